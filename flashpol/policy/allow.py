@@ -1,0 +1,27 @@
+"""Grants as they are typed on a command line: `DOMAIN:PORTS`, such as `*.example.com:1935,8000-8100`.
+
+A domain holds no colon (see `DomainPattern`: neither ports nor IPv6), so the last one divides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .model import DomainPattern, GrammarError, Grant, Policy, PolicyError, PortSet, shown
+
+
+def allow_grant(text: str) -> Grant:
+    """Read one `DOMAIN:PORTS`, both written as in a policy file. Raises PolicyError, without line and column."""
+    domain, colon, ports = text.rpartition(":")
+    if not colon or ports.startswith("//"):  # the colon of http://
+        raise GrammarError(f"{shown(text)} names no ports", 'write DOMAIN:PORTS, as in "*.example.com:1935"')
+    try:
+        return Grant(DomainPattern.parse(domain), PortSet.parse(ports))
+    except PolicyError as error:
+        # One of several arguments: say which.
+        raise type(error)(f"in {shown(text)}: {error.wrong}", error.instead) from None
+
+
+def allow_policy(texts: Iterable[str]) -> Policy:
+    """Read several `DOMAIN:PORTS` into a policy: in the order given, repetitions once. Raises PolicyError."""
+    return Policy(tuple(dict.fromkeys(map(allow_grant, texts))))

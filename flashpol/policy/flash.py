@@ -1,0 +1,200 @@
+"""Adobe's dialect: `cross-domain-policy` XML, for sockets, to and from a `Policy`.
+
+    cross-domain-policy
+     ├── site-control?        permitted-cross-domain-policies = none | master-only | all
+     └── allow-access-from*   domain, to-ports, secure = true | false
+
+Source: Adobe's `PolicyFileSocket.xsd` and the AS3 developer's guide, "Connecting to sockets". Read strictly, with
+one exception: `site-control` may stand anywhere, since Adobe's order is often broken in files that work.
+HTTP policies (`crossdomain.xml`) share the root and some names; what only they may hold is refused as theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TypeVar
+
+from .model import (
+    DocumentError,
+    DomainPattern,
+    GrammarError,
+    Grant,
+    Location,
+    MetaPolicy,
+    Policy,
+    PolicyError,
+    PortSet,
+    shown,
+)
+from .reader import Element, read
+from .source import START, decode
+
+T = TypeVar("T")
+
+ROOT = "cross-domain-policy"
+
+# What Adobe's published example has on the root element to name its schema; clients ignore it.
+_ROOT_ATTRIBUTES = ("xmlns:xsi", "xsi:noNamespaceSchemaLocation")
+_META_ATTRIBUTES = ("permitted-cross-domain-policies",)
+_GRANT_ATTRIBUTES = ("domain", "to-ports", "secure")
+
+# Documents that people serve by mistake, by the name of their root element.
+_OTHER_ROOTS = {
+    "access-policy": ("this is a Silverlight policy", "serve it with the silverlight dialect, on port 943"),
+    "policy-file-request": ("this is a client's request, not a policy", f"write <{ROOT}>...</{ROOT}>"),
+    "allow-access-from": ("the root element is missing", f"write <{ROOT}> before and </{ROOT}> after the grants"),
+    "site-control": ("the root element is missing", f"write <{ROOT}> before and </{ROOT}> after everything"),
+    "html": ("this is an HTML page", "serve the policy's XML itself"),
+}
+
+_OTHER_ELEMENTS = {
+    "allow-http-request-headers-from": ("is for HTTP policies only", "remove it: sockets have no headers"),
+    "allow-access-from-identity": ("is not for sockets", "remove it, or grant by domain with allow-access-from"),
+    ROOT: ("stands inside another", "keep one root element"),
+}
+
+_OTHER_META = {
+    "by-content-type": "is for HTTP policies only",
+    "by-ftp-filename": "is for FTP policies only",
+    "none-this-response": "is for HTTP headers only",
+}
+
+# Lightspark hangs on a reply of exactly 4,096 bytes and reads on after it (measured), so a reply, its NUL
+# included, should stay below.
+_REPLY_BYTES = 4096
+# Runs of up to this many ports are written singly for clients that misread ranges. At 6 bytes a port such a run
+# costs at most 96 bytes, a fortieth of a reply.
+_PORTS_SINGLY = 16
+
+
+def parse(data: bytes) -> Policy:
+    """Read a socket policy file.
+
+    The grammar is strict and the grants keep their order and place. One NUL at the end, a byte order mark, UTF-16,
+    a DOCTYPE without [ ], comments, and white space around everything are accepted.
+    Raises PolicyError (see `model` for its kinds), with line and column, for anything else; for nothing else, and
+    quickly, whatever the bytes.
+    """
+    return _policy(read(decode(data), _check_root))
+
+
+def compile_reply(data: bytes) -> bytes:
+    """Return what a server sends for the policy file `data`: its own bytes, ended by exactly one NUL.
+
+    The NUL is what Flash Player takes for the end ("Learning ActionScript 2.0", p. 706); it is added if the file
+    does not end in one. Raises PolicyError if `parse` does, and DocumentError for UTF-16, which is
+    readable here but full of NULs: every client would stop at its first character.
+    """
+    parse(data)
+    reply = data.removesuffix(b"\0")
+    if b"\0" in reply:
+        raise DocumentError(
+            "the policy is UTF-16, and clients stop reading at its first NUL byte", "save the file as UTF-8", START
+        )
+    return reply + b"\0"
+
+
+def render(policy: Policy) -> bytes:
+    """Return `policy` as a file: canonical ASCII XML without NUL and without a newline at the end.
+
+    `parse` reads it back as an equal policy, as long as it stays within the limits of `reader` and `source`.
+
+    No DOCTYPE: no client needs one, and a reader that resolves it would fetch a DTD. Short runs of ports are
+    written one by one, for clients that misread ranges, unless the reply would then reach 4,096 bytes.
+    """
+    data = _render(policy, lambda ports: ports.listed(singly=_PORTS_SINGLY))
+    if len(data) + 1 >= _REPLY_BYTES:
+        data = _render(policy, str)
+    return data
+
+
+def _render(policy: Policy, ports: Callable[[PortSet], str]) -> bytes:
+    lines: list[str] = []
+    if policy.meta is not None:
+        lines.append(f'<site-control permitted-cross-domain-policies="{policy.meta.value}"/>')
+    for grant in policy.grants:
+        # Nothing needs escaping: patterns and port sets hold no character that is special to XML.
+        secure = ' secure="true"' if grant.secure else ""
+        lines.append(f'<allow-access-from domain="{grant.domain}" to-ports="{ports(grant.ports)}"{secure}/>')
+    root = [f"<{ROOT}>", *lines, f"</{ROOT}>"] if lines else [f"<{ROOT}/>"]
+    return "\n".join(['<?xml version="1.0"?>', *root]).encode("ascii")
+
+
+def _check_root(element: Element) -> None:
+    if element.name != ROOT:
+        wrong, instead = _OTHER_ROOTS.get(
+            element.name.lower(), (f"the root element is {element.label}", f"write <{ROOT}>, in lower case")
+        )
+        raise GrammarError(wrong, instead, element.location)
+    _check_attributes(element, _ROOT_ATTRIBUTES)
+
+
+def _policy(root: Element) -> Policy:
+    grants: list[Grant] = []
+    meta: MetaPolicy | None = None
+    meta_location: Location | None = None
+    for element in root.children:
+        if element.name == "allow-access-from":
+            grants.append(_grant(element))
+        elif element.name == "site-control":
+            if meta_location is not None:
+                raise GrammarError(
+                    f"a second site-control, after the one at {meta_location}", "keep one", element.location
+                )
+            meta, meta_location = _meta(element), element.location
+        else:
+            wrong, instead = _OTHER_ELEMENTS.get(
+                element.name, ("is not known in socket policies", "write allow-access-from or site-control")
+            )
+            raise GrammarError(f"{element.label} {wrong}", instead, element.location)
+        for child in element.children:
+            wrong = f"{child.label} stands inside {element.name}"
+            raise GrammarError(wrong, f"close {element.name} with /> first", child.location)
+    return Policy(tuple(grants), meta, meta_location)
+
+
+def _grant(element: Element) -> Grant:
+    _check_attributes(element, _GRANT_ATTRIBUTES)
+    domain = _value(element, "domain", DomainPattern.parse, 'write domain="*.example.com", or "*" for everybody')
+    ports = _value(element, "to-ports", PortSet.parse, 'write to-ports="1935,8000-8100", or "*" for all')
+    secure = "secure" in element.attributes and _value(element, "secure", _secure, "")
+    return Grant(domain, ports, secure, element.location)
+
+
+def _secure(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise GrammarError(f"secure is {shown(text)}", 'write "true" or "false"')
+    return text == "true"
+
+
+def _meta(element: Element) -> MetaPolicy:
+    _check_attributes(element, _META_ATTRIBUTES)
+    return _value(element, _META_ATTRIBUTES[0], _meta_value, f'write {_META_ATTRIBUTES[0]}="master-only"')
+
+
+def _meta_value(text: str) -> MetaPolicy:
+    try:
+        return MetaPolicy(text)
+    except ValueError:
+        why = _OTHER_META.get(text, "is not a meta-policy")
+        raise GrammarError(f"{shown(text)} {why}", 'write "none", "master-only" or "all"') from None
+
+
+def _check_attributes(element: Element, known: Collection[str]) -> None:
+    for name in element.attributes:
+        if name not in known:
+            raise GrammarError(
+                f"{element.name} has no attribute {shown(name)}",
+                f"remove it; known are {', '.join(known)}",
+                element.name_location(name),
+            )
+
+
+def _value(element: Element, name: str, read_value: Callable[[str], T], instead: str) -> T:
+    """Read a required attribute; what is wrong with its value is reported at the value."""
+    if name not in element.attributes:
+        raise GrammarError(f"{element.name} has no {name}", instead, element.location)
+    try:
+        return read_value(element.attributes[name])
+    except PolicyError as error:
+        raise error.at(element.value_location(name)) from None
