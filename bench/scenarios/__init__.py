@@ -1,0 +1,1 @@
+"""The questions of the suite: one file each, with a ``run(settings, results)`` that adds figures to the results."""
