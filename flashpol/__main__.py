@@ -1,0 +1,7 @@
+"""python -m flashpol"""
+
+import sys
+
+from flashpol.cli.main import main
+
+sys.exit(main())

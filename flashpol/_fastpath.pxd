@@ -1,0 +1,117 @@
+# The fast path at a glance: what it keeps in memory and which function does what.
+#
+#   burst        accept4 until the queue is empty or the bound is reached, each connection straight into `advance`
+#   advance      one read, one verdict: reply, park, refuse, close          (the only reader of a connection)
+#   match_feed   the one recogniser of the request; a byte of state
+#   sniff        names what is not a policy request (http, tls, other), from a table handed in by gateway/sniff.py
+#   reply        one send, reply and FIN in one segment; counted and timed here and nowhere else
+#   park/unpark  a Record in one of three deadline queues and in the epoll set; no Python object
+#   collect      ready or overdue records, bounded per wake-up
+#
+# Every C function is `noexcept nogil`: nothing in here can raise, so nothing can stop a watcher.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    REQUEST_BYTES = 22          # <policy-file-request/> without its terminator
+    SEEN_BYTES = 8              # enough for the longest signature in the sniffing table
+    SIGNATURES = 32             # room in that table
+    BUCKET_COUNT = 19           # finite bounds and +Inf
+    REASON_COUNT = 5
+    LISTENER_COUNT = 1024       # acceptors of one process
+
+cdef enum Answer:               # of a recogniser
+    A_MORE = 0
+    A_MATCH = 1
+    A_OTHER = 2
+
+cdef enum Reason:               # why a connection was refused; the names are in REASONS
+    R_HTTP = 0
+    R_TLS = 1
+    R_OTHER = 2
+    R_CAPACITY = 3
+    R_SHUTDOWN = 4
+
+cdef enum State:                # of a Record; the transitions are drawn at the head of _fastpath.pyx
+    S_FREE = 0
+    S_FRESH = 1
+    S_REQUEST = 2
+    S_GRACE = 3
+    S_LINGER = 4
+    S_CONVERSATION = 5
+
+cdef enum:                      # the deadline queues; each has one duration, so insertion order is deadline order
+    Q_REQUEST = 0
+    Q_GRACE = 1
+    Q_LINGER = 2
+    QUEUE_COUNT = 3
+    Q_NONE = 3
+
+# One block in shared memory for each worker slot and listener, written by that slot's worker only. 64-bit aligned
+# words, so a reader in another process sees whole values. LAYOUT in the .pyx names the fields for counters.py.
+cdef struct Counters:
+    uint64_t accepted           # every connection ends in exactly one of replies (sum of buckets), refused,
+    uint64_t refused[REASON_COUNT]      # timeouts, resets
+    uint64_t timeouts
+    uint64_t resets
+    uint64_t reply_bytes
+    uint64_t accept_errors
+    uint64_t duration_ns        # sum over replies, accept to last byte handed to the kernel
+    uint64_t buckets[BUCKET_COUNT]
+    int64_t open                # gauges: zeroed when a new worker takes the slot over
+    int64_t parked
+    int64_t conversations
+
+# One listening socket as C sees it. Owned by an Acceptor; `reply` and `counters` are borrowed from the PolicyReply and
+# the buffer that the Acceptor keeps alive.
+cdef struct Listener:
+    int fd
+    uint16_t index              # place in Core.listeners
+    const char* reply
+    size_t reply_size
+    Counters* counters
+
+# One connection that is not finished, 48 bytes, at records[fd].
+cdef struct Record:
+    int64_t accepted_at         # ns, CLOCK_MONOTONIC
+    int64_t deadline            # ns, while in a queue
+    int32_t prev                # neighbours in the queue, as fds; -1 ends
+    int32_t next
+    uint32_t progress           # bytes of the reply sent (S_CONVERSATION) or input discarded (S_LINGER)
+    uint16_t listener
+    uint8_t state
+    uint8_t queue
+    uint8_t watched             # in the epoll set
+    uint8_t matched             # bytes of the request seen, 0..22
+    uint8_t seen_size           # first bytes of something that is not a request and not yet named
+    char seen[SEEN_BYTES]
+
+cdef struct Queue:
+    int64_t duration            # ns
+    int32_t head
+    int32_t tail
+
+cdef struct Signature:
+    char prefix[SEEN_BYTES]
+    uint8_t size
+    uint8_t reason
+
+# Everything one process parks. Owned by a Parker.
+cdef struct Core:
+    int epoll
+    int timer                   # timerfd in the epoll set, armed to the earliest deadline
+    int64_t armed               # that deadline, 0 when disarmed
+    Queue queues[QUEUE_COUNT]
+    Record* records             # one for each possible fd: pages are touched only when an fd of theirs is used
+    size_t capacity
+    Listener* listeners[LISTENER_COUNT]
+    uint16_t listener_count
+    Signature signatures[SIGNATURES]
+    uint8_t signature_count
+    uint32_t linger_bytes
+    int32_t handoff             # list of fds waiting for a greenlet, through Record.next; -1 ends
+    char* buffer                # scratch for reads; nothing is kept in it between calls
+
+cdef Answer match_feed(uint8_t* matched, const char* data, size_t size, size_t* used) noexcept nogil
+cdef int burst(Core* core, Listener* listener, int limit, int* taken) noexcept nogil
+cdef void collect(Core* core, int limit) noexcept nogil

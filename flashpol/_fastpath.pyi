@@ -1,0 +1,126 @@
+"""What Python sees of the fast path. How it works stands at the head of _fastpath.pyx and _fastpath.pxd."""
+
+import enum
+from collections.abc import Callable, Iterable
+from typing import Final, final
+
+from typing_extensions import Buffer
+
+class Verdict(enum.IntEnum):
+    """What a recogniser says of the bytes so far."""
+
+    MORE = 0
+    MATCH = 1
+    OTHER = 2
+
+BUCKETS: Final[tuple[float, ...]]
+"""Finite upper bounds of the duration histogram, in seconds, ascending."""
+
+REASONS: Final[tuple[str, ...]]
+"""Why a connection can be refused, in the order of the counter block's `refused` words."""
+
+BLOCK_SIZE: Final[int]
+"""Bytes of one counter block, a multiple of the cache line."""
+
+LAYOUT: Final[dict[str, tuple[int, int]]]
+"""Field of a counter block -> (offset in bytes, number of 64-bit words)."""
+
+@final
+class RequestMatcher:
+    """Recognises one policy request in a stream of bytes, fed in any pieces.
+
+    The request is the 22 bytes `<policy-file-request/>` and a terminator: NUL as Flash Player sends it, or LF, CR or CRLF
+    as people type it. Any split of the same bytes gives the same verdict; a verdict other than MORE is final.
+
+    >>> matcher = RequestMatcher()
+    >>> matcher.feed(b"<policy-file-")
+    <Verdict.MORE: 0>
+    >>> matcher.feed(b"request/>" + bytes(1))
+    <Verdict.MATCH: 1>
+    """
+
+    @property
+    def consumed(self) -> int:
+        """Bytes of the stream that belong to the request, terminator included."""
+
+    @property
+    def unterminated(self) -> bool:
+        """All 22 bytes are there and nothing after them: whoever sees the end of the stream, or waits long enough, may
+        take it for a request (Silverlight sends no terminator)."""
+
+    def feed(self, data: Buffer) -> Verdict:
+        """Continue with `data`; what was fed before is not looked at again."""
+
+@final
+class PolicyReply:
+    """The bytes that answer a request, made once and shared by every answer.
+
+    Raises ValueError for no bytes, or 2 GiB and more.
+    """
+
+    def __init__(self, data: bytes) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def data(self) -> bytes: ...
+
+@final
+class Parker:
+    """Everything one process holds that is not yet answered, as C records behind one pollable descriptor.
+
+    capacity: connections (file descriptors) at most, in number. request_timeout, terminator_grace, linger_timeout: seconds.
+    linger_bytes: input discarded after a reply, in bytes. signatures: (first bytes, reason) of what is refused by name.
+    on_conversation(fd): the kernel took a reply only in part; call `resume(fd)` whenever fd is writable, until it says
+    True, or `abandon(fd, …)`. on_error(exception): a hook raised. Raises OSError when the kernel gives no descriptor.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_conversation: Callable[[int], object],
+        on_error: Callable[[BaseException], object],
+        signatures: Iterable[tuple[bytes, str]] = (),
+        capacity: int,
+        request_timeout: float,
+        terminator_grace: float,
+        linger_timeout: float,
+        linger_bytes: int,
+    ) -> None: ...
+    def fileno(self) -> int:
+        """A descriptor that is readable when `ready` has work. It belongs to the Parker."""
+
+    @property
+    def open(self) -> int:
+        """Connections open now, parked and in conversations."""
+
+    def ready(self) -> None:
+        """Handle what is ready and what is overdue, a bounded number of each. Never raises."""
+
+    def resume(self, fd: int) -> bool:
+        """Send more of the reply to `fd`. True: this conversation is over and `fd` no longer the caller's."""
+
+    def abandon(self, fd: int, outcome: str) -> None:
+        """End the conversation `fd` and close it, counted as "timeout" or as refused for one of REASONS."""
+
+    def close_all(self) -> int:
+        """Close everything parked, counted as refused for "shutdown" unless it was answered; return how many."""
+
+@final
+class Acceptor:
+    """Accepts from one listening socket and answers with one reply.
+
+    fd: a listening, non-blocking TCP socket, borrowed: the caller closes it after the last `ready`. block: writable shared
+    memory of BLOCK_SIZE bytes, 8-byte aligned; its counters carry on, its gauges start at zero. on_exhausted(errno):
+    accepting failed for want of resources; stop calling `ready` for a while.
+    """
+
+    def __init__(
+        self,
+        parker: Parker,
+        fd: int,
+        reply: PolicyReply,
+        block: Buffer,
+        *,
+        on_exhausted: Callable[[int], object],
+    ) -> None: ...
+    def ready(self) -> int:
+        """Accept and handle a bounded burst; return how many were accepted. Never raises."""

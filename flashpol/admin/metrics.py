@@ -1,0 +1,196 @@
+"""Counters in shared memory -> Prometheus metric families. The only place that names a metric.
+
+A scrape reads memory and /proc; it never asks a worker anything.
+"""
+
+import hashlib
+import os
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import gevent
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from flashpol._fastpath import BUCKETS, REASONS
+from flashpol.counters import Block, ProcessStatus, SharedCounters
+from flashpol.version import VERSION
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class PolicyFacts:
+    """A listener's name and the bytes it serves."""
+
+    listener: str
+    reply: bytes = field(repr=False)
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.reply).hexdigest()
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the kernel says of a process: CPU in seconds, resident memory in bytes."""
+
+    cpu_seconds: float
+    resident_bytes: int
+
+    @classmethod
+    def of(cls, pid: int) -> "Usage | None":
+        """None if there is no such process now."""
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                # The name may hold spaces and brackets; what follows the last bracket is state, ppid, … (proc(5)).
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            return None
+        return cls((int(fields[11]) + int(fields[12])) / _TICKS, int(fields[21]) * _PAGE)
+
+
+# Name, help, and how to get the value out of a listener's totals.
+_COUNTERS: tuple[tuple[str, str, Callable[[Block], float]], ...] = (
+    ("connections_accepted", "Connections accepted.", lambda b: b["accepted"]),
+    ("replies", "Policy requests answered.", lambda b: b.replies),
+    ("reply_bytes", "Bytes of policy handed to the kernel.", lambda b: b["reply_bytes"]),
+    ("timeouts", "Connections closed because no whole request came, or no reply went out, in time.", lambda b: b["timeouts"]),
+    ("resets", "Connections the client closed or reset before it had a reply.", lambda b: b["resets"]),
+    ("accept_errors", "Accepts that failed, whether for want of descriptors or memory or for a client's fault.",
+     lambda b: b["accept_errors"]),
+)  # fmt: skip
+_GAUGES: tuple[tuple[str, str, Callable[[Block], float]], ...] = (
+    ("connections_open", "Connections open now.", lambda b: b["open"]),
+    ("parked_connections", "Connections that wait, as records without a greenlet.", lambda b: b["parked"]),
+    ("conversations", "Connections that have a greenlet.", lambda b: b["conversations"]),
+)
+_PROCESS: tuple[tuple[str, str, Callable[[ProcessStatus], float]], ...] = (
+    ("worker_up", "1 if the worker serves.", lambda s: s.up),
+    ("loop_lag_seconds", "How late the worker's last timer was.", lambda s: s.loop_lag_ns / 1e9),
+)
+
+
+class FlashpolCollector(Collector):
+    """Builds all families from shared memory at each scrape."""
+
+    def __init__(self, shared: SharedCounters, facts: list[PolicyFacts]) -> None:
+        self._shared = shared
+        self._facts = facts
+
+    def describe(self) -> Iterator[Metric]:
+        """The families without samples: registering need not collect."""
+        for family in self.collect():
+            family.samples.clear()
+            yield family
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._traffic()
+        yield from self._processes()
+        yield from self._configuration()
+
+    def _traffic(self) -> Iterator[Metric]:
+        totals = [(facts.listener, self._shared.total(i)) for i, facts in enumerate(self._facts)]
+        for name, text, value in _COUNTERS:
+            counter = CounterMetricFamily(f"flashpol_{name}", text, labels=["listener"])
+            for listener, block in totals:
+                counter.add_metric([listener], value(block))
+            yield counter
+        for name, text, value in _GAUGES:
+            gauge = GaugeMetricFamily(f"flashpol_{name}", text, labels=["listener"])
+            for listener, block in totals:
+                gauge.add_metric([listener], value(block))
+            yield gauge
+        refused = CounterMetricFamily(
+            "flashpol_refused", "Connections refused, by reason.", labels=["listener", "reason"]
+        )
+        duration = HistogramMetricFamily(
+            "flashpol_request_duration_seconds",
+            "From accept to the last byte of the reply handed to the kernel.",
+            labels=["listener"],
+        )
+        for listener, block in totals:
+            for reason, count in zip(REASONS, block.all("refused"), strict=True):
+                refused.add_metric([listener, reason], count)
+            duration.add_metric([listener], _cumulative(block.all("buckets")), sum_value=block["duration_ns"] / 1e9)
+        yield refused
+        yield duration
+        length = GaugeMetricFamily(
+            "flashpol_accept_queue_length", "Connections waiting to be accepted.", labels=["listener"]
+        )
+        limit = GaugeMetricFamily(
+            "flashpol_accept_queue_limit", "Room for connections waiting to be accepted.", labels=["listener"]
+        )
+        for i, facts in enumerate(self._facts):
+            queues = [self._shared.queue(slot, i) for slot in range(self._shared.slots)]
+            length.add_metric([facts.listener], sum(queue.length for queue in queues))
+            limit.add_metric([facts.listener], sum(queue.limit for queue in queues))
+        yield length
+        yield limit
+
+    def _processes(self) -> Iterator[Metric]:
+        workers = [(str(slot), self._shared.process(slot)) for slot in range(self._shared.slots)]
+        for name, text, value in _PROCESS:
+            gauge = GaugeMetricFamily(f"flashpol_{name}", text, labels=["worker"])
+            for worker, status in workers:
+                gauge.add_metric([worker], value(status))
+            yield gauge
+        restarts = CounterMetricFamily("flashpol_worker_restarts", "Workers that were replaced.", labels=["worker"])
+        cpu = CounterMetricFamily("flashpol_worker_cpu_seconds", "CPU the worker has used.", labels=["worker"])
+        resident = GaugeMetricFamily(
+            "flashpol_worker_resident_memory_bytes", "Resident memory of the worker.", labels=["worker"]
+        )
+        for worker, status in workers:
+            restarts.add_metric([worker], status.restarts)
+            usage = Usage.of(status.pid)
+            if usage:
+                cpu.add_metric([worker], usage.cpu_seconds)
+                resident.add_metric([worker], usage.resident_bytes)
+        yield restarts
+        yield cpu
+        yield resident
+
+    def _configuration(self) -> Iterator[Metric]:
+        info = GaugeMetricFamily(
+            "flashpol_policy_info", "The policy a listener serves; always 1.", labels=["listener", "sha256"]
+        )
+        size = GaugeMetricFamily("flashpol_policy_bytes", "Size of the reply, its NUL included.", labels=["listener"])
+        for facts in self._facts:
+            info.add_metric([facts.listener, facts.sha256], 1)
+            size.add_metric([facts.listener], len(facts.reply))
+        yield info
+        yield size
+        yield GaugeMetricFamily(
+            "flashpol_config_last_reload_successful",
+            "1 if the configuration was loaded the last time that was tried.",
+            value=self._shared.server.reload_successful,
+        )
+        yield GaugeMetricFamily(
+            "flashpol_config_last_reload_success_timestamp_seconds",
+            "When a configuration was last loaded.",
+            value=self._shared.server.reload_timestamp,
+        )
+        build = GaugeMetricFamily(
+            "flashpol_build_info", "Versions; always 1.", labels=["version", "python_version", "gevent_version"]
+        )
+        build.add_metric([VERSION, platform.python_version(), gevent.__version__], 1)
+        yield build
+
+
+def _cumulative(counts: list[int]) -> list[tuple[str, float]]:
+    bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
+    total = 0
+    rows: list[tuple[str, float]] = []
+    for bound, count in zip(bounds, counts, strict=True):
+        total += count
+        rows.append((bound, total))
+    return rows
+
+
+def make_registry(shared: SharedCounters, facts: list[PolicyFacts]) -> CollectorRegistry:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(FlashpolCollector(shared, facts))
+    return registry

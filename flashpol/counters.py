@@ -1,0 +1,124 @@
+"""The shared memory in which the processes of one server tell each other how they are.
+
+One anonymous shared mapping, made by the arbiter before it forks. It holds, in this order:
+
+    server     state and reload results         written by the arbiter
+    process    pid, restarts; up, loop lag      written by the arbiter; by the process itself
+    queue      accept queue, slot x listener    written by the arbiter
+    block      counters, slot x listener        written by that slot's worker, in C (`_fastpath.LAYOUT`)
+
+Every word is 64 bits and has one writer at a time, so readers need no lock. A worker that takes a slot over finds its
+predecessor's counters and carries on.
+"""
+
+import mmap
+from collections.abc import Iterator
+
+from flashpol._fastpath import BLOCK_SIZE, LAYOUT
+
+WORD = 8
+_BLOCK_WORDS = BLOCK_SIZE // WORD
+
+STARTING, READY, DRAINING = range(3)
+
+
+def _word(index: int) -> property:
+    def get(self: "_Words") -> int:
+        return int(self.words[index])
+
+    def put(self: "_Words", value: int) -> None:
+        self.words[index] = value
+
+    return property(get, put)
+
+
+class _Words:
+    __slots__ = ("words",)
+
+    def __init__(self, words: memoryview) -> None:
+        self.words = words
+
+
+class ServerStatus(_Words):
+    state = _word(0)  # STARTING, READY or DRAINING
+    reload_successful = _word(1)  # 0 or 1
+    reload_timestamp = _word(2)  # seconds since the epoch
+    SIZE = 3
+
+
+class ProcessStatus(_Words):
+    pid = _word(0)
+    restarts = _word(1)
+    up = _word(2)  # 0 or 1
+    loop_lag_ns = _word(3)
+    SIZE = 4
+
+
+class QueueStatus(_Words):
+    length = _word(0)  # connections waiting to be accepted
+    limit = _word(1)
+    SIZE = 2
+
+
+class Block:
+    """The counters of one worker slot and listener, or the sum of several."""
+
+    def __init__(self, words: memoryview | list[int]) -> None:
+        self._words = words
+
+    def __getitem__(self, field: str) -> int:
+        return self.all(field)[0]
+
+    def all(self, field: str) -> list[int]:
+        offset, count = LAYOUT[field]
+        return [int(word) for word in self._words[offset // WORD : offset // WORD + count]]
+
+    @property
+    def replies(self) -> int:
+        """Answers given. Kept nowhere but in the histogram, so that the two can never differ."""
+        return sum(self.all("buckets"))
+
+    @classmethod
+    def total(cls, blocks: "Iterator[Block]") -> "Block":
+        return cls([sum(column) for column in zip(*(list(block._words) for block in blocks), strict=True)])
+
+
+class SharedCounters:
+    """The mapping. `slots` workers and `listeners` listeners; the admin process has the status after the last worker's."""
+
+    def __init__(self, slots: int, listeners: int) -> None:
+        self.slots = slots
+        self.listeners = listeners
+        pairs = slots * listeners
+        # Blocks first: they need the alignment of the mapping's start to lie on cache lines of their own.
+        self._queues_at = pairs * _BLOCK_WORDS
+        self._processes_at = self._queues_at + pairs * QueueStatus.SIZE
+        server_at = self._processes_at + (slots + 1) * ProcessStatus.SIZE
+        self._mapping = mmap.mmap(-1, (server_at + ServerStatus.SIZE) * WORD)
+        self._words = memoryview(self._mapping).cast("Q")
+        self.server = ServerStatus(self._words[server_at:])
+
+    def process(self, slot: int) -> ProcessStatus:
+        return ProcessStatus(self._words[self._processes_at + slot * ProcessStatus.SIZE :][: ProcessStatus.SIZE])
+
+    @property
+    def admin(self) -> ProcessStatus:
+        return self.process(self.slots)
+
+    def queue(self, slot: int, listener: int) -> QueueStatus:
+        at = self._queues_at + (slot * self.listeners + listener) * QueueStatus.SIZE
+        return QueueStatus(self._words[at : at + QueueStatus.SIZE])
+
+    def _block_words(self, slot: int, listener: int) -> memoryview:
+        return self._words[(slot * self.listeners + listener) * _BLOCK_WORDS :][:_BLOCK_WORDS]
+
+    def memory(self, slot: int, listener: int) -> memoryview:
+        """The writable bytes of one block, for an Acceptor."""
+        return self._block_words(slot, listener).cast("B")
+
+    def block(self, slot: int, listener: int) -> Block:
+        return Block(self._block_words(slot, listener))
+
+    def total(self, listener: int) -> Block:
+        """One listener, over all slots."""
+        return Block.total(self.block(slot, listener) for slot in range(self.slots))

@@ -1,0 +1,1 @@
+"""What a connection becomes that is more than a policy request, in greenlets."""

@@ -1,0 +1,76 @@
+"""The policy server for programs that have a gevent hub of their own."""
+
+import os
+import socket
+
+import gevent.event
+
+from flashpol.config import Address, ConfigError, Limits, PolicySource
+from flashpol.counters import Block, SharedCounters
+from flashpol.policy import compile_reply
+from flashpol.server.policies import compile_policy, from_path
+from flashpol.server.service import Service
+from flashpol.server.sockets import bind, bound_address
+
+BACKLOG = 65535  # the kernel lowers it to net.core.somaxconn
+
+
+class PolicyServer:
+    """Answers policy requests inside a gevent program.
+
+    >>> from flashpol import PolicyServer
+    >>> server = PolicyServer("0.0.0.0:8430", policy="policy.xml")
+    >>> server.start()
+
+    listen: "IP:PORT" (port 0: the kernel chooses), or a listening, non-blocking socket of yours. policy: a file's path, or the
+    XML itself as bytes. allow: instead of policy, grants such as "*.example.com:1935,8000-8100". limits: time-outs and
+    caps. Raises ConfigError (one line) for an address that cannot be bound or a policy that is none.
+
+    Make and use it in one thread; it serves whenever that thread's hub runs.
+    """
+
+    def __init__(
+        self,
+        listen: str | socket.socket,
+        policy: str | os.PathLike[str] | bytes | None = None,
+        *,
+        allow: tuple[str, ...] | list[str] = (),
+        limits: Limits | None = None,
+    ) -> None:
+        if (policy is None) == (not allow):
+            raise ConfigError("a PolicyServer needs policy or allow, one of the two")
+        self._limits = limits or Limits()
+        if isinstance(policy, bytes):
+            reply = compile_reply(policy)
+        elif policy is not None:
+            reply = compile_policy(from_path(policy))
+        else:
+            reply = compile_policy(PolicySource("allow", grants=tuple(allow)))
+        self._socket = listen if isinstance(listen, socket.socket) else bind(Address.parse(listen), 1, BACKLOG)[0]
+        self._counters = SharedCounters(1, 1)
+        self._stopped = gevent.event.Event()
+        self._service = Service(self._limits)
+        self._service.add(self._socket, reply, self._counters.memory(0, 0))
+        self.address = bound_address(self._socket)
+
+    @property
+    def counters(self) -> Block:
+        """Live counters: `server.counters.replies`, `server.counters["open"]`; the fields are in `_fastpath.LAYOUT`."""
+        return self._counters.block(0, 0)
+
+    def start(self) -> None:
+        """Begin to accept; returns at once."""
+        self._service.start()
+
+    def serve_forever(self) -> None:
+        """Start, and wait until another greenlet calls `stop`."""
+        self.start()
+        self._stopped.wait()
+
+    def stop(self, timeout: float = 5.0) -> bool:
+        """Accept no more, finish what is inside within `timeout` seconds. True if nothing had to be cut off."""
+        self._service.stop_accepting()
+        self._socket.close()
+        clean = self._service.finish(timeout)
+        self._stopped.set()
+        return clean

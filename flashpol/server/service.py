@@ -1,0 +1,109 @@
+"""Acceptors, the parker and conversations on one gevent hub: what a worker runs, and what an embedding program runs."""
+
+import logging
+import os
+import resource
+import socket
+import time
+from functools import partial
+
+import gevent
+from gevent.pool import Pool
+
+from flashpol._fastpath import Acceptor, Parker, PolicyReply
+from flashpol.config import Limits
+from flashpol.gateway.conversation import finish_reply
+from flashpol.gateway.hub import Readable
+from flashpol.gateway.sniff import SIGNATURES
+
+# Out of descriptors or memory, accepting pauses this long: 20 wake-ups a second while it lasts, and a client that could
+# be served again waits no longer than this.
+BACK_OFF = 0.05
+# One line says that descriptors ran out; another no sooner than this, however often accepting stops and resumes.
+LOG_INTERVAL = 60.0
+# How often `finish` looks whether everything inside has ended. Only while shutting down.
+FINISH_POLL = 0.02
+
+log = logging.getLogger("flashpol")
+
+
+class Service:
+    """Serves policy requests on listening sockets until it is stopped.
+
+    It belongs to the hub of the thread that made it and opens no socket of its own. Close the sockets after `stop_accepting`.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._conversations = Pool(limits.max_conversations or None)
+        self._parker = Parker(
+            on_conversation=self._converse,
+            on_error=lambda error: log.error("a connection's hook failed", exc_info=error),
+            signatures=SIGNATURES,
+            capacity=resource.getrlimit(resource.RLIMIT_NOFILE)[0] % 2**63,  # RLIM_INFINITY is -1: the Parker bounds it
+            request_timeout=limits.request_timeout,
+            terminator_grace=limits.terminator_grace,
+            linger_timeout=limits.linger_timeout,
+            linger_bytes=limits.linger_bytes,
+        )
+        self._parking = Readable(self._parker.fileno(), self._parker.ready)
+        self._doors: list[_Door] = []
+
+    def add(self, sock: socket.socket, reply: bytes, block: memoryview) -> None:
+        """Serve `reply` on the listening, non-blocking `sock`, counted in `block` (see `Acceptor`)."""
+        self._doors.append(_Door(self._parker, sock, PolicyReply(reply), block))
+
+    def start(self) -> None:
+        self._parking.start()
+        for door in self._doors:
+            door.watcher.start()
+
+    def stop_accepting(self) -> None:
+        """Take in what the kernel has already accepted, then no more."""
+        while self._doors:
+            self._doors.pop().close()
+
+    def finish(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for all connections to end, then close the rest. True if none had to be closed."""
+        deadline = time.monotonic() + timeout
+        while self._parker.open and time.monotonic() < deadline:
+            gevent.sleep(FINISH_POLL)
+        cut = self._parker.open
+        self._conversations.kill()
+        self._parker.close_all()
+        self._parking.close()
+        return not cut
+
+    def _converse(self, fd: int) -> None:
+        """Called in the hub: must not block, so a full pool refuses instead of waiting."""
+        if self._conversations.free_count() == 0:
+            self._parker.abandon(fd, "capacity")
+        else:
+            self._conversations.spawn(finish_reply, self._parker, fd, self._limits.reply_timeout)
+
+
+class _Door:
+    """One acceptor with its watcher and its back-off."""
+
+    def __init__(self, parker: Parker, sock: socket.socket, reply: PolicyReply, block: memoryview) -> None:
+        self.acceptor = Acceptor(parker, sock.fileno(), reply, block, on_exhausted=partial(_Door._back_off, self))
+        self.watcher = Readable(sock.fileno(), self.acceptor.ready)
+        self._address = sock.getsockname()[:2]
+        self._quiet_until = 0.0
+
+    def _back_off(self, error: int) -> None:
+        self.watcher.pause(BACK_OFF)
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + LOG_INTERVAL
+            log.warning(
+                "%s port %s: accepting pauses: %s; raise LimitNOFILE or ulimit -n (now %d). Connections inside are served",
+                *self._address,
+                os.strerror(error),
+                resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            )
+
+    def close(self) -> None:
+        self.watcher.close()
+        while self.acceptor.ready():
+            pass

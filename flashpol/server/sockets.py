@@ -1,0 +1,75 @@
+"""Listening sockets: bind them, set their options, ask the kernel about them."""
+
+import errno
+import socket
+import struct
+
+from flashpol.config import Address, ConfigError
+
+_TCP_INFO_UNACKED = struct.Struct("=24xII")  # struct tcp_info: tcpi_unacked and tcpi_sacked follow 8 bytes and 4 words
+
+
+def bind(address: Address, count: int, backlog: int) -> list[socket.socket]:
+    """`count` listening sockets on one address, one accept queue each. Raises ConfigError with the ways out.
+
+    The first is bound alone: SO_REUSEPORT from the start would silently share the port with another server of the same
+    user. It joins the others' group between bind and listen.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            sockets.append(_bound(address, shared=bool(sockets)))
+            address = Address(address.host, sockets[0].getsockname()[1])
+        for sock in sockets:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, count > 1)
+        for sock in sockets:
+            sock.listen(backlog)
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        raise ConfigError(explain(address, error)) from None
+    return sockets
+
+
+def _bound(address: Address, shared: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # [::] serves IPv4 too, whatever net.ipv6.bindv6only says; any other IPv6 address cannot.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address.host != "::")
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(tuple(address))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def explain(address: Address, error: OSError) -> str:
+    """One line: what is wrong with the address, and what to do."""
+    if error.errno == errno.EADDRINUSE:
+        return f"{address}: in use by another server: stop it (ss -ltnp 'sport = {address.port}') or choose another port"
+    if error.errno == errno.EACCES:
+        return (
+            f"{address}: no right to bind a port below 1024: grant CAP_NET_BIND_SERVICE, pass the socket in by systemd "
+            f"socket activation, redirect the port (nft … redirect to :8430), or choose another port"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{address}: not an address of this host (ip address shows those)"
+    if error.errno == errno.EAFNOSUPPORT:
+        return f"{address}: this host has no IPv6: listen on 0.0.0.0:{address.port}"
+    return f"{address}: cannot listen: {error.strerror}"
+
+
+def bound_address(sock: socket.socket) -> Address:
+    host, port = sock.getsockname()[:2]
+    return Address(host, port)
+
+
+def accept_queue(sock: socket.socket) -> tuple[int, int]:
+    """(connections waiting to be accepted, limit) of a listening socket, from the kernel (tcp(7), TCP_INFO)."""
+    length, limit = _TCP_INFO_UNACKED.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_UNACKED.size))
+    return length, limit
