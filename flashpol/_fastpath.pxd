@@ -1,6 +1,6 @@
 # The fast path at a glance: what it keeps in memory and which function does what.
 #
-#   burst        accept4 until the queue is empty or the bound is reached, each connection straight into `advance`
+#   burst        take a handful of what waits in the accept queue, `advance` each; until none waits or a bound is reached
 #   advance      one read, one verdict: reply, park, refuse, close          (the only reader of a connection)
 #   match_feed   the one recogniser of the request; a byte of state
 #   sniff        names what is not a policy request (http, tls, other), from a table handed in by gateway/sniff.py
