@@ -27,7 +27,7 @@ extension = Extension(
 )
 
 setup(
-    ext_modules=cythonize(
+    ext_modules=cythonize(  # type: ignore[no-untyped-call]
         [extension],
         # The C file of one kind of build must never be compiled as another.
         build_dir=f"build/cython-{build or 'release'}",

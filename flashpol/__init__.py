@@ -1,8 +1,8 @@
 """flashpol answers Flash socket policy requests.
 
 An embedding gevent program imports `PolicyServer`; any program may import `RequestMatcher`, and the package
-`flashpol.policy`, which is pure Python. The names below are loaded when first used, so importing `flashpol` costs nothing
-and needs neither gevent nor the compiled extension.
+`flashpol.policy`, which is pure Python. The names below are loaded when first used, so importing `flashpol` costs
+nothing and needs neither gevent nor the compiled extension.
 """
 
 from importlib import import_module

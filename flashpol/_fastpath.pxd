@@ -1,6 +1,6 @@
 # The fast path at a glance: what it keeps in memory and which function does what.
 #
-#   burst        take a handful of what waits in the accept queue, `advance` each; until none waits or a bound is reached
+#   burst        accept a handful of those that wait, `advance` each; again until none waits or a bound is reached
 #   advance      one read, one verdict: reply, park, refuse, close          (the only reader of a connection)
 #   match_feed   the one recogniser of the request; a byte of state
 #   sniff        names what is not a policy request (http, tls, other), from a table handed in by gateway/sniff.py
@@ -111,7 +111,3 @@ cdef struct Core:
     uint32_t linger_bytes
     int32_t handoff             # list of fds waiting for a greenlet, through Record.next; -1 ends
     char* buffer                # scratch for reads; nothing is kept in it between calls
-
-cdef Answer match_feed(uint8_t* matched, const char* data, size_t size, size_t* used) noexcept nogil
-cdef int burst(Core* core, Listener* listener, int limit, int* taken) noexcept nogil
-cdef void collect(Core* core, int limit) noexcept nogil

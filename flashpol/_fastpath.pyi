@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Callable, Iterable
-from typing import Final, final
+from typing import Final, Self, final
 
 from typing_extensions import Buffer
 
@@ -29,8 +29,8 @@ LAYOUT: Final[dict[str, tuple[int, int]]]
 class RequestMatcher:
     """Recognises one policy request in a stream of bytes, fed in any pieces.
 
-    The request is the 22 bytes `<policy-file-request/>` and a terminator: NUL as Flash Player sends it, or LF, CR or CRLF
-    as people type it. Any split of the same bytes gives the same verdict; a verdict other than MORE is final.
+    The request is the 22 bytes `<policy-file-request/>` and a terminator: NUL as Flash Player sends it, or LF, CR or
+    CRLF as people type it. Any split of the same bytes gives the same verdict; a verdict other than MORE is final.
 
     >>> matcher = RequestMatcher()
     >>> matcher.feed(b"<policy-file-")
@@ -58,7 +58,7 @@ class PolicyReply:
     Raises ValueError for no bytes, or 2 GiB and more.
     """
 
-    def __init__(self, data: bytes) -> None: ...
+    def __new__(cls, data: bytes) -> Self: ...
     def __len__(self) -> int: ...
     @property
     def data(self) -> bytes: ...
@@ -67,14 +67,14 @@ class PolicyReply:
 class Parker:
     """Everything one process holds that is not yet answered, as C records behind one pollable descriptor.
 
-    capacity: connections (file descriptors) at most, in number. request_timeout, terminator_grace, linger_timeout: seconds.
+    capacity: connections (file descriptors) at most. request_timeout, terminator_grace, linger_timeout: seconds.
     linger_bytes: input discarded after a reply, in bytes. signatures: (first bytes, reason) of what is refused by name.
     on_conversation(fd): the kernel took a reply only in part; call `resume(fd)` whenever fd is writable, until it says
     True, or `abandon(fd, …)`. on_error(exception): a hook raised. Raises OSError when the kernel gives no descriptor.
     """
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         on_conversation: Callable[[int], object],
         on_error: Callable[[BaseException], object],
@@ -84,7 +84,7 @@ class Parker:
         terminator_grace: float,
         linger_timeout: float,
         linger_bytes: int,
-    ) -> None: ...
+    ) -> Self: ...
     def fileno(self) -> int:
         """A descriptor that is readable when `ready` has work. It belongs to the Parker."""
 
@@ -102,25 +102,25 @@ class Parker:
         """End the conversation `fd` and close it, counted as "timeout" or as refused for one of REASONS."""
 
     def close_all(self) -> int:
-        """Close everything parked, counted as refused for "shutdown" unless it was answered; return how many."""
+        """Close every connection, counted as refused for "shutdown" unless it has its reply; return how many."""
 
 @final
 class Acceptor:
     """Accepts from one listening socket and answers with one reply.
 
-    fd: a listening, non-blocking TCP socket, borrowed: the caller closes it after the last `ready`. block: writable shared
+    fd: a listening, non-blocking TCP socket, borrowed: the caller closes it after the last `ready`. block: writable
     memory of BLOCK_SIZE bytes, 8-byte aligned; its counters carry on, its gauges start at zero. on_exhausted(errno):
     accepting failed for want of resources; stop calling `ready` for a while.
     """
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         parker: Parker,
         fd: int,
         reply: PolicyReply,
         block: Buffer,
         *,
         on_exhausted: Callable[[int], object],
-    ) -> None: ...
+    ) -> Self: ...
     def ready(self) -> int:
         """Accept and handle a bounded burst; return how many were accepted. Never raises."""

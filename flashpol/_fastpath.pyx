@@ -1,4 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: auto_pickle=False, autotestdict=False
 """The fast path: accept, match, reply, park and count, without a Python object for each connection.
 
 A connection is a `Record`, an entry of a table indexed by its file descriptor. Its states:
@@ -11,9 +12,9 @@ A connection is a `Record`, an entry of a table indexed by its file descriptor. 
       │ └──other──► refused ──http: 400, then LINGER; else closed
       └──deadline, FIN, RST──► closed
 
-FRESH is the moment after accept4. REQUEST, GRACE and LINGER are parked: in the epoll set and in the deadline queue of that
-name. A deadline is set when a record enters its queue and never moved by what the client sends, so drip-feeding gains
-nothing. A connection ends as exactly one of: reply, refused, timeout, reset; `Counters` adds these up in shared memory.
+FRESH is the moment after accept4. REQUEST, GRACE and LINGER are parked: in the epoll set and in the deadline queue of
+that name. A deadline is set when a record enters its queue and never moved by what the client sends, so drip-feeding
+gains nothing. A connection ends as exactly one of: reply, refused, timeout, reset; `Counters` adds these up in shared memory.
 
 LINGER exists because closing a socket with unread input makes Linux send RST, which can destroy a reply under way: the
 reply is sent and the sending side shut down, then input is discarded until the client closes, up to a bound.
@@ -71,7 +72,7 @@ cdef extern from "<sys/timerfd.h>" nogil:
 cdef enum:
     READ_BYTES = 4096           # one read; a request is 23 bytes, an HTTP request of a browser about 1,000
     HANDFUL = 32                # accepted at a time
-    BURST = 64                  # connections answered in one wake-up: about 0.3 ms, so greenlets and timers get their turn
+    BURST = 64                  # connections answered in one wake-up: about 0.3 ms; then greenlets get their turn
     EVENTS = 64                 # ready and overdue records handled in one wake-up, for the same reason
     MAX_RECORDS = 1 << 20       # where RLIMIT_NOFILE is unlimited: 48 MB of address space, touched as it is used
 
@@ -142,7 +143,7 @@ cdef Answer match_feed(uint8_t* matched, const char* data, size_t size, size_t* 
 
 
 cdef Answer sniff(Core* core, const char* data, size_t size, Reason* reason) noexcept nogil:
-    """Name what begins with `data`: A_MATCH sets `reason`, A_MORE wants more bytes, A_OTHER is in no row of the table."""
+    """Name what begins with `data`: A_MATCH sets `reason`, A_MORE wants more bytes, A_OTHER is in no row."""
     cdef int i
     cdef bint undecided = False
     cdef Signature* row
@@ -196,7 +197,7 @@ cdef void dequeue(Core* core, int fd) noexcept nogil:
 
 
 cdef void arm(Core* core) noexcept nogil:
-    """See that the timer fires no later than the earliest deadline. A later setting is left: it costs one idle wake-up."""
+    """See that the timer fires no later than the earliest deadline. A setting left behind costs one idle wake-up."""
     cdef int i
     cdef int64_t earliest = 0, deadline
     cdef itimerspec at
@@ -280,13 +281,13 @@ cdef void count_reply(Listener* listener, int64_t duration) noexcept nogil:
 
 
 cdef bint send_reply(Core* core, int fd) noexcept nogil:
-    """Send what is left of the reply. True when all is with the kernel, and counted; false when it takes no more now."""
+    """Send what is left of the reply. True: all is with the kernel, and counted. False: it takes no more now."""
     cdef Record* record = &core.records[fd]
     cdef Listener* listener = core.listeners[record.listener]
     cdef ssize_t n
     while record.progress < listener.reply_size:
-        # MSG_MORE holds the segment back for the FIN that shutdown or close is about to add: one segment, one wake-up of
-        # the client, a fifth less CPU than two.
+        # MSG_MORE holds the segment back for the FIN that shutdown or close is about to add: one segment, one wake-up
+        # of the client, a fifth less CPU than two.
         n = send(fd, listener.reply + record.progress, listener.reply_size - record.progress, MSG_NOSIGNAL | MSG_MORE)
         if n < 0:
             if errno == EINTR:
@@ -303,7 +304,7 @@ cdef void reply(Core* core, int fd, bint clean) noexcept nogil:
     record.progress = 0
     if send_reply(core, fd):
         if clean:
-            # The reply is on its way; a close that finds input now would send RST after it. The look is a recv of 0.2 µs.
+            # The reply is on its way; a close that finds input now would send RST after it. The look costs 0.2 µs.
             shutdown(fd, SHUT_WR)
             if recv(fd, core.buffer, READ_BYTES, 0) > 0:
                 linger(core, fd)
@@ -456,11 +457,11 @@ cdef int waiting(int fd) noexcept nogil:
 
 cdef int take(Core* core, Listener* listener, int* fds, int limit, int* taken) noexcept nogil:
     """Accept up to `limit` connections into `fds`, their number in `taken`. 0, or the errno that ended accepting."""
-    cdef int fd, i, error
+    cdef int fd, error
     cdef Record* record
     cdef Counters* counters = listener.counters
     taken[0] = 0
-    for i in range(limit):
+    for _ in range(limit):
         fd = accept4(listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
         if fd < 0:
             error = errno
@@ -493,8 +494,8 @@ cdef int burst(Core* core, Listener* listener, int limit, int* total) noexcept n
 
     The kernel is asked how many wait, because an accept4 that finds none has made and thrown away a socket and a file
     first: without it an answer cost 0.83 of the C yardstick's CPU, with it 0.94 (load on the other CPU, one run).
-    A handful is accepted before the first of it is read, and those without input are tried again before they are parked:
-    most requests arrive in the microseconds after the handshake, and parking costs four system calls.
+    A handful is accepted before the first of it is read, and those without input are tried again before they are
+    parked: most requests arrive in the microseconds after the handshake, and parking costs four system calls.
     """
     cdef int[HANDFUL] fds
     cdef int i, n, error = 0
@@ -675,15 +676,20 @@ cdef class Parker:
         end(&self.core, fd)
 
     def close_all(self):
-        cdef int fd, i
+        cdef size_t fd
         cdef int closed = 0
-        for i in range(QUEUE_COUNT):
-            while self.core.queues[i].head >= 0:
-                fd = self.core.queues[i].head
-                if self.core.records[fd].state != S_LINGER:
-                    count_refused(self.core.listeners[self.core.records[fd].listener], R_SHUTDOWN)
-                end(&self.core, fd)
-                closed += 1
+        cdef Record* record
+        for fd in range(self.core.capacity):
+            record = &self.core.records[fd]
+            if record.state == S_FREE:
+                continue
+            if record.state == S_CONVERSATION:
+                self.core.listeners[record.listener].counters.conversations -= 1
+            if record.state != S_LINGER:
+                count_refused(self.core.listeners[record.listener], R_SHUTDOWN)
+            end(&self.core, <int>fd)
+            closed += 1
+        self.core.handoff = -1
         return closed
 
 

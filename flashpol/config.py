@@ -1,8 +1,8 @@
 """Every setting of the server: its default, its bounds and the reason for both, in one place.
 
 A configuration comes from a TOML file (`load`), from command-line flags, or from both, the flags winning. Either way it
-ends as the frozen dataclasses below. Nothing in here opens a socket or looks at a policy; `ConfigError` says in one line
-what is wrong, where, and what to do.
+ends as the frozen dataclasses below. Nothing in here opens a socket or looks at a policy; `ConfigError` says in one
+line what is wrong, where, and what to do.
 """
 
 import dataclasses
@@ -48,6 +48,9 @@ class Address(NamedTuple):
         return cls(str(ip), int(port))
 
 
+ADMIN_ADDRESS = Address.parse(DEFAULT_ADMIN)
+
+
 def setting(default: Any, why: str, low: float | None = None, high: float | None = None) -> Any:
     """A field with its default, its reason and, for numbers, its bounds."""
     return field(default=default, metadata={"why": why, "low": low, "high": high})
@@ -77,10 +80,8 @@ class Limits:
 class Server:
     """The whole server."""
 
-    workers: int = setting(0, 'worker processes; 0 or "auto" is one for each CPU', 0, 256)
-    admin: Address | None = setting(
-        Address.parse(DEFAULT_ADMIN), 'metrics and health, or "off"; loopback, for it has no authentication'
-    )
+    workers: int = setting(0, 'worker processes; "auto" is one for each CPU', 0, 256)
+    admin: Address | None = setting(ADMIN_ADDRESS, 'metrics and health, or "off"; loopback: it asks no password')
     user: str | None = setting(None, "workers and the admin process become this user once the sockets are bound")
     backlog: int = setting(65535, "accept queue; the kernel lowers it to net.core.somaxconn", 1, 65535)
     shutdown_timeout: float = setting(5.0, "finish what is inside: request_timeout and a reply after it", 0, 3600)
@@ -119,7 +120,7 @@ class Config:
         return next(source for source in self.policies if source.name == name)
 
 
-# --------------------------------------------------------------------------------------------------------- TOML to Config
+# -------------------------------------------------------------------------------------------------- TOML to Config
 
 
 class _Table:
@@ -197,7 +198,8 @@ def _server(table: _Table) -> Server:
     user = table.take("user", str, "a user's name")
     if user is not None:
         values["user"] = user
-    table.finish(", ".join(f.name for owner in (Server, Limits) for f in dataclasses.fields(owner) if f.name != "limits"))
+    known = [f.name for owner in (Server, Limits) for f in dataclasses.fields(owner) if f.name != "limits"]
+    table.finish(", ".join(known))
     return Server(limits=limits, **values)
 
 
@@ -225,8 +227,9 @@ def _listener(table: _Table, policies: Mapping[str, PolicySource]) -> Listener:
     only = next(iter(policies)) if len(policies) == 1 else None
     policy = table.take("policy", str, "the name of a policy") or only
     table.finish("name, address, policy")
-    if policy not in policies:
-        raise ConfigError(f"{table.where}: policy = {policy!r}: name one of {', '.join(policies) or '(none is defined)'}")
+    if policy is None or policy not in policies:
+        known = ", ".join(policies) or "(none is defined)"
+        raise ConfigError(f"{table.where}: policy = {policy!r}: name one of {known}")
     return Listener(name, address, policy)
 
 
@@ -235,9 +238,7 @@ def _parse(data: bytes, folder: Path) -> Config:
     root = _Table("top level", tomllib.loads(data.decode()))
     server = _server(_Table("[server]", root.take("server", dict, "[server]") or {}))
     tables = root.take("policies", dict, "[policies.NAME]") or {}
-    policies = {
-        name: _policy(name, _Table(f"[policies.{name}]", values), folder) for name, values in tables.items()
-    }
+    policies = {name: _policy(name, _Table(f"[policies.{name}]", values), folder) for name, values in tables.items()}
     rows = root.take("listeners", list, "[[listeners]]") or []
     listeners = tuple(_listener(_Table(f"[[listeners]] {n}", row), policies) for n, row in enumerate(rows, 1))
     root.finish("server, policies, listeners")
@@ -267,4 +268,10 @@ def check(config: Config) -> Config:
             if value in seen and not (key == "address" and value.port == 0):
                 raise ConfigError(f"two listeners {what} {value}: give each its own")
             seen[value] = listener
+    wild = {listener.address for listener in config.listeners}
+    for host, port in wild:
+        if host == "::" and port and Address("0.0.0.0", port) in wild:
+            raise ConfigError(
+                f"two listeners are on port {port}: [::]:{port} serves IPv4 too: leave the other out"
+            )
     return config

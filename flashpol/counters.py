@@ -84,7 +84,7 @@ class Block:
 
 
 class SharedCounters:
-    """The mapping. `slots` workers and `listeners` listeners; the admin process has the status after the last worker's."""
+    """The mapping: `slots` workers, `listeners` listeners; the admin process has the status after the last worker's."""
 
     def __init__(self, slots: int, listeners: int) -> None:
         self.slots = slots

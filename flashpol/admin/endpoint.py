@@ -4,6 +4,7 @@ It has a process of its own so that neither a scrape nor a stalled one costs a w
 """
 
 import html
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterable
@@ -85,8 +86,9 @@ class Application:
         return Response(
             "200 OK",
             "text/html; charset=utf-8",
-            f'<!doctype html><html lang="en"><title>flashpol</title><meta name="viewport" content="width=device-width">'
-            f"<h1>flashpol</h1><table><tr><th>listener<th>replies<th>policy bytes{rows}</table><ul>{links}</ul>".encode(),
+            f'<!doctype html><html lang="en"><meta name="viewport" content="width=device-width"><title>flashpol</title>'
+            f"<h1>flashpol</h1><table><tr><th>listener<th>replies<th>policy bytes{rows}</table>"
+            f"<ul>{links}</ul>".encode(),
         )
 
 
@@ -98,9 +100,7 @@ class Handler(WSGIHandler):  # type: ignore[misc]
             super().handle()
 
 
-def run(
-    sock: socket.socket, shared: SharedCounters, facts: list[PolicyFacts], on_ready: Callable[[], object]
-) -> None:
+def run(sock: socket.socket, shared: SharedCounters, facts: list[PolicyFacts], on_ready: Callable[[], object]) -> None:
     """Serve HTTP on the listening `sock` until SIGTERM; call `on_ready` once it is served."""
     stop = Event()
     gevent.signal_handler(signal.SIGTERM, stop.set)
@@ -109,6 +109,7 @@ def run(
         Application(shared, facts),
         spawn=Pool(MAX_REQUESTS),
         log=None,
+        error_log=logging.getLogger("flashpol"),
         handler_class=Handler,
     )
     server.start()

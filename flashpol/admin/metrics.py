@@ -58,7 +58,7 @@ _COUNTERS: tuple[tuple[str, str, Callable[[Block], float]], ...] = (
     ("connections_accepted", "Connections accepted.", lambda b: b["accepted"]),
     ("replies", "Policy requests answered.", lambda b: b.replies),
     ("reply_bytes", "Bytes of policy handed to the kernel.", lambda b: b["reply_bytes"]),
-    ("timeouts", "Connections closed because no whole request came, or no reply went out, in time.", lambda b: b["timeouts"]),
+    ("timeouts", "Connections closed because a whole request or a whole reply took too long.", lambda b: b["timeouts"]),
     ("resets", "Connections the client closed or reset before it had a reply.", lambda b: b["resets"]),
     ("accept_errors", "Accepts that failed, whether for want of descriptors or memory or for a client's fault.",
      lambda b: b["accept_errors"]),

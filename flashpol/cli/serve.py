@@ -18,12 +18,22 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("serve", help="answer policy requests", description=DESCRIPTION)
     add = parser.add_argument
     add("-c", "--config", metavar="FILE", type=Path, help="configuration file (TOML); the flags below override it")
-    add("--listen", metavar="IP:PORT", action="append", default=[],
-        help=f"address to serve, may be repeated; [::] is IPv4 too, port 0 is any (default {config.DEFAULT_LISTEN})")
+    add(
+        "--listen",
+        metavar="IP:PORT",
+        action="append",
+        default=[],
+        help=f"address to serve, may be repeated; [::] is IPv4 too, port 0 is any (default {config.DEFAULT_LISTEN})",
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--policy", metavar="FILE", type=Path, help="serve this policy file")
-    what.add_argument("--allow", metavar="DOMAIN:PORTS", action="append", default=[],
-                      help="serve a policy that grants this, e.g. '*.example.com:1935,8000-8100'; may be repeated")
+    what.add_argument(
+        "--allow",
+        metavar="DOMAIN:PORTS",
+        action="append",
+        default=[],
+        help="serve a policy that grants this, e.g. '*.example.com:1935,8000-8100'; may be repeated",
+    )
     add("--workers", metavar="N", help="worker processes, or auto: one for each CPU (default auto)")
     add("--admin", metavar="IP:PORT", help=f"metrics and health, or off (default {config.DEFAULT_ADMIN})")
     add("--user", metavar="NAME", help="become this user once the addresses are bound")
@@ -45,10 +55,10 @@ def configure(options: argparse.Namespace) -> config.Config:
         policies = (config.PolicySource("command line", options.policy, tuple(options.allow)),)
         listeners = tuple(dataclasses.replace(listener, policy=policies[0].name) for listener in listeners)
     if not policies:
-        raise config.ConfigError("no policy: add --policy FILE or --allow DOMAIN:PORTS, such as --allow '*.example.com:1935'")
+        raise config.ConfigError("no policy: add --policy FILE or --allow DOMAIN:PORTS, as in '*.example.com:1935'")
     if options.listen or not listeners:
         if len(policies) > 1:
-            raise config.ConfigError("--listen with several policies: say which one with --policy, or use [[listeners]]")
+            raise config.ConfigError("--listen with several policies: say which with --policy, or use [[listeners]]")
         addresses = [config.Address.parse(text) for text in options.listen or [config.DEFAULT_LISTEN]]
         listeners = tuple(config.Listener(str(address), address, policies[0].name) for address in addresses)
     return config.check(config.Config(server, policies, listeners))

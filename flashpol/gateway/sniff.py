@@ -1,7 +1,7 @@
 """The table of protocols that are told apart by their first bytes.
 
-`_fastpath.sniff` walks it in C and answers as every recogniser does: this one, none of these, or not enough bytes yet. A
-row is (first bytes, the reason under which a connection is refused).
+`_fastpath.sniff` walks it in C and answers as every recogniser does: this one, none of these, or not enough bytes yet.
+A row is (first bytes, the reason under which a connection is refused).
 """
 
 SIGNATURES: tuple[tuple[bytes, str], ...] = (

@@ -6,8 +6,8 @@ Signals are blocked and taken one at a time by sigtimedwait, so a handler cannot
     SIGUSR1            a child is ready
     SIGTERM, SIGINT    stop accepting, let the workers finish, exit 0; the second one does not wait
 
-Each worker slot has a socket of its own on each address (SO_REUSEPORT). The arbiter keeps them all open, so what waits in
-the queue of a worker that died is there for the next one.
+Each worker slot has a socket of its own on each address (SO_REUSEPORT). The arbiter keeps them all open, so what waits
+in the queue of a worker that died is there for the next one.
 """
 
 import logging
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from flashpol.config import Config
 from flashpol.counters import DRAINING, READY, STARTING, ProcessStatus, SharedCounters
 from flashpol.server.log import set_up
-from flashpol.server.process import enter_child, find_user, report_ready
+from flashpol.server.process import enter_child, find_user, raise_file_limit, report_ready
 from flashpol.server.sockets import accept_queue, bind, bound_address
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1)
@@ -98,6 +98,7 @@ class Arbiter:
     def run(self) -> int:
         """Serve until a signal ends it; returns the exit status."""
         set_up("arbiter")
+        raise_file_limit()
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         self._pid = os.getpid()
         while True:
@@ -193,7 +194,7 @@ class Arbiter:
                 queue = self.shared.queue(slot, listener)
                 queue.length, queue.limit = accept_queue(sock)
 
-    # ----------------------------------------------------------------------------------------------------------- the end
+    # ------------------------------------------------------------------------------------------------------- the end
 
     def _close_listeners(self) -> None:
         for sockets in self.sockets:

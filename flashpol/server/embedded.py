@@ -22,9 +22,9 @@ class PolicyServer:
     >>> server = PolicyServer("0.0.0.0:8430", policy="policy.xml")
     >>> server.start()
 
-    listen: "IP:PORT" (port 0: the kernel chooses), or a listening, non-blocking socket of yours. policy: a file's path, or the
-    XML itself as bytes. allow: instead of policy, grants such as "*.example.com:1935,8000-8100". limits: time-outs and
-    caps. Raises ConfigError (one line) for an address that cannot be bound or a policy that is none.
+    listen: "IP:PORT" (port 0: the kernel chooses), or a listening, non-blocking socket of yours. policy: a file's path,
+    or the XML itself as bytes. allow: instead of policy, grants such as "*.example.com:1935,8000-8100". limits:
+    time-outs and caps. Raises ConfigError (one line) for an address that cannot be bound or a policy that is none.
 
     Make and use it in one thread; it serves whenever that thread's hub runs.
     """

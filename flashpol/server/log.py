@@ -9,7 +9,7 @@ LINE_BYTES = 4096
 
 
 class NonBlockingHandler(logging.Handler):
-    """Writes lines to a descriptor that may be a full pipe. What does not fit now is dropped, and their number is told later.
+    """Writes lines to a descriptor that may be a full pipe. What does not fit is dropped; a later line says how many.
 
     Setting O_NONBLOCK would do it to the terminal or pipe of everyone who shares it; asking first does not.
     """

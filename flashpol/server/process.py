@@ -3,11 +3,14 @@
 import ctypes
 import os
 import pwd
+import resource
 import signal
 
 from flashpol.config import ConfigError
 
 _PR_SET_PDEATHSIG = 1
+# As many as the fast path has records for.
+MAX_FILES = 1 << 20
 
 
 def find_user(name: str) -> pwd.struct_passwd:
@@ -41,6 +44,13 @@ def enter_child(arbiter_pid: int, user: pwd.struct_passwd | None) -> None:
     if os.getppid() != arbiter_pid:
         os._exit(0)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def raise_file_limit() -> None:
+    """Use all the descriptors that are granted: the soft limit is 1,024 on most hosts, for the sake of select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def report_ready() -> None:

@@ -23,6 +23,8 @@ BACK_OFF = 0.05
 LOG_INTERVAL = 60.0
 # How often `finish` looks whether everything inside has ended. Only while shutting down.
 FINISH_POLL = 0.02
+# Of 64 connections each: the longest accept queue there can be, 65,535.
+LAST_BURSTS = 1024
 
 log = logging.getLogger("flashpol")
 
@@ -30,12 +32,12 @@ log = logging.getLogger("flashpol")
 class Service:
     """Serves policy requests on listening sockets until it is stopped.
 
-    It belongs to the hub of the thread that made it and opens no socket of its own. Close the sockets after `stop_accepting`.
+    It belongs to the hub of the thread that made it. It opens no listening socket and closes none.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._conversations = Pool(limits.max_conversations or None)
+        self._conversations = Pool(limits.max_conversations)
         self._parker = Parker(
             on_conversation=self._converse,
             on_error=lambda error: log.error("a connection's hook failed", exc_info=error),
@@ -59,12 +61,12 @@ class Service:
             door.watcher.start()
 
     def stop_accepting(self) -> None:
-        """Take in what the kernel has already accepted, then no more."""
+        """Take in what the kernel has already accepted, then no more. The sockets can be closed afterwards."""
         while self._doors:
             self._doors.pop().close()
 
     def finish(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for all connections to end, then close the rest. True if none had to be closed."""
+        """Wait up to `timeout` seconds for all connections to end, then close the rest. True if there was no rest."""
         deadline = time.monotonic() + timeout
         while self._parker.open and time.monotonic() < deadline:
             gevent.sleep(FINISH_POLL)
@@ -88,6 +90,7 @@ class _Door:
     def __init__(self, parker: Parker, sock: socket.socket, reply: PolicyReply, block: memoryview) -> None:
         self.acceptor = Acceptor(parker, sock.fileno(), reply, block, on_exhausted=partial(_Door._back_off, self))
         self.watcher = Readable(sock.fileno(), self.acceptor.ready)
+        self._socket = sock
         self._address = sock.getsockname()[:2]
         self._quiet_until = 0.0
 
@@ -97,13 +100,16 @@ class _Door:
         if now >= self._quiet_until:
             self._quiet_until = now + LOG_INTERVAL
             log.warning(
-                "%s port %s: accepting pauses: %s; raise LimitNOFILE or ulimit -n (now %d). Connections inside are served",
+                "%s port %s: accepting pauses, those inside are served: %s; raise LimitNOFILE or ulimit -n (now %d)",
                 *self._address,
                 os.strerror(error),
                 resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             )
 
     def close(self) -> None:
+        # With this backlog the kernel lets one more into the queue at most, so that it can be emptied under any load.
+        self._socket.listen(0)
+        for _ in range(LAST_BURSTS):
+            if not self.acceptor.ready():
+                break
         self.watcher.close()
-        while self.acceptor.ready():
-            pass

@@ -51,11 +51,11 @@ def _bound(address: Address, shared: bool) -> socket.socket:
 def explain(address: Address, error: OSError) -> str:
     """One line: what is wrong with the address, and what to do."""
     if error.errno == errno.EADDRINUSE:
-        return f"{address}: in use by another server: stop it (ss -ltnp 'sport = {address.port}') or choose another port"
+        return f"{address}: in use by another server: stop it (ss -ltnp shows which) or choose another port"
     if error.errno == errno.EACCES:
         return (
             f"{address}: no right to bind a port below 1024: grant CAP_NET_BIND_SERVICE, pass the socket in by systemd "
-            f"socket activation, redirect the port (nft … redirect to :8430), or choose another port"
+            f"socket activation, redirect {address.port} to a higher port (nftables), or choose another port"
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{address}: not an address of this host (ip address shows those)"
@@ -71,5 +71,6 @@ def bound_address(sock: socket.socket) -> Address:
 
 def accept_queue(sock: socket.socket) -> tuple[int, int]:
     """(connections waiting to be accepted, limit) of a listening socket, from the kernel (tcp(7), TCP_INFO)."""
-    length, limit = _TCP_INFO_UNACKED.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_UNACKED.size))
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_UNACKED.size)
+    length, limit = _TCP_INFO_UNACKED.unpack(info)
     return length, limit

@@ -1,0 +1,86 @@
+# `make` alone lists the targets. Everything Python goes into .venv; nothing outside this folder is touched, except that
+# root on Debian is spared installing python3-venv and python3-dev by hand.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := setup.py pyproject.toml flashpol/_fastpath.pyx flashpol/_fastpath.pxd
+TREE := flashpol tests bench examples docs setup.py pyproject.toml README.md LICENSE
+SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench debug clean coverage sanitize slow dist
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: $(VENV)/.run  ## serve examples/policy.xml on 127.0.0.1:8430, metrics on 127.0.0.1:9843
+	@$(BIN)/flashpol serve --policy examples/policy.xml --listen 127.0.0.1:8430 --admin 127.0.0.1:9843
+
+test: $(VENV)/.dev  ## all tests but the slow ones
+	$(BIN)/python -m pytest -q -m "not slow"
+
+slow: $(VENV)/.dev  ## the slow tests
+	$(BIN)/python -m pytest -q -m slow || [ $$? -eq 5 ]
+
+lint: $(VENV)/.dev  ## style, types, stub against extension
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/cython-lint flashpol
+	$(BIN)/python -m mypy.stubtest flashpol._fastpath --mypy-config-file pyproject.toml
+	$(BIN)/python -c "import tomllib; tomllib.load(open('pyproject.toml', 'rb'))"
+
+bench: $(VENV)/.run  ## compare with a C server and nginx (about a minute)
+	$(BIN)/python -m bench all
+
+debug: $(VENV)/.dev  ## serve with a build for gdb, Python's development mode on
+	@$(call variant,debug)
+	cd build/debug && PYTHONDEVMODE=1 ../../$(BIN)/python -m flashpol serve --policy examples/policy.xml \
+		--listen 127.0.0.1:8430 --admin 127.0.0.1:9843 --workers 1
+
+coverage: $(VENV)/.dev  ## line coverage of the package, the extension included
+	@$(call variant,coverage)
+	cd build/coverage && rm -f .coverage* && ../../$(BIN)/python -m coverage run -m pytest -q -m "not slow" tests
+	cd build/coverage && ../../$(BIN)/python -m coverage combine -q && ../../$(BIN)/python -m coverage report -m
+
+sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(call variant,sanitize)
+	cd build/sanitize && LD_PRELOAD="$(SANITIZERS)" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ../../$(BIN)/python -m pytest -q -m "not slow" \
+		tests/test_fastpath_matcher.py tests/test_fastpath.py tests/server/test_contract.py
+
+dist: $(VENV)/.dev  ## sdist and wheel; the wheel is built from the sdist
+	rm -rf dist && $(BIN)/python -m build -q
+
+clean:  ## remove everything that was made here
+	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -f flashpol/*.so flashpol/_fastpath.c
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# A copy of the tree in build/NAME with its own kind of extension: the one in use is never overwritten.
+define variant
+	rm -rf build/$(1)/flashpol build/$(1)/tests && mkdir -p build/$(1) && cp -r $(TREE) build/$(1)/ \
+	&& rm -f build/$(1)/flashpol/*.so && cd build/$(1) \
+	&& FLASHPOL_BUILD=$(1) ../../$(BIN)/python setup.py -q build_ext --inplace
+endef
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import ensurepip, sysconfig, os; assert os.path.exists(sysconfig.get_path("include") + "/Python.h")' \
+		2>/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] \
+		&& echo "installing python3-venv and python3-dev" && apt-get -qq update \
+		&& apt-get -qq install -y --no-install-recommends python3-venv python3-dev >/dev/null; } \
+		|| { echo "make: Python's venv or headers are missing: apt-get install python3-venv python3-dev" >&2; exit 2; }
+	@command -v cc >/dev/null || { echo "make: no C compiler: apt-get install gcc libc6-dev" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python $(NATIVE)
+	@echo "building flashpol in $(VENV) …"
+	@$(BIN)/pip install -q --disable-pip-version-check "setuptools>=77" "Cython>=3.3"
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	@echo "adding what the tests and lint need …"
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[test,lint]"
+	@touch $@

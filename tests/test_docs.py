@@ -1,0 +1,56 @@
+"""The reference page against the code: every setting, flag and metric is there, with its default and its labels."""
+
+import argparse
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from flashpol.admin.metrics import FlashpolCollector, PolicyFacts
+from flashpol.cli import serve
+from flashpol.config import Limits, Server
+from flashpol.counters import SharedCounters
+
+REFERENCE = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
+SETTINGS = [f for owner in (Server, Limits) for f in dataclasses.fields(owner) if f.name != "limits"]
+
+
+def families() -> dict[str, tuple[str, set[str]]]:
+    """Metric name as scraped -> (type, label names)."""
+    shared = SharedCounters(1, 1)
+    shared.process(0).pid = 1  # some process that exists, so that its usage is reported
+    collector = FlashpolCollector(shared, [PolicyFacts("a", b"reply\0")])
+    return {
+        family.name + ("_total" if family.type == "counter" else ""): (
+            family.type,
+            {label for sample in family.samples for label in sample.labels} - {"le"},
+        )
+        for family in collector.collect()
+    }
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda f: f.name)
+def test_every_setting_is_documented_with_its_reason(setting: dataclasses.Field) -> None:
+    row = re.search(rf"^\| `{setting.name}` \| (.+?) \| (.+?) \|$", REFERENCE, re.MULTILINE)
+    assert row, setting.name
+    assert row[2] == setting.metadata["why"]
+    if isinstance(setting.default, int | float) and setting.default:
+        assert row[1] == f"`{setting.default}`"
+
+
+def test_the_metrics_table_is_complete() -> None:
+    documented = {
+        name: (kind, set(filter(None, (labels or "").split(","))))
+        for name, labels, kind in re.findall(r"^\| `(flashpol_\w+)(?:\{(.+?)\})?` \| (\w+) \|", REFERENCE, re.MULTILINE)
+    }
+    assert documented == families()
+
+
+def test_every_flag_is_documented() -> None:
+    parser = argparse.ArgumentParser()
+    serve.add_to(parser.add_subparsers())
+    [commands] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    flags = {flag for action in commands.choices["serve"]._actions for flag in action.option_strings} - {"-h", "--help"}
+    rows = "\n".join(re.findall(r"^\| `-.*?` \|", REFERENCE, re.MULTILINE))
+    assert flags == set(re.findall(r"(?<![\w-])--?[a-z]+", rows))
