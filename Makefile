@@ -41,6 +41,7 @@ debug: $(VENV)/.dev  ## serve with a build for gdb, Python's development mode on
 
 coverage: $(VENV)/.dev  ## line coverage of the package, the extension included
 	@$(call variant,coverage)
+	@cp build/coverage/build/cython-coverage/flashpol/_fastpath.c build/coverage/flashpol/
 	cd build/coverage && rm -f .coverage* && ../../$(BIN)/python -m coverage run -m pytest -q -m "not slow" tests
 	cd build/coverage && ../../$(BIN)/python -m coverage combine -q && ../../$(BIN)/python -m coverage report -m
 
@@ -48,7 +49,8 @@ sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and Und
 	@$(call variant,sanitize)
 	cd build/sanitize && LD_PRELOAD="$(SANITIZERS)" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ../../$(BIN)/python -m pytest -q -m "not slow" \
-		tests/test_fastpath_matcher.py tests/test_fastpath.py tests/server/test_contract.py
+		tests/test_fastpath.py tests/test_fastpath_limits.py tests/test_fastpath_matcher.py tests/test_counters.py \
+		tests/gateway tests/server
 
 dist: $(VENV)/.dev  ## sdist and wheel; the wheel is built from the sdist
 	rm -rf dist && $(BIN)/python -m build -q

@@ -78,11 +78,13 @@ cdef enum:
 
 cdef char* REQUEST_TEXT = b"<policy-file-request/>"
 
-cdef char* HTTP_ANSWER = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 82\r\nConnection: close\r\n\r\n"
-    b"This port answers Flash socket policy requests (<policy-file-request/>), not HTTP.\n"
-)
-cdef size_t HTTP_ANSWER_SIZE = len(HTTP_ANSWER)
+cdef bytes HTTP_BODY = b"This port answers Flash socket policy requests (<policy-file-request/>), not HTTP.\n"
+cdef bytes HTTP_BYTES = b"".join([
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n",
+    b"Content-Length: %d\r\n\r\n" % len(HTTP_BODY), HTTP_BODY,
+])
+cdef const char* HTTP_ANSWER = HTTP_BYTES       # borrowed from HTTP_BYTES, which lives as long as the module
+cdef size_t HTTP_ANSWER_SIZE = len(HTTP_BYTES)
 
 # Upper bounds of request_duration_seconds in ns. A reply that did not wait takes 5 to 30 µs; 150 ms is the terminator's
 # grace; 3 s is when Flash Player gives up.
@@ -530,13 +532,23 @@ cdef bint transient(int error) noexcept nogil:
 cdef class RequestMatcher:
     cdef uint8_t _matched
     cdef Answer _answer
+    cdef bint _after_cr             # a LF that comes next belongs to the request
     cdef readonly Py_ssize_t consumed
 
     def feed(self, const unsigned char[::1] data not None):
         cdef size_t used = 0
-        if self._answer == A_MORE and data.shape[0] > 0:
+        if data.shape[0] == 0:
+            return VERDICTS[<int>self._answer]
+        if self._answer == A_MORE:
             self._answer = match_feed(&self._matched, <const char*>&data[0], <size_t>data.shape[0], &used)
-            self.consumed += <Py_ssize_t>used
+            # Nothing of a stream that turns out to be something else belongs to a request.
+            self.consumed = 0 if self._answer == A_OTHER else self.consumed + <Py_ssize_t>used
+            self._after_cr = (self._answer == A_MATCH and used == <size_t>data.shape[0]
+                              and data[data.shape[0] - 1] == b"\r")
+        elif self._after_cr:
+            self._after_cr = False
+            if data[0] == b"\n":
+                self.consumed += 1
         return VERDICTS[<int>self._answer]
 
     @property
@@ -597,10 +609,13 @@ cdef class Parker:
             PyErr_SetFromErrno(OSError)
 
     def __dealloc__(self):
-        if self.core.timer >= 0:
-            close(self.core.timer)
-        if self.core.epoll >= 0:
-            close(self.core.epoll)
+        # No buffer: __cinit__ did not come as far as to open anything. Arguments of a wrong type end it before its first
+        # line, and then epoll and timer are 0: somebody else's descriptor.
+        if self.core.buffer != NULL:
+            if self.core.timer >= 0:
+                close(self.core.timer)
+            if self.core.epoll >= 0:
+                close(self.core.epoll)
         free(self.core.records)
         free(self.core.buffer)
 
@@ -636,7 +651,9 @@ cdef class Parker:
             try:
                 self._on_conversation(fd)
             except BaseException as error:
-                self.abandon(fd, "capacity")
+                # The hook may have ended the conversation before it raised.
+                if self.core.records[fd].state == S_CONVERSATION:
+                    self.abandon(fd, "capacity")
                 self._report(error)
         return 0
 

@@ -10,7 +10,7 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,10 @@ DEFAULT_ADMIN = "127.0.0.1:9843"  # loopback: the endpoint has no authentication
 
 class ConfigError(Exception):
     """The operator's mistake: one line that says what is wrong, where, and what to do. The command exits with 2."""
+
+    def __str__(self) -> str:
+        # One line, whatever stands in the names that it quotes.
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())
 
 
 class Address(NamedTuple):
@@ -103,9 +107,9 @@ class PolicySource:
 
 @dataclass(frozen=True)
 class Listener:
-    """One address and the policy it serves."""
+    """One address and the policy it serves. Without a name it is called by its address once that is bound."""
 
-    name: str
+    name: str | None
     address: Address
     policy: str
 
@@ -203,8 +207,15 @@ def _server(table: _Table) -> Server:
     return Server(limits=limits, **values)
 
 
+def _shown(name: str) -> str:
+    """A key as TOML writes it: bare or quoted, in one line."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else repr(name)
+
+
 def _policy(name: str, table: _Table, folder: Path) -> PolicySource:
     file = table.take("file", str, "a file's name")
+    if file is not None and "\0" in file:
+        raise ConfigError(f"{table.where}: file = {file!r}: write a file's name, which holds no NUL")
     grants = table.take("grants", list, '[{domain = "*.example.com", ports = "1935,8000-8100"}]')
     table.finish("file, grants")
     if (file is None) == (grants is None):
@@ -223,9 +234,12 @@ def _policy(name: str, table: _Table, folder: Path) -> PolicySource:
 
 def _listener(table: _Table, policies: Mapping[str, PolicySource]) -> Listener:
     address = Address.parse(table.require("address", str, '"IP:PORT"'))
-    name = table.take("name", str, "a name") or str(address)
+    name = table.take("name", str, "a name")
     only = next(iter(policies)) if len(policies) == 1 else None
-    policy = table.take("policy", str, "the name of a policy") or only
+    policy = table.take("policy", str, "the name of a policy")
+    if policy is None and only is None:
+        raise ConfigError(f"{table.where}: policy is missing: name one of {', '.join(policies) or '(none is defined)'}")
+    policy = only if policy is None else policy
     table.finish("name, address, policy")
     if policy is None or policy not in policies:
         known = ", ".join(policies) or "(none is defined)"
@@ -234,11 +248,13 @@ def _listener(table: _Table, policies: Mapping[str, PolicySource]) -> Listener:
 
 
 def _parse(data: bytes, folder: Path) -> Config:
-    """Raises ConfigError, UnicodeDecodeError or tomllib.TOMLDecodeError."""
+    """Raises ConfigError; ValueError or RecursionError for what is not TOML."""
     root = _Table("top level", tomllib.loads(data.decode()))
     server = _server(_Table("[server]", root.take("server", dict, "[server]") or {}))
     tables = root.take("policies", dict, "[policies.NAME]") or {}
-    policies = {name: _policy(name, _Table(f"[policies.{name}]", values), folder) for name, values in tables.items()}
+    policies = {
+        name: _policy(name, _Table(f"[policies.{_shown(name)}]", values), folder) for name, values in tables.items()
+    }
     rows = root.take("listeners", list, "[[listeners]]") or []
     listeners = tuple(_listener(_Table(f"[[listeners]] {n}", row), policies) for n, row in enumerate(rows, 1))
     root.finish("server, policies, listeners")
@@ -251,27 +267,30 @@ def load(path: Path) -> Config:
         return _parse(path.read_bytes(), path.parent)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        # TOMLDecodeError and UnicodeDecodeError are ValueErrors; tomllib lets int() raise a plain one for 5,000 digits.
+        raise ConfigError(f"{path}: not TOML: {error}") from None
 
 
 def check(config: Config) -> Config:
     """What only the whole can show. Returns it, or raises ConfigError."""
     if not config.listeners:
         raise ConfigError("no listener: add --listen IP:PORT or [[listeners]]")
-    for key, what in (("name", "are named"), ("address", "are on")):
-        seen: dict[object, Listener] = {}
-        for listener in config.listeners:
-            value = getattr(listener, key)
-            if value in seen and not (key == "address" and value.port == 0):
-                raise ConfigError(f"two listeners {what} {value}: give each its own")
-            seen[value] = listener
-    wild = {listener.address for listener in config.listeners}
-    for host, port in wild:
-        if host == "::" and port and Address("0.0.0.0", port) in wild:
-            raise ConfigError(
-                f"two listeners are on port {port}: [::]:{port} serves IPv4 too: leave the other out"
-            )
+    addresses = [listener.address for listener in config.listeners if listener.address.port]
+    names = [listener.name for listener in config.listeners if listener.name is not None]
+    _distinct("named", names)
+    _distinct("on", addresses)
+    for host, port in addresses:
+        if host == "::" and Address("0.0.0.0", port) in addresses:
+            raise ConfigError(f"two listeners are on port {port}: [::]:{port} serves IPv4 too: leave the other out")
+    if config.server.admin in addresses:
+        raise ConfigError(f"a listener and the admin endpoint are on {config.server.admin}: give each its own")
     return config
+
+
+def _distinct(what: str, values: Sequence[object]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise ConfigError(f"two listeners are {what} {value}: give each its own")

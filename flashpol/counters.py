@@ -19,6 +19,8 @@ from flashpol._fastpath import BLOCK_SIZE, LAYOUT
 WORD = 8
 _BLOCK_WORDS = BLOCK_SIZE // WORD
 
+GAUGES = ("open", "parked", "conversations")
+
 STARTING, READY, DRAINING = range(3)
 
 
@@ -118,6 +120,13 @@ class SharedCounters:
 
     def block(self, slot: int, listener: int) -> Block:
         return Block(self._block_words(slot, listener))
+
+    def clear_gauges(self, slot: int) -> None:
+        """The worker of this slot is dead: nothing is open any more."""
+        for listener in range(self.listeners):
+            words = self._block_words(slot, listener)
+            for field in GAUGES:
+                words[LAYOUT[field][0] // WORD] = 0
 
     def total(self, listener: int) -> Block:
         """One listener, over all slots."""

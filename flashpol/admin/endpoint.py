@@ -100,20 +100,23 @@ class Handler(WSGIHandler):  # type: ignore[misc]
             super().handle()
 
 
-def run(sock: socket.socket, shared: SharedCounters, facts: list[PolicyFacts], on_ready: Callable[[], object]) -> None:
-    """Serve HTTP on the listening `sock` until SIGTERM; call `on_ready` once it is served."""
+def run(sock: socket.socket, shared: SharedCounters, facts: list[PolicyFacts]) -> None:
+    """Serve HTTP on the listening `sock` until SIGTERM."""
     stop = Event()
     gevent.signal_handler(signal.SIGTERM, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+    listener = gevent.socket.socket(fileno=sock.detach())
     server = WSGIServer(
-        gevent.socket.socket(fileno=sock.detach()),
+        listener,
         Application(shared, facts),
         spawn=Pool(MAX_REQUESTS),
+        # Without it pywsgi asks DNS for a name before it serves.
+        environ={"SERVER_NAME": listener.getsockname()[0]},
         log=None,
         error_log=logging.getLogger("flashpol"),
         handler_class=Handler,
     )
     server.start()
     shared.admin.up = 1
-    on_ready()
     stop.wait()
     server.stop(timeout=0)

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from typing import NoReturn
 
 from flashpol.cli import serve
 from flashpol.config import ConfigError
@@ -10,8 +11,15 @@ from flashpol.version import VERSION
 COMMANDS = (serve,)
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage is what --help is for. Subcommands inherit it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="flashpol", description="Flash socket policies: serve them.")
+    parser = Parser(prog="flashpol", description="Flash socket policies: serve them.")
     parser.add_argument("--version", action="version", version=f"flashpol {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:

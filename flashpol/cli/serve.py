@@ -1,7 +1,9 @@
 """flashpol serve: answer policy requests."""
 
 import argparse
+import contextlib
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,16 +62,18 @@ def configure(options: argparse.Namespace) -> config.Config:
         if len(policies) > 1:
             raise config.ConfigError("--listen with several policies: say which with --policy, or use [[listeners]]")
         addresses = [config.Address.parse(text) for text in options.listen or [config.DEFAULT_LISTEN]]
-        listeners = tuple(config.Listener(str(address), address, policies[0].name) for address in addresses)
+        listeners = tuple(config.Listener(None, address, policies[0].name) for address in addresses)
     return config.check(config.Config(server, policies, listeners))
 
 
 def run(options: argparse.Namespace) -> int:
     settings = configure(options)
     from flashpol.server.arbiter import Arbiter
-    from flashpol.server.policies import compile_policy
+    from flashpol.server.policies import compile_source
+    from flashpol.server.process import keep_standard_descriptors
 
-    compiled = {source.name: compile_policy(source) for source in settings.policies}
+    keep_standard_descriptors()
+    compiled = {source.name: compile_source(source) for source in settings.policies}
     return Arbiter(settings, [compiled[listener.policy] for listener in settings.listeners], announce).run()
 
 
@@ -84,4 +88,6 @@ def announce(arbiter: "Arbiter") -> None:
     if arbiter.admin_socket:
         line += f"; metrics on http://{bound_address(arbiter.admin_socket)}/metrics"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(addresses[0].host, addresses[0].host)
-    print(f"{line}\ntry: printf '<policy-file-request/>\\0' | nc {host} {addresses[0].port}", flush=True)
+    line += f"\ntry: printf '<policy-file-request/>\\0' | nc {host} {addresses[0].port}\n"
+    with contextlib.suppress(OSError):  # nobody reads it, which is no reason not to serve
+        os.write(1, line.encode())

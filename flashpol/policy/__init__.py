@@ -31,8 +31,10 @@ from .model import (
     PortsError,
     PortSet,
 )
+from .source import MAX_POLICY_BYTES
 
 __all__ = [
+    "MAX_POLICY_BYTES",
     "DocumentError",
     "DomainError",
     "DomainPattern",

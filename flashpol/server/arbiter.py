@@ -2,9 +2,8 @@
 
 Signals are blocked and taken one at a time by sigtimedwait, so a handler cannot interrupt anything:
 
-    SIGCHLD            a child ended: replace it, after a back-off if it did not live long
-    SIGUSR1            a child is ready
-    SIGTERM, SIGINT    stop accepting, let the workers finish, exit 0; the second one does not wait
+    SIGCHLD                    a child ended: replace it, after a back-off if it did not live long
+    SIGTERM, SIGINT, SIGHUP    stop accepting, let the workers finish, exit 0; the second one does not wait
 
 Each worker slot has a socket of its own on each address (SO_REUSEPORT). The arbiter keeps them all open, so what waits
 in the queue of a worker that died is there for the next one.
@@ -18,16 +17,21 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
 
 from flashpol.config import Config
 from flashpol.counters import DRAINING, READY, STARTING, ProcessStatus, SharedCounters
 from flashpol.server.log import set_up
-from flashpol.server.process import enter_child, find_user, raise_file_limit, report_ready
+from flashpol.server.process import enter_child, find_user, raise_file_limit
 from flashpol.server.sockets import accept_queue, bind, bound_address
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1)
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SIGNALS = (*_ENDING, signal.SIGCHLD)
 # How often the accept queues are read, in seconds; a scrape interval is seldom below 5.
 TICK = 1.0
+# How often to look whether all children are up, while starting. A child cannot signal: it may be another user's by now.
+STARTING_TICK = 0.01
 # A child that lived this long was well: its successor starts at once.
 HEALTHY_AFTER = 10.0
 # Otherwise the successors wait: not at all, then this, then twice as long each time up to the second figure.
@@ -43,7 +47,7 @@ class Child:
     """A place for one process, and who is in it."""
 
     name: str
-    main: Callable[[], None]
+    load: Callable[[], Callable[[], None]]  # imports what the process needs, and returns what it does
     status: ProcessStatus
     started: float = 0.0
     delay: float = 0.0
@@ -73,14 +77,14 @@ class Arbiter:
 
     def __post_init__(self) -> None:
         server = self.config.server
-        self._user: pwd.struct_passwd | None = find_user(server.user) if server.user else None
+        self._user: pwd.struct_passwd | None = find_user(server.user) if server.user is not None else None
         count = server.worker_count
         self.sockets = [bind(listener.address, count, server.backlog) for listener in self.config.listeners]
         if server.admin:
             [self.admin_socket] = bind(server.admin, 1, server.backlog)
-        # A listener without a name is called by its address, with the port the kernel chose.
+        # The port is the one the kernel chose where the configuration says 0.
         self._names = [
-            str(bound_address(sockets[0])) if listener.name == str(listener.address) else listener.name
+            listener.name or str(bound_address(sockets[0]))
             for listener, sockets in zip(self.config.listeners, self.sockets, strict=True)
         ]
         self.shared = SharedCounters(count, len(self.sockets))
@@ -88,8 +92,7 @@ class Arbiter:
         self.shared.server.reload_successful = 1
         self.shared.server.reload_timestamp = int(time.time())
         self._workers = [
-            Child(f"worker {slot}", lambda slot=slot: self._work(slot), self.shared.process(slot))  # type: ignore[misc]
-            for slot in range(count)
+            Child(f"worker {slot}", partial(self._work, slot), self.shared.process(slot)) for slot in range(count)
         ]
         self._children = list(self._workers)
         if self.admin_socket:
@@ -109,14 +112,15 @@ class Arbiter:
             if self.shared.server.state == STARTING and all(child.status.up for child in self._children):
                 self.shared.server.state = READY
                 self.on_ready(self)
-            if received and received.si_signo in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if received and received.si_signo in _ENDING:
                 log.info("%s: finishing", signal.Signals(received.si_signo).name)
                 self._stop()
                 return 0
 
     def _patience(self) -> float:
         now = time.monotonic()
-        return max(0.0, min([TICK, *(child.due - now for child in self._children if child.due is not None)]))
+        tick = STARTING_TICK if self.shared.server.state == STARTING else TICK
+        return max(0.0, min([tick, *(child.due - now for child in self._children if child.due is not None)]))
 
     # ------------------------------------------------------------------------------------------------------- children
 
@@ -133,9 +137,12 @@ class Arbiter:
             return pid
         status = 1
         try:
+            # Modules first, and the hub, which imports more: the user may have no right to read them.
+            main = child.load()
+            import_module("gevent").get_hub()
             enter_child(self._pid, self._user)
             set_up(child.name.replace(" ", "-"))
-            child.main()
+            main()
             status = 0
         except KeyboardInterrupt:
             status = 0
@@ -144,7 +151,7 @@ class Arbiter:
         finally:
             os._exit(status)
 
-    def _work(self, slot: int) -> None:
+    def _work(self, slot: int) -> Callable[[], None]:
         from flashpol.server.worker import run
 
         for sockets in self.sockets:
@@ -153,9 +160,10 @@ class Arbiter:
                     sock.close()
         if self.admin_socket:
             self.admin_socket.close()
-        run(slot, [sockets[slot] for sockets in self.sockets], self.replies, self.config.server, self.shared)
+        own = [sockets[slot] for sockets in self.sockets]
+        return partial(run, slot, own, self.replies, self.config.server, self.shared)
 
-    def _administer(self) -> None:
+    def _administer(self) -> Callable[[], None]:
         from flashpol.admin.endpoint import run
         from flashpol.admin.metrics import PolicyFacts
 
@@ -164,7 +172,7 @@ class Arbiter:
         # Its copies would keep an accept queue alive that no worker empties.
         self._close_listeners()
         facts = [PolicyFacts(name, reply) for name, reply in zip(self._names, self.replies, strict=True)]
-        run(self.admin_socket, self.shared, facts, report_ready)
+        return partial(run, self.admin_socket, self.shared, facts)
 
     def _reap(self) -> None:
         while True:
@@ -184,6 +192,8 @@ class Arbiter:
             return
         delay = child.schedule(time.monotonic())
         child.status.restarts += 1
+        if child in self._workers:
+            self.shared.clear_gauges(self._workers.index(child))
         code = os.waitstatus_to_exitcode(status)
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         log.error("%s (pid %d) %s; the next one starts in %.1f s", child.name, pid, how, delay)
@@ -202,6 +212,10 @@ class Arbiter:
                 sock.close()
 
     def _stop(self) -> None:
+        # A slot without a worker may have connections in its queue.
+        for child in self._workers:
+            child.due = None if child.status.pid else 0.0
+        self._start_due()
         self.shared.server.state = DRAINING
         # Ours first: the last copy a worker closes must be the one that ends its queue.
         self._close_listeners()
@@ -216,11 +230,11 @@ class Arbiter:
                 os.kill(child.status.pid, number)
 
     def _wait(self, children: Sequence[Child], timeout: float) -> None:
-        """Until all have ended; killed after `timeout` seconds, or at the next SIGTERM or SIGINT."""
+        """Until all have ended; killed after `timeout` seconds, or at the next signal to end."""
         deadline = time.monotonic() + timeout
         while any(child.status.pid for child in children):
             received = signal.sigtimedwait(_SIGNALS, max(0.0, deadline - time.monotonic()))
-            if received is None or received.si_signo in (signal.SIGTERM, signal.SIGINT):
+            if received is None or received.si_signo in _ENDING:
                 self._signal(children, signal.SIGKILL)
                 deadline = time.monotonic() + KILL_AFTER
             self._reap()

@@ -2,13 +2,14 @@
 
 import os
 import socket
+from collections.abc import Sequence
+from pathlib import Path
 
 import gevent.event
 
-from flashpol.config import Address, ConfigError, Limits, PolicySource
+from flashpol.config import Address, ConfigError, Limits
 from flashpol.counters import Block, SharedCounters
-from flashpol.policy import compile_reply
-from flashpol.server.policies import compile_policy, from_path
+from flashpol.server.policies import compile_file, compile_grants, compile_text
 from flashpol.server.service import Service
 from flashpol.server.sockets import bind, bound_address
 
@@ -34,18 +35,18 @@ class PolicyServer:
         listen: str | socket.socket,
         policy: str | os.PathLike[str] | bytes | None = None,
         *,
-        allow: tuple[str, ...] | list[str] = (),
+        allow: Sequence[str] = (),
         limits: Limits | None = None,
     ) -> None:
         if (policy is None) == (not allow):
             raise ConfigError("a PolicyServer needs policy or allow, one of the two")
         self._limits = limits or Limits()
         if isinstance(policy, bytes):
-            reply = compile_reply(policy)
+            reply = compile_text(policy)
         elif policy is not None:
-            reply = compile_policy(from_path(policy))
+            reply = compile_file(Path(policy))
         else:
-            reply = compile_policy(PolicySource("allow", grants=tuple(allow)))
+            reply = compile_grants(allow)
         self._socket = listen if isinstance(listen, socket.socket) else bind(Address.parse(listen), 1, BACKLOG)[0]
         self._counters = SharedCounters(1, 1)
         self._stopped = gevent.event.Event()

@@ -17,7 +17,7 @@ def find_user(name: str) -> pwd.struct_passwd:
     """The account to become. Raises ConfigError if there is none, or if only root could become it and we are not."""
     try:
         user = pwd.getpwnam(name)
-    except KeyError:
+    except (KeyError, ValueError):  # ValueError: a NUL in it
         raise ConfigError(f"user {name!r}: there is no such user") from None
     if os.geteuid() not in (0, user.pw_uid):
         raise ConfigError(f"user {name!r}: only root can become another user: start as root, or leave it out")
@@ -34,8 +34,9 @@ def become(user: pwd.struct_passwd) -> None:
 
 def enter_child(arbiter_pid: int, user: pwd.struct_passwd | None) -> None:
     """In a new child, before anything else. Exits if the arbiter is gone already."""
-    # Ctrl-C reaches the whole foreground group; the arbiter alone decides what it means.
+    # Ctrl-C and a terminal that is closed reach the whole foreground group; the arbiter alone decides what they mean.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if user is not None:
         become(user)
@@ -43,7 +44,17 @@ def enter_child(arbiter_pid: int, user: pwd.struct_passwd | None) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != arbiter_pid:
         os._exit(0)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # SIGTERM waits until it is handled: a child told to stop while it starts still empties its accept queue.
+    signal.pthread_sigmask(signal.SIG_SETMASK, (signal.SIGTERM,))
+
+
+def keep_standard_descriptors() -> None:
+    """Open /dev/null in place of 0, 1 and 2 where they are closed: a socket there would be sent our log."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is fd
 
 
 def raise_file_limit() -> None:
@@ -51,8 +62,3 @@ def raise_file_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-
-
-def report_ready() -> None:
-    """Tell the arbiter to look at the shared memory."""
-    os.kill(os.getppid(), signal.SIGUSR1)

@@ -10,7 +10,6 @@ from gevent.event import Event
 
 from flashpol.config import Server
 from flashpol.counters import SharedCounters
-from flashpol.server.process import report_ready
 from flashpol.server.service import Service
 
 # The loop's lag is how much later than this a timer of this many seconds fires.
@@ -23,13 +22,13 @@ def run(
     """Serve `replies[i]` on `sockets[i]` until SIGTERM, then finish what is inside and return."""
     stop = Event()
     gevent.signal_handler(signal.SIGTERM, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
     service = Service(server.limits)
     for listener, (sock, reply) in enumerate(zip(sockets, replies, strict=True)):
         service.add(sock, reply, shared.memory(slot, listener))
     service.start()
     status = shared.process(slot)
     status.up = 1
-    report_ready()
     while not stop.is_set():
         started = time.monotonic_ns()
         if not stop.wait(LAG_INTERVAL):

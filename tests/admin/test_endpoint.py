@@ -1,0 +1,208 @@
+"""The admin endpoint over HTTP: what each path says, and that nobody can hold it up."""
+
+import contextlib
+import http.client
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from processes import POLICY, REQUEST, Flashpol, ask, connect, rest, status, until
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+
+from flashpol.admin.endpoint import Application
+from flashpol.admin.metrics import PolicyFacts
+from flashpol.counters import DRAINING, READY, STARTING, SharedCounters
+
+PATHS = ("/", "/metrics", "/-/healthy", "/-/ready")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Flashpol]:
+    with Flashpol("--policy", POLICY, workers=2) as server:
+        yield server
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
+
+
+# ------------------------------------------------------------------------------------------------------------ over HTTP
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "text/plain;version=0.0.4", "text/html, image/png", "nonsense;;q="])
+def test_metrics_as_text(server: Flashpol, accept: str | None) -> None:
+    reply = server.get("/metrics", **({"Accept": accept} if accept else {}))
+    assert reply.status == 200
+    assert reply.headers["Content-Type"].startswith("text/plain; version=")
+    assert b"# TYPE flashpol_replies_total counter" in reply.body
+    assert int(reply.headers["Content-Length"]) == len(reply.body)
+
+
+def test_metrics_as_openmetrics(server: Flashpol) -> None:
+    accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"  # as Prometheus asks
+    reply = server.get("/metrics", Accept=accept)
+    assert reply.status == 200
+    assert reply.headers["Content-Type"].startswith("application/openmetrics-text; version=")
+    names = {family.name for family in parse_openmetrics(reply.body.decode())}
+    assert {"flashpol_replies", "flashpol_request_duration_seconds", "flashpol_build_info"} <= names
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_has_nothing_to_say_about_a_server_in_use(server: Flashpol) -> None:
+    ask(server.place)
+    text = server.get("/metrics").body
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=7, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "text"), [("/-/healthy", b"flashpol is healthy\n"), ("/-/ready", b"flashpol is ready\n")]
+)
+def test_health(server: Flashpol, path: str, text: bytes) -> None:
+    reply = server.get(path)
+    assert (reply.status, reply.body) == (200, text)
+
+
+def test_the_page(server: Flashpol) -> None:
+    reply = server.get("/")
+    assert reply.status == 200
+    assert reply.headers["Content-Type"] == "text/html; charset=utf-8"
+    for text in (*PATHS[1:], server.addresses[0]):
+        assert text.encode() in reply.body
+
+
+@pytest.mark.parametrize("path", ["/metric", "/metrics/", "//", "/-/", "/-/reload", "/../etc/passwd", "/%00", "/%ff"])
+def test_not_found(server: Flashpol, path: str) -> None:
+    for method in ("GET", "POST"):
+        reply = server.get(path, method)
+        assert reply.status == 404
+        assert b"/metrics" in reply.body, "it says where to look"
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "NONSENSE"])
+def test_other_methods(server: Flashpol, path: str, method: str) -> None:
+    reply = server.get(path, method)
+    assert (reply.status, reply.headers["Allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/none"])
+def test_head_is_get_without_the_body(server: Flashpol, path: str) -> None:
+    head, get = server.get(path, "HEAD"), server.get(path)
+    assert (head.status, head.body) == (get.status, b"")
+    assert head.headers["Content-Type"] == get.headers["Content-Type"]
+    assert int(head.headers["Content-Length"]) > 0
+
+
+def test_several_requests_on_one_connection(server: Flashpol) -> None:
+    connection = http.client.HTTPConnection(*server.admin_place, timeout=5)
+    with contextlib.closing(connection):
+        for path, method in (("/-/healthy", "HEAD"), ("/none", "GET"), ("/-/ready", "POST"), ("/-/healthy", "GET")):
+            connection.request(method, path)
+            last = connection.getresponse()
+            body = last.read()
+        assert (last.status, body) == (200, b"flashpol is healthy\n")
+
+
+@pytest.mark.parametrize(
+    "data", [REQUEST, b"\x16\x03\x01\x02\x00\x01", b"\0" * 100, b"GET\r\n\r\n", b"G" * 20_000 + b"\r\n\r\n"]
+)
+def test_what_is_not_http(server: Flashpol, data: bytes) -> None:
+    with connect(server.admin_place, data) as connection:
+        connection.shutdown(1)
+        with contextlib.suppress(ConnectionResetError):
+            assert b" 200 " not in rest(connection)
+    assert server.get("/-/healthy").status == 200
+
+
+# -------------------------------------------------------------------------------------------------- nobody holds it up
+
+
+def test_stalled_requests_do_not_block_others(server: Flashpol) -> None:
+    with contextlib.ExitStack() as stack:
+        for part in (
+            b"",
+            b"GET /metr",
+            b"GET /metrics HTTP/1.1\r\nHost: x\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\n",
+        ):
+            for _ in range(10):
+                stack.enter_context(connect(server.admin_place, part))
+        for path in PATHS:
+            assert server.get(path).status == 200
+        assert ask(server.place)
+
+
+def test_a_stalled_request_is_ended() -> None:
+    prelude = "import flashpol.admin.endpoint; flashpol.admin.endpoint.REQUEST_TIMEOUT = 0.2"
+    with Flashpol("--policy", POLICY, prelude=prelude) as server:
+        stalled = [connect(server.admin_place, part) for part in (b"", b"GET /metr", b"GET / HTTP/1.1\r\nHost: x\r\n")]
+        for connection in stalled:
+            assert rest(connection) == b""
+        assert server.get("/-/healthy").status == 200
+        assert server.log == ""
+
+
+def test_more_stalled_requests_than_are_served_at_once_end_too() -> None:
+    prelude = "import flashpol.admin.endpoint as e; e.REQUEST_TIMEOUT, e.MAX_REQUESTS = 0.2, 2"
+    with Flashpol("--policy", POLICY, prelude=prelude) as server, contextlib.ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(connect(server.admin_place, b"GET /metr"))
+        assert server.get("/-/healthy").status == 200
+
+
+def test_workers_that_hang_are_scraped_all_the_same() -> None:
+    with Flashpol("--policy", POLICY, workers=2) as server:
+        assert ask(server.place)
+        for worker in server.workers:
+            worker.kill(signal.SIGSTOP)
+        try:
+            for worker in server.workers:
+                until(lambda pid=worker.pid: status(pid)["State"].startswith("T"), "SIGSTOP")
+            waiting = connect(server.place, REQUEST)
+            until(lambda: server.metrics().total("accept_queue_length") == 1, "one in the accept queue")
+            assert server.metrics().total("replies_total") == 1
+            assert server.get("/-/healthy").status == 200
+        finally:
+            for worker in server.workers:
+                worker.kill(signal.SIGCONT)
+        assert rest(waiting) == POLICY.read_bytes() + b"\0"
+        until(lambda: server.metrics().total("replies_total") == 2, "the second reply")
+
+
+# ------------------------------------------------------------------------------------------------- without a connection
+
+
+def call(shared: SharedCounters, path: str, listener: str = "master") -> tuple[str, bytes]:
+    seen: list[str] = []
+    application = Application(shared, [PolicyFacts(listener, b"<a/>\0")])
+    environ: dict[str, Any] = {"PATH_INFO": path, "REQUEST_METHOD": "GET"}
+    body = b"".join(application(environ, lambda status, headers: seen.append(status)))
+    return seen[0], body
+
+
+@pytest.mark.parametrize(
+    ("state", "up", "ready"),
+    [
+        (STARTING, (1, 1), False),
+        (READY, (1, 1), True),
+        (READY, (0, 1), True),
+        (READY, (0, 0), False),
+        (DRAINING, (1, 1), False),
+    ],
+)
+def test_ready_is_serving_and_not_about_to_end(state: int, up: tuple[int, int], ready: bool) -> None:
+    shared = SharedCounters(2, 1)
+    shared.server.state = state
+    shared.process(0).up, shared.process(1).up = up
+    status, body = call(shared, "/-/ready")
+    assert status == ("200 OK" if ready else "503 Service Unavailable")
+    assert ready or f"{sum(up)} of 2 workers".encode() in body
+    assert call(shared, "/-/healthy")[0] == "200 OK", "that is another question"
+
+
+def test_the_page_escapes_names() -> None:
+    _, body = call(SharedCounters(1, 1), "/", listener="<script>&")
+    assert b"<script>" not in body
+    assert b"&lt;script&gt;&amp;" in body

@@ -1,0 +1,215 @@
+"""Counters become Prometheus families: exact values, the right labels, valid text."""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from processes import Metrics, Process
+from prometheus_client import generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+
+from flashpol._fastpath import BUCKETS, LAYOUT, REASONS
+from flashpol.admin.metrics import FlashpolCollector, PolicyFacts, Usage, make_registry
+from flashpol.counters import WORD, SharedCounters
+from flashpol.version import VERSION
+
+DOCUMENTED = """
+    connections_accepted_total connections_open replies_total reply_bytes_total refused_total timeouts_total
+    resets_total request_duration_seconds accept_queue_length accept_queue_limit accept_errors_total
+    parked_connections conversations worker_up worker_restarts_total worker_cpu_seconds_total
+    worker_resident_memory_bytes loop_lag_seconds policy_info policy_bytes config_last_reload_successful
+    config_last_reload_success_timestamp_seconds build_info
+"""
+FACTS = [PolicyFacts("master", b"<a/>\0"), PolicyFacts('odd "name"\\\n', b"<bb/>\0")]
+SIMPLE = {  # field of a block -> metric
+    "accepted": "connections_accepted_total",
+    "reply_bytes": "reply_bytes_total",
+    "timeouts": "timeouts_total",
+    "resets": "resets_total",
+    "accept_errors": "accept_errors_total",
+    "open": "connections_open",
+    "parked": "parked_connections",
+    "conversations": "conversations",
+}
+
+
+def put(shared: SharedCounters, slot: int, listener: int, field: str, *values: int) -> None:
+    words = shared.memory(slot, listener).cast("Q")
+    offset, count = LAYOUT[field]
+    assert len(values) == count
+    for i, value in enumerate(values):
+        words[offset // WORD + i] = value
+
+
+@pytest.fixture
+def shared() -> SharedCounters:
+    return SharedCounters(2, 2)
+
+
+def scrape(shared: SharedCounters) -> Metrics:
+    return Metrics.parse(generate_latest(make_registry(shared, FACTS)).decode())
+
+
+@pytest.mark.parametrize(("field", "metric"), SIMPLE.items())
+def test_a_field_is_summed_over_the_workers_of_one_listener(shared: SharedCounters, field: str, metric: str) -> None:
+    for slot, listener, value in ((0, 0, 3), (1, 0, 40), (0, 1, 500), (1, 1, 6000)):
+        put(shared, slot, listener, field, value)
+    metrics = scrape(shared)
+    assert metrics.total(metric, listener="master") == 43
+    assert metrics.total(metric, listener=FACTS[1].listener) == 6500
+    others = set(SIMPLE.values()) - {metric}
+    assert all(metrics.total(other) == 0 for other in others)
+
+
+def test_reasons(shared: SharedCounters) -> None:
+    put(shared, 0, 0, "refused", *range(1, len(REASONS) + 1))
+    put(shared, 1, 0, "refused", *[10] * len(REASONS))
+    metrics = scrape(shared)
+    for i, reason in enumerate(REASONS, 1):
+        assert metrics.total("refused_total", listener="master", reason=reason) == 10 + i
+    assert metrics.total("refused_total", listener=FACTS[1].listener) == 0
+
+
+def test_the_histogram_is_cumulative_and_counts_the_replies(shared: SharedCounters) -> None:
+    size = len(BUCKETS) + 1
+    put(shared, 0, 0, "buckets", *range(1, size + 1))
+    put(shared, 1, 0, "buckets", *[100] * size)
+    put(shared, 0, 0, "duration_ns", 1_500_000_000)
+    put(shared, 1, 0, "duration_ns", 250_000_000)
+    metrics = scrape(shared)
+    bounds = {
+        float(dict(labels)["le"]): value
+        for (name, labels), value in metrics.items()
+        if name == "flashpol_request_duration_seconds_bucket" and ("listener", "master") in labels
+    }
+    expected = [sum(range(1, n + 1)) + 100 * n for n in range(1, size + 1)]
+    assert bounds == dict(zip((*BUCKETS, float("inf")), expected, strict=True))
+    assert metrics.total("request_duration_seconds_count", listener="master") == expected[-1]
+    assert metrics.total("replies_total", listener="master") == expected[-1]
+    assert metrics.total("request_duration_seconds_sum", listener="master") == 1.75
+
+
+def test_accept_queues(shared: SharedCounters) -> None:
+    for slot, length in ((0, 3), (1, 4)):
+        shared.queue(slot, 1).length, shared.queue(slot, 1).limit = length, 4096
+    metrics = scrape(shared)
+    assert metrics.total("accept_queue_length", listener=FACTS[1].listener) == 7
+    assert metrics.total("accept_queue_limit", listener=FACTS[1].listener) == 8192
+    assert metrics.total("accept_queue_length", listener="master") == 0
+
+
+def test_workers(shared: SharedCounters) -> None:
+    one, two = shared.process(0), shared.process(1)
+    one.pid, one.up, one.loop_lag_ns, two.restarts = os.getpid(), 1, 2_500_000, 7
+    shared.admin.restarts = 9  # no worker: not in these families
+    before = Usage.of(os.getpid())
+    metrics = scrape(shared)
+    after = Usage.of(os.getpid())
+    assert before
+    assert after
+    for name, first, second in (("worker_up", 1, 0), ("loop_lag_seconds", 0.0025, 0), ("worker_restarts_total", 0, 7)):
+        assert metrics.total(name, worker="0") == first
+        assert metrics.total(name, worker="1") == second
+        assert metrics.total(name) == first + second
+    assert before.cpu_seconds <= metrics.total("worker_cpu_seconds_total", worker="0") <= after.cpu_seconds
+    assert metrics.total("worker_resident_memory_bytes", worker="0") > 1_000_000
+    with pytest.raises(AssertionError, match="no sample"):
+        metrics.total("worker_cpu_seconds_total", worker="1")
+
+
+def test_usage_grows_with_use() -> None:
+    before = Usage.of(os.getpid())
+    assert before
+    deadline = time.process_time() + 0.1
+    while time.process_time() < deadline:
+        pass
+    after = Usage.of(os.getpid())
+    assert after
+    assert after.cpu_seconds - before.cpu_seconds >= 0.08
+
+
+def test_usage_of_nobody() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert Process.of(pid) is None
+    assert Usage.of(pid) is None
+    assert Usage.of(0) is None
+
+
+def test_configuration(shared: SharedCounters) -> None:
+    shared.server.reload_successful, shared.server.reload_timestamp = 1, 1_700_000_000
+    metrics = scrape(shared)
+    for facts in FACTS:
+        assert metrics.total("policy_bytes", listener=facts.listener) == len(facts.reply)
+        digest = hashlib.sha256(facts.reply).hexdigest()
+        assert metrics.total("policy_info", listener=facts.listener, sha256=digest) == 1
+    assert metrics.total("config_last_reload_successful") == 1
+    assert metrics.total("config_last_reload_success_timestamp_seconds") == 1_700_000_000
+    versions = {"version": VERSION, "python_version": platform.python_version(), "gevent_version": gevent.__version__}
+    assert metrics.total("build_info", **versions) == 1
+    shared.server.reload_successful = 0
+    assert scrape(shared).total("config_last_reload_successful") == 0
+
+
+def families(shared: SharedCounters) -> Iterator[Metric]:
+    return FlashpolCollector(shared, FACTS).collect()
+
+
+def test_every_documented_metric_is_there_and_every_metric_is_documented(shared: SharedCounters) -> None:
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in families(shared)}
+    assert names == {f"flashpol_{name}" for name in DOCUMENTED.split()}
+
+
+def test_every_family_has_a_help_text_and_no_address_for_a_label(shared: SharedCounters) -> None:
+    shared.process(0).pid = os.getpid()
+    allowed = {"listener", "reason", "worker", "sha256", "le", "version", "python_version", "gevent_version"}
+    for family in families(shared):
+        assert family.documentation.endswith((".", "1")), family.name
+        assert {label for sample in family.samples for label in sample.labels} <= allowed
+
+
+def test_describe_names_the_same_families_without_samples(shared: SharedCounters) -> None:
+    described = list(FlashpolCollector(shared, FACTS).describe())
+    assert [family.name for family in described] == [family.name for family in families(shared)]
+    assert not any(family.samples for family in described)
+
+
+def test_large_counters_stay_exact(shared: SharedCounters) -> None:
+    put(shared, 0, 0, "accepted", 2**53 - 1)
+    assert scrape(shared).total("connections_accepted_total", listener="master") == 2**53 - 1
+
+
+def test_openmetrics_is_valid_and_says_the_same(shared: SharedCounters) -> None:
+    put(shared, 0, 0, "buckets", *range(len(BUCKETS) + 1))
+    put(shared, 0, 1, "refused", *range(len(REASONS)))
+    text = openmetrics.generate_latest(make_registry(shared, FACTS)).decode()
+    assert text.endswith("# EOF\n")
+    parsed = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in parse_openmetrics(text)
+        for sample in family.samples
+    }
+    plain = {key: value for key, value in scrape(shared).items() if not key[0].endswith("_created")}
+    assert plain
+    assert {key: value for key, value in parsed.items() if "le" not in dict(key[1])} == {
+        key: value for key, value in plain.items() if "le" not in dict(key[1])
+    }
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_has_nothing_to_say(shared: SharedCounters) -> None:
+    shared.process(0).pid = os.getpid()
+    put(shared, 0, 0, "buckets", *range(len(BUCKETS) + 1))
+    text = generate_latest(make_registry(shared, FACTS))
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=7, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

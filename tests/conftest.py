@@ -1,0 +1,75 @@
+"""Fixtures of all tests, and how hypothesis runs: what fails prints the blob and seed that reproduce it."""
+
+import gc
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import gevent
+import pytest
+from hypothesis import settings
+from support import LIMITS, REPLY, Serving
+
+from flashpol.config import Limits
+
+settings.register_profile("flashpol", print_blob=True, deadline=None)
+settings.load_profile("flashpol")
+
+
+def open_files() -> dict[str, str]:
+    """Descriptor -> what it is."""
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the one that listed them
+            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+    return found
+
+
+@pytest.fixture
+def no_leaked_files() -> Iterator[None]:
+    """This process has no descriptor after the test that it did not have before."""
+    assert gevent.get_hub().loop  # its own descriptors stay
+    before = open_files()
+    yield
+    if open_files().items() - before.items():
+        gc.collect()  # what only a cycle kept is no leak; collecting after every test would double the time of all
+    assert not open_files().items() - before.items()
+
+
+@pytest.fixture
+def many_files() -> Iterator[int]:
+    """The soft limit of open files raised to the hard one for the time of the test."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+Serve = Callable[..., Serving]
+
+
+@pytest.fixture
+def serve(no_leaked_files: None) -> Iterator[Serve]:
+    """Start servers. When the test ends, each has ended every connection and counted it exactly once."""
+    running: list[Serving] = []
+
+    def start(reply: bytes = REPLY, limits: Limits = LIMITS) -> Serving:
+        running.append(Serving(reply, limits))
+        return running[-1]
+
+    yield start
+    try:
+        for server in running:
+            server.settle()
+    finally:
+        for server in running:
+            server.close()
+
+
+@pytest.fixture
+def policy_file(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.xml"
+    path.write_bytes(REPLY.rstrip(b"\0"))
+    return path

@@ -1,0 +1,93 @@
+"""A Parker and an Acceptor driven by a poll loop of the test's own: no gevent, no thread, every turn under control."""
+
+import select
+import socket
+import time
+from collections.abc import Callable
+
+from support import PATIENCE, REPLY, assert_settled, connect, deliver, outcomes
+
+from flashpol._fastpath import Acceptor, Parker, PolicyReply
+from flashpol.counters import SharedCounters
+from flashpol.gateway.sniff import SIGNATURES
+
+TIMES = {"request_timeout": 0.25, "terminator_grace": 0.05, "linger_timeout": 0.15, "linger_bytes": 10_000}
+
+
+class Loop:
+    """`handed`: descriptors of conversations. `errors`: what hooks raised. `exhausted`: errnos of accepting."""
+
+    def __init__(self, reply: bytes = REPLY, **settings: object) -> None:
+        self.handed: list[int] = []
+        self.errors: list[BaseException] = []
+        self.exhausted: list[int] = []
+        self.socket = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        self.socket.setblocking(False)
+        self.address = self.socket.getsockname()
+        self.parker = Parker(
+            **(
+                {"on_conversation": self.handed.append, "on_error": self.errors.append}
+                | {"signatures": SIGNATURES, "capacity": 1 << 16}
+                | TIMES
+                | settings
+            )
+        )
+        shared = SharedCounters(1, 1)
+        self.counters = shared.block(0, 0)
+        self.acceptor = Acceptor(
+            self.parker,
+            self.socket.fileno(),
+            PolicyReply(reply),
+            shared.memory(0, 0),
+            on_exhausted=self.exhausted.append,
+        )
+        self._poll = select.poll()
+        self._poll.register(self.socket, select.POLLIN)
+        self._poll.register(self.parker.fileno(), select.POLLIN)
+
+    def turn(self, timeout: float = 0) -> bool:
+        """One wake-up, if there is work within `timeout` seconds."""
+        ready = [fd for fd, _ in self._poll.poll(timeout * 1000)]
+        if self.socket.fileno() in ready:
+            self.acceptor.ready()
+        if self.parker.fileno() in ready:
+            self.parker.ready()
+        return bool(ready)
+
+    def drain(self) -> None:
+        while self.turn():
+            pass
+
+    def until(self, condition: Callable[[], object], timeout: float = PATIENCE) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {timeout} s"
+            self.turn(0.01)
+
+    def connect(self, receive_buffer: int = 0) -> socket.socket:
+        """A client that has been accepted."""
+        client = connect(self.address, receive_buffer)
+        before = self.counters["accepted"]
+        self.until(lambda: self.counters["accepted"] > before)
+        return client
+
+    def send(self, client: socket.socket, data: bytes) -> None:
+        """Send, and let the server act on it."""
+        deliver(client, data)
+        self.drain()
+
+    def settle(self) -> dict[str, int]:
+        """Turn until nothing is open. How the connections ended; each was counted once."""
+        self.until(lambda: self.parker.open == 0)
+        assert_settled(self.counters)
+        return outcomes(self.counters)
+
+    def close(self) -> None:
+        while self.handed:
+            fd = self.handed.pop()
+            try:
+                self.parker.abandon(fd, "shutdown")
+            except ValueError:  # it ended before
+                continue
+        self.parker.close_all()
+        self.socket.close()

@@ -1,0 +1,313 @@
+"""Real servers for tests: start one, ask it, look at its processes, and end all of them, also when the test fails."""
+
+import contextlib
+import http.client
+import os
+import pwd
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Self, TypeVar
+
+from prometheus_client.parser import text_string_to_metric_families
+
+ROOT = Path(__file__).resolve().parents[1]
+POLICY = ROOT / "examples" / "policy.xml"
+REQUEST = b"<policy-file-request/>\0"
+DEADLINE = 6.0  # for everything that is waited for; nothing takes that long unless it is broken
+READY = re.compile(r"^flashpol \S+ ready: (\d+) workers? on (.+?)(?:; metrics on (http://\S+))?$", re.M)
+
+T = TypeVar("T")
+
+
+def until(question: Callable[[], T], what: str, seconds: float = DEADLINE) -> T:
+    """Ask until the answer is true; return it. Fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (answer := question()):
+        assert time.monotonic() < deadline, f"never came: {what}"
+        time.sleep(0.01)
+    return answer
+
+
+class Process(NamedTuple):
+    """A pid and when it started: together they never mean another process."""
+
+    pid: int
+    started: str
+
+    @classmethod
+    def of(cls, pid: int) -> "Process | None":
+        """None if it has ended, even if nobody has reaped it yet."""
+        fields = stat(pid)
+        return cls(pid, fields[19]) if fields and fields[0] not in "ZX" else None
+
+    @property
+    def alive(self) -> bool:
+        return Process.of(self.pid) == self
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+def stat(pid: int) -> list[str]:
+    """What follows the name in /proc/PID/stat: state, ppid, …; nothing if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def children(pid: int) -> list[Process]:
+    pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    found = [Process.of(child) for child in pids if (fields := stat(child)) and fields[1] == str(pid)]
+    return sorted(child for child in found if child)
+
+
+def descriptors(pid: int) -> set[str]:
+    """What the open files of a process are, such as `socket:[4711]`."""
+    found = set()
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return found
+
+
+def listening(pid: int) -> dict[str, int]:
+    """The listening TCP sockets of a process, named as in `descriptors`, and their ports."""
+    own, ports = descriptors(pid), {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            if line.split(maxsplit=4)[3] == "0A" and (name := f"socket:[{line.split()[9]}]") in own:
+                ports[name] = int(line.split()[1].rpartition(":")[2], 16)
+    return ports
+
+
+class Metrics(dict[tuple[str, frozenset[tuple[str, str]]], float]):
+    """(sample name, labels) -> value."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Metrics":
+        samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+        return cls({(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples})
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum of all samples `flashpol_NAME` with these labels, of which there must be one."""
+        values = [v for (n, has), v in self.items() if n == f"flashpol_{name}" and labels.items() <= set(has)]
+        assert values, f"no sample of flashpol_{name} {labels}"
+        return sum(values)
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+Place = tuple[str, int]
+
+
+def connect(place: Place, data: bytes = b"") -> socket.socket:
+    connection = socket.create_connection(place, timeout=DEADLINE)
+    connection.sendall(data)
+    return connection
+
+
+def rest(connection: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    with connection:
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def ask(place: Place) -> bytes:
+    return rest(connect(place, REQUEST))
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "flashpol", *map(str, arguments)]
+
+
+def run(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    """A command that is expected to end by itself."""
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=False, **options
+    )
+
+
+def one_line(done: subprocess.CompletedProcess[str], command: str = "flashpol serve") -> str:
+    """What a refused command says: one line on stderr, nothing on stdout, exit status 2."""
+    assert "Traceback" not in done.stderr
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
+    assert done.stderr.startswith(f"{command}: ")
+    return done.stderr.removeprefix(f"{command}: ").removesuffix("\n")
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody had a moment ago, for servers that cannot say which one the kernel gave them."""
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        return int(probe.getsockname()[1])
+
+
+def as_nobody(question: Callable[[], object]) -> str:
+    """The answer, as text, of a child process that is the user `nobody`; the exception if it raises. Needs root."""
+    readable, writable = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            user = pwd.getpwnam("nobody")
+            os.setgroups([])
+            os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+            os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+            os.write(writable, str(question()).encode())
+        except BaseException as error:
+            os.write(writable, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(writable)
+    with open(readable, "rb") as pipe:
+        answer = pipe.read().decode()
+    os.waitpid(pid, 0)
+    return answer
+
+
+class Flashpol:
+    """`flashpol serve` as a process. On loopback, on ports the kernel picks, unless the arguments say otherwise.
+
+    >>> with Flashpol("--allow", "*:*") as server:
+    ...     ask(server.place)
+    """
+
+    def __init__(
+        self,
+        *arguments: str | Path,
+        listen: tuple[str, ...] = ("127.0.0.1:0",),
+        workers: int | None = 1,
+        admin: str | None = "127.0.0.1:0",
+        prelude: str = "",
+    ) -> None:
+        self.prelude = prelude  # Python that runs first, to lower a bound that is long
+        self.arguments = [*arguments]
+        for flag, values in (("--listen", listen), ("--workers", (workers,)), ("--admin", (admin,))):
+            self.arguments += [text for value in values if value is not None for text in (flag, str(value))]
+        self._files = contextlib.ExitStack()
+        self._seen: set[Process] = set()
+        self._sockets: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as undo:
+            undo.push(self._files)
+            self._out, self._err = (self._files.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+            arguments = command("serve", *self.arguments)
+            if self.prelude:
+                start = "import sys; from flashpol.cli.main import main; sys.exit(main())"
+                arguments[1:3] = ["-c", f"{self.prelude}\n{start}"]
+            self.process = subprocess.Popen(
+                arguments, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err
+            )
+            undo.callback(self._end)
+            ready = until(self._ready, "the ready line")
+            self.worker_count = int(ready[1])
+            self.addresses = ready[2].split(", ")
+            self.url = ready[3]
+            undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._files:
+            self._end()
+
+    def _ready(self) -> re.Match[str] | None:
+        assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.log}"
+        return READY.search(self.out) if self.out.count("\n") >= 2 else None
+
+    def _end(self) -> None:
+        """By pid, the arbiter first, so that it starts no successors."""
+        if self.process.poll() is None:
+            self.children  # noqa: B018 - remembers them
+            self.process.kill()
+            self.process.wait(DEADLINE)
+        for child in self._seen:
+            child.kill()
+
+    @property
+    def out(self) -> str:
+        return os.pread(self._out.fileno(), 1 << 20, 0).decode()
+
+    @property
+    def log(self) -> str:
+        return os.pread(self._err.fileno(), 1 << 20, 0).decode()
+
+    # ------------------------------------------------------------------------------------------------------ addresses
+
+    @property
+    def places(self) -> list[Place]:
+        pairs = [address.rpartition(":") for address in self.addresses]
+        return [(host.strip("[]"), int(port)) for host, _, port in pairs]
+
+    @property
+    def place(self) -> Place:
+        return self.places[0]
+
+    @property
+    def admin_place(self) -> Place:
+        host, _, port = self.url.split("/")[2].rpartition(":")
+        return host.strip("[]"), int(port)
+
+    def get(self, path: str, method: str = "GET", **headers: str) -> Reply:
+        connection = http.client.HTTPConnection(*self.admin_place, timeout=DEADLINE)
+        with contextlib.closing(connection):
+            connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+            response = connection.getresponse()
+            return Reply(response.status, dict(response.getheaders()), response.read())
+
+    def metrics(self) -> Metrics:
+        return Metrics.parse(self.get("/metrics").body.decode())
+
+    # ------------------------------------------------------------------------------------------------------ processes
+
+    @property
+    def children(self) -> list[Process]:
+        found = children(self.process.pid)
+        self._seen.update(found)
+        return found
+
+    def _holding(self) -> list[tuple[Process, set[int]]]:
+        """The children and the ports they listen on."""
+        if not self._sockets:  # once: the arbiter keeps them, and the table is long after many connections
+            self._sockets = listening(self.process.pid)
+        held = [(child, descriptors(child.pid)) for child in self.children]
+        return [(child, {self._sockets[name] for name in has & self._sockets.keys()}) for child, has in held]
+
+    @property
+    def workers(self) -> list[Process]:
+        """Those that hold all listeners' sockets and not the admin's."""
+        ports = {port for _, port in self.places}
+        return [child for child, has in self._holding() if has == ports]
+
+    @property
+    def admin(self) -> Process | None:
+        return next((child for child, has in self._holding() if has == {self.admin_place[1]}), None)
+
+    @property
+    def up(self) -> float:
+        """How many workers say that they serve."""
+        return self.metrics().total("worker_up")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal the arbiter and wait; returns the exit status."""
+        self.children  # noqa: B018 - remembers them
+        self.process.send_signal(number)
+        return self.process.wait(DEADLINE)

@@ -1,0 +1,77 @@
+"""A program with few descriptors that embeds a PolicyServer. Each line of standard input is answered in JSON."""
+
+import json
+import os
+import resource
+import socket
+import sys
+import time
+from contextlib import suppress
+
+import gevent
+import gevent.os
+from gevent.hub import get_hub
+
+from flashpol import PolicyServer
+from flashpol.config import Limits
+
+SPARE = 10  # connections that fit
+
+
+def errors_of_the_hub() -> list[str]:
+    """gevent prints what a callback raises, and goes on: here it is kept."""
+    seen: list[str] = []
+    get_hub().handle_error = lambda context, kind, value, tb: seen.append(f"{kind.__name__}: {value}")
+    return seen
+
+
+def served_by_others() -> list[bool]:
+    """New listeners get the numbers of closed descriptors. Whether each still has its client after three back-offs."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    clients = []
+    for listener in listeners:
+        listener.setblocking(False)
+        clients.append(socket.create_connection(listener.getsockname()))
+    gevent.sleep(0.15)
+    found = []
+    for listener in listeners:
+        try:
+            listener.accept()[0].close()
+            found.append(True)
+        except BlockingIOError:
+            found.append(False)
+    for sock in (*listeners, *clients):
+        sock.close()
+    return found
+
+
+def main() -> None:
+    failed = errors_of_the_hub()
+    server = PolicyServer("127.0.0.1:0", allow=["*:1935"], limits=Limits(request_timeout=60))
+    server.start()
+    highest = max(int(fd) for fd in os.listdir("/proc/self/fd"))
+    for fd in range(3, highest):
+        with suppress(OSError):  # fill the gaps, so that the limit below leaves exactly SPARE
+            if not os.path.exists(f"/proc/self/fd/{fd}"):
+                os.dup2(0, fd)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + SPARE, highest + SPARE))
+    gevent.os.make_nonblocking(0)
+    pending = b""
+    while chunk := gevent.os.nb_read(0, 100):
+        pending += chunk
+        while b"\n" in pending:
+            command, pending = pending.split(b"\n", 1)
+            answer: object = None
+            if command == b"status":
+                names = ("accepted", "open", "accept_errors", "timeouts")
+                answer = {name: server.counters[name] for name in names}
+                answer |= {"replies": server.counters.replies, "cpu": time.process_time(), "failed": failed}
+                answer |= {"port": server.address.port}
+            elif command == b"stop":
+                server.stop(0)
+                answer = served_by_others()
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
+
+
+main()

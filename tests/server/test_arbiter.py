@@ -1,0 +1,309 @@
+"""The arbiter and its children as processes: exact totals, replacement, the end, and no orphans."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from processes import POLICY, REQUEST, Flashpol, Process, ask, connect, descriptors, rest, status, until
+
+from flashpol.policy import compile_reply
+from flashpol.server.arbiter import FIRST_DELAY, HEALTHY_AFTER, LAST_DELAY, Child
+
+REPLY = compile_reply(POLICY.read_bytes())
+
+
+def serve(*arguments: str | Path, workers: int = 1) -> Flashpol:
+    return Flashpol("--policy", POLICY, *arguments, workers=workers)
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> Path:
+    """A configuration whose end is near."""
+    file = tmp_path / "s.toml"
+    file.write_text("[server]\nrequest_timeout = 0.4\nshutdown_timeout = 1.0\n")
+    return file
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Path:
+    """A configuration in which nothing inside ends by itself while a test runs."""
+    file = tmp_path / "s.toml"
+    file.write_text("[server]\nrequest_timeout = 60\nshutdown_timeout = 60\n")
+    return file
+
+
+def ask_often(server: Flashpol, number: int) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert all(reply == REPLY for reply in pool.map(lambda _: ask(server.place), range(number)))
+
+
+def gone(*processes: Process | None) -> Callable[[], bool]:
+    return lambda: not any(process and process.alive for process in processes)
+
+
+@contextlib.contextmanager
+def stopped(process: Process) -> Iterator[None]:
+    """Held by SIGSTOP, its accept queue filling, until the block ends."""
+    process.kill(signal.SIGSTOP)
+    try:
+        until(lambda: status(process.pid)["State"].startswith("T"), "SIGSTOP")
+        yield
+    finally:
+        process.kill(signal.SIGCONT)
+
+
+# ------------------------------------------------------------------------------------------------------- exact totals
+
+
+def test_totals_are_exact_over_all_workers_also_after_one_was_killed() -> None:
+    with serve(workers=3) as server:
+        ask_often(server, 300)
+        held = [connect(server.place) for _ in range(6)]
+        until(lambda: server.metrics().total("parked_connections") == 6, "six parked connections")
+        victim, *others = server.workers
+        victim.kill()
+        until(lambda: server.metrics().total("worker_restarts_total") == 1 and server.up == 3, "a successor")
+        ask_often(server, 200)
+        for connection in held:
+            connection.close()
+        until(lambda: server.metrics().total("connections_open") == 0, "gauges without the dead worker's connections")
+        metrics = server.metrics()
+        assert metrics.total("replies_total") == 500
+        assert metrics.total("request_duration_seconds_count") == 500
+        assert metrics.total("request_duration_seconds_bucket", le="+Inf") == 500
+        assert metrics.total("reply_bytes_total") == 500 * len(REPLY)
+        assert metrics.total("connections_accepted_total") == 506
+        assert metrics.total("parked_connections") == 0
+        assert metrics.total("conversations") == 0
+        assert metrics.total("worker_restarts_total") == 1
+        assert all(worker.alive for worker in others)
+        assert "was killed by SIGKILL" in server.log
+        assert "Traceback" not in server.log
+        assert server.stop() == 0
+
+
+def test_all_workers_take_part() -> None:
+    with serve(workers=2) as server:
+        before = [len(descriptors(worker.pid)) for worker in server.workers]
+        held = [connect(server.place) for _ in range(64)]
+        until(lambda: server.metrics().total("connections_open") == 64, "all accepted")
+        more = [len(descriptors(worker.pid)) - n for worker, n in zip(server.workers, before, strict=True)]
+        assert sum(more) == 64
+        assert min(more) > 8, "of 64 connections one of two workers gets so few once in 10^10 runs"
+        for connection in held:
+            connection.close()
+
+
+# --------------------------------------------------------------------------------------------------------- replacement
+
+
+def test_the_accept_queue_of_a_killed_worker_is_answered_by_the_next_one() -> None:
+    with serve() as server:
+        [worker] = server.workers
+        with stopped(worker):
+            waiting = [connect(server.place, REQUEST) for _ in range(20)]
+            until(lambda: server.metrics().total("accept_queue_length") == 20, "20 in the accept queue")
+            assert server.metrics().total("accept_queue_limit") >= 20
+            worker.kill()
+        assert [rest(connection) for connection in waiting] == [REPLY] * 20
+        until(lambda: server.metrics().total("accept_queue_length") == 0, "an empty accept queue")
+        assert server.metrics().total("replies_total") == 20
+        assert not worker.alive
+
+
+def test_a_worker_that_dies_again_and_again_is_replaced_again_and_again() -> None:
+    with serve() as server:
+        for deaths in range(1, 4):
+            until(lambda: server.up == 1, "a worker")
+            [worker] = until(lambda: server.workers, "a worker")
+            worker.kill()
+            until(lambda n=deaths: server.metrics().total("worker_restarts_total") == n, "its death")
+        assert ask(server.place) == REPLY
+        assert server.log.count("was killed by SIGKILL; the next one starts in") == 3
+
+
+def test_a_killed_admin_process_is_replaced_and_serving_goes_on() -> None:
+    with serve() as server:
+        workers, admin = server.workers, until(lambda: server.admin, "the admin process")
+        admin.kill()
+        assert ask(server.place) == REPLY
+        until(lambda: server.admin not in (None, admin), "the next admin process")
+        assert server.metrics().total("replies_total") == 1
+        assert server.metrics().total("worker_restarts_total") == 0
+        assert server.get("/-/ready").status == 200
+        assert server.workers == workers
+
+
+def child(started: float) -> Child:
+    return Child("worker 0", lambda: None, None, started=started)  # type: ignore[arg-type]
+
+
+def test_a_crash_loop_backs_off() -> None:
+    one, now, delays = child(started=1000.0), 1000.0, []
+    for _ in range(10):
+        now += 0.5  # it lives half a second
+        delays.append(one.schedule(now))
+        assert one.due == now + delays[-1]
+        one.started = now = one.due
+    assert delays[:3] == [0.0, FIRST_DELAY, 2 * FIRST_DELAY]
+    assert delays == sorted(delays)
+    assert delays[-1] == LAST_DELAY
+
+
+def test_a_child_that_lived_long_is_replaced_at_once_and_starts_afresh() -> None:
+    one = child(started=1000.0)
+    for _ in range(5):
+        one.schedule(1000.0)
+    assert one.schedule(1000.0 + HEALTHY_AFTER) == 0.0
+    assert one.due == 1000.0 + HEALTHY_AFTER
+    one.started = one.due
+    assert one.schedule(one.due + HEALTHY_AFTER - 0.1) == FIRST_DELAY
+
+
+# -------------------------------------------------------------------------------------------------------------- the end
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_those_inside_and_those_in_the_queue_are_answered_then_it_exits_with_0(number: signal.Signals) -> None:
+    with serve() as server:
+        [worker] = server.workers
+        begun = connect(server.place, REQUEST[:10])
+        until(lambda: server.metrics().total("parked_connections") == 1, "half a request")
+        with stopped(worker):
+            queued = [connect(server.place, REQUEST) for _ in range(10)]
+            late = connect(server.place, REQUEST[:5])
+            server.process.send_signal(number)
+            until(lambda: server.get("/-/ready").status == 503, "not ready")
+            assert server.get("/-/healthy").status == 200
+        assert [rest(connection) for connection in queued] == [REPLY] * 10
+        assert server.process.poll() is None, "it waits for those who have begun"
+        begun.sendall(REQUEST[10:])
+        late.sendall(REQUEST[5:])
+        assert [rest(begun), rest(late)] == [REPLY, REPLY]
+        assert server.process.wait(5) == 0
+        assert not worker.alive
+        assert "Traceback" not in server.log
+        with pytest.raises(ConnectionRefusedError):
+            ask(server.place)
+
+
+def test_a_silent_client_does_not_hold_up_the_end(short: Path) -> None:
+    with serve("-c", short) as server:
+        silent = connect(server.place)
+        until(lambda: server.metrics().total("connections_open") == 1, "a silent client")
+        assert server.stop() == 0
+        assert rest(silent) == b""
+
+
+def test_the_end_is_bounded_by_shutdown_timeout(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text("[server]\nrequest_timeout = 60\nshutdown_timeout = 0.3\n")
+    with serve("-c", file) as server:
+        silent = connect(server.place)
+        until(lambda: server.metrics().total("connections_open") == 1, "a silent client")
+        assert server.stop() == 0
+        assert rest(silent) == b""
+
+
+def test_a_worker_that_hangs_is_killed_in_the_end(short: Path) -> None:
+    with serve("-c", short) as server:
+        [worker] = server.workers
+        with stopped(worker):
+            assert server.stop() == 0
+            assert not worker.alive
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_does_not_wait(patient: Path, number: signal.Signals) -> None:
+    with serve("-c", patient) as server:
+        children = server.children
+        silent = connect(server.place)
+        until(lambda: server.metrics().total("connections_open") == 1, "a silent client")
+        server.process.send_signal(signal.SIGINT)
+        until(lambda: "SIGINT: finishing" in server.log, "the first signal")
+        server.process.send_signal(number)
+        assert server.process.wait(5) == 0
+        assert gone(*children)()
+        with contextlib.suppress(ConnectionResetError):
+            assert rest(silent) == b""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_terminal_signals_the_whole_group_and_those_inside_are_finished(number: signal.Signals) -> None:
+    with serve() as server:
+        begun = connect(server.place, REQUEST[:10])
+        until(lambda: server.metrics().total("parked_connections") == 1, "half a request")
+        for child in server.children:
+            child.kill(number)
+        server.process.send_signal(number)
+        until(lambda: f"{number.name}: finishing" in server.log, "the signal")
+        begun.sendall(REQUEST[10:])
+        assert rest(begun) == REPLY
+        assert server.process.wait(5) == 0
+
+
+def test_a_signal_while_the_worker_is_being_replaced() -> None:
+    with serve() as server:
+        [worker] = server.workers
+        worker.kill()
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("deaths", [1, 4])
+def test_the_queue_of_a_worker_that_is_dead_at_the_end_is_answered(deaths: int) -> None:
+    """After one death its successor has just begun to start; after four it waits for its turn."""
+    with serve() as server:
+        for death in range(1, deaths + 1):
+            [worker] = until(lambda: server.up == 1 and server.workers, "a worker")
+            worker.kill()
+            until(lambda: not worker.alive, "its death")  # noqa: B023
+            until(lambda n=death: server.log.count("was killed by SIGKILL") == n, "its burial")
+        waiting = [connect(server.place, REQUEST) for _ in range(5)]
+        server.process.send_signal(signal.SIGTERM)
+        assert [rest(connection) for connection in waiting] == [REPLY] * 5
+        assert server.process.wait(5) == 0
+
+
+def test_no_orphans_when_the_arbiter_is_killed(short: Path) -> None:
+    with serve("-c", short, workers=2) as server:
+        children = server.children
+        assert len(children) == 3
+        begun, silent = connect(server.place, REQUEST[:10]), connect(server.place)
+        until(lambda: server.metrics().total("parked_connections") == 2, "two inside")
+        server.process.kill()
+        begun.sendall(REQUEST[10:])
+        assert rest(begun) == REPLY, "those inside are finished all the same"
+        until(gone(*children), "the end of all children")
+        assert rest(silent) == b""
+
+
+def test_a_killed_worker_costs_at_most_the_connection_inside_it() -> None:
+    with serve(workers=2) as server:
+        victim = server.workers[0]
+        answers: list[bytes] = []
+        done = threading.Event()
+
+        def client() -> None:
+            while not done.is_set():
+                try:
+                    answers.append(ask(server.place))
+                except ConnectionResetError:
+                    answers.append(b"")
+
+        thread = threading.Thread(target=client)
+        thread.start()
+        try:
+            until(lambda: len(answers) > 20, "answers")
+            victim.kill()
+            until(lambda: server.metrics().total("worker_restarts_total") == 1 and server.up == 2, "a successor")
+            seen = len(answers)
+            until(lambda: len(answers) > seen + 50, "more answers")
+        finally:
+            done.set()
+            thread.join(5)
+        assert len(answers) - answers.count(REPLY) <= 1

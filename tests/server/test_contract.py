@@ -1,0 +1,246 @@
+"""Every input a policy port can get, on the real service: requests, silence and strangers.
+
+Rows about replies under pressure are in test_contract_replies.py, those about descriptors in test_exhaustion.py. The
+`serve` fixture asserts after each test that nothing stays open and that each connection was counted in exactly one way.
+"""
+
+import socket
+import time
+from contextlib import ExitStack, suppress
+
+import pytest
+from conftest import Serve
+from support import BARE, LIMITS, PATIENCE, REPLY, REQUEST, deliver, eventually, reset, until_end
+
+from flashpol.config import Limits
+
+CLIENT_HELLO = bytes.fromhex("160301002f0100002b0303") + bytes(32) + bytes.fromhex("000002130101000000")
+
+
+def test_time_outs_are_the_contracts_unless_configured() -> None:
+    assert (Limits().request_timeout, Limits().terminator_grace) == (3.0, 0.15)
+
+
+# ---------------------------------------------------------------------------------------------------------- requests
+
+
+@pytest.mark.parametrize("terminator", [b"\0", b"\r", b"\n", b"\r\n"])
+def test_request_in_one_segment(serve: Serve, terminator: bytes) -> None:
+    server = serve()
+    with server.connect() as client:
+        client.sendall(BARE + terminator)
+        assert until_end(client) == (REPLY, "fin")
+    assert server.settle() == {"reply": 1}
+    assert server.counters["reply_bytes"] == len(REPLY)
+
+
+@pytest.mark.parametrize("size", range(1, 23))
+def test_request_in_two_segments(serve: Serve, size: int) -> None:
+    server = serve()
+    with server.connect() as client:
+        client.sendall(REQUEST[:size])
+        eventually(lambda: server.counters["parked"] == 1)
+        client.sendall(REQUEST[size:])
+        assert until_end(client) == (REPLY, "fin")
+    assert server.settle() == {"reply": 1}
+
+
+def test_request_in_23_segments(serve: Serve) -> None:
+    server = serve()
+    with server.connect() as client:
+        for byte in REQUEST:
+            deliver(client, bytes([byte]))
+        assert until_end(client) == (REPLY, "fin")
+    assert server.settle() == {"reply": 1}
+
+
+def test_cr_and_lf_in_two_segments(serve: Serve) -> None:
+    """The LF arrives after the reply to CR: it is read, so the stream ends with FIN."""
+    server = serve()
+    with server.connect() as client:
+        client.sendall(BARE + b"\r")
+        eventually(lambda: server.counters.replies == 1)
+        client.sendall(b"\n")
+        assert until_end(client) == (REPLY, "fin")
+    assert server.settle() == {"reply": 1}
+
+
+def test_no_terminator_and_silence(serve: Serve) -> None:
+    server = serve()
+    with server.connect() as client:
+        began = time.monotonic()
+        client.sendall(BARE)
+        assert until_end(client) == (REPLY, "fin")
+        assert LIMITS.terminator_grace * 0.9 < time.monotonic() - began < LIMITS.terminator_grace + 1
+    assert server.settle() == {"reply": 1}
+
+
+@pytest.mark.parametrize("request_bytes", [BARE, REQUEST, BARE + b"\r\n"])
+def test_half_close_after_the_request(serve: Serve, request_bytes: bytes) -> None:
+    server = serve(limits=Limits(terminator_grace=30))
+    with server.connect() as client:
+        client.sendall(request_bytes)
+        client.shutdown(socket.SHUT_WR)
+        assert until_end(client) == (REPLY, "fin")
+    assert server.settle() == {"reply": 1}
+
+
+def test_half_close_within_the_request(serve: Serve) -> None:
+    server = serve()
+    with server.connect() as client:
+        client.sendall(REQUEST[:10])
+        client.shutdown(socket.SHUT_WR)
+        assert until_end(client) == (b"", "fin")
+    assert server.settle() == {"reset": 1}
+
+
+# ----------------------------------------------------------------------------------------------------------- silence
+
+
+def test_silent_dripping_and_partial_clients_are_closed_at_the_deadline(serve: Serve) -> None:
+    server = serve()
+    with ExitStack() as stack:
+        began = time.monotonic()
+        silent, partial, dripping = (stack.enter_context(server.connect()) for _ in range(3))
+        partial.sendall(REQUEST[:21])
+        dripping.settimeout(LIMITS.request_timeout / 20)
+        sent = 0
+        ended = False
+        while not ended:
+            with suppress(ConnectionError):
+                dripping.send(BARE[sent : sent + 1])
+            sent += 1
+            try:
+                ended = dripping.recv(1) == b""
+            except TimeoutError:
+                assert time.monotonic() < began + LIMITS.request_timeout + 1
+            except ConnectionError:
+                ended = True
+        assert sent > 5
+        assert time.monotonic() - began > LIMITS.request_timeout * 0.9
+        assert until_end(silent) == (b"", "fin")
+        assert until_end(partial) == (b"", "fin")
+        assert time.monotonic() - began < LIMITS.request_timeout + 1
+    assert server.settle() == {"timeout": 3}
+
+
+def test_silent_clients_delay_nobody(serve: Serve) -> None:
+    server = serve(limits=Limits(request_timeout=30))
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(server.connect())
+        assert all(server.ask() == REPLY for _ in range(100))
+        eventually(lambda: server.counters["parked"] == 100)
+    assert server.settle() == {"reply": 100, "reset": 100}
+
+
+# --------------------------------------------------------------------------------------------------------- strangers
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("position", range(23))
+def test_a_byte_that_differs_is_refused(serve: Serve, position: int, split: bool) -> None:
+    server = serve()
+    with server.connect() as client:
+        if split and position:
+            client.sendall(REQUEST[:position])
+            eventually(lambda: server.counters["parked"] == 1)
+        client.sendall((b"" if split else REQUEST[:position]) + b"!")
+        assert until_end(client) == (b"", "fin")
+    assert server.settle() == {"other": 1}
+
+
+HTTP = b"GET /crossdomain.xml HTTP/1.1\r\nHost: example.com\r\n\r\n"
+
+
+@pytest.mark.parametrize("sizes", [(), (1,), (2, 3), (1, 2, 3, 4, 20)], ids=str)
+@pytest.mark.parametrize("method", b"GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH".split(), ids=bytes.decode)
+def test_http_gets_one_short_answer(serve: Serve, method: bytes, sizes: tuple[int, ...]) -> None:
+    server = serve()
+    request = method + HTTP[3:]
+    with server.connect() as client:
+        for start, end in zip((0, *sizes), (*sizes, len(request)), strict=True):
+            deliver(client, request[start:end])
+            if end == 1:
+                eventually(lambda: server.counters["parked"] == 1)
+        received, end_of_stream = until_end(client)
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert f"Content-Length: {len(body)}\r\n".encode() in head + b"\r\n"
+    assert b"policy" in body
+    assert end_of_stream == "fin"
+    assert server.settle() == {"http": 1}
+
+
+def test_http_2_is_http(serve: Serve) -> None:
+    server = serve()
+    assert server.ask(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert server.settle() == {"http": 1}
+
+
+def test_a_long_http_request_does_not_cost_its_answer(serve: Serve) -> None:
+    server = serve()
+    with server.connect() as client:
+        client.sendall(HTTP[:-2] + b"Cookie: " + b"x" * 30_000 + b"\r\n\r\n")
+        assert until_end(client)[0].startswith(b"HTTP/1.1 400 ")
+    assert server.settle() == {"http": 1}
+
+
+@pytest.mark.parametrize("first", [1, 2, len(CLIENT_HELLO)])
+def test_tls_is_refused(serve: Serve, first: int) -> None:
+    server = serve()
+    with server.connect() as client:
+        deliver(client, CLIENT_HELLO[:first])
+        if first == 1:
+            eventually(lambda: server.counters["parked"] == 1)
+            client.sendall(CLIENT_HELLO[1:])
+        assert until_end(client)[0] == b""
+    assert server.settle() == {"tls": 1}
+
+
+def test_a_stranger_that_says_too_little_is_timed_out(serve: Serve) -> None:
+    server = serve()
+    with server.connect() as client:
+        client.sendall(b"G")
+        assert until_end(client) == (b"", "fin")
+    assert server.settle() == {"timeout": 1}
+
+
+# ------------------------------------------------------------------------------------------------- gone before a reply
+
+
+def test_connect_and_close(serve: Serve) -> None:
+    server = serve()
+    for _ in range(50):
+        server.connect().close()
+    eventually(lambda: server.counters["accepted"] == 50, timeout=PATIENCE)
+    assert server.settle() == {"reset": 50}
+    assert server.ask() == REPLY
+
+
+@pytest.mark.parametrize("sent", [b"", b"<", BARE, b"G", b"\x16"])
+@pytest.mark.parametrize("parked", [False, True])
+def test_reset_before_the_reply(serve: Serve, sent: bytes, parked: bool) -> None:
+    server = serve(limits=Limits(terminator_grace=30, request_timeout=30))
+    client = server.connect()
+    client.sendall(sent)
+    if parked:
+        eventually(lambda: server.counters["parked"] == 1)
+    reset(client)
+    eventually(lambda: server.counters["accepted"] == 1)
+    assert server.settle() == {"reset": 1}
+
+
+def test_reset_after_the_request_is_one_or_the_other(serve: Serve) -> None:
+    """Whether the reply was sent first is a race; each connection is counted once all the same."""
+    server = serve()
+    for _ in range(300):
+        client = server.connect()
+        client.send(REQUEST)
+        reset(client)
+    eventually(lambda: server.counters["accepted"] == 300)
+    ends = server.settle()
+    assert set(ends) <= {"reply", "reset"}
+    assert sum(ends.values()) == 300
+    assert server.ask() == REPLY

@@ -1,0 +1,159 @@
+"""The reply under pressure: extra input, small windows, slow and vanished readers. Complete, or its loss is counted."""
+
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from conftest import Serve
+from support import BARE, LARGE, LIMITS, REPLY, REQUEST, eventually, reset, until_end
+
+from flashpol.config import Limits
+
+ROUNDS = 2000
+
+
+@pytest.mark.parametrize("extra", [b"\n", b"\0", REQUEST, b"x" * 3000, b"x" * 5000], ids=len)
+def test_extra_bytes_in_the_same_segment_never_cost_the_reply(serve: Serve, extra: bytes) -> None:
+    """The extra input is read before the socket closes, so the stream always ends with FIN."""
+    rounds = ROUNDS if extra == b"\n" else 100
+    server = serve()
+    ends: Counter[str] = Counter()
+    for _ in range(rounds):
+        with server.connect() as client:
+            client.send(REQUEST + extra)
+            received, end = until_end(client)
+            ends[end] += 1
+            assert received == REPLY
+    assert ends == {"fin": rounds}
+    assert server.settle() == {"reply": rounds}
+
+
+@pytest.mark.parametrize("request_bytes", [REQUEST, BARE + b"\r"], ids=["nul", "cr"])
+def test_extra_bytes_in_a_second_segment_never_cost_the_reply(
+    serve: Serve, request_bytes: bytes, record_property: Callable[[str, object], None]
+) -> None:
+    """After the NUL nothing more is due, so what comes may be answered with RST: after the reply, not instead of it."""
+    server = serve()
+    ends: Counter[str] = Counter()
+    for _ in range(ROUNDS):
+        with server.connect() as client:
+            client.send(request_bytes)
+            try:
+                client.send(b"\n")
+            except (BrokenPipeError, ConnectionResetError):
+                ends["refused"] += 1
+            received, end = until_end(client)
+            ends[end] += 1
+            assert received == REPLY
+    record_property("ends", dict(ends))
+    assert ends["fin"] + ends["rst"] == ROUNDS
+    if request_bytes != REQUEST:  # after a CR, LF is expected, and waited for
+        assert ends["rst"] == ends["refused"] == 0
+    assert server.settle() == {"reply": ROUNDS}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_input_beyond_the_linger_bound_is_cut_after_the_reply(serve: Serve, at_once: bool) -> None:
+    server = serve(limits=Limits(linger_bytes=65536, linger_timeout=30))
+    flood = b"x" * (64 << 20)  # more than the kernels hold between them
+    with server.connect() as client:
+        if at_once:
+            client.send(REQUEST + flood[:1000])
+        else:
+            client.send(BARE + b"\n")
+        eventually(lambda: server.counters.replies == 1)
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            client.sendall(flood)
+        assert until_end(client)[0] == REPLY
+    assert server.settle() == {"reply": 1}
+
+
+def test_a_client_that_never_closes_is_closed_at_the_linger_deadline(serve: Serve) -> None:
+    server = serve()
+    with server.connect() as client:
+        client.send(REQUEST + b"x")
+        assert until_end(client) == (REPLY, "fin")  # at once: only the socket stays
+        began = time.monotonic()
+        assert server.counters["open"] == 1
+        assert server.settle() == {"reply": 1}
+        assert time.monotonic() - began < LIMITS.linger_timeout + 1
+
+
+def test_a_slow_reader_with_a_tiny_window_gets_all_of_a_large_reply(serve: Serve) -> None:
+    server = serve(LARGE, Limits(reply_timeout=30))
+    with server.connect(receive_buffer=2048) as client:
+        client.send(REQUEST)
+        eventually(lambda: server.counters["conversations"] == 1)
+        assert server.counters.replies == 0
+        received = bytearray()
+        while data := client.recv(1 << 14):
+            received += data
+        assert received == LARGE
+    assert server.settle() == {"reply": 1}
+    assert server.counters["reply_bytes"] == len(LARGE)
+
+
+@pytest.mark.parametrize("request_bytes", [BARE, BARE + b"\r\n", REQUEST + b"x" * 100])
+def test_a_large_reply_to_every_form_of_the_request(serve: Serve, request_bytes: bytes) -> None:
+    server = serve(LARGE, Limits(reply_timeout=30))
+    with server.connect() as client:
+        client.send(request_bytes)
+        assert until_end(client) == (LARGE, "fin")
+    assert server.settle() == {"reply": 1}
+
+
+def test_a_large_reply_after_a_half_close(serve: Serve) -> None:
+    server = serve(LARGE, Limits(reply_timeout=30))
+    with server.connect() as client:
+        client.send(REQUEST)
+        client.shutdown(socket.SHUT_WR)
+        assert until_end(client) == (LARGE, "fin")
+    assert server.settle() == {"reply": 1}
+
+
+def test_a_client_that_never_reads_is_timed_out_and_delays_nobody(serve: Serve) -> None:
+    server = serve(LARGE)
+    with server.connect(receive_buffer=2048) as stuck:
+        began = time.monotonic()
+        stuck.send(REQUEST)
+        eventually(lambda: server.counters["conversations"] == 1)
+        assert server.ask() == LARGE
+        eventually(lambda: server.counters["timeouts"] == 1)
+        assert LIMITS.reply_timeout * 0.9 < time.monotonic() - began < LIMITS.reply_timeout + 2
+    assert server.settle() == {"timeout": 1, "reply": 1}
+
+
+@pytest.mark.parametrize("read", [0, 100_000])
+def test_reset_during_a_large_reply(serve: Serve, read: int) -> None:
+    server = serve(LARGE, Limits(reply_timeout=30))
+    client = server.connect(receive_buffer=2048)
+    client.send(REQUEST)
+    eventually(lambda: server.counters["conversations"] == 1)
+    while read > 0:
+        read -= len(client.recv(1 << 14))
+    reset(client)
+    assert server.settle() == {"reset": 1}
+
+
+def test_close_without_reading_during_a_large_reply(serve: Serve) -> None:
+    """Unread bytes at the client: its kernel answers with RST."""
+    server = serve(LARGE, Limits(reply_timeout=30))
+    client = server.connect(receive_buffer=2048)
+    client.send(REQUEST)
+    eventually(lambda: server.counters["conversations"] == 1)
+    client.close()
+    assert server.settle() == {"reset": 1}
+
+
+def test_many_large_replies_at_a_time(serve: Serve) -> None:
+    server = serve(LARGE[: 5 << 20], Limits(reply_timeout=30))
+    clients = [server.connect(receive_buffer=2048) for _ in range(20)]
+    for client in clients:
+        client.send(REQUEST)
+    eventually(lambda: server.counters["conversations"] == len(clients))
+    for client in clients:
+        assert until_end(client) == (LARGE[: 5 << 20], "fin")
+        client.close()
+    assert server.settle() == {"reply": len(clients)}

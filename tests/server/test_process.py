@@ -1,0 +1,172 @@
+"""What a child does first, tried in children of the test."""
+
+import contextlib
+import os
+import pwd
+import resource
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+from processes import Process, as_nobody, status, until
+
+from flashpol.config import ConfigError
+from flashpol.server.process import MAX_FILES, become, enter_child, find_user, raise_file_limit
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@contextlib.contextmanager
+def fork(main: Callable[[], object]) -> Iterator[Process]:
+    """A child that does `main` and then waits for signals."""
+    readable, writable = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            main()
+            os.write(writable, b"x")
+            while True:
+                signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        os.close(writable)
+        assert os.read(readable, 1) == b"x", "main failed"
+        child = Process.of(pid)
+        assert child
+        yield child
+    finally:
+        os.close(readable)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def signals(pid: int, field: str) -> set[signal.Signals]:
+    mask = int(status(pid)[field], 16)
+    return {number for number in signal.Signals if mask >> (number - 1) & 1}
+
+
+def test_find_user() -> None:
+    me = pwd.getpwuid(os.geteuid())
+    assert find_user(me.pw_name) == me
+
+
+@pytest.mark.parametrize("name", ["nobody-of-that-name", "", "a\0b", "a\nb", "x" * 5000])
+def test_no_such_user(name: str) -> None:
+    with pytest.raises(ConfigError, match="there is no such user") as caught:
+        find_user(name)
+    assert str(caught.value).startswith(f"user {name!r}: ")
+    assert "\n" not in str(caught.value)
+
+
+@as_root
+def test_only_root_can_become_another_user() -> None:
+    assert find_user("nobody").pw_name == "nobody"
+    assert as_nobody(lambda: find_user("nobody").pw_name) == "nobody"
+    assert as_nobody(lambda: find_user("root")) == (
+        "ConfigError: user 'root': only root can become another user: start as root, or leave it out"
+    )
+
+
+@as_root
+def test_what_was_root_cannot_be_root_again() -> None:
+    user = pwd.getpwnam("nobody")
+
+    def main() -> None:
+        become(user)
+        for back in (os.setuid, os.seteuid, os.setgid, os.setegid):
+            with pytest.raises(PermissionError):
+                back(0)
+        with pytest.raises(PermissionError):
+            os.setgroups([0])
+
+    with fork(main) as child:
+        now = status(child.pid)
+        assert now["Uid"].split() == [str(user.pw_uid)] * 4
+        assert now["Gid"].split() == [str(user.pw_gid)] * 4
+        assert int(now["CapEff"], 16) == int(now["CapPrm"], 16) == 0
+
+
+@as_root
+def test_becoming_who_one_is_changes_nothing() -> None:
+    user = pwd.getpwnam("nobody")
+    assert as_nobody(lambda: become(user) or os.getresuid()) == str((user.pw_uid,) * 3)
+
+
+def test_all_the_descriptors_that_are_granted_are_used() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+
+    def main() -> None:
+        raise_file_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(hard, MAX_FILES) if hard >= 0 else MAX_FILES, hard)
+
+    try:
+        with fork(main):
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 256
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def enter(arbiter: int, user: pwd.struct_passwd | None) -> None:
+    """SIGTERM may stay blocked until the child handles it."""
+    enter_child(arbiter, user)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+
+
+def test_a_child_hears_the_arbiter_and_not_the_terminal() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1))
+    try:
+        arbiter = os.getpid()
+        with fork(lambda: enter(arbiter, None)) as child:
+            assert signals(child.pid, "SigBlk") == set()
+            assert {signal.SIGINT, signal.SIGHUP} <= signals(child.pid, "SigIgn")
+            assert signal.SIGTERM not in signals(child.pid, "SigIgn") | signals(child.pid, "SigCgt")
+            child.kill(signal.SIGINT)
+            child.kill(signal.SIGTERM)
+            until(lambda: not child.alive, "its end by SIGTERM")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def grandchild(user: pwd.struct_passwd | None) -> tuple[int, Process]:
+    """A child and its child, which has entered as if the first were the arbiter."""
+    readable, writable = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            arbiter = os.getpid()
+            inner = os.fork()
+            if inner == 0:
+                enter(arbiter, user)
+                os.write(writable, str(os.getpid()).encode())
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(writable)
+    inner = Process.of(int(os.read(readable, 20)))
+    os.close(readable)
+    assert inner
+    return pid, inner
+
+
+@pytest.mark.parametrize("name", [None, pytest.param("nobody", marks=as_root)])
+def test_a_child_dies_with_its_arbiter_however_that_ends(name: str | None) -> None:
+    arbiter, child = grandchild(pwd.getpwnam(name) if name else None)
+    try:
+        assert child.alive
+        os.kill(arbiter, signal.SIGKILL)
+        os.waitpid(arbiter, 0)
+        until(lambda: not child.alive, "its end")
+    finally:
+        child.kill()
+
+
+def test_a_child_whose_arbiter_is_gone_already_ends_at_once() -> None:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            enter_child(os.getpid(), None)  # as if getppid() were somebody else by now
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

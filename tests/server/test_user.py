@@ -1,0 +1,60 @@
+"""--user: children that cannot become root again, and a parent that stays what it was."""
+
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+from processes import POLICY, Flashpol, ask, status, until
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@pytest.fixture(scope="module")
+def nobody() -> pwd.struct_passwd:
+    return pwd.getpwnam("nobody")
+
+
+def test_workers_and_admin_become_the_user_for_good(nobody: pwd.struct_passwd, tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text('[server]\nuser = "nobody"\n')
+    with Flashpol("-c", file, "--policy", POLICY, workers=2) as server:
+        assert len(server.children) == 3
+        for child in server.children:
+            now = status(child.pid)
+            assert now["Uid"].split() == [str(nobody.pw_uid)] * 4, "real, effective, saved, file system"
+            assert now["Gid"].split() == [str(nobody.pw_gid)] * 4
+            assert set(map(int, now["Groups"].split())) == set(os.getgrouplist("nobody", nobody.pw_gid))
+            for name in ("CapPrm", "CapEff", "CapInh", "CapAmb"):
+                assert int(now[name], 16) == 0, name
+        assert status(server.process.pid)["Uid"].split() == ["0"] * 4
+        assert ask(server.place) == POLICY.read_bytes() + b"\0"
+        assert server.metrics().total("replies_total") == 1
+        assert server.get("/metrics", Accept="application/openmetrics-text").status == 200
+        assert server.log == ""
+        assert server.stop() == 0
+
+
+# No port can be left to the kernel here, but nobody else uses this address.
+LOW_PORT = (f"127.8.{os.getpid() >> 8 & 255}.{os.getpid() & 255 | 1}", 843)
+
+
+def test_a_port_below_1024_is_bound_before_the_user_changes() -> None:
+    with Flashpol("--policy", POLICY, "--user", "nobody", listen=("{}:{}".format(*LOW_PORT),)):
+        assert ask(LOW_PORT) == POLICY.read_bytes() + b"\0"
+
+
+def test_successors_become_the_user_too(nobody: pwd.struct_passwd) -> None:
+    with Flashpol("--policy", POLICY, "--user", "nobody") as server:
+        [worker] = server.workers
+        worker.kill()
+        until(lambda: server.metrics().total("worker_restarts_total") == 1 and server.up == 1, "a successor")
+        [successor] = server.workers
+        assert status(successor.pid)["Uid"].split() == [str(nobody.pw_uid)] * 4
+
+
+def test_no_orphans_when_the_arbiter_of_another_user_is_killed() -> None:
+    with Flashpol("--policy", POLICY, "--user", "nobody", workers=2) as server:
+        children = server.children
+        server.process.kill()
+        until(lambda: not any(child.alive for child in children), "the end of all children")

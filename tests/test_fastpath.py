@@ -1,0 +1,227 @@
+"""Parker and Acceptor: every transition of a connection, each end counted exactly once, nothing left behind."""
+
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from fastpath_loop import TIMES, Loop
+from support import BARE, LARGE, REPLY, REQUEST, deliver, reset, until_end
+
+pytestmark = pytest.mark.usefixtures("no_leaked_files")
+
+FIN, RST, WAIT = "FIN", "RST", "WAIT"
+BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\n"
+
+
+@pytest.fixture
+def start(no_leaked_files: None) -> Iterator[Callable[..., Loop]]:
+    loops: list[Loop] = []
+
+    def make(*args, **settings) -> Loop:
+        loops.append(Loop(*args, **settings))
+        return loops[-1]
+
+    yield make
+    while loops:
+        loops.pop().close()
+
+
+def play(loop: Loop, client: socket.socket, steps: list[bytes | str]) -> None:
+    for step in steps:
+        if step == FIN:
+            client.shutdown(socket.SHUT_WR)
+        elif step == RST:
+            reset(client)
+        elif step == WAIT:
+            loop.until(lambda: loop.parker.open == 0)
+        else:
+            loop.send(client, step)
+
+
+# (what the client does, how the server counts it). A name says which states the connection passes through.
+TRANSITIONS = {
+    "fresh, reply": ([REQUEST], "reply"),
+    "fresh, reply, linger, fin": ([BARE + b"\n", FIN], "reply"),
+    "fresh, reply, linger, more, fin": ([REQUEST + b"x", b"more", FIN], "reply"),
+    "fresh, reply, linger, deadline": ([BARE + b"\r\n", WAIT], "reply"),
+    "fresh, reply, linger, reset": ([REQUEST + b"x", RST], "reply"),
+    "fresh, reply, linger, bound": ([REQUEST + b"x", b"x" * (TIMES["linger_bytes"] + 1), WAIT], "reply"),
+    "request, reply": (["", b"<policy", b"-file-request/>\0"], "reply"),
+    "request, grace, reply": ([b"<", BARE[1:], b"\0"], "reply"),
+    "request, grace, reply, linger, fin": ([b"<", BARE[1:], b"\r", b"\n", FIN], "reply"),
+    "grace, silence, reply, linger, fin": ([BARE, "GRACE", FIN], "reply"),
+    "grace, silence, reply, linger, deadline": ([BARE, WAIT], "reply"),
+    "grace, fin, reply": ([BARE, FIN], "reply"),
+    "grace, other": ([BARE, b"x"], "other"),
+    "grace, reset": ([BARE, RST], "reset"),
+    "fresh, other": ([b"x"], "other"),
+    "fresh, tls": ([b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], "tls"),
+    "request, tls": ([b"\x16", b"\x03"], "tls"),
+    "request, other": ([b"<pol", b"x"], "other"),
+    "request, not named, other": ([b"P", b"O", b"X"], "other"),
+    "request, not named, fin": ([b"P", FIN], "other"),
+    "request, not named, reset": ([b"P", RST], "reset"),
+    "request, not named, deadline": ([b"P", WAIT], "timeout"),
+    "fresh, http, linger, fin": ([b"GET / HTTP/1.1\r\n\r\n", FIN], "http"),
+    "fresh, http, linger, reset": ([b"GET / HTTP/1.1\r\n\r\n", RST], "http"),
+    "fresh, http, linger, deadline": ([b"GET / HTTP/1.1\r\n\r\n", WAIT], "http"),
+    "fresh, http, linger, bound": ([b"POST / HTTP/1.1\r\n\r\n", b"x" * 20_000, WAIT], "http"),
+    "request, http, linger, fin": ([b"O", b"PTIONS", b" * HTTP/1.1", b"\r\n\r\n", FIN], "http"),
+    "request, deadline": (["", WAIT], "timeout"),
+    "request, part, deadline": ([b"<policy", WAIT], "timeout"),
+    "fresh, fin": ([FIN], "reset"),
+    "request, fin": ([b"<policy", FIN], "reset"),
+    "request, reset": ([b"<policy", RST], "reset"),
+    "request, nothing, reset": (["", RST], "reset"),
+}
+
+
+@pytest.mark.parametrize(("steps", "outcome"), TRANSITIONS.values(), ids=TRANSITIONS)
+def test_transition(start: Callable[..., Loop], steps: list[bytes | str], outcome: str) -> None:
+    loop = start()
+    with loop.connect() as client:
+        for step in steps:
+            if step == "GRACE":
+                loop.until(lambda: loop.counters.replies == 1)
+            elif step == "":
+                loop.drain()
+                assert loop.counters["parked"] == loop.counters["open"] == 1
+            else:
+                play(loop, client, [step])
+        assert loop.settle() == {outcome: 1}
+        if client.fileno() < 0:
+            return
+        expected = {"reply": REPLY, "http": BAD_REQUEST}.get(outcome, b"")
+        received, _ = until_end(client)
+        assert received[: len(expected) if outcome == "http" else None] == expected
+
+
+def test_reset_before_accept(start: Callable[..., Loop]) -> None:
+    loop = start()
+    client = socket.create_connection(loop.address)
+    reset(client)
+    loop.until(lambda: loop.counters["accepted"])
+    assert loop.settle() == {"reset": 1}
+
+
+@pytest.mark.parametrize("size", range(1, 23))
+def test_request_in_two_pieces(start: Callable[..., Loop], size: int) -> None:
+    loop = start()
+    with loop.connect() as client:
+        loop.send(client, REQUEST[:size])
+        assert loop.counters["parked"] == 1
+        loop.send(client, REQUEST[size:])
+        assert loop.settle() == {"reply": 1}
+        assert until_end(client) == (REPLY, "fin")
+
+
+def test_the_whole_request_answered_needs_one_turn(start: Callable[..., Loop]) -> None:
+    """Complete at accept: not parked, and the reply is there after one `ready` of the acceptor."""
+    loop = start()
+    with socket.create_connection(loop.address) as client:
+        deliver(client, REQUEST)
+        assert loop.acceptor.ready() == 1
+        assert loop.settle() == {"reply": 1}
+        assert loop.counters["reply_bytes"] == len(REPLY)
+        assert until_end(client) == (REPLY, "fin")
+
+
+# ------------------------------------------------------------------------------------------------------ conversations
+
+
+def converse(loop: Loop) -> tuple[socket.socket, int]:
+    """A client whose window is too small for the reply, and the descriptor that was handed off."""
+    client = loop.connect(receive_buffer=2048)
+    loop.send(client, REQUEST)
+    loop.until(lambda: loop.handed)
+    assert (loop.counters["conversations"], loop.counters["parked"], loop.counters.replies) == (1, 0, 0)
+    return client, loop.handed[0]
+
+
+def test_a_large_reply_is_finished_by_resume(start: Callable[..., Loop]) -> None:
+    loop = start(LARGE)
+    client, fd = converse(loop)
+    with client:
+        assert loop.parker.resume(fd) is False
+        received = bytearray()
+        done = False
+        while not done:
+            received += client.recv(1 << 16)
+            if select.select([], [fd], [], 0)[1]:
+                done = loop.parker.resume(fd)
+        assert loop.counters.replies == 1
+        assert loop.counters["parked"] == 1  # it lingers
+        received += until_end(client)[0]
+        assert received == LARGE
+        client.close()
+        assert loop.settle() == {"reply": 1}
+        assert loop.counters["reply_bytes"] == len(LARGE)
+
+
+def test_a_reset_during_a_large_reply_ends_the_conversation(start: Callable[..., Loop]) -> None:
+    loop = start(LARGE)
+    client, fd = converse(loop)
+    reset(client)
+    loop.until(lambda: loop.parker.resume(fd))
+    assert loop.settle() == {"reset": 1}
+
+
+@pytest.mark.parametrize("outcome", ["timeout", "http", "tls", "other", "capacity", "shutdown"])
+def test_abandon_counts_as_told(start: Callable[..., Loop], outcome: str) -> None:
+    loop = start(LARGE)
+    client, fd = converse(loop)
+    with client:
+        loop.parker.abandon(fd, outcome)
+        assert loop.settle() == {outcome: 1}
+
+
+def test_only_a_conversation_is_resumed_or_abandoned(start: Callable[..., Loop]) -> None:
+    loop = start(LARGE)
+    client, fd = converse(loop)
+    with client:
+        with pytest.raises(ValueError, match="not in"):
+            loop.parker.abandon(fd, "no such reason")
+        loop.parker.abandon(fd, "shutdown")
+    for wrong in (fd, -1, 1 << 16, 1 << 30):
+        with pytest.raises(ValueError, match="not a conversation"):
+            loop.parker.resume(wrong)
+        with pytest.raises(ValueError, match="not a conversation"):
+            loop.parker.abandon(wrong, "timeout")
+    assert loop.settle() == {"shutdown": 1}
+
+
+# ---------------------------------------------------------------------------------------------------------- deadlines
+
+
+def test_drip_feeding_does_not_move_the_deadline(start: Callable[..., Loop]) -> None:
+    loop = start()
+    with loop.connect() as silent, loop.connect() as dripping:
+        began = drip_at = time.monotonic()
+        sent = 0
+        while loop.counters["timeouts"] == 0:
+            if time.monotonic() >= drip_at:
+                drip_at += TIMES["request_timeout"] / 10
+                dripping.send(BARE[sent : sent + 1])
+                sent += 1
+            loop.turn(0.005)
+            assert time.monotonic() < began + 2
+        assert time.monotonic() - began > TIMES["request_timeout"] * 0.9
+        assert sent > 5
+        assert loop.settle() == {"timeout": 2}
+        assert until_end(silent) == (b"", "fin")
+
+
+def test_each_state_has_a_deadline_of_its_own(start: Callable[..., Loop]) -> None:
+    """The earliest deadline is kept although one set before it is later."""
+    loop = start(request_timeout=30, terminator_grace=0.05, linger_timeout=30)
+    with loop.connect(), loop.connect() as bare:
+        loop.send(bare, BARE)
+        began = time.monotonic()
+        loop.until(lambda: loop.counters.replies == 1, timeout=2)
+        assert time.monotonic() - began > 0.04
+        assert bare.recv(1000) == REPLY
+        assert loop.counters["open"] == 2
+        loop.parker.close_all()
+        assert loop.settle() == {"reply": 1, "shutdown": 1}

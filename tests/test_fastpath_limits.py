@@ -1,0 +1,322 @@
+"""Parker and Acceptor at their limits: wrong arguments, hooks that raise, bounded bursts, many connections at once."""
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+from fastpath_loop import TIMES, Loop
+from support import LARGE, REPLY, REQUEST, connect, deliver, until_end
+
+from flashpol._fastpath import BLOCK_SIZE, LAYOUT, REASONS, Acceptor, Parker, PolicyReply
+from flashpol.counters import SharedCounters
+
+pytestmark = pytest.mark.usefixtures("no_leaked_files")
+
+SETTINGS = {"on_conversation": print, "on_error": print, "capacity": 1024} | TIMES
+BURST = 64
+
+
+@pytest.fixture
+def start(no_leaked_files: None) -> Iterator[Callable[..., Loop]]:
+    loops: list[Loop] = []
+
+    def make(*args, **settings) -> Loop:
+        loops.append(Loop(*args, **settings))
+        return loops[-1]
+
+    yield make
+    while loops:
+        loops.pop().close()
+
+
+def block() -> memoryview:
+    return SharedCounters(1, 1).memory(0, 0)
+
+
+def acceptor(parker: Parker, fd: int = -1, **changes) -> Acceptor:
+    arguments = {"reply": PolicyReply(REPLY), "block": block(), "on_exhausted": print} | changes
+    return Acceptor(parker, fd, arguments["reply"], arguments["block"], on_exhausted=arguments["on_exhausted"])
+
+
+# --------------------------------------------------------------------------------------------------------- arguments
+
+
+@pytest.mark.parametrize(("data", "error"), [(b"", ValueError), (None, TypeError), ("text", TypeError), (5, TypeError)])
+def test_a_reply_is_at_least_one_byte(data: object, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        PolicyReply(data)  # type: ignore[arg-type]
+
+
+def test_a_reply_knows_its_bytes() -> None:
+    reply = PolicyReply(REPLY)
+    assert (reply.data, len(reply)) == (REPLY, len(REPLY))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"signatures": [(b"", "http")]}, ValueError),
+        ({"signatures": [(b"123456789", "http")]}, ValueError),
+        ({"signatures": [(b"GET ", "gopher")]}, ValueError),
+        ({"signatures": [("GET ", "http")]}, TypeError),
+        ({"signatures": [b"GET "]}, ValueError),
+        ({"signatures": [(bytes([n]), "other") for n in range(33)]}, ValueError),
+        ({"signatures": None}, TypeError),
+        ({"capacity": -1}, OverflowError),
+        ({"capacity": "many"}, TypeError),
+        ({"linger_bytes": -1}, OverflowError),
+        ({"linger_bytes": 1 << 32}, OverflowError),
+        ({"request_timeout": "3 s"}, TypeError),
+        ({"terminator_grace": None}, TypeError),
+    ],
+)
+def test_a_parker_refuses(changes: dict[str, object], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Parker(**(SETTINGS | changes))
+
+
+def test_a_parker_that_could_not_be_made_closes_nobody_elses_descriptor() -> None:
+    spare = os.open(os.devnull, os.O_RDONLY)  # becomes descriptor 0 where standard input is closed
+    try:
+        for _ in range(2):
+            with pytest.raises(OverflowError):
+                Parker(**(SETTINGS | {"capacity": -1}))
+            os.fstat(0)
+    finally:
+        os.close(spare)
+
+
+@pytest.mark.parametrize("missing", SETTINGS)
+def test_a_parker_has_no_hidden_defaults(missing: str) -> None:
+    with pytest.raises(TypeError):
+        Parker(**{name: value for name, value in SETTINGS.items() if name != missing})
+
+
+def test_a_parker_holds_32_signatures() -> None:
+    parker = Parker(**SETTINGS, signatures=[(bytes([n]) * 8, "other") for n in range(32)])
+    assert parker.open == 0
+
+
+def test_a_parker_says_when_the_kernel_gives_no_descriptor(many_files: int) -> None:
+    taken = []
+    try:
+        while True:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+            assert len(taken) <= many_files
+    except OSError:
+        for left in (0, 1):  # none for the epoll set, then none for its timer
+            with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+                Parker(**SETTINGS)
+            if not left:
+                os.close(taken.pop())
+    finally:
+        for fd in taken:
+            os.close(fd)
+
+
+def test_a_parker_gives_its_descriptors_back() -> None:
+    parker = Parker(**SETTINGS)
+    fd = parker.fileno()
+    assert os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventpoll]"
+    del parker
+    assert not os.path.exists(f"/proc/self/fd/{fd}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"block": bytearray(BLOCK_SIZE // 2)}, ValueError),
+        ({"block": bytearray()}, ValueError),
+        ({"block": memoryview(bytearray(BLOCK_SIZE + 8))[1:]}, ValueError),
+        ({"block": bytes(BLOCK_SIZE)}, (BufferError, ValueError)),
+        ({"block": None}, TypeError),
+        ({"reply": None}, TypeError),
+        ({"reply": REPLY}, TypeError),
+    ],
+)
+def test_an_acceptor_refuses(changes: dict[str, object], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        acceptor(Parker(**SETTINGS), **changes)
+
+
+def test_an_acceptor_needs_a_parker() -> None:
+    with pytest.raises(TypeError):
+        acceptor(None)  # type: ignore[arg-type]
+
+
+def test_one_parker_has_at_most_1024_listeners() -> None:
+    parker = Parker(**SETTINGS)
+    shared = block()
+    for _ in range(1024):
+        acceptor(parker, block=shared)
+    with pytest.raises(ValueError, match="1024 listeners"):
+        acceptor(parker, block=shared)
+
+
+def test_totals_carry_on_and_gauges_start_at_zero() -> None:
+    shared = SharedCounters(1, 1)
+    words = shared.memory(0, 0).cast("Q")
+    for index in range(len(words)):
+        words[index] = index + 1
+    before = {name: shared.block(0, 0).all(name) for name in LAYOUT}
+    acceptor(Parker(**SETTINGS), block=shared.memory(0, 0))
+    after = {name: shared.block(0, 0).all(name) for name in LAYOUT}
+    assert after == before | {"open": [0], "parked": [0], "conversations": [0]}
+
+
+# ------------------------------------------------------------------------------------------------------------- hooks
+
+
+class Mishap(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Mishap, KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_a_conversation_hook_that_raises_loses_only_its_connection(start: Callable[..., Loop], kind: type) -> None:
+    def hook(fd: int) -> None:
+        raise kind
+
+    loop = start(LARGE, on_conversation=hook)
+    with loop.connect(2048) as client:
+        loop.send(client, REQUEST)
+        assert loop.settle() == {"capacity": 1}
+        assert [type(error) for error in loop.errors] == [kind]
+
+
+@pytest.mark.parametrize("accepted_first", [True, False])
+def test_a_conversation_hook_that_ends_it_and_then_raises(start: Callable[..., Loop], accepted_first: bool) -> None:
+    """Neither Parker.ready nor Acceptor.ready lets it out, and the connection is counted once."""
+
+    def hook(fd: int) -> None:
+        loop.parker.abandon(fd, "shutdown")
+        raise Mishap
+
+    loop = start(LARGE, on_conversation=hook)
+    with connect(loop.address, 2048) as client:
+        if accepted_first:
+            loop.until(lambda: loop.counters["accepted"])
+        deliver(client, REQUEST)
+        loop.until(lambda: loop.errors)
+        assert loop.settle() == {"shutdown": 1}
+        assert [type(error) for error in loop.errors] == [Mishap]
+
+
+def test_an_error_hook_that_raises_is_ignored(start: Callable[..., Loop]) -> None:
+    def hook(error: object) -> None:
+        raise Mishap
+
+    loop = start(LARGE, on_conversation=hook, on_error=hook)
+    with loop.connect(2048) as client:
+        loop.send(client, REQUEST)
+        assert loop.settle() == {"capacity": 1}
+
+
+@pytest.mark.parametrize("hook_raises", [False, True])
+def test_an_accept_error_is_told_and_never_raised(hook_raises: bool) -> None:
+    told: list[int] = []
+    errors: list[BaseException] = []
+
+    def hook(error: int) -> None:
+        told.append(error)
+        if hook_raises:
+            raise Mishap
+
+    counters = SharedCounters(1, 1)
+    parker = Parker(**(SETTINGS | {"on_error": errors.append}))
+    door = acceptor(parker, -1, block=counters.memory(0, 0), on_exhausted=hook)
+    assert door.ready() == 0
+    assert told == [errno.EBADF]
+    assert [type(error) for error in errors] == [Mishap] * hook_raises
+    assert counters.block(0, 0)["accept_errors"] == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ numbers
+
+
+def test_a_burst_is_bounded(start: Callable[..., Loop]) -> None:
+    loop = start()
+    clients = [socket.create_connection(loop.address) for _ in range(2 * BURST + 5)]
+    for client in clients:
+        deliver(client, REQUEST)
+    assert [loop.acceptor.ready() for _ in range(4)] == [BURST, BURST, 5, 0]
+    assert loop.settle() == {"reply": len(clients)}
+    for client in clients:
+        assert until_end(client) == (REPLY, "fin")
+        client.close()
+
+
+def test_ready_handles_a_bounded_number_and_reports_the_rest(start: Callable[..., Loop]) -> None:
+    loop = start(request_timeout=30)
+    clients = [socket.create_connection(loop.address) for _ in range(2 * BURST + 5)]
+    loop.until(lambda: loop.counters["parked"] == len(clients))
+    for client in clients:
+        deliver(client, REQUEST)
+    answered = []
+    while loop.parker.open:
+        loop.until(lambda: loop.counters.replies > sum(answered))
+        answered.append(loop.counters.replies - sum(answered))
+    assert max(answered) <= BURST
+    assert loop.settle() == {"reply": len(clients)}
+    for client in clients:
+        client.close()
+
+
+def test_a_descriptor_beyond_the_capacity_is_refused_at_once(start: Callable[..., Loop]) -> None:
+    loop = start(capacity=3)
+    with loop.connect() as client:
+        assert until_end(client) == (b"", "fin")
+        assert loop.settle() == {"capacity": 1}
+
+
+def test_two_listeners_are_counted_apart(start: Callable[..., Loop]) -> None:
+    """One parker, two acceptors: each its own reply and counters."""
+    loop = start()
+    shared = SharedCounters(1, 1)
+    with socket.create_server(("127.0.0.1", 0)) as second:
+        second.setblocking(False)
+        door = acceptor(loop.parker, second.fileno(), reply=PolicyReply(b"second\0"), block=shared.memory(0, 0))
+        with loop.connect() as one, socket.create_connection(second.getsockname()) as two:
+            loop.until(door.ready)
+            assert loop.parker.open == 2
+            loop.send(one, REQUEST)
+            loop.send(two, REQUEST)
+            assert loop.settle() == {"reply": 1}
+            assert (shared.block(0, 0).replies, shared.block(0, 0)["open"]) == (1, 0)
+            assert until_end(two) == (b"second\0", "fin")
+
+
+def test_close_all_counts_what_had_no_answer(start: Callable[..., Loop]) -> None:
+    loop = start()
+    with loop.connect(), loop.connect() as part, loop.connect() as bare, loop.connect() as answered:
+        loop.send(part, REQUEST[:5])
+        loop.send(bare, REQUEST[:22])
+        loop.send(answered, REQUEST + b"x")
+        assert loop.parker.close_all() == 4
+        assert loop.settle() == {"shutdown": 3, "reply": 1}
+        assert loop.parker.close_all() == 0
+
+
+def test_two_thousand_silent_connections_all_expire(start: Callable[..., Loop], many_files: int) -> None:
+    count = 2000
+    if many_files < 2 * count + 200:
+        pytest.skip(f"needs {2 * count + 200} open files")
+    loop = start()
+    clients = []
+    for _ in range(count):
+        clients.append(socket.create_connection(loop.address))
+        loop.turn()
+    assert loop.settle() == {"timeout": count}
+    for client in clients:
+        assert client.recv(1) == b""
+        client.close()
+
+
+def test_reasons_fit_the_counter_block() -> None:
+    assert LAYOUT["refused"][1] == len(REASONS)
+    ends = [offset + 8 * words for offset, words in LAYOUT.values()]
+    starts = [offset for offset, _ in LAYOUT.values()]
+    assert starts == [0, *ends[:-1]]  # no gap and no overlap
+    assert ends[-1] <= BLOCK_SIZE
+    assert BLOCK_SIZE % 64 == 0
