@@ -83,7 +83,7 @@ def test_the_deadline_ends_it_as_a_time_out(pair: Pair) -> None:
     reply = Reply(pair[0], 2 << 20)
     began = time.monotonic()
     finish_reply(reply, pair[0].fileno(), 0.1)
-    assert 0.09 < time.monotonic() - began < 1
+    assert 0.09 < time.monotonic() - began < 3
     assert reply.ends == ["timeout"]
 
 
@@ -95,7 +95,7 @@ def test_the_deadline_is_for_the_whole_reply(pair: Pair) -> None:
     while not conversation.ready():
         read_all(pair[1])
         gevent.sleep(0.005)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 4
     assert reply.ends == ["timeout"]
     assert reply.resumed > 3
 

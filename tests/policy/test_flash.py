@@ -1,6 +1,5 @@
 """Adobe's dialect: the grammar, the canonical form, and the bytes a server sends."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -207,13 +206,11 @@ class TestParse:
 
 
 def policy_or_error(data: bytes) -> None:
-    """Parse: a policy or a PolicyError of one line with a place, and quickly; what parses is served."""
-    begin = time.process_time()
+    """Parse: a policy or a PolicyError of one line with a place; what parses is served."""
     try:
         policy, error = parse(data), None
     except PolicyError as refusal:
         policy, error = None, refusal
-    assert time.process_time() - begin < 0.5
     if policy:
         assert parse(render(policy)) == policy
     if error:

@@ -71,7 +71,7 @@ def test_no_terminator_and_silence(serve: Serve) -> None:
         began = time.monotonic()
         client.sendall(BARE)
         assert until_end(client) == (REPLY, "fin")
-        assert LIMITS.terminator_grace * 0.9 < time.monotonic() - began < LIMITS.terminator_grace + 1
+        assert LIMITS.terminator_grace * 0.9 < time.monotonic() - began < LIMITS.terminator_grace + 3
     assert server.settle() == {"reply": 1}
 
 
@@ -113,14 +113,14 @@ def test_silent_dripping_and_partial_clients_are_closed_at_the_deadline(serve: S
             try:
                 ended = dripping.recv(1) == b""
             except TimeoutError:
-                assert time.monotonic() < began + LIMITS.request_timeout + 1
+                assert time.monotonic() < began + LIMITS.request_timeout + 3
             except ConnectionError:
                 ended = True
         assert sent > 5
         assert time.monotonic() - began > LIMITS.request_timeout * 0.9
         assert until_end(silent) == (b"", "fin")
         assert until_end(partial) == (b"", "fin")
-        assert time.monotonic() - began < LIMITS.request_timeout + 1
+        assert time.monotonic() - began < LIMITS.request_timeout + 3
     assert server.settle() == {"timeout": 3}
 
 

@@ -78,7 +78,7 @@ def test_a_client_that_never_closes_is_closed_at_the_linger_deadline(serve: Serv
         began = time.monotonic()
         assert server.counters["open"] == 1
         assert server.settle() == {"reply": 1}
-        assert time.monotonic() - began < LIMITS.linger_timeout + 1
+        assert time.monotonic() - began < LIMITS.linger_timeout + 3
 
 
 def test_a_slow_reader_with_a_tiny_window_gets_all_of_a_large_reply(serve: Serve) -> None:
@@ -121,7 +121,7 @@ def test_a_client_that_never_reads_is_timed_out_and_delays_nobody(serve: Serve) 
         eventually(lambda: server.counters["conversations"] == 1)
         assert server.ask() == LARGE
         eventually(lambda: server.counters["timeouts"] == 1)
-        assert LIMITS.reply_timeout * 0.9 < time.monotonic() - began < LIMITS.reply_timeout + 2
+        assert LIMITS.reply_timeout * 0.9 < time.monotonic() - began < LIMITS.reply_timeout + 3
     assert server.settle() == {"timeout": 1, "reply": 1}
 
 

@@ -43,7 +43,7 @@ def test_finish_lets_those_inside_end(serve: Serve) -> None:
         client.sendall(REQUEST[10:])
         began = time.monotonic()
         assert server.finish(30) is True
-        assert time.monotonic() - began < LIMITS.request_timeout + 1
+        assert time.monotonic() - began < LIMITS.request_timeout + 3
         assert until_end(client) == (REPLY, "fin")
     assert server.settle() == {"reply": 1, "timeout": 1}
 
@@ -55,7 +55,7 @@ def test_finish_cuts_off_what_is_left_at_its_deadline(serve: Serve) -> None:
         server.stop_accepting()
         began = time.monotonic()
         assert server.finish(0.1) is False
-        assert 0.09 < time.monotonic() - began < 1
+        assert 0.09 < time.monotonic() - began < 3
         assert until_end(client) == (b"", "fin")
     assert server.settle() == {"shutdown": 1}
 
