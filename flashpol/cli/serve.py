@@ -54,7 +54,11 @@ def configure(options: argparse.Namespace) -> config.Config:
         server = dataclasses.replace(server, user=options.user)
     policies, listeners = settings.policies, settings.listeners
     if options.policy or options.allow:
-        policies = (config.PolicySource("command line", options.policy, tuple(options.allow)),)
+        policies = (
+            config.PolicySource(
+                "from --allow" if options.allow else "from --policy", options.policy, tuple(options.allow)
+            ),
+        )
         listeners = tuple(dataclasses.replace(listener, policy=policies[0].name) for listener in listeners)
     if not policies:
         raise config.ConfigError("no policy: add --policy FILE or --allow DOMAIN:PORTS, as in '*.example.com:1935'")

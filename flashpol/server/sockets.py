@@ -54,8 +54,9 @@ def explain(address: Address, error: OSError) -> str:
         return f"{address}: in use by another server: stop it (ss -ltnp shows which) or choose another port"
     if error.errno == errno.EACCES:
         return (
-            f"{address}: no right to bind a port below 1024: grant CAP_NET_BIND_SERVICE, pass the socket in by systemd "
-            f"socket activation, redirect {address.port} to a higher port (nftables), or choose another port"
+            f"{address}: no right to bind a port below 1024: grant CAP_NET_BIND_SERVICE, use systemd "
+            f"socket activation (systemd-socket-proxyd), redirect {address.port} to a higher port (nftables), "
+            f"or choose another port"
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{address}: not an address of this host (ip address shows those)"
