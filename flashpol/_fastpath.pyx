@@ -14,7 +14,7 @@ A connection is a `Record`, an entry of a table indexed by its file descriptor. 
 
 FRESH is the moment after accept4. REQUEST, GRACE and LINGER are parked: in the epoll set and in the deadline queue of
 that name. A deadline is set when a record enters its queue and never moved by what the client sends, so drip-feeding
-gains nothing. A connection ends as exactly one of: reply, refused, timeout, reset; `Counters` adds these up in shared memory.
+gains nothing. A connection ends as exactly one of reply, refused, timeout and reset, which `Counters` adds up.
 
 LINGER exists because closing a socket with unread input makes Linux send RST, which can destroy a reply under way: the
 reply is sent and the sending side shut down, then input is discarded until the client closes, up to a bound.
@@ -609,8 +609,8 @@ cdef class Parker:
             PyErr_SetFromErrno(OSError)
 
     def __dealloc__(self):
-        # No buffer: __cinit__ did not come as far as to open anything. Arguments of a wrong type end it before its first
-        # line, and then epoll and timer are 0: somebody else's descriptor.
+        # No buffer: __cinit__ did not come as far as to open anything. Arguments of a wrong type end it before its
+        # first line, and then epoll and timer are 0: somebody else's descriptor.
         if self.core.buffer != NULL:
             if self.core.timer >= 0:
                 close(self.core.timer)
