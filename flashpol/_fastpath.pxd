@@ -17,7 +17,7 @@ cdef enum:
     SEEN_BYTES = 8              # enough for the longest signature in the sniffing table
     SIGNATURES = 32             # room in that table
     BUCKET_COUNT = 19           # finite bounds and +Inf
-    REASON_COUNT = 5
+    REASON_COUNT = 6
     LISTENER_COUNT = 1024       # acceptors of one process
 
 cdef enum Answer:               # of a recogniser
@@ -31,6 +31,7 @@ cdef enum Reason:               # why a connection was refused; the names are in
     R_OTHER = 2
     R_CAPACITY = 3
     R_SHUTDOWN = 4
+    R_CRASHED = 5               # written by the arbiter, for a worker that is dead
 
 cdef enum State:                # of a Record; the transitions are drawn at the head of _fastpath.pyx
     S_FREE = 0
@@ -41,9 +42,9 @@ cdef enum State:                # of a Record; the transitions are drawn at the 
     S_CONVERSATION = 5
 
 cdef enum:                      # the deadline queues; each has one duration, so insertion order is deadline order
-    Q_REQUEST = 0
-    Q_GRACE = 1
-    Q_LINGER = 2
+    Q_GRACE = 0                 # in the order in which they are looked at: those that end in a reply first
+    Q_LINGER = 1
+    Q_REQUEST = 2
     QUEUE_COUNT = 3
     Q_NONE = 3
 

@@ -73,7 +73,9 @@ cdef enum:
     READ_BYTES = 4096           # one read; a request is 23 bytes, an HTTP request of a browser about 1,000
     HANDFUL = 32                # accepted at a time
     BURST = 64                  # connections answered in one wake-up: about 0.3 ms; then greenlets get their turn
-    EVENTS = 64                 # ready and overdue records handled in one wake-up, for the same reason
+    EVENTS = 64                 # ready records taken at a time
+    COLLECT = 128               # ready records, and overdue ones of each queue, handled in one wake-up for each listener:
+                                # more than BURST and a HANDFUL, so that accepting cannot outrun them
     MAX_RECORDS = 1 << 20       # where RLIMIT_NOFILE is unlimited: 48 MB of address space, touched as it is used
 
 cdef char* REQUEST_TEXT = b"<policy-file-request/>"
@@ -94,7 +96,7 @@ cdef int64_t[BUCKET_COUNT - 1] BOUNDS = [
 ]
 
 BUCKETS = tuple([bound / 1e9 for bound in BOUNDS])
-REASONS = ("http", "tls", "other", "capacity", "shutdown")
+REASONS = ("http", "tls", "other", "capacity", "shutdown", "crashed")
 BLOCK_SIZE = (sizeof(Counters) + 63) // 64 * 64     # whole cache lines: no two writers share one
 
 cdef Counters SAMPLE
@@ -228,7 +230,7 @@ cdef void park(Core* core, int fd, uint8_t state, uint8_t queue) noexcept nogil:
         event.events = EPOLLIN
         event.data.fd = fd
         if epoll_ctl(core.epoll, EPOLL_CTL_ADD, fd, &event) != 0:
-            # The kernel has no room to watch it (max_user_watches, ENOMEM): the deadline alone then ends it.
+            # The kernel has no room to watch it (max_user_watches, ENOMEM): only the deadline ends it now.
             listener.counters.accept_errors += 1
         else:
             record.watched = True
@@ -415,27 +417,32 @@ cdef void overdue(Core* core, int fd) noexcept nogil:
         end(core, fd)
 
 
-cdef void collect(Core* core, int limit) noexcept nogil:
-    """Handle up to `limit` ready records, then up to `limit` overdue ones."""
+cdef void collect(Core* core) noexcept nogil:
+    """Handle ready records, then overdue ones, a bounded number of each."""
     cdef epoll_event[EVENTS] events
-    cdef int i, fd, n
+    cdef int i, fd, n, left
+    cdef int bound = COLLECT * max(1, <int>core.listener_count)
     cdef int64_t now
     cdef bint fired = False
-    n = epoll_wait(core.epoll, events, min(limit, <int>EVENTS), 0)
-    for i in range(n):
-        if events[i].data.fd == core.timer:
-            fired = True
-        elif core.records[events[i].data.fd].watched:
-            advance(core, events[i].data.fd)
+    left = bound
+    while left > 0:
+        n = epoll_wait(core.epoll, events, EVENTS, 0)
+        for i in range(n):
+            if events[i].data.fd == core.timer:
+                fired = True
+            elif core.records[events[i].data.fd].watched:
+                advance(core, events[i].data.fd)
+        if n < EVENTS:
+            break
+        left -= n
     if fired:
         now = now_ns()
         for i in range(QUEUE_COUNT):
-            while limit > 0:
+            for _ in range(bound):
                 fd = core.queues[i].head
                 if fd < 0 or core.records[fd].deadline > now:
                     break
                 overdue(core, fd)
-                limit -= 1
         # What is still overdue re-arms the timer at a time that has passed: it fires in the next round of the loop.
         core.armed = 0
         disarm(core)
@@ -504,9 +511,10 @@ cdef int burst(Core* core, Listener* listener, int limit, int* total) noexcept n
     total[0] = 0
     while True:
         n = waiting(listener.fd)
-        if n == 0:
+        if n == 0 and total[0] > 0:
             break
-        error = take(core, listener, fds, min(n, <int>HANDFUL), &n)
+        # The first time there is one, whatever the kernel says: that is why we were called.
+        error = take(core, listener, fds, min(max(n, 1), <int>HANDFUL), &n)
         for i in range(n):
             advance(core, fds[i])
         for i in range(n):
@@ -638,7 +646,7 @@ cdef class Parker:
 
     def ready(self):
         with nogil:
-            collect(&self.core, EVENTS)
+            collect(&self.core)
         if self.core.handoff >= 0:
             self._hand_off()
 

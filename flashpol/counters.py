@@ -3,7 +3,7 @@
 One anonymous shared mapping, made by the arbiter before it forks. It holds, in this order:
 
     server     state and reload results         written by the arbiter
-    process    pid, restarts; up, loop lag      written by the arbiter; by the process itself
+    process    pid, restarts; up, lag, beat     written by the arbiter; by the process itself
     queue      accept queue, slot x listener    written by the arbiter
     block      counters, slot x listener        written by that slot's worker, in C (`_fastpath.LAYOUT`)
 
@@ -12,12 +12,18 @@ predecessor's counters and carries on.
 """
 
 import mmap
+import time
 from collections.abc import Iterator
 
-from flashpol._fastpath import BLOCK_SIZE, LAYOUT
+from flashpol._fastpath import BLOCK_SIZE, LAYOUT, REASONS
 
 WORD = 8
+WORD_MASK = 2**64 - 1
 _BLOCK_WORDS = BLOCK_SIZE // WORD
+
+# How often a worker shows that its loop turns, in seconds, and for how long it may miss that and still be called serving.
+BEAT = 0.5
+STALLED_AFTER = 3.0
 
 GAUGES = ("open", "parked", "conversations")
 
@@ -53,7 +59,17 @@ class ProcessStatus(_Words):
     restarts = _word(1)
     up = _word(2)  # 0 or 1
     loop_lag_ns = _word(3)
-    SIZE = 4
+    beat_ns = _word(4)  # when its loop last turned, CLOCK_MONOTONIC
+    SIZE = 5
+
+    def silent_for(self) -> float:
+        """Seconds by which the next beat is overdue."""
+        return max(0.0, (time.monotonic_ns() - self.beat_ns) / 1e9 - BEAT)
+
+    @property
+    def serving(self) -> bool:
+        """It is up, and its loop turns."""
+        return bool(self.up) and self.silent_for() < STALLED_AFTER
 
 
 class QueueStatus(_Words):
@@ -121,10 +137,13 @@ class SharedCounters:
     def block(self, slot: int, listener: int) -> Block:
         return Block(self._block_words(slot, listener))
 
-    def clear_gauges(self, slot: int) -> None:
-        """The worker of this slot is dead: nothing is open any more."""
+    def settle(self, slot: int) -> None:
+        """The worker of this slot is dead: nothing is open any more, and what was undecided ended with it."""
         for listener in range(self.listeners):
-            words = self._block_words(slot, listener)
+            words, block = self._block_words(slot, listener), self.block(slot, listener)
+            decided = block.replies + sum(block.all("refused")) + block["timeouts"] + block["resets"]
+            crashed = LAYOUT["refused"][0] // WORD + REASONS.index("crashed")
+            words[crashed] = words[crashed] + max(0, block["accepted"] - decided) & WORD_MASK
             for field in GAUGES:
                 words[LAYOUT[field][0] // WORD] = 0
 

@@ -5,13 +5,11 @@ It has a process of its own so that neither a scrape nor a stalled one costs a w
 
 import html
 import logging
-import signal
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import gevent
-from gevent.event import Event
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 from prometheus_client import CollectorRegistry
@@ -19,6 +17,7 @@ from prometheus_client.exposition import choose_encoder
 
 from flashpol.admin.metrics import PolicyFacts, make_registry
 from flashpol.counters import READY, SharedCounters
+from flashpol.gateway.hub import stop_event
 
 # Scrapers and a few browsers; more at once are made to wait in the accept queue.
 MAX_REQUESTS = 100
@@ -55,7 +54,8 @@ class Application:
 
     def __call__(self, environ: Environment, start_response: StartResponse) -> Iterable[bytes]:
         handler = self._paths.get(environ["PATH_INFO"])
-        headers: list[tuple[str, str]] = []
+        # One request a connection: Handler's bound is then the request's, and no scrape meets an expiring connection.
+        headers: list[tuple[str, str]] = [("Connection", "close")]
         if handler is None:
             response = _text("404 Not Found", f"not here; try {' '.join(self._paths)}")
         elif environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
@@ -72,7 +72,7 @@ class Application:
         return Response("200 OK", kind, encoder(self._registry))
 
     def _ready(self, _: Environment) -> Response:
-        workers = [self._shared.process(slot).up for slot in range(self._shared.slots)]
+        workers = [self._shared.process(slot).serving for slot in range(self._shared.slots)]
         if self._shared.server.state == READY and any(workers):
             return _text("200 OK", "flashpol is ready")
         return _text("503 Service Unavailable", f"not ready: {sum(workers)} of {len(workers)} workers accept")
@@ -100,11 +100,9 @@ class Handler(WSGIHandler):  # type: ignore[misc]
             super().handle()
 
 
-def run(sock: socket.socket, shared: SharedCounters, facts: list[PolicyFacts]) -> None:
-    """Serve HTTP on the listening `sock` until SIGTERM."""
-    stop = Event()
-    gevent.signal_handler(signal.SIGTERM, stop.set)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+def run(sock: socket.socket, shared: SharedCounters, facts: list[PolicyFacts], pipe: int) -> None:
+    """Serve HTTP on the listening `sock` until `pipe` ends or SIGTERM."""
+    stop = stop_event(pipe)
     listener = gevent.socket.socket(fileno=sock.detach())
     server = WSGIServer(
         listener,

@@ -13,10 +13,13 @@ def finish_reply(parker: Parker, fd: int, timeout: float) -> None:
         while not parker.resume(fd):
             wait_write(fd)
     except gevent.Timeout as expired:
+        parker.abandon(fd, "timeout" if expired is deadline else "shutdown")
         if expired is not deadline:
             raise
-        parker.abandon(fd, "timeout")
     except gevent.GreenletExit:
         parker.abandon(fd, "shutdown")
+    except BaseException:
+        parker.abandon(fd, "capacity")
+        raise
     finally:
         deadline.close()

@@ -1,10 +1,22 @@
 """Raw descriptors on gevent's loop. The loop interface is documented as internal, so all use of it is in this file."""
 
+import signal
 from collections.abc import Callable
 
 import gevent
+from gevent.event import Event
 
 READ = 1
+
+
+def stop_event(pipe: int) -> Event:
+    """Set by SIGTERM, or when the other end of `pipe` is closed."""
+    stop = Event()
+    gevent.signal_handler(signal.SIGTERM, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+    watcher = Readable(pipe, lambda: (stop.set(), watcher.close()))
+    watcher.start()
+    return stop
 
 
 class Readable:
@@ -21,10 +33,12 @@ class Readable:
 
     def pause(self, seconds: float) -> None:
         """Stop, and start again after `seconds`."""
-        self._watcher.stop()
+        # In this order: if there is no memory for the timer, the watcher goes on.
+        timer = gevent.get_hub().loop.timer(seconds)
+        timer.start(self.start)
         self._timer.close()
-        self._timer = gevent.get_hub().loop.timer(seconds)
-        self._timer.start(self.start)
+        self._timer = timer
+        self._watcher.stop()
 
     def close(self) -> None:
         """To be called before `fd` is closed."""

@@ -1,14 +1,13 @@
-"""What every child of the arbiter does first: die with its parent, hear signals, become an ordinary user."""
+"""What a process does for itself: become an ordinary user, hear the right signals, use the descriptors it may."""
 
-import ctypes
 import os
 import pwd
 import resource
 import signal
+from contextlib import suppress
 
 from flashpol.config import ConfigError
 
-_PR_SET_PDEATHSIG = 1
 # As many as the fast path has records for.
 MAX_FILES = 1 << 20
 
@@ -32,18 +31,16 @@ def become(user: pwd.struct_passwd) -> None:
         os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
 
 
-def enter_child(arbiter_pid: int, user: pwd.struct_passwd | None) -> None:
-    """In a new child, before anything else. Exits if the arbiter is gone already."""
+def enter_child(name: str, user: pwd.struct_passwd | None) -> None:
+    """In a new child, once it has imported what it needs. `name` is what ps and top show of it (15 bytes at most)."""
+    with suppress(OSError), open("/proc/self/comm", "w") as comm:
+        comm.write(f"flashpol {name}")
     # Ctrl-C and a terminal that is closed reach the whole foreground group; the arbiter alone decides what they mean.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if user is not None:
         become(user)
-    # After the change of user, which clears it. SIGTERM, so that even a killed arbiter's workers finish what is inside.
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != arbiter_pid:
-        os._exit(0)
     # SIGTERM waits until it is handled: a child told to stop while it starts still empties its accept queue.
     signal.pthread_sigmask(signal.SIG_SETMASK, (signal.SIGTERM,))
 

@@ -1,5 +1,6 @@
 """Acceptors, the parker and conversations on one gevent hub: what a worker runs, and what an embedding program runs."""
 
+import errno
 import logging
 import os
 import resource
@@ -15,6 +16,7 @@ from flashpol.config import Limits
 from flashpol.gateway.conversation import finish_reply
 from flashpol.gateway.hub import Readable
 from flashpol.gateway.sniff import SIGNATURES
+from flashpol.server.sockets import accept_queue, bound_address
 
 # Out of descriptors or memory, accepting pauses this long: 20 wake-ups a second while it lasts, and a client that could
 # be served again waits no longer than this.
@@ -23,8 +25,11 @@ BACK_OFF = 0.05
 LOG_INTERVAL = 60.0
 # How often `finish` looks whether everything inside has ended. Only while shutting down.
 FINISH_POLL = 0.02
-# Of 64 connections each: the longest accept queue there can be, 65,535.
-LAST_BURSTS = 1024
+# What to do about it, by errno.
+ADVICE = {
+    errno.EMFILE: "; raise LimitNOFILE or ulimit -n (now {limit})",
+    errno.ENFILE: "; raise fs.file-max, which all programs of this host share",
+}
 
 log = logging.getLogger("flashpol")
 
@@ -51,19 +56,27 @@ class Service:
         self._parking = Readable(self._parker.fileno(), self._parker.ready)
         self._doors: list[_Door] = []
 
-    def add(self, sock: socket.socket, reply: bytes, block: memoryview) -> None:
-        """Serve `reply` on the listening, non-blocking `sock`, counted in `block` (see `Acceptor`)."""
-        self._doors.append(_Door(self._parker, sock, PolicyReply(reply), block))
+    def add(self, sock: socket.socket, reply: bytes, block: memoryview, *, ours: bool = True) -> None:
+        """Serve `reply` on the listening, non-blocking `sock`, counted in `block` (see `Acceptor`).
+
+        ours: nobody else goes on accepting from the socket when we stop, so that its backlog may be shrunk for good.
+        """
+        self._doors.append(_Door(self._parker, sock, PolicyReply(reply), block, ours))
 
     def start(self) -> None:
         self._parking.start()
         for door in self._doors:
             door.watcher.start()
 
-    def stop_accepting(self) -> None:
-        """Take in what the kernel has already accepted, then no more. The sockets can be closed afterwards."""
-        while self._doors:
-            self._doors.pop().close()
+    def stop_accepting(self, timeout: float) -> bool:
+        """Take in what the kernel has already accepted, within `timeout` seconds, then no more.
+
+        The sockets can be closed afterwards. True if none is left waiting in a queue, where the close would reset it.
+        """
+        deadline = time.monotonic() + timeout
+        empty = [door.close(deadline) for door in self._doors]
+        self._doors.clear()
+        return all(empty)
 
     def finish(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for all connections to end, then close the rest. True if there was no rest."""
@@ -87,11 +100,14 @@ class Service:
 class _Door:
     """One acceptor with its watcher and its back-off."""
 
-    def __init__(self, parker: Parker, sock: socket.socket, reply: PolicyReply, block: memoryview) -> None:
+    def __init__(
+        self, parker: Parker, sock: socket.socket, reply: PolicyReply, block: memoryview, ours: bool
+    ) -> None:
         self.acceptor = Acceptor(parker, sock.fileno(), reply, block, on_exhausted=partial(_Door._back_off, self))
         self.watcher = Readable(sock.fileno(), self.acceptor.ready)
         self._socket = sock
-        self._address = sock.getsockname()[:2]
+        self._ours = ours
+        self._address = str(bound_address(sock))
         self._quiet_until = 0.0
 
     def _back_off(self, error: int) -> None:
@@ -100,16 +116,29 @@ class _Door:
         if now >= self._quiet_until:
             self._quiet_until = now + LOG_INTERVAL
             log.warning(
-                "%s port %s: accepting pauses, those inside are served: %s; raise LimitNOFILE or ulimit -n (now %d)",
-                *self._address,
+                "%s: accepting pauses, those inside are served: %s%s",
+                self._address,
                 os.strerror(error),
-                resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+                ADVICE.get(error, "").format(limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
             )
 
-    def close(self) -> None:
-        # With this backlog the kernel lets one more into the queue at most, so that it can be emptied under any load.
-        self._socket.listen(0)
-        for _ in range(LAST_BURSTS):
-            if not self.acceptor.ready():
-                break
-        self.watcher.close()
+    def close(self, deadline: float) -> bool:
+        """Empty the accept queue, waiting for descriptors if it must. True if it is empty."""
+        waiting, _ = accept_queue(self._socket)
+        if self._ours:
+            # With this backlog the kernel lets one more into the queue at most, so that it can be emptied under any load.
+            self._socket.listen(0)
+        try:
+            while waiting > 0:
+                taken = self.acceptor.ready()
+                if taken == 0:
+                    if accept_queue(self._socket)[0] == 0:
+                        break
+                    if time.monotonic() >= deadline:
+                        return False
+                    gevent.sleep(BACK_OFF)
+                # Somebody else's queue goes on being filled: what waited when we began is what we owe.
+                waiting = accept_queue(self._socket)[0] if self._ours else waiting - taken
+            return True
+        finally:
+            self.watcher.close()

@@ -1,0 +1,101 @@
+"""A place for one process: starts it, knows whether it lives, tells it to stop, and when to start the next one.
+
+The arbiter holds the writing end of a pipe for each child, and the child watches the reading end. The child finishes when
+the pipe ends: because the arbiter closed it, or because there is no arbiter any more, however it died. That needs no right
+to send signals, which an arbiter may lack whose children are another user.
+"""
+
+import logging
+import os
+import pwd
+import signal
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from importlib import import_module
+
+from flashpol.counters import ProcessStatus
+from flashpol.server.log import set_up
+from flashpol.server.process import enter_child
+
+# A child that lived this long was well: its successor starts at once.
+HEALTHY_AFTER = 10.0
+# Otherwise the successors wait: not at all, then this, then twice as long each time up to the second figure.
+FIRST_DELAY, LAST_DELAY = 0.1, 5.0
+
+log = logging.getLogger("flashpol")
+
+
+class Child:
+    """What the arbiter knows stays here; `status` in shared memory only publishes it: workers can write there.
+
+    load: imports what the process needs and returns what it does, which gets the pipe to watch.
+    """
+
+    def __init__(self, name: str, load: Callable[[], Callable[[int], None]], status: ProcessStatus) -> None:
+        self.name = name
+        self.pid = 0
+        self.restarts = 0
+        self.due: float | None = 0.0  # when to start it, None while it runs
+        self.status = status
+        self._load = load
+        self._pipe = -1
+        self._started = 0.0
+        self._delay = 0.0
+
+    def start(self, now: float, others: "Iterable[Child]", user: pwd.struct_passwd | None) -> None:
+        """Fork. `others` have pipes that the new process must not keep open. Raises OSError and is due again later."""
+        self._started, self.due = now, now + max(FIRST_DELAY, self._delay)
+        reading, writing = os.pipe()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(reading)
+            os.close(writing)
+            raise
+        if pid == 0:
+            os.close(writing)
+            for other in others:
+                other.let_go()
+            self._become(reading, user)
+        os.close(reading)
+        self._pipe, self.due = writing, None
+        self.pid = self.status.pid = pid
+
+    def _become(self, pipe: int, user: pwd.struct_passwd | None) -> None:
+        status = 1
+        try:
+            set_up(self.name.replace(" ", "-"))
+            # Modules first, and the hub, which imports more: the user may have no right to read them.
+            main = self._load()
+            import_module("gevent").get_hub()
+            enter_child(self.name, user)
+            main(pipe)
+            status = 0
+        except KeyboardInterrupt:
+            status = 0
+        except BaseException:
+            log.exception("%s failed", self.name)
+        finally:
+            os._exit(status)
+
+    def let_go(self) -> None:
+        """Close the pipe: in the arbiter, this tells the child to finish."""
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
+
+    def kill(self) -> None:
+        if self.pid:
+            with suppress(PermissionError):  # no right to, and the pipe has told it
+                os.kill(self.pid, signal.SIGKILL)
+
+    def ended(self, now: float) -> float:
+        """It is gone. The next one is due in the seconds that are returned."""
+        self.let_go()
+        self.pid = self.status.pid = self.status.up = 0
+        self.restarts += 1
+        self.status.restarts = self.restarts
+        delay = 0.0 if now - self._started >= HEALTHY_AFTER else self._delay
+        self.due = now + delay
+        self._delay = min(LAST_DELAY, max(FIRST_DELAY, delay * 2))
+        return delay
