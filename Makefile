@@ -1,9 +1,10 @@
 # `make` alone lists the targets. Everything Python goes into .venv; nothing outside this folder is touched, except that
-# root on Debian is spared installing python3-venv and python3-dev by hand.
+# root on Debian is spared installing gcc, python3-venv and python3-dev by hand.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SYSTEM := gcc libc6-dev python3-venv python3-dev
 NATIVE := setup.py pyproject.toml flashpol/_fastpath.pyx flashpol/_fastpath.pxd
 TREE := flashpol tests bench examples docs setup.py pyproject.toml README.md LICENSE
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
@@ -67,12 +68,11 @@ define variant
 endef
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import ensurepip, sysconfig, os; assert os.path.exists(sysconfig.get_path("include") + "/Python.h")' \
-		2>/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] \
-		&& echo "installing python3-venv and python3-dev" && apt-get -qq update \
-		&& apt-get -qq install -y --no-install-recommends python3-venv python3-dev >/dev/null; } \
-		|| { echo "make: Python's venv or headers are missing: apt-get install python3-venv python3-dev" >&2; exit 2; }
-	@command -v cc >/dev/null || { echo "make: no C compiler: apt-get install gcc libc6-dev" >&2; exit 2; }
+	@{ command -v cc && $(PYTHON) -c 'import ensurepip, os, sysconfig; \
+		assert os.path.exists(sysconfig.get_path("include") + "/Python.h")'; } >/dev/null 2>&1 \
+		|| { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && echo "installing $(SYSTEM)" \
+		&& apt-get -qq update && apt-get -qq install -y --no-install-recommends $(SYSTEM) >/dev/null; } \
+		|| { echo "make: a C compiler, Python's venv or its headers are missing: apt-get install $(SYSTEM)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: $(VENV)/bin/python $(NATIVE)

@@ -1,6 +1,6 @@
 """Builds the one extension, flashpol._fastpath. Everything else about the package is in pyproject.toml.
 
-FLASHPOL_BUILD chooses how: empty for the optimised build that is shipped; `debug` for symbols and C assertions;
+FLASHPOL_BUILD chooses how: empty for the optimised build that is shipped; `debug` for symbols and no optimisation;
 `coverage` for line tracing of the .pyx; `sanitize` for AddressSanitizer and UndefinedBehaviorSanitizer.
 """
 

@@ -43,20 +43,20 @@ class Server:
 
 @contextmanager
 def flashpol(cpu: int | None = None, request_timeout: float = SILENT_TIMEOUT) -> Iterator[Server]:
-    """flashpol with one worker and no admin endpoint, pinned to `cpu`; `request_timeout` in seconds."""
+    """flashpol with one worker and its admin endpoint, pinned to `cpu`; `request_timeout` in seconds."""
     if importlib.util.find_spec("flashpol") is None:
         raise BenchError("flashpol cannot be imported: run from the repository, after `pip install -e .`")
     with _workplace() as place:
         port = free_port()
         (place / "flashpol.toml").write_text(
-            f'[server]\nworkers = 1\nadmin = "off"\nrequest_timeout = {request_timeout:.1f}\n'
+            f'[server]\nworkers = 1\nadmin = "127.0.0.1:0"\nrequest_timeout = {request_timeout:.1f}\n'
             '[policies.p]\nfile = "policy.xml"\n'
             f'[[listeners]]\nname = "bench"\naddress = "127.0.0.1:{port}"\npolicy = "p"\n'
         )
         command = [sys.executable, "-m", "flashpol", "serve", "-c", str(place / "flashpol.toml")]
         with _running("flashpol", command, place, cpu) as process:
             seconds = _wait_for_answer("flashpol", process, port, place)
-            yield Server("flashpol", port, _only_child("flashpol", process.pid), place / "expected", seconds)
+            yield Server("flashpol", port, _worker_of_flashpol(process.pid), place / "expected", seconds)
 
 
 @contextmanager
@@ -197,6 +197,17 @@ def _said_port(name: str, process: subprocess.Popen[bytes], place: Path) -> int:
             return int(words[1])
         time.sleep(0.001)
     raise BenchError(f"{name} did not say its port: {_last_words(place)}")
+
+
+def _worker_of_flashpol(arbiter: int) -> int:
+    """The other child is the admin process. They name themselves once they are set up."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        for pid in children(arbiter):
+            if Path(f"/proc/{pid}/comm").read_text().startswith("flashpol worker"):
+                return pid
+        time.sleep(0.001)
+    raise BenchError("flashpol: no worker process was found")
 
 
 def _only_child(name: str, parent: int) -> int:

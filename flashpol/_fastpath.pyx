@@ -594,8 +594,10 @@ cdef class Parker:
         core.linger_bytes = linger_bytes
         self._acceptors = []
         core.capacity = min(capacity, <size_t>MAX_RECORDS)
-        for i, duration in enumerate((request_timeout, terminator_grace, linger_timeout)):
-            core.queues[i].duration = <int64_t>(duration * 1e9)
+        core.queues[Q_GRACE].duration = <int64_t>(terminator_grace * 1e9)
+        core.queues[Q_LINGER].duration = <int64_t>(linger_timeout * 1e9)
+        core.queues[Q_REQUEST].duration = <int64_t>(request_timeout * 1e9)
+        for i in range(QUEUE_COUNT):
             core.queues[i].head = core.queues[i].tail = -1
         self._on_conversation = on_conversation
         self._on_error = on_error

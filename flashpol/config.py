@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 DEFAULT_LISTEN = "[::]:843"  # where Flash Player asks first; [::] is dual-stack
+MAX_LISTENERS = 1024  # the fast path has room for so many in one process
 DEFAULT_ADMIN = "127.0.0.1:9843"  # loopback: the endpoint has no authentication
 
 
@@ -36,6 +37,10 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    def covers(self, other: "Address") -> bool:
+        """Binding this host takes the other's too."""
+        return self.host == "::" or (self.host == "0.0.0.0" and ":" not in other.host)
+
     @classmethod
     def parse(cls, text: str) -> "Address":
         """`HOST:PORT` or `[IPV6]:PORT`. Names are refused: which of its addresses a name means would be a guess."""
@@ -45,6 +50,9 @@ class Address(NamedTuple):
             ip = ipaddress.ip_address(host[1:-1] if bracketed else host)
         except ValueError:
             ip = None
+        mapped = getattr(ip, "ipv4_mapped", None)
+        if mapped:
+            raise ConfigError(f"{text!r} is an IPv4 address in IPv6 clothes: write {mapped}:{port}")
         if not colon or ip is None or bracketed != (ip.version == 6):
             raise ConfigError(f"{text!r} is not an address to bind: write IP:PORT, such as 127.0.0.1:8430 or [::]:843")
         if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
@@ -78,6 +86,10 @@ class Limits:
     max_conversations: int = setting(
         10_000, "greenlets of one worker, about 7 KB each: 70 MB at the worst", 0, 1_000_000
     )
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            _in_bounds(type(self), f.name, getattr(self, f.name))
 
 
 @dataclass(frozen=True)
@@ -172,6 +184,14 @@ def _bounds(owner: type, name: str) -> tuple[float, float]:
     return metadata["low"], metadata["high"]
 
 
+def _in_bounds(owner: type, name: str, value: float, where: str = "") -> float:
+    low, high = _bounds(owner, name)
+    if not low <= value <= high:
+        whole = "whole " if isinstance(value, int) else ""
+        raise ConfigError(f"{where}{name} = {value!r}: write a {whole}number from {low:g} to {high:g}")
+    return value
+
+
 def _numbers(table: _Table, owner: type) -> dict[str, Any]:
     """The bounded numbers of `owner` that the table sets."""
     found: dict[str, Any] = {}
@@ -182,11 +202,8 @@ def _numbers(table: _Table, owner: type) -> dict[str, Any]:
         whole = isinstance(f.default, int)
         expected = f"a {'whole ' if whole else ''}number from {low:g} to {high:g}"
         value = table.take(f.name, int if whole else (int, float), expected)
-        if value is None:
-            continue
-        if not low <= value <= high:
-            raise ConfigError(f"{table.where}: {f.name} = {value!r}: write {expected}")
-        found[f.name] = value if whole else float(value)
+        if value is not None:
+            found[f.name] = _in_bounds(owner, f.name, value if whole else float(value), f"{table.where}: ")
     return found
 
 
@@ -282,11 +299,14 @@ def check(config: Config) -> Config:
     names = [listener.name for listener in config.listeners if listener.name is not None]
     _distinct("named", names)
     _distinct("on", addresses)
-    for host, port in addresses:
-        if host == "::" and Address("0.0.0.0", port) in addresses:
-            raise ConfigError(f"two listeners are on port {port}: [::]:{port} serves IPv4 too: leave the other out")
     if config.server.admin in addresses:
         raise ConfigError(f"a listener and the admin endpoint are on {config.server.admin}: give each its own")
+    for wide in addresses:
+        for other in addresses:
+            if wide.port == other.port and wide != other and wide.covers(other):
+                raise ConfigError(f"two listeners are on port {wide.port}: {wide} serves {other} too: leave one out")
+    if len(config.listeners) > MAX_LISTENERS:
+        raise ConfigError(f"{len(config.listeners)} listeners: {MAX_LISTENERS} at most in one server")
     return config
 
 

@@ -21,7 +21,7 @@ WORD = 8
 WORD_MASK = 2**64 - 1
 _BLOCK_WORDS = BLOCK_SIZE // WORD
 
-# How often a worker shows that its loop turns, in seconds, and for how long it may miss that and still be called serving.
+# How often a worker shows that its loop turns, and how long it may miss that and still be called serving; seconds.
 BEAT = 0.5
 STALLED_AFTER = 3.0
 
@@ -64,7 +64,8 @@ class ProcessStatus(_Words):
 
     def silent_for(self) -> float:
         """Seconds by which the next beat is overdue."""
-        return max(0.0, (time.monotonic_ns() - self.beat_ns) / 1e9 - BEAT)
+        late: float = (time.monotonic_ns() - self.beat_ns) / 1e9 - BEAT
+        return max(0.0, late)
 
     @property
     def serving(self) -> bool:

@@ -190,7 +190,7 @@ class Serving:
         return self.outcomes
 
     def stop_accepting(self) -> None:
-        self.hub.call(self.service.stop_accepting)
+        assert self.hub.call(lambda: self.service.stop_accepting(5))
         self.socket.close()
 
     def finish(self, timeout: float) -> bool:

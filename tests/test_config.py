@@ -267,8 +267,17 @@ def test_listeners_that_differ(config_: Config) -> None:
     [
         (
             listeners(("a", "[::]:843"), ("b", "0.0.0.0:843")),
-            "two listeners are on port 843: [::]:843 serves IPv4 too: leave the other out",
+            "two listeners are on port 843: [::]:843 serves 0.0.0.0:843 too: leave one out",
         ),
+        (
+            listeners(("a", "127.0.0.1:843"), ("b", "0.0.0.0:843")),
+            "two listeners are on port 843: 0.0.0.0:843 serves 127.0.0.1:843 too: leave one out",
+        ),
+        (
+            listeners((None, "127.0.0.1:9843")),
+            "a listener and the admin endpoint are on 127.0.0.1:9843: give each its own",
+        ),
+        (listeners(*((None, f"127.0.0.1:{n}") for n in range(1, 1026))), "1025 listeners: 1024 at most in one server"),
         (listeners(), "no listener: add --listen IP:PORT or [[listeners]]"),
         (listeners(("a", "127.0.0.1:1"), ("a", "[::1]:1")), "two listeners are named a: give each its own"),
         (listeners(("a", "127.0.0.1:0"), ("a", "[::1]:0")), "two listeners are named a: give each its own"),

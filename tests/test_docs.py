@@ -54,3 +54,9 @@ def test_every_flag_is_documented() -> None:
     flags = {flag for action in commands.choices["serve"]._actions for flag in action.option_strings} - {"-h", "--help"}
     rows = "\n".join(re.findall(r"^\| `-.*?` \|", REFERENCE, re.MULTILINE))
     assert flags == set(re.findall(r"(?<![\w-])--?[a-z]+", rows))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/performance.md", "docs/reference.md"])
+def test_nothing_is_left_to_be_filled_in(page: str) -> None:
+    text = (Path(__file__).parent.parent / page).read_text()
+    assert not re.findall(r"^[A-Z]{5,}$", text, re.MULTILINE)

@@ -1,8 +1,11 @@
 """Parker and Acceptor at their limits: wrong arguments, hooks that raise, bounded bursts, many connections at once."""
 
+import contextlib
 import errno
 import os
+import select
 import socket
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -16,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("no_leaked_files")
 
 SETTINGS = {"on_conversation": print, "on_error": print, "capacity": 1024} | TIMES
 BURST = 64
+COLLECT = 128
 
 
 @pytest.fixture
@@ -249,7 +253,7 @@ def test_a_burst_is_bounded(start: Callable[..., Loop]) -> None:
 
 def test_ready_handles_a_bounded_number_and_reports_the_rest(start: Callable[..., Loop]) -> None:
     loop = start(request_timeout=30)
-    clients = [socket.create_connection(loop.address) for _ in range(2 * BURST + 5)]
+    clients = [socket.create_connection(loop.address) for _ in range(COLLECT + BURST + 5)]
     loop.until(lambda: loop.counters["parked"] == len(clients))
     for client in clients:
         deliver(client, REQUEST)
@@ -257,7 +261,7 @@ def test_ready_handles_a_bounded_number_and_reports_the_rest(start: Callable[...
     while loop.parker.open:
         loop.until(lambda: loop.counters.replies > sum(answered))
         answered.append(loop.counters.replies - sum(answered))
-    assert max(answered) <= BURST
+    assert max(answered) <= COLLECT
     assert loop.settle() == {"reply": len(clients)}
     for client in clients:
         client.close()
@@ -268,6 +272,31 @@ def test_a_descriptor_beyond_the_capacity_is_refused_at_once(start: Callable[...
     with loop.connect() as client:
         assert until_end(client) == (b"", "fin")
         assert loop.settle() == {"capacity": 1}
+
+
+def test_accepting_on_several_listeners_does_not_outrun_the_deadlines(start: Callable[..., Loop]) -> None:
+    """Each round accepts as much as it can on each of four listeners; what is overdue must not pile up."""
+    loop = start(request_timeout=0.001, linger_timeout=0.001)
+    shared = SharedCounters(1, 3)
+    with contextlib.ExitStack() as stack:
+        addresses, doors = [loop.address], [loop.acceptor]
+        for number in range(3):
+            sock = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4096))
+            sock.setblocking(False)
+            addresses.append(sock.getsockname())
+            doors.append(acceptor(loop.parker, sock.fileno(), block=shared.memory(0, number)))
+        for _ in range(6):
+            clients = [socket.create_connection(address) for address in addresses for _ in range(BURST)]
+            taken = sum(door.ready() for door in doors)
+            assert taken == len(clients)
+            select.select([loop.parker.fileno()], [], [], 4)  # the deadline of the first of them
+            deadline = time.monotonic() + 0.02
+            while time.monotonic() < deadline:
+                pass
+            loop.parker.ready()
+            assert loop.parker.open == 0
+            for client in clients:
+                client.close()
 
 
 def test_two_listeners_are_counted_apart(start: Callable[..., Loop]) -> None:

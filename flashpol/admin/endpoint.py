@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import gevent
+from gevent.event import Event
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 from prometheus_client import CollectorRegistry
@@ -17,7 +18,6 @@ from prometheus_client.exposition import choose_encoder
 
 from flashpol.admin.metrics import PolicyFacts, make_registry
 from flashpol.counters import READY, SharedCounters
-from flashpol.gateway.hub import stop_event
 
 # Scrapers and a few browsers; more at once are made to wait in the accept queue.
 MAX_REQUESTS = 100
@@ -100,9 +100,8 @@ class Handler(WSGIHandler):  # type: ignore[misc]
             super().handle()
 
 
-def run(sock: socket.socket, shared: SharedCounters, facts: list[PolicyFacts], pipe: int) -> None:
-    """Serve HTTP on the listening `sock` until `pipe` ends or SIGTERM."""
-    stop = stop_event(pipe)
+def run(sock: socket.socket, shared: SharedCounters, facts: list[PolicyFacts], stop: Event) -> None:
+    """Serve HTTP on the listening `sock` until `stop` is set."""
     listener = gevent.socket.socket(fileno=sock.detach())
     server = WSGIServer(
         listener,

@@ -27,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))
+    except KeyboardInterrupt:
+        return 130  # as shells count it; once the server runs, Ctrl-C is the arbiter's
     except ConfigError as error:
         print(f"flashpol {options.command}: {error}", file=sys.stderr)
         return 2

@@ -14,7 +14,12 @@ def stop_event(pipe: int) -> Event:
     stop = Event()
     gevent.signal_handler(signal.SIGTERM, stop.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
-    watcher = Readable(pipe, lambda: (stop.set(), watcher.close()))
+
+    def ended() -> None:
+        watcher.close()
+        stop.set()
+
+    watcher = Readable(pipe, ended)
     watcher.start()
     return stop
 

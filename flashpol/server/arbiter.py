@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from flashpol.config import Config
 from flashpol.counters import DRAINING, READY, STARTING, SharedCounters
@@ -25,6 +26,9 @@ from flashpol.server.child import Child
 from flashpol.server.log import set_up
 from flashpol.server.process import find_user, raise_file_limit
 from flashpol.server.sockets import accept_queue, bind, bound_address
+
+if TYPE_CHECKING:
+    from gevent.event import Event
 
 # How often the accept queues are read, in seconds; a scrape interval is seldom below 5.
 TICK = 1.0
@@ -131,7 +135,7 @@ class Arbiter:
                 except OSError as error:
                     log.error("%s cannot be started: %s; it is tried again", child.name, error.strerror)
 
-    def _work(self, slot: int) -> Callable[[int], None]:
+    def _work(self, slot: int) -> Callable[["Event"], None]:
         from flashpol.server.worker import run
 
         for sockets in self.sockets:
@@ -143,7 +147,7 @@ class Arbiter:
         own = [sockets[slot] for sockets in self.sockets]
         return partial(run, slot, own, self.replies, self.config.server, self.shared)
 
-    def _administer(self) -> Callable[[int], None]:
+    def _administer(self) -> Callable[["Event"], None]:
         from flashpol.admin.endpoint import run
         from flashpol.admin.metrics import PolicyFacts
 

@@ -1,8 +1,8 @@
 """A place for one process: starts it, knows whether it lives, tells it to stop, and when to start the next one.
 
-The arbiter holds the writing end of a pipe for each child, and the child watches the reading end. The child finishes when
-the pipe ends: because the arbiter closed it, or because there is no arbiter any more, however it died. That needs no right
-to send signals, which an arbiter may lack whose children are another user.
+The arbiter holds the writing end of a pipe for each child, and the child watches the reading end. The child finishes
+when the pipe ends: because the arbiter closed it, or because there is no arbiter any more, however it died. That needs
+no right to send signals, which an arbiter may lack whose children are another user.
 """
 
 import logging
@@ -11,11 +11,14 @@ import pwd
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from importlib import import_module
+from typing import TYPE_CHECKING
 
 from flashpol.counters import ProcessStatus
 from flashpol.server.log import set_up
 from flashpol.server.process import enter_child
+
+if TYPE_CHECKING:
+    from gevent.event import Event
 
 # A child that lived this long was well: its successor starts at once.
 HEALTHY_AFTER = 10.0
@@ -28,10 +31,10 @@ log = logging.getLogger("flashpol")
 class Child:
     """What the arbiter knows stays here; `status` in shared memory only publishes it: workers can write there.
 
-    load: imports what the process needs and returns what it does, which gets the pipe to watch.
+    load: imports what the process needs and returns what it does, until the event it is given is set.
     """
 
-    def __init__(self, name: str, load: Callable[[], Callable[[int], None]], status: ProcessStatus) -> None:
+    def __init__(self, name: str, load: Callable[[], Callable[["Event"], None]], status: ProcessStatus) -> None:
         self.name = name
         self.pid = 0
         self.restarts = 0
@@ -67,9 +70,13 @@ class Child:
             set_up(self.name.replace(" ", "-"))
             # Modules first, and the hub, which imports more: the user may have no right to read them.
             main = self._load()
-            import_module("gevent").get_hub()
+            from gevent import get_hub
+
+            from flashpol.gateway.hub import stop_event
+
+            get_hub()
             enter_child(self.name, user)
-            main(pipe)
+            main(stop_event(pipe))
             status = 0
         except KeyboardInterrupt:
             status = 0

@@ -2,8 +2,10 @@
 
 import os
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import gevent.event
 
@@ -16,6 +18,21 @@ from flashpol.server.sockets import bind, bound_address
 BACKLOG = 65535  # the kernel lowers it to net.core.somaxconn
 
 
+class Listening(Protocol):
+    """A socket, of whatever class."""
+
+    def fileno(self) -> int: ...
+
+
+def _duplicate(listening: Listening) -> socket.socket:
+    sock = socket.socket(fileno=os.dup(listening.fileno()))
+    if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.close()
+        raise ConfigError("a PolicyServer needs a listening TCP socket: call listen() on it")
+    sock.setblocking(False)
+    return sock
+
+
 class PolicyServer:
     """Answers policy requests inside a gevent program.
 
@@ -23,16 +40,18 @@ class PolicyServer:
     >>> server = PolicyServer("0.0.0.0:8430", policy="policy.xml")
     >>> server.start()
 
-    listen: "IP:PORT" (port 0: the kernel chooses), or a listening, non-blocking socket of yours. policy: a file's path,
-    or the XML itself as bytes. allow: instead of policy, grants such as "*.example.com:1935,8000-8100". limits:
-    time-outs and caps. Raises ConfigError (one line) for an address that cannot be bound or a policy that is none.
+    listen: "IP:PORT" (port 0: the kernel chooses), or a listening socket of yours, gevent's or the standard one: it is
+    served through a duplicate, stays open after `stop`, and is made non-blocking, as accepting in a hub needs. policy:
+    a file's path, or the XML itself as bytes. allow: instead of policy, grants such as "*.example.com:1935,8000-8100".
+    limits: time-outs and caps; connections are bounded by RLIMIT_NOFILE as it is when the server is made. Raises
+    ConfigError (one line) for an address that cannot be bound or a policy that is none.
 
     Make and use it in one thread; it serves whenever that thread's hub runs.
     """
 
     def __init__(
         self,
-        listen: str | socket.socket,
+        listen: str | Listening,
         policy: str | os.PathLike[str] | bytes | None = None,
         *,
         allow: Sequence[str] = (),
@@ -47,11 +66,12 @@ class PolicyServer:
             reply = compile_file(Path(policy))
         else:
             reply = compile_grants(allow)
-        self._socket = listen if isinstance(listen, socket.socket) else bind(Address.parse(listen), 1, BACKLOG)[0]
+        ours = isinstance(listen, str)
+        self._socket = bind(Address.parse(listen), 1, BACKLOG)[0] if isinstance(listen, str) else _duplicate(listen)
         self._counters = SharedCounters(1, 1)
         self._stopped = gevent.event.Event()
         self._service = Service(self._limits)
-        self._service.add(self._socket, reply, self._counters.memory(0, 0))
+        self._service.add(self._socket, reply, self._counters.memory(0, 0), ours=ours)
         self.address = bound_address(self._socket)
 
     @property
@@ -60,7 +80,9 @@ class PolicyServer:
         return self._counters.block(0, 0)
 
     def start(self) -> None:
-        """Begin to accept; returns at once."""
+        """Begin to accept; returns at once. Raises RuntimeError after `stop`: make another server."""
+        if self._stopped.is_set():
+            raise RuntimeError("this PolicyServer was stopped; make another one")
         self._service.start()
 
     def serve_forever(self) -> None:
@@ -70,8 +92,10 @@ class PolicyServer:
 
     def stop(self, timeout: float = 5.0) -> bool:
         """Accept no more, finish what is inside within `timeout` seconds. True if nothing had to be cut off."""
-        self._service.stop_accepting()
-        self._socket.close()
-        clean = self._service.finish(timeout)
+        if self._stopped.is_set():
+            return True
         self._stopped.set()
-        return clean
+        deadline = time.monotonic() + timeout
+        emptied = self._service.stop_accepting(timeout)
+        self._socket.close()
+        return self._service.finish(deadline - time.monotonic()) and emptied

@@ -100,9 +100,7 @@ class Service:
 class _Door:
     """One acceptor with its watcher and its back-off."""
 
-    def __init__(
-        self, parker: Parker, sock: socket.socket, reply: PolicyReply, block: memoryview, ours: bool
-    ) -> None:
+    def __init__(self, parker: Parker, sock: socket.socket, reply: PolicyReply, block: memoryview, ours: bool) -> None:
         self.acceptor = Acceptor(parker, sock.fileno(), reply, block, on_exhausted=partial(_Door._back_off, self))
         self.watcher = Readable(sock.fileno(), self.acceptor.ready)
         self._socket = sock
@@ -126,7 +124,7 @@ class _Door:
         """Empty the accept queue, waiting for descriptors if it must. True if it is empty."""
         waiting, _ = accept_queue(self._socket)
         if self._ours:
-            # With this backlog the kernel lets one more into the queue at most, so that it can be emptied under any load.
+            # With this backlog the kernel lets one more into the queue at most: it can be emptied under any load.
             self._socket.listen(0)
         try:
             while waiting > 0:

@@ -62,6 +62,8 @@ def explain(address: Address, error: OSError) -> str:
         return f"{address}: not an address of this host (ip address shows those)"
     if error.errno == errno.EAFNOSUPPORT:
         return f"{address}: this host has no IPv6: listen on 0.0.0.0:{address.port}"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{address}: cannot listen: {error.strerror}: raise ulimit -n, or use fewer workers or listeners"
     return f"{address}: cannot listen: {error.strerror}"
 
 

@@ -4,11 +4,11 @@ import socket
 import time
 from collections.abc import Sequence
 
+from gevent.event import Event
+
 from flashpol.config import Server
 from flashpol.counters import BEAT, SharedCounters
-from flashpol.gateway.hub import stop_event
 from flashpol.server.service import Service
-
 
 
 def run(
@@ -17,10 +17,9 @@ def run(
     replies: Sequence[bytes],
     server: Server,
     shared: SharedCounters,
-    pipe: int,
+    stop: Event,
 ) -> None:
-    """Serve `replies[i]` on `sockets[i]` until `pipe` ends or SIGTERM, then finish what is inside and return."""
-    stop = stop_event(pipe)
+    """Serve `replies[i]` on `sockets[i]` until `stop` is set, then finish what is inside and return."""
     service = Service(server.limits)
     for listener, (sock, reply) in enumerate(zip(sockets, replies, strict=True)):
         service.add(sock, reply, shared.memory(slot, listener))

@@ -5,6 +5,7 @@ import http.client
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -196,6 +197,7 @@ def test_ready_is_serving_and_not_about_to_end(state: int, up: tuple[int, int], 
     shared = SharedCounters(2, 1)
     shared.server.state = state
     shared.process(0).up, shared.process(1).up = up
+    shared.process(0).beat_ns = shared.process(1).beat_ns = time.monotonic_ns()
     status, body = call(shared, "/-/ready")
     assert status == ("200 OK" if ready else "503 Service Unavailable")
     assert ready or f"{sum(up)} of 2 workers".encode() in body

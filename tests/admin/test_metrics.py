@@ -109,6 +109,7 @@ def test_accept_queues(shared: SharedCounters) -> None:
 def test_workers(shared: SharedCounters) -> None:
     one, two = shared.process(0), shared.process(1)
     one.pid, one.up, one.loop_lag_ns, two.restarts = os.getpid(), 1, 2_500_000, 7
+    one.beat_ns = time.monotonic_ns()
     shared.admin.restarts = 9  # no worker: not in these families
     before = Usage.of(os.getpid())
     metrics = scrape(shared)

@@ -109,12 +109,12 @@ def test_killed_it_ends_as_shutdown(pair: Pair) -> None:
     assert conversation.successful()
 
 
-def test_another_ones_time_out_passes_through(pair: Pair) -> None:
+def test_another_ones_time_out_passes_through_and_leaves_nothing_open(pair: Pair) -> None:
     reply = Reply(pair[0], 2 << 20)
     with pytest.raises(gevent.Timeout) as caught, gevent.Timeout(0.05) as outer:
         finish_reply(reply, pair[0].fileno(), 5)
     assert caught.value is outer
-    assert reply.ends == []
+    assert reply.ends == ["shutdown"]
 
 
 def test_no_timer_is_left_behind(pair: Pair) -> None:

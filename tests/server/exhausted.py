@@ -67,6 +67,8 @@ def main() -> None:
                 answer = {name: server.counters[name] for name in names}
                 answer |= {"replies": server.counters.replies, "cpu": time.process_time(), "failed": failed}
                 answer |= {"port": server.address.port}
+            elif command == b"finish":
+                answer = server.stop(5)
             elif command == b"stop":
                 server.stop(0)
                 answer = served_by_others()

@@ -11,7 +11,6 @@ import pytest
 from processes import POLICY, REQUEST, Flashpol, Process, ask, connect, descriptors, rest, status, until
 
 from flashpol.policy import compile_reply
-from flashpol.server.arbiter import FIRST_DELAY, HEALTHY_AFTER, LAST_DELAY, Child
 
 REPLY = compile_reply(POLICY.read_bytes())
 
@@ -136,32 +135,6 @@ def test_a_killed_admin_process_is_replaced_and_serving_goes_on() -> None:
         assert server.metrics().total("worker_restarts_total") == 0
         assert server.get("/-/ready").status == 200
         assert server.workers == workers
-
-
-def child(started: float) -> Child:
-    return Child("worker 0", lambda: None, None, started=started)  # type: ignore[arg-type]
-
-
-def test_a_crash_loop_backs_off() -> None:
-    one, now, delays = child(started=1000.0), 1000.0, []
-    for _ in range(10):
-        now += 0.5  # it lives half a second
-        delays.append(one.schedule(now))
-        assert one.due == now + delays[-1]
-        one.started = now = one.due
-    assert delays[:3] == [0.0, FIRST_DELAY, 2 * FIRST_DELAY]
-    assert delays == sorted(delays)
-    assert delays[-1] == LAST_DELAY
-
-
-def test_a_child_that_lived_long_is_replaced_at_once_and_starts_afresh() -> None:
-    one = child(started=1000.0)
-    for _ in range(5):
-        one.schedule(1000.0)
-    assert one.schedule(1000.0 + HEALTHY_AFTER) == 0.0
-    assert one.due == 1000.0 + HEALTHY_AFTER
-    one.started = one.due
-    assert one.schedule(one.due + HEALTHY_AFTER - 0.1) == FIRST_DELAY
 
 
 # -------------------------------------------------------------------------------------------------------------- the end

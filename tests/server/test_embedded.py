@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import gevent
 import pytest
@@ -13,6 +14,7 @@ from support import LIMITS, REPLY, REQUEST, assert_settled
 from flashpol import PolicyServer
 from flashpol.config import ConfigError, Limits
 from flashpol.policy import parse
+from flashpol.server.sockets import accept_queue
 
 POLICY = REPLY[:-1]
 LOOPBACK = "127.0.0.1:0"
@@ -126,7 +128,7 @@ def test_stop_says_whether_somebody_was_cut_off(make: Callable[..., PolicyServer
         gevent.sleep(0)
         assert server.stop(0.05) is False
         assert silent.recv(1) == b""
-    assert server.counters.all("refused") == [0, 0, 0, 0, 1]
+    assert server.counters.all("refused") == [0, 0, 0, 0, 1, 0]
 
 
 def test_stop_again_does_nothing(make: Callable[..., PolicyServer]) -> None:
@@ -227,6 +229,42 @@ def test_a_file_that_is_not_there(no_leaked_files: None, tmp_path: Path) -> None
     with pytest.raises(ConfigError) as error:
         PolicyServer(LOOPBACK, tmp_path / "none.xml")
     assert "No such file" in one_line(error)
+
+
+@pytest.mark.parametrize("module", [socket, gsocket])
+def test_a_listener_of_the_programs_own_stays_its_own(make: Callable[..., PolicyServer], module: ModuleType) -> None:
+    """gevent's or the standard one, blocking, shared with others: served, and handed back as it was."""
+    with module.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(77)
+        server = make(listener, POLICY)
+        server.start()
+        assert ask(server) == REPLY
+        assert server.stop(1)
+        assert accept_queue(listener) == (0, 77)
+        with gsocket.create_connection(listener.getsockname()):
+            gsocket.wait_read(listener.fileno(), timeout=4)
+            listener.accept()[0].close()
+
+
+def test_a_socket_that_does_not_listen(no_leaked_files: None) -> None:
+    with socket.socket() as sock, pytest.raises(ConfigError) as error:
+        PolicyServer(sock, POLICY)
+    assert "listen()" in one_line(error)
+
+
+def test_it_does_not_start_again(make: Callable[..., PolicyServer]) -> None:
+    server = make(LOOPBACK, POLICY)
+    server.stop()
+    with pytest.raises(RuntimeError, match="was stopped"):
+        server.start()
+
+
+@pytest.mark.parametrize("change", [{"request_timeout": 1e12}, {"linger_bytes": -1}, {"reply_timeout": float("nan")}])
+def test_limits_are_bounded(change: dict[str, float]) -> None:
+    with pytest.raises(ConfigError) as error:
+        Limits(**change)
+    assert one_line(error).startswith(f"{next(iter(change))} = ")
 
 
 def test_a_grant_that_is_none(no_leaked_files: None) -> None:

@@ -108,3 +108,21 @@ def test_stops_while_exhausted(child: Child, clients: list[socket.socket]) -> No
     assert child.status["failed"] == []
     assert child.status["open"] == 0
     assert child.end()[0] == 0
+
+
+def test_finishing_while_exhausted_answers_those_that_wait(child: Child) -> None:
+    """The queue is not empty only because there is no descriptor for it: those inside end, and free theirs."""
+    address = ("127.0.0.1", child.status["port"])
+    asking = []
+    for _ in range(CLIENTS):
+        asking.append(connect(address))
+        asking[-1].sendall(REQUEST[:-2])
+    eventually(lambda: child.status["accept_errors"] > 0)
+    for client in asking:
+        client.sendall(REQUEST[-2:])
+    assert child.tell("finish") is True
+    for client in asking:
+        reply, end = until_end(client)
+        assert (reply[-1:], end) == (b"\0", "fin")
+        client.close()
+    assert child.end()[0] == 0

@@ -6,6 +6,7 @@ import pwd
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from processes import Process, as_nobody, status, until
@@ -108,20 +109,19 @@ def test_all_the_descriptors_that_are_granted_are_used() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def enter(arbiter: int, user: pwd.struct_passwd | None) -> None:
-    """SIGTERM may stay blocked until the child handles it."""
-    enter_child(arbiter, user)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+def enter() -> None:
+    enter_child("worker 7", None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))  # as a child does once it handles it
 
 
 def test_a_child_hears_the_arbiter_and_not_the_terminal() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1))
     try:
-        arbiter = os.getpid()
-        with fork(lambda: enter(arbiter, None)) as child:
+        with fork(enter) as child:
             assert signals(child.pid, "SigBlk") == set()
             assert {signal.SIGINT, signal.SIGHUP} <= signals(child.pid, "SigIgn")
             assert signal.SIGTERM not in signals(child.pid, "SigIgn") | signals(child.pid, "SigCgt")
+            assert Path(f"/proc/{child.pid}/comm").read_text() == "flashpol worker"[:15] + "\n"
             child.kill(signal.SIGINT)
             child.kill(signal.SIGTERM)
             until(lambda: not child.alive, "its end by SIGTERM")
@@ -129,44 +129,8 @@ def test_a_child_hears_the_arbiter_and_not_the_terminal() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def grandchild(user: pwd.struct_passwd | None) -> tuple[int, Process]:
-    """A child and its child, which has entered as if the first were the arbiter."""
-    readable, writable = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            arbiter = os.getpid()
-            inner = os.fork()
-            if inner == 0:
-                enter(arbiter, user)
-                os.write(writable, str(os.getpid()).encode())
-            signal.pause()
-        finally:
-            os._exit(1)
-    os.close(writable)
-    inner = Process.of(int(os.read(readable, 20)))
-    os.close(readable)
-    assert inner
-    return pid, inner
-
-
-@pytest.mark.parametrize("name", [None, pytest.param("nobody", marks=as_root)])
-def test_a_child_dies_with_its_arbiter_however_that_ends(name: str | None) -> None:
-    arbiter, child = grandchild(pwd.getpwnam(name) if name else None)
-    try:
+def test_sigterm_waits_until_it_is_handled() -> None:
+    with fork(lambda: enter_child("admin", None)) as child:
+        child.kill(signal.SIGTERM)
+        assert signals(child.pid, "SigBlk") == {signal.SIGTERM}
         assert child.alive
-        os.kill(arbiter, signal.SIGKILL)
-        os.waitpid(arbiter, 0)
-        until(lambda: not child.alive, "its end")
-    finally:
-        child.kill()
-
-
-def test_a_child_whose_arbiter_is_gone_already_ends_at_once() -> None:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            enter_child(os.getpid(), None)  # as if getppid() were somebody else by now
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

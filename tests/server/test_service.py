@@ -21,7 +21,7 @@ def test_stop_accepting_takes_in_what_the_kernel_has_accepted(serve: Serve) -> N
             clients.append(socket.create_connection(server.address, PATIENCE))
             clients[-1].sendall(REQUEST)
         assert server.counters["accepted"] == 0
-        server.service.stop_accepting()
+        server.service.stop_accepting(5)
 
     server.hub.call(connect_and_stop)
     server.socket.close()
@@ -81,7 +81,7 @@ def test_finish_cuts_off_conversations_that_have_not_begun(serve: Serve) -> None
         for _ in range(3):
             clients.append(server.connect(receive_buffer=2048))
             clients[-1].sendall(REQUEST)
-        server.service.stop_accepting()
+        server.service.stop_accepting(5)
         assert server.counters["conversations"] == 3
         return server.service.finish(0)
 

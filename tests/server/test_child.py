@@ -1,0 +1,99 @@
+"""A place for one process: when the next one starts, and how it is told to stop."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import pytest
+from processes import until
+
+from flashpol.counters import SharedCounters
+from flashpol.server.child import FIRST_DELAY, HEALTHY_AFTER, LAST_DELAY, Child
+
+
+def child(main: Callable[[Any], object] = lambda stop: stop.wait(10)) -> Child:
+    return Child("worker 0", lambda: main, SharedCounters(1, 1).process(0))  # type: ignore[return-value, arg-type]
+
+
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """fork() pretends: the pid is one that nothing is sent to."""
+    monkeypatch.setattr(os, "fork", lambda: 12345)
+    return
+
+
+@pytest.mark.usefixtures("forks")
+def test_a_crash_loop_backs_off() -> None:
+    one, now, delays = child(), 1000.0, []
+    for _ in range(10):
+        one.start(now, (), None)
+        now += 0.5  # it lives half a second
+        delays.append(one.ended(now))
+        assert one.due == now + delays[-1]
+        now = one.due
+    assert delays[:3] == [0.0, FIRST_DELAY, 2 * FIRST_DELAY]
+    assert delays == sorted(delays)
+    assert delays[-1] == LAST_DELAY
+    assert one.restarts == one.status.restarts == 10
+
+
+@pytest.mark.usefixtures("forks")
+def test_a_child_that_lived_long_is_replaced_at_once_and_starts_afresh() -> None:
+    one = child()
+    for now in (1000.0, 1001.0, 1002.0):
+        one.start(now, (), None)
+        one.ended(now + 0.1)
+    one.start(1100.0, (), None)
+    assert one.ended(1100.0 + HEALTHY_AFTER) == 0.0
+    one.start(1200.0, (), None)
+    assert one.ended(1200.0 + HEALTHY_AFTER - 0.1) == FIRST_DELAY
+
+
+def test_a_fork_that_fails_is_tried_again_and_leaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", fork)
+    one, before = child(), len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Resource temporarily"):
+        one.start(1000.0, (), None)
+    assert (one.pid, one.due) == (0, 1000.0 + FIRST_DELAY)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def gone(pid: int) -> bool:
+    with suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    return True
+
+
+def test_the_end_of_the_pipe_ends_the_child_and_no_sibling() -> None:
+    """Siblings inherit each other's pipes; a copy kept open would keep the first one alive."""
+    one, other = child(), child()
+    one.start(0.0, (one, other), None)
+    other.start(0.0, (one, other), None)
+    try:
+        assert one.status.pid == one.pid != other.pid
+        one.let_go()
+        until(partial(gone, one.pid), "the end of the first")
+        assert not gone(other.pid)
+    finally:
+        for each in (one, other):
+            each.let_go()
+            each.kill() if not gone(each.pid) else None
+            until(partial(gone, each.pid), "the end")
+
+
+def test_a_child_that_fails_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail(stop: object) -> None:
+        raise RuntimeError("no luck")
+
+    one = child(fail)
+    one.start(0.0, (one,), None)
+    assert os.waitstatus_to_exitcode(os.waitpid(one.pid, 0)[1]) == 1
+    one.let_go()
+    assert "worker 0 failed" in (said := capfd.readouterr().err)
+    assert "no luck" in said
