@@ -3,7 +3,7 @@
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from fastpath_loop import TIMES, Loop
@@ -13,19 +13,6 @@ pytestmark = pytest.mark.usefixtures("no_leaked_files")
 
 FIN, RST, WAIT = "FIN", "RST", "WAIT"
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\n"
-
-
-@pytest.fixture
-def start(no_leaked_files: None) -> Iterator[Callable[..., Loop]]:
-    loops: list[Loop] = []
-
-    def make(*args, **settings) -> Loop:
-        loops.append(Loop(*args, **settings))
-        return loops[-1]
-
-    yield make
-    while loops:
-        loops.pop().close()
 
 
 def play(loop: Loop, client: socket.socket, steps: list[bytes | str]) -> None:

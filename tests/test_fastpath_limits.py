@@ -6,7 +6,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from fastpath_loop import TIMES, Loop
@@ -20,19 +20,6 @@ pytestmark = pytest.mark.usefixtures("no_leaked_files")
 SETTINGS = {"on_conversation": print, "on_error": print, "capacity": 1024} | TIMES
 BURST = 64
 COLLECT = 128
-
-
-@pytest.fixture
-def start(no_leaked_files: None) -> Iterator[Callable[..., Loop]]:
-    loops: list[Loop] = []
-
-    def make(*args, **settings) -> Loop:
-        loops.append(Loop(*args, **settings))
-        return loops[-1]
-
-    yield make
-    while loops:
-        loops.pop().close()
 
 
 def block() -> memoryview:
