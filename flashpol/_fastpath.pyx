@@ -74,8 +74,9 @@ cdef enum:
     HANDFUL = 32                # accepted at a time
     BURST = 64                  # connections answered in one wake-up: about 0.3 ms; then greenlets get their turn
     EVENTS = 64                 # ready records taken at a time
-    COLLECT = 128               # ready records, and overdue ones of each queue, handled in one wake-up for each listener:
-                                # more than BURST and a HANDFUL, so that accepting cannot outrun them
+    # Ready records, and overdue ones of each queue, handled in one wake-up for each listener: more than BURST and a
+    # HANDFUL, so that accepting cannot outrun them.
+    COLLECT = 128
     MAX_RECORDS = 1 << 20       # where RLIMIT_NOFILE is unlimited: 48 MB of address space, touched as it is used
 
 cdef char* REQUEST_TEXT = b"<policy-file-request/>"
