@@ -68,6 +68,7 @@ cdef struct Counters:
 cdef struct Listener:
     int fd
     uint16_t index              # place in Core.listeners
+    uint8_t terminated          # a request ends in NUL or the like (Flash), or with its 22nd byte (Silverlight)
     const char* reply
     size_t reply_size
     Counters* counters

@@ -31,6 +31,7 @@ class RequestMatcher:
 
     The request is the 22 bytes `<policy-file-request/>` and a terminator: NUL as Flash Player sends it, or LF, CR or
     CRLF as people type it. Any split of the same bytes gives the same verdict; a verdict other than MORE is final.
+    terminated: False for Silverlight, whose request ends with its 22nd byte; what follows does not belong to it.
 
     >>> matcher = RequestMatcher()
     >>> matcher.feed(b"<policy-file-")
@@ -39,6 +40,7 @@ class RequestMatcher:
     <Verdict.MATCH: 1>
     """
 
+    def __new__(cls, *, terminated: bool = True) -> Self: ...
     @property
     def consumed(self) -> int:
         """Bytes of the stream that belong to the request, terminator included."""
@@ -46,7 +48,7 @@ class RequestMatcher:
     @property
     def unterminated(self) -> bool:
         """All 22 bytes are there and nothing after them: whoever sees the end of the stream, or waits long enough, may
-        take it for a request (Silverlight sends no terminator)."""
+        take it for a request. Never with `terminated=False`, where that is a MATCH."""
 
     def feed(self, data: Buffer) -> Verdict:
         """Continue with `data`; what was fed before is not looked at again."""
@@ -110,7 +112,7 @@ class Acceptor:
 
     fd: a listening, non-blocking TCP socket, borrowed: the caller closes it after the last `ready`. block: writable
     memory of BLOCK_SIZE bytes, 8-byte aligned; its counters carry on, its gauges start at zero. on_exhausted(errno):
-    accepting failed for want of resources; stop calling `ready` for a while.
+    accepting failed for want of resources; stop calling `ready` for a while. terminated: as for `RequestMatcher`.
     """
 
     def __new__(
@@ -121,6 +123,7 @@ class Acceptor:
         block: Buffer,
         *,
         on_exhausted: Callable[[int], object],
+        terminated: bool = True,
     ) -> Self: ...
     def ready(self) -> int:
         """Accept and handle a bounded burst; return how many were accepted. Never raises."""

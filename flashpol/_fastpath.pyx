@@ -19,6 +19,9 @@ gains nothing. A connection ends as exactly one of reply, refused, timeout and r
 LINGER exists because closing a socket with unread input makes Linux send RST, which can destroy a reply under way: the
 reply is sent and the sending side shut down, then input is discarded until the client closes, up to a bound.
 
+Silverlight's request has no terminator: on a listener that is not `terminated`, the 22 bytes are the match and GRACE is
+never entered. A NUL that somebody sends all the same is input that may still come, so every reply there lingers.
+
 What the diagram leaves out: a first byte that could begin several protocols ("P": POST, PUT, PRI) stays in REQUEST with
 its bytes in `Record.seen` until the sniffing table can name it.
 """
@@ -81,7 +84,7 @@ cdef enum:
 
 cdef char* REQUEST_TEXT = b"<policy-file-request/>"
 
-cdef bytes HTTP_BODY = b"This port answers Flash socket policy requests (<policy-file-request/>), not HTTP.\n"
+cdef bytes HTTP_BODY = b"This port answers socket policy requests (<policy-file-request/>), not HTTP.\n"
 cdef bytes HTTP_BYTES = b"".join([
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n",
     b"Content-Length: %d\r\n\r\n" % len(HTTP_BODY), HTTP_BODY,
@@ -127,8 +130,11 @@ cdef tuple VERDICTS = (Verdict.MORE, Verdict.MATCH, Verdict.OTHER)
 
 # ------------------------------------------------------------------------------------------------------- recognisers
 
-cdef Answer match_feed(uint8_t* matched, const char* data, size_t size, size_t* used) noexcept nogil:
-    """Continue at `matched` bytes of the request; `used` becomes the bytes of `data` that belong to it."""
+cdef Answer match_feed(uint8_t* matched, const char* data, size_t size, size_t* used, bint terminated) noexcept nogil:
+    """Continue at `matched` bytes of the request; `used` becomes the bytes of `data` that belong to it.
+
+    Not `terminated`: the request ends with its 22nd byte, and whatever follows is none of it.
+    """
     cdef size_t wanted = REQUEST_BYTES - matched[0]
     cdef size_t n = wanted if size > wanted else size
     if memcmp(data, REQUEST_TEXT + matched[0], n) != 0:
@@ -136,6 +142,8 @@ cdef Answer match_feed(uint8_t* matched, const char* data, size_t size, size_t* 
         return A_OTHER
     matched[0] += <uint8_t>n
     used[0] = n
+    if not terminated:
+        return A_MATCH if matched[0] == REQUEST_BYTES else A_MORE
     if size == n:
         return A_MORE
     if data[n] == 0 or data[n] == b"\n":
@@ -370,7 +378,7 @@ cdef void request(Core* core, int fd, size_t size) noexcept nogil:
     cdef size_t used = 0
     cdef Answer answer = A_OTHER
     if record.seen_size == 0:
-        answer = match_feed(&record.matched, core.buffer, size, &used)
+        answer = match_feed(&record.matched, core.buffer, size, &used, core.listeners[record.listener].terminated)
     if answer == A_MATCH:
         reply(core, fd, used == size and size < READ_BYTES and core.buffer[size - 1] == 0)
     elif answer == A_OTHER:
@@ -540,16 +548,22 @@ cdef bint transient(int error) noexcept nogil:
 
 cdef class RequestMatcher:
     cdef uint8_t _matched
+    cdef bint _terminated
     cdef Answer _answer
     cdef bint _after_cr             # a LF that comes next belongs to the request
     cdef readonly Py_ssize_t consumed
+
+    def __cinit__(self, *, bint terminated=True):
+        self._terminated = terminated
 
     def feed(self, const unsigned char[::1] data not None):
         cdef size_t used = 0
         if data.shape[0] == 0:
             return VERDICTS[<int>self._answer]
         if self._answer == A_MORE:
-            self._answer = match_feed(&self._matched, <const char*>&data[0], <size_t>data.shape[0], &used)
+            self._answer = match_feed(
+                &self._matched, <const char*>&data[0], <size_t>data.shape[0], &used, self._terminated
+            )
             # Nothing of a stream that turns out to be something else belongs to a request.
             self.consumed = 0 if self._answer == A_OTHER else self.consumed + <Py_ssize_t>used
             self._after_cr = (self._answer == A_MATCH and used == <size_t>data.shape[0]
@@ -729,7 +743,7 @@ cdef class Acceptor:
     cdef object _on_exhausted
 
     def __cinit__(self, Parker parker not None, int fd, PolicyReply reply not None, unsigned char[::1] block not None,
-                  *, on_exhausted):
+                  *, on_exhausted, bint terminated=True):
         cdef Core* core = &parker.core
         if block.shape[0] < <Py_ssize_t>sizeof(Counters) or <size_t>&block[0] % sizeof(uint64_t) != 0:
             raise ValueError(f"a counter block is {sizeof(Counters)} bytes, aligned to {sizeof(uint64_t)}")
@@ -740,6 +754,7 @@ cdef class Acceptor:
         self.block = block
         self._on_exhausted = on_exhausted
         self.listener.fd = fd
+        self.listener.terminated = terminated
         self.listener.reply = <const char*>reply.data
         self.listener.reply_size = <size_t>len(reply.data)
         self.listener.counters = <Counters*>&block[0]

@@ -105,6 +105,20 @@ def test_a_verdict_is_final(decided: bytes, later: list[bytes]) -> None:
     assert matcher.consumed == consumed
 
 
+@thorough
+@given(streams, places)
+@example(BARE, [22])
+@example(REQUEST, [22])
+def test_without_a_terminator_the_22_bytes_are_the_request(data: bytes, places: list[int]) -> None:
+    matcher = RequestMatcher(terminated=False)
+    verdicts = [matcher.feed(piece) for piece in cut(data, places)]
+    if data.startswith(BARE):
+        assert (verdicts[-1], matcher.consumed) == (MATCH, 22)
+    else:
+        assert (verdicts[-1], matcher.consumed) == model(data)
+    assert not matcher.unterminated
+
+
 @pytest.mark.parametrize("size", range(24))
 def test_unterminated_means_all_22_bytes_and_no_more(size: int) -> None:
     matcher = RequestMatcher()
