@@ -11,9 +11,10 @@ HTTP policies (`crossdomain.xml`) share the root and some names; what only they 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import TypeVar
+import re
+from collections.abc import Callable, Mapping
 
+from .grammar import check_attributes, value
 from .model import (
     DocumentError,
     DomainPattern,
@@ -22,14 +23,11 @@ from .model import (
     Location,
     MetaPolicy,
     Policy,
-    PolicyError,
     PortSet,
     shown,
 )
 from .reader import Element, read
 from .source import START, decode
-
-T = TypeVar("T")
 
 ROOT = "cross-domain-policy"
 
@@ -46,6 +44,9 @@ _OTHER_ROOTS = {
     "site-control": ("the root element is missing", f"write <{ROOT}> before and </{ROOT}> after everything"),
     "html": ("this is an HTML page", "serve the policy's XML itself"),
 }
+
+# What stands in a comment for a hyphen that another one follows, written as Python and many others escape it.
+_COMMENT_HYPHEN = r"\\x2d"
 
 _OTHER_ELEMENTS = {
     "allow-http-request-headers-from": ("is for HTTP policies only", "remove it: sockets have no headers"),
@@ -94,30 +95,42 @@ def compile_reply(data: bytes) -> bytes:
     return reply + b"\0"
 
 
-def render(policy: Policy) -> bytes:
+def render(policy: Policy, comments: Mapping[Grant | MetaPolicy, str] | None = None) -> bytes:
     """Return `policy` as a file: canonical ASCII XML without NUL and without a newline at the end.
 
     `parse` reads it back as an equal policy, as long as it stays within the limits of `reader` and `source`.
 
     No DOCTYPE: no client needs one, and a reader that resolves it would fetch a DTD. Short runs of ports are
     written one by one, for clients that misread ranges, unless the reply would then reach 4,096 bytes.
+    `comments`: what to write in an XML comment before a grant, or before the meta-policy.
     """
-    data = _render(policy, lambda ports: ports.listed(singly=_PORTS_SINGLY))
+    comments = comments or {}
+    data = _render(policy, comments, lambda ports: ports.listed(singly=_PORTS_SINGLY))
     if len(data) + 1 >= _REPLY_BYTES:
-        data = _render(policy, str)
+        data = _render(policy, comments, str)
     return data
 
 
-def _render(policy: Policy, ports: Callable[[PortSet], str]) -> bytes:
+def _render(policy: Policy, comments: Mapping[Grant | MetaPolicy, str], ports: Callable[[PortSet], str]) -> bytes:
     lines: list[str] = []
     if policy.meta is not None:
+        lines.extend(_comment(comments.get(policy.meta)))
         lines.append(f'<site-control permitted-cross-domain-policies="{policy.meta.value}"/>')
     for grant in policy.grants:
+        lines.extend(_comment(comments.get(grant)))
         # Nothing needs escaping: patterns and port sets hold no character that is special to XML.
         secure = ' secure="true"' if grant.secure else ""
         lines.append(f'<allow-access-from domain="{grant.domain}" to-ports="{ports(grant.ports)}"{secure}/>')
     root = [f"<{ROOT}>", *lines, f"</{ROOT}>"] if lines else [f"<{ROOT}/>"]
     return "\n".join(['<?xml version="1.0"?>', *root]).encode("ascii")
+
+
+def _comment(text: str | None) -> list[str]:
+    """No or one line: a comment that XML allows whatever the text, which must hold no "--" and only characters."""
+    if text is None:
+        return []
+    plain = "".join(c if c.isascii() and c.isprintable() else ascii(c)[1:-1] for c in text)
+    return [f"<!-- {re.sub('-(?=-)', _COMMENT_HYPHEN, plain)} -->"]
 
 
 def _check_root(element: Element) -> None:
@@ -126,7 +139,7 @@ def _check_root(element: Element) -> None:
             element.name.lower(), (f"the root element is {element.label}", f"write <{ROOT}>, in lower case")
         )
         raise GrammarError(wrong, instead, element.location)
-    _check_attributes(element, _ROOT_ATTRIBUTES)
+    check_attributes(element, _ROOT_ATTRIBUTES)
 
 
 def _policy(root: Element) -> Policy:
@@ -154,10 +167,10 @@ def _policy(root: Element) -> Policy:
 
 
 def _grant(element: Element) -> Grant:
-    _check_attributes(element, _GRANT_ATTRIBUTES)
-    domain = _value(element, "domain", DomainPattern.parse, 'write domain="*.example.com", or "*" for everybody')
-    ports = _value(element, "to-ports", PortSet.parse, 'write to-ports="1935,8000-8100", or "*" for all')
-    secure = "secure" in element.attributes and _value(element, "secure", _secure, "")
+    check_attributes(element, _GRANT_ATTRIBUTES)
+    domain = value(element, "domain", DomainPattern.parse, 'write domain="*.example.com", or "*" for everybody')
+    ports = value(element, "to-ports", PortSet.parse, 'write to-ports="1935,8000-8100", or "*" for all')
+    secure = "secure" in element.attributes and value(element, "secure", _secure, "")
     return Grant(domain, ports, secure, element.location)
 
 
@@ -168,8 +181,8 @@ def _secure(text: str) -> bool:
 
 
 def _meta(element: Element) -> MetaPolicy:
-    _check_attributes(element, _META_ATTRIBUTES)
-    return _value(element, _META_ATTRIBUTES[0], _meta_value, f'write {_META_ATTRIBUTES[0]}="master-only"')
+    check_attributes(element, _META_ATTRIBUTES)
+    return value(element, _META_ATTRIBUTES[0], _meta_value, f'write {_META_ATTRIBUTES[0]}="master-only"')
 
 
 def _meta_value(text: str) -> MetaPolicy:
@@ -178,23 +191,3 @@ def _meta_value(text: str) -> MetaPolicy:
     except ValueError:
         why = _OTHER_META.get(text, "is not a meta-policy")
         raise GrammarError(f"{shown(text)} {why}", 'write "none", "master-only" or "all"') from None
-
-
-def _check_attributes(element: Element, known: Collection[str]) -> None:
-    for name in element.attributes:
-        if name not in known:
-            raise GrammarError(
-                f"{element.name} has no attribute {shown(name)}",
-                f"remove it; known are {', '.join(known)}",
-                element.name_location(name),
-            )
-
-
-def _value(element: Element, name: str, read_value: Callable[[str], T], instead: str) -> T:
-    """Read a required attribute; what is wrong with its value is reported at the value."""
-    if name not in element.attributes:
-        raise GrammarError(f"{element.name} has no {name}", instead, element.location)
-    try:
-        return read_value(element.attributes[name])
-    except PolicyError as error:
-        raise error.at(element.value_location(name)) from None

@@ -1,0 +1,32 @@
+"""What the dialects' grammars share: attributes, checked and read, with every mistake at its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TypeVar
+
+from .model import GrammarError, PolicyError, shown
+from .reader import Element
+
+T = TypeVar("T")
+
+
+def check_attributes(element: Element, known: Collection[str]) -> None:
+    """Raise GrammarError for an attribute that is not `known`."""
+    for name in element.attributes:
+        if name not in known:
+            raise GrammarError(
+                f"{element.name} has no attribute {shown(name)}",
+                f"remove it; known are {', '.join(known)}" if known else "remove it",
+                element.name_location(name),
+            )
+
+
+def value(element: Element, name: str, read_value: Callable[[str], T], instead: str) -> T:
+    """Read a required attribute; what is wrong with its value is reported at the value."""
+    if name not in element.attributes:
+        raise GrammarError(f"{element.name} has no {name}", instead, element.location)
+    try:
+        return read_value(element.attributes[name])
+    except PolicyError as error:
+        raise error.at(element.value_location(name)) from None
