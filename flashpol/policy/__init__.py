@@ -7,16 +7,25 @@
     >>> compile_reply(render(allow_policy(["*.example.com:843,1935"]))).endswith(b"</cross-domain-policy>\\0")
     True
 
-Pure: no input or output, no clock, the standard library only. `parse`, `render` and `compile_reply` speak Adobe's
-dialect (`cross-domain-policy`). All errors are `PolicyError`, a ValueError with a place in the text.
+    >>> one, two = render(allow_policy(["*.example.com:80"])), render(allow_policy(["a.example.com:80", "b.net:81"]))
+    >>> [str(grant.domain) for grant in parse(merge_files([("one.xml", one), ("two.xml", two)])).grants]
+    ['*.example.com', 'b.net']
 
-    model      the values and the errors      source     bytes -> text
-    flash      text <-> Policy                reader     text -> elements, hardened
-    allow      DOMAIN:PORTS -> Policy         diagnosis  words for XML's errors
+Pure: no input or output, no clock, the standard library only. `parse`, `render` and `compile_reply` speak Adobe's
+dialect (`cross-domain-policy`); those of the module `silverlight` speak Silverlight's (`access-policy`). All errors are
+`PolicyError`, a ValueError with a place in the text.
+
+    model        the values and the errors      source     bytes -> text
+    flash        text <-> Policy                reader     text -> elements, hardened
+    silverlight  text <-> AccessPolicy          grammar    elements -> values, what both dialects share
+    allow        DOMAIN:PORTS -> Policy         diagnosis  words for XML's errors
+    merge        many fragments -> Policy
 """
 
+from . import silverlight
 from .allow import allow_grant, allow_policy
 from .flash import compile_reply, parse, render
+from .merge import Fragment, MergeError, merge_files, merge_policies
 from .model import (
     DocumentError,
     DomainError,
@@ -38,10 +47,12 @@ __all__ = [
     "DocumentError",
     "DomainError",
     "DomainPattern",
+    "Fragment",
     "GrammarError",
     "Grant",
     "LimitError",
     "Location",
+    "MergeError",
     "MetaPolicy",
     "Policy",
     "PolicyError",
@@ -50,6 +61,9 @@ __all__ = [
     "allow_grant",
     "allow_policy",
     "compile_reply",
+    "merge_files",
+    "merge_policies",
     "parse",
     "render",
+    "silverlight",
 ]
