@@ -16,8 +16,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 DEFAULT_LISTEN = "[::]:843"  # where Flash Player asks first; [::] is dual-stack
+DEFAULT_SILVERLIGHT_LISTEN = "[::]:943"  # the only port Silverlight asks
 MAX_LISTENERS = 1024  # the fast path has room for so many in one process
 DEFAULT_ADMIN = "127.0.0.1:9843"  # loopback: the endpoint has no authentication
+
+
+FLASH, SILVERLIGHT = DIALECTS = ("flash", "silverlight")
 
 
 class ConfigError(Exception):
@@ -110,11 +114,12 @@ class Server:
 
 @dataclass(frozen=True)
 class PolicySource:
-    """Where a policy comes from: a file, or grants as `DOMAIN:PORTS`. Exactly one of the two."""
+    """Where a policy comes from: a file, a folder of fragments, or grants as `DOMAIN:PORTS`. Exactly one of them."""
 
     name: str
     file: Path | None = None
     grants: tuple[str, ...] = ()
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,12 @@ class Listener:
     name: str | None
     address: Address
     policy: str
+    dialect: str = FLASH
+
+    @property
+    def terminated(self) -> bool:
+        """A NUL ends the request and the reply. Silverlight sends none and wants none."""
+        return self.dialect == FLASH
 
 
 @dataclass(frozen=True)
@@ -173,6 +184,12 @@ def parse_workers(text: str | int) -> int:
     if not re.fullmatch(r"[0-9]{1,4}", str(text)) or not 1 <= int(text) <= high:
         raise ConfigError(f'workers = {text!r}: write "auto" or a number from 1 to {high}')
     return int(text)
+
+
+def parse_dialect(text: str) -> str:
+    if text not in DIALECTS:
+        raise ConfigError(f'dialect = {text!r}: write "{FLASH}" or "{SILVERLIGHT}"')
+    return text
 
 
 def parse_admin(text: str) -> Address | None:
@@ -230,15 +247,19 @@ def _shown(name: str) -> str:
 
 
 def _policy(name: str, table: _Table, folder: Path) -> PolicySource:
-    file = table.take("file", str, "a file's name")
-    if file is not None and "\0" in file:
-        raise ConfigError(f"{table.where}: file = {file!r}: write a file's name, which holds no NUL")
+    paths = {}
+    for key in ("file", "folder"):
+        path = table.take(key, str, f"a {key}'s name")
+        if path is not None and "\0" in path:
+            raise ConfigError(f"{table.where}: {key} = {path!r}: write a {key}'s name, which holds no NUL")
+        if path is not None:
+            paths[key] = folder / path
     grants = table.take("grants", list, '[{domain = "*.example.com", ports = "1935,8000-8100"}]')
-    table.finish("file, grants")
-    if (file is None) == (grants is None):
-        raise ConfigError(f"{table.where}: set file or grants, one of the two")
-    if file is not None:
-        return PolicySource(name, file=folder / file)
+    table.finish("file, folder, grants")
+    if len(paths) + (grants is not None) != 1:
+        raise ConfigError(f"{table.where}: set file, folder or grants, one of the three")
+    if grants is None:
+        return PolicySource(name, **paths)
     texts = []
     for number, entry in enumerate(grants, 1):
         grant = _Table(f"{table.where}, grant {number}", entry)
@@ -257,11 +278,12 @@ def _listener(table: _Table, policies: Mapping[str, PolicySource]) -> Listener:
     if policy is None and only is None:
         raise ConfigError(f"{table.where}: policy is missing: name one of {', '.join(policies) or '(none is defined)'}")
     policy = only if policy is None else policy
-    table.finish("name, address, policy")
+    dialect = table.take("dialect", str, '"flash" or "silverlight"')
+    table.finish("name, address, policy, dialect")
     if policy is None or policy not in policies:
         known = ", ".join(policies) or "(none is defined)"
         raise ConfigError(f"{table.where}: policy = {policy!r}: name one of {known}")
-    return Listener(name, address, policy)
+    return Listener(name, address, policy, FLASH if dialect is None else parse_dialect(dialect))
 
 
 def _parse(data: bytes, folder: Path) -> Config:

@@ -56,8 +56,8 @@ def serve(no_leaked_files: None) -> Iterator[Serve]:
     """Start servers. When the test ends, each has ended every connection and counted it exactly once."""
     running: list[Serving] = []
 
-    def start(reply: bytes = REPLY, limits: Limits = LIMITS) -> Serving:
-        running.append(Serving(reply, limits))
+    def start(reply: bytes = REPLY, limits: Limits = LIMITS, *, terminated: bool = True) -> Serving:
+        running.append(Serving(reply, limits, terminated=terminated))
         return running[-1]
 
     yield start

@@ -157,8 +157,9 @@ class Hub:
 class Serving:
     """A Service with one listener, as a worker composes it, on a hub of its own. `counters` are live and exact."""
 
-    def __init__(self, reply: bytes, limits: Limits) -> None:
+    def __init__(self, reply: bytes, limits: Limits, *, terminated: bool = True) -> None:
         self.reply = reply
+        self.terminated = terminated
         self.limits = limits
         self.socket = bind(Address("127.0.0.1", 0), 1, 4096)[0]
         self.address = tuple(bound_address(self.socket))
@@ -169,7 +170,7 @@ class Serving:
 
     def _start(self, shared: SharedCounters) -> Service:
         service = Service(self.limits)
-        service.add(self.socket, self.reply, shared.memory(0, 0))
+        service.add(self.socket, self.reply, shared.memory(0, 0), terminated=self.terminated)
         service.start()
         return service
 

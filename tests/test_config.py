@@ -125,6 +125,16 @@ def test_an_absolute_file_stays_where_it_is(tmp_path: Path) -> None:
     assert read(tmp_path, '[policies.p]\nfile = "/srv/p.xml"').policy("p").file == Path("/srv/p.xml")
 
 
+def test_a_folder_is_relative_to_the_file_too(tmp_path: Path) -> None:
+    assert read(tmp_path, '[policies.p]\nfolder = "d"').policies == (PolicySource("p", folder=tmp_path / "d"),)
+
+
+@pytest.mark.parametrize(("text", "dialect"), [("", "flash"), ("flash", "flash"), ("silverlight", "silverlight")])
+def test_dialects(tmp_path: Path, text: str, dialect: str) -> None:
+    [listener] = read(tmp_path, POLICY + LISTENER + (f'dialect = "{text}"\n' if text else "")).listeners
+    assert (listener.dialect, listener.terminated) == (dialect, dialect == "flash")
+
+
 def test_admin_off(tmp_path: Path) -> None:
     assert read(tmp_path, '[server]\nadmin = "off"').server.admin is None
 
@@ -189,12 +199,16 @@ BAD = {
     "[server]\nrequest_timeout = inf": ("[server]", "request_timeout = inf", "write a number from"),
     "[server]\nrequest_timeout = true": ("[server]", "request_timeout = True", "write a number from"),
     "[server]\nrequest_timeout = 07:30:00": ("[server]", "request_timeout = ", "write a number from"),
-    "[policies.p]": ("[policies.p]", "set file or grants"),
-    "[policies.p]\nfile = 'p'\ngrants = []": ("[policies.p]", "one of the two"),
+    "[policies.p]": ("[policies.p]", "set file, folder or grants"),
+    "[policies.p]\nfile = 'p'\ngrants = []": ("[policies.p]", "one of the three"),
+    "[policies.p]\nfile = 'p'\nfolder = 'p'": ("[policies.p]", "one of the three"),
     "[policies.p]\nfile = 1": ("[policies.p]", "file = 1", "write a file's name"),
     '[policies.p]\nfile = "a\\u0000b"': ("[policies.p]", "file = 'a\\x00b'", "write a file's name"),
-    '[policies."a\\nb"]': ("[policies.", "a\\nb", "set file or grants"),
-    "[policies.p]\nfolder = 'p'": ("[policies.p]", "unknown key 'folder'", "file, grants"),
+    '[policies."a\\nb"]': ("[policies.", "a\\nb", "set file, folder or grants"),
+    "[policies.p]\nfolder = 1": ("[policies.p]", "folder = 1", "write a folder's name"),
+    "[policies.p]\nfiles = 'p'": ("[policies.p]", "unknown key 'files'", "file, folder, grants"),
+    f"{POLICY}{LISTENER}dialect = 'Flash'": ("dialect = 'Flash'", 'write "flash" or "silverlight"'),
+    f"{POLICY}{LISTENER}dialect = 1": ("[[listeners]] 1", "dialect = 1", 'write "flash" or "silverlight"'),
     "[policies.p]\ngrants = 'a:1'": ("[policies.p]", "grants = 'a:1'", "write [{domain = "),
     "[policies.p]\ngrants = ['a:1']": ("[policies.p], grant 1", "must be a table"),
     "[policies.p]\ngrants = [{}]": ("[policies.p], grant 1", "domain is missing", "write a domain"),

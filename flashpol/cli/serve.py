@@ -25,10 +25,13 @@ def add_to(commands: Any) -> None:
         metavar="IP:PORT",
         action="append",
         default=[],
-        help=f"address to serve, may be repeated; [::] is IPv4 too, port 0 is any (default {config.DEFAULT_LISTEN})",
+        help=f"address to serve, may be repeated; [::] is IPv4 too, port 0 is any (default {config.DEFAULT_LISTEN}, "
+        f"with --dialect silverlight {config.DEFAULT_SILVERLIGHT_LISTEN})",
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--policy", metavar="FILE", type=Path, help="serve this policy file")
+    what.add_argument(
+        "--policy", metavar="PATH", type=Path, help="serve this policy file, or the merge of a folder's *.xml"
+    )
     what.add_argument(
         "--allow",
         metavar="DOMAIN:PORTS",
@@ -36,6 +39,7 @@ def add_to(commands: Any) -> None:
         default=[],
         help="serve a policy that grants this, e.g. '*.example.com:1935,8000-8100'; may be repeated",
     )
+    add("--dialect", metavar="NAME", help="flash or silverlight, for all addresses (default flash)")
     add("--workers", metavar="N", help="worker processes, or auto: one for each CPU (default auto)")
     add("--admin", metavar="IP:PORT", help=f"metrics and health, or off (default {config.DEFAULT_ADMIN})")
     add("--user", metavar="NAME", help="become this user once the addresses are bound")
@@ -53,32 +57,38 @@ def configure(options: argparse.Namespace) -> config.Config:
     if options.user is not None:
         server = dataclasses.replace(server, user=options.user)
     policies, listeners = settings.policies, settings.listeners
+    dialect = config.parse_dialect(options.dialect) if options.dialect is not None else None
     if options.policy or options.allow:
-        policies = (
-            config.PolicySource(
-                "from --allow" if options.allow else "from --policy", options.policy, tuple(options.allow)
-            ),
-        )
+        policies = (_source(options),)
         listeners = tuple(dataclasses.replace(listener, policy=policies[0].name) for listener in listeners)
     if not policies:
         raise config.ConfigError("no policy: add --policy FILE or --allow DOMAIN:PORTS, as in '*.example.com:1935'")
     if options.listen or not listeners:
         if len(policies) > 1:
             raise config.ConfigError("--listen with several policies: say which with --policy, or use [[listeners]]")
-        addresses = [config.Address.parse(text) for text in options.listen or [config.DEFAULT_LISTEN]]
+        default = config.DEFAULT_SILVERLIGHT_LISTEN if dialect == config.SILVERLIGHT else config.DEFAULT_LISTEN
+        addresses = [config.Address.parse(text) for text in options.listen or [default]]
         listeners = tuple(config.Listener(None, address, policies[0].name) for address in addresses)
+    if dialect is not None:
+        listeners = tuple(dataclasses.replace(listener, dialect=dialect) for listener in listeners)
     return config.check(config.Config(server, policies, listeners))
+
+
+def _source(options: argparse.Namespace) -> config.PolicySource:
+    if options.allow:
+        return config.PolicySource("from --allow", grants=tuple(options.allow))
+    kind = "folder" if os.path.isdir(options.policy) else "file"
+    return config.PolicySource("from --policy", **{kind: options.policy})
 
 
 def run(options: argparse.Namespace) -> int:
     settings = configure(options)
     from flashpol.server.arbiter import Arbiter
-    from flashpol.server.policies import compile_source
+    from flashpol.server.policies import compile_all
     from flashpol.server.process import keep_standard_descriptors
 
     keep_standard_descriptors()
-    compiled = {source.name: compile_source(source) for source in settings.policies}
-    return Arbiter(settings, [compiled[listener.policy] for listener in settings.listeners], announce).run()
+    return Arbiter(settings, compile_all(settings), announce).run()
 
 
 def announce(arbiter: "Arbiter") -> None:
@@ -92,6 +102,7 @@ def announce(arbiter: "Arbiter") -> None:
     if arbiter.admin_socket:
         line += f"; metrics on http://{bound_address(arbiter.admin_socket)}/metrics"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(addresses[0].host, addresses[0].host)
-    line += f"\ntry: printf '<policy-file-request/>\\0' | nc {host} {addresses[0].port}\n"
+    end = "\\0" if arbiter.config.listeners[0].terminated else ""
+    line += f"\ntry: printf '<policy-file-request/>{end}' | nc {host} {addresses[0].port}\n"
     with contextlib.suppress(OSError):  # nobody reads it, which is no reason not to serve
         os.write(1, line.encode())

@@ -145,7 +145,7 @@ class Arbiter:
         if self.admin_socket:
             self.admin_socket.close()
         own = [sockets[slot] for sockets in self.sockets]
-        return partial(run, slot, own, self.replies, self.config.server, self.shared)
+        return partial(run, slot, own, self.replies, self.config, self.shared)
 
     def _administer(self) -> Callable[["Event"], None]:
         from flashpol.admin.endpoint import run

@@ -9,9 +9,9 @@ from typing import Protocol
 
 import gevent.event
 
-from flashpol.config import Address, ConfigError, Limits
+from flashpol.config import FLASH, Address, ConfigError, Limits, parse_dialect
 from flashpol.counters import Block, SharedCounters
-from flashpol.server.policies import compile_file, compile_grants, compile_text
+from flashpol.server.policies import compile_grants, compile_path, compile_text
 from flashpol.server.service import Service
 from flashpol.server.sockets import bind, bound_address
 
@@ -42,9 +42,10 @@ class PolicyServer:
 
     listen: "IP:PORT" (port 0: the kernel chooses), or a listening socket of yours, gevent's or the standard one: it is
     served through a duplicate, stays open after `stop`, and is made non-blocking, as accepting in a hub needs. policy:
-    a file's path, or the XML itself as bytes. allow: instead of policy, grants such as "*.example.com:1935,8000-8100".
-    limits: time-outs and caps; connections are bounded by RLIMIT_NOFILE as it is when the server is made. Raises
-    ConfigError (one line) for an address that cannot be bound or a policy that is none.
+    a file's path, a folder's, whose *.xml are merged, or the XML itself as bytes. allow: instead of policy, grants such
+    as "*.example.com:1935,8000-8100". limits: time-outs and caps; connections are bounded by RLIMIT_NOFILE as it is
+    when the server is made. dialect: "flash" or "silverlight". Raises ConfigError (one line) for an address that cannot
+    be bound or a policy that is none.
 
     Make and use it in one thread; it serves whenever that thread's hub runs.
     """
@@ -56,22 +57,24 @@ class PolicyServer:
         *,
         allow: Sequence[str] = (),
         limits: Limits | None = None,
+        dialect: str = FLASH,
     ) -> None:
         if (policy is None) == (not allow):
             raise ConfigError("a PolicyServer needs policy or allow, one of the two")
         self._limits = limits or Limits()
         if isinstance(policy, bytes):
-            reply = compile_text(policy)
+            reply = compile_text(policy, dialect=parse_dialect(dialect))
         elif policy is not None:
-            reply = compile_file(Path(policy))
+            reply = compile_path(Path(policy), parse_dialect(dialect))
         else:
-            reply = compile_grants(allow)
+            reply = compile_grants(allow, dialect=parse_dialect(dialect))
         ours = isinstance(listen, str)
         self._socket = bind(Address.parse(listen), 1, BACKLOG)[0] if isinstance(listen, str) else _duplicate(listen)
         self._counters = SharedCounters(1, 1)
         self._stopped = gevent.event.Event()
         self._service = Service(self._limits)
-        self._service.add(self._socket, reply, self._counters.memory(0, 0), ours=ours)
+        block = self._counters.memory(0, 0)
+        self._service.add(self._socket, reply, block, ours=ours, terminated=dialect == FLASH)
         self.address = bound_address(self._socket)
 
     @property

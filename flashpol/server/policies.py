@@ -1,40 +1,110 @@
 """From what the configuration says of a policy to the bytes that are served."""
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from flashpol.config import ConfigError, PolicySource
-from flashpol.policy import MAX_POLICY_BYTES, PolicyError, allow_policy, compile_reply, render
+from flashpol.config import DIALECTS, FLASH, SILVERLIGHT, Config, ConfigError, PolicySource
+from flashpol.policy import (
+    MAX_POLICY_BYTES,
+    PolicyError,
+    allow_policy,
+    compile_reply,
+    merge_files,
+    render,
+    silverlight,
+)
+
+_COMPILERS = {FLASH: compile_reply, SILVERLIGHT: silverlight.compile_reply}
 
 
-def compile_source(source: PolicySource) -> bytes:
-    """The reply for one policy of the configuration, NUL included. Raises ConfigError, as all below do."""
+def compile_all(config: Config) -> list[bytes]:
+    """What each listener serves, in their order. Raises ConfigError, as all below do: also for a policy nobody uses."""
+    used = {(listener.policy, listener.dialect) for listener in config.listeners}
+    replies = {(name, dialect): compile_source(config.policy(name), dialect) for name, dialect in sorted(used)}
+    for source in config.policies:
+        if source.name not in {name for name, _ in used}:
+            _check(source)
+    return [replies[listener.policy, listener.dialect] for listener in config.listeners]
+
+
+def _check(source: PolicySource) -> None:
+    """Nothing says which dialect it is in: any will do."""
+    for dialect in DIALECTS[1:]:
+        with suppress(ConfigError):
+            compile_source(source, dialect)
+            return
+    compile_source(source)
+
+
+def compile_source(source: PolicySource, dialect: str = FLASH) -> bytes:
+    """The reply for one policy of the configuration: in Flash's dialect NUL included, in Silverlight's without."""
     if source.file is not None:
-        return compile_file(source.file)
-    return compile_grants(source.grants, f"policy {source.name}")
+        return compile_file(source.file, dialect)
+    if source.folder is not None:
+        return compile_folder(source.folder, dialect)
+    return compile_grants(source.grants, f"policy {source.name}", dialect=dialect)
 
 
-def compile_file(path: Path) -> bytes:
+def compile_path(path: Path, dialect: str = FLASH) -> bytes:
+    """A file or a folder, whichever it is."""
+    # Unlike Path's is_dir, this is False for names that are none; reading the file then says why.
+    return compile_folder(path, dialect) if os.path.isdir(path) else compile_file(path, dialect)
+
+
+def compile_file(path: Path, dialect: str = FLASH) -> bytes:
+    return compile_text(read_file(path), str(path), dialect=dialect)
+
+
+def compile_folder(path: Path, dialect: str = FLASH) -> bytes:
+    """The merge of all fragments in a folder."""
+    if dialect != FLASH:
+        raise ConfigError(f"{path}: is a folder: only Flash policies are merged; write one {dialect} policy file")
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_POLICY_BYTES + 1)  # with one byte too many it is refused
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: not a file's name: {error}") from None
-    return compile_text(data, str(path))
+        return compile_reply(merge_files([(str(file), read_file(file)) for file in fragments(path)]))
+    except PolicyError as error:
+        raise ConfigError(str(error)) from None
 
 
-def compile_grants(grants: Sequence[str], where: str = "allow") -> bytes:
+def compile_grants(grants: Sequence[str], where: str = "allow", *, dialect: str = FLASH) -> bytes:
     """From `DOMAIN:PORTS`."""
+    if dialect != FLASH:
+        raise ConfigError(f"{where}: DOMAIN:PORTS is for Flash; write a {dialect} policy file")
     try:
         return compile_reply(render(allow_policy(grants)))
     except PolicyError as error:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def compile_text(data: bytes, where: str = "policy") -> bytes:
+def compile_text(data: bytes, where: str = "policy", *, dialect: str = FLASH) -> bytes:
     try:
-        return compile_reply(data)
+        return _COMPILERS[dialect](data)
     except PolicyError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def read_file(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_POLICY_BYTES + 1)  # with one byte too many it is refused
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not a file's name: {error}") from None
+
+
+def fragments(folder: Path) -> list[Path]:
+    """The policy files of a folder, sorted: its *.xml, without hidden ones (what editors leave), without subfolders."""
+    try:
+        names = sorted(path for path in folder.iterdir() if path.suffix == ".xml" and not path.name.startswith("."))
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{folder}: not a folder's name: {error}") from None
+    if not names:
+        raise ConfigError(f"{folder}: no policy in this folder: put *.xml files there, or name a file")
+    return names

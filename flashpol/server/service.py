@@ -56,12 +56,14 @@ class Service:
         self._parking = Readable(self._parker.fileno(), self._parker.ready)
         self._doors: list[_Door] = []
 
-    def add(self, sock: socket.socket, reply: bytes, block: memoryview, *, ours: bool = True) -> None:
-        """Serve `reply` on the listening, non-blocking `sock`, counted in `block` (see `Acceptor`).
+    def add(
+        self, sock: socket.socket, reply: bytes, block: memoryview, *, ours: bool = True, terminated: bool = True
+    ) -> None:
+        """Serve `reply` on the listening, non-blocking `sock`, counted in `block` (see `Acceptor`, also `terminated`).
 
         ours: nobody else goes on accepting from the socket when we stop, so that its backlog may be shrunk for good.
         """
-        self._doors.append(_Door(self._parker, sock, PolicyReply(reply), block, ours))
+        self._doors.append(_Door(self._parker, sock, PolicyReply(reply), block, ours=ours, terminated=terminated))
 
     def start(self) -> None:
         self._parking.start()
@@ -100,8 +102,11 @@ class Service:
 class _Door:
     """One acceptor with its watcher and its back-off."""
 
-    def __init__(self, parker: Parker, sock: socket.socket, reply: PolicyReply, block: memoryview, ours: bool) -> None:
-        self.acceptor = Acceptor(parker, sock.fileno(), reply, block, on_exhausted=partial(_Door._back_off, self))
+    def __init__(
+        self, parker: Parker, sock: socket.socket, reply: PolicyReply, block: memoryview, *, ours: bool, terminated: bool
+    ) -> None:
+        on_exhausted = partial(_Door._back_off, self)
+        self.acceptor = Acceptor(parker, sock.fileno(), reply, block, on_exhausted=on_exhausted, terminated=terminated)
         self.watcher = Readable(sock.fileno(), self.acceptor.ready)
         self._socket = sock
         self._ours = ours

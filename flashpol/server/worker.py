@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gevent.event import Event
 
-from flashpol.config import Server
+from flashpol.config import Config
 from flashpol.counters import BEAT, SharedCounters
 from flashpol.server.service import Service
 
@@ -15,14 +15,14 @@ def run(
     slot: int,
     sockets: Sequence[socket.socket],
     replies: Sequence[bytes],
-    server: Server,
+    config: Config,
     shared: SharedCounters,
     stop: Event,
 ) -> None:
-    """Serve `replies[i]` on `sockets[i]` until `stop` is set, then finish what is inside and return."""
-    service = Service(server.limits)
-    for listener, (sock, reply) in enumerate(zip(sockets, replies, strict=True)):
-        service.add(sock, reply, shared.memory(slot, listener))
+    """Serve `replies[i]` on `sockets[i]`, of `config.listeners[i]`, until `stop` is set; finish what is inside."""
+    service = Service(config.server.limits)
+    for number, (listener, sock, reply) in enumerate(zip(config.listeners, sockets, replies, strict=True)):
+        service.add(sock, reply, shared.memory(slot, number), terminated=listener.terminated)
     service.start()
     status = shared.process(slot)
     status.up = 1
@@ -30,8 +30,8 @@ def run(
         status.beat_ns = started = time.monotonic_ns()
         if not stop.wait(BEAT):
             status.loop_lag_ns = max(0, time.monotonic_ns() - started - int(BEAT * 1e9))
-    deadline = time.monotonic() + server.shutdown_timeout
-    service.stop_accepting(server.shutdown_timeout)
+    deadline = time.monotonic() + config.server.shutdown_timeout
+    service.stop_accepting(config.server.shutdown_timeout)
     for sock in sockets:
         sock.close()
     status.up = 0

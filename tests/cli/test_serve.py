@@ -1,5 +1,6 @@
 """The command as operators run it: what it refuses, in which words, and what it serves."""
 
+import argparse
 import os
 import shutil
 import socket
@@ -8,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import POLICY, ROOT, Flashpol, ask, command, free_port, one_line, run, until
+from processes import POLICY, ROOT, Flashpol, ask, command, connect, free_port, one_line, rest, run, until
 
-from flashpol.policy import allow_policy, compile_reply, parse
+from flashpol.cli.serve import add_to, configure
+from flashpol.policy import allow_policy, compile_reply, parse, render
 from flashpol.version import VERSION
 
 QUIET = ("--admin", "off", "--workers", "1", "--listen", "127.0.0.1:0")
@@ -37,8 +39,19 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6 lo
     [
         ((), ("no policy", "--policy FILE", "--allow DOMAIN:PORTS")),
         (("--policy", "none.xml"), ("none.xml", "No such file")),
-        (("--policy", "."), (".: cannot be read", "Is a directory")),
-        (("--policy", ""), ("cannot be read",)),
+        (("--policy", "."), (".: no policy in this folder", "put *.xml files there")),
+        (("--policy", ""), ("no policy in this folder",)),
+        (("--policy", "x" * 300), ("cannot be read", "too long")),
+        (
+            ("--policy", "examples/policy.xml", "--dialect", "silverlight"),
+            ("policy.xml: line 3", "this is a Flash policy"),
+        ),
+        (("--policy", "examples/policy.xml", "--dialect", "air"), ("'air'", '"flash" or "silverlight"')),
+        (
+            ("--policy", "examples", "--dialect", "silverlight"),
+            ("examples: is a folder", "write one silverlight policy"),
+        ),
+        ((*ALLOW, "--dialect", "silverlight"), ("from --allow: DOMAIN:PORTS is for Flash",)),
         (("--policy", "two\nlines.xml"), ("two\\nlines.xml", "No such file")),
         (("--policy", "pyproject.toml"), ("pyproject.toml", "keep only the XML")),
         (("--allow", ""), ('""', "write DOMAIN:PORTS")),
@@ -169,6 +182,61 @@ def test_several_addresses() -> None:
         for address, replies in zip(server.addresses, (1, 1, 1, 2, 1), strict=True):
             assert metrics.total("replies_total", listener=address) == replies
         assert server.log == ""
+
+
+SILVERLIGHT = b"<access-policy><cross-domain-access></cross-domain-access></access-policy>"
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    for number, domain in enumerate(("a.com", "*.com", "b.net")):
+        (tmp_path / f"{number}.xml").write_bytes(render(allow_policy([f"{domain}:80"])))
+    with Flashpol("--policy", tmp_path) as server:
+        assert ask(server.place) == compile_reply(render(allow_policy(["*.com:80", "b.net:80"])))
+    (tmp_path / "x.xml").write_text("<cross-domain-policy>\n<x/></cross-domain-policy>")
+    assert one_line(run("serve", *QUIET, "--policy", tmp_path)).startswith(f"{tmp_path}/x.xml:2:1: <x> is not known")
+
+
+def test_silverlight_from_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "s.xml").write_bytes(SILVERLIGHT + b"\0")
+    with Flashpol("--policy", tmp_path / "s.xml", "--dialect", "silverlight") as server:
+        assert rest(connect(server.place, b"<policy-file-request/>")) == SILVERLIGHT
+        attempt = server.out.splitlines()[1]
+        assert attempt == f"try: printf '<policy-file-request/>' | nc {server.place[0]} {server.place[1]}"
+    refused = one_line(run("serve", *QUIET, "--policy", tmp_path / "s.xml"))
+    assert refused.startswith(f"{tmp_path}/s.xml: line 1, column 1: this is a Silverlight policy; serve it with")
+
+
+def test_both_dialects_from_a_configuration(tmp_path: Path) -> None:
+    (tmp_path / "s.xml").write_bytes(SILVERLIGHT)
+    file = tmp_path / "both.toml"
+    file.write_text(
+        f"""
+        policies = {{f = {{file = "{POLICY}"}}, s = {{file = "s.xml"}}}}
+        [server]
+        terminator_grace = 30
+        [[listeners]]
+        address = "127.0.0.1:0"
+        policy = "f"
+        [[listeners]]
+        address = "127.0.0.1:0"
+        policy = "s"
+        dialect = "silverlight"
+        """
+    )
+    with Flashpol("-c", file, listen=()) as server:
+        flash, silverlight = server.places
+        assert ask(flash) == REPLY
+        assert rest(connect(silverlight, b"<policy-file-request/>")) == SILVERLIGHT
+        assert ask(silverlight) == SILVERLIGHT
+        assert server.stop() == 0
+
+
+def test_the_port_that_each_dialect_asks() -> None:
+    parser = argparse.ArgumentParser()
+    add_to(parser.add_subparsers())
+    for dialect, port in (("flash", 843), ("silverlight", 943)):
+        options = parser.parse_args(["serve", *ALLOW, "--dialect", dialect])
+        assert [listener.address for listener in configure(options).listeners] == [("::", port)]
 
 
 @pytest.mark.parametrize(

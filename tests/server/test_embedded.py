@@ -55,6 +55,24 @@ def test_policy_from_a_file(make: Callable[..., PolicyServer], policy_file: Path
     assert ask(server) == REPLY
 
 
+def test_policy_from_a_folder(make: Callable[..., PolicyServer], policy_file: Path) -> None:
+    server = make(LOOPBACK, policy_file.parent)
+    server.start()
+    assert parse(ask(server)) == parse(REPLY)
+
+
+def test_silverlight(make: Callable[..., PolicyServer]) -> None:
+    policy = b"<access-policy><cross-domain-access></cross-domain-access></access-policy>"
+    server = make(LOOPBACK, policy, dialect="silverlight", limits=Limits(terminator_grace=30))
+    server.start()
+    with gsocket.create_connection(tuple(server.address), timeout=4) as client:
+        client.sendall(REQUEST[:-1])
+        assert b"".join(iter(lambda: client.recv(1 << 16), b"")) == policy
+    for wrong in ({"policy": POLICY, "dialect": "silverlight"}, {"policy": policy}, {"policy": policy, "dialect": "x"}):
+        with pytest.raises(ConfigError):
+            PolicyServer(LOOPBACK, **wrong)
+
+
 def test_policy_as_bytes(make: Callable[..., PolicyServer]) -> None:
     server = make(LOOPBACK, POLICY)
     server.start()

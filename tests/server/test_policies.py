@@ -6,16 +6,27 @@ from pathlib import Path
 import pytest
 from processes import POLICY, as_nobody
 
-from flashpol.config import ConfigError, PolicySource
-from flashpol.policy import allow_policy, parse
-from flashpol.server.policies import compile_file, compile_grants, compile_source, compile_text
+from flashpol.config import Address, Config, ConfigError, Listener, PolicySource, Server
+from flashpol.policy import allow_policy, compile_reply, parse, render
+from flashpol.server.policies import (
+    compile_all,
+    compile_file,
+    compile_grants,
+    compile_path,
+    compile_source,
+    compile_text,
+    fragments,
+)
 
 XML = b'<cross-domain-policy><allow-access-from domain="*" to-ports="843"/></cross-domain-policy>'
 
 
-def refused(source: PolicySource) -> str:
+SILVERLIGHT = b"<access-policy><cross-domain-access></cross-domain-access></access-policy>"
+
+
+def refused(source: PolicySource, dialect: str = "flash") -> str:
     with pytest.raises(ConfigError) as caught:
-        compile_source(source)
+        compile_source(source, dialect)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -95,3 +106,82 @@ def test_without_a_configuration(tmp_path: Path) -> None:
     for compile_one, wrong, where in ((compile_text, b"junk", "policy: "), (compile_grants, ["junk"], "allow: ")):
         with pytest.raises(ConfigError, match=f"^{where}"):
             compile_one(wrong)
+
+
+# -------------------------------------------------------------------------------------------------------------- folders
+
+
+def test_a_folder_is_merged(tmp_path: Path) -> None:
+    for name, grant in (("a", "*.com:80"), ("b", "a.com:80"), ("c", "a.net:81")):
+        (tmp_path / f"{name}.xml").write_bytes(render(allow_policy([grant])))
+    reply = compile_source(PolicySource("p", folder=tmp_path))
+    assert reply == compile_reply(render(allow_policy(["*.com:80", "a.net:81"])))
+    assert compile_path(tmp_path) == reply
+
+
+def test_fragments_are_the_visible_xml_files(tmp_path: Path) -> None:
+    for name in ("b.xml", "a.xml", ".hidden.xml", "c.xml~", "d.XML", "e.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in fragments(tmp_path)] == ["a.xml", "b.xml"]
+
+
+def test_a_folder_refused(tmp_path: Path) -> None:
+    source = PolicySource("p", folder=tmp_path)
+    assert refused(source).startswith(f"{tmp_path}: no policy in this folder")
+    (tmp_path / "a.xml").write_bytes(XML)
+    (tmp_path / "b.xml").write_bytes(b"<cross-domain-policy>\n</x>")
+    assert refused(source).startswith(f"{tmp_path}/b.xml:2:")
+    (tmp_path / "b.xml").write_bytes(SILVERLIGHT)
+    assert refused(source).startswith(f"{tmp_path}/b.xml:1:1: this is a Silverlight policy")
+    (tmp_path / "b.xml").unlink()
+    (tmp_path / "b.xml").symlink_to("nowhere")
+    assert refused(source) == f"{tmp_path}/b.xml: cannot be read: No such file or directory"
+    (tmp_path / "b.xml").unlink()
+    (tmp_path / "b.xml").mkdir()
+    assert refused(source) == f"{tmp_path}/b.xml: cannot be read: Is a directory"
+    assert refused(PolicySource("p", folder=tmp_path / "none")).startswith(f"{tmp_path}/none: cannot be read: No such")
+    assert refused(PolicySource("p", folder=tmp_path / "a.xml")) == f"{tmp_path}/a.xml: cannot be read: Not a directory"
+
+
+# ------------------------------------------------------------------------------------------------------------- dialects
+
+
+@pytest.mark.parametrize("end", [b"", b"\0", b"\n", b"\n\0"])
+def test_silverlight_is_served_byte_for_byte_without_nul(tmp_path: Path, end: bytes) -> None:
+    file = tmp_path / "s.xml"
+    file.write_bytes(SILVERLIGHT + end)
+    assert compile_source(PolicySource("s", file=file), "silverlight") == SILVERLIGHT + end.removesuffix(b"\0")
+
+
+def test_a_policy_in_the_other_dialect(tmp_path: Path) -> None:
+    (tmp_path / "f.xml").write_bytes(XML)
+    (tmp_path / "s.xml").write_bytes(SILVERLIGHT)
+    flash, silver = (PolicySource("p", file=tmp_path / name) for name in ("f.xml", "s.xml"))
+    assert refused(flash, "silverlight").startswith(
+        f"{tmp_path}/f.xml: line 1, column 1: this is a Flash policy; serve it"
+    )
+    assert refused(silver).startswith(f"{tmp_path}/s.xml: line 1, column 1: this is a Silverlight policy; serve it")
+    assert "only Flash policies are merged" in refused(PolicySource("p", folder=tmp_path), "silverlight")
+    assert refused(PolicySource("p", grants=("*:80",)), "silverlight").startswith("policy p: DOMAIN:PORTS is for Flash")
+
+
+def test_each_listener_gets_its_own(tmp_path: Path) -> None:
+    (tmp_path / "f.xml").write_bytes(XML)
+    (tmp_path / "s.xml").write_bytes(SILVERLIGHT)
+    (tmp_path / "x.xml").write_bytes(b"x")
+    flash, silver, wrong = (PolicySource(name, file=tmp_path / f"{name}.xml") for name in "fsx")
+
+    def compiled(*sources: PolicySource, listeners: tuple[tuple[str, str], ...]) -> list[bytes]:
+        address = Address("127.0.0.1", 0)
+        rows = tuple(Listener(None, address, policy, dialect) for policy, dialect in listeners)
+        return compile_all(Config(Server(), sources, rows))
+
+    rows = (("s", "silverlight"), ("f", "flash"), ("s", "silverlight"))
+    assert compiled(flash, silver, listeners=rows) == [SILVERLIGHT, XML + b"\0", SILVERLIGHT]
+    assert compiled(flash, silver, listeners=rows[:1]) == [SILVERLIGHT]
+    assert compiled(flash, silver, listeners=rows[1:2]) == [XML + b"\0"]  # a Silverlight policy nobody uses
+    for listeners in ((("s", "flash"),), (("f", "silverlight"),)):
+        with pytest.raises(ConfigError, match=r"this is a (Flash|Silverlight) policy"):
+            compiled(flash, silver, listeners=listeners)
+    with pytest.raises(ConfigError, match=r"x\.xml: line 1"):
+        compiled(flash, wrong, listeners=rows[1:2])  # checked, though nobody uses it
