@@ -1,0 +1,97 @@
+"""flashpol merge: many policy files into one."""
+
+import argparse
+import contextlib
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from flashpol.config import ConfigError
+from flashpol.policy import MAX_POLICY_BYTES, PolicyError, merge_files
+from flashpol.server.policies import fragments, read_file
+
+DESCRIPTION = """Unite Flash policies into one: it allows exactly what one of them allows. Same files, same bytes."""
+STDIN = "-"
+STDOUT = 1
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser("merge", help="many policy files into one", description=DESCRIPTION)
+    add = parser.add_argument
+    add("files", metavar="FILE", nargs="+", help="policy file, a folder (its *.xml), or - for standard input")
+    add("-o", "--output", metavar="OUT", type=Path, help="write here, at once or not at all (default standard output)")
+    add("--provenance", action="store_true", help="say in comments where each grant comes from")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    sources = [source for name in options.files for source in _sources(name, options.output)]
+    try:
+        files = [(str(source), _read(source)) for source in sources]
+        merged = merge_files(files, provenance=options.provenance) + b"\n"
+    except PolicyError as error:
+        raise ConfigError(str(error)) from None
+    if options.output is None:
+        _print(merged)
+    else:
+        replace(options.output, merged)
+    return 0
+
+
+def _sources(name: str, output: Path | None) -> list[Path]:
+    """The files that an argument names; `-` is kept as it is."""
+    path = Path(name)
+    if not os.path.isdir(path):  # unlike Path's, False for names that are none, which reading then reports
+        return [path]
+    found = fragments(path)
+    if output is not None and output.suffix == ".xml" and output.resolve().parent == path.resolve():
+        raise ConfigError(
+            f"{output}: in the folder that is merged, it would be part of the next merge: write elsewhere"
+        )
+    return found
+
+
+def _read(source: Path) -> bytes:
+    if str(source) != STDIN:
+        return read_file(source)
+    try:
+        with open(0, "rb", closefd=False) as file:
+            return file.read(MAX_POLICY_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"standard input: cannot be read: {error.strerror}") from None
+
+
+def _print(data: bytes) -> None:
+    try:
+        with open(STDOUT, "wb", closefd=False) as file:
+            file.write(data)
+    except OSError as error:
+        raise ConfigError(f"standard output: cannot be written: {error.strerror}") from None
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file: whoever reads it meanwhile, or if this fails, has the old one. It keeps its permissions.
+
+    A symbolic link stays one. Raises ConfigError.
+    """
+    new = None
+    try:
+        path = path.resolve() if path.exists() else path
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+        if mode is not None and not path.is_file():
+            raise ConfigError(f"{path}: not a regular file: leave -o out to write to standard output")
+        new = path.with_name(f".{path.name}.{os.getpid()}.new")
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as file:
+            file.write(data)
+            file.flush()
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        new.rename(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        if new is not None:
+            with contextlib.suppress(OSError):  # it has its name by now
+                new.unlink()
