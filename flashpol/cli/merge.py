@@ -45,11 +45,15 @@ def _sources(name: str, output: Path | None) -> list[Path]:
     if not os.path.isdir(path):  # unlike Path's, False for names that are none, which reading then reports
         return [path]
     found = fragments(path)
-    if output is not None and output.suffix == ".xml" and output.resolve().parent == path.resolve():
+    if output is not None and output.suffix == ".xml" and _folder(output) == os.path.realpath(path):
         raise ConfigError(
             f"{output}: in the folder that is merged, it would be part of the next merge: write elsewhere"
         )
     return found
+
+
+def _folder(path: Path) -> str:
+    return os.path.dirname(os.path.realpath(path))
 
 
 def _read(source: Path) -> bytes:
