@@ -1,6 +1,6 @@
 """Socket policies: what they mean, how they are written, and what a server sends. Usable on its own.
 
-    >>> from flashpol.policy import allow_policy, compile_reply, parse, render
+    >>> from flashpol.policy import allow_policy, compile_reply, merge_files, parse, render
     >>> policy = parse(b'<cross-domain-policy><allow-access-from domain="*" to-ports="1935"/></cross-domain-policy>')
     >>> policy.grants[0].domain.matches("games.example.com"), 1935 in policy.grants[0].ports
     (True, True)
@@ -12,8 +12,8 @@
     ['*.example.com', 'b.net']
 
 Pure: no input or output, no clock, the standard library only. `parse`, `render` and `compile_reply` speak Adobe's
-dialect (`cross-domain-policy`); those of the module `silverlight` speak Silverlight's (`access-policy`). All errors are
-`PolicyError`, a ValueError with a place in the text.
+dialect (`cross-domain-policy`); those of `flashpol.policy.silverlight`, which is loaded when it is imported by name,
+speak Silverlight's (`access-policy`). All errors are `PolicyError`, a ValueError with a place in the text.
 
     model        the values and the errors      source     bytes -> text
     flash        text <-> Policy                reader     text -> elements, hardened
@@ -22,7 +22,6 @@ dialect (`cross-domain-policy`); those of the module `silverlight` speak Silverl
     merge        many fragments -> Policy
 """
 
-from . import silverlight
 from .allow import allow_grant, allow_policy
 from .flash import compile_reply, parse, render
 from .merge import Fragment, MergeError, merge_files, merge_policies
@@ -65,5 +64,4 @@ __all__ = [
     "merge_policies",
     "parse",
     "render",
-    "silverlight",
 ]
