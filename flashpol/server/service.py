@@ -103,7 +103,14 @@ class _Door:
     """One acceptor with its watcher and its back-off."""
 
     def __init__(
-        self, parker: Parker, sock: socket.socket, reply: PolicyReply, block: memoryview, *, ours: bool, terminated: bool
+        self,
+        parker: Parker,
+        sock: socket.socket,
+        reply: PolicyReply,
+        block: memoryview,
+        *,
+        ours: bool,
+        terminated: bool,
     ) -> None:
         on_exhausted = partial(_Door._back_off, self)
         self.acceptor = Acceptor(parker, sock.fileno(), reply, block, on_exhausted=on_exhausted, terminated=terminated)
