@@ -13,10 +13,14 @@ dialect (`cross-domain-policy`). All errors are `PolicyError`, a ValueError with
     model      the values and the errors      source     bytes -> text
     flash      text <-> Policy                reader     text -> elements, hardened
     allow      DOMAIN:PORTS -> Policy         diagnosis  words for XML's errors
+    lint       bytes -> findings              rules      what lint knows, one table
+    findings   what lint says, and where      subject    a file as the rules see it
 """
 
 from .allow import allow_grant, allow_policy
+from .findings import Finding, Severity
 from .flash import compile_reply, parse, render
+from .lint import lint
 from .model import (
     DocumentError,
     DomainError,
@@ -38,6 +42,7 @@ __all__ = [
     "DocumentError",
     "DomainError",
     "DomainPattern",
+    "Finding",
     "GrammarError",
     "Grant",
     "LimitError",
@@ -47,9 +52,11 @@ __all__ = [
     "PolicyError",
     "PortSet",
     "PortsError",
+    "Severity",
     "allow_grant",
     "allow_policy",
     "compile_reply",
+    "lint",
     "parse",
     "render",
 ]
