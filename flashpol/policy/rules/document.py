@@ -41,7 +41,7 @@ def _said(kind: type[DocumentError]) -> Finder:
 
 rule(
     "FP101", ERROR, "too-large",
-    wrong="{reason}", instead="{remedy}",
+    wrong="more than any policy holds: {reason}", instead="remove what is not needed: {remedy}",
     clients=CLIENTS, bad=flash_file(*["<a>"] * 9, *["</a>"] * 9), good=GOOD,
 )(_said(LimitError))  # fmt: skip
 
@@ -66,7 +66,8 @@ rule(
 
 rule(
     "FP105", ERROR, "length-prefix",
-    wrong="{reason}", instead="{remedy}",
+    wrong="two bytes of length come before the XML, as Java's writeUTF puts them",
+    instead="remove them, and send bytes instead of calling writeUTF",
     clients=CLIENTS, bad=len(GOOD).to_bytes(2, "big") + GOOD.encode(), good=GOOD,
 )(_said(LengthPrefixError))  # fmt: skip
 
@@ -91,7 +92,8 @@ rule(
 
 @rule(
     "FP108", ERROR, "encoding",
-    wrong="{reason}", instead="{remedy}",
+    wrong="the bytes are not the text they should be: {reason}",
+    instead="save the file as plain ASCII, or as UTF-8 and declared as that or not at all",
     clients=CLIENTS,
     bad=flash_file("<!-- caf\u00e9 -->", grant()).encode("latin-1"),
     good=flash_file("<!-- caf\u00e9 -->", grant()),
@@ -123,7 +125,7 @@ def typographic_characters(subject: Subject) -> Iterator[Hit]:
 
 @rule(
     "FP110", ERROR, "malformed-xml",
-    wrong="this is not well-formed XML: {reason}", instead="{remedy}",
+    wrong="this is not well-formed XML: {reason}", instead="mend the XML: {remedy}",
     clients=CLIENTS,
     bad=flash_file('<allow-access-from domain="*"to-ports="1935"/>'), good=GOOD,
 )  # fmt: skip
@@ -143,7 +145,7 @@ def _is_typographic(subject: Subject, where: Location) -> bool:
 
 rule(
     "FP111", ERROR, "entities",
-    wrong="{reason}", instead="{remedy}",
+    wrong="entities are refused: {reason}", instead="write the characters themselves, and no DOCTYPE with [ ]",
     clients=CLIENTS,
     bad='<!DOCTYPE cross-domain-policy [<!ENTITY host "*">]>\n' + GOOD,
     good='<!DOCTYPE cross-domain-policy SYSTEM "http://www.adobe.com/xml/dtds/cross-domain-policy.dtd">\n' + GOOD,
@@ -152,7 +154,7 @@ rule(
 
 @rule(
     "FP112", ERROR, "stray-text",
-    wrong="{reason}", instead="{remedy}",
+    wrong="text where none belongs: {reason}", instead="remove it, or write <!-- --> around it",
     clients=CLIENTS,
     bad=flash_file("allow the game:", grant()), good=flash_file("<!-- allow the game: -->", grant()),
 )  # fmt: skip

@@ -43,18 +43,18 @@ def children(subject: Subject) -> list[Element]:
 def wrong_root(subject: Subject) -> Iterator[Hit]:
     if subject.root is not None and subject.root.name not in (flash.ROOT, SILVERLIGHT_ROOT):
         name = subject.root.name.lower()
-        yield Hit(subject.root.location, name=subject.root.label, remedy=f"write <{name}>, in lower case")
+        yield Hit(subject.root.location, name=subject.root.label, root=f"<{name}>")
     elif subject.other_root is not None and subject.other_root.name not in KNOWN:
         meant = likely(subject.other_root.name, (flash.ROOT, SILVERLIGHT_ROOT)) or flash.ROOT
-        remedy = f"write <{meant}>"
+        root = f"<{meant}>"
         if subject.other_root.name == "policy-file-request":
-            remedy = f"this is what clients send; answer it with <{flash.ROOT}>...</{flash.ROOT}>"
-        yield Hit(subject.other_root.location, name=subject.other_root.label, remedy=remedy)
+            root = f"<{flash.ROOT}>; this is the request that clients send"
+        yield Hit(subject.other_root.location, name=subject.other_root.label, root=root)
 
 
 rule(
     "FP115", ERROR, "wrong-root",
-    wrong="the root element is {name}", instead="{remedy}",
+    wrong="the root element is {name}", instead="write {root}",
     clients=CLIENTS, bad="<cross-domain>\n  " + grant() + "\n</cross-domain>", good=GOOD,
 )(wrong_root)  # fmt: skip
 
@@ -132,7 +132,7 @@ def mixed_dialects(subject: Subject) -> Iterator[Hit]:
 
 @rule(
     "FP204", ERROR, "nested-element",
-    wrong="{name} stands inside {parent}", instead="{remedy}",
+    wrong="{name} stands inside {parent}", instead="write one after the other: {remedy}",
     clients=ADOBE,
     bad=flash_file('<allow-access-from domain="*" to-ports="1935">', "  " + grant("843"), "</allow-access-from>"),
     good=flash_file(grant("1935"), grant("843")),
@@ -149,7 +149,7 @@ def nested_element(subject: Subject) -> Iterator[Hit]:
 
 @rule(
     "FP205", ERROR, "unknown-attribute",
-    wrong="{element} has no attribute {name}", instead="{remedy}",
+    wrong="{element} has no attribute {name}", instead="write {remedy}",
     clients=ADOBE, bad=flash_file('<allow-access-from domain="*" toports="1935"/>'), good=GOOD,
 )  # fmt: skip
 def unknown_attribute(subject: Subject) -> Iterator[Hit]:
@@ -164,7 +164,7 @@ def unknown_attribute(subject: Subject) -> Iterator[Hit]:
                     element.name_location(name),
                     element=element.label,
                     name=shown(name),
-                    remedy=f"write {meant}" if meant else f"remove it; known are {', '.join(known)}",
+                    remedy=meant or f"nothing but {', '.join(known)}",
                 )
 
 

@@ -9,18 +9,19 @@ from . import GROUPS, RULES, Rule
 
 _INTRODUCTION = """# Rules
 
-What `flashpol check` and `flashpol.policy.lint` find. Made from the table in `flashpol/policy/rules`: change a rule there, then run
-`python -m flashpol.policy.rules.page > docs/rules.md`.
+What `flashpol check` and `flashpol.policy.lint` find. Made from the table in `flashpol/policy/rules`: change a rule
+there, then run `python -m flashpol.policy.rules.page > docs/rules.md`.
 
-- An **error** is what Adobe's grammar forbids, or what a client that the policy is for does not understand. A correct policy has none.
+- An **error** is what Adobe's grammar forbids, or what a client that the policy is for does not understand. A correct
+  policy has none.
 - A **warning** works, though not for every client, not as written, or for more than was probably meant.
 - A **note** is worth knowing.
 
-A **trap** is what only some clients misread. It is a warning or a note as long as the policy is for everybody, and an error once
-`--client` names one of its clients. Rules of clients that are not named are silent.
+A **trap** is what only some clients misread. It is a warning or a note as long as the policy is for everybody, and an
+error once `--client` names one of its clients. Rules of clients that are not named are silent.
 
-Words in *italics* are filled in by a finding. Each bad example breaks its rule and no other, each good one breaks none, for the first
-client that the rule concerns.
+Words in *italics* are filled in by a finding. Each bad example breaks its rule and no other, each good one breaks none,
+for the first client that the rule concerns.
 """
 
 
@@ -31,7 +32,7 @@ def page() -> str:
         parts.append(f"## {prefix}xx: {title}\n")
         parts.append("| code | severity | name | what is wrong |\n|---|---|---|---|")
         parts += [
-            f"| [{rule.code}](#{rule.code.lower()}-{rule.name}) | {_severity(rule)} | {rule.name} | {_cell(rule.wrong)} |"
+            f"| [{rule.code}](#{rule.code.lower()}-{rule.name}) | {_severity(rule)} | {rule.name} | {_words(rule.wrong)} |"
             for rule in rules
         ]
         parts += ["", *map(_section, rules)]
@@ -67,12 +68,8 @@ Good{ports[1]}:
 
 
 def _words(template: str) -> str:
-    escaped = template.replace("*", r"\*").replace("<", r"\<")
+    escaped = template.replace("*", r"\*").replace("<", r"\<").replace("|", r"\|")
     return re.sub(r"\{(\w+)\}", r"*\1*", escaped)
-
-
-def _cell(template: str) -> str:
-    return _words(template).replace("|", r"\|")
 
 
 def _example(example: str | bytes) -> str:
