@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flashpol.policy import MAX_POLICY_BYTES, Finding, Severity, lint
-from flashpol.policy.rules import CLIENTS
+from flashpol.policy.findings import CLIENTS
 
 DESCRIPTION = """Say what is wrong with policy files, where, and what to write instead. Exit status: 0 clean, 1 errors
 (with --strict: any finding), 2 a file that cannot be read. The rules are explained in docs/rules.md."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+CLIENTS = ("flash", "lightspark", "unity", "silverlight")
+
 # A source line longer than this is shown in part: policies are often one line of thousands of characters.
 _SHOWN = 110
 _BEFORE = 70  # of these, so many before the place

@@ -7,11 +7,13 @@ quotes that of typographic ones, always one character for one, so that every pla
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 from . import flash
 from .diagnosis import TYPOGRAPHY
@@ -42,6 +44,10 @@ _STRAIGHT = str.maketrans(
 # Comments, whose text is the author's own; then tags, as they are written or as they end up in a blog.
 _MARKUP = re.compile(r"<!--.*?(?:-->|\Z)|<[^<>]*", re.DOTALL)
 _LINE_END = re.compile("\r\n|\r|\n")
+# Comments whose hyphens became dashes.
+_DASHED_COMMENT = re.compile(f"<!-?[{DASHES}]-?.*?-?[{DASHES}]-?>", re.DOTALL)
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -87,6 +93,7 @@ class Subject:
         self.stray: list[DocumentError] = []  # text between elements
         self.root: Element | None = None
         self.other_root: Element | None = None  # the root element, if it is that of no dialect
+        self._known: dict[object, Any] = {}
         self.text = self._read_bytes()
         self.dialect = ""
         if self.text:
@@ -116,7 +123,7 @@ class Subject:
         return ""
 
     def _read_elements(self) -> None:
-        for text in (self.text, self.text.translate(_STRAIGHT)):
+        for text in (self.text, _straightened(self.text)):
             self.stray.clear()
             self.root = self.malformed = None
             try:
@@ -179,6 +186,13 @@ class Subject:
                 found[line] = where, others + character[0]
         return list(found.values())
 
+    def once(self, compute: Callable[[Subject], T]) -> T:
+        """Return `compute(self)`, computed when first asked for: what several rules look at."""
+        if compute not in self._known:
+            self._known[compute] = compute(self)
+        known: T = self._known[compute]
+        return known
+
     @cached_property
     def reply_bytes(self) -> int:
         """How many bytes a server sends: the file, and a NUL."""
@@ -186,13 +200,26 @@ class Subject:
 
 
 def _decoded(data: bytes) -> str:
-    """Text out of bytes that may be in any 8-bit encoding, or UTF-8; never fails."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        # Windows-1252 has five holes; Latin-1's invisible characters stand in them.
-        table = {byte: bytes((byte,)).decode("cp1252", "ignore") or chr(byte) for byte in range(0x80, 0xA0)}
-        return data.decode("latin-1").translate(table)
+    """Text out of bytes that should be UTF-8 and are not all; never fails."""
+    return data.decode("utf-8-sig", _IN_PLACE_OF_UTF_8)
+
+
+def _windows_1252(error: UnicodeError) -> tuple[str, int]:
+    """Read the bytes at fault as Windows-1252, one by one; its five holes as Latin-1."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise AssertionError("only for decoding")
+    wrong = error.object[error.start : error.end]
+    return "".join(bytes((byte,)).decode("cp1252", "ignore") or chr(byte) for byte in wrong), error.end
+
+
+_IN_PLACE_OF_UTF_8 = "flashpol.windows-1252"
+codecs.register_error(_IN_PLACE_OF_UTF_8, _windows_1252)
+
+
+def _straightened(text: str) -> str:
+    """Return `text` with what typography did to its markup undone, every character in its place."""
+    plain = _DASHED_COMMENT.sub(lambda comment: re.sub("[^\r\n]", " ", comment[0]), text)
+    return plain.translate(_STRAIGHT)
 
 
 def _grant_line(element: Element) -> GrantLine:

@@ -43,16 +43,19 @@ def kind_of(domain: str) -> str:
     return ""
 
 
-def bad_domains(subject: Subject) -> Iterator[tuple[GrantLine, str]]:
-    for line in subject.grants:
-        if line.domain is None and "domain" in line.element.attributes and not line.unreadable:
-            yield line, line.domain_text
+def _bad_domains(subject: Subject) -> list[tuple[GrantLine, str]]:
+    return [
+        (line, kind_of(line.domain_text))
+        for line in subject.grants
+        if line.domain is None and "domain" in line.element.attributes and not line.unreadable
+    ]
 
 
 def _of_kind(kind: str) -> Finder:
     def find(subject: Subject) -> Iterator[Hit]:
-        for line, text in bad_domains(subject):
-            if kind_of(text) == kind:
+        for line, found in subject.once(_bad_domains):
+            if found == kind:
+                text = line.domain_text
                 name = re.sub(r"\A[a-z]+:/*|[/\s].*|:[0-9*]*\Z", "", text.strip(), flags=re.I)
                 yield Hit(line.domain_place, domain=shown(text), name=shown(name), trimmed=shown(text.strip()))
 

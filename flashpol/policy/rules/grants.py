@@ -112,7 +112,7 @@ def _within(ports: PortSet, others: PortSet) -> bool:
     good=flash_file(grant("843"), grant("1935", "www.example.com")),
 )  # fmt: skip
 def covered_grant(subject: Subject) -> Iterator[Hit]:
-    for line, cover in _covered(subject):
+    for line, cover in subject.once(_covered):
         if not line.secure or cover.secure:
             yield Hit(line.element.location, line=cover.element.location.line)
 
@@ -125,14 +125,14 @@ def covered_grant(subject: Subject) -> Iterator[Hit]:
     bad=flash_file(grant(), grant(more=' secure="true"')), good=flash_file(grant(), grant("843")),
 )  # fmt: skip
 def secure_defeated(subject: Subject) -> Iterator[Hit]:
-    for line, cover in _defeated(subject):
+    for line, cover in subject.once(_defeated):
         yield Hit(line.element.location, line=cover.element.location.line)
 
 
 def _defeated(subject: Subject) -> list[tuple[GrantLine, GrantLine]]:
     if not any(line.secure for line in subject.grants):
         return []
-    return [(line, cover) for line, cover in _covered(subject) if line.secure and not cover.secure]
+    return [(line, cover) for line, cover in subject.once(_covered) if line.secure and not cover.secure]
 
 
 @rule(
@@ -194,7 +194,7 @@ def allows_nobody(subject: Subject) -> Iterator[Hit]:
     clients=NAMES, bad=flash_file(grant(more=' secure="true"')), good=flash_file(grant()),
 )  # fmt: skip
 def secure_true(subject: Subject) -> Iterator[Hit]:
-    defeated = {line.element.location for line, _ in _defeated(subject)}
+    defeated = {line.element.location for line, _ in subject.once(_defeated)}
     for line in subject.grants:
         if line.secure and line.element.location not in defeated:
             yield Hit(line.element.value_location("secure"))

@@ -32,7 +32,8 @@ def page() -> str:
         parts.append(f"## {prefix}xx: {title}\n")
         parts.append("| code | severity | name | what is wrong |\n|---|---|---|---|")
         parts += [
-            f"| [{rule.code}](#{rule.code.lower()}-{rule.name}) | {_severity(rule)} | {rule.name} | {_words(rule.wrong)} |"
+            f"| [{rule.code}](#{rule.code.lower()}-{rule.name}) | {_severity(rule)} | {rule.name}"
+            f" | {_words(rule.wrong)} |"
             for rule in rules
         ]
         parts += ["", *map(_section, rules)]

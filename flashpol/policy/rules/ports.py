@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from ..model import HIGHEST_PORT, PortSet, shown
-from ..subject import Subject
+from ..subject import GrantLine, Subject
 from .grammar import lacks
 from .table import ADOBE, ERROR, GOOD, WARNING, Finder, Hit, flash_file, grant, rule
 
@@ -58,14 +58,19 @@ def _fault(item: str) -> tuple[str, dict[str, str]]:  # noqa: PLR0911
 
 def _of_kind(kind: str) -> Finder:
     def find(subject: Subject) -> Iterator[Hit]:
-        for line in subject.grants:
-            if line.ports is not None or "to-ports" not in line.element.attributes or line.unreadable:
-                continue
-            values = faults(line.ports_text).get(kind)
-            if values is not None:
-                yield Hit(line.ports_place, **values)
+        for line, found in subject.once(_unreadable_lists):
+            if kind in found:
+                yield Hit(line.ports_place, **found[kind])
 
     return find
+
+
+def _unreadable_lists(subject: Subject) -> list[tuple[GrantLine, dict[str, dict[str, str]]]]:
+    return [
+        (line, faults(line.ports_text))
+        for line in subject.grants
+        if line.ports is None and "to-ports" in line.element.attributes and not line.unreadable
+    ]
 
 
 @rule(

@@ -12,13 +12,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..findings import Severity
+from ..findings import CLIENTS, Severity
 from ..model import Location
 from ..subject import Subject
 
+__all__ = [
+    "ADOBE",
+    "CLIENTS",
+    "ERROR",
+    "GOOD",
+    "GROUPS",
+    "NAMES",
+    "NOTE",
+    "TABLE",
+    "WARNING",
+    "Finder",
+    "Hit",
+    "Rule",
+    "control",
+    "flash_file",
+    "grant",
+    "rule",
+]
+
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
-CLIENTS = ("flash", "lightspark", "unity", "silverlight")
 # Those that read Adobe's dialect; and those of them that look at domains at all (Unity counts "*" only).
 ADOBE = ("flash", "lightspark", "unity")
 NAMES = ("flash", "lightspark")
