@@ -4,7 +4,7 @@
     >>> policy = b'<cross-domain-policy><allow-access-from domain="*" to-ports="90-80"/></cross-domain-policy>'
     >>> for finding in lint(policy):
     ...     print(finding.code, finding.severity, finding.line, finding.column, finding.message)
-    FP409 error 1 65 the range 90-80 is reversed
+    FP409 error 1 62 the range "90-80" is reversed
 
 How severe. An error is what Adobe's grammar forbids or what a client that the policy is for does not understand; a
 correct policy has none, so a server may refuse what has one. What only some clients misread (a trap: Lightspark's

@@ -174,4 +174,8 @@ def _overlaps(text: str) -> bool:
     spans = sorted(
         (int(low), int(high or low)) for low, _, high in (item.strip(" ").partition("-") for item in text.split(","))
     )
-    return any(following[0] <= one[1] for one, following in pairwise(spans))
+    return any(
+        # The last port of a range once more is how Unity is granted it (FP703).
+        following[0] <= one[1] and not (one[0] < one[1] == following[0] == following[1])
+        for one, following in pairwise(spans)
+    )
