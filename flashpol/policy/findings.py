@@ -61,6 +61,7 @@ def cut_out(line: str, column: int) -> tuple[str, int]:
     at = column - 1
     begin = max(0, at - _BEFORE) if len(line) > _SHOWN else 0
     part = line[begin : begin + _SHOWN]
-    printable = "".join(c if c.isprintable() else " " if c == "\t" else "\u00b7" for c in part)
+    if not part.isprintable():
+        part = "".join(c if c.isprintable() else " " if c == "\t" else "\u00b7" for c in part)
     left = "..." if begin else ""
-    return left + printable + ("..." if begin + _SHOWN < len(line) else ""), len(left) + at - begin
+    return left + part + ("..." if begin + _SHOWN < len(line) else ""), len(left) + at - begin

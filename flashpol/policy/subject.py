@@ -123,16 +123,18 @@ class Subject:
         return ""
 
     def _read_elements(self) -> None:
+        first: DocumentError | None = None
         for text in (self.text, _straightened(self.text)):
             self.stray.clear()
-            self.root = self.malformed = None
             try:
                 self.root = read(text, self._check_root, self.stray.append)
             except DocumentError as error:
+                first = first or error
                 self.malformed = error
             except GrammarError:
                 return  # other_root is set
             else:
+                self.malformed = first  # straightening helped; what it helped with is still to be said
                 return
 
     def _check_root(self, element: Element) -> None:

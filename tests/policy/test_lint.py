@@ -228,6 +228,10 @@ def test_behind_a_first_mistake_the_rest_is_still_read() -> None:
         assert codes(data, clients=["flash"]) == [first, "FP407"]
 
 
+def test_typography_outside_of_tags_is_malformed_xml() -> None:
+    assert codes("\u00a0".encode() + flash(grant()), clients=["flash"]) == ["FP110"]
+
+
 # ------------------------------------------------------------------------------------------------------ whatever comes
 
 

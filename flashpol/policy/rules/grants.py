@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 from ..model import DomainPattern, PortSet
@@ -15,6 +16,7 @@ _SERVICES = {
     1433: "SQL Server", 1521: "Oracle", 2049: "NFS", 2375: "Docker", 3306: "MySQL", 3389: "RDP", 5432: "PostgreSQL",
     5900: "VNC", 5984: "CouchDB", 6379: "Redis", 9200: "Elasticsearch", 11211: "memcached", 27017: "MongoDB",
 }  # fmt: skip
+_SORTED = sorted(_SERVICES)
 _NAMED = 3  # how many of them a message names
 
 # A comparison costs about a microsecond. Real files need a few for each grant; what needs more than this is made to
@@ -61,7 +63,7 @@ def _covered(subject: Subject) -> list[tuple[GrantLine, GrantLine]]:
         ),
     )
     found = []
-    open_now: dict[DomainPattern, list[tuple[PortSet, bool, GrantLine]]] = {}
+    open_now: dict[str, list[tuple[PortSet, bool, GrantLine]]] = {}
     left = _COMPARISONS
     for (domain, ports, secure), line in ordered:
         low, high = ports.ranges[0][0], ports.ranges[-1][1]
@@ -82,20 +84,21 @@ def _covered(subject: Subject) -> list[tuple[GrantLine, GrantLine]]:
             if cover is not None:
                 found.append((line, cover))
                 break
-        open_now.setdefault(domain, []).append((ports, secure, line))
+        open_now.setdefault(str(domain), []).append((ports, secure, line))
     return found
 
 
-def _wider(domain: DomainPattern) -> Iterator[DomainPattern]:
-    """Yield every pattern that matches all that `domain` does."""
-    everybody = DomainPattern("", wildcard=True)
-    if domain != everybody:
-        yield domain
-        labels = domain.host.split(".")
-        if not labels[-1].isdigit():
-            for at in range(1 if domain.wildcard else 0, len(labels)):
-                yield DomainPattern(".".join(labels[at:]), wildcard=True)
-    yield everybody
+def _wider(domain: DomainPattern) -> Iterator[str]:
+    """Yield every pattern, as text, that matches all that `domain` does."""
+    if domain.host:
+        yield str(domain)
+        suffix = domain.host
+        if not domain.wildcard and not suffix.rpartition(".")[2].isdigit():
+            yield f"*.{suffix}"
+        while "." in suffix:
+            suffix = suffix.partition(".")[2]
+            yield f"*.{suffix}"
+    yield "*"
 
 
 def _within(ports: PortSet, others: PortSet) -> bool:
@@ -168,7 +171,11 @@ def service_ports(subject: Subject) -> Iterator[Hit]:
     for line, domain, ports in _readable(subject):
         if ports.any or (not domain.host and ports.ranges == ((1, 65535),)):
             continue  # that is FP604's, or "*" to a domain that is trusted in whole
-        found = [f"{port} ({name})" for port, name in _SERVICES.items() if port in ports]
+        found = [
+            f"{port} ({_SERVICES[port]})"
+            for low, high in ports.ranges
+            for port in _SORTED[bisect_left(_SORTED, low) : bisect_right(_SORTED, high)]
+        ]
         if found:
             more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
             yield Hit(line.ports_place, services=", ".join(found[:_NAMED]) + more)

@@ -43,7 +43,7 @@ NAMES = ("flash", "lightspark")
 
 # What the hundreds mean.
 GROUPS = {
-    "FP1": "The document: its bytes, its encoding, its XML",
+    "FP1": "The document: its bytes, its encoding, its XML, its root",
     "FP2": "Adobe's grammar: elements and attributes",
     "FP3": "Domains",
     "FP4": "Ports",
