@@ -30,7 +30,7 @@ from .model import (
     PortSet,
 )
 from .reader import Element, read
-from .source import decode
+from .source import MAX_POLICY_BYTES, decode
 
 SILVERLIGHT_ROOT = "access-policy"
 _ROOTS = {flash.ROOT: "flash", SILVERLIGHT_ROOT: "silverlight"}
@@ -146,7 +146,11 @@ class Subject:
 
     @cached_property
     def lines(self) -> list[str]:
-        return _LINE_END.split(self.text or self.data[:4096].decode("latin-1"))
+        """The file's lines as they are, to be shown."""
+        text = self.text
+        if isinstance(self.fault, HttpReplyError | LengthPrefixError | NulError) or not text:
+            text = _decoded(self.data[:MAX_POLICY_BYTES].removesuffix(b"\0"))
+        return _LINE_END.split(text)
 
     @cached_property
     def grants(self) -> list[GrantLine]:

@@ -213,6 +213,13 @@ def test_lines_end_as_in_xml(end: str) -> None:
     assert "domain" in finding.source
 
 
+def test_lines_are_shown_as_they_are() -> None:
+    wrong = flash(grant())
+    assert lint(b"HTTP/1.0 200 OK\r\n\r\n" + wrong)[0].source == "HTTP/1.0 200 OK"
+    assert lint(b"\0" + bytes((len(wrong),)) + wrong)[0].source == "\u00b7" + chr(len(wrong)) + "<cross-domain-policy>"
+    assert lint(wrong.replace(b"\n", b"\n\0", 1))[0].source.startswith("\u00b7<allow")
+
+
 def test_behind_a_first_mistake_the_rest_is_still_read() -> None:
     wrong = flash(grant(ports="0"))
     for data, first in (
