@@ -19,12 +19,16 @@ speak Silverlight's (`access-policy`). All errors are `PolicyError`, a ValueErro
     flash        text <-> Policy                reader     text -> elements, hardened
     silverlight  text <-> AccessPolicy          grammar    elements -> values, what both dialects share
     allow        DOMAIN:PORTS -> Policy         diagnosis  words for XML's errors
-    merge        many fragments -> Policy
+    merge        many fragments -> Policy       lint       bytes -> findings
+    rules        what lint knows, one table     subject    a file as the rules see it
+    findings     what lint says, and where
 """
 
 from .allow import allow_grant, allow_policy
+from .findings import Finding, Severity
 from .flash import compile_reply, parse, render
 from .merge import Fragment, MergeError, merge_files, merge_policies
+from .lint import lint
 from .model import (
     DocumentError,
     DomainError,
@@ -47,6 +51,7 @@ __all__ = [
     "DomainError",
     "DomainPattern",
     "Fragment",
+    "Finding",
     "GrammarError",
     "Grant",
     "LimitError",
@@ -57,11 +62,13 @@ __all__ = [
     "PolicyError",
     "PortSet",
     "PortsError",
+    "Severity",
     "allow_grant",
     "allow_policy",
     "compile_reply",
     "merge_files",
     "merge_policies",
+    "lint",
     "parse",
     "render",
 ]

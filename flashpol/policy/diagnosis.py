@@ -8,7 +8,7 @@ from xml.parsers.expat import errors
 from .model import shown
 
 # Characters that word processors, blogs and chat programs put in place of plain ones.
-_TYPOGRAPHY = (
+TYPOGRAPHY = (
     ("\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2032\u2033", "typographic quote", 'write a straight quote (")'),
     ("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "typographic dash", "write hyphens, and comments as <!-- -->"),
     ("\u00a0\u2002\u2003\u2007\u2009\u200b\u202f\ufeff", "special space", "write a plain space"),
@@ -50,7 +50,7 @@ _BY_NEIGHBOURS = tuple(
 def explain(code: int, text: str, at: int) -> tuple[str, str]:
     """Return what is wrong and what to write instead, for expat's error `code` at character `at` of `text`."""
     before, found = text[max(0, at - _LOOK_BEHIND) : at], text[at : at + 1]
-    for characters, kind, instead in _TYPOGRAPHY:
+    for characters, kind, instead in TYPOGRAPHY:
         if found and found in characters:
             return f"the character U+{ord(found):04X} is a {kind}", instead
     if code in _BY_CODE:

@@ -12,8 +12,15 @@ made, and compares by meaning: where a grant was read (its `Location`) is not pa
 Errors. All of them are the fault of the text that was given, never of this program:
 
     PolicyError(ValueError)      anything that makes a text unusable as a policy
-     ├── DocumentError           the bytes are not a document we read: empty, encoding, malformed XML, entities
-     │    └── LimitError         well-formed perhaps, but larger or deeper than any policy is
+     ├── DocumentError           the bytes are not a document we read; of this class itself: malformed XML
+     │    ├── LimitError         well-formed perhaps, but larger or deeper than any policy is
+     │    ├── EmptyError         nothing but white space
+     │    ├── EncodingError      bytes that are not the text they are said to be
+     │    ├── EntityError        entities declared or used
+     │    ├── HtmlPageError      another kind of file
+     │    ├── HttpReplyError     headers before the XML
+     │    ├── LengthPrefixError  two bytes before the XML
+     │    └── NulError           a NUL byte before the end
      ├── GrammarError            a document, but not a policy: unknown, nested, missing elements or attributes
      ├── DomainError             a domain no client can match
      └── PortsError              a port list no client can read
@@ -107,6 +114,34 @@ class DocumentError(PolicyError):
 
 class LimitError(DocumentError):
     """The document exceeds a limit that no real policy comes near."""
+
+
+class EmptyError(DocumentError):
+    """The document is empty."""
+
+
+class EncodingError(DocumentError):
+    """The bytes are not text, or not in the encoding that they are said to be in."""
+
+
+class EntityError(DocumentError):
+    """The document declares or uses entities."""
+
+
+class HtmlPageError(DocumentError):
+    """The document is an HTML page."""
+
+
+class HttpReplyError(DocumentError):
+    """The document is an HTTP reply, with its headers."""
+
+
+class LengthPrefixError(DocumentError):
+    """Two bytes of length come before the document."""
+
+
+class NulError(DocumentError):
+    """A NUL byte stands inside the document, where clients stop reading."""
 
 
 class GrammarError(PolicyError):

@@ -19,7 +19,7 @@ from typing import NoReturn
 from xml.parsers import expat
 
 from .diagnosis import explain
-from .model import DocumentError, LimitError, Location, shown
+from .model import DocumentError, EntityError, LimitError, Location, shown
 from .source import START
 
 # The deepest dialect, Silverlight's, nests 5. Each level is a live object, and a dialect's reader may recurse.
@@ -68,11 +68,14 @@ class Element:
         raise KeyError(attribute)
 
 
-def read(text: str, check_root: Callable[[Element], None]) -> Element:
+def read(
+    text: str, check_root: Callable[[Element], None], on_text: Callable[[DocumentError], None] | None = None
+) -> Element:
     """Return the root element of `text`.
 
     `check_root` sees the root as soon as its tag is read, before what follows can be found malformed, and raises
     if it is not the dialect's: of a file that lacks its root, that is the mistake to report.
+    `on_text`, if given, is told of text between elements instead of having it raised, once for each run of it.
     Raises DocumentError, LimitError, and what `check_root` raises.
     """
     # Blank lines before an XML declaration are not XML, but PHP and editors put them there and clients read on.
@@ -82,7 +85,7 @@ def read(text: str, check_root: Callable[[Element], None]) -> Element:
         # The file's own byte order mark is gone by now. Expat would skip this one, and with it our look ahead.
         raise DocumentError("a second byte order mark, or one after blanks", "remove U+FEFF", begin)
     _refuse_internal_subset(body, begin)
-    return _Builder(body, begin, check_root).build()
+    return _Builder(body, begin, check_root, on_text).build()
 
 
 def _refuse_internal_subset(text: str, begin: Location) -> None:
@@ -110,8 +113,8 @@ def _refuse_internal_subset(text: str, begin: Location) -> None:
             raise _internal_subset(begin.after(text[: token.start()]))
 
 
-def _internal_subset(where: Location) -> DocumentError:
-    return DocumentError(
+def _internal_subset(where: Location) -> EntityError:
+    return EntityError(
         "the DOCTYPE declares entities or the like between [ and ]", "remove the DOCTYPE: no client needs it", where
     )
 
@@ -119,11 +122,19 @@ def _internal_subset(where: Location) -> DocumentError:
 class _Builder:
     """Builds the tree while expat runs. One text, one use."""
 
-    def __init__(self, text: str, begin: Location, check_root: Callable[[Element], None]) -> None:
+    def __init__(
+        self,
+        text: str,
+        begin: Location,
+        check_root: Callable[[Element], None],
+        on_text: Callable[[DocumentError], None] | None = None,
+    ) -> None:
         self._text = text
         self._data = text.encode()
         self._begin = begin
         self._check_root = check_root
+        self._on_text = on_text
+        self._text_told = False  # expat hands over one run of text in several pieces
         self._open: list[Element] = []
         self._root: Element | None = None
         self._elements = 0
@@ -171,6 +182,7 @@ class _Builder:
 
     def _start(self, name: str, pairs: list[str]) -> None:
         here = self._here()
+        self._text_told = False
         self._elements += 1
         if self._elements > MAX_ELEMENTS:
             raise LimitError(f"more than {MAX_ELEMENTS:,} elements", "grant to *.suffix or * instead", here)
@@ -193,18 +205,23 @@ class _Builder:
         self._open.append(element)
 
     def _end(self, name: str) -> None:
+        self._text_told = False
         self._open.pop()
 
     def _characters(self, text: str) -> None:
         words = text.strip(_WHITESPACE)
-        if words:
+        if words and not self._text_told:
             where = self._here().after(text[: text.index(words[0])])
-            raise DocumentError(
+            error = DocumentError(
                 f"the text {shown(words)} stands between elements", "remove it, or write <!-- --> around it", where
             )
+            if self._on_text is None:
+                raise error
+            self._text_told = True
+            self._on_text(error)
 
     def _skipped(self, name: str, is_parameter: bool) -> None:
         self._refuse_reference(f"&{name};", self._here())
 
     def _refuse_reference(self, reference: str, where: Location) -> NoReturn:
-        raise DocumentError(f"the entity {shown(reference)} is not defined", "write the characters themselves", where)
+        raise EntityError(f"the entity {shown(reference)} is not defined", "write the characters themselves", where)

@@ -9,7 +9,17 @@ from __future__ import annotations
 import codecs
 import re
 
-from .model import DocumentError, LimitError, Location, shown
+from .model import (
+    EmptyError,
+    EncodingError,
+    HtmlPageError,
+    HttpReplyError,
+    LengthPrefixError,
+    LimitError,
+    Location,
+    NulError,
+    shown,
+)
 
 START = Location(1, 1)
 
@@ -36,8 +46,18 @@ _DECLARED = re.compile(r"""[ \t\r\n]*<\?xml[ \t\r\n][^>]*?encoding[ \t\r\n]*=[ \
 # Files served by mistake, known by their first words: HTML in particular is seldom XML, and would otherwise be
 # reported for its first unclosed tag.
 _OTHER_FILES = (
-    (re.compile("(HTTP/1[.])"), "this is an HTTP reply with its headers", "keep only the XML: sockets have no headers"),
-    (re.compile(r"\s*(<!doctype\s+html|<html)", re.I), "this is an HTML page", "serve the policy's XML itself"),
+    (
+        re.compile("(HTTP/1[.])"),
+        HttpReplyError,
+        "this is an HTTP reply with its headers",
+        "keep only the XML: sockets have no headers",
+    ),
+    (
+        re.compile(r"\s*(<!doctype\s+html|<html)", re.I),
+        HtmlPageError,
+        "this is an HTML page",
+        "serve the policy's XML itself",
+    ),
 )
 
 # Where word processors put their quotes and dashes in Windows-1252; in UTF-8 these bytes cannot stand alone.
@@ -58,13 +78,13 @@ def decode(data: bytes) -> str:
     if text.endswith("\0"):
         text = text[:-1]
     if not text.strip(" \t\r\n"):
-        raise DocumentError("the policy is empty", "write at least <cross-domain-policy/>, which allows nobody", START)
-    for pattern, wrong, instead in _OTHER_FILES:
+        raise EmptyError("the policy is empty", "write at least <cross-domain-policy/>, which allows nobody", START)
+    for pattern, error, wrong, instead in _OTHER_FILES:
         if other := pattern.match(text):
-            raise DocumentError(wrong, instead, START.after(text[: other.start(1)]))
+            raise error(wrong, instead, START.after(text[: other.start(1)]))
     nul = text.find("\0")
     if nul >= 0:
-        raise DocumentError(
+        raise NulError(
             "a NUL byte inside the policy, where clients would stop reading",
             "remove it; one NUL may stand at the very end",
             START.after(text[:nul]),
@@ -80,7 +100,7 @@ def _refuse_length_prefix(data: bytes) -> None:
     if data[2:3] != b"<" or not data[:2].strip(b" \t\r\n"):
         return
     if data[0] < 0x09 or int.from_bytes(data[:2], "big") in (len(data) - 2, len(data) - 3):
-        raise DocumentError(
+        raise LengthPrefixError(
             f"two bytes of length ({data[0]:02x} {data[1]:02x}) come before the XML, as Java's writeUTF puts them",
             "remove them, and send bytes instead of calling writeUTF",
             START,
@@ -106,7 +126,7 @@ def _decode_8bit(data: bytes, *, known: str | None) -> str:
         codec = _CODECS.get(declared[1].lower(), "")
         if not codec:
             at = START.after(declared.string[: declared.start(1)])
-            raise DocumentError(*_undecodable(declared[1]), at)
+            raise EncodingError(*_undecodable(declared[1]), at)
         if known and codec != known:
             raise _contradiction(declared, "UTF-8 (it has a byte order mark)")
     try:
@@ -114,7 +134,7 @@ def _decode_8bit(data: bytes, *, known: str | None) -> str:
     except UnicodeDecodeError as error:
         byte = data[error.start]
         why = " (in Windows-1252 a typographic quote or dash)" if byte in _CP1252_TYPOGRAPHY else ""
-        raise DocumentError(
+        raise EncodingError(
             f"the byte 0x{byte:02x} is not {_NAMES[codec]}{why}",
             "write straight quotes and hyphens" if why else "save the file as UTF-8 or plain ASCII",
             START.after(data[: error.start].decode(codec)),
@@ -136,7 +156,7 @@ def _decode_utf16(data: bytes, codec: str) -> str:
     try:
         text = data.decode(codec).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise DocumentError(
+        raise EncodingError(
             "the file begins as UTF-16 and then is not",
             "save the file as UTF-8 or plain ASCII",
             START.after(data[: error.start].decode(codec).removeprefix("\ufeff")),
@@ -147,8 +167,8 @@ def _decode_utf16(data: bytes, codec: str) -> str:
     return text
 
 
-def _contradiction(declared: re.Match[str], actual: str) -> DocumentError:
-    return DocumentError(
+def _contradiction(declared: re.Match[str], actual: str) -> EncodingError:
+    return EncodingError(
         f"the declaration says {shown(declared[1])}, but the file is {actual}",
         'save the file as UTF-8 and write encoding="UTF-8"',
         START.after(declared.string[: declared.start(1)]),

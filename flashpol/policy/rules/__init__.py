@@ -1,0 +1,19 @@
+"""The rules of lint, in one table; `docs/rules.md` is made from it.
+
+table      what a rule is              grants       FP6xx  beside each other, over-broad
+document   FP1xx  bytes and XML        clients      FP7xx  Lightspark, Unity
+grammar    FP2xx  Adobe's grammar      silverlight  FP8xx  access-policy
+domains    FP3xx                       page         docs/rules.md
+ports      FP4xx
+serving    FP5xx  site-control, the port served from
+"""
+
+from . import clients, document, domains, grammar, grants, ports, serving, silverlight
+from .table import CLIENTS, GROUPS, TABLE, Rule
+
+# Each module put its rows into the table when it was imported.
+_MODULES = (document, grammar, domains, ports, serving, grants, clients, silverlight)
+
+RULES: tuple[Rule, ...] = tuple(TABLE[code] for code in sorted(TABLE))
+
+__all__ = ["CLIENTS", "GROUPS", "RULES", "Rule"]

@@ -1,0 +1,130 @@
+"""FP7xx: what Lightspark and Unity make of policies that Adobe's rules allow. Traps: errors once a client is named.
+
+Sources: `src/backends/security.cpp` of Lightspark, measured too; mono's `SocketPolicyClient.cs` for Unity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..model import shown
+from ..source import START
+from ..subject import Subject
+from .table import GOOD, NOTE, WARNING, Hit, flash_file, grant, rule
+
+# What one receive of Unity takes; what one read of Lightspark takes, after which it waits for more; and a size from
+# which on it is time to think of both.
+_UNITY_BYTES = 5000
+_LIGHTSPARK_BYTES = 4096
+_LARGE_BYTES = 4000
+
+
+def _padded(size: int) -> str:
+    """Return an example of exactly `size` bytes."""
+    comment = len("\n<!--  -->")
+    return f"{GOOD}\n<!-- {'.' * (size - len(GOOD) - comment)} -->"
+
+
+@rule(
+    "FP701", WARNING, "lightspark-range", trap=True,
+    wrong="Lightspark grants only the first port of the range {range}", instead='write the ports singly, or "*"',
+    clients=("lightspark",), bad=flash_file(grant("8000-8002")), good=flash_file(grant("8000,8001,8002")),
+)  # fmt: skip
+def lightspark_range(subject: Subject) -> Iterator[Hit]:
+    for line in subject.grants:
+        if line.ports is not None and "-" in line.ports_text:
+            wide = [item for item in _ranges(line.ports_text) if item[0] != item[1]]
+            if wide:
+                yield Hit(line.ports_place, range=f"{wide[0][0]}-{wide[0][1]}")
+
+
+def _ranges(text: str) -> list[tuple[str, str]]:
+    parts = (item.strip(" ").partition("-") for item in text.split(","))
+    return [(low, high) for low, dash, high in parts if dash]
+
+
+@rule(
+    "FP702", NOTE, "unity-domain", trap=True,
+    wrong='Unity counts only grants to "*": {domain} is nobody to it', instead='add a grant to domain="*" for Unity',
+    clients=("unity",), bad=flash_file(grant(domain="*.example.com")), good=GOOD,
+)  # fmt: skip
+def unity_domain(subject: Subject) -> Iterator[Hit]:
+    # Once a file, and a note: to name domains is what most policies are for.
+    named = [line for line in subject.grants if line.domain is not None and line.domain.host]
+    if named and not any(line.domain is not None and not line.domain.host for line in subject.grants):
+        yield Hit(named[0].domain_place, domain=shown(named[0].domain_text))
+
+
+@rule(
+    "FP703", WARNING, "unity-range", trap=True,
+    wrong="Unity does not grant the last port of the range {range}", instead="write {longer}",
+    clients=("unity",), bad=flash_file(grant("8000-8100")), good=flash_file(grant("8000,8001,8002")),
+)  # fmt: skip
+def unity_range(subject: Subject) -> Iterator[Hit]:
+    for line in subject.grants:
+        if line.ports is not None and line.domain is not None and not line.domain.host and "-" in line.ports_text:
+            # The port after a range may be granted singly, and then nothing is lost.
+            single = {item.strip(" ") for item in line.ports_text.split(",")}
+            for low, high in _ranges(line.ports_text):
+                if high not in single:
+                    longer = f'"{low},..." without a range' if low == high else f'"{low}-{high},{high}"'
+                    yield Hit(line.ports_place, range=f"{low}-{high}", longer=longer)
+                    break
+
+
+@rule(
+    "FP704", WARNING, "large",
+    wrong="the reply has {size} bytes: Lightspark reads 4,095 of one, Unity 5,000",
+    instead="grant to *.suffix or * instead of many hosts, and drop comments",
+    clients=("lightspark", "unity"), bad=_padded(4001), good=_padded(3999),
+)  # fmt: skip
+def large(subject: Subject) -> Iterator[Hit]:
+    if _LARGE_BYTES < subject.reply_bytes < _LIGHTSPARK_BYTES:
+        yield Hit(START, size=f"{subject.reply_bytes:,}")
+
+
+@rule(
+    "FP705", WARNING, "too-large-for-lightspark", trap=True,
+    wrong="the reply has {size} bytes, its NUL included: after a read of 4,096 Lightspark waits for more, for ever",
+    instead="stay below 4,096: grant to *.suffix or * instead of many hosts, and drop comments",
+    clients=("lightspark",), bad=_padded(4095), good=_padded(3999),
+)  # fmt: skip
+def too_large_for_lightspark(subject: Subject) -> Iterator[Hit]:
+    if subject.reply_bytes >= _LIGHTSPARK_BYTES:
+        yield Hit(START, size=f"{subject.reply_bytes:,}")
+
+
+@rule(
+    "FP706", WARNING, "too-large-for-unity", trap=True,
+    wrong="the policy has {size} bytes, and Unity reads 5,000 of it",
+    instead="stay within 5,000: grant to *.suffix or * instead of many hosts, and drop comments",
+    clients=("unity",), bad=_padded(5001), good=_padded(4999),
+)  # fmt: skip
+def too_large_for_unity(subject: Subject) -> Iterator[Hit]:
+    # The NUL may be cut off: Unity does not need it.
+    if subject.reply_bytes - 1 > _UNITY_BYTES:
+        yield Hit(START, size=f"{subject.reply_bytes - 1:,}")
+
+
+@rule(
+    "FP707", WARNING, "space-at-the-end", trap=True,
+    wrong='the policy ends in a space: Lightspark takes only ">", a newline or NUL for the end',
+    instead="remove it",
+    clients=("lightspark",), bad=GOOD + " ", good=GOOD + "\n",
+)  # fmt: skip
+def space_at_the_end(subject: Subject) -> Iterator[Hit]:
+    if subject.text and subject.text[-1] in " \t":
+        trimmed = subject.text.rstrip(" \t")
+        yield Hit(START.after(trimmed))
+
+
+@rule(
+    "FP708", WARNING, "not-ascii-for-unity", trap=True,
+    wrong="the character {character} is not ASCII, which Unity's manual asks for",
+    instead="write plain ASCII, in comments too",
+    clients=("unity",), bad=flash_file("<!-- \u00e9t\u00e9 -->", grant()), good=GOOD,
+)  # fmt: skip
+def not_ascii_for_unity(subject: Subject) -> Iterator[Hit]:
+    if subject.fault is None and not subject.text.isascii() and not subject.typography:
+        at = next(at for at, character in enumerate(subject.text) if not character.isascii())
+        yield Hit(START.after(subject.text[:at]), character=f"U+{ord(subject.text[at]):04X}")

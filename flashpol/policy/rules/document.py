@@ -1,0 +1,186 @@
+"""FP1xx: what is wrong with the document before it is looked at as a policy.
+
+The readers stop at their first mistake and say which; the rules here give each kind its code. Where Silverlight is
+concerned too, the examples are still Adobe's.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+
+from ..model import (
+    DocumentError,
+    EmptyError,
+    EncodingError,
+    EntityError,
+    HtmlPageError,
+    HttpReplyError,
+    LengthPrefixError,
+    LimitError,
+    Location,
+    NulError,
+)
+from ..source import START
+from ..subject import DASHES, Subject
+from .table import ADOBE, CLIENTS, ERROR, GOOD, WARNING, Finder, Hit, flash_file, grant, rule
+
+_BLANK = " \t\r\n"
+
+
+def _said(kind: type[DocumentError]) -> Finder:
+    """Find what the readers refused as `kind`, in their words."""
+
+    def find(subject: Subject) -> Iterator[Hit]:
+        for error in (subject.fault, subject.malformed):
+            if type(error) is kind:
+                yield Hit(error.location or START, reason=error.wrong, remedy=error.instead)
+
+    return find
+
+
+rule(
+    "FP101", ERROR, "too-large",
+    wrong="more than any policy holds: {reason}", instead="remove what is not needed: {remedy}",
+    clients=CLIENTS, bad=flash_file(*["<a>"] * 9, *["</a>"] * 9), good=GOOD,
+)(_said(LimitError))  # fmt: skip
+
+rule(
+    "FP102", ERROR, "empty",
+    wrong="the policy is empty", instead="write at least <cross-domain-policy/>, which allows nobody",
+    clients=CLIENTS, bad="\n", good=GOOD,
+)(_said(EmptyError))  # fmt: skip
+
+rule(
+    "FP103", ERROR, "http-reply",
+    wrong="this is an HTTP reply with its headers: clients ask for socket policies without HTTP",
+    instead="keep only the XML; a crossdomain.xml that a web server sends allows no socket",
+    clients=CLIENTS, bad="HTTP/1.1 200 OK\nContent-Type: text/xml\n\n" + GOOD, good=GOOD,
+)(_said(HttpReplyError))  # fmt: skip
+
+rule(
+    "FP104", ERROR, "html-page",
+    wrong="this is an HTML page", instead="serve the policy's XML itself",
+    clients=CLIENTS, bad="<!DOCTYPE html>\n<html><body>404 Not Found</body></html>", good=GOOD,
+)(_said(HtmlPageError))  # fmt: skip
+
+rule(
+    "FP105", ERROR, "length-prefix",
+    wrong="two bytes of length come before the XML, as Java's writeUTF puts them",
+    instead="remove them, and send bytes instead of calling writeUTF",
+    clients=CLIENTS, bad=len(GOOD).to_bytes(2, "big") + GOOD.encode(), good=GOOD,
+)(_said(LengthPrefixError))  # fmt: skip
+
+
+@rule(
+    "FP106", ERROR, "utf-16",
+    wrong="the policy is UTF-16, and clients stop reading at its first NUL byte", instead="save the file as UTF-8",
+    clients=CLIENTS, bad=codecs.BOM_UTF16_LE + GOOD.encode("utf-16-le"), good=GOOD,
+)  # fmt: skip
+def utf_16(subject: Subject) -> Iterator[Hit]:
+    if subject.fault is None and b"\0" in subject.data.removesuffix(b"\0"):
+        yield Hit(START)
+
+
+rule(
+    "FP107", ERROR, "nul-inside",
+    wrong="a NUL byte inside the policy, where clients stop reading",
+    instead="remove it; one NUL may stand at the very end",
+    clients=CLIENTS, bad=GOOD.replace("\n", "\n\0", 1), good=GOOD,
+)(_said(NulError))  # fmt: skip
+
+
+@rule(
+    "FP108", ERROR, "encoding",
+    wrong="the bytes are not the text they should be: {reason}",
+    instead="save the file as plain ASCII, or as UTF-8 and declared as that or not at all",
+    clients=CLIENTS,
+    bad=flash_file("<!-- caf\u00e9 -->", grant()).encode("latin-1"),
+    good=flash_file("<!-- caf\u00e9 -->", grant()),
+)  # fmt: skip
+def encoding(subject: Subject) -> Iterator[Hit]:
+    if not subject.typography:  # which says it better
+        yield from _said(EncodingError)(subject)
+
+
+@rule(
+    "FP109", ERROR, "typographic-characters",
+    wrong="{characters} in the markup: a word processor or a blog put {them} there",
+    instead="write straight quotes, hyphens and plain spaces",
+    clients=CLIENTS,
+    bad=flash_file("<allow-access-from domain=\u201c*\u201d to-ports=\u201c1935\u201d/>"), good=GOOD,
+)  # fmt: skip
+def typographic_characters(subject: Subject) -> Iterator[Hit]:
+    for where, characters in subject.typography:
+        kinds = sorted({f"U+{ord(c):04X}" for c in characters})
+        many = len(characters) > 1
+        yield Hit(
+            where,
+            characters=f"{len(characters)} typographic characters ({', '.join(kinds)})"
+            if many
+            else f"the typographic character {kinds[0]}",
+            them="them" if many else "it",
+        )
+
+
+@rule(
+    "FP110", ERROR, "malformed-xml",
+    wrong="this is not well-formed XML: {reason}", instead="mend the XML: {remedy}",
+    clients=CLIENTS,
+    bad=flash_file('<allow-access-from domain="*"to-ports="1935"/>'), good=GOOD,
+)  # fmt: skip
+def malformed_xml(subject: Subject) -> Iterator[Hit]:
+    told = {where.line for where, _ in subject.typography}
+    for hit in _said(DocumentError)(subject):
+        # One "<!–" or quote is no second mistake when XML stumbles over it.
+        if hit.location.line not in told and not _is_typographic(subject, hit.location):
+            yield hit
+
+
+def _is_typographic(subject: Subject, where: Location) -> bool:
+    return any(
+        any(c in DASHES for c in characters) and place.line <= where.line for place, characters in subject.typography
+    )
+
+
+rule(
+    "FP111", ERROR, "entities",
+    wrong="entities are refused: {reason}", instead="write the characters themselves, and no DOCTYPE with [ ]",
+    clients=CLIENTS,
+    bad='<!DOCTYPE cross-domain-policy [<!ENTITY host "*">]>\n' + GOOD,
+    good='<!DOCTYPE cross-domain-policy SYSTEM "http://www.adobe.com/xml/dtds/cross-domain-policy.dtd">\n' + GOOD,
+)(_said(EntityError))  # fmt: skip
+
+
+@rule(
+    "FP112", ERROR, "stray-text",
+    wrong="text where none belongs: {reason}", instead="remove it, or write <!-- --> around it",
+    clients=CLIENTS,
+    bad=flash_file("allow the game:", grant()), good=flash_file("<!-- allow the game: -->", grant()),
+)  # fmt: skip
+def stray_text(subject: Subject) -> Iterator[Hit]:
+    for error in subject.stray:
+        yield Hit(error.location or START, reason=error.wrong, remedy=error.instead)
+
+
+@rule(
+    "FP113", WARNING, "byte-order-mark",
+    wrong="a byte order mark comes before the XML: no document says that Flash or Unity skip it",
+    instead='save the file as "UTF-8 without BOM", or as plain ASCII',
+    clients=("flash", "unity"), bad="\ufeff" + GOOD, good=GOOD,
+)  # fmt: skip
+def byte_order_mark(subject: Subject) -> Iterator[Hit]:
+    if subject.data.startswith(codecs.BOM_UTF8):
+        yield Hit(START)
+
+
+@rule(
+    "FP114", WARNING, "blank-before-declaration",
+    wrong="blanks come before the XML declaration, which XML forbids: strict readers refuse the file",
+    instead="begin the file with <?xml, or leave the declaration out",
+    clients=ADOBE, bad='\n<?xml version="1.0"?>\n' + GOOD, good='<?xml version="1.0"?>\n' + GOOD,
+)  # fmt: skip
+def blank_before_declaration(subject: Subject) -> Iterator[Hit]:
+    text = subject.text
+    if subject.fault is None and text[:1] in tuple(_BLANK) and text.lstrip(_BLANK).startswith("<?xml"):
+        yield Hit(START)

@@ -1,0 +1,221 @@
+"""FP2xx: Adobe's grammar, as in `PolicyFileSocket.xsd`: which elements and attributes there are, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .. import flash
+from ..model import shown
+from ..reader import Element
+from ..subject import SILVERLIGHT_ROOT, Subject
+from .table import ADOBE, CLIENTS, ERROR, GOOD, NOTE, WARNING, Hit, control, flash_file, grant, rule
+
+KNOWN = {
+    "allow-access-from": ("domain", "to-ports", "secure"),
+    "site-control": ("permitted-cross-domain-policies",),
+}
+_NOT_FOR_SOCKETS = {
+    "allow-http-request-headers-from": "is for HTTP policies only: sockets have no headers",
+    "allow-access-from-identity": "is not for sockets",
+}
+_SILVERLIGHT = ("access-policy", "cross-domain-access", "policy", "allow-from", "domain", "grant-to", "socket-resource")
+_SILVERLIGHT_FILE = """<access-policy>
+  <cross-domain-access>
+    <policy>
+      <allow-from><domain uri="*"/></allow-from>
+      <grant-to><socket-resource port="4502-4534" protocol="tcp"/></grant-to>
+    </policy>
+  </cross-domain-access>
+</access-policy>"""
+
+
+def likely(name: str, known: tuple[str, ...]) -> str:
+    """Return the one of `known` that was probably meant, or an empty text."""
+    from difflib import get_close_matches  # only for files with mistakes
+
+    return next(iter(get_close_matches(name[:40].lower(), known, n=1)), "")
+
+
+def children(subject: Subject) -> list[Element]:
+    return subject.root.children if subject.root is not None else []
+
+
+def wrong_root(subject: Subject) -> Iterator[Hit]:
+    if subject.root is not None and subject.root.name not in (flash.ROOT, SILVERLIGHT_ROOT):
+        name = subject.root.name.lower()
+        yield Hit(subject.root.location, name=subject.root.label, root=f"<{name}>")
+    elif subject.other_root is not None and subject.other_root.name not in KNOWN:
+        meant = likely(subject.other_root.name, (flash.ROOT, SILVERLIGHT_ROOT)) or flash.ROOT
+        root = f"<{meant}>"
+        if subject.other_root.name == "policy-file-request":
+            root = f"<{flash.ROOT}>; this is the request that clients send"
+        yield Hit(subject.other_root.location, name=subject.other_root.label, root=root)
+
+
+rule(
+    "FP115", ERROR, "wrong-root",
+    wrong="the root element is {name}", instead="write {root}",
+    clients=CLIENTS, bad="<cross-domain>\n  " + grant() + "\n</cross-domain>", good=GOOD,
+)(wrong_root)  # fmt: skip
+
+
+@rule(
+    "FP116", ERROR, "missing-root",
+    wrong="the root element is missing: the file begins with {name}",
+    instead="write <cross-domain-policy> before and </cross-domain-policy> after everything",
+    clients=CLIENTS, bad=grant() + "\n" + grant("843"), good=GOOD,
+)  # fmt: skip
+def missing_root(subject: Subject) -> Iterator[Hit]:
+    if subject.other_root is not None and subject.other_root.name in KNOWN:
+        yield Hit(subject.other_root.location, name=subject.other_root.label)
+
+
+@rule(
+    "FP117", ERROR, "other-dialect",
+    wrong="this is {dialect} policy, which {clients} cannot read", instead="write {remedy}",
+    clients=CLIENTS, bad=_SILVERLIGHT_FILE, good=GOOD,
+)  # fmt: skip
+def other_dialect(subject: Subject) -> Iterator[Hit]:
+    readers = {"flash": ADOBE, "silverlight": ("silverlight",)}.get(subject.dialect, CLIENTS)
+    if subject.root is not None and subject.clients.isdisjoint(readers):
+        is_flash = subject.dialect == "flash"
+        yield Hit(
+            subject.root.location,
+            dialect="an Adobe" if is_flash else "a Silverlight",
+            clients=" and ".join(client for client in CLIENTS if client in subject.clients),
+            remedy=f"<{SILVERLIGHT_ROOT if is_flash else flash.ROOT}>",
+        )
+
+
+@rule(
+    "FP201", ERROR, "unknown-element",
+    wrong="{name} is not known in socket policies", instead="write {remedy}",
+    clients=ADOBE, bad=flash_file('<allow-acces-from domain="*" to-ports="1935"/>'), good=GOOD,
+)  # fmt: skip
+def unknown_element(subject: Subject) -> Iterator[Hit]:
+    for element in children(subject):
+        if element.name not in KNOWN and not (
+            element.name in _NOT_FOR_SOCKETS or element.name in _SILVERLIGHT or element.name == flash.ROOT
+        ):
+            meant = likely(element.name, tuple(KNOWN))
+            yield Hit(
+                element.location,
+                name=element.label,
+                remedy=f"<{meant}>" if meant else "allow-access-from or site-control",
+            )
+
+
+@rule(
+    "FP202", ERROR, "not-for-sockets",
+    wrong="{name} {why}", instead="remove it",
+    clients=ADOBE,
+    bad=flash_file(grant(), '<allow-http-request-headers-from domain="*" headers="*"/>'), good=GOOD,
+)  # fmt: skip
+def not_for_sockets(subject: Subject) -> Iterator[Hit]:
+    for element in children(subject):
+        if element.name in _NOT_FOR_SOCKETS:
+            yield Hit(element.location, name=element.label, why=_NOT_FOR_SOCKETS[element.name])
+
+
+@rule(
+    "FP203", ERROR, "mixed-dialects",
+    wrong="{name} is Silverlight's, in a policy of Adobe's dialect",
+    instead="write allow-access-from here, and serve an access-policy of its own on port 943",
+    clients=ADOBE,
+    bad=flash_file(grant(), '<socket-resource port="4502" protocol="tcp"/>'), good=GOOD,
+)  # fmt: skip
+def mixed_dialects(subject: Subject) -> Iterator[Hit]:
+    for element in children(subject):
+        if element.name in _SILVERLIGHT:
+            yield Hit(element.location, name=element.label)
+
+
+@rule(
+    "FP204", ERROR, "nested-element",
+    wrong="{name} stands inside {parent}", instead="write one after the other: {remedy}",
+    clients=ADOBE,
+    bad=flash_file('<allow-access-from domain="*" to-ports="1935">', "  " + grant("843"), "</allow-access-from>"),
+    good=flash_file(grant("1935"), grant("843")),
+)  # fmt: skip
+def nested_element(subject: Subject) -> Iterator[Hit]:
+    for element in children(subject):
+        if element.name == flash.ROOT:
+            yield Hit(element.location, name=element.label, parent="another", remedy="keep one root element")
+        elif element.name in KNOWN:
+            for child in element.children:
+                remedy = f"close {element.name} with /> first"
+                yield Hit(child.location, name=child.label, parent=element.label, remedy=remedy)
+
+
+@rule(
+    "FP205", ERROR, "unknown-attribute",
+    wrong="{element} has no attribute {name}", instead="write {remedy}",
+    clients=ADOBE, bad=flash_file('<allow-access-from domain="*" toports="1935"/>'), good=GOOD,
+)  # fmt: skip
+def unknown_attribute(subject: Subject) -> Iterator[Hit]:
+    if subject.root is None:
+        return
+    for element in (subject.root, *subject.root.children):
+        known = ("xmlns:xsi", "xsi:noNamespaceSchemaLocation") if element is subject.root else KNOWN.get(element.name)
+        for name in element.attributes:
+            if known is not None and name not in known:
+                meant = likely(name, known)
+                yield Hit(
+                    element.name_location(name),
+                    element=element.label,
+                    name=shown(name),
+                    remedy=meant or f"nothing but {', '.join(known)}",
+                )
+
+
+def lacks(element: Element, name: str) -> bool:
+    """Whether an attribute is missing, and not merely misspelt, which is reported as unknown."""
+    known = KNOWN.get(element.name, ())
+    return name not in element.attributes and not any(
+        likely(other, known) == name for other in element.attributes if other not in known
+    )
+
+
+@rule(
+    "FP206", ERROR, "bad-secure",
+    wrong="secure is {value}", instead='write "true" or "false", in lower case, or leave it out',
+    clients=ADOBE, bad=flash_file(grant(more=' secure="no"')), good=flash_file(grant(more=' secure="false"')),
+)  # fmt: skip
+def bad_secure(subject: Subject) -> Iterator[Hit]:
+    for line in subject.grants:
+        value = line.element.attributes.get("secure", "false")
+        if value not in ("true", "false"):
+            yield Hit(line.element.value_location("secure"), value=shown(value))
+
+
+_SCHEMA = ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:noNamespaceSchemaLocation='
+
+
+@rule(
+    "FP207", NOTE, "other-schema",
+    wrong="the schema {schema} is not the one of socket policies",
+    instead="write PolicyFileSocket.xsd, or leave it out",
+    clients=ADOBE,
+    bad=GOOD.replace(">", f'{_SCHEMA}"http://www.adobe.com/xml/schemas/PolicyFile.xsd">', 1),
+    good=GOOD.replace(">", f'{_SCHEMA}"http://www.adobe.com/xml/schemas/PolicyFileSocket.xsd">', 1),
+)  # fmt: skip
+def other_schema(subject: Subject) -> Iterator[Hit]:
+    name = "xsi:noNamespaceSchemaLocation"
+    if subject.root is not None and name in subject.root.attributes:
+        schema = subject.root.attributes[name]
+        if not schema.endswith("PolicyFileSocket.xsd"):
+            yield Hit(subject.root.value_location(name), schema=shown(schema))
+
+
+@rule(
+    "FP208", WARNING, "late-site-control",
+    wrong="site-control stands after {first}", instead="write it first: Adobe's grammar has it before all grants",
+    clients=ADOBE, bad=flash_file(grant(), control("all")), good=flash_file(control("all"), grant()),
+)  # fmt: skip
+def late_site_control(subject: Subject) -> Iterator[Hit]:
+    seen = ""
+    for element in children(subject):
+        if element.name == "allow-access-from":
+            seen = seen or f"a grant (line {element.location.line})"
+        elif element.name == "site-control" and seen:
+            yield Hit(element.location, first=seen)

@@ -1,0 +1,207 @@
+"""FP6xx: grants beside each other, and what they give away."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+
+from ..model import DomainPattern, PortSet
+from ..subject import GrantLine, Subject
+from .table import ADOBE, NAMES, NOTE, WARNING, Hit, control, flash_file, grant, rule
+
+# Services that are worth attacking and often trust the network they are in. A page that may open sockets to them can.
+_SERVICES = {
+    21: "FTP", 22: "SSH", 23: "Telnet", 25: "SMTP", 110: "POP3", 111: "RPC", 135: "RPC", 139: "SMB", 143: "IMAP",
+    389: "LDAP", 445: "SMB", 465: "SMTP", 587: "SMTP", 636: "LDAP", 873: "rsync", 993: "IMAP", 995: "POP3",
+    1433: "SQL Server", 1521: "Oracle", 2049: "NFS", 2375: "Docker", 3306: "MySQL", 3389: "RDP", 5432: "PostgreSQL",
+    5900: "VNC", 5984: "CouchDB", 6379: "Redis", 9200: "Elasticsearch", 11211: "memcached", 27017: "MongoDB",
+}  # fmt: skip
+_SORTED = sorted(_SERVICES)
+_NAMED = 3  # how many of them a message names
+
+# A comparison costs about a microsecond. Real files need a few for each grant; what needs more than this is made to
+# be slow, and then some grants that others cover go unmentioned.
+_COMPARISONS = 200_000
+
+
+def _readable(subject: Subject) -> Iterator[tuple[GrantLine, DomainPattern, PortSet]]:
+    for line in subject.grants:
+        if line.domain is not None and line.ports is not None:
+            yield line, line.domain, line.ports
+
+
+@rule(
+    "FP601", WARNING, "duplicate-grant",
+    wrong="this repeats the grant at line {line}", instead="remove one of the two",
+    clients=ADOBE, bad=flash_file(grant(), grant()), good=flash_file(grant(), grant("843")),
+)  # fmt: skip
+def duplicate_grant(subject: Subject) -> Iterator[Hit]:
+    first: dict[tuple[DomainPattern, PortSet, bool], GrantLine] = {}
+    for line, domain, ports in _readable(subject):
+        before = first.setdefault((domain, ports, line.secure), line)
+        if before is not line:
+            yield Hit(line.element.location, line=before.element.location.line)
+
+
+def _covered(subject: Subject) -> list[tuple[GrantLine, GrantLine]]:
+    """Return each grant, duplicates aside, of which one other grant allows everything, with that other.
+
+    Sorted by first port and then by width, whatever covers a grant comes before it and still reaches as far.
+    """
+    first: dict[tuple[DomainPattern, PortSet, bool], GrantLine] = {}
+    for line, domain, ports in _readable(subject):
+        first.setdefault((domain, ports, line.secure), line)
+    ordered = sorted(
+        first.items(),
+        key=lambda item: (
+            item[0][1].ranges[0][0],
+            -item[0][1].ranges[-1][1],
+            -sum(high - low for low, high in item[0][1].ranges),
+            item[0][2],
+            item[0][0].host.count(".") if item[0][0].host else -1,
+            not item[0][0].wildcard,
+        ),
+    )
+    found = []
+    open_now: dict[str, list[tuple[PortSet, bool, GrantLine]]] = {}
+    left = _COMPARISONS
+    for (domain, ports, secure), line in ordered:
+        low, high = ports.ranges[0][0], ports.ranges[-1][1]
+        for wider in _wider(domain):
+            candidates = open_now.get(wider)
+            if not candidates or left <= 0:
+                continue
+            left -= len(candidates)
+            candidates[:] = [one for one in candidates if one[0].ranges[-1][1] >= low]
+            cover = next(
+                (
+                    other
+                    for theirs, theirs_secure, other in candidates
+                    if secure >= theirs_secure and theirs.ranges[-1][1] >= high and _within(ports, theirs)
+                ),
+                None,
+            )
+            if cover is not None:
+                found.append((line, cover))
+                break
+        open_now.setdefault(str(domain), []).append((ports, secure, line))
+    return found
+
+
+def _wider(domain: DomainPattern) -> Iterator[str]:
+    """Yield every pattern, as text, that matches all that `domain` does."""
+    if domain.host:
+        yield str(domain)
+        suffix = domain.host
+        if not domain.wildcard and not suffix.rpartition(".")[2].isdigit():
+            yield f"*.{suffix}"
+        while "." in suffix:
+            suffix = suffix.partition(".")[2]
+            yield f"*.{suffix}"
+    yield "*"
+
+
+def _within(ports: PortSet, others: PortSet) -> bool:
+    if others.any:
+        return True
+    return all(any(a <= low and high <= b for a, b in others.ranges) for low, high in ports.ranges)
+
+
+@rule(
+    "FP602", NOTE, "covered-grant",
+    wrong="everything this allows is allowed by the grant at line {line} already",
+    instead="remove this one, or narrow the other",
+    clients=NAMES, bad=flash_file(grant("843,1935"), grant("1935", "www.example.com")),
+    good=flash_file(grant("843"), grant("1935", "www.example.com")),
+)  # fmt: skip
+def covered_grant(subject: Subject) -> Iterator[Hit]:
+    for line, cover in subject.once(_covered):
+        if not line.secure or cover.secure:
+            yield Hit(line.element.location, line=cover.element.location.line)
+
+
+@rule(
+    "FP603", WARNING, "secure-defeated",
+    wrong="the grant at line {line} allows the same without HTTPS",
+    instead='remove one of the two: the one with secure="true" has no effect',
+    clients=NAMES,
+    bad=flash_file(grant(), grant(more=' secure="true"')), good=flash_file(grant(), grant("843")),
+)  # fmt: skip
+def secure_defeated(subject: Subject) -> Iterator[Hit]:
+    for line, cover in subject.once(_defeated):
+        yield Hit(line.element.location, line=cover.element.location.line)
+
+
+def _defeated(subject: Subject) -> list[tuple[GrantLine, GrantLine]]:
+    if not any(line.secure for line in subject.grants):
+        return []
+    return [(line, cover) for line, cover in subject.once(_covered) if line.secure and not cover.secure]
+
+
+@rule(
+    "FP604", WARNING, "everybody-everywhere",
+    wrong="content from anywhere may connect to every port of this host",
+    instead="write the ports that the application uses, as in to-ports=\"1935\"",
+    clients=ADOBE, bad=flash_file(grant("*")), good=flash_file(grant("1935")),
+)  # fmt: skip
+def everybody_everywhere(subject: Subject) -> Iterator[Hit]:
+    for line, domain, ports in _readable(subject):
+        if not domain.host and ports.ranges == ((1, 65535),):
+            yield Hit(line.element.location)
+
+
+@rule(
+    "FP605", WARNING, "top-level-wildcard",
+    wrong="{domain} is everybody under a top-level domain",
+    instead='write a domain of yours, as in "*.example.com", or "*" if everybody is meant',
+    clients=NAMES, bad=flash_file(grant(domain="*.com")), good=flash_file(grant(domain="*.example.com")),
+)  # fmt: skip
+def top_level_wildcard(subject: Subject) -> Iterator[Hit]:
+    for line, domain, _ in _readable(subject):
+        if domain.wildcard and domain.host and "." not in domain.host:
+            yield Hit(line.domain_place, domain=str(domain))
+
+
+@rule(
+    "FP606", WARNING, "service-ports",
+    wrong="the ports include {services}", instead="leave them out, unless content shall speak to that service itself",
+    clients=ADOBE, bad=flash_file(grant("22,1935")), good=flash_file(grant("1935")),
+)  # fmt: skip
+def service_ports(subject: Subject) -> Iterator[Hit]:
+    for line, domain, ports in _readable(subject):
+        if ports.any or (not domain.host and ports.ranges == ((1, 65535),)):
+            continue  # that is FP604's, or "*" to a domain that is trusted in whole
+        found = [
+            f"{port} ({_SERVICES[port]})"
+            for low, high in ports.ranges
+            for port in _SORTED[bisect_left(_SORTED, low) : bisect_right(_SORTED, high)]
+        ]
+        if found:
+            more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+            yield Hit(line.ports_place, services=", ".join(found[:_NAMED]) + more)
+
+
+@rule(
+    "FP607", NOTE, "allows-nobody",
+    wrong="the policy grants nothing: nobody may connect", instead="write allow-access-from, if somebody shall",
+    clients=ADOBE, bad=flash_file(control("master-only")), good=flash_file(control("all")),
+)  # fmt: skip
+def allows_nobody(subject: Subject) -> Iterator[Hit]:
+    # "all" without grants leaves it to the policies on other ports, and "none" says outright what it means.
+    if subject.root is not None and not subject.root.children:
+        yield Hit(subject.root.location)
+    elif not subject.grants and subject.meta == "master-only":
+        yield Hit(subject.controls[0].location)
+
+
+@rule(
+    "FP608", WARNING, "secure-true",
+    wrong='secure="true" admits only content loaded over HTTPS, and Flash warns of it if that came from elsewhere',
+    instead="leave it out, unless this server is on the host of the content, which comes over HTTPS",
+    clients=NAMES, bad=flash_file(grant(more=' secure="true"')), good=flash_file(grant()),
+)  # fmt: skip
+def secure_true(subject: Subject) -> Iterator[Hit]:
+    defeated = {line.element.location for line, _ in subject.once(_defeated)}
+    for line in subject.grants:
+        if line.secure and line.element.location not in defeated:
+            yield Hit(line.element.value_location("secure"))

@@ -1,0 +1,176 @@
+"""FP5xx: `site-control`, and what depends on the port that the policy is served from (`--served-from`).
+
+Not told the port, `site-control` is taken to be meant for the master policy on 843, the only one where it counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..model import MetaPolicy, shown
+from ..subject import GrantLine, Subject
+from .grammar import lacks
+from .table import ADOBE, ERROR, GOOD, NOTE, WARNING, Hit, control, flash_file, grant, rule
+
+MASTER_PORT = 843
+SILVERLIGHT_PORT = 943
+# The first port that needs no privilege to listen on; a policy from there or above cannot speak for those below.
+UNPRIVILEGED = 1024
+
+_VALUE = "permitted-cross-domain-policies"
+_VALUES = tuple(meta.value for meta in MetaPolicy)
+_OTHER_PROTOCOLS = {
+    "by-content-type": "is for HTTP policies only",
+    "by-ftp-filename": "is for FTP policies only",
+    "none-this-response": "is for HTTP headers only",
+}
+# Ports that Flash fetches no policy from (moock.org, "Flash policy server").
+_NEVER_ASKED = frozenset(
+    (22, 25, 37, 43, 53, 88, 111, 113, 137, 138, 139, 143, 161, 162, 389, 465, 500, 535, 546, 547, 636)
+) | frozenset(range(749, 755))
+
+
+def _meant_for_master(subject: Subject) -> bool:
+    return subject.served_from in (None, MASTER_PORT)
+
+
+@rule(
+    "FP501", ERROR, "missing-meta-policy",
+    wrong="site-control says nothing", instead='write permitted-cross-domain-policies="master-only", or remove it',
+    clients=ADOBE, bad=flash_file("<site-control/>", grant()), good=flash_file(control("all"), grant()),
+)  # fmt: skip
+def missing_meta_policy(subject: Subject) -> Iterator[Hit]:
+    for element in subject.controls:
+        if lacks(element, _VALUE):
+            yield Hit(element.location)
+
+
+@rule(
+    "FP502", ERROR, "other-protocol",
+    wrong="the meta-policy {value} {why}", instead='write "none", "master-only" or "all"',
+    clients=ADOBE, bad=flash_file(control("by-content-type"), grant()), good=flash_file(control("all"), grant()),
+)  # fmt: skip
+def other_protocol(subject: Subject) -> Iterator[Hit]:
+    for element in subject.controls:
+        value = element.attributes.get(_VALUE, "")
+        if value in _OTHER_PROTOCOLS:
+            yield Hit(element.value_location(_VALUE), value=shown(value), why=_OTHER_PROTOCOLS[value])
+
+
+@rule(
+    "FP503", ERROR, "unknown-meta-policy",
+    wrong="{value} is not a meta-policy", instead='write "none", "master-only" or "all"',
+    clients=ADOBE, bad=flash_file(control("Master-Only"), grant()), good=flash_file(control("master-only"), grant()),
+)  # fmt: skip
+def unknown_meta_policy(subject: Subject) -> Iterator[Hit]:
+    for element in subject.controls:
+        value = element.attributes.get(_VALUE)
+        if value is not None and value not in _VALUES and value not in _OTHER_PROTOCOLS:
+            yield Hit(element.value_location(_VALUE), value=shown(value))
+
+
+@rule(
+    "FP504", ERROR, "second-site-control",
+    wrong="a second site-control, after the one at line {line}{conflict}", instead="keep one",
+    clients=ADOBE, bad=flash_file(control("all"), control("none"), grant()), good=flash_file(control("all"), grant()),
+)  # fmt: skip
+def second_site_control(subject: Subject) -> Iterator[Hit]:
+    values = {element.attributes.get(_VALUE, "") for element in subject.controls}
+    conflict = "" if len(values) == 1 else '; they differ, and "none" wins' if "none" in values else "; they differ"
+    for element in subject.controls[1:]:
+        yield Hit(element.location, line=subject.controls[0].location.line, conflict=conflict)
+
+
+@rule(
+    "FP505", ERROR, "grants-under-none",
+    wrong='"none" forbids every policy of this host, this one too: its grants allow nobody',
+    instead='write "master-only" if this policy shall count, or remove the grants',
+    clients=ADOBE, bad=flash_file(control("none"), grant()), good=flash_file(control("master-only"), grant()),
+)  # fmt: skip
+def grants_under_none(subject: Subject) -> Iterator[Hit]:
+    if subject.meta == "none" and subject.grants and _meant_for_master(subject):
+        yield Hit(subject.controls[0].value_location(_VALUE))
+
+
+@rule(
+    "FP506", WARNING, "site-control-ignored",
+    wrong=f"site-control counts only on port {MASTER_PORT}; on {{port}} it is ignored",
+    instead=f"remove it here, or serve the policy on {MASTER_PORT} too",
+    clients=ADOBE, served_from=5222,
+    bad=flash_file(control("master-only"), grant()), good=GOOD,
+)  # fmt: skip
+def site_control_ignored(subject: Subject) -> Iterator[Hit]:
+    if not _meant_for_master(subject):
+        for element in subject.controls:
+            yield Hit(element.location, port=subject.served_from)
+
+
+@rule(
+    "FP507", NOTE, "others-hidden",
+    wrong='"master-only" on port 843: policies that other ports of this host serve do not count',
+    instead='write "all" if an application answers policy requests on its own port',
+    clients=ADOBE, served_from=MASTER_PORT,
+    bad=flash_file(control("master-only"), grant()), good=flash_file(control("all"), grant()),
+)  # fmt: skip
+def others_hidden(subject: Subject) -> Iterator[Hit]:
+    if subject.served_from == MASTER_PORT and subject.meta == "master-only":
+        yield Hit(subject.controls[0].value_location(_VALUE))
+
+
+def _low_ports(subject: Subject) -> Iterator[tuple[GrantLine, str, bool]]:
+    """Grants of ports that a policy from this port cannot grant: the ports, and whether these are all it grants.
+
+    `*` is let pass: what it means there is every port that can be granted.
+    """
+    if subject.served_from is None or subject.served_from < UNPRIVILEGED:
+        return
+    for line in subject.grants:
+        if line.ports is not None and not line.ports.any and line.ports.ranges[0][0] < UNPRIVILEGED:
+            low = [(first, min(last, UNPRIVILEGED - 1)) for first, last in line.ports.ranges if first < UNPRIVILEGED]
+            ports = ",".join(f"{first}-{last}" if last > first else str(first) for first, last in low)
+            yield line, shown(ports)[1:-1], line.ports.ranges[-1][1] < UNPRIVILEGED
+
+
+@rule(
+    "FP508", ERROR, "privileged-ports",
+    wrong=f"served from port {{port}} this grants nothing: only a port below {UNPRIVILEGED} speaks for those",
+    instead=f"serve this policy on {MASTER_PORT} or another port below {UNPRIVILEGED}",
+    clients=("flash",), served_from=5222, bad=flash_file(grant("80,443")), good=flash_file(grant("5222")),
+)  # fmt: skip
+def privileged_ports(subject: Subject) -> Iterator[Hit]:
+    for line, _, is_all in _low_ports(subject):
+        if is_all:
+            yield Hit(line.ports_place, port=subject.served_from)
+
+
+@rule(
+    "FP509", WARNING, "some-privileged-ports",
+    wrong=f"served from port {{port}} this does not grant {{ports}}: only a port below {UNPRIVILEGED} speaks for those",
+    instead=f"remove them, or serve this policy on {MASTER_PORT}",
+    clients=("flash",), served_from=5222, bad=flash_file(grant("80,5222")), good=flash_file(grant("5222")),
+)  # fmt: skip
+def some_privileged_ports(subject: Subject) -> Iterator[Hit]:
+    for line, ports, is_all in _low_ports(subject):
+        if not is_all:
+            yield Hit(line.ports_place, port=subject.served_from, ports=ports)
+
+
+@rule(
+    "FP510", ERROR, "never-asked",
+    wrong="Flash fetches no policy from port {port}", instead=f"serve it on {MASTER_PORT} or on the application's port",
+    clients=("flash",), served_from=25, good_port=MASTER_PORT, bad=flash_file(grant()), good=flash_file(grant()),
+)  # fmt: skip
+def never_asked(subject: Subject) -> Iterator[Hit]:
+    if subject.root is not None and subject.served_from in _NEVER_ASKED:
+        yield Hit(subject.root.location, port=subject.served_from)
+
+
+@rule(
+    "FP511", WARNING, "adobe-on-943",
+    wrong=f"this is Adobe's dialect; who asks on port {SILVERLIGHT_PORT} is Silverlight and needs an <access-policy>",
+    instead=f"serve this policy on {MASTER_PORT}",
+    clients=("flash",), served_from=SILVERLIGHT_PORT, good_port=MASTER_PORT, bad=GOOD, good=GOOD,
+)  # fmt: skip
+def adobe_on_943(subject: Subject) -> Iterator[Hit]:
+    if subject.root is not None and subject.served_from == SILVERLIGHT_PORT:
+        yield Hit(subject.root.location)

@@ -1,0 +1,237 @@
+"""FP8xx: Silverlight's dialect, read as Moonlight reads it (mono, `System.Net.Policy`), for sockets.
+
+access-policy
+ └── cross-domain-access
+      └── policy*
+           ├── allow-from ── domain*            uri = * | http://* | https://* | file:/// | scheme://[*.]host
+           └── grant-to ──── socket-resource*   port = one port or one range in 4502-4534, protocol = tcp
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ..model import Location, shown
+from ..reader import Element
+from ..source import START
+from ..subject import SILVERLIGHT_ROOT, Subject
+from .serving import SILVERLIGHT_PORT
+from .table import ERROR, NOTE, WARNING, Hit, rule
+
+LOWEST, HIGHEST = 4502, 4534
+_ONLY = ("silverlight",)
+
+# What may stand in what; and what each must hold to have a meaning.
+_INSIDE = {
+    SILVERLIGHT_ROOT: ("cross-domain-access",),
+    "cross-domain-access": ("policy",),
+    "policy": ("allow-from", "grant-to"),
+    "allow-from": ("domain",),
+    "grant-to": ("socket-resource", "resource"),
+}
+_NEEDED = {"policy": ("allow-from", "grant-to"), "allow-from": ("domain",), "grant-to": ("socket-resource",)}
+_ATTRIBUTES = {"domain": ("uri",), "socket-resource": ("port", "protocol")}
+_ADOBE = ("allow-access-from", "site-control", "allow-http-request-headers-from", "allow-access-from-identity")
+_HTTP_ATTRIBUTES = ("http-request-headers", "http-methods")
+
+_URI = re.compile(r"\*|https?://\*|file:///|[a-z][a-z0-9+.-]*://(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*(:[0-9]+)?/?", re.I)
+_PORTS = re.compile("([0-9]{1,5})(?:-([0-9]{1,5}))?")
+
+
+def _file(uri: str = "*", port: str = "4502-4534", protocol: str = "tcp", more: str = "") -> str:
+    """Return an example."""
+    return f"""<access-policy>
+  <cross-domain-access>
+    <policy>
+      <allow-from><domain uri="{uri}"/></allow-from>
+      <grant-to>{more}<socket-resource port="{port}" protocol="{protocol}"/></grant-to>
+    </policy>
+  </cross-domain-access>
+</access-policy>"""
+
+
+_GOOD = _file()
+
+
+def _walk(element: Element) -> Iterator[tuple[Element, Element]]:
+    """Yield (parent, child) of all that stands where it may, and of the first that does not."""
+    for child in element.children:
+        yield element, child
+        if child.name in _INSIDE.get(element.name.lower(), ()):
+            yield from _walk(child)
+
+
+def _misplaced(subject: Subject) -> Iterator[tuple[Element, Element]]:
+    if subject.root is not None:
+        for parent, child in _walk(subject.root):
+            if child.name not in _INSIDE.get(parent.name.lower(), ()):
+                yield parent, child
+
+
+def _all(subject: Subject, *names: str) -> Iterator[Element]:
+    """Yield the elements of these names that stand where they may."""
+    if subject.root is not None:
+        for parent, child in _walk(subject.root):
+            if child.name in names and child.name in _INSIDE.get(parent.name.lower(), ()):
+                yield child
+
+
+def _values(subject: Subject, element: str, attribute: str) -> Iterator[tuple[str, Location]]:
+    for one in _all(subject, element):
+        if attribute in one.attributes:
+            yield one.attributes[attribute], one.value_location(attribute)
+
+
+@rule(
+    "FP801", ERROR, "unknown-silverlight-element",
+    wrong="{name} cannot stand inside {parent}", instead="write {known}",
+    clients=_ONLY, bad=_file(more="<tcp/>"), good=_GOOD,
+)  # fmt: skip
+def unknown_element(subject: Subject) -> Iterator[Hit]:
+    for parent, child in _misplaced(subject):
+        if child.name not in _ADOBE:
+            known = " or ".join(f"<{name}>" for name in _INSIDE.get(parent.name.lower(), ())) or "nothing there"
+            yield Hit(child.location, name=child.label, parent=parent.label, known=known)
+
+
+@rule(
+    "FP802", ERROR, "incomplete-silverlight-policy",
+    wrong="{name} holds no {missing}, and so allows nothing", instead="write <{missing}> inside it",
+    clients=_ONLY, bad=_file().replace('<domain uri="*"/>', ""), good=_GOOD,
+)  # fmt: skip
+def incomplete(subject: Subject) -> Iterator[Hit]:
+    for element in _all(subject, *_NEEDED):
+        for missing in _NEEDED[element.name]:
+            if all(child.name != missing for child in element.children):
+                yield Hit(element.location, name=element.label, missing=missing)
+
+
+@rule(
+    "FP803", ERROR, "missing-silverlight-attribute",
+    wrong="{name} has no {attribute}", instead="write {attribute}={example}",
+    clients=_ONLY, bad=_file().replace(' protocol="tcp"', ""), good=_GOOD,
+)  # fmt: skip
+def missing_attribute(subject: Subject) -> Iterator[Hit]:
+    examples = {"uri": '"http://*.example.com"', "port": f'"{LOWEST}-{HIGHEST}"', "protocol": '"tcp"'}
+    for element in _all(subject, *_ATTRIBUTES):
+        for attribute in _ATTRIBUTES[element.name]:
+            if attribute not in element.attributes:
+                yield Hit(element.location, name=element.label, attribute=attribute, example=examples[attribute])
+
+
+@rule(
+    "FP804", ERROR, "bad-uri",
+    wrong="{uri} is no form of uri that Silverlight knows",
+    instead='write "*", "http://*", "file:///" or a scheme and a host, as in "http://*.example.com"',
+    clients=_ONLY, bad=_file(uri="*.example.com"), good=_file(uri="http://*.example.com"),
+)  # fmt: skip
+def bad_uri(subject: Subject) -> Iterator[Hit]:
+    for uri, where in _values(subject, "domain", "uri"):
+        if not _URI.fullmatch(uri):
+            yield Hit(where, uri=shown(uri))
+
+
+def _is_list(text: str) -> bool:
+    return "," in text and all(_PORTS.fullmatch(item.strip()) for item in text.split(","))
+
+
+@rule(
+    "FP805", ERROR, "silverlight-port-list",
+    wrong="the list {port}: Silverlight reads one port or one range",
+    instead="write one socket-resource for each",
+    clients=_ONLY, bad=_file(port="4502,4503"), good=_file(port="4502-4503"),
+)  # fmt: skip
+def port_list(subject: Subject) -> Iterator[Hit]:
+    for port, where in _values(subject, "socket-resource", "port"):
+        if _is_list(port):
+            yield Hit(where, port=shown(port))
+
+
+@rule(
+    "FP806", ERROR, "silverlight-port",
+    wrong="the port {port} {why}, which voids the whole policy",
+    instead=f'write one port or one range within {LOWEST}-{HIGHEST}',
+    clients=_ONLY, bad=_file(port="*"), good=_GOOD,
+)  # fmt: skip
+def bad_port(subject: Subject) -> Iterator[Hit]:
+    for port, where in _values(subject, "socket-resource", "port"):
+        if not _is_list(port) and (why := _why_bad(port)):
+            yield Hit(where, port=shown(port), why=why)
+
+
+def _why_bad(port: str) -> str:
+    match = _PORTS.fullmatch(port)
+    if not match:
+        return "is neither a port nor a range"
+    low, high = int(match[1]), int(match[2] or match[1])
+    if not (LOWEST <= low <= HIGHEST and LOWEST <= high <= HIGHEST):
+        return f"is outside {LOWEST}-{HIGHEST}"
+    return "is a reversed range" if low > high else ""
+
+
+@rule(
+    "FP807", ERROR, "silverlight-protocol",
+    wrong="the protocol is {protocol}", instead='write "tcp", in lower case',
+    clients=_ONLY, bad=_file(protocol="Tcp"), good=_GOOD,
+)  # fmt: skip
+def bad_protocol(subject: Subject) -> Iterator[Hit]:
+    for protocol, where in _values(subject, "socket-resource", "protocol"):
+        if protocol != "tcp":
+            yield Hit(where, protocol=shown(protocol))
+
+
+@rule(
+    "FP808", ERROR, "adobe-in-silverlight",
+    wrong="{name} is Adobe's, in a Silverlight policy",
+    instead="write allow-from and grant-to here, and serve a cross-domain-policy of its own on port 843",
+    clients=_ONLY, bad=_file(more='<allow-access-from domain="*" to-ports="4502"/>'), good=_GOOD,
+)  # fmt: skip
+def adobe_in_silverlight(subject: Subject) -> Iterator[Hit]:
+    for _, child in _misplaced(subject):
+        if child.name in _ADOBE:
+            yield Hit(child.location, name=child.label)
+
+
+@rule(
+    "FP809", NOTE, "http-only-in-silverlight",
+    wrong="{name} is for HTTP and means nothing to sockets", instead="remove it from the policy of a socket",
+    clients=_ONLY, bad=_file(more='<resource path="/"/>'), good=_GOOD,
+)  # fmt: skip
+def http_only(subject: Subject) -> Iterator[Hit]:
+    for element in _all(subject, "resource", "allow-from"):
+        if element.name == "resource":
+            yield Hit(element.location, name=element.label)
+        for name in _HTTP_ATTRIBUTES:
+            if name in element.attributes:
+                yield Hit(element.name_location(name), name=name)
+
+
+@rule(
+    "FP810", WARNING, "nul-for-silverlight",
+    wrong="the file ends in a NUL, which Silverlight takes for a part of the XML", instead="remove the last byte",
+    clients=_ONLY, bad=_GOOD + "\0", good=_GOOD,
+)  # fmt: skip
+def nul_at_end(subject: Subject) -> Iterator[Hit]:
+    if subject.data.endswith(b"\0") and subject.fault is None:
+        yield Hit(START.after(subject.text))
+
+
+@rule(
+    "FP811", ERROR, "silverlight-elsewhere",
+    wrong=f"Silverlight asks only port {SILVERLIGHT_PORT}, never {{port}}", instead=f"serve it on {SILVERLIGHT_PORT}",
+    clients=_ONLY, served_from=843, good_port=SILVERLIGHT_PORT, bad=_GOOD, good=_GOOD,
+)  # fmt: skip
+def elsewhere(subject: Subject) -> Iterator[Hit]:
+    if subject.root is not None and subject.served_from not in (None, SILVERLIGHT_PORT):
+        yield Hit(subject.root.location, port=subject.served_from)
+
+
+@rule(
+    "FP812", NOTE, "silverlight-allows-nobody",
+    wrong="the policy grants nothing: nobody may connect", instead="write <cross-domain-access> with a <policy> in it",
+    clients=_ONLY, bad="<access-policy/>", good=_GOOD,
+)  # fmt: skip
+def allows_nobody(subject: Subject) -> Iterator[Hit]:
+    if subject.root is not None and next(_all(subject, "policy"), None) is None:
+        yield Hit(subject.root.location)

@@ -1,0 +1,151 @@
+"""What a rule is, and the table that all of them stand in.
+
+    @rule("FP409", ERROR, "reversed-range", wrong="the range {range} is reversed", instead='write "{swapped}"', ...)
+    def reversed_range(subject): yield Hit(location, range="90-80", swapped="80-90")
+
+`wrong` and `instead` are templates that a finding fills with values of its `Hit`. `bad` is a file that breaks
+this rule and no other; `good` breaks none. Both are meant for `example_client`, the first of `clients`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ..findings import CLIENTS, Severity
+from ..model import Location
+from ..subject import Subject
+
+__all__ = [
+    "ADOBE",
+    "CLIENTS",
+    "ERROR",
+    "GOOD",
+    "GROUPS",
+    "NAMES",
+    "NOTE",
+    "TABLE",
+    "WARNING",
+    "Finder",
+    "Hit",
+    "Rule",
+    "control",
+    "flash_file",
+    "grant",
+    "rule",
+]
+
+ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
+
+# Those that read Adobe's dialect; and those of them that look at domains at all (Unity counts "*" only).
+ADOBE = ("flash", "lightspark", "unity")
+NAMES = ("flash", "lightspark")
+
+# What the hundreds mean.
+GROUPS = {
+    "FP1": "The document: its bytes, its encoding, its XML, its root",
+    "FP2": "Adobe's grammar: elements and attributes",
+    "FP3": "Domains",
+    "FP4": "Ports",
+    "FP5": "site-control, and the port the policy is served from",
+    "FP6": "Grants beside each other, and what they give away",
+    "FP7": "What Lightspark and Unity make of it",
+    "FP8": "Silverlight's access-policy",
+}
+
+
+class Hit:
+    """A place where a rule is broken, and the values for its words."""
+
+    __slots__ = ("location", "values")
+
+    def __init__(self, location: Location, **values: object) -> None:
+        self.location = location
+        self.values = values
+
+
+Finder = Callable[[Subject], Iterable[Hit]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of the table."""
+
+    code: str
+    severity: Severity
+    name: str
+    wrong: str
+    instead: str
+    clients: tuple[str, ...]
+    bad: str | bytes
+    good: str | bytes
+    find: Finder
+    dialect: str = ""  # the only dialect it applies to
+    trap: bool = False  # its clients misread what others read well: an error once one of them is named
+    served_from: int | None = None  # of the bad example
+    good_port: int | None = None  # and of the good one
+
+    @property
+    def example_client(self) -> str:
+        return self.clients[0]
+
+
+TABLE: dict[str, Rule] = {}
+
+
+def rule(
+    code: str,
+    severity: Severity,
+    name: str,
+    *,
+    wrong: str,
+    instead: str,
+    clients: tuple[str, ...],
+    bad: str | bytes,
+    good: str | bytes,
+    trap: bool = False,
+    served_from: int | None = None,
+    good_port: int | None = None,
+) -> Callable[[Finder], Finder]:
+    """Put the function below it into the table."""
+
+    def add(find: Finder) -> Finder:
+        if code in TABLE:
+            raise AssertionError(f"{code} stands in the table twice")
+        dialect = "" if code.startswith("FP1") else "silverlight" if code.startswith("FP8") else "flash"
+        TABLE[code] = Rule(
+            code=code,
+            severity=severity,
+            name=name,
+            wrong=wrong,
+            instead=instead,
+            clients=clients,
+            bad=bad,
+            good=good,
+            find=find,
+            dialect=dialect,
+            trap=trap,
+            served_from=served_from,
+            good_port=served_from if good_port is None else good_port,
+        )
+        return find
+
+    return add
+
+
+def flash_file(*lines: str) -> str:
+    """An example: `lines` inside Adobe's root element."""
+    return "\n".join(["<cross-domain-policy>", *(f"  {line}" for line in lines), "</cross-domain-policy>"])
+
+
+def grant(ports: str = "1935", domain: str = "*", more: str = "") -> str:
+    """An example's `allow-access-from`."""
+    return f'<allow-access-from domain="{domain}" to-ports="{ports}"{more}/>'
+
+
+def control(value: str) -> str:
+    """An example's `site-control`."""
+    return f'<site-control permitted-cross-domain-policies="{value}"/>'
+
+
+GOOD = flash_file(grant())

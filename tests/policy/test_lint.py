@@ -1,0 +1,304 @@
+"""Lint: the table is sound, every example does what it says, and no bytes make it raise."""
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_flash import WORDS, policies
+
+from flashpol.policy import Finding, PolicyError, Severity, compile_reply, lint, parse, render
+from flashpol.policy.findings import CLIENTS
+from flashpol.policy.rules import GROUPS, RULES, Rule
+from flashpol.policy.rules.page import page
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = (ROOT / "examples" / "policy.xml").read_bytes()
+BY_CODE = pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.code}-{rule.name}")
+
+thorough = settings(max_examples=300, print_blob=True, deadline=None)
+
+
+def encoded(example: str | bytes) -> bytes:
+    return example if isinstance(example, bytes) else example.encode()
+
+
+def flash(*lines: str) -> bytes:
+    return "\n".join(["<cross-domain-policy>", *lines, "</cross-domain-policy>"]).encode()
+
+
+def grant(domain: str = "*", ports: str = "1935", more: str = "") -> str:
+    return f'<allow-access-from domain="{domain}" to-ports="{ports}"{more}/>'
+
+
+def codes(data: bytes, **options: object) -> list[str]:
+    return [finding.code for finding in lint(data, **options)]  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------------------------ the table
+
+
+@BY_CODE
+def test_a_bad_example_breaks_exactly_its_rule(rule: Rule) -> None:
+    found = lint(encoded(rule.bad), served_from=rule.served_from, clients=[rule.example_client])
+    assert {finding.code for finding in found} == {rule.code}
+
+
+@BY_CODE
+def test_a_good_example_breaks_none(rule: Rule) -> None:
+    assert lint(encoded(rule.good), served_from=rule.good_port, clients=[rule.example_client]) == []
+
+
+@BY_CODE
+def test_a_row_is_whole(rule: Rule) -> None:
+    assert rule.code[:3] in GROUPS
+    assert rule.clients
+    assert set(rule.clients) <= set(CLIENTS)
+    assert rule.wrong
+    assert "\n" not in rule.wrong + rule.instead
+    assert not rule.trap or rule.severity is not Severity.ERROR
+
+
+def test_codes_and_names_are_unique() -> None:
+    assert len({rule.code for rule in RULES}) == len({rule.name for rule in RULES}) == len(RULES)
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "rules.md").read_text() == page(), "python -m flashpol.policy.rules.page > docs/rules.md"
+
+
+def test_the_documented_example_runs() -> None:
+    result = doctest.testmod(importlib.import_module("flashpol.policy.lint"))
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+# ------------------------------------------------------------------------------------------------- severity and clients
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.trap], ids=lambda rule: rule.code)
+def test_a_trap_is_an_error_once_its_client_is_named(rule: Rule) -> None:
+    for clients, severity in ((CLIENTS, rule.severity), (rule.clients, Severity.ERROR)):
+        found = lint(encoded(rule.bad), clients=clients)
+        assert {finding.severity for finding in found if finding.code == rule.code} == {severity}
+
+
+def test_rules_of_other_clients_are_silent() -> None:
+    data = flash(grant("*.example.com", "8000-8100"))
+    assert codes(data) == ["FP702", "FP701"]
+    assert codes(data, clients=["flash"]) == []
+    assert codes(data, clients=["lightspark"]) == ["FP701"]
+    assert codes(data, clients=["unity"]) == ["FP702"]
+    assert codes(data, clients=["silverlight"]) == ["FP117"]
+
+
+@pytest.mark.parametrize("clients", [(), ("netscape",), ("flash", "all")])
+def test_unknown_clients_are_the_callers_fault(clients: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="flash, lightspark, unity, silverlight"):
+        lint(b"", clients=clients)
+
+
+def test_the_published_example_is_clean_for_flash() -> None:
+    assert lint(EXAMPLE, clients=["flash"]) == []
+    assert not any(finding.severity is Severity.ERROR for finding in lint(EXAMPLE))
+
+
+# ------------------------------------------------------------------------------------------------------ served from
+
+
+@pytest.mark.parametrize(
+    ("served_from", "ports", "expected"),
+    [
+        (None, "80", []),
+        (843, "80", []),
+        (1023, "80", []),
+        (1024, "80", ["FP508"]),
+        (5222, "80,443", ["FP508"]),
+        (5222, "1023", ["FP508"]),
+        (5222, "1024", []),
+        (5222, "80,5222", ["FP509"]),
+        (5222, "1000-1100", ["FP509"]),
+        (5222, "*", ["FP604"]),
+        (25, "1935", ["FP510"]),
+        (750, "1935", ["FP510"]),
+        (943, "1935", ["FP511"]),
+    ],
+)
+def test_ports_a_policy_may_speak_for(served_from: int | None, ports: str, expected: list[str]) -> None:
+    assert codes(flash(grant(ports=ports)), served_from=served_from, clients=["flash"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("served_from", "meta", "expected"),
+    [
+        (None, "none", ["FP505"]),
+        (843, "none", ["FP505"]),
+        (5222, "none", ["FP506"]),
+        (None, "master-only", []),
+        (843, "master-only", ["FP507"]),
+        (5222, "master-only", ["FP506"]),
+        (843, "all", []),
+    ],
+)
+def test_site_control_counts_on_843_only(served_from: int | None, meta: str, expected: list[str]) -> None:
+    data = flash(f'<site-control permitted-cross-domain-policies="{meta}"/>', grant())
+    assert codes(data, served_from=served_from) == expected
+
+
+# -------------------------------------------------------------------------------------------------- grants side by side
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([grant(), grant()], [("FP601", 3)]),
+        ([grant(), grant(), grant()], [("FP601", 3), ("FP601", 4)]),
+        ([grant(ports="1,2"), grant(ports="2,1")], [("FP601", 3)]),
+        ([grant(ports="1935"), grant("a.com")], [("FP602", 3)]),
+        ([grant("a.com"), grant(ports="1935")], [("FP602", 2)]),
+        ([grant("*.a.com"), grant("a.com")], [("FP602", 3)]),
+        ([grant("*.a.com"), grant("b.a.com")], [("FP602", 3)]),
+        ([grant("*.a.com"), grant("*.b.a.com")], [("FP602", 3)]),
+        ([grant("*.a.com"), grant("ba.com")], []),
+        ([grant("*.a.com"), grant("*.com", "80")], [("FP605", 3)]),
+        ([grant("a.com", "80-90"), grant("a.com", "85")], [("FP602", 3)]),
+        ([grant("a.com", "80-90"), grant("a.com", "85-95")], []),
+        ([grant("a.com", "80,90"), grant("a.com", "80-90")], [("FP602", 2)]),
+        ([grant("a.com", "80,90"), grant("a.com", "85")], []),
+        ([grant("a.com", "80"), grant("a.com", "80", ' secure="true"')], [("FP603", 3)]),
+        ([grant("a.com", "80", ' secure="true"'), grant("a.com", "80")], [("FP603", 2)]),
+        ([grant("*", "80", ' secure="true"'), grant("a.com", "80")], [("FP608", 2)]),
+        ([grant("*.0.0.1"), grant("10.0.0.1")], [("FP303", 2)]),
+        ([grant("*.a.com", "5000-6000"), *[grant("*.a.com", str(port)) for port in (5000, 6000, 6001)]],
+         [("FP606", 2), ("FP602", 3), ("FP602", 4)]),
+    ],
+)  # fmt: skip
+def test_side_by_side(lines: list[str], expected: list[tuple[str, int]]) -> None:
+    assert [(finding.code, finding.line) for finding in lint(flash(*lines), clients=["flash"])] == expected
+
+
+# ------------------------------------------------------------------------------------------------------------- places
+
+
+def test_everything_is_said_and_not_only_the_first() -> None:
+    data = flash(grant("http://a.com", "90-80,0,x"), grant("a.*.com", "70000"))
+    assert codes(data, clients=["flash"]) == ["FP305", "FP405", "FP407", "FP409", "FP304", "FP408"]
+
+
+def test_a_place_is_shown_with_a_caret() -> None:
+    [finding] = lint(flash("\t" + grant(ports="90-80")))
+    assert (finding.line, finding.column) == (2, 42)
+    source, caret = finding.excerpt().split("\n")
+    assert source[len(caret) - 1 :].startswith("90-80")
+    assert "\t" not in source
+    assert str(finding).startswith(
+        'line 2, column 42: error FP409: the range "90-80" is reversed; write "80-90" (flash'
+    )
+
+
+def test_of_a_long_line_only_a_part_is_shown() -> None:
+    data = flash("<!-- " + "x" * 5000 + " -->" + grant(ports="90-80") + "<!-- " + "y" * 5000 + " -->")
+    finding = next(finding for finding in lint(data) if finding.code == "FP409")
+    assert len(finding.source) < 130
+    assert finding.source[finding.caret :].startswith("90-80")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_in_xml(end: str) -> None:
+    data = flash(grant(), grant(ports="0")).replace(b"\n", end.encode())
+    [finding] = lint(data)
+    assert (finding.line, finding.code) == (3, "FP407")
+    assert "domain" in finding.source
+
+
+def test_lines_are_shown_as_they_are() -> None:
+    wrong = flash(grant())
+    assert lint(b"HTTP/1.0 200 OK\r\n\r\n" + wrong)[0].source == "HTTP/1.0 200 OK"
+    assert lint(b"\0" + bytes((len(wrong),)) + wrong)[0].source == "\u00b7" + chr(len(wrong)) + "<cross-domain-policy>"
+    assert lint(wrong.replace(b"\n", b"\n\0", 1))[0].source.startswith("\u00b7<allow")
+
+
+def test_behind_a_first_mistake_the_rest_is_still_read() -> None:
+    wrong = flash(grant(ports="0"))
+    for data, first in (
+        (len(wrong).to_bytes(2, "big") + wrong, "FP105"),
+        (b"HTTP/1.0 200 OK\r\nServer: x\r\n\r\n" + wrong, "FP103"),
+        (wrong.replace(b"\n", b"\n\0", 1), "FP107"),
+        (wrong.replace(b'domain="*"', b"domain=\x93*\x94"), "FP109"),
+        (wrong.replace(b'domain="*"', "domain=\u201c*\u201d".encode()), "FP109"),
+        (wrong.replace(b"\n", b"\n<!-- \xe9 -->", 1), "FP108"),
+        (wrong.replace(b"\n", "\n<!\u2013 x \u2013>".encode(), 1), "FP109"),
+        (wrong.replace(b"\n", b"\nhello", 1), "FP112"),
+    ):
+        assert codes(data, clients=["flash"]) == [first, "FP407"]
+
+
+def test_typography_outside_of_tags_is_malformed_xml() -> None:
+    assert codes("\u00a0".encode() + flash(grant()), clients=["flash"]) == ["FP110"]
+
+
+# ------------------------------------------------------------------------------------------------------ whatever comes
+
+
+def check_all(data: bytes) -> list[Finding]:
+    found = lint(data)
+    assert found == lint(data)
+    lines = max(1, data.count(b"\n") + data.count(b"\r") + 1)
+    for finding in found:
+        assert 1 <= finding.line <= lines
+        assert finding.column >= 1
+        assert finding.caret >= 0
+        assert "\n" not in finding.message + finding.instead + finding.source
+        assert "{" not in finding.message or b"{" in data or "{" in data.decode("utf-16", "ignore")
+    lint(data, served_from=5222, clients=["unity"])
+    lint(data, served_from=943, clients=["silverlight"])
+    return found
+
+
+@given(st.binary(max_size=200))
+@thorough
+def test_bytes_of_any_kind(data: bytes) -> None:
+    assert check_all(data), "no bytes without XML are clean"
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=25).map("".join), st.sampled_from(["utf-8", "utf-16", "cp1252"]))
+@thorough
+def test_pieces_of_policies(text: str, encoding: str) -> None:
+    check_all(text.encode(encoding, "replace"))
+
+
+ORIGINALS = [EXAMPLE, *(encoded(rule.good) for rule in RULES), *(encoded(rule.bad) for rule in RULES)]
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    data = draw(st.sampled_from(ORIGINALS))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(data)))
+        until = at + draw(st.integers(0, 6))
+        data = data[:at] + draw(st.sampled_from(WORDS).map(str.encode) | st.binary(max_size=3)) + data[until:]
+    return data
+
+
+@given(mutated())
+@thorough
+def test_mutations_and_what_the_strict_reader_says_of_them(data: bytes) -> None:
+    """A file has an error if and only if the server could not use it, or nobody could connect by it."""
+    errors = {finding.code for finding in check_all(data) if finding.severity is Severity.ERROR}
+    try:
+        compile_reply(data)
+    except PolicyError:
+        assert errors or b"<access-policy" in data
+    else:
+        assert errors <= {"FP109", "FP505"}
+
+
+@given(policies)
+@thorough
+def test_what_we_render_has_no_error(policy: object) -> None:
+    data = render(policy)  # type: ignore[arg-type]
+    assert parse(data) == policy
+    errors = {finding.code for finding in check_all(data) if finding.severity is Severity.ERROR}
+    assert errors <= {"FP505"}
