@@ -13,9 +13,13 @@ dialect (`cross-domain-policy`). All errors are `PolicyError`, a ValueError with
     model      the values and the errors      source     bytes -> text
     flash      text <-> Policy                reader     text -> elements, hardened
     allow      DOMAIN:PORTS -> Policy         diagnosis  words for XML's errors
+    decide     which client may connect       clients    how each client reads a policy
 """
 
+from typing import TYPE_CHECKING
+
 from .allow import allow_grant, allow_policy
+from .decide import CLIENTS, Decider, decide
 from .flash import compile_reply, parse, render
 from .model import (
     DocumentError,
@@ -33,8 +37,14 @@ from .model import (
 )
 from .source import MAX_POLICY_BYTES
 
+if TYPE_CHECKING:
+    from .clients.question import Decision
+
 __all__ = [
+    "CLIENTS",
     "MAX_POLICY_BYTES",
+    "Decider",
+    "Decision",
     "DocumentError",
     "DomainError",
     "DomainPattern",
@@ -50,6 +60,16 @@ __all__ = [
     "allow_grant",
     "allow_policy",
     "compile_reply",
+    "decide",
     "parse",
     "render",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`Decision` is loaded when it is first asked for, with the clients: see `Decider`."""
+    if name == "Decision":
+        from .clients.question import Decision
+
+        return Decision
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
