@@ -4,11 +4,11 @@ import argparse
 import sys
 from typing import NoReturn
 
-from flashpol.cli import serve
+from flashpol.cli import decide, serve
 from flashpol.config import ConfigError
 from flashpol.version import VERSION
 
-COMMANDS = (serve,)
+COMMANDS = (serve, decide)
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = Parser(prog="flashpol", description="Flash socket policies: serve them.")
+    parser = Parser(prog="flashpol", description="Flash socket policies: serve them, and say what they allow.")
     parser.add_argument("--version", action="version", version=f"flashpol {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:

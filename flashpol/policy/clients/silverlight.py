@@ -181,7 +181,7 @@ def _matches(uri: str | None, content: Content) -> bool:
     if uri in ("http://*", "https://*"):
         return content.scheme == uri.partition(":")[0] and content.port == _DEFAULT_PORTS[content.scheme]
     match = _URI.fullmatch(uri)
-    return bool(match) and match[1].lower() == content.scheme and _matches_host(match, content)
+    return match is not None and match[1].lower() == content.scheme and _matches_host(match, content)
 
 
 def _matches_host(uri: re.Match[str], content: Content) -> bool:
