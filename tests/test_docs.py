@@ -4,11 +4,12 @@ import argparse
 import dataclasses
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from flashpol.admin.metrics import FlashpolCollector, PolicyFacts
-from flashpol.cli import serve
+from flashpol.cli.main import COMMANDS
 from flashpol.config import Limits, Server
 from flashpol.counters import SharedCounters
 
@@ -47,10 +48,13 @@ def test_the_metrics_table_is_complete() -> None:
     assert documented == families()
 
 
-def test_every_flag_is_documented() -> None:
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_every_flag_is_documented(command: ModuleType) -> None:
+    name = command.__name__.rpartition(".")[2]
     parser = argparse.ArgumentParser()
-    serve.add_to(parser.add_subparsers())
+    command.add_to(parser.add_subparsers())
     [commands] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    flags = {flag for action in commands.choices["serve"]._actions for flag in action.option_strings} - {"-h", "--help"}
-    rows = "\n".join(re.findall(r"^\| `-.*?` \|", REFERENCE, re.MULTILINE))
+    flags = {flag for action in commands.choices[name]._actions for flag in action.option_strings} - {"-h", "--help"}
+    section = REFERENCE.partition(f"## flashpol {name}\n")[2].partition("\n## ")[0]
+    rows = "\n".join(re.findall(r"^\| `-.*?` \|", section, re.MULTILINE))
     assert flags == set(re.findall(r"(?<![\w-])--?[a-z]+", rows))

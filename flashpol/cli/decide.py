@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from flashpol.policy import Decision
 
-DESCRIPTION = """Say whether content may connect to a port by the policy in FILE, for each client, and because of which line.
+DESCRIPTION = """Say whether content may connect to a port by the policy in FILE, and because of which line of it.
 Exit status: 0 allowed by every client asked, 1 denied by any of them, 2 unusable: FILE is no XML, or cannot be read."""
 
 STDIN = "-"
@@ -55,7 +55,9 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"{options.file}: {decider.error}")
     denied = not all(decision.allowed for decision in decisions)
     text = as_json(options, decisions) if options.json else for_people(options.file, data, decisions)
-    sys.stdout.write(text + "\n")
+    # In whatever encoding: what a policy quotes must not end in a traceback.
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
     return int(denied)
 
 
