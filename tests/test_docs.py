@@ -57,4 +57,4 @@ def test_every_flag_is_documented(command: ModuleType) -> None:
     flags = {flag for action in commands.choices[name]._actions for flag in action.option_strings} - {"-h", "--help"}
     section = REFERENCE.partition(f"## flashpol {name}\n")[2].partition("\n## ")[0]
     rows = "\n".join(re.findall(r"^\| `-.*?` \|", section, re.MULTILINE))
-    assert flags == set(re.findall(r"(?<![\w-])--?[a-z]+", rows))
+    assert flags == set(re.findall(r"(?<![\w-])--?[a-z]+(?:-[a-z]+)*", rows))

@@ -77,7 +77,7 @@ def test_the_function_is_not_hidden_by_its_module() -> None:
     ],
 )
 def test_content_that_is_none(content: str, words: str) -> None:
-    with pytest.raises(PolicyError, match="[a-z]") as caught:
+    with pytest.raises(PolicyError, match=r"content|domain") as caught:
         decide(POLICY, content, 80)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

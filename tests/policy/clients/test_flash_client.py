@@ -91,7 +91,7 @@ STRICT = "issue 3: where the facts are silent, the stricter reading"
             URL, 1935, {}, True, "protocol.md: HTTP only",
         ),
         (b"\xef\xbb\xbf\n" + policy(grant()) + b"\0", URL, 1935, {}, True, "protocol.md 17: BOM"),
-        (("\ufeff" + policy(grant()).decode()).encode("utf-16-le"), URL, 1935, {}, False, "flash.compile_reply: UTF-16"),
+        (("\ufeff" + policy(grant()).decode()).encode("utf-16-le"), URL, 1935, {}, False, "compile_reply: UTF-16"),
         (b"<access-policy/>", URL, 1935, {}, False, "protocol.md 20: mixed dialects"),
         (policy(grant()).replace(b'"', "\u201d".encode()), URL, 1935, {}, False, "protocol.md 3: curly quotes"),
         (b'<?xml version="l.0"?>' + policy(grant()), URL, 1935, {}, False, "protocol.md 16: a letter l"),
