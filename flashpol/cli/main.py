@@ -4,11 +4,11 @@ import argparse
 import sys
 from typing import NoReturn
 
-from flashpol.cli import check, merge, serve
+from flashpol.cli import check, decide, merge, serve
 from flashpol.config import ConfigError
 from flashpol.version import VERSION
 
-COMMANDS = (serve, check, merge)
+COMMANDS = (serve, check, decide, merge)
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,7 +19,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = Parser(prog="flashpol", description="Flash socket policies: serve, check and merge them.")
+    parser = Parser(
+        prog="flashpol", description="Flash socket policies: serve them, check them, say what they allow, merge them."
+    )
     parser.add_argument("--version", action="version", version=f"flashpol {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:

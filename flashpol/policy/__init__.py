@@ -21,13 +21,17 @@ speak Silverlight's (`access-policy`). All errors are `PolicyError`, a ValueErro
     allow        DOMAIN:PORTS -> Policy         diagnosis  words for XML's errors
     merge        many fragments -> Policy       lint       bytes -> findings
     rules        what lint knows, one table     subject    a file as the rules see it
-    findings     what lint says, and where
+    findings     what lint says, and where      decide     which client may connect
+    clients      how each client reads a policy
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from .allow import allow_grant, allow_policy
+from .decide import CLIENTS, Decider, decide
 from .findings import Finding, Severity
 from .flash import compile_reply, parse, render
-from .merge import Fragment, MergeError, merge_files, merge_policies
 from .lint import lint
 from .model import (
     DocumentError,
@@ -45,13 +49,20 @@ from .model import (
 )
 from .source import MAX_POLICY_BYTES
 
+if TYPE_CHECKING:
+    from .clients.question import Decision
+    from .merge import Fragment, MergeError, merge_files, merge_policies
+
 __all__ = [
+    "CLIENTS",
     "MAX_POLICY_BYTES",
+    "Decider",
+    "Decision",
     "DocumentError",
     "DomainError",
     "DomainPattern",
-    "Fragment",
     "Finding",
+    "Fragment",
     "GrammarError",
     "Grant",
     "LimitError",
@@ -66,9 +77,22 @@ __all__ = [
     "allow_grant",
     "allow_policy",
     "compile_reply",
+    "decide",
+    "lint",
     "merge_files",
     "merge_policies",
-    "lint",
     "parse",
     "render",
 ]
+
+
+# What serving does not need is loaded when it is first asked for.
+_HOMES = {"Decision": ".clients.question"} | dict.fromkeys(
+    ("Fragment", "MergeError", "merge_files", "merge_policies"), ".merge"
+)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)

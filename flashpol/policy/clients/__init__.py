@@ -1,0 +1,31 @@
+"""How each client reads a policy: one file a client, each compiled once and then asked as often as needed.
+
+    question    who asks for what, and the answer       table   grants by domain and port, found without a search
+    flash       Adobe's documented rules                unity, lightspark, silverlight   what those programs do, bugs
+    included
+
+Used through `flashpol.policy.decide`. Each client's file opens with its rules and where each of them comes from. The
+sources:
+
+    A60    Adobe, ActionScript 3.0 developer's guide, "Connecting to sockets" and "Policy file controls"
+    LS     lightspark/lightspark, `src/backends/security.cpp`, `security.h`, `src/parsing/crossdomainpolicy.cpp`
+    UN     mono/mono, `System.Net.Sockets/SocketPolicyClient.cs`; Unity's fork of Moonlight's reader,
+           `FlashCrossDomainPolicy.cs` and `FlashCrossDomainPolicyParser.cs` (MonoForks.System.Windows.Browser.Net)
+    UM     Unity manual, "Security Sandbox of the Webplayer"
+    ML     mono/mono, `System.Net/System.Net.Policy/ClientAccessPolicy.cs`, `ClientAccessPolicyParser.cs`
+"""
+
+from collections.abc import Callable
+
+from .flash import compile_flash
+from .lightspark import compile_lightspark
+from .question import Document, Evaluator
+from .silverlight import compile_silverlight
+from .unity import compile_unity
+
+COMPILE: dict[str, Callable[[Document], Evaluator]] = {
+    "flash": compile_flash,
+    "lightspark": compile_lightspark,
+    "unity": compile_unity,
+    "silverlight": compile_silverlight,
+}

@@ -1,0 +1,190 @@
+"""Flash Player, by Adobe's documented rules, which are the truth for this client.
+
+- A policy served from a port of 1024 or above grants only ports of 1024 and above (A60).
+- `site-control` counts only in the master policy, on port 843: `none` forbids even the file that carries it;
+  `master-only` and `all`, the default for sockets, let it count. Of several, `none` wins.
+- `domain` is exact, `*`, or `*.suffix`, which also matches the suffix itself; no wildcard inside an address; no DNS:
+  an address matches only content that was loaded from that address. Case does not matter.
+- `to-ports` lists ports and inclusive ranges, or is `*`; it must be there.
+- `secure="true"` wants content that came over HTTPS. It is meaningful only for a server on the content's own host:
+  for others Flash warns, and honours it.
+- Flash fetches no policy from the ports in `UNFETCHED` (moock's policy server page).
+- Elements inside a grant void the policy; what is not for sockets is passed over. SWF files that a user opens from
+  disk are local-with-filesystem, unless published otherwise, and may not use sockets at all (#2010).
+
+Where Adobe says nothing, the stricter reading: a grant that its grammar does not allow grants nothing; a
+`site-control` value that sockets do not have counts as `none`; content given without a URL did not come over HTTPS.
+"""
+
+from __future__ import annotations
+
+from ..flash import ROOT
+from ..model import DomainError, DomainPattern, GrammarError, Location, MetaPolicy, PolicyError, PortSet, shown
+from ..reader import Element
+from .question import Decision, Document, Evaluator, Question, allowed, denied, place
+from .table import Row, Table
+
+CLIENT = "flash"
+MASTER_PORT = 843
+# Ports below this are privileged: a server above it may not speak for them.
+PRIVILEGED = 1024
+UNFETCHED = frozenset(
+    {
+        22,
+        25,
+        37,
+        43,
+        53,
+        88,
+        111,
+        113,
+        137,
+        138,
+        139,
+        143,
+        161,
+        162,
+        389,
+        465,
+        500,
+        535,
+        546,
+        547,
+        636,
+        *range(749, 755),
+    }
+)
+
+
+def compile_flash(document: Document) -> Evaluator:
+    if error := document.expect(ROOT):
+        return _never(f"there is no policy: {error.wrong}", error.location)
+    assert document.root is not None
+    for element in document.root.children:
+        for child in element.children:
+            return _never(f"{child.label} stands inside {element.label}, which voids the policy", child.location)
+    return _Flash(document.root).decide
+
+
+class _Flash:
+    def __init__(self, root: Element) -> None:
+        rows: list[Row] = []
+        self._void: list[tuple[Element, PolicyError]] = []
+        for element in root.children:
+            if element.name == "allow-access-from":
+                try:
+                    rows.append(_row(element))
+                except PolicyError as error:
+                    self._void.append((element, error))
+        self._table = Table(rows)
+        self._forbidden = _forbidden(root)
+
+    def decide(self, question: Question) -> Decision:
+        content, port = question.content, question.port
+        source = question.served_from or MASTER_PORT
+        if outside := _outside(question):
+            return outside
+        if self._forbidden and source == MASTER_PORT:
+            at, why = self._forbidden
+            words = f"Error: Ignoring policy file at xmlsocket://SERVER:{source} due to meta-policy 'none'."
+            return denied(CLIENT, why, at, f"{words}\n{_words(question)}")
+        row = self._table.find(content, port, https=content.scheme == "https")
+        if row is None:
+            return self._refuse(question)
+        warning = (
+            "" if question.local or not row.secure else "; Flash warns: secure is for a server on the content's host"
+        )
+        if port < PRIVILEGED <= source:
+            why = (
+                f"a policy served from port {source} cannot grant port {port}: from 1024 up it grants only 1024 and up"
+            )
+            return denied(CLIENT, why, row.element.location, _words(question))
+        words = (
+            f"Request for resource at xmlsocket://SERVER:{port} by requestor from {content.text}"
+            f" is permitted due to policy file at xmlsocket://SERVER:{source}"
+        )
+        return allowed(CLIENT, f"{row.label} grants it{warning}", row.element.location, words)
+
+    def _refuse(self, question: Question) -> Decision:
+        """Say for want of what: the nearest miss first."""
+        content, port, words = question.content, question.port, _words(question)
+        if row := self._table.find(content, port, https=True):
+            why = 'the grant is secure="true", for content that came over HTTPS only'
+            if not content.scheme:
+                why += "; give the content's URL if it did"
+            return denied(CLIENT, why, row.at("secure"), words)
+        if row := self._table.nearest(content):
+            ports = shown(row.element.attributes["to-ports"])
+            why = f"port {port} is not in to-ports={ports}, and in no other grant for {_whom(question)}"
+            return denied(CLIENT, why, row.at("to-ports"), words)
+        for element, error in self._void:
+            if isinstance(error, DomainError) or element.attributes.get("domain", "*").lower() in content.keys:
+                return denied(CLIENT, f"a grant counts for nothing: {error.wrong}", error.location, words)
+        return denied(CLIENT, _no_grant(self._table, question), None, words)
+
+
+def _row(element: Element) -> Row:
+    attributes = element.attributes
+    for name in ("domain", "to-ports"):
+        if name not in attributes:
+            raise GrammarError(f"allow-access-from has no {name}", "", element.location)
+    if attributes.get("secure", "false") not in ("true", "false"):
+        raise GrammarError(f"secure is {shown(attributes['secure'])}", "", place(element, "secure"))
+    try:
+        domain = DomainPattern.parse(attributes["domain"])
+    except PolicyError as error:
+        raise error.at(place(element, "domain")) from None
+    try:
+        ports = PortSet.parse(attributes["to-ports"])
+    except PolicyError as error:
+        raise error.at(place(element, "to-ports")) from None
+    return Row(element, str(domain), ports.ranges, attributes.get("secure") == "true")
+
+
+def _forbidden(root: Element) -> tuple[Location, str] | None:
+    """What in the file forbids it, were it the master policy."""
+    name = "permitted-cross-domain-policies"
+    for element in root.children:
+        if element.name == "site-control":
+            value = element.attributes.get(name)
+            if value == MetaPolicy.NONE.value:
+                return place(element, name), "site-control none: no policy of this host counts, this one included"
+            if value not in (MetaPolicy.ALL.value, MetaPolicy.MASTER_ONLY.value):
+                what = "without a value" if value is None else shown(value)
+                return place(element, name), f"site-control {what} is none that sockets have, and so counts as none"
+    return None
+
+
+def _outside(question: Question) -> Decision | None:
+    """What no policy can change."""
+    if question.content.is_file:
+        words = "#2010 local-with-filesystem SWF files are not permitted to use sockets"
+        return denied(CLIENT, "content from disk may not use sockets, unless published for the network", None, words)
+    if question.served_from in UNFETCHED:
+        return denied(CLIENT, f"Flash fetches no policy from port {question.served_from}", None, _words(question))
+    return None
+
+
+def _no_grant(table: Table, question: Question) -> str:
+    if not table.rows:
+        return "the policy grants nothing to anybody"
+    hint = "; no client looks up names, so an address needs its own grant" if question.content.is_address else ""
+    return f"no grant is for content from {_whom(question)}{hint}"
+
+
+def _whom(question: Question) -> str:
+    return question.content.host or question.content.text
+
+
+def _words(question: Question) -> str:
+    return (
+        f"Error: Request for resource at xmlsocket://SERVER:{question.port} by requestor from {question.content.text}"
+        " is denied due to lack of policy file permissions.\n#2048 security sandbox violation"
+    )
+
+
+def _never(reason: str, at: Location | None) -> Evaluator:
+    def decide(question: Question) -> Decision:
+        return _outside(question) or denied(CLIENT, reason, at, _words(question))
+
+    return decide

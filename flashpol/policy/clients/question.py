@@ -1,0 +1,200 @@
+"""Who asks for what, the answer, and the policy that is asked about: what all clients share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..model import (
+    HIGHEST_PORT,
+    LOWEST_PORT,
+    DocumentError,
+    DomainError,
+    DomainPattern,
+    Location,
+    PolicyError,
+    PortsError,
+    shown,
+)
+from ..reader import Element, read
+from ..source import START, decode
+
+# As long as any browser's address bar; longer ones would only cost time.
+_CONTENT_CHARACTERS = 2048
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#\\]*)([^?#]*)", re.IGNORECASE)
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^:@\[\]]*)(?::([0-9]{1,5}))?", re.IGNORECASE)
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
+# Trailing dots are left alone: no client is known to remove one, so such a name is another name.
+_ADDRESS = re.compile(r"[0-9]+(\.[0-9]+){3}")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Where content (the SWF, the XAP) was loaded from.
+
+    `scheme` is empty if only a domain was given; `host` is empty for files. `keys` are the spellings of a domain
+    pattern that match, in lower case: `*`, the host, and `*.suffix` for the host and everything above it.
+    """
+
+    text: str
+    scheme: str
+    host: str
+    port: int | None
+    path: str
+    keys: tuple[str, ...]
+
+    @property
+    def is_file(self) -> bool:
+        return self.scheme == "file"
+
+    @property
+    def is_address(self) -> bool:
+        """The content was loaded from an IP address. No client looks up names, so only that address matches."""
+        return self.host.startswith("[") or bool(_ADDRESS.fullmatch(self.host))
+
+    @classmethod
+    def parse(cls, text: str) -> Content:
+        """Read a URL or a domain. Raises DomainError."""
+        return _parse(text)
+
+
+# The same few origins ask again and again.
+@lru_cache(maxsize=256)
+def _parse(text: str) -> Content:
+    if not text or len(text) > _CONTENT_CHARACTERS:
+        raise DomainError(f"the content {shown(text)} is empty or too long", "write its URL or its domain")
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise DomainError(
+            f"the content {shown(text)} is no URL: spaces or characters outside ASCII", 'write the "xn--" form'
+        )
+    url = _URL.match(text)
+    if not url:
+        host, port = text.lower(), None
+        if not host.startswith("["):
+            DomainPattern(host)  # a name or an IPv4 address, or it says what else
+        elif not _AUTHORITY.fullmatch(host):
+            raise DomainError(f"the content {shown(text)} is no address", "write it as in [2001:db8::1]")
+        return Content(text, "", host, None, "", _keys(host))
+    scheme = url[1].lower()
+    if scheme == "file":
+        return Content(text, scheme, "", None, url[3], ("*",))
+    authority = _AUTHORITY.fullmatch(url[2])
+    if not authority or not authority[1]:
+        raise DomainError(
+            f"the content {shown(text)} names no host", "write a URL as in http://www.example.com/game.swf"
+        )
+    host = authority[1].lower()
+    if not host.startswith("["):
+        DomainPattern(host.removesuffix("."))
+    port = int(authority[2]) if authority[2] else _DEFAULT_PORTS.get(scheme)
+    if port is not None and port > HIGHEST_PORT:
+        raise DomainError(f"the content {shown(text)} has a port above {HIGHEST_PORT:,}", "check the URL")
+    return Content(text, scheme, host, port, url[3], _keys(host))
+
+
+def _keys(host: str) -> tuple[str, ...]:
+    if host.startswith("["):
+        return ("*",)  # nothing says that a client compares IPv6 literals, or in which of their spellings
+    labels = host.split(".")
+    return ("*", host, *("*." + ".".join(labels[at:]) for at in range(len(labels))))
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """May `content` connect to `port`, by a policy served from `served_from`? `local`: by the content's own host.
+
+    `served_from` is None for the port that the client asks first.
+    """
+
+    content: Content
+    port: int
+    served_from: int | None = None
+    local: bool = False
+
+    @classmethod
+    def of(cls, content: str, port: int, served_from: int | None, local: bool) -> Question:
+        """Raises DomainError and PortsError."""
+        for number in (port,) if served_from is None else (port, served_from):
+            if not isinstance(number, int) or isinstance(number, bool) or not LOWEST_PORT <= number <= HIGHEST_PORT:
+                raise PortsError(
+                    f"there is no port {shown(str(number))}", f"write a port from {LOWEST_PORT} to {HIGHEST_PORT}"
+                )
+        return cls(Content.parse(content), port, served_from, local)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one client does: `reason` in one line of ours, `client_words` in its own.
+
+    `line` and `column`, from 1, are the place in the policy that decides, and None if none does: when something is
+    missing, or when the answer lies outside the policy. `client_words` are lines of the client's log or error, empty
+    where none are known; in them SERVER stands for the name the content connects to.
+    """
+
+    client: str
+    allowed: bool
+    reason: str
+    line: int | None = None
+    column: int | None = None
+    client_words: str = ""
+
+
+Evaluator = Callable[[Question], Decision]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A policy as far as any client can read it: its root element, or why there is none."""
+
+    root: Element | None
+    error: PolicyError | None
+    data: bytes | None  # the file; None if only the element is known
+
+    @classmethod
+    def of(cls, source: bytes | Element) -> Document:
+        """Never raises, whatever the bytes."""
+        if isinstance(source, Element):
+            return cls(source, None, None)
+        try:
+            return cls(read(decode(source), _any_root), None, source)
+        except PolicyError as error:
+            return cls(None, error, source)
+
+    @property
+    def reply(self) -> bytes | None:
+        """What a server sends for it to all but Silverlight: the file, with a NUL assured."""
+        return None if self.data is None else self.data.removesuffix(b"\0") + b"\0"
+
+    def expect(self, name: str, *, utf16: bool = False) -> PolicyError | None:
+        """Return why this is not a document with the root `name`, or None if it is."""
+        if self.root is None:
+            return self.error
+        if not utf16 and self.data is not None and b"\0" in self.data.removesuffix(b"\0"):
+            return DocumentError(
+                "the policy is UTF-16, and clients stop reading at its first NUL byte", "save it as UTF-8", START
+            )
+        if self.root.name != name:
+            return PolicyError(f"the root element is {self.root.label}, not <{name}>", "", self.root.location)
+        return None
+
+
+def _any_root(root: Element) -> None:
+    """Every root will do: which one is right is each client's own business."""
+
+
+def denied(client: str, reason: str, at: Location | None = None, words: str = "") -> Decision:
+    return Decision(client, False, reason, at.line if at else None, at.column if at else None, words)
+
+
+def allowed(client: str, reason: str, at: Location, words: str = "") -> Decision:
+    return Decision(client, True, reason, at.line, at.column, words)
+
+
+def place(element: Element, attribute: str) -> Location:
+    """Where the value of an attribute begins, or the element if it lacks the attribute."""
+    try:
+        return element.value_location(attribute)
+    except KeyError:
+        return element.location

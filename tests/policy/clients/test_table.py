@@ -1,0 +1,47 @@
+"""The table of grants against a walk through all of them."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flashpol.policy.clients.question import Content
+from flashpol.policy.clients.table import Row, Table
+from flashpol.policy.model import Location
+from flashpol.policy.reader import Element
+
+HOSTS = ["a.b", "x.a.b", "b", "c"]
+ELEMENT = Element("g", {"to-ports": "1"}, Location(1, 1), '<g to-ports="1"/>')
+ports = st.integers(-3, 12)
+rows = st.builds(
+    Row,
+    st.just(ELEMENT),
+    st.sampled_from(["*", *HOSTS, *(f"*.{host}" for host in HOSTS)]),
+    st.lists(st.tuples(ports, ports).map(lambda pair: (min(pair), max(pair))), max_size=3),
+    st.booleans(),
+)
+
+
+def matches(row: Row, host: str) -> bool:
+    if row.domain.startswith("*."):
+        return ("." + host).endswith(row.domain[1:])
+    return row.domain in ("*", host)
+
+
+@given(st.lists(rows, max_size=8), st.sampled_from(HOSTS), ports, st.booleans())
+@settings(max_examples=500)
+def test_the_first_row_that_matches(chosen: list[Row], host: str, port: int, https: bool) -> None:
+    table, content = Table(chosen), Content.parse(host)
+    walked = [
+        row
+        for row in chosen
+        if matches(row, host) and (https or not row.secure) and any(low <= port <= high for low, high in row.ports)
+    ]
+    assert table.find(content, port, https=https) is (walked[0] if walked else None)
+    near = [row for row in chosen if matches(row, host)]
+    assert table.nearest(content) is (near[0] if near else None)
+
+
+def test_places_and_labels_are_looked_up_once() -> None:
+    row = Row(ELEMENT, "*", ())
+    assert row.label == row.label == 'g to-ports="1"'
+    assert row.at("to-ports") is row.at("to-ports")
+    assert row.at("secure") == Location(1, 1)

@@ -1,0 +1,210 @@
+"""Decisions as a library: arguments, documents that no client reads, and laws that hold for all clients."""
+
+import doctest
+import importlib
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import flashpol.policy
+from flashpol.policy import CLIENTS, Decider, Decision, PolicyError, decide, parse
+from flashpol.policy.reader import read
+
+POLICY = (
+    b'<cross-domain-policy>\n<allow-access-from domain="*.example.com" to-ports="4510"/>\n'
+    b'<allow-access-from domain="*" to-ports="4511"/>\n</cross-domain-policy>'
+)
+URL = "http://www.example.com/game.swf"
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_flash_is_asked_unless_others_are_named() -> None:
+    assert [decision.client for decision in decide(POLICY, URL, 4510)] == ["flash"]
+    assert tuple(decision.client for decision in Decider(POLICY).decide(URL, 4510)) == CLIENTS
+    assert [decision.client for decision in decide(POLICY, URL, 4510, clients=["unity", "flash", "unity"])] == [
+        "unity",
+        "flash",
+    ]
+
+
+def test_each_client_has_its_own_opinion() -> None:
+    decisions = Decider(POLICY).decide(URL, 4510)
+    assert [(decision.allowed, decision.line) for decision in decisions] == [
+        (True, 2), (True, 2), (False, 3), (False, 1),
+    ]  # fmt: skip
+
+
+def test_an_element_instead_of_bytes() -> None:
+    root = read(POLICY.decode(), lambda element: None)
+    assert Decider(root).decide(URL, 4510) == Decider(POLICY).decide(URL, 4510)
+
+
+def test_a_decision_is_a_value() -> None:
+    [decision] = decide(POLICY, URL, 4510)
+    assert pickle.loads(pickle.dumps(decision)) == decision
+    assert isinstance(decision, Decision)
+    with pytest.raises(AttributeError):
+        flashpol.policy.Decisions  # type: ignore[attr-defined] # noqa: B018
+
+
+def test_the_function_is_not_hidden_by_its_module() -> None:
+    importlib.import_module("flashpol.policy.decide")
+    assert callable(flashpol.policy.decide)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "empty"),
+        ("x" * 3000, "too long"),
+        ("http://", "names no host"),
+        ("http://:80/", "names no host"),
+        ("http://user@a.example/", "names no host"),
+        ("http://a.example:99999/", "port above 65,535"),
+        ("http://a b.example/", "no URL"),
+        ("http://b\u00fccher.example/", 'write the "xn--" form'),
+        ("a.example:80", "contains a port"),
+        ("a.example/game.swf", "is a URL"),
+        ("*.example.com", "wildcard"),
+        ("*", "wildcard"),
+        ("300.1.2.3", "is not an IPv4 address"),
+        ("http://300.1.2.3/", "is not an IPv4 address"),
+        ("[::1", "no address"),
+        ("a\nb", "no URL"),
+    ],
+)
+def test_content_that_is_none(content: str, words: str) -> None:
+    with pytest.raises(PolicyError, match=r"content|domain") as caught:
+        decide(POLICY, content, 80)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, True, "80", 80.0, None])
+def test_a_port_that_is_none(port: object) -> None:
+    for arguments in ({"port": port}, {"port": 80, "served_from": port}):
+        if arguments != {"port": 80, "served_from": None}:
+            with pytest.raises(PolicyError, match="there is no port"):
+                decide(POLICY, URL, **arguments)  # type: ignore[arg-type]
+
+
+def test_a_client_that_is_none() -> None:
+    with pytest.raises(PolicyError, match='there is no client "safari"; write one of flash, lightspark'):
+        Decider(POLICY, ["safari"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["HTTP://WWW.Example.COM:80/x", "https://www.example.com?a#b", "www.example.com", "ftp://www.example.com"],
+)
+def test_spellings_of_content(content: str) -> None:
+    assert decide(POLICY, content, 4510)[0].allowed
+
+
+def test_a_final_dot_makes_another_name() -> None:
+    assert not decide(POLICY, "http://www.example.com./", 4510)[0].allowed
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0",
+        b"<",
+        b"GET / HTTP/1.1",
+        b"<cross-domain-policy>",
+        b"\xff\xfe<",
+        b"<a>&x;</a>",
+        b"<!DOCTYPE a [<!ENTITY",
+    ],
+)
+def test_no_document_allows_nobody(data: bytes) -> None:
+    decider = Decider(data)
+    assert decider.error is not None
+    decisions = decider.decide(URL, 4510)
+    assert not any(decision.allowed for decision in decisions)
+    assert all("there is no policy" in decision.reason for decision in decisions)
+
+
+# ---------------------------------------------------------------------------------------------------------------- laws
+
+WORDS = [
+    *("<cross-domain-policy>", "</cross-domain-policy>", "<allow-access-from", "<site-control", "/>", ">", "<"),
+    *(" domain=", " to-ports=", " secure=", " permitted-cross-domain-policies=", "'", "'*'", "'4500-4510'", "'4510'"),
+    *("'*.example.com'", "'all'", "'none'", "'true'", "<access-policy>", "</access-policy>", "<policy>", "</policy>"),
+    *("<cross-domain-access>", "</cross-domain-access>", "<allow-from>", "</allow-from>", "<grant-to>", "</grant-to>"),
+    *(
+        "<domain uri='*'/>",
+        "<socket-resource port='4510' protocol='tcp'/>",
+        "<resource/>",
+        "<!--",
+        "-->",
+        "\0",
+        "\ufeff",
+    ),
+]
+elements = st.sampled_from(
+    [
+        "<allow-access-from/>", "<allow-access-from domain='*' to-ports='*'/>", "<x a='b'/>", "<site-control/>",
+        "<allow-access-from domain='*' to-ports='4500-4510' secure='true'/>", "<site-control x='y'/>",
+        "<allow-http-request-headers-from/>", "<allow-access-from domain='*.EXAMPLE.com' to-ports='4510,'/>",
+        "<site-control permitted-cross-domain-policies='all'/>", "<allow-access-from><x/></allow-access-from>",
+        "<cross-domain-access><policy><allow-from><domain/></allow-from></policy></cross-domain-access>",
+        "<cross-domain-access><policy><grant-to><socket-resource protocol='tcp'/></grant-to></policy>"
+        "</cross-domain-access>",
+    ]
+)  # fmt: skip
+trees = st.tuples(st.sampled_from(["cross-domain-policy", "access-policy", "x"]), st.lists(elements, max_size=4)).map(
+    lambda tree: f"<{tree[0]}>{''.join(tree[1])}</{tree[0]}>".encode()
+)
+anything = st.one_of(
+    st.binary(max_size=60),
+    st.lists(st.sampled_from(WORDS), max_size=20).map(lambda words: "".join(words).encode()),
+    trees,
+)
+
+
+@given(anything, st.sampled_from([URL, "https://a.b:8/x", "file:///x", "192.0.2.1", "[::1]"]), st.integers(1, 65535),
+       st.sampled_from([None, 843, 943, 25, 1024, 5000]), st.booleans())  # fmt: skip
+@settings(max_examples=500)
+def test_never_raises_and_always_says_why(
+    data: bytes, content: str, port: int, source: int | None, local: bool
+) -> None:
+    decider = Decider(data)
+    decisions = decider.decide(content, port, served_from=source, local=local)
+    assert [decision.client for decision in decisions] == list(CLIENTS)
+    for decision in decisions:
+        assert decision.reason
+        assert decision.reason.isprintable()
+        assert (decision.line is None) == (decision.column is None)
+        assert decision.line or not decision.allowed
+    if decider.error:
+        assert not any(decision.allowed for decision in decisions)
+
+
+@given(trees, st.sampled_from([URL, "https://a.b/"]), st.sampled_from([80, 4500, 4510, 9000]))
+def test_what_parse_reads_flash_decides_by_its_grants(data: bytes, content: str, port: int) -> None:
+    try:
+        policy = parse(data)
+    except PolicyError:
+        return
+    host = content.split("/")[2]
+    expected = any(
+        grant.domain.matches(host) and port in grant.ports and (content.startswith("https") or not grant.secure)
+        for grant in policy.grants
+    )
+    assert decide(data, content, port)[0].allowed is expected
+
+
+def test_the_documented_examples_run() -> None:
+    module = importlib.import_module("flashpol.policy.decide")
+    result = doctest.testmod(module)
+    assert (result.failed, result.attempted > 0) == (0, True)
+
+
+def test_the_examples_of_the_library_page_run() -> None:
+    result = doctest.testfile(str(DOCS / "library.md"), module_relative=False)
+    assert (result.failed, result.attempted > 0) == (0, True)
