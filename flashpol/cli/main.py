@@ -19,9 +19,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = Parser(
-        prog="flashpol", description="Flash socket policies: serve them, check them, say what they allow, merge them."
-    )
+    parser = Parser(prog="flashpol", description="Flash socket policies: serve, check, decide, merge.")
     parser.add_argument("--version", action="version", version=f"flashpol {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:

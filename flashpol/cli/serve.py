@@ -84,10 +84,12 @@ def _source(options: argparse.Namespace) -> config.PolicySource:
 def run(options: argparse.Namespace) -> int:
     settings = configure(options)
     from flashpol.server.arbiter import Arbiter
+    from flashpol.server.log import set_up
     from flashpol.server.policies import compile_all
     from flashpol.server.process import keep_standard_descriptors
 
     keep_standard_descriptors()
+    set_up("arbiter")  # a policy's warnings go to the log
     return Arbiter(settings, compile_all(settings), announce).run()
 
 

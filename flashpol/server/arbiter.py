@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 from flashpol.config import Config
 from flashpol.counters import DRAINING, READY, STARTING, SharedCounters
 from flashpol.server.child import Child
-from flashpol.server.log import set_up
 from flashpol.server.process import find_user, raise_file_limit
 from flashpol.server.sockets import accept_queue, bind, bound_address
 
@@ -90,7 +89,6 @@ class Arbiter:
 
     def run(self) -> int:
         """Serve until a signal ends it; returns the exit status."""
-        set_up("arbiter")
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         while True:
             self._start_due()

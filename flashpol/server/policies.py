@@ -1,5 +1,6 @@
 """From what the configuration says of a policy to the bytes that are served."""
 
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,14 +10,21 @@ from flashpol.config import DIALECTS, FLASH, SILVERLIGHT, Config, ConfigError, P
 from flashpol.policy import (
     MAX_POLICY_BYTES,
     PolicyError,
+    Severity,
     allow_policy,
     compile_reply,
+    lint,
     merge_files,
     render,
     silverlight,
 )
+from flashpol.policy.findings import CLIENTS
 
 _COMPILERS = {FLASH: compile_reply, SILVERLIGHT: silverlight.compile_reply}
+# A Flash policy is for whoever reads it: what one client misreads is a warning. Only Silverlight reads the other.
+_CLIENTS = {FLASH: CLIENTS, SILVERLIGHT: ("silverlight",)}
+
+log = logging.getLogger("flashpol")
 
 
 def compile_all(config: Config) -> list[bytes]:
@@ -62,9 +70,10 @@ def compile_folder(path: Path, dialect: str = FLASH) -> bytes:
     if dialect != FLASH:
         raise ConfigError(f"{path}: is a folder: only Flash policies are merged; write one {dialect} policy file")
     try:
-        return compile_reply(merge_files([(str(file), read_file(file)) for file in fragments(path)]))
+        merged = merge_files([(str(file), read_file(file)) for file in fragments(path)])
     except PolicyError as error:
         raise ConfigError(str(error)) from None
+    return compile_text(merged, f"{path} (merged)")
 
 
 def compile_grants(grants: Sequence[str], where: str = "allow", *, dialect: str = FLASH) -> bytes:
@@ -72,16 +81,27 @@ def compile_grants(grants: Sequence[str], where: str = "allow", *, dialect: str 
     if dialect != FLASH:
         raise ConfigError(f"{where}: DOMAIN:PORTS is for Flash; write a {dialect} policy file")
     try:
-        return compile_reply(render(allow_policy(grants)))
+        rendered = render(allow_policy(grants))
     except PolicyError as error:
         raise ConfigError(f"{where}: {error}") from None
+    return compile_text(rendered, where)
 
 
 def compile_text(data: bytes, where: str = "policy", *, dialect: str = FLASH) -> bytes:
+    """What every policy goes through: parsed, then linted. Errors refuse it, warnings are logged, notes are not."""
     try:
-        return _COMPILERS[dialect](data)
+        reply = _COMPILERS[dialect](data)
     except PolicyError as error:
         raise ConfigError(f"{where}: {error}") from None
+    findings = lint(data, clients=_CLIENTS[dialect])
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    if errors:
+        more = f" (and {len(errors) - 1} more: flashpol check shows all)" if len(errors) > 1 else ""
+        raise ConfigError(f"{where}: {errors[0]}{more}")
+    for finding in findings:
+        if finding.severity is Severity.WARNING:
+            log.warning("%s: %s", where, finding)
+    return reply
 
 
 # -------------------------------------------------------------------------------------------------------------- files

@@ -1,5 +1,6 @@
 """From a policy source to the bytes that are served, or one line that says why not."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -185,3 +186,33 @@ def test_each_listener_gets_its_own(tmp_path: Path) -> None:
             compiled(flash, silver, listeners=listeners)
     with pytest.raises(ConfigError, match=r"x\.xml: line 1"):
         compiled(flash, wrong, listeners=rows[1:2])  # checked, though nobody uses it
+
+
+LIGHTSPARK_RANGE = (
+    b'<cross-domain-policy><allow-access-from domain="a.example" to-ports="80-90"/></cross-domain-policy>'
+)
+FORBIDDEN = (
+    b'<cross-domain-policy><site-control permitted-cross-domain-policies="none"/>'
+    b'<allow-access-from domain="a.example" to-ports="81"/></cross-domain-policy>'
+)
+
+
+def test_what_lint_calls_an_error_is_not_served(tmp_path: Path) -> None:
+    file = tmp_path / "p.xml"
+    file.write_bytes(FORBIDDEN)
+    message = refused(PolicySource("p", file=file))
+    assert message.startswith(f"{file}: line 1, column ")
+    assert "FP505" in message
+
+
+def test_warnings_are_logged_and_served(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "p.xml"
+    file.write_bytes(LIGHTSPARK_RANGE)
+    logging.getLogger("flashpol").addHandler(caplog.handler)
+    try:
+        assert compile_source(PolicySource("p", file=file)) == LIGHTSPARK_RANGE + b"\0"
+    finally:
+        logging.getLogger("flashpol").removeHandler(caplog.handler)
+    [line] = set(caplog.messages)
+    assert line.startswith(f"{file}: line 1, column ")
+    assert "FP701" in line
