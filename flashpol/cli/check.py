@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flashpol.config import ConfigError
 from flashpol.policy import MAX_POLICY_BYTES, Finding, Severity, lint
 from flashpol.policy.findings import CLIENTS
+from flashpol.server.policies import fragments
 
 DESCRIPTION = """Say what is wrong with policy files, where, and what to write instead. Exit status: 0 clean, 1 errors
 (with --strict: any finding), 2 a file that cannot be read. The rules are explained in docs/rules.md."""
@@ -83,12 +85,10 @@ def _files(name: str, check: Callable[[str], Checked]) -> Iterator[Checked]:
         yield check(name)
         return
     try:
-        inside = sorted(path for path in Path(name).iterdir() if path.suffix.lower() == ".xml" and path.is_file())
-    except OSError as error:
-        yield Checked(name, error=error.strerror)
+        inside = fragments(Path(name))
+    except ConfigError as error:
+        yield Checked(name, error=str(error).removeprefix(f"{name}: "))
         return
-    if not inside:
-        yield Checked(name, error="no *.xml in this folder")
     yield from map(check, map(str, inside))
 
 

@@ -1,11 +1,13 @@
 """The `flashpol` command: finds the subcommand, turns a ConfigError into one line and exit status 2."""
 
 import argparse
+import os
 import sys
 from typing import NoReturn
 
 from flashpol.cli import check, decide, merge, serve
 from flashpol.config import ConfigError
+from flashpol.server.process import keep_standard_descriptors
 from flashpol.version import VERSION
 
 COMMANDS = (serve, check, decide, merge)
@@ -25,10 +27,27 @@ def main(arguments: list[str] | None = None) -> int:
     for command in COMMANDS:
         command.add_to(commands)
     options = parser.parse_args(arguments)
+    _keep_standard_streams()
     try:
-        return int(options.run(options))
+        status = int(options.run(options))
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return 130  # as shells count it; once the server runs, Ctrl-C is the arbiter's
     except ConfigError as error:
         print(f"flashpol {options.command}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        # The interpreter flushes once more when it ends, and must find nobody there to complain about.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # whoever closed a pipe wants no more, not even this
+            print(f"flashpol {options.command}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def _keep_standard_streams() -> None:
+    """Where the shell closed one, the interpreter has None for it, and its number would go to the next file."""
+    keep_standard_descriptors()
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)

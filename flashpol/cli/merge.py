@@ -11,7 +11,7 @@ from flashpol.config import ConfigError
 from flashpol.policy import MAX_POLICY_BYTES, PolicyError, merge_files
 from flashpol.server.policies import fragments, read_file
 
-DESCRIPTION = """Unite Flash policies into one: it allows exactly what one of them allows. Same files, same bytes."""
+DESCRIPTION = """Unite Flash policies into one: it allows exactly what one of them allows, as Flash reads them."""
 STDIN = "-"
 STDOUT = 1
 
@@ -41,6 +41,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _sources(name: str, output: Path | None) -> list[Path]:
     """The files that an argument names; `-` is kept as it is."""
+    if not name:
+        raise ConfigError("'': not a file's name: an unset variable?")
     path = Path(name)
     if not os.path.isdir(path):  # unlike Path's, False for names that are none, which reading then reports
         return [path]

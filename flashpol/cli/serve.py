@@ -86,9 +86,7 @@ def run(options: argparse.Namespace) -> int:
     from flashpol.server.arbiter import Arbiter
     from flashpol.server.log import set_up
     from flashpol.server.policies import compile_all
-    from flashpol.server.process import keep_standard_descriptors
 
-    keep_standard_descriptors()
     set_up("arbiter")  # a policy's warnings go to the log
     return Arbiter(settings, compile_all(settings), announce).run()
 

@@ -92,6 +92,10 @@ _HOMES = {"Decision": ".clients.question"} | dict.fromkeys(
 )
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
+
+
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -178,7 +178,9 @@ class Arbiter:
             return
         code = os.waitstatus_to_exitcode(status)
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-        log.error("%s (pid %d) %s; the next one starts in %.1f s", child.name, pid, how, delay)
+        # 0: somebody sent SIGTERM to it too, as service managers do to the whole group.
+        level = logging.ERROR if code else logging.INFO
+        log.log(level, "%s (pid %d) %s; the next one starts in %.1f s", child.name, pid, how, delay)
 
     # ------------------------------------------------------------------------------------------------------- the end
 

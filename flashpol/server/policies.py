@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from flashpol.config import DIALECTS, FLASH, SILVERLIGHT, Config, ConfigError, PolicySource
+from flashpol.config import DIALECTS, FLASH, SILVERLIGHT, Config, ConfigError, Listener, PolicySource
 from flashpol.policy import (
     MAX_POLICY_BYTES,
     PolicyError,
@@ -34,7 +34,19 @@ def compile_all(config: Config) -> list[bytes]:
     for source in config.policies:
         if source.name not in {name for name, _ in used}:
             _check(source)
+    for listener in config.listeners:
+        _warn_about_port(listener, replies[listener.policy, listener.dialect])
     return [replies[listener.policy, listener.dialect] for listener in config.listeners]
+
+
+def _warn_about_port(listener: Listener, reply: bytes) -> None:
+    """What is an error only because of the port is logged: a redirect may let clients see another port than ours."""
+    if listener.address.port:
+        data, clients = reply.removesuffix(b"\0"), _CLIENTS[listener.dialect]
+        elsewhere = lint(data, clients=clients)
+        for finding in lint(data, served_from=listener.address.port, clients=clients):
+            if finding.severity is Severity.ERROR and finding not in elsewhere:
+                log.warning("listener %s: %s", listener.name or listener.address, finding)
 
 
 def _check(source: PolicySource) -> None:
@@ -117,10 +129,14 @@ def read_file(path: Path) -> bytes:
         raise ConfigError(f"{path}: not a file's name: {error}") from None
 
 
+def _is_fragment(path: Path) -> bool:
+    return path.suffix.lower() == ".xml" and not path.name.startswith(".") and not path.is_dir()
+
+
 def fragments(folder: Path) -> list[Path]:
     """The policy files of a folder, sorted: its *.xml, without hidden ones (what editors leave), without subfolders."""
     try:
-        names = sorted(path for path in folder.iterdir() if path.suffix == ".xml" and not path.name.startswith("."))
+        names = sorted(path for path in folder.iterdir() if _is_fragment(path))
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be read: {error.strerror}") from None
     except ValueError as error:

@@ -73,7 +73,7 @@ def test_what_cannot_be_read_is_one_line_on_stderr(files: Path, capsys: pytest.C
     main(["check", "none.xml", "empty"])
     assert capsys.readouterr().err.splitlines() == [
         "flashpol check: none.xml: cannot be read: No such file or directory",
-        "flashpol check: empty: cannot be read: no *.xml in this folder",
+        "flashpol check: empty: cannot be read: no policy in this folder: put *.xml files there, or name a file",
     ]
 
 

@@ -123,7 +123,8 @@ def test_a_folder_is_merged(tmp_path: Path) -> None:
 def test_fragments_are_the_visible_xml_files(tmp_path: Path) -> None:
     for name in ("b.xml", "a.xml", ".hidden.xml", "c.xml~", "d.XML", "e.txt"):
         (tmp_path / name).touch()
-    assert [path.name for path in fragments(tmp_path)] == ["a.xml", "b.xml"]
+    (tmp_path / "folder.xml").mkdir()
+    assert [path.name for path in fragments(tmp_path)] == ["a.xml", "b.xml", "d.XML"]
 
 
 def test_a_folder_refused(tmp_path: Path) -> None:
@@ -137,9 +138,6 @@ def test_a_folder_refused(tmp_path: Path) -> None:
     (tmp_path / "b.xml").unlink()
     (tmp_path / "b.xml").symlink_to("nowhere")
     assert refused(source) == f"{tmp_path}/b.xml: cannot be read: No such file or directory"
-    (tmp_path / "b.xml").unlink()
-    (tmp_path / "b.xml").mkdir()
-    assert refused(source) == f"{tmp_path}/b.xml: cannot be read: Is a directory"
     assert refused(PolicySource("p", folder=tmp_path / "none")).startswith(f"{tmp_path}/none: cannot be read: No such")
     assert refused(PolicySource("p", folder=tmp_path / "a.xml")) == f"{tmp_path}/a.xml: cannot be read: Not a directory"
 
@@ -216,3 +214,19 @@ def test_warnings_are_logged_and_served(tmp_path: Path, caplog: pytest.LogCaptur
     [line] = set(caplog.messages)
     assert line.startswith(f"{file}: line 1, column ")
     assert "FP701" in line
+
+
+def test_what_the_port_makes_an_error_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Served from 8430 it grants nothing, but a redirect may let clients see 843."""
+    (tmp_path / "p.xml").write_bytes(
+        b'<cross-domain-policy><allow-access-from domain="a.example" to-ports="81"/></cross-domain-policy>'
+    )
+    source = PolicySource("p", file=tmp_path / "p.xml")
+    logging.getLogger("flashpol").addHandler(caplog.handler)
+    try:
+        for port in (843, 8430):
+            listener = Listener("door", Address("127.0.0.1", port), "p")
+            compile_all(Config(Server(), (source,), (listener,)))
+            assert {"FP508" in line for line in caplog.messages} == (set() if port == 843 else {True})
+    finally:
+        logging.getLogger("flashpol").removeHandler(caplog.handler)

@@ -80,7 +80,7 @@ def _parse(text: str) -> Content:
     scheme = url[1].lower()
     if scheme == "file":
         return Content(text, scheme, "", None, url[3], ("*",))
-    authority = _AUTHORITY.fullmatch(url[2])
+    authority = _AUTHORITY.fullmatch(url[2].rpartition("@")[2])  # user and password name nobody
     if not authority or not authority[1]:
         raise DomainError(
             f"the content {shown(text)} names no host", "write a URL as in http://www.example.com/game.swf"

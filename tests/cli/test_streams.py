@@ -1,0 +1,44 @@
+"""Commands whose input or output is closed, full, or read by nobody: no traceback, no status that means an answer."""
+
+import subprocess
+import sys
+
+import pytest
+from processes import ROOT
+
+CHECK = "check examples/policy.xml tests/policy/corpus"
+DECIDE = "decide examples/policy.xml --from http://u:p@www.example.com/ --port 1935"
+
+
+def shell(line: str) -> subprocess.CompletedProcess[bytes]:
+    line = line.replace("flashpol", f"{sys.executable} -m flashpol")
+    return subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, check=False, timeout=20)
+
+
+@pytest.mark.parametrize("command", [CHECK, DECIDE])
+@pytest.mark.parametrize("redirection", [">/dev/full", "| true; exit ${PIPESTATUS[0]}"])
+def test_output_that_goes_nowhere(command: str, redirection: str) -> None:
+    done = shell(f"flashpol {command} {redirection}")
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.count(b"\n") <= 1
+    if "full" in redirection:
+        assert done.returncode == 2
+        assert b"No space left" in done.stderr
+
+
+@pytest.mark.parametrize("command", [CHECK, DECIDE, "check -", "decide - --from a.example --port 80", "merge -"])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(command: str, closed: str) -> None:
+    done = shell(f"flashpol {command} {'' if '<' in closed else '</dev/null'} {closed}")
+    assert b"Traceback" not in done.stderr
+    assert done.returncode in (0, 1, 2)
+
+
+def test_a_name_that_is_empty() -> None:
+    done = shell("flashpol merge ''")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_user_in_the_url() -> None:
+    assert shell(f"flashpol {DECIDE}").returncode in (0, 1)
