@@ -156,8 +156,9 @@ def _atoi(text: str) -> int:
     if not match:
         return 0
     digits = match[2].lstrip("0")
-    number = min(int(digits or "0"), _LONG) if len(digits) < 20 else _LONG
-    return (-number if match[1] == "-" else number) & 0xFFFF
+    size = int(digits or "0") if len(digits) < 20 else _LONG + 1
+    number = max(-size, -_LONG - 1) if match[1] == "-" else min(size, _LONG)
+    return number & 0xFFFF
 
 
 def _outside(question: Question) -> Decision | None:

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flashpol.policy import decide
@@ -111,7 +111,8 @@ def find(text: str, what: str, start: int) -> int:
 
 def atoi(text: str) -> int:
     match = re.match(r"\s*[+-]?\d+", text, re.ASCII)
-    return int(match[0]) if match else 0
+    # strtol saturates at the ends of a long
+    return max(-(2**63), min(2**63 - 1, int(match[0]))) if match else 0
 
 
 def model(ports: str, port: int) -> bool:
@@ -139,6 +140,8 @@ texts = st.lists(
 
 
 @given(texts, st.sampled_from([1, 80, 81, 90, 8081, 65456, 65535]))
+@example("65616656166561665616", 65535)
+@example("-65616656166561665616", 1)
 @settings(max_examples=500)
 def test_ports_as_the_source_reads_them(text: str, port: int) -> None:
     [decision] = decide(policy(grant(ports=text)), URL, port, clients=["lightspark"])
