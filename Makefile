@@ -10,7 +10,7 @@ TREE := flashpol tests bench examples docs setup.py pyproject.toml README.md LIC
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench debug clean coverage sanitize slow dist
+.PHONY: help run test lint bench debug clean coverage sanitize dist
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,11 +18,8 @@ help:  ## list the targets
 run: $(VENV)/.run  ## serve examples/policy.xml on 127.0.0.1:8430, metrics on 127.0.0.1:9843
 	@$(BIN)/flashpol serve --policy examples/policy.xml --listen 127.0.0.1:8430 --admin 127.0.0.1:9843
 
-test: $(VENV)/.dev  ## all tests but the slow ones
-	$(BIN)/python -m pytest -q -m "not slow"
-
-slow: $(VENV)/.dev  ## the slow tests
-	$(BIN)/python -m pytest -q -m slow || [ $$? -eq 5 ]
+test: $(VENV)/.dev  ## all tests
+	$(BIN)/python -m pytest -q
 
 lint: $(VENV)/.dev  ## style, types, stub against extension
 	$(BIN)/ruff check .
@@ -42,13 +39,13 @@ debug: $(VENV)/.dev  ## serve with a build for gdb, Python's development mode on
 coverage: $(VENV)/.dev  ## line coverage of the package, the extension included
 	@$(call variant,coverage)
 	@cp build/coverage/build/cython-coverage/flashpol/_fastpath.c build/coverage/flashpol/
-	cd build/coverage && rm -f .coverage* && ../../$(BIN)/python -m coverage run -m pytest -q -m "not slow" tests
+	cd build/coverage && rm -f .coverage* && ../../$(BIN)/python -m coverage run -m pytest -q tests
 	cd build/coverage && ../../$(BIN)/python -m coverage combine -q && ../../$(BIN)/python -m coverage report -m
 
 sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(call variant,sanitize)
 	cd build/sanitize && LD_PRELOAD="$(SANITIZERS)" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
-		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ../../$(BIN)/python -m pytest -q -m "not slow" \
+		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ../../$(BIN)/python -m pytest -q \
 		tests/test_fastpath.py tests/test_fastpath_limits.py tests/test_fastpath_matcher.py tests/test_counters.py \
 		tests/gateway tests/server
 
