@@ -1,11 +1,12 @@
 """The shared memory in which the processes of one server tell each other how they are.
 
-One anonymous shared mapping, made by the arbiter before it forks. It holds, in this order:
+One anonymous shared mapping, made by the arbiter before it forks. It holds:
 
     server     state and reload results         written by the arbiter
     process    pid, restarts; up, lag, beat     written by the arbiter; by the process itself
     queue      accept queue, slot x listener    written by the arbiter
-    block      counters, slot x listener        written by that slot's worker, in C (`_fastpath.LAYOUT`)
+    block      counters, slot x listener        written by that slot's worker, in C (`_fastpath.LAYOUT`); by the
+                                                arbiter once that worker is dead
 
 Every word is 64 bits and has one writer at a time, so readers need no lock. A worker that takes a slot over finds its
 predecessor's counters and carries on.

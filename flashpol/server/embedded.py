@@ -9,13 +9,11 @@ from typing import Protocol
 
 import gevent.event
 
-from flashpol.config import FLASH, Address, ConfigError, Limits, parse_dialect
+from flashpol.config import FLASH, Address, ConfigError, Limits, Server, parse_dialect
 from flashpol.counters import Block, SharedCounters
 from flashpol.server.policies import compile_grants, compile_path, compile_text
 from flashpol.server.service import Service
 from flashpol.server.sockets import bind, bound_address
-
-BACKLOG = 65535  # the kernel lowers it to net.core.somaxconn
 
 
 class Listening(Protocol):
@@ -69,7 +67,9 @@ class PolicyServer:
         else:
             reply = compile_grants(allow, dialect=parse_dialect(dialect))
         ours = isinstance(listen, str)
-        self._socket = bind(Address.parse(listen), 1, BACKLOG)[0] if isinstance(listen, str) else _duplicate(listen)
+        self._socket = (
+            bind(Address.parse(listen), 1, Server.backlog)[0] if isinstance(listen, str) else _duplicate(listen)
+        )
         self._counters = SharedCounters(1, 1)
         self._stopped = gevent.event.Event()
         self._service = Service(self._limits)

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -19,10 +19,9 @@ def child(main: Callable[[Any], object] = lambda stop: stop.wait(10)) -> Child:
 
 
 @pytest.fixture
-def forks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def forks(monkeypatch: pytest.MonkeyPatch) -> None:
     """fork() pretends: the pid is one that nothing is sent to."""
     monkeypatch.setattr(os, "fork", lambda: 12345)
-    return
 
 
 @pytest.mark.usefixtures("forks")
