@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from flashpol import config
 from flashpol.version import VERSION
 
 if TYPE_CHECKING:
-    from flashpol.server.arbiter import Arbiter
+    from flashpol.server.generation import Generation
 
 DESCRIPTION = """Answer Flash socket policy requests, until SIGTERM or Ctrl-C; those inside are finished first."""
 
@@ -82,27 +83,28 @@ def _source(options: argparse.Namespace) -> config.PolicySource:
 
 
 def run(options: argparse.Namespace) -> int:
-    settings = configure(options)
+    configure(options)  # mistakes first: what follows takes its time to import
     from flashpol.server.arbiter import Arbiter
     from flashpol.server.log import set_up
-    from flashpol.server.policies import compile_all
+    from flashpol.server.plan import Loader
 
     set_up("arbiter")  # a policy's warnings go to the log
-    return Arbiter(settings, compile_all(settings), announce).run()
+    loader = Loader(partial(configure, options), options.config)
+    return Arbiter(loader.load(), loader, announce).run()
 
 
-def announce(arbiter: "Arbiter") -> None:
+def announce(generation: "Generation") -> None:
     """The ready line, and how to try it."""
     from flashpol.server.sockets import bound_address
 
-    addresses = [bound_address(sockets[0]) for sockets in arbiter.sockets]
-    count = arbiter.config.server.worker_count
+    addresses = [bound_address(sockets[0]) for sockets in generation.sockets]
+    count = generation.plan.config.server.worker_count
     workers = f"{count} worker{'s' if count != 1 else ''}"
     line = f"flashpol {VERSION} ready: {workers} on {', '.join(map(str, addresses))}"
-    if arbiter.admin_socket:
-        line += f"; metrics on http://{bound_address(arbiter.admin_socket)}/metrics"
+    if generation.admin_socket:
+        line += f"; metrics on http://{bound_address(generation.admin_socket)}/metrics"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(addresses[0].host, addresses[0].host)
-    end = "\\0" if arbiter.config.listeners[0].terminated else ""
+    end = "\\0" if generation.plan.config.listeners[0].terminated else ""
     line += f"\ntry: printf '<policy-file-request/>{end}' | nc {host} {addresses[0].port}\n"
     with contextlib.suppress(OSError):  # nobody reads it, which is no reason not to serve
         os.write(1, line.encode())

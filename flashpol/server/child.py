@@ -1,8 +1,9 @@
 """A place for one process: starts it, knows whether it lives, tells it to stop, and when to start the next one.
 
 The arbiter holds the writing end of a pipe for each child, and the child watches the reading end. The child finishes
-when the pipe ends: because the arbiter closed it, or because there is no arbiter any more, however it died. That needs
-no right to send signals, which an arbiter may lack whose children are another user.
+when the pipe ends: because the arbiter closed it, or because there is no arbiter any more, however it died. A message
+before that says what others go on with (`gateway.handover`). That needs no right to send signals, which an arbiter may
+lack whose children are another user.
 """
 
 import logging
@@ -18,7 +19,7 @@ from flashpol.server.log import set_up
 from flashpol.server.process import enter_child
 
 if TYPE_CHECKING:
-    from gevent.event import Event
+    from flashpol.gateway.hub import Stop
 
 # A child that lived this long was well: its successor starts at once.
 HEALTHY_AFTER = 10.0
@@ -31,14 +32,15 @@ log = logging.getLogger("flashpol")
 class Child:
     """What the arbiter knows stays here; `status` in shared memory only publishes it: workers can write there.
 
-    load: imports what the process needs and returns what it does, until the event it is given is set.
+    load: imports what the process needs and returns what it does, until the stop it is given comes.
     """
 
-    def __init__(self, name: str, load: Callable[[], Callable[["Event"], None]], status: ProcessStatus) -> None:
+    def __init__(self, name: str, load: Callable[[], Callable[["Stop"], None]], status: ProcessStatus) -> None:
         self.name = name
         self.pid = 0
         self.restarts = 0
         self.due: float | None = 0.0  # when to start it, None while it runs
+        self.retired = False
         self.status = status
         self._load = load
         self._pipe = -1
@@ -72,11 +74,11 @@ class Child:
             main = self._load()
             from gevent import get_hub
 
-            from flashpol.gateway.hub import stop_event
+            from flashpol.gateway.hub import Stop
 
             get_hub()
             enter_child(self.name, user)
-            main(stop_event(pipe))
+            main(Stop.on(pipe))
             status = 0
         except KeyboardInterrupt:
             status = 0
@@ -85,8 +87,16 @@ class Child:
         finally:
             os._exit(status)
 
+    def retire(self, message: bytes = b"") -> None:
+        """Tell it to finish; nothing takes its place. The message says who goes on, if others do."""
+        self.retired, self.due = True, None
+        if self._pipe >= 0 and message:
+            with suppress(BrokenPipeError):  # it has died, and will be buried
+                os.write(self._pipe, message)
+        self.let_go()
+
     def let_go(self) -> None:
-        """Close the pipe: in the arbiter, this tells the child to finish."""
+        """Close the pipe: in another child, or because it is gone."""
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
@@ -96,10 +106,12 @@ class Child:
             with suppress(PermissionError):  # no right to, and the pipe has told it
                 os.kill(self.pid, signal.SIGKILL)
 
-    def ended(self, now: float) -> float:
-        """It is gone. The next one is due in the seconds that are returned."""
+    def ended(self, now: float) -> float | None:
+        """It is gone. The next one is due in the seconds that are returned; None if it was not to be replaced."""
         self.let_go()
         self.pid = self.status.pid = self.status.up = 0
+        if self.retired:
+            return None
         self.restarts += 1
         self.status.restarts = self.restarts
         delay = 0.0 if now - self._started >= HEALTHY_AFTER else self._delay

@@ -45,6 +45,15 @@ def enter_child(name: str, user: pwd.struct_passwd | None) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, (signal.SIGTERM,))
 
 
+def has_terminal() -> bool:
+    """We belong to a terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 def keep_standard_descriptors() -> None:
     """Open /dev/null in place of 0, 1 and 2 where they are closed: a socket there would be sent our log."""
     for fd in range(3):
