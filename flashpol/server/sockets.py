@@ -4,17 +4,19 @@ import errno
 import socket
 import struct
 
-from flashpol.config import Address, ConfigError
+from flashpol.config import Address, ConfigError, Endpoint, Inherited
 
 _TCP_INFO_UNACKED = struct.Struct("=24xII")  # struct tcp_info: tcpi_unacked and tcpi_sacked follow 8 bytes and 4 words
 
 
-def bind(address: Address, count: int, backlog: int) -> list[socket.socket]:
+def bind(address: Endpoint, count: int, backlog: int) -> list[socket.socket]:
     """`count` listening sockets on one address, one accept queue each. Raises ConfigError with the ways out.
 
     The first is bound alone: SO_REUSEPORT from the start would silently share the port with another server of the same
     user. It joins the others' group between bind and listen.
     """
+    if isinstance(address, Inherited):
+        raise ConfigError(f"{address}: systemd handed over no such socket: write IP:PORT, or name one of its sockets")
     sockets: list[socket.socket] = []
     try:
         for _ in range(count):
