@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from flashpol.admin.ledger import Ledger
 from flashpol.config import ConfigError
 from flashpol.counters import DRAINING, READY, STARTING, ServerStatus
+from flashpol.server import activation
 from flashpol.server.bell import Bell
 from flashpol.server.child import Child
 from flashpol.server.generation import KILL_AFTER, Foundation, Generation
@@ -63,7 +64,7 @@ class Every:
 class Arbiter:
     """Runs `plan`, and what `loader` makes of the configuration later.
 
-    Raises ConfigError while it is being made: an address cannot be bound.
+    Raises ConfigError while it is being made: an address cannot be bound, or systemd hands over no such socket.
     """
 
     def __init__(self, plan: Plan, loader: Loader, on_ready: Callable[[Generation], None]) -> None:
@@ -71,7 +72,7 @@ class Arbiter:
         self._loader = loader
         self._on_ready = on_ready
         self._status = ServerStatus()
-        self._foundation = Foundation(Listening(), Ledger(), self._status, Bell())
+        self._foundation = Foundation(Listening(activation.take()), Ledger(), self._status, Bell())
         self._notifier = Notifier()
         self._set_state(STARTING)
         self._current: Generation | None = None
@@ -207,7 +208,7 @@ class Arbiter:
     def _give_way(self, one: Generation, other: Generation) -> None:
         """`one` finishes, `other` serves."""
         # Ours first: the last copy a worker closes must be the one that ends its queue.
-        self._foundation.listening.keep_only(other.all_sockets)
+        self._foundation.listening.release(other.all_sockets)
         one.retire(other)
         self._finishing.append(one)
 

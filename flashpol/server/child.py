@@ -8,7 +8,6 @@ lack whose children are another user.
 
 import logging
 import os
-import pwd
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from flashpol.counters import ProcessStatus
 from flashpol.server.log import set_up
-from flashpol.server.process import enter_child
+from flashpol.server.process import Identity, enter_child
 
 if TYPE_CHECKING:
     from flashpol.gateway.hub import Stop
@@ -47,7 +46,7 @@ class Child:
         self._started = 0.0
         self._delay = 0.0
 
-    def start(self, now: float, others: "Iterable[Child]", user: pwd.struct_passwd | None) -> None:
+    def start(self, now: float, others: "Iterable[Child]", identity: Identity) -> None:
         """Fork. `others` have pipes that the new process must not keep open. Raises OSError and is due again later."""
         self._started, self.due = now, now + max(FIRST_DELAY, self._delay)
         reading, writing = os.pipe()
@@ -61,12 +60,12 @@ class Child:
             os.close(writing)
             for other in others:
                 other.let_go()
-            self._become(reading, user)
+            self._become(reading, identity)
         os.close(reading)
         self._pipe, self.due = writing, None
         self.pid = self.status.pid = pid
 
-    def _become(self, pipe: int, user: pwd.struct_passwd | None) -> None:
+    def _become(self, pipe: int, identity: Identity) -> None:
         status = 1
         try:
             set_up(self.name.replace(" ", "-"))
@@ -77,7 +76,7 @@ class Child:
             from flashpol.gateway.hub import Stop
 
             get_hub()
-            enter_child(self.name, user)
+            enter_child(self.name, identity)
             main(Stop.on(pipe))
             status = 0
         except KeyboardInterrupt:

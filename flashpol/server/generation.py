@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from flashpol.admin.ledger import Ledger
-from flashpol.config import MAX_LISTENERS, ConfigError
+from flashpol.config import MAX_LISTENERS, ConfigError, Endpoint
 from flashpol.counters import ServerStatus, SharedCounters
 from flashpol.gateway.handover import encode
 from flashpol.server.bell import Bell
@@ -50,7 +50,7 @@ class Generation:
         self._foundation = foundation
         server, listeners = plan.config.server, plan.config.listeners
         count = server.worker_count
-        wanted = [(listener.address, count) for listener in listeners]
+        wanted: list[tuple[Endpoint, int]] = [(listener.address, count) for listener in listeners]
         if server.admin:
             wanted.append((server.admin, 1))
         acquired = foundation.listening.acquire(wanted, server.backlog)
@@ -117,11 +117,9 @@ class Generation:
         now = time.monotonic()
         for child in self.children:
             if child.due is not None and child.due <= now:
-                # The length may be another one now, and a worker that ended alone has left its queues short.
-                for sock in self.all_sockets:
-                    sock.listen(self.plan.config.server.backlog)
+                self._foundation.listening.lengthen(self.plan.config.server.backlog)
                 try:
-                    child.start(now, others, self.plan.user)
+                    child.start(now, others, self.plan.identity)
                 except OSError as error:
                     log.error("%s cannot be started: %s; it is tried again", child.name, error.strerror)
 
@@ -157,9 +155,12 @@ class Generation:
 
     def read_queues(self) -> None:
         """Publish the accept queues."""
+        seen = set()  # a socket that all workers share counts for the first of them
         for number, sockets in enumerate(self.sockets):
             for slot in range(len(self.workers)):
-                queues = [accept_queue(sock) for sock in sockets[slot :: len(self.workers)]]
+                own = {sock for sock in sockets[slot :: len(self.workers)] if sock not in seen}
+                seen |= own
+                queues = [(0, 0), *map(accept_queue, own)]
                 status = self.shared.queue(slot, number)
                 status.length, status.limit = (sum(column) for column in zip(*queues, strict=True))
 

@@ -1,22 +1,21 @@
 """What to run: a configuration from which everything has been loaded that it names."""
 
-import pwd
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flashpol.config import Config
 from flashpol.server.policies import compile_all
-from flashpol.server.process import find_user
+from flashpol.server.process import Identity
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`replies` holds the bytes that `config.listeners` serve, in their order; `user` is whom the children become."""
+    """`replies` holds the bytes that `config.listeners` serve, in their order; `identity` is what the children become."""
 
     config: Config
     replies: Sequence[bytes] = field(repr=False)
-    user: pwd.struct_passwd | None
+    identity: Identity
 
 
 class Loader:
@@ -35,5 +34,4 @@ class Loader:
         config = self._configure()
         sources = [path for source in config.policies for path in (source.file, source.folder) if path]
         self.paths = [*self._file, *sources]
-        user = config.server.user
-        return Plan(config, compile_all(config), find_user(user) if user is not None else None)
+        return Plan(config, compile_all(config), Identity.of(config.server))

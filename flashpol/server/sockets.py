@@ -10,9 +10,7 @@ from flashpol.config import Address, ConfigError
 _TCP_INFO_UNACKED = struct.Struct("=24xII")  # struct tcp_info: tcpi_unacked and tcpi_sacked follow 8 bytes and 4 words
 
 
-def bind(
-    address: Address, count: int, backlog: int, beside: Sequence[socket.socket] = ()
-) -> list[socket.socket]:
+def bind(address: Address, count: int, backlog: int, beside: Sequence[socket.socket] = ()) -> list[socket.socket]:
     """`count` listening sockets on one address, one accept queue each. Raises ConfigError with the ways out.
 
     The first is bound alone: SO_REUSEPORT from the start would silently share the port with another server of the same
@@ -62,7 +60,7 @@ def explain(address: Address, error: OSError) -> str:
     if error.errno == errno.EACCES:
         return (
             f"{address}: no right to bind a port below 1024: grant CAP_NET_BIND_SERVICE, use systemd "
-            f"socket activation (systemd-socket-proxyd), redirect {address.port} to a higher port (nftables), "
+            f"socket activation (systemd:NAME), redirect {address.port} to a higher port (nftables), "
             f"or choose another port"
         )
     if error.errno == errno.EADDRNOTAVAIL:

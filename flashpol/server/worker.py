@@ -26,7 +26,7 @@ def run(
                 sock,
                 reply,
                 shared.memory(slot, number),
-                limits=plan.config.server.limits,
+                limits=plan.config.limits(listener),
                 ours=isinstance(listener.address, Address),
                 terminated=listener.terminated,
             )
