@@ -4,7 +4,7 @@ The arbiter keeps the ledger, and an admin process is forked with a copy: the ma
 generation that ends while the copy is in use keep their last values.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from flashpol.counters import Block, SharedCounters
 
@@ -42,8 +42,8 @@ class Ledger:
 
     def restarts(self, slot: int) -> int:
         """How many workers of this slot died and were replaced."""
-        counted = (shared.process(slot).restarts for _, shared in self._open if slot < shared.slots)
-        return self._past_restarts.get(slot, 0) + sum(counted)
+        counted: Iterator[int] = (shared.process(slot).restarts for _, shared in self._open if slot < shared.slots)
+        return sum(counted, self._past_restarts.get(slot, 0))
 
     def finishing(self, current: SharedCounters) -> int:
         """Worker processes of other generations than the current one."""

@@ -29,7 +29,8 @@ def take(environ: MutableMapping[str, str] = os.environ) -> dict[Inherited, list
             if not listening or sock.family not in (socket.AF_INET, socket.AF_INET6):
                 raise OSError
         except OSError:
-            raise ConfigError(f"{Inherited(name)}: systemd hands over no listening TCP socket: use ListenStream=") from None
+            what = f"{Inherited(name)}: what systemd hands over is no listening TCP socket"
+            raise ConfigError(f"{what}: use ListenStream=IP:PORT") from None
         sock.setblocking(False)
         found.setdefault(Inherited(name), []).append(sock)
     return found

@@ -73,9 +73,7 @@ class PolicyServer:
         self._stopped = gevent.event.Event()
         self._service = Service()
         block = self._counters.memory(0, 0)
-        self._service.add(
-            self._socket, reply, block, limits=limits or Limits(), ours=ours, terminated=dialect == FLASH
-        )
+        self._service.add(self._socket, reply, block, limits=limits or Limits(), ours=ours, terminated=dialect == FLASH)
         self.address = bound_address(self._socket)
 
     @property

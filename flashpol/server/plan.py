@@ -11,7 +11,7 @@ from flashpol.server.process import Identity
 
 @dataclass(frozen=True)
 class Plan:
-    """`replies` holds the bytes that `config.listeners` serve, in their order; `identity` is what the children become."""
+    """`replies` holds the bytes that `config.listeners` serve, in their order; `identity` is for the children."""
 
     config: Config
     replies: Sequence[bytes] = field(repr=False)
