@@ -136,7 +136,8 @@ class Arbiter:
         now = time.monotonic()
         due = [child.due for child in self._children if child.due is not None]
         due += [generation.deadline for generation in self._finishing]
-        due += [each.due for each in (self._tick, self._look, self._alive)]
+        if self._current:
+            due += [each.due for each in (self._tick, self._look, self._alive)]
         due.append(now + (TICK if self._settled and self._current and self._current.attended else STARTING_TICK))
         return max(0.0, min(due) - now)
 

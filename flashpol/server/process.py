@@ -1,5 +1,6 @@
 """What a process does for itself: become an ordinary user, hear the right signals, use the descriptors it may."""
 
+import ctypes
 import grp
 import os
 import pwd
@@ -82,8 +83,6 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 def _give_up_privileges() -> None:
     """No new ones for anybody; and none at all, such as CAP_NET_BIND_SERVICE, for who is not root."""
-    import ctypes
-
     libc = ctypes.CDLL(None, use_errno=True)
     done = [libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)]
     if os.geteuid() != 0:
