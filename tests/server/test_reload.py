@@ -1,4 +1,4 @@
-"""Reload as processes: what is inside finishes, nothing is lost, no counter goes back, and what is wrong changes nothing."""
+"""Reload: what is inside finishes, nothing is lost, no counter goes back, and what is wrong changes nothing."""
 
 import json
 import os
