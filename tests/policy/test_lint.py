@@ -81,8 +81,45 @@ def test_the_documented_example_runs() -> None:
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule.trap], ids=lambda rule: rule.code)
 def test_a_trap_is_an_error_once_its_client_is_named(rule: Rule) -> None:
     for clients, severity in ((CLIENTS, rule.severity), (rule.clients, Severity.ERROR)):
-        found = lint(encoded(rule.bad), clients=clients)
+        found = lint(encoded(rule.bad), served_from=rule.served_from, clients=clients)
         assert {finding.severity for finding in found if finding.code == rule.code} == {severity}
+
+
+NONE = '<site-control permitted-cross-domain-policies="none"/>'
+ALL = '<site-control permitted-cross-domain-policies="all"/>'
+SECURE = ' secure="true"'
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "client", "expected"),
+    [
+        # protocol.md: LS accepts a leading newline
+        (b'\n<?xml version="1.0"?>' + flash(grant()), {}, "lightspark", []),
+        # Unity reads site-control and never asks for it
+        (flash(NONE, grant()), {}, "unity", []),
+        (flash(ALL, grant()), {"served_from": 5222}, "unity", []),
+        # off 843 it is passed over by Flash, and makes the file invalid for Lightspark
+        (flash(ALL, grant()), {"served_from": 5222}, "flash", ["FP506"]),
+        (flash(ALL, grant()), {"served_from": 5222}, "lightspark", ["FP709"]),
+        # of 80-90 Lightspark grants 80 only, so that 85 needs its own grant
+        (flash(grant(ports="80-90"), grant(ports="85")), {}, "lightspark", ["FP701"]),
+        (flash(grant(ports="80-90"), grant(ports="80-90", more=SECURE)), {}, "unity", ["FP703", "FP703"]),
+        # protocol.md: Unity tests port > 1024, so 1024 itself slips
+        (flash(grant(ports="80")), {"served_from": 1024}, "flash", ["FP508"]),
+        (flash(grant(ports="80")), {"served_from": 1024}, "unity", []),
+        (flash(grant(ports="80")), {"served_from": 1025}, "unity", ["FP508"]),
+        (flash(grant(ports="80,1025")), {"served_from": 1025}, "unity", ["FP509"]),
+        (flash(grant(ports="80")), {"served_from": 1025}, "lightspark", []),
+        # protocol.md: a trailing space is rejected; not with a NUL after it
+        (flash(grant()) + b" ", {}, "lightspark", ["FP707"]),
+        (flash(grant()) + b" \0", {}, "lightspark", []),
+    ],
+)
+def test_a_rule_concerns_the_clients_it_is_true_of(
+    data: bytes, options: dict[str, int], client: str, expected: list[str]
+) -> None:
+    found = codes(data, clients=[client], **options)
+    assert [code for code in found if code != "FP606"] == expected
 
 
 def test_rules_of_other_clients_are_silent() -> None:
@@ -135,10 +172,10 @@ def test_ports_a_policy_may_speak_for(served_from: int | None, ports: str, expec
     [
         (None, "none", ["FP505"]),
         (843, "none", ["FP505"]),
-        (5222, "none", ["FP506"]),
+        (5222, "none", ["FP506", "FP709"]),
         (None, "master-only", []),
         (843, "master-only", ["FP507"]),
-        (5222, "master-only", ["FP506"]),
+        (5222, "master-only", ["FP506", "FP709"]),
         (843, "all", []),
     ],
 )
