@@ -69,13 +69,15 @@ def compile_flash(document: Document) -> Evaluator:
 class _Flash:
     def __init__(self, root: Element) -> None:
         rows: list[Row] = []
-        self._void: list[tuple[Element, PolicyError]] = []
+        # Grants that count for nothing, by the domain they were meant for; "*" also where nobody can say.
+        self._void: dict[str, tuple[int, PolicyError]] = {}
         for element in root.children:
             if element.name == "allow-access-from":
                 try:
                     rows.append(_row(element))
                 except PolicyError as error:
-                    self._void.append((element, error))
+                    meant = "*" if isinstance(error, DomainError) else element.attributes.get("domain", "*").lower()
+                    self._void.setdefault(meant, (len(self._void), error))
         self._table = Table(rows)
         self._forbidden = _forbidden(root)
 
@@ -117,9 +119,9 @@ class _Flash:
             ports = shown(row.element.attributes["to-ports"])
             why = f"port {port} is not in to-ports={ports}, and in no other grant for {_whom(question)}"
             return denied(CLIENT, why, row.at("to-ports"), words)
-        for element, error in self._void:
-            if isinstance(error, DomainError) or element.attributes.get("domain", "*").lower() in content.keys:
-                return denied(CLIENT, f"a grant counts for nothing: {error.wrong}", error.location, words)
+        if void := [self._void[key] for key in content.keys if key in self._void]:
+            _, error = min(void)  # the first of the file: no two have the same number
+            return denied(CLIENT, f"a grant counts for nothing: {error.wrong}", error.location, words)
         return denied(CLIENT, _no_grant(self._table, question), None, words)
 
 

@@ -1,17 +1,13 @@
 """Silverlight: what is documented and what Moonlight's source does, as a table; its ports against a model."""
 
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flashpol.policy import Decider, decide
-from flashpol.policy.clients.question import Question
+from flashpol.policy import decide
 
 URL = "http://www.example.com/app.xap"
 
@@ -221,30 +217,3 @@ def test_the_first_policy_that_allows_is_named() -> None:
     data = policy(part("http://*.com"), "\n", part("http://www.example.com"), "\n", part("*"))
     [decision] = decide(data, URL, 4510, clients=["silverlight"])
     assert (decision.line, "http://*.com" in decision.reason) == (2, True)
-
-
-def test_a_decision_looks_at_no_policy_one_by_one() -> None:
-    sites = [f"http://a{number}.example" for number in range(800)]
-    question = Question.of(f"{sites[-1]}/app.xap", 4510, None, False)
-    [many] = Decider(policy(*map(part, sites)), ["silverlight"])._evaluators
-    [one] = Decider(policy(part(sites[-1])), ["silverlight"])._evaluators
-    assert many(question).allowed
-    assert count_lines(lambda: many(question)) == count_lines(lambda: one(question))
-
-
-def count_lines(work: Callable[[], object]) -> int:
-    """How many lines of Python run: what a decision costs, without a clock."""
-    lines = 0
-
-    def trace(frame: FrameType, event: str, argument: object) -> Callable[..., object]:
-        nonlocal lines
-        lines += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return lines
