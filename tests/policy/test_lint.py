@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_flash import WORDS, policies
 
-from flashpol.policy import Finding, PolicyError, Severity, compile_reply, lint, parse, render
+from flashpol.policy import Finding, PolicyError, Severity, compile_reply, lint, parse, render, silverlight
 from flashpol.policy.findings import CLIENTS, pointed_out
 from flashpol.policy.rules import GROUPS, RULES, Rule
 from flashpol.policy.rules.page import page
@@ -366,3 +366,36 @@ def test_what_we_render_has_no_error(policy: object) -> None:
     assert parse(data) == policy
     errors = {finding.code for finding in check_all(data) if finding.severity is Severity.ERROR}
     assert errors <= {"FP505"}
+
+
+def choice(usual: str, *others: str) -> st.SearchStrategy[str]:
+    return st.sampled_from([usual] * len(others) + list(others))
+
+
+URIS = choice(
+    "*", "http://*", "HTTP://*", "http://*/", "file:///", "file://h/", "http://www.example.com/", "http://a.b:80",
+    "HTTP://*.a.b", "http://a.b/x.xap", "ftp://a.b", "http://*.1.2.3", "http://a.b:0", "http://a.b:99999", "a.b",
+    "http://a.b:080", "http://-a.b", "http://1.2.3.400", "",
+)  # fmt: skip
+SOCKETS = choice("4502-4534", "4502", "*", "4510-4505", "4501", "04502", "4502 ", "4502,4503", "4502-", "4502-4502", "")
+BESIDE = choice("", "<resource path='/'/>", "<resource/>", "<resource path=''/>", "<tcp/>", "<resource path='/' x=''/>",
+                "<resource path='/' include-subpaths='1'/>")  # fmt: skip
+
+
+@given(URIS, SOCKETS, choice("tcp", "Tcp", "udp"), BESIDE, choice("", "http-request-headers='*'", "x='y'"))
+@thorough
+def test_a_silverlight_policy_has_an_error_if_the_server_refuses_it(
+    uri: str, port: str, protocol: str, beside: str, attribute: str
+) -> None:
+    socket = f"<socket-resource port='{port}' protocol='{protocol}'/>"
+    data = (
+        f"<access-policy><cross-domain-access><policy><allow-from {attribute}><domain uri='{uri}'/></allow-from>"
+        f"<grant-to>{beside}{socket}</grant-to></policy></cross-domain-access></access-policy>"
+    ).encode()
+    errors = [finding.code for finding in lint(data) if finding.severity is Severity.ERROR]
+    try:
+        silverlight.compile_reply(data)
+    except PolicyError:
+        assert errors
+    else:
+        assert errors == []
