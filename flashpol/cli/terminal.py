@@ -33,7 +33,8 @@ def _columns(margin: int) -> int | None:
 
 
 def file_name(name: str) -> str:
-    return "<stdin>" if name == "-" else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    """A file's name as it is shown; an empty one, of an unset variable, as quotes."""
+    return "<stdin>" if name == "-" else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name) or "''"
 
 
 def encodable(text: str) -> str:

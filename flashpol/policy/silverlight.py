@@ -35,13 +35,12 @@ from .model import (
     PortSet,
     shown,
 )
+from .ports import HIGHEST_SOCKET_PORT, LOWEST_SOCKET_PORT
 from .reader import Element, read
 from .source import START, decode
 
 ROOT = "access-policy"
 
-# The only ports that Silverlight lets any content connect to (`ClientAccessPolicy.cs`, MinPort and MaxPort).
-LOWEST_SOCKET_PORT, HIGHEST_SOCKET_PORT = 4502, 4534
 PROTOCOL = "tcp"
 
 _HTTP_ATTRIBUTES = ("http-request-headers", "http-methods")

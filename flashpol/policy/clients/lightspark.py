@@ -27,12 +27,12 @@ import re
 
 from ..flash import ROOT
 from ..model import Location, shown
+from ..ports import MASTER_PORT
 from ..reader import Element
 from .question import Decision, Document, Evaluator, Question, allowed, denied, place
 from .table import EVERY_PORT, Ranges, Row, Table
 
 CLIENT = "lightspark"
-MASTER_PORT = 843
 # Its read buffer: it goes on reading only while a read fills it.
 READ_BYTES = 4096
 _META = "permitted-cross-domain-policies"

@@ -31,13 +31,14 @@ from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 
 from ..model import Location, shown
+from ..ports import HIGHEST_SOCKET_PORT as HIGHEST
+from ..ports import LOWEST_SOCKET_PORT as LOWEST
+from ..ports import SILVERLIGHT_PORT
 from ..reader import Element
 from .question import Content, Decision, Document, Evaluator, Question, allowed, denied, place
 
 CLIENT = "silverlight"
 ROOT = "access-policy"
-POLICY_PORT = 943
-LOWEST, HIGHEST = 4502, 4534
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 # .NET's UInt16.TryParse, of numbers that matter.
 _UINT16 = re.compile(r"[\t-\r ]*\+?0*([1-9][0-9]{3})[\t-\r ]*")
@@ -253,8 +254,8 @@ def _kind_of_site(uri: re.Match[str]) -> _Kind | None:
 
 def _outside(question: Question) -> Decision | None:
     """What no policy can change."""
-    if question.served_from not in (None, POLICY_PORT):
-        why = f"Silverlight asks for a policy on port {POLICY_PORT}, not {question.served_from}"
+    if question.served_from not in (None, SILVERLIGHT_PORT):
+        why = f"Silverlight asks for a policy on port {SILVERLIGHT_PORT}, not {question.served_from}"
         return denied(CLIENT, why)
     if not LOWEST <= question.port <= HIGHEST:
         return denied(CLIENT, f"Silverlight connects to no port but {LOWEST}-{HIGHEST}, whatever the policy says")

@@ -23,14 +23,13 @@ from collections.abc import Iterator
 
 from ..flash import ROOT
 from ..model import Location, shown
+from ..ports import MASTER_PORT, UNPRIVILEGED
 from ..reader import Element
 from .question import Decision, Document, Evaluator, Question, allowed, denied, place
 from .table import EVERY_PORT, Ranges, Row, Table
 
 CLIENT = "unity"
-PORT = 843
 RECEIVED_BYTES = 5000
-_PRIVILEGED = 1024
 _MEMORY_PORTS = 10_000_000
 _WORDS = "SecurityException: Unable to connect, as no valid crossdomain policy was found"
 # .NET's Int32.TryParse: blanks around, a sign, digits.
@@ -82,11 +81,11 @@ class _Unity:
                 self._ends.setdefault(end, row)
 
     def decide(self, question: Question) -> Decision:
-        source, port = question.served_from or PORT, question.port
+        source, port = question.served_from or MASTER_PORT, question.port
         row = self._table.find(question.content, port, https=True)
         if row is None:
             return self._refuse(port)
-        if source > _PRIVILEGED and port < _PRIVILEGED:
+        if source > UNPRIVILEGED and port < UNPRIVILEGED:
             why = (
                 f"a policy served from port {source} cannot grant port {port}: Unity wants 1024 and up from above 1024"
             )

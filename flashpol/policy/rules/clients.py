@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..model import shown
+from ..ports import MASTER_PORT
 from ..source import START
 from ..subject import Subject
-from .serving import MASTER_PORT, meant_for_master
+from .serving import meant_for_master
 from .table import GOOD, NOTE, WARNING, Hit, control, flash_file, grant, rule
 
 # What one receive of Unity takes; what one read of Lightspark takes, after which it waits for more; and a size from

@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..model import MetaPolicy, shown
+from ..ports import MASTER_PORT, SILVERLIGHT_PORT, UNFETCHED, UNPRIVILEGED
 from ..subject import GrantLine, Subject
 from .grammar import lacks
 from .table import ADOBE, ERROR, GOOD, NAMES, NOTE, WARNING, Hit, control, flash_file, grant, rule
-
-MASTER_PORT = 843
-SILVERLIGHT_PORT = 943
-# The first port that needs no privilege to listen on; a policy from there or above cannot speak for those below.
-UNPRIVILEGED = 1024
 
 _VALUE = "permitted-cross-domain-policies"
 _VALUES = tuple(meta.value for meta in MetaPolicy)
@@ -25,10 +21,6 @@ _OTHER_PROTOCOLS = {
     "by-ftp-filename": "is for FTP policies only",
     "none-this-response": "is for HTTP headers only",
 }
-# Ports that Flash fetches no policy from (moock.org, "Flash policy server").
-_NEVER_ASKED = frozenset(
-    (22, 25, 37, 43, 53, 88, 111, 113, 137, 138, 139, 143, 161, 162, 389, 465, 500, 535, 546, 547, 636)
-) | frozenset(range(749, 755))
 
 
 def meant_for_master(subject: Subject) -> bool:
@@ -164,7 +156,7 @@ def some_privileged_ports(subject: Subject) -> Iterator[Hit]:
     clients=("flash",), served_from=25, good_port=MASTER_PORT, bad=flash_file(grant()), good=flash_file(grant()),
 )  # fmt: skip
 def never_asked(subject: Subject) -> Iterator[Hit]:
-    if subject.root is not None and subject.served_from in _NEVER_ASKED:
+    if subject.root is not None and subject.served_from in UNFETCHED:
         yield Hit(subject.root.location, port=subject.served_from)
 
 

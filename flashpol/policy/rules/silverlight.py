@@ -13,14 +13,15 @@ import re
 from collections.abc import Iterator
 
 from ..model import DomainError, Location, PortsError, shown
+from ..ports import HIGHEST_SOCKET_PORT as HIGHEST
+from ..ports import LOWEST_SOCKET_PORT as LOWEST
+from ..ports import SILVERLIGHT_PORT
 from ..reader import Element
 from ..silverlight import Origin, SocketResource
 from ..source import START
 from ..subject import SILVERLIGHT_ROOT, Subject
-from .serving import SILVERLIGHT_PORT
 from .table import ERROR, NOTE, WARNING, Hit, rule
 
-LOWEST, HIGHEST = 4502, 4534
 _ONLY = ("silverlight",)
 
 # What may stand in what; and what each must hold to have a meaning.
