@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_flash import WORDS, policies
 
-from flashpol.policy import Finding, PolicyError, Severity, compile_reply, lint, parse, render, silverlight
-from flashpol.policy.findings import CLIENTS, pointed_out
+from flashpol.policy import Finding, PolicyError, Severity, compile_reply, lint, parse, render
+from flashpol.policy.findings import CLIENTS
 from flashpol.policy.rules import GROUPS, RULES, Rule
 from flashpol.policy.rules.page import page
 
@@ -83,43 +83,6 @@ def test_a_trap_is_an_error_once_its_client_is_named(rule: Rule) -> None:
     for clients, severity in ((CLIENTS, rule.severity), (rule.clients, Severity.ERROR)):
         found = lint(encoded(rule.bad), served_from=rule.served_from, clients=clients)
         assert {finding.severity for finding in found if finding.code == rule.code} == {severity}
-
-
-NONE = '<site-control permitted-cross-domain-policies="none"/>'
-ALL = '<site-control permitted-cross-domain-policies="all"/>'
-SECURE = ' secure="true"'
-
-
-@pytest.mark.parametrize(
-    ("data", "options", "client", "expected"),
-    [
-        # protocol.md: LS accepts a leading newline
-        (b'\n<?xml version="1.0"?>' + flash(grant()), {}, "lightspark", []),
-        # Unity reads site-control and never asks for it
-        (flash(NONE, grant()), {}, "unity", []),
-        (flash(ALL, grant()), {"served_from": 5222}, "unity", []),
-        # off 843 it is passed over by Flash, and makes the file invalid for Lightspark
-        (flash(ALL, grant()), {"served_from": 5222}, "flash", ["FP506"]),
-        (flash(ALL, grant()), {"served_from": 5222}, "lightspark", ["FP709"]),
-        # of 80-90 Lightspark grants 80 only, so that 85 needs its own grant
-        (flash(grant(ports="80-90"), grant(ports="85")), {}, "lightspark", ["FP701"]),
-        (flash(grant(ports="80-90"), grant(ports="80-90", more=SECURE)), {}, "unity", ["FP703", "FP703"]),
-        # protocol.md: Unity tests port > 1024, so 1024 itself slips
-        (flash(grant(ports="80")), {"served_from": 1024}, "flash", ["FP508"]),
-        (flash(grant(ports="80")), {"served_from": 1024}, "unity", []),
-        (flash(grant(ports="80")), {"served_from": 1025}, "unity", ["FP508"]),
-        (flash(grant(ports="80,1025")), {"served_from": 1025}, "unity", ["FP509"]),
-        (flash(grant(ports="80")), {"served_from": 1025}, "lightspark", []),
-        # protocol.md: a trailing space is rejected; not with a NUL after it
-        (flash(grant()) + b" ", {}, "lightspark", ["FP707"]),
-        (flash(grant()) + b" \0", {}, "lightspark", []),
-    ],
-)
-def test_a_rule_concerns_the_clients_it_is_true_of(
-    data: bytes, options: dict[str, int], client: str, expected: list[str]
-) -> None:
-    found = codes(data, clients=[client], **options)
-    assert [code for code in found if code != "FP606"] == expected
 
 
 def test_rules_of_other_clients_are_silent() -> None:
@@ -222,33 +185,6 @@ def test_side_by_side(lines: list[str], expected: list[tuple[str, int]]) -> None
 def test_everything_is_said_and_not_only_the_first() -> None:
     data = flash(grant("http://a.com", "90-80,0,x"), grant("a.*.com", "70000"))
     assert codes(data, clients=["flash"]) == ["FP305", "FP405", "FP407", "FP409", "FP304", "FP408"]
-
-
-@pytest.mark.parametrize(
-    ("before", "columns"),
-    [
-        ("", 0),
-        ("\t\t", 2),  # shown as one blank each
-        ("<!-- \u65e5\u672c\u8a9e -->", 15),
-        ("<!-- e\u0301 -->", 10),
-        ("<!-- \uff21 -->", 11),
-        ("<!-- \u200d -->", 10),  # unprintable: shown as a dot
-    ],
-)
-def test_a_caret_stands_where_a_terminal_has_the_place(before: str, columns: int) -> None:
-    data = flash(before + grant(ports="90-80"))
-    [finding] = [finding for finding in lint(data) if finding.code == "FP409"]
-    assert finding.excerpt().split("\n")[1] == " " * (columns + len('<allow-access-from domain="*" to-ports="')) + "^"
-
-
-@given(st.text("ab\u65e5\u0301", max_size=60), st.integers(0, 60), st.integers(20, 80))
-@thorough
-def test_an_excerpt_fits_and_keeps_its_place(text: str, at: int, columns: int) -> None:
-    at = min(at, len(text))
-    source, caret = pointed_out(text[:at] + "!" + text[at:], at, columns)
-    cells = [0 if c == "\u0301" else 2 if c == "\u65e5" else 1 for c in source]
-    assert sum(cells) <= columns
-    assert sum(cells[: source.index("!")]) == len(caret) - 1
 
 
 def test_a_place_is_shown_with_a_caret() -> None:
@@ -366,36 +302,3 @@ def test_what_we_render_has_no_error(policy: object) -> None:
     assert parse(data) == policy
     errors = {finding.code for finding in check_all(data) if finding.severity is Severity.ERROR}
     assert errors <= {"FP505"}
-
-
-def choice(usual: str, *others: str) -> st.SearchStrategy[str]:
-    return st.sampled_from([usual] * len(others) + list(others))
-
-
-URIS = choice(
-    "*", "http://*", "HTTP://*", "http://*/", "file:///", "file://h/", "http://www.example.com/", "http://a.b:80",
-    "HTTP://*.a.b", "http://a.b/x.xap", "ftp://a.b", "http://*.1.2.3", "http://a.b:0", "http://a.b:99999", "a.b",
-    "http://a.b:080", "http://-a.b", "http://1.2.3.400", "",
-)  # fmt: skip
-SOCKETS = choice("4502-4534", "4502", "*", "4510-4505", "4501", "04502", "4502 ", "4502,4503", "4502-", "4502-4502", "")
-BESIDE = choice("", "<resource path='/'/>", "<resource/>", "<resource path=''/>", "<tcp/>", "<resource path='/' x=''/>",
-                "<resource path='/' include-subpaths='1'/>")  # fmt: skip
-
-
-@given(URIS, SOCKETS, choice("tcp", "Tcp", "udp"), BESIDE, choice("", "http-request-headers='*'", "x='y'"))
-@thorough
-def test_a_silverlight_policy_has_an_error_if_the_server_refuses_it(
-    uri: str, port: str, protocol: str, beside: str, attribute: str
-) -> None:
-    socket = f"<socket-resource port='{port}' protocol='{protocol}'/>"
-    data = (
-        f"<access-policy><cross-domain-access><policy><allow-from {attribute}><domain uri='{uri}'/></allow-from>"
-        f"<grant-to>{beside}{socket}</grant-to></policy></cross-domain-access></access-policy>"
-    ).encode()
-    errors = [finding.code for finding in lint(data) if finding.severity is Severity.ERROR]
-    try:
-        silverlight.compile_reply(data)
-    except PolicyError:
-        assert errors
-    else:
-        assert errors == []
