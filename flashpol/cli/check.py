@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flashpol.cli import terminal
+from flashpol.cli.arguments import ALL, add_clients, clients, port
 from flashpol.config import ConfigError
 from flashpol.policy import MAX_POLICY_BYTES, Finding, Severity, lint
-from flashpol.policy.findings import CLIENTS
 from flashpol.server.policies import fragments
 
 DESCRIPTION = """Say what is wrong with policy files, where, and what to write instead. Exit status: 0 clean, 1 errors
@@ -36,32 +37,19 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("check", help="say what is wrong with policy files", description=DESCRIPTION)
     add = parser.add_argument
     add("files", metavar="FILE", nargs="+", help="policy file, folder (the *.xml in it), or - for standard input")
-    add(
-        "--client",
-        metavar="NAME",
-        action="append",
-        choices=[*CLIENTS, "all"],
-        help=f"client that the policy is for, may be repeated: {', '.join(CLIENTS)}, or all (default all)",
-    )
+    add_clients(parser, "client that the policy is for", default=ALL)
     add("--served-from", metavar="PORT", type=port, help="port that the policy is served from")
     add("--strict", action="store_true", help="exit with 1 for warnings and notes too")
     add("--json", action="store_true", help="write JSON, described in docs/reference.md")
     parser.set_defaults(run=run)
 
 
-def port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
-    return int(text)
-
-
 def run(options: argparse.Namespace) -> int:
-    named = options.client or ["all"]
-    clients = CLIENTS if "all" in named else named
+    chosen = clients(options, default=ALL)
 
     def check(name: str) -> Checked:
         try:
-            return Checked(name, lint(_read(name), served_from=options.served_from, clients=clients))
+            return Checked(name, lint(_read(name), served_from=options.served_from, clients=chosen))
         except (OSError, ValueError) as error:  # ValueError: a NUL in a file's name
             return Checked(name, error=getattr(error, "strerror", None) or str(error))
 
@@ -110,9 +98,9 @@ def _print_json(checked: list[Checked], counts: dict[str, int]) -> None:
 
 
 def _print_text(checked: list[Checked], counts: dict[str, int]) -> None:
-    paint = _painter()
+    paint = terminal.painter()
     for one in checked:
-        name = _printable("<stdin>" if one.file == "-" else one.file)
+        name = terminal.file_name(one.file)
         if one.error is not None:
             print(f"flashpol check: {name}: cannot be read: {one.error}", file=sys.stderr)
         for finding in one.findings:
@@ -123,14 +111,16 @@ def _print_text(checked: list[Checked], counts: dict[str, int]) -> None:
 def _shown(name: str, finding: Finding, paint: Callable[[str, str], str]) -> str:
     colour = _COLOURS[finding.severity]
     severity = paint(f"{finding.severity} {finding.code}", colour)
-    source, caret = finding.excerpt().split("\n")
-    number = str(finding.line)
-    margin = " " * len(number)
-    return _encodable(
-        f"{paint(f'{name}:{finding.line}:{finding.column}', '1')}: {severity} {finding.name}: {finding.message}\n"
-        f"  {number} | {source}\n"
-        f"  {margin} | {caret[:-1]}{paint('^', colour)}\n"
-        f"  {margin} = {finding.instead} [{', '.join(finding.clients)}]\n"
+    lines = terminal.excerpt(finding.source, finding.caret, finding.line, lambda text: paint(text, colour))
+    margin = " " * len(str(finding.line))
+    return "\n".join(
+        (
+            terminal.encodable(
+                f"{paint(f'{name}:{finding.line}:{finding.column}', '1')}: {severity} {finding.name}: {finding.message}"
+            ),
+            *lines,
+            terminal.encodable(f"  {margin} = {finding.instead} [{', '.join(finding.clients)}]\n"),
+        )
     )
 
 
@@ -143,19 +133,3 @@ def _summary(counts: dict[str, int]) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' if number != 1 else ''}"
-
-
-def _painter() -> Callable[[str, str], str]:
-    """Colour for a terminal that wants it (no-color.org), nothing else."""
-    if sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
-        return lambda text, colour: f"\033[{colour}m{text}\033[0m"
-    return lambda text, colour: text
-
-
-def _printable(name: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
-
-
-def _encodable(text: str) -> str:
-    encoding = sys.stdout.encoding or "ascii"
-    return text.encode(encoding, "replace").decode(encoding)

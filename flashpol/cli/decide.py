@@ -2,13 +2,16 @@
 
 import argparse
 import json
-import os
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from flashpol.cli import terminal
+from flashpol.cli.arguments import add_clients, clients, port
 from flashpol.config import ConfigError
+from flashpol.policy.findings import cut_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,9 +22,9 @@ DESCRIPTION = """Say whether content may connect to a port by the policy in FILE
 Exit status: 0 allowed by every client asked, 1 denied by any of them, 2 unusable: FILE is no XML, or cannot be read."""
 
 STDIN = "-"
-# A line of the policy as it is shown: of a file without line breaks, the part around the place that decides.
-_SHOWN_CHARACTERS = 100
-_GREEN, _RED, _BOLD, _PLAIN = "\033[32m", "\033[31m", "\033[1m", "\033[0m"
+# Of the JSON output; raised when a field changes its meaning or goes away, not when one is added.
+JSON_VERSION = 1
+_ALLOWED, _DENIED = "32;1", "31;1"
 
 
 def add_to(commands: Any) -> None:
@@ -29,25 +32,20 @@ def add_to(commands: Any) -> None:
     add = parser.add_argument
     add("file", metavar="FILE", help="policy file, or - for standard input")
     add("--from", dest="content", metavar="URL|DOMAIN", required=True, help="where the content was loaded from")
-    add("--port", metavar="N", type=int, required=True, help="the port it wants to connect to")
-    add(
-        "--client",
-        metavar="CLIENT",
-        default="flash",
-        help="flash, lightspark, unity, silverlight or all (default flash)",
-    )
-    add("--served-from", metavar="PORT", type=int, help="where the policy is served (default 843; Silverlight: 943)")
+    add("--port", metavar="N", type=port, required=True, help="the port it wants to connect to")
+    add_clients(parser, "client to ask", default="flash")
+    add("--served-from", metavar="PORT", type=port, help="where the policy is served (default 843; Silverlight: 943)")
     add("--local", action="store_true", help="the server is on the content's own host")
     add("--json", action="store_true", help="print JSON, as documented in the reference")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    from flashpol.policy import CLIENTS, Decider, PolicyError
+    from flashpol.policy import Decider, PolicyError
 
     data = read(options.file)
     try:
-        decider = Decider(data, CLIENTS if options.client == "all" else [options.client])
+        decider = Decider(data, clients(options, default="flash"))
         decisions = decider.decide(options.content, options.port, served_from=options.served_from, local=options.local)
     except PolicyError as error:
         raise ConfigError(str(error)) from None
@@ -55,9 +53,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"{options.file}: {decider.error}")
     denied = not all(decision.allowed for decision in decisions)
     text = as_json(options, decisions) if options.json else for_people(options.file, data, decisions)
-    # In whatever encoding: what a policy quotes must not end in a traceback.
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    print(terminal.encodable(text))
     return int(denied)
 
 
@@ -78,6 +74,7 @@ def read(name: str) -> bytes:
 
 def as_json(options: argparse.Namespace, decisions: "Sequence[Decision]") -> str:
     document = {
+        "version": JSON_VERSION,
         "file": options.file,
         "from": options.content,
         "port": options.port,
@@ -91,38 +88,21 @@ def as_json(options: argparse.Namespace, decisions: "Sequence[Decision]") -> str
 
 def for_people(name: str, data: bytes, decisions: "Sequence[Decision]") -> str:
     """A paragraph a client: the verdict, the line that decides, and what the client itself says."""
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    paint = terminal.painter()
     lines = source_lines(data)
-    return "\n\n".join("\n".join(paragraph(name, lines, decision, colour)) for decision in decisions)
+    return "\n\n".join("\n".join(paragraph(name, lines, decision, paint)) for decision in decisions)
 
 
-def paragraph(name: str, lines: list[str], decision: "Decision", colour: bool) -> list[str]:
-    verdict = "allowed" if decision.allowed else "denied"
-    if colour:
-        verdict = f"{_GREEN if decision.allowed else _RED}{_BOLD}{verdict}{_PLAIN}"
-    place = "" if decision.line is None else f"{printable(name)}:{decision.line}:{decision.column}: "
-    shown = [f"{decision.client}: {verdict}", f"  {place}{decision.reason}"]
+def paragraph(name: str, lines: list[str], decision: "Decision", paint: Callable[[str, str], str]) -> list[str]:
+    verdict, colour = ("allowed", _ALLOWED) if decision.allowed else ("denied", _DENIED)
+    place = "" if decision.line is None else f"{terminal.file_name(name)}:{decision.line}:{decision.column}: "
+    shown = [f"{decision.client}: {paint(verdict, colour)}", f"  {place}{decision.reason}"]
     if decision.line is not None and decision.column is not None:
-        shown += excerpt(lines[decision.line - 1], decision.line, decision.column)
+        source, caret = cut_out(lines[decision.line - 1], decision.column)
+        shown += terminal.excerpt(source, caret, decision.line, lambda text: paint(text, colour))
     if decision.client_words:
         shown += [f"  it says: {words}" for words in decision.client_words.split("\n")]
     return shown
-
-
-def excerpt(line: str, number: int, column: int) -> list[str]:
-    """The line and a caret under the column."""
-    begin = 0 if column <= _SHOWN_CHARACTERS else column - 1 - _SHOWN_CHARACTERS // 2
-    part = printable(line[begin : begin + _SHOWN_CHARACTERS])
-    before = "..." if begin else ""
-    after = "..." if begin + _SHOWN_CHARACTERS < len(line) else ""
-    gutter = f"  {number} | "
-    caret = " " * (len(gutter) - 2) + "| " + " " * (len(before) + column - 1 - begin) + "^"
-    return [f"{gutter}{before}{part}{after}".rstrip(), caret]
-
-
-def printable(text: str) -> str:
-    """One character for each character, none of which a terminal obeys."""
-    return "".join(c if c.isprintable() else " " if c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def source_lines(data: bytes) -> list[str]:

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from .findings import CLIENTS
 from .model import PolicyError, shown
 from .reader import Element
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from .clients.question import Decision
 
 __all__ = ["CLIENTS", "Decider", "decide"]
-
-CLIENTS = ("flash", "lightspark", "unity", "silverlight")
 
 
 class Decider:

@@ -10,6 +10,7 @@ CLIENTS = ("flash", "lightspark", "unity", "silverlight")
 # A source line longer than this is shown in part: policies are often one line of thousands of characters.
 _SHOWN = 110
 _BEFORE = 70  # of these, so many before the place
+_CUT = "..."
 
 
 class Severity(enum.StrEnum):
@@ -51,9 +52,9 @@ class Finding:
             f" ({', '.join(self.clients)})"
         )
 
-    def excerpt(self) -> str:
-        """Return the source line with a caret under the place: two lines."""
-        return f"{self.source}\n{' ' * self.caret}^"
+    def excerpt(self, columns: int | None = None) -> str:
+        """Return the source line with a caret under the place: two lines, of no more than `columns` if given."""
+        return "\n".join(pointed_out(self.source, self.caret, columns))
 
 
 def cut_out(line: str, column: int) -> tuple[str, int]:
@@ -63,5 +64,42 @@ def cut_out(line: str, column: int) -> tuple[str, int]:
     part = line[begin : begin + _SHOWN]
     if not part.isprintable():
         part = "".join(c if c.isprintable() else " " if c == "\t" else "\u00b7" for c in part)
-    left = "..." if begin else ""
-    return left + part + ("..." if begin + _SHOWN < len(line) else ""), len(left) + at - begin
+    left = _CUT if begin else ""
+    return left + part + (_CUT if begin + _SHOWN < len(line) else ""), len(left) + at - begin
+
+
+def pointed_out(source: str, caret: int, columns: int | None = None) -> tuple[str, str]:
+    """Return `source`, or of a long one what fits into `columns` around the place, and a caret to go under it.
+
+    Columns are those of a terminal: East Asian characters take two, combining ones none.
+    """
+    widths = _widths(source)
+    begin, end = 0, len(source)
+    if columns is not None and sum(widths) > columns:
+        begin, end = _window(widths, caret, columns - 2 * len(_CUT))
+    left, right = _CUT if begin else "", _CUT if end < len(source) else ""
+    return f"{left}{source[begin:end]}{right}", " " * (len(left) + sum(widths[begin:caret])) + "^"
+
+
+def _window(widths: list[int], at: int, room: int) -> tuple[int, int]:
+    """Where to begin and end around `at`: two thirds of the room for what comes before, more if less comes after."""
+    begin = end = at
+    taken = 0
+    while begin > 0 and taken + widths[begin - 1] <= room * 2 // 3:
+        begin -= 1
+        taken += widths[begin]
+    while end < len(widths) and taken + widths[end] <= room:
+        taken += widths[end]
+        end += 1
+    while begin > 0 and taken + widths[begin - 1] <= room:
+        begin -= 1
+        taken += widths[begin]
+    return begin, end
+
+
+def _widths(text: str) -> list[int]:
+    if text.isascii():
+        return [1] * len(text)
+    from unicodedata import category, east_asian_width  # few files need it
+
+    return [0 if category(c) in ("Mn", "Me") else 2 if east_asian_width(c) in "WF" else 1 for c in text]

@@ -6,11 +6,12 @@
                ├── allow-from         http-request-headers, http-methods: read, and of no meaning to sockets
                │    └── domain+       uri = * | http://* | https://* | file:/// | SCHEME://[*.]HOST[:PORT]
                └── grant-to
-                    └── socket-resource+    port = one port or one range in 4502-4534, protocol = tcp
+                    ├── socket-resource+    port = one port or one range in 4502-4534, protocol = tcp
+                    └── resource*           path, include-subpaths: HTTP's, of no meaning to sockets
 
 Source: mono's `System.Net.Policy/ClientAccessPolicyParser.cs` and `ClientAccessPolicy.cs`, which Moonlight ran. Read
 strictly: Silverlight drops the whole policy for one wrong port and a part of it for one wrong element, without a word.
-HTTP policies (`clientaccesspolicy.xml`) have the same root; what only they may hold is refused as theirs.
+HTTP policies (`clientaccesspolicy.xml`) have the same root, and one file may be both.
 
     AccessPolicy ── rules: AccessRule, AccessRule, ...        any one that fits allows
                                 ├── origins: Origin, ...            whose content
@@ -34,18 +35,18 @@ from .model import (
     PortSet,
     shown,
 )
+from .ports import HIGHEST_SOCKET_PORT, LOWEST_SOCKET_PORT
 from .reader import Element, read
 from .source import START, decode
 
 ROOT = "access-policy"
 
-# The only ports that Silverlight lets any content connect to (`ClientAccessPolicy.cs`, MinPort and MaxPort).
-LOWEST_SOCKET_PORT, HIGHEST_SOCKET_PORT = 4502, 4534
 PROTOCOL = "tcp"
 
 _HTTP_ATTRIBUTES = ("http-request-headers", "http-methods")
 _ANYBODY = DomainPattern("", wildcard=True)
 _URI = re.compile(r"(https?)://([^/?#]*)(/?)(.*)", re.DOTALL)
+_PATH_FORM = 'write path="/", or remove the resource'
 _URI_FORMS = 'write "*", "http://*", "https://*", "file:///" or a site such as "http://*.example.com"'
 
 # Documents that people serve by mistake, by the name of their root element.
@@ -90,9 +91,11 @@ class Origin:
         found = _URI.fullmatch(text)
         if not found:
             raise DomainError(f"the uri {shown(text)} is not one of a site", _URI_FORMS)
-        scheme, host, _, path = found.groups()
+        scheme, host, slash, path = found.groups()
         if path:
             raise DomainError(f"the uri {shown(text)} has more than scheme, host and port", "write only those")
+        if host == "*" and slash:
+            raise DomainError(f"the uri {shown(text)} ends in a slash", f'write "{scheme}://*"')
         name, colon, port = host.partition(":")
         if colon and not re.fullmatch("[1-9][0-9]{0,4}", port):
             raise DomainError(
@@ -222,7 +225,7 @@ def _rule(element: Element) -> AccessRule:
     check_attributes(found["grant-to"], ())
     return AccessRule(
         tuple(_origin(each) for each in _children(found["allow-from"], "domain")),
-        tuple(_resource(each) for each in _children(found["grant-to"], "socket-resource")),
+        tuple(_resource(each) for each in _sockets(found["grant-to"])),
         element.location,
     )
 
@@ -231,6 +234,37 @@ def _origin(element: Element) -> Origin:
     check_attributes(element, ("uri",))
     _children(element, many=True)
     return value(element, "uri", Origin.parse, _URI_FORMS)
+
+
+def _sockets(grant: Element) -> list[Element]:
+    """The sockets among what is granted. The same file may serve HTTP, and one path without text would void it."""
+    inside = _children(grant, "socket-resource", "resource", many=True)
+    sockets = [child for child in inside if child.name == "socket-resource"]
+    paths = [child for child in inside if child.name == "resource"]
+    if paths and not sockets:
+        wrong = "<resource> is for HTTP policies only"
+        raise GrammarError(wrong, "write a socket-resource beside it: sockets have no paths", paths[0].location)
+    if not sockets:
+        raise GrammarError("grant-to has no socket-resource", "write <socket-resource> inside it", grant.location)
+    for element in paths:
+        check_attributes(element, ("path", "include-subpaths"))
+        _children(element, many=True)
+        value(element, "path", _path, _PATH_FORM)
+        if "include-subpaths" in element.attributes:
+            value(element, "include-subpaths", _boolean, "")
+    return sockets
+
+
+def _path(text: str) -> str:
+    if not text:
+        raise GrammarError("the path is empty", _PATH_FORM)
+    return text
+
+
+def _boolean(text: str) -> str:
+    if text not in ("true", "false"):
+        raise GrammarError(f"include-subpaths is {shown(text)}", 'write "true" or "false"')
+    return text
 
 
 def _resource(element: Element) -> SocketResource:
@@ -250,9 +284,6 @@ def _children(element: Element, *names: str, one: bool = False, many: bool = Fal
     """The children, which must have one of `names`: exactly one of each, any number, or (by default) at least one."""
     seen: dict[str, Location] = {}
     for child in element.children:
-        if child.name == "resource":
-            wrong = "<resource> is for HTTP policies only"
-            raise GrammarError(wrong, "remove it: sockets have no paths", child.location)
         if child.name not in names:
             instead = f"write {' or '.join(names)}" if names else f"close {element.name} with /> first"
             raise GrammarError(f"{child.label} stands inside {element.name}", instead, child.location)

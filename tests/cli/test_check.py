@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -134,18 +133,3 @@ def test_a_terminal_without_unicode() -> None:
     assert done.returncode == 1
     assert b"domain=?*?" in done.stdout
     assert done.stderr == b""
-
-
-@pytest.mark.parametrize(("no_color", "colours"), [("", True), ("1", False)])
-def test_colour_is_for_terminals_that_want_it(files: Path, no_color: str, colours: bool) -> None:
-    master, terminal = pty.openpty()
-    environment = {**os.environ, "NO_COLOR": no_color, "TERM": "xterm"}
-    try:
-        command = [sys.executable, "-m", "flashpol", "check", str(files / "broken.xml")]
-        subprocess.run(command, stdout=terminal, env=environment, check=False)
-        output = os.read(master, 65536)
-    finally:
-        os.close(master)
-        os.close(terminal)
-    assert (b"\033[" in output) is colours
-    assert b"\033" not in check("broken.xml", cwd=files).stdout

@@ -2,12 +2,10 @@
 
 import json
 import os
-import pty
-import subprocess
 from pathlib import Path
 
 import pytest
-from processes import ROOT, command, one_line, run
+from processes import one_line, run
 
 POLICY = """<?xml version="1.0"?>
 <cross-domain-policy>
@@ -33,6 +31,8 @@ def file(tmp_path: Path) -> Path:
         (("--port", "8050", "--client", "lightspark"), 1),
         (("--port", "1935", "--client", "lightspark"), 0),
         (("--port", "1935", "--client", "all"), 1),
+        (("--port", "8050", "--client", "lightspark", "--client", "flash"), 1),
+        (("--port", "1935", "--client", "lightspark", "--client", "flash"), 0),
         (("--port", "1935", "--served-from", "5000"), 0),
         (("--port", "1935", "--served-from", "25"), 1),
     ],
@@ -57,7 +57,7 @@ def test_for_people(file: Path) -> None:
 def test_json(file: Path) -> None:
     done = run("decide", file, *FROM, "--port", "1935", "--client", "all", "--json")
     answer = json.loads(done.stdout)
-    assert list(answer) == ["file", "from", "port", "served_from", "local", "allowed", "decisions"]
+    assert list(answer) == ["version", "file", "from", "port", "served_from", "local", "allowed", "decisions"]
     assert (answer["file"], answer["port"], answer["served_from"]) == (str(file), 1935, None)
     assert answer["allowed"] is False
     assert [d["client"] for d in answer["decisions"]] == ["flash", "lightspark", "unity", "silverlight"]
@@ -67,7 +67,7 @@ def test_json(file: Path) -> None:
 
 def test_standard_input() -> None:
     done = run("decide", "-", *FROM, "--port", "1935", input=POLICY)
-    assert (done.returncode, "-:3:2: " in done.stdout) == (0, True)
+    assert (done.returncode, "<stdin>:3:2: " in done.stdout) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_standard_input() -> None:
         (None, (*FROM, "--port", "80"), ("none.xml", "No such file")),
         ("", (*FROM, "--port", "80"), ("policy.xml", "the policy is empty")),
         ("<a", (*FROM, "--port", "80"), ("policy.xml", "line 1")),
-        (POLICY, (*FROM, "--port", "0"), ('no port "0"',)),
+        (POLICY, (*FROM, "--port", "0"), ("'0' is not a port",)),
         (POLICY, (*FROM, "--port", "x"), ("--port", "'x'")),
         (POLICY, (*FROM,), ("--port",)),
         (POLICY, ("--port", "80"), ("--from",)),
         (POLICY, ("--from", "a b", "--port", "80"), ("no URL",)),
-        (POLICY, (*FROM, "--port", "80", "--client", "safari"), ('"safari"', "write one of")),
+        (POLICY, (*FROM, "--port", "80", "--client", "safari"), ("'safari'", "choose from")),
     ],
 )
 def test_unusable(tmp_path: Path, content: str | None, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
@@ -98,7 +98,7 @@ def test_a_file_without_line_breaks_is_shown_in_part(tmp_path: Path) -> None:
     path = tmp_path / "policy.xml"
     path.write_text(f'<cross-domain-policy>{grants}<allow-access-from domain="*" to-ports="81"/></cross-domain-policy>')
     _, _, line, caret, _ = run("decide", path, *FROM, "--port", "81").stdout.splitlines()
-    assert len(line) < 120
+    assert len(line) < 130
     assert line[caret.index("^") :].startswith('<allow-access-from domain="*"')
 
 
@@ -109,15 +109,3 @@ def test_what_a_policy_quotes_is_harmless(tmp_path: Path) -> None:
     done = run("decide", path, *FROM, "--port", "81", env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.replace("\n", "").isprintable()
-
-
-@pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_colour_on_a_terminal_only(file: Path, variables: dict[str, str], coloured: bool) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | variables
-    ours, theirs = pty.openpty()
-    with os.fdopen(ours, "rb") as terminal:
-        arguments = command("decide", file, *FROM, "--port", "1935")
-        done = subprocess.run(arguments, cwd=ROOT, stdout=theirs, env=environment, timeout=6, check=False)
-        os.close(theirs)
-        assert (done.returncode, b"\033[" in os.read(terminal.fileno(), 4096)) == (0, coloured)
-    assert "\033[" not in run("decide", file, *FROM, "--port", "1935", env=environment).stdout

@@ -53,7 +53,7 @@ EXPECTED = {
     "15-late-site-control": "FP208:3",
     "15-master-only-843": "FP507:2",
     "15-none-with-grants": "FP505:2",
-    "15-site-control-5222": "FP506:2",
+    "15-site-control-5222": "FP506:2 FP709:2",
     "15-two-site-controls": "FP504:3",
     "16-ampersand": "FP110:3",
     "16-billion-laughs": "FP111:2",

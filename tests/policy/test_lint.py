@@ -81,7 +81,7 @@ def test_the_documented_example_runs() -> None:
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule.trap], ids=lambda rule: rule.code)
 def test_a_trap_is_an_error_once_its_client_is_named(rule: Rule) -> None:
     for clients, severity in ((CLIENTS, rule.severity), (rule.clients, Severity.ERROR)):
-        found = lint(encoded(rule.bad), clients=clients)
+        found = lint(encoded(rule.bad), served_from=rule.served_from, clients=clients)
         assert {finding.severity for finding in found if finding.code == rule.code} == {severity}
 
 
@@ -135,10 +135,10 @@ def test_ports_a_policy_may_speak_for(served_from: int | None, ports: str, expec
     [
         (None, "none", ["FP505"]),
         (843, "none", ["FP505"]),
-        (5222, "none", ["FP506"]),
+        (5222, "none", ["FP506", "FP709"]),
         (None, "master-only", []),
         (843, "master-only", ["FP507"]),
-        (5222, "master-only", ["FP506"]),
+        (5222, "master-only", ["FP506", "FP709"]),
         (843, "all", []),
     ],
 )

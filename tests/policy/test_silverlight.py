@@ -1,5 +1,7 @@
 """Silverlight's dialect: the grammar, the canonical form, and the bytes a server sends."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -208,7 +210,26 @@ class TestParse:
         inside = "<domain uri='*'>\n<domain uri='*'/></domain>"
         self.refused(file(f"<policy><allow-from>{inside}</allow-from>{TO}</policy>"), 4, 1, "close domain with />")
         body = f"<policy>{FROM}<grant-to>\n<resource path='/' include-subpaths='true'/></grant-to></policy>"
-        self.refused(file(body), 4, 1, "<resource> is for HTTP policies only; remove it")
+        self.refused(file(body), 4, 1, "<resource> is for HTTP policies only; write a socket-resource beside it")
+
+    @pytest.mark.parametrize(
+        ("resource", "wrong"),
+        [
+            ("<resource path='/' include-subpaths='true'/>", ""),
+            ("<resource path='/x'/>", ""),
+            ("<resource/>", "resource has no path"),
+            ("<resource path=''/>", "the path is empty"),
+            ("<resource path='/' include-subpaths='yes'/>", 'include-subpaths is "yes"'),
+            ("<resource path='/' x=''/>", 'resource has no attribute "x"'),
+        ],
+    )
+    def test_a_file_for_http_too(self, resource: str, wrong: str) -> None:
+        data = file(f"<policy>{FROM}{TO.replace('<socket', resource + '<socket', 1)}</policy>")
+        if wrong:
+            with pytest.raises(GrammarError, match=re.escape(wrong)):
+                parse(data)
+        else:
+            assert parse(data) == parse(file(f"<policy>{FROM}{TO}</policy>"))
 
     def refused(self, data: bytes, line: int, column: int, fragment: str) -> None:
         with pytest.raises(PolicyError) as caught:

@@ -8,7 +8,7 @@
 - `to-ports` lists ports and inclusive ranges, or is `*`; it must be there.
 - `secure="true"` wants content that came over HTTPS. It is meaningful only for a server on the content's own host:
   for others Flash warns, and honours it.
-- Flash fetches no policy from the ports in `UNFETCHED` (moock's policy server page).
+- Flash fetches no policy from the ports in `ports.UNFETCHED` (moock's policy server page).
 - Elements inside a grant void the policy; what is not for sockets is passed over. SWF files that a user opens from
   disk are local-with-filesystem, unless published otherwise, and may not use sockets at all (#2010).
 
@@ -20,40 +20,12 @@ from __future__ import annotations
 
 from ..flash import ROOT
 from ..model import DomainError, DomainPattern, GrammarError, Location, MetaPolicy, PolicyError, PortSet, shown
+from ..ports import MASTER_PORT, UNFETCHED, UNPRIVILEGED
 from ..reader import Element
 from .question import Decision, Document, Evaluator, Question, allowed, denied, place
 from .table import Row, Table
 
 CLIENT = "flash"
-MASTER_PORT = 843
-# Ports below this are privileged: a server above it may not speak for them.
-PRIVILEGED = 1024
-UNFETCHED = frozenset(
-    {
-        22,
-        25,
-        37,
-        43,
-        53,
-        88,
-        111,
-        113,
-        137,
-        138,
-        139,
-        143,
-        161,
-        162,
-        389,
-        465,
-        500,
-        535,
-        546,
-        547,
-        636,
-        *range(749, 755),
-    }
-)
 
 
 def compile_flash(document: Document) -> Evaluator:
@@ -69,13 +41,15 @@ def compile_flash(document: Document) -> Evaluator:
 class _Flash:
     def __init__(self, root: Element) -> None:
         rows: list[Row] = []
-        self._void: list[tuple[Element, PolicyError]] = []
+        # Grants that count for nothing, by the domain they were meant for; "*" also where nobody can say.
+        self._void: dict[str, tuple[int, PolicyError]] = {}
         for element in root.children:
             if element.name == "allow-access-from":
                 try:
                     rows.append(_row(element))
                 except PolicyError as error:
-                    self._void.append((element, error))
+                    meant = "*" if isinstance(error, DomainError) else element.attributes.get("domain", "*").lower()
+                    self._void.setdefault(meant, (len(self._void), error))
         self._table = Table(rows)
         self._forbidden = _forbidden(root)
 
@@ -94,7 +68,7 @@ class _Flash:
         warning = (
             "" if question.local or not row.secure else "; Flash warns: secure is for a server on the content's host"
         )
-        if port < PRIVILEGED <= source:
+        if port < UNPRIVILEGED <= source:
             why = (
                 f"a policy served from port {source} cannot grant port {port}: from 1024 up it grants only 1024 and up"
             )
@@ -117,9 +91,9 @@ class _Flash:
             ports = shown(row.element.attributes["to-ports"])
             why = f"port {port} is not in to-ports={ports}, and in no other grant for {_whom(question)}"
             return denied(CLIENT, why, row.at("to-ports"), words)
-        for element, error in self._void:
-            if isinstance(error, DomainError) or element.attributes.get("domain", "*").lower() in content.keys:
-                return denied(CLIENT, f"a grant counts for nothing: {error.wrong}", error.location, words)
+        if void := [self._void[key] for key in content.keys if key in self._void]:
+            _, error = min(void)  # the first of the file: no two have the same number
+            return denied(CLIENT, f"a grant counts for nothing: {error.wrong}", error.location, words)
         return denied(CLIENT, _no_grant(self._table, question), None, words)
 
 

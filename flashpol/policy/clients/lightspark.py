@@ -5,8 +5,9 @@
 - Ranges are broken: of `a-b` only `a` is granted (measured). Ports are read by C's `atoi` into 16 bits: what does
   not begin with a number is 0, which nobody can ask for. `*` counts alone or as an item, unless a range follows it.
 - On port 843 an invalid element ends the reading, and the grants before it stand if a `site-control` was read before
-  it; without one Lightspark takes such a file for `none` (`PolicyFile::load` and `getMetaPolicy`). On other ports it
-  voids the file.
+  it. Without one this file is passed over, and the destination port is asked all the same: while the file is being
+  read its meta-policy counts as `none`, afterwards as `all` (`PolicyFile::load` and `getMetaPolicy`). So it was
+  observed of HTTP replies on 843. On other ports an invalid element voids the file.
 - Invalid are: `site-control` off port 843, a second one, one without a value or with other attributes;
   `allow-access-from` without domain or to-ports, or with more than three attributes;
   `allow-http-request-headers-from`. Other elements, and all inside these, are passed over.
@@ -26,12 +27,12 @@ import re
 
 from ..flash import ROOT
 from ..model import Location, shown
+from ..ports import MASTER_PORT
 from ..reader import Element
 from .question import Decision, Document, Evaluator, Question, allowed, denied, place
 from .table import EVERY_PORT, Ranges, Row, Table
 
 CLIENT = "lightspark"
-MASTER_PORT = 843
 # Its read buffer: it goes on reading only while a read fills it.
 READ_BYTES = 4096
 _META = "permitted-cross-domain-policies"
@@ -71,8 +72,8 @@ def _compile(root: Element, *, master: bool) -> Evaluator:
             if not master:
                 return _never(f"{wrong}: off port 843 that voids the file for Lightspark", element.location)
             if not controlled:
-                why = f"{wrong}: with no site-control before it Lightspark takes this file for none"
-                return _never(why, element.location, _FORBIDDEN)
+                why = f"{wrong}: with no site-control before it, that makes Lightspark pass over the whole file"
+                return _never(why, element.location)
             stopped = element, wrong
             break
         if element.name == "site-control":

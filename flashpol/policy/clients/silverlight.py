@@ -2,39 +2,43 @@
 Microsoft's tests.
 
     access-policy / cross-domain-access / policy
-        allow-from / domain                uri = * | http://* | https://* | file:/// | scheme://host[:port][/path] |
-        scheme://*.host grant-to / socket-resource         port = one port or one range within 4502-4534, protocol =
-        tcp
+        allow-from / domain           uri = * | http://* | https://* | file:/// | scheme://host[:port][/path]
+                                          | scheme://*.host[:port]
+        grant-to / socket-resource    port = one port or one range within 4502-4534, protocol = tcp
 
 - Asked on port 943 and nowhere else.
 - Any `policy` with an origin and a port that match allows it.
 - A `port` that is no number or range within 4502-4534, `*` and lists included, voids the whole file; a reversed
   range grants nothing. What has another protocol than exactly `tcp` is passed over, its port unread.
 - A `policy` or `grant-to` with attributes is passed over; so is an empty element. Other elements inside a `policy`
-  void that policy, inside an `allow-from` that `allow-from`; `resource` without a path voids the file, as does a
-  namespace.
+  void that policy, inside an `allow-from` that `allow-from`; `resource` without a path voids the file. So does a
+  namespace, but on `domain` and what is in `grant-to`, which are then passed over.
 - `http://*` and `https://*` match content from ports 80 and 443. `scheme://host` matches that root, with a path only
   that path. `scheme://*.host` matches by the end of the name: `http://*.example.com` also matches example.com and, a
   bug, badexample.com; the content's port must be the pattern's.
+- At a `domain` without `uri` the check fails with an exception: content that nothing before it allows is denied.
+- `http-request-headers` and `http-methods` are read and not asked: a socket counts as GET without headers.
 - UTF-16 with a byte order mark is read; blanks before the XML are skipped.
 
-Where nothing is known, the stricter reading: content given as a domain has no scheme, so only `*` matches it; a
-`domain` without `uri` matches nothing.
+Where nothing is known, the stricter reading: content given as a domain has no scheme, so only `*` matches it. The
+ends of names are compared as the source does it (`EndsWith`, without the dot); how Silverlight did is not known.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from operator import attrgetter, itemgetter
 
 from ..model import Location, shown
+from ..ports import HIGHEST_SOCKET_PORT as HIGHEST
+from ..ports import LOWEST_SOCKET_PORT as LOWEST
+from ..ports import SILVERLIGHT_PORT
 from ..reader import Element
 from .question import Content, Decision, Document, Evaluator, Question, allowed, denied, place
-from .table import Ranges
 
 CLIENT = "silverlight"
 ROOT = "access-policy"
-POLICY_PORT = 943
-LOWEST, HIGHEST = 4502, 4534
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 # .NET's UInt16.TryParse, of numbers that matter.
 _UINT16 = re.compile(r"[\t-\r ]*\+?0*([1-9][0-9]{3})[\t-\r ]*")
@@ -42,6 +46,12 @@ _URI = re.compile(r"([a-z][a-z0-9+.-]*)://(\*\.)?([a-z0-9._-]*)(?::([0-9]{1,5}))
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 _HEADER_ATTRIBUTES = ("http-request-headers", "http-methods")
 _BOOLEANS = ("true", "false", "1", "0")
+
+# A kind of content that a uri is for: scheme, host or its ending behind "*.", port, path. "*" for any host; a path of
+# "/" is any, and an empty one is that of wildcards.
+_Kind = tuple[str, str, int | None, str]
+_ANYBODY: _Kind = ("", "*", None, "")
+_rank = itemgetter(0)
 
 
 class _Void(Exception):
@@ -67,12 +77,13 @@ class _Policy:
 
     def __init__(self, element: Element) -> None:
         self.origins: list[Element] = []
-        self.ports: list[tuple[Ranges, Element]] = []
+        self.ports: dict[int, Element] = {}
         self.valid = True
         for child in element.children:
             if _is_empty(child):
                 continue
             if child.name == "allow-from":
+                _refuse_namespace(child)
                 self._allow(child)
             elif child.name == "grant-to":
                 self._grant(child)
@@ -80,42 +91,74 @@ class _Policy:
                 self.valid = False
 
     def _allow(self, element: Element) -> None:
-        names = [child.name for child in element.children]
-        if all(name in _HEADER_ATTRIBUTES for name in element.attributes) and all(name == "domain" for name in names):
-            self.origins.extend(element.children)
+        inside = [child for child in element.children if not child.attributes.get("xmlns")]
+        if all(name in _HEADER_ATTRIBUTES for name in element.attributes) and all(c.name == "domain" for c in inside):
+            # "*" is asked before the other domains, which then make no difference.
+            self.origins += [domain for domain in inside if domain.attributes.get("uri") == "*"][:1] or inside
 
     def _grant(self, element: Element) -> None:
         if element.attributes:
             return
         for child in element.children:
+            if child.attributes.get("xmlns"):
+                continue
             if child.name == "resource":
                 _check_resource(child)
             elif child.name == "socket-resource" and child.attributes.get("protocol") == "tcp":
-                self.ports.append((_ports(child), child))
+                low, high = _ports(child)
+                for port in range(low, high + 1):
+                    self.ports.setdefault(port, child)
+
+
+@dataclass(slots=True)
+class _Grants:
+    """What content of one kind may connect to: `ports` to the first grant of the file that opens them.
+
+    A rank is the place of an origin in the file. `origin` is the first that names this kind of content.
+    """
+
+    rank: int
+    origin: Element
+    ports: dict[int, tuple[int, Element, Element]]
 
 
 class _Silverlight:
+    """Kinds of content, each with its ports, so that a decision costs the same whatever the number of policies."""
+
     def __init__(self, policies: list[_Policy]) -> None:
         self._policies = policies
+        self._kinds: dict[_Kind, _Grants] = {}
+        self._unnamed: Element | None = None
+        named = [(origin, policy.ports) for policy in policies for origin in policy.origins]
+        for rank, (origin, ports) in enumerate(named):
+            uri = origin.attributes.get("uri")
+            if uri is None:
+                self._unnamed = origin
+                break
+            if kind := _kind(uri):
+                grants = self._kinds.setdefault(kind, _Grants(rank, origin, {}))
+                for port, resource in ports.items():
+                    grants.ports.setdefault(port, (rank, origin, resource))
+        # Lengths of the names behind "*.".
+        self._endings = {len(kind[1]) - 2 for kind in self._kinds if kind[1].startswith("*.")}
 
     def decide(self, question: Question) -> Decision:
         content, port = question.content, question.port
         if outside := _outside(question):
             return outside
-        near: Element | None = None
-        for policy in self._policies:
-            origin = next(
-                (element for element in policy.origins if _matches(element.attributes.get("uri"), content)), None
+        found = [grants for kind in self._kinds_of(content) if (grants := self._kinds.get(kind))]
+        opened = [grants.ports[port] for grants in found if port in grants.ports]
+        if opened:
+            _, origin, resource = min(opened, key=_rank)
+            uri, text = shown(origin.attributes["uri"]), shown(resource.attributes["port"])
+            why = f"domain uri={uri} at {origin.location} and socket-resource port={text} grant it"
+            return allowed(CLIENT, why, resource.location)
+        if self._unnamed is not None:
+            return denied(
+                CLIENT, "the check fails at a domain without uri: none after it counts", self._unnamed.location
             )
-            if origin is None:
-                continue
-            for ranges, element in policy.ports:
-                if any(low <= port <= high for low, high in ranges):
-                    uri, text = shown(origin.attributes["uri"]), shown(element.attributes["port"])
-                    why = f"domain uri={uri} at {origin.location} and socket-resource port={text} grant it"
-                    return allowed(CLIENT, why, element.location)
-            near = near or origin
-        if near is not None:
+        if found:
+            near = min(found, key=attrgetter("rank")).origin
             uri = shown(near.attributes["uri"])
             why = f"port {port} is in no socket-resource with protocol tcp beside domain uri={uri}"
             return denied(CLIENT, why, near.location)
@@ -123,6 +166,15 @@ class _Silverlight:
             return denied(CLIENT, "the policy grants nothing to anybody", None)
         hint = "; a domain has no scheme, so give the content's URL" if not content.scheme else ""
         return denied(CLIENT, f"no domain uri is for content from {content.text}{hint}", None)
+
+    def _kinds_of(self, content: Content) -> list[_Kind]:
+        """The kinds of content that this is one of."""
+        scheme, host, port = content.scheme, content.host, content.port
+        if not scheme:
+            return [_ANYBODY]
+        kinds = [_ANYBODY, (scheme, "*", port, ""), (scheme, host, port, "/"), (scheme, host, port, content.path)]
+        kinds += [(scheme, "*." + host[-length:], port, "") for length in self._endings if length <= len(host)]
+        return kinds
 
 
 def _policies(root: Element) -> list[_Policy]:
@@ -160,7 +212,7 @@ def _check_resource(element: Element) -> None:
         raise _Void(f"include-subpaths is {shown(attributes['include-subpaths'])}", place(element, "include-subpaths"))
 
 
-def _ports(element: Element) -> Ranges:
+def _ports(element: Element) -> tuple[int, int]:
     text = element.attributes.get("port")
     if text is None:
         raise _Void("a socket-resource has no port", element.location)
@@ -172,38 +224,38 @@ def _ports(element: Element) -> Ranges:
             wrong = f"port={shown(text)} is neither one port nor one range within {LOWEST}-{HIGHEST}"
             raise _Void(wrong, place(element, "port"))
         numbers.append(number)
-    return ((numbers[0], numbers[-1]),)
+    return numbers[0], numbers[-1]
 
 
-def _matches(uri: str | None, content: Content) -> bool:
-    if uri is None or uri == "*" or not content.scheme:
-        return uri == "*"
+def _kind(uri: str) -> _Kind | None:
+    """Which content a `uri` is for; None if it matches none."""
+    if uri == "*":
+        return _ANYBODY
     if uri in ("http://*", "https://*"):
-        return content.scheme == uri.partition(":")[0] and content.port == _DEFAULT_PORTS[content.scheme]
+        scheme = uri.partition(":")[0]
+        return scheme, "*", _DEFAULT_PORTS[scheme], ""
     match = _URI.fullmatch(uri)
-    return match is not None and match[1].lower() == content.scheme and _matches_host(match, content)
+    return _kind_of_site(match) if match else None
 
 
-def _matches_host(uri: re.Match[str], content: Content) -> bool:
-    scheme, wildcard, host, port, path, query = uri.groups()
-    path = path or "/"
+def _kind_of_site(uri: re.Match[str]) -> _Kind | None:
+    written, wildcard, host, digits, local, query = uri.groups()
+    scheme, path = written.lower(), local or "/"
     if query and (wildcard or path == "/"):
-        return False
-    if path not in ("/", content.path):
-        return False
-    if content.is_file:
-        return not host and not wildcard
-    if not host or content.port != (int(port) if port else _DEFAULT_PORTS.get(content.scheme)):
-        return False
-    if wildcard:  # its scheme is compared as text
-        return path == "/" and scheme == content.scheme and content.host.endswith(host.lower())
-    return content.host == host.lower()
+        return None
+    if scheme == "file":
+        return (scheme, "", None, path) if local and not (host or wildcard or digits) else None
+    port = int(digits) if digits else _DEFAULT_PORTS.get(scheme)
+    if not wildcard:
+        return (scheme, host.lower(), port, path) if host else None
+    # Behind a wildcard the scheme is compared as text, and there is no path.
+    return (scheme, "*." + host.lower(), port, "") if host and path == "/" and written == scheme else None
 
 
 def _outside(question: Question) -> Decision | None:
     """What no policy can change."""
-    if question.served_from not in (None, POLICY_PORT):
-        why = f"Silverlight asks for a policy on port {POLICY_PORT}, not {question.served_from}"
+    if question.served_from not in (None, SILVERLIGHT_PORT):
+        why = f"Silverlight asks for a policy on port {SILVERLIGHT_PORT}, not {question.served_from}"
         return denied(CLIENT, why)
     if not LOWEST <= question.port <= HIGHEST:
         return denied(CLIENT, f"Silverlight connects to no port but {LOWEST}-{HIGHEST}, whatever the policy says")

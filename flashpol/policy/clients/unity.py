@@ -7,7 +7,8 @@
   it cannot read are passed over.
 - Without `to-ports` a grant opens every port.
 - A policy served from a port above 1024 does not grant ports below 1024: one that is served from 1024 itself does.
-- `site-control` is read and never asked; `secure` must be "true" or "false", or the whole file is void, and is never
+- `site-control` is read and never asked for sockets: `IsSocketConnectionAllowed` looks at ports and domain only, so
+  that not even `none` forbids anything. `secure` must be "true" or "false", or the whole file is void, and is never
   asked.
 - Unknown elements are passed over, but any element inside another but the root voids the file.
 
@@ -18,17 +19,17 @@ the file; so does any of more than ten million ports.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from ..flash import ROOT
 from ..model import Location, shown
+from ..ports import MASTER_PORT, UNPRIVILEGED
 from ..reader import Element
 from .question import Decision, Document, Evaluator, Question, allowed, denied, place
 from .table import EVERY_PORT, Ranges, Row, Table
 
 CLIENT = "unity"
-PORT = 843
 RECEIVED_BYTES = 5000
-_PRIVILEGED = 1024
 _MEMORY_PORTS = 10_000_000
 _WORDS = "SecurityException: Unable to connect, as no valid crossdomain policy was found"
 # .NET's Int32.TryParse: blanks around, a sign, digits.
@@ -74,13 +75,17 @@ class _Unity:
                 raise _Void(f"{child.label} stands inside {element.label}", child.location)
         self._rows = rows
         self._table = Table([row for row in rows if row.domain == "*"])
+        self._ends: dict[int, Row] = {}
+        for row in self._table.rows:
+            for end in _ends(row.element.attributes.get("to-ports", "")):
+                self._ends.setdefault(end, row)
 
     def decide(self, question: Question) -> Decision:
-        source, port = question.served_from or PORT, question.port
+        source, port = question.served_from or MASTER_PORT, question.port
         row = self._table.find(question.content, port, https=True)
         if row is None:
             return self._refuse(port)
-        if source > _PRIVILEGED and port < _PRIVILEGED:
+        if source > UNPRIVILEGED and port < UNPRIVILEGED:
             why = (
                 f"a policy served from port {source} cannot grant port {port}: Unity wants 1024 and up from above 1024"
             )
@@ -89,12 +94,14 @@ class _Unity:
         return allowed(CLIENT, f"{row.label} grants it{every}", row.element.location)
 
     def _refuse(self, port: int) -> Decision:
-        for row in self._table.rows:
-            ports = row.element.attributes["to-ports"]
-            ends = re.search(rf"-[\t-\r ]*{port}[\t-\r ]*(,|$)", ports)
-            why = f"port {port} is not in to-ports={shown(ports)}, and in no other grant for *"
-            if ends:
-                why = f"port {port} ends a range of to-ports={shown(ports)}, and Unity leaves out the end of a range"
+        if row := self._ends.get(port):
+            ports = shown(row.element.attributes["to-ports"])
+            why = f"port {port} ends a range of to-ports={ports}, and Unity leaves out the end of a range"
+            return denied(CLIENT, why, row.at("to-ports"), _WORDS)
+        if self._table.rows:
+            row = self._table.rows[0]
+            ports = shown(row.element.attributes["to-ports"])
+            why = f"port {port} is not in to-ports={ports}, and in no other grant for *"
             return denied(CLIENT, why, row.at("to-ports"), _WORDS)
         if self._rows:
             first = self._rows[0].element
@@ -123,6 +130,14 @@ def _ports(element: Element) -> Ranges:
         if low < end:
             ranges.append((low, end - 1))
     return ranges
+
+
+def _ends(text: str) -> Iterator[int]:
+    """The ports that ranges end at."""
+    for item in text.split(","):
+        low, dash, end = item.partition("-")
+        if dash and _int32(low) is not None and (port := _int32(end)) is not None:
+            yield port
 
 
 def _int32(text: str) -> int | None:

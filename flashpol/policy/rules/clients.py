@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..model import shown
+from ..ports import MASTER_PORT
 from ..source import START
 from ..subject import Subject
-from .table import GOOD, NOTE, WARNING, Hit, flash_file, grant, rule
+from .serving import meant_for_master
+from .table import GOOD, NOTE, WARNING, Hit, control, flash_file, grant, rule
 
 # What one receive of Unity takes; what one read of Lightspark takes, after which it waits for more; and a size from
 # which on it is time to think of both.
@@ -107,13 +109,13 @@ def too_large_for_unity(subject: Subject) -> Iterator[Hit]:
 
 
 @rule(
-    "FP707", WARNING, "space-at-the-end", trap=True,
-    wrong='the policy ends in a space: Lightspark takes only ">", a newline or NUL for the end',
-    instead="remove it",
+    "FP707", NOTE, "space-at-the-end",
+    wrong='the file ends in a space: Lightspark takes only ">", a newline or NUL for the end of a reply',
+    instead="remove it: flashpol sends a NUL after it, other servers may not",
     clients=("lightspark",), bad=GOOD + " ", good=GOOD + "\n",
 )  # fmt: skip
 def space_at_the_end(subject: Subject) -> Iterator[Hit]:
-    if subject.text and subject.text[-1] in " \t":
+    if subject.data.endswith((b" ", b"\t")) and subject.text:
         trimmed = subject.text.rstrip(" \t")
         yield Hit(START.after(trimmed))
 
@@ -128,3 +130,14 @@ def not_ascii_for_unity(subject: Subject) -> Iterator[Hit]:
     if subject.fault is None and not subject.text.isascii() and not subject.typography:
         at = next(at for at, character in enumerate(subject.text) if not character.isascii())
         yield Hit(START.after(subject.text[:at]), character=f"U+{ord(subject.text[at]):04X}")
+
+
+@rule(
+    "FP709", WARNING, "site-control-voids", trap=True,
+    wrong=f"site-control on another port than {MASTER_PORT}: Lightspark finds the file invalid, and it grants nothing",
+    instead="remove it here",
+    clients=("lightspark",), served_from=5222, bad=flash_file(control("all"), grant()), good=GOOD,
+)  # fmt: skip
+def site_control_voids(subject: Subject) -> Iterator[Hit]:
+    if not meant_for_master(subject) and subject.controls:
+        yield Hit(subject.controls[0].location)

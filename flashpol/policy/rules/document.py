@@ -23,7 +23,7 @@ from ..model import (
 )
 from ..source import START
 from ..subject import DASHES, Subject
-from .table import ADOBE, CLIENTS, ERROR, GOOD, WARNING, Finder, Hit, flash_file, grant, rule
+from .table import CLIENTS, ERROR, GOOD, WARNING, Finder, Hit, flash_file, grant, rule
 
 _BLANK = " \t\r\n"
 
@@ -178,7 +178,7 @@ def byte_order_mark(subject: Subject) -> Iterator[Hit]:
     "FP114", WARNING, "blank-before-declaration",
     wrong="blanks come before the XML declaration, which XML forbids: strict readers refuse the file",
     instead="begin the file with <?xml, or leave the declaration out",
-    clients=ADOBE, bad='\n<?xml version="1.0"?>\n' + GOOD, good='<?xml version="1.0"?>\n' + GOOD,
+    clients=("flash", "unity"), bad='\n<?xml version="1.0"?>\n' + GOOD, good='<?xml version="1.0"?>\n' + GOOD,
 )  # fmt: skip
 def blank_before_declaration(subject: Subject) -> Iterator[Hit]:
     text = subject.text

@@ -46,6 +46,8 @@ def duplicate_grant(subject: Subject) -> Iterator[Hit]:
 def _covered(subject: Subject) -> list[tuple[GrantLine, GrantLine]]:
     """Return each grant, duplicates aside, of which one other grant allows everything, with that other.
 
+    As Flash reads them: Lightspark, of ranges, and Unity, of their ends, may need both.
+
     Sorted by first port and then by width, whatever covers a grant comes before it and still reaches as far.
     """
     first: dict[tuple[DomainPattern, PortSet, bool], GrantLine] = {}
@@ -111,7 +113,7 @@ def _within(ports: PortSet, others: PortSet) -> bool:
     "FP602", NOTE, "covered-grant",
     wrong="everything this allows is allowed by the grant at line {line} already",
     instead="remove this one, or narrow the other",
-    clients=NAMES, bad=flash_file(grant("843,1935"), grant("1935", "www.example.com")),
+    clients=("flash",), bad=flash_file(grant("843,1935"), grant("1935", "www.example.com")),
     good=flash_file(grant("843"), grant("1935", "www.example.com")),
 )  # fmt: skip
 def covered_grant(subject: Subject) -> Iterator[Hit]:
@@ -124,7 +126,7 @@ def covered_grant(subject: Subject) -> Iterator[Hit]:
     "FP603", WARNING, "secure-defeated",
     wrong="the grant at line {line} allows the same without HTTPS",
     instead='remove one of the two: the one with secure="true" has no effect',
-    clients=NAMES,
+    clients=("flash",),
     bad=flash_file(grant(), grant(more=' secure="true"')), good=flash_file(grant(), grant("843")),
 )  # fmt: skip
 def secure_defeated(subject: Subject) -> Iterator[Hit]:

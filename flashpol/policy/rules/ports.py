@@ -75,7 +75,7 @@ def _unreadable_lists(subject: Subject) -> list[tuple[GrantLine, dict[str, dict[
 
 @rule(
     "FP401", ERROR, "missing-to-ports",
-    wrong="the grant names no ports: Flash requires them, Lightspark ignores the grant, Unity opens every port",
+    wrong="the grant names no ports: Flash requires them, Lightspark finds the file invalid, Unity opens every port",
     instead='write to-ports="1935,8000-8100", or "*" for all',
     clients=ADOBE, bad=flash_file('<allow-access-from domain="*"/>'), good=GOOD,
 )  # fmt: skip

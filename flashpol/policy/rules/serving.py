@@ -1,6 +1,7 @@
 """FP5xx: `site-control`, and what depends on the port that the policy is served from (`--served-from`).
 
 Not told the port, `site-control` is taken to be meant for the master policy on 843, the only one where it counts.
+Unity reads `site-control` and never asks for it, so what depends on its value does not concern Unity.
 """
 
 from __future__ import annotations
@@ -8,14 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..model import MetaPolicy, shown
+from ..ports import MASTER_PORT, SILVERLIGHT_PORT, UNFETCHED, UNPRIVILEGED
 from ..subject import GrantLine, Subject
 from .grammar import lacks
-from .table import ADOBE, ERROR, GOOD, NOTE, WARNING, Hit, control, flash_file, grant, rule
-
-MASTER_PORT = 843
-SILVERLIGHT_PORT = 943
-# The first port that needs no privilege to listen on; a policy from there or above cannot speak for those below.
-UNPRIVILEGED = 1024
+from .table import ADOBE, ERROR, GOOD, NAMES, NOTE, WARNING, Hit, control, flash_file, grant, rule
 
 _VALUE = "permitted-cross-domain-policies"
 _VALUES = tuple(meta.value for meta in MetaPolicy)
@@ -24,13 +21,9 @@ _OTHER_PROTOCOLS = {
     "by-ftp-filename": "is for FTP policies only",
     "none-this-response": "is for HTTP headers only",
 }
-# Ports that Flash fetches no policy from (moock.org, "Flash policy server").
-_NEVER_ASKED = frozenset(
-    (22, 25, 37, 43, 53, 88, 111, 113, 137, 138, 139, 143, 161, 162, 389, 465, 500, 535, 546, 547, 636)
-) | frozenset(range(749, 755))
 
 
-def _meant_for_master(subject: Subject) -> bool:
+def meant_for_master(subject: Subject) -> bool:
     return subject.served_from in (None, MASTER_PORT)
 
 
@@ -85,10 +78,10 @@ def second_site_control(subject: Subject) -> Iterator[Hit]:
     "FP505", ERROR, "grants-under-none",
     wrong='"none" forbids every policy of this host, this one too: its grants allow nobody',
     instead='write "master-only" if this policy shall count, or remove the grants',
-    clients=ADOBE, bad=flash_file(control("none"), grant()), good=flash_file(control("master-only"), grant()),
+    clients=NAMES, bad=flash_file(control("none"), grant()), good=flash_file(control("master-only"), grant()),
 )  # fmt: skip
 def grants_under_none(subject: Subject) -> Iterator[Hit]:
-    if subject.meta == "none" and subject.grants and _meant_for_master(subject):
+    if subject.meta == "none" and subject.grants and meant_for_master(subject):
         yield Hit(subject.controls[0].value_location(_VALUE))
 
 
@@ -96,11 +89,11 @@ def grants_under_none(subject: Subject) -> Iterator[Hit]:
     "FP506", WARNING, "site-control-ignored",
     wrong=f"site-control counts only on port {MASTER_PORT}; on {{port}} it is ignored",
     instead=f"remove it here, or serve the policy on {MASTER_PORT} too",
-    clients=ADOBE, served_from=5222,
+    clients=("flash",), served_from=5222,
     bad=flash_file(control("master-only"), grant()), good=GOOD,
 )  # fmt: skip
 def site_control_ignored(subject: Subject) -> Iterator[Hit]:
-    if not _meant_for_master(subject):
+    if not meant_for_master(subject):
         for element in subject.controls:
             yield Hit(element.location, port=subject.served_from)
 
@@ -109,7 +102,7 @@ def site_control_ignored(subject: Subject) -> Iterator[Hit]:
     "FP507", NOTE, "others-hidden",
     wrong='"master-only" on port 843: policies that other ports of this host serve do not count',
     instead='write "all" if an application answers policy requests on its own port',
-    clients=ADOBE, served_from=MASTER_PORT,
+    clients=NAMES, served_from=MASTER_PORT,
     bad=flash_file(control("master-only"), grant()), good=flash_file(control("all"), grant()),
 )  # fmt: skip
 def others_hidden(subject: Subject) -> Iterator[Hit]:
@@ -122,7 +115,9 @@ def _low_ports(subject: Subject) -> Iterator[tuple[GrantLine, str, bool]]:
 
     `*` is let pass: what it means there is every port that can be granted.
     """
-    if subject.served_from is None or subject.served_from < UNPRIVILEGED:
+    # Unity asks for more than 1024, so that 1024 itself speaks for all ports there.
+    lowest = UNPRIVILEGED if "flash" in subject.clients else UNPRIVILEGED + 1
+    if subject.served_from is None or subject.served_from < lowest:
         return
     for line in subject.grants:
         if line.ports is not None and not line.ports.any and line.ports.ranges[0][0] < UNPRIVILEGED:
@@ -135,7 +130,7 @@ def _low_ports(subject: Subject) -> Iterator[tuple[GrantLine, str, bool]]:
     "FP508", ERROR, "privileged-ports",
     wrong=f"served from port {{port}} this grants nothing: only a port below {UNPRIVILEGED} speaks for those",
     instead=f"serve this policy on {MASTER_PORT} or another port below {UNPRIVILEGED}",
-    clients=("flash",), served_from=5222, bad=flash_file(grant("80,443")), good=flash_file(grant("5222")),
+    clients=("flash", "unity"), served_from=5222, bad=flash_file(grant("80,443")), good=flash_file(grant("5222")),
 )  # fmt: skip
 def privileged_ports(subject: Subject) -> Iterator[Hit]:
     for line, _, is_all in _low_ports(subject):
@@ -147,7 +142,7 @@ def privileged_ports(subject: Subject) -> Iterator[Hit]:
     "FP509", WARNING, "some-privileged-ports",
     wrong=f"served from port {{port}} this does not grant {{ports}}: only a port below {UNPRIVILEGED} speaks for those",
     instead=f"remove them, or serve this policy on {MASTER_PORT}",
-    clients=("flash",), served_from=5222, bad=flash_file(grant("80,5222")), good=flash_file(grant("5222")),
+    clients=("flash", "unity"), served_from=5222, bad=flash_file(grant("80,5222")), good=flash_file(grant("5222")),
 )  # fmt: skip
 def some_privileged_ports(subject: Subject) -> Iterator[Hit]:
     for line, ports, is_all in _low_ports(subject):
@@ -161,7 +156,7 @@ def some_privileged_ports(subject: Subject) -> Iterator[Hit]:
     clients=("flash",), served_from=25, good_port=MASTER_PORT, bad=flash_file(grant()), good=flash_file(grant()),
 )  # fmt: skip
 def never_asked(subject: Subject) -> Iterator[Hit]:
-    if subject.root is not None and subject.served_from in _NEVER_ASKED:
+    if subject.root is not None and subject.served_from in UNFETCHED:
         yield Hit(subject.root.location, port=subject.served_from)
 
 

@@ -12,14 +12,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..model import Location, shown
+from ..model import DomainError, Location, PortsError, shown
+from ..ports import HIGHEST_SOCKET_PORT as HIGHEST
+from ..ports import LOWEST_SOCKET_PORT as LOWEST
+from ..ports import SILVERLIGHT_PORT
 from ..reader import Element
+from ..silverlight import Origin, SocketResource
 from ..source import START
 from ..subject import SILVERLIGHT_ROOT, Subject
-from .serving import SILVERLIGHT_PORT
 from .table import ERROR, NOTE, WARNING, Hit, rule
 
-LOWEST, HIGHEST = 4502, 4534
 _ONLY = ("silverlight",)
 
 # What may stand in what; and what each must hold to have a meaning.
@@ -31,11 +33,11 @@ _INSIDE = {
     "grant-to": ("socket-resource", "resource"),
 }
 _NEEDED = {"policy": ("allow-from", "grant-to"), "allow-from": ("domain",), "grant-to": ("socket-resource",)}
-_ATTRIBUTES = {"domain": ("uri",), "socket-resource": ("port", "protocol")}
+_ATTRIBUTES = {"domain": ("uri",), "socket-resource": ("port", "protocol"), "resource": ("path",)}
 _ADOBE = ("allow-access-from", "site-control", "allow-http-request-headers-from", "allow-access-from-identity")
 _HTTP_ATTRIBUTES = ("http-request-headers", "http-methods")
 
-_URI = re.compile(r"\*|https?://\*|file:///|[a-z][a-z0-9+.-]*://(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*(:[0-9]+)?/?", re.I)
+_KNOWN = _ATTRIBUTES | {"allow-from": _HTTP_ATTRIBUTES, "resource": ("path", "include-subpaths")}
 _PORTS = re.compile("([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
@@ -113,23 +115,28 @@ def incomplete(subject: Subject) -> Iterator[Hit]:
     clients=_ONLY, bad=_file().replace(' protocol="tcp"', ""), good=_GOOD,
 )  # fmt: skip
 def missing_attribute(subject: Subject) -> Iterator[Hit]:
-    examples = {"uri": '"http://*.example.com"', "port": f'"{LOWEST}-{HIGHEST}"', "protocol": '"tcp"'}
+    examples = {
+        "uri": '"http://*.example.com"', "port": f'"{LOWEST}-{HIGHEST}"', "protocol": '"tcp"', "path": '"/"',
+    }  # fmt: skip
     for element in _all(subject, *_ATTRIBUTES):
         for attribute in _ATTRIBUTES[element.name]:
-            if attribute not in element.attributes:
+            # An empty path voids the file as a missing one does.
+            if attribute not in element.attributes or (attribute == "path" and not element.attributes[attribute]):
                 yield Hit(element.location, name=element.label, attribute=attribute, example=examples[attribute])
 
 
 @rule(
     "FP804", ERROR, "bad-uri",
     wrong="{uri} is no form of uri that Silverlight knows",
-    instead='write "*", "http://*", "file:///" or a scheme and a host, as in "http://*.example.com"',
+    instead="{remedy}",
     clients=_ONLY, bad=_file(uri="*.example.com"), good=_file(uri="http://*.example.com"),
 )  # fmt: skip
 def bad_uri(subject: Subject) -> Iterator[Hit]:
     for uri, where in _values(subject, "domain", "uri"):
-        if not _URI.fullmatch(uri):
-            yield Hit(where, uri=shown(uri))
+        try:
+            Origin.parse(uri)
+        except DomainError as error:
+            yield Hit(where, uri=shown(uri), remedy=error.instead)
 
 
 def _is_list(text: str) -> bool:
@@ -150,7 +157,7 @@ def port_list(subject: Subject) -> Iterator[Hit]:
 
 @rule(
     "FP806", ERROR, "silverlight-port",
-    wrong="the port {port} {why}, which voids the whole policy",
+    wrong="the port {port} {why}",
     instead=f'write one port or one range within {LOWEST}-{HIGHEST}',
     clients=_ONLY, bad=_file(port="*"), good=_GOOD,
 )  # fmt: skip
@@ -161,13 +168,19 @@ def bad_port(subject: Subject) -> Iterator[Hit]:
 
 
 def _why_bad(port: str) -> str:
-    match = _PORTS.fullmatch(port)
+    match = _PORTS.fullmatch(port.strip())
     if not match:
-        return "is neither a port nor a range"
+        return "is neither a port nor a range, which voids the whole policy"
     low, high = int(match[1]), int(match[2] or match[1])
     if not (LOWEST <= low <= HIGHEST and LOWEST <= high <= HIGHEST):
-        return f"is outside {LOWEST}-{HIGHEST}"
-    return "is a reversed range" if low > high else ""
+        return f"is outside {LOWEST}-{HIGHEST}, which voids the whole policy"
+    if low > high:
+        return "is a reversed range, which grants nothing"
+    try:
+        SocketResource.parse(port)
+    except PortsError:
+        return "has spaces around it or begins with a zero"
+    return ""
 
 
 @rule(
@@ -193,6 +206,11 @@ def adobe_in_silverlight(subject: Subject) -> Iterator[Hit]:
             yield Hit(child.location, name=child.label)
 
 
+def _says_subpaths(element: Element) -> bool:
+    """Anything else voids the file (FP814)."""
+    return element.attributes.get("include-subpaths", "true") in ("true", "false")
+
+
 @rule(
     "FP809", NOTE, "http-only-in-silverlight",
     wrong="{name} is for HTTP and means nothing to sockets", instead="remove it from the policy of a socket",
@@ -200,7 +218,7 @@ def adobe_in_silverlight(subject: Subject) -> Iterator[Hit]:
 )  # fmt: skip
 def http_only(subject: Subject) -> Iterator[Hit]:
     for element in _all(subject, "resource", "allow-from"):
-        if element.name == "resource":
+        if element.name == "resource" and _says_subpaths(element):
             yield Hit(element.location, name=element.label)
         for name in _HTTP_ATTRIBUTES:
             if name in element.attributes:
@@ -235,3 +253,33 @@ def elsewhere(subject: Subject) -> Iterator[Hit]:
 def allows_nobody(subject: Subject) -> Iterator[Hit]:
     if subject.root is not None and next(_all(subject, "policy"), None) is None:
         yield Hit(subject.root.location)
+
+
+@rule(
+    "FP813", ERROR, "unknown-silverlight-attribute",
+    wrong="{element} has no attribute {name}, and counts for nothing with it", instead="{remedy}",
+    clients=_ONLY, bad=_GOOD.replace("<allow-from>", '<allow-from headers="*">'), good=_GOOD,
+)  # fmt: skip
+def unknown_attribute(subject: Subject) -> Iterator[Hit]:
+    if subject.root is None:
+        return
+    for element in (subject.root, *_all(subject, *_INSIDE, *_ATTRIBUTES)):
+        known = _KNOWN.get(element.name, ())
+        for name in element.attributes:
+            if name not in known:
+                remedy = f"write nothing but {' and '.join(known)}" if known else "remove it"
+                yield Hit(element.name_location(name), element=element.label, name=shown(name), remedy=remedy)
+
+
+@rule(
+    "FP814", ERROR, "bad-include-subpaths",
+    wrong="include-subpaths is {value}", instead='write "true" or "false", in lower case',
+    clients=_ONLY,
+    bad=_file(more='<resource path="/" include-subpaths="yes"/>'),
+    good=_GOOD,
+)  # fmt: skip
+def bad_include_subpaths(subject: Subject) -> Iterator[Hit]:
+    for element in _all(subject, "resource"):
+        if not _says_subpaths(element):
+            where = element.value_location("include-subpaths")
+            yield Hit(where, value=shown(element.attributes["include-subpaths"]))

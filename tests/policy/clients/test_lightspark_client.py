@@ -72,7 +72,7 @@ ELSEWHERE = {"served_from": 19000}
         (policy(ALL, GRANT, HEADERS), URL, 19000, {}, True, INVALID),
         (policy(ALL, HEADERS, GRANT), URL, 19000, {}, False, INVALID),
         (policy(GRANT, HEADERS), URL, 19000, ELSEWHERE, False, INVALID),
-        (policy(GRANT, HEADERS), URL, 19000, {}, False, SOURCE + ": without site-control, getMetaPolicy() is NONE"),
+        (policy(GRANT, HEADERS), URL, 19000, {}, False, SOURCE + ": load() sets ignore"),
         (policy(ALL, GRANT), URL, 19000, ELSEWHERE, False, SOURCE + ": site-control off 843 is INVALID"),
         (policy(ALL, GRANT, ALL), URL, 19000, {}, True, SOURCE + ": a second one is INVALID"),
         (policy(GRANT), URL, 19000, ELSEWHERE, True, OBSERVED),
@@ -92,6 +92,14 @@ def test_truth(*, data: bytes, content: str, port: int, options: dict, expected:
     [decision] = decide(data, content, port, clients=["lightspark"], **options)
     assert decision.allowed is expected, source
     assert decision.client_words or len(data) == 4095
+
+
+def test_a_file_that_is_passed_over_forbids_no_other() -> None:
+    # clients.md, observed: 843 answers HTTP, and the destination is asked; only `none` keeps Lightspark from that.
+    [invalid] = decide(policy(GRANT, HEADERS), URL, 19000, clients=["lightspark"])
+    [none] = decide(policy(f'<site-control {META}="none"/>'), URL, 19000, clients=["lightspark"])
+    assert "Master policy file disallows policy files" not in invalid.client_words
+    assert "Master policy file disallows policy files" in none.client_words
 
 
 def test_sizes_are_of_the_reply() -> None:

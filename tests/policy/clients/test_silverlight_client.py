@@ -1,5 +1,8 @@
 """Silverlight: what is documented and what Moonlight's source does, as a table; its ports against a model."""
 
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,13 +12,16 @@ from flashpol.policy import decide
 URL = "http://www.example.com/app.xap"
 
 
-def resource(port: str = "4502-4534", protocol: str = "tcp") -> str:
-    return f'<socket-resource port="{port}" protocol="{protocol}"/>'
+def resource(port: str = "4502-4534", protocol: str = "tcp", more: str = "") -> str:
+    return f'<socket-resource port="{port}" protocol="{protocol}" {more}/>'
 
 
-def part(uri: str = "*", *resources: str, more: str = "") -> str:
+def part(
+    uri: str = "*", *resources: str, more: str = "", domains: tuple[str | None, ...] = (), attributes: str = ""
+) -> str:
+    named = "".join("<domain/>" if one is None else f'<domain uri="{one}"/>' for one in domains or (uri,))
     return (
-        f'<policy><allow-from><domain uri="{uri}"/></allow-from>'
+        f"<policy><allow-from {attributes}>{named}</allow-from>"
         f"<grant-to>{''.join(resources or (resource(),))}</grant-to>{more}</policy>"
     )
 
@@ -70,6 +76,17 @@ ASKED = "protocol.md: Silverlight / Moonlight, port 943"
         (policy(part("http://www.example.com")), "www.example.com", 4510, {}, False, "issue 3: the stricter reading"),
         (policy(part("*")), "www.example.com", 4510, {}, True, URIS),
         (policy(part("http://a.b"), part("*")), URL, 4510, {}, True, ANY),
+        (policy(part(domains=("http://a.b", "http://www.example.com"))), URL, 4510, {}, True, ANY),
+        (policy(part(domains=("http://www.example.com", None))), URL, 4510, {}, True, SOURCE + ": Domains.All"),
+        (policy(part(domains=(None, "http://www.example.com"))), URL, 4510, {}, False, SOURCE + ": an exception"),
+        (policy(part(domains=(None, "*"))), URL, 4510, {}, True, SOURCE + ": AllowAnyDomain comes first"),
+        (policy(part(domains=(None,)), part()), URL, 4510, {}, False, SOURCE + ": an exception"),
+        (policy(part(attributes='http-request-headers="SOAPAction"')), URL, 4510, {}, True, SOURCE + ": null headers"),
+        (policy(part(attributes='http-methods="PUT"')), URL, 4510, {}, True, SOURCE + ": GET"),
+        (policy(part(attributes='http-method="*"')), URL, 4510, {}, False, SOURCE + ": n != 0"),
+        (policy(part(), part(attributes='xmlns="urn:x"')), URL, 4510, {}, False, SOURCE + ": ReadStartElement"),
+        (policy(part("*", resource(more='xmlns="urn:x"'))), URL, 4510, {}, False, SOURCE + ": NamespaceURI"),
+        (policy(part("*", resource("80", more='xmlns="urn:x"'), resource())), URL, 4510, {}, True, SOURCE),
         (policy(part("http://a.b"), part("*", resource("4511"))), URL, 4510, {}, False, ANY),
         (policy(part(more="<x></x>")), URL, 4510, {}, False, SOURCE),
         (policy(part(more="<x/>")), URL, 4510, {}, True, SOURCE),
@@ -93,7 +110,7 @@ def test_truth(*, data: bytes, content: str, port: int, options: dict, expected:
 
 def test_places() -> None:
     [yes] = decide(policy(part()), URL, 4510, clients=["silverlight"])
-    assert (yes.line, yes.column) == (2, 82)
+    assert (yes.line, yes.column) == (2, 83)
     [void] = decide(policy(part("*", resource("*"))), URL, 4510, clients=["silverlight"])
     assert (void.line, "voids the whole policy" in void.reason) == (2, True)
 
@@ -120,3 +137,83 @@ def model(texts: list[str], port: int) -> bool:
 def test_ports_as_brute_force_says(chosen: list[str], port: int) -> None:
     [decision] = decide(policy(part("*", *map(resource, chosen))), URL, port, clients=["silverlight"])
     assert decision.allowed is model(chosen, port)
+
+
+SCHEMES, HOSTS = ("http", "https", "file", "HTTP"), ("", "a.com", "b.a.com", "ba.com", "A.com")
+PORTS_OF_URIS, PATHS = ("", ":80", ":443", ":8080"), ("", "/", "/x.xap", "/y")
+uris = st.sampled_from(["*", "http://*", "https://*", "http://*/", "file:///", "a.com"]) | st.tuples(
+    st.sampled_from(SCHEMES),
+    st.sampled_from(["", "*.", "*"]),
+    st.sampled_from(HOSTS),
+    st.sampled_from(PORTS_OF_URIS),
+    st.sampled_from(PATHS),
+).filter(lambda parts: parts[2] or not parts[1]).map("{0[0]}://{0[1]}{0[2]}{0[3]}{0[4]}".format)
+contents = st.sampled_from(["file:///x.xap", "file:///y"]) | st.tuples(
+    st.sampled_from(["http", "https"]),
+    st.sampled_from([host for host in HOSTS if host]),
+    st.sampled_from(PORTS_OF_URIS),
+    st.sampled_from(PATHS),
+).map("{0[0]}://{0[1]}{0[2]}{0[3]}".format)
+
+
+@dataclass
+class Uri:
+    """As .NET's Uri has it."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @classmethod
+    def create(cls, text: str) -> "Uri | None":
+        split = urlsplit(text)
+        if not split.scheme or "*" in text or (split.netloc.partition(":")[0] == "") != (split.scheme == "file"):
+            return None
+        if split.scheme == "file" and (split.netloc or not split.path):
+            return None
+        port = split.port or {"http": 80, "https": 443}.get(split.scheme, -1)
+        return cls(split.scheme, split.hostname or "", port, split.path or "/")
+
+    @property
+    def root(self) -> str:
+        usual = self.port == {"http": 80, "https": 443}.get(self.scheme, -1)
+        return f"{self.scheme}://{self.host}" + ("/" if usual else f":{self.port}/")
+
+
+def matches(policy: str, content: str) -> bool:
+    """`AllowFrom.IsAllowed` and `CheckDomainUri`."""
+    if policy == "*":
+        return True
+    application, uri = Uri.create(content), Uri.create(policy)
+    assert application is not None
+    if uri is not None:
+        return uri.path in ("/", application.path) and uri.root == application.root
+    if policy in ("http://*", "https://*") and policy.partition(":")[0] == application.scheme:
+        return application.port == {"http": 80, "https": 443}[application.scheme]
+    return matches_wildcard(policy, application)
+
+
+def matches_wildcard(policy: str, application: Uri) -> bool:
+    size = len(application.scheme)
+    if not policy.startswith(application.scheme) or policy[size : size + 5] != "://*.":
+        return False
+    uri = Uri.create(policy[: size + 3] + policy[size + 5 :])
+    if uri is None or uri.path != "/" or uri.port != application.port:
+        return False
+    return application.host.endswith(uri.host)
+
+
+@given(st.lists(uris, min_size=1, max_size=4), contents)
+@settings(max_examples=500)
+def test_uris_as_the_source_reads_them(chosen: list[str], content: str) -> None:
+    data = policy(*(part(uri, resource(str(4510 + at))) for at, uri in enumerate(chosen)))
+    for at, uri in enumerate(chosen):
+        [decision] = decide(data, content, 4510 + at, clients=["silverlight"])
+        assert decision.allowed is matches(uri, content), uri
+
+
+def test_the_first_policy_that_allows_is_named() -> None:
+    data = policy(part("http://*.com"), "\n", part("http://www.example.com"), "\n", part("*"))
+    [decision] = decide(data, URL, 4510, clients=["silverlight"])
+    assert (decision.line, "http://*.com" in decision.reason) == (2, True)

@@ -1,0 +1,43 @@
+"""What commands write for people: colour for terminals that want it, and text that no terminal obeys or fails at."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+
+from flashpol.policy.findings import pointed_out
+
+# Narrower than this a source line says nothing any more: let the terminal break it.
+_LEAST_COLUMNS = 30
+
+
+def painter() -> Callable[[str, str], str]:
+    """Colour (the parameters of SGR) for a terminal that has it and a user who wants it (no-color.org)."""
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
+        return lambda text, colour: f"\033[{colour}m{text}\033[0m"
+    return lambda text, colour: text
+
+
+def excerpt(source: str, caret: int, line: int, paint: Callable[[str], str] = str) -> list[str]:
+    """A source line with its number, and a caret under the place: never wider than the terminal."""
+    margin = f"  {line} | "
+    shown, below = pointed_out(encodable(source), caret, _columns(len(margin)))
+    return [f"{margin}{shown}".rstrip(), f"{' ' * (len(margin) - 2)}| {below[:-1]}{paint('^')}"]
+
+
+def _columns(margin: int) -> int | None:
+    if not sys.stdout.isatty():
+        return None
+    columns = shutil.get_terminal_size((0, 0)).columns  # 0: a terminal that does not say
+    return max(columns - margin, _LEAST_COLUMNS) if columns else None
+
+
+def file_name(name: str) -> str:
+    """A file's name as it is shown; an empty one, of an unset variable, as quotes."""
+    return "<stdin>" if name == "-" else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name) or "''"
+
+
+def encodable(text: str) -> str:
+    """One character for each character, in whatever encoding: what a policy quotes must not end in a traceback."""
+    encoding = sys.stdout.encoding or "ascii"
+    return text.encode(encoding, "replace").decode(encoding)
