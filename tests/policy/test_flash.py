@@ -251,6 +251,12 @@ class TestRender:
         assert compact < 4096
         assert b"10001-10016" in data
 
+    def test_a_file_may_end_in_a_newline(self) -> None:
+        """A byte more must not make Lightspark wait for ever: it does at 4,096, the NUL included."""
+        several = (grant("*", "10001-10016"),) * 28
+        sizes = {len(render(Policy((*several, grant(f"{'b' * 60}.{'a' * pad}", "80"))))) for pad in range(1, 60)}
+        assert max(sizes) == 4093
+
     @thorough
     @given(policies)
     def test_identity(self, policy: Policy) -> None:
