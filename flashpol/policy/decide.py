@@ -20,8 +20,7 @@ policy there is, and as one that the content asked for: no `site-control` of ano
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # not typing's: see flashpol
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

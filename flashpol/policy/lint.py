@@ -16,10 +16,9 @@ The rules are in `rules`, one table; this only runs them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .decide import CLIENTS
 
+TYPE_CHECKING = False  # not typing's: see flashpol
 if TYPE_CHECKING:
     from collections.abc import Collection
 
