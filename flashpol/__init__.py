@@ -6,9 +6,11 @@ nothing and needs neither gevent nor the compiled extension.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from flashpol.version import VERSION as __version__
+
+# typing's own costs more to load than all of this; type checkers know the name.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from flashpol._fastpath import RequestMatcher, Verdict

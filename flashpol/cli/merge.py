@@ -11,7 +11,10 @@ from flashpol.config import ConfigError
 from flashpol.policy import MAX_POLICY_BYTES, PolicyError, merge_files
 from flashpol.server.policies import fragments, read_file
 
-DESCRIPTION = """Unite Flash policies into one: it allows exactly what one of them allows, as Flash reads them."""
+DESCRIPTION = """Unite Flash policies into one: every client is allowed exactly what one of them allows it,
+also Lightspark and Unity, which misread ranges of ports. Each file counts as it would be written here alone: runs of up
+to 16 ports one by one, longer ones as a range. Keep the result within 4,000 bytes: a larger one has ports in ranges
+only, and Lightspark reads none of 4,096 bytes or more."""
 STDIN = "-"
 STDOUT = 1
 

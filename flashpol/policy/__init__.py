@@ -26,32 +26,34 @@ speak Silverlight's (`access-policy`). All errors are `PolicyError`, a ValueErro
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
-from .allow import allow_grant, allow_policy
+# Functions that are called as their modules. Loaded now, for a submodule becomes an attribute of its package when it is
+# loaded: later it would take the function's place. So these two import what they need when they are called.
 from .decide import CLIENTS, Decider, decide
-from .findings import Finding, Severity
-from .flash import compile_reply, parse, render
 from .lint import lint
-from .model import (
-    DocumentError,
-    DomainError,
-    DomainPattern,
-    GrammarError,
-    Grant,
-    LimitError,
-    Location,
-    MetaPolicy,
-    Policy,
-    PolicyError,
-    PortsError,
-    PortSet,
-)
-from .source import MAX_POLICY_BYTES
 
+TYPE_CHECKING = False  # not typing's: see flashpol
 if TYPE_CHECKING:
+    from .allow import allow_grant, allow_policy
     from .clients.question import Decision
+    from .findings import Finding, Severity
+    from .flash import compile_reply, parse, render
     from .merge import Fragment, MergeError, merge_files, merge_policies
+    from .model import (
+        DocumentError,
+        DomainError,
+        DomainPattern,
+        GrammarError,
+        Grant,
+        LimitError,
+        Location,
+        MetaPolicy,
+        Policy,
+        PolicyError,
+        PortsError,
+        PortSet,
+    )
+    from .source import MAX_POLICY_BYTES
 
 __all__ = [
     "CLIENTS",
@@ -86,10 +88,33 @@ __all__ = [
 ]
 
 
-# What serving does not need is loaded when it is first asked for.
-_HOMES = {"Decision": ".clients.question"} | dict.fromkeys(
-    ("Fragment", "MergeError", "merge_files", "merge_policies"), ".merge"
-)
+# All else is loaded when it is first asked for: dataclasses, re and expat take 20 ms to load.
+_HOMES = {
+    name: f".{module}"
+    for module, names in {
+        "allow": ("allow_grant", "allow_policy"),
+        "clients.question": ("Decision",),
+        "findings": ("Finding", "Severity"),
+        "flash": ("compile_reply", "parse", "render"),
+        "merge": ("Fragment", "MergeError", "merge_files", "merge_policies"),
+        "model": (
+            "DocumentError",
+            "DomainError",
+            "DomainPattern",
+            "GrammarError",
+            "Grant",
+            "LimitError",
+            "Location",
+            "MetaPolicy",
+            "Policy",
+            "PolicyError",
+            "PortSet",
+            "PortsError",
+        ),
+        "source": ("MAX_POLICY_BYTES",),
+    }.items()
+    for name in names
+}
 
 
 def __dir__() -> list[str]:
@@ -99,4 +124,6 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name], __name__), name)
+    value: object = getattr(import_module(_HOMES[name], __name__), name)
+    globals()[name] = value  # so that it is asked for once
+    return value

@@ -20,17 +20,17 @@ policy there is, and as one that the content asked for: no `site-control` of ano
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-from .findings import CLIENTS
-from .model import PolicyError, shown
-from .reader import Element
-
+TYPE_CHECKING = False  # not typing's: see flashpol
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .clients.question import Decision
+    from .model import PolicyError
+    from .reader import Element
 
 __all__ = ["CLIENTS", "Decider", "decide"]
+
+CLIENTS = ("flash", "lightspark", "unity", "silverlight")
 
 
 class Decider:
@@ -41,14 +41,15 @@ class Decider:
     """
 
     def __init__(self, policy: bytes | Element, clients: Iterable[str] = CLIENTS) -> None:
+        # Now, not with this module: it is loaded with the package, for programs that need none of it too.
+        from .clients import COMPILE
+        from .clients.question import Document
+        from .model import PolicyError, shown
+
         self.clients = tuple(dict.fromkeys(clients))
         for client in self.clients:
             if client not in CLIENTS:
                 raise PolicyError(f"there is no client {shown(client)}", f"write one of {', '.join(CLIENTS)}")
-        # Now, not with this module: servers that only parse need none of it.
-        from .clients import COMPILE
-        from .clients.question import Document
-
         self._document = Document.of(policy)
         self._evaluators = [COMPILE[client](self._document) for client in self.clients]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-CLIENTS = ("flash", "lightspark", "unity", "silverlight")
+from .decide import CLIENTS
+
+__all__ = ["CLIENTS", "Finding", "Severity", "cut_out"]
 
 # A source line longer than this is shown in part: policies are often one line of thousands of characters.
 _SHOWN = 110

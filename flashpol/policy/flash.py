@@ -60,12 +60,12 @@ _OTHER_META = {
     "none-this-response": "is for HTTP headers only",
 }
 
-# Lightspark hangs on a reply of exactly 4,096 bytes and reads on after it (measured), so a reply, its NUL
-# included, should stay below.
+# Lightspark hangs on a reply of exactly 4,096 bytes and reads on after it (measured), so a reply, its NUL and the
+# newline that a file ends in included, should stay below.
 _REPLY_BYTES = 4096
 # Runs of up to this many ports are written singly for clients that misread ranges. At 6 bytes a port such a run
 # costs at most 96 bytes, a fortieth of a reply.
-_PORTS_SINGLY = 16
+PORTS_SINGLY = 16
 
 
 def parse(data: bytes) -> Policy:
@@ -105,8 +105,8 @@ def render(policy: Policy, comments: Mapping[Grant | MetaPolicy, str] | None = N
     `comments`: what to write in an XML comment before a grant, or before the meta-policy.
     """
     comments = comments or {}
-    data = _render(policy, comments, lambda ports: ports.listed(singly=_PORTS_SINGLY))
-    if len(data) + 1 >= _REPLY_BYTES:
+    data = _render(policy, comments, lambda ports: ports.listed(singly=PORTS_SINGLY))
+    if len(data) + len("\n\0") >= _REPLY_BYTES:
         data = _render(policy, comments, str)
     return data
 

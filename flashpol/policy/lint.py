@@ -16,12 +16,13 @@ The rules are in `rules`, one table; this only runs them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from .decide import CLIENTS
 
-from .findings import CLIENTS, Finding, Severity, cut_out
-
+TYPE_CHECKING = False  # not typing's: see flashpol
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from .findings import Finding
     from .rules.table import Hit, Rule
     from .subject import Subject
 
@@ -32,7 +33,7 @@ def lint(data: bytes, *, served_from: int | None = None, clients: Collection[str
     `served_from` is the port it is (to be) served from, where that is known; `clients` are those it is for.
     Whatever the bytes, this does not raise. Raises ValueError for a client that is not one of `CLIENTS`, or none.
     """
-    # Ninety rules take 20 ms to load, which programs that never lint should not wait for.
+    # Ninety rules take 20 ms to load: not with this module, which is loaded with the package.
     from .rules import RULES
     from .subject import Subject
 
@@ -51,6 +52,8 @@ def lint(data: bytes, *, served_from: int | None = None, clients: Collection[str
 
 
 def _finding(rule: Rule, hit: Hit, subject: Subject) -> Finding:
+    from .findings import Finding, Severity, cut_out
+
     named = len(subject.clients) < len(CLIENTS)
     line, column = hit.location.line, hit.location.column
     source, caret = cut_out(subject.lines[line - 1] if line <= len(subject.lines) else "", column)

@@ -1,13 +1,24 @@
 """Many fragments into one policy: departments that know nothing of each other, and one port 843.
 
-The law: content of a host, loaded with HTTPS or without, may connect to a port by the merge exactly if it may by some
-fragment. Here `allows` is that question for one policy; the rest follows from it:
+The law: for every client, content of a host, loaded with HTTPS or without, may connect to a port by the merge exactly
+if it may by some fragment, each as `flash.render` writes it. `allows` is that question for one policy and Flash, which
+reads ranges as they are meant; the others read them as in `_READINGS`. The rest follows:
 
-    the grants of one (domain, secure)    are one grant, for all their ports
-    a grant                               is left out if others that mean its content too hold all its ports:
-                                          those of a wider domain, and those that do not ask for HTTPS
+    the grants of one (domain, secure)    are as few grants as say the same to all clients; mostly one
+    a grant                               is left out if, as each client reads them, others that mean its content too
+                                          hold all its ports: those of a wider domain, and those that do not ask
+                                          for HTTPS
     site-control                          counts for all fragments or for none, so what fragments say must agree;
                                           "none" forbids every grant, so all that grant anything must say it
+
+So 8000-8049 and 8050-8100 stay two grants: of 8000-8100 Lightspark would not read 8050. What the law cannot keep:
+
+    size            Lightspark takes nothing from a reply of 4,096 bytes or more, Unity from one of more than 5,000,
+                    and from 4,095 on ports are written as ranges. Many fragments can need that, or the comments on
+                    them. The other way round a fragment that was too large may be read in the merge
+    site-control    off port 843 Lightspark takes no file that has one, and one fragment is enough for that
+    as written      a run of more than 16 ports counts as a range even if a fragment lists it singly, and a shorter one
+                    as listed even if it is written as a range: so `render` would write that fragment
 
 The order and the names of the fragments change nothing but comments: the grants are sorted.
 """
@@ -15,14 +26,36 @@ The order and the names of the fragments change nothing but comments: the grants
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
-from .flash import parse, render
+from .flash import PORTS_SINGLY, parse, render
 from .model import DomainPattern, Grant, Location, MetaPolicy, Policy, PolicyError, PortSet
 
 _ANYBODY = DomainPattern("", wildcard=True)
 _Key = tuple[DomainPattern, bool]  # of the grants that become one: domain and secure
+_Range = tuple[int, int]
+_Reading = Callable[[int, int], _Range]
+
+
+def _as_meant(low: int, high: int) -> _Range:
+    """Flash."""
+    return low, high
+
+
+def _first_port(low: int, high: int) -> _Range:
+    """Lightspark."""
+    return low, low
+
+
+def _without_end(low: int, high: int) -> _Range:
+    """Unity; it reads single ports. Only for "*" do its grants count, but a merge is no worse for allowing others."""
+    return low, max(low, high - 1)
+
+
+# What the clients make of an item of a port list, sources in `clients`. All of them know "*". Silverlight reads none.
+_READINGS: tuple[_Reading, ...] = (_as_meant, _first_port, _without_end)
 
 
 class MergeError(PolicyError):
@@ -88,18 +121,24 @@ class _Merge:
         for fragment in self._fragments:
             for grant in fragment.policy.grants:
                 self._sources.setdefault((grant.domain, grant.secure), []).append((fragment, grant))
-        self._ports = {key: _union(grant.ports for _, grant in found) for key, found in self._sources.items()}
-        self._covered = {key for key in self._ports if self._is_covered(key)}
-        kept = sorted(self._ports.keys() - self._covered, key=_order)
-        self.policy = Policy(tuple(Grant(key[0], self._ports[key], key[1]) for key in kept), self._meta())
+        united = {key: _united(grant.ports for _, grant in found) for key, found in self._sources.items()}
+        self._read = {key: _readings(sets) for key, sets in united.items()}
+        kept: list[Grant] = []
+        self._covered: list[Grant] = []
+        for key in sorted(united, key=_order):
+            for ports in united[key]:
+                grant = Grant(key[0], ports, key[1])
+                (self._covered if self._is_covered(grant) else kept).append(grant)
+        self.policy = Policy(tuple(kept), self._meta())
 
-    def _is_covered(self, key: _Key) -> bool:
+    def _is_covered(self, grant: Grant) -> bool:
         # All wider grants together, also those that are covered themselves: what covers them is wider still.
-        wider = [self._ports[other] for other in self._wider(key)]
-        ports = self._ports[key]
-        if ports.any:  # equal to 1-65535 by the law, but clients that misread ranges know "*"
-            return any(other.any for other in wider)
-        return all(_is_within(low, high, wider) for low, high in ports.ranges)
+        wider = [self._read[other] for other in self._wider((grant.domain, grant.secure))]
+        return all(
+            _is_within(low, high, [other[client] for other in wider])
+            for client, ports in enumerate(_readings([grant.ports]))
+            for low, high in ports.ranges
+        )
 
     def _wider(self, key: _Key) -> Iterator[_Key]:
         """The grants there are, other than `key`, for all the content that `key` is for."""
@@ -108,7 +147,7 @@ class _Merge:
         labels = domain.host.split(".") if domain.host else []
         domains += [DomainPattern(".".join(labels[at:]), wildcard=True) for at in range(_suffixes(domain, labels))]
         for other in {(each, asks) for each in domains for asks in {False, secure}}:
-            if other != key and other in self._ports:
+            if other != key and other in self._sources:
                 yield other
 
     def _meta(self) -> MetaPolicy | None:
@@ -141,17 +180,23 @@ class _Merge:
                 f.place(f.policy.meta_location) for f in self._fragments if f.policy.meta
             )
         covers: dict[_Key, list[str]] = {}
-        for key in sorted(self._covered, key=_order):
-            for other in self._wider(key):
-                covers.setdefault(other, []).extend(self._places(key))
+        for grant in self._covered:
+            for other in self._wider((grant.domain, grant.secure)):
+                covers.setdefault(other, []).extend(self._places(grant))
         for grant in self.policy.grants:
             key = (grant.domain, grant.secure)
             also = f"; covers {_list(covers[key])}" if key in covers else ""
-            comments[grant] = _list(self._places(key)) + also
+            comments[grant] = _list(self._places(grant)) + also
         return comments
 
-    def _places(self, key: _Key) -> list[str]:
-        return [fragment.place(grant.location) for fragment, grant in self._sources[key]]
+    def _places(self, grant: Grant) -> list[str]:
+        """Where the fragments say what became `grant`."""
+        said = _as_read([grant.ports], _first_port)  # an item is known by it: the grants of a key share none
+        return [
+            fragment.place(source.location)
+            for fragment, source in self._sources[grant.domain, grant.secure]
+            if any(low in said for low, _ in source.ports.items(singly=PORTS_SINGLY))
+        ]
 
 
 def _suffixes(domain: DomainPattern, labels: list[str]) -> int:
@@ -159,9 +204,52 @@ def _suffixes(domain: DomainPattern, labels: list[str]) -> int:
     return 0 if labels and labels[-1].isdigit() else len(labels)
 
 
-def _union(sets: Iterable[PortSet]) -> PortSet:
+def _readings(sets: Sequence[PortSet]) -> list[PortSet]:
+    """The same for all clients."""
+    return [_as_read(sets, reading) for reading in _READINGS]
+
+
+def _as_read(sets: Sequence[PortSet], reading: _Reading) -> PortSet:
+    """The ports that a client finds in these sets, as `flash.render` writes them."""
+    items = [item for each in sets for item in each.items(singly=PORTS_SINGLY)]
+    return PortSet(tuple(reading(*item) for item in items), any=any(each.any for each in sets))
+
+
+def _united(sets: Iterable[PortSet]) -> list[PortSet]:
+    """Few sets, in order, in which every client finds what it finds in these."""
     sets = list(sets)
-    return PortSet(tuple(ports for each in sets for ports in each.ranges), any=any(each.any for each in sets))
+    if any(each.any for each in sets):
+        return [PortSet(any=True)]
+    # Of two items that begin at one port each client reads all of the shorter in the longer.
+    longest: dict[int, int] = {}
+    for each in sets:
+        for low, high in each.items(singly=PORTS_SINGLY):
+            longest[low] = max(high, longest.get(low, low))
+    # What touches would become one range: it goes into different sets, each time the one that ended first.
+    united: list[list[_Range]] = []
+    ends: list[tuple[int, int]] = []
+    for low, high in _pieces(longest):
+        at = heappop(ends)[1] if ends and ends[0][0] + 1 < low else len(united)
+        if at == len(united):
+            united.append([])
+        united[at].append((low, high))
+        heappush(ends, (high, at))
+    return [PortSet(tuple(ranges)) for ranges in united]
+
+
+def _pieces(items: dict[int, int]) -> Iterator[_Range]:
+    """Items, by first and last port, in order: as they are, but single ports in runs, as long as those are listed."""
+    run: list[int] = []
+    for low, high in sorted(items.items()):
+        if run and (low < high or low != run[-1] + 1 or len(run) == PORTS_SINGLY):
+            yield run[0], run[-1]
+            run = []
+        if low < high:
+            yield low, high
+        else:
+            run.append(low)
+    if run:
+        yield run[0], run[-1]
 
 
 def _is_within(low: int, high: int, sets: list[PortSet]) -> bool:

@@ -225,13 +225,17 @@ class PortSet:
         """
         if self.any:
             return "*"
-        items: list[str] = []
+        return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in self.items(singly=singly))
+
+    def items(self, *, singly: int) -> list[tuple[int, int]]:
+        """Return what `listed` writes between its commas, as ranges; a single port is one from itself to itself."""
+        items: list[tuple[int, int]] = []
         for low, high in self.ranges:
             if high - low < singly:
-                items.extend(str(port) for port in range(low, high + 1))
+                items.extend((port, port) for port in range(low, high + 1))
             else:
-                items.append(f"{low}-{high}")
-        return ",".join(items)
+                items.append((low, high))
+        return items
 
 
 def _normalised(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashpol.policy import (
-    DocumentError,
     DomainPattern,
     Grant,
     Location,
@@ -126,97 +125,6 @@ class TestParse:
         assert policy.meta_location == Location(2, 3)
         assert [each.location for each in policy.grants] == [Location(3, 3), Location(3, 47)]
 
-    @pytest.mark.parametrize(
-        ("text", "line", "column", "fragment"),
-        [
-            ("<access-policy/>", 1, 1, "this is a Silverlight policy; serve it with the silverlight dialect"),
-            ("<policy-file-request/>", 1, 1, "this is a client's request, not a policy"),
-            ('<?xml version="1.0"?>\n<html><body/></html>', 2, 1, "this is an HTML page"),
-            ("<allow-access-from/>\n<allow-access-from/>", 1, 1, "the root element is missing"),
-            ("<!-- x --><site-control/>\n<allow-access-from/>", 1, 11, "the root element is missing"),
-            ("<Cross-Domain-Policy/>", 1, 1, "the root element is <Cross-Domain-Policy>; write <cross-domain-policy>"),
-            ('<cross-domain-policy version="1.0"/>', 1, 22, 'cross-domain-policy has no attribute "version"'),
-            ('<cross-domain-policy xmlns="x"/>', 1, 22, 'cross-domain-policy has no attribute "xmlns"'),
-        ],
-    )
-    def test_wrong_root(self, text: str, line: int, column: int, fragment: str) -> None:
-        self.refused(text, line, column, fragment)
-
-    @pytest.mark.parametrize(
-        ("body", "line", "column", "fragment"),
-        [
-            ("<foo/>", 2, 1, "<foo> is not known in socket policies"),
-            ("<Allow-Access-From/>", 2, 1, "<Allow-Access-From> is not known"),
-            ("<cross-domain-policy/>", 2, 1, "<cross-domain-policy> stands inside another"),
-            ("<allow-http-request-headers-from domain='*' headers='*'/>", 2, 1, "is for HTTP policies only"),
-            ("<allow-access-from-identity/>", 2, 1, "<allow-access-from-identity> is not for sockets"),
-            ("<allow-access-from domain='*'/>", 2, 1, 'allow-access-from has no to-ports; write to-ports="'),
-            ("<allow-access-from to-ports='*'/>", 2, 1, 'allow-access-from has no domain; write domain="'),
-            ("<allow-access-from domain='*' to-port='*'/>", 2, 31, 'no attribute "to-port"; remove it; known are'),
-            ("<allow-access-from domain='*' to-ports='*' headers='*'/>", 2, 44, 'no attribute "headers"'),
-            ("<allow-access-from domain='*.' to-ports='*'/>", 2, 28, 'the domain "*." has a wildcard'),
-            ("<allow-access-from\n\tdomain='www.q*.com'\n\tto-ports='*'/>", 3, 10, 'the domain "www.q*.com" has'),
-            ("<allow-access-from domain='&lt;' to-ports='*'/>", 2, 28, 'the domain "<" is not a host name'),
-            ("<allow-access-from domain='*'\n\tto-ports='80,99999'/>", 3, 12, 'there is no port "99999"'),
-            ("<allow-access-from domain='*' to-ports='90-80'/>", 2, 41, "the range 90-80 is reversed"),
-            ("<allow-access-from domain='*' to-ports=''/>", 2, 41, "the port list is empty"),
-            ("<allow-access-from domain='*' to-ports='*' secure='yes'/>", 2, 52, 'secure is "yes"; write "true"'),
-            ("<allow-access-from domain='*' to-ports='*' secure='True'/>", 2, 52, 'secure is "True"'),
-            ("<allow-access-from domain='*' to-ports='*'><site-control/></allow-access-from>", 2, 44, "stands inside"),
-            ("<site-control/>", 2, 1, "site-control has no permitted-cross-domain-policies"),
-            ("<site-control permitted-cross-domain-policies='by-content-type'/>", 2, 48, "is for HTTP policies only"),
-            ("<site-control permitted-cross-domain-policies='by-ftp-filename'/>", 2, 48, "is for FTP policies only"),
-            ("<site-control permitted-cross-domain-policies='All'/>", 2, 48, '"All" is not a meta-policy; write'),
-            ("<site-control permitted-cross-domain-policies='all' x=''/>", 2, 53, 'site-control has no attribute "x"'),
-            (f"{META_ALL}\n{META_ALL}", 3, 1, "a second site-control, after the one at line 2, column 1; keep one"),
-        ],
-    )
-    def test_wrong_content(self, body: str, line: int, column: int, fragment: str) -> None:
-        self.refused(f"<cross-domain-policy>\n{body}</cross-domain-policy>", line, column, fragment)
-
-    def refused(self, text: str, line: int, column: int, fragment: str) -> None:
-        with pytest.raises(PolicyError) as caught:
-            parse(text.encode())
-        assert fragment in str(caught.value)
-        assert (caught.value.line, caught.value.column) == (line, column)
-
-    @thorough
-    @given(st.binary() | st.text().map(str.encode))
-    def test_any_bytes(self, data: bytes) -> None:
-        policy_or_error(data)
-
-    @thorough
-    @given(
-        st.lists(
-            st.sampled_from(WORDS),
-            max_size=25,
-        ),
-        st.sampled_from(["", " "]),
-        st.sampled_from(["utf-8", "utf-16", "utf-16-be"]),
-    )
-    def test_any_words(self, words: list[str], between: str, encoding: str) -> None:
-        policy_or_error(between.join(words).encode(encoding))
-
-    @thorough
-    @given(policies, st.data())
-    def test_any_damage(self, policy: Policy, data: st.DataObject) -> None:
-        file = render(policy)
-        at = data.draw(st.integers(0, len(file)))
-        policy_or_error(file[:at] + data.draw(st.binary(max_size=3)) + file[at + data.draw(st.integers(0, 3)) :])
-
-
-def policy_or_error(data: bytes) -> None:
-    """Parse: a policy or a PolicyError of one line with a place; what parses is served."""
-    try:
-        policy, error = parse(data), None
-    except PolicyError as refusal:
-        policy, error = None, refusal
-    if policy:
-        assert parse(render(policy)) == policy
-    if error:
-        assert error.location
-        assert str(error).isprintable()
-
 
 class TestRender:
     def test_canonical(self) -> None:
@@ -251,6 +159,12 @@ class TestRender:
         assert compact < 4096
         assert b"10001-10016" in data
 
+    def test_a_file_may_end_in_a_newline(self) -> None:
+        """A byte more must not make Lightspark wait for ever: it does at 4,096, the NUL included."""
+        several = (grant("*", "10001-10016"),) * 28
+        sizes = {len(render(Policy((*several, grant(f"{'b' * 60}.{'a' * pad}", "80"))))) for pad in range(1, 60)}
+        assert max(sizes) == 4093
+
     @thorough
     @given(policies)
     def test_identity(self, policy: Policy) -> None:
@@ -281,13 +195,6 @@ class TestCompileReply:
     def test_invalid(self) -> None:
         with pytest.raises(PolicyError, match="the policy is empty"):
             compile_reply(b"")
-
-    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-    def test_utf16_can_be_read_but_not_served(self, encoding: str) -> None:
-        data = "<cross-domain-policy/>".encode(encoding)
-        assert parse(data) == Policy()
-        with pytest.raises(DocumentError, match="the policy is UTF-16"):
-            compile_reply(data)
 
 
 def test_the_example() -> None:
