@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import re
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ SETTINGS = [f for owner in (Server, Limits) for f in dataclasses.fields(owner) i
 def families() -> dict[str, tuple[str, set[str]]]:
     """Metric name as scraped -> (type, label names)."""
     shared = SharedCounters(1, 1)
-    shared.process(0).pid = 1  # some process that exists, so that its usage is reported
+    shared.process(0).pid = os.getpid()  # some process that exists, so that its usage is reported
     collector = FlashpolCollector(shared, [PolicyFacts("a", b"reply\0")])
     return {
         family.name + ("_total" if family.type == "counter" else ""): (

@@ -22,6 +22,12 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+def _boot_time() -> float:
+    """When the kernel started, in seconds since the epoch: /proc/PID/stat counts from there."""
+    with open("/proc/stat", "rb") as file:
+        return float(next(line for line in file if line.startswith(b"btime")).split()[1])
+
+
 @dataclass(frozen=True)
 class PolicyFacts:
     """A listener's name and the bytes it serves."""
@@ -36,10 +42,11 @@ class PolicyFacts:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the kernel says of a process: CPU in seconds, resident memory in bytes."""
+    """What the kernel says of a process: CPU in seconds, resident memory in bytes, when it started since the epoch."""
 
     cpu_seconds: float
     resident_bytes: int
+    start_time: float
 
     @classmethod
     def of(cls, pid: int) -> "Usage | None":
@@ -50,7 +57,30 @@ class Usage:
                 fields = file.read().rpartition(b")")[2].split()
         except OSError:
             return None
-        return cls((int(fields[11]) + int(fields[12])) / _TICKS, int(fields[21]) * _PAGE)
+        started = _boot_time() + int(fields[19]) / _TICKS
+        return cls((int(fields[11]) + int(fields[12])) / _TICKS, int(fields[21]) * _PAGE, started)
+
+
+def open_files(pid: int) -> int | None:
+    """Descriptors a process has open. None if there is no such process, or if the kernel will not say.
+
+    Since Linux 6.2 they are the size of /proc/PID/fd, and anyone may ask. Before, the folder has to be listed, which
+    is denied if the process became another user, even to that user (proc(5)).
+    """
+    folder = f"/proc/{pid}/fd"
+    try:
+        return os.stat(folder).st_size or len(os.listdir(folder))
+    except OSError:
+        return None
+
+
+def max_files(pid: int) -> int | None:
+    """The soft limit of what `open_files` counts. None if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/limits", "rb") as file:
+            return next(int(line.split()[3]) for line in file if line.startswith(b"Max open files"))
+    except OSError:
+        return None
 
 
 # Name, help, and how to get the value out of a listener's totals.
@@ -75,6 +105,11 @@ _PROCESS: tuple[tuple[str, str, Callable[[ProcessStatus], float]], ...] = (
         "How late the worker's last timer was, or its next one is.",
         lambda s: max(s.loop_lag_ns / 1e9, s.silent_for() if s.up else 0.0),
     ),
+)
+# Of the process in a slot; without a sample where the kernel does not say.
+_FILES: tuple[tuple[str, str, Callable[[int], int | None]], ...] = (
+    ("worker_open_files", "Descriptors the worker has open.", open_files),
+    ("worker_max_files", "Descriptors the worker may have open.", max_files),
 )
 
 
@@ -147,15 +182,27 @@ class FlashpolCollector(Collector):
         resident = GaugeMetricFamily(
             "flashpol_worker_resident_memory_bytes", "Resident memory of the worker.", labels=["worker"]
         )
+        started = GaugeMetricFamily(
+            "flashpol_worker_start_time_seconds", "When the worker started, since the epoch.", labels=["worker"]
+        )
         for worker, status in workers:
             restarts.add_metric([worker], status.restarts)
             usage = Usage.of(status.pid)
             if usage:
                 cpu.add_metric([worker], usage.cpu_seconds)
                 resident.add_metric([worker], usage.resident_bytes)
+                started.add_metric([worker], usage.start_time)
         yield restarts
         yield cpu
         yield resident
+        yield started
+        for name, text, count in _FILES:
+            gauge = GaugeMetricFamily(f"flashpol_{name}", text, labels=["worker"])
+            for worker, status in workers:
+                number = count(status.pid)
+                if number is not None:
+                    gauge.add_metric([worker], number)
+            yield gauge
 
     def _configuration(self) -> Iterator[Metric]:
         info = GaugeMetricFamily(

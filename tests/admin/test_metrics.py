@@ -1,8 +1,10 @@
 """Counters become Prometheus families: exact values, the right labels, valid text."""
 
+import contextlib
 import hashlib
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import time
@@ -10,14 +12,14 @@ from collections.abc import Iterator
 
 import gevent
 import pytest
-from processes import Metrics, Process
+from processes import Flashpol, Metrics, Process, as_nobody, stat
 from prometheus_client import generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from flashpol._fastpath import BUCKETS, LAYOUT, REASONS
-from flashpol.admin.metrics import FlashpolCollector, PolicyFacts, Usage, make_registry
+from flashpol.admin.metrics import FlashpolCollector, PolicyFacts, Usage, make_registry, max_files, open_files
 from flashpol.counters import WORD, SharedCounters
 from flashpol.version import VERSION
 
@@ -25,7 +27,8 @@ DOCUMENTED = """
     connections_accepted_total connections_open replies_total reply_bytes_total refused_total timeouts_total
     resets_total request_duration_seconds accept_queue_length accept_queue_limit accept_errors_total
     parked_connections conversations worker_up worker_restarts_total worker_cpu_seconds_total
-    worker_resident_memory_bytes loop_lag_seconds policy_info policy_bytes config_last_reload_successful
+    worker_resident_memory_bytes worker_start_time_seconds worker_open_files worker_max_files loop_lag_seconds
+    policy_info policy_bytes config_last_reload_successful
     config_last_reload_success_timestamp_seconds build_info
 """
 FACTS = [PolicyFacts("master", b"<a/>\0"), PolicyFacts('odd "name"\\\n', b"<bb/>\0")]
@@ -126,6 +129,65 @@ def test_workers(shared: SharedCounters) -> None:
         metrics.total("worker_cpu_seconds_total", worker="1")
 
 
+def test_a_worker_without_a_process_has_no_samples_of_one(shared: SharedCounters) -> None:
+    shared.process(0).pid = os.getpid()
+    metrics = scrape(shared)
+    for name in ("start_time_seconds", "open_files", "max_files"):
+        assert metrics.total(f"worker_{name}", worker="0") > 0
+        with pytest.raises(AssertionError, match="no sample"):
+            metrics.total(f"worker_{name}", worker="1")
+
+
+def test_when_a_process_started() -> None:
+    usage = Usage.of(os.getpid())
+    assert usage
+    with open("/proc/uptime") as file:
+        since_boot = float(file.read().split()[0])
+    age = since_boot - int(stat(os.getpid())[19]) / os.sysconf("SC_CLK_TCK")
+    # Both ends are rounded: btime to a second, the start to a tick.
+    assert time.time() - age == pytest.approx(usage.start_time, abs=2.5)
+
+
+def test_open_files_are_counted() -> None:
+    before = open_files(os.getpid())
+    assert before is not None
+    with contextlib.ExitStack() as files:
+        for _ in range(50):
+            files.enter_context(open(os.devnull))
+        assert open_files(os.getpid()) == before + 50
+    assert open_files(os.getpid()) == before
+
+
+def test_open_files_of_a_kernel_whose_folder_has_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = open_files(os.getpid())
+    assert expected is not None
+    monkeypatch.setattr("os.stat", lambda path: os.stat_result((0,) * 10))
+    # Listing takes a descriptor of its own, and only in the process that asks.
+    assert open_files(os.getpid()) in {expected, expected + 1}
+
+
+def test_the_limit_of_files_is_the_soft_one() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert max_files(os.getpid()) == soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
+    try:
+        assert max_files(os.getpid()) == soft - 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.skipif(os.stat("/proc/self/fd").st_size == 0, reason="this kernel tells the number only by listing")
+def test_files_of_a_process_that_became_another_user_are_counted_by_that_user() -> None:
+    with Flashpol("--allow", "*:*", "--user", "nobody") as server:
+        [worker] = server.workers
+        listed = len(os.listdir(f"/proc/{worker.pid}/fd"))
+        told = as_nobody(lambda: (open_files(worker.pid), max_files(worker.pid)))
+        assert told == str((listed, max_files(worker.pid)))
+        assert server.metrics().total("worker_open_files", worker="0") == listed
+        assert server.stop() == 0
+
+
 def test_usage_grows_with_use() -> None:
     before = Usage.of(os.getpid())
     assert before
@@ -145,6 +207,9 @@ def test_usage_of_nobody() -> None:
     assert Process.of(pid) is None
     assert Usage.of(pid) is None
     assert Usage.of(0) is None
+    for count in (open_files, max_files):
+        assert count(pid) is None
+        assert count(0) is None
 
 
 def test_configuration(shared: SharedCounters) -> None:
