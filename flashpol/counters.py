@@ -7,7 +7,8 @@ Anonymous shared mappings, made by the arbiter before it forks. `ServerStatus` i
 
 `SharedCounters` is one for each generation of workers. It holds:
 
-    process    pid, restarts; up, lag, beat     written by the arbiter; by the process itself
+    process    pid, restarts, CPU, memory;      written by the arbiter;
+               up, lag, beat, files             by the process itself
     queue      accept queue, slot x listener    written by the arbiter
     block      counters, slot x listener        written by that slot's worker, in C (`_fastpath.LAYOUT`); by the
                                                 arbiter once that worker is dead
@@ -88,7 +89,13 @@ class ProcessStatus(_Words):
     up = _word(2)  # 0 or 1
     loop_lag_ns = _word(3)
     beat_ns = _word(4)  # when its loop last turned, CLOCK_MONOTONIC
-    SIZE = 5
+    cpu_ns = _word(5)
+    resident_bytes = _word(6)
+    started_ms = _word(7)  # milliseconds since the epoch; 0: not known yet
+    base_files = _word(8)  # descriptors that are open without any connection
+    max_files = _word(9)  # RLIMIT_NOFILE
+    accepts_no_more = _word(10)  # 0 or 1: it has been told to finish
+    SIZE = 11
 
     def silent_for(self) -> float:
         """Seconds by which the next beat is overdue."""
@@ -176,6 +183,10 @@ class SharedCounters:
             words[crashed] = words[crashed] + max(0, block["accepted"] - decided) & WORD_MASK
             for field in GAUGES:
                 words[LAYOUT[field][0] // WORD] = 0
+
+    def slot_total(self, slot: int) -> Block:
+        """One slot, over all listeners."""
+        return Block.total(self.block(slot, listener) for listener in range(self.listeners))
 
     def total(self, listener: int) -> Block:
         """One listener, over all slots."""

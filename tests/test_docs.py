@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import re
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,8 @@ SETTINGS = [f for owner in (Server, Limits) for f in dataclasses.fields(owner) i
 def families() -> dict[str, tuple[str, set[str]]]:
     """Metric name as scraped -> (type, label names)."""
     shared = SharedCounters(1, 1)
-    shared.process(0).pid = 1  # some process that exists, so that its usage is reported
+    shared.process(0).pid = os.getpid()  # some process that exists, so that its usage is reported
+    shared.process(0).started_ms = 1
     ledger = Ledger()
     ledger.open(["a"], shared)
     collector = FlashpolCollector(View(ServerStatus(), ledger, shared, [PolicyFacts("a", b"reply\0")]))

@@ -142,5 +142,5 @@ def run(sock: socket.socket, view: View, reload: Callable[[], None] | None, stop
     stop.event.wait()
     # The next admin process begins when this one takes no more: an answer of ours after one of its would be older.
     server.close()
-    view.shared.admin.up = 0
+    view.shared.admin.up, view.shared.admin.accepts_no_more = 0, 1
     server.stop(timeout=0 if stop.kept is None else REQUEST_TIMEOUT)

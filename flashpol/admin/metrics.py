@@ -1,12 +1,10 @@
 """Counters in shared memory -> Prometheus metric families. The only place that names a metric.
 
-A scrape reads memory and /proc; it never asks a worker anything.
+A scrape reads memory; it never asks a worker anything, and opens no file.
 """
 
-import os
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import gevent
 from prometheus_client import CollectorRegistry
@@ -17,29 +15,6 @@ from flashpol._fastpath import BUCKETS, REASONS
 from flashpol.admin.view import View
 from flashpol.counters import Block, ProcessStatus
 from flashpol.version import VERSION
-
-_TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What the kernel says of a process: CPU in seconds, resident memory in bytes."""
-
-    cpu_seconds: float
-    resident_bytes: int
-
-    @classmethod
-    def of(cls, pid: int) -> "Usage | None":
-        """None if there is no such process now."""
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                # The name may hold spaces and brackets; what follows the last bracket is state, ppid, … (proc(5)).
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            return None
-        return cls((int(fields[11]) + int(fields[12])) / _TICKS, int(fields[21]) * _PAGE)
-
 
 # Name, help, and how to get the value out of a listener's totals.
 _COUNTERS: tuple[tuple[str, str, Callable[[Block], float]], ...] = (
@@ -63,6 +38,13 @@ _PROCESS: tuple[tuple[str, str, Callable[[ProcessStatus], float]], ...] = (
         "How late the worker's last timer was, or its next one is.",
         lambda s: max(s.loop_lag_ns / 1e9, s.silent_for() if s.up else 0.0),
     ),
+)
+# Of a process that there is.
+_USAGE: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Callable[[ProcessStatus], float]], ...] = (
+    (CounterMetricFamily, "worker_cpu_seconds", "CPU the worker has used.", lambda s: s.cpu_ns / 1e9),
+    (GaugeMetricFamily, "worker_resident_memory_bytes", "Resident memory of the worker.", lambda s: s.resident_bytes),
+    (GaugeMetricFamily, "worker_start_time_seconds", "When it started, since the epoch.", lambda s: s.started_ms / 1e3),
+    (GaugeMetricFamily, "worker_max_files", "Descriptors the worker may have open.", lambda s: s.max_files),
 )
 
 
@@ -132,19 +114,19 @@ class FlashpolCollector(Collector):
                 gauge.add_metric([worker], value(status))
             yield gauge
         restarts = CounterMetricFamily("flashpol_worker_restarts", "Workers that were replaced.", labels=["worker"])
-        cpu = CounterMetricFamily("flashpol_worker_cpu_seconds", "CPU the worker has used.", labels=["worker"])
-        resident = GaugeMetricFamily(
-            "flashpol_worker_resident_memory_bytes", "Resident memory of the worker.", labels=["worker"]
-        )
-        for worker, status in workers:
+        for worker, _ in workers:
             restarts.add_metric([worker], self._view.ledger.restarts(int(worker)))
-            usage = Usage.of(status.pid)
-            if usage:
-                cpu.add_metric([worker], usage.cpu_seconds)
-                resident.add_metric([worker], usage.resident_bytes)
         yield restarts
-        yield cpu
-        yield resident
+        present = [(worker, status) for worker, status in workers if status.pid and status.started_ms]
+        for family, name, text, value in _USAGE:
+            usage = family(f"flashpol_{name}", text, labels=["worker"])
+            for worker, status in present:
+                usage.add_metric([worker], value(status))
+            yield usage
+        files = GaugeMetricFamily("flashpol_worker_open_files", "Descriptors the worker has open.", labels=["worker"])
+        for worker, status in present:
+            files.add_metric([worker], status.base_files + self._shared.slot_total(int(worker))["open"])
+        yield files
         yield GaugeMetricFamily(
             "flashpol_finishing_workers",
             "Workers of earlier configurations that finish what is inside.",

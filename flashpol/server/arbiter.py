@@ -32,7 +32,7 @@ from flashpol.server.plan import Loader, Plan
 from flashpol.server.process import has_terminal, raise_file_limit
 from flashpol.server.watch import Watch
 
-# How often the accept queues are read, in seconds; a scrape interval is seldom below 5.
+# How often accept queues and processes are looked at, in seconds; a scrape interval is seldom below 5.
 TICK = 1.0
 # How often to look whether all children are up, while starting. A child cannot signal: it may be another user's by now.
 STARTING_TICK = 0.01
@@ -156,7 +156,7 @@ class Arbiter:
         if not self._current:
             return
         if self._tick:
-            self._current.read_queues()
+            self._current.observe()
         if self._alive and self._current.serving:
             self._notifier.alive()
         watch = self._current.plan.config.server.watch
@@ -185,7 +185,7 @@ class Arbiter:
                 generation.deadline += KILL_AFTER
         if self._starting and self._starting.up:
             self._commit(self._starting)
-        if self._current and not any(each.admin and each.admin.status.up for each in self._finishing):
+        if self._current and not any(each.admin and each.admin.accepting for each in self._finishing):
             self._current.add_admin()
         if self._state == STARTING and self._current and self._current.attended and self._current.up:
             self._set_state(READY)

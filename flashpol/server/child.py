@@ -63,6 +63,7 @@ class Child:
             self._become(reading, identity)
         os.close(reading)
         self._pipe, self.due = writing, None
+        self.status.accepts_no_more = 0
         self.pid = self.status.pid = pid
 
     def _become(self, pipe: int, identity: Identity) -> None:
@@ -85,6 +86,11 @@ class Child:
             log.exception("%s failed", self.name)
         finally:
             os._exit(status)
+
+    @property
+    def accepting(self) -> bool:
+        """It accepts connections, or will: also one that is told to finish while it starts does so for a moment."""
+        return self.pid != 0 and not self.status.accepts_no_more
 
     def retire(self, message: bytes = b"") -> None:
         """Tell it to finish; nothing takes its place. The message says who goes on, if others do."""

@@ -19,6 +19,7 @@ from flashpol.server.child import Child
 from flashpol.server.listening import Listening
 from flashpol.server.plan import Plan
 from flashpol.server.sockets import accept_queue, bound_address
+from flashpol.server.usage import Usage
 
 if TYPE_CHECKING:
     from flashpol.gateway.hub import Stop
@@ -153,8 +154,17 @@ class Generation:
 
     # --------------------------------------------------------------------------------------------------------- running
 
-    def read_queues(self) -> None:
-        """Publish the accept queues."""
+    def observe(self) -> None:
+        """Publish what the kernel knows: of the processes, and of the accept queues."""
+        for child in self.workers:
+            usage = Usage.of(child.pid) if child.pid else None
+            if usage:
+                status = child.status
+                status.cpu_ns, status.resident_bytes = usage.cpu_ns, usage.resident_bytes
+                status.started_ms = usage.started_ms
+        self._read_queues()
+
+    def _read_queues(self) -> None:
         seen = set()  # a socket that all workers share counts for the first of them
         for number, sockets in enumerate(self.sockets):
             for slot in range(len(self.workers)):

@@ -1,5 +1,6 @@
 """A child process that serves: one gevent hub, its acceptors, its conversations."""
 
+import resource
 import socket
 import time
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from flashpol.config import Address
 from flashpol.counters import BEAT, SharedCounters
 from flashpol.gateway.hub import Stop
 from flashpol.server.plan import Plan
+from flashpol.server.process import count_files
 from flashpol.server.service import Service
 
 
@@ -32,6 +34,7 @@ def run(
             )
     service.start()
     status = shared.process(slot)
+    status.base_files, status.max_files = count_files(), resource.getrlimit(resource.RLIMIT_NOFILE)[0] % 2**63
     status.up = 1
     while not stop.event.is_set():
         status.beat_ns = started = time.monotonic_ns()

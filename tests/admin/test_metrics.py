@@ -7,10 +7,11 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import gevent
 import pytest
-from processes import Metrics, Process
+from processes import Flashpol, Metrics, connect, until
 from prometheus_client import generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -18,7 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from flashpol._fastpath import BUCKETS, LAYOUT, REASONS
 from flashpol.admin.ledger import Ledger
-from flashpol.admin.metrics import FlashpolCollector, Usage, make_registry
+from flashpol.admin.metrics import FlashpolCollector, make_registry
 from flashpol.admin.view import PolicyFacts, View
 from flashpol.counters import WORD, ServerStatus, SharedCounters
 from flashpol.version import VERSION
@@ -27,7 +28,8 @@ DOCUMENTED = """
     connections_accepted_total connections_open replies_total reply_bytes_total refused_total timeouts_total
     resets_total request_duration_seconds accept_queue_length accept_queue_limit accept_errors_total
     parked_connections conversations worker_up worker_restarts_total worker_cpu_seconds_total
-    worker_resident_memory_bytes loop_lag_seconds policy_info policy_bytes config_last_reload_successful
+    worker_resident_memory_bytes worker_start_time_seconds worker_open_files worker_max_files loop_lag_seconds
+    policy_info policy_bytes config_last_reload_successful
     config_last_reload_success_timestamp_seconds build_info finishing_workers
 """
 FACTS = [PolicyFacts("master", b"<a/>\0"), PolicyFacts('odd "name"\\\n', b"<bb/>\0")]
@@ -116,43 +118,53 @@ def test_accept_queues(shared: SharedCounters) -> None:
 
 def test_workers(shared: SharedCounters) -> None:
     one, two = shared.process(0), shared.process(1)
-    one.pid, one.up, one.loop_lag_ns, two.restarts = os.getpid(), 1, 2_500_000, 7
+    one.up, one.loop_lag_ns, two.restarts = 1, 2_500_000, 7
     one.beat_ns = time.monotonic_ns()
     shared.admin.restarts = 9  # no worker: not in these families
-    before = Usage.of(os.getpid())
     metrics = scrape(shared)
-    after = Usage.of(os.getpid())
-    assert before
-    assert after
     for name, first, second in (("worker_up", 1, 0), ("loop_lag_seconds", 0.0025, 0), ("worker_restarts_total", 0, 7)):
         assert metrics.total(name, worker="0") == first
         assert metrics.total(name, worker="1") == second
         assert metrics.total(name) == first + second
-    assert before.cpu_seconds <= metrics.total("worker_cpu_seconds_total", worker="0") <= after.cpu_seconds
-    assert metrics.total("worker_resident_memory_bytes", worker="0") > 1_000_000
-    with pytest.raises(AssertionError, match="no sample"):
-        metrics.total("worker_cpu_seconds_total", worker="1")
 
 
-def test_usage_grows_with_use() -> None:
-    before = Usage.of(os.getpid())
-    assert before
-    deadline = time.process_time() + 0.1
-    while time.process_time() < deadline:
-        pass
-    after = Usage.of(os.getpid())
-    assert after
-    assert after.cpu_seconds - before.cpu_seconds >= 0.08
+def test_a_worker_without_a_process_has_no_samples_of_one(shared: SharedCounters) -> None:
+    one, two = shared.process(0), shared.process(1)
+    one.pid, one.cpu_ns, one.resident_bytes, one.started_ms = 4711, 1_500_000_000, 30_000_000, 1_700_000_000_500
+    one.base_files, one.max_files = 12, 20_000
+    two.started_ms = 1_600_000_000_000  # it has ended
+    put(shared, 0, 0, "open", 5)
+    put(shared, 0, 1, "open", 6)
+    put(shared, 1, 0, "open", 7)
+    metrics = scrape(shared)
+    expected = {
+        "cpu_seconds_total": 1.5,
+        "resident_memory_bytes": 30_000_000,
+        "start_time_seconds": 1_700_000_000.5,
+        "open_files": 12 + 5 + 6,
+        "max_files": 20_000,
+    }
+    for name, value in expected.items():
+        assert metrics.total(f"worker_{name}", worker="0") == value
+        with pytest.raises(AssertionError, match="no sample"):
+            metrics.total(f"worker_{name}", worker="1")
 
 
-def test_usage_of_nobody() -> None:
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
-    assert Process.of(pid) is None
-    assert Usage.of(pid) is None
-    assert Usage.of(0) is None
+def test_usage_of_a_real_worker_also_of_another_user() -> None:
+    user = ("--user", "nobody") if os.geteuid() == 0 else ()
+    with Flashpol("--allow", "*:*", *user) as server:
+        [worker] = server.workers
+        held = [connect(server.place) for _ in range(20)]
+        until(lambda: server.metrics().total("parked_connections") == 20, "all inside")
+        until(lambda: b"flashpol_worker_open_files{" in server.get("/metrics").body, "a look at the worker")
+        metrics = server.metrics()
+        assert metrics.total("worker_open_files") == len(os.listdir(f"/proc/{worker.pid}/fd"))
+        assert str(int(metrics.total("worker_max_files"))) in Path(f"/proc/{worker.pid}/limits").read_text()
+        assert metrics.total("worker_resident_memory_bytes") > 1_000_000
+        assert metrics.total("worker_cpu_seconds_total") > 0
+        assert abs(time.time() - metrics.total("worker_start_time_seconds")) < 60
+        for connection in held:
+            connection.close()
 
 
 def test_configuration(shared: SharedCounters) -> None:

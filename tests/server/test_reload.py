@@ -247,7 +247,7 @@ def test_a_reload_every_100_ms_under_load_loses_no_reply(site: Site, tmp_path: P
     with site.serve(workers=2) as server:
         arguments = ["--port", str(server.place[1]), "--expect", str(expected), "--connections", "64"]
         load = subprocess.Popen(
-            [str(build.load_generator()), "closed", *arguments, "--count", str(10**9), "--seconds", "4"],
+            [str(build.load_generator()), "closed", *arguments, "--count", str(10**9), "--seconds", "5"],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert load.stdout
@@ -261,7 +261,7 @@ def test_a_reload_every_100_ms_under_load_loses_no_reply(site: Site, tmp_path: P
             said = json.loads(load.stdout.read())
         assert (said["failed"], load.returncode) == (0, 0), said
         assert said["answered"] == said["started"] > 1000
-        assert server.log.count(" reloaded: ") > 5
+        assert server.log.count(" reloaded: ") > 2
         until(lambda: server.metrics().total("finishing_workers") == 0, "the end of the old workers")
         assert server.metrics().total("replies_total") == said["answered"]
         assert server.stop() == 0

@@ -1,0 +1,34 @@
+"""What the kernel says of a process."""
+
+import os
+from dataclasses import dataclass
+
+_TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU in nanoseconds, resident memory in bytes, and when it started, in milliseconds since the epoch."""
+
+    cpu_ns: int
+    resident_bytes: int
+    started_ms: int
+
+    @classmethod
+    def of(cls, pid: int) -> "Usage | None":
+        """None if there is no such process now."""
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                # The name may hold spaces and brackets; what follows the last bracket is state, ppid, … (proc(5)).
+                fields = [int(field) for field in file.read().rpartition(b")")[2].split()[1:]]
+        except OSError:
+            return None
+        utime, stime, started, resident = fields[10], fields[11], fields[18], fields[20]
+        return cls((utime + stime) * _TICK_NS, resident * _PAGE, _boot_ms() + started * _TICK_NS // 10**6)
+
+
+def _boot_ms() -> int:
+    """When the kernel started: /proc/PID/stat counts from there."""
+    with open("/proc/stat", "rb") as file:
+        return 1000 * next(int(line.split()[1]) for line in file if line.startswith(b"btime"))

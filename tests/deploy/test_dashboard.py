@@ -1,0 +1,90 @@
+"""The Grafana dashboard as a document: whoever is on call finds a unit and an explanation on each panel."""
+
+import re
+from itertools import combinations, pairwise
+from typing import Any
+
+import pytest
+from monitoring import ANNOTATIONS, DASHBOARD, PANELS, ROWS, VARIABLES, Query, in_dashboard
+
+from flashpol.admin.metrics import FlashpolCollector
+from flashpol.counters import SharedCounters
+
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+CHOSEN = '{job=~"$job", instance=~"$instance"'  # how every selector of a panel begins
+FAMILIES = [family.name for family in FlashpolCollector(SharedCounters(1, 1), []).describe()]
+
+each_panel = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
+
+
+@each_panel
+def test_a_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
+    assert panel["title"]
+    assert len(panel["description"]) > 20
+    assert panel["description"].endswith(".")
+    assert panel["fieldConfig"]["defaults"]["unit"]
+
+
+@each_panel
+def test_a_panel_asks_the_chosen_data_source(panel: dict[str, Any]) -> None:
+    assert panel["datasource"] == DATASOURCE
+    assert all(target.get("datasource", DATASOURCE) == DATASOURCE for target in panel["targets"])
+    names = [target["refId"] for target in panel["targets"]]
+    assert names
+    assert len(set(names)) == len(names)
+
+
+def test_variables_and_annotations_ask_it_too() -> None:
+    asking = [variable for variable in VARIABLES.values() if variable["type"] == "query"] + ANNOTATIONS
+    assert len(asking) >= 5
+    assert all(it["datasource"] == DATASOURCE for it in asking)
+
+
+def test_variables_are_defined_before_they_are_used_and_all_are_used() -> None:
+    assert list(VARIABLES) == ["datasource", "job", "instance", "listener"]
+    known: set[str] = set()
+    for variable in VARIABLES.values():
+        assert set(re.findall(r"\$(\w+)", str(variable.get("query")))) <= known
+        known.add(variable["name"])
+    used = {name for _, text in in_dashboard() for name in re.findall(r"\$(\w+)", text)}
+    assert used == known - {"datasource"} | {"__rate_interval"}
+
+
+@pytest.mark.parametrize(
+    "query", [q for q in in_dashboard() if not q.where.startswith("variable")], ids=lambda query: query.where
+)
+def test_a_query_takes_only_the_chosen_hosts(query: Query) -> None:
+    selectors = re.findall(r"(flashpol_\w+|ALERTS)(\{[^}]*)?", query.text)
+    assert selectors
+    for name, labels in selectors:
+        assert labels.startswith(CHOSEN) or name == "ALERTS"  # which may be of no host: one without targets
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_metric_is_shown(family: str) -> None:
+    assert any(re.search(rf"{family}(_total|_bucket)?\{{", query.text) for query in in_dashboard())
+
+
+def test_panels_do_not_overlap() -> None:
+    places = [(panel["title"], panel["gridPos"]) for panel in DASHBOARD["panels"]]
+    for title, place in places:
+        assert 0 <= place["x"] < place["x"] + place["w"] <= 24, title
+    for (one, a), (other, b) in combinations(places, 2):
+        apart = (
+            a["x"] + a["w"] <= b["x"]
+            or b["x"] + b["w"] <= a["x"]
+            or a["y"] + a["h"] <= b["y"]
+            or b["y"] + b["h"] <= a["y"]
+        )
+        assert apart, (one, other)
+
+
+def test_ids_and_titles_are_unique_and_every_row_has_panels() -> None:
+    for key in ("id", "title"):
+        values = [panel[key] for panel in DASHBOARD["panels"]]
+        assert len(set(values)) == len(values), key
+    kinds = [panel["type"] for panel in DASHBOARD["panels"]]
+    assert kinds[0] == "row"
+    assert kinds[-1] != "row"
+    assert ("row", "row") not in list(pairwise(kinds))
+    assert [row["gridPos"]["y"] for row in ROWS] == sorted(row["gridPos"]["y"] for row in ROWS)

@@ -1,0 +1,232 @@
+"""A real Prometheus scrapes a real flashpol in use: each query of the dashboard and of the rules returns data."""
+
+import contextlib
+import json
+import math
+import re
+import socket
+import struct
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from monitoring import ALERTS, RECORDING, SCRAPE, Query, all_queries, load, needs_prometheus, rules
+from processes import DEADLINE, Flashpol, ask, connect, rest, until
+
+pytestmark = needs_prometheus
+
+PATIENCE = 30.0  # for a query's first data: two scrapes for a rate, an evaluation, a busy machine
+OFTEN = "500ms"
+WORKERS = 2
+KILLS = 5  # more than FlashpolWorkerFlapping allows
+CONFIG = """
+[server]
+request_timeout = 0.2
+
+[policies.games]
+grants = [{domain = "*.example.com", ports = "1935"}]
+
+[policies.chat]
+grants = [{domain = "chat.example.com", ports = "6667"}]
+
+[[listeners]]
+name = "games"
+address = "127.0.0.1:0"
+policy = "games"
+
+[[listeners]]
+name = "chat"
+address = "127.0.0.1:0"
+policy = "chat"
+"""
+# Queries that are empty while all is well, and why.
+EMPTY = {"alert FlashpolNotScraped": "absent() has a value only when there is no target"}
+
+
+class Prometheus:
+    """The server as a process, with the files of deploy/, on a port the kernel picks."""
+
+    def __init__(self, folder: Path, target: str) -> None:
+        config = load(SCRAPE)
+        config["global"] = dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), OFTEN)
+        [scrape] = config["scrape_configs"]
+        scrape["static_configs"] = [{"targets": [target]}]
+        config["rule_files"] = [str(SCRAPE.parent / name) for name in config["rule_files"]]
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        self._log = folder / "log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    "prometheus",
+                    f"--config.file={folder / 'prometheus.yml'}",
+                    f"--storage.tsdb.path={folder / 'data'}",
+                    "--web.listen-address=127.0.0.1:0",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def __enter__(self) -> "Prometheus":
+        try:
+            pattern = re.compile(r'"?Listening on"? address=(127\.0\.0\.1:[1-9]\d*)')
+            self._place = until(lambda: self._running() and pattern.search(self.log), "Prometheus listens", PATIENCE)[1]
+            until(self._ready, "Prometheus is ready", PATIENCE)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait(DEADLINE)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def _running(self) -> bool:
+        assert self._process.poll() is None, self.log
+        return True
+
+    def _ready(self) -> bool:
+        with contextlib.suppress(OSError):  # it answers 503 while it starts
+            return self._get("/-/ready").status == 200
+        return False
+
+    def _get(self, path: str, **parameters: str) -> Any:
+        url = f"http://{self._place}{path}?{urllib.parse.urlencode(parameters)}"
+        return urllib.request.urlopen(url, timeout=DEADLINE)
+
+    def api(self, path: str, **parameters: str) -> Any:
+        with self._get(f"/api/v1/{path}", **parameters) as reply:
+            answer = json.load(reply)
+        assert answer["status"] == "success"
+        return answer["data"]
+
+    def values(self, query: str) -> list[float]:
+        """Those that are numbers: a division of nothing by nothing is no data."""
+        found = [float(sample["value"][1]) for sample in self.api("query", query=query)["result"]]
+        return [value for value in found if not math.isnan(value)]
+
+
+class Traffic:
+    """Clients of every kind; counts what they got."""
+
+    def __init__(self, server: Flashpol) -> None:
+        self._places = server.places
+        self.answered = self.refused = self.timed_out = self.left = 0
+
+    def round(self) -> None:
+        for place in self._places:
+            for _ in range(5):
+                assert ask(place).endswith(b"</cross-domain-policy>\0")
+                self.answered += 1
+            for stranger in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"SSH-2.0-x\r\n"):
+                with contextlib.suppress(ConnectionError):
+                    rest(connect(place, stranger))
+                self.refused += 1
+            assert rest(connect(place)) == b""  # silent until the deadline
+            self.timed_out += 1
+            with connect(place, b"<policy") as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.left += 1
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flashpol]:
+    path = tmp_path_factory.mktemp("flashpol") / "flashpol.toml"
+    path.write_text(CONFIG)
+    with Flashpol("-c", path, listen=(), workers=WORKERS) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def prometheus(server: Flashpol, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    target = "{}:{}".format(*server.admin_place)
+    with Prometheus(tmp_path_factory.mktemp("prometheus"), target) as prometheus:
+        until(lambda: prometheus.values('up{job="flashpol"}') == [1], "a scrape", PATIENCE)
+        yield prometheus
+
+
+@pytest.fixture(scope="module")
+def traffic(server: Flashpol, prometheus: Prometheus) -> Traffic:
+    """All that a server can live through, while it is watched."""
+    traffic = Traffic(server)
+    traffic.round()
+    for number in range(1, KILLS + 1):
+        server.workers[0].kill()
+        until(
+            lambda number=number: server.metrics().total("worker_restarts_total") == number and server.up == WORKERS,
+            "a successor",
+        )
+    traffic.round()
+    return traffic
+
+
+def test_every_query_returns_data(prometheus: Prometheus, traffic: Traffic) -> None:
+    queries = list(all_queries())
+    assert len(queries) > 60
+    assert EMPTY.keys() <= {query.where for query in queries}
+    missing = [query for query in queries if query.where not in EMPTY]
+
+    def none_missing() -> bool:
+        traffic.round()
+        missing[:] = [query for query in missing if not prometheus.values(query.text)]
+        return not missing
+
+    with contextlib.suppress(AssertionError):
+        until(none_missing, "data for all", PATIENCE)
+    assert missing == []
+
+
+@pytest.mark.parametrize("where", EMPTY)
+def test_what_may_be_empty_is_a_query_all_the_same(prometheus: Prometheus, traffic: Traffic, where: str) -> None:
+    [query] = [Query(*query) for query in all_queries() if query.where == where]
+    assert prometheus.values(query.text) == []
+
+
+def test_no_rule_fails(prometheus: Prometheus, traffic: Traffic) -> None:
+    def evaluated() -> list[dict[str, Any]]:
+        loaded = [rule for group in prometheus.api("rules")["groups"] for rule in group["rules"]]
+        return loaded if all(rule["health"] != "unknown" for rule in loaded) else []
+
+    loaded = until(evaluated, "an evaluation of all rules", PATIENCE)
+    assert {rule["name"] for rule in loaded} == {rule["alert"] for rule in rules(ALERTS)} | {
+        rule["record"] for rule in rules(RECORDING)
+    }
+    assert [(rule["name"], rule.get("lastError")) for rule in loaded if rule["health"] != "ok"] == []
+
+
+def test_prometheus_counts_what_the_clients_got(prometheus: Prometheus, traffic: Traffic) -> None:
+    expected = {
+        "sum(flashpol_replies_total)": traffic.answered,
+        "sum(flashpol_request_duration_seconds_count)": traffic.answered,
+        'sum(flashpol_refused_total{reason=~"http|tls|other"})': traffic.refused,
+        "sum(flashpol_timeouts_total)": traffic.timed_out,
+        "sum(flashpol_resets_total)": traffic.left,
+        "sum(flashpol_worker_restarts_total)": KILLS,
+        "sum(flashpol_worker_up)": WORKERS,
+    }
+
+    def found() -> dict[str, float]:
+        return {query: sum(prometheus.values(query)) for query in expected}
+
+    with contextlib.suppress(AssertionError):
+        until(lambda: found() == expected, "the same numbers")
+    assert found() == expected
+
+
+def test_an_alert_that_is_due_names_its_worker(prometheus: Prometheus, traffic: Traffic) -> None:
+    def due() -> list[dict[str, Any]]:
+        alerts = prometheus.api("alerts")["alerts"]
+        return [alert for alert in alerts if alert["labels"]["alertname"] == "FlashpolWorkerFlapping"]
+
+    [alert] = until(due, "an alert for the killed worker", PATIENCE)
+    assert alert["annotations"]["summary"].startswith(f"Worker {alert['labels']['worker']} of flashpol on 127.0.0.1:")
+    assert re.search(r"replaced about [\d.]+ times", alert["annotations"]["description"])
