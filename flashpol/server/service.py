@@ -1,7 +1,6 @@
 """Acceptors, the parker and conversations on one gevent hub: what a worker runs, and what an embedding program runs."""
 
 import errno
-import logging
 import os
 import resource
 import socket
@@ -16,13 +15,13 @@ from flashpol.config import Limits
 from flashpol.gateway.conversation import finish_reply
 from flashpol.gateway.hub import Readable
 from flashpol.gateway.sniff import SIGNATURES
+from flashpol.server.log import log
+from flashpol.server.loglimit import ONCE_A_MINUTE
 from flashpol.server.sockets import accept_queue, bound_address
 
 # Out of descriptors or memory, accepting pauses this long: 20 wake-ups a second while it lasts, and a client that could
 # be served again waits no longer than this.
 BACK_OFF = 0.05
-# One line says that descriptors ran out; another no sooner than this, however often accepting stops and resumes.
-LOG_INTERVAL = 60.0
 # How often `finish` looks whether everything inside has ended. Only while shutting down.
 FINISH_POLL = 0.02
 # What to do about it, by errno.
@@ -30,8 +29,6 @@ ADVICE = {
     errno.EMFILE: "; raise LimitNOFILE or ulimit -n (now {limit})",
     errno.ENFILE: "; raise fs.file-max, which all programs of this host share",
 }
-
-log = logging.getLogger("flashpol")
 
 
 class Service:
@@ -45,7 +42,9 @@ class Service:
         self._conversations = Pool(limits.max_conversations)
         self._parker = Parker(
             on_conversation=self._converse,
-            on_error=lambda error: log.error("a connection's hook failed", exc_info=error),
+            on_error=lambda error: log.error(
+                "a connection's hook failed", exc_info=error, extra={"event": "hook-failed"}
+            ),
             signatures=SIGNATURES,
             capacity=resource.getrlimit(resource.RLIMIT_NOFILE)[0] % 2**63,  # RLIM_INFINITY is -1: the Parker bounds it
             request_timeout=limits.request_timeout,
@@ -118,19 +117,17 @@ class _Door:
         self._socket = sock
         self._ours = ours
         self._address = str(bound_address(sock))
-        self._quiet_until = 0.0
 
     def _back_off(self, error: int) -> None:
         self.watcher.pause(BACK_OFF)
-        now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + LOG_INTERVAL
-            log.warning(
-                "%s: accepting pauses, those inside are served: %s%s",
-                self._address,
-                os.strerror(error),
-                ADVICE.get(error, "").format(limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
-            )
+        log.warning(
+            "%s: accepting pauses, those inside are served: %s%s",
+            self._address,
+            os.strerror(error),
+            ADVICE.get(error, "").format(limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+            # However often accepting stops and resumes.
+            extra={"event": "exhausted", "listener": self._address, "errno": error, "rate": ONCE_A_MINUTE},
+        )
 
     def close(self, deadline: float) -> bool:
         """Empty the accept queue, waiting for descriptors if it must. True if it is empty."""
