@@ -80,7 +80,7 @@ class Parker:
     access_log: the share of connections, 0 to 1 (ValueError), of which `on_access(listener, ip, port, outcome, seconds,
     sent, left_out)` is told when their outcome is known: listener counts the Acceptors from 0; ip and port are the
     client's; outcome is one of OUTCOMES; seconds since the accept; sent are bytes of the reply; left_out is how many
-    connections were not told of since the last call, because there are at most 100 in ten seconds.
+    others are not told of, and were not told to be, because there are at most 100 in ten seconds.
     """
 
     def __new__(

@@ -11,7 +11,7 @@ import gevent
 from gevent.pool import Pool
 
 from flashpol._fastpath import Acceptor, Parker, PolicyReply
-from flashpol.config import Limits
+from flashpol.config import Address, Limits
 from flashpol.gateway.conversation import finish_reply
 from flashpol.gateway.hub import Readable
 from flashpol.gateway.sniff import SIGNATURES
@@ -34,10 +34,11 @@ ADVICE = {
 class Service:
     """Serves policy requests on listening sockets until it is stopped.
 
-    It belongs to the hub of the thread that made it. It opens no listening socket and closes none.
+    It belongs to the hub of the thread that made it. It opens no listening socket and closes none. access_log: the
+    share of connections, 0 to 1, of which a log line tells.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, access_log: float = 0.0) -> None:
         self._limits = limits
         self._conversations = Pool(limits.max_conversations)
         self._parker = Parker(
@@ -51,18 +52,31 @@ class Service:
             terminator_grace=limits.terminator_grace,
             linger_timeout=limits.linger_timeout,
             linger_bytes=limits.linger_bytes,
+            on_access=self._tell_access,
+            access_log=access_log,
         )
         self._parking = Readable(self._parker.fileno(), self._parker.ready)
         self._doors: list[_Door] = []
+        self._names: list[str] = []  # of all doors, those that are closed too
 
     def add(
-        self, sock: socket.socket, reply: bytes, block: memoryview, *, ours: bool = True, terminated: bool = True
+        self,
+        sock: socket.socket,
+        reply: bytes,
+        block: memoryview,
+        *,
+        name: str | None = None,
+        ours: bool = True,
+        terminated: bool = True,
     ) -> None:
         """Serve `reply` on the listening, non-blocking `sock`, counted in `block` (see `Acceptor`, also `terminated`).
 
-        ours: nobody else goes on accepting from the socket when we stop, so that its backlog may be shrunk for good.
+        name: what the log calls it; None: its address. ours: nobody else goes on accepting from the socket when we
+        stop, so that its backlog may be shrunk for good.
         """
-        self._doors.append(_Door(self._parker, sock, PolicyReply(reply), block, ours=ours, terminated=terminated))
+        name = name or str(bound_address(sock))
+        self._names.append(name)
+        self._doors.append(_Door(self._parker, sock, PolicyReply(reply), block, name, ours=ours, terminated=terminated))
 
     def start(self) -> None:
         self._parking.start()
@@ -90,6 +104,23 @@ class Service:
         self._parking.close()
         return not cut
 
+    def _tell_access(
+        self, listener: int, ip: str, port: int, outcome: str, seconds: float, sent: int, left_out: int
+    ) -> None:
+        """Called in the hub, at most as often as the fast path samples."""
+        fields = {"event": "access", "listener": self._names[listener], "ip": ip, "port": port, "outcome": outcome}
+        fields |= {"seconds": round(seconds, 6), "bytes": sent, "left_out": left_out, "rate": None}
+        log.info(
+            "listener %s: %s: %s after %.6f s, %d bytes%s",
+            self._names[listener],
+            Address(ip, port),
+            outcome,
+            seconds,
+            sent,
+            f"; {left_out:,} others were left out" if left_out else "",
+            extra=fields,
+        )
+
     def _converse(self, fd: int) -> None:
         """Called in the hub: must not block, so a full pool refuses instead of waiting."""
         if self._conversations.free_count() == 0:
@@ -107,6 +138,7 @@ class _Door:
         sock: socket.socket,
         reply: PolicyReply,
         block: memoryview,
+        name: str,
         *,
         ours: bool,
         terminated: bool,
@@ -116,17 +148,17 @@ class _Door:
         self.watcher = Readable(sock.fileno(), self.acceptor.ready)
         self._socket = sock
         self._ours = ours
-        self._address = str(bound_address(sock))
+        self._name = name
 
     def _back_off(self, error: int) -> None:
         self.watcher.pause(BACK_OFF)
         log.warning(
-            "%s: accepting pauses, those inside are served: %s%s",
-            self._address,
+            "listener %s: accepting pauses, those inside are served: %s%s",
+            self._name,
             os.strerror(error),
             ADVICE.get(error, "").format(limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
             # However often accepting stops and resumes.
-            extra={"event": "exhausted", "listener": self._address, "errno": error, "rate": ONCE_A_MINUTE},
+            extra={"event": "exhausted", "listener": self._name, "errno": error, "rate": ONCE_A_MINUTE},
         )
 
     def close(self, deadline: float) -> bool:
