@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from flashpol.config import Config
 from flashpol.counters import DRAINING, READY, STARTING, SharedCounters
 from flashpol.server.child import Child
+from flashpol.server.log import log, tell
 from flashpol.server.process import find_user, raise_file_limit
 from flashpol.server.sockets import accept_queue, bind, bound_address
 
@@ -37,8 +38,6 @@ STARTING_TICK = 0.01
 START_ATTEMPTS = 5
 # Beyond shutdown_timeout, before a child that does not end is killed; and again before it is left alone.
 KILL_AFTER = 1.0
-
-log = logging.getLogger("flashpol")
 
 
 @dataclass
@@ -95,15 +94,21 @@ class Arbiter:
             received = signal.sigtimedwait(self._signals, self._patience())
             self._reap()
             self._read_queues()
+            tell()
             if self._state == STARTING and all(child.status.up for child in self._children):
                 self._set_state(READY)
+                names = ", ".join(self._names)
+                fields = {"event": "ready", "workers": len(self._workers), "listeners": self._names}
+                log.info("ready: %d worker processes, listeners %s", len(self._workers), names, extra=fields)
                 self.on_ready(self)
             if received and received.si_signo in self._ending:
-                log.info("%s: finishing", signal.Signals(received.si_signo).name)
+                name = signal.Signals(received.si_signo).name
+                log.info("%s: finishing", name, extra={"event": "stopping", "signal": name})
                 self._stop()
                 return 0
             if self._state == STARTING and sum(child.restarts for child in self._children) >= START_ATTEMPTS:
-                log.error("giving up: the processes end before they serve; the lines above say why")
+                text = "giving up: the processes end before they serve; the lines above say why"
+                log.error(text, extra={"event": "giving-up"})
                 self._stop()
                 return 1
 
@@ -131,7 +136,9 @@ class Arbiter:
                 try:
                     child.start(now, self._children, self._user)
                 except OSError as error:
-                    log.error("%s cannot be started: %s; it is tried again", child.name, error.strerror)
+                    fields = {"event": "process-not-started", "child": child.name, "errno": error.errno}
+                    text = "%s cannot be started: %s; it is tried again"
+                    log.error(text, child.name, error.strerror, extra=fields)
 
     def _work(self, slot: int) -> Callable[["Event"], None]:
         from flashpol.server.worker import run
@@ -180,7 +187,9 @@ class Arbiter:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         # 0: somebody sent SIGTERM to it too, as service managers do to the whole group.
         level = logging.ERROR if code else logging.INFO
-        log.log(level, "%s (pid %d) %s; the next one starts in %.1f s", child.name, pid, how, delay)
+        fields = {"event": "process-ended", "child": child.name, "child_pid": pid, "status": code, "restart_in": delay}
+        text = "%s (pid %d) %s; the next one starts in %.1f s"
+        log.log(level, text, child.name, pid, how, delay, extra=fields)
 
     # ------------------------------------------------------------------------------------------------------- the end
 
@@ -201,6 +210,8 @@ class Arbiter:
         self._close_listeners()
         self._finish(self._workers, self.config.server.shutdown_timeout + KILL_AFTER)
         self._finish(self._children, KILL_AFTER)
+        tell(everything=True)
+        log.info("stopped", extra={"event": "stopped"})
 
     def _finish(self, children: Sequence[Child], timeout: float) -> None:
         """Tell them to stop and wait; killed after `timeout` seconds, or at the next signal to end."""
@@ -217,4 +228,5 @@ class Arbiter:
                 child.kill()
         for child in children:
             if child.pid:
-                log.error("%s (pid %d) does not end and is left behind", child.name, child.pid)
+                fields = {"event": "left-behind", "child": child.name, "child_pid": child.pid}
+                log.error("%s (pid %d) does not end and is left behind", child.name, child.pid, extra=fields)

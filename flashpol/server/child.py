@@ -5,7 +5,6 @@ when the pipe ends: because the arbiter closed it, or because there is no arbite
 no right to send signals, which an arbiter may lack whose children are another user.
 """
 
-import logging
 import os
 import pwd
 import signal
@@ -14,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flashpol.counters import ProcessStatus
-from flashpol.server.log import set_up
+from flashpol.server.log import log, set_up, tell
 from flashpol.server.process import enter_child
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 HEALTHY_AFTER = 10.0
 # Otherwise the successors wait: not at all, then this, then twice as long each time up to the second figure.
 FIRST_DELAY, LAST_DELAY = 0.1, 5.0
-
-log = logging.getLogger("flashpol")
 
 
 class Child:
@@ -81,9 +78,12 @@ class Child:
         except KeyboardInterrupt:
             status = 0
         except BaseException:
-            log.exception("%s failed", self.name)
+            log.exception("%s failed", self.name, extra={"event": "process-failed"})
         finally:
-            os._exit(status)
+            try:
+                tell(everything=True)
+            finally:
+                os._exit(status)
 
     def let_go(self) -> None:
         """Close the pipe: in the arbiter, this tells the child to finish."""

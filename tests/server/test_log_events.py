@@ -1,0 +1,65 @@
+"""The log of a real server as JSON lines: start, a worker's death, stop, an access log."""
+
+import json
+import os
+import signal
+
+import pytest
+from processes import POLICY, Flashpol, ask, until
+
+JSON_LINES = "from flashpol.server.log import set_up; set_up('arbiter', 'json')"
+
+
+def events(server: Flashpol, name: str | None = None) -> list[dict[str, object]]:
+    """All lines, each of which must be JSON, or those of one event."""
+    lines = [json.loads(line) for line in server.log.splitlines()]
+    return [line for line in lines if name is None or line["event"] == name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_start_and_stop(number: signal.Signals) -> None:
+    with Flashpol("--policy", POLICY, prelude=JSON_LINES, workers=2) as server:
+        assert ask(server.place)
+        assert server.stop(number) == 0
+        first, second, third = events(server)
+    assert (first["event"], first["workers"], first["listeners"]) == ("ready", 2, server.addresses)
+    assert (second["event"], second["signal"]) == ("stopping", number.name)
+    assert third["event"] == "stopped"
+    assert {(line["process"], line["pid"], line["level"]) for line in (first, second, third)} == {
+        ("arbiter", server.process.pid, "INFO")
+    }
+
+
+def test_a_worker_that_is_killed() -> None:
+    with Flashpol("--policy", POLICY, prelude=JSON_LINES) as server:
+        [victim] = server.workers
+        victim.kill()
+        [line] = until(lambda: events(server, "process-ended"), "the line")
+        assert (line["level"], line["child"], line["child_pid"]) == ("ERROR", "worker 0", victim.pid)
+        assert line["status"] == -signal.SIGKILL
+        until(lambda: server.up == 1, "the next one")
+        assert ask(server.place)
+        assert len(events(server)) == 2
+
+
+def test_a_worker_that_fails_says_why_in_one_line() -> None:
+    fail = "import flashpol.server.worker as w; w.run = lambda *_, **__: 1 // 0"
+    with (
+        pytest.raises(AssertionError, match="ended with 1") as failed,
+        Flashpol("--policy", POLICY, prelude=f"{JSON_LINES}\n{fail}"),
+    ):
+        raise AssertionError("it cannot be ready")
+    lines = [json.loads(line) for line in str(failed.value).splitlines()[0].partition(": ")[2].split("\n")]
+    assert lines[0]["event"] == "process-failed"
+
+
+def test_the_access_log() -> None:
+    prelude = (
+        f"{JSON_LINES}\nimport functools, flashpol.server.worker as w; w.run = functools.partial(w.run, access_log=1.0)"
+    )
+    with Flashpol("--policy", POLICY, prelude=prelude) as server:
+        reply = ask(server.place)
+        [line] = until(lambda: events(server, "access"), "the line")
+        assert (line["process"], line["listener"], line["ip"]) == ("worker-0", server.addresses[0], "127.0.0.1")
+        assert (line["outcome"], line["bytes"], line["left_out"]) == ("reply", len(reply), 0)
+        assert line["pid"] != os.getpid()
