@@ -67,11 +67,9 @@ class Child:
             set_up(self.name.replace(" ", "-"))
             # Modules first, and the hub, which imports more: the user may have no right to read them.
             main = self._load()
-            from gevent import get_hub
+            from flashpol.gateway.hub import report_errors, stop_event
 
-            from flashpol.gateway.hub import stop_event
-
-            get_hub()
+            report_errors(lambda error: log.error("a greenlet failed", exc_info=error, extra={"event": "hub-error"}))
             enter_child(self.name, user)
             main(stop_event(pipe))
             status = 0

@@ -53,6 +53,22 @@ def test_a_worker_that_fails_says_why_in_one_line() -> None:
     assert lines[0]["event"] == "process-failed"
 
 
+def test_what_a_greenlet_raises_is_a_line_too() -> None:
+    fail = """
+import gevent, flashpol.server.worker as w
+serve = w.run
+def run(*arguments):
+    gevent.spawn(lambda: 1 // 0)
+    serve(*arguments)
+w.run = run
+"""
+    with Flashpol("--policy", POLICY, prelude=f"{JSON_LINES}\n{fail}") as server:
+        [line] = until(lambda: events(server, "hub-error"), "the line")
+        assert str(line["exception"]).endswith("ZeroDivisionError: integer division or modulo by zero")
+        assert ask(server.place)
+        assert {line["event"] for line in events(server)} == {"ready", "hub-error"}
+
+
 def test_the_access_log() -> None:
     prelude = (
         f"{JSON_LINES}\nimport functools, flashpol.server.worker as w; w.run = functools.partial(w.run, access_log=1.0)"
