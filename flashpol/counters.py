@@ -1,20 +1,24 @@
 """The shared memory in which the processes of one server tell each other how they are.
 
-One anonymous shared mapping, made by the arbiter before it forks. It holds:
+Anonymous shared mappings, made by the arbiter before it forks. `ServerStatus` is one for the whole life of the server:
 
-    server     state and reload results         written by the arbiter
+    state, what came of the last reload         written by the arbiter
+    reloads asked for                           written by the admin process
+
+`SharedCounters` is one for each generation of workers. It holds:
+
     process    pid, restarts; up, lag, beat     written by the arbiter; by the process itself
     queue      accept queue, slot x listener    written by the arbiter
     block      counters, slot x listener        written by that slot's worker, in C (`_fastpath.LAYOUT`); by the
                                                 arbiter once that worker is dead
 
 Every word is 64 bits and has one writer at a time, so readers need no lock. A worker that takes a slot over finds its
-predecessor's counters and carries on.
+predecessor's counters and carries on. What all generations counted together is what `admin.ledger` knows.
 """
 
 import mmap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from flashpol._fastpath import BLOCK_SIZE, LAYOUT, REASONS
 
@@ -49,10 +53,33 @@ class _Words:
 
 
 class ServerStatus(_Words):
+    """How the server is, in a mapping of its own."""
+
     state = _word(0)  # STARTING, READY or DRAINING
     reload_successful = _word(1)  # 0 or 1
-    reload_timestamp = _word(2)  # seconds since the epoch
-    SIZE = 3
+    reload_timestamp = _word(2)  # of the last successful one, seconds since the epoch
+    reloads_asked = _word(3)  # by the admin process
+    reloads_answered = _word(4)  # how many of them are done with, successfully or not
+    _length = _word(5)
+    _WORDS = 6
+    TEXT_BYTES = 1000
+
+    def __init__(self) -> None:
+        self._mapping = mmap.mmap(-1, self._WORDS * WORD + self.TEXT_BYTES)
+        whole = memoryview(self._mapping)
+        self._text = whole[self._WORDS * WORD :]
+        super().__init__(whole[: self._WORDS * WORD].cast("Q"))
+
+    @property
+    def reload_error(self) -> str:
+        """Why the last reload failed; empty if it did not. Cut after `TEXT_BYTES`."""
+        return bytes(self._text[: min(self._length, self.TEXT_BYTES)]).decode(errors="replace")
+
+    @reload_error.setter
+    def reload_error(self, text: str) -> None:
+        data = text.encode(errors="replace")[: self.TEXT_BYTES]
+        self._text[: len(data)] = data
+        self._length = len(data)
 
 
 class ProcessStatus(_Words):
@@ -99,12 +126,14 @@ class Block:
         return sum(self.all("buckets"))
 
     @classmethod
-    def total(cls, blocks: "Iterator[Block]") -> "Block":
-        return cls([sum(column) for column in zip(*(list(block._words) for block in blocks), strict=True)])
+    def total(cls, blocks: "Iterable[Block]") -> "Block":
+        """The sum; of none it is all zeros."""
+        columns = zip([0] * _BLOCK_WORDS, *(list(block._words) for block in blocks), strict=True)
+        return cls([sum(column) for column in columns])
 
 
 class SharedCounters:
-    """The mapping: `slots` workers, `listeners` listeners; the admin process has the status after the last worker's."""
+    """A mapping: `slots` workers, `listeners` listeners; the admin process has the status after the last worker's."""
 
     def __init__(self, slots: int, listeners: int) -> None:
         self.slots = slots
@@ -113,10 +142,9 @@ class SharedCounters:
         # Blocks first: they need the alignment of the mapping's start to lie on cache lines of their own.
         self._queues_at = pairs * _BLOCK_WORDS
         self._processes_at = self._queues_at + pairs * QueueStatus.SIZE
-        server_at = self._processes_at + (slots + 1) * ProcessStatus.SIZE
-        self._mapping = mmap.mmap(-1, (server_at + ServerStatus.SIZE) * WORD)
+        end = self._processes_at + (slots + 1) * ProcessStatus.SIZE
+        self._mapping = mmap.mmap(-1, end * WORD)
         self._words = memoryview(self._mapping).cast("Q")
-        self.server = ServerStatus(self._words[server_at:])
 
     def process(self, slot: int) -> ProcessStatus:
         return ProcessStatus(self._words[self._processes_at + slot * ProcessStatus.SIZE :][: ProcessStatus.SIZE])

@@ -170,8 +170,8 @@ class Serving:
         self.service = self.hub.call(self._start, shared)
 
     def _start(self, shared: SharedCounters) -> Service:
-        service = Service(self.limits, access_log=self.access_log)
-        service.add(self.socket, self.reply, shared.memory(0, 0), terminated=self.terminated)
+        service = Service(access_log=self.access_log)
+        service.add(self.socket, self.reply, shared.memory(0, 0), limits=self.limits, terminated=self.terminated)
         service.start()
         return service
 

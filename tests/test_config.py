@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashpol import config
-from flashpol.config import Address, Config, ConfigError, Limits, Listener, PolicySource, Server
+from flashpol.config import (
+    Address,
+    Config,
+    ConfigError,
+    Inherited,
+    Limits,
+    Listener,
+    PolicySource,
+    Server,
+    kind_of,
+    parse_endpoint,
+)
 
 POLICY = '[policies.p]\nfile = "p.xml"\n'
 LISTENER = '[[listeners]]\naddress = "127.0.0.1:1"\n'
@@ -71,6 +83,24 @@ def test_any_text_is_an_address_or_a_config_error(text: str) -> None:
         assert "write " in message
 
 
+@pytest.mark.parametrize("name", ["policy", "flashpol.socket", "a b", "~", "x" * 255])
+def test_a_socket_of_systemd(name: str) -> None:
+    assert parse_endpoint(f"systemd:{name}") == Inherited(name)
+    assert parse_endpoint(str(Inherited(name))) == Inherited(name)
+
+
+@pytest.mark.parametrize("text", ["systemd:", "systemd:a:b", "systemd:é", "systemd:a\tb", "systemd:" + "x" * 256])
+def test_no_socket_of_systemd(text: str) -> None:
+    with pytest.raises(ConfigError, match="write systemd:NAME"):
+        parse_endpoint(text)
+
+
+def test_other_texts_are_addresses_to_bind() -> None:
+    assert parse_endpoint("[::1]:843") == Address("::1", 843)
+    with pytest.raises(ConfigError, match="write systemd:NAME"):
+        Inherited.parse("127.0.0.1:843")
+
+
 # ----------------------------------------------------------------------------------------------------------- good files
 
 
@@ -80,6 +110,12 @@ def test_a_whole_file(tmp_path: Path) -> None:
         workers = "auto"
         admin = "127.0.0.1:9844"
         user = "nobody"
+        group = "nogroup"
+        chroot = "/var/empty"
+        watch = 2
+        reload_endpoint = true
+        log_format = "json"
+        access_log = 0.5
         backlog = 100
         shutdown_timeout = 2
         request_timeout = 1.5
@@ -101,6 +137,12 @@ def test_a_whole_file(tmp_path: Path) -> None:
             workers=0,
             admin=Address("127.0.0.1", 9844),
             user="nobody",
+            group="nogroup",
+            chroot=Path("/var/empty"),
+            watch=2.0,
+            reload_endpoint=True,
+            log_format="json",
+            access_log=0.5,
             backlog=100,
             shutdown_timeout=2.0,
             limits=Limits(request_timeout=1.5, max_conversations=7),
@@ -135,6 +177,34 @@ def test_dialects(tmp_path: Path, text: str, dialect: str) -> None:
     assert (listener.dialect, listener.terminated) == (dialect, dialect == "flash")
 
 
+def test_a_listeners_own_limits(tmp_path: Path) -> None:
+    own = LISTENER + "request_timeout = 0.5\nlinger_bytes = 1\n"
+    text = "[server]\nrequest_timeout = 9\nreply_timeout = 8\n" + POLICY + own + LISTENER.replace(":1", ":2")
+    config_ = read(tmp_path, text)
+    first, second = config_.listeners
+    assert config_.limits(first) == Limits(request_timeout=0.5, reply_timeout=8.0, linger_bytes=1)
+    assert config_.limits(second) is config_.server.limits
+    assert config_.server.limits == Limits(request_timeout=9.0, reply_timeout=8.0)
+
+
+def test_sockets_of_systemd(tmp_path: Path) -> None:
+    text = "[server]\nadmin = 'systemd:metrics'\n" + POLICY + "[[listeners]]\naddress = 'systemd:policy'"
+    config_ = config.check(read(tmp_path, text))
+    assert config_.server.admin == Inherited("metrics")
+    assert config_.listeners[0].address == Inherited("policy")
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0.0), ("0.1", 0.1), ("3600", 3600.0), (".5", 0.5), ("2.", 2.0)])
+def test_watch_as_text(text: str, value: float) -> None:
+    assert kind_of(Server, "watch").read_text("watch", text) == value
+
+
+@pytest.mark.parametrize("text", ["", "-1", "0.05", "3601", "nan", "inf", "1e2", "1_0", "٣", " 1", "1\n", "."])
+def test_no_watch_as_text(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^watch = .*: write 0 \(off\) or a number from 0.1 to 3600$"):
+        kind_of(Server, "watch").read_text("watch", text)
+
+
 def test_admin_off(tmp_path: Path) -> None:
     assert read(tmp_path, '[server]\nadmin = "off"').server.admin is None
 
@@ -146,13 +216,13 @@ def test_workers_auto_is_one_for_each_cpu() -> None:
 
 @pytest.mark.parametrize(("given", "read"), [("auto", 0), ("1", 1), ("256", 256), (12, 12)])
 def test_workers(given: str | int, read: int) -> None:
-    assert config.parse_workers(given) == read
+    assert kind_of(Server, "workers").read_text("workers", str(given)) == read
 
 
 @pytest.mark.parametrize("text", ["", "0", "257", "-1", "1.5", "AUTO", "two", "²", "٣", 0, 257, -1])
 def test_no_number_of_workers(text: str | int) -> None:
     with pytest.raises(ConfigError, match=r'^workers = .*: write "auto" or a number from 1 to 256$'):
-        config.parse_workers(text)
+        kind_of(Server, "workers").read("workers", text)
 
 
 @pytest.mark.parametrize("owner", [Server, Limits])
@@ -161,8 +231,9 @@ def test_every_setting_has_a_reason_and_a_default_within_its_bounds(owner: type)
         if field.name == "limits":
             continue
         assert field.metadata["why"]
-        if field.metadata["low"] is not None:
-            assert field.metadata["low"] <= field.default <= field.metadata["high"]
+        if field.default is not None:
+            kind = field.metadata["kind"]
+            assert kind.read(field.name, tomllib.loads(f"x = {kind.show(field.default)}")["x"]) == field.default
 
 
 # ------------------------------------------------------------------------------------------------------------ bad files
@@ -182,11 +253,11 @@ BAD = {
     "[listeners]\naddress = '127.0.0.1:1'": ("top level", "listeners = ", "write [[listeners]]"),
     "listeners = [1]": ("[[listeners]] 1", "must be a table"),
     "[policies]\np = 1": ("[policies.p]", "must be a table"),
-    "[server]\nworker = 1": ("[server]", "unknown key 'worker'", "one of workers, admin, user"),
+    "[server]\nworker = 1": ("[server]", "unknown key 'worker'", "one of workers, admin, reload_endpoint, user"),
     "[server]\nlimits = {}": ("[server]", "unknown key 'limits'"),
     "[server]\nworkers = 0": ("workers = 0", "a number from 1 to 256"),
-    "[server]\nworkers = true": ("[server]", "workers = True", 'write a number or "auto"'),
-    "[server]\nworkers = 1.0": ("[server]", "workers = 1.0", 'write a number or "auto"'),
+    "[server]\nworkers = true": ("[server]", "workers = True", 'write "auto" or a number from 1 to 256'),
+    "[server]\nworkers = 1.0": ("[server]", "workers = 1.0", 'write "auto" or a number from 1 to 256'),
     "[server]\nworkers = 'many'": ("workers = 'many'", "a number from 1 to 256"),
     "[server]\nadmin = 'on'": ("'on'", "write IP:PORT"),
     "[server]\nadmin = false": ("[server]", "admin = False", '"off"'),
@@ -199,6 +270,18 @@ BAD = {
     "[server]\nrequest_timeout = inf": ("[server]", "request_timeout = inf", "write a number from"),
     "[server]\nrequest_timeout = true": ("[server]", "request_timeout = True", "write a number from"),
     "[server]\nrequest_timeout = 07:30:00": ("[server]", "request_timeout = ", "write a number from"),
+    "[server]\ngroup = 0": ("[server]", "group = 0", "write a group's name"),
+    "[server]\nchroot = 'jail'": ("[server]", "chroot = 'jail'", "absolute path"),
+    '[server]\nchroot = "/a\\u0000"': ("[server]", "absolute path"),
+    "[server]\nwatch = 0.01": ("[server]", "watch = 0.01", "write 0 (off) or a number from 0.1 to 3600"),
+    "[server]\nwatch = true": ("[server]", "watch = True", "write 0 (off)"),
+    "[server]\nwatch = nan": ("[server]", "watch = nan", "write 0 (off)"),
+    "[server]\nreload_endpoint = 1": ("[server]", "reload_endpoint = 1", "write true or false"),
+    "[server]\nlog_format = 'xml'": ("[server]", "log_format = 'xml'", 'write "text" or "json"'),
+    "[server]\naccess_log = 2": ("[server]", "access_log = 2", "write a number from 0 to 1"),
+    "[server]\naccess_log = true": ("[server]", "access_log = True", "write a number from 0 to 1"),
+    POLICY + LISTENER + "request_timeout = 0": ("[[listeners]] 1", "request_timeout = 0", "from 0.05 to 3600"),
+    POLICY + "[[listeners]]\naddress = 'systemd:'": ("[[listeners]] 1", "'systemd:'", "write systemd:NAME"),
     "[policies.p]": ("[policies.p]", "set file, folder or grants"),
     "[policies.p]\nfile = 'p'\ngrants = []": ("[policies.p]", "one of the three"),
     "[policies.p]\nfile = 'p'\nfolder = 'p'": ("[policies.p]", "one of the three"),
@@ -223,8 +306,8 @@ BAD = {
         "unknown key 'secure'",
         "domain, ports",
     ),
-    POLICY + "[[listeners]]": ("[[listeners]] 1", "address is missing", 'write "IP:PORT"'),
-    POLICY + "[[listeners]]\naddress = 843": ("[[listeners]] 1", "address = 843", 'write "IP:PORT"'),
+    POLICY + "[[listeners]]": ("[[listeners]] 1", "address is missing", 'write "IP:PORT" or "systemd:NAME"'),
+    POLICY + "[[listeners]]\naddress = 843": ("[[listeners]] 1", "address = 843", 'write "IP:PORT" or "systemd:NAME"'),
     POLICY + "[[listeners]]\naddress = 'all'": ("'all'", "write IP:PORT"),
     POLICY + LISTENER + "name = 1": ("[[listeners]] 1", "name = 1", "write a name"),
     POLICY + LISTENER + "policy = 'q'": ("[[listeners]] 1", "policy = 'q'", "name one of p"),
@@ -258,7 +341,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, why: str) -> None
 
 
 def listeners(*pairs: tuple[str | None, str]) -> Config:
-    return Config(Server(), (), tuple(Listener(name, Address.parse(text), "p") for name, text in pairs))
+    return Config(Server(), (), tuple(Listener(name, parse_endpoint(text), "p") for name, text in pairs))
 
 
 @pytest.mark.parametrize(
@@ -266,6 +349,7 @@ def listeners(*pairs: tuple[str | None, str]) -> Config:
     [
         listeners(("a", "127.0.0.1:1"), ("b", "127.0.0.1:2")),
         listeners(("a", "127.0.0.1:1"), ("b", "[::1]:1")),
+        listeners(("a", "systemd:x"), ("b", "systemd:y"), ("c", "[::]:1")),
         listeners(("a", "[::]:1"), ("b", "0.0.0.0:2")),
         listeners(("a", "[::]:0"), ("b", "0.0.0.0:0")),
         listeners(("a", "127.0.0.1:0"), ("b", "127.0.0.1:0")),
@@ -293,6 +377,11 @@ def test_listeners_that_differ(config_: Config) -> None:
         ),
         (listeners(*((None, f"127.0.0.1:{n}") for n in range(1, 1026))), "1025 listeners: 1024 at most in one server"),
         (listeners(), "no listener: add --listen IP:PORT or [[listeners]]"),
+        (listeners((None, "systemd:x"), (None, "systemd:x")), "two listeners are on systemd:x: give each its own"),
+        (
+            Config(Server(admin=Inherited("x")), (), listeners((None, "systemd:x")).listeners),
+            "a listener and the admin endpoint are on systemd:x: give each its own",
+        ),
         (listeners(("a", "127.0.0.1:1"), ("a", "[::1]:1")), "two listeners are named a: give each its own"),
         (listeners(("a", "127.0.0.1:0"), ("a", "[::1]:0")), "two listeners are named a: give each its own"),
         (listeners(("a", "127.0.0.1:1"), ("b", "127.0.0.1:1")), "two listeners are on 127.0.0.1:1: give each its own"),
@@ -313,6 +402,7 @@ def test_listeners_that_collide(config_: Config, message: str) -> None:
 KEYS = st.sampled_from([
     "server", "policies", "listeners", "workers", "admin", "user", "backlog", "request_timeout", "linger_bytes", "file",
     "grants", "domain", "ports", "name", "address", "policy", "x",
+    "watch", "chroot", "reload_endpoint",
 ])  # fmt: skip
 SCALARS = (
     st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.datetimes() | st.dates() | st.times()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashpol._fastpath import BLOCK_SIZE, LAYOUT
-from flashpol.counters import DRAINING, READY, STARTING, WORD, Block, SharedCounters
+from flashpol.counters import DRAINING, READY, STARTING, WORD, Block, ServerStatus, SharedCounters
 
 SLOTS, LISTENERS = 3, 2
 PAIRS = [(slot, listener) for slot in range(SLOTS) for listener in range(LISTENERS)]
@@ -25,7 +25,7 @@ def test_new_memory_is_zero() -> None:
     for slot, listener in PAIRS:
         assert not any(any(shared.block(slot, listener).all(field)) for field in LAYOUT)
         assert (shared.queue(slot, listener).length, shared.queue(slot, listener).limit) == (0, 0)
-    assert shared.server.state == STARTING
+    assert (ServerStatus().state, ServerStatus().reload_error) == (STARTING, "")
     assert len({STARTING, READY, DRAINING}) == 3
 
 
@@ -39,7 +39,6 @@ def test_every_word_has_a_place_of_its_own() -> None:
     processes = [*(shared.process(slot) for slot in range(SLOTS)), shared.admin]
     for number, process in enumerate(processes):
         process.pid, process.restarts, process.up, process.loop_lag_ns = (number * 4 + 300 + n for n in range(4))
-    shared.server.state, shared.server.reload_successful, shared.server.reload_timestamp = READY, 1, LARGEST
 
     for number, (slot, listener) in enumerate(PAIRS):
         for field, (_, count) in LAYOUT.items():
@@ -50,8 +49,28 @@ def test_every_word_has_a_place_of_its_own() -> None:
         process = shared.process(slot)
         found = (process.pid, process.restarts, process.up, process.loop_lag_ns)
         assert found == tuple(number * 4 + 300 + n for n in range(4))
-    assert shared.server.state == READY
-    assert (shared.server.reload_successful, shared.server.reload_timestamp) == (1, LARGEST)
+
+
+def test_the_status_of_the_server() -> None:
+    status = ServerStatus()
+    status.state, status.reload_successful, status.reload_timestamp = READY, 1, LARGEST
+    status.reloads_asked, status.reloads_answered, status.reload_error = 5, 4, "grün ist falsch"
+    assert (status.state, status.reload_successful, status.reload_timestamp) == (READY, 1, LARGEST)
+    assert (status.reloads_asked, status.reloads_answered, status.reload_error) == (5, 4, "grün ist falsch")
+    status.reload_error = "x" * 5000
+    assert status.reload_error == "x" * ServerStatus.TEXT_BYTES
+    status.reload_error = ""
+    assert (status.reload_error, status.reloads_answered) == ("", 4)
+
+
+def test_the_error_of_a_reload_is_seen_by_a_process_that_was_there_before() -> None:
+    status = ServerStatus()
+    child = os.fork()
+    if child == 0:
+        status.reload_error = "line 3"
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert status.reload_error == "line 3"
 
 
 def test_a_block_is_whole_and_aligned_as_an_acceptor_wants_it() -> None:

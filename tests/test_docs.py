@@ -8,10 +8,12 @@ from types import ModuleType
 
 import pytest
 
-from flashpol.admin.metrics import FlashpolCollector, PolicyFacts
+from flashpol.admin.ledger import Ledger
+from flashpol.admin.metrics import FlashpolCollector
+from flashpol.admin.view import PolicyFacts, View
 from flashpol.cli.main import COMMANDS
 from flashpol.config import Limits, Server
-from flashpol.counters import SharedCounters
+from flashpol.counters import ServerStatus, SharedCounters
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
@@ -22,7 +24,9 @@ def families() -> dict[str, tuple[str, set[str]]]:
     """Metric name as scraped -> (type, label names)."""
     shared = SharedCounters(1, 1)
     shared.process(0).pid = 1  # some process that exists, so that its usage is reported
-    collector = FlashpolCollector(shared, [PolicyFacts("a", b"reply\0")])
+    ledger = Ledger()
+    ledger.open(["a"], shared)
+    collector = FlashpolCollector(View(ServerStatus(), ledger, shared, [PolicyFacts("a", b"reply\0")]))
     return {
         family.name + ("_total" if family.type == "counter" else ""): (
             family.type,

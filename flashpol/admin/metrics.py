@@ -3,11 +3,10 @@
 A scrape reads memory and /proc; it never asks a worker anything.
 """
 
-import hashlib
 import os
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import gevent
 from prometheus_client import CollectorRegistry
@@ -15,23 +14,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from flashpol._fastpath import BUCKETS, REASONS
-from flashpol.counters import Block, ProcessStatus, SharedCounters
+from flashpol.admin.view import View
+from flashpol.counters import Block, ProcessStatus
 from flashpol.version import VERSION
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-@dataclass(frozen=True)
-class PolicyFacts:
-    """A listener's name and the bytes it serves."""
-
-    listener: str
-    reply: bytes = field(repr=False)
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.reply).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -81,9 +69,10 @@ _PROCESS: tuple[tuple[str, str, Callable[[ProcessStatus], float]], ...] = (
 class FlashpolCollector(Collector):
     """Builds all families from shared memory at each scrape."""
 
-    def __init__(self, shared: SharedCounters, facts: list[PolicyFacts]) -> None:
-        self._shared = shared
-        self._facts = facts
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._shared = view.shared
+        self._facts = view.facts
 
     def describe(self) -> Iterator[Metric]:
         """The families without samples: registering need not collect."""
@@ -97,7 +86,7 @@ class FlashpolCollector(Collector):
         yield from self._configuration()
 
     def _traffic(self) -> Iterator[Metric]:
-        totals = [(facts.listener, self._shared.total(i)) for i, facts in enumerate(self._facts)]
+        totals = [(facts.listener, self._view.ledger.total(facts.listener)) for facts in self._facts]
         for name, text, value in _COUNTERS:
             counter = CounterMetricFamily(f"flashpol_{name}", text, labels=["listener"])
             for listener, block in totals:
@@ -148,7 +137,7 @@ class FlashpolCollector(Collector):
             "flashpol_worker_resident_memory_bytes", "Resident memory of the worker.", labels=["worker"]
         )
         for worker, status in workers:
-            restarts.add_metric([worker], status.restarts)
+            restarts.add_metric([worker], self._view.ledger.restarts(int(worker)))
             usage = Usage.of(status.pid)
             if usage:
                 cpu.add_metric([worker], usage.cpu_seconds)
@@ -156,6 +145,11 @@ class FlashpolCollector(Collector):
         yield restarts
         yield cpu
         yield resident
+        yield GaugeMetricFamily(
+            "flashpol_finishing_workers",
+            "Workers of earlier configurations that finish what is inside.",
+            value=self._view.ledger.finishing(self._shared),
+        )
 
     def _configuration(self) -> Iterator[Metric]:
         info = GaugeMetricFamily(
@@ -170,12 +164,12 @@ class FlashpolCollector(Collector):
         yield GaugeMetricFamily(
             "flashpol_config_last_reload_successful",
             "1 if the configuration was loaded the last time that was tried.",
-            value=self._shared.server.reload_successful,
+            value=self._view.status.reload_successful,
         )
         yield GaugeMetricFamily(
             "flashpol_config_last_reload_success_timestamp_seconds",
             "When a configuration was last loaded.",
-            value=self._shared.server.reload_timestamp,
+            value=self._view.status.reload_timestamp,
         )
         build = GaugeMetricFamily(
             "flashpol_build_info", "Versions; always 1.", labels=["version", "python_version", "gevent_version"]
@@ -194,7 +188,7 @@ def _cumulative(counts: list[int]) -> list[tuple[str, float]]:
     return rows
 
 
-def make_registry(shared: SharedCounters, facts: list[PolicyFacts]) -> CollectorRegistry:
+def make_registry(view: View) -> CollectorRegistry:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(FlashpolCollector(shared, facts))
+    registry.register(FlashpolCollector(view))
     return registry

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,12 @@ from flashpol import config
 from flashpol.version import VERSION
 
 if TYPE_CHECKING:
-    from flashpol.server.arbiter import Arbiter
+    from flashpol.server.generation import Generation
 
 DESCRIPTION = """Answer Flash socket policy requests, until SIGTERM or Ctrl-C; those inside are finished first."""
+
+# The settings of [server] that have a flag.
+FLAGS = ("workers", "admin", "user", "watch", "log_format", "access_log")
 
 
 def add_to(commands: Any) -> None:
@@ -25,8 +29,8 @@ def add_to(commands: Any) -> None:
         metavar="IP:PORT",
         action="append",
         default=[],
-        help=f"address to serve, may be repeated; [::] is IPv4 too, port 0 is any (default {config.DEFAULT_LISTEN}, "
-        f"with --dialect silverlight {config.DEFAULT_SILVERLIGHT_LISTEN})",
+        help=f"address to serve, may be repeated; [::] is IPv4 too, port 0 is any; or systemd:NAME "
+        f"(default {config.DEFAULT_LISTEN}, with --dialect silverlight {config.DEFAULT_SILVERLIGHT_LISTEN})",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -43,19 +47,20 @@ def add_to(commands: Any) -> None:
     add("--workers", metavar="N", help="worker processes, or auto: one for each CPU (default auto)")
     add("--admin", metavar="IP:PORT", help=f"metrics and health, or off (default {config.DEFAULT_ADMIN})")
     add("--user", metavar="NAME", help="become this user once the addresses are bound")
-    parser.set_defaults(run=run)  # fmt: skip
+    add("--watch", metavar="SECONDS", help="look for changed files as often as this; 0: SIGHUP says when (default 0)")
+    add("--log-format", metavar="NAME", help="text or json (default text)")
+    add("--access-log", metavar="SHARE", help="share of the connections, from 0 to 1, that are logged (default 0)")
+    parser.set_defaults(run=run)
 
 
 def configure(options: argparse.Namespace) -> config.Config:
     """The file, with the flags over it. Raises ConfigError."""
     settings = config.load(options.config) if options.config else config.Config(config.Server(), (), ())
-    server = settings.server
-    if options.workers is not None:
-        server = dataclasses.replace(server, workers=config.parse_workers(options.workers))
-    if options.admin is not None:
-        server = dataclasses.replace(server, admin=config.parse_admin(options.admin))
-    if options.user is not None:
-        server = dataclasses.replace(server, user=options.user)
+    given = {name: getattr(options, name) for name in FLAGS if getattr(options, name) is not None}
+    server = dataclasses.replace(
+        settings.server,
+        **{name: config.kind_of(config.Server, name).read_text(name, text) for name, text in given.items()},
+    )
     policies, listeners = settings.policies, settings.listeners
     dialect = config.parse_dialect(options.dialect) if options.dialect is not None else None
     if options.policy or options.allow:
@@ -67,7 +72,7 @@ def configure(options: argparse.Namespace) -> config.Config:
         if len(policies) > 1:
             raise config.ConfigError("--listen with several policies: say which with --policy, or use [[listeners]]")
         default = config.DEFAULT_SILVERLIGHT_LISTEN if dialect == config.SILVERLIGHT else config.DEFAULT_LISTEN
-        addresses = [config.Address.parse(text) for text in options.listen or [default]]
+        addresses = [config.parse_endpoint(text) for text in options.listen or [default]]
         listeners = tuple(config.Listener(None, address, policies[0].name) for address in addresses)
     if dialect is not None:
         listeners = tuple(dataclasses.replace(listener, dialect=dialect) for listener in listeners)
@@ -82,27 +87,28 @@ def _source(options: argparse.Namespace) -> config.PolicySource:
 
 
 def run(options: argparse.Namespace) -> int:
-    settings = configure(options)
+    settings = configure(options)  # mistakes first: what follows takes its time to import
     from flashpol.server.arbiter import Arbiter
     from flashpol.server.log import set_up
-    from flashpol.server.policies import compile_all
+    from flashpol.server.plan import Loader
 
-    set_up("arbiter")  # a policy's warnings go to the log
-    return Arbiter(settings, compile_all(settings), announce).run()
+    set_up("arbiter", settings.server.log_format)  # a policy's warnings go to the log
+    loader = Loader(partial(configure, options), options.config)
+    return Arbiter(loader.load(), loader, announce).run()
 
 
-def announce(arbiter: "Arbiter") -> None:
+def announce(generation: "Generation") -> None:
     """The ready line, and how to try it."""
     from flashpol.server.sockets import bound_address
 
-    addresses = [bound_address(sockets[0]) for sockets in arbiter.sockets]
-    count = arbiter.config.server.worker_count
+    addresses = [bound_address(sockets[0]) for sockets in generation.sockets]
+    count = generation.plan.config.server.worker_count
     workers = f"{count} worker{'s' if count != 1 else ''}"
     line = f"flashpol {VERSION} ready: {workers} on {', '.join(map(str, addresses))}"
-    if arbiter.admin_socket:
-        line += f"; metrics on http://{bound_address(arbiter.admin_socket)}/metrics"
+    if generation.admin_socket:
+        line += f"; metrics on http://{bound_address(generation.admin_socket)}/metrics"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(addresses[0].host, addresses[0].host)
-    end = "\\0" if arbiter.config.listeners[0].terminated else ""
+    end = "\\0" if generation.plan.config.listeners[0].terminated else ""
     line += f"\ntry: printf '<policy-file-request/>{end}' | nc {host} {addresses[0].port}\n"
     with contextlib.suppress(OSError):  # nobody reads it, which is no reason not to serve
         os.write(1, line.encode())

@@ -1,27 +1,44 @@
 """Raw descriptors on gevent's loop. The loop interface is documented as internal, so all use of it is in this file."""
 
+import os
+import select
 import signal
 from collections.abc import Callable
 
 import gevent
 from gevent.event import Event
 
+from flashpol.gateway.handover import decode
+
 READ = 1
 
 
-def stop_event(pipe: int) -> Event:
-    """Set by SIGTERM, or when the other end of `pipe` is closed."""
-    stop = Event()
-    gevent.signal_handler(signal.SIGTERM, stop.set)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+class Stop:
+    """The end of a process that serves: `event` is set when it comes.
 
-    def ended() -> None:
-        watcher.close()
-        stop.set()
+    kept: None if the server ends. After a reload, the numbers of those listeners that the next generation serves too,
+    on the same sockets: their accept queues are no longer ours.
+    """
 
-    watcher = Readable(pipe, ended)
-    watcher.start()
-    return stop
+    def __init__(self) -> None:
+        self.event = Event()
+        self.kept: frozenset[int] | None = None
+
+    @classmethod
+    def on(cls, pipe: int) -> "Stop":
+        """Set by SIGTERM, by a message in `pipe` (see `handover`), or when its other end is closed."""
+        stop = cls()
+        gevent.signal_handler(signal.SIGTERM, stop.event.set)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+
+        def readable() -> None:
+            watcher.close()
+            stop.kept = decode(os.read(pipe, select.PIPE_BUF))
+            stop.event.set()
+
+        watcher = Readable(pipe, readable)
+        watcher.start()
+        return stop
 
 
 def report_errors(report: Callable[[BaseException], object]) -> None:

@@ -1,167 +1,147 @@
-"""The parent process: binds, forks, restarts, stops. It runs no gevent and never reads a client's byte.
+"""The parent process: binds, forks, reloads, restarts, stops. It runs no gevent and never reads a client's byte.
 
 Signals are blocked and taken one at a time by sigtimedwait, so a handler cannot interrupt anything:
 
-    SIGCHLD                    a child ended: replace it, after a back-off if it did not live long
-    SIGTERM, SIGINT, SIGHUP    stop accepting, let the workers finish, exit 0; the second one does not wait
+    SIGCHLD            a child ended: replace it, after a back-off if it did not live long
+    SIGHUP             load everything anew; if our terminal was closed: the same as SIGTERM
+    SIGIO              the admin process asks for that
+    SIGTERM, SIGINT    stop accepting, let the workers finish, exit 0; the second one does not wait
 
-Each worker slot has a socket of its own on each address (SO_REUSEPORT). The arbiter keeps them all open, so what waits
-in the queue of a worker that died is there for the next one.
+What is served is the current generation. A reload starts the next one beside it; when that is up, the other is told to
+finish: until then it serves as before, and if the next one does not come up, it goes on. Each worker slot has a socket
+of its own on each address (SO_REUSEPORT). The arbiter keeps them all open, so what waits in the queue of a worker that
+ends is there for the next one.
 """
 
-import logging
 import os
-import pwd
 import signal
-import socket
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
 
-from flashpol.config import Config
-from flashpol.counters import DRAINING, READY, STARTING, SharedCounters
+from flashpol.admin.ledger import Ledger
+from flashpol.config import ConfigError
+from flashpol.counters import DRAINING, READY, STARTING, Block, ServerStatus
+from flashpol.server import activation
+from flashpol.server.anomalies import Anomalies
+from flashpol.server.bell import Bell
 from flashpol.server.child import Child
-from flashpol.server.log import log, tell
-from flashpol.server.process import find_user, raise_file_limit
-from flashpol.server.sockets import accept_queue, bind, bound_address
-
-if TYPE_CHECKING:
-    from gevent.event import Event
+from flashpol.server.generation import KILL_AFTER, Foundation, Generation
+from flashpol.server.listening import Listening
+from flashpol.server.log import log, set_up, tell
+from flashpol.server.notify import Notifier
+from flashpol.server.plan import Loader, Plan
+from flashpol.server.process import has_terminal, raise_file_limit
+from flashpol.server.watch import Watch
 
 # How often the accept queues are read, in seconds; a scrape interval is seldom below 5.
 TICK = 1.0
 # How often to look whether all children are up, while starting. A child cannot signal: it may be another user's by now.
 STARTING_TICK = 0.01
-# Children that end before the server was ever ready: after so many it is not going to be.
+# Children that end before the server was ever ready, or the next generation: after so many it is not going to be.
 START_ATTEMPTS = 5
-# Beyond shutdown_timeout, before a child that does not end is killed; and again before it is left alone.
-KILL_AFTER = 1.0
+# A generation that is not up by then never will be.
+START_TIMEOUT = 30.0
+# Generations that finish at the same time. With so many, a reload waits for one to end: memory stays bounded.
+MAX_FINISHING = 3
 
 
-@dataclass
+class Every:
+    """Says once in so many seconds that it is time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.due = 0.0
+
+    def __bool__(self) -> bool:
+        now = time.monotonic()
+        if now < self.due:
+            return False
+        self.due = now + self.seconds
+        return True
+
+
 class Arbiter:
-    """Runs one configuration. `replies` holds the bytes that `config.listeners` serve, in their order.
+    """Runs `plan`, and what `loader` makes of the configuration later.
 
-    Raises ConfigError while it is being made: an address cannot be bound, a user cannot be had.
+    Raises ConfigError while it is being made: an address cannot be bound, or systemd hands over no such socket.
     """
 
-    config: Config
-    replies: Sequence[bytes]
-    on_ready: Callable[["Arbiter"], None]
-    shared: SharedCounters = field(init=False)
-    sockets: list[list[socket.socket]] = field(init=False)  # [listener][slot]
-    admin_socket: socket.socket | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
+    def __init__(self, plan: Plan, loader: Loader, on_ready: Callable[[Generation], None]) -> None:
         raise_file_limit()
-        server = self.config.server
-        self._user: pwd.struct_passwd | None = find_user(server.user) if server.user is not None else None
-        count = server.worker_count
-        self.sockets = [bind(listener.address, count, server.backlog) for listener in self.config.listeners]
-        if server.admin:
-            [self.admin_socket] = bind(server.admin, 1, server.backlog)
-        # The port is the one the kernel chose where the configuration says 0.
-        self._names = [
-            listener.name or str(bound_address(sockets[0]))
-            for listener, sockets in zip(self.config.listeners, self.sockets, strict=True)
-        ]
-        self.shared = SharedCounters(count, len(self.sockets))
-        self.shared.server.reload_successful = 1
-        self.shared.server.reload_timestamp = int(time.time())
+        self._loader = loader
+        self._on_ready = on_ready
+        self._status = ServerStatus()
+        self._foundation = Foundation(Listening(activation.take()), Ledger(), self._status, Bell())
+        self._notifier = Notifier()
+        self._anomalies = Anomalies()
         self._set_state(STARTING)
-        self._workers = [
-            Child(f"worker {slot}", partial(self._work, slot), self.shared.process(slot)) for slot in range(count)
-        ]
-        self._children = list(self._workers)
-        if self.admin_socket:
-            self._children.append(Child("admin", self._administer, self.shared.admin))
-        # Under nohup a closed terminal is to be ignored.
-        ignored = {number for number in (signal.SIGHUP,) if signal.getsignal(number) == signal.SIG_IGN}
-        self._ending = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} - ignored
-        self._signals = {*self._ending, signal.SIGCHLD}
-        self._queues_due = 0.0
+        self._current: Generation | None = None
+        self._starting: Generation | None = None
+        self._finishing: list[Generation] = []
+        self._begin(plan)
+        self._reload_wanted = False
+        self._answering = 0  # as many reloads had been asked for when this one began
+        self._watch = Watch(lambda: loader.paths)
+        self._watch.mark()
+        self._tick, self._look = Every(TICK), Every(TICK)
+        self._alive = Every(self._notifier.watchdog_interval or TICK)
+        # Under nohup a closed terminal is to be ignored; without one SIGHUP cannot mean that.
+        self._terminal = has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+        self._ending = {signal.SIGTERM, signal.SIGINT}
+        self._signals = {*self._ending, signal.SIGHUP, signal.SIGCHLD, Bell.SIGNAL}
 
     def _set_state(self, state: int) -> None:
-        self._state = self.shared.server.state = state
+        self._state = self._status.state = state
+
+    @property
+    def _generations(self) -> list[Generation]:
+        return [each for each in (*self._finishing, self._current, self._starting) if each]
+
+    @property
+    def _children(self) -> list[Child]:
+        return [child for generation in self._generations for child in generation.children]
+
+    # ------------------------------------------------------------------------------------------------------- the loop
 
     def run(self) -> int:
         """Serve until a signal ends it; returns the exit status."""
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what is ignored is not even blocked
         while True:
-            self._start_due()
+            for generation in self._generations:
+                generation.start_due(self._children)
             received = signal.sigtimedwait(self._signals, self._patience())
+            number = received.si_signo if received else None
             self._reap()
-            self._read_queues()
-            tell()
-            if self._state == STARTING and all(child.status.up for child in self._children):
-                self._set_state(READY)
-                names = ", ".join(self._names)
-                fields = {"event": "ready", "workers": len(self._workers), "listeners": self._names}
-                log.info("ready: %d worker processes, listeners %s", len(self._workers), names, extra=fields)
-                self.on_ready(self)
-            if received and received.si_signo in self._ending:
-                name = signal.Signals(received.si_signo).name
+            if number in self._ending or (number == signal.SIGHUP and self._terminal and not has_terminal()):
+                name = signal.Signals(number).name
                 log.info("%s: finishing", name, extra={"event": "stopping", "signal": name})
                 self._stop()
                 return 0
-            if self._state == STARTING and sum(child.restarts for child in self._children) >= START_ATTEMPTS:
+            if not self._advance():
                 text = "giving up: the processes end before they serve; the lines above say why"
                 log.error(text, extra={"event": "giving-up"})
                 self._stop()
                 return 1
+            self._look_around()
+            if self._foundation.bell.rung() or number == signal.SIGHUP:
+                self._reload_wanted = True
+            if self._reload_wanted and self._settled and len(self._finishing) < MAX_FINISHING:
+                self._reload()
+
+    @property
+    def _settled(self) -> bool:
+        """The current generation is complete, and no other one starts."""
+        return self._state == READY and not self._starting
 
     def _patience(self) -> float:
         now = time.monotonic()
-        tick = STARTING_TICK if self._state == STARTING else TICK
-        return max(0.0, min([tick, *(child.due - now for child in self._children if child.due is not None)]))
-
-    def _read_queues(self) -> None:
-        now = time.monotonic()
-        if now < self._queues_due:
-            return
-        self._queues_due = now + TICK
-        for listener, sockets in enumerate(self.sockets):
-            for slot, sock in enumerate(sockets):
-                queue = self.shared.queue(slot, listener)
-                queue.length, queue.limit = accept_queue(sock)
-
-    # ------------------------------------------------------------------------------------------------------- children
-
-    def _start_due(self) -> None:
-        now = time.monotonic()
-        for child in self._children:
-            if child.due is not None and child.due <= now:
-                try:
-                    child.start(now, self._children, self._user)
-                except OSError as error:
-                    fields = {"event": "process-not-started", "child": child.name, "errno": error.errno}
-                    text = "%s cannot be started: %s; it is tried again"
-                    log.error(text, child.name, error.strerror, extra=fields)
-
-    def _work(self, slot: int) -> Callable[["Event"], None]:
-        from flashpol.server.worker import run
-
-        for sockets in self.sockets:
-            for other, sock in enumerate(sockets):
-                if other != slot:
-                    sock.close()
-        if self.admin_socket:
-            self.admin_socket.close()
-        own = [sockets[slot] for sockets in self.sockets]
-        return partial(run, slot, own, self.replies, self.config, self.shared)
-
-    def _administer(self) -> Callable[["Event"], None]:
-        from flashpol.admin.endpoint import run
-        from flashpol.admin.metrics import PolicyFacts
-
-        if self.admin_socket is None:
-            raise AssertionError("the admin process is only among the children when there is a socket for it")
-        # Its copies would keep an accept queue alive that no worker empties.
-        self._close_listeners()
-        facts = [PolicyFacts(name, reply) for name, reply in zip(self._names, self.replies, strict=True)]
-        return partial(run, self.admin_socket, self.shared, facts)
+        due = [child.due for child in self._children if child.due is not None]
+        due += [generation.deadline for generation in self._finishing]
+        if self._current:
+            due += [each.due for each in (self._tick, self._look, self._alive)]
+        due.append(now + (TICK if self._settled and self._current and self._current.attended else STARTING_TICK))
+        return max(0.0, min(due) - now)
 
     def _reap(self) -> None:
         while True:
@@ -171,44 +151,140 @@ class Arbiter:
                 return
             if pid == 0:
                 return
-            for child in self._children:
-                if child.pid == pid:
-                    self._bury(child, status)
+            any(generation.bury(pid, status) for generation in self._generations)
 
-    def _bury(self, child: Child, status: int) -> None:
-        pid = child.pid
-        delay = child.ended(time.monotonic())
-        if child in self._workers:
-            self.shared.settle(self._workers.index(child))
-        if self._state == DRAINING:
-            child.due = None
+    def _look_around(self) -> None:
+        """What is done now and then."""
+        if not self._current:
             return
-        code = os.waitstatus_to_exitcode(status)
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-        # 0: somebody sent SIGTERM to it too, as service managers do to the whole group.
-        level = logging.ERROR if code else logging.INFO
-        fields = {"event": "process-ended", "child": child.name, "child_pid": pid, "status": code, "restart_in": delay}
-        text = "%s (pid %d) %s; the next one starts in %.1f s"
-        log.log(level, text, child.name, pid, how, delay, extra=fields)
+        if self._tick:
+            self._current.read_queues()
+            self._anomalies.report(time.monotonic(), self._totals)
+            tell()
+        if self._alive and self._current.serving:
+            self._notifier.alive()
+        watch = self._current.plan.config.server.watch
+        self._look.seconds = watch or TICK
+        if self._look and watch and self._watch.changed():
+            log.info("a watched file has changed", extra={"event": "file-changed"})
+            self._reload_wanted = True
 
-    # ------------------------------------------------------------------------------------------------------- the end
+    def _totals(self) -> dict[str, Block]:
+        """What each listener has counted, by name."""
+        names = self._current.names if self._current else ()
+        return {name: self._foundation.ledger.total(name) for name in names}
 
-    def _close_listeners(self) -> None:
-        for sockets in self.sockets:
-            for sock in sockets:
-                sock.close()
+    # ---------------------------------------------------------------------------------------------------- generations
+
+    def _begin(self, plan: Plan) -> None:
+        """Start a generation. Raises ConfigError."""
+        self._starting = Generation(plan, self._foundation)
+        set_up("arbiter", plan.config.server.log_format)  # its children go on with it
+        if not self._current:
+            self._starting.add_admin()  # nobody else's answers can come after its own
+        self._start_deadline = time.monotonic() + START_TIMEOUT
+
+    def _advance(self) -> bool:
+        """See how far the generations are. False if there is nothing to serve with, and will not be."""
+        for generation in [each for each in self._finishing if each.ended]:
+            self._finishing.remove(generation)
+            self._foundation.ledger.close(generation.shared)
+        for generation in self._finishing:
+            if generation.deadline <= time.monotonic():
+                generation.end()
+                generation.deadline += KILL_AFTER
+        if self._starting and self._starting.up:
+            self._commit(self._starting)
+        if self._current and not any(each.admin and each.admin.status.up for each in self._finishing):
+            self._current.add_admin()
+        if self._state == STARTING and self._current and self._current.attended and self._current.up:
+            self._set_state(READY)
+            self._reload_done()
+            log.info("ready: %s", self._current.summary, extra={"event": "ready"} | self._current.fields)
+            self._on_ready(self._current)
+        beginner = self._starting or (self._current if self._state == STARTING else None)
+        if beginner and (beginner.deaths >= START_ATTEMPTS or time.monotonic() >= self._start_deadline):
+            if not self._current or self._current is beginner:
+                return False
+            self._abort(beginner, self._current)
+        return True
+
+    def _commit(self, new: Generation) -> None:
+        """The new generation serves: the other one finishes."""
+        old, self._current, self._starting = self._current, new, None
+        if old:
+            self._give_way(old, new)
+            self._reload_done()
+            log.info("reloaded: %s", new.summary, extra={"event": "reloaded"} | new.fields)
+
+    def _give_way(self, one: Generation, other: Generation) -> None:
+        """`one` finishes, `other` serves."""
+        # Ours first: the last copy a worker closes must be the one that ends its queue.
+        self._foundation.listening.release(other.all_sockets)
+        one.retire(other)
+        self._finishing.append(one)
+
+    def _abort(self, new: Generation, current: Generation) -> None:
+        self._starting = None
+        self._give_way(new, current)
+        set_up("arbiter", current.plan.config.server.log_format)
+        self._reload_done("the new workers end before they serve, or do not start; the lines above say why")
+
+    def _reload(self) -> None:
+        self._reload_wanted = False
+        self._answering = self._status.reloads_asked
+        self._notifier.reloading()
+        try:
+            self._begin(self._load())
+        except ConfigError as error:
+            self._reload_done(str(error))
+        except Exception as error:  # whatever it is, what runs is well
+            log.exception("the configuration cannot be loaded", extra={"event": "load-failed"})
+            self._reload_done(f"{type(error).__name__}: {error}")
+
+    def _load(self) -> Plan:
+        """What the watch has marked is what is loaded, or older: no change is missed. Raises ConfigError."""
+        while True:
+            paths = self._loader.paths
+            self._watch.mark()
+            try:
+                plan = self._loader.load()
+            except ConfigError:
+                if self._loader.paths == paths:
+                    raise
+            else:
+                if self._loader.paths == paths:
+                    return plan
+
+    def _reload_done(self, error: str = "") -> None:
+        """Tell everybody who wants to know."""
+        self._status.reload_successful = not error
+        self._status.reload_error = error
+        if error:
+            fields = {"event": "not-reloaded", "error": error}
+            log.error("not reloaded, the running configuration stays: %s", error, extra=fields)
+        else:
+            self._status.reload_timestamp = int(time.time())
+        self._status.reloads_answered = self._answering
+        if self._current:
+            self._notifier.ready(f"{self._current.summary}{'; the last reload failed' if error else ''}")
+
+    # -------------------------------------------------------------------------------------------------------- the end
 
     def _stop(self) -> None:
         # A slot without a worker may have connections in its queue.
-        for child in self._workers:
-            child.due = None if child.pid else 0.0
-        self._start_due()
-        for child in self._children:
-            child.due = None
+        for generation in self._generations:
+            for child in generation.workers:
+                if not child.retired:
+                    child.due = None if child.pid else 0.0
+            generation.start_due(self._children)
         self._set_state(DRAINING)
-        # Ours first: the last copy a worker closes must be the one that ends its queue.
-        self._close_listeners()
-        self._finish(self._workers, self.config.server.shutdown_timeout + KILL_AFTER)
+        self._notifier.stopping()
+        # Ours first, as in a reload.
+        self._foundation.listening.keep_only([])
+        workers = [child for generation in self._generations for child in generation.workers]
+        timeout = max(generation.plan.config.server.shutdown_timeout for generation in self._generations)
+        self._finish(workers, timeout + KILL_AFTER)
         self._finish(self._children, KILL_AFTER)
         tell(everything=True)
         log.info("stopped", extra={"event": "stopped"})
@@ -216,17 +292,20 @@ class Arbiter:
     def _finish(self, children: Sequence[Child], timeout: float) -> None:
         """Tell them to stop and wait; killed after `timeout` seconds, or at the next signal to end."""
         for child in children:
-            child.let_go()
+            child.retire()
         for patience in (timeout, KILL_AFTER):
-            deadline = time.monotonic() + patience
-            while any(child.pid for child in children):
-                received = signal.sigtimedwait(self._signals, max(0.0, deadline - time.monotonic()))
-                self._reap()
-                if received is None or received.si_signo in self._ending:
-                    break
+            self._await(children, time.monotonic() + patience)
             for child in children:
                 child.kill()
         for child in children:
             if child.pid:
                 fields = {"event": "left-behind", "child": child.name, "child_pid": child.pid}
                 log.error("%s (pid %d) does not end and is left behind", child.name, child.pid, extra=fields)
+
+    def _await(self, children: Iterable[Child], deadline: float) -> None:
+        """Until they have ended, the deadline has come, or a signal to end."""
+        while any(child.pid for child in children):
+            received = signal.sigtimedwait(self._signals, max(0.0, deadline - time.monotonic()))
+            self._reap()
+            if received is None or received.si_signo in self._ending:
+                return

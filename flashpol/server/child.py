@@ -1,12 +1,12 @@
 """A place for one process: starts it, knows whether it lives, tells it to stop, and when to start the next one.
 
 The arbiter holds the writing end of a pipe for each child, and the child watches the reading end. The child finishes
-when the pipe ends: because the arbiter closed it, or because there is no arbiter any more, however it died. That needs
-no right to send signals, which an arbiter may lack whose children are another user.
+when the pipe ends: because the arbiter closed it, or because there is no arbiter any more, however it died. A message
+before that says what others go on with (`gateway.handover`). That needs no right to send signals, which an arbiter may
+lack whose children are another user.
 """
 
 import os
-import pwd
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from flashpol.counters import ProcessStatus
 from flashpol.server.log import log, set_up, tell
-from flashpol.server.process import enter_child
+from flashpol.server.process import Identity, enter_child
 
 if TYPE_CHECKING:
-    from gevent.event import Event
+    from flashpol.gateway.hub import Stop
 
 # A child that lived this long was well: its successor starts at once.
 HEALTHY_AFTER = 10.0
@@ -28,21 +28,22 @@ FIRST_DELAY, LAST_DELAY = 0.1, 5.0
 class Child:
     """What the arbiter knows stays here; `status` in shared memory only publishes it: workers can write there.
 
-    load: imports what the process needs and returns what it does, until the event it is given is set.
+    load: imports what the process needs and returns what it does, until the stop it is given comes.
     """
 
-    def __init__(self, name: str, load: Callable[[], Callable[["Event"], None]], status: ProcessStatus) -> None:
+    def __init__(self, name: str, load: Callable[[], Callable[["Stop"], None]], status: ProcessStatus) -> None:
         self.name = name
         self.pid = 0
         self.restarts = 0
         self.due: float | None = 0.0  # when to start it, None while it runs
+        self.retired = False
         self.status = status
         self._load = load
         self._pipe = -1
         self._started = 0.0
         self._delay = 0.0
 
-    def start(self, now: float, others: "Iterable[Child]", user: pwd.struct_passwd | None) -> None:
+    def start(self, now: float, others: "Iterable[Child]", identity: Identity) -> None:
         """Fork. `others` have pipes that the new process must not keep open. Raises OSError and is due again later."""
         self._started, self.due = now, now + max(FIRST_DELAY, self._delay)
         reading, writing = os.pipe()
@@ -56,22 +57,22 @@ class Child:
             os.close(writing)
             for other in others:
                 other.let_go()
-            self._become(reading, user)
+            self._become(reading, identity)
         os.close(reading)
         self._pipe, self.due = writing, None
         self.pid = self.status.pid = pid
 
-    def _become(self, pipe: int, user: pwd.struct_passwd | None) -> None:
+    def _become(self, pipe: int, identity: Identity) -> None:
         status = 1
         try:
             set_up(self.name.replace(" ", "-"))
             # Modules first, and the hub, which imports more: the user may have no right to read them.
             main = self._load()
-            from flashpol.gateway.hub import report_errors, stop_event
+            from flashpol.gateway.hub import Stop, report_errors
 
             report_errors(lambda error: log.error("a greenlet failed", exc_info=error, extra={"event": "hub-error"}))
-            enter_child(self.name, user)
-            main(stop_event(pipe))
+            enter_child(self.name, identity)
+            main(Stop.on(pipe))
             status = 0
         except KeyboardInterrupt:
             status = 0
@@ -83,8 +84,16 @@ class Child:
             finally:
                 os._exit(status)
 
+    def retire(self, message: bytes = b"") -> None:
+        """Tell it to finish; nothing takes its place. The message says who goes on, if others do."""
+        self.retired, self.due = True, None
+        if self._pipe >= 0 and message:
+            with suppress(BrokenPipeError):  # it has died, and will be buried
+                os.write(self._pipe, message)
+        self.let_go()
+
     def let_go(self) -> None:
-        """Close the pipe: in the arbiter, this tells the child to finish."""
+        """Close the pipe: in another child, or because it is gone."""
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
@@ -94,10 +103,12 @@ class Child:
             with suppress(PermissionError):  # no right to, and the pipe has told it
                 os.kill(self.pid, signal.SIGKILL)
 
-    def ended(self, now: float) -> float:
-        """It is gone. The next one is due in the seconds that are returned."""
+    def ended(self, now: float) -> float | None:
+        """It is gone. The next one is due in the seconds that are returned; None if it was not to be replaced."""
         self.let_go()
         self.pid = self.status.pid = self.status.up = 0
+        if self.retired:
+            return None
         self.restarts += 1
         self.status.restarts = self.restarts
         delay = 0.0 if now - self._started >= HEALTHY_AFTER else self._delay

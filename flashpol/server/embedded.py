@@ -59,7 +59,6 @@ class PolicyServer:
     ) -> None:
         if (policy is None) == (not allow):
             raise ConfigError("a PolicyServer needs policy or allow, one of the two")
-        self._limits = limits or Limits()
         if isinstance(policy, bytes):
             reply = compile_text(policy, dialect=parse_dialect(dialect))
         elif policy is not None:
@@ -72,9 +71,9 @@ class PolicyServer:
         )
         self._counters = SharedCounters(1, 1)
         self._stopped = gevent.event.Event()
-        self._service = Service(self._limits)
+        self._service = Service()
         block = self._counters.memory(0, 0)
-        self._service.add(self._socket, reply, block, ours=ours, terminated=dialect == FLASH)
+        self._service.add(self._socket, reply, block, limits=limits or Limits(), ours=ours, terminated=dialect == FLASH)
         self.address = bound_address(self._socket)
 
     @property

@@ -18,6 +18,7 @@ FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}
 log = logging.getLogger("flashpol")
 _limit = RateLimit(log.handle)
 log.addFilter(_limit)
+os.register_at_fork(after_in_child=_limit.forget)
 
 
 def _own_description(fd: int) -> int:
@@ -91,7 +92,6 @@ def set_up(process: str, log_format: str | None = None) -> logging.Logger:
     log.addHandler(handler)
     log.propagate = False
     log.setLevel(logging.INFO)
-    _limit.forget()
     return log
 
 

@@ -5,6 +5,7 @@ import os
 import resource
 import socket
 import time
+from collections.abc import Container
 from functools import partial
 
 import gevent
@@ -38,10 +39,74 @@ class Service:
     share of connections, 0 to 1, of which a log line tells.
     """
 
-    def __init__(self, limits: Limits, *, access_log: float = 0.0) -> None:
+    def __init__(self, *, access_log: float = 0.0) -> None:
+        self._access_log = access_log
+        self._lots: dict[Limits, _Lot] = {}
+        self._doors: list[_Door] = []
+
+    def add(
+        self,
+        sock: socket.socket,
+        reply: bytes,
+        block: memoryview,
+        *,
+        limits: Limits,
+        name: str | None = None,
+        ours: bool = True,
+        terminated: bool = True,
+    ) -> None:
+        """Serve `reply` on the listening, non-blocking `sock`, counted in `block` (see `Acceptor`, also `terminated`).
+
+        name: what the log calls it; None: its address. ours: nobody else goes on accepting from the socket when we
+        stop, so that its backlog may be shrunk for good.
+        """
+        if limits not in self._lots:
+            self._lots[limits] = _Lot(limits, self._access_log)
+        lot = self._lots[limits]
+        name = name or str(bound_address(sock))
+        lot.names.append(name)
+        self._doors.append(_Door(lot.parker, sock, PolicyReply(reply), block, name, ours=ours, terminated=terminated))
+
+    def start(self) -> None:
+        for lot in self._lots.values():
+            lot.watcher.start()
+        for door in self._doors:
+            door.watcher.start()
+
+    def stop_accepting(self, timeout: float, kept: Container[socket.socket] = ()) -> bool:
+        """Take in what the kernel has already accepted, within `timeout` seconds, then no more.
+
+        kept: sockets that another process goes on serving; what waits there is left to it. The others can be closed
+        afterwards. True if none is left waiting in their queues, where the close would reset it.
+        """
+        deadline = time.monotonic() + timeout
+        for door in self._doors:
+            if door.socket in kept:
+                door.watcher.close()
+        empty = [door.close(deadline) for door in self._doors if door.socket not in kept]
+        self._doors.clear()
+        return all(empty)
+
+    def finish(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for all connections to end, then close the rest. True if there was no rest."""
+        deadline = time.monotonic() + timeout
+        lots = self._lots.values()
+        while any(lot.parker.open for lot in lots) and time.monotonic() < deadline:
+            gevent.sleep(FINISH_POLL)
+        cut = sum(lot.parker.open for lot in lots)
+        for lot in lots:
+            lot.close()
+        return not cut
+
+
+class _Lot:
+    """Where the connections with the same limits wait, and the greenlets of those that have one."""
+
+    def __init__(self, limits: Limits, access_log: float) -> None:
+        self.names: list[str] = []  # of its listeners, in the order of their acceptors
         self._limits = limits
         self._conversations = Pool(limits.max_conversations)
-        self._parker = Parker(
+        self.parker = Parker(
             on_conversation=self._converse,
             on_error=lambda error: log.error(
                 "a connection's hook failed", exc_info=error, extra={"event": "hook-failed"}
@@ -55,64 +120,18 @@ class Service:
             on_access=self._tell_access,
             access_log=access_log,
         )
-        self._parking = Readable(self._parker.fileno(), self._parker.ready)
-        self._doors: list[_Door] = []
-        self._names: list[str] = []  # of all doors, those that are closed too
-
-    def add(
-        self,
-        sock: socket.socket,
-        reply: bytes,
-        block: memoryview,
-        *,
-        name: str | None = None,
-        ours: bool = True,
-        terminated: bool = True,
-    ) -> None:
-        """Serve `reply` on the listening, non-blocking `sock`, counted in `block` (see `Acceptor`, also `terminated`).
-
-        name: what the log calls it; None: its address. ours: nobody else goes on accepting from the socket when we
-        stop, so that its backlog may be shrunk for good.
-        """
-        name = name or str(bound_address(sock))
-        self._names.append(name)
-        self._doors.append(_Door(self._parker, sock, PolicyReply(reply), block, name, ours=ours, terminated=terminated))
-
-    def start(self) -> None:
-        self._parking.start()
-        for door in self._doors:
-            door.watcher.start()
-
-    def stop_accepting(self, timeout: float) -> bool:
-        """Take in what the kernel has already accepted, within `timeout` seconds, then no more.
-
-        The sockets can be closed afterwards. True if none is left waiting in a queue, where the close would reset it.
-        """
-        deadline = time.monotonic() + timeout
-        empty = [door.close(deadline) for door in self._doors]
-        self._doors.clear()
-        return all(empty)
-
-    def finish(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for all connections to end, then close the rest. True if there was no rest."""
-        deadline = time.monotonic() + timeout
-        while self._parker.open and time.monotonic() < deadline:
-            gevent.sleep(FINISH_POLL)
-        cut = self._parker.open
-        self._conversations.kill()
-        self._parker.close_all()
-        self._parking.close()
-        return not cut
+        self.watcher = Readable(self.parker.fileno(), self.parker.ready)
 
     def _tell_access(
         self, listener: int, ip: str, port: int, outcome: str, seconds: float, sent: int, left_out: int
     ) -> None:
         """Called in the hub, at most as often as the fast path samples."""
-        fields = {"event": "access", "listener": self._names[listener], "ip": ip, "port": port, "outcome": outcome}
+        name = self.names[listener]
+        fields = {"event": "access", "listener": name, "ip": ip, "port": port, "outcome": outcome}
         fields |= {"seconds": round(seconds, 6), "bytes": sent, "left_out": left_out, "rate": None}
         log.info(
             "listener %s: %s: %s after %.6f s, %d bytes%s",
-            self._names[listener],
+            name,
             Address(ip, port),
             outcome,
             seconds,
@@ -124,9 +143,14 @@ class Service:
     def _converse(self, fd: int) -> None:
         """Called in the hub: must not block, so a full pool refuses instead of waiting."""
         if self._conversations.free_count() == 0:
-            self._parker.abandon(fd, "capacity")
+            self.parker.abandon(fd, "capacity")
         else:
-            self._conversations.spawn(finish_reply, self._parker, fd, self._limits.reply_timeout)
+            self._conversations.spawn(finish_reply, self.parker, fd, self._limits.reply_timeout)
+
+    def close(self) -> None:
+        self._conversations.kill()
+        self.parker.close_all()
+        self.watcher.close()
 
 
 class _Door:
@@ -146,7 +170,7 @@ class _Door:
         on_exhausted = partial(_Door._back_off, self)
         self.acceptor = Acceptor(parker, sock.fileno(), reply, block, on_exhausted=on_exhausted, terminated=terminated)
         self.watcher = Readable(sock.fileno(), self.acceptor.ready)
-        self._socket = sock
+        self.socket = sock
         self._ours = ours
         self._name = name
 
@@ -163,21 +187,21 @@ class _Door:
 
     def close(self, deadline: float) -> bool:
         """Empty the accept queue, waiting for descriptors if it must. True if it is empty."""
-        waiting, _ = accept_queue(self._socket)
+        waiting, _ = accept_queue(self.socket)
         if self._ours:
             # With this backlog the kernel lets one more into the queue at most: it can be emptied under any load.
-            self._socket.listen(0)
+            self.socket.listen(0)
         try:
             while waiting > 0:
                 taken = self.acceptor.ready()
                 if taken == 0:
-                    if accept_queue(self._socket)[0] == 0:
+                    if accept_queue(self.socket)[0] == 0:
                         break
                     if time.monotonic() >= deadline:
                         return False
                     gevent.sleep(BACK_OFF)
                 # Somebody else's queue goes on being filled: what waited when we began is what we owe.
-                waiting = accept_queue(self._socket)[0] if self._ours else waiting - taken
+                waiting = accept_queue(self.socket)[0] if self._ours else waiting - taken
             return True
         finally:
             self.watcher.close()

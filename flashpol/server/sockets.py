@@ -3,25 +3,30 @@
 import errno
 import socket
 import struct
+from collections.abc import Sequence
 
 from flashpol.config import Address, ConfigError
 
 _TCP_INFO_UNACKED = struct.Struct("=24xII")  # struct tcp_info: tcpi_unacked and tcpi_sacked follow 8 bytes and 4 words
 
 
-def bind(address: Address, count: int, backlog: int) -> list[socket.socket]:
+def bind(address: Address, count: int, backlog: int, beside: Sequence[socket.socket] = ()) -> list[socket.socket]:
     """`count` listening sockets on one address, one accept queue each. Raises ConfigError with the ways out.
 
     The first is bound alone: SO_REUSEPORT from the start would silently share the port with another server of the same
-    user. It joins the others' group between bind and listen.
+    user. It joins the others' group between bind and listen. `beside`: sockets of ours that listen there already.
     """
     sockets: list[socket.socket] = []
     try:
+        for sock in beside:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
         for _ in range(count):
-            sockets.append(_bound(address, shared=bool(sockets)))
-            address = Address(address.host, sockets[0].getsockname()[1])
+            group = [*beside, *sockets]
+            if group:
+                address = bound_address(group[0])
+            sockets.append(_bound(address, shared=bool(group)))
         for sock in sockets:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, count > 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, len(beside) + count > 1)
         for sock in sockets:
             sock.listen(backlog)
     except OSError as error:
@@ -55,7 +60,7 @@ def explain(address: Address, error: OSError) -> str:
     if error.errno == errno.EACCES:
         return (
             f"{address}: no right to bind a port below 1024: grant CAP_NET_BIND_SERVICE, use systemd "
-            f"socket activation (systemd-socket-proxyd), redirect {address.port} to a higher port (nftables), "
+            f"socket activation (systemd:NAME), redirect {address.port} to a higher port (nftables), "
             f"or choose another port"
         )
     if error.errno == errno.EADDRNOTAVAIL:

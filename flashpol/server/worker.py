@@ -4,43 +4,48 @@ import socket
 import time
 from collections.abc import Sequence
 
-from gevent.event import Event
-
-from flashpol.config import Config
+from flashpol.config import Address
 from flashpol.counters import BEAT, SharedCounters
+from flashpol.gateway.hub import Stop
 from flashpol.server.log import log, tell
+from flashpol.server.plan import Plan
 from flashpol.server.service import Service
 
 
 def run(
     slot: int,
-    sockets: Sequence[socket.socket],
-    replies: Sequence[bytes],
-    config: Config,
+    sockets: Sequence[Sequence[socket.socket]],
+    plan: Plan,
     shared: SharedCounters,
-    stop: Event,
-    *,
-    access_log: float = 0.0,
+    stop: Stop,
 ) -> None:
-    """Serve `replies[i]` on `sockets[i]`, of `config.listeners[i]`, until `stop` is set; finish what is inside.
-
-    access_log: the share of connections, 0 to 1, that are logged.
-    """
-    service = Service(config.server.limits, access_log=access_log)
-    for number, (listener, sock, reply) in enumerate(zip(config.listeners, sockets, replies, strict=True)):
-        service.add(sock, reply, shared.memory(slot, number), name=listener.name, terminated=listener.terminated)
+    """Serve what the plan says on `sockets[i]`, those of its listener i, until `stop` comes; finish what is inside."""
+    service = Service(access_log=plan.config.server.access_log)
+    for number, (listener, own, reply) in enumerate(zip(plan.config.listeners, sockets, plan.replies, strict=True)):
+        for sock in own:
+            service.add(
+                sock,
+                reply,
+                shared.memory(slot, number),
+                name=listener.name,
+                limits=plan.config.limits(listener),
+                ours=isinstance(listener.address, Address),
+                terminated=listener.terminated,
+            )
     service.start()
     status = shared.process(slot)
     status.up = 1
-    while not stop.is_set():
+    while not stop.event.is_set():
         tell()
         status.beat_ns = started = time.monotonic_ns()
-        if not stop.wait(BEAT):
+        if not stop.event.wait(BEAT):
             status.loop_lag_ns = max(0, time.monotonic_ns() - started - int(BEAT * 1e9))
-    deadline = time.monotonic() + config.server.shutdown_timeout
-    service.stop_accepting(config.server.shutdown_timeout)
-    for sock in sockets:
-        sock.close()
+    timeout = plan.config.server.shutdown_timeout
+    deadline = time.monotonic() + timeout
+    service.stop_accepting(timeout, kept=[sock for number in stop.kept or () for sock in sockets[number]])
+    for own in sockets:
+        for sock in own:
+            sock.close()
     status.up = 0
     if not service.finish(deadline - time.monotonic()):
         log.warning("connections were cut off: they did not end within shutdown_timeout", extra={"event": "cut-off"})

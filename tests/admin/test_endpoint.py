@@ -14,8 +14,9 @@ from processes import POLICY, REQUEST, Flashpol, ask, connect, rest, status, unt
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from flashpol.admin.endpoint import Application
-from flashpol.admin.metrics import PolicyFacts
-from flashpol.counters import DRAINING, READY, STARTING, SharedCounters
+from flashpol.admin.ledger import Ledger
+from flashpol.admin.view import PolicyFacts, View
+from flashpol.counters import DRAINING, READY, STARTING, ServerStatus, SharedCounters
 
 PATHS = ("/", "/metrics", "/-/healthy", "/-/ready")
 
@@ -73,7 +74,7 @@ def test_the_page(server: Flashpol) -> None:
         assert text.encode() in reply.body
 
 
-@pytest.mark.parametrize("path", ["/metric", "/metrics/", "//", "/-/", "/-/reload", "/../etc/passwd", "/%00", "/%ff"])
+@pytest.mark.parametrize("path", ["/metric", "/metrics/", "//", "/-/", "/-/reload/", "/../etc/passwd", "/%00", "/%ff"])
 def test_not_found(server: Flashpol, path: str) -> None:
     for method in ("GET", "POST"):
         reply = server.get(path, method)
@@ -175,9 +176,11 @@ def test_workers_that_hang_are_scraped_all_the_same() -> None:
 # ------------------------------------------------------------------------------------------------- without a connection
 
 
-def call(shared: SharedCounters, path: str, listener: str = "master") -> tuple[str, bytes]:
+def call(shared: SharedCounters, path: str, listener: str = "master", state: int = READY) -> tuple[str, bytes]:
     seen: list[str] = []
-    application = Application(shared, [PolicyFacts(listener, b"<a/>\0")])
+    status = ServerStatus()
+    status.state = state
+    application = Application(View(status, Ledger(), shared, [PolicyFacts(listener, b"<a/>\0")]))
     environ: dict[str, Any] = {"PATH_INFO": path, "REQUEST_METHOD": "GET"}
     body = b"".join(application(environ, lambda status, headers: seen.append(status)))
     return seen[0], body
@@ -195,13 +198,12 @@ def call(shared: SharedCounters, path: str, listener: str = "master") -> tuple[s
 )
 def test_ready_is_serving_and_not_about_to_end(state: int, up: tuple[int, int], ready: bool) -> None:
     shared = SharedCounters(2, 1)
-    shared.server.state = state
     shared.process(0).up, shared.process(1).up = up
     shared.process(0).beat_ns = shared.process(1).beat_ns = time.monotonic_ns()
-    status, body = call(shared, "/-/ready")
+    status, body = call(shared, "/-/ready", state=state)
     assert status == ("200 OK" if ready else "503 Service Unavailable")
     assert ready or f"{sum(up)} of 2 workers".encode() in body
-    assert call(shared, "/-/healthy")[0] == "200 OK", "that is another question"
+    assert call(shared, "/-/healthy", state=state)[0] == "200 OK", "that is another question"
 
 
 def test_the_page_escapes_names() -> None:

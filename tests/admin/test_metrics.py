@@ -17,8 +17,10 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from flashpol._fastpath import BUCKETS, LAYOUT, REASONS
-from flashpol.admin.metrics import FlashpolCollector, PolicyFacts, Usage, make_registry
-from flashpol.counters import WORD, SharedCounters
+from flashpol.admin.ledger import Ledger
+from flashpol.admin.metrics import FlashpolCollector, Usage, make_registry
+from flashpol.admin.view import PolicyFacts, View
+from flashpol.counters import WORD, ServerStatus, SharedCounters
 from flashpol.version import VERSION
 
 DOCUMENTED = """
@@ -26,7 +28,7 @@ DOCUMENTED = """
     resets_total request_duration_seconds accept_queue_length accept_queue_limit accept_errors_total
     parked_connections conversations worker_up worker_restarts_total worker_cpu_seconds_total
     worker_resident_memory_bytes loop_lag_seconds policy_info policy_bytes config_last_reload_successful
-    config_last_reload_success_timestamp_seconds build_info
+    config_last_reload_success_timestamp_seconds build_info finishing_workers
 """
 FACTS = [PolicyFacts("master", b"<a/>\0"), PolicyFacts('odd "name"\\\n', b"<bb/>\0")]
 SIMPLE = {  # field of a block -> metric
@@ -54,8 +56,14 @@ def shared() -> SharedCounters:
     return SharedCounters(2, 2)
 
 
-def scrape(shared: SharedCounters) -> Metrics:
-    return Metrics.parse(generate_latest(make_registry(shared, FACTS)).decode())
+def view(shared: SharedCounters, status: ServerStatus | None = None) -> View:
+    ledger = Ledger()
+    ledger.open([facts.listener for facts in FACTS], shared)
+    return View(status or ServerStatus(), ledger, shared, FACTS)
+
+
+def scrape(shared: SharedCounters, status: ServerStatus | None = None) -> Metrics:
+    return Metrics.parse(generate_latest(make_registry(view(shared, status))).decode())
 
 
 @pytest.mark.parametrize(("field", "metric"), SIMPLE.items())
@@ -148,8 +156,9 @@ def test_usage_of_nobody() -> None:
 
 
 def test_configuration(shared: SharedCounters) -> None:
-    shared.server.reload_successful, shared.server.reload_timestamp = 1, 1_700_000_000
-    metrics = scrape(shared)
+    status = ServerStatus()
+    status.reload_successful, status.reload_timestamp = 1, 1_700_000_000
+    metrics = scrape(shared, status)
     for facts in FACTS:
         assert metrics.total("policy_bytes", listener=facts.listener) == len(facts.reply)
         digest = hashlib.sha256(facts.reply).hexdigest()
@@ -158,12 +167,12 @@ def test_configuration(shared: SharedCounters) -> None:
     assert metrics.total("config_last_reload_success_timestamp_seconds") == 1_700_000_000
     versions = {"version": VERSION, "python_version": platform.python_version(), "gevent_version": gevent.__version__}
     assert metrics.total("build_info", **versions) == 1
-    shared.server.reload_successful = 0
-    assert scrape(shared).total("config_last_reload_successful") == 0
+    status.reload_successful = 0
+    assert scrape(shared, status).total("config_last_reload_successful") == 0
 
 
 def families(shared: SharedCounters) -> Iterator[Metric]:
-    return FlashpolCollector(shared, FACTS).collect()
+    return FlashpolCollector(view(shared)).collect()
 
 
 def test_every_documented_metric_is_there_and_every_metric_is_documented(shared: SharedCounters) -> None:
@@ -180,7 +189,7 @@ def test_every_family_has_a_help_text_and_no_address_for_a_label(shared: SharedC
 
 
 def test_describe_names_the_same_families_without_samples(shared: SharedCounters) -> None:
-    described = list(FlashpolCollector(shared, FACTS).describe())
+    described = list(FlashpolCollector(view(shared)).describe())
     assert [family.name for family in described] == [family.name for family in families(shared)]
     assert not any(family.samples for family in described)
 
@@ -193,7 +202,7 @@ def test_large_counters_stay_exact(shared: SharedCounters) -> None:
 def test_openmetrics_is_valid_and_says_the_same(shared: SharedCounters) -> None:
     put(shared, 0, 0, "buckets", *range(len(BUCKETS) + 1))
     put(shared, 0, 1, "refused", *range(len(REASONS)))
-    text = openmetrics.generate_latest(make_registry(shared, FACTS)).decode()
+    text = openmetrics.generate_latest(make_registry(view(shared))).decode()
     assert text.endswith("# EOF\n")
     parsed = {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -211,6 +220,6 @@ def test_openmetrics_is_valid_and_says_the_same(shared: SharedCounters) -> None:
 def test_promtool_has_nothing_to_say(shared: SharedCounters) -> None:
     shared.process(0).pid = os.getpid()
     put(shared, 0, 0, "buckets", *range(len(BUCKETS) + 1))
-    text = generate_latest(make_registry(shared, FACTS))
+    text = generate_latest(make_registry(view(shared)))
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=7, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -62,11 +62,10 @@ if "again" not in os.environ:
 FORGED = """
 import flashpol.server.worker as worker
 real = worker.run
-def run(slot, sockets, replies, server, shared, stop):
+def run(slot, sockets, plan, shared, stop):
     shared.process(slot).pid = BYSTANDER
     shared.process(slot).restarts = 2**64 - 1
-    shared.server.state = 2
-    real(slot, sockets, replies, server, shared, stop)
+    real(slot, sockets, plan, shared, stop)
 worker.run = run
 """
 

@@ -12,9 +12,10 @@ from processes import until
 
 from flashpol.counters import SharedCounters
 from flashpol.server.child import FIRST_DELAY, HEALTHY_AFTER, LAST_DELAY, Child
+from flashpol.server.process import Identity
 
 
-def child(main: Callable[[Any], object] = lambda stop: stop.wait(10)) -> Child:
+def child(main: Callable[[Any], object] = lambda stop: stop.event.wait(10)) -> Child:
     return Child("worker 0", lambda: main, SharedCounters(1, 1).process(0))  # type: ignore[return-value, arg-type]
 
 
@@ -28,7 +29,7 @@ def forks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_crash_loop_backs_off() -> None:
     one, now, delays = child(), 1000.0, []
     for _ in range(10):
-        one.start(now, (), None)
+        one.start(now, (), Identity())
         now += 0.5  # it lives half a second
         delays.append(one.ended(now))
         assert one.due == now + delays[-1]
@@ -43,11 +44,11 @@ def test_a_crash_loop_backs_off() -> None:
 def test_a_child_that_lived_long_is_replaced_at_once_and_starts_afresh() -> None:
     one = child()
     for now in (1000.0, 1001.0, 1002.0):
-        one.start(now, (), None)
+        one.start(now, (), Identity())
         one.ended(now + 0.1)
-    one.start(1100.0, (), None)
+    one.start(1100.0, (), Identity())
     assert one.ended(1100.0 + HEALTHY_AFTER) == 0.0
-    one.start(1200.0, (), None)
+    one.start(1200.0, (), Identity())
     assert one.ended(1200.0 + HEALTHY_AFTER - 0.1) == FIRST_DELAY
 
 
@@ -58,7 +59,7 @@ def test_a_fork_that_fails_is_tried_again_and_leaks_nothing(monkeypatch: pytest.
     monkeypatch.setattr(os, "fork", fork)
     one, before = child(), len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="Resource temporarily"):
-        one.start(1000.0, (), None)
+        one.start(1000.0, (), Identity())
     assert (one.pid, one.due) == (0, 1000.0 + FIRST_DELAY)
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -72,8 +73,8 @@ def gone(pid: int) -> bool:
 def test_the_end_of_the_pipe_ends_the_child_and_no_sibling() -> None:
     """Siblings inherit each other's pipes; a copy kept open would keep the first one alive."""
     one, other = child(), child()
-    one.start(0.0, (one, other), None)
-    other.start(0.0, (one, other), None)
+    one.start(0.0, (one, other), Identity())
+    other.start(0.0, (one, other), Identity())
     try:
         assert one.status.pid == one.pid != other.pid
         one.let_go()
@@ -91,7 +92,7 @@ def test_a_child_that_fails_says_so(capfd: pytest.CaptureFixture[str]) -> None:
         raise RuntimeError("no luck")
 
     one = child(fail)
-    one.start(0.0, (one,), None)
+    one.start(0.0, (one,), Identity())
     assert os.waitstatus_to_exitcode(os.waitpid(one.pid, 0)[1]) == 1
     one.let_go()
     assert "worker 0 failed" in (said := capfd.readouterr().err)

@@ -3,11 +3,12 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from processes import POLICY, Flashpol, ask, until
 
-JSON_LINES = "from flashpol.server.log import set_up; set_up('arbiter', 'json')"
+JSON_LINES = ("--policy", POLICY, "--log-format", "json")
 
 
 def events(server: Flashpol, name: str | None = None) -> list[dict[str, object]]:
@@ -18,7 +19,7 @@ def events(server: Flashpol, name: str | None = None) -> list[dict[str, object]]
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_start_and_stop(number: signal.Signals) -> None:
-    with Flashpol("--policy", POLICY, prelude=JSON_LINES, workers=2) as server:
+    with Flashpol(*JSON_LINES, workers=2) as server:
         assert ask(server.place)
         assert server.stop(number) == 0
         first, second, third = events(server)
@@ -31,7 +32,7 @@ def test_start_and_stop(number: signal.Signals) -> None:
 
 
 def test_a_worker_that_is_killed() -> None:
-    with Flashpol("--policy", POLICY, prelude=JSON_LINES) as server:
+    with Flashpol(*JSON_LINES) as server:
         [victim] = server.workers
         victim.kill()
         [line] = until(lambda: events(server, "process-ended"), "the line")
@@ -46,7 +47,7 @@ def test_a_worker_that_fails_says_why_in_one_line() -> None:
     fail = "import flashpol.server.worker as w; w.run = lambda *_, **__: 1 // 0"
     with (
         pytest.raises(AssertionError, match="ended with 1") as failed,
-        Flashpol("--policy", POLICY, prelude=f"{JSON_LINES}\n{fail}"),
+        Flashpol(*JSON_LINES, prelude=fail),
     ):
         raise AssertionError("it cannot be ready")
     lines = [json.loads(line) for line in str(failed.value).splitlines()[0].partition(": ")[2].split("\n")]
@@ -62,7 +63,7 @@ def run(*arguments):
     serve(*arguments)
 w.run = run
 """
-    with Flashpol("--policy", POLICY, prelude=f"{JSON_LINES}\n{fail}") as server:
+    with Flashpol(*JSON_LINES, prelude=fail) as server:
         [line] = until(lambda: events(server, "hub-error"), "the line")
         assert str(line["exception"]).endswith("ZeroDivisionError: integer division or modulo by zero")
         assert ask(server.place)
@@ -70,12 +71,26 @@ w.run = run
 
 
 def test_the_access_log() -> None:
-    prelude = (
-        f"{JSON_LINES}\nimport functools, flashpol.server.worker as w; w.run = functools.partial(w.run, access_log=1.0)"
-    )
-    with Flashpol("--policy", POLICY, prelude=prelude) as server:
+    with Flashpol(*JSON_LINES, "--access-log", "1") as server:
         reply = ask(server.place)
         [line] = until(lambda: events(server, "access"), "the line")
         assert (line["process"], line["listener"], line["ip"]) == ("worker-0", server.addresses[0], "127.0.0.1")
         assert (line["outcome"], line["bytes"], line["left_out"]) == ("reply", len(reply), 0)
         assert line["pid"] != os.getpid()
+
+
+def test_a_reload_and_one_that_fails(tmp_path: Path) -> None:
+    file = tmp_path / "flashpol.toml"
+    good = f'[server]\nlog_format = "{{}}"\n[policies.p]\nfile = "{POLICY}"\n'
+    file.write_text(good.format("json"))
+    with Flashpol("-c", file) as server:
+        server.process.send_signal(signal.SIGHUP)
+        [line] = until(lambda: events(server, "reloaded"), "the reload")
+        assert (line["workers"], line["listeners"]) == (1, server.addresses)
+        file.write_text("nonsense")
+        server.process.send_signal(signal.SIGHUP)
+        [line] = until(lambda: events(server, "not-reloaded"), "the mistake")
+        assert "nonsense" in str(line["error"]) or str(file) in str(line["error"])
+        file.write_text(good.format("text"))
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "INFO: reloaded" in server.log, "the other format")

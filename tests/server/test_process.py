@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from processes import Process, as_nobody, status, until
 
-from flashpol.config import ConfigError
-from flashpol.server.process import MAX_FILES, become, enter_child, find_user, raise_file_limit
+from flashpol.config import ConfigError, Server
+from flashpol.server.process import MAX_FILES, Identity, enter_child, raise_file_limit
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -47,24 +47,28 @@ def signals(pid: int, field: str) -> set[signal.Signals]:
     return {number for number in signal.Signals if mask >> (number - 1) & 1}
 
 
+def identity(user: str) -> Identity:
+    return Identity.of(Server(user=user))
+
+
 def test_find_user() -> None:
     me = pwd.getpwuid(os.geteuid())
-    assert find_user(me.pw_name) == me
+    assert identity(me.pw_name).user == me
 
 
 @pytest.mark.parametrize("name", ["nobody-of-that-name", "", "a\0b", "a\nb", "x" * 5000])
 def test_no_such_user(name: str) -> None:
     with pytest.raises(ConfigError, match="there is no such user") as caught:
-        find_user(name)
+        identity(name)
     assert str(caught.value).startswith(f"user {name!r}: ")
     assert "\n" not in str(caught.value)
 
 
 @as_root
 def test_only_root_can_become_another_user() -> None:
-    assert find_user("nobody").pw_name == "nobody"
-    assert as_nobody(lambda: find_user("nobody").pw_name) == "nobody"
-    assert as_nobody(lambda: find_user("root")) == (
+    assert identity("nobody").user.pw_name == "nobody"
+    assert as_nobody(lambda: identity("nobody").user.pw_name) == "nobody"
+    assert as_nobody(lambda: identity("root")) == (
         "ConfigError: user 'root': only root can become another user: start as root, or leave it out"
     )
 
@@ -74,7 +78,7 @@ def test_what_was_root_cannot_be_root_again() -> None:
     user = pwd.getpwnam("nobody")
 
     def main() -> None:
-        become(user)
+        identity("nobody").assume()
         for back in (os.setuid, os.seteuid, os.setgid, os.setegid):
             with pytest.raises(PermissionError):
                 back(0)
@@ -91,7 +95,7 @@ def test_what_was_root_cannot_be_root_again() -> None:
 @as_root
 def test_becoming_who_one_is_changes_nothing() -> None:
     user = pwd.getpwnam("nobody")
-    assert as_nobody(lambda: become(user) or os.getresuid()) == str((user.pw_uid,) * 3)
+    assert as_nobody(lambda: identity("nobody").assume() or os.getresuid()) == str((user.pw_uid,) * 3)
 
 
 def test_all_the_descriptors_that_are_granted_are_used() -> None:
@@ -110,7 +114,7 @@ def test_all_the_descriptors_that_are_granted_are_used() -> None:
 
 
 def enter() -> None:
-    enter_child("worker 7", None)
+    enter_child("worker 7", Identity())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))  # as a child does once it handles it
 
 
@@ -130,7 +134,7 @@ def test_a_child_hears_the_arbiter_and_not_the_terminal() -> None:
 
 
 def test_sigterm_waits_until_it_is_handled() -> None:
-    with fork(lambda: enter_child("admin", None)) as child:
+    with fork(lambda: enter_child("admin", Identity())) as child:
         child.kill(signal.SIGTERM)
         assert signals(child.pid, "SigBlk") == {signal.SIGTERM}
         assert child.alive

@@ -1,0 +1,74 @@
+"""Where a listener or the admin endpoint listens: an address of its own, or a socket that systemd hands over."""
+
+import ipaddress
+import re
+from typing import NamedTuple
+
+from flashpol.config.errors import ConfigError
+
+SYSTEMD = "systemd:"
+
+
+class Address(NamedTuple):
+    """An IP address and port to bind; port 0 lets the kernel choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def covers(self, other: "Address") -> bool:
+        """Binding this host takes the other's too."""
+        return self.host == "::" or (self.host == "0.0.0.0" and ":" not in other.host)
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """`HOST:PORT` or `[IPV6]:PORT`. Names are refused: which of its addresses a name means would be a guess."""
+        host, colon, port = text.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        try:
+            ip = ipaddress.ip_address(host[1:-1] if bracketed else host)
+        except ValueError:
+            ip = None
+        mapped = getattr(ip, "ipv4_mapped", None)
+        if mapped:
+            raise ConfigError(f"{text!r} is an IPv4 address in IPv6 clothes: write {mapped}:{port}")
+        if not colon or ip is None or bracketed != (ip.version == 6):
+            raise ConfigError(f"{text!r} is not an address to bind: write IP:PORT, such as 127.0.0.1:8430 or [::]:843")
+        if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+            raise ConfigError(f"{text!r}: {port!r} is not a port: write a number from 0 to 65535")
+        return cls(str(ip), int(port))
+
+
+class Inherited(NamedTuple):
+    """A listening socket that systemd hands over, by its name: FileDescriptorName= of systemd.socket(5)."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"{SYSTEMD}{self.name}"
+
+    @property
+    def port(self) -> int:
+        """0, as where the kernel chooses: unknown until there is a socket."""
+        return 0
+
+    @classmethod
+    def parse(cls, text: str) -> "Inherited":
+        """`systemd:NAME`. What a name may be: sd_listen_fds(3) and FileDescriptorName= of systemd.socket(5)."""
+        name = text.removeprefix(SYSTEMD)
+        if name == text or not re.fullmatch(r"[ -9;-~]{1,255}", name):
+            raise ConfigError(
+                f"{text!r} names no socket of systemd: write systemd:NAME, NAME as in FileDescriptorName= "
+                "(ASCII without a colon, 255 characters at most)"
+            )
+        return cls(name)
+
+
+Endpoint = Address | Inherited
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """`IP:PORT` or `systemd:NAME`."""
+    return (Inherited if text.startswith(SYSTEMD) else Address).parse(text)

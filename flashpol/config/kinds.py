@@ -1,0 +1,124 @@
+"""How a setting is written: in TOML, and as the text of a flag."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flashpol.config.address import Endpoint, parse_endpoint
+from flashpol.config.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is accepted. `expected` completes "write …"; `types` are TOML's; `parse` may raise ValueError, ConfigError.
+
+    `show` is the way back: a value as TOML has it, None where there is nothing to write.
+    """
+
+    expected: str
+    types: tuple[type, ...]
+    parse: Callable[[Any], Any]
+    show: Callable[[Any], str | None] = field(default=str, kw_only=True)
+
+    def read(self, key: str, value: object) -> Any:
+        """From TOML. Raises ConfigError that begins with the key."""
+        fits = isinstance(value, self.types) and (not isinstance(value, bool) or bool in self.types)
+        try:
+            if fits:
+                return self.parse(value)
+        except ValueError:
+            pass
+        raise ConfigError(f"{key} = {value!r}: write {self.expected}")
+
+    def read_text(self, key: str, text: str) -> Any:
+        """From a flag. Raises as `read`."""
+        return self.read(key, text)
+
+
+@dataclass(frozen=True)
+class Number(Kind):
+    """Within bounds, both included; `off` is a value besides them that switches something off."""
+
+    low: float
+    high: float
+    whole: bool
+
+    def read_text(self, key: str, text: str) -> Any:
+        # float() alone would take "1_0", "nan" and digits of other scripts.
+        plain = re.fullmatch(r"[0-9]{1,20}" if self.whole else r"[0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20}", text)
+        return self.read(key, (int(text) if self.whole else float(text)) if plain else text)
+
+
+def number(low: float, high: float, *, whole: bool = False, off: float | None = None) -> Number:
+    """A number from `low` to `high`; `off` is one more value, which switches something off."""
+
+    def parse(value: float) -> float:
+        if not (low <= value <= high or value == off):
+            raise ValueError
+        return value if whole else float(value)
+
+    bounds = f"a {'whole ' if whole else ''}number from {low:g} to {high:g}"
+    expected = bounds if off is None else f"{off:g} (off) or {bounds}"
+    return Number(expected, (int,) if whole else (int, float), parse, low, high, whole)
+
+
+def quoted(text: object) -> str:
+    """As a basic string of TOML: printable ASCII as it is, all else escaped."""
+    escaped = (c if " " <= c <= "~" and c not in '"\\' else f"\\U{ord(c):08x}" for c in str(text))
+    return f'"{"".join(escaped)}"'
+
+
+def _quoted_if_any(value: object) -> str | None:
+    return None if value is None else quoted(value)
+
+
+def text(expected: str, parse: Callable[[str], Any] = str) -> Kind:
+    """A string; None stands for none."""
+    return Kind(expected, (str,), parse, show=_quoted_if_any)
+
+
+def choice(*values: str) -> Kind:
+    def parse(value: str) -> str:
+        if value not in values:
+            raise ValueError
+        return value
+
+    return text(" or ".join(f'"{value}"' for value in values), parse)
+
+
+def _absolute(text: str) -> Path:
+    path = Path(text)
+    if "\0" in text or not path.is_absolute():
+        raise ValueError
+    return path
+
+
+ABSOLUTE_PATH = text("a folder's absolute path, such as /var/empty", _absolute)
+SWITCH = Kind("true or false", (bool,), bool, show=lambda value: str(value).lower())
+
+MAX_WORKERS = 256
+
+
+def _workers(value: str | int) -> int:
+    if value == "auto":
+        return 0
+    if not re.fullmatch(r"[0-9]{1,4}", str(value)) or not 1 <= int(value) <= MAX_WORKERS:
+        raise ValueError
+    return int(value)
+
+
+WORKERS = Kind(
+    f'"auto" or a number from 1 to {MAX_WORKERS}',
+    (int, str),
+    _workers,
+    show=lambda value: str(value or quoted("auto")),
+)
+
+
+def _admin(value: str) -> Endpoint | None:
+    return None if value == "off" else parse_endpoint(value)
+
+
+ADMIN = Kind('"IP:PORT", "systemd:NAME" or "off"', (str,), _admin, show=lambda value: quoted(value or "off"))

@@ -1,0 +1,178 @@
+"""Every setting of the server: its default, its bounds and the reason for both, in one place."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flashpol.config.address import Address, Endpoint, Inherited
+from flashpol.config.errors import ConfigError
+from flashpol.config.kinds import ABSOLUTE_PATH, ADMIN, SWITCH, WORKERS, Kind, choice, number, text
+
+DEFAULT_LISTEN = "[::]:843"  # where Flash Player asks first; [::] is dual-stack
+DEFAULT_SILVERLIGHT_LISTEN = "[::]:943"  # the only port Silverlight asks
+DEFAULT_ADMIN = "127.0.0.1:9843"  # loopback: the endpoint has no authentication
+MAX_LISTENERS = 1024  # the fast path has room for so many in one process
+
+FLASH, SILVERLIGHT = DIALECTS = ("flash", "silverlight")
+TEXT, JSON = LOG_FORMATS = ("text", "json")
+
+DIALECT = choice(*DIALECTS)
+ADMIN_ADDRESS = Address.parse(DEFAULT_ADMIN)
+
+
+def setting(default: Any, why: str, kind: Kind) -> Any:
+    """A field with its default, its reason and how it is written."""
+    return field(default=default, metadata={"why": why, "kind": kind})
+
+
+def kind_of(owner: type, name: str) -> Kind:
+    kind: Kind = owner.__dataclass_fields__[name].metadata["kind"]  # type: ignore[attr-defined]
+    return kind
+
+
+def parse_dialect(text: str) -> str:
+    """Raises ConfigError."""
+    dialect: str = DIALECT.read("dialect", text)
+    return dialect
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one worker does and holds. Times in seconds."""
+
+    request_timeout: float = setting(
+        3.0, "Flash Player gives up after 3 s; for the whole request, whatever arrives meanwhile", number(0.05, 3600)
+    )
+    terminator_grace: float = setting(
+        0.15, "wait for the NUL after the 22 bytes: a round trip's worth, and no wait anyone notices", number(0.01, 60)
+    )
+    linger_timeout: float = setting(
+        1.0, "after a reply, discard what a client still sends, so that RST cannot destroy the reply", number(0.05, 60)
+    )
+    linger_bytes: int = setting(
+        65536, "a client that sends more than this after its request is not a client", number(0, 2**31, whole=True)
+    )
+    reply_timeout: float = setting(
+        10.0, "for a reply that the kernel takes only in part: a slow reader", number(0.05, 3600)
+    )
+    max_conversations: int = setting(
+        10_000, "greenlets of one worker, about 7 KB each: 70 MB at the worst", number(0, 1_000_000, whole=True)
+    )
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            f.metadata["kind"].read(f.name, getattr(self, f.name))
+
+
+@dataclass(frozen=True)
+class Server:
+    """The whole server. Times in seconds."""
+
+    workers: int = setting(0, 'worker processes; "auto" is one for each CPU', WORKERS)
+    admin: Endpoint | None = setting(
+        ADMIN_ADDRESS, 'metrics and health, or "off"; loopback: it asks no password', ADMIN
+    )
+    reload_endpoint: bool = setting(
+        False,
+        "POST /-/reload on the admin address loads the configuration anew; off, since it asks no password",
+        SWITCH,
+    )
+    user: str | None = setting(
+        None, "workers and the admin process become this user once the sockets are bound", text("a user's name")
+    )
+    group: str | None = setting(
+        None, "the only group that they have then, instead of the user's own groups", text("a group's name")
+    )
+    chroot: Path | None = setting(
+        None, "an absolute path, which becomes their root folder: they open no files once they serve", ABSOLUTE_PATH
+    )
+    watch: float = setting(
+        0.0,
+        "seconds between two looks at the configuration and policy files; 0: SIGHUP says when",
+        number(0.1, 3600, off=0),
+    )
+    log_format: str = setting(TEXT, 'lines for people ("text") or for machines ("json")', choice(*LOG_FORMATS))
+    access_log: float = setting(
+        0.0, "share of the connections that get a log line each; 1 is all, 0.01 one in 100", number(0, 1)
+    )
+    backlog: int = setting(
+        65535, "accept queue; the kernel lowers it to net.core.somaxconn", number(1, 65535, whole=True)
+    )
+    shutdown_timeout: float = setting(
+        5.0, "finish what is inside: request_timeout and a reply after it", number(0, 3600)
+    )
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def worker_count(self) -> int:
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True)
+class PolicySource:
+    """Where a policy comes from: a file, a folder of fragments, or grants as `DOMAIN:PORTS`. Exactly one of them."""
+
+    name: str
+    file: Path | None = None
+    grants: tuple[str, ...] = ()
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One address and the policy it serves. Without a name it is called by its address once that is bound."""
+
+    name: str | None
+    address: Endpoint
+    policy: str
+    dialect: str = FLASH
+    limits: Limits | None = None  # where it has others than the server's
+
+    @property
+    def terminated(self) -> bool:
+        """A NUL ends the request and the reply. Silverlight sends none and wants none."""
+        return self.dialect == FLASH
+
+
+@dataclass(frozen=True)
+class Config:
+    server: Server
+    policies: tuple[PolicySource, ...]
+    listeners: tuple[Listener, ...]
+
+    def policy(self, name: str) -> PolicySource:
+        return next(source for source in self.policies if source.name == name)
+
+    def limits(self, listener: Listener) -> Limits:
+        """What holds for a listener: its own limits, or the server's."""
+        return listener.limits or self.server.limits
+
+
+def check(config: Config) -> Config:
+    """What only the whole can show. Returns it, or raises ConfigError."""
+    if not config.listeners:
+        raise ConfigError("no listener: add --listen IP:PORT or [[listeners]]")
+    names = [listener.name for listener in config.listeners if listener.name is not None]
+    _distinct("named", names)
+    places = [listener.address for listener in config.listeners]
+    bound = [place for place in places if isinstance(place, Address) and place.port]
+    _distinct("on", [*bound, *(place for place in places if isinstance(place, Inherited))])
+    admin = config.server.admin
+    if admin in bound or (isinstance(admin, Inherited) and admin in places):
+        raise ConfigError(f"a listener and the admin endpoint are on {admin}: give each its own")
+    for wide in bound:
+        for other in bound:
+            if wide.port == other.port and wide != other and wide.covers(other):
+                raise ConfigError(f"two listeners are on port {wide.port}: {wide} serves {other} too: leave one out")
+    if len(config.listeners) > MAX_LISTENERS:
+        raise ConfigError(f"{len(config.listeners)} listeners: {MAX_LISTENERS} at most in one server")
+    return config
+
+
+def _distinct(what: str, values: Sequence[object]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise ConfigError(f"two listeners are {what} {value}: give each its own")

@@ -1,0 +1,205 @@
+"""One configuration at work: its workers, its admin process, its counters. A reload makes the next one."""
+
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from flashpol.admin.ledger import Ledger
+from flashpol.config import MAX_LISTENERS, ConfigError, Endpoint
+from flashpol.counters import ServerStatus, SharedCounters
+from flashpol.gateway.handover import encode
+from flashpol.server.bell import Bell
+from flashpol.server.child import Child
+from flashpol.server.listening import Listening
+from flashpol.server.log import log
+from flashpol.server.plan import Plan
+from flashpol.server.sockets import accept_queue, bound_address
+
+if TYPE_CHECKING:
+    from flashpol.gateway.hub import Stop
+
+# Beyond shutdown_timeout, before a child that does not end is killed; and again before it is left alone.
+KILL_AFTER = 1.0
+
+
+@dataclass(frozen=True)
+class Foundation:
+    """What outlives every generation."""
+
+    listening: Listening
+    ledger: Ledger
+    status: ServerStatus
+    bell: Bell
+
+
+class Generation:
+    """Raises ConfigError while it is being made, if an address cannot be bound; then nothing has changed.
+
+    sockets: [listener][…], of which slot s of n serves s, s + n, …; usually there is one for each slot.
+    """
+
+    def __init__(self, plan: Plan, foundation: Foundation) -> None:
+        self.plan = plan
+        self._foundation = foundation
+        server, listeners = plan.config.server, plan.config.listeners
+        count = server.worker_count
+        wanted: list[tuple[Endpoint, int]] = [(listener.address, count) for listener in listeners]
+        if server.admin:
+            wanted.append((server.admin, 1))
+        acquired = foundation.listening.acquire(wanted, server.backlog)
+        self.sockets = acquired[: len(listeners)]
+        self.admin_socket: socket.socket | None = acquired[-1][0] if server.admin else None
+        # The port is the one the kernel chose where the configuration says 0.
+        self.names = [
+            listener.name or str(bound_address(sockets[0]))
+            for listener, sockets in zip(listeners, self.sockets, strict=True)
+        ]
+        if sum(-(-len(sockets) // count) for sockets in self.sockets) > MAX_LISTENERS:
+            raise ConfigError(f"{count} workers have too many sockets to take over from more: restart the server")
+        self.shared = SharedCounters(count, len(listeners))
+        foundation.ledger.open(self.names, self.shared)
+        self.workers = [
+            Child(f"worker {slot}", partial(self._work, slot), self.shared.process(slot)) for slot in range(count)
+        ]
+        self.admin: Child | None = None
+        self.deadline = 0.0  # of a generation that finishes: when it is killed
+
+    @property
+    def children(self) -> list[Child]:
+        return [*self.workers, *([self.admin] if self.admin else [])]
+
+    @property
+    def all_sockets(self) -> Iterator[socket.socket]:
+        for sockets in self.sockets:
+            yield from sockets
+        if self.admin_socket:
+            yield self.admin_socket
+
+    @property
+    def up(self) -> bool:
+        """All processes that there are serve."""
+        return all(child.status.up for child in self.children)
+
+    @property
+    def attended(self) -> bool:
+        """It has its admin process, or needs none."""
+        return self.admin is not None or self.admin_socket is None
+
+    @property
+    def serving(self) -> bool:
+        """At least one worker accepts, and its loop turns."""
+        return any(child.status.serving for child in self.workers)
+
+    @property
+    def deaths(self) -> int:
+        return sum(child.restarts for child in self.children)
+
+    @property
+    def ended(self) -> bool:
+        return not any(child.pid for child in self.children)
+
+    @property
+    def summary(self) -> str:
+        counts = ((len(self.workers), "worker"), (len(self.sockets), "listener"))
+        return ", ".join(f"{count} {what}{'s' if count != 1 else ''}" for count, what in counts)
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """The same for a log line."""
+        return {"workers": len(self.workers), "listeners": self.names}
+
+    # --------------------------------------------------------------------------------------------------------- starting
+
+    def start_due(self, others: Sequence[Child]) -> None:
+        """Fork those whose time has come. `others`: all children there are, whose pipes they must not keep open."""
+        now = time.monotonic()
+        for child in self.children:
+            if child.due is not None and child.due <= now:
+                self._foundation.listening.lengthen(self.plan.config.server.backlog)
+                try:
+                    child.start(now, others, self.plan.identity)
+                except OSError as error:
+                    fields = {"event": "process-not-started", "child": child.name, "errno": error.errno}
+                    text = "%s cannot be started: %s; it is tried again"
+                    log.error(text, child.name, error.strerror, extra=fields)
+
+    def add_admin(self) -> None:
+        """Have an admin process from now on."""
+        if self.admin_socket and not self.admin:
+            self.admin = Child("admin", self._administer, self.shared.admin)
+
+    def _work(self, slot: int) -> Callable[["Stop"], None]:
+        from flashpol.server.worker import run
+
+        own = [sockets[slot :: len(self.workers)] for sockets in self.sockets]
+        self._foundation.listening.keep_only(sock for sockets in own for sock in sockets)
+        self._foundation.bell.close()
+        return partial(run, slot, own, self.plan, self.shared)
+
+    def _administer(self) -> Callable[["Stop"], None]:
+        from flashpol.admin.endpoint import run
+        from flashpol.admin.view import PolicyFacts, View
+
+        if self.admin_socket is None:
+            raise AssertionError("the admin process is only among the children when there is a socket for it")
+        # Its copies would keep an accept queue alive that no worker empties.
+        self._foundation.listening.keep_only([self.admin_socket])
+        facts = [PolicyFacts(name, reply) for name, reply in zip(self.names, self.plan.replies, strict=True)]
+        view = View(self._foundation.status, self._foundation.ledger, self.shared, facts)
+        if not self.plan.config.server.reload_endpoint:
+            self._foundation.bell.close()
+            return partial(run, self.admin_socket, view, None)
+        return partial(run, self.admin_socket, view, self._foundation.bell.ring)
+
+    # --------------------------------------------------------------------------------------------------------- running
+
+    def read_queues(self) -> None:
+        """Publish the accept queues."""
+        seen = set()  # a socket that all workers share counts for the first of them
+        for number, sockets in enumerate(self.sockets):
+            for slot in range(len(self.workers)):
+                own = {sock for sock in sockets[slot :: len(self.workers)] if sock not in seen}
+                seen |= own
+                queues = [(0, 0), *map(accept_queue, own)]
+                status = self.shared.queue(slot, number)
+                status.length, status.limit = (sum(column) for column in zip(*queues, strict=True))
+
+    def bury(self, pid: int, status: int) -> bool:
+        """`pid` has ended. If it was one of ours its place is free; False if it was none."""
+        child = next((child for child in self.children if child.pid == pid), None)
+        if child is None:
+            return False
+        delay = child.ended(time.monotonic())
+        if child in self.workers:
+            self.shared.settle(self.workers.index(child))
+        if delay is not None:
+            code = os.waitstatus_to_exitcode(status)
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+            # 0: somebody sent SIGTERM to it too, as service managers do to the whole group.
+            level = logging.ERROR if code else logging.INFO
+            fields = {"event": "process-ended", "child": child.name, "child_pid": pid, "status": code}
+            text = "%s (pid %d) %s; the next one starts in %.1f s"
+            log.log(level, text, child.name, pid, how, delay, extra=fields | {"restart_in": delay})
+        return True
+
+    # ---------------------------------------------------------------------------------------------------------- ending
+
+    def retire(self, successor: "Generation") -> None:
+        """Let the successor accept, and finish what is inside: at `deadline` it is to be killed."""
+        held = set(successor.all_sockets)
+        kept = [number for number, sockets in enumerate(self.sockets) if held.issuperset(sockets)]
+        for child in self.children:
+            child.retire(encode(kept))
+        self.deadline = time.monotonic() + self.plan.config.server.shutdown_timeout + KILL_AFTER
+
+    def end(self) -> None:
+        """Kill what is left of it."""
+        for child in self.children:
+            child.retire()
+            child.kill()

@@ -1,0 +1,37 @@
+"""What to run: a configuration from which everything has been loaded that it names."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flashpol.config import Config
+from flashpol.server.policies import compile_all
+from flashpol.server.process import Identity
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`replies` holds the bytes that `config.listeners` serve, in their order; `identity` is for the children."""
+
+    config: Config
+    replies: Sequence[bytes] = field(repr=False)
+    identity: Identity
+
+
+class Loader:
+    """Makes plans, again and again.
+
+    configure: reads the configuration; raises ConfigError. file: the one it reads, if it does.
+    """
+
+    def __init__(self, configure: Callable[[], Config], file: Path | None = None) -> None:
+        self._configure = configure
+        self._file = [file] if file else []
+        self.paths: list[Path] = list(self._file)  # what the last attempt read, or would have
+
+    def load(self) -> Plan:
+        """Read the configuration, load its policies, look its user up. Raises ConfigError."""
+        config = self._configure()
+        sources = [path for source in config.policies for path in (source.file, source.folder) if path]
+        self.paths = [*self._file, *sources]
+        return Plan(config, compile_all(config), Identity.of(config.server))
