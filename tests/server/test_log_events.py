@@ -6,7 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from processes import POLICY, Flashpol, ask, until
+from processes import POLICY, Flashpol, ask, connect, rest, until
+
+from flashpol.server.anomalies import FLOOR
 
 JSON_LINES = ("--policy", POLICY, "--log-format", "json")
 
@@ -94,3 +96,12 @@ def test_a_reload_and_one_that_fails(tmp_path: Path) -> None:
         file.write_text(good.format("text"))
         server.process.send_signal(signal.SIGHUP)
         until(lambda: "INFO: reloaded" in server.log, "the other format")
+
+
+def test_failures_that_rise() -> None:
+    with Flashpol(*JSON_LINES, prelude="import flashpol.server.anomalies as a; a.WINDOW = 1.5") as server:
+        for _ in range(10 * FLOOR):
+            rest(connect(server.place, b"x"))
+        found = until(lambda: events(server, "anomaly"), "the line")
+        assert found[0]["listener"] == server.addresses[0]
+        assert FLOOR <= int(str(found[0]["other"])) <= 10 * FLOOR
