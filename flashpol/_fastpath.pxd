@@ -34,7 +34,7 @@ cdef enum:
     REASON_COUNT = 6
     LISTENER_COUNT = 1024       # acceptors of one process
     SAMPLE_COUNT = 1024         # room for sampled connections that have no outcome yet; the first is not used
-    SAMPLE_BURST = 100          # connections sampled in one window at most: in a day 864,000 lines, about 150 MB
+    SAMPLE_BURST = 100          # connections sampled in one window at most: 864,000 lines a day
 
 cdef enum Answer:               # of a recogniser
     A_MORE = 0
