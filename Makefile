@@ -46,7 +46,7 @@ sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and Und
 	@$(call variant,sanitize)
 	cd build/sanitize && LD_PRELOAD="$(SANITIZERS)" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ../../$(BIN)/python -m pytest -q \
-		tests/test_fastpath.py tests/test_fastpath_limits.py tests/test_fastpath_matcher.py tests/test_counters.py \
+		tests/test_fastpath*.py tests/test_counters.py \
 		tests/gateway tests/server
 
 dist: $(VENV)/.dev  ## sdist and wheel; the wheel is built from the sdist

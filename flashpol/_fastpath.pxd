@@ -7,10 +7,24 @@
 #   reply        one send, reply and FIN in one segment; counted and timed here and nowhere else
 #   park/unpark  a Record in one of three deadline queues and in the epoll set; no Python object
 #   collect      ready or overdue records, bounded per wake-up
+#   decided      where a connection's outcome is known: of the few that are sampled, a line of the access log is due
 #
 # Every C function is `noexcept nogil`: nothing in here can raise, so nothing can stop a watcher.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "<netinet/in.h>" nogil:
+    struct in_addr:
+        pass
+    struct in6_addr:
+        uint8_t s6_addr[16]
+    struct sockaddr_in:
+        uint16_t sin_port
+        in_addr sin_addr
+    struct sockaddr_in6:
+        uint16_t sin6_family
+        uint16_t sin6_port
+        in6_addr sin6_addr
 
 cdef enum:
     REQUEST_BYTES = 22          # <policy-file-request/> without its terminator
@@ -19,6 +33,8 @@ cdef enum:
     BUCKET_COUNT = 19           # finite bounds and +Inf
     REASON_COUNT = 6
     LISTENER_COUNT = 1024       # acceptors of one process
+    SAMPLE_COUNT = 1024         # room for sampled connections that have no outcome yet; the first is not used
+    SAMPLE_BURST = 100          # connections sampled in one window at most: 864,000 lines a day
 
 cdef enum Answer:               # of a recogniser
     A_MORE = 0
@@ -32,6 +48,11 @@ cdef enum Reason:               # why a connection was refused; the names are in
     R_CAPACITY = 3
     R_SHUTDOWN = 4
     R_CRASHED = 5               # written by the arbiter, for a worker that is dead
+
+cdef enum Outcome:              # of a sampled connection: a Reason, or one of these; the names are in OUTCOMES
+    O_TIMEOUT = REASON_COUNT
+    O_RESET
+    O_REPLY
 
 cdef enum State:                # of a Record; the transitions are drawn at the head of _fastpath.pyx
     S_FREE = 0
@@ -81,6 +102,7 @@ cdef struct Record:
     int32_t next
     uint32_t progress           # bytes of the reply sent (S_CONVERSATION) or input discarded (S_LINGER)
     uint16_t listener
+    uint16_t sample             # place in Core.samples until the outcome is known, 0 if not sampled
     uint8_t state
     uint8_t queue
     uint8_t watched             # in the epoll set
@@ -98,6 +120,15 @@ cdef struct Signature:
     uint8_t size
     uint8_t reason
 
+# A sampled connection, for the access log. Free ones and those that wait to be told form lists through `next`; 0 ends.
+cdef struct Sample:
+    sockaddr_in6 peer           # or a sockaddr_in: sin6_family says which
+    int64_t duration            # ns, accept to outcome
+    uint32_t sent               # bytes of the reply that the kernel took
+    uint16_t listener
+    uint16_t next
+    uint8_t outcome
+
 # Everything one process parks. Owned by a Parker.
 cdef struct Core:
     int epoll
@@ -112,4 +143,13 @@ cdef struct Core:
     uint8_t signature_count
     uint32_t linger_bytes
     int32_t handoff             # list of fds waiting for a greenlet, through Record.next; -1 ends
+    Sample* samples             # NULL: there is no access log
+    uint32_t share              # of connections that are sampled, in 2^-32
+    uint32_t random             # xorshift32, never 0
+    int64_t window              # ns: when the next SAMPLE_BURST may be sampled
+    uint32_t window_left
+    uint64_t left_out           # sampled beyond that, since a line told so
+    uint16_t spare              # lists of samples
+    uint16_t told_next
+    uint16_t told_last
     char* buffer                # scratch for reads; nothing is kept in it between calls

@@ -19,6 +19,9 @@ BUCKETS: Final[tuple[float, ...]]
 REASONS: Final[tuple[str, ...]]
 """Why a connection can be refused, in the order of the counter block's `refused` words."""
 
+OUTCOMES: Final[tuple[str, ...]]
+"""How a connection can end: one of REASONS, "timeout", "reset" or "reply"."""
+
 BLOCK_SIZE: Final[int]
 """Bytes of one counter block, a multiple of the cache line."""
 
@@ -73,6 +76,11 @@ class Parker:
     linger_bytes: input discarded after a reply, in bytes. signatures: (first bytes, reason) of what is refused by name.
     on_conversation(fd): the kernel took a reply only in part; call `resume(fd)` whenever fd is writable, until it says
     True, or `abandon(fd, …)`. on_error(exception): a hook raised. Raises OSError when the kernel gives no descriptor.
+
+    access_log: the share of connections, 0 to 1 (ValueError), of which `on_access(listener, ip, port, outcome, seconds,
+    sent, left_out)` is told when their outcome is known: listener counts the Acceptors from 0; ip and port are the
+    client's; outcome is one of OUTCOMES; seconds since the accept; sent are bytes of the reply; left_out is how many
+    others are not told of, and were not told to be, because there are at most 100 in ten seconds.
     """
 
     def __new__(
@@ -86,6 +94,8 @@ class Parker:
         terminator_grace: float,
         linger_timeout: float,
         linger_bytes: int,
+        on_access: Callable[[int, str, int, str, float, int, int], object] | None = None,
+        access_log: float = 0.0,
     ) -> Self: ...
     def fileno(self) -> int:
         """A descriptor that is readable when `ready` has work. It belongs to the Parker."""

@@ -22,6 +22,9 @@ reply is sent and the sending side shut down, then input is discarded until the 
 Silverlight's request has no terminator: on a listener that is not `terminated`, the 22 bytes are the match and GRACE is
 never entered. A NUL that somebody sends all the same is input that may still come, so every reply there lingers.
 
+The access log samples a share of the connections when they are accepted: those carry the number of a `Sample`, which
+holds the client's address until the outcome is known and a hook has been told. The others cost one comparison.
+
 What the diagram leaves out: a first byte that could begin several protocols ("P": POST, PUT, PRI) stays in REQUEST with
 its bytes in `Record.seen` until the sniffing table can name it.
 """
@@ -55,6 +58,11 @@ cdef extern from "<netinet/tcp.h>" nogil:
 
 cdef extern from "<netinet/in.h>" nogil:
     int IPPROTO_TCP
+    uint16_t ntohs(uint16_t number)
+
+cdef extern from "<arpa/inet.h>" nogil:
+    int AF_INET, AF_INET6, INET6_ADDRSTRLEN
+    const char* inet_ntop(int family, const void* address, char* text, socklen_t size)
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
@@ -80,9 +88,12 @@ cdef enum:
     # Ready records, and overdue ones of each queue, handled in one wake-up for each listener: more than BURST and a
     # HANDFUL, so that accepting cannot outrun them.
     COLLECT = 128
+    SAMPLE_WINDOW = 10          # seconds, for SAMPLE_BURST
     MAX_RECORDS = 1 << 20       # where RLIMIT_NOFILE is unlimited: 48 MB of address space, touched as it is used
 
 cdef char* REQUEST_TEXT = b"<policy-file-request/>"
+
+cdef const char* MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"     # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
 
 cdef bytes HTTP_BODY = b"This port answers socket policy requests (<policy-file-request/>), not HTTP.\n"
 cdef bytes HTTP_BYTES = b"".join([
@@ -101,6 +112,7 @@ cdef int64_t[BUCKET_COUNT - 1] BOUNDS = [
 
 BUCKETS = tuple([bound / 1e9 for bound in BOUNDS])
 REASONS = ("http", "tls", "other", "capacity", "shutdown", "crashed")
+OUTCOMES = (*REASONS, "timeout", "reset", "reply")
 BLOCK_SIZE = (sizeof(Counters) + 63) // 64 * 64     # whole cache lines: no two writers share one
 
 cdef Counters SAMPLE
@@ -228,6 +240,54 @@ cdef void arm(Core* core) noexcept nogil:
     core.armed = earliest
 
 
+# ---------------------------------------------------------------------------------------------------------- access log
+
+cdef bint chosen(Core* core) noexcept nogil:
+    """The dice are thrown. Clients cannot gain by guessing them, so xorshift32 (Marsaglia 2003) will do."""
+    core.random ^= core.random << 13
+    core.random ^= core.random >> 17
+    core.random ^= core.random << 5
+    return core.random <= core.share
+
+
+cdef uint16_t sample(Core* core, uint16_t listener, sockaddr_in6* peer, int64_t now) noexcept nogil:
+    """Remember a connection until its outcome is `told`. 0: more were sampled lately than the log is to hold."""
+    cdef uint16_t number = core.spare
+    if now >= core.window:
+        core.window = now + SAMPLE_WINDOW * <int64_t>1_000_000_000
+        core.window_left = SAMPLE_BURST
+    if core.window_left == 0 or number == 0:
+        core.left_out += 1
+        return 0
+    core.window_left -= 1
+    core.spare = core.samples[number].next
+    core.samples[number].listener = listener
+    core.samples[number].peer = peer[0]
+    return number
+
+
+cdef void told(Core* core, uint16_t number, uint8_t outcome, int64_t duration, uint32_t sent) noexcept nogil:
+    """Queue a sample for the hook."""
+    cdef Sample* entry = &core.samples[number]
+    entry.outcome = outcome
+    entry.duration = duration
+    entry.sent = sent
+    entry.next = 0
+    if core.told_next == 0:
+        core.told_next = number
+    else:
+        core.samples[core.told_last].next = number
+    core.told_last = number
+
+
+cdef inline void decided(Core* core, int fd, uint8_t outcome) noexcept nogil:
+    """The outcome of this connection has been counted."""
+    cdef Record* record = &core.records[fd]
+    if record.sample != 0:
+        told(core, record.sample, outcome, now_ns() - record.accepted_at, record.progress)
+        record.sample = 0
+
+
 # ------------------------------------------------------------------------------------------------------ park and end
 
 cdef void park(Core* core, int fd, uint8_t state, uint8_t queue) noexcept nogil:
@@ -279,6 +339,7 @@ cdef void linger(Core* core, int fd) noexcept nogil:
 cdef void lost(Core* core, int fd) noexcept nogil:
     """The client closed or reset the connection before it had its reply."""
     core.listeners[core.records[fd].listener].counters.resets += 1
+    decided(core, fd, O_RESET)
     end(core, fd)
 
 
@@ -308,6 +369,7 @@ cdef bint send_reply(Core* core, int fd) noexcept nogil:
             return False
         record.progress += <uint32_t>n
     count_reply(listener, now_ns() - record.accepted_at)
+    decided(core, fd, O_REPLY)
     return True
 
 
@@ -341,6 +403,7 @@ cdef void count_refused(Listener* listener, Reason reason) noexcept nogil:
 
 cdef void refuse(Core* core, int fd, Reason reason) noexcept nogil:
     count_refused(core.listeners[core.records[fd].listener], reason)
+    decided(core, fd, reason)
     if reason == R_HTTP and send(fd, HTTP_ANSWER, HTTP_ANSWER_SIZE, MSG_NOSIGNAL | MSG_MORE) > 0:
         linger(core, fd)
     else:
@@ -423,6 +486,7 @@ cdef void overdue(Core* core, int fd) noexcept nogil:
         end(core, fd)
     else:
         core.listeners[record.listener].counters.timeouts += 1
+        decided(core, fd, O_TIMEOUT)
         end(core, fd)
 
 
@@ -476,11 +540,18 @@ cdef int waiting(int fd) noexcept nogil:
 cdef int take(Core* core, Listener* listener, int* fds, int limit, int* taken) noexcept nogil:
     """Accept up to `limit` connections into `fds`, their number in `taken`. 0, or the errno that ended accepting."""
     cdef int fd, error
+    cdef uint16_t sampled
+    cdef bint wanted
+    cdef sockaddr_in6 peer
+    cdef socklen_t size
     cdef Record* record
     cdef Counters* counters = listener.counters
     taken[0] = 0
     for _ in range(limit):
-        fd = accept4(listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+        # Asked of accept4: getpeername has no answer for a client that has reset the connection meanwhile.
+        wanted = core.samples != NULL and chosen(core)
+        size = sizeof(peer)
+        fd = accept4(listener.fd, &peer if wanted else NULL, &size if wanted else NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
         if fd < 0:
             error = errno
             if error == EAGAIN:
@@ -490,8 +561,11 @@ cdef int take(Core* core, Listener* listener, int* fds, int limit, int* taken) n
                 continue
             return error
         counters.accepted += 1
+        sampled = sample(core, listener.index, &peer, now_ns()) if wanted else 0
         if <size_t>fd >= core.capacity:
             count_refused(listener, R_CAPACITY)
+            if sampled:
+                told(core, sampled, R_CAPACITY, 0, 0)
             close(fd)
             continue
         counters.open += 1
@@ -500,6 +574,8 @@ cdef int take(Core* core, Listener* listener, int* fds, int limit, int* taken) n
         record.state = S_FRESH
         record.queue = Q_NONE
         record.listener = listener.index
+        record.sample = sampled
+        record.progress = 0
         record.matched = 0
         record.seen_size = 0
         fds[taken[0]] = fd
@@ -597,13 +673,17 @@ cdef class Parker:
     cdef Core core
     cdef object _on_conversation
     cdef object _on_error
+    cdef object _on_access
     cdef list _acceptors            # keeps alive what core.listeners points to
 
     def __cinit__(self, *, on_conversation, on_error, signatures=(), size_t capacity,
-                  double request_timeout, double terminator_grace, double linger_timeout, uint32_t linger_bytes):
+                  double request_timeout, double terminator_grace, double linger_timeout, uint32_t linger_bytes,
+                  on_access=None, double access_log=0.0):
         cdef epoll_event event
         cdef int i
         cdef Core* core = &self.core
+        if not 0.0 <= access_log <= 1.0:
+            raise ValueError("access_log is a share of the connections, 0 to 1")
         core.epoll = core.timer = -1
         core.handoff = -1
         core.linger_bytes = linger_bytes
@@ -622,6 +702,9 @@ cdef class Parker:
         core.buffer = <char*>malloc(READ_BYTES)
         if core.records == NULL or core.buffer == NULL:
             raise MemoryError
+        if access_log > 0:
+            self._on_access = on_access
+            self._sample(access_log)
         core.epoll = epoll_create1(EPOLL_CLOEXEC)
         if core.epoll < 0:
             PyErr_SetFromErrno(OSError)
@@ -641,8 +724,42 @@ cdef class Parker:
                 close(self.core.timer)
             if self.core.epoll >= 0:
                 close(self.core.epoll)
+        free(self.core.samples)
         free(self.core.records)
         free(self.core.buffer)
+
+    cdef int _sample(self, double share) except -1:
+        cdef Core* core = &self.core
+        cdef int i
+        core.samples = <Sample*>calloc(SAMPLE_COUNT, sizeof(Sample))
+        if core.samples == NULL:
+            raise MemoryError
+        for i in range(1, SAMPLE_COUNT - 1):
+            core.samples[i].next = <uint16_t>(i + 1)
+        core.spare = 1
+        core.share = <uint32_t>(share * 0xFFFFFFFF)
+        core.random = <uint32_t>now_ns() | 1
+        return 0
+
+    cdef int _tell(self) except -1:
+        """Give the outcomes of sampled connections to the hook."""
+        cdef Core* core = &self.core
+        cdef Sample entry
+        cdef uint16_t number
+        while core.told_next != 0:
+            number = core.told_next
+            entry = core.samples[number]
+            core.told_next = entry.next
+            core.samples[number].next = core.spare
+            core.spare = number
+            left_out, core.left_out = core.left_out, 0
+            try:
+                host, port = address_of(&entry.peer)
+                self._on_access(entry.listener, host, port, OUTCOMES[entry.outcome], entry.duration / 1e9, entry.sent,
+                                left_out)
+            except BaseException as error:
+                self._report(error)
+        return 0
 
     cdef int _add_signature(self, bytes prefix, int reason) except -1:
         cdef Signature* row = &self.core.signatures[self.core.signature_count]
@@ -664,8 +781,14 @@ cdef class Parker:
     def ready(self):
         with nogil:
             collect(&self.core)
+        self._call_hooks()
+
+    cdef int _call_hooks(self) except -1:
         if self.core.handoff >= 0:
             self._hand_off()
+        if self.core.told_next != 0:
+            self._tell()
+        return 0
 
     cdef int _hand_off(self) except -1:
         """Give each waiting fd to its greenlet. The hooks are somebody else's code: what they raise ends here."""
@@ -705,17 +828,23 @@ cdef class Parker:
             elif errno != EAGAIN:
                 core.listeners[record.listener].counters.conversations -= 1
                 lost(core, fd)
+        self._tell()
         return record.state != S_CONVERSATION
 
     def abandon(self, int fd, str outcome not None):
         cdef Record* record = self._conversation(fd)
         cdef Listener* listener = self.core.listeners[record.listener]
+        cdef Reason reason
         if outcome == "timeout":
             listener.counters.timeouts += 1
+            decided(&self.core, fd, O_TIMEOUT)
         else:
-            count_refused(listener, <Reason><int>REASONS.index(outcome))
+            reason = <Reason><int>REASONS.index(outcome)
+            count_refused(listener, reason)
+            decided(&self.core, fd, reason)
         listener.counters.conversations -= 1
         end(&self.core, fd)
+        self._tell()
 
     def close_all(self):
         cdef size_t fd
@@ -729,10 +858,27 @@ cdef class Parker:
                 self.core.listeners[record.listener].counters.conversations -= 1
             if record.state != S_LINGER:
                 count_refused(self.core.listeners[record.listener], R_SHUTDOWN)
+                decided(&self.core, <int>fd, R_SHUTDOWN)
             end(&self.core, <int>fd)
             closed += 1
         self.core.handoff = -1
+        self._tell()
         return closed
+
+
+cdef tuple address_of(sockaddr_in6* peer):
+    """(IP, port) of a client. One that reached a dual-stack socket by IPv4 has its IPv4 address."""
+    cdef char[64] text                  # INET6_ADDRSTRLEN is 46
+    cdef sockaddr_in* old = <sockaddr_in*>peer
+    cdef const uint8_t* bytes16 = peer.sin6_addr.s6_addr
+    if peer.sin6_family == AF_INET:
+        inet_ntop(AF_INET, &old.sin_addr, text, sizeof(text))
+    elif memcmp(bytes16, MAPPED, 12) == 0:
+        inet_ntop(AF_INET, bytes16 + 12, text, sizeof(text))
+    else:
+        inet_ntop(AF_INET6, bytes16, text, sizeof(text))
+    # Both families keep the port at the same place.
+    return (<bytes>text).decode("ascii"), ntohs(peer.sin6_port)
 
 
 cdef class Acceptor:
@@ -770,8 +916,7 @@ cdef class Acceptor:
         cdef int error, taken
         with nogil:
             error = burst(&self.parker.core, &self.listener, BURST, &taken)
-        if self.parker.core.handoff >= 0:
-            self.parker._hand_off()
+        self.parker._call_hooks()
         if error:
             try:
                 self._on_exhausted(error)

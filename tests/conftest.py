@@ -6,6 +6,7 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
@@ -57,8 +58,8 @@ def serve(no_leaked_files: None) -> Iterator[Serve]:
     """Start servers. When the test ends, each has ended every connection and counted it exactly once."""
     running: list[Serving] = []
 
-    def start(reply: bytes = REPLY, limits: Limits = LIMITS, *, terminated: bool = True) -> Serving:
-        running.append(Serving(reply, limits, terminated=terminated))
+    def start(reply: bytes = REPLY, limits: Limits = LIMITS, **options: Any) -> Serving:
+        running.append(Serving(reply, limits, **options))
         return running[-1]
 
     yield start

@@ -250,6 +250,11 @@ class Flashpol:
     def log(self) -> str:
         return os.pread(self._err.fileno(), 1 << 20, 0).decode()
 
+    @property
+    def complaints(self) -> list[str]:
+        """The log without the lines that only say that all goes as it should."""
+        return [line for line in self.log.splitlines() if " INFO: " not in line]
+
     # ------------------------------------------------------------------------------------------------------ addresses
 
     @property

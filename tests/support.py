@@ -157,8 +157,9 @@ class Hub:
 class Serving:
     """A Service with one listener, as a worker composes it, on a hub of its own. `counters` are live and exact."""
 
-    def __init__(self, reply: bytes, limits: Limits, *, terminated: bool = True) -> None:
+    def __init__(self, reply: bytes, limits: Limits, *, terminated: bool = True, access_log: float = 0.0) -> None:
         self.reply = reply
+        self.access_log = access_log
         self.terminated = terminated
         self.limits = limits
         self.socket = bind(Address("127.0.0.1", 0), 1, 4096)[0]
@@ -169,7 +170,7 @@ class Serving:
         self.service = self.hub.call(self._start, shared)
 
     def _start(self, shared: SharedCounters) -> Service:
-        service = Service()
+        service = Service(access_log=self.access_log)
         service.add(self.socket, self.reply, shared.memory(0, 0), limits=self.limits, terminated=self.terminated)
         service.start()
         return service

@@ -16,7 +16,8 @@ from flashpol.cli.main import COMMANDS
 from flashpol.config import Limits, Server
 from flashpol.counters import ServerStatus, SharedCounters
 
-REFERENCE = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
+ROOT = Path(__file__).parent.parent
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 SETTINGS = [f for owner in (Server, Limits) for f in dataclasses.fields(owner) if f.name != "limits"]
 
 
@@ -52,6 +53,14 @@ def test_the_metrics_table_is_complete() -> None:
         for name, labels, kind in re.findall(r"^\| `(flashpol_\w+)(?:\{(.+?)\})?` \| (\w+) \|", REFERENCE, re.MULTILINE)
     }
     assert documented == families()
+
+
+def test_every_event_of_the_log_is_documented() -> None:
+    section = REFERENCE.split("## Logs\n")[1].split("\n## ")[0]
+    documented = re.findall(r"^\| `([a-z-]+)` \| (?:INFO|WARNING|ERROR)", section, re.MULTILINE)
+    sources = [path.read_text() for path in (ROOT / "flashpol").rglob("*.py")]
+    assert set(documented) == {event for text in sources for event in re.findall(r'"event": "([a-z-]+)"', text)}
+    assert len(documented) == len(set(documented))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)

@@ -87,12 +87,12 @@ def _source(options: argparse.Namespace) -> config.PolicySource:
 
 
 def run(options: argparse.Namespace) -> int:
-    configure(options)  # mistakes first: what follows takes its time to import
+    settings = configure(options)  # mistakes first: what follows takes its time to import
     from flashpol.server.arbiter import Arbiter
     from flashpol.server.log import set_up
     from flashpol.server.plan import Loader
 
-    set_up("arbiter")  # a policy's warnings go to the log
+    set_up("arbiter", settings.server.log_format)  # a policy's warnings go to the log
     loader = Loader(partial(configure, options), options.config)
     return Arbiter(loader.load(), loader, announce).run()
 

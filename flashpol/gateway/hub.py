@@ -41,6 +41,11 @@ class Stop:
         return stop
 
 
+def report_errors(report: Callable[[BaseException], object]) -> None:
+    """What greenlets and callbacks raise goes to `report`; gevent would print it, and wait for whoever reads stderr."""
+    gevent.get_hub().print_exception = lambda context, kind, error, trace: report(error)
+
+
 class Readable:
     """Calls back in the hub whenever `fd` is readable. The callback must not raise: gevent would stop the watcher."""
 

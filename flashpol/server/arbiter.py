@@ -13,7 +13,6 @@ of its own on each address (SO_REUSEPORT). The arbiter keeps them all open, so w
 ends is there for the next one.
 """
 
-import logging
 import os
 import signal
 import time
@@ -21,12 +20,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 from flashpol.admin.ledger import Ledger
 from flashpol.config import ConfigError
-from flashpol.counters import DRAINING, READY, STARTING, ServerStatus
+from flashpol.counters import DRAINING, READY, STARTING, Block, ServerStatus
 from flashpol.server import activation
+from flashpol.server.anomalies import Anomalies
 from flashpol.server.bell import Bell
 from flashpol.server.child import Child
 from flashpol.server.generation import KILL_AFTER, Foundation, Generation
 from flashpol.server.listening import Listening
+from flashpol.server.log import log, set_up, tell
 from flashpol.server.notify import Notifier
 from flashpol.server.plan import Loader, Plan
 from flashpol.server.process import has_terminal, raise_file_limit
@@ -42,8 +43,6 @@ START_ATTEMPTS = 5
 START_TIMEOUT = 30.0
 # Generations that finish at the same time. With so many, a reload waits for one to end: memory stays bounded.
 MAX_FINISHING = 3
-
-log = logging.getLogger("flashpol")
 
 
 class Every:
@@ -74,6 +73,7 @@ class Arbiter:
         self._status = ServerStatus()
         self._foundation = Foundation(Listening(activation.take()), Ledger(), self._status, Bell())
         self._notifier = Notifier()
+        self._anomalies = Anomalies()
         self._set_state(STARTING)
         self._current: Generation | None = None
         self._starting: Generation | None = None
@@ -114,11 +114,13 @@ class Arbiter:
             number = received.si_signo if received else None
             self._reap()
             if number in self._ending or (number == signal.SIGHUP and self._terminal and not has_terminal()):
-                log.info("%s: finishing", signal.Signals(number).name)
+                name = signal.Signals(number).name
+                log.info("%s: finishing", name, extra={"event": "stopping", "signal": name})
                 self._stop()
                 return 0
             if not self._advance():
-                log.error("giving up: the processes end before they serve; the lines above say why")
+                text = "giving up: the processes end before they serve; the lines above say why"
+                log.error(text, extra={"event": "giving-up"})
                 self._stop()
                 return 1
             self._look_around()
@@ -157,19 +159,27 @@ class Arbiter:
             return
         if self._tick:
             self._current.observe()
+            self._anomalies.report(time.monotonic(), self._totals)
+            tell()
         if self._alive and self._current.serving:
             self._notifier.alive()
         watch = self._current.plan.config.server.watch
         self._look.seconds = watch or TICK
         if self._look and watch and self._watch.changed():
-            log.info("a watched file has changed")
+            log.info("a watched file has changed", extra={"event": "file-changed"})
             self._reload_wanted = True
+
+    def _totals(self) -> dict[str, Block]:
+        """What each listener has counted, by name."""
+        names = self._current.names if self._current else ()
+        return {name: self._foundation.ledger.total(name) for name in names}
 
     # ---------------------------------------------------------------------------------------------------- generations
 
     def _begin(self, plan: Plan) -> None:
         """Start a generation. Raises ConfigError."""
         self._starting = Generation(plan, self._foundation)
+        set_up("arbiter", plan.config.server.log_format)  # its children go on with it
         if not self._current:
             self._starting.add_admin()  # nobody else's answers can come after its own
         self._start_deadline = time.monotonic() + START_TIMEOUT
@@ -190,6 +200,7 @@ class Arbiter:
         if self._state == STARTING and self._current and self._current.attended and self._current.up:
             self._set_state(READY)
             self._reload_done()
+            log.info("ready: %s", self._current.summary, extra={"event": "ready"} | self._current.fields)
             self._on_ready(self._current)
         beginner = self._starting or (self._current if self._state == STARTING else None)
         if beginner and (beginner.deaths >= START_ATTEMPTS or time.monotonic() >= self._start_deadline):
@@ -204,7 +215,7 @@ class Arbiter:
         if old:
             self._give_way(old, new)
             self._reload_done()
-            log.info("reloaded: %s", new.summary)
+            log.info("reloaded: %s", new.summary, extra={"event": "reloaded"} | new.fields)
 
     def _give_way(self, one: Generation, other: Generation) -> None:
         """`one` finishes, `other` serves."""
@@ -216,6 +227,7 @@ class Arbiter:
     def _abort(self, new: Generation, current: Generation) -> None:
         self._starting = None
         self._give_way(new, current)
+        set_up("arbiter", current.plan.config.server.log_format)
         self._reload_done("the new workers end before they serve, or do not start; the lines above say why")
 
     def _reload(self) -> None:
@@ -227,7 +239,7 @@ class Arbiter:
         except ConfigError as error:
             self._reload_done(str(error))
         except Exception as error:  # whatever it is, what runs is well
-            log.exception("the configuration cannot be loaded")
+            log.exception("the configuration cannot be loaded", extra={"event": "load-failed"})
             self._reload_done(f"{type(error).__name__}: {error}")
 
     def _load(self) -> Plan:
@@ -249,7 +261,8 @@ class Arbiter:
         self._status.reload_successful = not error
         self._status.reload_error = error
         if error:
-            log.error("not reloaded, the running configuration stays: %s", error)
+            fields = {"event": "not-reloaded", "error": error}
+            log.error("not reloaded, the running configuration stays: %s", error, extra=fields)
         else:
             self._status.reload_timestamp = int(time.time())
         self._status.reloads_answered = self._answering
@@ -273,6 +286,8 @@ class Arbiter:
         timeout = max(generation.plan.config.server.shutdown_timeout for generation in self._generations)
         self._finish(workers, timeout + KILL_AFTER)
         self._finish(self._children, KILL_AFTER)
+        tell(everything=True)
+        log.info("stopped", extra={"event": "stopped"})
 
     def _finish(self, children: Sequence[Child], timeout: float) -> None:
         """Tell them to stop and wait; killed after `timeout` seconds, or at the next signal to end."""
@@ -284,7 +299,8 @@ class Arbiter:
                 child.kill()
         for child in children:
             if child.pid:
-                log.error("%s (pid %d) does not end and is left behind", child.name, child.pid)
+                fields = {"event": "left-behind", "child": child.name, "child_pid": child.pid}
+                log.error("%s (pid %d) does not end and is left behind", child.name, child.pid, extra=fields)
 
     def _await(self, children: Iterable[Child], deadline: float) -> None:
         """Until they have ended, the deadline has come, or a signal to end."""

@@ -6,7 +6,6 @@ before that says what others go on with (`gateway.handover`). That needs no righ
 lack whose children are another user.
 """
 
-import logging
 import os
 import signal
 from collections.abc import Callable, Iterable
@@ -14,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flashpol.counters import ProcessStatus
-from flashpol.server.log import set_up
+from flashpol.server.log import log, set_up, tell
 from flashpol.server.process import Identity, enter_child
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 HEALTHY_AFTER = 10.0
 # Otherwise the successors wait: not at all, then this, then twice as long each time up to the second figure.
 FIRST_DELAY, LAST_DELAY = 0.1, 5.0
-
-log = logging.getLogger("flashpol")
 
 
 class Child:
@@ -72,20 +69,21 @@ class Child:
             set_up(self.name.replace(" ", "-"))
             # Modules first, and the hub, which imports more: the user may have no right to read them.
             main = self._load()
-            from gevent import get_hub
+            from flashpol.gateway.hub import Stop, report_errors
 
-            from flashpol.gateway.hub import Stop
-
-            get_hub()
+            report_errors(lambda error: log.error("a greenlet failed", exc_info=error, extra={"event": "hub-error"}))
             enter_child(self.name, identity)
             main(Stop.on(pipe))
             status = 0
         except KeyboardInterrupt:
             status = 0
         except BaseException:
-            log.exception("%s failed", self.name)
+            log.exception("%s failed", self.name, extra={"event": "process-failed"})
         finally:
-            os._exit(status)
+            try:
+                tell(everything=True)
+            finally:
+                os._exit(status)
 
     @property
     def accepting(self) -> bool:

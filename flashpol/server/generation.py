@@ -17,6 +17,7 @@ from flashpol.gateway.handover import encode
 from flashpol.server.bell import Bell
 from flashpol.server.child import Child
 from flashpol.server.listening import Listening
+from flashpol.server.log import log
 from flashpol.server.plan import Plan
 from flashpol.server.sockets import accept_queue, bound_address
 from flashpol.server.usage import Usage
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 # Beyond shutdown_timeout, before a child that does not end is killed; and again before it is left alone.
 KILL_AFTER = 1.0
-
-log = logging.getLogger("flashpol")
 
 
 @dataclass(frozen=True)
@@ -111,6 +110,11 @@ class Generation:
         counts = ((len(self.workers), "worker"), (len(self.sockets), "listener"))
         return ", ".join(f"{count} {what}{'s' if count != 1 else ''}" for count, what in counts)
 
+    @property
+    def fields(self) -> dict[str, object]:
+        """The same for a log line."""
+        return {"workers": len(self.workers), "listeners": self.names}
+
     # --------------------------------------------------------------------------------------------------------- starting
 
     def start_due(self, others: Sequence[Child]) -> None:
@@ -122,7 +126,9 @@ class Generation:
                 try:
                     child.start(now, others, self.plan.identity)
                 except OSError as error:
-                    log.error("%s cannot be started: %s; it is tried again", child.name, error.strerror)
+                    fields = {"event": "process-not-started", "child": child.name, "errno": error.errno}
+                    text = "%s cannot be started: %s; it is tried again"
+                    log.error(text, child.name, error.strerror, extra=fields)
 
     def add_admin(self) -> None:
         """Have an admin process from now on."""
@@ -187,7 +193,9 @@ class Generation:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
             # 0: somebody sent SIGTERM to it too, as service managers do to the whole group.
             level = logging.ERROR if code else logging.INFO
-            log.log(level, "%s (pid %d) %s; the next one starts in %.1f s", child.name, pid, how, delay)
+            fields = {"event": "process-ended", "child": child.name, "child_pid": pid, "status": code}
+            text = "%s (pid %d) %s; the next one starts in %.1f s"
+            log.log(level, text, child.name, pid, how, delay, extra=fields | {"restart_in": delay})
         return True
 
     # ---------------------------------------------------------------------------------------------------------- ending

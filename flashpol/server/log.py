@@ -1,13 +1,24 @@
-"""Log lines that can never hold up a process."""
+"""Log lines that can never hold up a process. What they look like is in `logformat`, how many there are in `loglimit`.
+
+All of flashpol logs to the one logger here, as `log.warning("%s: …", …, extra={"event": …})`: the text is for people,
+the fields are for the JSON format. An embedding program has the same logger, with its own handlers.
+"""
 
 import logging
 import os
 import select
 
-# A pipe that polls as writable takes this much without blocking, and in one piece (pipe(7), PIPE_BUF).
-LINE_BYTES = 4096
+from flashpol.server.logformat import LINE_BYTES, JsonFormatter, TextFormatter
+from flashpol.server.loglimit import RateLimit
+
 # sys.stderr is None if it was closed when the interpreter started.
 STDERR = 2
+FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}
+
+log = logging.getLogger("flashpol")
+_limit = RateLimit(log.handle)
+log.addFilter(_limit)
+os.register_at_fork(after_in_child=_limit.forget)
 
 
 def _own_description(fd: int) -> int:
@@ -22,8 +33,9 @@ def _own_description(fd: int) -> int:
 class NonBlockingHandler(logging.Handler):
     """Writes lines to what may be a full pipe. What does not fit is dropped, and a later line says how many."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, log_format: str | None = None) -> None:
         super().__init__()
+        self.log_format = log_format
         self._fd = fd
         self._own = _own_description(fd)
         self._poll = select.poll()
@@ -31,20 +43,27 @@ class NonBlockingHandler(logging.Handler):
         self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            text = self.format(record)
-        except Exception:  # a mistake in a log call must not end what it reports on
-            text = f"cannot be formatted: {record.msg!r} with {record.args!r}"
+        lines = [self._line(record)]
         if self._dropped:
-            text = f"({self._dropped} log lines were dropped: nobody read them)\n{text}"
+            text = f"log lines that were dropped, because nobody read them: {self._dropped:,}"
+            lines.insert(0, self._line(_notice(logging.WARNING, text)))
+        together = b"".join(lines)
         try:
-            if not any(event & select.POLLOUT for _, event in self._poll.poll(0)):
-                raise BlockingIOError
-            os.write(self._own, text.encode(errors="replace")[: LINE_BYTES - 1] + b"\n")
-            self._dropped = 0
+            for data in [together] if len(together) <= LINE_BYTES else lines:
+                if not any(event & select.POLLOUT for _, event in self._poll.poll(0)):
+                    raise BlockingIOError
+                os.write(self._own, data)
+                self._dropped = 0
         except OSError:
             # Nobody reads our log any more, or not fast enough; that is no reason to stop serving.
             self._dropped += 1
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        try:
+            text = self.format(record)
+        except Exception:  # a mistake in a log call must not end what it reports on
+            text = self.format(_notice(record.levelno, f"cannot be formatted: {record.msg!r} with {record.args!r}"))
+        return text.encode(errors="replace")[: LINE_BYTES - 1] + b"\n"
 
     def close(self) -> None:
         if self._own != self._fd:
@@ -53,16 +72,32 @@ class NonBlockingHandler(logging.Handler):
         super().close()
 
 
-def set_up(process: str) -> logging.Logger:
-    """Make `flashpol` log to stderr under the name of this process. Called again after a fork."""
-    logger = logging.getLogger("flashpol")
-    handler = NonBlockingHandler(STDERR)
-    handler.setFormatter(logging.Formatter(f"%(asctime)s {process}[%(process)d] %(levelname)s: %(message)s"))
-    while logger.handlers:
-        old = logger.handlers[0]
-        logger.removeHandler(old)
+def _notice(level: int, text: str) -> logging.LogRecord:
+    return logging.makeLogRecord({"levelno": level, "levelname": logging.getLevelName(level), "msg": text})
+
+
+def set_up(process: str, log_format: str | None = None) -> logging.Logger:
+    """Make flashpol log to stderr under the name of this process. Called again after a fork.
+
+    log_format: a key of FORMATTERS; None keeps the one that was set up before, at first "text".
+    """
+    before = [old.log_format for old in log.handlers if isinstance(old, NonBlockingHandler)]
+    chosen = next(filter(None, [log_format, *before, "text"]))
+    while log.handlers:
+        old = log.handlers[0]
+        log.removeHandler(old)
         old.close()
-    logger.addHandler(handler)
-    logger.propagate = False
-    logger.setLevel(logging.INFO)
-    return logger
+    handler = NonBlockingHandler(STDERR, chosen)
+    handler.setFormatter(FORMATTERS[chosen](process))
+    log.addHandler(handler)
+    log.propagate = False
+    log.setLevel(logging.INFO)
+    return log
+
+
+def tell(*, everything: bool = False) -> None:
+    """Say how many lines were left out, if it is time: for a process to call now and then, as cheap as a comparison.
+
+    everything: it is about to end, so it is time.
+    """
+    _limit.tell(everything=everything)

@@ -46,7 +46,8 @@ def _warn_about_port(listener: Listener, reply: bytes) -> None:
         elsewhere = lint(data, clients=clients)
         for finding in lint(data, served_from=listener.address.port, clients=clients):
             if finding.severity is Severity.ERROR and finding not in elsewhere:
-                log.warning("listener %s: %s", listener.name or listener.address, finding)
+                name = str(listener.name or listener.address)
+                log.warning("listener %s: %s", name, finding, extra={"event": "policy-warning", "listener": name})
 
 
 def _check(source: PolicySource) -> None:
@@ -112,7 +113,7 @@ def compile_text(data: bytes, where: str = "policy", *, dialect: str = FLASH) ->
         raise ConfigError(f"{where}: {errors[0]}{more}")
     for finding in findings:
         if finding.severity is Severity.WARNING:
-            log.warning("%s: %s", where, finding)
+            log.warning("%s: %s", where, finding, extra={"event": "policy-warning"})
     return reply
 
 

@@ -1,7 +1,6 @@
 """Acceptors, the parker and conversations on one gevent hub: what a worker runs, and what an embedding program runs."""
 
 import errno
-import logging
 import os
 import resource
 import socket
@@ -13,17 +12,17 @@ import gevent
 from gevent.pool import Pool
 
 from flashpol._fastpath import Acceptor, Parker, PolicyReply
-from flashpol.config import Limits
+from flashpol.config import Address, Limits
 from flashpol.gateway.conversation import finish_reply
 from flashpol.gateway.hub import Readable
 from flashpol.gateway.sniff import SIGNATURES
+from flashpol.server.log import log
+from flashpol.server.loglimit import ONCE_A_MINUTE
 from flashpol.server.sockets import accept_queue, bound_address
 
 # Out of descriptors or memory, accepting pauses this long: 20 wake-ups a second while it lasts, and a client that could
 # be served again waits no longer than this.
 BACK_OFF = 0.05
-# One line says that descriptors ran out; another no sooner than this, however often accepting stops and resumes.
-LOG_INTERVAL = 60.0
 # How often `finish` looks whether everything inside has ended. Only while shutting down.
 FINISH_POLL = 0.02
 # What to do about it, by errno.
@@ -32,16 +31,16 @@ ADVICE = {
     errno.ENFILE: "; raise fs.file-max, which all programs of this host share",
 }
 
-log = logging.getLogger("flashpol")
-
 
 class Service:
     """Serves policy requests on listening sockets until it is stopped.
 
-    It belongs to the hub of the thread that made it. It opens no listening socket and closes none.
+    It belongs to the hub of the thread that made it. It opens no listening socket and closes none. access_log: the
+    share of connections, 0 to 1, of which a log line tells.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, access_log: float = 0.0) -> None:
+        self._access_log = access_log
         self._lots: dict[Limits, _Lot] = {}
         self._doors: list[_Door] = []
 
@@ -52,17 +51,21 @@ class Service:
         block: memoryview,
         *,
         limits: Limits,
+        name: str | None = None,
         ours: bool = True,
         terminated: bool = True,
     ) -> None:
         """Serve `reply` on the listening, non-blocking `sock`, counted in `block` (see `Acceptor`, also `terminated`).
 
-        ours: nobody else goes on accepting from the socket when we stop, so that its backlog may be shrunk for good.
+        name: what the log calls it; None: its address. ours: nobody else goes on accepting from the socket when we
+        stop, so that its backlog may be shrunk for good.
         """
         if limits not in self._lots:
-            self._lots[limits] = _Lot(limits)
-        parker = self._lots[limits].parker
-        self._doors.append(_Door(parker, sock, PolicyReply(reply), block, ours=ours, terminated=terminated))
+            self._lots[limits] = _Lot(limits, self._access_log)
+        lot = self._lots[limits]
+        name = name or str(bound_address(sock))
+        lot.names.append(name)
+        self._doors.append(_Door(lot.parker, sock, PolicyReply(reply), block, name, ours=ours, terminated=terminated))
 
     def start(self) -> None:
         for lot in self._lots.values():
@@ -99,20 +102,43 @@ class Service:
 class _Lot:
     """Where the connections with the same limits wait, and the greenlets of those that have one."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, access_log: float) -> None:
+        self.names: list[str] = []  # of its listeners, in the order of their acceptors
         self._limits = limits
         self._conversations = Pool(limits.max_conversations)
         self.parker = Parker(
             on_conversation=self._converse,
-            on_error=lambda error: log.error("a connection's hook failed", exc_info=error),
+            on_error=lambda error: log.error(
+                "a connection's hook failed", exc_info=error, extra={"event": "hook-failed"}
+            ),
             signatures=SIGNATURES,
             capacity=resource.getrlimit(resource.RLIMIT_NOFILE)[0] % 2**63,  # RLIM_INFINITY is -1: the Parker bounds it
             request_timeout=limits.request_timeout,
             terminator_grace=limits.terminator_grace,
             linger_timeout=limits.linger_timeout,
             linger_bytes=limits.linger_bytes,
+            on_access=self._tell_access,
+            access_log=access_log,
         )
         self.watcher = Readable(self.parker.fileno(), self.parker.ready)
+
+    def _tell_access(
+        self, listener: int, ip: str, port: int, outcome: str, seconds: float, sent: int, left_out: int
+    ) -> None:
+        """Called in the hub, at most as often as the fast path samples."""
+        name = self.names[listener]
+        fields = {"event": "access", "listener": name, "ip": ip, "port": port, "outcome": outcome}
+        fields |= {"seconds": round(seconds, 6), "bytes": sent, "left_out": left_out, "rate": None}
+        log.info(
+            "listener %s: %s: %s after %.6f s, %d bytes%s",
+            name,
+            Address(ip, port),
+            outcome,
+            seconds,
+            sent,
+            f"; {left_out:,} others were left out" if left_out else "",
+            extra=fields,
+        )
 
     def _converse(self, fd: int) -> None:
         """Called in the hub: must not block, so a full pool refuses instead of waiting."""
@@ -136,6 +162,7 @@ class _Door:
         sock: socket.socket,
         reply: PolicyReply,
         block: memoryview,
+        name: str,
         *,
         ours: bool,
         terminated: bool,
@@ -145,20 +172,18 @@ class _Door:
         self.watcher = Readable(sock.fileno(), self.acceptor.ready)
         self.socket = sock
         self._ours = ours
-        self._address = str(bound_address(sock))
-        self._quiet_until = 0.0
+        self._name = name
 
     def _back_off(self, error: int) -> None:
         self.watcher.pause(BACK_OFF)
-        now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + LOG_INTERVAL
-            log.warning(
-                "%s: accepting pauses, those inside are served: %s%s",
-                self._address,
-                os.strerror(error),
-                ADVICE.get(error, "").format(limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
-            )
+        log.warning(
+            "listener %s: accepting pauses, those inside are served: %s%s",
+            self._name,
+            os.strerror(error),
+            ADVICE.get(error, "").format(limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+            # However often accepting stops and resumes.
+            extra={"event": "exhausted", "listener": self._name, "errno": error, "rate": ONCE_A_MINUTE},
+        )
 
     def close(self, deadline: float) -> bool:
         """Empty the accept queue, waiting for descriptors if it must. True if it is empty."""

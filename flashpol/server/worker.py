@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from flashpol.config import Address
 from flashpol.counters import BEAT, SharedCounters
 from flashpol.gateway.hub import Stop
+from flashpol.server.log import log, tell
 from flashpol.server.plan import Plan
 from flashpol.server.process import count_files
 from flashpol.server.service import Service
@@ -21,13 +22,14 @@ def run(
     stop: Stop,
 ) -> None:
     """Serve what the plan says on `sockets[i]`, those of its listener i, until `stop` comes; finish what is inside."""
-    service = Service()
+    service = Service(access_log=plan.config.server.access_log)
     for number, (listener, own, reply) in enumerate(zip(plan.config.listeners, sockets, plan.replies, strict=True)):
         for sock in own:
             service.add(
                 sock,
                 reply,
                 shared.memory(slot, number),
+                name=listener.name,
                 limits=plan.config.limits(listener),
                 ours=isinstance(listener.address, Address),
                 terminated=listener.terminated,
@@ -37,6 +39,7 @@ def run(
     status.base_files, status.max_files = count_files(), resource.getrlimit(resource.RLIMIT_NOFILE)[0] % 2**63
     status.up = 1
     while not stop.event.is_set():
+        tell()
         status.beat_ns = started = time.monotonic_ns()
         if not stop.event.wait(BEAT):
             status.loop_lag_ns = max(0, time.monotonic_ns() - started - int(BEAT * 1e9))
@@ -47,4 +50,5 @@ def run(
         for sock in own:
             sock.close()
     status.up = 0
-    service.finish(deadline - time.monotonic())
+    if not service.finish(deadline - time.monotonic()):
+        log.warning("connections were cut off: they did not end within shutdown_timeout", extra={"event": "cut-off"})

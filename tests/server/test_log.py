@@ -1,23 +1,28 @@
 """Log lines never hold up a process, and never stop one."""
 
 import fcntl
+import json
 import logging
 import os
 import select
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import pytest
 
 from flashpol.server import log
 from flashpol.server.log import LINE_BYTES, NonBlockingHandler
+from flashpol.server.logformat import JsonFormatter
+from flashpol.server.loglimit import USUAL
+
+DROPPED = "log lines that were dropped, because nobody read them"
 
 
 class Pipe:
-    def __init__(self) -> None:
+    def __init__(self, size: int = 4096) -> None:
         self.out, self.into = os.pipe()
-        fcntl.fcntl(self.into, fcntl.F_SETPIPE_SZ, 4096)
+        fcntl.fcntl(self.into, fcntl.F_SETPIPE_SZ, size)
         self.logger = logging.Logger("test")
         self.logger.addHandler(NonBlockingHandler(self.into))
 
@@ -60,7 +65,7 @@ def test_a_full_pipe_never_blocks_and_the_drops_are_told_later(pipe: Pipe) -> No
         pipe.logger.info("lost %d", number)
     assert set(pipe.read()) == {"x"}
     pipe.logger.info("kept")
-    assert pipe.read() == "(3 log lines were dropped: nobody read them)\nkept\n"
+    assert pipe.read() == f"{DROPPED}: 3\nkept\n"
     pipe.logger.info("next")
     assert pipe.read() == "next\n", "the drops are told once"
 
@@ -81,7 +86,7 @@ def test_a_closed_pipe(pipe: Pipe) -> None:
         pipe.logger.error("nobody reads this")
     pipe.out = os.open(f"/proc/self/fd/{pipe.into}", os.O_RDONLY | os.O_NONBLOCK)  # somebody does again
     pipe.logger.error("hello")
-    assert pipe.read() == "(3 log lines were dropped: nobody read them)\nhello\n"
+    assert pipe.read() == f"{DROPPED}: 3\nhello\n"
 
 
 def test_a_closed_descriptor(pipe: Pipe, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,3 +139,49 @@ def test_set_up(logger: logging.Logger, capfd: pytest.CaptureFixture[str]) -> No
     assert out == ""
     assert err.endswith(f"worker-3[{os.getpid()}] WARNING: 100%% sure\n")
     assert err.count("\n") == 1, "set up again after a fork, it replaces what was"
+
+
+def test_set_up_keeps_the_format_in_a_child(logger: logging.Logger, capfd: pytest.CaptureFixture[str]) -> None:
+    log.set_up("arbiter", "json")
+    log.set_up("worker-3")
+    logger.warning("hello", extra={"event": "greeting"})
+    found = json.loads(capfd.readouterr().err)
+    assert (found["process"], found["message"], found["event"]) == ("worker-3", "hello", "greeting")
+    log.set_up("arbiter", "text")
+    logger.warning("hello")
+    assert capfd.readouterr().err.endswith(f"arbiter[{os.getpid()}] WARNING: hello\n")
+
+
+def test_json_of_drops_is_json(pipe: Pipe) -> None:
+    pipe.logger.handlers[0].setFormatter(JsonFormatter("admin"))
+    pipe.fill()
+    pipe.logger.info("lost")
+    pipe.read()
+    pipe.logger.info("kept")
+    first, second = map(json.loads, pipe.read().splitlines())
+    assert first["message"] == f"{DROPPED}: 1"
+    assert second["message"] == "kept"
+
+
+def test_drops_and_a_long_line_are_two_writes() -> None:
+    pipe = Pipe(1 << 16)
+    with closing(pipe):
+        pipe.fill()
+        pipe.logger.info("lost")
+        pipe.read()
+        pipe.logger.info("y" * LINE_BYTES)
+        assert pipe.read() == f"{DROPPED}: 1\n" + "y" * (LINE_BYTES - 1) + "\n"
+
+
+def test_a_flood_is_limited_whoever_made_the_handlers(
+    logger: logging.Logger, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also in an embedding program, and what was left out is told."""
+    logger.handlers[:] = [logging.StreamHandler()]
+    logger.propagate = False
+    for number in range(1000):
+        logger.warning("flood %d", number)
+    log.tell(everything=True)
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == USUAL.burst + 1
+    assert lines[-1].startswith(f"{1000 - USUAL.burst} more in the last ")

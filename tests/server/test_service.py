@@ -1,14 +1,18 @@
 """The service as a worker runs it: how it stops, what it refuses, how it outlives its hooks."""
 
 import dataclasses
+import logging
 import socket
 import time
+from collections.abc import Iterator
 
 import pytest
 from conftest import Serve
 from support import LARGE, LIMITS, PATIENCE, REPLY, REQUEST, assert_settled, eventually, until_end
 
-from flashpol.config import Limits
+from flashpol.config import Address, Limits
+from flashpol.server.log import log
+from flashpol.server.logformat import fields
 
 
 def test_stop_accepting_takes_in_what_the_kernel_has_accepted(serve: Serve) -> None:
@@ -116,3 +120,62 @@ def test_without_conversations_what_does_not_fit_is_refused(serve: Serve) -> Non
         assert server.hub.call(lambda: server.counters["conversations"]) == 0
         eventually(lambda: server.outcomes == {"capacity": 1})
     assert server.settle() == {"capacity": 1}
+
+
+@pytest.fixture
+def records() -> Iterator[list[logging.LogRecord]]:
+    """What is logged meanwhile, by whatever thread."""
+    found: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = found.append  # type: ignore[method-assign]
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    yield found
+    log.removeHandler(handler)
+    log.setLevel(level)
+
+
+def test_the_access_log(serve: Serve, records: list[logging.LogRecord]) -> None:
+    server = serve(access_log=1.0)
+    with server.connect() as client:
+        ip, port = client.getsockname()
+        client.sendall(REQUEST)
+        assert until_end(client) == (REPLY, "fin")
+    record = eventually(lambda: records and records[0])
+    seconds = record.seconds
+    name = str(Address(*server.address))
+    assert record.getMessage() == f"listener {name}: {ip}:{port}: reply after {seconds:.6f} s, {len(REPLY)} bytes"
+    assert fields(record) == {
+        "event": "access", "listener": name, "ip": ip, "port": port, "outcome": "reply", "seconds": seconds,
+        "bytes": len(REPLY), "left_out": 0,
+    }  # fmt: skip
+
+
+def test_the_access_log_is_bounded_in_lines_and_says_so(serve: Serve, records: list[logging.LogRecord]) -> None:
+    server = serve(access_log=1.0)
+    with server.connect() as sampled:
+        eventually(lambda: server.counters["accepted"] == 1)
+        for _ in range(300):
+            assert server.ask() == REPLY
+        eventually(lambda: len(records) == 99)
+        sampled.sendall(REQUEST)
+        eventually(lambda: len(records) == 100)
+    assert sum(record.left_out for record in records) == 201
+    assert records[-1].getMessage().endswith(f"; {records[-1].left_out} others were left out")
+
+
+def test_what_is_cut_off_after_the_listeners_are_closed_has_its_listener(
+    serve: Serve, records: list[logging.LogRecord]
+) -> None:
+    server = serve(limits=Limits(request_timeout=60), access_log=1.0)
+    with server.connect():
+        eventually(lambda: server.counters["parked"] == 1)
+        server.stop_accepting()
+        server.finish(0)
+    assert [(record.listener, record.outcome) for record in records] == [(str(Address(*server.address)), "shutdown")]
+
+
+def test_without_it_nothing_is_logged(serve: Serve, records: list[logging.LogRecord]) -> None:
+    assert serve().ask() == REPLY
+    assert records == []

@@ -31,7 +31,7 @@ def test_workers_and_admin_become_the_user_for_good(nobody: pwd.struct_passwd, t
         assert ask(server.place) == POLICY.read_bytes() + b"\0"
         assert server.metrics().total("replies_total") == 1
         assert server.get("/metrics", Accept="application/openmetrics-text").status == 200
-        assert server.log == ""
+        assert server.complaints == []
         assert server.stop() == 0
 
 
