@@ -55,11 +55,12 @@ def add_to(commands: Any) -> None:
 def configure(options: argparse.Namespace) -> config.Config:
     """The file, with the flags over it. Raises ConfigError."""
     settings = config.load(options.config) if options.config else config.Config(config.Server(), (), ())
-    given = {name: getattr(options, name) for name in FLAGS if getattr(options, name) is not None}
-    server = dataclasses.replace(
-        settings.server,
-        **{name: config.kind_of(config.Server, name).read_text(name, text) for name, text in given.items()},
-    )
+    given = {
+        name: config.kind_of(config.Server, name).read_text(f"--{name.replace('_', '-')}", text)
+        for name in FLAGS
+        if (text := getattr(options, name)) is not None
+    }
+    server = dataclasses.replace(settings.server, **given)
     policies, listeners = settings.policies, settings.listeners
     dialect = config.parse_dialect(options.dialect) if options.dialect is not None else None
     if options.policy or options.allow:

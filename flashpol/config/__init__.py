@@ -6,7 +6,7 @@ wrong, where, and what to do.
 
     errors.py     ConfigError                        settings.py   the dataclasses, and what only the whole can show
     address.py    Address, Inherited                 toml.py       a file -> Config
-    kinds.py      how a setting is written
+    kinds.py      how a setting is written           places.py     where in the file it is written
 """
 
 from flashpol.config.address import Address, Endpoint, Inherited, parse_endpoint

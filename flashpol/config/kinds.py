@@ -1,13 +1,24 @@
 """How a setting is written: in TOML, and as the text of a flag."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flashpol.config.address import Endpoint, parse_endpoint
 from flashpol.config.errors import ConfigError
+
+
+def as_written(value: object) -> str:
+    """A value of TOML as its writer knows it, in short, for messages."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "{…}"
+    if isinstance(value, list):
+        return "[…]"
+    return repr(value) if isinstance(value, str | int | float) else str(value)
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class Kind:
                 return self.parse(value)
         except ValueError:
             pass
-        raise ConfigError(f"{key} = {value!r}: write {self.expected}")
+        raise ConfigError(f"{key} = {as_written(value)}: write {self.expected}")
 
     def read_text(self, key: str, text: str) -> Any:
         """From a flag. Raises as `read`."""
@@ -88,6 +99,15 @@ def choice(*values: str) -> Kind:
     return text(" or ".join(f'"{value}"' for value in values), parse)
 
 
+def path(expected: str) -> Kind:
+    def parse(value: str) -> Path:
+        if "\0" in value:
+            raise ValueError
+        return Path(value)
+
+    return text(f"{expected}, which holds no NUL", parse)
+
+
 def _absolute(text: str) -> Path:
     path = Path(text)
     if "\0" in text or not path.is_absolute():
@@ -97,6 +117,18 @@ def _absolute(text: str) -> Path:
 
 ABSOLUTE_PATH = text("a folder's absolute path, such as /var/empty", _absolute)
 SWITCH = Kind("true or false", (bool,), bool, show=lambda value: str(value).lower())
+
+ENDPOINT = text('"IP:PORT" or "systemd:NAME"', parse_endpoint)
+
+
+def _show_grants(grants: Sequence[str]) -> str | None:
+    """Each `DOMAIN:PORTS`; ports hold no colon, a domain may."""
+    pairs = (grant.rpartition(":")[::2] for grant in grants)
+    rows = (f"{{domain = {quoted(domain)}, ports = {quoted(ports)}}}" for domain, ports in pairs)
+    return f"[{', '.join(rows)}]" if grants else None
+
+
+GRANTS = Kind('[{domain = "*.example.com", ports = "1935,8000-8100"}]', (list,), tuple, show=_show_grants)
 
 MAX_WORKERS = 256
 
