@@ -1,4 +1,9 @@
-"""The one error of this package."""
+"""The one error of this package, and how it stays within a line."""
+
+
+def one_line(text: str) -> str:
+    """The text with all that is not printable written as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class ConfigError(Exception):
@@ -9,4 +14,4 @@ class ConfigError(Exception):
 
     def __str__(self) -> str:
         # One line, whatever stands in the names that it quotes.
-        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())
+        return one_line(super().__str__())

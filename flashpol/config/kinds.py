@@ -70,15 +70,24 @@ def number(low: float, high: float, *, whole: bool = False, off: float | None = 
             raise ValueError
         return value if whole else float(value)
 
-    bounds = f"a {'whole ' if whole else ''}number from {low:g} to {high:g}"
+    bounds = f"a {'whole ' if whole else ''}number from {low:.10g} to {high:.10g}"
     expected = bounds if off is None else f"{off:g} (off) or {bounds}"
     return Number(expected, (int,) if whole else (int, float), parse, low, high, whole)
 
 
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
+
+
 def quoted(text: object) -> str:
-    """As a basic string of TOML: printable ASCII as it is, all else escaped."""
-    escaped = (c if " " <= c <= "~" and c not in '"\\' else f"\\U{ord(c):08x}" for c in str(text))
-    return f'"{"".join(escaped)}"'
+    """As a basic string of TOML: printable ASCII as it is, all else escaped. Of names that are no text, nearly."""
+    characters = str(text).encode(errors="replace").decode()
+    plain = (_ESCAPES.get(c) or (c if " " <= c <= "~" else f"\\U{ord(c):08x}") for c in characters)
+    return f'"{"".join(plain)}"'
+
+
+def as_key(name: str) -> str:
+    """A key as TOML writes it: bare, or quoted in one line."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else quoted(name)
 
 
 def _quoted_if_any(value: object) -> str | None:
@@ -105,7 +114,7 @@ def path(expected: str) -> Kind:
             raise ValueError
         return Path(value)
 
-    return text(f"{expected}, which holds no NUL", parse)
+    return text(expected, parse)
 
 
 def _absolute(text: str) -> Path:

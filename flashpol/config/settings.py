@@ -36,18 +36,18 @@ NAME = text("a name")
 ADMIN_ADDRESS = Address.parse(DEFAULT_ADMIN)
 
 
-def setting(default: Any, why: str, kind: Kind) -> Any:
-    """A field with its default, its reason and how it is written."""
-    return field(default=default, metadata={"why": why, "kind": kind})
+def setting(default: Any, why: str, kind: Kind, example: Any = None) -> Any:
+    """A field with its default, its reason and how it is written; an example where the default is none."""
+    return field(default=default, metadata={"why": why, "kind": kind, "example": example})
 
 
-def required(why: str, kind: Kind) -> Any:
+def required(why: str, kind: Kind, example: Any) -> Any:
     """A field that has no default."""
-    return field(metadata={"why": why, "kind": kind})
+    return field(metadata={"why": why, "kind": kind, "example": example})
 
 
 def settings_of(owner: Any) -> dict[str, "dataclasses.Field[Any]"]:
-    """The settings of a class in its order; `metadata` of each has `why` and `kind`."""
+    """The settings of a class in its order; `metadata` of each has `why`, `kind`, `example`."""
     return {f.name: f for f in dataclasses.fields(owner) if "kind" in f.metadata}
 
 
@@ -104,13 +104,19 @@ class Server:
         SWITCH,
     )
     user: str | None = setting(
-        None, "workers and the admin process become this user once the sockets are bound", text("a user's name")
+        None,
+        "workers and the admin process become this user once the sockets are bound",
+        text("a user's name"),
+        "nobody",
     )
     group: str | None = setting(
-        None, "the only group that they have then, instead of the user's own groups", text("a group's name")
+        None, "the only group that they have then, instead of the user's own groups", text("a group's name"), "nogroup"
     )
     chroot: Path | None = setting(
-        None, "an absolute path, which becomes their root folder: they open no files once they serve", ABSOLUTE_PATH
+        None,
+        "an absolute path, which becomes their root folder: they open no files once they serve",
+        ABSOLUTE_PATH,
+        Path("/var/empty"),
     )
     watch: float = setting(
         0.0,
@@ -139,9 +145,13 @@ class PolicySource:
     """Where a policy comes from: a file, a folder of fragments, or grants as `DOMAIN:PORTS`. Exactly one of them."""
 
     name: str
-    file: Path | None = setting(None, "a policy file, served byte for byte and one NUL", path("a file's name"))
-    grants: tuple[str, ...] = setting((), "who may connect to which ports", GRANTS)
-    folder: Path | None = setting(None, "a folder whose *.xml are merged into one policy", path("a folder's name"))
+    file: Path | None = setting(
+        None, "a policy file, served byte for byte with a NUL after it", path("a file's name"), Path("games.xml")
+    )
+    folder: Path | None = setting(
+        None, "a folder whose *.xml are merged into one policy", path("a folder's name"), Path("policies.d")
+    )
+    grants: tuple[str, ...] = setting((), "who may connect to which ports", GRANTS, ("*.example.com:1935,8000-8100",))
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
 
@@ -149,12 +159,13 @@ class PolicySource:
 class Listener:
     """One address and the policy it serves. Without a name it is called by its address once that is bound."""
 
-    name: str | None = required("label of its metrics and lines in the log; the address if it has none", NAME)
+    name: str | None = required("label of its metrics and lines in the log; the address if it has none", NAME, "master")
     address: Endpoint = required(
         '"IP:PORT"; [::] is IPv4 too, port 0 lets the kernel choose; or "systemd:NAME", as in FileDescriptorName=',
         ENDPOINT,
+        Address.parse(DEFAULT_LISTEN),
     )
-    policy: str = required("name of the policy it serves; may be left out if there is only one", NAME)
+    policy: str = required("name of the policy it serves; may be left out if there is only one", NAME, "games")
     dialect: str = setting(FLASH, 'whose requests and policies: "flash" or "silverlight"', DIALECT)
     limits: Limits | None = None  # where it has others than the server's
     origin: Origin | None = field(default=None, compare=False, repr=False)

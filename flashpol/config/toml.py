@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flashpol.config.errors import ConfigError
-from flashpol.config.kinds import Kind, text
+from flashpol.config.kinds import Kind, as_key, text
 from flashpol.config.places import Origin, Source
 from flashpol.config.settings import Config, Limits, Listener, PolicySource, Server, settings_of
 
@@ -100,11 +100,6 @@ def _server(table: _Table) -> Server:
     return server
 
 
-def shown(name: str) -> str:
-    """A key as TOML writes it: bare or quoted, in one line."""
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else repr(name)
-
-
 def _policy(name: str, table: _Table, folder: Path) -> PolicySource:
     values = table.take_settings(PolicySource)
     table.finish()
@@ -132,7 +127,7 @@ def _listener(table: _Table, policies: Mapping[str, PolicySource], limits: Limit
     table.finish()
     if "address" not in values:
         raise table.error(f"address is missing: write {settings_of(Listener)['address'].metadata['kind'].expected}")
-    known = ", ".join(map(shown, policies)) or "(none is defined)"
+    known = ", ".join(map(as_key, policies)) or "(none is defined)"
     if "policy" not in values and len(policies) != 1:
         raise table.error(f"policy is missing: name one of {known}")
     values = {"name": None, "policy": next(iter(policies), None), **values}
@@ -152,7 +147,7 @@ def _parse(source: Source, folder: Path) -> Config:
     server = _server(_Table("[server]", "[server]", top.inside("server"), found["server"] or {}))
     policies = {
         name: _policy(
-            name, _Table("[policies.NAME]", f"[policies.{shown(name)}]", top.inside("policies", name), values), folder
+            name, _Table("[policies.NAME]", f"[policies.{as_key(name)}]", top.inside("policies", name), values), folder
         )
         for name, values in (found["policies"] or {}).items()
     }
