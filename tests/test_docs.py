@@ -1,6 +1,7 @@
-"""The reference page against the code: every flag and metric is there. Its settings: test_generated.py."""
+"""The reference page against the code: every setting, flag and metric is there, with its default and its labels."""
 
 import argparse
+import dataclasses
 import re
 from pathlib import Path
 from types import ModuleType
@@ -9,9 +10,11 @@ import pytest
 
 from flashpol.admin.metrics import FlashpolCollector, PolicyFacts
 from flashpol.cli.main import COMMANDS
+from flashpol.config import Limits, Server
 from flashpol.counters import SharedCounters
 
 REFERENCE = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
+SETTINGS = [f for owner in (Server, Limits) for f in dataclasses.fields(owner) if f.name != "limits"]
 
 
 def families() -> dict[str, tuple[str, set[str]]]:
@@ -26,6 +29,15 @@ def families() -> dict[str, tuple[str, set[str]]]:
         )
         for family in collector.collect()
     }
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda f: f.name)
+def test_every_setting_is_documented_with_its_reason(setting: dataclasses.Field) -> None:
+    row = re.search(rf"^\| `{setting.name}` \| (.*?) \| (.+?) \| (.+?) \|$", REFERENCE, re.MULTILINE)
+    assert row, setting.name
+    assert row[2] == setting.metadata["why"]
+    if isinstance(setting.default, int | float) and setting.default:
+        assert row[1] == f"`{setting.default}`"
 
 
 def test_the_metrics_table_is_complete() -> None:

@@ -12,17 +12,12 @@ from flashpol.config import ConfigError
 MAX_FILES = 1 << 20
 
 
-def account(name: str) -> pwd.struct_passwd:
-    """Raises ConfigError if there is none of that name."""
-    try:
-        return pwd.getpwnam(name)
-    except (KeyError, ValueError):  # ValueError: a NUL in it
-        raise ConfigError(f"user {name!r}: there is no such user") from None
-
-
 def find_user(name: str) -> pwd.struct_passwd:
     """The account to become. Raises ConfigError if there is none, or if only root could become it and we are not."""
-    user = account(name)
+    try:
+        user = pwd.getpwnam(name)
+    except (KeyError, ValueError):  # ValueError: a NUL in it
+        raise ConfigError(f"user {name!r}: there is no such user") from None
     if os.geteuid() not in (0, user.pw_uid):
         raise ConfigError(f"user {name!r}: only root can become another user: start as root, or leave it out")
     return user
