@@ -8,12 +8,9 @@ headers and dotted keys, and nothing more. It never raises: where it loses its w
 import re
 import tomllib
 from bisect import bisect_right
-from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
-# Keys, and indices of arrays, from the top.
-Path = tuple[str | int, ...]
+from flashpol.config.origin import Path, Place
 
 # TOML 1.0: strings of four kinds, up to two quotes may stand before the closing three; comments; what has a meaning
 # between them. All else, numbers and dates and bare keys, is a run of other characters.
@@ -27,42 +24,6 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-
-
-class Place(NamedTuple):
-    """Line and column, from 1; columns in characters."""
-
-    line: int
-    column: int
-
-
-@dataclass(frozen=True)
-class Source:
-    """A configuration file: its name as given, and its text."""
-
-    name: str
-    text: str = ""
-
-    @cached_property
-    def places(self) -> dict[Path, Place]:
-        return find_places(self.text)
-
-
-class Origin(NamedTuple):
-    """Where a part of the configuration was written. As text `FILE:LINE:COLUMN`, looked for only when it is asked."""
-
-    source: Source
-    path: Path = ()
-
-    def inside(self, *path: str | int) -> "Origin":
-        return Origin(self.source, self.path + path)
-
-    def __str__(self) -> str:
-        path = self.path
-        while path and path not in self.source.places:
-            path = path[:-1]
-        place = self.source.places.get(path)
-        return f"{self.source.name}:{place.line}:{place.column}" if place else self.source.name
 
 
 class _Token(NamedTuple):

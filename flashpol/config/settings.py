@@ -21,7 +21,7 @@ from flashpol.config.kinds import (
     path,
     text,
 )
-from flashpol.config.places import Origin
+from flashpol.config.origin import Origin
 
 DEFAULT_LISTEN = "[::]:843"  # where Flash Player asks first; [::] is dual-stack
 DEFAULT_SILVERLIGHT_LISTEN = "[::]:943"  # the only port Silverlight asks

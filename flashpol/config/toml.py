@@ -9,7 +9,7 @@ from typing import Any
 
 from flashpol.config.errors import ConfigError
 from flashpol.config.kinds import Kind, as_key, text
-from flashpol.config.places import Origin, Source
+from flashpol.config.origin import Origin, Source
 from flashpol.config.settings import Config, Limits, Listener, PolicySource, Server, settings_of
 
 # What a grant is made of.

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from flashpol.config.places import Path, Place, find_places
+from flashpol.config.origin import Path, Place
+from flashpol.config.places import find_places
 
 DOCUMENT = """\
 # [no.header] = 1
