@@ -6,11 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM := gcc libc6-dev python3-venv python3-dev
 NATIVE := setup.py pyproject.toml flashpol/_fastpath.pyx flashpol/_fastpath.pxd
-TREE := flashpol tests bench examples docs deploy setup.py pyproject.toml README.md LICENSE
+TREE := flashpol tests bench examples docs share deploy setup.py pyproject.toml README.md LICENSE
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench debug clean coverage sanitize dist
+.PHONY: help run test lint docs bench debug clean coverage sanitize dist
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ lint: $(VENV)/.dev  ## style, types, stub against extension
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint flashpol
 	$(BIN)/python -m mypy.stubtest flashpol._fastpath --mypy-config-file pyproject.toml
+
+docs: $(VENV)/.dev  ## what is made from the code: manual pages, completion, tables of the reference
+	$(BIN)/python docs/generate.py
 
 bench: $(VENV)/.run  ## compare with a C server and nginx (about a minute)
 	$(BIN)/python -m bench all

@@ -40,7 +40,7 @@ def families() -> dict[str, tuple[str, set[str]]]:
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda f: f.name)
 def test_every_setting_is_documented_with_its_reason(setting: dataclasses.Field) -> None:
-    row = re.search(rf"^\| `{setting.name}` \| (.+?) \| (.+?) \|$", REFERENCE, re.MULTILINE)
+    row = re.search(rf"^\| `{setting.name}` \| (.*?) \| (.+?) \| (.+?) \|$", REFERENCE, re.MULTILINE)
     assert row, setting.name
     assert row[2] == setting.metadata["why"]
     if isinstance(setting.default, int | float) and setting.default:

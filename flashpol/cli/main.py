@@ -5,12 +5,12 @@ import os
 import sys
 from typing import NoReturn
 
-from flashpol.cli import check, decide, merge, serve
+from flashpol.cli import check, config, decide, merge, serve
 from flashpol.config import ConfigError
 from flashpol.server.process import keep_standard_descriptors
 from flashpol.version import VERSION
 
-COMMANDS = (serve, check, decide, merge)
+COMMANDS = (serve, config, check, decide, merge)
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,13 +20,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = Parser(prog="flashpol", description="Flash socket policies: serve, check, decide, merge.")
+def make_parser() -> Parser:
+    parser = Parser(prog="flashpol", description="Flash socket policies: serve, config, check, decide, merge.")
     parser.add_argument("--version", action="version", version=f"flashpol {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_to(commands)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = make_parser().parse_args(arguments)
     _keep_standard_streams()
     try:
         status = int(options.run(options))

@@ -22,6 +22,12 @@ FLAGS = ("workers", "admin", "user", "watch", "log_format", "access_log")
 
 def add_to(commands: Any) -> None:
     parser = commands.add_parser("serve", help="answer policy requests", description=DESCRIPTION)
+    add_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """What says what is to be served: `configure` reads it."""
     add = parser.add_argument
     add("-c", "--config", metavar="FILE", type=Path, help="configuration file (TOML); the flags below override it")
     add(
@@ -50,17 +56,17 @@ def add_to(commands: Any) -> None:
     add("--watch", metavar="SECONDS", help="look for changed files as often as this; 0: SIGHUP says when (default 0)")
     add("--log-format", metavar="NAME", help="text or json (default text)")
     add("--access-log", metavar="SHARE", help="share of the connections, from 0 to 1, that are logged (default 0)")
-    parser.set_defaults(run=run)
 
 
 def configure(options: argparse.Namespace) -> config.Config:
     """The file, with the flags over it. Raises ConfigError."""
     settings = config.load(options.config) if options.config else config.Config(config.Server(), (), ())
-    given = {name: getattr(options, name) for name in FLAGS if getattr(options, name) is not None}
-    server = dataclasses.replace(
-        settings.server,
-        **{name: config.kind_of(config.Server, name).read_text(name, text) for name, text in given.items()},
-    )
+    given = {
+        name: config.kind_of(config.Server, name).read_text(f"--{name.replace('_', '-')}", text)
+        for name in FLAGS
+        if (text := getattr(options, name)) is not None
+    }
+    server = dataclasses.replace(settings.server, **given)
     policies, listeners = settings.policies, settings.listeners
     dialect = config.parse_dialect(options.dialect) if options.dialect is not None else None
     if options.policy or options.allow:

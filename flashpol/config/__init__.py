@@ -4,13 +4,18 @@ A configuration comes from a TOML file (`load`), from command-line flags, or fro
 ends as frozen dataclasses. Nothing in here opens a socket or looks at a policy; `ConfigError` says in one line what is
 wrong, where, and what to do.
 
-    errors.py     ConfigError                        settings.py   the dataclasses, and what only the whole can show
-    address.py    Address, Inherited                 toml.py       a file -> Config
-    kinds.py      how a setting is written
+    settings.py   the dataclasses, and what only the whole can show
+    address.py    Address, Inherited                 kinds.py    how a setting is written
+    toml.py       a file -> Config                   render.py   back to TOML
+    origin.py     where a part was written           places.py   line and column of all that is in a file
+    errors.py     ConfigError
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from flashpol.config.address import Address, Endpoint, Inherited, parse_endpoint
-from flashpol.config.errors import ConfigError
+from flashpol.config.errors import ConfigError, one_line
 from flashpol.config.settings import (
     DEFAULT_ADMIN,
     DEFAULT_LISTEN,
@@ -30,11 +35,29 @@ from flashpol.config.settings import (
     check,
     kind_of,
     parse_dialect,
+    settings_of,
 )
-from flashpol.config.toml import load
+
+if TYPE_CHECKING:
+    from flashpol.config.render import as_toml, defaults
+    from flashpol.config.toml import load
 
 __all__ = [
     "DEFAULT_ADMIN", "DEFAULT_LISTEN", "DEFAULT_SILVERLIGHT_LISTEN", "DIALECTS", "FLASH", "JSON", "LOG_FORMATS",
     "MAX_LISTENERS", "SILVERLIGHT", "TEXT", "Address", "Config", "ConfigError", "Endpoint", "Inherited", "Limits",
-    "Listener", "PolicySource", "Server", "check", "kind_of", "load", "parse_dialect", "parse_endpoint",
+    "Listener", "PolicySource", "Server", "as_toml", "check", "defaults", "kind_of", "load", "one_line",
+    "parse_dialect", "parse_endpoint", "settings_of",
 ]  # fmt: skip
+
+# What only some commands need is loaded when it is first used.
+_HOMES = {
+    "as_toml": "flashpol.config.render",
+    "defaults": "flashpol.config.render",
+    "load": "flashpol.config.toml",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,13 +1,24 @@
 """How a setting is written: in TOML, and as the text of a flag."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flashpol.config.address import Endpoint, parse_endpoint
 from flashpol.config.errors import ConfigError
+
+
+def as_written(value: object) -> str:
+    """A value of TOML as its writer knows it, in short, for messages."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "{…}"
+    if isinstance(value, list):
+        return "[…]"
+    return repr(value) if isinstance(value, str | int | float) else str(value)
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class Kind:
                 return self.parse(value)
         except ValueError:
             pass
-        raise ConfigError(f"{key} = {value!r}: write {self.expected}")
+        raise ConfigError(f"{key} = {as_written(value)}: write {self.expected}")
 
     def read_text(self, key: str, text: str) -> Any:
         """From a flag. Raises as `read`."""
@@ -59,15 +70,24 @@ def number(low: float, high: float, *, whole: bool = False, off: float | None = 
             raise ValueError
         return value if whole else float(value)
 
-    bounds = f"a {'whole ' if whole else ''}number from {low:g} to {high:g}"
+    bounds = f"a {'whole ' if whole else ''}number from {low:.10g} to {high:.10g}"
     expected = bounds if off is None else f"{off:g} (off) or {bounds}"
     return Number(expected, (int,) if whole else (int, float), parse, low, high, whole)
 
 
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
+
+
 def quoted(text: object) -> str:
-    """As a basic string of TOML: printable ASCII as it is, all else escaped."""
-    escaped = (c if " " <= c <= "~" and c not in '"\\' else f"\\U{ord(c):08x}" for c in str(text))
-    return f'"{"".join(escaped)}"'
+    """As a basic string of TOML: printable ASCII as it is, all else escaped. Of names that are no text, nearly."""
+    characters = str(text).encode(errors="replace").decode()
+    plain = (_ESCAPES.get(c) or (c if " " <= c <= "~" else f"\\U{ord(c):08x}") for c in characters)
+    return f'"{"".join(plain)}"'
+
+
+def as_key(name: str) -> str:
+    """A key as TOML writes it: bare, or quoted in one line."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else quoted(name)
 
 
 def _quoted_if_any(value: object) -> str | None:
@@ -88,6 +108,15 @@ def choice(*values: str) -> Kind:
     return text(" or ".join(f'"{value}"' for value in values), parse)
 
 
+def path(expected: str) -> Kind:
+    def parse(value: str) -> Path:
+        if "\0" in value:
+            raise ValueError
+        return Path(value)
+
+    return text(expected, parse)
+
+
 def _absolute(text: str) -> Path:
     path = Path(text)
     if "\0" in text or not path.is_absolute():
@@ -97,6 +126,18 @@ def _absolute(text: str) -> Path:
 
 ABSOLUTE_PATH = text("a folder's absolute path, such as /var/empty", _absolute)
 SWITCH = Kind("true or false", (bool,), bool, show=lambda value: str(value).lower())
+
+ENDPOINT = text('"IP:PORT" or "systemd:NAME"', parse_endpoint)
+
+
+def _show_grants(grants: Sequence[str]) -> str | None:
+    """Each `DOMAIN:PORTS`; ports hold no colon, a domain may."""
+    pairs = (grant.rpartition(":")[::2] for grant in grants)
+    rows = (f"{{domain = {quoted(domain)}, ports = {quoted(ports)}}}" for domain, ports in pairs)
+    return f"[{', '.join(rows)}]" if grants else None
+
+
+GRANTS = Kind('[{domain = "*.example.com", ports = "1935,8000-8100"}]', (list,), tuple, show=_show_grants)
 
 MAX_WORKERS = 256
 

@@ -2,14 +2,26 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flashpol.config.address import Address, Endpoint, Inherited
 from flashpol.config.errors import ConfigError
-from flashpol.config.kinds import ABSOLUTE_PATH, ADMIN, SWITCH, WORKERS, Kind, choice, number, text
+from flashpol.config.kinds import (
+    ABSOLUTE_PATH,
+    ADMIN,
+    ENDPOINT,
+    GRANTS,
+    SWITCH,
+    WORKERS,
+    Kind,
+    choice,
+    number,
+    path,
+    text,
+)
+from flashpol.config.origin import Origin
 
 DEFAULT_LISTEN = "[::]:843"  # where Flash Player asks first; [::] is dual-stack
 DEFAULT_SILVERLIGHT_LISTEN = "[::]:943"  # the only port Silverlight asks
@@ -20,16 +32,27 @@ FLASH, SILVERLIGHT = DIALECTS = ("flash", "silverlight")
 TEXT, JSON = LOG_FORMATS = ("text", "json")
 
 DIALECT = choice(*DIALECTS)
+NAME = text("a name")
 ADMIN_ADDRESS = Address.parse(DEFAULT_ADMIN)
 
 
-def setting(default: Any, why: str, kind: Kind) -> Any:
-    """A field with its default, its reason and how it is written."""
-    return field(default=default, metadata={"why": why, "kind": kind})
+def setting(default: Any, why: str, kind: Kind, example: Any = None) -> Any:
+    """A field with its default, its reason and how it is written; an example where the default is none."""
+    return field(default=default, metadata={"why": why, "kind": kind, "example": example})
 
 
-def kind_of(owner: type, name: str) -> Kind:
-    kind: Kind = owner.__dataclass_fields__[name].metadata["kind"]  # type: ignore[attr-defined]
+def required(why: str, kind: Kind, example: Any) -> Any:
+    """A field that has no default."""
+    return field(metadata={"why": why, "kind": kind, "example": example})
+
+
+def settings_of(owner: Any) -> dict[str, "dataclasses.Field[Any]"]:
+    """The settings of a class in its order; `metadata` of each has `why`, `kind`, `example`."""
+    return {f.name: f for f in dataclasses.fields(owner) if "kind" in f.metadata}
+
+
+def kind_of(owner: Any, name: str) -> Kind:
+    kind: Kind = settings_of(owner)[name].metadata["kind"]
     return kind
 
 
@@ -81,13 +104,19 @@ class Server:
         SWITCH,
     )
     user: str | None = setting(
-        None, "workers and the admin process become this user once the sockets are bound", text("a user's name")
+        None,
+        "workers and the admin process become this user once the sockets are bound",
+        text("a user's name"),
+        "nobody",
     )
     group: str | None = setting(
-        None, "the only group that they have then, instead of the user's own groups", text("a group's name")
+        None, "the only group that they have then, instead of the user's own groups", text("a group's name"), "nogroup"
     )
     chroot: Path | None = setting(
-        None, "an absolute path, which becomes their root folder: they open no files once they serve", ABSOLUTE_PATH
+        None,
+        "an absolute path, which becomes their root folder: they open no files once they serve",
+        ABSOLUTE_PATH,
+        Path("/var/empty"),
     )
     watch: float = setting(
         0.0,
@@ -116,20 +145,30 @@ class PolicySource:
     """Where a policy comes from: a file, a folder of fragments, or grants as `DOMAIN:PORTS`. Exactly one of them."""
 
     name: str
-    file: Path | None = None
-    grants: tuple[str, ...] = ()
-    folder: Path | None = None
+    file: Path | None = setting(
+        None, "a policy file, served byte for byte with a NUL after it", path("a file's name"), Path("games.xml")
+    )
+    folder: Path | None = setting(
+        None, "a folder whose *.xml are merged into one policy", path("a folder's name"), Path("policies.d")
+    )
+    grants: tuple[str, ...] = setting((), "who may connect to which ports", GRANTS, ("*.example.com:1935,8000-8100",))
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Listener:
     """One address and the policy it serves. Without a name it is called by its address once that is bound."""
 
-    name: str | None
-    address: Endpoint
-    policy: str
-    dialect: str = FLASH
+    name: str | None = required("label of its metrics and lines in the log; the address if it has none", NAME, "master")
+    address: Endpoint = required(
+        '"IP:PORT"; [::] is IPv4 too, port 0 lets the kernel choose; or "systemd:NAME", as in FileDescriptorName=',
+        ENDPOINT,
+        Address.parse(DEFAULT_LISTEN),
+    )
+    policy: str = required("name of the policy it serves; may be left out if there is only one", NAME, "games")
+    dialect: str = setting(FLASH, 'whose requests and policies: "flash" or "silverlight"', DIALECT)
     limits: Limits | None = None  # where it has others than the server's
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
     @property
     def terminated(self) -> bool:
@@ -155,24 +194,37 @@ def check(config: Config) -> Config:
     """What only the whole can show. Returns it, or raises ConfigError."""
     if not config.listeners:
         raise ConfigError("no listener: add --listen IP:PORT or [[listeners]]")
-    names = [listener.name for listener in config.listeners if listener.name is not None]
-    _distinct("named", names)
-    places = [listener.address for listener in config.listeners]
-    bound = [place for place in places if isinstance(place, Address) and place.port]
-    _distinct("on", [*bound, *(place for place in places if isinstance(place, Inherited))])
+    seen: dict[object, Listener] = {}
+    for listener in config.listeners:
+        for what, value in (("named", listener.name), ("on", _taken(listener.address))):
+            other = seen.setdefault((what, value), listener) if value is not None else listener
+            if other is not listener:
+                raise _clash(listener, other, f"two listeners are {what} {value}: give each its own")
     admin = config.server.admin
-    if admin in bound or (isinstance(admin, Inherited) and admin in places):
-        raise ConfigError(f"a listener and the admin endpoint are on {admin}: give each its own")
-    for wide in bound:
-        for other in bound:
-            if wide.port == other.port and wide != other and wide.covers(other):
-                raise ConfigError(f"two listeners are on port {wide.port}: {wide} serves {other} too: leave one out")
+    if admin and ("on", _taken(admin)) in seen:
+        listener = seen["on", admin]
+        raise _clash(listener, None, f"a listener and the admin endpoint are on {admin}: give each its own")
+    for wide, first in _bound(config):
+        for narrow, second in _bound(config):
+            if wide.port == narrow.port and wide != narrow and wide.covers(narrow):
+                message = f"two listeners are on port {wide.port}: {wide} serves {narrow} too: leave one out"
+                raise _clash(second, first, message)
     if len(config.listeners) > MAX_LISTENERS:
         raise ConfigError(f"{len(config.listeners)} listeners: {MAX_LISTENERS} at most in one server")
     return config
 
 
-def _distinct(what: str, values: Sequence[object]) -> None:
-    for value in values:
-        if values.count(value) > 1:
-            raise ConfigError(f"two listeners are {what} {value}: give each its own")
+def _taken(address: Endpoint) -> Endpoint | None:
+    """What no two can have. Of port 0 the kernel gives each its own."""
+    return address if isinstance(address, Inherited) or address.port else None
+
+
+def _bound(config: Config) -> list[tuple[Address, Listener]]:
+    return [(one.address, one) for one in config.listeners if isinstance(one.address, Address) and one.address.port]
+
+
+def _clash(listener: Listener, other: Listener | None, message: str) -> ConfigError:
+    """Said with the places of both, as far as they come from a file."""
+    if other and other.origin:
+        message += f" (the other one: {other.origin})"
+    return ConfigError(message, listener.origin)

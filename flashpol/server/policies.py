@@ -61,11 +61,14 @@ def _check(source: PolicySource) -> None:
 
 def compile_source(source: PolicySource, dialect: str = FLASH) -> bytes:
     """The reply for one policy of the configuration: in Flash's dialect NUL included, in Silverlight's without."""
-    if source.file is not None:
-        return compile_file(source.file, dialect)
-    if source.folder is not None:
-        return compile_folder(source.folder, dialect)
-    return compile_grants(source.grants, f"policy {source.name}", dialect=dialect)
+    try:
+        if source.file is not None:
+            return compile_file(source.file, dialect)
+        if source.folder is not None:
+            return compile_folder(source.folder, dialect)
+        return compile_grants(source.grants, f"policy {source.name}", dialect=dialect)
+    except ConfigError as error:
+        raise ConfigError(str(error), source.origin) from None
 
 
 def compile_path(path: Path, dialect: str = FLASH) -> bytes:

@@ -1,0 +1,125 @@
+"""flashpol config as operators run it: what it prints, and that what it prints can be served."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from processes import POLICY, Flashpol, ask, one_line, run
+
+from flashpol.config import Config, Server, load
+from flashpol.policy import compile_reply
+
+FILE = """
+[server]
+workers = 2
+admin = "off"
+request_timeout = 1.5
+[policies.games]
+file = "games.xml"
+[policies.chat]
+grants = [{domain = "chat.example", ports = "1935"}]
+[[listeners]]
+name = "master"
+address = "127.0.0.1:0"
+policy = "games"
+[[listeners]]
+address = "127.0.0.1:0"
+policy = "chat"
+reply_timeout = 2
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "games.xml").write_bytes(POLICY.read_bytes())
+    (tmp_path / "flashpol.toml").write_text(FILE)
+    return tmp_path / "flashpol.toml"
+
+
+def test_the_defaults(tmp_path: Path) -> None:
+    done = run("config", "--defaults")
+    assert (done.returncode, done.stderr) == (0, "")
+    (tmp_path / "d.toml").write_text(done.stdout)
+    assert load(tmp_path / "d.toml") == Config(Server(), (), ())
+
+
+def test_what_would_run_can_be_run(file: Path, tmp_path: Path) -> None:
+    done = run("config", "-c", file, "--watch", "2", "--allow", "flag.example:1")
+    assert done.returncode == 0, done.stderr
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "printed.toml").write_text(done.stdout)
+    printed = load(elsewhere / "printed.toml")
+    assert printed.server.watch == 2.0
+    assert printed.server.limits == load(file).server.limits
+    with Flashpol("-c", elsewhere / "printed.toml", listen=(), admin=None, workers=None) as server:
+        replies = [ask(place) for place in server.places]
+    assert len(replies) == 2
+    for reply in replies:
+        assert b"flag.example" in reply
+        assert f"{len(reply)} bytes, sha256 {hashlib.sha256(reply).hexdigest()}" in done.stdout
+
+
+def test_as_json(file: Path) -> None:
+    done = run("config", "-c", file, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    data = json.loads(done.stdout)
+    assert set(data) == {"version", "server", "policies", "listeners", "warnings"}
+    assert (data["version"], data["warnings"]) == (1, [])
+    assert (data["server"]["workers"], data["server"]["admin"], data["server"]["backlog"]) == (2, "off", 65535)
+    assert data["policies"]["games"] == {"file": str(file.parent / "games.xml")}
+    reply = compile_reply(POLICY.read_bytes())
+    assert data["listeners"][0] == {
+        "name": "master",
+        "address": "127.0.0.1:0",
+        "policy": "games",
+        "dialect": "flash",
+        "bytes": len(reply),
+        "sha256": hashlib.sha256(reply).hexdigest(),
+    }
+    assert data["listeners"][1]["reply_timeout"] == 2.0
+
+
+def test_warnings(file: Path) -> None:
+    (file.parent / "games.xml").write_text(
+        "<cross-domain-policy><allow-access-from domain='*.example.com' to-ports='80-81'/></cross-domain-policy>"
+    )
+    done = run("config", "-c", file)
+    assert done.returncode == 0
+    warnings = done.stderr.splitlines()
+    assert warnings
+    for line in warnings:
+        assert line.startswith(f"flashpol config: warning: {file.parent / 'games.xml'}: ")
+    as_json = run("config", "-c", file, "--json")
+    told = [f"flashpol config: warning: {line}" for line in json.loads(as_json.stdout)["warnings"]]
+    assert (told, as_json.stderr) == (warnings, "")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("workers = 2", "worker = 2", (":3:1: [server]: unknown key 'worker': did you mean 'workers'?",)),
+        ("games.xml", "none.xml", (":6:1: ", "none.xml: cannot be read: No such file")),
+        ("1935", "0", (":8:1: policy chat: ", "chat.example:0")),
+        ("[server]", "[server]\nuser = 'nobody-of-that-name'", ("user 'nobody-of-that-name'", "no such user")),
+        ("[server]", "[server]\ngroup = 'no-such-group'", ("group 'no-such-group'", "no such group")),
+        ("[server]", "[server]\nchroot = '/no/such/folder'", ("chroot /no/such/folder", "no such folder")),
+        ("127.0.0.1:0", "127.0.0.1:8430", (":14:1: two listeners are on 127.0.0.1:8430", "flashpol.toml:10:1)")),
+    ],
+)
+def test_refused(file: Path, old: str, new: str, words: tuple[str, ...]) -> None:
+    file.write_text(FILE.replace(old, new))
+    message = one_line(run("config", "-c", file), "flashpol config")
+    for word in words:
+        assert word in message
+
+
+def test_without_any_policy() -> None:
+    assert "no policy" in one_line(run("config"), "flashpol config")
+
+
+def test_it_binds_nothing(file: Path) -> None:
+    with Flashpol("--policy", POLICY) as server:
+        file.write_text(FILE.replace("127.0.0.1:0", server.addresses[0], 1))
+        assert run("config", "-c", file).returncode == 0

@@ -1,0 +1,122 @@
+"""What is written as TOML says the same when it is read again."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flashpol import config
+from flashpol.config import Address, Config, Inherited, Limits, Listener, PolicySource, Server, settings_of
+from flashpol.config.kinds import Number
+
+
+def read(folder: Path, text: str) -> Config:
+    path = folder / "rendered.toml"
+    path.write_text(text, encoding="ascii")
+    return config.load(path)
+
+
+def test_the_defaults_are_the_defaults(tmp_path: Path) -> None:
+    assert read(tmp_path, config.defaults()) == Config(Server(), (), ())
+
+
+def test_every_setting_is_in_the_defaults_with_its_reason() -> None:
+    text = config.defaults()
+    prose = " ".join(re.findall(r"^# (.*)$", text, re.MULTILINE))
+    for owner in (Server, Limits, PolicySource, Listener):
+        for name, setting in settings_of(owner).items():
+            assert re.search(rf"^#?{name} = .", text, re.MULTILINE), name
+            assert setting.metadata["why"] in prose
+
+
+def test_what_is_a_comment_in_the_defaults_can_be_used(tmp_path: Path) -> None:
+    text = re.sub(r"^#(?! )", "", config.defaults(), flags=re.MULTILINE)
+    for key in ("folder", "grants"):
+        text = re.sub(rf"^{key} = .*$", "", text, flags=re.MULTILINE)
+    read_ = config.check(read(tmp_path, text))
+    assert read_.policies == (PolicySource("games", file=tmp_path / "games.xml"),)
+    assert read_.listeners == (Listener("master", Address("::", 843), "games"),)
+    assert (read_.server.user, read_.server.group, read_.server.chroot) == ("nobody", "nogroup", Path("/var/empty"))
+
+
+def value_of(owner: type, name: str) -> st.SearchStrategy[Any]:
+    kind = settings_of(owner)[name].metadata["kind"]
+    if isinstance(kind, Number):
+        numbers = st.integers(int(kind.low), int(kind.high)) if kind.whole else st.floats(kind.low, kind.high)
+        return st.just(settings_of(owner)[name].default) | numbers
+    return OTHERS[name]
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+ENDPOINT = st.sampled_from([Address("::", 843), Address("127.0.0.1", 0), Inherited('a "b"')])
+OTHERS: dict[str, st.SearchStrategy[Any]] = {
+    "workers": st.integers(0, 256),
+    "admin": st.none() | ENDPOINT,
+    "reload_endpoint": st.booleans(),
+    "user": st.none() | TEXT,
+    "group": st.none() | TEXT,
+    "chroot": st.none() | st.sampled_from([Path("/"), Path("/var/a b"), Path('/"\\\n')]),
+    "log_format": st.sampled_from(config.LOG_FORMATS),
+}
+
+
+def built(owner: type, **more: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.builds(owner, **{name: value_of(owner, name) for name in settings_of(owner)}, **more)
+
+
+LIMITS = built(Limits)
+GRANT = st.tuples(TEXT, TEXT.map(lambda ports: ports.replace(":", ""))).map(":".join)
+PATHS = st.sampled_from([Path("/srv/a.xml"), Path('/srv/"q"\\é'), Path("/srv/a\tb")])
+POLICIES = st.dictionaries(
+    TEXT,
+    st.builds(dict, grants=st.lists(GRANT, max_size=3).map(tuple)) | st.builds(dict, file=PATHS)
+    | st.builds(dict, folder=PATHS),
+    min_size=1, max_size=3,
+).map(lambda made: tuple(PolicySource(name, **values) for name, values in made.items()))  # fmt: skip
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> Config:
+    policies = draw(POLICIES)
+    listener = st.builds(
+        Listener,
+        st.none() | TEXT,
+        ENDPOINT,
+        st.sampled_from([source.name for source in policies]),
+        st.sampled_from(config.DIALECTS),
+        st.none() | LIMITS,
+    )
+    return Config(draw(built(Server, limits=LIMITS)), policies, tuple(draw(st.lists(listener, max_size=3))))
+
+
+@settings(max_examples=80, deadline=None)
+@given(configurations())
+def test_a_configuration_survives(tmp_path_factory: pytest.TempPathFactory, written: Config) -> None:
+    comments = ["# one"] * len(written.listeners)
+    back = read(tmp_path_factory.getbasetemp(), config.as_toml(written, comments))
+    assert back.server == written.server
+    assert back.policies == written.policies
+    for ours, theirs in zip(written.listeners, back.listeners, strict=True):
+        assert back.limits(theirs) == written.limits(ours)
+        assert dataclasses.replace(theirs, limits=None) == dataclasses.replace(ours, limits=None)
+
+
+def test_defaults_are_told_from_what_was_set() -> None:
+    lines = config.as_toml(Config(Server(watch=1.0), (), ())).splitlines()
+    assert "watch = 1.0" in lines
+    assert "backlog = 65535  # default" in lines
+
+
+def test_paths_are_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = PolicySource("p", file=Path("a.xml"))
+    assert f'file = "{tmp_path}/a.xml"' in config.as_toml(Config(Server(), (source,), ()))
+
+
+def test_a_path_that_is_no_text_is_written_all_the_same(tmp_path: Path) -> None:
+    source = PolicySource("p", file=Path("/srv/\udcff.xml"))
+    assert read(tmp_path, config.as_toml(Config(Server(), (source,), ()))).policy("p").file == Path("/srv/?.xml")

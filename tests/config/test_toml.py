@@ -1,0 +1,333 @@
+"""What is read from TOML, and what each mistake is told in one line."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flashpol import config
+from flashpol.config import Address, Config, ConfigError, Inherited, Limits, Listener, PolicySource, Server
+
+POLICY = '[policies.p]\nfile = "p.xml"\n'
+LISTENER = '[[listeners]]\naddress = "127.0.0.1:1"\n'
+
+
+def read(tmp_path: Path, text: str | bytes) -> Config:
+    path = tmp_path / "flashpol.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return config.load(path)
+
+
+# ----------------------------------------------------------------------------------------------------------- good files
+
+
+def test_a_whole_file(tmp_path: Path) -> None:
+    text = """
+        [server]
+        workers = "auto"
+        admin = "127.0.0.1:9844"
+        user = "nobody"
+        group = "nogroup"
+        chroot = "/var/empty"
+        watch = 2
+        reload_endpoint = true
+        log_format = "json"
+        access_log = 0.5
+        backlog = 100
+        shutdown_timeout = 2
+        request_timeout = 1.5
+        max_conversations = 7
+        [policies.games]
+        file = "games.xml"
+        [policies.chat]
+        grants = [{domain = "*.example.com", ports = "1935,8000-8100"}, {domain = "a.example", ports = 80}]
+        [[listeners]]
+        name = "master"
+        address = "[::]:843"
+        policy = "games"
+        [[listeners]]
+        address = "127.0.0.1:0"
+        policy = "chat"
+    """
+    assert read(tmp_path, text) == Config(
+        Server(
+            workers=0,
+            admin=Address("127.0.0.1", 9844),
+            user="nobody",
+            group="nogroup",
+            chroot=Path("/var/empty"),
+            watch=2.0,
+            reload_endpoint=True,
+            log_format="json",
+            access_log=0.5,
+            backlog=100,
+            shutdown_timeout=2.0,
+            limits=Limits(request_timeout=1.5, max_conversations=7),
+        ),
+        (
+            PolicySource("games", file=tmp_path / "games.xml"),
+            PolicySource("chat", grants=("*.example.com:1935,8000-8100", "a.example:80")),
+        ),
+        (Listener("master", Address("::", 843), "games"), Listener(None, Address("127.0.0.1", 0), "chat")),
+    )
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    assert read(tmp_path, "") == Config(Server(), (), ())
+
+
+def test_the_only_policy_needs_no_naming(tmp_path: Path) -> None:
+    assert read(tmp_path, POLICY + LISTENER).listeners[0].policy == "p"
+
+
+def test_an_absolute_file_stays_where_it_is(tmp_path: Path) -> None:
+    assert read(tmp_path, '[policies.p]\nfile = "/srv/p.xml"').policy("p").file == Path("/srv/p.xml")
+
+
+def test_a_folder_is_relative_to_the_file_too(tmp_path: Path) -> None:
+    assert read(tmp_path, '[policies.p]\nfolder = "d"').policies == (PolicySource("p", folder=tmp_path / "d"),)
+
+
+@pytest.mark.parametrize(("text", "dialect"), [("", "flash"), ("flash", "flash"), ("silverlight", "silverlight")])
+def test_dialects(tmp_path: Path, text: str, dialect: str) -> None:
+    [listener] = read(tmp_path, POLICY + LISTENER + (f'dialect = "{text}"\n' if text else "")).listeners
+    assert (listener.dialect, listener.terminated) == (dialect, dialect == "flash")
+
+
+def test_a_listeners_own_limits(tmp_path: Path) -> None:
+    own = LISTENER + "request_timeout = 0.5\nlinger_bytes = 1\n"
+    text = "[server]\nrequest_timeout = 9\nreply_timeout = 8\n" + POLICY + own + LISTENER.replace(":1", ":2")
+    config_ = read(tmp_path, text)
+    first, second = config_.listeners
+    assert config_.limits(first) == Limits(request_timeout=0.5, reply_timeout=8.0, linger_bytes=1)
+    assert config_.limits(second) is config_.server.limits
+    assert config_.server.limits == Limits(request_timeout=9.0, reply_timeout=8.0)
+
+
+def test_sockets_of_systemd(tmp_path: Path) -> None:
+    text = "[server]\nadmin = 'systemd:metrics'\n" + POLICY + "[[listeners]]\naddress = 'systemd:policy'"
+    config_ = config.check(read(tmp_path, text))
+    assert config_.server.admin == Inherited("metrics")
+    assert config_.listeners[0].address == Inherited("policy")
+
+
+def test_admin_off(tmp_path: Path) -> None:
+    assert read(tmp_path, '[server]\nadmin = "off"').server.admin is None
+
+
+# ------------------------------------------------------------------------------------------------------------ bad files
+
+# Text of the file -> where the mistake is, and what the line must hold: the name, and what to do.
+BAD = {
+    "nonsense": ("1", "not TOML: ", "Expected '='"),
+    "a = 1\na = 2\n": ("2:6", "not TOML: ", "leave one out"),
+    b"# \xff": ("1", "not TOML: ", "byte 0xff", "UTF-8"),
+    "x = " + "[" * 5000: ("", "not TOML: "),
+    "[server]\nbacklog = " + "1" * 5000: ("", "digits"),
+    "[server]\nbacklog = 0x" + "f" * 5000: ("", "flashpol.toml: "),
+    "serve = 1": ("1:1", "top level", "unknown key 'serve'", "did you mean 'server'?"),
+    "server = 1": ("1:1", "top level", "server = 1", "write [server]"),
+    "policies = []": ("1:1", "top level", "policies = […]", "write [policies.NAME]"),
+    "listeners = {}": ("1:1", "top level", "write [[listeners]]"),
+    "[listeners]\naddress = '127.0.0.1:1'": ("1:1", "top level", "listeners = ", "write [[listeners]]"),
+    "listeners = [1]": ("1:14", "[[listeners]] 1", "must be a table"),
+    "[policies]\np = 1": ("2:1", "[policies.p]", "must be a table"),
+    "[server]\nworker = 1": ("2:1", "[server]", "unknown key 'worker'", "did you mean 'workers'?"),
+    "[server]\nlimits = {}": ("2:1", "[server]", "unknown key 'limits'"),
+    "[server]\nworkers = 0": ("2:1", "workers = 0", "a number from 1 to 256"),
+    "[server]\nworkers = true": ("2:1", "[server]", 'write "auto" or a number from 1 to 256'),
+    "[server]\nworkers = 1.0": ("2:1", "[server]", "workers = 1.0", 'write "auto" or a number from 1 to 256'),
+    "[server]\nworkers = 'many'": ("2:1", "workers = 'many'", "a number from 1 to 256"),
+    "[server]\nadmin = 'on'": ("2:1", "'on'", "write IP:PORT"),
+    "[server]\nadmin = false": ("2:1", "[server]", '"off"'),
+    "[server]\nuser = 0": ("2:1", "[server]", "user = 0", "write a user's name"),
+    "[server]\nbacklog = 0": ("2:1", "[server]", "backlog = 0", "write a whole number from 1 to 65535"),
+    "[server]\nbacklog = 1.5": ("2:1", "[server]", "backlog = 1.5", "write a whole number from"),
+    "[server]\nbacklog = '5'": ("2:1", "[server]", "backlog = '5'", "write a whole number from"),
+    "[server]\nrequest_timeout = 0": ("2:1", "[server]", "request_timeout = 0", "write a number from 0.05 to 3600"),
+    "[server]\nrequest_timeout = nan": ("2:1", "[server]", "request_timeout = nan", "write a number from"),
+    "[server]\nrequest_timeout = inf": ("2:1", "[server]", "request_timeout = inf", "write a number from"),
+    "[server]\nrequest_timeout = true": ("2:1", "[server]", "write a number from"),
+    "[server]\nrequest_timeout = 07:30:00": ("2:1", "[server]", "request_timeout = ", "write a number from"),
+    "[server]\ngroup = 0": ("2:1", "[server]", "group = 0", "write a group's name"),
+    "[server]\nchroot = 'jail'": ("2:1", "[server]", "chroot = 'jail'", "absolute path"),
+    '[server]\nchroot = "/a\\u0000"': ("2:1", "[server]", "absolute path"),
+    "[server]\nwatch = 0.01": ("2:1", "[server]", "watch = 0.01", "write 0 (off) or a number from 0.1 to 3600"),
+    "[server]\nwatch = true": ("2:1", "[server]", "write 0 (off)"),
+    "[server]\nwatch = nan": ("2:1", "[server]", "watch = nan", "write 0 (off)"),
+    "[server]\nreload_endpoint = 1": ("2:1", "[server]", "reload_endpoint = 1", "write true or false"),
+    "[server]\nlog_format = 'xml'": ("2:1", "[server]", "log_format = 'xml'", 'write "text" or "json"'),
+    "[server]\naccess_log = 2": ("2:1", "[server]", "access_log = 2", "write a number from 0 to 1"),
+    "[server]\naccess_log = true": ("2:1", "[server]", "write a number from 0 to 1"),
+    POLICY + LISTENER + "request_timeout = 0": ("5:1", "[[listeners]] 1", "request_timeout = 0", "from 0.05 to 3600"),
+    POLICY + "[[listeners]]\naddress = 'systemd:'": ("4:1", "[[listeners]] 1", "'systemd:'", "write systemd:NAME"),
+    "[policies.p]": ("1:1", "[policies.p]", "set file, folder or grants"),
+    "[policies.p]\nfile = 'p'\ngrants = []": ("1:1", "[policies.p]", "one of the three"),
+    "[policies.p]\nfile = 'p'\nfolder = 'p'": ("1:1", "[policies.p]", "one of the three"),
+    "[policies.p]\nfile = 1": ("2:1", "[policies.p]", "file = 1", "write a file's name"),
+    '[policies.p]\nfile = "a\\u0000b"': ("2:1", "[policies.p]", "file = 'a\\x00b'", "write a file's name"),
+    '[policies."a\\nb"]': ("1:1", "[policies.", "a\\nb", "set file, folder or grants"),
+    "[policies.p]\nfolder = 1": ("2:1", "[policies.p]", "folder = 1", "write a folder's name"),
+    "[policies.p]\nfiles = 'p'": ("2:1", "[policies.p]", "unknown key 'files'", "did you mean 'file'?"),
+    POLICY + LISTENER + "dialect = 'Flash'": ("5:1", "dialect = 'Flash'", 'write "flash" or "silverlight"'),
+    POLICY + LISTENER + "dialect = 1": ("5:1", "[[listeners]] 1", "dialect = 1", 'write "flash" or "silverlight"'),
+    "[policies.p]\ngrants = 'a:1'": ("2:1", "[policies.p]", "grants = 'a:1'", "write [{domain = "),
+    "[policies.p]\ngrants = ['a:1']": ("2:11", "[policies.p], grant 1", "must be a table"),
+    "[policies.p]\ngrants = [{}]": ("2:11", "[policies.p], grant 1", "domain is missing", "write a domain"),
+    "[policies.p]\ngrants = [{domain = 'a', ports = 1}, {domain = 'b'}]": (
+        "2:38",
+        "grant 2",
+        "ports is missing",
+        "write ports",
+    ),
+    "[policies.p]\ngrants = [{domain = 'a', ports = true}]": ("2:26", "grant 1", "write ports"),
+    "[policies.p]\ngrants = [{domain = 'a', ports = 1, secure = 1}]": (
+        "2:37",
+        "grant 1",
+        "unknown key 'secure'",
+        "domain, ports",
+    ),
+    POLICY + "[[listeners]]": ("3:1", "[[listeners]] 1", "address is missing", 'write "IP:PORT" or "systemd:NAME"'),
+    POLICY + "[[listeners]]\naddress = 843": (
+        "4:1",
+        "[[listeners]] 1",
+        "address = 843",
+        'write "IP:PORT" or "systemd:NAME"',
+    ),
+    POLICY + "[[listeners]]\naddress = 'all'": ("4:1", "'all'", "write IP:PORT"),
+    POLICY + LISTENER + "name = 1": ("5:1", "[[listeners]] 1", "name = 1", "write a name"),
+    POLICY + LISTENER + "policy = 'q'": ("5:1", "[[listeners]] 1", "policy = 'q'", "name one of p"),
+    POLICY + LISTENER + "polcy = 'p'": ("5:1", "[[listeners]] 1", "unknown key 'polcy'", "did you mean 'policy'?"),
+    POLICY + "[policies.q]\nfile = 'q'\n[[listeners]]\naddress = \"127.0.0.1:1\"\n": (
+        "5:1",
+        "[[listeners]] 1",
+        "policy",
+        "name one of p, q",
+    ),
+    LISTENER: ("1:1", "[[listeners]] 1", "policy", "none is defined"),
+    "[server\nworkers = 1": ("1:8", "not TOML: "),
+    "workers = 1": ("1:1", "it belongs in [server]"),
+    "[server]\nfile = 'p'": ("2:1", "it belongs in [policies.NAME]"),
+    "[server]\nadmin = 127.0.0.1:1": ("2:14", "not TOML: ", "text in quotes"),
+    "[listeners]\naddress = '127.0.0.1:1'\n[listeners]\naddress = '127.0.0.1:2'": (
+        "3:11",
+        "not TOML: ",
+        "[[listeners]]",
+    ),
+    "[server]\nuser = 'a\nb": ("3", "not TOML: "),
+    POLICY + "[policies.games]\nfile='g'\n[[listeners]]\naddress = \"127.0.0.1:1\"\npolicy = 'gamse'": (
+        "7:1",
+        "[[listeners]] 1",
+        "policy = 'gamse'",
+        "did you mean 'games'?",
+    ),
+    POLICY + LISTENER + "\n  [[listeners]]\naddress = \"127.0.0.1:2\"\n  'user' = 1": (
+        "8:3",
+        "[[listeners]] 2",
+        "unknown key 'user'",
+        "it belongs in [server]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), BAD.items(), ids=lambda value: repr(value)[:50])
+def test_a_mistake_is_told_in_one_line(tmp_path: Path, text: str | bytes, words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    message = str(caught.value)
+    place, *parts = words
+    assert message.startswith(f"{tmp_path / 'flashpol.toml'}{place and ':'}{place}: ")
+    assert "\n" not in message
+    for word in parts:
+        assert word in message
+
+
+CLASHES = {
+    LISTENER + "  " + LISTENER: (
+        "5:3",
+        "two listeners are on 127.0.0.1:1: give each its own (the other one: ",
+        ":3:1)",
+    ),
+    LISTENER + "name = 'a'\n" + LISTENER.replace(":1", ":2") + "name = 'a'\n": (
+        "6:1",
+        "two listeners are named a: give each its own (the other one: ",
+        ":3:1)",
+    ),
+    LISTENER + LISTENER.replace("127.0.0.1", "0.0.0.0"): ("3:1", "0.0.0.0:1 serves 127.0.0.1:1 too", ":5:1)"),
+    LISTENER + "[server]\nadmin = '127.0.0.1:1'\n": ("3:1", "a listener and the admin endpoint are on 127.0.0.1:1"),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), CLASHES.items())
+def test_two_that_clash_are_told_with_both_places(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.check(read(tmp_path, POLICY + text))
+    place, *parts = words
+    assert str(caught.value).startswith(f"{tmp_path / 'flashpol.toml'}:{place}: ")
+    for word in parts:
+        assert word in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    assert read(tmp_path, b"\xef\xbb\xbf[server]\nworkers = 1\n").server.workers == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("none.toml", "No such file"), (".", "Is a directory"), ("a/b", "No such file")]
+)
+def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why) as caught:
+        config.load(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path / name}: cannot be read: ")
+
+
+# ----------------------------------------------------------------------------------------------------- any input at all
+
+KEYS = st.sampled_from([
+    "server", "policies", "listeners", "workers", "admin", "user", "backlog", "request_timeout", "linger_bytes", "file",
+    "grants", "domain", "ports", "name", "address", "policy", "x",
+    "watch", "chroot", "reload_endpoint",
+])  # fmt: skip
+SCALARS = (
+    st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.datetimes() | st.dates() | st.times()
+    | st.sampled_from(["auto", "off", "127.0.0.1:1", "[::]:843", "p"])
+)  # fmt: skip
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(max_size=3), inner, max_size=4)
+)
+
+
+def toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return '"' + "".join(f"\\U{ord(c):08x}" for c in value) + '"'
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{toml(key)} = {toml(item)}" for key, item in value.items()) + "}"
+    return str(value)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(KEYS | st.text(max_size=3), VALUES, max_size=5))
+def test_any_table_is_a_configuration_or_one_line(tmp_path_factory: pytest.TempPathFactory, table: dict) -> None:
+    lines = [f"{toml(key)} = {toml(value)}" for key, value in table.items()]
+    load_or_one_line(tmp_path_factory, "\n".join(lines).encode())
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary() | st.text("[]{}=\"\\\n0123456789xabeserv.#_-+'", max_size=60).map(str.encode))
+def test_any_bytes_are_a_configuration_or_one_line(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    load_or_one_line(tmp_path_factory, data)
+
+
+def load_or_one_line(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_bytes(data)
+    try:
+        result: Config | str = config.load(path)
+    except ConfigError as error:
+        result = str(error)
+    assert isinstance(result, Config) or result.isprintable()

@@ -1,0 +1,92 @@
+"""Each address of a host has a policy of its own: the only virtual hosting that the protocol allows."""
+
+import hashlib
+import socket
+from pathlib import Path
+
+import pytest
+from processes import Flashpol, ask
+
+from flashpol.policy import allow_policy, compile_reply, render
+
+HOSTS = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "::1")
+
+
+def shared_port() -> int:
+    """A port that none of the addresses uses at the moment."""
+    for _ in range(20):
+        sockets = []
+        try:
+            port = 0
+            for host in HOSTS:
+                family = socket.AF_INET6 if ":" in host else socket.AF_INET
+                sockets.append(socket.create_server((host, port), family=family))
+                port = sockets[0].getsockname()[1]
+        except OSError:
+            continue
+        else:
+            return port
+        finally:
+            for sock in sockets:
+                sock.close()
+    pytest.skip("this host has not all of the loopback addresses")
+
+
+def policy(domain: str) -> bytes:
+    return render(allow_policy([f"{domain}:80"]))
+
+
+CONFIG = """
+[policies.file]
+file = "file.xml"
+[policies.folder]
+folder = "folder"
+[policies.grants]
+grants = [{{domain = "grants.example", ports = "80"}}]
+[[listeners]]
+name = "first"
+address = "127.0.0.2:{port}"
+policy = "file"
+[[listeners]]
+name = "second"
+address = "127.0.0.3:{port}"
+policy = "folder"
+[[listeners]]
+name = "third"
+address = "127.0.0.4:{port}"
+policy = "grants"
+[[listeners]]
+address = "[::1]:{port}"
+policy = "file"
+"""
+
+
+def test_each_address_serves_its_own_policy_on_one_port(tmp_path: Path) -> None:
+    port = shared_port()
+    (tmp_path / "file.xml").write_bytes(policy("file.example"))
+    (tmp_path / "folder").mkdir()
+    for number in (1, 2):
+        (tmp_path / "folder" / f"{number}.xml").write_bytes(policy(f"folder{number}.example"))
+    file = tmp_path / "flashpol.toml"
+    file.write_text(CONFIG.format(port=port))
+    domains = {
+        "first": ["file.example"],
+        "second": ["folder1.example", "folder2.example"],
+        "third": ["grants.example"],
+        f"[::1]:{port}": ["file.example"],
+    }
+    replies = [
+        compile_reply(render(allow_policy([f"{domain}:80" for domain in granted]))) for granted in domains.values()
+    ]
+    with Flashpol("-c", file, listen=(), workers=2) as server:
+        assert server.places == [(host, port) for host in HOSTS]
+        for _ in range(4):  # whichever worker it is
+            assert [ask((host, port)) for host in HOSTS] == replies
+        metrics = server.metrics()
+        for name, reply in zip(domains, replies, strict=True):
+            assert metrics.total("replies_total", listener=name) == 4
+            digest = hashlib.sha256(reply).hexdigest()
+            assert metrics.total("policy_info", listener=name, sha256=digest) == 1
+        with pytest.raises(ConnectionRefusedError):
+            ask(("127.0.0.1", port))
+        assert server.stop() == 0
