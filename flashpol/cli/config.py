@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     settings = serve.configure(options)
     from flashpol.server.policies import compile_all
-    from flashpol.server.preflight import look
+    from flashpol.server.process import Identity
 
     warnings = _Warnings()
     logger = logging.getLogger("flashpol")
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         replies = compile_all(settings)
     finally:
         logger.removeHandler(warnings)
-    look(settings)
+    Identity.of(settings.server)  # whether we may become that is another question
     facts = [{"bytes": len(reply), "sha256": hashlib.sha256(reply).hexdigest()} for reply in replies]
     if options.json:
         print(json.dumps(_data(settings, facts, warnings.lines), indent=2))

@@ -34,4 +34,6 @@ class Loader:
         config = self._configure()
         sources = [path for source in config.policies for path in (source.file, source.folder) if path]
         self.paths = [*self._file, *sources]
-        return Plan(config, compile_all(config), Identity.of(config.server))
+        identity = Identity.of(config.server)
+        identity.require_rights()
+        return Plan(config, compile_all(config), identity)

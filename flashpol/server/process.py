@@ -6,9 +6,11 @@ import os
 import pwd
 import resource
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from flashpol.config import ConfigError, Server
 
@@ -18,63 +20,70 @@ MAX_FILES = 1 << 20
 _FEW_FILES = 1 << 16
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
 class Identity:
-    """Who the children are: no user means as who the server was started. `groups` are all they belong to then."""
+    """Who the children are: no user means as who the server was started, no group the user's own groups."""
 
     user: pwd.struct_passwd | None = None
-    groups: tuple[int, ...] = ()  # the first is the primary one
+    group: grp.struct_group | None = None
     root: Path | None = None
+
+    @property
+    def _groups(self) -> list[int]:
+        """All that they belong to, the primary one first; none if that stays as it is."""
+        if self.group:
+            return [self.group.gr_gid]
+        return os.getgrouplist(self.user.pw_name, self.user.pw_gid) if self.user else []
 
     @classmethod
     def of(cls, server: Server) -> "Identity":
-        """Raises ConfigError if there is no such user, group or folder, or if it takes root and we are not."""
-        user = _find_user(server.user) if server.user is not None else None
-        groups = os.getgrouplist(user.pw_name, user.pw_gid) if user else []
-        if server.group is not None:
-            groups = [_find_group(server.group)]
+        """Raises ConfigError if there is no such user, group or folder."""
+        user = _look_up("user", server.user, pwd.getpwnam)
+        group = _look_up("group", server.group, grp.getgrnam)
         if server.chroot is not None:
-            if os.geteuid() != 0:
-                raise ConfigError(f"chroot {server.chroot}: only root can change it: start as root, or leave it out")
             if not server.chroot.is_dir():
-                raise ConfigError(f"chroot {server.chroot}: there is no such folder")
+                raise ConfigError(f"chroot {str(server.chroot)!r}: there is no such folder")
             if user is None:
-                raise ConfigError(f"chroot {server.chroot}: it does not hold root: set user too")
-        return cls(user, tuple(groups), server.chroot)
+                raise ConfigError(f"chroot {str(server.chroot)!r}: it does not hold root: set user too")
+        return cls(user, group, server.chroot)
+
+    def require_rights(self) -> None:
+        """Raises ConfigError if it takes root to become this, and we are not."""
+        if os.geteuid() == 0:
+            return
+        wanted = []
+        if self.user and self.user.pw_uid != os.geteuid():
+            wanted.append(f"user {self.user.pw_name!r}")
+        if self.group and {self.group.gr_gid} != {os.getegid(), *os.getgroups()}:
+            wanted.append(f"group {self.group.gr_name!r}")
+        if self.root:
+            wanted.append(f"chroot {str(self.root)!r}")
+        if wanted:
+            raise ConfigError(f"{wanted[0]}: only root can change that: start as root, or leave it out")
 
     def assume(self) -> None:
         """For good: saved ids and capabilities go too, and no program that is run could give any back."""
         privileged = os.geteuid() == 0
+        groups = self._groups  # looked up while /etc is there
         if self.root is not None:
             os.chroot(self.root)
             os.chdir("/")
-        if privileged and self.groups:
-            first = self.groups[0]
-            os.setgroups(self.groups)
-            os.setresgid(first, first, first)
+        if privileged and groups:
+            os.setgroups(groups)
+            os.setresgid(groups[0], groups[0], groups[0])
         if privileged and self.user:
             os.setresuid(self.user.pw_uid, self.user.pw_uid, self.user.pw_uid)
         _give_up_privileges()
 
 
-def _find_user(name: str) -> pwd.struct_passwd:
+def _look_up(what: str, name: str | None, find: Callable[[str], T]) -> T | None:
     try:
-        user = pwd.getpwnam(name)
+        return find(name) if name is not None else None
     except (KeyError, ValueError):  # ValueError: a NUL in it
-        raise ConfigError(f"user {name!r}: there is no such user") from None
-    if os.geteuid() not in (0, user.pw_uid):
-        raise ConfigError(f"user {name!r}: only root can become another user: start as root, or leave it out")
-    return user
-
-
-def _find_group(name: str) -> int:
-    try:
-        group = grp.getgrnam(name).gr_gid
-    except (KeyError, ValueError):
-        raise ConfigError(f"group {name!r}: there is no such group") from None
-    if os.geteuid() != 0 and os.getgroups() not in ([], [group]):
-        raise ConfigError(f"group {name!r}: only root can change groups: start as root, or leave it out")
-    return group
+        raise ConfigError(f"{what} {name!r}: there is no such {what}") from None
 
 
 # prctl(2) and capset(2); CPython has neither.

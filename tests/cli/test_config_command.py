@@ -104,7 +104,7 @@ def test_warnings(file: Path) -> None:
         ("1935", "0", (":8:1: policy chat: ", "chat.example:0")),
         ("[server]", "[server]\nuser = 'nobody-of-that-name'", ("user 'nobody-of-that-name'", "no such user")),
         ("[server]", "[server]\ngroup = 'no-such-group'", ("group 'no-such-group'", "no such group")),
-        ("[server]", "[server]\nchroot = '/no/such/folder'", ("chroot /no/such/folder", "no such folder")),
+        ("[server]", "[server]\nchroot = '/no/such/folder'", ("chroot '/no/such/folder'", "no such folder")),
         ("127.0.0.1:0", "127.0.0.1:8430", (":14:1: two listeners are on 127.0.0.1:8430", "flashpol.toml:10:1)")),
     ],
 )

@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from processes import Flashpol, ask
+from processes import DEADLINE, Flashpol, ask
 
 from flashpol.policy import allow_policy, compile_reply, render
 
@@ -90,3 +90,34 @@ def test_each_address_serves_its_own_policy_on_one_port(tmp_path: Path) -> None:
         with pytest.raises(ConnectionRefusedError):
             ask(("127.0.0.1", port))
         assert server.stop() == 0
+
+
+LIMITS = """
+[server]
+request_timeout = 60
+[policies.p]
+grants = [{domain = "a.example", ports = "80"}]
+[[listeners]]
+name = "hasty"
+address = "127.0.0.2:0"
+request_timeout = 0.2
+[[listeners]]
+name = "patient"
+address = "127.0.0.3:0"
+"""
+
+
+def test_each_address_has_its_own_limits(tmp_path: Path) -> None:
+    file = tmp_path / "flashpol.toml"
+    file.write_text(LIMITS)
+    with Flashpol("-c", file, listen=()) as server:
+        hasty, patient = (socket.create_connection(place, timeout=DEADLINE) for place in server.places)
+        with hasty, patient:
+            assert hasty.recv(1) == b""
+            patient.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                patient.recv(1)
+            metrics = server.metrics()
+            assert metrics.total("timeouts_total", listener="hasty") == 1
+            assert metrics.total("timeouts_total", listener="patient") == 0
+            assert metrics.total("connections_open", listener="patient") == 1

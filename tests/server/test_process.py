@@ -1,6 +1,8 @@
 """What a child does first, tried in children of the test."""
 
 import contextlib
+import dataclasses
+import grp
 import os
 import pwd
 import resource
@@ -47,38 +49,73 @@ def signals(pid: int, field: str) -> set[signal.Signals]:
     return {number for number in signal.Signals if mask >> (number - 1) & 1}
 
 
-def identity(user: str) -> Identity:
-    return Identity.of(Server(user=user))
+def identity(**settings: object) -> Identity:
+    return Identity.of(dataclasses.replace(Server(), **settings))  # type: ignore[arg-type]
 
 
-def test_find_user() -> None:
+def test_who_is_there(tmp_path: Path) -> None:
     me = pwd.getpwuid(os.geteuid())
-    assert identity(me.pw_name).user == me
+    assert identity() == Identity()
+    assert identity(user=me.pw_name).user == me
+    assert identity(user=me.pw_name, group="root", chroot=tmp_path) == Identity(me, grp.getgrnam("root"), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["nobody-of-that-name", "", "a\0b", "a\nb", "x" * 5000])
-def test_no_such_user(name: str) -> None:
-    with pytest.raises(ConfigError, match="there is no such user") as caught:
-        identity(name)
-    assert str(caught.value).startswith(f"user {name!r}: ")
+@pytest.mark.parametrize("what", ["user", "group"])
+def test_who_is_not_there(what: str, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"there is no such {what}") as caught:
+        identity(**{what: name})
+    assert str(caught.value).startswith(f"{what} {name!r}: ")
     assert "\n" not in str(caught.value)
 
 
-@as_root
-def test_only_root_can_become_another_user() -> None:
-    assert identity("nobody").user.pw_name == "nobody"
-    assert as_nobody(lambda: identity("nobody").user.pw_name) == "nobody"
-    assert as_nobody(lambda: identity("root")) == (
-        "ConfigError: user 'root': only root can become another user: start as root, or leave it out"
-    )
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"chroot": Path("/no/such/folder")}, "chroot '/no/such/folder': there is no such folder"),
+        ({"user": "root", "chroot": Path("/dev/null")}, "chroot '/dev/null': there is no such folder"),
+        ({"chroot": Path("/")}, "chroot '/': it does not hold root: set user too"),
+    ],
+)
+def test_a_root_folder_that_cannot_be(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        identity(**settings)
+    assert str(caught.value) == message
 
 
 @as_root
-def test_what_was_root_cannot_be_root_again() -> None:
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"user": "root"}, "user 'root'"),
+        ({"group": "root"}, "group 'root'"),
+        ({"user": "nobody", "chroot": Path("/")}, "chroot '/'"),
+        ({"user": "nobody"}, None),
+        ({"group": grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name}, None),
+        ({}, None),
+    ],
+)
+def test_only_root_can_become_another(settings: dict[str, object], wanted: str | None) -> None:
+    identity(**settings).require_rights()
+    said = as_nobody(lambda: identity(**settings).require_rights())
+    refusal = f"ConfigError: {wanted}: only root can change that: start as root, or leave it out"
+    assert said == (refusal if wanted else "None")
+
+
+CAPABILITIES = ("CapEff", "CapPrm", "CapInh", "CapAmb")
+
+
+@as_root
+@pytest.mark.parametrize("group", [None, "daemon"])
+def test_what_was_root_cannot_be_root_again(group: str | None, tmp_path: Path) -> None:
     user = pwd.getpwnam("nobody")
+    gid = grp.getgrnam(group).gr_gid if group else user.pw_gid
+    tmp_path.chmod(0o755)
 
     def main() -> None:
-        identity("nobody").assume()
+        identity(user="nobody", group=group, chroot=tmp_path).assume()
+        assert (os.listdir("/"), os.getcwd()) == ([], "/")
+        assert os.getgroups() == [gid]
         for back in (os.setuid, os.seteuid, os.setgid, os.setegid):
             with pytest.raises(PermissionError):
                 back(0)
@@ -88,14 +125,15 @@ def test_what_was_root_cannot_be_root_again() -> None:
     with fork(main) as child:
         now = status(child.pid)
         assert now["Uid"].split() == [str(user.pw_uid)] * 4
-        assert now["Gid"].split() == [str(user.pw_gid)] * 4
-        assert int(now["CapEff"], 16) == int(now["CapPrm"], 16) == 0
+        assert now["Gid"].split() == [str(gid)] * 4
+        assert [int(now[name], 16) for name in CAPABILITIES] == [0] * 4
+        assert now["NoNewPrivs"] == "1"
 
 
 @as_root
 def test_becoming_who_one_is_changes_nothing() -> None:
     user = pwd.getpwnam("nobody")
-    assert as_nobody(lambda: identity("nobody").assume() or os.getresuid()) == str((user.pw_uid,) * 3)
+    assert as_nobody(lambda: identity(user="nobody").assume() or os.getresuid()) == str((user.pw_uid,) * 3)
 
 
 def test_all_the_descriptors_that_are_granted_are_used() -> None:

@@ -97,7 +97,7 @@ complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -
 complete -c flashpol -n '_shtab_flashpol_using decide' -s h -l help -d 'show this help message and exit'
 complete -c flashpol -n '_shtab_flashpol_using decide' -l from -x -d 'where the content was loaded from'
 complete -c flashpol -n '_shtab_flashpol_using decide' -l port -x -d 'the port it wants to connect to'
-complete -c flashpol -n '_shtab_flashpol_using decide' -l client -x -d 'flash, lightspark, unity, silverlight or all (default flash)'
+complete -c flashpol -n '_shtab_flashpol_using decide' -l client -xka "flash lightspark unity silverlight all" -d 'client to ask, may be repeated: flash, lightspark, unity, silverlight, or all (default flash)'
 complete -c flashpol -n '_shtab_flashpol_using decide' -l served-from -x -d 'where the policy is served (default 843; Silverlight: 943)'
 complete -c flashpol -n '_shtab_flashpol_using decide' -l local -d 'the server is on the content'"'"'s own host'
 complete -c flashpol -n '_shtab_flashpol_using decide' -l json -d 'print JSON, as documented in the reference'
