@@ -236,11 +236,15 @@ class Arbiter:
         self._notifier.reloading()
         try:
             self._begin(self._load())
+            return
         except ConfigError as error:
-            self._reload_done(str(error))
+            why = str(error)
         except Exception as error:  # whatever it is, what runs is well
             log.exception("the configuration cannot be loaded", extra={"event": "load-failed"})
-            self._reload_done(f"{type(error).__name__}: {error}")
+            why = f"{type(error).__name__}: {error}"
+        if self._current:
+            self._foundation.listening.release(self._current.all_sockets)
+        self._reload_done(why)
 
     def _load(self) -> Plan:
         """What the watch has marked is what is loaded, or older: no change is missed. Raises ConfigError."""

@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 from monitoring import ANNOTATIONS, DASHBOARD, PANELS, ROWS, VARIABLES, Query, in_dashboard
 
+from flashpol.admin.ledger import Ledger
 from flashpol.admin.metrics import FlashpolCollector
-from flashpol.counters import SharedCounters
+from flashpol.admin.view import View
+from flashpol.counters import ServerStatus, SharedCounters
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 CHOSEN = '{job=~"$job", instance=~"$instance"'  # how every selector of a panel begins
-FAMILIES = [family.name for family in FlashpolCollector(SharedCounters(1, 1), []).describe()]
+VIEW = View(ServerStatus(), Ledger(), SharedCounters(1, 1), [])
+FAMILIES = [family.name for family in FlashpolCollector(VIEW).describe()]
 
 each_panel = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
 
