@@ -53,7 +53,7 @@ def answers(samples: Sequence[Sample]) -> Markup:
     words = f"highest {rate(highest, 1)}, mean {rate(mean, 1)}, last {rate(points[-1][1], 1)}"
     drawing = el(
         "svg",
-        *(el("line", x1=0, x2=WIDTH, y1=y, y2=y, class_="grid") for y in (0, HEIGHT / 2, HEIGHT)),
+        *(el("line", x1=0, x2=WIDTH, y1=y, y2=y) for y in (0, HEIGHT / 2, HEIGHT)),
         *(el("polygon", points=_points([(run[0][0], HEIGHT), *run, (run[-1][0], HEIGHT)])) for run in runs),
         *(el("polyline", points=_points(run)) for run in runs),
         viewBox=f"0 0 {WIDTH} {HEIGHT}",

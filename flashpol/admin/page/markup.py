@@ -13,7 +13,7 @@ VOID = frozenset({"input", "link", "meta"})
 
 
 def text(value: object) -> Markup:
-    """A value as it may stand in HTML. What no reader could see, or what turns the direction of text, becomes U+FFFD."""
+    """A value as it may stand in HTML. What no reader could see, or what turns text around, becomes U+FFFD."""
     if isinstance(value, Markup):
         return value
     plain = str(value)
