@@ -25,8 +25,7 @@ class Reading:
     def __init__(self, facts: PolicyFacts) -> None:
         self.findings: list[Finding] = lint(facts.source, served_from=facts.port, clients=facts.clients)
         self.decider = Decider(facts.source)
-        self.text = text_of(facts.source)
-        self.lines = re.split("\r\n|\r|\n", self.text)
+        self.lines = re.split("\r\n|\r|\n", text_of(facts.source).rstrip("\r\n"))
 
 
 def text_of(source: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Distributions, listeners and workers, as tables that a phone shows one row as one card."""
+"""Distributions, listeners and workers."""
 
 from collections.abc import Iterable, Sequence
 
@@ -17,14 +17,18 @@ ENDINGS = {
 }
 
 
-def table(name: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
-    """The first cell of a row is its head. Roles are said: laid out as cards, browsers forget that it is a table."""
+def table(name: str, heads: Sequence[str], rows: Iterable[Sequence[object]], layout: str | None = None) -> Markup:
+    """The first cell of a row is its head. Roles are said: laid out as cards, browsers forget that it is a table.
+
+    layout: "cards" makes each row one where there is no room for many columns.
+    """
     return el(
         "table",
         el("thead", el("tr", *(el("th", head, scope="col", role="columnheader") for head in heads), role="row"),
            role="rowgroup"),
         el("tbody", *(_row(heads, row) for row in rows), role="rowgroup"),
         role="table",
+        class_=layout,
         aria_labelledby=name,
     )  # fmt: skip
 
@@ -70,7 +74,7 @@ def latency(status: Json) -> Markup:
         el("p", "From accept to the last byte handed to the kernel; estimates from the buckets below.", class_="quiet"),
         *(el("p", each) for each in words),
         key(("lately", "last minute"), ("ever", "since start")),
-        el("div", table("latency", ("Within", "Share", "Last minute", "Since start"), rows), class_="histogram"),
+        table("latency", ("Within", "Share", "Last minute", "Since start"), rows, "histogram"),
     )
 
 
@@ -115,14 +119,14 @@ def listeners(status: Json) -> Markup:
                 count(each["parked"]),
                 el(
                     "span",
-                    bars(("lately", full)),
                     f"{count(queue['length'])} of {count(queue['limit'])}",
+                    bars(("lately", full)),
                     class_="queue",
                 ),
             )
         )
     heads = ("Listener", "Address", "Answers/s", "Answers", "Open", "Silent", "Accept queue")
-    return _section("listeners", "Listeners", table("listeners", heads, rows))
+    return _section("listeners", "Listeners", table("listeners", heads, rows, "cards"))
 
 
 def workers(status: Json) -> Markup:
@@ -142,4 +146,4 @@ def workers(status: Json) -> Markup:
             )
         )
     heads = ("Worker", "State", "Process", "Loop lag", "CPU", "Memory", "Restarts")
-    return _section("workers", "Workers", table("workers", heads, rows))
+    return _section("workers", "Workers", table("workers", heads, rows, "cards"))
