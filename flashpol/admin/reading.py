@@ -25,7 +25,7 @@ class Reading:
     def __init__(self, facts: PolicyFacts) -> None:
         self.findings: list[Finding] = lint(facts.source, served_from=facts.port, clients=facts.clients)
         self.decider = Decider(facts.source)
-        self.lines = re.split("\r\n|\r|\n", text_of(facts.source).rstrip("\r\n"))
+        self.lines = re.split("\r\n|\r|\n", text_of(facts.source))
 
 
 def text_of(source: bytes) -> str:

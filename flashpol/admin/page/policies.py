@@ -88,18 +88,18 @@ def _excerpt(place: str, shown: str) -> Markup:
 
 
 def _text(reading: Reading, facts: PolicyFacts, name: str) -> Markup:
+    lines = reading.lines[:-1] if len(reading.lines) > 1 and not reading.lines[-1] else reading.lines
     shown, room = [], SHOWN_CHARACTERS
-    for line in reading.lines[:SHOWN_LINES]:
+    for line in lines[:SHOWN_LINES]:
         shown.append(line[:room])
         room -= len(shown[-1]) + 1
         if room <= 0:
             break
-    cut = sum(map(len, shown)) < sum(map(len, reading.lines))
-    lines = len(reading.lines)
+    cut = sum(map(len, shown)) < sum(map(len, lines))
     written = (el("span", line, "\n", class_="line") for line in shown)
     return el(
         "details",
-        el("summary", f"The policy, {count(lines)} line{'s' if lines != 1 else ''}"),
+        el("summary", f"The policy, {count(len(lines))} line{'s' if len(lines) != 1 else ''}"),
         el("pre", *written, class_="source", tabindex=0, role="region",
            aria_label=f"Text of the policy {facts.policy}"),
         el("p", "… this is its beginning only.") if cut else "",
