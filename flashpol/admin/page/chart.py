@@ -11,6 +11,8 @@ from flashpol.admin.page.markup import Markup, el, join
 WIDTH, HEIGHT = 600, 120
 # Of the first samples, and after a pause of the endpoint, nothing is known: the line is broken there.
 GAP = 3 * INTERVAL
+# Times a power of ten; half of each is easily read too.
+ROUND = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
 
 
 def rates(samples: Sequence[Sample]) -> list[tuple[float, float]]:
@@ -27,11 +29,11 @@ def rates(samples: Sequence[Sample]) -> list[tuple[float, float]]:
 
 
 def ceiling(value: float) -> float:
-    """1, 2 or 5 times a power of ten that is not below it, and at least 1: where an axis ends."""
+    """The next round number that is not below it, and at least 1: where an axis ends."""
     if value <= 1:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return float(next(step * power for step in (1, 2, 5, 10) if step * power >= value))
+    return float(next(step * power for step in ROUND if step * power >= value))
 
 
 def answers(samples: Sequence[Sample]) -> Markup:

@@ -85,7 +85,7 @@ def tiles(status: Json) -> Markup:
             f"{count(total['replies'])} since start",
         ),
         _tile(
-            "99 % answered within",
+            "99 % within",
             about(bounds, lately, 0.99),
             f"half within {about(bounds, lately, 0.5)}; {'last minute' if minute else 'since start'}",
         ),
