@@ -122,6 +122,6 @@ def reload(status: Json) -> Markup:
             el("span", "Last reload failed" if failed else "In order", class_=f"badge {'bad' if failed else 'good'}"),
         ),
         el("p", "What runs was loaded ", el("time", when), "."),
-        el("pre", facts["error"], tabindex=0, role="region", aria_label="Why it failed") if failed else "",
+        el("pre", facts["error"], tabindex=0, role="group", aria_label="Why it failed") if failed else "",
         aria_labelledby="configuration",
     )

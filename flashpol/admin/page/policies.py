@@ -82,7 +82,7 @@ def _excerpt(place: str, shown: str) -> Markup:
     return el(
         "figure",
         el("figcaption", place, class_="quiet"),
-        el("pre", shown, tabindex=0, role="region", aria_label=place),
+        el("pre", shown, tabindex=0, role="group", aria_label=place),
         class_="excerpt",
     )
 
@@ -100,7 +100,7 @@ def _text(reading: Reading, facts: PolicyFacts, name: str) -> Markup:
     return el(
         "details",
         el("summary", f"The policy, {count(len(lines))} line{'s' if len(lines) != 1 else ''}"),
-        el("pre", *written, class_="source", tabindex=0, role="region",
+        el("pre", *written, class_="source", tabindex=0, role="group",
            aria_label=f"Text of the policy {facts.policy}"),
         el("p", "… this is its beginning only.") if cut else "",
     )  # fmt: skip
