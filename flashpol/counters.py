@@ -103,6 +103,12 @@ class ProcessStatus(_Words):
         return max(0.0, late)
 
     @property
+    def lag(self) -> float:
+        """Seconds by which its last timer was late, or by which its next beat is overdue."""
+        last: float = self.loop_lag_ns / 1e9
+        return max(last, self.silent_for() if self.up else 0.0)
+
+    @property
     def serving(self) -> bool:
         """It is up, and its loop turns."""
         return bool(self.up) and self.silent_for() < STALLED_AFTER
@@ -131,6 +137,10 @@ class Block:
     def replies(self) -> int:
         """Answers given. Kept nowhere but in the histogram, so that the two can never differ."""
         return sum(self.all("buckets"))
+
+    def __sub__(self, earlier: "Block") -> "Block":
+        """What was counted since; of gauges, how they changed."""
+        return Block([new - old for new, old in zip(self._words, earlier._words, strict=True)])
 
     @classmethod
     def total(cls, blocks: "Iterable[Block]") -> "Block":

@@ -33,11 +33,7 @@ _GAUGES: tuple[tuple[str, str, Callable[[Block], float]], ...] = (
 )
 _PROCESS: tuple[tuple[str, str, Callable[[ProcessStatus], float]], ...] = (
     ("worker_up", "1 if the worker serves; 0 while it is down or its loop does not turn.", lambda s: s.serving),
-    (
-        "loop_lag_seconds",
-        "How late the worker's last timer was, or its next one is.",
-        lambda s: max(s.loop_lag_ns / 1e9, s.silent_for() if s.up else 0.0),
-    ),
+    ("loop_lag_seconds", "How late the worker's last timer was, or its next one is.", lambda s: s.lag),
 )
 # Of a process that there is.
 _USAGE: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Callable[[ProcessStatus], float]], ...] = (

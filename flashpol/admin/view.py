@@ -3,21 +3,34 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from flashpol.admin.ledger import Ledger
+from flashpol.config import FLASH
 from flashpol.counters import ServerStatus, SharedCounters
+from flashpol.policy import CLIENTS
 
 
 @dataclass(frozen=True)
 class PolicyFacts:
-    """A listener's name and the bytes it serves."""
+    """A listener's name and the bytes it serves; where, and for whom."""
 
     listener: str
     reply: bytes = field(repr=False)
+    policy: str = ""  # its name in the configuration
+    address: str = ""  # as it is bound
+    port: int | None = None
+    dialect: str = FLASH
+    clients: tuple[str, ...] = CLIENTS  # that policies of this dialect are for
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.reply).hexdigest()
+
+    @property
+    def source(self) -> bytes:
+        """The policy without the NUL that ends a reply to Flash."""
+        return self.reply.removesuffix(b"\0")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from flashpol.server.child import Child
 from flashpol.server.listening import Listening
 from flashpol.server.log import log
 from flashpol.server.plan import Plan
+from flashpol.server.policies import CLIENTS_OF
 from flashpol.server.sockets import accept_queue, bound_address
 from flashpol.server.usage import Usage
 
@@ -57,9 +58,9 @@ class Generation:
         self.sockets = acquired[: len(listeners)]
         self.admin_socket: socket.socket | None = acquired[-1][0] if server.admin else None
         # The port is the one the kernel chose where the configuration says 0.
+        self.addresses = [bound_address(sockets[0]) for sockets in self.sockets]
         self.names = [
-            listener.name or str(bound_address(sockets[0]))
-            for listener, sockets in zip(listeners, self.sockets, strict=True)
+            listener.name or str(address) for listener, address in zip(listeners, self.addresses, strict=True)
         ]
         if sum(-(-len(sockets) // count) for sockets in self.sockets) > MAX_LISTENERS:
             raise ConfigError(f"{count} workers have too many sockets to take over from more: restart the server")
@@ -151,7 +152,20 @@ class Generation:
             raise AssertionError("the admin process is only among the children when there is a socket for it")
         # Its copies would keep an accept queue alive that no worker empties.
         self._foundation.listening.keep_only([self.admin_socket])
-        facts = [PolicyFacts(name, reply) for name, reply in zip(self.names, self.plan.replies, strict=True)]
+        facts = [
+            PolicyFacts(
+                name,
+                reply,
+                policy=listener.policy,
+                address=str(address),
+                port=address.port,
+                dialect=listener.dialect,
+                clients=CLIENTS_OF[listener.dialect],
+            )
+            for name, reply, listener, address in zip(
+                self.names, self.plan.replies, self.plan.config.listeners, self.addresses, strict=True
+            )
+        ]
         view = View(self._foundation.status, self._foundation.ledger, self.shared, facts)
         if not self.plan.config.server.reload_endpoint:
             self._foundation.bell.close()

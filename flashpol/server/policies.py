@@ -22,7 +22,7 @@ from flashpol.policy.findings import CLIENTS
 
 _COMPILERS = {FLASH: compile_reply, SILVERLIGHT: silverlight.compile_reply}
 # A Flash policy is for whoever reads it: what one client misreads is a warning. Only Silverlight reads the other.
-_CLIENTS = {FLASH: CLIENTS, SILVERLIGHT: ("silverlight",)}
+CLIENTS_OF = {FLASH: CLIENTS, SILVERLIGHT: ("silverlight",)}
 
 log = logging.getLogger("flashpol")
 
@@ -42,7 +42,7 @@ def compile_all(config: Config) -> list[bytes]:
 def _warn_about_port(listener: Listener, reply: bytes) -> None:
     """What is an error only because of the port is logged: a redirect may let clients see another port than ours."""
     if listener.address.port:
-        data, clients = reply.removesuffix(b"\0"), _CLIENTS[listener.dialect]
+        data, clients = reply.removesuffix(b"\0"), CLIENTS_OF[listener.dialect]
         elsewhere = lint(data, clients=clients)
         for finding in lint(data, served_from=listener.address.port, clients=clients):
             if finding.severity is Severity.ERROR and finding not in elsewhere:
@@ -109,7 +109,7 @@ def compile_text(data: bytes, where: str = "policy", *, dialect: str = FLASH) ->
         reply = _COMPILERS[dialect](data)
     except PolicyError as error:
         raise ConfigError(f"{where}: {error}") from None
-    findings = lint(data, clients=_CLIENTS[dialect])
+    findings = lint(data, clients=CLIENTS_OF[dialect])
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     if errors:
         more = f" (and {len(errors) - 1} more: flashpol check shows all)" if len(errors) > 1 else ""

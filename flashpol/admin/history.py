@@ -1,0 +1,74 @@
+"""The last minutes: what was counted at one moment after another, so that rates can be shown.
+
+The admin process takes the samples. It reads shared memory, so that a worker has nothing to do with it; a reload
+begins a new admin process, and with it a new history.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import gevent
+
+from flashpol.admin.metrics import Usage
+from flashpol.admin.view import View
+from flashpol.counters import Block
+
+# Seconds between two samples, and how many are kept: five minutes.
+INTERVAL = 2.0
+KEPT = 150
+# A thousand listeners take long to sum up. So many times as long as a sample took it is waited: 2 % of a CPU at most.
+PAUSE = 50
+# No rate is given of less time than this, in seconds: one answer more or less would double it.
+SHORTEST = 1.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What had been counted at one moment. `at`: seconds, CLOCK_MONOTONIC."""
+
+    at: float
+    total: Block  # over all listeners
+    replies: Mapping[str, int]  # by listener
+    cpu_seconds: Mapping[int, float]  # by the worker's pid
+
+    @classmethod
+    def of(cls, view: View) -> "Sample":
+        return cls.taken(view, {facts.listener: view.ledger.total(facts.listener) for facts in view.facts})
+
+    @classmethod
+    def taken(cls, view: View, blocks: Mapping[str, Block]) -> "Sample":
+        """Now, of listeners whose counters are these."""
+        pids = [view.shared.process(slot).pid for slot in range(view.shared.slots)]
+        used = {pid: Usage.of(pid) for pid in pids if pid}
+        return cls(
+            time.monotonic(),
+            Block.total(blocks.values()),
+            {name: block.replies for name, block in blocks.items()},
+            {pid: usage.cpu_seconds for pid, usage in used.items() if usage},
+        )
+
+
+class History:
+    """The samples of the last minutes, oldest first."""
+
+    def __init__(self, take: Callable[[], Sample]) -> None:
+        self._take = take
+        self.samples: deque[Sample] = deque(maxlen=KEPT)
+
+    def run(self) -> None:
+        """Take samples until the greenlet is killed."""
+        while True:
+            began = time.monotonic()
+            self.samples.append(self._take())
+            gevent.sleep(max(INTERVAL, PAUSE * (time.monotonic() - began)))
+
+
+def since(samples: Sequence[Sample], now: float, seconds: float) -> Sample | None:
+    """The youngest sample that is so many seconds old, or else the oldest; None if that is too young for a rate."""
+    for sample in reversed(samples):
+        if now - sample.at >= seconds:
+            return sample
+    oldest = samples[0] if samples else None
+    return oldest if oldest and now - oldest.at >= SHORTEST else None

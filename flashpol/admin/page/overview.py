@@ -1,0 +1,127 @@
+"""What one wants to know first: is all well, and what happens now."""
+
+from collections.abc import Iterator
+
+from flashpol.admin.page.figures import UNKNOWN, about, count, duration, moment, percent, rate, share
+from flashpol.admin.page.markup import Markup, el
+from flashpol.admin.status import Json
+
+# From here on a queue is called filling: bursts of clients take some of it every day.
+QUEUE_FILLING = 0.5
+# A loop that is so late, in seconds, makes clients wait noticeably.
+LATE = 0.5
+
+WORDS = {
+    "ready": ("good", "Serving"),
+    "starting": ("fair", "Starting"),
+    "draining": ("fair", "Finishing, no new connections"),
+}
+
+
+def troubles(status: Json) -> Iterator[str]:
+    """What somebody should look at, each in a sentence."""
+    if not status["reload"]["successful"] and status["reload"]["error"]:
+        yield f"The last reload failed, the earlier configuration stays: {status['reload']['error']}"
+    for worker in status["workers"]:
+        if not worker["up"]:
+            yield f"Worker {worker['slot']} does not serve."
+        elif worker["lag_seconds"] >= LATE:
+            yield f"Worker {worker['slot']} is late by {duration(worker['lag_seconds'])}."
+    for listener in status["listeners"]:
+        queue = listener["accept_queue"]
+        full = share(queue["length"], queue["limit"])
+        if full >= QUEUE_FILLING:
+            yield f"The accept queue of {listener['name']} is {percent(full)} full."
+    minute = status["minute"]
+    if minute:
+        if minute["refused"]["capacity"]:
+            yield f"{count(minute['refused']['capacity'])} connections found no room in the last minute."
+        if minute["refused"]["crashed"]:
+            yield f"{count(minute['refused']['crashed'])} connections were lost with a worker in the last minute."
+        if minute["accept_errors"]:
+            yield f"{count(minute['accept_errors'])} accepts failed in the last minute: see the log."
+
+
+def header(status: Json) -> Markup:
+    kind, words = WORDS[status["state"]]
+    return el(
+        "header",
+        el("h1", "flashpol", el("small", status["version"])),
+        el("p", el("span", words, class_=f"badge {kind}"), class_="state"),
+        el("p", "as of ", el("time", moment(status["time"])[11:]), class_="quiet"),
+        # The script shows it: without one there is nothing to pause.
+        el("button", "Pause updates", type="button", id="pause", hidden=True, data_version="pause"),
+    )
+
+
+def attention(status: Json) -> Markup:
+    found = list(troubles(status))
+    body = el("ul", *(el("li", each) for each in found)) if found else el("p", "Nothing needs attention.")
+    return el(
+        "section",
+        el("h2", "Attention" if found else "All is well"),
+        body,
+        class_=f"attention {'bad' if found else 'good'}",
+        aria_live="polite",
+    )
+
+
+def _tile(label: str, value: str, note: str) -> Markup:
+    return el("div", el("dt", label), el("dd", value, class_="value"), el("dd", note, class_="quiet"))
+
+
+def tiles(status: Json) -> Markup:
+    now, minute, total = status["now"], status["minute"], status["total"]
+    bounds, workers = status["bucket_bounds_seconds"], status["workers"]
+    queues = [listener["accept_queue"] for listener in status["listeners"]]
+    length, limit = (sum(queue[what] for queue in queues) for what in ("length", "limit"))
+    refused = sum(total["refused"].values())
+    lately = minute["duration_counts"] if minute else total["duration_counts"]
+    return el(
+        "dl",
+        _tile(
+            "Answers per second",
+            rate(now["replies"], now["seconds"]) if now else UNKNOWN,
+            f"{count(total['replies'])} since start",
+        ),
+        _tile(
+            "99 % within",
+            about(bounds, lately, 0.99),
+            f"half within {about(bounds, lately, 0.5)}; {'last minute' if minute else 'since start'}",
+        ),
+        _tile(
+            "Open connections",
+            count(total["open"]),
+            f"{count(total['parked'])} silent, {count(total['conversations'])} slow readers",
+        ),
+        _tile(
+            "Refused per second",
+            rate(sum(now["refused"].values()), now["seconds"]) if now else UNKNOWN,
+            f"{count(refused)} since start",
+        ),
+        _tile("Accept queue", percent(share(length, limit)), f"{count(length)} of {count(limit)} waiting"),
+        _tile(
+            "Workers serving",
+            f"{sum(worker['up'] for worker in workers)} of {len(workers)}",
+            f"{count(sum(worker['restarts'] for worker in workers))} restarts"
+            + (f", {count(status['finishing_workers'])} finishing" if status["finishing_workers"] else ""),
+        ),
+        class_="tiles",
+    )
+
+
+def reload(status: Json) -> Markup:
+    facts = status["reload"]
+    when = moment(facts["timestamp"]) if facts["timestamp"] else UNKNOWN
+    failed = bool(facts["error"]) and not facts["successful"]
+    return el(
+        "section",
+        el("h2", "Configuration", id="configuration"),
+        el(
+            "p",
+            el("span", "Last reload failed" if failed else "In order", class_=f"badge {'bad' if failed else 'good'}"),
+        ),
+        el("p", "What runs was loaded ", el("time", when), "."),
+        el("pre", facts["error"], tabindex=0, role="group", aria_label="Why it failed") if failed else "",
+        aria_labelledby="configuration",
+    )

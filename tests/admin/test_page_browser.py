@@ -1,0 +1,264 @@
+"""The page in a real browser: Chromium without a window, driven by Playwright, looked at by axe."""
+
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import POLICY, Flashpol, ask, connect
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("Chromium is not installed", allow_module_level=True)
+sync_api = pytest.importorskip("playwright.sync_api")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+
+PATIENCE = 15_000  # ms, for what comes with the next update or the one after it
+WIDE, PHONE, NARROW = (1200, 900), (390, 844), (320, 640)
+
+# What scripts in a listener's name and in a policy would do if they were not text.
+HOSTILE = '<img src="x" onerror="document.title=1"><script>document.title=1</script>'
+CONFIG = f"""
+[policies.games]
+file = "games.xml"
+[[listeners]]
+name = '{HOSTILE}'
+address = "127.0.0.1:0"
+policy = "games"
+[[listeners]]
+name = "chat"
+address = "127.0.0.1:0"
+policy = "games"
+"""
+GRANT = '<allow-access-from domain="*.example.com" to-ports="{}"/>'
+# Wider than any screen, in one piece.
+LONG = f"{GRANT.format('1935-1940,22')}<!-- {HOSTILE.replace('--', '')} {'long' * 100} -->"
+
+
+def policy(grant: str) -> str:
+    return f"<cross-domain-policy>\n{grant}\n</cross-domain-policy>\n"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=False)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Flashpol]:
+    with Flashpol("--policy", POLICY, workers=2) as server:
+        yield server
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Iterator[tuple[Flashpol, Path]]:
+    """A server, and the file of its policy."""
+    file = tmp_path / "games.xml"
+    file.write_text(policy(LONG))
+    config = tmp_path / "flashpol.toml"
+    config.write_text(CONFIG)
+    with Flashpol("-c", config, listen=()) as server:
+        yield server, file
+
+
+Visit = Callable[..., Any]
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Visit]:
+    """Opens the page of a server. Nothing that the browser complains about goes unnoticed."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(server: Flashpol, size: tuple[int, int] = WIDE, scheme: str = "light", **options: bool) -> Any:
+        viewport = dict(zip(("width", "height"), size, strict=True))
+        context = browser.new_context(viewport=viewport, color_scheme=scheme, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        home = home_of(server)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: request.url.startswith(home) or complaints.append(request.url))
+        page.on("response", lambda answer: answer.ok or complaints.append(f"{answer.status} {answer.url}"))
+        page.clock.install()
+        page.goto(home)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == [], "no errors, no violations of the security policy, nothing from elsewhere"
+
+
+def home_of(server: Flashpol) -> str:
+    return server.url.removesuffix("metrics")
+
+
+def until_text(page: Any, pattern: str) -> None:
+    sync_api.expect(page.locator("body")).to_contain_text(re.compile(pattern), timeout=PATIENCE)
+
+
+def updated(page: Any) -> None:
+    """Wait for another update."""
+    before = page.locator("header time").text_content()
+    sync_api.expect(page.locator("header time")).not_to_have_text(before, timeout=PATIENCE)
+
+
+def question(page: Any, content: str, port: str) -> None:
+    """Ask it without a mouse, from the form's first field on."""
+    page.locator("#listener").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.type(content)
+    page.keyboard.press("Tab")
+    page.keyboard.type(port)
+    page.keyboard.press("Enter")
+
+
+# ----------------------------------------------------------------------------------------------------------------- live
+
+
+def test_figures_follow_what_happens(server: Flashpol, visit: Visit) -> None:
+    page = visit(server)
+    before = int(server.metrics().total("replies_total"))
+    answers = page.locator(".tiles dd.quiet").first
+    sync_api.expect(answers).to_have_text(f"{before} since start")
+    page.evaluate("window.same = true")
+    for _ in range(9):
+        ask(server.place)
+    sync_api.expect(answers).to_have_text(f"{before + 9} since start", timeout=PATIENCE)
+    with connect(server.place, b"<pol"):
+        until_text(page, "1 silent")
+    page.locator(".answers polyline").first.wait_for()
+    assert page.title() != "– answers/s – flashpol"
+    assert page.evaluate("window.same"), "it was not loaded anew"
+
+
+def test_updates_can_be_paused(server: Flashpol, visit: Visit) -> None:
+    page = visit(server)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.run_for(2_000)
+    updated(page)
+    assert asked
+    page.get_by_role("button", name="Pause updates").press("Enter")
+    asked.clear()
+    page.clock.run_for(20_000)
+    assert asked == []
+    page.get_by_role("button", name="Resume updates").press("Enter")
+    updated(page)
+
+
+def test_another_policy_appears_without_loading_the_page(hostile: tuple[Flashpol, Path], visit: Visit) -> None:
+    server, file = hostile
+    page = visit(server)
+    until_text(page, "FP606")
+    page.evaluate("window.same = true")
+    file.write_text(policy(GRANT.format("4711")))
+    server.process.send_signal(signal.SIGHUP)
+    sync_api.expect(page.locator("#policies ~ article")).to_contain_text(["4711", "4711"])
+    assert "FP606" not in page.locator("body").text_content()
+    file.write_text(policy("<nonsense"))
+    server.process.send_signal(signal.SIGHUP)
+    until_text(page, "The last reload failed")
+    assert page.evaluate("window.same")
+
+
+def test_a_server_that_is_gone_is_noticed(browser: Any) -> None:
+    with Flashpol("--policy", POLICY) as server:
+        page = browser.new_page()
+        page.goto(home_of(server))
+        assert not page.get_by_role("alert").is_visible()
+        assert server.stop() == 0
+        page.get_by_role("alert").filter(has_text="No answer since").wait_for(timeout=PATIENCE)
+        page.close()
+
+
+# ------------------------------------------------------------------------------------------------------------- the form
+
+
+def test_a_question_by_keyboard(server: Flashpol, visit: Visit) -> None:
+    page = visit(server)
+    question(page, "http://www.example.com/game.swf", "1935")
+    answers = page.locator("#answer li")
+    sync_api.expect(answers).to_have_count(4)
+    sync_api.expect(answers.first).to_contain_text(re.compile("Flash Player.*allowed"))
+    sync_api.expect(answers.first).to_contain_text('to-ports="1935,8000,8001"')
+    assert page.url == home_of(server)
+    updated(page)
+    assert page.locator("#port").input_value() == "1935"
+    assert page.locator("#port").evaluate("element => element === document.activeElement")
+    sync_api.expect(answers).to_have_count(4)
+    page.keyboard.press("End")
+    page.keyboard.type("9")
+    page.keyboard.press("Enter")
+    sync_api.expect(answers.first).to_contain_text(re.compile("Flash Player.*denied"))
+
+
+def test_a_question_without_a_script(server: Flashpol, visit: Visit) -> None:
+    page = visit(server, java_script_enabled=False)
+    assert not page.locator("#pause").is_visible()
+    question(page, "www.example.com", "1936")
+    page.wait_for_url("**/-/decide?**")
+    assert "port 1936 is not in" in page.locator("#answer").text_content()
+    page.get_by_role("link", name="back to all figures").click()
+    page.wait_for_url(home_of(server))
+
+
+# ------------------------------------------------------------------------------------------------------------ the looks
+
+
+def test_hostile_text_does_nothing(hostile: tuple[Flashpol, Path], visit: Visit) -> None:
+    page = visit(hostile[0])
+    page.locator("summary").first.click()
+    question(page, "http://www.example.com/", "1935")
+    page.locator("#answer li").first.wait_for()
+    updated(page)
+    assert page.title().endswith("flashpol")
+    assert page.locator("img").count() == 0
+    assert HOSTILE in page.locator("tbody th").filter(has_text="onerror").first.text_content()
+
+
+@pytest.mark.parametrize("path", ["", "-/decide"])
+def test_no_sideways_scrolling_on_the_narrowest_phone(path: str, hostile: tuple[Flashpol, Path], visit: Visit) -> None:
+    server, _ = hostile
+    page = visit(server, NARROW, java_script_enabled=not path)
+    question(page, f"http://{'a' * 60}.{'b' * 60}.example.com/", "1935")
+    page.locator("#answer li").first.wait_for()
+    if not path:
+        for summary in page.locator("summary").all():
+            summary.click()
+    box = page.locator("html").evaluate("element => [element.scrollWidth, element.clientWidth]")
+    assert box == [NARROW[0], NARROW[0]]
+
+
+def test_dark_where_it_is_asked_for(server: Flashpol, visit: Visit) -> None:
+    def brightness(page: Any) -> float:
+        colour = page.locator("body").evaluate("element => getComputedStyle(element).backgroundColor")
+        return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
+
+    assert brightness(visit(server, scheme="dark")) < 40
+    assert brightness(visit(server, scheme="light")) > 220
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_accessible(size: tuple[int, int], scheme: str, hostile: tuple[Flashpol, Path], visit: Visit) -> None:
+    server, file = hostile
+    file.write_text("<nonsense")
+    page = visit(server, size, scheme)
+    server.process.send_signal(signal.SIGHUP)
+    ask(server.place)
+    until_text(page, "The last reload failed")
+    page.locator("summary").first.click()
+    question(page, "http://www.example.com/game.swf", "1935")
+    page.locator("#answer li").first.wait_for()
+    found = axe.Axe().run(page).response
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
+    assert {"color-contrast", "region", "label"} <= {each["id"] for each in found["passes"]}

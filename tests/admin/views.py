@@ -1,0 +1,30 @@
+"""A View without a server, for tests of what is shown of one."""
+
+import time
+from collections.abc import Sequence
+
+from flashpol._fastpath import LAYOUT
+from flashpol.admin.ledger import Ledger
+from flashpol.admin.view import PolicyFacts, View
+from flashpol.counters import READY, WORD, ServerStatus, SharedCounters
+
+POLICY = b'<cross-domain-policy>\n<allow-access-from domain="*.example.com" to-ports="1935"/>\n</cross-domain-policy>'
+FACTS = PolicyFacts("master", POLICY + b"\0", policy="games", address="192.0.2.1:843", port=843)
+
+
+def view(facts: Sequence[PolicyFacts] = (FACTS,), slots: int = 2) -> View:
+    """Everything serves, nothing was counted."""
+    shared, ledger, status = SharedCounters(slots, len(facts)), Ledger(), ServerStatus()
+    ledger.open([each.listener for each in facts], shared)
+    status.state, status.reload_successful = READY, 1
+    for slot in range(slots):
+        shared.process(slot).up = 1
+        shared.process(slot).beat_ns = time.monotonic_ns()
+    return View(status, ledger, shared, facts)
+
+
+def put(shared: SharedCounters, slot: int, listener: int, field: str, *values: int) -> None:
+    words = shared.memory(slot, listener).cast("Q")
+    offset, count = LAYOUT[field]
+    for i, value in zip(range(count), values, strict=True):
+        words[offset // WORD + i] = value
