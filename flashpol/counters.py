@@ -97,6 +97,11 @@ class ProcessStatus(_Words):
     accepts_no_more = _word(10)  # 0 or 1: it has been told to finish
     SIZE = 11
 
+    @property
+    def observed(self) -> bool:
+        """There is a process, and what the kernel says of it is known."""
+        return bool(self.pid and self.started_ms)
+
     def silent_for(self) -> float:
         """Seconds by which the next beat is overdue."""
         late: float = (time.monotonic_ns() - self.beat_ns) / 1e9 - BEAT

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import gevent
 
-from flashpol.admin.metrics import Usage
 from flashpol.admin.view import View
 from flashpol.counters import Block
 
@@ -40,13 +39,12 @@ class Sample:
     @classmethod
     def taken(cls, view: View, blocks: Mapping[str, Block]) -> "Sample":
         """Now, of listeners whose counters are these."""
-        pids = [view.shared.process(slot).pid for slot in range(view.shared.slots)]
-        used = {pid: Usage.of(pid) for pid in pids if pid}
+        workers = [view.shared.process(slot) for slot in range(view.shared.slots)]
         return cls(
             time.monotonic(),
             Block.total(blocks.values()),
             {name: block.replies for name, block in blocks.items()},
-            {pid: usage.cpu_seconds for pid, usage in used.items() if usage},
+            {status.pid: status.cpu_ns / 1e9 for status in workers if status.observed},
         )
 
 

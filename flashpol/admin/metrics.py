@@ -113,7 +113,7 @@ class FlashpolCollector(Collector):
         for worker, _ in workers:
             restarts.add_metric([worker], self._view.ledger.restarts(int(worker)))
         yield restarts
-        present = [(worker, status) for worker, status in workers if status.pid and status.started_ms]
+        present = [(worker, status) for worker, status in workers if status.observed]
         for family, name, text, value in _USAGE:
             usage = family(f"flashpol_{name}", text, labels=["worker"])
             for worker, status in present:

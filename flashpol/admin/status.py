@@ -9,7 +9,6 @@ from typing import Any
 
 from flashpol._fastpath import BUCKETS, REASONS
 from flashpol.admin.history import Sample, since
-from flashpol.admin.metrics import Usage
 from flashpol.admin.view import PolicyFacts, View
 from flashpol.counters import DRAINING, GAUGES, READY, STARTING, Block
 from flashpol.version import VERSION
@@ -87,15 +86,14 @@ def _queue(view: View, listener: int) -> Json:
 def _workers(view: View) -> Iterator[Json]:
     for slot in range(view.shared.slots):
         process = view.shared.process(slot)
-        usage = Usage.of(process.pid)
         yield {
             "slot": slot,
             "pid": process.pid,
             "up": process.serving,
             "lag_seconds": process.lag,
             "restarts": view.ledger.restarts(slot),
-            "cpu_seconds": usage.cpu_seconds if usage else None,
-            "resident_bytes": usage.resident_bytes if usage else None,
+            "cpu_seconds": process.cpu_ns / 1e9 if process.observed else None,
+            "resident_bytes": process.resident_bytes if process.observed else None,
         }
 
 

@@ -55,11 +55,11 @@ def test_workers() -> None:
     seen = view()
     one, two = seen.shared.process(0), seen.shared.process(1)
     one.pid, one.loop_lag_ns = os.getpid(), 2_500_000
+    one.cpu_ns, one.resident_bytes = 1_500_000_000, 30_000_000
     two.up, two.restarts = 0, 7
     first, second = status(seen)["workers"]
     assert (first["slot"], first["pid"], first["up"], first["lag_seconds"]) == (0, os.getpid(), True, 0.0025)
-    assert first["resident_bytes"] > 1_000_000
-    assert first["cpu_seconds"] > 0
+    assert (first["cpu_seconds"], first["resident_bytes"]) == (1.5, 30_000_000)
     assert (second["up"], second["restarts"], second["cpu_seconds"], second["resident_bytes"]) == (False, 7, None, None)
 
 
@@ -75,7 +75,7 @@ def test_state_and_reload(state: int, word: str) -> None:
 
 def test_a_window_is_what_was_counted_since_a_sample() -> None:
     seen = view(slots=1)
-    seen.shared.process(0).pid = os.getpid()
+    seen.shared.process(0).pid, seen.shared.process(0).cpu_ns = os.getpid(), 2_000_000_000
     put(seen.shared, 0, 0, "buckets", 150, *[0] * (SIZE - 1))
     began = time.monotonic()
     past = [sample(began - 61, 10), sample(began - 6, 100), sample(began - 3, 140)]

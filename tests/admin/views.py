@@ -18,7 +18,7 @@ def view(facts: Sequence[PolicyFacts] = (FACTS,), slots: int = 2) -> View:
     ledger.open([each.listener for each in facts], shared)
     status.state, status.reload_successful = READY, 1
     for slot in range(slots):
-        shared.process(slot).up = 1
+        shared.process(slot).up = shared.process(slot).started_ms = 1
         shared.process(slot).beat_ns = time.monotonic_ns()
     return View(status, ledger, shared, facts)
 
