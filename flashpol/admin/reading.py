@@ -18,6 +18,9 @@ from flashpol.admin.view import PolicyFacts
 from flashpol.policy import Decider, Finding, PolicyError, lint
 from flashpol.policy.source import decode
 
+# Seconds after which the thread ends that has nothing to read: most of the time there is none.
+IDLE = 0.5
+
 
 class Reading:
     """One policy as it is served from one port."""
@@ -61,5 +64,5 @@ class Library:
 
     def _in_thread(self, work: Callable[[], Reading]) -> Any:
         """A result to come."""
-        self._thread = self._thread or ThreadPool(1)
+        self._thread = self._thread or ThreadPool(1, idle_task_timeout=IDLE)
         return self._thread.spawn(work)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,18 @@ from flashpol.admin.view import PolicyFacts, View
 from flashpol.counters import Block
 
 ORIGIN = {"HTTP_ORIGIN": "http://127.0.0.1:9843"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_threads_left() -> Iterator[None]:
+    """Those that read policies end when there is nothing to read."""
+
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    before = threads()
+    yield
+    until(lambda: threads() <= before, "the end of the threads")
 
 
 class Page(HTMLParser):
