@@ -1,4 +1,4 @@
-"""A ConfigMap that changes under a running server, as the kubelet changes it: a new folder, and one rename of a link."""
+"""A ConfigMap that changes under a running server, as the kubelet does it: a new folder, and one rename of a link."""
 
 import itertools
 import os

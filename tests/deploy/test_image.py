@@ -40,9 +40,7 @@ def as_list(text: str) -> list[str]:
 
 def test_hadolint_has_nothing_to_say() -> None:
     hadolint = Path(sys.executable).parent / "hadolint"
-    done = subprocess.run(
-        [hadolint, DOCKERFILE], capture_output=True, text=True, timeout=4 * DEADLINE, check=False
-    )
+    done = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True, timeout=4 * DEADLINE, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
@@ -65,7 +63,9 @@ def taken() -> list[str]:
 
 
 def test_what_is_copied_is_there_and_not_ignored() -> None:
-    lines = [line for line in (FOLDER / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] not in ("", "#")]
+    lines = [
+        line for line in (FOLDER / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] not in ("", "#")
+    ]
     assert lines[0] == "*"
     assert sorted(line[1:] for line in lines if line[0] == "!") == sorted(taken())
     assert [name for name in taken() if not (ROOT / name).exists()] == []
@@ -93,7 +93,10 @@ def test_the_steps_make_an_environment_that_serves(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     flashpol = tmp_path / "opt" / "flashpol" / "bin" / "flashpol"
     done = subprocess.run(
-        [flashpol, "decide", POLICY, "--from", "www.example.com", "--port", "1935"], cwd=tmp_path, timeout=DEADLINE, check=False
+        [flashpol, "decide", POLICY, "--from", "www.example.com", "--port", "1935"],
+        cwd=tmp_path,
+        timeout=DEADLINE,
+        check=False,
     )
     assert done.returncode == 0
     assert not (flashpol.parent / "pip").exists()

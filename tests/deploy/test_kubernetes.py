@@ -219,7 +219,8 @@ def test_overlays_hang_together(overlay: tuple[str, list[Resource]]) -> None:
     found = [
         service
         for service in resources
-        if service["kind"] == "Service" and wanted["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+        if service["kind"] == "Service"
+        and wanted["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     ]
     [service] = found
     assert wanted["endpoints"][0]["port"] in [port["name"] for port in service["spec"]["ports"]]

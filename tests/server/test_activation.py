@@ -29,10 +29,10 @@ os.execvp(sys.argv[2], sys.argv[2:])
 needs_systemd = pytest.mark.skipif(not ACTIVATE, reason="no systemd-socket-activate: apt-get install systemd")
 
 
-def activated(*places: Place, names: str, options: tuple[str, ...] = ()) -> list[str]:
+def activated(*places: Place, names: str) -> list[str]:
     """The command that listens there and becomes what follows it, when the first client comes."""
     listen = [text for place in places for text in ("-l", "{}:{}".format(*place))]
-    return [str(ACTIVATE), *listen, f"--fdname={names}", *options]
+    return [str(ACTIVATE), *listen, f"--fdname={names}"]
 
 
 @contextmanager
@@ -77,7 +77,9 @@ def test_the_first_client_starts_the_server_and_is_answered() -> None:
     under = activated(flash, admin, names="flash:admin")
     with (
         knocking(flash) as answer,
-        Flashpol("--policy", POLICY, listen=("systemd:flash",), admin="systemd:admin", workers=2, under=under) as server,
+        Flashpol(
+            "--policy", POLICY, listen=("systemd:flash",), admin="systemd:admin", workers=2, under=under
+        ) as server,
     ):
         assert answer() == REPLY
         assert (server.place, server.admin_place) == (flash, admin)
@@ -103,6 +105,10 @@ def test_a_name_may_have_several_sockets() -> None:
 
 def handing_over(sock: socket.socket) -> list[str]:
     return [sys.executable, "-c", HAND_OVER, str(sock.fileno())]
+
+
+def successor(sock: socket.socket) -> Flashpol:
+    return Flashpol("--policy", POLICY, listen=("systemd:flash",), under=handing_over(sock), pass_fds=[sock.fileno()])
 
 
 def refused(sock: socket.socket, name: str = "flash") -> str:
@@ -148,12 +154,10 @@ def test_a_restart_loses_no_client() -> None:
         try:
             for _ in range(3):
                 before = len(answers)
-                with Flashpol(
-                    "--policy", POLICY, listen=("systemd:flash",), under=handing_over(sock), pass_fds=[sock.fileno()]
-                ) as server:
+                with successor(sock) as server:
                     until(lambda before=before: len(answers) > before + 100, "answers")  # type: ignore[misc]
                     assert server.stop() == 0
-            with Flashpol("--policy", POLICY, listen=("systemd:flash",), under=handing_over(sock), pass_fds=[sock.fileno()]):
+            with successor(sock):
                 enough.set()
                 for each in clients:
                     each.result(DEADLINE)

@@ -47,8 +47,6 @@ def test_all_works_in_an_empty_folder(site: Path) -> None:
         assert ask(server.place) == GRANT.format(1935).encode() + b"\0"
         assert server.get("/").status == 200
         assert server.get("/metrics", Accept="application/openmetrics-text").status == 200
-        until(lambda: server.metrics().total("worker_resident_memory_bytes") > 1 << 20, "what the kernel says of workers")
-        assert server.metrics().total("worker_cpu_seconds_total", worker="1") >= 0
         assert server.metrics().total("replies_total") == 1
 
         (site / "policy.xml").write_text(GRANT.format(1936))
