@@ -1,5 +1,6 @@
 """The systemd units: systemd's own judgement of them, and what has to agree with the server."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ FOLDER = ROOT / "deploy" / "systemd"
 UNITS = ("flashpol.service", "flashpol.socket", "flashpol-admin.socket")
 ACTIVATED = ("socket-activation.conf",)
 MAX_EXPOSURE = 15  # tenths
+BIN = os.path.dirname(os.path.abspath(sys.executable))  # where the tests' own flashpol is; systemd takes no ".." in it
 
 needs_systemd = pytest.mark.skipif(
     not shutil.which("systemd-analyze"), reason="no systemd-analyze: apt-get install systemd"
@@ -39,7 +41,7 @@ def units(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The units as they are installed, but for where flashpol is; with these drop-ins."""
     for name in UNITS:
         text = (FOLDER / name).read_text()
-        (tmp_path / name).write_text(text.replace("/opt/flashpol/bin/", f"{Path(sys.executable).parent}/"))
+        (tmp_path / name).write_text(text.replace("/opt/flashpol/bin/", f"{BIN}/"))
     drop_ins = tmp_path / "flashpol.service.d"
     drop_ins.mkdir()
     for name in request.param:
