@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
@@ -197,8 +197,12 @@ class Flashpol:
         workers: int | None = 1,
         admin: str | None = "127.0.0.1:0",
         prelude: str = "",
+        under: Sequence[str | Path] = (),
+        **options: object,
     ) -> None:
         self.prelude = prelude  # Python that runs first, to lower a bound that is long
+        self.under = under  # a command that becomes the server, such as setpriv
+        self.options = options  # of Popen
         self.arguments = [*arguments]
         for flag, values in (("--listen", listen), ("--workers", (workers,)), ("--admin", (admin,))):
             self.arguments += [text for value in values if value is not None for text in (flag, str(value))]
@@ -214,8 +218,13 @@ class Flashpol:
             if self.prelude:
                 start = "import sys; from flashpol.cli.main import main; sys.exit(main())"
                 arguments[1:3] = ["-c", f"{self.prelude}\n{start}"]
-            self.process = subprocess.Popen(
-                arguments, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err
+            self.process = subprocess.Popen(  # type: ignore[call-overload]
+                [*map(str, self.under), *arguments],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=self._out,
+                stderr=self._err,
+                **self.options,
             )
             undo.callback(self._end)
             ready = until(self._ready, "the ready line")

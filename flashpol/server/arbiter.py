@@ -161,7 +161,7 @@ class Arbiter:
             self._current.observe()
             self._anomalies.report(time.monotonic(), self._totals)
             tell()
-        if self._alive and self._current.serving:
+        if self._alive and self._notifier.watchdog_interval and self._current.serving:
             self._notifier.alive()
         watch = self._current.plan.config.server.watch
         self._look.seconds = watch or TICK

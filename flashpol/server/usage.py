@@ -1,10 +1,14 @@
 """What the kernel says of a process."""
 
 import os
+import time
 from dataclasses import dataclass
 
 _TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+# When the kernel started: /proc/PID/stat counts from there. Not read from /proc/stat, which systemd's ProcSubset=pid
+# hides; and once, so that a clock that is set does not make processes start anew.
+_BOOT_MS = (time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) // 10**6
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,4 @@ class Usage:
         except OSError:
             return None
         utime, stime, started, resident = fields[10], fields[11], fields[18], fields[20]
-        return cls((utime + stime) * _TICK_NS, resident * _PAGE, _boot_ms() + started * _TICK_NS // 10**6)
-
-
-def _boot_ms() -> int:
-    """When the kernel started: /proc/PID/stat counts from there."""
-    with open("/proc/stat", "rb") as file:
-        return 1000 * next(int(line.split()[1]) for line in file if line.startswith(b"btime"))
+        return cls((utime + stime) * _TICK_NS, resident * _PAGE, _BOOT_MS + started * _TICK_NS // 10**6)

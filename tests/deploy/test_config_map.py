@@ -1,0 +1,101 @@
+"""A ConfigMap that changes under a running server, as the kubelet does it: a new folder, and one rename of a link."""
+
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import ROOT, Flashpol, ask, until
+
+SHIPPED = (ROOT / "deploy" / "kubernetes" / "base" / "configuration" / "flashpol.toml").read_text()
+GRANT = '<cross-domain-policy><allow-access-from domain="{}" to-ports="1935"/></cross-domain-policy>'
+
+
+class ConfigMap:
+    """A mounted ConfigMap: each key is a link to ..data/KEY, and ..data a link to a folder with a time as its name.
+
+    As Kubernetes' AtomicWriter does it: write a new folder, link ..data_tmp to it, rename that to ..data, then see to
+    the keys' links, and remove the old folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._versions = itertools.count()
+        folder.mkdir()
+
+    def update(self, files: dict[str, str]) -> None:
+        data, link = self.folder / "..data", self.folder / "..data_tmp"
+        old = Path(os.readlink(data)) if data.is_symlink() else None
+        new = f"..2026_01_01_00_00_00.{next(self._versions)}"
+        (self.folder / new).mkdir()
+        for name, text in files.items():
+            (self.folder / new / name).write_text(text)
+        link.symlink_to(new)
+        link.rename(data)
+        for name in files:
+            if not (self.folder / name).is_symlink():
+                (self.folder / name).symlink_to(f"..data/{name}")
+        for path in self.folder.iterdir():
+            if not path.name.startswith("..") and path.name not in files:
+                path.unlink()
+        if old:
+            for path in (self.folder / old).iterdir():
+                path.unlink()
+            (self.folder / old).rmdir()
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> ConfigMap:
+    return ConfigMap(tmp_path / "flashpol")
+
+
+CONFIG = re.sub(r"watch = \S+", "watch = 0.1", SHIPPED)
+
+
+@pytest.fixture
+def server(mounted: ConfigMap) -> Iterator[Flashpol]:
+    mounted.update({"flashpol.toml": CONFIG, "policy.xml": GRANT.format("one.example")})
+    with Flashpol("-c", mounted.folder / "flashpol.toml") as server:
+        yield server
+
+
+def serves(server: Flashpol, *domains: str) -> bool:
+    return re.findall(rb'domain="(.*?)"', ask(server.place)) == [domain.encode() for domain in domains]
+
+
+def test_a_new_policy_then_a_bad_one_then_a_good_one(mounted: ConfigMap, server: Flashpol) -> None:
+    assert serves(server, "one.example")
+    mounted.update({"flashpol.toml": CONFIG, "policy.xml": GRANT.format("two.example")})
+    until(lambda: serves(server, "two.example"), "the new policy")
+
+    mounted.update({"flashpol.toml": CONFIG, "policy.xml": "<cross-domain-policy>"})
+    until(lambda: "not reloaded" in server.log, "the refusal")
+    assert server.metrics().total("config_last_reload_successful") == 0
+
+    # The kubelet writes all of it anew: what was bad is bad in another place of the file now, and that is news.
+    mounted.update({"flashpol.toml": CONFIG, "policy.xml": "<cross-domain-policy>\n\n"})
+    until(lambda: server.log.count("not reloaded") == 2, "the second refusal")
+    assert serves(server, "two.example")
+
+    mounted.update({"flashpol.toml": CONFIG, "policy.xml": GRANT.format("three.example")})
+    until(lambda: serves(server, "three.example"), "a good policy")
+    assert server.metrics().total("config_last_reload_successful") == 1
+    assert server.log.count("not reloaded") == 2, "once for each bad one, though it was looked at again and again"
+
+
+def test_a_key_for_each_team(mounted: ConfigMap, server: Flashpol) -> None:
+    teams = {f"{team}.xml": GRANT.format(f"{team}.example") for team in ("chat", "games")}
+    mounted.update({"flashpol.toml": CONFIG, **teams})
+    until(lambda: serves(server, "chat.example", "games.example"), "both teams' policies, and no longer the first one")
+    del teams["chat.xml"]
+    mounted.update({"flashpol.toml": CONFIG, **teams})
+    until(lambda: serves(server, "games.example"), "one team's")
+
+
+def test_the_configuration_itself_is_watched(mounted: ConfigMap, server: Flashpol) -> None:
+    grants = 'grants = [{domain = "inline.example", ports = "1"}]'
+    changed = re.sub(r"folder = \S+", grants, CONFIG)
+    mounted.update({"flashpol.toml": changed, "policy.xml": GRANT.format("one.example")})
+    until(lambda: serves(server, "inline.example"), "the policy of the new configuration")

@@ -1,0 +1,137 @@
+"""The image's recipe, without Docker: hadolint, the files it takes, its steps run here, and its health check."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from processes import DEADLINE, POLICY, ROOT, Flashpol, until
+
+from flashpol.config import load
+
+FOLDER = ROOT / "deploy" / "docker"
+DOCKERFILE = FOLDER / "Dockerfile"
+BUILD_TIME = 120.0  # seconds; a compiler is at work
+
+
+def instructions() -> list[tuple[str, str]]:
+    text = re.sub(r"^#.*\n", "", DOCKERFILE.read_text(), flags=re.M)
+    lines = re.sub(r"\\\n\s*", "", text).splitlines()
+    return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in lines if line)]
+
+
+def values(name: str) -> list[str]:
+    return [rest for instruction, rest in instructions() if instruction == name]
+
+
+def as_list(text: str) -> list[str]:
+    """The exec form, which needs no shell."""
+    words = json.loads(text[text.index("[") :])
+    assert all(isinstance(word, str) for word in words)
+    return list(words)
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True, timeout=4 * DEADLINE, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_at_run_time_there_is_neither_root_nor_a_shell() -> None:
+    user, group = values("USER")[-1].split(":")
+    assert user.isdecimal()
+    assert group.isdecimal()
+    assert int(user) > 0
+    assert int(group) > 0
+    assert as_list(values("ENTRYPOINT")[0]) == ["/opt/flashpol/bin/flashpol"]
+    assert as_list(values("CMD")[0]) == ["serve", "-c", "/etc/flashpol/flashpol.toml"]
+    final = instructions()[max(i for i, (name, _) in enumerate(instructions()) if name == "FROM") :]
+    assert "RUN" not in dict(final), "nothing is run in the image that is shipped"
+
+
+def taken() -> list[str]:
+    """What is copied from the tree."""
+    copies = [shlex.split(rest) for rest in values("COPY") if not rest.startswith("--from")]
+    return [source for *sources, _ in copies for source in sources]
+
+
+def test_what_is_copied_is_there_and_not_ignored() -> None:
+    lines = [
+        line for line in (FOLDER / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] not in ("", "#")
+    ]
+    assert lines[0] == "*"
+    assert sorted(line[1:] for line in lines if line[0] == "!") == sorted(taken())
+    assert [name for name in taken() if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.skipif("CI" not in os.environ, reason="compiles for a minute: CI has the time")
+def test_the_steps_make_an_environment_that_serves(tmp_path: Path) -> None:
+    """Those of Python. That of apt-get installs what `make` needs as well."""
+    src = tmp_path / "src"
+    src.mkdir()
+    for name in taken():
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, src / name)
+    for made in (*src.rglob("*.so"), *src.rglob("_fastpath.c")):
+        made.unlink()
+    steps = [step for step in values("RUN") if not step.startswith("apt-get")]
+    assert len(steps) == 2
+    for step in steps:
+        here = re.sub(r"(?<=\s)(/wheels|/opt/flashpol)", lambda found: f"{tmp_path}{found[1]}", step)
+        (tmp_path / "opt").mkdir(exist_ok=True)
+        done = subprocess.run(
+            ["sh", "-c", here.replace("python -m", f"{sys.executable} -m")],
+            cwd=src, capture_output=True, text=True, timeout=BUILD_TIME, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    flashpol = tmp_path / "opt" / "flashpol" / "bin" / "flashpol"
+    done = subprocess.run(
+        [flashpol, "decide", POLICY, "--from", "www.example.com", "--port", "1935"],
+        cwd=tmp_path,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert not (flashpol.parent / "pip").exists()
+
+
+def test_the_health_check_is_the_servers_readiness() -> None:
+    check = as_list(values("HEALTHCHECK")[0])
+    assert check[0] == "/opt/flashpol/bin/python"
+    with Flashpol("--policy", POLICY) as server:
+        command = [sys.executable, *(word.replace("9843", str(server.admin_place[1])) for word in check[1:])]
+
+        def health() -> int:
+            return subprocess.run(command, stderr=subprocess.DEVNULL, timeout=DEADLINE, check=False).returncode
+
+        assert health() == 0
+        [worker] = server.workers
+        worker.kill(signal.SIGSTOP)
+        until(lambda: server.get("/-/ready").status == 503, "a server that is not ready")
+        assert health() == 1
+        worker.kill(signal.SIGCONT)
+        server.stop()
+        assert health() == 1
+
+
+def test_compose_agrees_with_the_image_and_its_configuration() -> None:
+    compose = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+    [service] = compose["services"].values()
+    assert (FOLDER / service["build"]["context"]).resolve() == ROOT
+    assert (ROOT / service["build"]["dockerfile"]) == DOCKERFILE
+    [volume] = service["volumes"]
+    host, inside, mode = volume.split(":")
+    config = load(FOLDER / host / Path(as_list(values("CMD")[0])[-1]).name)
+    assert (inside, mode) == ("/etc/flashpol", "ro")
+    ports = {int(text.rpartition(":")[2]) for text in service["ports"]}
+    assert config.server.admin is not None
+    assert ports == {config.listeners[0].address.port, config.server.admin.port}
+    assert sorted(map(str, ports)) == sorted(values("EXPOSE")[0].split())
+    assert float(service["stop_grace_period"].removesuffix("s")) > config.server.shutdown_timeout + 3

@@ -1,0 +1,227 @@
+"""The Kubernetes resources: against the schemas of Kubernetes, and against what the server does.
+
+No cluster runs here. What kustomize makes of the overlays is checked where there is a kubectl that has it built in.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from processes import DEADLINE, ROOT
+
+from flashpol.config import Config, load
+
+FOLDER = ROOT / "deploy" / "kubernetes"
+OVERLAYS = {"deployment-loadbalancer": "Deployment", "daemonset-hostport": "DaemonSet"}
+VERSIONS = ("1.30", "1.34")  # the oldest that has all that is used, and a later one
+KUSTOMIZE_VERSION = (5, 0)
+
+Resource = dict[str, Any]
+
+
+def read(path: Path) -> list[Resource]:
+    return [resource for resource in yaml.safe_load_all(path.read_text()) if resource]
+
+
+def kustomizations() -> Iterator[tuple[Path, Resource]]:
+    for path in sorted(FOLDER.rglob("kustomization.yaml")):
+        [content] = read(path)
+        yield path.parent, content
+
+
+# Patches are parts of resources, which only kustomize makes whole.
+FILES = [
+    folder / name
+    for folder, content in kustomizations()
+    for name in content.get("resources", [])
+    if name.endswith(".yaml")
+]
+
+
+def validate(resource: Resource, version: str) -> None:
+    kubernetes_validate.validate(resource, version, strict=True)
+
+
+def of_kind(kind: str, resources: list[Resource]) -> Resource:
+    [found] = [resource for resource in resources if resource["kind"] == kind]
+    return found
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_files_fit_the_schemas(path: Path, version: str) -> None:
+    for resource in read(path):
+        if resource["kind"] == "ServiceMonitor":
+            service_monitor(resource)
+        else:
+            validate(resource, version)
+
+
+def test_the_validator_refuses_what_is_wrong() -> None:
+    [deployment] = read(FOLDER / "base" / "deployment.yaml")
+    deployment["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        validate(deployment, VERSIONS[0])
+
+
+def service_monitor(resource: Resource) -> None:
+    """No schema of the Prometheus operator's is packaged: the fields of its documentation that are used here."""
+    assert resource["apiVersion"] == "monitoring.coreos.com/v1"
+    assert resource["spec"].keys() == {"jobLabel", "selector", "endpoints"}
+    [endpoint] = resource["spec"]["endpoints"]
+    assert endpoint.keys() == {"port", "path", "interval"}
+    assert re.fullmatch(r"[0-9]+s", endpoint["interval"])
+
+
+def test_every_file_is_named_by_a_kustomization() -> None:
+    named = set()
+    for folder, content in kustomizations():
+        patches = [patch["path"] for patch in content.get("patches", [])]
+        generated = [name for each in content.get("configMapGenerator", []) for name in each["files"]]
+        others = [*content.get("resources", []), *content.get("components", [])]
+        named |= {(folder / name).resolve() for name in (*patches, *generated, *others)}
+    assert all(path.exists() for path in named)
+    files = {path for path in FOLDER.rglob("*") if path.is_file() and path.name != "kustomization.yaml"}
+    assert files == {path for path in named if path.is_file()}
+
+
+# --------------------------------------------------------------------------------------- what agrees with the server
+
+
+@pytest.fixture
+def config() -> Config:
+    return load(FOLDER / "base" / "configuration" / "flashpol.toml")
+
+
+@pytest.fixture
+def pod() -> Resource:
+    [deployment] = read(FOLDER / "base" / "deployment.yaml")
+    spec: Resource = deployment["spec"]["template"]["spec"]
+    return spec
+
+
+def test_the_ports_are_those_of_the_configuration(config: Config, pod: Resource) -> None:
+    ports = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
+    assert config.server.admin is not None
+    assert ports == {"flash": config.listeners[0].address.port, "admin": config.server.admin.port}
+    assert min(ports.values()) >= 1024, "below it takes a capability"
+
+
+def test_a_change_of_the_config_map_is_seen(config: Config, pod: Resource) -> None:
+    assert config.server.watch > 0
+    [mount] = pod["containers"][0]["volumeMounts"]
+    assert "subPath" not in mount
+    assert pod["containers"][0]["args"] == ["serve", "-c", f"{mount['mountPath']}/flashpol.toml"]
+    [content] = [content for folder, content in kustomizations() if folder.name == "base"]
+    [generator] = content["configMapGenerator"]
+    assert generator["options"]["disableNameSuffixHash"] is True
+    assert generator["name"] == pod["volumes"][0]["configMap"]["name"]
+
+
+def test_the_pod_has_time_to_stop(config: Config, pod: Resource) -> None:
+    delay = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] > delay + config.server.shutdown_timeout + 3
+
+
+def restricted(pod: Resource) -> None:
+    """Kubernetes' Pod Security Standard "restricted", as far as it concerns a pod of this kind."""
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    assert all(volume.keys() == {"name", "configMap"} for volume in pod["volumes"])
+    for container in pod["containers"]:
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["readOnlyRootFilesystem"] is True
+        assert "privileged" not in context
+
+
+def test_the_pod_is_restricted(pod: Resource) -> None:
+    restricted(pod)
+
+
+# ------------------------------------------------------------------------------------------------ what kustomize makes
+
+
+def _has_kustomize() -> bool:
+    if not shutil.which("kubectl"):
+        return False
+    done = subprocess.run(
+        ["kubectl", "version", "--client", "-o", "json"], capture_output=True, timeout=4 * DEADLINE, check=False
+    )
+    if done.returncode:
+        return False
+    found = re.match(r"v([0-9]+)\.([0-9]+)", json.loads(done.stdout).get("kustomizeVersion", ""))
+    return bool(found) and (int(found[1]), int(found[2])) >= KUSTOMIZE_VERSION  # type: ignore[index]
+
+
+@pytest.fixture(scope="module", params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest) -> tuple[str, list[Resource]]:
+    if not _has_kustomize():
+        pytest.skip("no kubectl with kustomize 5")
+    done = subprocess.run(
+        ["kubectl", "kustomize", FOLDER / "overlays" / request.param],
+        capture_output=True, text=True, timeout=4 * DEADLINE, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return request.param, list(yaml.safe_load_all(done.stdout))
+
+
+def test_overlays_fit_the_schemas(overlay: tuple[str, list[Resource]]) -> None:
+    name, resources = overlay
+    for resource in resources:
+        if resource["kind"] == "ServiceMonitor":
+            service_monitor(resource)
+        else:
+            for version in VERSIONS:
+                validate(resource, version)
+    restricted(of_kind(OVERLAYS[name], resources)["spec"]["template"]["spec"])
+
+
+def test_overlays_serve_on_port_843(overlay: tuple[str, list[Resource]]) -> None:
+    name, resources = overlay
+    container = of_kind(OVERLAYS[name], resources)["spec"]["template"]["spec"]["containers"][0]
+    hosts = [port.get("hostPort") for port in container["ports"] if port["name"] == "flash"]
+    services = [
+        port["port"]
+        for resource in resources
+        if resource["kind"] == "Service"
+        for port in resource["spec"]["ports"]
+        if port["targetPort"] == "flash"
+    ]
+    assert (hosts, services) == {"daemonset-hostport": ([843], []), "deployment-loadbalancer": ([None], [843])}[name]
+
+
+def test_overlays_hang_together(overlay: tuple[str, list[Resource]]) -> None:
+    """Every selector finds the pods, and the monitor its Service."""
+    name, resources = overlay
+    labels = of_kind(OVERLAYS[name], resources)["spec"]["template"]["metadata"]["labels"].items()
+    for resource in resources:
+        spec = resource.get("spec", {})
+        selector = {
+            "Service": spec.get("selector"),
+            "NetworkPolicy": spec.get("podSelector", {}).get("matchLabels"),
+            "PodDisruptionBudget": spec.get("selector", {}).get("matchLabels"),
+            OVERLAYS[name]: spec.get("selector", {}).get("matchLabels"),
+        }.get(resource["kind"])
+        assert selector is None or (selector and selector.items() <= labels), resource["kind"]
+        assert resource["kind"] == "Namespace" or resource["metadata"]["namespace"] == "flashpol"
+    wanted = of_kind("ServiceMonitor", resources)["spec"]
+    found = [
+        service
+        for service in resources
+        if service["kind"] == "Service"
+        and wanted["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    ]
+    [service] = found
+    assert wanted["endpoints"][0]["port"] in [port["name"] for port in service["spec"]["ports"]]
+    assert of_kind("ConfigMap", resources)["data"].keys() == {"flashpol.toml", "policy.xml"}

@@ -1,0 +1,110 @@
+"""The systemd units: systemd's own judgement of them, and what has to agree with the server."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import DEADLINE, ROOT
+
+from flashpol.config import Inherited, Server, load
+from flashpol.server.arbiter import MAX_FINISHING
+from flashpol.server.generation import KILL_AFTER
+from flashpol.server.process import MAX_FILES
+
+FOLDER = ROOT / "deploy" / "systemd"
+UNITS = ("flashpol.service", "flashpol.socket", "flashpol-admin.socket")
+ACTIVATED = ("socket-activation.conf",)
+MAX_EXPOSURE = 15  # tenths
+BIN = os.path.dirname(os.path.abspath(sys.executable))  # where the tests' own flashpol is; systemd takes no ".." in it
+
+needs_systemd = pytest.mark.skipif(
+    not shutil.which("systemd-analyze"), reason="no systemd-analyze: apt-get install systemd"
+)
+
+
+def settings(name: str) -> dict[str, list[str]]:
+    """Key -> values of a unit file, in their order."""
+    found: dict[str, list[str]] = {}
+    for line in (FOLDER / name).read_text().splitlines():
+        if "=" in line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            found.setdefault(key, []).append(value)
+    return found
+
+
+@pytest.fixture(params=[(), ACTIVATED], ids=["by itself", "activated"])
+def units(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The units as they are installed, but for where flashpol is; with these drop-ins."""
+    for name in UNITS:
+        text = (FOLDER / name).read_text()
+        (tmp_path / name).write_text(text.replace("/opt/flashpol/bin/", f"{BIN}/"))
+    drop_ins = tmp_path / "flashpol.service.d"
+    drop_ins.mkdir()
+    for name in request.param:
+        shutil.copy(FOLDER / name, drop_ins)
+    return tmp_path
+
+
+def analyze(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["systemd-analyze", *arguments], cwd=folder, capture_output=True, text=True, timeout=4 * DEADLINE, check=False
+    )
+
+
+@needs_systemd
+def test_verify_has_nothing_to_say(units: Path) -> None:
+    done = analyze("verify", "--man=no", *(f"./{name}" for name in UNITS), folder=units)
+    # Only what concerns these files: a host may have units of its own that are wrong.
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "flashpol" in line]
+    assert said == []
+
+
+@needs_systemd
+def test_exposure(units: Path) -> None:
+    done = analyze(
+        "security", "--offline=true", f"--threshold={MAX_EXPOSURE}", "--no-pager", "./flashpol.service", folder=units
+    )
+    assert "Overall exposure level" in done.stdout, done.stderr
+    assert done.returncode == 0, done.stdout.splitlines()[-1]
+
+
+def test_the_time_to_stop_is_enough() -> None:
+    service = settings("flashpol.service")
+    # A generation that finishes, then those that are left, then the admin process.
+    assert float(service["TimeoutStopSec"][0]) > Server().shutdown_timeout + 3 * KILL_AFTER
+    assert service["KillMode"] == ["mixed"]
+
+
+def test_the_limits_are_what_the_server_can_use() -> None:
+    service = settings("flashpol.service")
+    assert int(service["LimitNOFILE"][0]) <= MAX_FILES
+    processes = 64 + 1  # on a large host
+    generations = MAX_FINISHING + 2
+    assert int(service["TasksMax"][0]) > generations * processes
+
+
+def test_the_sockets_have_the_names_that_the_configuration_is_told(tmp_path: Path) -> None:
+    text = (FOLDER / "flashpol.toml").read_text()
+    changed = re.sub(r'= "[^"]+"( +# with \S+socket: )("systemd:\w+")', r"= \2\1", text)
+    shutil.copy(ROOT / "examples" / "policy.xml", tmp_path / "policy.xml")
+    (tmp_path / "flashpol.toml").write_text(changed)
+    config = load(tmp_path / "flashpol.toml")
+    sockets = [settings(name)["FileDescriptorName"][0] for name in UNITS[1:]]
+    assert [config.listeners[0].address, config.server.admin] == [Inherited(name) for name in sockets]
+
+
+def test_the_example_is_what_the_service_starts() -> None:
+    [start] = settings("flashpol.service")["ExecStart"]
+    assert start == "/opt/flashpol/bin/flashpol serve -c /etc/flashpol/flashpol.toml"
+    config = load(FOLDER / "flashpol.toml")
+    assert [str(listener.address) for listener in config.listeners] == ["[::]:843"]
+
+
+def test_activation_takes_all_rights_away() -> None:
+    drop_in = settings("socket-activation.conf")
+    assert drop_in["CapabilityBoundingSet"] == drop_in["AmbientCapabilities"] == [""]
+    assert drop_in["PrivateNetwork"] == drop_in["PrivateUsers"] == ["yes"]

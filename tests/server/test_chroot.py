@@ -1,0 +1,87 @@
+"""Root at first; then a user, one group and an empty folder as the root of all that the children can see."""
+
+import grp
+import json
+import os
+import pwd
+import signal
+from pathlib import Path
+
+import pytest
+from processes import Flashpol, ask, status, until
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the root folder")
+
+GROUP = "daemon"  # which nobody does not belong to
+GRANT = '<cross-domain-policy><allow-access-from domain="*.example.com" to-ports="{}"/></cross-domain-policy>'
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "policy.xml").write_text(GRANT.format(1935))
+    (tmp_path / "flashpol.toml").write_text(
+        f'[server]\nuser = "nobody"\ngroup = "{GROUP}"\nchroot = {json.dumps(str(tmp_path / "empty"))}\n'
+        'reload_endpoint = true\n[policies.main]\nfile = "policy.xml"\n'
+    )
+    return tmp_path
+
+
+def confinement(pid: int) -> dict[str, object]:
+    """What a child is; nothing if it has ended."""
+    try:
+        now = status(pid)
+        return {
+            "users": set(now["Uid"].split()),
+            "groups": {*now["Gid"].split(), *now["Groups"].split()},
+            "capabilities": {int(now[f"Cap{name}"], 16) for name in ("Prm", "Eff", "Inh", "Amb")},
+            "no new privileges": now["NoNewPrivs"],
+            "folders": {os.readlink(f"/proc/{pid}/{link}") for link in ("root", "cwd")},
+        }
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+
+
+def confined(server: Flashpol, site: Path, count: int) -> None:
+    """Wait until there are so many children, and all of them are: one that has just been forked is not yet."""
+    wanted = {
+        "users": {str(pwd.getpwnam("nobody").pw_uid)},
+        "groups": {str(grp.getgrnam(GROUP).gr_gid)},
+        "capabilities": {0},
+        "no new privileges": "1",
+        "folders": {str(site / "empty")},
+    }
+    until(lambda: [confinement(child.pid) for child in server.children] == [wanted] * count, "confined children")
+
+
+def test_all_works_in_an_empty_folder(site: Path) -> None:
+    with Flashpol("-c", site / "flashpol.toml", workers=2) as server:
+        confined(server, site, 3)
+        assert ask(server.place) == GRANT.format(1935).encode() + b"\0"
+        assert server.get("/").status == 200
+        assert server.get("/metrics", Accept="application/openmetrics-text").status == 200
+        assert server.metrics().total("replies_total") == 1
+        # From /proc, which is not in the folder: the arbiter looks there.
+        until(lambda: server.metrics().total("worker_resident_memory_bytes") > 1 << 20, "the kernel's figures")
+        assert server.metrics().total("worker_open_files", worker="1") > 0
+
+        (site / "policy.xml").write_text(GRANT.format(1936))
+        assert server.get("/-/reload", "POST").status == 200
+        assert ask(server.place) == GRANT.format(1936).encode() + b"\0"
+        confined(server, site, 3)
+        assert [line.split(": ")[1] for line in server.log.splitlines()] == ["ready", "reloaded"]
+
+        (site / "policy.xml").write_text("<oops")
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "not reloaded" in server.log, "the reason")
+        assert server.metrics().total("config_last_reload_successful") == 0
+        assert server.stop() == 0
+
+
+def test_a_successor_is_confined_too(site: Path) -> None:
+    with Flashpol("-c", site / "flashpol.toml") as server:
+        [worker] = server.workers
+        worker.kill()
+        until(lambda: server.metrics().total("worker_restarts_total") == 1 and server.up == 1, "a successor")
+        confined(server, site, 2)
+        assert "SIGKILL" in server.log

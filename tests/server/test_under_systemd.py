@@ -1,0 +1,129 @@
+"""What systemd hears of a server: that it serves, reloads, stops, and that its workers' loops turn."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import DEADLINE, Flashpol, status, until
+
+WATCHDOG_USEC = 200_000  # so it wants to hear of us twice in this time
+SILENCE = 10 * WATCHDOG_USEC / 1e6
+
+GRANT = '<cross-domain-policy><allow-access-from domain="*.example.com" to-ports="{}"/></cross-domain-policy>'
+
+
+class Manager:
+    """systemd's end of the socket."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address = folder / "notify"
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(self.address))
+
+    def hear(self, seconds: float = DEADLINE) -> dict[str, str]:
+        """The next message. Raises TimeoutError."""
+        self.socket.settimeout(seconds)
+        return dict(line.split("=", 1) for line in self.socket.recv(4096).decode().splitlines())
+
+    def hear_of(self, variable: str) -> dict[str, str]:
+        """The next message with this variable; others before it can only be pings."""
+        while variable not in (heard := self.hear()):
+            assert heard == {"WATCHDOG": "1"}
+        return heard
+
+    def drain(self) -> None:
+        """Forget what was sent so far."""
+        self.socket.setblocking(False)
+        while True:
+            try:
+                self.socket.recv(4096)
+            except BlockingIOError:
+                return
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    manager = Manager(tmp_path)
+    with manager.socket:
+        yield manager
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.xml"
+    path.write_text(GRANT.format(1935))
+    return path
+
+
+def serve(manager: Manager, policy: Path, workers: int = 1, **variables: str) -> Flashpol:
+    environ = {**os.environ, "NOTIFY_SOCKET": str(manager.address), **variables}
+    return Flashpol("--policy", policy, workers=workers, env=environ)
+
+
+def test_the_states_of_a_server(manager: Manager, policy: Path) -> None:
+    with serve(manager, policy) as server:
+        assert manager.hear() == {"READY": "1", "STATUS": "1 worker, 1 listener"}
+
+        policy.write_text(GRANT.format(1936))
+        before = time.monotonic_ns() // 1000
+        server.process.send_signal(signal.SIGHUP)
+        reloading = manager.hear()
+        assert reloading.keys() == {"RELOADING", "MONOTONIC_USEC", "STATUS"}
+        # systemd takes for the answer to its SIGHUP only what was sent after it, by this clock.
+        assert before <= int(reloading["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
+        assert manager.hear() == {"READY": "1", "STATUS": "1 worker, 1 listener"}
+
+        policy.write_text("<oops")
+        server.process.send_signal(signal.SIGHUP)
+        assert manager.hear()["RELOADING"] == "1"
+        assert manager.hear() == {"READY": "1", "STATUS": "1 worker, 1 listener; the last reload failed"}
+
+        server.process.send_signal(signal.SIGTERM)
+        assert manager.hear()["STOPPING"] == "1"
+        assert server.process.wait(DEADLINE) == 0
+
+
+def test_the_watchdog_hears_of_the_server_while_a_worker_turns(manager: Manager, policy: Path) -> None:
+    with serve(manager, policy, workers=2, WATCHDOG_USEC=str(WATCHDOG_USEC)) as server:
+        manager.hear_of("READY")
+        assert [manager.hear() for _ in range(3)] == [{"WATCHDOG": "1"}] * 3
+
+        one, *others = server.workers
+        for worker in others:
+            worker.kill(signal.SIGSTOP)
+        until(lambda: server.up == 1, "a worker whose loop stands still")
+        manager.drain()
+        assert manager.hear() == {"WATCHDOG": "1"}, "one worker is enough"
+
+        one.kill(signal.SIGSTOP)
+        until(lambda: server.up == 0, "two of them")
+        manager.drain()
+        with pytest.raises(TimeoutError):
+            manager.hear(SILENCE)
+
+        one.kill(signal.SIGCONT)
+        assert manager.hear() == {"WATCHDOG": "1"}
+        for worker in others:
+            worker.kill(signal.SIGCONT)
+
+
+def test_a_watchdog_of_another_process_hears_nothing(manager: Manager, policy: Path) -> None:
+    with serve(manager, policy, WATCHDOG_USEC=str(WATCHDOG_USEC), WATCHDOG_PID="1"):
+        manager.hear_of("READY")
+        with pytest.raises(TimeoutError):
+            manager.hear(SILENCE)
+
+
+def test_only_the_arbiter_speaks(manager: Manager, policy: Path) -> None:
+    """NotifyAccess=main, the default, refuses the others, and systemd would log each time."""
+    manager.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    manager.socket.settimeout(DEADLINE)
+    with serve(manager, policy, WATCHDOG_USEC=str(WATCHDOG_USEC)) as server:
+        for _ in range(4):
+            _, [(_, _, credentials)], _, _ = manager.socket.recvmsg(4096, socket.CMSG_SPACE(12))
+            assert int.from_bytes(credentials[:4], "little") == server.process.pid
+        assert status(server.process.pid)["PPid"] == str(os.getpid())
