@@ -81,7 +81,7 @@ def test_a_new_policy_then_a_bad_one_then_a_good_one(mounted: ConfigMap, server:
 
     mounted.update({"flashpol.toml": CONFIG, "policy.xml": GRANT.format("three.example")})
     until(lambda: serves(server, "three.example"), "a good policy")
-    assert server.metrics().total("config_last_reload_successful") == 1
+    until(lambda: server.metrics().total("config_last_reload_successful") == 1, "the reload's success")
     assert server.log.count("not reloaded") == 2, "once for each bad one, though it was looked at again and again"
 
 
