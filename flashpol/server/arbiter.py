@@ -78,6 +78,7 @@ class Arbiter:
         self._current: Generation | None = None
         self._starting: Generation | None = None
         self._finishing: list[Generation] = []
+        self._replaced: Generation | None = None  # what the current one takes over from, until that accepts no more
         self._begin(plan)
         self._reload_wanted = False
         self._answering = 0  # as many reloads had been asked for when this one began
@@ -131,8 +132,8 @@ class Arbiter:
 
     @property
     def _settled(self) -> bool:
-        """The current generation is complete, and no other one starts."""
-        return self._state == READY and not self._starting
+        """The current generation is complete, and alone in accepting."""
+        return self._state == READY and not self._starting and not self._replaced
 
     def _patience(self) -> float:
         now = time.monotonic()
@@ -195,6 +196,10 @@ class Arbiter:
                 generation.deadline += KILL_AFTER
         if self._starting and self._starting.up:
             self._commit(self._starting)
+        if self._replaced and self._current and not any(child.accepting for child in self._replaced.workers):
+            self._replaced = None
+            self._reload_done()
+            log.info("reloaded: %s", self._current.summary, extra={"event": "reloaded"} | self._current.fields)
         if self._current and not any(each.admin and each.admin.accepting for each in self._finishing):
             self._current.add_admin()
         if self._state == STARTING and self._current and self._current.attended and self._current.up:
@@ -214,8 +219,7 @@ class Arbiter:
         old, self._current, self._starting = self._current, new, None
         if old:
             self._give_way(old, new)
-            self._reload_done()
-            log.info("reloaded: %s", new.summary, extra={"event": "reloaded"} | new.fields)
+            self._replaced = old
 
     def _give_way(self, one: Generation, other: Generation) -> None:
         """`one` finishes, `other` serves."""

@@ -49,6 +49,6 @@ def run(
     for own in sockets:
         for sock in own:
             sock.close()
-    status.up = 0
+    status.up, status.accepts_no_more = 0, 1
     if not service.finish(deadline - time.monotonic()):
         log.warning("connections were cut off: they did not end within shutdown_timeout", extra={"event": "cut-off"})

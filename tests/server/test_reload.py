@@ -170,9 +170,10 @@ def test_the_accept_queue_of_a_listener_that_goes_is_answered(site: Site) -> Non
         waiting = [connect(("127.0.0.1", one), REQUEST) for _ in range(10)]
         site.configure(listener("two", two))
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: "reloaded:" in server.log, "the reload")
+        until(lambda: server.metrics().total("finishing_workers") == 1, "the next worker")
         worker.kill(signal.SIGCONT)
         assert [rest(connection) for connection in waiting] == [reply("one.example")] * 10
+        until(lambda: "reloaded:" in server.log, "the reload")
 
 
 def test_an_address_that_cannot_be_bound_changes_nothing(site: Site) -> None:
@@ -201,9 +202,10 @@ def test_the_number_of_workers_changes_and_no_queue_is_lost(site: Site, before: 
         site.configure(server=f"workers = {after}")
         server.process.send_signal(signal.SIGHUP)
         assert [rest(connection) for connection in waiting] == [reply("one.example")] * 30, "by the new ones alone"
-        until(lambda: "reloaded:" in server.log, "the reload")
+        assert reloads(server) == 0, "the old ones do not accept no more yet, for all that is known"
         for worker in old:
             worker.kill(signal.SIGCONT)
+        until(lambda: reloads(server) == 1, "the reload")
         until(lambda: server.up == after, "all workers")
         assert [ask(server.place) for _ in range(50)] == [reply("one.example")] * 50
         assert server.metrics().total("replies_total") == 80
