@@ -135,3 +135,32 @@ def test_a_stalled_worker_is_seen() -> None:
         finally:
             worker.kill(signal.SIGCONT)
         until(lambda: server.up == 1, "worker_up to be 1")
+
+
+TAKEN_AWAY = """
+import os, socket
+import flashpol.server.worker as worker
+real = worker.run
+def run(slot, sockets, plan, shared, stop):
+    if os.path.exists("GO"):
+        os.unlink("GO")
+        somebody = socket.create_server(("127.0.0.1", 0))
+        for [sock] in sockets:
+            sock.shutdown(socket.SHUT_RDWR)
+            sock.setblocking(True)
+            sock.connect(somebody.getsockname())
+        os._exit(3)
+    real(slot, sockets, plan, shared, stop)
+worker.run = run
+"""
+
+
+def test_a_worker_that_makes_something_else_of_its_listening_socket_ends_nobody_else(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    with serve(workers=2, prelude=TAKEN_AWAY.replace("GO", str(go))) as server:
+        go.touch()
+        server.workers[0].kill()
+        until(lambda: "exited with 3" in server.log, "what it does with its socket")
+        until(lambda: server.up == 2, "its successor")
+        assert ask(server.place)[-1:] == b"\0", "by the other worker"
+        assert server.stop() == 0
