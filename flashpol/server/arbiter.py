@@ -220,6 +220,7 @@ class Arbiter:
     def _commit(self, new: Generation) -> None:
         """The new generation serves: the other one finishes."""
         old, self._current, self._starting = self._current, new, None
+        new.shared.admit()
         if old:
             self._give_way(old, new)
             self._reload_done()
