@@ -393,6 +393,19 @@ def test_over_http(site: Site) -> None:
         assert (server.get("/-/reload").status, server.get("/-/reload").headers["Allow"]) == (405, "POST")
 
 
+def test_over_http_what_takes_longer_than_a_request_may_is_not_called_a_failure(site: Site) -> None:
+    prelude = "import flashpol.admin.endpoint as endpoint; endpoint.RELOAD_PATIENCE = 0.1"
+    with site.serve(prelude=prelude) as server:
+        text = site.policy.read_text()
+        site.policy.unlink()
+        os.mkfifo(site.policy)
+        answer = server.get("/-/reload", "POST")
+        assert (answer.status, answer.body[:12]) == (202, b"not done yet")
+        site.policy.write_text(text)  # whoever waits reads it
+        until(lambda: "reloaded" in server.log, "the reload")
+        assert server.metrics().total("config_last_reload_successful") == 1
+
+
 def test_over_http_only_if_it_was_asked_for(site: Site) -> None:
     site.config.write_text(site.config.read_text().replace("reload_endpoint = true", ""))
     with site.serve() as server:
