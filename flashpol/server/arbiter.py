@@ -110,6 +110,15 @@ class Arbiter:
 
     def run(self) -> int:
         """Serve until a signal ends it; returns the exit status."""
+        try:
+            return self._run()
+        except Exception:
+            # 1: not the 2 of a mistake in the configuration, after which a service manager starts nothing again.
+            text = "the arbiter failed: the others finish what is inside and end"
+            log.exception(text, extra={"event": "arbiter-failed"})
+            return 1
+
+    def _run(self) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what is ignored is not even blocked
         while True:

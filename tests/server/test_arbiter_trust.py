@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from processes import Flashpol, ask, until
+from processes import DEADLINE, Flashpol, ask, until
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -164,3 +164,23 @@ def test_a_worker_that_makes_something_else_of_its_listening_socket_ends_nobody_
         until(lambda: server.up == 2, "its successor")
         assert ask(server.place)[-1:] == b"\0", "by the other worker"
         assert server.stop() == 0
+
+
+def test_an_arbiter_that_fails_says_so_in_the_log_and_is_started_again(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    prelude = f"""
+import errno, os
+import flashpol.server.generation as generation
+real = generation.Generation.observe
+def observe(self):
+    if os.path.exists({str(go)!r}):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    real(self)
+generation.Generation.observe = observe
+"""
+    with serve(prelude=prelude) as server:
+        children = server.children
+        go.touch()
+        assert server.process.wait(DEADLINE) == 1, "2 is for what a restart does not mend"
+        assert "ERROR: the arbiter failed" in server.log
+        until(lambda: not any(child.alive for child in children), "the end of all")
