@@ -6,6 +6,7 @@ It has a process of its own so that neither a scrape nor a stalled one costs a w
 import json
 import logging
 import socket
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
@@ -33,6 +34,8 @@ MAX_REQUESTS = 100
 REQUEST_TIMEOUT = 10.0
 # A reload is answered when it is done; how often we look whether it is, in seconds.
 RELOAD_POLL = 0.02
+# After so many seconds the answer is that it is not done yet: before the request is cut off.
+RELOAD_PATIENCE = REQUEST_TIMEOUT - 1
 # What a question may consist of: more names than these, repeated ones, are nobody's form.
 MAX_FIELDS = 8
 
@@ -130,7 +133,10 @@ class Application:
         status = self._view.status
         status.reloads_asked = ticket = status.reloads_asked + 1
         self._ask_reload()
+        deadline = time.monotonic() + RELOAD_PATIENCE
         while status.reloads_answered < ticket:
+            if time.monotonic() >= deadline:
+                return _text("202 Accepted", "not done yet: the log, and reload in /-/status, will say what came of it")
             gevent.sleep(RELOAD_POLL)
         if status.reload_successful:
             return _text("200 OK", "reloaded")
