@@ -1,5 +1,6 @@
 """The page without a browser: what it says, that nothing hostile gets into it, and how it is guarded."""
 
+import dataclasses
 import html
 import json
 import os
@@ -23,7 +24,7 @@ from flashpol.admin.history import History, Sample
 from flashpol.admin.page import chart, figures, overview
 from flashpol.admin.page.document import FILES
 from flashpol.admin.page.markup import VOID, el
-from flashpol.admin.page.policies import SHOWN_CHARACTERS, SHOWN_FINDINGS
+from flashpol.admin.page.policies import SHOWN_CHARACTERS, SHOWN_FINDINGS, SHOWN_POLICIES
 from flashpol.admin.page.tables import ENDINGS
 from flashpol.admin.status import status
 from flashpol.admin.view import PolicyFacts, View
@@ -155,6 +156,19 @@ def test_a_large_policy_is_cut_and_read_once(monkeypatch: pytest.MonkeyPatch) ->
     assert len(calls) == 1
     assert len(body) < SHOWN_CHARACTERS * 3 + SHOWN_FINDINGS * 2000
     assert "this is its beginning only" in Page(body).text
+
+
+def test_of_many_policies_some_are_shown_and_a_question_lints_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    linted: list[int] = []
+    monkeypatch.setattr("flashpol.admin.reading.lint", lambda source, served_from, clients: linted.append(served_from))
+    ports = range(2000, 2000 + SHOWN_POLICIES + 7)
+    application = Application(view([dataclasses.replace(FACTS, listener=str(port), port=port) for port in ports]))
+    for port in ports:
+        query = urlencode({"listener": str(port), "from": "http://www.example.com", "port": 1935})
+        assert get(application, "/-/decide", QUERY_STRING=query)[0] == "200 OK"
+    assert linted == []
+    assert "and 7 more: flashpol check" in Page(get(application)[2]).text
+    assert linted == list(ports)[:SHOWN_POLICIES]
 
 
 def test_the_live_part_leaves_the_costly_ones_out() -> None:
