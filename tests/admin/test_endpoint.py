@@ -154,7 +154,8 @@ def test_more_stalled_requests_than_are_served_at_once_keep_nobody_out() -> None
         stalled = [stack.enter_context(connect(server.admin_place, b"GET /metr")) for _ in range(6)]
         for _ in range(6):
             assert server.get("/-/healthy").status == 200
-        assert rest(stalled[0]) == b"", "the oldest went"
+        with contextlib.suppress(ConnectionResetError):
+            assert rest(stalled[0]) == b"", "the oldest went"
         assert server.complaints == []
 
 

@@ -53,7 +53,7 @@ def _cards(known: Sequence[tuple[Sequence[PolicyFacts], Reading, Sequence[Findin
 
 def _card(number: int, group: Sequence[PolicyFacts], reading: Reading, findings: Sequence[Finding]) -> Markup:
     first, name = group[0], f"policy-{number}"
-    places = ", ".join(dict.fromkeys(f"{each.listener} ({each.address})" for each in group))
+    places = ", ".join(dict.fromkeys(_place(each) for each in group))
     facts = {
         "Served on": el("bdi", places),
         "Dialect": first.dialect,
@@ -68,6 +68,11 @@ def _card(number: int, group: Sequence[PolicyFacts], reading: Reading, findings:
         _text(reading, first, name),
         aria_labelledby=name,
     )
+
+
+def _place(facts: PolicyFacts) -> str:
+    """A listener without a name is called by its address."""
+    return facts.address if facts.listener == facts.address else f"{facts.listener} ({facts.address})"
 
 
 def _findings(found: Sequence[Finding]) -> Markup:
