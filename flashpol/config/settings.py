@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,8 @@ class Server:
         5.0, "finish what is inside: request_timeout and a reply after it", number(0, 3600)
     )
     limits: Limits = field(default_factory=Limits)
+    # Where a setting was written, of those that come from a file.
+    places: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def worker_count(self) -> int:
@@ -199,16 +202,20 @@ def check(config: Config) -> Config:
         for what, value in (("named", listener.name), ("on", _taken(listener.address))):
             other = seen.setdefault((what, value), listener) if value is not None else listener
             if other is not listener:
-                raise _clash(listener, other, f"two listeners are {what} {value}: give each its own")
-    admin = config.server.admin
+                raise _clash(listener, other.origin, f"two listeners are {what} {value}: give each its own")
+    admin, place = config.server.admin, config.server.places.get("admin")
     if admin and ("on", _taken(admin)) in seen:
         listener = seen["on", admin]
-        raise _clash(listener, None, f"a listener and the admin endpoint are on {admin}: give each its own")
+        raise _clash(listener, place, f"a listener and the admin endpoint are on {admin}: give each its own")
+    for address, listener in _bound(config):
+        if isinstance(admin, Address) and admin.port == address.port and _overlap(admin, address):
+            message = f"a listener and the admin endpoint are on port {admin.port}: {address} and {admin} overlap"
+            raise _clash(listener, place, f"{message}: give each its own port")
     for wide, first in _bound(config):
         for narrow, second in _bound(config):
             if wide.port == narrow.port and wide != narrow and wide.covers(narrow):
                 message = f"two listeners are on port {wide.port}: {wide} serves {narrow} too: leave one out"
-                raise _clash(second, first, message)
+                raise _clash(second, first.origin, message)
     if len(config.listeners) > MAX_LISTENERS:
         raise ConfigError(f"{len(config.listeners)} listeners: {MAX_LISTENERS} at most in one server")
     return config
@@ -223,8 +230,12 @@ def _bound(config: Config) -> list[tuple[Address, Listener]]:
     return [(one.address, one) for one in config.listeners if isinstance(one.address, Address) and one.address.port]
 
 
-def _clash(listener: Listener, other: Listener | None, message: str) -> ConfigError:
+def _overlap(one: Address, other: Address) -> bool:
+    return one.covers(other) or other.covers(one)
+
+
+def _clash(listener: Listener, other: Origin | None, message: str) -> ConfigError:
     """Said with the places of both, as far as they come from a file."""
-    if other and other.origin:
-        message += f" (the other one: {other.origin})"
+    if other:
+        message += f" (the other one: {other})"
     return ConfigError(message, listener.origin)

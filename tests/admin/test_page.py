@@ -201,6 +201,7 @@ def test_nothing_needs_attention() -> None:
         ("reload", "The last reload failed, the earlier configuration stays: line 3 is wrong"),
         ("worker", "Worker 1 does not serve."),
         ("lag", "Worker 0 is late by 2 s."),
+        ("still", "Worker 0 does not serve: its loop stands still, late by 9,000 s."),
         ("queue", "The accept queue of master is 75 % full."),
         ("capacity", "9 connections found no room in the last minute."),
     ],
@@ -214,6 +215,9 @@ def test_what_needs_attention(what: str, words: str) -> None:
         seen.shared.process(1).up = 0
     elif what == "lag":
         seen.shared.process(0).loop_lag_ns = 2_000_000_000
+    elif what == "still":
+        seen.shared.process(0).pid = 7
+        seen.shared.process(0).beat_ns -= 9_000_600_000_000
     elif what == "queue":
         seen.shared.queue(0, 0).length, seen.shared.queue(0, 0).limit = 96, 128
     else:

@@ -23,10 +23,12 @@ def troubles(status: Json) -> Iterator[str]:
     if not status["reload"]["successful"] and status["reload"]["error"]:
         yield f"The last reload failed, the earlier configuration stays: {status['reload']['error']}"
     for worker in status["workers"]:
+        late = f"late by {duration(worker['lag_seconds'])}" if worker["lag_seconds"] >= LATE else ""
         if not worker["up"]:
-            yield f"Worker {worker['slot']} does not serve."
-        elif worker["lag_seconds"] >= LATE:
-            yield f"Worker {worker['slot']} is late by {duration(worker['lag_seconds'])}."
+            why = f": its loop stands still, {late}" if worker["pid"] and late else ""
+            yield f"Worker {worker['slot']} does not serve{why}."
+        elif late:
+            yield f"Worker {worker['slot']} is {late}."
     for listener in status["listeners"]:
         queue = listener["accept_queue"]
         full = share(queue["length"], queue["limit"])
