@@ -32,8 +32,16 @@ MAX_LISTENERS = 1024  # the fast path has room for so many in one process
 FLASH, SILVERLIGHT = DIALECTS = ("flash", "silverlight")
 TEXT, JSON = LOG_FORMATS = ("text", "json")
 
+
+def _label(value: str) -> str:
+    if not value.strip():  # a label that is empty is none to Prometheus
+        raise ValueError
+    return value
+
+
 DIALECT = choice(*DIALECTS)
 NAME = text("a name")
+LABEL = text("a name", _label)
 ADMIN_ADDRESS = Address.parse(DEFAULT_ADMIN)
 
 
@@ -162,7 +170,9 @@ class PolicySource:
 class Listener:
     """One address and the policy it serves. Without a name it is called by its address once that is bound."""
 
-    name: str | None = required("label of its metrics and lines in the log; the address if it has none", NAME, "master")
+    name: str | None = required(
+        "label of its metrics and lines in the log; the address if it has none", LABEL, "master"
+    )
     address: Endpoint = required(
         '"IP:PORT"; [::] is IPv4 too, port 0 lets the kernel choose; or "systemd:NAME", as in FileDescriptorName=',
         ENDPOINT,

@@ -84,7 +84,7 @@ def configurations(draw: st.DrawFn) -> Config:
     policies = draw(POLICIES)
     listener = st.builds(
         Listener,
-        st.none() | TEXT,
+        st.none() | TEXT.filter(str.strip),
         ENDPOINT,
         st.sampled_from([source.name for source in policies]),
         st.sampled_from(config.DIALECTS),
