@@ -61,8 +61,8 @@ class Library:
     def findings(self, listener: str) -> list[Finding]:
         """Of that policy, from the port of this listener: listeners on one port of several addresses share them."""
         facts = self._facts[listener]
-        work = partial(lint, facts.source, served_from=facts.port, clients=facts.clients)
-        return self.once((lint, facts.source, facts.port, facts.clients), work)
+        work = partial(lint, facts.source, served_from=facts.served_from, clients=facts.clients)
+        return self.once((lint, facts.source, facts.served_from, facts.clients), work)
 
     def once(self, key: object, work: Callable[[], T]) -> T:
         """What `work` returns, which is done in the thread, and only if nobody asked for this key before."""

@@ -180,8 +180,19 @@ class Listener:
     )
     policy: str = required("name of the policy it serves; may be left out if there is only one", NAME, "games")
     dialect: str = setting(FLASH, 'whose requests and policies: "flash" or "silverlight"', DIALECT)
+    served_from: int | None = setting(
+        None,
+        "port that clients ask, if a redirect or a container makes it another than the address's; lint counts on it",
+        number(1, 65535, whole=True),
+        843,
+    )
     limits: Limits | None = None  # where it has others than the server's
     origin: Origin | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def asked_port(self) -> int | None:
+        """As clients know it; None if nobody does before it is bound."""
+        return self.served_from or self.address.port or None
 
     @property
     def terminated(self) -> bool:

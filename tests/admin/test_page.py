@@ -134,7 +134,9 @@ def test_each_policy_is_shown_once_with_its_findings() -> None:
 def test_findings_are_of_the_port_it_is_served_from() -> None:
     low = FACTS.reply.replace(b"1935", b"80")
     pages = {
-        port: page(view([PolicyFacts("m", low, policy="p", address=f"192.0.2.1:{port}", port=port)])).text
+        port: page(
+            view([PolicyFacts("m", low, policy="p", address="192.0.2.1:8430", port=8430, served_from=port)])
+        ).text
         for port in (843, 8430)
     }
     assert "FP508" in pages[8430], "a port from 1024 cannot grant those below"
@@ -162,7 +164,9 @@ def test_of_many_policies_some_are_shown_and_a_question_lints_none(monkeypatch: 
     linted: list[int] = []
     monkeypatch.setattr("flashpol.admin.reading.lint", lambda source, served_from, clients: linted.append(served_from))
     ports = range(2000, 2000 + SHOWN_POLICIES + 7)
-    application = Application(view([dataclasses.replace(FACTS, listener=str(port), port=port) for port in ports]))
+    application = Application(
+        view([dataclasses.replace(FACTS, listener=str(port), served_from=port) for port in ports])
+    )
     for port in ports:
         query = urlencode({"listener": str(port), "from": "http://www.example.com", "port": 1935})
         assert get(application, "/-/decide", QUERY_STRING=query)[0] == "200 OK"
@@ -311,7 +315,7 @@ def test_hostile_text_stays_text(where: str) -> None:
     named = {"listener": HOSTILE} if where == "listener" else {"policy": HOSTILE} if where == "policy" else {}
     comment = html.escape(HOSTILE).replace("\0", "") if where != "text" else HOSTILE
     reply = b"<cross-domain-policy><!-- " + comment.encode() + b" --></cross-domain-policy>\0"
-    facts = PolicyFacts(**{"listener": "m", "reply": reply, "policy": "p", "port": 843} | named)
+    facts = PolicyFacts(**{"listener": "m", "reply": reply, "policy": "p", "served_from": 843} | named)
     seen = view([facts])
     if where == "error":
         seen.status.reload_successful, seen.status.reload_error = 0, HOSTILE

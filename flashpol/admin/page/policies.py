@@ -30,7 +30,7 @@ def groups(facts: Sequence[PolicyFacts]) -> list[list[PolicyFacts]]:
     """Listeners that serve the same from the same port, so that it is shown once."""
     found: dict[object, list[PolicyFacts]] = {}
     for each in facts:
-        found.setdefault((each.policy, each.reply, each.dialect, each.port), []).append(each)
+        found.setdefault((each.policy, each.reply, each.dialect, each.served_from), []).append(each)
     return list(found.values())
 
 
