@@ -229,7 +229,10 @@ def test_what_needs_attention(what: str, words: str) -> None:
     assert list(overview.troubles(status(seen, past))) == [words]
     application = Application(seen)
     application._history.samples.extend(past)
-    assert words in Page(get(application)[2]).text
+    shown = Page(get(application)[2])
+    assert words in shown.text
+    # What is read out is the heading, whose words stay the same while the figures change, and the answer to a question.
+    assert [tag for tag, attributes in shown.tags if "aria-live" in attributes] == ["h2", "div"]
 
 
 # ------------------------------------------------------------------------------------------------------------ figures

@@ -61,10 +61,10 @@ def attention(status: Json) -> Markup:
     body = el("ul", *(el("li", each) for each in found)) if found else el("p", "Nothing needs attention.")
     return el(
         "section",
-        el("h2", "Attention" if found else "All is well"),
+        # Only this is read out when it changes: the figures below change every two seconds.
+        el("h2", f"Attention: {len(found)}" if found else "All is well", aria_live="polite"),
         body,
         class_=f"attention {'bad' if found else 'good'}",
-        aria_live="polite",
     )
 
 
