@@ -1,4 +1,4 @@
-"""Writes the pages that are made from the code: `make docs`. tests/test_docs.py says when that was forgotten.
+"""Writes the pages that are made from the code: `make docs`. tests/test_generated.py says when that was forgotten.
 
 docs/reference.md    its tables of settings, between markers; the rest is written by hand
 docs/rules.md        lint's rules

@@ -13,12 +13,12 @@ from flashpol.admin.ledger import Ledger
 from flashpol.admin.metrics import FlashpolCollector
 from flashpol.admin.view import PolicyFacts, View
 from flashpol.cli.main import COMMANDS
-from flashpol.config import Limits, Server
+from flashpol.config import Limits, Server, settings_of
 from flashpol.counters import ServerStatus, SharedCounters
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
-SETTINGS = [f for owner in (Server, Limits) for f in dataclasses.fields(owner) if f.name != "limits"]
+SETTINGS = [f for owner in (Server, Limits) for f in settings_of(owner).values()]
 
 
 def families() -> dict[str, tuple[str, set[str]]]:

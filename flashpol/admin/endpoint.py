@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -28,7 +29,7 @@ from flashpol.admin.view import View
 from flashpol.counters import READY
 from flashpol.gateway.hub import Stop
 
-# Scrapers and a few browsers; more at once are made to wait in the accept queue.
+# Scrapers and a few browsers; more at once, and the one that asked for nothing for longest gives way.
 MAX_REQUESTS = 100
 # A request that takes longer than this is somebody holding the connection open.
 REQUEST_TIMEOUT = 10.0
@@ -188,6 +189,37 @@ class Handler(WSGIHandler):  # type: ignore[misc]
         with gevent.Timeout(REQUEST_TIMEOUT, False):
             super().handle()
 
+    def handle_one_response(self) -> None:
+        gevent.getcurrent().has_asked = True
+        super().handle_one_response()
+
+
+class Visit(gevent.Greenlet):  # type: ignore[misc]
+    """Runs a Handler."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.has_asked, self.began = False, time.monotonic()
+
+
+class Visits(Pool):  # type: ignore[misc]
+    """All that go on, `MAX_REQUESTS` at most.
+
+    Nobody waits for a place: who holds a hundred silent connections would otherwise keep a scrape out until they end,
+    and then again. One that sent no request goes first, then one that is slow to take its answer.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(greenlet_class=Visit)
+
+    def spawn(self, *args: Any, **kwargs: Any) -> Visit:
+        if len(self) >= MAX_REQUESTS:
+            oldest = min(self, key=attrgetter("has_asked", "began"))
+            self.discard(oldest)
+            oldest.kill(block=False)
+        visit: Visit = super().spawn(*args, **kwargs)
+        return visit
+
 
 def run(sock: socket.socket, view: View, reload: Callable[[], None] | None, stop: Stop) -> None:
     """Serve HTTP on the listening `sock` until `stop` is set; `reload` as for `Application`."""
@@ -196,7 +228,7 @@ def run(sock: socket.socket, view: View, reload: Callable[[], None] | None, stop
     server = WSGIServer(
         listener,
         Application(view, reload, history),
-        spawn=Pool(MAX_REQUESTS),
+        spawn=Visits(),
         # Without it pywsgi asks DNS for a name before it serves.
         environ={"SERVER_NAME": listener.getsockname()[0]},
         log=None,

@@ -50,7 +50,7 @@ def answer(asked: Mapping[str, str], library: Library) -> Answer:
         return Answer(asked, error="there is no such listener: /-/status names them")
     if not (port.isascii() and port.isdecimal() and len(port) <= policies.LONGEST_PORT):
         return Answer(asked, error="port is no number from 1 to 65535")
-    served_from = library.facts(name).port
+    served_from = library.facts(name).served_from
     reading = library.read(name)
     try:
         decisions = reading.decider.decide(content, int(port), served_from=served_from)

@@ -1,13 +1,13 @@
 """What lint and decide say of the policies that are served: worked out when first asked for, once, beside the requests.
 
 A large policy takes some tenths of a second to lint. That is done in a thread, one policy at a time, so the endpoint
-answers others meanwhile; no more than one result is kept for each policy of the configuration.
+answers others meanwhile. Results are kept: one for each policy, and the findings for each port that they are asked for.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from gevent.threadpool import ThreadPool
 
@@ -21,14 +21,15 @@ from flashpol.policy.source import decode
 # Seconds after which the thread ends that has nothing to read: most of the time there is none.
 IDLE = 0.5
 
+T = TypeVar("T")
+
 
 class Reading:
-    """One policy as it is served from one port."""
+    """One policy, from whatever port it is served."""
 
-    def __init__(self, facts: PolicyFacts) -> None:
-        self.findings: list[Finding] = lint(facts.source, served_from=facts.port, clients=facts.clients)
-        self.decider = Decider(facts.source)
-        self.lines = re.split("\r\n|\r|\n", text_of(facts.source))
+    def __init__(self, source: bytes) -> None:
+        self.decider = Decider(source)
+        self.lines = re.split("\r\n|\r|\n", text_of(source))
 
 
 def text_of(source: bytes) -> str:
@@ -39,7 +40,7 @@ def text_of(source: bytes) -> str:
 
 
 class Library:
-    """The readings of all policies, by listener."""
+    """What is known of all policies, by listener. Whoever asks waits until it is there."""
 
     def __init__(self, facts: Sequence[PolicyFacts]) -> None:
         self._facts = {each.listener: each for each in facts}
@@ -53,16 +54,20 @@ class Library:
         return self._facts[listener]
 
     def read(self, listener: str) -> Reading:
-        """Of the policy this listener serves; waits until it is there."""
-        facts = self._facts[listener]
-        # Listeners with the same policy on the same port of several addresses share it.
-        key = (facts.reply, facts.port, facts.clients)
-        if key not in self._results:
-            self._results[key] = self._in_thread(partial(Reading, facts))
-        reading: Reading = self._results[key].get()
-        return reading
+        """The policy this listener serves."""
+        source = self._facts[listener].source
+        return self.once((Reading, source), partial(Reading, source))
 
-    def _in_thread(self, work: Callable[[], Reading]) -> Any:
-        """A result to come."""
-        self._thread = self._thread or ThreadPool(1, idle_task_timeout=IDLE)
-        return self._thread.spawn(work)
+    def findings(self, listener: str) -> list[Finding]:
+        """Of that policy, from the port of this listener: listeners on one port of several addresses share them."""
+        facts = self._facts[listener]
+        work = partial(lint, facts.source, served_from=facts.served_from, clients=facts.clients)
+        return self.once((lint, facts.source, facts.served_from, facts.clients), work)
+
+    def once(self, key: object, work: Callable[[], T]) -> T:
+        """What `work` returns, which is done in the thread, and only if nobody asked for this key before."""
+        if key not in self._results:
+            self._thread = self._thread or ThreadPool(1, idle_task_timeout=IDLE)
+            self._results[key] = self._thread.spawn(work)
+        result: T = self._results[key].get()
+        return result

@@ -70,6 +70,7 @@ def _described(facts: PolicyFacts) -> Json:
         "name": facts.listener,
         "address": facts.address,
         "port": facts.port,
+        "served_from": facts.served_from,
         "dialect": facts.dialect,
         "policy": facts.policy,
         "sha256": facts.sha256,

@@ -20,6 +20,7 @@ class PolicyFacts:
     policy: str = ""  # its name in the configuration
     address: str = ""  # as it is bound
     port: int | None = None
+    served_from: int | None = None  # the port that clients ask
     dialect: str = FLASH
     clients: tuple[str, ...] = CLIENTS  # that policies of this dialect are for
 

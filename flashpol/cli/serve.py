@@ -66,14 +66,17 @@ def configure(options: argparse.Namespace) -> config.Config:
         for name in FLAGS
         if (text := getattr(options, name)) is not None
     }
-    server = dataclasses.replace(settings.server, **given)
+    places = {name: place for name, place in settings.server.places.items() if name not in given}
+    server = dataclasses.replace(settings.server, places=places, **given)
     policies, listeners = settings.policies, settings.listeners
     dialect = config.parse_dialect(options.dialect) if options.dialect is not None else None
     if options.policy or options.allow:
         policies = (_source(options),)
         listeners = tuple(dataclasses.replace(listener, policy=policies[0].name) for listener in listeners)
     if not policies:
-        raise config.ConfigError("no policy: add --policy FILE or --allow DOMAIN:PORTS, as in '*.example.com:1935'")
+        home = ", or [policies.NAME] here" if options.config else ""
+        what = f"no policy: add --policy FILE or --allow DOMAIN:PORTS, as in '*.example.com:1935'{home}"
+        raise config.ConfigError(what, options.config)
     if options.listen or not listeners:
         if len(policies) > 1:
             raise config.ConfigError("--listen with several policies: say which with --policy, or use [[listeners]]")

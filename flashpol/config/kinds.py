@@ -21,6 +21,10 @@ def as_written(value: object) -> str:
     return repr(value) if isinstance(value, str | int | float) else str(value)
 
 
+def _str_if_any(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
 @dataclass(frozen=True)
 class Kind:
     """What is accepted. `expected` completes "write …"; `types` are TOML's; `parse` may raise ValueError, ConfigError.
@@ -31,7 +35,7 @@ class Kind:
     expected: str
     types: tuple[type, ...]
     parse: Callable[[Any], Any]
-    show: Callable[[Any], str | None] = field(default=str, kw_only=True)
+    show: Callable[[Any], str | None] = field(default=_str_if_any, kw_only=True)
 
     def read(self, key: str, value: object) -> Any:
         """From TOML. Raises ConfigError that begins with the key."""

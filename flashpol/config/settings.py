@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,16 @@ MAX_LISTENERS = 1024  # the fast path has room for so many in one process
 FLASH, SILVERLIGHT = DIALECTS = ("flash", "silverlight")
 TEXT, JSON = LOG_FORMATS = ("text", "json")
 
+
+def _label(value: str) -> str:
+    if not value.strip():  # a label that is empty is none to Prometheus
+        raise ValueError
+    return value
+
+
 DIALECT = choice(*DIALECTS)
 NAME = text("a name")
+LABEL = text("a name", _label)
 ADMIN_ADDRESS = Address.parse(DEFAULT_ADMIN)
 
 
@@ -134,6 +143,8 @@ class Server:
         5.0, "finish what is inside: request_timeout and a reply after it", number(0, 3600)
     )
     limits: Limits = field(default_factory=Limits)
+    # Where a setting was written, of those that come from a file.
+    places: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def worker_count(self) -> int:
@@ -159,7 +170,9 @@ class PolicySource:
 class Listener:
     """One address and the policy it serves. Without a name it is called by its address once that is bound."""
 
-    name: str | None = required("label of its metrics and lines in the log; the address if it has none", NAME, "master")
+    name: str | None = required(
+        "label of its metrics and lines in the log; the address if it has none", LABEL, "master"
+    )
     address: Endpoint = required(
         '"IP:PORT"; [::] is IPv4 too, port 0 lets the kernel choose; or "systemd:NAME", as in FileDescriptorName=',
         ENDPOINT,
@@ -167,8 +180,19 @@ class Listener:
     )
     policy: str = required("name of the policy it serves; may be left out if there is only one", NAME, "games")
     dialect: str = setting(FLASH, 'whose requests and policies: "flash" or "silverlight"', DIALECT)
+    served_from: int | None = setting(
+        None,
+        "port that clients ask, if a redirect or a container makes it another than the address's; lint counts on it",
+        number(1, 65535, whole=True),
+        843,
+    )
     limits: Limits | None = None  # where it has others than the server's
     origin: Origin | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def asked_port(self) -> int | None:
+        """As clients know it; None if nobody does before it is bound."""
+        return self.served_from or self.address.port or None
 
     @property
     def terminated(self) -> bool:
@@ -201,16 +225,20 @@ def check(config: Config) -> Config:
         for what, value in (("named", listener.name), ("on", _taken(listener.address))):
             other = seen.setdefault((what, value), listener) if value is not None else listener
             if other is not listener:
-                raise _clash(listener, other, f"two listeners are {what} {value}: give each its own")
-    admin = config.server.admin
+                raise _clash(listener, other.origin, f"two listeners are {what} {value}: give each its own")
+    admin, place = config.server.admin, config.server.places.get("admin")
     if admin and ("on", _taken(admin)) in seen:
         listener = seen["on", admin]
-        raise _clash(listener, None, f"a listener and the admin endpoint are on {admin}: give each its own")
+        raise _clash(listener, place, f"a listener and the admin endpoint are on {admin}: give each its own")
+    for address, listener in _bound(config):
+        if isinstance(admin, Address) and admin.port == address.port and _overlap(admin, address):
+            message = f"a listener and the admin endpoint are on port {admin.port}: {address} and {admin} overlap"
+            raise _clash(listener, place, f"{message}: give each its own port")
     for wide, first in _bound(config):
         for narrow, second in _bound(config):
             if wide.port == narrow.port and wide != narrow and wide.covers(narrow):
                 message = f"two listeners are on port {wide.port}: {wide} serves {narrow} too: leave one out"
-                raise _clash(second, first, message)
+                raise _clash(second, first.origin, message)
     return config
 
 
@@ -223,8 +251,12 @@ def _bound(config: Config) -> list[tuple[Address, Listener]]:
     return [(one.address, one) for one in config.listeners if isinstance(one.address, Address) and one.address.port]
 
 
-def _clash(listener: Listener, other: Listener | None, message: str) -> ConfigError:
+def _overlap(one: Address, other: Address) -> bool:
+    return one.covers(other) or other.covers(one)
+
+
+def _clash(listener: Listener, other: Origin | None, message: str) -> ConfigError:
     """Said with the places of both, as far as they come from a file."""
-    if other and other.origin:
-        message += f" (the other one: {other.origin})"
+    if other:
+        message += f" (the other one: {other})"
     return ConfigError(message, listener.origin)

@@ -97,9 +97,9 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
 
 
 def _server(table: _Table) -> Server:
-    server = Server(limits=Limits(**table.take_settings(Limits)), **table.take_settings(Server))
+    limits, own = Limits(**table.take_settings(Limits)), table.take_settings(Server)
     table.finish()
-    return server
+    return Server(limits=limits, places={name: table.origin.inside(name) for name in own}, **own)
 
 
 def _policy(name: str, table: _Table, folder: Path) -> PolicySource:

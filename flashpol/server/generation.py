@@ -159,6 +159,7 @@ class Generation:
                 policy=listener.policy,
                 address=str(address),
                 port=address.port,
+                served_from=listener.served_from or address.port,
                 dialect=listener.dialect,
                 clients=CLIENTS_OF[listener.dialect],
             )

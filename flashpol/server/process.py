@@ -41,13 +41,15 @@ class Identity:
     @classmethod
     def of(cls, server: Server) -> "Identity":
         """Raises ConfigError if there is no such user, group or folder."""
-        user = _look_up("user", server.user, pwd.getpwnam)
-        group = _look_up("group", server.group, grp.getgrnam)
+        places = server.places
+        user = _look_up("user", server.user, pwd.getpwnam, places.get("user"))
+        group = _look_up("group", server.group, grp.getgrnam, places.get("group"))
         if server.chroot is not None:
+            chroot, place = f"chroot {str(server.chroot)!r}", places.get("chroot")
             if not server.chroot.is_dir():
-                raise ConfigError(f"chroot {str(server.chroot)!r}: there is no such folder")
+                raise ConfigError(f"{chroot}: there is no such folder", place)
             if user is None:
-                raise ConfigError(f"chroot {str(server.chroot)!r}: it does not hold root: set user too")
+                raise ConfigError(f"{chroot}: it does not hold root: set user too", place)
         return cls(user, group, server.chroot)
 
     def require_rights(self) -> None:
@@ -79,11 +81,11 @@ class Identity:
         _give_up_privileges()
 
 
-def _look_up(what: str, name: str | None, find: Callable[[str], T]) -> T | None:
+def _look_up(what: str, name: str | None, find: Callable[[str], T], place: object) -> T | None:
     try:
         return find(name) if name is not None else None
     except (KeyError, ValueError):  # ValueError: a NUL in it
-        raise ConfigError(f"{what} {name!r}: there is no such {what}") from None
+        raise ConfigError(f"{what} {name!r}: there is no such {what}", place) from None
 
 
 # prctl(2) and capset(2); CPython has neither.

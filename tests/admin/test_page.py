@@ -1,5 +1,6 @@
 """The page without a browser: what it says, that nothing hostile gets into it, and how it is guarded."""
 
+import dataclasses
 import html
 import json
 import os
@@ -23,7 +24,7 @@ from flashpol.admin.history import History, Sample
 from flashpol.admin.page import chart, figures, overview
 from flashpol.admin.page.document import FILES
 from flashpol.admin.page.markup import VOID, el
-from flashpol.admin.page.policies import SHOWN_CHARACTERS, SHOWN_FINDINGS
+from flashpol.admin.page.policies import SHOWN_CHARACTERS, SHOWN_FINDINGS, SHOWN_POLICIES
 from flashpol.admin.page.tables import ENDINGS
 from flashpol.admin.status import status
 from flashpol.admin.view import PolicyFacts, View
@@ -133,7 +134,9 @@ def test_each_policy_is_shown_once_with_its_findings() -> None:
 def test_findings_are_of_the_port_it_is_served_from() -> None:
     low = FACTS.reply.replace(b"1935", b"80")
     pages = {
-        port: page(view([PolicyFacts("m", low, policy="p", address=f"192.0.2.1:{port}", port=port)])).text
+        port: page(
+            view([PolicyFacts("m", low, policy="p", address="192.0.2.1:8430", port=8430, served_from=port)])
+        ).text
         for port in (843, 8430)
     }
     assert "FP508" in pages[8430], "a port from 1024 cannot grant those below"
@@ -155,6 +158,21 @@ def test_a_large_policy_is_cut_and_read_once(monkeypatch: pytest.MonkeyPatch) ->
     assert len(calls) == 1
     assert len(body) < SHOWN_CHARACTERS * 3 + SHOWN_FINDINGS * 2000
     assert "this is its beginning only" in Page(body).text
+
+
+def test_of_many_policies_some_are_shown_and_a_question_lints_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    linted: list[int] = []
+    monkeypatch.setattr("flashpol.admin.reading.lint", lambda source, served_from, clients: linted.append(served_from))
+    ports = range(2000, 2000 + SHOWN_POLICIES + 7)
+    application = Application(
+        view([dataclasses.replace(FACTS, listener=str(port), served_from=port) for port in ports])
+    )
+    for port in ports:
+        query = urlencode({"listener": str(port), "from": "http://www.example.com", "port": 1935})
+        assert get(application, "/-/decide", QUERY_STRING=query)[0] == "200 OK"
+    assert linted == []
+    assert "and 7 more: flashpol check" in Page(get(application)[2]).text
+    assert linted == list(ports)[:SHOWN_POLICIES]
 
 
 def test_the_live_part_leaves_the_costly_ones_out() -> None:
@@ -187,6 +205,7 @@ def test_nothing_needs_attention() -> None:
         ("reload", "The last reload failed, the earlier configuration stays: line 3 is wrong"),
         ("worker", "Worker 1 does not serve."),
         ("lag", "Worker 0 is late by 2 s."),
+        ("still", "Worker 0 does not serve: its loop stands still, late by 9,000 s."),
         ("queue", "The accept queue of master is 75 % full."),
         ("capacity", "9 connections found no room in the last minute."),
     ],
@@ -200,6 +219,9 @@ def test_what_needs_attention(what: str, words: str) -> None:
         seen.shared.process(1).up = 0
     elif what == "lag":
         seen.shared.process(0).loop_lag_ns = 2_000_000_000
+    elif what == "still":
+        seen.shared.process(0).pid = 7
+        seen.shared.process(0).beat_ns -= 9_000_600_000_000
     elif what == "queue":
         seen.shared.queue(0, 0).length, seen.shared.queue(0, 0).limit = 96, 128
     else:
@@ -207,7 +229,10 @@ def test_what_needs_attention(what: str, words: str) -> None:
     assert list(overview.troubles(status(seen, past))) == [words]
     application = Application(seen)
     application._history.samples.extend(past)
-    assert words in Page(get(application)[2]).text
+    shown = Page(get(application)[2])
+    assert words in shown.text
+    # What is read out is the heading, whose words stay the same while the figures change, and the answer to a question.
+    assert [tag for tag, attributes in shown.tags if "aria-live" in attributes] == ["h2", "div"]
 
 
 # ------------------------------------------------------------------------------------------------------------ figures
@@ -293,7 +318,7 @@ def test_hostile_text_stays_text(where: str) -> None:
     named = {"listener": HOSTILE} if where == "listener" else {"policy": HOSTILE} if where == "policy" else {}
     comment = html.escape(HOSTILE).replace("\0", "") if where != "text" else HOSTILE
     reply = b"<cross-domain-policy><!-- " + comment.encode() + b" --></cross-domain-policy>\0"
-    facts = PolicyFacts(**{"listener": "m", "reply": reply, "policy": "p", "port": 843} | named)
+    facts = PolicyFacts(**{"listener": "m", "reply": reply, "policy": "p", "served_from": 843} | named)
     seen = view([facts])
     if where == "error":
         seen.status.reload_successful, seen.status.reload_error = 0, HOSTILE
@@ -412,6 +437,12 @@ def test_no_browser_can_reload(headers: dict[str, str]) -> None:
     line, _, body = get(Application(view(), lambda: asked.append(True)), "/-/reload", "POST", **headers)
     assert (line, asked) == ("403 Forbidden", [])
     assert b"curl" in body
+
+
+def test_a_reload_that_goes_on_is_not_called_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flashpol.admin.endpoint.RELOAD_PATIENCE", 0.01)
+    line, _, body = get(Application(view(), lambda: None), "/-/reload", "POST")
+    assert (line, b"not done yet" in body) == ("202 Accepted", True)
 
 
 # ------------------------------------------------------------------------------------------------------------ processes

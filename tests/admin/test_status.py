@@ -46,7 +46,14 @@ def test_counters_of_listeners_and_their_sum() -> None:
 
 def test_what_a_listener_serves() -> None:
     [listener] = status(view())["listeners"]
-    expected = {"name": "master", "address": "192.0.2.1:843", "port": 843, "dialect": "flash", "policy": "games"}
+    expected = {
+        "name": "master",
+        "address": "192.0.2.1:843",
+        "port": 843,
+        "served_from": 843,
+        "dialect": "flash",
+        "policy": "games",
+    }
     assert expected.items() <= listener.items()
     assert (listener["bytes"], listener["sha256"]) == (len(FACTS.reply), FACTS.sha256)
 

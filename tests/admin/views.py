@@ -9,7 +9,7 @@ from flashpol.admin.view import PolicyFacts, View
 from flashpol.counters import READY, WORD, ServerStatus, SharedCounters
 
 POLICY = b'<cross-domain-policy>\n<allow-access-from domain="*.example.com" to-ports="1935"/>\n</cross-domain-policy>'
-FACTS = PolicyFacts("master", POLICY + b"\0", policy="games", address="192.0.2.1:843", port=843)
+FACTS = PolicyFacts("master", POLICY + b"\0", policy="games", address="192.0.2.1:843", port=843, served_from=843)
 
 
 def view(facts: Sequence[PolicyFacts] = (FACTS,), slots: int = 2) -> View:

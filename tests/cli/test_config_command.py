@@ -102,9 +102,9 @@ def test_warnings(file: Path) -> None:
         ("workers = 2", "worker = 2", (":3:1: [server]: unknown key 'worker': did you mean 'workers'?",)),
         ("games.xml", "none.xml", (":6:1: ", "none.xml: cannot be read: No such file")),
         ("1935", "0", (":8:1: policy chat: ", "chat.example:0")),
-        ("[server]", "[server]\nuser = 'nobody-of-that-name'", ("user 'nobody-of-that-name'", "no such user")),
-        ("[server]", "[server]\ngroup = 'no-such-group'", ("group 'no-such-group'", "no such group")),
-        ("[server]", "[server]\nchroot = '/no/such/folder'", ("chroot '/no/such/folder'", "no such folder")),
+        ("[server]", "[server]\nuser = 'nobody-of-that-name'", (":3:1: user 'nobody-of-that-name'", "no such user")),
+        ("[server]", "[server]\ngroup = 'no-such-group'", (":3:1: group 'no-such-group'", "no such group")),
+        ("[server]", "[server]\nchroot = '/no/such/folder'", (":3:1: chroot '/no/such/folder'", "no such folder")),
         ("127.0.0.1:0", "127.0.0.1:8430", (":14:1: two listeners are on 127.0.0.1:8430", "flashpol.toml:10:1)")),
     ],
 )

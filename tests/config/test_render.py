@@ -39,7 +39,7 @@ def test_what_is_a_comment_in_the_defaults_can_be_used(tmp_path: Path) -> None:
         text = re.sub(rf"^{key} = .*$", "", text, flags=re.MULTILINE)
     read_ = config.check(read(tmp_path, text))
     assert read_.policies == (PolicySource("games", file=tmp_path / "games.xml"),)
-    assert read_.listeners == (Listener("master", Address("::", 843), "games"),)
+    assert read_.listeners == (Listener("master", Address("::", 843), "games", served_from=843),)
     assert (read_.server.user, read_.server.group, read_.server.chroot) == ("nobody", "nogroup", Path("/var/empty"))
 
 
@@ -84,10 +84,11 @@ def configurations(draw: st.DrawFn) -> Config:
     policies = draw(POLICIES)
     listener = st.builds(
         Listener,
-        st.none() | TEXT,
+        st.none() | TEXT.filter(str.strip),
         ENDPOINT,
         st.sampled_from([source.name for source in policies]),
         st.sampled_from(config.DIALECTS),
+        st.none() | st.integers(1, 65535),
         st.none() | LIMITS,
     )
     return Config(draw(built(Server, limits=LIMITS)), policies, tuple(draw(st.lists(listener, max_size=3))))

@@ -1,13 +1,23 @@
 """The settings themselves, and what only the whole can show."""
 
-import dataclasses
 import os
 import tomllib
 
 import pytest
 
 from flashpol import config
-from flashpol.config import Config, ConfigError, Inherited, Limits, Listener, Server, kind_of, parse_endpoint
+from flashpol.config import (
+    Address,
+    Config,
+    ConfigError,
+    Inherited,
+    Limits,
+    Listener,
+    Server,
+    kind_of,
+    parse_endpoint,
+    settings_of,
+)
 
 
 @pytest.mark.parametrize(("text", "value"), [("0", 0.0), ("0.1", 0.1), ("3600", 3600.0), (".5", 0.5), ("2.", 2.0)])
@@ -39,9 +49,7 @@ def test_no_number_of_workers(text: str | int) -> None:
 
 @pytest.mark.parametrize("owner", [Server, Limits])
 def test_every_setting_has_a_reason_and_a_default_within_its_bounds(owner: type) -> None:
-    for field in dataclasses.fields(owner):
-        if field.name == "limits":
-            continue
+    for field in settings_of(owner).values():
         assert field.metadata["why"]
         if field.default is not None:
             kind = field.metadata["kind"]
@@ -94,6 +102,16 @@ def test_listeners_that_differ(config_: Config) -> None:
         (
             Config(Server(admin=Inherited("x")), (), listeners((None, "systemd:x")).listeners),
             "a listener and the admin endpoint are on systemd:x: give each its own",
+        ),
+        (
+            listeners((None, "[::]:9843")),
+            "a listener and the admin endpoint are on port 9843: [::]:9843 and 127.0.0.1:9843 overlap: "
+            "give each its own port",
+        ),
+        (
+            Config(Server(admin=Address("0.0.0.0", 843)), (), listeners((None, "127.0.0.1:843")).listeners),
+            "a listener and the admin endpoint are on port 843: 127.0.0.1:843 and 0.0.0.0:843 overlap: "
+            "give each its own port",
         ),
         (listeners(("a", "127.0.0.1:1"), ("a", "[::1]:1")), "two listeners are named a: give each its own"),
         (listeners(("a", "127.0.0.1:0"), ("a", "[::1]:0")), "two listeners are named a: give each its own"),

@@ -202,6 +202,8 @@ BAD = {
         'write "IP:PORT" or "systemd:NAME"',
     ),
     POLICY + "[[listeners]]\naddress = 'all'": ("4:1", "'all'", "write IP:PORT"),
+    POLICY + LISTENER + "served_from = 0": ("5:1", "[[listeners]] 1", "write a whole number from 1 to 65535"),
+    POLICY + LISTENER + "name = ' '": ("5:1", "[[listeners]] 1", "name = ' '", "write a name"),
     POLICY + LISTENER + "name = 1": ("5:1", "[[listeners]] 1", "name = 1", "write a name"),
     POLICY + LISTENER + "policy = 'q'": ("5:1", "[[listeners]] 1", "policy = 'q'", "name one of p"),
     POLICY + LISTENER + "polcy = 'p'": ("5:1", "[[listeners]] 1", "unknown key 'polcy'", "did you mean 'policy'?"),

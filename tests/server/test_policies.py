@@ -217,16 +217,16 @@ def test_warnings_are_logged_and_served(tmp_path: Path, caplog: pytest.LogCaptur
 
 
 def test_what_the_port_makes_an_error_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Served from 8430 it grants nothing, but a redirect may let clients see 843."""
+    """Served from 8430 it grants nothing, but a redirect may let clients see 843, which `served_from` says."""
     (tmp_path / "p.xml").write_bytes(
         b'<cross-domain-policy><allow-access-from domain="a.example" to-ports="81"/></cross-domain-policy>'
     )
     source = PolicySource("p", file=tmp_path / "p.xml")
     logging.getLogger("flashpol").addHandler(caplog.handler)
     try:
-        for port in (843, 8430):
-            listener = Listener("door", Address("127.0.0.1", port), "p")
+        for port, asked in ((843, None), (8430, 843), (8430, None)):
+            listener = Listener("door", Address("127.0.0.1", port), "p", served_from=asked)
             compile_all(Config(Server(), (source,), (listener,)))
-            assert {"FP508" in line for line in caplog.messages} == (set() if port == 843 else {True})
+            assert {"FP508" in line for line in caplog.messages} == (set() if 843 in (port, asked) else {True})
     finally:
         logging.getLogger("flashpol").removeHandler(caplog.handler)

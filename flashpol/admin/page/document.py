@@ -45,7 +45,10 @@ def _document(root: str, title: str, *body: object, script: bool = False) -> byt
 
 def version(facts: Sequence[PolicyFacts]) -> str:
     """Of what the costly parts are made of: as long as it is the same, so are they."""
-    parts = (f"{each.listener}\0{each.address}\0{each.policy}\0{each.dialect}\0{each.sha256}" for each in facts)
+    parts = (
+        f"{each.listener}\0{each.address}\0{each.policy}\0{each.dialect}\0{each.served_from}\0{each.sha256}"
+        for each in facts
+    )
     return hashlib.sha256("\0\0".join(parts).encode(errors="replace")).hexdigest()[:16]
 
 

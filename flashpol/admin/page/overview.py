@@ -23,10 +23,12 @@ def troubles(status: Json) -> Iterator[str]:
     if not status["reload"]["successful"] and status["reload"]["error"]:
         yield f"The last reload failed, the earlier configuration stays: {status['reload']['error']}"
     for worker in status["workers"]:
+        late = f"late by {duration(worker['lag_seconds'])}" if worker["lag_seconds"] >= LATE else ""
         if not worker["up"]:
-            yield f"Worker {worker['slot']} does not serve."
-        elif worker["lag_seconds"] >= LATE:
-            yield f"Worker {worker['slot']} is late by {duration(worker['lag_seconds'])}."
+            why = f": its loop stands still, {late}" if worker["pid"] and late else ""
+            yield f"Worker {worker['slot']} does not serve{why}."
+        elif late:
+            yield f"Worker {worker['slot']} is {late}."
     for listener in status["listeners"]:
         queue = listener["accept_queue"]
         full = share(queue["length"], queue["limit"])
@@ -59,10 +61,10 @@ def attention(status: Json) -> Markup:
     body = el("ul", *(el("li", each) for each in found)) if found else el("p", "Nothing needs attention.")
     return el(
         "section",
-        el("h2", "Attention" if found else "All is well"),
+        # Only this is read out when it changes: the figures below change every two seconds.
+        el("h2", f"Attention: {len(found)}" if found else "All is well", aria_live="polite"),
         body,
         class_=f"attention {'bad' if found else 'good'}",
-        aria_live="polite",
     )
 
 

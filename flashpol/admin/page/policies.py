@@ -10,6 +10,8 @@ from flashpol.policy import Decision, Finding
 
 # A policy may have a megabyte and thousands of findings; a page shows the beginning and says where the rest is.
 SHOWN_LINES, SHOWN_CHARACTERS, SHOWN_FINDINGS = 400, 20_000, 50
+# A thousand listeners may each have a port of their own, with findings of their own.
+SHOWN_POLICIES = 50
 # A line that decides may be the whole file.
 SHOWN_OF_LINE = 200
 # What `/-/decide` takes of a question: the library's bound of a URL, and a number's.
@@ -28,18 +30,30 @@ def groups(facts: Sequence[PolicyFacts]) -> list[list[PolicyFacts]]:
     """Listeners that serve the same from the same port, so that it is shown once."""
     found: dict[object, list[PolicyFacts]] = {}
     for each in facts:
-        found.setdefault((each.policy, each.reply, each.dialect, each.port), []).append(each)
+        found.setdefault((each.policy, each.reply, each.dialect, each.served_from), []).append(each)
     return list(found.values())
 
 
 def policies(facts: Sequence[PolicyFacts], library: Library) -> Markup:
-    return join(*(_card(number, group, library) for number, group in enumerate(groups(facts), 1)))
+    """Rendered once: what is served stays the same as long as the admin process."""
+    found = groups(facts)
+    known = [
+        (group, library.read(group[0].listener), library.findings(group[0].listener))
+        for group in found[:SHOWN_POLICIES]
+    ]
+    return library.once(policies, lambda: _cards(known, len(found) - len(known)))
 
 
-def _card(number: int, group: Sequence[PolicyFacts], library: Library) -> Markup:
+def _cards(known: Sequence[tuple[Sequence[PolicyFacts], Reading, Sequence[Finding]]], more: int) -> Markup:
+    return join(
+        *(_card(number, *each) for number, each in enumerate(known, 1)),
+        el("p", f"… and {count(more)} more: flashpol check --served-from PORT says what is in them.") if more else "",
+    )
+
+
+def _card(number: int, group: Sequence[PolicyFacts], reading: Reading, findings: Sequence[Finding]) -> Markup:
     first, name = group[0], f"policy-{number}"
-    reading = library.read(first.listener)
-    places = ", ".join(dict.fromkeys(f"{each.listener} ({each.address})" for each in group))
+    places = ", ".join(dict.fromkeys(_place(each) for each in group))
     facts = {
         "Served on": el("bdi", places),
         "Dialect": first.dialect,
@@ -50,14 +64,18 @@ def _card(number: int, group: Sequence[PolicyFacts], library: Library) -> Markup
         "article",
         el("h3", el("bdi", first.policy), id=name),
         el("dl", *(el("div", el("dt", term), el("dd", value)) for term, value in facts.items()), class_="facts"),
-        _findings(reading),
+        _findings(findings),
         _text(reading, first, name),
         aria_labelledby=name,
     )
 
 
-def _findings(reading: Reading) -> Markup:
-    found = reading.findings
+def _place(facts: PolicyFacts) -> str:
+    """A listener without a name is called by its address."""
+    return facts.address if facts.listener == facts.address else f"{facts.listener} ({facts.address})"
+
+
+def _findings(found: Sequence[Finding]) -> Markup:
     if not found:
         return el("p", el("span", "no findings", class_="badge good"))
     more = len(found) - SHOWN_FINDINGS

@@ -134,10 +134,11 @@ def workers(status: Json) -> Markup:
     rows = []
     for each in status["workers"]:
         used = now["workers"].get(str(each["pid"])) if now else None
+        state = "serves" if each["up"] else "does not serve" if each["pid"] else "down"
         rows.append(
             (
                 str(each["slot"]),
-                el("span", "serves" if each["up"] else "down", class_=f"badge {'good' if each['up'] else 'bad'}"),
+                el("span", state, class_=f"badge {'good' if each['up'] else 'bad'}"),
                 str(each["pid"] or UNKNOWN),
                 duration(each["lag_seconds"]),
                 UNKNOWN if used is None else percent(share(used, now["seconds"])),
