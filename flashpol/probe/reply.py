@@ -65,19 +65,26 @@ class Reply:
         body = self.data[:200]
         return body.count(NUL) * 3 > len(body)
 
+    @cached_property
+    def _terminator(self) -> int:
+        """Where the NUL is that ends the policy, or -1. In a length of two bytes in front the first is one too."""
+        if self._utf16:  # an odd byte at the end
+            return len(self.data) - 1 if len(self.data) % 2 and self.data.endswith(NUL) else -1
+        return self.data.find(NUL, 2)
+
     @property
     def terminated(self) -> bool:
-        return self.data.endswith(NUL) if self._utf16 else NUL in self.data
+        return 0 <= self._terminator < len(self.data)
 
     @property
     def file(self) -> bytes:
-        """The policy as lint takes it: with what comes after its first NUL left out, and that NUL."""
-        return self.data if self._utf16 else self.data.partition(NUL)[0]
+        """The policy as lint takes it: without its NUL, and what comes after that."""
+        return self.data[: self._terminator] if self.terminated else self.data
 
     @property
     def extra(self) -> bytes:
         """What comes after the NUL."""
-        return b"" if self._utf16 else self.data.partition(NUL)[2]
+        return self.data[self._terminator + 1 :] if self.terminated else b""
 
     @property
     def whole(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from ..question import Place, Role
-from ..wire import Reached
+from ..wire import Address, Reached
 from .table import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
 
 # Of the three seconds that Flash Player gives port 843; a third of them leaves room for a worse day.
@@ -80,11 +80,15 @@ def refused(view: View) -> Iterator[Hit]:
     seen="no port answers",
 )  # fmt: skip
 def no_policy(view: View) -> Iterator[Hit]:
-    for address, group in groupby(view.expected, key=lambda place: place.address):
+
+    def of_whom(place: Place) -> tuple[Address, bool]:
+        return place.address, place.role is Role.SILVERLIGHT
+
+    serving = {of_whom(place) for place in view.observation.all_places() if place.serves}
+    for (address, silverlight), group in groupby(sorted(view.expected, key=of_whom), key=of_whom):
         places = list(group)
-        everywhere = view.observation.places[address]
         missed = all(place.asked.reached in (Reached.REFUSED, Reached.DROPPED) for place in places)
-        if missed and not any(place.serves for place in everywhere if place.role is not Role.ELSEWHERE):
+        if missed and (address, silverlight) not in serving:
             ports = ", ".join(f"{place.port} {place.asked.reached}" for place in places)
             yield Hit(places[0], ports, address=address, ports=ports)
 

@@ -20,8 +20,10 @@ def _what_came(exchange: Exchange) -> str:
 
 
 def _unserved(view: View, name: str) -> Iterator[tuple[Place, Exchange]]:
-    """Places that serve a policy, but not for this experiment."""
+    """Places that serve whoever asks plainly, but not this experiment."""
     for place in view.serving:
+        if not all(map(_served, place.repeats)):
+            continue  # then nothing follows from one that failed
         for exchange in place.tried.get(name, ()):
             if not _served(exchange):
                 yield place, exchange
