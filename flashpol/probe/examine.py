@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic
+from time import monotonic, sleep
 
 from .pace import AT_ONCE, Pace, side_by_side
 from .question import Observation, Place, Question, Role, request
@@ -152,9 +152,8 @@ def _beside_a_silent_one(place: Place, question: Question, pace: Pace) -> tuple[
             return exchange(place.address, place.port, (), patience)
 
     def beside() -> Exchange:
-        # Not before the silent one: an empty step waits until that has been accepted.
-        with pace.connection():
-            return exchange(place.address, place.port, [Step(b"", PAUSE), Step(place.request)], question.patience)
+        sleep(PAUSE)  # until the silent one is accepted, by a server that takes one after the other
+        return _once(place, [Step(place.request)], question, pace)
 
     silent, asking = side_by_side([idle, beside], 2)
     return [silent], [asking]

@@ -202,6 +202,7 @@ def keeping_open(reply: bytes) -> Handler:
     def handle(connection: socket.socket) -> None:
         if whole(connection).startswith(REQUEST):
             connection.sendall(reply)
+            connection.settimeout(None)
             while connection.recv(4096):
                 pass
 

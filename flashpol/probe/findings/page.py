@@ -8,8 +8,8 @@ from . import GROUPS, RULES, Rule
 
 _INTRODUCTION = """# What a probe finds
 
-What `flashpol probe` says about a server. Made from the table in `flashpol/probe/findings`: change a row there, then run
-`make docs`. What it says about the policy itself has codes that begin with FP: [rules.md](rules.md).
+What `flashpol probe` says about a server. Made from the table in `flashpol/probe/findings`: change a row there, then
+run `make docs`. What it says about the policy itself has codes that begin with FP: [rules.md](rules.md).
 
 - An **error** keeps clients from connecting, now and then or always.
 - A **warning** costs their users time, or works for some of them only.
