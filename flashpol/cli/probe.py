@@ -178,7 +178,7 @@ def _formatted(options: argparse.Namespace, results: "Sequence[Result]") -> str:
         return nagios.line(results) + "\n"
     if options.metrics:
         return metrics.exposition(results)
-    paint = terminal.painter() if options.output is None else str_only
+    paint = terminal.painter() if options.output is None else uncoloured
     columns = shutil.get_terminal_size((0, 0)).columns if sys.stdout.isatty() else 0
     parts = [text.report(result, paint, columns or None) for result in results]
     if len(results) > 1:
@@ -186,7 +186,7 @@ def _formatted(options: argparse.Namespace, results: "Sequence[Result]") -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def str_only(text: str, _: str) -> str:
+def uncoloured(text: str, _: str) -> str:
     return text
 
 
@@ -201,6 +201,7 @@ def _write(options: argparse.Namespace, text: str) -> None:
 def _watch(options: argparse.Namespace, question: "Question") -> int:
     """Until Ctrl-C: everything at first, then what changes; JSON a line each, and what goes to a file, each time."""
     from flashpol.probe.report.changes import changes
+    from flashpol.probe.report.text import clean
 
     if options.nagios:
         raise ConfigError("--watch with --nagios: Nagios itself asks again and again")
@@ -214,6 +215,6 @@ def _watch(options: argparse.Namespace, question: "Question") -> int:
             _write(options, _formatted(options, results))
         elif changed:
             at = time.strftime("%Y-%m-%d %H:%M:%S")
-            _write(options, "".join(f"{at} {now.host}: {line}\n" for now, lines in differ for line in lines))
+            _write(options, "".join(f"{at} {clean(now.host)}: {line}\n" for now, lines in differ for line in lines))
         before = results
         time.sleep(max(0.0, options.watch - (time.monotonic() - began)))
