@@ -2,6 +2,7 @@
 
 docs/reference.md    its tables of settings, between markers; the rest is written by hand
 docs/rules.md        lint's rules
+docs/probe.md        what a probe finds
 share/               manual pages and shell completion, laid out as they are installed below /usr or a venv
 """
 
@@ -18,6 +19,7 @@ from flashpol import config
 from flashpol.cli.main import make_parser
 from flashpol.config import Limits, Listener, PolicySource, Server, settings_of
 from flashpol.policy.rules.page import page as rules_page
+from flashpol.probe.findings.page import page as probe_page
 from flashpol.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,7 +117,7 @@ def usage(parser: argparse.ArgumentParser) -> str:
 
 def manual_of_command() -> str:
     parser = make_parser()
-    text = title("flashpol", 1, "Flash socket policies: serve, check, decide, merge")
+    text = title("flashpol", 1, "Flash socket policies: serve, check, decide, merge, probe")
     synopsis = (roff(usage(command)) for command in subparsers(parser).choices.values())
     text += ".SH SYNOPSIS\n" + ".br\n".join(synopsis)
     text += ".SH DESCRIPTION\n" + roff(
@@ -135,6 +137,7 @@ def manual_of_command() -> str:
             ("flashpol serve --policy policy.xml", "Serve a policy on port 843 of all addresses."),
             ("flashpol config --defaults > flashpol.toml", "Begin a configuration file."),
             ("flashpol config -c flashpol.toml && systemctl reload flashpol", "Check it, and load it."),
+            ("flashpol probe games.example.com --port 1935", "Say why clients do not connect."),
         ]
     )
     return text + ".SH SEE ALSO\n.BR flashpol.toml (5)\n"
@@ -195,6 +198,7 @@ def pages() -> dict[Path, str]:
     return {
         Path("docs/reference.md"): reference(),
         Path("docs/rules.md"): rules_page(),
+        Path("docs/probe.md"): probe_page(),
         SHARE / "man/man1/flashpol.1": manual_of_command(),
         SHARE / "man/man5/flashpol.toml.5": manual_of_file(),
         **{SHARE / path: completion(shell) for shell, path in COMPLETIONS.items()},

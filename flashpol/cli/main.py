@@ -5,12 +5,12 @@ import os
 import sys
 from typing import NoReturn
 
-from flashpol.cli import check, config, decide, merge, serve
+from flashpol.cli import check, config, decide, merge, probe, serve
 from flashpol.config import ConfigError
 from flashpol.server.process import keep_standard_descriptors
 from flashpol.version import VERSION
 
-COMMANDS = (serve, config, check, decide, merge)
+COMMANDS = (serve, config, check, decide, merge, probe)
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> Parser:
-    parser = Parser(prog="flashpol", description="Flash socket policies: serve, config, check, decide, merge.")
+    parser = Parser(prog="flashpol", description="Flash socket policies: serve, config, check, decide, merge, probe.")
     parser.add_argument("--version", action="version", version=f"flashpol {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:

@@ -50,8 +50,8 @@ function _shtab_flashpol_using
   test "$_shtab_flashpol_cmdpath" = "$argv"
 end
 
-set -g _shtab_flashpol_commands serve config check decide merge
-set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --client --config --dialect --from --listen --log-format --output --policy --port --served-from --user --watch --workers -c -o
+set -g _shtab_flashpol_commands serve config check decide merge probe
+set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --client --config --dialect --from --ignore --listen --location --log-format --output --policy --policy-port --port --served-from --silverlight-port --user --watch --workers -c -o
 
 complete -c flashpol -e
 complete -c flashpol -f
@@ -107,3 +107,18 @@ complete -c flashpol -n '_shtab_flashpol_using merge' -s h -l help -d 'show this
 complete -c flashpol -n '_shtab_flashpol_using merge' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'write here, at once or not at all (default standard output)'
 complete -c flashpol -n '_shtab_flashpol_using merge' -l provenance -d 'say in comments where each grant comes from'
 complete -c flashpol -n '_shtab_flashpol_using merge; and test $_shtab_flashpol_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'policy file, a folder (its *.xml), or - for standard input'
+complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a probe -d 'say why clients do not connect'
+complete -c flashpol -n '_shtab_flashpol_using probe' -s h -l help -d 'show this help message and exit'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l port -x -d 'the port it connects to: asked for a policy too, as clients do'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l from -x -d 'where the content was loaded from: may it connect? with --port'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l location -x -d 'a port that the content names with loadPolicyFile: xmlsocket://HOST:PORT'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l client -xka "flash lightspark unity silverlight all" -d 'client that matters, may be repeated: flash, lightspark, unity, silverlight, or all (default all)'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l thorough -d 'some thirty connections to each port instead of five, one for 15 s'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l ignore -x -d 'leave this finding out, may be repeated'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l policy-port -x -d 'ask here as if it were 843'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l silverlight-port -x -d 'ask here as if it were 943'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l watch -x -d 'go on, as often as this, and print what changes'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l json -d 'write JSON, described in docs/reference.md'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l nagios -d 'write one line with performance data, for Nagios'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l metrics -d 'write metrics, for the textfile collector of Prometheus'
+complete -c flashpol -n '_shtab_flashpol_using probe' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'write here, at once or not at all (default standard output)'

@@ -1,0 +1,220 @@
+"""flashpol probe: ask policy servers as the clients do, and say what is wrong."""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flashpol.cli import terminal
+from flashpol.cli.arguments import add_clients, clients, port
+from flashpol.cli.merge import replace
+from flashpol.config import ConfigError
+from flashpol.policy.findings import CLIENTS
+from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_PORT
+
+if TYPE_CHECKING:
+    from flashpol.probe.question import Question
+    from flashpol.probe.report import Result
+
+DESCRIPTION = """Ask the policy server of HOST as Flash Player, Lightspark, Unity and Silverlight do, and say what is
+wrong, how that is known and what to do: a few connections to the named host, and to nobody else. Exit status: 0 no
+errors, 1 errors, 2 a wrong argument; with --nagios 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. What it finds is explained
+in docs/probe.md."""
+
+# Hosts that are probed at the same time.
+HOSTS_AT_ONCE = 8
+_LOCATION = re.compile(r"xmlsocket://(\[[0-9A-Fa-f:.]+\]|[^/:\[\]]+):([0-9]{1,5})/?")
+_UNKNOWN = 3
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser("probe", help="say why clients do not connect", description=DESCRIPTION)
+    add = parser.add_argument
+    add("hosts", metavar="HOST", nargs="+", help="name or address of the host that content connects to")
+    add("--port", metavar="N", type=port, help="the port it connects to: asked for a policy too, as clients do")
+    add("--from", dest="content", metavar="URL", help="where the content was loaded from: may it connect? with --port")
+    add("--location", metavar="URL", help="a port that the content names with loadPolicyFile: xmlsocket://HOST:PORT")
+    add_clients(parser, "client that matters", default="all")
+    add("--thorough", action="store_true", help="some thirty connections to each port instead of five, one for 15 s")
+    add("--ignore", metavar="CODE", action="append", default=[], help="leave this finding out, may be repeated")
+    add("--policy-port", metavar="PORT", type=port, default=MASTER_PORT, help="ask here as if it were 843")
+    add("--silverlight-port", metavar="PORT", type=port, default=SILVERLIGHT_PORT, help="ask here as if it were 943")
+    add("--watch", metavar="SECONDS", type=seconds, help="go on, as often as this, and print what changes")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="write JSON, described in docs/reference.md")
+    form.add_argument("--nagios", action="store_true", help="write one line with performance data, for Nagios")
+    form.add_argument("--metrics", action="store_true", help="write metrics, for the textfile collector of Prometheus")
+    add("-o", "--output", metavar="OUT", type=Path, help="write here, at once or not at all (default standard output)")
+    parser.set_defaults(run=run)
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 <= value <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to 86400")
+    return value
+
+
+def run(options: argparse.Namespace) -> int:
+    from flashpol.probe.report import nagios
+
+    try:
+        question = _question(options)
+        if options.watch:
+            return _watch(options, question)
+        results = _probe_all(options.hosts, question)
+        _write(options, _formatted(options, results))
+    except ConfigError as error:
+        if not options.nagios:
+            raise
+        print(nagios.unknown(str(error)))
+        return _UNKNOWN
+    return nagios.status(results) if options.nagios else int(any(result.failed for result in results))
+
+
+def _question(options: argparse.Namespace) -> "Question":
+    """Raises ConfigError."""
+    from flashpol.policy import PolicyError
+    from flashpol.policy.clients.question import Content
+    from flashpol.probe.question import Question
+
+    for host in options.hosts:
+        if "://" in host or "/" in host or re.fullmatch(r"[^:]*:[0-9]+", host) or not host.strip():
+            raise ConfigError(f"{host!r} is no host: write its name or address alone, and the port with --port")
+    options.hosts = [host.removeprefix("[").removesuffix("]") for host in options.hosts]
+    if options.content is not None:
+        if options.port is None:
+            raise ConfigError("--from without --port: write the port that the content connects to, as in --port 1935")
+        try:
+            Content.parse(options.content)
+        except PolicyError as error:
+            raise ConfigError(f"--from: {error}") from None
+    named = clients(options, default="all")
+    return Question(
+        port=options.port,
+        content=options.content,
+        location=_location(options),
+        named=() if named == CLIENTS else named,
+        thorough=options.thorough,
+        policy_port=options.policy_port,
+        silverlight_port=options.silverlight_port,
+        ignored=frozenset(options.ignore),
+    )
+
+
+def _location(options: argparse.Namespace) -> int | None:
+    """Flash takes a policy from the host alone that it is for, and so do we: no other host is contacted."""
+    if options.location is None:
+        return None
+    match = _LOCATION.fullmatch(options.location)
+    if not match or not 1 <= int(match[2]) <= 65535:
+        raise ConfigError(f"--location {options.location!r}: write xmlsocket://HOST:PORT")
+    host = match[1].removeprefix("[").removesuffix("]")
+    if any(host.lower() != other.lower() for other in options.hosts):
+        raise ConfigError(f"--location is on {host}: a policy counts for the host that serves it, so name that one")
+    return int(match[2])
+
+
+def _probe_all(hosts: Sequence[str], question: "Question") -> "list[Result]":
+    from flashpol.probe.examine import observe
+    from flashpol.probe.pace import side_by_side
+    from flashpol.probe.report import Result
+
+    progress = _Progress(len(hosts))
+
+    def probe(host: str) -> Result:
+        result = Result.of(observe(host, question))
+        progress.done(result)
+        return result
+
+    with progress:
+        return side_by_side([partial(probe, host) for host in hosts], HOSTS_AT_ONCE)
+
+
+class _Progress:
+    """Of several hosts, on a terminal; on standard error, so that it is never a part of what is written."""
+
+    def __init__(self, hosts: int) -> None:
+        self._hosts, self._done, self._failed = hosts, 0, 0
+        self._wanted = hosts > 1 and sys.stderr.isatty()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._show()
+
+    def __exit__(self, *_: object) -> None:
+        if self._wanted:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+    def done(self, result: "Result") -> None:
+        with self._lock:
+            self._done += 1
+            self._failed += result.failed
+            self._show()
+
+    def _show(self) -> None:
+        if self._wanted:
+            sys.stderr.write(f"\r\033[K{self._done} of {self._hosts} hosts, {self._failed} with errors")
+            sys.stderr.flush()
+
+
+def _formatted(options: argparse.Namespace, results: "Sequence[Result]") -> str:
+    from flashpol.probe.report import counted, document, metrics, nagios, text, title
+
+    if options.json:
+        return json.dumps(document.document(results), indent=None if options.watch else 2) + "\n"
+    if options.nagios:
+        return nagios.line(results) + "\n"
+    if options.metrics:
+        return metrics.exposition(results)
+    paint = terminal.painter() if options.output is None else uncoloured
+    columns = shutil.get_terminal_size((0, 0)).columns if sys.stdout.isatty() else 0
+    parts = [text.report(result, paint, columns or None) for result in results]
+    if len(results) > 1:
+        parts.append(f"{counted(len(results), 'host')}: {title(results)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def uncoloured(text: str, _: str) -> str:
+    return text
+
+
+def _write(options: argparse.Namespace, text: str) -> None:
+    if options.output is not None:
+        replace(options.output, text.encode())
+        return
+    sys.stdout.write(terminal.encodable(text))
+    sys.stdout.flush()
+
+
+def _watch(options: argparse.Namespace, question: "Question") -> int:
+    """Until Ctrl-C: everything at first, then what changes; JSON a line each, and what goes to a file, each time."""
+    from flashpol.probe.report.changes import changes
+    from flashpol.probe.report.text import clean
+
+    if options.nagios:
+        raise ConfigError("--watch with --nagios: Nagios itself asks again and again")
+    before: list[Result] = []
+    while True:
+        began = time.monotonic()
+        results = _probe_all(options.hosts, question)
+        differ = [(now, changes(then, now)) for then, now in zip(before, results, strict=bool(before))]
+        changed = any(lines for _, lines in differ)
+        if not before or options.output is not None or options.metrics or (options.json and changed):
+            _write(options, _formatted(options, results))
+        elif changed:
+            at = time.strftime("%Y-%m-%d %H:%M:%S")
+            _write(options, "".join(f"{at} {clean(now.host)}: {line}\n" for now, lines in differ for line in lines))
+        before = results
+        time.sleep(max(0.0, options.watch - (time.monotonic() - began)))

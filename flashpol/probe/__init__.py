@@ -1,0 +1,19 @@
+"""Asks a policy server as Flash Player does, and says what is wrong.
+
+    >>> from flashpol.probe import Question, examine, findings
+    >>> observation = examine.observe("games.example.com", Question(port=1935))  # doctest: +SKIP
+    >>> [finding.code for finding in findings.of(observation)]  # doctest: +SKIP
+    []
+
+    wire       one connection, recorded       question  what is asked, the places, what was seen there
+    reply      what the bytes are             pace      how fast, how many at once
+    examine    the experiments; one host      search    what each client concludes, and when
+    findings   one table; docs/probe.md       report    for people, programs, Nagios, Prometheus
+
+Uses the standard library and `flashpol.policy` only: no gevent, no compiled code.
+"""
+
+from .question import Observation, Question
+from .wire import Patience
+
+__all__ = ["Observation", "Patience", "Question"]

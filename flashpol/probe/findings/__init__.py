@@ -1,0 +1,88 @@
+"""What is wrong with a policy server: one table, from which `docs/probe.md` is made.
+
+table     what a finding is          requests   PB3xx  what other ways of asking show
+reaching  PB1xx  anybody there?      searching  PB4xx  several ports together, and the decision
+replies   PB2xx  what came           page       docs/probe.md
+
+What is wrong with the policy itself is lint's to say, with codes that begin with FP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+from flashpol.policy import CLIENTS, lint
+from flashpol.policy.findings import Finding as PolicyFinding
+
+from ..question import Observation, Place, Role
+from ..search import Conclusion, conclusions
+from . import reaching, replies, requests, searching
+from .table import ERROR, GROUPS, NOTE, TABLE, WARNING, Finding, Hit, Rule, Severity, View
+
+# Each module put its rows into the table when it was imported.
+_MODULES = (reaching, replies, requests, searching)
+
+RULES: tuple[Rule, ...] = tuple(TABLE[code] for code in sorted(TABLE))
+_ORDER = {severity: number for number, severity in enumerate(Severity)}
+
+__all__ = ["ERROR", "GROUPS", "NOTE", "RULES", "WARNING", "Finding", "Rule", "of"]
+
+
+def of(observation: Observation, concluded: tuple[Conclusion, ...] | None = None) -> list[Finding]:
+    """Everything that is wrong, the worst first; without what `observation.question` ignores."""
+    if concluded is None:
+        concluded = conclusions(observation)
+    view = View(observation, concluded)
+    found = [
+        _finding(rule, hit, observation)
+        for rule in RULES
+        if not {*rule.clients}.isdisjoint(observation.question.clients)
+        for hit in rule.find(view)
+    ]
+    found += (_of_policy(place, finding) for place in view.serving for finding in _linted(place, observation))
+    kept = [finding for finding in found if finding.code not in observation.question.ignored]
+    return sorted(kept, key=lambda finding: _ORDER[finding.severity])
+
+
+def _finding(rule: Rule, hit: Hit, observation: Observation) -> Finding:
+    clients = tuple(client for client in rule.clients if client in observation.question.clients)
+    return Finding(
+        code=rule.code,
+        name=rule.name,
+        severity=ERROR if rule.trap and observation.question.named else rule.severity,
+        where=hit.place.where if hit.place else "",
+        message=rule.wrong.format_map(hit.values),
+        evidence=hit.evidence,
+        instead=rule.instead.format_map(hit.values),
+        clients=clients,
+    )
+
+
+def _linted(place: Place, observation: Observation) -> Iterator[PolicyFinding]:
+    silverlight = place.role is Role.SILVERLIGHT
+    # Lint takes some clients as named ones, whose traps are errors; so nobody named must mean all.
+    named = tuple(c for c in observation.question.named if (c == "silverlight") is silverlight) or None
+    if named is None and observation.question.named:
+        return
+    yield from _lint(place.reply.data if silverlight else place.reply.file, place.served_from, named or CLIENTS)
+
+
+# The addresses of a host serve the same policy, as a rule.
+@lru_cache(maxsize=64)
+def _lint(data: bytes, served_from: int, clients: tuple[str, ...]) -> tuple[PolicyFinding, ...]:
+    return tuple(lint(data, served_from=served_from, clients=clients))
+
+
+def _of_policy(place: Place, finding: PolicyFinding) -> Finding:
+    return Finding(
+        code=finding.code,
+        name=finding.name,
+        severity=finding.severity,
+        where=place.where,
+        message=finding.message,
+        evidence=f"line {finding.line}, column {finding.column}",
+        instead=finding.instead,
+        clients=finding.clients,
+        policy=finding,
+    )

@@ -1,0 +1,157 @@
+"""PB1xx: whether there is anybody to talk to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from itertools import groupby
+
+from ..question import Place, Role
+from ..wire import Address, Reached
+from .table import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
+
+# Of the three seconds that Flash Player gives port 843; a third of them leaves room for a worse day.
+SLOW = 1.0
+
+
+def _reached(view: View, reached: Reached) -> Iterator[tuple[Place, str]]:
+    for place in view.expected:
+        if place.asked.reached is reached:
+            yield place, place.asked.error
+
+
+@rule(
+    "PB101", ERROR, "no-address",
+    wrong="{host} means no address: {why}", instead="correct the name, or its entry in DNS",
+    seen="the name is looked up",
+)  # fmt: skip
+def no_address(view: View) -> Iterator[Hit]:
+    if view.observation.unresolved:
+        yield Hit(None, view.observation.unresolved, host=view.observation.host, why=view.observation.unresolved)
+
+
+@rule(
+    "PB102", WARNING, "dropped",
+    wrong="port {port} drops connections: every client loses three seconds or more before it goes on",
+    instead="let the firewall reject (TCP RST) what it does not let in, or serve the policy there",
+    seen="the SYN gets no answer",
+)  # fmt: skip
+def dropped(view: View) -> Iterator[Hit]:
+    for place, why in _reached(view, Reached.DROPPED):
+        yield Hit(place, why, port=place.port)
+
+
+@rule(
+    "PB103", ERROR, "unreachable",
+    wrong="the network says that it cannot reach {address}", instead="correct the route, or the address in DNS",
+    seen="the SYN gets an ICMP message for an answer",
+)  # fmt: skip
+def unreachable(view: View) -> Iterator[Hit]:
+    for place, why in _reached(view, Reached.UNREACHABLE):
+        yield Hit(place, why, address=place.address)
+
+
+@rule(
+    "PB104", NOTE, "not-tried",
+    wrong="this machine cannot try {address}", instead="probe from one that has a route there",
+    seen="connect fails before anything is sent",
+)  # fmt: skip
+def not_tried(view: View) -> Iterator[Hit]:
+    for place, why in _reached(view, Reached.UNTRIED):
+        yield Hit(place, why, address=place.address)
+
+
+@rule(
+    "PB105", NOTE, "refused",
+    wrong="nobody listens on port {port}",
+    instead="start the policy server there, on this address too: below 1024 that takes CAP_NET_BIND_SERVICE, a socket"
+    " of systemd or a redirect (its log says `permission denied` otherwise)",
+    seen="the SYN gets RST for an answer",
+)  # fmt: skip
+def refused(view: View) -> Iterator[Hit]:
+    for place, why in _reached(view, Reached.REFUSED):
+        yield Hit(place, why, port=place.port)
+
+
+@rule(
+    "PB106", ERROR, "no-policy",
+    wrong="no port that clients ask serves a policy at {address}: {ports}",
+    instead="serve one on 843 or on the application's own port; if the latter does, name it with --port",
+    seen="no port answers",
+)  # fmt: skip
+def no_policy(view: View) -> Iterator[Hit]:
+
+    def of_whom(place: Place) -> tuple[Address, bool]:
+        return place.address, place.role is Role.SILVERLIGHT
+
+    serving = {of_whom(place) for place in view.observation.all_places() if place.serves}
+    for (address, silverlight), group in groupby(sorted(view.expected, key=of_whom), key=of_whom):
+        places = list(group)
+        missed = all(place.asked.reached in (Reached.REFUSED, Reached.DROPPED) for place in places)
+        if missed and (address, silverlight) not in serving:
+            ports = ", ".join(f"{place.port} {place.asked.reached}" for place in places)
+            yield Hit(places[0], ports, address=address, ports=ports)
+
+
+@rule(
+    "PB107", ERROR, "application-closed",
+    wrong="nobody answers on port {port}, where content is to connect: it would fail whatever the policy says (#2031)",
+    instead="start the application, let the firewall pass it, or correct the port",
+    seen="a connection to the port of --port fails",
+)  # fmt: skip
+def application_closed(view: View) -> Iterator[Hit]:
+    for place in view.observation.all_places():
+        closed = place.asked.reached in (Reached.REFUSED, Reached.DROPPED, Reached.UNREACHABLE)
+        if closed and place.port == view.question.port:
+            yield Hit(place, place.asked.error, port=place.port)
+
+
+@rule(
+    "PB108", WARNING, "elsewhere",
+    wrong="a policy server listens on port {port}, where no client asks",
+    instead="let it listen on 843, or redirect 843 to it",
+    seen="843 fails, and a port that is often meant instead serves a policy", clients=ADOBE, thorough=True,
+)  # fmt: skip
+def elsewhere(view: View) -> Iterator[Hit]:
+    for place in view.observation.all_places(Role.ELSEWHERE):
+        if place.serves:
+            yield Hit(place, f"{len(place.reply.data):,} bytes of policy", port=place.port)
+
+
+@rule(
+    "PB109", WARNING, "addresses-differ",
+    wrong="the addresses of {host} do not answer alike on port {port}: which one a client takes is chance",
+    instead="serve the same on all of them, or take those that do not serve out of DNS",
+    seen="what each address did is compared, IPv4 with IPv6 too",
+)  # fmt: skip
+def addresses_differ(view: View) -> Iterator[Hit]:
+    by_port = sorted(view.expected, key=lambda place: place.port)
+    for port, group in groupby(by_port, key=lambda place: place.port):
+        tried = [place for place in group if place.asked.reached is not Reached.UNTRIED]
+        if len({_outcome(place)[0] for place in tried}) > 1:
+            evidence = ", ".join(f"{place.address}: {_outcome(place)[1]}" for place in tried)
+            yield Hit(None, evidence, host=view.observation.host, port=port)
+
+
+def _outcome(place: Place) -> tuple[object, str]:
+    """What is compared, and how it is called."""
+    if place.asked.reached is not Reached.CONNECTED:
+        return place.asked.reached, str(place.asked.reached)
+    if place.serves:
+        digest = hashlib.sha256(place.reply.file).hexdigest()
+        return digest, f"a policy of {len(place.reply.file):,} bytes, sha256 {digest[:12]}…"
+    return place.reply.kind, str(place.reply.kind)
+
+
+@rule(
+    "PB110", WARNING, "slow",
+    wrong="the policy took {seconds} of the three seconds that Flash Player waits",
+    instead="find out what is slow: the way there, a full accept queue, or a server that does one thing at a time",
+    seen="a second or more from SYN to the last byte",
+)  # fmt: skip
+def slow(view: View) -> Iterator[Hit]:
+    for place in view.serving:
+        came = place.asked.received[-1].at if place.asked.received else 0.0
+        if came >= SLOW:
+            evidence = f"connected after {place.asked.events[0].at:.2f} s, all there after {came:.2f} s"
+            yield Hit(place, evidence, seconds=f"{came:.2f}")

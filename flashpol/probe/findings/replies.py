@@ -1,0 +1,231 @@
+"""PB2xx: what came when it was asked as clients ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..question import Place, Role
+from ..reply import Kind, Reply, printable
+from ..wire import End, Exchange
+from .table import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
+
+
+def _quoted(place: Place) -> str:
+    return f"it sends {printable(place.reply.data)}"
+
+
+def _of_kind(view: View, *kinds: Kind) -> Iterator[Hit]:
+    for place in view.connected:
+        if place.reply.kind in kinds and place.asked.end is not End.FLOOD:
+            yield Hit(place, _quoted(place), port=place.port)
+
+
+def _answered(place: Place, name: str) -> bool:
+    return any(Reply.of(exchange).is_policy for exchange in place.tried.get(name, ()))
+
+
+@rule(
+    "PB201", ERROR, "silent",
+    wrong="port {port} accepts connections and never answers: Flash Player waits three seconds, Lightspark for ever",
+    instead="find out who listens there (`ss -ltnp`): another program, a proxy without its server,"
+    " or a server that hangs",
+    seen="nothing comes for three seconds after the request",
+)  # fmt: skip
+def silent(view: View) -> Iterator[Hit]:
+    for place in view.connected:
+        if place.asked.silent and not _answered(place, "newline") and not _answered(place, "half-close"):
+            yield Hit(place, f"nothing came in {place.asked.ended - place.asked.asked_at:.1f} s", port=place.port)
+
+
+@rule(
+    "PB202", ERROR, "closed-without-reply",
+    wrong="port {port} closes the connection without an answer",
+    instead="look into the server's log: it does not know the request, allows no connection from here, or is a proxy"
+    " without its server",
+    seen="FIN comes, and nothing before it",
+)  # fmt: skip
+def closed_without_reply(view: View) -> Iterator[Hit]:
+    yield from _ended_without_reply(view, End.CLOSED)
+
+
+@rule(
+    "PB203", ERROR, "reset-without-reply",
+    wrong="port {port} resets the connection without an answer",
+    instead="look for a firewall or a proxy that resets, and for a server that closes before it has read the request",
+    seen="RST comes, and nothing before it",
+)  # fmt: skip
+def reset_without_reply(view: View) -> Iterator[Hit]:
+    yield from _ended_without_reply(view, End.RESET)
+
+
+def _ended_without_reply(view: View, end: End) -> Iterator[Hit]:
+    for place in view.connected:
+        if place.reply.kind is Kind.NOTHING and place.asked.end is end:
+            yield Hit(place, f"after {place.asked.ended:.2f} s", port=place.port)
+
+
+@rule(
+    "PB204", ERROR, "http",
+    wrong="a web server answers on port {port}: clients ask for socket policies without HTTP",
+    instead="run a policy server there; a crossdomain.xml that a web server sends allows no socket",
+    seen="the reply begins with HTTP/",
+)  # fmt: skip
+def http(view: View) -> Iterator[Hit]:
+    yield from _of_kind(view, Kind.HTTP)
+
+
+@rule(
+    "PB205", ERROR, "tls",
+    wrong="port {port} speaks TLS: clients ask in plain text",
+    instead="take TLS off this port",
+    seen="the reply is a record of TLS (15 03 or 16 03)",
+)  # fmt: skip
+def tls(view: View) -> Iterator[Hit]:
+    yield from _of_kind(view, Kind.TLS)
+
+
+@rule(
+    "PB206", ERROR, "no-policy-in-reply",
+    wrong="what answers on port {port} is no policy server",
+    instead="correct the port, or the proxy that leads elsewhere",
+    seen="the reply is neither XML nor HTTP nor TLS",
+)  # fmt: skip
+def no_policy_in_reply(view: View) -> Iterator[Hit]:
+    yield from _of_kind(view, Kind.ECHO, Kind.OTHER)
+
+
+@rule(
+    "PB207", ERROR, "no-end",
+    wrong="neither a NUL nor a close follows the policy: Flash Player waits for one of them until its time is over",
+    instead="send a NUL after the policy and close, in one write",
+    seen="the XML ends, and the connection stays open", clients=("flash", "silverlight"),
+)  # fmt: skip
+def no_end(view: View) -> Iterator[Hit]:
+    for place in view.serving:
+        if _unterminated(place, End.OPEN) and place.reply.whole:
+            yield Hit(place, _end_of(place))
+
+
+@rule(
+    "PB208", ERROR, "unfinished",
+    wrong="the policy does not come to its end: {how}",
+    instead="send the policy in one write, and close when it is sent",
+    seen="no end of the XML, no NUL and no FIN, three seconds after the request",
+)  # fmt: skip
+def unfinished(view: View) -> Iterator[Hit]:
+    for place in view.serving:
+        for end, how in ((End.OPEN, "the server stops in the middle, or is too slow"), (End.RESET, "it is cut off")):
+            if _unterminated(place, end) and not place.reply.whole:
+                yield Hit(place, f"{len(place.reply.data):,} bytes, then {end}; {_end_of(place)}", how=how)
+
+
+def _unterminated(place: Place, end: End) -> bool:
+    return not place.reply.terminated and place.reply.end is end
+
+
+def _end_of(place: Place) -> str:
+    return f"it ends in {printable(place.reply.data[-20:])}"
+
+
+@rule(
+    "PB209", ERROR, "flood",
+    wrong="the reply does not end: no client reads that much",
+    instead="find out what listens on port {port}; a policy has 5,000 bytes at most",
+    seen="a hundred thousand bytes, or two thousand pieces",
+)  # fmt: skip
+def flood(view: View) -> Iterator[Hit]:
+    for place in view.connected:
+        if place.asked.end is End.FLOOD:
+            count = f"{len(place.asked.data):,} bytes in {len(place.asked.received):,} pieces"
+            yield Hit(place, f"{count}, and more to come", port=place.port)
+
+
+@rule(
+    "PB210", NOTE, "no-nul",
+    wrong="no NUL follows the policy: the documents of Flash say that it must, and only the close saves it",
+    instead="send a NUL after the policy",
+    seen="FIN comes, and no NUL before it", clients=ADOBE,
+)  # fmt: skip
+def no_nul(view: View) -> Iterator[Hit]:
+    for place in view.serving:
+        if place.role is not Role.SILVERLIGHT and _unterminated(place, End.CLOSED):
+            yield Hit(place, _end_of(place))
+
+
+@rule(
+    "PB211", NOTE, "held-open",
+    wrong="the connection stays open after the policy: a client that does not close would hold it",
+    instead="close when the policy is sent",
+    seen="a NUL comes, and no FIN within a second", clients=ADOBE,
+)  # fmt: skip
+def held_open(view: View) -> Iterator[Hit]:
+    for place in view.serving:
+        if place.reply.terminated and place.reply.end is End.OPEN:
+            yield Hit(place, f"still open after {place.asked.ended:.1f} s")
+
+
+def parts(exchange: Exchange) -> int:
+    """In how many segments, or receives where the kernel does not say, the reply came."""
+    return max(exchange.segments or 0, len(exchange.received))
+
+
+def needed(exchange: Exchange) -> int:
+    """How many segments a reply of this size takes if it is sent in one write."""
+    return -(-len(exchange.data) // (exchange.segment_bytes or 1 << 16))
+
+
+@rule(
+    "PB212", WARNING, "several-writes",
+    wrong="the server sends the policy in several writes: Lightspark and Unity read the first",
+    instead="put policy and NUL into one buffer and send it with one call",
+    seen="more segments than a reply of this size takes, in most tries",
+    clients=("lightspark", "unity"), trap=True,
+)  # fmt: skip
+def several_writes(view: View) -> Iterator[Hit]:
+    for place in view.serving:
+        whole = [exchange for exchange in place.repeats if exchange.end is not End.FLOOD and exchange.data]
+        split = [exchange for exchange in whole if parts(exchange) > needed(exchange)]
+        if 2 * len(split) > len(whole):  # one of them may have been sent twice by the network
+            sizes = " + ".join(f"{len(event.data):,}" for event in split[0].received[:8])
+            count = f"{parts(split[0])} segments where {needed(split[0])} would do"
+            yield Hit(place, f"{count}, received as {sizes} bytes; so in {len(split)} of {len(whole)} tries")
+
+
+@rule(
+    "PB213", NOTE, "several-segments",
+    wrong="the policy is larger than a segment of {bytes} bytes: Lightspark and Unity read what comes first",
+    instead="make the policy smaller, if these clients matter", clients=("lightspark", "unity"),
+    seen="the reply takes more than one segment on the way to here", trap=True,
+)  # fmt: skip
+def several_segments(view: View) -> Iterator[Hit]:
+    for place in view.serving:
+        exchange = place.asked
+        if exchange.segment_bytes and needed(exchange) > 1 and exchange.end is not End.FLOOD:
+            yield Hit(place, f"{len(exchange.data):,} bytes", bytes=f"{exchange.segment_bytes:,}")
+
+
+@rule(
+    "PB214", WARNING, "changing",
+    wrong="the same request gets {count} different policies", instead="give all servers behind this address one policy",
+    seen="the replies of several tries are compared",
+)  # fmt: skip
+def changing(view: View) -> Iterator[Hit]:
+    for place in view.serving:
+        replies = [Reply.of(exchange) for exchange in place.repeats]
+        files = list(dict.fromkeys(r.file for r in replies if r.is_policy and (r.terminated or r.end is End.CLOSED)))
+        if len(files) > 1:
+            at = next((i for i, (a, b) in enumerate(zip(*files[:2], strict=False)) if a != b), min(map(len, files[:2])))
+            parts = " and ".join(printable(file[max(0, at - 10) :], 30) for file in files[:2])
+            yield Hit(place, f"they differ from byte {at + 1:,} on: {parts}", count=len(files))
+
+
+@rule(
+    "PB215", WARNING, "after-the-nul",
+    wrong="bytes follow the NUL, which no client reads: Flash Player closes at the NUL",
+    instead="end the reply with one NUL, and close", clients=ADOBE,
+    seen="the reply goes on after its first NUL",
+)  # fmt: skip
+def after_the_nul(view: View) -> Iterator[Hit]:
+    for place in view.serving:
+        if place.role is not Role.SILVERLIGHT and place.reply.extra and place.asked.end is not End.FLOOD:
+            yield Hit(place, printable(place.reply.extra))

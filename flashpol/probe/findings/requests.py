@@ -1,0 +1,230 @@
+"""PB3xx: what other ways of asking show. What each experiment sends: `examine.EXPERIMENTS`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..question import Place
+from ..reply import Kind, Reply, printable
+from ..wire import End, Event, Exchange, What
+from .table import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
+
+
+def _served(exchange: Exchange) -> bool:
+    return Reply.of(exchange).served
+
+
+def _what_came(exchange: Exchange) -> str:
+    got = f"{len(exchange.data):,} bytes" if exchange.data else "nothing"
+    return f"{got}, then {exchange.end or exchange.reached}"
+
+
+def _unserved(view: View, name: str) -> Iterator[tuple[Place, Exchange]]:
+    """Places that serve whoever asks plainly, but not this experiment."""
+    for place in view.serving:
+        if not all(map(_served, place.repeats)):
+            continue  # then nothing follows from one that failed
+        for exchange in place.tried.get(name, ()):
+            if not _served(exchange):
+                yield place, exchange
+
+
+@rule(
+    "PB301", ERROR, "reset",
+    wrong="the server ends with RST after the reply ({count} of {tries}): on the way it can overtake the reply, and"
+    " Windows then throws away what has come",
+    instead="read all 23 bytes, the NUL too, before closing; or shut the sending side down and read until the client"
+    " closes",
+    seen="the whole reply came, then RST",
+)  # fmt: skip
+def reset(view: View) -> Iterator[Hit]:
+    for place in view.serving:
+        resets = [e for e in place.repeats if e.end is End.RESET and Reply.of(e).whole]
+        if resets:
+            evidence = f"{_what_came(resets[0])}: {len(resets)} of {len(place.repeats)} tries"
+            yield Hit(place, evidence, count=len(resets), tries=len(place.repeats))
+
+
+@rule(
+    "PB302", ERROR, "lost",
+    wrong="{count} of {tries} requests got no whole reply: users connect now and then",
+    instead="close only when all of the request is read: closing with unread bytes makes the kernel send RST, which"
+    " destroys the reply; then look for a limit of connections",
+    seen="the same request, several times: some replies are missing or cut off",
+)  # fmt: skip
+def lost(view: View) -> Iterator[Hit]:
+    for place in view.serving:
+        good = [e for e in place.repeats if _served(e)]
+        bad = [e for e in place.repeats if not _served(e)]
+        if good and bad:
+            evidence = "; ".join(sorted({_what_came(exchange) for exchange in bad})[:4])
+            yield Hit(place, evidence, count=len(bad), tries=len(place.repeats))
+
+
+@rule(
+    "PB303", ERROR, "split-request",
+    wrong="a request that comes in two segments gets no policy: networks split as they like",
+    instead="read until the NUL, not once",
+    seen="11 bytes, and the rest a moment later",
+)  # fmt: skip
+def split_request(view: View) -> Iterator[Hit]:
+    for place, exchange in _unserved(view, "split"):
+        yield Hit(place, _what_came(exchange))
+
+
+@rule(
+    "PB304", ERROR, "dripping-request",
+    wrong="a request that comes byte by byte gets no policy",
+    instead="read until the NUL, however often that takes, under one deadline for the whole request",
+    seen="the request in segments of one byte", thorough=True,
+)  # fmt: skip
+def dripping_request(view: View) -> Iterator[Hit]:
+    for place, exchange in _unserved(view, "drip"):
+        if all(map(_served, place.tried.get("split", ()))):
+            yield Hit(place, _what_came(exchange))
+
+
+def _only_after(view: View, name: str) -> Iterator[Hit]:
+    for place in view.connected:
+        if place.asked.silent:
+            for exchange in place.tried.get(name, ()):
+                if Reply.of(exchange).is_policy:
+                    yield Hit(place, f"silence after the request; then, asked that way, {_what_came(exchange)}")
+                    return
+
+
+@rule(
+    "PB305", ERROR, "wants-a-newline",
+    wrong="the server answers only after a newline, which no client sends",
+    instead="read until the NUL instead of a line (`readline()`, `read` of a shell)",
+    seen="silence after the request; a policy after the 22 bytes, CR and LF", clients=ADOBE,
+)  # fmt: skip
+def wants_a_newline(view: View) -> Iterator[Hit]:
+    yield from _only_after(view, "newline")
+
+
+@rule(
+    "PB306", ERROR, "wants-the-end",
+    wrong="the server answers only when the client has closed its side, which no client does",
+    instead="read until the NUL instead of the end of the stream",
+    seen="silence after the request; a policy after the request and FIN",
+)  # fmt: skip
+def wants_the_end(view: View) -> Iterator[Hit]:
+    yield from _only_after(view, "half-close")
+
+
+def _until(exchange: Exchange, sent: int) -> tuple[Event, ...]:
+    """What came before so many sends."""
+    came: list[Event] = []
+    for event in exchange.events:
+        sent -= event.what is What.SENT
+        if sent < 0:
+            break
+        if event.what is What.RECEIVED:
+            came.append(event)
+    return tuple(came)
+
+
+def _bytes(events: tuple[Event, ...]) -> int:
+    return sum(len(event.data) for event in events)
+
+
+@rule(
+    "PB307", WARNING, "speaks-first",
+    wrong="the server answers before it is asked: Unity forbids it, and a request that comes after the close makes RST",
+    instead="read the request, then answer",
+    seen="bytes come on a connection on which nothing was sent",
+)  # fmt: skip
+def speaks_first(view: View) -> Iterator[Hit]:
+    for place in view.serving:
+        for exchange in place.tried.get("split", ()):
+            if came := _until(exchange, 0):
+                yield Hit(place, f"{_bytes(came):,} bytes within {came[0].at:.2f} s, and nothing was sent")
+
+
+@rule(
+    "PB308", WARNING, "part-of-a-request",
+    wrong="the server answers a part of the request: it closes with the rest unread, which makes RST",
+    instead="read all of the request, the NUL too, then answer",
+    seen="an answer to the first 11 bytes",
+)  # fmt: skip
+def part_of_a_request(view: View) -> Iterator[Hit]:
+    for place in view.serving:
+        for exchange in place.tried.get("split", ()):
+            if not _until(exchange, 0) and (came := _until(exchange, 1)) and Reply(came[0].data, None).is_policy:
+                yield Hit(place, f"{_bytes(came):,} bytes after 11 bytes of request")
+
+
+@rule(
+    "PB309", NOTE, "tests-by-hand",
+    wrong="without the NUL it does not answer: tests with telnet or `echo` fail, though clients connect",
+    instead="test with `printf '<policy-file-request/>\\0' | nc HOST 843`",
+    seen="the 22 bytes alone, and with CR and LF", clients=ADOBE, thorough=True,
+)  # fmt: skip
+def tests_by_hand(view: View) -> Iterator[Hit]:
+    for place, exchange in _unserved(view, "newline"):
+        yield Hit(place, f"after CR and LF: {_what_came(exchange)}")
+
+
+@rule(
+    "PB310", WARNING, "more-than-the-request",
+    wrong="when more comes with the request, the reply is lost or followed by RST ({count} of {tries})",
+    instead="after the reply shut the sending side down, and read until the client closes",
+    seen="the request and 64 bytes more, in one segment, five times", thorough=True,
+)  # fmt: skip
+def more_than_the_request(view: View) -> Iterator[Hit]:
+    for place in view.serving:
+        tries = place.tried.get("more", ())
+        bad = [e for e in tries if e.end is End.RESET or not _served(e)]
+        plain = any(e.end is End.RESET or not _served(e) for e in place.repeats)  # then PB301 or PB302 says it
+        if bad and not plain:
+            yield Hit(place, _what_came(bad[0]), count=len(bad), tries=len(tries))
+
+
+@rule(
+    "PB311", WARNING, "half-closed",
+    wrong="a client that closes its sending side after the request gets no policy, as with some proxies and with"
+    " `nc -N`",
+    instead="answer what was asked, whether or not more can come",
+    seen="the request, then FIN", thorough=True,
+)  # fmt: skip
+def half_closed(view: View) -> Iterator[Hit]:
+    for place, exchange in _unserved(view, "half-close"):
+        yield Hit(place, _what_came(exchange))
+
+
+@rule(
+    "PB312", NOTE, "any-request",
+    wrong="whatever is sent, the policy is the answer: the server does not look at the request",
+    instead="answer the request only, so that a stray client is told from one that asks",
+    seen="a request of HTTP gets the policy", thorough=True,
+)  # fmt: skip
+def any_request(view: View) -> Iterator[Hit]:
+    for place in view.serving:
+        for exchange in place.tried.get("http", ()):
+            if Reply.of(exchange).kind is Kind.POLICY:
+                yield Hit(place, f"GET / gets {printable(exchange.data, 30)}")
+
+
+@rule(
+    "PB313", WARNING, "no-deadline",
+    wrong="a client that says nothing is kept for {seconds} s and more: a few thousand of them fill the server",
+    instead="give the whole request a deadline; Flash Player waits three seconds itself",
+    seen="a connection on which nothing is sent", thorough=True,
+)  # fmt: skip
+def no_deadline(view: View) -> Iterator[Hit]:
+    for place in view.serving:
+        for exchange in place.tried.get("idle", ()):
+            if exchange.silent:
+                yield Hit(place, f"still open after {exchange.ended:.1f} s", seconds=f"{view.question.idle:g}")
+
+
+@rule(
+    "PB314", ERROR, "one-at-a-time",
+    wrong="while one client says nothing, no other gets an answer",
+    instead="serve connections side by side",
+    seen="a request, beside a connection on which nothing is sent", thorough=True,
+)  # fmt: skip
+def one_at_a_time(view: View) -> Iterator[Hit]:
+    for place, exchange in _unserved(view, "beside"):
+        yield Hit(place, f"beside a silent connection: {_what_came(exchange)}")

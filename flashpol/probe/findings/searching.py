@@ -1,0 +1,85 @@
+"""PB4xx: several ports together, and what the policies mean for the content that was named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flashpol.policy.model import MetaPolicy
+
+from ..question import Place, Role
+from ..search import Conclusion, meta_policy
+from .table import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
+
+
+def _beside_master(view: View) -> Iterator[tuple[Place, Place]]:
+    """Masters that serve a policy, each with the other ports of its address."""
+    for places in view.observation.places.values():
+        for master in places:
+            if master.role is Role.MASTER and master.serves:
+                yield from ((master, place) for place in places if place.role in (Role.LOCATION, Role.DESTINATION))
+
+
+@rule(
+    "PB401", WARNING, "hidden",
+    wrong="port {port} serves a policy that no client reads: {meta} on port {master} forbids it",
+    instead='write "all" there, or move what is granted here into the policy of {master}',
+    seen="both serve a policy; the site-control of the first", clients=("flash", "lightspark"),
+)  # fmt: skip
+def hidden(view: View) -> Iterator[Hit]:
+    for master, place in _beside_master(view):
+        if place.serves and (meta := meta_policy(master)) is not MetaPolicy.ALL:
+            evidence = f'{master.where}: permitted-cross-domain-policies="{meta.value}"'
+            yield Hit(place, evidence, port=place.port, meta=meta.value, master=master.port)
+
+
+@rule(
+    "PB402", WARNING, "asked-on",
+    wrong="port {master} allows without `master-only`, so Lightspark asks port {port} too, which never answers: it"
+    " waits for ever",
+    instead='add <site-control permitted-cross-domain-policies="master-only"/>, or answer policy requests there',
+    seen="a policy on the first, silence on the other", clients=("lightspark",), trap=True,
+)  # fmt: skip
+def asked_on(view: View) -> Iterator[Hit]:
+    for master, place in _beside_master(view):
+        if place.asked.silent and meta_policy(master) is MetaPolicy.ALL:
+            yield Hit(place, f"nothing came in {place.asked.ended:.1f} s", port=place.port, master=master.port)
+
+
+def _denied(view: View, clients: tuple[str, ...]) -> Iterator[Hit]:
+    if view.question.content is None:
+        return
+    for conclusion in view.conclusions:
+        if conclusion.denied and conclusion.client in clients:
+            yield Hit(
+                _asked_by(view, conclusion), conclusion.sentence,
+                client=conclusion.client, port=view.question.port, content=view.question.content,
+            )  # fmt: skip
+
+
+def _asked_by(view: View, conclusion: Conclusion) -> Place:
+    return next(
+        place
+        for place in view.observation.places[conclusion.address]
+        if (place.role is Role.SILVERLIGHT) is (conclusion.client == "silverlight")
+    )
+
+
+@rule(
+    "PB403", ERROR, "denied",
+    wrong="{client} does not let content from {content} connect to port {port}",
+    instead="grant it in the policy: `flashpol decide` says why it does not",
+    seen="what the client reads is decided for --from and --port",
+)  # fmt: skip
+def denied(view: View) -> Iterator[Hit]:
+    yield from _denied(view, view.question.named or ("flash",))
+
+
+@rule(
+    "PB404", NOTE, "denied-to-others",
+    wrong="{client} does not let content from {content} connect to port {port}",
+    instead="nothing, unless this client matters: then name it with --client",
+    seen="the same, for clients that were not named", clients=(*ADOBE[1:], "silverlight"),
+)  # fmt: skip
+def denied_to_others(view: View) -> Iterator[Hit]:
+    if not view.question.named:
+        yield from _denied(view, (*ADOBE[1:], "silverlight"))

@@ -1,0 +1,140 @@
+"""What a finding is, and the table of all of them; the same shape as that of lint's rules.
+
+    @rule("PB102", WARNING, "dropped", wrong="port {port} …", instead="…", seen="the SYN gets no answer", …)
+    def dropped(observation): yield Hit(place, evidence, port=843)
+
+`wrong` and `instead` are templates that a finding fills with values of its `Hit`; `seen` says how it is found out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from flashpol.policy import CLIENTS
+from flashpol.policy.findings import Finding as PolicyFinding
+from flashpol.policy.findings import Severity
+
+from ..question import Observation, Place, Role
+from ..search import Conclusion
+from ..wire import Reached
+
+__all__ = [
+    "ADOBE", "ERROR", "GROUPS", "NOTE", "TABLE", "WARNING", "Finder", "Finding", "Hit", "Rule",
+    "Severity", "View", "rule",
+]  # fmt: skip
+
+ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
+ADOBE = ("flash", "lightspark", "unity")
+
+# What the hundreds mean.
+GROUPS = {
+    "PB1": "Reaching the server",
+    "PB2": "The reply",
+    "PB3": "How requests are treated",
+    "PB4": "The search for a policy, and what it allows",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, where, how that is known, and what to do.
+
+    `where` is ADDRESS:PORT, empty for what concerns the host. `policy` is lint's finding, for codes that begin with FP.
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    where: str
+    message: str
+    evidence: str
+    instead: str
+    clients: tuple[str, ...]
+    policy: PolicyFinding | None = None
+
+
+class Hit:
+    """A place where something is wrong, what shows it, and the values for the words."""
+
+    __slots__ = ("evidence", "place", "values")
+
+    def __init__(self, place: Place | None, evidence: str, **values: object) -> None:
+        self.place = place
+        self.evidence = evidence
+        self.values = values
+
+
+class View:
+    """An observation as the rules see it: what clients conclude, and which places are expected to serve a policy."""
+
+    def __init__(self, observation: Observation, conclusions: tuple[Conclusion, ...]) -> None:
+        self.observation = observation
+        self.question = observation.question
+        self.conclusions = conclusions
+
+    @property
+    def expected(self) -> list[Place]:
+        """Places of which a policy is expected: an application's port only if it serves one."""
+        return [place for place in self.observation.all_places() if self._is_expected(place)]
+
+    @property
+    def serving(self) -> list[Place]:
+        return [place for place in self.expected if place.serves]
+
+    @property
+    def connected(self) -> list[Place]:
+        return [place for place in self.expected if place.asked.reached is Reached.CONNECTED]
+
+    def _is_expected(self, place: Place) -> bool:
+        if place.role is Role.DESTINATION:
+            return place.serves
+        # Few hosts serve Silverlight: it is missed where it is asked for, and looked at where it is served.
+        if place.role is Role.SILVERLIGHT:
+            return place.serves or "silverlight" in self.question.named
+        return not self.question.named or not {*ADOBE}.isdisjoint(self.question.named)
+
+
+Finder = Callable[[View], Iterable[Hit]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row."""
+
+    code: str
+    severity: Severity
+    name: str
+    wrong: str
+    instead: str
+    seen: str
+    clients: tuple[str, ...]
+    find: Finder
+    thorough: bool = False  # its experiment is not among the gentle ones
+    trap: bool = False  # only these clients stumble over it: an error once one of them is named
+
+
+TABLE: dict[str, Rule] = {}
+
+
+def rule(
+    code: str,
+    severity: Severity,
+    name: str,
+    *,
+    wrong: str,
+    instead: str,
+    seen: str,
+    clients: tuple[str, ...] = CLIENTS,
+    thorough: bool = False,
+    trap: bool = False,
+) -> Callable[[Finder], Finder]:
+    """Put the function below it into the table."""
+
+    def add(find: Finder) -> Finder:
+        if code in TABLE:
+            raise AssertionError(f"{code} stands in the table twice")
+        TABLE[code] = Rule(code, severity, name, wrong, instead, seen, clients, find, thorough, trap)
+        return find
+
+    return add

@@ -1,0 +1,68 @@
+"""What was found out, as others want it.
+
+text      for people: what happened on the wire, what each client makes of it, what is wrong
+document  JSON                    metrics  for node_exporter's textfile collector
+nagios    one line, its status    changes  what is different from the last time
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .. import findings
+from ..findings import Finding
+from ..findings.table import Severity
+from ..question import Observation, Place
+from ..search import Conclusion, conclusions
+from ..wire import Reached
+
+__all__ = ["Result", "counted", "counts", "title"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One host: what was seen, what the clients conclude, what is wrong."""
+
+    observation: Observation
+    conclusions: tuple[Conclusion, ...]
+    findings: tuple[Finding, ...]
+
+    @classmethod
+    def of(cls, observation: Observation) -> Result:
+        concluded = conclusions(observation)
+        return cls(observation, concluded, tuple(findings.of(observation, concluded)))
+
+    @property
+    def host(self) -> str:
+        return self.observation.host
+
+    @property
+    def failed(self) -> bool:
+        return any(finding.severity is Severity.ERROR for finding in self.findings)
+
+    @property
+    def tried(self) -> bool:
+        """Something left this machine; if not, nothing is known of the host."""
+        return any(place.asked.reached is not Reached.UNTRIED for place in self.observation.all_places())
+
+    @property
+    def serving(self) -> list[Place]:
+        return [place for place in self.observation.all_places() if place.serves]
+
+
+def counts(results: Sequence[Result]) -> dict[Severity, int]:
+    return {
+        severity: sum(finding.severity is severity for result in results for finding in result.findings)
+        for severity in Severity
+    }
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' if number != 1 else ''}"
+
+
+def title(results: Sequence[Result]) -> str:
+    """As in `1 error, 2 notes`."""
+    parts = [counted(number, severity) for severity, number in counts(results).items() if number]
+    return ", ".join(parts) or "nothing found"

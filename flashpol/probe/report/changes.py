@@ -1,0 +1,33 @@
+"""What is different from the last time: for `--watch`."""
+
+from __future__ import annotations
+
+import hashlib
+
+from . import Result
+from .text import clean
+
+
+def facts(result: Result) -> dict[tuple[str, ...], str]:
+    """What is worth a line when it changes, by what it is about. Times are not: they always differ."""
+    found: dict[tuple[str, ...], str] = {}
+    for finding in result.findings:
+        at = f" at {finding.where}" if finding.where else ""
+        key: tuple[str, ...] = ("finding", finding.code, finding.where, finding.evidence if finding.policy else "")
+        found[key] = f"{finding.severity} {finding.code} {finding.name}{at}: {clean(finding.message)}"
+    for conclusion in result.conclusions:
+        key = ("client", conclusion.client, str(conclusion.address))
+        found[key] = f"{conclusion.client} at {conclusion.address}: {conclusion.verdict}"
+    for place in result.serving:
+        digest = hashlib.sha256(place.reply.file).hexdigest()[:12]
+        found["policy", place.where] = f"policy at {place.where}: {len(place.reply.file):,} bytes, sha256 {digest}…"
+    return found
+
+
+def changes(before: Result, after: Result) -> list[str]:
+    """Lines: `- ` what is no longer so, `+ ` what is new."""
+    old, new = facts(before), facts(after)
+    # Numbers in a finding's words (3 of 20) go up and down; the finding itself has then not changed.
+    same = {key for key in old.keys() & new.keys() if key[0] == "finding" or old[key] == new[key]}
+    gone = [f"- {text}" for key, text in old.items() if key not in same]
+    return gone + [f"+ {text}" for key, text in new.items() if key not in same]

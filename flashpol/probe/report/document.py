@@ -1,0 +1,98 @@
+"""JSON: all that text says, and more. Described in docs/reference.md; stable."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ..question import Place, Question
+from ..reply import printable
+from ..wire import Exchange
+from . import Result, counts
+
+# Raised when a field changes its meaning or goes away, not when one is added.
+VERSION = 1
+
+
+def document(results: Sequence[Result]) -> dict[str, Any]:
+    numbers = {f"{severity}s": number for severity, number in counts(results).items()}
+    return {
+        "version": VERSION,
+        "hosts": [_host(result) for result in results],
+        "summary": {"hosts": len(results), **numbers},
+    }
+
+
+def _host(result: Result) -> dict[str, Any]:
+    seen = result.observation
+    return {
+        "host": seen.host,
+        "error": seen.unresolved or None,
+        **_question(seen.question),
+        "ok": not result.failed,
+        "connections": seen.connections,
+        "seconds": round(seen.seconds, 3),
+        "addresses_left_out": seen.left_out,
+        "addresses": [
+            {
+                "address": str(address),
+                "family": "ipv6" if address.is_ipv6 else "ipv4",
+                "places": [_place(place) for place in places],
+                "clients": [
+                    {
+                        "client": conclusion.client,
+                        "connects": conclusion.connects,
+                        "finds_policy": conclusion.finds,
+                        "waits_seconds": None if conclusion.waits is None else round(conclusion.waits, 3),
+                        "waits_for_ever": conclusion.waits is None,
+                        "story": [*conclusion.story, conclusion.reason],
+                    }
+                    for conclusion in result.conclusions
+                    if conclusion.address == address
+                ],
+            }
+            for address, places in seen.places.items()
+        ],
+        "findings": [
+            {**asdict(finding), "policy": asdict(finding.policy) if finding.policy else None}
+            for finding in result.findings
+        ],
+    }
+
+
+def _question(question: Question) -> dict[str, Any]:
+    return {"port": question.port, "from": question.content, "location": question.location}
+
+
+def _place(place: Place) -> dict[str, Any]:
+    file = place.reply.file if place.serves else None
+    return {
+        "role": place.role,
+        "port": place.port,
+        "kind": place.reply.kind,
+        "policy_bytes": None if file is None else len(file),
+        "policy_sha256": None if file is None else hashlib.sha256(file).hexdigest(),
+        "asked": _exchange(place.asked),
+        "tried": {name: [_exchange(one) for one in exchanges] for name, exchanges in place.tried.items()},
+    }
+
+
+def _exchange(exchange: Exchange) -> dict[str, Any]:
+    return {
+        "reached": exchange.reached,
+        "error": exchange.error or None,
+        "end": exchange.end,
+        "seconds": round(exchange.ended, 4),
+        "reply_bytes": len(exchange.data),
+        "segments": exchange.segments,
+        "events": [
+            {"at": round(event.at, 4), "what": event.what, "bytes": len(event.data), "data": printable(event.data)}
+            for event in exchange.events[:_MOST_EVENTS]
+        ],
+    }
+
+
+# Of one connection: what drips for three seconds has thousands, and nobody reads them.
+_MOST_EVENTS = 50

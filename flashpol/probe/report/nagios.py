@@ -1,0 +1,62 @@
+"""One line and a status, as Nagios and what descends from it want them (Monitoring Plugins' guidelines)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..findings.reaching import SLOW
+from ..findings.table import Severity
+from . import Result, counts, title
+from .text import clean
+
+OK, WARNING, CRITICAL, UNKNOWN = range(4)
+_NAMES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+_FLASH_WAITS = 3  # seconds
+
+
+def status(results: Sequence[Result]) -> int:
+    """The worst of all; that a host could not be tried counts for less than what was found elsewhere."""
+    numbers = counts(results)
+    if numbers[Severity.ERROR] or numbers[Severity.WARNING]:
+        return CRITICAL if numbers[Severity.ERROR] else WARNING
+    return OK if all(result.tried for result in results) else UNKNOWN
+
+
+def line(results: Sequence[Result]) -> str:
+    text = "; ".join(_of_host(result) for result in results)
+    data = " ".join(part for result in results for part in _perfdata(result, len(results) > 1))
+    return f"FLASHPOL {_NAMES[status(results)]} - {text.replace('|', '/')} | {data}"
+
+
+def unknown(why: str) -> str:
+    return f"FLASHPOL {_NAMES[UNKNOWN]} - {clean(why).replace('|', '/')}"
+
+
+def _of_host(result: Result) -> str:
+    worst = next((f for f in result.findings if f.severity is not Severity.NOTE), None)
+    said = clean(result.host)
+    if worst is not None:
+        where = f" at {worst.where}" if worst.where else ""
+        return f"{said}: {worst.code} {clean(worst.message)}{where} ({title([result])})"
+    if not result.tried:
+        return f"{said}: this machine cannot try it"
+    ports = sorted({place.port for place in result.serving})
+    return f"{said}: policy on port {', '.join(map(str, ports))}"
+
+
+def _perfdata(result: Result, several: bool) -> list[str]:
+    """`'HOST time'=0.012s;1;3;0`; the time is that of the slowest policy."""
+    prefix = f"{clean(result.host)} " if several else ""
+    prefix = prefix.replace("'", "").replace("=", "")
+
+    def label(name: str) -> str:
+        return f"'{prefix}{name}'" if prefix else name
+
+    data = []
+    if times := [place.asked.received[-1].at for place in result.serving if place.asked.received]:
+        data.append(f"{label('time')}={max(times):.4f}s;{SLOW:g};{_FLASH_WAITS};0")
+        data.append(f"{label('size')}={max(len(place.reply.data) for place in result.serving)}B;4000;5000;0")
+    numbers = counts([result])
+    data.append(f"{label('errors')}={numbers[Severity.ERROR]};;0;0")
+    data.append(f"{label('warnings')}={numbers[Severity.WARNING]};0;;0")
+    return data

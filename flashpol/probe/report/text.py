@@ -1,0 +1,126 @@
+"""For people: a timeline for each address, the clients' conclusions, the findings with their evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import groupby
+
+from ..findings import Finding
+from ..findings.table import Severity
+from ..question import Place, Role
+from ..reply import NUL, printable
+from ..search import Conclusion
+from ..wire import End, Event, Exchange, What
+from . import Result, counted, title
+
+Paint = Callable[[str, str], str]
+
+COLOURS = {Severity.ERROR: "31;1", Severity.WARNING: "33;1", Severity.NOTE: "36"}
+_GOOD, _BAD, _BOLD, _DIM = "32;1", "31;1", "1", "2"
+_MOST_LINES = 12  # of one connection; one that came in hundreds of pieces is not read line by line
+
+_ROLES = {
+    Role.MASTER: "asked first",
+    Role.LOCATION: "named by the content",
+    Role.DESTINATION: "the application's own",
+    Role.SILVERLIGHT: "Silverlight's",
+    Role.ELSEWHERE: "where no client asks",
+}
+_ENDS = {
+    End.CLOSED: "closed by the server",
+    End.RESET: "reset by the server",
+    End.OPEN: "still open; no longer waited for",
+    End.FLOOD: "more and more: no longer read",
+}
+
+
+def report(result: Result, paint: Paint, columns: int | None = None) -> str:
+    """All about one host. `columns` bounds source lines of policies."""
+    lines = [f"{paint(clean(result.host), _BOLD)}: {title([result])}"]
+    for address, places in result.observation.places.items():
+        lines += ["", paint(f"{address}", _BOLD)]
+        for place in places:
+            lines += timeline(place, paint)
+        of_address = [conclusion for conclusion in result.conclusions if conclusion.address == address]
+        lines += ["", *(line for conclusion in of_address for line in verdict(conclusion, paint))]
+    if result.observation.left_out:
+        lines += ["", f"{counted(result.observation.left_out, 'address')} more were not asked"]
+    for finding, where in grouped(result.findings):
+        lines += ["", *shown(finding, where, paint, columns)]
+    made = counted(result.observation.connections, "connection")
+    lines += ["", paint(f"{made} in {result.observation.seconds:.1f} s", _DIM)]
+    return "\n".join(lines)
+
+
+def clean(text: str) -> str:
+    """What came from elsewhere, as one line that no terminal obeys."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def timeline(place: Place, paint: Paint) -> Iterator[str]:
+    yield f"  port {place.port} {paint(f'({_ROLES[place.role]})', _DIM)}"
+    lines = list(happened(place.asked))
+    cut = len(lines) > _MOST_LINES
+    for at, what in lines[: _MOST_LINES - 2] if cut else lines:
+        yield f"    {at:7.3f} s  {what}"
+    if cut:
+        yield f"               … {len(lines) - _MOST_LINES + 1:,} lines more"
+        yield "    {:7.3f} s  {}".format(*lines[-1])
+    if place.tried:
+        tried = ", ".join(f"{name} {len(exchanges)}" for name, exchanges in place.tried.items())
+        yield paint(f"               also tried: {tried}", _DIM)
+
+
+def happened(exchange: Exchange) -> Iterator[tuple[float, str]]:
+    """A connection's record, in words."""
+    if exchange.end is None:
+        yield exchange.ended, clean(f"{exchange.reached}: {exchange.error}")
+    for event in exchange.events:
+        yield event.at, _words(event, exchange)
+
+
+def _words(event: Event, exchange: Exchange) -> str:
+    size = counted(len(event.data), "byte")
+    match event.what:
+        case What.SENT:
+            return f"sent {size}: {printable(event.data, 40)}"
+        case What.RECEIVED:
+            end = ", the last a NUL" if event.data.endswith(NUL) else ""
+            return f"received {size}{end}: {printable(event.data, 40)}"
+        case What.ENDED:
+            return _ENDS[exchange.end or End.OPEN]
+        case What.FINISHED:
+            return "said that no more will come"
+        case What.CONNECTED:
+            return "connected"
+
+
+def verdict(conclusion: Conclusion, paint: Paint) -> Iterator[str]:
+    colour = {True: _GOOD, False: _BAD, None: _BOLD}[conclusion.connects]
+    wait = "waits for ever" if conclusion.waits is None else f"after {conclusion.waits:.2f} s"
+    yield f"  {conclusion.client:<11} {paint(conclusion.verdict, colour)}, {wait}"
+    yield f"              {clean(conclusion.sentence)}"
+
+
+def grouped(findings: tuple[Finding, ...]) -> Iterator[tuple[Finding, list[str]]]:
+    """Findings that say the same of several places, said once."""
+
+    def said(finding: Finding) -> tuple[str, ...]:
+        return finding.code, finding.message, finding.evidence if finding.policy else ""
+
+    for _, group in groupby(findings, key=said):
+        alike = list(group)
+        yield alike[0], [finding.where for finding in alike if finding.where]
+
+
+def shown(finding: Finding, places: list[str], paint: Paint, columns: int | None) -> Iterator[str]:
+    colour = COLOURS[finding.severity]
+    label = paint(f"{finding.severity} {finding.code}", colour)
+    yield f"{label} {finding.name}: {clean(finding.message)}"
+    if places:
+        yield f"  at:   {', '.join(places)}"
+    yield f"  seen: {clean(finding.evidence)}"
+    if finding.policy is not None and finding.policy.source:
+        margin = None if columns is None else columns - 8
+        yield from (f"        {line}" for line in finding.policy.excerpt(margin).split("\n"))
+    yield f"  do:   {clean(finding.instead)} [{', '.join(finding.clients)}]"

@@ -1,0 +1,284 @@
+"""The search for a policy as each client makes it: whom it asks, how long it waits, what it concludes.
+
+Nothing is sent here: each client is a row of `SEARCHERS`, and walks over what was seen. How they search and wait was
+observed (Lightspark), documented (Flash) or read in sources (Unity's and Moonlight's); where nothing is known, the
+stricter reading:
+
+- Flash asks 843 and gives it 3 s; then the places that the content names, then the destination port, unless the
+  meta-policy of 843 forbids it. The whole connect ends after 20 s.
+- Lightspark does the same, and where 843 allows without `master-only` it asks the destination port all the same. It
+  gives a connection 3 s, and a silent server all the time in the world. It takes what its first receive brings.
+- Unity asks 843, or the place that the content names with `PrefetchSocketPolicy`, by IPv4 only; one receive.
+- Silverlight asks 943 only, and gives it 10 s. It reads until a receive brings less than 256 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from flashpol.policy import decide
+from flashpol.policy.model import MetaPolicy
+
+from .question import Observation, Place, Question, Role
+from .reply import Kind, Reply
+from .wire import Address, End, Exchange, Reached
+
+FLASH_CONNECT = 20.0  # seconds: its whole connect, by default, from Flash Player 10 on
+_MOONLIGHT_READS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Searcher:
+    """A client. Times in seconds; `silence` is how long it waits for a server that says nothing, None for ever.
+
+    `read` returns what it takes for the policy, or None if it waits for more.
+    """
+
+    name: str
+    roles: tuple[Role, ...]
+    connect: float
+    silence: float | None
+    read: Callable[[Exchange], bytes | None]
+    until_nul: bool = False  # it reads until a NUL, or until the server closes
+    first_only: bool = False  # it reads what one receive brings, and no more
+    ipv4_only: bool = False
+    whole: float | None = None  # seconds for everything
+    asks_on: bool = False  # the destination port too, although 843 allowed it
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What one client makes of one address.
+
+    `connects` is None where that depends on what was not asked: where the content comes from, or the port. `waits` are
+    the seconds until its user knows, None for ever. `finds` says whether it found a policy at all, `denied` whether
+    one came that does not let it. `story` is what it did, in words, `reason` the last of it.
+    """
+
+    client: str
+    address: Address
+    connects: bool | None
+    waits: float | None
+    reason: str
+    story: tuple[str, ...] = ()
+    finds: bool = False
+    denied: bool = False
+
+    @property
+    def verdict(self) -> str:
+        if self.connects is None:
+            return "finds a policy" if self.finds else "finds none yet"
+        return "connects" if self.connects else "does not connect"
+
+    @property
+    def wait(self) -> str:
+        return "for ever" if self.waits is None else f"after {self.waits:.2f} s"
+
+    @property
+    def sentence(self) -> str:
+        return "; ".join((*self.story, self.reason))
+
+
+def _flash(exchange: Exchange) -> bytes | None:
+    reply = Reply.of(exchange)
+    if reply.terminated or exchange.end is End.CLOSED:
+        return reply.file
+    return b"" if exchange.end is End.RESET else None
+
+
+def _silverlight(exchange: Exchange) -> bytes | None:
+    data = b""
+    for event in exchange.received:
+        data += event.data
+        if len(event.data) < _MOONLIGHT_READS:
+            return data
+    return None if exchange.end is End.OPEN else data
+
+
+def _first(exchange: Exchange) -> bytes | None:
+    """What one receive brings."""
+    for event in exchange.received:
+        return event.data
+    return None if exchange.end is End.OPEN else b""
+
+
+_ADOBE = (Role.MASTER, Role.LOCATION, Role.DESTINATION)
+SEARCHERS = (
+    Searcher("flash", _ADOBE, 3.0, 3.0, _flash, until_nul=True, whole=FLASH_CONNECT),
+    Searcher("lightspark", _ADOBE, 3.0, None, _first, first_only=True, asks_on=True),
+    Searcher("unity", (Role.MASTER, Role.LOCATION), 3.0, None, _first, first_only=True, ipv4_only=True),
+    Searcher("silverlight", (Role.SILVERLIGHT,), 10.0, 10.0, _silverlight),
+)
+
+_NOT_REACHED = {
+    Reached.REFUSED: "refuses the connection",
+    Reached.DROPPED: "does not answer the connection",
+    Reached.UNREACHABLE: "cannot be reached",
+    Reached.UNTRIED: "could not be tried from here",
+}
+_NOT_POLICY = {
+    Kind.HTTP: "answers HTTP",
+    Kind.TLS: "answers TLS",
+    Kind.ECHO: "sends the request back",
+    Kind.OTHER: "answers what is no policy",
+}
+
+
+def conclusions(observation: Observation) -> tuple[Conclusion, ...]:
+    """One for each client and address."""
+    return tuple(
+        _Search(searcher, observation.question, address, places).conclude()
+        for address, places in observation.places.items()
+        for searcher in SEARCHERS
+    )
+
+
+def meta_policy(place: Place) -> MetaPolicy:
+    """What the policy of port 843 says about other policies, as Flash takes it: what sockets do not have is `none`."""
+    from flashpol.policy.subject import Subject
+
+    controls = Subject(place.reply.file, place.served_from, frozenset(("flash",))).controls
+    values = {element.attributes.get("permitted-cross-domain-policies", "") for element in controls}
+    known = {meta.value for meta in MetaPolicy}
+    if values - known or MetaPolicy.NONE.value in values:
+        return MetaPolicy.NONE
+    return MetaPolicy.MASTER_ONLY if MetaPolicy.MASTER_ONLY.value in values else MetaPolicy.ALL
+
+
+@dataclass
+class _Search:
+    searcher: Searcher
+    question: Question
+    address: Address
+    places: Iterable[Place]
+    clock: float = 0.0
+    story: list[str] = field(default_factory=list)
+    found: Place | None = None
+    refusal: str = ""
+    denied: bool = False
+
+    def conclude(self) -> Conclusion:
+        if self.searcher.ipv4_only and self.address.is_ipv6:
+            return self._end(False, "uses IPv4 only")
+        by_role = {place.role: place for place in self.places}
+        for role in self.searcher.roles:
+            place = by_role.get(role)
+            if place is None:
+                continue
+            data = self._ask(place)
+            if data is None:
+                if self.searcher.silence is None and place.asked.silent:
+                    return self._end(False, "it waits for ever", for_ever=True)
+                continue
+            self.found = self.found or place
+            if self._allows(place, data):
+                return self._connect(by_role, place)
+            if role is Role.MASTER and (meta := meta_policy(place)) is not MetaPolicy.ALL:
+                self.refusal += f"; {meta.value} there forbids it to ask anywhere else"
+                break
+        return self._end_without()
+
+    def _ask(self, place: Place) -> bytes | None:
+        """The policy it gets, if any; the clock goes on by what that takes."""
+        asked, port = place.asked, place.port
+        if self.refusal:
+            self.story.append(self.refusal)
+            self.refusal = ""
+        if asked.reached is not Reached.CONNECTED:
+            if asked.reached is Reached.DROPPED:
+                self._spend(place, self.searcher.connect)
+            else:
+                self._spend(place, asked.ended)
+            self.story.append(f"port {port} {_NOT_REACHED[asked.reached]}")
+            return None
+        data = self.searcher.read(asked)
+        if data is None:
+            self._spend(place, self.searcher.silence or 0.0)
+            self.story.append(f"port {port} {'sends no end' if asked.received else 'accepts and stays silent'}")
+            return None
+        self.clock += self._came(place, len(data))
+        kind = Reply(data, asked.end).kind
+        if kind is Kind.POLICY and self.searcher.first_only and len(data) < len(place.reply.file):
+            self.refusal = f"the policy of port {port} comes in parts, of which it reads the first"
+            self.denied = True
+        elif kind is Kind.POLICY:
+            return data
+        elif kind is Kind.NOTHING:
+            how = "resets the connection" if asked.end is End.RESET else "closes without a reply"
+            self.story.append(f"port {port} {how}")
+        else:
+            self.story.append(f"port {port} {_NOT_POLICY[kind]}")
+        return None
+
+    def _came(self, place: Place, size: int) -> float:
+        """When it had so many bytes, and knew that it had them all."""
+        asked, total = place.asked, 0
+        if size and (place.reply.terminated or not self.searcher.until_nul):
+            for event in asked.received:
+                total += len(event.data)
+                if total >= size:
+                    return event.at
+        return asked.ended
+
+    def _spend(self, place: Place, seconds: float) -> None:
+        """Wait in vain: on 843 for that long, elsewhere until the whole connect is over, if it has such an end."""
+        whole = self.searcher.whole
+        if whole is not None and place.role is not Role.MASTER and seconds >= self.searcher.connect:
+            self.clock = whole
+        else:
+            self.clock += seconds
+
+    def _allows(self, place: Place, data: bytes) -> bool:
+        if self.question.content is None or self.question.port is None:
+            return True
+        [decision] = decide(
+            data,
+            self.question.content,
+            self.question.port,
+            served_from=place.served_from,
+            clients=(self.searcher.name,),
+        )
+        if not decision.allowed:
+            self.refusal = f"the policy of port {place.port} denies it: {decision.reason}"
+            self.denied = True
+        return decision.allowed
+
+    def _connect(self, by_role: dict[Role, Place], source: Place) -> Conclusion:
+        destination = next((place for place in self.places if place.port == self.question.port), None)
+        if destination is not None and destination.asked.reached is not Reached.CONNECTED:
+            why = f"port {destination.port} itself {_NOT_REACHED[destination.asked.reached]}"
+            return self._end(False, why)
+        if (
+            self.searcher.asks_on
+            and source.role is Role.MASTER
+            and (other := by_role.get(Role.DESTINATION))
+            and meta_policy(source) is MetaPolicy.ALL
+            and other.asked.silent
+        ):
+            self.story.append(f"port {source.port} serves a policy without master-only")
+            return self._end(
+                False, f"it asks port {other.port} too, which stays silent: it waits for ever", for_ever=True
+            )
+        known = self.question.content is not None and self.question.port is not None
+        how = "allows it" if known else "is there"
+        return self._end(True if known else None, f"the policy of port {source.port} {how}")
+
+    def _end_without(self) -> Conclusion:
+        if self.denied:
+            return self._end(False, self.refusal or "no other port that it asks allows it")
+        if self.question.port is None and Role.DESTINATION in self.searcher.roles:
+            return self._end(None, "the destination port may serve one: say which with --port")
+        return self._end(False, "no policy anywhere that it asks")
+
+    def _end(self, connects: bool | None, reason: str, *, for_ever: bool = False) -> Conclusion:
+        return Conclusion(
+            client=self.searcher.name,
+            address=self.address,
+            connects=connects,
+            waits=None if for_ever else self.clock,
+            reason=reason,
+            story=tuple(self.story),
+            finds=self.found is not None,
+            denied=self.denied and connects is False,
+        )

@@ -1,0 +1,164 @@
+"""flashpol probe: arguments, forms of output, exit status, several hosts, --watch."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import ROOT, Flashpol, command, free_port, one_line, run, until
+
+POLICY = '<cross-domain-policy><allow-access-from domain="*" to-ports="1935"/></cross-domain-policy>'
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[str]:
+    with Flashpol("--allow", "*:1935") as server:
+        yield str(server.place[1])
+
+
+@pytest.fixture
+def asked(port: str) -> list[str]:
+    """The arguments that lead to the server, and to nobody for Silverlight."""
+    return ["probe", "127.0.0.1", "--policy-port", port, "--silverlight-port", str(free_port())]
+
+
+@pytest.fixture
+def nobody() -> list[str]:
+    return ["probe", "127.0.0.1", "--policy-port", str(free_port()), "--silverlight-port", str(free_port())]
+
+
+def test_text(asked: list[str]) -> None:
+    done = run(*asked)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("127.0.0.1: nothing found\n")
+    assert "\033" not in done.stdout
+
+
+def test_errors_are_exit_status_1(nobody: list[str]) -> None:
+    done = run(*nobody)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "error PB106 no-policy: " in done.stdout
+    assert run(*nobody, "--ignore", "PB106").returncode == 0
+
+
+def test_json(asked: list[str]) -> None:
+    done = run(*asked, "--json")
+    assert done.returncode == 0
+    [host] = json.loads(done.stdout)["hosts"]
+    assert (host["host"], host["ok"], host["findings"]) == ("127.0.0.1", True, [])
+
+
+def test_nagios(asked: list[str], nobody: list[str]) -> None:
+    done = run(*asked, "--nagios")
+    assert (done.returncode, done.stdout.count("\n"), done.stdout[:13]) == (0, 1, "FLASHPOL OK -")
+    done = run(*nobody, "--nagios")
+    assert (done.returncode, done.stdout[:19]) == (2, "FLASHPOL CRITICAL -")
+
+
+def test_nagios_has_a_status_for_what_cannot_be_asked() -> None:
+    done = run("probe", "127.0.0.1", "--nagios", "--from", "http://a.example")
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.startswith("FLASHPOL UNKNOWN - --from without --port")
+
+
+def test_content_may_or_may_not(asked: list[str], port: str) -> None:
+    """Port 843 is meant here: its policy speaks of 1935, and what listens on the port itself is not asked."""
+    done = run(*asked, "--from", "http://www.example.com/a.swf", "--port", port)
+    assert done.returncode == 1
+    assert "error PB403 denied: flash does not let content from http://www.example.com/a.swf connect" in done.stdout
+
+
+def test_several_hosts(asked: list[str]) -> None:
+    done = run(*asked[:2], "127.0.0.2", *asked[2:])
+    assert done.returncode == 1
+    assert done.stdout.startswith("127.0.0.1: ")
+    assert "\n127.0.0.2: " in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("2 hosts: 1 error")
+    assert done.stderr == ""  # progress is for terminals
+
+
+def test_output_is_replaced_at_once(asked: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "flashpol.prom"
+    out.write_text("old")
+    assert run(*asked, "--metrics", "-o", out).stdout == ""
+    assert "\nflashpol_probe_success{" in out.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["flashpol.prom"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("games.example.com:843",), "write its name or address alone"),
+        (("http://games.example.com/",), "write its name or address alone"),
+        (("",), "write its name or address alone"),
+        (("127.0.0.1", "--from", "http://a.example"), "--from without --port"),
+        (("127.0.0.1", "--from", "a b", "--port", "1"), "--from: "),
+        (("127.0.0.1", "--port", "0"), "is not a port from 1 to 65535"),
+        (("127.0.0.1", "--location", "8430"), "write xmlsocket://HOST:PORT"),
+        (("127.0.0.1", "--location", "xmlsocket://127.0.0.1:99999"), "write xmlsocket://HOST:PORT"),
+        (("127.0.0.1", "--location", "xmlsocket://other.example:843"), "a policy counts for the host that serves it"),
+        (("127.0.0.1", "--watch", "0"), "seconds from 1 to 86400"),
+        (("127.0.0.1", "--json", "--nagios"), "not allowed with"),
+        ((), "the following arguments are required: HOST"),
+    ],
+)
+def test_mistakes(arguments: tuple[str, ...], said: str) -> None:
+    assert said in one_line(run("probe", *arguments), "flashpol probe")
+
+
+def test_watch_tells_what_changes(asked: list[str], tmp_path: Path) -> None:
+    policy = tmp_path / "policy.xml"
+    policy.write_text(POLICY)
+    out = tmp_path / "out"
+    with Flashpol("--policy", policy) as server, out.open("wb") as writable:
+        asked[asked.index("--policy-port") + 1] = str(server.place[1])
+        watching = subprocess.Popen(command(*asked, "--watch", "1"), cwd=ROOT, stdout=writable)
+        try:
+            until(lambda: "connections in" in out.read_text(), "the first report")
+            policy.write_text(POLICY.replace("1935", "1936,1937"))
+            server.process.send_signal(signal.SIGHUP)
+            until(lambda: " 127.0.0.1: + policy at 127.0.0.1:" in out.read_text(), "the new policy")
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(5) == 130
+        finally:
+            watching.kill()
+            watching.wait()
+    changed = out.read_text().split("connections in")[1].splitlines()[1:]
+    assert [line.split(": ", 1)[1][:8] for line in changed] == ["- policy", "+ policy"]
+
+
+def test_progress_is_shown_on_a_terminal(asked: list[str]) -> None:
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        done = subprocess.Popen(
+            command(*asked[:2], "127.0.0.2", *asked[2:]), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=theirs
+        )
+        os.close(theirs)
+        shown = b""
+        try:
+            while part := terminal.read(4096):
+                shown += part
+        except OSError:  # the end of a terminal
+            pass
+        assert done.wait(10) == 1
+    assert b"0 of 2 hosts, 0 with errors" in shown
+    assert b"2 of 2 hosts, 1 with errors" in shown
+
+
+def test_colour_is_for_terminals(asked: list[str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        done = subprocess.Popen(command(*asked), cwd=ROOT, stdout=theirs, env=environment)
+        os.close(theirs)
+        shown = b""
+        try:
+            while part := terminal.read(4096):
+                shown += part
+        except OSError:
+            pass
+        assert done.wait(10) == 0
+    assert b"\033[1m127.0.0.1\033[0m" in shown

@@ -1,0 +1,368 @@
+"""Policy servers that are broken on purpose, one mistake each, and one that is not. Threads, on ports the kernel picks.
+
+A handler gets a connection and ends it; `Server(handler)` runs it. Each mistake is one that operators made.
+"""
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+from flashpol.probe import Observation, Patience, Question, examine
+from flashpol.probe.pace import Pace
+
+REQUEST = b"<policy-file-request/>\0"
+POLICY = (
+    b'<cross-domain-policy><site-control permitted-cross-domain-policies="master-only"/>'
+    b'<allow-access-from domain="*" to-ports="1935"/></cross-domain-policy>'
+)
+OPEN_POLICY = b'<cross-domain-policy><allow-access-from domain="*" to-ports="1935"/></cross-domain-policy>'
+SILVERLIGHT = (
+    b'<access-policy><cross-domain-access><policy><allow-from><domain uri="*"/></allow-from>'
+    b'<grant-to><socket-resource port="4502-4506" protocol="tcp"/></grant-to></policy></cross-domain-access>'
+    b"</access-policy>"
+)
+# Seconds for a whole request, of the servers that have such a deadline.
+DEADLINE = 1.0
+# For servers that are silent on purpose; the others are given all the time that the probe gives.
+SHORT = Patience(connect=0.6, reply=0.6, closing=0.3)
+
+Handler = Callable[[socket.socket], None]
+
+
+class Server:
+    """A listening socket and a thread for each connection, or one thread for all of them."""
+
+    def __init__(self, handler: Handler, host: str = "127.0.0.1", port: int = 0, serial: bool = False) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listening = socket.create_server((host, port), family=family)
+        self.port: int = self._listening.getsockname()[1]
+        self.connections = 0
+        self._handler = handler
+        self._serial = serial
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._ending = False
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending = True
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)  # wakes accept
+        self._thread.join(5)
+        self._listening.close()
+        for connection in list(self._open):  # wakes handlers that read
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(5)
+
+    def _accept(self) -> None:
+        while not self._ending:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.add(connection)
+            if self._serial:
+                self._serve(connection)
+            else:
+                thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError), connection:
+            self._handler(connection)
+        self._open.discard(connection)
+
+
+@contextlib.contextmanager
+def closed_port(host: str = "127.0.0.1") -> Iterator[int]:
+    """A port that refuses: somebody has it, and does not listen."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as taken:
+        taken.bind((host, 0))
+        yield taken.getsockname()[1]
+
+
+@contextlib.contextmanager
+def dropping_port() -> Iterator[int]:
+    """A port that drops SYNs: its accept queue is full, and nobody accepts."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listening.getsockname())
+        yield listening.getsockname()[1]
+
+
+def look(port: int, /, silverlight_port: int | None = None, host: str = "127.0.0.1", **asked: Any) -> Observation:
+    """Probe a server on loopback, without the pauses that strangers are given."""
+    with closed_port() as closed:
+        question = Question(policy_port=port, silverlight_port=silverlight_port or closed, **asked)
+        return examine.observe(host, question, Pace(a_second=1000))
+
+
+# --------------------------------------------------------------------------------------------------------- handlers
+
+
+def whole(connection: socket.socket) -> bytes:
+    """Read as one should: until the NUL, however it comes, under one deadline."""
+    data = b""
+    deadline = time.monotonic() + DEADLINE
+    while b"\0" not in data and (part := _receive(connection, deadline)):
+        data += part
+    return data
+
+
+def _receive(connection: socket.socket, deadline: float) -> bytes:
+    connection.settimeout(max(0.01, deadline - time.monotonic()))
+    try:
+        return connection.recv(4096)
+    except TimeoutError:
+        return b""
+
+
+def end(connection: socket.socket) -> None:
+    """FIN, and read until the client closes: no RST, whatever it sent."""
+    connection.shutdown(socket.SHUT_WR)
+    connection.settimeout(1)
+    with contextlib.suppress(TimeoutError):
+        while connection.recv(4096):
+            pass
+
+
+def answering(reply: bytes = POLICY + b"\0") -> Handler:
+    """A correct server, of whatever is to be said."""
+
+    def handle(connection: socket.socket) -> None:
+        if whole(connection).startswith(REQUEST):
+            connection.sendall(reply)
+        end(connection)
+
+    return handle
+
+
+def answering_22(connection: socket.socket) -> None:
+    """A correct server for Silverlight, which sends no NUL."""
+    data = b""
+    deadline = time.monotonic() + DEADLINE
+    while len(data) < 22 and (part := _receive(connection, deadline)):
+        data += part
+    if data.startswith(REQUEST[:22]):
+        connection.sendall(SILVERLIGHT)
+    end(connection)
+
+
+def any_terminator(connection: socket.socket) -> None:
+    """A correct server that takes what telnet and echo send as well."""
+    data = b""
+    deadline = time.monotonic() + DEADLINE
+    while not data.endswith((b"\0", b"\n")) and len(data) < 23 and (part := _receive(connection, deadline)):
+        data += part
+        if len(data) == 22:
+            deadline = min(deadline, time.monotonic() + 0.15)
+    if data.startswith(REQUEST[:22]):
+        connection.sendall(POLICY + b"\0")
+    end(connection)
+
+
+def silent(connection: socket.socket) -> None:
+    while connection.recv(4096):
+        pass
+
+
+def closing(connection: socket.socket) -> None:
+    whole(connection)
+
+
+def resetting(connection: socket.socket) -> None:
+    whole(connection)
+    reset(connection)
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def keeping_open(reply: bytes) -> Handler:
+    def handle(connection: socket.socket) -> None:
+        if whole(connection).startswith(REQUEST):
+            connection.sendall(reply)
+            connection.settimeout(None)
+            while connection.recv(4096):
+                pass
+
+    return handle
+
+
+def endless(connection: socket.socket) -> None:
+    whole(connection)
+    for _ in range(1 << 14):  # a gigabyte
+        connection.sendall(b"<!-- and so on -->" * 3641)
+
+
+def dripping_reply(connection: socket.socket) -> None:
+    """A byte now and then, for much longer than anybody waits."""
+    whole(connection)
+    for at in range(len(POLICY)):
+        connection.sendall(POLICY[at : at + 1])
+        time.sleep(0.05)
+
+
+def cut_off(connection: socket.socket) -> None:
+    whole(connection)
+    connection.sendall(POLICY[:40])
+    time.sleep(0.1)
+    reset(connection)
+
+
+def in_two_writes(connection: socket.socket) -> None:
+    if whole(connection).startswith(REQUEST):
+        connection.sendall(POLICY[:60])
+        time.sleep(0.05)
+        connection.sendall(POLICY[60:] + b"\0")
+    end(connection)
+
+
+class Alternating:
+    """Two servers behind one address that disagree."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, connection: socket.socket) -> None:
+        self._count += 1
+        answering((POLICY if self._count % 2 else OPEN_POLICY) + b"\0")(connection)
+
+
+class EverySecond:
+    """Answers every second request: a limit of connections, a lost race."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, connection: socket.socket) -> None:
+        self._count += 1
+        if whole(connection).startswith(REQUEST) and self._count % 2:
+            connection.sendall(POLICY + b"\0")
+        end(connection)
+
+
+def reading_22(connection: socket.socket) -> None:
+    """The NUL stays unread: close sends RST."""
+    data = b""
+    while len(data) < 22 and (part := connection.recv(22 - len(data))):
+        data += part
+    connection.sendall(POLICY + b"\0")
+
+
+def one_receive(connection: socket.socket) -> None:
+    if connection.recv(4096).startswith(REQUEST):
+        connection.sendall(POLICY + b"\0")
+    end(connection)
+
+
+def few_receives(connection: socket.socket) -> None:
+    connection.settimeout(DEADLINE)
+    data = b""
+    for _ in range(3):
+        data += connection.recv(4096)
+        if b"\0" in data:
+            connection.sendall(POLICY + b"\0")
+            break
+    end(connection)
+
+
+def wants_a_line(connection: socket.socket) -> None:
+    with connection.makefile("rb") as lines:
+        if lines.readline().endswith(b"\n"):
+            connection.sendall(POLICY + b"\0")
+            end(connection)
+
+
+def wants_the_end(connection: socket.socket) -> None:
+    data = b""
+    while part := connection.recv(4096):
+        data += part
+    if data.startswith(REQUEST):
+        connection.sendall(POLICY + b"\0")
+
+
+def speaking_first(connection: socket.socket) -> None:
+    connection.sendall(POLICY + b"\0")
+    end(connection)
+
+
+def answering_a_part(connection: socket.socket) -> None:
+    if connection.recv(4096):
+        connection.sendall(POLICY + b"\0")
+    end(connection)
+
+
+def closing_on_more(connection: socket.socket) -> None:
+    """Correct, as long as nobody sends more than the request."""
+    connection.settimeout(DEADLINE)
+    data = b""
+    while len(data) < 23 and (part := connection.recv(23 - len(data))):
+        data += part
+    if data == REQUEST:
+        connection.sendall(POLICY + b"\0")
+
+
+def hanging_up_with(connection: socket.socket) -> None:
+    """It takes a FIN after the request for a client that left."""
+    if whole(connection).startswith(REQUEST):
+        connection.settimeout(0.1)
+        try:
+            gone = connection.recv(1, socket.MSG_PEEK) == b""
+        except TimeoutError:
+            gone = False
+        if not gone:
+            connection.sendall(POLICY + b"\0")
+    end(connection)
+
+
+def any_request(connection: socket.socket) -> None:
+    data = b""
+    deadline = time.monotonic() + DEADLINE
+    while len(data) < 16 and (part := _receive(connection, deadline)):
+        data += part
+    time.sleep(0.05)  # the rest, if it comes in parts
+    if data:
+        connection.sendall(POLICY + b"\0")
+    end(connection)
+
+
+def without_deadline(connection: socket.socket) -> None:
+    data = b""
+    while b"\0" not in data and (part := connection.recv(4096)):
+        data += part
+    if data.startswith(REQUEST):
+        connection.sendall(POLICY + b"\0")
+    end(connection)
+
+
+def slow(connection: socket.socket) -> None:
+    if whole(connection).startswith(REQUEST):
+        time.sleep(1.1)
+        connection.sendall(POLICY + b"\0")
+    end(connection)
+
+
+def echo(connection: socket.socket) -> None:
+    connection.sendall(whole(connection))
+    end(connection)

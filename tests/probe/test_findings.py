@@ -1,0 +1,303 @@
+"""Each finding against a server that has just this mistake; and a server that has none."""
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+
+import broken
+import pytest
+from broken import OPEN_POLICY, POLICY, SHORT, SILVERLIGHT, Server, answering, closed_port, dropping_port, look
+
+from flashpol.policy.findings import Severity
+from flashpol.probe import Observation, Patience, Question, examine, findings
+from flashpol.probe.findings import RULES, Finding
+from flashpol.probe.question import Place, Role
+from flashpol.probe.wire import Address, End, Event, Exchange, Reached, What
+
+LOCALHOST = Address(2, "127.0.0.1")
+
+
+def codes(observation: Observation) -> set[str]:
+    """Of the wire; what is wrong with the policies that the servers here send is said by lint's own tests."""
+    return {finding.code for finding in findings.of(observation) if finding.code.startswith("PB")}
+
+
+# What a server does -> the findings of the gentle probe.
+GENTLE: list[tuple[str, Callable[[], broken.Handler], dict[str, object], set[str]]] = [
+    ("correct", answering, {}, set()),
+    ("correct, without site-control", lambda: answering(OPEN_POLICY + b"\0"), {}, set()),
+    ("takes any terminator", lambda: broken.any_terminator, {}, set()),
+    ("slow", lambda: broken.slow, {}, {"PB110"}),
+    ("silent", lambda: broken.silent, {"patience": SHORT}, {"PB201"}),
+    ("closes", lambda: broken.closing, {}, {"PB202"}),
+    ("resets", lambda: broken.resetting, {}, {"PB203"}),
+    ("HTTP", lambda: answering(b"HTTP/1.1 400 Bad Request\r\n\r\n" + POLICY), {}, {"PB204"}),
+    ("TLS", lambda: answering(b"\x15\x03\x01\x00\x02\x02\x0a"), {}, {"PB205"}),
+    ("echo", lambda: broken.echo, {}, {"PB206"}),
+    ("another protocol", lambda: answering(b"220 mail.example.com ESMTP\r\n"), {}, {"PB206"}),
+    ("no NUL, held open", lambda: broken.keeping_open(POLICY), {"patience": SHORT}, {"PB207"}),
+    ("drips", lambda: broken.dripping_reply, {"patience": SHORT}, {"PB208", "PB212"}),
+    ("cut off", lambda: broken.cut_off, {}, {"PB208"}),
+    ("endless", lambda: broken.endless, {}, {"PB209"}),
+    ("no NUL", lambda: answering(POLICY), {}, {"PB210"}),
+    ("held open", lambda: broken.keeping_open(POLICY + b"\0"), {}, {"PB211"}),
+    ("two writes", lambda: broken.in_two_writes, {}, {"PB212"}),
+    ("disagrees with itself", broken.Alternating, {}, {"PB214"}),
+    ("two NULs", lambda: answering(POLICY + b"\0\0"), {}, {"PB215"}),
+    ("reads 22 bytes", lambda: broken.reading_22, {}, {"PB301"}),
+    ("every second request", broken.EverySecond, {}, {"PB302"}),
+    ("one receive", lambda: broken.one_receive, {}, {"PB303"}),
+    ("wants a line", lambda: broken.wants_a_line, {"patience": SHORT}, {"PB305"}),
+    ("wants the end", lambda: broken.wants_the_end, {"patience": SHORT}, {"PB306"}),
+    ("speaks first", lambda: broken.speaking_first, {}, {"PB307"}),
+    ("answers a part", lambda: broken.answering_a_part, {}, {"PB308"}),
+]
+
+
+@pytest.mark.parametrize(("server", "asked", "expected"), [case[1:] for case in GENTLE], ids=[c[0] for c in GENTLE])
+def test_gentle(server: Callable[[], broken.Handler], asked: dict[str, object], expected: set[str]) -> None:
+    with Server(server()) as running:
+        observation = look(running.port, **asked)
+    assert codes(observation) == expected
+
+
+THOROUGH: list[tuple[str, Callable[[], broken.Handler], dict[str, object], set[str]]] = [
+    ("correct", lambda: broken.any_terminator, {}, set()),
+    ("three receives", lambda: broken.few_receives, {}, {"PB304", "PB309"}),
+    ("wants the NUL", answering, {}, {"PB309"}),
+    ("trips over more", lambda: broken.closing_on_more, {}, {"PB310", "PB309"}),
+    ("hangs up with the client", lambda: broken.hanging_up_with, {}, {"PB311", "PB309"}),
+    ("any request", lambda: broken.any_request, {}, {"PB312"}),
+    ("no deadline", lambda: broken.without_deadline, {}, {"PB313", "PB309"}),
+]
+
+
+@pytest.mark.parametrize(("server", "asked", "expected"), [case[1:] for case in THOROUGH], ids=[c[0] for c in THOROUGH])
+def test_thorough(server: Callable[[], broken.Handler], asked: dict[str, object], expected: set[str]) -> None:
+    """The probe waits a little longer than the correct servers here wait for a request."""
+    with Server(server()) as running:
+        observation = look(running.port, thorough=True, idle=2 * broken.DEADLINE, patience=Patience(reply=1.5), **asked)
+    assert codes(observation) == expected
+
+
+def test_one_at_a_time() -> None:
+    with Server(answering(), serial=True) as running:
+        assert "PB314" in codes(look(running.port, thorough=True, idle=2 * broken.DEADLINE, patience=SHORT))
+        assert "PB314" not in codes(look(running.port))
+
+
+# ---------------------------------------------------------------------------------------------- nobody, or elsewhere
+
+
+@pytest.mark.parametrize(("nobody", "expected"), [(closed_port, "PB105"), (dropping_port, "PB102")])
+def test_nobody_there(nobody: Callable[[], AbstractContextManager[int]], expected: str) -> None:
+    with nobody() as port:
+        assert codes(look(port, patience=SHORT)) == {expected, "PB106"}
+
+
+def test_the_applications_port_serves_it() -> None:
+    with closed_port() as port, Server(answering(OPEN_POLICY + b"\0")) as application:
+        assert codes(look(port, port=application.port)) == {"PB105"}
+
+
+def test_nobody_on_the_applications_port() -> None:
+    with closed_port() as port, Server(answering()) as running:
+        assert codes(look(running.port, port=port)) == {"PB107"}
+
+
+def test_a_silent_application_is_no_mistake() -> None:
+    with Server(answering()) as running, Server(broken.silent) as application:
+        assert codes(look(running.port, port=application.port, patience=SHORT)) == set()
+        assert application.connections == 1
+
+
+def test_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closed_port() as port, Server(answering()) as running:
+        monkeypatch.setattr(examine, "ELSEWHERE", (running.port,))
+        assert codes(look(port)) == {"PB105", "PB106"}
+        assert codes(look(port, thorough=True)) == {"PB105", "PB106", "PB108"}
+
+
+def test_a_name_without_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(host: str) -> list[Address]:
+        raise OSError(-2, "Name or service not known")
+
+    monkeypatch.setattr(examine, "resolve", resolve)
+    [finding] = findings.of(examine.observe("games.example.com", Question()))
+    assert (finding.code, finding.evidence) == ("PB101", "Name or service not known")
+
+
+def test_addresses_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = [LOCALHOST, Address(2, "127.0.0.2")]
+    monkeypatch.setattr(examine, "resolve", lambda host: addresses)
+    with Server(answering()) as one:
+        assert codes(look(one.port)) == {"PB105", "PB106", "PB109"}
+        with Server(answering(), "127.0.0.2", one.port):
+            assert codes(look(one.port)) == set()
+        with Server(answering(OPEN_POLICY + b"\0"), "127.0.0.2", one.port):
+            [finding] = [f for f in findings.of(look(one.port)) if f.code == "PB109"]
+    assert finding.evidence.startswith("127.0.0.1: a policy of ")
+    assert ", 127.0.0.2: a policy of " in finding.evidence
+
+
+def test_ipv6_and_ipv4_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examine, "resolve", lambda host: [Address(10, "::1"), LOCALHOST])
+    with Server(answering()) as one:
+        observation = look(one.port)
+    assert {place.asked.reached for place in observation.places[LOCALHOST]} > {Reached.CONNECTED}
+    assert "PB109" in codes(observation)
+
+
+# ------------------------------------------------------------------------------------------------------ made by hand
+
+
+def made(reached: Reached = Reached.CONNECTED, *received: bytes, again: int = 0, **values: object) -> Observation:
+    """One address with one place, and what it did."""
+    events = [Event(0.01, What.CONNECTED), *(Event(0.02, What.RECEIVED, data) for data in received)]
+    exchange = Exchange(LOCALHOST, 843, reached, 0.03, "why", End.CLOSED if received else None, tuple(events))
+    exchange = dataclasses.replace(exchange, **values)  # type: ignore[arg-type]
+    place = Place(Role.MASTER, LOCALHOST, 843, exchange, {"again": [exchange] * again})
+    return Observation("games.example.com", Question(), {LOCALHOST: (place,)})
+
+
+def test_what_the_network_says() -> None:
+    assert codes(made(Reached.UNREACHABLE)) == {"PB103"}
+    assert codes(made(Reached.UNTRIED)) == {"PB104"}
+
+
+FILE = POLICY.replace(b"><a", b">" + b" " * 2500 + b"<a") + b"\0"
+
+
+@pytest.mark.parametrize(
+    ("segments", "received", "expected"),
+    [
+        (2, (FILE,), {"PB213"}),  # it takes two
+        (2, (FILE[:1460], FILE[1460:]), {"PB213"}),
+        (3, (FILE,), {"PB212", "PB213"}),  # it takes two, and came in three
+        (None, (POLICY + b"\0",), set()),
+        (None, (POLICY, b"\0"), {"PB212"}),
+        (1, (POLICY + b"\0",), set()),
+        (2, (POLICY + b"\0",), {"PB212"}),  # received in one, for the probe was late
+    ],
+)
+def test_segments(segments: int | None, received: tuple[bytes, ...], expected: set[str]) -> None:
+    size = 1460 if segments else None
+    assert codes(made(Reached.CONNECTED, *received, segments=segments, segment_bytes=size)) == expected
+
+
+def test_a_segment_that_was_sent_twice_is_no_second_write() -> None:
+    observation = made(Reached.CONNECTED, POLICY + b"\0", segments=1, segment_bytes=1460, again=2)
+    [place] = observation.all_places()
+    place.tried["again"][0] = dataclasses.replace(place.asked, segments=2)
+    assert codes(observation) == set()
+
+
+# ------------------------------------------------------------------------------------------------ search and policies
+
+
+def test_master_only_hides_the_other_policy() -> None:
+    with Server(answering()) as master, Server(answering(OPEN_POLICY + b"\0")) as application:
+        assert codes(look(master.port, port=application.port)) == {"PB401"}
+    with Server(answering(OPEN_POLICY + b"\0")) as master, Server(answering(OPEN_POLICY + b"\0")) as application:
+        assert codes(look(master.port, port=application.port)) == set()
+
+
+def test_lightspark_asks_on() -> None:
+    with Server(answering(OPEN_POLICY + b"\0")) as master, Server(broken.silent) as application:
+        seen = look(master.port, port=application.port, patience=SHORT)
+    assert codes(seen) == {"PB402"}
+    assert [f.severity for f in findings.of(seen) if f.code == "PB402"] == [Severity.WARNING]
+    for named, severities in (("lightspark", [Severity.ERROR]), ("flash", [])):
+        again = dataclasses.replace(seen, question=dataclasses.replace(seen.question, named=(named,)))
+        assert [f.severity for f in findings.of(again) if f.code == "PB402"] == severities
+
+
+def decided(policy: bytes, **asked: object) -> list[Finding]:
+    with Server(answering(policy + b"\0")) as master, Server(answering(b"")) as application:
+        policy_for_it = policy.replace(b"1935", str(application.port).encode())
+        with Server(answering(policy_for_it + b"\0")) as right:
+            port = (right if asked.pop("right", False) else master).port
+            return findings.of(look(port, port=application.port, content="http://www.example.com/a.swf", **asked))
+
+
+def test_content_that_is_denied() -> None:
+    [finding] = [f for f in decided(POLICY) if f.code == "PB403"]
+    assert finding.severity is Severity.ERROR
+    assert finding.message.startswith("flash does not let content from http://www.example.com/a.swf connect")
+    assert 'is not in to-ports="1935"' in finding.evidence
+    others = [f.message.split()[0] for f in decided(POLICY) if f.code == "PB404"]
+    assert others == ["lightspark", "unity"]
+
+
+def test_content_that_is_allowed() -> None:
+    assert not {"PB403", "PB404"} & {f.code for f in decided(POLICY, right=True)}
+
+
+def test_a_named_client_that_is_denied_is_an_error() -> None:
+    only_a_name = POLICY.replace(b'"*"', b'"www.example.com"')
+    assert [f.code for f in decided(only_a_name, right=True) if f.code in ("PB403", "PB404")] == ["PB404"]
+    named = decided(only_a_name, right=True, named=("unity",))
+    assert [f.message.split()[0] for f in named if f.code == "PB403"] == ["unity"]
+
+
+def test_silverlight() -> None:
+    with Server(answering()) as master, Server(broken.answering_22) as silverlight:
+        assert codes(look(master.port, silverlight.port)) == set()
+        assert codes(look(master.port, silverlight.port, named=("silverlight",))) == set()
+    with closed_port() as nobody:
+        assert codes(look(nobody, nobody + 0, named=("flash",))) == {"PB105", "PB106"}
+    with Server(answering()) as master:
+        assert codes(look(master.port, named=("silverlight",))) == {"PB105", "PB106"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "code"),
+    [
+        (POLICY.replace(b'"*"', "\u201c*\u201d".encode()), "FP109"),
+        (POLICY.replace(b'"*"', b"\x93*\x94"), "FP109"),
+        (POLICY.replace(b' to-ports="1935"', b""), "FP401"),
+        (POLICY.replace(b'"*" to', b'"*"to'), "FP110"),
+        (len(POLICY).to_bytes(2, "big") + POLICY, "FP105"),
+        (b"\xef\xbb\xbf" + POLICY, "FP113"),
+        (POLICY.decode().encode("utf-16"), "FP106"),
+        (SILVERLIGHT, "FP811"),
+        (b'<allow-access-from domain="*" to-ports="1935"/>', "FP116"),
+        (b"&lt;cross-domain-policy&gt;", "FP110"),
+        (b"<html><body>404</body></html>", "FP104"),
+    ],
+)
+def test_the_policy_is_linted(policy: bytes, code: str) -> None:
+    with Server(answering(policy + b"\0")) as running:
+        found = {finding.code: finding for finding in findings.of(look(running.port))}
+    assert code in found
+    assert found[code].where == f"127.0.0.1:{running.port}"
+
+
+def test_the_port_that_a_policy_comes_from_counts() -> None:
+    low = POLICY.replace(b"1935", b"80")
+    with closed_port() as nobody, Server(answering(low + b"\0")) as application:
+        assert "FP508" in {f.code for f in findings.of(look(nobody, port=application.port))}
+        assert "FP508" not in {f.code for f in findings.of(look(application.port))}
+
+
+# -------------------------------------------------------------------------------------------------------- the table
+
+
+def test_every_rule_is_seen_here() -> None:
+    tested = {code for cases in (GENTLE, THOROUGH) for *_, expected in cases for code in expected}
+    tested |= {"PB101", "PB102", "PB103", "PB104", "PB105", "PB106", "PB107", "PB108", "PB109", "PB213", "PB314"}
+    tested |= {"PB401", "PB402", "PB403", "PB404"}
+    assert {rule.code for rule in RULES} == tested
+
+
+def test_what_is_ignored_is_not_there() -> None:
+    with Server(answering(POLICY)) as running:
+        assert codes(look(running.port, ignored=frozenset(("PB210",)))) == set()
+
+
+def test_the_worst_comes_first() -> None:
+    with ExitStack() as stack:
+        running = stack.enter_context(Server(broken.one_receive))
+        severities = [finding.severity for finding in findings.of(look(running.port))]
+    assert severities == sorted(severities, key=list(Severity).index)
+    assert len(set(severities)) > 1

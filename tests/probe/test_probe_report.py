@@ -1,0 +1,212 @@
+"""What is written: text no terminal obeys, JSON, a line for Nagios, metrics that promtool accepts, changes."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import broken
+import pytest
+from broken import OPEN_POLICY, POLICY, SHORT, Server, answering, closed_port, look
+from prometheus_client.parser import text_string_to_metric_families
+
+from flashpol.probe import Observation, Question
+from flashpol.probe.question import Place, Role
+from flashpol.probe.report import Result, document, metrics, nagios, text
+from flashpol.probe.report.changes import changes
+from flashpol.probe.wire import Address, Exchange, Reached
+
+
+def plain(written: str, _: str) -> str:
+    return written
+
+
+def of(handler: broken.Handler, **asked: object) -> Result:
+    with Server(handler) as server:
+        return Result.of(look(server.port, **asked))
+
+
+@pytest.fixture(scope="module")
+def good() -> Result:
+    return of(answering())
+
+
+@pytest.fixture(scope="module")
+def bad() -> Result:
+    return of(broken.reading_22)
+
+
+def untried() -> Result:
+    here = Address(2, "192.0.2.1")
+    place = Place(Role.MASTER, here, 843, Exchange(here, 843, Reached.UNTRIED, 0.0, "Network is unreachable"))
+    return Result.of(Observation("games.example.com", Question(), {here: (place,)}))
+
+
+# ------------------------------------------------------------------------------------------------------------- text
+
+
+def test_a_timeline_and_what_clients_make_of_it(good: Result) -> None:
+    lines = text.report(good, plain).split("\n")
+    assert lines[0] == "127.0.0.1: 1 note"
+    assert re.fullmatch(r"  port \d+ \(asked first\)", lines[3])
+    whats = [re.sub(r"^ +[0-9.]+ s  ", "", line) for line in lines[4:8]]
+    assert whats == [
+        "connected",
+        'sent 23 bytes: "<policy-file-request/>\\0"',
+        f'received {len(POLICY) + 1} bytes, the last a NUL: "<cross-domain-policy><site-control permi"'
+        f" and {len(POLICY) + 1 - 40} bytes more",
+        "closed by the server",
+    ]
+    assert any(re.fullmatch(r"  flash       finds a policy, after \d\.\d\d s", line) for line in lines)
+
+
+def test_a_finding_has_its_place_evidence_and_what_to_do(bad: Result) -> None:
+    written = text.report(bad, plain)
+    found = written[written.index("error PB301") :].split("\n")
+    assert found[0].startswith("error PB301 reset: the server ends with RST after the reply (3 of 3)")
+    assert re.fullmatch(r"  at:   127\.0\.0\.1:\d+", found[1])
+    assert found[2] == f"  seen: {len(POLICY) + 1} bytes, then reset: 3 of 3 tries"
+    assert found[3].startswith("  do:   read all 23 bytes")
+
+
+def test_what_several_addresses_share_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flashpol.probe import examine
+
+    monkeypatch.setattr(examine, "resolve", lambda host: [Address(2, "127.0.0.1"), Address(2, "127.0.0.2")])
+    with Server(answering(POLICY)) as one, Server(answering(POLICY), "127.0.0.2", one.port):
+        written = text.report(Result.of(look(one.port)), plain)
+    assert written.count("note PB210") == 1
+    assert re.search(r"at:   127\.0\.0\.1:(\d+), 127\.0\.0\.2:\1\n", written)
+
+
+HOSTILE = b"\x1b]0;title\x07\x1b[2J\x9b31m\r\n<cross-domain-policy>\x1b[31m<\xe2\x80\xaeallow/>\x07"
+
+
+@pytest.mark.parametrize("reply", [HOSTILE, b"SSH-" + HOSTILE[:30], b"HTTP/1.1 " + HOSTILE, POLICY + b"\0" + HOSTILE])
+def test_nothing_that_a_server_sends_reaches_the_terminal(reply: bytes) -> None:
+    result = of(answering(reply + b"\0"))
+    for written in (text.report(result, plain), nagios.line([result])):
+        assert all(line.isprintable() for line in written.split("\n"))
+
+
+def test_a_record_of_hundreds_of_lines_is_cut() -> None:
+    assert len(text.report(of(broken.endless), plain).split("\n")) < 50
+
+
+# ------------------------------------------------------------------------------------------------------------- JSON
+
+
+def test_json(bad: Result) -> None:
+    data = json.loads(json.dumps(document.document([bad, untried()])))
+    assert data["version"] == 1
+    assert data["summary"] == {"hosts": 2, "errors": 1, "warnings": 0, "notes": 2}
+    host, other = data["hosts"]
+    assert (host["host"], host["error"], host["ok"], other["ok"]) == ("127.0.0.1", None, False, True)
+    [address] = host["addresses"]
+    assert (address["address"], address["family"]) == ("127.0.0.1", "ipv4")
+    master, silverlight = address["places"]
+    assert (master["role"], master["kind"], master["policy_bytes"]) == ("master", "policy", len(POLICY))
+    assert (master["asked"]["reached"], master["asked"]["end"]) == ("connected", "reset")
+    assert [event["what"] for event in master["asked"]["events"]] == ["connected", "sent", "received", "ended"]
+    assert (silverlight["asked"]["reached"], silverlight["asked"]["end"]) == ("refused", None)
+    assert [client["client"] for client in address["clients"]] == ["flash", "lightspark", "unity", "silverlight"]
+    finding = host["findings"][0]
+    assert (finding["code"], finding["severity"], finding["policy"]) == ("PB301", "error", None)
+    assert host["findings"][1]["policy"]["code"] == host["findings"][1]["code"] == "FP507"
+
+
+# ----------------------------------------------------------------------------------------------------------- Nagios
+
+
+def test_nagios(good: Result, bad: Result) -> None:
+    assert nagios.status([good]) == nagios.OK
+    assert re.fullmatch(
+        r"FLASHPOL OK - 127\.0\.0\.1: policy on port \d+"
+        rf" \| time=0\.\d{{4}}s;1;3;0 size={len(POLICY) + 1}B;4000;5000;0 errors=0;;0;0 warnings=0;0;;0",
+        nagios.line([good]),
+    )
+    assert nagios.status([good, bad]) == nagios.CRITICAL
+    line = nagios.line([good, bad])
+    assert line.startswith("FLASHPOL CRITICAL - 127.0.0.1: policy on port ")
+    assert "; 127.0.0.1: PB301 the server ends with RST" in line
+    assert "'127.0.0.1 errors'=1;;0;0" in line
+    assert line.count("|") == 1
+    assert "\n" not in line
+
+
+def test_nagios_warns_of_warnings() -> None:
+    result = of(answering(OPEN_POLICY + b"\0\0"))
+    assert nagios.status([result]) == nagios.WARNING
+    assert nagios.line([result]).startswith("FLASHPOL WARNING - 127.0.0.1: PB215 ")
+
+
+def test_nagios_does_not_know_what_it_could_not_try(good: Result) -> None:
+    assert nagios.status([untried()]) == nagios.status([good, untried()]) == nagios.UNKNOWN
+    assert nagios.line([untried()]).startswith("FLASHPOL UNKNOWN - games.example.com: this machine cannot try it")
+
+
+# ---------------------------------------------------------------------------------------------------------- metrics
+
+
+def test_promtool_has_nothing_to_say(good: Result) -> None:
+    exposition = metrics.exposition([good])
+    if not shutil.which("promtool"):
+        pytest.skip("no promtool here")
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=exposition, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def samples(result: Result) -> dict[tuple[str, str], float]:
+    """(name, the label that tells it from others of the host) -> value."""
+    return {
+        (
+            sample.name.removeprefix("flashpol_probe_"),
+            sample.labels.get("client") or sample.labels.get("severity", ""),
+        ): (sample.value)
+        for family in text_string_to_metric_families(metrics.exposition([result]))
+        for sample in family.samples
+    }
+
+
+def test_metrics(good: Result, bad: Result) -> None:
+    found = samples(good)
+    assert {name for name, _ in found} == set(metrics.METRICS)
+    assert found["success", ""] == 1
+    assert found["policy_bytes", ""] == len(POLICY)
+    assert found["requests", ""] == 3
+    assert found["requests_lost", ""] == 0
+    assert (found["client_connects", "flash"], found["client_connects", "silverlight"]) == (1, 0)
+    assert (samples(bad)["success", ""], samples(bad)["findings", "error"]) == (0, 1)
+
+
+def test_who_waits_for_ever_waits_for_ever() -> None:
+    assert samples(of(broken.silent, patience=SHORT))["client_wait_seconds", "lightspark"] == float("inf")
+
+
+def test_labels_are_escaped() -> None:
+    result = Result.of(Observation('a"b\\c\nd', Question(), unresolved="no such name"))
+    [family, *_] = text_string_to_metric_families(metrics.exposition([result]))
+    assert family.samples[0].labels == {"host": 'a"b\\c\nd'}
+
+
+# ---------------------------------------------------------------------------------------------------------- changes
+
+
+def test_nothing_changes(good: Result) -> None:
+    assert changes(good, good) == []
+    assert changes(good, of(answering())) != []  # it listens on another port by now
+
+
+def test_what_changes_is_told() -> None:
+    with closed_port() as silverlight, Server(answering()) as server:
+        before = Result.of(look(server.port, silverlight))
+        again = Result.of(look(server.port, silverlight))
+    after = Result.of(look(server.port, silverlight))
+    assert changes(before, again) == []
+    told = changes(before, after)
+    assert "- flash at 127.0.0.1: finds a policy" in told
+    assert "+ flash at 127.0.0.1: finds none yet" in told
+    assert any(line.startswith(f"- policy at 127.0.0.1:{server.port}: {len(POLICY)} bytes") for line in told)
+    assert any(line.startswith(f"+ error PB106 no-policy at 127.0.0.1:{server.port}: ") for line in told)

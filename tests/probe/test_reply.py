@@ -1,0 +1,83 @@
+"""What the bytes of a reply are."""
+
+import pytest
+from broken import POLICY
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flashpol.probe.reply import Kind, Reply, printable
+from flashpol.probe.wire import End
+
+UTF16 = POLICY.decode().encode("utf-16")
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"", Kind.NOTHING),
+        (b"\0", Kind.NOTHING),
+        (POLICY, Kind.POLICY),
+        (b"  \r\n" + POLICY, Kind.POLICY),
+        (b"\xef\xbb\xbf" + POLICY, Kind.POLICY),
+        (b"\x00\x9b" + POLICY, Kind.POLICY),
+        (UTF16, Kind.POLICY),
+        (b"&lt;cross-domain-policy&gt;", Kind.POLICY),
+        (b"<html>", Kind.POLICY),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + POLICY, Kind.HTTP),
+        (b"\x15\x03\x01\x00\x02\x02\x46", Kind.TLS),
+        (b"\x16\x03\x03\x00\x31", Kind.TLS),
+        (b"<policy-file-request/>\0", Kind.ECHO),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", Kind.OTHER),
+    ],
+)
+def test_kind(data: bytes, kind: Kind) -> None:
+    assert Reply(data, End.CLOSED).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("data", "file", "extra", "terminated"),
+    [
+        (POLICY, POLICY, b"", False),
+        (POLICY + b"\0", POLICY, b"", True),
+        (POLICY + b"\0more", POLICY, b"more", True),
+        (b"\x00\x9b" + POLICY + b"\0", b"\x00\x9b" + POLICY, b"", True),
+        (UTF16, UTF16, b"", False),
+        (UTF16 + b"\0", UTF16, b"", True),
+        (b"\0", b"", b"", True),
+    ],
+)
+def test_parts(data: bytes, file: bytes, extra: bytes, terminated: bool) -> None:
+    reply = Reply(data, End.OPEN)
+    assert (reply.file, reply.extra, reply.terminated) == (file, extra, terminated)
+
+
+@pytest.mark.parametrize(
+    ("data", "end", "whole"),
+    [
+        (POLICY, End.OPEN, True),
+        (POLICY + b"\r\n", End.OPEN, True),
+        (POLICY[:-1], End.OPEN, False),
+        (POLICY[:-1], End.RESET, False),
+        (POLICY[:-1], End.CLOSED, True),
+        (POLICY[:-1] + b"\0", End.RESET, True),
+    ],
+)
+def test_whole(data: bytes, end: End, whole: bool) -> None:
+    assert Reply(data, end).whole is whole
+
+
+@given(st.binary(max_size=300), st.sampled_from(End))
+def test_any_bytes(data: bytes, end: End) -> None:
+    reply = Reply(data, end)
+    assert reply.kind in Kind
+    assert reply.file + b"\0" * reply.terminated + reply.extra == data
+
+
+@given(st.binary(max_size=300), st.integers(1, 100))
+def test_what_is_quoted_is_one_harmless_line(data: bytes, most: int) -> None:
+    assert printable(data, most).isprintable()
+
+
+def test_quoting() -> None:
+    assert printable(b"\x1b[31m\0\r\n\xff") == '"\\x1b[31m\\0\\r\\n\\xff"'
+    assert printable(b"x" * 70) == '"' + "x" * 60 + '" and 10 bytes more'

@@ -1,0 +1,114 @@
+"""The record of one connection, also of servers that do their worst."""
+
+import socket
+
+import broken
+import pytest
+from broken import POLICY, SHORT, Server, answering, closed_port, dropping_port
+
+from flashpol.probe.wire import MOST_BYTES, Address, End, Patience, Reached, Step, What, exchange
+
+LOCALHOST = Address(socket.AF_INET, "127.0.0.1")
+ASK = (Step(broken.REQUEST),)
+
+
+def test_a_good_conversation() -> None:
+    with Server(answering()) as server:
+        seen = exchange(LOCALHOST, server.port, ASK, Patience())
+    assert (seen.reached, seen.end, seen.error) == (Reached.CONNECTED, End.CLOSED, "")
+    assert [event.what for event in seen.events] == [What.CONNECTED, What.SENT, What.RECEIVED, What.ENDED]
+    assert seen.data == POLICY + b"\0"
+    times = [event.at for event in seen.events]
+    assert times == sorted(times)
+    assert seen.ended == times[-1]
+    assert seen.segments == 1
+
+
+def test_ipv6() -> None:
+    address = Address(socket.AF_INET6, "::1")
+    try:
+        server = Server(answering(), "::1")
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with server:
+        seen = exchange(address, server.port, ASK, Patience())
+    assert (seen.data, seen.where) == (POLICY + b"\0", f"[::1]:{server.port}")
+
+
+def test_refused_and_dropped_are_told_apart() -> None:
+    with closed_port() as port:
+        assert exchange(LOCALHOST, port, ASK, SHORT).reached is Reached.REFUSED
+    with dropping_port() as port:
+        seen = exchange(LOCALHOST, port, ASK, SHORT)
+    assert (seen.reached, seen.error, seen.end, seen.events) == (Reached.DROPPED, "no answer in 0.6 s", None, ())
+
+
+def test_what_this_machine_cannot_do() -> None:
+    seen = exchange(Address(socket.AF_INET, "255.255.255.255"), 843, ASK, SHORT)
+    assert seen.reached is Reached.UNTRIED
+    assert seen.error
+
+
+def test_no_descriptor_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> socket.socket:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(socket, "socket", none_left)
+    seen = exchange(LOCALHOST, 843, ASK, SHORT)
+    assert (seen.reached, seen.error) == (Reached.UNTRIED, "Too many open files")
+
+
+@pytest.mark.parametrize(
+    ("handler", "end"),
+    [
+        (broken.silent, End.OPEN),
+        (broken.closing, End.CLOSED),
+        (broken.resetting, End.RESET),
+        (broken.endless, End.FLOOD),
+        (broken.dripping_reply, End.OPEN),
+    ],
+)
+def test_ends(handler: broken.Handler, end: End) -> None:
+    with Server(handler) as server:
+        assert exchange(LOCALHOST, server.port, ASK, SHORT).end is end
+
+
+def test_what_never_ends_is_cut_off() -> None:
+    with Server(broken.endless) as server:
+        seen = exchange(LOCALHOST, server.port, ASK, Patience())
+    assert len(seen.data) <= MOST_BYTES
+
+
+def test_a_reply_in_two_writes_is_two_segments() -> None:
+    with Server(broken.in_two_writes) as server:
+        seen = exchange(LOCALHOST, server.port, ASK, Patience())
+    assert [len(event.data) for event in seen.received] == [60, len(POLICY) + 1 - 60]
+    assert seen.segments == 2
+
+
+def test_two_writes_that_one_receive_takes_are_still_two_segments() -> None:
+    def quick(connection: socket.socket) -> None:
+        broken.whole(connection)
+        connection.sendall(POLICY)
+        connection.sendall(b"\0")
+        broken.end(connection)
+
+    with Server(quick) as server:
+        assert exchange(LOCALHOST, server.port, ASK, Patience()).segments == 2
+
+
+def test_steps_wait_and_finish() -> None:
+    with Server(broken.wants_the_end) as server:
+        seen = exchange(LOCALHOST, server.port, (Step(b"<policy", 0.05), Step(b"-file-request/>\0", 0.05, True)), SHORT)
+    assert seen.data == POLICY + b"\0"
+    sent = [event.at for event in seen.events if event.what is What.SENT]
+    assert sent[0] >= 0.05
+    assert sent[1] - sent[0] >= 0.05
+    assert seen.asked_at == sent[1]
+
+
+def test_a_server_that_is_gone_before_all_is_sent() -> None:
+    with Server(lambda connection: connection.close()) as server:
+        seen = exchange(LOCALHOST, server.port, [Step(b"x", 0.1)] * 5, SHORT)
+    assert seen.end in (End.CLOSED, End.RESET)
+    assert not seen.data
