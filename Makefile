@@ -19,7 +19,7 @@ run: $(VENV)/.run  ## serve examples/policy.xml on 127.0.0.1:8430, metrics on 12
 	@$(BIN)/flashpol serve --policy examples/policy.xml --listen 127.0.0.1:8430 --admin 127.0.0.1:9843
 
 test: $(VENV)/.dev  ## all tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 lint: $(VENV)/.dev  ## style, types, stub against extension
 	$(BIN)/ruff check .
@@ -42,7 +42,7 @@ debug: $(VENV)/.dev  ## serve with a build for gdb, Python's development mode on
 coverage: $(VENV)/.dev  ## line coverage of the package, the extension included
 	@$(call variant,coverage)
 	@cp build/coverage/build/cython-coverage/flashpol/_fastpath.c build/coverage/flashpol/
-	cd build/coverage && rm -f .coverage* && ../../$(BIN)/python -m coverage run -m pytest -q tests
+	cd build/coverage && rm -f .coverage* && ../../$(BIN)/python -m coverage run -m pytest -q -m "not servers" tests
 	cd build/coverage && ../../$(BIN)/python -m coverage combine -q && ../../$(BIN)/python -m coverage report -m
 
 sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and UndefinedBehaviorSanitizer

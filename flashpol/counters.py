@@ -7,6 +7,7 @@ Anonymous shared mappings, made by the arbiter before it forks. `ServerStatus` i
 
 `SharedCounters` is one for each generation of workers. It holds:
 
+    admitted   whether its workers may accept   written by the arbiter
     process    pid, restarts, CPU, memory;      written by the arbiter;
                up, lag, beat, files             by the process itself
     queue      accept queue, slot x listener    written by the arbiter
@@ -27,6 +28,8 @@ WORD = 8
 WORD_MASK = 2**64 - 1
 _BLOCK_WORDS = BLOCK_SIZE // WORD
 
+# How often a worker that is up looks whether it may accept, in seconds.
+ADMISSION_POLL = 0.01
 # How often a worker shows that its loop turns, and how long it may miss that and still be called serving; seconds.
 BEAT = 0.5
 STALLED_AFTER = 3.0
@@ -164,9 +167,17 @@ class SharedCounters:
         # Blocks first: they need the alignment of the mapping's start to lie on cache lines of their own.
         self._queues_at = pairs * _BLOCK_WORDS
         self._processes_at = self._queues_at + pairs * QueueStatus.SIZE
-        end = self._processes_at + (slots + 1) * ProcessStatus.SIZE
-        self._mapping = mmap.mmap(-1, end * WORD)
+        self._admitted_at = self._processes_at + (slots + 1) * ProcessStatus.SIZE
+        self._mapping = mmap.mmap(-1, (self._admitted_at + 1) * WORD)
         self._words = memoryview(self._mapping).cast("Q")
+
+    @property
+    def admitted(self) -> bool:
+        """Its workers may accept: all are there. One that comes later need not wait."""
+        return bool(self._words[self._admitted_at])
+
+    def admit(self) -> None:
+        self._words[self._admitted_at] = 1
 
     def process(self, slot: int) -> ProcessStatus:
         return ProcessStatus(self._words[self._processes_at + slot * ProcessStatus.SIZE :][: ProcessStatus.SIZE])

@@ -50,6 +50,12 @@ def many_files() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if hasattr(getattr(item, "module", None), "Flashpol"):
+            item.add_marker("servers")
+
+
 Serve = Callable[..., Serving]
 
 

@@ -35,8 +35,8 @@ MAX_REQUESTS = 100
 REQUEST_TIMEOUT = 10.0
 # A reload is answered when it is done; how often we look whether it is, in seconds.
 RELOAD_POLL = 0.02
-# How long an answer waits for it, in seconds: less than REQUEST_TIMEOUT. A reload may have to wait for earlier ones.
-RELOAD_PATIENCE = 8.0
+# After so many seconds the answer is that it is not done yet: before the request is cut off.
+RELOAD_PATIENCE = REQUEST_TIMEOUT - 1
 # What a question may consist of: more names than these, repeated ones, are nobody's form.
 MAX_FIELDS = 8
 
@@ -134,11 +134,11 @@ class Application:
         status = self._view.status
         status.reloads_asked = ticket = status.reloads_asked + 1
         self._ask_reload()
-        with gevent.Timeout(RELOAD_PATIENCE, False):
-            while status.reloads_answered < ticket:
-                gevent.sleep(RELOAD_POLL)
-        if status.reloads_answered < ticket:
-            return _text("202 Accepted", "still reloading: /-/status and the log tell how it ends")
+        deadline = time.monotonic() + RELOAD_PATIENCE
+        while status.reloads_answered < ticket:
+            if time.monotonic() >= deadline:
+                return _text("202 Accepted", "not done yet: the log, and reload in /-/status, will say what came of it")
+            gevent.sleep(RELOAD_POLL)
         if status.reload_successful:
             return _text("200 OK", "reloaded")
         return _text("500 Internal Server Error", f"the running configuration stays: {status.reload_error}")

@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
 
     set_up("arbiter", settings.server.log_format)  # a policy's warnings go to the log
     loader = Loader(partial(configure, options), options.config)
-    return Arbiter(loader.load(), loader, announce).run()
+    return Arbiter(loader, announce).run()
 
 
 def announce(generation: "Generation") -> None:

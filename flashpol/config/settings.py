@@ -218,6 +218,8 @@ def check(config: Config) -> Config:
     """What only the whole can show. Returns it, or raises ConfigError."""
     if not config.listeners:
         raise ConfigError("no listener: add --listen IP:PORT or [[listeners]]")
+    if len(config.listeners) > MAX_LISTENERS:
+        raise ConfigError(f"{len(config.listeners)} listeners: {MAX_LISTENERS} at most in one server")
     seen: dict[object, Listener] = {}
     for listener in config.listeners:
         for what, value in (("named", listener.name), ("on", _taken(listener.address))):
@@ -237,8 +239,6 @@ def check(config: Config) -> Config:
             if wide.port == narrow.port and wide != narrow and wide.covers(narrow):
                 message = f"two listeners are on port {wide.port}: {wide} serves {narrow} too: leave one out"
                 raise _clash(second, first.origin, message)
-    if len(config.listeners) > MAX_LISTENERS:
-        raise ConfigError(f"{len(config.listeners)} listeners: {MAX_LISTENERS} at most in one server")
     return config
 
 

@@ -12,6 +12,8 @@ from flashpol.config.kinds import Kind, as_key, text
 from flashpol.config.origin import Origin, Source
 from flashpol.config.settings import Config, Limits, Listener, PolicySource, Server, settings_of
 
+# As many listeners as there can be, with a policy each, take 100 kB; the rest is for grants.
+MAX_CONFIG_BYTES = 1 << 20
 # What a grant is made of.
 GRANT = {
     "domain": text('a domain, such as "*.example.com"'),
@@ -165,11 +167,14 @@ def _parse(source: Source, folder: Path) -> Config:
 def load(path: Path) -> Config:
     """Read a configuration file. Raises ConfigError."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise ConfigError(f"{str(path)!r}: not a file's name: {error}") from None
+    if len(data) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES:,} bytes: is it a configuration?")
     try:
         return _parse(Source(str(path), data.decode("utf-8-sig")), path.parent)
     except UnicodeDecodeError as error:

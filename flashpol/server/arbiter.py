@@ -28,6 +28,7 @@ from flashpol.server.child import Child
 from flashpol.server.generation import KILL_AFTER, Foundation, Generation
 from flashpol.server.listening import Listening
 from flashpol.server.log import log, set_up, tell
+from flashpol.server.lookout import Interrupted, lookout
 from flashpol.server.notify import Notifier
 from flashpol.server.plan import Loader, Plan
 from flashpol.server.process import has_terminal, raise_file_limit
@@ -41,6 +42,9 @@ STARTING_TICK = 0.01
 START_ATTEMPTS = 5
 # A generation that is not up by then never will be.
 START_TIMEOUT = 30.0
+# A configuration that takes longer to load is refused: until then nobody hears signals or replaces a worker. 1,000
+# listeners with a policy each take 5 s; one of the files may be a pipe that nobody writes, or on a disk that hangs.
+LOAD_TIMEOUT = 30.0
 # Generations that finish at the same time. With so many, a reload waits for one to end: memory stays bounded.
 MAX_FINISHING = 3
 
@@ -61,14 +65,17 @@ class Every:
 
 
 class Arbiter:
-    """Runs `plan`, and what `loader` makes of the configuration later.
+    """Runs what `loader` makes of the configuration, now and later.
 
-    Raises ConfigError while it is being made: an address cannot be bound, or systemd hands over no such socket.
+    Raises ConfigError while it is being made: the configuration cannot be loaded, an address cannot be bound, or
+    systemd hands over no such socket.
     """
 
-    def __init__(self, plan: Plan, loader: Loader, on_ready: Callable[[Generation], None]) -> None:
+    def __init__(self, loader: Loader, on_ready: Callable[[Generation], None]) -> None:
         raise_file_limit()
         self._loader = loader
+        self._watch = Watch(lambda: loader.paths)
+        plan = loader.load(self._watch.mark)
         self._on_ready = on_ready
         self._status = ServerStatus()
         self._foundation = Foundation(Listening(activation.take()), Ledger(), self._status, Bell())
@@ -78,11 +85,10 @@ class Arbiter:
         self._current: Generation | None = None
         self._starting: Generation | None = None
         self._finishing: list[Generation] = []
+        self._replaced: Generation | None = None  # what the current one takes over from, until that accepts no more
         self._begin(plan)
         self._reload_wanted = False
         self._answering = 0  # as many reloads had been asked for when this one began
-        self._watch = Watch(lambda: loader.paths)
-        self._watch.mark()
         self._tick, self._look = Every(TICK), Every(TICK)
         self._alive = Every(self._notifier.watchdog_interval or TICK)
         # Under nohup a closed terminal is to be ignored; without one SIGHUP cannot mean that.
@@ -105,6 +111,15 @@ class Arbiter:
 
     def run(self) -> int:
         """Serve until a signal ends it; returns the exit status."""
+        try:
+            return self._run()
+        except Exception:
+            # 1: not the 2 of a mistake in the configuration, after which a service manager starts nothing again.
+            text = "the arbiter failed: the others finish what is inside and end"
+            log.exception(text, extra={"event": "arbiter-failed"})
+            return 1
+
+    def _run(self) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what is ignored is not even blocked
         while True:
@@ -131,8 +146,8 @@ class Arbiter:
 
     @property
     def _settled(self) -> bool:
-        """The current generation is complete, and no other one starts."""
-        return self._state == READY and not self._starting
+        """The current generation is complete, and alone in accepting."""
+        return self._state == READY and not self._starting and not self._replaced
 
     def _patience(self) -> float:
         now = time.monotonic()
@@ -161,13 +176,16 @@ class Arbiter:
             self._current.observe()
             self._anomalies.report(time.monotonic(), self._totals)
             tell()
-        if self._alive and self._notifier.watchdog_interval and self._current.serving:
-            self._notifier.alive()
+        self._say_alive()
         watch = self._current.plan.config.server.watch
         self._look.seconds = watch or TICK
         if self._look and watch and self._watch.changed():
             log.info("a watched file has changed", extra={"event": "file-changed"})
             self._reload_wanted = True
+
+    def _say_alive(self) -> None:
+        if self._alive and self._notifier.watchdog_interval and self._current and self._current.serving:
+            self._notifier.alive()
 
     def _totals(self) -> dict[str, Block]:
         """What each listener has counted, by name."""
@@ -195,6 +213,10 @@ class Arbiter:
                 generation.deadline += KILL_AFTER
         if self._starting and self._starting.up:
             self._commit(self._starting)
+        if self._replaced and self._current and not any(child.accepting for child in self._replaced.workers):
+            self._replaced = None
+            self._reload_done()
+            log.info("reloaded: %s", self._current.summary, extra={"event": "reloaded"} | self._current.fields)
         if self._current and not any(each.admin and each.admin.accepting for each in self._finishing):
             self._current.add_admin()
         if self._state == STARTING and self._current and self._current.attended and self._current.up:
@@ -212,10 +234,10 @@ class Arbiter:
     def _commit(self, new: Generation) -> None:
         """The new generation serves: the other one finishes."""
         old, self._current, self._starting = self._current, new, None
+        new.shared.admit()
         if old:
             self._give_way(old, new)
-            self._reload_done()
-            log.info("reloaded: %s", new.summary, extra={"event": "reloaded"} | new.fields)
+            self._replaced = old
 
     def _give_way(self, one: Generation, other: Generation) -> None:
         """`one` finishes, `other` serves."""
@@ -247,18 +269,23 @@ class Arbiter:
         self._reload_done(why)
 
     def _load(self) -> Plan:
-        """What the watch has marked is what is loaded, or older: no change is missed. Raises ConfigError."""
-        while True:
-            paths = self._loader.paths
-            self._watch.mark()
-            try:
-                plan = self._loader.load()
-            except ConfigError:
-                if self._loader.paths == paths:
-                    raise
-            else:
-                if self._loader.paths == paths:
-                    return plan
+        """Not for ever, and not when the server is to end. Raises ConfigError."""
+        deadline = time.monotonic() + LOAD_TIMEOUT
+
+        def look() -> None:
+            self._say_alive()
+            if signal.sigpending() & self._ending:
+                raise Interrupted("the server is to end")
+            if time.monotonic() >= deadline:
+                raise Interrupted(
+                    f"loading takes longer than {LOAD_TIMEOUT:.0f} s: is a file a pipe, or its disk gone?"
+                )
+
+        try:
+            with lookout(look):
+                return self._loader.load(self._watch.mark)
+        except Interrupted as error:
+            raise ConfigError(str(error)) from None
 
     def _reload_done(self, error: str = "") -> None:
         """Tell everybody who wants to know."""

@@ -3,6 +3,7 @@
 import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from flashpol.config import Address, ConfigError, Endpoint, Inherited
 from flashpol.server.sockets import bind
@@ -38,6 +39,8 @@ class Listening:
                 key = (address, seen[address])
                 seen[address] += 1
                 have = self._bound.get(key, [])
+                if not have:
+                    self._require_room(address)
                 new = bind(address, max(0, count - len(have)), backlog, have)
                 fresh += new
                 bound[key] = [*have, *new]
@@ -49,6 +52,15 @@ class Listening:
         self._bound |= bound
         return found
 
+    def _require_room(self, address: Address) -> None:
+        """Raises ConfigError for an address that only a restart can bind."""
+        for other, _ in self._bound:
+            if address.port == other.port and other != address and (address.covers(other) or other.covers(address)):
+                raise ConfigError(
+                    f"{address}: {other} is ours, and both cannot be bound for a moment: restart the server, or reload "
+                    "without it first"
+                )
+
     def _handed_over(self, address: Inherited) -> Sequence[socket.socket]:
         if address not in self._inherited:
             names = ", ".join(map(str, self._inherited)) or "none"
@@ -59,7 +71,8 @@ class Listening:
         """Give the queues this length, which a worker that ended alone may have left short. systemd's are its own."""
         for sockets in self._bound.values():
             for sock in sockets:
-                sock.listen(backlog)
+                with suppress(OSError):  # a worker may have made something else of it, which is its own loss
+                    sock.listen(backlog)
 
     def release(self, wanted: Iterable[socket.socket]) -> None:
         """Close what was bound here, but not these."""

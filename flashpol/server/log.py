@@ -33,19 +33,20 @@ def _own_description(fd: int) -> int:
 class NonBlockingHandler(logging.Handler):
     """Writes lines to what may be a full pipe. What does not fit is dropped, and a later line says how many."""
 
-    def __init__(self, fd: int, log_format: str | None = None) -> None:
+    def __init__(self, fd: int, log_format: str | None = None, process: str = "", dropped: int = 0) -> None:
         super().__init__()
         self.log_format = log_format
+        self.process = process
         self._fd = fd
         self._own = _own_description(fd)
         self._poll = select.poll()
         self._poll.register(self._own, select.POLLOUT)
-        self._dropped = 0
+        self.dropped = dropped
 
     def emit(self, record: logging.LogRecord) -> None:
         lines = [self._line(record)]
-        if self._dropped:
-            text = f"log lines that were dropped, because nobody read them: {self._dropped:,}"
+        if self.dropped:
+            text = f"log lines that were dropped, because nobody read them: {self.dropped:,}"
             lines.insert(0, self._line(_notice(logging.WARNING, text)))
         together = b"".join(lines)
         try:
@@ -53,10 +54,10 @@ class NonBlockingHandler(logging.Handler):
                 if not any(event & select.POLLOUT for _, event in self._poll.poll(0)):
                     raise BlockingIOError
                 os.write(self._own, data)
-                self._dropped = 0
+                self.dropped = 0
         except OSError:
             # Nobody reads our log any more, or not fast enough; that is no reason to stop serving.
-            self._dropped += 1
+            self.dropped += 1
 
     def _line(self, record: logging.LogRecord) -> bytes:
         try:
@@ -81,13 +82,15 @@ def set_up(process: str, log_format: str | None = None) -> logging.Logger:
 
     log_format: a key of FORMATTERS; None keeps the one that was set up before, at first "text".
     """
-    before = [old.log_format for old in log.handlers if isinstance(old, NonBlockingHandler)]
-    chosen = next(filter(None, [log_format, *before, "text"]))
+    before = [old for old in log.handlers if isinstance(old, NonBlockingHandler)]
+    chosen = next(filter(None, [log_format, *(old.log_format for old in before), "text"]))
+    # After a fork they are the parent's, which tells of them itself.
+    dropped = sum(old.dropped for old in before if old.process == process)
     while log.handlers:
         old = log.handlers[0]
         log.removeHandler(old)
         old.close()
-    handler = NonBlockingHandler(STDERR, chosen)
+    handler = NonBlockingHandler(STDERR, chosen, process, dropped)
     handler.setFormatter(FORMATTERS[chosen](process))
     log.addHandler(handler)
     log.propagate = False

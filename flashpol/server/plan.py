@@ -7,6 +7,7 @@ from pathlib import Path
 from flashpol.config import Config
 from flashpol.server.policies import compile_all
 from flashpol.server.process import Identity
+from flashpol.server.watch import digest
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,20 @@ class Loader:
         self._file = [file] if file else []
         self.paths: list[Path] = list(self._file)  # what the last attempt read, or would have
 
-    def load(self) -> Plan:
-        """Read the configuration, load its policies, look its user up. Raises ConfigError."""
-        config = self._configure()
-        sources = [path for source in config.policies for path in (source.file, source.folder) if path]
-        self.paths = [*self._file, *sources]
+    def load(self, mark: Callable[[], None] = lambda: None) -> Plan:
+        """Read the configuration, load its policies, look its user up. Raises ConfigError.
+
+        mark: is called before anything is read that `paths` names, so that whoever watches them misses no change.
+        """
+        while True:
+            mark()
+            before = digest(self._file)
+            config = self._configure()
+            sources = [path for source in config.policies for path in (source.file, source.folder) if path]
+            self.paths = [*self._file, *sources]
+            mark()
+            if digest(self._file) == before:  # what is marked now is what was read
+                break
         identity = Identity.of(config.server)
         identity.require_rights()
         return Plan(config, compile_all(config), identity)

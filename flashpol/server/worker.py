@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from flashpol.config import Address
-from flashpol.counters import BEAT, SharedCounters
+from flashpol.counters import ADMISSION_POLL, BEAT, SharedCounters
 from flashpol.gateway.hub import Stop
 from flashpol.server.log import log, tell
 from flashpol.server.plan import Plan
@@ -34,10 +34,14 @@ def run(
                 ours=isinstance(listener.address, Address),
                 terminated=listener.terminated,
             )
-    service.start()
     status = shared.process(slot)
     status.base_files, status.max_files = count_files(), resource.getrlimit(resource.RLIMIT_NOFILE)[0] % 2**63
+    status.beat_ns = time.monotonic_ns()
     status.up = 1
+    # If the others do not come up, this generation will have answered nobody.
+    while not shared.admitted and not stop.event.wait(ADMISSION_POLL):
+        status.beat_ns = time.monotonic_ns()
+    service.start()
     while not stop.event.is_set():
         tell()
         status.beat_ns = started = time.monotonic_ns()
@@ -49,6 +53,6 @@ def run(
     for own in sockets:
         for sock in own:
             sock.close()
-    status.up = 0
+    status.up, status.accepts_no_more = 0, 1
     if not service.finish(deadline - time.monotonic()):
         log.warning("connections were cut off: they did not end within shutdown_timeout", extra={"event": "cut-off"})

@@ -442,7 +442,7 @@ def test_no_browser_can_reload(headers: dict[str, str]) -> None:
 def test_a_reload_that_goes_on_is_not_called_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flashpol.admin.endpoint.RELOAD_PATIENCE", 0.01)
     line, _, body = get(Application(view(), lambda: None), "/-/reload", "POST")
-    assert (line, b"still reloading" in body) == ("202 Accepted", True)
+    assert (line, b"not done yet" in body) == ("202 Accepted", True)
 
 
 # ------------------------------------------------------------------------------------------------------------ processes

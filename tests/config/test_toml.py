@@ -118,6 +118,12 @@ def test_admin_off(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ bad files
 
+
+def test_a_file_without_end_is_not_read_to_its_end() -> None:
+    with pytest.raises(ConfigError, match=r"^/dev/zero: larger than 1,048,576 bytes: is it a configuration"):
+        config.load(Path("/dev/zero"))
+
+
 # Text of the file -> where the mistake is, and what the line must hold: the name, and what to do.
 BAD = {
     "nonsense": ("1", "not TOML: ", "Expected '='"),

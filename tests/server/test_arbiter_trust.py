@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from processes import Flashpol, ask, until
+from processes import DEADLINE, Flashpol, ask, until
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -135,3 +135,52 @@ def test_a_stalled_worker_is_seen() -> None:
         finally:
             worker.kill(signal.SIGCONT)
         until(lambda: server.up == 1, "worker_up to be 1")
+
+
+TAKEN_AWAY = """
+import os, socket
+import flashpol.server.worker as worker
+real = worker.run
+def run(slot, sockets, plan, shared, stop):
+    if os.path.exists("GO"):
+        os.unlink("GO")
+        somebody = socket.create_server(("127.0.0.1", 0))
+        for [sock] in sockets:
+            sock.shutdown(socket.SHUT_RDWR)
+            sock.setblocking(True)
+            sock.connect(somebody.getsockname())
+        os._exit(3)
+    real(slot, sockets, plan, shared, stop)
+worker.run = run
+"""
+
+
+def test_a_worker_that_makes_something_else_of_its_listening_socket_ends_nobody_else(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    with serve(workers=2, prelude=TAKEN_AWAY.replace("GO", str(go))) as server:
+        go.touch()
+        server.workers[0].kill()
+        until(lambda: "exited with 3" in server.log, "what it does with its socket")
+        until(lambda: server.up == 2, "its successor")
+        assert ask(server.place)[-1:] == b"\0", "by the other worker"
+        assert server.stop() == 0
+
+
+def test_an_arbiter_that_fails_says_so_in_the_log_and_is_started_again(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    prelude = f"""
+import errno, os
+import flashpol.server.generation as generation
+real = generation.Generation.observe
+def observe(self):
+    if os.path.exists({str(go)!r}):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    real(self)
+generation.Generation.observe = observe
+"""
+    with serve(prelude=prelude) as server:
+        children = server.children
+        go.touch()
+        assert server.process.wait(DEADLINE) == 1, "2 is for what a restart does not mend"
+        assert "ERROR: the arbiter failed" in server.log
+        until(lambda: not any(child.alive for child in children), "the end of all")

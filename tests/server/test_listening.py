@@ -50,6 +50,18 @@ def test_more_workers_get_more_sockets_and_fewer_keep_them(listening: Listening)
     listening.keep_only([])
 
 
+@pytest.mark.parametrize(("one", "other"), [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "::"), ("::", "127.0.0.1")])
+def test_an_address_that_covers_one_of_ours_takes_a_restart(listening: Listening, one: str, other: str) -> None:
+    port = free_port()
+    [held] = listening.acquire([(Address(one, port), 1)], 16)
+    with pytest.raises(ConfigError, match=r"is ours, .*: restart the server"):
+        listening.acquire([(Address(other, port), 1)], 16)
+    assert listening.acquire([(Address(one, port), 2)], 16)[0][:1] == held
+    listening.keep_only([])
+    listening.acquire([(Address(other, port), 1)], 16)
+    listening.keep_only([])
+
+
 def test_a_mistake_changes_nothing(listening: Listening) -> None:
     free = Address("127.0.0.1", free_port())
     [held] = listening.acquire([(ANY, 1)], 16)

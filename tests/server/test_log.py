@@ -185,3 +185,22 @@ def test_a_flood_is_limited_whoever_made_the_handlers(
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == USUAL.burst + 1
     assert lines[-1].startswith(f"{1000 - USUAL.burst} more in the last ")
+
+
+def test_what_was_dropped_is_told_by_the_same_process_after_it_was_set_up_again(
+    logger: logging.Logger, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "STDERR", pipe.into)
+    log.set_up("arbiter")
+    pipe.fill()
+    logger.warning("lost")
+    log.set_up("arbiter")  # as a reload does
+    pipe.read()
+    logger.warning("told")
+    assert f"{DROPPED}: 1" in pipe.read()
+    pipe.fill()
+    logger.warning("lost")
+    log.set_up("worker-0")  # as a child does, to which it did not happen
+    pipe.read()
+    logger.warning("not told")
+    assert DROPPED not in pipe.read()
