@@ -52,8 +52,10 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Flashpol]:
-    with Flashpol("--policy", POLICY, workers=2) as server:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flashpol]:
+    config = tmp_path_factory.mktemp("page") / "flashpol.toml"
+    config.write_text("[server]\nrequest_timeout = 600\n")  # who is silent stays until it has been seen
+    with Flashpol("-c", config, "--policy", POLICY, workers=2) as server:
         yield server
 
 
