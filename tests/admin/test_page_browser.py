@@ -16,7 +16,8 @@ if CHROMIUM is None:
 sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
-PATIENCE = 15_000  # ms, for what comes with the next update or the one after it
+PATIENCE = 30_000  # ms, for what comes with the next update or the one after it, on a busy machine
+sync_api.expect.set_options(timeout=PATIENCE)
 WIDE, PHONE, NARROW = (1200, 900), (390, 844), (320, 640)
 
 # What scripts in a listener's name and in a policy would do if they were not text.
@@ -51,8 +52,10 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Flashpol]:
-    with Flashpol("--policy", POLICY, workers=2) as server:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flashpol]:
+    config = tmp_path_factory.mktemp("page") / "flashpol.toml"
+    config.write_text("[server]\nrequest_timeout = 600\n")  # who is silent stays until it has been seen
+    with Flashpol("-c", config, "--policy", POLICY, workers=2) as server:
         yield server
 
 
@@ -102,13 +105,13 @@ def home_of(server: Flashpol) -> str:
 
 
 def until_text(page: Any, pattern: str) -> None:
-    sync_api.expect(page.locator("body")).to_contain_text(re.compile(pattern), timeout=PATIENCE)
+    sync_api.expect(page.locator("body")).to_contain_text(re.compile(pattern))
 
 
 def updated(page: Any) -> None:
     """Wait for another update."""
     before = page.locator("header time").text_content()
-    sync_api.expect(page.locator("header time")).not_to_have_text(before, timeout=PATIENCE)
+    sync_api.expect(page.locator("header time")).not_to_have_text(before)
 
 
 def question(page: Any, content: str, port: str) -> None:
@@ -132,7 +135,7 @@ def test_figures_follow_what_happens(server: Flashpol, visit: Visit) -> None:
     page.evaluate("window.same = true")
     for _ in range(9):
         ask(server.place)
-    sync_api.expect(answers).to_have_text(f"{before + 9} since start", timeout=PATIENCE)
+    sync_api.expect(answers).to_have_text(f"{before + 9} since start")
     with connect(server.place, b"<pol"):
         until_text(page, "1 silent")
     page.locator(".answers polyline").first.wait_for()
