@@ -54,7 +54,6 @@ EXPERIMENTS = (
     Experiment("split", _split, thorough=False),
     Experiment("drip", _drip),
     Experiment("more", lambda whole: (Step(whole + _MORE),), times=5),
-    Experiment("bare", lambda _: (Step(REQUEST),), for_silverlight=False),
     Experiment("newline", lambda _: (Step(REQUEST + b"\r\n"),), for_silverlight=False),
     Experiment("half-close", lambda whole: (Step(whole, finish=True),)),
     Experiment("http", lambda _: (Step(b"GET / HTTP/1.0\r\n\r\n"),)),

@@ -68,7 +68,7 @@ class Conclusion:
     @property
     def verdict(self) -> str:
         if self.connects is None:
-            return "finds a policy" if self.finds else "finds none yet"
+            return "finds a policy" if self.finds else "cannot tell"
         return "connects" if self.connects else "does not connect"
 
     @property
@@ -265,6 +265,8 @@ class _Search:
         return self._end(True if known else None, f"the policy of port {source.port} {how}")
 
     def _end_without(self) -> Conclusion:
+        if all(place.asked.reached is Reached.UNTRIED for place in self.places):
+            return self._end(None, "so nothing is known")
         if self.denied:
             return self._end(False, self.refusal or "no other port that it asks allows it")
         if self.question.port is None and Role.DESTINATION in self.searcher.roles:

@@ -207,6 +207,6 @@ def test_what_changes_is_told() -> None:
     assert changes(before, again) == []
     told = changes(before, after)
     assert "- flash at 127.0.0.1: finds a policy" in told
-    assert "+ flash at 127.0.0.1: finds none yet" in told
+    assert "+ flash at 127.0.0.1: cannot tell" in told
     assert any(line.startswith(f"- policy at 127.0.0.1:{server.port}: {len(POLICY)} bytes") for line in told)
     assert any(line.startswith(f"+ error PB106 no-policy at 127.0.0.1:{server.port}: ") for line in told)

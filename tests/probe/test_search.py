@@ -141,6 +141,11 @@ def test_what_was_not_asked_is_not_known() -> None:
     assert "--port" in none_yet.reason
 
 
+def test_what_could_not_be_tried_is_not_known() -> None:
+    found = concluded("flash", master=Reached.UNTRIED, destination=Reached.UNTRIED)
+    assert (found.connects, found.verdict) == (None, "cannot tell")
+
+
 def test_the_story_names_each_port_and_why() -> None:
     found = concluded("flash", master=DROPPED, location=b"HTTP/1.1 200 OK\r\n\r\n", destination=DENIES)
     first, second = found.story

@@ -46,7 +46,7 @@ def of(observation: Observation, concluded: tuple[Conclusion, ...] | None = None
 
 
 def _finding(rule: Rule, hit: Hit, observation: Observation) -> Finding:
-    clients = tuple(client for client in rule.clients if client in observation.question.clients)
+    chosen = {*hit.clients}.intersection(observation.question.clients)
     return Finding(
         code=rule.code,
         name=rule.name,
@@ -55,7 +55,7 @@ def _finding(rule: Rule, hit: Hit, observation: Observation) -> Finding:
         message=rule.wrong.format_map(hit.values),
         evidence=hit.evidence,
         instead=rule.instead.format_map(hit.values),
-        clients=clients,
+        clients=tuple(client for client in rule.clients if client in chosen),
     )
 
 

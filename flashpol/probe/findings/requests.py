@@ -159,7 +159,7 @@ def part_of_a_request(view: View) -> Iterator[Hit]:
     "PB309", NOTE, "tests-by-hand",
     wrong="without the NUL it does not answer: tests with telnet or `echo` fail, though clients connect",
     instead="test with `printf '<policy-file-request/>\\0' | nc HOST 843`",
-    seen="the 22 bytes alone, and with CR and LF", clients=ADOBE, thorough=True,
+    seen="the 22 bytes, CR and LF", clients=ADOBE, thorough=True,
 )  # fmt: skip
 def tests_by_hand(view: View) -> Iterator[Hit]:
     for place, exchange in _unserved(view, "newline"):

@@ -51,7 +51,7 @@ def _denied(view: View, clients: tuple[str, ...]) -> Iterator[Hit]:
     for conclusion in view.conclusions:
         if conclusion.denied and conclusion.client in clients:
             yield Hit(
-                _asked_by(view, conclusion), conclusion.sentence,
+                _asked_by(view, conclusion), conclusion.sentence, (conclusion.client,),
                 client=conclusion.client, port=view.question.port, content=view.question.content,
             )  # fmt: skip
 

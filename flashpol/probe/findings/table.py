@@ -55,13 +55,19 @@ class Finding:
 
 
 class Hit:
-    """A place where something is wrong, what shows it, and the values for the words."""
+    """A place where something is wrong, what shows it, and the values for the words.
 
-    __slots__ = ("evidence", "place", "values")
+    `clients` are those that it concerns, where that is not all of the rule's.
+    """
 
-    def __init__(self, place: Place | None, evidence: str, **values: object) -> None:
+    __slots__ = ("clients", "evidence", "place", "values")
+
+    def __init__(
+        self, place: Place | None, evidence: str, clients: tuple[str, ...] = CLIENTS, **values: object
+    ) -> None:
         self.place = place
         self.evidence = evidence
+        self.clients = clients
         self.values = values
 
 

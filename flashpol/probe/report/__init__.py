@@ -15,7 +15,7 @@ from ..findings import Finding
 from ..findings.table import Severity
 from ..question import Observation, Place
 from ..search import Conclusion, conclusions
-from ..wire import Reached
+from ..wire import Address, Reached
 
 __all__ = ["Result", "counted", "counts", "title"]
 
@@ -42,9 +42,10 @@ class Result:
         return any(finding.severity is Severity.ERROR for finding in self.findings)
 
     @property
-    def tried(self) -> bool:
-        """Something left this machine; if not, nothing is known of the host."""
-        return any(place.asked.reached is not Reached.UNTRIED for place in self.observation.all_places())
+    def tried(self) -> set[Address]:
+        """Addresses to which something left this machine; of the others nothing is known."""
+        places = self.observation.all_places()
+        return {place.address for place in places if place.asked.reached is not Reached.UNTRIED}
 
     @property
     def serving(self) -> list[Place]:

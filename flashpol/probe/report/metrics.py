@@ -59,6 +59,8 @@ def _samples(result: Result) -> Iterator[tuple[str, dict[str, str], float]]:
         yield "requests", labels, len(place.repeats)
         yield "requests_lost", labels, sum(not Reply.of(exchange).served for exchange in place.repeats)
     for conclusion in result.conclusions:
+        if conclusion.address not in result.tried:
+            continue  # not even 0 is known of it
         labels = {**host, "address": str(conclusion.address), "client": conclusion.client}
         connects = conclusion.finds if conclusion.connects is None else conclusion.connects
         yield "client_connects", labels, float(connects)

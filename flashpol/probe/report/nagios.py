@@ -19,7 +19,11 @@ def status(results: Sequence[Result]) -> int:
     numbers = counts(results)
     if numbers[Severity.ERROR] or numbers[Severity.WARNING]:
         return CRITICAL if numbers[Severity.ERROR] else WARNING
-    return OK if all(result.tried for result in results) else UNKNOWN
+    return OK if all(map(_is_known, results)) else UNKNOWN
+
+
+def _is_known(result: Result) -> bool:
+    return bool(result.tried)
 
 
 def line(results: Sequence[Result]) -> str:
@@ -38,7 +42,7 @@ def _of_host(result: Result) -> str:
     if worst is not None:
         where = f" at {worst.where}" if worst.where else ""
         return f"{said}: {worst.code} {clean(worst.message)}{where} ({title([result])})"
-    if not result.tried:
+    if not _is_known(result):
         return f"{said}: this machine cannot try it"
     ports = sorted({place.port for place in result.serving})
     return f"{said}: policy on port {', '.join(map(str, ports))}"
