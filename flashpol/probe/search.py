@@ -73,7 +73,7 @@ class Conclusion:
 
     @property
     def wait(self) -> str:
-        return "for ever" if self.waits is None else f"after {self.waits:.2f} s"
+        return "waits for ever" if self.waits is None else f"after {self.waits:.2f} s"
 
     @property
     def sentence(self) -> str:
@@ -170,6 +170,8 @@ class _Search:
             if data is None:
                 if self.searcher.silence is None and place.asked.silent:
                     return self._end(False, "it waits for ever", for_ever=True)
+                if self.searcher.whole is not None and self.clock >= self.searcher.whole:
+                    return self._end(False, f"its {self.searcher.whole:g} s are over")
                 continue
             self.found = self.found or place
             if self._allows(place, data):
@@ -189,7 +191,7 @@ class _Search:
             if asked.reached is Reached.DROPPED:
                 self._spend(place, self.searcher.connect)
             else:
-                self._spend(place, asked.ended)
+                self.clock += asked.ended
             self.story.append(f"port {port} {_NOT_REACHED[asked.reached]}")
             return None
         data = self.searcher.read(asked)

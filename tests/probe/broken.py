@@ -1,18 +1,14 @@
-"""Policy servers that are broken on purpose, one mistake each, and one that is not. Threads, on ports the kernel picks.
+"""Policy servers that are broken on purpose, one mistake each, and some that are not: handlers for `loopback.Server`.
 
-A handler gets a connection and ends it; `Server(handler)` runs it. Each mistake is one that operators made.
+A handler gets a connection and ends it. Each mistake is one that operators made.
 """
 
 import contextlib
 import socket
 import struct
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Self
 
-from flashpol.probe import Observation, Patience, Question, examine
-from flashpol.probe.pace import Pace
+from loopback import Handler
 
 REQUEST = b"<policy-file-request/>\0"
 POLICY = (
@@ -27,98 +23,6 @@ SILVERLIGHT = (
 )
 # Seconds for a whole request, of the servers that have such a deadline.
 DEADLINE = 1.0
-# For servers that are silent on purpose; the others are given all the time that the probe gives.
-SHORT = Patience(connect=0.6, reply=1.0, closing=0.3)
-
-Handler = Callable[[socket.socket], None]
-
-
-class Server:
-    """A listening socket and a thread for each connection, or one thread for all of them."""
-
-    def __init__(self, handler: Handler, host: str = "127.0.0.1", port: int = 0, serial: bool = False) -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listening = socket.create_server((host, port), family=family)
-        self.port: int = self._listening.getsockname()[1]
-        self.connections = 0
-        self._handler = handler
-        self._serial = serial
-        self._open: set[socket.socket] = set()
-        self._threads: list[threading.Thread] = []
-        self._ending = False
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ending = True
-        with contextlib.suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)  # wakes accept
-        self._thread.join(5)
-        self._listening.close()
-        for connection in list(self._open):  # wakes handlers that read
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(5)
-
-    def _accept(self) -> None:
-        while not self._ending:
-            try:
-                connection, _ = self._listening.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self._open.add(connection)
-            if self._serial:
-                self._serve(connection)
-            else:
-                thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
-                self._threads.append(thread)
-                thread.start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with contextlib.suppress(OSError), connection:
-            self._handler(connection)
-        self._open.discard(connection)
-
-
-@contextlib.contextmanager
-def closed_port(host: str = "127.0.0.1") -> Iterator[int]:
-    """A port that refuses: somebody has it, and does not listen."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as taken:
-        taken.bind((host, 0))
-        yield taken.getsockname()[1]
-
-
-@contextlib.contextmanager
-def dropping_port() -> Iterator[int]:
-    """A port that drops SYNs: its accept queue is full, and nobody accepts."""
-    with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(socket.socket())
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listening.getsockname())
-        yield listening.getsockname()[1]
-
-
-def look(port: int, /, silverlight_port: int | None = None, host: str = "127.0.0.1", **asked: Any) -> Observation:
-    """Probe a server on loopback, without the pauses that strangers are given.
-
-    Not judged by its speed: the machine that runs the tests may be busy.
-    """
-    asked.setdefault("ignored", frozenset(("PB110",)))
-    with closed_port() as closed:
-        question = Question(policy_port=port, silverlight_port=silverlight_port or closed, **asked)
-        return examine.observe(host, question, Pace(a_second=1000))
-
 
 # --------------------------------------------------------------------------------------------------------- handlers
 

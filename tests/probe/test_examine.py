@@ -8,7 +8,8 @@ from pathlib import Path
 
 import broken
 import pytest
-from broken import Server, answering, closed_port, look
+from broken import answering
+from loopback import Server, closed_port, look
 
 from flashpol.probe import Question, examine
 from flashpol.probe.pace import Pace, side_by_side

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from broken import OPEN_POLICY, POLICY, SILVERLIGHT, Server, answering, look
+from broken import OPEN_POLICY, POLICY, SILVERLIGHT, answering
+from loopback import Server, look
 from processes import Flashpol, free_port, until
 
 from flashpol.probe import Observation, Patience, findings

@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager, ExitStack
 
 import broken
 import pytest
-from broken import OPEN_POLICY, POLICY, SHORT, SILVERLIGHT, Server, answering, closed_port, dropping_port, look
+from broken import OPEN_POLICY, POLICY, SILVERLIGHT, answering
+from loopback import SHORT, Handler, Server, closed_port, dropping_port, look
 
 from flashpol.policy.findings import Severity
 from flashpol.probe import Observation, Patience, Question, examine, findings
@@ -23,7 +24,7 @@ def codes(observation: Observation) -> set[str]:
 
 
 # What a server does -> the findings of the gentle probe.
-GENTLE: list[tuple[str, Callable[[], broken.Handler], dict[str, object], set[str]]] = [
+GENTLE: list[tuple[str, Callable[[], Handler], dict[str, object], set[str]]] = [
     ("correct", answering, {}, set()),
     ("correct, without site-control", lambda: answering(OPEN_POLICY + b"\0"), {}, set()),
     ("takes any terminator", lambda: broken.any_terminator, {}, set()),
@@ -54,13 +55,13 @@ GENTLE: list[tuple[str, Callable[[], broken.Handler], dict[str, object], set[str
 
 
 @pytest.mark.parametrize(("server", "asked", "expected"), [case[1:] for case in GENTLE], ids=[c[0] for c in GENTLE])
-def test_gentle(server: Callable[[], broken.Handler], asked: dict[str, object], expected: set[str]) -> None:
+def test_gentle(server: Callable[[], Handler], asked: dict[str, object], expected: set[str]) -> None:
     with Server(server()) as running:
         observation = look(running.port, **asked)
     assert codes(observation) == expected
 
 
-THOROUGH: list[tuple[str, Callable[[], broken.Handler], dict[str, object], set[str]]] = [
+THOROUGH: list[tuple[str, Callable[[], Handler], dict[str, object], set[str]]] = [
     ("correct", lambda: broken.any_terminator, {}, set()),
     ("three receives", lambda: broken.few_receives, {}, {"PB304", "PB309"}),
     ("wants the NUL", answering, {}, {"PB309"}),
@@ -72,7 +73,7 @@ THOROUGH: list[tuple[str, Callable[[], broken.Handler], dict[str, object], set[s
 
 
 @pytest.mark.parametrize(("server", "asked", "expected"), [case[1:] for case in THOROUGH], ids=[c[0] for c in THOROUGH])
-def test_thorough(server: Callable[[], broken.Handler], asked: dict[str, object], expected: set[str]) -> None:
+def test_thorough(server: Callable[[], Handler], asked: dict[str, object], expected: set[str]) -> None:
     """The probe waits a little longer than the correct servers here wait for a request."""
     with Server(server()) as running:
         observation = look(running.port, thorough=True, idle=2 * broken.DEADLINE, patience=Patience(reply=1.5), **asked)

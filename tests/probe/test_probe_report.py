@@ -7,7 +7,8 @@ import subprocess
 
 import broken
 import pytest
-from broken import OPEN_POLICY, POLICY, SHORT, Server, answering, closed_port, look
+from broken import OPEN_POLICY, POLICY, answering
+from loopback import SHORT, Handler, Server, closed_port, look
 from prometheus_client.parser import text_string_to_metric_families
 
 from flashpol.probe import Observation, Question
@@ -21,7 +22,7 @@ def plain(written: str, _: str) -> str:
     return written
 
 
-def of(handler: broken.Handler, **asked: object) -> Result:
+def of(handler: Handler, **asked: object) -> Result:
     with Server(handler) as server:
         return Result.of(look(server.port, **asked))
 

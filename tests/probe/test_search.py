@@ -133,6 +133,11 @@ def test_a_location_is_asked_between_the_two() -> None:
     assert (found.connects, found.reason) == (True, "the policy of port 8430 allows it")
 
 
+def test_a_silent_location_takes_all_the_time_that_flash_has() -> None:
+    found = concluded("flash", master=REFUSED, location=SILENT, destination=ALLOWS)
+    assert (found.connects, found.waits, found.reason) == (False, 20.0, "its 20 s are over")
+
+
 def test_what_was_not_asked_is_not_known() -> None:
     found = concluded("flash", content=None, master=ALLOWS, destination=SILENT)
     assert (found.connects, found.finds) == (None, True)

@@ -4,7 +4,8 @@ import socket
 
 import broken
 import pytest
-from broken import POLICY, SHORT, Server, answering, closed_port, dropping_port
+from broken import POLICY, answering
+from loopback import SHORT, Handler, Server, closed_port, dropping_port
 
 from flashpol.probe.wire import MOST_BYTES, Address, End, Patience, Reached, Step, What, exchange
 
@@ -68,7 +69,7 @@ def test_no_descriptor_left(monkeypatch: pytest.MonkeyPatch) -> None:
         (broken.dripping_reply, End.OPEN),
     ],
 )
-def test_ends(handler: broken.Handler, end: End) -> None:
+def test_ends(handler: Handler, end: End) -> None:
     with Server(handler) as server:
         assert exchange(LOCALHOST, server.port, ASK, SHORT).end is end
 

@@ -97,8 +97,7 @@ def _words(event: Event, exchange: Exchange) -> str:
 
 def verdict(conclusion: Conclusion, paint: Paint) -> Iterator[str]:
     colour = {True: _GOOD, False: _BAD, None: _BOLD}[conclusion.connects]
-    wait = "waits for ever" if conclusion.waits is None else f"after {conclusion.waits:.2f} s"
-    yield f"  {conclusion.client:<11} {paint(conclusion.verdict, colour)}, {wait}"
+    yield f"  {conclusion.client:<11} {paint(conclusion.verdict, colour)}, {conclusion.wait}"
     yield f"              {clean(conclusion.sentence)}"
 
 
