@@ -82,6 +82,13 @@ class Reply:
         return self.data[: self._terminator] if self.terminated else self.data
 
     @property
+    def sha256(self) -> str:
+        """Of the file."""
+        from hashlib import sha256  # loads OpenSSL: 3 ms, when there is something to hash
+
+        return sha256(self.file).hexdigest()
+
+    @property
     def extra(self) -> bytes:
         """What comes after the NUL."""
         return self.data[self._terminator + 1 :] if self.terminated else b""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -138,7 +137,7 @@ def _outcome(place: Place) -> tuple[object, str]:
     if place.asked.reached is not Reached.CONNECTED:
         return place.asked.reached, str(place.asked.reached)
     if place.serves:
-        digest = hashlib.sha256(place.reply.file).hexdigest()
+        digest = place.reply.sha256
         return digest, f"a policy of {len(place.reply.file):,} bytes, sha256 {digest[:12]}…"
     return place.reply.kind, str(place.reply.kind)
 

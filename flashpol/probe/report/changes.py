@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from . import Result
 from .text import clean
 
@@ -19,7 +17,7 @@ def facts(result: Result) -> dict[tuple[str, ...], str]:
         key = ("client", conclusion.client, str(conclusion.address))
         found[key] = f"{conclusion.client} at {conclusion.address}: {conclusion.verdict}"
     for place in result.serving:
-        digest = hashlib.sha256(place.reply.file).hexdigest()[:12]
+        digest = place.reply.sha256[:12]
         found["policy", place.where] = f"policy at {place.where}: {len(place.reply.file):,} bytes, sha256 {digest}…"
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -73,7 +72,7 @@ def _place(place: Place) -> dict[str, Any]:
         "port": place.port,
         "kind": place.reply.kind,
         "policy_bytes": None if file is None else len(file),
-        "policy_sha256": None if file is None else hashlib.sha256(file).hexdigest(),
+        "policy_sha256": None if file is None else place.reply.sha256,
         "asked": _exchange(place.asked),
         "tried": {name: [_exchange(one) for one in exchanges] for name, exchanges in place.tried.items()},
     }
