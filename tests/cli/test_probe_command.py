@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,9 @@ def test_watch_tells_what_changes(asked: list[str], tmp_path: Path) -> None:
     with Flashpol("--policy", policy) as server, out.open("wb") as writable:
         asked[asked.index("--policy-port") + 1] = str(server.place[1])
         asked += ["--watch", "1", "--ignore", "PB214"]  # a probe that the reload meets half way sees both policies
-        watching = subprocess.Popen(command(*asked), cwd=ROOT, stdout=writable)
+        # Whoever starts the tests in the background of a shell has them ignore SIGINT, and all that they start.
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        watching = subprocess.Popen(command(*asked), cwd=ROOT, stdout=writable, preexec_fn=heard)
         try:
             until(lambda: "connections in" in out.read_text(), "the first report")
             policy.write_text(POLICY.replace("1935", "1936,1937"))
