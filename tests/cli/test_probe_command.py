@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -118,8 +117,8 @@ def test_watch_tells_what_changes(asked: list[str], tmp_path: Path) -> None:
         asked[asked.index("--policy-port") + 1] = str(server.place[1])
         asked += ["--watch", "1", "--ignore", "PB214"]  # a probe that the reload meets half way sees both policies
         # Whoever starts the tests in the background of a shell has them ignore SIGINT, and all that they start.
-        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        watching = subprocess.Popen(command(*asked), cwd=ROOT, stdout=writable, preexec_fn=heard)
+        heard = ["env", "--default-signal=INT", *command(*asked)]
+        watching = subprocess.Popen(heard, cwd=ROOT, stdout=writable)
         try:
             until(lambda: "connections in" in out.read_text(), "the first report")
             policy.write_text(POLICY.replace("1935", "1936,1937"))
