@@ -50,13 +50,14 @@ MAX_FINISHING = 3
 
 
 class Every:
-    """Says once in so many seconds that it is time."""
+    """Something that is done once in so many seconds; `due`: when next, CLOCK_MONOTONIC."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.due = 0.0
 
-    def __bool__(self) -> bool:
+    def take(self) -> bool:
+        """True if it is time; then not again before the next time."""
         now = time.monotonic()
         if now < self.due:
             return False
@@ -172,19 +173,19 @@ class Arbiter:
         """What is done now and then."""
         if not self._current:
             return
-        if self._tick:
+        if self._tick.take():
             self._current.observe()
             self._anomalies.report(time.monotonic(), self._totals)
             tell()
         self._say_alive()
         watch = self._current.plan.config.server.watch
         self._look.seconds = watch or TICK
-        if self._look and watch and self._watch.changed():
+        if self._look.take() and watch and self._watch.changed():
             log.info("a watched file has changed", extra={"event": "file-changed"})
             self._reload_wanted = True
 
     def _say_alive(self) -> None:
-        if self._alive and self._notifier.watchdog_interval and self._current and self._current.serving:
+        if self._alive.take() and self._notifier.watchdog_interval and self._current and self._current.serving:
             self._notifier.alive()
 
     def _totals(self) -> dict[str, Block]:
