@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM := gcc libc6-dev python3-venv python3-dev
-NATIVE := setup.py pyproject.toml flashpol/_fastpath.pyx flashpol/_fastpath.pxd
+NATIVE := setup.py pyproject.toml $(wildcard flashpol/*.p[yx][xd] flashpol/gateway/*.p[yx][xd])
 TREE := flashpol tests bench examples docs share deploy setup.py pyproject.toml README.md LICENSE
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 
@@ -26,7 +26,7 @@ lint: $(VENV)/.dev  ## style, types, stub against extension
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint flashpol
-	$(BIN)/python -m mypy.stubtest flashpol._fastpath --mypy-config-file pyproject.toml
+	$(BIN)/python -m mypy.stubtest flashpol._fastpath flashpol.gateway._pump --mypy-config-file pyproject.toml
 
 docs: $(VENV)/.dev  ## what is made from the code: manual pages, completion, tables of the reference
 	$(BIN)/python docs/generate.py
@@ -42,6 +42,7 @@ debug: $(VENV)/.dev  ## serve with a build for gdb, Python's development mode on
 coverage: $(VENV)/.dev  ## line coverage of the package, the extension included
 	@$(call variant,coverage)
 	@cp build/coverage/build/cython-coverage/flashpol/_fastpath.c build/coverage/flashpol/
+	@cp build/coverage/build/cython-coverage/flashpol/gateway/_pump.c build/coverage/flashpol/gateway/
 	cd build/coverage && rm -f .coverage* && ../../$(BIN)/python -m coverage run -m pytest -q -m "not servers" tests
 	cd build/coverage && ../../$(BIN)/python -m coverage combine -q && ../../$(BIN)/python -m coverage report -m
 
@@ -57,13 +58,13 @@ dist: $(VENV)/.dev  ## sdist and wheel; the wheel is built from the sdist
 
 clean:  ## remove everything that was made here
 	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov .hypothesis .pytest_cache .mypy_cache .ruff_cache
-	rm -f flashpol/*.so flashpol/_fastpath.c
+	rm -f flashpol/*.so flashpol/gateway/*.so
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A copy of the tree in build/NAME with its own kind of extension: the one in use is never overwritten.
 define variant
 	rm -rf build/$(1)/flashpol build/$(1)/tests && mkdir -p build/$(1) && cp -r $(TREE) build/$(1)/ \
-	&& rm -f build/$(1)/flashpol/*.so && cd build/$(1) \
+	&& rm -f build/$(1)/flashpol/*.so build/$(1)/flashpol/gateway/*.so && cd build/$(1) \
 	&& FLASHPOL_BUILD=$(1) ../../$(BIN)/python setup.py -q build_ext --inplace
 endef
 

@@ -1,4 +1,4 @@
-"""Builds the one extension, flashpol._fastpath. Everything else about the package is in pyproject.toml.
+"""Builds the extensions, flashpol._fastpath and flashpol.gateway._pump. Everything else about the package is in pyproject.toml.
 
 FLASHPOL_BUILD chooses how: empty for the optimised build that is shipped; `debug` for symbols and no optimisation;
 `coverage` for line tracing of the .pyx; `sanitize` for AddressSanitizer and UndefinedBehaviorSanitizer.
@@ -19,16 +19,19 @@ build = os.environ.get("FLASHPOL_BUILD", "")
 if build not in FLAGS:
     raise SystemExit(f"FLASHPOL_BUILD={build}: unknown; one of {', '.join(name or '(empty)' for name in FLAGS)}")
 
-extension = Extension(
-    "flashpol._fastpath",
-    ["flashpol/_fastpath.pyx"],
-    extra_compile_args=["-Wall", *FLAGS[build]],
-    extra_link_args=["-fsanitize=address,undefined"] if build == "sanitize" else [],
-)
+extensions = [
+    Extension(
+        name,
+        [f"{name.replace('.', '/')}.pyx"],
+        extra_compile_args=["-Wall", *FLAGS[build]],
+        extra_link_args=["-fsanitize=address,undefined"] if build == "sanitize" else [],
+    )
+    for name in ("flashpol._fastpath", "flashpol.gateway._pump")
+]
 
 setup(
     ext_modules=cythonize(  # type: ignore[no-untyped-call]
-        [extension],
+        extensions,
         # The C file of one kind of build must never be compiled as another.
         build_dir=f"build/cython-{build or 'release'}",
         compiler_directives={"linetrace": build == "coverage"},
