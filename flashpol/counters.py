@@ -245,7 +245,8 @@ class SharedCounters:
         """The worker of this slot is dead: nothing is open any more, and what was undecided ended with it."""
         for listener in range(self.listeners):
             block = self.block(slot, listener)
-            decided = block.replies + sum(block.all("refused")) + block["timeouts"] + block["resets"]
+            decided = block.replies + block["timeouts"] + block["resets"]
+            decided += sum(block.all("refused")) + sum(block.all("relayed"))
             crashed = REASONS.index("crashed")
             counted = block.all("refused")[crashed]
             block.put("refused", counted + max(0, block["accepted"] - decided), crashed)

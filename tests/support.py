@@ -96,6 +96,7 @@ def outcomes(block: Block) -> dict[str, int]:
     """How connections ended, by outcome; none that did not occur."""
     found = {"reply": block.replies, "timeout": block["timeouts"], "reset": block["resets"]}
     found |= dict(zip(REASONS, block.all("refused"), strict=True))
+    found["relayed"] = sum(block.all("relayed"))
     return {name: count for name, count in found.items() if count}
 
 

@@ -5,7 +5,7 @@ ends as frozen dataclasses. Nothing in here opens a socket or looks at a policy;
 wrong, where, and what to do.
 
     settings.py   the dataclasses, and what only the whole can show
-    address.py    Address, Inherited                 kinds.py    how a setting is written
+    address.py    Address, Inherited, Remote         kinds.py    how a setting is written
     toml.py       a file -> Config                   render.py   back to TOML
     origin.py     where a part was written           places.py   line and column of all that is in a file
     errors.py     ConfigError
@@ -14,7 +14,7 @@ wrong, where, and what to do.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from flashpol.config.address import Address, Endpoint, Inherited, parse_endpoint
+from flashpol.config.address import Address, Endpoint, Inherited, Remote, parse_endpoint
 from flashpol.config.errors import ConfigError, one_line
 from flashpol.config.settings import (
     DEFAULT_ADMIN,
@@ -23,6 +23,7 @@ from flashpol.config.settings import (
     DIALECTS,
     FLASH,
     JSON,
+    LEAST_CONNECTIONS,
     LOG_FORMATS,
     MAX_LISTENERS,
     SILVERLIGHT,
@@ -43,9 +44,9 @@ if TYPE_CHECKING:
     from flashpol.config.toml import load
 
 __all__ = [
-    "DEFAULT_ADMIN", "DEFAULT_LISTEN", "DEFAULT_SILVERLIGHT_LISTEN", "DIALECTS", "FLASH", "JSON", "LOG_FORMATS",
+    "DEFAULT_ADMIN", "DEFAULT_LISTEN", "DEFAULT_SILVERLIGHT_LISTEN", "DIALECTS", "FLASH", "JSON", "LEAST_CONNECTIONS", "LOG_FORMATS",
     "MAX_LISTENERS", "SILVERLIGHT", "TEXT", "Address", "Config", "ConfigError", "Endpoint", "Inherited", "Limits",
-    "Listener", "PolicySource", "Server", "as_toml", "check", "defaults", "kind_of", "load", "one_line",
+    "Listener", "PolicySource", "Remote", "Server", "as_toml", "check", "defaults", "kind_of", "load", "one_line",
     "parse_dialect", "parse_endpoint", "settings_of",
 ]  # fmt: skip
 

@@ -17,7 +17,7 @@ _BLOCKS = {
     "[policies.games]": (PolicySource, "A policy: one of file, folder and grants. Paths are relative to this file."),
     "[[listeners]]": (
         Listener,
-        "An address and the policy it serves, as often as there are addresses. request_timeout to max_conversations "
+        "An address and the policy it serves, as often as there are addresses. request_timeout to max_duration "
         "may be set here too, for one listener.",
     ),
 }

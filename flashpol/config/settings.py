@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flashpol.config.address import Address, Endpoint, Inherited
+from flashpol.config.address import Address, Endpoint, Inherited, Remote
 from flashpol.config.errors import ConfigError
 from flashpol.config.kinds import (
     ABSOLUTE_PATH,
@@ -15,6 +15,7 @@ from flashpol.config.kinds import (
     ENDPOINT,
     GRANTS,
     SWITCH,
+    UPSTREAM,
     WORKERS,
     Kind,
     choice,
@@ -31,6 +32,8 @@ MAX_LISTENERS = 1024  # the fast path has room for so many in one process
 
 FLASH, SILVERLIGHT = DIALECTS = ("flash", "silverlight")
 TEXT, JSON = LOG_FORMATS = ("text", "json")
+ROUND_ROBIN, LEAST_CONNECTIONS = BALANCES = ("round-robin", "least-connections")
+PROXY_VERSIONS = ("v1", "v2")
 
 
 def _label(value: str) -> str:
@@ -91,7 +94,25 @@ class Limits:
         10.0, "for a reply that the kernel takes only in part: a slow reader", number(0.05, 3600)
     )
     max_conversations: int = setting(
-        10_000, "greenlets of one worker, about 7 KB each: 70 MB at the worst", number(0, 1_000_000, whole=True)
+        10_000,
+        "greenlets of one worker, a few KB each: connections that are relayed, and slow readers of a reply",
+        number(0, 1_000_000, whole=True),
+    )
+    first_byte_timeout: float = setting(
+        1.0,
+        "on a shared port, silence after which it is the application that speaks first; it waits so long with each client",
+        number(0.01, 3600),
+    )
+    connect_timeout: float = setting(
+        3.0, "for an upstream to accept: a SYN that is lost is sent again after 1 s", number(0.05, 3600)
+    )
+    idle_timeout: float = setting(
+        3600.0,
+        "a conversation without a byte either way ends; an hour: somebody thinks about a move, and NAT forgets sooner",
+        number(0.05, 10_000_000, off=0),
+    )
+    max_duration: float = setting(
+        0.0, "of a conversation, however busy; off: a game may go on for days", number(0.05, 10_000_000, off=0)
     )
 
     def __post_init__(self) -> None:
@@ -142,6 +163,11 @@ class Server:
     shutdown_timeout: float = setting(
         5.0, "finish what is inside: request_timeout and a reply after it", number(0, 3600)
     )
+    drain_timeout: float = setting(
+        3600.0,
+        "after a reload, conversations live on in the old workers so long; a further reload that finds no room ends them",
+        number(0, 10_000_000),
+    )
     limits: Limits = field(default_factory=Limits)
     # Where a setting was written, of those that come from a file.
     places: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
@@ -186,8 +212,38 @@ class Listener:
         number(1, 65535, whole=True),
         843,
     )
+    upstream: tuple[Remote, ...] = setting(
+        (),
+        "makes it a shared port: what is no policy request is relayed there; a name stands for all its addresses",
+        UPSTREAM,
+        (Remote("127.0.0.1", 7000),),
+    )
+    upstream_proxy: str | None = setting(
+        None,
+        'tell the upstream the client\'s address, in a PROXY protocol header: "v1" (text) or "v2"; it must expect one',
+        choice(*PROXY_VERSIONS),
+        "v2",
+    )
+    balance: str = setting(
+        ROUND_ROBIN, 'which upstream is next: "round-robin", or "least-connections" of a worker', choice(*BALANCES)
+    )
+    keepalive: int = setting(
+        60,
+        "seconds of silence after which the kernel asks whether the other end is there; dead ones would stay",
+        number(1, 32767, whole=True, off=0),
+    )
+    connect_rate: float = setting(
+        0.0,
+        "connections a second of one worker to the upstream; the others wait for their turn up to connect_timeout",
+        number(0.1, 1_000_000, off=0),
+    )
     limits: Limits | None = None  # where it has others than the server's
     origin: Origin | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def shared(self) -> bool:
+        """It relays what is no policy request."""
+        return bool(self.upstream)
 
     @property
     def asked_port(self) -> int | None:
@@ -208,6 +264,17 @@ class Config:
 
     def policy(self, name: str) -> PolicySource:
         return next(source for source in self.policies if source.name == name)
+
+    @property
+    def upstreams(self) -> list[tuple[int, Remote]]:
+        """All of them with the number of their listener. One that two listeners name is there twice."""
+        return [(number, remote) for number, listener in enumerate(self.listeners) for remote in listener.upstream]
+
+    @property
+    def draining(self) -> float:
+        """Seconds that workers have to finish what is inside after a reload."""
+        longest = self.server.drain_timeout if any(listener.shared for listener in self.listeners) else 0.0
+        return max(longest, self.server.shutdown_timeout)
 
     def limits(self, listener: Listener) -> Limits:
         """What holds for a listener: its own limits, or the server's."""

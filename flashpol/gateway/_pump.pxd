@@ -35,7 +35,9 @@ cdef enum Outcome:              # of `converse`; the names are in ENDS and FAILU
     F_UNREACHABLE
     F_TIMEOUT
     F_RESOURCES
-    F_SHUTDOWN
+    F_CUT
+    F_UNRESOLVED                # these two are counted by gateway/relay.py
+    F_RATE
     OUTCOME_COUNT
 
 cdef enum State:                # of a Conversation
@@ -94,7 +96,8 @@ cdef struct Conversation:
     int64_t began               # ns, CLOCK_MONOTONIC: connect, then the conversation
     int64_t active              # when Q_IDLE was last entered
     uint64_t sent               # bytes to the client
-    Counters* counters          # borrowed from the Destination, which `converse` holds
+    Counters* counters          # these two borrowed from the Destination, which `converse` holds
+    uint32_t* streak            # failures in a row
     PyObject* owner             # the greenlet that sleeps in `converse`; NULL: it was killed
     int32_t next                # free ones, and those that are over, form lists; -1 ends
     uint8_t state

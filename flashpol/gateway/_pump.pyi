@@ -37,6 +37,13 @@ class Destination:
     @property
     def address(self) -> tuple[str, int] | tuple[str, int, int, int] | str: ...
     @property
+    def failures(self) -> int:
+        """Attempts to connect that failed in a row, until now; not those that failed for want of our own resources."""
+
+    def count_failure(self, why: str) -> None:
+        """Count one of FAILURES for which `converse` was not even called."""
+
+    @property
     def open(self) -> int:
         """Conversations there now, of this process, also while they connect."""
 

@@ -125,7 +125,7 @@ cdef int64_t[DURATION_BUCKETS - 1] DURATION_BOUNDS = [
 CONNECT_SECONDS = tuple([bound / 1e9 for bound in CONNECT_BOUNDS])
 DURATION_SECONDS = tuple([bound / 1e9 for bound in DURATION_BOUNDS])
 ENDS = ("client", "upstream", "client_reset", "upstream_reset", "idle", "duration", "shutdown")
-FAILURES = ("refused", "unreachable", "timeout", "resources", "shutdown")
+FAILURES = ("refused", "unreachable", "timeout", "resources", "cut", "unresolved", "rate")
 BLOCK_SIZE = (sizeof(Counters) + 63) // 64 * 64     # whole cache lines: no two writers share one
 
 cdef Counters SAMPLE
@@ -331,6 +331,8 @@ cdef void finish(Core* core, int32_t i, uint8_t outcome) noexcept nogil:
     if c.state == S_CONNECTING:
         c.counters.connecting -= 1
         c.counters.failures[outcome - END_COUNT] += 1
+        if outcome != F_RESOURCES and outcome != F_CUT:
+            c.streak[0] += 1
     else:
         duration = core.now - c.began
         c.counters.open -= 1
@@ -355,7 +357,7 @@ cdef void finish(Core* core, int32_t i, uint8_t outcome) noexcept nogil:
 
 
 cdef inline void cut(Core* core, int32_t i) noexcept nogil:
-    finish(core, i, F_SHUTDOWN if core.table[i].state == S_CONNECTING else E_SHUTDOWN)
+    finish(core, i, F_CUT if core.table[i].state == S_CONNECTING else E_SHUTDOWN)
 
 
 # ---------------------------------------------------------------------------------------------------------- the bytes
@@ -468,6 +470,7 @@ cdef void established(Core* core, int32_t i) noexcept nogil:
     c.counters.connecting -= 1
     c.counters.open += 1
     c.counters.opened += 1
+    c.streak[0] = 0
     c.counters.connect_ns += <uint64_t>took
     count(c.counters.connect_buckets, CONNECT_BOUNDS, CONNECT_BUCKETS - 1, took)
     enqueue(core, i, Q_IDLE)
@@ -605,6 +608,7 @@ cdef class Destination:
     cdef Counters* _counters
     cdef readonly object address
     cdef readonly Py_ssize_t open
+    cdef readonly uint32_t failures
 
     def __cinit__(self, address not None, unsigned char[::1] block not None, *, int keepalive=0):
         if block.shape[0] < <Py_ssize_t>sizeof(Counters) or <size_t>&block[0] % sizeof(uint64_t) != 0:
@@ -621,7 +625,7 @@ cdef class Destination:
 
     cdef int _set_path(self, bytes path) except -1:
         cdef sockaddr_un* local = <sockaddr_un*>&self._storage
-        if not 0 < len(path) < sizeof(local.sun_path) or b"\0" in path:
+        if not 0 < len(path) < <Py_ssize_t>sizeof(local.sun_path) or b"\0" in path:
             raise ValueError(f"{path!r}: a Unix socket's path is 1 to {sizeof(local.sun_path) - 1} bytes")
         local.sun_family = AF_UNIX
         memcpy(local.sun_path, <const char*>path, len(path))
@@ -644,6 +648,10 @@ cdef class Destination:
         else:
             raise ValueError(f"{host!r} is not an IP address")
         return 0
+
+
+    def count_failure(self, str why not None):
+        self._counters.failures[<int>FAILURES.index(why)] += 1
 
 
 cdef class Pump:
@@ -733,6 +741,7 @@ cdef class Pump:
         c.flows[CLIENT].fd = fd
         c.first_fin = END_COUNT
         c.counters = to._counters
+        c.streak = &to.failures
         begin(core, i, <const sockaddr*>&to._storage, to._size, to._keepalive, first, <uint32_t>len(first))
         arm(core)
         owner = getcurrent()

@@ -5,31 +5,46 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import gevent
 from gevent.pool import Pool
 
 from flashpol._fastpath import Acceptor, Parker, PolicyReply
-from flashpol.config import Address, Limits
+from flashpol.config import Address, Limits, Listener, Remote
+from flashpol.gateway._pump import Pump
 from flashpol.gateway.conversation import finish_reply
-from flashpol.gateway.hub import Readable
+from flashpol.gateway.hub import Readable, sleep_until_switched
+from flashpol.gateway.pace import Pace
+from flashpol.gateway.relay import Relay
 from flashpol.gateway.sniff import SIGNATURES
+from flashpol.gateway.upstream import Upstreams
 from flashpol.server.log import log
 from flashpol.server.loglimit import ONCE_A_MINUTE
-from flashpol.server.sockets import accept_queue, bound_address
+from flashpol.server.sockets import accept_queue, bound_address, prepare_relaying
 
 # Out of descriptors or memory, accepting pauses this long: 20 wake-ups a second while it lasts, and a client that could
 # be served again waits no longer than this.
 BACK_OFF = 0.05
 # How often `finish` looks whether everything inside has ended. Only while shutting down.
 FINISH_POLL = 0.02
+# How long `finish` waits for greenlets whose conversations it has cut: they only have to wake.
+CUT_TIMEOUT = 1.0
 # What to do about it, by errno.
 ADVICE = {
     errno.EMFILE: "; raise LimitNOFILE or ulimit -n (now {limit})",
     errno.ENFILE: "; raise fs.file-max, which all programs of this host share",
 }
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """What lies behind a shared port: the listener's settings, and a block for each of its upstreams."""
+
+    listener: Listener
+    blocks: Sequence[memoryview]
 
 
 class Service:
@@ -54,9 +69,11 @@ class Service:
         name: str | None = None,
         ours: bool = True,
         terminated: bool = True,
+        beyond: Beyond | None = None,
     ) -> None:
         """Serve `reply` on the listening, non-blocking `sock`, counted in `block` (see `Acceptor`, also `terminated`).
 
+        beyond: makes it a shared port.
         name: what the log calls it; None: its address. ours: nobody else goes on accepting from the socket when we
         stop, so that its backlog may be shrunk for good.
         """
@@ -64,12 +81,15 @@ class Service:
             self._lots[limits] = _Lot(limits, self._access_log)
         lot = self._lots[limits]
         name = name or str(bound_address(sock))
-        lot.names.append(name)
-        self._doors.append(_Door(lot.parker, sock, PolicyReply(reply), block, name, ours=ours, terminated=terminated))
+        lot.add(name, beyond)
+        if beyond:
+            prepare_relaying(sock, beyond.listener.keepalive)
+        acceptor = partial(Acceptor, lot.parker, sock.fileno(), PolicyReply(reply), block)
+        self._doors.append(_Door(partial(acceptor, terminated=terminated, shared=bool(beyond)), sock, name, ours=ours))
 
     def start(self) -> None:
         for lot in self._lots.values():
-            lot.watcher.start()
+            lot.start()
         for door in self._doors:
             door.watcher.start()
 
@@ -87,11 +107,15 @@ class Service:
         self._doors.clear()
         return all(empty)
 
-    def finish(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for all connections to end, then close the rest. True if there was no rest."""
+    def finish(self, timeout: float, patience: Callable[[], float] | None = None) -> bool:
+        """Wait up to `timeout` seconds for all connections to end, then close the rest. True if there was no rest.
+
+        patience: asked again and again how many seconds are left, instead.
+        """
         deadline = time.monotonic() + timeout
+        patience = patience or (lambda: deadline - time.monotonic())
         lots = self._lots.values()
-        while any(lot.parker.open for lot in lots) and time.monotonic() < deadline:
+        while any(lot.parker.open for lot in lots) and patience() > 0:
             gevent.sleep(FINISH_POLL)
         cut = sum(lot.parker.open for lot in lots)
         for lot in lots:
@@ -104,6 +128,9 @@ class _Lot:
 
     def __init__(self, limits: Limits, access_log: float) -> None:
         self.names: list[str] = []  # of its listeners, in the order of their acceptors
+        self._relays: list[Relay | None] = []  # and where those that are shared relay to
+        self._pump: Pump | None = None
+        self._pump_watcher: Readable | None = None
         self._limits = limits
         self._conversations = Pool(limits.max_conversations)
         self.parker = Parker(
@@ -119,8 +146,73 @@ class _Lot:
             linger_bytes=limits.linger_bytes,
             on_access=self._tell_access,
             access_log=access_log,
+            on_relay=self._relay,
+            first_byte_timeout=limits.first_byte_timeout,
         )
         self.watcher = Readable(self.parker.fileno(), self.parker.ready)
+
+    def add(self, name: str, beyond: Beyond | None) -> None:
+        """A listener that has no acceptor yet."""
+        self.names.append(name)
+        self._relays.append(self._make_relay(name, beyond) if beyond else None)
+
+    def _make_relay(self, name: str, beyond: Beyond) -> Relay:
+        if self._pump is None:
+            self._pump = Pump(
+                sleep=sleep_until_switched(),
+                on_error=lambda error: log.error(
+                    "a conversation failed", exc_info=error, extra={"event": "conversation-failed"}
+                ),
+                capacity=self._limits.max_conversations,
+                connect_timeout=self._limits.connect_timeout,
+                idle_timeout=self._limits.idle_timeout,
+                max_duration=self._limits.max_duration,
+            )
+            self._pump_watcher = Readable(self._pump.fileno(), self._pump.ready)
+
+        def unknown(remote: Remote, error: OSError) -> None:
+            log.warning(
+                "listener %s: upstream %s: its name cannot be looked up: %s",
+                name,
+                remote,
+                error.strerror or error,
+                extra={"event": "upstream-unknown", "listener": name, "upstream": str(remote), "rate": ONCE_A_MINUTE},
+            )
+
+        listener = beyond.listener
+        upstreams = Upstreams(
+            listener.upstream,
+            beyond.blocks,
+            balance=listener.balance,
+            keepalive=listener.keepalive,
+            on_error=unknown,
+        )
+        return Relay(
+            self.parker,
+            self._pump,
+            upstreams,
+            proxy=listener.upstream_proxy,
+            pace=Pace(listener.connect_rate),
+            connect_timeout=self._limits.connect_timeout,
+        )
+
+    def start(self) -> None:
+        self.watcher.start()
+        if self._pump_watcher:
+            self._pump_watcher.start()
+        for relay in self._relays:
+            if relay:
+                relay.upstreams.start()
+
+    def _relay(self, fd: int, data: bytes, listener: int) -> None:
+        """Called in the hub: must not block."""
+        relay = self._relays[listener]
+        if relay is None or self._pump is None:
+            raise AssertionError("only a shared listener hands connections over, and it has both")
+        if self._pump.open + len(self._conversations) >= self._limits.max_conversations:
+            self.parker.abandon(fd, "capacity")
+        else:
+            relay.begin(fd, data)
 
     def _tell_access(
         self, listener: int, ip: str, port: int, outcome: str, seconds: float, sent: int, left_out: int
@@ -149,6 +241,15 @@ class _Lot:
 
     def close(self) -> None:
         self._conversations.kill()
+        for relay in self._relays:
+            if relay:
+                relay.upstreams.stop()
+        if self._pump and self._pump_watcher:
+            self._pump.cut_all()
+            deadline = time.monotonic() + CUT_TIMEOUT
+            while self._pump.open and time.monotonic() < deadline:
+                gevent.sleep(0)
+            self._pump_watcher.close()
         self.parker.close_all()
         self.watcher.close()
 
@@ -158,17 +259,13 @@ class _Door:
 
     def __init__(
         self,
-        parker: Parker,
+        make: Callable[..., Acceptor],
         sock: socket.socket,
-        reply: PolicyReply,
-        block: memoryview,
         name: str,
         *,
         ours: bool,
-        terminated: bool,
     ) -> None:
-        on_exhausted = partial(_Door._back_off, self)
-        self.acceptor = Acceptor(parker, sock.fileno(), reply, block, on_exhausted=on_exhausted, terminated=terminated)
+        self.acceptor = make(on_exhausted=partial(_Door._back_off, self))
         self.watcher = Readable(sock.fileno(), self.acceptor.ready)
         self.socket = sock
         self._ours = ours

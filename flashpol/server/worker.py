@@ -11,7 +11,7 @@ from flashpol.gateway.hub import Stop
 from flashpol.server.log import log, tell
 from flashpol.server.plan import Plan
 from flashpol.server.process import count_files
-from flashpol.server.service import Service
+from flashpol.server.service import Beyond, Service
 
 
 def run(
@@ -23,6 +23,9 @@ def run(
 ) -> None:
     """Serve what the plan says on `sockets[i]`, those of its listener i, until `stop` comes; finish what is inside."""
     service = Service(access_log=plan.config.server.access_log)
+    blocks: list[list[memoryview]] = [[] for _ in plan.config.listeners]
+    for upstream, (number, _) in enumerate(plan.config.upstreams):
+        blocks[number].append(shared.relay_memory(slot, upstream))
     for number, (listener, own, reply) in enumerate(zip(plan.config.listeners, sockets, plan.replies, strict=True)):
         for sock in own:
             service.add(
@@ -33,6 +36,7 @@ def run(
                 limits=plan.config.limits(listener),
                 ours=isinstance(listener.address, Address),
                 terminated=listener.terminated,
+                beyond=Beyond(listener, blocks[number]) if listener.shared else None,
             )
     status = shared.process(slot)
     status.base_files, status.max_files = count_files(), resource.getrlimit(resource.RLIMIT_NOFILE)[0] % 2**63
@@ -49,10 +53,18 @@ def run(
             status.loop_lag_ns = max(0, time.monotonic_ns() - started - int(BEAT * 1e9))
     timeout = plan.config.server.shutdown_timeout
     deadline = time.monotonic() + timeout
+    drained = deadline if stop.kept is None else time.monotonic() + plan.config.draining
     service.stop_accepting(timeout, kept=[sock for number in stop.kept or () for sock in sockets[number]])
     for own in sockets:
         for sock in own:
             sock.close()
     status.up, status.accepts_no_more = 0, 1
-    if not service.finish(deadline - time.monotonic()):
+
+    def patience() -> float:
+        nonlocal drained
+        if stop.urgent.is_set():
+            drained = min(drained, max(deadline, time.monotonic() + timeout))
+        return drained - time.monotonic()
+
+    if not service.finish(timeout, patience):
         log.warning("connections were cut off: they did not end within shutdown_timeout", extra={"event": "cut-off"})
