@@ -157,8 +157,8 @@ def _upstream(value: str | list[object]) -> tuple[Remote, ...]:
     return remotes
 
 
-def _show_upstream(value: Sequence[Remote]) -> str | None:
-    shown = [quoted(remote) for remote in value]
+def _show_upstream(value: Sequence[Remote] | None) -> str | None:
+    shown = [quoted(remote) for remote in value or ()]
     return shown[0] if len(shown) == 1 else f"[{', '.join(shown)}]" if shown else None
 
 
