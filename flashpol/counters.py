@@ -264,6 +264,11 @@ class SharedCounters:
         """One listener, over all slots."""
         return Block.total(self.block(slot, listener) for slot in range(self.slots))
 
+    def upstream_files(self, slot: int) -> int:
+        """Descriptors that one slot has open to upstreams."""
+        blocks = [self.relay_block(slot, upstream) for upstream in range(self.upstreams)]
+        return sum(block[field] for block in blocks for field in RELAY_GAUGES)
+
     def relay_total(self, upstream: int) -> RelayBlock:
         """One upstream, over all slots."""
         return RelayBlock.total(self.relay_block(slot, upstream) for slot in range(self.slots))

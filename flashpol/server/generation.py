@@ -168,7 +168,7 @@ class Generation:
                 self.names, self.plan.replies, self.plan.config.listeners, self.addresses, strict=True
             )
         ]
-        view = View(self._foundation.status, self._foundation.ledger, self.shared, facts)
+        view = View(self._foundation.status, self._foundation.ledger, self.shared, facts, self.routes)
         if not self.plan.config.server.reload_endpoint:
             self._foundation.bell.close()
             return partial(run, self.admin_socket, view, None)
