@@ -1,4 +1,4 @@
-"""Builds the extensions, flashpol._fastpath and flashpol.gateway._pump. Everything else about the package is in pyproject.toml.
+"""Builds the extensions, flashpol._fastpath and flashpol.gateway._pump. All else is in pyproject.toml.
 
 FLASHPOL_BUILD chooses how: empty for the optimised build that is shipped; `debug` for symbols and no optimisation;
 `coverage` for line tracing of the .pyx; `sanitize` for AddressSanitizer and UndefinedBehaviorSanitizer.

@@ -122,7 +122,7 @@ class Parker:
         """(IP, port) of the client of the conversation `fd`, and of where it connected to; None if it is gone."""
 
     def relayed(self, fd: int, sent: int) -> None:
-        """The conversation `fd` has been relayed and is over; close it. sent: bytes to the client, for the access log."""
+        """The conversation `fd` has been relayed and is over; close it. sent: bytes to the client, for the log."""
 
     def abandon(self, fd: int, outcome: str) -> None:
         """End the conversation `fd` and close it, counted as "timeout" or as refused for one of REASONS."""

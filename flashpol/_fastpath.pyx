@@ -57,8 +57,8 @@ from flashpol._core.state cimport (
     Record, S_CONVERSATION, S_FREE, S_LINGER, S_RELAYED, Sample, SAMPLE_COUNT,
 )
 from flashpol._core.system cimport (
-    AF_INET, AF_INET6, EPOLL_CLOEXEC, epoll_create1, EPOLL_CTL_ADD, epoll_ctl, epoll_event, EPOLLIN, getpeername, getsockname,
-    inet_ntop, ntohs, sockaddr_in, sockaddr_in6, socklen_t, TFD_CLOEXEC, TFD_NONBLOCK, timerfd_create,
+    AF_INET, AF_INET6, EPOLL_CLOEXEC, epoll_create1, EPOLL_CTL_ADD, epoll_ctl, epoll_event, EPOLLIN, getpeername,
+    getsockname, inet_ntop, ntohs, sockaddr_in, sockaddr_in6, socklen_t, TFD_CLOEXEC, TFD_NONBLOCK, timerfd_create,
 )
 
 cdef enum:

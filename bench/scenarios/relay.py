@@ -151,7 +151,12 @@ def haproxy(upstream: int, cpu: int, place: Path, *, splice: bool = False) -> It
     (place / "policy.lua").write_text(LUA)
     configuration.write_text(
         HAPROXY.format(
-            policy=POLICY.absolute(), place=place, port=port, upstream=upstream, request=REQUEST, options=options,
+            policy=POLICY.absolute(),
+            place=place,
+            port=port,
+            upstream=upstream,
+            request=REQUEST,
+            options=options,
             connections=2000 if splice else 9900,  # splicing takes pipes, and they descriptors
         )
     )
@@ -228,7 +233,11 @@ def main() -> None:
     for what, unit in UNITS.items():
         if what in relays[0].samples:
             ours = relays[0].median(what)
-            others = (f"{each.name} {each.median(what):8.2f} ({ours / each.median(what):.2f})" for each in relays[1:] if what in each.samples)
+            others = (
+                f"{each.name} {each.median(what):8.2f} ({ours / each.median(what):.2f})"
+                for each in relays[1:]
+                if what in each.samples
+            )
             print(f"{unit:40} flashpol {ours:8.2f}   {'   '.join(others)}")
 
 

@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from flashpol.config.toml import load
 
 __all__ = [
-    "DEFAULT_ADMIN", "DEFAULT_LISTEN", "DEFAULT_SILVERLIGHT_LISTEN", "DIALECTS", "FLASH", "JSON", "LEAST_CONNECTIONS", "LOG_FORMATS",
-    "MAX_LISTENERS", "SILVERLIGHT", "TEXT", "Address", "Config", "ConfigError", "Endpoint", "Inherited", "Limits",
-    "Listener", "PolicySource", "Remote", "Server", "as_toml", "check", "defaults", "kind_of", "load", "one_line",
-    "parse_dialect", "parse_endpoint", "settings_of",
+    "DEFAULT_ADMIN", "DEFAULT_LISTEN", "DEFAULT_SILVERLIGHT_LISTEN", "DIALECTS", "FLASH", "JSON",
+    "LEAST_CONNECTIONS", "LOG_FORMATS", "MAX_LISTENERS", "SILVERLIGHT", "TEXT", "Address", "Config", "ConfigError",
+    "Endpoint", "Inherited", "Limits", "Listener", "PolicySource", "Remote", "Server", "as_toml", "check",
+    "defaults", "kind_of", "load", "one_line", "parse_dialect", "parse_endpoint", "settings_of",
 ]  # fmt: skip
 
 # What only some commands need is loaded when it is first used.

@@ -1,5 +1,5 @@
-"""Where a listener or the admin endpoint listens, an address of its own or a socket that systemd hands over; and where a
-shared port relays to."""
+"""Where a listener or the admin endpoint listens: an address of its own, or a socket that systemd hands over; and
+where a shared port relays to."""
 
 import ipaddress
 import re
@@ -116,6 +116,10 @@ class Remote(NamedTuple):
         if remote.is_ip and bracketed == (":" in host):
             return cls(str(ipaddress.ip_address(host)), remote.port)
         # Letters, digits, hyphens: RFC 1123 section 2.1; underscores, as container networks name hosts.
-        if bracketed or not re.fullmatch(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", host) or len(host) > 253:
+        if (
+            bracketed
+            or not re.fullmatch(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", host)
+            or len(host) > 253
+        ):
             raise ConfigError(f"{text!r}: {host!r} is neither a host's name nor an IP address ([IPv6] in brackets)")
         return cls(host, remote.port)

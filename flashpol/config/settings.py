@@ -100,7 +100,7 @@ class Limits:
     )
     first_byte_timeout: float = setting(
         1.0,
-        "on a shared port, silence after which it is the application that speaks first; it waits so long with each client",
+        "on a shared port, silence after which it is the application that speaks first: each such client waits so long",
         number(0.01, 3600),
     )
     connect_timeout: float = setting(
@@ -165,7 +165,7 @@ class Server:
     )
     drain_timeout: float = setting(
         3600.0,
-        "after a reload, conversations live on in the old workers so long; a further reload that finds no room ends them",
+        "after a reload, conversations live on in the old workers so long; reloads that find no room end the oldest",
         number(0, 10_000_000),
     )
     limits: Limits = field(default_factory=Limits)

@@ -33,7 +33,9 @@ class Destination:
     of silence after which the kernel asks whether the other end is there; 0: never. Raises ValueError.
     """
 
-    def __new__(cls, address: tuple[str, int] | tuple[str, int, int, int] | str, block: Buffer, *, keepalive: int = 0) -> Self: ...
+    def __new__(
+        cls, address: tuple[str, int] | tuple[str, int, int, int] | str, block: Buffer, *, keepalive: int = 0
+    ) -> Self: ...
     @property
     def address(self) -> tuple[str, int] | tuple[str, int, int, int] | str: ...
     @property

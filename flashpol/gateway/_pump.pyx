@@ -13,11 +13,11 @@ the one before it is taken: a buffer is in use only while somebody is slow. Ther
 they are out, bytes are looked at (MSG_PEEK), sent, and only what was taken is read: the kernel holds the rest, where it
 is the sender's window that shrinks. So slow readers pin a bounded amount of memory and lose nothing.
 
-**Ends.** FIN is passed on once all that came before it has been. When both have, it is over. RST of one side becomes RST
-of the other, after what it had sent before: Linux still hands that over, and so do we. A side that can only be read any
-more, because writing to it failed, is `broken`: it is read to its end, and the end is RST. When a conversation is cut,
-by a deadline or by the end of the process, a side for which bytes were still held gets RST instead of FIN, so that it
-does not take the part for the whole.
+**Ends.** FIN is passed on once all that came before it has been. When both have, it is over. RST of one side becomes
+RST of the other, after what it had sent before: Linux still hands that over, and so do we. A side that can only be read
+any more, because writing to it failed, is `broken`: it is read to its end, and the end is RST. When a conversation is
+cut, by a deadline or by the end of the process, a side for which bytes were still held gets RST instead of FIN, so that
+it does not take the part for the whole.
 
 **Level-triggered.** epoll is asked for input of a side only while the other takes bytes, for output only after it took
 no more: in the common case nothing is ever changed. A side that nothing is asked of is not in the set, or EPOLLHUP and
@@ -321,7 +321,7 @@ cdef void be_reset(int fd) noexcept nogil:
 
 
 cdef void finish(Core* core, int32_t i, uint8_t outcome) noexcept nogil:
-    """It is over. The upstream's descriptor is closed; the client's is its greenlet's to close, or to try again with."""
+    """It is over. The upstream's descriptor is closed; the client's is its greenlet's to close, or to try again."""
     cdef Conversation* c = &core.table[i]
     cdef int side
     cdef int64_t duration
@@ -649,7 +649,6 @@ cdef class Destination:
             raise ValueError(f"{host!r} is not an IP address")
         return 0
 
-
     def count_failure(self, str why not None):
         self._counters.failures[<int>FAILURES.index(why)] += 1
 
@@ -726,7 +725,6 @@ cdef class Pump:
         cdef Core* core = &self.core
         cdef Conversation* c
         cdef int32_t i = core.free
-        cdef bint begun
         if i >= 0:
             core.free = core.table[i].next
         elif core.used < core.capacity:

@@ -16,8 +16,9 @@ READ = 1
 class Stop:
     """The end of a process that serves: `event` is set when it comes.
 
-    urgent: set when the server ends, which may be later than a reload. kept: None if the server ends. After a reload, the numbers of those listeners that the next generation serves too,
-    on the same sockets: their accept queues are no longer ours.
+    urgent: set when the server ends, which may be later than a reload. kept: None if the server ends. After a reload,
+    the numbers of those listeners that the next generation serves too, on the same sockets: their accept queues are no
+    longer ours.
     """
 
     def __init__(self) -> None:
@@ -44,7 +45,6 @@ class Stop:
         watcher = Readable(pipe, readable)
         watcher.start()
         return stop
-
 
     def end(self) -> None:
         self.event.set()

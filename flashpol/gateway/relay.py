@@ -1,7 +1,7 @@
 """The conversation of a shared port: everything but the bytes, which the pump moves.
 
-A greenlet owns each. It chooses an upstream, says whom the connection is for, sleeps until all is over, and accounts for
-it. It is a bare greenlet: nobody waits for it, and there are tens of thousands.
+A greenlet owns each. It chooses an upstream, says whom the connection is for, sleeps until all is over, and accounts
+for it. It is a bare greenlet: nobody waits for it, and there are tens of thousands.
 """
 
 import gevent

@@ -1,6 +1,8 @@
 """The pump against a model: whatever both sides do, in whatever order, each gets what the other sent and its end."""
 
 import random
+import socket
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -21,6 +23,7 @@ STEPS = st.lists(
     ),
     max_size=25,
 )
+Step = tuple[str, int, int]
 PATTERN = random.Random(3).randbytes(1 << 21)
 
 
@@ -28,83 +31,79 @@ PATTERN = random.Random(3).randbytes(1 << 21)
 class End:
     """One side: what it sent, what it got, whether it has closed, and what it has seen of the other's end."""
 
+    sock: socket.socket
     sent: bytearray = field(default_factory=bytearray)
     got: bytearray = field(default_factory=bytearray)
     finished: bool = False
     seen: str = ""
 
+    def send(self, size: int) -> None:
+        at = len(self.sent) % (1 << 20)
+        with suppress(BlockingIOError):
+            sent = 0 if self.finished else self.sock.send(PATTERN[at : at + size])
+            self.sent += PATTERN[at : at + sent]
+
+    def read(self, size: int) -> None:
+        with suppress(BlockingIOError):
+            try:
+                data = b"" if self.seen else self.sock.recv(size)
+            except (ConnectionResetError, BrokenPipeError):
+                self.seen = "rst"
+                return
+            self.got += data
+            self.seen = self.seen or ("" if data else "fin")
+
+    def finish(self, size: int = 0) -> None:
+        if not self.finished:
+            self.finished = True
+            self.sock.shutdown(socket.SHUT_WR)
+
+
+def read_until(loop: PumpLoop, end: End, condition: Callable[[], object]) -> None:
+    def over() -> object:
+        end.read(1 << 16)
+        return condition()
+
+    loop.until(over)
+
 
 @settings(max_examples=150, deadline=None)
-@given(steps=STEPS, first=st.binary(max_size=30), buffers=st.sampled_from([0, 1, 8]), last=st.sampled_from(["fin", "rst"]),
-       closing=SIDE)  # fmt: skip
-def test_bytes_and_ends(
-    steps: list[tuple[str, int, int]], first: bytes, buffers: int, last: str, closing: int
-) -> None:
+@given(STEPS, st.binary(max_size=30), st.sampled_from([0, 1, 8]), st.sampled_from(["fin", "rst"]), SIDE)
+def test_bytes_and_ends(steps: list[Step], first: bytes, buffers: int, last: str, closing: int) -> None:
     loop = PumpLoop(buffers=buffers)
-    socks = loop.pair(first=first)
-    ends = [End(bytearray(first)), End()]
-    for sock in socks:
-        sock.setblocking(False)
-
-    def read(side: int, size: int) -> bool:
-        """True if there was something: bytes or the end."""
-        if ends[side].seen:
-            return False
-        try:
-            data = socks[side].recv(size)
-        except BlockingIOError:
-            return False
-        except (ConnectionResetError, BrokenPipeError):
-            ends[side].seen = "rst"
-            return True
-        ends[side].got += data
-        ends[side].seen = "" if data else "fin"
-        return True
-
+    client, server = loop.pair(first=first)
+    ends = End(client, bytearray(first)), End(server)
     try:
+        for end in ends:
+            end.sock.setblocking(False)
         for what, side, size in steps:
-            if what == "send" and not ends[side].finished:
-                at = len(ends[side].sent) % (1 << 20)
-                with suppress(BlockingIOError):
-                    sent = socks[side].send(PATTERN[at : at + size])
-                    ends[side].sent += PATTERN[at : at + sent]
-            elif what == "read":
-                read(side, size)
-            elif what == "finish" and not ends[side].finished:
-                ends[side].finished = True
-                socks[side].shutdown(1)
+            if what != "turn":
+                getattr(ends[side], what)(size)
             loop.turn()
             assert loop.pump.buffers_held <= buffers
-        # All is read, then one side ends as `last` says, and the other finds out.
-        for side in (0, 1):
-            other = ends[1 - side]
-            loop.until(lambda side=side, other=other: read(side, 1 << 16) * 0 or len(ends[side].got) >= len(other.sent))
-            assert bytes(ends[side].got) == bytes(other.sent)
-        other = 1 - closing
-        both = all(end.finished for end in ends)
-        if last == "rst" and not both:
-            reset(socks[closing])
-            if not ends[closing].finished:
-                loop.until(lambda: read(other, 1) * 0 or ends[other].seen)
-                assert ends[other].seen == "rst"
+        # All is read; then one side ends as `last` says, and the other finds out.
+        for end, other in (ends, reversed(ends)):
+            read_until(loop, end, lambda end=end, other=other: len(end.got) >= len(other.sent))
+        first_to_end, other = ends[closing], ends[1 - closing]
+        if last == "rst" and not first_to_end.finished:
+            reset(first_to_end.sock)
+            read_until(loop, other, lambda: other.seen)
+            assert other.seen == "rst"
         else:
-            for side in (closing, other):
-                if not ends[side].finished:
-                    ends[side].finished = True
-                    socks[side].shutdown(1)
-            for side in (0, 1):
-                loop.until(lambda side=side: read(side, 1) * 0 or ends[side].seen)
-                assert ends[side].seen == "fin"
-            loop.until(lambda: loop.ended)
-        for side in (0, 1):
-            assert ends[side].got == ends[1 - side].sent
+            for end in (first_to_end, other):
+                end.finish()
+            for end in ends:
+                read_until(loop, end, lambda end=end: end.seen)
+                assert end.seen == "fin"
+        loop.until(lambda: loop.ended)
+        assert [bytes(end.got) for end in ends] == [bytes(end.sent) for end in reversed(ends)]
     finally:
-        for sock in socks:
-            sock.close()
+        for end in ends:
+            end.sock.close()
         loop.close()
     assert not loop.errors
     assert (loop.pump.open, loop.pump.buffers_held, loop.counters["open"]) == (0, 0, 0)
-    assert loop.counters.all("sent") == [len(ends[0].sent), len(ends[1].sent)]
+    assert loop.counters.all("sent") == [len(end.sent) for end in ends]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -112,7 +111,7 @@ def test_a_crowd_that_opens_stalls_half_closes_and_resets(seed: int) -> None:
     """Forty at a time, for some thousand turns: nothing gets mixed up, and nothing is left."""
     dice = random.Random(seed)
     loop = PumpLoop(buffers=4)
-    crowd: list[tuple[object, object, list[bytearray]]] = []
+    crowd: list[tuple[socket.socket, socket.socket, list[bytearray]]] = []
     opened = 0
     for _ in range(3000):
         if len(crowd) < 40 and dice.random() < 0.3:

@@ -1,6 +1,7 @@
 """Which upstream is next, and which is left out: with a clock of the test's own."""
 
 import socket
+
 import greenlet
 import pytest
 
@@ -139,9 +140,7 @@ def test_a_name_stands_for_all_its_addresses(clock: Clock, monkeypatch: pytest.M
     assert before[1] is after[0]  # it stays as it is, with what is known of it
 
 
-def test_while_a_name_cannot_be_looked_up_what_was_known_serves(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_while_a_name_cannot_be_looked_up_what_was_known_serves(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     upstreams = make(clock, Remote("games.example", 7000))
     [games] = upstreams._all
     games.use([("192.0.2.1", 7000)])

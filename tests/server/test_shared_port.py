@@ -105,8 +105,15 @@ def test_a_byte_that_differs_at_whatever_position(
 
 @pytest.mark.parametrize(
     ("data", "protocol"),
-    [(b"GET / HTTP/1.1\r\n\r\n", "http"), (b"\x16\x03\x01\x00\xa5", "tls"), (b"\x03" + bytes(1536), "rtmp")]
-    + [(b"\x06" + bytes(1536), "rtmpe"), (b"<msg t='sys'>\0", "other"), (b"P", "other"), (b"PUNCH\0", "other")],
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "http"),
+        (b"\x16\x03\x01\x00\xa5", "tls"),
+        (b"\x03" + bytes(1536), "rtmp"),
+        (b"\x06" + bytes(1536), "rtmpe"),
+        (b"<msg t='sys'>\0", "other"),
+        (b"P", "other"),
+        (b"PUNCH\0", "other"),
+    ],
     ids=["http", "tls", "rtmp", "rtmpe", "xml", "could be http", "is not http"],
 )
 @pytest.mark.parametrize("split", [False, True], ids=["in one segment", "one byte first"])
@@ -444,5 +451,3 @@ def test_many_conversations_and_policies_at_once(app: Application, serve: Serve,
     for each in (*clients, *inner.values()):
         each.close()
     assert server.settle() == {"reply": 100, "relayed": 200}
-
-
