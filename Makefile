@@ -12,7 +12,7 @@ PARALLEL := --dist loadfile --max-worker-restart=0
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint docs bench debug clean coverage sanitize dist
+.PHONY: help run test lint docs bench debug clean coverage sanitize soak-relay dist
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,9 @@ sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and Und
 		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ../../$(BIN)/python -m pytest -q $(PARALLEL) -n 2 \
 		tests/test_fastpath*.py tests/test_counters.py \
 		tests/gateway tests/server
+
+soak-relay: $(VENV)/.dev  ## a shared port under random conversations (SECONDS=60 GIGABYTES=2)
+	$(BIN)/python tests/soak_relay.py --seconds $(or $(SECONDS),60) --gigabytes $(or $(GIGABYTES),2)
 
 dist: $(VENV)/.dev  ## sdist and wheel; the wheel is built from the sdist
 	rm -rf dist && $(BIN)/python -m build -q

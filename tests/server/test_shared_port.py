@@ -281,15 +281,16 @@ def test_least_connections(serve: Serve) -> None:
         def connect() -> None:
             before = sum(block["open"] for block in server.relayed)
             clients.append(server.connect())
-            clients[-1].sendall(b"hello")
+            clients[-1].sendall(b"%d" % (len(clients) - 1))
             eventually(lambda: sum(block["open"] for block in server.relayed) == before + 1)
 
         for _ in range(4):
             connect()
+        assert [block["open"] for block in server.relayed] == [2, 2]
         for _ in range(2):  # both of one leave
-            one.accept().close()
-        for client in clients:
-            client.shutdown(socket.SHUT_WR)
+            with one.accept() as inner:
+                leaving = clients[int(receive(inner, 1))]
+            leaving.close()
         eventually(lambda: server.relayed[0]["open"] == 0)
         for _ in range(2):
             connect()
