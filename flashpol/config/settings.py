@@ -34,6 +34,7 @@ FLASH, SILVERLIGHT = DIALECTS = ("flash", "silverlight")
 TEXT, JSON = LOG_FORMATS = ("text", "json")
 ROUND_ROBIN, LEAST_CONNECTIONS = BALANCES = ("round-robin", "least-connections")
 PROXY_VERSIONS = ("v1", "v2")
+RELAYING = ("upstream_proxy", "balance", "keepalive", "connect_rate")  # settings of a listener that go with upstream
 
 
 def _label(value: str) -> str:

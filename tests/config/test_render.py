@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from flashpol import config
 from flashpol.config import Address, Config, Inherited, Limits, Listener, PolicySource, Remote, Server, settings_of
 from flashpol.config.kinds import Number
+from flashpol.config.settings import RELAYING
 
 
 def read(folder: Path, text: str) -> Config:
@@ -105,7 +106,10 @@ def configurations(draw: st.DrawFn) -> Config:
         "served_from": st.none() | st.integers(1, 65535),
     }
     rest = {name: value_of(Listener, name) for name in settings_of(Listener) if name not in own}
-    listener = st.builds(Listener, **own, **rest, limits=st.none() | LIMITS)
+    limits = st.none() | LIMITS
+    plain = {name: rest[name] for name in rest if name not in (*RELAYING, "upstream")}
+    shared = {**rest, "upstream": rest["upstream"].filter(len)}
+    listener = st.builds(Listener, **own, **plain, limits=limits) | st.builds(Listener, **own, **shared, limits=limits)
     return Config(draw(built(Server, limits=LIMITS)), policies, tuple(draw(st.lists(listener, max_size=3))))
 
 
