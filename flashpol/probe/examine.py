@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic, sleep
+from typing import NamedTuple
 
 from .pace import AT_ONCE, Pace, side_by_side
 from .question import Observation, Place, Question, Role, request
@@ -29,8 +29,7 @@ ELSEWHERE = (10843, 8430, 1843)
 _MORE = b"x" * 64
 
 
-@dataclass(frozen=True, slots=True)
-class Experiment:
+class Experiment(NamedTuple):
     """`steps` of the request. `silent`: for servers that did not answer; the others are for those that did."""
 
     name: str

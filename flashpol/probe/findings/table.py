@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from flashpol.policy import CLIENTS
 from flashpol.policy.findings import Finding as PolicyFinding
@@ -104,8 +105,7 @@ class View:
 Finder = Callable[[View], Iterable[Hit]]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One row."""
 
     code: str
