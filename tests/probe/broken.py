@@ -157,6 +157,19 @@ class Alternating:
         answering((POLICY if self._count % 2 else OPEN_POLICY) + b"\0")(connection)
 
 
+class SlowAtFirst:
+    """It has to wake up."""
+
+    def __init__(self) -> None:
+        self._awake = False
+
+    def __call__(self, connection: socket.socket) -> None:
+        if not self._awake:
+            time.sleep(1.1)
+        self._awake = True
+        answering()(connection)
+
+
 class EverySecond:
     """Answers every second request: a limit of connections, a lost race."""
 

@@ -8,6 +8,7 @@ import broken
 import pytest
 from broken import OPEN_POLICY, POLICY, SILVERLIGHT, answering
 from loopback import SHORT, Handler, Server, closed_port, dropping_port, look
+from test_network import HOSTS as NETWORK
 
 from flashpol.policy.findings import Severity
 from flashpol.probe import Observation, Patience, Question, examine, findings
@@ -50,6 +51,7 @@ GENTLE: list[tuple[str, Callable[[], Handler], dict[str, object], set[str]]] = [
     ("wants a line", lambda: broken.wants_a_line, {"patience": SHORT}, {"PB305"}),
     ("wants the end", lambda: broken.wants_the_end, {"patience": SHORT}, {"PB306"}),
     ("speaks first", lambda: broken.speaking_first, {}, {"PB307"}),
+    ("slow", broken.SlowAtFirst, {"ignored": frozenset()}, {"PB110"}),
     ("answers a part", lambda: broken.answering_a_part, {}, {"PB308"}),
 ]
 
@@ -291,7 +293,8 @@ def test_the_port_that_a_policy_comes_from_counts() -> None:
 
 def test_every_rule_is_seen_here() -> None:
     tested = {code for cases in (GENTLE, THOROUGH) for *_, expected in cases for code in expected}
-    tested |= {f"PB{number}" for number in (*range(101, 111), 213, 314, *range(401, 405))}
+    tested |= {code for _, expected in NETWORK.values() for code in expected}
+    tested |= {f"PB{number}" for number in (101, 107, 108, 314, *range(401, 405))}
     assert {rule.code for rule in RULES} == tested
 
 
