@@ -40,7 +40,7 @@ def add_to(commands: Any) -> None:
     add("--from", dest="content", metavar="URL", help="where the content was loaded from: may it connect? with --port")
     add("--location", metavar="URL", help="a port that the content names with loadPolicyFile: xmlsocket://HOST:PORT")
     add_clients(parser, "client that matters", default="all")
-    add("--thorough", action="store_true", help="some thirty connections to each port instead of five, one for 15 s")
+    add("--thorough", action="store_true", help="some thirty connections to each port instead of four, one for 15 s")
     add("--ignore", metavar="CODE", action="append", default=[], help="leave this finding out, may be repeated")
     add("--policy-port", metavar="PORT", type=port, default=MASTER_PORT, help="ask here as if it were 843")
     add("--silverlight-port", metavar="PORT", type=port, default=SILVERLIGHT_PORT, help="ask here as if it were 943")

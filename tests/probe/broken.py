@@ -5,6 +5,7 @@ A handler gets a connection and ends it. Each mistake is one that operators made
 
 import contextlib
 import socket
+import ssl
 import struct
 import time
 
@@ -213,6 +214,36 @@ def wants_a_line(connection: socket.socket) -> None:
         if lines.readline().endswith(b"\n"):
             connection.sendall(POLICY + b"\0")
             end(connection)
+
+
+def wants_22_bytes(reply: bytes = POLICY + b"\0") -> Handler:
+    """`if (data == "<policy-file-request/>")`, and nothing else."""
+
+    def handle(connection: socket.socket) -> None:
+        while data := connection.recv(4096):
+            if data == REQUEST[:22]:
+                connection.sendall(reply)
+                end(connection)
+
+    return handle
+
+
+def wants_22_bytes_at_once(connection: socket.socket) -> None:
+    if connection.recv(4096) == REQUEST[:22]:
+        connection.sendall(POLICY + b"\0")
+
+
+def web_server(connection: socket.socket) -> None:
+    """HTTP/0.9, as a request without a version gets it."""
+    with connection.makefile("rb") as lines:
+        lines.readline()
+    connection.sendall(b"<!DOCTYPE html>\n<html><body>Bad request syntax</body></html>\n")
+
+
+def tls(connection: socket.socket) -> None:
+    """Says nothing to who does not speak TLS; to who does, here, that it has no certificate."""
+    with contextlib.suppress(ssl.SSLError):
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).wrap_socket(connection, server_side=True).close()
 
 
 def wants_the_end(connection: socket.socket) -> None:
