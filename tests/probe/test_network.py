@@ -95,6 +95,21 @@ def test_a_name_that_could_not_be_tried_is_no_error(probed: dict[str, Any]) -> N
     assert (host["ok"], {f["evidence"] for f in host["findings"]}) == (True, {"Network is unreachable"})
 
 
+@pytest.mark.parametrize(
+    ("name", "status", "word"),
+    [
+        ("alike.example", 0, "OK"),
+        ("different.example", 1, "WARNING"),
+        ("refused.example", 2, "CRITICAL"),
+        ("nowhere.example", 3, "UNKNOWN"),
+    ],
+)
+def test_nagios_is_told(network: Network, name: str, status: int, word: str) -> None:
+    done = network.flashpol("probe", name, "--nagios", "--ignore", "PB110")
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (status, "", 1)
+    assert done.stdout.startswith(f"FLASHPOL {word} - {name}: ")
+
+
 def test_a_large_policy_came_in_one_write(probed: dict[str, Any]) -> None:
     places = [address["places"][0] for address in probed["large.example"]["addresses"]]
     assert [place["asked"]["segments"] for place in places] == [3, 3]
