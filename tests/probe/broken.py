@@ -119,24 +119,24 @@ def keeping_open(reply: bytes) -> Handler:
 
 
 def endless(connection: socket.socket) -> None:
-    whole(connection)
-    for _ in range(1 << 14):  # a gigabyte
-        connection.sendall(b"<!-- and so on -->" * 3641)
+    if whole(connection).startswith(REQUEST):
+        for _ in range(1 << 14):  # a gigabyte
+            connection.sendall(b"<!-- and so on -->" * 3641)
 
 
 def dripping_reply(connection: socket.socket) -> None:
     """A byte now and then, for much longer than anybody waits."""
-    whole(connection)
-    for at in range(len(POLICY)):
-        connection.sendall(POLICY[at : at + 1])
-        time.sleep(0.05)
+    if whole(connection).startswith(REQUEST):  # not a part of it, where the probe was late with the rest
+        for at in range(len(POLICY)):
+            connection.sendall(POLICY[at : at + 1])
+            time.sleep(0.05)
 
 
 def cut_off(connection: socket.socket) -> None:
-    whole(connection)
-    connection.sendall(POLICY[:40])
-    time.sleep(0.1)
-    reset(connection)
+    if whole(connection).startswith(REQUEST):
+        connection.sendall(POLICY[:40])
+        time.sleep(0.1)
+        reset(connection)
 
 
 def in_two_writes(connection: socket.socket) -> None:
