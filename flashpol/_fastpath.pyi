@@ -131,9 +131,20 @@ class Census:
         ipv4_prefix: int = 32,
         ipv6_prefix: int = 64,
     ) -> Self: ...
+    def enter(self, address: Buffer, now: int) -> tuple[str, int]:
+        """Judge a client as an Acceptor does, `now` being nanoseconds of a clock that only rises.
+
+        address: 16 bytes, IPv4 as ::ffff:0:0/96. Returns "admitted", "untracked" (admitted, but there is no place to
+        count it), "address" or "rate" (one of the two limits is reached), and a number for `leave`; 0 if it is not
+        counted.
+        """
+
+    def leave(self, place: int) -> None:
+        """A connection that `enter` counted has ended. ValueError if there is none."""
+
     @property
     def held(self) -> int:
-        """Connections of this worker."""
+        """Connections of this worker's Parkers."""
 
     @property
     def tracked(self) -> int:

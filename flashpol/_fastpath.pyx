@@ -44,7 +44,9 @@ from posix.time cimport CLOCK_MONOTONIC
 from posix.unistd cimport close
 
 from flashpol._core.accepting cimport BURST, burst
-from flashpol._core.census cimport by_address, CensusView, Entry, HEAD_BYTES, MOST, table_of, WAYS
+from flashpol._core.census cimport (
+    by_address, CensusView, enter, Entrance, Entry, HEAD_BYTES, leave, MOST, table_of, WAYS,
+)
 from flashpol._core.connection cimport collect, count_refused, end, linger, lost, send_reply
 from flashpol._core.deadlines cimport arm, now_ns
 from flashpol._core.match cimport (
@@ -79,6 +81,8 @@ REASONS = (
     "proxy_untrusted", "proxy_malformed", "proxy_oversized",
 )
 OUTCOMES = (*REASONS, "timeout", "reset", "reply")
+CENSUS_HEAD = HEAD_BYTES
+CENSUS_SET = WAYS * sizeof(Entry)
 BLOCK_SIZE = (sizeof(Counters) + 63) // 64 * 64     # whole cache lines: no two writers share one
 
 cdef Counters SAMPLE
@@ -221,7 +225,7 @@ cdef class Census:
                   int most_in_total=0, int most_of_worker=0, int most_of_address=0, int rate_of_address=0,
                   int ipv4_prefix=32, int ipv6_prefix=64):
         cdef CensusView* view = &self.view
-        cdef size_t stride
+        cdef size_t stride, sets
         if not 0 <= slot < workers or not 0 <= ipv4_prefix <= 32 or not 0 <= ipv6_prefix <= 128 or len(key) != 16:
             raise ValueError("slot is one of the workers, key 16 bytes, prefixes at most 32 and 128 bits")
         if min(most_in_total, most_of_worker, most_of_address, rate_of_address) < 0:
@@ -229,24 +233,41 @@ cdef class Census:
         if max(most_of_address, rate_of_address) >= MOST:
             raise ValueError(f"of one address less than {MOST} can be counted")
         stride = <size_t>memory.shape[0] // <size_t>workers
-        view.set_mask = (stride - min(stride, <size_t>HEAD_BYTES)) // (WAYS * sizeof(Entry)) - 1
-        if stride * <size_t>workers != <size_t>memory.shape[0] or census_bytes(view.set_mask + 1) != stride or (
-                view.set_mask & (view.set_mask + 1)) or <size_t>&memory[0] % HEAD_BYTES:
+        sets = (stride - min(stride, <size_t>HEAD_BYTES)) // CENSUS_SET
+        whole = stride * <size_t>workers == <size_t>memory.shape[0] and CENSUS_HEAD + sets * CENSUS_SET == stride
+        if not whole or sets == 0 or sets & (sets - 1) or <size_t>&memory[0] % HEAD_BYTES:
             raise ValueError("a census is CENSUS_HEAD bytes and a power of two of CENSUS_SET for each worker")
         self.memory = memory
+        view.set_mask = sets - 1
         view.memory = <char*>&memory[0]
         view.stride = stride
         view.workers = workers
         view.slot = slot
         view.own = table_of(view, slot)
         memcpy(view.key, <const char*>key, 16)
-        view.mask4 = <uint64_t>mask_of(ipv4_prefix)
-        view.mask6[0] = <uint64_t>mask_of(min(ipv6_prefix, 64))
-        view.mask6[1] = <uint64_t>mask_of(max(ipv6_prefix - 64, 0))
+        view.mask4 = mask_of(ipv4_prefix)
+        view.mask6[0] = mask_of(min(ipv6_prefix, 64))
+        view.mask6[1] = mask_of(max(ipv6_prefix - 64, 0))
         view.most_in_total = most_in_total
         view.most_of_worker = most_of_worker
         view.most_of_address = most_of_address
         view.rate_of_address = rate_of_address
+
+    def enter(self, const unsigned char[::1] address not None, int64_t now):
+        cdef sockaddr_in6 peer
+        cdef uint32_t place = 0
+        cdef Entrance entrance
+        if address.shape[0] != 16:
+            raise ValueError("an address is 16 bytes")
+        peer.sin6_family = <uint16_t>AF_INET6
+        memcpy(&peer.sin6_addr, &address[0], 16)
+        entrance = enter(&self.view, address_of(&peer), now, &place)
+        return ENTRANCES[<int>entrance], place
+
+    def leave(self, uint32_t place):
+        if not 0 < place <= (self.view.set_mask + 1) * WAYS or self.view.own.entries[place - 1].open == 0:
+            raise ValueError(f"nobody is at {place}")
+        leave(&self.view, place)
 
     @property
     def held(self):
@@ -261,17 +282,12 @@ cdef class Census:
         return count
 
 
-cdef size_t census_bytes(uint64_t sets):
-    return HEAD_BYTES + sets * WAYS * sizeof(Entry)
+cdef tuple ENTRANCES = ("admitted", "address", "rate", "untracked")      # Entrance
 
 
-cdef object mask_of(int prefix):
+cdef uint64_t mask_of(int prefix):
     """The first bits of 64."""
-    return (1 << 64) - (1 << (64 - prefix))
-
-
-CENSUS_HEAD = HEAD_BYTES
-CENSUS_SET = WAYS * sizeof(Entry)
+    return ~<uint64_t>0 << (64 - prefix) if prefix else 0
 
 
 cdef class PolicyReply:
