@@ -350,7 +350,7 @@ def aligned(size: int) -> memoryview:
 def test_arguments(wrong: dict[str, object]) -> None:
     right = {"memory": aligned(CENSUS_HEAD + CENSUS_SET), "slot": 0, "workers": 1, "key": os.urandom(16)}
     Census(**right)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="one of the workers|from 0|can be counted|for each worker"):
+    with pytest.raises(ValueError, match=r"one of the workers|from 0|can be counted|for each worker"):
         Census(**right | wrong)  # type: ignore[arg-type]
 
 

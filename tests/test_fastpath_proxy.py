@@ -45,7 +45,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 # ---------------------------------------------------------------------------------------------------- the definition
 
 
-def model(data: bytes) -> Said:
+def model(data: bytes) -> Said:  # noqa: PLR0911 - one for each rule
     """What a whole stream is, by definition."""
     if data[:1] == b"\r":
         return binary(data)
@@ -83,7 +83,7 @@ def text(family: int, source: bytes) -> str:
     return str(getattr(ip, "ipv4_mapped", None) or socket.inet_ntop(family, source))
 
 
-def binary(data: bytes) -> Said:
+def binary(data: bytes) -> Said:  # noqa: PLR0911
     if not data.startswith(SIGNATURE):
         known = SIGNATURE.startswith(data)
         return Said(MORE if known else OTHER, len(data) * known)
@@ -119,10 +119,14 @@ def v1(source: str = "192.0.2.1", port: int = 40000, family: str = "TCP4") -> by
     return f"PROXY {family} {source} {other} {port} 843\r\n".encode()
 
 
-def v2(source: str = "192.0.2.1", port: int = 40000, *, command: int = 0x21, kind: int = 0x11, after: bytes = b"") -> bytes:
+def v2(
+    source: str = "192.0.2.1", port: int = 40000, *, command: int = 0x21, kind: int = 0x11, after: bytes = b""
+) -> bytes:
     ip = ipaddress.ip_address(source).packed
-    return SIGNATURE + struct.pack(">BBH", command, kind, 2 * len(ip) + 4 + len(after)) + (
-        ip + ip + struct.pack(">HH", port, 843) + after
+    return (
+        SIGNATURE
+        + struct.pack(">BBH", command, kind, 2 * len(ip) + 4 + len(after))
+        + (ip + ip + struct.pack(">HH", port, 843) + after)
     )
 
 
@@ -142,8 +146,10 @@ BROKEN = [
     b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n", b"PROXY TCP4 192.0.2.1 192.0.2.2 1\r\n", b"PROXY UNKNOWNX\r\n",
     b"PROXY TCP4 192.0.2.1  192.0.2.2 1 2\r\n", b"PROXY TCP4 192.0.2.01 192.0.2.2 1 2\r\n",
     b"PROXY TCP4 192.0.2.1 192.0.2.2 01 2\r\n", b"PROXY TCP4 192.0.2.1 192.0.2.2 1 65536\r\n",
-    b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2 \r\n", b"PROXY TCP4 ::1 ::1 1 2\r\n", b"PROXY TCP6 192.0.2.1 192.0.2.2 1 2\r\n",
-    b"PROXY TCP4 192.0.2.1 192.0.2.2 +1 2\r\n", b"PROXY TCP4 192.0.2.1\0 192.0.2.2 1 2\r\n", b"PROXY UDP4 192.0.2.1 192.0.2.2 1 2\r\n",
+    b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2 \r\n", b"PROXY TCP4 ::1 ::1 1 2\r\n",
+    b"PROXY TCP6 192.0.2.1 192.0.2.2 1 2\r\n",
+    b"PROXY TCP4 192.0.2.1 192.0.2.2 +1 2\r\n", b"PROXY TCP4 192.0.2.1\0 192.0.2.2 1 2\r\n",
+    b"PROXY UDP4 192.0.2.1 192.0.2.2 1 2\r\n",
     b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\0\r\n", b"PROXY UNKNOWN" + b"x" * 94, v1()[:-2] + b" " * 100,
     SIGNATURE[:-1] + b"x", SIGNATURE + b"\x11", SIGNATURE + b"\x22", fixed(0x21, 0x13, 12, b""),
     fixed(0x21, 0x41, 12, b""), fixed(0x21, 0x11, 11, b""), fixed(0x21, 0x21, 35, b""), fixed(0x21, 0x31, 215, b""),
@@ -215,7 +221,9 @@ ELSEWHERE = compile_networks([ipaddress.ip_network("192.0.2.0/24")])
 Start = Callable[..., Loop]
 
 
-@pytest.mark.parametrize("header", [v1(), v2(), v2("2001:db8::1", kind=0x21, after=bytes(3000)), fixed(0x20, 0, 0, b"")])
+@pytest.mark.parametrize(
+    "header", [v1(), v2(), v2("2001:db8::1", kind=0x21, after=bytes(3000)), fixed(0x20, 0, 0, b"")]
+)
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 40, 10_000])
 def test_a_header_and_a_request_in_any_two_segments(start: Start, header: bytes, size: int) -> None:
     loop = start(proxies=LOOPBACK)

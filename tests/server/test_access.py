@@ -41,7 +41,9 @@ near = st.one_of(
     st.sampled_from([ipaddress.ip_address(text) for text in ("0.0.0.0", "255.255.255.255", "::", "::1", "ff::")]),
 )
 addresses = st.one_of(
-    near, st.ip_addresses(v=4), st.ip_addresses(v=6).filter(lambda ip: ip.ipv4_mapped is None)  # type: ignore[attr-defined]
+    near,
+    st.ip_addresses(v=4),
+    st.ip_addresses(v=6).filter(lambda ip: ip.ipv4_mapped is None),  # type: ignore[attr-defined]
 )
 networks = st.builds(network_of, addresses, st.one_of(st.integers(0, 32), st.integers(0, 128)))
 lists = st.lists(networks, max_size=12)
