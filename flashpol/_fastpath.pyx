@@ -77,7 +77,7 @@ cdef bytes HTTP_BYTES = b"".join([
 
 BUCKETS = tuple([bound / 1e9 for bound in BOUNDS[:BUCKET_COUNT - 1]])
 REASONS = (
-    "http", "tls", "other", "capacity", "shutdown", "crashed", "connections", "address", "rate", "network",
+    "http", "tls", "other", "capacity", "shutdown", "crashed", "connections", "address", "address_rate", "network",
     "proxy_untrusted", "proxy_malformed", "proxy_oversized",
 )
 OUTCOMES = (*REASONS, "timeout", "reset", "reply")
@@ -282,7 +282,7 @@ cdef class Census:
         return count
 
 
-cdef tuple ENTRANCES = ("admitted", "address", "rate", "untracked")      # Entrance
+cdef tuple ENTRANCES = ("admitted", "address", "address_rate", "untracked")      # Entrance
 
 
 cdef uint64_t mask_of(int prefix):

@@ -64,7 +64,7 @@ def test_connections_per_second() -> None:
         while (answer := census.enter(one, int(at * SECOND)))[0] == "admitted":
             census.leave(answer[1])
             count += 1
-        assert answer == ("rate", 0)
+        assert answer == ("address_rate", 0)
         return count
 
     assert [admitted(at) for at in (100.0, 100.9, 101.0, 101.5, 101.9, 102.0, 110.0)] == [10, 0, 0, 5, 4, 1, 10]
@@ -125,7 +125,7 @@ def test_a_spray_neither_grows_the_table_nor_frees_who_is_heavy() -> None:
             census.leave(place)
     assert seen == {"admitted": 1_000_000}
     assert census.enter(heavy, SECOND) == ("address", 0)
-    assert census.enter(fast, SECOND) == ("rate", 0)
+    assert census.enter(fast, SECOND) == ("address_rate", 0)
     assert census.tracked == 5
 
 
@@ -150,7 +150,7 @@ def test_whom_a_set_forgets() -> None:
             census.leave(census.enter(address, 0)[1])
     census.leave(census.enter(addresses[WAYS], 0)[1])  # takes the place of the fourth
     for address in addresses[:WAYS]:
-        expected = "admitted" if address == addresses[3] else "rate"
+        expected = "admitted" if address == addresses[3] else "address_rate"
         verdict, place = census.enter(address, 0)
         assert verdict == expected
         if place:
@@ -197,7 +197,7 @@ def test_a_rate_over_all_workers() -> None:
     one, other = (shared.of(slot) for slot in range(2))
     for worker in (one, other):
         assert [worker.enter(packed("192.0.2.1"), 0)[0] for _ in range(5)] == ["admitted"] * 5
-        assert worker.enter(packed("192.0.2.1"), 0)[0] == ("admitted" if worker is one else "rate")
+        assert worker.enter(packed("192.0.2.1"), 0)[0] == ("admitted" if worker is one else "address_rate")
 
 
 def test_what_a_dead_worker_held_is_held_no_more() -> None:
@@ -241,8 +241,8 @@ def test_a_rate(start: Start) -> None:
                 loop.send(client, REQUEST)
     ended = loop.settle()
     assert ended["reply"] >= 5
-    assert ended["rate"] >= 1
-    assert ended["reply"] + ended["rate"] == 20
+    assert ended["address_rate"] >= 1
+    assert ended["reply"] + ended["address_rate"] == 20
 
 
 @pytest.mark.parametrize("cap", ["max_connections", "max_worker_connections"])

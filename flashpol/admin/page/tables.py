@@ -16,7 +16,7 @@ ENDINGS = {
     "crashed": "lost with their worker",
     "connections": "beyond the cap in total",
     "address": "too many from an address",
-    "rate": "too fast from an address",
+    "address_rate": "too fast from an address",
     "network": "from a network that is denied",
     "proxy_untrusted": "not from a proxy",
     "proxy_malformed": "without a PROXY header",
