@@ -135,8 +135,8 @@ class Census:
         """Judge a client as an Acceptor does, `now` being nanoseconds of a clock that only rises.
 
         address: 16 bytes, IPv4 as ::ffff:0:0/96. Returns "admitted", "untracked" (admitted, but there is no place to
-        count it), "address" or "address_rate" (one of the two limits is reached), and a number for `leave`; 0 if it is not
-        counted.
+        count it), "address" or "address_rate" (one of the two limits is reached), and a number for `leave`; 0 if it
+        is not counted.
         """
 
     def leave(self, place: int) -> None:
