@@ -135,7 +135,7 @@ class Caps:
         65_536,
         "addresses that a worker can count at a time, 16 bytes each, rounded up to a power of two; it never grows: "
         "beyond it the light are forgotten first, and nobody is refused for it",
-        number(8, 2**24, whole=True),
+        number(8, 2**20, whole=True),
     )
 
     def __post_init__(self) -> None:
