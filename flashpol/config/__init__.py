@@ -18,6 +18,7 @@ from flashpol.config.errors import ConfigError, one_line
 TYPE_CHECKING = False  # not typing's: see flashpol
 if TYPE_CHECKING:
     from flashpol.config.address import Address, Endpoint, Inherited, parse_endpoint
+    from flashpol.config.kinds import Network
     from flashpol.config.render import as_toml, defaults
     from flashpol.config.settings import (
         DEFAULT_ADMIN,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         MAX_LISTENERS,
         SILVERLIGHT,
         TEXT,
+        Caps,
         Config,
         Limits,
         Listener,
@@ -44,9 +46,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_ADMIN", "DEFAULT_LISTEN", "DEFAULT_SILVERLIGHT_LISTEN", "DIALECTS", "FLASH", "JSON", "LOG_FORMATS",
-    "MAX_LISTENERS", "SILVERLIGHT", "TEXT", "Address", "Config", "ConfigError", "Endpoint", "Inherited", "Limits",
-    "Listener", "PolicySource", "Server", "as_toml", "check", "defaults", "kind_of", "load", "one_line",
-    "parse_dialect", "parse_endpoint", "settings_of",
+    "MAX_LISTENERS", "SILVERLIGHT", "TEXT", "Address", "Caps", "Config", "ConfigError", "Endpoint", "Inherited",
+    "Limits", "Listener", "Network", "PolicySource", "Server", "as_toml", "check", "defaults", "kind_of", "load",
+    "one_line", "parse_dialect", "parse_endpoint", "settings_of",
 ]  # fmt: skip
 
 # The rest is loaded when it is first used: commands that configure nothing need the error only, not 15 ms of settings.
@@ -54,6 +56,7 @@ _HOMES = {
     "Address": "address",
     "Endpoint": "address",
     "Inherited": "address",
+    "Network": "kinds",
     "as_toml": "render",
     "defaults": "render",
     "load": "toml",
