@@ -15,7 +15,7 @@
  *   --defer-accept  0.96 (1.03)  TCP_DEFER_ACCEPT: accept only what has sent something. Not the yardstick's: a silent
  *                                client would never be seen, and its time-out would be the kernel's
  *
- * Usage: epoll POLICY_FILE [options]. Listens on a port of 127.0.0.1 that the kernel picks and prints "port N"; ends on
+ * Usage: epoll [options] POLICY_FILE. Listens on a port of 127.0.0.1 that the kernel picks and prints "port N"; ends on
  * SIGTERM with one JSON line of counts.
  */
 #define _GNU_SOURCE
@@ -36,7 +36,7 @@
 static const char REQUEST[] = "<policy-file-request/>"; /* sizeof counts the NUL, which is on the wire too */
 
 enum {
-    BACKLOG = 4096, /* what every server under test is given */
+    BACKLOG = 65535, /* what every server under test is given; the kernel lowers it to net.core.somaxconn */
     EVENTS = 256,   /* per epoll_wait: as many as there are clients in the main scenario */
     MAX_REPLY = 1 << 20,
     DEFER_SECONDS = 3,
@@ -158,8 +158,8 @@ static void allow_many_files(void)
 int main(int argc, char **argv)
 {
     if (argc < 2)
-        return fprintf(stderr, "usage: %s POLICY_FILE [options]\n", argv[0]), 2;
-    for (int i = 2; i < argc; i++) {
+        return fprintf(stderr, "usage: %s [options] POLICY_FILE\n", argv[0]), 2;
+    for (int i = 1; i < argc - 1; i++) {
         if (!strcmp(argv[i], "--one-segment"))
             options.one_segment = true;
         else if (!strcmp(argv[i], "--shutdown"))
@@ -174,7 +174,7 @@ int main(int argc, char **argv)
     struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: epoll_wait must return */
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
-    load_reply(argv[1]);
+    load_reply(argv[argc - 1]);
     allow_many_files();
     listen_on_loopback();
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
