@@ -17,6 +17,9 @@ OPEN_RATE = 10_000  # silent connections opened per second: slower than any serv
 HELD_BY_ONE = 15_000  # connections that one process of the generator holds: below the usual limit of files
 GRACE = 30.0  # seconds that a run may take beyond what it was told
 
+# Where the generator runs: a CPU; several, then it is a process on each; or None, anywhere.
+CPUs = int | Sequence[int] | None
+
 
 @dataclass(frozen=True)
 class Closed:
@@ -45,12 +48,13 @@ class Open:
 
 
 def closed(
-    server: Server, *, connections: int, count: int, cpu: int | None, options: Sequence[str] = (), processes: int = 1
+    server: Server, *, connections: int, count: int, cpu: CPUs, options: Sequence[str] = (), processes: int = 0
 ) -> Closed:
     """Ask `count` times from `connections` concurrent clients; anything but the exact reply is an error.
 
-    cpu: where the generator runs; None: anywhere. options: more of the load generator's (see loadgen/main.c).
+    options: more of the load generator's (see loadgen/main.c). processes: of the generator; 0: one a CPU.
     """
+    processes = min(processes or len(_cpus(cpu)) or 1, connections)
     said = _asked(
         "closed", server, cpu, RUN_SECONDS, ["--connections", str(connections), "--count", str(count),
         "--processes", str(processes), *options],
@@ -64,18 +68,19 @@ def closed(
 
 
 def open_loop(
-    server: Server, *, rate: float, seconds: float, cpu: int | None, connections: int = 4000, options: Sequence[str] = ()
+    server: Server, *, rate: float, seconds: float, cpu: CPUs, connections: int = 4000, options: Sequence[str] = ()
 ) -> Open:
     """`rate` clients a second begin at fixed times for so many seconds, at most `connections` at once.
 
     Errors are counted, not raised: beyond saturation there are some.
     """
-    arguments = ["--connections", str(connections), "--rate", f"{rate:.1f}", *options]
+    arguments = ["--connections", str(connections), "--rate", f"{rate:.1f}"]
+    arguments += ["--processes", str(len(_cpus(cpu)) or 1), *options]
     said = _asked("open", server, cpu, seconds, arguments)
     return Open(said["answered"], said["failed"], said["seconds"], said["latency_us"], said["lag_us"]["p99"])
 
 
-def _asked(mode: str, server: Server, cpu: int | None, seconds: float, arguments: Sequence[str]) -> dict[str, Any]:
+def _asked(mode: str, server: Server, cpu: CPUs, seconds: float, arguments: Sequence[str]) -> dict[str, Any]:
     command = [str(build.load_generator()), mode, "--expect", str(server.expected), "--seconds", str(seconds)]
     for port in server.ports or (server.port,):
         command += ["--port", str(port)]
@@ -98,7 +103,7 @@ class SilentClients:
     """
 
     def __init__(
-        self, server: Server, count: int, *, seconds: float, cpu: int | None, options: Sequence[str] = (),
+        self, server: Server, count: int, *, seconds: float, cpu: CPUs, options: Sequence[str] = (),
         rate: float = OPEN_RATE,
     ) -> None:  # fmt: skip
         """Hold `count` connections to `server` for at most `seconds`."""
@@ -109,7 +114,8 @@ class SilentClients:
         for k in range(processes):
             mine = count // processes + (k < count % processes)
             command = [str(build.load_generator()), "silent", "--connections", str(mine), "--seconds", str(seconds)]
-            command += ["--rate", str(rate / processes), "--first", str(k * HELD_BY_ONE), *options, *_pinned(cpu)]
+            command += ["--rate", str(rate / processes), "--first", str(k * HELD_BY_ONE), *options]
+            command += _pinned(_cpus(cpu)[k % len(_cpus(cpu))] if _cpus(cpu) else None)
             for port in server.ports or (server.port,):
                 command += ["--port", str(port)]
             self._commands.append(command)
@@ -168,5 +174,11 @@ class SilentClients:
         return said
 
 
-def _pinned(cpu: int | None) -> list[str]:
-    return [] if cpu is None else ["--cpu", str(cpu)]
+def _cpus(cpu: CPUs) -> Sequence[int]:
+    if cpu is None:
+        return ()
+    return (cpu,) if isinstance(cpu, int) else cpu
+
+
+def _pinned(cpu: CPUs) -> list[str]:
+    return [word for one in _cpus(cpu) for word in ("--cpu", str(one))]

@@ -57,7 +57,7 @@ static void open_client(struct client *client)
 {
     int on = 1;
     client->watched.on_event = on_event;
-    client->fd = client_socket(run.options->first + client->number, run.options->receive_buffer);
+    client->fd = client_socket(run.options->first + client->number, run.options->shape);
     if (run.options->split && setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
         die("TCP_NODELAY"); /* each piece is a segment of its own */
     struct epoll_event event = {.events = run.interest, .data.ptr = client};
@@ -74,7 +74,7 @@ int asking_open(const struct options *options, struct tally *tally)
     run.expected = read_file(options->expect_path, &run.expected_length);
     run.request = options->send_path ? read_file(options->send_path, &run.request_length) : REQUEST;
     run.request_length = options->send_path ? run.request_length : sizeof REQUEST;
-    bool read_as_it_comes = run.expected_length > FITS_RECEIVE_BUFFER || options->exchanges || options->receive_buffer;
+    bool read_as_it_comes = run.expected_length > FITS_RECEIVE_BUFFER || options->exchanges || options->shape.receive_buffer;
     run.interest = EPOLLET | EPOLLRDHUP | (read_as_it_comes ? (uint32_t)EPOLLIN : 0);
     run.buffer_size = run.expected_length + 4096; /* more than expected, so that more than expected is seen */
     run.buffer = malloc(run.buffer_size);

@@ -34,7 +34,11 @@ struct options {
     unsigned exchanges;      /* 0: one, and the server ends the connection; N: so many, and the client ends it */
     size_t split;            /* bytes of a piece of the request; 0: all at once */
     double pace;             /* seconds between two pieces */
-    int receive_buffer;      /* SO_RCVBUF; 0: the kernel's */
+    struct shape {
+        int receive_buffer;  /* SO_RCVBUF; 0: the kernel's */
+        int segment;         /* TCP_MAXSEG: what the server may put into one; 0: the kernel's. It bounds how much of a
+                                reply the server's socket takes */
+    } shape;
     bool ask;                /* silent: send the request, and never read what comes */
     unsigned others[OTHER_KINDS]; /* closed, open: clients that misbehave beside those that ask */
     unsigned processes;
@@ -53,6 +57,9 @@ extern const struct mode CLOSED, OPEN;
 
 /* Runs the mode in options->processes processes, prints the sum as JSON. Returns the exit code. */
 int run_processes(const struct mode *mode, const struct options *options);
+
+/* Onto the CPU of process k. */
+void pin(const struct options *options, unsigned k);
 
 /* Its own process, its own lines; returns the exit code. */
 int run_silent(const struct options *options);
@@ -78,7 +85,7 @@ static inline uint64_t to_ns(double seconds) { return (uint64_t)(seconds * 1e9);
 struct sockaddr_in server_address(uint16_t port);
 
 /* A non-blocking socket bound to source address number n of 127.1.0.0/16; its port is chosen anew at each connect. */
-int client_socket(unsigned n, int receive_buffer);
+int client_socket(unsigned n, struct shape shape);
 
 /* Bytes of a file, their number in *size. */
 char *read_file(const char *path, size_t *size);

@@ -3,7 +3,7 @@
  *
  *   loadgen closed --port P --expect FILE --connections C (--count N | --seconds S) [options]
  *   loadgen open   --port P --expect FILE --connections C --rate R --seconds S [options]
- *   loadgen silent --port P --connections C [--rate R] --seconds S [--ask 1] [--receive-buffer N] [--cpu N]
+ *   loadgen silent --port P --connections C [--rate R] --seconds S [--ask 1] [options]
  *
  * closed: C clients, each asking again as soon as it is answered.
  * open:   R clients a second begin at fixed times, C at most at once; latency counts from the intended time.
@@ -17,7 +17,7 @@
  *   --split N           the request in pieces of N bytes, --pace S apart
  *   --send FILE         instead of the policy request
  *   --exchanges N       N times request and reply on a connection, and then the client ends it: for servers that echo
- *   --receive-buffer N  SO_RCVBUF of the clients
+ *   --receive-buffer N, --segment N   SO_RCVBUF and TCP_MAXSEG of the clients
  *   --silent N --drip N --garbage N   so many that misbehave, beside those that ask
  *   --first N           number of the first source address: for a second generator beside this one
  *
@@ -27,6 +27,7 @@
 #define _GNU_SOURCE
 #include "loadgen.h"
 
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +48,7 @@ struct sockaddr_in server_address(uint16_t port)
         .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 }
 
-int client_socket(unsigned n, int receive_buffer)
+int client_socket(unsigned n, struct shape shape)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
     if (fd < 0)
@@ -58,7 +59,8 @@ int client_socket(unsigned n, int receive_buffer)
     struct linger reset = {.l_onoff = 1, .l_linger = 0}; /* close ends in RST: nobody is left in TIME_WAIT */
     if (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on) < 0 ||
         setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) < 0 ||
-        (receive_buffer && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer) < 0) ||
+        (shape.receive_buffer && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &shape.receive_buffer, sizeof(int)) < 0) ||
+        (shape.segment && setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &shape.segment, sizeof(int)) < 0) ||
         bind(fd, (struct sockaddr *)&source, sizeof source) < 0)
         die("client socket");
     return fd;
@@ -106,7 +108,9 @@ static bool parse_number(const char *name, double value, struct options *o)
     if (!strcmp(name, "--split"))
         return o->split = (size_t)value, true;
     if (!strcmp(name, "--receive-buffer"))
-        return o->receive_buffer = (int)value, true;
+        return o->shape.receive_buffer = (int)value, true;
+    if (!strcmp(name, "--segment"))
+        return o->shape.segment = (int)value, true;
     if (!strcmp(name, "--ask"))
         return o->ask = value != 0, true;
     return false;

@@ -60,7 +60,7 @@ static void on_event(struct watched *watched, uint32_t events)
 static void come(struct other *other, uint64_t now)
 {
     struct sockaddr_in server = server_address(run.options->ports[other->number % run.options->port_count]);
-    other->fd = client_socket(FIRST_SOURCE + run.options->first + other->number, 0);
+    other->fd = client_socket(FIRST_SOURCE + run.options->first + other->number, (struct shape){0});
     other->sent = 0;
     other->due = other->kind == SILENT ? UINT64_MAX : now;
     run.tally->others[other->kind][OPENED]++;

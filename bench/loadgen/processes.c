@@ -34,7 +34,7 @@ static struct options share(const struct options *options, unsigned k)
     return mine;
 }
 
-static void pin(const struct options *options, unsigned k)
+void pin(const struct options *options, unsigned k)
 {
     if (!options->cpu_count)
         return;

@@ -35,7 +35,7 @@ static void open_client(void)
 {
     struct client *client = &run.clients[run.opened];
     struct sockaddr_in server = server_address(run.options->ports[run.opened % run.options->port_count]);
-    client->fd = client_socket(run.options->first + run.opened++, run.options->receive_buffer);
+    client->fd = client_socket(run.options->first + run.opened++, run.options->shape);
     client->started = now_ns();
     /* EPOLLOUT comes once, with the end of the handshake. */
     struct epoll_event event = {.events = EPOLLET | EPOLLOUT | EPOLLRDHUP, .data.ptr = client};
@@ -107,6 +107,7 @@ int run_silent(const struct options *options)
 {
     static struct epoll_event events[EVENTS];
     run.options = options;
+    pin(options, 0);
     run.clients = calloc(options->connections, sizeof *run.clients);
     run.held = calloc(options->connections, sizeof *run.held);
     run.epoll_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -144,13 +143,13 @@ def wait_for_answer(
 
 
 @contextmanager
-def that_says_its_port(
-    name: str, command: list[str], cpu: int | None, policy: bytes | None = None
-) -> Iterator[Server]:
+def that_says_its_port(name: str, command: list[str], cpu: int | None, policy: bytes | None = None) -> Iterator[Server]:
     """A program of one process that takes the policy's file as its last argument and prints "port N"."""
     with workplace(policy) as place, running(name, [*command, str(place / "policy.xml")], place, cpu) as process:
+        begin = time.monotonic()
         port = said_port(name, process, place)
-        seconds = wait_for_answer(name, process, port, place)
+        wait_for_answer(name, process, port, place)
+        seconds = time.monotonic() - begin
         yield Server(name, port, process.pid, place / "expected", seconds, parent=process.pid, ports=(port,))
 
 
