@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM := gcc libc6-dev python3-venv python3-dev
-NATIVE := setup.py pyproject.toml flashpol/_fastpath.pyx flashpol/_fastpath.pxd
+NATIVE := setup.py pyproject.toml flashpol/_fastpath.pyx flashpol/_fastpath.pxd flashpol/gateway/conversation.py
 TREE := flashpol tests bench examples docs share deploy setup.py pyproject.toml README.md LICENSE
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 
@@ -57,13 +57,13 @@ dist: $(VENV)/.dev  ## sdist and wheel; the wheel is built from the sdist
 
 clean:  ## remove everything that was made here
 	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov .hypothesis .pytest_cache .mypy_cache .ruff_cache
-	rm -f flashpol/*.so flashpol/_fastpath.c
+	rm -f flashpol/*.so flashpol/gateway/*.so flashpol/_fastpath.c flashpol/gateway/conversation.c
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A copy of the tree in build/NAME with its own kind of extension: the one in use is never overwritten.
 define variant
 	rm -rf build/$(1)/flashpol build/$(1)/tests && mkdir -p build/$(1) && cp -r $(TREE) build/$(1)/ \
-	&& rm -f build/$(1)/flashpol/*.so && cd build/$(1) \
+	&& find build/$(1)/flashpol -name '*.so' -delete && cd build/$(1) \
 	&& FLASHPOL_BUILD=$(1) ../../$(BIN)/python setup.py -q build_ext --inplace
 endef
 

@@ -41,7 +41,9 @@ class Chart:
 
 
 def _lines(axes: Any, chart: Chart, series: dict[str, Points]) -> None:
-    """A line a server through the medians, a band from the smallest to the largest, its name at the end of it."""
+    """A line a server through the medians, a band from the smallest to the largest; named in the order they end."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
     ends = []
     for name, points in series.items():
         xs = [x for x, _ in points]
@@ -62,26 +64,41 @@ def _lines(axes: Any, chart: Chart, series: dict[str, Points]) -> None:
     if len(order) > 1:
         axes.legend([handles[i] for i in order], [labels[i] for i in order], frameon=False, fontsize=9,
                     loc="upper left", bbox_to_anchor=(1.0, 1.0))  # fmt: skip
-    if chart.log_x:
+    if chart.log_y:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.4g}"))
+        axes.minorticks_off()
+    if not chart.log_x:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    else:
         ticks = sorted({x for points in series.values() for x, _ in points})
         axes.set_xticks(ticks, [f"{x:,.0f}" for x in ticks])
         axes.minorticks_off()
 
 
 def _bars(axes: Any, chart: Chart, series: dict[str, Points]) -> None:
-    """A bar a server, the cheapest on top, its value written at the end; x is the placement, of which the first is drawn."""
+    """A bar a server, the cheapest on top, its value at the end; of several x, the first is drawn."""
     values = {name: statistics.median(points[0][1]) / chart.scale for name, points in series.items()}
     names = sorted(values, key=lambda name: values[name], reverse=True)
     axes.barh(names, [values[name] for name in names], color=[COLOURS.get(name, OTHER_COLOUR) for name in names])
     for row, name in enumerate(names):
         value = values[name]
-        axes.text(value, row, f" {value:.3g}", va="center", fontsize=9, weight="bold" if name == "flashpol" else None)
+        axes.text(
+            value,
+            row,
+            f" {value:.2g}" if value < 1 else f" {value:.1f}",
+            va="center",
+            fontsize=9,
+            weight="bold" if name == "flashpol" else None,
+        )
     axes.set_xlabel(chart.y)
     axes.set_xlim(right=max(values.values()) * 1.12)
 
 
 CHARTS = {
-    "cpu": Chart("CPU per answer, 256 clients at once (less is better)", "", "µs of server CPU per answer", _bars, 1000),
+    "cpu": Chart(
+        "What an answer costs, 256 clients at once", "", "µs of server CPU per answer; less is better", _bars, 1000,
+    ),
     "concurrency": Chart(
         "What an answer costs, by number of clients at once", "clients at once", "µs of server CPU per answer", _lines,
         1000, log_x=True, log_y=True,
@@ -151,8 +168,8 @@ def draw(document: dict[str, Any], folder: Path) -> list[Path]:
         axes.grid(visible=True, axis="x" if chart.draw is _bars else "both", alpha=0.25)
         axes.set_axisbelow(True)
         about = document["machine"]
-        figure.text(0.99, 0.005, f"{about['cpu']}, Linux {about['kernel']}, {about['date'][:10]}", fontsize=6,
-                    ha="right", color="#868e96")  # fmt: skip
+        words = f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, {about['date'][:10]}"
+        figure.supxlabel(words, x=0.99, ha="right", fontsize=6, color="#868e96")
         path = folder / f"{name.replace(' ', '-')}.png"
         figure.savefig(path)
         pyplot.close(figure)

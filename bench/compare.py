@@ -1,7 +1,7 @@
 """Two runs beside each other: what became slower, with how much certainty.
 
-A figure's samples are resampled (bootstrap): so many times as many are drawn from them with repetition, and the ratio of
-the medians is taken. The middle 95 % of those ratios are the interval. A figure is better or worse only if the whole
+A figure's samples are resampled (bootstrap): as many are drawn from them with repetition, and the ratio of the medians
+is taken; very often. The middle 95 % of those ratios are the interval. A figure is better or worse only if the whole
 interval lies beyond the margin; a run on a busy machine has wide intervals, and then nothing is claimed.
 """
 

@@ -10,7 +10,7 @@ GENERATORS = 3  # processes, with a CPU each: enough for the cheapest server, wh
 
 @dataclass(frozen=True)
 class Settings:
-    """Where and how. `load_cpus` is the servers' CPU on a machine with one. quick: see that everything works, in minutes."""
+    """Where and how. On a machine with one CPU `load_cpus` is that of the servers. quick: see that everything works."""
 
     rounds: int
     server_cpu: int

@@ -75,7 +75,7 @@ def _report(number: int, samples: dict[str, list[Sample]], results: Results) -> 
     for name, used in cpu.items():
         if name not in (OURS, PLAIN):
             results.add_spread(scenario, f"{name} / {PLAIN}", "ratio", ratios(used, cpu[PLAIN]), digits=3, better="")
-    for name in cpu:
+    for name, used in cpu.items():
         if OURS in cpu and name != OURS:
-            quotients = ratios(cpu[OURS], cpu[name])
+            quotients = ratios(cpu[OURS], used)
             results.add_spread(scenario, f"{OURS} / {name}", "ratio", quotients, at_most=TARGETS.get(name), digits=3)

@@ -21,7 +21,7 @@ ROUNDS = 5
 
 
 def run(settings: Settings, results: Results) -> None:
-    """Add answers per second, the generator's CPU per answer and the server's share, with one process and with several."""
+    """Add answers per second, the generator's CPU per answer and the server's share, with one process and several."""
     cores = len(os.sched_getaffinity(0))
     answers = settings.either(ANSWERS, WARM_UP)
     with all_up(settings, results, NAMES) as running:
@@ -39,7 +39,7 @@ def run(settings: Settings, results: Results) -> None:
                 costs.setdefault(server.name, []).append(one.generator_cpu / answers * 1e9)
                 busy.setdefault(server.name, []).append((used(server) - cpu) / one.seconds / 1e9)
             words = f"{processes} generator{'s' if processes > 1 else ''}"
-            for name in rates:
-                results.add_spread("generator", f"{name}, {words}", "answers/s", rates[name], digits=0, better="more")
+            for name, rate in rates.items():
+                results.add_spread("generator", f"{name}, {words}", "answers/s", rate, digits=0, better="more")
                 results.add_spread("generator", f"{name}, {words}: its CPU per answer", "ns", costs[name], digits=0)
                 results.add_spread("generator", f"{name}, {words}: server busy", "share", busy[name], better="")

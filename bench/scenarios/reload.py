@@ -1,7 +1,7 @@
 """Reloads under load: every client gets its whole answer, and how late the latest of them is.
 
-An open loop asks at a third of what a closed loop got out of the server, while the arbiter is told once a second to load
-its configuration anew: new workers on the same sockets, the old ones finish.
+An open loop asks at a third of what a closed loop got out of the server, while the arbiter is told once a second to
+load its configuration anew: new workers on the same sockets, the old ones finish.
 """
 
 import os

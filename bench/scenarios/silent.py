@@ -1,9 +1,9 @@
 """What clients that say nothing cost in memory, whether each is held until its deadline, and what the others notice.
 
 The clients are processes of their own, from as many source addresses. Memory is what the workers have touched beyond
-what they had after a few answers, while all are held. At 15,000, in one worker: then nobody speaks, and the shortest and
-the longest hold tell whether the deadline is kept for every one of them. At 60,000, over four workers, as many as 20,000
-files a process allow: the p99 of others who ask meanwhile, beside another server of the same kind that holds nobody.
+what they had after a few answers, while all are held. At 15,000, in one worker: then nobody speaks, and the shortest
+and the longest hold tell whether the deadline is kept for every one of them. At 60,000, over four workers, since a
+process may have 20,000 files: the p99 of others who ask meanwhile, beside another server that holds nobody.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""What most scenarios do: all servers up at once, the load on one at a time, rounds that begin with another one each."""
+"""What most scenarios do: all servers up at once, the load on one at a time, rounds that rotate."""
 
 import time
 from collections.abc import Iterator, Sequence

@@ -32,7 +32,7 @@ def flashpol(
     listeners: int = 1,
     settings: str = "",
 ) -> Iterator[Server]:
-    """`workers` workers and the admin endpoint, pinned to `cpu`. request_timeout: seconds. settings: lines of [server]."""
+    """Workers and the admin endpoint, pinned to `cpu`. request_timeout: seconds. settings: lines of [server]."""
     if importlib.util.find_spec("flashpol") is None:
         raise BenchError("flashpol cannot be imported: run from the repository, after `pip install -e .`")
     with workplace(policy) as place:
