@@ -74,7 +74,7 @@ def _run(words: list[str]) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and samples there too")
     parser.add_argument("--peers-only", action="store_true", help="without flashpol: judge the machine")
     arguments = parser.parse_args(words)
-    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS)
+    rounds: int = (QUICK_ROUNDS if arguments.quick else ROUNDS) if arguments.rounds is None else arguments.rounds
     unknown = [name for name in arguments.scenario if name not in (*SCENARIOS, "all")]
     if rounds < 1 or unknown:
         parser.error(f"no scenario {', '.join(unknown)}" if unknown else "--rounds must be at least 1")

@@ -1,9 +1,9 @@
 """A connection that needs a greenlet of its own: start, deadline, end.
 
 This file is compiled by Cython as it stands, and works as well when it is not. A greenlet in which Python code has run
-keeps the interpreter's stack for its frames, of which a page is touched: 4 KB. Compiled code has no such frames, so here
+keeps a stack for the interpreter's frames, of which a page is touched: 4 KB. Compiled code has no such frames, so here
 10,000 clients that do not read cost 4 KB each instead of 9. Hence nothing in Python is called while one waits, and
-gevent's loop is used directly, as in `hub`: gevent.Timeout and wait_write would leave a frame.
+gevent's loop is used directly, as in `hub`: a gevent.Timeout would be a frame.
 """
 
 import gevent
