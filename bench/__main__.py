@@ -21,6 +21,7 @@ from bench.scenarios import (
     concurrency,
     conversations,
     cpu,
+    experiments,
     generator,
     listeners,
     rate,
@@ -47,6 +48,7 @@ SCENARIOS: dict[str, Callable[[Settings, Results], None]] = {
     "scrape": scrape.run,
     "generator": generator.run,
 }
+ON_DEMAND = {"experiments": experiments.run}  # what `all` leaves out: not about flashpol
 ROUNDS = 9  # odd, so that the median is a measurement; enough that one or two disturbed rounds do not move it
 QUICK_ROUNDS = 1
 
@@ -67,7 +69,9 @@ def main() -> int:
 
 def _run(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="What flashpol costs, beside its peers.")
-    parser.add_argument("scenario", nargs="*", default=["all"], help=f"all, or some of {', '.join(SCENARIOS)}")
+    parser.add_argument(
+        "scenario", nargs="*", default=["all"], help=f"all, or some of {', '.join([*SCENARIOS, *ON_DEMAND])}"
+    )
     parser.add_argument("--rounds", type=int, help=f"interleaved rounds where figures are compared, default {ROUNDS}")
     parser.add_argument("--quick", action="store_true", help="two minutes: does all of it work? Not for figures")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="report.json, report.md and charts go there")
@@ -75,7 +79,7 @@ def _run(words: list[str]) -> int:
     parser.add_argument("--peers-only", action="store_true", help="without flashpol: judge the machine")
     arguments = parser.parse_args(words)
     rounds: int = (QUICK_ROUNDS if arguments.quick else ROUNDS) if arguments.rounds is None else arguments.rounds
-    unknown = [name for name in arguments.scenario if name not in (*SCENARIOS, "all")]
+    unknown = [name for name in arguments.scenario if name not in (*SCENARIOS, *ON_DEMAND, "all")]
     if rounds < 1 or unknown:
         parser.error(f"no scenario {', '.join(unknown)}" if unknown else "--rounds must be at least 1")
     _allow_many_files()
@@ -87,8 +91,8 @@ def _run(words: list[str]) -> int:
     settings = Settings.on_this_machine(rounds, arguments.peers_only, arguments.quick)
     if not settings.apart:
         results.note("one CPU for servers and load: no figures of the two apart")
-    for name, run in SCENARIOS.items():
-        if name in arguments.scenario or "all" in arguments.scenario:
+    for name, run in {**SCENARIOS, **ON_DEMAND}.items():
+        if name in arguments.scenario or ("all" in arguments.scenario and name in SCENARIOS):
             print(f"{name} …", file=sys.stderr)
             begin = time.monotonic()
             run(settings, results)

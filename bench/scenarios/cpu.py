@@ -36,13 +36,13 @@ def run(settings: Settings, results: Results) -> None:
     """Add CPU per answer of every server, and the ratios that have targets, in both placements."""
     with all_up(settings, results) as running:
         if settings.apart:
-            _report(0, _rounds(running, settings, settings.load_cpus), results)
-        with _not_interrupting(running):
-            _report(1, _rounds(running, settings, (settings.server_cpu,)), results)
+            _report(0, in_rounds(running, settings, settings.load_cpus), results)
+        with not_interrupting(running):
+            _report(1, in_rounds(running, settings, (settings.server_cpu,)), results)
 
 
 @contextmanager
-def _not_interrupting(running: list[Server]) -> Iterator[None]:
+def not_interrupting(running: list[Server]) -> Iterator[None]:
     """SCHED_BATCH for the servers and for this process, from which the load generator inherits it."""
     ordinary = os.sched_getscheduler(0)
     for pid in [0, *(server.pid for server in running)]:
@@ -53,7 +53,7 @@ def _not_interrupting(running: list[Server]) -> Iterator[None]:
         os.sched_setscheduler(0, ordinary, os.sched_param(0))
 
 
-def _rounds(running: list[Server], settings: Settings, load_cpus: CPUs) -> dict[str, list[Sample]]:
+def in_rounds(running: list[Server], settings: Settings, load_cpus: CPUs) -> dict[str, list[Sample]]:
     """Samples by name of server, in the order of the rounds."""
     samples: dict[str, list[Sample]] = {server.name: [] for server in running}
     counts = {server.name: warm_up(server, CLIENTS, load_cpus, ANSWERS) for server in running}

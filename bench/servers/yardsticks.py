@@ -17,6 +17,13 @@ def epoll(cpu: int | None = None, one_segment: bool = False, *, policy: bytes | 
 
 
 @contextmanager
+def variant(cpu: int | None, *options: str) -> Iterator[Server]:
+    """The plain C server with some of its options."""
+    with that_says_its_port(" ".join(options) or "C epoll", [str(build.epoll_yardstick()), *options], cpu) as server:
+        yield server
+
+
+@contextmanager
 def one_segment(cpu: int | None = None, *, policy: bytes | None = None) -> Iterator[Server]:
     """The variant that sends reply and FIN in one segment, as flashpol does."""
     with epoll(cpu, one_segment=True, policy=policy) as server:

@@ -5,15 +5,16 @@
  * the whole reply in one send, then closed. A request may arrive split into any number of segments. There are no
  * time-outs, counters of operators, limits or logs: it does less than any server it is compared with.
  *
- * Options, so that what is said about it can be measured again. CPU per answer at 256 clients relative to no option:
- * with the load on another CPU (21 us) and, in brackets, saturated (17 us; see scenarios/cpu.py); medians of 9
- * interleaved rounds, Linux 6.18 on two cores of an AMD EPYC:
- *   --epoll-first   1.07 (1.16)  no recv right after accept: register with epoll, recv when told. Hence the recv at
- *                                once, which finds the request of 80 % (99 %) of the clients
- *   --shutdown      1.01 (1.01)  shutdown(SHUT_WR) before close. Hence close alone
- *   --one-segment   0.80 (0.67)  MSG_MORE on the reply, so that reply and FIN leave in one segment with the close
- *   --defer-accept  0.96 (1.03)  TCP_DEFER_ACCEPT: accept only what has sent something. Not the yardstick's: a silent
- *                                client would never be seen, and its time-out would be the kernel's
+ * Options, so that what is said about them can be measured again: `python -m bench experiments`; the figures are in
+ * docs/performance.md.
+ *   --epoll-first      no recv right after accept: register with epoll, recv when told. Hence the recv at once
+ *   --shutdown         shutdown(SHUT_WR) before close. Hence close alone
+ *   --one-segment      MSG_MORE on the reply, so that reply and FIN leave in one segment with the close
+ *   --defer-accept     TCP_DEFER_ACCEPT: accept only what has sent something. Not the yardstick's: a silent client would
+ *                      never be seen, and its time-out would be the kernel's
+ *   --spin             never sleep: ask for events all the time
+ *   --port=P           listen there, beside others (SO_REUSEPORT)
+ *   --incoming-cpu=N   of several that share a port, prefer this one for what arrives on that CPU (SO_INCOMING_CPU)
  *
  * Usage: epoll [options] POLICY_FILE. Listens on a port of 127.0.0.1 that the kernel picks and prints "port N"; ends on
  * SIGTERM with one JSON line of counts.
@@ -42,7 +43,11 @@ enum {
     DEFER_SECONDS = 3,
 };
 
-static struct { bool one_segment, shut_down, epoll_first, defer_accept; } options;
+static struct {
+    bool one_segment, shut_down, epoll_first, defer_accept, spin;
+    uint16_t port;
+    int incoming_cpu;
+} options = {.incoming_cpu = -1};
 static struct { uint64_t accepted, ready_at_accept, answered, refused, wakeups; } counts;
 
 static char *reply;
@@ -132,8 +137,14 @@ static void listen_on_loopback(void)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t length = sizeof address;
-    int seconds = DEFER_SECONDS;
+    int seconds = DEFER_SECONDS, on = 1;
+    address.sin_port = htons(options.port);
     listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (options.port && setsockopt(listen_fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0)
+        die("SO_REUSEPORT");
+    if (options.incoming_cpu >= 0 &&
+        setsockopt(listen_fd, SOL_SOCKET, SO_INCOMING_CPU, &options.incoming_cpu, sizeof(int)) < 0)
+        die("SO_INCOMING_CPU");
     if (listen_fd < 0 || bind(listen_fd, (struct sockaddr *)&address, length) < 0)
         die("bind");
     if (options.defer_accept && setsockopt(listen_fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof seconds) < 0)
@@ -168,6 +179,12 @@ int main(int argc, char **argv)
             options.epoll_first = true;
         else if (!strcmp(argv[i], "--defer-accept"))
             options.defer_accept = true;
+        else if (!strcmp(argv[i], "--spin"))
+            options.spin = true;
+        else if (!strncmp(argv[i], "--port=", 7))
+            options.port = (uint16_t)strtoul(argv[i] + 7, NULL, 10);
+        else if (!strncmp(argv[i], "--incoming-cpu=", 15))
+            options.incoming_cpu = (int)strtol(argv[i] + 15, NULL, 10);
         else
             return fprintf(stderr, "unknown option %s\n", argv[i]), 2;
     }
@@ -182,7 +199,7 @@ int main(int argc, char **argv)
     if (epoll_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listen_fd, &listening) < 0)
         die("epoll");
     while (!stopping) {
-        int n = epoll_wait(epoll_fd, events, EVENTS, -1);
+        int n = epoll_wait(epoll_fd, events, EVENTS, options.spin ? 0 : -1);
         counts.wakeups++;
         for (int i = 0; i < n; i++) {
             if (events[i].data.fd == listen_fd)
