@@ -87,5 +87,5 @@ $(VENV)/.run: $(VENV)/bin/python $(NATIVE)
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "adding what the tests and lint need …"
-	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[test,lint,deploy]"
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[test,lint,deploy,bench]"
 	@touch $@
