@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM := gcc libc6-dev python3-venv python3-dev
-NATIVE := setup.py pyproject.toml flashpol/_fastpath.pyx flashpol/_fastpath.pxd
+NATIVE := setup.py pyproject.toml flashpol/_fastpath.pyx $(wildcard flashpol/*.pxd flashpol/_core/*.pxd)
 TREE := flashpol tests bench examples docs share deploy setup.py pyproject.toml README.md LICENSE
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 
@@ -41,7 +41,9 @@ debug: $(VENV)/.dev  ## serve with a build for gdb, Python's development mode on
 
 coverage: $(VENV)/.dev  ## line coverage of the package, the extension included
 	@$(call variant,coverage)
-	@cp build/coverage/build/cython-coverage/flashpol/_fastpath.c build/coverage/flashpol/
+	@# Cython's plugin looks for the C of a line beside the file that the line is in.
+	@cd build/coverage && for source in flashpol/_fastpath.pyx flashpol/_core/*.pxd; do \
+		cp build/cython-coverage/flashpol/_fastpath.c $${source%.*}.c; done
 	cd build/coverage && rm -f .coverage* && ../../$(BIN)/python -m coverage run -m pytest -q -m "not servers" tests
 	cd build/coverage && ../../$(BIN)/python -m coverage combine -q && ../../$(BIN)/python -m coverage report -m
 

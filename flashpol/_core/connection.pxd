@@ -1,0 +1,252 @@
+# What happens to a connection once it is accepted: the states and transitions drawn at the head of _fastpath.pyx.
+
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+from posix.unistd cimport close
+
+from flashpol._core.deadlines cimport arm, dequeue, disarm, enqueue, now_ns
+from flashpol._core.match cimport A_MATCH, A_MORE, A_OTHER, Answer, match_feed, REQUEST_BYTES, SEEN_BYTES, sniff
+from flashpol._core.samples cimport decided
+from flashpol._core.state cimport (
+    BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, O_TIMEOUT, Q_GRACE, Q_LINGER, Q_NONE, Q_REQUEST,
+    QUEUE_COUNT, R_HTTP, R_OTHER, READ_BYTES, Reason, Record, S_CONVERSATION, S_FREE, S_GRACE, S_LINGER, S_REQUEST,
+)
+from flashpol._core.system cimport (
+    EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_ctl, epoll_event, epoll_wait, EPOLLIN, MSG_MORE, MSG_NOSIGNAL, recv, send,
+    SHUT_WR, shutdown,
+)
+
+cdef enum:
+    EVENTS = 64                 # ready records taken at a time
+    # Ready records, and overdue ones of each queue, handled in one wake-up for each listener: more than BURST and a
+    # HANDFUL, so that accepting cannot outrun them.
+    COLLECT = 128
+
+
+cdef inline void park(Core* core, int fd, uint8_t state, uint8_t queue) noexcept nogil:
+    """Enter `state` and the deadline queue `queue`; watch for input."""
+    cdef Record* record = &core.records[fd]
+    cdef Listener* listener = core.listeners[record.listener]
+    cdef epoll_event event
+    if not record.watched:
+        event.events = EPOLLIN
+        event.data.fd = fd
+        if epoll_ctl(core.epoll, EPOLL_CTL_ADD, fd, &event) != 0:
+            # The kernel has no room to watch it (max_user_watches, ENOMEM): only the deadline ends it now.
+            listener.counters.accept_errors += 1
+        else:
+            record.watched = True
+    if record.queue == Q_NONE:
+        listener.counters.parked += 1
+    else:
+        dequeue(core, fd)
+    record.state = state
+    enqueue(core, fd, queue)
+
+
+cdef inline void unpark(Core* core, int fd) noexcept nogil:
+    cdef Record* record = &core.records[fd]
+    if record.queue != Q_NONE:
+        dequeue(core, fd)
+        core.listeners[record.listener].counters.parked -= 1
+    if record.watched:
+        # close() would do, unless a fork of the embedding program holds a copy: then the event would come for ever.
+        epoll_ctl(core.epoll, EPOLL_CTL_DEL, fd, NULL)
+        record.watched = False
+
+
+cdef inline void end(Core* core, int fd) noexcept nogil:
+    cdef Record* record = &core.records[fd]
+    unpark(core, fd)
+    record.state = S_FREE
+    core.listeners[record.listener].counters.open -= 1
+    close(fd)
+
+
+cdef inline void linger(Core* core, int fd) noexcept nogil:
+    shutdown(fd, SHUT_WR)
+    core.records[fd].progress = 0
+    park(core, fd, S_LINGER, Q_LINGER)
+
+
+cdef inline void lost(Core* core, int fd) noexcept nogil:
+    """The client closed or reset the connection before it had its reply."""
+    core.listeners[core.records[fd].listener].counters.resets += 1
+    decided(core, fd, O_RESET)
+    end(core, fd)
+
+
+cdef inline void count_reply(Listener* listener, int64_t duration) noexcept nogil:
+    cdef int i = 0
+    while i < BUCKET_COUNT - 1 and duration > BOUNDS[i]:
+        i += 1
+    listener.counters.reply_bytes += listener.reply_size
+    listener.counters.duration_ns += <uint64_t>duration
+    listener.counters.buckets[i] += 1
+
+
+cdef inline bint send_reply(Core* core, int fd) noexcept nogil:
+    """Send what is left of the reply. True: all is with the kernel, and counted. False: it takes no more now."""
+    cdef Record* record = &core.records[fd]
+    cdef Listener* listener = core.listeners[record.listener]
+    cdef ssize_t n
+    while record.progress < listener.reply_size:
+        # MSG_MORE holds the segment back for the FIN that shutdown or close is about to add: one segment, one wake-up
+        # of the client, a fifth less CPU than two.
+        n = send(fd, listener.reply + record.progress, listener.reply_size - record.progress, MSG_NOSIGNAL | MSG_MORE)
+        if n < 0:
+            if errno == EINTR:
+                continue
+            return False
+        record.progress += <uint32_t>n
+    count_reply(listener, now_ns() - record.accepted_at)
+    decided(core, fd, O_REPLY)
+    return True
+
+
+cdef inline void reply(Core* core, int fd, bint clean) noexcept nogil:
+    """Answer. `clean`: all input was read and no more is due, so the close will not turn into RST."""
+    cdef Record* record = &core.records[fd]
+    record.progress = 0
+    if send_reply(core, fd):
+        if clean:
+            # The reply is on its way; a close that finds input now would send RST after it. The look costs 0.2 µs.
+            shutdown(fd, SHUT_WR)
+            if recv(fd, core.buffer, READ_BYTES, 0) > 0:
+                linger(core, fd)
+            else:
+                end(core, fd)
+        else:
+            linger(core, fd)
+    elif errno == EAGAIN:
+        unpark(core, fd)
+        record.state = S_CONVERSATION
+        record.next = core.handoff
+        core.handoff = fd
+        core.listeners[record.listener].counters.conversations += 1
+    else:
+        lost(core, fd)
+
+
+cdef inline void count_refused(Listener* listener, Reason reason) noexcept nogil:
+    listener.counters.refused[<int>reason] += 1
+
+
+cdef inline void refuse(Core* core, int fd, Reason reason) noexcept nogil:
+    count_refused(core.listeners[core.records[fd].listener], reason)
+    decided(core, fd, reason)
+    if reason == R_HTTP and send(fd, core.http_answer, core.http_answer_size, MSG_NOSIGNAL | MSG_MORE) > 0:
+        linger(core, fd)
+    else:
+        end(core, fd)
+
+
+cdef inline void stranger(Core* core, int fd, const char* data, size_t size) noexcept nogil:
+    """Input that is not a policy request: refuse it by name, or keep its first bytes until it has one."""
+    cdef Record* record = &core.records[fd]
+    cdef uint8_t name = R_OTHER
+    cdef size_t n
+    if record.matched == 0:
+        n = min(size, <size_t>(SEEN_BYTES - record.seen_size))
+        memcpy(record.seen + record.seen_size, data, n)
+        record.seen_size += <uint8_t>n
+        if sniff(&core.signatures, record.seen, record.seen_size, &name) == A_MORE:
+            if record.queue == Q_NONE:
+                park(core, fd, S_REQUEST, Q_REQUEST)
+            return
+    refuse(core, fd, <Reason>name)
+
+
+cdef inline void discard(Core* core, int fd, ssize_t size) noexcept nogil:
+    cdef Record* record = &core.records[fd]
+    record.progress += <uint32_t>size
+    if record.progress > core.linger_bytes:
+        end(core, fd)
+
+
+cdef inline void request(Core* core, int fd, size_t size) noexcept nogil:
+    """`size` bytes of input stand in the buffer of a connection that has no reply yet."""
+    cdef Record* record = &core.records[fd]
+    cdef size_t used = 0
+    cdef Answer answer = A_OTHER
+    if record.seen_size == 0:
+        answer = match_feed(&record.matched, core.buffer, size, &used, core.listeners[record.listener].terminated)
+    if answer == A_MATCH:
+        reply(core, fd, used == size and size < READ_BYTES and core.buffer[size - 1] == 0)
+    elif answer == A_OTHER:
+        stranger(core, fd, core.buffer, size)
+    elif record.matched == REQUEST_BYTES:
+        park(core, fd, S_GRACE, Q_GRACE)
+    elif record.queue == Q_NONE:
+        park(core, fd, S_REQUEST, Q_REQUEST)
+
+
+cdef inline void advance(Core* core, int fd) noexcept nogil:
+    """Read once and do what follows. Level-triggered: what is not read now is reported again."""
+    cdef Record* record = &core.records[fd]
+    cdef ssize_t n = recv(fd, core.buffer, READ_BYTES, 0)
+    if n > 0:
+        if record.state == S_LINGER:
+            discard(core, fd, n)
+        else:
+            request(core, fd, <size_t>n)
+    elif n == 0:
+        if record.state == S_LINGER:
+            end(core, fd)
+        elif record.matched == REQUEST_BYTES:
+            reply(core, fd, True)
+        elif record.seen_size:
+            refuse(core, fd, R_OTHER)
+        else:
+            lost(core, fd)
+    elif errno == EAGAIN or errno == EINTR:
+        pass
+    elif record.state == S_LINGER:
+        end(core, fd)
+    else:
+        lost(core, fd)
+
+
+cdef inline void overdue(Core* core, int fd) noexcept nogil:
+    cdef Record* record = &core.records[fd]
+    if record.state == S_GRACE:
+        reply(core, fd, False)
+    elif record.state == S_LINGER:
+        end(core, fd)
+    else:
+        core.listeners[record.listener].counters.timeouts += 1
+        decided(core, fd, O_TIMEOUT)
+        end(core, fd)
+
+
+cdef inline void collect(Core* core) noexcept nogil:
+    """Handle ready records, then overdue ones, a bounded number of each."""
+    cdef epoll_event[EVENTS] events
+    cdef int i, fd, n, left
+    cdef int bound = COLLECT * max(1, <int>core.listener_count)
+    cdef int64_t now
+    cdef bint fired = False
+    left = bound
+    while left > 0:
+        n = epoll_wait(core.epoll, events, EVENTS, 0)
+        for i in range(n):
+            if events[i].data.fd == core.timer:
+                fired = True
+            elif core.records[events[i].data.fd].watched:
+                advance(core, events[i].data.fd)
+        if n < EVENTS:
+            break
+        left -= n
+    if fired:
+        now = now_ns()
+        for i in range(QUEUE_COUNT):
+            for _ in range(bound):
+                fd = core.queues[i].head
+                if fd < 0 or core.records[fd].deadline > now:
+                    break
+                overdue(core, fd)
+        # What is still overdue re-arms the timer at a time that has passed: it fires in the next round of the loop.
+        core.armed = 0
+        disarm(core)
+    arm(core)

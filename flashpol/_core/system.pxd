@@ -1,0 +1,54 @@
+# What the kernel and the C library offer, as far as Cython does not declare it.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from posix.time cimport itimerspec
+
+cdef extern from "<netinet/in.h>" nogil:
+    int IPPROTO_TCP
+    uint16_t ntohs(uint16_t number)
+    struct in_addr:
+        pass
+    struct in6_addr:
+        uint8_t s6_addr[16]
+    struct sockaddr_in:
+        uint16_t sin_port
+        in_addr sin_addr
+    struct sockaddr_in6:
+        uint16_t sin6_family
+        uint16_t sin6_port
+        in6_addr sin6_addr
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    int accept4(int fd, void* address, socklen_t* size, int flags)
+    ssize_t recv(int fd, void* data, size_t size, int flags)
+    ssize_t send(int fd, const void* data, size_t size, int flags)
+    int shutdown(int fd, int how)
+    int getsockopt(int fd, int level, int name, void* value, socklen_t* size)
+    int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_MORE, SHUT_WR
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    struct tcp_info:
+        uint32_t tcpi_unacked
+        uint32_t tcpi_sacked
+    int TCP_INFO
+
+cdef extern from "<arpa/inet.h>" nogil:
+    int AF_INET, AF_INET6, INET6_ADDRSTRLEN
+    const char* inet_ntop(int family, const void* address, char* text, socklen_t size)
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        int fd
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epoll, int operation, int fd, epoll_event* event)
+    int epoll_wait(int epoll, epoll_event* events, int size, int timeout)
+    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN
+
+cdef extern from "<sys/timerfd.h>" nogil:
+    int timerfd_create(int clock, int flags)
+    int timerfd_settime(int fd, int flags, itimerspec* new, itimerspec* old)
+    int TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME
