@@ -8,7 +8,6 @@ from pathlib import Path
 from faults import FaultsError
 from faults.clients import Asked, Good, quantile
 from faults.scene import Attack, Scene
-from faults.server import Metrics
 
 RATE = 500.0  # good clients a second: 2 % of what two workers could answer on the slowest machine we have seen
 WARM_UP = 0.5  # seconds; not counted as anything
@@ -42,6 +41,7 @@ class Outcome:
     p99_during: float
     recovery: float | None
     unaccounted: int
+    crashed: int  # connections that were inside a process of the server when it was killed
 
     @property
     def ratio(self) -> float:
@@ -81,7 +81,9 @@ def measure(attack: Attack, lengths: Lengths, rate: float = RATE) -> Outcome:
     before = [each.took for each in asked if each.began < attacked]
     during = [each.took for each in asked if attacked <= each.began < ended]
     if len(before) < 0.8 * rate * lengths.before:
-        raise FaultsError(f"{attack.name}: only {len(before)} good clients before the attack: is the machine that busy?")
+        raise FaultsError(
+            f"{attack.name}: only {len(before)} good clients before the attack: is the machine that busy?"
+        )
     usual = quantile(before, 0.99)
     failures: dict[str, int] = {}
     for each in asked:
@@ -96,4 +98,5 @@ def measure(attack: Attack, lengths: Lengths, rate: float = RATE) -> Outcome:
         quantile(during, 0.99),
         recovery(asked, ended, 2 * usual),
         unaccounted,
+        account.total("refused_total", reason="crashed"),
     )

@@ -11,8 +11,12 @@ NUMBERS = {2, 3, 4, 5, 6}
 
 
 def lost(outcome: Outcome) -> list[str]:
-    """What no good client may ever notice, however busy the machine: replies that were lost, a wrong account."""
-    found = [f"{count:,} {what}" for what, count in outcome.failures.items()]
+    """What no good client may ever notice, however busy the machine: replies that were lost, a wrong account.
+
+    Whoever is inside a process that is killed is lost with it; the server knows how many those were at most.
+    """
+    failures = sum(outcome.failures.values())
+    found = [f"{failures:,} lost"] if failures > outcome.crashed else []
     if outcome.unaccounted:
         found.append(f"{outcome.unaccounted:,} connections not accounted for")
     return found
@@ -20,7 +24,9 @@ def lost(outcome: Outcome) -> list[str]:
 
 def short(outcome: Outcome) -> list[str]:
     """In which points it falls short of the targets; none if it reaches all."""
-    found = lost(outcome)
+    found = [f"{count:,} {what}" for what, count in outcome.failures.items()]
+    if outcome.unaccounted:
+        found.append(f"{outcome.unaccounted:,} not accounted for")
     if outcome.ratio > RATIO:
         found.append(f"p99 {outcome.ratio:.1f} times that before")
     if outcome.recovery is None:
@@ -65,4 +71,4 @@ def markdown(outcomes: Sequence[Outcome], notes: Sequence[str], about: str) -> s
     lines.append("|" + "".join("---:|" if i in NUMBERS else "---|" for i in range(len(HEAD))))
     lines += [f"| {' | '.join(row(outcome))} |" for outcome in outcomes]
     reasons = [f"- `{each.attack.name}`: {each.attack.exceeds}" for each in outcomes if each.attack.exceeds]
-    return "\n".join([*lines, *([""] + reasons if reasons else []), *(["", *notes] if notes else [])]) + "\n"
+    return "\n".join([*lines, *(["", *reasons] if reasons else []), *(["", *notes] if notes else [])]) + "\n"

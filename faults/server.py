@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -41,7 +41,8 @@ class Server:
     """`settings`: lines of [server]. A context manager: inside, it answers.
 
     environment: added to ours. stderr: a descriptor for its log, in place of a file. inherited: a listening socket that
-    it takes over as a service manager would hand it, in place of an address of its own.
+    it takes over as a service manager would hand it, in place of an address of its own. under: a command that becomes
+    the server, such as prlimit.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class Server:
         environment: Mapping[str, str] | None = None,
         stderr: int | None = None,
         inherited: socket.socket | None = None,
+        under: Sequence[str] = (),
     ) -> None:
         self._settings = {"workers": WORKERS, "admin": '"127.0.0.1:0"', **(settings or {})}
         self._environment = {**os.environ, **(environment or {})}
         self._stderr = stderr
         self._inherited = inherited
+        self._under = [*under]
         self._files = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -94,7 +97,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, again if it has ended; returns when it is ready."""
-        command = [sys.executable, "-m", "flashpol", "serve", "-c", str(self._place / "flashpol.toml")]
+        command = [*self._under, sys.executable, "-m", "flashpol", "serve", "-c", str(self._place / "flashpol.toml")]
         handed = [self._inherited.fileno()] if self._inherited else []
         if handed:
             command = [sys.executable, "-c", HAND_OVER, str(handed[0]), *command]

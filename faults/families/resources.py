@@ -5,17 +5,18 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from bench.measure import status
 from faults import FaultsError, build
 from faults.clients import Bad
-from faults.scene import Family, Scene, with_settings
+from faults.scene import Family, Scene
 from faults.server import Server
 
 family = Family()
 
 FILES = 300  # descriptors of a worker
-MEMORY_BYTES = 16 << 20  # that a worker may still ask for
+MEMORY_BYTES = 16 << 20  # that a worker may ask for beyond what it starts with
 
 
 @family.attack("no-descriptors")
@@ -28,12 +29,18 @@ def no_descriptors(scene: Scene) -> None:
     scene.load = f"{5 * FILES:,} silent clients, {FILES} descriptors a worker"
 
 
-@family.attack("no-memory")
+@contextmanager
+def _little_memory() -> Iterator[Server]:
+    """Each of its processes may have a little more address space than a worker takes when it starts."""
+    with Server() as usual:
+        limit = max(status(pid)["VmSize"] for pid in usual.workers) + MEMORY_BYTES
+    with Server(under=["prlimit", f"--as={limit}"]) as server:
+        yield server
+
+
+@family.attack("no-memory", server=_little_memory)
 def no_memory(scene: Scene) -> None:
-    """Clients that each need a greenlet, and an address space with no room for them."""
-    for pid in scene.server.workers:
-        limit = status(pid)["VmSize"] + MEMORY_BYTES
-        resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
+    """Clients that each need a greenlet, and an address space with no room for so many."""
     with Bad(scene.server.large_port, connections=4_000, rate=2_000, say="whole", then="hold", deaf=True):
         scene.wait()
     scene.load = f"4,000 that never read 1 MB, {MEMORY_BYTES >> 20} MB for each worker (RLIMIT_AS)"
@@ -73,9 +80,9 @@ def _jumping_clock() -> Iterator[Server]:
 
 @family.attack("clock-jumps", server=_jumping_clock)
 def clock_jumps(scene: Scene) -> None:
-    """The wall clock of the server's processes jumps by a day, forth and back; silent clients wait for their deadline."""
+    """The wall clock of the server's processes jumps by a day, forth and back, while silent clients wait."""
     for pid in scene.server.workers:
-        if "jump.so" not in open(f"/proc/{pid}/maps", encoding="ascii").read():
+        if "jump.so" not in Path(f"/proc/{pid}/maps").read_text():
             raise FaultsError("the workers' clock does not jump: jump.so was not preloaded")
     began = time.monotonic()
     with Bad(scene.server.port, connections=500, rate=1_000, say="half", then="hold") as bad:

@@ -1,13 +1,13 @@
 # From the kernel's accept queue to records.
 
 from libc.errno cimport (
-    EAGAIN, ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENOPROTOOPT, EOPNOTSUPP, EPERM, EPROTO,
-    errno,
+    EAGAIN, ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, EMFILE, ENETDOWN, ENETUNREACH, ENFILE, ENOPROTOOPT, EOPNOTSUPP,
+    EPERM, EPROTO, errno,
 )
 from libc.stdint cimport uint16_t
 from posix.unistd cimport close
 
-from flashpol._core.connection cimport advance, count_refused, park
+from flashpol._core.connection cimport advance, count_refused, make_room, park
 from flashpol._core.deadlines cimport arm, now_ns
 from flashpol._core.samples cimport chosen, sample, told
 from flashpol._core.state cimport Core, Counters, Listener, Q_NONE, Q_REQUEST, R_CAPACITY, Record, S_FRESH, S_REQUEST
@@ -55,7 +55,7 @@ cdef inline int take(Core* core, Listener* listener, int* fds, int limit, int* t
             if error == EAGAIN:
                 return 0
             counters.accept_errors += 1
-            if transient(error):
+            if transient(error) or (error in (EMFILE, ENFILE) and make_room(core)):
                 continue
             return error
         counters.accepted += 1

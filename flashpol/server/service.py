@@ -1,6 +1,7 @@
 """Acceptors, the parker and conversations on one gevent hub: what a worker runs, and what an embedding program runs."""
 
 import errno
+import math
 import os
 import resource
 import socket
@@ -18,6 +19,7 @@ from flashpol.gateway.hub import Readable
 from flashpol.gateway.sniff import SIGNATURES
 from flashpol.server.log import log
 from flashpol.server.loglimit import ONCE_A_MINUTE
+from flashpol.server.process import spare_memory
 from flashpol.server.sockets import accept_queue, bound_address
 
 # Out of descriptors or memory, accepting pauses this long: 20 wake-ups a second while it lasts, and a client that could
@@ -25,6 +27,10 @@ from flashpol.server.sockets import accept_queue, bound_address
 BACK_OFF = 0.05
 # How often `finish` looks whether everything inside has ended. Only while shutting down.
 FINISH_POLL = 0.02
+# What a conversation may take at the worst, where memory is limited (RLIMIT_AS), and its share of what is left then. A
+# greenlet that cannot be made refuses one client, but neither gevent nor CPython survives it everywhere to have no memory.
+CONVERSATION_BYTES = 16 << 10
+SHARE_OF_MEMORY = 0.5
 # What to do about it, by errno.
 ADVICE = {
     errno.EMFILE: "; raise LimitNOFILE or ulimit -n (now {limit})",
@@ -99,13 +105,18 @@ class Service:
         return not cut
 
 
+def _conversations_that_fit() -> float:
+    spare = spare_memory()
+    return math.inf if spare is None else spare * SHARE_OF_MEMORY // CONVERSATION_BYTES
+
+
 class _Lot:
     """Where the connections with the same limits wait, and the greenlets of those that have one."""
 
     def __init__(self, limits: Limits, access_log: float) -> None:
         self.names: list[str] = []  # of its listeners, in the order of their acceptors
         self._limits = limits
-        self._conversations = Pool(limits.max_conversations)
+        self._conversations = Pool(int(min(limits.max_conversations, _conversations_that_fit())))
         self.parker = Parker(
             on_conversation=self._converse,
             on_error=lambda error: log.error(
