@@ -1,4 +1,4 @@
-"""Mixed traffic for minutes: ``python -m faults.soak [--seconds S]``. Memory and descriptors must stay, counters be exact.
+"""Mixed traffic for minutes: ``python -m faults.soak [--seconds S]``. Memory and descriptors stay, counters are exact.
 
 A connection is one of `VISITS`, each of which knows how the server must count it and what it must get. In the end the
 server's counters must be what was counted here, to the last one; its processes must have the descriptors that they had,
@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import gevent
@@ -158,10 +159,8 @@ def _slow_reader(visit: Visit, dice: random.Random) -> bytes:
 
 def _whatever(visit: Visit) -> None:
     """The server closes with our input unread, so it may be an RST."""
-    try:
+    with suppress(ConnectionError):
         visit.rest()
-    except ConnectionError:
-        pass
 
 
 VISITS = {
