@@ -79,6 +79,10 @@ class Service:
         for door in self._doors:
             door.watcher.start()
 
+    def check(self) -> int:
+        """For tests: how many connections are kept. Raises AssertionError, see `Parker.check`."""
+        return sum(lot.parker.check() for lot in self._lots.values())
+
     def stop_accepting(self, timeout: float, kept: Container[socket.socket] = ()) -> bool:
         """Take in what the kernel has already accepted, within `timeout` seconds, then no more.
 
