@@ -119,15 +119,15 @@ def _http(visit: Visit, _: random.Random) -> None:
         raise AssertionError("HTTP was not answered with 400")
 
 
-def _tls(visit: Visit, dice: random.Random) -> bytes | None:
+def _tls(visit: Visit, dice: random.Random) -> None:
     visit.send(b"\x16\x03\x01" + dice.randbytes(200))
-    return _whatever(visit)
+    _whatever(visit)
 
 
-def _garbage(visit: Visit, dice: random.Random) -> bytes | None:
+def _garbage(visit: Visit, dice: random.Random) -> None:
     # A first byte that begins nothing that is known.
     visit.send(b"\xff" + dice.randbytes(dice.randint(0, 50_000)))
-    return _whatever(visit)
+    _whatever(visit)
 
 
 def _half_and_away(visit: Visit, dice: random.Random) -> None:
@@ -147,8 +147,8 @@ def _scan_and_reset(visit: Visit, _: random.Random) -> None:
     visit.reset()
 
 
-def _silent(visit: Visit, _: random.Random) -> bytes | None:
-    return _whatever(visit)
+def _silent(visit: Visit, _: random.Random) -> None:
+    _whatever(visit)
 
 
 def _slow_reader(visit: Visit, dice: random.Random) -> bytes:

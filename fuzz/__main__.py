@@ -53,6 +53,7 @@ def fuzz(target: str, seconds: float) -> Run:
     corpus.mkdir(parents=True, exist_ok=True)
     found.mkdir(parents=True, exist_ok=True)
     before = set(found.iterdir())
+    seeds: tuple[Path, ...]
     if target == NATIVE:
         command, seeds = [str(build.recogniser())], (SEEDS / NATIVE,)
     else:

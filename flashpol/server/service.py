@@ -27,8 +27,8 @@ from flashpol.server.sockets import accept_queue, bound_address
 BACK_OFF = 0.05
 # How often `finish` looks whether everything inside has ended. Only while shutting down.
 FINISH_POLL = 0.02
-# What a conversation may take at the worst where memory is limited (RLIMIT_AS), and the share of what is left for all. A
-# greenlet that cannot be made refuses one client, but gevent and CPython do not bear it everywhere to have no memory.
+# What a conversation may take at the worst where memory is limited (RLIMIT_AS), and the share of it for all. Without
+# memory a greenlet that cannot be made refuses one client, but gevent and CPython do not bear that everywhere.
 CONVERSATION_BYTES = 16 << 10
 SHARE_OF_MEMORY = 0.5
 # What to do about it, by errno.
