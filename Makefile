@@ -9,6 +9,8 @@ NATIVE := setup.py pyproject.toml flashpol/_fastpath.pyx $(wildcard flashpol/*.p
 TREE := flashpol tests bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
 # What memcheck looks at: the fast path without gevent. Its slow tests are about time and numbers, not about memory.
 MEMCHECKED := tests/test_fastpath_matcher.py tests/test_fastpath.py tests/test_fastpath_access.py
+# With a file's tests in one process; when a process of tests dies, the run ends: xdist would wait for ever for its tests.
+PARALLEL := --dist loadfile --max-worker-restart=0
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 
 .DEFAULT_GOAL := help
@@ -21,7 +23,7 @@ run: $(VENV)/.run  ## serve examples/policy.xml on 127.0.0.1:8430, metrics on 12
 	@$(BIN)/flashpol serve --policy examples/policy.xml --listen 127.0.0.1:8430 --admin 127.0.0.1:9843
 
 test: $(VENV)/.dev  ## all tests
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile
+	$(BIN)/python -m pytest -q $(PARALLEL) -n 3
 
 lint: $(VENV)/.dev  ## style, types, stub against extension
 	$(BIN)/ruff check .
@@ -52,7 +54,7 @@ coverage: $(VENV)/.dev  ## line coverage of the package, the extension included
 sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(call variant,sanitize)
 	cd build/sanitize && LD_PRELOAD="$(SANITIZERS)" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
-		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ../../$(BIN)/python -m pytest -q \
+		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ../../$(BIN)/python -m pytest -q $(PARALLEL) -n 2 \
 		tests/test_fastpath*.py tests/test_counters.py \
 		tests/gateway tests/server
 

@@ -1,8 +1,8 @@
 # From the kernel's accept queue to records.
 
 from libc.errno cimport (
-    EAGAIN, ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, EMFILE, ENETDOWN, ENETUNREACH, ENFILE, ENOPROTOOPT, EOPNOTSUPP,
-    EPERM, EPROTO, errno,
+    EAGAIN, ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, EMFILE, ENETDOWN, ENETUNREACH, ENFILE, ENOPROTOOPT,
+    EOPNOTSUPP, EPERM, EPROTO, errno,
 )
 from libc.stdint cimport uint16_t
 from posix.unistd cimport close

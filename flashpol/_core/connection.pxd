@@ -10,7 +10,8 @@ from flashpol._core.match cimport A_MATCH, A_MORE, A_OTHER, Answer, match_feed, 
 from flashpol._core.samples cimport decided
 from flashpol._core.state cimport (
     BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, O_TIMEOUT, Q_GRACE, Q_LINGER, Q_NONE, Q_REQUEST,
-    QUEUE_COUNT, R_CAPACITY, R_HTTP, R_OTHER, READ_BYTES, Reason, Record, S_CONVERSATION, S_FREE, S_GRACE, S_LINGER, S_REQUEST,
+    QUEUE_COUNT, R_CAPACITY, R_HTTP, R_OTHER, READ_BYTES, Reason, Record, S_CONVERSATION, S_FREE, S_GRACE, S_LINGER,
+    S_REQUEST,
 )
 from flashpol._core.system cimport (
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_ctl, epoll_event, epoll_wait, EPOLLIN, MSG_MORE, MSG_NOSIGNAL, recv, send,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from processes import POLICY, Flashpol, ask, until
 from views import FACTS, put, view
 
+from flashpol import counters
 from flashpol._fastpath import BUCKETS, REASONS
 from flashpol.admin.endpoint import Application
 from flashpol.admin.history import History, Sample
@@ -210,7 +212,7 @@ def test_nothing_needs_attention() -> None:
         ("capacity", "9 connections found no room in the last minute."),
     ],
 )
-def test_what_needs_attention(what: str, words: str) -> None:
+def test_what_needs_attention(what: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = view()
     past = [Sample(time.monotonic() - 30, Block.total([]), {}, {})]
     if what == "reload":
@@ -221,7 +223,10 @@ def test_what_needs_attention(what: str, words: str) -> None:
         seen.shared.process(0).loop_lag_ns = 2_000_000_000
     elif what == "still":
         seen.shared.process(0).pid = 7
-        seen.shared.process(0).beat_ns -= 9_000_600_000_000
+        # Later, not a beat long ago: the machine may just have been started.
+        later = time.monotonic_ns() + 9_000_600_000_000
+        monkeypatch.setattr(counters, "time", SimpleNamespace(monotonic_ns=lambda: later))
+        seen.shared.process(1).beat_ns = later
     elif what == "queue":
         seen.shared.queue(0, 0).length, seen.shared.queue(0, 0).limit = 96, 128
     else:
