@@ -1,4 +1,4 @@
-"""The command: ``python -m bench [all|cpu|silent|latency|startup] [--rounds N] [--json FILE] [--peers-only]``.
+"""The command: ``python -m bench [all|cpu|silent|latency|startup|access] [--rounds N] [--json FILE] [--peers-only]``.
 
 Exit status: 0 when everything could be measured, met or not; 2 when a figure would not have meant anything.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench import BenchError, report
 from bench.report import Results
-from bench.scenarios import cpu, latency, silent, startup
+from bench.scenarios import access, cpu, latency, silent, startup
 from bench.settings import Settings
 
 SCENARIOS: dict[str, Callable[[Settings, Results], None]] = {
@@ -20,6 +20,7 @@ SCENARIOS: dict[str, Callable[[Settings, Results], None]] = {
     "silent": silent.run,
     "latency": latency.run,
     "startup": startup.run,
+    "access": access.run,
 }
 ROUNDS = 9  # odd, so that the median is a measurement; enough that one or two disturbed rounds do not move it
 

@@ -1,6 +1,10 @@
 # The fast path at a glance. Its C is in _core/, one file a concern, all of it inlined into this one extension:
 #
 #   accepting    burst: accept a handful of those that wait, advance each; again until none waits or a bound is reached
+#   admission    judge_connection, judge_client: why somebody is refused by where he comes from, or R_NONE
+#   networks     allowed: a look among networks, from tables of server/access.py
+#   census       enter, leave: who is inside, in all and by address, in memory that the workers share
+#   proxy        proxy_feed: recogniser of PROXY headers
 #   connection   advance: one read, one verdict (the only reader of a connection): reply, park, refuse, close
 #                reply: one send, reply and FIN in one segment; counted and timed here and nowhere else
 #                collect: ready or overdue records, bounded per wake-up

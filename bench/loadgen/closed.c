@@ -43,8 +43,8 @@ static struct {
     struct sockaddr_in server;
     struct client *clients;
     unsigned *idle, idle_count; /* numbers of clients without a connection: a stack */
-    char *expected, *buffer;
-    size_t expected_length, buffer_size;
+    char *request, *expected, *buffer;
+    size_t request_length, expected_length, buffer_size;
     uint32_t interest;
     int epoll_fd;
     uint64_t begin, end, started, errors;
@@ -52,16 +52,27 @@ static struct {
     struct histogram latency;
 } run;
 
-static void load_expected(const char *path)
+static char *load(const char *option, const char *path, size_t *length)
 {
     FILE *file = path ? fopen(path, "rb") : NULL;
     if (!file)
-        die("--expect");
-    run.expected = malloc(MAX_REPLY);
-    run.expected_length = fread(run.expected, 1, MAX_REPLY, file);
+        die(option);
+    char *data = malloc(MAX_REPLY);
+    *length = fread(data, 1, MAX_REPLY, file);
     fclose(file);
-    if (!run.expected_length)
-        die("--expect: an empty file");
+    if (!*length)
+        die(option);
+    return data;
+}
+
+static void load_files(const struct options *options)
+{
+    static char request[] = REQUEST;
+    run.request = request;
+    run.request_length = sizeof request;
+    if (options->send_path)
+        run.request = load("--send", options->send_path, &run.request_length);
+    run.expected = load("--expect", options->expect_path, &run.expected_length);
     run.interest = EPOLLET | EPOLLRDHUP | (run.expected_length > FITS_RECEIVE_BUFFER ? (uint32_t)EPOLLIN : 0);
     run.buffer_size = run.expected_length + 4096; /* more than expected, so that more than expected is seen */
     run.buffer = malloc(run.buffer_size);
@@ -100,8 +111,8 @@ static void finish(struct client *client, enum outcome outcome)
 
 static void ask(struct client *client)
 {
-    ssize_t n = send(client->fd, REQUEST, sizeof REQUEST, MSG_NOSIGNAL);
-    if (n == (ssize_t)sizeof REQUEST) {
+    ssize_t n = send(client->fd, run.request, run.request_length, MSG_NOSIGNAL);
+    if (n == (ssize_t)run.request_length) {
         if (client->connecting)
             watch(client, run.interest);
         client->connecting = false;
@@ -191,7 +202,7 @@ int run_closed(const struct options *options)
     static struct epoll_event events[EVENTS];
     run.options = options;
     run.server = server_address(options->port);
-    load_expected(options->expect_path);
+    load_files(options);
     run.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     run.clients = calloc(options->connections, sizeof *run.clients);
     run.idle = calloc(options->connections, sizeof *run.idle);

@@ -25,6 +25,7 @@ struct options {
     int cpu;                 /* to run on; -1: any */
     double timeout;          /* closed: seconds one connection may take */
     const char *expect_path; /* closed: file with the exact reply */
+    const char *send_path;   /* closed: file with what is sent; NULL: the policy request */
 };
 
 /* Each mode prints its JSON on stdout and returns the exit code. */

@@ -1,7 +1,7 @@
 /*
  * A load generator for socket policy servers: one thread, one epoll, loopback only.
  *
- *   loadgen closed --port P --expect FILE --connections C (--count N | --seconds S) [--timeout S] [--cpu N]
+ *   loadgen closed --port P --expect FILE --connections C (--count N | --seconds S) [--timeout S] [--cpu N] [--send FILE]
  *   loadgen silent --port P --connections C [--rate R] --seconds S [--cpu N]
  *
  * closed: C clients, each asking again as soon as it is answered. Every reply is compared byte for byte, with its end.
@@ -82,6 +82,8 @@ static void parse(int argc, char **argv, struct options *options)
             options->cpu = (int)strtol(value, NULL, 10);
         else if (!strcmp(name, "--expect"))
             options->expect_path = value;
+        else if (!strcmp(name, "--send"))
+            options->send_path = value;
         else
             usage(name);
     }

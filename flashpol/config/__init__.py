@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from flashpol.config.address import Address, Endpoint, Inherited, parse_endpoint
 from flashpol.config.errors import ConfigError, one_line
+from flashpol.config.kinds import Network
 from flashpol.config.settings import (
     DEFAULT_ADMIN,
     DEFAULT_LISTEN,
@@ -27,6 +28,7 @@ from flashpol.config.settings import (
     MAX_LISTENERS,
     SILVERLIGHT,
     TEXT,
+    Caps,
     Config,
     Limits,
     Listener,
@@ -44,9 +46,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_ADMIN", "DEFAULT_LISTEN", "DEFAULT_SILVERLIGHT_LISTEN", "DIALECTS", "FLASH", "JSON", "LOG_FORMATS",
-    "MAX_LISTENERS", "SILVERLIGHT", "TEXT", "Address", "Config", "ConfigError", "Endpoint", "Inherited", "Limits",
-    "Listener", "PolicySource", "Server", "as_toml", "check", "defaults", "kind_of", "load", "one_line",
-    "parse_dialect", "parse_endpoint", "settings_of",
+    "MAX_LISTENERS", "SILVERLIGHT", "TEXT", "Address", "Caps", "Config", "ConfigError", "Endpoint", "Inherited",
+    "Limits", "Listener", "Network", "PolicySource", "Server", "as_toml", "check", "defaults", "kind_of", "load",
+    "one_line", "parse_dialect", "parse_endpoint", "settings_of",
 ]  # fmt: skip
 
 # What only some commands need is loaded when it is first used.

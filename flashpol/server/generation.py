@@ -69,7 +69,7 @@ class Generation:
         ]
         if sum(-(-len(sockets) // count) for sockets in self.sockets) > MAX_LISTENERS:
             raise ConfigError(f"{count} workers have too many sockets to take over from more: restart the server")
-        self.shared = SharedCounters(count, len(listeners))
+        self.shared = SharedCounters(count, len(listeners), server.caps)
         foundation.ledger.open(self.names, self.shared)
         self.workers = [
             Child(f"worker {slot}", partial(self._work, slot), self.shared.process(slot)) for slot in range(count)

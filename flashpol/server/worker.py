@@ -22,8 +22,9 @@ def run(
     stop: Stop,
 ) -> None:
     """Serve what the plan says on `sockets[i]`, those of its listener i, until `stop` comes; finish what is inside."""
-    service = Service(access_log=plan.config.server.access_log)
-    for number, (listener, own, reply) in enumerate(zip(plan.config.listeners, sockets, plan.replies, strict=True)):
+    service = Service(access_log=plan.config.server.access_log, census=shared.census.of(slot))
+    parts = zip(plan.config.listeners, sockets, plan.replies, plan.access, strict=True)
+    for number, (listener, own, reply, access) in enumerate(parts):
         for sock in own:
             service.add(
                 sock,
@@ -33,6 +34,7 @@ def run(
                 limits=plan.config.limits(listener),
                 ours=isinstance(listener.address, Address),
                 terminated=listener.terminated,
+                access=access,
             )
     status = shared.process(slot)
     # Some beats within the time after which it is held to stand still.

@@ -27,6 +27,7 @@ from flashpol.version import VERSION
 DOCUMENTED = """
     connections_accepted_total connections_open replies_total reply_bytes_total refused_total timeouts_total
     resets_total request_duration_seconds accept_queue_length accept_queue_limit accept_errors_total
+    untracked_connections_total
     parked_connections conversations worker_up worker_restarts_total worker_cpu_seconds_total
     worker_resident_memory_bytes worker_start_time_seconds worker_open_files worker_max_files loop_lag_seconds
     policy_info policy_bytes config_last_reload_successful
@@ -39,6 +40,7 @@ SIMPLE = {  # field of a block -> metric
     "timeouts": "timeouts_total",
     "resets": "resets_total",
     "accept_errors": "accept_errors_total",
+    "untracked": "untracked_connections_total",
     "open": "connections_open",
     "parked": "parked_connections",
     "conversations": "conversations",
