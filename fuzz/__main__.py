@@ -138,6 +138,7 @@ def main() -> int:
             raise FuzzError('atheris is not installed: pip install -e ".[fuzz]"')
         for name in chosen:
             runs.append(fuzz(name, max(1.0, arguments.seconds / len(chosen))))
+            print("  ".join(runs[-1].row), file=sys.stderr, flush=True)
     except FuzzError as error:
         print(f"fuzz: {error}", file=sys.stderr)
         return 2
