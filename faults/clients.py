@@ -74,10 +74,11 @@ class Bad:
         then: str,
         every: float = 1.0,
         deaf: bool = False,
+        addresses: int = 60_000,
     ) -> None:
         self._command = [str(build.program("attack")), "--port", str(port), "--connections", str(connections)]
         self._command += ["--rate", str(rate), "--say", say, "--then", then]
-        self._command += ["--every", str(every), "--deaf", str(int(deaf))]
+        self._command += ["--every", str(every), "--deaf", str(int(deaf)), "--addresses", str(addresses)]
         self.done: dict[str, Any] = {}
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@ from pathlib import Path
 from faults import FaultsError
 from faults.clients import Asked, Good, quantile
 from faults.scene import Attack, Scene
+from faults.server import LISTENERS
 
 RATE = 500.0  # good clients a second: 2 % of what two workers could answer on the slowest machine we have seen
 WARM_UP = 0.5  # seconds; not counted as anything
@@ -25,7 +26,7 @@ class Lengths:
     after: float
 
 
-FULL = Lengths(5.0, None, 3.0)
+FULL = Lengths(4.0, None, 2.0)
 QUICK = Lengths(2.0, 3.0, 1.5)
 
 
@@ -77,7 +78,7 @@ def measure(attack: Attack, lengths: Lengths, rate: float = RATE) -> Outcome:
             time.sleep(lengths.after)
         asked = [each for each in good.asked() if each.began >= began]
         account = server.settled(SETTLE_SECONDS)
-        unaccounted = sum(abs(account.unaccounted(name)) for name in ("small", "large"))
+        unaccounted = sum(abs(account.unaccounted(name)) for name in LISTENERS)
     before = [each.took for each in asked if each.began < attacked]
     during = [each.took for each in asked if attacked <= each.began < ended]
     if len(before) < 0.8 * rate * lengths.before:

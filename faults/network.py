@@ -25,11 +25,11 @@ def enter() -> bool:
 
 
 class Firewall:
-    """Packets to 127.1.0.0/16, where the attackers are, and from there vanish. Only in a network of our own."""
+    """Packets to 127.16.0.0/12, where the attackers are, and from there vanish. Only in a network of our own."""
 
     RULES = (
         "table inet faults {\n chain vanish {\n  type filter hook output priority 0;\n"
-        "  ip daddr 127.1.0.0/16 drop\n  ip saddr 127.1.0.0/16 drop\n }\n}\n"
+        "  ip daddr 127.16.0.0/12 drop\n  ip saddr 127.16.0.0/12 drop\n }\n}\n"
     )
 
     @staticmethod

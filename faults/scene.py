@@ -57,7 +57,7 @@ class Attack:
     name: str
     run: Callable[[Scene], None]
     server: Callable[[], AbstractContextManager[Server]] = _plain
-    lasting: float = 8.0
+    lasting: float = 6.0
     own_network: bool = False
     exceeds: str = ""
 

@@ -1,4 +1,4 @@
-"""A server under attack: two workers, a small policy for good clients on one port and a large one on another."""
+"""A server under attack: two workers, a small policy for good clients, other ports for those who mean no good."""
 
 import contextlib
 import http.client
@@ -23,6 +23,8 @@ POLICY = '<cross-domain-policy><allow-access-from domain="*" to-ports="1935"/></
 # More than the kernel takes for a client that does not read, so that the rest is a greenlet's work.
 LARGE_BYTES = 1_000_000
 WORKERS = 2
+# A small policy, a large one, and the small one behind proxies.
+LISTENERS = ("small", "large", "proxied")
 READY_SECONDS = 20.0
 STOP_SECONDS = 10.0
 
@@ -90,9 +92,13 @@ class Server:
     def _write_configuration(self) -> None:
         main = "systemd:main" if self._inherited else "127.0.0.1:0"
         lines = ["[server]", *(f"{name} = {value}" for name, value in self._settings.items())]
-        for name, address in (("small", main), ("large", "127.0.0.1:0")):
+        for name in ("small", "large"):
             lines += [f"[policies.{name}]", f'file = "{name}.xml"']
-            lines += ["[[listeners]]", f'name = "{name}"', f'address = "{address}"', f'policy = "{name}"']
+        for name, address, policy in zip(
+            LISTENERS, (main, *["127.0.0.1:0"] * 2), ("small", "large", "small"), strict=True
+        ):
+            lines += ["[[listeners]]", f'name = "{name}"', f'address = "{address}"', f'policy = "{policy}"']
+        lines += ["proxy_protocol = true", 'proxy_networks = ["127.0.0.0/8"]']
         (self._place / "flashpol.toml").write_text("\n".join(lines) + "\n")
 
     def start(self) -> None:
@@ -115,7 +121,7 @@ class Server:
             )
         said = wait_for(lambda: self._ready(out), "the ready line", READY_SECONDS).split()
         places = [word.strip(",;") for word in said if word.count(":") == 1 and word[0].isdigit()]
-        self.port, self.large_port = (int(place.rpartition(":")[2]) for place in places[:2])
+        self.port, self.large_port, self.proxied_port = (int(place.rpartition(":")[2]) for place in places[:3])
         self.admin_port = int(said[-1].split("/")[2].rpartition(":")[2])
 
     def _ready(self, out: Path) -> str:

@@ -48,6 +48,34 @@ def garbage(scene: Scene) -> None:
     scene.load = f"{_rate(bad, scene)} floods a second, of which the kernel took {megabytes:,.0f} MB/s"
 
 
+@family.attack("one-address")
+def one_address(scene: Scene) -> None:
+    """More connections than one address may have, silent ones; it comes again at once."""
+    with Bad(scene.server.port, connections=4_000, rate=8_000, say="nothing", then="hold", addresses=1) as bad:
+        scene.wait()
+    scene.load = f"{_rate(bad, scene)} silent connections a second from one address"
+
+
+@family.attack("address-spray")
+def address_spray(scene: Scene) -> None:
+    """Each connection from an address of its own, as far as a million goes."""
+    with Bad(scene.server.port, connections=256, rate=8_000, say="mixed", then="reset", addresses=1_000_000) as bad:
+        scene.wait()
+    scene.load = f"{_rate(bad, scene)} connections a second, each from another address"
+
+
+@family.attack("proxy-headers")
+def proxy_headers(scene: Scene) -> None:
+    """Where a PROXY header is due: floods, and headers that are not finished."""
+    port = scene.server.proxied_port
+    with (
+        Bad(port, connections=32, rate=1_000, say="mixed", then="flood") as bad,
+        Bad(port, connections=1_000, rate=2_000, say="nothing", then="hold"),
+    ):
+        scene.wait()
+    scene.load = f"{_rate(bad, scene)} floods a second instead of a header, 1,000 silent"
+
+
 @family.attack("full-accept-queue", server=with_settings(backlog=64))
 def full_accept_queue(scene: Scene) -> None:
     """Bursts of more than the queue holds. What does not fit the kernel drops, and the client asks again after 1 s."""

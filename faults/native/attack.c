@@ -1,7 +1,7 @@
 /*
  * Clients that mean no good: so many at a time, opened again as soon as one has ended.
  *
- *   attack --port P --connections N --rate R --say WHAT --then WHAT [--every S] [--deaf 1]
+ *   attack --port P --connections N --rate R --say WHAT --then WHAT [--every S] [--deaf 1] [--addresses A]
  *
  * say    what each begins with: nothing, half (of the request), whole, or mixed: by turns one of the three
  * then   hold    until the server ends it
@@ -10,13 +10,15 @@
  *        close   at once, in order         reset   at once, by RST
  * deaf   reads nothing, behind the smallest window and segments there are; the others read and throw away
  *
+ * addresses  that they come from, by turns: at most 1,048,575, from 127.16.0.1 on
+ *
  * Ends when stdin does, or is killed, and then says on stdout in JSON what it did: opened connections, those that the
  * server ended, and the bytes that it took. A connection counts as opened when the handshake is over.
  */
 #define _GNU_SOURCE
 #include "clients.h"
 
-enum { NET = 1, EVENTS = 1024, PRIORITY = 19, CHUNK = 1 << 16, SMALLEST_SEGMENT = 536, AT_ONCE = 256 };
+enum { FIRST_ADDRESS = 16 << 16, EVENTS = 1024, PRIORITY = 19, CHUNK = 1 << 16, SMALLEST_SEGMENT = 536, AT_ONCE = 256 };
 enum then { HOLD, DRIP, FLOOD, CLOSE, RESET };
 static const char *const THEN[] = {"hold", "drip", "flood", "close", "reset"};
 static const char *const SAY[] = {"nothing", "half", "whole", "mixed"};
@@ -30,7 +32,7 @@ struct client {
 
 static struct {
     uint16_t port;
-    unsigned connections, say, open, opened, ended, failed;
+    unsigned connections, addresses, say, open, opened, ended, failed;
     enum then then;
     double rate;
     uint64_t every, taken;
@@ -66,7 +68,7 @@ static void open_client(void)
     struct client *client = &run.clients[run.idle[--run.idle_count]];
     unsigned n = run.opened + run.failed, say = run.say == MIXED ? n % 3 : run.say;
     static const size_t SAID[] = {0, sizeof REQUEST / 2, sizeof REQUEST};
-    *client = (struct client){.fd = client_socket(NET, n), .said = (unsigned)SAID[say], .due = now_ns() + run.every};
+    *client = (struct client){.fd = client_socket(FIRST_ADDRESS + n % run.addresses), .said = (unsigned)SAID[say], .due = now_ns() + run.every};
     if (!client->fd)
         die("socket");
     run.open++;
@@ -133,6 +135,7 @@ int main(int argc, char **argv)
     run.say = choice(option(argc, argv, "say", NULL), SAY, sizeof SAY / sizeof *SAY);
     run.then = choice(option(argc, argv, "then", NULL), THEN, sizeof THEN / sizeof *THEN);
     run.every = (uint64_t)(strtod(option(argc, argv, "every", "1"), NULL) * 1e9);
+    run.addresses = (unsigned)strtoul(option(argc, argv, "addresses", "60000"), NULL, 10);
     run.deaf = *option(argc, argv, "deaf", "0") == '1';
     take_place(PRIORITY);
     run.clients = calloc(run.connections, sizeof *run.clients);

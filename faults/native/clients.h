@@ -49,16 +49,16 @@ static inline const char *option(int argc, char **argv, const char *name, const 
 }
 
 /*
- * A non-blocking socket bound to address number n of 127.NET.0.0/16; the port is chosen at connect, so that there are as
- * many as are needed. 0 where there are no files left.
+ * A non-blocking socket bound to this address of 127.0.0.0/8; the port is chosen at connect, so that there are as many as
+ * are needed. 0 where there are no files left.
  */
-static inline int client_socket(unsigned net, unsigned n)
+static inline int client_socket(uint32_t address)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
     if (fd < 0)
         return 0;
     struct sockaddr_in source = {.sin_family = AF_INET};
-    source.sin_addr.s_addr = htonl(0x7f000001u | net << 16 | (n / 250 % 250 + 1) << 8 | n % 250);
+    source.sin_addr.s_addr = htonl(0x7f000001u + address);
     if (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on) < 0 ||
         bind(fd, (struct sockaddr *)&source, sizeof source) < 0)
         die("bind");

@@ -10,7 +10,7 @@
 #define _GNU_SOURCE
 #include "clients.h"
 
-enum { NET = 2, EVENTS = 256, TICK_MS = 20, PRIORITY = -20, MAX_REPLY = 1 << 21 };
+enum { FIRST_ADDRESS = 2 << 16, ADDRESSES = 60000, EVENTS = 256, TICK_MS = 20, PRIORITY = -20, MAX_REPLY = 1 << 21 };
 
 struct client {
     int fd; /* 0: free */
@@ -49,7 +49,7 @@ static void begin(void)
             client = &clients[(number + i) % places];
     if (!client)
         die("more clients than can be under way"); /* the time-out bounds them */
-    int fd = client_socket(NET, number++);
+    int fd = client_socket(FIRST_ADDRESS + number++ % ADDRESSES);
     if (!fd)
         die("socket");
     *client = (struct client){.fd = fd, .began = now_ns()};

@@ -17,7 +17,7 @@ import socket
 from faults import network
 assert network.enter()
 listener = socket.create_server(("127.0.0.1", 0))
-good, bad = (socket.create_connection(listener.getsockname(), 5, (source, 0)) for source in ("127.2.0.1", "127.1.0.1"))
+good, bad = (socket.create_connection(listener.getsockname(), 5, (source, 0)) for source in ("127.2.0.1", "127.16.0.1"))
 ends = {end.getpeername()[0]: end for end in (listener.accept()[0], listener.accept()[0])}
 with network.Firewall():
     for end in ends.values():
