@@ -15,16 +15,21 @@ Anonymous shared mappings, made by the arbiter before it forks. `ServerStatus` i
                                                 arbiter once that worker is dead
     relay      counters, slot x upstream        the same (`gateway._pump.LAYOUT`); an upstream of two listeners is two
 
+`SharedCensus` is beside it, as large as the configuration says: each worker's connections, in all and by address,
+written by that worker, in C (`_core/census.pxd`), and read by the others.
+
 Every word is 64 bits and has one writer at a time, so readers need no lock. A worker that takes a slot over finds its
 predecessor's counters and carries on. What all generations counted together is what `admin.ledger` knows.
 """
 
 import mmap
+import os
 import time
 from collections.abc import Iterable
 from typing import ClassVar, Self
 
-from flashpol._fastpath import BLOCK_SIZE, LAYOUT, REASONS
+from flashpol._fastpath import BLOCK_SIZE, CENSUS_HEAD, CENSUS_SET, LAYOUT, REASONS, Census
+from flashpol.config import Caps
 from flashpol.gateway import _pump
 
 WORD = 8
@@ -34,7 +39,8 @@ _RELAY_WORDS = _pump.BLOCK_SIZE // WORD
 
 # How often a worker that is up looks whether it may accept, in seconds.
 ADMISSION_POLL = 0.01
-# How often a worker shows that its loop turns, and how long it may miss that and still be called serving; seconds.
+# How often a worker at least shows that its loop turns, and how long it may miss that and still be called serving;
+# seconds.
 BEAT = 0.5
 STALLED_AFTER = 3.0
 
@@ -183,13 +189,47 @@ class RelayBlock(_Block):
     SIZE = _pump.BLOCK_SIZE
 
 
+class SharedCensus:
+    """A mapping: `workers` tables of connections."""
+
+    def __init__(self, workers: int, caps: Caps) -> None:
+        self._workers = workers
+        self._caps = caps
+        self._key = os.urandom(16)  # so that nobody knows which addresses share a set
+        by_address = caps.max_address_connections or caps.max_address_rate
+        sets = 1 << max(0, (caps.address_table // 8 - 1).bit_length()) if by_address else 1
+        self._stride = CENSUS_HEAD + sets * CENSUS_SET
+        self._mapping = mmap.mmap(-1, workers * self._stride)
+
+    def of(self, slot: int) -> Census:
+        """The census as worker `slot` sees it."""
+        caps = self._caps
+        return Census(
+            memoryview(self._mapping)[: self._workers * self._stride],
+            slot=slot,
+            workers=self._workers,
+            key=self._key,
+            most_in_total=caps.max_connections,
+            most_of_worker=caps.max_worker_connections,
+            most_of_address=caps.max_address_connections,
+            rate_of_address=caps.max_address_rate,
+            ipv4_prefix=caps.ipv4_prefix,
+            ipv6_prefix=caps.ipv6_prefix,
+        )
+
+    def clear(self, slot: int) -> None:
+        """The worker of this slot is dead: it holds nothing any more."""
+        start = slot * self._stride
+        self._mapping[start : start + self._stride] = bytes(self._stride)
+
+
 class SharedCounters:
     """A mapping: `slots` workers, `listeners` listeners; the admin process has the status after the last worker's.
 
     upstreams: of all listeners together, which are numbered one after the other.
     """
 
-    def __init__(self, slots: int, listeners: int, upstreams: int = 0) -> None:
+    def __init__(self, slots: int, listeners: int, upstreams: int = 0, caps: Caps | None = None) -> None:
         self.slots = slots
         self.listeners = listeners
         self.upstreams = upstreams
@@ -201,6 +241,7 @@ class SharedCounters:
         self._admitted_at = self._processes_at + (slots + 1) * ProcessStatus.SIZE
         self._mapping = mmap.mmap(-1, (self._admitted_at + 1) * WORD)
         self._words = memoryview(self._mapping).cast("Q")
+        self.census = SharedCensus(slots, caps or Caps())
 
     @property
     def admitted(self) -> bool:
@@ -255,6 +296,7 @@ class SharedCounters:
         for upstream in range(self.upstreams):
             for field in RELAY_GAUGES:
                 self.relay_block(slot, upstream).put(field, 0)
+        self.census.clear(slot)
 
     def slot_total(self, slot: int) -> Block:
         """One slot, over all listeners."""

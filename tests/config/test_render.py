@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashpol import config
-from flashpol.config import Address, Config, Inherited, Limits, Listener, PolicySource, Remote, Server, settings_of
+from flashpol.config import (
+    Address,
+    Caps,
+    Config,
+    Inherited,
+    Limits,
+    Listener,
+    PolicySource,
+    Remote,
+    Server,
+    settings_of,
+)
 from flashpol.config.kinds import Number
 from flashpol.config.settings import RELAYING
 
@@ -28,7 +40,7 @@ def test_the_defaults_are_the_defaults(tmp_path: Path) -> None:
 def test_every_setting_is_in_the_defaults_with_its_reason() -> None:
     text = config.defaults()
     prose = " ".join(re.findall(r"^# (.*)$", text, re.MULTILINE))
-    for owner in (Server, Limits, PolicySource, Listener):
+    for owner in (Server, Limits, Caps, PolicySource, Listener):
         for name, setting in settings_of(owner).items():
             assert re.search(rf"^#?{name} = .", text, re.MULTILINE), name
             assert setting.metadata["why"] in prose
@@ -40,16 +52,15 @@ def test_what_is_a_comment_in_the_defaults_can_be_used(tmp_path: Path) -> None:
         text = re.sub(rf"^{key} = .*$", "", text, flags=re.MULTILINE)
     read_ = config.check(read(tmp_path, text))
     assert read_.policies == (PolicySource("games", file=tmp_path / "games.xml"),)
-    assert read_.listeners == (
-        Listener(
-            "master",
-            Address("::", 843),
-            "games",
-            served_from=843,
-            upstream=(Remote("127.0.0.1", 7000),),
-            upstream_proxy="v2",
-        ),
-    )
+    access = {
+        "allow_networks": (ip_network("192.0.2.0/24"),),
+        "deny_networks": (ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")),
+        "proxy_protocol": True,
+        "proxy_networks": (ip_network("10.0.0.0/8"),),
+        "upstream": (Remote("127.0.0.1", 7000),),
+        "upstream_proxy": "v2",
+    }
+    assert read_.listeners == (Listener("master", Address("::", 843), "games", served_from=843, **access),)
     assert (read_.server.user, read_.server.group, read_.server.chroot) == ("nobody", "nogroup", Path("/var/empty"))
 
 
@@ -63,6 +74,8 @@ def value_of(owner: type, name: str) -> st.SearchStrategy[Any]:
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 ENDPOINT = st.sampled_from([Address("::", 843), Address("127.0.0.1", 0), Inherited('a "b"')])
+IPS = st.ip_addresses().filter(lambda ip: getattr(ip, "ipv4_mapped", None) is None)
+NETWORKS = st.lists(IPS.map(ip_network), max_size=2).map(tuple)
 REMOTE = st.sampled_from(
     [Remote("127.0.0.1", 1), Remote("::1", 65535), Remote("game_1.example.com", 80), Remote("", 0, '/run/a "b"')]
 )
@@ -75,6 +88,10 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "chroot": st.none() | st.sampled_from([Path("/"), Path("/var/a b"), Path('/"\\\n')]),
     "log_format": st.sampled_from(config.LOG_FORMATS),
     "dialect": st.sampled_from(config.DIALECTS),
+    "allow_networks": NETWORKS,
+    "deny_networks": NETWORKS,
+    "proxy_protocol": st.booleans(),
+    "proxy_networks": NETWORKS,
     "upstream": st.lists(REMOTE, max_size=3, unique=True).map(tuple),
     "upstream_proxy": st.sampled_from([None, "v1", "v2"]),
     "balance": st.sampled_from(["round-robin", "least-connections"]),
@@ -110,7 +127,9 @@ def configurations(draw: st.DrawFn) -> Config:
     plain = {name: rest[name] for name in rest if name not in (*RELAYING, "upstream")}
     shared = {**rest, "upstream": rest["upstream"].filter(len)}
     listener = st.builds(Listener, **own, **plain, limits=limits) | st.builds(Listener, **own, **shared, limits=limits)
-    return Config(draw(built(Server, limits=LIMITS)), policies, tuple(draw(st.lists(listener, max_size=3))))
+    return Config(
+        draw(built(Server, limits=LIMITS, caps=built(Caps))), policies, tuple(draw(st.lists(listener, max_size=3)))
+    )
 
 
 @settings(max_examples=80, deadline=None)
