@@ -62,7 +62,7 @@ from flashpol._core.networks cimport address_of, allowed, MAPPED, NetworkTable, 
 from flashpol._core.proxy cimport proxy_begin, proxy_feed, ProxyHeader as Header
 from flashpol._core.samples cimport decided
 from flashpol._core.state cimport (
-    BOUNDS, BUCKET_COUNT, Core, Counters, H_NONE, H_READ, Handed, Listener, LISTENER_COUNT, O_RELAYED, O_TIMEOUT, P_SILENT,
+    BOUNDS, BUCKET_COUNT, Core, Counters, H_NONE, Handed, Listener, LISTENER_COUNT, O_RELAYED, O_TIMEOUT, P_SILENT,
     PROTOCOL_COUNT, Q_FIRST, Q_GRACE, Q_LINGER, Q_REQUEST, QUEUE_COUNT, R_SHUTDOWN, READ_BYTES, Reason, REASON_COUNT,
     Record, S_CONVERSATION, S_FREE, S_LINGER, S_RELAYED, Sample, SAMPLE_COUNT,
 )
