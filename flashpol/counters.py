@@ -229,7 +229,7 @@ class SharedCounters:
     upstreams: of all listeners together, which are numbered one after the other.
     """
 
-    def __init__(self, slots: int, listeners: int, upstreams: int = 0, caps: Caps | None = None) -> None:
+    def __init__(self, slots: int, listeners: int, caps: Caps | None = None, *, upstreams: int = 0) -> None:
         self.slots = slots
         self.listeners = listeners
         self.upstreams = upstreams
