@@ -11,8 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashpol import config
-from flashpol.config import Address, Caps, Config, Inherited, Limits, Listener, PolicySource, Server, settings_of
+from flashpol.config import (
+    Address,
+    Caps,
+    Config,
+    Inherited,
+    Limits,
+    Listener,
+    PolicySource,
+    Remote,
+    Server,
+    settings_of,
+)
 from flashpol.config.kinds import Number
+from flashpol.config.settings import RELAYING
 
 
 def read(folder: Path, text: str) -> Config:
@@ -46,7 +58,8 @@ def test_what_is_a_comment_in_the_defaults_can_be_used(tmp_path: Path) -> None:
         "proxy_protocol": True,
         "proxy_networks": (ip_network("10.0.0.0/8"),),
     }
-    assert read_.listeners == (Listener("master", Address("::", 843), "games", served_from=843, **access),)
+    relay = {"upstream": (Remote("127.0.0.1", 7000),), "upstream_proxy": "v2"}
+    assert read_.listeners == (Listener("master", Address("::", 843), "games", served_from=843, **access, **relay),)
     assert (read_.server.user, read_.server.group, read_.server.chroot) == ("nobody", "nogroup", Path("/var/empty"))
 
 
@@ -60,6 +73,9 @@ def value_of(owner: type, name: str) -> st.SearchStrategy[Any]:
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 ENDPOINT = st.sampled_from([Address("::", 843), Address("127.0.0.1", 0), Inherited('a "b"')])
+REMOTE = st.sampled_from(
+    [Remote("127.0.0.1", 1), Remote("::1", 65535), Remote("game_1.example.com", 80), Remote("", 0, '/run/a "b"')]
+)
 OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "workers": st.integers(0, 256),
     "admin": st.none() | ENDPOINT,
@@ -68,6 +84,11 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "group": st.none() | TEXT,
     "chroot": st.none() | st.sampled_from([Path("/"), Path("/var/a b"), Path('/"\\\n')]),
     "log_format": st.sampled_from(config.LOG_FORMATS),
+    "dialect": st.sampled_from(config.DIALECTS),
+    "proxy_protocol": st.booleans(),
+    "upstream": st.lists(REMOTE, max_size=3, unique=True).map(tuple),
+    "upstream_proxy": st.sampled_from([None, "v1", "v2"]),
+    "balance": st.sampled_from(["round-robin", "least-connections"]),
 }
 
 
@@ -91,19 +112,20 @@ POLICIES = st.dictionaries(
 @st.composite
 def configurations(draw: st.DrawFn) -> Config:
     policies = draw(POLICIES)
-    listener = st.builds(
-        Listener,
-        st.none() | TEXT.filter(str.strip),
-        ENDPOINT,
-        st.sampled_from([source.name for source in policies]),
-        st.sampled_from(config.DIALECTS),
-        st.none() | st.integers(1, 65535),
-        allow_networks=NETWORKS,
-        deny_networks=NETWORKS,
-        proxy_protocol=st.booleans(),
-        proxy_networks=NETWORKS,
-        limits=st.none() | LIMITS,
-    )
+    own: dict[str, st.SearchStrategy[Any]] = {
+        "name": st.none() | TEXT.filter(str.strip),
+        "address": ENDPOINT,
+        "policy": st.sampled_from([source.name for source in policies]),
+        "served_from": st.none() | st.integers(1, 65535),
+        "allow_networks": NETWORKS,
+        "deny_networks": NETWORKS,
+        "proxy_networks": NETWORKS,
+    }
+    rest = {name: value_of(Listener, name) for name in settings_of(Listener) if name not in own}
+    limits = st.none() | LIMITS
+    plain = {name: rest[name] for name in rest if name not in (*RELAYING, "upstream")}
+    shared = {**rest, "upstream": rest["upstream"].filter(len)}
+    listener = st.builds(Listener, **own, **plain, limits=limits) | st.builds(Listener, **own, **shared, limits=limits)
     return Config(
         draw(built(Server, limits=LIMITS, caps=built(Caps))), policies, tuple(draw(st.lists(listener, max_size=3)))
     )
