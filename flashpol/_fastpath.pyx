@@ -45,7 +45,7 @@ from posix.unistd cimport close
 
 from flashpol._core.accepting cimport BURST, burst
 from flashpol._core.census cimport (
-    by_address, CensusView, enter, Entrance, Entry, HEAD_BYTES, leave, MOST, table_of, WAYS,
+    by_address, CensusView, enter, Entrance, Entry, HEAD_BYTES, leave, MOST, SECOND, table_of, WAYS,
 )
 from flashpol._core.connection cimport collect, count_refused, end, linger, lost, send_reply
 from flashpol._core.deadlines cimport arm, now_ns
@@ -252,6 +252,8 @@ cdef class Census:
         view.most_of_worker = most_of_worker
         view.most_of_address = most_of_address
         view.rate_of_address = rate_of_address
+        view.share_of_address = most_of_address // workers
+        view.share_of_rate = rate_of_address * <int64_t>SECOND // workers
 
     def enter(self, const unsigned char[::1] address not None, int64_t now):
         cdef sockaddr_in6 peer
