@@ -528,7 +528,7 @@ cdef class Parker:
         return closed
 
 
-cdef tuple text_of(const sockaddr_in6* peer):
+cdef tuple text_of(sockaddr_in6* peer):
     """(IP, port) of a client. One that reached a dual-stack socket by IPv4 has its IPv4 address."""
     cdef char[64] text                  # INET6_ADDRSTRLEN is 46
     cdef const sockaddr_in* old = <const sockaddr_in*>peer
