@@ -5,14 +5,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM := gcc libc6-dev python3-venv python3-dev
-NATIVE := setup.py pyproject.toml flashpol/_fastpath.pyx $(wildcard flashpol/*.pxd flashpol/_core/*.pxd)
-TREE := flashpol tests bench examples docs share deploy setup.py pyproject.toml README.md LICENSE
+NATIVE := setup.py pyproject.toml flashpol/_fastpath.pyx $(wildcard flashpol/*.pxd flashpol/_core/*.pxd) \
+	flashpol/gateway/conversation.py
+TREE := flashpol tests bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
+# What memcheck looks at: the fast path without gevent. Its slow tests are about time and numbers, not about memory.
+MEMCHECKED := tests/test_fastpath_matcher.py tests/test_fastpath.py tests/test_fastpath_access.py
 # With a file's tests in one process; when a process of tests dies, the run ends: xdist would wait for ever for its tests.
 PARALLEL := --dist loadfile --max-worker-restart=0
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint docs bench debug clean coverage sanitize dist
+.PHONY: help run test lint docs bench debug clean coverage sanitize valgrind faults soak fuzz lock audit dist
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,8 +36,9 @@ lint: $(VENV)/.dev  ## style, types, stub against extension
 docs: $(VENV)/.dev  ## what is made from the code: manual pages, completion, tables of the reference
 	$(BIN)/python docs/generate.py
 
-bench: $(VENV)/.run  ## compare with a C server and nginx (about a minute)
-	$(BIN)/python -m bench all
+bench: $(VENV)/.run  ## compare with C servers, nginx, HAProxy, gevent, Go, node (12 minutes); report and charts in build/bench-report
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[bench]"
+	$(BIN)/python -m bench all --out build/bench-report
 
 debug: $(VENV)/.dev  ## serve with a build for gdb, Python's development mode on
 	@$(call variant,debug)
@@ -56,20 +60,53 @@ sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and Und
 		tests/test_fastpath*.py tests/test_counters.py \
 		tests/gateway tests/server
 
+valgrind: $(VENV)/.dev  ## unit tests of the extension under memcheck (some minutes)
+	@$(call variant,debug)
+	cd build/debug && ../../$(BIN)/python tests/memcheck.py $(MEMCHECKED)
+
+faults: $(VENV)/.run  ## what good clients notice of attacks and accidents; as root there are more (four minutes)
+	$(BIN)/python -m faults $(FAULTS)
+
+soak: $(VENV)/.run  ## mixed traffic: memory, descriptors, exact counters (SECONDS=600)
+	$(BIN)/python -m faults.soak --seconds $(or $(SECONDS),600)
+
+fuzz: $(VENV)/.dev  ## recognisers, policies and configuration under libFuzzer (SECONDS=120; needs clang)
+	@$(BIN)/python -c "import atheris" 2>/dev/null || $(PIP) --no-build-isolation -e ".[fuzz]"
+	$(BIN)/python -m fuzz --seconds $(or $(SECONDS),120)
+
+lock: $(VENV)/bin/python  ## requirements-dev.lock anew: what CI installs, by hash
+	$(PIP) "pip-tools>=7.5"
+	$(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras --all-build-deps --upgrade --no-header \
+		--no-annotate --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+		--extra test --extra lint --extra deploy --extra bench --extra fuzz -o requirements-dev.lock pyproject.toml
+
+audit: $(VENV)/.dev  ## known vulnerabilities of what the lock names, where their database can be reached
+	@$(PIP) "pip-audit>=2.7"
+	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements-dev.lock; code=$$?; \
+		[ $$code -le 1 ] && exit $$code || echo "audit: the database of vulnerabilities cannot be reached from here"
+
 dist: $(VENV)/.dev  ## sdist and wheel; the wheel is built from the sdist
 	rm -rf dist && $(BIN)/python -m build -q
 
 clean:  ## remove everything that was made here
 	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov .hypothesis .pytest_cache .mypy_cache .ruff_cache
-	rm -f flashpol/*.so flashpol/_fastpath.c
+	rm -f flashpol/*.so flashpol/gateway/*.so flashpol/_fastpath.c flashpol/gateway/conversation.c
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A copy of the tree in build/NAME with its own kind of extension: the one in use is never overwritten.
 define variant
 	rm -rf build/$(1)/flashpol build/$(1)/tests && mkdir -p build/$(1) && cp -r $(TREE) build/$(1)/ \
-	&& rm -f build/$(1)/flashpol/*.so && cd build/$(1) \
+	&& find build/$(1)/flashpol -name '*.so' -delete && cd build/$(1) \
 	&& FLASHPOL_BUILD=$(1) ../../$(BIN)/python setup.py -q build_ext --inplace
 endef
+
+# In CI exactly what the lock names, and only if its hash is right; elsewhere whatever is new enough.
+PIP = $(BIN)/pip install -q --disable-pip-version-check
+ifdef CI
+install = $(PIP) --require-hashes -r requirements-dev.lock && $(PIP) --no-deps --no-build-isolation -e .
+else
+install = $(if $(1),$(PIP) $(1) &&) $(PIP) --no-build-isolation -e ".$(2)"
+endif
 
 $(VENV)/bin/python:
 	@{ command -v cc && $(PYTHON) -c 'import ensurepip, os, sysconfig; \
@@ -81,11 +118,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.run: $(VENV)/bin/python $(NATIVE)
 	@echo "building flashpol in $(VENV) …"
-	@$(BIN)/pip install -q --disable-pip-version-check "setuptools>=77" "Cython>=3.3"
-	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e .
+	@$(call install,"setuptools>=77" "Cython>=3.3",)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "adding what the tests and lint need …"
-	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[test,lint,deploy]"
+	@$(call install,,[test,lint,deploy,bench])
 	@touch $@

@@ -12,6 +12,7 @@
 #                sniff: names what is not a policy request (http, tls, other), from a table of gateway/sniff.py
 #   deadlines    the clock, three queues, one timer
 #   samples      decided: where a connection's outcome is known; of the few that are sampled, a log line is due
+#   checks       broken: what must hold between two calls, for tests
 #   state        what is kept in memory: Counters, Listener, Record, Core
 #   system       what the kernel and the C library offer
 #

@@ -219,6 +219,12 @@ class Parker:
     def close_all(self) -> int:
         """Close every connection, counted as refused for "shutdown" unless it has its reply; return how many."""
 
+    def check(self) -> int:
+        """For tests: look at every record there can be; return how many connections are kept.
+
+        Raises AssertionError if records, queues, gauges and samples do not agree, as they must between two calls.
+        """
+
 @final
 class Acceptor:
     """Accepts from one listening socket and answers with one reply.

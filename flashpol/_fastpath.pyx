@@ -47,6 +47,7 @@ from flashpol._core.accepting cimport BURST, burst
 from flashpol._core.census cimport (
     by_address, CensusView, enter, Entrance, Entry, HEAD_BYTES, leave, MOST, SECOND, table_of, WAYS,
 )
+from flashpol._core.checks cimport broken
 from flashpol._core.connection cimport collect, count_refused, end, linger, lost, send_reply
 from flashpol._core.deadlines cimport arm, now_ns
 from flashpol._core.match cimport (
@@ -526,6 +527,15 @@ cdef class Parker:
         self.core.handoff = -1
         self._tell()
         return closed
+
+    def check(self):
+        cdef int64_t live
+        cdef const char* wrong
+        with nogil:
+            wrong = broken(&self.core, &live)
+        if wrong != NULL:
+            raise AssertionError(wrong.decode("ascii"))
+        return live
 
 
 cdef tuple text_of(sockaddr_in6* peer):

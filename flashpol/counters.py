@@ -35,7 +35,8 @@ _BLOCK_WORDS = BLOCK_SIZE // WORD
 
 # How often a worker that is up looks whether it may accept, in seconds.
 ADMISSION_POLL = 0.01
-# How often a worker shows that its loop turns, and how long it may miss that and still be called serving; seconds.
+# How often a worker at least shows that its loop turns, and how long it may miss that and still be called serving;
+# seconds.
 BEAT = 0.5
 STALLED_AFTER = 3.0
 

@@ -90,6 +90,7 @@ class Loop:
     def settle(self) -> dict[str, int]:
         """Turn until nothing is open. How the connections ended; each was counted once."""
         self.until(lambda: self.parker.open == 0)
+        assert self.parker.check() == 0
         assert_settled(self.counters)
         return outcomes(self.counters)
 
@@ -100,7 +101,9 @@ class Loop:
                 self.parker.abandon(fd, "shutdown")
             except ValueError:  # it ended before
                 continue
+        self.parker.check()
         self.parker.close_all()
+        assert self.parker.check() == 0, "a record leaked"
         self.socket.close()
         if self.census:
             assert (self.census.held, self.census.tracked) == (0, 0)

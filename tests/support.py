@@ -191,6 +191,7 @@ class Serving:
         """Wait until nothing is open; every connection was counted exactly once. How they ended."""
         eventually(lambda: self.counters["open"] == 0, "all connections ended")
         assert_settled(self.counters)
+        assert self.hub.call(self.service.check) == 0, "a record leaked"
         return self.outcomes
 
     def stop_accepting(self) -> None:

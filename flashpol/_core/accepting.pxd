@@ -1,15 +1,15 @@
 # From the kernel's accept queue to records.
 
 from libc.errno cimport (
-    EAGAIN, ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENOPROTOOPT, EOPNOTSUPP, EPERM, EPROTO,
-    errno,
+    EAGAIN, ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, EMFILE, ENETDOWN, ENETUNREACH, ENFILE, ENOPROTOOPT,
+    EOPNOTSUPP, EPERM, EPROTO, errno,
 )
 from libc.stdint cimport int64_t, uint16_t, uint32_t
 from posix.unistd cimport close
 
 from flashpol._core.admission cimport judge_connection
 from flashpol._core.census cimport look_around
-from flashpol._core.connection cimport advance, count_refused, expect_header, park
+from flashpol._core.connection cimport advance, count_refused, expect_header, make_room, park
 from flashpol._core.deadlines cimport arm, now_ns
 from flashpol._core.samples cimport chosen, sample, told
 from flashpol._core.state cimport (
@@ -64,7 +64,7 @@ cdef inline int take(Core* core, Listener* listener, int* fds, int limit, int* t
             if error == EAGAIN:
                 return 0
             counters.accept_errors += 1
-            if transient(error):
+            if transient(error) or (error in (EMFILE, ENFILE) and make_room(core)):
                 continue
             return error
         counters.accepted += 1

@@ -13,8 +13,8 @@ from flashpol._core.proxy cimport proxy_begin, proxy_feed, ProxyHeader
 from flashpol._core.samples cimport decided
 from flashpol._core.state cimport (
     BOUNDS, BUCKET_COUNT, Core, H_AWAITED, H_READ, Listener, O_REPLY, O_RESET, O_TIMEOUT, Q_GRACE, Q_LINGER, Q_NONE,
-    Q_REQUEST, QUEUE_COUNT, R_HTTP, R_MALFORMED, R_NONE, R_OTHER, R_OVERSIZED, READ_BYTES, Reason, Record,
-    S_CONVERSATION, S_FREE, S_GRACE, S_LINGER, S_REQUEST,
+    Q_REQUEST, QUEUE_COUNT, R_CAPACITY, R_HTTP, R_MALFORMED, R_NONE, R_OTHER, R_OVERSIZED, READ_BYTES, Reason,
+    Record, S_CONVERSATION, S_FREE, S_GRACE, S_LINGER, S_REQUEST,
 )
 from flashpol._core.system cimport (
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_ctl, epoll_event, epoll_wait, EPOLLIN, MSG_MORE, MSG_NOSIGNAL, recv, send,
@@ -84,6 +84,27 @@ cdef inline void lost(Core* core, int fd) noexcept nogil:
     end(core, fd)
 
 
+cdef inline void count_refused(Listener* listener, Reason reason) noexcept nogil:
+    listener.counters.refused[<int>reason] += 1
+
+
+cdef inline bint make_room(Core* core) noexcept nogil:
+    """Without descriptors whoever has waited longest gives way to who comes: first of those that have their reply.
+
+    So silence cannot keep out those who ask: they need a descriptor for some microseconds only. False: nobody waits who
+    could give way.
+    """
+    cdef int fd = core.queues[Q_LINGER].head
+    if fd < 0:
+        fd = core.queues[Q_REQUEST].head
+        if fd < 0:
+            return False
+        count_refused(core.listeners[core.records[fd].listener], R_CAPACITY)
+        decided(core, fd, R_CAPACITY)
+    end(core, fd)
+    return True
+
+
 cdef inline void count_reply(Listener* listener, int64_t duration) noexcept nogil:
     cdef int i = 0
     while i < BUCKET_COUNT - 1 and duration > BOUNDS[i]:
@@ -134,10 +155,6 @@ cdef inline void reply(Core* core, int fd, bint clean) noexcept nogil:
         core.listeners[record.listener].counters.conversations += 1
     else:
         lost(core, fd)
-
-
-cdef inline void count_refused(Listener* listener, Reason reason) noexcept nogil:
-    listener.counters.refused[<int>reason] += 1
 
 
 cdef inline void refuse(Core* core, int fd, Reason reason) noexcept nogil:

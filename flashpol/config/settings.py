@@ -94,7 +94,7 @@ class Limits:
         10.0, "for a reply that the kernel takes only in part: a slow reader", number(0.05, 3600)
     )
     max_conversations: int = setting(
-        10_000, "greenlets of one worker, about 7 KB each: 70 MB at the worst", number(0, 1_000_000, whole=True)
+        10_000, "greenlets of one worker, about 4 KB each: 40 MB at the worst", number(0, 1_000_000, whole=True)
     )
 
     def __post_init__(self) -> None:
@@ -182,6 +182,12 @@ class Server:
     )
     backlog: int = setting(
         65535, "accept queue; the kernel lowers it to net.core.somaxconn", number(1, 65535, whole=True)
+    )
+    stall_timeout: float = setting(
+        2.0,
+        "a worker whose loop stands still for so long is killed and replaced, before the clients in its queue give up, "
+        "as Flash Player does after 3 s; 0: never, for a debugger",
+        number(0.2, 3600, off=0),
     )
     shutdown_timeout: float = setting(
         5.0, "finish what is inside: request_timeout and a reply after it", number(0, 3600)

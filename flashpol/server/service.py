@@ -1,6 +1,7 @@
 """Acceptors, the parker and conversations on one gevent hub: what a worker runs, and what an embedding program runs."""
 
 import errno
+import math
 import os
 import resource
 import socket
@@ -19,6 +20,7 @@ from flashpol.gateway.sniff import SIGNATURES
 from flashpol.server.access import Access
 from flashpol.server.log import log
 from flashpol.server.loglimit import ONCE_A_MINUTE
+from flashpol.server.process import spare_memory
 from flashpol.server.sockets import accept_queue, bound_address
 
 # Out of descriptors or memory, accepting pauses this long: 20 wake-ups a second while it lasts, and a client that could
@@ -26,6 +28,10 @@ from flashpol.server.sockets import accept_queue, bound_address
 BACK_OFF = 0.05
 # How often `finish` looks whether everything inside has ended. Only while shutting down.
 FINISH_POLL = 0.02
+# What a conversation may take at the worst where memory is limited (RLIMIT_AS), and the share of it for all. Without
+# memory a greenlet that cannot be made refuses one client, but gevent and CPython do not bear that everywhere.
+CONVERSATION_BYTES = 16 << 10
+SHARE_OF_MEMORY = 0.5
 # What to do about it, by errno.
 ADVICE = {
     errno.EMFILE: "; raise LimitNOFILE or ulimit -n (now {limit})",
@@ -81,6 +87,10 @@ class Service:
         for door in self._doors:
             door.watcher.start()
 
+    def check(self) -> int:
+        """For tests: how many connections are kept. Raises AssertionError, see `Parker.check`."""
+        return sum(lot.parker.check() for lot in self._lots.values())
+
     def stop_accepting(self, timeout: float, kept: Container[socket.socket] = ()) -> bool:
         """Take in what the kernel has already accepted, within `timeout` seconds, then no more.
 
@@ -107,13 +117,18 @@ class Service:
         return not cut
 
 
+def _conversations_that_fit() -> float:
+    spare = spare_memory()
+    return math.inf if spare is None else spare * SHARE_OF_MEMORY // CONVERSATION_BYTES
+
+
 class _Lot:
     """Where the connections with the same limits wait, and the greenlets of those that have one."""
 
     def __init__(self, limits: Limits, access_log: float, census: Census | None) -> None:
         self.names: list[str] = []  # of its listeners, in the order of their acceptors
         self._limits = limits
-        self._conversations = Pool(limits.max_conversations)
+        self._conversations = Pool(int(min(limits.max_conversations, _conversations_that_fit())))
         self.parker = Parker(
             on_conversation=self._converse,
             on_error=lambda error: log.error(
