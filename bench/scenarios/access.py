@@ -81,18 +81,18 @@ class Running:
 def run(settings: Settings, results: Results) -> None:
     """Add CPU per answer of each, and its ratio to the one with nothing on."""
     if settings.peers_only:
-        results.notes.append("access: only flashpol is measured")
+        results.note("access: only flashpol is measured")
         return
     with ExitStack() as stack:
         running = [stack.enter_context(_serving(each, settings.server_cpu)) for each in _candidates()]
         cpu: dict[str, list[float]] = {each.candidate.name: [] for each in running}
         for each in running:
-            _ask(each, WARM_UP, settings.load_cpu)
-        for number in range(settings.rounds * TURNS):
+            _ask(each, WARM_UP, settings.load_cpus[0])
+        for number in range(settings.rounds * settings.either(TURNS, 1)):
             first = number % len(running)
             for each in running[first:] + running[:first]:
                 before = cpu_ns(each.worker)
-                _ask(each, ANSWERS, settings.load_cpu)
+                _ask(each, ANSWERS, settings.load_cpus[0])
                 time.sleep(SETTLE)
                 cpu[each.candidate.name].append((cpu_ns(each.worker) - before) / ANSWERS)
     for each in running:
