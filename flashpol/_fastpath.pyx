@@ -50,7 +50,7 @@ from posix.unistd cimport close
 
 from flashpol._core.accepting cimport BURST, burst
 from flashpol._core.census cimport (
-    by_address, CensusView, enter, Entrance, Entry, HEAD_BYTES, leave, MOST, table_of, WAYS,
+    by_address, CensusView, enter, Entrance, Entry, HEAD_BYTES, leave, MOST, SECOND, table_of, WAYS,
 )
 from flashpol._core.checks cimport broken
 from flashpol._core.connection cimport collect, count_refused, end, linger, lost, send_reply
@@ -260,6 +260,8 @@ cdef class Census:
         view.most_of_worker = most_of_worker
         view.most_of_address = most_of_address
         view.rate_of_address = rate_of_address
+        view.share_of_address = most_of_address // workers
+        view.share_of_rate = rate_of_address * <int64_t>SECOND // workers
 
     def enter(self, const unsigned char[::1] address not None, int64_t now):
         cdef sockaddr_in6 peer
@@ -600,7 +602,7 @@ cdef class Parker:
         return live
 
 
-cdef tuple text_of(const sockaddr_in6* peer):
+cdef tuple text_of(sockaddr_in6* peer):
     """(IP, port) of a client. One that reached a dual-stack socket by IPv4 has its IPv4 address."""
     cdef char[64] text                  # INET6_ADDRSTRLEN is 46
     cdef const sockaddr_in* old = <const sockaddr_in*>peer

@@ -234,13 +234,13 @@ def test_an_address_at_its_cap_is_refused_and_others_are_served(start: Start) ->
 
 
 def test_a_rate(start: Start) -> None:
-    loop = start(census=alone(max_address_rate=5))
+    loop = start(census=alone(max_address_rate=1))
     for _ in range(20):
         with loop.connect(source="127.0.0.3") as client:
             if loop.counters["open"]:
                 loop.send(client, REQUEST)
     ended = loop.settle()
-    assert ended["reply"] >= 5
+    assert ended["reply"] >= 1
     assert ended["address_rate"] >= 1
     assert ended["reply"] + ended["address_rate"] == 20
 
