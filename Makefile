@@ -7,13 +7,15 @@ BIN := $(VENV)/bin
 SYSTEM := gcc libc6-dev python3-venv python3-dev
 NATIVE := setup.py pyproject.toml flashpol/_fastpath.pyx $(wildcard flashpol/*.pxd flashpol/_core/*.pxd) \
 	flashpol/gateway/conversation.py
-TREE := flashpol tests bench examples docs share deploy setup.py pyproject.toml README.md LICENSE
+TREE := flashpol tests bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
+# What memcheck looks at: the fast path without gevent. Its slow tests are about time and numbers, not about memory.
+MEMCHECKED := tests/test_fastpath_matcher.py tests/test_fastpath.py tests/test_fastpath_access.py
 # With a file's tests in one process; when a process of tests dies, the run ends: xdist would wait for ever for its tests.
 PARALLEL := --dist loadfile --max-worker-restart=0
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint docs bench debug clean coverage sanitize dist
+.PHONY: help run test lint docs bench debug clean coverage sanitize valgrind faults soak fuzz lock audit dist
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +60,31 @@ sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and Und
 		tests/test_fastpath*.py tests/test_counters.py \
 		tests/gateway tests/server
 
+valgrind: $(VENV)/.dev  ## unit tests of the extension under memcheck (some minutes)
+	@$(call variant,debug)
+	cd build/debug && ../../$(BIN)/python tests/memcheck.py $(MEMCHECKED)
+
+faults: $(VENV)/.run  ## what good clients notice of attacks and accidents; as root there are more (four minutes)
+	$(BIN)/python -m faults $(FAULTS)
+
+soak: $(VENV)/.run  ## mixed traffic: memory, descriptors, exact counters (SECONDS=600)
+	$(BIN)/python -m faults.soak --seconds $(or $(SECONDS),600)
+
+fuzz: $(VENV)/.dev  ## recognisers, policies and configuration under libFuzzer (SECONDS=120; needs clang)
+	@$(BIN)/python -c "import atheris" 2>/dev/null || $(PIP) --no-build-isolation -e ".[fuzz]"
+	$(BIN)/python -m fuzz --seconds $(or $(SECONDS),120)
+
+lock: $(VENV)/bin/python  ## requirements-dev.lock anew: what CI installs, by hash
+	$(PIP) "pip-tools>=7.5"
+	$(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras --all-build-deps --upgrade --no-header \
+		--no-annotate --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+		--extra test --extra lint --extra deploy --extra bench --extra fuzz -o requirements-dev.lock pyproject.toml
+
+audit: $(VENV)/.dev  ## known vulnerabilities of what the lock names, where their database can be reached
+	@$(PIP) "pip-audit>=2.7"
+	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements-dev.lock; code=$$?; \
+		[ $$code -le 1 ] && exit $$code || echo "audit: the database of vulnerabilities cannot be reached from here"
+
 dist: $(VENV)/.dev  ## sdist and wheel; the wheel is built from the sdist
 	rm -rf dist && $(BIN)/python -m build -q
 
@@ -73,6 +100,14 @@ define variant
 	&& FLASHPOL_BUILD=$(1) ../../$(BIN)/python setup.py -q build_ext --inplace
 endef
 
+# In CI exactly what the lock names, and only if its hash is right; elsewhere whatever is new enough.
+PIP = $(BIN)/pip install -q --disable-pip-version-check
+ifdef CI
+install = $(PIP) --require-hashes -r requirements-dev.lock && $(PIP) --no-deps --no-build-isolation -e .
+else
+install = $(if $(1),$(PIP) $(1) &&) $(PIP) --no-build-isolation -e ".$(2)"
+endif
+
 $(VENV)/bin/python:
 	@{ command -v cc && $(PYTHON) -c 'import ensurepip, os, sysconfig; \
 		assert os.path.exists(sysconfig.get_path("include") + "/Python.h")'; } >/dev/null 2>&1 \
@@ -83,11 +118,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.run: $(VENV)/bin/python $(NATIVE)
 	@echo "building flashpol in $(VENV) …"
-	@$(BIN)/pip install -q --disable-pip-version-check "setuptools>=77" "Cython>=3.3"
-	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e .
+	@$(call install,"setuptools>=77" "Cython>=3.3",)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "adding what the tests and lint need …"
-	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[test,lint,deploy,bench]"
+	@$(call install,,[test,lint,deploy,bench])
 	@touch $@

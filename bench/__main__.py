@@ -18,6 +18,7 @@ from pathlib import Path
 from bench import BenchError, charts, compare, isolation, machine, report
 from bench.report import Results
 from bench.scenarios import (
+    access,
     concurrency,
     conversations,
     cpu,
@@ -46,6 +47,7 @@ SCENARIOS: dict[str, Callable[[Settings, Results], None]] = {
     "reload": reload.run,
     "startup": startup.run,
     "scrape": scrape.run,
+    "access": access.run,
     "generator": generator.run,
 }
 ON_DEMAND = {"experiments": experiments.run}  # what `all` leaves out: not about flashpol

@@ -1,7 +1,7 @@
 """What Python sees of the fast path. How it works stands at the head of _fastpath.pyx and _fastpath.pxd."""
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Self, final
 
 from typing_extensions import Buffer
@@ -57,6 +57,100 @@ class RequestMatcher:
         """Continue with `data`; what was fed before is not looked at again."""
 
 @final
+class ProxyHeader:
+    """Recognises one header of the PROXY protocol, version 1 or 2, in a stream of bytes, fed in any pieces.
+
+    Any split of the same bytes gives the same verdict; a verdict other than MORE is final. What a header says after the
+    addresses (TLVs, also a CRC32C) is passed over.
+
+    >>> header = ProxyHeader()
+    >>> header.feed(b"PROXY TCP4 192.0.2.1 198.51.100.1 40000 ")
+    <Verdict.MORE: 0>
+    >>> header.feed(b"843\\r\\n<policy-file-request/>")
+    <Verdict.MATCH: 1>
+    >>> header.source
+    ('192.0.2.1', 40000)
+    """
+
+    def __new__(cls) -> Self: ...
+    @property
+    def consumed(self) -> int:
+        """Bytes of the stream that belong to the header."""
+
+    @property
+    def oversized(self) -> bool:
+        """It was refused because it is longer than 107 bytes (version 1) or 16 and 4,096 (version 2)."""
+
+    @property
+    def source(self) -> tuple[str, int] | None:
+        """IP and port of the client. None if the header does not say it: LOCAL, UNKNOWN, not TCP over IP."""
+
+    def feed(self, data: Buffer) -> Verdict:
+        """Continue with `data`; what was fed before is not looked at again."""
+
+@final
+class Networks:
+    """Which addresses are allowed. `server.access.compile_networks` makes one of lists of networks.
+
+    four, six: for each family whether its lowest address is allowed, and the addresses, ascending, from which on the
+    answer is another than before. An address counts as a number of 128 bits; of IPv4, its 32 bits are the upper ones.
+    Raises ValueError if they do not ascend.
+    """
+
+    def __new__(cls, four: tuple[bool, Sequence[int]], six: tuple[bool, Sequence[int]]) -> Self: ...
+    def allow(self, addresses: Buffer) -> int:
+        """How many of the addresses are allowed: 16 bytes each, IPv4 as ::ffff:0:0/96."""
+
+CENSUS_HEAD: Final[int]
+CENSUS_SET: Final[int]
+"""Bytes of a census: for each worker a head, and a power of two of sets."""
+
+@final
+class Census:
+    """How many connections a server holds, in total and of each address, and how many are too many.
+
+    memory: zeroed at first, shared by all workers of the server, with CENSUS_HEAD + n * CENSUS_SET bytes for each of
+    `workers`, n a power of two, aligned to CENSUS_HEAD. Worker `slot` writes its part; if it dies, zero that. key: 16
+    random bytes, the same for all. Limits are 0 for none: connections in total, of one worker, of one address, admitted
+    per second from one address. ipv4_prefix, ipv6_prefix: how many bits make an address.
+
+    One for all Parkers of a process. Raises ValueError if something does not fit.
+    """
+
+    def __new__(
+        cls,
+        memory: Buffer,
+        *,
+        slot: int,
+        workers: int,
+        key: bytes,
+        most_in_total: int = 0,
+        most_of_worker: int = 0,
+        most_of_address: int = 0,
+        rate_of_address: int = 0,
+        ipv4_prefix: int = 32,
+        ipv6_prefix: int = 64,
+    ) -> Self: ...
+    def enter(self, address: Buffer, now: int) -> tuple[str, int]:
+        """Judge a client as an Acceptor does, `now` being nanoseconds of a clock that only rises.
+
+        address: 16 bytes, IPv4 as ::ffff:0:0/96. Returns "admitted", "untracked" (admitted, but there is no place to
+        count it), "address" or "address_rate" (one of the two limits is reached), and a number for `leave`; 0 if it
+        is not counted.
+        """
+
+    def leave(self, place: int) -> None:
+        """A connection that `enter` counted has ended. ValueError if there is none."""
+
+    @property
+    def held(self) -> int:
+        """Connections of this worker's Parkers."""
+
+    @property
+    def tracked(self) -> int:
+        """Those of them that are counted by address. Looks at every entry: for tests."""
+
+@final
 class PolicyReply:
     """The bytes that answer a request, made once and shared by every answer.
 
@@ -81,6 +175,8 @@ class Parker:
     sent, left_out)` is told when their outcome is known: listener counts the Acceptors from 0; ip and port are the
     client's; outcome is one of OUTCOMES; seconds since the accept; sent are bytes of the reply; left_out is how many
     others are not told of, and were not told to be, because there are at most 100 in ten seconds.
+
+    census: counts the connections, and says when there are too many.
     """
 
     def __new__(
@@ -96,6 +192,7 @@ class Parker:
         linger_bytes: int,
         on_access: Callable[[int, str, int, str, float, int, int], object] | None = None,
         access_log: float = 0.0,
+        census: Census | None = None,
     ) -> Self: ...
     def fileno(self) -> int:
         """A descriptor that is readable when `ready` has work. It belongs to the Parker."""
@@ -113,8 +210,20 @@ class Parker:
     def abandon(self, fd: int, outcome: str) -> None:
         """End the conversation `fd` and close it, counted as "timeout" or as refused for one of REASONS."""
 
+    def client(self, fd: int) -> tuple[str, int]:
+        """IP and port of a connection's client, as its PROXY header says it where there is one.
+
+        Raises ValueError if `fd` is no connection of this Parker, OSError if a client without a header has reset it.
+        """
+
     def close_all(self) -> int:
         """Close every connection, counted as refused for "shutdown" unless it has its reply; return how many."""
+
+    def check(self) -> int:
+        """For tests: look at every record there can be; return how many connections are kept.
+
+        Raises AssertionError if records, queues, gauges and samples do not agree, as they must between two calls.
+        """
 
 @final
 class Acceptor:
@@ -123,6 +232,9 @@ class Acceptor:
     fd: a listening, non-blocking TCP socket, borrowed: the caller closes it after the last `ready`. block: writable
     memory of BLOCK_SIZE bytes, 8-byte aligned; its counters carry on, its gauges start at zero. on_exhausted(errno):
     accepting failed for want of resources; stop calling `ready` for a while. terminated: as for `RequestMatcher`.
+
+    networks: of the clients that are served; None: all. proxies: the only ones that may connect, each with a PROXY
+    header that says who its client is; None: clients connect themselves.
     """
 
     def __new__(
@@ -134,6 +246,8 @@ class Acceptor:
         *,
         on_exhausted: Callable[[int], object],
         terminated: bool = True,
+        networks: Networks | None = None,
+        proxies: Networks | None = None,
     ) -> Self: ...
     def ready(self) -> int:
         """Accept and handle a bounded burst; return how many were accepted. Never raises."""

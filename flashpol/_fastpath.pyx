@@ -25,6 +25,10 @@ never entered. A NUL that somebody sends all the same is input that may still co
 The access log samples a share of the connections when they are accepted: those carry the number of a `Sample`, which
 holds the client's address until the outcome is known and a hook has been told. The others cost one comparison.
 
+Who connects is judged before anything else: at accept, or, where clients come through proxies, once a PROXY header has
+said who it is. That one is read in FRESH and REQUEST, before the request and under the same deadline. Whoever is
+refused for being too many, too fast or from elsewhere is closed at once.
+
 What the diagram leaves out: a first byte that could begin several protocols ("P": POST, PUT, PRI) stays in REQUEST with
 its bytes in `Record.seen` until the sniffing table can name it.
 """
@@ -40,26 +44,31 @@ from posix.time cimport CLOCK_MONOTONIC
 from posix.unistd cimport close
 
 from flashpol._core.accepting cimport BURST, burst
+from flashpol._core.census cimport (
+    by_address, CensusView, enter, Entrance, Entry, HEAD_BYTES, leave, MOST, table_of, WAYS,
+)
+from flashpol._core.checks cimport broken
 from flashpol._core.connection cimport collect, count_refused, end, linger, lost, send_reply
 from flashpol._core.deadlines cimport arm, now_ns
 from flashpol._core.match cimport (
     A_MATCH, A_MORE, A_OTHER, Answer, match_feed, REQUEST_BYTES, SEEN_BYTES, Signature, SIGNATURES,
 )
+from flashpol._core.networks cimport address_of, allowed, MAPPED, NetworkTable, Ranges, Turn
+from flashpol._core.proxy cimport proxy_begin, proxy_feed, ProxyHeader as Header
 from flashpol._core.samples cimport decided
 from flashpol._core.state cimport (
-    BOUNDS, BUCKET_COUNT, Core, Counters, Listener, LISTENER_COUNT, O_TIMEOUT, Q_GRACE, Q_LINGER, Q_REQUEST,
+    BOUNDS, BUCKET_COUNT, Core, Counters, H_NONE, Listener, LISTENER_COUNT, O_TIMEOUT, Q_GRACE, Q_LINGER, Q_REQUEST,
     QUEUE_COUNT, R_SHUTDOWN, READ_BYTES, Reason, REASON_COUNT, Record, S_CONVERSATION, S_FREE, S_LINGER, Sample,
     SAMPLE_COUNT,
 )
 from flashpol._core.system cimport (
-    AF_INET, AF_INET6, EPOLL_CLOEXEC, epoll_create1, EPOLL_CTL_ADD, epoll_ctl, epoll_event, EPOLLIN, inet_ntop, ntohs,
-    sockaddr_in, sockaddr_in6, TFD_CLOEXEC, TFD_NONBLOCK, timerfd_create,
+    AF_INET, AF_INET6, EPOLL_CLOEXEC, epoll_create1, EPOLL_CTL_ADD, epoll_ctl, epoll_event, EPOLLIN, getpeername,
+    inet_ntop, ntohs, sockaddr_in, sockaddr_in6, socklen_t, TFD_CLOEXEC, TFD_NONBLOCK, timerfd_create,
 )
 
 cdef enum:
-    MAX_RECORDS = 1 << 20       # where RLIMIT_NOFILE is unlimited: 48 MB of address space, touched as it is used
-
-cdef const char* MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"     # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
+    MAX_RECORDS = 1 << 20       # where RLIMIT_NOFILE is unlimited: 56 MB of address space, touched as it is used
+    INDEX_BITS = 16             # of the index of a table of networks at most: 256 KB
 
 cdef bytes HTTP_BODY = b"This port answers socket policy requests (<policy-file-request/>), not HTTP.\n"
 cdef bytes HTTP_BYTES = b"".join([
@@ -68,8 +77,13 @@ cdef bytes HTTP_BYTES = b"".join([
 ])
 
 BUCKETS = tuple([bound / 1e9 for bound in BOUNDS[:BUCKET_COUNT - 1]])
-REASONS = ("http", "tls", "other", "capacity", "shutdown", "crashed")
+REASONS = (
+    "http", "tls", "other", "capacity", "shutdown", "crashed", "connections", "address", "address_rate", "network",
+    "proxy_untrusted", "proxy_malformed", "proxy_oversized",
+)
 OUTCOMES = (*REASONS, "timeout", "reset", "reply")
+CENSUS_HEAD = HEAD_BYTES
+CENSUS_SET = WAYS * sizeof(Entry)
 BLOCK_SIZE = (sizeof(Counters) + 63) // 64 * 64     # whole cache lines: no two writers share one
 
 cdef Counters SAMPLE
@@ -80,6 +94,7 @@ LAYOUT = {                                          # field: (offset in bytes, n
     "resets": (<char*>&SAMPLE.resets - <char*>&SAMPLE, 1),
     "reply_bytes": (<char*>&SAMPLE.reply_bytes - <char*>&SAMPLE, 1),
     "accept_errors": (<char*>&SAMPLE.accept_errors - <char*>&SAMPLE, 1),
+    "untracked": (<char*>&SAMPLE.untracked - <char*>&SAMPLE, 1),
     "duration_ns": (<char*>&SAMPLE.duration_ns - <char*>&SAMPLE, 1),
     "buckets": (<char*>&SAMPLE.buckets - <char*>&SAMPLE, BUCKET_COUNT),
     "open": (<char*>&SAMPLE.open - <char*>&SAMPLE, 1),
@@ -130,6 +145,152 @@ cdef class RequestMatcher:
         return self._answer == A_MORE and self._matched == REQUEST_BYTES
 
 
+cdef class ProxyHeader:
+    cdef Header _header
+    cdef Answer _answer
+    cdef readonly Py_ssize_t consumed
+
+    def __cinit__(self):
+        proxy_begin(&self._header)
+
+    def feed(self, const unsigned char[::1] data not None):
+        cdef size_t used = 0
+        if self._answer == A_MORE and data.shape[0] > 0:
+            self._answer = proxy_feed(&self._header, <const char*>&data[0], <size_t>data.shape[0], &used)
+            self.consumed = 0 if self._answer == A_OTHER else self.consumed + <Py_ssize_t>used
+        return VERDICTS[<int>self._answer]
+
+    @property
+    def oversized(self):
+        return self._header.oversized
+
+    @property
+    def source(self):
+        return text_of(&self._header.source) if self._header.proxied else None
+
+
+cdef class Networks:
+    cdef NetworkTable table
+
+    def __cinit__(self, four not None, six not None):
+        self._fill(&self.table.four, four[0], list(four[1]))
+        self._fill(&self.table.six, six[0], list(six[1]))
+
+    def __dealloc__(self):
+        free(self.table.four.turns)
+        free(self.table.four.index)
+        free(self.table.six.turns)
+        free(self.table.six.index)
+
+    cdef int _fill(self, Ranges* ranges, bint first, list turns) except -1:
+        cdef size_t count = <size_t>len(turns), i = 0, slot, slots
+        cdef int bits = max(1, min(len(turns).bit_length(), INDEX_BITS))
+        if turns != sorted(set(turns)) or not all([0 < turn < 1 << 128 for turn in turns]):
+            raise ValueError("turns are addresses of 128 bits, ascending")
+        ranges.first = first
+        ranges.shift = <uint8_t>(64 - bits)
+        slots = <size_t>1 << bits
+        ranges.turns = <Turn*>malloc(max(1, count) * sizeof(Turn))
+        ranges.index = <uint32_t*>malloc((slots + 1) * sizeof(uint32_t))
+        if ranges.turns == NULL or ranges.index == NULL:
+            raise MemoryError
+        for turn in turns:
+            ranges.turns[i].high = turn >> 64
+            ranges.turns[i].low = turn & 0xFFFFFFFFFFFFFFFF
+            i += 1
+        i = 0
+        for slot in range(slots + 1):
+            # Behind the last slot are no addresses: it would begin at 1 << 64.
+            while i < count and (slot == slots or ranges.turns[i].high < <uint64_t>slot << ranges.shift):
+                i += 1
+            ranges.index[slot] = <uint32_t>i
+        return 0
+
+    def allow(self, const unsigned char[::1] addresses not None):
+        cdef Py_ssize_t i, count = 0
+        cdef sockaddr_in6 peer
+        if addresses.shape[0] % 16:
+            raise ValueError("addresses are 16 bytes each")
+        peer.sin6_family = <uint16_t>AF_INET6
+        for i in range(0, addresses.shape[0], 16):
+            memcpy(&peer.sin6_addr, &addresses[i], 16)
+            count += allowed(&self.table, address_of(&peer))
+        return count
+
+
+cdef class Census:
+    cdef CensusView view
+    cdef unsigned char[::1] memory
+
+    def __cinit__(self, unsigned char[::1] memory not None, *, int slot, int workers, bytes key not None,
+                  int most_in_total=0, int most_of_worker=0, int most_of_address=0, int rate_of_address=0,
+                  int ipv4_prefix=32, int ipv6_prefix=64):
+        cdef CensusView* view = &self.view
+        cdef size_t stride, sets
+        if not 0 <= slot < workers or not 0 <= ipv4_prefix <= 32 or not 0 <= ipv6_prefix <= 128 or len(key) != 16:
+            raise ValueError("slot is one of the workers, key 16 bytes, prefixes at most 32 and 128 bits")
+        if min(most_in_total, most_of_worker, most_of_address, rate_of_address) < 0:
+            raise ValueError("limits are numbers from 0")
+        if max(most_of_address, rate_of_address) >= MOST:
+            raise ValueError(f"of one address less than {MOST} can be counted")
+        stride = <size_t>memory.shape[0] // <size_t>workers
+        sets = (stride - min(stride, <size_t>HEAD_BYTES)) // CENSUS_SET
+        whole = stride * <size_t>workers == <size_t>memory.shape[0] and CENSUS_HEAD + sets * CENSUS_SET == stride
+        if not whole or sets == 0 or sets & (sets - 1) or <size_t>&memory[0] % HEAD_BYTES:
+            raise ValueError("a census is CENSUS_HEAD bytes and a power of two of CENSUS_SET for each worker")
+        self.memory = memory
+        view.set_mask = sets - 1
+        view.memory = <char*>&memory[0]
+        view.stride = stride
+        view.workers = workers
+        view.slot = slot
+        view.own = table_of(view, slot)
+        memcpy(view.key, <const char*>key, 16)
+        view.mask4 = mask_of(ipv4_prefix)
+        view.mask6[0] = mask_of(min(ipv6_prefix, 64))
+        view.mask6[1] = mask_of(max(ipv6_prefix - 64, 0))
+        view.most_in_total = most_in_total
+        view.most_of_worker = most_of_worker
+        view.most_of_address = most_of_address
+        view.rate_of_address = rate_of_address
+
+    def enter(self, const unsigned char[::1] address not None, int64_t now):
+        cdef sockaddr_in6 peer
+        cdef uint32_t place = 0
+        cdef Entrance entrance
+        if address.shape[0] != 16:
+            raise ValueError("an address is 16 bytes")
+        peer.sin6_family = <uint16_t>AF_INET6
+        memcpy(&peer.sin6_addr, &address[0], 16)
+        entrance = enter(&self.view, address_of(&peer), now, &place)
+        return ENTRANCES[<int>entrance], place
+
+    def leave(self, uint32_t place):
+        if not 0 < place <= (self.view.set_mask + 1) * WAYS or self.view.own.entries[place - 1].open == 0:
+            raise ValueError(f"nobody is at {place}")
+        leave(&self.view, place)
+
+    @property
+    def held(self):
+        return self.view.own.held
+
+    @property
+    def tracked(self):
+        cdef uint64_t i
+        cdef int64_t count = 0
+        for i in range((self.view.set_mask + 1) * WAYS):
+            count += self.view.own.entries[i].open
+        return count
+
+
+cdef tuple ENTRANCES = ("admitted", "address", "address_rate", "untracked")      # Entrance
+
+
+cdef uint64_t mask_of(int prefix):
+    """The first bits of 64."""
+    return ~<uint64_t>0 << (64 - prefix) if prefix else 0
+
+
 cdef class PolicyReply:
     cdef readonly bytes data
 
@@ -149,11 +310,12 @@ cdef class Parker:
     cdef object _on_conversation
     cdef object _on_error
     cdef object _on_access
+    cdef Census _census
     cdef list _acceptors            # keeps alive what core.listeners points to
 
     def __cinit__(self, *, on_conversation, on_error, signatures=(), size_t capacity,
                   double request_timeout, double terminator_grace, double linger_timeout, uint32_t linger_bytes,
-                  on_access=None, double access_log=0.0):
+                  on_access=None, double access_log=0.0, Census census=None):
         cdef epoll_event event
         cdef int i
         cdef Core* core = &self.core
@@ -165,6 +327,8 @@ cdef class Parker:
         core.http_answer = HTTP_BYTES
         core.http_answer_size = <size_t>len(HTTP_BYTES)
         self._acceptors = []
+        self._census = census
+        core.census = NULL if census is None else &census.view
         core.capacity = min(capacity, <size_t>MAX_RECORDS)
         core.queues[Q_GRACE].duration = <int64_t>(terminator_grace * 1e9)
         core.queues[Q_LINGER].duration = <int64_t>(linger_timeout * 1e9)
@@ -202,6 +366,7 @@ cdef class Parker:
             if self.core.epoll >= 0:
                 close(self.core.epoll)
         free(self.core.samples)
+        free(self.core.headers)
         free(self.core.records)
         free(self.core.buffer)
 
@@ -231,7 +396,7 @@ cdef class Parker:
             core.spare = number
             left_out, core.left_out = core.left_out, 0
             try:
-                host, port = address_of(&entry.peer)
+                host, port = text_of(&entry.peer)
                 self._on_access(entry.listener, host, port, OUTCOMES[entry.outcome], entry.duration / 1e9, entry.sent,
                                 left_out)
             except BaseException as error:
@@ -323,6 +488,25 @@ cdef class Parker:
         end(&self.core, fd)
         self._tell()
 
+    def client(self, int fd):
+        cdef sockaddr_in6 peer
+        cdef socklen_t size = sizeof(peer)
+        if not 0 <= fd < <int>self.core.capacity or self.core.records[fd].state == S_FREE:
+            raise ValueError(f"fd {fd} is not a connection")
+        if self.core.records[fd].heading != H_NONE:
+            return text_of(&self.core.headers[fd].source)
+        if getpeername(fd, &peer, &size) != 0:
+            PyErr_SetFromErrno(OSError)
+        return text_of(&peer)
+
+    cdef int _expect_headers(self) except -1:
+        """Room for a PROXY header of each connection."""
+        if self.core.headers == NULL:
+            self.core.headers = <Header*>calloc(self.core.capacity, sizeof(Header))
+            if self.core.headers == NULL:
+                raise MemoryError
+        return 0
+
     def close_all(self):
         cdef size_t fd
         cdef int closed = 0
@@ -342,11 +526,20 @@ cdef class Parker:
         self._tell()
         return closed
 
+    def check(self):
+        cdef int64_t live
+        cdef const char* wrong
+        with nogil:
+            wrong = broken(&self.core, &live)
+        if wrong != NULL:
+            raise AssertionError(wrong.decode("ascii"))
+        return live
 
-cdef tuple address_of(sockaddr_in6* peer):
+
+cdef tuple text_of(const sockaddr_in6* peer):
     """(IP, port) of a client. One that reached a dual-stack socket by IPv4 has its IPv4 address."""
     cdef char[64] text                  # INET6_ADDRSTRLEN is 46
-    cdef sockaddr_in* old = <sockaddr_in*>peer
+    cdef const sockaddr_in* old = <const sockaddr_in*>peer
     cdef const uint8_t* bytes16 = peer.sin6_addr.s6_addr
     if peer.sin6_family == AF_INET:
         inet_ntop(AF_INET, &old.sin_addr, text, sizeof(text))
@@ -364,9 +557,11 @@ cdef class Acceptor:
     cdef PolicyReply reply
     cdef unsigned char[::1] block
     cdef object _on_exhausted
+    cdef Networks _networks
+    cdef Networks _proxies
 
     def __cinit__(self, Parker parker not None, int fd, PolicyReply reply not None, unsigned char[::1] block not None,
-                  *, on_exhausted, bint terminated=True):
+                  *, on_exhausted, bint terminated=True, Networks networks=None, Networks proxies=None):
         cdef Core* core = &parker.core
         if block.shape[0] < <Py_ssize_t>sizeof(Counters) or <size_t>&block[0] % sizeof(uint64_t) != 0:
             raise ValueError(f"a counter block is {sizeof(Counters)} bytes, aligned to {sizeof(uint64_t)}")
@@ -376,6 +571,15 @@ cdef class Acceptor:
         self.reply = reply
         self.block = block
         self._on_exhausted = on_exhausted
+        self._networks = networks
+        self._proxies = proxies
+        if proxies is not None:
+            parker._expect_headers()
+            self.listener.proxies = &proxies.table
+        if networks is not None:
+            self.listener.networks = &networks.table
+        self.listener.asks_address = networks is not None or proxies is not None or (
+            core.census != NULL and by_address(core.census))
         self.listener.fd = fd
         self.listener.terminated = terminated
         self.listener.reply = <const char*>reply.data

@@ -14,15 +14,20 @@ Anonymous shared mappings, made by the arbiter before it forks. `ServerStatus` i
     block      counters, slot x listener        written by that slot's worker, in C (`_fastpath.LAYOUT`); by the
                                                 arbiter once that worker is dead
 
+`SharedCensus` is beside it, as large as the configuration says: each worker's connections, in all and by address,
+written by that worker, in C (`_core/census.pxd`), and read by the others.
+
 Every word is 64 bits and has one writer at a time, so readers need no lock. A worker that takes a slot over finds its
 predecessor's counters and carries on. What all generations counted together is what `admin.ledger` knows.
 """
 
 import mmap
+import os
 import time
 from collections.abc import Iterable
 
-from flashpol._fastpath import BLOCK_SIZE, LAYOUT, REASONS
+from flashpol._fastpath import BLOCK_SIZE, CENSUS_HEAD, CENSUS_SET, LAYOUT, REASONS, Census
+from flashpol.config import Caps
 
 WORD = 8
 WORD_MASK = 2**64 - 1
@@ -30,7 +35,8 @@ _BLOCK_WORDS = BLOCK_SIZE // WORD
 
 # How often a worker that is up looks whether it may accept, in seconds.
 ADMISSION_POLL = 0.01
-# How often a worker shows that its loop turns, and how long it may miss that and still be called serving; seconds.
+# How often a worker at least shows that its loop turns, and how long it may miss that and still be called serving;
+# seconds.
 BEAT = 0.5
 STALLED_AFTER = 3.0
 
@@ -157,10 +163,44 @@ class Block:
         return cls([sum(column) for column in columns])
 
 
+class SharedCensus:
+    """A mapping: `workers` tables of connections."""
+
+    def __init__(self, workers: int, caps: Caps) -> None:
+        self._workers = workers
+        self._caps = caps
+        self._key = os.urandom(16)  # so that nobody knows which addresses share a set
+        by_address = caps.max_address_connections or caps.max_address_rate
+        sets = 1 << max(0, (caps.address_table // 8 - 1).bit_length()) if by_address else 1
+        self._stride = CENSUS_HEAD + sets * CENSUS_SET
+        self._mapping = mmap.mmap(-1, workers * self._stride)
+
+    def of(self, slot: int) -> Census:
+        """The census as worker `slot` sees it."""
+        caps = self._caps
+        return Census(
+            memoryview(self._mapping)[: self._workers * self._stride],
+            slot=slot,
+            workers=self._workers,
+            key=self._key,
+            most_in_total=caps.max_connections,
+            most_of_worker=caps.max_worker_connections,
+            most_of_address=caps.max_address_connections,
+            rate_of_address=caps.max_address_rate,
+            ipv4_prefix=caps.ipv4_prefix,
+            ipv6_prefix=caps.ipv6_prefix,
+        )
+
+    def clear(self, slot: int) -> None:
+        """The worker of this slot is dead: it holds nothing any more."""
+        start = slot * self._stride
+        self._mapping[start : start + self._stride] = bytes(self._stride)
+
+
 class SharedCounters:
     """A mapping: `slots` workers, `listeners` listeners; the admin process has the status after the last worker's."""
 
-    def __init__(self, slots: int, listeners: int) -> None:
+    def __init__(self, slots: int, listeners: int, caps: Caps | None = None) -> None:
         self.slots = slots
         self.listeners = listeners
         pairs = slots * listeners
@@ -170,6 +210,7 @@ class SharedCounters:
         self._admitted_at = self._processes_at + (slots + 1) * ProcessStatus.SIZE
         self._mapping = mmap.mmap(-1, (self._admitted_at + 1) * WORD)
         self._words = memoryview(self._mapping).cast("Q")
+        self.census = SharedCensus(slots, caps or Caps())
 
     @property
     def admitted(self) -> bool:
@@ -209,6 +250,7 @@ class SharedCounters:
             words[crashed] = words[crashed] + max(0, block["accepted"] - decided) & WORD_MASK
             for field in GAUGES:
                 words[LAYOUT[field][0] // WORD] = 0
+        self.census.clear(slot)
 
     def slot_total(self, slot: int) -> Block:
         """One slot, over all listeners."""

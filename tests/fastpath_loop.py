@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from support import PATIENCE, REPLY, assert_settled, connect, deliver, outcomes
 
-from flashpol._fastpath import Acceptor, Parker, PolicyReply
+from flashpol._fastpath import Acceptor, Census, Networks, Parker, PolicyReply
 from flashpol.counters import SharedCounters
 from flashpol.gateway.sniff import SIGNATURES
 
@@ -17,7 +17,16 @@ TIMES = {"request_timeout": 0.25, "terminator_grace": 0.05, "linger_timeout": 0.
 class Loop:
     """`handed`: descriptors of conversations. `errors`: what hooks raised. `exhausted`: errnos of accepting."""
 
-    def __init__(self, reply: bytes = REPLY, **settings: object) -> None:
+    def __init__(
+        self,
+        reply: bytes = REPLY,
+        *,
+        networks: Networks | None = None,
+        proxies: Networks | None = None,
+        census: Census | None = None,
+        **settings: object,
+    ) -> None:
+        self.census = census
         self.handed: list[int] = []
         self.errors: list[BaseException] = []
         self.exhausted: list[int] = []
@@ -27,7 +36,7 @@ class Loop:
         self.parker = Parker(
             **(
                 {"on_conversation": self.handed.append, "on_error": self.errors.append}
-                | {"signatures": SIGNATURES, "capacity": 1 << 16}
+                | {"signatures": SIGNATURES, "capacity": 1 << 16, "census": census}
                 | TIMES
                 | settings
             )
@@ -40,6 +49,8 @@ class Loop:
             PolicyReply(reply),
             shared.memory(0, 0),
             on_exhausted=self.exhausted.append,
+            networks=networks,
+            proxies=proxies,
         )
         self._poll = select.poll()
         self._poll.register(self.socket, select.POLLIN)
@@ -64,9 +75,9 @@ class Loop:
             assert time.monotonic() < deadline, f"not within {timeout} s"
             self.turn(0.01)
 
-    def connect(self, receive_buffer: int = 0) -> socket.socket:
-        """A client that has been accepted."""
-        client = connect(self.address, receive_buffer)
+    def connect(self, receive_buffer: int = 0, source: str = "") -> socket.socket:
+        """A client that has been accepted, or refused. source: the IP that it comes from."""
+        client = connect(self.address, receive_buffer, source)
         before = self.counters["accepted"]
         self.until(lambda: self.counters["accepted"] > before)
         return client
@@ -79,6 +90,7 @@ class Loop:
     def settle(self) -> dict[str, int]:
         """Turn until nothing is open. How the connections ended; each was counted once."""
         self.until(lambda: self.parker.open == 0)
+        assert self.parker.check() == 0
         assert_settled(self.counters)
         return outcomes(self.counters)
 
@@ -89,5 +101,9 @@ class Loop:
                 self.parker.abandon(fd, "shutdown")
             except ValueError:  # it ended before
                 continue
+        self.parker.check()
         self.parker.close_all()
+        assert self.parker.check() == 0, "a record leaked"
         self.socket.close()
+        if self.census:
+            assert (self.census.held, self.census.tracked) == (0, 0)

@@ -46,12 +46,14 @@ def eventually(condition: Callable[[], T], what: object = "", timeout: float = P
 # ------------------------------------------------------------------------------------------------------------- clients
 
 
-def connect(address: tuple[str, int], receive_buffer: int = 0) -> socket.socket:
+def connect(address: tuple[str, int], receive_buffer: int = 0, source: str = "") -> socket.socket:
     client = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
     client.settimeout(PATIENCE)
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if receive_buffer:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    if source:
+        client.bind((source, 0))
     client.connect(tuple(address))
     return client
 
@@ -189,6 +191,7 @@ class Serving:
         """Wait until nothing is open; every connection was counted exactly once. How they ended."""
         eventually(lambda: self.counters["open"] == 0, "all connections ended")
         assert_settled(self.counters)
+        assert self.hub.call(self.service.check) == 0, "a record leaked"
         return self.outcomes
 
     def stop_accepting(self) -> None:

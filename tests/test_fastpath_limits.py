@@ -336,3 +336,19 @@ def test_reasons_fit_the_counter_block() -> None:
     assert starts == [0, *ends[:-1]]  # no gap and no overlap
     assert ends[-1] <= BLOCK_SIZE
     assert BLOCK_SIZE % 64 == 0
+
+
+def test_the_check_sees_what_does_not_agree(start: Callable[..., Loop]) -> None:
+    """Of all that it looks at the gauges are what a test can reach."""
+    loop = start()
+    client = loop.connect()
+    assert loop.parker.check() == 1
+    words = loop.counters._words
+    at = LAYOUT["open"][0] // 8
+    words[at] = 2
+    with pytest.raises(AssertionError, match="the gauges differ from the records"):
+        loop.parker.check()
+    words[at] = 1
+    assert loop.parker.check() == 1
+    client.close()
+    assert loop.settle() == {"reset": 1}

@@ -1,16 +1,20 @@
 # From the kernel's accept queue to records.
 
 from libc.errno cimport (
-    EAGAIN, ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENOPROTOOPT, EOPNOTSUPP, EPERM, EPROTO,
-    errno,
+    EAGAIN, ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, EMFILE, ENETDOWN, ENETUNREACH, ENFILE, ENOPROTOOPT,
+    EOPNOTSUPP, EPERM, EPROTO, errno,
 )
-from libc.stdint cimport uint16_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t
 from posix.unistd cimport close
 
-from flashpol._core.connection cimport advance, count_refused, park
+from flashpol._core.admission cimport judge_connection
+from flashpol._core.census cimport look_around
+from flashpol._core.connection cimport advance, count_refused, expect_header, make_room, park
 from flashpol._core.deadlines cimport arm, now_ns
 from flashpol._core.samples cimport chosen, sample, told
-from flashpol._core.state cimport Core, Counters, Listener, Q_NONE, Q_REQUEST, R_CAPACITY, Record, S_FRESH, S_REQUEST
+from flashpol._core.state cimport (
+    Core, Counters, H_NONE, Listener, Q_NONE, Q_REQUEST, R_NONE, Reason, Record, S_FRESH, S_REQUEST,
+)
 from flashpol._core.system cimport (
     accept4, getsockopt, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, sockaddr_in6, socklen_t, TCP_INFO, tcp_info,
 )
@@ -39,46 +43,65 @@ cdef inline int take(Core* core, Listener* listener, int* fds, int limit, int* t
     """Accept up to `limit` connections into `fds`, their number in `taken`. 0, or the errno that ended accepting."""
     cdef int fd, error
     cdef uint16_t sampled
-    cdef bint wanted
+    cdef uint32_t place
+    cdef int64_t now
+    cdef bint wanted, asked
     cdef sockaddr_in6 peer
     cdef socklen_t size
-    cdef Record* record
+    cdef Reason reason
     cdef Counters* counters = listener.counters
     taken[0] = 0
+    if core.census != NULL:
+        look_around(core.census)
     for _ in range(limit):
         # Asked of accept4: getpeername has no answer for a client that has reset the connection meanwhile.
         wanted = core.samples != NULL and chosen(core)
+        asked = wanted or listener.asks_address
         size = sizeof(peer)
-        fd = accept4(listener.fd, &peer if wanted else NULL, &size if wanted else NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+        fd = accept4(listener.fd, &peer if asked else NULL, &size if asked else NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
         if fd < 0:
             error = errno
             if error == EAGAIN:
                 return 0
             counters.accept_errors += 1
-            if transient(error):
+            if transient(error) or (error in (EMFILE, ENFILE) and make_room(core)):
                 continue
             return error
         counters.accepted += 1
-        sampled = sample(core, listener.index, &peer, now_ns()) if wanted else 0
-        if <size_t>fd >= core.capacity:
-            count_refused(listener, R_CAPACITY)
+        now = now_ns()
+        sampled = sample(core, listener.index, &peer, now) if wanted else 0
+        reason = judge_connection(core, listener, fd, &peer, now, &place)
+        if reason != R_NONE:
+            count_refused(listener, reason)
             if sampled:
-                told(core, sampled, R_CAPACITY, 0, 0)
+                told(core, sampled, reason, 0, 0)
             close(fd)
             continue
-        counters.open += 1
-        record = &core.records[fd]
-        record.accepted_at = now_ns()
-        record.state = S_FRESH
-        record.queue = Q_NONE
-        record.listener = listener.index
-        record.sample = sampled
-        record.progress = 0
-        record.matched = 0
-        record.seen_size = 0
+        admit(core, listener, fd, now, sampled, place)
+        if listener.proxies != NULL:
+            expect_header(core, fd, &peer)
         fds[taken[0]] = fd
         taken[0] += 1
     return 0
+
+
+cdef inline void admit(
+    Core* core, Listener* listener, int fd, int64_t now, uint16_t sampled, uint32_t place,
+) noexcept nogil:
+    cdef Record* record = &core.records[fd]
+    listener.counters.open += 1
+    if core.census != NULL:
+        core.census.own.held += 1
+    record.accepted_at = now
+    record.state = S_FRESH
+    record.queue = Q_NONE
+    record.listener = listener.index
+    record.sample = sampled
+    record.place = place
+    record.progress = 0
+    record.matched = 0
+    record.heading = H_NONE
+    record.seen_size = 0
 
 
 cdef inline int burst(Core* core, Listener* listener, int limit, int* total) noexcept nogil:

@@ -2,19 +2,23 @@
 
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove
 from posix.unistd cimport close
 
+from flashpol._core.admission cimport judge_client
+from flashpol._core.census cimport leave
 from flashpol._core.deadlines cimport arm, dequeue, disarm, enqueue, now_ns
 from flashpol._core.match cimport A_MATCH, A_MORE, A_OTHER, Answer, match_feed, REQUEST_BYTES, SEEN_BYTES, sniff
+from flashpol._core.proxy cimport proxy_begin, proxy_feed, ProxyHeader
 from flashpol._core.samples cimport decided
 from flashpol._core.state cimport (
-    BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, O_TIMEOUT, Q_GRACE, Q_LINGER, Q_NONE, Q_REQUEST,
-    QUEUE_COUNT, R_HTTP, R_OTHER, READ_BYTES, Reason, Record, S_CONVERSATION, S_FREE, S_GRACE, S_LINGER, S_REQUEST,
+    BOUNDS, BUCKET_COUNT, Core, H_AWAITED, H_READ, Listener, O_REPLY, O_RESET, O_TIMEOUT, Q_GRACE, Q_LINGER, Q_NONE,
+    Q_REQUEST, QUEUE_COUNT, R_CAPACITY, R_HTTP, R_MALFORMED, R_NONE, R_OTHER, R_OVERSIZED, READ_BYTES, Reason,
+    Record, S_CONVERSATION, S_FREE, S_GRACE, S_LINGER, S_REQUEST,
 )
 from flashpol._core.system cimport (
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_ctl, epoll_event, epoll_wait, EPOLLIN, MSG_MORE, MSG_NOSIGNAL, recv, send,
-    SHUT_WR, shutdown,
+    SHUT_WR, shutdown, sockaddr_in6,
 )
 
 cdef enum:
@@ -61,6 +65,9 @@ cdef inline void end(Core* core, int fd) noexcept nogil:
     unpark(core, fd)
     record.state = S_FREE
     core.listeners[record.listener].counters.open -= 1
+    if core.census != NULL:
+        core.census.own.held -= 1
+        leave(core.census, record.place)
     close(fd)
 
 
@@ -75,6 +82,27 @@ cdef inline void lost(Core* core, int fd) noexcept nogil:
     core.listeners[core.records[fd].listener].counters.resets += 1
     decided(core, fd, O_RESET)
     end(core, fd)
+
+
+cdef inline void count_refused(Listener* listener, Reason reason) noexcept nogil:
+    listener.counters.refused[<int>reason] += 1
+
+
+cdef inline bint make_room(Core* core) noexcept nogil:
+    """Without descriptors whoever has waited longest gives way to who comes: first of those that have their reply.
+
+    So silence cannot keep out those who ask: they need a descriptor for some microseconds only. False: nobody waits who
+    could give way.
+    """
+    cdef int fd = core.queues[Q_LINGER].head
+    if fd < 0:
+        fd = core.queues[Q_REQUEST].head
+        if fd < 0:
+            return False
+        count_refused(core.listeners[core.records[fd].listener], R_CAPACITY)
+        decided(core, fd, R_CAPACITY)
+    end(core, fd)
+    return True
 
 
 cdef inline void count_reply(Listener* listener, int64_t duration) noexcept nogil:
@@ -129,10 +157,6 @@ cdef inline void reply(Core* core, int fd, bint clean) noexcept nogil:
         lost(core, fd)
 
 
-cdef inline void count_refused(Listener* listener, Reason reason) noexcept nogil:
-    listener.counters.refused[<int>reason] += 1
-
-
 cdef inline void refuse(Core* core, int fd, Reason reason) noexcept nogil:
     count_refused(core.listeners[core.records[fd].listener], reason)
     decided(core, fd, reason)
@@ -182,11 +206,49 @@ cdef inline void request(Core* core, int fd, size_t size) noexcept nogil:
         park(core, fd, S_REQUEST, Q_REQUEST)
 
 
+cdef inline void expect_header(Core* core, int fd, const sockaddr_in6* peer) noexcept nogil:
+    cdef ProxyHeader* header = &core.headers[fd]
+    core.records[fd].heading = H_AWAITED
+    proxy_begin(header)
+    header.source = peer[0]
+
+
+cdef inline size_t take_header(Core* core, int fd, size_t size) noexcept nogil:
+    """The buffer begins with a PROXY header, or a piece of one. What follows it is moved to the front: so many bytes.
+
+    0: nothing follows, or the connection has ended.
+    """
+    cdef Record* record = &core.records[fd]
+    cdef ProxyHeader* header = &core.headers[fd]
+    cdef size_t used = 0
+    cdef Answer answer = proxy_feed(header, core.buffer, size, &used)
+    cdef Reason reason
+    if answer == A_OTHER:
+        refuse(core, fd, R_OVERSIZED if header.oversized else R_MALFORMED)
+        return 0
+    if answer == A_MORE:
+        return 0
+    record.heading = H_READ
+    if record.sample != 0:
+        core.samples[record.sample].peer = header.source
+    reason = judge_client(core, core.listeners[record.listener], &header.source, now_ns(), &record.place)
+    if reason != R_NONE:
+        refuse(core, fd, reason)
+        return 0
+    memmove(core.buffer, core.buffer + used, size - used)
+    return size - used
+
+
 cdef inline void advance(Core* core, int fd) noexcept nogil:
     """Read once and do what follows. Level-triggered: what is not read now is reported again."""
     cdef Record* record = &core.records[fd]
     cdef ssize_t n = recv(fd, core.buffer, READ_BYTES, 0)
-    if n > 0:
+    if n > 0 and record.heading == H_AWAITED:
+        # Without a request after it the connection waits as it was: it is parked already, or about to be.
+        n = <ssize_t>take_header(core, fd, <size_t>n)
+        if n > 0:
+            request(core, fd, <size_t>n)
+    elif n > 0:
         if record.state == S_LINGER:
             discard(core, fd, n)
         else:

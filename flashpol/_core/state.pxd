@@ -2,12 +2,15 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from flashpol._core.census cimport CensusView
 from flashpol._core.match cimport SEEN_BYTES, Signatures
+from flashpol._core.networks cimport NetworkTable
+from flashpol._core.proxy cimport ProxyHeader
 from flashpol._core.system cimport sockaddr_in6
 
 cdef enum:
     BUCKET_COUNT = 19           # finite bounds and +Inf
-    REASON_COUNT = 6
+    REASON_COUNT = 13
     LISTENER_COUNT = 1024       # acceptors of one process
     READ_BYTES = 4096           # one read; a request is 23 bytes, an HTTP request of a browser about 1,000
     SAMPLE_COUNT = 1024         # room for sampled connections that have no outcome yet; the first is not used
@@ -20,9 +23,17 @@ cdef enum Reason:               # why a connection was refused; the names are in
     R_CAPACITY = 3
     R_SHUTDOWN = 4
     R_CRASHED = 5               # written by the arbiter, for a worker that is dead
+    R_CONNECTIONS = 6           # more than the caps of the server or a worker
+    R_ADDRESS = 7               # more at once from one address than its cap
+    R_RATE = 8                  # more in a second from one address than its cap
+    R_NETWORK = 9               # from a network that is denied
+    R_UNTRUSTED = 10            # not from a proxy, where only proxies may connect
+    R_MALFORMED = 11            # no PROXY header, where one must be
+    R_OVERSIZED = 12            # a longer one than we take
+    R_NONE = 13                 # it was not
 
 cdef enum Outcome:              # of a sampled connection: a Reason, or one of these; the names are in OUTCOMES
-    O_TIMEOUT = REASON_COUNT
+    O_TIMEOUT = REASON_COUNT    # which R_NONE is too: it is no outcome
     O_RESET
     O_REPLY
 
@@ -50,23 +61,32 @@ cdef struct Counters:
     uint64_t resets
     uint64_t reply_bytes
     uint64_t accept_errors
+    uint64_t untracked          # admitted although the table of addresses had no place for theirs
     uint64_t duration_ns        # sum over replies, accept to last byte handed to the kernel
     uint64_t buckets[BUCKET_COUNT]
     int64_t open                # gauges: zeroed when a new worker takes the slot over
     int64_t parked
     int64_t conversations
 
-# One listening socket as C sees it. Owned by an Acceptor; `reply` and `counters` are borrowed from the PolicyReply and
-# the buffer that the Acceptor keeps alive.
+# One listening socket as C sees it. Owned by an Acceptor; what it points to is borrowed from the PolicyReply, the
+# buffer and the Networks that the Acceptor keeps alive.
 cdef struct Listener:
     int fd
     uint16_t index              # place in Core.listeners
     uint8_t terminated          # a request ends in NUL or the like (Flash), or with its 22nd byte (Silverlight)
+    uint8_t asks_address        # what follows, or the core's census, needs to know who connects
+    const NetworkTable* networks    # of clients that are allowed; NULL: all
+    const NetworkTable* proxies     # that send a PROXY header, and may alone connect; NULL: there is none
     const char* reply
     size_t reply_size
     Counters* counters
 
-# One connection that is not finished, 48 bytes, at records[fd].
+cdef enum Heading:              # where a connection is with its PROXY header, which is at headers[fd]
+    H_NONE = 0                  # there is to be none
+    H_AWAITED = 1
+    H_READ = 2
+
+# One connection that is not finished, 56 bytes, at records[fd].
 cdef struct Record:
     int64_t accepted_at         # ns, CLOCK_MONOTONIC
     int64_t deadline            # ns, while in a queue
@@ -75,10 +95,12 @@ cdef struct Record:
     uint32_t progress           # bytes of the reply sent (S_CONVERSATION) or input discarded (S_LINGER)
     uint16_t listener
     uint16_t sample             # place in Core.samples until the outcome is known, 0 if not sampled
+    uint32_t place              # in the census, 0 if not tracked there
     uint8_t state
     uint8_t queue
     uint8_t watched             # in the epoll set
     uint8_t matched             # bytes of the request seen, 0..22
+    uint8_t heading
     uint8_t seen_size           # first bytes of something that is not a request and not yet named
     char seen[SEEN_BYTES]
 
@@ -104,6 +126,8 @@ cdef struct Core:
     Queue queues[QUEUE_COUNT]
     Record* records             # one for each possible fd: pages are touched only when an fd of theirs is used
     size_t capacity
+    ProxyHeader* headers        # one for each possible fd too, if a listener has proxies
+    CensusView* census          # owned by a Census object; NULL: there are no caps
     Listener* listeners[LISTENER_COUNT]
     uint16_t listener_count
     Signatures signatures

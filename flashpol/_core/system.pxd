@@ -1,16 +1,18 @@
 # What the kernel and the C library offer, as far as Cython does not declare it.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from posix.time cimport itimerspec
 
 cdef extern from "<netinet/in.h>" nogil:
     int IPPROTO_TCP
     uint16_t ntohs(uint16_t number)
+    uint16_t htons(uint16_t number)
     struct in_addr:
         pass
     struct in6_addr:
         uint8_t s6_addr[16]
     struct sockaddr_in:
+        uint16_t sin_family
         uint16_t sin_port
         in_addr sin_addr
     struct sockaddr_in6:
@@ -18,12 +20,17 @@ cdef extern from "<netinet/in.h>" nogil:
         uint16_t sin6_port
         in6_addr sin6_addr
 
+cdef extern from "<endian.h>" nogil:
+    uint32_t be32toh(uint32_t number)
+    uint64_t be64toh(uint64_t number)
+
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
     int accept4(int fd, void* address, socklen_t* size, int flags)
     ssize_t recv(int fd, void* data, size_t size, int flags)
     ssize_t send(int fd, const void* data, size_t size, int flags)
     int shutdown(int fd, int how)
+    int getpeername(int fd, void* address, socklen_t* size)
     int getsockopt(int fd, int level, int name, void* value, socklen_t* size)
     int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_MORE, SHUT_WR
 
@@ -36,6 +43,7 @@ cdef extern from "<netinet/tcp.h>" nogil:
 cdef extern from "<arpa/inet.h>" nogil:
     int AF_INET, AF_INET6, INET6_ADDRSTRLEN
     const char* inet_ntop(int family, const void* address, char* text, socklen_t size)
+    int inet_pton(int family, const char* text, void* address)
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:

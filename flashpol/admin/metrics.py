@@ -25,6 +25,8 @@ _COUNTERS: tuple[tuple[str, str, Callable[[Block], float]], ...] = (
     ("resets", "Connections the client closed or reset before it had a reply.", lambda b: b["resets"]),
     ("accept_errors", "Accepts that failed, whether for want of descriptors or memory or for a client's fault.",
      lambda b: b["accept_errors"]),
+    ("untracked_connections", "Connections admitted although the table of addresses had no place for theirs.",
+     lambda b: b["untracked"]),
 )  # fmt: skip
 _GAUGES: tuple[tuple[str, str, Callable[[Block], float]], ...] = (
     ("connections_open", "Connections open now.", lambda b: b["open"]),

@@ -18,7 +18,7 @@ STATES = {STARTING: "starting", READY: "ready", DRAINING: "draining"}
 # Seconds that rates are of: what happens now, and enough for a distribution.
 NOW, MINUTE = 5.0, 60.0
 
-_COUNTERS = ("accepted", "reply_bytes", "timeouts", "resets", "accept_errors")
+_COUNTERS = ("accepted", "reply_bytes", "timeouts", "resets", "accept_errors", "untracked")
 
 Json = dict[str, Any]
 

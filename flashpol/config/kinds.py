@@ -1,5 +1,6 @@
 """How a setting is written: in TOML, and as the text of a flag."""
 
+import ipaddress
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -142,6 +143,39 @@ def _show_grants(grants: Sequence[str]) -> str | None:
 
 
 GRANTS = Kind('[{domain = "*.example.com", ports = "1935,8000-8100"}]', (list,), tuple, show=_show_grants)
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def parse_network(text: str) -> Network:
+    """`IP/PREFIX`, or an IP alone. Raises ConfigError."""
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        what = f"{text!r} is not a network: write IP/PREFIX, such as 192.0.2.0/24 or 2001:db8::/32"
+        raise ConfigError(what) from None
+    if "/" in text and not re.fullmatch("[0-9]{1,3}", text.partition("/")[2]):
+        raise ConfigError(f"{text!r}: write the prefix as the number of its bits: {network}")
+    if ipaddress.ip_address(text.partition("/")[0]) != network.network_address:
+        raise ConfigError(f"{text!r} is an address in {network}: write the one or the other")
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped and network.prefixlen >= 96:
+        clothes = f"{mapped}/{network.prefixlen - 96}"
+        raise ConfigError(f"{text!r} is an IPv4 network in IPv6 clothes: write {clothes}")
+    return network
+
+
+def _networks(values: Sequence[object]) -> tuple[Network, ...]:
+    if not values or not all(isinstance(value, str) for value in values):
+        raise ValueError  # an empty list could mean all or none
+    return tuple(parse_network(str(value)) for value in values)
+
+
+def _show_networks(networks: Sequence[Network]) -> str | None:
+    return f"[{', '.join(map(quoted, networks))}]" if networks else None
+
+
+NETWORKS = Kind('networks, such as ["192.0.2.0/24", "2001:db8::/32"]', (list,), _networks, show=_show_networks)
 
 MAX_WORKERS = 256
 

@@ -6,7 +6,7 @@ from textwrap import wrap
 from typing import Any
 
 from flashpol.config.kinds import as_key
-from flashpol.config.settings import Config, Limits, Listener, PolicySource, Server, settings_of
+from flashpol.config.settings import Caps, Config, Limits, Listener, PolicySource, Server, settings_of
 
 _WIDTH = 100
 _HEAD = """\
@@ -38,7 +38,7 @@ def _described(owner: Any, *, off: bool = False) -> Iterator[str]:
 
 def defaults() -> str:
     """A configuration file that changes nothing, with a comment for everything that can be set."""
-    lines = [_HEAD, "[server]", *_described(Server), *_described(Limits)]
+    lines = [_HEAD, "[server]", *_described(Server), *_described(Limits), *_described(Caps)]
     for header, (owner, about) in _BLOCKS.items():
         lines += ["", "", *_comment(about), f"#{header}", *_described(owner, off=True)]
     return "\n".join(lines) + "\n"
@@ -51,8 +51,8 @@ def _pairs(owner: object) -> dict[str, str]:
 
 
 def _server(server: Server) -> Iterator[str]:
-    usual = _pairs(Server()) | _pairs(Limits())
-    for name, value in (_pairs(server) | _pairs(server.limits)).items():
+    usual = _pairs(Server()) | _pairs(Limits()) | _pairs(Caps())
+    for name, value in (_pairs(server) | _pairs(server.limits) | _pairs(server.caps)).items():
         yield f"{name} = {value}{'  # default' * (usual.get(name) == value)}"
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from flashpol.config.kinds import (
     ADMIN,
     ENDPOINT,
     GRANTS,
+    NETWORKS,
     SWITCH,
     WORKERS,
     Kind,
+    Network,
     choice,
     number,
     path,
@@ -100,6 +103,47 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Caps:
+    """How many clients the whole server takes in, over all its listeners. What is beyond is closed at once."""
+
+    max_connections: int = setting(
+        0,
+        "connections of all workers together; 0: as many as they may have files. Exceeded by 32 for each worker beyond "
+        "the first at most, since they do not wait for each other",
+        number(0, 2**30, whole=True),
+    )
+    max_worker_connections: int = setting(
+        0, "connections of one worker; 0: as many as it may have files", number(0, 2**20, whole=True)
+    )
+    max_address_connections: int = setting(
+        1000,
+        "connections of one address at a time, 0 for any number: a client has one, a large school or a proxy hundreds, "
+        "and no one should have all there are",
+        number(0, 60_000, whole=True),
+    )
+    max_address_rate: int = setting(
+        0,
+        "connections of one address within a second; 0, any number, since an answer is cheap and a whole school may "
+        "have one address",
+        number(0, 60_000, whole=True),
+    )
+    ipv4_prefix: int = setting(32, "bits that make an address of IPv4", number(8, 32, whole=True))
+    ipv6_prefix: int = setting(
+        64, "bits that make an address of IPv6: a client chooses the last 64 as it likes", number(16, 128, whole=True)
+    )
+    address_table: int = setting(
+        65_536,
+        "addresses that a worker can count at a time, 16 bytes each, rounded up to a power of two; it never grows: "
+        "beyond it the light are forgotten first, and nobody is refused for it",
+        number(8, 2**20, whole=True),
+    )
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            f.metadata["kind"].read(f.name, getattr(self, f.name))
+
+
+@dataclass(frozen=True)
 class Server:
     """The whole server. Times in seconds."""
 
@@ -139,10 +183,17 @@ class Server:
     backlog: int = setting(
         65535, "accept queue; the kernel lowers it to net.core.somaxconn", number(1, 65535, whole=True)
     )
+    stall_timeout: float = setting(
+        2.0,
+        "a worker whose loop stands still for so long is killed and replaced, before the clients in its queue give up, "
+        "as Flash Player does after 3 s; 0: never, for a debugger",
+        number(0.2, 3600, off=0),
+    )
     shutdown_timeout: float = setting(
         5.0, "finish what is inside: request_timeout and a reply after it", number(0, 3600)
     )
     limits: Limits = field(default_factory=Limits)
+    caps: Caps = field(default_factory=Caps)
     # Where a setting was written, of those that come from a file.
     places: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
 
@@ -186,6 +237,28 @@ class Listener:
         number(1, 65535, whole=True),
         843,
     )
+    allow_networks: tuple[Network, ...] = setting(
+        (), "the clients that are served, if not all", NETWORKS, (ip_network("192.0.2.0/24"),)
+    )
+    deny_networks: tuple[Network, ...] = setting(
+        (),
+        "clients that are not; if one is in networks of both lists, the smallest decides",
+        NETWORKS,
+        (ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")),
+    )
+    proxy_protocol: bool = setting(
+        False,
+        "each connection begins with a PROXY header, version 1 or 2, that says who the client is; for caps, lists and "
+        "the log it is that one",
+        SWITCH,
+        True,
+    )
+    proxy_networks: tuple[Network, ...] = setting(
+        (),
+        "with proxy_protocol: the proxies. Nobody else may connect, since whoever sends a header can claim any address",
+        NETWORKS,
+        (ip_network("10.0.0.0/8"),),
+    )
     limits: Limits | None = None  # where it has others than the server's
     origin: Origin | None = field(default=None, compare=False, repr=False)
 
@@ -220,6 +293,8 @@ def check(config: Config) -> Config:
         raise ConfigError("no listener: add --listen IP:PORT or [[listeners]]")
     if len(config.listeners) > MAX_LISTENERS:
         raise ConfigError(f"{len(config.listeners)} listeners: {MAX_LISTENERS} at most in one server")
+    for listener in config.listeners:
+        _check_access(listener)
     seen: dict[object, Listener] = {}
     for listener in config.listeners:
         for what, value in (("named", listener.name), ("on", _taken(listener.address))):
@@ -240,6 +315,15 @@ def check(config: Config) -> Config:
                 message = f"two listeners are on port {wide.port}: {wide} serves {narrow} too: leave one out"
                 raise _clash(second, first.origin, message)
     return config
+
+
+def _check_access(listener: Listener) -> None:
+    for network in set(listener.allow_networks).intersection(listener.deny_networks):
+        raise ConfigError(f"{network} is both in allow_networks and in deny_networks: choose one", listener.origin)
+    if listener.proxy_protocol and not listener.proxy_networks:
+        raise ConfigError("proxy_protocol = true, but of which proxies? Write proxy_networks", listener.origin)
+    if listener.proxy_networks and not listener.proxy_protocol:
+        raise ConfigError("proxy_networks has no effect: write proxy_protocol = true too", listener.origin)
 
 
 def _taken(address: Endpoint) -> Endpoint | None:

@@ -10,7 +10,7 @@ from typing import Any
 from flashpol.config.errors import ConfigError
 from flashpol.config.kinds import Kind, as_key, text
 from flashpol.config.origin import Origin, Source
-from flashpol.config.settings import Config, Limits, Listener, PolicySource, Server, settings_of
+from flashpol.config.settings import Caps, Config, Limits, Listener, PolicySource, Server, settings_of
 
 # As many listeners as there can be, with a policy each, take 100 kB; the rest is for grants.
 MAX_CONFIG_BYTES = 1 << 20
@@ -28,7 +28,7 @@ TOP = {
 # The keys of each table, by which a key in the wrong table is told where it belongs.
 KEYS: dict[str, Collection[str]] = {
     "top level": TOP,
-    "[server]": (*settings_of(Server), *settings_of(Limits)),
+    "[server]": (*settings_of(Server), *settings_of(Limits), *settings_of(Caps)),
     "[policies.NAME]": settings_of(PolicySource),
     "[[listeners]]": (*settings_of(Listener), *settings_of(Limits)),
     "grants": GRANT,
@@ -97,9 +97,10 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
 
 
 def _server(table: _Table) -> Server:
-    limits, own = Limits(**table.take_settings(Limits)), table.take_settings(Server)
+    limits, caps = Limits(**table.take_settings(Limits)), Caps(**table.take_settings(Caps))
+    own = table.take_settings(Server)
     table.finish()
-    return Server(limits=limits, places={name: table.origin.inside(name) for name in own}, **own)
+    return Server(limits=limits, caps=caps, places={name: table.origin.inside(name) for name in own}, **own)
 
 
 def _policy(name: str, table: _Table, folder: Path) -> PolicySource:

@@ -19,8 +19,8 @@ FLOOR = 100
 FACTOR = 3.0
 # How much of the usual is the newest window. Above 1 / FACTOR, so that a level that stays is told once.
 WEIGHT = 0.4
-# Told from the first one on: the server's own limit and mishap.
-OURS = ("capacity", "crashed")
+# Told from the first one on: the server's own limits and mishap.
+OURS = ("capacity", "crashed", "connections")
 # Its operator did that.
 NO_FAILURE = ("shutdown",)
 

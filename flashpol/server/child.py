@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 # A child that lived this long was well: its successor starts at once.
 HEALTHY_AFTER = 10.0
-# Otherwise the successors wait: not at all, then this, then twice as long each time up to the second figure.
+# So was one that served, but one that serves and dies at once must not keep a CPU busy with forks: one start in so many
+# seconds. A child that never served waits longer each time: not at all, then this, then twice as long up to the second.
 FIRST_DELAY, LAST_DELAY = 0.1, 5.0
 
 
@@ -112,12 +113,15 @@ class Child:
     def ended(self, now: float) -> float | None:
         """It is gone. The next one is due in the seconds that are returned; None if it was not to be replaced."""
         self.let_go()
+        lived, served = now - self._started, bool(self.status.up)
         self.pid = self.status.pid = self.status.up = 0
         if self.retired:
             return None
         self.restarts += 1
         self.status.restarts = self.restarts
-        delay = 0.0 if now - self._started >= HEALTHY_AFTER else self._delay
-        self.due = now + delay
+        delay = 0.0 if lived >= HEALTHY_AFTER else self._delay
         self._delay = min(LAST_DELAY, max(FIRST_DELAY, delay * 2))
+        if served:
+            delay, self._delay = max(0.0, FIRST_DELAY - lived), 0.0
+        self.due = now + delay
         return delay

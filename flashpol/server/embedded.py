@@ -9,7 +9,7 @@ from typing import Protocol
 
 import gevent.event
 
-from flashpol.config import FLASH, Address, ConfigError, Limits, Server, parse_dialect
+from flashpol.config import FLASH, Address, Caps, ConfigError, Limits, Server, parse_dialect
 from flashpol.counters import Block, SharedCounters
 from flashpol.server.policies import compile_grants, compile_path, compile_text
 from flashpol.server.service import Service
@@ -41,9 +41,9 @@ class PolicyServer:
     listen: "IP:PORT" (port 0: the kernel chooses), or a listening socket of yours, gevent's or the standard one: it is
     served through a duplicate, stays open after `stop`, and is made non-blocking, as accepting in a hub needs. policy:
     a file's path, a folder's, whose *.xml are merged, or the XML itself as bytes. allow: instead of policy, grants such
-    as "*.example.com:1935,8000-8100". limits: time-outs and caps; connections are bounded by RLIMIT_NOFILE as it is
-    when the server is made. dialect: "flash" or "silverlight". Raises ConfigError (one line) for an address that cannot
-    be bound or a policy that is none.
+    as "*.example.com:1935,8000-8100". limits: time-outs and conversations. caps: how many connections, in
+    total and of an address; RLIMIT_NOFILE bounds them too, as it is when the server is made. dialect: "flash" or
+    "silverlight". Raises ConfigError (one line) for an address that cannot be bound or a policy that is none.
 
     Make and use it in one thread; it serves whenever that thread's hub runs.
     """
@@ -55,6 +55,7 @@ class PolicyServer:
         *,
         allow: Sequence[str] = (),
         limits: Limits | None = None,
+        caps: Caps | None = None,
         dialect: str = FLASH,
     ) -> None:
         if (policy is None) == (not allow):
@@ -69,9 +70,9 @@ class PolicyServer:
         self._socket = (
             bind(Address.parse(listen), 1, Server.backlog)[0] if isinstance(listen, str) else _duplicate(listen)
         )
-        self._counters = SharedCounters(1, 1)
+        self._counters = SharedCounters(1, 1, caps)
         self._stopped = gevent.event.Event()
-        self._service = Service()
+        self._service = Service(census=self._counters.census.of(0))
         block = self._counters.memory(0, 0)
         self._service.add(self._socket, reply, block, limits=limits or Limits(), ours=ours, terminated=dialect == FLASH)
         self.address = bound_address(self._socket)

@@ -20,6 +20,7 @@ from flashpol.server.listening import Listening
 from flashpol.server.log import log
 from flashpol.server.plan import Plan
 from flashpol.server.policies import CLIENTS_OF
+from flashpol.server.pulse import Pulse
 from flashpol.server.sockets import accept_queue, bound_address
 from flashpol.server.usage import Usage
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 # Beyond shutdown_timeout, before a child that does not end is killed; and again before it is left alone.
 KILL_AFTER = 1.0
+# So often within stall_timeout the workers' pulse is felt, but not more often than this, in seconds.
+LOOKS, SHORTEST_LOOK = 8, 0.05
+# The admin process yields to the workers: with this niceness it has a quarter of a CPU that all of them want.
+ADMIN_NICENESS = 5
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,14 @@ class Generation:
         ]
         if sum(-(-len(sockets) // count) for sockets in self.sockets) > MAX_LISTENERS:
             raise ConfigError(f"{count} workers have too many sockets to take over from more: restart the server")
-        self.shared = SharedCounters(count, len(listeners))
+        self.shared = SharedCounters(count, len(listeners), server.caps)
         foundation.ledger.open(self.names, self.shared)
         self.workers = [
             Child(f"worker {slot}", partial(self._work, slot), self.shared.process(slot)) for slot in range(count)
         ]
         self.admin: Child | None = None
+        self.pulse_interval = max(SHORTEST_LOOK, server.stall_timeout / LOOKS)
+        self._pulses = [Pulse(self.pulse_interval) for _ in self.workers]
         self.deadline = 0.0  # of a generation that finishes: when it is killed
 
     @property
@@ -150,6 +157,7 @@ class Generation:
 
         if self.admin_socket is None:
             raise AssertionError("the admin process is only among the children when there is a socket for it")
+        os.nice(ADMIN_NICENESS)
         # Its copies would keep an accept queue alive that no worker empties.
         self._foundation.listening.keep_only([self.admin_socket])
         facts = [
@@ -184,6 +192,20 @@ class Generation:
                 status.cpu_ns, status.resident_bytes = usage.cpu_ns, usage.resident_bytes
                 status.started_ms = usage.started_ms
         self._read_queues()
+
+    def end_stalled(self) -> None:
+        """Kill the workers that serve and stand still. What waits in their queues is for their successors."""
+        timeout = self.plan.config.server.stall_timeout
+        if not timeout:
+            return
+        now = time.monotonic()
+        for child, pulse in zip(self.workers, self._pulses, strict=True):
+            still = pulse.look(child.status.beat_ns, now)
+            if child.pid and child.status.up and still >= timeout:
+                fields = {"event": "stalled", "child": child.name, "child_pid": child.pid, "seconds": round(still, 1)}
+                text = "%s (pid %d) stands still for %.1f s: it is killed and replaced"
+                log.error(text, child.name, child.pid, still, extra=fields)
+                child.kill()
 
     def _read_queues(self) -> None:
         seen = set()  # a socket that all workers share counts for the first of them

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flashpol.config import Config
+from flashpol.server.access import Access
 from flashpol.server.policies import compile_all
 from flashpol.server.process import Identity
 from flashpol.server.watch import digest
@@ -12,10 +13,11 @@ from flashpol.server.watch import digest
 
 @dataclass(frozen=True)
 class Plan:
-    """`replies` holds the bytes that `config.listeners` serve, in their order; `identity` is for the children."""
+    """`replies` holds the bytes that `config.listeners` serve, `access` to whom; `identity` is for the children."""
 
     config: Config
     replies: Sequence[bytes] = field(repr=False)
+    access: Sequence[Access] = field(repr=False)
     identity: Identity
 
 
@@ -46,4 +48,4 @@ class Loader:
                 break
         identity = Identity.of(config.server)
         identity.require_rights()
-        return Plan(config, compile_all(config), identity)
+        return Plan(config, compile_all(config), list(map(Access.of, config.listeners)), identity)

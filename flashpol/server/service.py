@@ -1,23 +1,26 @@
 """Acceptors, the parker and conversations on one gevent hub: what a worker runs, and what an embedding program runs."""
 
 import errno
+import math
 import os
 import resource
 import socket
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container
 from functools import partial
 
 import gevent
 from gevent.pool import Pool
 
-from flashpol._fastpath import Acceptor, Parker, PolicyReply
+from flashpol._fastpath import Acceptor, Census, Parker, PolicyReply
 from flashpol.config import Address, Limits
 from flashpol.gateway.conversation import finish_reply
 from flashpol.gateway.hub import Readable
 from flashpol.gateway.sniff import SIGNATURES
+from flashpol.server.access import Access
 from flashpol.server.log import log
 from flashpol.server.loglimit import ONCE_A_MINUTE
+from flashpol.server.process import spare_memory
 from flashpol.server.sockets import accept_queue, bound_address
 
 # Out of descriptors or memory, accepting pauses this long: 20 wake-ups a second while it lasts, and a client that could
@@ -25,22 +28,28 @@ from flashpol.server.sockets import accept_queue, bound_address
 BACK_OFF = 0.05
 # How often `finish` looks whether everything inside has ended. Only while shutting down.
 FINISH_POLL = 0.02
+# What a conversation may take at the worst where memory is limited (RLIMIT_AS), and the share of it for all. Without
+# memory a greenlet that cannot be made refuses one client, but gevent and CPython do not bear that everywhere.
+CONVERSATION_BYTES = 16 << 10
+SHARE_OF_MEMORY = 0.5
 # What to do about it, by errno.
 ADVICE = {
     errno.EMFILE: "; raise LimitNOFILE or ulimit -n (now {limit})",
     errno.ENFILE: "; raise fs.file-max, which all programs of this host share",
 }
+EVERYBODY = Access()
 
 
 class Service:
     """Serves policy requests on listening sockets until it is stopped.
 
     It belongs to the hub of the thread that made it. It opens no listening socket and closes none. access_log: the
-    share of connections, 0 to 1, of which a log line tells.
+    share of connections, 0 to 1, of which a log line tells. census: counts the connections and bounds them.
     """
 
-    def __init__(self, *, access_log: float = 0.0) -> None:
+    def __init__(self, *, access_log: float = 0.0, census: Census | None = None) -> None:
         self._access_log = access_log
+        self._census = census
         self._lots: dict[Limits, _Lot] = {}
         self._doors: list[_Door] = []
 
@@ -54,24 +63,33 @@ class Service:
         name: str | None = None,
         ours: bool = True,
         terminated: bool = True,
+        access: Access = EVERYBODY,
     ) -> None:
         """Serve `reply` on the listening, non-blocking `sock`, counted in `block` (see `Acceptor`, also `terminated`).
 
         name: what the log calls it; None: its address. ours: nobody else goes on accepting from the socket when we
-        stop, so that its backlog may be shrunk for good.
+        stop, so that its backlog may be shrunk for good. access: whom.
         """
         if limits not in self._lots:
-            self._lots[limits] = _Lot(limits, self._access_log)
+            self._lots[limits] = _Lot(limits, self._access_log, self._census)
         lot = self._lots[limits]
         name = name or str(bound_address(sock))
         lot.names.append(name)
-        self._doors.append(_Door(lot.parker, sock, PolicyReply(reply), block, name, ours=ours, terminated=terminated))
+        acceptor = partial(
+            Acceptor, lot.parker, sock.fileno(), PolicyReply(reply), block,
+            terminated=terminated, networks=access.networks, proxies=access.proxies,
+        )  # fmt: skip
+        self._doors.append(_Door(acceptor, sock, name, ours=ours))
 
     def start(self) -> None:
         for lot in self._lots.values():
             lot.watcher.start()
         for door in self._doors:
             door.watcher.start()
+
+    def check(self) -> int:
+        """For tests: how many connections are kept. Raises AssertionError, see `Parker.check`."""
+        return sum(lot.parker.check() for lot in self._lots.values())
 
     def stop_accepting(self, timeout: float, kept: Container[socket.socket] = ()) -> bool:
         """Take in what the kernel has already accepted, within `timeout` seconds, then no more.
@@ -99,13 +117,18 @@ class Service:
         return not cut
 
 
+def _conversations_that_fit() -> float:
+    spare = spare_memory()
+    return math.inf if spare is None else spare * SHARE_OF_MEMORY // CONVERSATION_BYTES
+
+
 class _Lot:
     """Where the connections with the same limits wait, and the greenlets of those that have one."""
 
-    def __init__(self, limits: Limits, access_log: float) -> None:
+    def __init__(self, limits: Limits, access_log: float, census: Census | None) -> None:
         self.names: list[str] = []  # of its listeners, in the order of their acceptors
         self._limits = limits
-        self._conversations = Pool(limits.max_conversations)
+        self._conversations = Pool(int(min(limits.max_conversations, _conversations_that_fit())))
         self.parker = Parker(
             on_conversation=self._converse,
             on_error=lambda error: log.error(
@@ -119,6 +142,7 @@ class _Lot:
             linger_bytes=limits.linger_bytes,
             on_access=self._tell_access,
             access_log=access_log,
+            census=census,
         )
         self.watcher = Readable(self.parker.fileno(), self.parker.ready)
 
@@ -156,19 +180,9 @@ class _Lot:
 class _Door:
     """One acceptor with its watcher and its back-off."""
 
-    def __init__(
-        self,
-        parker: Parker,
-        sock: socket.socket,
-        reply: PolicyReply,
-        block: memoryview,
-        name: str,
-        *,
-        ours: bool,
-        terminated: bool,
-    ) -> None:
-        on_exhausted = partial(_Door._back_off, self)
-        self.acceptor = Acceptor(parker, sock.fileno(), reply, block, on_exhausted=on_exhausted, terminated=terminated)
+    def __init__(self, acceptor: Callable[..., Acceptor], sock: socket.socket, name: str, *, ours: bool) -> None:
+        """acceptor: makes one, given `on_exhausted`."""
+        self.acceptor = acceptor(on_exhausted=partial(_Door._back_off, self))
         self.watcher = Readable(sock.fileno(), self.acceptor.ready)
         self.socket = sock
         self._ours = ours

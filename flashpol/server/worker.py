@@ -22,8 +22,9 @@ def run(
     stop: Stop,
 ) -> None:
     """Serve what the plan says on `sockets[i]`, those of its listener i, until `stop` comes; finish what is inside."""
-    service = Service(access_log=plan.config.server.access_log)
-    for number, (listener, own, reply) in enumerate(zip(plan.config.listeners, sockets, plan.replies, strict=True)):
+    service = Service(access_log=plan.config.server.access_log, census=shared.census.of(slot))
+    parts = zip(plan.config.listeners, sockets, plan.replies, plan.access, strict=True)
+    for number, (listener, own, reply, access) in enumerate(parts):
         for sock in own:
             service.add(
                 sock,
@@ -33,8 +34,11 @@ def run(
                 limits=plan.config.limits(listener),
                 ours=isinstance(listener.address, Address),
                 terminated=listener.terminated,
+                access=access,
             )
     status = shared.process(slot)
+    # Some beats within the time after which it is held to stand still.
+    beat = min(BEAT, plan.config.server.stall_timeout / 4 or BEAT)
     status.base_files, status.max_files = count_files(), resource.getrlimit(resource.RLIMIT_NOFILE)[0] % 2**63
     status.beat_ns = time.monotonic_ns()
     status.up = 1
@@ -45,8 +49,8 @@ def run(
     while not stop.event.is_set():
         tell()
         status.beat_ns = started = time.monotonic_ns()
-        if not stop.event.wait(BEAT):
-            status.loop_lag_ns = max(0, time.monotonic_ns() - started - int(BEAT * 1e9))
+        if not stop.event.wait(beat):
+            status.loop_lag_ns = max(0, time.monotonic_ns() - started - int(beat * 1e9))
     timeout = plan.config.server.shutdown_timeout
     deadline = time.monotonic() + timeout
     service.stop_accepting(timeout, kept=[sock for number in stop.kept or () for sock in sockets[number]])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashpol import config
-from flashpol.config import Address, Config, Inherited, Limits, Listener, PolicySource, Server, settings_of
+from flashpol.config import Address, Caps, Config, Inherited, Limits, Listener, PolicySource, Server, settings_of
 from flashpol.config.kinds import Number
 
 
@@ -27,7 +28,7 @@ def test_the_defaults_are_the_defaults(tmp_path: Path) -> None:
 def test_every_setting_is_in_the_defaults_with_its_reason() -> None:
     text = config.defaults()
     prose = " ".join(re.findall(r"^# (.*)$", text, re.MULTILINE))
-    for owner in (Server, Limits, PolicySource, Listener):
+    for owner in (Server, Limits, Caps, PolicySource, Listener):
         for name, setting in settings_of(owner).items():
             assert re.search(rf"^#?{name} = .", text, re.MULTILINE), name
             assert setting.metadata["why"] in prose
@@ -39,7 +40,13 @@ def test_what_is_a_comment_in_the_defaults_can_be_used(tmp_path: Path) -> None:
         text = re.sub(rf"^{key} = .*$", "", text, flags=re.MULTILINE)
     read_ = config.check(read(tmp_path, text))
     assert read_.policies == (PolicySource("games", file=tmp_path / "games.xml"),)
-    assert read_.listeners == (Listener("master", Address("::", 843), "games", served_from=843),)
+    access = {
+        "allow_networks": (ip_network("192.0.2.0/24"),),
+        "deny_networks": (ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")),
+        "proxy_protocol": True,
+        "proxy_networks": (ip_network("10.0.0.0/8"),),
+    }
+    assert read_.listeners == (Listener("master", Address("::", 843), "games", served_from=843, **access),)
     assert (read_.server.user, read_.server.group, read_.server.chroot) == ("nobody", "nogroup", Path("/var/empty"))
 
 
@@ -69,6 +76,8 @@ def built(owner: type, **more: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]
 
 
 LIMITS = built(Limits)
+IPS = st.ip_addresses().filter(lambda ip: getattr(ip, "ipv4_mapped", None) is None)
+NETWORKS = st.lists(IPS.map(ip_network), max_size=2).map(tuple)
 GRANT = st.tuples(TEXT, TEXT.map(lambda ports: ports.replace(":", ""))).map(":".join)
 PATHS = st.sampled_from([Path("/srv/a.xml"), Path('/srv/"q"\\é'), Path("/srv/a\tb")])
 POLICIES = st.dictionaries(
@@ -89,9 +98,15 @@ def configurations(draw: st.DrawFn) -> Config:
         st.sampled_from([source.name for source in policies]),
         st.sampled_from(config.DIALECTS),
         st.none() | st.integers(1, 65535),
-        st.none() | LIMITS,
+        allow_networks=NETWORKS,
+        deny_networks=NETWORKS,
+        proxy_protocol=st.booleans(),
+        proxy_networks=NETWORKS,
+        limits=st.none() | LIMITS,
     )
-    return Config(draw(built(Server, limits=LIMITS)), policies, tuple(draw(st.lists(listener, max_size=3))))
+    return Config(
+        draw(built(Server, limits=LIMITS, caps=built(Caps))), policies, tuple(draw(st.lists(listener, max_size=3)))
+    )
 
 
 @settings(max_examples=80, deadline=None)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashpol import config
-from flashpol.config import Address, Config, ConfigError, Inherited, Limits, Listener, PolicySource, Server
+from flashpol.config import Address, Caps, Config, ConfigError, Inherited, Limits, Listener, PolicySource, Server
 
 POLICY = '[policies.p]\nfile = "p.xml"\n'
 LISTENER = '[[listeners]]\naddress = "127.0.0.1:1"\n'
@@ -249,6 +249,47 @@ def test_a_mistake_is_told_in_one_line(tmp_path: Path, text: str | bytes, words:
     assert "\n" not in message
     for word in parts:
         assert word in message
+
+
+ACCESS = {
+    "allow_networks = ['192.0.2.0/24', '198.51.100.7', '2001:db8::/32']": None,
+    "allow_networks = []": "write networks, such as",
+    "allow_networks = [1]": "write networks, such as",
+    "allow_networks = '192.0.2.0/24'": "write networks, such as",
+    "deny_networks = ['192.0.2.1/24']": "'192.0.2.1/24' is an address in 192.0.2.0/24: write the one or the other",
+    "deny_networks = ['192.0.2.0/33']": "'192.0.2.0/33' is not a network: write IP/PREFIX",
+    "deny_networks = ['example.com']": "'example.com' is not a network",
+    "deny_networks = ['192.0.2.0/255.255.255.0']": "write the prefix as the number of its bits: 192.0.2.0/24",
+    "deny_networks = ['::ffff:192.0.2.0/120']": "IPv6 clothes: write 192.0.2.0/24",
+    "deny_networks = ['192.0.2.0/24']\nallow_networks = ['192.0.2.0/24']": "192.0.2.0/24 is both in allow_networks",
+    "proxy_protocol = true": "of which proxies? Write proxy_networks",
+    "proxy_networks = ['10.0.0.0/8']": "proxy_networks has no effect: write proxy_protocol = true",
+    "proxy_protocol = true\nproxy_networks = ['10.0.0.0/8']": None,
+}
+
+
+@pytest.mark.parametrize(("text", "words"), ACCESS.items())
+def test_who_may_connect(tmp_path: Path, text: str, words: str | None) -> None:
+    whole = POLICY + LISTENER + text + "\n"
+    if words is None:
+        [listener] = config.check(read(tmp_path, whole)).listeners
+        assert listener.allow_networks or listener.proxy_networks
+        return
+    with pytest.raises(ConfigError) as caught:
+        config.check(read(tmp_path, whole))
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'flashpol.toml'}:")
+    assert words in message
+    assert "\n" not in message
+
+
+def test_caps(tmp_path: Path) -> None:
+    text = "[server]\nmax_connections = 7\nmax_address_rate = 8\nipv6_prefix = 48\n" + POLICY + LISTENER
+    assert read(tmp_path, text).server.caps == Caps(max_connections=7, max_address_rate=8, ipv6_prefix=48)
+    with pytest.raises(ConfigError, match="unknown key 'max_connections'"):
+        read(tmp_path, POLICY + LISTENER + "max_connections = 7\n")
+    with pytest.raises(ConfigError, match="write a whole number from 0 to 60000"):
+        read(tmp_path, "[server]\nmax_address_connections = 60001\n")
 
 
 CLASHES = {

@@ -13,6 +13,7 @@ import gevent.os
 from gevent.hub import get_hub
 
 from flashpol import PolicyServer
+from flashpol._fastpath import REASONS
 from flashpol.config import Limits
 
 SPARE = 10  # connections that fit
@@ -47,7 +48,7 @@ def served_by_others() -> list[bool]:
 
 def main() -> None:
     failed = errors_of_the_hub()
-    server = PolicyServer("127.0.0.1:0", allow=["*:1935"], limits=Limits(request_timeout=60))
+    server = PolicyServer("127.0.0.1:0", allow=["*:1935"], limits=Limits(request_timeout=60, terminator_grace=60))
     server.start()
     highest = max(int(fd) for fd in os.listdir("/proc/self/fd"))
     for fd in range(3, highest):
@@ -67,6 +68,7 @@ def main() -> None:
                 answer = {name: server.counters[name] for name in names}
                 answer |= {"replies": server.counters.replies, "cpu": time.process_time(), "failed": failed}
                 answer |= {"port": server.address.port}
+                answer |= {"capacity": server.counters.all("refused")[REASONS.index("capacity")]}
             elif command == b"finish":
                 answer = server.stop(5)
             elif command == b"stop":

@@ -52,6 +52,22 @@ def test_a_child_that_lived_long_is_replaced_at_once_and_starts_afresh() -> None
     assert one.ended(1200.0 + HEALTHY_AFTER - 0.1) == FIRST_DELAY
 
 
+@pytest.mark.usefixtures("forks")
+def test_a_child_that_served_is_replaced_at_once_but_not_more_often_than_the_first_delay() -> None:
+    one, now = child(), 1000.0
+    for lived in (0.2, FIRST_DELAY, FIRST_DELAY / 4, 0.2):
+        one.start(now, (), Identity())
+        one.status.up = 1
+        now += lived
+        assert one.ended(now) == pytest.approx(max(0.0, FIRST_DELAY - lived))
+        now = one.due or 0.0
+    # The next one does not come up: that is another matter, and begins with no delay.
+    for delay in (0.0, FIRST_DELAY):
+        one.start(now, (), Identity())
+        assert one.ended(now + 0.01) == delay
+        now = one.due or 0.0
+
+
 def test_a_fork_that_fails_is_tried_again_and_leaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fork() -> int:
         raise OSError(errno.EAGAIN, "Resource temporarily unavailable")

@@ -1,4 +1,7 @@
-"""No descriptors left: accepting pauses, those inside are served, it resumes; one log line, and no busy loop."""
+"""No descriptors left: who waited longest gives way. If nobody can, accepting pauses while those inside are served.
+
+Clients that have sent the request but its terminator are about to be answered, and never give way.
+"""
 
 import json
 import os
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import REQUEST, ask, connect, eventually, until_end
+from support import BARE, ask, connect, deliver, eventually, until_end
 
 CLIENTS = 30  # more than the child has descriptors for
 
@@ -60,9 +63,11 @@ def child() -> Iterator[Child]:
 
 @pytest.fixture
 def clients(child: Child) -> Iterator[list[socket.socket]]:
-    """Silent clients; the child has accepted some and has no descriptor for the rest."""
+    """Clients of which none gives way; the child has accepted some and has no descriptor for the rest."""
     address = ("127.0.0.1", child.status["port"])
     found = [connect(address) for _ in range(CLIENTS)]
+    for client in found:
+        deliver(client, BARE)
     eventually(lambda: child.status["accept_errors"] > 0)
     yield found
     for client in found:
@@ -74,7 +79,7 @@ def test_backs_off_serves_those_inside_and_resumes(child: Child, clients: list[s
     assert 0 < exhausted["open"] < CLIENTS
 
     # Inside: answered, and each descriptor that becomes free is given to one that waits.
-    clients[0].sendall(REQUEST)
+    clients[0].sendall(b"\0")
     reply, end = until_end(clients[0])
     assert (reply[-1:], end) == (b"\0", "fin")
     eventually(lambda: child.status["accepted"] > exhausted["accepted"])
@@ -94,12 +99,38 @@ def test_backs_off_serves_those_inside_and_resumes(child: Child, clients: list[s
     eventually(lambda: child.status["open"] == 0)
     last = child.status
     assert last["accepted"] == CLIENTS + 1
-    assert last["replies"] == 2
+    assert last["replies"] == CLIENTS + 1, "who ends the request by closing is answered too"
     assert last["failed"] == []
     code, log = child.end()
     assert code == 0
     assert log.count("accepting pauses") == 1
     assert len(log.splitlines()) == 1
+
+
+def test_the_silent_give_way_to_who_asks(child: Child) -> None:
+    """The longest first; and each is counted as what it is."""
+    address = ("127.0.0.1", child.status["port"])
+    silent = []
+    for number in range(CLIENTS):
+        silent.append(connect(address))
+        eventually(lambda n=number: child.status["accepted"] > n)
+    assert ask(address)[-1:] == b"\0"
+    last = child.status
+    assert last["accepted"] == CLIENTS + 1
+    assert last["replies"] == 1
+    # Those that have gone are the first ones.
+    held = last["open"]
+    assert 0 < held < CLIENTS
+    assert last["capacity"] == CLIENTS - held
+    for number, client in enumerate(silent):
+        client.settimeout(0.0 if number >= CLIENTS - held else 5.0)
+        try:
+            assert client.recv(1) == b""
+            assert number < CLIENTS - held
+        except BlockingIOError:
+            assert number >= CLIENTS - held
+        client.close()
+    assert child.end() == (0, "")
 
 
 def test_stops_while_exhausted(child: Child, clients: list[socket.socket]) -> None:
@@ -116,10 +147,10 @@ def test_finishing_while_exhausted_answers_those_that_wait(child: Child) -> None
     asking = []
     for _ in range(CLIENTS):
         asking.append(connect(address))
-        asking[-1].sendall(REQUEST[:-2])
+        deliver(asking[-1], BARE)
     eventually(lambda: child.status["accept_errors"] > 0)
     for client in asking:
-        client.sendall(REQUEST[-2:])
+        client.sendall(b"\0")
     assert child.tell("finish") is True
     for client in asking:
         reply, end = until_end(client)

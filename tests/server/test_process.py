@@ -14,7 +14,7 @@ import pytest
 from processes import Process, as_nobody, status, until
 
 from flashpol.config import ConfigError, Server
-from flashpol.server.process import MAX_FILES, Identity, enter_child, raise_file_limit
+from flashpol.server.process import MAX_FILES, Identity, count_files, enter_child, raise_file_limit, spare_memory
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -176,3 +176,25 @@ def test_sigterm_waits_until_it_is_handled() -> None:
         child.kill(signal.SIGTERM)
         assert signals(child.pid, "SigBlk") == {signal.SIGTERM}
         assert child.alive
+
+
+def test_descriptors_are_counted_where_proc_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(_: str) -> list[str]:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    seen = count_files()
+    assert seen > 2
+    monkeypatch.setattr(os, "listdir", nowhere)
+    assert count_files() == seen
+
+
+def test_the_memory_that_is_left_is_known_where_it_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert spare_memory() is None
+    usual = int(status(os.getpid())["VmSize"].split()[0]) << 10
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (usual + (64 << 20),) * 2)
+    spare = spare_memory()
+    assert spare is not None
+    assert abs(spare - (64 << 20)) < 16 << 20
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1 << 20,) * 2)
+    assert spare_memory() == 0

@@ -38,6 +38,8 @@ def troubles(status: Json) -> Iterator[str]:
     if minute:
         if minute["refused"]["capacity"]:
             yield f"{count(minute['refused']['capacity'])} connections found no room in the last minute."
+        if minute["refused"]["connections"]:
+            yield f"{count(minute['refused']['connections'])} connections were beyond the caps in the last minute."
         if minute["refused"]["crashed"]:
             yield f"{count(minute['refused']['crashed'])} connections were lost with a worker in the last minute."
         if minute["accept_errors"]:

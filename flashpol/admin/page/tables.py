@@ -14,6 +14,13 @@ ENDINGS = {
     "capacity": "no room",
     "shutdown": "cut off at the end",
     "crashed": "lost with their worker",
+    "connections": "beyond the cap in total",
+    "address": "too many from an address",
+    "address_rate": "too fast from an address",
+    "network": "from a network that is denied",
+    "proxy_untrusted": "not from a proxy",
+    "proxy_malformed": "without a PROXY header",
+    "proxy_oversized": "with too long a PROXY header",
 }
 
 

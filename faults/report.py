@@ -1,0 +1,74 @@
+"""Verdicts, and the table as text and as Markdown."""
+
+from collections.abc import Sequence
+
+from faults.measure import Outcome
+
+RATIO = 2.0  # of the p99 during an attack to the one before it, at most
+RECOVERY = 1.0  # seconds
+HEAD = ("attack", "load", "failures", "p99 before", "during", "ratio", "recovery", "")
+NUMBERS = {2, 3, 4, 5, 6}
+
+
+def lost(outcome: Outcome) -> list[str]:
+    """What no good client may ever notice, however busy the machine: replies that were lost, a wrong account.
+
+    Whoever is inside a process that is killed is lost with it; the server knows how many those were at most.
+    """
+    failures = sum(outcome.failures.values())
+    found = [f"{failures:,} lost"] if failures > outcome.crashed else []
+    if outcome.unaccounted:
+        found.append(f"{outcome.unaccounted:,} connections not accounted for")
+    return found
+
+
+def short(outcome: Outcome) -> list[str]:
+    """In which points it falls short of the targets; none if it reaches all."""
+    found = [f"{count:,} {what}" for what, count in outcome.failures.items()]
+    if outcome.unaccounted:
+        found.append(f"{outcome.unaccounted:,} not accounted for")
+    if outcome.ratio > RATIO:
+        found.append(f"p99 {outcome.ratio:.1f} times that before")
+    if outcome.recovery is None:
+        found.append("not as before while we looked")
+    elif outcome.recovery > RECOVERY:
+        found.append(f"recovery {outcome.recovery:.1f} s")
+    return found
+
+
+def row(outcome: Outcome) -> tuple[str, ...]:
+    problems = short(outcome)
+    return (
+        outcome.attack.name,
+        outcome.load,
+        f"{sum(outcome.failures.values()):,} of {outcome.asked:,}",
+        f"{outcome.p99_before * 1e3:.2f} ms",
+        f"{outcome.p99_during * 1e3:.2f} ms",
+        f"{outcome.ratio:.1f}",
+        "never" if outcome.recovery is None else f"{outcome.recovery:.2f} s",
+        f"short: {', '.join(problems)}" if problems else "pass",
+    )
+
+
+def table(outcomes: Sequence[Outcome], notes: Sequence[str] = ()) -> str:
+    """In columns, a line an attack."""
+    rows = [HEAD, *map(row, outcomes)]
+    widths = [max(len(line[i]) for line in rows) for i in range(len(HEAD))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if i in NUMBERS else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in rows
+    ]
+    lines.insert(1, "-" * max(map(len, lines)))
+    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+
+
+def markdown(outcomes: Sequence[Outcome], notes: Sequence[str], about: str) -> str:
+    """The same for docs/faults.md."""
+    lines = [f"Measured with `make faults`: {about}.", "", f"| {' | '.join(HEAD[:-1])} | verdict |"]
+    lines.append("|" + "".join("---:|" if i in NUMBERS else "---|" for i in range(len(HEAD))))
+    lines += [f"| {' | '.join(row(outcome))} |" for outcome in outcomes]
+    reasons = [f"- `{each.attack.name}`: {each.attack.exceeds}" for each in outcomes if each.attack.exceeds]
+    return "\n".join([*lines, *(["", *reasons] if reasons else []), *(["", *notes] if notes else [])]) + "\n"

@@ -1,0 +1,59 @@
+"""Compile the native target with clang into ``build/fuzz``: Cython's C of the recognisers, and what checks them."""
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from flashpol._fastpath import REASONS
+from flashpol.gateway.sniff import SIGNATURES
+from fuzz import FuzzError
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+BUILD = ROOT / "build" / "fuzz"
+CLANG = "clang"
+FLAGS = ("-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all")
+COMPILE_SECONDS = 300
+SEEN = 8  # SEEN_BYTES of match.pxd
+
+
+def recogniser() -> Path:
+    """The compiled target. Raises FuzzError."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    (BUILD / "signatures.h").write_text(_signatures())
+    generated, program = BUILD / "recognise_core.c", BUILD / "recognise"
+    _run([sys.executable, "-m", "cython", "-3", "-I", str(ROOT), "-o", str(generated), str(HERE / "recognise.pyx")])
+    library = sysconfig.get_config_var("LIBDIR")
+    command = [CLANG, *FLAGS, f"-I{BUILD}", f"-I{sysconfig.get_path('include')}"]
+    command += [str(generated), str(HERE / "recognise.c"), "-o", str(program)]
+    # Nothing of Python runs, but Cython's module refers to it.
+    command += [f"-L{library}", f"-Wl,-rpath,{library}", f"-lpython{sysconfig.get_config_var('LDVERSION')}"]
+    _run(command)
+    return program
+
+
+def _signatures() -> str:
+    """The table of gateway/sniff.py in C: as the fast path keeps it, and as rows for the reference."""
+    rows = []
+    for prefix, reason in SIGNATURES:
+        octets = ", ".join(f"{byte:#04x}" for byte in prefix)
+        rows.append(f"    {{.prefix = {{{octets}}}, .size = {len(prefix)}, .name = {REASONS.index(reason)}}},")
+    table = "\n".join(rows)
+    return (
+        "/* Written by fuzz/native/build.py. */\n"
+        f"enum {{ SEEN = {SEEN} }};\n"
+        "struct row { char prefix[SEEN]; uint8_t size, name; };\n"
+        f"static const struct row TABLE[] = {{\n{table}\n}};\n"
+        f"static const struct {{ struct row rows[32]; uint8_t count; }} KNOWN = {{\n.rows = {{\n{table}\n}},\n"
+        f".count = {len(SIGNATURES)}}};\n"
+    )
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
+    except FileNotFoundError:
+        raise FuzzError(f"{command[0]} is not installed: apt-get install clang") from None
+    if done.returncode != 0:
+        raise FuzzError(f"{' '.join(command[:3])} …:\n{done.stderr}")

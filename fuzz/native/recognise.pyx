@@ -1,0 +1,39 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The recognisers of flashpol/_core under names that C can call. Never imported: only its C is used."""
+
+from libc.stdint cimport uint8_t
+
+from flashpol._core.match cimport match_feed, Signatures, sniff
+from flashpol._core.proxy cimport proxy_begin, proxy_feed, ProxyHeader
+from flashpol._core.system cimport sockaddr_in6
+
+
+cdef public int fuzz_match(
+    uint8_t* matched, const char* data, size_t size, size_t* used, bint terminated,
+) noexcept nogil:
+    return <int>match_feed(matched, data, size, used, terminated)
+
+
+cdef public int fuzz_sniff(const void* known, const char* data, size_t size, uint8_t* name) noexcept nogil:
+    return <int>sniff(<const Signatures*>known, data, size, name)
+
+
+# A header is opaque to C: `fuzz_proxy_bytes` large, zeroed by who makes it.
+
+cdef public size_t fuzz_proxy_bytes() noexcept nogil:
+    return sizeof(ProxyHeader)
+
+
+cdef public void fuzz_proxy_begin(void* header) noexcept nogil:
+    proxy_begin(<ProxyHeader*>header)
+
+
+cdef public int fuzz_proxy_feed(void* header, const char* data, size_t size, size_t* used) noexcept nogil:
+    return <int>proxy_feed(<ProxyHeader*>header, data, size, used)
+
+
+cdef public int fuzz_proxy_source(void* header, sockaddr_in6* source, bint* oversized) noexcept nogil:
+    """The address in the header, and whether there is one."""
+    source[0] = (<ProxyHeader*>header).source
+    oversized[0] = (<ProxyHeader*>header).oversized
+    return (<ProxyHeader*>header).proxied

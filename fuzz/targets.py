@@ -1,0 +1,144 @@
+"""What must hold whatever the bytes. A target returns, or raises what says that something is wrong.
+
+No fuzzer is imported here: the tests run the same functions over seeds and over what was found.
+"""
+
+import io
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path, PosixPath
+from typing import Any
+
+from flashpol.config import Config, ConfigError, settings
+from flashpol.config.render import as_toml
+from flashpol.config.toml import MAX_CONFIG_BYTES, load
+from flashpol.policy import CLIENTS, MAX_POLICY_BYTES, Decider, Fragment, MergeError, PolicyError, Severity, lint
+from flashpol.policy import flash as flash_dialect
+from flashpol.policy import silverlight as silverlight_dialect
+from flashpol.policy.merge import allows, merge_files, merge_policies
+
+ROOT = Path(__file__).parent.parent
+PORTS = (None, 843, 943, 5222)
+CONTENTS = ("http://www.example.com/game.swf", "https://example.com", "file:///game.swf", "10.0.0.1", "http://[::1]/x")
+HOSTS = ("example.com", "www.example.com", "a.b.example.net", "10.0.0.1")
+ASKED_PORTS = (80, 843, 1024, 1935, 4502, 65535)
+
+
+def _one_line(error: Exception) -> None:
+    assert "\n" not in str(error), "an error is one line"
+
+
+def _round_trip(dialect: Any, data: bytes) -> None:
+    """What is parsed can be written, and means the same then; it can be served, byte for byte."""
+    try:
+        policy = dialect.parse(data)
+    except PolicyError as error:
+        _one_line(error)
+        return
+    written = dialect.render(policy)
+    if len(written) <= MAX_POLICY_BYTES:  # what was dense is longer in our spelling
+        assert dialect.parse(written) == policy, "what is written is not what was read"
+    try:
+        reply = dialect.compile_reply(data)
+    except PolicyError:
+        assert b"\0" in data.removesuffix(b"\0"), "refused, and parsed"  # UTF-16
+        return
+    assert reply.removesuffix(b"\0") == data.removesuffix(b"\0"), "a reply is the file as it is"
+
+
+def flash(data: bytes) -> None:
+    _round_trip(flash_dialect, data)
+
+
+def silverlight(data: bytes) -> None:
+    _round_trip(silverlight_dialect, data)
+
+
+def linting(data: bytes) -> None:
+    """Lint does not raise, has a place for each finding, and an error for what no dialect can parse."""
+    for served_from in PORTS:
+        for finding in lint(data, served_from=served_from):
+            assert finding.line >= 1
+            assert finding.column >= 1
+            assert "\n" not in finding.message + finding.instead, "a finding is one line"
+    for client in CLIENTS:
+        lint(data, served_from=843, clients=[client])
+    for dialect in (flash_dialect, silverlight_dialect):
+        with suppress(PolicyError):
+            dialect.parse(data)
+            return
+    assert any(finding.severity is Severity.ERROR for finding in lint(data)), "refused, and nothing is wrong with it"
+
+
+def decisions(data: bytes) -> None:
+    """Every client comes to a decision."""
+    decider = Decider(data)
+    for content in CONTENTS:
+        for port in ASKED_PORTS:
+            for served_from in PORTS:
+                found = decider.decide(content, port, served_from=served_from)
+                assert [decision.client for decision in found] == list(CLIENTS)
+                assert all("\n" not in decision.reason for decision in found), "a reason is one line"
+
+
+def merging(data: bytes) -> None:
+    """Fragments, a NUL between them: the merge allows what one of them allows, and nothing else."""
+    files = [(f"{number}.xml", part) for number, part in enumerate(data.split(b"\0")[:8])]
+    try:
+        merged = merge_files(files, provenance=True)
+    except PolicyError:
+        return
+    assert merge_files(files[::-1], provenance=True) == merged, "the order of files counts"
+    fragments = [Fragment.read(name, part) for name, part in files]
+    with suppress(MergeError):
+        policy = merge_policies(fragments)
+        assert flash_dialect.parse(merged).grants == policy.grants
+        for host in HOSTS:
+            for port in ASKED_PORTS:
+                for https in (False, True):
+                    some = any(allows(fragment.policy, host, port, https=https) for fragment in fragments)
+                    assert allows(policy, host, port, https=https) == some, f"{host} {port} {https}"
+
+
+class _Held(PosixPath):
+    """A file that is held in memory."""
+
+    data: bytes
+
+    def open(self, *_: object, **__: object) -> io.BytesIO:  # type: ignore[override]
+        return io.BytesIO(self.data)
+
+
+def configuration(data: bytes) -> None:
+    """A mistake is a ConfigError of one line; what is loaded is written, and loaded again, as the same."""
+    path = _Held("/somewhere/flashpol.toml")
+    path.data = data[: MAX_CONFIG_BYTES + 1]
+    try:
+        config = settings.check(load(path))
+    except ConfigError as error:
+        _one_line(error)
+        return
+    again = _Held("/somewhere/flashpol.toml")
+    again.data = as_toml(config).encode()
+    assert _effective(load(again)) == _effective(config), "what is written is not what was read"
+
+
+def _effective(config: Config) -> object:
+    """What would run. A limit that a listener repeats is not written again."""
+    listeners = [replace(listener, limits=config.limits(listener)) for listener in config.listeners]
+    return config.server, config.policies, listeners
+
+
+CORPUS = ROOT / "tests" / "policy" / "corpus"
+SEEDS = Path(__file__).parent / "seeds"
+
+# Name: the function, and the folders where its seeds are.
+TARGETS: dict[str, tuple[Callable[[bytes], None], tuple[Path, ...]]] = {
+    "flash": (flash, (CORPUS,)),
+    "silverlight": (silverlight, (CORPUS,)),
+    "lint": (linting, (CORPUS,)),
+    "decide": (decisions, (CORPUS,)),
+    "merge": (merging, (CORPUS, SEEDS / "merge")),
+    "config": (configuration, (SEEDS / "config",)),
+}

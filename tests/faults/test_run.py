@@ -1,0 +1,64 @@
+"""A short attack from end to end, and a soak; both fail if the server's account is not complete."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from processes import ROOT
+
+from faults import network, soak
+from faults.families import ATTACKS
+from faults.measure import Lengths, measure
+from faults.report import lost
+
+DROPPED = """
+import socket
+from faults import network
+assert network.enter()
+listener = socket.create_server(("127.0.0.1", 0))
+good, bad = (socket.create_connection(listener.getsockname(), 5, (source, 0)) for source in ("127.2.0.1", "127.16.0.1"))
+ends = {end.getpeername()[0]: end for end in (listener.accept()[0], listener.accept()[0])}
+with network.Firewall():
+    for end in ends.values():
+        end.sendall(b"x")
+    assert good.recv(1) == b"x"
+    bad.settimeout(0.3)
+    try:
+        assert not bad.recv(1)
+    except TimeoutError:
+        pass
+bad.settimeout(10)
+assert bad.recv(1) == b"x", "sent again when the firewall is gone"
+"""
+SHORT = Lengths(0.5, 0.5, 0.5)
+
+
+def test_names_are_unique_and_each_says_what_it_is() -> None:
+    assert len({attack.name for attack in ATTACKS}) == len(ATTACKS)
+    assert all(attack.run.__doc__ for attack in ATTACKS)
+
+
+@pytest.mark.parametrize("name", ["reset-storm", "worker-killed"])
+def test_nothing_is_lost(name: str) -> None:
+    [attack] = [attack for attack in ATTACKS if attack.name == name]
+    outcome = measure(attack, SHORT, rate=100.0)
+    assert outcome.asked > 50
+    assert outcome.load
+    assert lost(outcome) == []
+
+
+def test_a_soak_counts_what_the_server_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [line for line in soak.soak(1.0) if "memory" not in line] == []  # too short to judge memory by
+    assert "connections in 1 s" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a network of its own")
+def test_in_a_network_of_our_own_the_firewall_drops_the_attackers_and_nobody_else() -> None:
+    """In a child: this process keeps its network."""
+    if not network.Firewall.available():
+        pytest.skip("nft is not installed: apt-get install nftables")
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPED], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

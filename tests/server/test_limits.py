@@ -1,0 +1,114 @@
+"""Limits of a whole server: over its workers, beyond the death of one, and in its metrics."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import REQUEST, Flashpol, ask, connect, rest, until
+
+POLICY = '[policies.all]\ngrants = [{domain = "*", ports = "*"}]\n[[listeners]]\nname = "a"\naddress = "127.0.0.1:0"\n'
+
+
+@contextlib.contextmanager
+def serve(place: Path, settings: str, listener: str = "", workers: int = 2) -> Iterator[Flashpol]:
+    path = place / "flashpol.toml"
+    path.write_text(f"[server]\nrequest_timeout = 30\nshutdown_timeout = 0.1\n{settings}\n{POLICY}{listener}\n")
+    with Flashpol("-c", path, listen=(), workers=workers) as server:
+        yield server
+
+
+def source(server: Flashpol, ip: str) -> socket.socket:
+    client = socket.socket()
+    client.settimeout(20)
+    client.bind((ip, 0))
+    client.connect(server.place)
+    return client
+
+
+def refused(client: socket.socket) -> bool:
+    """It was closed at once; False: it is held."""
+    client.settimeout(0.2)
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+
+
+def held(server: Flashpol, ip: str, count: int) -> list[socket.socket]:
+    """Clients that say nothing; all have been decided upon."""
+    before = server.metrics().total("connections_accepted_total")
+    clients = [source(server, ip) for _ in range(count)]
+    until(lambda: server.metrics().total("connections_accepted_total") == before + count, "all accepted")
+    return clients
+
+
+def close(clients: list[socket.socket]) -> None:
+    for client in clients:
+        client.close()
+
+
+def test_one_address_over_two_workers(tmp_path: Path) -> None:
+    """Nobody is refused below the limit. Above it, only who has less than half of it at a worker gets in there."""
+    with serve(tmp_path, "max_address_connections = 20") as server:
+        clients = held(server, "127.0.0.2", 60)
+        open_ = server.metrics().total("connections_open")
+        assert 20 <= open_ < 40
+        assert server.metrics().total("refused_total", reason="address") == 60 - open_
+        assert rest(connect(server.place, REQUEST))  # 127.0.0.1
+        close(clients)
+        until(lambda: server.metrics().total("connections_open") == 0, "all closed")
+        again = held(server, "127.0.0.2", 15)
+        assert server.metrics().total("connections_open") == 15
+        close(again)
+        assert server.stop() == 0
+
+
+def test_the_total_over_two_workers(tmp_path: Path) -> None:
+    with serve(tmp_path, "max_connections = 50\nmax_address_connections = 0") as server:
+        clients = held(server, "127.0.0.2", 200)
+        metrics = server.metrics()
+        assert 50 <= metrics.total("connections_open") <= 50 + 32
+        assert metrics.total("refused_total", reason="connections") == 200 - metrics.total("connections_open")
+        close(clients)
+
+
+def test_what_a_worker_held_when_it_was_killed_is_free(tmp_path: Path) -> None:
+    with serve(tmp_path, "max_connections = 10\nmax_address_connections = 10", workers=1) as server:
+        first = held(server, "127.0.0.2", 20)
+        assert server.metrics().total("connections_open") == 10
+        [worker] = server.workers
+        worker.kill()
+        until(lambda: server.workers not in ([], [worker]) and server.up, "the next worker")
+        second = held(server, "127.0.0.2", 20)
+        metrics = server.metrics()
+        assert metrics.total("connections_open") == 10
+        assert metrics.total("refused_total", reason="crashed") == 10
+        assert sum(metrics.total("refused_total", reason=each) for each in ("connections", "address")) == 20
+        close(first + second)
+
+
+@pytest.mark.parametrize(
+    ("listener", "reason"),
+    [
+        ('deny_networks = ["127.0.0.0/29"]', "network"),
+        ('allow_networks = ["192.0.2.0/24"]', "network"),
+        ('proxy_protocol = true\nproxy_networks = ["192.0.2.0/24"]', "proxy_untrusted"),
+    ],
+)
+def test_lists_of_a_listener(tmp_path: Path, listener: str, reason: str) -> None:
+    with serve(tmp_path, "", listener) as server:
+        with source(server, "127.0.0.2") as client:
+            assert refused(client)
+        assert server.metrics().total("refused_total", reason=reason) == 1
+        assert "127.0.0.2" not in server.log
+
+
+def test_the_smaller_network_decides(tmp_path: Path) -> None:
+    with serve(tmp_path, "", 'allow_networks = ["127.0.0.1"]\ndeny_networks = ["127.0.0.0/8"]') as server:
+        assert ask(server.place).endswith(b"\0")
+        with source(server, "127.0.0.2") as client:
+            assert refused(client)

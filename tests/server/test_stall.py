@@ -1,0 +1,69 @@
+"""A worker that stands still: it is killed, and its successor answers those who wait in its queue."""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from processes import POLICY, REQUEST, Flashpol, Process, connect, rest, stat, until
+
+STALL = 0.6  # seconds
+CLIENTS = 32  # of which the kernel gives a half to the worker that stands still
+
+
+def configured(folder: Path, stall_timeout: float) -> Flashpol:
+    path = folder / "flashpol.toml"
+    path.write_text(
+        f'[server]\nstall_timeout = {stall_timeout}\n[policies.p]\nfile = "{POLICY}"\n'
+        '[[listeners]]\nname = "main"\naddress = "127.0.0.1:0"\npolicy = "p"\n'
+    )
+    return Flashpol("-c", path, listen=(), workers=2)
+
+
+def elapsed(seconds: float) -> Callable[[], bool]:
+    """For what is not to happen: there is nothing to wait for but the time."""
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() >= end
+
+
+def test_it_is_replaced_and_nobody_is_lost(tmp_path: Path) -> None:
+    with configured(tmp_path, STALL) as server:
+        stopped = server.workers[0]
+        stopped.kill(signal.SIGSTOP)
+        clients = [connect(server.place, REQUEST) for _ in range(CLIENTS)]
+        assert {rest(client) for client in clients} == {POLICY.read_bytes() + b"\0"}
+        assert not stopped.alive
+        [line] = [line for line in server.log.splitlines() if "stands still" in line]
+        assert f"(pid {stopped.pid})" in line
+        assert server.metrics().total("worker_restarts_total") == 1
+
+
+def test_all_of_it_stopped_and_continued_is_no_stall(tmp_path: Path) -> None:
+    """As a terminal does it with Ctrl-Z and fg: the arbiter has not been there to see anything."""
+    with configured(tmp_path, STALL) as server:
+        before = server.workers
+        everybody = [Process.of(server.process.pid), *server.children]
+        for one in everybody:
+            assert one
+            one.kill(signal.SIGSTOP)
+        until(lambda: all(one and stat(one.pid)[0] == "T" for one in everybody), "all are stopped")
+        until(elapsed(2 * STALL), "longer than a worker may stand still")
+        for one in everybody:
+            assert one
+            one.kill(signal.SIGCONT)
+        assert rest(connect(server.place, REQUEST)) == POLICY.read_bytes() + b"\0"
+        until(elapsed(STALL), "time to judge them")
+        assert server.workers == before
+
+
+def test_off_it_waits(tmp_path: Path) -> None:
+    with configured(tmp_path, 0) as server:
+        stopped = server.workers[0]
+        stopped.kill(signal.SIGSTOP)
+        # It is seen, and that is all.
+        until(lambda: server.up == 1, "one of two is not called up")
+        assert server.metrics().total("loop_lag_seconds") > 1.0
+        assert stopped.alive
+        stopped.kill(signal.SIGCONT)
+        until(lambda: server.up == 2, "it goes on")
+        assert server.metrics().total("worker_restarts_total") == 0

@@ -1,0 +1,363 @@
+"""Caps: in total, of a worker, of an address; what a spray of addresses can do, and what it cannot."""
+
+import ipaddress
+import mmap
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from fastpath_loop import Loop
+from hypothesis import given
+from hypothesis import strategies as st
+from support import REPLY, REQUEST, until_end
+
+from flashpol._fastpath import CENSUS_HEAD, CENSUS_SET, Census
+from flashpol.config import Caps
+from flashpol.counters import SharedCensus, SharedCounters
+from flashpol.server.access import compile_networks
+
+pytestmark = pytest.mark.usefixtures("no_leaked_files")
+
+SECOND = 1_000_000_000
+WAYS = 8
+Start = Callable[..., Loop]
+
+
+def packed(text: str) -> bytes:
+    ip = ipaddress.ip_address(text)
+    return ip.packed if ip.version == 6 else bytes(10) + b"\xff\xff" + ip.packed
+
+
+def many(count: int, first: int = 0x0A000000) -> Iterator[bytes]:
+    """Addresses of IPv4."""
+    return (bytes(10) + b"\xff\xff" + number.to_bytes(4, "big") for number in range(first, first + count))
+
+
+def alone(**caps: int) -> Census:
+    return SharedCensus(1, Caps(**{"max_address_connections": 0} | caps)).of(0)
+
+
+# --------------------------------------------------------------------------------------------------------- one address
+
+
+def test_connections_at_a_time() -> None:
+    census = alone(max_address_connections=3)
+    one, other = packed("192.0.2.1"), packed("192.0.2.2")
+    places = [census.enter(one, 0) for _ in range(3)]
+    assert [verdict for verdict, _ in places] == ["admitted"] * 3
+    assert census.enter(one, 0) == ("address", 0)
+    assert census.enter(other, 0)[0] == "admitted"
+    census.leave(places[0][1])
+    assert census.enter(one, 0)[0] == "admitted"
+    assert census.tracked == 4
+
+
+def test_connections_per_second() -> None:
+    """A second slides: what was begun in the one before counts by what is left of it."""
+    census = alone(max_address_rate=10)
+    one = packed("192.0.2.1")
+
+    def admitted(at: float) -> int:
+        count = 0
+        while (answer := census.enter(one, int(at * SECOND)))[0] == "admitted":
+            census.leave(answer[1])
+            count += 1
+        assert answer == ("address_rate", 0)
+        return count
+
+    assert [admitted(at) for at in (100.0, 100.9, 101.0, 101.5, 101.9, 102.0, 110.0)] == [10, 0, 0, 5, 4, 1, 10]
+
+
+@given(st.lists(st.floats(0, 5), max_size=200).map(sorted), st.integers(1, 20))
+def test_no_second_has_more_than_twice_the_rate(times: list[float], rate: int) -> None:
+    census = alone(max_address_rate=rate)
+    admitted = []
+    for at in times:
+        verdict, place = census.enter(packed("192.0.2.1"), int(at * SECOND))
+        if verdict == "admitted":
+            census.leave(place)
+            admitted.append(at)
+    for start in admitted:
+        assert sum(start <= at < start + 1 for at in admitted) <= 2 * rate
+    assert not times or admitted
+
+
+@pytest.mark.parametrize(
+    ("caps", "one", "other", "same"),
+    [
+        ({}, "192.0.2.1", "192.0.2.2", False),
+        ({}, "2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
+        ({}, "2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ({"ipv4_prefix": 24}, "192.0.2.1", "192.0.2.255", True),
+        ({"ipv4_prefix": 24}, "192.0.2.1", "192.0.3.1", False),
+        ({"ipv6_prefix": 128}, "2001:db8::1", "2001:db8::2", False),
+        ({"ipv6_prefix": 48}, "2001:db8:0:1::", "2001:db8:0:ffff::", True),
+        ({"ipv6_prefix": 48}, "2001:db8:0::", "2001:db8:1::", False),
+        ({"ipv6_prefix": 72}, "2001:db8:0:1:ff00::", "2001:db8:0:1:ffff::", True),
+        ({"ipv6_prefix": 72}, "2001:db8:0:1:ff00::", "2001:db8:0:1:fe00::", False),
+    ],
+)
+def test_what_one_address_is(caps: dict[str, int], one: str, other: str, same: bool) -> None:
+    census = alone(max_address_connections=1, **caps)
+    assert census.enter(packed(one), 0)[0] == "admitted"
+    assert census.enter(packed(other), 0)[0] == ("address" if same else "admitted")
+
+
+# ------------------------------------------------------------------------------------------------------------ a spray
+
+
+def test_a_spray_neither_grows_the_table_nor_frees_who_is_heavy() -> None:
+    """A million addresses come and go; the one that is at its limits before is at them afterwards."""
+    census = alone(max_address_connections=5, max_address_rate=10, address_table=1024)
+    heavy = packed("192.0.2.1")
+    for _ in range(5):
+        assert census.enter(heavy, SECOND)[0] == "admitted"
+    fast = packed("192.0.2.2")
+    for _ in range(10):
+        census.leave(census.enter(fast, SECOND)[1])
+    seen = {"admitted": 0}
+    for address in many(1_000_000):
+        verdict, place = census.enter(address, SECOND)
+        seen[verdict] = seen.get(verdict, 0) + 1
+        if place:
+            census.leave(place)
+    assert seen == {"admitted": 1_000_000}
+    assert census.enter(heavy, SECOND) == ("address", 0)
+    assert census.enter(fast, SECOND) == ("address_rate", 0)
+    assert census.tracked == 5
+
+
+def test_a_full_table_refuses_nobody() -> None:
+    census = alone(max_address_connections=2, address_table=64)
+    verdicts = [census.enter(address, 0) for address in many(10_000)]
+    assert sum(place > 0 for _, place in verdicts) == census.tracked == 64
+    assert {verdict for verdict, _ in verdicts} == {"admitted", "untracked"}
+    assert census.enter(packed("192.0.2.1"), 0) == ("untracked", 0)
+    for _, place in verdicts:
+        if place:
+            census.leave(place)
+    assert census.enter(packed("192.0.2.1"), 0)[0] == "admitted"
+
+
+def test_whom_a_set_forgets() -> None:
+    """Of those without connections, whoever came least in the last seconds."""
+    census = Census(aligned(CENSUS_HEAD + CENSUS_SET), slot=0, workers=1, key=bytes(16), rate_of_address=3)
+    addresses = list(many(WAYS + 1))
+    for address in addresses[:WAYS]:
+        for _ in range(1 if address == addresses[3] else 3):
+            census.leave(census.enter(address, 0)[1])
+    census.leave(census.enter(addresses[WAYS], 0)[1])  # takes the place of the fourth
+    for address in addresses[:WAYS]:
+        expected = "admitted" if address == addresses[3] else "address_rate"
+        verdict, place = census.enter(address, 0)
+        assert verdict == expected
+        if place:
+            census.leave(place)
+
+
+def test_who_shares_a_set_cannot_be_known() -> None:
+    """With one key two addresses may meet, with another they do not: a set is not chosen by the address alone."""
+
+    def crowded() -> set[bytes]:
+        census = alone(max_address_connections=1, address_table=64)
+        return {address for address in many(200) if census.enter(address, 0)[0] == "untracked"}
+
+    assert crowded() != crowded()
+
+
+# ---------------------------------------------------------------------------------------------------- several workers
+
+
+def test_the_workers_know_of_each_other() -> None:
+    """Nobody is refused below the limit; at it, whoever has a share of it here is."""
+    shared = SharedCensus(4, Caps(max_address_connections=8, max_address_rate=0))
+    workers = [shared.of(slot) for slot in range(4)]
+    one = packed("192.0.2.1")
+    held = [(worker, worker.enter(one, 0)) for worker in workers for _ in range(2)]
+    assert all(verdict == "admitted" for _, (verdict, _) in held)
+    assert [worker.enter(one, 0)[0] for worker in workers] == ["address"] * 4
+    worker, (_, place) = held[0]
+    worker.leave(place)
+    assert workers[1].enter(one, 0)[0] == "admitted"
+    assert workers[2].enter(one, 0)[0] == "address"
+
+
+def test_all_connections_at_one_worker() -> None:
+    shared = SharedCensus(4, Caps(max_address_connections=8))
+    workers = [shared.of(slot) for slot in range(4)]
+    one = packed("192.0.2.1")
+    admitted = [sum(worker.enter(one, 0)[0] == "admitted" for _ in range(20)) for worker in workers]
+    assert admitted == [8, 2, 2, 2]  # up to a share each, beyond the limit: less than twice it
+
+
+def test_a_rate_over_all_workers() -> None:
+    shared = SharedCensus(2, Caps(max_address_connections=0, max_address_rate=10))
+    one, other = (shared.of(slot) for slot in range(2))
+    for worker in (one, other):
+        assert [worker.enter(packed("192.0.2.1"), 0)[0] for _ in range(5)] == ["admitted"] * 5
+        assert worker.enter(packed("192.0.2.1"), 0)[0] == ("admitted" if worker is one else "address_rate")
+
+
+def test_what_a_dead_worker_held_is_held_no_more() -> None:
+    counters = SharedCounters(2, 1, Caps(max_address_connections=2))
+    dead, living = (counters.census.of(slot) for slot in range(2))
+    one = packed("192.0.2.1")
+    assert [living.enter(one, 0)[0] for _ in range(1)] == ["admitted"]
+    assert [dead.enter(one, 0)[0] for _ in range(1)] == ["admitted"]
+    assert living.enter(one, 0)[0] == "address"
+    counters.settle(0)
+    assert (dead.tracked, living.tracked) == (0, 1)
+    assert living.enter(one, 0)[0] == "admitted"
+
+
+# --------------------------------------------------------------------------------------------------- the whole path
+
+
+def test_an_address_at_its_cap_is_refused_and_others_are_served(start: Start) -> None:
+    loop = start(census=alone(max_address_connections=3), request_timeout=30)
+    held = [loop.connect(source="127.0.0.1") for _ in range(3)]
+    with loop.connect(source="127.0.0.1") as refused:
+        assert until_end(refused)[0] == b""
+    with loop.connect(source="127.0.0.2") as other:
+        loop.send(other, REQUEST)
+        assert until_end(other) == (REPLY, "fin")
+    held.pop().close()
+    loop.drain()
+    with loop.connect(source="127.0.0.1") as again:
+        loop.send(again, REQUEST)
+        assert until_end(again) == (REPLY, "fin")
+    for client in held:
+        client.close()
+    assert loop.settle() == {"reply": 2, "address": 1, "reset": 3}
+
+
+def test_a_rate(start: Start) -> None:
+    loop = start(census=alone(max_address_rate=5))
+    for _ in range(20):
+        with loop.connect(source="127.0.0.3") as client:
+            if loop.counters["open"]:
+                loop.send(client, REQUEST)
+    ended = loop.settle()
+    assert ended["reply"] >= 5
+    assert ended["address_rate"] >= 1
+    assert ended["reply"] + ended["address_rate"] == 20
+
+
+@pytest.mark.parametrize("cap", ["max_connections", "max_worker_connections"])
+def test_connections_in_total(start: Start, cap: str) -> None:
+    loop = start(census=alone(**{cap: 4}), request_timeout=30)
+    held = [loop.connect() for _ in range(4)]
+    for _ in range(3):
+        with loop.connect() as refused:
+            assert until_end(refused)[0] == b""
+    held.pop().close()
+    loop.drain()
+    with loop.connect() as client:
+        loop.send(client, REQUEST)
+        assert until_end(client) == (REPLY, "fin")
+    for client in held:
+        client.close()
+    assert loop.settle() == {"reply": 1, "connections": 3, "reset": 4}
+
+
+def test_a_total_over_two_workers(start: Start) -> None:
+    """What each holds counts for both: exactly, as long as they accept one at a time."""
+    shared = SharedCensus(2, Caps(max_connections=6, max_worker_connections=5))
+    one, other = (start(census=shared.of(slot), request_timeout=30) for slot in range(2))
+    held = [one.connect() for _ in range(5)]
+    with one.connect() as refused:
+        assert until_end(refused)[0] == b""  # the worker's cap
+    held.append(other.connect())
+    with other.connect() as refused:
+        assert until_end(refused)[0] == b""  # the total
+    for client in held:
+        client.close()
+    assert one.settle() == {"connections": 1, "reset": 5}
+    assert other.settle() == {"connections": 1, "reset": 1}
+
+
+def test_a_burst_exceeds_no_cap(start: Start) -> None:
+    """All that wait are accepted in one wake-up."""
+    loop = start(census=alone(max_connections=50), request_timeout=30)
+    clients = [socket.create_connection(loop.address) for _ in range(120)]
+    loop.until(lambda: loop.counters["accepted"] == 120)
+    assert loop.counters["open"] == 50
+    for client in clients:
+        client.close()
+    assert loop.settle() == {"connections": 70, "reset": 50}
+
+
+def test_networks(start: Start) -> None:
+    loop = start(networks=compile_networks([], [ipaddress.ip_network("127.0.0.8/29")]))
+    for last, served in ((7, True), (8, False), (15, False), (16, True)):
+        with loop.connect(source=f"127.0.0.{last}") as client:
+            if served:
+                loop.send(client, REQUEST)
+            assert until_end(client)[0] == (REPLY if served else b"")
+    assert loop.settle() == {"reply": 2, "network": 2}
+
+
+def test_who_is_untracked_is_counted(start: Start) -> None:
+    census = Census(aligned(CENSUS_HEAD + CENSUS_SET), slot=0, workers=1, key=bytes(16), most_of_address=1)
+    loop = start(census=census, request_timeout=30)
+    clients = [loop.connect(source=f"127.0.1.{n}") for n in range(1, 12)]
+    assert loop.counters["untracked"] == 3
+    assert (census.held, census.tracked) == (11, 8)
+    for client in clients:
+        client.close()
+    assert loop.settle() == {"reset": 11}
+
+
+def test_a_spray_of_real_connections_leaves_others_alone(start: Start) -> None:
+    """2,000 addresses that stay, one connection each; a client of another address is served each time it asks."""
+    loop = start(census=alone(max_address_connections=2, address_table=256), request_timeout=60)
+    spray = []
+    for number in range(2000):
+        client = socket.socket()
+        client.bind((f"127.1.{number // 250}.{number % 250 + 1}", 0))
+        client.connect(loop.address)
+        spray.append(client)
+        if number % 100 == 0:
+            with loop.connect(source="127.0.0.1") as good:
+                loop.send(good, REQUEST)
+                assert until_end(good) == (REPLY, "fin")
+    loop.until(lambda: loop.counters["accepted"] == 2020)
+    assert loop.counters["open"] == 2000
+    for client in spray:
+        client.close()
+    assert loop.settle() == {"reply": 20, "reset": 2000}
+
+
+# --------------------------------------------------------------------------------------------------------- arguments
+
+
+def aligned(size: int) -> memoryview:
+    return memoryview(mmap.mmap(-1, size))[:size]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"slot": 1}, {"slot": -1}, {"workers": 0}, {"key": b"short"}, {"ipv4_prefix": 33}, {"ipv6_prefix": 129},
+        {"ipv6_prefix": -1}, {"most_in_total": -1}, {"most_of_address": 1 << 16}, {"rate_of_address": 1 << 16},
+        {"workers": 3}, {"memory": aligned(CENSUS_HEAD)}, {"memory": aligned(CENSUS_HEAD + 3 * CENSUS_SET)},
+        {"memory": aligned(CENSUS_HEAD + CENSUS_SET + 1)}, {"memory": aligned(100 + CENSUS_SET)[8:]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_arguments(wrong: dict[str, object]) -> None:
+    right = {"memory": aligned(CENSUS_HEAD + CENSUS_SET), "slot": 0, "workers": 1, "key": os.urandom(16)}
+    Census(**right)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"one of the workers|from 0|can be counted|for each worker"):
+        Census(**right | wrong)  # type: ignore[arg-type]
+
+
+def test_only_who_entered_leaves() -> None:
+    census = alone(max_address_connections=1)
+    for wrong in (0, 1, 1 << 31):
+        with pytest.raises(ValueError, match="nobody"):
+            census.leave(wrong)
+    with pytest.raises(ValueError, match="16 bytes"):
+        census.enter(b"192.0.2.1", time.monotonic_ns())

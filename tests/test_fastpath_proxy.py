@@ -1,0 +1,340 @@
+"""The PROXY protocol's header: against a definition of its own, in any pieces, and in front of requests."""
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+import pytest
+from fastpath_loop import Loop
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from support import BARE, LARGE, REPLY, REQUEST, until_end
+
+from flashpol._fastpath import Networks, ProxyHeader, Verdict
+from flashpol.server.access import compile_networks
+
+MORE, MATCH, OTHER = Verdict.MORE, Verdict.MATCH, Verdict.OTHER
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+MOST_AFTER = 4096
+thorough = settings(max_examples=400)
+
+
+class Said(NamedTuple):
+    verdict: Verdict
+    consumed: int = 0
+    source: tuple[str, int] | None = None
+    oversized: bool = False
+
+
+def feed(pieces: list[bytes]) -> Said:
+    header = ProxyHeader()
+    verdict = MORE
+    for piece in pieces:
+        verdict = header.feed(piece)
+    return Said(verdict, header.consumed, header.source, header.oversized)
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    bounds = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[start:end] for start, end in pairwise(bounds)]
+
+
+# ---------------------------------------------------------------------------------------------------- the definition
+
+
+def model(data: bytes) -> Said:  # noqa: PLR0911 - one for each rule
+    """What a whole stream is, by definition."""
+    if data[:1] == b"\r":
+        return binary(data)
+    line, end, _ = data.partition(b"\n")
+    if not end:
+        if len(data) >= 107:
+            return Said(OTHER, oversized=data.startswith(b"PROXY "))
+        return Said(MORE if b"PROXY ".startswith(data[:6]) else OTHER, len(data) * b"PROXY ".startswith(data[:6]))
+    if not line.startswith(b"PROXY ") or len(line) >= 107:
+        return Said(OTHER, oversized=line.startswith(b"PROXY "))
+    if not line.endswith(b"\r"):
+        return Said(OTHER)
+    size = len(line) + 1
+    words = line[6:-1].split(b" ")
+    if words[0] == b"UNKNOWN":
+        return Said(MATCH, size)
+    family = {b"TCP4": socket.AF_INET, b"TCP6": socket.AF_INET6}.get(words[0])
+    if family is None or len(words) != 5:
+        return Said(OTHER)
+    try:
+        source, _ = (socket.inet_pton(family, word.decode()) for word in words[1:3])
+        if b"\0" in line:
+            raise ValueError
+        ports = [int(word) for word in words[3:5]]
+        if any(word != str(port).encode() or port > 65535 for word, port in zip(words[3:5], ports, strict=True)):
+            return Said(OTHER)
+    except (ValueError, OSError):
+        return Said(OTHER)
+    return Said(MATCH, size, (text(family, source), ports[0]))
+
+
+def text(family: int, source: bytes) -> str:
+    """As the fast path says it: an IPv4 address is one also in IPv6 clothes."""
+    ip = ipaddress.ip_address(source)
+    return str(getattr(ip, "ipv4_mapped", None) or socket.inet_ntop(family, source))
+
+
+def binary(data: bytes) -> Said:  # noqa: PLR0911
+    if not data.startswith(SIGNATURE):
+        known = SIGNATURE.startswith(data)
+        return Said(MORE if known else OTHER, len(data) * known)
+    fixed = data[12:16]
+    if fixed[:1] and fixed[0] not in (0x20, 0x21):
+        return Said(OTHER)
+    local = fixed[:1] == b"\x20"
+    if not local and fixed[1:2] and fixed[1] not in (0, 1, 2, 0x10, 0x11, 0x12, 0x20, 0x21, 0x22, 0x30, 0x31, 0x32):
+        return Said(OTHER)
+    if len(fixed) < 4:
+        return Said(MORE, len(data))
+    rest = int.from_bytes(fixed[2:], "big")
+    if rest > MOST_AFTER:
+        return Said(OTHER, oversized=True)
+    if not local and rest < {0: 0, 1: 12, 2: 36, 3: 216}[fixed[1] >> 4]:
+        return Said(OTHER)
+    if len(data) < 16 + rest:
+        return Said(MORE, len(data))
+    after = data[16 : 16 + rest]
+    source = None
+    if fixed[:2] == b"\x21\x11":
+        source = (text(socket.AF_INET, after[:4]), int.from_bytes(after[8:10], "big"))
+    elif fixed[:2] == b"\x21\x21":
+        source = (text(socket.AF_INET6, after[:16]), int.from_bytes(after[32:34], "big"))
+    return Said(MATCH, 16 + rest, source)
+
+
+# ------------------------------------------------------------------------------------------------------------ streams
+
+
+def v1(source: str = "192.0.2.1", port: int = 40000, family: str = "TCP4") -> bytes:
+    other = "198.51.100.1" if family == "TCP4" else "2001:db8::843"
+    return f"PROXY {family} {source} {other} {port} 843\r\n".encode()
+
+
+def v2(
+    source: str = "192.0.2.1", port: int = 40000, *, command: int = 0x21, kind: int = 0x11, after: bytes = b""
+) -> bytes:
+    ip = ipaddress.ip_address(source).packed
+    return (
+        SIGNATURE
+        + struct.pack(">BBH", command, kind, 2 * len(ip) + 4 + len(after))
+        + (ip + ip + struct.pack(">HH", port, 843) + after)
+    )
+
+
+def fixed(command: int, kind: int, rest: int, data: bytes) -> bytes:
+    return SIGNATURE + struct.pack(">BBH", command, kind, rest) + data
+
+
+WHOLE = [
+    v1(), v1("2001:db8::1", 65535, "TCP6"), v1("255.255.255.255", 0), b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN x\0y z\r\n",
+    v1("::ffff:192.0.2.7", 1, "TCP6"), b"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n",
+    v2(), v2("2001:db8::1", kind=0x21), v2("::ffff:192.0.2.7", kind=0x21), v2(after=b"\3\0\4abcd" * 20),
+    v2(command=0x20, kind=0), v2(command=0x20, kind=0xFF), fixed(0x20, 0, 0, b""), fixed(0x21, 0, 0, b""),
+    fixed(0x21, 0, 4096, bytes(4096)), fixed(0x21, 0x31, 216, bytes(216)), v2(kind=0x12), v2("::1", kind=0x22),
+]  # fmt: skip
+BROKEN = [
+    b"<policy-file-request/>\0", b"GET / HTTP/1.1\r\n", b"PROXY\r\n", b"PROXY \r\n", b"PROXY TCP4\r\n", b"proxy TCP4 ",
+    b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n", b"PROXY TCP4 192.0.2.1 192.0.2.2 1\r\n", b"PROXY UNKNOWNX\r\n",
+    b"PROXY TCP4 192.0.2.1  192.0.2.2 1 2\r\n", b"PROXY TCP4 192.0.2.01 192.0.2.2 1 2\r\n",
+    b"PROXY TCP4 192.0.2.1 192.0.2.2 01 2\r\n", b"PROXY TCP4 192.0.2.1 192.0.2.2 1 65536\r\n",
+    b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2 \r\n", b"PROXY TCP4 ::1 ::1 1 2\r\n",
+    b"PROXY TCP6 192.0.2.1 192.0.2.2 1 2\r\n",
+    b"PROXY TCP4 192.0.2.1 192.0.2.2 +1 2\r\n", b"PROXY TCP4 192.0.2.1\0 192.0.2.2 1 2\r\n",
+    b"PROXY UDP4 192.0.2.1 192.0.2.2 1 2\r\n",
+    b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\0\r\n", b"PROXY UNKNOWN" + b"x" * 94, v1()[:-2] + b" " * 100,
+    SIGNATURE[:-1] + b"x", SIGNATURE + b"\x11", SIGNATURE + b"\x22", fixed(0x21, 0x13, 12, b""),
+    fixed(0x21, 0x41, 12, b""), fixed(0x21, 0x11, 11, b""), fixed(0x21, 0x21, 35, b""), fixed(0x21, 0x31, 215, b""),
+    fixed(0x21, 0x11, 4097, b""), fixed(0x20, 0, 65535, b""),
+]  # fmt: skip
+
+places = st.lists(st.integers(0, 5000), max_size=8)
+ip4, ip6 = st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str)
+ports = st.integers(0, 65535)
+streams = st.one_of(
+    st.builds(v1, ip4, ports),
+    st.builds(v1, ip6, ports, st.just("TCP6")),
+    st.builds(v2, ip4, ports, after=st.binary(max_size=300)),
+    st.builds(v2, ip6, ports, kind=st.just(0x21)),
+    st.builds(fixed, st.integers(0, 255), st.integers(0, 255), st.integers(0, 300), st.binary(max_size=320)),
+    st.builds(lambda words: b"PROXY " + b" ".join(words) + b"\r\n", st.lists(
+        st.sampled_from([b"TCP4", b"TCP6", b"UNKNOWN", b"192.0.2.1", b"::1", b"", b"1", b"843", b"070000", b"\0"]),
+        max_size=7,
+    )),
+    st.sampled_from(WHOLE + BROKEN),
+    st.binary(max_size=120),
+)  # fmt: skip
+
+
+@thorough
+@given(streams, st.binary(max_size=30), places)
+@example(v1(), REQUEST, list(range(80)))
+@example(v2(after=bytes(200)), REQUEST, list(range(300)))
+def test_any_split_is_what_the_whole_is(header: bytes, more: bytes, where: list[int]) -> None:
+    assert feed(cut(header + more, where)) == model(header + more)
+
+
+@thorough
+@given(streams, st.integers(0, 400), st.integers(0, 255))
+def test_a_byte_changed(header: bytes, place: int, byte: int) -> None:
+    data = bytearray(header)
+    if data:
+        data[place % len(data)] = byte
+    assert feed([bytes(data)]) == model(bytes(data))
+
+
+@pytest.mark.parametrize("header", WHOLE)
+def test_every_byte_alone(header: bytes) -> None:
+    said = feed([bytes([byte]) for byte in header + REQUEST])
+    assert said == model(header + REQUEST)
+    assert (said.verdict, said.consumed) == (MATCH, len(header))
+
+
+@pytest.mark.parametrize("header", BROKEN)
+def test_what_is_none(header: bytes) -> None:
+    said = feed([header])
+    assert said == model(header)
+    assert (said.verdict, said.consumed, said.source) == (OTHER, 0, None)
+
+
+def test_what_it_says() -> None:
+    assert feed([v1("192.0.2.1", 40000)]).source == ("192.0.2.1", 40000)
+    assert feed([v1("2001:db8::1", 1, "TCP6")]).source == ("2001:db8::1", 1)
+    assert feed([v2("192.0.2.1", 65535)]).source == ("192.0.2.1", 65535)
+    assert feed([v2("2001:db8::1", 7, kind=0x21, after=b"\3\0\4wxyz")]).source == ("2001:db8::1", 7)
+    assert feed([v2("::ffff:192.0.2.7", kind=0x21)]).source == ("192.0.2.7", 40000)
+    assert feed([v2(command=0x20)]).source is None
+
+
+# -------------------------------------------------------------------------------------------------- before a request
+
+LOOPBACK = compile_networks([ipaddress.ip_network("127.0.0.0/8")])
+ELSEWHERE = compile_networks([ipaddress.ip_network("192.0.2.0/24")])
+Start = Callable[..., Loop]
+
+
+@pytest.mark.parametrize(
+    "header", [v1(), v2(), v2("2001:db8::1", kind=0x21, after=bytes(3000)), fixed(0x20, 0, 0, b"")]
+)
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 40, 10_000])
+def test_a_header_and_a_request_in_any_two_segments(start: Start, header: bytes, size: int) -> None:
+    loop = start(proxies=LOOPBACK)
+    with loop.connect() as client:
+        data = header + REQUEST
+        for piece in filter(None, (data[:size], data[size:])):
+            loop.send(client, piece)
+        assert until_end(client) == (REPLY, "fin")
+        assert loop.settle() == {"reply": 1}
+
+
+def test_byte_by_byte(start: Start) -> None:
+    loop = start(proxies=LOOPBACK, request_timeout=5)
+    with loop.connect() as client:
+        for byte in v2(after=bytes(20)) + REQUEST:
+            loop.send(client, bytes([byte]))
+        assert until_end(client) == (REPLY, "fin")
+        assert loop.settle() == {"reply": 1}
+
+
+@pytest.mark.parametrize("extra", [b"x", b"x" * 3000, b"x" * 8000])
+def test_a_reply_is_not_lost_to_what_follows_the_request(start: Start, extra: bytes) -> None:
+    loop = start(proxies=LOOPBACK)
+    with loop.connect() as client:
+        loop.send(client, v2(after=bytes(2000)) + REQUEST + extra)
+        assert until_end(client) == (REPLY, "fin")
+    assert loop.settle() == {"reply": 1}
+
+
+# What comes, and how it ends.
+ENDS = {
+    "no header": ([REQUEST], "proxy_malformed"),
+    "malformed": ([b"PROXY TCP4 x y 1 2\r\n" + REQUEST], "proxy_malformed"),
+    "malformed in pieces": ([b"PRO", b"XX"], "proxy_malformed"),
+    "oversized line": ([b"PROXY UNKNOWN " + b"x" * 200], "proxy_oversized"),
+    "oversized": ([fixed(0x21, 0x11, 5000, b"")], "proxy_oversized"),
+    "late": ([v1()[:20]], "timeout"),
+    "header without a request": ([v1()], "timeout"),
+    "silence": ([], "timeout"),
+    "http after it": ([v1() + b"GET / HTTP/1.1\r\n\r\n"], "http"),
+    "tls after it": ([v1(), b"\x16\x03\x01"], "tls"),
+    "something else after it": ([v1() + b"x"], "other"),
+    "fin": ([v1()[:20], "FIN"], "reset"),
+    "fin after the header": ([v1(), "FIN"], "reset"),
+    "22 bytes and fin": ([v1() + BARE, "FIN"], "reply"),
+}
+
+
+@pytest.mark.parametrize(("steps", "outcome"), ENDS.values(), ids=ENDS)
+def test_each_ends_in_one_way(start: Start, steps: list[bytes | str], outcome: str) -> None:
+    loop = start(proxies=LOOPBACK)
+    with loop.connect() as client:
+        for step in steps:
+            if isinstance(step, bytes):
+                loop.send(client, step)
+            else:
+                client.shutdown(socket.SHUT_WR)
+        assert loop.settle() == {outcome: 1}
+        expected = {"reply": REPLY, "http": b"HTTP/1.1 400"}.get(outcome, b"")
+        assert until_end(client)[0].startswith(expected)
+
+
+def test_whoever_is_no_proxy_is_refused(start: Start) -> None:
+    loop = start(proxies=ELSEWHERE)
+    with loop.connect() as client:
+        assert until_end(client)[0] == b""
+    assert loop.settle() == {"proxy_untrusted": 1}
+
+
+def test_the_lists_are_of_the_clients(start: Start) -> None:
+    networks = compile_networks([ipaddress.ip_network("192.0.2.0/24"), ipaddress.ip_network("2001:db8::/32")])
+    loop = start(proxies=LOOPBACK, networks=networks)
+    for header, served in [
+        (v1("192.0.2.9"), True), (v2("192.0.2.9"), True), (v2("2001:db8::1", kind=0x21), True),
+        (v1("198.51.100.9"), False), (v2("198.51.100.9"), False),
+        (b"PROXY UNKNOWN\r\n", False), (v2(command=0x20), False),  # the connection's own address
+    ]:  # fmt: skip
+        with loop.connect() as client:
+            loop.send(client, header + REQUEST)
+            assert until_end(client)[0] == (REPLY if served else b"")
+    assert loop.settle() == {"reply": 3, "network": 4}
+
+
+def test_the_access_log_has_the_client(start: Start) -> None:
+    told: list[tuple[str, int, str]] = []
+
+    def tell(listener: int, ip: str, port: int, outcome: str, *rest: object) -> None:
+        told.append((ip, port, outcome))
+
+    loop = start(proxies=LOOPBACK, on_access=tell, access_log=1.0)
+    for header in (v1("192.0.2.1", 7), v2("2001:db8::1", 8, kind=0x21), b"PROXY UNKNOWN\r\n"):
+        with loop.connect() as client:
+            own = client.getsockname()
+            loop.send(client, header + REQUEST)
+            assert until_end(client)[0] == REPLY
+    assert told == [("192.0.2.1", 7, "reply"), ("2001:db8::1", 8, "reply"), (*own, "reply")]
+    with loop.connect() as client:
+        own = client.getsockname()
+        loop.send(client, b"x")
+    assert told[3:] == [(*own, "proxy_malformed")]
+
+
+@pytest.mark.parametrize("proxies", [None, LOOPBACK])
+def test_who_the_client_of_a_conversation_is(start: Start, proxies: Networks | None) -> None:
+    loop = start(LARGE, proxies=proxies)
+    with loop.connect(receive_buffer=2048) as client:
+        loop.send(client, (v1("192.0.2.1", 7) if proxies else b"") + REQUEST)
+        loop.until(lambda: loop.handed)
+        [fd] = loop.handed
+        assert loop.parker.client(fd) == (("192.0.2.1", 7) if proxies else client.getsockname())
+        loop.parker.abandon(fd, "shutdown")
+    for wrong in (fd, -1, 1 << 30):
+        with pytest.raises(ValueError, match="not a connection"):
+            loop.parker.client(wrong)
