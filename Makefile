@@ -102,6 +102,7 @@ endef
 
 # In CI exactly what the lock names, and only if its hash is right; elsewhere whatever is new enough.
 PIP = $(BIN)/pip install -q --disable-pip-version-check
+EXTRAS = [test,lint,deploy,bench]
 ifdef CI
 install = $(PIP) --require-hashes -r requirements-dev.lock && $(PIP) --no-deps --no-build-isolation -e .
 else
@@ -123,5 +124,5 @@ $(VENV)/.run: $(VENV)/bin/python $(NATIVE)
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "adding what the tests and lint need …"
-	@$(call install,,[test,lint,deploy,bench])
+	@$(call install,,$(EXTRAS))
 	@touch $@

@@ -20,7 +20,7 @@ if build not in FLAGS:
     raise SystemExit(f"FLASHPOL_BUILD={build}: unknown; one of {', '.join(name or '(empty)' for name in FLAGS)}")
 
 SOURCES = {"flashpol._fastpath": "flashpol/_fastpath.pyx"}
-# Python that needs less memory compiled. Its coverage is measured as Python; and AddressSanitizer would guard its stack,
+# Python that needs less memory compiled. Its coverage is measured as Python; AddressSanitizer would guard its stack,
 # which greenlet copies, guards and all.
 if build not in ("coverage", "sanitize"):
     SOURCES["flashpol.gateway.conversation"] = "flashpol/gateway/conversation.py"

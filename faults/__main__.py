@@ -9,7 +9,8 @@ import resource
 import sys
 from pathlib import Path
 
-from bench.report import headline, machine
+from bench import machine
+from bench.report import headline
 from faults import FaultsError, network, report
 from faults.families import ATTACKS
 from faults.measure import FULL, QUICK, Outcome, measure
@@ -31,7 +32,7 @@ def main() -> int:
         parser.error(f"no such attack: {', '.join(sorted(unknown))}; one of {', '.join(names)}")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    about = headline(machine())
+    about = headline(machine.describe())
     own_network = network.enter()
     notes = [] if own_network else ["no right to make a network of our own: as root there are more attacks"]
     outcomes: list[Outcome] = []
