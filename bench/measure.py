@@ -101,7 +101,7 @@ def children(pid: int) -> list[int]:
 
 
 def ask(port: int, timeout: float = 2.0, request: bytes = REQUEST) -> bytes:
-    """One policy request to a port of 127.0.0.1, and everything that came back until the end. `timeout` in seconds."""
+    """One request to a port of 127.0.0.1, and everything that came back until the end. `timeout` in seconds."""
     with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
         connection.sendall(request)
         reply = b""

@@ -5,19 +5,17 @@ figures are ratios within a round. `off again` is the same as `off`: how far its
 is worth. The load comes from 256 addresses of loopback, so the table of addresses has 256 entries in use.
 """
 
+import dataclasses
 import json
 import random
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from contextlib import ExitStack
+from dataclasses import dataclass
 
+from bench import servers
 from bench.measure import ratios
 from bench.report import Results
-from bench.scenarios.turns import in_turn, measure, warm_up
+from bench.scenarios.turns import WARM_UP, in_turn, measure
 from bench.servers import Server
-from bench.servers.ours import flashpol
 from bench.settings import Settings
 
 CLIENTS = 256
@@ -27,6 +25,7 @@ NETWORKS = 10_000
 TARGET = 1.03
 REQUEST = b"<policy-file-request/>\0"
 HEADER = b"PROXY TCP4 192.0.2.77 198.51.100.1 40000 843\r\n"
+
 OFF = "max_address_connections = 0"
 CAPS = (
     "max_address_connections = 1000\nmax_address_rate = 60000\nmax_connections = 100000\nmax_worker_connections = 50000"
@@ -66,28 +65,26 @@ def run(settings: Settings, results: Results) -> None:
         results.note("access: only flashpol is measured")
         return
     candidates = {each.name: each for each in _candidates()}
-    with tempfile.TemporaryDirectory(prefix="flashpol-bench-") as folder, ExitStack() as stack:
-        running = [stack.enter_context(_serving(each, settings.server_cpu)) for each in candidates.values()]
-        sends = {name: _sends(Path(folder) / str(n), each) for n, (name, each) in enumerate(candidates.items())}
-        cpu: dict[str, list[float]] = {name: [] for name in candidates}
-        count = min(warm_up(server, CLIENTS, settings.load_cpus, ANSWERS, sends[server.name]) for server in running)
+    cpu: dict[str, list[float]] = {name: [] for name in candidates}
+    with ExitStack() as stack:
+        running = []
+        for name, each in candidates.items():
+            start = servers.flashpol(settings.server_cpu, settings=each.server, listener=each.listener,
+                                     hello=each.request)  # fmt: skip
+            server = dataclasses.replace(stack.enter_context(start), name=name)
+            server.expected.with_name("request").write_bytes(each.request)
+            measure(server, CLIENTS, WARM_UP, settings.load_cpus, _options(server))
+            running.append(server)
         for server in in_turn(running, settings.rounds * settings.either(TURNS, 1)):
-            one = measure(server, CLIENTS, count, settings.load_cpus, sends[server.name])
+            one = measure(server, CLIENTS, ANSWERS, settings.load_cpus, _options(server))
             cpu[server.name].append(one.cpu_per_answer)
-    for name, each in candidates.items():
-        results.add_spread("access", f"{name}: CPU per answer", "ns", cpu[name], digits=0)
+    for name, samples in cpu.items():
+        results.add_spread("access", f"{name}: CPU per answer", "ns", samples, digits=0)
         if name != "off":
-            quotients = ratios(cpu[name], cpu["off"])
-            results.add_spread("access", f"{name} / off", "ratio", quotients, at_most=each.at_most, digits=3)
+            quotients = ratios(samples, cpu["off"])
+            target = candidates[name].at_most
+            results.add_spread("access", f"{name} / off", "ratio", quotients, at_most=target, digits=3)
 
 
-@contextmanager
-def _serving(candidate: Candidate, cpu: int) -> Iterator[Server]:
-    with flashpol(cpu, settings=candidate.server, listener=candidate.listener, request=candidate.request) as server:
-        yield replace(server, name=candidate.name)
-
-
-def _sends(file: Path, candidate: Candidate) -> list[str]:
-    """The load generator's options for what a client of this one sends."""
-    file.write_bytes(candidate.request)
-    return ["--send", str(file)]
+def _options(server: Server) -> list[str]:
+    return ["--send", str(server.expected.with_name("request"))]

@@ -64,8 +64,8 @@ def used(server: Server) -> int:
     return sum(map(cpu_ns, server.pids))
 
 
-def warm_up(server: Server, connections: int, load_cpus: CPUs, at_most: int, options: Sequence[str] = ()) -> int:
+def warm_up(server: Server, connections: int, load_cpus: CPUs, at_most: int) -> int:
     """Ask until it is warm. Returns how many answers make a turn: at least as many as warmed it up."""
     count = max(WARM_UP, connections) if at_most >= WARM_UP else at_most
-    first = load.closed(server, connections=connections, count=count, cpu=load_cpus, options=options)
+    first = load.closed(server, connections=connections, count=count, cpu=load_cpus)
     return int(min(at_most, max(count / 2, connections, first.answered / first.seconds * TURN_SECONDS)))

@@ -32,11 +32,11 @@ def flashpol(
     listeners: int = 1,
     settings: str = "",
     listener: str = "",
-    request: bytes = REQUEST,
+    hello: bytes = REQUEST,
 ) -> Iterator[Server]:
     """Workers and the admin endpoint, pinned to `cpu`. request_timeout: seconds.
 
-    settings: lines of [server]. listener: lines of each listener. request: what it answers.
+    settings, listener: lines of [server] and of each listener. hello: what a client has to send.
     """
     if importlib.util.find_spec("flashpol") is None:
         raise BenchError("flashpol cannot be imported: run from the repository, after `pip install -e .`")
@@ -53,7 +53,7 @@ def flashpol(
         )
         command = [sys.executable, "-m", "flashpol", "serve", "-c", str(place / "flashpol.toml")]
         with running("flashpol", command, place, cpu) as process:
-            seconds = wait_for_answer("flashpol", process, ports[0], place, READY_SECONDS, request)
+            seconds = wait_for_answer("flashpol", process, ports[0], place, READY_SECONDS, hello)
             first, *more = workers_of(process.pid, workers)
             yield Server(
                 "flashpol", ports[0], first, place / "expected", seconds,

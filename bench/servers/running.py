@@ -122,9 +122,13 @@ def _kill_session(leader: int) -> None:
 
 
 def wait_for_answer(
-    name: str, process: subprocess.Popen[bytes], port: int, place: Path, patience: float = START_SECONDS,
-    request: bytes = REQUEST,
-) -> float:  # fmt: skip
+    name: str,
+    process: subprocess.Popen[bytes],
+    port: int,
+    place: Path,
+    patience: float = START_SECONDS,
+    hello: bytes = REQUEST,
+) -> float:
     """Ask until the exact reply comes. Returns the seconds since the call, which follows the exec at once."""
     begin = time.monotonic()
     expected = (place / "expected").read_bytes()
@@ -132,7 +136,7 @@ def wait_for_answer(
         if process.poll() is not None:
             raise BenchError(f"{name} ended at once, exit {process.returncode}: {last_words(place)}")
         try:
-            reply = ask(port, request=request)
+            reply = ask(port, request=hello)
         except OSError as error:
             if time.monotonic() - begin > patience:
                 raise BenchError(f"{name} does not answer on port {port}: {error}; {last_words(place)}") from None
