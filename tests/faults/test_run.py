@@ -31,6 +31,7 @@ with network.Firewall():
 bad.settimeout(10)
 assert bad.recv(1) == b"x", "sent again when the firewall is gone"
 """
+pytestmark = pytest.mark.servers
 SHORT = Lengths(0.5, 0.5, 0.5)
 
 
