@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM := gcc libc6-dev python3-venv python3-dev
-NATIVE := setup.py pyproject.toml flashpol/_fastpath.pyx $(wildcard flashpol/*.pxd flashpol/_core/*.pxd)
+NATIVE := setup.py pyproject.toml flashpol/_fastpath.pyx $(wildcard flashpol/*.pxd flashpol/_core/*.pxd) \
+	flashpol/gateway/conversation.py
 TREE := flashpol tests bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
 # What memcheck looks at: the fast path without gevent. Its slow tests are about time and numbers, not about memory.
 MEMCHECKED := tests/test_fastpath_matcher.py tests/test_fastpath.py tests/test_fastpath_access.py
@@ -35,8 +36,9 @@ lint: $(VENV)/.dev  ## style, types, stub against extension
 docs: $(VENV)/.dev  ## what is made from the code: manual pages, completion, tables of the reference
 	$(BIN)/python docs/generate.py
 
-bench: $(VENV)/.run  ## compare with a C server and nginx (about a minute)
-	$(BIN)/python -m bench all
+bench: $(VENV)/.run  ## compare with C servers, nginx, HAProxy, gevent, Go, node (12 minutes); report and charts in build/bench-report
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[bench]"
+	$(BIN)/python -m bench all --out build/bench-report
 
 debug: $(VENV)/.dev  ## serve with a build for gdb, Python's development mode on
 	@$(call variant,debug)
@@ -76,7 +78,7 @@ lock: $(VENV)/bin/python  ## requirements-dev.lock anew: what CI installs, by ha
 	$(PIP) "pip-tools>=7.5"
 	$(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras --all-build-deps --upgrade --no-header \
 		--no-annotate --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-		--extra test --extra lint --extra deploy --extra fuzz -o requirements-dev.lock pyproject.toml
+		--extra test --extra lint --extra deploy --extra bench --extra fuzz -o requirements-dev.lock pyproject.toml
 
 audit: $(VENV)/.dev  ## known vulnerabilities of what the lock names, where their database can be reached
 	@$(PIP) "pip-audit>=2.7"
@@ -91,13 +93,13 @@ dist: $(VENV)/.dev  ## sdist and wheel; the wheel is built from the sdist
 
 clean:  ## remove everything that was made here
 	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov .hypothesis .pytest_cache .mypy_cache .ruff_cache
-	rm -f flashpol/*.so flashpol/_fastpath.c
+	rm -f flashpol/*.so flashpol/gateway/*.so flashpol/_fastpath.c flashpol/gateway/conversation.c
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A copy of the tree in build/NAME with its own kind of extension: the one in use is never overwritten.
 define variant
 	rm -rf build/$(1)/flashpol build/$(1)/tests && mkdir -p build/$(1) && cp -r $(TREE) build/$(1)/ \
-	&& rm -f build/$(1)/flashpol/*.so && cd build/$(1) \
+	&& find build/$(1)/flashpol -name '*.so' -delete && cd build/$(1) \
 	&& FLASHPOL_BUILD=$(1) ../../$(BIN)/python setup.py -q build_ext --inplace
 endef
 
@@ -124,5 +126,5 @@ $(VENV)/.run: $(VENV)/bin/python $(NATIVE)
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "adding what the tests and lint need …"
-	@$(call install,,[test,lint,deploy])
+	@$(call install,,[test,lint,deploy,bench])
 	@touch $@

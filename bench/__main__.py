@@ -1,6 +1,11 @@
-"""The command: ``python -m bench [all|cpu|silent|latency|startup|access] [--rounds N] [--json FILE] [--peers-only]``.
+"""The command.
 
-Exit status: 0 when everything could be measured, met or not; 2 when a figure would not have meant anything.
+    python -m bench [all|SCENARIO...] [--rounds N] [--quick] [--out FOLDER] [--json FILE] [--peers-only]
+    python -m bench compare OLD.json NEW.json [--everything]
+    python -m bench charts REPORT.json FOLDER
+
+Exit status: 0 when everything could be measured, met or not; 1 when `compare` found something worse; 2 when a figure
+would not have meant anything.
 """
 
 import argparse
@@ -10,49 +15,128 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import BenchError, report
+from bench import BenchError, charts, compare, isolation, machine, report
 from bench.report import Results
-from bench.scenarios import access, cpu, latency, silent, startup
+from bench.scenarios import (
+    access,
+    concurrency,
+    conversations,
+    cpu,
+    experiments,
+    generator,
+    listeners,
+    rate,
+    reload,
+    scrape,
+    silent,
+    sizes,
+    startup,
+    workers,
+)
 from bench.settings import Settings
 
 SCENARIOS: dict[str, Callable[[Settings, Results], None]] = {
     "cpu": cpu.run,
+    "concurrency": concurrency.run,
+    "rate": rate.run,
     "silent": silent.run,
-    "latency": latency.run,
+    "conversations": conversations.run,
+    "workers": workers.run,
+    "sizes": sizes.run,
+    "listeners": listeners.run,
+    "reload": reload.run,
     "startup": startup.run,
+    "scrape": scrape.run,
     "access": access.run,
+    "generator": generator.run,
 }
+ON_DEMAND = {"experiments": experiments.run}  # what `all` leaves out: not about flashpol
 ROUNDS = 9  # odd, so that the median is a measurement; enough that one or two disturbed rounds do not move it
+QUICK_ROUNDS = 1
 
 
 def main() -> int:
-    """Run what was asked for and print one table."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="What flashpol costs, beside its peers.")
-    parser.add_argument("scenario", nargs="?", default="all", choices=["all", *SCENARIOS])
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"interleaved rounds, default {ROUNDS}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and samples there too")
-    parser.add_argument("--peers-only", action="store_true", help="without flashpol: judge the machine")
-    arguments = parser.parse_args()
-    if arguments.rounds < 1:
-        parser.error("--rounds must be at least 1")
-    _allow_many_files()
-    settings = Settings.on_this_machine(arguments.rounds, arguments.peers_only)
-    about, results = report.machine(), Results()
-    if settings.server_cpu == settings.load_cpu:
-        results.notes.append("one CPU for servers and load: no figures of the two apart")
+    """Run what was asked for."""
+    words = sys.argv[1:]
     try:
-        for name, run in SCENARIOS.items():
-            if arguments.scenario in ("all", name):
-                begin = time.monotonic()
-                run(settings, results)
-                print(f"{name}: measured in {time.monotonic() - begin:.0f} s", file=sys.stderr)
+        if words[:1] == ["compare"]:
+            return _compare(words[1:])
+        if words[:1] == ["charts"]:
+            return _charts(words[1:])
+        return _run(words)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
+
+
+def _run(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="What flashpol costs, beside its peers.")
+    parser.add_argument(
+        "scenario", nargs="*", default=["all"], help=f"all, or some of {', '.join([*SCENARIOS, *ON_DEMAND])}"
+    )
+    parser.add_argument("--rounds", type=int, help=f"interleaved rounds where figures are compared, default {ROUNDS}")
+    parser.add_argument("--quick", action="store_true", help="two minutes: does all of it work? Not for figures")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="report.json, report.md and charts go there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and samples there too")
+    parser.add_argument("--peers-only", action="store_true", help="without flashpol: judge the machine")
+    arguments = parser.parse_args(words)
+    rounds: int = (QUICK_ROUNDS if arguments.quick else ROUNDS) if arguments.rounds is None else arguments.rounds
+    unknown = [name for name in arguments.scenario if name not in (*SCENARIOS, *ON_DEMAND, "all")]
+    if rounds < 1 or unknown:
+        parser.error(f"no scenario {', '.join(unknown)}" if unknown else "--rounds must be at least 1")
+    _allow_many_files()
+    results = Results()
+    about = machine.describe()
+    missing = isolation.isolate()
+    if missing:
+        results.note(missing)
+    settings = Settings.on_this_machine(rounds, arguments.peers_only, arguments.quick)
+    if not settings.apart:
+        results.note("one CPU for servers and load: no figures of the two apart")
+    for name, run in {**SCENARIOS, **ON_DEMAND}.items():
+        if name in arguments.scenario or ("all" in arguments.scenario and name in SCENARIOS):
+            print(f"{name} …", file=sys.stderr)
+            begin = time.monotonic()
+            run(settings, results)
+            print(f"{name}: measured in {time.monotonic() - begin:.0f} s", file=sys.stderr)
     print(report.headline(about))
     print(report.table(results))
     if arguments.json:
         report.write_json(arguments.json, about, results)
+    if arguments.out:
+        _write_all(arguments.out, about, results)
+    return 0
+
+
+def _write_all(folder: Path, about: dict[str, object], results: Results) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    report.write_json(folder / "report.json", about, results)
+    (folder / "report.md").write_text(report.markdown(about, results))
+    if charts.available():
+        charts.draw(report.document(about, results), folder)
+    else:
+        print("bench: no charts: pip install -e '.[bench]' brings matplotlib", file=sys.stderr)
+
+
+def _compare(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench compare", description="What became slower or faster.")
+    parser.add_argument("old", type=Path)
+    parser.add_argument("new", type=Path)
+    parser.add_argument("--everything", action="store_true", help="also what did not change for certain")
+    arguments = parser.parse_args(words)
+    found = compare.changes(compare.load(arguments.old), compare.load(arguments.new))
+    print(compare.table(found, everything=arguments.everything))
+    return int(any(change.verdict == "worse" for change in found))
+
+
+def _charts(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench charts", description="Draw the charts of a report.")
+    parser.add_argument("report", type=Path)
+    parser.add_argument("folder", type=Path)
+    arguments = parser.parse_args(words)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for path in charts.draw(compare.load(arguments.report), arguments.folder):
+        print(path)
     return 0
 
 

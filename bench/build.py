@@ -1,4 +1,4 @@
-"""Compile the C parts when they are needed: into ``build/bench`` of the repository, which git ignores."""
+"""Compile the C and Go parts when they are needed: into ``build/bench`` of the repository, which git ignores."""
 
 import os
 import subprocess
@@ -22,20 +22,50 @@ def epoll_yardstick() -> Path:
     return _program("epoll", [HERE / "yardsticks" / "epoll.c"], [])
 
 
-def _program(name: str, sources: list[Path], headers: list[Path]) -> Path:
-    program = BUILD / name
-    newest = max(path.stat().st_mtime for path in [*sources, *headers, Path(__file__)])
+def uring_yardstick() -> Path:
+    """The compiled io_uring server."""
+    return _program("uring", [HERE / "yardsticks" / "uring.c"], [], ["-luring"])
+
+
+def has_liburing() -> bool:
+    """It can be compiled and linked with."""
+    try:
+        uring_yardstick()
+    except BenchError:
+        return False
+    return True
+
+
+def uring_disabled() -> bool:
+    """The kernel refuses io_uring to this process: a container's profile or a setting."""
+    setting = Path("/proc/sys/kernel/io_uring_disabled")
+    return not setting.exists() or setting.read_text().strip() != "0"
+
+
+def go_server() -> Path:
+    """The compiled Go server."""
+    source, program = HERE / "yardsticks" / "server.go", BUILD / "goserver"
+    return _built(program, [source], ["go", "build", "-o"], [str(source)])
+
+
+def _program(name: str, sources: list[Path], headers: list[Path], libraries: list[str] | None = None) -> Path:
+    compiler = [os.environ.get("CC", "cc"), *FLAGS, "-o"]
+    return _built(BUILD / name, [*sources, *headers], compiler, [*map(str, sources), *(libraries or [])])
+
+
+def _built(program: Path, needs: list[Path], command: list[str], inputs: list[str]) -> Path:
+    newest = max(path.stat().st_mtime for path in [*needs, Path(__file__)])
     if program.exists() and program.stat().st_mtime > newest:
         return program
     BUILD.mkdir(parents=True, exist_ok=True)
     # Compiled beside and renamed: a second run at the same time never executes half a file.
-    fresh = program.with_name(f"{name}.{os.getpid()}")
-    command = [os.environ.get("CC", "cc"), *FLAGS, "-o", str(fresh), *map(str, sources)]
+    fresh = program.with_name(f"{program.name}.{os.getpid()}")
+    command = [*command, str(fresh), *inputs]
     try:
         result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=COMPILE_SECONDS)
     except FileNotFoundError:
-        raise BenchError(f"no C compiler: install one, or name it in CC (tried {command[0]})") from None
+        raise BenchError(f"no compiler: install one, or name that of C in CC (tried {command[0]})") from None
     if result.returncode != 0:
-        raise BenchError(f"{name} does not compile:\n{result.stderr}")
+        raise BenchError(f"{program.name} does not compile:\n{result.stderr}")
     fresh.rename(program)
     return program

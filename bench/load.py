@@ -1,16 +1,24 @@
 """Run the load generator and read what it says."""
 
 import json
+import math
 import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from bench import BenchError, build
-from bench.servers import Server
+from bench.servers.running import Server
 
 RUN_SECONDS = 60.0  # no closed run is longer: the servers here need less than a second for what is asked of them
 OPEN_RATE = 10_000  # silent connections opened per second: slower than any server here accepts, so no queue overflows
+HELD_BY_ONE = 15_000  # connections that one process of the generator holds: below the usual limit of files
+GRACE = 30.0  # seconds that a run may take beyond what it was told
+
+# Where the generator runs: a CPU; several, then it is a process on each; or None, anywhere.
+CPUs = int | Sequence[int] | None
 
 
 @dataclass(frozen=True)
@@ -21,71 +29,156 @@ class Closed:
     seconds: float
     p50: float
     p99: float
+    p999: float = math.nan
+    generator_cpu: float = math.nan  # seconds, of all its processes
 
 
-def closed(server: Server, *, connections: int, count: int, cpu: int | None) -> Closed:
-    """Ask `count` times from `connections` concurrent clients; anything but the exact reply is an error."""
-    command = [str(build.load_generator()), "closed", "--port", str(server.port), "--expect", str(server.expected)]
-    command += ["--connections", str(connections), "--count", str(count), "--seconds", str(RUN_SECONDS)]
-    command += _pinned(cpu)
-    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=RUN_SECONDS + 30)
-    if result.returncode != 0:
-        raise BenchError(f"{server.name}: the load was not answered without error: {result.stdout}{result.stderr}")
-    said = json.loads(result.stdout)
+@dataclass(frozen=True)
+class Open:
+    """One open-loop run. Latencies in microseconds from the time at which a client was to begin to end of stream.
+
+    lag_p99: microseconds by which the generator itself was late; what is not far above it says little of the server.
+    """
+
+    answered: int
+    failed: int
+    seconds: float
+    latency: dict[str, float]  # p50, p90, p99, p999, p9999, max
+    lag_p99: float
+
+
+def closed(
+    server: Server, *, connections: int, count: int, cpu: CPUs, options: Sequence[str] = (), processes: int = 0
+) -> Closed:
+    """Ask `count` times from `connections` concurrent clients; anything but the exact reply is an error.
+
+    options: more of the load generator's (see loadgen/main.c). processes: of the generator; 0: one a CPU.
+    """
+    processes = min(processes or len(_cpus(cpu)) or 1, connections)
+    said = _asked(
+        "closed", server, cpu, RUN_SECONDS, ["--connections", str(connections), "--count", str(count),
+        "--processes", str(processes), *options],
+    )  # fmt: skip
+    if said["failed"]:
+        raise BenchError(f"{server.name}: the load was not answered without error: {json.dumps(said)}")
     if said["answered"] != count:
         raise BenchError(f"{server.name}: {said['answered']} answers of {count} within {RUN_SECONDS:.0f} s")
-    return Closed(said["answered"], said["seconds"], said["latency_us"]["p50"], said["latency_us"]["p99"])
+    latency = said["latency_us"]
+    return Closed(count, said["seconds"], latency["p50"], latency["p99"], latency["p999"], said["cpu_seconds"])
+
+
+def open_loop(
+    server: Server, *, rate: float, seconds: float, cpu: CPUs, connections: int = 4000, options: Sequence[str] = ()
+) -> Open:
+    """`rate` clients a second begin at fixed times for so many seconds, at most `connections` at once.
+
+    Errors are counted, not raised: beyond saturation there are some.
+    """
+    arguments = ["--connections", str(connections), "--rate", f"{rate:.1f}"]
+    arguments += ["--processes", str(len(_cpus(cpu)) or 1), *options]
+    said = _asked("open", server, cpu, seconds, arguments)
+    return Open(said["answered"], said["failed"], said["seconds"], said["latency_us"], said["lag_us"]["p99"])
+
+
+def _asked(mode: str, server: Server, cpu: CPUs, seconds: float, arguments: Sequence[str]) -> dict[str, Any]:
+    command = [str(build.load_generator()), mode, "--expect", str(server.expected), "--seconds", str(seconds)]
+    for port in server.ports or (server.port,):
+        command += ["--port", str(port)]
+    # On a terminal the generator shows how far it is.
+    errors = None if sys.stderr.isatty() else subprocess.PIPE
+    result = subprocess.run(
+        [*command, *arguments, *_pinned(cpu)],
+        check=False, stdout=subprocess.PIPE, stderr=errors, text=True, timeout=seconds + GRACE,
+    )  # fmt: skip
+    if result.returncode not in (0, 1):
+        raise BenchError(f"{server.name}: the load generator could not run: {result.stderr or result.returncode}")
+    said: dict[str, Any] = json.loads(result.stdout)
+    return said
 
 
 class SilentClients:
-    """Connections that say nothing, held by a process of their own: one process may not have the files for both ends.
+    """Connections that say nothing, held by processes of their own: one may not have the files for all.
 
     A context manager: inside, all are established. `wait_until_closed` and `release` say what became of them.
     """
 
-    def __init__(self, server: Server, count: int, *, seconds: float, cpu: int | None) -> None:
+    def __init__(
+        self, server: Server, count: int, *, seconds: float, cpu: CPUs, options: Sequence[str] = (),
+        rate: float = OPEN_RATE,
+    ) -> None:  # fmt: skip
         """Hold `count` connections to `server` for at most `seconds`."""
         self._name = server.name
-        self._command = [str(build.load_generator()), "silent", "--port", str(server.port)]
-        self._command += ["--connections", str(count), "--rate", str(OPEN_RATE), "--seconds", str(seconds)]
-        self._command += _pinned(cpu)
         self._count = count
+        processes = -(-count // HELD_BY_ONE)
+        self._commands = []
+        for k in range(processes):
+            mine = count // processes + (k < count % processes)
+            command = [str(build.load_generator()), "silent", "--connections", str(mine), "--seconds", str(seconds)]
+            command += ["--rate", str(rate / processes), "--first", str(k * HELD_BY_ONE), *options]
+            command += _pinned(_cpus(cpu)[k % len(_cpus(cpu))] if _cpus(cpu) else None)
+            for port in server.ports or (server.port,):
+                command += ["--port", str(port)]
+            self._commands.append(command)
+        self._processes: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> "SilentClients":
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        said = self._line()
-        if (said["event"], said["established"], said["ended"]) != ("established", self._count, 0):
+        self._processes = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for command in self._commands
+        ]
+        try:
+            said = self._added_up()
+            if (said["established"], said["ended"]) != (self._count, 0):
+                raise BenchError(f"{self._name}: {self._count} silent clients were to be held, but: {said}")
+        except BaseException:
             self.__exit__(None, None, None)
-            raise BenchError(f"{self._name}: {self._count} silent clients were to be held, but: {said}")
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.close()
-        self._process.wait(10)
-        self._process.stdout.close()
+        for process in self._processes:
+            assert process.stdin
+            assert process.stdout
+            process.stdin.close()
+            process.wait(10)
+            process.stdout.close()
 
     def wait_until_closed(self) -> dict[str, Any]:
         """What became of them, once the server has closed all of them or the time is over."""
-        return self._line()
+        return self._added_up()
 
     def release(self) -> dict[str, Any]:
         """Let go of them now; what had become of them until now."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        return self._line()
+        for process in self._processes:
+            assert process.stdin
+            process.stdin.close()
+        return self._added_up()
 
-    def _line(self) -> dict[str, Any]:
-        assert self._process.stdout
-        line = self._process.stdout.readline()  # bounded: the generator ends by itself after its --seconds
+    def _added_up(self) -> dict[str, Any]:
+        lines = [self._line(process) for process in self._processes]
+        numbers = [name for name, value in lines[0].items() if isinstance(value, int)]
+        said: dict[str, Any] = {name: sum(line[name] for line in lines) for name in numbers}
+        held = [line["held_seconds"] for line in lines if line.get("held_seconds")]
+        shortest, longest = min((h["min"] for h in held), default=0.0), max((h["max"] for h in held), default=0.0)
+        said["held_seconds"] = {"min": shortest, "max": longest} if held else None
+        return said
+
+    def _line(self, process: "subprocess.Popen[str]") -> dict[str, Any]:
+        assert process.stdout
+        line = process.stdout.readline()  # bounded: the generator ends by itself after its --seconds
         if not line:
-            raise BenchError(f"{self._name}: the silent clients ended without a word, exit {self._process.wait(10)}")
+            raise BenchError(f"{self._name}: the silent clients ended without a word, exit {process.wait(10)}")
         said: dict[str, Any] = json.loads(line)
         return said
 
 
-def _pinned(cpu: int | None) -> list[str]:
-    return [] if cpu is None else ["--cpu", str(cpu)]
+def _cpus(cpu: CPUs) -> Sequence[int]:
+    if cpu is None:
+        return ()
+    return (cpu,) if isinstance(cpu, int) else cpu
+
+
+def _pinned(cpu: CPUs) -> list[str]:
+    return [word for one in _cpus(cpu) for word in ("--cpu", str(one))]

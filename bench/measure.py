@@ -4,6 +4,7 @@ import os
 import socket
 import statistics
 import time
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +112,24 @@ def ask(port: int, timeout: float = 2.0) -> bytes:
 
 def wait_until_open(pid: int, files: int, seconds: float) -> None:
     """Wait until a process has so many files open: the kernel completes connections before they are accepted."""
+    wait_until_all_open([pid], files, seconds)
+
+
+def wait_until_all_open(pids: Sequence[int], files: int, seconds: float) -> None:
+    """The same for several processes, which have so many together."""
     deadline = time.monotonic() + seconds
-    while (now := open_files(pid)) < files:
+    while (now := sum(map(open_files, pids))) < files:
         if time.monotonic() > deadline:
             raise BenchError(f"the server holds {now} files, expected {files}: it did not accept everyone")
         time.sleep(0.02)
+
+
+def scrape(port: int, timeout: float = 10.0) -> tuple[float, dict[str, float]]:
+    """GET /metrics of 127.0.0.1: (seconds it took, samples by name and labels)."""
+    begin = time.perf_counter()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=timeout) as answer:
+        text = answer.read().decode()
+    seconds = time.perf_counter() - begin
+    lines = (line for line in text.splitlines() if line and not line.startswith("#"))
+    pairs = (line.rpartition(" ") for line in lines)
+    return seconds, {name: float(value) for name, _, value in pairs}

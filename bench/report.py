@@ -1,17 +1,13 @@
-"""Figures with their targets, the table at the end of a run, and the JSON for later comparison."""
+"""Figures with their targets and points of charts: what a run collects, as a table and as JSON for later comparison."""
 
-import importlib.metadata
 import json
-import os
-import platform
-import subprocess
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import servers
 from bench.measure import Spread
+
+Samples = list[float]
 
 
 @dataclass(frozen=True)
@@ -25,6 +21,7 @@ class Figure:
     at_most: float | None = None
     at_least: float | None = None
     digits: int = 2
+    better: str = "less"  # or "more": what `compare` is to call an improvement; "" if neither is
 
     @property
     def verdict(self) -> str:
@@ -35,46 +32,72 @@ class Figure:
         low = self.at_least is not None and self.value.median < self.at_least
         return "short" if high or low else "pass"
 
+    @property
+    def target(self) -> str:
+        """As it is written in a table."""
+        if self.at_least is not None:
+            return f">= {self.at_least:g}"
+        return f"<= {self.at_most:g}" if self.at_most is not None else ""
+
+    @property
+    def spread(self) -> str:
+        """Smallest and largest; empty if there was one measurement."""
+        low, high, digits = self.value.low, self.value.high, self.digits
+        return "" if low == high else f"{low:,.{digits}f} - {high:,.{digits}f}"
+
+    @property
+    def key(self) -> str:
+        """Its name in the samples."""
+        return f"{self.scenario}: {self.name} [{self.unit}]"
+
 
 @dataclass
 class Results:
-    """What a run collects: figures, the samples they were made of, and what could not be measured."""
+    """What a run collects: figures, points of charts, the samples both were made of, and what could not be measured."""
 
     figures: list[Figure] = field(default_factory=list)
-    samples: dict[str, list[float]] = field(default_factory=dict)
+    samples: dict[str, Samples] = field(default_factory=dict)
+    # chart -> series -> [(x, samples)]
+    charts: dict[str, dict[str, list[tuple[float, Samples]]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, figure: Figure, samples: list[float] | None = None) -> None:
+    def add(self, figure: Figure, samples: Samples | None = None) -> None:
         """Add a figure, with the samples behind it when there was more than one."""
         self.figures.append(figure)
         if samples is not None:
-            self.samples[f"{figure.scenario}: {figure.name} [{figure.unit}]"] = samples
+            self.samples[figure.key] = samples
 
     def add_spread(
         self,
         scenario: str,
         name: str,
         unit: str,
-        samples: list[float],
+        samples: Samples,
         *,
         at_most: float | None = None,
+        at_least: float | None = None,
         digits: int = 2,
+        better: str = "less",
     ) -> None:
         """Add the median and range of samples."""
-        self.add(Figure(scenario, name, unit, Spread.of(samples), at_most, digits=digits), samples)
+        self.add(Figure(scenario, name, unit, Spread.of(samples), at_most, at_least, digits, better), samples)
+
+    def add_point(self, chart: str, series: str, x: float, samples: Samples) -> None:
+        """A point of a chart (see `charts.CHARTS`)."""
+        self.charts.setdefault(chart, {}).setdefault(series, []).append((x, samples))
+
+    def note(self, text: str) -> None:
+        """What the reader of the table must know. Said once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
 
 def table(results: Results) -> str:
     """The figures as text, one a line, in columns."""
     rows = [("", "figure", "median", "min - max", "unit", "target", "")]
     for figure in results.figures:
-        value, digits = figure.value, figure.digits
-        target = f"<= {figure.at_most:g}" if figure.at_most is not None else ""
-        target = f">= {figure.at_least:g}" if figure.at_least is not None else target
-        spread = "" if value.low == value.high else f"{value.low:,.{digits}f} - {value.high:,.{digits}f}"
-        rows.append(
-            (figure.scenario, figure.name, f"{value.median:,.{digits}f}", spread, figure.unit, target, figure.verdict)
-        )
+        median = f"{figure.value.median:,.{figure.digits}f}"
+        rows.append((figure.scenario, figure.name, median, figure.spread, figure.unit, figure.target, figure.verdict))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     numeric = {2, 3}
     lines = [
@@ -85,51 +108,59 @@ def table(results: Results) -> str:
         for row in rows
     ]
     lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join([*lines, *(f"note: {note}" for note in results.notes)])
+    return "\n".join([*lines, *(f"note: {note}" for note in results.notes), summary(results)])
 
 
-def machine() -> dict[str, Any]:
-    """What the figures depend on: hardware, kernel, versions, date, and how busy the machine was already."""
-    cpuinfo = Path("/proc/cpuinfo").read_text()
-    models = [line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
-    return {
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "cpu": models[0] if models else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "cython": _version("cython"),
-        "gevent": _version("gevent"),
-        "compiler": _first_line([os.environ.get("CC", "cc"), "--version"]),
-        "nginx": _first_line([servers.nginx_program() or "nginx", "-v"]),
-        "load_average": os.getloadavg()[0],
-    }
+def summary(results: Results) -> str:
+    """How many targets were met, in one line."""
+    verdicts = [figure.verdict for figure in results.figures if figure.verdict]
+    short = verdicts.count("short")
+    return f"{len(verdicts)} targets: {len(verdicts) - short} pass, {short} fall short"
 
 
-def headline(about: dict[str, Any]) -> str:
-    """The machine in one line."""
+def markdown(about: dict[str, Any], results: Results) -> str:
+    """The same as a page, one table a scenario."""
+    lines = ["# What flashpol costs, beside its peers", "", f"{_machine_in_words(about)}. {summary(results)}.", ""]
+    for scenario in dict.fromkeys(figure.scenario for figure in results.figures):
+        lines += [
+            f"## {scenario}",
+            "",
+            "| figure | median | min - max | unit | target | |",
+            "|---|--:|--:|---|---|---|",
+        ]
+        for figure in results.figures:
+            if figure.scenario == scenario:
+                verdict = {"pass": "pass", "short": "**falls short**"}.get(figure.verdict, "")
+                median = f"{figure.value.median:,.{figure.digits}f}"
+                target = figure.target.replace("<=", "≤").replace(">=", "≥")
+                cells = [figure.name, median, figure.spread, figure.unit, target, verdict]
+                lines.append("| " + " | ".join(cells) + " |")
+        lines.append("")
+    lines += [f"- {note}" for note in results.notes]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _machine_in_words(about: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {about[name]}" for name in ("python", "cython", "gevent"))
     load = f"load {about['load_average']:.2f}"
     return f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, {versions}, {load}"
 
 
+headline = _machine_in_words
+
+
+def document(about: dict[str, Any], results: Results) -> dict[str, Any]:
+    """Everything: ``{"machine": …, "figures": […], "samples": {figure: […]}, "charts": …, "notes": […]}``."""
+    figures = [{**asdict(figure), "verdict": figure.verdict, "key": figure.key} for figure in results.figures]
+    charts = {
+        name: {one: [{"x": x, "samples": samples} for x, samples in points] for one, points in series.items()}
+        for name, series in results.charts.items()
+    }
+    return {
+        "machine": about, "figures": figures, "samples": results.samples, "charts": charts, "notes": results.notes,
+    }  # fmt: skip
+
+
 def write_json(path: Path, about: dict[str, Any], results: Results) -> None:
-    """Everything: ``{"machine": …, "figures": […], "samples": {figure: […]}, "notes": […]}``."""
-    figures = [{**asdict(figure), "verdict": figure.verdict} for figure in results.figures]
-    document = {"machine": about, "figures": figures, "samples": results.samples, "notes": results.notes}
-    path.write_text(json.dumps(document, indent=1) + "\n")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _first_line(command: list[str]) -> str | None:
-    try:
-        said = subprocess.run(command, check=False, capture_output=True, text=True, timeout=10)
-    except FileNotFoundError:
-        return None
-    return (said.stdout or said.stderr).splitlines()[0]
+    """Write `document` to a file."""
+    path.write_text(json.dumps(document(about, results), indent=1) + "\n")

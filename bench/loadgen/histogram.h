@@ -39,6 +39,14 @@ static inline void histogram_record(struct histogram *h, uint64_t value)
     h->bucket[histogram_index(value)]++;
 }
 
+static inline void histogram_add(struct histogram *sum, const struct histogram *one)
+{
+    sum->total += one->total;
+    sum->max = one->max > sum->max ? one->max : sum->max;
+    for (unsigned i = 0; i < BUCKETS; i++)
+        sum->bucket[i] += one->bucket[i];
+}
+
 /* The smallest value that at least the given fraction of the samples do not exceed. */
 static inline uint64_t histogram_quantile(const struct histogram *h, double fraction)
 {

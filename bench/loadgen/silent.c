@@ -1,5 +1,6 @@
 /*
- * Silent clients: connect, say nothing, and see what the server does about it.
+ * Silent clients: connect, say nothing, and see what the server does about it. With --ask they send the request and
+ * never read: a reply that is larger than their receive window stays with the server.
  *
  * Connections are opened at a given rate, so that a server which accepts as fast as that never has a full accept queue.
  * First line: when all are established. Second line, and the end: when the server has closed them all, or stdin ended,
@@ -30,14 +31,15 @@ static struct {
     unsigned held_count;
 } run;
 
-static void open_client(const struct sockaddr_in *server)
+static void open_client(void)
 {
     struct client *client = &run.clients[run.opened];
-    client->fd = client_socket(run.opened++);
+    struct sockaddr_in server = server_address(run.options->ports[run.opened % run.options->port_count]);
+    client->fd = client_socket(run.options->first + run.opened++, run.options->shape);
     client->started = now_ns();
     /* EPOLLOUT comes once, with the end of the handshake. */
     struct epoll_event event = {.events = EPOLLET | EPOLLOUT | EPOLLRDHUP, .data.ptr = client};
-    if (connect(client->fd, (const struct sockaddr *)server, sizeof *server) < 0 && errno != EINPROGRESS)
+    if (connect(client->fd, (const struct sockaddr *)&server, sizeof server) < 0 && errno != EINPROGRESS)
         client->refused = true;
     if (epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, client->fd, &event) < 0)
         die("epoll_ctl");
@@ -66,6 +68,8 @@ static void on_event(struct client *client, uint32_t events)
     if (!client->established && (events & EPOLLOUT) && !(events & (EPOLLERR | EPOLLHUP))) {
         client->established = true;
         run.established++;
+        if (run.options->ask)
+            (void)!send(client->fd, REQUEST, sizeof REQUEST, MSG_NOSIGNAL); /* what fails is told by the next event */
     }
     if (events & (EPOLLRDHUP | EPOLLERR | EPOLLHUP))
         end_client(client);
@@ -102,8 +106,8 @@ static int report_end(void)
 int run_silent(const struct options *options)
 {
     static struct epoll_event events[EVENTS];
-    struct sockaddr_in server = server_address(options->port);
     run.options = options;
+    pin(options, 0);
     run.clients = calloc(options->connections, sizeof *run.clients);
     run.held = calloc(options->connections, sizeof *run.held);
     run.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -116,7 +120,7 @@ int run_silent(const struct options *options)
         uint64_t now = now_ns();
         double due = options->rate > 0 ? (double)(now - begin) * 1e-9 * options->rate : options->connections;
         while (run.opened < options->connections && (double)run.opened <= due)
-            open_client(&server);
+            open_client();
         int n = epoll_wait(run.epoll_fd, events, EVENTS, run.opened < options->connections ? 1 : TICK_MS);
         bool input_ended = false;
         for (int i = 0; i < n; i++) {

@@ -1,4 +1,4 @@
-"""Server CPU per answer at 256 concurrent clients: flashpol beside a plain C server and nginx.
+"""Server CPU per answer at 256 concurrent clients: flashpol beside what the kernel allows and what others use.
 
 All servers are up at the same time, on one CPU, and the load goes to one at a time. Rounds are interleaved and each
 begins with another server, so that a disturbance hits all of them, and figures are ratios within a round. The time is
@@ -15,57 +15,34 @@ It is measured in two placements, because the cost of an answer falls with the n
 """
 
 import os
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 
-from bench import load, servers
-from bench.measure import cpu_ns, ratios, sleeps
+from bench.load import CPUs
+from bench.measure import ratios
 from bench.report import Results
-from bench.servers import Server
+from bench.scenarios.turns import Sample, all_up, in_turn, measure, warm_up
+from bench.servers import OURS, PLAIN, Server
 from bench.settings import Settings
 
 CLIENTS = 256
-WARM_UP = 4_000  # answers: fills slabs, caches and the branch predictor; a tenth of a second
-ANSWERS = 10_000  # per round and server: a fifth of a second, far above the 4 ms in which the scheduler accounts
-SETTLE = 0.05  # seconds until the last closes are done and accounted
-PLAIN_TARGET = 0.90
-NGINX_TARGET = 0.80
-PLAIN, ONE_SEGMENT, NGINX, OURS = "C epoll", "C epoll, one segment", "nginx", "flashpol"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One server under one run of the load."""
-
-    cpu_per_answer: float  # ns
-    sleeps_per_answer: float
+ANSWERS = 10_000  # per round and server at most: a fifth of a second
+TARGETS = {PLAIN: 0.85, "C epoll, one segment": 1.12, "nginx": 0.75, "HAProxy": 0.50, "gevent StreamServer": 0.33}
+CHART = "cpu"
+PLACEMENTS = ("apart", "saturated")
 
 
 def run(settings: Settings, results: Results) -> None:
     """Add CPU per answer of every server, and the ratios that have targets, in both placements."""
-    with ExitStack() as stack:
-        running = [stack.enter_context(start) for start in _servers(settings, results)]
-        if settings.load_cpu != settings.server_cpu:
-            _report("apart", _rounds(running, settings.rounds, settings.load_cpu), results)
-        with _not_interrupting(running):
-            _report("saturated", _rounds(running, settings.rounds, settings.server_cpu), results)
-
-
-def _servers(settings: Settings, results: Results) -> list[AbstractContextManager[Server]]:
-    cpu = settings.server_cpu
-    starts: list[AbstractContextManager[Server]] = [] if settings.peers_only else [servers.flashpol(cpu)]
-    starts += [servers.epoll(cpu), servers.epoll(cpu, one_segment=True)]
-    if servers.nginx_program():
-        starts.append(servers.nginx(cpu))
-    else:
-        results.notes.append("cpu: nginx is not installed, its ratio was not measured")
-    return starts
+    with all_up(settings, results) as running:
+        if settings.apart:
+            _report(0, in_rounds(running, settings, settings.load_cpus), results)
+        with not_interrupting(running):
+            _report(1, in_rounds(running, settings, (settings.server_cpu,)), results)
 
 
 @contextmanager
-def _not_interrupting(running: list[Server]) -> Iterator[None]:
+def not_interrupting(running: list[Server]) -> Iterator[None]:
     """SCHED_BATCH for the servers and for this process, from which the load generator inherits it."""
     ordinary = os.sched_getscheduler(0)
     for pid in [0, *(server.pid for server in running)]:
@@ -76,37 +53,29 @@ def _not_interrupting(running: list[Server]) -> Iterator[None]:
         os.sched_setscheduler(0, ordinary, os.sched_param(0))
 
 
-def _rounds(running: list[Server], rounds: int, load_cpu: int) -> dict[str, list[Sample]]:
+def in_rounds(running: list[Server], settings: Settings, load_cpus: CPUs) -> dict[str, list[Sample]]:
     """Samples by name of server, in the order of the rounds."""
     samples: dict[str, list[Sample]] = {server.name: [] for server in running}
-    for server in running:
-        load.closed(server, connections=CLIENTS, count=WARM_UP, cpu=load_cpu)
-    for number in range(rounds):
-        first = number % len(running)
-        for server in running[first:] + running[:first]:
-            samples[server.name].append(_measure(server, load_cpu))
+    counts = {server.name: warm_up(server, CLIENTS, load_cpus, ANSWERS) for server in running}
+    for server in in_turn(running, settings.rounds):
+        samples[server.name].append(measure(server, CLIENTS, counts[server.name], load_cpus))
     return samples
 
 
-def _measure(server: Server, load_cpu: int) -> Sample:
-    cpu, slept = cpu_ns(server.pid), sleeps(server.pid)
-    answered = load.closed(server, connections=CLIENTS, count=ANSWERS, cpu=load_cpu).answered
-    time.sleep(SETTLE)
-    return Sample((cpu_ns(server.pid) - cpu) / answered, (sleeps(server.pid) - slept) / answered)
-
-
-def _report(placement: str, samples: dict[str, list[Sample]], results: Results) -> None:
-    scenario = f"cpu, {placement}"
+def _report(number: int, samples: dict[str, list[Sample]], results: Results) -> None:
+    scenario = f"cpu, {PLACEMENTS[number]}"
     cpu = {name: [sample.cpu_per_answer for sample in of_server] for name, of_server in samples.items()}
     for name, used in cpu.items():
         results.add_spread(scenario, f"{name}: CPU per answer", "ns", used, digits=0)
+        results.add_point(CHART, name, number, used)
     for name, of_server in samples.items():
-        results.add_spread(scenario, f"{name}: sleeps per answer", "", [s.sleeps_per_answer for s in of_server])
+        results.add_spread(
+            scenario, f"{name}: sleeps per answer", "", [s.sleeps_per_answer for s in of_server], better=""
+        )
     for name, used in cpu.items():
         if name not in (OURS, PLAIN):
-            results.add_spread(scenario, f"{name} / {PLAIN}", "ratio", ratios(used, cpu[PLAIN]), digits=3)
-    targets = {ONE_SEGMENT: None, PLAIN: PLAIN_TARGET, NGINX: NGINX_TARGET}
-    for name, target in targets.items():
-        if OURS in cpu and name in cpu:
-            quotients = ratios(cpu[OURS], cpu[name])
-            results.add_spread(scenario, f"{OURS} / {name}", "ratio", quotients, at_most=target, digits=3)
+            results.add_spread(scenario, f"{name} / {PLAIN}", "ratio", ratios(used, cpu[PLAIN]), digits=3, better="")
+    for name, used in cpu.items():
+        if OURS in cpu and name != OURS:
+            quotients = ratios(cpu[OURS], used)
+            results.add_spread(scenario, f"{OURS} / {name}", "ratio", quotients, at_most=TARGETS.get(name), digits=3)

@@ -5,17 +5,18 @@
  * the whole reply in one send, then closed. A request may arrive split into any number of segments. There are no
  * time-outs, counters of operators, limits or logs: it does less than any server it is compared with.
  *
- * Options, so that what is said about it can be measured again. CPU per answer at 256 clients relative to no option:
- * with the load on another CPU (21 us) and, in brackets, saturated (17 us; see scenarios/cpu.py); medians of 9
- * interleaved rounds, Linux 6.18 on two cores of an AMD EPYC:
- *   --epoll-first   1.07 (1.16)  no recv right after accept: register with epoll, recv when told. Hence the recv at
- *                                once, which finds the request of 80 % (99 %) of the clients
- *   --shutdown      1.01 (1.01)  shutdown(SHUT_WR) before close. Hence close alone
- *   --one-segment   0.80 (0.67)  MSG_MORE on the reply, so that reply and FIN leave in one segment with the close
- *   --defer-accept  0.96 (1.03)  TCP_DEFER_ACCEPT: accept only what has sent something. Not the yardstick's: a silent
- *                                client would never be seen, and its time-out would be the kernel's
+ * Options, so that what is said about them can be measured again: `python -m bench experiments`; the figures are in
+ * docs/performance.md.
+ *   --epoll-first      no recv right after accept: register with epoll, recv when told. Hence the recv at once
+ *   --shutdown         shutdown(SHUT_WR) before close. Hence close alone
+ *   --one-segment      MSG_MORE on the reply, so that reply and FIN leave in one segment with the close
+ *   --defer-accept     TCP_DEFER_ACCEPT: accept only what has sent something. Not the yardstick's: a silent client would
+ *                      never be seen, and its time-out would be the kernel's
+ *   --spin             never sleep: ask for events all the time
+ *   --port=P           listen there, beside others (SO_REUSEPORT)
+ *   --incoming-cpu=N   of several that share a port, prefer this one for what arrives on that CPU (SO_INCOMING_CPU)
  *
- * Usage: epoll POLICY_FILE [options]. Listens on a port of 127.0.0.1 that the kernel picks and prints "port N"; ends on
+ * Usage: epoll [options] POLICY_FILE. Listens on a port of 127.0.0.1 that the kernel picks and prints "port N"; ends on
  * SIGTERM with one JSON line of counts.
  */
 #define _GNU_SOURCE
@@ -36,13 +37,17 @@
 static const char REQUEST[] = "<policy-file-request/>"; /* sizeof counts the NUL, which is on the wire too */
 
 enum {
-    BACKLOG = 4096, /* what every server under test is given */
+    BACKLOG = 65535, /* what every server under test is given; the kernel lowers it to net.core.somaxconn */
     EVENTS = 256,   /* per epoll_wait: as many as there are clients in the main scenario */
     MAX_REPLY = 1 << 20,
     DEFER_SECONDS = 3,
 };
 
-static struct { bool one_segment, shut_down, epoll_first, defer_accept; } options;
+static struct {
+    bool one_segment, shut_down, epoll_first, defer_accept, spin;
+    uint16_t port;
+    int incoming_cpu;
+} options = {.incoming_cpu = -1};
 static struct { uint64_t accepted, ready_at_accept, answered, refused, wakeups; } counts;
 
 static char *reply;
@@ -132,8 +137,14 @@ static void listen_on_loopback(void)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t length = sizeof address;
-    int seconds = DEFER_SECONDS;
+    int seconds = DEFER_SECONDS, on = 1;
+    address.sin_port = htons(options.port);
     listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (options.port && setsockopt(listen_fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) < 0)
+        die("SO_REUSEPORT");
+    if (options.incoming_cpu >= 0 &&
+        setsockopt(listen_fd, SOL_SOCKET, SO_INCOMING_CPU, &options.incoming_cpu, sizeof(int)) < 0)
+        die("SO_INCOMING_CPU");
     if (listen_fd < 0 || bind(listen_fd, (struct sockaddr *)&address, length) < 0)
         die("bind");
     if (options.defer_accept && setsockopt(listen_fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof seconds) < 0)
@@ -158,8 +169,8 @@ static void allow_many_files(void)
 int main(int argc, char **argv)
 {
     if (argc < 2)
-        return fprintf(stderr, "usage: %s POLICY_FILE [options]\n", argv[0]), 2;
-    for (int i = 2; i < argc; i++) {
+        return fprintf(stderr, "usage: %s [options] POLICY_FILE\n", argv[0]), 2;
+    for (int i = 1; i < argc - 1; i++) {
         if (!strcmp(argv[i], "--one-segment"))
             options.one_segment = true;
         else if (!strcmp(argv[i], "--shutdown"))
@@ -168,13 +179,19 @@ int main(int argc, char **argv)
             options.epoll_first = true;
         else if (!strcmp(argv[i], "--defer-accept"))
             options.defer_accept = true;
+        else if (!strcmp(argv[i], "--spin"))
+            options.spin = true;
+        else if (!strncmp(argv[i], "--port=", 7))
+            options.port = (uint16_t)strtoul(argv[i] + 7, NULL, 10);
+        else if (!strncmp(argv[i], "--incoming-cpu=", 15))
+            options.incoming_cpu = (int)strtol(argv[i] + 15, NULL, 10);
         else
             return fprintf(stderr, "unknown option %s\n", argv[i]), 2;
     }
     struct sigaction action = {.sa_handler = on_signal}; /* no SA_RESTART: epoll_wait must return */
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
-    load_reply(argv[1]);
+    load_reply(argv[argc - 1]);
     allow_many_files();
     listen_on_loopback();
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -182,7 +199,7 @@ int main(int argc, char **argv)
     if (epoll_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listen_fd, &listening) < 0)
         die("epoll");
     while (!stopping) {
-        int n = epoll_wait(epoll_fd, events, EVENTS, -1);
+        int n = epoll_wait(epoll_fd, events, EVENTS, options.spin ? 0 : -1);
         counts.wakeups++;
         for (int i = 0; i < n; i++) {
             if (events[i].data.fd == listen_fd)

@@ -1,12 +1,11 @@
 """flashpol merge: many policy files into one."""
 
 import argparse
-import contextlib
 import os
-import stat
 from pathlib import Path
 from typing import Any
 
+from flashpol.cli.files import replace
 from flashpol.config import ConfigError
 from flashpol.policy import MAX_POLICY_BYTES, PolicyError, merge_files
 from flashpol.server.policies import fragments, read_file
@@ -77,30 +76,3 @@ def _print(data: bytes) -> None:
             file.write(data)
     except OSError as error:
         raise ConfigError(f"standard output: cannot be written: {error.strerror}") from None
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Write a file: whoever reads it meanwhile, or if this fails, has the old one. It keeps its permissions.
-
-    A symbolic link stays one. Raises ConfigError.
-    """
-    new = None
-    try:
-        path = path.resolve() if path.exists() else path
-        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
-        if mode is not None and not path.is_file():
-            raise ConfigError(f"{path}: not a regular file: leave -o out to write to standard output")
-        new = path.with_name(f".{path.name}.{os.getpid()}.new")
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as file:
-            file.write(data)
-            file.flush()
-            if mode is not None:
-                os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        new.rename(path)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        if new is not None:
-            with contextlib.suppress(OSError):  # it has its name by now
-                new.unlink()

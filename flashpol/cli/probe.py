@@ -1,9 +1,7 @@
 """flashpol probe: ask policy servers as the clients do, and say what is wrong."""
 
 import argparse
-import json
 import re
-import shutil
 import sys
 import threading
 import time
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flashpol.cli import terminal
 from flashpol.cli.arguments import add_clients, clients, port
-from flashpol.cli.merge import replace
+from flashpol.cli.files import replace
 from flashpol.config import ConfigError
 from flashpol.policy.findings import CLIENTS
 from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_PORT
@@ -42,7 +40,7 @@ def add_to(commands: Any) -> None:
     add("--from", dest="content", metavar="URL", help="where the content was loaded from: may it connect? with --port")
     add("--location", metavar="URL", help="a port that the content names with loadPolicyFile: xmlsocket://HOST:PORT")
     add_clients(parser, "client that matters", default="all")
-    add("--thorough", action="store_true", help="some thirty connections to each port instead of five, one for 15 s")
+    add("--thorough", action="store_true", help="some thirty connections to each port instead of four, one for 15 s")
     add("--ignore", metavar="CODE", action="append", default=[], help="leave this finding out, may be repeated")
     add("--policy-port", metavar="PORT", type=port, default=MASTER_PORT, help="ask here as if it were 843")
     add("--silverlight-port", metavar="PORT", type=port, default=SILVERLIGHT_PORT, help="ask here as if it were 943")
@@ -173,14 +171,16 @@ def _formatted(options: argparse.Namespace, results: "Sequence[Result]") -> str:
     from flashpol.probe.report import counted, document, metrics, nagios, text, title
 
     if options.json:
+        import json
+
         return json.dumps(document.document(results), indent=None if options.watch else 2) + "\n"
     if options.nagios:
         return nagios.line(results) + "\n"
     if options.metrics:
         return metrics.exposition(results)
     paint = terminal.painter() if options.output is None else uncoloured
-    columns = shutil.get_terminal_size((0, 0)).columns if sys.stdout.isatty() else 0
-    parts = [text.report(result, paint, columns or None) for result in results]
+    columns = terminal.columns() if options.output is None else None
+    parts = [text.report(result, paint, columns) for result in results]
     if len(results) > 1:
         parts.append(f"{counted(len(results), 'host')}: {title(results)}")
     return "\n\n".join(parts) + "\n"

@@ -1,7 +1,6 @@
 """What commands write for people: colour for terminals that want it, and text that no terminal obeys or fails at."""
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
 
@@ -25,11 +24,18 @@ def excerpt(source: str, caret: int, line: int, paint: Callable[[str], str] = st
     return [f"{margin}{shown}".rstrip(), f"{' ' * (len(margin) - 2)}| {below[:-1]}{paint('^')}"]
 
 
-def _columns(margin: int) -> int | None:
+def columns() -> int | None:
+    """How wide the terminal is; None if there is none, or one that does not say."""
     if not sys.stdout.isatty():
         return None
-    columns = shutil.get_terminal_size((0, 0)).columns  # 0: a terminal that does not say
-    return max(columns - margin, _LEAST_COLUMNS) if columns else None
+    import shutil  # and with it bz2 and lzma, 2 ms, for terminals only
+
+    return shutil.get_terminal_size((0, 0)).columns or None
+
+
+def _columns(margin: int) -> int | None:
+    wide = columns()
+    return None if wide is None else max(wide - margin, _LEAST_COLUMNS)
 
 
 def file_name(name: str) -> str:

@@ -12,36 +12,36 @@ wrong, where, and what to do.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
-from flashpol.config.address import Address, Endpoint, Inherited, parse_endpoint
 from flashpol.config.errors import ConfigError, one_line
-from flashpol.config.kinds import Network
-from flashpol.config.settings import (
-    DEFAULT_ADMIN,
-    DEFAULT_LISTEN,
-    DEFAULT_SILVERLIGHT_LISTEN,
-    DIALECTS,
-    FLASH,
-    JSON,
-    LOG_FORMATS,
-    MAX_LISTENERS,
-    SILVERLIGHT,
-    TEXT,
-    Caps,
-    Config,
-    Limits,
-    Listener,
-    PolicySource,
-    Server,
-    check,
-    kind_of,
-    parse_dialect,
-    settings_of,
-)
 
+TYPE_CHECKING = False  # not typing's: see flashpol
 if TYPE_CHECKING:
+    from flashpol.config.address import Address, Endpoint, Inherited, parse_endpoint
+    from flashpol.config.kinds import Network
     from flashpol.config.render import as_toml, defaults
+    from flashpol.config.settings import (
+        DEFAULT_ADMIN,
+        DEFAULT_LISTEN,
+        DEFAULT_SILVERLIGHT_LISTEN,
+        DIALECTS,
+        FLASH,
+        JSON,
+        LOG_FORMATS,
+        MAX_LISTENERS,
+        SILVERLIGHT,
+        TEXT,
+        Caps,
+        Config,
+        Limits,
+        Listener,
+        PolicySource,
+        Server,
+        check,
+        kind_of,
+        parse_dialect,
+        settings_of,
+    )
     from flashpol.config.toml import load
 
 __all__ = [
@@ -51,15 +51,22 @@ __all__ = [
     "one_line", "parse_dialect", "parse_endpoint", "settings_of",
 ]  # fmt: skip
 
-# What only some commands need is loaded when it is first used.
+# The rest is loaded when it is first used: commands that configure nothing need the error only, not 15 ms of settings.
 _HOMES = {
-    "as_toml": "flashpol.config.render",
-    "defaults": "flashpol.config.render",
-    "load": "flashpol.config.toml",
+    "Address": "address",
+    "Endpoint": "address",
+    "Inherited": "address",
+    "Network": "kinds",
+    "as_toml": "render",
+    "defaults": "render",
+    "load": "toml",
+    "parse_endpoint": "address",
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    value: object = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'settings')}"), name)
+    globals()[name] = value  # so that it is asked for once
+    return value

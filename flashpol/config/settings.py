@@ -94,7 +94,7 @@ class Limits:
         10.0, "for a reply that the kernel takes only in part: a slow reader", number(0.05, 3600)
     )
     max_conversations: int = setting(
-        10_000, "greenlets of one worker, about 7 KB each: 70 MB at the worst", number(0, 1_000_000, whole=True)
+        10_000, "greenlets of one worker, about 4 KB each: 40 MB at the worst", number(0, 1_000_000, whole=True)
     )
 
     def __post_init__(self) -> None:
@@ -135,7 +135,7 @@ class Caps:
         65_536,
         "addresses that a worker can count at a time, 16 bytes each, rounded up to a power of two; it never grows: "
         "beyond it the light are forgotten first, and nobody is refused for it",
-        number(8, 2**24, whole=True),
+        number(8, 2**20, whole=True),
     )
 
     def __post_init__(self) -> None:

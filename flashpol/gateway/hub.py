@@ -1,4 +1,4 @@
-"""Raw descriptors on gevent's loop. The loop interface is documented as internal, so all use of it is in this file."""
+"""Raw descriptors on gevent's loop. The loop interface is documented as internal: used here and in `conversation`."""
 
 import os
 import select

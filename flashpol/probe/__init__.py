@@ -10,7 +10,8 @@
     examine    the experiments; one host      search    what each client concludes, and when
     findings   one table; docs/probe.md       report    for people, programs, Nagios, Prometheus
 
-Uses the standard library and `flashpol.policy` only: no gevent, no compiled code.
+Uses the standard library and `flashpol.policy` only: no gevent, no compiled code. The rows of tables are NamedTuples
+and what has behaviour is a dataclass: those take 0.7 ms each to make, and a health check starts every minute.
 """
 
 from .question import Observation, Question

@@ -9,34 +9,37 @@ from __future__ import annotations
 import dataclasses
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
+from operator import attrgetter
 from time import monotonic, sleep
+from typing import NamedTuple
 
 from .pace import AT_ONCE, Pace, side_by_side
 from .question import Observation, Place, Question, Role, request
-from .reply import REQUEST
-from .wire import Address, Exchange, Reached, Step, exchange
+from .reply import NUL, REQUEST
+from .wire import Address, Exchange, Patience, Reached, Step, exchange
 
 # Addresses of a name that are asked; a host with more has them for load, and they are alike.
 MOST_ADDRESSES = 8
 # Seconds between the parts of a request: longer than a segment takes to arrive, shorter than anybody's deadline.
 PAUSE = 0.2
 _DRIP = 0.02
+# Longer than a server waits for a terminator (flashpol: 0.15 s), so that it is known which part of it was answered.
+_STAGE = 1.0
 # Where servers end up that were to listen on 843: a digit too many, one of 8430, which needs no root.
 ELSEWHERE = (10843, 8430, 1843)
 # More than the request, as clients with a protocol of their own send it at once.
 _MORE = b"x" * 64
 
 
-@dataclass(frozen=True, slots=True)
-class Experiment:
-    """`steps` of the request. `silent`: for servers that did not answer; the others are for those that did."""
+class Experiment(NamedTuple):
+    """`steps` of the request, for places that it `suits`."""
 
     name: str
     steps: Callable[[bytes], tuple[Step, ...]]
     thorough: bool = True
-    silent: bool = False
+    suits: Callable[[Place], bool] = attrgetter("serves")
     for_silverlight: bool = True
     times: int = 1
 
@@ -50,15 +53,38 @@ def _drip(whole: bytes) -> tuple[Step, ...]:
     return tuple(Step(whole[at : at + 1], _DRIP) for at in range(len(whole)))
 
 
+def _in_stages(whole: bytes) -> tuple[Step, ...]:
+    """What servers wait for that were written without a client at hand: the request as the other dialect ends it, or
+    the end of a line.
+    """
+    other = REQUEST if whole.endswith(NUL) else REQUEST + NUL
+    return Step(other), Step(b"\r\n", _STAGE)
+
+
+def _hello(_: bytes) -> tuple[Step, ...]:
+    """What a client of TLS begins with."""
+    import ssl  # 10 ms, for ports that are no policy server's
+
+    context, outgoing = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.MemoryBIO()
+    context.check_hostname = False  # nothing is trusted to it
+    with suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
+    return (Step(outgoing.read()),)
+
+
 EXPERIMENTS = (
     Experiment("split", _split, thorough=False),
     Experiment("drip", _drip),
     Experiment("more", lambda whole: (Step(whole + _MORE),), times=5),
     Experiment("newline", lambda _: (Step(REQUEST + b"\r\n"),), for_silverlight=False),
+    Experiment("bare", lambda _: (Step(REQUEST),), for_silverlight=False),
     Experiment("half-close", lambda whole: (Step(whole, finish=True),)),
     Experiment("http", lambda _: (Step(b"GET / HTTP/1.0\r\n\r\n"),)),
-    Experiment("newline", lambda _: (Step(REQUEST + b"\r\n"),), thorough=False, silent=True),
-    Experiment("half-close", lambda whole: (Step(whole, finish=True),), thorough=False, silent=True),
+    Experiment(
+        "half-close", lambda whole: (Step(whole, finish=True),), thorough=False, suits=attrgetter("asked.silent")
+    ),
+    Experiment("in stages", _in_stages, thorough=False, suits=attrgetter("unanswered")),
+    Experiment("tls", _hello, thorough=False, suits=attrgetter("hangs_up")),
 )
 
 
@@ -121,25 +147,32 @@ def _examine(place: Place, question: Question, pace: Pace) -> None:
     if not place.serves and (place.role is Role.DESTINATION or place.asked.reached is not Reached.CONNECTED):
         return  # an application need not answer policy requests, and is not to be bothered with more of them
     if not place.asked.silent:  # a reply that was lost may come the next time
-        place.tried["again"] = [_once(place, [Step(place.request)], question, pace) for _ in range(question.tries - 1)]
+        place.tried["again"] = [
+            _once(place, [Step(place.request)], question.patience, pace) for _ in range(question.tries - 1)
+        ]
     if place.serves and question.thorough:
         place.tried["idle"], place.tried["beside"] = _beside_a_silent_one(place, question, pace)
     for experiment in _chosen(place, question):
         steps = experiment.steps(place.request)
-        place.tried[experiment.name] = [_once(place, steps, question, pace) for _ in range(experiment.times)]
+        patience = question.patience if place.serves else _brief(question.patience)
+        place.tried[experiment.name] = [_once(place, steps, patience, pace) for _ in range(experiment.times)]
 
 
 def _chosen(place: Place, question: Question) -> Iterator[Experiment]:
     for experiment in EXPERIMENTS:
-        fits = place.asked.silent if experiment.silent else place.serves
         asked_for = question.thorough or not experiment.thorough
-        if fits and asked_for and (experiment.for_silverlight or place.role is not Role.SILVERLIGHT):
+        if experiment.suits(place) and asked_for and (experiment.for_silverlight or place.role is not Role.SILVERLIGHT):
             yield experiment
 
 
-def _once(place: Place, steps: list[Step] | tuple[Step, ...], question: Question, pace: Pace) -> Exchange:
+def _brief(patience: Patience) -> Patience:
+    """For those that were silent for long already: Nagios gives a check ten seconds."""
+    return dataclasses.replace(patience, reply=min(patience.reply, _STAGE))
+
+
+def _once(place: Place, steps: list[Step] | tuple[Step, ...], patience: Patience, pace: Pace) -> Exchange:
     with pace.connection():
-        return exchange(place.address, place.port, steps, question.patience)
+        return exchange(place.address, place.port, steps, patience)
 
 
 def _beside_a_silent_one(place: Place, question: Question, pace: Pace) -> tuple[list[Exchange], list[Exchange]]:
@@ -152,7 +185,7 @@ def _beside_a_silent_one(place: Place, question: Question, pace: Pace) -> tuple[
 
     def beside() -> Exchange:
         sleep(PAUSE)  # until the silent one is accepted, by a server that takes one after the other
-        return _once(place, [Step(place.request)], question, pace)
+        return _once(place, [Step(place.request)], question.patience, pace)
 
     silent, asking = side_by_side([idle, beside], 2)
     return [silent], [asking]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from flashpol.policy import CLIENTS
 from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_PORT
 
-from .reply import NUL, REQUEST, Reply
-from .wire import Address, Exchange, Patience
+from .reply import NUL, REQUEST, Kind, Reply
+from .wire import Address, Exchange, Patience, Reached
 
 
 class Role(enum.StrEnum):
@@ -99,6 +99,16 @@ class Place:
     def serves(self) -> bool:
         """It answered with what is, or was meant to be, a policy."""
         return self.reply.is_policy
+
+    @property
+    def unanswered(self) -> bool:
+        """Connected, and nothing came, whether or not it was ended."""
+        return self.asked.reached is Reached.CONNECTED and self.reply.kind is Kind.NOTHING
+
+    @property
+    def hangs_up(self) -> bool:
+        """Instead of an answer."""
+        return self.unanswered and not self.asked.silent
 
     @property
     def repeats(self) -> list[Exchange]:

@@ -50,14 +50,19 @@ class Reply:
         for start, kind in _SIGNATURES:
             if self.data.startswith(start):
                 return kind
-        plain = self.data.replace(NUL, b"")  # UTF-16 has one in every other byte
-        if any(root in plain for root in _ROOTS) or re.match(rb"\W{0,8}[<\xff\xfe]", self.data):
+        if self.has_root or re.match(rb"\W{0,8}[<\xff\xfe]", self.data):
             return Kind.POLICY
         return Kind.OTHER
 
     @property
     def is_policy(self) -> bool:
         return self.kind is Kind.POLICY
+
+    @property
+    def has_root(self) -> bool:
+        """It names the element that a policy consists of: more than a page of HTML does."""
+        plain = self.data.replace(NUL, b"")  # UTF-16 has one in every other byte
+        return any(root in plain for root in _ROOTS)
 
     @cached_property
     def _utf16(self) -> bool:

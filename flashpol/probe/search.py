@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from flashpol.policy import decide
 from flashpol.policy.model import MetaPolicy
@@ -28,8 +29,7 @@ FLASH_CONNECT = 20.0  # seconds: its whole connect, by default, from Flash Playe
 _MOONLIGHT_READS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Searcher:
+class Searcher(NamedTuple):
     """A client. Times in seconds; `silence` is how long it waits for a server that says nothing, None for ever.
 
     `read` returns what it takes for the policy, or None if it waits for more.

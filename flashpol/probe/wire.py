@@ -64,8 +64,7 @@ class Patience:
     closing: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """Wait `after` seconds, send `data`; if `finish`, say that no more will come (FIN)."""
 
     data: bytes = b""

@@ -127,15 +127,6 @@ def has_terminal() -> bool:
     return True
 
 
-def keep_standard_descriptors() -> None:
-    """Open /dev/null in place of 0, 1 and 2 where they are closed: a socket there would be sent our log."""
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is fd
-
-
 def raise_file_limit() -> None:
     """Use all the descriptors that are granted: the soft limit is 1,024 on most hosts, for the sake of select(2)."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

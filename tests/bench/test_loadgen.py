@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -22,13 +23,17 @@ REPLY = b"<cross-domain-policy/>\0"
 SECONDS = "5"  # bound of every run here; none comes near
 
 
-def closed(port: int, expected: Path, requests: int, *options: str) -> dict[str, Any]:
-    command = [str(build.load_generator()), "closed", "--port", str(port), "--expect", str(expected)]
-    command += ["--count", str(requests), "--connections", "16", "--seconds", SECONDS, *options]
+def generate(mode: str, port: int, expected: Path, *options: str) -> dict[str, Any]:
+    command = [str(build.load_generator()), mode, "--port", str(port), "--expect", str(expected), *options]
     said = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
     result: dict[str, Any] = json.loads(said.stdout)
     assert said.returncode == (1 if result["failed"] else 0)
     return result
+
+
+def closed(port: int, expected: Path, requests: int, *options: str) -> dict[str, Any]:
+    bounds = ["--count", str(requests), "--connections", "16", "--seconds", SECONDS]
+    return generate("closed", port, expected, *bounds, *options)
 
 
 @contextmanager
@@ -189,3 +194,124 @@ def test_silent_clients_that_are_refused_are_not_called_held() -> None:
         load.SilentClients(nobody, 20, seconds=5, cpu=None),
     ):
         pass
+
+
+def test_several_processes_divide_the_work_and_add_up(expected: Path) -> None:
+    with broken_server(with_request(REPLY)) as port:
+        result = closed(port, expected, 100, "--processes", "3", "--connections", "7")
+    assert (result["processes"], result["started"], result["answered"]) == (3, 100, 100)
+    assert result["reply_bytes"] == 100 * len(REPLY)
+
+
+def test_several_ports_take_turns(expected: Path) -> None:
+    served: list[int] = []
+
+    def serve(number: int) -> Callable[[socket.socket], None]:
+        def with_number(connection: socket.socket) -> None:
+            served.append(number)
+            with_request(REPLY)(connection)
+
+        return with_number
+
+    with broken_server(serve(1)) as first, broken_server(serve(2)) as second:
+        closed(first, expected, 40, "--port", str(second))
+    assert (served.count(1), served.count(2)) == (20, 20)
+
+
+def test_an_open_loop_begins_as_many_as_its_rate_says(expected: Path) -> None:
+    with servers.epoll() as server:
+        options = ("--rate", "500", "--seconds", "0.5", "--connections", "50", "--processes", "2")
+        result = generate("open", server.port, server.expected, *options)
+    assert (result["started"], result["answered"], result["failed"]) == (250, 250, 0)
+
+
+def test_a_pause_of_the_server_is_in_the_latency_of_all_who_were_to_begin_in_it(expected: Path) -> None:
+    """Coordinated omission: a loop that waits for the first one would call the others quick."""
+    first = threading.Event()
+
+    def pause_once(connection: socket.socket) -> None:
+        if not first.is_set():
+            first.set()
+            time.sleep(0.5)
+        with_request(REPLY)(connection)
+
+    with broken_server(pause_once) as port:
+        options = ("--rate", "100", "--seconds", "0.4", "--connections", "1")
+        result = generate("open", port, expected, *options)
+    assert (result["started"], result["answered"]) == (40, 40)
+    # Each was to begin within 0.4 s and could not before 0.5 s.
+    assert result["latency_us"]["p50"] > 100_000
+    assert result["lag_us"]["p50"] > 100_000
+
+
+def test_who_could_never_begin_is_counted_too(expected: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        options = ("--rate", "100", "--seconds", "0.2", "--connections", "2", "--timeout", "0.2")
+        result = generate("open", listening.getsockname()[1], expected, *options)
+    assert (result["started"], result["timeout"]) == (20, 20)
+
+
+def test_a_request_in_pieces(expected: Path) -> None:
+    pieces: list[int] = []
+
+    def serve(connection: socket.socket) -> None:
+        while sum(pieces) < len(REQUEST):
+            pieces.append(len(connection.recv(100)))
+        connection.sendall(REPLY)
+
+    with broken_server(serve) as port:
+        result = closed(port, expected, 1, "--split", "12", "--pace", "0.5")
+    assert result["answered"] == 1
+    assert pieces == [12, 11]
+
+
+def test_several_exchanges_on_a_connection_that_the_client_ends(tmp_path: Path) -> None:
+    message = bytes(range(256)) * 300
+    (tmp_path / "message").write_bytes(message)
+
+    def echo(connection: socket.socket) -> None:
+        while piece := connection.recv(65536):
+            connection.sendall(piece)
+
+    with broken_server(echo) as port:
+        options = ("--send", str(tmp_path / "message"), "--exchanges", "5")
+        result = closed(port, tmp_path / "message", 20, *options)
+    assert (result["answered"], result["failed"]) == (20, 0)
+    assert result["reply_bytes"] == 20 * 5 * len(message)
+
+
+def test_an_exchange_that_is_cut_short_is_not_an_answer(expected: Path) -> None:
+    with broken_server(with_request(REPLY)) as port:
+        assert closed(port, expected, 10, "--exchanges", "2")["short"] == 10
+
+
+def test_those_who_misbehave_are_counted_apart(expected: Path) -> None:
+    with servers.epoll() as server:
+        others = ("--silent", "5", "--drip", "3", "--garbage", "4")
+        result = generate("closed", server.port, server.expected, "--connections", "4", "--seconds", "0.6", *others)
+    assert result["failed"] == 0
+    said = result["others"]
+    assert said["silent"] == {"opened": 5, "closed": 0, "reset": 0, "spoke": 0}
+    assert said["drip"] == {"opened": 3, "closed": 0, "reset": 0, "spoke": 0}
+    garbage = said["garbage"]
+    assert garbage["opened"] >= 4
+    assert garbage["closed"] + garbage["reset"] > 0  # the C server refuses it at once; each comes back after 0.1 s
+    assert garbage["spoke"] == 0
+
+
+def test_clients_that_ask_and_never_read() -> None:
+    asked: list[bytes] = []
+    enough = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        asked.append(connection.recv(len(REQUEST), socket.MSG_WAITALL))
+        if len(asked) == 5:
+            enough.set()
+
+    with broken_server(serve) as port:
+        server = servers.Server("listener", port, os.getpid(), Path(), 0.0)
+        clients = load.SilentClients(server, 5, seconds=5, cpu=None, options=["--ask", "1"], rate=0)
+        with contextlib.suppress(BenchError), clients:  # it closes them: some before all are established
+            assert enough.wait(5)
+        assert enough.wait(5)
+    assert asked == [REQUEST] * 5

@@ -36,8 +36,26 @@ def test_table_and_json_say_the_same(tmp_path: Path) -> None:
     assert "0.80" in text
     assert "0.70 - 0.90" in text
     assert "<= 0.9" in text
-    assert text.splitlines()[-1] == "note: nothing else"
+    assert text.splitlines()[-2:] == ["note: nothing else", "1 targets: 1 pass, 0 fall short"]
     report.write_json(tmp_path / "out.json", {"cpu": "any"}, results)
     document = json.loads((tmp_path / "out.json").read_text())
     assert document["figures"][0]["verdict"] == "pass"
     assert document["samples"] == {"cpu: ours / theirs [ratio]": [0.8, 0.9, 0.7]}
+
+
+def test_the_page_says_what_falls_short_and_how_many() -> None:
+    results = Results()
+    results.add_spread("cpu", "slow", "ratio", [2.0], at_most=1.0)
+    results.add_spread("cpu", "many", "answers/s", [2000.0], at_least=1000.0, digits=0, better="more")
+    about = dict.fromkeys(("cpu", "cores", "kernel", "python", "cython", "gevent"), "any") | {"load_average": 0.5}
+    page = report.markdown(about, results)
+    assert "| slow | 2.00 |  | ratio | ≤ 1 | **falls short** |" in page
+    assert "| many | 2,000 |  | answers/s | ≥ 1000 | pass |" in page
+    assert "2 targets: 1 pass, 1 fall short" in page
+
+
+def test_a_note_is_made_once() -> None:
+    results = Results()
+    results.note("no node")
+    results.note("no node")
+    assert results.notes == ["no node"]

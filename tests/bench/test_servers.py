@@ -6,6 +6,8 @@ import pytest
 
 from bench import BenchError, measure, servers
 
+POLICY = b'<cross-domain-policy><allow-access-from domain="peers.example" to-ports="1"/></cross-domain-policy>'
+
 
 def gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
@@ -23,16 +25,33 @@ def test_a_server_is_ended_when_the_run_fails() -> None:
     assert gone(server.pid)
 
 
-@pytest.mark.skipif(servers.nginx_program() is None, reason="nginx is not installed")
-def test_nginx_answers_exactly_the_same_and_its_worker_is_measured() -> None:
-    with servers.nginx() as server:
-        assert measure.ask(server.port) == servers.POLICY.read_bytes() + b"\0"
+@pytest.mark.parametrize("peer", servers.PEERS, ids=lambda peer: peer.name)
+def test_every_peer_answers_exactly_the_same_and_is_measured(peer: servers.Peer) -> None:
+    missing = peer.missing()
+    if missing:
+        pytest.skip(missing)
+    with peer.start(policy=POLICY) as server:
+        assert server.name == peer.name
+        assert measure.ask(server.port) == POLICY + b"\0"
         before = measure.cpu_ns(server.pid)
         for _ in range(20):
             measure.ask(server.port)
         assert measure.cpu_ns(server.pid) > before
         assert measure.user_memory(server.pid) > 0
+        assert server.started_in > 0
     assert gone(server.pid)
+    assert gone(server.parent)
+
+
+def test_flashpol_with_workers_and_listeners() -> None:
+    with servers.flashpol(workers=2, listeners=3) as server:
+        assert len(set(server.pids)) == 2
+        assert len(set(server.ports)) == 3
+        for port in server.ports:
+            assert measure.ask(port) == servers.POLICY.read_bytes() + b"\0"
+        _, samples = measure.scrape(server.admin)
+        assert sum(value for name, value in samples.items() if name.startswith("flashpol_replies_total")) >= 3
+    assert all(map(gone, server.pids))
 
 
 def test_a_process_that_is_gone_is_an_error_not_a_figure() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from processes import DEADLINE, POLICY, ROOT, as_nobody, command, one_line, run
 
-from flashpol.cli.merge import replace
+from flashpol.cli.files import replace
 from flashpol.policy import merge_files, parse
 
 GRANT = '<cross-domain-policy>\n<allow-access-from domain="{}" to-ports="{}"/></cross-domain-policy>'

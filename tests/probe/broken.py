@@ -5,6 +5,7 @@ A handler gets a connection and ends it. Each mistake is one that operators made
 
 import contextlib
 import socket
+import ssl
 import struct
 import time
 
@@ -118,24 +119,24 @@ def keeping_open(reply: bytes) -> Handler:
 
 
 def endless(connection: socket.socket) -> None:
-    whole(connection)
-    for _ in range(1 << 14):  # a gigabyte
-        connection.sendall(b"<!-- and so on -->" * 3641)
+    if whole(connection).startswith(REQUEST):
+        for _ in range(1 << 14):  # a gigabyte
+            connection.sendall(b"<!-- and so on -->" * 3641)
 
 
 def dripping_reply(connection: socket.socket) -> None:
     """A byte now and then, for much longer than anybody waits."""
-    whole(connection)
-    for at in range(len(POLICY)):
-        connection.sendall(POLICY[at : at + 1])
-        time.sleep(0.05)
+    if whole(connection).startswith(REQUEST):  # not a part of it, where the probe was late with the rest
+        for at in range(len(POLICY)):
+            connection.sendall(POLICY[at : at + 1])
+            time.sleep(0.05)
 
 
 def cut_off(connection: socket.socket) -> None:
-    whole(connection)
-    connection.sendall(POLICY[:40])
-    time.sleep(0.1)
-    reset(connection)
+    if whole(connection).startswith(REQUEST):
+        connection.sendall(POLICY[:40])
+        time.sleep(0.1)
+        reset(connection)
 
 
 def in_two_writes(connection: socket.socket) -> None:
@@ -155,6 +156,19 @@ class Alternating:
     def __call__(self, connection: socket.socket) -> None:
         self._count += 1
         answering((POLICY if self._count % 2 else OPEN_POLICY) + b"\0")(connection)
+
+
+class SlowAtFirst:
+    """It has to wake up."""
+
+    def __init__(self) -> None:
+        self._awake = False
+
+    def __call__(self, connection: socket.socket) -> None:
+        if not self._awake:
+            time.sleep(1.1)
+        self._awake = True
+        answering()(connection)
 
 
 class EverySecond:
@@ -200,6 +214,36 @@ def wants_a_line(connection: socket.socket) -> None:
         if lines.readline().endswith(b"\n"):
             connection.sendall(POLICY + b"\0")
             end(connection)
+
+
+def wants_22_bytes(reply: bytes = POLICY + b"\0") -> Handler:
+    """`if (data == "<policy-file-request/>")`, and nothing else."""
+
+    def handle(connection: socket.socket) -> None:
+        while data := connection.recv(4096):
+            if data == REQUEST[:22]:
+                connection.sendall(reply)
+                end(connection)
+
+    return handle
+
+
+def wants_22_bytes_at_once(connection: socket.socket) -> None:
+    if connection.recv(4096) == REQUEST[:22]:
+        connection.sendall(POLICY + b"\0")
+
+
+def web_server(connection: socket.socket) -> None:
+    """HTTP/0.9, as a request without a version gets it."""
+    with connection.makefile("rb") as lines:
+        lines.readline()
+    connection.sendall(b"<!DOCTYPE html>\n<html><body>Bad request syntax</body></html>\n")
+
+
+def tls(connection: socket.socket) -> None:
+    """Says nothing to who does not speak TLS; to who does, here, that it has no certificate."""
+    with contextlib.suppress(ssl.SSLError):
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).wrap_socket(connection, server_side=True).close()
 
 
 def wants_the_end(connection: socket.socket) -> None:

@@ -8,6 +8,7 @@ import broken
 import pytest
 from broken import OPEN_POLICY, POLICY, SILVERLIGHT, answering
 from loopback import SHORT, Handler, Server, closed_port, dropping_port, look
+from test_network import HOSTS as NETWORK
 
 from flashpol.policy.findings import Severity
 from flashpol.probe import Observation, Patience, Question, examine, findings
@@ -33,6 +34,8 @@ GENTLE: list[tuple[str, Callable[[], Handler], dict[str, object], set[str]]] = [
     ("resets", lambda: broken.resetting, {}, {"PB203"}),
     ("HTTP", lambda: answering(b"HTTP/1.1 400 Bad Request\r\n\r\n" + POLICY), {}, {"PB204"}),
     ("TLS", lambda: answering(b"\x15\x03\x01\x00\x02\x02\x0a"), {}, {"PB205"}),
+    ("HTTP, to a line", lambda: broken.web_server, {"patience": SHORT}, {"PB204"}),
+    ("TLS, to a ClientHello", lambda: broken.tls, {}, {"PB205"}),
     ("echo", lambda: broken.echo, {}, {"PB206"}),
     ("another protocol", lambda: answering(b"220 mail.example.com ESMTP\r\n"), {}, {"PB206"}),
     ("no NUL, held open", lambda: broken.keeping_open(POLICY), {"patience": SHORT}, {"PB207"}),
@@ -49,7 +52,10 @@ GENTLE: list[tuple[str, Callable[[], Handler], dict[str, object], set[str]]] = [
     ("one receive", lambda: broken.one_receive, {}, {"PB303"}),
     ("wants a line", lambda: broken.wants_a_line, {"patience": SHORT}, {"PB305"}),
     ("wants the end", lambda: broken.wants_the_end, {"patience": SHORT}, {"PB306"}),
+    ("22 bytes, waiting", broken.wants_22_bytes, {"patience": SHORT}, {"PB315"}),
+    ("22 bytes, at once", lambda: broken.wants_22_bytes_at_once, {}, {"PB315"}),
     ("speaks first", lambda: broken.speaking_first, {}, {"PB307"}),
+    ("slow", broken.SlowAtFirst, {"ignored": frozenset()}, {"PB110"}),
     ("answers a part", lambda: broken.answering_a_part, {}, {"PB308"}),
 ]
 
@@ -246,6 +252,22 @@ def test_a_named_client_that_is_denied_is_an_error() -> None:
     assert [f.message.split()[0] for f in named if f.code == "PB403"] == ["unity"]
 
 
+def test_a_server_for_flash_on_943() -> None:
+    with Server(answering()) as master, Server(broken.without_deadline) as silverlight:
+        seen = look(master.port, silverlight.port, patience=SHORT)
+        assert [(f.code, f.clients) for f in findings.of(seen) if f.severity is Severity.ERROR] == [
+            ("PB316", ("silverlight",))
+        ]
+        assert codes(look(master.port, silverlight.port, patience=SHORT, named=("flash",))) == set()
+
+
+def test_a_place_concerns_those_who_ask_there() -> None:
+    with closed_port() as nobody:
+        found = findings.of(look(nobody, named=("flash", "silverlight")))
+    clients = {(finding.where.endswith(f":{nobody}"), finding.clients) for finding in found if finding.code == "PB105"}
+    assert clients == {(True, ("flash",)), (False, ("silverlight",))}
+
+
 def test_silverlight() -> None:
     with Server(answering()) as master, Server(broken.answering_22) as silverlight:
         assert codes(look(master.port, silverlight.port)) == set()
@@ -291,7 +313,8 @@ def test_the_port_that_a_policy_comes_from_counts() -> None:
 
 def test_every_rule_is_seen_here() -> None:
     tested = {code for cases in (GENTLE, THOROUGH) for *_, expected in cases for code in expected}
-    tested |= {f"PB{number}" for number in (*range(101, 111), 213, 314, *range(401, 405))}
+    tested |= {code for _, expected in NETWORK.values() for code in expected}
+    tested |= {f"PB{number}" for number in (101, 107, 108, 314, 316, *range(401, 405))}
     assert {rule.code for rule in RULES} == tested
 
 

@@ -80,6 +80,16 @@ def test_what_several_addresses_share_is_said_once(monkeypatch: pytest.MonkeyPat
     assert re.search(r"at:   127\.0\.0\.1:(\d+), 127\.0\.0\.2:\1\n", written)
 
 
+@pytest.mark.parametrize("columns", [80, 60, 1])
+def test_no_line_is_wider_than_the_terminal(columns: int) -> None:
+    bad = of(broken.reading_22, ignored=frozenset(("PB110", "FP507")))  # lines of policies are cut, not folded
+    lines = text.report(bad, plain, columns).split("\n")
+    assert max(map(len, lines)) <= max(columns, 60)
+    assert " ".join(" ".join(lines).split()) == " ".join(text.report(bad, plain).split())
+    painted = text.report(bad, lambda written, colour: f"<{colour}>{written}</>", columns)
+    assert re.sub(r"<[0-9;]+>|</>", "", painted).split("\n") == lines
+
+
 HOSTILE = b"\x1b]0;title\x07\x1b[2J\x9b31m\r\n<cross-domain-policy>\x1b[31m<\xe2\x80\xaeallow/>\x07"
 
 

@@ -35,18 +35,17 @@ def of(observation: Observation, concluded: tuple[Conclusion, ...] | None = None
         concluded = conclusions(observation)
     view = View(observation, concluded)
     found = [
-        _finding(rule, hit, observation)
+        _finding(rule, hit, clients, observation)
         for rule in RULES
-        if not {*rule.clients}.isdisjoint(observation.question.clients)
         for hit in rule.find(view)
+        if (clients := tuple(c for c in rule.clients if c in hit.clients and c in observation.question.clients))
     ]
     found += (_of_policy(place, finding) for place in view.serving for finding in _linted(place, observation))
     kept = [finding for finding in found if finding.code not in observation.question.ignored]
     return sorted(kept, key=lambda finding: _ORDER[finding.severity])
 
 
-def _finding(rule: Rule, hit: Hit, observation: Observation) -> Finding:
-    chosen = {*hit.clients}.intersection(observation.question.clients)
+def _finding(rule: Rule, hit: Hit, clients: tuple[str, ...], observation: Observation) -> Finding:
     return Finding(
         code=rule.code,
         name=rule.name,
@@ -55,7 +54,7 @@ def _finding(rule: Rule, hit: Hit, observation: Observation) -> Finding:
         message=rule.wrong.format_map(hit.values),
         evidence=hit.evidence,
         instead=rule.instead.format_map(hit.values),
-        clients=tuple(client for client in rule.clients if client in chosen),
+        clients=clients,
     )
 
 

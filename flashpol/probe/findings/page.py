@@ -28,7 +28,7 @@ PROBLEMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("A web server answers, or a crossdomain.xml is expected to do", ("PB204", "FP103", "FP104")),
     ("Tests with telnet or `echo` mislead", ("PB309",)),
     ("The server matches what one receive brings", ("PB303", "PB304")),
-    ("The server reads 22 of the 23 bytes and closes", ("PB301", "PB302", "PB203")),
+    ("The server reads 22 of the 23 bytes and closes", ("PB301", "PB302", "PB203", "PB315")),
     ("No right to bind port 843", ("PB105",)),
     ("A proxy or a network in between drops the request", ("PB109", "PB202", "PB203", "PB206")),
     ("TLS on one side only", ("PB205",)),
@@ -40,7 +40,7 @@ PROBLEMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Encodings, and the length that Java's writeUTF puts in front", ("FP105", "FP106", "FP108", "FP113")),
     ("Wrong host or port", ("PB101", "PB105", "PB106", "PB107", "PB108")),
     ("No time-outs, and servers that wait for a newline", ("PB201", "PB305", "PB306", "PB313", "PB314")),
-    ("Dialects mixed up", ("FP117", "FP511", "FP702", "FP806", "FP807", "FP811")),
+    ("Dialects mixed up", ("PB316", "FP117", "FP511", "FP702", "FP806", "FP807", "FP811")),
 )
 
 

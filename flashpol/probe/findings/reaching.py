@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
+from flashpol.policy import CLIENTS
+
 from ..question import Place, Role
 from ..wire import Address, Reached
 from .table import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
@@ -102,7 +104,7 @@ def application_closed(view: View) -> Iterator[Hit]:
     for place in view.observation.all_places():
         closed = place.asked.reached in (Reached.REFUSED, Reached.DROPPED, Reached.UNREACHABLE)
         if closed and place.port == view.question.port:
-            yield Hit(place, place.asked.error, port=place.port)
+            yield Hit(place, place.asked.error, CLIENTS, port=place.port)
 
 
 @rule(

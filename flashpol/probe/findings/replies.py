@@ -10,18 +10,23 @@ from ..wire import End, Exchange
 from .table import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
 
 
-def _quoted(place: Place) -> str:
-    return f"it sends {printable(place.reply.data)}"
-
-
 def _of_kind(view: View, *kinds: Kind) -> Iterator[Hit]:
     for place in view.connected:
-        if place.reply.kind in kinds and place.asked.end is not End.FLOOD:
-            yield Hit(place, _quoted(place), port=place.port)
+        how, reply, kind = _speaks(place)
+        if kind in kinds and place.asked.end is not End.FLOOD:
+            yield Hit(place, f"{how} {printable(reply.data)}", port=place.port)
 
 
-def _answered(place: Place, name: str) -> bool:
-    return any(Reply.of(exchange).is_policy for exchange in place.tried.get(name, ()))
+def _speaks(place: Place) -> tuple[str, Reply, Kind]:
+    """What it says when it is asked; or else, when something else is tried."""
+    if place.unanswered:
+        for name, what in (("half-close", "the request and FIN"), ("in stages", "a line"), ("tls", "a ClientHello")):
+            for reply in map(Reply.of, place.tried.get(name, ())):
+                if reply.kind is not Kind.NOTHING:
+                    page = reply.is_policy and not reply.has_root
+                    kind = Kind.HTTP if page else reply.kind
+                    return f"for the request it sends nothing, for {what}", reply, kind
+    return "it sends", place.reply, place.reply.kind
 
 
 @rule(
@@ -33,7 +38,7 @@ def _answered(place: Place, name: str) -> bool:
 )  # fmt: skip
 def silent(view: View) -> Iterator[Hit]:
     for place in view.connected:
-        if place.asked.silent and not _answered(place, "newline") and not _answered(place, "half-close"):
+        if place.asked.silent and _speaks(place)[2] is Kind.NOTHING:
             yield Hit(place, f"nothing came in {place.asked.ended - place.asked.asked_at:.1f} s", port=place.port)
 
 
@@ -60,7 +65,7 @@ def reset_without_reply(view: View) -> Iterator[Hit]:
 
 def _ended_without_reply(view: View, end: End) -> Iterator[Hit]:
     for place in view.connected:
-        if place.reply.kind is Kind.NOTHING and place.asked.end is end:
+        if place.hangs_up and place.asked.end is end and _speaks(place)[2] is Kind.NOTHING:
             yield Hit(place, f"after {place.asked.ended:.2f} s", port=place.port)
 
 
@@ -68,7 +73,7 @@ def _ended_without_reply(view: View, end: End) -> Iterator[Hit]:
     "PB204", ERROR, "http",
     wrong="a web server answers on port {port}: clients ask for socket policies without HTTP",
     instead="run a policy server there; a crossdomain.xml that a web server sends allows no socket",
-    seen="the reply begins with HTTP/",
+    seen="HTTP or HTML comes, if only when a line or the end of the stream follows the request",
 )  # fmt: skip
 def http(view: View) -> Iterator[Hit]:
     yield from _of_kind(view, Kind.HTTP)
@@ -78,7 +83,7 @@ def http(view: View) -> Iterator[Hit]:
     "PB205", ERROR, "tls",
     wrong="port {port} speaks TLS: clients ask in plain text",
     instead="take TLS off this port",
-    seen="the reply is a record of TLS (15 03 or 16 03)",
+    seen="a record of TLS comes (15 03 or 16 03), for the request or for a ClientHello",
 )  # fmt: skip
 def tls(view: View) -> Iterator[Hit]:
     yield from _of_kind(view, Kind.TLS)
@@ -88,7 +93,7 @@ def tls(view: View) -> Iterator[Hit]:
     "PB206", ERROR, "no-policy-in-reply",
     wrong="what answers on port {port} is no policy server",
     instead="correct the port, or the proxy that leads elsewhere",
-    seen="the reply is neither XML nor HTTP nor TLS",
+    seen="what comes is neither XML nor HTTP nor TLS",
 )  # fmt: skip
 def no_policy_in_reply(view: View) -> Iterator[Hit]:
     yield from _of_kind(view, Kind.ECHO, Kind.OTHER)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice, takewhile
 
-from ..question import Place
+from ..question import Place, Role
 from ..reply import Kind, Reply, printable
 from ..wire import End, Event, Exchange, What
 from .table import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
@@ -19,14 +20,14 @@ def _what_came(exchange: Exchange) -> str:
     return f"{got}, then {exchange.end or exchange.reached}"
 
 
-def _unserved(view: View, name: str) -> Iterator[tuple[Place, Exchange]]:
-    """Places that serve whoever asks plainly, but not this experiment."""
+def _unserved(view: View, *names: str) -> Iterator[tuple[Place, Exchange]]:
+    """Places that serve whoever asks plainly, but not one of these experiments; the first that failed."""
     for place in view.serving:
         if not all(map(_served, place.repeats)):
             continue  # then nothing follows from one that failed
-        for exchange in place.tried.get(name, ()):
-            if not _served(exchange):
-                yield place, exchange
+        failed = (e for name in names for e in place.tried.get(name, ()) if not _served(e))
+        for exchange in islice(failed, 1):
+            yield place, exchange
 
 
 @rule(
@@ -84,33 +85,59 @@ def dripping_request(view: View) -> Iterator[Hit]:
             yield Hit(place, _what_came(exchange))
 
 
-def _only_after(view: View, name: str) -> Iterator[Hit]:
-    for place in view.connected:
-        if place.asked.silent:
-            for exchange in place.tried.get(name, ()):
-                if Reply.of(exchange).is_policy:
-                    yield Hit(place, f"silence after the request; then, asked that way, {_what_came(exchange)}")
-                    return
+def _only_after(view: View, name: str, sends: int, *roles: Role) -> Iterator[Hit]:
+    """Places that serve a policy after so many sends, and not when they are asked as clients ask."""
+    for place in view.observation.all_places(*roles):
+        for exchange in place.tried.get(name, ()) if place.unanswered else ():
+            if Reply.of(exchange).has_root and _sends(exchange) == sends:
+                evidence = f"after the request {_what_came(place.asked)}; asked that way {_what_came(exchange)}"
+                yield Hit(place, evidence)
+
+
+def _sends(exchange: Exchange) -> int:
+    """How many there were before the answer."""
+    before = takewhile(lambda event: event.what is not What.RECEIVED, exchange.events)
+    return sum(event.what is What.SENT for event in before)
 
 
 @rule(
     "PB305", ERROR, "wants-a-newline",
     wrong="the server answers only after a newline, which no client sends",
     instead="read until the NUL instead of a line (`readline()`, `read` of a shell)",
-    seen="silence after the request; a policy after the 22 bytes, CR and LF", clients=ADOBE,
+    seen="no answer to the request; a policy after the 22 bytes, a second, CR and LF",
 )  # fmt: skip
 def wants_a_newline(view: View) -> Iterator[Hit]:
-    yield from _only_after(view, "newline")
+    yield from _only_after(view, "in stages", 2)
 
 
 @rule(
     "PB306", ERROR, "wants-the-end",
     wrong="the server answers only when the client has closed its side, which no client does",
     instead="read until the NUL instead of the end of the stream",
-    seen="silence after the request; a policy after the request and FIN",
+    seen="no answer to the request; a policy after the request and FIN",
 )  # fmt: skip
 def wants_the_end(view: View) -> Iterator[Hit]:
-    yield from _only_after(view, "half-close")
+    yield from _only_after(view, "half-close", 1)
+
+
+@rule(
+    "PB315", ERROR, "wants-no-nul",
+    wrong="the server answers only a request without a NUL: Flash Player, Lightspark and Unity send one",
+    instead="read until the NUL, and compare what is before it",
+    seen="no answer to the request; a policy after the 22 bytes alone", clients=ADOBE,
+)  # fmt: skip
+def wants_no_nul(view: View) -> Iterator[Hit]:
+    yield from _only_after(view, "in stages", 1, Role.MASTER, Role.LOCATION)
+
+
+@rule(
+    "PB316", ERROR, "wants-a-nul",
+    wrong="the server answers only after a NUL, which Silverlight does not send",
+    instead="answer the 22 bytes; run one server for Flash on 843 and another one for Silverlight on 943",
+    seen="no answer to the 22 bytes; a policy after them and a NUL", clients=("silverlight",),
+)  # fmt: skip
+def wants_a_nul(view: View) -> Iterator[Hit]:
+    yield from _only_after(view, "in stages", 1, Role.SILVERLIGHT)
 
 
 def _until(exchange: Exchange, sent: int) -> tuple[Event, ...]:
@@ -159,11 +186,12 @@ def part_of_a_request(view: View) -> Iterator[Hit]:
     "PB309", NOTE, "tests-by-hand",
     wrong="without the NUL it does not answer: tests with telnet or `echo` fail, though clients connect",
     instead="test with `printf '<policy-file-request/>\\0' | nc HOST 843`",
-    seen="the 22 bytes, CR and LF", clients=ADOBE, thorough=True,
+    seen="the 22 bytes, alone and with CR and LF", clients=ADOBE, thorough=True,
 )  # fmt: skip
 def tests_by_hand(view: View) -> Iterator[Hit]:
-    for place, exchange in _unserved(view, "newline"):
-        yield Hit(place, f"after CR and LF: {_what_came(exchange)}")
+    for place, exchange in _unserved(view, "newline", "bare"):
+        sent = next(event.data for event in exchange.events if event.what is What.SENT)
+        yield Hit(place, f"after {printable(sent)}: {_what_came(exchange)}")
 
 
 @rule(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from flashpol.policy import CLIENTS
 from flashpol.policy.findings import Finding as PolicyFinding
@@ -26,6 +27,7 @@ __all__ = [
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 ADOBE = ("flash", "lightspark", "unity")
+SILVERLIGHT = ("silverlight",)
 
 # What the hundreds mean.
 GROUPS = {
@@ -57,18 +59,22 @@ class Finding:
 class Hit:
     """A place where something is wrong, what shows it, and the values for the words.
 
-    `clients` are those that it concerns, where that is not all of the rule's.
+    `clients` are those that it concerns, where that is not all of the rule's that ask there.
     """
 
     __slots__ = ("clients", "evidence", "place", "values")
 
     def __init__(
-        self, place: Place | None, evidence: str, clients: tuple[str, ...] = CLIENTS, **values: object
+        self, place: Place | None, evidence: str, clients: tuple[str, ...] | None = None, **values: object
     ) -> None:
         self.place = place
         self.evidence = evidence
-        self.clients = clients
+        self.clients = clients or (CLIENTS if place is None else SILVERLIGHT if _is_silverlights(place) else ADOBE)
         self.values = values
+
+
+def _is_silverlights(place: Place) -> bool:
+    return place.role is Role.SILVERLIGHT
 
 
 class View:
@@ -96,7 +102,7 @@ class View:
         if place.role is Role.DESTINATION:
             return place.serves
         # Few hosts serve Silverlight: it is missed where it is asked for, and looked at where it is served.
-        if place.role is Role.SILVERLIGHT:
+        if _is_silverlights(place):
             return place.serves or "silverlight" in self.question.named
         return not self.question.named or not {*ADOBE}.isdisjoint(self.question.named)
 
@@ -104,8 +110,7 @@ class View:
 Finder = Callable[[View], Iterable[Hit]]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One row."""
 
     code: str

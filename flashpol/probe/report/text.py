@@ -17,6 +17,7 @@ Paint = Callable[[str, str], str]
 
 COLOURS = {Severity.ERROR: "31;1", Severity.WARNING: "33;1", Severity.NOTE: "36"}
 _GOOD, _BAD, _BOLD, _DIM = "32;1", "31;1", "1", "2"
+_LEAST_COLUMNS = 60  # narrower ones are for the terminal to break
 _MOST_LINES = 12  # of one connection; one that came in hundreds of pieces is not read line by line
 
 _ROLES = {
@@ -35,18 +36,19 @@ _ENDS = {
 
 
 def report(result: Result, paint: Paint, columns: int | None = None) -> str:
-    """All about one host. `columns` bounds source lines of policies."""
+    """All about one host; no line is longer than `columns`, where that leaves room for words."""
+    width = None if columns is None else max(columns, _LEAST_COLUMNS)
     lines = [f"{paint(clean(result.host), _BOLD)}: {title([result])}"]
     for address, places in result.observation.places.items():
         lines += ["", paint(f"{address}", _BOLD)]
         for place in places:
-            lines += timeline(place, paint)
+            lines += timeline(place, paint, width)
         of_address = [conclusion for conclusion in result.conclusions if conclusion.address == address]
-        lines += ["", *(line for conclusion in of_address for line in verdict(conclusion, paint))]
+        lines += ["", *(line for conclusion in of_address for line in verdict(conclusion, paint, width))]
     if result.observation.left_out:
         lines += ["", f"{counted(result.observation.left_out, 'address')} more were not asked"]
     for finding, where in grouped(result.findings):
-        lines += ["", *shown(finding, where, paint, columns)]
+        lines += ["", *shown(finding, where, paint, width)]
     made = counted(result.observation.connections, "connection")
     lines += ["", paint(f"{made} in {result.observation.seconds:.1f} s", _DIM)]
     return "\n".join(lines)
@@ -57,18 +59,28 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def timeline(place: Place, paint: Paint) -> Iterator[str]:
+def folded(text: str, columns: int | None, indent: int) -> Iterator[str]:
+    """`text` in lines, all but the first of them indented."""
+    if columns is None or len(text) <= columns:
+        yield text
+        return
+    import textwrap  # for terminals only
+
+    yield from textwrap.wrap(text, columns, subsequent_indent=" " * indent, break_on_hyphens=False)
+
+
+def timeline(place: Place, paint: Paint, columns: int | None) -> Iterator[str]:
     yield f"  port {place.port} {paint(f'({_ROLES[place.role]})', _DIM)}"
     lines = list(happened(place.asked))
     cut = len(lines) > _MOST_LINES
     for at, what in lines[: _MOST_LINES - 2] if cut else lines:
-        yield f"    {at:7.3f} s  {what}"
+        yield from folded(f"    {at:7.3f} s  {what}", columns, 15)
     if cut:
         yield f"               … {len(lines) - _MOST_LINES + 1:,} lines more"
-        yield "    {:7.3f} s  {}".format(*lines[-1])
+        yield from folded("    {:7.3f} s  {}".format(*lines[-1]), columns, 15)
     if place.tried:
         tried = ", ".join(f"{name} {len(exchanges)}" for name, exchanges in place.tried.items())
-        yield paint(f"               also tried: {tried}", _DIM)
+        yield from (paint(line, _DIM) for line in folded(f"               also tried: {tried}", columns, 17))
 
 
 def happened(exchange: Exchange) -> Iterator[tuple[float, str]]:
@@ -95,10 +107,10 @@ def _words(event: Event, exchange: Exchange) -> str:
             return "connected"
 
 
-def verdict(conclusion: Conclusion, paint: Paint) -> Iterator[str]:
+def verdict(conclusion: Conclusion, paint: Paint, columns: int | None) -> Iterator[str]:
     colour = {True: _GOOD, False: _BAD, None: _BOLD}[conclusion.connects]
     yield f"  {conclusion.client:<11} {paint(conclusion.verdict, colour)}, {conclusion.wait}"
-    yield f"              {clean(conclusion.sentence)}"
+    yield from folded(f"              {clean(conclusion.sentence)}", columns, 14)
 
 
 def grouped(findings: tuple[Finding, ...]) -> Iterator[tuple[Finding, list[str]]]:
@@ -114,12 +126,14 @@ def grouped(findings: tuple[Finding, ...]) -> Iterator[tuple[Finding, list[str]]
 
 def shown(finding: Finding, places: list[str], paint: Paint, columns: int | None) -> Iterator[str]:
     colour = COLOURS[finding.severity]
-    label = paint(f"{finding.severity} {finding.code}", colour)
-    yield f"{label} {finding.name}: {clean(finding.message)}"
+    label = f"{finding.severity} {finding.code}"
+    first, *more = folded(f"{label} {finding.name}: {clean(finding.message)}", columns, 2)
+    yield paint(label, colour) + first.removeprefix(label)
+    yield from more
     if places:
-        yield f"  at:   {', '.join(places)}"
-    yield f"  seen: {clean(finding.evidence)}"
+        yield from folded(f"  at:   {', '.join(places)}", columns, 8)
+    yield from folded(f"  seen: {clean(finding.evidence)}", columns, 8)
     if finding.policy is not None and finding.policy.source:
         margin = None if columns is None else columns - 8
         yield from (f"        {line}" for line in finding.policy.excerpt(margin).split("\n"))
-    yield f"  do:   {clean(finding.instead)} [{', '.join(finding.clients)}]"
+    yield from folded(f"  do:   {clean(finding.instead)} [{', '.join(finding.clients)}]", columns, 8)

@@ -113,7 +113,7 @@ complete -c flashpol -n '_shtab_flashpol_using probe' -l port -x -d 'the port it
 complete -c flashpol -n '_shtab_flashpol_using probe' -l from -x -d 'where the content was loaded from: may it connect? with --port'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l location -x -d 'a port that the content names with loadPolicyFile: xmlsocket://HOST:PORT'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l client -xka "flash lightspark unity silverlight all" -d 'client that matters, may be repeated: flash, lightspark, unity, silverlight, or all (default all)'
-complete -c flashpol -n '_shtab_flashpol_using probe' -l thorough -d 'some thirty connections to each port instead of five, one for 15 s'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l thorough -d 'some thirty connections to each port instead of four, one for 15 s'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l ignore -x -d 'leave this finding out, may be repeated'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l policy-port -x -d 'ask here as if it were 843'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l silverlight-port -x -d 'ask here as if it were 943'

@@ -1,0 +1,177 @@
+"""The charts of a run as PNG files, from what it wrote as JSON. Needs matplotlib: ``pip install -e '.[bench]'``."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import BenchError
+
+Points = list[tuple[float, list[float]]]
+
+# Of one server the same colour in all charts: ours in orange, C in greys, the others in blues and greens.
+COLOURS = {
+    "flashpol": "#d9480f",
+    "C epoll": "#343a40",
+    "C epoll, one segment": "#868e96",
+    "C io_uring": "#adb5bd",
+    "nginx": "#1971c2",
+    "HAProxy": "#0c8599",
+    "gevent StreamServer": "#2f9e44",
+    "Go": "#9c36b5",
+    "node": "#f08c00",
+}
+OTHER_COLOUR = "#d9480f"
+SIZE = (8.0, 4.5)  # inches
+DOTS = 100  # per inch
+
+
+@dataclass(frozen=True)
+class Chart:
+    """How a chart is drawn. scale: what samples are divided by to be in the unit of the axis."""
+
+    title: str
+    x: str
+    y: str
+    draw: Callable[[Any, "Chart", dict[str, Points]], None]
+    scale: float = 1.0
+    log_x: bool = False
+    log_y: bool = False
+
+
+def _lines(axes: Any, chart: Chart, series: dict[str, Points]) -> None:
+    """A line a server through the medians, a band from the smallest to the largest; named in the order they end."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    ends = []
+    for name, points in series.items():
+        xs = [x for x, _ in points]
+        middle = [statistics.median(samples) / chart.scale for _, samples in points]
+        low = [min(samples) / chart.scale for _, samples in points]
+        high = [max(samples) / chart.scale for _, samples in points]
+        colour, ours = COLOURS.get(name, OTHER_COLOUR), name == "flashpol"
+        axes.fill_between(xs, low, high, color=colour, alpha=0.12, linewidth=0)
+        axes.plot(xs, middle, "o-", color=colour, linewidth=2.6 if ours else 1.6, markersize=4, label=name,
+                  zorder=3 if ours else 2)  # fmt: skip
+        ends.append((middle[-1], name))
+    axes.set_xscale("log" if chart.log_x else "linear")
+    axes.set_yscale("log" if chart.log_y else "linear")
+    if not chart.log_y:
+        axes.set_ylim(bottom=0)
+    handles, labels = axes.get_legend_handles_labels()
+    order = [labels.index(name) for _, name in sorted(ends, reverse=True)]  # from above, as the lines end
+    if len(order) > 1:
+        axes.legend([handles[i] for i in order], [labels[i] for i in order], frameon=False, fontsize=9,
+                    loc="upper left", bbox_to_anchor=(1.0, 1.0))  # fmt: skip
+    if chart.log_y:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.4g}"))
+        axes.minorticks_off()
+    if not chart.log_x:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    else:
+        ticks = sorted({x for points in series.values() for x, _ in points})
+        axes.set_xticks(ticks, [f"{x:,.0f}" for x in ticks])
+        axes.minorticks_off()
+
+
+def _bars(axes: Any, chart: Chart, series: dict[str, Points]) -> None:
+    """A bar a server, the cheapest on top, its value at the end; of several x, the first is drawn."""
+    values = {name: statistics.median(points[0][1]) / chart.scale for name, points in series.items()}
+    names = sorted(values, key=lambda name: values[name], reverse=True)
+    axes.barh(names, [values[name] for name in names], color=[COLOURS.get(name, OTHER_COLOUR) for name in names])
+    for row, name in enumerate(names):
+        value = values[name]
+        axes.text(
+            value,
+            row,
+            f" {value:.2g}" if value < 1 else f" {value:.1f}",
+            va="center",
+            fontsize=9,
+            weight="bold" if name == "flashpol" else None,
+        )
+    axes.set_xlabel(chart.y)
+    axes.set_xlim(right=max(values.values()) * 1.12)
+
+
+CHARTS = {
+    "cpu": Chart(
+        "What an answer costs, 256 clients at once", "", "µs of server CPU per answer; less is better", _bars, 1000,
+    ),
+    "concurrency": Chart(
+        "What an answer costs, by number of clients at once", "clients at once", "µs of server CPU per answer", _lines,
+        1000, log_x=True, log_y=True,
+    ),
+    "concurrency latency": Chart(
+        "How long an answer takes, by number of clients at once", "clients at once", "median latency, ms", _lines, 1000,
+        log_x=True, log_y=True,
+    ),
+    "rate": Chart(
+        "How late the latest are: p99.9 against rate", "requests per second, at fixed times", "p99.9 latency, ms",
+        _lines, 1000, log_y=True,
+    ),
+    "silent": Chart(
+        "A silent client, held until its deadline", "", "KB of memory per silent client", _bars,
+    ),
+    "workers": Chart(
+        "Answers per second by number of workers, load generator beside", "workers", "thousand answers per second",
+        _lines, 1000,
+    ),
+    "conversations": Chart(
+        "A reply that its client does not read, in a greenlet", "held at once", "KB of memory each", _lines,
+    ),
+    "sizes": Chart(
+        "What an answer costs, by size of the policy", "bytes of policy", "µs of server CPU per answer", _lines, 1000,
+        log_x=True,
+    ),
+    "listeners": Chart(
+        "What an answer costs, by number of listeners", "listeners", "µs of server CPU per answer", _lines, 1000,
+        log_x=True,
+    ),
+}  # fmt: skip
+
+
+def available() -> bool:
+    """Matplotlib is installed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def draw(document: dict[str, Any], folder: Path) -> list[Path]:
+    """Write a PNG for each chart that the run has points of. Raises BenchError if matplotlib is not installed."""
+    if not available():
+        raise BenchError("no charts without matplotlib: pip install -e '.[bench]'")
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    written = []
+    for name, chart in CHARTS.items():
+        if name not in document["charts"]:
+            continue
+        series = {
+            one: [(point["x"], point["samples"]) for point in points]
+            for one, points in document["charts"][name].items()
+        }
+        figure, axes = pyplot.subplots(figsize=SIZE, dpi=DOTS, layout="constrained")
+        chart.draw(axes, chart, series)
+        axes.set_title(chart.title, loc="left", fontsize=12, weight="bold")
+        if chart.draw is _lines:
+            axes.set_xlabel(chart.x)
+            axes.set_ylabel(chart.y)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(visible=True, axis="x" if chart.draw is _bars else "both", alpha=0.25)
+        axes.set_axisbelow(True)
+        about = document["machine"]
+        words = f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, {about['date'][:10]}"
+        figure.supxlabel(words, x=0.99, ha="right", fontsize=6, color="#868e96")
+        path = folder / f"{name.replace(' ', '-')}.png"
+        figure.savefig(path)
+        pyplot.close(figure)
+        written.append(path)
+    return written

@@ -1,0 +1,63 @@
+"""What a scrape costs: how long /metrics takes, and whether clients notice.
+
+With 8 workers and 10 listeners, as a large host has, and with 64 and 100, which nobody has yet. The p99 of clients is
+compared between turns with ten scrapes a second and turns without, on a server of one worker.
+"""
+
+import threading
+
+from bench import load, servers
+from bench.measure import ratios, scrape
+from bench.report import Results
+from bench.scenarios.turns import WARM_UP
+from bench.servers import Server
+from bench.settings import Settings
+
+SIZES = ((8, 10), (64, 100))  # workers, listeners
+QUICK_SIZES = ((2, 3),)
+TARGETS = {(8, 10): 20.0}  # ms
+SCRAPES = 15
+CLIENTS, ANSWERS, TURNS = 32, 8_000, 9
+EVERY = 0.1  # seconds
+BESIDE_TARGET = 1.1
+
+
+def run(settings: Settings, results: Results) -> None:
+    """Add the time of a scrape by size of the server, and the p99 beside scrapes."""
+    if settings.peers_only:
+        results.note("scrape: only flashpol is measured")
+        return
+    for size in settings.either(SIZES, QUICK_SIZES):
+        with servers.flashpol(None, workers=size[0], listeners=size[1]) as server:
+            scrape(server.admin)  # not counted: imports, and what is made once
+            times = [scrape(server.admin)[0] * 1000 for _ in range(settings.either(SCRAPES, 2))]
+        name = f"{size[0]} workers, {size[1]} listeners"
+        results.add_spread("scrape", name, "ms", times, at_most=TARGETS.get(size), digits=1)
+    with servers.flashpol(settings.server_cpu) as server:
+        load.closed(server, connections=CLIENTS, count=WARM_UP, cpu=settings.load_cpus)
+        with_scrapes, without = _alternate(server, settings)
+    beside = ratios(with_scrapes, without)
+    results.add_spread("scrape", "p99 beside 10 scrapes a second / without", "ratio", beside, at_most=BESIDE_TARGET)
+
+
+def _alternate(server: Server, settings: Settings) -> tuple[list[float], list[float]]:
+    p99: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(settings.either(TURNS, 1)):
+        for scraping in (number % 2 == 0, number % 2 != 0):
+            over = threading.Event()
+            thread = threading.Thread(target=_scrape_until, args=(over, server.admin), daemon=True)
+            if scraping:
+                thread.start()
+            one = load.closed(server, connections=CLIENTS, count=ANSWERS, cpu=settings.load_cpus)
+            over.set()
+            if scraping:
+                thread.join()
+            p99[scraping].append(one.p99)
+    return p99[True], p99[False]
+
+
+def _scrape_until(over: threading.Event, port: int) -> None:
+    while True:
+        scrape(port)
+        if over.wait(EVERY):
+            return

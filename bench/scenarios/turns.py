@@ -1,0 +1,71 @@
+"""What most scenarios do: all servers up at once, the load on one at a time, rounds that rotate."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from bench import load, servers
+from bench.load import Closed, CPUs
+from bench.measure import cpu_ns, sleeps
+from bench.report import Results
+from bench.servers import Server
+from bench.settings import Settings
+
+WARM_UP = 4_000  # answers: fills slabs, caches and the branch predictor; a tenth of a second
+TURN_SECONDS = 0.2  # far above the 4 ms in which the scheduler accounts
+SETTLE = 0.05  # seconds until the last closes are done and accounted
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One server under one run of the load. CPU in ns."""
+
+    cpu_per_answer: float
+    sleeps_per_answer: float
+    busy: float  # share of the time in which the server ran
+    load: Closed
+
+
+@contextmanager
+def all_up(settings: Settings, results: Results, names: Sequence[str] = ()) -> Iterator[list[Server]]:
+    """Start the peers that can run here, or those of them that are named; say which cannot."""
+    with ExitStack() as stack:
+        running = []
+        for peer in servers.PEERS:
+            if (names and peer.name not in names) or (settings.peers_only and peer.name == servers.OURS):
+                continue
+            missing = peer.missing()
+            if missing:
+                results.note(f"{peer.name} was not measured: {missing}")
+            else:
+                running.append(stack.enter_context(peer.start(settings.server_cpu)))
+        yield running
+
+
+def in_turn(running: list[Server], rounds: int) -> Iterator[Server]:
+    """Each server once a round; each round begins with another, so that a disturbance hits all of them alike."""
+    for number in range(rounds):
+        first = number % len(running)
+        yield from running[first:] + running[:first]
+
+
+def measure(server: Server, connections: int, count: int, load_cpus: CPUs, options: Sequence[str] = ()) -> Sample:
+    """One turn: what the server used while it answered `count` times."""
+    cpu, slept = used(server), sum(map(sleeps, server.pids))
+    closed = load.closed(server, connections=connections, count=count, cpu=load_cpus, options=options)
+    time.sleep(SETTLE)
+    cpu, slept = used(server) - cpu, sum(map(sleeps, server.pids)) - slept
+    return Sample(cpu / count, slept / count, cpu / 1e9 / closed.seconds, closed)
+
+
+def used(server: Server) -> int:
+    """CPU time of all its processes so far, in ns."""
+    return sum(map(cpu_ns, server.pids))
+
+
+def warm_up(server: Server, connections: int, load_cpus: CPUs, at_most: int) -> int:
+    """Ask until it is warm. Returns how many answers make a turn: at least as many as warmed it up."""
+    count = max(WARM_UP, connections) if at_most >= WARM_UP else at_most
+    first = load.closed(server, connections=connections, count=count, cpu=load_cpus)
+    return int(min(at_most, max(count / 2, connections, first.answered / first.seconds * TURN_SECONDS)))

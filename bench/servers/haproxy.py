@@ -1,0 +1,83 @@
+"""HAProxy: with a Lua service it answers policy requests itself."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench import BenchError
+from bench.servers.running import (
+    BACKLOG,
+    FILES,
+    SILENT_TIMEOUT,
+    Server,
+    free_port,
+    running,
+    wait_for_answer,
+    workplace,
+)
+
+# The request is taken in whole, so that the close finds nothing unread and sends no RST after the reply.
+LUA = """local file = assert(io.open(os.getenv("POLICY"), "rb"))
+local reply = file:read("a") .. "\\0"
+core.register_service("policy", "tcp", function(applet)
+    applet:receive(23)
+    applet:send(reply)
+end)
+"""
+POLICY_PORT = """frontend policy
+    bind 127.0.0.1:{port} backlog {backlog}
+    tcp-request inspect-delay {timeout:.0f}s
+    tcp-request content use-service lua.policy if {{ req.payload(0,23) -m bin {request} }}
+    tcp-request content reject if {{ req.len ge 23 }}
+"""
+REQUEST = b"<policy-file-request/>\0".hex()
+
+
+@contextmanager
+def haproxy(cpu: int | None = None, *, policy: bytes | None = None) -> Iterator[Server]:
+    """One thread; a policy request is answered by a Lua service, which is the cheapest that HAProxy has for it."""
+    with workplace(policy) as place:
+        port = free_port()
+        (place / "policy.lua").write_text(LUA)
+        text = f"    setenv POLICY {place}/policy.xml\n    lua-load {place}/policy.lua\n"
+        frontend = POLICY_PORT.format(port=port, backlog=BACKLOG, timeout=SILENT_TIMEOUT, request=REQUEST)
+        with started(configuration(frontend, more=text), place, cpu) as process:
+            seconds = wait_for_answer("HAProxy", process, port, place)
+            pid = process.pid
+            yield Server("HAProxy", port, pid, place / "expected", seconds, parent=pid, ports=(port,))
+
+
+def configuration(sections: str, more: str = "") -> str:
+    """A configuration of one thread around some sections; `more` are lines of its global section."""
+    return (
+        f"global\n    nbthread 1\n    maxconn {FILES // 2}\n{more}"  # a connection through it takes two files
+        f"defaults\n    mode tcp\n    maxconn {FILES // 2}\n    timeout connect 5s\n"
+        f"    timeout client {SILENT_TIMEOUT:.0f}s\n    timeout server {SILENT_TIMEOUT:.0f}s\n{sections}"
+    )
+
+
+@contextmanager
+def started(text: str, place: Path, cpu: int | None) -> Iterator["subprocess.Popen[bytes]"]:
+    """HAProxy in the foreground with this configuration."""
+    program = _program()
+    if program is None:
+        raise BenchError("HAProxy is not installed")
+    (place / "haproxy.cfg").write_text(text)
+    with running("HAProxy", [program, "-db", "-f", str(place / "haproxy.cfg")], place, cpu) as process:
+        yield process
+
+
+def _program() -> str | None:
+    return shutil.which("haproxy", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
+
+
+def missing() -> str | None:
+    """Why it cannot run here."""
+    program = _program()
+    if program is None:
+        return "HAProxy is not installed"
+    features = subprocess.run([program, "-vv"], check=False, capture_output=True, text=True, timeout=10).stdout
+    return None if "USE_LUA=1" in features else "HAProxy is built without Lua"

@@ -1,0 +1,41 @@
+"""Each chart of a run becomes a PNG file that is not empty; without matplotlib it is said."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import BenchError, charts
+from bench.report import Results, document
+
+ABOUT: dict[str, Any] = {"cpu": "any", "cores": 2, "kernel": "6.1", "date": "2020-01-01T00:00:00"}
+
+
+def a_run() -> dict[str, Any]:
+    results = Results()
+    for name in charts.CHARTS:
+        for x in (1, 10, 100):
+            results.add_point(name, "flashpol", x, [x * 3.0, x * 4.0])
+            results.add_point(name, "nginx", x, [x * 5.0])
+    return document(ABOUT, results)
+
+
+def test_every_chart_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    written = charts.draw(a_run(), tmp_path)
+    assert len(written) == len(charts.CHARTS)
+    for path in written:
+        data = path.read_bytes()
+        assert data.startswith(b"\x89PNG")
+        assert len(data) > 5_000
+
+
+def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert charts.draw(document(ABOUT, Results()), tmp_path) == []
+
+
+def test_without_matplotlib_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "available", lambda: False)
+    with pytest.raises(BenchError, match="pip install"):
+        charts.draw(a_run(), tmp_path)
