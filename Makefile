@@ -103,6 +103,7 @@ define variant
 	&& FLASHPOL_BUILD=$(1) ../../$(BIN)/python setup.py -q build_ext --inplace
 endef
 
+EXTRAS := [test,lint,deploy,bench]
 # In CI exactly what the lock names, and only if its hash is right; elsewhere whatever is new enough.
 PIP = $(BIN)/pip install -q --disable-pip-version-check
 ifdef CI
@@ -126,5 +127,5 @@ $(VENV)/.run: $(VENV)/bin/python $(NATIVE)
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "adding what the tests and lint need …"
-	@$(call install,,[test,lint,deploy,bench])
+	@$(call install,,$(EXTRAS))
 	@touch $@
