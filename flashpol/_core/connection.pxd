@@ -89,23 +89,6 @@ cdef inline void count_refused(Listener* listener, Reason reason) noexcept nogil
     listener.counters.refused[<int>reason] += 1
 
 
-cdef inline bint make_room(Core* core) noexcept nogil:
-    """Without descriptors whoever has waited longest gives way to who comes: first of those that have their reply.
-
-    So silence cannot keep out those who ask: they need a descriptor for some microseconds only. False: nobody waits who
-    could give way.
-    """
-    cdef int fd = core.queues[Q_LINGER].head
-    if fd < 0:
-        fd = core.queues[Q_REQUEST].head
-        if fd < 0:
-            return False
-        count_refused(core.listeners[core.records[fd].listener], R_CAPACITY)
-        decided(core, fd, R_CAPACITY)
-    end(core, fd)
-    return True
-
-
 cdef inline void count_reply(Listener* listener, int64_t duration) noexcept nogil:
     cdef int i = 0
     while i < BUCKET_COUNT - 1 and duration > BOUNDS[i]:
@@ -320,6 +303,30 @@ cdef inline void advance(Core* core, int fd) noexcept nogil:
         end(core, fd)
     else:
         lost(core, fd)
+
+
+cdef inline bint make_room(Core* core) noexcept nogil:
+    """Without descriptors whoever has waited longest gives way to who comes: first of those that have their reply.
+
+    So silence cannot keep out those who ask: they need a descriptor for some microseconds only. Whose request has come
+    meanwhile is answered, and gives way by that or not at all. False: nobody waits who could give way.
+    """
+    cdef int fd = core.queues[Q_LINGER].head
+    if fd >= 0:
+        end(core, fd)
+        return True
+    while True:
+        fd = core.queues[Q_REQUEST].head
+        if fd < 0:
+            return False
+        advance(core, fd)
+        if core.queues[Q_REQUEST].head == fd:
+            count_refused(core.listeners[core.records[fd].listener], R_CAPACITY)
+            decided(core, fd, R_CAPACITY)
+            end(core, fd)
+            return True
+        if core.records[fd].state == S_FREE:
+            return True
 
 
 cdef inline void overdue(Core* core, int fd) noexcept nogil:
