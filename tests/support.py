@@ -179,7 +179,7 @@ class Serving:
         self.limits = limits
         self.socket = bind(Address("127.0.0.1", 0), 1, 4096)[0]
         self.address = tuple(bound_address(self.socket))
-        shared = SharedCounters(1, 1, len(upstream))
+        shared = SharedCounters(1, 1, upstreams=len(upstream))
         self.counters = shared.block(0, 0)
         self.relayed = [shared.relay_block(0, number) for number in range(len(upstream))]
         self.hub = Hub()

@@ -22,7 +22,7 @@ SETTINGS = [f for owner in (Server, Limits) for f in settings_of(owner).values()
 
 def families() -> dict[str, tuple[str, set[str]]]:
     """Metric name as scraped -> (type, label names)."""
-    shared, routes = SharedCounters(1, 1, 1), [("a", "127.0.0.1:7000")]
+    shared, routes = SharedCounters(1, 1, upstreams=1), [("a", "127.0.0.1:7000")]
     shared.process(0).pid = os.getpid()  # some process that exists, so that its usage is reported
     shared.process(0).started_ms = 1
     ledger = Ledger()

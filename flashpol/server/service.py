@@ -232,7 +232,7 @@ class _Lot:
         relay = self._relays[listener]
         if relay is None or self._pump is None:
             raise AssertionError("only a shared listener hands connections over, and it has both")
-        if self._pump.open + len(self._conversations) >= self._limits.max_conversations:
+        if self._pump.open >= self._conversations.free_count():
             self.parker.abandon(fd, "capacity")
         else:
             relay.begin(fd, data)

@@ -61,7 +61,7 @@ def put(shared: SharedCounters, slot: int, listener: int, field: str, *values: i
 
 @pytest.fixture
 def shared() -> SharedCounters:
-    return SharedCounters(2, 2, len(ROUTES))
+    return SharedCounters(2, 2, upstreams=len(ROUTES))
 
 
 def view(shared: SharedCounters, status: ServerStatus | None = None) -> View:

@@ -17,7 +17,7 @@ ROUTES = (("master", "127.0.0.1:7000"), ("master", "game.example:7000"))
 
 def view(facts: Sequence[PolicyFacts] = (FACTS,), slots: int = 2) -> View:
     """Everything serves, nothing was counted."""
-    shared, ledger, status = SharedCounters(slots, len(facts), len(ROUTES)), Ledger(), ServerStatus()
+    shared, ledger, status = SharedCounters(slots, len(facts), upstreams=len(ROUTES)), Ledger(), ServerStatus()
     ledger.open([each.listener for each in facts], shared, ROUTES)
     status.state, status.reload_successful = READY, 1
     for slot in range(slots):

@@ -57,6 +57,8 @@ def test_what_is_a_comment_in_the_defaults_can_be_used(tmp_path: Path) -> None:
         "deny_networks": (ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")),
         "proxy_protocol": True,
         "proxy_networks": (ip_network("10.0.0.0/8"),),
+        "upstream": (Remote("127.0.0.1", 7000),),
+        "upstream_proxy": "v2",
     }
     relay = {"upstream": (Remote("127.0.0.1", 7000),), "upstream_proxy": "v2"}
     assert read_.listeners == (Listener("master", Address("::", 843), "games", served_from=843, **access, **relay),)
@@ -73,6 +75,8 @@ def value_of(owner: type, name: str) -> st.SearchStrategy[Any]:
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 ENDPOINT = st.sampled_from([Address("::", 843), Address("127.0.0.1", 0), Inherited('a "b"')])
+IPS = st.ip_addresses().filter(lambda ip: getattr(ip, "ipv4_mapped", None) is None)
+NETWORKS = st.lists(IPS.map(ip_network), max_size=2).map(tuple)
 REMOTE = st.sampled_from(
     [Remote("127.0.0.1", 1), Remote("::1", 65535), Remote("game_1.example.com", 80), Remote("", 0, '/run/a "b"')]
 )
@@ -97,8 +101,6 @@ def built(owner: type, **more: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]
 
 
 LIMITS = built(Limits)
-IPS = st.ip_addresses().filter(lambda ip: getattr(ip, "ipv4_mapped", None) is None)
-NETWORKS = st.lists(IPS.map(ip_network), max_size=2).map(tuple)
 GRANT = st.tuples(TEXT, TEXT.map(lambda ports: ports.replace(":", ""))).map(":".join)
 PATHS = st.sampled_from([Path("/srv/a.xml"), Path('/srv/"q"\\é'), Path("/srv/a\tb")])
 POLICIES = st.dictionaries(

@@ -24,7 +24,7 @@ class PumpLoop:
         self.pump = Pump(
             **({"sleep": self._main.switch, "on_error": self.errors.append, "capacity": 1000} | TIMES | settings)
         )
-        shared = SharedCounters(1, 1, 1)
+        shared = SharedCounters(1, 1, upstreams=1)
         self.block, self.counters = shared.relay_memory(0, 0), shared.relay_block(0, 0)
         self._poll = select.poll()
         self._poll.register(self.pump.fileno(), select.POLLIN)

@@ -26,7 +26,7 @@ def clock() -> Clock:
 
 
 def make(clock: Clock, *remotes: Remote, balance: str = "round-robin") -> Upstreams:
-    shared = SharedCounters(1, 1, len(remotes))
+    shared = SharedCounters(1, 1, upstreams=len(remotes))
     blocks = [shared.relay_memory(0, number) for number in range(len(remotes))]
     return Upstreams(remotes, blocks, balance=balance, clock=clock)
 

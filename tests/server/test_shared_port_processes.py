@@ -4,7 +4,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -145,3 +145,40 @@ def test_open_files_are_those_to_upstreams_too(site: Site, app: Application) -> 
             stack.enter_context(connect(server.place, b"ping"))
             assert receive(stack.enter_context(app.accept()), 4) == b"ping"
         assert server.metrics().total("worker_open_files") == before + 10
+
+
+def test_behind_a_proxy_the_client_s_address_goes_on_to_the_application(site: Site, app: Application) -> None:
+    site.configure(listener='proxy_protocol = true\nproxy_networks = ["127.0.0.0/8"]\nupstream_proxy = "v1"\n')
+    header = b"PROXY TCP4 192.0.2.7 198.51.100.1 50000 7000\r\n"
+    with site.serve() as server:
+        onward = f"PROXY TCP4 192.0.2.7 127.0.0.1 50000 {server.place[1]}\r\n".encode()
+        for pieces in ((header + b"hello",), (header, b"hello"), (header[:20], header[20:] + b"hel", b"lo")):
+            with connect(server.place) as client:
+                for piece in pieces:
+                    client.sendall(piece)
+                with app.accept() as inner:
+                    assert receive(inner, len(onward) + 5) == onward + b"hello"
+                    inner.sendall(b"answer")
+                    assert receive(client, 6) == b"answer"
+        with connect(server.place, header) as client, app.accept() as inner:  # the application speaks first
+            assert receive(inner, len(onward)) == onward
+        assert rest(connect(server.place, header + b"<policy-file-request/>\0")) == POLICY + b"\0"
+        assert rest(connect(server.place)) == b""  # a proxy that does not say for whom is not relayed
+        assert app.nobody_came()
+        assert server.metrics().total("timeouts_total") == 1
+        assert server.stop() == 0
+
+
+def test_conversations_count_for_their_address(site: Site, app: Application) -> None:
+    site.configure("max_address_connections = 2")
+    with site.serve() as server, ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(connect(server.place, b"ping"))
+            assert receive(stack.enter_context(app.accept()), 4) == b"ping"
+        with connect(server.place) as third, suppress(ConnectionError):
+            third.sendall(b"ping")
+            assert third.recv(1) == b""
+        assert server.metrics().total("refused_total", reason="address") == 1
+        stack.close()
+        until(lambda: server.metrics().total("connections_open") == 0, "the end of both")
+        assert ask(server.place) == POLICY + b"\0"
