@@ -26,13 +26,6 @@ cdef enum Reason:               # why a connection was refused; the names are in
     R_CAPACITY
     R_SHUTDOWN
     R_CRASHED                   # written by the arbiter, for a worker that is dead
-    R_CONNECTIONS               # more than the caps of the server or a worker
-    R_ADDRESS                   # more at once from one address than its cap
-    R_RATE                      # more in a second from one address than its cap
-    R_NETWORK                   # from a network that is denied
-    R_UNTRUSTED                 # not from a proxy, where only proxies may connect
-    R_MALFORMED                 # no PROXY header, where one must be
-    R_OVERSIZED                 # a longer one than we take
     R_UPSTREAM                  # relaying was not possible
     R_CONNECTIONS               # more than the caps of the server or a worker
     R_ADDRESS                   # more at once from one address than its cap
