@@ -198,9 +198,9 @@ class Parker:
         linger_bytes: int,
         on_access: Callable[[int, str, int, str, float, int, int], object] | None = None,
         access_log: float = 0.0,
+        census: Census | None = None,
         on_relay: Callable[[int, bytes, int], object] | None = None,
         first_byte_timeout: float = 1.0,
-        census: Census | None = None,
     ) -> Self: ...
     def fileno(self) -> int:
         """A descriptor that is readable when `ready` has work. It belongs to the Parker."""
@@ -261,9 +261,9 @@ class Acceptor:
         *,
         on_exhausted: Callable[[int], object],
         terminated: bool = True,
-        shared: bool = False,
         networks: Networks | None = None,
         proxies: Networks | None = None,
+        shared: bool = False,
     ) -> Self: ...
     def ready(self) -> int:
         """Accept and handle a bounded burst; return how many were accepted. Never raises."""

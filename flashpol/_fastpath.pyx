@@ -50,7 +50,7 @@ from posix.unistd cimport close
 
 from flashpol._core.accepting cimport BURST, burst
 from flashpol._core.census cimport (
-    by_address, CensusView, enter, Entrance, Entry, HEAD_BYTES, leave, MOST, table_of, WAYS,
+    by_address, CensusView, enter, Entrance, Entry, HEAD_BYTES, leave, MOST, SECOND, table_of, WAYS,
 )
 from flashpol._core.checks cimport broken
 from flashpol._core.connection cimport collect, count_refused, end, linger, lost, send_reply
@@ -83,8 +83,8 @@ cdef bytes HTTP_BYTES = b"".join([
 
 BUCKETS = tuple([bound / 1e9 for bound in BOUNDS[:BUCKET_COUNT - 1]])
 REASONS = (
-    "http", "tls", "rtmp", "rtmpe", "other", "capacity", "shutdown", "crashed", "connections", "address",
-    "address_rate", "network", "proxy_untrusted", "proxy_malformed", "proxy_oversized", "upstream",
+    "http", "tls", "rtmp", "rtmpe", "other", "capacity", "shutdown", "crashed", "upstream", "connections", "address",
+    "address_rate", "network", "proxy_untrusted", "proxy_malformed", "proxy_oversized",
 )
 PROTOCOLS = (*REASONS[:P_SILENT], "silent")
 OUTCOMES = (*REASONS, "timeout", "reset", "reply", "relayed")
@@ -260,6 +260,8 @@ cdef class Census:
         view.most_of_worker = most_of_worker
         view.most_of_address = most_of_address
         view.rate_of_address = rate_of_address
+        view.share_of_address = most_of_address // workers
+        view.share_of_rate = rate_of_address * <int64_t>SECOND // workers
 
     def enter(self, const unsigned char[::1] address not None, int64_t now):
         cdef sockaddr_in6 peer
@@ -317,8 +319,8 @@ cdef class Parker:
     cdef object _on_conversation
     cdef object _on_error
     cdef object _on_access
-    cdef object _on_relay
     cdef Census _census
+    cdef object _on_relay
     cdef list _acceptors            # keeps alive what core.listeners points to
 
     def __cinit__(self, *, on_conversation, on_error, signatures=(), size_t capacity,
@@ -600,7 +602,7 @@ cdef class Parker:
         return live
 
 
-cdef tuple text_of(const sockaddr_in6* peer):
+cdef tuple text_of(sockaddr_in6* peer):
     """(IP, port) of a client. One that reached a dual-stack socket by IPv4 has its IPv4 address."""
     cdef char[64] text                  # INET6_ADDRSTRLEN is 46
     cdef const sockaddr_in* old = <const sockaddr_in*>peer
@@ -625,8 +627,8 @@ cdef class Acceptor:
     cdef Networks _proxies
 
     def __cinit__(self, Parker parker not None, int fd, PolicyReply reply not None, unsigned char[::1] block not None,
-                  *, on_exhausted, bint terminated=True, bint shared=False, Networks networks=None,
-                  Networks proxies=None):
+                  *, on_exhausted, bint terminated=True, Networks networks=None, Networks proxies=None,
+                  bint shared=False):
         cdef Core* core = &parker.core
         if block.shape[0] < <Py_ssize_t>sizeof(Counters) or <size_t>&block[0] % sizeof(uint64_t) != 0:
             raise ValueError(f"a counter block is {sizeof(Counters)} bytes, aligned to {sizeof(uint64_t)}")

@@ -226,10 +226,10 @@ class SharedCensus:
 class SharedCounters:
     """A mapping: `slots` workers, `listeners` listeners; the admin process has the status after the last worker's.
 
-    upstreams: of all listeners together, which are numbered one after the other.
+    upstreams: of all listeners together, which are numbered one after the other. caps: none of them if None.
     """
 
-    def __init__(self, slots: int, listeners: int, caps: Caps | None = None, *, upstreams: int = 0) -> None:
+    def __init__(self, slots: int, listeners: int, upstreams: int = 0, *, caps: Caps | None = None) -> None:
         self.slots = slots
         self.listeners = listeners
         self.upstreams = upstreams

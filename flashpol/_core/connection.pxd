@@ -89,23 +89,6 @@ cdef inline void count_refused(Listener* listener, Reason reason) noexcept nogil
     listener.counters.refused[<int>reason] += 1
 
 
-cdef inline bint make_room(Core* core) noexcept nogil:
-    """Without descriptors whoever has waited longest gives way to who comes: first of those that have their reply.
-
-    So silence cannot keep out those who ask: they need a descriptor for some microseconds only. False: nobody waits who
-    could give way.
-    """
-    cdef int fd = core.queues[Q_LINGER].head
-    if fd < 0:
-        fd = core.queues[Q_REQUEST].head
-        if fd < 0:
-            return False
-        count_refused(core.listeners[core.records[fd].listener], R_CAPACITY)
-        decided(core, fd, R_CAPACITY)
-    end(core, fd)
-    return True
-
-
 cdef inline void count_reply(Listener* listener, int64_t duration) noexcept nogil:
     cdef int i = 0
     while i < BUCKET_COUNT - 1 and duration > BOUNDS[i]:
@@ -283,6 +266,8 @@ cdef inline size_t take_header(Core* core, int fd, size_t size) noexcept nogil:
     if reason != R_NONE:
         refuse(core, fd, reason)
         return 0
+    if core.listeners[record.listener].shared and record.queue != Q_NONE:
+        park(core, fd, S_REQUEST, Q_FIRST)          # the client's own silence begins here
     memmove(core.buffer, core.buffer + used, size - used)
     return size - used
 
@@ -320,14 +305,38 @@ cdef inline void advance(Core* core, int fd) noexcept nogil:
         lost(core, fd)
 
 
+cdef inline bint make_room(Core* core) noexcept nogil:
+    """Without descriptors whoever has waited longest gives way to who comes: first of those that have their reply.
+
+    So silence cannot keep out those who ask: they need a descriptor for some microseconds only. Whose request has come
+    meanwhile is answered, and gives way by that or not at all. False: nobody waits who could give way.
+    """
+    cdef int fd = core.queues[Q_LINGER].head
+    if fd >= 0:
+        end(core, fd)
+        return True
+    while True:
+        fd = core.queues[Q_REQUEST].head
+        if fd < 0:
+            return False
+        advance(core, fd)
+        if core.queues[Q_REQUEST].head == fd:
+            count_refused(core.listeners[core.records[fd].listener], R_CAPACITY)
+            decided(core, fd, R_CAPACITY)
+            end(core, fd)
+            return True
+        if core.records[fd].state == S_FREE:
+            return True
+
+
 cdef inline void overdue(Core* core, int fd) noexcept nogil:
     cdef Record* record = &core.records[fd]
     if record.state == S_GRACE:
         reply(core, fd, False)
     elif record.state == S_LINGER:
         end(core, fd)
-    elif record.queue == Q_FIRST and record.matched:
-        park(core, fd, S_REQUEST, Q_REQUEST)        # a policy request on its way, most likely
+    elif record.queue == Q_FIRST and (record.matched or record.heading == H_AWAITED):
+        park(core, fd, S_REQUEST, Q_REQUEST)        # a policy request or a header on its way, most likely
     elif core.listeners[record.listener].shared and record.heading != H_AWAITED:
         hand_over_seen(core, fd)
     else:

@@ -26,6 +26,7 @@ cdef enum Reason:               # why a connection was refused; the names are in
     R_CAPACITY
     R_SHUTDOWN
     R_CRASHED                   # written by the arbiter, for a worker that is dead
+    R_UPSTREAM                  # relaying was not possible
     R_CONNECTIONS               # more than the caps of the server or a worker
     R_ADDRESS                   # more at once from one address than its cap
     R_RATE                      # more in a second from one address than its cap
@@ -33,8 +34,7 @@ cdef enum Reason:               # why a connection was refused; the names are in
     R_UNTRUSTED                 # not from a proxy, where only proxies may connect
     R_MALFORMED                 # no PROXY header, where one must be
     R_OVERSIZED                 # a longer one than we take
-    R_UPSTREAM                  # relaying was not possible
-    R_NONE                      # it was not
+    R_NONE = REASON_COUNT       # it was not
 
 cdef enum:
     P_SILENT = R_OTHER + 1      # relayed without a byte; the names are in PROTOCOLS

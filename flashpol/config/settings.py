@@ -99,7 +99,7 @@ class Limits:
     )
     max_conversations: int = setting(
         10_000,
-        "greenlets of one worker, a few KB each: connections that are relayed, and slow readers of a reply",
+        "greenlets of one worker, about 4 KB each: connections that are relayed, and slow readers of a reply",
         number(0, 1_000_000, whole=True),
     )
     first_byte_timeout: float = setting(
@@ -264,6 +264,28 @@ class Listener:
         number(1, 65535, whole=True),
         843,
     )
+    allow_networks: tuple[Network, ...] = setting(
+        (), "the clients that are served, if not all", NETWORKS, (ip_network("192.0.2.0/24"),)
+    )
+    deny_networks: tuple[Network, ...] = setting(
+        (),
+        "clients that are not; if one is in networks of both lists, the smallest decides",
+        NETWORKS,
+        (ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")),
+    )
+    proxy_protocol: bool = setting(
+        False,
+        "each connection begins with a PROXY header, version 1 or 2, that says who the client is; for caps, lists and "
+        "the log it is that one",
+        SWITCH,
+        True,
+    )
+    proxy_networks: tuple[Network, ...] = setting(
+        (),
+        "with proxy_protocol: the proxies. Nobody else may connect, since whoever sends a header can claim any address",
+        NETWORKS,
+        (ip_network("10.0.0.0/8"),),
+    )
     upstream: tuple[Remote, ...] = setting(
         (),
         "makes it a shared port: what is no policy request is relayed there; a name stands for all its addresses",
@@ -288,28 +310,6 @@ class Listener:
         0.0,
         "connections a second of one worker to the upstream; the others wait for their turn up to connect_timeout",
         number(0.1, 1_000_000, off=0),
-    )
-    allow_networks: tuple[Network, ...] = setting(
-        (), "the clients that are served, if not all", NETWORKS, (ip_network("192.0.2.0/24"),)
-    )
-    deny_networks: tuple[Network, ...] = setting(
-        (),
-        "clients that are not; if one is in networks of both lists, the smallest decides",
-        NETWORKS,
-        (ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")),
-    )
-    proxy_protocol: bool = setting(
-        False,
-        "each connection begins with a PROXY header, version 1 or 2, that says who the client is; for caps, lists and "
-        "the log it is that one",
-        SWITCH,
-        True,
-    )
-    proxy_networks: tuple[Network, ...] = setting(
-        (),
-        "with proxy_protocol: the proxies. Nobody else may connect, since whoever sends a header can claim any address",
-        NETWORKS,
-        (ip_network("10.0.0.0/8"),),
     )
     limits: Limits | None = None  # where it has others than the server's
     origin: Origin | None = field(default=None, compare=False, repr=False)

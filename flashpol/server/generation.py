@@ -69,7 +69,7 @@ class Generation:
         ]
         if sum(-(-len(sockets) // count) for sockets in self.sockets) > MAX_LISTENERS:
             raise ConfigError(f"{count} workers have too many sockets to take over from more: restart the server")
-        self.shared = SharedCounters(count, len(listeners), server.caps, upstreams=len(plan.config.upstreams))
+        self.shared = SharedCounters(count, len(listeners), len(plan.config.upstreams), caps=server.caps)
         self.routes = [(self.names[number], str(remote)) for number, remote in plan.config.upstreams]
         foundation.ledger.open(self.names, self.shared, self.routes)
         self.workers = [

@@ -33,12 +33,12 @@ from flashpol.server.sockets import accept_queue, bound_address, prepare_relayin
 BACK_OFF = 0.05
 # How often `finish` looks whether everything inside has ended. Only while shutting down.
 FINISH_POLL = 0.02
-# How long `finish` waits for greenlets whose conversations it has cut: they only have to wake.
-CUT_TIMEOUT = 1.0
 # What a conversation may take at the worst where memory is limited (RLIMIT_AS), and the share of it for all. Without
 # memory a greenlet that cannot be made refuses one client, but gevent and CPython do not bear that everywhere.
 CONVERSATION_BYTES = 16 << 10
 SHARE_OF_MEMORY = 0.5
+# How long `finish` waits for greenlets whose conversations it has cut: they only have to wake.
+CUT_TIMEOUT = 1.0
 # What to do about it, by errno.
 ADVICE = {
     errno.EMFILE: "; raise LimitNOFILE or ulimit -n (now {limit})",
@@ -95,8 +95,8 @@ class Service:
         if beyond:
             prepare_relaying(sock, beyond.listener.keepalive)
         acceptor = partial(
-            Acceptor, lot.parker, sock.fileno(), PolicyReply(reply), block,
-            terminated=terminated, shared=bool(beyond), networks=access.networks, proxies=access.proxies,
+            Acceptor, lot.parker, sock.fileno(), PolicyReply(reply), block, terminated=terminated,
+            networks=access.networks, proxies=access.proxies, shared=bool(beyond),
         )  # fmt: skip
         self._doors.append(_Door(acceptor, sock, name, ours=ours))
 
@@ -168,9 +168,9 @@ class _Lot:
             linger_bytes=limits.linger_bytes,
             on_access=self._tell_access,
             access_log=access_log,
+            census=census,
             on_relay=self._relay,
             first_byte_timeout=limits.first_byte_timeout,
-            census=census,
         )
         self.watcher = Readable(self.parker.fileno(), self.parker.ready)
 

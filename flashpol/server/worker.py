@@ -37,8 +37,8 @@ def run(
                 limits=plan.config.limits(listener),
                 ours=isinstance(listener.address, Address),
                 terminated=listener.terminated,
-                beyond=Beyond(listener, blocks[number]) if listener.shared else None,
                 access=access,
+                beyond=Beyond(listener, blocks[number]) if listener.shared else None,
             )
     status = shared.process(slot)
     # Some beats within the time after which it is held to stand still.

@@ -60,7 +60,8 @@ def test_what_is_a_comment_in_the_defaults_can_be_used(tmp_path: Path) -> None:
         "upstream": (Remote("127.0.0.1", 7000),),
         "upstream_proxy": "v2",
     }
-    assert read_.listeners == (Listener("master", Address("::", 843), "games", served_from=843, **access),)
+    relay = {"upstream": (Remote("127.0.0.1", 7000),), "upstream_proxy": "v2"}
+    assert read_.listeners == (Listener("master", Address("::", 843), "games", served_from=843, **access, **relay),)
     assert (read_.server.user, read_.server.group, read_.server.chroot) == ("nobody", "nogroup", Path("/var/empty"))
 
 
@@ -88,10 +89,7 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "chroot": st.none() | st.sampled_from([Path("/"), Path("/var/a b"), Path('/"\\\n')]),
     "log_format": st.sampled_from(config.LOG_FORMATS),
     "dialect": st.sampled_from(config.DIALECTS),
-    "allow_networks": NETWORKS,
-    "deny_networks": NETWORKS,
     "proxy_protocol": st.booleans(),
-    "proxy_networks": NETWORKS,
     "upstream": st.lists(REMOTE, max_size=3, unique=True).map(tuple),
     "upstream_proxy": st.sampled_from([None, "v1", "v2"]),
     "balance": st.sampled_from(["round-robin", "least-connections"]),
@@ -121,6 +119,9 @@ def configurations(draw: st.DrawFn) -> Config:
         "address": ENDPOINT,
         "policy": st.sampled_from([source.name for source in policies]),
         "served_from": st.none() | st.integers(1, 65535),
+        "allow_networks": NETWORKS,
+        "deny_networks": NETWORKS,
+        "proxy_networks": NETWORKS,
     }
     rest = {name: value_of(Listener, name) for name in settings_of(Listener) if name not in own}
     limits = st.none() | LIMITS

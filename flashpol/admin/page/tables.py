@@ -16,6 +16,7 @@ ENDINGS = {
     "capacity": "no room",
     "shutdown": "cut off at the end",
     "crashed": "lost with their worker",
+    "upstream": "no upstream took them",
     "connections": "beyond the cap in total",
     "address": "too many from an address",
     "address_rate": "too fast from an address",
@@ -23,7 +24,6 @@ ENDINGS = {
     "proxy_untrusted": "not from a proxy",
     "proxy_malformed": "without a PROXY header",
     "proxy_oversized": "with too long a PROXY header",
-    "upstream": "no upstream took them",
 }
 
 
