@@ -28,7 +28,8 @@ if build not in ("coverage", "sanitize"):
     SOURCES["flashpol.gateway.conversation"] = "flashpol/gateway/conversation.py"
 
 # greenlet copies the stack of whoever sleeps in it, and would be told that it reads between the variables there.
-SLEEPS = {"flashpol.gateway._pump": ["--param", "asan-stack=0"]} if build == "sanitize" else {}
+SLEEPING = ("flashpol.gateway._pump", "flashpol.gateway.conversation")
+SLEEPS = {name: ["--param", "asan-stack=0"] for name in SLEEPING if build == "sanitize"}
 
 extensions = [
     Extension(
