@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from application import Application, application, receive
 from monitoring import ALERTS, RECORDING, SCRAPE, Query, all_queries, load, needs_prometheus, rules
 from processes import DEADLINE, Flashpol, ask, connect, rest, until
 
@@ -43,6 +44,12 @@ policy = "games"
 name = "chat"
 address = "127.0.0.1:0"
 policy = "chat"
+
+[[listeners]]
+name = "shared"
+address = "127.0.0.1:0"
+policy = "games"
+upstream = "{upstream}"
 """
 # Queries that are empty while all is well, and why.
 EMPTY = {"alert FlashpolNotScraped": "absent() has a value only when there is no target"}
@@ -118,11 +125,20 @@ class Prometheus:
 class Traffic:
     """Clients of every kind; counts what they got."""
 
-    def __init__(self, server: Flashpol) -> None:
-        self._places = server.places
+    def __init__(self, server: Flashpol, app: Application) -> None:
+        *self._places, self._shared = server.places
+        self._app = app
         self.answered = self.refused = self.timed_out = self.left = 0
 
+    def converse(self) -> None:
+        with connect(self._shared, b"hello") as client:
+            with self._app.accept() as inner:
+                assert receive(inner, 5) == b"hello"
+                inner.sendall(b"you")
+            assert rest(client) == b"you"
+
     def round(self) -> None:
+        self.converse()
         for place in self._places:
             for _ in range(5):
                 assert ask(place).endswith(b"</cross-domain-policy>\0")
@@ -139,9 +155,16 @@ class Traffic:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flashpol]:
+def app() -> Iterator[Application]:
+    with application() as one:
+        one.listening.settimeout(DEADLINE)
+        yield one
+
+
+@pytest.fixture(scope="module")
+def server(app: Application, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flashpol]:
     path = tmp_path_factory.mktemp("flashpol") / "flashpol.toml"
-    path.write_text(CONFIG)
+    path.write_text(CONFIG.replace("{upstream}", str(app.remote)))
     with Flashpol("-c", path, listen=(), workers=WORKERS) as server:
         yield server
 
@@ -155,9 +178,9 @@ def prometheus(server: Flashpol, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="module")
-def traffic(server: Flashpol, prometheus: Prometheus) -> Traffic:
+def traffic(server: Flashpol, app: Application, prometheus: Prometheus) -> Traffic:
     """All that a server can live through, while it is watched."""
-    traffic = Traffic(server)
+    traffic = Traffic(server, app)
     traffic.round()
     for number in range(1, KILLS + 1):
         server.workers[0].kill()
