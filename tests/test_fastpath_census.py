@@ -345,7 +345,7 @@ def aligned(size: int) -> memoryview:
         {"workers": 3}, {"memory": aligned(CENSUS_HEAD)}, {"memory": aligned(CENSUS_HEAD + 3 * CENSUS_SET)},
         {"memory": aligned(CENSUS_HEAD + CENSUS_SET + 1)}, {"memory": aligned(100 + CENSUS_SET)[8:]},
     ],
-    ids=str,
+    ids=" ".join,
 )  # fmt: skip
 def test_arguments(wrong: dict[str, object]) -> None:
     right = {"memory": aligned(CENSUS_HEAD + CENSUS_SET), "slot": 0, "workers": 1, "key": os.urandom(16)}
