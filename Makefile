@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM := gcc libc6-dev python3-venv python3-dev
-NATIVE := setup.py pyproject.toml flashpol/_fastpath.pyx $(wildcard flashpol/*.pxd flashpol/_core/*.pxd) \
-	flashpol/gateway/conversation.py
+NATIVE := setup.py pyproject.toml flashpol/gateway/conversation.py \
+	$(wildcard flashpol/*.p[yx][xd] flashpol/_core/*.pxd flashpol/gateway/*.p[yx][xd])
 TREE := flashpol tests bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
 # What memcheck looks at: the fast path without gevent. Its slow tests are about time and numbers, not about memory.
 MEMCHECKED := tests/test_fastpath_matcher.py tests/test_fastpath.py tests/test_fastpath_access.py
@@ -15,7 +15,7 @@ PARALLEL := --dist loadfile --max-worker-restart=0
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint docs bench debug clean coverage sanitize valgrind faults soak fuzz lock audit dist
+.PHONY: help run test lint docs bench debug clean coverage sanitize valgrind faults soak soak-relay fuzz lock audit dist
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,12 +31,12 @@ lint: $(VENV)/.dev  ## style, types, stub against extension
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint flashpol
-	$(BIN)/python -m mypy.stubtest flashpol._fastpath --mypy-config-file pyproject.toml
+	$(BIN)/python -m mypy.stubtest flashpol._fastpath flashpol.gateway._pump --mypy-config-file pyproject.toml
 
 docs: $(VENV)/.dev  ## what is made from the code: manual pages, completion, tables of the reference
 	$(BIN)/python docs/generate.py
 
-bench: $(VENV)/.run  ## compare with C servers, nginx, HAProxy, gevent, Go, node (12 minutes); report and charts in build/bench-report
+bench: $(VENV)/.run  ## compare with C servers, nginx, HAProxy, gevent, Go, node (10 minutes); report and charts in build/bench-report
 	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[bench]"
 	$(BIN)/python -m bench all --out build/bench-report
 
@@ -50,6 +50,7 @@ coverage: $(VENV)/.dev  ## line coverage of the package, the extension included
 	@# Cython's plugin looks for the C of a line beside the file that the line is in.
 	@cd build/coverage && for source in flashpol/_fastpath.pyx flashpol/_core/*.pxd; do \
 		cp build/cython-coverage/flashpol/_fastpath.c $${source%.*}.c; done
+	@cp build/coverage/build/cython-coverage/flashpol/gateway/_pump.c build/coverage/flashpol/gateway/
 	cd build/coverage && rm -f .coverage* && ../../$(BIN)/python -m coverage run -m pytest -q -m "not servers" tests
 	cd build/coverage && ../../$(BIN)/python -m coverage combine -q && ../../$(BIN)/python -m coverage report -m
 
@@ -78,19 +79,25 @@ lock: $(VENV)/bin/python  ## requirements-dev.lock anew: what CI installs, by ha
 	$(PIP) "pip-tools>=7.5"
 	$(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras --all-build-deps --upgrade --no-header \
 		--no-annotate --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-		--extra test --extra lint --extra deploy --extra bench --extra fuzz -o requirements-dev.lock pyproject.toml
+		--extra test --extra lint --extra deploy --extra bench --extra fuzz --extra bench -o requirements-dev.lock pyproject.toml
 
 audit: $(VENV)/.dev  ## known vulnerabilities of what the lock names, where their database can be reached
 	@$(PIP) "pip-audit>=2.7"
-	@$(BIN)/pip-audit --require-hashes --disable-pip -r requirements-dev.lock; code=$$?; \
-		[ $$code -le 1 ] && exit $$code || echo "audit: the database of vulnerabilities cannot be reached from here"
+	@mkdir -p build && { $(BIN)/pip-audit --require-hashes --disable-pip -r requirements-dev.lock >build/audit 2>&1 || true; }
+	@grep -v "could not be audited" build/audit || true
+	@missed=$$(grep -c "could not be audited" build/audit); [ $$missed = 0 ] || echo "audit: of $$missed packages nothing is known here"
+	@! grep -qE "^Found [0-9]+ known vulnerabilit" build/audit
+	@grep -qE "^(Found|No known)" build/audit || echo "audit: the database of vulnerabilities cannot be reached from here"
+
+soak-relay: $(VENV)/.dev  ## a shared port under random conversations (SECONDS=60 GIGABYTES=2)
+	$(BIN)/python tests/soak_relay.py --seconds $(or $(SECONDS),60) --gigabytes $(or $(GIGABYTES),2)
 
 dist: $(VENV)/.dev  ## sdist and wheel; the wheel is built from the sdist
 	rm -rf dist && $(BIN)/python -m build -q
 
 clean:  ## remove everything that was made here
 	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov .hypothesis .pytest_cache .mypy_cache .ruff_cache
-	rm -f flashpol/*.so flashpol/gateway/*.so flashpol/_fastpath.c flashpol/gateway/conversation.c
+	rm -f flashpol/*.so flashpol/gateway/*.so flashpol/gateway/conversation.c
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A copy of the tree in build/NAME with its own kind of extension: the one in use is never overwritten.
@@ -100,6 +107,7 @@ define variant
 	&& FLASHPOL_BUILD=$(1) ../../$(BIN)/python setup.py -q build_ext --inplace
 endef
 
+EXTRAS := [test,lint,deploy,bench]
 # In CI exactly what the lock names, and only if its hash is right; elsewhere whatever is new enough.
 PIP = $(BIN)/pip install -q --disable-pip-version-check
 ifdef CI
@@ -123,5 +131,5 @@ $(VENV)/.run: $(VENV)/bin/python $(NATIVE)
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "adding what the tests and lint need …"
-	@$(call install,,[test,lint,deploy,bench])
+	@$(call install,,$(EXTRAS))
 	@touch $@

@@ -8,6 +8,7 @@ account must be complete: every connection that it accepted ended in exactly one
 - ``native/``      good and bad clients (C), a clock that jumps    ``build.py``      compiles them when needed
 - ``server.py``    a server under attack, and its processes        ``clients.py``    runs good and bad clients
 - ``scene.py``     what an attack has to work with                 ``families/``     the attacks, a file a kind
+- ``network.py``   a firewall, for peers that vanish
 - ``measure.py``   one attack, measured                            ``report.py``     verdicts and the table
 - ``soak.py``      mixed traffic for minutes: memory, descriptors and counters, ``python -m faults.soak``
 

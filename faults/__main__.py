@@ -9,10 +9,12 @@ import resource
 import sys
 from pathlib import Path
 
-from bench.report import headline, machine
-from faults import FaultsError, network, report
+from bench.isolation import isolate
+from bench.machine import describe
+from faults import FaultsError, report
 from faults.families import ATTACKS
 from faults.measure import FULL, QUICK, Outcome, measure
+from faults.network import Firewall
 
 
 def main() -> int:
@@ -31,15 +33,15 @@ def main() -> int:
         parser.error(f"no such attack: {', '.join(sorted(unknown))}; one of {', '.join(names)}")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    about = headline(machine())
-    own_network = network.enter()
-    notes = [] if own_network else ["no right to make a network of our own: as root there are more attacks"]
+    about = report.machine(describe())
+    problem = isolate()
+    notes = [problem] if problem else []
     outcomes: list[Outcome] = []
     try:
         for attack in ATTACKS:
             if arguments.attacks and attack.name not in arguments.attacks:
                 continue
-            if attack.own_network and not (own_network and network.Firewall.available()):
+            if attack.own_network and (problem or not Firewall.available()):
                 notes.append(f"{attack.name} was left out: it needs a network of our own and nft")
                 continue
             outcomes.append(measure(attack, QUICK if arguments.quick else FULL))

@@ -1,6 +1,7 @@
 """Verdicts, and the table as text and as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from faults.measure import Outcome
 
@@ -8,6 +9,15 @@ RATIO = 2.0  # of the p99 during an attack to the one before it, at most
 RECOVERY = 1.0  # seconds
 HEAD = ("attack", "load", "failures", "p99 before", "during", "ratio", "recovery", "")
 NUMBERS = {2, 3, 4, 5, 6}
+
+
+def machine(about: Mapping[str, Any]) -> str:
+    """What the figures depend on, in one line; as `bench.machine` describes it."""
+    versions = ", ".join(f"{name} {about[name]}" for name in ("python", "cython", "gevent"))
+    return (
+        f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, {versions}, "
+        f"load {about['load_average']:.1f} before"
+    )
 
 
 def lost(outcome: Outcome) -> list[str]:

@@ -7,19 +7,21 @@ import sys
 import pytest
 from processes import ROOT
 
-from faults import network, soak
+from faults import soak
 from faults.families import ATTACKS
 from faults.measure import Lengths, measure
+from faults.network import Firewall
 from faults.report import lost
 
 DROPPED = """
 import socket
-from faults import network
-assert network.enter()
+from bench.isolation import isolate
+from faults.network import Firewall
+assert not isolate()
 listener = socket.create_server(("127.0.0.1", 0))
 good, bad = (socket.create_connection(listener.getsockname(), 5, (source, 0)) for source in ("127.2.0.1", "127.16.0.1"))
 ends = {end.getpeername()[0]: end for end in (listener.accept()[0], listener.accept()[0])}
-with network.Firewall():
+with Firewall():
     for end in ends.values():
         end.sendall(b"x")
     assert good.recv(1) == b"x"
@@ -31,6 +33,7 @@ with network.Firewall():
 bad.settimeout(10)
 assert bad.recv(1) == b"x", "sent again when the firewall is gone"
 """
+pytestmark = pytest.mark.servers
 SHORT = Lengths(0.5, 0.5, 0.5)
 
 
@@ -56,7 +59,7 @@ def test_a_soak_counts_what_the_server_counts(capsys: pytest.CaptureFixture[str]
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a network of its own")
 def test_in_a_network_of_our_own_the_firewall_drops_the_attackers_and_nobody_else() -> None:
     """In a child: this process keeps its network."""
-    if not network.Firewall.available():
+    if not Firewall.available():
         pytest.skip("nft is not installed: apt-get install nftables")
     done = subprocess.run(
         [sys.executable, "-c", DROPPED], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30

@@ -65,9 +65,10 @@ def child() -> Iterator[Child]:
 def clients(child: Child) -> Iterator[list[socket.socket]]:
     """Clients of which none gives way; the child has accepted some and has no descriptor for the rest."""
     address = ("127.0.0.1", child.status["port"])
-    found = [connect(address) for _ in range(CLIENTS)]
-    for client in found:
-        deliver(client, BARE)
+    found = []
+    for _ in range(CLIENTS):
+        found.append(connect(address))
+        deliver(found[-1], BARE)
     eventually(lambda: child.status["accept_errors"] > 0)
     yield found
     for client in found:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from processes import POLICY, REQUEST, Flashpol, Process, connect, rest, stat, until
 
-STALL = 0.6  # seconds
+STALL = 1.0  # seconds
 CLIENTS = 32  # of which the kernel gives a half to the worker that stands still
 
 
