@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM := gcc libc6-dev python3-venv python3-dev
-NATIVE := setup.py pyproject.toml flashpol/_fastpath.pyx $(wildcard flashpol/*.pxd flashpol/_core/*.pxd) \
-	flashpol/gateway/conversation.py
+NATIVE := setup.py pyproject.toml flashpol/gateway/conversation.py \
+	$(wildcard flashpol/*.p[yx][xd] flashpol/_core/*.pxd flashpol/gateway/*.p[yx][xd])
 TREE := flashpol tests bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
 # What memcheck looks at: every transition of the fast path, without gevent and without hypothesis, which takes for ever.
 MEMCHECKED := tests/test_fastpath.py
@@ -15,7 +15,7 @@ PARALLEL := --dist loadfile --max-worker-restart=0
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint docs bench debug clean coverage sanitize valgrind faults soak fuzz lock audit dist
+.PHONY: help run test lint docs bench debug clean coverage sanitize valgrind faults soak soak-relay fuzz lock audit dist
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,12 +31,12 @@ lint: $(VENV)/.dev  ## style, types, stub against extension
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint flashpol
-	$(BIN)/python -m mypy.stubtest flashpol._fastpath --mypy-config-file pyproject.toml
+	$(BIN)/python -m mypy.stubtest flashpol._fastpath flashpol.gateway._pump --mypy-config-file pyproject.toml
 
 docs: $(VENV)/.dev  ## what is made from the code: manual pages, completion, tables of the reference
 	$(BIN)/python docs/generate.py
 
-bench: $(VENV)/.run  ## compare with C servers, nginx, HAProxy, gevent, Go, node (12 minutes); report and charts in build/bench-report
+bench: $(VENV)/.run  ## compare with C servers, nginx, HAProxy, gevent, Go, node (10 minutes); report and charts in build/bench-report
 	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[bench]"
 	$(BIN)/python -m bench all --out build/bench-report
 
@@ -50,6 +50,7 @@ coverage: $(VENV)/.dev  ## line coverage of the package, the extension included
 	@# Cython's plugin looks for the C of a line beside the file that the line is in.
 	@cd build/coverage && for source in flashpol/_fastpath.pyx flashpol/_core/*.pxd; do \
 		cp build/cython-coverage/flashpol/_fastpath.c $${source%.*}.c; done
+	@cp build/coverage/build/cython-coverage/flashpol/gateway/_pump.c build/coverage/flashpol/gateway/
 	cd build/coverage && rm -f .coverage* && ../../$(BIN)/python -m coverage run -m pytest -q -m "not servers" tests
 	cd build/coverage && ../../$(BIN)/python -m coverage combine -q && ../../$(BIN)/python -m coverage report -m
 
@@ -88,12 +89,15 @@ audit: $(VENV)/.dev  ## known vulnerabilities of what the lock names, where thei
 	@! grep -qE "^Found [0-9]+ known vulnerabilit" build/audit
 	@grep -qE "^(Found|No known)" build/audit || echo "audit: the database of vulnerabilities cannot be reached from here"
 
+soak-relay: $(VENV)/.dev  ## a shared port under random conversations (SECONDS=60 GIGABYTES=2)
+	$(BIN)/python tests/soak_relay.py --seconds $(or $(SECONDS),60) --gigabytes $(or $(GIGABYTES),2)
+
 dist: $(VENV)/.dev  ## sdist and wheel; the wheel is built from the sdist
 	rm -rf dist && $(BIN)/python -m build -q
 
 clean:  ## remove everything that was made here
 	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov .hypothesis .pytest_cache .mypy_cache .ruff_cache
-	rm -f flashpol/*.so flashpol/gateway/*.so flashpol/_fastpath.c flashpol/gateway/conversation.c
+	rm -f flashpol/*.so flashpol/gateway/*.so flashpol/gateway/conversation.c
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A copy of the tree in build/NAME with its own kind of extension: the one in use is never overwritten.

@@ -1,4 +1,6 @@
-"""Builds the extension, flashpol._fastpath, and compiles one Python file. Everything else is in pyproject.toml.
+"""Builds the extensions, flashpol._fastpath and flashpol.gateway._pump, and compiles one Python file.
+
+All else is in pyproject.toml.
 
 FLASHPOL_BUILD chooses how: empty for the optimised build that is shipped; `debug` for symbols and no optimisation;
 `coverage` for line tracing of the .pyx; `sanitize` for AddressSanitizer and UndefinedBehaviorSanitizer.
@@ -19,13 +21,11 @@ build = os.environ.get("FLASHPOL_BUILD", "")
 if build not in FLAGS:
     raise SystemExit(f"FLASHPOL_BUILD={build}: unknown; one of {', '.join(name or '(empty)' for name in FLAGS)}")
 
-# flashpol.gateway.conversation is Python that needs less memory compiled; its coverage is measured as Python.
-SOURCES = {
-    "flashpol._fastpath": "flashpol/_fastpath.pyx",
-    "flashpol.gateway.conversation": "flashpol/gateway/conversation.py",
-}
-if build == "coverage":
-    del SOURCES["flashpol.gateway.conversation"]
+SOURCES = {"flashpol._fastpath": "flashpol/_fastpath.pyx", "flashpol.gateway._pump": "flashpol/gateway/_pump.pyx"}
+# Python that needs less memory compiled. Its coverage is measured as Python; AddressSanitizer would guard its stack,
+# which greenlet copies, guards and all.
+if build not in ("coverage", "sanitize"):
+    SOURCES["flashpol.gateway.conversation"] = "flashpol/gateway/conversation.py"
 
 extensions = [
     Extension(

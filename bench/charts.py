@@ -25,6 +25,7 @@ COLOURS = {
 OTHER_COLOUR = "#d9480f"
 SIZE = (8.0, 4.5)  # inches
 DOTS = 100  # per inch
+FEW_TICKS = 5  # values of x that are all written at the axis
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def _lines(axes: Any, chart: Chart, series: dict[str, Points]) -> None:
     axes.set_xscale("log" if chart.log_x else "linear")
     axes.set_yscale("log" if chart.log_y else "linear")
     if not chart.log_y:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(max(samples) for points in series.values() for _, samples in points) / chart.scale)
     handles, labels = axes.get_legend_handles_labels()
     order = [labels.index(name) for _, name in sorted(ends, reverse=True)]  # from above, as the lines end
     if len(order) > 1:
@@ -68,12 +69,12 @@ def _lines(axes: Any, chart: Chart, series: dict[str, Points]) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.4g}"))
         axes.minorticks_off()
-    if not chart.log_x:
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-    else:
-        ticks = sorted({x for points in series.values() for x, _ in points})
-        axes.set_xticks(ticks, [f"{x:,.0f}" for x in ticks])
+    xs = sorted({x for points in series.values() for x, _ in points})
+    if chart.log_x or len(xs) <= FEW_TICKS:
+        axes.set_xticks(xs, [f"{x:,.0f}" for x in xs])
         axes.minorticks_off()
+    else:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
 
 
 def _bars(axes: Any, chart: Chart, series: dict[str, Points]) -> None:

@@ -100,10 +100,10 @@ def children(pid: int) -> list[int]:
     return sorted(found)
 
 
-def ask(port: int, timeout: float = 2.0) -> bytes:
-    """One policy request to a port of 127.0.0.1, and everything that came back until the end. `timeout` in seconds."""
+def ask(port: int, timeout: float = 2.0, request: bytes = REQUEST) -> bytes:
+    """One request to a port of 127.0.0.1, and everything that came back until the end. `timeout` in seconds."""
     with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
-        connection.sendall(REQUEST)
+        connection.sendall(request)
         reply = b""
         while piece := connection.recv(65536):
             reply += piece

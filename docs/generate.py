@@ -38,7 +38,7 @@ TABLES = {
     ),
     "[[listeners]]": (
         (Listener,),
-        "Where its limits are not the server's, `request_timeout` to `max_conversations` are written here too.",
+        "Where its limits are not the server's, `request_timeout` to `max_duration` are written here too.",
     ),
 }
 

@@ -19,8 +19,11 @@ BUCKETS: Final[tuple[float, ...]]
 REASONS: Final[tuple[str, ...]]
 """Why a connection can be refused, in the order of the counter block's `refused` words."""
 
+PROTOCOLS: Final[tuple[str, ...]]
+"""As what a connection can be relayed, in the order of the counter block's `relayed` words."""
+
 OUTCOMES: Final[tuple[str, ...]]
-"""How a connection can end: one of REASONS, "timeout", "reset" or "reply"."""
+"""How a connection can end: one of REASONS, "timeout", "reset", "reply" or "relayed"."""
 
 BLOCK_SIZE: Final[int]
 """Bytes of one counter block, a multiple of the cache line."""
@@ -170,6 +173,9 @@ class Parker:
     linger_bytes: input discarded after a reply, in bytes. signatures: (first bytes, reason) of what is refused by name.
     on_conversation(fd): the kernel took a reply only in part; call `resume(fd)` whenever fd is writable, until it says
     True, or `abandon(fd, …)`. on_error(exception): a hook raised. Raises OSError when the kernel gives no descriptor.
+    on_relay(fd, data, listener): on a shared port, something is not a policy request, or was silent for
+    first_byte_timeout seconds; data are all bytes that were read of it, listener counts the Acceptors from 0. Call
+    `relayed(fd, …)` or `abandon(fd, …)` once.
 
     access_log: the share of connections, 0 to 1 (ValueError), of which `on_access(listener, ip, port, outcome, seconds,
     sent, left_out)` is told when their outcome is known: listener counts the Acceptors from 0; ip and port are the
@@ -193,6 +199,8 @@ class Parker:
         on_access: Callable[[int, str, int, str, float, int, int], object] | None = None,
         access_log: float = 0.0,
         census: Census | None = None,
+        on_relay: Callable[[int, bytes, int], object] | None = None,
+        first_byte_timeout: float = 1.0,
     ) -> Self: ...
     def fileno(self) -> int:
         """A descriptor that is readable when `ready` has work. It belongs to the Parker."""
@@ -206,6 +214,12 @@ class Parker:
 
     def resume(self, fd: int) -> bool:
         """Send more of the reply to `fd`. True: this conversation is over and `fd` no longer the caller's."""
+
+    def endpoints(self, fd: int) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
+        """(IP, port) of the client of the conversation `fd`, and of where it connected to; None if it is gone."""
+
+    def relayed(self, fd: int, sent: int) -> None:
+        """The conversation `fd` has been relayed and is over; close it. sent: bytes to the client, for the log."""
 
     def abandon(self, fd: int, outcome: str) -> None:
         """End the conversation `fd` and close it, counted as "timeout" or as refused for one of REASONS."""
@@ -232,6 +246,7 @@ class Acceptor:
     fd: a listening, non-blocking TCP socket, borrowed: the caller closes it after the last `ready`. block: writable
     memory of BLOCK_SIZE bytes, 8-byte aligned; its counters carry on, its gauges start at zero. on_exhausted(errno):
     accepting failed for want of resources; stop calling `ready` for a while. terminated: as for `RequestMatcher`.
+    shared: what is not a policy request is relayed.
 
     networks: of the clients that are served; None: all. proxies: the only ones that may connect, each with a PROXY
     header that says who its client is; None: clients connect themselves.
@@ -248,6 +263,7 @@ class Acceptor:
         terminated: bool = True,
         networks: Networks | None = None,
         proxies: Networks | None = None,
+        shared: bool = False,
     ) -> Self: ...
     def ready(self) -> int:
         """Accept and handle a bounded burst; return how many were accepted. Never raises."""

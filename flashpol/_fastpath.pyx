@@ -12,9 +12,14 @@ A connection is a `Record`, an entry of a table indexed by its file descriptor. 
       │ └──other──► refused ──http: 400, then LINGER; else closed
       └──deadline, FIN, RST──► closed
 
+On a shared port there is another end, instead of refused and of the deadline, which is first_byte_timeout there:
+
+    REQUEST ──other, deadline──► RELAYED (a greenlet, with all bytes that were read) ──► closed
+
 FRESH is the moment after accept4. REQUEST, GRACE and LINGER are parked: in the epoll set and in the deadline queue of
 that name. A deadline is set when a record enters its queue and never moved by what the client sends, so drip-feeding
-gains nothing. A connection ends as exactly one of reply, refused, timeout and reset, which `Counters` adds up.
+gains nothing. A connection ends as exactly one of reply, refused, relayed, timeout and reset; `Counters` adds them up.
+On a shared port a request that is under way at the deadline has request_timeout in addition, once.
 
 LINGER exists because closing a socket with unread input makes Linux send RST, which can destroy a reply under way: the
 reply is sent and the sending side shut down, then input is discarded until the client closes, up to a bound.
@@ -30,7 +35,7 @@ said who it is. That one is read in FRESH and REQUEST, before the request and un
 refused for being too many, too fast or from elsewhere is closed at once.
 
 What the diagram leaves out: a first byte that could begin several protocols ("P": POST, PUT, PRI) stays in REQUEST with
-its bytes in `Record.seen` until the sniffing table can name it.
+its bytes in `Record.seen` until the sniffing table can name it; on a shared port in the queue of GRACE, for as long.
 """
 
 import enum
@@ -45,7 +50,7 @@ from posix.unistd cimport close
 
 from flashpol._core.accepting cimport BURST, burst
 from flashpol._core.census cimport (
-    by_address, CensusView, enter, Entrance, Entry, HEAD_BYTES, leave, MOST, table_of, WAYS,
+    by_address, CensusView, enter, Entrance, Entry, HEAD_BYTES, leave, MOST, SECOND, table_of, WAYS,
 )
 from flashpol._core.checks cimport broken
 from flashpol._core.connection cimport collect, count_refused, end, linger, lost, send_reply
@@ -57,13 +62,13 @@ from flashpol._core.networks cimport address_of, allowed, MAPPED, NetworkTable, 
 from flashpol._core.proxy cimport proxy_begin, proxy_feed, ProxyHeader as Header
 from flashpol._core.samples cimport decided
 from flashpol._core.state cimport (
-    BOUNDS, BUCKET_COUNT, Core, Counters, H_NONE, Listener, LISTENER_COUNT, O_TIMEOUT, Q_GRACE, Q_LINGER, Q_REQUEST,
-    QUEUE_COUNT, R_SHUTDOWN, READ_BYTES, Reason, REASON_COUNT, Record, S_CONVERSATION, S_FREE, S_LINGER, Sample,
-    SAMPLE_COUNT,
+    BOUNDS, BUCKET_COUNT, Core, Counters, H_NONE, Handed, Listener, LISTENER_COUNT, O_RELAYED, O_TIMEOUT, P_SILENT,
+    PROTOCOL_COUNT, Q_FIRST, Q_GRACE, Q_LINGER, Q_REQUEST, QUEUE_COUNT, R_SHUTDOWN, READ_BYTES, Reason, REASON_COUNT,
+    Record, S_CONVERSATION, S_FREE, S_LINGER, S_RELAYED, Sample, SAMPLE_COUNT,
 )
 from flashpol._core.system cimport (
     AF_INET, AF_INET6, EPOLL_CLOEXEC, epoll_create1, EPOLL_CTL_ADD, epoll_ctl, epoll_event, EPOLLIN, getpeername,
-    inet_ntop, ntohs, sockaddr_in, sockaddr_in6, socklen_t, TFD_CLOEXEC, TFD_NONBLOCK, timerfd_create,
+    getsockname, inet_ntop, ntohs, sockaddr_in, sockaddr_in6, socklen_t, TFD_CLOEXEC, TFD_NONBLOCK, timerfd_create,
 )
 
 cdef enum:
@@ -78,10 +83,11 @@ cdef bytes HTTP_BYTES = b"".join([
 
 BUCKETS = tuple([bound / 1e9 for bound in BOUNDS[:BUCKET_COUNT - 1]])
 REASONS = (
-    "http", "tls", "other", "capacity", "shutdown", "crashed", "connections", "address", "address_rate", "network",
-    "proxy_untrusted", "proxy_malformed", "proxy_oversized",
+    "http", "tls", "rtmp", "rtmpe", "other", "capacity", "shutdown", "crashed", "upstream", "connections", "address",
+    "address_rate", "network", "proxy_untrusted", "proxy_malformed", "proxy_oversized",
 )
-OUTCOMES = (*REASONS, "timeout", "reset", "reply")
+PROTOCOLS = (*REASONS[:P_SILENT], "silent")
+OUTCOMES = (*REASONS, "timeout", "reset", "reply", "relayed")
 CENSUS_HEAD = HEAD_BYTES
 CENSUS_SET = WAYS * sizeof(Entry)
 BLOCK_SIZE = (sizeof(Counters) + 63) // 64 * 64     # whole cache lines: no two writers share one
@@ -90,6 +96,7 @@ cdef Counters SAMPLE
 LAYOUT = {                                          # field: (offset in bytes, number of 64-bit words)
     "accepted": (<char*>&SAMPLE.accepted - <char*>&SAMPLE, 1),
     "refused": (<char*>&SAMPLE.refused - <char*>&SAMPLE, REASON_COUNT),
+    "relayed": (<char*>&SAMPLE.relayed - <char*>&SAMPLE, PROTOCOL_COUNT),
     "timeouts": (<char*>&SAMPLE.timeouts - <char*>&SAMPLE, 1),
     "resets": (<char*>&SAMPLE.resets - <char*>&SAMPLE, 1),
     "reply_bytes": (<char*>&SAMPLE.reply_bytes - <char*>&SAMPLE, 1),
@@ -253,6 +260,8 @@ cdef class Census:
         view.most_of_worker = most_of_worker
         view.most_of_address = most_of_address
         view.rate_of_address = rate_of_address
+        view.share_of_address = most_of_address // workers
+        view.share_of_rate = rate_of_address * <int64_t>SECOND // workers
 
     def enter(self, const unsigned char[::1] address not None, int64_t now):
         cdef sockaddr_in6 peer
@@ -311,11 +320,13 @@ cdef class Parker:
     cdef object _on_error
     cdef object _on_access
     cdef Census _census
+    cdef object _on_relay
     cdef list _acceptors            # keeps alive what core.listeners points to
 
     def __cinit__(self, *, on_conversation, on_error, signatures=(), size_t capacity,
                   double request_timeout, double terminator_grace, double linger_timeout, uint32_t linger_bytes,
-                  on_access=None, double access_log=0.0, Census census=None):
+                  on_access=None, double access_log=0.0, Census census=None, on_relay=None,
+                  double first_byte_timeout=1.0):
         cdef epoll_event event
         cdef int i
         cdef Core* core = &self.core
@@ -332,11 +343,13 @@ cdef class Parker:
         core.capacity = min(capacity, <size_t>MAX_RECORDS)
         core.queues[Q_GRACE].duration = <int64_t>(terminator_grace * 1e9)
         core.queues[Q_LINGER].duration = <int64_t>(linger_timeout * 1e9)
+        core.queues[Q_FIRST].duration = <int64_t>(first_byte_timeout * 1e9)
         core.queues[Q_REQUEST].duration = <int64_t>(request_timeout * 1e9)
         for i in range(QUEUE_COUNT):
             core.queues[i].head = core.queues[i].tail = -1
         self._on_conversation = on_conversation
         self._on_error = on_error
+        self._on_relay = on_relay
         for prefix, reason in signatures:
             self._add_signature(prefix, REASONS.index(reason))
         core.records = <Record*>calloc(core.capacity, sizeof(Record))
@@ -365,6 +378,7 @@ cdef class Parker:
                 close(self.core.timer)
             if self.core.epoll >= 0:
                 close(self.core.epoll)
+        self._forget_handed()
         free(self.core.samples)
         free(self.core.headers)
         free(self.core.records)
@@ -428,6 +442,8 @@ cdef class Parker:
     cdef int _call_hooks(self) except -1:
         if self.core.handoff >= 0:
             self._hand_off()
+        if self.core.handed != NULL:
+            self._relay()
         if self.core.told_next != 0:
             self._tell()
         return 0
@@ -447,6 +463,31 @@ cdef class Parker:
                 self._report(error)
         return 0
 
+    cdef int _relay(self) except -1:
+        """The same for what is to be relayed."""
+        cdef Handed* handed
+        cdef Record* record
+        while self.core.handed != NULL:
+            handed = self.core.handed
+            self.core.handed = handed.next
+            fd, data = handed.fd, handed.data[:handed.size]
+            free(handed)
+            record = &self.core.records[<int>fd]
+            try:
+                self._on_relay(fd, data, record.listener)
+            except BaseException as error:
+                if record.state == S_RELAYED:
+                    self.abandon(fd, "capacity")
+                self._report(error)
+        return 0
+
+    cdef void _forget_handed(self) noexcept:
+        cdef Handed* handed
+        while self.core.handed != NULL:
+            handed = self.core.handed
+            self.core.handed = handed.next
+            free(handed)
+
     cdef int _report(self, error) except -1:
         try:
             self._on_error(error)
@@ -455,12 +496,36 @@ cdef class Parker:
         return 0
 
     cdef Record* _conversation(self, int fd) except NULL:
-        if not 0 <= fd < <int>self.core.capacity or self.core.records[fd].state != S_CONVERSATION:
+        if not 0 <= fd < <int>self.core.capacity or self.core.records[fd].state not in (S_CONVERSATION, S_RELAYED):
             raise ValueError(f"fd {fd} is not a conversation")
         return &self.core.records[fd]
 
+    def endpoints(self, int fd):
+        cdef sockaddr_in6 own
+        cdef socklen_t size = sizeof(own)
+        self._conversation(fd)
+        try:
+            client = self.client(fd)
+        except OSError:
+            return None, None
+        if getsockname(fd, &own, &size) != 0:
+            return None, None
+        return client, text_of(&own)
+
+    def relayed(self, int fd, uint64_t sent):
+        cdef Record* record = self._conversation(fd)
+        cdef Listener* listener = self.core.listeners[record.listener]
+        listener.counters.relayed[record.protocol] += 1
+        listener.counters.conversations -= 1
+        record.progress = <uint32_t>min(sent, <uint64_t>0xFFFFFFFF)
+        decided(&self.core, fd, O_RELAYED)
+        end(&self.core, fd)
+        self._tell()
+
     def resume(self, int fd):
         cdef Record* record = self._conversation(fd)
+        if record.state != S_CONVERSATION:
+            raise ValueError(f"fd {fd} has no reply to finish")
         cdef Core* core = &self.core
         with nogil:
             if send_reply(core, fd):
@@ -515,7 +580,7 @@ cdef class Parker:
             record = &self.core.records[fd]
             if record.state == S_FREE:
                 continue
-            if record.state == S_CONVERSATION:
+            if record.state in (S_CONVERSATION, S_RELAYED):
                 self.core.listeners[record.listener].counters.conversations -= 1
             if record.state != S_LINGER:
                 count_refused(self.core.listeners[record.listener], R_SHUTDOWN)
@@ -523,6 +588,7 @@ cdef class Parker:
             end(&self.core, <int>fd)
             closed += 1
         self.core.handoff = -1
+        self._forget_handed()
         self._tell()
         return closed
 
@@ -536,7 +602,7 @@ cdef class Parker:
         return live
 
 
-cdef tuple text_of(const sockaddr_in6* peer):
+cdef tuple text_of(sockaddr_in6* peer):
     """(IP, port) of a client. One that reached a dual-stack socket by IPv4 has its IPv4 address."""
     cdef char[64] text                  # INET6_ADDRSTRLEN is 46
     cdef const sockaddr_in* old = <const sockaddr_in*>peer
@@ -561,7 +627,8 @@ cdef class Acceptor:
     cdef Networks _proxies
 
     def __cinit__(self, Parker parker not None, int fd, PolicyReply reply not None, unsigned char[::1] block not None,
-                  *, on_exhausted, bint terminated=True, Networks networks=None, Networks proxies=None):
+                  *, on_exhausted, bint terminated=True, Networks networks=None, Networks proxies=None,
+                  bint shared=False):
         cdef Core* core = &parker.core
         if block.shape[0] < <Py_ssize_t>sizeof(Counters) or <size_t>&block[0] % sizeof(uint64_t) != 0:
             raise ValueError(f"a counter block is {sizeof(Counters)} bytes, aligned to {sizeof(uint64_t)}")
@@ -582,6 +649,7 @@ cdef class Acceptor:
             core.census != NULL and by_address(core.census))
         self.listener.fd = fd
         self.listener.terminated = terminated
+        self.listener.shared = shared
         self.listener.reply = <const char*>reply.data
         self.listener.reply_size = <size_t>len(reply.data)
         self.listener.counters = <Counters*>&block[0]

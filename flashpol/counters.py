@@ -13,6 +13,7 @@ Anonymous shared mappings, made by the arbiter before it forks. `ServerStatus` i
     queue      accept queue, slot x listener    written by the arbiter
     block      counters, slot x listener        written by that slot's worker, in C (`_fastpath.LAYOUT`); by the
                                                 arbiter once that worker is dead
+    relay      counters, slot x upstream        the same (`gateway._pump.LAYOUT`); an upstream of two listeners is two
 
 `SharedCensus` is beside it, as large as the configuration says: each worker's connections, in all and by address,
 written by that worker, in C (`_core/census.pxd`), and read by the others.
@@ -25,13 +26,16 @@ import mmap
 import os
 import time
 from collections.abc import Iterable
+from typing import ClassVar, Self
 
 from flashpol._fastpath import BLOCK_SIZE, CENSUS_HEAD, CENSUS_SET, LAYOUT, REASONS, Census
 from flashpol.config import Caps
+from flashpol.gateway import _pump
 
 WORD = 8
 WORD_MASK = 2**64 - 1
 _BLOCK_WORDS = BLOCK_SIZE // WORD
+_RELAY_WORDS = _pump.BLOCK_SIZE // WORD
 
 # How often a worker that is up looks whether it may accept, in seconds.
 ADMISSION_POLL = 0.01
@@ -41,6 +45,7 @@ BEAT = 0.5
 STALLED_AFTER = 3.0
 
 GAUGES = ("open", "parked", "conversations")
+RELAY_GAUGES = ("open", "connecting")
 
 STARTING, READY, DRAINING = range(3)
 
@@ -134,8 +139,11 @@ class QueueStatus(_Words):
     SIZE = 2
 
 
-class Block:
-    """The counters of one worker slot and listener, or the sum of several."""
+class _Block:
+    """Counters that C code writes, or the sum of several such blocks."""
+
+    LAYOUT: ClassVar[dict[str, tuple[int, int]]]
+    SIZE: ClassVar[int]  # bytes
 
     def __init__(self, words: memoryview | list[int]) -> None:
         self._words = words
@@ -144,23 +152,41 @@ class Block:
         return self.all(field)[0]
 
     def all(self, field: str) -> list[int]:
-        offset, count = LAYOUT[field]
+        offset, count = self.LAYOUT[field]
         return [int(word) for word in self._words[offset // WORD : offset // WORD + count]]
+
+    def put(self, field: str, value: int, index: int = 0) -> None:
+        """Only where nobody else writes."""
+        self._words[self.LAYOUT[field][0] // WORD + index] = value & WORD_MASK
+
+    def __sub__(self, earlier: Self) -> Self:
+        """What was counted since; of gauges, how they changed."""
+        return type(self)([new - old for new, old in zip(self._words, earlier._words, strict=True)])
+
+    @classmethod
+    def total(cls, blocks: Iterable[Self]) -> Self:
+        """The sum; of none it is all zeros."""
+        columns = zip([0] * (cls.SIZE // WORD), *(list(block._words) for block in blocks), strict=True)
+        return cls([sum(column) for column in columns])
+
+
+class Block(_Block):
+    """The counters of one worker slot and listener."""
+
+    LAYOUT = LAYOUT
+    SIZE = BLOCK_SIZE
 
     @property
     def replies(self) -> int:
         """Answers given. Kept nowhere but in the histogram, so that the two can never differ."""
         return sum(self.all("buckets"))
 
-    def __sub__(self, earlier: "Block") -> "Block":
-        """What was counted since; of gauges, how they changed."""
-        return Block([new - old for new, old in zip(self._words, earlier._words, strict=True)])
 
-    @classmethod
-    def total(cls, blocks: "Iterable[Block]") -> "Block":
-        """The sum; of none it is all zeros."""
-        columns = zip([0] * _BLOCK_WORDS, *(list(block._words) for block in blocks), strict=True)
-        return cls([sum(column) for column in columns])
+class RelayBlock(_Block):
+    """The counters of one worker slot and upstream."""
+
+    LAYOUT = _pump.LAYOUT
+    SIZE = _pump.BLOCK_SIZE
 
 
 class SharedCensus:
@@ -198,14 +224,19 @@ class SharedCensus:
 
 
 class SharedCounters:
-    """A mapping: `slots` workers, `listeners` listeners; the admin process has the status after the last worker's."""
+    """A mapping: `slots` workers, `listeners` listeners; the admin process has the status after the last worker's.
 
-    def __init__(self, slots: int, listeners: int, caps: Caps | None = None) -> None:
+    upstreams: of all listeners together, which are numbered one after the other. caps: none of them if None.
+    """
+
+    def __init__(self, slots: int, listeners: int, upstreams: int = 0, *, caps: Caps | None = None) -> None:
         self.slots = slots
         self.listeners = listeners
+        self.upstreams = upstreams
         pairs = slots * listeners
         # Blocks first: they need the alignment of the mapping's start to lie on cache lines of their own.
-        self._queues_at = pairs * _BLOCK_WORDS
+        self._relays_at = pairs * _BLOCK_WORDS
+        self._queues_at = self._relays_at + slots * upstreams * _RELAY_WORDS
         self._processes_at = self._queues_at + pairs * QueueStatus.SIZE
         self._admitted_at = self._processes_at + (slots + 1) * ProcessStatus.SIZE
         self._mapping = mmap.mmap(-1, (self._admitted_at + 1) * WORD)
@@ -241,15 +272,30 @@ class SharedCounters:
     def block(self, slot: int, listener: int) -> Block:
         return Block(self._block_words(slot, listener))
 
+    def _relay_words(self, slot: int, upstream: int) -> memoryview:
+        return self._words[self._relays_at + (slot * self.upstreams + upstream) * _RELAY_WORDS :][:_RELAY_WORDS]
+
+    def relay_memory(self, slot: int, upstream: int) -> memoryview:
+        """The writable bytes of one block, for a Destination."""
+        return self._relay_words(slot, upstream).cast("B")
+
+    def relay_block(self, slot: int, upstream: int) -> RelayBlock:
+        return RelayBlock(self._relay_words(slot, upstream))
+
     def settle(self, slot: int) -> None:
         """The worker of this slot is dead: nothing is open any more, and what was undecided ended with it."""
         for listener in range(self.listeners):
-            words, block = self._block_words(slot, listener), self.block(slot, listener)
-            decided = block.replies + sum(block.all("refused")) + block["timeouts"] + block["resets"]
-            crashed = LAYOUT["refused"][0] // WORD + REASONS.index("crashed")
-            words[crashed] = words[crashed] + max(0, block["accepted"] - decided) & WORD_MASK
+            block = self.block(slot, listener)
+            decided = block.replies + block["timeouts"] + block["resets"]
+            decided += sum(block.all("refused")) + sum(block.all("relayed"))
+            crashed = REASONS.index("crashed")
+            counted = block.all("refused")[crashed]
+            block.put("refused", counted + max(0, block["accepted"] - decided), crashed)
             for field in GAUGES:
-                words[LAYOUT[field][0] // WORD] = 0
+                block.put(field, 0)
+        for upstream in range(self.upstreams):
+            for field in RELAY_GAUGES:
+                self.relay_block(slot, upstream).put(field, 0)
         self.census.clear(slot)
 
     def slot_total(self, slot: int) -> Block:
@@ -259,3 +305,12 @@ class SharedCounters:
     def total(self, listener: int) -> Block:
         """One listener, over all slots."""
         return Block.total(self.block(slot, listener) for slot in range(self.slots))
+
+    def upstream_files(self, slot: int) -> int:
+        """Descriptors that one slot has open to upstreams."""
+        blocks = [self.relay_block(slot, upstream) for upstream in range(self.upstreams)]
+        return sum(block[field] for block in blocks for field in RELAY_GAUGES)
+
+    def relay_total(self, upstream: int) -> RelayBlock:
+        """One upstream, over all slots."""
+        return RelayBlock.total(self.relay_block(slot, upstream) for slot in range(self.slots))

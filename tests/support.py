@@ -7,7 +7,7 @@ import struct
 import termios
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -16,9 +16,9 @@ import gevent
 import gevent.event
 
 from flashpol._fastpath import REASONS
-from flashpol.config import Address, Limits
+from flashpol.config import Address, Limits, Listener, Remote
 from flashpol.counters import Block, SharedCounters
-from flashpol.server.service import Service
+from flashpol.server.service import Beyond, Service
 from flashpol.server.sockets import bind, bound_address
 
 REQUEST = b"<policy-file-request/>\0"
@@ -98,6 +98,7 @@ def outcomes(block: Block) -> dict[str, int]:
     """How connections ended, by outcome; none that did not occur."""
     found = {"reply": block.replies, "timeout": block["timeouts"], "reset": block["resets"]}
     found |= dict(zip(REASONS, block.all("refused"), strict=True))
+    found["relayed"] = sum(block.all("relayed"))
     return {name: count for name, count in found.items() if count}
 
 
@@ -159,21 +160,45 @@ class Hub:
 class Serving:
     """A Service with one listener, as a worker composes it, on a hub of its own. `counters` are live and exact."""
 
-    def __init__(self, reply: bytes, limits: Limits, *, terminated: bool = True, access_log: float = 0.0) -> None:
+    def __init__(
+        self,
+        reply: bytes,
+        limits: Limits,
+        *,
+        terminated: bool = True,
+        access_log: float = 0.0,
+        upstream: Sequence[Remote] = (),
+        **relaying: Any,
+    ) -> None:
+        """upstream: makes it a shared port; relaying: more settings of such a Listener."""
         self.reply = reply
+        self._upstream = tuple(upstream)
+        self._relaying = relaying
         self.access_log = access_log
         self.terminated = terminated
         self.limits = limits
         self.socket = bind(Address("127.0.0.1", 0), 1, 4096)[0]
         self.address = tuple(bound_address(self.socket))
-        shared = SharedCounters(1, 1)
+        shared = SharedCounters(1, 1, upstreams=len(upstream))
         self.counters = shared.block(0, 0)
+        self.relayed = [shared.relay_block(0, number) for number in range(len(upstream))]
         self.hub = Hub()
         self.service = self.hub.call(self._start, shared)
 
     def _start(self, shared: SharedCounters) -> Service:
         service = Service(access_log=self.access_log)
-        service.add(self.socket, self.reply, shared.memory(0, 0), limits=self.limits, terminated=self.terminated)
+        beyond = None
+        if self._upstream:
+            listener = Listener("shared", Address(*self.address), "p", upstream=self._upstream, **self._relaying)
+            beyond = Beyond(listener, [shared.relay_memory(0, number) for number in range(len(self._upstream))])
+        service.add(
+            self.socket,
+            self.reply,
+            shared.memory(0, 0),
+            limits=self.limits,
+            terminated=self.terminated,
+            beyond=beyond,
+        )
         service.start()
         return service
 

@@ -22,12 +22,12 @@ SETTINGS = [f for owner in (Server, Limits) for f in settings_of(owner).values()
 
 def families() -> dict[str, tuple[str, set[str]]]:
     """Metric name as scraped -> (type, label names)."""
-    shared = SharedCounters(1, 1)
+    shared, routes = SharedCounters(1, 1, upstreams=1), [("a", "127.0.0.1:7000")]
     shared.process(0).pid = os.getpid()  # some process that exists, so that its usage is reported
     shared.process(0).started_ms = 1
     ledger = Ledger()
-    ledger.open(["a"], shared)
-    collector = FlashpolCollector(View(ServerStatus(), ledger, shared, [PolicyFacts("a", b"reply\0")]))
+    ledger.open(["a"], shared, routes)
+    collector = FlashpolCollector(View(ServerStatus(), ledger, shared, [PolicyFacts("a", b"reply\0")], routes))
     return {
         family.name + ("_total" if family.type == "counter" else ""): (
             family.type,

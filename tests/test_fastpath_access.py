@@ -158,7 +158,7 @@ def test_what_does_not_fit_is_told(sample: Sample) -> None:
 
 
 def test_the_names() -> None:
-    assert (*REASONS, "timeout", "reset", "reply") == OUTCOMES
+    assert (*REASONS, "timeout", "reset", "reply", "relayed") == OUTCOMES
 
 
 def test_off_means_that_nothing_is_told(sample: Sample) -> None:

@@ -201,7 +201,7 @@ def test_a_rate_over_all_workers() -> None:
 
 
 def test_what_a_dead_worker_held_is_held_no_more() -> None:
-    counters = SharedCounters(2, 1, Caps(max_address_connections=2))
+    counters = SharedCounters(2, 1, caps=Caps(max_address_connections=2))
     dead, living = (counters.census.of(slot) for slot in range(2))
     one = packed("192.0.2.1")
     assert [living.enter(one, 0)[0] for _ in range(1)] == ["admitted"]
@@ -234,13 +234,13 @@ def test_an_address_at_its_cap_is_refused_and_others_are_served(start: Start) ->
 
 
 def test_a_rate(start: Start) -> None:
-    loop = start(census=alone(max_address_rate=5))
+    loop = start(census=alone(max_address_rate=1))
     for _ in range(20):
         with loop.connect(source="127.0.0.3") as client:
             if loop.counters["open"]:
                 loop.send(client, REQUEST)
     ended = loop.settle()
-    assert ended["reply"] >= 5
+    assert ended["reply"] >= 1
     assert ended["address_rate"] >= 1
     assert ended["reply"] + ended["address_rate"] == 20
 
@@ -345,7 +345,7 @@ def aligned(size: int) -> memoryview:
         {"workers": 3}, {"memory": aligned(CENSUS_HEAD)}, {"memory": aligned(CENSUS_HEAD + 3 * CENSUS_SET)},
         {"memory": aligned(CENSUS_HEAD + CENSUS_SET + 1)}, {"memory": aligned(100 + CENSUS_SET)[8:]},
     ],
-    ids=str,
+    ids=lambda wrong: " ".join(f"{name} {getattr(value, 'nbytes', value)}" for name, value in wrong.items()),
 )  # fmt: skip
 def test_arguments(wrong: dict[str, object]) -> None:
     right = {"memory": aligned(CENSUS_HEAD + CENSUS_SET), "slot": 0, "workers": 1, "key": os.urandom(16)}

@@ -5,34 +5,24 @@ figures are ratios within a round. `off again` is the same as `off`: how far its
 is worth. The load comes from 256 addresses of loopback, so the table of addresses has 256 entries in use.
 """
 
+import dataclasses
 import json
-import os
 import random
-import re
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
-from bench import BenchError, build
-from bench.measure import children, cpu_ns, ratios
+from bench import servers
+from bench.measure import ratios
 from bench.report import Results
+from bench.scenarios.turns import WARM_UP, in_turn, measure
+from bench.servers import Server
 from bench.settings import Settings
 
 CLIENTS = 256
-WARM_UP = 4_000
-ANSWERS = 10_000
-SETTLE = 0.05  # seconds until the last closes are done and accounted
-START_SECONDS = 10.0
-LOAD_SECONDS = 60.0
+ANSWERS = 5_000
+TURNS = 3  # per round: what is asked for is a difference of a few per cent, so many short turns, and their median
 NETWORKS = 10_000
 TARGET = 1.03
-ROOT = Path(__file__).resolve().parents[2]
-POLICY = ROOT / "bench" / "policy.xml"
 REQUEST = b"<policy-file-request/>\0"
 HEADER = b"PROXY TCP4 192.0.2.77 198.51.100.1 40000 843\r\n"
 
@@ -69,79 +59,32 @@ def _candidates() -> list[Candidate]:
     ]
 
 
-@dataclass(frozen=True)
-class Running:
-    candidate: Candidate
-    port: int
-    worker: int
-    place: Path
-
-
 def run(settings: Settings, results: Results) -> None:
     """Add CPU per answer of each, and its ratio to the one with nothing on."""
     if settings.peers_only:
-        results.notes.append("access: only flashpol is measured")
+        results.note("access: only flashpol is measured")
         return
+    candidates = {each.name: each for each in _candidates()}
+    cpu: dict[str, list[float]] = {name: [] for name in candidates}
     with ExitStack() as stack:
-        running = [stack.enter_context(_serving(each, settings.server_cpu)) for each in _candidates()]
-        cpu: dict[str, list[float]] = {each.candidate.name: [] for each in running}
-        for each in running:
-            _ask(each, WARM_UP, settings.load_cpu)
-        for number in range(settings.rounds):
-            first = number % len(running)
-            for each in running[first:] + running[:first]:
-                before = cpu_ns(each.worker)
-                _ask(each, ANSWERS, settings.load_cpu)
-                time.sleep(SETTLE)
-                cpu[each.candidate.name].append((cpu_ns(each.worker) - before) / ANSWERS)
-    for each in running:
-        name = each.candidate.name
-        results.add_spread("access", f"{name}: CPU per answer", "ns", cpu[name], digits=0)
+        running = []
+        for name, each in candidates.items():
+            start = servers.flashpol(settings.server_cpu, settings=each.server, listener=each.listener,
+                                     hello=each.request)  # fmt: skip
+            server = dataclasses.replace(stack.enter_context(start), name=name)
+            server.expected.with_name("request").write_bytes(each.request)
+            measure(server, CLIENTS, WARM_UP, settings.load_cpus, _options(server))
+            running.append(server)
+        for server in in_turn(running, settings.rounds * settings.either(TURNS, 1)):
+            one = measure(server, CLIENTS, ANSWERS, settings.load_cpus, _options(server))
+            cpu[server.name].append(one.cpu_per_answer)
+    for name, samples in cpu.items():
+        results.add_spread("access", f"{name}: CPU per answer", "ns", samples, digits=0)
         if name != "off":
-            quotients = ratios(cpu[name], cpu["off"])
-            results.add_spread("access", f"{name} / off", "ratio", quotients, at_most=each.candidate.at_most, digits=3)
+            quotients = ratios(samples, cpu["off"])
+            target = candidates[name].at_most
+            results.add_spread("access", f"{name} / off", "ratio", quotients, at_most=target, digits=3)
 
 
-@contextmanager
-def _serving(candidate: Candidate, cpu: int) -> Iterator[Running]:
-    with tempfile.TemporaryDirectory(prefix="flashpol-bench-") as name:
-        place = Path(name)
-        policy = POLICY.read_bytes()
-        (place / "policy.xml").write_bytes(policy)
-        (place / "expected").write_bytes(policy + b"\0")
-        (place / "request").write_bytes(candidate.request)
-        (place / "flashpol.toml").write_text(
-            f'[server]\nworkers = 1\nadmin = "off"\n{candidate.server}\n[policies.p]\nfile = "policy.xml"\n'
-            f'[[listeners]]\naddress = "127.0.0.1:0"\n{candidate.listener}\n'
-        )
-        command = [sys.executable, "-m", "flashpol", "serve", "-c", str(place / "flashpol.toml")]
-        with (place / "stdout").open("wb") as out, (place / "stderr").open("wb") as err:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=ROOT)
-        try:
-            os.sched_setaffinity(process.pid, {cpu})
-            port = _port(process, place)
-            [worker] = children(process.pid)
-            os.sched_setaffinity(worker, {cpu})
-            yield Running(candidate, port, worker, place)
-        finally:
-            process.terminate()
-            process.wait(START_SECONDS)
-
-
-def _port(process: "subprocess.Popen[bytes]", place: Path) -> int:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        said = re.search(r"ready: .*:(\d+)$", (place / "stdout").read_text(), re.MULTILINE)
-        if said:
-            return int(said[1])
-        time.sleep(0.005)
-    raise BenchError(f"flashpol did not say that it is ready: {(place / 'stderr').read_text()[-500:]}")
-
-
-def _ask(running: Running, count: int, cpu: int) -> None:
-    command = [str(build.load_generator()), "closed", "--port", str(running.port), "--cpu", str(cpu)]
-    command += ["--expect", str(running.place / "expected"), "--send", str(running.place / "request")]
-    command += ["--connections", str(CLIENTS), "--count", str(count), "--seconds", str(LOAD_SECONDS)]
-    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=LOAD_SECONDS + 30)
-    if result.returncode != 0 or json.loads(result.stdout)["answered"] != count:
-        raise BenchError(f"{running.candidate.name}: not answered without error: {result.stdout}{result.stderr}")
+def _options(server: Server) -> list[str]:
+    return ["--send", str(server.expected.with_name("request"))]

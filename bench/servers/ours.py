@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench import BenchError
-from bench.measure import children
+from bench.measure import REQUEST, children
 from bench.servers.running import (
     SILENT_TIMEOUT,
     START_SECONDS,
@@ -31,8 +31,13 @@ def flashpol(
     workers: int = 1,
     listeners: int = 1,
     settings: str = "",
+    listener: str = "",
+    hello: bytes = REQUEST,
 ) -> Iterator[Server]:
-    """Workers and the admin endpoint, pinned to `cpu`. request_timeout: seconds. settings: lines of [server]."""
+    """Workers and the admin endpoint, pinned to `cpu`. request_timeout: seconds.
+
+    settings, listener: lines of [server] and of each listener. hello: what a client has to send.
+    """
     if importlib.util.find_spec("flashpol") is None:
         raise BenchError("flashpol cannot be imported: run from the repository, after `pip install -e .`")
     with workplace(policy) as place:
@@ -42,13 +47,13 @@ def flashpol(
             f'[server]\nworkers = {workers}\nadmin = "127.0.0.1:{admin}"\nrequest_timeout = {request_timeout:.1f}\n'
             f'{settings}\n[policies.p]\nfile = "policy.xml"\n'
             + "".join(
-                f'[[listeners]]\nname = "bench{n}"\naddress = "127.0.0.1:{port}"\npolicy = "p"\n'
+                f'[[listeners]]\nname = "bench{n}"\naddress = "127.0.0.1:{port}"\npolicy = "p"\n{listener}\n'
                 for n, port in enumerate(ports)
             )
         )
         command = [sys.executable, "-m", "flashpol", "serve", "-c", str(place / "flashpol.toml")]
         with running("flashpol", command, place, cpu) as process:
-            seconds = wait_for_answer("flashpol", process, ports[0], place, READY_SECONDS)
+            seconds = wait_for_answer("flashpol", process, ports[0], place, READY_SECONDS, hello)
             first, *more = workers_of(process.pid, workers)
             yield Server(
                 "flashpol", ports[0], first, place / "expected", seconds,

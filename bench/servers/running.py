@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import BenchError
-from bench.measure import ask, children
+from bench.measure import REQUEST, ask, children
 
 HERE = Path(__file__).parent.parent
 POLICY = HERE / "policy.xml"
@@ -122,7 +122,12 @@ def _kill_session(leader: int) -> None:
 
 
 def wait_for_answer(
-    name: str, process: subprocess.Popen[bytes], port: int, place: Path, patience: float = START_SECONDS
+    name: str,
+    process: subprocess.Popen[bytes],
+    port: int,
+    place: Path,
+    patience: float = START_SECONDS,
+    hello: bytes = REQUEST,
 ) -> float:
     """Ask until the exact reply comes. Returns the seconds since the call, which follows the exec at once."""
     begin = time.monotonic()
@@ -131,7 +136,7 @@ def wait_for_answer(
         if process.poll() is not None:
             raise BenchError(f"{name} ended at once, exit {process.returncode}: {last_words(place)}")
         try:
-            reply = ask(port)
+            reply = ask(port, request=hello)
         except OSError as error:
             if time.monotonic() - begin > patience:
                 raise BenchError(f"{name} does not answer on port {port}: {error}; {last_words(place)}") from None

@@ -9,11 +9,11 @@ from posix.unistd cimport close
 
 from flashpol._core.admission cimport judge_connection
 from flashpol._core.census cimport look_around
-from flashpol._core.connection cimport advance, count_refused, expect_header, make_room, park
+from flashpol._core.connection cimport advance, count_refused, expect_header, first_queue, make_room, park
 from flashpol._core.deadlines cimport arm, now_ns
 from flashpol._core.samples cimport chosen, sample, told
 from flashpol._core.state cimport (
-    Core, Counters, H_NONE, Listener, Q_NONE, Q_REQUEST, R_NONE, Reason, Record, S_FRESH, S_REQUEST,
+    Core, Counters, H_NONE, Listener, Q_NONE, R_NONE, Reason, Record, S_FRESH, S_REQUEST,
 )
 from flashpol._core.system cimport (
     accept4, getsockopt, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, sockaddr_in6, socklen_t, TCP_INFO, tcp_info,
@@ -127,7 +127,7 @@ cdef inline int burst(Core* core, Listener* listener, int limit, int* total) noe
             if core.records[fds[i]].state == S_FRESH:
                 advance(core, fds[i])
                 if core.records[fds[i]].state == S_FRESH:
-                    park(core, fds[i], S_REQUEST, Q_REQUEST)
+                    park(core, fds[i], S_REQUEST, first_queue(core, fds[i]))
         total[0] += n
         if n == 0 or error or total[0] >= limit:
             break

@@ -60,6 +60,8 @@ cdef struct CensusView:
     int64_t most_of_worker
     int64_t most_of_address
     int64_t rate_of_address     # admitted per second
+    int64_t share_of_address    # of the last two, a worker's: from here on it asks the others
+    int64_t share_of_rate       # times SECOND
     int64_t others              # held by the other workers, when last looked
 
 
@@ -186,11 +188,10 @@ cdef inline Entry* spare(Entry* row, int64_t now) noexcept nogil:
 cdef inline Entrance exceeded(const CensusView* census, uint64_t tag, const Entry* own, int64_t now) noexcept nogil:
     """The others are asked only by a worker that has its share."""
     cdef int64_t open = own.open, recent = lately(own, now)
-    cdef int64_t limit = census.rate_of_address * SECOND
     cdef const Entry* entry
     cdef int slot
-    cdef bint many = census.most_of_address != 0 and open >= census.most_of_address // census.workers
-    cdef bint fast = limit != 0 and recent >= limit // census.workers
+    cdef bint many = census.most_of_address != 0 and open >= census.share_of_address
+    cdef bint fast = census.rate_of_address != 0 and recent >= census.share_of_rate
     if not many and not fast:
         return E_ADMITTED
     for slot in range(census.workers):
@@ -201,7 +202,7 @@ cdef inline Entrance exceeded(const CensusView* census, uint64_t tag, const Entr
                 recent += lately(entry, now)
     if many and open >= census.most_of_address:
         return E_TOO_MANY
-    if fast and recent >= limit:
+    if fast and recent >= census.rate_of_address * SECOND:
         return E_TOO_FAST
     return E_ADMITTED
 

@@ -3,14 +3,17 @@
 from libc.stdint cimport int64_t
 
 from flashpol._core.state cimport (
-    Core, Q_GRACE, Q_LINGER, Q_NONE, Q_REQUEST, QUEUE_COUNT, Record, S_CONVERSATION, S_FREE, S_GRACE, S_LINGER,
-    S_REQUEST, SAMPLE_COUNT,
+    Core, Q_GRACE, Q_LINGER, Q_NONE, QUEUE_COUNT, Record, S_CONVERSATION, S_FREE, S_GRACE, S_LINGER,
+    S_RELAYED, S_REQUEST, SAMPLE_COUNT,
 )
 
 
-cdef inline int state_of(int queue) noexcept nogil:
-    """The state whose records wait in this queue."""
-    return S_GRACE if queue == Q_GRACE else S_LINGER if queue == Q_LINGER else S_REQUEST
+cdef inline bint waits_in(int state, int queue) noexcept nogil:
+    """Records of this state may wait in this queue."""
+    if queue == Q_LINGER:
+        return state == S_LINGER
+    # On a shared port first bytes without a name wait as long as a request for its terminator.
+    return state == S_REQUEST or (state == S_GRACE and queue == Q_GRACE)
 
 
 cdef inline const char* broken_queue(Core* core, int which, int64_t* length) noexcept nogil:
@@ -21,7 +24,7 @@ cdef inline const char* broken_queue(Core* core, int which, int64_t* length) noe
     length[0] = 0
     while fd >= 0:
         record = &core.records[fd]
-        if record.queue != which or record.state != state_of(which):
+        if record.queue != which or not waits_in(record.state, which):
             return b"a record waits in a queue that is not its state's"
         if record.prev != before or record.deadline < deadline:
             return b"a queue is out of order"
@@ -55,7 +58,7 @@ cdef inline const char* broken(Core* core, int64_t* live) noexcept nogil:
             continue
         live[0] += 1
         sampled += record.sample != 0
-        if record.state == S_CONVERSATION:
+        if record.state == S_CONVERSATION or record.state == S_RELAYED:
             conversations += 1
             if record.queue != Q_NONE:
                 return b"a conversation waits in a queue"

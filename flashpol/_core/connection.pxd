@@ -2,6 +2,7 @@
 
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport malloc
 from libc.string cimport memcpy, memmove
 from posix.unistd cimport close
 
@@ -12,9 +13,9 @@ from flashpol._core.match cimport A_MATCH, A_MORE, A_OTHER, Answer, match_feed, 
 from flashpol._core.proxy cimport proxy_begin, proxy_feed, ProxyHeader
 from flashpol._core.samples cimport decided
 from flashpol._core.state cimport (
-    BOUNDS, BUCKET_COUNT, Core, H_AWAITED, H_READ, Listener, O_REPLY, O_RESET, O_TIMEOUT, Q_GRACE, Q_LINGER, Q_NONE,
-    Q_REQUEST, QUEUE_COUNT, R_CAPACITY, R_HTTP, R_MALFORMED, R_NONE, R_OTHER, R_OVERSIZED, READ_BYTES, Reason,
-    Record, S_CONVERSATION, S_FREE, S_GRACE, S_LINGER, S_REQUEST,
+    BOUNDS, BUCKET_COUNT, Core, H_AWAITED, H_READ, Handed, Listener, O_REPLY, O_RESET, O_TIMEOUT, P_SILENT, Q_FIRST,
+    Q_GRACE, Q_LINGER, Q_NONE, Q_REQUEST, QUEUE_COUNT, R_CAPACITY, R_HTTP, R_MALFORMED, R_NONE, R_OTHER, R_OVERSIZED,
+    READ_BYTES, Reason, Record, S_CONVERSATION, S_FREE, S_GRACE, S_LINGER, S_RELAYED, S_REQUEST,
 )
 from flashpol._core.system cimport (
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_ctl, epoll_event, epoll_wait, EPOLLIN, MSG_MORE, MSG_NOSIGNAL, recv, send,
@@ -149,20 +150,67 @@ cdef inline void refuse(Core* core, int fd, Reason reason) noexcept nogil:
         end(core, fd)
 
 
-cdef inline void stranger(Core* core, int fd, const char* data, size_t size) noexcept nogil:
-    """Input that is not a policy request: refuse it by name, or keep its first bytes until it has one."""
+cdef inline void hand_over(
+    Core* core, int fd, uint8_t protocol, size_t matched, size_t seen, const char* data, size_t size,
+) noexcept nogil:
+    """Give it to a greenlet that relays it, with every byte that was read: `matched` of a request or `seen`, `data`."""
     cdef Record* record = &core.records[fd]
+    cdef Handed* handed = <Handed*>malloc(sizeof(Handed) + matched + seen + size)
+    if handed == NULL:
+        refuse(core, fd, R_CAPACITY)
+        return
+    memcpy(handed.data, <const char*>b"<policy-file-request/>", matched)
+    memcpy(handed.data + matched, record.seen, seen)
+    memcpy(handed.data + matched + seen, data, size)
+    handed.size = matched + seen + size
+    handed.fd = fd
+    handed.next = NULL
+    if core.handed == NULL:
+        core.handed = handed
+    else:
+        core.handed_last.next = handed
+    core.handed_last = handed
+    unpark(core, fd)
+    record.state = S_RELAYED
+    record.protocol = protocol
+    core.listeners[record.listener].counters.conversations += 1
+
+
+cdef inline void hand_over_seen(Core* core, int fd) noexcept nogil:
+    """No more is to be waited for."""
+    cdef Record* record = &core.records[fd]
+    cdef uint8_t protocol = R_OTHER if record.matched or record.seen_size else P_SILENT
+    hand_over(core, fd, protocol, record.matched, record.seen_size, core.buffer, 0)
+
+
+cdef inline uint8_t first_queue(Core* core, int fd) noexcept nogil:
+    return Q_FIRST if core.listeners[core.records[fd].listener].shared else Q_REQUEST
+
+
+cdef inline void stranger(Core* core, int fd, size_t matched, const char* data, size_t size) noexcept nogil:
+    """Input that is not a policy request, after `matched` bytes of one: refuse or relay it by name.
+
+    First bytes that have none yet are kept until they have. What is relayed should not be late, so there they wait for
+    more no longer than a request for its terminator.
+    """
+    cdef Record* record = &core.records[fd]
+    cdef bint shared = core.listeners[record.listener].shared
     cdef uint8_t name = R_OTHER
-    cdef size_t n
+    cdef size_t n, seen = record.seen_size
     if record.matched == 0:
         n = min(size, <size_t>(SEEN_BYTES - record.seen_size))
-        memcpy(record.seen + record.seen_size, data, n)
+        memcpy(record.seen + seen, data, n)
         record.seen_size += <uint8_t>n
         if sniff(&core.signatures, record.seen, record.seen_size, &name) == A_MORE:
-            if record.queue == Q_NONE:
+            if shared and record.queue != Q_GRACE:
+                park(core, fd, S_REQUEST, Q_GRACE)
+            elif record.queue == Q_NONE:
                 park(core, fd, S_REQUEST, Q_REQUEST)
             return
-    refuse(core, fd, <Reason>name)
+    if shared:
+        hand_over(core, fd, name, matched, seen, data, size)
+    else:
+        refuse(core, fd, <Reason>name)
 
 
 cdef inline void discard(Core* core, int fd, ssize_t size) noexcept nogil:
@@ -175,18 +223,18 @@ cdef inline void discard(Core* core, int fd, ssize_t size) noexcept nogil:
 cdef inline void request(Core* core, int fd, size_t size) noexcept nogil:
     """`size` bytes of input stand in the buffer of a connection that has no reply yet."""
     cdef Record* record = &core.records[fd]
-    cdef size_t used = 0
+    cdef size_t used = 0, before = record.matched
     cdef Answer answer = A_OTHER
     if record.seen_size == 0:
         answer = match_feed(&record.matched, core.buffer, size, &used, core.listeners[record.listener].terminated)
     if answer == A_MATCH:
         reply(core, fd, used == size and size < READ_BYTES and core.buffer[size - 1] == 0)
     elif answer == A_OTHER:
-        stranger(core, fd, core.buffer, size)
+        stranger(core, fd, before, core.buffer, size)
     elif record.matched == REQUEST_BYTES:
         park(core, fd, S_GRACE, Q_GRACE)
     elif record.queue == Q_NONE:
-        park(core, fd, S_REQUEST, Q_REQUEST)
+        park(core, fd, S_REQUEST, first_queue(core, fd))
 
 
 cdef inline void expect_header(Core* core, int fd, const sockaddr_in6* peer) noexcept nogil:
@@ -218,6 +266,8 @@ cdef inline size_t take_header(Core* core, int fd, size_t size) noexcept nogil:
     if reason != R_NONE:
         refuse(core, fd, reason)
         return 0
+    if core.listeners[record.listener].shared and record.queue != Q_NONE:
+        park(core, fd, S_REQUEST, Q_FIRST)          # the client's own silence begins here
     memmove(core.buffer, core.buffer + used, size - used)
     return size - used
 
@@ -241,6 +291,8 @@ cdef inline void advance(Core* core, int fd) noexcept nogil:
             end(core, fd)
         elif record.matched == REQUEST_BYTES:
             reply(core, fd, True)
+        elif core.listeners[record.listener].shared and (record.matched or record.seen_size):
+            hand_over_seen(core, fd)
         elif record.seen_size:
             refuse(core, fd, R_OTHER)
         else:
@@ -283,6 +335,10 @@ cdef inline void overdue(Core* core, int fd) noexcept nogil:
         reply(core, fd, False)
     elif record.state == S_LINGER:
         end(core, fd)
+    elif record.queue == Q_FIRST and (record.matched or record.heading == H_AWAITED):
+        park(core, fd, S_REQUEST, Q_REQUEST)        # a policy request or a header on its way, most likely
+    elif core.listeners[record.listener].shared and record.heading != H_AWAITED:
+        hand_over_seen(core, fd)
     else:
         core.listeners[record.listener].counters.timeouts += 1
         decided(core, fd, O_TIMEOUT)

@@ -81,10 +81,10 @@ cdef inline Answer proxy_feed(ProxyHeader* header, const char* data, size_t size
 cdef inline Answer line(ProxyHeader* header) noexcept nogil:
     """One more byte of the line has come."""
     cdef uint8_t size = header.size
-    if memcmp(header.kept, <const char*>b"PROXY ", min(size, <uint8_t>6)) != 0:
-        return A_OTHER
+    if size <= 6:
+        return A_MORE if header.kept[size - 1] == (<const char*>b"PROXY ")[size - 1] else A_OTHER
     if header.kept[size - 1] == b"\n":
-        return finish_line(header) if size > 8 and header.kept[size - 2] == b"\r" else A_OTHER
+        return finish_line(header) if header.kept[size - 2] == b"\r" else A_OTHER
     if size == LINE_BYTES:
         header.oversized = True
         return A_OTHER

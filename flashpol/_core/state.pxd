@@ -10,32 +10,40 @@ from flashpol._core.system cimport sockaddr_in6
 
 cdef enum:
     BUCKET_COUNT = 19           # finite bounds and +Inf
-    REASON_COUNT = 13
+    PROTOCOL_COUNT = 6          # the first reasons, and P_SILENT
+    REASON_COUNT = 16
     LISTENER_COUNT = 1024       # acceptors of one process
     READ_BYTES = 4096           # one read; a request is 23 bytes, an HTTP request of a browser about 1,000
     SAMPLE_COUNT = 1024         # room for sampled connections that have no outcome yet; the first is not used
     SAMPLE_BURST = 100          # connections sampled in one window at most: 864,000 lines a day
 
 cdef enum Reason:               # why a connection was refused; the names are in REASONS
-    R_HTTP = 0
-    R_TLS = 1
-    R_OTHER = 2
-    R_CAPACITY = 3
-    R_SHUTDOWN = 4
-    R_CRASHED = 5               # written by the arbiter, for a worker that is dead
-    R_CONNECTIONS = 6           # more than the caps of the server or a worker
-    R_ADDRESS = 7               # more at once from one address than its cap
-    R_RATE = 8                  # more in a second from one address than its cap
-    R_NETWORK = 9               # from a network that is denied
-    R_UNTRUSTED = 10            # not from a proxy, where only proxies may connect
-    R_MALFORMED = 11            # no PROXY header, where one must be
-    R_OVERSIZED = 12            # a longer one than we take
-    R_NONE = 13                 # it was not
+    R_HTTP = 0                  # the protocols first: what is refused elsewhere is relayed on a shared port
+    R_TLS
+    R_RTMP
+    R_RTMPE
+    R_OTHER
+    R_CAPACITY
+    R_SHUTDOWN
+    R_CRASHED                   # written by the arbiter, for a worker that is dead
+    R_UPSTREAM                  # relaying was not possible
+    R_CONNECTIONS               # more than the caps of the server or a worker
+    R_ADDRESS                   # more at once from one address than its cap
+    R_RATE                      # more in a second from one address than its cap
+    R_NETWORK                   # from a network that is denied
+    R_UNTRUSTED                 # not from a proxy, where only proxies may connect
+    R_MALFORMED                 # no PROXY header, where one must be
+    R_OVERSIZED                 # a longer one than we take
+    R_NONE = REASON_COUNT       # it was not
+
+cdef enum:
+    P_SILENT = R_OTHER + 1      # relayed without a byte; the names are in PROTOCOLS
 
 cdef enum Outcome:              # of a sampled connection: a Reason, or one of these; the names are in OUTCOMES
     O_TIMEOUT = REASON_COUNT    # which R_NONE is too: it is no outcome
     O_RESET
     O_REPLY
+    O_RELAYED
 
 cdef enum State:                # of a Record; the transitions are drawn at the head of _fastpath.pyx
     S_FREE = 0
@@ -44,19 +52,22 @@ cdef enum State:                # of a Record; the transitions are drawn at the 
     S_GRACE = 3
     S_LINGER = 4
     S_CONVERSATION = 5
+    S_RELAYED = 6
 
 cdef enum:                      # the deadline queues; each has one duration, so insertion order is deadline order
     Q_GRACE = 0                 # in the order in which they are looked at: those that end in a reply first
     Q_LINGER = 1
-    Q_REQUEST = 2
-    QUEUE_COUNT = 3
-    Q_NONE = 3
+    Q_FIRST = 2                 # instead of Q_REQUEST, on a shared port
+    Q_REQUEST = 3
+    QUEUE_COUNT = 4
+    Q_NONE = 4
 
 # One block in shared memory for each worker slot and listener, written by that slot's worker only. 64-bit aligned
 # words, so a reader in another process sees whole values. LAYOUT in the .pyx names the fields for counters.py.
 cdef struct Counters:
     uint64_t accepted           # every connection ends in exactly one of replies (sum of buckets), refused,
-    uint64_t refused[REASON_COUNT]      # timeouts, resets
+    uint64_t refused[REASON_COUNT]      # relayed, timeouts, resets
+    uint64_t relayed[PROTOCOL_COUNT]
     uint64_t timeouts
     uint64_t resets
     uint64_t reply_bytes
@@ -74,6 +85,7 @@ cdef struct Listener:
     int fd
     uint16_t index              # place in Core.listeners
     uint8_t terminated          # a request ends in NUL or the like (Flash), or with its 22nd byte (Silverlight)
+    uint8_t shared              # what is not a policy request is relayed
     uint8_t asks_address        # what follows, or the core's census, needs to know who connects
     const NetworkTable* networks    # of clients that are allowed; NULL: all
     const NetworkTable* proxies     # that send a PROXY header, and may alone connect; NULL: there is none
@@ -103,6 +115,7 @@ cdef struct Record:
     uint8_t heading
     uint8_t seen_size           # first bytes of something that is not a request and not yet named
     char seen[SEEN_BYTES]
+    uint8_t protocol            # S_RELAYED: what was recognised
 
 cdef struct Queue:
     int64_t duration            # ns
@@ -117,6 +130,13 @@ cdef struct Sample:
     uint16_t listener
     uint16_t next
     uint8_t outcome
+
+# A connection that is to be relayed, with all that was read of it, until its greenlet has it.
+cdef struct Handed:
+    Handed* next
+    int fd
+    size_t size
+    char data[1]                # `size` of them
 
 # Everything one process parks. Owned by a Parker.
 cdef struct Core:
@@ -135,6 +155,8 @@ cdef struct Core:
     const char* http_answer     # borrowed from the module
     size_t http_answer_size
     int32_t handoff             # list of fds waiting for a greenlet, through Record.next; -1 ends
+    Handed* handed              # list of those to be relayed
+    Handed* handed_last
     Sample* samples             # NULL: there is no access log
     uint32_t share              # of connections that are sampled, in 2^-32
     uint32_t random             # xorshift32, never 0

@@ -31,6 +31,7 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int fd, const void* data, size_t size, int flags)
     int shutdown(int fd, int how)
     int getpeername(int fd, void* address, socklen_t* size)
+    int getsockname(int fd, void* address, socklen_t* size)
     int getsockopt(int fd, int level, int name, void* value, socklen_t* size)
     int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_MORE, SHUT_WR
 

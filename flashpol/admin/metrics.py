@@ -4,16 +4,17 @@ A scrape reads memory; it never asks a worker anything, and opens no file.
 """
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import gevent
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from flashpol._fastpath import BUCKETS, REASONS
+from flashpol._fastpath import BUCKETS, PROTOCOLS, REASONS
 from flashpol.admin.view import View
-from flashpol.counters import Block, ProcessStatus
+from flashpol.counters import Block, ProcessStatus, RelayBlock
+from flashpol.gateway._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
 from flashpol.version import VERSION
 
 # Name, help, and how to get the value out of a listener's totals.
@@ -33,6 +34,26 @@ _GAUGES: tuple[tuple[str, str, Callable[[Block], float]], ...] = (
     ("parked_connections", "Connections that wait, as records without a greenlet.", lambda b: b["parked"]),
     ("conversations", "Connections that have a greenlet.", lambda b: b["conversations"]),
 )
+# Of an upstream.
+_RELAY: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Callable[[RelayBlock], float]], ...] = (
+    (CounterMetricFamily, "relay_conversations_started", "Conversations with an upstream that accepted them.",
+     lambda b: b["opened"]),
+    (GaugeMetricFamily, "relay_conversations_open", "Conversations now.", lambda b: b["open"]),
+    (GaugeMetricFamily, "relay_connecting", "Connections to the upstream that it has not accepted yet.",
+     lambda b: b["connecting"]),
+)  # fmt: skip
+# Label, its values, and the words of a block that count them.
+_RELAY_KINDS = (
+    ("relay_ends", "Conversations that ended, by who closed first, reset, or what cut them.", "by", ENDS, "ends"),
+    ("relay_connect_failures", "Upstreams that could not be reached, by reason.", "reason", FAILURES, "failures"),
+    ("relay_bytes", "Bytes relayed, by who sent them.", "sender", ("client", "upstream"), "sent"),
+)
+_RELAY_TIMES = (
+    ("relay_connect_duration_seconds", "From connecting to the upstream to its acceptance.", "connect",
+     CONNECT_SECONDS),
+    ("relay_conversation_duration_seconds", "From the upstream's acceptance to the end.", "duration",
+     DURATION_SECONDS),
+)  # fmt: skip
 _PROCESS: tuple[tuple[str, str, Callable[[ProcessStatus], float]], ...] = (
     ("worker_up", "1 if the worker serves; 0 while it is down or its loop does not turn.", lambda s: s.serving),
     ("loop_lag_seconds", "How late the worker's last timer was, or its next one is.", lambda s: s.lag),
@@ -62,6 +83,7 @@ class FlashpolCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._traffic()
+        yield from self._relaying()
         yield from self._processes()
         yield from self._configuration()
 
@@ -80,6 +102,11 @@ class FlashpolCollector(Collector):
         refused = CounterMetricFamily(
             "flashpol_refused", "Connections refused, by reason.", labels=["listener", "reason"]
         )
+        relayed = CounterMetricFamily(
+            "flashpol_relayed",
+            "Connections to a shared port that were relayed and are over, by protocol.",
+            labels=["listener", "protocol"],
+        )
         duration = HistogramMetricFamily(
             "flashpol_request_duration_seconds",
             "From accept to the last byte of the reply handed to the kernel.",
@@ -88,8 +115,12 @@ class FlashpolCollector(Collector):
         for listener, block in totals:
             for reason, count in zip(REASONS, block.all("refused"), strict=True):
                 refused.add_metric([listener, reason], count)
-            duration.add_metric([listener], _cumulative(block.all("buckets")), sum_value=block["duration_ns"] / 1e9)
+            for protocol, count in zip(PROTOCOLS, block.all("relayed"), strict=True):
+                relayed.add_metric([listener, protocol], count)
+            buckets = _cumulative(BUCKETS, block.all("buckets"))
+            duration.add_metric([listener], buckets, sum_value=block["duration_ns"] / 1e9)
         yield refused
+        yield relayed
         yield duration
         length = GaugeMetricFamily(
             "flashpol_accept_queue_length", "Connections waiting to be accepted.", labels=["listener"]
@@ -103,6 +134,27 @@ class FlashpolCollector(Collector):
             limit.add_metric([facts.listener], sum(queue.limit for queue in queues))
         yield length
         yield limit
+
+    def _relaying(self) -> Iterator[Metric]:
+        labels = ["listener", "upstream"]
+        totals = [(route, self._view.ledger.relayed(route)) for route in dict.fromkeys(self._view.routes)]
+        for family, name, text, value in _RELAY:
+            metric = family(f"flashpol_{name}", text, labels=labels)
+            for route, block in totals:
+                metric.add_metric(route, value(block))
+            yield metric
+        for name, text, label, kinds, field in _RELAY_KINDS:
+            counter = CounterMetricFamily(f"flashpol_{name}", text, labels=[*labels, label])
+            for route, block in totals:
+                for kind, count in zip(kinds, block.all(field), strict=True):
+                    counter.add_metric([*route, kind], count)
+            yield counter
+        for name, text, field, bounds in _RELAY_TIMES:
+            histogram = HistogramMetricFamily(f"flashpol_{name}", text, labels=labels)
+            for route, block in totals:
+                buckets = _cumulative(bounds, block.all(f"{field}_buckets"))
+                histogram.add_metric(route, buckets, sum_value=block[f"{field}_ns"] / 1e9)
+            yield histogram
 
     def _processes(self) -> Iterator[Metric]:
         workers = [(str(slot), self._shared.process(slot)) for slot in range(self._shared.slots)]
@@ -123,7 +175,8 @@ class FlashpolCollector(Collector):
             yield usage
         files = GaugeMetricFamily("flashpol_worker_open_files", "Descriptors the worker has open.", labels=["worker"])
         for worker, status in present:
-            files.add_metric([worker], status.base_files + self._shared.slot_total(int(worker))["open"])
+            clients, upstreams = self._shared.slot_total(int(worker))["open"], self._shared.upstream_files(int(worker))
+            files.add_metric([worker], status.base_files + clients + upstreams)
         yield files
         yield GaugeMetricFamily(
             "flashpol_finishing_workers",
@@ -158,11 +211,10 @@ class FlashpolCollector(Collector):
         yield build
 
 
-def _cumulative(counts: list[int]) -> list[tuple[str, float]]:
-    bounds = [*(str(bound) for bound in BUCKETS), "+Inf"]
+def _cumulative(bounds: Sequence[float], counts: list[int]) -> list[tuple[str, float]]:
     total = 0
     rows: list[tuple[str, float]] = []
-    for bound, count in zip(bounds, counts, strict=True):
+    for bound, count in zip([*map(str, bounds), "+Inf"], counts, strict=True):
         total += count
         rows.append((bound, total))
     return rows

@@ -55,6 +55,7 @@ def _counters(block: Block) -> Json:
     return {
         **{name: block[name] for name in _COUNTERS},
         "replies": block.replies,
+        "relayed": sum(block.all("relayed")),
         "refused": dict(zip(REASONS, block.all("refused"), strict=True)),
         "duration_counts": block.all("buckets"),
         "duration_seconds": block["duration_ns"] / 1e9,

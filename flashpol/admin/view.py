@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from flashpol.admin.ledger import Ledger
+from flashpol.admin.ledger import Ledger, Route
 from flashpol.config import FLASH
 from flashpol.counters import ServerStatus, SharedCounters
 from flashpol.policy import CLIENTS
@@ -36,9 +36,13 @@ class PolicyFacts:
 
 @dataclass(frozen=True)
 class View:
-    """`shared` belongs to the current generation, which `facts` describe; its counters are in the ledger too."""
+    """`shared` belongs to the current generation, which `facts` describe; its counters are in the ledger too.
+
+    routes: the upstreams of its shared ports.
+    """
 
     status: ServerStatus
     ledger: Ledger
     shared: SharedCounters
     facts: Sequence[PolicyFacts]
+    routes: Sequence[Route] = ()

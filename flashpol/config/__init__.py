@@ -5,7 +5,7 @@ ends as frozen dataclasses. Nothing in here opens a socket or looks at a policy;
 wrong, where, and what to do.
 
     settings.py   the dataclasses, and what only the whole can show
-    address.py    Address, Inherited                 kinds.py    how a setting is written
+    address.py    Address, Inherited, Remote         kinds.py    how a setting is written
     toml.py       a file -> Config                   render.py   back to TOML
     origin.py     where a part was written           places.py   line and column of all that is in a file
     errors.py     ConfigError
@@ -17,7 +17,7 @@ from flashpol.config.errors import ConfigError, one_line
 
 TYPE_CHECKING = False  # not typing's: see flashpol
 if TYPE_CHECKING:
-    from flashpol.config.address import Address, Endpoint, Inherited, parse_endpoint
+    from flashpol.config.address import Address, Endpoint, Inherited, Remote, parse_endpoint
     from flashpol.config.kinds import Network
     from flashpol.config.render import as_toml, defaults
     from flashpol.config.settings import (
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         DIALECTS,
         FLASH,
         JSON,
+        LEAST_CONNECTIONS,
         LOG_FORMATS,
         MAX_LISTENERS,
         SILVERLIGHT,
@@ -45,10 +46,10 @@ if TYPE_CHECKING:
     from flashpol.config.toml import load
 
 __all__ = [
-    "DEFAULT_ADMIN", "DEFAULT_LISTEN", "DEFAULT_SILVERLIGHT_LISTEN", "DIALECTS", "FLASH", "JSON", "LOG_FORMATS",
-    "MAX_LISTENERS", "SILVERLIGHT", "TEXT", "Address", "Caps", "Config", "ConfigError", "Endpoint", "Inherited",
-    "Limits", "Listener", "Network", "PolicySource", "Server", "as_toml", "check", "defaults", "kind_of", "load",
-    "one_line", "parse_dialect", "parse_endpoint", "settings_of",
+    "DEFAULT_ADMIN", "DEFAULT_LISTEN", "DEFAULT_SILVERLIGHT_LISTEN", "DIALECTS", "FLASH", "JSON",
+    "LEAST_CONNECTIONS", "LOG_FORMATS", "MAX_LISTENERS", "SILVERLIGHT", "TEXT", "Address", "Caps", "Config",
+    "ConfigError", "Endpoint", "Inherited", "Limits", "Listener", "Network", "PolicySource", "Remote", "Server",
+    "as_toml", "check", "defaults", "kind_of", "load", "one_line", "parse_dialect", "parse_endpoint", "settings_of",
 ]  # fmt: skip
 
 # The rest is loaded when it is first used: commands that configure nothing need the error only, not 15 ms of settings.
@@ -57,6 +58,7 @@ _HOMES = {
     "Endpoint": "address",
     "Inherited": "address",
     "Network": "kinds",
+    "Remote": "address",
     "as_toml": "render",
     "defaults": "render",
     "load": "toml",

@@ -1,4 +1,5 @@
-"""Where a listener or the admin endpoint listens: an address of its own, or a socket that systemd hands over."""
+"""Where a listener or the admin endpoint listens: an address of its own, or a socket that systemd hands over; and
+where a shared port relays to."""
 
 import ipaddress
 import re
@@ -72,3 +73,53 @@ Endpoint = Address | Inherited
 def parse_endpoint(text: str) -> Endpoint:
     """`IP:PORT` or `systemd:NAME`."""
     return (Inherited if text.startswith(SYSTEMD) else Address).parse(text)
+
+
+UNIX = "unix:"
+_MAX_PATH = 107  # sun_path of unix(7), without its NUL
+
+
+class Remote(NamedTuple):
+    """An upstream: a host's name or IP address and a port, or the path of a Unix socket."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"{UNIX}{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_ip(self) -> bool:
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return True
+
+    @classmethod
+    def parse(cls, text: str) -> "Remote":
+        """`HOST:PORT`, `[IPV6]:PORT` or `unix:/PATH`."""
+        if text.startswith(UNIX):
+            path = text.removeprefix(UNIX)
+            if not path.startswith("/") or "\0" in path or len(path.encode()) > _MAX_PATH:
+                raise ConfigError(f"{text!r}: write unix: and an absolute path of at most {_MAX_PATH} bytes")
+            return cls("", 0, path)
+        host, colon, port = text.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        host = host[1:-1] if bracketed else host
+        remote = cls(host, int(port)) if re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535 else None
+        if not colon or remote is None:
+            raise ConfigError(f"{text!r}: write HOST:PORT, the port from 1 to 65535, or unix:/PATH")
+        if remote.is_ip and bracketed == (":" in host):
+            return cls(str(ipaddress.ip_address(host)), remote.port)
+        # Letters, digits, hyphens: RFC 1123 section 2.1; underscores, as container networks name hosts.
+        if (
+            bracketed
+            or not re.fullmatch(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", host)
+            or len(host) > 253
+        ):
+            raise ConfigError(f"{text!r}: {host!r} is neither a host's name nor an IP address ([IPv6] in brackets)")
+        return cls(host, remote.port)

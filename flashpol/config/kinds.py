@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flashpol.config.address import Endpoint, parse_endpoint
+from flashpol.config.address import Endpoint, Remote, parse_endpoint
 from flashpol.config.errors import ConfigError
 
 
@@ -176,6 +176,29 @@ def _show_networks(networks: Sequence[Network]) -> str | None:
 
 
 NETWORKS = Kind('networks, such as ["192.0.2.0/24", "2001:db8::/32"]', (list,), _networks, show=_show_networks)
+
+MAX_UPSTREAMS = 64
+
+
+def _upstream(value: str | list[object]) -> tuple[Remote, ...]:
+    texts = [value] if isinstance(value, str) else value
+    if not 1 <= len(texts) <= MAX_UPSTREAMS or not all(isinstance(text, str) for text in texts):
+        raise ValueError
+    remotes = tuple(Remote.parse(text) for text in texts if isinstance(text, str))
+    twice = next((remote for remote in remotes if remotes.count(remote) > 1), None)
+    if twice:
+        raise ConfigError(f"upstream {str(twice)!r} is there twice: leave one out")
+    return remotes
+
+
+def _show_upstream(value: Sequence[Remote] | None) -> str | None:
+    shown = [quoted(remote) for remote in value or ()]
+    return shown[0] if len(shown) == 1 else f"[{', '.join(shown)}]" if shown else None
+
+
+UPSTREAM = Kind(
+    f'"HOST:PORT", "unix:/PATH" or a list of up to {MAX_UPSTREAMS} of them', (str, list), _upstream, show=_show_upstream
+)
 
 MAX_WORKERS = 256
 

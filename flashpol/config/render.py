@@ -6,7 +6,7 @@ from textwrap import wrap
 from typing import Any
 
 from flashpol.config.kinds import as_key
-from flashpol.config.settings import Caps, Config, Limits, Listener, PolicySource, Server, settings_of
+from flashpol.config.settings import RELAYING, Caps, Config, Limits, Listener, PolicySource, Server, settings_of
 
 _WIDTH = 100
 _HEAD = """\
@@ -17,7 +17,7 @@ _BLOCKS = {
     "[policies.games]": (PolicySource, "A policy: one of file, folder and grants. Paths are relative to this file."),
     "[[listeners]]": (
         Listener,
-        "An address and the policy it serves, as often as there are addresses. request_timeout to max_conversations "
+        "An address and the policy it serves, as often as there are addresses. request_timeout to max_duration "
         "may be set here too, for one listener.",
     ),
 }
@@ -66,7 +66,8 @@ def _policy(source: PolicySource) -> Iterator[str]:
 def _listener(config: Config, listener: Listener) -> Iterator[str]:
     usual = _pairs(config.server.limits)
     own = {name: value for name, value in _pairs(config.limits(listener)).items() if value != usual[name]}
-    return (f"{name} = {value}" for name, value in (_pairs(listener) | own).items())
+    pairs = {name: value for name, value in _pairs(listener).items() if listener.shared or name not in RELAYING}
+    return (f"{name} = {value}" for name, value in (pairs | own).items())
 
 
 def as_toml(config: Config, comments: Sequence[str] = ()) -> str:

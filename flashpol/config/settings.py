@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from flashpol.config.address import Address, Endpoint, Inherited
+from flashpol.config.address import Address, Endpoint, Inherited, Remote
 from flashpol.config.errors import ConfigError
 from flashpol.config.kinds import (
     ABSOLUTE_PATH,
@@ -17,6 +17,7 @@ from flashpol.config.kinds import (
     GRANTS,
     NETWORKS,
     SWITCH,
+    UPSTREAM,
     WORKERS,
     Kind,
     Network,
@@ -34,6 +35,9 @@ MAX_LISTENERS = 1024  # the fast path has room for so many in one process
 
 FLASH, SILVERLIGHT = DIALECTS = ("flash", "silverlight")
 TEXT, JSON = LOG_FORMATS = ("text", "json")
+ROUND_ROBIN, LEAST_CONNECTIONS = BALANCES = ("round-robin", "least-connections")
+PROXY_VERSIONS = ("v1", "v2")
+RELAYING = ("upstream_proxy", "balance", "keepalive", "connect_rate")  # settings of a listener that go with upstream
 
 
 def _label(value: str) -> str:
@@ -94,7 +98,25 @@ class Limits:
         10.0, "for a reply that the kernel takes only in part: a slow reader", number(0.05, 3600)
     )
     max_conversations: int = setting(
-        10_000, "greenlets of one worker, about 4 KB each: 40 MB at the worst", number(0, 1_000_000, whole=True)
+        10_000,
+        "greenlets of one worker, about 4 KB each: connections that are relayed, and slow readers of a reply",
+        number(0, 1_000_000, whole=True),
+    )
+    first_byte_timeout: float = setting(
+        1.0,
+        "on a shared port, silence after which it is the application that speaks first: each such client waits so long",
+        number(0.01, 3600),
+    )
+    connect_timeout: float = setting(
+        3.0, "for an upstream to accept: a SYN that is lost is sent again after 1 s", number(0.05, 3600)
+    )
+    idle_timeout: float = setting(
+        3600.0,
+        "a conversation without a byte either way ends; an hour: somebody thinks about a move, and NAT forgets sooner",
+        number(0.05, 10_000_000, off=0),
+    )
+    max_duration: float = setting(
+        0.0, "of a conversation, however busy; off: a game may go on for days", number(0.05, 10_000_000, off=0)
     )
 
     def __post_init__(self) -> None:
@@ -192,6 +214,11 @@ class Server:
     shutdown_timeout: float = setting(
         5.0, "finish what is inside: request_timeout and a reply after it", number(0, 3600)
     )
+    drain_timeout: float = setting(
+        3600.0,
+        "after a reload, conversations live on in the old workers so long; reloads that find no room end the oldest",
+        number(0, 10_000_000),
+    )
     limits: Limits = field(default_factory=Limits)
     caps: Caps = field(default_factory=Caps)
     # Where a setting was written, of those that come from a file.
@@ -259,8 +286,38 @@ class Listener:
         NETWORKS,
         (ip_network("10.0.0.0/8"),),
     )
+    upstream: tuple[Remote, ...] = setting(
+        (),
+        "makes it a shared port: what is no policy request is relayed there; a name stands for all its addresses",
+        UPSTREAM,
+        (Remote("127.0.0.1", 7000),),
+    )
+    upstream_proxy: str | None = setting(
+        None,
+        'tell the upstream the client\'s address, in a PROXY protocol header: "v1" (text) or "v2"; it must expect one',
+        choice(*PROXY_VERSIONS),
+        "v2",
+    )
+    balance: str = setting(
+        ROUND_ROBIN, 'which upstream is next: "round-robin", or "least-connections" of a worker', choice(*BALANCES)
+    )
+    keepalive: int = setting(
+        60,
+        "seconds of silence after which the kernel asks whether the other end is there; dead ones would stay",
+        number(1, 32767, whole=True, off=0),
+    )
+    connect_rate: float = setting(
+        0.0,
+        "connections a second of one worker to the upstream; the others wait for their turn up to connect_timeout",
+        number(0.1, 1_000_000, off=0),
+    )
     limits: Limits | None = None  # where it has others than the server's
     origin: Origin | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def shared(self) -> bool:
+        """It relays what is no policy request."""
+        return bool(self.upstream)
 
     @property
     def asked_port(self) -> int | None:
@@ -281,6 +338,17 @@ class Config:
 
     def policy(self, name: str) -> PolicySource:
         return next(source for source in self.policies if source.name == name)
+
+    @property
+    def upstreams(self) -> list[tuple[int, Remote]]:
+        """All of them with the number of their listener. One that two listeners name is there twice."""
+        return [(number, remote) for number, listener in enumerate(self.listeners) for remote in listener.upstream]
+
+    @property
+    def draining(self) -> float:
+        """Seconds that workers have to finish what is inside after a reload."""
+        longest = self.server.drain_timeout if any(listener.shared for listener in self.listeners) else 0.0
+        return max(longest, self.server.shutdown_timeout)
 
     def limits(self, listener: Listener) -> Limits:
         """What holds for a listener: its own limits, or the server's."""

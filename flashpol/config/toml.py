@@ -10,7 +10,7 @@ from typing import Any
 from flashpol.config.errors import ConfigError
 from flashpol.config.kinds import Kind, as_key, text
 from flashpol.config.origin import Origin, Source
-from flashpol.config.settings import Caps, Config, Limits, Listener, PolicySource, Server, settings_of
+from flashpol.config.settings import RELAYING, Caps, Config, Limits, Listener, PolicySource, Server, settings_of
 
 # As many listeners as there can be, with a policy each, take 100 kB; the rest is for grants.
 MAX_CONFIG_BYTES = 1 << 20
@@ -130,6 +130,9 @@ def _listener(table: _Table, policies: Mapping[str, PolicySource], limits: Limit
     table.finish()
     if "address" not in values:
         raise table.error(f"address is missing: write {settings_of(Listener)['address'].metadata['kind'].expected}")
+    useless = next((name for name in RELAYING if name in values and "upstream" not in values), None)
+    if useless:
+        raise table.error(f"{useless} is for a shared port: set upstream too, or leave it out", useless)
     known = ", ".join(map(as_key, policies)) or "(none is defined)"
     if "policy" not in values and len(policies) != 1:
         raise table.error(f"policy is missing: name one of {known}")

@@ -16,29 +16,50 @@ READ = 1
 class Stop:
     """The end of a process that serves: `event` is set when it comes.
 
-    kept: None if the server ends. After a reload, the numbers of those listeners that the next generation serves too,
-    on the same sockets: their accept queues are no longer ours.
+    urgent: set when the server ends, which may be later than a reload. kept: None if the server ends. After a reload,
+    the numbers of those listeners that the next generation serves too, on the same sockets: their accept queues are no
+    longer ours.
     """
 
     def __init__(self) -> None:
         self.event = Event()
+        self.urgent = Event()
         self.kept: frozenset[int] | None = None
 
     @classmethod
     def on(cls, pipe: int) -> "Stop":
         """Set by SIGTERM, by a message in `pipe` (see `handover`), or when its other end is closed."""
         stop = cls()
-        gevent.signal_handler(signal.SIGTERM, stop.event.set)
+        gevent.signal_handler(signal.SIGTERM, stop.end)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
 
         def readable() -> None:
-            watcher.close()
-            stop.kept = decode(os.read(pipe, select.PIPE_BUF))
-            stop.event.set()
+            message = decode(os.read(pipe, select.PIPE_BUF))
+            if message is None:
+                watcher.close()
+                stop.end()
+            elif not stop.event.is_set():
+                stop.kept = message
+                stop.event.set()
 
         watcher = Readable(pipe, readable)
         watcher.start()
         return stop
+
+    def end(self) -> None:
+        self.event.set()
+        self.urgent.set()
+
+
+def start_greenlet(function: Callable[..., object], *args: object) -> None:
+    """Run it in a bare greenlet, in the next turn of the loop. What it raises is reported, and nobody else learns."""
+    gevent.spawn_raw(function, *args)
+
+
+def sleep_until_switched() -> Callable[[], object]:
+    """What a greenlet calls that has nothing to do before somebody in the hub switches to it."""
+    switch: Callable[[], object] = gevent.get_hub().switch
+    return switch
 
 
 def report_errors(report: Callable[[BaseException], object]) -> None:

@@ -45,7 +45,8 @@ START_TIMEOUT = 30.0
 # A configuration that takes longer to load is refused: until then nobody hears signals or replaces a worker. 1,000
 # listeners with a policy each take 5 s; one of the files may be a pipe that nobody writes, or on a disk that hangs.
 LOAD_TIMEOUT = 30.0
-# Generations that finish at the same time. With so many, a reload waits for one to end: memory stays bounded.
+# Generations that finish at the same time. With so many, a reload hurries the oldest and waits for it to end: memory
+# stays bounded.
 MAX_FINISHING = 3
 
 
@@ -154,8 +155,11 @@ class Arbiter:
             self._look_around()
             if self._foundation.bell.rung() or number == signal.SIGHUP:
                 self._reload_wanted = True
-            if self._reload_wanted and self._settled and len(self._finishing) < MAX_FINISHING:
-                self._reload()
+            if self._reload_wanted and self._settled:
+                if len(self._finishing) < MAX_FINISHING:
+                    self._reload()
+                else:
+                    self._finishing[0].hurry()
 
     @property
     def _settled(self) -> bool:

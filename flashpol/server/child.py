@@ -2,8 +2,8 @@
 
 The arbiter holds the writing end of a pipe for each child, and the child watches the reading end. The child finishes
 when the pipe ends: because the arbiter closed it, or because there is no arbiter any more, however it died. A message
-before that says what others go on with (`gateway.handover`). That needs no right to send signals, which an arbiter may
-lack whose children are another user.
+before that says that others go on, and with what (`gateway.handover`): then it has more time, until the pipe ends. That
+needs no right to send signals, which an arbiter may lack whose children are another user.
 """
 
 import os
@@ -92,12 +92,13 @@ class Child:
         return self.pid != 0 and not self.status.accepts_no_more
 
     def retire(self, message: bytes = b"") -> None:
-        """Tell it to finish; nothing takes its place. The message says who goes on, if others do."""
+        """Tell it to finish; nothing takes its place. The message says what others go on with; none: nobody does."""
         self.retired, self.due = True, None
-        if self._pipe >= 0 and message:
+        if not message:
+            self.let_go()
+        elif self._pipe >= 0:
             with suppress(BrokenPipeError):  # it has died, and will be buried
                 os.write(self._pipe, message)
-        self.let_go()
 
     def let_go(self) -> None:
         """Close the pipe: in another child, or because it is gone."""

@@ -70,7 +70,7 @@ class PolicyServer:
         self._socket = (
             bind(Address.parse(listen), 1, Server.backlog)[0] if isinstance(listen, str) else _duplicate(listen)
         )
-        self._counters = SharedCounters(1, 1, caps)
+        self._counters = SharedCounters(1, 1, caps=caps)
         self._stopped = gevent.event.Event()
         self._service = Service(census=self._counters.census.of(0))
         block = self._counters.memory(0, 0)

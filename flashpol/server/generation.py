@@ -69,8 +69,9 @@ class Generation:
         ]
         if sum(-(-len(sockets) // count) for sockets in self.sockets) > MAX_LISTENERS:
             raise ConfigError(f"{count} workers have too many sockets to take over from more: restart the server")
-        self.shared = SharedCounters(count, len(listeners), server.caps)
-        foundation.ledger.open(self.names, self.shared)
+        self.shared = SharedCounters(count, len(listeners), len(plan.config.upstreams), caps=server.caps)
+        self.routes = [(self.names[number], str(remote)) for number, remote in plan.config.upstreams]
+        foundation.ledger.open(self.names, self.shared, self.routes)
         self.workers = [
             Child(f"worker {slot}", partial(self._work, slot), self.shared.process(slot)) for slot in range(count)
         ]
@@ -175,7 +176,7 @@ class Generation:
                 self.names, self.plan.replies, self.plan.config.listeners, self.addresses, strict=True
             )
         ]
-        view = View(self._foundation.status, self._foundation.ledger, self.shared, facts)
+        view = View(self._foundation.status, self._foundation.ledger, self.shared, facts, self.routes)
         if not self.plan.config.server.reload_endpoint:
             self._foundation.bell.close()
             return partial(run, self.admin_socket, view, None)
@@ -243,7 +244,13 @@ class Generation:
         kept = [number for number, sockets in enumerate(self.sockets) if held.issuperset(sockets)]
         for child in self.children:
             child.retire(encode(kept))
-        self.deadline = time.monotonic() + self.plan.config.server.shutdown_timeout + KILL_AFTER
+        self.deadline = time.monotonic() + self.plan.config.draining + KILL_AFTER
+
+    def hurry(self) -> None:
+        """Of a generation that finishes: conversations have no longer than if the server ended."""
+        for child in self.children:
+            child.retire()
+        self.deadline = min(self.deadline, time.monotonic() + self.plan.config.server.shutdown_timeout + KILL_AFTER)
 
     def end(self) -> None:
         """Kill what is left of it."""

@@ -6,22 +6,27 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import gevent
 from gevent.pool import Pool
 
 from flashpol._fastpath import Acceptor, Census, Parker, PolicyReply
-from flashpol.config import Address, Limits
+from flashpol.config import Address, Limits, Listener, Remote
+from flashpol.gateway._pump import Pump
 from flashpol.gateway.conversation import finish_reply
-from flashpol.gateway.hub import Readable
+from flashpol.gateway.hub import Readable, sleep_until_switched
+from flashpol.gateway.pace import Pace
+from flashpol.gateway.relay import Relay
 from flashpol.gateway.sniff import SIGNATURES
+from flashpol.gateway.upstream import Upstreams
 from flashpol.server.access import Access
 from flashpol.server.log import log
 from flashpol.server.loglimit import ONCE_A_MINUTE
 from flashpol.server.process import spare_memory
-from flashpol.server.sockets import accept_queue, bound_address
+from flashpol.server.sockets import accept_queue, bound_address, prepare_relaying
 
 # Out of descriptors or memory, accepting pauses this long: 20 wake-ups a second while it lasts, and a client that could
 # be served again waits no longer than this.
@@ -32,12 +37,22 @@ FINISH_POLL = 0.02
 # memory a greenlet that cannot be made refuses one client, but gevent and CPython do not bear that everywhere.
 CONVERSATION_BYTES = 16 << 10
 SHARE_OF_MEMORY = 0.5
+# How long `finish` waits for greenlets whose conversations it has cut: they only have to wake.
+CUT_TIMEOUT = 1.0
 # What to do about it, by errno.
 ADVICE = {
     errno.EMFILE: "; raise LimitNOFILE or ulimit -n (now {limit})",
     errno.ENFILE: "; raise fs.file-max, which all programs of this host share",
 }
 EVERYBODY = Access()
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """What lies behind a shared port: the listener's settings, and a block for each of its upstreams."""
+
+    listener: Listener
+    blocks: Sequence[memoryview]
 
 
 class Service:
@@ -64,9 +79,11 @@ class Service:
         ours: bool = True,
         terminated: bool = True,
         access: Access = EVERYBODY,
+        beyond: Beyond | None = None,
     ) -> None:
         """Serve `reply` on the listening, non-blocking `sock`, counted in `block` (see `Acceptor`, also `terminated`).
 
+        beyond: makes it a shared port.
         name: what the log calls it; None: its address. ours: nobody else goes on accepting from the socket when we
         stop, so that its backlog may be shrunk for good. access: whom.
         """
@@ -74,16 +91,18 @@ class Service:
             self._lots[limits] = _Lot(limits, self._access_log, self._census)
         lot = self._lots[limits]
         name = name or str(bound_address(sock))
-        lot.names.append(name)
+        lot.add(name, beyond)
+        if beyond:
+            prepare_relaying(sock, beyond.listener.keepalive)
         acceptor = partial(
-            Acceptor, lot.parker, sock.fileno(), PolicyReply(reply), block,
-            terminated=terminated, networks=access.networks, proxies=access.proxies,
+            Acceptor, lot.parker, sock.fileno(), PolicyReply(reply), block, terminated=terminated,
+            networks=access.networks, proxies=access.proxies, shared=bool(beyond),
         )  # fmt: skip
         self._doors.append(_Door(acceptor, sock, name, ours=ours))
 
     def start(self) -> None:
         for lot in self._lots.values():
-            lot.watcher.start()
+            lot.start()
         for door in self._doors:
             door.watcher.start()
 
@@ -105,11 +124,15 @@ class Service:
         self._doors.clear()
         return all(empty)
 
-    def finish(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for all connections to end, then close the rest. True if there was no rest."""
+    def finish(self, timeout: float, patience: Callable[[], float] | None = None) -> bool:
+        """Wait up to `timeout` seconds for all connections to end, then close the rest. True if there was no rest.
+
+        patience: asked again and again how many seconds are left, instead.
+        """
         deadline = time.monotonic() + timeout
+        patience = patience or (lambda: deadline - time.monotonic())
         lots = self._lots.values()
-        while any(lot.parker.open for lot in lots) and time.monotonic() < deadline:
+        while any(lot.parker.open for lot in lots) and patience() > 0:
             gevent.sleep(FINISH_POLL)
         cut = sum(lot.parker.open for lot in lots)
         for lot in lots:
@@ -127,6 +150,9 @@ class _Lot:
 
     def __init__(self, limits: Limits, access_log: float, census: Census | None) -> None:
         self.names: list[str] = []  # of its listeners, in the order of their acceptors
+        self._relays: list[Relay | None] = []  # and where those that are shared relay to
+        self._pump: Pump | None = None
+        self._pump_watcher: Readable | None = None
         self._limits = limits
         self._conversations = Pool(int(min(limits.max_conversations, _conversations_that_fit())))
         self.parker = Parker(
@@ -143,8 +169,73 @@ class _Lot:
             on_access=self._tell_access,
             access_log=access_log,
             census=census,
+            on_relay=self._relay,
+            first_byte_timeout=limits.first_byte_timeout,
         )
         self.watcher = Readable(self.parker.fileno(), self.parker.ready)
+
+    def add(self, name: str, beyond: Beyond | None) -> None:
+        """A listener that has no acceptor yet."""
+        self.names.append(name)
+        self._relays.append(self._make_relay(name, beyond) if beyond else None)
+
+    def _make_relay(self, name: str, beyond: Beyond) -> Relay:
+        if self._pump is None:
+            self._pump = Pump(
+                sleep=sleep_until_switched(),
+                on_error=lambda error: log.error(
+                    "a conversation failed", exc_info=error, extra={"event": "conversation-failed"}
+                ),
+                capacity=self._limits.max_conversations,
+                connect_timeout=self._limits.connect_timeout,
+                idle_timeout=self._limits.idle_timeout,
+                max_duration=self._limits.max_duration,
+            )
+            self._pump_watcher = Readable(self._pump.fileno(), self._pump.ready)
+
+        def unknown(remote: Remote, error: OSError) -> None:
+            log.warning(
+                "listener %s: upstream %s: its name cannot be looked up: %s",
+                name,
+                remote,
+                error.strerror or error,
+                extra={"event": "upstream-unknown", "listener": name, "upstream": str(remote), "rate": ONCE_A_MINUTE},
+            )
+
+        listener = beyond.listener
+        upstreams = Upstreams(
+            listener.upstream,
+            beyond.blocks,
+            balance=listener.balance,
+            keepalive=listener.keepalive,
+            on_error=unknown,
+        )
+        return Relay(
+            self.parker,
+            self._pump,
+            upstreams,
+            proxy=listener.upstream_proxy,
+            pace=Pace(listener.connect_rate),
+            connect_timeout=self._limits.connect_timeout,
+        )
+
+    def start(self) -> None:
+        self.watcher.start()
+        if self._pump_watcher:
+            self._pump_watcher.start()
+        for relay in self._relays:
+            if relay:
+                relay.upstreams.start()
+
+    def _relay(self, fd: int, data: bytes, listener: int) -> None:
+        """Called in the hub: must not block."""
+        relay = self._relays[listener]
+        if relay is None or self._pump is None:
+            raise AssertionError("only a shared listener hands connections over, and it has both")
+        if self._pump.open >= self._conversations.free_count():
+            self.parker.abandon(fd, "capacity")
+        else:
+            relay.begin(fd, data)
 
     def _tell_access(
         self, listener: int, ip: str, port: int, outcome: str, seconds: float, sent: int, left_out: int
@@ -173,6 +264,15 @@ class _Lot:
 
     def close(self) -> None:
         self._conversations.kill()
+        for relay in self._relays:
+            if relay:
+                relay.upstreams.stop()
+        if self._pump and self._pump_watcher:
+            self._pump.cut_all()
+            deadline = time.monotonic() + CUT_TIMEOUT
+            while self._pump.open and time.monotonic() < deadline:
+                gevent.sleep(0)
+            self._pump_watcher.close()
         self.parker.close_all()
         self.watcher.close()
 

@@ -77,6 +77,17 @@ def bound_address(sock: socket.socket) -> Address:
     return Address(host, port)
 
 
+def prepare_relaying(sock: socket.socket, keepalive: int) -> None:
+    """What connections inherit that are accepted from now on: no delay, and a look whether the other end is there.
+
+    keepalive: seconds of silence before it; 0: none.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keepalive > 0)
+    if keepalive:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive)
+
+
 def accept_queue(sock: socket.socket) -> tuple[int, int]:
     """(connections waiting to be accepted, limit) of a listening socket, from the kernel (tcp(7), TCP_INFO)."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_UNACKED.size)

@@ -17,11 +17,12 @@ from prometheus_client.core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
-from flashpol._fastpath import BUCKETS, LAYOUT, REASONS
+from flashpol._fastpath import BUCKETS, LAYOUT, PROTOCOLS, REASONS
 from flashpol.admin.ledger import Ledger
 from flashpol.admin.metrics import FlashpolCollector, make_registry
 from flashpol.admin.view import PolicyFacts, View
 from flashpol.counters import WORD, ServerStatus, SharedCounters
+from flashpol.gateway._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
 from flashpol.version import VERSION
 
 DOCUMENTED = """
@@ -32,8 +33,11 @@ DOCUMENTED = """
     worker_resident_memory_bytes worker_start_time_seconds worker_open_files worker_max_files loop_lag_seconds
     policy_info policy_bytes config_last_reload_successful
     config_last_reload_success_timestamp_seconds build_info finishing_workers
+    relayed_total relay_conversations_started_total relay_conversations_open relay_connecting relay_ends_total
+    relay_connect_failures_total relay_bytes_total relay_connect_duration_seconds relay_conversation_duration_seconds
 """
 FACTS = [PolicyFacts("master", b"<a/>\0"), PolicyFacts('odd "name"\\\n', b"<bb/>\0")]
+ROUTES = [("master", "127.0.0.1:7000"), ("master", "unix:/run/game.sock")]
 SIMPLE = {  # field of a block -> metric
     "accepted": "connections_accepted_total",
     "reply_bytes": "reply_bytes_total",
@@ -57,13 +61,13 @@ def put(shared: SharedCounters, slot: int, listener: int, field: str, *values: i
 
 @pytest.fixture
 def shared() -> SharedCounters:
-    return SharedCounters(2, 2)
+    return SharedCounters(2, 2, upstreams=len(ROUTES))
 
 
 def view(shared: SharedCounters, status: ServerStatus | None = None) -> View:
     ledger = Ledger()
-    ledger.open([facts.listener for facts in FACTS], shared)
-    return View(status or ServerStatus(), ledger, shared, FACTS)
+    ledger.open([facts.listener for facts in FACTS], shared, ROUTES)
+    return View(status or ServerStatus(), ledger, shared, FACTS, ROUTES)
 
 
 def scrape(shared: SharedCounters, status: ServerStatus | None = None) -> Metrics:
@@ -107,6 +111,42 @@ def test_the_histogram_is_cumulative_and_counts_the_replies(shared: SharedCounte
     assert metrics.total("request_duration_seconds_count", listener="master") == expected[-1]
     assert metrics.total("replies_total", listener="master") == expected[-1]
     assert metrics.total("request_duration_seconds_sum", listener="master") == 1.75
+
+
+def relay_put(shared: SharedCounters, slot: int, upstream: int, field: str, *values: int) -> None:
+    for i, value in enumerate(values):
+        shared.relay_block(slot, upstream).put(field, value, i)
+
+
+def test_upstreams(shared: SharedCounters) -> None:
+    for slot in (0, 1):
+        relay_put(shared, slot, 1, "opened", 5 + slot)
+        relay_put(shared, slot, 1, "open", 2)
+        relay_put(shared, slot, 1, "connecting", 1)
+        relay_put(shared, slot, 1, "ends", *range(1, len(ENDS) + 1))
+        relay_put(shared, slot, 1, "failures", *range(1, len(FAILURES) + 1))
+        relay_put(shared, slot, 1, "sent", 100, 7)
+        for field, bounds in (("connect", CONNECT_SECONDS), ("duration", DURATION_SECONDS)):
+            relay_put(shared, slot, 1, f"{field}_buckets", *[1] * (len(bounds) + 1))
+            relay_put(shared, slot, 1, f"{field}_ns", 250_000_000)
+        put(shared, slot, 0, "relayed", *range(1, len(PROTOCOLS) + 1))
+    metrics = scrape(shared)
+    one = {"listener": "master", "upstream": "unix:/run/game.sock"}
+    assert metrics.total("relay_conversations_started_total", **one) == 11
+    assert metrics.total("relay_conversations_open", **one) == 4
+    assert metrics.total("relay_connecting", **one) == 2
+    for i, end in enumerate(ENDS, 1):
+        assert metrics.total("relay_ends_total", **one, by=end) == 2 * i
+    for i, reason in enumerate(FAILURES, 1):
+        assert metrics.total("relay_connect_failures_total", **one, reason=reason) == 2 * i
+    assert metrics.total("relay_bytes_total", **one, sender="client") == 200
+    assert metrics.total("relay_bytes_total", **one, sender="upstream") == 14
+    for name, bounds in (("connect", CONNECT_SECONDS), ("conversation", DURATION_SECONDS)):
+        assert metrics.total(f"relay_{name}_duration_seconds_count", **one) == 2 * (len(bounds) + 1)
+        assert metrics.total(f"relay_{name}_duration_seconds_sum", **one) == 0.5
+    for i, protocol in enumerate(PROTOCOLS, 1):
+        assert metrics.total("relayed_total", listener="master", protocol=protocol) == 2 * i
+    assert metrics.total("relay_bytes_total", upstream="127.0.0.1:7000") == 0
 
 
 def test_accept_queues(shared: SharedCounters) -> None:
@@ -203,6 +243,7 @@ def test_every_documented_metric_is_there_and_every_metric_is_documented(shared:
 def test_every_family_has_a_help_text_and_no_address_for_a_label(shared: SharedCounters) -> None:
     shared.process(0).pid = os.getpid()
     allowed = {"listener", "reason", "worker", "sha256", "le", "version", "python_version", "gevent_version"}
+    allowed |= {"protocol", "upstream", "by", "sender"}  # the upstream as the configuration names it
     for family in families(shared):
         assert family.documentation.endswith((".", "1")), family.name
         assert {label for sample in family.samples for label in sample.labels} <= allowed

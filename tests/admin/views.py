@@ -12,15 +12,18 @@ POLICY = b'<cross-domain-policy>\n<allow-access-from domain="*.example.com" to-p
 FACTS = PolicyFacts("master", POLICY + b"\0", policy="games", address="192.0.2.1:843", port=843, served_from=843)
 
 
+ROUTES = (("master", "127.0.0.1:7000"), ("master", "game.example:7000"))
+
+
 def view(facts: Sequence[PolicyFacts] = (FACTS,), slots: int = 2) -> View:
     """Everything serves, nothing was counted."""
-    shared, ledger, status = SharedCounters(slots, len(facts)), Ledger(), ServerStatus()
-    ledger.open([each.listener for each in facts], shared)
+    shared, ledger, status = SharedCounters(slots, len(facts), upstreams=len(ROUTES)), Ledger(), ServerStatus()
+    ledger.open([each.listener for each in facts], shared, ROUTES)
     status.state, status.reload_successful = READY, 1
     for slot in range(slots):
         shared.process(slot).up = shared.process(slot).started_ms = 1
         shared.process(slot).beat_ns = time.monotonic_ns()
-    return View(status, ledger, shared, facts)
+    return View(status, ledger, shared, facts, ROUTES)
 
 
 def put(shared: SharedCounters, slot: int, listener: int, field: str, *values: int) -> None:

@@ -282,7 +282,9 @@ def test_several_exchanges_on_a_connection_that_the_client_ends(tmp_path: Path) 
 
 def test_an_exchange_that_is_cut_short_is_not_an_answer(expected: Path) -> None:
     with broken_server(with_request(REPLY)) as port:
-        assert closed(port, expected, 10, "--exchanges", "2")["short"] == 10
+        result = closed(port, expected, 10, "--exchanges", "2")
+    # The second request may find the connection closed, or close it with RST.
+    assert (result["answered"], result["short"] + result["reset"]) == (0, 10)
 
 
 def test_those_who_misbehave_are_counted_apart(expected: Path) -> None:

@@ -11,8 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashpol import config
-from flashpol.config import Address, Caps, Config, Inherited, Limits, Listener, PolicySource, Server, settings_of
+from flashpol.config import (
+    Address,
+    Caps,
+    Config,
+    Inherited,
+    Limits,
+    Listener,
+    PolicySource,
+    Remote,
+    Server,
+    settings_of,
+)
 from flashpol.config.kinds import Number
+from flashpol.config.settings import RELAYING
 
 
 def read(folder: Path, text: str) -> Config:
@@ -45,8 +57,11 @@ def test_what_is_a_comment_in_the_defaults_can_be_used(tmp_path: Path) -> None:
         "deny_networks": (ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")),
         "proxy_protocol": True,
         "proxy_networks": (ip_network("10.0.0.0/8"),),
+        "upstream": (Remote("127.0.0.1", 7000),),
+        "upstream_proxy": "v2",
     }
-    assert read_.listeners == (Listener("master", Address("::", 843), "games", served_from=843, **access),)
+    relay = {"upstream": (Remote("127.0.0.1", 7000),), "upstream_proxy": "v2"}
+    assert read_.listeners == (Listener("master", Address("::", 843), "games", served_from=843, **access, **relay),)
     assert (read_.server.user, read_.server.group, read_.server.chroot) == ("nobody", "nogroup", Path("/var/empty"))
 
 
@@ -60,6 +75,11 @@ def value_of(owner: type, name: str) -> st.SearchStrategy[Any]:
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 ENDPOINT = st.sampled_from([Address("::", 843), Address("127.0.0.1", 0), Inherited('a "b"')])
+IPS = st.ip_addresses().filter(lambda ip: getattr(ip, "ipv4_mapped", None) is None)
+NETWORKS = st.lists(IPS.map(ip_network), max_size=2).map(tuple)
+REMOTE = st.sampled_from(
+    [Remote("127.0.0.1", 1), Remote("::1", 65535), Remote("game_1.example.com", 80), Remote("", 0, '/run/a "b"')]
+)
 OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "workers": st.integers(0, 256),
     "admin": st.none() | ENDPOINT,
@@ -68,6 +88,11 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "group": st.none() | TEXT,
     "chroot": st.none() | st.sampled_from([Path("/"), Path("/var/a b"), Path('/"\\\n')]),
     "log_format": st.sampled_from(config.LOG_FORMATS),
+    "dialect": st.sampled_from(config.DIALECTS),
+    "proxy_protocol": st.booleans(),
+    "upstream": st.lists(REMOTE, max_size=3, unique=True).map(tuple),
+    "upstream_proxy": st.sampled_from([None, "v1", "v2"]),
+    "balance": st.sampled_from(["round-robin", "least-connections"]),
 }
 
 
@@ -76,8 +101,6 @@ def built(owner: type, **more: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]
 
 
 LIMITS = built(Limits)
-IPS = st.ip_addresses().filter(lambda ip: getattr(ip, "ipv4_mapped", None) is None)
-NETWORKS = st.lists(IPS.map(ip_network), max_size=2).map(tuple)
 GRANT = st.tuples(TEXT, TEXT.map(lambda ports: ports.replace(":", ""))).map(":".join)
 PATHS = st.sampled_from([Path("/srv/a.xml"), Path('/srv/"q"\\é'), Path("/srv/a\tb")])
 POLICIES = st.dictionaries(
@@ -91,19 +114,20 @@ POLICIES = st.dictionaries(
 @st.composite
 def configurations(draw: st.DrawFn) -> Config:
     policies = draw(POLICIES)
-    listener = st.builds(
-        Listener,
-        st.none() | TEXT.filter(str.strip),
-        ENDPOINT,
-        st.sampled_from([source.name for source in policies]),
-        st.sampled_from(config.DIALECTS),
-        st.none() | st.integers(1, 65535),
-        allow_networks=NETWORKS,
-        deny_networks=NETWORKS,
-        proxy_protocol=st.booleans(),
-        proxy_networks=NETWORKS,
-        limits=st.none() | LIMITS,
-    )
+    own: dict[str, st.SearchStrategy[Any]] = {
+        "name": st.none() | TEXT.filter(str.strip),
+        "address": ENDPOINT,
+        "policy": st.sampled_from([source.name for source in policies]),
+        "served_from": st.none() | st.integers(1, 65535),
+        "allow_networks": NETWORKS,
+        "deny_networks": NETWORKS,
+        "proxy_networks": NETWORKS,
+    }
+    rest = {name: value_of(Listener, name) for name in settings_of(Listener) if name not in own}
+    limits = st.none() | LIMITS
+    plain = {name: rest[name] for name in rest if name not in (*RELAYING, "upstream")}
+    shared = {**rest, "upstream": rest["upstream"].filter(len)}
+    listener = st.builds(Listener, **own, **plain, limits=limits) | st.builds(Listener, **own, **shared, limits=limits)
     return Config(
         draw(built(Server, limits=LIMITS, caps=built(Caps))), policies, tuple(draw(st.lists(listener, max_size=3)))
     )

@@ -7,7 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashpol import config
-from flashpol.config import Address, Caps, Config, ConfigError, Inherited, Limits, Listener, PolicySource, Server
+from flashpol.config import (
+    Address,
+    Caps,
+    Config,
+    ConfigError,
+    Inherited,
+    Limits,
+    Listener,
+    PolicySource,
+    Remote,
+    Server,
+)
 
 POLICY = '[policies.p]\nfile = "p.xml"\n'
 LISTENER = '[[listeners]]\naddress = "127.0.0.1:1"\n'
@@ -103,6 +114,17 @@ def test_a_listeners_own_limits(tmp_path: Path) -> None:
     assert config_.limits(first) == Limits(request_timeout=0.5, reply_timeout=8.0, linger_bytes=1)
     assert config_.limits(second) is config_.server.limits
     assert config_.server.limits == Limits(request_timeout=9.0, reply_timeout=8.0)
+
+
+def test_a_shared_port(tmp_path: Path) -> None:
+    text = POLICY + LISTENER + "upstream = ['a.example:7000', 'unix:/run/b']\nupstream_proxy = 'v1'\nidle_timeout = 0\n"
+    config_ = config.check(read(tmp_path, "[server]\ndrain_timeout = 60\n" + text + LISTENER.replace(":1", ":2")))
+    shared, plain = config_.listeners
+    assert (shared.shared, plain.shared) == (True, False)
+    assert config_.upstreams == [(0, Remote("a.example", 7000)), (0, Remote("", 0, "/run/b"))]
+    assert (shared.upstream_proxy, config_.limits(shared).idle_timeout) == ("v1", 0)
+    assert config_.draining == 60
+    assert config.check(read(tmp_path, POLICY + LISTENER)).draining == Server().shutdown_timeout
 
 
 def test_sockets_of_systemd(tmp_path: Path) -> None:
@@ -202,6 +224,11 @@ BAD = {
         'write "IP:PORT" or "systemd:NAME"',
     ),
     POLICY + "[[listeners]]\naddress = 'all'": ("4:1", "'all'", "write IP:PORT"),
+    POLICY + LISTENER + "upstream = 'localhost'": ("5:1", "[[listeners]] 1", "'localhost'", "write HOST:PORT"),
+    POLICY + LISTENER + "upstream = []": ("5:1", "[[listeners]] 1", "upstream = […]", '"unix:/PATH" or a list'),
+    POLICY + LISTENER + "upstream = ['a:1', 'a:1']": ("5:1", "[[listeners]] 1", "'a:1' is there twice"),
+    POLICY + LISTENER + "upstream_proxy = 'v2'": ("5:1", "[[listeners]] 1", "upstream_proxy", "set upstream too"),
+    POLICY + LISTENER + "balance = 'random'": ("5:1", "[[listeners]] 1", 'write "round-robin" or'),
     POLICY + LISTENER + "served_from = 0": ("5:1", "[[listeners]] 1", "write a whole number from 1 to 65535"),
     POLICY + LISTENER + "name = ' '": ("5:1", "[[listeners]] 1", "name = ' '", "write a name"),
     POLICY + LISTENER + "name = 1": ("5:1", "[[listeners]] 1", "name = 1", "write a name"),

@@ -207,7 +207,7 @@ def test_prometheus_counts_what_the_clients_got(prometheus: Prometheus, traffic:
     expected = {
         "sum(flashpol_replies_total)": traffic.answered,
         "sum(flashpol_request_duration_seconds_count)": traffic.answered,
-        'sum(flashpol_refused_total{reason=~"http|tls|other"})': traffic.refused,
+        'sum(flashpol_refused_total{reason=~"http|tls|rtmp|rtmpe|other"})': traffic.refused,
         "sum(flashpol_timeouts_total)": traffic.timed_out,
         "sum(flashpol_resets_total)": traffic.left,
         "sum(flashpol_worker_restarts_total)": KILLS,

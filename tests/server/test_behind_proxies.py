@@ -22,8 +22,8 @@ HAPROXY = """
 defaults
     mode tcp
     timeout connect 5s
-    timeout client 10s
-    timeout server 10s
+    timeout client 60s
+    timeout server 60s
 """ + "".join(
     f"""
 listen {way}
@@ -41,7 +41,7 @@ workers = 2
 admin = "127.0.0.1:9843"
 access_log = 1
 max_address_connections = 3
-request_timeout = 2
+request_timeout = 30
 [policies.all]
 grants = [{{domain = "*", ports = "*"}}]
 [[listeners]]

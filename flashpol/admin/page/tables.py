@@ -10,10 +10,13 @@ from flashpol.admin.status import Json
 ENDINGS = {
     "http": "spoke HTTP",
     "tls": "spoke TLS",
+    "rtmp": "spoke RTMP",
+    "rtmpe": "spoke RTMPE",
     "other": "something else",
     "capacity": "no room",
     "shutdown": "cut off at the end",
     "crashed": "lost with their worker",
+    "upstream": "no upstream took them",
     "connections": "beyond the cap in total",
     "address": "too many from an address",
     "address_rate": "too fast from an address",
@@ -88,6 +91,7 @@ def latency(status: Json) -> Markup:
 def endings(status: Json) -> Markup:
     total, minute = status["total"], status["minute"]
     parts = [
+        ("relayed, and over", "relayed", None),
         ("no request in time", "timeouts", None),
         ("closed by the client first", "resets", None),
         *((words, "refused", reason) for reason, words in ENDINGS.items()),

@@ -1,0 +1,33 @@
+"""The PROXY protocol, outbound: the first bytes on a connection to an upstream, which say whom it is for. Pure.
+
+HAProxy's proxy-protocol.txt, versions 1 (text, section 2.1) and 2 (binary, section 2.2).
+"""
+
+import ipaddress
+import struct
+
+V1, V2 = VERSIONS = ("v1", "v2")
+
+Endpoint = tuple[str, int]
+
+_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+_LOCAL, _PROXY = 0x20, 0x21
+_FAMILIES = {4: 0x11, 6: 0x21}  # TCP over IPv4, over IPv6
+_UNSPECIFIED = 0x00
+
+
+def encode(version: str, client: Endpoint | None, server: Endpoint | None) -> bytes:
+    """The header for a connection of `client` (IP, port) to `server`; None: not known, and the receiver is told so."""
+    if client is None or server is None:
+        return b"PROXY UNKNOWN\r\n" if version == V1 else _SIGNATURE + struct.pack("!BBH", _LOCAL, _UNSPECIFIED, 0)
+    source, destination = ipaddress.ip_address(client[0]), ipaddress.ip_address(server[0])
+    if source.version != destination.version:  # one of a dual-stack socket is in its short form
+        source, destination = _wide(source), _wide(destination)
+    if version == V1:
+        return f"PROXY TCP{source.version} {source} {destination} {client[1]} {server[1]}\r\n".encode()
+    body = source.packed + destination.packed + struct.pack("!HH", client[1], server[1])
+    return _SIGNATURE + struct.pack("!BBH", _PROXY, _FAMILIES[source.version], len(body)) + body
+
+
+def _wide(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv6Address:
+    return ip if isinstance(ip, ipaddress.IPv6Address) else ipaddress.IPv6Address(b"\0" * 10 + b"\xff\xff" + ip.packed)

@@ -1,0 +1,93 @@
+"""The conversation of a shared port: everything but the bytes, which the pump moves.
+
+A greenlet owns each. It chooses an upstream, says whom the connection is for, sleeps until all is over, and accounts
+for it. It is a bare greenlet: nobody waits for it, and there are tens of thousands.
+"""
+
+import gevent
+
+from flashpol._fastpath import Parker
+from flashpol.gateway import proxyheader
+from flashpol.gateway._pump import FAILURES, Pump
+from flashpol.gateway.hub import start_greenlet
+from flashpol.gateway.pace import Pace
+from flashpol.gateway.upstream import Address, Upstreams
+
+# Addresses that one conversation tries: each may cost connect_timeout, and the client waits.
+TRIES = 3
+# What they are for the client, where it is not the upstream's fault.
+_OURS = {"resources": "capacity", "cut": "shutdown"}
+
+
+class Relay:
+    """Relays what one listener hands over.
+
+    proxy: version of the PROXY protocol's header, or None. pace: how fast upstreams are connected to. connect_timeout:
+    seconds, here for names to be looked up and for the pace.
+    """
+
+    def __init__(
+        self,
+        parker: Parker,
+        pump: Pump,
+        upstreams: Upstreams,
+        *,
+        proxy: str | None,
+        pace: Pace,
+        connect_timeout: float,
+    ) -> None:
+        self._parker = parker
+        self._pump = pump
+        self.upstreams = upstreams
+        self._proxy = proxy
+        self._pace = pace
+        self._connect_timeout = connect_timeout
+
+    def begin(self, fd: int, data: bytes) -> None:
+        """Relay `fd`, of which `data` was read. Called in the hub or anywhere; does not block."""
+        start_greenlet(self._converse, fd, data)
+
+    def _converse(self, fd: int, data: bytes) -> None:
+        try:
+            reason, sent = self._relay(fd, data)
+        except gevent.GreenletExit:
+            reason, sent = "shutdown", 0
+        except BaseException:
+            self._parker.abandon(fd, "capacity")
+            raise
+        if reason:
+            self._parker.abandon(fd, reason)
+        else:
+            self._parker.relayed(fd, sent)
+
+    def _relay(self, fd: int, data: bytes) -> tuple[str | None, int]:
+        """Why it was not relayed, if so; bytes sent to the client."""
+        if self._proxy:
+            data = proxyheader.encode(self._proxy, *self._parker.endpoints(fd)) + data
+        if not self.upstreams.wait(self._connect_timeout):
+            self.upstreams.unresolved()
+            return "upstream", 0
+        tried: list[Address] = []
+        while len(tried) < TRIES:
+            address = self.upstreams.choose(tried)
+            if address is None:
+                break
+            if not self._wait_for_turn():
+                address.destination.count_failure("rate")
+                return "upstream", 0
+            outcome, sent = self._pump.converse(fd, address.destination, data)
+            if outcome not in FAILURES:
+                return None, sent
+            if outcome in _OURS:
+                return _OURS[outcome], 0
+            self.upstreams.failed(address)
+            tried.append(address)
+        return "upstream", 0
+
+    def _wait_for_turn(self) -> bool:
+        delay = self._pace.reserve(self._connect_timeout)
+        if delay is None:
+            return False
+        if delay > 0:
+            gevent.sleep(delay)
+        return True

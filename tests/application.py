@@ -1,0 +1,45 @@
+"""The application behind a shared port, as tests need it: it listens, and hands its connections out one by one."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from support import PATIENCE
+
+from flashpol.config import Remote
+
+
+class Application:
+    def __init__(self, listening: socket.socket, remote: Remote) -> None:
+        self.listening = listening
+        self.remote = remote
+
+    def accept(self) -> socket.socket:
+        connection, _ = self.listening.accept()
+        connection.settimeout(PATIENCE)
+        return connection
+
+    def nobody_came(self) -> bool:
+        self.listening.setblocking(False)
+        try:
+            self.listening.accept()[0].close()
+        except BlockingIOError:
+            return True
+        finally:
+            self.listening.settimeout(PATIENCE)
+        return False
+
+
+@contextmanager
+def application(host: str = "127.0.0.1", backlog: int = 4096) -> Iterator[Application]:
+    with socket.create_server((host, 0), backlog=backlog) as listening:
+        listening.settimeout(PATIENCE)
+        yield Application(listening, Remote(*listening.getsockname()[:2]))
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    """Exactly so many bytes, or fewer if the stream ends before."""
+    received = b""
+    while len(received) < size and (data := sock.recv(size - len(received))):
+        received += data
+    return received

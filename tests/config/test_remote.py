@@ -1,0 +1,61 @@
+"""How an upstream is written."""
+
+import pytest
+
+from flashpol.config import ConfigError, Remote
+from flashpol.config.kinds import UPSTREAM
+
+
+@pytest.mark.parametrize(
+    ("text", "remote"),
+    [
+        ("127.0.0.1:7000", Remote("127.0.0.1", 7000)),
+        ("[::1]:7000", Remote("::1", 7000)),
+        ("[2001:DB8:0::1]:1", Remote("2001:db8::1", 1)),
+        ("localhost:65535", Remote("localhost", 65535)),
+        ("game_1.example.com:7000", Remote("game_1.example.com", 7000)),
+        ("games.example.:7000", Remote("games.example.", 7000)),
+        ("unix:/run/game.sock", Remote("", 0, "/run/game.sock")),
+    ],
+)
+def test_written_and_shown(text: str, remote: Remote) -> None:
+    assert Remote.parse(text) == remote
+    assert Remote.parse(str(remote)) == remote
+    assert remote.is_ip == (remote.host[:1] in {"1", "2", ":"})
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("localhost", "write HOST:PORT"),
+        ("localhost:", "write HOST:PORT"),
+        ("localhost:0", "the port from 1 to 65535"),
+        ("localhost:65536", "the port from 1 to 65535"),
+        ("localhost:7e3", "write HOST:PORT"),
+        (":7000", "'' is neither a host's name"),
+        ("::1:7000", "'::1' is neither a host's name"),
+        ("[localhost]:7000", "'localhost' is neither a host's name"),
+        ("[127.0.0.1]:7000", "is neither a host's name"),
+        ("two words:7000", "'two words' is neither a host's name"),
+        ("-a.example:7000", "is neither a host's name"),
+        (f"{'a' * 64}.example:7000", "is neither a host's name"),
+        ("http://localhost:7000", "is neither a host's name"),
+        ("unix:game.sock", "an absolute path"),
+        (f"unix:/{'x' * 107}", "at most 107 bytes"),
+        ("unix:/a\0b", "an absolute path"),
+    ],
+)
+def test_what_is_none(text: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        Remote.parse(text)
+
+
+def test_one_or_a_list() -> None:
+    one, other = Remote("a", 1), Remote("b", 2)
+    assert UPSTREAM.read("upstream", "a:1") == (one,)
+    assert UPSTREAM.read("upstream", ["a:1", "b:2"]) == (one, other)
+    for wrong in ([], [1], 7000, ["a:1"] * 65):
+        with pytest.raises(ConfigError, match="upstream = "):
+            UPSTREAM.read("upstream", wrong)
+    with pytest.raises(ConfigError, match="'a:1' is there twice"):
+        UPSTREAM.read("upstream", ["a:1", "b:2", "a:1"])

@@ -1,0 +1,87 @@
+"""A Pump driven by a poll loop of the test's own: no gevent, no thread, every turn under control."""
+
+import select
+import socket
+import time
+from collections.abc import Callable
+
+import greenlet
+from support import PATIENCE, connect
+
+from flashpol.counters import SharedCounters
+from flashpol.gateway._pump import Destination, Pump
+
+TIMES = {"connect_timeout": 1.0, "idle_timeout": 0.0, "max_duration": 0.0}
+
+
+class PumpLoop:
+    """`ended`: what `converse` returned, in order. `errors`: what greenlets raised."""
+
+    def __init__(self, **settings: object) -> None:
+        self.ended: list[tuple[str, int]] = []
+        self.errors: list[BaseException] = []
+        self._main = greenlet.getcurrent()
+        self.pump = Pump(
+            **({"sleep": self._main.switch, "on_error": self.errors.append, "capacity": 1000} | TIMES | settings)
+        )
+        shared = SharedCounters(1, 1, upstreams=1)
+        self.block, self.counters = shared.relay_memory(0, 0), shared.relay_block(0, 0)
+        self._poll = select.poll()
+        self._poll.register(self.pump.fileno(), select.POLLIN)
+        self._clients = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        self.upstream = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        self.upstream.settimeout(PATIENCE)
+        self.destination = Destination(self.upstream.getsockname(), self.block)
+        self.inner: list[socket.socket] = []  # the relay's ends of the clients' connections
+
+    def client(self, receive_buffer: int = 0) -> tuple[socket.socket, socket.socket]:
+        """A client, and the relay's end of its connection."""
+        outer = connect(self._clients.getsockname(), receive_buffer)
+        inner, _ = self._clients.accept()
+        inner.setblocking(False)
+        return outer, inner
+
+    def start(self, inner: socket.socket, to: Destination | None = None, first: bytes = b"") -> greenlet.greenlet:
+        """Begin a conversation in a greenlet of its own."""
+
+        def run() -> None:
+            try:
+                self.ended.append(self.pump.converse(inner.fileno(), to or self.destination, first))
+            finally:
+                inner.close()
+
+        one = greenlet.greenlet(run)
+        one.switch()
+        return one
+
+    def pair(self, first: bytes = b"", receive_buffer: int = 0) -> tuple[socket.socket, socket.socket]:
+        """A conversation: the client's end, the application's end."""
+        outer, inner = self.client(receive_buffer)
+        self.start(inner, first=first)
+        server, _ = self.upstream.accept()
+        server.settimeout(PATIENCE)
+        self.drain()
+        return outer, server
+
+    def turn(self, timeout: float = 0) -> bool:
+        """One wake-up, if there is work within `timeout` seconds."""
+        ready = bool(self._poll.poll(timeout * 1000))
+        if ready:
+            self.pump.ready()
+        return ready
+
+    def drain(self) -> None:
+        while self.turn():
+            pass
+
+    def until(self, condition: Callable[[], object], timeout: float = PATIENCE) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {timeout} s"
+            self.turn(0.01)
+
+    def close(self) -> None:
+        self.pump.cut_all()
+        self.until(lambda: self.pump.open == 0)
+        for sock in (self._clients, self.upstream):
+            sock.close()

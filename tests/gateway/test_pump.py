@@ -1,0 +1,530 @@
+"""The pump with real sockets: bytes, ends, deadlines, and what is left afterwards."""
+
+import hashlib
+import os
+import random
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import greenlet
+import pytest
+from gateway.pump_loop import PumpLoop
+from support import reset, until_end
+
+from flashpol.gateway._pump import BLOCK_SIZE, ENDS, FAILURES, Destination, Pump
+
+Start = Callable[..., PumpLoop]
+
+
+@pytest.fixture
+def start(no_leaked_files: None) -> Iterator[Start]:
+    loops: list[PumpLoop] = []
+
+    def make(**settings: object) -> PumpLoop:
+        loops.append(PumpLoop(**settings))
+        return loops[-1]
+
+    yield make
+    while loops:
+        loop = loops.pop()
+        loop.close()
+        assert not loop.errors
+        block = loop.counters
+        assert (block["open"], block["connecting"]) == (0, 0)
+        assert block["opened"] == sum(block.all("ends")) == sum(block.all("duration_buckets"))
+        assert block["opened"] == sum(block.all("connect_buckets"))
+        assert loop.pump.buffers_held == 0
+        del loop
+
+
+def ends(loop: PumpLoop) -> dict[str, int]:
+    names = [*ENDS, *FAILURES]
+    counts = [*loop.counters.all("ends"), *loop.counters.all("failures")]
+    return {name: count for name, count in zip(names, counts, strict=True) if count}
+
+
+def read(loop: PumpLoop, sock: socket.socket, size: int) -> bytes:
+    """As many bytes, while the loop turns."""
+    received = bytearray()
+    sock.setblocking(False)
+
+    def more() -> bool:
+        with suppress(BlockingIOError):
+            received.extend(sock.recv(min(1 << 16, size - len(received))))
+        return len(received) >= size
+
+    loop.until(more)
+    sock.setblocking(True)
+    sock.settimeout(4)
+    return bytes(received)
+
+
+def end_of(loop: PumpLoop, sock: socket.socket) -> tuple[bytes, str]:
+    """What comes until the end, and how that is."""
+    received, how = bytearray(), []
+    sock.setblocking(False)
+
+    def over() -> bool:
+        try:
+            data = sock.recv(1 << 16)
+            received.extend(data)
+            if not data:
+                how.append("fin")
+        except BlockingIOError:
+            pass
+        except (ConnectionResetError, BrokenPipeError):
+            how.append("rst")
+        return bool(how)
+
+    loop.until(over)
+    return bytes(received), how[0]
+
+
+def fill(loop: PumpLoop, sock: socket.socket) -> int:
+    """Send until nothing is taken any more; how much was."""
+    sock.setblocking(False)
+    sent = 0
+    while True:
+        try:
+            sent += sock.send(bytes(1 << 16))
+            quiet = 0
+        except BlockingIOError:
+            quiet = 0 if loop.turn(0.005) else quiet + 1
+            if quiet == 10:
+                sock.settimeout(4)
+                return sent
+
+
+def test_bytes_both_ways_and_what_was_read_before_comes_first(start: Start) -> None:
+    loop = start()
+    client, server = loop.pair(first=b"read before ")
+    client.sendall(b"and after")
+    assert read(loop, server, 21) == b"read before and after"
+    server.sendall(b"answer")
+    assert read(loop, client, 6) == b"answer"
+    assert loop.counters.all("sent") == [21, 6]
+    client.close()
+    assert end_of(loop, server) == (b"", "fin")
+    server.close()
+    loop.until(lambda: loop.ended)
+    assert loop.ended == [("client", 6)]
+
+
+def test_the_application_speaks_first(start: Start) -> None:
+    loop = start()
+    client, server = loop.pair()
+    server.sendall(b"220 hello")
+    assert read(loop, client, 9) == b"220 hello"
+    server.close()
+    assert end_of(loop, client) == (b"", "fin")
+    client.close()
+    loop.until(lambda: loop.ended)
+    assert loop.ended == [("upstream", 9)]
+
+
+@pytest.mark.parametrize("first", [CLIENT := 0, UPSTREAM := 1], ids=["client", "upstream"])
+def test_half_close_is_passed_on_and_the_other_direction_goes_on(start: Start, first: int) -> None:
+    loop = start()
+    ends_ = loop.pair()
+    closing, other = ends_[first], ends_[1 - first]
+    closing.sendall(b"last words")
+    closing.shutdown(socket.SHUT_WR)
+    assert end_of(loop, other) == (b"last words", "fin")
+    assert loop.pump.open == 1
+    other.setblocking(True)
+    for _ in range(3):
+        other.sendall(b"still here")
+        assert read(loop, closing, 10) == b"still here"
+    other.close()
+    assert end_of(loop, closing) == (b"", "fin")
+    loop.until(lambda: loop.ended)
+    assert loop.ended[0][0] == ENDS[first]
+    closing.close()
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["client", "upstream"])
+def test_reset_is_passed_on_after_what_came_before(start: Start, first: int) -> None:
+    loop = start()
+    ends_ = loop.pair()
+    closing, other = ends_[first], ends_[1 - first]
+    closing.sendall(b"last words")
+    reset(closing)
+    assert end_of(loop, other) == (b"last words", "rst")
+    loop.until(lambda: loop.ended)
+    assert loop.ended[0][0] == ["client_reset", "upstream_reset"][first]
+    other.close()
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["client", "upstream"])
+def test_reset_after_half_close(start: Start, first: int) -> None:
+    loop = start()
+    ends_ = loop.pair()
+    closing, other = ends_[first], ends_[1 - first]
+    closing.shutdown(socket.SHUT_WR)
+    assert end_of(loop, other) == (b"", "fin")
+    reset(other)
+    assert end_of(loop, closing) == (b"", "rst")
+    loop.until(lambda: loop.ended)
+    assert loop.ended[0][0] == ["upstream_reset", "client_reset"][first]
+    closing.close()
+
+
+def test_what_an_application_said_before_it_closed_with_input_unread_arrives(start: Start) -> None:
+    """Its kernel sends RST. Whoever speaks to it directly reads the answer first, and so does a client of ours."""
+    loop = start()
+    client, server = loop.pair()
+    client.sendall(b"unread")
+    loop.drain()
+    server.sendall(b"answer")
+    server.close()
+    client.send(b"more")  # which cannot be delivered
+    assert end_of(loop, client) == (b"answer", "rst")
+    loop.until(lambda: loop.ended)
+    assert loop.ended == [("upstream_reset", 6)]
+    client.close()
+
+
+@pytest.mark.parametrize("buffers", [8, 0], ids=["held", "peeked"])
+@pytest.mark.parametrize("first", [0, 1], ids=["to the application", "to the client"])
+def test_who_does_not_read_holds_up_the_sender_and_loses_nothing(start: Start, first: int, buffers: int) -> None:
+    loop = start(buffers=buffers)
+    ends_ = loop.pair(receive_buffer=1 << 16)  # with a tiny window each read would wait for an ACK that is delayed
+    sender, reader = ends_[first], ends_[1 - first]
+    pattern = random.Random(1).randbytes(1 << 16)
+    sent, quiet = 0, 0
+    sender.setblocking(False)
+    while quiet < 10:
+        try:
+            sent += sender.send(pattern[sent % len(pattern) :])
+            quiet = 0
+        except BlockingIOError:
+            quiet = 0 if loop.turn(0.005) else quiet + 1
+    assert loop.pump.buffers_held <= buffers
+    assert not loop.turn(0.02), "a conversation that is held up takes no turn of the loop"
+    # The other direction is not held up.
+    reader.sendall(b"by the way")
+    assert read(loop, sender, 10) == b"by the way"
+    sender.shutdown(socket.SHUT_WR)
+    received, how = end_of(loop, reader)
+    assert (len(received), how) == (sent, "fin")
+    assert received == (pattern * (sent // len(pattern) + 1))[:sent]
+    assert loop.pump.buffers_held == 0
+    sender.close()
+    reader.close()
+
+
+@pytest.mark.parametrize("buffers", [8, 0], ids=["held", "peeked"])
+def test_reset_of_a_slow_reader(start: Start, buffers: int) -> None:
+    loop = start(buffers=buffers)
+    client, server = loop.pair(receive_buffer=4096)
+    assert fill(loop, server) > 0
+    reset(client)
+    assert end_of(loop, server) == (b"", "rst")
+    loop.until(lambda: loop.ended)
+    assert loop.ended[0][0] == "client_reset"
+    server.close()
+
+
+@pytest.mark.parametrize("buffers", [8, 0], ids=["held", "peeked"])
+def test_reset_of_a_sender_that_is_held_up(start: Start, buffers: int) -> None:
+    """It is noticed when the reader reads on: what was sent before is passed on first."""
+    loop = start(buffers=buffers)
+    client, server = loop.pair(receive_buffer=1 << 16)
+    sent = fill(loop, server)
+    reset(server)
+    received, how = end_of(loop, client)
+    assert how == "rst"
+    assert 0 < len(received) <= sent  # what its own kernel still had is gone, as without us
+    client.close()
+
+
+def test_a_slow_reader_that_is_cut_off_does_not_take_the_part_for_the_whole(start: Start) -> None:
+    loop = start(idle_timeout=0.1)
+    client, server = loop.pair(receive_buffer=4096)
+    fill(loop, server)
+    loop.until(lambda: loop.ended)
+    assert loop.ended[0][0] == "idle"
+    assert end_of(loop, client)[1] == "rst"
+    client.close()
+    server.close()
+
+
+def test_refused(start: Start) -> None:
+    loop = start()
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        address = gone.getsockname()
+    for first in (b"", b"first"):
+        client, inner = loop.client()
+        loop.start(inner, Destination(address, loop.block), first)
+        loop.until(lambda: loop.pump.open == 0)
+        client.close()
+    assert loop.ended == [("refused", 0)] * 2
+    assert ends(loop) == {"refused": 2}
+
+
+def test_unreachable(start: Start) -> None:
+    loop = start()
+    client, inner = loop.client()
+    loop.start(inner, Destination(("255.255.255.255", 9), loop.block))
+    assert loop.ended == [("unreachable", 0)]
+    client.close()
+
+
+def test_no_answer_to_connecting(start: Start) -> None:
+    """A listening socket whose queue is full drops the SYN."""
+    loop = start(connect_timeout=0.1)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        fillers = []
+        for _ in range(3):
+            fillers.append(socket.socket())
+            fillers[-1].setblocking(False)
+            fillers[-1].connect_ex(full.getsockname())
+        client, inner = loop.client()
+        loop.start(inner, Destination(full.getsockname(), loop.block), b"first")
+        loop.until(lambda: loop.ended)
+        for sock in (*fillers, client):
+            sock.close()
+    assert loop.ended == [("timeout", 0)]
+
+
+def test_a_failure_leaves_the_client_to_be_tried_again(start: Start) -> None:
+    loop = start()
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        address = gone.getsockname()
+    client, inner = loop.client()
+
+    def run() -> None:
+        for to in (Destination(address, loop.block), loop.destination):
+            loop.ended.append(loop.pump.converse(inner.fileno(), to, b"hello"))
+        inner.close()
+
+    greenlet.greenlet(run).switch()
+    loop.until(lambda: len(loop.ended) == 1)
+    server, _ = loop.upstream.accept()
+    assert read(loop, server, 5) == b"hello"
+    server.close()
+    client.close()
+    loop.until(lambda: len(loop.ended) == 2)
+    assert loop.ended[0] == ("refused", 0)
+
+
+def test_a_unix_socket(start: Start, tmp_path: os.PathLike[str]) -> None:
+    loop = start()
+    path = os.path.join(tmp_path, "application.sock")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        client, inner = loop.client()
+        loop.start(inner, Destination(path, loop.block), b"hello")
+        server, _ = listening.accept()
+        assert read(loop, server, 5) == b"hello"
+        server.sendall(b"you")
+        server.close()
+        assert end_of(loop, client) == (b"you", "fin")
+        client.close()
+        loop.until(lambda: loop.ended)
+    os.unlink(path)
+    client, inner = loop.client()
+    loop.start(inner, Destination(path, loop.block), b"hello")
+    client.close()
+    assert [end for end, _ in loop.ended] == ["upstream", "refused"]
+
+
+def test_idle_and_busy(start: Start) -> None:
+    """Silence ends a conversation; bytes in either direction keep it."""
+    loop = start(idle_timeout=0.2)
+    silent, busy = loop.pair(), loop.pair()
+    deadline = time.monotonic() + 0.5
+    while time.monotonic() < deadline:
+        busy[1].sendall(b"x")
+        assert read(loop, busy[0], 1) == b"x"
+        loop.turn(0.02)
+    assert [end for end, _ in loop.ended] == ["idle"]
+    assert loop.pump.open == 1
+    assert end_of(loop, silent[0]) == end_of(loop, silent[1]) == (b"", "fin")
+    for sock in (*silent, *busy):
+        sock.close()
+
+
+def test_it_is_never_idle_too_early(start: Start) -> None:
+    loop = start(idle_timeout=0.25)
+    client, server = loop.pair()
+    for wait in (0.01, 0.1, 0.005):
+        loop.turn(wait)
+        client.sendall(b"x")
+        read(loop, server, 1)
+    last = time.monotonic()
+    loop.until(lambda: loop.ended)
+    assert time.monotonic() - last >= 0.25
+    client.close()
+    server.close()
+
+
+def test_maximum_duration(start: Start) -> None:
+    loop = start(max_duration=0.2, idle_timeout=0.15)
+    client, server = loop.pair()
+    began = time.monotonic()
+    while not loop.ended:
+        client.sendall(b"x")
+        loop.turn(0.02)
+        assert time.monotonic() - began < 4
+    assert loop.ended[0][0] == "duration"
+    client.close()
+    server.close()
+
+
+def test_all_are_cut(start: Start) -> None:
+    loop = start()
+    pairs = [loop.pair() for _ in range(5)]
+    loop.pump.cut_all()
+    assert loop.ended == []
+    assert loop.turn(1)
+    assert loop.ended == [("shutdown", 0)] * 5
+    assert loop.pump.open == 0
+    for client, server in pairs:
+        assert until_end(client) == until_end(server) == (b"", "fin")
+        client.close()
+        server.close()
+
+
+def test_capacity(start: Start) -> None:
+    loop = start(capacity=2)
+    pairs = [loop.pair(), loop.pair()]
+    client, inner = loop.client()
+    loop.start(inner)
+    assert loop.ended == [("resources", 0)]
+    for sock in (client, *pairs[0]):
+        sock.close()
+    loop.until(lambda: loop.pump.open == 1)
+    pairs.append(loop.pair())
+    for sock in (*pairs[1], *pairs[2]):
+        sock.close()
+    loop.until(lambda: loop.pump.open == 0)
+
+
+def test_a_greenlet_that_is_killed_leaves_nothing(start: Start) -> None:
+    loop = start()
+    client, inner = loop.client()
+    one = loop.start(inner)
+    server, _ = loop.upstream.accept()
+    loop.drain()
+    one.throw(greenlet.GreenletExit)
+    assert loop.ended == []
+    loop.until(lambda: loop.pump.open == 0)
+    assert ends(loop) == {"shutdown": 1}
+    assert until_end(client) == until_end(server) == (b"", "fin")
+    client.close()
+    server.close()
+
+
+def test_what_a_greenlet_raises_stops_nothing(start: Start) -> None:
+    loop = start()
+
+    def run(inner: socket.socket) -> None:
+        loop.pump.converse(inner.fileno(), loop.destination, b"")
+        inner.close()
+        raise RuntimeError("after it")
+
+    client, inner = loop.client()
+    greenlet.greenlet(run).switch(inner)
+    loop.upstream.accept()[0].close()
+    client.close()
+    other = loop.pair()
+    loop.until(lambda: loop.errors)
+    assert [str(error) for error in loop.errors] == ["after it"]
+    loop.errors.clear()
+    other[0].sendall(b"on")
+    assert read(loop, other[1], 2) == b"on"
+    for sock in other:
+        sock.close()
+
+
+def test_many_at_once_and_each_gets_its_own(start: Start) -> None:
+    loop = start()
+    pairs = [loop.pair(first=b"%4d" % number) for number in range(200)]
+    for number, (client, _) in enumerate(pairs):
+        client.sendall(b"%4d" % (1000 + number))
+    for number, (_, server) in enumerate(pairs):
+        assert read(loop, server, 8) == b"%4d%4d" % (number, 1000 + number)
+    assert loop.destination.open == 200
+    for client, server in pairs:
+        client.close()
+        server.close()
+    loop.until(lambda: loop.pump.open == 0)
+    assert loop.destination.open == 0
+
+
+def test_a_large_transfer_arrives_byte_by_byte(start: Start) -> None:
+    loop = start()
+    client, server = loop.pair()
+    pattern, size = random.Random(2).randbytes(1 << 20), 32 << 20
+    sent, got = 0, 0
+    hashes = hashlib.sha256(), hashlib.sha256()
+    client.setblocking(False)
+    server.setblocking(False)
+    deadline = time.monotonic() + 30
+    while got < size:
+        assert time.monotonic() < deadline
+        with suppress(BlockingIOError):
+            chunk = pattern[sent % len(pattern) :][: min(1 << 17, size - sent)]
+            taken = client.send(chunk) if chunk else 0
+            hashes[0].update(chunk[:taken])
+            sent += taken
+        loop.turn()
+        with suppress(BlockingIOError):
+            data = server.recv(1 << 17)
+            hashes[1].update(data)
+            got += len(data)
+    assert hashes[0].digest() == hashes[1].digest()
+    client.close()
+    server.close()
+
+
+@pytest.mark.parametrize("address", [("localhost", 1), ("1.2.3", 1), "", "x" * 108, "a\0b"])
+def test_no_address(address: object) -> None:
+    with pytest.raises(ValueError, match=r"is not an IP address|a Unix socket's path"):
+        Destination(address, bytearray(BLOCK_SIZE))
+
+
+def test_a_block_is_large_enough() -> None:
+    with pytest.raises(ValueError, match="a counter block is"):
+        Destination(("127.0.0.1", 1), bytearray(8))
+
+
+def test_no_descriptor_for_the_upstream(start: Start) -> None:
+    loop = start()
+    client, inner = loop.client()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (inner.fileno(), hard))
+    try:
+        fillers = []
+        with suppress(OSError):  # until there is none left
+            while True:
+                fillers.append(os.dup(0))
+        loop.start(inner, first=b"x")
+    finally:
+        for fd in fillers:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert loop.ended == [("resources", 0)]
+    client.close()
+
+
+def test_wrong_arguments_close_nobody_s_descriptors(start: Start) -> None:
+    loop = start()
+    for wrong in ({"capacity": -1}, {"capacity": "many"}, {"idle_timeout": None}):
+        with pytest.raises((TypeError, ValueError)):
+            Pump(
+                **(
+                    {"sleep": print, "on_error": print, "capacity": 1, "connect_timeout": 1, "idle_timeout": 1}
+                    | {"max_duration": 1}
+                    | wrong
+                )
+            )
+    os.fstat(0)
+    client, server = loop.pair()
+    client.close()
+    server.close()

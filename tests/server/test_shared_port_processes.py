@@ -1,0 +1,184 @@
+"""A shared port with real processes: reloads, the end, and a worker that is killed, while conversations go on."""
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+from application import Application, application, receive
+from processes import DEADLINE, Flashpol, ask, connect, rest, until
+
+POLICY = b'<cross-domain-policy><allow-access-from domain="*.example.com" to-ports="7000"/></cross-domain-policy>'
+
+
+class Site:
+    def __init__(self, folder: Path, app: Application) -> None:
+        self.config = folder / "flashpol.toml"
+        self.app = app
+        (folder / "policy.xml").write_bytes(POLICY)
+        self.configure()
+
+    def configure(self, server: str = "", listener: str = "") -> None:
+        self.config.write_text(
+            f"[server]\nreload_endpoint = true\nshutdown_timeout = 0.5\n{server}\n"
+            '[policies.main]\nfile = "policy.xml"\n'
+            f'[[listeners]]\nname = "shared"\naddress = "127.0.0.1:0"\nupstream = "{self.app.remote}"\n{listener}'
+        )
+
+    def serve(self, **options: object) -> Flashpol:
+        return Flashpol("-c", self.config, listen=(), **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def app() -> Iterator[Application]:
+    with application() as one:
+        one.listening.settimeout(DEADLINE)
+        yield one
+
+
+@pytest.fixture
+def site(tmp_path: Path, app: Application) -> Site:
+    return Site(tmp_path, app)
+
+
+def talk(client: socket.socket, inner: socket.socket) -> None:
+    """A word each way."""
+    client.sendall(b"ping")
+    assert receive(inner, 4) == b"ping"
+    inner.sendall(b"pong")
+    assert receive(client, 4) == b"pong"
+
+
+def reload(server: Flashpol) -> None:
+    assert server.get("/-/reload", "POST").status == 200
+
+
+def test_conversations_live_on_through_reloads(site: Site, app: Application) -> None:
+    with site.serve() as server, connect(server.place) as client:
+        client.sendall(b"ping")
+        with app.accept() as inner:
+            inner.settimeout(DEADLINE)
+            assert receive(inner, 4) == b"ping"
+            for _ in range(2):
+                reload(server)
+                time.sleep(0.6)  # longer than shutdown_timeout: what has no conversation has ended by then
+                talk(client, inner)
+            assert ask(server.place) == POLICY + b"\0"
+            metrics = server.metrics()
+            assert metrics.total("relay_conversations_open", listener="shared") == 1
+            assert metrics.total("finishing_workers") == 1
+        assert rest(client) == b""
+        until(lambda: server.metrics().total("finishing_workers") == 0, "the end of the old worker")
+        assert server.metrics().total("relay_ends_total", by="upstream") == 1
+        assert server.metrics().total("relayed_total", protocol="other") == 1
+        assert server.stop() == 0
+        assert not server.complaints
+
+
+def test_drain_timeout_ends_them(site: Site, app: Application) -> None:
+    site.configure("drain_timeout = 1")
+    with site.serve() as server, connect(server.place, b"ping") as client, app.accept() as inner:
+        assert receive(inner, 4) == b"ping"
+        reload(server)
+        talk(client, inner)
+        assert rest(client) == b""
+        until(lambda: server.metrics().total("finishing_workers") == 0, "the end of the old worker")
+        assert server.metrics().total("relay_ends_total", by="shutdown") == 1
+        assert server.stop() == 0
+
+
+def test_the_end_of_the_server_does_not_wait_for_drain_timeout(site: Site, app: Application) -> None:
+    with site.serve() as server, ExitStack() as stack:
+        clients = []
+        for _ in range(2):  # one of the old generation, one of the new
+            clients.append(stack.enter_context(connect(server.place, b"ping")))
+            assert receive(stack.enter_context(app.accept()), 4) == b"ping"
+            if len(clients) == 1:
+                reload(server)
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 10
+        assert [rest(client) for client in clients] == [b"", b""]
+
+
+def test_many_reloads_hurry_the_oldest(site: Site, app: Application) -> None:
+    """Each generation keeps a conversation; there is room for three that finish."""
+    with site.serve() as server, ExitStack() as stack:
+        clients = []
+        for _ in range(4):
+            clients.append(stack.enter_context(connect(server.place, b"ping")))
+            assert receive(stack.enter_context(app.accept()), 4) == b"ping"
+            if len(clients) < 4:
+                reload(server)
+        assert server.metrics().total("finishing_workers") == 3
+        reload(server)
+        assert rest(clients[0]) == b""
+        until(lambda: server.metrics().total("finishing_workers") == 3, "the end of the oldest")
+        for client in clients[1:]:
+            client.sendall(b"still there")
+        assert server.stop() == 0
+
+
+def test_a_worker_that_is_killed(site: Site, app: Application) -> None:
+    with site.serve() as server, connect(server.place, b"ping") as client, app.accept() as inner:
+        assert receive(inner, 4) == b"ping"
+        server.workers[0].kill(signal.SIGKILL)
+        client.settimeout(DEADLINE)
+        assert client.recv(1) == b""
+        until(lambda: server.metrics().total("worker_restarts_total") == 1, "the next worker")
+        until(lambda: server.up == 1, "the next worker")
+        metrics = server.metrics()
+        assert metrics.total("relay_conversations_open") == 0
+        assert metrics.total("refused_total", reason="crashed") == 1
+        with connect(server.place, b"ping") as again, app.accept() as other:
+            assert receive(other, 4) == b"ping"
+            talk(again, other)
+
+
+def test_open_files_are_those_to_upstreams_too(site: Site, app: Application) -> None:
+    with site.serve() as server, ExitStack() as stack:
+        before = server.metrics().total("worker_open_files")
+        for _ in range(5):
+            stack.enter_context(connect(server.place, b"ping"))
+            assert receive(stack.enter_context(app.accept()), 4) == b"ping"
+        assert server.metrics().total("worker_open_files") == before + 10
+
+
+def test_behind_a_proxy_the_client_s_address_goes_on_to_the_application(site: Site, app: Application) -> None:
+    site.configure(listener='proxy_protocol = true\nproxy_networks = ["127.0.0.0/8"]\nupstream_proxy = "v1"\n')
+    header = b"PROXY TCP4 192.0.2.7 198.51.100.1 50000 7000\r\n"
+    with site.serve() as server:
+        onward = f"PROXY TCP4 192.0.2.7 127.0.0.1 50000 {server.place[1]}\r\n".encode()
+        for pieces in ((header + b"hello",), (header, b"hello"), (header[:20], header[20:] + b"hel", b"lo")):
+            with connect(server.place) as client:
+                for piece in pieces:
+                    client.sendall(piece)
+                with app.accept() as inner:
+                    assert receive(inner, len(onward) + 5) == onward + b"hello"
+                    inner.sendall(b"answer")
+                    assert receive(client, 6) == b"answer"
+        with connect(server.place, header) as client, app.accept() as inner:  # the application speaks first
+            assert receive(inner, len(onward)) == onward
+        assert rest(connect(server.place, header + b"<policy-file-request/>\0")) == POLICY + b"\0"
+        assert rest(connect(server.place)) == b""  # a proxy that does not say for whom is not relayed
+        assert app.nobody_came()
+        assert server.metrics().total("timeouts_total") == 1
+        assert server.stop() == 0
+
+
+def test_conversations_count_for_their_address(site: Site, app: Application) -> None:
+    site.configure("max_address_connections = 2")
+    with site.serve() as server, ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(connect(server.place, b"ping"))
+            assert receive(stack.enter_context(app.accept()), 4) == b"ping"
+        with connect(server.place) as third, suppress(ConnectionError):
+            third.sendall(b"ping")
+            assert third.recv(1) == b""
+        assert server.metrics().total("refused_total", reason="address") == 1
+        stack.close()
+        until(lambda: server.metrics().total("connections_open") == 0, "the end of both")
+        assert ask(server.place) == POLICY + b"\0"
