@@ -8,8 +8,8 @@ SYSTEM := gcc libc6-dev python3-venv python3-dev
 NATIVE := setup.py pyproject.toml flashpol/gateway/conversation.py \
 	$(wildcard flashpol/*.p[yx][xd] flashpol/_core/*.pxd flashpol/gateway/*.p[yx][xd])
 TREE := flashpol tests bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
-# What memcheck looks at: the fast path without gevent. Its slow tests are about time and numbers, not about memory.
-MEMCHECKED := tests/test_fastpath_matcher.py tests/test_fastpath.py tests/test_fastpath_access.py
+# What memcheck looks at: every transition of the fast path, without gevent and without hypothesis, which takes for ever.
+MEMCHECKED := tests/test_fastpath.py
 # With a file's tests in one process; when a process of tests dies, the run ends: xdist would wait for ever for its tests.
 PARALLEL := --dist loadfile --max-worker-restart=0
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
@@ -61,7 +61,7 @@ sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and Und
 		tests/test_fastpath*.py tests/test_counters.py \
 		tests/gateway tests/server
 
-valgrind: $(VENV)/.dev  ## unit tests of the extension under memcheck (some minutes)
+valgrind: $(VENV)/.dev  ## unit tests of the extension under memcheck (slow; not part of CI)
 	@$(call variant,debug)
 	cd build/debug && ../../$(BIN)/python tests/memcheck.py $(MEMCHECKED)
 
