@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parents[1]
 POLICY = ROOT / "examples" / "policy.xml"
+PATIENT = ROOT / "tests" / "patient.toml"  # for `-c`: a worker that is stopped is not replaced
 REQUEST = b"<policy-file-request/>\0"
 DEADLINE = 20.0  # for everything that is waited for; nothing takes that long unless it is broken
 READY = re.compile(r"^flashpol \S+ ready: (\d+) workers? on (.+?)(?:; metrics on (http://\S+))?$", re.M)

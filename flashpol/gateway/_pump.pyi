@@ -55,7 +55,7 @@ class Pump:
 
     sleep: called in a greenlet that has nothing to do; returns when `ready` switches to that greenlet. on_error(error):
     such a greenlet raised. capacity: conversations at most. connect_timeout, idle_timeout, max_duration: seconds; of
-    the last two 0 is never. buffers: of 64 KB each, for bytes that a side does not take. Raises ValueError, and OSError
+    the last two 0 is never. buffers: of 32 KB each, for bytes that a side does not take. Raises ValueError, and OSError
     when the kernel gives no descriptor.
     """
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import gevent.event
 import pytest
-from processes import POLICY, REQUEST, Flashpol, ask, connect, rest, status, until
+from processes import PATIENT, POLICY, REQUEST, Flashpol, ask, connect, rest, status, until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from flashpol.admin.endpoint import Application, Visits
@@ -173,7 +173,7 @@ def test_who_asked_does_not_give_way_to_who_did_not(monkeypatch: pytest.MonkeyPa
 
 
 def test_workers_that_hang_are_scraped_all_the_same() -> None:
-    with Flashpol("--policy", POLICY, workers=2) as server:
+    with Flashpol("-c", PATIENT, "--policy", POLICY, workers=2) as server:
         assert ask(server.place)
         for worker in server.workers:
             worker.kill(signal.SIGSTOP)

@@ -75,6 +75,7 @@ def test_as_json(file: Path) -> None:
         "address": "127.0.0.1:0",
         "policy": "games",
         "dialect": "flash",
+        "proxy_protocol": False,
         "bytes": len(reply),
         "sha256": hashlib.sha256(reply).hexdigest(),
     }

@@ -52,7 +52,7 @@ def test_what_is_a_comment_in_the_defaults_can_be_used(tmp_path: Path) -> None:
         text = re.sub(rf"^{key} = .*$", "", text, flags=re.MULTILINE)
     read_ = config.check(read(tmp_path, text))
     assert read_.policies == (PolicySource("games", file=tmp_path / "games.xml"),)
-    access = {
+    settings = {
         "allow_networks": (ip_network("192.0.2.0/24"),),
         "deny_networks": (ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")),
         "proxy_protocol": True,
@@ -60,8 +60,7 @@ def test_what_is_a_comment_in_the_defaults_can_be_used(tmp_path: Path) -> None:
         "upstream": (Remote("127.0.0.1", 7000),),
         "upstream_proxy": "v2",
     }
-    relay = {"upstream": (Remote("127.0.0.1", 7000),), "upstream_proxy": "v2"}
-    assert read_.listeners == (Listener("master", Address("::", 843), "games", served_from=843, **access, **relay),)
+    assert read_.listeners == (Listener("master", Address("::", 843), "games", served_from=843, **settings),)
     assert (read_.server.user, read_.server.group, read_.server.chroot) == ("nobody", "nogroup", Path("/var/empty"))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from processes import DEADLINE, POLICY, ROOT, Flashpol, until
+from processes import DEADLINE, PATIENT, POLICY, ROOT, Flashpol, until
 
 from flashpol.config import load
 
@@ -105,7 +105,7 @@ def test_the_steps_make_an_environment_that_serves(tmp_path: Path) -> None:
 def test_the_health_check_is_the_servers_readiness() -> None:
     check = as_list(values("HEALTHCHECK")[0])
     assert check[0] == "/opt/flashpol/bin/python"
-    with Flashpol("--policy", POLICY) as server:
+    with Flashpol("-c", PATIENT, "--policy", POLICY) as server:
         command = [sys.executable, *(word.replace("9843", str(server.admin_place[1])) for word in check[1:])]
 
         def health() -> int:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from processes import POLICY, REQUEST, Flashpol, Process, ask, connect, descriptors, rest, status, until
+from processes import PATIENT, POLICY, REQUEST, Flashpol, Process, ask, connect, descriptors, rest, status, until
 
 from flashpol.policy import compile_reply
 
@@ -23,7 +23,7 @@ def serve(*arguments: str | Path, workers: int = 1) -> Flashpol:
 def short(tmp_path: Path) -> Path:
     """A configuration whose end is near."""
     file = tmp_path / "s.toml"
-    file.write_text("[server]\nrequest_timeout = 0.4\nshutdown_timeout = 1.0\n")
+    file.write_text("[server]\nrequest_timeout = 0.4\nshutdown_timeout = 1.0\nstall_timeout = 0\n")
     return file
 
 
@@ -101,7 +101,7 @@ def test_all_workers_take_part() -> None:
 
 
 def test_the_accept_queue_of_a_killed_worker_is_answered_by_the_next_one() -> None:
-    with serve() as server:
+    with serve("-c", PATIENT) as server:
         [worker] = server.workers
         with stopped(worker):
             waiting = [connect(server.place, REQUEST) for _ in range(20)]
@@ -142,7 +142,7 @@ def test_a_killed_admin_process_is_replaced_and_serving_goes_on() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_those_inside_and_those_in_the_queue_are_answered_then_it_exits_with_0(number: signal.Signals) -> None:
-    with serve() as server:
+    with serve("-c", PATIENT) as server:
         [worker] = server.workers
         begun = connect(server.place, REQUEST[:10])
         until(lambda: server.metrics().total("parked_connections") == 1, "half a request")

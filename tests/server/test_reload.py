@@ -28,7 +28,7 @@ from processes import (
 from bench import build
 
 POLICY = '<cross-domain-policy><allow-access-from domain="{}" to-ports="1935"/></cross-domain-policy>'
-CONFIG = "[server]\nreload_endpoint = true\nshutdown_timeout = 4\n"
+CONFIG = "[server]\nreload_endpoint = true\nshutdown_timeout = 4\nstall_timeout = 0\n"
 
 
 def reply(domain: str) -> bytes:

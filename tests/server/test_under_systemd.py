@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import DEADLINE, Flashpol, status, until
+from processes import DEADLINE, PATIENT, Flashpol, status, until
 
 WATCHDOG_USEC = 200_000  # so it wants to hear of us twice in this time
 SILENCE = 10 * WATCHDOG_USEC / 1e6
@@ -60,13 +60,8 @@ def policy(tmp_path: Path) -> Path:
 
 
 def serve(manager: Manager, policy: Path, workers: int = 1, **variables: str) -> Flashpol:
-    """No worker is replaced because it was stopped: that is what these tests look at."""
     environ = {**os.environ, "NOTIFY_SOCKET": str(manager.address), **variables}
-    configuration = policy.with_name("flashpol.toml")
-    configuration.write_text(
-        f'[server]\nstall_timeout = 0\n[policies.p]\nfile = "{policy.name}"\n[[listeners]]\naddress = "127.0.0.1:0"\n'
-    )
-    return Flashpol("-c", configuration, listen=(), workers=workers, env=environ)
+    return Flashpol("-c", PATIENT, "--policy", policy, workers=workers, env=environ)
 
 
 def test_the_states_of_a_server(manager: Manager, policy: Path) -> None:
