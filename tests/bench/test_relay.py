@@ -157,6 +157,12 @@ def test_a_conversation_that_is_closed_while_it_is_held_is_an_error() -> None:
         held_and_closed(server)
 
 
+def test_conversations_that_are_refused_are_not_called_held() -> None:
+    nobody = directly(servers.free_port())
+    with pytest.raises(BenchError, match="connect"), relay_load.HeldConversations(nobody, [3, 3], None):
+        pass
+
+
 @pytest.mark.parametrize("name", ["flashpol", "HAProxy", "HAProxy, splice-auto"])
 def test_a_shared_port_answers_policies_and_relays_the_rest(name: str, application: int) -> None:
     without = missing()
