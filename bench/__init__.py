@@ -7,6 +7,7 @@ the run.
 
 - ``loadgen/``     the load generator (C)             ``yardsticks/``   servers in C, Go, Python, JavaScript
 - ``build.py``     compile what is to be compiled     ``load.py``       run the load generator
+- ``relay_load.py`` run the application behind relays, and its clients
 - ``servers/``     start and stop what is measured    ``measure.py``    readers of /proc, medians
 - ``scenarios/``   one file a question; ``turns.py``: servers in turn
 - ``report.py``    figures, targets, the tables       ``charts.py``     PNG files, with matplotlib

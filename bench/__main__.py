@@ -26,6 +26,7 @@ from bench.scenarios import (
     generator,
     listeners,
     rate,
+    relay,
     reload,
     scrape,
     silent,
@@ -48,6 +49,7 @@ SCENARIOS: dict[str, Callable[[Settings, Results], None]] = {
     "startup": startup.run,
     "scrape": scrape.run,
     "access": access.run,
+    "relay": relay.run,
     "generator": generator.run,
 }
 ON_DEMAND = {"experiments": experiments.run}  # what `all` leaves out: not about flashpol

@@ -17,6 +17,13 @@ def load_generator() -> Path:
     return _program("loadgen", sorted((HERE / "loadgen").glob("*.c")), sorted((HERE / "loadgen").glob("*.h")))
 
 
+def relay_load() -> Path:
+    """The compiled load for relays: the application behind them and its clients."""
+    folder = HERE / "loadgen" / "relay"
+    headers = [*sorted(folder.glob("*.h")), HERE / "loadgen" / "histogram.h"]
+    return _program("relay", sorted(folder.glob("*.c")), headers)
+
+
 def epoll_yardstick() -> Path:
     """The compiled plain C epoll server."""
     return _program("epoll", [HERE / "yardsticks" / "epoll.c"], [])

@@ -1,245 +1,172 @@
-"""A shared port against HAProxy in TCP mode with the same inspection, in front of the same application.
+"""A shared port beside HAProxy in TCP mode with the same inspection, both in front of the same application.
 
-    python -m bench.scenarios.relay [--rounds N] [--only NAME…]
-
-Both relay with one thread, pinned to one CPU; the application and its clients share the other. Each round runs both, so
-that what disturbs one disturbs the other; ratios are of medians.
+One thread each, on one CPU; the application and its clients share another. Rounds are interleaved, and ratios are
+taken within a round. Then what is held: the memory of idle conversations, on servers that have had few before, and
+20,000 conversations over four workers that all echo, which are counted while they are open. And last what a policy
+request costs on a shared port, beside a port that knows nothing else.
 """
 
-import argparse
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from statistics import median
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 
-from bench import BenchError
-from bench.build import _program
-from bench.measure import ask, children, cpu_ns, user_memory
-from bench.servers import POLICY, free_port
+from bench import BenchError, relay_load, servers
+from bench.measure import Spread, ratios, scrape, user_memory
+from bench.report import Figure, Results
+from bench.scenarios.turns import SETTLE, WARM_UP, in_turn, measure, used
+from bench.servers import OURS, Server
+from bench.servers.haproxy import missing
+from bench.servers.relays import CONVERSATIONS, flashpol_relay, haproxy_relay
+from bench.settings import Settings
 
-HERE = Path(__file__).parent
-REQUEST = b"<policy-file-request/>\0".hex()
-IDLE = 9_000  # conversations: two descriptors each, and 20,000 is a usual limit
-SHORT = (64, 20_000, 100)  # at once, in all, bytes each way
-ECHO = (64, 100, 3.0)  # connections, bytes, seconds
-BULK = (4, 1 << 29)  # streams, bytes of each: 2 GiB
-LUA = """local file = assert(io.open(os.getenv("POLICY"), "rb"))
-local reply = file:read("a") .. "\\0"
-core.register_service("policy", "tcp", function(applet)
-    applet:receive(23)
-    applet:send(reply)
-end)
-"""
-HAPROXY = """global
-    nbthread 1
-    maxconn {connections}
-    setenv POLICY {policy}
-    lua-load {place}/policy.lua
-defaults
-    mode tcp
-    maxconn {connections}
-    {options}
-    timeout connect 3s
-    timeout client 1h
-    timeout server 1h
-frontend shared
-    bind 127.0.0.1:{port} backlog 4096
-    tcp-request inspect-delay 1s
-    tcp-request content use-service lua.policy if {{ req.payload(0,23) -m bin {request} }}
-    tcp-request content accept if {{ req.len gt 0 }} !{{ req.payload(0,1) -m bin 3c }}
-    tcp-request content accept if {{ req.len ge 23 }}
-    default_backend application
-backend application
-    server application 127.0.0.1:{upstream}
-"""
-FLASHPOL = """[server]
-workers = 1
-admin = "off"
-max_conversations = 9900
-[policies.p]
-file = "{policy}"
-[[listeners]]
-name = "shared"
-address = "127.0.0.1:{port}"
-policy = "p"
-upstream = "127.0.0.1:{upstream}"
-"""
+SIZE = 100  # bytes of a message
+CLIENTS = 64
+SHORT, QUICK_SHORT = 20_000, 1_000
+ECHO_SECONDS, ALONE_SECONDS, QUICK_SECONDS = 2.0, 1.0, 0.1
+STREAMS = 4
+STREAM, QUICK_STREAM = 1 << 29, 1 << 22  # bytes of each
+QUICK_CONVERSATIONS = 500
+MANY, QUICK_MANY, WORKERS, PROCESSES = 20_000, 1_000, 4, 2  # a process may have 20,000 files
+MANY_ROUNDS = 5  # of echoes on all
+POLICY_CLIENTS, POLICY_ANSWERS = 256, 5_000
+POLICY_TURNS = 3  # per round: a difference of a few per cent takes many short turns
+SHORT_CPU, ECHO_CPU, BULK_CPU = "CPU of a short conversation", "CPU of an echo", "CPU of a GB"
+ECHO_P50, ALONE_P50 = f"echo p50, {CLIENTS} connections", "echo p50, one connection"
+UNITS = {SHORT_CPU: "us", ECHO_CPU: "us", ECHO_P50: "us", ALONE_P50: "us", BULK_CPU: "ms"}
+TARGETS = {SHORT_CPU: 1.3, ECHO_P50: 1.2, ALONE_P50: 1.2, BULK_CPU: 1.0}  # ratios to HAProxy
+MEMORY_TARGET_KB = 12.0
+POLICY_TARGET = 1.1
+
+Start = Callable[[], AbstractContextManager[Server]]
 
 
-@dataclass
-class Relay:
-    name: str
-    port: int
-    pid: int
-    samples: dict[str, list[float]] = field(default_factory=dict)
+def run(settings: Settings, results: Results) -> None:
+    """Add the cost of relaying beside HAProxy's, memory, many at once, and a policy request on a shared port."""
+    without = missing()
+    if without:
+        results.note(f"relay: nothing beside it: {without}")
+        if settings.peers_only:
+            return
+    with relay_load.application(settings.load_cpus[0]) as application:
+        starts = _relays(settings, application, with_haproxy=not without)
+        with ExitStack() as stack:
+            running = [stack.enter_context(start()) for start in starts]
+            if not without:
+                running.append(stack.enter_context(haproxy_relay(settings.server_cpu, application, splice=True)))
+            _compare(running, settings, results)
+        for start in starts:
+            with start() as server:
+                _idle(server, settings, results)
+        if not settings.peers_only:
+            _policies(application, settings, results)
+    if not settings.peers_only:
+        _many(settings, results)
 
-    def add(self, what: str, value: float) -> None:
-        self.samples.setdefault(what, []).append(value)
 
-    def median(self, what: str) -> float:
-        return median(self.samples[what])
+def _relays(settings: Settings, application: int, *, with_haproxy: bool) -> list[Start]:
+    cpu = settings.server_cpu
+    starts: list[Start] = []
+    if not settings.peers_only:
+        starts.append(lambda: flashpol_relay(cpu, (application,)))
+    if with_haproxy:
+        starts.append(lambda: haproxy_relay(cpu, application))
+    return starts
 
 
-def generator() -> Path:
-    return _program("relay", [HERE.parent / "loadgen" / "relay" / "relay.c"], [])
+def _compare(running: list[Server], settings: Settings, results: Results) -> None:
+    samples: dict[str, dict[str, list[float]]] = {server.name: {} for server in running}
+    for server in running:
+        relay_load.short(server, settings.load_cpus[-1], connections=CLIENTS, size=SIZE, total=QUICK_SHORT)
+    for turn in (_short, _echo, _bulk):
+        for server in in_turn(running, settings.rounds):
+            for figure, value in turn(server, settings).items():
+                samples[server.name].setdefault(figure, []).append(value)
+    for figure, unit in UNITS.items():
+        for name, of_server in samples.items():
+            results.add_spread("relay", f"{name}: {figure}", unit, of_server[figure], digits=1)
+        for name, of_server in samples.items():
+            if OURS in samples and name != OURS:
+                target = TARGETS.get(figure) if name == "HAProxy" else None
+                quotients = ratios(samples[OURS][figure], of_server[figure])
+                results.add_spread("relay", f"{OURS} / {name}: {figure}", "ratio", quotients, at_most=target)
 
 
-@contextmanager
-def process(command: list[str], cpu: int, **options: object) -> Iterator["subprocess.Popen[bytes]"]:
-    running = subprocess.Popen(
-        command,
-        preexec_fn=lambda: os.sched_setaffinity(0, {cpu}),  # noqa: PLW1509 - this program has no threads
-        **options,  # type: ignore[call-overload]
+def _short(server: Server, settings: Settings) -> dict[str, float]:
+    total = settings.either(SHORT, QUICK_SHORT)
+    before = used(server)
+    relay_load.short(server, settings.load_cpus[-1], connections=CLIENTS, size=SIZE, total=total)
+    time.sleep(SETTLE)
+    return {SHORT_CPU: (used(server) - before) / total / 1e3}
+
+
+def _echo(server: Server, settings: Settings) -> dict[str, float]:
+    cpu, before = settings.load_cpus[-1], used(server)
+    seconds = settings.either(ECHO_SECONDS, QUICK_SECONDS)
+    many = relay_load.echo(server, cpu, connections=CLIENTS, size=SIZE, seconds=seconds)
+    cost = (used(server) - before) / many.rounds / 1e3
+    alone = relay_load.echo(
+        server, cpu, connections=1, size=SIZE, seconds=settings.either(ALONE_SECONDS, QUICK_SECONDS)
     )
-    try:
-        yield running
-    finally:
-        running.terminate()
-        running.wait(20)
+    return {ECHO_CPU: cost, ECHO_P50: many.p50_us, ALONE_P50: alone.p50_us}
 
 
-def client(cpu: int, *arguments: object, seconds: float = 120) -> dict[str, float]:
-    command = [str(generator()), *map(str, arguments)]
-    with process(command, cpu, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as running:
-        out, _ = running.communicate(timeout=seconds)
-        if running.returncode:
-            raise BenchError(f"{' '.join(command[1:])} failed")
-    said: dict[str, float] = json.loads(out)
-    return said
+def _bulk(server: Server, settings: Settings) -> dict[str, float]:
+    before = used(server)
+    size = settings.either(STREAM, QUICK_STREAM)
+    said = relay_load.bulk(server, settings.load_cpus[-1], connections=STREAMS, size=size)
+    return {BULK_CPU: (used(server) - before) / 1e6 / (said.bytes / 1e9)}
 
 
-def until_it_answers(port: int) -> None:
-    deadline = time.monotonic() + 10
-    expected = POLICY.read_bytes() + b"\0"
-    while True:
-        try:
-            if ask(port) == expected:
-                return
-        except OSError:
-            pass
-        if time.monotonic() > deadline:
-            raise BenchError(f"port {port} does not answer a policy request")
-        time.sleep(0.02)
+def _idle(server: Server, settings: Settings, results: Results) -> None:
+    count, cpu = settings.either(CONVERSATIONS, QUICK_CONVERSATIONS), settings.load_cpus[-1]
+    relay_load.short(server, cpu, connections=1, size=SIZE, total=100)
+    time.sleep(SETTLE)
+    memory = user_memory(server.pid)
+    with relay_load.HeldConversations(server, [count], cpu, size=SIZE):
+        each = (user_memory(server.pid) - memory) / count / 1024
+    target = MEMORY_TARGET_KB if server.name == OURS else None
+    name = f"{server.name}: memory per idle conversation of {count:,}"
+    results.add(Figure("relay", name, "KB", Spread.of([each]), target))
 
 
-@contextmanager
-def flashpol(upstream: int, cpu: int, place: Path) -> Iterator[Relay]:
-    port = free_port()
-    (place / "flashpol.toml").write_text(FLASHPOL.format(policy=POLICY.absolute(), port=port, upstream=upstream))
-    command = [sys.executable, "-m", "flashpol", "serve", "-c", str(place / "flashpol.toml")]
-    with process(command, cpu, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-        until_it_answers(port)
-        yield Relay("flashpol", port, children(running.pid)[0])
+def _many(settings: Settings, results: Results) -> None:
+    count, rounds = settings.either(MANY, QUICK_MANY), settings.either(MANY_ROUNDS, 1)
+    with (
+        relay_load.applications(PROCESSES) as ports,
+        flashpol_relay(None, ports, workers=WORKERS) as server,
+        relay_load.HeldConversations(server, [count // PROCESSES] * PROCESSES, None, size=SIZE) as held,
+    ):
+        counted = [_open(server)]
+        for number in range(rounds):
+            echoes = held.echo()
+            if echoes != count * (number + 2):
+                raise BenchError(f"{server.name}: {echoes} echoes of {count * (number + 2)}")
+            counted.append(_open(server))
+    if set(counted) != {count}:
+        raise BenchError(f"{server.name} counts {counted} conversations while {count} are held")
+    name = f"{count:,} over {WORKERS} workers: open after each of {rounds + 1} echoes"
+    results.add(Figure("relay", name, "", Spread.of(counted), at_least=count, digits=0, better="more"))
 
 
-@contextmanager
-def haproxy(upstream: int, cpu: int, place: Path, *, splice: bool = False) -> Iterator[Relay]:
-    program = shutil.which("haproxy", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
-    if program is None:
-        raise BenchError("HAProxy is not installed")
-    port, name = free_port(), "HAProxy, splice" if splice else "HAProxy"
-    options = "option splice-auto" if splice else ""
-    configuration = place / f"haproxy{splice:d}.cfg"
-    (place / "policy.lua").write_text(LUA)
-    configuration.write_text(
-        HAPROXY.format(
-            policy=POLICY.absolute(),
-            place=place,
-            port=port,
-            upstream=upstream,
-            request=REQUEST,
-            options=options,
-            connections=2000 if splice else 9900,  # splicing takes pipes, and they descriptors
-        )
-    )
-    with process([program, "-db", "-f", str(configuration)], cpu, stderr=subprocess.DEVNULL) as running:
-        until_it_answers(port)
-        yield Relay(name, port, running.pid)
+def _open(server: Server) -> int:
+    _, samples = scrape(server.admin)
+    gauge = "flashpol_relay_conversations_open{"
+    return int(sum(value for name, value in samples.items() if name.startswith(gauge)))
 
 
-def short(relay: Relay, cpu: int) -> None:
-    before = cpu_ns(relay.pid)
-    client(cpu, "short", relay.port, *SHORT)
-    relay.add("short", (cpu_ns(relay.pid) - before) / SHORT[1] / 1000)
-
-
-def echo(relay: Relay, cpu: int) -> None:
-    before = cpu_ns(relay.pid)
-    said = client(cpu, "echo", relay.port, *ECHO)
-    relay.add("echo CPU", (cpu_ns(relay.pid) - before) / said["rounds"] / 1000)
-    relay.add("echo p50", said["p50_us"])
-    one = client(cpu, "echo", relay.port, 1, ECHO[1], 1.0)
-    relay.add("single echo p50", one["p50_us"])
-
-
-def bulk(relay: Relay, cpu: int) -> None:
-    before = cpu_ns(relay.pid)
-    said = client(cpu, "bulk", relay.port, *BULK)
-    relay.add("bulk", (cpu_ns(relay.pid) - before) / 1e6 / (said["bytes"] / 1e9))
-
-
-def idle(relay: Relay, cpu: int) -> None:
-    before = user_memory(relay.pid)
-    command = [str(generator()), "idle", str(relay.port), str(IDLE)]
-    with process(command, cpu, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
-        assert running.stdout
-        running.stdout.readline()
-        relay.add("idle", (user_memory(relay.pid) - before) / IDLE / 1024)
-
-
-SCENARIOS: dict[str, tuple[Callable[[Relay, int], None], int]] = {
-    "short": (short, 1), "echo": (echo, 1), "bulk": (bulk, 1), "idle": (idle, 0),
-}  # fmt: skip
-UNITS = {
-    "short": "µs CPU a short conversation",
-    "echo CPU": "µs CPU an echo",
-    "echo p50": "µs p50 of an echo, 64 connections",
-    "single echo p50": "µs p50 of an echo, one connection",
-    "bulk": "ms CPU a GB",
-    "idle": "KB an idle conversation",
-}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
-    arguments = parser.parse_args()
-    cpus = sorted(os.sched_getaffinity(0))
-    server, load = cpus[-1], cpus[0]
-    with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="flashpol-bench-") as name:
-        place = Path(name)
-        application = stack.enter_context(process([str(generator()), "upstream"], load, stdout=subprocess.PIPE))
-        assert application.stdout
-        upstream = int(application.stdout.readline().split()[1])
-        relays = [
-            stack.enter_context(flashpol(upstream, server, place)),
-            stack.enter_context(haproxy(upstream, server, place)),
-            stack.enter_context(haproxy(upstream, server, place, splice=True)),
-        ]
-        for scenario in arguments.only:
-            run, repeat = SCENARIOS[scenario]
-            for _ in range(arguments.rounds if repeat else 1):
-                for relay in relays if repeat else relays[:2]:
-                    run(relay, load)
-    for what, unit in UNITS.items():
-        if what in relays[0].samples:
-            ours = relays[0].median(what)
-            others = (
-                f"{each.name} {each.median(what):8.2f} ({ours / each.median(what):.2f})"
-                for each in relays[1:]
-                if what in each.samples
-            )
-            print(f"{unit:40} flashpol {ours:8.2f}   {'   '.join(others)}")
-
-
-if __name__ == "__main__":
-    main()
+def _policies(application: int, settings: Settings, results: Results) -> None:
+    cpu: dict[int, list[float]] = {}
+    with (
+        flashpol_relay(settings.server_cpu, (application,)) as shared,
+        servers.flashpol(settings.server_cpu) as policy,
+    ):
+        for server in (shared, policy):
+            measure(server, POLICY_CLIENTS, WARM_UP, settings.load_cpus)
+        for server in in_turn([shared, policy], settings.rounds * settings.either(POLICY_TURNS, 1)):
+            one = measure(server, POLICY_CLIENTS, settings.either(POLICY_ANSWERS, 1_000), settings.load_cpus)
+            cpu.setdefault(server.pid, []).append(one.cpu_per_answer)
+    for server, words in ((shared, "a shared port"), (policy, "a policy port")):
+        results.add_spread("relay", f"CPU of a policy answer on {words}", "ns", cpu[server.pid], digits=0)
+    quotients = ratios(cpu[shared.pid], cpu[policy.pid])
+    name = "policy answer: shared port / policy port"
+    results.add_spread("relay", name, "ratio", quotients, at_most=POLICY_TARGET, digits=3)

@@ -41,20 +41,27 @@ def haproxy(cpu: int | None = None, *, policy: bytes | None = None) -> Iterator[
     """One thread; a policy request is answered by a Lua service, which is the cheapest that HAProxy has for it."""
     with workplace(policy) as place:
         port = free_port()
-        (place / "policy.lua").write_text(LUA)
-        text = f"    setenv POLICY {place}/policy.xml\n    lua-load {place}/policy.lua\n"
         frontend = POLICY_PORT.format(port=port, backlog=BACKLOG, timeout=SILENT_TIMEOUT, request=REQUEST)
-        with started(configuration(frontend, more=text), place, cpu) as process:
+        with started(configuration(frontend, more=lua(place)), place, cpu) as process:
             seconds = wait_for_answer("HAProxy", process, port, place)
             pid = process.pid
             yield Server("HAProxy", port, pid, place / "expected", seconds, parent=pid, ports=(port,))
 
 
-def configuration(sections: str, more: str = "") -> str:
-    """A configuration of one thread around some sections; `more` are lines of its global section."""
+def lua(place: Path) -> str:
+    """Lines of the global section that make `lua.policy` a service which answers with the policy of this place."""
+    (place / "policy.lua").write_text(LUA)
+    return f"    setenv POLICY {place}/policy.xml\n    lua-load {place}/policy.lua\n"
+
+
+def configuration(sections: str, more: str = "", connections: int = FILES // 2) -> str:
+    """A configuration of one thread around some sections; `more` are lines of its global section.
+
+    connections: at most; one through it takes two files.
+    """
     return (
-        f"global\n    nbthread 1\n    maxconn {FILES // 2}\n{more}"  # a connection through it takes two files
-        f"defaults\n    mode tcp\n    maxconn {FILES // 2}\n    timeout connect 5s\n"
+        f"global\n    nbthread 1\n    maxconn {connections}\n{more}"
+        f"defaults\n    mode tcp\n    maxconn {connections}\n    timeout connect 5s\n"
         f"    timeout client {SILENT_TIMEOUT:.0f}s\n    timeout server {SILENT_TIMEOUT:.0f}s\n{sections}"
     )
 

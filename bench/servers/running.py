@@ -90,7 +90,7 @@ def running(name: str, command: list[str], place: Path, cpu: int | None) -> Iter
             stderr=err,
             cwd=ROOT,  # where `-m flashpol` finds the package that belongs to this suite
             start_new_session=True,
-            preexec_fn=_preparation(cpu),  # noqa: PLW1509 - this program has no threads
+            preexec_fn=preparation(cpu),  # noqa: PLW1509 - this program has no threads
         )
     try:
         yield process
@@ -104,8 +104,8 @@ def running(name: str, command: list[str], place: Path, cpu: int | None) -> Iter
         process.wait(STOP_SECONDS)
 
 
-def _preparation(cpu: int | None) -> Callable[[], None]:
-    """What the child does before exec: take its CPU, and ask to be ended when this program dies, however it dies."""
+def preparation(cpu: int | None) -> Callable[[], None]:
+    """What a child does before exec: take its CPU, and ask to be ended when this program dies, however it dies."""
     libc = ctypes.CDLL(None)
 
     def prepare() -> None:

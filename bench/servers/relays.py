@@ -1,0 +1,58 @@
+"""Shared ports: servers that answer policy requests and relay everything else to an application. One thread each.
+
+HAProxy inspects as flashpol does: what differs from the request at its first byte is relayed at once, what begins like
+it when 23 bytes are there.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from bench.servers.haproxy import REQUEST, configuration, lua, started
+from bench.servers.ours import flashpol
+from bench.servers.running import BACKLOG, Server, free_port, wait_for_answer, workplace
+
+# Of a worker or a thread: each takes two files, and 20,000 are what a process may usually have.
+CONVERSATIONS = 9_900
+SPLICING = 2_000  # of HAProxy when it splices: that takes pipes, and they files
+SHARED_PORT = """frontend shared
+    bind 127.0.0.1:{port} backlog {backlog}
+    timeout client 1h
+    {options}
+    tcp-request inspect-delay 1s
+    tcp-request content use-service lua.policy if {{ req.payload(0,23) -m bin {request} }}
+    tcp-request content accept if {{ req.len gt 0 }} !{{ req.payload(0,1) -m bin 3c }}
+    tcp-request content accept if {{ req.len ge 23 }}
+    default_backend application
+backend application
+    timeout server 1h
+    {options}
+    server application 127.0.0.1:{application}
+"""
+
+
+def flashpol_relay(
+    cpu: int | None, applications: tuple[int, ...], *, workers: int = 1
+) -> AbstractContextManager[Server]:
+    """One shared port in front of applications on these ports, which take turns."""
+    upstreams = ", ".join(f'"127.0.0.1:{port}"' for port in applications)
+    return flashpol(
+        cpu,
+        workers=workers,
+        settings=f"max_conversations = {CONVERSATIONS}",
+        listener=f"upstream = [{upstreams}]",
+    )
+
+
+@contextmanager
+def haproxy_relay(cpu: int | None, application: int, *, splice: bool = False) -> Iterator[Server]:
+    """The same; splice: it may move bytes from socket to socket in the kernel."""
+    name, connections = ("HAProxy, splice-auto", SPLICING) if splice else ("HAProxy", CONVERSATIONS)
+    options = "option splice-auto" if splice else ""
+    port = free_port()
+    sections = SHARED_PORT.format(port=port, backlog=BACKLOG, request=REQUEST, application=application, options=options)
+    with workplace() as place:
+        text = configuration(sections, more=lua(place), connections=connections)
+        with started(text, place, cpu) as process:
+            seconds = wait_for_answer(name, process, port, place)
+            pid = process.pid
+            yield Server(name, port, pid, place / "expected", seconds, parent=pid, ports=(port,))

@@ -1,0 +1,199 @@
+"""The load for relays sees every fault, the relays relay, and the scenario runs, also without HAProxy."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from bench import BenchError, measure, relay_load, servers
+from bench.report import Results
+from bench.scenarios import relay
+from bench.servers import Server, relays
+from bench.servers.haproxy import missing
+from bench.settings import Settings
+
+Serve = Callable[[socket.socket], None]
+
+
+def directly(port: int) -> Server:
+    """No relay at all."""
+    return Server("nothing between", port, 0, Path(), 0.0)
+
+
+@pytest.fixture(scope="module")
+def application() -> Iterator[int]:
+    with relay_load.application(None) as port:
+        yield port
+
+
+@contextmanager
+def broken(serve: Serve) -> Iterator[Server]:
+    """What does `serve` with each connection, at the same time, until its client is gone."""
+    threads: list[threading.Thread] = []
+
+    def one(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(10)
+            serve(connection)
+
+    def accept(listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # the listening socket was shut down: the end
+            while True:
+                threads.append(threading.Thread(target=one, args=(listening.accept()[0],), daemon=True))
+                threads[-1].start()
+
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        accepting = threading.Thread(target=accept, args=(listening,), daemon=True)
+        accepting.start()
+        yield directly(listening.getsockname()[1])
+        listening.shutdown(socket.SHUT_RDWR)
+        accepting.join(5)
+        for thread in threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def test_short_conversations_are_as_many_as_asked_for(application: int) -> None:
+    said = relay_load.short(directly(application), None, connections=8, size=100, total=50)
+    assert (said.rounds, said.bytes) == (50, 5000)
+    assert 0 < said.p50_us <= said.p99_us
+
+
+def test_echoes_go_on_until_the_time_is_over(application: int) -> None:
+    said = relay_load.echo(directly(application), None, connections=3, size=65536, seconds=0.1)
+    assert said.rounds >= 3
+    assert said.bytes == said.rounds * 65536
+    assert said.seconds >= 0.1
+
+
+def test_bulk_is_all_bytes_of_every_stream(application: int) -> None:
+    said = relay_load.bulk(directly(application), None, connections=2, size=1_000_003)
+    assert (said.rounds, said.bytes) == (2, 2_000_006)
+
+
+def test_held_conversations_echo_when_they_are_told_to(application: int) -> None:
+    with relay_load.HeldConversations(directly(application), [20, 30], None) as held:
+        assert held.echo() == 100
+        assert held.echo() == 150
+
+
+def test_clients_come_from_many_addresses() -> None:
+    addresses = []
+
+    def serve(connection: socket.socket) -> None:
+        addresses.append(connection.getpeername()[0])
+        connection.sendall(connection.recv(100, socket.MSG_WAITALL))
+
+    with broken(serve) as server:
+        relay_load.short(server, None, connections=1, size=100, total=3)
+    assert addresses == ["127.1.1.1", "127.1.1.2", "127.1.1.3"]
+
+
+def other_bytes(connection: socket.socket) -> None:
+    connection.sendall(connection.recv(100, socket.MSG_WAITALL)[:-1] + b"?")
+    connection.recv(1)
+
+
+def too_many(connection: socket.socket) -> None:
+    connection.sendall(connection.recv(100, socket.MSG_WAITALL) + b"?")
+    connection.recv(1)
+
+
+def too_few(connection: socket.socket) -> None:
+    connection.sendall(connection.recv(100, socket.MSG_WAITALL)[:-1])
+    connection.shutdown(socket.SHUT_WR)
+    connection.recv(1)
+
+
+@pytest.mark.parametrize(
+    ("serve", "words"), [(other_bytes, "other bytes"), (too_many, "more bytes"), (too_few, "closed early")]
+)
+def test_a_fault_is_seen_and_said(serve: Serve, words: str) -> None:
+    with broken(serve) as server, pytest.raises(BenchError, match=words):
+        relay_load.short(server, None, connections=1, size=100, total=1)
+
+
+def test_somebody_elses_bytes_are_no_echo() -> None:
+    first: list[bytes] = []
+
+    def serve(connection: socket.socket) -> None:
+        first.append(connection.recv(100, socket.MSG_WAITALL))
+        connection.sendall(first[0])
+        connection.recv(1)
+
+    with broken(serve) as server, pytest.raises(BenchError, match="other bytes"):
+        relay_load.short(server, None, connections=1, size=100, total=2)
+
+
+def test_a_stream_out_of_order_is_seen() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.recv(9, socket.MSG_WAITALL)
+        connection.sendall(bytes(1000))
+        connection.recv(1)
+
+    with broken(serve) as server, pytest.raises(BenchError, match="other bytes"):
+        relay_load.bulk(server, None, connections=1, size=1000)
+
+
+def test_a_conversation_that_is_closed_while_it_is_held_is_an_error() -> None:
+    closed, over = threading.Event(), threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(connection.recv(100, socket.MSG_WAITALL))
+        assert over.wait(10)
+        connection.close()
+        closed.set()
+
+    def held_and_closed(server: Server) -> None:
+        with relay_load.HeldConversations(server, [1], None):
+            over.set()
+            assert closed.wait(10)
+
+    with broken(serve) as server, pytest.raises(BenchError, match="closed while they were held"):
+        held_and_closed(server)
+
+
+def test_conversations_that_are_refused_are_not_called_held() -> None:
+    nobody = directly(servers.free_port())
+    with pytest.raises(BenchError, match="connect"), relay_load.HeldConversations(nobody, [3, 3], None):
+        pass
+
+
+@pytest.mark.parametrize("name", ["flashpol", "HAProxy", "HAProxy, splice-auto"])
+def test_a_shared_port_answers_policies_and_relays_the_rest(name: str, application: int) -> None:
+    without = missing()
+    if name != "flashpol" and without:
+        pytest.skip(without)
+    start: AbstractContextManager[Server] = (
+        relays.flashpol_relay(None, (application,))
+        if name == "flashpol"
+        else relays.haproxy_relay(None, application, splice=name != "HAProxy")
+    )
+    with start as server:
+        assert server.name == name
+        assert measure.ask(server.port) == servers.POLICY.read_bytes() + b"\0"
+        assert relay_load.short(server, None, connections=4, size=100, total=20).rounds == 20
+        assert relay_load.bulk(server, None, connections=2, size=300_000).bytes == 600_000
+
+
+def test_the_scenario_without_haproxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "missing", lambda: "HAProxy is not installed")
+    results = Results()
+    relay.run(Settings.on_this_machine(1, peers_only=False, quick=True), results)
+    assert results.notes == ["relay: nothing beside it: HAProxy is not installed"]
+    figures = {figure.name: figure.value.median for figure in results.figures}
+    assert not [name for name in figures if "HAProxy" in name]
+    assert {f"flashpol: {name}" for name in relay.UNITS} <= set(figures)
+    assert figures["1,000 over 4 workers: open after each of 2 echoes"] == 1000
+    assert figures["policy answer: shared port / policy port"] > 0
+
+
+def test_only_peers_and_none_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "missing", lambda: "HAProxy is not installed")
+    results = Results()
+    relay.run(Settings.on_this_machine(1, peers_only=True, quick=True), results)
+    assert (results.figures, len(results.notes)) == ([], 1)
