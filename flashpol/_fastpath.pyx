@@ -32,7 +32,9 @@ holds the client's address until the outcome is known and a hook has been told. 
 
 Who connects is judged before anything else: at accept, or, where clients come through proxies, once a PROXY header has
 said who it is. That one is read in FRESH and REQUEST, before the request and under the same deadline. Whoever is
-refused for being too many, too fast or from elsewhere is closed at once.
+refused for being too many, too fast or from elsewhere is closed at once. Where it is the total that is full, or there
+are no descriptors, who waits without a request gives way (`make_room`). On a shared port the client's silence, of
+first_byte_timeout, begins with the header, for which the proxy has request_timeout.
 
 What the diagram leaves out: a first byte that could begin several protocols ("P": POST, PUT, PRI) stays in REQUEST with
 its bytes in `Record.seen` until the sniffing table can name it; on a shared port in the queue of GRACE, for as long.
