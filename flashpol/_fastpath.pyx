@@ -55,7 +55,7 @@ from flashpol._core.census cimport (
     by_address, CensusView, enter, Entrance, Entry, HEAD_BYTES, leave, MOST, SECOND, table_of, WAYS,
 )
 from flashpol._core.checks cimport broken
-from flashpol._core.connection cimport collect, count_refused, end, linger, lost, send_reply
+from flashpol._core.connection cimport collect, count_refused, end, linger, lost, make_room, send_reply
 from flashpol._core.deadlines cimport arm, now_ns
 from flashpol._core.match cimport (
     A_MATCH, A_MORE, A_OTHER, Answer, match_feed, REQUEST_BYTES, SEEN_BYTES, Signature, SIGNATURES,
@@ -65,7 +65,7 @@ from flashpol._core.proxy cimport proxy_begin, proxy_feed, ProxyHeader as Header
 from flashpol._core.samples cimport decided
 from flashpol._core.state cimport (
     BOUNDS, BUCKET_COUNT, Core, Counters, H_NONE, Handed, Listener, LISTENER_COUNT, O_RELAYED, O_TIMEOUT, P_SILENT,
-    PROTOCOL_COUNT, Q_FIRST, Q_GRACE, Q_LINGER, Q_REQUEST, QUEUE_COUNT, R_SHUTDOWN, READ_BYTES, Reason, REASON_COUNT,
+    PROTOCOL_COUNT, Q_FIRST, Q_GRACE, Q_LINGER, Q_REQUEST, QUEUE_COUNT, R_CAPACITY, R_SHUTDOWN, READ_BYTES, Reason, REASON_COUNT,
     Record, S_CONVERSATION, S_FREE, S_LINGER, S_RELAYED, Sample, SAMPLE_COUNT,
 )
 from flashpol._core.system cimport (
@@ -573,6 +573,13 @@ cdef class Parker:
             if self.core.headers == NULL:
                 raise MemoryError
         return 0
+
+    def make_room(self):
+        cdef bint made
+        with nogil:
+            made = make_room(&self.core, R_CAPACITY)
+        self._call_hooks()
+        return made
 
     def close_all(self):
         cdef size_t fd

@@ -15,7 +15,10 @@ TIMES = {"request_timeout": 0.25, "terminator_grace": 0.05, "linger_timeout": 0.
 
 
 class Loop:
-    """`handed`: descriptors of conversations. `relayed`: those to be relayed, with what was read. `errors`: what hooks raised. `exhausted`: errnos of accepting."""
+    """`handed`: descriptors of conversations. `relayed`: those to be relayed, with what was read of them.
+
+    `errors`: what hooks raised. `exhausted`: errnos of accepting.
+    """
 
     def __init__(
         self,

@@ -201,8 +201,10 @@ class Generation:
             return
         now = time.monotonic()
         for child, pulse in zip(self.workers, self._pulses, strict=True):
+            # In this order: one that starts beats before it says that it is up, and until then the beat is its predecessor's.
+            serves = child.pid and child.status.up
             still = pulse.look(child.status.beat_ns, now)
-            if child.pid and child.status.up and still >= timeout:
+            if serves and still >= timeout:
                 fields = {"event": "stalled", "child": child.name, "child_pid": child.pid, "seconds": round(still, 1)}
                 text = "%s (pid %d) stands still for %.1f s: it is killed and replaced"
                 log.error(text, child.name, child.pid, still, extra=fields)
