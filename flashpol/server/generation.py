@@ -196,12 +196,15 @@ class Generation:
 
     def end_stalled(self) -> None:
         """Kill the workers that serve and stand still. What waits in their queues is for their successors."""
-        timeout = self.plan.config.server.stall_timeout
+        server = self.plan.config.server
+        timeout = server.stall_timeout
         if not timeout:
             return
+        if self.deadline:
+            timeout += server.shutdown_timeout  # told to finish, one may empty its queue for so long without a beat
         now = time.monotonic()
         for child, pulse in zip(self.workers, self._pulses, strict=True):
-            # In this order: one that starts beats before it says that it is up, and until then the beat is its predecessor's.
+            # In this order: until one that starts says that it is up, the beat may be its predecessor's.
             serves = child.pid and child.status.up
             still = pulse.look(child.status.beat_ns, now)
             if serves and still >= timeout:
