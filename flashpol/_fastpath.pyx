@@ -65,8 +65,8 @@ from flashpol._core.proxy cimport proxy_begin, proxy_feed, ProxyHeader as Header
 from flashpol._core.samples cimport decided
 from flashpol._core.state cimport (
     BOUNDS, BUCKET_COUNT, Core, Counters, H_NONE, Handed, Listener, LISTENER_COUNT, O_RELAYED, O_TIMEOUT, P_SILENT,
-    PROTOCOL_COUNT, Q_FIRST, Q_GRACE, Q_LINGER, Q_REQUEST, QUEUE_COUNT, R_CAPACITY, R_SHUTDOWN, READ_BYTES, Reason, REASON_COUNT,
-    Record, S_CONVERSATION, S_FREE, S_LINGER, S_RELAYED, Sample, SAMPLE_COUNT,
+    PROTOCOL_COUNT, Q_FIRST, Q_GRACE, Q_LINGER, Q_REQUEST, QUEUE_COUNT, R_CAPACITY, R_SHUTDOWN, READ_BYTES, Reason,
+    REASON_COUNT, Record, S_CONVERSATION, S_FREE, S_LINGER, S_RELAYED, Sample, SAMPLE_COUNT,
 )
 from flashpol._core.system cimport (
     AF_INET, AF_INET6, EPOLL_CLOEXEC, epoll_create1, EPOLL_CTL_ADD, epoll_ctl, epoll_event, EPOLLIN, getpeername,
