@@ -230,6 +230,12 @@ class Parker:
         Raises ValueError if `fd` is no connection of this Parker, OSError if a client without a header has reset it.
         """
 
+    def make_room(self) -> bool:
+        """For want of descriptors: who has waited longest gives way, as for an Acceptor of this Parker.
+
+        False: nobody waits who could.
+        """
+
     def close_all(self) -> int:
         """Close every connection, counted as refused for "shutdown" unless it has its reply; return how many."""
 

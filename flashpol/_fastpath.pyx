@@ -32,7 +32,9 @@ holds the client's address until the outcome is known and a hook has been told. 
 
 Who connects is judged before anything else: at accept, or, where clients come through proxies, once a PROXY header has
 said who it is. That one is read in FRESH and REQUEST, before the request and under the same deadline. Whoever is
-refused for being too many, too fast or from elsewhere is closed at once.
+refused for being too many, too fast or from elsewhere is closed at once. Where it is the total that is full, or there
+are no descriptors, who waits without a request gives way (`make_room`). On a shared port the client's silence, of
+first_byte_timeout, begins with the header, for which the proxy has request_timeout.
 
 What the diagram leaves out: a first byte that could begin several protocols ("P": POST, PUT, PRI) stays in REQUEST with
 its bytes in `Record.seen` until the sniffing table can name it; on a shared port in the queue of GRACE, for as long.
@@ -53,7 +55,7 @@ from flashpol._core.census cimport (
     by_address, CensusView, enter, Entrance, Entry, HEAD_BYTES, leave, MOST, SECOND, table_of, WAYS,
 )
 from flashpol._core.checks cimport broken
-from flashpol._core.connection cimport collect, count_refused, end, linger, lost, send_reply
+from flashpol._core.connection cimport collect, count_refused, end, linger, lost, make_room, send_reply
 from flashpol._core.deadlines cimport arm, now_ns
 from flashpol._core.match cimport (
     A_MATCH, A_MORE, A_OTHER, Answer, match_feed, REQUEST_BYTES, SEEN_BYTES, Signature, SIGNATURES,
@@ -63,8 +65,8 @@ from flashpol._core.proxy cimport proxy_begin, proxy_feed, ProxyHeader as Header
 from flashpol._core.samples cimport decided
 from flashpol._core.state cimport (
     BOUNDS, BUCKET_COUNT, Core, Counters, H_NONE, Handed, Listener, LISTENER_COUNT, O_RELAYED, O_TIMEOUT, P_SILENT,
-    PROTOCOL_COUNT, Q_FIRST, Q_GRACE, Q_LINGER, Q_REQUEST, QUEUE_COUNT, R_SHUTDOWN, READ_BYTES, Reason, REASON_COUNT,
-    Record, S_CONVERSATION, S_FREE, S_LINGER, S_RELAYED, Sample, SAMPLE_COUNT,
+    PROTOCOL_COUNT, Q_FIRST, Q_GRACE, Q_LINGER, Q_REQUEST, QUEUE_COUNT, R_CAPACITY, R_SHUTDOWN, READ_BYTES, Reason,
+    REASON_COUNT, Record, S_CONVERSATION, S_FREE, S_LINGER, S_RELAYED, Sample, SAMPLE_COUNT,
 )
 from flashpol._core.system cimport (
     AF_INET, AF_INET6, EPOLL_CLOEXEC, epoll_create1, EPOLL_CTL_ADD, epoll_ctl, epoll_event, EPOLLIN, getpeername,
@@ -571,6 +573,13 @@ cdef class Parker:
             if self.core.headers == NULL:
                 raise MemoryError
         return 0
+
+    def make_room(self):
+        cdef bint made
+        with nogil:
+            made = make_room(&self.core, R_CAPACITY)
+        self._call_hooks()
+        return made
 
     def close_all(self):
         cdef size_t fd

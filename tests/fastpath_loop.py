@@ -15,7 +15,10 @@ TIMES = {"request_timeout": 0.25, "terminator_grace": 0.05, "linger_timeout": 0.
 
 
 class Loop:
-    """`handed`: descriptors of conversations. `errors`: what hooks raised. `exhausted`: errnos of accepting."""
+    """`handed`: descriptors of conversations. `relayed`: those to be relayed, with what was read of them.
+
+    `errors`: what hooks raised. `exhausted`: errnos of accepting.
+    """
 
     def __init__(
         self,
@@ -24,10 +27,12 @@ class Loop:
         networks: Networks | None = None,
         proxies: Networks | None = None,
         census: Census | None = None,
+        shared: bool = False,
         **settings: object,
     ) -> None:
         self.census = census
         self.handed: list[int] = []
+        self.relayed: list[tuple[int, bytes]] = []
         self.errors: list[BaseException] = []
         self.exhausted: list[int] = []
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=4096)
@@ -36,25 +41,29 @@ class Loop:
         self.parker = Parker(
             **(
                 {"on_conversation": self.handed.append, "on_error": self.errors.append}
-                | {"signatures": SIGNATURES, "capacity": 1 << 16, "census": census}
+                | {"signatures": SIGNATURES, "capacity": 1 << 16, "census": census, "on_relay": self._relay}
                 | TIMES
                 | settings
             )
         )
-        shared = SharedCounters(1, 1)
-        self.counters = shared.block(0, 0)
+        counters = SharedCounters(1, 1)
+        self.counters = counters.block(0, 0)
         self.acceptor = Acceptor(
             self.parker,
             self.socket.fileno(),
             PolicyReply(reply),
-            shared.memory(0, 0),
+            counters.memory(0, 0),
             on_exhausted=self.exhausted.append,
             networks=networks,
             proxies=proxies,
+            shared=shared,
         )
         self._poll = select.poll()
         self._poll.register(self.socket, select.POLLIN)
         self._poll.register(self.parker.fileno(), select.POLLIN)
+
+    def _relay(self, fd: int, data: bytes, listener: int) -> None:
+        self.relayed.append((fd, data))
 
     def turn(self, timeout: float = 0) -> bool:
         """One wake-up, if there is work within `timeout` seconds."""
@@ -95,8 +104,7 @@ class Loop:
         return outcomes(self.counters)
 
     def close(self) -> None:
-        while self.handed:
-            fd = self.handed.pop()
+        for fd in (*self.handed, *(fd for fd, _ in self.relayed)):
             try:
                 self.parker.abandon(fd, "shutdown")
             except ValueError:  # it ended before

@@ -11,7 +11,7 @@ import pytest
 from fastpath_loop import Loop
 from hypothesis import given
 from hypothesis import strategies as st
-from support import REPLY, REQUEST, until_end
+from support import BARE, REPLY, REQUEST, until_end
 
 from flashpol._fastpath import CENSUS_HEAD, CENSUS_SET, Census
 from flashpol.config import Caps
@@ -245,37 +245,82 @@ def test_a_rate(start: Start) -> None:
     assert ended["reply"] + ended["address_rate"] == 20
 
 
-@pytest.mark.parametrize("cap", ["max_connections", "max_worker_connections"])
+CAPS = pytest.mark.parametrize("cap", ["max_connections", "max_worker_connections"])
+
+
+@CAPS
 def test_connections_in_total(start: Start, cap: str) -> None:
-    loop = start(census=alone(**{cap: 4}), request_timeout=30)
+    """Those inside have sent their request and are about to be answered: none of them gives way."""
+    loop = start(census=alone(**{cap: 4}), terminator_grace=30)
     held = [loop.connect() for _ in range(4)]
+    for client in held:
+        loop.send(client, BARE)
     for _ in range(3):
         with loop.connect() as refused:
             assert until_end(refused)[0] == b""
-    held.pop().close()
-    loop.drain()
+    loop.send(held.pop(), b"\0")
     with loop.connect() as client:
         loop.send(client, REQUEST)
         assert until_end(client) == (REPLY, "fin")
     for client in held:
+        loop.send(client, b"\0")
+        assert until_end(client) == (REPLY, "fin")
+    assert loop.settle() == {"reply": 5, "connections": 3}
+
+
+@CAPS
+def test_at_the_cap_the_silent_give_way_to_who_asks(start: Start, cap: str) -> None:
+    loop = start(census=alone(**{cap: 4}), request_timeout=30)
+    silent = [loop.connect() for _ in range(4)]
+    for _ in range(3):
+        with loop.connect() as client:
+            loop.send(client, REQUEST)
+            assert until_end(client) == (REPLY, "fin")
+    assert until_end(silent[0])[0] == b""  # for all three, one after the other
+    assert loop.counters["open"] == 3
+    for client in silent:
         client.close()
-    assert loop.settle() == {"reply": 1, "connections": 3, "reset": 4}
+    assert loop.settle() == {"reply": 3, "connections": 1, "reset": 3}
+
+
+def test_nobody_gives_way_to_who_is_refused(start: Start) -> None:
+    loop = start(census=alone(max_connections=2, max_address_connections=1), request_timeout=30)
+    held = [loop.connect(source=f"127.0.0.{number}") for number in (1, 2)]
+    with loop.connect(source="127.0.0.1") as refused:
+        assert until_end(refused)[0] == b""
+    assert loop.counters["open"] == 2
+    for client in held:
+        client.close()
+    assert loop.settle() == {"address": 1, "reset": 2}
+
+
+def test_a_refused_newcomer_leaves_no_trace(start: Start) -> None:
+    """It was admitted by its address, and refused for the total."""
+    loop = start(census=alone(max_connections=1, max_address_connections=1), terminator_grace=30)
+    with loop.connect(source="127.0.0.1") as inside:
+        loop.send(inside, BARE)
+        for _ in range(2):
+            with loop.connect(source="127.0.0.2") as refused:
+                assert until_end(refused)[0] == b""
+        loop.send(inside, b"\0")
+    assert loop.settle() == {"connections": 2, "reply": 1}
 
 
 def test_a_total_over_two_workers(start: Start) -> None:
     """What each holds counts for both: exactly, as long as they accept one at a time."""
     shared = SharedCensus(2, Caps(max_connections=6, max_worker_connections=5))
-    one, other = (start(census=shared.of(slot), request_timeout=30) for slot in range(2))
-    held = [one.connect() for _ in range(5)]
-    with one.connect() as refused:
-        assert until_end(refused)[0] == b""  # the worker's cap
-    held.append(other.connect())
-    with other.connect() as refused:
-        assert until_end(refused)[0] == b""  # the total
-    for client in held:
+    one, other = (start(census=shared.of(slot), terminator_grace=30) for slot in range(2))
+    held = [(loop, loop.connect()) for loop in (one, one, one, one, one, other)]
+    for loop, client in held:
+        loop.send(client, BARE)
+    for loop in (one, other):  # the worker's cap, the total
+        with loop.connect() as refused:
+            assert until_end(refused)[0] == b""
+    for loop, client in held:
+        loop.send(client, b"\0")
         client.close()
-    assert one.settle() == {"connections": 1, "reset": 5}
-    assert other.settle() == {"connections": 1, "reset": 1}
+    assert one.settle() == {"connections": 1, "reply": 5}
+    assert other.settle() == {"connections": 1, "reply": 1}
 
 
 def test_a_burst_exceeds_no_cap(start: Start) -> None:

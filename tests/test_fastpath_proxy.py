@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from support import BARE, LARGE, REPLY, REQUEST, until_end
 
 from flashpol._fastpath import Networks, ProxyHeader, Verdict
+from flashpol.config import Caps
+from flashpol.counters import SharedCensus
 from flashpol.server.access import compile_networks
 
 MORE, MATCH, OTHER = Verdict.MORE, Verdict.MATCH, Verdict.OTHER
@@ -338,3 +340,82 @@ def test_who_the_client_of_a_conversation_is(start: Start, proxies: Networks | N
     for wrong in (fd, -1, 1 << 30):
         with pytest.raises(ValueError, match="not a connection"):
             loop.parker.client(wrong)
+
+
+# ------------------------------------------------------------------------------------------- relayed behind a proxy
+
+# Of a shared port. request_timeout is the proxy's for its header, first_byte_timeout the client's for its first byte.
+QUICK, SLOW = 0.05, 30.0
+
+
+def test_a_header_that_does_not_come_is_never_relayed(start: Start) -> None:
+    loop = start(proxies=LOOPBACK, shared=True, first_byte_timeout=QUICK, request_timeout=QUICK)
+    with loop.connect() as silent, loop.connect() as slow:
+        loop.send(slow, v1()[:20])
+        assert loop.settle() == {"timeout": 2}
+        assert until_end(silent)[0] == until_end(slow)[0] == b""
+    assert not loop.relayed
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_silence_after_a_header_is_relayed(start: Start, together: bool) -> None:
+    """Without the header; and the client's own silence begins with it."""
+    loop = start(proxies=LOOPBACK, shared=True, first_byte_timeout=QUICK, request_timeout=SLOW)
+    with loop.connect() as client:
+        for piece in [v2()] if together else [v2()[:5], v2()[5:]]:
+            loop.send(client, piece)
+        loop.until(lambda: loop.relayed)
+        [(fd, data)] = loop.relayed
+        assert data == b""
+        assert loop.parker.endpoints(fd)[0][0] == "192.0.2.1"
+        loop.parker.relayed(fd, 0)
+    assert loop.settle() == {"relayed": 1}
+
+
+def test_what_follows_a_header_is_relayed_whole(start: Start) -> None:
+    loop = start(proxies=LOOPBACK, shared=True)
+    with loop.connect() as client:
+        loop.send(client, v1() + BARE[:5])
+        loop.send(client, b"other")
+        [(fd, data)] = loop.relayed
+        assert data == BARE[:5] + b"other"
+        loop.parker.relayed(fd, 0)
+    assert loop.settle() == {"relayed": 1}
+
+
+def test_only_who_has_a_header_is_an_address(start: Start) -> None:
+    """The census counts the client from its header on to the end of its conversation."""
+    census = SharedCensus(1, Caps(max_address_connections=1)).of(0)
+    loop = start(proxies=LOOPBACK, shared=True, census=census)
+    with loop.connect() as first:
+        assert census.tracked == 0
+        loop.send(first, v1() + b"x")
+        assert census.tracked == 1
+        with loop.connect() as second:
+            loop.send(second, v1() + b"x")
+            assert until_end(second)[0] == b""
+        [(fd, _)] = loop.relayed
+        loop.parker.relayed(fd, 0)
+        assert (census.tracked, census.held) == (0, 0)
+    assert loop.settle() == {"relayed": 1, "address": 1}
+
+
+def test_who_awaits_a_header_gives_way_first(start: Start) -> None:
+    """Then whose silence may mean that the application speaks first."""
+    loop = start(
+        proxies=LOOPBACK, shared=True, census=SharedCensus(1, Caps(max_connections=2)).of(0),
+        first_byte_timeout=SLOW, request_timeout=SLOW,
+    )  # fmt: skip
+    with loop.connect() as known, loop.connect() as unknown:
+        loop.send(known, v1())
+        with loop.connect() as third:
+            assert until_end(unknown)[0] == b""
+            loop.send(third, v1() + REQUEST)
+            assert until_end(third) == (REPLY, "fin")
+        with loop.connect() as third:
+            loop.send(third, v1())
+            with loop.connect() as fourth:
+                assert until_end(known)[0] == b""
+                loop.send(fourth, v1() + REQUEST)
+                assert until_end(fourth) == (REPLY, "fin")
+    assert loop.settle() == {"connections": 2, "reply": 2, "reset": 1}

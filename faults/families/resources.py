@@ -10,12 +10,13 @@ from pathlib import Path
 from bench.measure import status
 from faults import FaultsError, build
 from faults.clients import Bad
-from faults.scene import Family, Scene
+from faults.scene import Family, Scene, with_settings
 from faults.server import Server
 
 family = Family()
 
 FILES = 300  # descriptors of a worker
+CAP = 300  # connections in all
 MEMORY_BYTES = 16 << 20  # that a worker may ask for beyond what it starts with
 
 
@@ -27,6 +28,15 @@ def no_descriptors(scene: Scene) -> None:
     with Bad(scene.server.port, connections=5 * FILES, rate=4_000, say="nothing", then="hold"):
         scene.wait()
     scene.load = f"{5 * FILES:,} silent clients, {FILES} descriptors a worker"
+
+
+@family.attack("no-places", server=with_settings(max_connections=CAP))
+def no_places(scene: Scene) -> None:
+    """More silent clients than `max_connections` allows; who had to give way comes again at once."""
+    with Bad(scene.server.port, connections=5 * CAP, rate=4_000, say="nothing", then="hold") as bad:
+        scene.wait()
+    opened = bad.done["opened"] / scene.lasting
+    scene.load = f"{5 * CAP:,} silent clients, {opened:,.0f} new ones a second, max_connections {CAP}"
 
 
 @contextmanager

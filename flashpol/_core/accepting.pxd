@@ -8,12 +8,12 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t
 from posix.unistd cimport close
 
 from flashpol._core.admission cimport judge_connection
-from flashpol._core.census cimport look_around
+from flashpol._core.census cimport full, leave, look_around
 from flashpol._core.connection cimport advance, count_refused, expect_header, first_queue, make_room, park
 from flashpol._core.deadlines cimport arm, now_ns
 from flashpol._core.samples cimport chosen, sample, told
 from flashpol._core.state cimport (
-    Core, Counters, H_NONE, Listener, Q_NONE, R_NONE, Reason, Record, S_FRESH, S_REQUEST,
+    Core, Counters, H_NONE, Listener, Q_NONE, R_CAPACITY, R_CONNECTIONS, R_NONE, Reason, Record, S_FRESH, S_REQUEST,
 )
 from flashpol._core.system cimport (
     accept4, getsockopt, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, sockaddr_in6, socklen_t, TCP_INFO, tcp_info,
@@ -64,13 +64,17 @@ cdef inline int take(Core* core, Listener* listener, int* fds, int limit, int* t
             if error == EAGAIN:
                 return 0
             counters.accept_errors += 1
-            if transient(error) or (error in (EMFILE, ENFILE) and make_room(core)):
+            if transient(error) or (error in (EMFILE, ENFILE) and make_room(core, R_CAPACITY)):
                 continue
             return error
         counters.accepted += 1
         now = now_ns()
         sampled = sample(core, listener.index, &peer, now) if wanted else 0
         reason = judge_connection(core, listener, fd, &peer, now, &place)
+        # Last, so that nobody gives way to one who is refused anyhow. One goes for one who comes: the caps hold.
+        if reason == R_NONE and core.census != NULL and full(core.census) and not make_room(core, R_CONNECTIONS):
+            leave(core.census, place)
+            reason = R_CONNECTIONS
         if reason != R_NONE:
             count_refused(listener, reason)
             if sampled:

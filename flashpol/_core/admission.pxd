@@ -2,12 +2,10 @@
 
 from libc.stdint cimport int64_t, uint32_t
 
-from flashpol._core.census cimport (
-    by_address, E_ADMITTED, E_TOO_FAST, E_TOO_MANY, E_UNTRACKED, enter, Entrance, full,
-)
+from flashpol._core.census cimport by_address, E_ADMITTED, E_TOO_FAST, E_TOO_MANY, E_UNTRACKED, enter, Entrance
 from flashpol._core.networks cimport Address, address_of, allowed
 from flashpol._core.state cimport (
-    Core, Listener, R_ADDRESS, R_CAPACITY, R_CONNECTIONS, R_NETWORK, R_NONE, R_RATE, R_UNTRUSTED, Reason,
+    Core, Listener, R_ADDRESS, R_CAPACITY, R_NETWORK, R_NONE, R_RATE, R_UNTRUSTED, Reason,
 )
 from flashpol._core.system cimport sockaddr_in6
 
@@ -37,8 +35,6 @@ cdef inline Reason judge_connection(
     place[0] = 0
     if <size_t>fd >= core.capacity:
         return R_CAPACITY
-    if core.census != NULL and full(core.census):
-        return R_CONNECTIONS
     if not listener.asks_address:
         return R_NONE
     if listener.proxies == NULL:

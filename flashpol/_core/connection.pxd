@@ -184,7 +184,9 @@ cdef inline void hand_over_seen(Core* core, int fd) noexcept nogil:
 
 
 cdef inline uint8_t first_queue(Core* core, int fd) noexcept nogil:
-    return Q_FIRST if core.listeners[core.records[fd].listener].shared else Q_REQUEST
+    """A header is the proxy's to send: until it has come, the silence is not the client's."""
+    cdef Record* record = &core.records[fd]
+    return Q_FIRST if core.listeners[record.listener].shared and record.heading != H_AWAITED else Q_REQUEST
 
 
 cdef inline void stranger(Core* core, int fd, size_t matched, const char* data, size_t size) noexcept nogil:
@@ -305,25 +307,29 @@ cdef inline void advance(Core* core, int fd) noexcept nogil:
         lost(core, fd)
 
 
-cdef inline bint make_room(Core* core) noexcept nogil:
-    """Without descriptors whoever has waited longest gives way to who comes: first of those that have their reply.
+cdef inline bint make_room(Core* core, Reason reason) noexcept nogil:
+    """Where there is no place left, whoever has waited longest gives way to who comes, and is refused for `reason`.
 
-    So silence cannot keep out those who ask: they need a descriptor for some microseconds only. Whose request has come
-    meanwhile is answered, and gives way by that or not at all. False: nobody waits who could give way.
+    First those that have their reply; last those that may be silent because the application speaks first. So silence
+    cannot keep out those who ask: they need a place for some microseconds only. Whose request has come meanwhile is
+    answered, and gives way by that or not at all. False: nobody waits who could give way.
     """
     cdef int fd = core.queues[Q_LINGER].head
     if fd >= 0:
         end(core, fd)
         return True
+    return give_way(core, Q_REQUEST, reason) or give_way(core, Q_FIRST, reason)
+
+
+cdef inline bint give_way(Core* core, int which, Reason reason) noexcept nogil:
+    cdef int fd
     while True:
-        fd = core.queues[Q_REQUEST].head
+        fd = core.queues[which].head
         if fd < 0:
             return False
         advance(core, fd)
-        if core.queues[Q_REQUEST].head == fd:
-            count_refused(core.listeners[core.records[fd].listener], R_CAPACITY)
-            decided(core, fd, R_CAPACITY)
-            end(core, fd)
+        if core.queues[which].head == fd:
+            refuse(core, fd, reason)
             return True
         if core.records[fd].state == S_FREE:
             return True
@@ -335,8 +341,8 @@ cdef inline void overdue(Core* core, int fd) noexcept nogil:
         reply(core, fd, False)
     elif record.state == S_LINGER:
         end(core, fd)
-    elif record.queue == Q_FIRST and (record.matched or record.heading == H_AWAITED):
-        park(core, fd, S_REQUEST, Q_REQUEST)        # a policy request or a header on its way, most likely
+    elif record.queue == Q_FIRST and record.matched:
+        park(core, fd, S_REQUEST, Q_REQUEST)        # a policy request on its way, most likely
     elif core.listeners[record.listener].shared and record.heading != H_AWAITED:
         hand_over_seen(core, fd)
     else:

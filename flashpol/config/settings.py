@@ -126,7 +126,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Caps:
-    """How many clients the whole server takes in, over all its listeners. What is beyond is closed at once."""
+    """How many clients the whole server takes in, over all its listeners. What is beyond is closed."""
 
     max_connections: int = setting(
         0,

@@ -36,6 +36,7 @@ class Relay:
         pace: Pace,
         connect_timeout: float,
     ) -> None:
+        self.open = 0  # conversations, from `begin` on: they may wait long before the pump knows of them
         self._parker = parker
         self._pump = pump
         self.upstreams = upstreams
@@ -45,6 +46,7 @@ class Relay:
 
     def begin(self, fd: int, data: bytes) -> None:
         """Relay `fd`, of which `data` was read. Called in the hub or anywhere; does not block."""
+        self.open += 1
         start_greenlet(self._converse, fd, data)
 
     def _converse(self, fd: int, data: bytes) -> None:
@@ -55,6 +57,8 @@ class Relay:
         except BaseException:
             self._parker.abandon(fd, "capacity")
             raise
+        finally:
+            self.open -= 1
         if reason:
             self._parker.abandon(fd, reason)
         else:

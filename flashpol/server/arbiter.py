@@ -195,7 +195,9 @@ class Arbiter:
             tell()
         self._pulse.seconds = self._current.pulse_interval
         if self._pulse.take():
-            self._current.end_stalled()
+            # Also of those that are to finish: as long as one does not, there is no other reload.
+            for generation in (*self._finishing, self._current):
+                generation.end_stalled()
         self._say_alive()
         watch = self._current.plan.config.server.watch
         self._look.seconds = watch or TICK

@@ -196,13 +196,18 @@ class Generation:
 
     def end_stalled(self) -> None:
         """Kill the workers that serve and stand still. What waits in their queues is for their successors."""
-        timeout = self.plan.config.server.stall_timeout
+        server = self.plan.config.server
+        timeout = server.stall_timeout
         if not timeout:
             return
+        if self.deadline:
+            timeout += server.shutdown_timeout  # told to finish, one may empty its queue for so long without a beat
         now = time.monotonic()
         for child, pulse in zip(self.workers, self._pulses, strict=True):
+            # In this order: until one that starts says that it is up, the beat may be its predecessor's.
+            serves = child.pid and child.status.up
             still = pulse.look(child.status.beat_ns, now)
-            if child.pid and child.status.up and still >= timeout:
+            if serves and still >= timeout:
                 fields = {"event": "stalled", "child": child.name, "child_pid": child.pid, "seconds": round(still, 1)}
                 text = "%s (pid %d) stands still for %.1f s: it is killed and replaced"
                 log.error(text, child.name, child.pid, still, extra=fields)

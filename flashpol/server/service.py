@@ -37,6 +37,10 @@ FINISH_POLL = 0.02
 # memory a greenlet that cannot be made refuses one client, but gevent and CPython do not bear that everywhere.
 CONVERSATION_BYTES = 16 << 10
 SHARE_OF_MEMORY = 0.5
+# Descriptors of a conversation that is relayed, and the share of all that is kept for those who ask: silent clients of
+# a shared port become conversations, which never give way.
+CONVERSATION_FILES = 2
+KEPT_FILES, MOST_KEPT_FILES = 0.25, 1000
 # How long `finish` waits for greenlets whose conversations it has cut: they only have to wake.
 CUT_TIMEOUT = 1.0
 # What to do about it, by errno.
@@ -98,7 +102,11 @@ class Service:
             Acceptor, lot.parker, sock.fileno(), PolicyReply(reply), block, terminated=terminated,
             networks=access.networks, proxies=access.proxies, shared=bool(beyond),
         )  # fmt: skip
-        self._doors.append(_Door(acceptor, sock, name, ours=ours))
+        self._doors.append(_Door(acceptor, sock, name, ours=ours, make_room=self._make_room))
+
+    def _make_room(self) -> bool:
+        """Whoever needs a descriptor found nobody among those with the same limits who could give way: the others."""
+        return any(lot.parker.make_room() for lot in self._lots.values())
 
     def start(self) -> None:
         for lot in self._lots.values():
@@ -145,6 +153,13 @@ def _conversations_that_fit() -> float:
     return math.inf if spare is None else spare * SHARE_OF_MEMORY // CONVERSATION_BYTES
 
 
+def _relays_that_fit() -> float:
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files == resource.RLIM_INFINITY:
+        return math.inf
+    return (files - min(files * KEPT_FILES, MOST_KEPT_FILES)) // CONVERSATION_FILES
+
+
 class _Lot:
     """Where the connections with the same limits wait, and the greenlets of those that have one."""
 
@@ -154,6 +169,7 @@ class _Lot:
         self._pump: Pump | None = None
         self._pump_watcher: Readable | None = None
         self._limits = limits
+        self._most_relays = min(limits.max_conversations, _relays_that_fit())
         self._conversations = Pool(int(min(limits.max_conversations, _conversations_that_fit())))
         self.parker = Parker(
             on_conversation=self._converse,
@@ -232,7 +248,8 @@ class _Lot:
         relay = self._relays[listener]
         if relay is None or self._pump is None:
             raise AssertionError("only a shared listener hands connections over, and it has both")
-        if self._pump.open >= self._conversations.free_count():
+        relays = sum(each.open for each in self._relays if each)
+        if relays >= min(self._most_relays, self._conversations.free_count()):
             self.parker.abandon(fd, "capacity")
         else:
             relay.begin(fd, data)
@@ -280,15 +297,26 @@ class _Lot:
 class _Door:
     """One acceptor with its watcher and its back-off."""
 
-    def __init__(self, acceptor: Callable[..., Acceptor], sock: socket.socket, name: str, *, ours: bool) -> None:
-        """acceptor: makes one, given `on_exhausted`."""
+    def __init__(
+        self,
+        acceptor: Callable[..., Acceptor],
+        sock: socket.socket,
+        name: str,
+        *,
+        ours: bool,
+        make_room: Callable[[], bool],
+    ) -> None:
+        """acceptor: makes one, given `on_exhausted`. make_room: has somebody give a descriptor back, if anybody can."""
         self.acceptor = acceptor(on_exhausted=partial(_Door._back_off, self))
         self.watcher = Readable(sock.fileno(), self.acceptor.ready)
         self.socket = sock
         self._ours = ours
         self._name = name
+        self._make_room = make_room
 
     def _back_off(self, error: int) -> None:
+        if error in ADVICE and self._make_room():
+            return  # the watcher is level-triggered: accepting goes on
         self.watcher.pause(BACK_OFF)
         log.warning(
             "listener %s: accepting pauses, those inside are served: %s%s",

@@ -42,7 +42,7 @@ def test_names_are_unique_and_each_says_what_it_is() -> None:
     assert all(attack.run.__doc__ for attack in ATTACKS)
 
 
-@pytest.mark.parametrize("name", ["reset-storm", "worker-killed"])
+@pytest.mark.parametrize("name", ["reset-storm", "no-places", "worker-killed"])
 def test_nothing_is_lost(name: str) -> None:
     [attack] = [attack for attack in ATTACKS if attack.name == name]
     outcome = measure(attack, SHORT, rate=100.0)

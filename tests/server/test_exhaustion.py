@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from application import application
+from processes import REQUEST, Flashpol, rest
+from processes import connect as reach
 from support import BARE, ask, connect, deliver, eventually, until_end
 
 CLIENTS = 30  # more than the child has descriptors for
@@ -158,3 +161,43 @@ def test_finishing_while_exhausted_answers_those_that_wait(child: Child) -> None
         assert (reply[-1:], end) == (b"\0", "fin")
         client.close()
     assert child.end()[0] == 0
+
+
+FILES = 128  # of each process
+CROWD = 300  # silent clients: more than that
+
+
+def serving(folder: Path, listeners: str) -> Flashpol:
+    path = folder / "flashpol.toml"
+    path.write_text(f'[policies.p]\ngrants = [{{domain = "*", ports = "*"}}]\n{listeners}')
+    return Flashpol("-c", path, listen=(), under=("prlimit", f"--nofile={FILES}:{FILES}"))
+
+
+def listener(name: str, settings: str) -> str:
+    return f'[[listeners]]\nname = "{name}"\naddress = "127.0.0.1:0"\n{settings}\n'
+
+
+def test_the_silent_of_one_listener_give_way_to_who_asks_another_with_other_limits(tmp_path: Path) -> None:
+    both = listener("one", "request_timeout = 30") + listener("other", "request_timeout = 60")
+    with serving(tmp_path, both) as server:
+        silent = [reach(server.places[0]) for _ in range(CROWD)]
+        eventually(lambda: server.metrics().total("refused_total", reason="capacity"), "descriptors run out")
+        for _ in range(10):
+            assert rest(reach(server.places[1], REQUEST)).endswith(b"\0")
+        assert "accepting pauses" not in server.log
+        for client in silent:
+            client.close()
+
+
+def test_the_silent_of_a_shared_port_leave_descriptors_for_who_asks(tmp_path: Path) -> None:
+    with (
+        application() as app,
+        serving(tmp_path, listener("shared", f'upstream = "{app.remote}"\nfirst_byte_timeout = 0.05')) as server,
+    ):
+        silent = [reach(server.place) for _ in range(CROWD)]
+        eventually(lambda: server.metrics().total("refused_total") >= CROWD - FILES // 2, "the others are refused")
+        assert 0 < server.metrics().total("conversations") < FILES // 2
+        for _ in range(10):
+            assert rest(reach(server.place, REQUEST)).endswith(b"\0")
+        for client in silent:
+            client.close()

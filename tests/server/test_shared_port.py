@@ -354,6 +354,21 @@ def test_the_total_is_bounded(app: Application, serve: Serve) -> None:
     assert server.settle() == {"relayed": 2, "capacity": 1}
 
 
+def test_those_that_wait_for_their_turn_count_in_the_total(app: Application, serve: Serve) -> None:
+    limits = dataclasses.replace(QUICK, max_conversations=3, connect_timeout=10)
+    server = serve(limits=limits, upstream=[app.remote], connect_rate=1)
+    clients = [server.connect() for _ in range(6)]
+    for client in clients:
+        client.sendall(b"hello")
+    eventually(lambda: server.outcomes.get("capacity") == 3)
+    assert server.counters["conversations"] == 3  # two that are relayed, and one that waits a second
+    for client in clients:
+        client.close()
+    for _ in range(3):
+        app.accept().close()
+    assert server.settle() == {"relayed": 3, "capacity": 3}
+
+
 def test_the_rate_of_connecting_is_bounded(app: Application, serve: Serve) -> None:
     server = serve(limits=dataclasses.replace(QUICK, connect_timeout=0.3), upstream=[app.remote], connect_rate=2)
     clients = [server.connect() for _ in range(6)]

@@ -5,17 +5,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from processes import POLICY, REQUEST, Flashpol, Process, connect, rest, stat, until
+from processes import POLICY, REQUEST, Flashpol, Process, ask, connect, rest, stat, until
 
 STALL = 1.0  # seconds
 CLIENTS = 32  # of which the kernel gives a half to the worker that stands still
 
 
-def configured(folder: Path, stall_timeout: float) -> Flashpol:
+def configured(folder: Path, stall_timeout: float, server: str = "", listener: str = "") -> Flashpol:
     path = folder / "flashpol.toml"
     path.write_text(
-        f'[server]\nstall_timeout = {stall_timeout}\n[policies.p]\nfile = "{POLICY}"\n'
-        '[[listeners]]\nname = "main"\naddress = "127.0.0.1:0"\npolicy = "p"\n'
+        f'[server]\nstall_timeout = {stall_timeout}\n{server}\n[policies.p]\nfile = "{POLICY}"\n'
+        f'[[listeners]]\nname = "main"\naddress = "127.0.0.1:0"\npolicy = "p"\n{listener}\n'
     )
     return Flashpol("-c", path, listen=(), workers=2)
 
@@ -36,6 +36,17 @@ def test_it_is_replaced_and_nobody_is_lost(tmp_path: Path) -> None:
         [line] = [line for line in server.log.splitlines() if "stands still" in line]
         assert f"(pid {stopped.pid})" in line
         assert server.metrics().total("worker_restarts_total") == 1
+
+
+def test_it_does_not_hold_up_a_reload(tmp_path: Path) -> None:
+    """Told to finish what is inside, of which a shared port has conversations: it would have an hour for them."""
+    with configured(tmp_path, STALL, "shutdown_timeout = 0.5", 'upstream = "127.0.0.1:1"') as server:
+        stopped = server.workers[0]
+        stopped.kill(signal.SIGSTOP)
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: " reloaded: " in server.log, "the reload is done")
+        assert not stopped.alive
+        assert ask(server.place) == POLICY.read_bytes() + b"\0"
 
 
 def test_all_of_it_stopped_and_continued_is_no_stall(tmp_path: Path) -> None:
