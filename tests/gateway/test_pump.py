@@ -241,8 +241,9 @@ def test_reset_of_a_sender_that_is_held_up(start: Start, buffers: int) -> None:
     client.close()
 
 
-def test_a_slow_reader_that_is_cut_off_does_not_take_the_part_for_the_whole(start: Start) -> None:
-    loop = start(idle_timeout=0.1)
+@pytest.mark.parametrize("buffers", [8, 0], ids=["held", "peeked"])
+def test_a_slow_reader_that_is_cut_off_does_not_take_the_part_for_the_whole(start: Start, buffers: int) -> None:
+    loop = start(idle_timeout=0.1, buffers=buffers)
     client, server = loop.pair(receive_buffer=4096)
     fill(loop, server)
     loop.until(lambda: loop.ended)
@@ -331,6 +332,20 @@ def test_a_unix_socket(start: Start, tmp_path: os.PathLike[str]) -> None:
     loop.start(inner, Destination(path, loop.block), b"hello")
     client.close()
     assert [end for end, _ in loop.ended] == ["upstream", "refused"]
+
+
+def test_the_queue_of_a_unix_socket_is_full(start: Start, tmp_path: os.PathLike[str]) -> None:
+    """Where TCP would send its SYN again, connect fails at once: the upstream has no room, and another may."""
+    loop = start()
+    path = os.path.join(tmp_path, "application.sock")
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as filler:
+        listening.bind(path)
+        listening.listen(0)
+        filler.connect(path)
+        client, inner = loop.client()
+        loop.start(inner, Destination(path, loop.block), b"hello")
+        client.close()
+    assert loop.ended == [("refused", 0)]
 
 
 def test_idle_and_busy(start: Start) -> None:
