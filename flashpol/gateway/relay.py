@@ -6,8 +6,9 @@ for it. It is a bare greenlet: nobody waits for it, and there are tens of thousa
 
 from dataclasses import dataclass
 
+import gevent
 import gevent.event
-from greenlet import GreenletExit
+
 
 from flashpol._fastpath import Parker
 from flashpol.gateway import proxyheader
@@ -72,7 +73,7 @@ class Relay:
     def _converse(self, fd: int, data: bytes) -> None:
         try:
             reason, sent = self._relay(fd, data)
-        except GreenletExit:
+        except gevent.GreenletExit:
             reason, sent = "shutdown", 0
         except BaseException:
             self._parker.abandon(fd, "capacity")
@@ -88,22 +89,17 @@ class Relay:
         """Why it was not relayed, if so; bytes sent to the client."""
         if self._proxy:
             data = proxyheader.encode(self._proxy, *self._parker.endpoints(fd)) + data
-        found = self.upstreams.wait(self._connect_timeout)
-        if self._stopped.is_set():
-            return "shutdown", 0
-        if not found:
+        if not self.upstreams.wait(self._connect_timeout) and not self._stopped.is_set():
             self.upstreams.unresolved()
-            return "upstream", 0
         tried: list[Address] = []
-        while len(tried) < TRIES:
+        while len(tried) < TRIES and not self._stopped.is_set():
             address = self.upstreams.choose(tried)
             if address is None:
                 break
             if not self._wait_for_turn():
-                if self._stopped.is_set():
-                    return "shutdown", 0
-                address.destination.count_failure("rate")
-                return "upstream", 0
+                if not self._stopped.is_set():
+                    address.destination.count_failure("rate")
+                break
             outcome, sent = self._pump.converse(fd, address.destination, data)
             if outcome not in FAILURES:
                 return None, sent
@@ -111,7 +107,7 @@ class Relay:
                 return _OURS[outcome], 0
             self.upstreams.failed(address)
             tried.append(address)
-        return "upstream", 0
+        return "shutdown" if self._stopped.is_set() else "upstream", 0
 
     def _wait_for_turn(self) -> bool:
         """False: it would take too long, or the relay was stopped."""

@@ -243,7 +243,7 @@ def test_reset_of_a_sender_that_is_held_up(start: Start, buffers: int) -> None:
 
 @pytest.mark.parametrize("buffers", [8, 0], ids=["held", "peeked"])
 def test_a_slow_reader_that_is_cut_off_does_not_take_the_part_for_the_whole(start: Start, buffers: int) -> None:
-    loop = start(idle_timeout=0.1, buffers=buffers)
+    loop = start(idle_timeout=0.5, buffers=buffers)
     client, server = loop.pair(receive_buffer=4096)
     fill(loop, server)
     loop.until(lambda: loop.ended)
