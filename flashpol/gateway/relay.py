@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import gevent
 import gevent.event
 
-
 from flashpol._fastpath import Parker
 from flashpol.gateway import proxyheader
 from flashpol.gateway._pump import FAILURES, Pump
