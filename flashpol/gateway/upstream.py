@@ -119,7 +119,8 @@ class Upstreams:
                 try:
                     upstream.look_up()
                     self._looked_up.set()  # the others may take long
-                except (OSError, UnicodeError) as error:  # the latter: a label that is too long for DNS
+                # Besides OSError: a label that is too long for DNS, no memory, no room for the pool's thread.
+                except Exception as error:
                     self._on_error(upstream.remote, error if isinstance(error, OSError) else OSError(str(error)))
             self._looked_up.set()
             gevent.sleep(LOOK_UP_EVERY)

@@ -161,6 +161,25 @@ def test_while_a_name_cannot_be_looked_up_what_was_known_serves(clock: Clock, mo
     assert hosts(upstreams, 1) == ["1"]
 
 
+def test_whatever_goes_wrong_it_is_looked_up_again(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([RuntimeError("can't start new thread"), MemoryError(), UnicodeError("label too long")])
+
+    def look_up(host: str, port: int, type: int) -> list[tuple[object, ...]]:
+        if error := next(answers, None):
+            raise error
+        return [(None, type, 6, "", ("192.0.2.1", port))]
+
+    monkeypatch.setattr(upstream, "getaddrinfo", look_up)
+    monkeypatch.setattr(upstream, "LOOK_UP_EVERY", 0.001)
+    upstreams = make(clock, Remote("games.example", 7000))
+    upstreams.start()
+    with gevent.Timeout(5):
+        while not list(upstreams):
+            gevent.sleep(0.001)
+    upstreams.stop()
+    assert hosts(upstreams, 1) == ["1"]
+
+
 def test_nobody_waits_for_a_name_while_another_upstream_is_known(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     def look_up(host: str, port: int, type: int) -> list[tuple[object, ...]]:
         if host == "slow.example":
