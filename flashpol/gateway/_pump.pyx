@@ -16,7 +16,8 @@ is the sender's window that shrinks. So slow readers pin a bounded amount of mem
 **Ends.** FIN is passed on once all that came before it has been. When both have, it is over. RST of one side becomes
 RST of the other, after what it had sent before: Linux still hands that over, and so do we. A side that can only be read
 any more, because writing to it failed, is `broken`: it is read to its end, and the end is RST. When a conversation is
-cut, by a deadline or by the end of the process, a side that bytes still waited for gets RST instead of FIN, so that it does not take the part for the whole.
+cut, by a deadline or by the end of the process, a side that bytes still waited for gets RST instead of FIN, so that it
+does not take the part for the whole.
 
 **Level-triggered.** epoll is asked for input of a side only while the other takes bytes, for output only after it took
 no more: in the common case nothing is ever changed. A side that nothing is asked of is not in the set, or EPOLLHUP and
