@@ -537,6 +537,7 @@ cdef bint begin(Core* core, int32_t i, const sockaddr* to, socklen_t to_size, in
         flow.blocked = True
     if sent > 0:
         c.counters.sent[CLIENT] += <uint64_t>sent
+        core.now = now_ns()                     # it took its time, which is counted
         established(core, i)
         observe(core, i)
     else:

@@ -113,6 +113,18 @@ def test_bytes_both_ways_and_what_was_read_before_comes_first(start: Start) -> N
     assert loop.ended == [("client", 6)]
 
 
+@pytest.mark.parametrize("first", [b"", b"hello"])
+def test_connecting_is_timed(start: Start, first: bytes) -> None:
+    """Also on this host, where it is over at once."""
+    loop = start()
+    before = time.monotonic_ns()
+    client, server = loop.pair(first=first)
+    loop.until(lambda: loop.counters["opened"])
+    assert 0 < loop.counters["connect_ns"] <= time.monotonic_ns() - before
+    client.close()
+    server.close()
+
+
 def test_the_application_speaks_first(start: Start) -> None:
     loop = start()
     client, server = loop.pair()
