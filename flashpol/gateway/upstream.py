@@ -56,7 +56,7 @@ class Upstream:
         self.addresses: list[Address] = []
         if remote.path:
             self.use([remote.path])
-        elif remote.is_ip:
+        elif remote.is_ip and "%" not in remote.host:  # the number of its interface is to be looked up
             self.use([(remote.host, remote.port)])
 
     def use(self, found: Iterable[Resolved | str]) -> None:

@@ -161,6 +161,15 @@ def test_while_a_name_cannot_be_looked_up_what_was_known_serves(clock: Clock, mo
     assert hosts(upstreams, 1) == ["1"]
 
 
+def test_an_address_that_names_its_interface(clock: Clock) -> None:
+    upstreams = make(clock, Remote.parse("[fe80::1%lo]:7000"))
+    upstreams.start()
+    assert upstreams.wait(5) is True
+    upstreams.stop()
+    [address] = upstreams
+    assert address.destination.address[3] == socket.if_nametoindex("lo")
+
+
 def test_whatever_goes_wrong_it_is_looked_up_again(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([RuntimeError("can't start new thread"), MemoryError(), UnicodeError("label too long")])
 
