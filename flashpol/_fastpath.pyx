@@ -510,6 +510,8 @@ cdef class Parker:
             client = self.client(fd)
         except OSError:
             return None, None
+        if self.core.records[fd].heading != H_NONE and self.core.headers[fd].proxied:
+            return client, text_of(&self.core.headers[fd].destination)
         if getsockname(fd, &own, &size) != 0:
             return None, None
         return client, text_of(&own)

@@ -35,6 +35,7 @@ cdef extern from *:
 
 cdef struct ProxyHeader:
     sockaddr_in6 source         # of the client, or a sockaddr_in: sin6_family says which. Written if `proxied`
+    sockaddr_in6 destination    # where the client connected to; the same
     uint16_t rest               # version 2: bytes after the first 16, of which `skipped` have passed
     uint16_t skipped
     uint8_t size                # bytes kept
@@ -123,9 +124,11 @@ cdef inline Answer finish_line(ProxyHeader* header) noexcept nogil:
     next = <char*>memchr(word, b" ", <size_t>(end - word))
     if next == NULL or not read_port(word, next, &port) or not read_port(next + 1, end, &other_port):
         return A_OTHER
+    ends[0].sin6_port = htons(port)
+    ends[1].sin6_port = htons(other_port)
+    ends[0].sin6_family = ends[1].sin6_family = <uint16_t>family
     header.source = ends[0]
-    header.source.sin6_family = <uint16_t>family
-    header.source.sin6_port = htons(port)
+    header.destination = ends[1]
     header.proxied = True
     return A_MATCH
 
@@ -189,17 +192,22 @@ cdef inline uint16_t address_bytes(const ProxyHeader* header) noexcept nogil:
 
 cdef inline void finish_binary(ProxyHeader* header) noexcept nogil:
     cdef const char* addresses = header.kept + FIXED_BYTES
-    cdef sockaddr_in* four = <sockaddr_in*>&header.source
+    cdef sockaddr_in* source = <sockaddr_in*>&header.source
+    cdef sockaddr_in* destination = <sockaddr_in*>&header.destination
     if is_local(header):
         return
     if header.kept[13] == 0x11:                 # TCP over IPv4: two addresses, two ports
-        four.sin_family = <uint16_t>AF_INET
-        memcpy(&four.sin_addr, addresses, 4)
-        memcpy(&four.sin_port, addresses + 8, 2)
+        source.sin_family = destination.sin_family = <uint16_t>AF_INET
+        memcpy(&source.sin_addr, addresses, 4)
+        memcpy(&destination.sin_addr, addresses + 4, 4)
+        memcpy(&source.sin_port, addresses + 8, 2)
+        memcpy(&destination.sin_port, addresses + 10, 2)
     elif header.kept[13] == 0x21:
-        header.source.sin6_family = <uint16_t>AF_INET6
+        header.source.sin6_family = header.destination.sin6_family = <uint16_t>AF_INET6
         memcpy(&header.source.sin6_addr, addresses, 16)
+        memcpy(&header.destination.sin6_addr, addresses + 16, 16)
         memcpy(&header.source.sin6_port, addresses + 32, 2)
+        memcpy(&header.destination.sin6_port, addresses + 34, 2)
     else:
         return
     header.proxied = True

@@ -50,6 +50,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="serve a policy that grants this, e.g. '*.example.com:1935,8000-8100'; may be repeated",
     )
     add("--dialect", metavar="NAME", help="flash or silverlight, for all addresses (default flash)")
+    add(
+        "--upstream",
+        metavar="HOST:PORT",
+        help="relay what is no policy request there, or to unix:/PATH, from all addresses",
+    )
     add("--workers", metavar="N", help="worker processes, or auto: one for each CPU (default auto)")
     add("--admin", metavar="IP:PORT", help=f"metrics and health, or off (default {config.DEFAULT_ADMIN})")
     add("--user", metavar="NAME", help="become this user once the addresses are bound")
@@ -85,6 +90,9 @@ def configure(options: argparse.Namespace) -> config.Config:
         listeners = tuple(config.Listener(None, address, policies[0].name) for address in addresses)
     if dialect is not None:
         listeners = tuple(dataclasses.replace(listener, dialect=dialect) for listener in listeners)
+    if options.upstream is not None:
+        upstream = config.kind_of(config.Listener, "upstream").read_text("--upstream", options.upstream)
+        listeners = tuple(dataclasses.replace(listener, upstream=upstream) for listener in listeners)
     return config.check(config.Config(server, policies, listeners))
 
 

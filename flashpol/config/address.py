@@ -99,6 +99,14 @@ class Remote(NamedTuple):
             return False
         return True
 
+    def arrives_at(self, listening: Address) -> bool:
+        """Who connects to this reaches that address, as far as can be seen without looking names up."""
+        if self.path or self.port != listening.port:
+            return False
+        at = Address("127.0.0.1" if self.host == "localhost" else self.host, self.port)
+        local = Remote(*at).is_ip and ipaddress.ip_address(at.host).is_loopback
+        return at == listening or (local and listening.covers(at))
+
     @classmethod
     def parse(cls, text: str) -> "Remote":
         """`HOST:PORT`, `[IPV6]:PORT` or `unix:/PATH`."""

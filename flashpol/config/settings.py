@@ -392,6 +392,10 @@ def _check_access(listener: Listener) -> None:
         raise ConfigError("proxy_protocol = true, but of which proxies? Write proxy_networks", listener.origin)
     if listener.proxy_networks and not listener.proxy_protocol:
         raise ConfigError("proxy_networks has no effect: write proxy_protocol = true too", listener.origin)
+    address = listener.address
+    if isinstance(address, Address) and any(remote.arrives_at(address) for remote in listener.upstream):
+        message = f"the upstream of {address} is this listener itself: give the application a port of its own"
+        raise ConfigError(message, listener.origin)
 
 
 def _taken(address: Endpoint) -> Endpoint | None:

@@ -16,8 +16,8 @@ is the sender's window that shrinks. So slow readers pin a bounded amount of mem
 **Ends.** FIN is passed on once all that came before it has been. When both have, it is over. RST of one side becomes
 RST of the other, after what it had sent before: Linux still hands that over, and so do we. A side that can only be read
 any more, because writing to it failed, is `broken`: it is read to its end, and the end is RST. When a conversation is
-cut, by a deadline or by the end of the process, a side for which bytes were still held gets RST instead of FIN, so that
-it does not take the part for the whole.
+cut, by a deadline or by the end of the process, a side that bytes still waited for gets RST instead of FIN, so that it
+does not take the part for the whole.
 
 **Level-triggered.** epoll is asked for input of a side only while the other takes bytes, for output only after it took
 no more: in the common case nothing is ever changed. A side that nothing is asked of is not in the set, or EPOLLHUP and
@@ -102,7 +102,7 @@ cdef extern from "<sys/timerfd.h>" nogil:
     int TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME
 
 cdef enum:
-    CHUNK = 32768               # one read; 16 KB cost 10 % more CPU a GB, 64 KB 20 %: it falls out of the cache
+    CHUNK = 32768               # one read; 16 and 64 KB cost more in single runs, see docs/performance.md
     READS = 4                   # of one direction in a row, before others get their turn
     EVENTS = 64                 # taken at a time
     ROUNDS = 8                  # of EVENTS in one wake-up; then greenlets get their turn
@@ -339,9 +339,9 @@ cdef void finish(Core* core, int32_t i, uint8_t outcome) noexcept nogil:
         c.counters.ends[outcome] += 1
         c.counters.duration_ns += <uint64_t>duration
         count(c.counters.duration_buckets, DURATION_BOUNDS, DURATION_BUCKETS - 1, duration)
-        if outcome == E_CLIENT_RESET or c.flows[CLIENT].held != NULL:
+        if outcome == E_CLIENT_RESET or c.flows[CLIENT].blocked:
             be_reset(c.flows[UPSTREAM].fd)
-        if outcome == E_UPSTREAM_RESET or c.flows[UPSTREAM].held != NULL:
+        if outcome == E_UPSTREAM_RESET or c.flows[UPSTREAM].blocked:
             be_reset(c.flows[CLIENT].fd)
     for side in range(2):
         release(&core.pool, &c.flows[side])
@@ -451,12 +451,13 @@ cdef void move(Core* core, int32_t i, int side) noexcept nogil:
 # ------------------------------------------------------------------------------------------------------------- connect
 
 cdef uint8_t failure_of(int error) noexcept nogil:
-    if error == ECONNREFUSED or error == ENOENT:
+    # EAGAIN: the queue of a Unix socket is full, which is the application's to empty. Another may have room.
+    if error == ECONNREFUSED or error == ENOENT or error == EAGAIN:
         return F_REFUSED
     if error == ETIMEDOUT:
         return F_TIMEOUT
-    # EAGAIN: the queue of a Unix socket is full. EADDRNOTAVAIL: no local port is free.
-    if error in (EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN, EADDRNOTAVAIL):
+    # EADDRNOTAVAIL: no local port is free.
+    if error in (EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL):
         return F_RESOURCES
     return F_UNREACHABLE
 
@@ -536,6 +537,7 @@ cdef bint begin(Core* core, int32_t i, const sockaddr* to, socklen_t to_size, in
         flow.blocked = True
     if sent > 0:
         c.counters.sent[CLIENT] += <uint64_t>sent
+        core.now = now_ns()                     # it took its time, which is counted
         established(core, i)
         observe(core, i)
     else:

@@ -21,12 +21,18 @@ def encode(version: str, client: Endpoint | None, server: Endpoint | None) -> by
     if client is None or server is None:
         return b"PROXY UNKNOWN\r\n" if version == V1 else _SIGNATURE + struct.pack("!BBH", _LOCAL, _UNSPECIFIED, 0)
     source, destination = ipaddress.ip_address(client[0]), ipaddress.ip_address(server[0])
-    if source.version != destination.version:  # one of a dual-stack socket is in its short form
+    if source.version != destination.version:  # an IPv4 address in IPv6 clothes, in its short form
         source, destination = _wide(source), _wide(destination)
     if version == V1:
-        return f"PROXY TCP{source.version} {source} {destination} {client[1]} {server[1]}\r\n".encode()
+        return f"PROXY TCP{source.version} {_text(source)} {_text(destination)} {client[1]} {server[1]}\r\n".encode()
     body = source.packed + destination.packed + struct.pack("!HH", client[1], server[1])
     return _SIGNATURE + struct.pack("!BBH", _PROXY, _FAMILIES[source.version], len(body)) + body
+
+
+def _text(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """An IPv4 address in IPv6 clothes stays legible, as RFC 5952 section 5 and inet_ntop(3) have it."""
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return f"::ffff:{mapped}" if mapped else str(ip)
 
 
 def _wide(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv6Address:

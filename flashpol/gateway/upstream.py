@@ -56,7 +56,7 @@ class Upstream:
         self.addresses: list[Address] = []
         if remote.path:
             self.use([remote.path])
-        elif remote.is_ip:
+        elif remote.is_ip and "%" not in remote.host:  # the number of its interface is to be looked up
             self.use([(remote.host, remote.port)])
 
     def use(self, found: Iterable[Resolved | str]) -> None:
@@ -111,20 +111,23 @@ class Upstreams:
         if self._resolver:
             self._resolver.kill(block=False)
             self._resolver = None
+        self._looked_up.set()
 
     def _look_up(self) -> None:
         while True:
             for upstream in self._named:
                 try:
                     upstream.look_up()
-                except (OSError, UnicodeError) as error:  # the latter: a label that is too long for DNS
+                    self._looked_up.set()  # the others may take long
+                # Besides OSError: a label that is too long for DNS, no memory, no room for the pool's thread.
+                except Exception as error:
                     self._on_error(upstream.remote, error if isinstance(error, OSError) else OSError(str(error)))
             self._looked_up.set()
             gevent.sleep(LOOK_UP_EVERY)
 
     def wait(self, timeout: float) -> bool:
-        """Until names were looked up for the first time. False if no address is known then."""
-        if self._named and not self._looked_up.is_set():
+        """Until a name was found, or none was at the first look. False if no address is known then."""
+        if len(self._named) == len(self._all) and not self._looked_up.is_set():
             self._looked_up.wait(timeout)
         return any(each.addresses for each in self._all)
 

@@ -19,7 +19,7 @@ from flashpol.gateway._pump import Pump
 from flashpol.gateway.conversation import finish_reply
 from flashpol.gateway.hub import Readable, sleep_until_switched
 from flashpol.gateway.pace import Pace
-from flashpol.gateway.relay import Relay
+from flashpol.gateway.relay import Crowd, Relay
 from flashpol.gateway.sniff import SIGNATURES
 from flashpol.gateway.upstream import Upstreams
 from flashpol.server.access import Access
@@ -168,6 +168,7 @@ class _Lot:
         self._relays: list[Relay | None] = []  # and where those that are shared relay to
         self._pump: Pump | None = None
         self._pump_watcher: Readable | None = None
+        self._crowd = Crowd()
         self._limits = limits
         self._most_relays = min(limits.max_conversations, _relays_that_fit())
         self._conversations = Pool(int(min(limits.max_conversations, _conversations_that_fit())))
@@ -230,6 +231,7 @@ class _Lot:
             self.parker,
             self._pump,
             upstreams,
+            crowd=self._crowd,
             proxy=listener.upstream_proxy,
             pace=Pace(listener.connect_rate),
             connect_timeout=self._limits.connect_timeout,
@@ -241,15 +243,14 @@ class _Lot:
             self._pump_watcher.start()
         for relay in self._relays:
             if relay:
-                relay.upstreams.start()
+                relay.start()
 
     def _relay(self, fd: int, data: bytes, listener: int) -> None:
         """Called in the hub: must not block."""
         relay = self._relays[listener]
-        if relay is None or self._pump is None:
-            raise AssertionError("only a shared listener hands connections over, and it has both")
-        relays = sum(each.open for each in self._relays if each)
-        if relays >= min(self._most_relays, self._conversations.free_count()):
+        if relay is None:
+            raise AssertionError("only a shared listener hands connections over")
+        if self._crowd.count >= min(self._most_relays, self._conversations.free_count()):
             self.parker.abandon(fd, "capacity")
         else:
             relay.begin(fd, data)
@@ -280,18 +281,18 @@ class _Lot:
             self._conversations.spawn(finish_reply, self.parker, fd, self._limits.reply_timeout)
 
     def close(self) -> None:
+        self.watcher.close()  # nobody is handed over any more
         self._conversations.kill()
         for relay in self._relays:
             if relay:
-                relay.upstreams.stop()
+                relay.stop()
         if self._pump and self._pump_watcher:
             self._pump.cut_all()
             deadline = time.monotonic() + CUT_TIMEOUT
-            while self._pump.open and time.monotonic() < deadline:
+            while self._crowd.count and time.monotonic() < deadline:
                 gevent.sleep(0)
             self._pump_watcher.close()
         self.parker.close_all()
-        self.watcher.close()
 
 
 class _Door:

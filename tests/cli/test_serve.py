@@ -65,6 +65,9 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6 lo
         ((*ALLOW, "--listen", "127.0.0.1:99999"), ("'99999'", "from 0 to 65535")),
         ((*ALLOW, "--listen", "127.0.0.1:1", "--listen", "127.0.0.1:1"), ("two listeners", "127.0.0.1:1")),
         ((*ALLOW, "--listen", "192.0.2.1:0"), ("192.0.2.1:0", "not an address of this host", "ip address")),
+        ((*ALLOW, "--upstream", "7000"), ("'7000'", "write HOST:PORT")),
+        ((*ALLOW, "--upstream", ""), ("''", "write HOST:PORT")),
+        ((*ALLOW, "--upstream", "localhost:843"), ("the upstream of [::]:843 is this listener itself",)),
         ((*ALLOW, "--workers", "0"), ("'0'", '"auto" or a number from 1 to 256')),
         ((*ALLOW, "--workers", "-1"), ("'-1'", "from 1 to 256")),
         ((*ALLOW, "--workers", "many"), ("'many'", "from 1 to 256")),
@@ -232,6 +235,21 @@ def test_both_dialects_from_a_configuration(tmp_path: Path) -> None:
         assert ask(flash) == REPLY
         assert rest(connect(silverlight, b"<policy-file-request/>")) == SILVERLIGHT
         assert ask(silverlight) == SILVERLIGHT
+        assert server.stop() == 0
+
+
+def test_a_shared_port() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as application,
+        Flashpol("--policy", POLICY, "--upstream", f"127.0.0.1:{application.getsockname()[1]}") as server,
+    ):
+        assert ask(server.place) == REPLY
+        application.settimeout(5)
+        with connect(server.place, b"hello") as client, application.accept()[0] as inner:
+            inner.settimeout(5)
+            assert inner.recv(5) == b"hello"
+            inner.sendall(b"you")
+            assert client.recv(3) == b"you"
         assert server.stop() == 0
 
 

@@ -1,8 +1,8 @@
-"""How an upstream is written."""
+"""How an upstream is written, and whether it leads back."""
 
 import pytest
 
-from flashpol.config import ConfigError, Remote
+from flashpol.config import Address, ConfigError, Remote
 from flashpol.config.kinds import UPSTREAM
 
 
@@ -59,3 +59,24 @@ def test_one_or_a_list() -> None:
             UPSTREAM.read("upstream", wrong)
     with pytest.raises(ConfigError, match="'a:1' is there twice"):
         UPSTREAM.read("upstream", ["a:1", "b:2", "a:1"])
+
+
+@pytest.mark.parametrize(
+    ("remote", "listening", "same"),
+    [
+        ("127.0.0.1:7000", "127.0.0.1:7000", True),
+        ("127.0.0.1:7000", "0.0.0.0:7000", True),
+        ("127.0.0.1:7000", "[::]:7000", True),
+        ("[::1]:7000", "[::]:7000", True),
+        ("localhost:7000", "[::]:7000", True),
+        ("192.0.2.1:7000", "192.0.2.1:7000", True),
+        ("127.0.0.1:7001", "127.0.0.1:7000", False),
+        ("127.0.0.1:7000", "192.0.2.1:7000", False),
+        ("[::1]:7000", "0.0.0.0:7000", False),
+        ("192.0.2.1:7000", "[::]:7000", False),  # of this host or of another
+        ("games.example:7000", "[::]:7000", False),
+        ("unix:/run/game", "[::]:7000", False),
+    ],
+)
+def test_does_it_lead_back(remote: str, listening: str, same: bool) -> None:
+    assert Remote.parse(remote).arrives_at(Address.parse(listening)) is same

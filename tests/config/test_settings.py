@@ -1,5 +1,6 @@
 """The settings themselves, and what only the whole can show."""
 
+import dataclasses
 import os
 import tomllib
 
@@ -13,6 +14,7 @@ from flashpol.config import (
     Inherited,
     Limits,
     Listener,
+    Remote,
     Server,
     kind_of,
     parse_endpoint,
@@ -126,3 +128,13 @@ def test_listeners_that_collide(config_: Config, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         config.check(config_)
     assert str(caught.value) == message
+
+
+def test_a_listener_that_relays_to_itself() -> None:
+    """The first client would become as many conversations as there may be."""
+    upstream = (Remote("192.0.2.1", 7000), Remote("127.0.0.1", 7000))
+    listener = Listener("a", Address("::", 7000), "p", upstream=upstream)
+    with pytest.raises(ConfigError, match=r"the upstream of \[::\]:7000 is this listener itself: "):
+        config.check(Config(Server(), (), (listener,)))
+    listener = dataclasses.replace(listener, upstream=upstream[:1])
+    config.check(Config(Server(), (), (listener,)))

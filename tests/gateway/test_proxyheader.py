@@ -32,8 +32,8 @@ def test_not_known() -> None:
 
 
 def test_both_families() -> None:
-    """A dual-stack socket may know one end as IPv4 and the other as IPv6: both are written as IPv6."""
-    assert encode("v1", ("192.0.2.1", 1), ("::1", 2)) == b"PROXY TCP6 ::ffff:c000:201 ::1 1 2\r\n"
+    """A proxy may know one end as IPv4 and the other as IPv6: both are written as IPv6, IPv4 legibly."""
+    assert encode("v1", ("192.0.2.1", 1), ("::1", 2)) == b"PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2\r\n"
 
 
 @pytest.mark.parametrize("version", VERSIONS)

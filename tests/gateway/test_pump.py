@@ -113,6 +113,18 @@ def test_bytes_both_ways_and_what_was_read_before_comes_first(start: Start) -> N
     assert loop.ended == [("client", 6)]
 
 
+@pytest.mark.parametrize("first", [b"", b"hello"])
+def test_connecting_is_timed(start: Start, first: bytes) -> None:
+    """Also on this host, where it is over at once."""
+    loop = start()
+    before = time.monotonic_ns()
+    client, server = loop.pair(first=first)
+    loop.until(lambda: loop.counters["opened"])
+    assert 0 < loop.counters["connect_ns"] <= time.monotonic_ns() - before
+    client.close()
+    server.close()
+
+
 def test_the_application_speaks_first(start: Start) -> None:
     loop = start()
     client, server = loop.pair()
@@ -241,8 +253,9 @@ def test_reset_of_a_sender_that_is_held_up(start: Start, buffers: int) -> None:
     client.close()
 
 
-def test_a_slow_reader_that_is_cut_off_does_not_take_the_part_for_the_whole(start: Start) -> None:
-    loop = start(idle_timeout=0.1)
+@pytest.mark.parametrize("buffers", [8, 0], ids=["held", "peeked"])
+def test_a_slow_reader_that_is_cut_off_does_not_take_the_part_for_the_whole(start: Start, buffers: int) -> None:
+    loop = start(idle_timeout=0.5, buffers=buffers)
     client, server = loop.pair(receive_buffer=4096)
     fill(loop, server)
     loop.until(lambda: loop.ended)
@@ -331,6 +344,20 @@ def test_a_unix_socket(start: Start, tmp_path: os.PathLike[str]) -> None:
     loop.start(inner, Destination(path, loop.block), b"hello")
     client.close()
     assert [end for end, _ in loop.ended] == ["upstream", "refused"]
+
+
+def test_the_queue_of_a_unix_socket_is_full(start: Start, tmp_path: os.PathLike[str]) -> None:
+    """Where TCP would send its SYN again, connect fails at once: the upstream has no room, and another may."""
+    loop = start()
+    path = os.path.join(tmp_path, "application.sock")
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as filler:
+        listening.bind(path)
+        listening.listen(0)
+        filler.connect(path)
+        client, inner = loop.client()
+        loop.start(inner, Destination(path, loop.block), b"hello")
+        client.close()
+    assert loop.ended == [("refused", 0)]
 
 
 def test_idle_and_busy(start: Start) -> None:

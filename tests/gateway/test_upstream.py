@@ -1,7 +1,9 @@
 """Which upstream is next, and which is left out: with a clock of the test's own."""
 
 import socket
+import time
 
+import gevent
 import greenlet
 import pytest
 
@@ -157,6 +159,61 @@ def test_while_a_name_cannot_be_looked_up_what_was_known_serves(clock: Clock, mo
     upstreams.stop()
     assert errors[0] == ("games.example:7000", "Name or service not known")
     assert hosts(upstreams, 1) == ["1"]
+
+
+def test_an_address_that_names_its_interface(clock: Clock) -> None:
+    upstreams = make(clock, Remote.parse("[fe80::1%lo]:7000"))
+    upstreams.start()
+    assert upstreams.wait(5) is True
+    upstreams.stop()
+    [address] = upstreams
+    assert address.destination.address[3] == socket.if_nametoindex("lo")
+
+
+def test_whatever_goes_wrong_it_is_looked_up_again(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([RuntimeError("can't start new thread"), MemoryError(), UnicodeError("label too long")])
+
+    def look_up(host: str, port: int, type: int) -> list[tuple[object, ...]]:
+        if error := next(answers, None):
+            raise error
+        return [(None, type, 6, "", ("192.0.2.1", port))]
+
+    monkeypatch.setattr(upstream, "getaddrinfo", look_up)
+    monkeypatch.setattr(upstream, "LOOK_UP_EVERY", 0.001)
+    upstreams = make(clock, Remote("games.example", 7000))
+    upstreams.start()
+    with gevent.Timeout(5):
+        while not list(upstreams):
+            gevent.sleep(0.001)
+    upstreams.stop()
+    assert hosts(upstreams, 1) == ["1"]
+
+
+def test_nobody_waits_for_a_name_while_another_upstream_is_known(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_up(host: str, port: int, type: int) -> list[tuple[object, ...]]:
+        if host == "slow.example":
+            gevent.sleep(60)
+        return [(None, type, 6, "", ("192.0.2.1", port))]
+
+    monkeypatch.setattr(upstream, "getaddrinfo", look_up)
+    quick, slow = Remote("quick.example", 1), Remote("slow.example", 1)
+    for remotes in ((quick, slow), (slow, A)):
+        upstreams = make(clock, *remotes)
+        upstreams.start()
+        began = time.monotonic()
+        assert upstreams.wait(10) is True
+        assert time.monotonic() - began < 5
+        upstreams.stop()
+
+
+def test_stopping_wakes_those_who_wait_for_a_name(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "getaddrinfo", lambda *_, **__: gevent.sleep(60))
+    upstreams = make(clock, Remote("slow.example", 1))
+    upstreams.start()
+    waiting = gevent.spawn(upstreams.wait, 60)
+    gevent.sleep(0)
+    upstreams.stop()
+    assert waiting.get(timeout=5) is False
 
 
 def test_what_needs_no_name_server_is_ready_at_once(clock: Clock) -> None:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 
+import gevent
 import pytest
 from application import Application, application, receive
 from conftest import Serve
@@ -374,7 +375,7 @@ def test_the_rate_of_connecting_is_bounded(app: Application, serve: Serve) -> No
     clients = [server.connect() for _ in range(6)]
     for client in clients:
         client.sendall(b"hello")
-    eventually(lambda: server.outcomes.get("upstream"))
+    eventually(lambda: server.relayed[0]["opened"] + server.outcomes.get("upstream", 0) == 6)
     assert server.relayed[0]["opened"] >= 2
     refused = server.outcomes["upstream"]
     assert ends(server)["rate"] == refused >= 1
@@ -383,6 +384,43 @@ def test_the_rate_of_connecting_is_bounded(app: Application, serve: Serve) -> No
     for _ in range(6 - refused):
         app.accept().close()
     assert server.settle() == {"relayed": 6 - refused, "upstream": refused}
+
+
+def test_those_who_wait_to_be_connected_count_too(app: Application, serve: Serve) -> None:
+    limits = dataclasses.replace(QUICK, max_conversations=2, connect_timeout=60)
+    server = serve(limits=limits, upstream=[app.remote], connect_rate=0.1)
+    with server.connect() as first, server.connect() as second, server.connect() as third:
+        first.sendall(b"hello")
+        with app.accept():
+            second.sendall(b"hello")
+            eventually(lambda: server.counters["conversations"] == 2)
+            third.sendall(b"hello")
+            assert until_end(third)[0] == b""
+            first.close()
+        server.stop_accepting()
+        server.finish(0)
+    assert server.settle() == {"relayed": 1, "capacity": 1, "shutdown": 1}
+
+
+def test_who_still_waits_for_its_turn_when_all_ends_is_let_go(app: Application, serve: Serve) -> None:
+    """By then its descriptor may be somebody else's."""
+    server = serve(limits=dataclasses.replace(QUICK, connect_timeout=60), upstream=[app.remote], connect_rate=1)
+    clients = [server.connect() for _ in range(3)]
+    for number, client in enumerate(clients):
+        client.sendall(b"hello")
+        eventually(lambda number=number: server.counters["conversations"] == number + 1)
+    server.stop_accepting()
+    assert server.finish(0) is False
+    for client in clients:
+        assert until_end(client)[0] == b""
+        client.close()
+    outcomes = server.settle()
+    assert sum(outcomes.values()) == 3
+    for _ in range(outcomes.get("relayed", 0)):
+        app.accept().close()
+    server.hub.call(gevent.sleep, 1.2)  # its turn comes
+    assert app.nobody_came()
+    assert sum(server.relayed[0].all("ends")) == outcomes.get("relayed", 0)
 
 
 def test_idle_conversations_end(app: Application, serve: Serve) -> None:

@@ -147,11 +147,28 @@ def test_open_files_are_those_to_upstreams_too(site: Site, app: Application) -> 
         assert server.metrics().total("worker_open_files") == before + 10
 
 
+V2 = b"\r\n\r\n\0\r\nQUIT\n"
+FOUR = bytes([192, 0, 2, 7, 198, 51, 100, 1]) + (50000).to_bytes(2) + (7000).to_bytes(2)
+SIX = socket.inet_pton(socket.AF_INET6, "2001:db8::7") + socket.inet_pton(socket.AF_INET6, "2001:db8::1") + FOUR[8:]
+CHAINED = [  # what a proxy says, and what the application is told of it; None: the connection's own addresses
+    (b"PROXY TCP6 2001:db8::7 2001:db8::1 50000 7000\r\n", b"PROXY TCP6 2001:db8::7 2001:db8::1 50000 7000\r\n"),
+    # HAProxy writes both ends as IPv6 if one of them is.
+    (
+        b"PROXY TCP6 ::ffff:192.0.2.7 2001:db8::1 50000 7000\r\n",
+        b"PROXY TCP6 ::ffff:192.0.2.7 2001:db8::1 50000 7000\r\n",
+    ),
+    (V2 + b"\x21\x11\0\x0c" + FOUR, b"PROXY TCP4 192.0.2.7 198.51.100.1 50000 7000\r\n"),
+    (V2 + b"\x21\x21\0\x24" + SIX, b"PROXY TCP6 2001:db8::7 2001:db8::1 50000 7000\r\n"),
+    (V2 + b"\x20\0\0\0", None),
+    (b"PROXY UNKNOWN\r\n", None),
+]
+
+
 def test_behind_a_proxy_the_client_s_address_goes_on_to_the_application(site: Site, app: Application) -> None:
     site.configure(listener='proxy_protocol = true\nproxy_networks = ["127.0.0.0/8"]\nupstream_proxy = "v1"\n')
     header = b"PROXY TCP4 192.0.2.7 198.51.100.1 50000 7000\r\n"
     with site.serve() as server:
-        onward = f"PROXY TCP4 192.0.2.7 127.0.0.1 50000 {server.place[1]}\r\n".encode()
+        onward = header  # where the client connected to, not the hop between
         for pieces in ((header + b"hello",), (header, b"hello"), (header[:20], header[20:] + b"hel", b"lo")):
             with connect(server.place) as client:
                 for piece in pieces:
@@ -162,6 +179,16 @@ def test_behind_a_proxy_the_client_s_address_goes_on_to_the_application(site: Si
                     assert receive(client, 6) == b"answer"
         with connect(server.place, header) as client, app.accept() as inner:  # the application speaks first
             assert receive(inner, len(onward)) == onward
+        for before, after in CHAINED:
+            with connect(server.place, before + b"hello") as client, app.accept() as inner:
+                onward = (
+                    after
+                    or "PROXY TCP4 {} {} {} {}\r\n".format(
+                        *(each[0] for each in (client.getsockname(), server.place)),
+                        *(each[1] for each in (client.getsockname(), server.place)),
+                    ).encode()
+                )
+                assert receive(inner, len(onward) + 5) == onward + b"hello"
         assert rest(connect(server.place, header + b"<policy-file-request/>\0")) == POLICY + b"\0"
         assert rest(connect(server.place)) == b""  # a proxy that does not say for whom is not relayed
         assert app.nobody_came()

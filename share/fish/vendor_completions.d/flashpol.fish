@@ -51,7 +51,7 @@ function _shtab_flashpol_using
 end
 
 set -g _shtab_flashpol_commands serve config check decide merge probe
-set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --client --config --dialect --from --ignore --listen --location --log-format --output --policy --policy-port --port --served-from --silverlight-port --user --watch --workers -c -o
+set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --client --config --dialect --from --ignore --listen --location --log-format --output --policy --policy-port --port --served-from --silverlight-port --upstream --user --watch --workers -c -o
 
 complete -c flashpol -e
 complete -c flashpol -f
@@ -65,6 +65,7 @@ complete -c flashpol -n '_shtab_flashpol_using serve' -l listen -x -d 'address t
 complete -c flashpol -n '_shtab_flashpol_using serve' -l policy -xka "(__fish_complete_path (commandline -ct))" -d 'serve this policy file, or the merge of a folder'"'"'s *.xml'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l allow -x -d 'serve a policy that grants this, e.g. '"'"'*.example.com:1935,8000-8100'"'"'; may be repeated'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l dialect -xka "flash silverlight" -d 'flash or silverlight, for all addresses (default flash)'
+complete -c flashpol -n '_shtab_flashpol_using serve' -l upstream -x -d 'relay what is no policy request there, or to unix:/PATH, from all addresses'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l workers -xka "auto" -d 'worker processes, or auto: one for each CPU (default auto)'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l admin -xka "off" -d 'metrics and health, or off (default 127.0.0.1:9843)'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l user -x -d 'become this user once the addresses are bound'
@@ -80,6 +81,7 @@ complete -c flashpol -n '_shtab_flashpol_using config' -l listen -x -d 'address 
 complete -c flashpol -n '_shtab_flashpol_using config' -l policy -xka "(__fish_complete_path (commandline -ct))" -d 'serve this policy file, or the merge of a folder'"'"'s *.xml'
 complete -c flashpol -n '_shtab_flashpol_using config' -l allow -x -d 'serve a policy that grants this, e.g. '"'"'*.example.com:1935,8000-8100'"'"'; may be repeated'
 complete -c flashpol -n '_shtab_flashpol_using config' -l dialect -xka "flash silverlight" -d 'flash or silverlight, for all addresses (default flash)'
+complete -c flashpol -n '_shtab_flashpol_using config' -l upstream -x -d 'relay what is no policy request there, or to unix:/PATH, from all addresses'
 complete -c flashpol -n '_shtab_flashpol_using config' -l workers -xka "auto" -d 'worker processes, or auto: one for each CPU (default auto)'
 complete -c flashpol -n '_shtab_flashpol_using config' -l admin -xka "off" -d 'metrics and health, or off (default 127.0.0.1:9843)'
 complete -c flashpol -n '_shtab_flashpol_using config' -l user -x -d 'become this user once the addresses are bound'
