@@ -18,7 +18,7 @@ SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-na
 .PHONY: help run test lint docs bench debug clean coverage sanitize valgrind faults soak soak-relay fuzz lock audit dist
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: $(VENV)/.run  ## serve examples/policy.xml on 127.0.0.1:8430, metrics on 127.0.0.1:9843
 	@$(BIN)/flashpol serve --policy examples/policy.xml --listen 127.0.0.1:8430 --admin 127.0.0.1:9843
