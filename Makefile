@@ -79,7 +79,7 @@ lock: $(VENV)/bin/python  ## requirements-dev.lock anew: what CI installs, by ha
 	$(PIP) "pip-tools>=7.5"
 	$(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras --all-build-deps --upgrade --no-header \
 		--no-annotate --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-		--extra test --extra lint --extra deploy --extra bench --extra fuzz --extra bench -o requirements-dev.lock pyproject.toml
+		--extra test --extra lint --extra deploy --extra bench --extra fuzz -o requirements-dev.lock pyproject.toml
 
 audit: $(VENV)/.dev  ## known vulnerabilities of what the lock names, where their database can be reached
 	@$(PIP) "pip-audit>=2.7"
