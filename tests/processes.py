@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import os
 import pwd
+import random
 import re
 import signal
 import socket
@@ -157,9 +158,18 @@ def one_line(done: subprocess.CompletedProcess[str], command: str = "flashpol se
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody had a moment ago, for servers that cannot say which one the kernel gave them."""
-    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        return int(probe.getsockname()[1])
+    """A port that nobody had a moment ago, for servers that cannot say which one the kernel gave them.
+
+    It lies below those that the kernel gives to clients: one of a test beside this one could take it meanwhile.
+    """
+    lowest_of_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    while True:
+        with (
+            contextlib.suppress(OSError),  # somebody has it
+            socket.create_server((host, random.randrange(10_000, lowest_of_clients)), family=family) as probe,
+        ):
+            return int(probe.getsockname()[1])
 
 
 def as_nobody(question: Callable[[], object]) -> str:
