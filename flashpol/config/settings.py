@@ -99,7 +99,7 @@ class Limits:
     )
     max_conversations: int = setting(
         10_000,
-        "greenlets of one worker, about 4 KB each: connections that are relayed, and slow readers of a reply",
+        "greenlets of one worker: slow readers of a reply, 4 KB each, and connections that are relayed, 7 KB",
         number(0, 1_000_000, whole=True),
     )
     first_byte_timeout: float = setting(

@@ -194,7 +194,16 @@ def _connect(connection: socket.socket, endpoint: tuple[object, ...], seconds: f
     if number and not _ready(connection, select.POLLOUT, seconds):
         return Reached.DROPPED, f"no answer in {seconds:g} s"
     number = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if not number and _with_itself(connection):
+        number = errno.ECONNREFUSED
     return (_REACHED.get(number, Reached.UNREACHABLE), os.strerror(number)) if number else (Reached.CONNECTED, "")
+
+
+def _with_itself(connection: socket.socket) -> bool:
+    """Where nobody listens on this machine, and the kernel chose that very port for our end: a simultaneous open."""
+    with suppress(OSError):  # ENOTCONN: it was reset meanwhile
+        return bool(connection.getsockname() == connection.getpeername())
+    return False
 
 
 def _ready(connection: socket.socket, events: int, seconds: float) -> bool:

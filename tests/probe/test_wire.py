@@ -44,6 +44,21 @@ def test_refused_and_dropped_are_told_apart() -> None:
     assert (seen.reached, seen.error, seen.end, seen.events) == (Reached.DROPPED, "no answer in 0.6 s", None, ())
 
 
+def test_a_connection_with_itself_is_with_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On loopback, now and then, when the kernel chooses the port that is asked for the end that asks."""
+
+    class Same(socket.socket):
+        def connect_ex(self, endpoint: object, /) -> int:
+            self.bind(endpoint)  # type: ignore[arg-type]
+            return super().connect_ex(endpoint)  # type: ignore[arg-type]
+
+    with closed_port() as port:
+        pass
+    monkeypatch.setattr(socket, "socket", Same)
+    seen = exchange(LOCALHOST, port, ASK, SHORT)
+    assert (seen.reached, seen.end, seen.events) == (Reached.REFUSED, None, ())
+
+
 def test_what_this_machine_cannot_do() -> None:
     seen = exchange(Address(socket.AF_INET, "255.255.255.255"), 843, ASK, SHORT)
     assert seen.reached is Reached.UNTRIED

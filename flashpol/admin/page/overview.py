@@ -96,7 +96,7 @@ def tiles(status: Json) -> Markup:
         _tile(
             "Open connections",
             count(total["open"]),
-            f"{count(total['parked'])} silent, {count(total['conversations'])} slow readers",
+            f"{count(total['parked'])} silent, {count(total['conversations'])} conversations",
         ),
         _tile(
             "Refused per second",
