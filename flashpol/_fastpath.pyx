@@ -199,7 +199,7 @@ cdef class Networks:
         ranges.first = first
         ranges.shift = <uint8_t>(64 - bits)
         slots = <size_t>1 << bits
-        ranges.turns = <Turn*>malloc(max(1, count) * sizeof(Turn))
+        ranges.turns = <Turn*>malloc(max(<size_t>1, count) * sizeof(Turn))
         ranges.index = <uint32_t*>malloc((slots + 1) * sizeof(uint32_t))
         if ranges.turns == NULL or ranges.index == NULL:
             raise MemoryError
