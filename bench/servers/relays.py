@@ -11,8 +11,9 @@ from bench.servers.haproxy import REQUEST, configuration, lua, started
 from bench.servers.ours import flashpol
 from bench.servers.running import BACKLOG, Server, free_port, wait_for_answer, workplace
 
-# Of a worker or a thread: each takes two files, and 20,000 are what a process may usually have.
-CONVERSATIONS = 9_900
+# Of a worker or a thread: each takes two files, a process may usually have 20,000, and flashpol keeps 1,000 of them for
+# those that ask.
+CONVERSATIONS = 9_500
 SPLICING = 2_000  # of HAProxy when it splices: that takes pipes, and they files
 SHARED_PORT = """frontend shared
     bind 127.0.0.1:{port} backlog {backlog}
