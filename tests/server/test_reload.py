@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import time
@@ -15,7 +16,6 @@ from processes import (
     DEADLINE,
     REQUEST,
     Flashpol,
-    Process,
     ask,
     command,
     connect,
@@ -470,48 +470,47 @@ def test_a_file_of_a_configuration_that_was_refused_is_watched(watching: tuple[S
 # ---------------------------------------------------------------------------------------------------- a terminal
 
 
-def on_a_terminal(site: Site, *before: str) -> tuple[Process, int]:
-    """`flashpol serve` in the foreground of a terminal; its arbiter, and the other end of the terminal."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        words = [*before, *command("serve", "-c", site.config, "--listen", "127.0.0.1:0", "--admin", "off")]
-        os.chdir(Path(__file__).parents[2])
-        os.execvp(words[0], words)
-    process = Process.of(pid)
-    assert process
-    said = b""
-    while b"ready:" not in said:
-        said += os.read(terminal, 4096)
+def on_a_terminal(site: Site, *before: str) -> tuple["subprocess.Popen[bytes]", int]:
+    """`flashpol serve` in the foreground of a terminal; its arbiter, and the other end of the terminal.
+
+    Not by pty.fork: this process has threads, and what runs in Python between fork and exec may wait for them for ever.
+    """
+    terminal, foreground = pty.openpty()
+    words = [*before, *command("serve", "-c", site.config, "--listen", "127.0.0.1:0", "--admin", "off")]
+    process = subprocess.Popen(["setsid", "--ctty", *words], stdin=foreground, stdout=foreground, stderr=foreground)
+    os.close(foreground)
+    see(terminal, b"ready:")
     return process, terminal
 
 
-def ended(process: Process) -> bool:
-    return os.waitpid(process.pid, os.WNOHANG)[0] == process.pid
+def see(terminal: int, word: bytes) -> None:
+    said = b""
+    while word not in said:
+        assert select.select([terminal], [], [], DEADLINE)[0], said
+        said += os.read(terminal, 4096)
 
 
 def test_a_terminal_that_is_closed_ends_the_server(site: Site) -> None:
     process, terminal = on_a_terminal(site)
     os.close(terminal)
-    until(lambda: ended(process), "its end")
+    process.wait(DEADLINE)
 
 
 def test_a_terminal_that_is_there_does_not_make_sighup_the_end(site: Site) -> None:
     process, terminal = on_a_terminal(site)
-    with closing(os.fdopen(terminal, "rb", buffering=0)) as screen:
-        process.kill(signal.SIGHUP)
-        said = b""
-        while b"reloaded" not in said:
-            said += screen.read(4096)
-        process.kill(signal.SIGTERM)
-        until(lambda: ended(process), "its end")
+    with closing(os.fdopen(terminal, "rb", buffering=0)):
+        process.send_signal(signal.SIGHUP)
+        see(terminal, b"reloaded")
+        process.send_signal(signal.SIGTERM)
+        process.wait(DEADLINE)
 
 
 def test_under_nohup_a_closed_terminal_is_no_end(site: Site, tmp_path: Path) -> None:
     process, terminal = on_a_terminal(site, "sh", "-c", 'trap "" HUP; exec "$@" 2>' + str(tmp_path / "log"), "sh")
     os.close(terminal)
     try:
-        process.kill(signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
         until(lambda: "reloaded" in (tmp_path / "log").read_text(), "a reload")
     finally:
-        process.kill(signal.SIGTERM)
-        until(lambda: ended(process), "its end")
+        process.send_signal(signal.SIGTERM)
+        process.wait(DEADLINE)
