@@ -14,24 +14,24 @@ COMPILE_SECONDS = 120
 
 def load_generator() -> Path:
     """The compiled load generator."""
-    return _program("loadgen", sorted((HERE / "loadgen").glob("*.c")), sorted((HERE / "loadgen").glob("*.h")))
+    return program("loadgen", sorted((HERE / "loadgen").glob("*.c")), sorted((HERE / "loadgen").glob("*.h")))
 
 
 def relay_load() -> Path:
     """The compiled load for relays: the application behind them and its clients."""
     folder = HERE / "loadgen" / "relay"
     headers = [*sorted(folder.glob("*.h")), HERE / "loadgen" / "histogram.h"]
-    return _program("relay", sorted(folder.glob("*.c")), headers)
+    return program("relay", sorted(folder.glob("*.c")), headers)
 
 
 def epoll_yardstick() -> Path:
     """The compiled plain C epoll server."""
-    return _program("epoll", [HERE / "yardsticks" / "epoll.c"], [])
+    return program("epoll", [HERE / "yardsticks" / "epoll.c"], [])
 
 
 def uring_yardstick() -> Path:
     """The compiled io_uring server."""
-    return _program("uring", [HERE / "yardsticks" / "uring.c"], [], ["-luring"])
+    return program("uring", [HERE / "yardsticks" / "uring.c"], [], ["-luring"])
 
 
 def has_liburing() -> bool:
@@ -55,9 +55,10 @@ def go_server() -> Path:
     return _built(program, [source], ["go", "build", "-o"], [str(source)])
 
 
-def _program(name: str, sources: list[Path], headers: list[Path], libraries: list[str] | None = None) -> Path:
+def program(name: str, sources: list[Path], headers: list[Path], options: list[str] | None = None) -> Path:
+    """A C program of these sources, compiled if it is not there or older. options: for the linker, and -shared."""
     compiler = [os.environ.get("CC", "cc"), *FLAGS, "-o"]
-    return _built(BUILD / name, [*sources, *headers], compiler, [*map(str, sources), *(libraries or [])])
+    return _built(BUILD / name, [*sources, *headers], compiler, [*map(str, sources), *(options or [])])
 
 
 def _built(program: Path, needs: list[Path], command: list[str], inputs: list[str]) -> Path:

@@ -16,6 +16,8 @@ The attackers run at the lowest priority and the good clients at the highest: in
 own, and only what they send reaches the server's.
 """
 
+from bench import BenchError
 
-class FaultsError(Exception):
+
+class FaultsError(BenchError):
     """The run cannot tell anything: say why and stop."""

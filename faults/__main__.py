@@ -9,9 +9,10 @@ import resource
 import sys
 from pathlib import Path
 
+from bench import BenchError
 from bench.isolation import isolate
 from bench.machine import describe
-from faults import FaultsError, report
+from faults import report
 from faults.families import ATTACKS
 from faults.measure import FULL, QUICK, Outcome, measure
 from faults.network import Firewall
@@ -46,7 +47,7 @@ def main() -> int:
                 continue
             outcomes.append(measure(attack, QUICK if arguments.quick else FULL))
             print("  ".join(report.row(outcomes[-1])), file=sys.stderr)
-    except FaultsError as error:
+    except BenchError as error:
         print(f"faults: {error}", file=sys.stderr)
         return 2
     print(report.table(outcomes, notes))

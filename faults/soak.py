@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import gevent
 from gevent.socket import socket as GreenSocket
 
+from bench import BenchError
 from bench.isolation import isolate
-from faults import FaultsError
 from faults.measure import SETTLE_SECONDS
 from faults.server import LARGE_BYTES, POLICY, Server
 
@@ -265,7 +265,7 @@ def main() -> int:
     isolate()  # better with, as good without
     try:
         wrong = soak(arguments.seconds)
-    except FaultsError as error:
+    except BenchError as error:
         print(f"soak: {error}", file=sys.stderr)
         return 2
     for line in wrong:

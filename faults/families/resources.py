@@ -84,7 +84,7 @@ def full_log_pipe(scene: Scene) -> None:
 
 @contextmanager
 def _jumping_clock() -> Iterator[Server]:
-    with Server(environment={"LD_PRELOAD": str(build.library("jump"))}) as server:
+    with Server(environment={"LD_PRELOAD": str(build.preload("jump"))}) as server:
         yield server
 
 
