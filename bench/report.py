@@ -1,6 +1,7 @@
 """Figures with their targets and points of charts: what a run collects, as a table and as JSON for later comparison."""
 
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,17 +99,20 @@ def table(results: Results) -> str:
     for figure in results.figures:
         median = f"{figure.value.median:,.{figure.digits}f}"
         rows.append((figure.scenario, figure.name, median, figure.spread, figure.unit, figure.target, figure.verdict))
+    return "\n".join([*columns(rows, {2, 3}), *(f"note: {note}" for note in results.notes), summary(results)])
+
+
+def columns(rows: Sequence[Sequence[str]], numbers: Collection[int]) -> list[str]:
+    """The lines of a table whose first row is its head. numbers: which columns are set to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    numeric = {2, 3}
     lines = [
         "  ".join(
-            cell.rjust(width) if i in numeric else cell.ljust(width)
+            cell.rjust(width) if i in numbers else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join([*lines, *(f"note: {note}" for note in results.notes), summary(results)])
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
 
 
 def summary(results: Results) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.report import columns
 from faults.measure import Outcome
 
 RATIO = 2.0  # of the p99 during an attack to the one before it, at most
@@ -62,16 +63,7 @@ def row(outcome: Outcome) -> tuple[str, ...]:
 
 def table(outcomes: Sequence[Outcome], notes: Sequence[str] = ()) -> str:
     """In columns, a line an attack."""
-    rows = [HEAD, *map(row, outcomes)]
-    widths = [max(len(line[i]) for line in rows) for i in range(len(HEAD))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if i in NUMBERS else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in rows
-    ]
-    lines.insert(1, "-" * max(map(len, lines)))
+    lines = columns([HEAD, *map(row, outcomes)], NUMBERS)
     return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
 

@@ -7,10 +7,11 @@
 #   proxy        proxy_feed: recogniser of PROXY headers
 #   connection   advance: one read, one verdict (the only reader of a connection): reply, park, refuse, close
 #                reply: one send, reply and FIN in one segment; counted and timed here and nowhere else
+#                hand_over: to a greenlet that relays it, with every byte that was read
 #                collect: ready or overdue records, bounded per wake-up
 #   match        match_feed: the one recogniser of the request; a byte of state
-#                sniff: names what is not a policy request (http, tls, other), from a table of gateway/sniff.py
-#   deadlines    the clock, three queues, one timer
+#                sniff: names what is not a policy request (http, tls, rtmp, …), from a table of gateway/sniff.py
+#   deadlines    the clock, four queues, one timer
 #   samples      decided: where a connection's outcome is known; of the few that are sampled, a log line is due
 #   checks       broken: what must hold between two calls, for tests
 #   state        what is kept in memory: Counters, Listener, Record, Core
