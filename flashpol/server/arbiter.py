@@ -230,12 +230,10 @@ class Arbiter:
             self._finishing.remove(generation)
             self._foundation.ledger.close(generation.shared)
         for generation in self._finishing:
-            if generation.deadline <= time.monotonic():
-                generation.end()
-                generation.deadline += KILL_AFTER
+            generation.end_overdue()
         if self._starting and self._starting.up:
             self._commit(self._starting)
-        if self._replaced and self._current and not any(child.accepting for child in self._replaced.workers):
+        if self._replaced and self._current and not any(child.accepting for child in self._replaced.children):
             self._replaced = None
             self._reload_done()
             log.info("reloaded: %s", self._current.summary, extra={"event": "reloaded"} | self._current.fields)

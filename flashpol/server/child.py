@@ -6,6 +6,7 @@ before that says that others go on, and with what (`gateway.handover`): then it 
 needs no right to send signals, which an arbiter may lack whose children are another user.
 """
 
+import math
 import os
 import signal
 from collections.abc import Callable, Iterable
@@ -38,6 +39,7 @@ class Child:
         self.restarts = 0
         self.due: float | None = 0.0  # when to start it, None while it runs
         self.retired = False
+        self.deadline = math.inf  # when it is killed, CLOCK_MONOTONIC
         self.status = status
         self._load = load
         self._pipe = -1
@@ -91,9 +93,13 @@ class Child:
         """It accepts connections, or will: also one that is told to finish while it starts does so for a moment."""
         return self.pid != 0 and not self.status.accepts_no_more
 
-    def retire(self, message: bytes = b"") -> None:
-        """Tell it to finish; nothing takes its place. The message says what others go on with; none: nobody does."""
+    def retire(self, message: bytes = b"", deadline: float = math.inf) -> None:
+        """Tell it to finish by then; nothing takes its place.
+
+        message: what others go on with; none: nobody does.
+        """
         self.retired, self.due = True, None
+        self.deadline = min(self.deadline, deadline)
         if not message:
             self.let_go()
         elif self._pipe >= 0:

@@ -1,6 +1,7 @@
 """One configuration at work: its workers, its admin process, its counters. A reload makes the next one."""
 
 import logging
+import math
 import os
 import signal
 import socket
@@ -78,7 +79,6 @@ class Generation:
         self.admin: Child | None = None
         self.pulse_interval = max(SHORTEST_LOOK, server.stall_timeout / LOOKS)
         self._pulses = [Pulse(self.pulse_interval) for _ in self.workers]
-        self.deadline = 0.0  # of a generation that finishes: when it is killed
 
     @property
     def children(self) -> list[Child]:
@@ -200,14 +200,13 @@ class Generation:
         timeout = server.stall_timeout
         if not timeout:
             return
-        if self.deadline:
-            timeout += server.shutdown_timeout  # told to finish, one may empty its queue for so long without a beat
         now = time.monotonic()
         for child, pulse in zip(self.workers, self._pulses, strict=True):
             # In this order: until one that starts says that it is up, the beat may be its predecessor's.
             serves = child.pid and child.status.up
             still = pulse.look(child.status.beat_ns, now)
-            if serves and still >= timeout:
+            # Told to finish, one may empty its queue for so long without a beat.
+            if serves and still >= timeout + (server.shutdown_timeout if child.retired else 0.0):
                 fields = {"event": "stalled", "child": child.name, "child_pid": child.pid, "seconds": round(still, 1)}
                 text = "%s (pid %d) stands still for %.1f s: it is killed and replaced"
                 log.error(text, child.name, child.pid, still, extra=fields)
@@ -244,21 +243,30 @@ class Generation:
     # ---------------------------------------------------------------------------------------------------------- ending
 
     def retire(self, successor: "Generation") -> None:
-        """Let the successor accept, and finish what is inside: at `deadline` it is to be killed."""
+        """Let the successor accept, and finish what is inside."""
         held = set(successor.all_sockets)
         kept = [number for number, sockets in enumerate(self.sockets) if held.issuperset(sockets)]
+        now, config = time.monotonic(), self.plan.config
         for child in self.children:
-            child.retire(encode(kept))
-        self.deadline = time.monotonic() + self.plan.config.draining + KILL_AFTER
+            patience = config.server.shutdown_timeout if child is self.admin else config.draining
+            child.retire(encode(kept), now + patience + KILL_AFTER)
 
     def hurry(self) -> None:
         """Of a generation that finishes: conversations have no longer than if the server ended."""
+        deadline = time.monotonic() + self.plan.config.server.shutdown_timeout + KILL_AFTER
         for child in self.children:
-            child.retire()
-        self.deadline = min(self.deadline, time.monotonic() + self.plan.config.server.shutdown_timeout + KILL_AFTER)
+            child.retire(deadline=deadline)
 
-    def end(self) -> None:
-        """Kill what is left of it."""
+    @property
+    def deadline(self) -> float:
+        """When the next of its processes is to be killed."""
+        return min((child.deadline for child in self.children if child.pid), default=math.inf)
+
+    def end_overdue(self) -> None:
+        """Kill those whose time to finish is over."""
+        now = time.monotonic()
         for child in self.children:
-            child.retire()
-            child.kill()
+            if child.pid and child.deadline <= now:
+                child.retire()
+                child.kill()
+                child.deadline = now + KILL_AFTER

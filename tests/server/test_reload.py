@@ -379,6 +379,16 @@ def test_an_old_worker_that_hangs_is_killed(site: Site) -> None:
         assert ask(server.place) == reply("one.example")
 
 
+def test_an_old_admin_process_that_hangs_is_killed(site: Site) -> None:
+    site.config.write_text(site.config.read_text().replace("shutdown_timeout = 4", "shutdown_timeout = 0.2"))
+    with site.serve() as server:
+        old = server.admin
+        assert old
+        old.kill(signal.SIGSTOP)
+        assert reload(server)
+        assert not old.alive
+
+
 # ---------------------------------------------------------------------------------------------------- over HTTP
 
 
@@ -393,6 +403,21 @@ def test_over_http(site: Site) -> None:
         assert str(site.policy).encode() in answer.body
         assert ask(server.place) == reply("two.example")
         assert (server.get("/-/reload").status, server.get("/-/reload").headers["Allow"]) == (405, "POST")
+
+
+def test_who_asks_after_a_reload_is_told_of_what_runs_then(site: Site) -> None:
+    """Not by the admin process that was replaced, which knows nothing of the new workers. Here it is late to let go."""
+    with site.serve() as server:
+        [before], old = server.workers, server.admin
+        assert old
+        old.kill(signal.SIGSTOP)
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: not before.alive, "the end of the old worker")
+        assert reloads(server) == 0
+        old.kill(signal.SIGCONT)
+        until(lambda: reloads(server) == 1, "the reload")
+        [worker] = json.loads(server.get("/-/status").body)["workers"]
+        assert worker["pid"] not in (0, before.pid)
 
 
 def test_over_http_what_takes_longer_than_a_request_may_is_not_called_a_failure(site: Site) -> None:
