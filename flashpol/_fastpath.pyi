@@ -271,5 +271,9 @@ class Acceptor:
         proxies: Networks | None = None,
         shared: bool = False,
     ) -> Self: ...
-    def ready(self) -> int:
-        """Accept and handle a bounded burst; return how many were accepted. Never raises."""
+    def ready(self, fd: int = -1) -> int:
+        """Accept and handle a bounded burst; return how many were accepted. Never raises.
+
+        fd: of another listening, non-blocking TCP socket, whose connections are served and counted as if they were
+        ours; -1: our own.
+        """

@@ -629,6 +629,7 @@ cdef tuple text_of(sockaddr_in6* peer):
 
 
 cdef class Acceptor:
+    cdef int fd
     cdef Listener listener
     cdef Parker parker
     cdef PolicyReply reply
@@ -658,7 +659,7 @@ cdef class Acceptor:
             self.listener.networks = &networks.table
         self.listener.asks_address = networks is not None or proxies is not None or (
             core.census != NULL and by_address(core.census))
-        self.listener.fd = fd
+        self.fd = fd
         self.listener.terminated = terminated
         self.listener.shared = shared
         self.listener.reply = <const char*>reply.data
@@ -672,10 +673,12 @@ cdef class Acceptor:
         core.listener_count += 1
         parker._acceptors.append(self)
 
-    def ready(self):
+    def ready(self, int fd=-1):
         cdef int error, taken
+        if fd < 0:
+            fd = self.fd
         with nogil:
-            error = burst(&self.parker.core, &self.listener, BURST, &taken)
+            error = burst(&self.parker.core, &self.listener, fd, BURST, &taken)
         self.parker._call_hooks()
         if error:
             try:

@@ -39,7 +39,7 @@ cdef inline bint transient(int error) noexcept nogil:
                      EOPNOTSUPP, EPERM)
 
 
-cdef inline int take(Core* core, Listener* listener, int* fds, int limit, int* taken) noexcept nogil:
+cdef inline int take(Core* core, Listener* listener, int sock, int* fds, int limit, int* taken) noexcept nogil:
     """Accept up to `limit` connections into `fds`, their number in `taken`. 0, or the errno that ended accepting."""
     cdef int fd, error
     cdef uint16_t sampled
@@ -58,7 +58,7 @@ cdef inline int take(Core* core, Listener* listener, int* fds, int limit, int* t
         wanted = core.samples != NULL and chosen(core)
         asked = wanted or listener.asks_address
         size = sizeof(peer)
-        fd = accept4(listener.fd, &peer if asked else NULL, &size if asked else NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+        fd = accept4(sock, &peer if asked else NULL, &size if asked else NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
         if fd < 0:
             error = errno
             if error == EAGAIN:
@@ -108,7 +108,7 @@ cdef inline void admit(
     record.seen_size = 0
 
 
-cdef inline int burst(Core* core, Listener* listener, int limit, int* total) noexcept nogil:
+cdef inline int burst(Core* core, Listener* listener, int sock, int limit, int* total) noexcept nogil:
     """Accept and advance connections until there are none, or `limit`; their number in `total`. 0, or an errno.
 
     The kernel is asked how many wait, because an accept4 that finds none has made and thrown away a socket and a file
@@ -120,11 +120,11 @@ cdef inline int burst(Core* core, Listener* listener, int limit, int* total) noe
     cdef int i, n, error = 0
     total[0] = 0
     while True:
-        n = waiting(listener.fd)
+        n = waiting(sock)
         if n == 0 and total[0] > 0:
             break
         # The first time there is one, whatever the kernel says: that is why we were called.
-        error = take(core, listener, fds, min(max(n, 1), <int>HANDFUL), &n)
+        error = take(core, listener, sock, fds, min(max(n, 1), <int>HANDFUL), &n)
         for i in range(n):
             advance(core, fds[i])
         for i in range(n):

@@ -79,10 +79,9 @@ cdef struct Counters:
     int64_t parked
     int64_t conversations
 
-# One listening socket as C sees it. Owned by an Acceptor; what it points to is borrowed from the PolicyReply, the
+# What C knows of one listener. Owned by an Acceptor; what it points to is borrowed from the PolicyReply, the
 # buffer and the Networks that the Acceptor keeps alive.
 cdef struct Listener:
-    int fd
     uint16_t index              # place in Core.listeners
     uint8_t terminated          # a request ends in NUL or the like (Flash), or with its 22nd byte (Silverlight)
     uint8_t shared              # what is not a policy request is relayed

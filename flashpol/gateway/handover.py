@@ -1,16 +1,56 @@
-"""What a process is told when others go on with its work: the listeners whose accept queues are no longer its own."""
+"""What a process is told, as messages of a few bytes: that others go on with its work, or it with that of others."""
 
 from array import array
 from collections.abc import Iterable
+from typing import NamedTuple
 
-_MARK = 0xFFFF  # so that a message without listeners is not empty, as the end of a pipe is
-
-
-def encode(kept: Iterable[int]) -> bytes:
-    """The numbers of listeners as bytes: less than PIPE_BUF for as many as there can be."""
-    return array("H", [_MARK, *kept]).tobytes()
+# Sockets that come with one message: the kernel takes 253 (SCM_MAX_FD, unix(7)).
+MOST_SOCKETS = 250
 
 
-def decode(message: bytes) -> frozenset[int] | None:
-    """None if there is no message: nobody goes on."""
-    return frozenset(array("H", message)[1:]) if message else None
+class HandOver(NamedTuple):
+    """Others go on: `kept` are the numbers of the listeners whose accept queues are no longer the receiver's own."""
+
+    kept: frozenset[int]
+
+
+class StandIn(NamedTuple):
+    """Accept also for the worker of `slot`: with the message comes a socket for each of `listeners`."""
+
+    slot: int
+    listeners: tuple[int, ...]
+
+
+class StandDown(NamedTuple):
+    """The worker of `slot` accepts again."""
+
+    slot: int
+
+
+Message = HandOver | StandIn | StandDown
+_HAND_OVER, _STAND_IN, _STAND_DOWN = range(3)
+
+
+def encode(message: Message) -> bytes:
+    """As bytes: less than PIPE_BUF for as many listeners as there can be."""
+    numbers: Iterable[int]
+    match message:
+        case HandOver(kept):
+            numbers = (_HAND_OVER, *sorted(kept))
+        case StandIn(slot, listeners):
+            numbers = (_STAND_IN, slot, *listeners)
+        case StandDown(slot):
+            numbers = (_STAND_DOWN, slot)
+    return array("H", numbers).tobytes()
+
+
+def decode(data: bytes) -> Message | None:
+    """None if there is no message, as at the end of the line: nobody goes on."""
+    match array("H", data).tolist():
+        case [kind, *kept] if kind == _HAND_OVER:
+            return HandOver(frozenset(kept))
+        case [kind, slot, *listeners] if kind == _STAND_IN:
+            return StandIn(slot, tuple(listeners))
+        case [kind, slot] if kind == _STAND_DOWN:
+            return StandDown(slot)
+    return None

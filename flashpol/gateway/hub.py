@@ -1,14 +1,14 @@
 """Raw descriptors on gevent's loop. The loop interface is documented as internal: used here and in `conversation`."""
 
-import os
 import select
 import signal
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 
 import gevent
 from gevent.event import Event
 
-from flashpol.gateway.handover import decode
+from flashpol.gateway.handover import MOST_SOCKETS, HandOver, StandDown, StandIn, decode
 
 READ = 1
 
@@ -18,37 +18,49 @@ class Stop:
 
     urgent: set when the server ends, which may be later than a reload. kept: None if the server ends. After a reload,
     the numbers of those listeners that the next generation serves too, on the same sockets: their accept queues are no
-    longer ours.
+    longer ours. on_sibling: called before that, when a sibling stops accepting or does so again, with the message and
+    the sockets that came with it.
     """
 
     def __init__(self) -> None:
         self.event = Event()
         self.urgent = Event()
         self.kept: frozenset[int] | None = None
+        self.on_sibling: Callable[[StandIn | StandDown, Sequence[socket.socket]], object] = _close_all
 
     @classmethod
-    def on(cls, pipe: int) -> "Stop":
-        """Set by SIGTERM, by a message in `pipe` (see `handover`), or when its other end is closed."""
+    def on(cls, line: socket.socket) -> "Stop":
+        """Set by SIGTERM, by a message in `line` (see `handover`), or when its other end is closed."""
         stop = cls()
         gevent.signal_handler(signal.SIGTERM, stop.end)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
 
         def readable() -> None:
-            message = decode(os.read(pipe, select.PIPE_BUF))
+            data, files, *_ = socket.recv_fds(line, select.PIPE_BUF, MOST_SOCKETS)
+            message, sockets = decode(data), [socket.socket(fileno=fd) for fd in files]
             if message is None:
                 watcher.close()
                 stop.end()
-            elif not stop.event.is_set():
-                stop.kept = message
+            elif stop.event.is_set():
+                _close_all(message, sockets)
+            elif isinstance(message, HandOver):
+                stop.kept = message.kept
                 stop.event.set()
+            else:
+                stop.on_sibling(message, sockets)
 
-        watcher = Readable(pipe, readable)
+        watcher = Readable(line.fileno(), readable)
         watcher.start()
         return stop
 
     def end(self) -> None:
         self.event.set()
         self.urgent.set()
+
+
+def _close_all(_: object, sockets: Sequence[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
 
 
 def start_greenlet(function: Callable[..., object], *args: object) -> None:

@@ -142,6 +142,8 @@ class Arbiter:
             received = signal.sigtimedwait(self._signals, self._patience())
             number = received.si_signo if received else None
             self._reap()
+            if self._current:
+                self._current.stand_ins.arrange()
             if number in self._ending or (number == signal.SIGHUP and self._terminal and not has_terminal()):
                 name = signal.Signals(number).name
                 log.info("%s: finishing", name, extra={"event": "stopping", "signal": name})
@@ -178,7 +180,7 @@ class Arbiter:
     def _reap(self) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
             except ChildProcessError:
                 return
             if pid == 0:

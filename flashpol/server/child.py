@@ -1,19 +1,21 @@
 """A place for one process: starts it, knows whether it lives, tells it to stop, and when to start the next one.
 
-The arbiter holds the writing end of a pipe for each child, and the child watches the reading end. The child finishes
-when the pipe ends: because the arbiter closed it, or because there is no arbiter any more, however it died. A message
-before that says that others go on, and with what (`gateway.handover`): then it has more time, until the pipe ends. That
-needs no right to send signals, which an arbiter may lack whose children are another user.
+The arbiter holds one end of a line to each child, a pair of Unix sockets, and the child watches the other. The child
+finishes when the line ends: because the arbiter closed it, or because there is no arbiter any more, however it died. A
+message before that says that others go on, and with what (`gateway.handover`): then it has more time, until the line
+ends. That needs no right to send signals, which an arbiter may lack whose children are another user.
 """
 
 import math
 import os
 import signal
-from collections.abc import Callable, Iterable
+import socket
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flashpol.counters import ProcessStatus
+from flashpol.gateway.handover import Message, encode
 from flashpol.server.log import log, set_up, tell
 from flashpol.server.process import Identity, enter_child
 
@@ -42,31 +44,34 @@ class Child:
         self.deadline = math.inf  # when it is killed, CLOCK_MONOTONIC
         self.status = status
         self._load = load
-        self._pipe = -1
+        self.stopped = False  # as SIGSTOP does it
+        self.still = False  # as a disk that is gone does it
+        self._line: socket.socket | None = None
         self._started = 0.0
         self._delay = 0.0
 
     def start(self, now: float, others: "Iterable[Child]", identity: Identity) -> None:
-        """Fork. `others` have pipes that the new process must not keep open. Raises OSError and is due again later."""
+        """Fork. `others` have lines that the new process must not keep open. Raises OSError and is due again later."""
         self._started, self.due = now, now + max(FIRST_DELAY, self._delay)
-        reading, writing = os.pipe()
+        # In whole messages, and never waiting: a child that does not read is not going to be waited for.
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
             pid = os.fork()
         except OSError:
-            os.close(reading)
-            os.close(writing)
+            ours.close()
+            its.close()
             raise
         if pid == 0:
-            os.close(writing)
+            ours.close()
             for other in others:
                 other.let_go()
-            self._become(reading, identity)
-        os.close(reading)
-        self._pipe, self.due = writing, None
+            self._become(its, identity)
+        its.close()
+        self._line, self.due, self.stopped, self.still = ours, None, False, False
         self.status.accepts_no_more = 0
         self.pid = self.status.pid = pid
 
-    def _become(self, pipe: int, identity: Identity) -> None:
+    def _become(self, line: socket.socket, identity: Identity) -> None:
         status = 1
         try:
             set_up(self.name.replace(" ", "-"))
@@ -76,7 +81,7 @@ class Child:
 
             report_errors(lambda error: log.error("a greenlet failed", exc_info=error, extra={"event": "hub-error"}))
             enter_child(self.name, identity)
-            main(Stop.on(pipe))
+            main(Stop.on(line))
             status = 0
         except KeyboardInterrupt:
             status = 0
@@ -93,28 +98,42 @@ class Child:
         """It accepts connections, or will: also one that is told to finish while it starts does so for a moment."""
         return self.pid != 0 and not self.status.accepts_no_more
 
-    def retire(self, message: bytes = b"", deadline: float = math.inf) -> None:
+    @property
+    def answering(self) -> bool:
+        """It accepts, as far as can be seen: it is up and runs."""
+        return bool(self.accepting and self.status.up and not self.stopped and not self.still)
+
+    def send(self, message: Message, sockets: Sequence[socket.socket] = ()) -> bool:
+        """Tell it; False if it cannot be told: it has died, and will be buried, or reads nothing any more."""
+        if self._line is None:
+            return False
+        try:
+            socket.send_fds(self._line, [encode(message)], [sock.fileno() for sock in sockets])
+        except OSError:
+            return False
+        return True
+
+    def retire(self, message: Message | None = None, deadline: float = math.inf) -> None:
         """Tell it to finish by then; nothing takes its place.
 
         message: what others go on with; none: nobody does.
         """
         self.retired, self.due = True, None
         self.deadline = min(self.deadline, deadline)
-        if not message:
+        if message is None:
             self.let_go()
-        elif self._pipe >= 0:
-            with suppress(BrokenPipeError):  # it has died, and will be buried
-                os.write(self._pipe, message)
+        else:
+            self.send(message)
 
     def let_go(self) -> None:
-        """Close the pipe: in another child, or because it is gone."""
-        if self._pipe >= 0:
-            os.close(self._pipe)
-            self._pipe = -1
+        """Close the line: in another child, or because it is gone."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
 
     def kill(self) -> None:
         if self.pid:
-            with suppress(PermissionError):  # no right to, and the pipe has told it
+            with suppress(PermissionError):  # no right to, and the line has told it
                 os.kill(self.pid, signal.SIGKILL)
 
     def ended(self, now: float) -> float | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from flashpol.admin.ledger import Ledger
 from flashpol.config import MAX_LISTENERS, ConfigError, Endpoint
 from flashpol.counters import ServerStatus, SharedCounters
-from flashpol.gateway.handover import encode
+from flashpol.gateway.handover import HandOver
 from flashpol.server.bell import Bell
 from flashpol.server.child import Child
 from flashpol.server.listening import Listening
@@ -23,6 +23,7 @@ from flashpol.server.plan import Plan
 from flashpol.server.policies import CLIENTS_OF
 from flashpol.server.pulse import Pulse
 from flashpol.server.sockets import accept_queue, bound_address
+from flashpol.server.standins import StandIns
 from flashpol.server.usage import Usage
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 # Beyond shutdown_timeout, before a child that does not end is killed; and again before it is left alone.
 KILL_AFTER = 1.0
+# The share of stall_timeout after which a sibling stands in for a worker that stands still.
+STAND_IN_AFTER = 0.5
 # So often within stall_timeout the workers' pulse is felt, but not more often than this, in seconds.
 LOOKS, SHORTEST_LOOK = 8, 0.05
 # The admin process yields to the workers: with this niceness it has a quarter of a CPU that all of them want.
@@ -79,6 +82,7 @@ class Generation:
         self.admin: Child | None = None
         self.pulse_interval = max(SHORTEST_LOOK, server.stall_timeout / LOOKS)
         self._pulses = [Pulse(self.pulse_interval) for _ in self.workers]
+        self.stand_ins = StandIns(self.workers, self.sockets)
 
     @property
     def children(self) -> list[Child]:
@@ -127,7 +131,7 @@ class Generation:
     # --------------------------------------------------------------------------------------------------------- starting
 
     def start_due(self, others: Sequence[Child]) -> None:
-        """Fork those whose time has come. `others`: all children there are, whose pipes they must not keep open."""
+        """Fork those whose time has come. `others`: all children there are, whose lines they must not keep open."""
         now = time.monotonic()
         for child in self.children:
             if child.due is not None and child.due <= now:
@@ -205,6 +209,7 @@ class Generation:
             # In this order: until one that starts says that it is up, the beat may be its predecessor's.
             serves = child.pid and child.status.up
             still = pulse.look(child.status.beat_ns, now)
+            child.still = still >= timeout * STAND_IN_AFTER
             # Told to finish, one may empty its queue for so long without a beat.
             if serves and still >= timeout + (server.shutdown_timeout if child.retired else 0.0):
                 fields = {"event": "stalled", "child": child.name, "child_pid": child.pid, "seconds": round(still, 1)}
@@ -223,10 +228,13 @@ class Generation:
                 status.length, status.limit = (sum(column) for column in zip(*queues, strict=True))
 
     def bury(self, pid: int, status: int) -> bool:
-        """`pid` has ended. If it was one of ours its place is free; False if it was none."""
+        """`pid` has ended, or stopped, or goes on. If it was one of ours that is noted; False if it was none."""
         child = next((child for child in self.children if child.pid == pid), None)
         if child is None:
             return False
+        if os.WIFSTOPPED(status) or os.WIFCONTINUED(status):
+            child.stopped = os.WIFSTOPPED(status)
+            return True
         delay = child.ended(time.monotonic())
         if child in self.workers:
             self.shared.settle(self.workers.index(child))
@@ -245,11 +253,11 @@ class Generation:
     def retire(self, successor: "Generation") -> None:
         """Let the successor accept, and finish what is inside."""
         held = set(successor.all_sockets)
-        kept = [number for number, sockets in enumerate(self.sockets) if held.issuperset(sockets)]
+        message = HandOver(frozenset(i for i, sockets in enumerate(self.sockets) if held.issuperset(sockets)))
         now, config = time.monotonic(), self.plan.config
         for child in self.children:
             patience = config.server.shutdown_timeout if child is self.admin else config.draining
-            child.retire(encode(kept), now + patience + KILL_AFTER)
+            child.retire(message, now + patience + KILL_AFTER)
 
     def hurry(self) -> None:
         """Of a generation that finishes: conversations have no longer than if the server ended."""

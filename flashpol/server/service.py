@@ -70,7 +70,7 @@ class Service:
         self._access_log = access_log
         self._census = census
         self._lots: dict[Limits, _Lot] = {}
-        self._doors: list[_Door] = []
+        self._doors: list[Door] = []
 
     def add(
         self,
@@ -84,7 +84,7 @@ class Service:
         terminated: bool = True,
         access: Access = EVERYBODY,
         beyond: Beyond | None = None,
-    ) -> None:
+    ) -> "Door":
         """Serve `reply` on the listening, non-blocking `sock`, counted in `block` (see `Acceptor`, also `terminated`).
 
         beyond: makes it a shared port.
@@ -102,7 +102,8 @@ class Service:
             Acceptor, lot.parker, sock.fileno(), PolicyReply(reply), block, terminated=terminated,
             networks=access.networks, proxies=access.proxies, shared=bool(beyond),
         )  # fmt: skip
-        self._doors.append(_Door(acceptor, sock, name, ours=ours, make_room=self._make_room))
+        self._doors.append(Door(acceptor, sock, name, ours=ours, make_room=self._make_room))
+        return self._doors[-1]
 
     def _make_room(self) -> bool:
         """Whoever needs a descriptor found nobody among those with the same limits who could give way: the others."""
@@ -112,7 +113,7 @@ class Service:
         for lot in self._lots.values():
             lot.start()
         for door in self._doors:
-            door.watcher.start()
+            door.start()
 
     def check(self) -> int:
         """For tests: how many connections are kept. Raises AssertionError, see `Parker.check`."""
@@ -126,9 +127,8 @@ class Service:
         """
         deadline = time.monotonic() + timeout
         for door in self._doors:
-            if door.socket in kept:
-                door.watcher.close()
-        empty = [door.close(deadline) for door in self._doors if door.socket not in kept]
+            door.leave(kept)
+        empty = [door.close(deadline) for door in self._doors]
         self._doors.clear()
         return all(empty)
 
@@ -295,8 +295,8 @@ class _Lot:
         self.parker.close_all()
 
 
-class _Door:
-    """One acceptor with its watcher and its back-off."""
+class Door:
+    """One acceptor with its back-off, and the sockets that it accepts from: its own, and those of absent siblings."""
 
     def __init__(
         self,
@@ -308,17 +308,31 @@ class _Door:
         make_room: Callable[[], bool],
     ) -> None:
         """acceptor: makes one, given `on_exhausted`. make_room: has somebody give a descriptor back, if anybody can."""
-        self.acceptor = acceptor(on_exhausted=partial(_Door._back_off, self))
-        self.watcher = Readable(sock.fileno(), self.acceptor.ready)
-        self.socket = sock
+        self.acceptor = acceptor(on_exhausted=partial(Door._back_off, self))
+        self._watchers = {sock: Readable(sock.fileno(), self.acceptor.ready)}
         self._ours = ours
         self._name = name
         self._make_room = make_room
 
+    def start(self) -> None:
+        for watcher in self._watchers.values():
+            watcher.start()
+
+    def stand_in(self, sock: socket.socket) -> None:
+        """Accept also from the listening, non-blocking `sock`, and count that as our own."""
+        watcher = self._watchers[sock] = Readable(sock.fileno(), partial(self.acceptor.ready, sock.fileno()))
+        watcher.start()
+
+    def leave(self, sockets: Container[socket.socket]) -> None:
+        """Accept no more from these, which can be closed afterwards: what waits there is left to others."""
+        for sock in [sock for sock in self._watchers if sock in sockets]:
+            self._watchers.pop(sock).close()
+
     def _back_off(self, error: int) -> None:
         if error in ADVICE and self._make_room():
-            return  # the watcher is level-triggered: accepting goes on
-        self.watcher.pause(BACK_OFF)
+            return  # the watchers are level-triggered: accepting goes on
+        for watcher in self._watchers.values():
+            watcher.pause(BACK_OFF)
         log.warning(
             "listener %s: accepting pauses, those inside are served: %s%s",
             self._name,
@@ -329,22 +343,27 @@ class _Door:
         )
 
     def close(self, deadline: float) -> bool:
-        """Empty the accept queue, waiting for descriptors if it must. True if it is empty."""
-        waiting, _ = accept_queue(self.socket)
+        """Empty the accept queues, waiting for descriptors if it must. True if they are empty."""
+        try:
+            empty = [self._empty(sock, deadline) for sock in self._watchers]
+        finally:
+            for watcher in self._watchers.values():
+                watcher.close()
+        return all(empty)
+
+    def _empty(self, sock: socket.socket, deadline: float) -> bool:
+        waiting, _ = accept_queue(sock)
         if self._ours:
             # With this backlog the kernel lets one more into the queue at most: it can be emptied under any load.
-            self.socket.listen(0)
-        try:
-            while waiting > 0:
-                taken = self.acceptor.ready()
-                if taken == 0:
-                    if accept_queue(self.socket)[0] == 0:
-                        break
-                    if time.monotonic() >= deadline:
-                        return False
-                    gevent.sleep(BACK_OFF)
-                # Somebody else's queue goes on being filled: what waited when we began is what we owe.
-                waiting = accept_queue(self.socket)[0] if self._ours else waiting - taken
-            return True
-        finally:
-            self.watcher.close()
+            sock.listen(0)
+        while waiting > 0:
+            taken = self.acceptor.ready(sock.fileno())
+            if taken == 0:
+                if accept_queue(sock)[0] == 0:
+                    break
+                if time.monotonic() >= deadline:
+                    return False
+                gevent.sleep(BACK_OFF)
+            # Somebody else's queue goes on being filled: what waited when we began is what we owe.
+            waiting = accept_queue(sock)[0] if self._ours else waiting - taken
+        return True

@@ -7,11 +7,36 @@ from collections.abc import Sequence
 
 from flashpol.config import Address
 from flashpol.counters import ADMISSION_POLL, BEAT, SharedCounters
+from flashpol.gateway.handover import StandDown, StandIn
 from flashpol.gateway.hub import Stop
 from flashpol.server.log import log, tell
 from flashpol.server.plan import Plan
 from flashpol.server.process import count_files
-from flashpol.server.service import Beyond, Service
+from flashpol.server.service import Beyond, Door, Service
+
+
+class Siblings:
+    """The sockets of siblings for whom this worker stands in. doors: one for each listener."""
+
+    def __init__(self, doors: Sequence[Door]) -> None:
+        self._doors = doors
+        self._sockets: dict[int, list[tuple[int, socket.socket]]] = {}  # by slot, with the listener's number
+
+    def hear(self, message: StandIn | StandDown, sockets: Sequence[socket.socket]) -> None:
+        """See `Stop.on_sibling`."""
+        if isinstance(message, StandIn):
+            # There may be fewer, when this process has no room for more descriptors.
+            for number, sock in zip(message.listeners, sockets, strict=False):
+                self._doors[number].stand_in(sock)
+                self._sockets.setdefault(message.slot, []).append((number, sock))
+        else:
+            for number, sock in self._sockets.pop(message.slot, ()):
+                self._doors[number].leave([sock])
+                sock.close()
+
+    def of(self, number: int) -> list[socket.socket]:
+        """Those of one listener."""
+        return [sock for each in self._sockets.values() for listener, sock in each if listener == number]
 
 
 def run(
@@ -23,12 +48,13 @@ def run(
 ) -> None:
     """Serve what the plan says on `sockets[i]`, those of its listener i, until `stop` comes; finish what is inside."""
     service = Service(access_log=plan.config.server.access_log, census=shared.census.of(slot))
+    doors: list[Door] = []
     blocks: list[list[memoryview]] = [[] for _ in plan.config.listeners]
     for upstream, (number, _) in enumerate(plan.config.upstreams):
         blocks[number].append(shared.relay_memory(slot, upstream))
     parts = zip(plan.config.listeners, sockets, plan.replies, plan.access, strict=True)
     for number, (listener, own, reply, access) in enumerate(parts):
-        for sock in own:
+        first, *_ = [
             service.add(
                 sock,
                 reply,
@@ -40,6 +66,11 @@ def run(
                 access=access,
                 beyond=Beyond(listener, blocks[number]) if listener.shared else None,
             )
+            for sock in own
+        ]
+        doors.append(first)
+    siblings = Siblings(doors)
+    stop.on_sibling = siblings.hear
     status = shared.process(slot)
     # Some beats within the time after which it is held to stand still.
     beat = min(BEAT, plan.config.server.stall_timeout / 4 or BEAT)
@@ -58,8 +89,9 @@ def run(
     timeout = plan.config.server.shutdown_timeout
     deadline = time.monotonic() + timeout
     drained = deadline if stop.kept is None else time.monotonic() + plan.config.draining
-    service.stop_accepting(timeout, kept=[sock for number in stop.kept or () for sock in sockets[number]])
-    for own in sockets:
+    held = [[*own, *siblings.of(number)] for number, own in enumerate(sockets)]
+    service.stop_accepting(timeout, kept=[sock for number in stop.kept or () for sock in held[number]])
+    for own in held:
         for sock in own:
             sock.close()
     status.up, status.accepts_no_more = 0, 1

@@ -8,16 +8,16 @@ from pathlib import Path
 from processes import POLICY, REQUEST, Flashpol, Process, ask, connect, rest, stat, until
 
 STALL = 1.0  # seconds
-CLIENTS = 32  # of which the kernel gives a half to the worker that stands still
+CLIENTS = 32
 
 
-def configured(folder: Path, stall_timeout: float, server: str = "", listener: str = "") -> Flashpol:
+def configured(folder: Path, stall_timeout: float, server: str = "", listener: str = "", workers: int = 2) -> Flashpol:
     path = folder / "flashpol.toml"
     path.write_text(
         f'[server]\nstall_timeout = {stall_timeout}\n{server}\n[policies.p]\nfile = "{POLICY}"\n'
         f'[[listeners]]\nname = "main"\naddress = "127.0.0.1:0"\npolicy = "p"\n{listener}\n'
     )
-    return Flashpol("-c", path, listen=(), workers=2)
+    return Flashpol("-c", path, listen=(), workers=workers)
 
 
 def elapsed(seconds: float) -> Callable[[], bool]:
@@ -27,7 +27,8 @@ def elapsed(seconds: float) -> Callable[[], bool]:
 
 
 def test_it_is_replaced_and_nobody_is_lost(tmp_path: Path) -> None:
-    with configured(tmp_path, STALL) as server:
+    """The only one, so that nobody can stand in for it."""
+    with configured(tmp_path, STALL, workers=1) as server:
         stopped = server.workers[0]
         stopped.kill(signal.SIGSTOP)
         clients = [connect(server.place, REQUEST) for _ in range(CLIENTS)]
