@@ -7,7 +7,6 @@ Anonymous shared mappings, made by the arbiter before it forks. `ServerStatus` i
 
 `SharedCounters` is one for each generation of workers. It holds:
 
-    admitted   whether its workers may accept   written by the arbiter
     process    pid, restarts, CPU, memory;      written by the arbiter;
                up, lag, beat, files             by the process itself
     queue      accept queue, slot x listener    written by the arbiter
@@ -37,8 +36,6 @@ WORD_MASK = 2**64 - 1
 _BLOCK_WORDS = BLOCK_SIZE // WORD
 _RELAY_WORDS = _pump.BLOCK_SIZE // WORD
 
-# How often a worker that is up looks whether it may accept, in seconds.
-ADMISSION_POLL = 0.01
 # How often a worker at least shows that its loop turns, and how long it may miss that and still be called serving;
 # seconds.
 BEAT = 0.5
@@ -238,18 +235,9 @@ class SharedCounters:
         self._relays_at = pairs * _BLOCK_WORDS
         self._queues_at = self._relays_at + slots * upstreams * _RELAY_WORDS
         self._processes_at = self._queues_at + pairs * QueueStatus.SIZE
-        self._admitted_at = self._processes_at + (slots + 1) * ProcessStatus.SIZE
-        self._mapping = mmap.mmap(-1, (self._admitted_at + 1) * WORD)
+        self._mapping = mmap.mmap(-1, (self._processes_at + (slots + 1) * ProcessStatus.SIZE) * WORD)
         self._words = memoryview(self._mapping).cast("Q")
         self.census = SharedCensus(slots, caps or Caps())
-
-    @property
-    def admitted(self) -> bool:
-        """Its workers may accept: all are there. One that comes later need not wait."""
-        return bool(self._words[self._admitted_at])
-
-    def admit(self) -> None:
-        self._words[self._admitted_at] = 1
 
     def process(self, slot: int) -> ProcessStatus:
         return ProcessStatus(self._words[self._processes_at + slot * ProcessStatus.SIZE :][: ProcessStatus.SIZE])

@@ -1,4 +1,4 @@
-"""What a process is told, as messages of a few bytes: that others go on with its work, or it with that of others."""
+"""What a process is told, in messages of a few bytes: to begin, that others go on with its work, or it with theirs."""
 
 from array import array
 from collections.abc import Iterable
@@ -6,6 +6,10 @@ from typing import NamedTuple
 
 # Sockets that come with one message: the kernel takes 253 (SCM_MAX_FD, unix(7)).
 MOST_SOCKETS = 250
+
+
+class Begin(NamedTuple):
+    """Accept: all workers of this generation are there."""
 
 
 class HandOver(NamedTuple):
@@ -27,14 +31,16 @@ class StandDown(NamedTuple):
     slot: int
 
 
-Message = HandOver | StandIn | StandDown
-_HAND_OVER, _STAND_IN, _STAND_DOWN = range(3)
+Message = Begin | HandOver | StandIn | StandDown
+_BEGIN, _HAND_OVER, _STAND_IN, _STAND_DOWN = range(4)
 
 
 def encode(message: Message) -> bytes:
     """As bytes: less than PIPE_BUF for as many listeners as there can be."""
     numbers: Iterable[int]
     match message:
+        case Begin():
+            numbers = (_BEGIN,)
         case HandOver(kept):
             numbers = (_HAND_OVER, *sorted(kept))
         case StandIn(slot, listeners):
@@ -47,6 +53,8 @@ def encode(message: Message) -> bytes:
 def decode(data: bytes) -> Message | None:
     """None if there is no message, as at the end of the line: nobody goes on."""
     match array("H", data).tolist():
+        case [kind] if kind == _BEGIN:
+            return Begin()
         case [kind, *kept] if kind == _HAND_OVER:
             return HandOver(frozenset(kept))
         case [kind, slot, *listeners] if kind == _STAND_IN:

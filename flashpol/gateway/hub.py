@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import gevent
 from gevent.event import Event
 
-from flashpol.gateway.handover import MOST_SOCKETS, HandOver, StandDown, StandIn, decode
+from flashpol.gateway.handover import MOST_SOCKETS, Begin, HandOver, StandDown, StandIn, decode
 
 READ = 1
 
@@ -16,13 +16,14 @@ READ = 1
 class Stop:
     """The end of a process that serves: `event` is set when it comes.
 
-    urgent: set when the server ends, which may be later than a reload. kept: None if the server ends. After a reload,
-    the numbers of those listeners that the next generation serves too, on the same sockets: their accept queues are no
-    longer ours. on_sibling: called before that, when a sibling stops accepting or does so again, with the message and
-    the sockets that came with it.
+    begun: set when the process may accept, or is to end before it did. urgent: set when the server ends, which may be
+    later than a reload. kept: None if the server ends. After a reload, the numbers of those listeners that the next
+    generation serves too, on the same sockets: their accept queues are no longer ours. on_sibling: called before that,
+    when a sibling stops accepting or does so again, with the message and the sockets that came with it.
     """
 
     def __init__(self) -> None:
+        self.begun = Event()
         self.event = Event()
         self.urgent = Event()
         self.kept: frozenset[int] | None = None
@@ -43,9 +44,12 @@ class Stop:
                 stop.end()
             elif stop.event.is_set():
                 _close_all(message, sockets)
+            elif isinstance(message, Begin):
+                stop.begun.set()
             elif isinstance(message, HandOver):
                 stop.kept = message.kept
                 stop.event.set()
+                stop.begun.set()
             else:
                 stop.on_sibling(message, sockets)
 
@@ -56,6 +60,7 @@ class Stop:
     def end(self) -> None:
         self.event.set()
         self.urgent.set()
+        self.begun.set()
 
 
 def _close_all(_: object, sockets: Sequence[socket.socket]) -> None:

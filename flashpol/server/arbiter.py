@@ -256,7 +256,7 @@ class Arbiter:
     def _commit(self, new: Generation) -> None:
         """The new generation serves: the other one finishes."""
         old, self._current, self._starting = self._current, new, None
-        new.shared.admit()
+        new.begin()
         if old:
             self._give_way(old, new)
             self._replaced = old

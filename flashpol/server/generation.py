@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from flashpol.admin.ledger import Ledger
 from flashpol.config import MAX_LISTENERS, ConfigError, Endpoint
 from flashpol.counters import ServerStatus, SharedCounters
-from flashpol.gateway.handover import HandOver
+from flashpol.gateway.handover import Begin, HandOver
 from flashpol.server.bell import Bell
 from flashpol.server.child import Child
 from flashpol.server.listening import Listening
@@ -80,6 +80,7 @@ class Generation:
             Child(f"worker {slot}", partial(self._work, slot), self.shared.process(slot)) for slot in range(count)
         ]
         self.admin: Child | None = None
+        self._begun = False
         self.pulse_interval = max(SHORTEST_LOOK, server.stall_timeout / LOOKS)
         self._pulses = [Pulse(self.pulse_interval) for _ in self.workers]
         self.stand_ins = StandIns(self.workers, self.sockets)
@@ -138,10 +139,18 @@ class Generation:
                 self._foundation.listening.lengthen(self.plan.config.server.backlog)
                 try:
                     child.start(now, others, self.plan.identity)
+                    if self._begun:
+                        child.send(Begin())
                 except OSError as error:
                     fields = {"event": "process-not-started", "child": child.name, "errno": error.errno}
                     text = "%s cannot be started: %s; it is tried again"
                     log.error(text, child.name, error.strerror, extra=fields)
+
+    def begin(self) -> None:
+        """Let the workers accept, now that all are up. One that comes later need not wait."""
+        self._begun = True
+        for child in self.workers:
+            child.send(Begin())
 
     def add_admin(self) -> None:
         """Have an admin process from now on."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from flashpol.config import Address
-from flashpol.counters import ADMISSION_POLL, BEAT, SharedCounters
+from flashpol.counters import BEAT, SharedCounters
 from flashpol.gateway.handover import StandDown, StandIn
 from flashpol.gateway.hub import Stop
 from flashpol.server.log import log, tell
@@ -78,7 +78,7 @@ def run(
     status.beat_ns = time.monotonic_ns()
     status.up = 1
     # If the others do not come up, this generation will have answered nobody.
-    while not shared.admitted and not stop.event.wait(ADMISSION_POLL):
+    while not stop.begun.wait(beat):
         status.beat_ns = time.monotonic_ns()
     service.start()
     while not stop.event.is_set():

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol.config import MAX_LISTENERS
-from flashpol.gateway.handover import MOST_SOCKETS, HandOver, Message, StandDown, StandIn, decode, encode
+from flashpol.gateway.handover import MOST_SOCKETS, Begin, HandOver, Message, StandDown, StandIn, decode, encode
 
 numbers = st.integers(0, MAX_LISTENERS - 1)
 messages: st.SearchStrategy[Message] = st.one_of(
+    st.builds(Begin),
     st.builds(HandOver, st.frozensets(numbers)),
     st.builds(StandIn, numbers, st.lists(numbers).map(tuple)),
     st.builds(StandDown, numbers),
