@@ -1,10 +1,11 @@
 """The C servers: what the kernel allows."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from bench import build
-from bench.servers.running import Server, that_says_its_port
+from bench.servers.running import Server, free_port, that_says_its_port
 
 
 @contextmanager
@@ -21,6 +22,15 @@ def variant(cpu: int | None, *options: str) -> Iterator[Server]:
     """The plain C server with some of its options."""
     with that_says_its_port(" ".join(options) or "C epoll", [str(build.epoll_yardstick()), *options], cpu) as server:
         yield server
+
+
+@contextmanager
+def processes(count: int) -> Iterator[Server]:
+    """So many of the one-segment server on one port, an accept queue each, as flashpol's workers have."""
+    options = ["--one-segment", f"--port={free_port()}"]
+    with ExitStack() as stack:
+        first, *others = [stack.enter_context(variant(None, *options)) for _ in range(count)]
+        yield replace(first, name=f"C epoll, one segment, {count}", more=tuple(other.pid for other in others))
 
 
 @contextmanager
