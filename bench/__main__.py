@@ -5,7 +5,7 @@
     python -m bench charts REPORT.json FOLDER
 
 Exit status: 0 when everything could be measured, met or not; 1 when `compare` found something worse; 2 when a figure
-would not have meant anything.
+would not have meant anything. Then the scenario is named and the others are reported all the same.
 """
 
 import argparse
@@ -95,19 +95,26 @@ def _run(words: list[str]) -> int:
     settings = Settings.on_this_machine(rounds, arguments.peers_only, arguments.quick)
     if not settings.apart:
         results.note("one CPU for servers and load: no figures of the two apart")
+    failed = False
     for name, run in {**SCENARIOS, **ON_DEMAND}.items():
         if name in arguments.scenario or ("all" in arguments.scenario and name in SCENARIOS):
             print(f"{name} …", file=sys.stderr)
             begin = time.monotonic()
-            run(settings, results)
-            print(f"{name}: measured in {time.monotonic() - begin:.0f} s", file=sys.stderr)
+            try:
+                run(settings, results)
+                how = "measured"
+            except BenchError as error:
+                failed, how = True, "given up"
+                results.note(f"{name} was given up: {error}")
+                print(f"bench: {name}: {error}", file=sys.stderr)
+            print(f"{name}: {how} in {time.monotonic() - begin:.0f} s", file=sys.stderr)
     print(report.headline(about))
     print(report.table(results))
     if arguments.json:
         report.write_json(arguments.json, about, results)
     if arguments.out:
         _write_all(arguments.out, about, results)
-    return 0
+    return 2 if failed else 0
 
 
 def _write_all(folder: Path, about: dict[str, object], results: Results) -> None:

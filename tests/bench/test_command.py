@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import servers
+from bench import BenchError, servers
+from bench import __main__ as command
+from bench.report import Results
+from bench.settings import Settings
 
 
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
@@ -26,6 +29,25 @@ def test_a_run_writes_its_report_and_is_compared(tmp_path: Path) -> None:
     assert "## sizes" in (tmp_path / "report.md").read_text()
     same = bench("compare", str(tmp_path / "report.json"), str(tmp_path / "report.json"))
     assert (same.returncode, "0 worse" in same.stdout) == (0, True)
+
+
+def test_a_scenario_that_is_given_up_takes_no_other_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(settings: Settings, results: Results) -> None:
+        raise BenchError("nginx did not say its port")
+
+    def well(settings: Settings, results: Results) -> None:
+        results.add_spread("well", "cost", "ns", [1.0], digits=0)
+
+    monkeypatch.setattr(command, "SCENARIOS", {"broken": broken, "well": well})
+    monkeypatch.setattr(command.isolation, "isolate", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["bench", "all", "--quick"])
+    assert command.main() == 2
+    said = capsys.readouterr()
+    assert "bench: broken: nginx did not say its port" in said.err
+    assert "broken was given up" in said.out
+    assert "cost" in said.out
 
 
 @pytest.mark.parametrize(
