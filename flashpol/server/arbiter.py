@@ -143,7 +143,7 @@ class Arbiter:
             number = received.si_signo if received else None
             self._reap()
             if self._current:
-                self._current.stand_ins.arrange()
+                self._current.cover()
             if number in self._ending or (number == signal.SIGHUP and self._terminal and not has_terminal()):
                 name = signal.Signals(number).name
                 log.info("%s: finishing", name, extra={"event": "stopping", "signal": name})

@@ -83,7 +83,7 @@ class Generation:
         self._begun = False
         self.pulse_interval = max(SHORTEST_LOOK, server.stall_timeout / LOOKS)
         self._pulses = [Pulse(self.pulse_interval) for _ in self.workers]
-        self.stand_ins = StandIns(self.workers, self.sockets)
+        self._stand_ins = StandIns(self.workers, self.sockets)
 
     @property
     def children(self) -> list[Child]:
@@ -226,6 +226,11 @@ class Generation:
                 log.error(text, child.name, child.pid, still, extra=fields)
                 child.kill()
 
+    def cover(self) -> None:
+        """See that somebody accepts for each worker that does not."""
+        if self._begun:
+            self._stand_ins.arrange()
+
     def _read_queues(self) -> None:
         seen = set()  # a socket that all workers share counts for the first of them
         for number, sockets in enumerate(self.sockets):
@@ -243,8 +248,10 @@ class Generation:
             return False
         if os.WIFSTOPPED(status) or os.WIFCONTINUED(status):
             child.stopped = os.WIFSTOPPED(status)
+            self.cover()
             return True
         delay = child.ended(time.monotonic())
+        self.cover()  # first of all: clients wait
         if child in self.workers:
             self.shared.settle(self.workers.index(child))
         if delay is not None:
