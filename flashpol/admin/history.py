@@ -7,12 +7,13 @@ begins a new admin process, and with it a new history.
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import gevent
 
+from flashpol.admin.ledger import Route
 from flashpol.admin.view import View
-from flashpol.counters import Block
+from flashpol.counters import Block, RelayBlock
 
 # Seconds between two samples, and how many are kept: five minutes.
 INTERVAL = 2.0
@@ -31,6 +32,7 @@ class Sample:
     total: Block  # over all listeners
     replies: Mapping[str, int]  # by listener
     cpu_seconds: Mapping[int, float]  # by the worker's pid
+    relayed: Mapping[Route, RelayBlock] = field(default_factory=dict)
 
     @classmethod
     def of(cls, view: View) -> "Sample":
@@ -45,6 +47,7 @@ class Sample:
             Block.total(blocks.values()),
             {name: block.replies for name, block in blocks.items()},
             {status.pid: status.cpu_ns / 1e9 for status in workers if status.observed},
+            {route: view.ledger.relayed(route) for route in view.routes},
         )
 
 

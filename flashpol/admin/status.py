@@ -10,7 +10,8 @@ from typing import Any
 from flashpol._fastpath import BUCKETS, REASONS
 from flashpol.admin.history import Sample, since
 from flashpol.admin.view import PolicyFacts, View
-from flashpol.counters import DRAINING, GAUGES, READY, STARTING, Block
+from flashpol.counters import DRAINING, GAUGES, READY, RELAY_GAUGES, STARTING, Block, RelayBlock
+from flashpol.gateway._pump import ENDS, FAILURES
 from flashpol.version import VERSION
 
 FORMAT = 1
@@ -44,6 +45,12 @@ def status(view: View, past: Sequence[Sample] = ()) -> Json:
             _described(facts) | _counters(blocks[facts.listener]) | _gauges(blocks[facts.listener]) | _queue(view, i)
             for i, facts in enumerate(view.facts)
         ],
+        "upstreams": [
+            {"listener": listener, "upstream": upstream}
+            | _relayed(block)
+            | {name: block[name] for name in RELAY_GAUGES}
+            for (listener, upstream), block in sample.relayed.items()
+        ],
         "workers": list(_workers(view)),
         "finishing_workers": view.ledger.finishing(view.shared),
         "now": _window(sample, since(past, sample.at, NOW)),
@@ -64,6 +71,15 @@ def _counters(block: Block) -> Json:
 
 def _gauges(block: Block) -> Json:
     return {name: block[name] for name in GAUGES}
+
+
+def _relayed(block: RelayBlock) -> Json:
+    return {
+        "started": block["opened"],
+        "ends": dict(zip(ENDS, block.all("ends"), strict=True)),
+        "failures": dict(zip(FAILURES, block.all("failures"), strict=True)),
+        "bytes": dict(zip(("client", "upstream"), block.all("sent"), strict=True)),
+    }
 
 
 def _described(facts: PolicyFacts) -> Json:
@@ -107,6 +123,11 @@ def _window(new: Sample, old: Sample | None) -> Json | None:
         "seconds": new.at - old.at,
         **_counters(new.total - old.total),
         "listeners": {name: count - old.replies.get(name, 0) for name, count in new.replies.items()},
+        "upstreams": [
+            {"listener": listener, "upstream": upstream} | _relayed(block - old.relayed[listener, upstream])
+            for (listener, upstream), block in new.relayed.items()
+            if (listener, upstream) in old.relayed
+        ],
         "workers": {
             str(pid): seconds - old.cpu_seconds[pid]
             for pid, seconds in new.cpu_seconds.items()

@@ -17,20 +17,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import POLICY, Flashpol, ask, until
-from views import FACTS, put, view
+from views import FACTS, put, put_relayed, view
 
 from flashpol import counters
 from flashpol._fastpath import BUCKETS, REASONS
 from flashpol.admin.endpoint import Application
 from flashpol.admin.history import History, Sample
-from flashpol.admin.page import chart, figures, overview
+from flashpol.admin.page import chart, figures, overview, tables
 from flashpol.admin.page.document import FILES
 from flashpol.admin.page.markup import VOID, el
 from flashpol.admin.page.policies import SHOWN_CHARACTERS, SHOWN_FINDINGS, SHOWN_POLICIES
 from flashpol.admin.page.tables import ENDINGS
 from flashpol.admin.status import status
 from flashpol.admin.view import PolicyFacts, View
-from flashpol.counters import Block
+from flashpol.counters import Block, RelayBlock
+from flashpol.gateway._pump import FAILURES
 
 ORIGIN = {"HTTP_ORIGIN": "http://127.0.0.1:9843"}
 
@@ -212,11 +213,12 @@ def test_nothing_needs_attention() -> None:
         ("still", "Worker 0 does not serve: its loop stands still, late by 9,000 s."),
         ("queue", "The accept queue of master is 75 % full."),
         ("capacity", "9 connections found no room in the last minute."),
+        ("refused", "Upstream 127.0.0.1:7000 of master took nobody in the last minute: 9 refused."),
     ],
 )
 def test_what_needs_attention(what: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = view()
-    past = [Sample(time.monotonic() - 30, Block.total([]), {}, {})]
+    past = [Sample(time.monotonic() - 30, Block.total([]), {}, {}, dict.fromkeys(seen.routes, RelayBlock.total([])))]
     if what == "reload":
         seen.status.reload_successful, seen.status.reload_error = 0, "line 3 is wrong"
     elif what == "worker":
@@ -231,6 +233,8 @@ def test_what_needs_attention(what: str, words: str, monkeypatch: pytest.MonkeyP
         seen.shared.process(1).beat_ns = later
     elif what == "queue":
         seen.shared.queue(0, 0).length, seen.shared.queue(0, 0).limit = 96, 128
+    elif what == "refused":
+        put_relayed(seen.shared, 1, 0, "failures", *(9 if reason == what else 0 for reason in FAILURES))
     else:
         put(seen.shared, 0, 0, "refused", *(9 if reason == "capacity" else 0 for reason in REASONS))
     assert list(overview.troubles(status(seen, past))) == [words]
@@ -240,6 +244,24 @@ def test_what_needs_attention(what: str, words: str, monkeypatch: pytest.MonkeyP
     assert words in shown.text
     # What is read out is the heading, whose words stay the same while the figures change, and the answer to a question.
     assert [tag for tag, attributes in shown.tags if "aria-live" in attributes] == ["h2", "div"]
+
+
+def test_an_upstream_that_takes_some_is_no_trouble() -> None:
+    seen = view()
+    past = [Sample(time.monotonic() - 30, Block.total([]), {}, {}, dict.fromkeys(seen.routes, RelayBlock.total([])))]
+    put_relayed(seen.shared, 0, 0, "failures", *(1 for _ in FAILURES))
+    put_relayed(seen.shared, 0, 0, "opened", 1)
+    put_relayed(seen.shared, 0, 0, "sent", 600, 2_400)
+    assert list(overview.troubles(status(seen, past))) == []
+    shown = str(tables.upstreams(status(seen, past)))
+    assert "some failed" in shown
+    assert "100 bytes/s" in shown
+
+
+def test_without_shared_ports_nothing_is_said_of_upstreams() -> None:
+    seen = dataclasses.replace(view(), routes=())
+    assert "Upstreams" not in Page(get(seen)[2]).text
+    assert "Upstreams" in Page(get(view())[2]).text
 
 
 # ------------------------------------------------------------------------------------------------------------ figures

@@ -6,13 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
-from views import FACTS, put, view
+from views import FACTS, put, put_relayed, view
 
 from flashpol._fastpath import BUCKETS, REASONS
 from flashpol.admin.history import INTERVAL, KEPT, SHORTEST, History, Sample, since
 from flashpol.admin.status import status
 from flashpol.admin.view import PolicyFacts
 from flashpol.counters import DRAINING, STARTING, Block
+from flashpol.gateway._pump import FAILURES
 
 REFERENCE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text()
 SIZE = len(BUCKETS) + 1
@@ -68,6 +69,33 @@ def test_workers() -> None:
     assert (first["slot"], first["pid"], first["up"], first["lag_seconds"]) == (0, os.getpid(), True, 0.0025)
     assert (first["cpu_seconds"], first["resident_bytes"]) == (1.5, 30_000_000)
     assert (second["up"], second["restarts"], second["cpu_seconds"], second["resident_bytes"]) == (False, 7, None, None)
+
+
+def test_upstreams() -> None:
+    seen = view()
+    for slot, opened in ((0, 3), (1, 40)):
+        put_relayed(seen.shared, slot, 1, "opened", opened)
+        put_relayed(seen.shared, slot, 1, "open", opened - 1)
+    put_relayed(seen.shared, 0, 0, "failures", 5, *[0] * (len(FAILURES) - 1))
+    put_relayed(seen.shared, 0, 1, "sent", 100, 2_000)
+    dead, well = status(seen)["upstreams"]
+    assert (dead["listener"], dead["upstream"], dead["started"]) == ("master", "127.0.0.1:7000", 0)
+    assert {why: number for why, number in dead["failures"].items() if number} == {"refused": 5}
+    assert (well["upstream"], well["started"], well["open"], well["connecting"]) == ("game.example:7000", 43, 41, 0)
+    assert well["bytes"] == {"client": 100, "upstream": 2_000}
+
+
+def test_upstreams_lately() -> None:
+    seen = view()
+    put_relayed(seen.shared, 0, 0, "opened", 10)
+    before = Sample.of(seen)
+    past = [Sample(before.at - 30, before.total, before.replies, before.cpu_seconds, before.relayed)]
+    put_relayed(seen.shared, 0, 0, "opened", 17)
+    minute = status(seen, past)["minute"]
+    assert [(each["upstream"], each["started"]) for each in minute["upstreams"]] == [
+        ("127.0.0.1:7000", 7),
+        ("game.example:7000", 0),
+    ]
 
 
 @pytest.mark.parametrize(("state", "word"), [(STARTING, "starting"), (DRAINING, "draining")])
@@ -148,13 +176,16 @@ def test_a_costly_sample_is_taken_less_often(cost: float, pause: float, monkeypa
     assert waits == [pause]
 
 
+NAMED = ("refused", "ends", "failures", "bytes")  # whose keys are reasons and the like
+
+
 def names(value: object) -> set[str]:
     """All keys, but for those that are names of something."""
     if isinstance(value, list):
         return {name for each in value for name in names(each)}
     if not isinstance(value, dict):
         return set()
-    return set(value) | {name for key, inner in value.items() if key != "refused" for name in names(inner)}
+    return set(value) | {name for key, inner in value.items() if key not in NAMED for name in names(inner)}
 
 
 def test_every_field_is_documented() -> None:

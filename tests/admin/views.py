@@ -7,6 +7,7 @@ from flashpol._fastpath import LAYOUT
 from flashpol.admin.ledger import Ledger
 from flashpol.admin.view import PolicyFacts, View
 from flashpol.counters import READY, WORD, ServerStatus, SharedCounters
+from flashpol.gateway import _pump
 
 POLICY = b'<cross-domain-policy>\n<allow-access-from domain="*.example.com" to-ports="1935"/>\n</cross-domain-policy>'
 FACTS = PolicyFacts("master", POLICY + b"\0", policy="games", address="192.0.2.1:843", port=843, served_from=843)
@@ -27,7 +28,14 @@ def view(facts: Sequence[PolicyFacts] = (FACTS,), slots: int = 2) -> View:
 
 
 def put(shared: SharedCounters, slot: int, listener: int, field: str, *values: int) -> None:
-    words = shared.memory(slot, listener).cast("Q")
-    offset, count = LAYOUT[field]
+    _write(shared.memory(slot, listener), *LAYOUT[field], values)
+
+
+def put_relayed(shared: SharedCounters, slot: int, upstream: int, field: str, *values: int) -> None:
+    _write(shared.relay_memory(slot, upstream), *_pump.LAYOUT[field], values)
+
+
+def _write(memory: memoryview, offset: int, count: int, values: Sequence[int]) -> None:
+    words = memory.cast("Q")
     for i, value in zip(range(count), values, strict=True):
         words[offset // WORD + i] = value

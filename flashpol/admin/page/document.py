@@ -63,6 +63,7 @@ def page(status: Json, past: Sequence[Sample], facts: Sequence[PolicyFacts], lib
         el("section", el("h2", "Answers per second", id="answers"), chart.answers(past), aria_labelledby="answers"),
         el("div", tables.latency(status), tables.endings(status), class_="beside"),
         tables.listeners(status),
+        tables.upstreams(status),
         tables.workers(status),
         _kept("questions", "May it connect?", same, form(facts, "./") if library else ""),
         _kept("policies", "Policies", same, policies(facts, library) if library else ""),

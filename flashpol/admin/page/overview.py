@@ -11,6 +11,24 @@ QUEUE_FILLING = 0.5
 # A loop that is so late, in seconds, makes clients wait noticeably.
 LATE = 0.5
 
+# Reasons of refusals that are not the client's doing.
+LATELY = {
+    "capacity": "found no room",
+    "connections": "were beyond the caps",
+    "crashed": "were lost with a worker",
+    "upstream": "found no upstream that takes them",
+}
+# Why an upstream could not be reached.
+FAILED = {
+    "refused": "refused",
+    "unreachable": "unreachable",
+    "timeout": "not answered in time",
+    "resources": "without a descriptor or memory",
+    "cut": "cut off",
+    "unresolved": "without an address for its name",
+    "rate": "beyond connect_rate",
+}
+
 WORDS = {
     "ready": ("good", "Serving"),
     "starting": ("fair", "Starting"),
@@ -34,16 +52,21 @@ def troubles(status: Json) -> Iterator[str]:
         full = share(queue["length"], queue["limit"])
         if full >= QUEUE_FILLING:
             yield f"The accept queue of {listener['name']} is {percent(full)} full."
-    minute = status["minute"]
-    if minute:
-        if minute["refused"]["capacity"]:
-            yield f"{count(minute['refused']['capacity'])} connections found no room in the last minute."
-        if minute["refused"]["connections"]:
-            yield f"{count(minute['refused']['connections'])} connections were beyond the caps in the last minute."
-        if minute["refused"]["crashed"]:
-            yield f"{count(minute['refused']['crashed'])} connections were lost with a worker in the last minute."
-        if minute["accept_errors"]:
-            yield f"{count(minute['accept_errors'])} accepts failed in the last minute: see the log."
+    if status["minute"]:
+        yield from _troubles_lately(status["minute"])
+
+
+def _troubles_lately(minute: Json) -> Iterator[str]:
+    for reason, what in LATELY.items():
+        if minute["refused"][reason]:
+            yield f"{count(minute['refused'][reason])} connections {what} in the last minute."
+    for each in minute["upstreams"]:
+        failed = [f"{count(number)} {FAILED[why]}" for why, number in each["failures"].items() if number]
+        if failed and not each["started"]:
+            which = f"Upstream {each['upstream']} of {each['listener']}"
+            yield f"{which} took nobody in the last minute: {', '.join(failed)}."
+    if minute["accept_errors"]:
+        yield f"{count(minute['accept_errors'])} accepts failed in the last minute: see the log."
 
 
 def header(status: Json) -> Markup:

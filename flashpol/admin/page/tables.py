@@ -140,6 +140,42 @@ def listeners(status: Json) -> Markup:
     return _section("listeners", "Listeners", table("listeners", heads, rows, "cards"))
 
 
+def upstreams(status: Json) -> Markup | str:
+    """Nothing where there are no shared ports."""
+    if not status["upstreams"]:
+        return ""
+    now, minute = (_by_upstream(status[name]) for name in ("now", "minute"))
+    rows = []
+    for each in status["upstreams"]:
+        which = each["listener"], each["upstream"]
+        lately = minute.get(which)
+        failed = sum(lately["failures"].values()) if lately else 0
+        took = bool(lately and lately["started"])
+        kind, words = (
+            ("fair", "some failed") if failed and took else ("bad", "takes nobody") if failed else ("good", "well")
+        )
+        state = el("span", words, class_=f"badge {kind}") if took or failed else UNKNOWN
+        sent = sum(now[which]["bytes"].values()) / status["now"]["seconds"] if which in now else None
+        rows.append(
+            (
+                el("bdi", each["upstream"]),
+                el("bdi", each["listener"]),
+                state,
+                count(each["open"]),
+                count(each["connecting"]),
+                count(each["started"]),
+                count(failed) if lately else UNKNOWN,
+                UNKNOWN if sent is None else f"{size(sent)}/s",
+            )
+        )
+    heads = ("Upstream", "Listener", "Last minute", "Open", "Connecting", "Started", "Failed lately", "Bytes")
+    return _section("upstreams", "Upstreams", table("upstreams", heads, rows, "cards"))
+
+
+def _by_upstream(window: Json | None) -> dict[tuple[str, str], Json]:
+    return {(each["listener"], each["upstream"]): each for each in window["upstreams"]} if window else {}
+
+
 def workers(status: Json) -> Markup:
     now = status["now"]
     rows = []
