@@ -49,6 +49,7 @@ cdef extern from "<arpa/inet.h>" nogil:
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
         int fd
+        uint64_t u64
     struct epoll_event:
         uint32_t events
         epoll_data_t data

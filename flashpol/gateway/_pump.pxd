@@ -11,6 +11,8 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
+from flashpol._core.deadlines cimport Link, Queue, Timer
+
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
     struct sockaddr:
@@ -82,17 +84,9 @@ cdef struct Flow:
     uint8_t passed              # and passed on
     uint8_t broken              # `fd` cannot be written to any more: what it still has to say is passed on, then RST
 
-# One link of a deadline queue. A conversation has two: Q_CONNECT and then Q_IDLE; Q_DURATION.
-cdef struct Link:
-    int64_t deadline            # ns
-    int32_t prev                # -1 ends
-    int32_t next
-    uint8_t queued
-    uint8_t queue
-
 cdef struct Conversation:
     Flow flows[2]
-    Link links[2]
+    Link links[QUEUE_COUNT]     # deadline 0: it is not in that queue
     int64_t began               # ns, CLOCK_MONOTONIC: connect, then the conversation
     int64_t active              # when Q_IDLE was last entered
     uint64_t sent               # bytes to the client
@@ -103,11 +97,6 @@ cdef struct Conversation:
     uint8_t state
     uint8_t outcome
     uint8_t first_fin           # the side whose FIN came first, END_COUNT before
-
-cdef struct Queue:
-    int64_t duration            # ns; 0: never
-    int32_t head
-    int32_t tail
 
 # Buffers of CHUNK bytes. One is for reading, one is spare, so that the first can be kept at any time.
 cdef struct Pool:
@@ -120,10 +109,9 @@ cdef struct Pool:
 
 cdef struct Core:
     int epoll
-    int timer                   # timerfd in the epoll set, armed to the earliest deadline
-    int64_t armed               # that deadline, 0 when disarmed
+    Timer timer                 # armed to the earliest deadline
     int64_t now                 # ns; the clock is read once for each lot of events
-    Queue queues[QUEUE_COUNT]
+    Queue queues[QUEUE_COUNT]   # duration 0: never
     Conversation* table
     int32_t capacity
     int32_t used                # entries that were ever in use

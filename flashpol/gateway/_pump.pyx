@@ -37,10 +37,13 @@ from libc.errno cimport (
 from libc.stdint cimport uint16_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
-from posix.time cimport clock_gettime, itimerspec, timespec, CLOCK_MONOTONIC
 from posix.unistd cimport close
 
 from greenlet import getcurrent
+
+from flashpol._core.deadlines cimport (
+    arm, begin_queue, dequeue, enqueue, is_timer, Link, now_ns, open_timer, overdue_in, set_timer,
+)
 
 cdef extern from "<sys/socket.h>" nogil:
     struct linger:
@@ -96,11 +99,6 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_wait(int epoll, epoll_event* events, int size, int timeout)
     int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP
 
-cdef extern from "<sys/timerfd.h>" nogil:
-    int timerfd_create(int clock, int flags)
-    int timerfd_settime(int fd, int flags, itimerspec* new, itimerspec* old)
-    int TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME
-
 cdef enum:
     CHUNK = 32768               # one read; 16 and 64 KB cost more in single runs, see docs/performance.md
     READS = 4                   # of one direction in a row, before others get their turn
@@ -108,8 +106,6 @@ cdef enum:
     ROUNDS = 8                  # of EVENTS in one wake-up; then greenlets get their turn
     COLLECT = 256               # overdue ones of each queue in one wake-up
     KEPT = 16                   # buffers that are kept for the next who is slow; more are given back
-
-cdef uint64_t TIMER = 0xFFFFFFFFFFFFFFFF     # as epoll_data
 
 # Upper bounds in ns. Connecting: 50 µs on the same host, a round trip to another, 1 s and 3 s when a SYN was lost.
 cdef int64_t[CONNECT_BUCKETS - 1] CONNECT_BOUNDS = [
@@ -189,80 +185,28 @@ cdef void release(Pool* pool, Flow* flow) noexcept nogil:
         flow.held = NULL
 
 
-# ------------------------------------------------------------------------------------------------ clock and deadlines
+# ------------------------------------------------------------------------------------------------ -------- deadlines
 
-cdef inline int64_t now_ns() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return t.tv_sec * <int64_t>1_000_000_000 + t.tv_nsec
-
-
-cdef inline Link* link_of(Core* core, int32_t i, uint8_t queue) noexcept nogil:
-    return &core.table[i].links[1 if queue == Q_DURATION else 0]
+cdef inline void wait(Core* core, int32_t i, int which) noexcept nogil:
+    """Unless that queue's duration is for ever."""
+    if core.queues[which].duration:
+        enqueue(&core.queues[which], &core.table[i].links[which], i, core.now)
 
 
-cdef void enqueue(Core* core, int32_t i, uint8_t which) noexcept nogil:
-    cdef Queue* queue = &core.queues[which]
-    cdef Link* link = link_of(core, i, which)
-    if queue.duration == 0:
-        return
-    link.queued = True
-    link.queue = which
-    link.deadline = core.now + queue.duration
-    link.next = -1
-    link.prev = queue.tail
-    if queue.tail < 0:
-        queue.head = i
-    else:
-        link_of(core, queue.tail, which).next = i
-    queue.tail = i
-
-
-cdef void dequeue(Core* core, int32_t i, Link* link) noexcept nogil:
-    cdef Queue* queue = &core.queues[link.queue]
-    if not link.queued:
-        return
-    if link.prev < 0:
-        queue.head = link.next
-    else:
-        link_of(core, link.prev, link.queue).next = link.next
-    if link.next < 0:
-        queue.tail = link.prev
-    else:
-        link_of(core, link.next, link.queue).prev = link.prev
-    link.queued = False
+cdef inline void wait_no_more(Core* core, int32_t i, int which) noexcept nogil:
+    cdef Link* link = &core.table[i].links[which]
+    if link.deadline:
+        dequeue(&core.queues[which], link)
+        link.deadline = 0
 
 
 cdef inline void touch(Core* core, int32_t i) noexcept nogil:
     """Bytes have moved."""
     cdef Conversation* c = &core.table[i]
     if core.now - c.active > core.queues[Q_IDLE].duration // 17:
-        dequeue(core, i, &c.links[0])
-        enqueue(core, i, Q_IDLE)
+        wait_no_more(core, i, Q_IDLE)
+        wait(core, i, Q_IDLE)
         c.active = core.now
-
-
-cdef void set_timer(Core* core, int64_t at_ns) noexcept nogil:
-    """0 disarms it; what has passed fires at once."""
-    cdef itimerspec at
-    memset(&at, 0, sizeof(at))
-    at.it_value.tv_sec = at_ns // 1_000_000_000
-    at.it_value.tv_nsec = at_ns % 1_000_000_000
-    timerfd_settime(core.timer, TFD_TIMER_ABSTIME, &at, NULL)
-    core.armed = at_ns
-
-
-cdef void arm(Core* core) noexcept nogil:
-    """See that the timer fires no later than the earliest deadline. A setting left behind costs one idle wake-up."""
-    cdef uint8_t which
-    cdef int64_t earliest = 0, deadline
-    for which in range(QUEUE_COUNT):
-        if core.queues[which].head >= 0:
-            deadline = link_of(core, core.queues[which].head, which).deadline
-            if earliest == 0 or deadline < earliest:
-                earliest = deadline
-    if earliest != 0 and (core.armed == 0 or core.armed > earliest):
-        set_timer(core, earliest)
 
 
 # ----------------------------------------------------------------------------------------------------- watch and count
@@ -323,10 +267,11 @@ cdef void be_reset(int fd) noexcept nogil:
 cdef void finish(Core* core, int32_t i, uint8_t outcome) noexcept nogil:
     """It is over. The upstream's descriptor is closed; the client's is its greenlet's to close, or to try again."""
     cdef Conversation* c = &core.table[i]
-    cdef int side
+    cdef int side, which
     cdef int64_t duration
+    for which in range(QUEUE_COUNT):
+        wait_no_more(core, i, which)
     for side in range(2):
-        dequeue(core, i, &c.links[side])
         watch(core, i, side, 0)
     if c.state == S_CONNECTING:
         c.counters.connecting -= 1
@@ -465,7 +410,7 @@ cdef uint8_t failure_of(int error) noexcept nogil:
 cdef void established(Core* core, int32_t i) noexcept nogil:
     cdef Conversation* c = &core.table[i]
     cdef int64_t took = core.now - c.began
-    dequeue(core, i, &c.links[0])
+    wait_no_more(core, i, Q_CONNECT)
     c.state = S_OPEN
     c.began = c.active = core.now
     c.counters.connecting -= 1
@@ -474,8 +419,8 @@ cdef void established(Core* core, int32_t i) noexcept nogil:
     c.streak[0] = 0
     c.counters.connect_ns += <uint64_t>took
     count(c.counters.connect_buckets, CONNECT_BOUNDS, CONNECT_BUCKETS - 1, took)
-    enqueue(core, i, Q_IDLE)
-    enqueue(core, i, Q_DURATION)
+    wait(core, i, Q_IDLE)
+    wait(core, i, Q_DURATION)
 
 
 cdef void connected(Core* core, int32_t i) noexcept nogil:
@@ -541,7 +486,7 @@ cdef bint begin(Core* core, int32_t i, const sockaddr* to, socklen_t to_size, in
         established(core, i)
         observe(core, i)
     else:
-        enqueue(core, i, Q_CONNECT)
+        wait(core, i, Q_CONNECT)
         watch(core, i, UPSTREAM, EPOLLOUT)
     return True
 
@@ -564,17 +509,17 @@ cdef void act(Core* core, int32_t i, int side, uint32_t events) noexcept nogil:
 
 
 cdef void expire(Core* core) noexcept nogil:
-    cdef uint8_t which
+    cdef int which
     cdef int32_t i
     cdef uint8_t[QUEUE_COUNT] outcomes = [F_TIMEOUT, E_IDLE, E_DURATION]
     for which in range(QUEUE_COUNT):
         for _ in range(COLLECT):
-            i = core.queues[which].head
-            if i < 0 or link_of(core, i, which).deadline > core.now:
+            i = overdue_in(&core.queues[which], core.now)
+            if i < 0:
                 break
             finish(core, i, outcomes[which])
     # What is still overdue re-arms the timer at a time that has passed: it fires in the next round of the loop.
-    set_timer(core, 0)
+    set_timer(&core.timer, 0)
 
 
 cdef void collect(Core* core) noexcept nogil:
@@ -586,7 +531,7 @@ cdef void collect(Core* core) noexcept nogil:
         n = epoll_wait(core.epoll, events, EVENTS, 0)
         core.now = now_ns()
         for k in range(n):
-            if events[k].data.u64 == TIMER:
+            if is_timer(&events[k]):
                 fired = True
             else:
                 act(core, <int32_t>(events[k].data.u64 >> 1), <int>(events[k].data.u64 & 1), events[k].events)
@@ -594,7 +539,7 @@ cdef void collect(Core* core) noexcept nogil:
             break
     if fired:
         expire(core)
-    arm(core)
+    arm(&core.timer, core.queues, QUEUE_COUNT)
 
 
 # ------------------------------------------------------------------------------------------------- what Python sees
@@ -663,35 +608,26 @@ cdef class Pump:
     def __cinit__(self, *, sleep, on_error, int32_t capacity, double connect_timeout, double idle_timeout,
                   double max_duration, uint32_t buffers=512):
         cdef Core* core = &self.core
-        cdef epoll_event event
-        cdef int which
         if not 0 <= capacity <= 1 << 24:
             raise ValueError("capacity is 0 to 2^24 conversations")
-        core.epoll = core.timer = -1
+        core.epoll = core.timer.fd = -1
         core.free = core.over = core.over_last = -1
         core.capacity = capacity
-        core.queues[Q_CONNECT].duration = <int64_t>(connect_timeout * 1e9)
-        core.queues[Q_IDLE].duration = <int64_t>(idle_timeout * 1e9 * 17 / 16)
-        core.queues[Q_DURATION].duration = <int64_t>(max_duration * 1e9)
-        for which in range(QUEUE_COUNT):
-            core.queues[which].head = core.queues[which].tail = -1
         core.pool.most = buffers + 1
         core.pool.scratch = make(&core.pool)
         core.pool.spare = make(&core.pool)
         core.table = <Conversation*>calloc(max(capacity, 1), sizeof(Conversation))
         if core.table == NULL or core.pool.scratch == NULL:
             raise MemoryError
+        self._begin_queue(Q_CONNECT, connect_timeout)
+        self._begin_queue(Q_IDLE, idle_timeout * 17 / 16)
+        self._begin_queue(Q_DURATION, max_duration)
         self._sleep = sleep
         self._on_error = on_error
         core.epoll = epoll_create1(EPOLL_CLOEXEC)
         if core.epoll < 0:
             PyErr_SetFromErrno(OSError)
-        core.timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
-        if core.timer < 0:
-            PyErr_SetFromErrno(OSError)
-        event.events = EPOLLIN
-        event.data.u64 = TIMER
-        if epoll_ctl(core.epoll, EPOLL_CTL_ADD, core.timer, &event) != 0:
+        if not open_timer(&core.timer, core.epoll):
             PyErr_SetFromErrno(OSError)
 
     def __dealloc__(self):
@@ -699,8 +635,8 @@ cdef class Pump:
         cdef char* buffer
         cdef Pool* pool = &self.core.pool
         if self.core.table != NULL:
-            if self.core.timer >= 0:
-                close(self.core.timer)
+            if self.core.timer.fd >= 0:
+                close(self.core.timer.fd)
             if self.core.epoll >= 0:
                 close(self.core.epoll)
         free(self.core.table)
@@ -710,6 +646,11 @@ cdef class Pump:
             buffer = pool.free
             pool.free = (<char**>buffer)[0]
             free(buffer)
+
+    cdef int _begin_queue(self, int which, double duration) except -1:
+        cdef Core* core = &self.core
+        begin_queue(&core.queues[which], &core.table[0].links[which], sizeof(Conversation), <int64_t>(duration * 1e9))
+        return 0
 
     def fileno(self):
         return self.core.epoll
@@ -743,7 +684,7 @@ cdef class Pump:
         c.counters = to._counters
         c.streak = &to.failures
         begin(core, i, <const sockaddr*>&to._storage, to._size, to._keepalive, first, <uint32_t>len(first))
-        arm(core)
+        arm(&core.timer, core.queues, QUEUE_COUNT)
         owner = getcurrent()
         Py_INCREF(owner)
         c.owner = <PyObject*>owner
@@ -760,7 +701,7 @@ cdef class Pump:
                 core.now = now_ns()
                 cut(core, i)
             c.owner = NULL
-            set_timer(core, 1)
+            set_timer(&core.timer, 1)
             raise
         finally:
             to.open -= 1
@@ -820,4 +761,4 @@ cdef class Pump:
         for i in range(core.used):
             if core.table[i].state == S_CONNECTING or core.table[i].state == S_OPEN:
                 cut(core, i)
-        set_timer(core, 1)
+        set_timer(&core.timer, 1)
