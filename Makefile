@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM := gcc libc6-dev python3-venv python3-dev
 NATIVE := setup.py pyproject.toml flashpol/gateway/conversation.py \
-	$(wildcard flashpol/*.p[yx][xd] flashpol/_core/*.pxd flashpol/gateway/*.p[yx][xd])
+	$(wildcard flashpol/*.p[yx][xd] flashpol/_core/*.pxd flashpol/gateway/*.p[yx][xd] flashpol/gateway/_relaying/*.pxd)
 TREE := flashpol tests bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
 # What memcheck looks at: every transition of the fast path, without gevent and without hypothesis, which takes for ever.
 MEMCHECKED := tests/test_fastpath.py
@@ -50,7 +50,8 @@ coverage: $(VENV)/.dev  ## line coverage of the package, the extension included
 	@# Cython's plugin looks for the C of a line beside the file that the line is in.
 	@cd build/coverage && for source in flashpol/_fastpath.pyx flashpol/_core/*.pxd; do \
 		cp build/cython-coverage/flashpol/_fastpath.c $${source%.*}.c; done
-	@cp build/coverage/build/cython-coverage/flashpol/gateway/_pump.c build/coverage/flashpol/gateway/
+	@cd build/coverage && for source in flashpol/gateway/_pump.pyx flashpol/gateway/_relaying/*.pxd; do \
+		cp build/cython-coverage/flashpol/gateway/_pump.c $${source%.*}.c; done
 	@# The probe's tests, which have no greenlets, in a run of their own: where coverage asks which greenlet runs, a
 	@# thread that ends can stop the tracer for ever, and a probe is many short threads.
 	cd build/coverage && rm -f .coverage* \
