@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t
 
 from flashpol._core.deadlines cimport dequeue, enqueue, Link
-from flashpol.gateway._relaying.state cimport Conversation, Core, Q_IDLE
+from flashpol._relaying.state cimport Conversation, Core, Q_IDLE
 
 
 cdef inline void wait(Core* core, int32_t i, int which) noexcept nogil:

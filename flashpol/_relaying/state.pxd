@@ -4,7 +4,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from flashpol._core.deadlines cimport Link, Queue, Timer
-from flashpol.gateway._relaying.counting cimport Counters
+from flashpol._relaying.counting cimport Counters
 
 cdef enum State:                # of a Conversation
     S_FREE = 0

@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from flashpol._core.system cimport (
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, epoll_ctl, epoll_event, EPOLLIN, EPOLLOUT,
 )
-from flashpol.gateway._relaying.state cimport Conversation, Core, Flow
+from flashpol._relaying.state cimport Conversation, Core, Flow
 
 
 cdef inline int operation(uint32_t now, uint32_t wanted) noexcept nogil:

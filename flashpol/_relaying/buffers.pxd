@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from flashpol.gateway._relaying.state cimport Flow, Pool
+from flashpol._relaying.state cimport Flow, Pool
 
 cdef enum:
     CHUNK = 32768               # one read; 16 and 64 KB cost more in single runs, see docs/performance.md

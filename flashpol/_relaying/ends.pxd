@@ -4,17 +4,17 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from posix.unistd cimport close
 
 from flashpol._core.system cimport linger, setsockopt, SO_LINGER, SOL_SOCKET
-from flashpol.gateway._relaying.buffers cimport release
-from flashpol.gateway._relaying.counting cimport (
+from flashpol._relaying.buffers cimport release
+from flashpol._relaying.counting cimport (
     count, DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT_RESET, E_SHUTDOWN, E_UPSTREAM_RESET, END_COUNT, F_CUT,
     F_RESOURCES,
 )
-from flashpol.gateway._relaying.records cimport add_over
-from flashpol.gateway._relaying.state cimport (
+from flashpol._relaying.records cimport add_over
+from flashpol._relaying.state cimport (
     CLIENT, Conversation, Core, QUEUE_COUNT, S_CONNECTING, S_OPEN, S_OVER, UPSTREAM,
 )
-from flashpol.gateway._relaying.waiting cimport wait_no_more
-from flashpol.gateway._relaying.watching cimport watch
+from flashpol._relaying.waiting cimport wait_no_more
+from flashpol._relaying.watching cimport watch
 
 
 cdef inline void be_reset(int fd) noexcept nogil:

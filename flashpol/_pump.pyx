@@ -43,15 +43,15 @@ from flashpol._core.system cimport (
     AF_INET, AF_INET6, AF_UNIX, EPOLL_CLOEXEC, epoll_create1, htons, inet_pton, sockaddr, sockaddr_in, sockaddr_in6,
     sockaddr_storage, sockaddr_un, socklen_t,
 )
-from flashpol.gateway._relaying.buffers cimport free_pool, in_use, make
-from flashpol.gateway._relaying.collecting cimport collect
-from flashpol.gateway._relaying.connecting cimport begin
-from flashpol.gateway._relaying.counting cimport (
+from flashpol._relaying.buffers cimport free_pool, in_use, make
+from flashpol._relaying.collecting cimport collect
+from flashpol._relaying.connecting cimport begin
+from flashpol._relaying.counting cimport (
     CONNECT_BOUNDS, CONNECT_BUCKETS, Counters, DURATION_BOUNDS, DURATION_BUCKETS, END_COUNT, F_RESOURCES, OUTCOME_COUNT,
 )
-from flashpol.gateway._relaying.ends cimport cut
-from flashpol.gateway._relaying.records cimport forget_over, put_back, take, take_over
-from flashpol.gateway._relaying.state cimport (
+from flashpol._relaying.ends cimport cut
+from flashpol._relaying.records cimport forget_over, put_back, take, take_over
+from flashpol._relaying.state cimport (
     CLIENT, Conversation, Core, Q_CONNECT, Q_DURATION, Q_IDLE, QUEUE_COUNT, S_OVER,
 )
 

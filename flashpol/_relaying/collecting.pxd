@@ -4,13 +4,13 @@ from libc.stdint cimport int32_t, uint32_t
 
 from flashpol._core.deadlines cimport arm, is_timer, now_ns, overdue_in, set_timer
 from flashpol._core.system cimport epoll_event, epoll_wait, EPOLLIN, EPOLLOUT
-from flashpol.gateway._relaying.connecting cimport connected
-from flashpol.gateway._relaying.counting cimport E_DURATION, E_IDLE, F_TIMEOUT
-from flashpol.gateway._relaying.ends cimport fail, finish
-from flashpol.gateway._relaying.moving cimport move
-from flashpol.gateway._relaying.state cimport Conversation, Core, Q_CONNECT, Q_IDLE, QUEUE_COUNT, S_CONNECTING, S_OPEN
-from flashpol.gateway._relaying.waiting cimport touch
-from flashpol.gateway._relaying.watching cimport observe, readable
+from flashpol._relaying.connecting cimport connected
+from flashpol._relaying.counting cimport E_DURATION, E_IDLE, F_TIMEOUT
+from flashpol._relaying.ends cimport fail, finish
+from flashpol._relaying.moving cimport move
+from flashpol._relaying.state cimport Conversation, Core, Q_CONNECT, Q_IDLE, QUEUE_COUNT, S_CONNECTING, S_OPEN
+from flashpol._relaying.waiting cimport touch
+from flashpol._relaying.watching cimport observe, readable
 
 cdef enum:
     EVENTS = 64                 # taken at a time

@@ -4,11 +4,11 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from flashpol._core.system cimport MSG_NOSIGNAL, MSG_PEEK, recv, send, SHUT_WR, shutdown
-from flashpol.gateway._relaying.buffers cimport CHUNK, hold_scratch, release
-from flashpol.gateway._relaying.counting cimport E_CLIENT_RESET, E_UPSTREAM_RESET, END_COUNT
-from flashpol.gateway._relaying.ends cimport finish
-from flashpol.gateway._relaying.state cimport CLIENT, Conversation, Core, Flow, Pool, UPSTREAM
-from flashpol.gateway._relaying.watching cimport readable
+from flashpol._relaying.buffers cimport CHUNK, hold_scratch, release
+from flashpol._relaying.counting cimport E_CLIENT_RESET, E_UPSTREAM_RESET, END_COUNT
+from flashpol._relaying.ends cimport finish
+from flashpol._relaying.state cimport CLIENT, Conversation, Core, Flow, Pool, UPSTREAM
+from flashpol._relaying.watching cimport readable
 
 cdef enum:
     READS = 4                   # of one direction in a row, before others get their turn

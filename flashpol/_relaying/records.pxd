@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int32_t
 
-from flashpol.gateway._relaying.state cimport Core, S_FREE
+from flashpol._relaying.state cimport Core, S_FREE
 
 
 cdef inline int32_t take(Core* core) noexcept nogil:

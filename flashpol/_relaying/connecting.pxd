@@ -10,17 +10,17 @@ from flashpol._core.system cimport (
     AF_UNIX, connect, EPOLLOUT, getsockopt, IPPROTO_TCP, MSG_NOSIGNAL, send, setsockopt, SO_ERROR, SO_KEEPALIVE,
     SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, sockaddr, socket, socklen_t, SOL_SOCKET, TCP_KEEPIDLE, TCP_NODELAY,
 )
-from flashpol.gateway._relaying.buffers cimport hold_first
-from flashpol.gateway._relaying.counting cimport (
+from flashpol._relaying.buffers cimport hold_first
+from flashpol._relaying.counting cimport (
     CONNECT_BOUNDS, CONNECT_BUCKETS, count, F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE,
 )
-from flashpol.gateway._relaying.ends cimport fail
-from flashpol.gateway._relaying.moving cimport move
-from flashpol.gateway._relaying.state cimport (
+from flashpol._relaying.ends cimport fail
+from flashpol._relaying.moving cimport move
+from flashpol._relaying.state cimport (
     CLIENT, Conversation, Core, Flow, Q_CONNECT, Q_DURATION, Q_IDLE, S_CONNECTING, S_OPEN, UPSTREAM,
 )
-from flashpol.gateway._relaying.waiting cimport wait, wait_no_more
-from flashpol.gateway._relaying.watching cimport observe, watch
+from flashpol._relaying.waiting cimport wait, wait_no_more
+from flashpol._relaying.watching cimport observe, watch
 
 
 cdef inline uint8_t failure_of(int error) noexcept nogil:
