@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM := gcc libc6-dev python3-venv python3-dev
 NATIVE := setup.py pyproject.toml flashpol/gateway/conversation.py \
-	$(wildcard flashpol/*.p[yx][xd] flashpol/_core/*.pxd flashpol/gateway/*.p[yx][xd])
+	$(wildcard flashpol/*.p[yx][xd] flashpol/_core/*.pxd flashpol/_relaying/*.pxd)
 TREE := flashpol tests bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
 # What memcheck looks at: every transition of the fast path, without gevent and without hypothesis, which takes for ever.
 MEMCHECKED := tests/test_fastpath.py
@@ -31,7 +31,7 @@ lint: $(VENV)/.dev  ## style, types, stub against extension
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint flashpol
-	$(BIN)/python -m mypy.stubtest flashpol._fastpath flashpol.gateway._pump --mypy-config-file pyproject.toml
+	$(BIN)/python -m mypy.stubtest flashpol._fastpath flashpol._pump --mypy-config-file pyproject.toml
 
 docs: $(VENV)/.dev  ## what is made from the code: manual pages, completion, tables of the reference
 	$(BIN)/python docs/generate.py
@@ -50,7 +50,8 @@ coverage: $(VENV)/.dev  ## line coverage of the package, the extension included
 	@# Cython's plugin looks for the C of a line beside the file that the line is in.
 	@cd build/coverage && for source in flashpol/_fastpath.pyx flashpol/_core/*.pxd; do \
 		cp build/cython-coverage/flashpol/_fastpath.c $${source%.*}.c; done
-	@cp build/coverage/build/cython-coverage/flashpol/gateway/_pump.c build/coverage/flashpol/gateway/
+	@cd build/coverage && for source in flashpol/_pump.pyx flashpol/_relaying/*.pxd; do \
+		cp build/cython-coverage/flashpol/_pump.c $${source%.*}.c; done
 	@# The probe's tests, which have no greenlets, in a run of their own: where coverage asks which greenlet runs, a
 	@# thread that ends can stop the tracer for ever, and a probe is many short threads.
 	cd build/coverage && rm -f .coverage* \
@@ -62,7 +63,7 @@ sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and Und
 	@$(call variant,sanitize)
 	cd build/sanitize && LD_PRELOAD="$(SANITIZERS)" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ../../$(BIN)/python -m pytest -q $(PARALLEL) -n 2 \
-		tests/test_fastpath*.py tests/test_counters.py \
+		tests/test_fastpath*.py tests/test_pump*.py tests/test_counters.py \
 		tests/gateway tests/server
 
 valgrind: $(VENV)/.dev  ## unit tests of the extension under memcheck (slow; not part of CI)

@@ -1,4 +1,4 @@
-"""Builds the extensions, flashpol._fastpath and flashpol.gateway._pump, and compiles one Python file.
+"""Builds the extensions, flashpol._fastpath and flashpol._pump, and compiles one Python file.
 
 All else is in pyproject.toml.
 
@@ -21,14 +21,14 @@ build = os.environ.get("FLASHPOL_BUILD", "")
 if build not in FLAGS:
     raise SystemExit(f"FLASHPOL_BUILD={build}: unknown; one of {', '.join(name or '(empty)' for name in FLAGS)}")
 
-SOURCES = {"flashpol._fastpath": "flashpol/_fastpath.pyx", "flashpol.gateway._pump": "flashpol/gateway/_pump.pyx"}
+SOURCES = {"flashpol._fastpath": "flashpol/_fastpath.pyx", "flashpol._pump": "flashpol/_pump.pyx"}
 # Python that needs less memory compiled. Its coverage is measured as Python; AddressSanitizer would guard its stack,
 # which greenlet copies, guards and all.
 if build not in ("coverage", "sanitize"):
     SOURCES["flashpol.gateway.conversation"] = "flashpol/gateway/conversation.py"
 
 # greenlet copies the stack of whoever sleeps in it, and would be told that it reads between the variables there.
-SLEEPING = ("flashpol.gateway._pump", "flashpol.gateway.conversation")
+SLEEPING = ("flashpol._pump", "flashpol.gateway.conversation")
 SLEEPS = {name: ["--param", "asan-stack=0"] for name in SLEEPING if build == "sanitize"}
 
 extensions = [

@@ -11,7 +11,7 @@
 #                collect: ready or overdue records, bounded per wake-up
 #   match        match_feed: the one recogniser of the request; a byte of state
 #                sniff: names what is not a policy request (http, tls, rtmp, …), from a table of gateway/sniff.py
-#   deadlines    the clock, four queues, one timer
+#   deadlines    the clock, queues in which all wait equally long, one timer; the same for _pump
 #   samples      decided: where a connection's outcome is known; of the few that are sampled, a log line is due
 #   checks       broken: what must hold between two calls, for tests
 #   state        what is kept in memory: Counters, Listener, Record, Core

@@ -47,7 +47,6 @@ from libc.errno cimport EAGAIN, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
-from posix.time cimport CLOCK_MONOTONIC
 from posix.unistd cimport close
 
 from flashpol._core.accepting cimport BURST, burst
@@ -56,7 +55,7 @@ from flashpol._core.census cimport (
 )
 from flashpol._core.checks cimport broken
 from flashpol._core.connection cimport collect, count_refused, end, linger, lost, make_room, send_reply
-from flashpol._core.deadlines cimport arm, now_ns
+from flashpol._core.deadlines cimport arm, begin_queue, now_ns, open_timer
 from flashpol._core.match cimport (
     A_MATCH, A_MORE, A_OTHER, Answer, match_feed, REQUEST_BYTES, SEEN_BYTES, Signature, SIGNATURES,
 )
@@ -69,8 +68,8 @@ from flashpol._core.state cimport (
     REASON_COUNT, Record, S_CONVERSATION, S_FREE, S_LINGER, S_RELAYED, Sample, SAMPLE_COUNT,
 )
 from flashpol._core.system cimport (
-    AF_INET, AF_INET6, EPOLL_CLOEXEC, epoll_create1, EPOLL_CTL_ADD, epoll_ctl, epoll_event, EPOLLIN, getpeername,
-    getsockname, inet_ntop, ntohs, sockaddr_in, sockaddr_in6, socklen_t, TFD_CLOEXEC, TFD_NONBLOCK, timerfd_create,
+    AF_INET, AF_INET6, EPOLL_CLOEXEC, epoll_create1, getpeername, getsockname, inet_ntop, ntohs, sockaddr_in,
+    sockaddr_in6, socklen_t,
 )
 
 cdef enum:
@@ -329,12 +328,10 @@ cdef class Parker:
                   double request_timeout, double terminator_grace, double linger_timeout, uint32_t linger_bytes,
                   on_access=None, double access_log=0.0, Census census=None, on_relay=None,
                   double first_byte_timeout=1.0):
-        cdef epoll_event event
-        cdef int i
         cdef Core* core = &self.core
         if not 0.0 <= access_log <= 1.0:
             raise ValueError("access_log is a share of the connections, 0 to 1")
-        core.epoll = core.timer = -1
+        core.epoll = core.timer.fd = -1
         core.handoff = -1
         core.linger_bytes = linger_bytes
         core.http_answer = HTTP_BYTES
@@ -343,12 +340,6 @@ cdef class Parker:
         self._census = census
         core.census = NULL if census is None else &census.view
         core.capacity = min(capacity, <size_t>MAX_RECORDS)
-        core.queues[Q_GRACE].duration = <int64_t>(terminator_grace * 1e9)
-        core.queues[Q_LINGER].duration = <int64_t>(linger_timeout * 1e9)
-        core.queues[Q_FIRST].duration = <int64_t>(first_byte_timeout * 1e9)
-        core.queues[Q_REQUEST].duration = <int64_t>(request_timeout * 1e9)
-        for i in range(QUEUE_COUNT):
-            core.queues[i].head = core.queues[i].tail = -1
         self._on_conversation = on_conversation
         self._on_error = on_error
         self._on_relay = on_relay
@@ -358,26 +349,25 @@ cdef class Parker:
         core.buffer = <char*>malloc(READ_BYTES)
         if core.records == NULL or core.buffer == NULL:
             raise MemoryError
+        self._begin_queue(Q_GRACE, terminator_grace)
+        self._begin_queue(Q_LINGER, linger_timeout)
+        self._begin_queue(Q_FIRST, first_byte_timeout)
+        self._begin_queue(Q_REQUEST, request_timeout)
         if access_log > 0:
             self._on_access = on_access
             self._sample(access_log)
         core.epoll = epoll_create1(EPOLL_CLOEXEC)
         if core.epoll < 0:
             PyErr_SetFromErrno(OSError)
-        core.timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
-        if core.timer < 0:
-            PyErr_SetFromErrno(OSError)
-        event.events = EPOLLIN
-        event.data.fd = core.timer
-        if epoll_ctl(core.epoll, EPOLL_CTL_ADD, core.timer, &event) != 0:
+        if not open_timer(&core.timer, core.epoll):
             PyErr_SetFromErrno(OSError)
 
     def __dealloc__(self):
         # No buffer: __cinit__ did not come as far as to open anything. Arguments of a wrong type end it before its
         # first line, and then epoll and timer are 0: somebody else's descriptor.
         if self.core.buffer != NULL:
-            if self.core.timer >= 0:
-                close(self.core.timer)
+            if self.core.timer.fd >= 0:
+                close(self.core.timer.fd)
             if self.core.epoll >= 0:
                 close(self.core.epoll)
         self._forget_handed()
@@ -385,6 +375,10 @@ cdef class Parker:
         free(self.core.headers)
         free(self.core.records)
         free(self.core.buffer)
+
+    cdef int _begin_queue(self, int which, double duration) except -1:
+        begin_queue(&self.core.queues[which], &self.core.records[0].link, sizeof(Record), <int64_t>(duration * 1e9))
+        return 0
 
     cdef int _sample(self, double share) except -1:
         cdef Core* core = &self.core
@@ -455,7 +449,7 @@ cdef class Parker:
         cdef int fd
         while self.core.handoff >= 0:
             fd = self.core.handoff
-            self.core.handoff = self.core.records[fd].next
+            self.core.handoff = self.core.records[fd].link.next
             try:
                 self._on_conversation(fd)
             except BaseException as error:
@@ -535,7 +529,7 @@ cdef class Parker:
             if send_reply(core, fd):
                 core.listeners[record.listener].counters.conversations -= 1
                 linger(core, fd)
-                arm(core)
+                arm(&core.timer, core.queues, QUEUE_COUNT)
             elif errno != EAGAIN:
                 core.listeners[record.listener].counters.conversations -= 1
                 lost(core, fd)

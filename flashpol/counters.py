@@ -12,7 +12,7 @@ Anonymous shared mappings, made by the arbiter before it forks. `ServerStatus` i
     queue      accept queue, slot x listener    written by the arbiter
     block      counters, slot x listener        written by that slot's worker, in C (`_fastpath.LAYOUT`); by the
                                                 arbiter once that worker is dead
-    relay      counters, slot x upstream        the same (`gateway._pump.LAYOUT`); an upstream of two listeners is two
+    relay      counters, slot x upstream        the same (`_pump.LAYOUT`); an upstream of two listeners is two
 
 `SharedCensus` is beside it, as large as the configuration says: each worker's connections, in all and by address,
 written by that worker, in C (`_core/census.pxd`), and read by the others.
@@ -27,9 +27,9 @@ import time
 from collections.abc import Iterable
 from typing import ClassVar, Self
 
+from flashpol import _pump
 from flashpol._fastpath import BLOCK_SIZE, CENSUS_HEAD, CENSUS_SET, LAYOUT, REASONS, Census
 from flashpol.config import Caps
-from flashpol.gateway import _pump
 
 WORD = 8
 WORD_MASK = 2**64 - 1

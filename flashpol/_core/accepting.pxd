@@ -13,7 +13,8 @@ from flashpol._core.connection cimport advance, count_refused, expect_header, fi
 from flashpol._core.deadlines cimport arm, now_ns
 from flashpol._core.samples cimport chosen, sample, told
 from flashpol._core.state cimport (
-    Core, Counters, H_NONE, Listener, Q_NONE, R_CAPACITY, R_CONNECTIONS, R_NONE, Reason, Record, S_FRESH, S_REQUEST,
+    Core, Counters, H_NONE, Listener, Q_NONE, QUEUE_COUNT, R_CAPACITY, R_CONNECTIONS, R_NONE, Reason, Record, S_FRESH,
+    S_REQUEST,
 )
 from flashpol._core.system cimport (
     accept4, getsockopt, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, sockaddr_in6, socklen_t, TCP_INFO, tcp_info,
@@ -135,5 +136,5 @@ cdef inline int burst(Core* core, Listener* listener, int sock, int limit, int* 
         total[0] += n
         if n == 0 or error or total[0] >= limit:
             break
-    arm(core)
+    arm(&core.timer, core.queues, QUEUE_COUNT)
     return error

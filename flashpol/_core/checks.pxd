@@ -26,14 +26,14 @@ cdef inline const char* broken_queue(Core* core, int which, int64_t* length) noe
         record = &core.records[fd]
         if record.queue != which or not waits_in(record.state, which):
             return b"a record waits in a queue that is not its state's"
-        if record.prev != before or record.deadline < deadline:
+        if record.link.prev != before or record.link.deadline < deadline:
             return b"a queue is out of order"
         if length[0] > <int64_t>core.capacity:
             return b"a queue is a ring"
         length[0] += 1
-        deadline = record.deadline
+        deadline = record.link.deadline
         before = fd
-        fd = record.next
+        fd = record.link.next
     if core.queues[which].tail != before:
         return b"a queue does not end at its tail"
     return NULL

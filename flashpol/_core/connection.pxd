@@ -8,7 +8,7 @@ from posix.unistd cimport close
 
 from flashpol._core.admission cimport judge_client
 from flashpol._core.census cimport leave
-from flashpol._core.deadlines cimport arm, dequeue, disarm, enqueue, now_ns
+from flashpol._core.deadlines cimport arm, dequeue, enqueue, is_timer, now_ns, overdue_in, set_timer
 from flashpol._core.match cimport A_MATCH, A_MORE, A_OTHER, Answer, match_feed, REQUEST_BYTES, SEEN_BYTES, sniff
 from flashpol._core.proxy cimport proxy_begin, proxy_feed, ProxyHeader
 from flashpol._core.samples cimport decided
@@ -45,15 +45,17 @@ cdef inline void park(Core* core, int fd, uint8_t state, uint8_t queue) noexcept
     if record.queue == Q_NONE:
         listener.counters.parked += 1
     else:
-        dequeue(core, fd)
+        dequeue(&core.queues[record.queue], &record.link)
     record.state = state
-    enqueue(core, fd, queue)
+    record.queue = queue
+    enqueue(&core.queues[queue], &record.link, fd, now_ns())
 
 
 cdef inline void unpark(Core* core, int fd) noexcept nogil:
     cdef Record* record = &core.records[fd]
     if record.queue != Q_NONE:
-        dequeue(core, fd)
+        dequeue(&core.queues[record.queue], &record.link)
+        record.queue = Q_NONE
         core.listeners[record.listener].counters.parked -= 1
     if record.watched:
         # close() would do, unless a fork of the embedding program holds a copy: then the event would come for ever.
@@ -134,7 +136,7 @@ cdef inline void reply(Core* core, int fd, bint clean) noexcept nogil:
     elif errno == EAGAIN:
         unpark(core, fd)
         record.state = S_CONVERSATION
-        record.next = core.handoff
+        record.link.next = core.handoff
         core.handoff = fd
         core.listeners[record.listener].counters.conversations += 1
     else:
@@ -362,7 +364,7 @@ cdef inline void collect(Core* core) noexcept nogil:
     while left > 0:
         n = epoll_wait(core.epoll, events, EVENTS, 0)
         for i in range(n):
-            if events[i].data.fd == core.timer:
+            if is_timer(&events[i]):
                 fired = True
             elif core.records[events[i].data.fd].watched:
                 advance(core, events[i].data.fd)
@@ -373,11 +375,10 @@ cdef inline void collect(Core* core) noexcept nogil:
         now = now_ns()
         for i in range(QUEUE_COUNT):
             for _ in range(bound):
-                fd = core.queues[i].head
-                if fd < 0 or core.records[fd].deadline > now:
+                fd = overdue_in(&core.queues[i], now)
+                if fd < 0:
                     break
                 overdue(core, fd)
         # What is still overdue re-arms the timer at a time that has passed: it fires in the next round of the loop.
-        core.armed = 0
-        disarm(core)
-    arm(core)
+        set_timer(&core.timer, 0)
+    arm(&core.timer, core.queues, QUEUE_COUNT)

@@ -3,6 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from flashpol._core.census cimport CensusView
+from flashpol._core.deadlines cimport Link, Queue, Timer
 from flashpol._core.match cimport SEEN_BYTES, Signatures
 from flashpol._core.networks cimport NetworkTable
 from flashpol._core.proxy cimport ProxyHeader
@@ -100,26 +101,19 @@ cdef enum Heading:              # where a connection is with its PROXY header, w
 # One connection that is not finished, 56 bytes, at records[fd].
 cdef struct Record:
     int64_t accepted_at         # ns, CLOCK_MONOTONIC
-    int64_t deadline            # ns, while in a queue
-    int32_t prev                # neighbours in the queue, as fds; -1 ends
-    int32_t next
+    Link link                   # while it is in a queue; `next` also while it is in Core.handoff
     uint32_t progress           # bytes of the reply sent (S_CONVERSATION) or input discarded (S_LINGER)
     uint16_t listener
     uint16_t sample             # place in Core.samples until the outcome is known, 0 if not sampled
     uint32_t place              # in the census, 0 if not tracked there
     uint8_t state
-    uint8_t queue
+    uint8_t queue               # Q_NONE: in none
     uint8_t watched             # in the epoll set
     uint8_t matched             # bytes of the request seen, 0..22
     uint8_t heading
     uint8_t seen_size           # first bytes of something that is not a request and not yet named
     char seen[SEEN_BYTES]
     uint8_t protocol            # S_RELAYED: what was recognised
-
-cdef struct Queue:
-    int64_t duration            # ns
-    int32_t head
-    int32_t tail
 
 # A sampled connection, for the access log. Free ones and those that wait to be told form lists through `next`; 0 ends.
 cdef struct Sample:
@@ -140,8 +134,7 @@ cdef struct Handed:
 # Everything one process parks. Owned by a Parker.
 cdef struct Core:
     int epoll
-    int timer                   # timerfd in the epoll set, armed to the earliest deadline
-    int64_t armed               # that deadline, 0 when disarmed
+    Timer timer                 # armed to the earliest deadline
     Queue queues[QUEUE_COUNT]
     Record* records             # one for each possible fd: pages are touched only when an fd of theirs is used
     size_t capacity
@@ -153,7 +146,7 @@ cdef struct Core:
     uint32_t linger_bytes
     const char* http_answer     # borrowed from the module
     size_t http_answer_size
-    int32_t handoff             # list of fds waiting for a greenlet, through Record.next; -1 ends
+    int32_t handoff             # list of fds waiting for a greenlet, through Link.next; -1 ends
     Handed* handed              # list of those to be relayed
     Handed* handed_last
     Sample* samples             # NULL: there is no access log

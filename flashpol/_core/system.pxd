@@ -19,6 +19,7 @@ cdef extern from "<netinet/in.h>" nogil:
         uint16_t sin6_family
         uint16_t sin6_port
         in6_addr sin6_addr
+        uint32_t sin6_scope_id
 
 cdef extern from "<endian.h>" nogil:
     uint32_t be32toh(uint32_t number)
@@ -26,6 +27,15 @@ cdef extern from "<endian.h>" nogil:
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
+    struct sockaddr:
+        uint16_t sa_family
+    struct sockaddr_storage:
+        uint16_t ss_family
+    struct linger:
+        int l_onoff
+        int l_linger
+    int socket(int domain, int type, int protocol)
+    int connect(int fd, const sockaddr* address, socklen_t size)
     int accept4(int fd, void* address, socklen_t* size, int flags)
     ssize_t recv(int fd, void* data, size_t size, int flags)
     ssize_t send(int fd, const void* data, size_t size, int flags)
@@ -33,29 +43,38 @@ cdef extern from "<sys/socket.h>" nogil:
     int getpeername(int fd, void* address, socklen_t* size)
     int getsockname(int fd, void* address, socklen_t* size)
     int getsockopt(int fd, int level, int name, void* value, socklen_t* size)
-    int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_MORE, SHUT_WR
+    int setsockopt(int fd, int level, int name, const void* value, socklen_t size)
+    int SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_MORE, MSG_PEEK, SHUT_WR
+    int SOL_SOCKET, SO_ERROR, SO_KEEPALIVE, SO_LINGER
+    int AF_UNIX
 
 cdef extern from "<netinet/tcp.h>" nogil:
     struct tcp_info:
         uint32_t tcpi_unacked
         uint32_t tcpi_sacked
-    int TCP_INFO
+    int TCP_INFO, TCP_KEEPIDLE, TCP_NODELAY
 
 cdef extern from "<arpa/inet.h>" nogil:
     int AF_INET, AF_INET6, INET6_ADDRSTRLEN
     const char* inet_ntop(int family, const void* address, char* text, socklen_t size)
     int inet_pton(int family, const char* text, void* address)
 
+cdef extern from "<sys/un.h>" nogil:
+    struct sockaddr_un:
+        uint16_t sun_family
+        char sun_path[108]
+
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
         int fd
+        uint64_t u64
     struct epoll_event:
         uint32_t events
         epoll_data_t data
     int epoll_create1(int flags)
     int epoll_ctl(int epoll, int operation, int fd, epoll_event* event)
     int epoll_wait(int epoll, epoll_event* events, int size, int timeout)
-    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN
+    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLIN, EPOLLOUT
 
 cdef extern from "<sys/timerfd.h>" nogil:
     int timerfd_create(int clock, int flags)

@@ -10,8 +10,8 @@ import gevent
 import gevent.event
 
 from flashpol._fastpath import Parker
+from flashpol._pump import FAILURES, Pump
 from flashpol.gateway import proxyheader
-from flashpol.gateway._pump import FAILURES, Pump
 from flashpol.gateway.hub import start_greenlet
 from flashpol.gateway.pace import Pace
 from flashpol.gateway.upstream import Address, Upstreams

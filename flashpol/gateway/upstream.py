@@ -15,8 +15,8 @@ import gevent
 import gevent.event
 from gevent.socket import SOCK_STREAM, getaddrinfo
 
+from flashpol._pump import Destination
 from flashpol.config import LEAST_CONNECTIONS, Remote
-from flashpol.gateway._pump import Destination
 
 # As often in a row, before an address is left out; and for so long, in seconds. One lost SYN is no sign of anything.
 FAILURES = 3

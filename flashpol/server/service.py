@@ -14,8 +14,8 @@ import gevent
 from gevent.pool import Pool
 
 from flashpol._fastpath import Acceptor, Census, Parker, PolicyReply
+from flashpol._pump import Pump
 from flashpol.config import Address, Limits, Listener, Remote
-from flashpol.gateway._pump import Pump
 from flashpol.gateway.conversation import finish_reply
 from flashpol.gateway.hub import Readable, sleep_until_switched
 from flashpol.gateway.pace import Pace

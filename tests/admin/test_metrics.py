@@ -18,11 +18,11 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from flashpol._fastpath import BUCKETS, LAYOUT, PROTOCOLS, REASONS
+from flashpol._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
 from flashpol.admin.ledger import Ledger
 from flashpol.admin.metrics import FlashpolCollector, make_registry
 from flashpol.admin.view import PolicyFacts, View
 from flashpol.counters import WORD, ServerStatus, SharedCounters
-from flashpol.gateway._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
 from flashpol.version import VERSION
 
 DOCUMENTED = """

@@ -7,10 +7,10 @@ import gevent
 import greenlet
 import pytest
 
+from flashpol._pump import FAILURES, Pump
 from flashpol.config import Remote
 from flashpol.counters import SharedCounters
 from flashpol.gateway import upstream
-from flashpol.gateway._pump import FAILURES, Pump
 from flashpol.gateway.upstream import FAILURES as LIMIT
 from flashpol.gateway.upstream import OUT_FOR, Address, Upstreams
 

@@ -13,8 +13,8 @@ from conftest import Serve
 from support import BARE, LARGE, LIMITS, PATIENCE, REPLY, REQUEST, Serving, deliver, eventually, reset, until_end
 
 from flashpol._fastpath import PROTOCOLS
+from flashpol._pump import ENDS, FAILURES
 from flashpol.config import Remote
-from flashpol.gateway._pump import ENDS, FAILURES
 from flashpol.server.log import log
 
 QUICK = dataclasses.replace(LIMITS, first_byte_timeout=0.2, request_timeout=0.5, connect_timeout=1.0)

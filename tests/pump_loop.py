@@ -8,8 +8,8 @@ from collections.abc import Callable
 import greenlet
 from support import PATIENCE, connect
 
+from flashpol._pump import Destination, Pump
 from flashpol.counters import SharedCounters
-from flashpol.gateway._pump import Destination, Pump
 
 TIMES = {"connect_timeout": 1.0, "idle_timeout": 0.0, "max_duration": 0.0}
 

@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
-from gateway.pump_loop import PumpLoop
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pump_loop import PumpLoop
 from support import reset
 
 SIDE = st.integers(0, 1)

@@ -11,10 +11,10 @@ from contextlib import suppress
 
 import greenlet
 import pytest
-from gateway.pump_loop import PumpLoop
+from pump_loop import PumpLoop
 from support import reset, until_end
 
-from flashpol.gateway._pump import BLOCK_SIZE, ENDS, FAILURES, Destination, Pump
+from flashpol._pump import BLOCK_SIZE, ENDS, FAILURES, Destination, Pump
 
 Start = Callable[..., PumpLoop]
 
