@@ -21,6 +21,7 @@ from views import FACTS, put, put_relayed, view
 
 from flashpol import counters
 from flashpol._fastpath import BUCKETS, REASONS
+from flashpol._pump import FAILURES
 from flashpol.admin.endpoint import Application
 from flashpol.admin.history import History, Sample
 from flashpol.admin.page import chart, figures, overview, tables
@@ -31,7 +32,6 @@ from flashpol.admin.page.tables import ENDINGS
 from flashpol.admin.status import status
 from flashpol.admin.view import PolicyFacts, View
 from flashpol.counters import Block, RelayBlock
-from flashpol.gateway._pump import FAILURES
 
 ORIGIN = {"HTTP_ORIGIN": "http://127.0.0.1:9843"}
 

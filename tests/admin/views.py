@@ -3,11 +3,11 @@
 import time
 from collections.abc import Sequence
 
+from flashpol import _pump
 from flashpol._fastpath import LAYOUT
 from flashpol.admin.ledger import Ledger
 from flashpol.admin.view import PolicyFacts, View
 from flashpol.counters import READY, WORD, ServerStatus, SharedCounters
-from flashpol.gateway import _pump
 
 POLICY = b'<cross-domain-policy>\n<allow-access-from domain="*.example.com" to-ports="1935"/>\n</cross-domain-policy>'
 FACTS = PolicyFacts("master", POLICY + b"\0", policy="games", address="192.0.2.1:843", port=843, served_from=843)
