@@ -1,5 +1,6 @@
 """Who accepts for whom: for a worker that is dead, stopped or stuck a sibling answers those who wait in its queue."""
 
+import os
 import socket
 from collections.abc import Sequence
 
@@ -36,6 +37,8 @@ class StandIns:
         for other in (each % count for each in range(slot + 1, slot + count)):
             child = self._workers[other]
             if child.answering and self._send(child, other, slot):
+                # The kernel wakes it on our CPU, since who writes to a socket usually sleeps then. We go on for a while.
+                os.sched_yield()
                 self._told.setdefault(slot, []).append((child, child.pid))
                 return
 
