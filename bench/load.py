@@ -12,6 +12,7 @@ from typing import Any
 from bench import BenchError, build
 from bench.servers.running import Server
 
+WARM_UP = 0.2  # seconds of an open loop: new sockets, cold caches, a queue that the first ones leave behind
 RUN_SECONDS = 60.0  # no closed run is longer: the servers here need less than a second for what is asked of them
 OPEN_RATE = 10_000  # silent connections opened per second: slower than any server here accepts, so no queue overflows
 HELD_BY_ONE = 15_000  # connections that one process of the generator holds: below the usual limit of files
@@ -72,11 +73,12 @@ def open_loop(
 ) -> Open:
     """`rate` clients a second begin at fixed times for so many seconds, at most `connections` at once.
 
-    Errors are counted, not raised: beyond saturation there are some.
+    Before that they do so for `WARM_UP` seconds, which the latencies and the lag leave out. Errors are counted, not
+    raised: beyond saturation there are some.
     """
-    arguments = ["--connections", str(connections), "--rate", f"{rate:.1f}"]
+    arguments = ["--connections", str(connections), "--rate", f"{rate:.1f}", "--warm-up", str(WARM_UP)]
     arguments += ["--processes", str(len(_cpus(cpu)) or 1), *options]
-    said = _asked("open", server, cpu, seconds, arguments)
+    said = _asked("open", server, cpu, WARM_UP + seconds, arguments)
     return Open(said["answered"], said["failed"], said["seconds"], said["latency_us"], said["lag_us"]["p99"])
 
 

@@ -117,7 +117,7 @@ static void pause_over(struct client *client)
 static void finish(struct client *client, enum outcome outcome)
 {
     run.tally->outcomes[outcome]++;
-    if (outcome == ANSWERED && !run.options->exchanges)
+    if (outcome == ANSWERED && !run.options->exchanges && client->started >= run.tally->begin + to_ns(run.options->warm_up))
         histogram_record(&run.tally->latency, now_ns() - client->started);
     pause_over(client);
     client->started = 0;

@@ -28,6 +28,7 @@ struct options {
     uint64_t count;          /* closed, open: connections in all; 0: until `seconds` */
     double seconds;          /* closed, open: length when count is 0; all: no run is longer than this */
     double rate;             /* open: connections begun per second; silent: opened per second, 0: all at once */
+    double warm_up;          /* seconds; who was to begin earlier is answered and counted, but not in the percentiles */
     double timeout;          /* closed, open: seconds one connection may take */
     const char *expect_path; /* closed, open: file with the exact reply */
     const char *send_path;   /* file with what is sent; NULL: the policy request */

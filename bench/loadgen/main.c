@@ -13,6 +13,7 @@
  *
  *   --port P            may be repeated: clients take turns
  *   --processes N       the work is divided among N; --cpu K, repeated: they run on these CPUs in turn
+ *   --warm-up S         the percentiles leave out who was to begin in the first S seconds
  *   --timeout S         one connection may take so long, default 10
  *   --split N           the request in pieces of N bytes, --pace S apart
  *   --send FILE         instead of the policy request
@@ -88,7 +89,8 @@ static void usage(const char *why)
 static bool parse_number(const char *name, double value, struct options *o)
 {
     const struct { const char *name; double *to; } reals[] = {
-        {"--seconds", &o->seconds}, {"--rate", &o->rate}, {"--timeout", &o->timeout}, {"--pace", &o->pace}};
+        {"--seconds", &o->seconds}, {"--rate", &o->rate}, {"--timeout", &o->timeout}, {"--pace", &o->pace},
+        {"--warm-up", &o->warm_up}};
     const struct { const char *name; unsigned *to; } whole[] = {
         {"--connections", &o->connections}, {"--exchanges", &o->exchanges},  {"--processes", &o->processes},
         {"--silent", &o->others[SILENT]},   {"--drip", &o->others[DRIP]},    {"--garbage", &o->others[GARBAGE]},

@@ -244,6 +244,22 @@ def test_a_pause_of_the_server_is_in_the_latency_of_all_who_were_to_begin_in_it(
     assert result["lag_us"]["p50"] > 100_000
 
 
+def test_the_warm_up_is_counted_but_not_in_the_percentiles(expected: Path) -> None:
+    first = threading.Event()
+
+    def slow_at_first(connection: socket.socket) -> None:
+        if not first.is_set():
+            first.set()
+            time.sleep(0.3)
+        with_request(REPLY)(connection)
+
+    with broken_server(slow_at_first) as port:
+        options = ("--rate", "100", "--seconds", "1", "--connections", "1", "--warm-up", "0.5")
+        result = generate("open", port, expected, *options)
+    assert (result["started"], result["answered"]) == (100, 100)
+    assert result["latency_us"]["max"] < 300_000
+
+
 def test_who_could_never_begin_is_counted_too(expected: Path) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
         options = ("--rate", "100", "--seconds", "0.2", "--connections", "2", "--timeout", "0.2")
