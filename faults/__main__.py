@@ -7,6 +7,7 @@ the run could tell nothing.
 import argparse
 import resource
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from bench import BenchError
@@ -14,7 +15,7 @@ from bench.isolation import isolate
 from bench.machine import describe
 from faults import report
 from faults.families import ATTACKS
-from faults.measure import FULL, QUICK, Outcome, measure
+from faults.measure import FULL, QUICK, Outcome, measure, measure_bystander
 from faults.network import Firewall
 
 
@@ -45,7 +46,10 @@ def main() -> int:
             if attack.own_network and (problem or not Firewall.available()):
                 notes.append(f"{attack.name} was left out: it needs a network of our own and nft")
                 continue
-            outcomes.append(measure(attack, QUICK if arguments.quick else FULL))
+            outcome = measure(attack, QUICK if arguments.quick else FULL)
+            if outcome.ratio > report.RATIO and not arguments.quick:
+                outcome = replace(outcome, bystander=measure_bystander(attack, FULL))
+            outcomes.append(outcome)
             print("  ".join(report.row(outcomes[-1])), file=sys.stderr)
     except BenchError as error:
         print(f"faults: {error}", file=sys.stderr)

@@ -8,7 +8,7 @@ from pathlib import Path
 from faults import FaultsError
 from faults.clients import Asked, Good, quantile
 from faults.scene import Attack, Scene
-from faults.server import LISTENERS
+from faults.server import LISTENERS, Server
 
 RATE = 500.0  # good clients a second: 2 % of what two workers could answer on the slowest machine we have seen
 WARM_UP = 0.5  # seconds; not counted as anything
@@ -43,10 +43,16 @@ class Outcome:
     recovery: float | None
     unaccounted: int
     crashed: int  # connections that were inside a process of the server when it was killed
+    bystander: float | None = None  # p99 during an attack on another server on this machine; None: not measured
 
     @property
     def ratio(self) -> float:
         return self.p99_during / self.p99_before if self.p99_before else 0.0
+
+    @property
+    def ratio_beside(self) -> float | None:
+        """The same to what a server has then that nobody attacks: what is left for us, after the machine's share."""
+        return self.p99_during / self.bystander if self.bystander else None
 
 
 def recovery(asked: list[Asked], end: float, usual: float) -> float | None:
@@ -101,3 +107,15 @@ def measure(attack: Attack, lengths: Lengths, rate: float = RATE) -> Outcome:
         unaccounted,
         account.total("refused_total", reason="crashed"),
     )
+
+
+def measure_bystander(attack: Attack, lengths: Lengths, rate: float = RATE) -> float:
+    """The p99 of good clients of a second server while this attack is on the first: what it does to the machine."""
+    with attack.server() as attacked, Server() as server, tempfile.TemporaryDirectory() as place:
+        with Good(server.port, server.expected, rate, Path(place) / "said") as good:
+            time.sleep(WARM_UP)
+            scene = Scene(attacked, lengths.during or attack.lasting)
+            began = time.monotonic()
+            attack.run(scene)
+            ended = time.monotonic()
+        return quantile([each.took for each in good.asked() if began <= each.began < ended], 0.99)

@@ -50,8 +50,7 @@ def _plain() -> Server:
 class Attack:
     """name: of the command line. run: does it until the scene's time is over. server: what it is done to.
 
-    lasting: seconds in a full run. own_network: only in a network of our own. exceeds: why no server could keep its
-    good clients' time under it, if that is so; it is told in the table then.
+    lasting: seconds in a full run. own_network: only in a network of our own.
     """
 
     name: str
@@ -59,7 +58,6 @@ class Attack:
     server: Callable[[], AbstractContextManager[Server]] = _plain
     lasting: float = 6.0
     own_network: bool = False
-    exceeds: str = ""
 
 
 @dataclass

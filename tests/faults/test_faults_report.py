@@ -21,6 +21,8 @@ GOOD = Outcome(Attack("storm", print), "much", 1000, {}, 0.001, 0.002, 0.0, 0, 0
         ({"failures": {"reset": 2, "timeout": 1}, "crashed": 2}, ["3 lost"], ["2 reset", "1 timeout"]),
         ({"unaccounted": 1}, ["1 connections not accounted for"], ["1 not accounted for"]),
         ({"p99_during": 0.0021}, [], ["p99 2.1 times that before"]),
+        ({"p99_during": 0.0021, "bystander": 0.0011}, [], []),
+        ({"p99_during": 0.0021, "bystander": 0.001}, [], ["p99 2.1 times that before"]),
         ({"recovery": 1.1}, [], ["recovery 1.1 s"]),
         ({"recovery": None}, [], ["not as before while we looked"]),
     ],
@@ -31,6 +33,10 @@ def test_verdicts(change: dict[str, object], lost: list[str], short: list[str]) 
     assert report.short(outcome) == short
     assert ("pass" in report.table([outcome])) == (not short)
     assert report.markdown([outcome], ["a note"], "a machine").count("| storm |") == 1
+
+
+def test_what_the_machine_does_to_a_server_that_nobody_attacks_is_told() -> None:
+    assert "a server that nobody attacks: 1.10 ms" in report.table([replace(GOOD, p99_during=0.0021, bystander=0.0011)])
 
 
 def clients(*spans: tuple[float, str]) -> list[Asked]:

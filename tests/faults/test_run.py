@@ -1,6 +1,7 @@
 """A short attack from end to end, and a soak; both fail if the server's account is not complete."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -9,9 +10,10 @@ from processes import ROOT
 
 from faults import soak
 from faults.families import ATTACKS
-from faults.measure import Lengths, measure
+from faults.measure import Lengths, measure, measure_bystander
 from faults.network import Firewall
 from faults.report import lost
+from faults.scene import Attack, Scene
 
 DROPPED = """
 import socket
@@ -49,6 +51,17 @@ def test_nothing_is_lost(name: str) -> None:
     assert outcome.asked > 50
     assert outcome.load
     assert lost(outcome) == []
+
+
+def test_a_bystander_is_another_server() -> None:
+    """Its clients are well while all workers of the one that is attacked are gone."""
+
+    def kill_all(scene: Scene) -> None:
+        for pid in scene.server.workers:
+            os.kill(pid, signal.SIGKILL)
+        scene.wait()
+
+    assert 0 < measure_bystander(Attack("all-killed", kill_all), SHORT, rate=100.0) < 3
 
 
 def test_a_soak_counts_what_the_server_counts(capsys: pytest.CaptureFixture[str]) -> None:
