@@ -80,7 +80,7 @@ def interval(before: list[float], after: list[float], dice: random.Random) -> tu
 
 
 def of_medians(ours: list[float], theirs: list[float]) -> Spread:
-    """median(ours) / median(theirs) and its confidence interval: where a disturbance makes neighbours differ tenfold."""
+    """The quotient of the medians, and its confidence interval: a disturbance makes neighbours differ tenfold."""
     low, high = interval(theirs, ours, random.Random(SEED))
     return Spread(statistics.median(ours) / statistics.median(theirs), low, high)
 

@@ -14,6 +14,7 @@ from bench.servers.running import Server
 
 WARM_UP = 0.2  # seconds of an open loop: new sockets, cold caches, a queue that the first ones leave behind
 RUN_SECONDS = 60.0  # no closed run is longer: the servers here need less than a second for what is asked of them
+OPEN_CLIENTS = 4_000  # of an open loop, at once
 OPEN_RATE = 10_000  # silent connections opened per second: slower than any server here accepts, so no queue overflows
 HELD_BY_ONE = 15_000  # connections that one process of the generator holds: below the usual limit of files
 GRACE = 30.0  # seconds that a run may take beyond what it was told
@@ -69,7 +70,13 @@ def closed(
 
 
 def open_loop(
-    server: Server, *, rate: float, seconds: float, cpu: CPUs, connections: int = 4000, options: Sequence[str] = ()
+    server: Server,
+    *,
+    rate: float,
+    seconds: float,
+    cpu: CPUs,
+    connections: int = OPEN_CLIENTS,
+    options: Sequence[str] = (),
 ) -> Open:
     """`rate` clients a second begin at fixed times for so many seconds, at most `connections` at once.
 

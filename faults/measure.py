@@ -49,11 +49,6 @@ class Outcome:
     def ratio(self) -> float:
         return self.p99_during / self.p99_before if self.p99_before else 0.0
 
-    @property
-    def ratio_beside(self) -> float | None:
-        """The same to what a server has then that nobody attacks: what is left for us, after the machine's share."""
-        return self.p99_during / self.bystander if self.bystander else None
-
 
 def recovery(asked: list[Asked], end: float, usual: float) -> float | None:
     """Seconds from `end` until the good clients are answered as before: all of the next ones, most within `usual`.

@@ -114,10 +114,12 @@ static void pause_over(struct client *client)
     client->next = client->prev = NULL;
 }
 
+static bool is_warm(uint64_t when) { return when >= run.tally->begin + to_ns(run.options->warm_up); }
+
 static void finish(struct client *client, enum outcome outcome)
 {
     run.tally->outcomes[outcome]++;
-    if (outcome == ANSWERED && !run.options->exchanges && client->started >= run.tally->begin + to_ns(run.options->warm_up))
+    if (outcome == ANSWERED && !run.options->exchanges && is_warm(client->started))
         histogram_record(&run.tally->latency, now_ns() - client->started);
     pause_over(client);
     client->started = 0;
@@ -177,7 +179,8 @@ void asking_start(uint64_t intended)
 static void next_exchange(struct client *client)
 {
     uint64_t now = now_ns();
-    histogram_record(&run.tally->latency, now - client->asked);
+    if (is_warm(client->asked))
+        histogram_record(&run.tally->latency, now - client->asked);
     client->asked = now;
     if (++client->exchanges == run.options->exchanges) {
         client->ending = true;

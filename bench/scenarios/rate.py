@@ -23,6 +23,7 @@ NAMES = (OURS, "C epoll, one segment", "nginx", "HAProxy", "gevent StreamServer"
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
 QUICK_SHARES = (0.3, 0.7)
 SECONDS = 0.25  # of a run: what a host does besides, every second or two, disturbs the smaller part of such runs
+ENOUGH_CLIENTS = 2_000  # of a run: of fewer than 1,000 there is no p99.9
 ROUNDS = 7
 WORK_SHARE = 0.7
 WORK_ROUNDS = 45
@@ -63,17 +64,22 @@ def _curves(running: list[Server], most: dict[str, float], settings: Settings, r
     for share in settings.either(SHARES, QUICK_SHARES):
         p999: dict[str, list[float]] = {server.name: [] for server in running}
         for server in in_turn(running, settings.either(ROUNDS, 1)):
-            one = load.open_loop(server, rate=share * most[server.name], seconds=SECONDS, cpu=settings.load_cpus)
+            one = _run(server, share * most[server.name], settings)
             p999[server.name].append(one.latency["p999"])
         for name, samples in p999.items():
             results.add_point(CHART, name, share * most[name], samples)
+
+
+def _run(server: Server, rate: float, settings: Settings, clients: int = load.OPEN_CLIENTS) -> load.Open:
+    seconds = max(SECONDS, ENOUGH_CLIENTS / rate)
+    return load.open_loop(server, rate=rate, seconds=seconds, cpu=settings.load_cpus, connections=clients)
 
 
 def _compare(compared: list[Server], most: dict[str, float], whose: str, settings: Settings, results: Results) -> None:
     runs: dict[str, list[load.Open]] = {server.name: [] for server in compared}
     for server in in_turn(compared, settings.either(WORK_ROUNDS, 1)):
         rate = WORK_SHARE * most[server.name]
-        one = load.open_loop(server, rate=rate, seconds=SECONDS, cpu=settings.load_cpus, connections=WORK_CLIENTS)
+        one = _run(server, rate, settings, WORK_CLIENTS)
         runs[server.name].append(one)
     _leave_out_disturbed(runs, results)
     where = f"at {WORK_SHARE:.0%} of {whose} saturation"

@@ -207,8 +207,8 @@ class Server:
     )
     stall_timeout: float = setting(
         2.0,
-        "a worker whose loop stands still for so long is killed and replaced, before the clients in its queue give up, "
-        "as Flash Player does after 3 s; 0: never, for a debugger",
+        "a worker whose loop stands still is killed and replaced after so long, before clients in its queue give up as "
+        "Flash Player does after 3 s; after half of it a sibling serves them; 0: neither, for a debugger",
         number(0.2, 3600, off=0),
     )
     shutdown_timeout: float = setting(

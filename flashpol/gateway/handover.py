@@ -2,10 +2,13 @@
 
 from array import array
 from collections.abc import Iterable
+from enum import IntEnum
 from typing import NamedTuple
 
 # Sockets that come with one message: the kernel takes 253 (SCM_MAX_FD, unix(7)).
 MOST_SOCKETS = 250
+# Of a message: two for each of all listeners there can be (config.MAX_LISTENERS), and some.
+MOST_BYTES = 4096
 
 
 class Begin(NamedTuple):
@@ -19,7 +22,10 @@ class HandOver(NamedTuple):
 
 
 class StandIn(NamedTuple):
-    """Accept also for the worker of `slot`: with the message comes a socket for each of `listeners`."""
+    """Accept also for the worker of `slot`: with the message comes a socket for each of `listeners`.
+
+    It may be said again, and then may bring what did not come before.
+    """
 
     slot: int
     listeners: tuple[int, ...]
@@ -32,33 +38,38 @@ class StandDown(NamedTuple):
 
 
 Message = Begin | HandOver | StandIn | StandDown
-_BEGIN, _HAND_OVER, _STAND_IN, _STAND_DOWN = range(4)
+
+
+class _Kind(IntEnum):
+    BEGIN, HAND_OVER, STAND_IN, STAND_DOWN = range(4)
 
 
 def encode(message: Message) -> bytes:
-    """As bytes: less than PIPE_BUF for as many listeners as there can be."""
+    """As bytes: no more than MOST_BYTES for as many listeners as there can be."""
     numbers: Iterable[int]
     match message:
         case Begin():
-            numbers = (_BEGIN,)
+            numbers = (_Kind.BEGIN,)
         case HandOver(kept):
-            numbers = (_HAND_OVER, *sorted(kept))
+            numbers = (_Kind.HAND_OVER, *sorted(kept))
         case StandIn(slot, listeners):
-            numbers = (_STAND_IN, slot, *listeners)
+            numbers = (_Kind.STAND_IN, slot, *listeners)
         case StandDown(slot):
-            numbers = (_STAND_DOWN, slot)
+            numbers = (_Kind.STAND_DOWN, slot)
     return array("H", numbers).tobytes()
 
 
 def decode(data: bytes) -> Message | None:
     """None if there is no message, as at the end of the line: nobody goes on."""
     match array("H", data).tolist():
-        case [kind] if kind == _BEGIN:
+        case []:
+            return None
+        case [_Kind.BEGIN]:
             return Begin()
-        case [kind, *kept] if kind == _HAND_OVER:
+        case [_Kind.HAND_OVER, *kept]:
             return HandOver(frozenset(kept))
-        case [kind, slot, *listeners] if kind == _STAND_IN:
+        case [_Kind.STAND_IN, slot, *listeners]:
             return StandIn(slot, tuple(listeners))
-        case [kind, slot] if kind == _STAND_DOWN:
+        case [_Kind.STAND_DOWN, slot]:
             return StandDown(slot)
-    return None
+    raise AssertionError(f"nobody says {data!r}")

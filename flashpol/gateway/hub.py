@@ -1,14 +1,14 @@
 """Raw descriptors on gevent's loop. The loop interface is documented as internal: used here and in `conversation`."""
 
-import select
 import signal
 import socket
+import sys
 from collections.abc import Callable, Sequence
 
 import gevent
 from gevent.event import Event
 
-from flashpol.gateway.handover import MOST_SOCKETS, Begin, HandOver, StandDown, StandIn, decode
+from flashpol.gateway.handover import MOST_BYTES, MOST_SOCKETS, Begin, HandOver, StandDown, StandIn, decode
 
 READ = 1
 
@@ -37,7 +37,7 @@ class Stop:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
 
         def readable() -> None:
-            data, files, *_ = socket.recv_fds(line, select.PIPE_BUF, MOST_SOCKETS)
+            data, files, *_ = socket.recv_fds(line, MOST_BYTES, MOST_SOCKETS, socket.MSG_CMSG_CLOEXEC)
             message, sockets = decode(data), [socket.socket(fileno=fd) for fd in files]
             if message is None:
                 watcher.close()
@@ -51,7 +51,10 @@ class Stop:
                 stop.event.set()
                 stop.begun.set()
             else:
-                stop.on_sibling(message, sockets)
+                try:
+                    stop.on_sibling(message, sockets)
+                except Exception:  # whatever it is, the end of the line must be heard
+                    gevent.get_hub().handle_error(stop, *sys.exc_info())
 
         watcher = Readable(line.fileno(), readable)
         watcher.start()

@@ -2,7 +2,7 @@
 
 Signals are blocked and taken one at a time by sigtimedwait, so a handler cannot interrupt anything:
 
-    SIGCHLD            a child ended: replace it, after a back-off if it did not live long
+    SIGCHLD            a child ended: replace it, after a back-off if it did not live long; or it stopped, or goes on
     SIGHUP             load everything anew; if our terminal was closed: the same as SIGTERM
     SIGIO              the admin process asks for that
     SIGTERM, SIGINT    stop accepting, let the workers finish, exit 0; the second one does not wait
@@ -296,6 +296,7 @@ class Arbiter:
 
         def look() -> None:
             self._say_alive()
+            self._reap()  # clients of a worker that is gone are not to wait for the disk
             if signal.sigpending() & self._ending:
                 raise Interrupted("the server is to end")
             if time.monotonic() >= deadline:

@@ -44,8 +44,8 @@ class Child:
         self.deadline = math.inf  # when it is killed, CLOCK_MONOTONIC
         self.status = status
         self._load = load
-        self.stopped = False  # as SIGSTOP does it
-        self.still = False  # as a disk that is gone does it
+        self.stopped = False  # by SIGSTOP or the like; `Generation.bury` hears of it
+        self.still = False  # for too long; `Generation.end_stalled` feels its pulse
         self._line: socket.socket | None = None
         self._started = 0.0
         self._delay = 0.0
@@ -109,7 +109,11 @@ class Child:
             return False
         try:
             socket.send_fds(self._line, [encode(message)], [sock.fileno() for sock in sockets])
-        except OSError:
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        except OSError as error:
+            fields = {"event": "not-told", "child": self.name, "child_pid": self.pid, "errno": error.errno}
+            log.error("%s (pid %d) cannot be told: %s", self.name, self.pid, error.strerror, extra=fields)
             return False
         return True
 
@@ -122,8 +126,8 @@ class Child:
         self.deadline = min(self.deadline, deadline)
         if message is None:
             self.let_go()
-        else:
-            self.send(message)
+        elif not self.send(message):
+            self.deadline = 0.0  # it would go on accepting
 
     def let_go(self) -> None:
         """Close the line: in another child, or because it is gone."""

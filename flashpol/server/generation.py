@@ -139,18 +139,20 @@ class Generation:
                 self._foundation.listening.lengthen(self.plan.config.server.backlog)
                 try:
                     child.start(now, others, self.plan.identity)
-                    if self._begun:
-                        child.send(Begin())
                 except OSError as error:
                     fields = {"event": "process-not-started", "child": child.name, "errno": error.errno}
                     text = "%s cannot be started: %s; it is tried again"
                     log.error(text, child.name, error.strerror, extra=fields)
+                else:
+                    if self._begun and child in self.workers:
+                        child.send(Begin())
 
     def begin(self) -> None:
         """Let the workers accept, now that all are up. One that comes later need not wait."""
         self._begun = True
         for child in self.workers:
-            child.send(Begin())
+            if not child.send(Begin()):
+                child.kill()  # it would wait for ever
 
     def add_admin(self) -> None:
         """Have an admin process from now on."""
@@ -227,7 +229,7 @@ class Generation:
                 child.kill()
 
     def cover(self) -> None:
-        """See that somebody accepts for each worker that does not."""
+        """See that somebody accepts for each worker that does not, from `begin` to `retire`."""
         if self._begun:
             self._stand_ins.arrange()
 
@@ -267,7 +269,8 @@ class Generation:
     # ---------------------------------------------------------------------------------------------------------- ending
 
     def retire(self, successor: "Generation") -> None:
-        """Let the successor accept, and finish what is inside."""
+        """Finish what is inside: the successor accepts."""
+        self._begun = False
         held = set(successor.all_sockets)
         message = HandOver(frozenset(i for i, sockets in enumerate(self.sockets) if held.issuperset(sockets)))
         now, config = time.monotonic(), self.plan.config

@@ -102,10 +102,10 @@ class Service:
             Acceptor, lot.parker, sock.fileno(), PolicyReply(reply), block, terminated=terminated,
             networks=access.networks, proxies=access.proxies, shared=bool(beyond),
         )  # fmt: skip
-        self._doors.append(Door(acceptor, sock, name, ours=ours, make_room=self._make_room))
+        self._doors.append(Door(acceptor, sock, name, ours=ours, make_room=self.make_room))
         return self._doors[-1]
 
-    def _make_room(self) -> bool:
+    def make_room(self) -> bool:
         """Whoever needs a descriptor found nobody among those with the same limits who could give way: the others."""
         return any(lot.parker.make_room() for lot in self._lots.values())
 
@@ -309,6 +309,7 @@ class Door:
     ) -> None:
         """acceptor: makes one, given `on_exhausted`. make_room: has somebody give a descriptor back, if anybody can."""
         self.acceptor = acceptor(on_exhausted=partial(Door._back_off, self))
+        self._own = sock
         self._watchers = {sock: Readable(sock.fileno(), self.acceptor.ready)}
         self._ours = ours
         self._name = name
@@ -353,7 +354,8 @@ class Door:
 
     def _empty(self, sock: socket.socket, deadline: float) -> bool:
         waiting, _ = accept_queue(sock)
-        if self._ours:
+        ours = self._ours and sock is self._own  # a sibling's is shrunk by the sibling, which may go on
+        if ours:
             # With this backlog the kernel lets one more into the queue at most: it can be emptied under any load.
             sock.listen(0)
         while waiting > 0:
@@ -365,5 +367,5 @@ class Door:
                     return False
                 gevent.sleep(BACK_OFF)
             # Somebody else's queue goes on being filled: what waited when we began is what we owe.
-            waiting = accept_queue(sock)[0] if self._ours else waiting - taken
+            waiting = accept_queue(sock)[0] if ours else waiting - taken
         return True

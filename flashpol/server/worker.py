@@ -1,42 +1,63 @@
 """A child process that serves: one gevent hub, its acceptors, its conversations."""
 
+import errno
+import os
 import resource
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flashpol.config import Address
 from flashpol.counters import BEAT, SharedCounters
 from flashpol.gateway.handover import StandDown, StandIn
 from flashpol.gateway.hub import Stop
 from flashpol.server.log import log, tell
+from flashpol.server.loglimit import ONCE_A_MINUTE
 from flashpol.server.plan import Plan
 from flashpol.server.process import count_files
 from flashpol.server.service import Beyond, Door, Service
 
 
 class Siblings:
-    """The sockets of siblings for whom this worker stands in. doors: one for each listener."""
+    """The sockets of siblings for whom this worker stands in.
 
-    def __init__(self, doors: Sequence[Door]) -> None:
+    doors: one for each listener. make_room: has a client that is silent give its descriptor back.
+    """
+
+    def __init__(self, doors: Sequence[Door], make_room: Callable[[], bool]) -> None:
         self._doors = doors
-        self._sockets: dict[int, list[tuple[int, socket.socket]]] = {}  # by slot, with the listener's number
+        self._make_room = make_room
+        self._sockets: dict[int, dict[int, tuple[int, socket.socket]]] = {}  # by slot, by inode; the listener's number
 
     def hear(self, message: StandIn | StandDown, sockets: Sequence[socket.socket]) -> None:
         """See `Stop.on_sibling`."""
         if isinstance(message, StandIn):
-            # There may be fewer, when this process has no room for more descriptors.
+            held = self._sockets.setdefault(message.slot, {})
             for number, sock in zip(message.listeners, sockets, strict=False):
-                self._doors[number].stand_in(sock)
-                self._sockets.setdefault(message.slot, []).append((number, sock))
+                inode = os.fstat(sock.fileno()).st_ino
+                if inode in held:  # it is said again
+                    sock.close()
+                else:
+                    self._doors[number].stand_in(sock)
+                    held[inode] = number, sock
+            self._complain(message, len(message.listeners) - len(sockets))
         else:
-            for number, sock in self._sockets.pop(message.slot, ()):
+            for number, sock in self._sockets.pop(message.slot, {}).values():
                 self._doors[number].leave([sock])
                 sock.close()
 
+    def _complain(self, message: StandIn, missing: int) -> None:
+        """The kernel leaves out descriptors for which there is no room. They come again, and room is made for them."""
+        if missing:
+            text = "standing in for worker %d: no descriptors for %d of its listeners; it is tried again"
+            fields = {"event": "exhausted", "listener": None, "errno": errno.EMFILE, "rate": ONCE_A_MINUTE}
+            log.warning(text, message.slot, missing, extra=fields)
+            while missing and self._make_room():
+                missing -= 1
+
     def of(self, number: int) -> list[socket.socket]:
         """Those of one listener."""
-        return [sock for each in self._sockets.values() for listener, sock in each if listener == number]
+        return [sock for each in self._sockets.values() for listener, sock in each.values() if listener == number]
 
 
 def run(
@@ -69,7 +90,7 @@ def run(
             for sock in own
         ]
         doors.append(first)
-    siblings = Siblings(doors)
+    siblings = Siblings(doors, service.make_room)
     stop.on_sibling = siblings.hear
     status = shared.process(slot)
     # Some beats within the time after which it is held to stand still.

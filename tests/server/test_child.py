@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -11,6 +12,7 @@ import pytest
 from processes import until
 
 from flashpol.counters import SharedCounters
+from flashpol.gateway.handover import Begin, HandOver, StandDown
 from flashpol.server.child import FIRST_DELAY, HEALTHY_AFTER, LAST_DELAY, Child
 from flashpol.server.process import Identity
 
@@ -78,6 +80,46 @@ def test_a_fork_that_fails_is_tried_again_and_leaks_nothing(monkeypatch: pytest.
         one.start(1000.0, (), Identity())
     assert (one.pid, one.due) == (0, 1000.0 + FIRST_DELAY)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.usefixtures("forks")
+@pytest.mark.parametrize("away", ["", "dead", "down", "stopped", "still", "finishing"])
+def test_whether_it_answers(away: str) -> None:
+    one = child()
+    assert not one.answering
+    one.start(1000.0, (), Identity())
+    one.status.up = away != "down"
+    one.stopped, one.still = away == "stopped", away == "still"
+    one.status.accepts_no_more = away == "finishing"
+    if away == "dead":
+        one.ended(1001.0)
+    assert one.answering == (not away)
+    one.let_go()
+
+
+@pytest.mark.usefixtures("forks")
+def test_who_is_dead_is_told_nothing_and_that_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    one = child()
+    assert not one.send(Begin())
+    one.start(1000.0, (), Identity())  # the other end of its line is closed here, and was nowhere else
+    assert not one.send(Begin())
+    assert caplog.records == []
+    one.let_go()
+
+
+def test_who_reads_nothing_and_cannot_be_told_to_finish_is_killed(caplog: pytest.LogCaptureFixture) -> None:
+    one = child(lambda stop: time.sleep(60))
+    one.start(0.0, (one,), Identity())
+    try:
+        while one.send(StandDown(0)):
+            pass
+        assert "cannot be told" in caplog.text
+        one.retire(HandOver(frozenset()), deadline=time.monotonic() + 100)
+        assert one.deadline == 0.0
+    finally:
+        one.kill()
+        until(partial(gone, one.pid), "the end")
+        one.let_go()
 
 
 def gone(pid: int) -> bool:

@@ -1,15 +1,20 @@
 """Siblings stand in for a worker that does not accept, and only as long as it does not."""
 
+import os
+import resource
+import shutil
 import signal
 import socket
+import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from processes import POLICY, REQUEST, Flashpol, Process, connect, listening, rest, until
+from processes import POLICY, REQUEST, Flashpol, Process, connect, listening, rest, stat, until
 
 from flashpol.gateway.handover import MOST_SOCKETS, Message, StandDown, StandIn
-from flashpol.server.standins import StandIns
+from flashpol.server.standins import AGAIN, StandIns
 
 REPLY = POLICY.read_bytes() + b"\0"
 CLIENTS = 32  # of which the kernel gives each of two workers a half
@@ -87,6 +92,30 @@ def test_a_successor_was_told_nothing() -> None:
     workers[1].pid, workers[0].answering = 3000, True
     one.arrange()
     assert told(workers) == [[], []]
+
+
+def test_who_stands_in_is_told_again_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have had no room for the sockets."""
+    clock = [100.0]
+    monkeypatch.setattr("flashpol.server.standins.time.monotonic", lambda: clock[0])
+    one, workers = arranged(3)
+    workers[0].answering = False
+    for _ in range(30):
+        one.arrange()
+        clock[0] += AGAIN / 10
+    assert told(workers) == [[], [StandIn(0, (0,))] * 3, []]
+
+
+def test_a_stand_down_that_is_not_heard_is_said_again() -> None:
+    one, workers = arranged(2)
+    workers[0].answering = False
+    one.arrange()
+    workers[0].answering, workers[1].deaf = True, True
+    one.arrange()
+    workers[1].deaf = False
+    for _ in range(3):
+        one.arrange()
+    assert told(workers) == [[], [StandIn(0, (0,)), StandDown(0), StandDown(0)]]
 
 
 def test_who_cannot_be_told_does_not_stand_in() -> None:
@@ -174,6 +203,89 @@ def test_nobody_waits_until_a_worker_that_is_stuck_is_killed(tmp_path: Path) -> 
         until(lambda: max(len(listening(one.pid)) for one in before) == 2, "one of them stands in")
         assert {rest(client) for client in [connect(server.place, REQUEST) for _ in range(CLIENTS)]} == {REPLY}
         assert [one.alive for one in before] == [True, True]
+
+
+LATE = """
+import time
+import flashpol.server.worker as worker
+real = worker.run
+def run(slot, sockets, plan, shared, stop):
+    if shared.process(slot).restarts:
+        time.sleep(3600)
+    real(slot, sockets, plan, shared, stop)
+worker.run = run
+"""
+
+
+def test_nobody_waits_for_the_successor_of_a_worker_that_is_dead(tmp_path: Path) -> None:
+    """Here it never comes up."""
+    with configured(tmp_path, "shutdown_timeout = 0.2", prelude=LATE) as server:
+        dead, sibling = server.workers
+        dead.kill(signal.SIGKILL)
+        until(lambda: len(listening(sibling.pid)) == 2, "the sibling stands in")
+        assert {rest(client) for client in [connect(server.place, REQUEST) for _ in range(CLIENTS)]} == {REPLY}
+        assert server.up == 1
+        assert server.stop() == 0
+
+
+def test_nobody_waits_while_a_configuration_is_loaded(tmp_path: Path) -> None:
+    with configured(tmp_path, "stall_timeout = 0\nshutdown_timeout = 0.2") as server:
+        stopped, sibling = server.workers
+        config = tmp_path / "flashpol.toml"
+        os.mkfifo(tmp_path / "fifo")
+        config.write_text(config.read_text().replace(str(POLICY), str(tmp_path / "fifo")))
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: stat(server.process.pid)[0] == "S" and not server.log.count("reloaded"), "it waits for the pipe")
+        stopped.kill(signal.SIGSTOP)
+        until(lambda: len(listening(sibling.pid)) == 2, "the sibling stands in")
+        assert {rest(client) for client in [connect(server.place, REQUEST) for _ in range(CLIENTS)]} == {REPLY}
+        assert "reloaded" not in server.log
+        assert server.stop() == 0
+
+
+def test_who_has_no_room_for_the_sockets_is_asked_again(tmp_path: Path) -> None:
+    with configured(tmp_path, "stall_timeout = 0") as server:
+        stopped, sibling = server.workers
+        before = resource.prlimit(sibling.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(sibling.pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{sibling.pid}/fd")), before[1]))
+        stopped.kill(signal.SIGSTOP)
+        until(lambda: "standing in for worker 0: no descriptors for 1 of its listeners" in server.log, "the line")
+        resource.prlimit(sibling.pid, resource.RLIMIT_NOFILE, before)
+        until(lambda: len(listening(sibling.pid)) == 2, "the sibling stands in")
+        time.sleep(2 * AGAIN)  # it is told again, and keeps no second copy
+        assert len([name for name in descriptors_of(sibling.pid) if name in listening(sibling.pid)]) == 2
+        assert {rest(client) for client in [connect(server.place, REQUEST) for _ in range(CLIENTS)]} == {REPLY}
+        stopped.kill(signal.SIGCONT)
+
+
+def descriptors_of(pid: int) -> list[str]:
+    """Also those that are the same."""
+    folder = Path(f"/proc/{pid}/fd")
+    return [os.readlink(each) for each in folder.iterdir()]
+
+
+def backlogs(port: int) -> list[int]:
+    said = subprocess.run(["ss", "-Hltn", f"sport = :{port}"], capture_output=True, text=True, check=True).stdout
+    return sorted(int(line.split()[2]) for line in said.splitlines())
+
+
+@pytest.mark.skipif(not shutil.which("ss"), reason="iproute2 is not installed")
+def test_who_stood_in_and_ends_alone_leaves_the_siblings_queue_its_length(tmp_path: Path) -> None:
+    with configured(tmp_path, "stall_timeout = 0") as server:
+        stopped, sibling = server.workers
+        port = server.place[1]
+        [_, usual] = backlogs(port)
+        stopped.kill(signal.SIGSTOP)
+        until(lambda: len(listening(sibling.pid)) == 2, "the sibling stands in")
+        clients = [connect(server.place, REQUEST[:5]) for _ in range(CLIENTS)]
+        until(lambda: server.metrics().total("connections_accepted_total") == CLIENTS, "all are inside")
+        sibling.kill(signal.SIGTERM)
+        until(lambda: not listening(sibling.pid), "it accepts no more")
+        assert backlogs(port) == [0, usual]
+        stopped.kill(signal.SIGCONT)
+        for client in clients:
+            client.sendall(REQUEST[5:])
+        assert {rest(client) for client in clients} == {REPLY}
 
 
 def test_a_worker_that_stood_in_finishes_what_it_took(tmp_path: Path) -> None:

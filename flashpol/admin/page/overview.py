@@ -18,15 +18,12 @@ LATELY = {
     "crashed": "were lost with a worker",
     "upstream": "found no upstream that takes them",
 }
-# Why an upstream could not be reached.
+# Why an upstream could not be reached, as far as that was its own doing.
 FAILED = {
     "refused": "refused",
     "unreachable": "unreachable",
     "timeout": "not answered in time",
-    "resources": "without a descriptor or memory",
-    "cut": "cut off",
     "unresolved": "without an address for its name",
-    "rate": "beyond connect_rate",
 }
 
 WORDS = {
@@ -61,7 +58,9 @@ def _troubles_lately(minute: Json) -> Iterator[str]:
         if minute["refused"][reason]:
             yield f"{count(minute['refused'][reason])} connections {what} in the last minute."
     for each in minute["upstreams"]:
-        failed = [f"{count(number)} {FAILED[why]}" for why, number in each["failures"].items() if number]
+        failed = [
+            f"{count(number)} {FAILED[why]}" for why, number in each["failures"].items() if number and why in FAILED
+        ]
         if failed and not each["started"]:
             which = f"Upstream {each['upstream']} of {each['listener']}"
             yield f"{which} took nobody in the last minute: {', '.join(failed)}."

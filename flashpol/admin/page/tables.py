@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from flashpol.admin.page.chart import bars, key
 from flashpol.admin.page.figures import UNKNOWN, about, count, duration, percent, rate, share, size
 from flashpol.admin.page.markup import Markup, el
+from flashpol.admin.page.overview import FAILED
 from flashpol.admin.status import Json
 
 ENDINGS = {
@@ -149,7 +150,7 @@ def upstreams(status: Json) -> Markup | str:
     for each in status["upstreams"]:
         which = each["listener"], each["upstream"]
         lately = minute.get(which)
-        failed = sum(lately["failures"].values()) if lately else 0
+        failed = sum(lately["failures"][why] for why in FAILED) if lately else 0
         took = bool(lately and lately["started"])
         kind, words = (
             ("fair", "some failed") if failed and took else ("bad", "takes nobody") if failed else ("good", "well")
