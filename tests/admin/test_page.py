@@ -258,6 +258,15 @@ def test_an_upstream_that_takes_some_is_no_trouble() -> None:
     assert "100 bytes/s" in shown
 
 
+def test_endings_that_never_were_take_no_row() -> None:
+    seen = view()
+    put(seen.shared, 0, 0, "refused", *(3 if reason == "tls" else 0 for reason in REASONS))
+    shown = str(tables.endings(status(seen)))
+    assert [reason for reason in REASONS if f"<code>{reason}</code>" in shown] == ["tls"]
+    assert "Never yet: relayed, and over; no request in time" in shown
+    assert "<table" not in str(tables.endings(status(view())))
+
+
 def test_without_shared_ports_nothing_is_said_of_upstreams() -> None:
     seen = dataclasses.replace(view(), routes=())
     assert "Upstreams" not in Page(get(seen)[2]).text

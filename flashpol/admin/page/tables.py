@@ -103,15 +103,18 @@ def endings(status: Json) -> Markup:
             return UNKNOWN
         return count(counted[field] if reason is None else counted[field][reason])
 
+    seen = [part for part in parts if of(total, *part[1:]) != "0"]
     rows = [
         (el("span", words, *([" ", el("code", reason)] if reason else [])), of(minute, field, reason),
          of(total, field, reason))
-        for words, field, reason in parts
+        for words, field, reason in seen
     ]  # fmt: skip
+    never = "; ".join(words for words, *_ in (part for part in parts if part not in seen))
     return _section(
         "endings",
         "Ended without an answer",
-        table("endings", ("Why", "Last minute", "Since start"), rows),
+        table("endings", ("Why", "Last minute", "Since start"), rows) if rows else "",
+        el("p", f"Never yet: {never}.", class_="quiet") if never else "",
     )
 
 
