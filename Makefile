@@ -8,8 +8,10 @@ SYSTEM := gcc libc6-dev python3-venv python3-dev
 NATIVE := setup.py pyproject.toml flashpol/gateway/conversation.py \
 	$(wildcard flashpol/*.p[yx][xd] flashpol/_core/*.pxd flashpol/_relaying/*.pxd)
 TREE := flashpol tests bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
-# What memcheck looks at: every transition of the fast path, without gevent and without hypothesis, which takes for ever.
-MEMCHECKED := tests/test_fastpath.py
+# What memcheck looks at: all tests of the extensions alone, without gevent, but those of hypothesis, which take for ever,
+# and one that has to be done within a second.
+MEMCHECKED := $(addprefix tests/test_,fastpath.py fastpath_access.py fastpath_census.py fastpath_limits.py fastpath_proxy.py pump.py) \
+	--deselect tests/test_fastpath_access.py::test_a_flood_is_bounded_and_what_is_left_out_is_counted
 # With a file's tests in one process; when a process of tests dies, the run ends: xdist would wait for ever for its tests.
 PARALLEL := --dist loadfile --max-worker-restart=0
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
@@ -66,7 +68,7 @@ sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and Und
 		tests/test_fastpath*.py tests/test_pump*.py tests/test_counters.py \
 		tests/gateway tests/server
 
-valgrind: $(VENV)/.dev  ## unit tests of the extension under memcheck (slow; not part of CI)
+valgrind: $(VENV)/.dev  ## tests of the extensions under memcheck (five minutes; not part of CI)
 	@$(call variant,debug)
 	cd build/debug && ../../$(BIN)/python tests/memcheck.py $(MEMCHECKED)
 
