@@ -38,7 +38,7 @@ lint: $(VENV)/.dev  ## style, types, stub against extension
 docs: $(VENV)/.dev  ## what is made from the code: manual pages, completion, tables of the reference
 	$(BIN)/python docs/generate.py
 
-bench: $(VENV)/.run  ## compare with C servers, nginx, HAProxy, gevent, Go, node (15 minutes); report and charts in build/bench-report
+bench: $(VENV)/.run  ## compare with C servers, nginx, HAProxy, gevent, Go, node (13 minutes); report and charts in build/bench-report
 	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[bench]"
 	$(BIN)/python -m bench all --out build/bench-report
 
