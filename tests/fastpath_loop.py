@@ -2,10 +2,8 @@
 
 import select
 import socket
-import time
-from collections.abc import Callable
 
-from support import PATIENCE, REPLY, assert_settled, connect, deliver, outcomes
+from support import REPLY, Turning, assert_settled, connect, deliver, outcomes
 
 from flashpol._fastpath import Acceptor, Census, Networks, Parker, PolicyReply
 from flashpol.counters import SharedCounters
@@ -14,7 +12,7 @@ from flashpol.gateway.sniff import SIGNATURES
 TIMES = {"request_timeout": 0.25, "terminator_grace": 0.05, "linger_timeout": 0.15, "linger_bytes": 10_000}
 
 
-class Loop:
+class Loop(Turning):
     """`handed`: descriptors of conversations. `relayed`: those to be relayed, with what was read of them.
 
     `errors`: what hooks raised. `exhausted`: errnos of accepting.
@@ -73,16 +71,6 @@ class Loop:
         if self.parker.fileno() in ready:
             self.parker.ready()
         return bool(ready)
-
-    def drain(self) -> None:
-        while self.turn():
-            pass
-
-    def until(self, condition: Callable[[], object], timeout: float = PATIENCE) -> None:
-        deadline = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < deadline, f"not within {timeout} s"
-            self.turn(0.01)
 
     def connect(self, receive_buffer: int = 0, source: str = "") -> socket.socket:
         """A client that has been accepted, or refused. source: the IP that it comes from."""

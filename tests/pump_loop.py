@@ -2,11 +2,9 @@
 
 import select
 import socket
-import time
-from collections.abc import Callable
 
 import greenlet
-from support import PATIENCE, connect
+from support import PATIENCE, Turning, connect
 
 from flashpol._pump import Destination, Pump
 from flashpol.counters import SharedCounters
@@ -14,7 +12,7 @@ from flashpol.counters import SharedCounters
 TIMES = {"connect_timeout": 1.0, "idle_timeout": 0.0, "max_duration": 0.0}
 
 
-class PumpLoop:
+class PumpLoop(Turning):
     """`ended`: what `converse` returned, in order. `errors`: what greenlets raised."""
 
     def __init__(self, **settings: object) -> None:
@@ -69,16 +67,6 @@ class PumpLoop:
         if ready:
             self.pump.ready()
         return ready
-
-    def drain(self) -> None:
-        while self.turn():
-            pass
-
-    def until(self, condition: Callable[[], object], timeout: float = PATIENCE) -> None:
-        deadline = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < deadline, f"not within {timeout} s"
-            self.turn(0.01)
 
     def close(self) -> None:
         self.pump.cut_all()

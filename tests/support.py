@@ -34,6 +34,24 @@ PATIENCE = 4.0  # how long a test waits for what must happen
 T = TypeVar("T")
 
 
+class Turning:
+    """A loop that a test turns by hand."""
+
+    def turn(self, timeout: float = 0) -> bool:
+        """One wake-up, if there is work within `timeout` seconds."""
+        raise NotImplementedError
+
+    def drain(self) -> None:
+        while self.turn():
+            pass
+
+    def until(self, condition: Callable[[], object], timeout: float = PATIENCE) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {timeout} s"
+            self.turn(0.01)
+
+
 def eventually(condition: Callable[[], T], what: object = "", timeout: float = PATIENCE) -> T:
     """Poll until `condition` is true, and return what it said."""
     deadline = time.monotonic() + timeout
