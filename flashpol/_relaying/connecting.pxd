@@ -63,10 +63,10 @@ cdef inline void connected(Core* core, int32_t i) noexcept nogil:
         move(core, i, CLIENT)
 
 
-cdef inline bint begin(
+cdef inline void begin(
     Core* core, int32_t i, const sockaddr* to, socklen_t to_size, int keepalive, const char* first, uint32_t first_size,
 ) noexcept nogil:
-    """Connect the conversation that has nothing yet but its client. False: it is `fail`ed."""
+    """Connect the conversation that has nothing yet but its client, or `fail` it."""
     cdef Conversation* c = &core.table[i]
     cdef Flow* flow = &c.flows[CLIENT]
     cdef int fd, one = 1
@@ -77,7 +77,7 @@ cdef inline bint begin(
     fd = c.flows[UPSTREAM].fd = socket(to.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     if fd < 0:
         fail(core, i, failure_of(errno))
-        return False
+        return
     if to.sa_family != AF_UNIX:
         # A relay that waits for more adds its delay to the sender's own.
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
@@ -86,17 +86,17 @@ cdef inline bint begin(
             setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &keepalive, sizeof(keepalive))
     if connect(fd, to, to_size) != 0 and errno != EINPROGRESS:
         fail(core, i, failure_of(errno))
-        return False
+        return
     # On this host the handshake is over by now, and one turn of epoll is saved.
     if first_size:
         sent = send(fd, first, first_size, MSG_NOSIGNAL)
         if sent < 0 and errno != EAGAIN and errno != EINTR:
             fail(core, i, failure_of(errno))
-            return False
+            return
     if sent != <ssize_t>first_size and first_size:
         if not hold_first(flow, first + max(<ssize_t>0, sent), first_size - <uint32_t>max(<ssize_t>0, sent)):
             fail(core, i, F_RESOURCES)
-            return False
+            return
         flow.blocked = True
     if sent > 0:
         c.counters.sent[CLIENT] += <uint64_t>sent
@@ -106,4 +106,3 @@ cdef inline bint begin(
     else:
         wait(core, i, Q_CONNECT)
         watch(core, i, UPSTREAM, EPOLLOUT)
-    return True
