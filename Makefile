@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM := gcc libc6-dev python3-venv python3-dev
-NATIVE := setup.py pyproject.toml flashpol/gateway/conversation.py \
-	$(wildcard flashpol/*.p[yx][xd] flashpol/_core/*.pxd flashpol/_relaying/*.pxd)
+NATIVE := setup.py pyproject.toml flashpol/worker/slow_reply.py \
+	$(wildcard flashpol/*.p[yx][xd] flashpol/_native/*/*.pxd)
 TREE := flashpol tests bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
 # What memcheck looks at: all tests of the extensions alone, without gevent, but those of hypothesis, which take for ever,
 # and one that has to be done within a second.
@@ -50,9 +50,9 @@ debug: $(VENV)/.dev  ## serve with a build for gdb, Python's development mode on
 coverage: $(VENV)/.dev  ## line coverage of the package, the extension included
 	@$(call variant,coverage)
 	@# Cython's plugin looks for the C of a line beside the file that the line is in.
-	@cd build/coverage && for source in flashpol/_fastpath.pyx flashpol/_core/*.pxd; do \
+	@cd build/coverage && for source in flashpol/_fastpath.pyx flashpol/_native/common/*.pxd flashpol/_native/accept/*.pxd; do \
 		cp build/cython-coverage/flashpol/_fastpath.c $${source%.*}.c; done
-	@cd build/coverage && for source in flashpol/_pump.pyx flashpol/_relaying/*.pxd; do \
+	@cd build/coverage && for source in flashpol/_pump.pyx flashpol/_native/relay/*.pxd; do \
 		cp build/cython-coverage/flashpol/_pump.c $${source%.*}.c; done
 	@# The probe's tests, which have no greenlets, in a run of their own: where coverage asks which greenlet runs, a
 	@# thread that ends can stop the tracer for ever, and a probe is many short threads.
@@ -65,8 +65,8 @@ sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and Und
 	@$(call variant,sanitize)
 	cd build/sanitize && LD_PRELOAD="$(SANITIZERS)" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ../../$(BIN)/python -m pytest -q $(PARALLEL) -n 2 \
-		tests/test_fastpath*.py tests/test_pump*.py tests/test_counters.py \
-		tests/gateway tests/server
+		tests/test_fastpath*.py tests/test_pump*.py tests/counters/test_shared.py \
+		tests/supervisor tests/worker tests/relay tests/process tests/serving tests/log
 
 valgrind: $(VENV)/.dev  ## tests of the extensions under memcheck (five minutes; not part of CI)
 	@$(call variant,debug)
@@ -104,7 +104,7 @@ dist: $(VENV)/.dev  ## sdist and wheel; the wheel is built from the sdist
 
 clean:  ## remove everything that was made here
 	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov .hypothesis .pytest_cache .mypy_cache .ruff_cache
-	rm -f flashpol/*.so flashpol/gateway/*.so flashpol/gateway/conversation.c
+	rm -f flashpol/*.so flashpol/worker/*.so flashpol/worker/slow_reply.c
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A copy of the tree in build/NAME with its own kind of extension: the one in use is never overwritten.

@@ -25,10 +25,10 @@ SOURCES = {"flashpol._fastpath": "flashpol/_fastpath.pyx", "flashpol._pump": "fl
 # Python that needs less memory compiled. Its coverage is measured as Python; AddressSanitizer would guard its stack,
 # which greenlet copies, guards and all.
 if build not in ("coverage", "sanitize"):
-    SOURCES["flashpol.gateway.conversation"] = "flashpol/gateway/conversation.py"
+    SOURCES["flashpol.worker.slow_reply"] = "flashpol/worker/slow_reply.py"
 
 # greenlet copies the stack of whoever sleeps in it, and would be told that it reads between the variables there.
-SLEEPING = ("flashpol._pump", "flashpol.gateway.conversation")
+SLEEPING = ("flashpol._pump", "flashpol.worker.slow_reply")
 SLEEPS = {name: ["--param", "asan-stack=0"] for name in SLEEPING if build == "sanitize"}
 
 extensions = [

@@ -14,12 +14,12 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from flashpol._fastpath import RequestMatcher, Verdict
-    from flashpol.server.embedded import PolicyServer
+    from flashpol.worker.embedded import PolicyServer
 
 __all__ = ["PolicyServer", "RequestMatcher", "Verdict", "__version__"]
 
 _HOMES = {
-    "PolicyServer": "flashpol.server.embedded",
+    "PolicyServer": "flashpol.worker.embedded",
     "RequestMatcher": "flashpol._fastpath",
     "Verdict": "flashpol._fastpath",
 }

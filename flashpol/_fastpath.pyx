@@ -49,25 +49,25 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 from posix.unistd cimport close
 
-from flashpol._core.accepting cimport BURST, burst
-from flashpol._core.census cimport (
+from flashpol._native.accept.accept cimport BURST, burst
+from flashpol._native.accept.address_limits cimport (
     by_address, CensusView, enter, Entrance, Entry, HEAD_BYTES, leave, MOST, SECOND, table_of, WAYS,
 )
-from flashpol._core.checks cimport broken
-from flashpol._core.connection cimport collect, count_refused, end, linger, lost, make_room, send_reply
-from flashpol._core.deadlines cimport arm, begin_queue, now_ns, open_timer
-from flashpol._core.match cimport (
+from flashpol._native.accept.invariants cimport broken
+from flashpol._native.accept.connection cimport collect, count_refused, end, linger, lost, make_room, send_reply
+from flashpol._native.common.deadlines cimport arm, begin_queue, now_ns, open_timer
+from flashpol._native.accept.match cimport (
     A_MATCH, A_MORE, A_OTHER, Answer, match_feed, REQUEST_BYTES, SEEN_BYTES, Signature, SIGNATURES,
 )
-from flashpol._core.networks cimport address_of, allowed, MAPPED, NetworkTable, Ranges, Turn
-from flashpol._core.proxy cimport proxy_begin, proxy_feed, ProxyHeader as Header
-from flashpol._core.samples cimport decided
-from flashpol._core.state cimport (
+from flashpol._native.accept.ip_ranges cimport address_of, allowed, MAPPED, NetworkTable, Ranges, Turn
+from flashpol._native.accept.proxy cimport proxy_begin, proxy_feed, ProxyHeader as Header
+from flashpol._native.accept.access_log cimport decided
+from flashpol._native.accept.state cimport (
     BOUNDS, BUCKET_COUNT, Core, Counters, H_NONE, Handed, Listener, LISTENER_COUNT, O_RELAYED, O_TIMEOUT, P_SILENT,
     PROTOCOL_COUNT, Q_FIRST, Q_GRACE, Q_LINGER, Q_REQUEST, QUEUE_COUNT, R_CAPACITY, R_SHUTDOWN, READ_BYTES, Reason,
     REASON_COUNT, Record, S_CONVERSATION, S_FREE, S_LINGER, S_RELAYED, Sample, SAMPLE_COUNT,
 )
-from flashpol._core.system cimport (
+from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, EPOLL_CLOEXEC, epoll_create1, getpeername, getsockname, inet_ntop, ntohs, sockaddr_in,
     sockaddr_in6, socklen_t,
 )

@@ -38,20 +38,20 @@ from posix.unistd cimport close
 
 from greenlet import getcurrent
 
-from flashpol._core.deadlines cimport arm, begin_queue, now_ns, open_timer, set_timer
-from flashpol._core.system cimport (
+from flashpol._native.common.deadlines cimport arm, begin_queue, now_ns, open_timer, set_timer
+from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, AF_UNIX, EPOLL_CLOEXEC, epoll_create1, htons, inet_pton, sockaddr, sockaddr_in, sockaddr_in6,
     sockaddr_storage, sockaddr_un, socklen_t,
 )
-from flashpol._relaying.buffers cimport free_pool, in_use, make
-from flashpol._relaying.collecting cimport collect
-from flashpol._relaying.connecting cimport begin
-from flashpol._relaying.counting cimport (
+from flashpol._native.relay.buffers cimport free_pool, in_use, make
+from flashpol._native.relay.dispatch cimport collect
+from flashpol._native.relay.connect cimport begin
+from flashpol._native.relay.counters cimport (
     CONNECT_BOUNDS, CONNECT_BUCKETS, Counters, DURATION_BOUNDS, DURATION_BUCKETS, END_COUNT, F_RESOURCES, OUTCOME_COUNT,
 )
-from flashpol._relaying.ends cimport cut
-from flashpol._relaying.records cimport forget_over, put_back, take, take_over
-from flashpol._relaying.state cimport (
+from flashpol._native.relay.close cimport cut
+from flashpol._native.relay.slab cimport forget_over, put_back, take, take_over
+from flashpol._native.relay.state cimport (
     CLIENT, Conversation, Core, Q_CONNECT, Q_DURATION, Q_IDLE, QUEUE_COUNT, S_OVER,
 )
 

@@ -6,8 +6,8 @@ import socket
 from support import REPLY, Turning, assert_settled, connect, deliver, outcomes
 
 from flashpol._fastpath import Acceptor, Census, Networks, Parker, PolicyReply
-from flashpol.counters import SharedCounters
-from flashpol.gateway.sniff import SIGNATURES
+from flashpol.counters.shared import SharedCounters
+from flashpol.worker.protocols import SIGNATURES
 
 TIMES = {"request_timeout": 0.25, "terminator_grace": 0.05, "linger_timeout": 0.15, "linger_bytes": 10_000}
 

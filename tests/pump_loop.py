@@ -7,7 +7,7 @@ import greenlet
 from support import PATIENCE, Turning, connect
 
 from flashpol._pump import Destination, Pump
-from flashpol.counters import SharedCounters
+from flashpol.counters.shared import SharedCounters
 
 TIMES = {"connect_timeout": 1.0, "idle_timeout": 0.0, "max_duration": 0.0}
 

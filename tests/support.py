@@ -17,9 +17,9 @@ import gevent.event
 
 from flashpol._fastpath import REASONS
 from flashpol.config import Address, Limits, Listener, Remote
-from flashpol.counters import Block, SharedCounters
-from flashpol.server.service import Beyond, Service
-from flashpol.server.sockets import bind, bound_address
+from flashpol.counters.shared import Block, SharedCounters
+from flashpol.process.sockets import bind, bound_address
+from flashpol.worker.service import Beyond, Service
 
 REQUEST = b"<policy-file-request/>\0"
 BARE = REQUEST[:-1]

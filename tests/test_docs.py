@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from flashpol.admin.ledger import Ledger
+from flashpol.admin.context import PolicyFacts, View
 from flashpol.admin.metrics import FlashpolCollector
-from flashpol.admin.view import PolicyFacts, View
 from flashpol.cli import main
 from flashpol.config import Limits, Server, settings_of
-from flashpol.counters import ServerStatus, SharedCounters
+from flashpol.counters.shared import ServerStatus, SharedCounters
+from flashpol.counters.totals import Ledger
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()

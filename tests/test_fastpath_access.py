@@ -9,7 +9,7 @@ from fastpath_loop import Loop
 from support import BARE, LARGE, REPLY, REQUEST, deliver, outcomes, reset, until_end
 
 from flashpol._fastpath import OUTCOMES, REASONS, Acceptor, Parker, PolicyReply
-from flashpol.counters import SharedCounters
+from flashpol.counters.shared import SharedCounters
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
 

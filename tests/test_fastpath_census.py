@@ -15,8 +15,8 @@ from support import BARE, REPLY, REQUEST, until_end
 
 from flashpol._fastpath import CENSUS_HEAD, CENSUS_SET, Census
 from flashpol.config import Caps
-from flashpol.counters import SharedCensus, SharedCounters
-from flashpol.server.access import compile_networks
+from flashpol.counters.shared import SharedCensus, SharedCounters
+from flashpol.serving.networks import compile_networks
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
 

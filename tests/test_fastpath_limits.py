@@ -13,7 +13,7 @@ from fastpath_loop import TIMES, Loop
 from support import LARGE, REPLY, REQUEST, connect, deliver, until_end
 
 from flashpol._fastpath import BLOCK_SIZE, LAYOUT, REASONS, Acceptor, Parker, PolicyReply
-from flashpol.counters import SharedCounters
+from flashpol.counters.shared import SharedCounters
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
 

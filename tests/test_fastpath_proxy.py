@@ -15,8 +15,8 @@ from support import BARE, LARGE, REPLY, REQUEST, until_end
 
 from flashpol._fastpath import Networks, ProxyHeader, Verdict
 from flashpol.config import Caps
-from flashpol.counters import SharedCensus
-from flashpol.server.access import compile_networks
+from flashpol.counters.shared import SharedCensus
+from flashpol.serving.networks import compile_networks
 
 MORE, MATCH, OTHER = Verdict.MORE, Verdict.MATCH, Verdict.OTHER
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

@@ -19,15 +19,15 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from flashpol.admin import questions
+from flashpol.admin import decide as questions
+from flashpol.admin.context import View
 from flashpol.admin.history import History, Sample
 from flashpol.admin.metrics import make_registry
 from flashpol.admin.page import document
-from flashpol.admin.reading import Library
+from flashpol.admin.policy_analysis import Library
 from flashpol.admin.status import status
-from flashpol.admin.view import View
-from flashpol.counters import READY
-from flashpol.gateway.hub import Stop
+from flashpol.counters.shared import READY
+from flashpol.hub import Stop
 
 # Scrapers and a few browsers; more at once, and the one that asked for nothing for longest gives way.
 MAX_REQUESTS = 100

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import gevent
 
-from flashpol.admin.ledger import Route
-from flashpol.admin.view import View
-from flashpol.counters import Block, RelayBlock
+from flashpol.admin.context import View
+from flashpol.counters.shared import Block, RelayBlock
+from flashpol.counters.totals import Route
 
 # Seconds between two samples, and how many are kept: five minutes.
 INTERVAL = 2.0

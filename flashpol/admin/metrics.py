@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 
 from flashpol._fastpath import BUCKETS, PROTOCOLS, REASONS
 from flashpol._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
-from flashpol.admin.view import View
-from flashpol.counters import Block, ProcessStatus, RelayBlock
+from flashpol.admin.context import View
+from flashpol.counters.shared import Block, ProcessStatus, RelayBlock
 from flashpol.version import VERSION
 
 # Name, help, and how to get the value out of a listener's totals.

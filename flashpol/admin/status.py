@@ -9,9 +9,9 @@ from typing import Any
 
 from flashpol._fastpath import BUCKETS, REASONS
 from flashpol._pump import ENDS, FAILURES
+from flashpol.admin.context import PolicyFacts, View
 from flashpol.admin.history import Sample, since
-from flashpol.admin.view import PolicyFacts, View
-from flashpol.counters import DRAINING, GAUGES, READY, RELAY_GAUGES, STARTING, Block, RelayBlock
+from flashpol.counters.shared import DRAINING, GAUGES, READY, RELAY_GAUGES, STARTING, Block, RelayBlock
 from flashpol.version import VERSION
 
 FORMAT = 1

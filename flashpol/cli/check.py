@@ -13,7 +13,7 @@ from flashpol.cli import terminal
 from flashpol.cli.arguments import ALL, add_clients, clients, port
 from flashpol.config import ConfigError
 from flashpol.policy import MAX_POLICY_BYTES, Finding, Severity, lint
-from flashpol.server.policies import fragments
+from flashpol.serving.policies import fragments
 
 DESCRIPTION = """Say what is wrong with policy files, where, and what to write instead. Exit status: 0 clean, 1 errors
 (with --strict: any finding), 2 a file that cannot be read. The rules are explained in docs/rules.md."""

@@ -43,8 +43,8 @@ def run(options: argparse.Namespace) -> int:
         print(defaults(), end="")
         return 0
     settings = serve.configure(options)
-    from flashpol.server.policies import compile_all
-    from flashpol.server.process import Identity
+    from flashpol.process.privileges import Identity
+    from flashpol.serving.policies import compile_all
 
     warnings = _Warnings()
     logger = logging.getLogger("flashpol")

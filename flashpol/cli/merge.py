@@ -8,7 +8,7 @@ from typing import Any
 from flashpol.cli.files import replace
 from flashpol.config import ConfigError
 from flashpol.policy import MAX_POLICY_BYTES, PolicyError, merge_files
-from flashpol.server.policies import fragments, read_file
+from flashpol.serving.policies import fragments, read_file
 
 DESCRIPTION = """Unite Flash policies into one: every client is allowed exactly what one of them allows it,
 also Lightspark and Unity, which misread ranges of ports. Each file counts as it would be written here alone: runs of up

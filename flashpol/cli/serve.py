@@ -12,7 +12,7 @@ from flashpol import config
 from flashpol.version import VERSION
 
 if TYPE_CHECKING:
-    from flashpol.server.generation import Generation
+    from flashpol.supervisor.generation import Generation
 
 DESCRIPTION = """Answer Flash socket policy requests, until SIGTERM or Ctrl-C; those inside are finished first."""
 
@@ -105,9 +105,9 @@ def _source(options: argparse.Namespace) -> config.PolicySource:
 
 def run(options: argparse.Namespace) -> int:
     settings = configure(options)  # mistakes first: what follows takes its time to import
-    from flashpol.server.arbiter import Arbiter
-    from flashpol.server.log import set_up
-    from flashpol.server.plan import Loader
+    from flashpol.log.handler import set_up
+    from flashpol.serving.plan import Loader
+    from flashpol.supervisor.arbiter import Arbiter
 
     set_up("arbiter", settings.server.log_format)  # a policy's warnings go to the log
     loader = Loader(partial(configure, options), options.config)
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
 
 def announce(generation: "Generation") -> None:
     """The ready line, and how to try it."""
-    from flashpol.server.sockets import bound_address
+    from flashpol.process.sockets import bound_address
 
     addresses = [bound_address(sockets[0]) for sockets in generation.sockets]
     count = generation.plan.config.server.worker_count

@@ -18,8 +18,9 @@ from flashpol.config.errors import ConfigError, one_line
 TYPE_CHECKING = False  # not typing's: see flashpol
 if TYPE_CHECKING:
     from flashpol.config.address import Address, Endpoint, Inherited, Remote, parse_endpoint
-    from flashpol.config.kinds import Network
+    from flashpol.config.load import load
     from flashpol.config.render import as_toml, defaults
+    from flashpol.config.setting_types import Network
     from flashpol.config.settings import (
         DEFAULT_ADMIN,
         DEFAULT_LISTEN,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
         parse_dialect,
         settings_of,
     )
-    from flashpol.config.toml import load
 
 __all__ = [
     "DEFAULT_ADMIN", "DEFAULT_LISTEN", "DEFAULT_SILVERLIGHT_LISTEN", "DIALECTS", "FLASH", "JSON",

@@ -5,7 +5,7 @@ from dataclasses import replace
 from textwrap import wrap
 from typing import Any
 
-from flashpol.config.kinds import as_key
+from flashpol.config.setting_types import as_key
 from flashpol.config.settings import RELAYING, Caps, Config, Limits, Listener, PolicySource, Server, settings_of
 
 _WIDTH = 100

@@ -10,7 +10,8 @@ from typing import Any
 
 from flashpol.config.address import Address, Endpoint, Inherited, Remote
 from flashpol.config.errors import ConfigError
-from flashpol.config.kinds import (
+from flashpol.config.locations import Origin
+from flashpol.config.setting_types import (
     ABSOLUTE_PATH,
     ADMIN,
     ENDPOINT,
@@ -26,7 +27,6 @@ from flashpol.config.kinds import (
     path,
     text,
 )
-from flashpol.config.origin import Origin
 
 DEFAULT_LISTEN = "[::]:843"  # where Flash Player asks first; [::] is dual-stack
 DEFAULT_SILVERLIGHT_LISTEN = "[::]:943"  # the only port Silverlight asks

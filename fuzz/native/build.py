@@ -6,7 +6,7 @@ import sysconfig
 from pathlib import Path
 
 from flashpol._fastpath import REASONS
-from flashpol.gateway.sniff import SIGNATURES
+from flashpol.worker.protocols import SIGNATURES
 from fuzz import FuzzError
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ def recogniser() -> Path:
 
 
 def _signatures() -> str:
-    """The table of gateway/sniff.py in C: as the fast path keeps it, and as rows for the reference."""
+    """The table of worker/protocols.py in C: as the fast path keeps it, and as rows for the reference."""
     rows = []
     for prefix, reason in SIGNATURES:
         octets = ", ".join(f"{byte:#04x}" for byte in prefix)

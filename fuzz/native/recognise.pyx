@@ -1,11 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The recognisers of flashpol/_core under names that C can call. Never imported: only its C is used."""
+"""The recognisers of flashpol/_native/accept under names that C can call. Never imported: only its C is used."""
 
 from libc.stdint cimport uint8_t
 
-from flashpol._core.match cimport match_feed, Signatures, sniff
-from flashpol._core.proxy cimport proxy_begin, proxy_feed, ProxyHeader
-from flashpol._core.system cimport sockaddr_in6
+from flashpol._native.accept.match cimport match_feed, Signatures, sniff
+from flashpol._native.accept.proxy cimport proxy_begin, proxy_feed, ProxyHeader
+from flashpol._native.common.system cimport sockaddr_in6
 
 
 cdef public int fuzz_match(

@@ -14,10 +14,10 @@ import pytest
 from processes import PATIENT, POLICY, REQUEST, Flashpol, ask, connect, rest, status, until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
+from flashpol.admin.context import PolicyFacts, View
 from flashpol.admin.endpoint import Application, Visits
-from flashpol.admin.ledger import Ledger
-from flashpol.admin.view import PolicyFacts, View
-from flashpol.counters import DRAINING, READY, STARTING, ServerStatus, SharedCounters
+from flashpol.counters.shared import DRAINING, READY, STARTING, ServerStatus, SharedCounters
+from flashpol.counters.totals import Ledger
 
 PATHS = ("/", "/metrics", "/-/healthy", "/-/ready")
 

@@ -19,10 +19,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from flashpol._fastpath import BUCKETS, LAYOUT, PROTOCOLS, REASONS
 from flashpol._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
-from flashpol.admin.ledger import Ledger
+from flashpol.admin.context import PolicyFacts, View
 from flashpol.admin.metrics import FlashpolCollector, make_registry
-from flashpol.admin.view import PolicyFacts, View
-from flashpol.counters import WORD, ServerStatus, SharedCounters
+from flashpol.counters.shared import WORD, ServerStatus, SharedCounters
+from flashpol.counters.totals import Ledger
 from flashpol.version import VERSION
 
 DOCUMENTED = """

@@ -19,19 +19,20 @@ from hypothesis import strategies as st
 from processes import POLICY, Flashpol, ask, until
 from views import FACTS, put, put_relayed, view
 
-from flashpol import counters
 from flashpol._fastpath import BUCKETS, REASONS
 from flashpol._pump import FAILURES
+from flashpol.admin.context import PolicyFacts, View
 from flashpol.admin.endpoint import Application
 from flashpol.admin.history import History, Sample
-from flashpol.admin.page import chart, figures, overview, tables
+from flashpol.admin.page import chart, overview, tables
+from flashpol.admin.page import formatting as figures
 from flashpol.admin.page.document import FILES
 from flashpol.admin.page.markup import VOID, el
 from flashpol.admin.page.policies import SHOWN_CHARACTERS, SHOWN_FINDINGS, SHOWN_POLICIES
 from flashpol.admin.page.tables import ENDINGS
 from flashpol.admin.status import status
-from flashpol.admin.view import PolicyFacts, View
-from flashpol.counters import Block, RelayBlock
+from flashpol.counters.shared import Block, RelayBlock
+from flashpol.counters.shared import shared as counters
 
 ORIGIN = {"HTTP_ORIGIN": "http://127.0.0.1:9843"}
 
@@ -151,7 +152,7 @@ def test_findings_are_of_the_port_it_is_served_from() -> None:
 def test_a_large_policy_is_cut_and_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     grants = "".join(f'<allow-access-from domain="h{i}.example.com" to-ports="22"/>\n' for i in range(5000))
     facts = PolicyFacts("m", f"<cross-domain-policy>\n{grants}</cross-domain-policy>\0".encode(), port=843)
-    from flashpol.admin import reading
+    from flashpol.admin import policy_analysis as reading
 
     calls = []
     lint = reading.lint
@@ -167,7 +168,9 @@ def test_a_large_policy_is_cut_and_read_once(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_of_many_policies_some_are_shown_and_a_question_lints_none(monkeypatch: pytest.MonkeyPatch) -> None:
     linted: list[int] = []
-    monkeypatch.setattr("flashpol.admin.reading.lint", lambda source, served_from, clients: linted.append(served_from))
+    monkeypatch.setattr(
+        "flashpol.admin.policy_analysis.lint", lambda source, served_from, clients: linted.append(served_from)
+    )
     ports = range(2000, 2000 + SHOWN_POLICIES + 7)
     application = Application(
         view([dataclasses.replace(FACTS, listener=str(port), served_from=port) for port in ports])

@@ -10,10 +10,10 @@ from views import FACTS, put, put_relayed, view
 
 from flashpol._fastpath import BUCKETS, REASONS
 from flashpol._pump import FAILURES
+from flashpol.admin.context import PolicyFacts
 from flashpol.admin.history import INTERVAL, KEPT, SHORTEST, History, Sample, since
 from flashpol.admin.status import status
-from flashpol.admin.view import PolicyFacts
-from flashpol.counters import DRAINING, STARTING, Block
+from flashpol.counters.shared import DRAINING, STARTING, Block
 
 REFERENCE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text()
 SIZE = len(BUCKETS) + 1

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from flashpol import _pump
 from flashpol._fastpath import LAYOUT
-from flashpol.admin.ledger import Ledger
-from flashpol.admin.view import PolicyFacts, View
-from flashpol.counters import READY, WORD, ServerStatus, SharedCounters
+from flashpol.admin.context import PolicyFacts, View
+from flashpol.counters.shared import READY, WORD, ServerStatus, SharedCounters
+from flashpol.counters.totals import Ledger
 
 POLICY = b'<cross-domain-policy>\n<allow-access-from domain="*.example.com" to-ports="1935"/>\n</cross-domain-policy>'
 FACTS = PolicyFacts("master", POLICY + b"\0", policy="games", address="192.0.2.1:843", port=843, served_from=843)

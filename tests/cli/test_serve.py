@@ -407,7 +407,7 @@ def test_importing_needs_neither_gevent_nor_the_extension(module: str) -> None:
 
 
 def test_the_blocker_blocks() -> None:
-    code = f"{BLOCKED}\nimport flashpol.server.service"
+    code = f"{BLOCKED}\nimport flashpol.worker.service"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=5, check=False
     )

@@ -3,7 +3,7 @@
 import pytest
 
 from flashpol.config import Address, ConfigError, Remote
-from flashpol.config.kinds import UPSTREAM
+from flashpol.config.setting_types import UPSTREAM
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from flashpol.config import (
     Server,
     settings_of,
 )
-from flashpol.config.kinds import Number
+from flashpol.config.setting_types import Number
 from flashpol.config.settings import RELAYING
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from monitoring import ANNOTATIONS, DASHBOARD, PANELS, ROWS, VARIABLES, Query, in_dashboard
 
-from flashpol.admin.ledger import Ledger
+from flashpol.admin.context import View
 from flashpol.admin.metrics import FlashpolCollector
-from flashpol.admin.view import View
-from flashpol.counters import ServerStatus, SharedCounters
+from flashpol.counters.shared import ServerStatus, SharedCounters
+from flashpol.counters.totals import Ledger
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 CHOSEN = '{job=~"$job", instance=~"$instance"'  # how every selector of a panel begins

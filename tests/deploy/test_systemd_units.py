@@ -11,9 +11,9 @@ import pytest
 from processes import DEADLINE, ROOT
 
 from flashpol.config import Inherited, Server, load
-from flashpol.server.arbiter import MAX_FINISHING
-from flashpol.server.generation import KILL_AFTER
-from flashpol.server.process import MAX_FILES
+from flashpol.process.privileges import MAX_FILES
+from flashpol.supervisor.arbiter import MAX_FINISHING
+from flashpol.supervisor.generation import KILL_AFTER
 
 FOLDER = ROOT / "deploy" / "systemd"
 UNITS = ("flashpol.service", "flashpol.socket", "flashpol-admin.socket")

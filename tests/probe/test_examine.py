@@ -100,7 +100,9 @@ import sys
 import flashpol.probe.examine, flashpol.probe.report.text, flashpol.cli.main
 flashpol.cli.main.make_parser(["probe"])
 NEVER = ("gevent", "greenlet", "prometheus_client", "flashpol._fastpath")
-LATER = ("flashpol.server", "flashpol.config.settings", "flashpol.policy.reader", "hashlib", "logging", "tomllib")
+LATER = (
+    "flashpol.supervisor", "flashpol.worker", "flashpol.config.settings", "flashpol.policy.reader", "hashlib", "logging", "tomllib",
+)
 found = [name for name in (*NEVER, *LATER) if name in sys.modules]
 sys.exit(str(found) if found else 0)
 """

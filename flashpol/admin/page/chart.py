@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from flashpol.admin.history import INTERVAL, KEPT, Sample
-from flashpol.admin.page.figures import count, duration, rate
+from flashpol.admin.page.formatting import count, duration, rate
 from flashpol.admin.page.markup import Markup, el, join
 
 WIDTH, HEIGHT = 600, 120

@@ -4,14 +4,14 @@ import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 
+from flashpol.admin.context import PolicyFacts
 from flashpol.admin.history import Sample
 from flashpol.admin.page import chart, overview, tables
-from flashpol.admin.page.figures import UNKNOWN, rate
+from flashpol.admin.page.formatting import UNKNOWN, rate
 from flashpol.admin.page.markup import Markup, el, join
 from flashpol.admin.page.policies import form, policies
-from flashpol.admin.reading import Library
+from flashpol.admin.policy_analysis import Library
 from flashpol.admin.status import Json
-from flashpol.admin.view import PolicyFacts
 
 KINDS = {
     ".css": "text/css; charset=utf-8",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from flashpol.admin.page.figures import UNKNOWN, about, count, duration, moment, percent, rate, share
+from flashpol.admin.page.formatting import UNKNOWN, about, count, duration, moment, percent, rate, share
 from flashpol.admin.page.markup import Markup, el
 from flashpol.admin.status import Json
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from flashpol.admin.page.figures import count, size
+from flashpol.admin.context import PolicyFacts
+from flashpol.admin.page.formatting import count, size
 from flashpol.admin.page.markup import Markup, el, join
-from flashpol.admin.reading import Library, Reading
-from flashpol.admin.view import PolicyFacts
+from flashpol.admin.policy_analysis import Library, Reading
 from flashpol.policy import Decision, Finding
 
 # A policy may have a megabyte and thousands of findings; a page shows the beginning and says where the rest is.

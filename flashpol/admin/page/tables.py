@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from flashpol.admin.page.chart import bars, key
-from flashpol.admin.page.figures import UNKNOWN, about, count, duration, percent, rate, share, size
+from flashpol.admin.page.formatting import UNKNOWN, about, count, duration, percent, rate, share, size
 from flashpol.admin.page.markup import Markup, el
 from flashpol.admin.page.overview import FAILED
 from flashpol.admin.status import Json

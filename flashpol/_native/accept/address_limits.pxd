@@ -1,0 +1,237 @@
+# Who is inside: how many connections the server holds, and how many of each address, in memory that its workers share.
+#
+# Every worker has a table of its own there, which it alone writes and the others read. So nothing is locked, no worker
+# waits for another, and what one leaves behind when it is killed is its own table, which the arbiter clears.
+#
+# Exactness. In total: the others' numbers are read once for each handful that is accepted, so a total can be exceeded
+# by a handful (32) for each other worker, and nobody is refused below it. Of one address: a worker whose own number is
+# below its share (the limit divided by the workers) does not ask the others. So nobody is refused below the limit;
+# above it an address gets in only where it has less than a share: up to twice the limit if it could choose its workers,
+# a few more in practice, as the kernel spreads connections by a hash of addresses and ports.
+#
+# A table has sets of eight entries. Which set an address belongs to follows from SipHash with a random key, so nobody
+# can aim at a set. A table never grows. When a set is full, an address takes the place of one that has no connection
+# now, of those the one with the fewest in the last seconds: a spray makes the light be forgotten, not the heavy. What
+# has connections keeps its place. If all eight have, the newcomer is admitted and not tracked, and that is counted:
+# a full table refuses nobody, and the caps in total hold all the same.
+
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from flashpol._native.accept.ip_ranges cimport Address
+
+cdef enum:
+    WAYS = 8
+    HEAD_BYTES = 64             # before the entries of a table: a cache line
+    MOST = 0xFFFF               # of one address, as an entry counts it
+    SECOND = 1_000_000_000      # ns: the window of rates
+
+cdef enum Entrance:               # the verdict on an address
+    E_ADMITTED = 0
+    E_TOO_MANY
+    E_TOO_FAST
+    E_UNTRACKED                 # admitted, but its set is full
+
+# One address. 16 bytes, so a set is two cache lines.
+cdef struct Entry:
+    uint64_t tag                # its keyed hash, which stands for it: two with the same are not to be expected. 0: free
+    uint16_t open               # connections held
+    uint16_t begun              # connections admitted in `second`
+    uint16_t before             # in the second before it
+    uint16_t second             # modulo 2^16: an entry untouched for 18 hours to the second would look fresh, no more
+
+cdef struct Table:
+    int64_t held                # connections of this worker
+    char unused[HEAD_BYTES - 8]
+    Entry entries[WAYS]         # and more
+
+# Owned by a Census object; shared by all Parkers of one process.
+cdef struct CensusView:
+    char* memory                # the tables of all workers, `stride` bytes from one to the next
+    size_t stride
+    int workers
+    int slot                    # of this worker
+    Table* own
+    uint64_t set_mask           # number of sets - 1
+    uint64_t key[2]
+    uint64_t mask4              # of what counts as one address: IPv4, in the upper 32 bits
+    uint64_t mask6[2]
+    int64_t most_in_total       # 0: no limit, here and below
+    int64_t most_of_worker
+    int64_t most_of_address
+    int64_t rate_of_address     # admitted per second
+    int64_t share_of_address    # of the last two, a worker's: from here on it asks the others
+    int64_t share_of_rate       # times SECOND
+    int64_t others              # held by the other workers, when last looked
+
+
+cdef inline Table* table_of(const CensusView* census, int slot) noexcept nogil:
+    return <Table*>(census.memory + <size_t>slot * census.stride)
+
+
+cdef inline bint by_address(const CensusView* census) noexcept nogil:
+    return census.most_of_address != 0 or census.rate_of_address != 0
+
+
+cdef inline void look_around(CensusView* census) noexcept nogil:
+    cdef int slot
+    if census.most_in_total == 0:
+        return
+    census.others = 0
+    for slot in range(census.workers):
+        if slot != census.slot:
+            census.others += table_of(census, slot).held
+
+
+cdef inline bint full(const CensusView* census) noexcept nogil:
+    cdef int64_t held = census.own.held
+    return (census.most_of_worker != 0 and held >= census.most_of_worker) or (
+        census.most_in_total != 0 and held + census.others >= census.most_in_total)
+
+
+cdef inline uint64_t turned(uint64_t word, int bits) noexcept nogil:
+    return (word << bits) | (word >> (64 - bits))
+
+
+cdef inline void sip_round(uint64_t* v) noexcept nogil:
+    v[0] += v[1]
+    v[2] += v[3]
+    v[1] = turned(v[1], 13) ^ v[0]
+    v[3] = turned(v[3], 16) ^ v[2]
+    v[0] = turned(v[0], 32)
+    v[2] += v[1]
+    v[0] += v[3]
+    v[1] = turned(v[1], 17) ^ v[2]
+    v[3] = turned(v[3], 21) ^ v[0]
+    v[2] = turned(v[2], 32)
+
+
+cdef inline uint64_t sip_hash(const uint64_t* key, uint64_t first, uint64_t second) noexcept nogil:
+    """SipHash-1-3 (Aumasson and Bernstein) of sixteen bytes: as hash tables of Python, Rust and Ruby use it."""
+    cdef uint64_t[4] v
+    cdef uint64_t length = <uint64_t>16 << 56
+    v[0] = key[0] ^ 0x736F6D6570736575u
+    v[1] = key[1] ^ 0x646F72616E646F6Du
+    v[2] = key[0] ^ 0x6C7967656E657261u
+    v[3] = key[1] ^ 0x7465646279746573u
+    v[3] ^= first
+    sip_round(v)
+    v[0] ^= first
+    v[3] ^= second
+    sip_round(v)
+    v[0] ^= second
+    v[3] ^= length
+    sip_round(v)
+    v[0] ^= length
+    v[2] ^= 0xFF
+    sip_round(v)
+    sip_round(v)
+    sip_round(v)
+    return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+cdef inline uint64_t tag_of(const CensusView* census, Address address) noexcept nogil:
+    """Never 0. An IPv4 address is hashed as ::ffff:0:0/96 has it, which no IPv6 client has."""
+    cdef uint64_t tag
+    if address.four:
+        tag = sip_hash(census.key, 0, 0xFFFF00000000u | (address.high & census.mask4) >> 32)
+    else:
+        tag = sip_hash(census.key, address.high & census.mask6[0], address.low & census.mask6[1])
+    return tag or 1
+
+
+cdef inline Entry* set_of(const CensusView* census, int slot, uint64_t tag) noexcept nogil:
+    return table_of(census, slot).entries + (tag & census.set_mask) * WAYS
+
+
+cdef inline int64_t lately(const Entry* entry, int64_t now) noexcept nogil:
+    """Connections of the second up to now, times SECOND: those of the second before count by what is left of it."""
+    cdef uint16_t age = <uint16_t>(<uint16_t>(now // SECOND) - entry.second)
+    cdef int64_t rest = SECOND - now % SECOND
+    if age == 0:
+        return entry.begun * <int64_t>SECOND + entry.before * rest
+    return entry.begun * rest if age == 1 else 0
+
+
+cdef inline void begin(Entry* entry, int64_t now) noexcept nogil:
+    """A connection of this address is admitted."""
+    cdef uint16_t second = <uint16_t>(now // SECOND)
+    if entry.second != second:
+        entry.before = entry.begun if <uint16_t>(entry.second + 1) == second else 0
+        entry.begun = 0
+        entry.second = second
+    entry.begun += entry.begun != MOST
+    entry.open += 1
+
+
+cdef inline Entry* find(Entry* row, uint64_t tag) noexcept nogil:
+    cdef int i
+    for i in range(WAYS):
+        if row[i].tag == tag:
+            return &row[i]
+    return NULL
+
+
+cdef inline Entry* spare(Entry* row, int64_t now) noexcept nogil:
+    """The place for a newcomer. NULL: everybody there has connections."""
+    cdef Entry* found = NULL
+    cdef int64_t least = 0, number
+    cdef int i
+    for i in range(WAYS):
+        if row[i].open == 0:
+            number = lately(&row[i], now)
+            if found == NULL or number < least:
+                found, least = &row[i], number
+    return found
+
+
+cdef inline Entrance exceeded(const CensusView* census, uint64_t tag, const Entry* own, int64_t now) noexcept nogil:
+    """The others are asked only by a worker that has its share."""
+    cdef int64_t open = own.open, recent = lately(own, now)
+    cdef const Entry* entry
+    cdef int slot
+    cdef bint many = census.most_of_address != 0 and open >= census.share_of_address
+    cdef bint fast = census.rate_of_address != 0 and recent >= census.share_of_rate
+    if not many and not fast:
+        return E_ADMITTED
+    for slot in range(census.workers):
+        if slot != census.slot:
+            entry = find(set_of(census, slot, tag), tag)
+            if entry != NULL:
+                open += entry.open
+                recent += lately(entry, now)
+    if many and open >= census.most_of_address:
+        return E_TOO_MANY
+    if fast and recent >= census.rate_of_address * SECOND:
+        return E_TOO_FAST
+    return E_ADMITTED
+
+
+cdef inline Entrance enter(CensusView* census, Address address, int64_t now, uint32_t* place) noexcept nogil:
+    """Judge an address, and count its connection if it is admitted: `place` is for `leave`, 0 if it is not tracked."""
+    cdef uint64_t tag = tag_of(census, address)
+    cdef Entry* row = set_of(census, census.slot, tag)
+    cdef Entry* known = find(row, tag)
+    cdef Entry* entry = known
+    cdef Entry nobody
+    cdef Entrance verdict
+    memset(&nobody, 0, sizeof(Entry))
+    place[0] = 0
+    verdict = exceeded(census, tag, known if known != NULL else &nobody, now)
+    if verdict != E_ADMITTED:
+        return verdict
+    if known == NULL:
+        entry = spare(row, now)
+    if entry == NULL or entry.open == MOST:
+        return E_UNTRACKED
+    if known == NULL:
+        entry[0] = nobody
+        entry.tag = tag
+    begin(entry, now)
+    place[0] = 1 + <uint32_t>(entry - census.own.entries)
+    return E_ADMITTED
+
+
+cdef inline void leave(CensusView* census, uint32_t place) noexcept nogil:
+    if place != 0:
+        census.own.entries[place - 1].open -= 1

@@ -1,0 +1,1 @@
+"""The shared memory in which the processes of one server count, and its sums."""

@@ -1,0 +1,72 @@
+"""What was counted over all generations of workers: a reload changes the processes, and no counter goes back.
+
+The arbiter keeps the ledger, and an admin process is forked with a copy: the mappings in it are shared, and those of a
+generation that ends while the copy is in use keep their last values.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from flashpol.counters.shared import Block, RelayBlock, SharedCounters
+
+# A listener's name and an upstream's.
+Route = tuple[str, str]
+
+
+class Ledger:
+    """The totals of listeners, by name, and of worker slots."""
+
+    def __init__(self) -> None:
+        self._open: list[tuple[Sequence[str], SharedCounters]] = []
+        self._routes: dict[SharedCounters, Sequence[Route]] = {}
+        self._past: dict[str, Block] = {}
+        self._past_relayed: dict[Route, RelayBlock] = {}
+        self._past_restarts: dict[int, int] = {}
+
+    def open(self, names: Sequence[str], shared: SharedCounters, routes: Sequence[Route] = ()) -> None:
+        """A generation begins, whose listeners have these names; routes: its upstreams in their order."""
+        self._open.append((names, shared))
+        self._routes[shared] = routes
+
+    def close(self, shared: SharedCounters) -> None:
+        """All workers of that generation have ended: only its sums are kept."""
+        names = next(names for names, each in self._open if each is shared)
+        for number, name in enumerate(names):
+            self._past[name] = Block.total([self._past_of(name), shared.total(number)])
+        for number, route in enumerate(self._routes.pop(shared)):
+            self._past_relayed[route] = RelayBlock.total([self._past_relayed_of(route), shared.relay_total(number)])
+        for slot in range(shared.slots):
+            self._past_restarts[slot] = self._past_restarts.get(slot, 0) + shared.process(slot).restarts
+        self._open = [(names, each) for names, each in self._open if each is not shared]
+
+    def _past_of(self, name: str) -> Block:
+        return self._past.get(name) or Block.total([])
+
+    def _past_relayed_of(self, route: Route) -> RelayBlock:
+        return self._past_relayed.get(route) or RelayBlock.total([])
+
+    def relayed(self, route: Route) -> RelayBlock:
+        """The same of one upstream of a listener."""
+        counted = [
+            shared.relay_total(number)
+            for shared, routes in self._routes.items()
+            for number, each in enumerate(routes)
+            if each == route
+        ]
+        return RelayBlock.total([self._past_relayed_of(route), *counted])
+
+    def total(self, name: str) -> Block:
+        """Of one listener, also what workers count that are finishing."""
+        counted = [
+            shared.total(number) for names, shared in self._open for number, each in enumerate(names) if each == name
+        ]
+        return Block.total([self._past_of(name), *counted])
+
+    def restarts(self, slot: int) -> int:
+        """How many workers of this slot died and were replaced."""
+        counted: Iterator[int] = (shared.process(slot).restarts for _, shared in self._open if slot < shared.slots)
+        return sum(counted, self._past_restarts.get(slot, 0))
+
+    def finishing(self, current: SharedCounters) -> int:
+        """Worker processes of other generations than the current one."""
+        others = (shared for _, shared in self._open if shared is not current)
+        return sum(bool(shared.process(slot).pid) for shared in others for slot in range(shared.slots))

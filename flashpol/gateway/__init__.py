@@ -1,1 +1,0 @@
-"""What a connection becomes that is more than a policy request, in greenlets."""

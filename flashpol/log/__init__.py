@@ -1,0 +1,1 @@
+"""Log lines: how they are written, formatted and limited in number."""

@@ -1,0 +1,1 @@
+"""What every process of the server needs: privileges and limits, sockets, control messages from the parent."""

@@ -1,0 +1,1 @@
+"""Sessions of a shared port: bytes to an upstream and back."""

@@ -1,1 +1,0 @@
-"""The processes that serve: the arbiter, its workers, their sockets."""

@@ -1,0 +1,1 @@
+"""The parent process: binds, forks, reloads, restarts, stops. It reads no byte of a client."""

@@ -1,0 +1,1 @@
+"""What runs in a worker process: listeners, connections and slow replies on one gevent hub."""

@@ -1,0 +1,107 @@
+"""The log of a real server as JSON lines: start, a worker's death, stop, an access log."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from processes import POLICY, Flashpol, ask, connect, rest, until
+
+from flashpol.supervisor.anomalies import FLOOR
+
+JSON_LINES = ("--policy", POLICY, "--log-format", "json")
+
+
+def events(server: Flashpol, name: str | None = None) -> list[dict[str, object]]:
+    """All lines, each of which must be JSON, or those of one event."""
+    lines = [json.loads(line) for line in server.log.splitlines()]
+    return [line for line in lines if name is None or line["event"] == name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_start_and_stop(number: signal.Signals) -> None:
+    with Flashpol(*JSON_LINES, workers=2) as server:
+        assert ask(server.place)
+        assert server.stop(number) == 0
+        first, second, third = events(server)
+    assert (first["event"], first["workers"], first["listeners"]) == ("ready", 2, server.addresses)
+    assert (second["event"], second["signal"]) == ("stopping", number.name)
+    assert third["event"] == "stopped"
+    assert {(line["process"], line["pid"], line["level"]) for line in (first, second, third)} == {
+        ("arbiter", server.process.pid, "INFO")
+    }
+
+
+def test_a_worker_that_is_killed() -> None:
+    with Flashpol(*JSON_LINES) as server:
+        [victim] = server.workers
+        victim.kill()
+        [line] = until(lambda: events(server, "process-ended"), "the line")
+        assert (line["level"], line["child"], line["child_pid"]) == ("ERROR", "worker 0", victim.pid)
+        assert line["status"] == -signal.SIGKILL
+        until(lambda: server.up == 1, "the next one")
+        assert ask(server.place)
+        assert len(events(server)) == 2
+
+
+def test_a_worker_that_fails_says_why_in_one_line() -> None:
+    fail = "import flashpol.worker.worker as w; w.run = lambda *_, **__: 1 // 0"
+    with (
+        pytest.raises(AssertionError, match="ended with 1") as failed,
+        Flashpol(*JSON_LINES, prelude=fail),
+    ):
+        raise AssertionError("it cannot be ready")
+    lines = [json.loads(line) for line in str(failed.value).splitlines()[0].partition(": ")[2].split("\n")]
+    assert lines[0]["event"] == "process-failed"
+
+
+def test_what_a_greenlet_raises_is_a_line_too() -> None:
+    fail = """
+import gevent, flashpol.worker.worker as w
+serve = w.run
+def run(*arguments):
+    gevent.spawn(lambda: 1 // 0)
+    serve(*arguments)
+w.run = run
+"""
+    with Flashpol(*JSON_LINES, prelude=fail) as server:
+        [line] = until(lambda: events(server, "hub-error"), "the line")
+        assert str(line["exception"]).endswith("ZeroDivisionError: integer division or modulo by zero")
+        assert ask(server.place)
+        assert {line["event"] for line in events(server)} == {"ready", "hub-error"}
+
+
+def test_the_access_log() -> None:
+    with Flashpol(*JSON_LINES, "--access-log", "1") as server:
+        reply = ask(server.place)
+        [line] = until(lambda: events(server, "access"), "the line")
+        assert (line["process"], line["listener"], line["ip"]) == ("worker-0", server.addresses[0], "127.0.0.1")
+        assert (line["outcome"], line["bytes"], line["left_out"]) == ("reply", len(reply), 0)
+        assert line["pid"] != os.getpid()
+
+
+def test_a_reload_and_one_that_fails(tmp_path: Path) -> None:
+    file = tmp_path / "flashpol.toml"
+    good = f'[server]\nlog_format = "{{}}"\n[policies.p]\nfile = "{POLICY}"\n'
+    file.write_text(good.format("json"))
+    with Flashpol("-c", file) as server:
+        server.process.send_signal(signal.SIGHUP)
+        [line] = until(lambda: events(server, "reloaded"), "the reload")
+        assert (line["workers"], line["listeners"]) == (1, server.addresses)
+        file.write_text("nonsense")
+        server.process.send_signal(signal.SIGHUP)
+        [line] = until(lambda: events(server, "not-reloaded"), "the mistake")
+        assert "nonsense" in str(line["error"]) or str(file) in str(line["error"])
+        file.write_text(good.format("text"))
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "INFO: reloaded" in server.log, "the other format")
+
+
+def test_failures_that_rise() -> None:
+    with Flashpol(*JSON_LINES, prelude="import flashpol.supervisor.anomalies as a; a.WINDOW = 1.5") as server:
+        for _ in range(10 * FLOOR):
+            rest(connect(server.place, b"x"))
+        found = until(lambda: events(server, "anomaly"), "the line")
+        assert found[0]["listener"] == server.addresses[0]
+        assert FLOOR <= int(str(found[0]["other"])) <= 10 * FLOOR

@@ -1,0 +1,173 @@
+"""What the arbiter depends on, and what it must not: rights, forks that work, and memory that workers can write."""
+
+import os
+import shutil
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from processes import DEADLINE, Flashpol, ask, until
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+def serve(*arguments: str | Path, **options: object) -> Flashpol:
+    return Flashpol("--allow", "*:1935", *arguments, **options)  # type: ignore[arg-type]
+
+
+FORK_FAILS = """
+import errno, os
+real, count = os.fork, 0
+def fork():
+    global count
+    count += 1
+    if count in (3, 4):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return real()
+os.fork = fork
+"""
+
+
+def test_a_fork_that_fails_is_tried_again() -> None:
+    with serve(workers=1, prelude=FORK_FAILS) as server:  # the worker and admin are forks 1 and 2
+        [worker] = server.workers
+        worker.kill()
+        until(lambda: server.workers not in ([], [worker]), "the next worker")
+        assert server.log.count("cannot be started: Resource temporarily unavailable") == 2
+        assert server.stop() == 0
+
+
+@as_root
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_without_the_right_to_signal_its_children_it_ends_them_all_the_same(number: int) -> None:
+    prelude = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(24, 5, 0, 0, 0) == 0  # PR_CAPBSET_DROP, CAP_KILL: takes effect at exec
+import os, sys
+if "again" not in os.environ:
+    os.environ["again"] = "1"
+    os.execv(sys.executable, sys.orig_argv)
+"""
+    with serve("--user", "nobody", prelude=prelude) as server:
+        children = server.children
+        assert len(children) == 2
+        assert server.stop(number) == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+        until(lambda: not any(child.alive for child in children), "the end of all")
+        assert "Traceback" not in server.log
+
+
+FORGED = """
+import flashpol.worker.worker as worker
+real = worker.run
+def run(slot, sockets, plan, shared, stop):
+    shared.process(slot).pid = BYSTANDER
+    shared.process(slot).restarts = 2**64 - 1
+    real(slot, sockets, plan, shared, stop)
+worker.run = run
+"""
+
+
+def test_what_a_worker_writes_into_shared_memory_moves_no_signal_and_stops_no_restart() -> None:
+    bystander = os.fork()
+    if bystander == 0:
+        signal.pause()
+        os._exit(1)
+    try:
+        with serve(prelude=FORGED.replace("BYSTANDER", str(bystander))) as server:
+            [worker] = server.workers
+            worker.kill()
+            until(lambda: server.workers not in ([], [worker]), "the next worker")
+            assert ask(server.place)[-1:] == b"\0"
+            assert server.stop() == 0
+        assert os.waitpid(bystander, os.WNOHANG) == (0, 0)
+    finally:
+        os.kill(bystander, signal.SIGKILL)
+        os.waitpid(bystander, 0)
+
+
+def test_processes_that_end_before_they_serve_end_the_server() -> None:
+    prelude = """
+import flashpol.worker.worker as worker
+def run(*arguments):
+    raise RuntimeError("never")
+worker.run = run
+"""
+    with pytest.raises(AssertionError, match=r"(?s)ended with 1: .*giving up"), serve(prelude=prelude) as server:
+        raise RuntimeError(f"it is ready: {server.out}")
+
+
+def test_the_soft_limit_of_descriptors_does_not_bound_the_listeners() -> None:
+    prelude = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+"""
+    with serve(workers=7, listen=("127.0.0.1:0",) * 10, prelude=prelude, admin="off") as server:  # 70 sockets
+        assert ask(server.place)[-1:] == b"\0"
+
+
+def test_counts_add_up_after_a_worker_died_with_clients_inside() -> None:
+    with serve() as server:
+        assert ask(server.place)[-1:] == b"\0"
+        silent = [socket.create_connection(server.place) for _ in range(7)]
+        until(lambda: server.metrics().total("connections_open") == 7, "the silent ones")
+        [worker] = server.workers
+        worker.kill()
+        until(lambda: server.metrics().total("connections_open") == 0, "its burial")
+        metrics = server.metrics()
+        assert metrics.total("refused_total", reason="crashed") == 7
+        ends = ("replies_total", "refused_total", "timeouts_total", "resets_total")
+        assert metrics.total("connections_accepted_total") == 8 == sum(metrics.total(name) for name in ends)
+        for client in silent:
+            client.close()
+
+
+TAKEN_AWAY = """
+import os, socket
+import flashpol.worker.worker as worker
+real = worker.run
+def run(slot, sockets, plan, shared, stop):
+    if os.path.exists("GO"):
+        os.unlink("GO")
+        somebody = socket.create_server(("127.0.0.1", 0))
+        for [sock] in sockets:
+            sock.shutdown(socket.SHUT_RDWR)
+            sock.setblocking(True)
+            sock.connect(somebody.getsockname())
+        os._exit(3)
+    real(slot, sockets, plan, shared, stop)
+worker.run = run
+"""
+
+
+def test_a_worker_that_makes_something_else_of_its_listening_socket_ends_nobody_else(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    with serve(workers=2, prelude=TAKEN_AWAY.replace("GO", str(go))) as server:
+        go.touch()
+        server.workers[0].kill()
+        until(lambda: "exited with 3" in server.log, "what it does with its socket")
+        until(lambda: server.up == 2, "its successor")
+        assert ask(server.place)[-1:] == b"\0", "by the other worker"
+        assert server.stop() == 0
+
+
+def test_an_arbiter_that_fails_says_so_in_the_log_and_is_started_again(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    prelude = f"""
+import errno, os
+import flashpol.supervisor.generation as generation
+real = generation.Generation.observe
+def observe(self):
+    if os.path.exists({str(go)!r}):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    real(self)
+generation.Generation.observe = observe
+"""
+    with serve(prelude=prelude) as server:
+        children = server.children
+        go.touch()
+        assert server.process.wait(DEADLINE) == 1, "2 is for what a restart does not mend"
+        assert "ERROR: the arbiter failed" in server.log
+        until(lambda: not any(child.alive for child in children), "the end of all")

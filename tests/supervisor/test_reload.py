@@ -1,0 +1,541 @@
+"""Reload: what is inside finishes, nothing is lost, no counter goes back, and what is wrong changes nothing."""
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from processes import (
+    DEADLINE,
+    REQUEST,
+    Flashpol,
+    ask,
+    command,
+    connect,
+    free_port,
+    listening,
+    rest,
+    until,
+)  # fmt: skip
+
+from bench import build
+
+POLICY = '<cross-domain-policy><allow-access-from domain="{}" to-ports="1935"/></cross-domain-policy>'
+CONFIG = "[server]\nreload_endpoint = true\nshutdown_timeout = 4\nstall_timeout = 0\n"
+
+
+def reply(domain: str) -> bytes:
+    return POLICY.format(domain).encode() + b"\0"
+
+
+class Site:
+    """A configuration file and a policy file, and a server that runs them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.policy, self.config = folder / "policy.xml", folder / "flashpol.toml"
+        self.allow("one.example")
+        self.configure()
+
+    def allow(self, domain: str) -> None:
+        self.policy.write_text(POLICY.format(domain))
+
+    def configure(self, more: str = "", server: str = "") -> None:
+        self.config.write_text(f'{CONFIG}{server}\n[policies.main]\nfile = "policy.xml"\n{more}')
+
+    def serve(self, *arguments: str, **options: object) -> Flashpol:
+        return Flashpol("-c", self.config, *arguments, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def reloads(server: Flashpol) -> int:
+    return server.log.count(" reloaded: ") + server.log.count("not reloaded")
+
+
+def reload(server: Flashpol) -> bool:
+    """SIGHUP, and wait. True if it was accepted."""
+    before = reloads(server)
+    server.process.send_signal(signal.SIGHUP)
+    until(lambda: reloads(server) == before + 1, "the reload")
+    return server.metrics().total("config_last_reload_successful") == 1
+
+
+def listener(name: str, port: int, host: str = "127.0.0.1") -> str:
+    return f'[[listeners]]\nname = "{name}"\naddress = "{host}:{port}"\n'
+
+
+# ------------------------------------------------------------------------------------------------- what is served then
+
+
+def test_a_new_policy_is_served_by_new_processes_and_totals_go_on(site: Site) -> None:
+    with site.serve(workers=2) as server:
+        assert [ask(server.place) for _ in range(20)] == [reply("one.example")] * 20
+        before, stamp = server.workers, server.metrics().total("config_last_reload_success_timestamp_seconds")
+        site.allow("two.example")
+        assert reload(server)
+        assert [ask(server.place) for _ in range(20)] == [reply("two.example")] * 20
+        until(lambda: not any(worker.alive for worker in before), "the end of the old workers")
+        metrics = server.metrics()
+        assert metrics.total("replies_total") == metrics.total("connections_accepted_total") == 40
+        assert metrics.total("worker_restarts_total") == 0
+        assert metrics.total("config_last_reload_success_timestamp_seconds") >= stamp
+        assert server.stop() == 0
+        assert "ERROR" not in server.log
+
+
+def test_who_is_inside_is_finished_by_the_old_workers_with_the_old_policy(site: Site) -> None:
+    with site.serve() as server:
+        begun = connect(server.place, REQUEST[:10])
+        until(lambda: server.metrics().total("parked_connections") == 1, "half a request")
+        site.allow("two.example")
+        assert reload(server)
+        assert ask(server.place) == reply("two.example")
+        until(lambda: server.metrics().total("finishing_workers") == 1, "the old worker in the metrics")
+        assert server.metrics().total("connections_open") == 1
+        begun.sendall(REQUEST[10:])
+        assert rest(begun) == reply("one.example")
+        until(lambda: server.metrics().total("finishing_workers") == 0, "its end")
+        assert server.metrics().total("replies_total") == 2
+
+
+@pytest.mark.parametrize("text", ["<cross-domain-policy>", POLICY.format("“one.example”"), ""])
+def test_a_bad_policy_changes_nothing(site: Site, text: str) -> None:
+    with site.serve() as server:
+        workers = server.workers
+        site.policy.write_text(text)
+        assert not reload(server)
+        assert ask(server.place) == reply("one.example")
+        assert server.workers == workers
+        assert "not reloaded, the running configuration stays: " in server.log
+        site.allow("two.example")
+        assert reload(server)
+        assert ask(server.place) == reply("two.example")
+
+
+def test_a_bad_configuration_changes_nothing(site: Site) -> None:
+    with site.serve() as server:
+        for server_lines in ("workers = 0", "nonsense = 1", 'user = "nobody-of-that-name"', "]"):
+            site.configure(server=server_lines)
+            assert not reload(server)
+            assert ask(server.place) == reply("one.example")
+        site.config.unlink()
+        assert not reload(server)
+        assert "cannot be read" in server.log
+        assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("name", ["policy", "config"])
+def test_a_file_that_is_a_pipe_holds_nothing_up_for_ever(site: Site, name: str) -> None:
+    with site.serve(prelude="import flashpol.supervisor.arbiter as arbiter; arbiter.LOAD_TIMEOUT = 2.0") as server:
+        file = getattr(site, name)
+        text = file.read_text()
+        file.unlink()
+        os.mkfifo(file)
+        assert not reload(server)
+        assert "not reloaded, the running configuration stays: loading takes longer than" in server.log
+        assert ask(server.place) == reply("one.example")
+        file.unlink()
+        file.write_text(text)
+        assert reload(server)
+
+
+def test_sigterm_is_heard_while_a_file_that_is_a_pipe_is_waited_for(site: Site) -> None:
+    with site.serve() as server:
+        site.policy.unlink()
+        os.mkfifo(site.policy)
+        server.process.send_signal(signal.SIGHUP)
+
+        def writer() -> int:
+            with suppress(OSError):  # ENXIO: nobody reads
+                return os.open(site.policy, os.O_WRONLY | os.O_NONBLOCK)
+            return 0
+
+        fd = until(writer, "a reader")
+        assert server.stop() == 0
+        os.close(fd)
+        assert "Traceback" not in server.log
+
+
+def test_the_flags_still_override_the_file(site: Site) -> None:
+    with site.serve("--workers", "2", workers=None) as server:
+        site.configure(server="workers = 1")
+        assert reload(server)
+        assert len(server.workers) == 2
+
+
+# --------------------------------------------------------------------------------------- listeners, workers, addresses
+
+
+def test_listeners_come_and_go(site: Site) -> None:
+    one, two, three = (free_port() for _ in range(3))
+    site.configure(listener("one", one) + listener("two", two))
+    with site.serve(listen=()) as server:
+        assert ask(("127.0.0.1", two)) == reply("one.example")
+        site.configure(listener("three", three) + listener("two", two))
+        assert reload(server)
+        assert ask(("127.0.0.1", two)) == ask(("127.0.0.1", three)) == reply("one.example")
+        with pytest.raises(ConnectionRefusedError):
+            ask(("127.0.0.1", one))
+        metrics = server.metrics()
+        assert metrics.total("replies_total", listener="two") == 2, "also what was counted under another number"
+        assert metrics.total("replies_total", listener="three") == 1
+        assert "one" not in {dict(labels).get("listener") for _, labels in metrics}
+        assert server.stop() == 0
+
+
+def test_the_accept_queue_of_a_listener_that_goes_is_answered(site: Site) -> None:
+    one, two = free_port(), free_port()
+    site.configure(listener("one", one) + listener("two", two))
+    with site.serve(listen=()) as server:
+        [worker] = until(lambda: server.workers, "the worker")
+        worker.kill(signal.SIGSTOP)
+        waiting = [connect(("127.0.0.1", one), REQUEST) for _ in range(10)]
+        site.configure(listener("two", two))
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: server.metrics().total("finishing_workers") == 1, "the next worker")
+        worker.kill(signal.SIGCONT)
+        assert [rest(connection) for connection in waiting] == [reply("one.example")] * 10
+        until(lambda: "reloaded:" in server.log, "the reload")
+
+
+def test_an_address_that_cannot_be_bound_changes_nothing(site: Site) -> None:
+    one, two = free_port(), free_port()
+    site.configure(listener("one", one))
+    with site.serve(listen=()) as server:
+        before = listening(server.process.pid)
+        site.configure(listener("one", one) + listener("new", two) + listener("taken", server.admin_place[1]))
+        assert not reload(server)
+        assert "in use" in server.log
+        site.configure(listener("one", one) + listener("new", two) + listener("foreign", two, "192.0.2.1"))
+        assert not reload(server)
+        assert "not an address of this host" in server.log
+        assert listening(server.process.pid) == before, "what was bound before the mistake is closed again"
+        assert ask(("127.0.0.1", one)) == reply("one.example")
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 5)])
+def test_the_number_of_workers_changes_and_no_queue_is_lost(site: Site, before: int, after: int) -> None:
+    site.configure(server=f"workers = {before}")
+    with site.serve(workers=None) as server:
+        old = server.workers
+        for worker in old:
+            worker.kill(signal.SIGSTOP)
+        waiting = [connect(server.place, REQUEST) for _ in range(30)]
+        site.configure(server=f"workers = {after}")
+        server.process.send_signal(signal.SIGHUP)
+        assert [rest(connection) for connection in waiting] == [reply("one.example")] * 30, "by the new ones alone"
+        assert reloads(server) == 0, "the old ones do not accept no more yet, for all that is known"
+        for worker in old:
+            worker.kill(signal.SIGCONT)
+        until(lambda: reloads(server) == 1, "the reload")
+        until(lambda: server.up == after, "all workers")
+        assert [ask(server.place) for _ in range(50)] == [reply("one.example")] * 50
+        assert server.metrics().total("replies_total") == 80
+        assert server.stop() == 0
+
+
+def test_the_admin_endpoint_moves(site: Site) -> None:
+    first, second = free_port(), free_port()
+    site.configure(server=f'admin = "127.0.0.1:{first}"')
+    with site.serve(admin=None) as server:
+        assert server.admin_place[1] == first
+        site.configure(server=f'admin = "127.0.0.1:{second}"')
+        server.process.send_signal(signal.SIGHUP)
+        server.url = f"http://127.0.0.1:{second}/metrics"
+        until(lambda: "reloaded:" in server.log, "the reload")
+        assert server.get("/-/ready").status == 200
+        site.configure(server='admin = "off"')
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: server.log.count(" reloaded: ") == 2, "the second reload")
+        until(lambda: second not in listening(server.process.pid).values(), "the end of the endpoint")
+        assert ask(server.place) == reply("one.example")
+
+
+def test_a_listener_has_limits_of_its_own(site: Site) -> None:
+    quick, slow = free_port(), free_port()
+    site.configure(listener("quick", quick) + "request_timeout = 0.2\n" + listener("slow", slow))
+    with site.serve(listen=()) as server:
+        patient, silent = connect(("127.0.0.1", slow)), connect(("127.0.0.1", quick))
+        assert rest(silent) == b""
+        assert server.metrics().total("timeouts_total", listener="quick") == 1
+        patient.sendall(REQUEST)
+        assert rest(patient) == reply("one.example")
+
+
+# ---------------------------------------------------------------------------------------------------- under load
+
+
+def test_a_reload_every_100_ms_under_load_loses_no_reply(site: Site, tmp_path: Path) -> None:
+    expected = tmp_path / "expected"
+    expected.write_bytes(reply("one.example"))
+    with site.serve(workers=2) as server:
+        arguments = ["--port", str(server.place[1]), "--expect", str(expected), "--connections", "64"]
+        load = subprocess.Popen(
+            [str(build.load_generator()), "closed", *arguments, "--count", str(10**9), "--seconds", "5"],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert load.stdout
+        with load.stdout:
+            last = 0.0
+            while load.poll() is None:
+                server.process.send_signal(signal.SIGHUP)
+                time.sleep(0.1)  # the interval is the subject
+                last, before = server.metrics().total("replies_total"), last
+                assert last >= before, "a counter went back"
+            said = json.loads(load.stdout.read())
+        assert (said["failed"], load.returncode) == (0, 0), said
+        assert said["answered"] == said["started"] > 1000
+        assert server.log.count(" reloaded: ") > 2
+        until(lambda: server.metrics().total("finishing_workers") == 0, "the end of the old workers")
+        assert server.metrics().total("replies_total") == said["answered"]
+        assert server.stop() == 0
+        assert "ERROR" not in server.log
+
+
+def test_old_generations_are_bounded(site: Site) -> None:
+    """Each holds a silent client; the reloads that would make too many wait."""
+    with site.serve() as server:
+        silent = []
+        for count in range(1, 8):
+            silent.append(connect(server.place))
+            until(lambda n=count: server.metrics().total("connections_accepted_total") >= n, "it is inside")
+            server.process.send_signal(signal.SIGHUP)
+            time.sleep(0.1)
+            assert server.metrics().total("finishing_workers") <= 3
+        for client in silent:
+            assert rest(client) == b""
+        until(lambda: server.metrics().total("finishing_workers") == 0, "their end")
+        assert server.metrics().total("timeouts_total") == 7
+
+
+# ---------------------------------------------------------------------------------------------------- what fails
+
+BROKEN = """
+import flashpol.worker.worker as worker
+real = worker.run
+def run(slot, sockets, plan, shared, stop):
+    if b"two.example" in plan.replies[0] and slot == 1:
+        raise RuntimeError("it does not start")
+    real(slot, sockets, plan, shared, stop)
+worker.run = run
+"""
+
+
+def test_a_generation_that_does_not_come_up_leaves_the_other_one_serving(site: Site) -> None:
+    port = free_port()
+    with site.serve("--workers", "2", workers=None, prelude=BROKEN) as server:
+        workers = server.workers
+        site.configure(listener("one", server.place[1]) + listener("new", port))
+        site.allow("two.example")
+        server.process.send_signal(signal.SIGHUP)
+        answers = []
+        while "not reloaded" not in server.log:
+            answers.append(ask(server.place))
+        assert set(answers) == {reply("one.example")}, "the refused policy was served"
+        assert server.metrics().total("replies_total") == len(answers)
+        until(lambda: server.metrics().total("finishing_workers") == 0, "its workers' end")
+        assert [ask(server.place) for _ in range(20)] == [reply("one.example")] * 20
+        assert server.metrics().total("config_last_reload_successful") == 0
+        assert server.workers == workers
+        assert "it does not start" in server.log
+        site.allow("three.example")
+        assert reload(server)
+        assert ask(server.place) == reply("three.example")
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.2])
+def test_sigterm_while_reloading(site: Site, delay: float) -> None:
+    with site.serve() as server:
+        begun = connect(server.place, REQUEST[:10])
+        until(lambda: server.metrics().total("parked_connections") == 1, "half a request")
+        server.process.send_signal(signal.SIGHUP)
+        time.sleep(delay)  # somewhere in the reload
+        server.process.send_signal(signal.SIGTERM)
+        begun.sendall(REQUEST[10:])
+        assert rest(begun) == reply("one.example")
+        assert server.process.wait(DEADLINE) == 0
+        assert "Traceback" not in server.log
+
+
+def test_an_old_worker_that_hangs_is_killed(site: Site) -> None:
+    site.configure(server="")
+    site.config.write_text(site.config.read_text().replace("shutdown_timeout = 4", "shutdown_timeout = 0.2"))
+    with site.serve() as server:
+        [old] = server.workers
+        old.kill(signal.SIGSTOP)
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: not old.alive, "its end")
+        assert ask(server.place) == reply("one.example")
+
+
+def test_an_old_admin_process_that_hangs_is_killed(site: Site) -> None:
+    site.config.write_text(site.config.read_text().replace("shutdown_timeout = 4", "shutdown_timeout = 0.2"))
+    with site.serve() as server:
+        old = server.admin
+        assert old
+        old.kill(signal.SIGSTOP)
+        assert reload(server)
+        assert not old.alive
+
+
+# ---------------------------------------------------------------------------------------------------- over HTTP
+
+
+def test_over_http(site: Site) -> None:
+    with site.serve() as server:
+        site.allow("two.example")
+        assert (server.get("/-/reload", "POST").status, ask(server.place)) == (200, reply("two.example"))
+        site.policy.write_text("<nonsense/>")
+        answer = server.get("/-/reload", "POST")
+        assert answer.status == 500
+        assert answer.body.startswith(b"the running configuration stays: ")
+        assert str(site.policy).encode() in answer.body
+        assert ask(server.place) == reply("two.example")
+        assert (server.get("/-/reload").status, server.get("/-/reload").headers["Allow"]) == (405, "POST")
+
+
+def test_who_asks_after_a_reload_is_told_of_what_runs_then(site: Site) -> None:
+    """Not by the admin process that was replaced, which knows nothing of the new workers. Here it is late to let go."""
+    with site.serve() as server:
+        [before], old = server.workers, server.admin
+        assert old
+        old.kill(signal.SIGSTOP)
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: not before.alive, "the end of the old worker")
+        assert reloads(server) == 0
+        old.kill(signal.SIGCONT)
+        until(lambda: reloads(server) == 1, "the reload")
+        [worker] = json.loads(server.get("/-/status").body)["workers"]
+        assert worker["pid"] not in (0, before.pid)
+
+
+def test_over_http_what_takes_longer_than_a_request_may_is_not_called_a_failure(site: Site) -> None:
+    prelude = "import flashpol.admin.endpoint as endpoint; endpoint.RELOAD_PATIENCE = 0.1"
+    with site.serve(prelude=prelude) as server:
+        text = site.policy.read_text()
+        site.policy.unlink()
+        os.mkfifo(site.policy)
+        answer = server.get("/-/reload", "POST")
+        assert (answer.status, answer.body[:12]) == (202, b"not done yet")
+        site.policy.write_text(text)  # whoever waits reads it
+        until(lambda: "reloaded" in server.log, "the reload")
+        assert server.metrics().total("config_last_reload_successful") == 1
+
+
+def test_over_http_only_if_it_was_asked_for(site: Site) -> None:
+    site.config.write_text(site.config.read_text().replace("reload_endpoint = true", ""))
+    with site.serve() as server:
+        answer = server.get("/-/reload", "POST")
+        assert answer.status == 403
+        assert b"reload_endpoint = true" in answer.body
+        assert reloads(server) == 0
+
+
+# ---------------------------------------------------------------------------------------------------- watched files
+
+
+@pytest.fixture
+def watching(site: Site) -> Iterator[tuple[Site, Flashpol]]:
+    site.configure(server="watch = 0.1")
+    with site.serve() as server:
+        yield site, server
+        assert server.stop() == 0
+
+
+def test_a_watched_file_that_changes_is_served(watching: tuple[Site, Flashpol]) -> None:
+    site, server = watching
+    site.allow("two.example")
+    until(lambda: ask(server.place) == reply("two.example"), "the new policy")
+    fresh = site.policy.with_name("fresh")
+    fresh.write_text(POLICY.format("three.example"))
+    fresh.rename(site.policy)
+    until(lambda: ask(server.place) == reply("three.example"), "the renamed policy")
+    other = site.policy.with_name("other.xml")
+    other.write_text(POLICY.format("four.example"))
+    site.config.write_text(site.config.read_text().replace('"policy.xml"', '"other.xml"'))
+    until(lambda: ask(server.place) == reply("four.example"), "another file")
+    other.write_text(POLICY.format("five.example"))
+    until(lambda: ask(server.place) == reply("five.example"), "a change of the other file")
+    until(lambda: reloads(server) == 4, "as many reloads as changes")
+
+
+def test_a_bad_watched_file_is_logged_once_and_a_touch_is_no_change(watching: tuple[Site, Flashpol]) -> None:
+    site, server = watching
+    site.policy.write_text("<nonsense>")
+    until(lambda: reloads(server) == 1, "the refusal")
+    for _ in range(5):
+        os.utime(site.policy)
+        time.sleep(0.25)  # at least two looks
+    assert reloads(server) == 1
+    assert server.metrics().total("config_last_reload_successful") == 0
+    site.allow("one.example")
+    until(lambda: server.metrics().total("config_last_reload_successful") == 1, "well again")
+
+
+def test_a_file_of_a_configuration_that_was_refused_is_watched(watching: tuple[Site, Flashpol]) -> None:
+    site, server = watching
+    missing = site.policy.with_name("missing.xml")
+    site.config.write_text(site.config.read_text().replace('"policy.xml"', '"missing.xml"'))
+    until(lambda: reloads(server) == 1, "the refusal")
+    missing.write_text(POLICY.format("six.example"))
+    until(lambda: ask(server.place) == reply("six.example"), "the file that was missing")
+
+
+# ---------------------------------------------------------------------------------------------------- a terminal
+
+
+def on_a_terminal(site: Site, *before: str) -> tuple["subprocess.Popen[bytes]", int]:
+    """`flashpol serve` in the foreground of a terminal; its arbiter, and the other end of the terminal.
+
+    Not by pty.fork: this process has threads, and what runs in Python between fork and exec may wait for them for ever.
+    """
+    terminal, foreground = pty.openpty()
+    words = [*before, *command("serve", "-c", site.config, "--listen", "127.0.0.1:0", "--admin", "off")]
+    process = subprocess.Popen(["setsid", "--ctty", *words], stdin=foreground, stdout=foreground, stderr=foreground)
+    os.close(foreground)
+    see(terminal, b"ready:")
+    return process, terminal
+
+
+def see(terminal: int, word: bytes) -> None:
+    said = b""
+    while word not in said:
+        assert select.select([terminal], [], [], DEADLINE)[0], said
+        said += os.read(terminal, 4096)
+
+
+def test_a_terminal_that_is_closed_ends_the_server(site: Site) -> None:
+    process, terminal = on_a_terminal(site)
+    os.close(terminal)
+    process.wait(DEADLINE)
+
+
+def test_a_terminal_that_is_there_does_not_make_sighup_the_end(site: Site) -> None:
+    process, terminal = on_a_terminal(site)
+    with closing(os.fdopen(terminal, "rb", buffering=0)):
+        process.send_signal(signal.SIGHUP)
+        see(terminal, b"reloaded")
+        process.send_signal(signal.SIGTERM)
+        process.wait(DEADLINE)
+
+
+def test_under_nohup_a_closed_terminal_is_no_end(site: Site, tmp_path: Path) -> None:
+    process, terminal = on_a_terminal(site, "sh", "-c", 'trap "" HUP; exec "$@" 2>' + str(tmp_path / "log"), "sh")
+    os.close(terminal)
+    try:
+        process.send_signal(signal.SIGHUP)
+        until(lambda: "reloaded" in (tmp_path / "log").read_text(), "a reload")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(DEADLINE)

@@ -1,0 +1,45 @@
+"""How the admin process wakes the arbiter."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from processes import until
+
+from flashpol.supervisor.reload_request import Bell
+
+
+@pytest.fixture
+def heard() -> Iterator[list[int]]:
+    """The signals that came. Whichever thread of the test's process they are sent to, they end nothing."""
+    signals: list[int] = []
+    before = signal.signal(Bell.SIGNAL, lambda number, _: signals.append(number))
+    try:
+        yield signals
+    finally:
+        signal.signal(Bell.SIGNAL, before)
+
+
+def test_another_process_rings(heard: list[int]) -> None:
+    bell = Bell()
+    assert not bell.rung()
+    child = os.fork()
+    if child == 0:
+        bell.ring()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    until(lambda: heard, "the signal")
+    assert bell.rung()
+    assert not bell.rung()
+    bell.close()
+
+
+def test_ringing_for_ever_blocks_nobody(heard: list[int]) -> None:
+    bell = Bell()
+    for _ in range(70_000):
+        bell.ring()
+    assert bell.rung()
+    bell.ring()
+    bell.close()
+    assert set(heard) == {Bell.SIGNAL}

@@ -1,0 +1,291 @@
+"""PolicyServer inside a program that has a gevent hub."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import gevent
+import pytest
+from gevent import socket as gsocket
+from support import LIMITS, REPLY, REQUEST, assert_settled, outcomes
+
+from flashpol import PolicyServer
+from flashpol.config import ConfigError, Limits
+from flashpol.policy import parse
+from flashpol.process.sockets import accept_queue
+
+POLICY = REPLY[:-1]
+LOOPBACK = "127.0.0.1:0"
+
+
+def ask(server: PolicyServer) -> bytes:
+    with gsocket.create_connection(tuple(server.address), timeout=4) as client:
+        client.sendall(REQUEST)
+        return b"".join(iter(lambda: client.recv(1 << 16), b""))
+
+
+@pytest.fixture
+def make(no_leaked_files: None) -> Iterator[Callable[..., PolicyServer]]:
+    made: list[PolicyServer] = []
+
+    def server(*args, **changes) -> PolicyServer:
+        made.append(PolicyServer(*args, **({"limits": LIMITS} | changes)))
+        return made[-1]
+
+    yield server
+    for found in made:
+        found.stop(0)
+        assert_settled(found.counters)
+    made.clear()
+
+
+def test_three_lines(policy_file: Path) -> None:
+    server = PolicyServer(LOOPBACK, policy=policy_file)
+    server.start()
+    assert ask(server) == REPLY
+    assert server.stop() is True
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_policy_from_a_file(make: Callable[..., PolicyServer], policy_file: Path, kind: type) -> None:
+    server = make(LOOPBACK, kind(policy_file))
+    server.start()
+    assert ask(server) == REPLY
+
+
+def test_policy_from_a_folder(make: Callable[..., PolicyServer], policy_file: Path) -> None:
+    server = make(LOOPBACK, policy_file.parent)
+    server.start()
+    assert parse(ask(server)) == parse(REPLY)
+
+
+def test_silverlight(make: Callable[..., PolicyServer]) -> None:
+    policy = b"<access-policy><cross-domain-access></cross-domain-access></access-policy>"
+    server = make(LOOPBACK, policy, dialect="silverlight", limits=Limits(terminator_grace=30))
+    server.start()
+    with gsocket.create_connection(tuple(server.address), timeout=4) as client:
+        client.sendall(REQUEST[:-1])
+        assert b"".join(iter(lambda: client.recv(1 << 16), b"")) == policy
+    for wrong in ({"policy": POLICY, "dialect": "silverlight"}, {"policy": policy}, {"policy": policy, "dialect": "x"}):
+        with pytest.raises(ConfigError):
+            PolicyServer(LOOPBACK, **wrong)
+
+
+def test_policy_as_bytes(make: Callable[..., PolicyServer]) -> None:
+    server = make(LOOPBACK, POLICY)
+    server.start()
+    assert ask(server) == REPLY
+
+
+def test_policy_from_grants(make: Callable[..., PolicyServer]) -> None:
+    server = make(LOOPBACK, allow=["*.example.com:1935,8000-8100"])
+    server.start()
+    reply = ask(server)
+    assert reply.endswith(b"\0")
+    (grant,) = parse(reply[:-1]).grants
+    assert grant.domain.matches("games.example.com")
+    assert 8050 in grant.ports
+
+
+def test_port_0_is_replaced_by_the_kernels_choice(make: Callable[..., PolicyServer]) -> None:
+    first, second = make(LOOPBACK, POLICY), make(LOOPBACK, POLICY)
+    assert 0 not in (first.address.port, second.address.port)
+    assert first.address != second.address
+
+
+def test_a_socket_of_the_program(make: Callable[..., PolicyServer]) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    sock.setblocking(False)
+    server = make(sock, POLICY)
+    assert tuple(server.address) == sock.getsockname()
+    server.start()
+    assert ask(server) == REPLY
+
+
+@pytest.mark.parametrize("host", ["[::1]", "[::]"])
+def test_ipv6(make: Callable[..., PolicyServer], host: str) -> None:
+    try:
+        server = make(f"{host}:0", POLICY)
+    except ConfigError as error:
+        pytest.skip(str(error))
+    server.start()
+    hosts = ["::1", "127.0.0.1"] if host == "[::]" else ["::1"]
+    for address in hosts:
+        with gsocket.create_connection((address, server.address.port), timeout=4) as client:
+            client.sendall(REQUEST)
+            assert client.recv(1000) == REPLY
+    assert server.counters.replies == len(hosts)
+
+
+def test_nobody_is_answered_before_start(make: Callable[..., PolicyServer]) -> None:
+    server = make(LOOPBACK, POLICY)
+    asking = gevent.spawn(ask, server)
+    gevent.sleep(0.05)
+    assert server.counters["accepted"] == 0
+    server.start()
+    assert asking.get(timeout=4) == REPLY
+
+
+def test_serve_forever_returns_after_stop(make: Callable[..., PolicyServer]) -> None:
+    server = make(LOOPBACK, POLICY)
+    serving = gevent.spawn(server.serve_forever)
+    assert ask(server) == REPLY
+    assert not serving.ready()
+    assert server.stop() is True
+    serving.get(timeout=4)
+    with pytest.raises(ConnectionRefusedError):
+        ask(server)
+
+
+def test_stop_says_whether_somebody_was_cut_off(make: Callable[..., PolicyServer]) -> None:
+    server = make(LOOPBACK, POLICY, limits=Limits(request_timeout=60))
+    server.start()
+    with gsocket.create_connection(tuple(server.address)) as silent:
+        gevent.sleep(0)
+        assert server.stop(0.05) is False
+        assert silent.recv(1) == b""
+    assert outcomes(server.counters) == {"shutdown": 1}
+
+
+def test_stop_again_does_nothing(make: Callable[..., PolicyServer]) -> None:
+    server = make(LOOPBACK, POLICY)
+    server.start()
+    assert ask(server) == REPLY
+    assert [server.stop(), server.stop()] == [True, True]
+
+
+def test_stop_without_start(make: Callable[..., PolicyServer]) -> None:
+    assert make(LOOPBACK, POLICY).stop() is True
+
+
+def test_counters_are_exact(make: Callable[..., PolicyServer]) -> None:
+    server = make(LOOPBACK, POLICY)
+    server.start()
+    gevent.joinall([gevent.spawn(ask, server) for _ in range(100)], timeout=4, raise_error=True)
+    assert server.counters["accepted"] == server.counters.replies == 100
+    assert server.counters["reply_bytes"] == 100 * len(REPLY)
+    assert sum(server.counters.all("buckets")) == 100
+    assert server.counters["duration_ns"] > 0
+
+
+def test_the_rest_of_the_program_runs_meanwhile(make: Callable[..., PolicyServer]) -> None:
+    """Clients in threads ask all the time; a greenlet of the program goes on."""
+    server = make(LOOPBACK, POLICY)
+    server.start()
+    done = threading.Event()
+    answered = []
+
+    def client() -> None:
+        while not done.is_set():
+            with socket.create_connection(tuple(server.address), 4) as sock:
+                sock.sendall(REQUEST)
+                answered.append(sock.recv(1000))
+
+    threads = [threading.Thread(target=client) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    with gevent.Timeout(4):
+        turns = 0
+        while len(answered) < 500 or turns < 50:
+            gevent.sleep(0.001)
+            turns += 1
+        done.set()
+        while any(thread.is_alive() for thread in threads):
+            gevent.sleep(0.001)
+    assert set(answered) == {REPLY}
+
+
+# ------------------------------------------------------------------------------------------------------------- errors
+
+
+def one_line(error: pytest.ExceptionInfo[ConfigError]) -> str:
+    text = str(error.value)
+    assert text
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("arguments", [{}, {"policy": POLICY, "allow": ["*:80"]}])
+def test_one_of_policy_and_allow(no_leaked_files: None, arguments: dict[str, object]) -> None:
+    with pytest.raises(ConfigError) as error:
+        PolicyServer(LOOPBACK, **arguments)
+    assert "policy or allow" in one_line(error)
+
+
+@pytest.mark.parametrize("listen", ["", "localhost:843", "127.0.0.1", "127.0.0.1:99999", "::1:843", "203.0.113.7:0"])
+def test_an_address_that_cannot_be_bound(no_leaked_files: None, listen: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        PolicyServer(listen, POLICY)
+    assert listen in one_line(error)
+
+
+def test_a_port_in_use(make: Callable[..., PolicyServer]) -> None:
+    taken = make(LOOPBACK, POLICY).address
+    with pytest.raises(ConfigError) as error:
+        PolicyServer(str(taken), POLICY)
+    assert "in use" in one_line(error)
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"<access-policy/>", b"<cross-domain-policy>"])
+def test_bytes_that_are_no_policy(no_leaked_files: None, data: bytes) -> None:
+    with pytest.raises(ConfigError) as error:
+        PolicyServer(LOOPBACK, data)
+    one_line(error)
+
+
+@pytest.mark.parametrize("data", [b"", b"hello"])
+def test_a_file_that_is_no_policy(no_leaked_files: None, policy_file: Path, data: bytes) -> None:
+    policy_file.write_bytes(data)
+    with pytest.raises(ConfigError) as error:
+        PolicyServer(LOOPBACK, policy_file)
+    assert str(policy_file) in one_line(error)
+
+
+def test_a_file_that_is_not_there(no_leaked_files: None, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        PolicyServer(LOOPBACK, tmp_path / "none.xml")
+    assert "No such file" in one_line(error)
+
+
+@pytest.mark.parametrize("module", [socket, gsocket])
+def test_a_listener_of_the_programs_own_stays_its_own(make: Callable[..., PolicyServer], module: ModuleType) -> None:
+    """gevent's or the standard one, blocking, shared with others: served, and handed back as it was."""
+    with module.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(77)
+        server = make(listener, POLICY)
+        server.start()
+        assert ask(server) == REPLY
+        assert server.stop(1)
+        assert accept_queue(listener) == (0, 77)
+        with gsocket.create_connection(listener.getsockname()):
+            gsocket.wait_read(listener.fileno(), timeout=4)
+            listener.accept()[0].close()
+
+
+def test_a_socket_that_does_not_listen(no_leaked_files: None) -> None:
+    with socket.socket() as sock, pytest.raises(ConfigError) as error:
+        PolicyServer(sock, POLICY)
+    assert "listen()" in one_line(error)
+
+
+def test_it_does_not_start_again(make: Callable[..., PolicyServer]) -> None:
+    server = make(LOOPBACK, POLICY)
+    server.stop()
+    with pytest.raises(RuntimeError, match="was stopped"):
+        server.start()
+
+
+@pytest.mark.parametrize("change", [{"request_timeout": 1e12}, {"linger_bytes": -1}, {"reply_timeout": float("nan")}])
+def test_limits_are_bounded(change: dict[str, float]) -> None:
+    with pytest.raises(ConfigError) as error:
+        Limits(**change)
+    assert one_line(error).startswith(f"{next(iter(change))} = ")
+
+
+def test_a_grant_that_is_none(no_leaked_files: None) -> None:
+    with pytest.raises(ConfigError) as error:
+        PolicyServer(LOOPBACK, allow=["example.com:ninety"])
+    assert "example.com:ninety" in one_line(error) or "ninety" in one_line(error)

@@ -1,0 +1,181 @@
+"""The service as a worker runs it: how it stops, what it refuses, how it outlives its hooks."""
+
+import dataclasses
+import logging
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from conftest import Serve
+from support import LARGE, LIMITS, PATIENCE, REPLY, REQUEST, assert_settled, eventually, until_end
+
+from flashpol.config import Address, Limits
+from flashpol.log.format import fields
+from flashpol.log.handler import log
+
+
+def test_stop_accepting_takes_in_what_the_kernel_has_accepted(serve: Serve) -> None:
+    server = serve()
+    clients = []
+
+    def connect_and_stop() -> None:
+        """In the hub's thread, which therefore accepts none of these before it stops."""
+        for _ in range(200):
+            clients.append(socket.create_connection(server.address, PATIENCE))
+            clients[-1].sendall(REQUEST)
+        assert server.counters["accepted"] == 0
+        server.service.stop_accepting(5)
+
+    server.hub.call(connect_and_stop)
+    server.socket.close()
+    for client in clients:
+        assert until_end(client) == (REPLY, "fin")
+        client.close()
+    with pytest.raises(ConnectionRefusedError):
+        server.connect()
+    assert server.finish(1) is True
+    assert server.settle() == {"reply": 200}
+
+
+def test_finish_lets_those_inside_end(serve: Serve) -> None:
+    server = serve()
+    with server.connect() as client, server.connect():
+        client.sendall(REQUEST[:10])
+        eventually(lambda: server.counters["parked"] == 2)
+        server.stop_accepting()
+        client.sendall(REQUEST[10:])
+        began = time.monotonic()
+        assert server.finish(30) is True
+        assert time.monotonic() - began < LIMITS.request_timeout + 3
+        assert until_end(client) == (REPLY, "fin")
+    assert server.settle() == {"reply": 1, "timeout": 1}
+
+
+def test_finish_cuts_off_what_is_left_at_its_deadline(serve: Serve) -> None:
+    server = serve(limits=Limits(request_timeout=60))
+    with server.connect() as client:
+        eventually(lambda: server.counters["parked"] == 1)
+        server.stop_accepting()
+        began = time.monotonic()
+        assert server.finish(0.1) is False
+        assert 0.09 < time.monotonic() - began < 3
+        assert until_end(client) == (b"", "fin")
+    assert server.settle() == {"shutdown": 1}
+
+
+def test_finish_cuts_off_conversations(serve: Serve) -> None:
+    server = serve(LARGE, Limits(reply_timeout=60))
+    with server.connect(receive_buffer=2048) as client:
+        client.sendall(REQUEST)
+        eventually(lambda: server.counters["conversations"] == 1)
+        server.stop_accepting()
+        assert server.finish(0.05) is False
+        # Straight after: nothing is left to a later turn of the hub.
+        assert_settled(server.counters)
+    assert server.settle() == {"shutdown": 1}
+
+
+def test_finish_cuts_off_conversations_that_have_not_begun(serve: Serve) -> None:
+    """Accepted and handed to greenlets by `stop_accepting` itself, with no turn of the hub before `finish`."""
+    server = serve(LARGE, Limits(reply_timeout=60))
+    clients = []
+
+    def connect_and_stop() -> bool:
+        for _ in range(3):
+            clients.append(server.connect(receive_buffer=2048))
+            clients[-1].sendall(REQUEST)
+        server.service.stop_accepting(5)
+        assert server.counters["conversations"] == 3
+        return server.service.finish(0)
+
+    assert server.hub.call(connect_and_stop) is False
+    server.socket.close()
+    for client in clients:
+        client.close()
+    assert server.settle() == {"shutdown": 3}
+
+
+@pytest.mark.parametrize("allowed", [1, 3])
+def test_conversations_are_capped(serve: Serve, allowed: int) -> None:
+    limits = dataclasses.replace(LIMITS, max_conversations=allowed, reply_timeout=60)
+    server = serve(LARGE, limits)
+    clients = [server.connect(receive_buffer=2048) for _ in range(allowed)]
+    for client in clients:
+        client.sendall(REQUEST)
+    eventually(lambda: server.counters["conversations"] == allowed)
+    with server.connect(receive_buffer=2048) as refused:
+        refused.sendall(REQUEST)
+        eventually(lambda: server.outcomes == {"capacity": 1})
+    for client in clients:
+        assert until_end(client) == (LARGE, "fin")
+        client.close()
+    assert server.settle() == {"capacity": 1, "reply": allowed}
+
+
+def test_without_conversations_what_does_not_fit_is_refused(serve: Serve) -> None:
+    server = serve(LARGE, dataclasses.replace(LIMITS, max_conversations=0))
+    with server.connect(receive_buffer=2048) as client:
+        client.sendall(REQUEST)
+        assert server.hub.call(lambda: server.counters["conversations"]) == 0
+        eventually(lambda: server.outcomes == {"capacity": 1})
+    assert server.settle() == {"capacity": 1}
+
+
+@pytest.fixture
+def records() -> Iterator[list[logging.LogRecord]]:
+    """What is logged meanwhile, by whatever thread."""
+    found: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = found.append  # type: ignore[method-assign]
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    yield found
+    log.removeHandler(handler)
+    log.setLevel(level)
+
+
+def test_the_access_log(serve: Serve, records: list[logging.LogRecord]) -> None:
+    server = serve(access_log=1.0)
+    with server.connect() as client:
+        ip, port = client.getsockname()
+        client.sendall(REQUEST)
+        assert until_end(client) == (REPLY, "fin")
+    record = eventually(lambda: records and records[0])
+    seconds = record.seconds
+    name = str(Address(*server.address))
+    assert record.getMessage() == f"listener {name}: {ip}:{port}: reply after {seconds:.6f} s, {len(REPLY)} bytes"
+    assert fields(record) == {
+        "event": "access", "listener": name, "ip": ip, "port": port, "outcome": "reply", "seconds": seconds,
+        "bytes": len(REPLY), "left_out": 0,
+    }  # fmt: skip
+
+
+def test_the_access_log_is_bounded_in_lines_and_says_so(serve: Serve, records: list[logging.LogRecord]) -> None:
+    server = serve(access_log=1.0)
+    with server.connect() as sampled:
+        eventually(lambda: server.counters["accepted"] == 1)
+        for _ in range(300):
+            assert server.ask() == REPLY
+        eventually(lambda: len(records) == 99)
+        sampled.sendall(REQUEST)
+        eventually(lambda: len(records) == 100)
+    assert sum(record.left_out for record in records) == 201
+    assert records[-1].getMessage().endswith(f"; {records[-1].left_out} others were left out")
+
+
+def test_what_is_cut_off_after_the_listeners_are_closed_has_its_listener(
+    serve: Serve, records: list[logging.LogRecord]
+) -> None:
+    server = serve(limits=Limits(request_timeout=60), access_log=1.0)
+    with server.connect():
+        eventually(lambda: server.counters["parked"] == 1)
+        server.stop_accepting()
+        server.finish(0)
+    assert [(record.listener, record.outcome) for record in records] == [(str(Address(*server.address)), "shutdown")]
+
+
+def test_without_it_nothing_is_logged(serve: Serve, records: list[logging.LogRecord]) -> None:
+    assert serve().ask() == REPLY
+    assert records == []
