@@ -11,7 +11,7 @@ from pathlib import Path, PosixPath
 from typing import Any
 
 from flashpol.config import Config, ConfigError, settings
-from flashpol.config.load import MAX_CONFIG_BYTES, load
+from flashpol.config.toml_loader import MAX_CONFIG_BYTES, load
 from flashpol.config.render import as_toml
 from flashpol.policy import CLIENTS, MAX_POLICY_BYTES, Decider, Fragment, MergeError, PolicyError, Severity, lint
 from flashpol.policy import flash as flash_dialect

@@ -18,7 +18,7 @@ from flashpol.config.errors import ConfigError, one_line
 TYPE_CHECKING = False  # not typing's: see flashpol
 if TYPE_CHECKING:
     from flashpol.config.address import Address, Endpoint, Inherited, Remote, parse_endpoint
-    from flashpol.config.load import load
+    from flashpol.config.toml_loader import load
     from flashpol.config.render import as_toml, defaults
     from flashpol.config.setting_types import Network
     from flashpol.config.settings import (
@@ -57,11 +57,11 @@ _HOMES = {
     "Address": "address",
     "Endpoint": "address",
     "Inherited": "address",
-    "Network": "kinds",
+    "Network": "setting_types",
     "Remote": "address",
     "as_toml": "render",
     "defaults": "render",
-    "load": "toml",
+    "load": "toml_loader",
     "parse_endpoint": "address",
 }
 
