@@ -10,7 +10,7 @@ NATIVE := setup.py pyproject.toml flashpol/worker/slow_reply.py \
 TREE := flashpol tests bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
 # What memcheck looks at: all tests of the extensions alone, without gevent, but those of hypothesis, which take for ever,
 # and one that has to be done within a second.
-MEMCHECKED := $(addprefix tests/test_,fastpath.py fastpath_access.py fastpath_census.py fastpath_limits.py fastpath_proxy.py pump.py) \
+MEMCHECKED := $(addprefix tests/test_,fastpath.py fastpath_access.py fastpath_address_limits.py fastpath_limits.py fastpath_proxy.py pump.py) \
 	--deselect tests/test_fastpath_access.py::test_a_flood_is_bounded_and_what_is_left_out_is_counted
 # With a file's tests in one process; when a process of tests dies, the run ends: xdist would wait for ever for its tests.
 PARALLEL := --dist loadfile --max-worker-restart=0

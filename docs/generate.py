@@ -17,7 +17,7 @@ import shtab
 
 from flashpol import config
 from flashpol.cli.main import make_parser
-from flashpol.config import Caps, Limits, Listener, PolicySource, Server, settings_of
+from flashpol.config import ConnectionLimits, ConnectionTimeouts, Listener, PolicySource, Server, settings_of
 from flashpol.policy.rules.page import page as rules_page
 from flashpol.probe.findings.page import page as probe_page
 from flashpol.version import VERSION
@@ -30,7 +30,7 @@ DATE = "2026-11-22"
 
 # Header of a table -> its settings, and what is said above them.
 TABLES = {
-    "[server]": ((Server, Limits, Caps), "Times are in seconds."),
+    "[server]": ((Server, ConnectionTimeouts, ConnectionLimits), "Times are in seconds."),
     "[policies.NAME]": (
         (PolicySource,),
         "One of the three. Paths are relative to the configuration file. Hidden files and subfolders of a folder are "

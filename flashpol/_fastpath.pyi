@@ -104,16 +104,17 @@ class Networks:
     def allow(self, addresses: Buffer) -> int:
         """How many of the addresses are allowed: 16 bytes each, IPv4 as ::ffff:0:0/96."""
 
-CENSUS_HEAD: Final[int]
-CENSUS_SET: Final[int]
+ADDRESS_TABLE_HEAD: Final[int]
+ADDRESS_TABLE_SET: Final[int]
 """Bytes of a census: for each worker a head, and a power of two of sets."""
 
 @final
-class Census:
+class AddressLimits:
     """How many connections a server holds, in total and of each address, and how many are too many.
 
-    memory: zeroed at first, shared by all workers of the server, with CENSUS_HEAD + n * CENSUS_SET bytes for each of
-    `workers`, n a power of two, aligned to CENSUS_HEAD. Worker `slot` writes its part; if it dies, zero that. key: 16
+    memory: zeroed at first, shared by all workers of the server, with
+    ADDRESS_TABLE_HEAD + n * ADDRESS_TABLE_SET bytes for each of `workers`, n a power of two, aligned to
+    ADDRESS_TABLE_HEAD. Worker `slot` writes its part; if it dies, zero that. key: 16
     random bytes, the same for all. Limits are 0 for none: connections in total, of one worker, of one address, admitted
     per second from one address. ipv4_prefix, ipv6_prefix: how many bits make an address.
 
@@ -127,10 +128,10 @@ class Census:
         slot: int,
         workers: int,
         key: bytes,
-        most_in_total: int = 0,
-        most_of_worker: int = 0,
-        most_of_address: int = 0,
-        rate_of_address: int = 0,
+        max_connections: int = 0,
+        max_worker_connections: int = 0,
+        max_address_connections: int = 0,
+        max_address_rate: int = 0,
         ipv4_prefix: int = 32,
         ipv6_prefix: int = 64,
     ) -> Self: ...
@@ -166,23 +167,23 @@ class PolicyReply:
     def data(self) -> bytes: ...
 
 @final
-class Parker:
+class ConnectionTable:
     """Everything one process holds that is not yet answered, as C records behind one pollable descriptor.
 
     capacity: connections (file descriptors) at most. request_timeout, terminator_grace, linger_timeout: seconds.
     linger_bytes: input discarded after a reply, in bytes. signatures: (first bytes, reason) of what is refused by name.
     on_conversation(fd): the kernel took a reply only in part; call `resume(fd)` whenever fd is writable, until it says
-    True, or `abandon(fd, …)`. on_error(exception): a hook raised. Raises OSError when the kernel gives no descriptor.
+    True, or `close_as(fd, …)`. on_error(exception): a hook raised. Raises OSError when the kernel gives no descriptor.
     on_relay(fd, data, listener): on a shared port, something is not a policy request, or was silent for
     first_byte_timeout seconds; data are all bytes that were read of it, listener counts the Acceptors from 0. Call
-    `relayed(fd, …)` or `abandon(fd, …)` once.
+    `relayed(fd, …)` or `close_as(fd, …)` once.
 
     access_log: the share of connections, 0 to 1 (ValueError), of which `on_access(listener, ip, port, outcome, seconds,
     sent, left_out)` is told when their outcome is known: listener counts the Acceptors from 0; ip and port are the
     client's; outcome is one of OUTCOMES; seconds since the accept; sent are bytes of the reply; left_out is how many
     others are not told of, and were not told to be, because there are at most 100 in ten seconds.
 
-    census: counts the connections, and says when there are too many.
+    address_limits: counts the connections, and says when there are too many.
     """
 
     def __new__(
@@ -198,7 +199,7 @@ class Parker:
         linger_bytes: int,
         on_access: Callable[[int, str, int, str, float, int, int], object] | None = None,
         access_log: float = 0.0,
-        census: Census | None = None,
+        address_limits: AddressLimits | None = None,
         on_relay: Callable[[int, bytes, int], object] | None = None,
         first_byte_timeout: float = 1.0,
     ) -> Self: ...
@@ -221,16 +222,16 @@ class Parker:
     def relayed(self, fd: int, sent: int) -> None:
         """The conversation `fd` has been relayed and is over; close it. sent: bytes to the client, for the log."""
 
-    def abandon(self, fd: int, outcome: str) -> None:
+    def close_as(self, fd: int, outcome: str) -> None:
         """End the conversation `fd` and close it, counted as "timeout" or as refused for one of REASONS."""
 
     def client(self, fd: int) -> tuple[str, int]:
         """IP and port of a connection's client, as its PROXY header says it where there is one.
 
-        Raises ValueError if `fd` is no connection of this Parker, OSError if a client without a header has reset it.
+        Raises ValueError if `fd` is no connection of this table, OSError if a client without a header has reset it.
         """
 
-    def make_room(self) -> bool:
+    def evict_oldest(self) -> bool:
         """For want of descriptors: who has waited longest gives way, as for an Acceptor of this Parker.
 
         False: nobody waits who could.
@@ -260,7 +261,7 @@ class Acceptor:
 
     def __new__(
         cls,
-        parker: Parker,
+        connection_table: ConnectionTable,
         fd: int,
         reply: PolicyReply,
         block: Buffer,

@@ -33,7 +33,7 @@ holds the client's address until the outcome is known and a hook has been told. 
 Who connects is judged before anything else: at accept, or, where clients come through proxies, once a PROXY header has
 said who it is. That one is read in FRESH and REQUEST, before the request and under the same deadline. Whoever is
 refused for being too many, too fast or from elsewhere is closed at once. Where it is the total that is full, or there
-are no descriptors, who waits without a request gives way (`make_room`). On a shared port the client's silence, of
+are no descriptors, who waits without a request gives way (`evict_oldest`). On a shared port the client's silence, of
 first_byte_timeout, begins with the header, for which the proxy has request_timeout.
 
 What the diagram leaves out: a first byte that could begin several protocols ("P": POST, PUT, PRI) stays in REQUEST with
@@ -54,7 +54,7 @@ from flashpol._native.accept.address_limits cimport (
     by_address, CensusView, enter, Entrance, Entry, HEAD_BYTES, leave, MOST, SECOND, table_of, WAYS,
 )
 from flashpol._native.accept.invariants cimport broken
-from flashpol._native.accept.connection cimport collect, count_refused, end, linger, lost, make_room, send_reply
+from flashpol._native.accept.connection cimport collect, count_refused, end, linger, lost, evict_oldest, send_reply
 from flashpol._native.common.deadlines cimport arm, begin_queue, now_ns, open_timer
 from flashpol._native.accept.match cimport (
     A_MATCH, A_MORE, A_OTHER, Answer, match_feed, REQUEST_BYTES, SEEN_BYTES, Signature, SIGNATURES,
@@ -89,8 +89,8 @@ REASONS = (
 )
 PROTOCOLS = (*REASONS[:P_SILENT], "silent")
 OUTCOMES = (*REASONS, "timeout", "reset", "reply", "relayed")
-CENSUS_HEAD = HEAD_BYTES
-CENSUS_SET = WAYS * sizeof(Entry)
+ADDRESS_TABLE_HEAD = HEAD_BYTES
+ADDRESS_TABLE_SET = WAYS * sizeof(Entry)
 BLOCK_SIZE = (sizeof(Counters) + 63) // 64 * 64     # whole cache lines: no two writers share one
 
 cdef Counters SAMPLE
@@ -226,26 +226,26 @@ cdef class Networks:
         return count
 
 
-cdef class Census:
+cdef class AddressLimits:
     cdef CensusView view
     cdef unsigned char[::1] memory
 
     def __cinit__(self, unsigned char[::1] memory not None, *, int slot, int workers, bytes key not None,
-                  int most_in_total=0, int most_of_worker=0, int most_of_address=0, int rate_of_address=0,
+                  int max_connections=0, int max_worker_connections=0, int max_address_connections=0, int max_address_rate=0,
                   int ipv4_prefix=32, int ipv6_prefix=64):
         cdef CensusView* view = &self.view
         cdef size_t stride, sets
         if not 0 <= slot < workers or not 0 <= ipv4_prefix <= 32 or not 0 <= ipv6_prefix <= 128 or len(key) != 16:
             raise ValueError("slot is one of the workers, key 16 bytes, prefixes at most 32 and 128 bits")
-        if min(most_in_total, most_of_worker, most_of_address, rate_of_address) < 0:
+        if min(max_connections, max_worker_connections, max_address_connections, max_address_rate) < 0:
             raise ValueError("limits are numbers from 0")
-        if max(most_of_address, rate_of_address) >= MOST:
+        if max(max_address_connections, max_address_rate) >= MOST:
             raise ValueError(f"of one address less than {MOST} can be counted")
         stride = <size_t>memory.shape[0] // <size_t>workers
-        sets = (stride - min(stride, <size_t>HEAD_BYTES)) // CENSUS_SET
-        whole = stride * <size_t>workers == <size_t>memory.shape[0] and CENSUS_HEAD + sets * CENSUS_SET == stride
+        sets = (stride - min(stride, <size_t>HEAD_BYTES)) // ADDRESS_TABLE_SET
+        whole = stride * <size_t>workers == <size_t>memory.shape[0] and ADDRESS_TABLE_HEAD + sets * ADDRESS_TABLE_SET == stride
         if not whole or sets == 0 or sets & (sets - 1) or <size_t>&memory[0] % HEAD_BYTES:
-            raise ValueError("a census is CENSUS_HEAD bytes and a power of two of CENSUS_SET for each worker")
+            raise ValueError("a address_limits is ADDRESS_TABLE_HEAD bytes and a power of two of ADDRESS_TABLE_SET for each worker")
         self.memory = memory
         view.set_mask = sets - 1
         view.memory = <char*>&memory[0]
@@ -257,12 +257,12 @@ cdef class Census:
         view.mask4 = mask_of(ipv4_prefix)
         view.mask6[0] = mask_of(min(ipv6_prefix, 64))
         view.mask6[1] = mask_of(max(ipv6_prefix - 64, 0))
-        view.most_in_total = most_in_total
-        view.most_of_worker = most_of_worker
-        view.most_of_address = most_of_address
-        view.rate_of_address = rate_of_address
-        view.share_of_address = most_of_address // workers
-        view.share_of_rate = rate_of_address * <int64_t>SECOND // workers
+        view.max_connections = max_connections
+        view.max_worker_connections = max_worker_connections
+        view.max_address_connections = max_address_connections
+        view.max_address_rate = max_address_rate
+        view.share_of_address = max_address_connections // workers
+        view.share_of_rate = max_address_rate * <int64_t>SECOND // workers
 
     def enter(self, const unsigned char[::1] address not None, int64_t now):
         cdef sockaddr_in6 peer
@@ -315,18 +315,18 @@ cdef class PolicyReply:
         return len(self.data)
 
 
-cdef class Parker:
+cdef class ConnectionTable:
     cdef Core core
     cdef object _on_conversation
     cdef object _on_error
     cdef object _on_access
-    cdef Census _census
+    cdef AddressLimits _address_limits
     cdef object _on_relay
     cdef list _acceptors            # keeps alive what core.listeners points to
 
     def __cinit__(self, *, on_conversation, on_error, signatures=(), size_t capacity,
                   double request_timeout, double terminator_grace, double linger_timeout, uint32_t linger_bytes,
-                  on_access=None, double access_log=0.0, Census census=None, on_relay=None,
+                  on_access=None, double access_log=0.0, AddressLimits address_limits=None, on_relay=None,
                   double first_byte_timeout=1.0):
         cdef Core* core = &self.core
         if not 0.0 <= access_log <= 1.0:
@@ -337,8 +337,8 @@ cdef class Parker:
         core.http_answer = HTTP_BYTES
         core.http_answer_size = <size_t>len(HTTP_BYTES)
         self._acceptors = []
-        self._census = census
-        core.census = NULL if census is None else &census.view
+        self._address_limits = address_limits
+        core.address_limits = NULL if address_limits is None else &address_limits.view
         core.capacity = min(capacity, <size_t>MAX_RECORDS)
         self._on_conversation = on_conversation
         self._on_error = on_error
@@ -455,7 +455,7 @@ cdef class Parker:
             except BaseException as error:
                 # The hook may have ended the conversation before it raised.
                 if self.core.records[fd].state == S_CONVERSATION:
-                    self.abandon(fd, "capacity")
+                    self.close_as(fd, "capacity")
                 self._report(error)
         return 0
 
@@ -473,7 +473,7 @@ cdef class Parker:
                 self._on_relay(fd, data, record.listener)
             except BaseException as error:
                 if record.state == S_RELAYED:
-                    self.abandon(fd, "capacity")
+                    self.close_as(fd, "capacity")
                 self._report(error)
         return 0
 
@@ -536,7 +536,7 @@ cdef class Parker:
         self._tell()
         return record.state != S_CONVERSATION
 
-    def abandon(self, int fd, str outcome not None):
+    def close_as(self, int fd, str outcome not None):
         cdef Record* record = self._conversation(fd)
         cdef Listener* listener = self.core.listeners[record.listener]
         cdef Reason reason
@@ -570,10 +570,10 @@ cdef class Parker:
                 raise MemoryError
         return 0
 
-    def make_room(self):
+    def evict_oldest(self):
         cdef bint made
         with nogil:
-            made = make_room(&self.core, R_CAPACITY)
+            made = evict_oldest(&self.core, R_CAPACITY)
         self._call_hooks()
         return made
 
@@ -625,34 +625,34 @@ cdef tuple text_of(sockaddr_in6* peer):
 cdef class Acceptor:
     cdef int fd
     cdef Listener listener
-    cdef Parker parker
+    cdef ConnectionTable connection_table
     cdef PolicyReply reply
     cdef unsigned char[::1] block
     cdef object _on_exhausted
     cdef Networks _networks
     cdef Networks _proxies
 
-    def __cinit__(self, Parker parker not None, int fd, PolicyReply reply not None, unsigned char[::1] block not None,
+    def __cinit__(self, ConnectionTable connection_table not None, int fd, PolicyReply reply not None, unsigned char[::1] block not None,
                   *, on_exhausted, bint terminated=True, Networks networks=None, Networks proxies=None,
                   bint shared=False):
-        cdef Core* core = &parker.core
+        cdef Core* core = &connection_table.core
         if block.shape[0] < <Py_ssize_t>sizeof(Counters) or <size_t>&block[0] % sizeof(uint64_t) != 0:
             raise ValueError(f"a counter block is {sizeof(Counters)} bytes, aligned to {sizeof(uint64_t)}")
         if core.listener_count == LISTENER_COUNT:
             raise ValueError(f"at most {LISTENER_COUNT} listeners in one process")
-        self.parker = parker
+        self.connection_table = connection_table
         self.reply = reply
         self.block = block
         self._on_exhausted = on_exhausted
         self._networks = networks
         self._proxies = proxies
         if proxies is not None:
-            parker._expect_headers()
+            connection_table._expect_headers()
             self.listener.proxies = &proxies.table
         if networks is not None:
             self.listener.networks = &networks.table
         self.listener.asks_address = networks is not None or proxies is not None or (
-            core.census != NULL and by_address(core.census))
+            core.address_limits != NULL and by_address(core.address_limits))
         self.fd = fd
         self.listener.terminated = terminated
         self.listener.shared = shared
@@ -665,18 +665,18 @@ cdef class Acceptor:
         self.listener.index = core.listener_count
         core.listeners[core.listener_count] = &self.listener
         core.listener_count += 1
-        parker._acceptors.append(self)
+        connection_table._acceptors.append(self)
 
     def ready(self, int fd=-1):
         cdef int error, taken
         if fd < 0:
             fd = self.fd
         with nogil:
-            error = burst(&self.parker.core, &self.listener, fd, BURST, &taken)
-        self.parker._call_hooks()
+            error = burst(&self.connection_table.core, &self.listener, fd, BURST, &taken)
+        self.connection_table._call_hooks()
         if error:
             try:
                 self._on_exhausted(error)
             except BaseException as problem:
-                self.parker._report(problem)
+                self.connection_table._report(problem)
         return taken

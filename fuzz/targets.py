@@ -11,8 +11,8 @@ from pathlib import Path, PosixPath
 from typing import Any
 
 from flashpol.config import Config, ConfigError, settings
-from flashpol.config.toml_loader import MAX_CONFIG_BYTES, load
 from flashpol.config.render import as_toml
+from flashpol.config.toml_loader import MAX_CONFIG_BYTES, load
 from flashpol.policy import CLIENTS, MAX_POLICY_BYTES, Decider, Fragment, MergeError, PolicyError, Severity, lint
 from flashpol.policy import flash as flash_dialect
 from flashpol.policy import silverlight as silverlight_dialect
@@ -126,7 +126,7 @@ def configuration(data: bytes) -> None:
 
 def _effective(config: Config) -> object:
     """What would run. A limit that a listener repeats is not written again."""
-    listeners = [replace(listener, limits=config.limits(listener)) for listener in config.listeners]
+    listeners = [replace(listener, timeouts=config.timeouts(listener)) for listener in config.listeners]
     return config.server, config.policies, listeners
 
 

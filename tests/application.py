@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 from support import PATIENCE
 
-from flashpol.config import Remote
+from flashpol.config import UpstreamAddress
 
 
 class Application:
-    def __init__(self, listening: socket.socket, remote: Remote) -> None:
+    def __init__(self, listening: socket.socket, remote: UpstreamAddress) -> None:
         self.listening = listening
         self.remote = remote
 
@@ -34,7 +34,7 @@ class Application:
 def application(host: str = "127.0.0.1", backlog: int = 4096) -> Iterator[Application]:
     with socket.create_server((host, 0), backlog=backlog) as listening:
         listening.settimeout(PATIENCE)
-        yield Application(listening, Remote(*listening.getsockname()[:2]))
+        yield Application(listening, UpstreamAddress(*listening.getsockname()[:2]))
 
 
 def receive(sock: socket.socket, size: int) -> bytes:

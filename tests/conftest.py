@@ -12,9 +12,9 @@ import gevent
 import pytest
 from fastpath_loop import Loop
 from hypothesis import settings
-from support import LIMITS, REPLY, Serving
+from support import REPLY, TIMEOUTS, Serving
 
-from flashpol.config import Limits
+from flashpol.config import ConnectionTimeouts
 
 # CI tries the same examples each time, so that it judges a change and not its luck; elsewhere they are new each time.
 settings.register_profile("flashpol", print_blob=True, deadline=None, derandomize="CI" in os.environ)
@@ -64,8 +64,8 @@ def serve(no_leaked_files: None) -> Iterator[Serve]:
     """Start servers. When the test ends, each has ended every connection and counted it exactly once."""
     running: list[Serving] = []
 
-    def start(reply: bytes = REPLY, limits: Limits = LIMITS, **options: Any) -> Serving:
-        running.append(Serving(reply, limits, **options))
+    def start(reply: bytes = REPLY, timeouts: ConnectionTimeouts = TIMEOUTS, **options: Any) -> Serving:
+        running.append(Serving(reply, timeouts, **options))
         return running[-1]
 
     yield start

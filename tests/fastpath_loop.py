@@ -5,7 +5,7 @@ import socket
 
 from support import REPLY, Turning, assert_settled, connect, deliver, outcomes
 
-from flashpol._fastpath import Acceptor, Census, Networks, Parker, PolicyReply
+from flashpol._fastpath import Acceptor, AddressLimits, ConnectionTable, Networks, PolicyReply
 from flashpol.counters.shared import SharedCounters
 from flashpol.worker.protocols import SIGNATURES
 
@@ -24,11 +24,11 @@ class Loop(Turning):
         *,
         networks: Networks | None = None,
         proxies: Networks | None = None,
-        census: Census | None = None,
+        address_limits: AddressLimits | None = None,
         shared: bool = False,
         **settings: object,
     ) -> None:
-        self.census = census
+        self.address_limits = address_limits
         self.handed: list[int] = []
         self.relayed: list[tuple[int, bytes]] = []
         self.errors: list[BaseException] = []
@@ -36,10 +36,10 @@ class Loop(Turning):
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=4096)
         self.socket.setblocking(False)
         self.address = self.socket.getsockname()
-        self.parker = Parker(
+        self.connection_table = ConnectionTable(
             **(
                 {"on_conversation": self.handed.append, "on_error": self.errors.append}
-                | {"signatures": SIGNATURES, "capacity": 1 << 16, "census": census, "on_relay": self._relay}
+                | {"signatures": SIGNATURES, "capacity": 1 << 16, "census": address_limits, "on_relay": self._relay}
                 | TIMES
                 | settings
             )
@@ -47,7 +47,7 @@ class Loop(Turning):
         counters = SharedCounters(1, 1)
         self.counters = counters.block(0, 0)
         self.acceptor = Acceptor(
-            self.parker,
+            self.connection_table,
             self.socket.fileno(),
             PolicyReply(reply),
             counters.memory(0, 0),
@@ -58,7 +58,7 @@ class Loop(Turning):
         )
         self._poll = select.poll()
         self._poll.register(self.socket, select.POLLIN)
-        self._poll.register(self.parker.fileno(), select.POLLIN)
+        self._poll.register(self.connection_table.fileno(), select.POLLIN)
 
     def _relay(self, fd: int, data: bytes, listener: int) -> None:
         self.relayed.append((fd, data))
@@ -68,8 +68,8 @@ class Loop(Turning):
         ready = [fd for fd, _ in self._poll.poll(timeout * 1000)]
         if self.socket.fileno() in ready:
             self.acceptor.ready()
-        if self.parker.fileno() in ready:
-            self.parker.ready()
+        if self.connection_table.fileno() in ready:
+            self.connection_table.ready()
         return bool(ready)
 
     def connect(self, receive_buffer: int = 0, source: str = "") -> socket.socket:
@@ -86,20 +86,20 @@ class Loop(Turning):
 
     def settle(self) -> dict[str, int]:
         """Turn until nothing is open. How the connections ended; each was counted once."""
-        self.until(lambda: self.parker.open == 0)
-        assert self.parker.check() == 0
+        self.until(lambda: self.connection_table.open == 0)
+        assert self.connection_table.check() == 0
         assert_settled(self.counters)
         return outcomes(self.counters)
 
     def close(self) -> None:
         for fd in (*self.handed, *(fd for fd, _ in self.relayed)):
             try:
-                self.parker.abandon(fd, "shutdown")
+                self.connection_table.close_as(fd, "shutdown")
             except ValueError:  # it ended before
                 continue
-        self.parker.check()
-        self.parker.close_all()
-        assert self.parker.check() == 0, "a record leaked"
+        self.connection_table.check()
+        self.connection_table.close_all()
+        assert self.connection_table.check() == 0, "a record leaked"
         self.socket.close()
-        if self.census:
-            assert (self.census.held, self.census.tracked) == (0, 0)
+        if self.address_limits:
+            assert (self.address_limits.held, self.address_limits.tracked) == (0, 0)

@@ -16,7 +16,7 @@ import gevent
 import gevent.event
 
 from flashpol._fastpath import REASONS
-from flashpol.config import Address, Limits, Listener, Remote
+from flashpol.config import Address, ConnectionTimeouts, Listener, UpstreamAddress
 from flashpol.counters.shared import Block, SharedCounters
 from flashpol.process.sockets import bind, bound_address
 from flashpol.worker.service import Beyond, Service
@@ -28,7 +28,7 @@ REPLY = b'<cross-domain-policy><allow-access-from domain="*" to-ports="1935"/></
 LARGE = REPLY[:-1] + b" " * (8 << 20) + b"\0"
 
 # Long enough for a busy machine to do what is due before them, short enough to wait for.
-LIMITS = Limits(request_timeout=1.0, terminator_grace=0.1, linger_timeout=0.5, reply_timeout=1.0)
+TIMEOUTS = ConnectionTimeouts(request_timeout=1.0, terminator_grace=0.1, linger_timeout=0.5, reply_timeout=1.0)
 PATIENCE = 4.0  # how long a test waits for what must happen
 
 T = TypeVar("T")
@@ -181,11 +181,11 @@ class Serving:
     def __init__(
         self,
         reply: bytes,
-        limits: Limits,
+        timeouts: ConnectionTimeouts,
         *,
         terminated: bool = True,
         access_log: float = 0.0,
-        upstream: Sequence[Remote] = (),
+        upstream: Sequence[UpstreamAddress] = (),
         **relaying: Any,
     ) -> None:
         """upstream: makes it a shared port; relaying: more settings of such a Listener."""
@@ -194,7 +194,7 @@ class Serving:
         self._relaying = relaying
         self.access_log = access_log
         self.terminated = terminated
-        self.limits = limits
+        self.timeouts = timeouts
         self.socket = bind(Address("127.0.0.1", 0), 1, 4096)[0]
         self.address = tuple(bound_address(self.socket))
         shared = SharedCounters(1, 1, upstreams=len(upstream))
@@ -213,7 +213,7 @@ class Serving:
             self.socket,
             self.reply,
             shared.memory(0, 0),
-            limits=self.limits,
+            timeouts=self.timeouts,
             terminated=self.terminated,
             beyond=beyond,
         )

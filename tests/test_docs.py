@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from flashpol.admin.context import PolicyFacts, View
+from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.metrics import FlashpolCollector
 from flashpol.cli import main
-from flashpol.config import Limits, Server, settings_of
+from flashpol.config import ConnectionTimeouts, Server, settings_of
 from flashpol.counters.shared import ServerStatus, SharedCounters
-from flashpol.counters.totals import Ledger
+from flashpol.counters.totals import CounterTotals
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
-SETTINGS = [f for owner in (Server, Limits) for f in settings_of(owner).values()]
+SETTINGS = [f for owner in (Server, ConnectionTimeouts) for f in settings_of(owner).values()]
 
 
 def families() -> dict[str, tuple[str, set[str]]]:
@@ -25,9 +25,9 @@ def families() -> dict[str, tuple[str, set[str]]]:
     shared, routes = SharedCounters(1, 1, upstreams=1), [("a", "127.0.0.1:7000")]
     shared.process(0).pid = os.getpid()  # some process that exists, so that its usage is reported
     shared.process(0).started_ms = 1
-    ledger = Ledger()
-    ledger.open(["a"], shared, routes)
-    collector = FlashpolCollector(View(ServerStatus(), ledger, shared, [PolicyFacts("a", b"reply\0")], routes))
+    totals = CounterTotals()
+    totals.open(["a"], shared, routes)
+    collector = FlashpolCollector(AdminContext(ServerStatus(), totals, shared, [ListenerInfo("a", b"reply\0")], routes))
     return {
         family.name + ("_total" if family.type == "counter" else ""): (
             family.type,

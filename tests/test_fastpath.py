@@ -22,7 +22,7 @@ def play(loop: Loop, client: socket.socket, steps: list[bytes | str]) -> None:
         elif step == RST:
             reset(client)
         elif step == WAIT:
-            loop.until(lambda: loop.parker.open == 0)
+            loop.until(lambda: loop.connection_table.open == 0)
         else:
             loop.send(client, step)
 
@@ -131,13 +131,13 @@ def test_a_large_reply_is_finished_by_resume(start: Callable[..., Loop]) -> None
     loop = start(LARGE)
     client, fd = converse(loop)
     with client:
-        assert loop.parker.resume(fd) is False
+        assert loop.connection_table.resume(fd) is False
         received = bytearray()
         done = False
         while not done:
             received += client.recv(1 << 16)
             if select.select([], [fd], [], 0)[1]:
-                done = loop.parker.resume(fd)
+                done = loop.connection_table.resume(fd)
         assert loop.counters.replies == 1
         assert loop.counters["parked"] == 1  # it lingers
         received += until_end(client)[0]
@@ -151,7 +151,7 @@ def test_a_reset_during_a_large_reply_ends_the_conversation(start: Callable[...,
     loop = start(LARGE)
     client, fd = converse(loop)
     reset(client)
-    loop.until(lambda: loop.parker.resume(fd))
+    loop.until(lambda: loop.connection_table.resume(fd))
     assert loop.settle() == {"reset": 1}
 
 
@@ -160,7 +160,7 @@ def test_abandon_counts_as_told(start: Callable[..., Loop], outcome: str) -> Non
     loop = start(LARGE)
     client, fd = converse(loop)
     with client:
-        loop.parker.abandon(fd, outcome)
+        loop.connection_table.close_as(fd, outcome)
         assert loop.settle() == {outcome: 1}
 
 
@@ -169,13 +169,13 @@ def test_only_a_conversation_is_resumed_or_abandoned(start: Callable[..., Loop])
     client, fd = converse(loop)
     with client:
         with pytest.raises(ValueError, match="not in"):
-            loop.parker.abandon(fd, "no such reason")
-        loop.parker.abandon(fd, "shutdown")
+            loop.connection_table.close_as(fd, "no such reason")
+        loop.connection_table.close_as(fd, "shutdown")
     for wrong in (fd, -1, 1 << 16, 1 << 30):
         with pytest.raises(ValueError, match="not a conversation"):
-            loop.parker.resume(wrong)
+            loop.connection_table.resume(wrong)
         with pytest.raises(ValueError, match="not a conversation"):
-            loop.parker.abandon(wrong, "timeout")
+            loop.connection_table.close_as(wrong, "timeout")
     assert loop.settle() == {"shutdown": 1}
 
 
@@ -210,5 +210,5 @@ def test_each_state_has_a_deadline_of_its_own(start: Callable[..., Loop]) -> Non
         assert time.monotonic() - began > 0.04
         assert bare.recv(1000) == REPLY
         assert loop.counters["open"] == 2
-        loop.parker.close_all()
+        loop.connection_table.close_all()
         assert loop.settle() == {"reply": 1, "shutdown": 1}

@@ -8,7 +8,7 @@ import pytest
 from fastpath_loop import Loop
 from support import BARE, LARGE, REPLY, REQUEST, deliver, outcomes, reset, until_end
 
-from flashpol._fastpath import OUTCOMES, REASONS, Acceptor, Parker, PolicyReply
+from flashpol._fastpath import OUTCOMES, REASONS, Acceptor, ConnectionTable, PolicyReply
 from flashpol.counters.shared import SharedCounters
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
@@ -102,7 +102,7 @@ def test_a_client_that_reset_before_it_was_accepted_has_its_address(sample: Samp
 )
 def test_addresses_of_both_families(listen: str, connect: str, seen: str) -> None:
     told: list[Access] = []
-    parker = Parker(
+    connection_table = ConnectionTable(
         on_conversation=print, on_error=print, capacity=1024, request_timeout=1, terminator_grace=1, linger_timeout=1,
         linger_bytes=1, access_log=1.0, on_access=lambda *values: told.append(Access(*values)),
     )  # fmt: skip
@@ -110,7 +110,7 @@ def test_addresses_of_both_families(listen: str, connect: str, seen: str) -> Non
     memory = SharedCounters(1, 1).memory(0, 0)
     with server, socket.create_connection((connect, server.getsockname()[1])) as client:
         server.setblocking(False)
-        acceptor = Acceptor(parker, server.fileno(), PolicyReply(REPLY), memory, on_exhausted=print)
+        acceptor = Acceptor(connection_table, server.fileno(), PolicyReply(REPLY), memory, on_exhausted=print)
         deliver(client, REQUEST)
         assert acceptor.ready() == 1
         assert told[0][:4] == (0, seen, client.getsockname()[1], "reply")
@@ -122,7 +122,7 @@ def test_a_conversation_is_told_when_it_is_decided(sample: Sample) -> None:
         with loop.connect(receive_buffer=2048) as client:
             loop.send(client, REQUEST)
             loop.until(lambda: loop.handed)
-            loop.parker.abandon(loop.handed.pop(), outcome)
+            loop.connection_table.close_as(loop.handed.pop(), outcome)
             assert told[-1].outcome == outcome
             assert 0 < told[-1].sent < len(LARGE)
     assert loop.settle() == {"timeout": 1, "capacity": 1}
@@ -143,9 +143,9 @@ def test_a_hook_that_abandons_is_told_too(sample: Sample) -> None:
 def test_what_is_cut_off_at_the_end_is_told(sample: Sample) -> None:
     loop, told = sample()
     with loop.connect(), loop.connect():
-        assert loop.parker.close_all() == 2
+        assert loop.connection_table.close_all() == 2
         assert [access.outcome for access in told] == ["shutdown"] * 2
-        loop.parker.close_all()
+        loop.connection_table.close_all()
         assert len(told) == 2
 
 

@@ -12,7 +12,7 @@ import pytest
 from fastpath_loop import TIMES, Loop
 from support import LARGE, REPLY, REQUEST, connect, deliver, until_end
 
-from flashpol._fastpath import BLOCK_SIZE, LAYOUT, REASONS, Acceptor, Parker, PolicyReply
+from flashpol._fastpath import BLOCK_SIZE, LAYOUT, REASONS, Acceptor, ConnectionTable, PolicyReply
 from flashpol.counters.shared import SharedCounters
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
@@ -26,9 +26,11 @@ def block() -> memoryview:
     return SharedCounters(1, 1).memory(0, 0)
 
 
-def acceptor(parker: Parker, fd: int = -1, **changes) -> Acceptor:
+def acceptor(connection_table: ConnectionTable, fd: int = -1, **changes) -> Acceptor:
     arguments = {"reply": PolicyReply(REPLY), "block": block(), "on_exhausted": print} | changes
-    return Acceptor(parker, fd, arguments["reply"], arguments["block"], on_exhausted=arguments["on_exhausted"])
+    return Acceptor(
+        connection_table, fd, arguments["reply"], arguments["block"], on_exhausted=arguments["on_exhausted"]
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- arguments
@@ -65,7 +67,7 @@ def test_a_reply_knows_its_bytes() -> None:
 )
 def test_a_parker_refuses(changes: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
-        Parker(**(SETTINGS | changes))
+        ConnectionTable(**(SETTINGS | changes))
 
 
 def test_a_parker_that_could_not_be_made_closes_nobody_elses_descriptor() -> None:
@@ -73,7 +75,7 @@ def test_a_parker_that_could_not_be_made_closes_nobody_elses_descriptor() -> Non
     try:
         for _ in range(2):
             with pytest.raises(OverflowError):
-                Parker(**(SETTINGS | {"capacity": -1}))
+                ConnectionTable(**(SETTINGS | {"capacity": -1}))
             os.fstat(0)
     finally:
         os.close(spare)
@@ -82,12 +84,12 @@ def test_a_parker_that_could_not_be_made_closes_nobody_elses_descriptor() -> Non
 @pytest.mark.parametrize("missing", SETTINGS)
 def test_a_parker_has_no_hidden_defaults(missing: str) -> None:
     with pytest.raises(TypeError):
-        Parker(**{name: value for name, value in SETTINGS.items() if name != missing})
+        ConnectionTable(**{name: value for name, value in SETTINGS.items() if name != missing})
 
 
 def test_a_parker_holds_32_signatures() -> None:
-    parker = Parker(**SETTINGS, signatures=[(bytes([n]) * 8, "other") for n in range(32)])
-    assert parker.open == 0
+    connection_table = ConnectionTable(**SETTINGS, signatures=[(bytes([n]) * 8, "other") for n in range(32)])
+    assert connection_table.open == 0
 
 
 def test_a_parker_says_when_the_kernel_gives_no_descriptor(many_files: int) -> None:
@@ -99,7 +101,7 @@ def test_a_parker_says_when_the_kernel_gives_no_descriptor(many_files: int) -> N
     except OSError:
         for left in (0, 1):  # none for the epoll set, then none for its timer
             with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
-                Parker(**SETTINGS)
+                ConnectionTable(**SETTINGS)
             if not left:
                 os.close(taken.pop())
     finally:
@@ -108,10 +110,10 @@ def test_a_parker_says_when_the_kernel_gives_no_descriptor(many_files: int) -> N
 
 
 def test_a_parker_gives_its_descriptors_back() -> None:
-    parker = Parker(**SETTINGS)
-    fd = parker.fileno()
+    connection_table = ConnectionTable(**SETTINGS)
+    fd = connection_table.fileno()
     assert os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventpoll]"
-    del parker
+    del connection_table
     assert not os.path.exists(f"/proc/self/fd/{fd}")
 
 
@@ -129,7 +131,7 @@ def test_a_parker_gives_its_descriptors_back() -> None:
 )
 def test_an_acceptor_refuses(changes: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
-        acceptor(Parker(**SETTINGS), **changes)
+        acceptor(ConnectionTable(**SETTINGS), **changes)
 
 
 def test_an_acceptor_needs_a_parker() -> None:
@@ -138,12 +140,12 @@ def test_an_acceptor_needs_a_parker() -> None:
 
 
 def test_one_parker_has_at_most_1024_listeners() -> None:
-    parker = Parker(**SETTINGS)
+    connection_table = ConnectionTable(**SETTINGS)
     shared = block()
     for _ in range(1024):
-        acceptor(parker, block=shared)
+        acceptor(connection_table, block=shared)
     with pytest.raises(ValueError, match="1024 listeners"):
-        acceptor(parker, block=shared)
+        acceptor(connection_table, block=shared)
 
 
 def test_totals_carry_on_and_gauges_start_at_zero() -> None:
@@ -152,7 +154,7 @@ def test_totals_carry_on_and_gauges_start_at_zero() -> None:
     for index in range(len(words)):
         words[index] = index + 1
     before = {name: shared.block(0, 0).all(name) for name in LAYOUT}
-    acceptor(Parker(**SETTINGS), block=shared.memory(0, 0))
+    acceptor(ConnectionTable(**SETTINGS), block=shared.memory(0, 0))
     after = {name: shared.block(0, 0).all(name) for name in LAYOUT}
     assert after == before | {"open": [0], "parked": [0], "conversations": [0]}
 
@@ -181,7 +183,7 @@ def test_a_conversation_hook_that_ends_it_and_then_raises(start: Callable[..., L
     """Neither Parker.ready nor Acceptor.ready lets it out, and the connection is counted once."""
 
     def hook(fd: int) -> None:
-        loop.parker.abandon(fd, "shutdown")
+        loop.connection_table.close_as(fd, "shutdown")
         raise Mishap
 
     loop = start(LARGE, on_conversation=hook)
@@ -215,8 +217,8 @@ def test_an_accept_error_is_told_and_never_raised(hook_raises: bool) -> None:
             raise Mishap
 
     counters = SharedCounters(1, 1)
-    parker = Parker(**(SETTINGS | {"on_error": errors.append}))
-    door = acceptor(parker, -1, block=counters.memory(0, 0), on_exhausted=hook)
+    connection_table = ConnectionTable(**(SETTINGS | {"on_error": errors.append}))
+    door = acceptor(connection_table, -1, block=counters.memory(0, 0), on_exhausted=hook)
     assert door.ready() == 0
     assert told == [errno.EBADF]
     assert [type(error) for error in errors] == [Mishap] * hook_raises
@@ -245,7 +247,7 @@ def test_ready_handles_a_bounded_number_and_reports_the_rest(start: Callable[...
     for client in clients:
         deliver(client, REQUEST)
     answered = []
-    while loop.parker.open:
+    while loop.connection_table.open:
         loop.until(lambda: loop.counters.replies > sum(answered))
         answered.append(loop.counters.replies - sum(answered))
     assert max(answered) <= COLLECT
@@ -271,17 +273,17 @@ def test_accepting_on_several_listeners_does_not_outrun_the_deadlines(start: Cal
             sock = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4096))
             sock.setblocking(False)
             addresses.append(sock.getsockname())
-            doors.append(acceptor(loop.parker, sock.fileno(), block=shared.memory(0, number)))
+            doors.append(acceptor(loop.connection_table, sock.fileno(), block=shared.memory(0, number)))
         for _ in range(6):
             clients = [socket.create_connection(address) for address in addresses for _ in range(BURST)]
             taken = sum(door.ready() for door in doors)
             assert taken == len(clients)
-            select.select([loop.parker.fileno()], [], [], 4)  # the deadline of the first of them
+            select.select([loop.connection_table.fileno()], [], [], 4)  # the deadline of the first of them
             deadline = time.monotonic() + 0.02
             while time.monotonic() < deadline:
                 pass
-            loop.parker.ready()
-            assert loop.parker.open == 0
+            loop.connection_table.ready()
+            assert loop.connection_table.open == 0
             for client in clients:
                 client.close()
 
@@ -292,10 +294,12 @@ def test_two_listeners_are_counted_apart(start: Callable[..., Loop]) -> None:
     shared = SharedCounters(1, 1)
     with socket.create_server(("127.0.0.1", 0)) as second:
         second.setblocking(False)
-        door = acceptor(loop.parker, second.fileno(), reply=PolicyReply(b"second\0"), block=shared.memory(0, 0))
+        door = acceptor(
+            loop.connection_table, second.fileno(), reply=PolicyReply(b"second\0"), block=shared.memory(0, 0)
+        )
         with loop.connect() as one, socket.create_connection(second.getsockname()) as two:
             loop.until(door.ready)
-            assert loop.parker.open == 2
+            assert loop.connection_table.open == 2
             loop.send(one, REQUEST)
             loop.send(two, REQUEST)
             assert loop.settle() == {"reply": 1}
@@ -309,9 +313,9 @@ def test_close_all_counts_what_had_no_answer(start: Callable[..., Loop]) -> None
         loop.send(part, REQUEST[:5])
         loop.send(bare, REQUEST[:22])
         loop.send(answered, REQUEST + b"x")
-        assert loop.parker.close_all() == 4
+        assert loop.connection_table.close_all() == 4
         assert loop.settle() == {"shutdown": 3, "reply": 1}
-        assert loop.parker.close_all() == 0
+        assert loop.connection_table.close_all() == 0
 
 
 def test_two_thousand_silent_connections_all_expire(start: Callable[..., Loop], many_files: int) -> None:
@@ -342,13 +346,13 @@ def test_the_check_sees_what_does_not_agree(start: Callable[..., Loop]) -> None:
     """Of all that it looks at the gauges are what a test can reach."""
     loop = start()
     client = loop.connect()
-    assert loop.parker.check() == 1
+    assert loop.connection_table.check() == 1
     words = loop.counters._words
     at = LAYOUT["open"][0] // 8
     words[at] = 2
     with pytest.raises(AssertionError, match="the gauges differ from the records"):
-        loop.parker.check()
+        loop.connection_table.check()
     words[at] = 1
-    assert loop.parker.check() == 1
+    assert loop.connection_table.check() == 1
     client.close()
     assert loop.settle() == {"reset": 1}

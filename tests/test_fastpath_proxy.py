@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from support import BARE, LARGE, REPLY, REQUEST, until_end
 
 from flashpol._fastpath import Networks, ProxyHeader, Verdict
-from flashpol.config import Caps
-from flashpol.counters.shared import SharedCensus
+from flashpol.config import ConnectionLimits
+from flashpol.counters.shared import SharedAddressLimits
 from flashpol.serving.networks import compile_networks
 
 MORE, MATCH, OTHER = Verdict.MORE, Verdict.MATCH, Verdict.OTHER
@@ -335,11 +335,11 @@ def test_who_the_client_of_a_conversation_is(start: Start, proxies: Networks | N
         loop.send(client, (v1("192.0.2.1", 7) if proxies else b"") + REQUEST)
         loop.until(lambda: loop.handed)
         [fd] = loop.handed
-        assert loop.parker.client(fd) == (("192.0.2.1", 7) if proxies else client.getsockname())
-        loop.parker.abandon(fd, "shutdown")
+        assert loop.connection_table.client(fd) == (("192.0.2.1", 7) if proxies else client.getsockname())
+        loop.connection_table.close_as(fd, "shutdown")
     for wrong in (fd, -1, 1 << 30):
         with pytest.raises(ValueError, match="not a connection"):
-            loop.parker.client(wrong)
+            loop.connection_table.client(wrong)
 
 
 # ------------------------------------------------------------------------------------------- relayed behind a proxy
@@ -367,8 +367,8 @@ def test_silence_after_a_header_is_relayed(start: Start, together: bool) -> None
         loop.until(lambda: loop.relayed)
         [(fd, data)] = loop.relayed
         assert data == b""
-        assert loop.parker.endpoints(fd)[0][0] == "192.0.2.1"
-        loop.parker.relayed(fd, 0)
+        assert loop.connection_table.endpoints(fd)[0][0] == "192.0.2.1"
+        loop.connection_table.relayed(fd, 0)
     assert loop.settle() == {"relayed": 1}
 
 
@@ -379,31 +379,31 @@ def test_what_follows_a_header_is_relayed_whole(start: Start) -> None:
         loop.send(client, b"other")
         [(fd, data)] = loop.relayed
         assert data == BARE[:5] + b"other"
-        loop.parker.relayed(fd, 0)
+        loop.connection_table.relayed(fd, 0)
     assert loop.settle() == {"relayed": 1}
 
 
 def test_only_who_has_a_header_is_an_address(start: Start) -> None:
     """The census counts the client from its header on to the end of its conversation."""
-    census = SharedCensus(1, Caps(max_address_connections=1)).of(0)
-    loop = start(proxies=LOOPBACK, shared=True, census=census)
+    address_limits = SharedAddressLimits(1, ConnectionLimits(max_address_connections=1)).of(0)
+    loop = start(proxies=LOOPBACK, shared=True, address_limits=address_limits)
     with loop.connect() as first:
-        assert census.tracked == 0
+        assert address_limits.tracked == 0
         loop.send(first, v1() + b"x")
-        assert census.tracked == 1
+        assert address_limits.tracked == 1
         with loop.connect() as second:
             loop.send(second, v1() + b"x")
             assert until_end(second)[0] == b""
         [(fd, _)] = loop.relayed
-        loop.parker.relayed(fd, 0)
-        assert (census.tracked, census.held) == (0, 0)
+        loop.connection_table.relayed(fd, 0)
+        assert (address_limits.tracked, address_limits.held) == (0, 0)
     assert loop.settle() == {"relayed": 1, "address": 1}
 
 
 def test_who_awaits_a_header_gives_way_first(start: Start) -> None:
     """Then whose silence may mean that the application speaks first."""
     loop = start(
-        proxies=LOOPBACK, shared=True, census=SharedCensus(1, Caps(max_connections=2)).of(0),
+        proxies=LOOPBACK, shared=True, address_limits=SharedAddressLimits(1, ConnectionLimits(max_connections=2)).of(0),
         first_byte_timeout=SLOW, request_timeout=SLOW,
     )  # fmt: skip
     with loop.connect() as known, loop.connect() as unknown:

@@ -7,12 +7,12 @@ from functools import cached_property
 
 from flashpol.config import FLASH
 from flashpol.counters.shared import ServerStatus, SharedCounters
-from flashpol.counters.totals import Ledger, Route
+from flashpol.counters.totals import CounterTotals, Route
 from flashpol.policy import CLIENTS
 
 
 @dataclass(frozen=True)
-class PolicyFacts:
+class ListenerInfo:
     """A listener's name and the bytes it serves; where, and for whom."""
 
     listener: str
@@ -35,14 +35,14 @@ class PolicyFacts:
 
 
 @dataclass(frozen=True)
-class View:
+class AdminContext:
     """`shared` belongs to the current generation, which `facts` describe; its counters are in the ledger too.
 
     routes: the upstreams of its shared ports.
     """
 
     status: ServerStatus
-    ledger: Ledger
+    totals: CounterTotals
     shared: SharedCounters
-    facts: Sequence[PolicyFacts]
+    facts: Sequence[ListenerInfo]
     routes: Sequence[Route] = ()

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from flashpol.admin import decide as questions
-from flashpol.admin.context import View
+from flashpol.admin.context import AdminContext
 from flashpol.admin.history import History, Sample
 from flashpol.admin.metrics import make_registry
 from flashpol.admin.page import document
@@ -89,7 +89,9 @@ class Application:
     where that is not allowed here.
     """
 
-    def __init__(self, view: View, reload: Callable[[], None] | None = None, history: History | None = None) -> None:
+    def __init__(
+        self, view: AdminContext, reload: Callable[[], None] | None = None, history: History | None = None
+    ) -> None:
         self._view = view
         self._history = history or History(partial(Sample.of, view))
         self._library = Library(view.facts)
@@ -221,7 +223,7 @@ class Visits(Pool):  # type: ignore[misc]
         return visit
 
 
-def run(sock: socket.socket, view: View, reload: Callable[[], None] | None, stop: Stop) -> None:
+def run(sock: socket.socket, view: AdminContext, reload: Callable[[], None] | None, stop: Stop) -> None:
     """Serve HTTP on the listening `sock` until `stop` is set; `reload` as for `Application`."""
     listener = gevent.socket.socket(fileno=sock.detach())
     history = History(partial(Sample.of, view))

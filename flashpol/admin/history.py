@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import gevent
 
-from flashpol.admin.context import View
+from flashpol.admin.context import AdminContext
 from flashpol.counters.shared import Block, RelayBlock
 from flashpol.counters.totals import Route
 
@@ -35,11 +35,11 @@ class Sample:
     relayed: Mapping[Route, RelayBlock] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, view: View) -> "Sample":
-        return cls.taken(view, {facts.listener: view.ledger.total(facts.listener) for facts in view.facts})
+    def of(cls, view: AdminContext) -> "Sample":
+        return cls.taken(view, {facts.listener: view.totals.total(facts.listener) for facts in view.facts})
 
     @classmethod
-    def taken(cls, view: View, blocks: Mapping[str, Block]) -> "Sample":
+    def taken(cls, view: AdminContext, blocks: Mapping[str, Block]) -> "Sample":
         """Now, of listeners whose counters are these."""
         workers = [view.shared.process(slot) for slot in range(view.shared.slots)]
         return cls(
@@ -47,7 +47,7 @@ class Sample:
             Block.total(blocks.values()),
             {name: block.replies for name, block in blocks.items()},
             {status.pid: status.cpu_ns / 1e9 for status in workers if status.observed},
-            {route: view.ledger.relayed(route) for route in view.routes},
+            {route: view.totals.relayed(route) for route in view.routes},
         )
 
 

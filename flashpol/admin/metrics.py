@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from flashpol._fastpath import BUCKETS, PROTOCOLS, REASONS
 from flashpol._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
-from flashpol.admin.context import View
+from flashpol.admin.context import AdminContext
 from flashpol.counters.shared import Block, ProcessStatus, RelayBlock
 from flashpol.version import VERSION
 
@@ -70,7 +70,7 @@ _USAGE: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Cal
 class FlashpolCollector(Collector):
     """Builds all families from shared memory at each scrape."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: AdminContext) -> None:
         self._view = view
         self._shared = view.shared
         self._facts = view.facts
@@ -88,7 +88,7 @@ class FlashpolCollector(Collector):
         yield from self._configuration()
 
     def _traffic(self) -> Iterator[Metric]:
-        totals = [(facts.listener, self._view.ledger.total(facts.listener)) for facts in self._facts]
+        totals = [(facts.listener, self._view.totals.total(facts.listener)) for facts in self._facts]
         for name, text, value in _COUNTERS:
             counter = CounterMetricFamily(f"flashpol_{name}", text, labels=["listener"])
             for listener, block in totals:
@@ -137,7 +137,7 @@ class FlashpolCollector(Collector):
 
     def _relaying(self) -> Iterator[Metric]:
         labels = ["listener", "upstream"]
-        totals = [(route, self._view.ledger.relayed(route)) for route in dict.fromkeys(self._view.routes)]
+        totals = [(route, self._view.totals.relayed(route)) for route in dict.fromkeys(self._view.routes)]
         for family, name, text, value in _RELAY:
             metric = family(f"flashpol_{name}", text, labels=labels)
             for route, block in totals:
@@ -165,7 +165,7 @@ class FlashpolCollector(Collector):
             yield gauge
         restarts = CounterMetricFamily("flashpol_worker_restarts", "Workers that were replaced.", labels=["worker"])
         for worker, _ in workers:
-            restarts.add_metric([worker], self._view.ledger.restarts(int(worker)))
+            restarts.add_metric([worker], self._view.totals.restarts(int(worker)))
         yield restarts
         present = [(worker, status) for worker, status in workers if status.observed]
         for family, name, text, value in _USAGE:
@@ -181,7 +181,7 @@ class FlashpolCollector(Collector):
         yield GaugeMetricFamily(
             "flashpol_finishing_workers",
             "Workers of earlier configurations that finish what is inside.",
-            value=self._view.ledger.finishing(self._shared),
+            value=self._view.totals.finishing(self._shared),
         )
 
     def _configuration(self) -> Iterator[Metric]:
@@ -220,7 +220,7 @@ def _cumulative(bounds: Sequence[float], counts: list[int]) -> list[tuple[str, f
     return rows
 
 
-def make_registry(view: View) -> CollectorRegistry:
+def make_registry(view: AdminContext) -> CollectorRegistry:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(FlashpolCollector(view))
     return registry

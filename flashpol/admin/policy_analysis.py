@@ -14,7 +14,7 @@ from gevent.threadpool import ThreadPool
 # Loaded with this module: once the process has no rights and another root folder it opens no files.
 import flashpol.policy.clients
 import flashpol.policy.rules  # noqa: F401
-from flashpol.admin.context import PolicyFacts
+from flashpol.admin.context import ListenerInfo
 from flashpol.policy import Decider, Finding, PolicyError, lint
 from flashpol.policy.source import decode
 
@@ -42,7 +42,7 @@ def text_of(source: bytes) -> str:
 class Library:
     """What is known of all policies, by listener. Whoever asks waits until it is there."""
 
-    def __init__(self, facts: Sequence[PolicyFacts]) -> None:
+    def __init__(self, facts: Sequence[ListenerInfo]) -> None:
         self._facts = {each.listener: each for each in facts}
         self._thread: Any = None
         self._results: dict[Any, Any] = {}
@@ -50,7 +50,7 @@ class Library:
     def __contains__(self, listener: str) -> bool:
         return listener in self._facts
 
-    def facts(self, listener: str) -> PolicyFacts:
+    def facts(self, listener: str) -> ListenerInfo:
         return self._facts[listener]
 
     def read(self, listener: str) -> Reading:

@@ -9,7 +9,7 @@ from typing import Any
 
 from flashpol._fastpath import BUCKETS, REASONS
 from flashpol._pump import ENDS, FAILURES
-from flashpol.admin.context import PolicyFacts, View
+from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.history import Sample, since
 from flashpol.counters.shared import DRAINING, GAUGES, READY, RELAY_GAUGES, STARTING, Block, RelayBlock
 from flashpol.version import VERSION
@@ -24,9 +24,9 @@ _COUNTERS = ("accepted", "reply_bytes", "timeouts", "resets", "accept_errors", "
 Json = dict[str, Any]
 
 
-def status(view: View, past: Sequence[Sample] = ()) -> Json:
+def status(view: AdminContext, past: Sequence[Sample] = ()) -> Json:
     """The state of the server. `past`: earlier samples, oldest first; without them nothing is said of rates."""
-    blocks = {facts.listener: view.ledger.total(facts.listener) for facts in view.facts}
+    blocks = {facts.listener: view.totals.total(facts.listener) for facts in view.facts}
     sample = Sample.taken(view, blocks)
     server = view.status
     return {
@@ -52,7 +52,7 @@ def status(view: View, past: Sequence[Sample] = ()) -> Json:
             for (listener, upstream), block in sample.relayed.items()
         ],
         "workers": list(_workers(view)),
-        "finishing_workers": view.ledger.finishing(view.shared),
+        "finishing_workers": view.totals.finishing(view.shared),
         "now": _window(sample, since(past, sample.at, NOW)),
         "minute": _window(sample, since(past, sample.at, MINUTE)),
     }
@@ -82,7 +82,7 @@ def _relayed(block: RelayBlock) -> Json:
     }
 
 
-def _described(facts: PolicyFacts) -> Json:
+def _described(facts: ListenerInfo) -> Json:
     return {
         "name": facts.listener,
         "address": facts.address,
@@ -95,13 +95,13 @@ def _described(facts: PolicyFacts) -> Json:
     }
 
 
-def _queue(view: View, listener: int) -> Json:
+def _queue(view: AdminContext, listener: int) -> Json:
     queues = [view.shared.queue(slot, listener) for slot in range(view.shared.slots)]
     length, limit = sum(queue.length for queue in queues), sum(queue.limit for queue in queues)
     return {"accept_queue": {"length": length, "limit": limit}}
 
 
-def _workers(view: View) -> Iterator[Json]:
+def _workers(view: AdminContext) -> Iterator[Json]:
     for slot in range(view.shared.slots):
         process = view.shared.process(slot)
         yield {
@@ -109,7 +109,7 @@ def _workers(view: View) -> Iterator[Json]:
             "pid": process.pid,
             "up": process.serving,
             "lag_seconds": process.lag,
-            "restarts": view.ledger.restarts(slot),
+            "restarts": view.totals.restarts(slot),
             "cpu_seconds": process.cpu_ns / 1e9 if process.observed else None,
             "resident_bytes": process.resident_bytes if process.observed else None,
         }

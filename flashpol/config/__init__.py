@@ -11,64 +11,66 @@ wrong, where, and what to do.
     errors.py     ConfigError
 """
 
-from importlib import import_module
-
+from flashpol.config.address import Address, Endpoint, SystemdSocket, UpstreamAddress, parse_endpoint
 from flashpol.config.errors import ConfigError, one_line
-
-TYPE_CHECKING = False  # not typing's: see flashpol
-if TYPE_CHECKING:
-    from flashpol.config.address import Address, Endpoint, Inherited, Remote, parse_endpoint
-    from flashpol.config.toml_loader import load
-    from flashpol.config.render import as_toml, defaults
-    from flashpol.config.setting_types import Network
-    from flashpol.config.settings import (
-        DEFAULT_ADMIN,
-        DEFAULT_LISTEN,
-        DEFAULT_SILVERLIGHT_LISTEN,
-        DIALECTS,
-        FLASH,
-        JSON,
-        LEAST_CONNECTIONS,
-        LOG_FORMATS,
-        MAX_LISTENERS,
-        SILVERLIGHT,
-        TEXT,
-        Caps,
-        Config,
-        Limits,
-        Listener,
-        PolicySource,
-        Server,
-        check,
-        kind_of,
-        parse_dialect,
-        settings_of,
-    )
+from flashpol.config.render import as_toml, defaults
+from flashpol.config.setting_types import Network
+from flashpol.config.settings import (
+    DEFAULT_ADMIN,
+    DEFAULT_LISTEN,
+    DEFAULT_SILVERLIGHT_LISTEN,
+    DIALECTS,
+    FLASH,
+    JSON,
+    LEAST_CONNECTIONS,
+    LOG_FORMATS,
+    MAX_LISTENERS,
+    SILVERLIGHT,
+    TEXT,
+    Config,
+    ConnectionLimits,
+    ConnectionTimeouts,
+    Listener,
+    PolicySource,
+    Server,
+    check,
+    kind_of,
+    parse_dialect,
+    settings_of,
+)
+from flashpol.config.toml_loader import load
 
 __all__ = [
-    "DEFAULT_ADMIN", "DEFAULT_LISTEN", "DEFAULT_SILVERLIGHT_LISTEN", "DIALECTS", "FLASH", "JSON",
-    "LEAST_CONNECTIONS", "LOG_FORMATS", "MAX_LISTENERS", "SILVERLIGHT", "TEXT", "Address", "Caps", "Config",
-    "ConfigError", "Endpoint", "Inherited", "Limits", "Listener", "Network", "PolicySource", "Remote", "Server",
-    "as_toml", "check", "defaults", "kind_of", "load", "one_line", "parse_dialect", "parse_endpoint", "settings_of",
+    "DEFAULT_ADMIN",
+    "DEFAULT_LISTEN",
+    "DEFAULT_SILVERLIGHT_LISTEN",
+    "DIALECTS",
+    "FLASH",
+    "JSON",
+    "LEAST_CONNECTIONS",
+    "LOG_FORMATS",
+    "MAX_LISTENERS",
+    "SILVERLIGHT",
+    "TEXT",
+    "Address",
+    "Config",
+    "ConfigError",
+    "ConnectionLimits",
+    "ConnectionTimeouts",
+    "Endpoint",
+    "Listener",
+    "Network",
+    "PolicySource",
+    "Server",
+    "SystemdSocket",
+    "UpstreamAddress",
+    "as_toml",
+    "check",
+    "defaults",
+    "kind_of",
+    "load",
+    "one_line",
+    "parse_dialect",
+    "parse_endpoint",
+    "settings_of",
 ]  # fmt: skip
-
-# The rest is loaded when it is first used: commands that configure nothing need the error only, not 15 ms of settings.
-_HOMES = {
-    "Address": "address",
-    "Endpoint": "address",
-    "Inherited": "address",
-    "Network": "setting_types",
-    "Remote": "address",
-    "as_toml": "render",
-    "defaults": "render",
-    "load": "toml_loader",
-    "parse_endpoint": "address",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'settings')}"), name)
-    globals()[name] = value  # so that it is asked for once
-    return value

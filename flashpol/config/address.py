@@ -42,7 +42,7 @@ class Address(NamedTuple):
         return cls(str(ip), int(port))
 
 
-class Inherited(NamedTuple):
+class SystemdSocket(NamedTuple):
     """A listening socket that systemd hands over, by its name: FileDescriptorName= of systemd.socket(5)."""
 
     name: str
@@ -56,7 +56,7 @@ class Inherited(NamedTuple):
         return 0
 
     @classmethod
-    def parse(cls, text: str) -> "Inherited":
+    def parse(cls, text: str) -> "SystemdSocket":
         """`systemd:NAME`. What a name may be: sd_listen_fds(3) and FileDescriptorName= of systemd.socket(5)."""
         name = text.removeprefix(SYSTEMD)
         if name == text or not re.fullmatch(r"[ -9;-~]{1,255}", name):
@@ -67,19 +67,19 @@ class Inherited(NamedTuple):
         return cls(name)
 
 
-Endpoint = Address | Inherited
+Endpoint = Address | SystemdSocket
 
 
 def parse_endpoint(text: str) -> Endpoint:
     """`IP:PORT` or `systemd:NAME`."""
-    return (Inherited if text.startswith(SYSTEMD) else Address).parse(text)
+    return (SystemdSocket if text.startswith(SYSTEMD) else Address).parse(text)
 
 
 UNIX = "unix:"
 _MAX_PATH = 107  # sun_path of unix(7), without its NUL
 
 
-class Remote(NamedTuple):
+class UpstreamAddress(NamedTuple):
     """An upstream: a host's name or IP address and a port, or the path of a Unix socket."""
 
     host: str
@@ -104,11 +104,11 @@ class Remote(NamedTuple):
         if self.path or self.port != listening.port:
             return False
         at = Address("127.0.0.1" if self.host == "localhost" else self.host, self.port)
-        local = Remote(*at).is_ip and ipaddress.ip_address(at.host).is_loopback
+        local = UpstreamAddress(*at).is_ip and ipaddress.ip_address(at.host).is_loopback
         return at == listening or (local and listening.covers(at))
 
     @classmethod
-    def parse(cls, text: str) -> "Remote":
+    def parse(cls, text: str) -> "UpstreamAddress":
         """`HOST:PORT`, `[IPV6]:PORT` or `unix:/PATH`."""
         if text.startswith(UNIX):
             path = text.removeprefix(UNIX)
@@ -118,11 +118,11 @@ class Remote(NamedTuple):
         host, colon, port = text.rpartition(":")
         bracketed = host.startswith("[") and host.endswith("]")
         host = host[1:-1] if bracketed else host
-        remote = cls(host, int(port)) if re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535 else None
-        if not colon or remote is None:
+        found = cls(host, int(port)) if re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535 else None
+        if not colon or found is None:
             raise ConfigError(f"{text!r}: write HOST:PORT, the port from 1 to 65535, or unix:/PATH")
-        if remote.is_ip and bracketed == (":" in host):
-            return cls(str(ipaddress.ip_address(host)), remote.port)
+        if found.is_ip and bracketed == (":" in host):
+            return cls(str(ipaddress.ip_address(host)), found.port)
         # Letters, digits, hyphens: RFC 1123 section 2.1; underscores, as container networks name hosts.
         if (
             bracketed
@@ -130,4 +130,4 @@ class Remote(NamedTuple):
             or len(host) > 253
         ):
             raise ConfigError(f"{text!r}: {host!r} is neither a host's name nor an IP address ([IPv6] in brackets)")
-        return cls(host, remote.port)
+        return cls(host, found.port)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 Path = tuple[str | int, ...]
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Line and column, from 1; columns in characters."""
 
     line: int
@@ -23,21 +23,21 @@ class Source:
     text: str = ""
 
     @cached_property
-    def places(self) -> dict[Path, Place]:
+    def places(self) -> dict[Path, Position]:
         """Looked for only when something is wrong."""
         from flashpol.config.toml_positions import find_places
 
         return find_places(self.text)
 
 
-class Origin(NamedTuple):
+class SourceLocation(NamedTuple):
     """A key or table of a file. As text `FILE:LINE:COLUMN`, of what it is part of if it has no place itself."""
 
     source: Source
     path: Path = ()
 
-    def inside(self, *path: str | int) -> "Origin":
-        return Origin(self.source, self.path + path)
+    def inside(self, *path: str | int) -> "SourceLocation":
+        return SourceLocation(self.source, self.path + path)
 
     def __str__(self) -> str:
         path = self.path

@@ -6,7 +6,16 @@ from textwrap import wrap
 from typing import Any
 
 from flashpol.config.setting_types import as_key
-from flashpol.config.settings import RELAYING, Caps, Config, Limits, Listener, PolicySource, Server, settings_of
+from flashpol.config.settings import (
+    RELAYING,
+    Config,
+    ConnectionLimits,
+    ConnectionTimeouts,
+    Listener,
+    PolicySource,
+    Server,
+    settings_of,
+)
 
 _WIDTH = 100
 _HEAD = """\
@@ -38,7 +47,7 @@ def _described(owner: Any, *, off: bool = False) -> Iterator[str]:
 
 def defaults() -> str:
     """A configuration file that changes nothing, with a comment for everything that can be set."""
-    lines = [_HEAD, "[server]", *_described(Server), *_described(Limits), *_described(Caps)]
+    lines = [_HEAD, "[server]", *_described(Server), *_described(ConnectionTimeouts), *_described(ConnectionLimits)]
     for header, (owner, about) in _BLOCKS.items():
         lines += ["", "", *_comment(about), f"#{header}", *_described(owner, off=True)]
     return "\n".join(lines) + "\n"
@@ -51,8 +60,8 @@ def _pairs(owner: object) -> dict[str, str]:
 
 
 def _server(server: Server) -> Iterator[str]:
-    usual = _pairs(Server()) | _pairs(Limits()) | _pairs(Caps())
-    for name, value in (_pairs(server) | _pairs(server.limits) | _pairs(server.caps)).items():
+    usual = _pairs(Server()) | _pairs(ConnectionTimeouts()) | _pairs(ConnectionLimits())
+    for name, value in (_pairs(server) | _pairs(server.timeouts) | _pairs(server.connection_limits)).items():
         yield f"{name} = {value}{'  # default' * (usual.get(name) == value)}"
 
 
@@ -64,8 +73,8 @@ def _policy(source: PolicySource) -> Iterator[str]:
 
 
 def _listener(config: Config, listener: Listener) -> Iterator[str]:
-    usual = _pairs(config.server.limits)
-    own = {name: value for name, value in _pairs(config.limits(listener)).items() if value != usual[name]}
+    usual = _pairs(config.server.timeouts)
+    own = {name: value for name, value in _pairs(config.timeouts(listener)).items() if value != usual[name]}
     pairs = {name: value for name, value in _pairs(listener).items() if listener.shared or name not in RELAYING}
     return (f"{name} = {value}" for name, value in (pairs | own).items())
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flashpol.config.address import Endpoint, Remote, parse_endpoint
+from flashpol.config.address import Endpoint, UpstreamAddress, parse_endpoint
 from flashpol.config.errors import ConfigError
 
 
@@ -27,7 +27,7 @@ def _str_if_any(value: object) -> str | None:
 
 
 @dataclass(frozen=True)
-class Kind:
+class SettingType:
     """What is accepted. `expected` completes "write …"; `types` are TOML's; `parse` may raise ValueError, ConfigError.
 
     `show` is the way back: a value as TOML has it, None where there is nothing to write.
@@ -54,7 +54,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Number(Kind):
+class Number(SettingType):
     """Within bounds, both included; `off` is a value besides them that switches something off."""
 
     low: float
@@ -99,12 +99,12 @@ def _quoted_if_any(value: object) -> str | None:
     return None if value is None else quoted(value)
 
 
-def text(expected: str, parse: Callable[[str], Any] = str) -> Kind:
+def text(expected: str, parse: Callable[[str], Any] = str) -> SettingType:
     """A string; None stands for none."""
-    return Kind(expected, (str,), parse, show=_quoted_if_any)
+    return SettingType(expected, (str,), parse, show=_quoted_if_any)
 
 
-def choice(*values: str) -> Kind:
+def choice(*values: str) -> SettingType:
     def parse(value: str) -> str:
         if value not in values:
             raise ValueError
@@ -113,7 +113,7 @@ def choice(*values: str) -> Kind:
     return text(" or ".join(f'"{value}"' for value in values), parse)
 
 
-def path(expected: str) -> Kind:
+def path(expected: str) -> SettingType:
     def parse(value: str) -> Path:
         if "\0" in value:
             raise ValueError
@@ -130,7 +130,7 @@ def _absolute(text: str) -> Path:
 
 
 ABSOLUTE_PATH = text("a folder's absolute path, such as /var/empty", _absolute)
-SWITCH = Kind("true or false", (bool,), bool, show=lambda value: str(value).lower())
+SWITCH = SettingType("true or false", (bool,), bool, show=lambda value: str(value).lower())
 
 ENDPOINT = text('"IP:PORT" or "systemd:NAME"', parse_endpoint)
 
@@ -142,7 +142,7 @@ def _show_grants(grants: Sequence[str]) -> str | None:
     return f"[{', '.join(rows)}]" if grants else None
 
 
-GRANTS = Kind('[{domain = "*.example.com", ports = "1935,8000-8100"}]', (list,), tuple, show=_show_grants)
+GRANTS = SettingType('[{domain = "*.example.com", ports = "1935,8000-8100"}]', (list,), tuple, show=_show_grants)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -175,28 +175,28 @@ def _show_networks(networks: Sequence[Network]) -> str | None:
     return f"[{', '.join(map(quoted, networks))}]" if networks else None
 
 
-NETWORKS = Kind('networks, such as ["192.0.2.0/24", "2001:db8::/32"]', (list,), _networks, show=_show_networks)
+NETWORKS = SettingType('networks, such as ["192.0.2.0/24", "2001:db8::/32"]', (list,), _networks, show=_show_networks)
 
 MAX_UPSTREAMS = 64
 
 
-def _upstream(value: str | list[object]) -> tuple[Remote, ...]:
+def _upstream(value: str | list[object]) -> tuple[UpstreamAddress, ...]:
     texts = [value] if isinstance(value, str) else value
     if not 1 <= len(texts) <= MAX_UPSTREAMS or not all(isinstance(text, str) for text in texts):
         raise ValueError
-    remotes = tuple(Remote.parse(text) for text in texts if isinstance(text, str))
-    twice = next((remote for remote in remotes if remotes.count(remote) > 1), None)
+    remotes = tuple(UpstreamAddress.parse(text) for text in texts if isinstance(text, str))
+    twice = next((upstream_address for upstream_address in remotes if remotes.count(upstream_address) > 1), None)
     if twice:
         raise ConfigError(f"upstream {str(twice)!r} is there twice: leave one out")
     return remotes
 
 
-def _show_upstream(value: Sequence[Remote] | None) -> str | None:
-    shown = [quoted(remote) for remote in value or ()]
+def _show_upstream(value: Sequence[UpstreamAddress] | None) -> str | None:
+    shown = [quoted(upstream_address) for upstream_address in value or ()]
     return shown[0] if len(shown) == 1 else f"[{', '.join(shown)}]" if shown else None
 
 
-UPSTREAM = Kind(
+UPSTREAM = SettingType(
     f'"HOST:PORT", "unix:/PATH" or a list of up to {MAX_UPSTREAMS} of them', (str, list), _upstream, show=_show_upstream
 )
 
@@ -211,7 +211,7 @@ def _workers(value: str | int) -> int:
     return int(value)
 
 
-WORKERS = Kind(
+WORKERS = SettingType(
     f'"auto" or a number from 1 to {MAX_WORKERS}',
     (int, str),
     _workers,
@@ -223,4 +223,4 @@ def _admin(value: str) -> Endpoint | None:
     return None if value == "off" else parse_endpoint(value)
 
 
-ADMIN = Kind('"IP:PORT", "systemd:NAME" or "off"', (str,), _admin, show=lambda value: quoted(value or "off"))
+ADMIN = SettingType('"IP:PORT", "systemd:NAME" or "off"', (str,), _admin, show=lambda value: quoted(value or "off"))

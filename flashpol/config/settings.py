@@ -8,9 +8,9 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-from flashpol.config.address import Address, Endpoint, Inherited, Remote
+from flashpol.config.address import Address, Endpoint, SystemdSocket, UpstreamAddress
 from flashpol.config.errors import ConfigError
-from flashpol.config.locations import Origin
+from flashpol.config.locations import SourceLocation
 from flashpol.config.setting_types import (
     ABSOLUTE_PATH,
     ADMIN,
@@ -20,8 +20,8 @@ from flashpol.config.setting_types import (
     SWITCH,
     UPSTREAM,
     WORKERS,
-    Kind,
     Network,
+    SettingType,
     choice,
     number,
     path,
@@ -52,12 +52,12 @@ LABEL = text("a name", _label)
 ADMIN_ADDRESS = Address.parse(DEFAULT_ADMIN)
 
 
-def setting(default: Any, why: str, kind: Kind, example: Any = None) -> Any:
+def setting(default: Any, why: str, kind: SettingType, example: Any = None) -> Any:
     """A field with its default, its reason and how it is written; an example where the default is none."""
     return field(default=default, metadata={"why": why, "kind": kind, "example": example})
 
 
-def required(why: str, kind: Kind, example: Any) -> Any:
+def required(why: str, kind: SettingType, example: Any) -> Any:
     """A field that has no default."""
     return field(metadata={"why": why, "kind": kind, "example": example})
 
@@ -67,8 +67,8 @@ def settings_of(owner: Any) -> dict[str, "dataclasses.Field[Any]"]:
     return {f.name: f for f in dataclasses.fields(owner) if "kind" in f.metadata}
 
 
-def kind_of(owner: Any, name: str) -> Kind:
-    kind: Kind = settings_of(owner)[name].metadata["kind"]
+def kind_of(owner: Any, name: str) -> SettingType:
+    kind: SettingType = settings_of(owner)[name].metadata["kind"]
     return kind
 
 
@@ -79,7 +79,7 @@ def parse_dialect(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Limits:
+class ConnectionTimeouts:
     """What one worker does and holds. Times in seconds."""
 
     request_timeout: float = setting(
@@ -125,7 +125,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Caps:
+class ConnectionLimits:
     """How many clients the whole server takes in, over all its listeners. What is beyond is closed."""
 
     max_connections: int = setting(
@@ -219,10 +219,10 @@ class Server:
         "after a reload, conversations live on in the old workers so long; reloads that find no room end the oldest",
         number(0, 10_000_000),
     )
-    limits: Limits = field(default_factory=Limits)
-    caps: Caps = field(default_factory=Caps)
+    timeouts: ConnectionTimeouts = field(default_factory=ConnectionTimeouts)
+    connection_limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     # Where a setting was written, of those that come from a file.
-    places: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
+    places: Mapping[str, SourceLocation] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def worker_count(self) -> int:
@@ -241,7 +241,7 @@ class PolicySource:
         None, "a folder whose *.xml are merged into one policy", path("a folder's name"), Path("policies.d")
     )
     grants: tuple[str, ...] = setting((), "who may connect to which ports", GRANTS, ("*.example.com:1935,8000-8100",))
-    origin: Origin | None = field(default=None, compare=False, repr=False)
+    origin: SourceLocation | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -286,11 +286,11 @@ class Listener:
         NETWORKS,
         (ip_network("10.0.0.0/8"),),
     )
-    upstream: tuple[Remote, ...] = setting(
+    upstream: tuple[UpstreamAddress, ...] = setting(
         (),
         "makes it a shared port: what is no policy request is relayed there; a name stands for all its addresses",
         UPSTREAM,
-        (Remote("127.0.0.1", 7000),),
+        (UpstreamAddress("127.0.0.1", 7000),),
     )
     upstream_proxy: str | None = setting(
         None,
@@ -311,8 +311,8 @@ class Listener:
         "connections a second of one worker to the upstream; the others wait for their turn up to connect_timeout",
         number(0.1, 1_000_000, off=0),
     )
-    limits: Limits | None = None  # where it has others than the server's
-    origin: Origin | None = field(default=None, compare=False, repr=False)
+    timeouts: ConnectionTimeouts | None = None  # where it has others than the server's
+    origin: SourceLocation | None = field(default=None, compare=False, repr=False)
 
     @property
     def shared(self) -> bool:
@@ -320,7 +320,7 @@ class Listener:
         return bool(self.upstream)
 
     @property
-    def asked_port(self) -> int | None:
+    def public_port(self) -> int | None:
         """As clients know it; None if nobody does before it is bound."""
         return self.served_from or self.address.port or None
 
@@ -340,9 +340,13 @@ class Config:
         return next(source for source in self.policies if source.name == name)
 
     @property
-    def upstreams(self) -> list[tuple[int, Remote]]:
+    def upstreams(self) -> list[tuple[int, UpstreamAddress]]:
         """All of them with the number of their listener. One that two listeners name is there twice."""
-        return [(number, remote) for number, listener in enumerate(self.listeners) for remote in listener.upstream]
+        return [
+            (number, upstream_address)
+            for number, listener in enumerate(self.listeners)
+            for upstream_address in listener.upstream
+        ]
 
     @property
     def draining(self) -> float:
@@ -350,9 +354,9 @@ class Config:
         longest = self.server.drain_timeout if any(listener.shared for listener in self.listeners) else 0.0
         return max(longest, self.server.shutdown_timeout)
 
-    def limits(self, listener: Listener) -> Limits:
+    def timeouts(self, listener: Listener) -> ConnectionTimeouts:
         """What holds for a listener: its own limits, or the server's."""
-        return listener.limits or self.server.limits
+        return listener.timeouts or self.server.timeouts
 
 
 def check(config: Config) -> Config:
@@ -393,14 +397,16 @@ def _check_access(listener: Listener) -> None:
     if listener.proxy_networks and not listener.proxy_protocol:
         raise ConfigError("proxy_networks has no effect: write proxy_protocol = true too", listener.origin)
     address = listener.address
-    if isinstance(address, Address) and any(remote.arrives_at(address) for remote in listener.upstream):
+    if isinstance(address, Address) and any(
+        upstream_address.arrives_at(address) for upstream_address in listener.upstream
+    ):
         message = f"the upstream of {address} is this listener itself: give the application a port of its own"
         raise ConfigError(message, listener.origin)
 
 
 def _taken(address: Endpoint) -> Endpoint | None:
     """What no two can have. Of port 0 the kernel gives each its own."""
-    return address if isinstance(address, Inherited) or address.port else None
+    return address if isinstance(address, SystemdSocket) or address.port else None
 
 
 def _bound(config: Config) -> list[tuple[Address, Listener]]:
@@ -411,7 +417,7 @@ def _overlap(one: Address, other: Address) -> bool:
     return one.covers(other) or other.covers(one)
 
 
-def _clash(listener: Listener, other: Origin | None, message: str) -> ConfigError:
+def _clash(listener: Listener, other: SourceLocation | None, message: str) -> ConfigError:
     """Said with the places of both, as far as they come from a file."""
     if other:
         message += f" (the other one: {other})"

@@ -8,29 +8,38 @@ from pathlib import Path
 from typing import Any
 
 from flashpol.config.errors import ConfigError
-from flashpol.config.locations import Origin, Source
-from flashpol.config.setting_types import Kind, as_key, text
-from flashpol.config.settings import RELAYING, Caps, Config, Limits, Listener, PolicySource, Server, settings_of
+from flashpol.config.locations import Source, SourceLocation
+from flashpol.config.setting_types import SettingType, as_key, text
+from flashpol.config.settings import (
+    RELAYING,
+    Config,
+    ConnectionLimits,
+    ConnectionTimeouts,
+    Listener,
+    PolicySource,
+    Server,
+    settings_of,
+)
 
 # As many listeners as there can be, with a policy each, take 100 kB; the rest is for grants.
 MAX_CONFIG_BYTES = 1 << 20
 # What a grant is made of.
 GRANT = {
     "domain": text('a domain, such as "*.example.com"'),
-    "ports": Kind('ports, such as "1935,8000-8100"', (str, int), str),
+    "ports": SettingType('ports, such as "1935,8000-8100"', (str, int), str),
 }
 # What the top level is made of.
 TOP = {
-    "server": Kind("[server]", (dict,), dict),
-    "policies": Kind("[policies.NAME]", (dict,), dict),
-    "listeners": Kind("[[listeners]]", (list,), list),
+    "server": SettingType("[server]", (dict,), dict),
+    "policies": SettingType("[policies.NAME]", (dict,), dict),
+    "listeners": SettingType("[[listeners]]", (list,), list),
 }
 # The keys of each table, by which a key in the wrong table is told where it belongs.
 KEYS: dict[str, Collection[str]] = {
     "top level": TOP,
-    "[server]": (*settings_of(Server), *settings_of(Limits), *settings_of(Caps)),
+    "[server]": (*settings_of(Server), *settings_of(ConnectionTimeouts), *settings_of(ConnectionLimits)),
     "[policies.NAME]": settings_of(PolicySource),
-    "[[listeners]]": (*settings_of(Listener), *settings_of(Limits)),
+    "[[listeners]]": (*settings_of(Listener), *settings_of(ConnectionTimeouts)),
     "grants": GRANT,
 }
 # What tomllib says -> what it means to who wrote it.
@@ -48,7 +57,7 @@ ADVICE = {
 class _Table:
     """A TOML table that knows its name and place, and complains about what nobody asked for."""
 
-    def __init__(self, kind: str, name: str, origin: Origin, values: object) -> None:
+    def __init__(self, kind: str, name: str, origin: SourceLocation, values: object) -> None:
         self.kind, self.name, self.origin = kind, name, origin
         if not isinstance(values, dict):
             raise self.error(f"must be a table: of {', '.join(KEYS[kind])}")
@@ -57,7 +66,7 @@ class _Table:
     def error(self, message: str, *key: str) -> ConfigError:
         return ConfigError(f"{self.name}: {message}", self.origin.inside(*key))
 
-    def take(self, key: str, kind: Kind) -> Any:
+    def take(self, key: str, kind: SettingType) -> Any:
         """The value of a key, or None if it is not there."""
         if key not in self.values:
             return None
@@ -66,7 +75,7 @@ class _Table:
         except ConfigError as error:
             raise self.error(str(error), key) from None
 
-    def require(self, key: str, kind: Kind) -> Any:
+    def require(self, key: str, kind: SettingType) -> Any:
         value = self.take(key, kind)
         if value is None:
             raise self.error(f"{key} is missing: write {kind.expected}")
@@ -97,10 +106,18 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
 
 
 def _server(table: _Table) -> Server:
-    limits, caps = Limits(**table.take_settings(Limits)), Caps(**table.take_settings(Caps))
+    timeouts, connection_limits = (
+        ConnectionTimeouts(**table.take_settings(ConnectionTimeouts)),
+        ConnectionLimits(**table.take_settings(ConnectionLimits)),
+    )
     own = table.take_settings(Server)
     table.finish()
-    return Server(limits=limits, caps=caps, places={name: table.origin.inside(name) for name in own}, **own)
+    return Server(
+        timeouts=timeouts,
+        connection_limits=connection_limits,
+        places={name: table.origin.inside(name) for name in own},
+        **own,
+    )
 
 
 def _policy(name: str, table: _Table, folder: Path) -> PolicySource:
@@ -124,9 +141,9 @@ def _grant(policy: _Table, number: int, entry: object) -> str:
     return f"{domain}:{ports}"
 
 
-def _listener(table: _Table, policies: Mapping[str, PolicySource], limits: Limits) -> Listener:
+def _listener(table: _Table, policies: Mapping[str, PolicySource], timeouts: ConnectionTimeouts) -> Listener:
     values = table.take_settings(Listener)
-    own = table.take_settings(Limits)
+    own = table.take_settings(ConnectionTimeouts)
     table.finish()
     if "address" not in values:
         raise table.error(f"address is missing: write {settings_of(Listener)['address'].metadata['kind'].expected}")
@@ -141,12 +158,12 @@ def _listener(table: _Table, policies: Mapping[str, PolicySource], limits: Limit
         advice = did_you_mean(values["policy"], policies) or f"name one of {known}"
         raise table.error(f"policy = {values['policy']!r}: {advice}", "policy")
     # What it does not say of its own is the server's.
-    values["limits"] = dataclasses.replace(limits, **own) if own else None
+    values["limits"] = dataclasses.replace(timeouts, **own) if own else None
     return Listener(**values, origin=table.origin)
 
 
 def _parse(source: Source, folder: Path) -> Config:
-    top = Origin(source)
+    top = SourceLocation(source)
     root = _Table("top level", "top level", top, tomllib.loads(source.text))
     found = {key: root.take(key, kind) for key, kind in TOP.items()}
     root.finish()
@@ -161,7 +178,7 @@ def _parse(source: Source, folder: Path) -> Config:
         _listener(
             _Table("[[listeners]]", f"[[listeners]] {number + 1}", top.inside("listeners", number), row),
             policies,
-            server.limits,
+            server.timeouts,
         )
         for number, row in enumerate(found["listeners"] or [])
     )

@@ -10,7 +10,7 @@ import tomllib
 from bisect import bisect_right
 from typing import NamedTuple
 
-from flashpol.config.locations import Path, Place
+from flashpol.config.locations import Path, Position
 
 # TOML 1.0: strings of four kinds, up to two quotes may stand before the closing three; comments; what has a meaning
 # between them. All else, numbers and dates and bare keys, is a run of other characters.
@@ -32,13 +32,13 @@ class _Token(NamedTuple):
     start: int
 
 
-def find_places(text: str) -> dict[Path, Place]:
+def find_places(text: str) -> dict[Path, Position]:
     """The place of every key and every array element of a document; of a table, that of its header or first key."""
     starts = [0, *(match.end() for match in re.finditer("\n", text))]
     places = {}
     for path, start in _Walk(text).found.items():
         line = bisect_right(starts, start)
-        places[path] = Place(line, start - starts[line - 1] + 1)
+        places[path] = Position(line, start - starts[line - 1] + 1)
     return places
 
 

@@ -28,8 +28,8 @@ from collections.abc import Iterable
 from typing import ClassVar, Self
 
 from flashpol import _pump
-from flashpol._fastpath import BLOCK_SIZE, CENSUS_HEAD, CENSUS_SET, LAYOUT, REASONS, Census
-from flashpol.config import Caps
+from flashpol._fastpath import ADDRESS_TABLE_HEAD, ADDRESS_TABLE_SET, BLOCK_SIZE, LAYOUT, REASONS, AddressLimits
+from flashpol.config import ConnectionLimits
 
 WORD = 8
 WORD_MASK = 2**64 - 1
@@ -186,32 +186,32 @@ class RelayBlock(_Block):
     SIZE = _pump.BLOCK_SIZE
 
 
-class SharedCensus:
+class SharedAddressLimits:
     """A mapping: `workers` tables of connections."""
 
-    def __init__(self, workers: int, caps: Caps) -> None:
+    def __init__(self, workers: int, connection_limits: ConnectionLimits) -> None:
         self._workers = workers
-        self._caps = caps
+        self._connection_limits = connection_limits
         self._key = os.urandom(16)  # so that nobody knows which addresses share a set
-        by_address = caps.max_address_connections or caps.max_address_rate
-        sets = 1 << max(0, (caps.address_table // 8 - 1).bit_length()) if by_address else 1
-        self._stride = CENSUS_HEAD + sets * CENSUS_SET
+        by_address = connection_limits.max_address_connections or connection_limits.max_address_rate
+        sets = 1 << max(0, (connection_limits.address_table // 8 - 1).bit_length()) if by_address else 1
+        self._stride = ADDRESS_TABLE_HEAD + sets * ADDRESS_TABLE_SET
         self._mapping = mmap.mmap(-1, workers * self._stride)
 
-    def of(self, slot: int) -> Census:
+    def of(self, slot: int) -> AddressLimits:
         """The census as worker `slot` sees it."""
-        caps = self._caps
-        return Census(
+        connection_limits = self._connection_limits
+        return AddressLimits(
             memoryview(self._mapping)[: self._workers * self._stride],
             slot=slot,
             workers=self._workers,
             key=self._key,
-            most_in_total=caps.max_connections,
-            most_of_worker=caps.max_worker_connections,
-            most_of_address=caps.max_address_connections,
-            rate_of_address=caps.max_address_rate,
-            ipv4_prefix=caps.ipv4_prefix,
-            ipv6_prefix=caps.ipv6_prefix,
+            max_connections=connection_limits.max_connections,
+            max_worker_connections=connection_limits.max_worker_connections,
+            max_address_connections=connection_limits.max_address_connections,
+            max_address_rate=connection_limits.max_address_rate,
+            ipv4_prefix=connection_limits.ipv4_prefix,
+            ipv6_prefix=connection_limits.ipv6_prefix,
         )
 
     def clear(self, slot: int) -> None:
@@ -226,7 +226,9 @@ class SharedCounters:
     upstreams: of all listeners together, which are numbered one after the other. caps: none of them if None.
     """
 
-    def __init__(self, slots: int, listeners: int, upstreams: int = 0, *, caps: Caps | None = None) -> None:
+    def __init__(
+        self, slots: int, listeners: int, upstreams: int = 0, *, connection_limits: ConnectionLimits | None = None
+    ) -> None:
         self.slots = slots
         self.listeners = listeners
         self.upstreams = upstreams
@@ -237,7 +239,7 @@ class SharedCounters:
         self._processes_at = self._queues_at + pairs * QueueStatus.SIZE
         self._mapping = mmap.mmap(-1, (self._processes_at + (slots + 1) * ProcessStatus.SIZE) * WORD)
         self._words = memoryview(self._mapping).cast("Q")
-        self.census = SharedCensus(slots, caps or Caps())
+        self.address_limits = SharedAddressLimits(slots, connection_limits or ConnectionLimits())
 
     def process(self, slot: int) -> ProcessStatus:
         return ProcessStatus(self._words[self._processes_at + slot * ProcessStatus.SIZE :][: ProcessStatus.SIZE])
@@ -284,7 +286,7 @@ class SharedCounters:
         for upstream in range(self.upstreams):
             for field in RELAY_GAUGES:
                 self.relay_block(slot, upstream).put(field, 0)
-        self.census.clear(slot)
+        self.address_limits.clear(slot)
 
     def slot_total(self, slot: int) -> Block:
         """One slot, over all listeners."""

@@ -12,7 +12,7 @@ from flashpol.counters.shared import Block, RelayBlock, SharedCounters
 Route = tuple[str, str]
 
 
-class Ledger:
+class CounterTotals:
     """The totals of listeners, by name, and of worker slots."""
 
     def __init__(self) -> None:

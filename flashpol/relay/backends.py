@@ -16,7 +16,7 @@ import gevent.event
 from gevent.socket import SOCK_STREAM, getaddrinfo
 
 from flashpol._pump import Destination
-from flashpol.config import LEAST_CONNECTIONS, Remote
+from flashpol.config import LEAST_CONNECTIONS, UpstreamAddress
 
 # As often in a row, before an address is left out; and for so long, in seconds. One lost SYN is no sign of anything.
 FAILURES = 3
@@ -49,7 +49,7 @@ class Address:
 class Upstream:
     """One that the configuration names. block: where its conversations are counted (see `Destination`)."""
 
-    def __init__(self, remote: Remote, block: memoryview, keepalive: int) -> None:
+    def __init__(self, remote: UpstreamAddress, block: memoryview, keepalive: int) -> None:
         self.remote = remote
         self._block = block
         self._keepalive = keepalive
@@ -85,12 +85,12 @@ class Upstreams:
 
     def __init__(
         self,
-        remotes: Sequence[Remote],
+        remotes: Sequence[UpstreamAddress],
         blocks: Sequence[memoryview],
         *,
         balance: str,
         keepalive: int = 0,
-        on_error: Callable[[Remote, OSError], object] = lambda remote, error: None,
+        on_error: Callable[[UpstreamAddress, OSError], object] = lambda remote, error: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._all = [Upstream(*each, keepalive) for each in zip(remotes, blocks, strict=True)]

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-class Pace:
+class RateLimiter:
     """So many times a second at most, evenly, with up to a second's worth at once after a pause. 0: no limit.
 
     The generic cell rate algorithm (ITU-T I.371): one number, no timer.

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import gevent
 import gevent.event
 
-from flashpol._fastpath import Parker
+from flashpol._fastpath import ConnectionTable
 from flashpol._pump import FAILURES, Pump
 from flashpol.hub import start_greenlet
-from flashpol.relay import proxy_header as proxyheader
+from flashpol.relay import proxy_header
 from flashpol.relay.backends import Address, Upstreams
-from flashpol.relay.rate_limit import Pace
+from flashpol.relay.rate_limit import RateLimiter
 
 # Addresses that one conversation tries: each may cost connect_timeout, and the client waits.
 TRIES = 3
@@ -23,7 +23,7 @@ _OURS = {"resources": "capacity", "cut": "shutdown"}
 
 
 @dataclass
-class Crowd:
+class ActiveSessions:
     """How many conversations there are of the relays that share it: those that wait to be connected are among them."""
 
     count: int = 0
@@ -38,16 +38,16 @@ class Relay:
 
     def __init__(
         self,
-        parker: Parker,
+        connection_table: ConnectionTable,
         pump: Pump,
         upstreams: Upstreams,
         *,
-        crowd: Crowd,
+        crowd: ActiveSessions,
         proxy: str | None,
-        pace: Pace,
+        pace: RateLimiter,
         connect_timeout: float,
     ) -> None:
-        self._parker = parker
+        self._connection_table = connection_table
         self._pump = pump
         self.upstreams = upstreams
         self._crowd = crowd
@@ -75,19 +75,19 @@ class Relay:
         except gevent.GreenletExit:
             reason, sent = "shutdown", 0
         except BaseException:
-            self._parker.abandon(fd, "capacity")
+            self._connection_table.close_as(fd, "capacity")
             raise
         finally:
             self._crowd.count -= 1
         if reason:
-            self._parker.abandon(fd, reason)
+            self._connection_table.close_as(fd, reason)
         else:
-            self._parker.relayed(fd, sent)
+            self._connection_table.relayed(fd, sent)
 
     def _relay(self, fd: int, data: bytes) -> tuple[str | None, int]:
         """Why it was not relayed, if so; bytes sent to the client."""
         if self._proxy:
-            data = proxyheader.encode(self._proxy, *self._parker.endpoints(fd)) + data
+            data = proxy_header.encode(self._proxy, *self._connection_table.endpoints(fd)) + data
         if not self.upstreams.wait(self._connect_timeout) and not self._stopped.is_set():
             self.upstreams.unresolved()
         tried: list[Address] = []

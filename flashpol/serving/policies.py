@@ -41,10 +41,10 @@ def compile_all(config: Config) -> list[bytes]:
 
 def _warn_about_port(listener: Listener, reply: bytes) -> None:
     """What is an error only because of the port is logged: a redirect nobody told us of may make it another."""
-    if listener.asked_port:
+    if listener.public_port:
         data, clients = reply.removesuffix(b"\0"), CLIENTS_OF[listener.dialect]
         elsewhere = lint(data, clients=clients)
-        for finding in lint(data, served_from=listener.asked_port, clients=clients):
+        for finding in lint(data, served_from=listener.public_port, clients=clients):
             if finding.severity is Severity.ERROR and finding not in elsewhere:
                 name = str(listener.name or listener.address)
                 log.warning("listener %s: %s", name, finding, extra={"event": "policy-warning", "listener": name})

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from flashpol.config import ConfigError
 from flashpol.counters.shared import DRAINING, READY, STARTING, Block, ServerStatus
-from flashpol.counters.totals import Ledger
+from flashpol.counters.totals import CounterTotals
 from flashpol.log.handler import log, set_up, tell
 from flashpol.process.privileges import has_terminal, raise_file_limit
 from flashpol.serving.file_watch import Watch
@@ -31,7 +31,7 @@ from flashpol.supervisor.child import Child
 from flashpol.supervisor.generation import KILL_AFTER, Foundation, Generation
 from flashpol.supervisor.listen_sockets import Listening
 from flashpol.supervisor.lookout import Interrupted, lookout
-from flashpol.supervisor.reload_request import Bell
+from flashpol.supervisor.reload_request import ReloadRequest
 from flashpol.supervisor.systemd import Notifier
 
 # How often accept queues and processes are looked at, in seconds; a scrape interval is seldom below 5.
@@ -91,7 +91,7 @@ class Arbiter:
         plan = loader.load(self._watch.mark)
         self._on_ready = on_ready
         self._status = ServerStatus()
-        self._foundation = Foundation(Listening(activation.take()), Ledger(), self._status, Bell())
+        self._foundation = Foundation(Listening(activation.take()), CounterTotals(), self._status, ReloadRequest())
         self._notifier = Notifier()
         self._anomalies = Anomalies()
         self._set_state(STARTING)
@@ -108,7 +108,7 @@ class Arbiter:
         # Under nohup a closed terminal is to be ignored; without one SIGHUP cannot mean that.
         self._terminal = has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
         self._ending = {signal.SIGTERM, signal.SIGINT}
-        self._signals = {*self._ending, signal.SIGHUP, signal.SIGCHLD, Bell.SIGNAL}
+        self._signals = {*self._ending, signal.SIGHUP, signal.SIGCHLD, ReloadRequest.SIGNAL}
 
     def _set_state(self, state: int) -> None:
         self._state = self._status.state = state
@@ -214,7 +214,7 @@ class Arbiter:
     def _totals(self) -> dict[str, Block]:
         """What each listener has counted, by name."""
         names = self._current.names if self._current else ()
-        return {name: self._foundation.ledger.total(name) for name in names}
+        return {name: self._foundation.totals.total(name) for name in names}
 
     # ---------------------------------------------------------------------------------------------------- generations
 
@@ -230,7 +230,7 @@ class Arbiter:
         """See how far the generations are. False if there is nothing to serve with, and will not be."""
         for generation in [each for each in self._finishing if each.ended]:
             self._finishing.remove(generation)
-            self._foundation.ledger.close(generation.shared)
+            self._foundation.totals.close(generation.shared)
         for generation in self._finishing:
             generation.end_overdue()
         if self._starting and self._starting.up:

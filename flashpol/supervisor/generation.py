@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from flashpol.config import MAX_LISTENERS, ConfigError, Endpoint
 from flashpol.counters.shared import ServerStatus, SharedCounters
-from flashpol.counters.totals import Ledger
+from flashpol.counters.totals import CounterTotals
 from flashpol.log.handler import log
 from flashpol.process.control import Begin, HandOver
 from flashpol.process.sockets import accept_queue, bound_address
@@ -23,8 +23,8 @@ from flashpol.supervisor.child import Child
 from flashpol.supervisor.listen_sockets import Listening
 from flashpol.supervisor.proc_stats import Usage
 from flashpol.supervisor.queue_failover import StandIns
-from flashpol.supervisor.reload_request import Bell
-from flashpol.supervisor.stall_detector import Pulse
+from flashpol.supervisor.reload_request import ReloadRequest
+from flashpol.supervisor.stall_detector import StallDetector
 
 if TYPE_CHECKING:
     from flashpol.hub import Stop
@@ -44,9 +44,9 @@ class Foundation:
     """What outlives every generation."""
 
     listening: Listening
-    ledger: Ledger
+    totals: CounterTotals
     status: ServerStatus
-    bell: Bell
+    bell: ReloadRequest
 
 
 class Generation:
@@ -73,16 +73,18 @@ class Generation:
         ]
         if sum(-(-len(sockets) // count) for sockets in self.sockets) > MAX_LISTENERS:
             raise ConfigError(f"{count} workers have too many sockets to take over from more: restart the server")
-        self.shared = SharedCounters(count, len(listeners), len(plan.config.upstreams), caps=server.caps)
+        self.shared = SharedCounters(
+            count, len(listeners), len(plan.config.upstreams), connection_limits=server.connection_limits
+        )
         self.routes = [(self.names[number], str(remote)) for number, remote in plan.config.upstreams]
-        foundation.ledger.open(self.names, self.shared, self.routes)
+        foundation.totals.open(self.names, self.shared, self.routes)
         self.workers = [
             Child(f"worker {slot}", partial(self._work, slot), self.shared.process(slot)) for slot in range(count)
         ]
         self.admin: Child | None = None
         self._begun = False
         self.pulse_interval = max(SHORTEST_LOOK, server.stall_timeout / LOOKS)
-        self._pulses = [Pulse(self.pulse_interval) for _ in self.workers]
+        self._pulses = [StallDetector(self.pulse_interval) for _ in self.workers]
         self._stand_ins = StandIns(self.workers, self.sockets)
 
     @property
@@ -168,7 +170,7 @@ class Generation:
         return partial(run, slot, own, self.plan, self.shared)
 
     def _administer(self) -> Callable[["Stop"], None]:
-        from flashpol.admin.context import PolicyFacts, View
+        from flashpol.admin.context import AdminContext, ListenerInfo
         from flashpol.admin.endpoint import run
 
         if self.admin_socket is None:
@@ -177,7 +179,7 @@ class Generation:
         # Its copies would keep an accept queue alive that no worker empties.
         self._foundation.listening.keep_only([self.admin_socket])
         facts = [
-            PolicyFacts(
+            ListenerInfo(
                 name,
                 reply,
                 policy=listener.policy,
@@ -191,7 +193,7 @@ class Generation:
                 self.names, self.plan.replies, self.plan.config.listeners, self.addresses, strict=True
             )
         ]
-        view = View(self._foundation.status, self._foundation.ledger, self.shared, facts, self.routes)
+        view = AdminContext(self._foundation.status, self._foundation.totals, self.shared, facts, self.routes)
         if not self.plan.config.server.reload_endpoint:
             self._foundation.bell.close()
             return partial(run, self.admin_socket, view, None)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from flashpol.config import Address, ConfigError, Endpoint, Inherited
+from flashpol.config import Address, ConfigError, Endpoint, SystemdSocket
 from flashpol.process.sockets import bind
 
 Key = tuple[Address, int]  # an address as configured, and which of those that are the same: of port 0 there may be many
@@ -17,7 +17,7 @@ class Listening:
     inherited: those that systemd handed over. They are kept, whether they are used or not.
     """
 
-    def __init__(self, inherited: Mapping[Inherited, Sequence[socket.socket]] | None = None) -> None:
+    def __init__(self, inherited: Mapping[SystemdSocket, Sequence[socket.socket]] | None = None) -> None:
         self._bound: dict[Key, list[socket.socket]] = {}
         self._inherited = dict(inherited or {})
 
@@ -33,7 +33,7 @@ class Listening:
         found: list[list[socket.socket]] = []
         try:
             for address, count in wanted:
-                if isinstance(address, Inherited):
+                if isinstance(address, SystemdSocket):
                     found.append([sock for sock in self._handed_over(address) for _ in range(count)])
                     continue
                 key = (address, seen[address])
@@ -61,7 +61,7 @@ class Listening:
                     "without it first"
                 )
 
-    def _handed_over(self, address: Inherited) -> Sequence[socket.socket]:
+    def _handed_over(self, address: SystemdSocket) -> Sequence[socket.socket]:
         if address not in self._inherited:
             names = ", ".join(map(str, self._inherited)) or "none"
             raise ConfigError(f"{address}: systemd hands over no such socket (but {names}): see FileDescriptorName=")

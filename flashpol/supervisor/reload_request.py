@@ -6,7 +6,7 @@ import signal
 from contextlib import suppress
 
 
-class Bell:
+class ReloadRequest:
     """A pipe that makes the kernel send SIGNAL to the process that made it. The one that rings needs no right to."""
 
     SIGNAL = signal.SIGIO

@@ -5,7 +5,7 @@
 PUNCTUAL = 2.0
 
 
-class Pulse:
+class StallDetector:
     """One worker's, as whoever looks at it every `interval` seconds sees it."""
 
     def __init__(self, interval: float) -> None:

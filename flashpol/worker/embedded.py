@@ -9,7 +9,7 @@ from typing import Protocol
 
 import gevent.event
 
-from flashpol.config import FLASH, Address, Caps, ConfigError, Limits, Server, parse_dialect
+from flashpol.config import FLASH, Address, ConfigError, ConnectionLimits, ConnectionTimeouts, Server, parse_dialect
 from flashpol.counters.shared import Block, SharedCounters
 from flashpol.process.sockets import bind, bound_address
 from flashpol.serving.policies import compile_grants, compile_path, compile_text
@@ -54,8 +54,8 @@ class PolicyServer:
         policy: str | os.PathLike[str] | bytes | None = None,
         *,
         allow: Sequence[str] = (),
-        limits: Limits | None = None,
-        caps: Caps | None = None,
+        timeouts: ConnectionTimeouts | None = None,
+        connection_limits: ConnectionLimits | None = None,
         dialect: str = FLASH,
     ) -> None:
         if (policy is None) == (not allow):
@@ -70,11 +70,18 @@ class PolicyServer:
         self._socket = (
             bind(Address.parse(listen), 1, Server.backlog)[0] if isinstance(listen, str) else _duplicate(listen)
         )
-        self._counters = SharedCounters(1, 1, caps=caps)
+        self._counters = SharedCounters(1, 1, connection_limits=connection_limits)
         self._stopped = gevent.event.Event()
-        self._service = Service(census=self._counters.census.of(0))
+        self._service = Service(address_limits=self._counters.address_limits.of(0))
         block = self._counters.memory(0, 0)
-        self._service.add(self._socket, reply, block, limits=limits or Limits(), ours=ours, terminated=dialect == FLASH)
+        self._service.add(
+            self._socket,
+            reply,
+            block,
+            timeouts=timeouts or ConnectionTimeouts(),
+            ours=ours,
+            terminated=dialect == FLASH,
+        )
         self.address = bound_address(self._socket)
 
     @property

@@ -13,17 +13,17 @@ from functools import partial
 import gevent
 from gevent.pool import Pool
 
-from flashpol._fastpath import Acceptor, Census, Parker, PolicyReply
+from flashpol._fastpath import Acceptor, AddressLimits, ConnectionTable, PolicyReply
 from flashpol._pump import Pump
-from flashpol.config import Address, Limits, Listener, Remote
+from flashpol.config import Address, ConnectionTimeouts, Listener, UpstreamAddress
 from flashpol.hub import Readable, sleep_until_switched
 from flashpol.log.handler import log
 from flashpol.log.rate_limit import ONCE_A_MINUTE
 from flashpol.process.privileges import spare_memory
 from flashpol.process.sockets import accept_queue, bound_address, prepare_relaying
 from flashpol.relay.backends import Upstreams
-from flashpol.relay.rate_limit import Pace
-from flashpol.relay.relay import Crowd, Relay
+from flashpol.relay.rate_limit import RateLimiter
+from flashpol.relay.relay import ActiveSessions, Relay
 from flashpol.serving.networks import Access
 from flashpol.worker.protocols import SIGNATURES
 from flashpol.worker.slow_reply import finish_reply
@@ -66,10 +66,10 @@ class Service:
     share of connections, 0 to 1, of which a log line tells. census: counts the connections and bounds them.
     """
 
-    def __init__(self, *, access_log: float = 0.0, census: Census | None = None) -> None:
+    def __init__(self, *, access_log: float = 0.0, address_limits: AddressLimits | None = None) -> None:
         self._access_log = access_log
-        self._census = census
-        self._lots: dict[Limits, _Lot] = {}
+        self._address_limits = address_limits
+        self._lots: dict[ConnectionTimeouts, _Lot] = {}
         self._doors: list[Door] = []
 
     def add(
@@ -78,7 +78,7 @@ class Service:
         reply: bytes,
         block: memoryview,
         *,
-        limits: Limits,
+        timeouts: ConnectionTimeouts,
         name: str | None = None,
         ours: bool = True,
         terminated: bool = True,
@@ -91,23 +91,23 @@ class Service:
         name: what the log calls it; None: its address. ours: nobody else goes on accepting from the socket when we
         stop, so that its backlog may be shrunk for good. access: whom.
         """
-        if limits not in self._lots:
-            self._lots[limits] = _Lot(limits, self._access_log, self._census)
-        lot = self._lots[limits]
+        if timeouts not in self._lots:
+            self._lots[timeouts] = _Lot(timeouts, self._access_log, self._address_limits)
+        lot = self._lots[timeouts]
         name = name or str(bound_address(sock))
         lot.add(name, beyond)
         if beyond:
             prepare_relaying(sock, beyond.listener.keepalive)
         acceptor = partial(
-            Acceptor, lot.parker, sock.fileno(), PolicyReply(reply), block, terminated=terminated,
+            Acceptor, lot.connection_table, sock.fileno(), PolicyReply(reply), block, terminated=terminated,
             networks=access.networks, proxies=access.proxies, shared=bool(beyond),
         )  # fmt: skip
-        self._doors.append(Door(acceptor, sock, name, ours=ours, make_room=self.make_room))
+        self._doors.append(Door(acceptor, sock, name, ours=ours, evict_oldest=self.evict_oldest))
         return self._doors[-1]
 
-    def make_room(self) -> bool:
+    def evict_oldest(self) -> bool:
         """Whoever needs a descriptor found nobody among those with the same limits who could give way: the others."""
-        return any(lot.parker.make_room() for lot in self._lots.values())
+        return any(lot.connection_table.evict_oldest() for lot in self._lots.values())
 
     def start(self) -> None:
         for lot in self._lots.values():
@@ -117,7 +117,7 @@ class Service:
 
     def check(self) -> int:
         """For tests: how many connections are kept. Raises AssertionError, see `Parker.check`."""
-        return sum(lot.parker.check() for lot in self._lots.values())
+        return sum(lot.connection_table.check() for lot in self._lots.values())
 
     def stop_accepting(self, timeout: float, kept: Container[socket.socket] = ()) -> bool:
         """Take in what the kernel has already accepted, within `timeout` seconds, then no more.
@@ -140,9 +140,9 @@ class Service:
         deadline = time.monotonic() + timeout
         patience = patience or (lambda: deadline - time.monotonic())
         lots = self._lots.values()
-        while any(lot.parker.open for lot in lots) and patience() > 0:
+        while any(lot.connection_table.open for lot in lots) and patience() > 0:
             gevent.sleep(FINISH_POLL)
-        cut = sum(lot.parker.open for lot in lots)
+        cut = sum(lot.connection_table.open for lot in lots)
         for lot in lots:
             lot.close()
         return not cut
@@ -163,33 +163,33 @@ def _relays_that_fit() -> float:
 class _Lot:
     """Where the connections with the same limits wait, and the greenlets of those that have one."""
 
-    def __init__(self, limits: Limits, access_log: float, census: Census | None) -> None:
+    def __init__(self, timeouts: ConnectionTimeouts, access_log: float, address_limits: AddressLimits | None) -> None:
         self.names: list[str] = []  # of its listeners, in the order of their acceptors
         self._relays: list[Relay | None] = []  # and where those that are shared relay to
         self._pump: Pump | None = None
         self._pump_watcher: Readable | None = None
-        self._crowd = Crowd()
-        self._limits = limits
-        self._most_relays = min(limits.max_conversations, _relays_that_fit())
-        self._conversations = Pool(int(min(limits.max_conversations, _conversations_that_fit())))
-        self.parker = Parker(
+        self._crowd = ActiveSessions()
+        self._timeouts = timeouts
+        self._most_relays = min(timeouts.max_conversations, _relays_that_fit())
+        self._conversations = Pool(int(min(timeouts.max_conversations, _conversations_that_fit())))
+        self.connection_table = ConnectionTable(
             on_conversation=self._converse,
             on_error=lambda error: log.error(
                 "a connection's hook failed", exc_info=error, extra={"event": "hook-failed"}
             ),
             signatures=SIGNATURES,
             capacity=resource.getrlimit(resource.RLIMIT_NOFILE)[0] % 2**63,  # RLIM_INFINITY is -1: the Parker bounds it
-            request_timeout=limits.request_timeout,
-            terminator_grace=limits.terminator_grace,
-            linger_timeout=limits.linger_timeout,
-            linger_bytes=limits.linger_bytes,
+            request_timeout=timeouts.request_timeout,
+            terminator_grace=timeouts.terminator_grace,
+            linger_timeout=timeouts.linger_timeout,
+            linger_bytes=timeouts.linger_bytes,
             on_access=self._tell_access,
             access_log=access_log,
-            census=census,
+            address_limits=address_limits,
             on_relay=self._relay,
-            first_byte_timeout=limits.first_byte_timeout,
+            first_byte_timeout=timeouts.first_byte_timeout,
         )
-        self.watcher = Readable(self.parker.fileno(), self.parker.ready)
+        self.watcher = Readable(self.connection_table.fileno(), self.connection_table.ready)
 
     def add(self, name: str, beyond: Beyond | None) -> None:
         """A listener that has no acceptor yet."""
@@ -203,14 +203,14 @@ class _Lot:
                 on_error=lambda error: log.error(
                     "a conversation failed", exc_info=error, extra={"event": "conversation-failed"}
                 ),
-                capacity=self._limits.max_conversations,
-                connect_timeout=self._limits.connect_timeout,
-                idle_timeout=self._limits.idle_timeout,
-                max_duration=self._limits.max_duration,
+                capacity=self._timeouts.max_conversations,
+                connect_timeout=self._timeouts.connect_timeout,
+                idle_timeout=self._timeouts.idle_timeout,
+                max_duration=self._timeouts.max_duration,
             )
             self._pump_watcher = Readable(self._pump.fileno(), self._pump.ready)
 
-        def unknown(remote: Remote, error: OSError) -> None:
+        def unknown(remote: UpstreamAddress, error: OSError) -> None:
             log.warning(
                 "listener %s: upstream %s: its name cannot be looked up: %s",
                 name,
@@ -228,13 +228,13 @@ class _Lot:
             on_error=unknown,
         )
         return Relay(
-            self.parker,
+            self.connection_table,
             self._pump,
             upstreams,
             crowd=self._crowd,
             proxy=listener.upstream_proxy,
-            pace=Pace(listener.connect_rate),
-            connect_timeout=self._limits.connect_timeout,
+            pace=RateLimiter(listener.connect_rate),
+            connect_timeout=self._timeouts.connect_timeout,
         )
 
     def start(self) -> None:
@@ -251,7 +251,7 @@ class _Lot:
         if relay is None:
             raise AssertionError("only a shared listener hands connections over")
         if self._crowd.count >= min(self._most_relays, self._conversations.free_count()):
-            self.parker.abandon(fd, "capacity")
+            self.connection_table.close_as(fd, "capacity")
         else:
             relay.begin(fd, data)
 
@@ -276,9 +276,9 @@ class _Lot:
     def _converse(self, fd: int) -> None:
         """Called in the hub: must not block, so a full pool refuses instead of waiting."""
         if self._conversations.free_count() == 0:
-            self.parker.abandon(fd, "capacity")
+            self.connection_table.close_as(fd, "capacity")
         else:
-            self._conversations.spawn(finish_reply, self.parker, fd, self._limits.reply_timeout)
+            self._conversations.spawn(finish_reply, self.connection_table, fd, self._timeouts.reply_timeout)
 
     def close(self) -> None:
         self.watcher.close()  # nobody is handed over any more
@@ -292,7 +292,7 @@ class _Lot:
             while self._crowd.count and time.monotonic() < deadline:
                 gevent.sleep(0)
             self._pump_watcher.close()
-        self.parker.close_all()
+        self.connection_table.close_all()
 
 
 class Door:
@@ -305,7 +305,7 @@ class Door:
         name: str,
         *,
         ours: bool,
-        make_room: Callable[[], bool],
+        evict_oldest: Callable[[], bool],
     ) -> None:
         """acceptor: makes one, given `on_exhausted`. make_room: has somebody give a descriptor back, if anybody can."""
         self.acceptor = acceptor(on_exhausted=partial(Door._back_off, self))
@@ -313,7 +313,7 @@ class Door:
         self._watchers = {sock: Readable(sock.fileno(), self.acceptor.ready)}
         self._ours = ours
         self._name = name
-        self._make_room = make_room
+        self._evict_oldest = evict_oldest
 
     def start(self) -> None:
         for watcher in self._watchers.values():
@@ -330,7 +330,7 @@ class Door:
             self._watchers.pop(sock).close()
 
     def _back_off(self, error: int) -> None:
-        if error in ADVICE and self._make_room():
+        if error in ADVICE and self._evict_oldest():
             return  # the watchers are level-triggered: accepting goes on
         for watcher in self._watchers.values():
             watcher.pause(BACK_OFF)

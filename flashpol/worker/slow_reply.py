@@ -9,7 +9,7 @@ gevent's loop is used directly, as in `hub`: a gevent.Timeout would be a frame.
 import gevent
 from gevent import get_hub, getcurrent
 
-from flashpol._fastpath import Parker
+from flashpol._fastpath import ConnectionTable
 
 WRITE = 2
 
@@ -18,24 +18,24 @@ class _Expired(BaseException):
     """Thrown by a conversation's timer into that conversation, which waits nowhere but below."""
 
 
-def finish_reply(parker: Parker, fd: int, timeout: float) -> None:
+def finish_reply(connection_table: ConnectionTable, fd: int, timeout: float) -> None:
     """Send the rest of a reply that the kernel took only in part, within `timeout` seconds, as the client reads it."""
     hub = get_hub()
     writable = hub.loop.io(fd, WRITE)
     deadline = hub.loop.timer(timeout)
     deadline.start(getcurrent().throw, _Expired)
     try:
-        while not parker.resume(fd):
+        while not connection_table.resume(fd):
             hub.wait(writable)
     except _Expired:
-        parker.abandon(fd, "timeout")
+        connection_table.close_as(fd, "timeout")
     except gevent.Timeout:
-        parker.abandon(fd, "shutdown")
+        connection_table.close_as(fd, "shutdown")
         raise
     except gevent.GreenletExit:
-        parker.abandon(fd, "shutdown")
+        connection_table.close_as(fd, "shutdown")
     except BaseException:
-        parker.abandon(fd, "capacity")
+        connection_table.close_as(fd, "capacity")
         raise
     finally:
         for watcher in (writable, deadline):

@@ -24,9 +24,9 @@ class Siblings:
     doors: one for each listener. make_room: has a client that is silent give its descriptor back.
     """
 
-    def __init__(self, doors: Sequence[Door], make_room: Callable[[], bool]) -> None:
+    def __init__(self, doors: Sequence[Door], evict_oldest: Callable[[], bool]) -> None:
         self._doors = doors
-        self._make_room = make_room
+        self._evict_oldest = evict_oldest
         self._sockets: dict[int, dict[int, tuple[int, socket.socket]]] = {}  # by slot, by inode; the listener's number
 
     def hear(self, message: StandIn | StandDown, sockets: Sequence[socket.socket]) -> None:
@@ -52,7 +52,7 @@ class Siblings:
             text = "standing in for worker %d: no descriptors for %d of its listeners; it is tried again"
             fields = {"event": "exhausted", "listener": None, "errno": errno.EMFILE, "rate": ONCE_A_MINUTE}
             log.warning(text, message.slot, missing, extra=fields)
-            while missing and self._make_room():
+            while missing and self._evict_oldest():
                 missing -= 1
 
     def of(self, number: int) -> list[socket.socket]:
@@ -68,7 +68,7 @@ def run(
     stop: Stop,
 ) -> None:
     """Serve what the plan says on `sockets[i]`, those of its listener i, until `stop` comes; finish what is inside."""
-    service = Service(access_log=plan.config.server.access_log, census=shared.census.of(slot))
+    service = Service(access_log=plan.config.server.access_log, address_limits=shared.address_limits.of(slot))
     doors: list[Door] = []
     blocks: list[list[memoryview]] = [[] for _ in plan.config.listeners]
     for upstream, (number, _) in enumerate(plan.config.upstreams):
@@ -81,7 +81,7 @@ def run(
                 reply,
                 shared.memory(slot, number),
                 name=listener.name,
-                limits=plan.config.limits(listener),
+                timeouts=plan.config.timeouts(listener),
                 ours=isinstance(listener.address, Address),
                 terminated=listener.terminated,
                 access=access,
@@ -90,7 +90,7 @@ def run(
             for sock in own
         ]
         doors.append(first)
-    siblings = Siblings(doors, service.make_room)
+    siblings = Siblings(doors, service.evict_oldest)
     stop.on_sibling = siblings.hear
     status = shared.process(slot)
     # Some beats within the time after which it is held to stand still.

@@ -14,10 +14,10 @@ import pytest
 from processes import PATIENT, POLICY, REQUEST, Flashpol, ask, connect, rest, status, until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
-from flashpol.admin.context import PolicyFacts, View
+from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.endpoint import Application, Visits
 from flashpol.counters.shared import DRAINING, READY, STARTING, ServerStatus, SharedCounters
-from flashpol.counters.totals import Ledger
+from flashpol.counters.totals import CounterTotals
 
 PATHS = ("/", "/metrics", "/-/healthy", "/-/ready")
 
@@ -198,7 +198,7 @@ def call(shared: SharedCounters, path: str, listener: str = "master", state: int
     seen: list[str] = []
     status = ServerStatus()
     status.state = state
-    application = Application(View(status, Ledger(), shared, [PolicyFacts(listener, b"<a/>\0")]))
+    application = Application(AdminContext(status, CounterTotals(), shared, [ListenerInfo(listener, b"<a/>\0")]))
     environ: dict[str, Any] = {"PATH_INFO": path, "REQUEST_METHOD": "GET"}
     body = b"".join(application(environ, lambda status, headers: seen.append(status)))
     return seen[0], body

@@ -19,10 +19,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from flashpol._fastpath import BUCKETS, LAYOUT, PROTOCOLS, REASONS
 from flashpol._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
-from flashpol.admin.context import PolicyFacts, View
+from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.metrics import FlashpolCollector, make_registry
 from flashpol.counters.shared import WORD, ServerStatus, SharedCounters
-from flashpol.counters.totals import Ledger
+from flashpol.counters.totals import CounterTotals
 from flashpol.version import VERSION
 
 DOCUMENTED = """
@@ -36,7 +36,7 @@ DOCUMENTED = """
     relayed_total relay_conversations_started_total relay_conversations_open relay_connecting relay_ends_total
     relay_connect_failures_total relay_bytes_total relay_connect_duration_seconds relay_conversation_duration_seconds
 """
-FACTS = [PolicyFacts("master", b"<a/>\0"), PolicyFacts('odd "name"\\\n', b"<bb/>\0")]
+FACTS = [ListenerInfo("master", b"<a/>\0"), ListenerInfo('odd "name"\\\n', b"<bb/>\0")]
 ROUTES = [("master", "127.0.0.1:7000"), ("master", "unix:/run/game.sock")]
 SIMPLE = {  # field of a block -> metric
     "accepted": "connections_accepted_total",
@@ -64,10 +64,10 @@ def shared() -> SharedCounters:
     return SharedCounters(2, 2, upstreams=len(ROUTES))
 
 
-def view(shared: SharedCounters, status: ServerStatus | None = None) -> View:
-    ledger = Ledger()
-    ledger.open([facts.listener for facts in FACTS], shared, ROUTES)
-    return View(status or ServerStatus(), ledger, shared, FACTS, ROUTES)
+def view(shared: SharedCounters, status: ServerStatus | None = None) -> AdminContext:
+    totals = CounterTotals()
+    totals.open([facts.listener for facts in FACTS], shared, ROUTES)
+    return AdminContext(status or ServerStatus(), totals, shared, FACTS, ROUTES)
 
 
 def scrape(shared: SharedCounters, status: ServerStatus | None = None) -> Metrics:

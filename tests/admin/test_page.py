@@ -21,7 +21,7 @@ from views import FACTS, put, put_relayed, view
 
 from flashpol._fastpath import BUCKETS, REASONS
 from flashpol._pump import FAILURES
-from flashpol.admin.context import PolicyFacts, View
+from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.endpoint import Application
 from flashpol.admin.history import History, Sample
 from flashpol.admin.page import chart, overview, tables
@@ -73,7 +73,9 @@ class Page(HTMLParser):
         self.text += data
 
 
-def get(shown: View | Application, path: str = "/", method: str = "GET", **environ: str) -> tuple[str, dict, bytes]:
+def get(
+    shown: AdminContext | Application, path: str = "/", method: str = "GET", **environ: str
+) -> tuple[str, dict, bytes]:
     application = shown if isinstance(shown, Application) else Application(shown)
     answered: list[Any] = []
     asked = {"PATH_INFO": path, "REQUEST_METHOD": method, **environ}
@@ -81,7 +83,7 @@ def get(shown: View | Application, path: str = "/", method: str = "GET", **envir
     return answered[0], answered[1], body
 
 
-def page(shown: View) -> Page:
+def page(shown: AdminContext) -> Page:
     line, _, body = get(shown)
     assert line == "200 OK"
     return Page(body)
@@ -125,7 +127,7 @@ def test_rates_come_from_the_history() -> None:
 def test_each_policy_is_shown_once_with_its_findings() -> None:
     bad = b'<cross-domain-policy>\n<allow-access-from domain="*" to-ports="22,1935-1940"/>\n</cross-domain-policy>'
     facts = [
-        PolicyFacts(name, bad + b"\0", policy="games", address=address, port=843)
+        ListenerInfo(name, bad + b"\0", policy="games", address=address, port=843)
         for name, address in (("one", "192.0.2.1:843"), ("two", "192.0.2.2:843"))
     ]
     shown = page(view([*facts, FACTS]))
@@ -141,7 +143,7 @@ def test_findings_are_of_the_port_it_is_served_from() -> None:
     low = FACTS.reply.replace(b"1935", b"80")
     pages = {
         port: page(
-            view([PolicyFacts("m", low, policy="p", address="192.0.2.1:8430", port=8430, served_from=port)])
+            view([ListenerInfo("m", low, policy="p", address="192.0.2.1:8430", port=8430, served_from=port)])
         ).text
         for port in (843, 8430)
     }
@@ -151,7 +153,7 @@ def test_findings_are_of_the_port_it_is_served_from() -> None:
 
 def test_a_large_policy_is_cut_and_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     grants = "".join(f'<allow-access-from domain="h{i}.example.com" to-ports="22"/>\n' for i in range(5000))
-    facts = PolicyFacts("m", f"<cross-domain-policy>\n{grants}</cross-domain-policy>\0".encode(), port=843)
+    facts = ListenerInfo("m", f"<cross-domain-policy>\n{grants}</cross-domain-policy>\0".encode(), port=843)
     from flashpol.admin import policy_analysis as reading
 
     calls = []
@@ -195,7 +197,7 @@ def test_the_live_part_leaves_the_costly_ones_out() -> None:
 
 
 def test_another_policy_is_another_version() -> None:
-    other = PolicyFacts(FACTS.listener, FACTS.reply + b" ", FACTS.policy, FACTS.address, FACTS.port)
+    other = ListenerInfo(FACTS.listener, FACTS.reply + b" ", FACTS.policy, FACTS.address, FACTS.port)
     versions = [re.findall(rb'data-version="(.+?)"', get(view([facts]), "/-/live")[2]) for facts in (FACTS, other)]
     assert versions[0] != versions[1]
 
@@ -359,7 +361,7 @@ def test_hostile_text_stays_text(where: str) -> None:
     named = {"listener": HOSTILE} if where == "listener" else {"policy": HOSTILE} if where == "policy" else {}
     comment = html.escape(HOSTILE).replace("\0", "") if where != "text" else HOSTILE
     reply = b"<cross-domain-policy><!-- " + comment.encode() + b" --></cross-domain-policy>\0"
-    facts = PolicyFacts(**{"listener": "m", "reply": reply, "policy": "p", "served_from": 843} | named)
+    facts = ListenerInfo(**{"listener": "m", "reply": reply, "policy": "p", "served_from": 843} | named)
     seen = view([facts])
     if where == "error":
         seen.status.reload_successful, seen.status.reload_error = 0, HOSTILE

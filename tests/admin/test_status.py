@@ -10,7 +10,7 @@ from views import FACTS, put, put_relayed, view
 
 from flashpol._fastpath import BUCKETS, REASONS
 from flashpol._pump import FAILURES
-from flashpol.admin.context import PolicyFacts
+from flashpol.admin.context import ListenerInfo
 from flashpol.admin.history import INTERVAL, KEPT, SHORTEST, History, Sample, since
 from flashpol.admin.status import status
 from flashpol.counters.shared import DRAINING, STARTING, Block
@@ -22,11 +22,11 @@ SIZE = len(BUCKETS) + 1
 def sample(at: float, replies: int = 0, cpu: float = 0.0) -> Sample:
     seen = view(slots=1)
     put(seen.shared, 0, 0, "buckets", replies, *[0] * (SIZE - 1))
-    return Sample(at, seen.ledger.total("master"), {"master": replies}, {os.getpid(): cpu})
+    return Sample(at, seen.totals.total("master"), {"master": replies}, {os.getpid(): cpu})
 
 
 def test_counters_of_listeners_and_their_sum() -> None:
-    seen = view((FACTS, PolicyFacts("other", b"x")))
+    seen = view((FACTS, ListenerInfo("other", b"x")))
     for slot, listener, value in ((0, 0, 3), (1, 0, 40), (0, 1, 500), (1, 1, 6000)):
         put(seen.shared, slot, listener, "accepted", value)
         put(seen.shared, slot, listener, "open", value + 1)

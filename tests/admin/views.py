@@ -5,26 +5,26 @@ from collections.abc import Sequence
 
 from flashpol import _pump
 from flashpol._fastpath import LAYOUT
-from flashpol.admin.context import PolicyFacts, View
+from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.counters.shared import READY, WORD, ServerStatus, SharedCounters
-from flashpol.counters.totals import Ledger
+from flashpol.counters.totals import CounterTotals
 
 POLICY = b'<cross-domain-policy>\n<allow-access-from domain="*.example.com" to-ports="1935"/>\n</cross-domain-policy>'
-FACTS = PolicyFacts("master", POLICY + b"\0", policy="games", address="192.0.2.1:843", port=843, served_from=843)
+FACTS = ListenerInfo("master", POLICY + b"\0", policy="games", address="192.0.2.1:843", port=843, served_from=843)
 
 
 ROUTES = (("master", "127.0.0.1:7000"), ("master", "game.example:7000"))
 
 
-def view(facts: Sequence[PolicyFacts] = (FACTS,), slots: int = 2) -> View:
+def view(facts: Sequence[ListenerInfo] = (FACTS,), slots: int = 2) -> AdminContext:
     """Everything serves, nothing was counted."""
-    shared, ledger, status = SharedCounters(slots, len(facts), upstreams=len(ROUTES)), Ledger(), ServerStatus()
-    ledger.open([each.listener for each in facts], shared, ROUTES)
+    shared, totals, status = SharedCounters(slots, len(facts), upstreams=len(ROUTES)), CounterTotals(), ServerStatus()
+    totals.open([each.listener for each in facts], shared, ROUTES)
     status.state, status.reload_successful = READY, 1
     for slot in range(slots):
         shared.process(slot).up = shared.process(slot).started_ms = 1
         shared.process(slot).beat_ns = time.monotonic_ns()
-    return View(status, ledger, shared, facts, ROUTES)
+    return AdminContext(status, totals, shared, facts, ROUTES)
 
 
 def put(shared: SharedCounters, slot: int, listener: int, field: str, *values: int) -> None:

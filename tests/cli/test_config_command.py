@@ -52,7 +52,7 @@ def test_what_would_run_can_be_run(file: Path, tmp_path: Path) -> None:
     (elsewhere / "printed.toml").write_text(done.stdout)
     printed = load(elsewhere / "printed.toml")
     assert printed.server.watch == 2.0
-    assert printed.server.limits == load(file).server.limits
+    assert printed.server.timeouts == load(file).server.timeouts
     with Flashpol("-c", elsewhere / "printed.toml", listen=(), admin=None, workers=None) as server:
         replies = [ask(place) for place in server.places]
     assert len(replies) == 2

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashpol.config import Address, ConfigError, Inherited, parse_endpoint
+from flashpol.config import Address, ConfigError, SystemdSocket, parse_endpoint
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_any_text_is_an_address_or_a_config_error(text: str) -> None:
 
 @pytest.mark.parametrize("name", ["policy", "flashpol.socket", "a b", "~", "x" * 255])
 def test_a_socket_of_systemd(name: str) -> None:
-    assert parse_endpoint(f"systemd:{name}") == Inherited(name)
-    assert parse_endpoint(str(Inherited(name))) == Inherited(name)
+    assert parse_endpoint(f"systemd:{name}") == SystemdSocket(name)
+    assert parse_endpoint(str(SystemdSocket(name))) == SystemdSocket(name)
 
 
 @pytest.mark.parametrize("text", ["systemd:", "systemd:a:b", "systemd:é", "systemd:a\tb", "systemd:" + "x" * 256])
@@ -69,4 +69,4 @@ def test_no_socket_of_systemd(text: str) -> None:
 def test_other_texts_are_addresses_to_bind() -> None:
     assert parse_endpoint("[::1]:843") == Address("::1", 843)
     with pytest.raises(ConfigError, match="write systemd:NAME"):
-        Inherited.parse("127.0.0.1:843")
+        SystemdSocket.parse("127.0.0.1:843")

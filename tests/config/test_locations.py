@@ -2,7 +2,7 @@
 
 import pytest
 
-from flashpol.config.locations import Origin, Path, Source
+from flashpol.config.locations import Path, Source, SourceLocation
 
 
 @pytest.mark.parametrize(
@@ -16,9 +16,9 @@ from flashpol.config.locations import Origin, Path, Source
     ],
 )
 def test_as_text(path: Path, text: str) -> None:
-    top = Origin(Source("s.toml", "# empty\n[server]\n  workers = 1\n"))
+    top = SourceLocation(Source("s.toml", "# empty\n[server]\n  workers = 1\n"))
     assert str(top.inside(*path)) == text
 
 
 def test_inside_what_is_inside() -> None:
-    assert Origin(Source("s.toml"), ("a",)).inside("b", 1) == Origin(Source("s.toml"), ("a", "b", 1))
+    assert SourceLocation(Source("s.toml"), ("a",)).inside("b", 1) == SourceLocation(Source("s.toml"), ("a", "b", 1))

@@ -2,26 +2,26 @@
 
 import pytest
 
-from flashpol.config import Address, ConfigError, Remote
+from flashpol.config import Address, ConfigError, UpstreamAddress
 from flashpol.config.setting_types import UPSTREAM
 
 
 @pytest.mark.parametrize(
     ("text", "remote"),
     [
-        ("127.0.0.1:7000", Remote("127.0.0.1", 7000)),
-        ("[::1]:7000", Remote("::1", 7000)),
-        ("[2001:DB8:0::1]:1", Remote("2001:db8::1", 1)),
-        ("localhost:65535", Remote("localhost", 65535)),
-        ("game_1.example.com:7000", Remote("game_1.example.com", 7000)),
-        ("games.example.:7000", Remote("games.example.", 7000)),
-        ("unix:/run/game.sock", Remote("", 0, "/run/game.sock")),
+        ("127.0.0.1:7000", UpstreamAddress("127.0.0.1", 7000)),
+        ("[::1]:7000", UpstreamAddress("::1", 7000)),
+        ("[2001:DB8:0::1]:1", UpstreamAddress("2001:db8::1", 1)),
+        ("localhost:65535", UpstreamAddress("localhost", 65535)),
+        ("game_1.example.com:7000", UpstreamAddress("game_1.example.com", 7000)),
+        ("games.example.:7000", UpstreamAddress("games.example.", 7000)),
+        ("unix:/run/game.sock", UpstreamAddress("", 0, "/run/game.sock")),
     ],
 )
-def test_written_and_shown(text: str, remote: Remote) -> None:
-    assert Remote.parse(text) == remote
-    assert Remote.parse(str(remote)) == remote
-    assert remote.is_ip == (remote.host[:1] in {"1", "2", ":"})
+def test_written_and_shown(text: str, upstream_address: UpstreamAddress) -> None:
+    assert UpstreamAddress.parse(text) == upstream_address
+    assert UpstreamAddress.parse(str(upstream_address)) == upstream_address
+    assert upstream_address.is_ip == (upstream_address.host[:1] in {"1", "2", ":"})
 
 
 @pytest.mark.parametrize(
@@ -47,11 +47,11 @@ def test_written_and_shown(text: str, remote: Remote) -> None:
 )
 def test_what_is_none(text: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
-        Remote.parse(text)
+        UpstreamAddress.parse(text)
 
 
 def test_one_or_a_list() -> None:
-    one, other = Remote("a", 1), Remote("b", 2)
+    one, other = UpstreamAddress("a", 1), UpstreamAddress("b", 2)
     assert UPSTREAM.read("upstream", "a:1") == (one,)
     assert UPSTREAM.read("upstream", ["a:1", "b:2"]) == (one, other)
     for wrong in ([], [1], 7000, ["a:1"] * 65):
@@ -78,5 +78,5 @@ def test_one_or_a_list() -> None:
         ("unix:/run/game", "[::]:7000", False),
     ],
 )
-def test_does_it_lead_back(remote: str, listening: str, same: bool) -> None:
-    assert Remote.parse(remote).arrives_at(Address.parse(listening)) is same
+def test_does_it_lead_back(upstream_address: str, listening: str, same: bool) -> None:
+    assert UpstreamAddress.parse(upstream_address).arrives_at(Address.parse(listening)) is same

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from flashpol import config
 from flashpol.config import (
     Address,
-    Caps,
     Config,
-    Inherited,
-    Limits,
+    ConnectionLimits,
+    ConnectionTimeouts,
     Listener,
     PolicySource,
-    Remote,
     Server,
+    SystemdSocket,
+    UpstreamAddress,
     settings_of,
 )
 from flashpol.config.setting_types import Number
@@ -40,7 +40,7 @@ def test_the_defaults_are_the_defaults(tmp_path: Path) -> None:
 def test_every_setting_is_in_the_defaults_with_its_reason() -> None:
     text = config.defaults()
     prose = " ".join(re.findall(r"^# (.*)$", text, re.MULTILINE))
-    for owner in (Server, Limits, Caps, PolicySource, Listener):
+    for owner in (Server, ConnectionTimeouts, ConnectionLimits, PolicySource, Listener):
         for name, setting in settings_of(owner).items():
             assert re.search(rf"^#?{name} = .", text, re.MULTILINE), name
             assert setting.metadata["why"] in prose
@@ -57,7 +57,7 @@ def test_what_is_a_comment_in_the_defaults_can_be_used(tmp_path: Path) -> None:
         "deny_networks": (ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")),
         "proxy_protocol": True,
         "proxy_networks": (ip_network("10.0.0.0/8"),),
-        "upstream": (Remote("127.0.0.1", 7000),),
+        "upstream": (UpstreamAddress("127.0.0.1", 7000),),
         "upstream_proxy": "v2",
     }
     assert read_.listeners == (Listener("master", Address("::", 843), "games", served_from=843, **settings),)
@@ -73,11 +73,16 @@ def value_of(owner: type, name: str) -> st.SearchStrategy[Any]:
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-ENDPOINT = st.sampled_from([Address("::", 843), Address("127.0.0.1", 0), Inherited('a "b"')])
+ENDPOINT = st.sampled_from([Address("::", 843), Address("127.0.0.1", 0), SystemdSocket('a "b"')])
 IPS = st.ip_addresses().filter(lambda ip: getattr(ip, "ipv4_mapped", None) is None)
 NETWORKS = st.lists(IPS.map(ip_network), max_size=2).map(tuple)
 REMOTE = st.sampled_from(
-    [Remote("127.0.0.1", 1), Remote("::1", 65535), Remote("game_1.example.com", 80), Remote("", 0, '/run/a "b"')]
+    [
+        UpstreamAddress("127.0.0.1", 1),
+        UpstreamAddress("::1", 65535),
+        UpstreamAddress("game_1.example.com", 80),
+        UpstreamAddress("", 0, '/run/a "b"'),
+    ]
 )
 OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "workers": st.integers(0, 256),
@@ -99,7 +104,7 @@ def built(owner: type, **more: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]
     return st.builds(owner, **{name: value_of(owner, name) for name in settings_of(owner)}, **more)
 
 
-LIMITS = built(Limits)
+TIMEOUTS = built(ConnectionTimeouts)
 GRANT = st.tuples(TEXT, TEXT.map(lambda ports: ports.replace(":", ""))).map(":".join)
 PATHS = st.sampled_from([Path("/srv/a.xml"), Path('/srv/"q"\\é'), Path("/srv/a\tb")])
 POLICIES = st.dictionaries(
@@ -123,12 +128,16 @@ def configurations(draw: st.DrawFn) -> Config:
         "proxy_networks": NETWORKS,
     }
     rest = {name: value_of(Listener, name) for name in settings_of(Listener) if name not in own}
-    limits = st.none() | LIMITS
+    timeouts = st.none() | TIMEOUTS
     plain = {name: rest[name] for name in rest if name not in (*RELAYING, "upstream")}
     shared = {**rest, "upstream": rest["upstream"].filter(len)}
-    listener = st.builds(Listener, **own, **plain, limits=limits) | st.builds(Listener, **own, **shared, limits=limits)
+    listener = st.builds(Listener, **own, **plain, timeouts=timeouts) | st.builds(
+        Listener, **own, **shared, timeouts=timeouts
+    )
     return Config(
-        draw(built(Server, limits=LIMITS, caps=built(Caps))), policies, tuple(draw(st.lists(listener, max_size=3)))
+        draw(built(Server, timeouts=TIMEOUTS, connection_limits=built(ConnectionLimits))),
+        policies,
+        tuple(draw(st.lists(listener, max_size=3))),
     )
 
 
@@ -140,8 +149,8 @@ def test_a_configuration_survives(tmp_path_factory: pytest.TempPathFactory, writ
     assert back.server == written.server
     assert back.policies == written.policies
     for ours, theirs in zip(written.listeners, back.listeners, strict=True):
-        assert back.limits(theirs) == written.limits(ours)
-        assert dataclasses.replace(theirs, limits=None) == dataclasses.replace(ours, limits=None)
+        assert back.timeouts(theirs) == written.timeouts(ours)
+        assert dataclasses.replace(theirs, timeouts=None) == dataclasses.replace(ours, timeouts=None)
 
 
 def test_defaults_are_told_from_what_was_set() -> None:

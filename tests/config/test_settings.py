@@ -11,11 +11,11 @@ from flashpol.config import (
     Address,
     Config,
     ConfigError,
-    Inherited,
-    Limits,
+    ConnectionTimeouts,
     Listener,
-    Remote,
     Server,
+    SystemdSocket,
+    UpstreamAddress,
     kind_of,
     parse_endpoint,
     settings_of,
@@ -49,7 +49,7 @@ def test_no_number_of_workers(text: str | int) -> None:
         kind_of(Server, "workers").read("workers", text)
 
 
-@pytest.mark.parametrize("owner", [Server, Limits])
+@pytest.mark.parametrize("owner", [Server, ConnectionTimeouts])
 def test_every_setting_has_a_reason_and_a_default_within_its_bounds(owner: type) -> None:
     for field in settings_of(owner).values():
         assert field.metadata["why"]
@@ -102,7 +102,7 @@ def test_listeners_that_differ(config_: Config) -> None:
         (listeners(), "no listener: add --listen IP:PORT or [[listeners]]"),
         (listeners((None, "systemd:x"), (None, "systemd:x")), "two listeners are on systemd:x: give each its own"),
         (
-            Config(Server(admin=Inherited("x")), (), listeners((None, "systemd:x")).listeners),
+            Config(Server(admin=SystemdSocket("x")), (), listeners((None, "systemd:x")).listeners),
             "a listener and the admin endpoint are on systemd:x: give each its own",
         ),
         (
@@ -132,7 +132,7 @@ def test_listeners_that_collide(config_: Config, message: str) -> None:
 
 def test_a_listener_that_relays_to_itself() -> None:
     """The first client would become as many conversations as there may be."""
-    upstream = (Remote("192.0.2.1", 7000), Remote("127.0.0.1", 7000))
+    upstream = (UpstreamAddress("192.0.2.1", 7000), UpstreamAddress("127.0.0.1", 7000))
     listener = Listener("a", Address("::", 7000), "p", upstream=upstream)
     with pytest.raises(ConfigError, match=r"the upstream of \[::\]:7000 is this listener itself: "):
         config.check(Config(Server(), (), (listener,)))

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from flashpol import config
 from flashpol.config import (
     Address,
-    Caps,
     Config,
     ConfigError,
-    Inherited,
-    Limits,
+    ConnectionLimits,
+    ConnectionTimeouts,
     Listener,
     PolicySource,
-    Remote,
     Server,
+    SystemdSocket,
+    UpstreamAddress,
 )
 
 POLICY = '[policies.p]\nfile = "p.xml"\n'
@@ -74,7 +74,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
             access_log=0.5,
             backlog=100,
             shutdown_timeout=2.0,
-            limits=Limits(request_timeout=1.5, max_conversations=7),
+            timeouts=ConnectionTimeouts(request_timeout=1.5, max_conversations=7),
         ),
         (
             PolicySource("games", file=tmp_path / "games.xml"),
@@ -111,9 +111,9 @@ def test_a_listeners_own_limits(tmp_path: Path) -> None:
     text = "[server]\nrequest_timeout = 9\nreply_timeout = 8\n" + POLICY + own + LISTENER.replace(":1", ":2")
     config_ = read(tmp_path, text)
     first, second = config_.listeners
-    assert config_.limits(first) == Limits(request_timeout=0.5, reply_timeout=8.0, linger_bytes=1)
-    assert config_.limits(second) is config_.server.limits
-    assert config_.server.limits == Limits(request_timeout=9.0, reply_timeout=8.0)
+    assert config_.timeouts(first) == ConnectionTimeouts(request_timeout=0.5, reply_timeout=8.0, linger_bytes=1)
+    assert config_.timeouts(second) is config_.server.timeouts
+    assert config_.server.timeouts == ConnectionTimeouts(request_timeout=9.0, reply_timeout=8.0)
 
 
 def test_a_shared_port(tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ def test_a_shared_port(tmp_path: Path) -> None:
     config_ = config.check(read(tmp_path, "[server]\ndrain_timeout = 60\n" + text + LISTENER.replace(":1", ":2")))
     shared, plain = config_.listeners
     assert (shared.shared, plain.shared) == (True, False)
-    assert config_.upstreams == [(0, Remote("a.example", 7000)), (0, Remote("", 0, "/run/b"))]
-    assert (shared.upstream_proxy, config_.limits(shared).idle_timeout) == ("v1", 0)
+    assert config_.upstreams == [(0, UpstreamAddress("a.example", 7000)), (0, UpstreamAddress("", 0, "/run/b"))]
+    assert (shared.upstream_proxy, config_.timeouts(shared).idle_timeout) == ("v1", 0)
     assert config_.draining == 60
     assert config.check(read(tmp_path, POLICY + LISTENER)).draining == Server().shutdown_timeout
 
@@ -130,8 +130,8 @@ def test_a_shared_port(tmp_path: Path) -> None:
 def test_sockets_of_systemd(tmp_path: Path) -> None:
     text = "[server]\nadmin = 'systemd:metrics'\n" + POLICY + "[[listeners]]\naddress = 'systemd:policy'"
     config_ = config.check(read(tmp_path, text))
-    assert config_.server.admin == Inherited("metrics")
-    assert config_.listeners[0].address == Inherited("policy")
+    assert config_.server.admin == SystemdSocket("metrics")
+    assert config_.listeners[0].address == SystemdSocket("policy")
 
 
 def test_admin_off(tmp_path: Path) -> None:
@@ -312,7 +312,9 @@ def test_who_may_connect(tmp_path: Path, text: str, words: str | None) -> None:
 
 def test_caps(tmp_path: Path) -> None:
     text = "[server]\nmax_connections = 7\nmax_address_rate = 8\nipv6_prefix = 48\n" + POLICY + LISTENER
-    assert read(tmp_path, text).server.caps == Caps(max_connections=7, max_address_rate=8, ipv6_prefix=48)
+    assert read(tmp_path, text).server.connection_limits == ConnectionLimits(
+        max_connections=7, max_address_rate=8, ipv6_prefix=48
+    )
     with pytest.raises(ConfigError, match="unknown key 'max_connections'"):
         read(tmp_path, POLICY + LISTENER + "max_connections = 7\n")
     with pytest.raises(ConfigError, match="write a whole number from 0 to 60000"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from flashpol.config.locations import Path, Place
+from flashpol.config.locations import Path, Position
 from flashpol.config.toml_positions import find_places
 
 DOCUMENT = """\
@@ -60,8 +60,8 @@ n.m = 1
     ],
 )
 def test_places(path: Path, place: tuple[int, int]) -> None:
-    assert find_places(DOCUMENT)[path] == Place(*place)
-    assert find_places(DOCUMENT.replace("\n", "\r\n"))[path] == Place(*place)
+    assert find_places(DOCUMENT)[path] == Position(*place)
+    assert find_places(DOCUMENT.replace("\n", "\r\n"))[path] == Position(*place)
 
 
 def paths(value: object, at: Path = ()) -> Iterator[Path]:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from flashpol._fastpath import LAYOUT
 from flashpol.counters.shared import WORD, SharedCounters
-from flashpol.counters.totals import Ledger
+from flashpol.counters.totals import CounterTotals
 
 NAMES = ("a", "b", "c")
 GENERATIONS = st.lists(
@@ -23,11 +23,11 @@ def count(shared: SharedCounters, slot: int, listener: int, number: int) -> None
 def test_totals_are_what_was_counted_under_a_name_whoever_has_ended(
     generations: list[tuple[list[str], int]], data: st.DataObject
 ) -> None:
-    ledger, truth, restarts = Ledger(), dict.fromkeys(NAMES, 0), [0, 0, 0]
+    totals, truth, restarts = CounterTotals(), dict.fromkeys(NAMES, 0), [0, 0, 0]
     opened = []
     for names, slots in generations:
         shared = SharedCounters(slots, len(names))
-        ledger.open(names, shared)
+        totals.open(names, shared)
         opened.append(shared)
         for slot in range(slots):
             deaths = data.draw(st.integers(0, 5))
@@ -38,26 +38,26 @@ def test_totals_are_what_was_counted_under_a_name_whoever_has_ended(
                 count(shared, slot, listener, number)
                 truth[name] += number
     for shared in [*data.draw(st.permutations(opened)), None]:
-        assert {name: ledger.total(name)["accepted"] for name in NAMES} == truth
-        assert [ledger.restarts(slot) for slot in range(3)] == restarts
+        assert {name: totals.total(name)["accepted"] for name in NAMES} == truth
+        assert [totals.restarts(slot) for slot in range(3)] == restarts
         if shared:
-            ledger.close(shared)
+            totals.close(shared)
 
 
 def test_a_name_that_nobody_has_counted_is_zero() -> None:
-    total = Ledger().total("nobody")
+    total = CounterTotals().total("nobody")
     assert not any(any(total.all(field)) for field in LAYOUT)
     assert total.replies == 0
 
 
 def test_finishing_are_the_processes_of_others() -> None:
-    ledger, old, new = Ledger(), SharedCounters(2, 1), SharedCounters(2, 1)
+    totals, old, new = CounterTotals(), SharedCounters(2, 1), SharedCounters(2, 1)
     for shared in (old, new):
-        ledger.open(["a"], shared)
+        totals.open(["a"], shared)
         shared.process(0).pid = shared.process(1).pid = 4711
         shared.admin.pid = 4712
-    assert ledger.finishing(new) == 2
+    assert totals.finishing(new) == 2
     old.process(0).pid = 0
-    assert ledger.finishing(new) == 1
-    ledger.close(old)
-    assert ledger.finishing(new) == 0
+    assert totals.finishing(new) == 1
+    totals.close(old)
+    assert totals.finishing(new) == 0

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from monitoring import ANNOTATIONS, DASHBOARD, PANELS, ROWS, VARIABLES, Query, in_dashboard
 
-from flashpol.admin.context import View
+from flashpol.admin.context import AdminContext
 from flashpol.admin.metrics import FlashpolCollector
 from flashpol.counters.shared import ServerStatus, SharedCounters
-from flashpol.counters.totals import Ledger
+from flashpol.counters.totals import CounterTotals
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 CHOSEN = '{job=~"$job", instance=~"$instance"'  # how every selector of a panel begins
-VIEW = View(ServerStatus(), Ledger(), SharedCounters(1, 1), [])
+VIEW = AdminContext(ServerStatus(), CounterTotals(), SharedCounters(1, 1), [])
 FAMILIES = [family.name for family in FlashpolCollector(VIEW).describe()]
 
 each_panel = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])

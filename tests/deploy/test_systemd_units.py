@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from processes import DEADLINE, ROOT
 
-from flashpol.config import Inherited, Server, load
+from flashpol.config import Server, SystemdSocket, load
 from flashpol.process.privileges import MAX_FILES
 from flashpol.supervisor.arbiter import MAX_FINISHING
 from flashpol.supervisor.generation import KILL_AFTER
@@ -94,7 +94,7 @@ def test_the_sockets_have_the_names_that_the_configuration_is_told(tmp_path: Pat
     (tmp_path / "flashpol.toml").write_text(changed)
     config = load(tmp_path / "flashpol.toml")
     sockets = [settings(name)["FileDescriptorName"][0] for name in UNITS[1:]]
-    assert [config.listeners[0].address, config.server.admin] == [Inherited(name) for name in sockets]
+    assert [config.listeners[0].address, config.server.admin] == [SystemdSocket(name) for name in sockets]
 
 
 def test_the_example_is_what_the_service_starts() -> None:

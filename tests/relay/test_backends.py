@@ -8,7 +8,7 @@ import greenlet
 import pytest
 
 from flashpol._pump import FAILURES, Pump
-from flashpol.config import Remote
+from flashpol.config import UpstreamAddress
 from flashpol.counters.shared import SharedCounters
 from flashpol.relay import backends as upstream
 from flashpol.relay.backends import FAILURES as LIMIT
@@ -27,7 +27,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def make(clock: Clock, *remotes: Remote, balance: str = "round-robin") -> Upstreams:
+def make(clock: Clock, *remotes: UpstreamAddress, balance: str = "round-robin") -> Upstreams:
     shared = SharedCounters(1, 1, upstreams=len(remotes))
     blocks = [shared.relay_memory(0, number) for number in range(len(remotes))]
     return Upstreams(remotes, blocks, balance=balance, clock=clock)
@@ -64,7 +64,7 @@ def fail(pump: Pump, upstreams: Upstreams, address: Address) -> None:
     upstreams.failed(address)
 
 
-A, B, C = (Remote(f"127.0.0.{n}", 1) for n in (1, 2, 3))
+A, B, C = (UpstreamAddress(f"127.0.0.{n}", 1) for n in (1, 2, 3))
 
 
 def hosts(upstreams: Upstreams, count: int) -> list[str]:
@@ -101,7 +101,7 @@ def test_left_out_after_some_failures_in_a_row_then_tried_by_one(clock: Clock, p
 
 def test_well_again(clock: Clock, pump: Pump) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        upstreams = make(clock, Remote(*listening.getsockname()), B)
+        upstreams = make(clock, UpstreamAddress(*listening.getsockname()), B)
         address = next(iter(upstreams))
     for _ in range(LIMIT):
         fail(pump, upstreams, address)
@@ -131,7 +131,7 @@ def test_a_name_stands_for_all_its_addresses(clock: Clock, monkeypatch: pytest.M
         return [(None, type, 6, "", (ip, port)) for ip in answers.pop(0)]
 
     monkeypatch.setattr(upstream, "getaddrinfo", look_up)
-    upstreams = make(clock, Remote("games.example", 7000))
+    upstreams = make(clock, UpstreamAddress("games.example", 7000))
     [games] = upstreams._all
     games.look_up()
     before = list(upstreams)
@@ -143,7 +143,7 @@ def test_a_name_stands_for_all_its_addresses(clock: Clock, monkeypatch: pytest.M
 
 
 def test_while_a_name_cannot_be_looked_up_what_was_known_serves(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    upstreams = make(clock, Remote("games.example", 7000))
+    upstreams = make(clock, UpstreamAddress("games.example", 7000))
     [games] = upstreams._all
     games.use([("192.0.2.1", 7000)])
     monkeypatch.setattr(upstream, "LOOK_UP_EVERY", 0.001)
@@ -162,7 +162,7 @@ def test_while_a_name_cannot_be_looked_up_what_was_known_serves(clock: Clock, mo
 
 
 def test_an_address_that_names_its_interface(clock: Clock) -> None:
-    upstreams = make(clock, Remote.parse("[fe80::1%lo]:7000"))
+    upstreams = make(clock, UpstreamAddress.parse("[fe80::1%lo]:7000"))
     upstreams.start()
     assert upstreams.wait(5) is True
     upstreams.stop()
@@ -180,7 +180,7 @@ def test_whatever_goes_wrong_it_is_looked_up_again(clock: Clock, monkeypatch: py
 
     monkeypatch.setattr(upstream, "getaddrinfo", look_up)
     monkeypatch.setattr(upstream, "LOOK_UP_EVERY", 0.001)
-    upstreams = make(clock, Remote("games.example", 7000))
+    upstreams = make(clock, UpstreamAddress("games.example", 7000))
     upstreams.start()
     with gevent.Timeout(5):
         while not list(upstreams):
@@ -196,7 +196,7 @@ def test_nobody_waits_for_a_name_while_another_upstream_is_known(clock: Clock, m
         return [(None, type, 6, "", ("192.0.2.1", port))]
 
     monkeypatch.setattr(upstream, "getaddrinfo", look_up)
-    quick, slow = Remote("quick.example", 1), Remote("slow.example", 1)
+    quick, slow = UpstreamAddress("quick.example", 1), UpstreamAddress("slow.example", 1)
     for remotes in ((quick, slow), (slow, A)):
         upstreams = make(clock, *remotes)
         upstreams.start()
@@ -208,7 +208,7 @@ def test_nobody_waits_for_a_name_while_another_upstream_is_known(clock: Clock, m
 
 def test_stopping_wakes_those_who_wait_for_a_name(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstream, "getaddrinfo", lambda *_, **__: gevent.sleep(60))
-    upstreams = make(clock, Remote("slow.example", 1))
+    upstreams = make(clock, UpstreamAddress("slow.example", 1))
     upstreams.start()
     waiting = gevent.spawn(upstreams.wait, 60)
     gevent.sleep(0)
@@ -217,7 +217,7 @@ def test_stopping_wakes_those_who_wait_for_a_name(clock: Clock, monkeypatch: pyt
 
 
 def test_what_needs_no_name_server_is_ready_at_once(clock: Clock) -> None:
-    upstreams = make(clock, A, Remote("", 0, "/run/game.sock"))
+    upstreams = make(clock, A, UpstreamAddress("", 0, "/run/game.sock"))
     upstreams.start()
     assert upstreams._resolver is None
     assert upstreams.wait(0) is True

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashpol.relay.rate_limit import Pace
+from flashpol.relay.rate_limit import RateLimiter
 
 
 class Clock:
@@ -15,19 +15,19 @@ class Clock:
 
 
 def test_no_rate_is_no_wait() -> None:
-    pace = Pace(0)
+    pace = RateLimiter(0)
     assert [pace.reserve(0) for _ in range(1000)] == [0.0] * 1000
 
 
 def test_a_second_s_worth_at_once_then_evenly() -> None:
     clock = Clock()
-    pace = Pace(4, clock)
+    pace = RateLimiter(4, clock)
     assert [pace.reserve(9) for _ in range(8)] == [0, 0, 0, 0, 0, 0.25, 0.5, 0.75]
 
 
 def test_whoever_would_wait_too_long_takes_no_turn() -> None:
     clock = Clock()
-    pace = Pace(1, clock)
+    pace = RateLimiter(1, clock)
     assert [pace.reserve(0.5) for _ in range(4)] == [0, 0, None, None]
     clock.now += 1
     assert pace.reserve(0.5) == 0
@@ -38,7 +38,7 @@ def test_whoever_would_wait_too_long_takes_no_turn() -> None:
 def test_never_faster(rate: float, pauses: list[float]) -> None:
     """In any span of time no more than the rate allows, and one second's worth."""
     clock = Clock()
-    pace = Pace(rate, clock)
+    pace = RateLimiter(rate, clock)
     times: list[float] = []
     for pause in pauses:
         clock.now += pause

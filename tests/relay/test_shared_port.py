@@ -10,14 +10,14 @@ import gevent
 import pytest
 from application import Application, application, receive
 from conftest import Serve
-from support import BARE, LARGE, LIMITS, PATIENCE, REPLY, REQUEST, Serving, deliver, eventually, reset, until_end
+from support import BARE, LARGE, PATIENCE, REPLY, REQUEST, TIMEOUTS, Serving, deliver, eventually, reset, until_end
 
 from flashpol._fastpath import PROTOCOLS
 from flashpol._pump import ENDS, FAILURES
-from flashpol.config import Remote
+from flashpol.config import UpstreamAddress
 from flashpol.log.handler import log
 
-QUICK = dataclasses.replace(LIMITS, first_byte_timeout=0.2, request_timeout=0.5, connect_timeout=1.0)
+QUICK = dataclasses.replace(TIMEOUTS, first_byte_timeout=0.2, request_timeout=0.5, connect_timeout=1.0)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def app(no_leaked_files: None) -> Iterator[Application]:
 
 @pytest.fixture
 def server(app: Application, serve: Serve) -> Serving:
-    return serve(limits=QUICK, upstream=[app.remote])
+    return serve(timeouts=QUICK, upstream=[app.remote])
 
 
 def relayed_as(server: Serving) -> dict[str, int]:
@@ -79,7 +79,7 @@ def test_a_request_and_more(server: Serving, app: Application) -> None:
 
 
 def test_a_large_reply(app: Application, serve: Serve) -> None:
-    server = serve(reply=LARGE, limits=dataclasses.replace(QUICK, reply_timeout=10), upstream=[app.remote])
+    server = serve(reply=LARGE, timeouts=dataclasses.replace(QUICK, reply_timeout=10), upstream=[app.remote])
     assert server.ask() == LARGE
     assert server.settle() == {"reply": 1}
 
@@ -130,7 +130,7 @@ def test_the_protocol_is_named(server: Serving, app: Application, data: bytes, p
 
 
 def test_what_could_become_a_protocol_is_not_kept_waiting(app: Application, serve: Serve) -> None:
-    server = serve(limits=dataclasses.replace(QUICK, first_byte_timeout=60), upstream=[app.remote])
+    server = serve(timeouts=dataclasses.replace(QUICK, first_byte_timeout=60), upstream=[app.remote])
     with server.connect() as client:
         client.sendall(b"P")
         with app.accept() as inner:
@@ -222,7 +222,7 @@ def test_reset_goes_through(server: Serving, app: Application) -> None:
 
 
 def test_silverlight_shares_a_port_too(app: Application, serve: Serve) -> None:
-    server = serve(limits=QUICK, upstream=[app.remote], terminated=False)
+    server = serve(timeouts=QUICK, upstream=[app.remote], terminated=False)
     assert server.ask(BARE) == REPLY
     with server.connect() as client:
         client.sendall(b"data")
@@ -232,7 +232,7 @@ def test_silverlight_shares_a_port_too(app: Application, serve: Serve) -> None:
 
 
 def test_no_upstream_answers(app: Application, serve: Serve) -> None:
-    server = serve(limits=QUICK, upstream=[app.remote])
+    server = serve(timeouts=QUICK, upstream=[app.remote])
     app.listening.close()
     began = time.monotonic()
     with server.connect() as client:
@@ -247,7 +247,7 @@ def test_no_upstream_answers(app: Application, serve: Serve) -> None:
 def test_the_next_upstream_is_tried(app: Application, serve: Serve) -> None:
     with application() as gone:
         pass
-    server = serve(limits=QUICK, upstream=[gone.remote, app.remote])
+    server = serve(timeouts=QUICK, upstream=[gone.remote, app.remote])
     for _ in range(6):
         with server.connect() as client:
             client.sendall(b"hello")
@@ -260,7 +260,7 @@ def test_the_next_upstream_is_tried(app: Application, serve: Serve) -> None:
 
 def test_round_robin(serve: Serve) -> None:
     with application() as one, application() as other:
-        server = serve(limits=QUICK, upstream=[one.remote, other.remote])
+        server = serve(timeouts=QUICK, upstream=[one.remote, other.remote])
         clients = []
         for _ in range(6):
             clients.append(server.connect())
@@ -276,7 +276,7 @@ def test_round_robin(serve: Serve) -> None:
 
 def test_least_connections(serve: Serve) -> None:
     with application() as one, application() as other:
-        server = serve(limits=QUICK, upstream=[one.remote, other.remote], balance="least-connections")
+        server = serve(timeouts=QUICK, upstream=[one.remote, other.remote], balance="least-connections")
         clients = []
 
         def connect() -> None:
@@ -305,7 +305,7 @@ def test_least_connections(serve: Serve) -> None:
 
 
 def test_a_name_is_looked_up(app: Application, serve: Serve) -> None:
-    server = serve(limits=QUICK, upstream=[Remote("localhost", app.remote.port)])
+    server = serve(timeouts=QUICK, upstream=[UpstreamAddress("localhost", app.remote.port)])
     with server.connect() as client:
         client.sendall(b"hello")
         with app.accept() as inner:
@@ -315,7 +315,7 @@ def test_a_name_is_looked_up(app: Application, serve: Serve) -> None:
 
 def test_a_name_that_nobody_knows(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, log.name):
-        server = serve(limits=QUICK, upstream=[Remote("no-such-host.invalid", 1)])
+        server = serve(timeouts=QUICK, upstream=[UpstreamAddress("no-such-host.invalid", 1)])
         with server.connect() as client:
             client.sendall(b"hello")
             assert until_end(client)[0] == b""
@@ -326,7 +326,7 @@ def test_a_name_that_nobody_knows(serve: Serve, caplog: pytest.LogCaptureFixture
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_the_client_s_address_reaches_the_application(app: Application, serve: Serve, version: str) -> None:
-    server = serve(limits=QUICK, upstream=[app.remote], upstream_proxy=version)
+    server = serve(timeouts=QUICK, upstream=[app.remote], upstream_proxy=version)
     with server.connect() as client:
         client.sendall(b"hello")
         host, port = client.getsockname()
@@ -341,7 +341,7 @@ def test_the_client_s_address_reaches_the_application(app: Application, serve: S
 
 
 def test_the_total_is_bounded(app: Application, serve: Serve) -> None:
-    server = serve(limits=dataclasses.replace(QUICK, max_conversations=2), upstream=[app.remote])
+    server = serve(timeouts=dataclasses.replace(QUICK, max_conversations=2), upstream=[app.remote])
     clients = [server.connect() for _ in range(3)]
     for number, client in enumerate(clients):
         client.sendall(b"hello")
@@ -356,8 +356,8 @@ def test_the_total_is_bounded(app: Application, serve: Serve) -> None:
 
 
 def test_those_that_wait_for_their_turn_count_in_the_total(app: Application, serve: Serve) -> None:
-    limits = dataclasses.replace(QUICK, max_conversations=3, connect_timeout=10)
-    server = serve(limits=limits, upstream=[app.remote], connect_rate=1)
+    timeouts = dataclasses.replace(QUICK, max_conversations=3, connect_timeout=10)
+    server = serve(timeouts=timeouts, upstream=[app.remote], connect_rate=1)
     clients = [server.connect() for _ in range(6)]
     for client in clients:
         client.sendall(b"hello")
@@ -371,7 +371,7 @@ def test_those_that_wait_for_their_turn_count_in_the_total(app: Application, ser
 
 
 def test_the_rate_of_connecting_is_bounded(app: Application, serve: Serve) -> None:
-    server = serve(limits=dataclasses.replace(QUICK, connect_timeout=0.3), upstream=[app.remote], connect_rate=2)
+    server = serve(timeouts=dataclasses.replace(QUICK, connect_timeout=0.3), upstream=[app.remote], connect_rate=2)
     clients = [server.connect() for _ in range(6)]
     for client in clients:
         client.sendall(b"hello")
@@ -387,8 +387,8 @@ def test_the_rate_of_connecting_is_bounded(app: Application, serve: Serve) -> No
 
 
 def test_those_who_wait_to_be_connected_count_too(app: Application, serve: Serve) -> None:
-    limits = dataclasses.replace(QUICK, max_conversations=2, connect_timeout=60)
-    server = serve(limits=limits, upstream=[app.remote], connect_rate=0.1)
+    timeouts = dataclasses.replace(QUICK, max_conversations=2, connect_timeout=60)
+    server = serve(timeouts=timeouts, upstream=[app.remote], connect_rate=0.1)
     with server.connect() as first, server.connect() as second, server.connect() as third:
         first.sendall(b"hello")
         with app.accept():
@@ -404,7 +404,7 @@ def test_those_who_wait_to_be_connected_count_too(app: Application, serve: Serve
 
 def test_who_still_waits_for_its_turn_when_all_ends_is_let_go(app: Application, serve: Serve) -> None:
     """By then its descriptor may be somebody else's."""
-    server = serve(limits=dataclasses.replace(QUICK, connect_timeout=60), upstream=[app.remote], connect_rate=1)
+    server = serve(timeouts=dataclasses.replace(QUICK, connect_timeout=60), upstream=[app.remote], connect_rate=1)
     clients = [server.connect() for _ in range(3)]
     for number, client in enumerate(clients):
         client.sendall(b"hello")
@@ -424,7 +424,7 @@ def test_who_still_waits_for_its_turn_when_all_ends_is_let_go(app: Application, 
 
 
 def test_idle_conversations_end(app: Application, serve: Serve) -> None:
-    server = serve(limits=dataclasses.replace(QUICK, idle_timeout=0.2), upstream=[app.remote])
+    server = serve(timeouts=dataclasses.replace(QUICK, idle_timeout=0.2), upstream=[app.remote])
     with server.connect() as client:
         client.sendall(b"hello")
         with app.accept() as inner:
@@ -459,7 +459,7 @@ def test_stopping_while_nobody_accepts(serve: Serve) -> None:
             fillers.append(socket.socket())
             fillers[-1].setblocking(False)
             fillers[-1].connect_ex(app.listening.getsockname())
-        server = serve(limits=dataclasses.replace(QUICK, connect_timeout=60), upstream=[app.remote])
+        server = serve(timeouts=dataclasses.replace(QUICK, connect_timeout=60), upstream=[app.remote])
         with server.connect() as client:
             client.sendall(b"hello")
             eventually(lambda: server.relayed[0]["connecting"] == 1)
@@ -474,7 +474,7 @@ def test_stopping_while_nobody_accepts(serve: Serve) -> None:
 
 def test_the_access_log_tells_of_it(app: Application, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, log.name):
-        server = serve(limits=QUICK, upstream=[app.remote], access_log=1.0)
+        server = serve(timeouts=QUICK, upstream=[app.remote], access_log=1.0)
         with server.connect() as client:
             client.sendall(b"hello")
             with app.accept() as inner:
@@ -487,7 +487,7 @@ def test_the_access_log_tells_of_it(app: Application, serve: Serve, caplog: pyte
 
 
 def test_many_conversations_and_policies_at_once(app: Application, serve: Serve, many_files: int) -> None:
-    server = serve(limits=dataclasses.replace(QUICK, request_timeout=10), upstream=[app.remote])
+    server = serve(timeouts=dataclasses.replace(QUICK, request_timeout=10), upstream=[app.remote])
     clients = [server.connect() for _ in range(300)]
     for number, client in enumerate(clients):
         client.sendall(b"%4d" % number if number % 3 else REQUEST)

@@ -6,7 +6,7 @@ import socket
 import pytest
 from processes import free_port
 
-from flashpol.config import Address, ConfigError, Inherited
+from flashpol.config import Address, ConfigError, SystemdSocket
 from flashpol.process.sockets import bound_address
 from flashpol.supervisor.listen_sockets import Listening
 
@@ -85,12 +85,12 @@ def test_release_closes_what_nobody_wants(listening: Listening) -> None:
 
 def test_what_systemd_hands_over_is_for_all_workers_and_stays() -> None:
     four, six = socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0))
-    listening = Listening({Inherited("flash"): [four, six]})
-    [sockets] = listening.acquire([(Inherited("flash"), 3)], 16)
+    listening = Listening({SystemdSocket("flash"): [four, six]})
+    [sockets] = listening.acquire([(SystemdSocket("flash"), 3)], 16)
     for slot in range(3):
         assert sockets[slot::3] == [four, six]
     listening.release([])
-    assert listening.acquire([(Inherited("flash"), 1)], 16) == [[four, six]]
+    assert listening.acquire([(SystemdSocket("flash"), 1)], 16) == [[four, six]]
     listening.keep_only([six])
     assert (four.fileno(), six.fileno() >= 0) == (-1, True)
     listening.keep_only([])
@@ -99,4 +99,4 @@ def test_what_systemd_hands_over_is_for_all_workers_and_stays() -> None:
 
 def test_a_name_that_systemd_does_not_know(listening: Listening) -> None:
     with pytest.raises(ConfigError, match=r"^systemd:flash: systemd hands over no such socket \(but none\)"):
-        listening.acquire([(Inherited("flash"), 1)], 16)
+        listening.acquire([(SystemdSocket("flash"), 1)], 16)

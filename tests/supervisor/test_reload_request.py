@@ -7,22 +7,22 @@ from collections.abc import Iterator
 import pytest
 from processes import until
 
-from flashpol.supervisor.reload_request import Bell
+from flashpol.supervisor.reload_request import ReloadRequest
 
 
 @pytest.fixture
 def heard() -> Iterator[list[int]]:
     """The signals that came. Whichever thread of the test's process they are sent to, they end nothing."""
     signals: list[int] = []
-    before = signal.signal(Bell.SIGNAL, lambda number, _: signals.append(number))
+    before = signal.signal(ReloadRequest.SIGNAL, lambda number, _: signals.append(number))
     try:
         yield signals
     finally:
-        signal.signal(Bell.SIGNAL, before)
+        signal.signal(ReloadRequest.SIGNAL, before)
 
 
 def test_another_process_rings(heard: list[int]) -> None:
-    bell = Bell()
+    bell = ReloadRequest()
     assert not bell.rung()
     child = os.fork()
     if child == 0:
@@ -36,10 +36,10 @@ def test_another_process_rings(heard: list[int]) -> None:
 
 
 def test_ringing_for_ever_blocks_nobody(heard: list[int]) -> None:
-    bell = Bell()
+    bell = ReloadRequest()
     for _ in range(70_000):
         bell.ring()
     assert bell.rung()
     bell.ring()
     bell.close()
-    assert set(heard) == {Bell.SIGNAL}
+    assert set(heard) == {ReloadRequest.SIGNAL}

@@ -14,7 +14,7 @@ from gevent.hub import get_hub
 
 from flashpol import PolicyServer
 from flashpol._fastpath import REASONS
-from flashpol.config import Limits
+from flashpol.config import ConnectionTimeouts
 
 SPARE = 10  # connections that fit
 
@@ -48,7 +48,9 @@ def served_by_others() -> list[bool]:
 
 def main() -> None:
     failed = errors_of_the_hub()
-    server = PolicyServer("127.0.0.1:0", allow=["*:1935"], limits=Limits(request_timeout=60, terminator_grace=60))
+    server = PolicyServer(
+        "127.0.0.1:0", allow=["*:1935"], timeouts=ConnectionTimeouts(request_timeout=60, terminator_grace=60)
+    )
     server.start()
     highest = max(int(fd) for fd in os.listdir("/proc/self/fd"))
     for fd in range(3, highest):

@@ -92,7 +92,7 @@ def test_each_address_serves_its_own_policy_on_one_port(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
-LIMITS = """
+TIMEOUTS = """
 [server]
 request_timeout = 60
 [policies.p]
@@ -109,7 +109,7 @@ address = "127.0.0.3:0"
 
 def test_each_address_has_its_own_limits(tmp_path: Path) -> None:
     file = tmp_path / "flashpol.toml"
-    file.write_text(LIMITS)
+    file.write_text(TIMEOUTS)
     with Flashpol("-c", file, listen=()) as server:
         hasty, patient = (socket.create_connection(place, timeout=DEADLINE) for place in server.places)
         with hasty, patient:

@@ -10,15 +10,15 @@ from contextlib import ExitStack, suppress
 
 import pytest
 from conftest import Serve
-from support import BARE, LIMITS, PATIENCE, REPLY, REQUEST, deliver, eventually, reset, until_end
+from support import BARE, PATIENCE, REPLY, REQUEST, TIMEOUTS, deliver, eventually, reset, until_end
 
-from flashpol.config import Limits
+from flashpol.config import ConnectionTimeouts
 
 CLIENT_HELLO = bytes.fromhex("160301002f0100002b0303") + bytes(32) + bytes.fromhex("000002130101000000")
 
 
 def test_time_outs_are_the_contracts_unless_configured() -> None:
-    assert (Limits().request_timeout, Limits().terminator_grace) == (3.0, 0.15)
+    assert (ConnectionTimeouts().request_timeout, ConnectionTimeouts().terminator_grace) == (3.0, 0.15)
 
 
 # ---------------------------------------------------------------------------------------------------------- requests
@@ -71,13 +71,13 @@ def test_no_terminator_and_silence(serve: Serve) -> None:
         began = time.monotonic()
         client.sendall(BARE)
         assert until_end(client) == (REPLY, "fin")
-        assert LIMITS.terminator_grace * 0.9 < time.monotonic() - began < LIMITS.terminator_grace + 3
+        assert TIMEOUTS.terminator_grace * 0.9 < time.monotonic() - began < TIMEOUTS.terminator_grace + 3
     assert server.settle() == {"reply": 1}
 
 
 @pytest.mark.parametrize("request_bytes", [BARE, REQUEST, BARE + b"\r\n"])
 def test_half_close_after_the_request(serve: Serve, request_bytes: bytes) -> None:
-    server = serve(limits=Limits(terminator_grace=30))
+    server = serve(timeouts=ConnectionTimeouts(terminator_grace=30))
     with server.connect() as client:
         client.sendall(request_bytes)
         client.shutdown(socket.SHUT_WR)
@@ -103,7 +103,7 @@ def test_silent_dripping_and_partial_clients_are_closed_at_the_deadline(serve: S
         began = time.monotonic()
         silent, partial, dripping = (stack.enter_context(server.connect()) for _ in range(3))
         partial.sendall(REQUEST[:21])
-        dripping.settimeout(LIMITS.request_timeout / 20)
+        dripping.settimeout(TIMEOUTS.request_timeout / 20)
         sent = 0
         ended = False
         while not ended:
@@ -113,19 +113,19 @@ def test_silent_dripping_and_partial_clients_are_closed_at_the_deadline(serve: S
             try:
                 ended = dripping.recv(1) == b""
             except TimeoutError:
-                assert time.monotonic() < began + LIMITS.request_timeout + 3
+                assert time.monotonic() < began + TIMEOUTS.request_timeout + 3
             except ConnectionError:
                 ended = True
         assert sent > 5
-        assert time.monotonic() - began > LIMITS.request_timeout * 0.9
+        assert time.monotonic() - began > TIMEOUTS.request_timeout * 0.9
         assert until_end(silent) == (b"", "fin")
         assert until_end(partial) == (b"", "fin")
-        assert time.monotonic() - began < LIMITS.request_timeout + 3
+        assert time.monotonic() - began < TIMEOUTS.request_timeout + 3
     assert server.settle() == {"timeout": 3}
 
 
 def test_silent_clients_delay_nobody(serve: Serve) -> None:
-    server = serve(limits=Limits(request_timeout=30))
+    server = serve(timeouts=ConnectionTimeouts(request_timeout=30))
     with ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(server.connect())
@@ -222,7 +222,7 @@ def test_connect_and_close(serve: Serve) -> None:
 @pytest.mark.parametrize("sent", [b"", b"<", BARE, b"G", b"\x16"])
 @pytest.mark.parametrize("parked", [False, True])
 def test_reset_before_the_reply(serve: Serve, sent: bytes, parked: bool) -> None:
-    server = serve(limits=Limits(terminator_grace=30, request_timeout=30))
+    server = serve(timeouts=ConnectionTimeouts(terminator_grace=30, request_timeout=30))
     client = server.connect()
     client.sendall(sent)
     if parked:

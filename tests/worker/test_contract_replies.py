@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 from conftest import Serve
-from support import BARE, LARGE, LIMITS, REPLY, REQUEST, eventually, reset, until_end
+from support import BARE, LARGE, REPLY, REQUEST, TIMEOUTS, eventually, reset, until_end
 
-from flashpol.config import Limits
+from flashpol.config import ConnectionTimeouts
 
 ROUNDS = 2000
 
@@ -56,7 +56,7 @@ def test_extra_bytes_in_a_second_segment_never_cost_the_reply(
 
 @pytest.mark.parametrize("at_once", [True, False])
 def test_input_beyond_the_linger_bound_is_cut_after_the_reply(serve: Serve, at_once: bool) -> None:
-    server = serve(limits=Limits(linger_bytes=65536, linger_timeout=30))
+    server = serve(timeouts=ConnectionTimeouts(linger_bytes=65536, linger_timeout=30))
     flood = b"x" * (64 << 20)  # more than the kernels hold between them
     with server.connect() as client:
         if at_once:
@@ -78,11 +78,11 @@ def test_a_client_that_never_closes_is_closed_at_the_linger_deadline(serve: Serv
         began = time.monotonic()
         assert server.counters["open"] == 1
         assert server.settle() == {"reply": 1}
-        assert time.monotonic() - began < LIMITS.linger_timeout + 3
+        assert time.monotonic() - began < TIMEOUTS.linger_timeout + 3
 
 
 def test_a_slow_reader_with_a_tiny_window_gets_all_of_a_large_reply(serve: Serve) -> None:
-    server = serve(LARGE, Limits(reply_timeout=30))
+    server = serve(LARGE, ConnectionTimeouts(reply_timeout=30))
     with server.connect(receive_buffer=2048) as client:
         client.send(REQUEST)
         eventually(lambda: server.counters["conversations"] == 1)
@@ -97,7 +97,7 @@ def test_a_slow_reader_with_a_tiny_window_gets_all_of_a_large_reply(serve: Serve
 
 @pytest.mark.parametrize("request_bytes", [BARE, BARE + b"\r\n", REQUEST + b"x" * 100])
 def test_a_large_reply_to_every_form_of_the_request(serve: Serve, request_bytes: bytes) -> None:
-    server = serve(LARGE, Limits(reply_timeout=30))
+    server = serve(LARGE, ConnectionTimeouts(reply_timeout=30))
     with server.connect() as client:
         client.send(request_bytes)
         assert until_end(client) == (LARGE, "fin")
@@ -105,7 +105,7 @@ def test_a_large_reply_to_every_form_of_the_request(serve: Serve, request_bytes:
 
 
 def test_a_large_reply_after_a_half_close(serve: Serve) -> None:
-    server = serve(LARGE, Limits(reply_timeout=30))
+    server = serve(LARGE, ConnectionTimeouts(reply_timeout=30))
     with server.connect() as client:
         client.send(REQUEST)
         client.shutdown(socket.SHUT_WR)
@@ -121,13 +121,13 @@ def test_a_client_that_never_reads_is_timed_out_and_delays_nobody(serve: Serve) 
         eventually(lambda: server.counters["conversations"] == 1)
         assert server.ask() == LARGE
         eventually(lambda: server.counters["timeouts"] == 1)
-        assert LIMITS.reply_timeout * 0.9 < time.monotonic() - began < LIMITS.reply_timeout + 3
+        assert TIMEOUTS.reply_timeout * 0.9 < time.monotonic() - began < TIMEOUTS.reply_timeout + 3
     assert server.settle() == {"timeout": 1, "reply": 1}
 
 
 @pytest.mark.parametrize("read", [0, 100_000])
 def test_reset_during_a_large_reply(serve: Serve, read: int) -> None:
-    server = serve(LARGE, Limits(reply_timeout=30))
+    server = serve(LARGE, ConnectionTimeouts(reply_timeout=30))
     client = server.connect(receive_buffer=2048)
     client.send(REQUEST)
     eventually(lambda: server.counters["conversations"] == 1)
@@ -139,7 +139,7 @@ def test_reset_during_a_large_reply(serve: Serve, read: int) -> None:
 
 def test_close_without_reading_during_a_large_reply(serve: Serve) -> None:
     """Unread bytes at the client: its kernel answers with RST."""
-    server = serve(LARGE, Limits(reply_timeout=30))
+    server = serve(LARGE, ConnectionTimeouts(reply_timeout=30))
     client = server.connect(receive_buffer=2048)
     client.send(REQUEST)
     eventually(lambda: server.counters["conversations"] == 1)
@@ -148,7 +148,7 @@ def test_close_without_reading_during_a_large_reply(serve: Serve) -> None:
 
 
 def test_many_large_replies_at_a_time(serve: Serve) -> None:
-    server = serve(LARGE[: 5 << 20], Limits(reply_timeout=30))
+    server = serve(LARGE[: 5 << 20], ConnectionTimeouts(reply_timeout=30))
     clients = [server.connect(receive_buffer=2048) for _ in range(20)]
     for client in clients:
         client.send(REQUEST)

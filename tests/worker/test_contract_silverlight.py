@@ -9,12 +9,12 @@ from collections import Counter
 
 import pytest
 from conftest import Serve
-from support import BARE, LARGE, LIMITS, REQUEST, Serving, deliver, eventually, reset, until_end
+from support import BARE, LARGE, REQUEST, TIMEOUTS, Serving, deliver, eventually, reset, until_end
 
-from flashpol.config import Limits
+from flashpol.config import ConnectionTimeouts
 
 REPLY = b"<access-policy><cross-domain-access></cross-domain-access></access-policy>"
-SLOW = Limits(terminator_grace=30, request_timeout=30)  # a reply within PATIENCE waited for neither
+SLOW = ConnectionTimeouts(terminator_grace=30, request_timeout=30)  # a reply within PATIENCE waited for neither
 ROUNDS = 500
 
 
@@ -94,7 +94,7 @@ def test_silent_and_partial_clients_are_closed_at_the_deadline(serve: Serve, sen
         began = time.monotonic()
         client.sendall(sent)
         assert until_end(client) == (b"", "fin")
-        assert LIMITS.request_timeout * 0.9 < time.monotonic() - began < LIMITS.request_timeout + 3
+        assert TIMEOUTS.request_timeout * 0.9 < time.monotonic() - began < TIMEOUTS.request_timeout + 3
     assert server.settle() == {"timeout": 1}
 
 
@@ -136,7 +136,7 @@ def test_reset_before_the_reply(server: Serving, sent: bytes) -> None:
 
 @pytest.mark.parametrize("request_bytes", [BARE, REQUEST])
 def test_a_large_reply(serve: Serve, request_bytes: bytes) -> None:
-    server = serve(LARGE, Limits(reply_timeout=30), terminated=False)
+    server = serve(LARGE, ConnectionTimeouts(reply_timeout=30), terminated=False)
     with server.connect(receive_buffer=2048) as client:
         client.sendall(request_bytes)
         eventually(lambda: server.counters["conversations"] == 1)

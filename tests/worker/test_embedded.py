@@ -9,10 +9,10 @@ from types import ModuleType
 import gevent
 import pytest
 from gevent import socket as gsocket
-from support import LIMITS, REPLY, REQUEST, assert_settled, outcomes
+from support import REPLY, REQUEST, TIMEOUTS, assert_settled, outcomes
 
 from flashpol import PolicyServer
-from flashpol.config import ConfigError, Limits
+from flashpol.config import ConfigError, ConnectionTimeouts
 from flashpol.policy import parse
 from flashpol.process.sockets import accept_queue
 
@@ -31,7 +31,7 @@ def make(no_leaked_files: None) -> Iterator[Callable[..., PolicyServer]]:
     made: list[PolicyServer] = []
 
     def server(*args, **changes) -> PolicyServer:
-        made.append(PolicyServer(*args, **({"limits": LIMITS} | changes)))
+        made.append(PolicyServer(*args, **({"limits": TIMEOUTS} | changes)))
         return made[-1]
 
     yield server
@@ -63,7 +63,7 @@ def test_policy_from_a_folder(make: Callable[..., PolicyServer], policy_file: Pa
 
 def test_silverlight(make: Callable[..., PolicyServer]) -> None:
     policy = b"<access-policy><cross-domain-access></cross-domain-access></access-policy>"
-    server = make(LOOPBACK, policy, dialect="silverlight", limits=Limits(terminator_grace=30))
+    server = make(LOOPBACK, policy, dialect="silverlight", timeouts=ConnectionTimeouts(terminator_grace=30))
     server.start()
     with gsocket.create_connection(tuple(server.address), timeout=4) as client:
         client.sendall(REQUEST[:-1])
@@ -140,7 +140,7 @@ def test_serve_forever_returns_after_stop(make: Callable[..., PolicyServer]) -> 
 
 
 def test_stop_says_whether_somebody_was_cut_off(make: Callable[..., PolicyServer]) -> None:
-    server = make(LOOPBACK, POLICY, limits=Limits(request_timeout=60))
+    server = make(LOOPBACK, POLICY, timeouts=ConnectionTimeouts(request_timeout=60))
     server.start()
     with gsocket.create_connection(tuple(server.address)) as silent:
         gevent.sleep(0)
@@ -281,7 +281,7 @@ def test_it_does_not_start_again(make: Callable[..., PolicyServer]) -> None:
 @pytest.mark.parametrize("change", [{"request_timeout": 1e12}, {"linger_bytes": -1}, {"reply_timeout": float("nan")}])
 def test_limits_are_bounded(change: dict[str, float]) -> None:
     with pytest.raises(ConfigError) as error:
-        Limits(**change)
+        ConnectionTimeouts(**change)
     assert one_line(error).startswith(f"{next(iter(change))} = ")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from conftest import Serve
-from support import LARGE, LIMITS, eventually, outcomes
+from support import LARGE, TIMEOUTS, eventually, outcomes
 
 from flashpol.worker import service
 
@@ -10,7 +10,7 @@ from flashpol.worker import service
 def test_conversations_are_bounded_by_the_memory_that_is_left(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     room = 3
     monkeypatch.setattr(service, "spare_memory", lambda: room * service.CONVERSATION_BYTES / service.SHARE_OF_MEMORY)
-    server = serve(LARGE, LIMITS)
+    server = serve(LARGE, TIMEOUTS)
     clients = [server.connect(receive_buffer=4096) for _ in range(room + 2)]
     for client in clients:
         client.sendall(b"<policy-file-request/>\0")

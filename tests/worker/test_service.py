@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import Serve
-from support import LARGE, LIMITS, PATIENCE, REPLY, REQUEST, assert_settled, eventually, until_end
+from support import LARGE, PATIENCE, REPLY, REQUEST, TIMEOUTS, assert_settled, eventually, until_end
 
-from flashpol.config import Address, Limits
+from flashpol.config import Address, ConnectionTimeouts
 from flashpol.log.format import fields
 from flashpol.log.handler import log
 
@@ -47,13 +47,13 @@ def test_finish_lets_those_inside_end(serve: Serve) -> None:
         client.sendall(REQUEST[10:])
         began = time.monotonic()
         assert server.finish(30) is True
-        assert time.monotonic() - began < LIMITS.request_timeout + 3
+        assert time.monotonic() - began < TIMEOUTS.request_timeout + 3
         assert until_end(client) == (REPLY, "fin")
     assert server.settle() == {"reply": 1, "timeout": 1}
 
 
 def test_finish_cuts_off_what_is_left_at_its_deadline(serve: Serve) -> None:
-    server = serve(limits=Limits(request_timeout=60))
+    server = serve(timeouts=ConnectionTimeouts(request_timeout=60))
     with server.connect() as client:
         eventually(lambda: server.counters["parked"] == 1)
         server.stop_accepting()
@@ -65,7 +65,7 @@ def test_finish_cuts_off_what_is_left_at_its_deadline(serve: Serve) -> None:
 
 
 def test_finish_cuts_off_conversations(serve: Serve) -> None:
-    server = serve(LARGE, Limits(reply_timeout=60))
+    server = serve(LARGE, ConnectionTimeouts(reply_timeout=60))
     with server.connect(receive_buffer=2048) as client:
         client.sendall(REQUEST)
         eventually(lambda: server.counters["conversations"] == 1)
@@ -78,7 +78,7 @@ def test_finish_cuts_off_conversations(serve: Serve) -> None:
 
 def test_finish_cuts_off_conversations_that_have_not_begun(serve: Serve) -> None:
     """Accepted and handed to greenlets by `stop_accepting` itself, with no turn of the hub before `finish`."""
-    server = serve(LARGE, Limits(reply_timeout=60))
+    server = serve(LARGE, ConnectionTimeouts(reply_timeout=60))
     clients = []
 
     def connect_and_stop() -> bool:
@@ -98,8 +98,8 @@ def test_finish_cuts_off_conversations_that_have_not_begun(serve: Serve) -> None
 
 @pytest.mark.parametrize("allowed", [1, 3])
 def test_conversations_are_capped(serve: Serve, allowed: int) -> None:
-    limits = dataclasses.replace(LIMITS, max_conversations=allowed, reply_timeout=60)
-    server = serve(LARGE, limits)
+    timeouts = dataclasses.replace(TIMEOUTS, max_conversations=allowed, reply_timeout=60)
+    server = serve(LARGE, timeouts)
     clients = [server.connect(receive_buffer=2048) for _ in range(allowed)]
     for client in clients:
         client.sendall(REQUEST)
@@ -114,7 +114,7 @@ def test_conversations_are_capped(serve: Serve, allowed: int) -> None:
 
 
 def test_without_conversations_what_does_not_fit_is_refused(serve: Serve) -> None:
-    server = serve(LARGE, dataclasses.replace(LIMITS, max_conversations=0))
+    server = serve(LARGE, dataclasses.replace(TIMEOUTS, max_conversations=0))
     with server.connect(receive_buffer=2048) as client:
         client.sendall(REQUEST)
         assert server.hub.call(lambda: server.counters["conversations"]) == 0
@@ -168,7 +168,7 @@ def test_the_access_log_is_bounded_in_lines_and_says_so(serve: Serve, records: l
 def test_what_is_cut_off_after_the_listeners_are_closed_has_its_listener(
     serve: Serve, records: list[logging.LogRecord]
 ) -> None:
-    server = serve(limits=Limits(request_timeout=60), access_log=1.0)
+    server = serve(timeouts=ConnectionTimeouts(request_timeout=60), access_log=1.0)
     with server.connect():
         eventually(lambda: server.counters["parked"] == 1)
         server.stop_accepting()

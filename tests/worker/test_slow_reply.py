@@ -30,7 +30,7 @@ class Reply:
         self.ends.append("reply")
         return True
 
-    def abandon(self, fd: int, outcome: str) -> None:
+    def close_as(self, fd: int, outcome: str) -> None:
         assert fd == self._sock.fileno()
         self.ends.append(outcome)
 

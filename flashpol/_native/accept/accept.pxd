@@ -9,7 +9,7 @@ from posix.unistd cimport close
 
 from flashpol._native.accept.admission cimport judge_connection
 from flashpol._native.accept.address_limits cimport full, leave, look_around
-from flashpol._native.accept.connection cimport advance, count_refused, expect_header, first_queue, make_room, park
+from flashpol._native.accept.connection cimport advance, count_refused, expect_header, first_queue, evict_oldest, park
 from flashpol._native.common.deadlines cimport arm, now_ns
 from flashpol._native.accept.access_log cimport chosen, sample, told
 from flashpol._native.accept.state cimport (
@@ -52,8 +52,8 @@ cdef inline int take(Core* core, Listener* listener, int sock, int* fds, int lim
     cdef Reason reason
     cdef Counters* counters = listener.counters
     taken[0] = 0
-    if core.census != NULL:
-        look_around(core.census)
+    if core.address_limits != NULL:
+        look_around(core.address_limits)
     for _ in range(limit):
         # Asked of accept4: getpeername has no answer for a client that has reset the connection meanwhile.
         wanted = core.samples != NULL and chosen(core)
@@ -65,7 +65,7 @@ cdef inline int take(Core* core, Listener* listener, int sock, int* fds, int lim
             if error == EAGAIN:
                 return 0
             counters.accept_errors += 1
-            if transient(error) or (error in (EMFILE, ENFILE) and make_room(core, R_CAPACITY)):
+            if transient(error) or (error in (EMFILE, ENFILE) and evict_oldest(core, R_CAPACITY)):
                 continue
             return error
         counters.accepted += 1
@@ -73,8 +73,8 @@ cdef inline int take(Core* core, Listener* listener, int sock, int* fds, int lim
         sampled = sample(core, listener.index, &peer, now) if wanted else 0
         reason = judge_connection(core, listener, fd, &peer, now, &place)
         # Last, so that nobody gives way to one who is refused anyhow. One goes for one who comes: the caps hold.
-        if reason == R_NONE and core.census != NULL and full(core.census) and not make_room(core, R_CONNECTIONS):
-            leave(core.census, place)
+        if reason == R_NONE and core.address_limits != NULL and full(core.address_limits) and not evict_oldest(core, R_CONNECTIONS):
+            leave(core.address_limits, place)
             reason = R_CONNECTIONS
         if reason != R_NONE:
             count_refused(listener, reason)
@@ -95,8 +95,8 @@ cdef inline void admit(
 ) noexcept nogil:
     cdef Record* record = &core.records[fd]
     listener.counters.open += 1
-    if core.census != NULL:
-        core.census.own.held += 1
+    if core.address_limits != NULL:
+        core.address_limits.own.held += 1
     record.accepted_at = now
     record.state = S_FRESH
     record.queue = Q_NONE

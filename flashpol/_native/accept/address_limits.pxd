@@ -56,37 +56,37 @@ cdef struct CensusView:
     uint64_t key[2]
     uint64_t mask4              # of what counts as one address: IPv4, in the upper 32 bits
     uint64_t mask6[2]
-    int64_t most_in_total       # 0: no limit, here and below
-    int64_t most_of_worker
-    int64_t most_of_address
-    int64_t rate_of_address     # admitted per second
+    int64_t max_connections       # 0: no limit, here and below
+    int64_t max_worker_connections
+    int64_t max_address_connections
+    int64_t max_address_rate     # admitted per second
     int64_t share_of_address    # of the last two, a worker's: from here on it asks the others
     int64_t share_of_rate       # times SECOND
     int64_t others              # held by the other workers, when last looked
 
 
-cdef inline Table* table_of(const CensusView* census, int slot) noexcept nogil:
-    return <Table*>(census.memory + <size_t>slot * census.stride)
+cdef inline Table* table_of(const CensusView* address_limits, int slot) noexcept nogil:
+    return <Table*>(address_limits.memory + <size_t>slot * address_limits.stride)
 
 
-cdef inline bint by_address(const CensusView* census) noexcept nogil:
-    return census.most_of_address != 0 or census.rate_of_address != 0
+cdef inline bint by_address(const CensusView* address_limits) noexcept nogil:
+    return address_limits.max_address_connections != 0 or address_limits.max_address_rate != 0
 
 
-cdef inline void look_around(CensusView* census) noexcept nogil:
+cdef inline void look_around(CensusView* address_limits) noexcept nogil:
     cdef int slot
-    if census.most_in_total == 0:
+    if address_limits.max_connections == 0:
         return
-    census.others = 0
-    for slot in range(census.workers):
-        if slot != census.slot:
-            census.others += table_of(census, slot).held
+    address_limits.others = 0
+    for slot in range(address_limits.workers):
+        if slot != address_limits.slot:
+            address_limits.others += table_of(address_limits, slot).held
 
 
-cdef inline bint full(const CensusView* census) noexcept nogil:
-    cdef int64_t held = census.own.held
-    return (census.most_of_worker != 0 and held >= census.most_of_worker) or (
-        census.most_in_total != 0 and held + census.others >= census.most_in_total)
+cdef inline bint full(const CensusView* address_limits) noexcept nogil:
+    cdef int64_t held = address_limits.own.held
+    return (address_limits.max_worker_connections != 0 and held >= address_limits.max_worker_connections) or (
+        address_limits.max_connections != 0 and held + address_limits.others >= address_limits.max_connections)
 
 
 cdef inline uint64_t turned(uint64_t word, int bits) noexcept nogil:
@@ -130,18 +130,18 @@ cdef inline uint64_t sip_hash(const uint64_t* key, uint64_t first, uint64_t seco
     return v[0] ^ v[1] ^ v[2] ^ v[3]
 
 
-cdef inline uint64_t tag_of(const CensusView* census, Address address) noexcept nogil:
+cdef inline uint64_t tag_of(const CensusView* address_limits, Address address) noexcept nogil:
     """Never 0. An IPv4 address is hashed as ::ffff:0:0/96 has it, which no IPv6 client has."""
     cdef uint64_t tag
     if address.four:
-        tag = sip_hash(census.key, 0, 0xFFFF00000000u | (address.high & census.mask4) >> 32)
+        tag = sip_hash(address_limits.key, 0, 0xFFFF00000000u | (address.high & address_limits.mask4) >> 32)
     else:
-        tag = sip_hash(census.key, address.high & census.mask6[0], address.low & census.mask6[1])
+        tag = sip_hash(address_limits.key, address.high & address_limits.mask6[0], address.low & address_limits.mask6[1])
     return tag or 1
 
 
-cdef inline Entry* set_of(const CensusView* census, int slot, uint64_t tag) noexcept nogil:
-    return table_of(census, slot).entries + (tag & census.set_mask) * WAYS
+cdef inline Entry* set_of(const CensusView* address_limits, int slot, uint64_t tag) noexcept nogil:
+    return table_of(address_limits, slot).entries + (tag & address_limits.set_mask) * WAYS
 
 
 cdef inline int64_t lately(const Entry* entry, int64_t now) noexcept nogil:
@@ -185,39 +185,39 @@ cdef inline Entry* spare(Entry* row, int64_t now) noexcept nogil:
     return found
 
 
-cdef inline Entrance exceeded(const CensusView* census, uint64_t tag, const Entry* own, int64_t now) noexcept nogil:
+cdef inline Entrance exceeded(const CensusView* address_limits, uint64_t tag, const Entry* own, int64_t now) noexcept nogil:
     """The others are asked only by a worker that has its share."""
     cdef int64_t open = own.open, recent = lately(own, now)
     cdef const Entry* entry
     cdef int slot
-    cdef bint many = census.most_of_address != 0 and open >= census.share_of_address
-    cdef bint fast = census.rate_of_address != 0 and recent >= census.share_of_rate
+    cdef bint many = address_limits.max_address_connections != 0 and open >= address_limits.share_of_address
+    cdef bint fast = address_limits.max_address_rate != 0 and recent >= address_limits.share_of_rate
     if not many and not fast:
         return E_ADMITTED
-    for slot in range(census.workers):
-        if slot != census.slot:
-            entry = find(set_of(census, slot, tag), tag)
+    for slot in range(address_limits.workers):
+        if slot != address_limits.slot:
+            entry = find(set_of(address_limits, slot, tag), tag)
             if entry != NULL:
                 open += entry.open
                 recent += lately(entry, now)
-    if many and open >= census.most_of_address:
+    if many and open >= address_limits.max_address_connections:
         return E_TOO_MANY
-    if fast and recent >= census.rate_of_address * SECOND:
+    if fast and recent >= address_limits.max_address_rate * SECOND:
         return E_TOO_FAST
     return E_ADMITTED
 
 
-cdef inline Entrance enter(CensusView* census, Address address, int64_t now, uint32_t* place) noexcept nogil:
+cdef inline Entrance enter(CensusView* address_limits, Address address, int64_t now, uint32_t* place) noexcept nogil:
     """Judge an address, and count its connection if it is admitted: `place` is for `leave`, 0 if it is not tracked."""
-    cdef uint64_t tag = tag_of(census, address)
-    cdef Entry* row = set_of(census, census.slot, tag)
+    cdef uint64_t tag = tag_of(address_limits, address)
+    cdef Entry* row = set_of(address_limits, address_limits.slot, tag)
     cdef Entry* known = find(row, tag)
     cdef Entry* entry = known
     cdef Entry nobody
     cdef Entrance verdict
     memset(&nobody, 0, sizeof(Entry))
     place[0] = 0
-    verdict = exceeded(census, tag, known if known != NULL else &nobody, now)
+    verdict = exceeded(address_limits, tag, known if known != NULL else &nobody, now)
     if verdict != E_ADMITTED:
         return verdict
     if known == NULL:
@@ -228,10 +228,10 @@ cdef inline Entrance enter(CensusView* census, Address address, int64_t now, uin
         entry[0] = nobody
         entry.tag = tag
     begin(entry, now)
-    place[0] = 1 + <uint32_t>(entry - census.own.entries)
+    place[0] = 1 + <uint32_t>(entry - address_limits.own.entries)
     return E_ADMITTED
 
 
-cdef inline void leave(CensusView* census, uint32_t place) noexcept nogil:
+cdef inline void leave(CensusView* address_limits, uint32_t place) noexcept nogil:
     if place != 0:
-        census.own.entries[place - 1].open -= 1
+        address_limits.own.entries[place - 1].open -= 1

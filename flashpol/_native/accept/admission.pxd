@@ -18,8 +18,8 @@ cdef inline Reason judge_client(
     cdef Entrance entrance = E_ADMITTED
     if listener.networks != NULL and not allowed(listener.networks, address):
         return R_NETWORK
-    if core.census != NULL and by_address(core.census):
-        entrance = enter(core.census, address, now, place)
+    if core.address_limits != NULL and by_address(core.address_limits):
+        entrance = enter(core.address_limits, address, now, place)
     if entrance == E_TOO_MANY:
         return R_ADDRESS
     if entrance == E_TOO_FAST:

@@ -68,9 +68,9 @@ cdef inline void end(Core* core, int fd) noexcept nogil:
     unpark(core, fd)
     record.state = S_FREE
     core.listeners[record.listener].counters.open -= 1
-    if core.census != NULL:
-        core.census.own.held -= 1
-        leave(core.census, record.place)
+    if core.address_limits != NULL:
+        core.address_limits.own.held -= 1
+        leave(core.address_limits, record.place)
     close(fd)
 
 
@@ -309,7 +309,7 @@ cdef inline void advance(Core* core, int fd) noexcept nogil:
         lost(core, fd)
 
 
-cdef inline bint make_room(Core* core, Reason reason) noexcept nogil:
+cdef inline bint evict_oldest(Core* core, Reason reason) noexcept nogil:
     """Where there is no place left, whoever has waited longest gives way to who comes, and is refused for `reason`.
 
     First those that have their reply; last those that may be silent because the application speaks first. So silence

@@ -139,7 +139,7 @@ cdef struct Core:
     Record* records             # one for each possible fd: pages are touched only when an fd of theirs is used
     size_t capacity
     ProxyHeader* headers        # one for each possible fd too, if a listener has proxies
-    CensusView* census          # owned by a Census object; NULL: there are no caps
+    CensusView* address_limits          # owned by a Census object; NULL: there are no caps
     Listener* listeners[LISTENER_COUNT]
     uint16_t listener_count
     Signatures signatures

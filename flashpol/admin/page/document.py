@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 
-from flashpol.admin.context import PolicyFacts
+from flashpol.admin.context import ListenerInfo
 from flashpol.admin.history import Sample
 from flashpol.admin.page import chart, overview, tables
 from flashpol.admin.page.formatting import UNKNOWN, rate
@@ -43,7 +43,7 @@ def _document(root: str, title: str, *body: object, script: bool = False) -> byt
     return f"<!doctype html>{el('html', head, el('body', *body), lang='en')}\n".encode()
 
 
-def version(facts: Sequence[PolicyFacts]) -> str:
+def version(facts: Sequence[ListenerInfo]) -> str:
     """Of what the costly parts are made of: as long as it is the same, so are they."""
     parts = (
         f"{each.listener}\0{each.address}\0{each.policy}\0{each.dialect}\0{each.served_from}\0{each.sha256}"
@@ -52,7 +52,7 @@ def version(facts: Sequence[PolicyFacts]) -> str:
     return hashlib.sha256("\0\0".join(parts).encode(errors="replace")).hexdigest()[:16]
 
 
-def page(status: Json, past: Sequence[Sample], facts: Sequence[PolicyFacts], library: Library | None) -> bytes:
+def page(status: Json, past: Sequence[Sample], facts: Sequence[ListenerInfo], library: Library | None) -> bytes:
     """All of it. Without a library the parts that it is needed for are left empty, as the browser has them."""
     now, same = status["now"], version(facts)
     title = f"{rate(now['replies'], now['seconds']) if now else UNKNOWN} answers/s – flashpol"
@@ -83,7 +83,7 @@ def _footer(root: str) -> Markup:
     return el("footer", el("nav", el("ul", *links), aria_label="Also here"))
 
 
-def question_page(facts: Sequence[PolicyFacts], asked: dict[str, str], result: object) -> bytes:
+def question_page(facts: Sequence[ListenerInfo], asked: dict[str, str], result: object) -> bytes:
     """The form with its answer, for browsers without JavaScript."""
     main = el("main", el("section", form(facts, "../", asked, result)))
     header = el("header", el("h1", "May it connect?"), el("p", el("a", "back to all figures", href="../")))

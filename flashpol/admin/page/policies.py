@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from flashpol.admin.context import PolicyFacts
+from flashpol.admin.context import ListenerInfo
 from flashpol.admin.page.formatting import count, size
 from flashpol.admin.page.markup import Markup, el, join
 from flashpol.admin.policy_analysis import Library, Reading
@@ -26,15 +26,15 @@ CLIENT_NAMES = {
 KINDS = {"error": "bad", "warning": "fair", "note": "plain"}
 
 
-def groups(facts: Sequence[PolicyFacts]) -> list[list[PolicyFacts]]:
+def groups(facts: Sequence[ListenerInfo]) -> list[list[ListenerInfo]]:
     """Listeners that serve the same from the same port, so that it is shown once."""
-    found: dict[object, list[PolicyFacts]] = {}
+    found: dict[object, list[ListenerInfo]] = {}
     for each in facts:
         found.setdefault((each.policy, each.reply, each.dialect, each.served_from), []).append(each)
     return list(found.values())
 
 
-def policies(facts: Sequence[PolicyFacts], library: Library) -> Markup:
+def policies(facts: Sequence[ListenerInfo], library: Library) -> Markup:
     """Rendered once: what is served stays the same as long as the admin process."""
     found = groups(facts)
     known = [
@@ -44,14 +44,14 @@ def policies(facts: Sequence[PolicyFacts], library: Library) -> Markup:
     return library.once(policies, lambda: _cards(known, len(found) - len(known)))
 
 
-def _cards(known: Sequence[tuple[Sequence[PolicyFacts], Reading, Sequence[Finding]]], more: int) -> Markup:
+def _cards(known: Sequence[tuple[Sequence[ListenerInfo], Reading, Sequence[Finding]]], more: int) -> Markup:
     return join(
         *(_card(number, *each) for number, each in enumerate(known, 1)),
         el("p", f"… and {count(more)} more: flashpol check --served-from PORT says what is in them.") if more else "",
     )
 
 
-def _card(number: int, group: Sequence[PolicyFacts], reading: Reading, findings: Sequence[Finding]) -> Markup:
+def _card(number: int, group: Sequence[ListenerInfo], reading: Reading, findings: Sequence[Finding]) -> Markup:
     first, name = group[0], f"policy-{number}"
     places = ", ".join(dict.fromkeys(_place(each) for each in group))
     facts = {
@@ -70,7 +70,7 @@ def _card(number: int, group: Sequence[PolicyFacts], reading: Reading, findings:
     )
 
 
-def _place(facts: PolicyFacts) -> str:
+def _place(facts: ListenerInfo) -> str:
     """A listener without a name is called by its address."""
     return facts.address if facts.listener == facts.address else f"{facts.listener} ({facts.address})"
 
@@ -105,7 +105,7 @@ def _excerpt(place: str, shown: str) -> Markup:
     )
 
 
-def _text(reading: Reading, facts: PolicyFacts, name: str) -> Markup:
+def _text(reading: Reading, facts: ListenerInfo, name: str) -> Markup:
     lines = reading.lines[:-1] if len(reading.lines) > 1 and not reading.lines[-1] else reading.lines
     shown, room = [], SHOWN_CHARACTERS
     for line in lines[:SHOWN_LINES]:
@@ -127,7 +127,7 @@ def _text(reading: Reading, facts: PolicyFacts, name: str) -> Markup:
 # ------------------------------------------------------------------------------------------------------------- the form
 
 
-def form(facts: Sequence[PolicyFacts], root: str, asked: dict[str, str] | None = None, result: object = "") -> Markup:
+def form(facts: Sequence[ListenerInfo], root: str, asked: dict[str, str] | None = None, result: object = "") -> Markup:
     """A question and its answer. `root`: from this page to `/`; `asked`: what was filled in."""
     asked = asked or {}
     options = (

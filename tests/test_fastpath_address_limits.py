@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import BARE, REPLY, REQUEST, until_end
 
-from flashpol._fastpath import CENSUS_HEAD, CENSUS_SET, Census
-from flashpol.config import Caps
-from flashpol.counters.shared import SharedCensus, SharedCounters
+from flashpol._fastpath import ADDRESS_TABLE_HEAD, ADDRESS_TABLE_SET, AddressLimits
+from flashpol.config import ConnectionLimits
+from flashpol.counters.shared import SharedAddressLimits, SharedCounters
 from flashpol.serving.networks import compile_networks
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
@@ -35,34 +35,34 @@ def many(count: int, first: int = 0x0A000000) -> Iterator[bytes]:
     return (bytes(10) + b"\xff\xff" + number.to_bytes(4, "big") for number in range(first, first + count))
 
 
-def alone(**caps: int) -> Census:
-    return SharedCensus(1, Caps(**{"max_address_connections": 0} | caps)).of(0)
+def alone(**connection_limits: int) -> AddressLimits:
+    return SharedAddressLimits(1, ConnectionLimits(**{"max_address_connections": 0} | connection_limits)).of(0)
 
 
 # --------------------------------------------------------------------------------------------------------- one address
 
 
 def test_connections_at_a_time() -> None:
-    census = alone(max_address_connections=3)
+    address_limits = alone(max_address_connections=3)
     one, other = packed("192.0.2.1"), packed("192.0.2.2")
-    places = [census.enter(one, 0) for _ in range(3)]
+    places = [address_limits.enter(one, 0) for _ in range(3)]
     assert [verdict for verdict, _ in places] == ["admitted"] * 3
-    assert census.enter(one, 0) == ("address", 0)
-    assert census.enter(other, 0)[0] == "admitted"
-    census.leave(places[0][1])
-    assert census.enter(one, 0)[0] == "admitted"
-    assert census.tracked == 4
+    assert address_limits.enter(one, 0) == ("address", 0)
+    assert address_limits.enter(other, 0)[0] == "admitted"
+    address_limits.leave(places[0][1])
+    assert address_limits.enter(one, 0)[0] == "admitted"
+    assert address_limits.tracked == 4
 
 
 def test_connections_per_second() -> None:
     """A second slides: what was begun in the one before counts by what is left of it."""
-    census = alone(max_address_rate=10)
+    address_limits = alone(max_address_rate=10)
     one = packed("192.0.2.1")
 
     def admitted(at: float) -> int:
         count = 0
-        while (answer := census.enter(one, int(at * SECOND)))[0] == "admitted":
-            census.leave(answer[1])
+        while (answer := address_limits.enter(one, int(at * SECOND)))[0] == "admitted":
+            address_limits.leave(answer[1])
             count += 1
         assert answer == ("address_rate", 0)
         return count
@@ -72,12 +72,12 @@ def test_connections_per_second() -> None:
 
 @given(st.lists(st.floats(0, 5), max_size=200).map(sorted), st.integers(1, 20))
 def test_no_second_has_more_than_twice_the_rate(times: list[float], rate: int) -> None:
-    census = alone(max_address_rate=rate)
+    address_limits = alone(max_address_rate=rate)
     admitted = []
     for at in times:
-        verdict, place = census.enter(packed("192.0.2.1"), int(at * SECOND))
+        verdict, place = address_limits.enter(packed("192.0.2.1"), int(at * SECOND))
         if verdict == "admitted":
-            census.leave(place)
+            address_limits.leave(place)
             admitted.append(at)
     for start in admitted:
         assert sum(start <= at < start + 1 for at in admitted) <= 2 * rate
@@ -99,10 +99,10 @@ def test_no_second_has_more_than_twice_the_rate(times: list[float], rate: int) -
         ({"ipv6_prefix": 72}, "2001:db8:0:1:ff00::", "2001:db8:0:1:fe00::", False),
     ],
 )
-def test_what_one_address_is(caps: dict[str, int], one: str, other: str, same: bool) -> None:
-    census = alone(max_address_connections=1, **caps)
-    assert census.enter(packed(one), 0)[0] == "admitted"
-    assert census.enter(packed(other), 0)[0] == ("address" if same else "admitted")
+def test_what_one_address_is(connection_limits: dict[str, int], one: str, other: str, same: bool) -> None:
+    address_limits = alone(max_address_connections=1, **connection_limits)
+    assert address_limits.enter(packed(one), 0)[0] == "admitted"
+    assert address_limits.enter(packed(other), 0)[0] == ("address" if same else "admitted")
 
 
 # ------------------------------------------------------------------------------------------------------------ a spray
@@ -110,59 +110,61 @@ def test_what_one_address_is(caps: dict[str, int], one: str, other: str, same: b
 
 def test_a_spray_neither_grows_the_table_nor_frees_who_is_heavy() -> None:
     """A million addresses come and go; the one that is at its limits before is at them afterwards."""
-    census = alone(max_address_connections=5, max_address_rate=10, address_table=1024)
+    address_limits = alone(max_address_connections=5, max_address_rate=10, address_table=1024)
     heavy = packed("192.0.2.1")
     for _ in range(5):
-        assert census.enter(heavy, SECOND)[0] == "admitted"
+        assert address_limits.enter(heavy, SECOND)[0] == "admitted"
     fast = packed("192.0.2.2")
     for _ in range(10):
-        census.leave(census.enter(fast, SECOND)[1])
+        address_limits.leave(address_limits.enter(fast, SECOND)[1])
     seen = {"admitted": 0}
     for address in many(1_000_000):
-        verdict, place = census.enter(address, SECOND)
+        verdict, place = address_limits.enter(address, SECOND)
         seen[verdict] = seen.get(verdict, 0) + 1
         if place:
-            census.leave(place)
+            address_limits.leave(place)
     assert seen == {"admitted": 1_000_000}
-    assert census.enter(heavy, SECOND) == ("address", 0)
-    assert census.enter(fast, SECOND) == ("address_rate", 0)
-    assert census.tracked == 5
+    assert address_limits.enter(heavy, SECOND) == ("address", 0)
+    assert address_limits.enter(fast, SECOND) == ("address_rate", 0)
+    assert address_limits.tracked == 5
 
 
 def test_a_full_table_refuses_nobody() -> None:
-    census = alone(max_address_connections=2, address_table=64)
-    verdicts = [census.enter(address, 0) for address in many(10_000)]
-    assert sum(place > 0 for _, place in verdicts) == census.tracked == 64
+    address_limits = alone(max_address_connections=2, address_table=64)
+    verdicts = [address_limits.enter(address, 0) for address in many(10_000)]
+    assert sum(place > 0 for _, place in verdicts) == address_limits.tracked == 64
     assert {verdict for verdict, _ in verdicts} == {"admitted", "untracked"}
-    assert census.enter(packed("192.0.2.1"), 0) == ("untracked", 0)
+    assert address_limits.enter(packed("192.0.2.1"), 0) == ("untracked", 0)
     for _, place in verdicts:
         if place:
-            census.leave(place)
-    assert census.enter(packed("192.0.2.1"), 0)[0] == "admitted"
+            address_limits.leave(place)
+    assert address_limits.enter(packed("192.0.2.1"), 0)[0] == "admitted"
 
 
 def test_whom_a_set_forgets() -> None:
     """Of those without connections, whoever came least in the last seconds."""
-    census = Census(aligned(CENSUS_HEAD + CENSUS_SET), slot=0, workers=1, key=bytes(16), rate_of_address=3)
+    address_limits = AddressLimits(
+        aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET), slot=0, workers=1, key=bytes(16), max_address_rate=3
+    )
     addresses = list(many(WAYS + 1))
     for address in addresses[:WAYS]:
         for _ in range(1 if address == addresses[3] else 3):
-            census.leave(census.enter(address, 0)[1])
-    census.leave(census.enter(addresses[WAYS], 0)[1])  # takes the place of the fourth
+            address_limits.leave(address_limits.enter(address, 0)[1])
+    address_limits.leave(address_limits.enter(addresses[WAYS], 0)[1])  # takes the place of the fourth
     for address in addresses[:WAYS]:
         expected = "admitted" if address == addresses[3] else "address_rate"
-        verdict, place = census.enter(address, 0)
+        verdict, place = address_limits.enter(address, 0)
         assert verdict == expected
         if place:
-            census.leave(place)
+            address_limits.leave(place)
 
 
 def test_who_shares_a_set_cannot_be_known() -> None:
     """With one key two addresses may meet, with another they do not: a set is not chosen by the address alone."""
 
     def crowded() -> set[bytes]:
-        census = alone(max_address_connections=1, address_table=64)
-        return {address for address in many(200) if census.enter(address, 0)[0] == "untracked"}
+        address_limits = alone(max_address_connections=1, address_table=64)
+        return {address for address in many(200) if address_limits.enter(address, 0)[0] == "untracked"}
 
     assert crowded() != crowded()
 
@@ -172,7 +174,7 @@ def test_who_shares_a_set_cannot_be_known() -> None:
 
 def test_the_workers_know_of_each_other() -> None:
     """Nobody is refused below the limit; at it, whoever has a share of it here is."""
-    shared = SharedCensus(4, Caps(max_address_connections=8, max_address_rate=0))
+    shared = SharedAddressLimits(4, ConnectionLimits(max_address_connections=8, max_address_rate=0))
     workers = [shared.of(slot) for slot in range(4)]
     one = packed("192.0.2.1")
     held = [(worker, worker.enter(one, 0)) for worker in workers for _ in range(2)]
@@ -185,7 +187,7 @@ def test_the_workers_know_of_each_other() -> None:
 
 
 def test_all_connections_at_one_worker() -> None:
-    shared = SharedCensus(4, Caps(max_address_connections=8))
+    shared = SharedAddressLimits(4, ConnectionLimits(max_address_connections=8))
     workers = [shared.of(slot) for slot in range(4)]
     one = packed("192.0.2.1")
     admitted = [sum(worker.enter(one, 0)[0] == "admitted" for _ in range(20)) for worker in workers]
@@ -193,7 +195,7 @@ def test_all_connections_at_one_worker() -> None:
 
 
 def test_a_rate_over_all_workers() -> None:
-    shared = SharedCensus(2, Caps(max_address_connections=0, max_address_rate=10))
+    shared = SharedAddressLimits(2, ConnectionLimits(max_address_connections=0, max_address_rate=10))
     one, other = (shared.of(slot) for slot in range(2))
     for worker in (one, other):
         assert [worker.enter(packed("192.0.2.1"), 0)[0] for _ in range(5)] == ["admitted"] * 5
@@ -201,8 +203,8 @@ def test_a_rate_over_all_workers() -> None:
 
 
 def test_what_a_dead_worker_held_is_held_no_more() -> None:
-    counters = SharedCounters(2, 1, caps=Caps(max_address_connections=2))
-    dead, living = (counters.census.of(slot) for slot in range(2))
+    counters = SharedCounters(2, 1, connection_limits=ConnectionLimits(max_address_connections=2))
+    dead, living = (counters.address_limits.of(slot) for slot in range(2))
     one = packed("192.0.2.1")
     assert [living.enter(one, 0)[0] for _ in range(1)] == ["admitted"]
     assert [dead.enter(one, 0)[0] for _ in range(1)] == ["admitted"]
@@ -216,7 +218,7 @@ def test_what_a_dead_worker_held_is_held_no_more() -> None:
 
 
 def test_an_address_at_its_cap_is_refused_and_others_are_served(start: Start) -> None:
-    loop = start(census=alone(max_address_connections=3), request_timeout=30)
+    loop = start(address_limits=alone(max_address_connections=3), request_timeout=30)
     held = [loop.connect(source="127.0.0.1") for _ in range(3)]
     with loop.connect(source="127.0.0.1") as refused:
         assert until_end(refused)[0] == b""
@@ -234,7 +236,7 @@ def test_an_address_at_its_cap_is_refused_and_others_are_served(start: Start) ->
 
 
 def test_a_rate(start: Start) -> None:
-    loop = start(census=alone(max_address_rate=1))
+    loop = start(address_limits=alone(max_address_rate=1))
     for _ in range(20):
         with loop.connect(source="127.0.0.3") as client:
             if loop.counters["open"]:
@@ -251,7 +253,7 @@ CAPS = pytest.mark.parametrize("cap", ["max_connections", "max_worker_connection
 @CAPS
 def test_connections_in_total(start: Start, cap: str) -> None:
     """Those inside have sent their request and are about to be answered: none of them gives way."""
-    loop = start(census=alone(**{cap: 4}), terminator_grace=30)
+    loop = start(address_limits=alone(**{cap: 4}), terminator_grace=30)
     held = [loop.connect() for _ in range(4)]
     for client in held:
         loop.send(client, BARE)
@@ -270,7 +272,7 @@ def test_connections_in_total(start: Start, cap: str) -> None:
 
 @CAPS
 def test_at_the_cap_the_silent_give_way_to_who_asks(start: Start, cap: str) -> None:
-    loop = start(census=alone(**{cap: 4}), request_timeout=30)
+    loop = start(address_limits=alone(**{cap: 4}), request_timeout=30)
     silent = [loop.connect() for _ in range(4)]
     for _ in range(3):
         with loop.connect() as client:
@@ -284,7 +286,7 @@ def test_at_the_cap_the_silent_give_way_to_who_asks(start: Start, cap: str) -> N
 
 
 def test_nobody_gives_way_to_who_is_refused(start: Start) -> None:
-    loop = start(census=alone(max_connections=2, max_address_connections=1), request_timeout=30)
+    loop = start(address_limits=alone(max_connections=2, max_address_connections=1), request_timeout=30)
     held = [loop.connect(source=f"127.0.0.{number}") for number in (1, 2)]
     with loop.connect(source="127.0.0.1") as refused:
         assert until_end(refused)[0] == b""
@@ -296,7 +298,7 @@ def test_nobody_gives_way_to_who_is_refused(start: Start) -> None:
 
 def test_a_refused_newcomer_leaves_no_trace(start: Start) -> None:
     """It was admitted by its address, and refused for the total."""
-    loop = start(census=alone(max_connections=1, max_address_connections=1), terminator_grace=30)
+    loop = start(address_limits=alone(max_connections=1, max_address_connections=1), terminator_grace=30)
     with loop.connect(source="127.0.0.1") as inside:
         loop.send(inside, BARE)
         for _ in range(2):
@@ -308,8 +310,8 @@ def test_a_refused_newcomer_leaves_no_trace(start: Start) -> None:
 
 def test_a_total_over_two_workers(start: Start) -> None:
     """What each holds counts for both: exactly, as long as they accept one at a time."""
-    shared = SharedCensus(2, Caps(max_connections=6, max_worker_connections=5))
-    one, other = (start(census=shared.of(slot), terminator_grace=30) for slot in range(2))
+    shared = SharedAddressLimits(2, ConnectionLimits(max_connections=6, max_worker_connections=5))
+    one, other = (start(address_limits=shared.of(slot), terminator_grace=30) for slot in range(2))
     held = [(loop, loop.connect()) for loop in (one, one, one, one, one, other)]
     for loop, client in held:
         loop.send(client, BARE)
@@ -325,7 +327,7 @@ def test_a_total_over_two_workers(start: Start) -> None:
 
 def test_a_burst_exceeds_no_cap(start: Start) -> None:
     """All that wait are accepted in one wake-up."""
-    loop = start(census=alone(max_connections=50), request_timeout=30)
+    loop = start(address_limits=alone(max_connections=50), request_timeout=30)
     clients = [socket.create_connection(loop.address) for _ in range(120)]
     loop.until(lambda: loop.counters["accepted"] == 120)
     assert loop.counters["open"] == 50
@@ -345,11 +347,13 @@ def test_networks(start: Start) -> None:
 
 
 def test_who_is_untracked_is_counted(start: Start) -> None:
-    census = Census(aligned(CENSUS_HEAD + CENSUS_SET), slot=0, workers=1, key=bytes(16), most_of_address=1)
-    loop = start(census=census, request_timeout=30)
+    address_limits = AddressLimits(
+        aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET), slot=0, workers=1, key=bytes(16), max_address_connections=1
+    )
+    loop = start(address_limits=address_limits, request_timeout=30)
     clients = [loop.connect(source=f"127.0.1.{n}") for n in range(1, 12)]
     assert loop.counters["untracked"] == 3
-    assert (census.held, census.tracked) == (11, 8)
+    assert (address_limits.held, address_limits.tracked) == (11, 8)
     for client in clients:
         client.close()
     assert loop.settle() == {"reset": 11}
@@ -357,7 +361,7 @@ def test_who_is_untracked_is_counted(start: Start) -> None:
 
 def test_a_spray_of_real_connections_leaves_others_alone(start: Start) -> None:
     """2,000 addresses that stay, one connection each; a client of another address is served each time it asks."""
-    loop = start(census=alone(max_address_connections=2, address_table=256), request_timeout=60)
+    loop = start(address_limits=alone(max_address_connections=2, address_table=256), request_timeout=60)
     spray = []
     for number in range(2000):
         client = socket.socket()
@@ -386,23 +390,26 @@ def aligned(size: int) -> memoryview:
     "wrong",
     [
         {"slot": 1}, {"slot": -1}, {"workers": 0}, {"key": b"short"}, {"ipv4_prefix": 33}, {"ipv6_prefix": 129},
-        {"ipv6_prefix": -1}, {"most_in_total": -1}, {"most_of_address": 1 << 16}, {"rate_of_address": 1 << 16},
-        {"workers": 3}, {"memory": aligned(CENSUS_HEAD)}, {"memory": aligned(CENSUS_HEAD + 3 * CENSUS_SET)},
-        {"memory": aligned(CENSUS_HEAD + CENSUS_SET + 1)}, {"memory": aligned(100 + CENSUS_SET)[8:]},
+        {"ipv6_prefix": -1}, {"max_connections": -1},
+        {"max_address_connections": 1 << 16}, {"max_address_rate": 1 << 16},
+        {"workers": 3}, {"memory": aligned(ADDRESS_TABLE_HEAD)},
+        {"memory": aligned(ADDRESS_TABLE_HEAD + 3 * ADDRESS_TABLE_SET)},
+        {"memory": aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET + 1)},
+        {"memory": aligned(100 + ADDRESS_TABLE_SET)[8:]},
     ],
     ids=lambda wrong: " ".join(f"{name} {getattr(value, 'nbytes', value)}" for name, value in wrong.items()),
 )  # fmt: skip
 def test_arguments(wrong: dict[str, object]) -> None:
-    right = {"memory": aligned(CENSUS_HEAD + CENSUS_SET), "slot": 0, "workers": 1, "key": os.urandom(16)}
-    Census(**right)  # type: ignore[arg-type]
+    right = {"memory": aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET), "slot": 0, "workers": 1, "key": os.urandom(16)}
+    AddressLimits(**right)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"one of the workers|from 0|can be counted|for each worker"):
-        Census(**right | wrong)  # type: ignore[arg-type]
+        AddressLimits(**right | wrong)  # type: ignore[arg-type]
 
 
 def test_only_who_entered_leaves() -> None:
-    census = alone(max_address_connections=1)
+    address_limits = alone(max_address_connections=1)
     for wrong in (0, 1, 1 << 31):
         with pytest.raises(ValueError, match="nobody"):
-            census.leave(wrong)
+            address_limits.leave(wrong)
     with pytest.raises(ValueError, match="16 bytes"):
-        census.enter(b"192.0.2.1", time.monotonic_ns())
+        address_limits.enter(b"192.0.2.1", time.monotonic_ns())
