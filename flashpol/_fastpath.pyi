@@ -213,13 +213,13 @@ class ConnectionTable:
     def ready(self) -> None:
         """Handle what is ready and what is overdue, a bounded number of each. Never raises."""
 
-    def resume(self, fd: int) -> bool:
+    def send_more(self, fd: int) -> bool:
         """Send more of the reply to `fd`. True: this conversation is over and `fd` no longer the caller's."""
 
     def endpoints(self, fd: int) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
         """(IP, port) of the client of the conversation `fd`, and of where it connected to; None if it is gone."""
 
-    def relayed(self, fd: int, sent: int) -> None:
+    def close_relayed(self, fd: int, sent: int) -> None:
         """The conversation `fd` has been relayed and is over; close it. sent: bytes to the client, for the log."""
 
     def close_as(self, fd: int, outcome: str) -> None:

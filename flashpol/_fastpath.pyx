@@ -510,7 +510,7 @@ cdef class ConnectionTable:
             return None, None
         return client, text_of(&own)
 
-    def relayed(self, int fd, uint64_t sent):
+    def close_relayed(self, int fd, uint64_t sent):
         cdef Record* record = self._conversation(fd)
         cdef Listener* listener = self.core.listeners[record.listener]
         listener.counters.relayed[record.protocol] += 1
@@ -520,7 +520,7 @@ cdef class ConnectionTable:
         end(&self.core, fd)
         self._tell()
 
-    def resume(self, int fd):
+    def send_more(self, int fd):
         cdef Record* record = self._conversation(fd)
         if record.state != S_CONVERSATION:
             raise ValueError(f"fd {fd} has no reply to finish")

@@ -39,7 +39,12 @@ class Loop(Turning):
         self.connection_table = ConnectionTable(
             **(
                 {"on_conversation": self.handed.append, "on_error": self.errors.append}
-                | {"signatures": SIGNATURES, "capacity": 1 << 16, "census": address_limits, "on_relay": self._relay}
+                | {
+                    "signatures": SIGNATURES,
+                    "capacity": 1 << 16,
+                    "address_limits": address_limits,
+                    "on_relay": self._relay,
+                }
                 | TIMES
                 | settings
             )

@@ -131,13 +131,13 @@ def test_a_large_reply_is_finished_by_resume(start: Callable[..., Loop]) -> None
     loop = start(LARGE)
     client, fd = converse(loop)
     with client:
-        assert loop.connection_table.resume(fd) is False
+        assert loop.connection_table.send_more(fd) is False
         received = bytearray()
         done = False
         while not done:
             received += client.recv(1 << 16)
             if select.select([], [fd], [], 0)[1]:
-                done = loop.connection_table.resume(fd)
+                done = loop.connection_table.send_more(fd)
         assert loop.counters.replies == 1
         assert loop.counters["parked"] == 1  # it lingers
         received += until_end(client)[0]
@@ -151,7 +151,7 @@ def test_a_reset_during_a_large_reply_ends_the_conversation(start: Callable[...,
     loop = start(LARGE)
     client, fd = converse(loop)
     reset(client)
-    loop.until(lambda: loop.connection_table.resume(fd))
+    loop.until(lambda: loop.connection_table.send_more(fd))
     assert loop.settle() == {"reset": 1}
 
 
@@ -173,7 +173,7 @@ def test_only_a_conversation_is_resumed_or_abandoned(start: Callable[..., Loop])
         loop.connection_table.close_as(fd, "shutdown")
     for wrong in (fd, -1, 1 << 16, 1 << 30):
         with pytest.raises(ValueError, match="not a conversation"):
-            loop.connection_table.resume(wrong)
+            loop.connection_table.send_more(wrong)
         with pytest.raises(ValueError, match="not a conversation"):
             loop.connection_table.close_as(wrong, "timeout")
     assert loop.settle() == {"shutdown": 1}

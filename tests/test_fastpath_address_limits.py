@@ -85,7 +85,7 @@ def test_no_second_has_more_than_twice_the_rate(times: list[float], rate: int) -
 
 
 @pytest.mark.parametrize(
-    ("caps", "one", "other", "same"),
+    ("connection_limits", "one", "other", "same"),
     [
         ({}, "192.0.2.1", "192.0.2.2", False),
         ({}, "2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),

@@ -368,7 +368,7 @@ def test_silence_after_a_header_is_relayed(start: Start, together: bool) -> None
         [(fd, data)] = loop.relayed
         assert data == b""
         assert loop.connection_table.endpoints(fd)[0][0] == "192.0.2.1"
-        loop.connection_table.relayed(fd, 0)
+        loop.connection_table.close_relayed(fd, 0)
     assert loop.settle() == {"relayed": 1}
 
 
@@ -379,7 +379,7 @@ def test_what_follows_a_header_is_relayed_whole(start: Start) -> None:
         loop.send(client, b"other")
         [(fd, data)] = loop.relayed
         assert data == BARE[:5] + b"other"
-        loop.connection_table.relayed(fd, 0)
+        loop.connection_table.close_relayed(fd, 0)
     assert loop.settle() == {"relayed": 1}
 
 
@@ -395,7 +395,7 @@ def test_only_who_has_a_header_is_an_address(start: Start) -> None:
             loop.send(second, v1() + b"x")
             assert until_end(second)[0] == b""
         [(fd, _)] = loop.relayed
-        loop.connection_table.relayed(fd, 0)
+        loop.connection_table.close_relayed(fd, 0)
         assert (address_limits.tracked, address_limits.held) == (0, 0)
     assert loop.settle() == {"relayed": 1, "address": 1}
 

@@ -158,7 +158,7 @@ def _listener(table: _Table, policies: Mapping[str, PolicySource], timeouts: Con
         advice = did_you_mean(values["policy"], policies) or f"name one of {known}"
         raise table.error(f"policy = {values['policy']!r}: {advice}", "policy")
     # What it does not say of its own is the server's.
-    values["limits"] = dataclasses.replace(timeouts, **own) if own else None
+    values["timeouts"] = dataclasses.replace(timeouts, **own) if own else None
     return Listener(**values, origin=table.origin)
 
 

@@ -82,7 +82,7 @@ class Relay:
         if reason:
             self._connection_table.close_as(fd, reason)
         else:
-            self._connection_table.relayed(fd, sent)
+            self._connection_table.close_relayed(fd, sent)
 
     def _relay(self, fd: int, data: bytes) -> tuple[str | None, int]:
         """Why it was not relayed, if so; bytes sent to the client."""

@@ -25,7 +25,7 @@ def finish_reply(connection_table: ConnectionTable, fd: int, timeout: float) -> 
     deadline = hub.loop.timer(timeout)
     deadline.start(getcurrent().throw, _Expired)
     try:
-        while not connection_table.resume(fd):
+        while not connection_table.send_more(fd):
             hub.wait(writable)
     except _Expired:
         connection_table.close_as(fd, "timeout")

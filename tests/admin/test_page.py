@@ -31,8 +31,8 @@ from flashpol.admin.page.markup import VOID, el
 from flashpol.admin.page.policies import SHOWN_CHARACTERS, SHOWN_FINDINGS, SHOWN_POLICIES
 from flashpol.admin.page.tables import ENDINGS
 from flashpol.admin.status import status
+from flashpol.counters import shared as counters
 from flashpol.counters.shared import Block, RelayBlock
-from flashpol.counters.shared import shared as counters
 
 ORIGIN = {"HTTP_ORIGIN": "http://127.0.0.1:9843"}
 

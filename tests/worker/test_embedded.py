@@ -31,7 +31,7 @@ def make(no_leaked_files: None) -> Iterator[Callable[..., PolicyServer]]:
     made: list[PolicyServer] = []
 
     def server(*args, **changes) -> PolicyServer:
-        made.append(PolicyServer(*args, **({"limits": TIMEOUTS} | changes)))
+        made.append(PolicyServer(*args, **({"timeouts": TIMEOUTS} | changes)))
         return made[-1]
 
     yield server

@@ -19,7 +19,7 @@ class Reply:
         self.resumed = 0
         self.ends: list[str] = []
 
-    def resume(self, fd: int) -> bool:
+    def send_more(self, fd: int) -> bool:
         assert fd == self._sock.fileno()
         self.resumed += 1
         try:

@@ -7,7 +7,7 @@ from flashpol.config.setting_types import UPSTREAM
 
 
 @pytest.mark.parametrize(
-    ("text", "remote"),
+    ("text", "upstream_address"),
     [
         ("127.0.0.1:7000", UpstreamAddress("127.0.0.1", 7000)),
         ("[::1]:7000", UpstreamAddress("::1", 7000)),
@@ -62,7 +62,7 @@ def test_one_or_a_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("remote", "listening", "same"),
+    ("upstream_address", "listening", "same"),
     [
         ("127.0.0.1:7000", "127.0.0.1:7000", True),
         ("127.0.0.1:7000", "0.0.0.0:7000", True),
