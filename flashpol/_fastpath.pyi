@@ -172,9 +172,9 @@ class ConnectionTable:
 
     capacity: connections (file descriptors) at most. request_timeout, terminator_grace, linger_timeout: seconds.
     linger_bytes: input discarded after a reply, in bytes. signatures: (first bytes, reason) of what is refused by name.
-    on_conversation(fd): the kernel took a reply only in part; call `resume(fd)` whenever fd is writable, until it says
+    on_slow_reply(fd): the kernel took a reply only in part; call `resume(fd)` whenever fd is writable, until it says
     True, or `close_as(fd, …)`. on_error(exception): a hook raised. Raises OSError when the kernel gives no descriptor.
-    on_relay(fd, data, listener): on a shared port, something is not a policy request, or was silent for
+    on_session(fd, data, listener): on a shared port, something is not a policy request, or was silent for
     first_byte_timeout seconds; data are all bytes that were read of it, listener counts the Acceptors from 0. Call
     `relayed(fd, …)` or `close_as(fd, …)` once.
 
@@ -189,7 +189,7 @@ class ConnectionTable:
     def __new__(
         cls,
         *,
-        on_conversation: Callable[[int], object],
+        on_slow_reply: Callable[[int], object],
         on_error: Callable[[BaseException], object],
         signatures: Iterable[tuple[bytes, str]] = (),
         capacity: int,
@@ -200,7 +200,7 @@ class ConnectionTable:
         on_access: Callable[[int, str, int, str, float, int, int], object] | None = None,
         access_log: float = 0.0,
         address_limits: AddressLimits | None = None,
-        on_relay: Callable[[int, bytes, int], object] | None = None,
+        on_session: Callable[[int, bytes, int], object] | None = None,
         first_byte_timeout: float = 1.0,
     ) -> Self: ...
     def fileno(self) -> int:

@@ -65,7 +65,7 @@ from flashpol._native.accept.access_log cimport decided
 from flashpol._native.accept.state cimport (
     BOUNDS, BUCKET_COUNT, Core, Counters, H_NONE, Handed, Listener, LISTENER_COUNT, O_RELAYED, O_TIMEOUT, P_SILENT,
     PROTOCOL_COUNT, Q_FIRST, Q_GRACE, Q_LINGER, Q_REQUEST, QUEUE_COUNT, R_CAPACITY, R_SHUTDOWN, READ_BYTES, Reason,
-    REASON_COUNT, Record, S_CONVERSATION, S_FREE, S_LINGER, S_RELAYED, Sample, SAMPLE_COUNT,
+    REASON_COUNT, Record, S_SLOW_REPLY, S_FREE, S_LINGER, S_SESSION, Sample, SAMPLE_COUNT,
 )
 from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, EPOLL_CLOEXEC, epoll_create1, getpeername, getsockname, inet_ntop, ntohs, sockaddr_in,
@@ -84,8 +84,9 @@ cdef bytes HTTP_BYTES = b"".join([
 
 BUCKETS = tuple([bound / 1e9 for bound in BOUNDS[:BUCKET_COUNT - 1]])
 REASONS = (
-    "http", "tls", "rtmp", "rtmpe", "other", "capacity", "shutdown", "crashed", "upstream", "connections", "address",
-    "address_rate", "network", "proxy_untrusted", "proxy_malformed", "proxy_oversized",
+    "http", "tls", "rtmp", "rtmpe", "other", "capacity", "shutdown", "crashed", "upstream", "max_connections",
+    "max_address_connections", "max_address_rate", "network", "proxy_untrusted", "proxy_malformed", "proxy_oversized",
+    "max_sessions", "max_slow_replies",
 )
 PROTOCOLS = (*REASONS[:P_SILENT], "silent")
 OUTCOMES = (*REASONS, "timeout", "reset", "reply", "relayed")
@@ -107,7 +108,8 @@ LAYOUT = {                                          # field: (offset in bytes, n
     "buckets": (<char*>&SAMPLE.buckets - <char*>&SAMPLE, BUCKET_COUNT),
     "open": (<char*>&SAMPLE.open - <char*>&SAMPLE, 1),
     "parked": (<char*>&SAMPLE.parked - <char*>&SAMPLE, 1),
-    "conversations": (<char*>&SAMPLE.conversations - <char*>&SAMPLE, 1),
+    "slow_replies": (<char*>&SAMPLE.slow_replies - <char*>&SAMPLE, 1),
+    "sessions": (<char*>&SAMPLE.sessions - <char*>&SAMPLE, 1),
 }
 
 
@@ -293,7 +295,7 @@ cdef class AddressLimits:
         return count
 
 
-cdef tuple ENTRANCES = ("admitted", "address", "address_rate", "untracked")      # Entrance
+cdef tuple ENTRANCES = ("admitted", "max_address_connections", "max_address_rate", "untracked")      # Entrance
 
 
 cdef uint64_t mask_of(int prefix):
@@ -317,16 +319,16 @@ cdef class PolicyReply:
 
 cdef class ConnectionTable:
     cdef Core core
-    cdef object _on_conversation
+    cdef object _on_slow_reply
     cdef object _on_error
     cdef object _on_access
     cdef AddressLimits _address_limits
-    cdef object _on_relay
+    cdef object _on_session
     cdef list _acceptors            # keeps alive what core.listeners points to
 
-    def __cinit__(self, *, on_conversation, on_error, signatures=(), size_t capacity,
+    def __cinit__(self, *, on_slow_reply, on_error, signatures=(), size_t capacity,
                   double request_timeout, double terminator_grace, double linger_timeout, uint32_t linger_bytes,
-                  on_access=None, double access_log=0.0, AddressLimits address_limits=None, on_relay=None,
+                  on_access=None, double access_log=0.0, AddressLimits address_limits=None, on_session=None,
                   double first_byte_timeout=1.0):
         cdef Core* core = &self.core
         if not 0.0 <= access_log <= 1.0:
@@ -340,9 +342,9 @@ cdef class ConnectionTable:
         self._address_limits = address_limits
         core.address_limits = NULL if address_limits is None else &address_limits.view
         core.capacity = min(capacity, <size_t>MAX_RECORDS)
-        self._on_conversation = on_conversation
+        self._on_slow_reply = on_slow_reply
         self._on_error = on_error
-        self._on_relay = on_relay
+        self._on_session = on_session
         for prefix, reason in signatures:
             self._add_signature(prefix, REASONS.index(reason))
         core.records = <Record*>calloc(core.capacity, sizeof(Record))
@@ -451,10 +453,10 @@ cdef class ConnectionTable:
             fd = self.core.handoff
             self.core.handoff = self.core.records[fd].link.next
             try:
-                self._on_conversation(fd)
+                self._on_slow_reply(fd)
             except BaseException as error:
                 # The hook may have ended the conversation before it raised.
-                if self.core.records[fd].state == S_CONVERSATION:
+                if self.core.records[fd].state == S_SLOW_REPLY:
                     self.close_as(fd, "capacity")
                 self._report(error)
         return 0
@@ -470,9 +472,9 @@ cdef class ConnectionTable:
             free(handed)
             record = &self.core.records[<int>fd]
             try:
-                self._on_relay(fd, data, record.listener)
+                self._on_session(fd, data, record.listener)
             except BaseException as error:
-                if record.state == S_RELAYED:
+                if record.state == S_SESSION:
                     self.close_as(fd, "capacity")
                 self._report(error)
         return 0
@@ -492,7 +494,7 @@ cdef class ConnectionTable:
         return 0
 
     cdef Record* _conversation(self, int fd) except NULL:
-        if not 0 <= fd < <int>self.core.capacity or self.core.records[fd].state not in (S_CONVERSATION, S_RELAYED):
+        if not 0 <= fd < <int>self.core.capacity or self.core.records[fd].state not in (S_SLOW_REPLY, S_SESSION):
             raise ValueError(f"fd {fd} is not a conversation")
         return &self.core.records[fd]
 
@@ -514,7 +516,7 @@ cdef class ConnectionTable:
         cdef Record* record = self._conversation(fd)
         cdef Listener* listener = self.core.listeners[record.listener]
         listener.counters.relayed[record.protocol] += 1
-        listener.counters.conversations -= 1
+        listener.counters.sessions -= 1
         record.progress = <uint32_t>min(sent, <uint64_t>0xFFFFFFFF)
         decided(&self.core, fd, O_RELAYED)
         end(&self.core, fd)
@@ -522,19 +524,19 @@ cdef class ConnectionTable:
 
     def send_more(self, int fd):
         cdef Record* record = self._conversation(fd)
-        if record.state != S_CONVERSATION:
+        if record.state != S_SLOW_REPLY:
             raise ValueError(f"fd {fd} has no reply to finish")
         cdef Core* core = &self.core
         with nogil:
             if send_reply(core, fd):
-                core.listeners[record.listener].counters.conversations -= 1
+                core.listeners[record.listener].counters.slow_replies -= 1
                 linger(core, fd)
                 arm(&core.timer, core.queues, QUEUE_COUNT)
             elif errno != EAGAIN:
-                core.listeners[record.listener].counters.conversations -= 1
+                core.listeners[record.listener].counters.slow_replies -= 1
                 lost(core, fd)
         self._tell()
-        return record.state != S_CONVERSATION
+        return record.state != S_SLOW_REPLY
 
     def close_as(self, int fd, str outcome not None):
         cdef Record* record = self._conversation(fd)
@@ -547,7 +549,7 @@ cdef class ConnectionTable:
             reason = <Reason><int>REASONS.index(outcome)
             count_refused(listener, reason)
             decided(&self.core, fd, reason)
-        listener.counters.conversations -= 1
+        uncount(listener, record)
         end(&self.core, fd)
         self._tell()
 
@@ -585,8 +587,8 @@ cdef class ConnectionTable:
             record = &self.core.records[fd]
             if record.state == S_FREE:
                 continue
-            if record.state in (S_CONVERSATION, S_RELAYED):
-                self.core.listeners[record.listener].counters.conversations -= 1
+            if record.state in (S_SLOW_REPLY, S_SESSION):
+                uncount(self.core.listeners[record.listener], record)
             if record.state != S_LINGER:
                 count_refused(self.core.listeners[record.listener], R_SHUTDOWN)
                 decided(&self.core, <int>fd, R_SHUTDOWN)
@@ -605,6 +607,14 @@ cdef class ConnectionTable:
         if wrong != NULL:
             raise AssertionError(wrong.decode("ascii"))
         return live
+
+
+cdef inline void uncount(Listener* listener, const Record* record) noexcept nogil:
+    """A greenlet has a record no more."""
+    if record.state == S_SESSION:
+        listener.counters.sessions -= 1
+    else:
+        listener.counters.slow_replies -= 1
 
 
 cdef tuple text_of(sockaddr_in6* peer):
@@ -661,7 +671,8 @@ cdef class Acceptor:
         self.listener.counters = <Counters*>&block[0]
         self.listener.counters.open = 0
         self.listener.counters.parked = 0
-        self.listener.counters.conversations = 0
+        self.listener.counters.slow_replies = 0
+        self.listener.counters.sessions = 0
         self.listener.index = core.listener_count
         core.listeners[core.listener_count] = &self.listener
         core.listener_count += 1

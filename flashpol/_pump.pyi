@@ -81,7 +81,7 @@ class Pump:
     def buffers_held(self) -> int:
         """Buffers in use now."""
 
-    def converse(self, fd: int, to: Destination, first: bytes) -> tuple[str, int]:
+    def run_session(self, fd: int, to: Destination, first: bytes) -> tuple[str, int]:
         """Relay between the connected, non-blocking `fd` and a connection to `to`, on which `first` is sent first.
 
         Sleeps until it is over. Returns one of ENDS or of FAILURES, and how many bytes were sent to `fd`. After a

@@ -186,7 +186,7 @@ cdef class Pump:
     def buffers_held(self):
         return in_use(&self.core.pool)
 
-    def converse(self, int fd, Destination to not None, bytes first not None):
+    def run_session(self, int fd, Destination to not None, bytes first not None):
         cdef Core* core = &self.core
         cdef Conversation* c
         cdef int32_t i = take(core)

@@ -38,12 +38,12 @@ class Loop(Turning):
         self.address = self.socket.getsockname()
         self.connection_table = ConnectionTable(
             **(
-                {"on_conversation": self.handed.append, "on_error": self.errors.append}
+                {"on_slow_reply": self.handed.append, "on_error": self.errors.append}
                 | {
                     "signatures": SIGNATURES,
                     "capacity": 1 << 16,
                     "address_limits": address_limits,
-                    "on_relay": self._relay,
+                    "on_session": self._relay,
                 }
                 | TIMES
                 | settings

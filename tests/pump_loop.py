@@ -44,7 +44,7 @@ class PumpLoop(Turning):
 
         def run() -> None:
             try:
-                self.ended.append(self.pump.converse(inner.fileno(), to or self.destination, first))
+                self.ended.append(self.pump.run_session(inner.fileno(), to or self.destination, first))
             finally:
                 inner.close()
 

@@ -176,9 +176,9 @@ def soak(seconds: float, blocks: int, seed: int, workers: int = 2) -> Counter:
             done = asyncio.run(exercise(server.place, listening, seconds, blocks, seed))
             until(lambda: server.metrics().total("connections_open") == 0, "the end of all connections")
             metrics = server.metrics()
-            assert metrics.total("relay_conversations_open") == metrics.total("conversations") == 0
+            assert metrics.total("relay_sessions_open") == metrics.total("sessions") == 0
             assert metrics.total("worker_open_files") == files
-            started, ended = metrics.total("relay_conversations_started_total"), metrics.total("relay_ends_total")
+            started, ended = metrics.total("relay_sessions_started_total"), metrics.total("relay_ends_total")
             assert started == ended == metrics.total("relayed_total")
             assert metrics.total("replies_total") == done["policy"]
             assert metrics.total("relay_ends_total", by="upstream_reset") == done["be_left"]

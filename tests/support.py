@@ -16,7 +16,7 @@ import gevent
 import gevent.event
 
 from flashpol._fastpath import REASONS
-from flashpol.config import Address, ConnectionTimeouts, Listener, UpstreamAddress
+from flashpol.config import Address, ConnectionLimits, ConnectionTimeouts, Listener, UpstreamAddress
 from flashpol.counters.shared import Block, SharedCounters
 from flashpol.process.sockets import bind, bound_address
 from flashpol.worker.service import Beyond, Service
@@ -122,7 +122,7 @@ def outcomes(block: Block) -> dict[str, int]:
 
 def assert_settled(block: Block) -> None:
     """Nothing is open, and every connection ended in exactly one way."""
-    assert [block[gauge] for gauge in ("open", "parked", "conversations")] == [0, 0, 0]
+    assert [block[gauge] for gauge in ("open", "parked", "slow_replies", "sessions")] == [0] * 4
     assert block["accepted"] == sum(outcomes(block).values())
 
 
@@ -185,6 +185,7 @@ class Serving:
         *,
         terminated: bool = True,
         access_log: float = 0.0,
+        limits: ConnectionLimits | None = None,
         upstream: Sequence[UpstreamAddress] = (),
         **relaying: Any,
     ) -> None:
@@ -193,6 +194,7 @@ class Serving:
         self._upstream = tuple(upstream)
         self._relaying = relaying
         self.access_log = access_log
+        self.limits = limits
         self.terminated = terminated
         self.timeouts = timeouts
         self.socket = bind(Address("127.0.0.1", 0), 1, 4096)[0]
@@ -204,7 +206,7 @@ class Serving:
         self.service = self.hub.call(self._start, shared)
 
     def _start(self, shared: SharedCounters) -> Service:
-        service = Service(access_log=self.access_log)
+        service = Service(access_log=self.access_log, limits=self.limits)
         beyond = None
         if self._upstream:
             listener = Listener("shared", Address(*self.address), "p", upstream=self._upstream, **self._relaying)

@@ -123,7 +123,7 @@ def converse(loop: Loop) -> tuple[socket.socket, int]:
     client = loop.connect(receive_buffer=2048)
     loop.send(client, REQUEST)
     loop.until(lambda: loop.handed)
-    assert (loop.counters["conversations"], loop.counters["parked"], loop.counters.replies) == (1, 0, 0)
+    assert (loop.counters["slow_replies"], loop.counters["parked"], loop.counters.replies) == (1, 0, 0)
     return client, loop.handed[0]
 
 

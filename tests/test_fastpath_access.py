@@ -103,7 +103,7 @@ def test_a_client_that_reset_before_it_was_accepted_has_its_address(sample: Samp
 def test_addresses_of_both_families(listen: str, connect: str, seen: str) -> None:
     told: list[Access] = []
     connection_table = ConnectionTable(
-        on_conversation=print, on_error=print, capacity=1024, request_timeout=1, terminator_grace=1, linger_timeout=1,
+        on_slow_reply=print, on_error=print, capacity=1024, request_timeout=1, terminator_grace=1, linger_timeout=1,
         linger_bytes=1, access_log=1.0, on_access=lambda *values: told.append(Access(*values)),
     )  # fmt: skip
     server = socket.create_server((listen, 0), family=socket.AF_INET6, dualstack_ipv6=listen == "::")
@@ -133,7 +133,7 @@ def test_a_hook_that_abandons_is_told_too(sample: Sample) -> None:
     def refuse(fd: int) -> None:
         raise ValueError
 
-    loop, told = sample(LARGE, on_conversation=refuse)
+    loop, told = sample(LARGE, on_slow_reply=refuse)
     with loop.connect(receive_buffer=2048) as client:
         loop.send(client, REQUEST)
         assert loop.settle() == {"capacity": 1}

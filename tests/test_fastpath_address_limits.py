@@ -47,7 +47,7 @@ def test_connections_at_a_time() -> None:
     one, other = packed("192.0.2.1"), packed("192.0.2.2")
     places = [address_limits.enter(one, 0) for _ in range(3)]
     assert [verdict for verdict, _ in places] == ["admitted"] * 3
-    assert address_limits.enter(one, 0) == ("address", 0)
+    assert address_limits.enter(one, 0) == ("max_address_connections", 0)
     assert address_limits.enter(other, 0)[0] == "admitted"
     address_limits.leave(places[0][1])
     assert address_limits.enter(one, 0)[0] == "admitted"
@@ -64,7 +64,7 @@ def test_connections_per_second() -> None:
         while (answer := address_limits.enter(one, int(at * SECOND)))[0] == "admitted":
             address_limits.leave(answer[1])
             count += 1
-        assert answer == ("address_rate", 0)
+        assert answer == ("max_address_rate", 0)
         return count
 
     assert [admitted(at) for at in (100.0, 100.9, 101.0, 101.5, 101.9, 102.0, 110.0)] == [10, 0, 0, 5, 4, 1, 10]
@@ -102,7 +102,7 @@ def test_no_second_has_more_than_twice_the_rate(times: list[float], rate: int) -
 def test_what_one_address_is(connection_limits: dict[str, int], one: str, other: str, same: bool) -> None:
     address_limits = alone(max_address_connections=1, **connection_limits)
     assert address_limits.enter(packed(one), 0)[0] == "admitted"
-    assert address_limits.enter(packed(other), 0)[0] == ("address" if same else "admitted")
+    assert address_limits.enter(packed(other), 0)[0] == ("max_address_connections" if same else "admitted")
 
 
 # ------------------------------------------------------------------------------------------------------------ a spray
@@ -110,7 +110,7 @@ def test_what_one_address_is(connection_limits: dict[str, int], one: str, other:
 
 def test_a_spray_neither_grows_the_table_nor_frees_who_is_heavy() -> None:
     """A million addresses come and go; the one that is at its limits before is at them afterwards."""
-    address_limits = alone(max_address_connections=5, max_address_rate=10, address_table=1024)
+    address_limits = alone(max_address_connections=5, max_address_rate=10, address_table_size=1024)
     heavy = packed("192.0.2.1")
     for _ in range(5):
         assert address_limits.enter(heavy, SECOND)[0] == "admitted"
@@ -124,13 +124,13 @@ def test_a_spray_neither_grows_the_table_nor_frees_who_is_heavy() -> None:
         if place:
             address_limits.leave(place)
     assert seen == {"admitted": 1_000_000}
-    assert address_limits.enter(heavy, SECOND) == ("address", 0)
-    assert address_limits.enter(fast, SECOND) == ("address_rate", 0)
+    assert address_limits.enter(heavy, SECOND) == ("max_address_connections", 0)
+    assert address_limits.enter(fast, SECOND) == ("max_address_rate", 0)
     assert address_limits.tracked == 5
 
 
 def test_a_full_table_refuses_nobody() -> None:
-    address_limits = alone(max_address_connections=2, address_table=64)
+    address_limits = alone(max_address_connections=2, address_table_size=64)
     verdicts = [address_limits.enter(address, 0) for address in many(10_000)]
     assert sum(place > 0 for _, place in verdicts) == address_limits.tracked == 64
     assert {verdict for verdict, _ in verdicts} == {"admitted", "untracked"}
@@ -152,7 +152,7 @@ def test_whom_a_set_forgets() -> None:
             address_limits.leave(address_limits.enter(address, 0)[1])
     address_limits.leave(address_limits.enter(addresses[WAYS], 0)[1])  # takes the place of the fourth
     for address in addresses[:WAYS]:
-        expected = "admitted" if address == addresses[3] else "address_rate"
+        expected = "admitted" if address == addresses[3] else "max_address_rate"
         verdict, place = address_limits.enter(address, 0)
         assert verdict == expected
         if place:
@@ -163,7 +163,7 @@ def test_who_shares_a_set_cannot_be_known() -> None:
     """With one key two addresses may meet, with another they do not: a set is not chosen by the address alone."""
 
     def crowded() -> set[bytes]:
-        address_limits = alone(max_address_connections=1, address_table=64)
+        address_limits = alone(max_address_connections=1, address_table_size=64)
         return {address for address in many(200) if address_limits.enter(address, 0)[0] == "untracked"}
 
     assert crowded() != crowded()
@@ -179,11 +179,11 @@ def test_the_workers_know_of_each_other() -> None:
     one = packed("192.0.2.1")
     held = [(worker, worker.enter(one, 0)) for worker in workers for _ in range(2)]
     assert all(verdict == "admitted" for _, (verdict, _) in held)
-    assert [worker.enter(one, 0)[0] for worker in workers] == ["address"] * 4
+    assert [worker.enter(one, 0)[0] for worker in workers] == ["max_address_connections"] * 4
     worker, (_, place) = held[0]
     worker.leave(place)
     assert workers[1].enter(one, 0)[0] == "admitted"
-    assert workers[2].enter(one, 0)[0] == "address"
+    assert workers[2].enter(one, 0)[0] == "max_address_connections"
 
 
 def test_all_connections_at_one_worker() -> None:
@@ -199,7 +199,7 @@ def test_a_rate_over_all_workers() -> None:
     one, other = (shared.of(slot) for slot in range(2))
     for worker in (one, other):
         assert [worker.enter(packed("192.0.2.1"), 0)[0] for _ in range(5)] == ["admitted"] * 5
-        assert worker.enter(packed("192.0.2.1"), 0)[0] == ("admitted" if worker is one else "address_rate")
+        assert worker.enter(packed("192.0.2.1"), 0)[0] == ("admitted" if worker is one else "max_address_rate")
 
 
 def test_what_a_dead_worker_held_is_held_no_more() -> None:
@@ -208,7 +208,7 @@ def test_what_a_dead_worker_held_is_held_no_more() -> None:
     one = packed("192.0.2.1")
     assert [living.enter(one, 0)[0] for _ in range(1)] == ["admitted"]
     assert [dead.enter(one, 0)[0] for _ in range(1)] == ["admitted"]
-    assert living.enter(one, 0)[0] == "address"
+    assert living.enter(one, 0)[0] == "max_address_connections"
     counters.settle(0)
     assert (dead.tracked, living.tracked) == (0, 1)
     assert living.enter(one, 0)[0] == "admitted"
@@ -232,7 +232,7 @@ def test_an_address_at_its_cap_is_refused_and_others_are_served(start: Start) ->
         assert until_end(again) == (REPLY, "fin")
     for client in held:
         client.close()
-    assert loop.settle() == {"reply": 2, "address": 1, "reset": 3}
+    assert loop.settle() == {"reply": 2, "max_address_connections": 1, "reset": 3}
 
 
 def test_a_rate(start: Start) -> None:
@@ -243,8 +243,8 @@ def test_a_rate(start: Start) -> None:
                 loop.send(client, REQUEST)
     ended = loop.settle()
     assert ended["reply"] >= 1
-    assert ended["address_rate"] >= 1
-    assert ended["reply"] + ended["address_rate"] == 20
+    assert ended["max_address_rate"] >= 1
+    assert ended["reply"] + ended["max_address_rate"] == 20
 
 
 CAPS = pytest.mark.parametrize("cap", ["max_connections", "max_worker_connections"])
@@ -267,7 +267,7 @@ def test_connections_in_total(start: Start, cap: str) -> None:
     for client in held:
         loop.send(client, b"\0")
         assert until_end(client) == (REPLY, "fin")
-    assert loop.settle() == {"reply": 5, "connections": 3}
+    assert loop.settle() == {"reply": 5, "max_connections": 3}
 
 
 @CAPS
@@ -282,7 +282,7 @@ def test_at_the_cap_the_silent_give_way_to_who_asks(start: Start, cap: str) -> N
     assert loop.counters["open"] == 3
     for client in silent:
         client.close()
-    assert loop.settle() == {"reply": 3, "connections": 1, "reset": 3}
+    assert loop.settle() == {"reply": 3, "max_connections": 1, "reset": 3}
 
 
 def test_nobody_gives_way_to_who_is_refused(start: Start) -> None:
@@ -293,7 +293,7 @@ def test_nobody_gives_way_to_who_is_refused(start: Start) -> None:
     assert loop.counters["open"] == 2
     for client in held:
         client.close()
-    assert loop.settle() == {"address": 1, "reset": 2}
+    assert loop.settle() == {"max_address_connections": 1, "reset": 2}
 
 
 def test_a_refused_newcomer_leaves_no_trace(start: Start) -> None:
@@ -305,7 +305,7 @@ def test_a_refused_newcomer_leaves_no_trace(start: Start) -> None:
             with loop.connect(source="127.0.0.2") as refused:
                 assert until_end(refused)[0] == b""
         loop.send(inside, b"\0")
-    assert loop.settle() == {"connections": 2, "reply": 1}
+    assert loop.settle() == {"max_connections": 2, "reply": 1}
 
 
 def test_a_total_over_two_workers(start: Start) -> None:
@@ -321,8 +321,8 @@ def test_a_total_over_two_workers(start: Start) -> None:
     for loop, client in held:
         loop.send(client, b"\0")
         client.close()
-    assert one.settle() == {"connections": 1, "reply": 5}
-    assert other.settle() == {"connections": 1, "reply": 1}
+    assert one.settle() == {"max_connections": 1, "reply": 5}
+    assert other.settle() == {"max_connections": 1, "reply": 1}
 
 
 def test_a_burst_exceeds_no_cap(start: Start) -> None:
@@ -333,7 +333,7 @@ def test_a_burst_exceeds_no_cap(start: Start) -> None:
     assert loop.counters["open"] == 50
     for client in clients:
         client.close()
-    assert loop.settle() == {"connections": 70, "reset": 50}
+    assert loop.settle() == {"max_connections": 70, "reset": 50}
 
 
 def test_networks(start: Start) -> None:
@@ -361,7 +361,7 @@ def test_who_is_untracked_is_counted(start: Start) -> None:
 
 def test_a_spray_of_real_connections_leaves_others_alone(start: Start) -> None:
     """2,000 addresses that stay, one connection each; a client of another address is served each time it asks."""
-    loop = start(address_limits=alone(max_address_connections=2, address_table=256), request_timeout=60)
+    loop = start(address_limits=alone(max_address_connections=2, address_table_size=256), request_timeout=60)
     spray = []
     for number in range(2000):
         client = socket.socket()

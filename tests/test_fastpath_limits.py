@@ -17,7 +17,7 @@ from flashpol.counters.shared import SharedCounters
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
 
-SETTINGS = {"on_conversation": print, "on_error": print, "capacity": 1024} | TIMES
+SETTINGS = {"on_slow_reply": print, "on_error": print, "capacity": 1024} | TIMES
 BURST = 64
 COLLECT = 128
 
@@ -156,7 +156,7 @@ def test_totals_carry_on_and_gauges_start_at_zero() -> None:
     before = {name: shared.block(0, 0).all(name) for name in LAYOUT}
     acceptor(ConnectionTable(**SETTINGS), block=shared.memory(0, 0))
     after = {name: shared.block(0, 0).all(name) for name in LAYOUT}
-    assert after == before | {"open": [0], "parked": [0], "conversations": [0]}
+    assert after == before | {"open": [0], "parked": [0], "slow_replies": [0], "sessions": [0]}
 
 
 # ------------------------------------------------------------------------------------------------------------- hooks
@@ -171,7 +171,7 @@ def test_a_conversation_hook_that_raises_loses_only_its_connection(start: Callab
     def hook(fd: int) -> None:
         raise kind
 
-    loop = start(LARGE, on_conversation=hook)
+    loop = start(LARGE, on_slow_reply=hook)
     with loop.connect(2048) as client:
         loop.send(client, REQUEST)
         assert loop.settle() == {"capacity": 1}
@@ -186,7 +186,7 @@ def test_a_conversation_hook_that_ends_it_and_then_raises(start: Callable[..., L
         loop.connection_table.close_as(fd, "shutdown")
         raise Mishap
 
-    loop = start(LARGE, on_conversation=hook)
+    loop = start(LARGE, on_slow_reply=hook)
     with connect(loop.address, 2048) as client:
         if accepted_first:
             loop.until(lambda: loop.counters["accepted"])
@@ -200,7 +200,7 @@ def test_an_error_hook_that_raises_is_ignored(start: Callable[..., Loop]) -> Non
     def hook(error: object) -> None:
         raise Mishap
 
-    loop = start(LARGE, on_conversation=hook, on_error=hook)
+    loop = start(LARGE, on_slow_reply=hook, on_error=hook)
     with loop.connect(2048) as client:
         loop.send(client, REQUEST)
         assert loop.settle() == {"capacity": 1}

@@ -397,7 +397,7 @@ def test_only_who_has_a_header_is_an_address(start: Start) -> None:
         [(fd, _)] = loop.relayed
         loop.connection_table.close_relayed(fd, 0)
         assert (address_limits.tracked, address_limits.held) == (0, 0)
-    assert loop.settle() == {"relayed": 1, "address": 1}
+    assert loop.settle() == {"relayed": 1, "max_address_connections": 1}
 
 
 def test_who_awaits_a_header_gives_way_first(start: Start) -> None:
@@ -418,4 +418,4 @@ def test_who_awaits_a_header_gives_way_first(start: Start) -> None:
                 assert until_end(known)[0] == b""
                 loop.send(fourth, v1() + REQUEST)
                 assert until_end(fourth) == (REPLY, "fin")
-    assert loop.settle() == {"connections": 2, "reply": 2, "reset": 1}
+    assert loop.settle() == {"max_connections": 2, "reply": 2, "reset": 1}

@@ -311,7 +311,7 @@ def test_a_failure_leaves_the_client_to_be_tried_again(start: Start) -> None:
 
     def run() -> None:
         for to in (Destination(address, loop.block), loop.destination):
-            loop.ended.append(loop.pump.converse(inner.fileno(), to, b"hello"))
+            loop.ended.append(loop.pump.run_session(inner.fileno(), to, b"hello"))
         inner.close()
 
     greenlet.greenlet(run).switch()
@@ -451,7 +451,7 @@ def test_what_a_greenlet_raises_stops_nothing(start: Start) -> None:
     loop = start()
 
     def run(inner: socket.socket) -> None:
-        loop.pump.converse(inner.fileno(), loop.destination, b"")
+        loop.pump.run_session(inner.fileno(), loop.destination, b"")
         inner.close()
         raise RuntimeError("after it")
 

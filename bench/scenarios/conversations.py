@@ -35,7 +35,7 @@ def run(settings: Settings, results: Results) -> None:
         b'<cross-domain-policy><!--%b--><allow-access-from domain="*" to-ports="1935"/></cross-domain-policy>' % filler
     )
     for level in settings.either(LEVELS, QUICK_LEVELS):
-        limits = f"max_conversations = {level}\nreply_timeout = {SECONDS:.1f}"
+        limits = f"max_slow_replies = {level}\nreply_timeout = {SECONDS:.1f}"
         with (
             servers.flashpol(settings.server_cpu, policy=policy, settings=limits) as holding,
             servers.flashpol(settings.server_cpu, policy=policy, settings=limits) as quiet,
@@ -68,7 +68,7 @@ def _wait_for(server: Server, level: int) -> None:
     wait_until_all_open(server.pids, level, SETTLE_SECONDS)
     while True:
         _, samples = scrape(server.admin)
-        held = sum(value for name, value in samples.items() if name.startswith("flashpol_conversations{"))
+        held = sum(value for name, value in samples.items() if name.startswith("flashpol_slow_replies{"))
         if held == level:
             return
         if time.monotonic() > deadline:

@@ -150,7 +150,7 @@ def _many(settings: Settings, results: Results) -> None:
 
 def _open(server: Server) -> int:
     _, samples = scrape(server.admin)
-    gauge = "flashpol_relay_conversations_open{"
+    gauge = "flashpol_relay_sessions_open{"
     return int(sum(value for name, value in samples.items() if name.startswith(gauge)))
 
 

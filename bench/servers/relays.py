@@ -39,7 +39,7 @@ def flashpol_relay(
     return flashpol(
         cpu,
         workers=workers,
-        settings=f"max_conversations = {CONVERSATIONS}",
+        settings=f"max_sessions = {CONVERSATIONS}",
         listener=f"upstream = [{upstreams}]",
     )
 

@@ -32,13 +32,18 @@ _COUNTERS: tuple[tuple[str, str, Callable[[Block], float]], ...] = (
 _GAUGES: tuple[tuple[str, str, Callable[[Block], float]], ...] = (
     ("connections_open", "Connections open now.", lambda b: b["open"]),
     ("parked_connections", "Connections that wait, as records without a greenlet.", lambda b: b["parked"]),
-    ("conversations", "Connections that have a greenlet.", lambda b: b["conversations"]),
+    ("slow_replies", "Policy replies that clients read slowly, each with a greenlet.", lambda b: b["slow_replies"]),
+    (
+        "sessions",
+        "Connections relayed to an upstream, or waiting to be, each with a greenlet.",
+        lambda b: b["sessions"],
+    ),
 )
 # Of an upstream.
 _RELAY: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Callable[[RelayBlock], float]], ...] = (
-    (CounterMetricFamily, "relay_conversations_started", "Conversations with an upstream that accepted them.",
+    (CounterMetricFamily, "relay_sessions_started", "Conversations with an upstream that accepted them.",
      lambda b: b["opened"]),
-    (GaugeMetricFamily, "relay_conversations_open", "Conversations now.", lambda b: b["open"]),
+    (GaugeMetricFamily, "relay_sessions_open", "Conversations now.", lambda b: b["open"]),
     (GaugeMetricFamily, "relay_connecting", "Connections to the upstream that it has not accepted yet.",
      lambda b: b["connecting"]),
 )  # fmt: skip
@@ -51,7 +56,7 @@ _RELAY_KINDS = (
 _RELAY_TIMES = (
     ("relay_connect_duration_seconds", "From connecting to the upstream to its acceptance.", "connect",
      CONNECT_SECONDS),
-    ("relay_conversation_duration_seconds", "From the upstream's acceptance to the end.", "duration",
+    ("relay_session_duration_seconds", "From the upstream's acceptance to the end.", "duration",
      DURATION_SECONDS),
 )  # fmt: skip
 _PROCESS: tuple[tuple[str, str, Callable[[ProcessStatus], float]], ...] = (
@@ -179,7 +184,7 @@ class FlashpolCollector(Collector):
             files.add_metric([worker], status.base_files + clients + upstreams)
         yield files
         yield GaugeMetricFamily(
-            "flashpol_finishing_workers",
+            "flashpol_draining_workers",
             "Workers of earlier configurations that finish what is inside.",
             value=self._view.totals.finishing(self._shared),
         )

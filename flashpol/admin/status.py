@@ -52,7 +52,7 @@ def status(view: AdminContext, past: Sequence[Sample] = ()) -> Json:
             for (listener, upstream), block in sample.relayed.items()
         ],
         "workers": list(_workers(view)),
-        "finishing_workers": view.totals.finishing(view.shared),
+        "draining_workers": view.totals.finishing(view.shared),
         "now": _window(sample, since(past, sample.at, NOW)),
         "minute": _window(sample, since(past, sample.at, MINUTE)),
     }

@@ -97,11 +97,6 @@ class ConnectionTimeouts:
     reply_timeout: float = setting(
         10.0, "for a reply that the kernel takes only in part: a slow reader", number(0.05, 3600)
     )
-    max_conversations: int = setting(
-        10_000,
-        "greenlets of one worker: slow readers of a reply, 4 KB each, and connections that are relayed, 7 KB",
-        number(0, 1_000_000, whole=True),
-    )
     first_byte_timeout: float = setting(
         1.0,
         "on a shared port, silence after which it is the application that speaks first: each such client waits so long",
@@ -149,11 +144,22 @@ class ConnectionLimits:
         "have one address",
         number(0, 60_000, whole=True),
     )
+    max_sessions: int = setting(
+        10_000,
+        "sessions that one worker relays at a time, those that wait to be connected included. Each costs 7 KB and two "
+        "descriptors.",
+        number(0, 1_000_000, whole=True),
+    )
+    max_slow_replies: int = setting(
+        10_000,
+        "replies that one worker still sends because their clients read slowly. Each costs 4 KB.",
+        number(0, 1_000_000, whole=True),
+    )
     ipv4_prefix: int = setting(32, "bits that make an address of IPv4", number(8, 32, whole=True))
     ipv6_prefix: int = setting(
         64, "bits that make an address of IPv6: a client chooses the last 64 as it likes", number(16, 128, whole=True)
     )
-    address_table: int = setting(
+    address_table_size: int = setting(
         65_536,
         "addresses that a worker can count at a time, 16 bytes each, rounded up to a power of two; it never grows: "
         "beyond it the light are forgotten first, and nobody is refused for it",

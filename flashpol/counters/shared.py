@@ -41,7 +41,7 @@ _RELAY_WORDS = _pump.BLOCK_SIZE // WORD
 BEAT = 0.5
 STALLED_AFTER = 3.0
 
-GAUGES = ("open", "parked", "conversations")
+GAUGES = ("open", "parked", "slow_replies", "sessions")
 RELAY_GAUGES = ("open", "connecting")
 
 STARTING, READY, DRAINING = range(3)
@@ -194,7 +194,7 @@ class SharedAddressLimits:
         self._connection_limits = connection_limits
         self._key = os.urandom(16)  # so that nobody knows which addresses share a set
         by_address = connection_limits.max_address_connections or connection_limits.max_address_rate
-        sets = 1 << max(0, (connection_limits.address_table // 8 - 1).bit_length()) if by_address else 1
+        sets = 1 << max(0, (connection_limits.address_table_size // 8 - 1).bit_length()) if by_address else 1
         self._stride = ADDRESS_TABLE_HEAD + sets * ADDRESS_TABLE_SET
         self._mapping = mmap.mmap(-1, workers * self._stride)
 

@@ -99,7 +99,7 @@ class Relay:
                 if not self._stopped.is_set():
                     address.destination.count_failure("rate")
                 break
-            outcome, sent = self._pump.converse(fd, address.destination, data)
+            outcome, sent = self._pump.run_session(fd, address.destination, data)
             if outcome not in FAILURES:
                 return None, sent
             if outcome in _OURS:

@@ -20,7 +20,7 @@ FACTOR = 3.0
 # How much of the usual is the newest window. Above 1 / FACTOR, so that a level that stays is told once.
 WEIGHT = 0.4
 # Told from the first one on: the server's own limits and mishap.
-OURS = ("capacity", "crashed", "connections")
+OURS = ("capacity", "crashed", "max_connections", "max_sessions", "max_slow_replies")
 # Its operator did that.
 NO_FAILURE = ("shutdown",)
 

@@ -72,7 +72,7 @@ class PolicyServer:
         )
         self._counters = SharedCounters(1, 1, connection_limits=connection_limits)
         self._stopped = gevent.event.Event()
-        self._service = Service(address_limits=self._counters.address_limits.of(0))
+        self._service = Service(address_limits=self._counters.address_limits.of(0), limits=connection_limits)
         block = self._counters.memory(0, 0)
         self._service.add(
             self._socket,

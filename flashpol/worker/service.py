@@ -15,7 +15,7 @@ from gevent.pool import Pool
 
 from flashpol._fastpath import Acceptor, AddressLimits, ConnectionTable, PolicyReply
 from flashpol._pump import Pump
-from flashpol.config import Address, ConnectionTimeouts, Listener, UpstreamAddress
+from flashpol.config import Address, ConnectionLimits, ConnectionTimeouts, Listener, UpstreamAddress
 from flashpol.hub import Readable, sleep_until_switched
 from flashpol.log.handler import log
 from flashpol.log.rate_limit import ONCE_A_MINUTE
@@ -66,8 +66,18 @@ class Service:
     share of connections, 0 to 1, of which a log line tells. census: counts the connections and bounds them.
     """
 
-    def __init__(self, *, access_log: float = 0.0, address_limits: AddressLimits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        access_log: float = 0.0,
+        address_limits: AddressLimits | None = None,
+        limits: ConnectionLimits | None = None,
+    ) -> None:
+        limits = limits or ConnectionLimits()
         self._access_log = access_log
+        self._max_sessions = int(min(limits.max_sessions, _relays_that_fit()))
+        self._sessions = ActiveSessions()
+        self._slow_replies = Pool(int(min(limits.max_slow_replies, _conversations_that_fit())))
         self._address_limits = address_limits
         self._lots: dict[ConnectionTimeouts, _Lot] = {}
         self._doors: list[Door] = []
@@ -92,7 +102,9 @@ class Service:
         stop, so that its backlog may be shrunk for good. access: whom.
         """
         if timeouts not in self._lots:
-            self._lots[timeouts] = _Lot(timeouts, self._access_log, self._address_limits)
+            self._lots[timeouts] = _Lot(
+                timeouts, self._access_log, self._address_limits, self._sessions, self._max_sessions, self._slow_replies
+            )
         lot = self._lots[timeouts]
         name = name or str(bound_address(sock))
         lot.add(name, beyond)
@@ -163,17 +175,25 @@ def _relays_that_fit() -> float:
 class _Lot:
     """Where the connections with the same limits wait, and the greenlets of those that have one."""
 
-    def __init__(self, timeouts: ConnectionTimeouts, access_log: float, address_limits: AddressLimits | None) -> None:
+    def __init__(
+        self,
+        timeouts: ConnectionTimeouts,
+        access_log: float,
+        address_limits: AddressLimits | None,
+        sessions: ActiveSessions,
+        max_sessions: int,
+        slow_replies: Pool,
+    ) -> None:
         self.names: list[str] = []  # of its listeners, in the order of their acceptors
         self._relays: list[Relay | None] = []  # and where those that are shared relay to
         self._pump: Pump | None = None
         self._pump_watcher: Readable | None = None
-        self._crowd = ActiveSessions()
+        self._sessions = sessions
+        self._max_sessions = max_sessions
         self._timeouts = timeouts
-        self._most_relays = min(timeouts.max_conversations, _relays_that_fit())
-        self._conversations = Pool(int(min(timeouts.max_conversations, _conversations_that_fit())))
+        self._slow_replies = slow_replies
         self.connection_table = ConnectionTable(
-            on_conversation=self._converse,
+            on_slow_reply=self._converse,
             on_error=lambda error: log.error(
                 "a connection's hook failed", exc_info=error, extra={"event": "hook-failed"}
             ),
@@ -186,7 +206,7 @@ class _Lot:
             on_access=self._tell_access,
             access_log=access_log,
             address_limits=address_limits,
-            on_relay=self._relay,
+            on_session=self._relay,
             first_byte_timeout=timeouts.first_byte_timeout,
         )
         self.watcher = Readable(self.connection_table.fileno(), self.connection_table.ready)
@@ -203,7 +223,7 @@ class _Lot:
                 on_error=lambda error: log.error(
                     "a conversation failed", exc_info=error, extra={"event": "conversation-failed"}
                 ),
-                capacity=self._timeouts.max_conversations,
+                capacity=self._max_sessions,
                 connect_timeout=self._timeouts.connect_timeout,
                 idle_timeout=self._timeouts.idle_timeout,
                 max_duration=self._timeouts.max_duration,
@@ -231,7 +251,7 @@ class _Lot:
             self.connection_table,
             self._pump,
             upstreams,
-            crowd=self._crowd,
+            crowd=self._sessions,
             proxy=listener.upstream_proxy,
             pace=RateLimiter(listener.connect_rate),
             connect_timeout=self._timeouts.connect_timeout,
@@ -250,8 +270,8 @@ class _Lot:
         relay = self._relays[listener]
         if relay is None:
             raise AssertionError("only a shared listener hands connections over")
-        if self._crowd.count >= min(self._most_relays, self._conversations.free_count()):
-            self.connection_table.close_as(fd, "capacity")
+        if self._sessions.count >= self._max_sessions:
+            self.connection_table.close_as(fd, "max_sessions")
         else:
             relay.begin(fd, data)
 
@@ -275,21 +295,21 @@ class _Lot:
 
     def _converse(self, fd: int) -> None:
         """Called in the hub: must not block, so a full pool refuses instead of waiting."""
-        if self._conversations.free_count() == 0:
-            self.connection_table.close_as(fd, "capacity")
+        if self._slow_replies.free_count() == 0:
+            self.connection_table.close_as(fd, "max_slow_replies")
         else:
-            self._conversations.spawn(finish_reply, self.connection_table, fd, self._timeouts.reply_timeout)
+            self._slow_replies.spawn(finish_reply, self.connection_table, fd, self._timeouts.reply_timeout)
 
     def close(self) -> None:
         self.watcher.close()  # nobody is handed over any more
-        self._conversations.kill()
+        self._slow_replies.kill()
         for relay in self._relays:
             if relay:
                 relay.stop()
         if self._pump and self._pump_watcher:
             self._pump.cut_all()
             deadline = time.monotonic() + CUT_TIMEOUT
-            while self._crowd.count and time.monotonic() < deadline:
+            while self._sessions.count and time.monotonic() < deadline:
                 gevent.sleep(0)
             self._pump_watcher.close()
         self.connection_table.close_all()

@@ -68,7 +68,11 @@ def run(
     stop: Stop,
 ) -> None:
     """Serve what the plan says on `sockets[i]`, those of its listener i, until `stop` comes; finish what is inside."""
-    service = Service(access_log=plan.config.server.access_log, address_limits=shared.address_limits.of(slot))
+    service = Service(
+        access_log=plan.config.server.access_log,
+        address_limits=shared.address_limits.of(slot),
+        limits=plan.config.server.connection_limits,
+    )
     doors: list[Door] = []
     blocks: list[list[memoryview]] = [[] for _ in plan.config.listeners]
     for upstream, (number, _) in enumerate(plan.config.upstreams):

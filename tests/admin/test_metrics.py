@@ -29,12 +29,12 @@ DOCUMENTED = """
     connections_accepted_total connections_open replies_total reply_bytes_total refused_total timeouts_total
     resets_total request_duration_seconds accept_queue_length accept_queue_limit accept_errors_total
     untracked_connections_total
-    parked_connections conversations worker_up worker_restarts_total worker_cpu_seconds_total
+    parked_connections slow_replies sessions worker_up worker_restarts_total worker_cpu_seconds_total
     worker_resident_memory_bytes worker_start_time_seconds worker_open_files worker_max_files loop_lag_seconds
     policy_info policy_bytes config_last_reload_successful
-    config_last_reload_success_timestamp_seconds build_info finishing_workers
-    relayed_total relay_conversations_started_total relay_conversations_open relay_connecting relay_ends_total
-    relay_connect_failures_total relay_bytes_total relay_connect_duration_seconds relay_conversation_duration_seconds
+    config_last_reload_success_timestamp_seconds build_info draining_workers
+    relayed_total relay_sessions_started_total relay_sessions_open relay_connecting relay_ends_total
+    relay_connect_failures_total relay_bytes_total relay_connect_duration_seconds relay_session_duration_seconds
 """
 FACTS = [ListenerInfo("master", b"<a/>\0"), ListenerInfo('odd "name"\\\n', b"<bb/>\0")]
 ROUTES = [("master", "127.0.0.1:7000"), ("master", "unix:/run/game.sock")]
@@ -47,7 +47,8 @@ SIMPLE = {  # field of a block -> metric
     "untracked": "untracked_connections_total",
     "open": "connections_open",
     "parked": "parked_connections",
-    "conversations": "conversations",
+    "slow_replies": "slow_replies",
+    "sessions": "sessions",
 }
 
 
@@ -132,8 +133,8 @@ def test_upstreams(shared: SharedCounters) -> None:
         put(shared, slot, 0, "relayed", *range(1, len(PROTOCOLS) + 1))
     metrics = scrape(shared)
     one = {"listener": "master", "upstream": "unix:/run/game.sock"}
-    assert metrics.total("relay_conversations_started_total", **one) == 11
-    assert metrics.total("relay_conversations_open", **one) == 4
+    assert metrics.total("relay_sessions_started_total", **one) == 11
+    assert metrics.total("relay_sessions_open", **one) == 4
     assert metrics.total("relay_connecting", **one) == 2
     for i, end in enumerate(ENDS, 1):
         assert metrics.total("relay_ends_total", **one, by=end) == 2 * i
@@ -141,7 +142,7 @@ def test_upstreams(shared: SharedCounters) -> None:
         assert metrics.total("relay_connect_failures_total", **one, reason=reason) == 2 * i
     assert metrics.total("relay_bytes_total", **one, sender="client") == 200
     assert metrics.total("relay_bytes_total", **one, sender="upstream") == 14
-    for name, bounds in (("connect", CONNECT_SECONDS), ("conversation", DURATION_SECONDS)):
+    for name, bounds in (("connect", CONNECT_SECONDS), ("session", DURATION_SECONDS)):
         assert metrics.total(f"relay_{name}_duration_seconds_count", **one) == 2 * (len(bounds) + 1)
         assert metrics.total(f"relay_{name}_duration_seconds_sum", **one) == 0.5
     for i, protocol in enumerate(PROTOCOLS, 1):

@@ -97,11 +97,11 @@ def test_the_figures_are_there_without_a_script() -> None:
     put(seen.shared, 0, 0, "buckets", 900, 0, 90, *[0] * (len(BUCKETS) - 3), 10)
     put(seen.shared, 0, 0, "open", 321)
     put(seen.shared, 0, 0, "parked", 123)
-    put(seen.shared, 0, 0, "conversations", 45)
+    put(seen.shared, 0, 0, "sessions", 45)
     put(seen.shared, 0, 0, "refused", *range(1001, 1001 + len(REASONS)))
     seen.shared.queue(0, 0).length, seen.shared.queue(0, 0).limit = 16, 128
     text = page(seen).text
-    held = "123 silent, 45 conversations"
+    held = "123 silent, 45 sessions, 0 slow replies"
     for expected in ("1,000 since start", "321", held, "16 of 128", "1,001", "1,006", "master", "2 of 2"):
         assert expected in text
     assert "≤ 10 µs" in text

@@ -48,7 +48,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
         backlog = 100
         shutdown_timeout = 2
         request_timeout = 1.5
-        max_conversations = 7
+        max_sessions = 7
         [policies.games]
         file = "games.xml"
         [policies.chat]
@@ -74,7 +74,8 @@ def test_a_whole_file(tmp_path: Path) -> None:
             access_log=0.5,
             backlog=100,
             shutdown_timeout=2.0,
-            timeouts=ConnectionTimeouts(request_timeout=1.5, max_conversations=7),
+            timeouts=ConnectionTimeouts(request_timeout=1.5),
+            connection_limits=ConnectionLimits(max_sessions=7),
         ),
         (
             PolicySource("games", file=tmp_path / "games.xml"),

@@ -58,7 +58,7 @@ def fail(pump: Pump, upstreams: Upstreams, address: Address) -> None:
     """Nobody listens on port 1 of that address."""
     with socket.socket() as client:
         outcome: list[str] = []
-        one = greenlet.greenlet(lambda: outcome.append(pump.converse(client.fileno(), address.destination, b"x")[0]))
+        one = greenlet.greenlet(lambda: outcome.append(pump.run_session(client.fileno(), address.destination, b"x")[0]))
         one.switch()
         assert outcome[0] in FAILURES
     upstreams.failed(address)
@@ -107,7 +107,7 @@ def test_well_again(clock: Clock, pump: Pump) -> None:
         fail(pump, upstreams, address)
     assert address.destination.failures == LIMIT
     with socket.create_server(address.destination.address) as listening, socket.socket() as client:
-        greenlet.greenlet(lambda: pump.converse(client.fileno(), address.destination, b"x")).switch()
+        greenlet.greenlet(lambda: pump.run_session(client.fileno(), address.destination, b"x")).switch()
         listening.accept()[0].close()
         assert address.destination.failures == 0
         pump.cut_all()

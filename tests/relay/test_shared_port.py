@@ -14,7 +14,7 @@ from support import BARE, LARGE, PATIENCE, REPLY, REQUEST, TIMEOUTS, Serving, de
 
 from flashpol._fastpath import PROTOCOLS
 from flashpol._pump import ENDS, FAILURES
-from flashpol.config import UpstreamAddress
+from flashpol.config import ConnectionLimits, UpstreamAddress
 from flashpol.log.handler import log
 
 QUICK = dataclasses.replace(TIMEOUTS, first_byte_timeout=0.2, request_timeout=0.5, connect_timeout=1.0)
@@ -341,7 +341,7 @@ def test_the_client_s_address_reaches_the_application(app: Application, serve: S
 
 
 def test_the_total_is_bounded(app: Application, serve: Serve) -> None:
-    server = serve(timeouts=dataclasses.replace(QUICK, max_conversations=2), upstream=[app.remote])
+    server = serve(limits=ConnectionLimits(max_sessions=2), upstream=[app.remote])
     clients = [server.connect() for _ in range(3)]
     for number, client in enumerate(clients):
         client.sendall(b"hello")
@@ -352,22 +352,22 @@ def test_the_total_is_bounded(app: Application, serve: Serve) -> None:
         client.close()
     for _ in range(2):
         app.accept().close()
-    assert server.settle() == {"relayed": 2, "capacity": 1}
+    assert server.settle() == {"relayed": 2, "max_sessions": 1}
 
 
 def test_those_that_wait_for_their_turn_count_in_the_total(app: Application, serve: Serve) -> None:
-    timeouts = dataclasses.replace(QUICK, max_conversations=3, connect_timeout=10)
-    server = serve(timeouts=timeouts, upstream=[app.remote], connect_rate=1)
+    timeouts = dataclasses.replace(QUICK, connect_timeout=10)
+    server = serve(timeouts=timeouts, limits=ConnectionLimits(max_sessions=3), upstream=[app.remote], connect_rate=1)
     clients = [server.connect() for _ in range(6)]
     for client in clients:
         client.sendall(b"hello")
-    eventually(lambda: server.outcomes.get("capacity") == 3)
-    assert server.counters["conversations"] == 3  # two that are relayed, and one that waits a second
+    eventually(lambda: server.outcomes.get("max_sessions") == 3)
+    assert server.counters["sessions"] == 3  # two that are relayed, and one that waits a second
     for client in clients:
         client.close()
     for _ in range(3):
         app.accept().close()
-    assert server.settle() == {"relayed": 3, "capacity": 3}
+    assert server.settle() == {"relayed": 3, "max_sessions": 3}
 
 
 def test_the_rate_of_connecting_is_bounded(app: Application, serve: Serve) -> None:
@@ -387,19 +387,19 @@ def test_the_rate_of_connecting_is_bounded(app: Application, serve: Serve) -> No
 
 
 def test_those_who_wait_to_be_connected_count_too(app: Application, serve: Serve) -> None:
-    timeouts = dataclasses.replace(QUICK, max_conversations=2, connect_timeout=60)
-    server = serve(timeouts=timeouts, upstream=[app.remote], connect_rate=0.1)
+    timeouts = dataclasses.replace(QUICK, connect_timeout=60)
+    server = serve(timeouts=timeouts, limits=ConnectionLimits(max_sessions=2), upstream=[app.remote], connect_rate=0.1)
     with server.connect() as first, server.connect() as second, server.connect() as third:
         first.sendall(b"hello")
         with app.accept():
             second.sendall(b"hello")
-            eventually(lambda: server.counters["conversations"] == 2)
+            eventually(lambda: server.counters["sessions"] == 2)
             third.sendall(b"hello")
             assert until_end(third)[0] == b""
             first.close()
         server.stop_accepting()
         server.finish(0)
-    assert server.settle() == {"relayed": 1, "capacity": 1, "shutdown": 1}
+    assert server.settle() == {"relayed": 1, "max_sessions": 1, "shutdown": 1}
 
 
 def test_who_still_waits_for_its_turn_when_all_ends_is_let_go(app: Application, serve: Serve) -> None:
@@ -408,7 +408,7 @@ def test_who_still_waits_for_its_turn_when_all_ends_is_let_go(app: Application, 
     clients = [server.connect() for _ in range(3)]
     for number, client in enumerate(clients):
         client.sendall(b"hello")
-        eventually(lambda number=number: server.counters["conversations"] == number + 1)
+        eventually(lambda number=number: server.counters["sessions"] == number + 1)
     server.stop_accepting()
     assert server.finish(0) is False
     for client in clients:

@@ -68,10 +68,10 @@ def test_conversations_live_on_through_reloads(site: Site, app: Application) -> 
                 talk(client, inner)
             assert ask(server.place) == POLICY + b"\0"
             metrics = server.metrics()
-            assert metrics.total("relay_conversations_open", listener="shared") == 1
-            assert metrics.total("finishing_workers") == 1
+            assert metrics.total("relay_sessions_open", listener="shared") == 1
+            assert metrics.total("draining_workers") == 1
         assert rest(client) == b""
-        until(lambda: server.metrics().total("finishing_workers") == 0, "the end of the old worker")
+        until(lambda: server.metrics().total("draining_workers") == 0, "the end of the old worker")
         assert server.metrics().total("relay_ends_total", by="upstream") == 1
         assert server.metrics().total("relayed_total", protocol="other") == 1
         assert server.stop() == 0
@@ -85,7 +85,7 @@ def test_drain_timeout_ends_them(site: Site, app: Application) -> None:
         reload(server)
         talk(client, inner)
         assert rest(client) == b""
-        until(lambda: server.metrics().total("finishing_workers") == 0, "the end of the old worker")
+        until(lambda: server.metrics().total("draining_workers") == 0, "the end of the old worker")
         assert server.metrics().total("relay_ends_total", by="shutdown") == 1
         assert server.stop() == 0
 
@@ -113,10 +113,10 @@ def test_many_reloads_hurry_the_oldest(site: Site, app: Application) -> None:
             assert receive(stack.enter_context(app.accept()), 4) == b"ping"
             if len(clients) < 4:
                 reload(server)
-        assert server.metrics().total("finishing_workers") == 3
+        assert server.metrics().total("draining_workers") == 3
         reload(server)
         assert rest(clients[0]) == b""
-        until(lambda: server.metrics().total("finishing_workers") == 3, "the end of the oldest")
+        until(lambda: server.metrics().total("draining_workers") == 3, "the end of the oldest")
         for client in clients[1:]:
             client.sendall(b"still there")
         assert server.stop() == 0
@@ -131,7 +131,7 @@ def test_a_worker_that_is_killed(site: Site, app: Application) -> None:
         until(lambda: server.metrics().total("worker_restarts_total") == 1, "the next worker")
         until(lambda: server.up == 1, "the next worker")
         metrics = server.metrics()
-        assert metrics.total("relay_conversations_open") == 0
+        assert metrics.total("relay_sessions_open") == 0
         assert metrics.total("refused_total", reason="crashed") == 1
         with connect(server.place, b"ping") as again, app.accept() as other:
             assert receive(other, 4) == b"ping"
@@ -205,7 +205,7 @@ def test_conversations_count_for_their_address(site: Site, app: Application) -> 
         with connect(server.place) as third, suppress(ConnectionError):
             third.sendall(b"ping")
             assert third.recv(1) == b""
-        assert server.metrics().total("refused_total", reason="address") == 1
+        assert server.metrics().total("refused_total", reason="max_address_connections") == 1
         stack.close()
         until(lambda: server.metrics().total("connections_open") == 0, "the end of both")
         assert ask(server.place) == POLICY + b"\0"

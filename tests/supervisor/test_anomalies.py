@@ -81,7 +81,7 @@ def test_a_few_are_no_rise(kind: str) -> None:
     assert watch.minute(**{kind: FLOOR})
 
 
-@pytest.mark.parametrize("kind", ["capacity", "crashed", "connections"])
+@pytest.mark.parametrize("kind", ["capacity", "crashed", "max_connections", "max_sessions", "max_slow_replies"])
 def test_what_the_server_did_is_told_from_the_first_on(kind: str) -> None:
     watch = Watch()
     for _ in range(3):

@@ -77,7 +77,7 @@ def test_totals_are_exact_over_all_workers_also_after_one_was_killed() -> None:
         assert metrics.total("reply_bytes_total") == 500 * len(REPLY)
         assert metrics.total("connections_accepted_total") == 506
         assert metrics.total("parked_connections") == 0
-        assert metrics.total("conversations") == 0
+        assert metrics.total("sessions") == 0
         assert metrics.total("worker_restarts_total") == 1
         assert all(worker.alive for worker in others)
         assert "was killed by SIGKILL" in server.log

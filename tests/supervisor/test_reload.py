@@ -100,11 +100,11 @@ def test_who_is_inside_is_finished_by_the_old_workers_with_the_old_policy(site: 
         site.allow("two.example")
         assert reload(server)
         assert ask(server.place) == reply("two.example")
-        until(lambda: server.metrics().total("finishing_workers") == 1, "the old worker in the metrics")
+        until(lambda: server.metrics().total("draining_workers") == 1, "the old worker in the metrics")
         assert server.metrics().total("connections_open") == 1
         begun.sendall(REQUEST[10:])
         assert rest(begun) == reply("one.example")
-        until(lambda: server.metrics().total("finishing_workers") == 0, "its end")
+        until(lambda: server.metrics().total("draining_workers") == 0, "its end")
         assert server.metrics().total("replies_total") == 2
 
 
@@ -202,7 +202,7 @@ def test_the_accept_queue_of_a_listener_that_goes_is_answered(site: Site) -> Non
         waiting = [connect(("127.0.0.1", one), REQUEST) for _ in range(10)]
         site.configure(listener("two", two))
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: server.metrics().total("finishing_workers") == 1, "the next worker")
+        until(lambda: server.metrics().total("draining_workers") == 1, "the next worker")
         worker.kill(signal.SIGCONT)
         assert [rest(connection) for connection in waiting] == [reply("one.example")] * 10
         until(lambda: "reloaded:" in server.log, "the reload")
@@ -296,7 +296,7 @@ def test_a_reload_every_100_ms_under_load_loses_no_reply(site: Site, tmp_path: P
         assert (said["failed"], load.returncode) == (0, 0), said
         assert said["answered"] == said["started"] > 1000
         assert server.log.count(" reloaded: ") > 2
-        until(lambda: server.metrics().total("finishing_workers") == 0, "the end of the old workers")
+        until(lambda: server.metrics().total("draining_workers") == 0, "the end of the old workers")
         assert server.metrics().total("replies_total") == said["answered"]
         assert server.stop() == 0
         assert "ERROR" not in server.log
@@ -311,10 +311,10 @@ def test_old_generations_are_bounded(site: Site) -> None:
             until(lambda n=count: server.metrics().total("connections_accepted_total") >= n, "it is inside")
             server.process.send_signal(signal.SIGHUP)
             time.sleep(0.1)
-            assert server.metrics().total("finishing_workers") <= 3
+            assert server.metrics().total("draining_workers") <= 3
         for client in silent:
             assert rest(client) == b""
-        until(lambda: server.metrics().total("finishing_workers") == 0, "their end")
+        until(lambda: server.metrics().total("draining_workers") == 0, "their end")
         assert server.metrics().total("timeouts_total") == 7
 
 
@@ -343,7 +343,7 @@ def test_a_generation_that_does_not_come_up_leaves_the_other_one_serving(site: S
             answers.append(ask(server.place))
         assert set(answers) == {reply("one.example")}, "the refused policy was served"
         assert server.metrics().total("replies_total") == len(answers)
-        until(lambda: server.metrics().total("finishing_workers") == 0, "its workers' end")
+        until(lambda: server.metrics().total("draining_workers") == 0, "its workers' end")
         assert [ask(server.place) for _ in range(20)] == [reply("one.example")] * 20
         assert server.metrics().total("config_last_reload_successful") == 0
         assert server.workers == workers

@@ -174,10 +174,10 @@ def test_a_client_at_its_cap_is_refused_and_the_next_one_is_not(world: World, wa
         for _ in range(3):
             held.enter_context(inside(world.net.clients, lambda: connect((HOST, WAYS[way]), source=CLIENTS[0])))
         until(lambda: inside(world.net.host, world.server.metrics).total("connections_open") == 3, "three inside")
-        before = world.refused("address")
+        before = world.refused("max_address_connections")
         # A connection counts for its client once its header is there, which is a moment after it is open.
         until(lambda: world.ask(CLIENTS[0], WAYS[way]) == b"", "the fourth is refused")
-        assert world.refused("address") == before + 1
+        assert world.refused("max_address_connections") == before + 1
         assert world.ask(CLIENTS[2], WAYS[way]) == REPLY
     world.settled()
 

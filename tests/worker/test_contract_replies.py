@@ -85,7 +85,7 @@ def test_a_slow_reader_with_a_tiny_window_gets_all_of_a_large_reply(serve: Serve
     server = serve(LARGE, ConnectionTimeouts(reply_timeout=30))
     with server.connect(receive_buffer=2048) as client:
         client.send(REQUEST)
-        eventually(lambda: server.counters["conversations"] == 1)
+        eventually(lambda: server.counters["slow_replies"] == 1)
         assert server.counters.replies == 0
         received = bytearray()
         while data := client.recv(1 << 14):
@@ -118,7 +118,7 @@ def test_a_client_that_never_reads_is_timed_out_and_delays_nobody(serve: Serve) 
     with server.connect(receive_buffer=2048) as stuck:
         began = time.monotonic()
         stuck.send(REQUEST)
-        eventually(lambda: server.counters["conversations"] == 1)
+        eventually(lambda: server.counters["slow_replies"] == 1)
         assert server.ask() == LARGE
         eventually(lambda: server.counters["timeouts"] == 1)
         assert TIMEOUTS.reply_timeout * 0.9 < time.monotonic() - began < TIMEOUTS.reply_timeout + 3
@@ -130,7 +130,7 @@ def test_reset_during_a_large_reply(serve: Serve, read: int) -> None:
     server = serve(LARGE, ConnectionTimeouts(reply_timeout=30))
     client = server.connect(receive_buffer=2048)
     client.send(REQUEST)
-    eventually(lambda: server.counters["conversations"] == 1)
+    eventually(lambda: server.counters["slow_replies"] == 1)
     while read > 0:
         read -= len(client.recv(1 << 14))
     reset(client)
@@ -142,7 +142,7 @@ def test_close_without_reading_during_a_large_reply(serve: Serve) -> None:
     server = serve(LARGE, ConnectionTimeouts(reply_timeout=30))
     client = server.connect(receive_buffer=2048)
     client.send(REQUEST)
-    eventually(lambda: server.counters["conversations"] == 1)
+    eventually(lambda: server.counters["slow_replies"] == 1)
     client.close()
     assert server.settle() == {"reset": 1}
 
@@ -152,7 +152,7 @@ def test_many_large_replies_at_a_time(serve: Serve) -> None:
     clients = [server.connect(receive_buffer=2048) for _ in range(20)]
     for client in clients:
         client.send(REQUEST)
-    eventually(lambda: server.counters["conversations"] == len(clients))
+    eventually(lambda: server.counters["slow_replies"] == len(clients))
     for client in clients:
         assert until_end(client) == (LARGE[: 5 << 20], "fin")
         client.close()

@@ -139,6 +139,6 @@ def test_a_large_reply(serve: Serve, request_bytes: bytes) -> None:
     server = serve(LARGE, ConnectionTimeouts(reply_timeout=30), terminated=False)
     with server.connect(receive_buffer=2048) as client:
         client.sendall(request_bytes)
-        eventually(lambda: server.counters["conversations"] == 1)
+        eventually(lambda: server.counters["slow_replies"] == 1)
         assert until_end(client) == (LARGE, "fin")
     assert server.settle() == {"reply": 1}

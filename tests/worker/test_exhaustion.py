@@ -196,7 +196,7 @@ def test_the_silent_of_a_shared_port_leave_descriptors_for_who_asks(tmp_path: Pa
     ):
         silent = [reach(server.place) for _ in range(CROWD)]
         eventually(lambda: server.metrics().total("refused_total") >= CROWD - FILES // 2, "the others are refused")
-        assert 0 < server.metrics().total("conversations") < FILES // 2
+        assert 0 < server.metrics().total("sessions") < FILES // 2
         for _ in range(10):
             assert rest(reach(server.place, REQUEST)).endswith(b"\0")
         for client in silent:

@@ -57,7 +57,7 @@ def test_one_address_over_two_workers(tmp_path: Path) -> None:
         clients = held(server, "127.0.0.2", 60)
         open_ = server.metrics().total("connections_open")
         assert 20 <= open_ < 40
-        assert server.metrics().total("refused_total", reason="address") == 60 - open_
+        assert server.metrics().total("refused_total", reason="max_address_connections") == 60 - open_
         assert rest(connect(server.place, REQUEST))  # 127.0.0.1
         close(clients)
         until(lambda: server.metrics().total("connections_open") == 0, "all closed")
@@ -72,7 +72,7 @@ def test_the_total_over_two_workers(tmp_path: Path) -> None:
         clients = held(server, "127.0.0.2", 200)
         metrics = server.metrics()
         assert 50 <= metrics.total("connections_open") <= 50 + 32
-        assert metrics.total("refused_total", reason="connections") == 200 - metrics.total("connections_open")
+        assert metrics.total("refused_total", reason="max_connections") == 200 - metrics.total("connections_open")
         close(clients)
 
 
@@ -87,7 +87,10 @@ def test_what_a_worker_held_when_it_was_killed_is_free(tmp_path: Path) -> None:
         metrics = server.metrics()
         assert metrics.total("connections_open") == 10
         assert metrics.total("refused_total", reason="crashed") == 10
-        assert sum(metrics.total("refused_total", reason=each) for each in ("connections", "address")) == 20
+        assert (
+            sum(metrics.total("refused_total", reason=each) for each in ("max_connections", "max_address_connections"))
+            == 20
+        )
         close(first + second)
 
 

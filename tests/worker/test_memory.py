@@ -14,7 +14,7 @@ def test_conversations_are_bounded_by_the_memory_that_is_left(serve: Serve, monk
     clients = [server.connect(receive_buffer=4096) for _ in range(room + 2)]
     for client in clients:
         client.sendall(b"<policy-file-request/>\0")
-    eventually(lambda: outcomes(server.counters).get("capacity") == 2)
-    assert server.counters["conversations"] == room
+    eventually(lambda: outcomes(server.counters).get("max_slow_replies") == 2)
+    assert server.counters["slow_replies"] == room
     for client in clients:
         client.close()

@@ -10,7 +10,7 @@ import pytest
 from conftest import Serve
 from support import LARGE, PATIENCE, REPLY, REQUEST, TIMEOUTS, assert_settled, eventually, until_end
 
-from flashpol.config import Address, ConnectionTimeouts
+from flashpol.config import Address, ConnectionLimits, ConnectionTimeouts
 from flashpol.log.format import fields
 from flashpol.log.handler import log
 
@@ -68,7 +68,7 @@ def test_finish_cuts_off_conversations(serve: Serve) -> None:
     server = serve(LARGE, ConnectionTimeouts(reply_timeout=60))
     with server.connect(receive_buffer=2048) as client:
         client.sendall(REQUEST)
-        eventually(lambda: server.counters["conversations"] == 1)
+        eventually(lambda: server.counters["slow_replies"] == 1)
         server.stop_accepting()
         assert server.finish(0.05) is False
         # Straight after: nothing is left to a later turn of the hub.
@@ -86,7 +86,7 @@ def test_finish_cuts_off_conversations_that_have_not_begun(serve: Serve) -> None
             clients.append(server.connect(receive_buffer=2048))
             clients[-1].sendall(REQUEST)
         server.service.stop_accepting(5)
-        assert server.counters["conversations"] == 3
+        assert server.counters["slow_replies"] == 3
         return server.service.finish(0)
 
     assert server.hub.call(connect_and_stop) is False
@@ -98,28 +98,28 @@ def test_finish_cuts_off_conversations_that_have_not_begun(serve: Serve) -> None
 
 @pytest.mark.parametrize("allowed", [1, 3])
 def test_conversations_are_capped(serve: Serve, allowed: int) -> None:
-    timeouts = dataclasses.replace(TIMEOUTS, max_conversations=allowed, reply_timeout=60)
-    server = serve(LARGE, timeouts)
+    timeouts = dataclasses.replace(TIMEOUTS, reply_timeout=60)
+    server = serve(LARGE, timeouts, limits=ConnectionLimits(max_slow_replies=allowed))
     clients = [server.connect(receive_buffer=2048) for _ in range(allowed)]
     for client in clients:
         client.sendall(REQUEST)
-    eventually(lambda: server.counters["conversations"] == allowed)
+    eventually(lambda: server.counters["slow_replies"] == allowed)
     with server.connect(receive_buffer=2048) as refused:
         refused.sendall(REQUEST)
-        eventually(lambda: server.outcomes == {"capacity": 1})
+        eventually(lambda: server.outcomes == {"max_slow_replies": 1})
     for client in clients:
         assert until_end(client) == (LARGE, "fin")
         client.close()
-    assert server.settle() == {"capacity": 1, "reply": allowed}
+    assert server.settle() == {"max_slow_replies": 1, "reply": allowed}
 
 
 def test_without_conversations_what_does_not_fit_is_refused(serve: Serve) -> None:
-    server = serve(LARGE, dataclasses.replace(TIMEOUTS, max_conversations=0))
+    server = serve(LARGE, TIMEOUTS, limits=ConnectionLimits(max_slow_replies=0))
     with server.connect(receive_buffer=2048) as client:
         client.sendall(REQUEST)
-        assert server.hub.call(lambda: server.counters["conversations"]) == 0
-        eventually(lambda: server.outcomes == {"capacity": 1})
-    assert server.settle() == {"capacity": 1}
+        assert server.hub.call(lambda: server.counters["slow_replies"]) == 0
+        eventually(lambda: server.outcomes == {"max_slow_replies": 1})
+    assert server.settle() == {"max_slow_replies": 1}
 
 
 @pytest.fixture

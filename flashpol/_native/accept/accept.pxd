@@ -13,7 +13,7 @@ from flashpol._native.accept.connection cimport advance, count_refused, expect_h
 from flashpol._native.common.deadlines cimport arm, now_ns
 from flashpol._native.accept.access_log cimport chosen, sample, told
 from flashpol._native.accept.state cimport (
-    Core, Counters, H_NONE, Listener, Q_NONE, QUEUE_COUNT, R_CAPACITY, R_CONNECTIONS, R_NONE, Reason, Record, S_FRESH,
+    Core, Counters, H_NONE, Listener, Q_NONE, QUEUE_COUNT, R_CAPACITY, R_MAX_CONNECTIONS, R_NONE, Reason, Record, S_FRESH,
     S_REQUEST,
 )
 from flashpol._native.common.system cimport (
@@ -73,9 +73,9 @@ cdef inline int take(Core* core, Listener* listener, int sock, int* fds, int lim
         sampled = sample(core, listener.index, &peer, now) if wanted else 0
         reason = judge_connection(core, listener, fd, &peer, now, &place)
         # Last, so that nobody gives way to one who is refused anyhow. One goes for one who comes: the caps hold.
-        if reason == R_NONE and core.address_limits != NULL and full(core.address_limits) and not evict_oldest(core, R_CONNECTIONS):
+        if reason == R_NONE and core.address_limits != NULL and full(core.address_limits) and not evict_oldest(core, R_MAX_CONNECTIONS):
             leave(core.address_limits, place)
-            reason = R_CONNECTIONS
+            reason = R_MAX_CONNECTIONS
         if reason != R_NONE:
             count_refused(listener, reason)
             if sampled:

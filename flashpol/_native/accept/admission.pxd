@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint32_t
 from flashpol._native.accept.address_limits cimport by_address, E_ADMITTED, E_TOO_FAST, E_TOO_MANY, E_UNTRACKED, enter, Entrance
 from flashpol._native.accept.ip_ranges cimport Address, address_of, allowed
 from flashpol._native.accept.state cimport (
-    Core, Listener, R_ADDRESS, R_CAPACITY, R_NETWORK, R_NONE, R_RATE, R_UNTRUSTED, Reason,
+    Core, Listener, R_MAX_ADDRESS_CONNECTIONS, R_CAPACITY, R_NETWORK, R_NONE, R_MAX_ADDRESS_RATE, R_UNTRUSTED, Reason,
 )
 from flashpol._native.common.system cimport sockaddr_in6
 
@@ -21,9 +21,9 @@ cdef inline Reason judge_client(
     if core.address_limits != NULL and by_address(core.address_limits):
         entrance = enter(core.address_limits, address, now, place)
     if entrance == E_TOO_MANY:
-        return R_ADDRESS
+        return R_MAX_ADDRESS_CONNECTIONS
     if entrance == E_TOO_FAST:
-        return R_RATE
+        return R_MAX_ADDRESS_RATE
     listener.counters.untracked += entrance == E_UNTRACKED
     return R_NONE
 

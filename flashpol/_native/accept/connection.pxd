@@ -15,7 +15,7 @@ from flashpol._native.accept.access_log cimport decided
 from flashpol._native.accept.state cimport (
     BOUNDS, BUCKET_COUNT, Core, H_AWAITED, H_READ, Handed, Listener, O_REPLY, O_RESET, O_TIMEOUT, P_SILENT, Q_FIRST,
     Q_GRACE, Q_LINGER, Q_NONE, Q_REQUEST, QUEUE_COUNT, R_CAPACITY, R_HTTP, R_MALFORMED, R_NONE, R_OTHER, R_OVERSIZED,
-    READ_BYTES, Reason, Record, S_CONVERSATION, S_FREE, S_GRACE, S_LINGER, S_RELAYED, S_REQUEST,
+    READ_BYTES, Reason, Record, S_SLOW_REPLY, S_FREE, S_GRACE, S_LINGER, S_SESSION, S_REQUEST,
 )
 from flashpol._native.common.system cimport (
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_ctl, epoll_event, epoll_wait, EPOLLIN, MSG_MORE, MSG_NOSIGNAL, recv, send,
@@ -135,10 +135,10 @@ cdef inline void reply(Core* core, int fd, bint clean) noexcept nogil:
             linger(core, fd)
     elif errno == EAGAIN:
         unpark(core, fd)
-        record.state = S_CONVERSATION
+        record.state = S_SLOW_REPLY
         record.link.next = core.handoff
         core.handoff = fd
-        core.listeners[record.listener].counters.conversations += 1
+        core.listeners[record.listener].counters.slow_replies += 1
     else:
         lost(core, fd)
 
@@ -173,9 +173,9 @@ cdef inline void hand_over(
         core.handed_last.next = handed
     core.handed_last = handed
     unpark(core, fd)
-    record.state = S_RELAYED
+    record.state = S_SESSION
     record.protocol = protocol
-    core.listeners[record.listener].counters.conversations += 1
+    core.listeners[record.listener].counters.sessions += 1
 
 
 cdef inline void hand_over_seen(Core* core, int fd) noexcept nogil:

@@ -3,8 +3,8 @@
 from libc.stdint cimport int64_t
 
 from flashpol._native.accept.state cimport (
-    Core, Q_GRACE, Q_LINGER, Q_NONE, QUEUE_COUNT, Record, S_CONVERSATION, S_FREE, S_GRACE, S_LINGER,
-    S_RELAYED, S_REQUEST, SAMPLE_COUNT,
+    Core, Q_GRACE, Q_LINGER, Q_NONE, QUEUE_COUNT, Record, S_SLOW_REPLY, S_FREE, S_GRACE, S_LINGER,
+    S_SESSION, S_REQUEST, SAMPLE_COUNT,
 )
 
 
@@ -41,7 +41,7 @@ cdef inline const char* broken_queue(Core* core, int which, int64_t* length) noe
 
 cdef inline const char* broken(Core* core, int64_t* live) noexcept nogil:
     """What is wrong with what is kept in memory, NULL if nothing; the number of connections that are kept."""
-    cdef int64_t open = 0, parked = 0, conversations = 0, queued = 0, length, sampled = 0
+    cdef int64_t open = 0, parked = 0, slow_replies = 0, sessions = 0, queued = 0, length, sampled = 0
     cdef size_t fd
     cdef int i, number
     cdef const char* wrong
@@ -58,8 +58,9 @@ cdef inline const char* broken(Core* core, int64_t* live) noexcept nogil:
             continue
         live[0] += 1
         sampled += record.sample != 0
-        if record.state == S_CONVERSATION or record.state == S_RELAYED:
-            conversations += 1
+        if record.state == S_SLOW_REPLY or record.state == S_SESSION:
+            slow_replies += record.state == S_SLOW_REPLY
+            sessions += record.state == S_SESSION
             if record.queue != Q_NONE:
                 return b"a conversation waits in a queue"
         elif record.queue == Q_NONE:
@@ -71,8 +72,9 @@ cdef inline const char* broken(Core* core, int64_t* live) noexcept nogil:
     for i in range(core.listener_count):
         open += core.listeners[i].counters.open
         parked -= core.listeners[i].counters.parked
-        conversations -= core.listeners[i].counters.conversations
-    if open != live[0] or parked != 0 or conversations != 0:
+        slow_replies -= core.listeners[i].counters.slow_replies
+        sessions -= core.listeners[i].counters.sessions
+    if open != live[0] or parked != 0 or slow_replies != 0 or sessions != 0:
         return b"the gauges differ from the records"
     if core.samples != NULL:
         for i in range(2):

@@ -12,7 +12,7 @@ from flashpol._native.common.system cimport sockaddr_in6
 cdef enum:
     BUCKET_COUNT = 19           # finite bounds and +Inf
     PROTOCOL_COUNT = 6          # the first reasons, and P_SILENT
-    REASON_COUNT = 16
+    REASON_COUNT = 18
     LISTENER_COUNT = 1024       # acceptors of one process
     READ_BYTES = 4096           # one read; a request is 23 bytes, an HTTP request of a browser about 1,000
     SAMPLE_COUNT = 1024         # room for sampled connections that have no outcome yet; the first is not used
@@ -28,13 +28,15 @@ cdef enum Reason:               # why a connection was refused; the names are in
     R_SHUTDOWN
     R_CRASHED                   # written by the arbiter, for a worker that is dead
     R_UPSTREAM                  # relaying was not possible
-    R_CONNECTIONS               # more than the caps of the server or a worker
-    R_ADDRESS                   # more at once from one address than its cap
-    R_RATE                      # more in a second from one address than its cap
+    R_MAX_CONNECTIONS           # more than the caps of the server or a worker
+    R_MAX_ADDRESS_CONNECTIONS   # more at once from one address than its cap
+    R_MAX_ADDRESS_RATE          # more in a second from one address than its cap
     R_NETWORK                   # from a network that is denied
     R_UNTRUSTED                 # not from a proxy, where only proxies may connect
     R_MALFORMED                 # no PROXY header, where one must be
     R_OVERSIZED                 # a longer one than we take
+    R_MAX_SESSIONS              # more relayed sessions than a worker may have
+    R_MAX_SLOW_REPLIES          # more slow replies than a worker may have
     R_NONE = REASON_COUNT       # it was not
 
 cdef enum:
@@ -52,8 +54,8 @@ cdef enum State:                # of a Record; the transitions are drawn at the 
     S_REQUEST = 2
     S_GRACE = 3
     S_LINGER = 4
-    S_CONVERSATION = 5
-    S_RELAYED = 6
+    S_SLOW_REPLY = 5
+    S_SESSION = 6
 
 cdef enum:                      # the deadline queues; each has one duration, so insertion order is deadline order
     Q_GRACE = 0                 # in the order in which they are looked at: those that end in a reply first
@@ -78,7 +80,8 @@ cdef struct Counters:
     uint64_t buckets[BUCKET_COUNT]
     int64_t open                # gauges: zeroed when a new worker takes the slot over
     int64_t parked
-    int64_t conversations
+    int64_t slow_replies
+    int64_t sessions
 
 # What C knows of one listener. Owned by an Acceptor; what it points to is borrowed from the PolicyReply, the
 # buffer and the Networks that the Acceptor keeps alive.
@@ -102,7 +105,7 @@ cdef enum Heading:              # where a connection is with its PROXY header, w
 cdef struct Record:
     int64_t accepted_at         # ns, CLOCK_MONOTONIC
     Link link                   # while it is in a queue; `next` also while it is in Core.handoff
-    uint32_t progress           # bytes of the reply sent (S_CONVERSATION) or input discarded (S_LINGER)
+    uint32_t progress           # bytes of the reply sent (S_SLOW_REPLY) or input discarded (S_LINGER)
     uint16_t listener
     uint16_t sample             # place in Core.samples until the outcome is known, 0 if not sampled
     uint32_t place              # in the census, 0 if not tracked there
@@ -113,7 +116,7 @@ cdef struct Record:
     uint8_t heading
     uint8_t seen_size           # first bytes of something that is not a request and not yet named
     char seen[SEEN_BYTES]
-    uint8_t protocol            # S_RELAYED: what was recognised
+    uint8_t protocol            # S_SESSION: what was recognised
 
 # A sampled connection, for the access log. Free ones and those that wait to be told form lists through `next`; 0 ends.
 cdef struct Sample:

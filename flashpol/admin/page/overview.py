@@ -14,7 +14,10 @@ LATE = 0.5
 # Reasons of refusals that are not the client's doing.
 LATELY = {
     "capacity": "found no room",
-    "connections": "were beyond the caps",
+    "max_connections": "were over max_connections",
+    "max_address_connections": "were over max_address_connections",
+    "max_sessions": "were over max_sessions",
+    "max_slow_replies": "were over max_slow_replies",
     "crashed": "were lost with a worker",
     "upstream": "found no upstream that takes them",
 }
@@ -118,7 +121,8 @@ def tiles(status: Json) -> Markup:
         _tile(
             "Open connections",
             count(total["open"]),
-            f"{count(total['parked'])} silent, {count(total['conversations'])} conversations",
+            f"{count(total['parked'])} silent, {count(total['sessions'])} sessions, "
+            f"{count(total['slow_replies'])} slow replies",
         ),
         _tile(
             "Refused per second",
@@ -130,7 +134,7 @@ def tiles(status: Json) -> Markup:
             "Workers serving",
             f"{sum(worker['up'] for worker in workers)} of {len(workers)}",
             f"{count(sum(worker['restarts'] for worker in workers))} restarts"
-            + (f", {count(status['finishing_workers'])} finishing" if status["finishing_workers"] else ""),
+            + (f", {count(status['draining_workers'])} finishing" if status["draining_workers"] else ""),
         ),
         class_="tiles",
     )
