@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SYSTEM := gcc libc6-dev python3-venv python3-dev
 NATIVE := setup.py pyproject.toml flashpol/worker/slow_reply.py \
 	$(wildcard flashpol/*.p[yx][xd] flashpol/_native/*/*.pxd)
-TREE := flashpol tests bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
+TREE := flashpol tests testkit bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
 # What memcheck looks at: all tests of the extensions alone, without gevent, but those of hypothesis, which take for ever,
 # and one that has to be done within a second.
 MEMCHECKED := $(addprefix tests/test_,fastpath.py fastpath_access.py fastpath_address_limits.py fastpath_limits.py fastpath_proxy.py pump.py) \
@@ -109,7 +109,7 @@ clean:  ## remove everything that was made here
 
 # A copy of the tree in build/NAME with its own kind of extension: the one in use is never overwritten.
 define variant
-	rm -rf build/$(1)/flashpol build/$(1)/tests && mkdir -p build/$(1) && cp -r $(TREE) build/$(1)/ \
+	rm -rf build/$(1)/flashpol build/$(1)/tests build/$(1)/testkit && mkdir -p build/$(1) && cp -r $(TREE) build/$(1)/ \
 	&& find build/$(1)/flashpol -name '*.so' -delete && cd build/$(1) \
 	&& FLASHPOL_BUILD=$(1) ../../$(BIN)/python setup.py -q build_ext --inplace
 endef

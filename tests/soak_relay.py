@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from processes import REQUEST, Flashpol, until
+from testkit.processes import REQUEST, Flashpol, until
 
 POLICY = b'<cross-domain-policy><allow-access-from domain="*.example.com" to-ports="7000"/></cross-domain-policy>'
 AT_ONCE = 60

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-from fastpath_loop import TIMES, Loop
-from support import BARE, LARGE, REPLY, REQUEST, deliver, reset, until_end
+
+from testkit.fastpath_loop import TIMES, Loop
+from testkit.support import BARE, LARGE, REPLY, REQUEST, deliver, reset, until_end
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from fastpath_loop import Loop
-from support import BARE, LARGE, REPLY, REQUEST, deliver, outcomes, reset, until_end
 
 from flashpol._fastpath import OUTCOMES, REASONS, Acceptor, ConnectionTable, PolicyReply
 from flashpol.counters.shared import SharedCounters
+from testkit.fastpath_loop import Loop
+from testkit.support import BARE, LARGE, REPLY, REQUEST, deliver, outcomes, reset, until_end
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
 

@@ -8,15 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from fastpath_loop import Loop
 from hypothesis import given
 from hypothesis import strategies as st
-from support import BARE, REPLY, REQUEST, until_end
 
 from flashpol._fastpath import ADDRESS_TABLE_HEAD, ADDRESS_TABLE_SET, AddressLimits
 from flashpol.config import ConnectionLimits
 from flashpol.counters.shared import SharedAddressLimits, SharedCounters
 from flashpol.serving.networks import compile_networks
+from testkit.fastpath_loop import Loop
+from testkit.support import BARE, REPLY, REQUEST, until_end
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
 

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 
 import pytest
-from fastpath_loop import TIMES, Loop
-from support import LARGE, REPLY, REQUEST, connect, deliver, until_end
 
 from flashpol._fastpath import BLOCK_SIZE, LAYOUT, REASONS, Acceptor, ConnectionTable, PolicyReply
 from flashpol.counters.shared import SharedCounters
+from testkit.fastpath_loop import TIMES, Loop
+from testkit.support import LARGE, REPLY, REQUEST, connect, deliver, until_end
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
 

@@ -5,9 +5,9 @@ from itertools import pairwise
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support import BARE, REQUEST
 
 from flashpol import RequestMatcher, Verdict
+from testkit.support import BARE, REQUEST
 
 MORE, MATCH, OTHER = Verdict.MORE, Verdict.MATCH, Verdict.OTHER
 

@@ -8,15 +8,15 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
-from fastpath_loop import Loop
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support import BARE, LARGE, REPLY, REQUEST, until_end
 
 from flashpol._fastpath import Networks, ProxyHeader, Verdict
 from flashpol.config import ConnectionLimits
 from flashpol.counters.shared import SharedAddressLimits
 from flashpol.serving.networks import compile_networks
+from testkit.fastpath_loop import Loop
+from testkit.support import BARE, LARGE, REPLY, REQUEST, until_end
 
 MORE, MATCH, OTHER = Verdict.MORE, Verdict.MATCH, Verdict.OTHER
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

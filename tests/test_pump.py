@@ -11,10 +11,10 @@ from contextlib import suppress
 
 import greenlet
 import pytest
-from pump_loop import PumpLoop
-from support import reset, until_end
 
 from flashpol._pump import BLOCK_SIZE, ENDS, FAILURES, Destination, Pump
+from testkit.pump_loop import PumpLoop
+from testkit.support import reset, until_end
 
 Start = Callable[..., PumpLoop]
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import gevent.event
 import pytest
-from processes import PATIENT, POLICY, REQUEST, Flashpol, ask, connect, rest, status, until
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.endpoint import Application, Visits
 from flashpol.counters.shared import DRAINING, READY, STARTING, ServerStatus, SharedCounters
 from flashpol.counters.totals import CounterTotals
+from testkit.processes import PATIENT, POLICY, REQUEST, Flashpol, ask, connect, rest, status, until
 
 PATHS = ("/", "/metrics", "/-/healthy", "/-/ready")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import gevent
 import pytest
-from processes import Flashpol, Metrics, ask, connect, until
 from prometheus_client import generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -24,6 +23,7 @@ from flashpol.admin.metrics import FlashpolCollector, make_registry
 from flashpol.counters.shared import WORD, ServerStatus, SharedCounters
 from flashpol.counters.totals import CounterTotals
 from flashpol.version import VERSION
+from testkit.processes import Flashpol, Metrics, ask, connect, until
 
 DOCUMENTED = """
     connections_accepted_total connections_open replies_total reply_bytes_total refused_total timeouts_total

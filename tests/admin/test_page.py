@@ -16,7 +16,6 @@ from urllib.parse import urlencode
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import POLICY, Flashpol, ask, until
 from views import FACTS, put, put_relayed, view
 
 from flashpol._fastpath import BUCKETS, REASONS
@@ -33,6 +32,7 @@ from flashpol.admin.page.tables import ENDINGS
 from flashpol.admin.status import status
 from flashpol.counters import shared as counters
 from flashpol.counters.shared import Block, RelayBlock
+from testkit.processes import POLICY, Flashpol, ask, until
 
 ORIGIN = {"HTTP_ORIGIN": "http://127.0.0.1:9843"}
 

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-from processes import POLICY, Flashpol, ask, one_line, run
 
 from flashpol.config import Config, Server, load
 from flashpol.policy import compile_reply
+from testkit.processes import POLICY, Flashpol, ask, one_line, run
 
 FILE = """
 [server]

@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from processes import one_line, run
+
+from testkit.processes import one_line, run
 
 POLICY = """<?xml version="1.0"?>
 <cross-domain-policy>

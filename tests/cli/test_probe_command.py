@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import ROOT, Flashpol, command, free_port, one_line, run, until
+
+from testkit.processes import ROOT, Flashpol, command, free_port, one_line, run, until
 
 POLICY = '<cross-domain-policy><allow-access-from domain="*" to-ports="1935"/></cross-domain-policy>'
 

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import POLICY, ROOT, Flashpol, ask, command, connect, free_port, one_line, rest, run, until
 
 from flashpol.cli.serve import add_to, configure
 from flashpol.policy import allow_policy, compile_reply, parse, render
 from flashpol.version import VERSION
+from testkit.processes import POLICY, ROOT, Flashpol, ask, command, connect, free_port, one_line, rest, run, until
 
 QUIET = ("--admin", "off", "--workers", "1", "--listen", "127.0.0.1:0")
 ALLOW = ("--allow", "*.example.com:1935")

@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from processes import ROOT
+
+from testkit.processes import ROOT
 
 CHECK = "check examples/policy.xml tests/policy/corpus"
 DECIDE = "decide examples/policy.xml --from http://u:p@www.example.com/ --port 1935"

@@ -9,7 +9,8 @@ import termios
 from pathlib import Path
 
 import pytest
-from processes import ROOT, command, run
+
+from testkit.processes import ROOT, command, run
 
 GRANT = '<allow-access-from domain="*" to-ports="90-80"/>'
 LONG = f"<cross-domain-policy><!-- {'x' * 300} -->{GRANT}<!-- {'y' * 300} --></cross-domain-policy>"

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from monitoring import ALERTS, ALERTS_TEST, RECORDING, SCRAPE, load, needs_prometheus, rules
-from processes import ROOT
+
+from testkit.monitoring import ALERTS, ALERTS_TEST, RECORDING, SCRAPE, load, needs_prometheus, rules
+from testkit.processes import ROOT
 
 RULES = rules(ALERTS)
 CASES = [case for test in load(ALERTS_TEST)["tests"] for case in test["promql_expr_test"]]

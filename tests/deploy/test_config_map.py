@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import ROOT, Flashpol, ask, until
+
+from testkit.processes import ROOT, Flashpol, ask, until
 
 SHIPPED = (ROOT / "deploy" / "kubernetes" / "base" / "configuration" / "flashpol.toml").read_text()
 GRANT = '<cross-domain-policy><allow-access-from domain="{}" to-ports="1935"/></cross-domain-policy>'

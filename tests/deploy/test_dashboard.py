@@ -5,12 +5,12 @@ from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
-from monitoring import ANNOTATIONS, DASHBOARD, PANELS, ROWS, VARIABLES, Query, in_dashboard
 
 from flashpol.admin.context import AdminContext
 from flashpol.admin.metrics import FlashpolCollector
 from flashpol.counters.shared import ServerStatus, SharedCounters
 from flashpol.counters.totals import CounterTotals
+from testkit.monitoring import ANNOTATIONS, DASHBOARD, PANELS, ROWS, VARIABLES, Query, in_dashboard
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 CHOSEN = '{job=~"$job", instance=~"$instance"'  # how every selector of a panel begins

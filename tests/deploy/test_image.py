@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from processes import DEADLINE, PATIENT, POLICY, ROOT, Flashpol, until
 
 from flashpol.config import load
+from testkit.processes import DEADLINE, PATIENT, POLICY, ROOT, Flashpol, until
 
 FOLDER = ROOT / "deploy" / "docker"
 DOCKERFILE = FOLDER / "Dockerfile"

@@ -14,9 +14,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from processes import DEADLINE, ROOT
 
 from flashpol.config import Config, load
+from testkit.processes import DEADLINE, ROOT
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 OVERLAYS = {"deployment-loadbalancer": "Deployment", "daemonset-hostport": "DaemonSet"}

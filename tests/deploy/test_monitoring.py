@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 import yaml
-from application import Application, application, receive
-from monitoring import ALERTS, RECORDING, SCRAPE, Query, all_queries, load, needs_prometheus, rules
-from processes import DEADLINE, Flashpol, ask, connect, rest, until
+
+from testkit.application import Application, application, receive
+from testkit.monitoring import ALERTS, RECORDING, SCRAPE, Query, all_queries, load, needs_prometheus, rules
+from testkit.processes import DEADLINE, Flashpol, ask, connect, rest, until
 
 pytestmark = needs_prometheus
 

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import DEADLINE, ROOT
 
 from flashpol.config import Server, SystemdSocket, load
 from flashpol.process.privileges import MAX_FILES
 from flashpol.supervisor.arbiter import MAX_FINISHING
 from flashpol.supervisor.generation import KILL_AFTER
+from testkit.processes import DEADLINE, ROOT
 
 FOLDER = ROOT / "deploy" / "systemd"
 UNITS = ("flashpol.service", "flashpol.socket", "flashpol-admin.socket")

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import REQUEST, eventually, reset
 
 from faults.clients import Bad, Good, quantile
+from testkit.support import REQUEST, eventually, reset
 
 EXPECTED = b"<cross-domain-policy/>\0"
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from processes import ROOT
 
 from faults import soak
 from faults.families import ATTACKS
@@ -14,6 +13,7 @@ from faults.measure import Lengths, measure, measure_bystander
 from faults.network import Firewall
 from faults.report import lost
 from faults.scene import Attack, Scene
+from testkit.processes import ROOT
 
 DROPPED = """
 import socket

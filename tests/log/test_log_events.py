@@ -6,9 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from processes import POLICY, Flashpol, ask, connect, rest, until
 
 from flashpol.supervisor.anomalies import FLOOR
+from testkit.processes import POLICY, Flashpol, ask, connect, rest, until
 
 JSON_LINES = ("--policy", POLICY, "--log-format", "json")
 

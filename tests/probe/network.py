@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from processes import DEADLINE, ROOT, command, until
+
+from testkit.processes import DEADLINE, ROOT, command, until
 
 FAR = [(f"192.0.2.{number}", f"2001:db8::{number}") for number in range(2, 10)]
 # What the router does with packets to these, in both families.

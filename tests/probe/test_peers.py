@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from broken import OPEN_POLICY, POLICY, SILVERLIGHT, answering
 from loopback import Server, look
-from processes import Flashpol, free_port, until
 
 from flashpol.probe import Observation, Patience, findings
+from testkit.processes import Flashpol, free_port, until
 
 NGINX_MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/local/lib/nginx/modules")
 

@@ -6,7 +6,8 @@ import shutil
 import signal
 
 import pytest
-from processes import POLICY, Flashpol, ask, status, until
+
+from testkit.processes import POLICY, Flashpol, ask, status, until
 
 # No port can be left to the kernel here, but nobody else uses this address.
 PLACE = (f"127.9.{os.getpid() >> 8 & 255}.{os.getpid() & 255 | 1}", 843)

@@ -8,7 +8,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from processes import Flashpol, ask, status, until
+
+from testkit.processes import Flashpol, ask, status, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the root folder")
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from processes import Process, as_nobody, status, until
 
 from flashpol.config import ConfigError, Server
 from flashpol.process.privileges import MAX_FILES, Identity, count_files, enter_child, raise_file_limit, spare_memory
+from testkit.processes import Process, as_nobody, status, until
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 

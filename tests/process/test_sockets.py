@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from processes import as_nobody, connect, until
 
 from flashpol.config import Address, ConfigError
 from flashpol.process.sockets import accept_queue, bind, bound_address, explain
+from testkit.processes import as_nobody, connect, until
 
 LOOPBACK = Address("127.0.0.1", 0)
 

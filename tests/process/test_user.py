@@ -5,7 +5,8 @@ import pwd
 from pathlib import Path
 
 import pytest
-from processes import POLICY, Flashpol, ask, status, until
+
+from testkit.processes import POLICY, Flashpol, ask, status, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 

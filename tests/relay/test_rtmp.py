@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from processes import DEADLINE, Flashpol, ask, connect, free_port, until
+
+from testkit.processes import DEADLINE, Flashpol, ask, connect, free_port, until
 
 MODULE = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
 PROGRAMS = {name: shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin:/bin") for name in ("nginx", "ffmpeg")}

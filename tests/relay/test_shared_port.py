@@ -8,14 +8,26 @@ from collections.abc import Iterator
 
 import gevent
 import pytest
-from application import Application, application, receive
 from conftest import Serve
-from support import BARE, LARGE, PATIENCE, REPLY, REQUEST, TIMEOUTS, Serving, deliver, eventually, reset, until_end
 
 from flashpol._fastpath import PROTOCOLS
 from flashpol._pump import ENDS, FAILURES
 from flashpol.config import ConnectionLimits, UpstreamAddress
 from flashpol.log.handler import log
+from testkit.application import Application, application, receive
+from testkit.support import (
+    BARE,
+    LARGE,
+    PATIENCE,
+    REPLY,
+    REQUEST,
+    TIMEOUTS,
+    Serving,
+    deliver,
+    eventually,
+    reset,
+    until_end,
+)
 
 QUICK = dataclasses.replace(TIMEOUTS, first_byte_timeout=0.2, request_timeout=0.5, connect_timeout=1.0)
 

@@ -8,8 +8,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from application import Application, application, receive
-from processes import DEADLINE, Flashpol, ask, connect, rest, until
+
+from testkit.application import Application, application, receive
+from testkit.processes import DEADLINE, Flashpol, ask, connect, rest, until
 
 POLICY = b'<cross-domain-policy><allow-access-from domain="*.example.com" to-ports="7000"/></cross-domain-policy>'
 

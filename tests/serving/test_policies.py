@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import pytest
-from processes import POLICY, as_nobody
 
 from flashpol.config import Address, Config, ConfigError, Listener, PolicySource, Server
 from flashpol.policy import allow_policy, compile_reply, parse, render
@@ -18,6 +17,7 @@ from flashpol.serving.policies import (
     compile_text,
     fragments,
 )
+from testkit.processes import POLICY, as_nobody
 
 XML = b'<cross-domain-policy><allow-access-from domain="*" to-ports="843"/></cross-domain-policy>'
 

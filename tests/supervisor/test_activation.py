@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import pytest
-from processes import DEADLINE, POLICY, ROOT, Flashpol, Place, ask, command, free_port, one_line, until
 
 from flashpol.supervisor import activation
+from testkit.processes import DEADLINE, POLICY, ROOT, Flashpol, Place, ask, command, free_port, one_line, until
 
 REPLY = POLICY.read_bytes() + b"\0"
 ACTIVATE = shutil.which("systemd-socket-activate")

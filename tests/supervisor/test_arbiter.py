@@ -8,9 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from processes import PATIENT, POLICY, REQUEST, Flashpol, Process, ask, connect, descriptors, rest, status, until
 
 from flashpol.policy import compile_reply
+from testkit.processes import (
+    PATIENT,
+    POLICY,
+    REQUEST,
+    Flashpol,
+    Process,
+    ask,
+    connect,
+    descriptors,
+    rest,
+    status,
+    until,
+)
 
 REPLY = compile_reply(POLICY.read_bytes())
 

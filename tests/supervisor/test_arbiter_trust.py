@@ -7,7 +7,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from processes import DEADLINE, Flashpol, ask, until
+
+from testkit.processes import DEADLINE, Flashpol, ask, until
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 

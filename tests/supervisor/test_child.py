@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any
 
 import pytest
-from processes import until
 
 from flashpol.counters.shared import SharedCounters
 from flashpol.process.control import Begin, HandOver, StandDown
 from flashpol.process.privileges import Identity
 from flashpol.supervisor.child import FIRST_DELAY, HEALTHY_AFTER, LAST_DELAY, Child
+from testkit.processes import until
 
 
 def child(main: Callable[[Any], object] = lambda stop: stop.event.wait(10)) -> Child:

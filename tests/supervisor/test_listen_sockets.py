@@ -4,11 +4,11 @@ import os
 import socket
 
 import pytest
-from processes import free_port
 
 from flashpol.config import Address, ConfigError, SystemdSocket
 from flashpol.process.sockets import bound_address
 from flashpol.supervisor.listen_sockets import Listening
+from testkit.processes import free_port
 
 ANY = Address("127.0.0.1", 0)
 

@@ -4,9 +4,9 @@ import os
 import time
 
 import pytest
-from processes import Process, stat
 
 from flashpol.supervisor.proc_stats import Usage
+from testkit.processes import Process, stat
 
 
 def test_when_a_process_started() -> None:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from processes import POLICY, REQUEST, Flashpol, Process, connect, listening, rest, stat, until
 
 from flashpol.process.control import MOST_SOCKETS, Message, StandDown, StandIn
 from flashpol.supervisor.queue_failover import AGAIN, StandIns
+from testkit.processes import POLICY, REQUEST, Flashpol, Process, connect, listening, rest, stat, until
 
 REPLY = POLICY.read_bytes() + b"\0"
 CLIENTS = 32  # of which the kernel gives each of two workers a half

@@ -12,7 +12,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from processes import (
+
+from bench import build
+from testkit.processes import (
     DEADLINE,
     REQUEST,
     Flashpol,
@@ -24,8 +26,6 @@ from processes import (
     rest,
     until,
 )  # fmt: skip
-
-from bench import build
 
 POLICY = '<cross-domain-policy><allow-access-from domain="{}" to-ports="1935"/></cross-domain-policy>'
 CONFIG = "[server]\nreload_endpoint = true\nshutdown_timeout = 4\nstall_timeout = 0\n"

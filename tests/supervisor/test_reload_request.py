@@ -5,9 +5,9 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from processes import until
 
 from flashpol.supervisor.reload_request import ReloadRequest
+from testkit.processes import until
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from processes import POLICY, REQUEST, Flashpol, Process, ask, connect, rest, stat, until
+from testkit.processes import POLICY, REQUEST, Flashpol, Process, ask, connect, rest, stat, until
 
 STALL = 1.0  # seconds
 CLIENTS = 32

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import DEADLINE, PATIENT, Flashpol, status, until
+
+from testkit.processes import DEADLINE, PATIENT, Flashpol, status, until
 
 WATCHDOG_USEC = 200_000  # so it wants to hear of us twice in this time
 SILENCE = 10 * WATCHDOG_USEC / 1e6

@@ -5,9 +5,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from processes import DEADLINE, Flashpol, ask
 
 from flashpol.policy import allow_policy, compile_reply, render
+from testkit.processes import DEADLINE, Flashpol, ask
 
 HOSTS = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "::1")
 

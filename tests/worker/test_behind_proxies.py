@@ -7,11 +7,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from namespaces import CLIENTS, CLIENTS6, HOST, HOST6, Network, inside, network
-from processes import DEADLINE, REQUEST, Flashpol, rest, until
-from support import connect
 
 from flashpol.policy import allow_policy, compile_reply, render
+from testkit.namespaces import CLIENTS, CLIENTS6, HOST, HOST6, Network, inside, network
+from testkit.processes import DEADLINE, REQUEST, Flashpol, rest, until
+from testkit.support import connect
 
 PORT, DIRECT = 8430, 8431  # of flashpol: behind proxies, and without
 MODULES = [Path(folder, "ngx_stream_module.so") for folder in ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules")]

@@ -10,9 +10,9 @@ from contextlib import ExitStack, suppress
 
 import pytest
 from conftest import Serve
-from support import BARE, PATIENCE, REPLY, REQUEST, TIMEOUTS, deliver, eventually, reset, until_end
 
 from flashpol.config import ConnectionTimeouts
+from testkit.support import BARE, PATIENCE, REPLY, REQUEST, TIMEOUTS, deliver, eventually, reset, until_end
 
 CLIENT_HELLO = bytes.fromhex("160301002f0100002b0303") + bytes(32) + bytes.fromhex("000002130101000000")
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 from conftest import Serve
-from support import BARE, LARGE, REPLY, REQUEST, TIMEOUTS, eventually, reset, until_end
 
 from flashpol.config import ConnectionTimeouts
+from testkit.support import BARE, LARGE, REPLY, REQUEST, TIMEOUTS, eventually, reset, until_end
 
 ROUNDS = 2000
 

@@ -9,9 +9,9 @@ from collections import Counter
 
 import pytest
 from conftest import Serve
-from support import BARE, LARGE, REQUEST, TIMEOUTS, Serving, deliver, eventually, reset, until_end
 
 from flashpol.config import ConnectionTimeouts
+from testkit.support import BARE, LARGE, REQUEST, TIMEOUTS, Serving, deliver, eventually, reset, until_end
 
 REPLY = b"<access-policy><cross-domain-access></cross-domain-access></access-policy>"
 SLOW = ConnectionTimeouts(terminator_grace=30, request_timeout=30)  # a reply within PATIENCE waited for neither

@@ -9,12 +9,12 @@ from types import ModuleType
 import gevent
 import pytest
 from gevent import socket as gsocket
-from support import REPLY, REQUEST, TIMEOUTS, assert_settled, outcomes
 
 from flashpol import PolicyServer
 from flashpol.config import ConfigError, ConnectionTimeouts
 from flashpol.policy import parse
 from flashpol.process.sockets import accept_queue
+from testkit.support import REPLY, REQUEST, TIMEOUTS, assert_settled, outcomes
 
 POLICY = REPLY[:-1]
 LOOPBACK = "127.0.0.1:0"

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from application import application
-from processes import REQUEST, Flashpol, rest
-from processes import connect as reach
-from support import BARE, ask, connect, deliver, eventually, until_end
+
+from testkit.application import application
+from testkit.processes import REQUEST, Flashpol, rest
+from testkit.processes import connect as reach
+from testkit.support import BARE, ask, connect, deliver, eventually, until_end
 
 CLIENTS = 30  # more than the child has descriptors for
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import REQUEST, Flashpol, ask, connect, rest, until
+
+from testkit.processes import REQUEST, Flashpol, ask, connect, rest, until
 
 POLICY = '[policies.all]\ngrants = [{domain = "*", ports = "*"}]\n[[listeners]]\nname = "a"\naddress = "127.0.0.1:0"\n'
 

@@ -2,9 +2,9 @@
 
 import pytest
 from conftest import Serve
-from support import LARGE, TIMEOUTS, eventually, outcomes
 
 from flashpol.worker import service
+from testkit.support import LARGE, TIMEOUTS, eventually, outcomes
 
 
 def test_conversations_are_bounded_by_the_memory_that_is_left(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import Serve
-from support import LARGE, PATIENCE, REPLY, REQUEST, TIMEOUTS, assert_settled, eventually, until_end
 
 from flashpol.config import Address, ConnectionLimits, ConnectionTimeouts
 from flashpol.log.format import fields
 from flashpol.log.handler import log
+from testkit.support import LARGE, PATIENCE, REPLY, REQUEST, TIMEOUTS, assert_settled, eventually, until_end
 
 
 def test_stop_accepting_takes_in_what_the_kernel_has_accepted(serve: Serve) -> None:

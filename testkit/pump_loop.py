@@ -4,10 +4,10 @@ import select
 import socket
 
 import greenlet
-from support import PATIENCE, Turning, connect
 
 from flashpol._pump import Destination, Pump
 from flashpol.counters.shared import SharedCounters
+from testkit.support import PATIENCE, Turning, connect
 
 TIMES = {"connect_timeout": 1.0, "idle_timeout": 0.0, "max_duration": 0.0}
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from processes import ROOT
+
+from testkit.processes import ROOT
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 ALERTS, RECORDING, SCRAPE = (PROMETHEUS / f"{name}.yml" for name in ("alerts", "recording", "scrape"))

@@ -3,11 +3,10 @@
 import select
 import socket
 
-from support import REPLY, Turning, assert_settled, connect, deliver, outcomes
-
 from flashpol._fastpath import Acceptor, AddressLimits, ConnectionTable, Networks, PolicyReply
 from flashpol.counters.shared import SharedCounters
 from flashpol.worker.protocols import SIGNATURES
+from testkit.support import REPLY, Turning, assert_settled, connect, deliver, outcomes
 
 TIMES = {"request_timeout": 0.25, "terminator_grace": 0.05, "linger_timeout": 0.15, "linger_bytes": 10_000}
 

@@ -4,9 +4,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from support import PATIENCE
-
 from flashpol.config import UpstreamAddress
+from testkit.support import PATIENCE
 
 
 class Application:
