@@ -1,0 +1,149 @@
+"""The shipped systemd units, booted: every command of docs/guide/systemd.md as it is printed, on a clean Debian."""
+
+import json
+import re
+import signal
+import textwrap
+from collections.abc import Iterator
+
+import pytest
+
+from testkit.machine import Machine, debian_root, needs_machine, wheels
+from testkit.processes import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+GUIDE = ROOT / "docs" / "guide" / "systemd.md"
+RELEASES = {"bookworm": "3.11"}
+MAX_EXPOSURE = {"flashpol alone": 1.6, "socket activation": 0.8}
+
+# Run inside, by the machine's own Python.
+ASK = textwrap.dedent(
+    """
+    import socket, sys
+    with socket.create_connection(("127.0.0.1", 843), 3) as client:
+        client.sendall(b"<policy-file-request/>\\0")
+        data = b""
+        while part := client.recv(65536):
+            data += part
+    sys.exit(0 if data.rstrip(b"\\n\\0").endswith(b"</cross-domain-policy>") else repr(data))
+    """
+)
+# 16 clients that ask again and again for some seconds: how many asked, how many had no policy.
+LOAD = textwrap.dedent(
+    """
+    import json, socket, sys, threading, time
+    end = time.monotonic() + float(sys.argv[1])
+    asked, lost = [], []
+    def client():
+        while time.monotonic() < end:
+            asked.append(1)
+            try:
+                with socket.create_connection(("127.0.0.1", 843), 10) as sock:
+                    sock.sendall(b"<policy-file-request/>\\0")
+                    data = b""
+                    while part := sock.recv(65536):
+                        data += part
+                if not data.endswith(b"\\0"):
+                    lost.append(repr(data))
+            except OSError as error:
+                lost.append(repr(error))
+            time.sleep(0.002)
+    threads = [threading.Thread(target=client) for _ in range(16)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    print(json.dumps({"asked": len(asked), "lost": len(lost), "first": lost[:3]}))
+    """
+)
+
+
+def blocks(heading: str) -> list[str]:
+    """The shell blocks of a section of the guide."""
+    section = re.split(r"^#+ ", GUIDE.read_text(), flags=re.M)
+    [text] = [part for part in section if part.startswith(heading + "\n")]
+    return re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
+
+
+def ask(machine: Machine) -> None:
+    machine.run(f"python3 -c '{ASK}'")
+
+
+def main_pid(machine: Machine) -> int:
+    return int(machine.run("systemctl show -p MainPID --value flashpol").stdout)
+
+
+@pytest.fixture(scope="module", params=RELEASES)
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """Booted, with flashpol in /opt/flashpol as docs/guide/install.md says, but without a package index."""
+    needs_machine()
+    release: str = request.param
+    with Machine(debian_root(release), {wheels(RELEASES[release]): "/wheels"}) as made:
+        made.run("python3 -m venv /opt/flashpol")
+        made.run("/opt/flashpol/bin/pip install -q --no-index --find-links /wheels .", seconds=900)
+        yield made
+
+
+def test_service_alone_as_documented_starts_and_replies(machine: Machine) -> None:
+    machine.run(blocks("systemd")[0])
+    assert machine.run("systemctl is-active flashpol").stdout.strip() == "active"
+    ask(machine)
+    assert "workers" in machine.run("systemctl show -p StatusText --value flashpol").stdout
+
+
+def test_service_reload_keeps_what_runs_if_the_new_policy_is_wrong(machine: Machine) -> None:
+    before = main_pid(machine)
+    machine.run("cp /etc/flashpol/policy.xml /tmp/good.xml; echo '<cross-domain-policy>' > /etc/flashpol/policy.xml")
+    try:
+        machine.run("systemctl reload flashpol; sleep 2")
+        ask(machine)
+        assert "not reloaded" in machine.run("journalctl -u flashpol -p err --no-pager -o cat").stdout
+    finally:
+        machine.run("cp /tmp/good.xml /etc/flashpol/policy.xml; systemctl reload flashpol; sleep 2")
+    ask(machine)
+    assert main_pid(machine) == before
+
+
+def test_service_with_a_stopped_arbiter_is_restarted_by_the_watchdog(machine: Machine) -> None:
+    machine.run(
+        "mkdir -p /etc/systemd/system/flashpol.service.d; "
+        "printf '[Service]\\nWatchdogSec=4\\n' > /etc/systemd/system/flashpol.service.d/watchdog.conf; "
+        "systemctl daemon-reload; systemctl restart flashpol; sleep 1"
+    )
+    before = main_pid(machine)
+    machine.kill(before, signal.SIGSTOP)
+    machine.run("for i in $(seq 60); do sleep 0.5; "
+                f"[ $(systemctl show -p MainPID --value flashpol) != {before} ] && "
+                "systemctl is-active -q flashpol && exit 0; done; exit 1")  # fmt: skip
+    ask(machine)
+    machine.run("rm /etc/systemd/system/flashpol.service.d/watchdog.conf; systemctl daemon-reload")
+
+
+def exposure(machine: Machine) -> float:
+    report = json.loads(machine.run("systemd-analyze security --json=short flashpol >/dev/null; "
+                                    "systemd-analyze security --no-pager flashpol | tail -1 | "
+                                    "grep -oE '[0-9]+\\.[0-9]'").stdout)  # fmt: skip
+    return float(report)
+
+
+def test_service_alone_exposure_is_as_documented(machine: Machine) -> None:
+    assert exposure(machine) <= MAX_EXPOSURE["flashpol alone"]
+
+
+def test_socket_activation_as_documented_restarts_under_load_without_a_lost_reply(machine: Machine) -> None:
+    machine.run(blocks("Socket activation")[0])
+    ask(machine)
+    load = machine.run(
+        f"cat > /tmp/load.py <<'END'\n{LOAD}\nEND\n"
+        "python3 /tmp/load.py 8 > /tmp/load.json & sleep 1\n"
+        "systemctl restart flashpol; sleep 1; systemctl reload flashpol; sleep 1; systemctl restart flashpol\n"
+        "wait; cat /tmp/load.json"
+    )
+    result = json.loads(load.stdout.splitlines()[-1])
+    assert result["lost"] == 0, result
+    assert result["asked"] > 500
+    assert exposure(machine) <= MAX_EXPOSURE["socket activation"]
+
+
+def test_service_stop_ends_every_process(machine: Machine) -> None:
+    machine.run("systemctl stop flashpol.socket flashpol-admin.socket flashpol")
+    assert machine.run("pgrep -c flashpol || true").stdout.strip() == "0"
+    assert machine.run("systemctl show -p Result --value flashpol").stdout.strip() == "success"
