@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flashpol.config import UpstreamAddress
-from testkit.support import PATIENCE
+from testkit.polling import DEADLINE
 
 
 class Application:
@@ -15,7 +15,7 @@ class Application:
 
     def accept(self) -> socket.socket:
         connection, _ = self.listening.accept()
-        connection.settimeout(PATIENCE)
+        connection.settimeout(DEADLINE)
         return connection
 
     def nobody_came(self) -> bool:
@@ -25,14 +25,14 @@ class Application:
         except BlockingIOError:
             return True
         finally:
-            self.listening.settimeout(PATIENCE)
+            self.listening.settimeout(DEADLINE)
         return False
 
 
 @contextmanager
 def application(host: str = "127.0.0.1", backlog: int = 4096) -> Iterator[Application]:
     with socket.create_server((host, 0), backlog=backlog) as listening:
-        listening.settimeout(PATIENCE)
+        listening.settimeout(DEADLINE)
         yield Application(listening, UpstreamAddress(*listening.getsockname()[:2]))
 
 

@@ -6,12 +6,15 @@ import socket
 from flashpol._fastpath import Acceptor, AddressLimits, ConnectionTable, Networks, PolicyReply
 from flashpol.counters.shared import SharedCounters
 from flashpol.worker.protocols import SIGNATURES
-from testkit.support import REPLY, Turning, assert_settled, connect, deliver, outcomes
+from testkit.accounts import assert_settled, outcomes
+from testkit.clients import connect, deliver
+from testkit.manual_loop import ManualLoop
+from testkit.serving import REPLY
 
 TIMES = {"request_timeout": 0.25, "terminator_grace": 0.05, "linger_timeout": 0.15, "linger_bytes": 10_000}
 
 
-class Loop(Turning):
+class Loop(ManualLoop):
     """`handed`: descriptors of conversations. `relayed`: those to be relayed, with what was read of them.
 
     `errors`: what hooks raised. `exhausted`: errnos of accepting.
@@ -78,7 +81,7 @@ class Loop(Turning):
 
     def connect(self, receive_buffer: int = 0, source: str = "") -> socket.socket:
         """A client that has been accepted, or refused. source: the IP that it comes from."""
-        client = connect(self.address, receive_buffer, source)
+        client = connect(self.address, receive_buffer=receive_buffer, source=source)
         before = self.counters["accepted"]
         self.until(lambda: self.counters["accepted"] > before)
         return client

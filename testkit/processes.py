@@ -11,30 +11,18 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from testkit.polling import DEADLINE, eventually
 
 ROOT = Path(__file__).resolve().parents[1]
 POLICY = ROOT / "examples" / "policy.xml"
 PATIENT = ROOT / "tests" / "patient.toml"  # for `-c`: a worker that is stopped is not replaced
-REQUEST = b"<policy-file-request/>\0"
-DEADLINE = 20.0  # for everything that is waited for; nothing takes that long unless it is broken
 READY = re.compile(r"^flashpol \S+ ready: (\d+) workers? on (.+?)(?:; metrics on (http://\S+))?$", re.M)
-
-T = TypeVar("T")
-
-
-def until(question: Callable[[], T], what: str, seconds: float = DEADLINE) -> T:
-    """Ask until the answer is true; return it. Fails after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (answer := question()):
-        assert time.monotonic() < deadline, f"never came: {what}"
-        time.sleep(0.01)
-    return answer
 
 
 class Process(NamedTuple):
@@ -120,22 +108,6 @@ class Reply(NamedTuple):
 
 
 Place = tuple[str, int]
-
-
-def connect(place: Place, data: bytes = b"") -> socket.socket:
-    connection = socket.create_connection(place, timeout=DEADLINE)
-    connection.sendall(data)
-    return connection
-
-
-def rest(connection: socket.socket) -> bytes:
-    """All that comes until the server closes."""
-    with connection:
-        return b"".join(iter(lambda: connection.recv(65536), b""))
-
-
-def ask(place: Place) -> bytes:
-    return rest(connect(place, REQUEST))
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -238,7 +210,7 @@ class Flashpol:
                 **self.options,
             )
             undo.callback(self._end)
-            ready = until(self._ready, "the ready line")
+            ready = eventually(self._ready, "the ready line")
             self.worker_count = int(ready[1])
             self.addresses = ready[2].split(", ")
             self.url = ready[3]

@@ -7,12 +7,14 @@ import greenlet
 
 from flashpol._pump import Destination, Pump
 from flashpol.counters.shared import SharedCounters
-from testkit.support import PATIENCE, Turning, connect
+from testkit.clients import connect
+from testkit.manual_loop import ManualLoop
+from testkit.polling import DEADLINE
 
 TIMES = {"connect_timeout": 1.0, "idle_timeout": 0.0, "max_duration": 0.0}
 
 
-class PumpLoop(Turning):
+class PumpLoop(ManualLoop):
     """`ended`: what `converse` returned, in order. `errors`: what greenlets raised."""
 
     def __init__(self, **settings: object) -> None:
@@ -28,13 +30,13 @@ class PumpLoop(Turning):
         self._poll.register(self.pump.fileno(), select.POLLIN)
         self._clients = socket.create_server(("127.0.0.1", 0), backlog=4096)
         self.upstream = socket.create_server(("127.0.0.1", 0), backlog=4096)
-        self.upstream.settimeout(PATIENCE)
+        self.upstream.settimeout(DEADLINE)
         self.destination = Destination(self.upstream.getsockname(), self.block)
         self.inner: list[socket.socket] = []  # the relay's ends of the clients' connections
 
     def client(self, receive_buffer: int = 0) -> tuple[socket.socket, socket.socket]:
         """A client, and the relay's end of its connection."""
-        outer = connect(self._clients.getsockname(), receive_buffer)
+        outer = connect(self._clients.getsockname(), receive_buffer=receive_buffer)
         inner, _ = self._clients.accept()
         inner.setblocking(False)
         return outer, inner
@@ -57,7 +59,7 @@ class PumpLoop(Turning):
         outer, inner = self.client(receive_buffer)
         self.start(inner, first=first)
         server, _ = self.upstream.accept()
-        server.settimeout(PATIENCE)
+        server.settimeout(DEADLINE)
         self.drain()
         return outer, server
 

@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from flashpol.config import ConnectionTimeouts
 from testkit.fastpath_loop import Loop
-from testkit.support import REPLY, TIMEOUTS, Serving
+from testkit.serving import REPLY, TIMEOUTS, Serving
 
 # CI tries the same examples each time, so that it judges a change and not its luck; elsewhere they are new each time.
 settings.register_profile("flashpol", print_blob=True, deadline=None, derandomize="CI" in os.environ)

@@ -1,1 +1,1 @@
-"""Sessions of a shared port: bytes to an upstream and back."""
+"""The sessions of a shared port: bytes between a client and the application behind it."""

@@ -1,4 +1,4 @@
-"""The PROXY protocol, outbound: the first bytes on a connection to an upstream, which say whom it is for. Pure.
+"""The PROXY header that flashpol sends: the first bytes to a backend, which name the client. Pure functions.
 
 HAProxy's proxy-protocol.txt, versions 1 (text, section 2.1) and 2 (binary, section 2.2).
 """
@@ -17,12 +17,12 @@ _UNSPECIFIED = 0x00
 
 
 def encode(version: str, client: Endpoint | None, server: Endpoint | None) -> bytes:
-    """The header for a connection of `client` (IP, port) to `server`; None: not known, and the receiver is told so."""
+    """The header for a connection of `client` (IP, port) to `server`. None: unknown, and the header says so."""
     if client is None or server is None:
         return b"PROXY UNKNOWN\r\n" if version == V1 else _SIGNATURE + struct.pack("!BBH", _LOCAL, _UNSPECIFIED, 0)
     source, destination = ipaddress.ip_address(client[0]), ipaddress.ip_address(server[0])
-    if source.version != destination.version:  # an IPv4 address in IPv6 clothes, in its short form
-        source, destination = _wide(source), _wide(destination)
+    if source.version != destination.version:  # the IPv4 one is sent as an IPv4-mapped IPv6 address
+        source, destination = _mapped(source), _mapped(destination)
     if version == V1:
         return f"PROXY TCP{source.version} {_text(source)} {_text(destination)} {client[1]} {server[1]}\r\n".encode()
     body = source.packed + destination.packed + struct.pack("!HH", client[1], server[1])
@@ -30,10 +30,10 @@ def encode(version: str, client: Endpoint | None, server: Endpoint | None) -> by
 
 
 def _text(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
-    """An IPv4 address in IPv6 clothes stays legible, as RFC 5952 section 5 and inet_ntop(3) have it."""
+    """An IPv4-mapped IPv6 address is written with dots, as RFC 5952 section 5 and inet_ntop(3) have it."""
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
     return f"::ffff:{mapped}" if mapped else str(ip)
 
 
-def _wide(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv6Address:
+def _mapped(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv6Address:
     return ip if isinstance(ip, ipaddress.IPv6Address) else ipaddress.IPv6Address(b"\0" * 10 + b"\xff\xff" + ip.packed)

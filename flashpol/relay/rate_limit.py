@@ -1,11 +1,11 @@
-"""How fast something may be done."""
+"""A limit to how often something is done per second."""
 
 import time
 from collections.abc import Callable
 
 
 class RateLimiter:
-    """So many times a second at most, evenly, with up to a second's worth at once after a pause. 0: no limit.
+    """Spreads turns evenly: `rate` per second, and after a pause up to one second's worth at once. 0: no limit.
 
     The generic cell rate algorithm (ITU-T I.371): one number, no timer.
     """
@@ -13,10 +13,10 @@ class RateLimiter:
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = 1 / rate if rate else 0.0
         self._clock = clock
-        self._next = 0.0  # when the next one would be due, if there were no pauses
+        self._next = 0.0  # when the next turn would be due without pauses
 
     def reserve(self, patience: float) -> float | None:
-        """Take a turn. How many seconds to wait for it; None, and no turn, if it would be longer than `patience`."""
+        """Take a turn, and return the seconds to wait for it. None, and no turn, if they are more than `patience`."""
         if not self._interval:
             return 0.0
         now = self._clock()

@@ -1,39 +1,29 @@
-"""The conversation of a shared port: everything but the bytes, which the pump moves.
+"""One session of a shared port: everything but its bytes, which the pump moves.
 
-A greenlet owns each. It chooses an upstream, says whom the connection is for, sleeps until all is over, and accounts
-for it. It is a bare greenlet: nobody waits for it, and there are tens of thousands.
+A greenlet runs each session. It chooses a backend, sends the PROXY header, sleeps until the session has ended, and
+closes the client's connection with the outcome.
 """
-
-from dataclasses import dataclass
 
 import gevent
 import gevent.event
 
 from flashpol._fastpath import ConnectionTable
 from flashpol._pump import FAILURES, Pump
-from flashpol.hub import start_greenlet
 from flashpol.relay import proxy_header
-from flashpol.relay.backends import Address, Upstreams
+from flashpol.relay.backends import Backend, Upstreams
 from flashpol.relay.rate_limit import RateLimiter
 
-# Addresses that one conversation tries: each may cost connect_timeout, and the client waits.
-TRIES = 3
-# What they are for the client, where it is not the upstream's fault.
-_OURS = {"resources": "capacity", "cut": "shutdown"}
-
-
-@dataclass
-class ActiveSessions:
-    """How many conversations there are of the relays that share it: those that wait to be connected are among them."""
-
-    count: int = 0
+# Backends that one session tries: each may cost connect_timeout, and the client waits.
+MAX_TRIES = 3
+# Failures of the pump that no backend is to blame for, and the reasons that the client's connection is closed with.
+_OWN_FAILURES = {"resources": "capacity", "cut": "shutdown"}
 
 
 class Relay:
-    """Relays what one listener hands over.
+    """Relays the sessions of one listener.
 
-    crowd: where its conversations are counted. proxy: version of the PROXY protocol's header, or None. pace: how fast
-    upstreams are connected to. connect_timeout: seconds, here for names to be looked up and for the pace.
+    proxy: version of the PROXY header that is sent to backends, or None. connect_rate: limits the connects.
+    connect_timeout: seconds that a session waits for a name to be looked up, and for its turn at connect_rate.
     """
 
     def __init__(
@@ -42,34 +32,28 @@ class Relay:
         pump: Pump,
         upstreams: Upstreams,
         *,
-        crowd: ActiveSessions,
         proxy: str | None,
-        pace: RateLimiter,
+        connect_rate: RateLimiter,
         connect_timeout: float,
     ) -> None:
         self._connection_table = connection_table
         self._pump = pump
-        self.upstreams = upstreams
-        self._crowd = crowd
+        self._upstreams = upstreams
         self._proxy = proxy
-        self._pace = pace
+        self._connect_rate = connect_rate
         self._connect_timeout = connect_timeout
         self._stopped = gevent.event.Event()
 
     def start(self) -> None:
-        self.upstreams.start()
+        self._upstreams.start()
 
     def stop(self) -> None:
-        """Connect no more: whoever waits for its turn is let go. Those that are connected are the pump's to cut."""
+        """Connect no more: sessions that wait to be connected end. The pump cuts the connected ones."""
         self._stopped.set()
-        self.upstreams.stop()
+        self._upstreams.stop()
 
-    def begin(self, fd: int, data: bytes) -> None:
-        """Relay `fd`, of which `data` was read. Called in the hub or anywhere; does not block."""
-        self._crowd.count += 1
-        start_greenlet(self._converse, fd, data)
-
-    def _converse(self, fd: int, data: bytes) -> None:
+    def run(self, fd: int, data: bytes) -> None:
+        """Relay `fd`, of which `data` was read, until the session ends; then close it. Blocks this greenlet."""
         try:
             reason, sent = self._relay(fd, data)
         except gevent.GreenletExit:
@@ -77,40 +61,38 @@ class Relay:
         except BaseException:
             self._connection_table.close_as(fd, "capacity")
             raise
-        finally:
-            self._crowd.count -= 1
         if reason:
             self._connection_table.close_as(fd, reason)
         else:
             self._connection_table.close_relayed(fd, sent)
 
     def _relay(self, fd: int, data: bytes) -> tuple[str | None, int]:
-        """Why it was not relayed, if so; bytes sent to the client."""
+        """The reason if it was not relayed, and the number of bytes sent to the client."""
         if self._proxy:
             data = proxy_header.encode(self._proxy, *self._connection_table.endpoints(fd)) + data
-        if not self.upstreams.wait(self._connect_timeout) and not self._stopped.is_set():
-            self.upstreams.unresolved()
-        tried: list[Address] = []
-        while len(tried) < TRIES and not self._stopped.is_set():
-            address = self.upstreams.choose(tried)
-            if address is None:
+        if not self._upstreams.wait(self._connect_timeout) and not self._stopped.is_set():
+            self._upstreams.count_unresolved()
+        tried: list[Backend] = []
+        while len(tried) < MAX_TRIES and not self._stopped.is_set():
+            backend = self._upstreams.choose(tried)
+            if backend is None:
                 break
             if not self._wait_for_turn():
                 if not self._stopped.is_set():
-                    address.destination.count_failure("rate")
+                    backend.destination.count_failure("rate")
                 break
-            outcome, sent = self._pump.run_session(fd, address.destination, data)
+            outcome, sent = self._pump.run_session(fd, backend.destination, data)
             if outcome not in FAILURES:
                 return None, sent
-            if outcome in _OURS:
-                return _OURS[outcome], 0
-            self.upstreams.failed(address)
-            tried.append(address)
+            if outcome in _OWN_FAILURES:
+                return _OWN_FAILURES[outcome], 0
+            self._upstreams.mark_failed(backend, outcome)
+            tried.append(backend)
         return "shutdown" if self._stopped.is_set() else "upstream", 0
 
     def _wait_for_turn(self) -> bool:
-        """False: it would take too long, or the relay was stopped."""
-        delay = self._pace.reserve(self._connect_timeout)
+        """False: the turn would come later than connect_timeout, or the relay was stopped."""
+        delay = self._connect_rate.reserve(self._connect_timeout)
         if delay is None:
             return False
         return delay == 0 or not self._stopped.wait(delay)

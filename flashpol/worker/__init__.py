@@ -1,1 +1,1 @@
-"""What runs in a worker process: listeners, connections and slow replies on one gevent hub."""
+"""What runs in a worker process: listeners, connections, sessions and slow replies on one gevent hub."""

@@ -1,4 +1,4 @@
-"""The policy server for programs that have a gevent hub of their own."""
+"""PolicyServer: serves policies inside a program that has a gevent hub of its own."""
 
 import os
 import socket
@@ -16,13 +16,13 @@ from flashpol.serving.policies import compile_grants, compile_path, compile_text
 from flashpol.worker.service import Service
 
 
-class Listening(Protocol):
-    """A socket, of whatever class."""
+class ListeningSocket(Protocol):
+    """A listening socket: gevent's or the standard library's."""
 
     def fileno(self) -> int: ...
 
 
-def _duplicate(listening: Listening) -> socket.socket:
+def _duplicate(listening: ListeningSocket) -> socket.socket:
     sock = socket.socket(fileno=os.dup(listening.fileno()))
     if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         sock.close()
@@ -32,25 +32,25 @@ def _duplicate(listening: Listening) -> socket.socket:
 
 
 class PolicyServer:
-    """Answers policy requests inside a gevent program.
+    """Replies to policy requests inside a gevent program.
 
     >>> from flashpol import PolicyServer
     >>> server = PolicyServer("0.0.0.0:8430", policy="policy.xml")
     >>> server.start()
 
-    listen: "IP:PORT" (port 0: the kernel chooses), or a listening socket of yours, gevent's or the standard one: it is
-    served through a duplicate, stays open after `stop`, and is made non-blocking, as accepting in a hub needs. policy:
-    a file's path, a folder's, whose *.xml are merged, or the XML itself as bytes. allow: instead of policy, grants such
-    as "*.example.com:1935,8000-8100". limits: time-outs and conversations. caps: how many connections, in
-    total and of an address; RLIMIT_NOFILE bounds them too, as it is when the server is made. dialect: "flash" or
-    "silverlight". Raises ConfigError (one line) for an address that cannot be bound or a policy that is none.
+    listen: "IP:PORT" (port 0: the kernel chooses), or a listening socket of the program's. Such a socket is served
+    through a duplicate and stays open after `stop`; it is made non-blocking. policy: the path of a file, or of a folder
+    whose *.xml are merged, or the XML itself as bytes. allow: instead of policy, grants such as
+    "*.example.com:1935,8000-8100". timeouts, connection_limits: as the settings of the same names in the configuration;
+    RLIMIT_NOFILE, as it is when the server is made, limits the connections too. dialect: "flash" or "silverlight".
+    Raises ConfigError, whose text is one line, for an address that cannot be bound and a policy that is not valid.
 
     Make and use it in one thread; it serves whenever that thread's hub runs.
     """
 
     def __init__(
         self,
-        listen: str | Listening,
+        listen: str | ListeningSocket,
         policy: str | os.PathLike[str] | bytes | None = None,
         *,
         allow: Sequence[str] = (),
@@ -59,14 +59,13 @@ class PolicyServer:
         dialect: str = FLASH,
     ) -> None:
         if (policy is None) == (not allow):
-            raise ConfigError("a PolicyServer needs policy or allow, one of the two")
+            raise ConfigError("a PolicyServer needs either policy or allow")
         if isinstance(policy, bytes):
             reply = compile_text(policy, dialect=parse_dialect(dialect))
         elif policy is not None:
             reply = compile_path(Path(policy), parse_dialect(dialect))
         else:
             reply = compile_grants(allow, dialect=parse_dialect(dialect))
-        ours = isinstance(listen, str)
         self._socket = (
             bind(Address.parse(listen), 1, Server.backlog)[0] if isinstance(listen, str) else _duplicate(listen)
         )
@@ -79,7 +78,7 @@ class PolicyServer:
             reply,
             block,
             timeouts=timeouts or ConnectionTimeouts(),
-            ours=ours,
+            exclusive=isinstance(listen, str),
             terminated=dialect == FLASH,
         )
         self.address = bound_address(self._socket)
@@ -90,7 +89,7 @@ class PolicyServer:
         return self._counters.block(0, 0)
 
     def start(self) -> None:
-        """Begin to accept; returns at once. Raises RuntimeError after `stop`: make another server."""
+        """Start to accept; returns at once. Raises RuntimeError after `stop`: make another server."""
         if self._stopped.is_set():
             raise RuntimeError("this PolicyServer was stopped; make another one")
         self._service.start()
@@ -101,7 +100,7 @@ class PolicyServer:
         self._stopped.wait()
 
     def stop(self, timeout: float = 5.0) -> bool:
-        """Accept no more, finish what is inside within `timeout` seconds. True if nothing had to be cut off."""
+        """Stop accepting, and wait up to `timeout` seconds for connections to end. False if some had to be cut off."""
         if self._stopped.is_set():
             return True
         self._stopped.set()

@@ -1,4 +1,13 @@
-"""A child process that serves: one gevent hub, its acceptors, its conversations."""
+"""A worker process, which serves the listeners on one gevent hub.
+
+In this order it
+1. makes an acceptor for each of its listening sockets, and reports that it is up;
+2. waits until the arbiter says that all workers of its generation are up, then accepts;
+3. serves: between heartbeats it adopts the sockets of siblings that do not accept, and releases them (queue failover);
+4. drains, once SIGTERM or the arbiter says so: it empties the accept queues that no other process goes on serving,
+   closes its sockets, and waits for its connections to end, for `shutdown_timeout` or after a reload `drain_timeout`;
+5. closes the connections that are left, and ends.
+"""
 
 import errno
 import os
@@ -8,55 +17,57 @@ import time
 from collections.abc import Callable, Sequence
 
 from flashpol.config import Address
-from flashpol.counters.shared import BEAT, SharedCounters
+from flashpol.counters.shared import BEAT, ProcessStatus, SharedCounters
 from flashpol.hub import Stop
 from flashpol.log.handler import log, tell
 from flashpol.log.rate_limit import ONCE_A_MINUTE
 from flashpol.process.control import StandDown, StandIn
 from flashpol.process.privileges import count_files
+from flashpol.relay.group import SharedPort
 from flashpol.serving.plan import Plan
-from flashpol.worker.service import Beyond, Door, Service
+from flashpol.worker.listener import ListenerLoop
+from flashpol.worker.service import Service
 
 
-class Siblings:
-    """The sockets of siblings for whom this worker stands in.
+class AdoptedSockets:
+    """The listening sockets of siblings that this worker accepts from as well.
 
-    doors: one for each listener. make_room: has a client that is silent give its descriptor back.
+    listeners: one loop for each listener. evict_oldest: closes an idle connection, False if there is none.
     """
 
-    def __init__(self, doors: Sequence[Door], evict_oldest: Callable[[], bool]) -> None:
-        self._doors = doors
+    def __init__(self, listeners: Sequence[ListenerLoop], evict_oldest: Callable[[], bool]) -> None:
+        self._listeners = listeners
         self._evict_oldest = evict_oldest
         self._sockets: dict[int, dict[int, tuple[int, socket.socket]]] = {}  # by slot, by inode; the listener's number
 
-    def hear(self, message: StandIn | StandDown, sockets: Sequence[socket.socket]) -> None:
-        """See `Stop.on_sibling`."""
+    def update(self, message: StandIn | StandDown, sockets: Sequence[socket.socket]) -> None:
+        """Adopt or release sockets, as a control message says. Called in the hub."""
         if isinstance(message, StandIn):
             held = self._sockets.setdefault(message.slot, {})
             for number, sock in zip(message.listeners, sockets, strict=False):
                 inode = os.fstat(sock.fileno()).st_ino
-                if inode in held:  # it is said again
+                if inode in held:  # the message is sent again every second
                     sock.close()
                 else:
-                    self._doors[number].stand_in(sock)
+                    self._listeners[number].adopt(sock)
                     held[inode] = number, sock
-            self._complain(message, len(message.listeners) - len(sockets))
+            self._make_room(message, len(message.listeners) - len(sockets))
         else:
             for number, sock in self._sockets.pop(message.slot, {}).values():
-                self._doors[number].leave([sock])
+                self._listeners[number].release([sock])
                 sock.close()
 
-    def _complain(self, message: StandIn, missing: int) -> None:
-        """The kernel leaves out descriptors for which there is no room. They come again, and room is made for them."""
+    def _make_room(self, message: StandIn, missing: int) -> None:
+        """The kernel leaves out sockets for which no descriptor is free. They are sent again: free some by then."""
         if missing:
-            text = "standing in for worker %d: no descriptors for %d of its listeners; it is tried again"
+            text = "cannot adopt %d sockets of worker %d: out of file descriptors; trying again in a second"
             fields = {"event": "exhausted", "listener": None, "errno": errno.EMFILE, "rate": ONCE_A_MINUTE}
-            log.warning(text, message.slot, missing, extra=fields)
+            log.warning(text, missing, message.slot, extra=fields)
             while missing and self._evict_oldest():
                 missing -= 1
 
     def of(self, number: int) -> list[socket.socket]:
-        """Those of one listener."""
+        """The adopted sockets of one listener."""
         return [sock for each in self._sockets.values() for listener, sock in each.values() if listener == number]
 
 
@@ -67,16 +78,28 @@ def run(
     shared: SharedCounters,
     stop: Stop,
 ) -> None:
-    """Serve what the plan says on `sockets[i]`, those of its listener i, until `stop` comes; finish what is inside."""
+    """Serve the plan's listener i on `sockets[i]` until `stop` says so; drain, and return."""
     service = Service(
         access_log=plan.config.server.access_log,
         address_limits=shared.address_limits.of(slot),
         limits=plan.config.server.connection_limits,
     )
-    doors: list[Door] = []
+    adopted = AdoptedSockets(_add_listeners(service, slot, sockets, plan, shared), service.evict_oldest)
+    stop.on_sibling = adopted.update
+    status = shared.process(slot)
+    status.base_files, status.max_files = count_files(), resource.getrlimit(resource.RLIMIT_NOFILE)[0] % 2**63
+    _serve(service, status, plan.config.server.stall_timeout, stop)
+    _drain(service, status, [[*own, *adopted.of(number)] for number, own in enumerate(sockets)], plan, stop)
+
+
+def _add_listeners(
+    service: Service, slot: int, sockets: Sequence[Sequence[socket.socket]], plan: Plan, shared: SharedCounters
+) -> list[ListenerLoop]:
+    """The first loop of each listener: it adopts the sockets of siblings."""
     blocks: list[list[memoryview]] = [[] for _ in plan.config.listeners]
     for upstream, (number, _) in enumerate(plan.config.upstreams):
         blocks[number].append(shared.relay_memory(slot, upstream))
+    first_loops = []
     parts = zip(plan.config.listeners, sockets, plan.replies, plan.access, strict=True)
     for number, (listener, own, reply, access) in enumerate(parts):
         first, *_ = [
@@ -86,46 +109,53 @@ def run(
                 shared.memory(slot, number),
                 name=listener.name,
                 timeouts=plan.config.timeouts(listener),
-                ours=isinstance(listener.address, Address),
+                exclusive=isinstance(listener.address, Address),
                 terminated=listener.terminated,
                 access=access,
-                beyond=Beyond(listener, blocks[number]) if listener.shared else None,
+                shared_port=SharedPort(listener, blocks[number]) if listener.shared else None,
             )
             for sock in own
         ]
-        doors.append(first)
-    siblings = Siblings(doors, service.evict_oldest)
-    stop.on_sibling = siblings.hear
-    status = shared.process(slot)
-    # Some beats within the time after which it is held to stand still.
-    beat = min(BEAT, plan.config.server.stall_timeout / 4 or BEAT)
-    status.base_files, status.max_files = count_files(), resource.getrlimit(resource.RLIMIT_NOFILE)[0] % 2**63
+        first_loops.append(first)
+    return first_loops
+
+
+def _serve(service: Service, status: ProcessStatus, stall_timeout: float, stop: Stop) -> None:
+    # Several heartbeats within the time after which the worker counts as stalled.
+    interval = min(BEAT, stall_timeout / 4 or BEAT)
     status.beat_ns = time.monotonic_ns()
     status.up = 1
-    # If the others do not come up, this generation will have answered nobody.
-    while not stop.begun.wait(beat):
+    # If the other workers do not come up, this generation must not have accepted a connection.
+    while not stop.begun.wait(interval):
         status.beat_ns = time.monotonic_ns()
     service.start()
     while not stop.event.is_set():
         tell()
         status.beat_ns = started = time.monotonic_ns()
-        if not stop.event.wait(beat):
-            status.loop_lag_ns = max(0, time.monotonic_ns() - started - int(beat * 1e9))
+        if not stop.event.wait(interval):
+            status.loop_lag_ns = max(0, time.monotonic_ns() - started - int(interval * 1e9))
+
+
+def _drain(
+    service: Service, status: ProcessStatus, sockets: Sequence[Sequence[socket.socket]], plan: Plan, stop: Stop
+) -> None:
     timeout = plan.config.server.shutdown_timeout
-    deadline = time.monotonic() + timeout
-    drained = deadline if stop.kept is None else time.monotonic() + plan.config.draining
-    held = [[*own, *siblings.of(number)] for number, own in enumerate(sockets)]
-    service.stop_accepting(timeout, kept=[sock for number in stop.kept or () for sock in held[number]])
-    for own in held:
+    shutdown_deadline = time.monotonic() + timeout
+    deadline = shutdown_deadline if stop.kept is None else time.monotonic() + plan.config.draining
+    service.stop_accepting(timeout, kept=[sock for number in stop.kept or () for sock in sockets[number]])
+    for own in sockets:
         for sock in own:
             sock.close()
     status.up, status.accepts_no_more = 0, 1
 
-    def patience() -> float:
-        nonlocal drained
+    def time_left() -> float:
+        nonlocal deadline
         if stop.urgent.is_set():
-            drained = min(drained, max(deadline, time.monotonic() + timeout))
-        return drained - time.monotonic()
+            deadline = min(deadline, max(shutdown_deadline, time.monotonic() + timeout))
+        return deadline - time.monotonic()
 
-    if not service.finish(timeout, patience):
-        log.warning("connections were cut off: they did not end within shutdown_timeout", extra={"event": "cut-off"})
+    if not service.finish(timeout, time_left):
+        log.warning(
+            "connections were closed that did not end within shutdown_timeout or drain_timeout",
+            extra={"event": "cut-off"},
+        )

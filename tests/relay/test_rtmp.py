@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from testkit.processes import DEADLINE, Flashpol, ask, connect, free_port, until
+from testkit.clients import ask, connect
+from testkit.polling import DEADLINE, eventually
+from testkit.processes import Flashpol, free_port
 
 MODULE = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
 PROGRAMS = {name: shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin:/bin") for name in ("nginx", "ffmpeg")}
@@ -52,7 +54,7 @@ def nginx(folder: Path) -> Iterator[int]:
                 return False
             return True
 
-        until(accepts, "nginx")
+        eventually(accepts, "nginx")
         yield port
 
 
@@ -71,7 +73,7 @@ def test_publish_play_and_ask_on_one_port(tmp_path: Path) -> None:
             source = ["-re", "-f", "lavfi", "-i", "testsrc=size=160x120:rate=10", "-t", "30"]
             publish = [*quiet, *source, "-c:v", "flv1", "-g", "10", "-f", "flv", url]
             with running(*publish, log=tmp_path / "publish.log") as publisher:
-                until(
+                eventually(
                     lambda: publisher.poll() is not None or server.metrics().total("relay_bytes_total") > 10_000,
                     "the published film",
                 )
@@ -83,6 +85,6 @@ def test_publish_play_and_ask_on_one_port(tmp_path: Path) -> None:
                 assert ask(server.place) == POLICY + b"\0"
             assert film.read_bytes()[:3] == b"FLV"
             assert film.stat().st_size > 5_000
-            until(lambda: server.metrics().total("relayed_total", protocol="rtmp") == 2, "the end of both")
+            eventually(lambda: server.metrics().total("relayed_total", protocol="rtmp") == 2, "the end of both")
             assert server.metrics().total("replies_total") == 1
             assert server.stop() == 0

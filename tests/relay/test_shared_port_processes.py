@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from testkit.application import Application, application, receive
-from testkit.processes import DEADLINE, Flashpol, ask, connect, rest, until
+from testkit.clients import ask, connect, rest
+from testkit.polling import DEADLINE, eventually
+from testkit.processes import Flashpol
 
 POLICY = b'<cross-domain-policy><allow-access-from domain="*.example.com" to-ports="7000"/></cross-domain-policy>'
 
@@ -72,7 +74,7 @@ def test_conversations_live_on_through_reloads(site: Site, app: Application) -> 
             assert metrics.total("relay_sessions_open", listener="shared") == 1
             assert metrics.total("draining_workers") == 1
         assert rest(client) == b""
-        until(lambda: server.metrics().total("draining_workers") == 0, "the end of the old worker")
+        eventually(lambda: server.metrics().total("draining_workers") == 0, "the end of the old worker")
         assert server.metrics().total("relay_ends_total", by="upstream") == 1
         assert server.metrics().total("relayed_total", protocol="other") == 1
         assert server.stop() == 0
@@ -86,7 +88,7 @@ def test_drain_timeout_ends_them(site: Site, app: Application) -> None:
         reload(server)
         talk(client, inner)
         assert rest(client) == b""
-        until(lambda: server.metrics().total("draining_workers") == 0, "the end of the old worker")
+        eventually(lambda: server.metrics().total("draining_workers") == 0, "the end of the old worker")
         assert server.metrics().total("relay_ends_total", by="shutdown") == 1
         assert server.stop() == 0
 
@@ -117,7 +119,7 @@ def test_many_reloads_hurry_the_oldest(site: Site, app: Application) -> None:
         assert server.metrics().total("draining_workers") == 3
         reload(server)
         assert rest(clients[0]) == b""
-        until(lambda: server.metrics().total("draining_workers") == 3, "the end of the oldest")
+        eventually(lambda: server.metrics().total("draining_workers") == 3, "the end of the oldest")
         for client in clients[1:]:
             client.sendall(b"still there")
         assert server.stop() == 0
@@ -129,8 +131,8 @@ def test_a_worker_that_is_killed(site: Site, app: Application) -> None:
         server.workers[0].kill(signal.SIGKILL)
         client.settimeout(DEADLINE)
         assert client.recv(1) == b""
-        until(lambda: server.metrics().total("worker_restarts_total") == 1, "the next worker")
-        until(lambda: server.up == 1, "the next worker")
+        eventually(lambda: server.metrics().total("worker_restarts_total") == 1, "the next worker")
+        eventually(lambda: server.up == 1, "the next worker")
         metrics = server.metrics()
         assert metrics.total("relay_sessions_open") == 0
         assert metrics.total("refused_total", reason="crashed") == 1
@@ -208,5 +210,5 @@ def test_conversations_count_for_their_address(site: Site, app: Application) -> 
             assert third.recv(1) == b""
         assert server.metrics().total("refused_total", reason="max_address_connections") == 1
         stack.close()
-        until(lambda: server.metrics().total("connections_open") == 0, "the end of both")
+        eventually(lambda: server.metrics().total("connections_open") == 0, "the end of both")
         assert ask(server.place) == POLICY + b"\0"

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from flashpol.policy import allow_policy, compile_reply, render
-from testkit.processes import DEADLINE, Flashpol, ask
+from testkit.clients import ask
+from testkit.polling import DEADLINE
+from testkit.processes import Flashpol
 
 HOSTS = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "::1")
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from flashpol.policy import allow_policy, compile_reply, render
+from testkit.clients import REQUEST, connect, rest
 from testkit.namespaces import CLIENTS, CLIENTS6, HOST, HOST6, Network, inside, network
-from testkit.processes import DEADLINE, REQUEST, Flashpol, rest, until
-from testkit.support import connect
+from testkit.polling import DEADLINE, eventually
+from testkit.processes import Flashpol
 
 PORT, DIRECT = 8430, 8431  # of flashpol: behind proxies, and without
 MODULES = [Path(folder, "ngx_stream_module.so") for folder in ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules")]
@@ -120,7 +121,7 @@ class World:
             found = {name: metrics.total(f"{name}_total") for name in names}
             return None if metrics.total("connections_open") else found
 
-        found = until(look, "an end of all connections")
+        found = eventually(look, "an end of all connections")
         assert found.pop("connections_accepted") == sum(found.values())
         return found
 
@@ -144,7 +145,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
         made = World(inside(net.host, start), net)
         for port in WAYS.values():
-            until(lambda port=port: listens(made, port), f"a proxy on port {port}")  # type: ignore[misc]
+            eventually(lambda port=port: listens(made, port), f"a proxy on port {port}")  # type: ignore[misc]
         yield made
 
 
@@ -159,7 +160,7 @@ def listens(world: World, port: int) -> bool:
 def test_the_log_has_the_client_and_the_lists_are_of_clients(world: World, way: str) -> None:
     for source in (CLIENTS[0], CLIENTS6[0]):
         assert world.ask(source, WAYS[way]) == REPLY
-        until(lambda source=source: f"{source}" in world.server.log, f"{source} in the log")  # type: ignore[misc]
+        eventually(lambda source=source: f"{source}" in world.server.log, f"{source} in the log")  # type: ignore[misc]
     before = world.refused("network")
     for source in (CLIENTS[1], CLIENTS6[1]):
         assert world.ask(source, WAYS[way]) == b""
@@ -173,10 +174,10 @@ def test_a_client_at_its_cap_is_refused_and_the_next_one_is_not(world: World, wa
     with ExitStack() as held:
         for _ in range(3):
             held.enter_context(inside(world.net.clients, lambda: connect((HOST, WAYS[way]), source=CLIENTS[0])))
-        until(lambda: inside(world.net.host, world.server.metrics).total("connections_open") == 3, "three inside")
+        eventually(lambda: inside(world.net.host, world.server.metrics).total("connections_open") == 3, "three inside")
         before = world.refused("max_address_connections")
         # A connection counts for its client once its header is there, which is a moment after it is open.
-        until(lambda: world.ask(CLIENTS[0], WAYS[way]) == b"", "the fourth is refused")
+        eventually(lambda: world.ask(CLIENTS[0], WAYS[way]) == b"", "the fourth is refused")
         assert world.refused("max_address_connections") == before + 1
         assert world.ask(CLIENTS[2], WAYS[way]) == REPLY
     world.settled()

@@ -12,7 +12,9 @@ import pytest
 from conftest import Serve
 
 from flashpol.config import ConnectionTimeouts
-from testkit.support import BARE, PATIENCE, REPLY, REQUEST, TIMEOUTS, deliver, eventually, reset, until_end
+from testkit.clients import BARE, REQUEST, deliver, reset, until_end
+from testkit.polling import eventually
+from testkit.serving import REPLY, TIMEOUTS
 
 CLIENT_HELLO = bytes.fromhex("160301002f0100002b0303") + bytes(32) + bytes.fromhex("000002130101000000")
 
@@ -214,7 +216,7 @@ def test_connect_and_close(serve: Serve) -> None:
     server = serve()
     for _ in range(50):
         server.connect().close()
-    eventually(lambda: server.counters["accepted"] == 50, timeout=PATIENCE)
+    eventually(lambda: server.counters["accepted"] == 50)
     assert server.settle() == {"reset": 50}
     assert server.ask() == REPLY
 

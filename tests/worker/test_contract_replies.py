@@ -9,7 +9,9 @@ import pytest
 from conftest import Serve
 
 from flashpol.config import ConnectionTimeouts
-from testkit.support import BARE, LARGE, REPLY, REQUEST, TIMEOUTS, eventually, reset, until_end
+from testkit.clients import BARE, REQUEST, reset, until_end
+from testkit.polling import eventually
+from testkit.serving import LARGE, REPLY, TIMEOUTS
 
 ROUNDS = 2000
 

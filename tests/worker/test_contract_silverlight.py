@@ -11,7 +11,9 @@ import pytest
 from conftest import Serve
 
 from flashpol.config import ConnectionTimeouts
-from testkit.support import BARE, LARGE, REQUEST, TIMEOUTS, Serving, deliver, eventually, reset, until_end
+from testkit.clients import BARE, REQUEST, deliver, reset, until_end
+from testkit.polling import eventually
+from testkit.serving import LARGE, TIMEOUTS, Serving
 
 REPLY = b"<access-policy><cross-domain-access></cross-domain-access></access-policy>"
 SLOW = ConnectionTimeouts(terminator_grace=30, request_timeout=30)  # a reply within PATIENCE waited for neither

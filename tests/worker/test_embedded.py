@@ -14,7 +14,9 @@ from flashpol import PolicyServer
 from flashpol.config import ConfigError, ConnectionTimeouts
 from flashpol.policy import parse
 from flashpol.process.sockets import accept_queue
-from testkit.support import REPLY, REQUEST, TIMEOUTS, assert_settled, outcomes
+from testkit.accounts import assert_settled, outcomes
+from testkit.clients import REQUEST
+from testkit.serving import REPLY, TIMEOUTS
 
 POLICY = REPLY[:-1]
 LOOPBACK = "127.0.0.1:0"

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from testkit.application import application
-from testkit.processes import REQUEST, Flashpol, rest
-from testkit.processes import connect as reach
-from testkit.support import BARE, ask, connect, deliver, eventually, until_end
+from testkit.clients import BARE, REQUEST, ask, connect, deliver, rest, until_end
+from testkit.polling import eventually
+from testkit.processes import Flashpol
 
 CLIENTS = 30  # more than the child has descriptors for
 
@@ -108,7 +108,7 @@ def test_backs_off_serves_those_inside_and_resumes(child: Child, clients: list[s
     assert last["failed"] == []
     code, log = child.end()
     assert code == 0
-    assert log.count("accepting pauses") == 1
+    assert log.count("pausing accept") == 1
     assert len(log.splitlines()) == 1
 
 
@@ -181,11 +181,11 @@ def listener(name: str, settings: str) -> str:
 def test_the_silent_of_one_listener_give_way_to_who_asks_another_with_other_limits(tmp_path: Path) -> None:
     both = listener("one", "request_timeout = 30") + listener("other", "request_timeout = 60")
     with serving(tmp_path, both) as server:
-        silent = [reach(server.places[0]) for _ in range(CROWD)]
+        silent = [connect(server.places[0]) for _ in range(CROWD)]
         eventually(lambda: server.metrics().total("refused_total", reason="capacity"), "descriptors run out")
         for _ in range(10):
-            assert rest(reach(server.places[1], REQUEST)).endswith(b"\0")
-        assert "accepting pauses" not in server.log
+            assert rest(connect(server.places[1], REQUEST)).endswith(b"\0")
+        assert "pausing accept" not in server.log
         for client in silent:
             client.close()
 
@@ -195,10 +195,10 @@ def test_the_silent_of_a_shared_port_leave_descriptors_for_who_asks(tmp_path: Pa
         application() as app,
         serving(tmp_path, listener("shared", f'upstream = "{app.remote}"\nfirst_byte_timeout = 0.05')) as server,
     ):
-        silent = [reach(server.place) for _ in range(CROWD)]
+        silent = [connect(server.place) for _ in range(CROWD)]
         eventually(lambda: server.metrics().total("refused_total") >= CROWD - FILES // 2, "the others are refused")
         assert 0 < server.metrics().total("sessions") < FILES // 2
         for _ in range(10):
-            assert rest(reach(server.place, REQUEST)).endswith(b"\0")
+            assert rest(connect(server.place, REQUEST)).endswith(b"\0")
         for client in silent:
             client.close()

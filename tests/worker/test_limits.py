@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from testkit.processes import REQUEST, Flashpol, ask, connect, rest, until
+from testkit.clients import REQUEST, ask, connect, rest
+from testkit.polling import eventually
+from testkit.processes import Flashpol
 
 POLICY = '[policies.all]\ngrants = [{domain = "*", ports = "*"}]\n[[listeners]]\nname = "a"\naddress = "127.0.0.1:0"\n'
 
@@ -43,7 +45,7 @@ def held(server: Flashpol, ip: str, count: int) -> list[socket.socket]:
     """Clients that say nothing; all have been decided upon."""
     before = server.metrics().total("connections_accepted_total")
     clients = [source(server, ip) for _ in range(count)]
-    until(lambda: server.metrics().total("connections_accepted_total") == before + count, "all accepted")
+    eventually(lambda: server.metrics().total("connections_accepted_total") == before + count, "all accepted")
     return clients
 
 
@@ -61,7 +63,7 @@ def test_one_address_over_two_workers(tmp_path: Path) -> None:
         assert server.metrics().total("refused_total", reason="max_address_connections") == 60 - open_
         assert rest(connect(server.place, REQUEST))  # 127.0.0.1
         close(clients)
-        until(lambda: server.metrics().total("connections_open") == 0, "all closed")
+        eventually(lambda: server.metrics().total("connections_open") == 0, "all closed")
         again = held(server, "127.0.0.2", 15)
         assert server.metrics().total("connections_open") == 15
         close(again)
@@ -83,7 +85,7 @@ def test_what_a_worker_held_when_it_was_killed_is_free(tmp_path: Path) -> None:
         assert server.metrics().total("connections_open") == 10
         [worker] = server.workers
         worker.kill()
-        until(lambda: server.workers not in ([], [worker]) and server.up, "the next worker")
+        eventually(lambda: server.workers not in ([], [worker]) and server.up, "the next worker")
         second = held(server, "127.0.0.2", 20)
         metrics = server.metrics()
         assert metrics.total("connections_open") == 10

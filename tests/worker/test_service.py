@@ -12,7 +12,10 @@ from conftest import Serve
 from flashpol.config import Address, ConnectionLimits, ConnectionTimeouts
 from flashpol.log.format import fields
 from flashpol.log.handler import log
-from testkit.support import LARGE, PATIENCE, REPLY, REQUEST, TIMEOUTS, assert_settled, eventually, until_end
+from testkit.accounts import assert_settled
+from testkit.clients import REQUEST, until_end
+from testkit.polling import DEADLINE, eventually
+from testkit.serving import LARGE, REPLY, TIMEOUTS
 
 
 def test_stop_accepting_takes_in_what_the_kernel_has_accepted(serve: Serve) -> None:
@@ -22,7 +25,7 @@ def test_stop_accepting_takes_in_what_the_kernel_has_accepted(serve: Serve) -> N
     def connect_and_stop() -> None:
         """In the hub's thread, which therefore accepts none of these before it stops."""
         for _ in range(200):
-            clients.append(socket.create_connection(server.address, PATIENCE))
+            clients.append(socket.create_connection(server.address, DEADLINE))
             clients[-1].sendall(REQUEST)
         assert server.counters["accepted"] == 0
         server.service.stop_accepting(5)

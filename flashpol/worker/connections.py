@@ -1,0 +1,122 @@
+"""The connections of the listeners that share one set of timeouts."""
+
+import resource
+
+import gevent
+from gevent.pool import Group
+
+from flashpol._fastpath import AddressLimits, ConnectionTable
+from flashpol.config import Address, ConnectionTimeouts
+from flashpol.hub import Readable, start_greenlet
+from flashpol.log.handler import log
+from flashpol.relay.group import RelayGroup, SharedPort
+from flashpol.worker.limits import WorkerLimits
+from flashpol.worker.protocols import SIGNATURES
+from flashpol.worker.slow_reply import finish_reply
+
+
+class ConnectionGroup:
+    """One ConnectionTable, and what happens to connections that leave the fast path: slow replies, sessions, log lines.
+
+    limits: the worker's, shared with its other groups. access_log: the share of connections, 0 to 1, that get a line.
+    """
+
+    def __init__(
+        self,
+        timeouts: ConnectionTimeouts,
+        limits: WorkerLimits,
+        *,
+        access_log: float,
+        address_limits: AddressLimits | None,
+    ) -> None:
+        self._reply_timeout = timeouts.reply_timeout
+        self._limits = limits
+        self._names: list[str] = []  # of its listeners, in the order of their acceptors
+        self._slow_replies = Group()
+        self.table = ConnectionTable(
+            on_slow_reply=self._start_slow_reply,
+            on_error=lambda error: log.error(
+                "a connection's hook failed", exc_info=error, extra={"event": "hook-failed"}
+            ),
+            signatures=SIGNATURES,
+            capacity=resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            % 2**63,  # RLIM_INFINITY is -1: the table has a bound
+            request_timeout=timeouts.request_timeout,
+            terminator_grace=timeouts.terminator_grace,
+            linger_timeout=timeouts.linger_timeout,
+            linger_bytes=timeouts.linger_bytes,
+            on_access=self._log_access,
+            access_log=access_log,
+            address_limits=address_limits,
+            on_session=self._start_session,
+            first_byte_timeout=timeouts.first_byte_timeout,
+        )
+        self._relays = RelayGroup(self.table, timeouts, limits.sessions.maximum)
+        self._watcher = Readable(self.table.fileno(), self.table.ready)
+
+    def add(self, name: str, shared_port: SharedPort | None) -> None:
+        """A listener; its Acceptor is to be made next. shared_port: where to relay what is no policy request."""
+        if shared_port:
+            self._relays.add(len(self._names), name, shared_port)
+        self._names.append(name)
+
+    def start(self) -> None:
+        self._watcher.start()
+        self._relays.start()
+
+    def cut(self) -> None:
+        """Hand over no more connections, end the slow replies, and tell the sessions to end: their greenlets do."""
+        self._watcher.close()
+        self._slow_replies.kill()
+        self._relays.cut()
+
+    def close(self) -> None:
+        """After `cut`: close all connections that are left."""
+        self._relays.close()
+        self.table.close_all()
+
+    # ---------------------------------------------- hooks of the table, called in the hub: they must not block
+
+    def _start_slow_reply(self, fd: int) -> None:
+        if not self._limits.slow_replies.start(lambda: self._spawn_slow_reply(fd)):
+            self.table.close_as(fd, "max_slow_replies")
+
+    def _spawn_slow_reply(self, fd: int) -> None:
+        # Released by a link, not by a function around `finish_reply`: a Python frame would cost each greenlet 4 KB.
+        greenlet = gevent.Greenlet(finish_reply, self.table, fd, self._reply_timeout)
+        greenlet.rawlink(self._limits.slow_replies.release)
+        self._slow_replies.add(greenlet)
+        try:
+            greenlet.start()
+        except BaseException:
+            self._slow_replies.discard(greenlet)
+            raise
+
+    def _start_session(self, fd: int, data: bytes, listener: int) -> None:
+        # A bare greenlet, a third of a gevent.Greenlet's size: there are tens of thousands, and nothing joins them.
+        if not self._limits.sessions.start(lambda: start_greenlet(self._run_session, fd, data, listener)):
+            self.table.close_as(fd, "max_sessions")
+
+    def _run_session(self, fd: int, data: bytes, listener: int) -> None:
+        try:
+            self._relays.run(listener, fd, data)
+        finally:
+            self._limits.sessions.release()
+
+    def _log_access(
+        self, listener: int, ip: str, port: int, outcome: str, seconds: float, sent: int, left_out: int
+    ) -> None:
+        """Called as often as the fast path samples; it bounds the rate."""
+        name = self._names[listener]
+        fields = {"event": "access", "listener": name, "ip": ip, "port": port, "outcome": outcome}
+        fields |= {"seconds": round(seconds, 6), "bytes": sent, "left_out": left_out, "rate": None}
+        log.info(
+            "listener %s: %s: %s after %.6f s, %d bytes%s",
+            name,
+            Address(ip, port),
+            outcome,
+            seconds,
+            sent,
+            f"; {left_out:,} others were left out" if left_out else "",
+            extra=fields,
+        )

@@ -1,0 +1,18 @@
+"""What a listener's counters say of its connections."""
+
+from flashpol._fastpath import REASONS
+from flashpol.counters.shared import Block
+
+
+def outcomes(block: Block) -> dict[str, int]:
+    """How connections ended, by outcome; without those that did not occur."""
+    found = {"reply": block.replies, "timeout": block["timeouts"], "reset": block["resets"]}
+    found |= dict(zip(REASONS, block.all("refused"), strict=True))
+    found["relayed"] = sum(block.all("relayed"))
+    return {name: count for name, count in found.items() if count}
+
+
+def assert_settled(block: Block) -> None:
+    """Nothing is open, and every connection ended in exactly one way."""
+    assert [block[gauge] for gauge in ("open", "parked", "slow_replies", "sessions")] == [0] * 4
+    assert block["accepted"] == sum(outcomes(block).values())

@@ -1,0 +1,212 @@
+"""The limits that a worker has once for all its listeners: sessions and slow replies."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import pytest
+from conftest import Serve
+
+from flashpol.config import Address, ConnectionLimits, ConnectionTimeouts, Listener
+from flashpol.counters.shared import SharedCounters
+from flashpol.log.handler import log
+from flashpol.process.sockets import bind, bound_address
+from flashpol.relay.group import SharedPort
+from flashpol.worker import connections, limits
+from flashpol.worker.limits import GreenletLimit, WorkerLimits
+from flashpol.worker.service import CUT_TIMEOUT, Service
+from testkit.accounts import outcomes
+from testkit.application import Application, application
+from testkit.clients import REQUEST, connect, until_end
+from testkit.polling import eventually
+from testkit.serving import LARGE, TIMEOUTS, Hub
+
+
+def test_greenlet_limit_starts_up_to_its_maximum() -> None:
+    limit = GreenletLimit(2)
+    started: list[int] = []
+    assert [limit.start(lambda: started.append(1)) for _ in range(3)] == [True, True, False]
+    assert (limit.count, len(started)) == (2, 2)
+    limit.release()
+    assert limit.start(lambda: None) is True
+
+
+def test_greenlet_limit_when_spawning_raises_counts_nothing() -> None:
+    limit = GreenletLimit(1)
+
+    def spawn() -> None:
+        raise MemoryError
+
+    for _ in range(3):
+        with pytest.raises(MemoryError):
+            limit.start(spawn)
+    assert limit.count == 0
+
+
+@pytest.mark.parametrize(("files", "sessions"), [(64, 24), (1024, 384), (100_000, 49_500), (-1, 10**6)])
+def test_sessions_leave_descriptors_for_policy_requests(
+    monkeypatch: pytest.MonkeyPatch, files: int, sessions: int
+) -> None:
+    monkeypatch.setattr(limits.resource, "getrlimit", lambda _: (files, files))
+    assert WorkerLimits(ConnectionLimits(max_sessions=10**6)).sessions.maximum == sessions
+
+
+def test_slow_replies_are_limited_by_the_memory_that_is_left(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = 3
+    monkeypatch.setattr(
+        limits, "spare_memory", lambda: room * limits.SLOW_REPLY_BYTES / limits.SLOW_REPLIES_MEMORY_SHARE
+    )
+    server = serve(LARGE, dataclasses.replace(TIMEOUTS, reply_timeout=60))
+    clients = [server.connect(receive_buffer=2048) for _ in range(room + 2)]
+    for client in clients:
+        client.sendall(REQUEST)
+    eventually(lambda: server.counters["slow_replies"] == room)
+    eventually(lambda: outcomes(server.counters) == {"max_slow_replies": 2})
+    for client in clients:
+        client.close()
+
+
+def test_sessions_whose_greenlets_cannot_be_made_free_their_places(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No memory for five in a row, with a limit of two: each is refused, and then two sessions fit."""
+    monkeypatch.setattr(log, "disabled", True)  # records with tracebacks would keep the service alive
+    failures = [MemoryError() for _ in range(5)]
+    start_greenlet = connections.start_greenlet
+
+    def start(*arguments: object) -> None:
+        if failures:
+            raise failures.pop()
+        start_greenlet(*arguments)
+
+    monkeypatch.setattr(connections, "start_greenlet", start)
+    with application() as app:
+        server = serve(limits=ConnectionLimits(max_sessions=2), upstream=[app.remote])
+        for _ in range(5):
+            with server.connect() as client:
+                client.sendall(b"hello")
+                assert until_end(client)[0] == b""
+        assert server.outcomes == {"capacity": 5}
+        with server.connect() as one, server.connect() as other:
+            for client in (one, other):
+                client.sendall(b"hello")
+            for _ in range(2):
+                app.accept().close()
+            assert [until_end(client)[0] for client in (one, other)] == [b"", b""]
+        assert server.settle() == {"capacity": 5, "relayed": 2}
+
+
+def test_slow_replies_whose_greenlets_cannot_be_made_free_their_places(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "disabled", True)
+    failures = [MemoryError() for _ in range(5)]
+
+    class Greenlet(connections.gevent.Greenlet):  # type: ignore[misc, name-defined]
+        def start(self) -> None:
+            if failures:
+                raise failures.pop()
+            super().start()
+
+    monkeypatch.setattr(connections.gevent, "Greenlet", Greenlet)
+    server = serve(LARGE, TIMEOUTS, limits=ConnectionLimits(max_slow_replies=1))
+    for _ in range(5):
+        with server.connect(receive_buffer=2048) as client:
+            client.sendall(REQUEST)
+            assert until_end(client)[0] != LARGE
+    assert server.outcomes == {"capacity": 5}
+    assert server.ask() == LARGE
+    assert server.settle() == {"capacity": 5, "reply": 1}
+
+
+@pytest.mark.parametrize("order", [(b"hello", REQUEST), (REQUEST, b"hello")], ids=["sessions first", "replies first"])
+def test_sessions_and_slow_replies_have_a_limit_each(serve: Serve, order: tuple[bytes, bytes]) -> None:
+    """Sessions never take the places of slow replies, nor the reverse, whichever come first."""
+    maxima = ConnectionLimits(max_sessions=2, max_slow_replies=3)
+    with application() as app:
+        server = serve(LARGE, dataclasses.replace(TIMEOUTS, reply_timeout=60), limits=maxima, upstream=[app.remote])
+        clients = []
+        for data in order:
+            for _ in range(5):
+                clients.append(server.connect(receive_buffer=2048))
+                clients[-1].sendall(data)
+        eventually(lambda: server.outcomes == {"max_sessions": 3, "max_slow_replies": 2})
+        assert (server.counters["sessions"], server.counters["slow_replies"]) == (2, 3)
+        for client in clients:
+            client.close()
+        for _ in range(2):
+            app.accept().close()
+        assert server.settle()["relayed"] == 2
+
+
+class TwoGroups:
+    """A service with two shared ports, whose timeouts differ, and their counters."""
+
+    def __init__(self, app: Application, maxima: ConnectionLimits) -> None:
+        self.hub = Hub()
+        self.sockets = [bind(Address("127.0.0.1", 0), 1, 100)[0] for _ in range(2)]
+        self.addresses = [tuple(bound_address(sock)) for sock in self.sockets]
+        self.shared = SharedCounters(1, 2, upstreams=2)
+        self.counters = [self.shared.block(0, number) for number in range(2)]
+        self.service = self.hub.call(self._start, app, maxima)
+
+    def _start(self, app: Application, maxima: ConnectionLimits) -> Service:
+        service = Service(limits=maxima)
+        for number, sock in enumerate(self.sockets):
+            listener = Listener("shared", Address(*self.addresses[number]), "p", upstream=(app.remote,))
+            service.add(
+                sock,
+                LARGE,
+                self.shared.memory(0, number),
+                timeouts=ConnectionTimeouts(request_timeout=10.0 + number),
+                shared_port=SharedPort(listener, [self.shared.relay_memory(0, number)]),
+            )
+        service.start()
+        return service
+
+    def finish(self) -> float:
+        """Cut off what is open; the seconds that this took."""
+        assert self.hub.call(self.service.stop_accepting, 5)
+        began = time.monotonic()
+        self.hub.call(self.service.finish, 0)
+        return time.monotonic() - began
+
+    def close(self) -> None:
+        for sock in self.sockets:
+            sock.close()
+        del self.service
+        self.hub.close()
+
+
+@pytest.fixture
+def app(no_leaked_files: None) -> Iterator[Application]:
+    with application() as one:
+        yield one
+
+
+def test_limits_are_shared_by_listeners_with_different_timeouts(app: Application) -> None:
+    server = TwoGroups(app, ConnectionLimits(max_sessions=1, max_slow_replies=1))
+    clients = []
+    for data in (b"hello", REQUEST):
+        for address in server.addresses:
+            clients.append(connect(address, data, receive_buffer=2048))
+            eventually(lambda: sum(block["accepted"] for block in server.counters) == len(clients))
+    eventually(lambda: outcomes(server.counters[1]) == {"max_sessions": 1, "max_slow_replies": 1})
+    assert outcomes(server.counters[0]) == {}
+    app.accept().close()
+    for client in clients:
+        client.close()
+    server.finish()
+    server.close()
+
+
+def test_finish_cuts_the_sessions_of_all_groups_before_it_waits(app: Application) -> None:
+    server = TwoGroups(app, ConnectionLimits())
+    clients = [connect(address, b"hello") for address in server.addresses]
+    inner = [app.accept() for _ in clients]
+    eventually(lambda: [block["sessions"] for block in server.counters] == [1, 1])
+    assert server.finish() < CUT_TIMEOUT
+    assert server.service.limits.sessions.count == 0
+    for each in (*clients, *inner):
+        each.close()
+    server.close()
