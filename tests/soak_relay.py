@@ -20,7 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from testkit.processes import REQUEST, Flashpol, until
+from testkit.clients import REQUEST
+from testkit.polling import eventually
+from testkit.processes import Flashpol
 
 POLICY = b'<cross-domain-policy><allow-access-from domain="*.example.com" to-ports="7000"/></cross-domain-policy>'
 AT_ONCE = 60
@@ -174,7 +176,7 @@ def soak(seconds: float, blocks: int, seed: int, workers: int = 2) -> Counter:
         with Flashpol("-c", folder / "flashpol.toml", listen=(), workers=workers) as server:
             files = server.metrics().total("worker_open_files")
             done = asyncio.run(exercise(server.place, listening, seconds, blocks, seed))
-            until(lambda: server.metrics().total("connections_open") == 0, "the end of all connections")
+            eventually(lambda: server.metrics().total("connections_open") == 0, "the end of all connections")
             metrics = server.metrics()
             assert metrics.total("relay_sessions_open") == metrics.total("sessions") == 0
             assert metrics.total("worker_open_files") == files

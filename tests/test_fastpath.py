@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from testkit.clients import BARE, REQUEST, deliver, reset, until_end
 from testkit.fastpath_loop import TIMES, Loop
-from testkit.support import BARE, LARGE, REPLY, REQUEST, deliver, reset, until_end
+from testkit.serving import LARGE, REPLY
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
 
@@ -207,7 +208,7 @@ def test_each_state_has_a_deadline_of_its_own(start: Callable[..., Loop]) -> Non
     with loop.connect(), loop.connect() as bare:
         loop.send(bare, BARE)
         began = time.monotonic()
-        loop.until(lambda: loop.counters.replies == 1, timeout=2)
+        loop.until(lambda: loop.counters.replies == 1, seconds=2)
         assert time.monotonic() - began > 0.04
         assert bare.recv(1000) == REPLY
         assert loop.counters["open"] == 2

@@ -8,8 +8,10 @@ import pytest
 
 from flashpol._fastpath import OUTCOMES, REASONS, Acceptor, ConnectionTable, PolicyReply
 from flashpol.counters.shared import SharedCounters
+from testkit.accounts import outcomes
+from testkit.clients import BARE, REQUEST, deliver, reset, until_end
 from testkit.fastpath_loop import Loop
-from testkit.support import BARE, LARGE, REPLY, REQUEST, deliver, outcomes, reset, until_end
+from testkit.serving import LARGE, REPLY
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
 

@@ -15,8 +15,9 @@ from flashpol._fastpath import ADDRESS_TABLE_HEAD, ADDRESS_TABLE_SET, AddressLim
 from flashpol.config import ConnectionLimits
 from flashpol.counters.shared import SharedAddressLimits, SharedCounters
 from flashpol.serving.networks import compile_networks
+from testkit.clients import BARE, REQUEST, until_end
 from testkit.fastpath_loop import Loop
-from testkit.support import BARE, REPLY, REQUEST, until_end
+from testkit.serving import REPLY
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
 

@@ -12,8 +12,9 @@ import pytest
 
 from flashpol._fastpath import BLOCK_SIZE, LAYOUT, REASONS, Acceptor, ConnectionTable, PolicyReply
 from flashpol.counters.shared import SharedCounters
+from testkit.clients import REQUEST, connect, deliver, until_end
 from testkit.fastpath_loop import TIMES, Loop
-from testkit.support import LARGE, REPLY, REQUEST, connect, deliver, until_end
+from testkit.serving import LARGE, REPLY
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
 
@@ -187,7 +188,7 @@ def test_a_conversation_hook_that_ends_it_and_then_raises(start: Callable[..., L
         raise Mishap
 
     loop = start(LARGE, on_slow_reply=hook)
-    with connect(loop.address, 2048) as client:
+    with connect(loop.address, receive_buffer=2048) as client:
         if accepted_first:
             loop.until(lambda: loop.counters["accepted"])
         deliver(client, REQUEST)

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flashpol import RequestMatcher, Verdict
-from testkit.support import BARE, REQUEST
+from testkit.clients import BARE, REQUEST
 
 MORE, MATCH, OTHER = Verdict.MORE, Verdict.MATCH, Verdict.OTHER
 

@@ -15,8 +15,9 @@ from flashpol._fastpath import Networks, ProxyHeader, Verdict
 from flashpol.config import ConnectionLimits
 from flashpol.counters.shared import SharedAddressLimits
 from flashpol.serving.networks import compile_networks
+from testkit.clients import BARE, REQUEST, until_end
 from testkit.fastpath_loop import Loop
-from testkit.support import BARE, LARGE, REPLY, REQUEST, until_end
+from testkit.serving import LARGE, REPLY
 
 MORE, MATCH, OTHER = Verdict.MORE, Verdict.MATCH, Verdict.OTHER
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

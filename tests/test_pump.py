@@ -13,8 +13,8 @@ import greenlet
 import pytest
 
 from flashpol._pump import BLOCK_SIZE, ENDS, FAILURES, Destination, Pump
+from testkit.clients import reset, until_end
 from testkit.pump_loop import PumpLoop
-from testkit.support import reset, until_end
 
 Start = Callable[..., PumpLoop]
 

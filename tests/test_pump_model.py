@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from testkit.clients import reset
 from testkit.pump_loop import PumpLoop
-from testkit.support import reset
 
 SIDE = st.integers(0, 1)
 SIZE = st.sampled_from([1, 22, 4096, 65_536, 65_537, 300_000])

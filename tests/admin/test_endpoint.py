@@ -17,7 +17,9 @@ from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.endpoint import Application, Visits
 from flashpol.counters.shared import DRAINING, READY, STARTING, ServerStatus, SharedCounters
 from flashpol.counters.totals import CounterTotals
-from testkit.processes import PATIENT, POLICY, REQUEST, Flashpol, ask, connect, rest, status, until
+from testkit.clients import REQUEST, ask, connect, rest
+from testkit.polling import eventually
+from testkit.processes import PATIENT, POLICY, Flashpol, status
 
 PATHS = ("/", "/metrics", "/-/healthy", "/-/ready")
 
@@ -179,16 +181,16 @@ def test_workers_that_hang_are_scraped_all_the_same() -> None:
             worker.kill(signal.SIGSTOP)
         try:
             for worker in server.workers:
-                until(lambda pid=worker.pid: status(pid)["State"].startswith("T"), "SIGSTOP")
+                eventually(lambda pid=worker.pid: status(pid)["State"].startswith("T"), "SIGSTOP")
             waiting = connect(server.place, REQUEST)
-            until(lambda: server.metrics().total("accept_queue_length") == 1, "one in the accept queue")
+            eventually(lambda: server.metrics().total("accept_queue_length") == 1, "one in the accept queue")
             assert server.metrics().total("replies_total") == 1
             assert server.get("/-/healthy").status == 200
         finally:
             for worker in server.workers:
                 worker.kill(signal.SIGCONT)
         assert rest(waiting) == POLICY.read_bytes() + b"\0"
-        until(lambda: server.metrics().total("replies_total") == 2, "the second reply")
+        eventually(lambda: server.metrics().total("replies_total") == 2, "the second reply")
 
 
 # ------------------------------------------------------------------------------------------------- without a connection

@@ -23,7 +23,9 @@ from flashpol.admin.metrics import FlashpolCollector, make_registry
 from flashpol.counters.shared import WORD, ServerStatus, SharedCounters
 from flashpol.counters.totals import CounterTotals
 from flashpol.version import VERSION
-from testkit.processes import Flashpol, Metrics, ask, connect, until
+from testkit.clients import ask, connect
+from testkit.polling import eventually
+from testkit.processes import Flashpol, Metrics
 
 DOCUMENTED = """
     connections_accepted_total connections_open replies_total reply_bytes_total refused_total timeouts_total
@@ -198,8 +200,8 @@ def test_usage_of_a_real_worker_also_of_another_user() -> None:
     with Flashpol("--allow", "*:*", *user) as server:
         [worker] = server.workers
         held = [connect(server.place) for _ in range(20)]
-        until(lambda: server.metrics().total("parked_connections") == 20, "all inside")
-        until(lambda: b"flashpol_worker_open_files{" in server.get("/metrics").body, "a look at the worker")
+        eventually(lambda: server.metrics().total("parked_connections") == 20, "all inside")
+        eventually(lambda: b"flashpol_worker_open_files{" in server.get("/metrics").body, "a look at the worker")
         metrics = server.metrics()
         assert metrics.total("worker_open_files") == len(os.listdir(f"/proc/{worker.pid}/fd"))
         assert str(int(metrics.total("worker_max_files"))) in Path(f"/proc/{worker.pid}/limits").read_text()
@@ -210,7 +212,7 @@ def test_usage_of_a_real_worker_also_of_another_user() -> None:
             replies = [ask(server.place) for _ in range(500)]
             return bool(replies) and server.metrics().total("worker_cpu_seconds_total") > 0
 
-        until(busy, "a tick of CPU")
+        eventually(busy, "a tick of CPU")
         assert abs(time.time() - metrics.total("worker_start_time_seconds")) < 60
         for connection in held:
             connection.close()

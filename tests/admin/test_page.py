@@ -32,7 +32,9 @@ from flashpol.admin.page.tables import ENDINGS
 from flashpol.admin.status import status
 from flashpol.counters import shared as counters
 from flashpol.counters.shared import Block, RelayBlock
-from testkit.processes import POLICY, Flashpol, ask, until
+from testkit.clients import ask
+from testkit.polling import eventually
+from testkit.processes import POLICY, Flashpol
 
 ORIGIN = {"HTTP_ORIGIN": "http://127.0.0.1:9843"}
 
@@ -46,7 +48,7 @@ def no_threads_left() -> Iterator[None]:
 
     before = threads()
     yield
-    until(lambda: threads() <= before, "the end of the threads")
+    eventually(lambda: threads() <= before, "the end of the threads")
 
 
 class Page(HTMLParser):
@@ -502,7 +504,7 @@ def test_a_real_server_shows_what_it_did() -> None:
         told = json.loads(server.get("/-/status").body)
         assert told["total"]["replies"] == 7
         assert sorted(each["pid"] for each in told["workers"]) == sorted(worker.pid for worker in server.workers)
-        until(lambda: json.loads(server.get("/-/status").body)["now"], "the first rates")
+        eventually(lambda: json.loads(server.get("/-/status").body)["now"], "the first rates")
         assert server.complaints == []
 
 

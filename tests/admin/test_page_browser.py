@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from testkit.processes import POLICY, Flashpol, ask, connect
+from testkit.clients import ask, connect
+from testkit.processes import POLICY, Flashpol
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if CHROMIUM is None:

@@ -8,7 +8,8 @@ import pytest
 
 from flashpol.config import Config, Server, load
 from flashpol.policy import compile_reply
-from testkit.processes import POLICY, Flashpol, ask, one_line, run
+from testkit.clients import ask
+from testkit.processes import POLICY, Flashpol, one_line, run
 
 FILE = """
 [server]

@@ -8,7 +8,8 @@ import pytest
 
 from flashpol.cli.files import replace
 from flashpol.policy import merge_files, parse
-from testkit.processes import DEADLINE, POLICY, ROOT, as_nobody, command, one_line, run
+from testkit.polling import DEADLINE
+from testkit.processes import POLICY, ROOT, as_nobody, command, one_line, run
 
 GRANT = '<cross-domain-policy>\n<allow-access-from domain="{}" to-ports="{}"/></cross-domain-policy>'
 META = '<cross-domain-policy>\n<site-control permitted-cross-domain-policies="{}"/></cross-domain-policy>'

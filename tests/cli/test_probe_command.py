@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from testkit.processes import ROOT, Flashpol, command, free_port, one_line, run, until
+from testkit.polling import eventually
+from testkit.processes import ROOT, Flashpol, command, free_port, one_line, run
 
 POLICY = '<cross-domain-policy><allow-access-from domain="*" to-ports="1935"/></cross-domain-policy>'
 
@@ -121,10 +122,10 @@ def test_watch_tells_what_changes(asked: list[str], tmp_path: Path) -> None:
         heard = ["env", "--default-signal=INT", *command(*asked)]
         watching = subprocess.Popen(heard, cwd=ROOT, stdout=writable)
         try:
-            until(lambda: "connections in" in out.read_text(), "the first report")
+            eventually(lambda: "connections in" in out.read_text(), "the first report")
             policy.write_text(POLICY.replace("1935", "1936,1937"))
             server.process.send_signal(signal.SIGHUP)
-            until(lambda: " 127.0.0.1: + policy at 127.0.0.1:" in out.read_text(), "the new policy")
+            eventually(lambda: " 127.0.0.1: + policy at 127.0.0.1:" in out.read_text(), "the new policy")
             watching.send_signal(signal.SIGINT)
             assert watching.wait(5) == 130
         finally:

@@ -13,7 +13,9 @@ import pytest
 from flashpol.cli.serve import add_to, configure
 from flashpol.policy import allow_policy, compile_reply, parse, render
 from flashpol.version import VERSION
-from testkit.processes import POLICY, ROOT, Flashpol, ask, command, connect, free_port, one_line, rest, run, until
+from testkit.clients import ask, connect, rest
+from testkit.polling import eventually
+from testkit.processes import POLICY, ROOT, Flashpol, command, free_port, one_line, run
 
 QUIET = ("--admin", "off", "--workers", "1", "--listen", "127.0.0.1:0")
 ALLOW = ("--allow", "*.example.com:1935")
@@ -364,7 +366,7 @@ def test_serves_though_nobody_reads_what_it_says(redirection: str) -> None:
             return b""
 
     try:
-        assert until(answer, "an answer").startswith(b"<?xml")
+        assert eventually(answer, "an answer").startswith(b"<?xml")
         process.terminate()
         assert process.wait(5) == 0
     finally:

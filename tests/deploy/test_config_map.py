@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from testkit.processes import ROOT, Flashpol, ask, until
+from testkit.clients import ask
+from testkit.polling import eventually
+from testkit.processes import ROOT, Flashpol
 
 SHIPPED = (ROOT / "deploy" / "kubernetes" / "base" / "configuration" / "flashpol.toml").read_text()
 GRANT = '<cross-domain-policy><allow-access-from domain="{}" to-ports="1935"/></cross-domain-policy>'
@@ -69,34 +71,36 @@ def serves(server: Flashpol, *domains: str) -> bool:
 def test_a_new_policy_then_a_bad_one_then_a_good_one(mounted: ConfigMap, server: Flashpol) -> None:
     assert serves(server, "one.example")
     mounted.update({"flashpol.toml": CONFIG, "policy.xml": GRANT.format("two.example")})
-    until(lambda: serves(server, "two.example"), "the new policy")
+    eventually(lambda: serves(server, "two.example"), "the new policy")
 
     mounted.update({"flashpol.toml": CONFIG, "policy.xml": "<cross-domain-policy>"})
-    until(lambda: "not reloaded" in server.log, "the refusal")
+    eventually(lambda: "not reloaded" in server.log, "the refusal")
     assert server.metrics().total("config_last_reload_successful") == 0
 
     # The kubelet writes all of it anew: what was bad is bad in another place of the file now, and that is news.
     mounted.update({"flashpol.toml": CONFIG, "policy.xml": "<cross-domain-policy>\n\n"})
-    until(lambda: server.log.count("not reloaded") == 2, "the second refusal")
+    eventually(lambda: server.log.count("not reloaded") == 2, "the second refusal")
     assert serves(server, "two.example")
 
     mounted.update({"flashpol.toml": CONFIG, "policy.xml": GRANT.format("three.example")})
-    until(lambda: serves(server, "three.example"), "a good policy")
-    until(lambda: server.metrics().total("config_last_reload_successful") == 1, "the reload's success")
+    eventually(lambda: serves(server, "three.example"), "a good policy")
+    eventually(lambda: server.metrics().total("config_last_reload_successful") == 1, "the reload's success")
     assert server.log.count("not reloaded") == 2, "once for each bad one, though it was looked at again and again"
 
 
 def test_a_key_for_each_team(mounted: ConfigMap, server: Flashpol) -> None:
     teams = {f"{team}.xml": GRANT.format(f"{team}.example") for team in ("chat", "games")}
     mounted.update({"flashpol.toml": CONFIG, **teams})
-    until(lambda: serves(server, "chat.example", "games.example"), "both teams' policies, and no longer the first one")
+    eventually(
+        lambda: serves(server, "chat.example", "games.example"), "both teams' policies, and no longer the first one"
+    )
     del teams["chat.xml"]
     mounted.update({"flashpol.toml": CONFIG, **teams})
-    until(lambda: serves(server, "games.example"), "one team's")
+    eventually(lambda: serves(server, "games.example"), "one team's")
 
 
 def test_the_configuration_itself_is_watched(mounted: ConfigMap, server: Flashpol) -> None:
     grants = 'grants = [{domain = "inline.example", ports = "1"}]'
     changed = re.sub(r"folder = \S+", grants, CONFIG)
     mounted.update({"flashpol.toml": changed, "policy.xml": GRANT.format("one.example")})
-    until(lambda: serves(server, "inline.example"), "the policy of the new configuration")
+    eventually(lambda: serves(server, "inline.example"), "the policy of the new configuration")

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from flashpol.config import load
-from testkit.processes import DEADLINE, PATIENT, POLICY, ROOT, Flashpol, until
+from testkit.polling import DEADLINE, eventually
+from testkit.processes import PATIENT, POLICY, ROOT, Flashpol
 
 FOLDER = ROOT / "deploy" / "docker"
 DOCKERFILE = FOLDER / "Dockerfile"
@@ -114,7 +115,7 @@ def test_the_health_check_is_the_servers_readiness() -> None:
         assert health() == 0
         [worker] = server.workers
         worker.kill(signal.SIGSTOP)
-        until(lambda: server.get("/-/ready").status == 503, "a server that is not ready")
+        eventually(lambda: server.get("/-/ready").status == 503, "a server that is not ready")
         assert health() == 1
         worker.kill(signal.SIGCONT)
         server.stop()

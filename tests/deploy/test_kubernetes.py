@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from flashpol.config import Config, load
-from testkit.processes import DEADLINE, ROOT
+from testkit.polling import DEADLINE
+from testkit.processes import ROOT
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 OVERLAYS = {"deployment-loadbalancer": "Deployment", "daemonset-hostport": "DaemonSet"}

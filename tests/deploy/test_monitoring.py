@@ -17,8 +17,10 @@ import pytest
 import yaml
 
 from testkit.application import Application, application, receive
+from testkit.clients import ask, connect, rest
 from testkit.monitoring import ALERTS, RECORDING, SCRAPE, Query, all_queries, load, needs_prometheus, rules
-from testkit.processes import DEADLINE, Flashpol, ask, connect, rest, until
+from testkit.polling import DEADLINE, eventually
+from testkit.processes import Flashpol
 
 pytestmark = needs_prometheus
 
@@ -83,8 +85,10 @@ class Prometheus:
     def __enter__(self) -> "Prometheus":
         try:
             pattern = re.compile(r'"?Listening on"? address=(127\.0\.0\.1:[1-9]\d*)')
-            self._place = until(lambda: self._running() and pattern.search(self.log), "Prometheus listens", PATIENCE)[1]
-            until(self._ready, "Prometheus is ready", PATIENCE)
+            self._place = eventually(
+                lambda: self._running() and pattern.search(self.log), "Prometheus listens", PATIENCE
+            )[1]
+            eventually(self._ready, "Prometheus is ready", PATIENCE)
         except BaseException:
             self.__exit__()
             raise
@@ -174,7 +178,7 @@ def server(app: Application, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def prometheus(server: Flashpol, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     target = "{}:{}".format(*server.admin_place)
     with Prometheus(tmp_path_factory.mktemp("prometheus"), target) as prometheus:
-        until(lambda: prometheus.values('up{job="flashpol"}') == [1], "a scrape", PATIENCE)
+        eventually(lambda: prometheus.values('up{job="flashpol"}') == [1], "a scrape", PATIENCE)
         yield prometheus
 
 
@@ -185,7 +189,7 @@ def traffic(server: Flashpol, app: Application, prometheus: Prometheus) -> Traff
     traffic.round()
     for number in range(1, KILLS + 1):
         server.workers[0].kill()
-        until(
+        eventually(
             lambda number=number: server.metrics().total("worker_restarts_total") == number and server.up == WORKERS,
             "a successor",
         )
@@ -205,7 +209,7 @@ def test_every_query_returns_data(prometheus: Prometheus, traffic: Traffic) -> N
         return not missing
 
     with contextlib.suppress(AssertionError):
-        until(none_missing, "data for all", PATIENCE)
+        eventually(none_missing, "data for all", PATIENCE)
     assert missing == []
 
 
@@ -220,7 +224,7 @@ def test_no_rule_fails(prometheus: Prometheus, traffic: Traffic) -> None:
         loaded = [rule for group in prometheus.api("rules")["groups"] for rule in group["rules"]]
         return loaded if all(rule["health"] != "unknown" for rule in loaded) else []
 
-    loaded = until(evaluated, "an evaluation of all rules", PATIENCE)
+    loaded = eventually(evaluated, "an evaluation of all rules", PATIENCE)
     assert {rule["name"] for rule in loaded} == {rule["alert"] for rule in rules(ALERTS)} | {
         rule["record"] for rule in rules(RECORDING)
     }
@@ -242,7 +246,7 @@ def test_prometheus_counts_what_the_clients_got(prometheus: Prometheus, traffic:
         return {query: sum(prometheus.values(query)) for query in expected}
 
     with contextlib.suppress(AssertionError):
-        until(lambda: found() == expected, "the same numbers")
+        eventually(lambda: found() == expected, "the same numbers")
     assert found() == expected
 
 
@@ -251,6 +255,6 @@ def test_an_alert_that_is_due_names_its_worker(prometheus: Prometheus, traffic: 
         alerts = prometheus.api("alerts")["alerts"]
         return [alert for alert in alerts if alert["labels"]["alertname"] == "FlashpolWorkerFlapping"]
 
-    [alert] = until(due, "an alert for the killed worker", PATIENCE)
+    [alert] = eventually(due, "an alert for the killed worker", PATIENCE)
     assert alert["annotations"]["summary"].startswith(f"Worker {alert['labels']['worker']} of flashpol on 127.0.0.1:")
     assert re.search(r"replaced about [\d.]+ times", alert["annotations"]["description"])

@@ -13,7 +13,8 @@ from flashpol.config import Server, SystemdSocket, load
 from flashpol.process.privileges import MAX_FILES
 from flashpol.supervisor.arbiter import MAX_FINISHING
 from flashpol.supervisor.generation import KILL_AFTER
-from testkit.processes import DEADLINE, ROOT
+from testkit.polling import DEADLINE
+from testkit.processes import ROOT
 
 FOLDER = ROOT / "deploy" / "systemd"
 UNITS = ("flashpol.service", "flashpol.socket", "flashpol-admin.socket")

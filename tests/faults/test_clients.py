@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from faults.clients import Bad, Good, quantile
-from testkit.support import REQUEST, eventually, reset
+from testkit.clients import REQUEST, reset
+from testkit.polling import eventually
 
 EXPECTED = b"<cross-domain-policy/>\0"
 

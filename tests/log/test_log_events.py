@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from flashpol.supervisor.anomalies import FLOOR
-from testkit.processes import POLICY, Flashpol, ask, connect, rest, until
+from testkit.clients import ask, connect, rest
+from testkit.polling import eventually
+from testkit.processes import POLICY, Flashpol
 
 JSON_LINES = ("--policy", POLICY, "--log-format", "json")
 
@@ -37,10 +39,10 @@ def test_a_worker_that_is_killed() -> None:
     with Flashpol(*JSON_LINES) as server:
         [victim] = server.workers
         victim.kill()
-        [line] = until(lambda: events(server, "process-ended"), "the line")
+        [line] = eventually(lambda: events(server, "process-ended"), "the line")
         assert (line["level"], line["child"], line["child_pid"]) == ("ERROR", "worker 0", victim.pid)
         assert line["status"] == -signal.SIGKILL
-        until(lambda: server.up == 1, "the next one")
+        eventually(lambda: server.up == 1, "the next one")
         assert ask(server.place)
         assert len(events(server)) == 2
 
@@ -66,7 +68,7 @@ def run(*arguments):
 w.run = run
 """
     with Flashpol(*JSON_LINES, prelude=fail) as server:
-        [line] = until(lambda: events(server, "hub-error"), "the line")
+        [line] = eventually(lambda: events(server, "hub-error"), "the line")
         assert str(line["exception"]).endswith("ZeroDivisionError: integer division or modulo by zero")
         assert ask(server.place)
         assert {line["event"] for line in events(server)} == {"ready", "hub-error"}
@@ -75,7 +77,7 @@ w.run = run
 def test_the_access_log() -> None:
     with Flashpol(*JSON_LINES, "--access-log", "1") as server:
         reply = ask(server.place)
-        [line] = until(lambda: events(server, "access"), "the line")
+        [line] = eventually(lambda: events(server, "access"), "the line")
         assert (line["process"], line["listener"], line["ip"]) == ("worker-0", server.addresses[0], "127.0.0.1")
         assert (line["outcome"], line["bytes"], line["left_out"]) == ("reply", len(reply), 0)
         assert line["pid"] != os.getpid()
@@ -87,21 +89,21 @@ def test_a_reload_and_one_that_fails(tmp_path: Path) -> None:
     file.write_text(good.format("json"))
     with Flashpol("-c", file) as server:
         server.process.send_signal(signal.SIGHUP)
-        [line] = until(lambda: events(server, "reloaded"), "the reload")
+        [line] = eventually(lambda: events(server, "reloaded"), "the reload")
         assert (line["workers"], line["listeners"]) == (1, server.addresses)
         file.write_text("nonsense")
         server.process.send_signal(signal.SIGHUP)
-        [line] = until(lambda: events(server, "not-reloaded"), "the mistake")
+        [line] = eventually(lambda: events(server, "not-reloaded"), "the mistake")
         assert "nonsense" in str(line["error"]) or str(file) in str(line["error"])
         file.write_text(good.format("text"))
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: "INFO: reloaded" in server.log, "the other format")
+        eventually(lambda: "INFO: reloaded" in server.log, "the other format")
 
 
 def test_failures_that_rise() -> None:
     with Flashpol(*JSON_LINES, prelude="import flashpol.supervisor.anomalies as a; a.WINDOW = 1.5") as server:
         for _ in range(10 * FLOOR):
             rest(connect(server.place, b"x"))
-        found = until(lambda: events(server, "anomaly"), "the line")
+        found = eventually(lambda: events(server, "anomaly"), "the line")
         assert found[0]["listener"] == server.addresses[0]
         assert FLOOR <= int(str(found[0]["other"])) <= 10 * FLOOR

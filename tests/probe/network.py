@@ -16,7 +16,8 @@ from typing import Self
 
 import pytest
 
-from testkit.processes import DEADLINE, ROOT, command, until
+from testkit.polling import DEADLINE, eventually
+from testkit.processes import ROOT, command
 
 FAR = [(f"192.0.2.{number}", f"2001:db8::{number}") for number in range(2, 10)]
 # What the router does with packets to these, in both families.
@@ -66,7 +67,7 @@ class Network:
             self._in(self.near, "ip", "route", "add", "2001:db8:1::/64", "via", "2001:db8::2")
             self._in(self.near, "mount", "--bind", str(self._hosts), "/etc/hosts")
             for family, far in zip((socket.AF_INET, socket.AF_INET6), FAR[0], strict=True):
-                until(lambda family=family, far=far: self._refuses(family, far), "the wire")
+                eventually(lambda family=family, far=far: self._refuses(family, far), "the wire")
             self._stack = self._stack.pop_all()
         return self
 
@@ -93,7 +94,7 @@ class Network:
         )
         self._stack.enter_context(holder)  # closes its input and waits for it
         ours, its = (os.readlink("/proc/self/ns/net"), f"/proc/{holder.pid}/ns/net")
-        until(lambda: holder.poll() is not None or os.readlink(its) != ours, "a namespace")
+        eventually(lambda: holder.poll() is not None or os.readlink(its) != ours, "a namespace")
         if holder.poll() is not None:
             assert holder.stderr is not None
             pytest.skip(f"no network namespaces here: {holder.stderr.read().decode().strip()}")

@@ -13,7 +13,8 @@ from broken import OPEN_POLICY, POLICY, SILVERLIGHT, answering
 from loopback import Server, look
 
 from flashpol.probe import Observation, Patience, findings
-from testkit.processes import Flashpol, free_port, until
+from testkit.polling import eventually
+from testkit.processes import Flashpol, free_port
 
 NGINX_MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/local/lib/nginx/modules")
 
@@ -37,7 +38,7 @@ def running(command: Sequence[str | Path], port: int, folder: Path) -> Iterator[
             [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, cwd=folder
         )
     try:
-        until(listens, f"{command[0]} on {port}")
+        eventually(listens, f"{command[0]} on {port}")
         yield port
     finally:
         process.terminate()

@@ -7,7 +7,9 @@ import signal
 
 import pytest
 
-from testkit.processes import POLICY, Flashpol, ask, status, until
+from testkit.clients import ask
+from testkit.polling import eventually
+from testkit.processes import POLICY, Flashpol, status
 
 # No port can be left to the kernel here, but nobody else uses this address.
 PLACE = (f"127.9.{os.getpid() >> 8 & 255}.{os.getpid() & 255 | 1}", 843)
@@ -42,8 +44,8 @@ def test_the_arbiter_alone_keeps_its_capabilities() -> None:
             assert status(child.pid)["NoNewPrivs"] == "1"
 
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: " reloaded: " in server.log, "the reload")
-        for worker in until(lambda: len(server.workers) == 2 and server.workers, "the old workers' end"):
+        eventually(lambda: " reloaded: " in server.log, "the reload")
+        for worker in eventually(lambda: len(server.workers) == 2 and server.workers, "the old workers' end"):
             assert set(capabilities(worker.pid).values()) == {0}, "nor do those that a reload starts"
         assert ask(PLACE) == POLICY.read_bytes() + b"\0"
         assert server.stop() == 0

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from testkit.processes import Flashpol, ask, status, until
+from testkit.clients import ask
+from testkit.polling import eventually
+from testkit.processes import Flashpol, status
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the root folder")
 
@@ -52,7 +54,7 @@ def confined(server: Flashpol, site: Path, count: int) -> None:
         "no new privileges": "1",
         "folders": {str(site / "empty")},
     }
-    until(lambda: [confinement(child.pid) for child in server.children] == [wanted] * count, "confined children")
+    eventually(lambda: [confinement(child.pid) for child in server.children] == [wanted] * count, "confined children")
 
 
 def test_all_works_in_an_empty_folder(site: Path) -> None:
@@ -63,7 +65,7 @@ def test_all_works_in_an_empty_folder(site: Path) -> None:
         assert server.get("/metrics", Accept="application/openmetrics-text").status == 200
         assert server.metrics().total("replies_total") == 1
         # From /proc, which is not in the folder: the arbiter looks there.
-        until(lambda: server.metrics().total("worker_resident_memory_bytes") > 1 << 20, "the kernel's figures")
+        eventually(lambda: server.metrics().total("worker_resident_memory_bytes") > 1 << 20, "the kernel's figures")
         assert server.metrics().total("worker_open_files", worker="1") > 0
 
         (site / "policy.xml").write_text(GRANT.format(1936))
@@ -74,7 +76,7 @@ def test_all_works_in_an_empty_folder(site: Path) -> None:
 
         (site / "policy.xml").write_text("<oops")
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: "not reloaded" in server.log, "the reason")
+        eventually(lambda: "not reloaded" in server.log, "the reason")
         assert server.metrics().total("config_last_reload_successful") == 0
         assert server.stop() == 0
 
@@ -83,6 +85,6 @@ def test_a_successor_is_confined_too(site: Path) -> None:
     with Flashpol("-c", site / "flashpol.toml") as server:
         [worker] = server.workers
         worker.kill()
-        until(lambda: server.metrics().total("worker_restarts_total") == 1 and server.up == 1, "a successor")
+        eventually(lambda: server.metrics().total("worker_restarts_total") == 1 and server.up == 1, "a successor")
         confined(server, site, 2)
         assert "SIGKILL" in server.log

@@ -14,7 +14,8 @@ import pytest
 
 from flashpol.config import ConfigError, Server
 from flashpol.process.privileges import MAX_FILES, Identity, count_files, enter_child, raise_file_limit, spare_memory
-from testkit.processes import Process, as_nobody, status, until
+from testkit.polling import eventually
+from testkit.processes import Process, as_nobody, status
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -166,7 +167,7 @@ def test_a_child_hears_the_arbiter_and_not_the_terminal() -> None:
             assert Path(f"/proc/{child.pid}/comm").read_text() == "flashpol worker"[:15] + "\n"
             child.kill(signal.SIGINT)
             child.kill(signal.SIGTERM)
-            until(lambda: not child.alive, "its end by SIGTERM")
+            eventually(lambda: not child.alive, "its end by SIGTERM")
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

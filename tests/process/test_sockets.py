@@ -11,7 +11,9 @@ import pytest
 
 from flashpol.config import Address, ConfigError
 from flashpol.process.sockets import accept_queue, bind, bound_address, explain
-from testkit.processes import as_nobody, connect, until
+from testkit.clients import connect
+from testkit.polling import eventually
+from testkit.processes import as_nobody
 
 LOOPBACK = Address("127.0.0.1", 0)
 
@@ -46,7 +48,7 @@ def test_as_many_sockets_as_asked_on_one_port(stack: ExitStack, count: int) -> N
         assert not sock.getblocking()
         assert not sock.get_inheritable()
     clients = [stack.enter_context(connect(bound_address(sockets[0]))) for _ in range(60 * count)]
-    accepted = [until(lambda sock=sock: accept_queue(sock)[0], "a share of the connections") for sock in sockets]
+    accepted = [eventually(lambda sock=sock: accept_queue(sock)[0], "a share of the connections") for sock in sockets]
     assert len(clients) >= sum(accepted) >= count
 
 
@@ -61,7 +63,7 @@ def test_a_port_whose_last_connections_are_in_time_wait_is_bound_again(stack: Ex
     [first] = bind(LOOPBACK, 1, 16)
     address = bound_address(first)
     with connect(address):
-        until(lambda: accept_queue(first)[0] == 1, "the connection")
+        eventually(lambda: accept_queue(first)[0] == 1, "the connection")
         first.accept()[0].close()  # the server closes first, so TIME_WAIT is on its side
     first.close()
     assert bound_address(bound(stack, address)[0]) == address
@@ -143,7 +145,7 @@ def test_accept_queue(stack: ExitStack) -> None:
     assert accept_queue(sock) == (0, 7)
     for number in range(1, 4):
         stack.enter_context(connect(bound_address(sock)))
-        until(lambda n=number: accept_queue(sock) == (n, 7), f"{number} in the queue")
+        eventually(lambda n=number: accept_queue(sock) == (n, 7), f"{number} in the queue")
     stack.enter_context(sock.accept()[0])
     assert accept_queue(sock) == (2, 7)
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from testkit.processes import POLICY, Flashpol, ask, status, until
+from testkit.clients import ask
+from testkit.polling import eventually
+from testkit.processes import POLICY, Flashpol, status
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -49,7 +51,7 @@ def test_successors_become_the_user_too(nobody: pwd.struct_passwd) -> None:
     with Flashpol("--policy", POLICY, "--user", "nobody") as server:
         [worker] = server.workers
         worker.kill()
-        until(lambda: server.metrics().total("worker_restarts_total") == 1 and server.up == 1, "a successor")
+        eventually(lambda: server.metrics().total("worker_restarts_total") == 1 and server.up == 1, "a successor")
         [successor] = server.workers
         assert status(successor.pid)["Uid"].split() == [str(nobody.pw_uid)] * 4
 
@@ -58,4 +60,4 @@ def test_no_orphans_when_the_arbiter_of_another_user_is_killed() -> None:
     with Flashpol("--policy", POLICY, "--user", "nobody", workers=2) as server:
         children = server.children
         server.process.kill()
-        until(lambda: not any(child.alive for child in children), "the end of all children")
+        eventually(lambda: not any(child.alive for child in children), "the end of all children")

@@ -13,7 +13,9 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from flashpol.supervisor import activation
-from testkit.processes import DEADLINE, POLICY, ROOT, Flashpol, Place, ask, command, free_port, one_line, until
+from testkit.clients import ask
+from testkit.polling import DEADLINE, eventually
+from testkit.processes import POLICY, ROOT, Flashpol, Place, command, free_port, one_line
 
 REPLY = POLICY.read_bytes() + b"\0"
 ACTIVATE = shutil.which("systemd-socket-activate")
@@ -47,7 +49,7 @@ def knocking(place: Place) -> Iterator[Callable[[], bytes]]:
         return b""
 
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(until, knock, "an answer")
+        answer = pool.submit(eventually, knock, "an answer")
         yield lambda: answer.result(DEADLINE)
 
 
@@ -157,7 +159,7 @@ def test_a_restart_loses_no_client() -> None:
             for _ in range(3):
                 before = len(answers)
                 with successor(sock) as server:
-                    until(lambda before=before: len(answers) > before + 100, "answers")  # type: ignore[misc]
+                    eventually(lambda before=before: len(answers) > before + 100, "answers")  # type: ignore[misc]
                     assert server.stop() == 0
             with successor(sock):
                 enough.set()

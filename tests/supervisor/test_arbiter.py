@@ -10,19 +10,9 @@ from pathlib import Path
 import pytest
 
 from flashpol.policy import compile_reply
-from testkit.processes import (
-    PATIENT,
-    POLICY,
-    REQUEST,
-    Flashpol,
-    Process,
-    ask,
-    connect,
-    descriptors,
-    rest,
-    status,
-    until,
-)
+from testkit.clients import REQUEST, ask, connect, rest
+from testkit.polling import eventually
+from testkit.processes import PATIENT, POLICY, Flashpol, Process, descriptors, status
 
 REPLY = compile_reply(POLICY.read_bytes())
 
@@ -61,7 +51,7 @@ def stopped(process: Process) -> Iterator[None]:
     """Held by SIGSTOP, its accept queue filling, until the block ends."""
     process.kill(signal.SIGSTOP)
     try:
-        until(lambda: status(process.pid)["State"].startswith("T"), "SIGSTOP")
+        eventually(lambda: status(process.pid)["State"].startswith("T"), "SIGSTOP")
         yield
     finally:
         process.kill(signal.SIGCONT)
@@ -74,14 +64,16 @@ def test_totals_are_exact_over_all_workers_also_after_one_was_killed() -> None:
     with serve(workers=3) as server:
         ask_often(server, 300)
         held = [connect(server.place) for _ in range(6)]
-        until(lambda: server.metrics().total("parked_connections") == 6, "six parked connections")
+        eventually(lambda: server.metrics().total("parked_connections") == 6, "six parked connections")
         victim, *others = server.workers
         victim.kill()
-        until(lambda: server.metrics().total("worker_restarts_total") == 1 and server.up == 3, "a successor")
+        eventually(lambda: server.metrics().total("worker_restarts_total") == 1 and server.up == 3, "a successor")
         ask_often(server, 200)
         for connection in held:
             connection.close()
-        until(lambda: server.metrics().total("connections_open") == 0, "gauges without the dead worker's connections")
+        eventually(
+            lambda: server.metrics().total("connections_open") == 0, "gauges without the dead worker's connections"
+        )
         metrics = server.metrics()
         assert metrics.total("replies_total") == 500
         assert metrics.total("request_duration_seconds_count") == 500
@@ -101,7 +93,7 @@ def test_all_workers_take_part() -> None:
     with serve(workers=2) as server:
         before = [len(descriptors(worker.pid)) for worker in server.workers]
         held = [connect(server.place) for _ in range(64)]
-        until(lambda: server.metrics().total("connections_open") == 64, "all accepted")
+        eventually(lambda: server.metrics().total("connections_open") == 64, "all accepted")
         more = [len(descriptors(worker.pid)) - n for worker, n in zip(server.workers, before, strict=True)]
         assert sum(more) == 64
         assert min(more) > 8, "of 64 connections one of two workers gets so few once in 10^10 runs"
@@ -117,11 +109,11 @@ def test_the_accept_queue_of_a_killed_worker_is_answered_by_the_next_one() -> No
         [worker] = server.workers
         with stopped(worker):
             waiting = [connect(server.place, REQUEST) for _ in range(20)]
-            until(lambda: server.metrics().total("accept_queue_length") == 20, "20 in the accept queue")
+            eventually(lambda: server.metrics().total("accept_queue_length") == 20, "20 in the accept queue")
             assert server.metrics().total("accept_queue_limit") >= 20
             worker.kill()
         assert [rest(connection) for connection in waiting] == [REPLY] * 20
-        until(lambda: server.metrics().total("accept_queue_length") == 0, "an empty accept queue")
+        eventually(lambda: server.metrics().total("accept_queue_length") == 0, "an empty accept queue")
         assert server.metrics().total("replies_total") == 20
         assert not worker.alive
 
@@ -129,20 +121,20 @@ def test_the_accept_queue_of_a_killed_worker_is_answered_by_the_next_one() -> No
 def test_a_worker_that_dies_again_and_again_is_replaced_again_and_again() -> None:
     with serve() as server:
         for deaths in range(1, 4):
-            until(lambda: server.up == 1, "a worker")
-            [worker] = until(lambda: server.workers, "a worker")
+            eventually(lambda: server.up == 1, "a worker")
+            [worker] = eventually(lambda: server.workers, "a worker")
             worker.kill()
-            until(lambda n=deaths: server.metrics().total("worker_restarts_total") == n, "its death")
+            eventually(lambda n=deaths: server.metrics().total("worker_restarts_total") == n, "its death")
         assert ask(server.place) == REPLY
         assert server.log.count("was killed by SIGKILL; the next one starts in") == 3
 
 
 def test_a_killed_admin_process_is_replaced_and_serving_goes_on() -> None:
     with serve() as server:
-        workers, admin = server.workers, until(lambda: server.admin, "the admin process")
+        workers, admin = server.workers, eventually(lambda: server.admin, "the admin process")
         admin.kill()
         assert ask(server.place) == REPLY
-        until(lambda: server.admin not in (None, admin), "the next admin process")
+        eventually(lambda: server.admin not in (None, admin), "the next admin process")
         assert server.metrics().total("replies_total") == 1
         assert server.metrics().total("worker_restarts_total") == 0
         assert server.get("/-/ready").status == 200
@@ -157,12 +149,12 @@ def test_those_inside_and_those_in_the_queue_are_answered_then_it_exits_with_0(n
     with serve("-c", PATIENT) as server:
         [worker] = server.workers
         begun = connect(server.place, REQUEST[:10])
-        until(lambda: server.metrics().total("parked_connections") == 1, "half a request")
+        eventually(lambda: server.metrics().total("parked_connections") == 1, "half a request")
         with stopped(worker):
             queued = [connect(server.place, REQUEST) for _ in range(10)]
             late = connect(server.place, REQUEST[:5])
             server.process.send_signal(number)
-            until(lambda: server.get("/-/ready").status == 503, "not ready")
+            eventually(lambda: server.get("/-/ready").status == 503, "not ready")
             assert server.get("/-/healthy").status == 200
         assert [rest(connection) for connection in queued] == [REPLY] * 10
         assert server.process.poll() is None, "it waits for those who have begun"
@@ -179,7 +171,7 @@ def test_those_inside_and_those_in_the_queue_are_answered_then_it_exits_with_0(n
 def test_a_silent_client_does_not_hold_up_the_end(short: Path) -> None:
     with serve("-c", short) as server:
         silent = connect(server.place)
-        until(lambda: server.metrics().total("connections_open") == 1, "a silent client")
+        eventually(lambda: server.metrics().total("connections_open") == 1, "a silent client")
         assert server.stop() == 0
         assert rest(silent) == b""
 
@@ -189,7 +181,7 @@ def test_the_end_is_bounded_by_shutdown_timeout(tmp_path: Path) -> None:
     file.write_text("[server]\nrequest_timeout = 60\nshutdown_timeout = 0.3\n")
     with serve("-c", file) as server:
         silent = connect(server.place)
-        until(lambda: server.metrics().total("connections_open") == 1, "a silent client")
+        eventually(lambda: server.metrics().total("connections_open") == 1, "a silent client")
         assert server.stop() == 0
         assert rest(silent) == b""
 
@@ -207,9 +199,9 @@ def test_the_second_signal_does_not_wait(patient: Path, number: signal.Signals) 
     with serve("-c", patient) as server:
         children = server.children
         silent = connect(server.place)
-        until(lambda: server.metrics().total("connections_open") == 1, "a silent client")
+        eventually(lambda: server.metrics().total("connections_open") == 1, "a silent client")
         server.process.send_signal(signal.SIGINT)
-        until(lambda: "SIGINT: finishing" in server.log, "the first signal")
+        eventually(lambda: "SIGINT: finishing" in server.log, "the first signal")
         server.process.send_signal(number)
         assert server.process.wait(5) == 0
         assert gone(*children)()
@@ -221,11 +213,11 @@ def test_a_terminal_signals_the_whole_group_and_those_inside_are_finished() -> N
     number = signal.SIGINT
     with serve() as server:
         begun = connect(server.place, REQUEST[:10])
-        until(lambda: server.metrics().total("parked_connections") == 1, "half a request")
+        eventually(lambda: server.metrics().total("parked_connections") == 1, "half a request")
         for child in server.children:
             child.kill(number)
         server.process.send_signal(number)
-        until(lambda: f"{number.name}: finishing" in server.log, "the signal")
+        eventually(lambda: f"{number.name}: finishing" in server.log, "the signal")
         begun.sendall(REQUEST[10:])
         assert rest(begun) == REPLY
         assert server.process.wait(5) == 0
@@ -244,10 +236,10 @@ def test_the_queue_of_a_worker_that_is_dead_at_the_end_is_answered(deaths: int) 
     """After one death its successor has just begun to start; after four it waits for its turn."""
     with serve() as server:
         for death in range(1, deaths + 1):
-            [worker] = until(lambda: server.up == 1 and server.workers, "a worker")
+            [worker] = eventually(lambda: server.up == 1 and server.workers, "a worker")
             worker.kill()
-            until(lambda: not worker.alive, "its death")  # noqa: B023
-            until(lambda n=death: server.log.count("was killed by SIGKILL") == n, "its burial")
+            eventually(lambda: not worker.alive, "its death")  # noqa: B023
+            eventually(lambda n=death: server.log.count("was killed by SIGKILL") == n, "its burial")
         waiting = [connect(server.place, REQUEST) for _ in range(5)]
         server.process.send_signal(signal.SIGTERM)
         assert [rest(connection) for connection in waiting] == [REPLY] * 5
@@ -259,11 +251,11 @@ def test_no_orphans_when_the_arbiter_is_killed(short: Path) -> None:
         children = server.children
         assert len(children) == 3
         begun, silent = connect(server.place, REQUEST[:10]), connect(server.place)
-        until(lambda: server.metrics().total("parked_connections") == 2, "two inside")
+        eventually(lambda: server.metrics().total("parked_connections") == 2, "two inside")
         server.process.kill()
         begun.sendall(REQUEST[10:])
         assert rest(begun) == REPLY, "those inside are finished all the same"
-        until(gone(*children), "the end of all children")
+        eventually(gone(*children), "the end of all children")
         assert rest(silent) == b""
 
 
@@ -283,11 +275,11 @@ def test_a_killed_worker_costs_at_most_the_connection_inside_it() -> None:
         thread = threading.Thread(target=client)
         thread.start()
         try:
-            until(lambda: len(answers) > 20, "answers")
+            eventually(lambda: len(answers) > 20, "answers")
             victim.kill()
-            until(lambda: server.metrics().total("worker_restarts_total") == 1 and server.up == 2, "a successor")
+            eventually(lambda: server.metrics().total("worker_restarts_total") == 1 and server.up == 2, "a successor")
             seen = len(answers)
-            until(lambda: len(answers) > seen + 50, "more answers")
+            eventually(lambda: len(answers) > seen + 50, "more answers")
         finally:
             done.set()
             thread.join(5)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from testkit.processes import DEADLINE, Flashpol, ask, until
+from testkit.clients import ask
+from testkit.polling import DEADLINE, eventually
+from testkit.processes import Flashpol
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -34,7 +36,7 @@ def test_a_fork_that_fails_is_tried_again() -> None:
     with serve(workers=1, prelude=FORK_FAILS) as server:  # the worker and admin are forks 1 and 2
         [worker] = server.workers
         worker.kill()
-        until(lambda: server.workers not in ([], [worker]), "the next worker")
+        eventually(lambda: server.workers not in ([], [worker]), "the next worker")
         assert server.log.count("cannot be started: Resource temporarily unavailable") == 2
         assert server.stop() == 0
 
@@ -56,7 +58,7 @@ if "again" not in os.environ:
         children = server.children
         assert len(children) == 2
         assert server.stop(number) == (0 if number == signal.SIGTERM else -signal.SIGKILL)
-        until(lambda: not any(child.alive for child in children), "the end of all")
+        eventually(lambda: not any(child.alive for child in children), "the end of all")
         assert "Traceback" not in server.log
 
 
@@ -80,7 +82,7 @@ def test_what_a_worker_writes_into_shared_memory_moves_no_signal_and_stops_no_re
         with serve(prelude=FORGED.replace("BYSTANDER", str(bystander))) as server:
             [worker] = server.workers
             worker.kill()
-            until(lambda: server.workers not in ([], [worker]), "the next worker")
+            eventually(lambda: server.workers not in ([], [worker]), "the next worker")
             assert ask(server.place)[-1:] == b"\0"
             assert server.stop() == 0
         assert os.waitpid(bystander, os.WNOHANG) == (0, 0)
@@ -113,10 +115,10 @@ def test_counts_add_up_after_a_worker_died_with_clients_inside() -> None:
     with serve() as server:
         assert ask(server.place)[-1:] == b"\0"
         silent = [socket.create_connection(server.place) for _ in range(7)]
-        until(lambda: server.metrics().total("connections_open") == 7, "the silent ones")
+        eventually(lambda: server.metrics().total("connections_open") == 7, "the silent ones")
         [worker] = server.workers
         worker.kill()
-        until(lambda: server.metrics().total("connections_open") == 0, "its burial")
+        eventually(lambda: server.metrics().total("connections_open") == 0, "its burial")
         metrics = server.metrics()
         assert metrics.total("refused_total", reason="crashed") == 7
         ends = ("replies_total", "refused_total", "timeouts_total", "resets_total")
@@ -148,8 +150,8 @@ def test_a_worker_that_makes_something_else_of_its_listening_socket_ends_nobody_
     with serve(workers=2, prelude=TAKEN_AWAY.replace("GO", str(go))) as server:
         go.touch()
         server.workers[0].kill()
-        until(lambda: "exited with 3" in server.log, "what it does with its socket")
-        until(lambda: server.up == 2, "its successor")
+        eventually(lambda: "exited with 3" in server.log, "what it does with its socket")
+        eventually(lambda: server.up == 2, "its successor")
         assert ask(server.place)[-1:] == b"\0", "by the other worker"
         assert server.stop() == 0
 
@@ -171,4 +173,4 @@ generation.Generation.observe = observe
         go.touch()
         assert server.process.wait(DEADLINE) == 1, "2 is for what a restart does not mend"
         assert "ERROR: the arbiter failed" in server.log
-        until(lambda: not any(child.alive for child in children), "the end of all")
+        eventually(lambda: not any(child.alive for child in children), "the end of all")

@@ -14,7 +14,7 @@ from flashpol.counters.shared import SharedCounters
 from flashpol.process.control import Begin, HandOver, StandDown
 from flashpol.process.privileges import Identity
 from flashpol.supervisor.child import FIRST_DELAY, HEALTHY_AFTER, LAST_DELAY, Child
-from testkit.processes import until
+from testkit.polling import eventually
 
 
 def child(main: Callable[[Any], object] = lambda stop: stop.event.wait(10)) -> Child:
@@ -118,7 +118,7 @@ def test_who_reads_nothing_and_cannot_be_told_to_finish_is_killed(caplog: pytest
         assert one.deadline == 0.0
     finally:
         one.kill()
-        until(partial(gone, one.pid), "the end")
+        eventually(partial(gone, one.pid), "the end")
         one.let_go()
 
 
@@ -136,13 +136,13 @@ def test_the_end_of_the_pipe_ends_the_child_and_no_sibling() -> None:
     try:
         assert one.status.pid == one.pid != other.pid
         one.let_go()
-        until(partial(gone, one.pid), "the end of the first")
+        eventually(partial(gone, one.pid), "the end of the first")
         assert not gone(other.pid)
     finally:
         for each in (one, other):
             each.let_go()
             each.kill() if not gone(each.pid) else None
-            until(partial(gone, each.pid), "the end")
+            eventually(partial(gone, each.pid), "the end")
 
 
 def test_a_child_that_fails_says_so(capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,9 @@ import pytest
 
 from flashpol.process.control import MOST_SOCKETS, Message, StandDown, StandIn
 from flashpol.supervisor.queue_failover import AGAIN, StandIns
-from testkit.processes import POLICY, REQUEST, Flashpol, Process, connect, listening, rest, stat, until
+from testkit.clients import REQUEST, connect, rest
+from testkit.polling import eventually
+from testkit.processes import POLICY, Flashpol, Process, listening, stat
 
 REPLY = POLICY.read_bytes() + b"\0"
 CLIENTS = 32  # of which the kernel gives each of two workers a half
@@ -169,11 +171,11 @@ def test_nobody_waits_for_a_worker_that_is_stopped(tmp_path: Path, listeners: in
         stopped, sibling = server.workers
         before = listening(sibling.pid)
         stopped.kill(signal.SIGSTOP)
-        until(lambda: len(listening(sibling.pid)) == 2 * listeners, "the sibling stands in")
+        eventually(lambda: len(listening(sibling.pid)) == 2 * listeners, "the sibling stands in")
         for place in server.places:
             assert {rest(client) for client in [connect(place, REQUEST) for _ in range(CLIENTS)]} == {REPLY}
         stopped.kill(signal.SIGCONT)
-        until(lambda: listening(sibling.pid) == before, "the sibling stands down")
+        eventually(lambda: listening(sibling.pid) == before, "the sibling stands down")
         assert {rest(client) for client in [connect(server.place, REQUEST) for _ in range(CLIENTS)]} == {REPLY}
         metrics = server.metrics()
         assert metrics.total("replies_total") == CLIENTS * (listeners + 1)
@@ -200,7 +202,7 @@ def test_nobody_waits_until_a_worker_that_is_stuck_is_killed(tmp_path: Path) -> 
     """It does not let go of its CPU, or of a disk that is gone."""
     with configured(tmp_path, "stall_timeout = 6", prelude=STUCK) as server:
         before = server.workers
-        until(lambda: max(len(listening(one.pid)) for one in before) == 2, "one of them stands in")
+        eventually(lambda: max(len(listening(one.pid)) for one in before) == 2, "one of them stands in")
         assert {rest(client) for client in [connect(server.place, REQUEST) for _ in range(CLIENTS)]} == {REPLY}
         assert [one.alive for one in before] == [True, True]
 
@@ -222,7 +224,7 @@ def test_nobody_waits_for_the_successor_of_a_worker_that_is_dead(tmp_path: Path)
     with configured(tmp_path, "shutdown_timeout = 0.2", prelude=LATE) as server:
         dead, sibling = server.workers
         dead.kill(signal.SIGKILL)
-        until(lambda: len(listening(sibling.pid)) == 2, "the sibling stands in")
+        eventually(lambda: len(listening(sibling.pid)) == 2, "the sibling stands in")
         assert {rest(client) for client in [connect(server.place, REQUEST) for _ in range(CLIENTS)]} == {REPLY}
         assert server.up == 1
         assert server.stop() == 0
@@ -235,9 +237,11 @@ def test_nobody_waits_while_a_configuration_is_loaded(tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "fifo")
         config.write_text(config.read_text().replace(str(POLICY), str(tmp_path / "fifo")))
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: stat(server.process.pid)[0] == "S" and not server.log.count("reloaded"), "it waits for the pipe")
+        eventually(
+            lambda: stat(server.process.pid)[0] == "S" and not server.log.count("reloaded"), "it waits for the pipe"
+        )
         stopped.kill(signal.SIGSTOP)
-        until(lambda: len(listening(sibling.pid)) == 2, "the sibling stands in")
+        eventually(lambda: len(listening(sibling.pid)) == 2, "the sibling stands in")
         assert {rest(client) for client in [connect(server.place, REQUEST) for _ in range(CLIENTS)]} == {REPLY}
         assert "reloaded" not in server.log
         assert server.stop() == 0
@@ -249,9 +253,9 @@ def test_who_has_no_room_for_the_sockets_is_asked_again(tmp_path: Path) -> None:
         before = resource.prlimit(sibling.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(sibling.pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{sibling.pid}/fd")), before[1]))
         stopped.kill(signal.SIGSTOP)
-        until(lambda: "standing in for worker 0: no descriptors for 1 of its listeners" in server.log, "the line")
+        eventually(lambda: "cannot adopt 1 sockets of worker 0: out of file descriptors" in server.log, "the line")
         resource.prlimit(sibling.pid, resource.RLIMIT_NOFILE, before)
-        until(lambda: len(listening(sibling.pid)) == 2, "the sibling stands in")
+        eventually(lambda: len(listening(sibling.pid)) == 2, "the sibling stands in")
         time.sleep(2 * AGAIN)  # it is told again, and keeps no second copy
         assert len([name for name in descriptors_of(sibling.pid) if name in listening(sibling.pid)]) == 2
         assert {rest(client) for client in [connect(server.place, REQUEST) for _ in range(CLIENTS)]} == {REPLY}
@@ -276,11 +280,11 @@ def test_who_stood_in_and_ends_alone_leaves_the_siblings_queue_its_length(tmp_pa
         port = server.place[1]
         [_, usual] = backlogs(port)
         stopped.kill(signal.SIGSTOP)
-        until(lambda: len(listening(sibling.pid)) == 2, "the sibling stands in")
+        eventually(lambda: len(listening(sibling.pid)) == 2, "the sibling stands in")
         clients = [connect(server.place, REQUEST[:5]) for _ in range(CLIENTS)]
-        until(lambda: server.metrics().total("connections_accepted_total") == CLIENTS, "all are inside")
+        eventually(lambda: server.metrics().total("connections_accepted_total") == CLIENTS, "all are inside")
         sibling.kill(signal.SIGTERM)
-        until(lambda: not listening(sibling.pid), "it accepts no more")
+        eventually(lambda: not listening(sibling.pid), "it accepts no more")
         assert backlogs(port) == [0, usual]
         stopped.kill(signal.SIGCONT)
         for client in clients:
@@ -293,24 +297,24 @@ def test_a_worker_that_stood_in_finishes_what_it_took(tmp_path: Path) -> None:
     with configured(tmp_path, "stall_timeout = 0\nshutdown_timeout = 1") as server:
         stopped, sibling = server.workers
         stopped.kill(signal.SIGSTOP)
-        until(lambda: len(listening(sibling.pid)) == 2, "the sibling stands in")
+        eventually(lambda: len(listening(sibling.pid)) == 2, "the sibling stands in")
         clients = [connect(server.place, REQUEST[:5]) for _ in range(CLIENTS)]
-        until(lambda: server.metrics().total("connections_accepted_total") == CLIENTS, "all are inside")
+        eventually(lambda: server.metrics().total("connections_accepted_total") == CLIENTS, "all are inside")
         server.process.send_signal(signal.SIGTERM)
         for client in clients:
             client.sendall(REQUEST[5:])
         assert {rest(client) for client in clients} == {REPLY}
         assert server.process.wait(10) == 0
-        until(lambda: not stopped.alive, "its end")
+        eventually(lambda: not stopped.alive, "its end")
 
 
 def test_a_reload_while_one_stands_in(tmp_path: Path) -> None:
     with configured(tmp_path, "stall_timeout = 0\nshutdown_timeout = 0.5") as server:
         stopped, sibling = server.workers
         stopped.kill(signal.SIGSTOP)
-        until(lambda: len(listening(sibling.pid)) == 2, "the sibling stands in")
+        eventually(lambda: len(listening(sibling.pid)) == 2, "the sibling stands in")
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: " reloaded: " in server.log, "the reload")
+        eventually(lambda: " reloaded: " in server.log, "the reload")
         assert {rest(client) for client in [connect(server.place, REQUEST) for _ in range(CLIENTS)]} == {REPLY}
         assert not {Process(*one) for one in (stopped, sibling) if one.alive} & set(server.workers)
         assert server.stop() == 0

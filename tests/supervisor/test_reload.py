@@ -14,18 +14,9 @@ from pathlib import Path
 import pytest
 
 from bench import build
-from testkit.processes import (
-    DEADLINE,
-    REQUEST,
-    Flashpol,
-    ask,
-    command,
-    connect,
-    free_port,
-    listening,
-    rest,
-    until,
-)  # fmt: skip
+from testkit.clients import REQUEST, ask, connect, rest
+from testkit.polling import DEADLINE, eventually
+from testkit.processes import Flashpol, command, free_port, listening
 
 POLICY = '<cross-domain-policy><allow-access-from domain="{}" to-ports="1935"/></cross-domain-policy>'
 CONFIG = "[server]\nreload_endpoint = true\nshutdown_timeout = 4\nstall_timeout = 0\n"
@@ -66,7 +57,7 @@ def reload(server: Flashpol) -> bool:
     """SIGHUP, and wait. True if it was accepted."""
     before = reloads(server)
     server.process.send_signal(signal.SIGHUP)
-    until(lambda: reloads(server) == before + 1, "the reload")
+    eventually(lambda: reloads(server) == before + 1, "the reload")
     return server.metrics().total("config_last_reload_successful") == 1
 
 
@@ -84,7 +75,7 @@ def test_a_new_policy_is_served_by_new_processes_and_totals_go_on(site: Site) ->
         site.allow("two.example")
         assert reload(server)
         assert [ask(server.place) for _ in range(20)] == [reply("two.example")] * 20
-        until(lambda: not any(worker.alive for worker in before), "the end of the old workers")
+        eventually(lambda: not any(worker.alive for worker in before), "the end of the old workers")
         metrics = server.metrics()
         assert metrics.total("replies_total") == metrics.total("connections_accepted_total") == 40
         assert metrics.total("worker_restarts_total") == 0
@@ -96,15 +87,15 @@ def test_a_new_policy_is_served_by_new_processes_and_totals_go_on(site: Site) ->
 def test_who_is_inside_is_finished_by_the_old_workers_with_the_old_policy(site: Site) -> None:
     with site.serve() as server:
         begun = connect(server.place, REQUEST[:10])
-        until(lambda: server.metrics().total("parked_connections") == 1, "half a request")
+        eventually(lambda: server.metrics().total("parked_connections") == 1, "half a request")
         site.allow("two.example")
         assert reload(server)
         assert ask(server.place) == reply("two.example")
-        until(lambda: server.metrics().total("draining_workers") == 1, "the old worker in the metrics")
+        eventually(lambda: server.metrics().total("draining_workers") == 1, "the old worker in the metrics")
         assert server.metrics().total("connections_open") == 1
         begun.sendall(REQUEST[10:])
         assert rest(begun) == reply("one.example")
-        until(lambda: server.metrics().total("draining_workers") == 0, "its end")
+        eventually(lambda: server.metrics().total("draining_workers") == 0, "its end")
         assert server.metrics().total("replies_total") == 2
 
 
@@ -160,7 +151,7 @@ def test_sigterm_is_heard_while_a_file_that_is_a_pipe_is_waited_for(site: Site) 
                 return os.open(site.policy, os.O_WRONLY | os.O_NONBLOCK)
             return 0
 
-        fd = until(writer, "a reader")
+        fd = eventually(writer, "a reader")
         assert server.stop() == 0
         os.close(fd)
         assert "Traceback" not in server.log
@@ -197,15 +188,15 @@ def test_the_accept_queue_of_a_listener_that_goes_is_answered(site: Site) -> Non
     one, two = free_port(), free_port()
     site.configure(listener("one", one) + listener("two", two))
     with site.serve(listen=()) as server:
-        [worker] = until(lambda: server.workers, "the worker")
+        [worker] = eventually(lambda: server.workers, "the worker")
         worker.kill(signal.SIGSTOP)
         waiting = [connect(("127.0.0.1", one), REQUEST) for _ in range(10)]
         site.configure(listener("two", two))
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: server.metrics().total("draining_workers") == 1, "the next worker")
+        eventually(lambda: server.metrics().total("draining_workers") == 1, "the next worker")
         worker.kill(signal.SIGCONT)
         assert [rest(connection) for connection in waiting] == [reply("one.example")] * 10
-        until(lambda: "reloaded:" in server.log, "the reload")
+        eventually(lambda: "reloaded:" in server.log, "the reload")
 
 
 def test_an_address_that_cannot_be_bound_changes_nothing(site: Site) -> None:
@@ -237,8 +228,8 @@ def test_the_number_of_workers_changes_and_no_queue_is_lost(site: Site, before: 
         assert reloads(server) == 0, "the old ones do not accept no more yet, for all that is known"
         for worker in old:
             worker.kill(signal.SIGCONT)
-        until(lambda: reloads(server) == 1, "the reload")
-        until(lambda: server.up == after, "all workers")
+        eventually(lambda: reloads(server) == 1, "the reload")
+        eventually(lambda: server.up == after, "all workers")
         assert [ask(server.place) for _ in range(50)] == [reply("one.example")] * 50
         assert server.metrics().total("replies_total") == 80
         assert server.stop() == 0
@@ -252,12 +243,12 @@ def test_the_admin_endpoint_moves(site: Site) -> None:
         site.configure(server=f'admin = "127.0.0.1:{second}"')
         server.process.send_signal(signal.SIGHUP)
         server.url = f"http://127.0.0.1:{second}/metrics"
-        until(lambda: "reloaded:" in server.log, "the reload")
+        eventually(lambda: "reloaded:" in server.log, "the reload")
         assert server.get("/-/ready").status == 200
         site.configure(server='admin = "off"')
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: server.log.count(" reloaded: ") == 2, "the second reload")
-        until(lambda: second not in listening(server.process.pid).values(), "the end of the endpoint")
+        eventually(lambda: server.log.count(" reloaded: ") == 2, "the second reload")
+        eventually(lambda: second not in listening(server.process.pid).values(), "the end of the endpoint")
         assert ask(server.place) == reply("one.example")
 
 
@@ -296,7 +287,7 @@ def test_a_reload_every_100_ms_under_load_loses_no_reply(site: Site, tmp_path: P
         assert (said["failed"], load.returncode) == (0, 0), said
         assert said["answered"] == said["started"] > 1000
         assert server.log.count(" reloaded: ") > 2
-        until(lambda: server.metrics().total("draining_workers") == 0, "the end of the old workers")
+        eventually(lambda: server.metrics().total("draining_workers") == 0, "the end of the old workers")
         assert server.metrics().total("replies_total") == said["answered"]
         assert server.stop() == 0
         assert "ERROR" not in server.log
@@ -308,13 +299,13 @@ def test_old_generations_are_bounded(site: Site) -> None:
         silent = []
         for count in range(1, 8):
             silent.append(connect(server.place))
-            until(lambda n=count: server.metrics().total("connections_accepted_total") >= n, "it is inside")
+            eventually(lambda n=count: server.metrics().total("connections_accepted_total") >= n, "it is inside")
             server.process.send_signal(signal.SIGHUP)
             time.sleep(0.1)
             assert server.metrics().total("draining_workers") <= 3
         for client in silent:
             assert rest(client) == b""
-        until(lambda: server.metrics().total("draining_workers") == 0, "their end")
+        eventually(lambda: server.metrics().total("draining_workers") == 0, "their end")
         assert server.metrics().total("timeouts_total") == 7
 
 
@@ -343,7 +334,7 @@ def test_a_generation_that_does_not_come_up_leaves_the_other_one_serving(site: S
             answers.append(ask(server.place))
         assert set(answers) == {reply("one.example")}, "the refused policy was served"
         assert server.metrics().total("replies_total") == len(answers)
-        until(lambda: server.metrics().total("draining_workers") == 0, "its workers' end")
+        eventually(lambda: server.metrics().total("draining_workers") == 0, "its workers' end")
         assert [ask(server.place) for _ in range(20)] == [reply("one.example")] * 20
         assert server.metrics().total("config_last_reload_successful") == 0
         assert server.workers == workers
@@ -358,7 +349,7 @@ def test_a_generation_that_does_not_come_up_leaves_the_other_one_serving(site: S
 def test_sigterm_while_reloading(site: Site, delay: float) -> None:
     with site.serve() as server:
         begun = connect(server.place, REQUEST[:10])
-        until(lambda: server.metrics().total("parked_connections") == 1, "half a request")
+        eventually(lambda: server.metrics().total("parked_connections") == 1, "half a request")
         server.process.send_signal(signal.SIGHUP)
         time.sleep(delay)  # somewhere in the reload
         server.process.send_signal(signal.SIGTERM)
@@ -375,7 +366,7 @@ def test_an_old_worker_that_hangs_is_killed(site: Site) -> None:
         [old] = server.workers
         old.kill(signal.SIGSTOP)
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: not old.alive, "its end")
+        eventually(lambda: not old.alive, "its end")
         assert ask(server.place) == reply("one.example")
 
 
@@ -412,10 +403,10 @@ def test_who_asks_after_a_reload_is_told_of_what_runs_then(site: Site) -> None:
         assert old
         old.kill(signal.SIGSTOP)
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: not before.alive, "the end of the old worker")
+        eventually(lambda: not before.alive, "the end of the old worker")
         assert reloads(server) == 0
         old.kill(signal.SIGCONT)
-        until(lambda: reloads(server) == 1, "the reload")
+        eventually(lambda: reloads(server) == 1, "the reload")
         [worker] = json.loads(server.get("/-/status").body)["workers"]
         assert worker["pid"] not in (0, before.pid)
 
@@ -429,7 +420,7 @@ def test_over_http_what_takes_longer_than_a_request_may_is_not_called_a_failure(
         answer = server.get("/-/reload", "POST")
         assert (answer.status, answer.body[:12]) == (202, b"not done yet")
         site.policy.write_text(text)  # whoever waits reads it
-        until(lambda: "reloaded" in server.log, "the reload")
+        eventually(lambda: "reloaded" in server.log, "the reload")
         assert server.metrics().total("config_last_reload_successful") == 1
 
 
@@ -456,40 +447,40 @@ def watching(site: Site) -> Iterator[tuple[Site, Flashpol]]:
 def test_a_watched_file_that_changes_is_served(watching: tuple[Site, Flashpol]) -> None:
     site, server = watching
     site.allow("two.example")
-    until(lambda: ask(server.place) == reply("two.example"), "the new policy")
+    eventually(lambda: ask(server.place) == reply("two.example"), "the new policy")
     fresh = site.policy.with_name("fresh")
     fresh.write_text(POLICY.format("three.example"))
     fresh.rename(site.policy)
-    until(lambda: ask(server.place) == reply("three.example"), "the renamed policy")
+    eventually(lambda: ask(server.place) == reply("three.example"), "the renamed policy")
     other = site.policy.with_name("other.xml")
     other.write_text(POLICY.format("four.example"))
     site.config.write_text(site.config.read_text().replace('"policy.xml"', '"other.xml"'))
-    until(lambda: ask(server.place) == reply("four.example"), "another file")
+    eventually(lambda: ask(server.place) == reply("four.example"), "another file")
     other.write_text(POLICY.format("five.example"))
-    until(lambda: ask(server.place) == reply("five.example"), "a change of the other file")
-    until(lambda: reloads(server) == 4, "as many reloads as changes")
+    eventually(lambda: ask(server.place) == reply("five.example"), "a change of the other file")
+    eventually(lambda: reloads(server) == 4, "as many reloads as changes")
 
 
 def test_a_bad_watched_file_is_logged_once_and_a_touch_is_no_change(watching: tuple[Site, Flashpol]) -> None:
     site, server = watching
     site.policy.write_text("<nonsense>")
-    until(lambda: reloads(server) == 1, "the refusal")
+    eventually(lambda: reloads(server) == 1, "the refusal")
     for _ in range(5):
         os.utime(site.policy)
         time.sleep(0.25)  # at least two looks
     assert reloads(server) == 1
     assert server.metrics().total("config_last_reload_successful") == 0
     site.allow("one.example")
-    until(lambda: server.metrics().total("config_last_reload_successful") == 1, "well again")
+    eventually(lambda: server.metrics().total("config_last_reload_successful") == 1, "well again")
 
 
 def test_a_file_of_a_configuration_that_was_refused_is_watched(watching: tuple[Site, Flashpol]) -> None:
     site, server = watching
     missing = site.policy.with_name("missing.xml")
     site.config.write_text(site.config.read_text().replace('"policy.xml"', '"missing.xml"'))
-    until(lambda: reloads(server) == 1, "the refusal")
+    eventually(lambda: reloads(server) == 1, "the refusal")
     missing.write_text(POLICY.format("six.example"))
-    until(lambda: ask(server.place) == reply("six.example"), "the file that was missing")
+    eventually(lambda: ask(server.place) == reply("six.example"), "the file that was missing")
 
 
 # ---------------------------------------------------------------------------------------------------- a terminal
@@ -535,7 +526,7 @@ def test_under_nohup_a_closed_terminal_is_no_end(site: Site, tmp_path: Path) -> 
     os.close(terminal)
     try:
         process.send_signal(signal.SIGHUP)
-        until(lambda: "reloaded" in (tmp_path / "log").read_text(), "a reload")
+        eventually(lambda: "reloaded" in (tmp_path / "log").read_text(), "a reload")
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(DEADLINE)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from flashpol.supervisor.reload_request import ReloadRequest
-from testkit.processes import until
+from testkit.polling import eventually
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_another_process_rings(heard: list[int]) -> None:
         bell.ring()
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    until(lambda: heard, "the signal")
+    eventually(lambda: heard, "the signal")
     assert bell.rung()
     assert not bell.rung()
     bell.close()

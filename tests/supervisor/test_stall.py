@@ -5,7 +5,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from testkit.processes import POLICY, REQUEST, Flashpol, Process, ask, connect, rest, stat, until
+from testkit.clients import REQUEST, ask, connect, rest
+from testkit.polling import eventually
+from testkit.processes import POLICY, Flashpol, Process, stat
 
 STALL = 1.0  # seconds
 CLIENTS = 32
@@ -45,7 +47,7 @@ def test_it_does_not_hold_up_a_reload(tmp_path: Path) -> None:
         stopped = server.workers[0]
         stopped.kill(signal.SIGSTOP)
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: " reloaded: " in server.log, "the reload is done")
+        eventually(lambda: " reloaded: " in server.log, "the reload is done")
         assert not stopped.alive
         assert ask(server.place) == POLICY.read_bytes() + b"\0"
 
@@ -58,13 +60,13 @@ def test_all_of_it_stopped_and_continued_is_no_stall(tmp_path: Path) -> None:
         for one in everybody:
             assert one
             one.kill(signal.SIGSTOP)
-        until(lambda: all(one and stat(one.pid)[0] == "T" for one in everybody), "all are stopped")
-        until(elapsed(2 * STALL), "longer than a worker may stand still")
+        eventually(lambda: all(one and stat(one.pid)[0] == "T" for one in everybody), "all are stopped")
+        eventually(elapsed(2 * STALL), "longer than a worker may stand still")
         for one in everybody:
             assert one
             one.kill(signal.SIGCONT)
         assert rest(connect(server.place, REQUEST)) == POLICY.read_bytes() + b"\0"
-        until(elapsed(STALL), "time to judge them")
+        eventually(elapsed(STALL), "time to judge them")
         assert server.workers == before
 
 
@@ -73,9 +75,9 @@ def test_off_it_waits(tmp_path: Path) -> None:
         stopped = server.workers[0]
         stopped.kill(signal.SIGSTOP)
         # It is seen, and that is all.
-        until(lambda: server.up == 1, "one of two is not called up")
+        eventually(lambda: server.up == 1, "one of two is not called up")
         assert server.metrics().total("loop_lag_seconds") > 1.0
         assert stopped.alive
         stopped.kill(signal.SIGCONT)
-        until(lambda: server.up == 2, "it goes on")
+        eventually(lambda: server.up == 2, "it goes on")
         assert server.metrics().total("worker_restarts_total") == 0

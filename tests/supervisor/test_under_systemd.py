@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from testkit.processes import DEADLINE, PATIENT, Flashpol, status, until
+from testkit.polling import DEADLINE, eventually
+from testkit.processes import PATIENT, Flashpol, status
 
 WATCHDOG_USEC = 200_000  # so it wants to hear of us twice in this time
 SILENCE = 10 * WATCHDOG_USEC / 1e6
@@ -96,12 +97,12 @@ def test_the_watchdog_hears_of_the_server_while_a_worker_turns(manager: Manager,
         one, *others = server.workers
         for worker in others:
             worker.kill(signal.SIGSTOP)
-        until(lambda: server.up == 1, "a worker whose loop stands still")
+        eventually(lambda: server.up == 1, "a worker whose loop stands still")
         manager.drain()
         assert manager.hear() == {"WATCHDOG": "1"}, "one worker is enough"
 
         one.kill(signal.SIGSTOP)
-        until(lambda: server.up == 0, "two of them")
+        eventually(lambda: server.up == 0, "two of them")
         manager.drain()
         with pytest.raises(TimeoutError):
             manager.hear(SILENCE)
