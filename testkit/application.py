@@ -1,4 +1,4 @@
-"""The application behind a shared port, as tests need it: it listens, and hands its connections out one by one."""
+"""The application behind a shared port, as tests need it: it listens, and returns its connections one by one."""
 
 import socket
 from collections.abc import Iterator
@@ -18,7 +18,8 @@ class Application:
         connection.settimeout(DEADLINE)
         return connection
 
-    def nobody_came(self) -> bool:
+    def has_no_connection(self) -> bool:
+        """Whether none waits to be accepted."""
         self.listening.setblocking(False)
         try:
             self.listening.accept()[0].close()

@@ -1,4 +1,4 @@
-"""A Parker and an Acceptor driven by a poll loop of the test's own: no gevent, no thread, every turn under control."""
+"""A ConnectionTable and an Acceptor driven by a poll loop of the test's own: no gevent, no thread, turn by turn."""
 
 import select
 import socket
@@ -15,9 +15,9 @@ TIMES = {"request_timeout": 0.25, "terminator_grace": 0.05, "linger_timeout": 0.
 
 
 class Loop(ManualLoop):
-    """`handed`: descriptors of conversations. `relayed`: those to be relayed, with what was read of them.
+    """`handed`: descriptors of slow replies. `relayed`: descriptors of sessions, with what was read of them.
 
-    `errors`: what hooks raised. `exhausted`: errnos of accepting.
+    `errors`: what hooks raised. `exhausted`: errnos of accept.
     """
 
     def __init__(
@@ -80,19 +80,19 @@ class Loop(ManualLoop):
         return bool(ready)
 
     def connect(self, receive_buffer: int = 0, source: str = "") -> socket.socket:
-        """A client that has been accepted, or refused. source: the IP that it comes from."""
+        """A client that was accepted, or refused. source: its IP."""
         client = connect(self.address, receive_buffer=receive_buffer, source=source)
         before = self.counters["accepted"]
         self.until(lambda: self.counters["accepted"] > before)
         return client
 
     def send(self, client: socket.socket, data: bytes) -> None:
-        """Send, and let the server act on it."""
+        """Send, and turn until the server has acted on it."""
         deliver(client, data)
         self.drain()
 
     def settle(self) -> dict[str, int]:
-        """Turn until nothing is open. How the connections ended; each was counted once."""
+        """Turn until nothing is open. Returns how the connections ended; each was counted once."""
         self.until(lambda: self.connection_table.open == 0)
         assert self.connection_table.check() == 0
         assert_settled(self.counters)
@@ -102,7 +102,7 @@ class Loop(ManualLoop):
         for fd in (*self.handed, *(fd for fd, _ in self.relayed)):
             try:
                 self.connection_table.close_as(fd, "shutdown")
-            except ValueError:  # it ended before
+            except ValueError:  # already closed
                 continue
         self.connection_table.check()
         self.connection_table.close_all()

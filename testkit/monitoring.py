@@ -1,4 +1,4 @@
-"""What deploy/ gives to Prometheus and Grafana, as values: the rules, the panels, and every query in them."""
+"""The rules and panels of deploy/ for Prometheus and Grafana, as values, and every query in them."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def rules(path: Path) -> list[dict[str, Any]]:
 
 
 def in_dashboard() -> Iterator[Query]:
-    """As Grafana writes them there, variables and all."""
+    """The queries as the dashboard has them, with Grafana's variables."""
     for panel in PANELS:
         for target in panel["targets"]:
             yield Query(f"panel {panel['title']}, {target['refId']}", target["expr"])
@@ -54,17 +54,17 @@ def in_dashboard() -> Iterator[Query]:
             yield Query(f"variable {variable['name']}", variable["query"]["query"])
 
 
-def _asked(text: str) -> str:
-    """A query of the dashboard as Grafana sends it when everything is chosen."""
+def _sent(text: str) -> str:
+    """A query of the dashboard as Grafana sends it when every variable selects all."""
     text = re.sub(r"label_values\((.+), (\w+)\)", r"group by (\2) (\1)", text)
     text = text.replace("$__rate_interval", "30s")
     return re.sub(r"\$(\w+)", lambda match: str(VARIABLES[match[1]]["allValue"]), text)
 
 
 def all_queries() -> Iterator[Query]:
-    """Ready for Prometheus. Alerts without thresholds: what they look at has to be there before it is too much."""
+    """All queries, ready for Prometheus; those of alerts without thresholds, so that they return what they compare."""
     for where, text in in_dashboard():
-        yield Query(where, _asked(text))
+        yield Query(where, _sent(text))
     for rule in rules(RECORDING):
         yield Query(f"recording {rule['record']}", rule["expr"])
     for rule in rules(ALERTS):

@@ -1,6 +1,6 @@
 """A small network for tests: a host and its clients, each with several addresses, in network namespaces of their own.
 
-The namespaces have no name: they end with the last process in them and the descriptors here. Needs root and iproute2.
+The namespaces have no name: the kernel removes them with the last process and descriptor. Needs root and iproute2.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import pytest
 
 CLONE_NEWNET = 0x40000000
-SECONDS = 60  # what is done inside is bounded by itself; this is for when it is not
+SECONDS = 60  # for what runs in a namespace, which has deadlines of its own
 HOST = "10.84.3.1"
 HOST6 = "fd84::1"
 CLIENTS = ("10.84.3.11", "10.84.3.12", "10.84.3.13")
@@ -33,7 +33,7 @@ class Network(NamedTuple):
 
 
 def inside(namespace: int, function: Callable[[], T]) -> T:
-    """Call it in a thread whose network is the namespace; what it starts stays there. Returns or raises as it does."""
+    """Call `function` in a thread in the namespace; processes that it starts stay there. Returns or raises the same."""
     result: Future[T] = Future()
 
     def work() -> None:
@@ -49,7 +49,7 @@ def inside(namespace: int, function: Callable[[], T]) -> T:
 
 
 def _new() -> int:
-    """A namespace with loopback, made by a thread that ends."""
+    """The descriptor of a new namespace, made by a thread that ends."""
     result: Future[int] = Future()
 
     def work() -> None:
@@ -72,14 +72,14 @@ def _ip(*arguments: str, pass_fds: Sequence[int] = ()) -> None:
 def _addresses(device: str, addresses: tuple[str, ...]) -> None:
     _ip("link", "set", "lo", "up")
     for address in addresses:
-        flags = ("/64", "nodad") if ":" in address else ("/24",)  # nodad: it is usable at once
+        flags = ("/64", "nodad") if ":" in address else ("/24",)  # nodad: usable at once
         _ip("address", "add", address + flags[0], "dev", device, *flags[1:])
     _ip("link", "set", device, "up")
 
 
 @contextmanager
 def network() -> Iterator[Network]:
-    """Skips the test where there can be none."""
+    """A host and its clients. Skips the test where the kernel or the user cannot make namespaces."""
     if os.geteuid() != 0 or not shutil.which("ip"):
         pytest.skip("network namespaces need root and iproute2")
     with ExitStack() as made:

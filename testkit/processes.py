@@ -1,4 +1,7 @@
-"""Real servers for tests: start one, ask it, look at its processes, and end all of them, also when the test fails."""
+"""Real processes for tests: `flashpol serve` and other commands, and what /proc says of them.
+
+Each server is ended with all its children when its test ends, also when the test fails.
+"""
 
 import contextlib
 import http.client
@@ -21,19 +24,19 @@ from testkit.polling import DEADLINE, eventually
 
 ROOT = Path(__file__).resolve().parents[1]
 POLICY = ROOT / "examples" / "policy.xml"
-PATIENT = ROOT / "tests" / "patient.toml"  # for `-c`: a worker that is stopped is not replaced
+PATIENT = ROOT / "tests" / "patient.toml"  # for `-c`: a worker that is stopped (SIGSTOP) is not replaced
 READY = re.compile(r"^flashpol \S+ ready: (\d+) workers? on (.+?)(?:; metrics on (http://\S+))?$", re.M)
 
 
 class Process(NamedTuple):
-    """A pid and when it started: together they never mean another process."""
+    """A pid and its start time, which together never name another process."""
 
     pid: int
     started: str
 
     @classmethod
     def of(cls, pid: int) -> "Process | None":
-        """None if it has ended, even if nobody has reaped it yet."""
+        """None if it has ended, also if it is not reaped yet."""
         fields = stat(pid)
         return cls(pid, fields[19]) if fields and fields[0] not in "ZX" else None
 
@@ -48,7 +51,7 @@ class Process(NamedTuple):
 
 
 def stat(pid: int) -> list[str]:
-    """What follows the name in /proc/PID/stat: state, ppid, …; nothing if there is no such process."""
+    """The fields after the name in /proc/PID/stat: state, ppid, …; empty if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -56,18 +59,20 @@ def stat(pid: int) -> list[str]:
 
 
 def status(pid: int) -> dict[str, str]:
+    """/proc/PID/status: Uid, CapEff, VmRSS, …."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def children(pid: int) -> list[Process]:
+    """The living children of a process, by pid."""
     pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
     found = [Process.of(child) for child in pids if (fields := stat(child)) and fields[1] == str(pid)]
     return sorted(child for child in found if child)
 
 
 def descriptors(pid: int) -> set[str]:
-    """What the open files of a process are, such as `socket:[4711]`."""
+    """The targets of a process's descriptors, such as `socket:[4711]`."""
     found = set()
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for fd in os.listdir(f"/proc/{pid}/fd"):
@@ -95,7 +100,7 @@ class Metrics(dict[tuple[str, frozenset[tuple[str, str]]], float]):
         return cls({(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples})
 
     def total(self, name: str, **labels: str) -> float:
-        """The sum of all samples `flashpol_NAME` with these labels, of which there must be one."""
+        """The sum of the samples `flashpol_NAME` with these labels; there must be at least one."""
         values = [v for (n, has), v in self.items() if n == f"flashpol_{name}" and labels.items() <= set(has)]
         assert values, f"no sample of flashpol_{name} {labels}"
         return sum(values)
@@ -122,7 +127,7 @@ def run(*arguments: str | Path, **options: object) -> subprocess.CompletedProces
 
 
 def one_line(done: subprocess.CompletedProcess[str], command: str = "flashpol serve") -> str:
-    """What a refused command says: one line on stderr, nothing on stdout, exit status 2."""
+    """The error of a refused command: one line on stderr, nothing on stdout, exit status 2."""
     assert "Traceback" not in done.stderr
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
     assert done.stderr.startswith(f"{command}: ")
@@ -130,22 +135,22 @@ def one_line(done: subprocess.CompletedProcess[str], command: str = "flashpol se
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody had a moment ago, for servers that cannot say which one the kernel gave them.
+    """A port that was free a moment ago, for servers that cannot say which one the kernel gave them.
 
-    It lies below those that the kernel gives to clients: one of a test beside this one could take it meanwhile.
+    It is below the range that the kernel gives to clients, so that no client of another test takes it meanwhile.
     """
     lowest_of_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     while True:
         with (
-            contextlib.suppress(OSError),  # somebody has it
+            contextlib.suppress(OSError),  # it is in use
             socket.create_server((host, random.randrange(10_000, lowest_of_clients)), family=family) as probe,
         ):
             return int(probe.getsockname()[1])
 
 
-def as_nobody(question: Callable[[], object]) -> str:
-    """The answer, as text, of a child process that is the user `nobody`; the exception if it raises. Needs root."""
+def as_nobody(function: Callable[[], object]) -> str:
+    """What it returns in a child process of the user `nobody`, as text; the exception if it raises. Needs root."""
     readable, writable = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -154,16 +159,16 @@ def as_nobody(question: Callable[[], object]) -> str:
             os.setgroups([])
             os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
             os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
-            os.write(writable, str(question()).encode())
+            os.write(writable, str(function()).encode())
         except BaseException as error:
             os.write(writable, f"{type(error).__name__}: {error}".encode())
         finally:
             os._exit(0)
     os.close(writable)
     with open(readable, "rb") as pipe:
-        answer = pipe.read().decode()
+        result = pipe.read().decode()
     os.waitpid(pid, 0)
-    return answer
+    return result
 
 
 class Flashpol:
@@ -183,8 +188,8 @@ class Flashpol:
         under: Sequence[str | Path] = (),
         **options: object,
     ) -> None:
-        self.prelude = prelude  # Python that runs first, to lower a bound that is long
-        self.under = under  # a command that becomes the server, such as setpriv
+        self.prelude = prelude  # Python that runs first, to shorten a constant of the server
+        self.under = under  # a command that executes the server, such as setpriv
         self.options = options  # of Popen
         self.arguments = [*arguments]
         for flag, values in (("--listen", listen), ("--workers", (workers,)), ("--admin", (admin,))):
@@ -226,9 +231,9 @@ class Flashpol:
         return READY.search(self.out) if self.out.count("\n") >= 2 else None
 
     def _end(self) -> None:
-        """By pid, the arbiter first, so that it starts no successors."""
+        """Kill by pid, the arbiter first, so that it replaces no worker."""
         if self.process.poll() is None:
-            self.children  # noqa: B018 - remembers them
+            self.children  # noqa: B018 - for _end
             self.process.kill()
             self.process.wait(DEADLINE)
         for child in self._seen:
@@ -244,7 +249,7 @@ class Flashpol:
 
     @property
     def complaints(self) -> list[str]:
-        """The log without the lines that only say that all goes as it should."""
+        """The lines of the log above INFO."""
         return [line for line in self.log.splitlines() if " INFO: " not in line]
 
     # ------------------------------------------------------------------------------------------------------ addresses
@@ -283,14 +288,14 @@ class Flashpol:
 
     def _holding(self) -> list[tuple[Process, set[int]]]:
         """The children and the ports they listen on."""
-        if not self._sockets:  # once: the arbiter keeps them, and the table is long after many connections
+        if not self._sockets:  # once: the arbiter keeps its sockets, and /proc/net/tcp is long after many connections
             self._sockets = listening(self.process.pid)
         held = [(child, descriptors(child.pid)) for child in self.children]
         return [(child, {self._sockets[name] for name in has & self._sockets.keys()}) for child, has in held]
 
     @property
     def workers(self) -> list[Process]:
-        """Those that hold all listeners' sockets and not the admin's."""
+        """The children that hold the sockets of all listeners, and not the admin's."""
         ports = {port for _, port in self.places}
         return [child for child, has in self._holding() if has == ports]
 
@@ -300,11 +305,11 @@ class Flashpol:
 
     @property
     def up(self) -> float:
-        """How many workers say that they serve."""
+        """How many workers report that they are up."""
         return self.metrics().total("worker_up")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal the arbiter and wait; returns the exit status."""
-        self.children  # noqa: B018 - remembers them
+        self.children  # noqa: B018 - for _end
         self.process.send_signal(number)
         return self.process.wait(DEADLINE)

@@ -15,7 +15,7 @@ TIMES = {"connect_timeout": 1.0, "idle_timeout": 0.0, "max_duration": 0.0}
 
 
 class PumpLoop(ManualLoop):
-    """`ended`: what `converse` returned, in order. `errors`: what greenlets raised."""
+    """`ended`: what `run_session` returned, in order. `errors`: what greenlets raised."""
 
     def __init__(self, **settings: object) -> None:
         self.ended: list[tuple[str, int]] = []
@@ -42,7 +42,7 @@ class PumpLoop(ManualLoop):
         return outer, inner
 
     def start(self, inner: socket.socket, to: Destination | None = None, first: bytes = b"") -> greenlet.greenlet:
-        """Begin a conversation in a greenlet of its own."""
+        """Begin a session in a greenlet of its own."""
 
         def run() -> None:
             try:
@@ -55,7 +55,7 @@ class PumpLoop(ManualLoop):
         return one
 
     def pair(self, first: bytes = b"", receive_buffer: int = 0) -> tuple[socket.socket, socket.socket]:
-        """A conversation: the client's end, the application's end."""
+        """A session: the client's end, the application's end."""
         outer, inner = self.client(receive_buffer)
         self.start(inner, first=first)
         server, _ = self.upstream.accept()

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Hub:
-    """A thread with a gevent hub that runs what other threads ask of it."""
+    """A thread with a gevent hub, which runs functions for other threads."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
@@ -60,7 +60,7 @@ class Hub:
                     result.set_result(function())
                 except BaseException as error:
                     result.set_exception(error)
-                del job, function, result  # or they would keep what they refer to alive until the next job
+                del job, function, result  # else they keep what they refer to alive until the next job
 
     def call(self, function: Callable[..., T], *args: object) -> T:
         """Run `function` in the hub's thread; return what it returned."""
@@ -90,7 +90,7 @@ class Serving:
         upstream: Sequence[UpstreamAddress] = (),
         **relaying: Any,
     ) -> None:
-        """upstream: makes it a shared port; relaying: more settings of such a Listener."""
+        """upstream: makes it a shared port. relaying: more settings of its Listener."""
         self.reply = reply
         self._upstream = tuple(upstream)
         self._relaying = relaying
@@ -136,7 +136,7 @@ class Serving:
         return outcomes(self.counters)
 
     def settle(self) -> dict[str, int]:
-        """Wait until nothing is open; every connection was counted exactly once. How they ended."""
+        """Wait until nothing is open. Returns how the connections ended; each was counted exactly once."""
         eventually(lambda: self.counters["open"] == 0, "all connections ended")
         assert_settled(self.counters)
         assert self.hub.call(self.service.check) == 0, "a record leaked"

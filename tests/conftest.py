@@ -1,4 +1,4 @@
-"""Fixtures of all tests, and how hypothesis runs: what fails prints the blob and seed that reproduce it."""
+"""Fixtures of all tests, and how hypothesis runs: a failure prints the blob and seed that reproduce it."""
 
 import gc
 import os
@@ -16,7 +16,7 @@ from flashpol.config import ConnectionTimeouts
 from testkit.fastpath_loop import Loop
 from testkit.serving import REPLY, TIMEOUTS, Serving
 
-# CI tries the same examples each time, so that it judges a change and not its luck; elsewhere they are new each time.
+# CI tries the same examples each time, so that a failure comes from the change; elsewhere they are new each time.
 settings.register_profile("flashpol", print_blob=True, deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("flashpol")
 
@@ -25,19 +25,19 @@ def open_files() -> dict[str, str]:
     """Descriptor -> what it is."""
     found = {}
     for fd in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # the one that listed them
+        with suppress(FileNotFoundError):  # the descriptor of this listing
             found[fd] = os.readlink(f"/proc/self/fd/{fd}")
     return found
 
 
 @pytest.fixture
 def no_leaked_files() -> Iterator[None]:
-    """This process has no descriptor after the test that it did not have before."""
-    assert gevent.get_hub().loop  # its own descriptors stay
+    """The test leaves no descriptor open."""
+    assert gevent.get_hub().loop  # the hub opens its own descriptors, which stay
     before = open_files()
     yield
     if open_files().items() - before.items():
-        gc.collect()  # what only a cycle kept is no leak; collecting after every test would double the time of all
+        gc.collect()  # a cycle is no leak; to collect after every test would double the time of all tests
     assert not open_files().items() - before.items()
 
 
@@ -61,7 +61,7 @@ Serve = Callable[..., Serving]
 
 @pytest.fixture
 def serve(no_leaked_files: None) -> Iterator[Serve]:
-    """Start servers. When the test ends, each has ended every connection and counted it exactly once."""
+    """Start servers. After the test, each must have ended every connection and counted it exactly once."""
     running: list[Serving] = []
 
     def start(reply: bytes = REPLY, timeouts: ConnectionTimeouts = TIMEOUTS, **options: Any) -> Serving:
@@ -86,7 +86,7 @@ def policy_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(no_leaked_files: None) -> Iterator[Callable[..., Loop]]:
-    """Makes Loops: the fast path without gevent. They are closed after the test, and leave nothing open."""
+    """Make Loops: the fast path without gevent. They are closed after the test, and must leave nothing open."""
     loops: list[Loop] = []
 
     def make(*args, **settings) -> Loop:

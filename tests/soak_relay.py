@@ -1,9 +1,9 @@
-"""A shared port for as long as wanted: conversations that are opened, stalled, half-closed and reset at random.
+"""A shared port for as long as wanted: sessions that are opened, stalled, half-closed and reset at random.
 
     python tests/soak_relay.py [--seconds N] [--gigabytes N]      from the root of the repository; `make soak-relay`
 
-Everything that arrives is compared by hash with what was sent; in the end nothing may be left: no conversation, no
-descriptor, no connection that was not counted.
+What arrives is compared by hash with what was sent; in the end nothing may be left: no session, no descriptor,
+no connection that was not counted.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from testkit.processes import Flashpol
 
 POLICY = b'<cross-domain-policy><allow-access-from domain="*.example.com" to-ports="7000"/></cross-domain-policy>'
 AT_ONCE = 60
-PATIENCE = 30.0
+ACTION_SECONDS = 30.0
 BLOCK = random.Random(4).randbytes(1 << 20)
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -39,7 +39,7 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 class Application:
-    """The first byte says what it does: "e"choes, "h"ashes what comes, "s"ends so many blocks, "r"esets."""
+    """The first byte of a session selects: echo ("e"), send a hash ("h"), send n blocks ("s"), reset ("r")."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -66,9 +66,9 @@ class Application:
 
 
 class Clients:
-    def __init__(self, place: tuple[str, int], dice: random.Random) -> None:
+    def __init__(self, place: tuple[str, int], generator: random.Random) -> None:
         self.place = place
-        self.dice = dice
+        self.random = generator
         self.done: Counter[str] = Counter()
 
     async def _open(self) -> Stream:
@@ -81,26 +81,26 @@ class Clients:
         writer.close()
 
     async def echo(self) -> None:
-        """Words there and back, then a half-close, after which the rest still comes."""
+        """Echoed words, then a half-close, after which the rest is still echoed."""
         reader, writer = await self._open()
         writer.write(b"e")
-        for _ in range(self.dice.randrange(1, 8)):
-            word = self.dice.randbytes(self.dice.choice([1, 100, 5000]))
+        for _ in range(self.random.randrange(1, 8)):
+            word = self.random.randbytes(self.random.choice([1, 100, 5000]))
             writer.write(word)
             assert await reader.readexactly(len(word)) == word
-        last = BLOCK[: self.dice.randrange(1 << 17)]
+        last = BLOCK[: self.random.randrange(1 << 17)]
         writer.write(last)
         writer.write_eof()
         assert await reader.read() == last
         writer.close()
 
     async def stall(self) -> None:
-        """Asks for a lot, reads late; all of it is there."""
+        """Ask for many blocks, read late; all of them arrive."""
         reader, writer = await self._open()
-        blocks = self.dice.randrange(1, 6)
+        blocks = self.random.randrange(1, 6)
         writer.write(b"s" + blocks.to_bytes(4))
         reader._transport.pause_reading()  # type: ignore[attr-defined]
-        await asyncio.sleep(self.dice.random() / 2)
+        await asyncio.sleep(self.random.random() / 2)
         reader._transport.resume_reading()  # type: ignore[attr-defined]
         for _ in range(blocks):
             assert await reader.readexactly(len(BLOCK)) == BLOCK
@@ -108,11 +108,11 @@ class Clients:
         writer.close()
 
     async def leave(self) -> None:
-        """Stalls, and resets."""
+        """Stall, then reset."""
         _, writer = await self._open()
         writer.write(b"s" + (20).to_bytes(4))
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await asyncio.sleep(self.dice.random() / 4)
+        await asyncio.sleep(self.random.random() / 4)
         reset(writer)
 
     async def be_left(self) -> None:
@@ -125,7 +125,7 @@ class Clients:
             writer.transport.abort()
 
     async def bulk(self, blocks: int) -> None:
-        """So many blocks there, by hash, and as many back."""
+        """Send so many blocks, compare the hash, and receive as many."""
         reader, writer = await self._open()
         writer.write(b"h")
         digest = hashlib.sha256()
@@ -144,10 +144,10 @@ class Clients:
         assert received.digest() == digest.digest()
         writer.close()
 
-    async def wander(self, until_: float) -> None:
-        while time.monotonic() < until_:
-            what = self.dice.choice([self.policy, self.echo, self.stall, self.leave, self.be_left])
-            async with asyncio.timeout(PATIENCE):
+    async def wander(self, end: float) -> None:
+        while time.monotonic() < end:
+            what = self.random.choice([self.policy, self.echo, self.stall, self.leave, self.be_left])
+            async with asyncio.timeout(ACTION_SECONDS):
                 await what()
             self.done[what.__name__] += 1
 
@@ -165,7 +165,7 @@ async def exercise(place: tuple[str, int], listening: socket.socket, seconds: fl
 
 
 def soak(seconds: float, blocks: int, seed: int, workers: int = 2) -> Counter:
-    """How often what was done. Raises AssertionError."""
+    """How often each action was done. Raises AssertionError."""
     with tempfile.TemporaryDirectory() as name, socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         folder = Path(name)
         (folder / "policy.xml").write_bytes(POLICY)
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}")
-    # Two streams, each way.
+    # Two streams in each direction.
     print(dict(soak(arguments.seconds, max(1, int(arguments.gigabytes * 1024 / 4)), arguments.seed)))
 
 

@@ -1,4 +1,4 @@
-"""The header is what other programs' parsers read: text and bytes as the specification writes them."""
+"""The PROXY header that backends read: text and bytes as in the specification."""
 
 import ipaddress
 
@@ -13,32 +13,32 @@ IP = st.ip_addresses().map(str)
 PORT = st.integers(0, 65535)
 
 
-def test_v1() -> None:
+def test_v1_header_is_as_in_the_specification() -> None:
     assert (
         encode("v1", ("192.0.2.1", 56324), ("198.51.100.9", 843)) == b"PROXY TCP4 192.0.2.1 198.51.100.9 56324 843\r\n"
     )
     assert encode("v1", ("2001:db8::1", 1), ("2001:db8::2", 2)) == b"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n"
 
 
-def test_v2() -> None:
+def test_v2_header_is_as_in_the_specification() -> None:
     assert encode("v2", ("192.0.2.1", 0x1234), ("198.51.100.9", 843)) == (
         SIGNATURE + b"\x21\x11\x00\x0c" + bytes([192, 0, 2, 1, 198, 51, 100, 9]) + b"\x12\x34\x03\x4b"
     )
 
 
-def test_not_known() -> None:
+def test_header_without_addresses_says_unknown_or_local() -> None:
     assert encode("v1", None, None) == b"PROXY UNKNOWN\r\n"
     assert encode("v2", None, ("192.0.2.1", 1)) == SIGNATURE + b"\x20\x00\x00\x00"
 
 
-def test_both_families() -> None:
-    """A proxy may know one end as IPv4 and the other as IPv6: both are written as IPv6, IPv4 legibly."""
+def test_header_of_mixed_families_maps_ipv4_to_ipv6() -> None:
+    """A proxy may know one end as IPv4 and the other as IPv6: both are written as IPv6, IPv4 with dots."""
     assert encode("v1", ("192.0.2.1", 1), ("::1", 2)) == b"PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2\r\n"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @given(client=st.tuples(IP, PORT), server=st.tuples(IP, PORT))
-def test_whatever_the_addresses(version: str, client: tuple[str, int], server: tuple[str, int]) -> None:
+def test_header_of_any_addresses_parses_back(version: str, client: tuple[str, int], server: tuple[str, int]) -> None:
     header = encode(version, client, server)
     if version == "v1":
         assert len(header) <= 107  # as long as the specification allows

@@ -1,4 +1,4 @@
-"""A rate, with a clock of the test's own."""
+"""The rate limiter, with a clock of the test's own."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,35 +14,35 @@ class Clock:
         return self.now
 
 
-def test_no_rate_is_no_wait() -> None:
-    pace = RateLimiter(0)
-    assert [pace.reserve(0) for _ in range(1000)] == [0.0] * 1000
+def test_rate_limiter_without_a_rate_never_waits() -> None:
+    limiter = RateLimiter(0)
+    assert [limiter.reserve(0) for _ in range(1000)] == [0.0] * 1000
 
 
-def test_a_second_s_worth_at_once_then_evenly() -> None:
+def test_rate_limiter_after_a_pause_allows_one_seconds_worth_then_spreads() -> None:
     clock = Clock()
-    pace = RateLimiter(4, clock)
-    assert [pace.reserve(9) for _ in range(8)] == [0, 0, 0, 0, 0, 0.25, 0.5, 0.75]
+    limiter = RateLimiter(4, clock)
+    assert [limiter.reserve(9) for _ in range(8)] == [0, 0, 0, 0, 0, 0.25, 0.5, 0.75]
 
 
-def test_whoever_would_wait_too_long_takes_no_turn() -> None:
+def test_rate_limiter_beyond_patience_takes_no_turn() -> None:
     clock = Clock()
-    pace = RateLimiter(1, clock)
-    assert [pace.reserve(0.5) for _ in range(4)] == [0, 0, None, None]
+    limiter = RateLimiter(1, clock)
+    assert [limiter.reserve(0.5) for _ in range(4)] == [0, 0, None, None]
     clock.now += 1
-    assert pace.reserve(0.5) == 0
-    assert pace.reserve(0.5) is None
+    assert limiter.reserve(0.5) == 0
+    assert limiter.reserve(0.5) is None
 
 
 @given(st.floats(0.5, 100), st.lists(st.floats(0, 3), min_size=1, max_size=50))
-def test_never_faster(rate: float, pauses: list[float]) -> None:
-    """In any span of time no more than the rate allows, and one second's worth."""
+def test_rate_limiter_in_any_span_allows_no_more_than_the_rate(rate: float, pauses: list[float]) -> None:
+    """In any span of time: what the rate allows, plus one second's worth."""
     clock = Clock()
-    pace = RateLimiter(rate, clock)
+    limiter = RateLimiter(rate, clock)
     times: list[float] = []
     for pause in pauses:
         clock.now += pause
-        delay = pace.reserve(1e9)
+        delay = limiter.reserve(1e9)
         assert delay is not None
         times.append(clock.now + delay)
     assert times == sorted(times)

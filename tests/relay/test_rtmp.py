@@ -1,4 +1,4 @@
-"""The guide's example: an RTMP server behind a shared port, published to and played from by ffmpeg."""
+"""The guide's example: nginx-rtmp behind a shared port; ffmpeg publishes and plays through it."""
 
 import shutil
 import signal
@@ -15,9 +15,12 @@ from testkit.processes import Flashpol, free_port
 
 MODULE = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
 PROGRAMS = {name: shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin:/bin") for name in ("nginx", "ffmpeg")}
-pytestmark = pytest.mark.skipif(
-    not (MODULE.exists() and all(PROGRAMS.values())), reason="needs nginx, libnginx-mod-rtmp and ffmpeg"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (MODULE.exists() and all(PROGRAMS.values())), reason="needs nginx, libnginx-mod-rtmp and ffmpeg"
+    ),
+]
 POLICY = b'<cross-domain-policy><allow-access-from domain="*.example.com" to-ports="1935"/></cross-domain-policy>'
 
 
@@ -58,7 +61,7 @@ def nginx(folder: Path) -> Iterator[int]:
         yield port
 
 
-def test_publish_play_and_ask_on_one_port(tmp_path: Path) -> None:
+def test_shared_port_relays_rtmp_and_replies_on_one_port(tmp_path: Path) -> None:
     (tmp_path / "policy.xml").write_bytes(POLICY)
     with nginx(tmp_path) as upstream:
         config = tmp_path / "flashpol.toml"

@@ -1,4 +1,4 @@
-"""What every input gets on a shared port: the second column of the contract, with a real application behind it."""
+"""Every input that a shared port can get, with a real application behind it."""
 
 import dataclasses
 import logging
@@ -46,49 +46,49 @@ def ends(server: Serving, number: int = 0) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("request_", [REQUEST, BARE + b"\n", BARE + b"\r\n", BARE + b"\r"], ids=repr)
-def test_a_policy_request_is_answered(server: Serving, app: Application, request_: bytes) -> None:
+def test_policy_request_on_a_shared_port_gets_the_reply(server: Serving, app: Application, request_: bytes) -> None:
     assert server.ask(request_) == REPLY
     assert server.settle() == {"reply": 1}
-    assert app.nobody_came()
+    assert app.has_no_connection()
 
 
-def test_byte_by_byte(server: Serving, app: Application) -> None:
+def test_policy_request_byte_by_byte_gets_the_reply(server: Serving, app: Application) -> None:
     with server.connect() as client:
         for byte in REQUEST:
             deliver(client, bytes([byte]))
         assert until_end(client) == (REPLY, "fin")
     assert server.settle() == {"reply": 1}
-    assert app.nobody_came()
+    assert app.has_no_connection()
 
 
 @pytest.mark.parametrize("ending", ["fin", "silence"])
-def test_22_bytes_and_then_nothing(server: Serving, app: Application, ending: str) -> None:
+def test_policy_request_without_terminator_gets_the_reply(server: Serving, app: Application, ending: str) -> None:
     with server.connect() as client:
         client.sendall(BARE)
         if ending == "fin":
             client.shutdown(socket.SHUT_WR)
         assert until_end(client) == (REPLY, "fin")
     assert server.settle() == {"reply": 1}
-    assert app.nobody_came()
+    assert app.has_no_connection()
 
 
-def test_a_request_and_more(server: Serving, app: Application) -> None:
+def test_policy_request_with_extra_bytes_is_not_relayed(server: Serving, app: Application) -> None:
     with server.connect() as client:
         client.sendall(REQUEST + b"more")
         assert until_end(client) == (REPLY, "fin")
     assert server.settle() == {"reply": 1}
-    assert app.nobody_came()
+    assert app.has_no_connection()
 
 
-def test_a_large_reply(app: Application, serve: Serve) -> None:
+def test_large_reply_on_a_shared_port_is_complete(app: Application, serve: Serve) -> None:
     server = serve(reply=LARGE, timeouts=dataclasses.replace(QUICK, reply_timeout=10), upstream=[app.remote])
     assert server.ask() == LARGE
     assert server.settle() == {"reply": 1}
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["in one segment", "byte by byte"])
-@pytest.mark.parametrize("position", [0, 1, 2, 10, 21, 22])
-def test_a_byte_that_differs_at_whatever_position(
+@pytest.mark.parametrize("position", [0, 11, 22])
+def test_request_with_a_different_byte_is_relayed_whole(
     server: Serving, app: Application, position: int, split: bool
 ) -> None:
     data = REQUEST[:position] + b"~" + b" and all that follows\0"
@@ -97,8 +97,8 @@ def test_a_byte_that_differs_at_whatever_position(
             client.sendall(piece)
         inner = app.accept()
         assert receive(inner, len(data)) == data
-        inner.sendall(b"answer")
-        assert receive(client, 6) == b"answer"
+        inner.sendall(b"result")
+        assert receive(client, 6) == b"result"
         inner.close()
         assert until_end(client) == (b"", "fin")
     assert server.settle() == {"relayed": 1}
@@ -120,7 +120,9 @@ def test_a_byte_that_differs_at_whatever_position(
     ids=["http", "tls", "rtmp", "rtmpe", "xml", "could be http", "is not http"],
 )
 @pytest.mark.parametrize("split", [False, True], ids=["in one segment", "one byte first"])
-def test_the_protocol_is_named(server: Serving, app: Application, data: bytes, protocol: str, split: bool) -> None:
+def test_relayed_session_is_counted_by_protocol(
+    server: Serving, app: Application, data: bytes, protocol: str, split: bool
+) -> None:
     with server.connect() as client:
         if split:
             deliver(client, data[:1])
@@ -131,7 +133,7 @@ def test_the_protocol_is_named(server: Serving, app: Application, data: bytes, p
     assert relayed_as(server) == {protocol: 1}
 
 
-def test_what_could_become_a_protocol_is_not_kept_waiting(app: Application, serve: Serve) -> None:
+def test_ambiguous_first_byte_is_relayed_within_the_grace(app: Application, serve: Serve) -> None:
     server = serve(timeouts=dataclasses.replace(QUICK, first_byte_timeout=60), upstream=[app.remote])
     with server.connect() as client:
         client.sendall(b"P")
@@ -140,19 +142,19 @@ def test_what_could_become_a_protocol_is_not_kept_waiting(app: Application, serv
     assert server.settle() == {"relayed": 1}
 
 
-def test_the_application_may_speak_first(server: Serving, app: Application) -> None:
+def test_silent_client_is_relayed_after_first_byte_timeout(server: Serving, app: Application) -> None:
     with server.connect() as client:
-        assert app.nobody_came()
+        assert app.has_no_connection()
         with app.accept() as inner:
             inner.sendall(b"220 welcome\r\n")
             assert receive(client, 13) == b"220 welcome\r\n"
-            client.sendall(BARE)  # which is no policy request any more
+            client.sendall(BARE)  # relayed now, not a policy request
             assert receive(inner, 22) == BARE
     assert server.settle() == {"relayed": 1}
     assert relayed_as(server) == {"silent": 1}
 
 
-def test_a_request_that_stops_half_way_is_relayed_after_all(server: Serving, app: Application) -> None:
+def test_request_that_stops_half_way_is_relayed(server: Serving, app: Application) -> None:
     began = time.monotonic()
     with server.connect() as client:
         client.sendall(BARE[:10])
@@ -162,7 +164,7 @@ def test_a_request_that_stops_half_way_is_relayed_after_all(server: Serving, app
     assert server.settle() == {"relayed": 1}
 
 
-def test_a_slow_request_has_the_time_of_one(server: Serving, app: Application) -> None:
+def test_slow_request_gets_the_reply_within_request_timeout(server: Serving, app: Application) -> None:
     """It takes longer than first_byte_timeout."""
     with server.connect() as client:
         began = time.monotonic()
@@ -171,11 +173,11 @@ def test_a_slow_request_has_the_time_of_one(server: Serving, app: Application) -
             client.sendall(bytes([byte]))
         if time.monotonic() - began < QUICK.first_byte_timeout + QUICK.request_timeout:
             assert until_end(client) == (REPLY, "fin")
-    assert app.nobody_came()
+    assert app.has_no_connection()
 
 
-def test_bytes_and_fin_at_once(server: Serving, app: Application) -> None:
-    """As `printf … | nc -N` does: the answer is still delivered."""
+def test_half_close_with_the_first_bytes_is_passed_on(server: Serving, app: Application) -> None:
+    """As `printf … | nc -N` does: what the application sends is still delivered."""
     for data in (b"hello", BARE[:5], b"GE"):
         with server.connect() as client:
             client.sendall(data)
@@ -187,16 +189,16 @@ def test_bytes_and_fin_at_once(server: Serving, app: Application) -> None:
     assert server.settle() == {"relayed": 3}
 
 
-def test_connect_and_close(server: Serving, app: Application) -> None:
+def test_connect_and_close_is_not_relayed(server: Serving, app: Application) -> None:
     server.connect().close()
     reset(server.connect())
     eventually(lambda: server.counters["accepted"] == 2)
     assert server.settle() == {"reset": 2}
-    assert app.nobody_came()
+    assert app.has_no_connection()
 
 
-def test_both_connections_of_a_client_are_served(server: Serving, app: Application) -> None:
-    """Flash opens one for the policy, then another for the data."""
+def test_policy_and_data_connections_in_turn_are_both_served(server: Serving, app: Application) -> None:
+    """Flash opens one connection for the policy, then another for the data."""
     for _ in range(3):
         assert server.ask() == REPLY
         with server.connect() as client:
@@ -206,7 +208,7 @@ def test_both_connections_of_a_client_are_served(server: Serving, app: Applicati
     assert server.settle() == {"reply": 3, "relayed": 3}
 
 
-def test_reset_goes_through(server: Serving, app: Application) -> None:
+def test_reset_of_either_side_is_passed_on(server: Serving, app: Application) -> None:
     client = server.connect()
     client.sendall(b"hello")
     with app.accept() as inner:
@@ -223,7 +225,7 @@ def test_reset_goes_through(server: Serving, app: Application) -> None:
     assert ends(server) == {"client_reset": 1, "upstream_reset": 1}
 
 
-def test_silverlight_shares_a_port_too(app: Application, serve: Serve) -> None:
+def test_silverlight_listener_shares_its_port(app: Application, serve: Serve) -> None:
     server = serve(timeouts=QUICK, upstream=[app.remote], terminated=False)
     assert server.ask(BARE) == REPLY
     with server.connect() as client:
@@ -233,7 +235,7 @@ def test_silverlight_shares_a_port_too(app: Application, serve: Serve) -> None:
     assert server.settle() == {"reply": 1, "relayed": 1}
 
 
-def test_no_upstream_answers(app: Application, serve: Serve) -> None:
+def test_upstream_that_refuses_closes_the_client_and_serves_policies(app: Application, serve: Serve) -> None:
     server = serve(timeouts=QUICK, upstream=[app.remote])
     app.listening.close()
     began = time.monotonic()
@@ -246,7 +248,7 @@ def test_no_upstream_answers(app: Application, serve: Serve) -> None:
     assert server.ask() == REPLY  # policies need no upstream
 
 
-def test_the_next_upstream_is_tried(app: Application, serve: Serve) -> None:
+def test_upstream_that_refuses_is_replaced_by_the_next(app: Application, serve: Serve) -> None:
     with application() as gone:
         pass
     server = serve(timeouts=QUICK, upstream=[gone.remote, app.remote])
@@ -256,11 +258,11 @@ def test_the_next_upstream_is_tried(app: Application, serve: Serve) -> None:
             with app.accept() as inner:
                 assert receive(inner, 5) == b"hello"
     assert server.settle() == {"relayed": 6}
-    assert ends(server, 0) == {"refused": 3}  # then it is left out
+    assert ends(server, 0) == {"refused": 3}  # then it is down
     assert server.relayed[1]["opened"] == 6
 
 
-def test_round_robin(serve: Serve) -> None:
+def test_round_robin_spreads_sessions_evenly(serve: Serve) -> None:
     with application() as one, application() as other:
         server = serve(timeouts=QUICK, upstream=[one.remote, other.remote])
         clients = []
@@ -276,7 +278,7 @@ def test_round_robin(serve: Serve) -> None:
         server.settle()
 
 
-def test_least_connections(serve: Serve) -> None:
+def test_least_connections_prefers_the_emptier_upstream(serve: Serve) -> None:
     with application() as one, application() as other:
         server = serve(timeouts=QUICK, upstream=[one.remote, other.remote], balance="least-connections")
         clients = []
@@ -290,7 +292,7 @@ def test_least_connections(serve: Serve) -> None:
         for _ in range(4):
             connect()
         assert [block["open"] for block in server.relayed] == [2, 2]
-        for _ in range(2):  # both of one leave
+        for _ in range(2):  # both sessions of one upstream end
             with one.accept() as inner:
                 leaving = clients[int(receive(inner, 1))]
             leaving.close()
@@ -306,7 +308,7 @@ def test_least_connections(serve: Serve) -> None:
         server.settle()
 
 
-def test_a_name_is_looked_up(app: Application, serve: Serve) -> None:
+def test_upstream_by_name_is_reached(app: Application, serve: Serve) -> None:
     server = serve(timeouts=QUICK, upstream=[UpstreamAddress("localhost", app.remote.port)])
     with server.connect() as client:
         client.sendall(b"hello")
@@ -315,7 +317,9 @@ def test_a_name_is_looked_up(app: Application, serve: Serve) -> None:
     assert server.settle() == {"relayed": 1}
 
 
-def test_a_name_that_nobody_knows(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+def test_upstream_by_unknown_name_closes_the_client_and_is_logged(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, log.name):
         server = serve(timeouts=QUICK, upstream=[UpstreamAddress("no-such-host.invalid", 1)])
         with server.connect() as client:
@@ -327,7 +331,7 @@ def test_a_name_that_nobody_knows(serve: Serve, caplog: pytest.LogCaptureFixture
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_the_client_s_address_reaches_the_application(app: Application, serve: Serve, version: str) -> None:
+def test_upstream_proxy_sends_the_clients_address(app: Application, serve: Serve, version: str) -> None:
     server = serve(timeouts=QUICK, upstream=[app.remote], upstream_proxy=version)
     with server.connect() as client:
         client.sendall(b"hello")
@@ -342,7 +346,7 @@ def test_the_client_s_address_reaches_the_application(app: Application, serve: S
     assert server.settle() == {"relayed": 1}
 
 
-def test_the_total_is_bounded(app: Application, serve: Serve) -> None:
+def test_max_sessions_refuses_the_next_session(app: Application, serve: Serve) -> None:
     server = serve(limits=ConnectionLimits(max_sessions=2), upstream=[app.remote])
     clients = [server.connect() for _ in range(3)]
     for number, client in enumerate(clients):
@@ -357,7 +361,7 @@ def test_the_total_is_bounded(app: Application, serve: Serve) -> None:
     assert server.settle() == {"relayed": 2, "max_sessions": 1}
 
 
-def test_those_that_wait_for_their_turn_count_in_the_total(app: Application, serve: Serve) -> None:
+def test_max_sessions_counts_sessions_that_wait_for_their_turn(app: Application, serve: Serve) -> None:
     timeouts = dataclasses.replace(QUICK, connect_timeout=10)
     server = serve(timeouts=timeouts, limits=ConnectionLimits(max_sessions=3), upstream=[app.remote], connect_rate=1)
     clients = [server.connect() for _ in range(6)]
@@ -372,7 +376,7 @@ def test_those_that_wait_for_their_turn_count_in_the_total(app: Application, ser
     assert server.settle() == {"relayed": 3, "max_sessions": 3}
 
 
-def test_the_rate_of_connecting_is_bounded(app: Application, serve: Serve) -> None:
+def test_connect_rate_refuses_sessions_that_would_wait_too_long(app: Application, serve: Serve) -> None:
     server = serve(timeouts=dataclasses.replace(QUICK, connect_timeout=0.3), upstream=[app.remote], connect_rate=2)
     clients = [server.connect() for _ in range(6)]
     for client in clients:
@@ -388,7 +392,7 @@ def test_the_rate_of_connecting_is_bounded(app: Application, serve: Serve) -> No
     assert server.settle() == {"relayed": 6 - refused, "upstream": refused}
 
 
-def test_those_who_wait_to_be_connected_count_too(app: Application, serve: Serve) -> None:
+def test_finish_ends_a_session_that_waits_for_its_turn(app: Application, serve: Serve) -> None:
     timeouts = dataclasses.replace(QUICK, connect_timeout=60)
     server = serve(timeouts=timeouts, limits=ConnectionLimits(max_sessions=2), upstream=[app.remote], connect_rate=0.1)
     with server.connect() as first, server.connect() as second, server.connect() as third:
@@ -404,8 +408,8 @@ def test_those_who_wait_to_be_connected_count_too(app: Application, serve: Serve
     assert server.settle() == {"relayed": 1, "max_sessions": 1, "shutdown": 1}
 
 
-def test_who_still_waits_for_its_turn_when_all_ends_is_let_go(app: Application, serve: Serve) -> None:
-    """By then its descriptor may be somebody else's."""
+def test_finish_while_sessions_wait_connects_none_later(app: Application, serve: Serve) -> None:
+    """By its turn the descriptor may belong to another connection."""
     server = serve(timeouts=dataclasses.replace(QUICK, connect_timeout=60), upstream=[app.remote], connect_rate=1)
     clients = [server.connect() for _ in range(3)]
     for number, client in enumerate(clients):
@@ -421,11 +425,11 @@ def test_who_still_waits_for_its_turn_when_all_ends_is_let_go(app: Application, 
     for _ in range(outcomes.get("relayed", 0)):
         app.accept().close()
     server.hub.call(gevent.sleep, 1.2)  # its turn comes
-    assert app.nobody_came()
+    assert app.has_no_connection()
     assert sum(server.relayed[0].all("ends")) == outcomes.get("relayed", 0)
 
 
-def test_idle_conversations_end(app: Application, serve: Serve) -> None:
+def test_idle_timeout_ends_the_session(app: Application, serve: Serve) -> None:
     server = serve(timeouts=dataclasses.replace(QUICK, idle_timeout=0.2), upstream=[app.remote])
     with server.connect() as client:
         client.sendall(b"hello")
@@ -436,7 +440,7 @@ def test_idle_conversations_end(app: Application, serve: Serve) -> None:
     assert ends(server) == {"idle": 1}
 
 
-def test_stopping_lets_conversations_end_within_the_time(server: Serving, app: Application) -> None:
+def test_finish_waits_for_sessions_then_cuts_them(server: Serving, app: Application) -> None:
     with server.connect() as going, server.connect() as staying:
         going.sendall(b"going")
         staying.sendall(b"stays")
@@ -454,7 +458,7 @@ def test_stopping_lets_conversations_end_within_the_time(server: Serving, app: A
     assert ends(server) == {"client": 1, "shutdown": 1}
 
 
-def test_stopping_while_nobody_accepts(serve: Serve) -> None:
+def test_finish_while_connecting_ends_the_session(serve: Serve) -> None:
     with application(backlog=0) as app:
         fillers = []
         for _ in range(3):
@@ -474,21 +478,23 @@ def test_stopping_while_nobody_accepts(serve: Serve) -> None:
         assert ends(server) == {"cut": 1}
 
 
-def test_the_access_log_tells_of_it(app: Application, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+def test_access_log_of_a_session_has_its_bytes(
+    app: Application, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, log.name):
         server = serve(timeouts=QUICK, upstream=[app.remote], access_log=1.0)
         with server.connect() as client:
             client.sendall(b"hello")
             with app.accept() as inner:
                 receive(inner, 5)
-                inner.sendall(b"answer")
-            assert until_end(client) == (b"answer", "fin")
+                inner.sendall(b"result")
+            assert until_end(client) == (b"result", "fin")
         server.settle()
     assert "relayed after" in caplog.text
     assert "6 bytes" in caplog.text
 
 
-def test_many_conversations_and_policies_at_once(app: Application, serve: Serve, many_files: int) -> None:
+def test_sessions_and_policy_requests_at_once_are_all_served(app: Application, serve: Serve, many_files: int) -> None:
     server = serve(timeouts=dataclasses.replace(QUICK, request_timeout=10), upstream=[app.remote])
     clients = [server.connect() for _ in range(300)]
     for number, client in enumerate(clients):

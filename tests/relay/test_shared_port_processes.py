@@ -1,4 +1,4 @@
-"""A shared port with real processes: reloads, the end, and a worker that is killed, while conversations go on."""
+"""A shared port with real processes: sessions during a reload, a stop and the death of a worker."""
 
 import signal
 import socket
@@ -59,7 +59,7 @@ def reload(server: Flashpol) -> None:
     assert server.get("/-/reload", "POST").status == 200
 
 
-def test_conversations_live_on_through_reloads(site: Site, app: Application) -> None:
+def test_session_survives_reloads(site: Site, app: Application) -> None:
     with site.serve() as server, connect(server.place) as client:
         client.sendall(b"ping")
         with app.accept() as inner:
@@ -67,7 +67,7 @@ def test_conversations_live_on_through_reloads(site: Site, app: Application) -> 
             assert receive(inner, 4) == b"ping"
             for _ in range(2):
                 reload(server)
-                time.sleep(0.6)  # longer than shutdown_timeout: what has no conversation has ended by then
+                time.sleep(0.6)  # longer than shutdown_timeout: a worker without a session has ended by then
                 talk(client, inner)
             assert ask(server.place) == POLICY + b"\0"
             metrics = server.metrics()
@@ -81,7 +81,7 @@ def test_conversations_live_on_through_reloads(site: Site, app: Application) -> 
         assert not server.complaints
 
 
-def test_drain_timeout_ends_them(site: Site, app: Application) -> None:
+def test_drain_timeout_after_a_reload_ends_the_session(site: Site, app: Application) -> None:
     site.configure("drain_timeout = 1")
     with site.serve() as server, connect(server.place, b"ping") as client, app.accept() as inner:
         assert receive(inner, 4) == b"ping"
@@ -93,7 +93,7 @@ def test_drain_timeout_ends_them(site: Site, app: Application) -> None:
         assert server.stop() == 0
 
 
-def test_the_end_of_the_server_does_not_wait_for_drain_timeout(site: Site, app: Application) -> None:
+def test_stop_does_not_wait_for_drain_timeout(site: Site, app: Application) -> None:
     with site.serve() as server, ExitStack() as stack:
         clients = []
         for _ in range(2):  # one of the old generation, one of the new
@@ -107,8 +107,8 @@ def test_the_end_of_the_server_does_not_wait_for_drain_timeout(site: Site, app: 
         assert [rest(client) for client in clients] == [b"", b""]
 
 
-def test_many_reloads_hurry_the_oldest(site: Site, app: Application) -> None:
-    """Each generation keeps a conversation; there is room for three that finish."""
+def test_reload_with_three_draining_generations_ends_the_oldest(site: Site, app: Application) -> None:
+    """Each generation keeps a session; three generations may drain at a time."""
     with site.serve() as server, ExitStack() as stack:
         clients = []
         for _ in range(4):
@@ -125,7 +125,7 @@ def test_many_reloads_hurry_the_oldest(site: Site, app: Application) -> None:
         assert server.stop() == 0
 
 
-def test_a_worker_that_is_killed(site: Site, app: Application) -> None:
+def test_killed_worker_closes_its_sessions_and_is_replaced(site: Site, app: Application) -> None:
     with site.serve() as server, connect(server.place, b"ping") as client, app.accept() as inner:
         assert receive(inner, 4) == b"ping"
         server.workers[0].kill(signal.SIGKILL)
@@ -141,7 +141,7 @@ def test_a_worker_that_is_killed(site: Site, app: Application) -> None:
             talk(again, other)
 
 
-def test_open_files_are_those_to_upstreams_too(site: Site, app: Application) -> None:
+def test_open_files_metric_counts_both_sides_of_a_session(site: Site, app: Application) -> None:
     with site.serve() as server, ExitStack() as stack:
         before = server.metrics().total("worker_open_files")
         for _ in range(5):
@@ -153,7 +153,7 @@ def test_open_files_are_those_to_upstreams_too(site: Site, app: Application) -> 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
 FOUR = bytes([192, 0, 2, 7, 198, 51, 100, 1]) + (50000).to_bytes(2) + (7000).to_bytes(2)
 SIX = socket.inet_pton(socket.AF_INET6, "2001:db8::7") + socket.inet_pton(socket.AF_INET6, "2001:db8::1") + FOUR[8:]
-CHAINED = [  # what a proxy says, and what the application is told of it; None: the connection's own addresses
+CHAINED = [  # a proxy's header, and the one that the application gets; None: with the connection's own addresses
     (b"PROXY TCP6 2001:db8::7 2001:db8::1 50000 7000\r\n", b"PROXY TCP6 2001:db8::7 2001:db8::1 50000 7000\r\n"),
     # HAProxy writes both ends as IPv6 if one of them is.
     (
@@ -167,19 +167,20 @@ CHAINED = [  # what a proxy says, and what the application is told of it; None: 
 ]
 
 
-def test_behind_a_proxy_the_client_s_address_goes_on_to_the_application(site: Site, app: Application) -> None:
-    site.configure(listener='proxy_protocol = true\nproxy_networks = ["127.0.0.0/8"]\nupstream_proxy = "v1"\n')
+def test_upstream_proxy_behind_a_proxy_sends_the_original_client(site: Site, app: Application) -> None:
+    behind = 'proxy_protocol = true\nproxy_networks = ["127.0.0.0/8"]\nupstream_proxy = "v1"\nrequest_timeout = 1\n'
+    site.configure(listener=behind)
     header = b"PROXY TCP4 192.0.2.7 198.51.100.1 50000 7000\r\n"
     with site.serve() as server:
-        onward = header  # where the client connected to, not the hop between
+        onward = header  # the address that the client connected to, not the proxy's hop
         for pieces in ((header + b"hello",), (header, b"hello"), (header[:20], header[20:] + b"hel", b"lo")):
             with connect(server.place) as client:
                 for piece in pieces:
                     client.sendall(piece)
                 with app.accept() as inner:
                     assert receive(inner, len(onward) + 5) == onward + b"hello"
-                    inner.sendall(b"answer")
-                    assert receive(client, 6) == b"answer"
+                    inner.sendall(b"result")
+                    assert receive(client, 6) == b"result"
         with connect(server.place, header) as client, app.accept() as inner:  # the application speaks first
             assert receive(inner, len(onward)) == onward
         for before, after in CHAINED:
@@ -193,13 +194,13 @@ def test_behind_a_proxy_the_client_s_address_goes_on_to_the_application(site: Si
                 )
                 assert receive(inner, len(onward) + 5) == onward + b"hello"
         assert rest(connect(server.place, header + b"<policy-file-request/>\0")) == POLICY + b"\0"
-        assert rest(connect(server.place)) == b""  # a proxy that does not say for whom is not relayed
-        assert app.nobody_came()
+        assert rest(connect(server.place)) == b""  # without a header, the connection is not relayed
+        assert app.has_no_connection()
         assert server.metrics().total("timeouts_total") == 1
         assert server.stop() == 0
 
 
-def test_conversations_count_for_their_address(site: Site, app: Application) -> None:
+def test_max_address_connections_counts_sessions(site: Site, app: Application) -> None:
     site.configure("max_address_connections = 2")
     with site.serve() as server, ExitStack() as stack:
         for _ in range(2):

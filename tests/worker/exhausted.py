@@ -1,4 +1,4 @@
-"""A program with few descriptors that embeds a PolicyServer. Each line of standard input is answered in JSON."""
+"""A program with few descriptors that embeds a PolicyServer. Each line on standard input gets a line of JSON."""
 
 import json
 import os
@@ -20,14 +20,14 @@ SPARE = 10  # connections that fit
 
 
 def errors_of_the_hub() -> list[str]:
-    """gevent prints what a callback raises, and goes on: here it is kept."""
+    """gevent prints what a callback raises, and goes on; here the errors are collected."""
     seen: list[str] = []
     get_hub().handle_error = lambda context, kind, value, tb: seen.append(f"{kind.__name__}: {value}")
     return seen
 
 
-def served_by_others() -> list[bool]:
-    """New listeners get the numbers of closed descriptors. Whether each still has its client after three back-offs."""
+def untouched_listeners() -> list[bool]:
+    """New listeners get the numbers of closed descriptors. Whether each still has its client after three pauses."""
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     clients = []
     for listener in listeners:
@@ -64,19 +64,19 @@ def main() -> None:
         pending += chunk
         while b"\n" in pending:
             command, pending = pending.split(b"\n", 1)
-            answer: object = None
+            result: object = None
             if command == b"status":
                 names = ("accepted", "open", "accept_errors", "timeouts")
-                answer = {name: server.counters[name] for name in names}
-                answer |= {"replies": server.counters.replies, "cpu": time.process_time(), "failed": failed}
-                answer |= {"port": server.address.port}
-                answer |= {"capacity": server.counters.all("refused")[REASONS.index("capacity")]}
+                result = {name: server.counters[name] for name in names}
+                result |= {"replies": server.counters.replies, "cpu": time.process_time(), "failed": failed}
+                result |= {"port": server.address.port}
+                result |= {"capacity": server.counters.all("refused")[REASONS.index("capacity")]}
             elif command == b"finish":
-                answer = server.stop(5)
+                result = server.stop(5)
             elif command == b"stop":
                 server.stop(0)
-                answer = served_by_others()
-            sys.stdout.write(json.dumps(answer) + "\n")
+                result = untouched_listeners()
+            sys.stdout.write(json.dumps(result) + "\n")
             sys.stdout.flush()
 
 

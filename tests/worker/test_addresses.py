@@ -1,4 +1,4 @@
-"""Each address of a host has a policy of its own: the only virtual hosting that the protocol allows."""
+"""Each address of a host can have a policy of its own: the only virtual hosting that the protocol allows."""
 
 import hashlib
 import socket
@@ -15,7 +15,7 @@ HOSTS = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "::1")
 
 
 def shared_port() -> int:
-    """A port that none of the addresses uses at the moment."""
+    """A port that is free at all of the addresses."""
     for _ in range(20):
         sockets = []
         try:
@@ -31,7 +31,7 @@ def shared_port() -> int:
         finally:
             for sock in sockets:
                 sock.close()
-    pytest.skip("this host has not all of the loopback addresses")
+    pytest.skip("this host lacks one of the loopback addresses")
 
 
 def policy(domain: str) -> bytes:
@@ -63,7 +63,7 @@ policy = "file"
 """
 
 
-def test_each_address_serves_its_own_policy_on_one_port(tmp_path: Path) -> None:
+def test_listeners_on_one_port_serve_the_policy_of_their_address(tmp_path: Path) -> None:
     port = shared_port()
     (tmp_path / "file.xml").write_bytes(policy("file.example"))
     (tmp_path / "folder").mkdir()
@@ -82,7 +82,7 @@ def test_each_address_serves_its_own_policy_on_one_port(tmp_path: Path) -> None:
     ]
     with Flashpol("-c", file, listen=(), workers=2) as server:
         assert server.places == [(host, port) for host in HOSTS]
-        for _ in range(4):  # whichever worker it is
+        for _ in range(4):  # so that both workers get some
             assert [ask((host, port)) for host in HOSTS] == replies
         metrics = server.metrics()
         for name, reply in zip(domains, replies, strict=True):
@@ -109,7 +109,7 @@ address = "127.0.0.3:0"
 """
 
 
-def test_each_address_has_its_own_limits(tmp_path: Path) -> None:
+def test_listeners_with_own_timeouts_apply_their_own(tmp_path: Path) -> None:
     file = tmp_path / "flashpol.toml"
     file.write_text(TIMEOUTS)
     with Flashpol("-c", file, listen=()) as server:

@@ -1,4 +1,4 @@
-"""Behind a real HAProxy and a real nginx, in a network of their own: clients are who they are, however they come."""
+"""Behind a real HAProxy and a real nginx, in network namespaces: limits, lists and the log mean the client."""
 
 import shutil
 import subprocess
@@ -14,9 +14,10 @@ from testkit.namespaces import CLIENTS, CLIENTS6, HOST, HOST6, Network, inside, 
 from testkit.polling import DEADLINE, eventually
 from testkit.processes import Flashpol
 
+pytestmark = pytest.mark.slow
 PORT, DIRECT = 8430, 8431  # of flashpol: behind proxies, and without
 MODULES = [Path(folder, "ngx_stream_module.so") for folder in ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules")]
-WAYS = {"send-proxy": 8001, "send-proxy-v2": 8002, "nginx": 8003}  # how one comes -> the port that clients ask
+WAYS = {"send-proxy": 8001, "send-proxy-v2": 8002, "nginx": 8003}  # how clients arrive -> the port of that proxy
 REPLY = compile_reply(render(allow_policy(["*:*"])))
 
 HAPROXY = """
@@ -98,15 +99,15 @@ class World:
         return inside(self.net.clients, there)
 
     def ask(self, source: str, port: int, data: bytes = REQUEST) -> bytes:
-        """What comes back; nothing if it is refused, with RST or without."""
+        """The reply; empty if the connection was refused, with RST or without."""
 
-        def answer(connection) -> bytes:  # type: ignore[no-untyped-def]
+        def read(connection) -> bytes:  # type: ignore[no-untyped-def]
             try:
                 return rest(connection)
             except ConnectionResetError:
                 return b""
 
-        return self.client(source, port, answer, data)
+        return self.client(source, port, read, data)
 
     def refused(self, reason: str) -> float:
         metrics = inside(self.net.host, self.server.metrics)
@@ -121,7 +122,7 @@ class World:
             found = {name: metrics.total(f"{name}_total") for name in names}
             return None if metrics.total("connections_open") else found
 
-        found = eventually(look, "an end of all connections")
+        found = eventually(look, "the end of all connections")
         assert found.pop("connections_accepted") == sum(found.values())
         return found
 
@@ -157,7 +158,7 @@ def listens(world: World, port: int) -> bool:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_log_has_the_client_and_the_lists_are_of_clients(world: World, way: str) -> None:
+def test_access_log_and_network_lists_behind_a_proxy_mean_the_client(world: World, way: str) -> None:
     for source in (CLIENTS[0], CLIENTS6[0]):
         assert world.ask(source, WAYS[way]) == REPLY
         eventually(lambda source=source: f"{source}" in world.server.log, f"{source} in the log")  # type: ignore[misc]
@@ -169,21 +170,23 @@ def test_the_log_has_the_client_and_the_lists_are_of_clients(world: World, way: 
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_client_at_its_cap_is_refused_and_the_next_one_is_not(world: World, way: str) -> None:
-    """All come from one proxy's address; the three that one client holds are its own."""
+def test_max_address_connections_behind_a_proxy_counts_by_client(world: World, way: str) -> None:
+    """All connections come from the proxy's address; three of them belong to one client, which is at its limit."""
     with ExitStack() as held:
         for _ in range(3):
             held.enter_context(inside(world.net.clients, lambda: connect((HOST, WAYS[way]), source=CLIENTS[0])))
-        eventually(lambda: inside(world.net.host, world.server.metrics).total("connections_open") == 3, "three inside")
+        eventually(
+            lambda: inside(world.net.host, world.server.metrics).total("connections_open") == 3, "three connections"
+        )
         before = world.refused("max_address_connections")
-        # A connection counts for its client once its header is there, which is a moment after it is open.
+        # A connection counts for its client when its header has arrived, a moment after it was accepted.
         eventually(lambda: world.ask(CLIENTS[0], WAYS[way]) == b"", "the fourth is refused")
         assert world.refused("max_address_connections") == before + 1
         assert world.ask(CLIENTS[2], WAYS[way]) == REPLY
     world.settled()
 
 
-def test_whoever_does_not_come_through_a_proxy_is_refused(world: World) -> None:
+def test_header_from_outside_proxy_networks_is_refused(world: World) -> None:
     before = world.refused("proxy_untrusted")
     forged = f"PROXY TCP4 {CLIENTS[2]} {HOST} 1 2\r\n".encode() + REQUEST
     assert world.ask(CLIENTS[0], DIRECT, forged) == b""

@@ -1,4 +1,4 @@
-"""The reply under pressure: extra input, small windows, slow and vanished readers. Complete, or its loss is counted."""
+"""Replies under pressure: extra input, small windows, slow and vanished readers. Complete, or counted as lost."""
 
 import socket
 import time
@@ -17,7 +17,7 @@ ROUNDS = 2000
 
 
 @pytest.mark.parametrize("extra", [b"\n", b"\0", REQUEST, b"x" * 3000, b"x" * 5000], ids=len)
-def test_extra_bytes_in_the_same_segment_never_cost_the_reply(serve: Serve, extra: bytes) -> None:
+def test_extra_bytes_in_the_same_segment_do_not_lose_the_reply(serve: Serve, extra: bytes) -> None:
     """The extra input is read before the socket closes, so the stream always ends with FIN."""
     rounds = ROUNDS if extra == b"\n" else 100
     server = serve()
@@ -33,10 +33,10 @@ def test_extra_bytes_in_the_same_segment_never_cost_the_reply(serve: Serve, extr
 
 
 @pytest.mark.parametrize("request_bytes", [REQUEST, BARE + b"\r"], ids=["nul", "cr"])
-def test_extra_bytes_in_a_second_segment_never_cost_the_reply(
+def test_extra_bytes_in_a_second_segment_do_not_lose_the_reply(
     serve: Serve, request_bytes: bytes, record_property: Callable[[str, object], None]
 ) -> None:
-    """After the NUL nothing more is due, so what comes may be answered with RST: after the reply, not instead of it."""
+    """After the NUL no more input is expected, and RST may follow it: after the reply, not instead of it."""
     server = serve()
     ends: Counter[str] = Counter()
     for _ in range(ROUNDS):
@@ -51,13 +51,13 @@ def test_extra_bytes_in_a_second_segment_never_cost_the_reply(
             assert received == REPLY
     record_property("ends", dict(ends))
     assert ends["fin"] + ends["rst"] == ROUNDS
-    if request_bytes != REQUEST:  # after a CR, LF is expected, and waited for
+    if request_bytes != REQUEST:  # after a CR, the server waits for an LF
         assert ends["rst"] == ends["refused"] == 0
     assert server.settle() == {"reply": ROUNDS}
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_input_beyond_the_linger_bound_is_cut_after_the_reply(serve: Serve, at_once: bool) -> None:
+def test_input_above_linger_bytes_is_cut_after_the_reply(serve: Serve, at_once: bool) -> None:
     server = serve(timeouts=ConnectionTimeouts(linger_bytes=65536, linger_timeout=30))
     flood = b"x" * (64 << 20)  # more than the kernels hold between them
     with server.connect() as client:
@@ -72,18 +72,18 @@ def test_input_beyond_the_linger_bound_is_cut_after_the_reply(serve: Serve, at_o
     assert server.settle() == {"reply": 1}
 
 
-def test_a_client_that_never_closes_is_closed_at_the_linger_deadline(serve: Serve) -> None:
+def test_client_that_never_closes_is_closed_at_the_linger_deadline(serve: Serve) -> None:
     server = serve()
     with server.connect() as client:
         client.send(REQUEST + b"x")
-        assert until_end(client) == (REPLY, "fin")  # at once: only the socket stays
+        assert until_end(client) == (REPLY, "fin")  # at once: only the socket stays open
         began = time.monotonic()
         assert server.counters["open"] == 1
         assert server.settle() == {"reply": 1}
         assert time.monotonic() - began < TIMEOUTS.linger_timeout + 3
 
 
-def test_a_slow_reader_with_a_tiny_window_gets_all_of_a_large_reply(serve: Serve) -> None:
+def test_slow_reader_with_a_tiny_window_gets_all_of_a_large_reply(serve: Serve) -> None:
     server = serve(LARGE, ConnectionTimeouts(reply_timeout=30))
     with server.connect(receive_buffer=2048) as client:
         client.send(REQUEST)
@@ -98,7 +98,7 @@ def test_a_slow_reader_with_a_tiny_window_gets_all_of_a_large_reply(serve: Serve
 
 
 @pytest.mark.parametrize("request_bytes", [BARE, BARE + b"\r\n", REQUEST + b"x" * 100])
-def test_a_large_reply_to_every_form_of_the_request(serve: Serve, request_bytes: bytes) -> None:
+def test_large_reply_to_every_form_of_the_request_is_complete(serve: Serve, request_bytes: bytes) -> None:
     server = serve(LARGE, ConnectionTimeouts(reply_timeout=30))
     with server.connect() as client:
         client.send(request_bytes)
@@ -106,7 +106,7 @@ def test_a_large_reply_to_every_form_of_the_request(serve: Serve, request_bytes:
     assert server.settle() == {"reply": 1}
 
 
-def test_a_large_reply_after_a_half_close(serve: Serve) -> None:
+def test_large_reply_after_a_half_close_is_complete(serve: Serve) -> None:
     server = serve(LARGE, ConnectionTimeouts(reply_timeout=30))
     with server.connect() as client:
         client.send(REQUEST)
@@ -115,7 +115,7 @@ def test_a_large_reply_after_a_half_close(serve: Serve) -> None:
     assert server.settle() == {"reply": 1}
 
 
-def test_a_client_that_never_reads_is_timed_out_and_delays_nobody(serve: Serve) -> None:
+def test_client_that_never_reads_times_out_and_does_not_delay_others(serve: Serve) -> None:
     server = serve(LARGE)
     with server.connect(receive_buffer=2048) as stuck:
         began = time.monotonic()
@@ -128,7 +128,7 @@ def test_a_client_that_never_reads_is_timed_out_and_delays_nobody(serve: Serve) 
 
 
 @pytest.mark.parametrize("read", [0, 100_000])
-def test_reset_during_a_large_reply(serve: Serve, read: int) -> None:
+def test_reset_during_a_large_reply_is_counted(serve: Serve, read: int) -> None:
     server = serve(LARGE, ConnectionTimeouts(reply_timeout=30))
     client = server.connect(receive_buffer=2048)
     client.send(REQUEST)
@@ -139,8 +139,8 @@ def test_reset_during_a_large_reply(serve: Serve, read: int) -> None:
     assert server.settle() == {"reset": 1}
 
 
-def test_close_without_reading_during_a_large_reply(serve: Serve) -> None:
-    """Unread bytes at the client: its kernel answers with RST."""
+def test_close_without_reading_a_large_reply_counts_as_reset(serve: Serve) -> None:
+    """The client's kernel has unread bytes, so it sends RST."""
     server = serve(LARGE, ConnectionTimeouts(reply_timeout=30))
     client = server.connect(receive_buffer=2048)
     client.send(REQUEST)
@@ -149,13 +149,14 @@ def test_close_without_reading_during_a_large_reply(serve: Serve) -> None:
     assert server.settle() == {"reset": 1}
 
 
-def test_many_large_replies_at_a_time(serve: Serve) -> None:
+def test_large_replies_to_many_slow_readers_are_complete(serve: Serve) -> None:
     server = serve(LARGE[: 5 << 20], ConnectionTimeouts(reply_timeout=30))
     clients = [server.connect(receive_buffer=2048) for _ in range(20)]
     for client in clients:
         client.send(REQUEST)
     eventually(lambda: server.counters["slow_replies"] == len(clients))
     for client in clients:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # slow for long enough
         assert until_end(client) == (LARGE[: 5 << 20], "fin")
         client.close()
     assert server.settle() == {"reply": len(clients)}

@@ -43,7 +43,7 @@ def make(no_leaked_files: None) -> Iterator[Callable[..., PolicyServer]]:
     made.clear()
 
 
-def test_three_lines(policy_file: Path) -> None:
+def test_server_of_three_lines_replies(policy_file: Path) -> None:
     server = PolicyServer(LOOPBACK, policy=policy_file)
     server.start()
     assert ask(server) == REPLY
@@ -51,19 +51,19 @@ def test_three_lines(policy_file: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_policy_from_a_file(make: Callable[..., PolicyServer], policy_file: Path, kind: type) -> None:
+def test_policy_as_a_file_is_served(make: Callable[..., PolicyServer], policy_file: Path, kind: type) -> None:
     server = make(LOOPBACK, kind(policy_file))
     server.start()
     assert ask(server) == REPLY
 
 
-def test_policy_from_a_folder(make: Callable[..., PolicyServer], policy_file: Path) -> None:
+def test_policy_as_a_folder_is_merged(make: Callable[..., PolicyServer], policy_file: Path) -> None:
     server = make(LOOPBACK, policy_file.parent)
     server.start()
     assert parse(ask(server)) == parse(REPLY)
 
 
-def test_silverlight(make: Callable[..., PolicyServer]) -> None:
+def test_dialect_silverlight_serves_without_nul_and_checks_the_policy(make: Callable[..., PolicyServer]) -> None:
     policy = b"<access-policy><cross-domain-access></cross-domain-access></access-policy>"
     server = make(LOOPBACK, policy, dialect="silverlight", timeouts=ConnectionTimeouts(terminator_grace=30))
     server.start()
@@ -75,13 +75,13 @@ def test_silverlight(make: Callable[..., PolicyServer]) -> None:
             PolicyServer(LOOPBACK, **wrong)
 
 
-def test_policy_as_bytes(make: Callable[..., PolicyServer]) -> None:
+def test_policy_as_bytes_is_served(make: Callable[..., PolicyServer]) -> None:
     server = make(LOOPBACK, POLICY)
     server.start()
     assert ask(server) == REPLY
 
 
-def test_policy_from_grants(make: Callable[..., PolicyServer]) -> None:
+def test_allow_makes_a_policy_of_the_grants(make: Callable[..., PolicyServer]) -> None:
     server = make(LOOPBACK, allow=["*.example.com:1935,8000-8100"])
     server.start()
     reply = ask(server)
@@ -91,13 +91,13 @@ def test_policy_from_grants(make: Callable[..., PolicyServer]) -> None:
     assert 8050 in grant.ports
 
 
-def test_port_0_is_replaced_by_the_kernels_choice(make: Callable[..., PolicyServer]) -> None:
+def test_listen_on_port_0_has_the_kernels_port(make: Callable[..., PolicyServer]) -> None:
     first, second = make(LOOPBACK, POLICY), make(LOOPBACK, POLICY)
     assert 0 not in (first.address.port, second.address.port)
     assert first.address != second.address
 
 
-def test_a_socket_of_the_program(make: Callable[..., PolicyServer]) -> None:
+def test_listen_on_a_socket_serves_its_address(make: Callable[..., PolicyServer]) -> None:
     sock = socket.create_server(("127.0.0.1", 0))
     sock.setblocking(False)
     server = make(sock, POLICY)
@@ -107,7 +107,7 @@ def test_a_socket_of_the_program(make: Callable[..., PolicyServer]) -> None:
 
 
 @pytest.mark.parametrize("host", ["[::1]", "[::]"])
-def test_ipv6(make: Callable[..., PolicyServer], host: str) -> None:
+def test_listen_on_ipv6_serves_ipv6_and_mapped_ipv4(make: Callable[..., PolicyServer], host: str) -> None:
     try:
         server = make(f"{host}:0", POLICY)
     except ConfigError as error:
@@ -121,7 +121,7 @@ def test_ipv6(make: Callable[..., PolicyServer], host: str) -> None:
     assert server.counters.replies == len(hosts)
 
 
-def test_nobody_is_answered_before_start(make: Callable[..., PolicyServer]) -> None:
+def test_clients_before_start_wait_in_the_queue(make: Callable[..., PolicyServer]) -> None:
     server = make(LOOPBACK, POLICY)
     asking = gevent.spawn(ask, server)
     gevent.sleep(0.05)
@@ -141,7 +141,7 @@ def test_serve_forever_returns_after_stop(make: Callable[..., PolicyServer]) -> 
         ask(server)
 
 
-def test_stop_says_whether_somebody_was_cut_off(make: Callable[..., PolicyServer]) -> None:
+def test_stop_that_cuts_a_client_off_returns_false(make: Callable[..., PolicyServer]) -> None:
     server = make(LOOPBACK, POLICY, timeouts=ConnectionTimeouts(request_timeout=60))
     server.start()
     with gsocket.create_connection(tuple(server.address)) as silent:
@@ -151,18 +151,18 @@ def test_stop_says_whether_somebody_was_cut_off(make: Callable[..., PolicyServer
     assert outcomes(server.counters) == {"shutdown": 1}
 
 
-def test_stop_again_does_nothing(make: Callable[..., PolicyServer]) -> None:
+def test_stop_twice_returns_true(make: Callable[..., PolicyServer]) -> None:
     server = make(LOOPBACK, POLICY)
     server.start()
     assert ask(server) == REPLY
     assert [server.stop(), server.stop()] == [True, True]
 
 
-def test_stop_without_start(make: Callable[..., PolicyServer]) -> None:
+def test_stop_without_start_returns_true(make: Callable[..., PolicyServer]) -> None:
     assert make(LOOPBACK, POLICY).stop() is True
 
 
-def test_counters_are_exact(make: Callable[..., PolicyServer]) -> None:
+def test_counters_after_many_requests_are_exact(make: Callable[..., PolicyServer]) -> None:
     server = make(LOOPBACK, POLICY)
     server.start()
     gevent.joinall([gevent.spawn(ask, server) for _ in range(100)], timeout=4, raise_error=True)
@@ -172,31 +172,31 @@ def test_counters_are_exact(make: Callable[..., PolicyServer]) -> None:
     assert server.counters["duration_ns"] > 0
 
 
-def test_the_rest_of_the_program_runs_meanwhile(make: Callable[..., PolicyServer]) -> None:
-    """Clients in threads ask all the time; a greenlet of the program goes on."""
+def test_greenlets_of_the_program_run_while_clients_ask(make: Callable[..., PolicyServer]) -> None:
+    """Clients in threads send requests all the time; a greenlet of the program goes on."""
     server = make(LOOPBACK, POLICY)
     server.start()
     done = threading.Event()
-    answered = []
+    replies = []
 
     def client() -> None:
         while not done.is_set():
             with socket.create_connection(tuple(server.address), 4) as sock:
                 sock.sendall(REQUEST)
-                answered.append(sock.recv(1000))
+                replies.append(sock.recv(1000))
 
     threads = [threading.Thread(target=client) for _ in range(4)]
     for thread in threads:
         thread.start()
     with gevent.Timeout(4):
         turns = 0
-        while len(answered) < 500 or turns < 50:
+        while len(replies) < 500 or turns < 50:
             gevent.sleep(0.001)
             turns += 1
         done.set()
         while any(thread.is_alive() for thread in threads):
             gevent.sleep(0.001)
-    assert set(answered) == {REPLY}
+    assert set(replies) == {REPLY}
 
 
 # ------------------------------------------------------------------------------------------------------------- errors
@@ -210,20 +210,20 @@ def one_line(error: pytest.ExceptionInfo[ConfigError]) -> str:
 
 
 @pytest.mark.parametrize("arguments", [{}, {"policy": POLICY, "allow": ["*:80"]}])
-def test_one_of_policy_and_allow(no_leaked_files: None, arguments: dict[str, object]) -> None:
+def test_policy_and_allow_both_or_neither_is_an_error(no_leaked_files: None, arguments: dict[str, object]) -> None:
     with pytest.raises(ConfigError) as error:
         PolicyServer(LOOPBACK, **arguments)
     assert "policy or allow" in one_line(error)
 
 
 @pytest.mark.parametrize("listen", ["", "localhost:843", "127.0.0.1", "127.0.0.1:99999", "::1:843", "203.0.113.7:0"])
-def test_an_address_that_cannot_be_bound(no_leaked_files: None, listen: str) -> None:
+def test_listen_on_an_address_that_cannot_be_bound_is_an_error(no_leaked_files: None, listen: str) -> None:
     with pytest.raises(ConfigError) as error:
         PolicyServer(listen, POLICY)
     assert listen in one_line(error)
 
 
-def test_a_port_in_use(make: Callable[..., PolicyServer]) -> None:
+def test_listen_on_a_port_in_use_is_an_error(make: Callable[..., PolicyServer]) -> None:
     taken = make(LOOPBACK, POLICY).address
     with pytest.raises(ConfigError) as error:
         PolicyServer(str(taken), POLICY)
@@ -231,29 +231,31 @@ def test_a_port_in_use(make: Callable[..., PolicyServer]) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"<access-policy/>", b"<cross-domain-policy>"])
-def test_bytes_that_are_no_policy(no_leaked_files: None, data: bytes) -> None:
+def test_policy_of_invalid_bytes_is_an_error(no_leaked_files: None, data: bytes) -> None:
     with pytest.raises(ConfigError) as error:
         PolicyServer(LOOPBACK, data)
     one_line(error)
 
 
 @pytest.mark.parametrize("data", [b"", b"hello"])
-def test_a_file_that_is_no_policy(no_leaked_files: None, policy_file: Path, data: bytes) -> None:
+def test_policy_of_an_invalid_file_is_an_error_with_its_path(
+    no_leaked_files: None, policy_file: Path, data: bytes
+) -> None:
     policy_file.write_bytes(data)
     with pytest.raises(ConfigError) as error:
         PolicyServer(LOOPBACK, policy_file)
     assert str(policy_file) in one_line(error)
 
 
-def test_a_file_that_is_not_there(no_leaked_files: None, tmp_path: Path) -> None:
+def test_policy_of_a_missing_file_is_an_error(no_leaked_files: None, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         PolicyServer(LOOPBACK, tmp_path / "none.xml")
     assert "No such file" in one_line(error)
 
 
 @pytest.mark.parametrize("module", [socket, gsocket])
-def test_a_listener_of_the_programs_own_stays_its_own(make: Callable[..., PolicyServer], module: ModuleType) -> None:
-    """gevent's or the standard one, blocking, shared with others: served, and handed back as it was."""
+def test_socket_of_the_program_after_stop_is_as_before(make: Callable[..., PolicyServer], module: ModuleType) -> None:
+    """A socket of gevent or the standard library is served, and after `stop` has its backlog and its clients."""
     with module.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(77)
@@ -267,13 +269,13 @@ def test_a_listener_of_the_programs_own_stays_its_own(make: Callable[..., Policy
             listener.accept()[0].close()
 
 
-def test_a_socket_that_does_not_listen(no_leaked_files: None) -> None:
+def test_socket_that_does_not_listen_is_an_error(no_leaked_files: None) -> None:
     with socket.socket() as sock, pytest.raises(ConfigError) as error:
         PolicyServer(sock, POLICY)
     assert "listen()" in one_line(error)
 
 
-def test_it_does_not_start_again(make: Callable[..., PolicyServer]) -> None:
+def test_start_after_stop_raises(make: Callable[..., PolicyServer]) -> None:
     server = make(LOOPBACK, POLICY)
     server.stop()
     with pytest.raises(RuntimeError, match="was stopped"):
@@ -281,13 +283,13 @@ def test_it_does_not_start_again(make: Callable[..., PolicyServer]) -> None:
 
 
 @pytest.mark.parametrize("change", [{"request_timeout": 1e12}, {"linger_bytes": -1}, {"reply_timeout": float("nan")}])
-def test_limits_are_bounded(change: dict[str, float]) -> None:
+def test_timeouts_out_of_range_are_an_error(change: dict[str, float]) -> None:
     with pytest.raises(ConfigError) as error:
         ConnectionTimeouts(**change)
     assert one_line(error).startswith(f"{next(iter(change))} = ")
 
 
-def test_a_grant_that_is_none(no_leaked_files: None) -> None:
+def test_allow_with_an_invalid_grant_is_an_error(no_leaked_files: None) -> None:
     with pytest.raises(ConfigError) as error:
         PolicyServer(LOOPBACK, allow=["example.com:ninety"])
     assert "example.com:ninety" in one_line(error) or "ninety" in one_line(error)

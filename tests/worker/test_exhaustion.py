@@ -1,6 +1,6 @@
-"""No descriptors left: who waited longest gives way. If nobody can, accepting pauses while those inside are served.
+"""No descriptors left: the oldest idle connection is evicted. If there is none, accept pauses, open connections go on.
 
-Clients that have sent the request but its terminator are about to be answered, and never give way.
+Clients that have sent the request without its terminator are about to get the reply, and are never evicted.
 """
 
 import json
@@ -67,7 +67,7 @@ def child() -> Iterator[Child]:
 
 @pytest.fixture
 def clients(child: Child) -> Iterator[list[socket.socket]]:
-    """Clients of which none gives way; the child has accepted some and has no descriptor for the rest."""
+    """Clients that cannot be evicted; the child has accepted some and has no descriptor for the rest."""
     address = ("127.0.0.1", child.status["port"])
     found = []
     for _ in range(CLIENTS):
@@ -79,17 +79,19 @@ def clients(child: Child) -> Iterator[list[socket.socket]]:
         client.close()
 
 
-def test_backs_off_serves_those_inside_and_resumes(child: Child, clients: list[socket.socket]) -> None:
+def test_accept_without_descriptors_pauses_serves_open_connections_and_resumes(
+    child: Child, clients: list[socket.socket]
+) -> None:
     exhausted = child.status
     assert 0 < exhausted["open"] < CLIENTS
 
-    # Inside: answered, and each descriptor that becomes free is given to one that waits.
+    # Open connections get the reply, and each descriptor that they free goes to a client in the queue.
     clients[0].sendall(b"\0")
     reply, end = until_end(clients[0])
     assert (reply[-1:], end) == (b"\0", "fin")
     eventually(lambda: child.status["accepted"] > exhausted["accepted"])
 
-    # Still exhausted: it tries again now and then.
+    # Still exhausted: it tries again, at most 20 times a second.
     before = child.status
     began = time.monotonic()
     while time.monotonic() < began + 0.5:
@@ -104,7 +106,7 @@ def test_backs_off_serves_those_inside_and_resumes(child: Child, clients: list[s
     eventually(lambda: child.status["open"] == 0)
     last = child.status
     assert last["accepted"] == CLIENTS + 1
-    assert last["replies"] == CLIENTS + 1, "who ends the request by closing is answered too"
+    assert last["replies"] == CLIENTS + 1, "a request that ends with a half-close gets the reply too"
     assert last["failed"] == []
     code, log = child.end()
     assert code == 0
@@ -112,8 +114,8 @@ def test_backs_off_serves_those_inside_and_resumes(child: Child, clients: list[s
     assert len(log.splitlines()) == 1
 
 
-def test_the_silent_give_way_to_who_asks(child: Child) -> None:
-    """The longest first; and each is counted as what it is."""
+def test_request_without_descriptors_evicts_the_oldest_idle(child: Child) -> None:
+    """The oldest first; each is counted as refused for want of capacity."""
     address = ("127.0.0.1", child.status["port"])
     silent = []
     for number in range(CLIENTS):
@@ -123,7 +125,7 @@ def test_the_silent_give_way_to_who_asks(child: Child) -> None:
     last = child.status
     assert last["accepted"] == CLIENTS + 1
     assert last["replies"] == 1
-    # Those that have gone are the first ones.
+    # The evicted ones are the first ones.
     held = last["open"]
     assert 0 < held < CLIENTS
     assert last["capacity"] == CLIENTS - held
@@ -138,16 +140,16 @@ def test_the_silent_give_way_to_who_asks(child: Child) -> None:
     assert child.end() == (0, "")
 
 
-def test_stops_while_exhausted(child: Child, clients: list[socket.socket]) -> None:
-    """The back-off of a listener that is closed touches its descriptor no more."""
+def test_stop_without_descriptors_leaves_closed_descriptors_alone(child: Child, clients: list[socket.socket]) -> None:
+    """The back-off timer of a closed listener does not touch its descriptor, which may belong to another by then."""
     assert child.tell("stop") == [True, True]
     assert child.status["failed"] == []
     assert child.status["open"] == 0
     assert child.end()[0] == 0
 
 
-def test_finishing_while_exhausted_answers_those_that_wait(child: Child) -> None:
-    """The queue is not empty only because there is no descriptor for it: those inside end, and free theirs."""
+def test_stop_without_descriptors_replies_to_the_accept_queue(child: Child) -> None:
+    """The accept queue waits for descriptors, which connections free when they end."""
     address = ("127.0.0.1", child.status["port"])
     asking = []
     for _ in range(CLIENTS):
@@ -165,7 +167,7 @@ def test_finishing_while_exhausted_answers_those_that_wait(child: Child) -> None
 
 
 FILES = 128  # of each process
-CROWD = 300  # silent clients: more than that
+SILENT = 300  # silent clients: more than that
 
 
 def serving(folder: Path, listeners: str) -> Flashpol:
@@ -178,10 +180,10 @@ def listener(name: str, settings: str) -> str:
     return f'[[listeners]]\nname = "{name}"\naddress = "127.0.0.1:0"\n{settings}\n'
 
 
-def test_the_silent_of_one_listener_give_way_to_who_asks_another_with_other_limits(tmp_path: Path) -> None:
+def test_request_without_descriptors_evicts_the_idle_of_another_group(tmp_path: Path) -> None:
     both = listener("one", "request_timeout = 30") + listener("other", "request_timeout = 60")
     with serving(tmp_path, both) as server:
-        silent = [connect(server.places[0]) for _ in range(CROWD)]
+        silent = [connect(server.places[0]) for _ in range(SILENT)]
         eventually(lambda: server.metrics().total("refused_total", reason="capacity"), "descriptors run out")
         for _ in range(10):
             assert rest(connect(server.places[1], REQUEST)).endswith(b"\0")
@@ -190,13 +192,13 @@ def test_the_silent_of_one_listener_give_way_to_who_asks_another_with_other_limi
             client.close()
 
 
-def test_the_silent_of_a_shared_port_leave_descriptors_for_who_asks(tmp_path: Path) -> None:
+def test_silent_sessions_leave_descriptors_for_policy_requests(tmp_path: Path) -> None:
     with (
         application() as app,
         serving(tmp_path, listener("shared", f'upstream = "{app.remote}"\nfirst_byte_timeout = 0.05')) as server,
     ):
-        silent = [connect(server.place) for _ in range(CROWD)]
-        eventually(lambda: server.metrics().total("refused_total") >= CROWD - FILES // 2, "the others are refused")
+        silent = [connect(server.place) for _ in range(SILENT)]
+        eventually(lambda: server.metrics().total("refused_total") >= SILENT - FILES // 2, "the others are refused")
         assert 0 < server.metrics().total("sessions") < FILES // 2
         for _ in range(10):
             assert rest(connect(server.place, REQUEST)).endswith(b"\0")

@@ -1,4 +1,4 @@
-"""Limits of a whole server: over its workers, beyond the death of one, and in its metrics."""
+"""Limits of a whole server: over its workers, after the death of one, and in its metrics."""
 
 import contextlib
 import socket
@@ -31,7 +31,7 @@ def source(server: Flashpol, ip: str) -> socket.socket:
 
 
 def refused(client: socket.socket) -> bool:
-    """It was closed at once; False: it is held."""
+    """Whether it was closed at once; False: it is kept open."""
     client.settimeout(0.2)
     try:
         return client.recv(1) == b""
@@ -42,7 +42,7 @@ def refused(client: socket.socket) -> bool:
 
 
 def held(server: Flashpol, ip: str, count: int) -> list[socket.socket]:
-    """Clients that say nothing; all have been decided upon."""
+    """Clients that send nothing, when each has been accepted or refused."""
     before = server.metrics().total("connections_accepted_total")
     clients = [source(server, ip) for _ in range(count)]
     eventually(lambda: server.metrics().total("connections_accepted_total") == before + count, "all accepted")
@@ -54,8 +54,8 @@ def close(clients: list[socket.socket]) -> None:
         client.close()
 
 
-def test_one_address_over_two_workers(tmp_path: Path) -> None:
-    """Nobody is refused below the limit. Above it, only who has less than half of it at a worker gets in there."""
+def test_max_address_connections_holds_over_two_workers(tmp_path: Path) -> None:
+    """No client is refused below the limit. Above it, a worker admits it up to its half of the limit."""
     with serve(tmp_path, "max_address_connections = 20") as server:
         clients = held(server, "127.0.0.2", 60)
         open_ = server.metrics().total("connections_open")
@@ -70,7 +70,7 @@ def test_one_address_over_two_workers(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
-def test_the_total_over_two_workers(tmp_path: Path) -> None:
+def test_max_connections_holds_over_two_workers(tmp_path: Path) -> None:
     with serve(tmp_path, "max_connections = 50\nmax_address_connections = 0") as server:
         clients = held(server, "127.0.0.2", 200)
         metrics = server.metrics()
@@ -79,7 +79,7 @@ def test_the_total_over_two_workers(tmp_path: Path) -> None:
         close(clients)
 
 
-def test_what_a_worker_held_when_it_was_killed_is_free(tmp_path: Path) -> None:
+def test_connections_of_a_killed_worker_no_longer_count(tmp_path: Path) -> None:
     with serve(tmp_path, "max_connections = 10\nmax_address_connections = 10", workers=1) as server:
         first = held(server, "127.0.0.2", 20)
         assert server.metrics().total("connections_open") == 10
@@ -105,7 +105,7 @@ def test_what_a_worker_held_when_it_was_killed_is_free(tmp_path: Path) -> None:
         ('proxy_protocol = true\nproxy_networks = ["192.0.2.0/24"]', "proxy_untrusted"),
     ],
 )
-def test_lists_of_a_listener(tmp_path: Path, listener: str, reason: str) -> None:
+def test_client_outside_the_networks_is_refused_with_its_reason(tmp_path: Path, listener: str, reason: str) -> None:
     with serve(tmp_path, "", listener) as server:
         with source(server, "127.0.0.2") as client:
             assert refused(client)
@@ -113,7 +113,7 @@ def test_lists_of_a_listener(tmp_path: Path, listener: str, reason: str) -> None
         assert "127.0.0.2" not in server.log
 
 
-def test_the_smaller_network_decides(tmp_path: Path) -> None:
+def test_networks_that_overlap_the_smaller_decides(tmp_path: Path) -> None:
     with serve(tmp_path, "", 'allow_networks = ["127.0.0.1"]\ndeny_networks = ["127.0.0.0/8"]') as server:
         assert ask(server.place).endswith(b"\0")
         with source(server, "127.0.0.2") as client:

@@ -1,4 +1,4 @@
-"""The service as a worker runs it: how it stops, what it refuses, how it outlives its hooks."""
+"""The service as a worker runs it: how it stops, its limit of slow replies, its access log."""
 
 import dataclasses
 import logging
@@ -18,12 +18,12 @@ from testkit.polling import DEADLINE, eventually
 from testkit.serving import LARGE, REPLY, TIMEOUTS
 
 
-def test_stop_accepting_takes_in_what_the_kernel_has_accepted(serve: Serve) -> None:
+def test_stop_accepting_serves_the_accept_queue(serve: Serve) -> None:
     server = serve()
     clients = []
 
     def connect_and_stop() -> None:
-        """In the hub's thread, which therefore accepts none of these before it stops."""
+        """In the hub's thread, which therefore accepts none of these before `stop_accepting`."""
         for _ in range(200):
             clients.append(socket.create_connection(server.address, DEADLINE))
             clients[-1].sendall(REQUEST)
@@ -41,7 +41,7 @@ def test_stop_accepting_takes_in_what_the_kernel_has_accepted(serve: Serve) -> N
     assert server.settle() == {"reply": 200}
 
 
-def test_finish_lets_those_inside_end(serve: Serve) -> None:
+def test_finish_waits_for_open_connections(serve: Serve) -> None:
     server = serve()
     with server.connect() as client, server.connect():
         client.sendall(REQUEST[:10])
@@ -55,7 +55,7 @@ def test_finish_lets_those_inside_end(serve: Serve) -> None:
     assert server.settle() == {"reply": 1, "timeout": 1}
 
 
-def test_finish_cuts_off_what_is_left_at_its_deadline(serve: Serve) -> None:
+def test_finish_at_its_deadline_closes_what_is_left(serve: Serve) -> None:
     server = serve(timeouts=ConnectionTimeouts(request_timeout=60))
     with server.connect() as client:
         eventually(lambda: server.counters["parked"] == 1)
@@ -67,19 +67,19 @@ def test_finish_cuts_off_what_is_left_at_its_deadline(serve: Serve) -> None:
     assert server.settle() == {"shutdown": 1}
 
 
-def test_finish_cuts_off_conversations(serve: Serve) -> None:
+def test_finish_at_its_deadline_ends_slow_replies(serve: Serve) -> None:
     server = serve(LARGE, ConnectionTimeouts(reply_timeout=60))
     with server.connect(receive_buffer=2048) as client:
         client.sendall(REQUEST)
         eventually(lambda: server.counters["slow_replies"] == 1)
         server.stop_accepting()
         assert server.finish(0.05) is False
-        # Straight after: nothing is left to a later turn of the hub.
+        # At once: no later turn of the hub is needed.
         assert_settled(server.counters)
     assert server.settle() == {"shutdown": 1}
 
 
-def test_finish_cuts_off_conversations_that_have_not_begun(serve: Serve) -> None:
+def test_finish_at_its_deadline_ends_slow_replies_that_have_not_begun(serve: Serve) -> None:
     """Accepted and handed to greenlets by `stop_accepting` itself, with no turn of the hub before `finish`."""
     server = serve(LARGE, ConnectionTimeouts(reply_timeout=60))
     clients = []
@@ -100,7 +100,7 @@ def test_finish_cuts_off_conversations_that_have_not_begun(serve: Serve) -> None
 
 
 @pytest.mark.parametrize("allowed", [1, 3])
-def test_conversations_are_capped(serve: Serve, allowed: int) -> None:
+def test_max_slow_replies_is_exact(serve: Serve, allowed: int) -> None:
     timeouts = dataclasses.replace(TIMEOUTS, reply_timeout=60)
     server = serve(LARGE, timeouts, limits=ConnectionLimits(max_slow_replies=allowed))
     clients = [server.connect(receive_buffer=2048) for _ in range(allowed)]
@@ -116,7 +116,7 @@ def test_conversations_are_capped(serve: Serve, allowed: int) -> None:
     assert server.settle() == {"max_slow_replies": 1, "reply": allowed}
 
 
-def test_without_conversations_what_does_not_fit_is_refused(serve: Serve) -> None:
+def test_max_slow_replies_of_zero_refuses_what_does_not_fit(serve: Serve) -> None:
     server = serve(LARGE, TIMEOUTS, limits=ConnectionLimits(max_slow_replies=0))
     with server.connect(receive_buffer=2048) as client:
         client.sendall(REQUEST)
@@ -127,7 +127,7 @@ def test_without_conversations_what_does_not_fit_is_refused(serve: Serve) -> Non
 
 @pytest.fixture
 def records() -> Iterator[list[logging.LogRecord]]:
-    """What is logged meanwhile, by whatever thread."""
+    """What is logged during the test, by any thread."""
     found: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = found.append  # type: ignore[method-assign]
@@ -139,7 +139,7 @@ def records() -> Iterator[list[logging.LogRecord]]:
     log.setLevel(level)
 
 
-def test_the_access_log(serve: Serve, records: list[logging.LogRecord]) -> None:
+def test_access_log_line_has_client_outcome_and_bytes(serve: Serve, records: list[logging.LogRecord]) -> None:
     server = serve(access_log=1.0)
     with server.connect() as client:
         ip, port = client.getsockname()
@@ -155,7 +155,7 @@ def test_the_access_log(serve: Serve, records: list[logging.LogRecord]) -> None:
     }  # fmt: skip
 
 
-def test_the_access_log_is_bounded_in_lines_and_says_so(serve: Serve, records: list[logging.LogRecord]) -> None:
+def test_access_log_in_a_flood_counts_the_lines_left_out(serve: Serve, records: list[logging.LogRecord]) -> None:
     server = serve(access_log=1.0)
     with server.connect() as sampled:
         eventually(lambda: server.counters["accepted"] == 1)
@@ -168,7 +168,7 @@ def test_the_access_log_is_bounded_in_lines_and_says_so(serve: Serve, records: l
     assert records[-1].getMessage().endswith(f"; {records[-1].left_out} others were left out")
 
 
-def test_what_is_cut_off_after_the_listeners_are_closed_has_its_listener(
+def test_access_log_after_the_listeners_are_closed_names_the_listener(
     serve: Serve, records: list[logging.LogRecord]
 ) -> None:
     server = serve(timeouts=ConnectionTimeouts(request_timeout=60), access_log=1.0)
@@ -179,6 +179,6 @@ def test_what_is_cut_off_after_the_listeners_are_closed_has_its_listener(
     assert [(record.listener, record.outcome) for record in records] == [(str(Address(*server.address)), "shutdown")]
 
 
-def test_without_it_nothing_is_logged(serve: Serve, records: list[logging.LogRecord]) -> None:
+def test_access_log_by_default_is_off(serve: Serve, records: list[logging.LogRecord]) -> None:
     assert serve().ask() == REPLY
     assert records == []
