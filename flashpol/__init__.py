@@ -1,16 +1,13 @@
-"""flashpol answers Flash socket policy requests.
+"""flashpol serves Flash socket policies.
 
-An embedding gevent program imports `PolicyServer`; any program may import `RequestMatcher`, and the package
-`flashpol.policy`, which is pure Python. The names below are loaded when first used, so importing `flashpol` costs
-nothing and needs neither gevent nor the compiled extension.
+A gevent program that embeds a server imports `PolicyServer`; any program may import `RequestMatcher`, and the package
+`flashpol.policy`, which is pure Python. The names here load their modules when first used, so that `flashpol.policy`
+needs neither gevent nor the compiled extensions.
 """
 
-from importlib import import_module
+from typing import TYPE_CHECKING
 
 from flashpol.version import VERSION as __version__
-
-# typing's own costs more to load than all of this; type checkers know the name.
-TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from flashpol._fastpath import RequestMatcher, Verdict
@@ -18,14 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["PolicyServer", "RequestMatcher", "Verdict", "__version__"]
 
-_HOMES = {
-    "PolicyServer": "flashpol.worker.embedded",
-    "RequestMatcher": "flashpol._fastpath",
-    "Verdict": "flashpol._fastpath",
-}
-
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    if name == "PolicyServer":
+        from flashpol.worker.embedded import PolicyServer
+
+        return PolicyServer
+    if name in ("RequestMatcher", "Verdict"):
+        from flashpol import _fastpath
+
+        return getattr(_fastpath, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
