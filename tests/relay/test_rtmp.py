@@ -40,12 +40,12 @@ def running(*command: object, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 @contextmanager
-def nginx(folder: Path) -> Iterator[int]:
-    """Its port."""
+def nginx(folder: Path, listen: str) -> Iterator[int]:
+    """Its port. listen: more words of the directive."""
     port = free_port()
     (folder / "nginx.conf").write_text(
         f"load_module {MODULE};\ndaemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log {folder}/error.log;\n"
-        f"events {{ }}\nrtmp {{ server {{ listen 127.0.0.1:{port}; application live {{ live on; }} }} }}\n"
+        f"events {{ }}\nrtmp {{ server {{ listen 127.0.0.1:{port}{listen}; application live {{ live on; }} }} }}\n"
     )
     command = [PROGRAMS["nginx"], "-p", folder, "-e", folder / "start.log", "-c", folder / "nginx.conf"]
     with running(*command, log=folder / "nginx.log"):
@@ -61,14 +61,17 @@ def nginx(folder: Path) -> Iterator[int]:
         yield port
 
 
-def test_shared_port_relays_rtmp_and_replies_on_one_port(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("listen", "setting"), [("", ""), (" proxy_protocol", 'upstream_proxy = "v1"\n')], ids=["plain", "proxy v1"]
+)
+def test_shared_port_relays_rtmp_and_replies_on_one_port(tmp_path: Path, listen: str, setting: str) -> None:
     (tmp_path / "policy.xml").write_bytes(POLICY)
-    with nginx(tmp_path) as upstream:
+    with nginx(tmp_path, listen) as upstream:
         config = tmp_path / "flashpol.toml"
         config.write_text(
             '[policies.media]\nfile = "policy.xml"\n'
             '[[listeners]]\nname = "rtmp"\naddress = "127.0.0.1:0"\n'
-            f'upstream = "127.0.0.1:{upstream}"\n'
+            f'upstream = "127.0.0.1:{upstream}"\n{setting}'
         )
         with Flashpol("-c", config, listen=()) as server:
             url = f"rtmp://127.0.0.1:{server.place[1]}/live/test"

@@ -330,6 +330,32 @@ def test_upstream_by_unknown_name_closes_the_client_and_is_logged(
     assert "cannot look up the address of upstream no-such-host.invalid:1" in caplog.text
 
 
+def test_upstream_that_goes_down_and_comes_back_is_logged(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    with application() as app:
+        address = app.listening.getsockname()
+    with caplog.at_level(logging.INFO, log.name):
+        server = serve(timeouts=QUICK, upstream=[app.remote])
+
+        def lines() -> list[str]:
+            return [text.partition(": backend ")[2] for text in caplog.messages if ": backend " in text]
+
+        for _ in range(5):
+            with server.connect() as client:
+                client.sendall(b"hello")
+                assert until_end(client)[0] == b""
+        down = (
+            f"{app.remote} is down: connection refused (3 failures in a row); no backend is up, so each client retries"
+        )
+        assert lines() == [down]
+        with socket.create_server(address) as listening, server.connect() as client:
+            client.sendall(b"hello")
+            with listening.accept()[0] as inner:
+                assert receive(inner, 5) == b"hello"
+                eventually(lambda: len(lines()) == 2, "the second line, while the session lasts")
+    assert lines()[1].startswith(f"{app.remote} is up again after ")
+    assert server.settle() == {"upstream": 5, "relayed": 1}
+
+
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_upstream_proxy_sends_the_clients_address(app: Application, serve: Serve, version: str) -> None:
     server = serve(timeouts=QUICK, upstream=[app.remote], upstream_proxy=version)
