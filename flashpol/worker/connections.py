@@ -3,7 +3,6 @@
 import resource
 
 import gevent
-from gevent.pool import Group
 
 from flashpol._fastpath import AddressLimits, ConnectionTable
 from flashpol.config import Address, ConnectionTimeouts
@@ -32,7 +31,8 @@ class ConnectionGroup:
         self._reply_timeout = timeouts.reply_timeout
         self._limits = limits
         self._names: list[str] = []  # of its listeners, in the order of their acceptors
-        self._slow_replies = Group()
+        self._slow_replies: set[gevent.Greenlet] = set()
+        self._release_slow_reply = self._slow_reply_ended  # one bound method for all greenlets
         self.table = ConnectionTable(
             on_slow_reply=self._start_slow_reply,
             on_error=lambda error: log.error(
@@ -67,7 +67,7 @@ class ConnectionGroup:
     def cut(self) -> None:
         """Hand over no more connections, end the slow replies, and tell the sessions to end: their greenlets do."""
         self._watcher.close()
-        self._slow_replies.kill()
+        gevent.killall(list(self._slow_replies))
         self._relays.cut()
 
     def close(self) -> None:
@@ -84,13 +84,17 @@ class ConnectionGroup:
     def _spawn_slow_reply(self, fd: int) -> None:
         # Released by a link, not by a function around `finish_reply`: a Python frame would cost each greenlet 4 KB.
         greenlet = gevent.Greenlet(finish_reply, self.table, fd, self._reply_timeout)
-        greenlet.rawlink(self._limits.slow_replies.release)
+        greenlet.rawlink(self._release_slow_reply)
         self._slow_replies.add(greenlet)
         try:
             greenlet.start()
         except BaseException:
             self._slow_replies.discard(greenlet)
             raise
+
+    def _slow_reply_ended(self, greenlet: gevent.Greenlet) -> None:
+        self._slow_replies.discard(greenlet)
+        self._limits.slow_replies.release()
 
     def _start_session(self, fd: int, data: bytes, listener: int) -> None:
         # A bare greenlet, a third of a gevent.Greenlet's size: there are tens of thousands, and nothing joins them.

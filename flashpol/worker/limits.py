@@ -40,7 +40,7 @@ class GreenletLimit:
             raise
         return True
 
-    def release(self, _greenlet: object = None) -> None:
+    def release(self) -> None:
         self.count -= 1
 
 

@@ -24,7 +24,7 @@ from flashpol.worker.listener import ListenerLoop
 FINISH_POLL = 0.02
 # How long `finish` waits for the greenlets of sessions that it has cut, in seconds: they only have to wake.
 CUT_TIMEOUT = 1.0
-EVERYBODY = Access()
+ANY_CLIENT = Access()
 
 
 class Service:
@@ -58,7 +58,7 @@ class Service:
         name: str | None = None,
         exclusive: bool = True,
         terminated: bool = True,
-        access: Access = EVERYBODY,
+        access: Access = ANY_CLIENT,
         shared_port: SharedPort | None = None,
     ) -> ListenerLoop:
         """Serve `reply` on the listening, non-blocking `sock`, counted in `block` (see `Acceptor`, also `terminated`).
