@@ -13,7 +13,6 @@ from flashpol._pump import FAILURES, Pump
 from flashpol.config import UpstreamAddress
 from flashpol.counters.shared import SharedCounters
 from flashpol.log.format import fields
-from flashpol.log.handler import log
 from flashpol.relay import backends
 from flashpol.relay.backends import FAIL_TIMEOUT, MAX_FAILS, Backend, Upstreams
 
@@ -28,6 +27,15 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture(autouse=True)
+def log(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+    """A logger without the rate limit, which would hold lines back until a later test."""
+    log = logging.getLogger("test_backends")
+    log.setLevel(logging.INFO)
+    monkeypatch.setattr(backends, "log", log)
+    return log
 
 
 def make(clock: Clock, *remotes: UpstreamAddress, balance: str = "round-robin") -> Upstreams:
@@ -137,7 +145,6 @@ def test_all_backends_down_are_tried_in_turn(clock: Clock, pump: Pump) -> None:
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """The lines logged since the last call."""
-    caplog.set_level(logging.INFO, log.name)
 
     def lines() -> list[str]:
         found = [record.getMessage() for record in caplog.records]
