@@ -4,8 +4,8 @@
     python -m bench compare OLD.json NEW.json [--everything]
     python -m bench charts REPORT.json FOLDER
 
-Exit status: 0 when everything could be measured, met or not; 1 when `compare` found something worse; 2 when a figure
-would not have meant anything. Then the scenario is named and the others are reported all the same.
+Exit status: 0 when everything was measured, whether or not targets were met; 1 when `compare` found a figure that is
+worse; 2 when a scenario had no meaningful result. That scenario is named, and the others are reported.
 """
 
 import argparse
@@ -20,7 +20,6 @@ from bench.report import Results
 from bench.scenarios import (
     access,
     concurrency,
-    conversations,
     cpu,
     experiments,
     generator,
@@ -31,6 +30,7 @@ from bench.scenarios import (
     scrape,
     silent,
     sizes,
+    slow_replies,
     startup,
     workers,
 )
@@ -41,7 +41,7 @@ SCENARIOS: dict[str, Callable[[Settings, Results], None]] = {
     "concurrency": concurrency.run,
     "rate": rate.run,
     "silent": silent.run,
-    "conversations": conversations.run,
+    "slow_replies": slow_replies.run,
     "workers": workers.run,
     "sizes": sizes.run,
     "listeners": listeners.run,
@@ -52,13 +52,13 @@ SCENARIOS: dict[str, Callable[[Settings, Results], None]] = {
     "relay": relay.run,
     "generator": generator.run,
 }
-ON_DEMAND = {"experiments": experiments.run}  # what `all` leaves out: not about flashpol
-ROUNDS = 9  # odd, so that the median is a measurement; enough that one or two disturbed rounds do not move it
+ON_DEMAND = {"experiments": experiments.run}  # `all` leaves them out, since they are not about flashpol
+ROUNDS = 9  # odd, so that the median is a measurement; enough that one or two disturbed rounds do not change it
 QUICK_ROUNDS = 1
 
 
 def main() -> int:
-    """Run what was asked for."""
+    """Run the command."""
     words = sys.argv[1:]
     try:
         if words[:1] == ["compare"]:
@@ -72,20 +72,20 @@ def main() -> int:
 
 
 def _run(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="What flashpol costs, beside its peers.")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="What flashpol costs beside its peers")
     parser.add_argument(
-        "scenario", nargs="*", default=["all"], help=f"all, or some of {', '.join([*SCENARIOS, *ON_DEMAND])}"
+        "scenario", nargs="*", default=["all"], help=f"default all; one of {', '.join([*SCENARIOS, *ON_DEMAND])}"
     )
-    parser.add_argument("--rounds", type=int, help=f"interleaved rounds where figures are compared, default {ROUNDS}")
-    parser.add_argument("--quick", action="store_true", help="two minutes: does all of it work? Not for figures")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="report.json, report.md and charts go there")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and samples there too")
-    parser.add_argument("--peers-only", action="store_true", help="without flashpol: judge the machine")
+    parser.add_argument("--rounds", type=int, help=f"number of interleaved rounds, default {ROUNDS}")
+    parser.add_argument("--quick", action="store_true", help="only test the suite, in two minutes")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write the report and charts to this folder")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write figures and samples to this file")
+    parser.add_argument("--peers-only", action="store_true", help="measure only the peers, to judge the machine")
     arguments = parser.parse_args(words)
     rounds: int = (QUICK_ROUNDS if arguments.quick else ROUNDS) if arguments.rounds is None else arguments.rounds
     unknown = [name for name in arguments.scenario if name not in (*SCENARIOS, *ON_DEMAND, "all")]
     if rounds < 1 or unknown:
-        parser.error(f"no scenario {', '.join(unknown)}" if unknown else "--rounds must be at least 1")
+        parser.error(f"unknown scenario: {', '.join(unknown)}" if unknown else "--rounds must be at least 1")
     _allow_many_files()
     results = Results()
     about = machine.describe()
@@ -94,7 +94,7 @@ def _run(words: list[str]) -> int:
         results.note(missing)
     settings = Settings.on_this_machine(rounds, arguments.peers_only, arguments.quick)
     if not settings.apart:
-        results.note("one CPU for servers and load: no figures of the two apart")
+        results.note("servers and load share one CPU: there are no figures of them on separate CPUs")
     failed = False
     for name, run in {**SCENARIOS, **ON_DEMAND}.items():
         if name in arguments.scenario or ("all" in arguments.scenario and name in SCENARIOS):
@@ -102,12 +102,12 @@ def _run(words: list[str]) -> int:
             begin = time.monotonic()
             try:
                 run(settings, results)
-                how = "measured"
+                result = "measured"
             except BenchError as error:
-                failed, how = True, "given up"
-                results.note(f"{name} was given up: {error}")
+                failed, result = True, "failed"
+                results.note(f"{name} failed: {error}")
                 print(f"bench: {name}: {error}", file=sys.stderr)
-            print(f"{name}: {how} in {time.monotonic() - begin:.0f} s", file=sys.stderr)
+            print(f"{name}: {result} in {time.monotonic() - begin:.0f} s", file=sys.stderr)
     print(report.headline(about))
     print(report.table(results))
     if arguments.json:
@@ -124,14 +124,14 @@ def _write_all(folder: Path, about: dict[str, object], results: Results) -> None
     if charts.available():
         charts.draw(report.document(about, results), folder)
     else:
-        print("bench: no charts: pip install -e '.[bench]' brings matplotlib", file=sys.stderr)
+        print("bench: charts need matplotlib: pip install -e '.[bench]'", file=sys.stderr)
 
 
 def _compare(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench compare", description="What became slower or faster.")
+    parser = argparse.ArgumentParser(prog="python -m bench compare", description="Compare two reports.")
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
-    parser.add_argument("--everything", action="store_true", help="also what did not change for certain")
+    parser.add_argument("--everything", action="store_true", help="also list figures without a certain change")
     arguments = parser.parse_args(words)
     found = compare.changes(compare.load(arguments.old), compare.load(arguments.new))
     print(compare.table(found, everything=arguments.everything))
@@ -150,7 +150,7 @@ def _charts(words: list[str]) -> int:
 
 
 def _allow_many_files() -> None:
-    """For the children: a worker that holds 15,000 connections needs more than the usual soft limit."""
+    """Raise the limit for child processes: a worker that holds 15,000 connections exceeds the usual soft limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -1,4 +1,4 @@
-"""Compile the C and Go parts when they are needed: into ``build/bench`` of the repository, which git ignores."""
+"""Compile the C and Go parts when they are needed, into ``build/bench`` of the repository, which git ignores."""
 
 import os
 import subprocess
@@ -13,50 +13,44 @@ COMPILE_SECONDS = 120
 
 
 def load_generator() -> Path:
-    """The compiled load generator."""
-    return program("loadgen", sorted((HERE / "loadgen").glob("*.c")), sorted((HERE / "loadgen").glob("*.h")))
+    """The compiled load generator, with the load for relays."""
+    folder = HERE / "loadgen"
+    return program("loadgen", sorted(folder.rglob("*.c")), sorted(folder.rglob("*.h")))
 
 
-def relay_load() -> Path:
-    """The compiled load for relays: the application behind them and its clients."""
-    folder = HERE / "loadgen" / "relay"
-    headers = [*sorted(folder.glob("*.h")), HERE / "loadgen" / "histogram.h"]
-    return program("relay", sorted(folder.glob("*.c")), headers)
-
-
-def epoll_yardstick() -> Path:
+def epoll_baseline() -> Path:
     """The compiled plain C epoll server."""
-    return program("epoll", [HERE / "yardsticks" / "epoll.c"], [])
+    return program("epoll", [HERE / "baselines" / "epoll.c"], [])
 
 
-def uring_yardstick() -> Path:
+def uring_baseline() -> Path:
     """The compiled io_uring server."""
-    return program("uring", [HERE / "yardsticks" / "uring.c"], [], ["-luring"])
+    return program("uring", [HERE / "baselines" / "uring.c"], [], ["-luring"])
 
 
 def has_liburing() -> bool:
-    """It can be compiled and linked with."""
+    """Whether a program can be compiled and linked with liburing."""
     try:
-        uring_yardstick()
+        uring_baseline()
     except BenchError:
         return False
     return True
 
 
 def uring_disabled() -> bool:
-    """The kernel refuses io_uring to this process: a container's profile or a setting."""
+    """Whether the kernel refuses io_uring to this process: by a container's profile or a setting."""
     setting = Path("/proc/sys/kernel/io_uring_disabled")
     return not setting.exists() or setting.read_text().strip() != "0"
 
 
 def go_server() -> Path:
     """The compiled Go server."""
-    source, program = HERE / "yardsticks" / "server.go", BUILD / "goserver"
+    source, program = HERE / "baselines" / "server.go", BUILD / "goserver"
     return _built(program, [source], ["go", "build", "-o"], [str(source)])
 
 
 def program(name: str, sources: list[Path], headers: list[Path], options: list[str] | None = None) -> Path:
-    """A C program of these sources, compiled if it is not there or older. options: for the linker, and -shared."""
+    """A C program of these sources, compiled if it is missing or older. options: for the linker, and -shared."""
     compiler = [os.environ.get("CC", "cc"), *FLAGS, "-o"]
     return _built(BUILD / name, [*sources, *headers], compiler, [*map(str, sources), *(options or [])])
 
@@ -66,14 +60,14 @@ def _built(program: Path, needs: list[Path], command: list[str], inputs: list[st
     if program.exists() and program.stat().st_mtime > newest:
         return program
     BUILD.mkdir(parents=True, exist_ok=True)
-    # Compiled beside and renamed: a second run at the same time never executes half a file.
-    fresh = program.with_name(f"{program.name}.{os.getpid()}")
-    command = [*command, str(fresh), *inputs]
+    # Compiled beside it and renamed, so that another run at the same time never executes half a file.
+    compiled = program.with_name(f"{program.name}.{os.getpid()}")
+    command = [*command, str(compiled), *inputs]
     try:
         result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=COMPILE_SECONDS)
     except FileNotFoundError:
-        raise BenchError(f"no compiler: install one, or name that of C in CC (tried {command[0]})") from None
+        raise BenchError(f"no compiler: install one, or name a C compiler in CC (tried {command[0]})") from None
     if result.returncode != 0:
         raise BenchError(f"{program.name} does not compile:\n{result.stderr}")
-    fresh.rename(program)
+    compiled.rename(program)
     return program

@@ -1,4 +1,4 @@
-"""The charts of a run as PNG files, from what it wrote as JSON. Needs matplotlib: ``pip install -e '.[bench]'``."""
+"""Draw the charts of a run as PNG files, from its JSON report. It needs matplotlib: ``pip install -e '.[bench]'``."""
 
 import statistics
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from bench import BenchError
 
 Points = list[tuple[float, list[float]]]
 
-# Of one server the same colour in all charts: ours in orange, C in greys, the others in blues and greens.
+# A server has the same colour in all charts: flashpol orange, C servers grey, the others blue and green.
 COLOURS = {
     "flashpol": "#d9480f",
     "C epoll": "#343a40",
@@ -25,12 +25,12 @@ COLOURS = {
 OTHER_COLOUR = "#d9480f"
 SIZE = (8.0, 4.5)  # inches
 DOTS = 100  # per inch
-FEW_TICKS = 5  # values of x that are all written at the axis
+FEW_TICKS = 5  # up to so many values of x are all written at the axis
 
 
 @dataclass(frozen=True)
 class Chart:
-    """How a chart is drawn. scale: what samples are divided by to be in the unit of the axis."""
+    """How a chart is drawn. scale: the divisor from the samples' unit to the axis' unit."""
 
     title: str
     x: str
@@ -42,7 +42,7 @@ class Chart:
 
 
 def _lines(axes: Any, chart: Chart, series: dict[str, Points]) -> None:
-    """A line a server through the medians, a band from the smallest to the largest; named in the order they end."""
+    """Draw a line per server through the medians, and a band from smallest to largest; the legend is in end order."""
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     ends = []
@@ -61,7 +61,7 @@ def _lines(axes: Any, chart: Chart, series: dict[str, Points]) -> None:
     if not chart.log_y:
         axes.set_ylim(0, 1.1 * max(max(samples) for points in series.values() for _, samples in points) / chart.scale)
     handles, labels = axes.get_legend_handles_labels()
-    order = [labels.index(name) for _, name in sorted(ends, reverse=True)]  # from above, as the lines end
+    order = [labels.index(name) for _, name in sorted(ends, reverse=True)]  # from the top, as the lines end
     if len(order) > 1:
         axes.legend([handles[i] for i in order], [labels[i] for i in order], frameon=False, fontsize=9,
                     loc="upper left", bbox_to_anchor=(1.0, 1.0))  # fmt: skip
@@ -78,7 +78,7 @@ def _lines(axes: Any, chart: Chart, series: dict[str, Points]) -> None:
 
 
 def _bars(axes: Any, chart: Chart, series: dict[str, Points]) -> None:
-    """A bar a server, the cheapest on top, its value at the end; of several x, the first is drawn."""
+    """Draw a bar per server, the cheapest on top, with its value at the end. Of several x only the first is drawn."""
     values = {name: statistics.median(points[0][1]) / chart.scale for name, points in series.items()}
     names = sorted(values, key=lambda name: values[name], reverse=True)
     axes.barh(names, [values[name] for name in names], color=[COLOURS.get(name, OTHER_COLOUR) for name in names])
@@ -98,43 +98,43 @@ def _bars(axes: Any, chart: Chart, series: dict[str, Points]) -> None:
 
 CHARTS = {
     "cpu": Chart(
-        "What an answer costs, 256 clients at once", "", "µs of server CPU per answer; less is better", _bars, 1000,
+        "CPU per reply, 256 clients at once", "", "µs of server CPU per reply; less is better", _bars, 1000,
     ),
     "concurrency": Chart(
-        "What an answer costs, by number of clients at once", "clients at once", "µs of server CPU per answer", _lines,
+        "CPU per reply, by number of clients at once", "clients at once", "µs of server CPU per reply", _lines,
         1000, log_x=True, log_y=True,
     ),
     "concurrency latency": Chart(
-        "How long an answer takes, by number of clients at once", "clients at once", "median latency, ms", _lines, 1000,
+        "Latency of a reply, by number of clients at once", "clients at once", "median latency, ms", _lines, 1000,
         log_x=True, log_y=True,
     ),
     "rate": Chart(
-        "How late the latest are: p99.9 against rate", "requests per second, at fixed times", "p99.9 latency, ms",
+        "Tail latency: p99.9 against rate", "requests per second, at fixed times", "p99.9 latency, ms",
         _lines, 1000, log_y=True,
     ),
     "silent": Chart(
-        "A silent client, held until its deadline", "", "KB of memory per silent client", _bars,
+        "Memory of a silent client", "", "KB of memory per silent client", _bars,
     ),
     "workers": Chart(
-        "Answers per second by number of workers, load generator beside", "workers", "thousand answers per second",
-        _lines, 1000,
+        "Replies per second by number of workers, load generator on the same CPUs", "workers",
+        "thousand replies per second", _lines, 1000,
     ),
-    "conversations": Chart(
-        "A reply that its client does not read, in a greenlet", "held at once", "KB of memory each", _lines,
+    "slow_replies": Chart(
+        "Memory of a slow reply, whose client does not read", "held at once", "KB of memory each", _lines,
     ),
     "sizes": Chart(
-        "What an answer costs, by size of the policy", "bytes of policy", "µs of server CPU per answer", _lines, 1000,
+        "CPU per reply, by size of the policy", "bytes of policy", "µs of server CPU per reply", _lines, 1000,
         log_x=True,
     ),
     "listeners": Chart(
-        "What an answer costs, by number of listeners", "listeners", "µs of server CPU per answer", _lines, 1000,
+        "CPU per reply, by number of listeners", "listeners", "µs of server CPU per reply", _lines, 1000,
         log_x=True,
     ),
 }  # fmt: skip
 
 
 def available() -> bool:
-    """Matplotlib is installed."""
+    """Whether matplotlib is installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -143,9 +143,9 @@ def available() -> bool:
 
 
 def draw(document: dict[str, Any], folder: Path) -> list[Path]:
-    """Write a PNG for each chart that the run has points of. Raises BenchError if matplotlib is not installed."""
+    """Write a PNG for each chart that the run has points for. Raises BenchError if matplotlib is not installed."""
     if not available():
-        raise BenchError("no charts without matplotlib: pip install -e '.[bench]'")
+        raise BenchError("charts need matplotlib: pip install -e '.[bench]'")
     import matplotlib
 
     matplotlib.use("Agg")

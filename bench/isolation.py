@@ -1,7 +1,7 @@
-"""A loopback of one's own: a network namespace, where there are the rights for one.
+"""A network namespace of its own for the run, if this process has the right to create one.
 
-There the accept queue may be as long as 10,000 clients who come at once need (net.core.somaxconn is the namespace's
-own), nobody else's packets are in the way, and what is left in TIME_WAIT ends with the run.
+In it the accept queue may be as long as 10,000 simultaneous clients need (each namespace has its own
+net.core.somaxconn), other programs' packets do not disturb, and sockets in TIME_WAIT end with the run.
 """
 
 import ctypes
@@ -19,14 +19,15 @@ QUEUE = 65535
 
 
 def isolate() -> str | None:
-    """Move this process and what it starts into a new network namespace. Returns why that is not possible, or None."""
+    """Move this process and its future children into a new network namespace. Returns why that failed, or None."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNET) != 0:
-        return f"no network namespace of its own: {os.strerror(ctypes.get_errno())}"
+        return f"cannot create a network namespace: {os.strerror(ctypes.get_errno())}"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
     try:
         SOMAXCONN.write_text(str(QUEUE))
     except OSError as error:  # /proc/sys is read-only in many containers
-        return f"the accept queues are {SOMAXCONN.read_text().strip()} long: {error.strerror}"
+        limit = SOMAXCONN.read_text().strip()
+        return f"accept queues are limited to {limit}: cannot write net.core.somaxconn: {error.strerror}"
     return None

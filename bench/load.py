@@ -1,4 +1,4 @@
-"""Run the load generator and read what it says."""
+"""Run the load generator and read its results."""
 
 import json
 import math
@@ -12,14 +12,14 @@ from typing import Any
 from bench import BenchError, build
 from bench.servers.running import Server
 
-WARM_UP = 0.2  # seconds of an open loop: new sockets, cold caches, a queue that the first ones leave behind
-RUN_SECONDS = 60.0  # no closed run is longer: the servers here need less than a second for what is asked of them
-OPEN_CLIENTS = 4_000  # of an open loop, at once
-OPEN_RATE = 10_000  # silent connections opened per second: slower than any server here accepts, so no queue overflows
-HELD_BY_ONE = 15_000  # connections that one process of the generator holds: below the usual limit of files
-GRACE = 30.0  # seconds that a run may take beyond what it was told
+WARM_UP = 0.2  # seconds of an open loop: new sockets, cold caches, the queue that the first clients cause
+RUN_SECONDS = 60.0  # no closed run is longer; the servers here need less than a second for one
+OPEN_CLIENTS = 4_000  # connections of an open loop at once
+OPEN_RATE = 10_000  # silent connections per second: every server here accepts faster, so no queue overflows
+HELD_BY_ONE = 15_000  # connections held by one process of the generator: below the usual limit of open files
+GRACE = 30.0  # seconds that a run may take longer than planned
 
-# Where the generator runs: a CPU; several, then it is a process on each; or None, anywhere.
+# Where the generator runs: on one CPU; with a process on each of several; or None, on any CPU.
 CPUs = int | Sequence[int] | None
 
 
@@ -27,7 +27,7 @@ CPUs = int | Sequence[int] | None
 class Closed:
     """One closed-loop run without errors. Times in seconds, latencies in microseconds from connect to end of stream."""
 
-    answered: int
+    replies: int
     seconds: float
     p50: float
     p99: float
@@ -37,12 +37,12 @@ class Closed:
 
 @dataclass(frozen=True)
 class Open:
-    """One open-loop run. Latencies in microseconds from the time at which a client was to begin to end of stream.
+    """One open-loop run. Latencies in microseconds from the time at which a client was to start to end of stream.
 
-    lag_p99: microseconds by which the generator itself was late; what is not far above it says little of the server.
+    lag_p99: microseconds by which the generator itself was late; a latency near it says little about the server.
     """
 
-    answered: int
+    replies: int
     failed: int
     seconds: float
     latency: dict[str, float]  # p50, p90, p99, p999, p9999, max
@@ -52,21 +52,21 @@ class Open:
 def closed(
     server: Server, *, connections: int, count: int, cpu: CPUs, options: Sequence[str] = (), processes: int = 0
 ) -> Closed:
-    """Ask `count` times from `connections` concurrent clients; anything but the exact reply is an error.
+    """Send `count` requests from `connections` concurrent clients; anything but the exact reply is an error.
 
-    options: more of the load generator's (see loadgen/main.c). processes: of the generator; 0: one a CPU.
+    options: further options of the generator (see loadgen/main.c). processes: of the generator; 0: one for each CPU.
     """
     processes = min(processes or len(_cpus(cpu)) or 1, connections)
-    said = _asked(
+    result = _run(
         "closed", server, cpu, RUN_SECONDS, ["--connections", str(connections), "--count", str(count),
         "--processes", str(processes), *options],
     )  # fmt: skip
-    if said["failed"]:
-        raise BenchError(f"{server.name}: the load was not answered without error: {json.dumps(said)}")
-    if said["answered"] != count:
-        raise BenchError(f"{server.name}: {said['answered']} answers of {count} within {RUN_SECONDS:.0f} s")
-    latency = said["latency_us"]
-    return Closed(count, said["seconds"], latency["p50"], latency["p99"], latency["p999"], said["cpu_seconds"])
+    if result["failed"]:
+        raise BenchError(f"{server.name}: requests failed: {json.dumps(result)}")
+    if result["ok"] != count:
+        raise BenchError(f"{server.name}: {result['ok']} replies of {count} within {RUN_SECONDS:.0f} s")
+    latency = result["latency_us"]
+    return Closed(count, result["seconds"], latency["p50"], latency["p99"], latency["p999"], result["cpu_seconds"])
 
 
 def open_loop(
@@ -78,37 +78,37 @@ def open_loop(
     connections: int = OPEN_CLIENTS,
     options: Sequence[str] = (),
 ) -> Open:
-    """`rate` clients a second begin at fixed times for so many seconds, at most `connections` at once.
+    """Start `rate` clients a second at fixed times for so many seconds, at most `connections` at once.
 
-    Before that they do so for `WARM_UP` seconds, which the latencies and the lag leave out. Errors are counted, not
-    raised: beyond saturation there are some.
+    A warm-up of `WARM_UP` seconds comes first, which the latencies and the lag leave out. Errors are counted, not
+    raised, since there are some above saturation.
     """
     arguments = ["--connections", str(connections), "--rate", f"{rate:.1f}", "--warm-up", str(WARM_UP)]
     arguments += ["--processes", str(len(_cpus(cpu)) or 1), *options]
-    said = _asked("open", server, cpu, WARM_UP + seconds, arguments)
-    return Open(said["answered"], said["failed"], said["seconds"], said["latency_us"], said["lag_us"]["p99"])
+    result = _run("open", server, cpu, WARM_UP + seconds, arguments)
+    return Open(result["ok"], result["failed"], result["seconds"], result["latency_us"], result["lag_us"]["p99"])
 
 
-def _asked(mode: str, server: Server, cpu: CPUs, seconds: float, arguments: Sequence[str]) -> dict[str, Any]:
+def _run(mode: str, server: Server, cpu: CPUs, seconds: float, arguments: Sequence[str]) -> dict[str, Any]:
     command = [str(build.load_generator()), mode, "--expect", str(server.expected), "--seconds", str(seconds)]
     for port in server.ports or (server.port,):
         command += ["--port", str(port)]
-    # On a terminal the generator shows how far it is.
+    # On a terminal the generator shows its progress.
     errors = None if sys.stderr.isatty() else subprocess.PIPE
-    result = subprocess.run(
+    done = subprocess.run(
         [*command, *arguments, *_pinned(cpu)],
         check=False, stdout=subprocess.PIPE, stderr=errors, text=True, timeout=seconds + GRACE,
     )  # fmt: skip
-    if result.returncode not in (0, 1):
-        raise BenchError(f"{server.name}: the load generator could not run: {result.stderr or result.returncode}")
-    said: dict[str, Any] = json.loads(result.stdout)
-    return said
+    if done.returncode not in (0, 1):
+        raise BenchError(f"{server.name}: the load generator failed: {done.stderr or done.returncode}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 class SilentClients:
-    """Connections that say nothing, held by processes of their own: one may not have the files for all.
+    """Silent connections, held by several processes, since one may not have enough files for all.
 
-    A context manager: inside, all are established. `wait_until_closed` and `release` say what became of them.
+    Within the context all are established. `wait_until_closed` and `release` return how they ended.
     """
 
     def __init__(
@@ -136,9 +136,9 @@ class SilentClients:
             for command in self._commands
         ]
         try:
-            said = self._added_up()
-            if (said["established"], said["ended"]) != (self._count, 0):
-                raise BenchError(f"{self._name}: {self._count} silent clients were to be held, but: {said}")
+            result = self._sum()
+            if (result["established"], result["ended"]) != (self._count, 0):
+                raise BenchError(f"{self._name}: {self._count} silent clients were to be held, got {result}")
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -155,32 +155,32 @@ class SilentClients:
             process.stdout.close()
 
     def wait_until_closed(self) -> dict[str, Any]:
-        """What became of them, once the server has closed all of them or the time is over."""
-        return self._added_up()
+        """How they ended, once the server has closed all of them or the time is over."""
+        return self._sum()
 
     def release(self) -> dict[str, Any]:
-        """Let go of them now; what had become of them until now."""
+        """Close them, and return how they ended or that they were open."""
         for process in self._processes:
             assert process.stdin
             process.stdin.close()
-        return self._added_up()
+        return self._sum()
 
-    def _added_up(self) -> dict[str, Any]:
+    def _sum(self) -> dict[str, Any]:
         lines = [self._line(process) for process in self._processes]
         numbers = [name for name, value in lines[0].items() if isinstance(value, int)]
-        said: dict[str, Any] = {name: sum(line[name] for line in lines) for name in numbers}
+        result: dict[str, Any] = {name: sum(line[name] for line in lines) for name in numbers}
         held = [line["held_seconds"] for line in lines if line.get("held_seconds")]
         shortest, longest = min((h["min"] for h in held), default=0.0), max((h["max"] for h in held), default=0.0)
-        said["held_seconds"] = {"min": shortest, "max": longest} if held else None
-        return said
+        result["held_seconds"] = {"min": shortest, "max": longest} if held else None
+        return result
 
     def _line(self, process: "subprocess.Popen[str]") -> dict[str, Any]:
         assert process.stdout
-        line = process.stdout.readline()  # bounded: the generator ends by itself after its --seconds
+        line = process.stdout.readline()  # returns in time: the generator ends by itself after --seconds
         if not line:
-            raise BenchError(f"{self._name}: the silent clients ended without a word, exit {process.wait(10)}")
-        said: dict[str, Any] = json.loads(line)
-        return said
+            raise BenchError(f"{self._name}: the silent clients ended without output, status {process.wait(10)}")
+        result: dict[str, Any] = json.loads(line)
+        return result
 
 
 def _cpus(cpu: CPUs) -> Sequence[int]:

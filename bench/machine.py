@@ -1,4 +1,4 @@
-"""What the figures depend on: hardware, kernel, versions, date, and how busy the machine was already."""
+"""Describe what the figures depend on: hardware, kernel, versions, date, and the load before the run."""
 
 import importlib.metadata
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def describe() -> dict[str, Any]:
-    """A JSON object; what is not installed is null."""
+    """A JSON object; a program that is not installed is null."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     models = [line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
     return {
@@ -46,5 +46,5 @@ def _first_line(command: list[str]) -> str | None:
     program = shutil.which(command[0], path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
     if program is None:
         return None
-    said = subprocess.run([program, *command[1:]], check=False, capture_output=True, text=True, timeout=10)
-    return (said.stdout or said.stderr).splitlines()[0]
+    done = subprocess.run([program, *command[1:]], check=False, capture_output=True, text=True, timeout=10)
+    return (done.stdout or done.stderr).splitlines()[0]

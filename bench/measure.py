@@ -1,4 +1,4 @@
-"""Read what a process has used, and condense repeated measurements. Linux /proc only."""
+"""Read what a process has used, and summarise repeated measurements. Linux only: it reads /proc."""
 
 import os
 import socket
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import BenchError
+from testkit import processes
+from testkit.polling import eventually
 
 REQUEST = b"<policy-file-request/>\0"
 NS = 1_000_000_000
@@ -30,14 +32,14 @@ class Spread:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Round by round: noise that lasts longer than a round is in both and cancels."""
+    """Ratios round by round: noise that lasts longer than a round is in both and cancels."""
     return [a / b for a, b in zip(ours, theirs, strict=True)]
 
 
 def cpu_ns(pid: int) -> int:
     """CPU time used so far by all threads of a process, in nanoseconds.
 
-    From schedstat, which is exact. Kernels without it give /proc/PID/stat, which counts ticks (usually 10 ms).
+    They come from schedstat, which is exact. Kernels without it have /proc/PID/stat, which counts ticks of 10 ms.
     """
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
@@ -45,20 +47,18 @@ def cpu_ns(pid: int) -> int:
     except FileNotFoundError:
         if not Path(f"/proc/{pid}").exists():
             raise BenchError(f"process {pid} ended while it was measured") from None
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    utime, stime = int(fields[11]), int(fields[12])
+    utime, stime = map(int, processes.stat(pid)[11:13])
     return (utime + stime) * NS // os.sysconf("SC_CLK_TCK")
 
 
 def status(pid: int) -> dict[str, int]:
     """The numbers of /proc/PID/status by name: sizes in bytes, counts as they are."""
     try:
-        text = Path(f"/proc/{pid}/status").read_text()
+        fields = processes.status(pid)
     except FileNotFoundError:
         raise BenchError(f"process {pid} ended while it was measured") from None
     numbers: dict[str, int] = {}
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
+    for name, value in fields.items():
         words = value.split()
         if len(words) == 2 and words[1] == "kB":
             numbers[name] = int(words[0]) * 1024
@@ -68,13 +68,13 @@ def status(pid: int) -> dict[str, int]:
 
 
 def user_memory(pid: int) -> int:
-    """Memory a process has touched that is not a file, in bytes: anonymous and shared, so neither hides the other."""
+    """Memory that a process has touched and that is not a file, in bytes: anonymous and shared."""
     numbers = status(pid)
     return numbers["RssAnon"] + numbers["RssShmem"]
 
 
 def sleeps(pid: int) -> int:
-    """How often a process has gone to sleep so far: few per answer means that it was saturated."""
+    """How often a process has gone to sleep so far: if it sleeps less than once per reply, it is saturated."""
     return status(pid)["voluntary_ctxt_switches"]
 
 
@@ -86,22 +86,20 @@ def open_files(pid: int) -> int:
         raise BenchError(f"process {pid} ended while it was measured") from None
 
 
-def children(pid: int) -> list[int]:
-    """Pids of the direct children of a process."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except (FileNotFoundError, ProcessLookupError):  # it ended between the listing and the reading
-                continue
-            if int(fields[1]) == pid:
-                found.append(int(entry.name))
-    return sorted(found)
+def children(pid: int, name: str = "") -> list[int]:
+    """Pids of the direct children of a process, lowest first; `name`: only those whose name starts so."""
+    return [child.pid for child in processes.children(pid) if _name(child.pid).startswith(name)]
 
 
-def ask(port: int, timeout: float = 2.0, request: bytes = REQUEST) -> bytes:
-    """One request to a port of 127.0.0.1, and everything that came back until the end. `timeout` in seconds."""
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it ended between the listing and the reading
+        return ""
+
+
+def fetch_reply(port: int, timeout: float = 2.0, request: bytes = REQUEST) -> bytes:
+    """Send one request to a port of 127.0.0.1, and return everything until the end of the stream. timeout: seconds."""
     with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
         connection.sendall(request)
         reply = b""
@@ -110,25 +108,18 @@ def ask(port: int, timeout: float = 2.0, request: bytes = REQUEST) -> bytes:
         return reply
 
 
-def wait_until_open(pid: int, files: int, seconds: float) -> None:
-    """Wait until a process has so many files open: the kernel completes connections before they are accepted."""
-    wait_until_all_open([pid], files, seconds)
-
-
-def wait_until_all_open(pids: Sequence[int], files: int, seconds: float) -> None:
-    """The same for several processes, which have so many together."""
-    deadline = time.monotonic() + seconds
-    while (now := sum(map(open_files, pids))) < files:
-        if time.monotonic() > deadline:
-            raise BenchError(f"the server holds {now} files, expected {files}: it did not accept everyone")
-        time.sleep(0.02)
+def wait_until_open(pids: Sequence[int], files: int, seconds: float) -> None:
+    """Wait until these processes have so many files open: the kernel completes connections before they are accepted."""
+    eventually(
+        lambda: sum(map(open_files, pids)) >= files, f"{files} files are open in the server", seconds, error=BenchError
+    )
 
 
 def scrape(port: int, timeout: float = 10.0) -> tuple[float, dict[str, float]]:
-    """GET /metrics of 127.0.0.1: (seconds it took, samples by name and labels)."""
+    """GET /metrics of 127.0.0.1. Returns the seconds that it took, and samples by name and labels."""
     begin = time.perf_counter()
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=timeout) as answer:
-        text = answer.read().decode()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=timeout) as response:
+        text = response.read().decode()
     seconds = time.perf_counter() - begin
     lines = (line for line in text.splitlines() if line and not line.startswith("#"))
     pairs = (line.rpartition(" ") for line in lines)

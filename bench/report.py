@@ -1,4 +1,4 @@
-"""Figures with their targets and points of charts: what a run collects, as a table and as JSON for later comparison."""
+"""The results of a run: figures with their targets and points of charts, as a table and as JSON."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -13,7 +13,7 @@ Samples = list[float]
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table: a median with its range, in `unit`. Without a target it is information."""
+    """One line of the table: a median with its range, in `unit`. A figure without a target is information."""
 
     scenario: str
     name: str
@@ -22,11 +22,11 @@ class Figure:
     at_most: float | None = None
     at_least: float | None = None
     digits: int = 2
-    better: str = "less"  # or "more": what `compare` is to call an improvement; "" if neither is
+    better: str = "less"  # or "more": the direction that `compare` calls an improvement; "" if there is none
 
     @property
     def verdict(self) -> str:
-        """`pass`, `short`, or nothing for information. The median decides."""
+        """`pass` or `short`, by the median; empty for information."""
         if self.at_most is None and self.at_least is None:
             return ""
         high = self.at_most is not None and self.value.median > self.at_most
@@ -35,26 +35,26 @@ class Figure:
 
     @property
     def target(self) -> str:
-        """As it is written in a table."""
+        """The target as a table shows it."""
         if self.at_least is not None:
             return f">= {self.at_least:g}"
         return f"<= {self.at_most:g}" if self.at_most is not None else ""
 
     @property
     def spread(self) -> str:
-        """Smallest and largest; empty if there was one measurement."""
+        """Smallest and largest sample; empty if there was only one."""
         low, high, digits = self.value.low, self.value.high, self.digits
         return "" if low == high else f"{low:,.{digits}f} - {high:,.{digits}f}"
 
     @property
     def key(self) -> str:
-        """Its name in the samples."""
+        """The figure's name in the samples."""
         return f"{self.scenario}: {self.name} [{self.unit}]"
 
 
 @dataclass
 class Results:
-    """What a run collects: figures, points of charts, the samples both were made of, and what could not be measured."""
+    """What a run collects: figures, points of charts, the samples of both, and notes on what was not measured."""
 
     figures: list[Figure] = field(default_factory=list)
     samples: dict[str, Samples] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Results:
     notes: list[str] = field(default_factory=list)
 
     def add(self, figure: Figure, samples: Samples | None = None) -> None:
-        """Add a figure, with the samples behind it when there was more than one."""
+        """Add a figure; with its samples if there was more than one."""
         self.figures.append(figure)
         if samples is not None:
             self.samples[figure.key] = samples
@@ -84,11 +84,11 @@ class Results:
         self.add(Figure(scenario, name, unit, Spread.of(samples), at_most, at_least, digits, better), samples)
 
     def add_point(self, chart: str, series: str, x: float, samples: Samples) -> None:
-        """A point of a chart (see `charts.CHARTS`)."""
+        """Add a point to a chart (see `charts.CHARTS`)."""
         self.charts.setdefault(chart, {}).setdefault(series, []).append((x, samples))
 
     def note(self, text: str) -> None:
-        """What the reader of the table must know. Said once."""
+        """Add a line below the table, once."""
         if text not in self.notes:
             self.notes.append(text)
 
@@ -103,7 +103,7 @@ def table(results: Results) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]], numbers: Collection[int]) -> list[str]:
-    """The lines of a table whose first row is its head. numbers: which columns are set to the right."""
+    """The lines of a table whose first row is its head. numbers: the columns that are aligned to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(
@@ -123,7 +123,7 @@ def summary(results: Results) -> str:
 
 
 def markdown(about: dict[str, Any], results: Results) -> str:
-    """The same as a page, one table a scenario."""
+    """The figures as Markdown, one table for each scenario."""
     lines = ["# What flashpol costs, beside its peers", "", f"{_machine_in_words(about)}. {summary(results)}.", ""]
     for scenario in dict.fromkeys(figure.scenario for figure in results.figures):
         lines += [
@@ -154,7 +154,7 @@ headline = _machine_in_words
 
 
 def document(about: dict[str, Any], results: Results) -> dict[str, Any]:
-    """Everything: ``{"machine": …, "figures": […], "samples": {figure: […]}, "charts": …, "notes": […]}``."""
+    """All of a run: ``{"machine": …, "figures": […], "samples": {figure: […]}, "charts": …, "notes": […]}``."""
     figures = [{**asdict(figure), "verdict": figure.verdict, "key": figure.key} for figure in results.figures]
     charts = {
         name: {one: [{"x": x, "samples": samples} for x, samples in points] for one, points in series.items()}

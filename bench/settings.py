@@ -1,16 +1,16 @@
-"""What a run is told: rounds, CPUs, how thorough, and whether flashpol takes part."""
+"""The settings of a run: rounds, CPUs, quick or full, with or without flashpol."""
 
 import os
 from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
-GENERATORS = 3  # processes, with a CPU each: enough for the cheapest server, which costs less than half of one's CPU
+MAX_LOAD_CPUS = 3  # enough for the cheapest server, which takes less than half of the CPU of one generator
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where and how. On a machine with one CPU `load_cpus` is that of the servers. quick: see that everything works."""
+    """CPUs and length of a run. On a machine with one CPU `load_cpus` is the servers'. quick: only test the suite."""
 
     rounds: int
     server_cpu: int
@@ -20,15 +20,15 @@ class Settings:
 
     @classmethod
     def on_this_machine(cls, rounds: int, peers_only: bool, quick: bool = False) -> "Settings":
-        """The last CPU for the servers (the first tends to have the interrupts), some of the others for the load."""
+        """The servers get the last CPU (the first tends to have the interrupts), the load some of the others."""
         *others, last = sorted(os.sched_getaffinity(0))
-        return cls(rounds, last, tuple(others[:GENERATORS]) or (last,), peers_only, quick)
+        return cls(rounds, last, tuple(others[:MAX_LOAD_CPUS]) or (last,), peers_only, quick)
 
     @property
     def apart(self) -> bool:
-        """Load and servers have a CPU each."""
+        """Whether load and servers have separate CPUs."""
         return self.server_cpu not in self.load_cpus
 
     def either(self, thorough: T, quick: T) -> T:
-        """Which of the two a run like this is to use."""
+        """The value for a run like this."""
         return quick if self.quick else thorough

@@ -1,23 +1,22 @@
-"""What well-behaved clients notice while others do their worst: ``python -m faults [ATTACK …]``.
+"""The fault suite measures what good clients notice of attacks and accidents: ``python -m faults [ATTACK …]``.
 
-Each attack has a server of its own, in a network of its own where we may make one. Good clients ask it at a steady rate
-from first to last, whatever becomes of those before them; each reply is compared byte for byte. Their p99 before the
-attack is what their p99 during it is compared with; after it we see how long they feel it. In the end the server's own
-account must be complete: every connection that it accepted ended in exactly one way.
+Each attack has a server of its own, in a network namespace of its own where that is possible. Good clients send it
+requests at a steady rate throughout, whatever happens to earlier ones, and compare each reply byte for byte. The suite
+compares their p99 during the attack with their p99 before it, and measures how long they feel it afterwards. In the end
+the server's own account must be complete: every connection that it accepted ended in exactly one way.
 
-- ``native/``      good and bad clients (C), a clock that jumps    ``build.py``      compiles them when needed
-- ``server.py``    a server under attack, and its processes        ``clients.py``    runs good and bad clients
-- ``scene.py``     what an attack has to work with                 ``families/``     the attacks, a file a kind
-- ``network.py``   a firewall, for peers that vanish
-- ``measure.py``   one attack, measured                            ``report.py``     verdicts and the table
+- ``server.py``    a server under attack, and its processes    ``clients.py``   run good and bad clients
+- ``attack.py``    what an attack is, and one run of it        ``attacks/``     the attacks, one file for each kind
+- ``network.py``   a firewall, for peers that vanish           ``native/``      a preloaded clock that jumps (C)
+- ``measure.py``   measure one attack                          ``report.py``    verdicts and the table
 - ``soak.py``      mixed traffic for minutes: memory, descriptors and counters, ``python -m faults.soak``
 
-The attackers run at the lowest priority and the good clients at the highest: in reality both have machines of their
-own, and only what they send reaches the server's.
+The clients are modes of the bench suite's load generator. The bad ones run at the lowest priority and the good ones at
+the highest: in reality both have machines of their own, and only what they send reaches the server's machine.
 """
 
 from bench import BenchError
 
 
 class FaultsError(BenchError):
-    """The run cannot tell anything: say why and stop."""
+    """The run has no meaningful result; the message says why."""

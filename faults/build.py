@@ -1,17 +1,12 @@
-"""Compile the C parts when they are needed."""
+"""Compile the library that is preloaded into a server. The clients are the bench suite's load generator."""
 
 from pathlib import Path
 
-from bench.build import program as compiled
+from bench.build import program
 
 NATIVE = Path(__file__).parent / "native"
 
 
-def program(name: str) -> Path:
-    """The compiled program `native/NAME.c`. Raises BenchError."""
-    return compiled(f"faults-{name}", [NATIVE / f"{name}.c"], [NATIVE / "clients.h"])
-
-
 def preload(name: str) -> Path:
-    """The same, to be preloaded."""
-    return compiled(f"faults-{name}.so", [NATIVE / f"{name}.c"], [], ["-shared", "-fPIC"])
+    """The compiled shared library of `native/NAME.c`. Raises BenchError."""
+    return program(f"faults-{name}.so", [NATIVE / f"{name}.c"], [], ["-shared", "-fPIC"])

@@ -1,4 +1,4 @@
-"""A firewall that lets the attackers vanish, in a network of our own (`bench.isolation`)."""
+"""A firewall that makes the attackers vanish, in the run's own network namespace (`bench.isolation`)."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from faults import FaultsError
 
 
 class Firewall:
-    """Packets to 127.16.0.0/12, where the attackers are, and from there vanish. Only in a network of our own."""
+    """Drops packets to and from 127.16.0.0/12, the attackers. For the run's own network namespace only."""
 
     RULES = (
         "table inet faults {\n chain vanish {\n  type filter hook output priority 0;\n"

@@ -6,14 +6,14 @@ from typing import Any
 from bench.report import columns
 from faults.measure import Outcome
 
-RATIO = 2.0  # of the p99 during an attack to the one before it, at most
-RECOVERY = 1.0  # seconds
+MAX_RATIO = 2.0  # p99 during the attack / p99 before it
+MAX_RECOVERY = 1.0  # seconds
 HEAD = ("attack", "load", "failures", "p99 before", "during", "ratio", "recovery", "")
 NUMBERS = {2, 3, 4, 5, 6}
 
 
 def machine(about: Mapping[str, Any]) -> str:
-    """What the figures depend on, in one line; as `bench.machine` describes it."""
+    """The machine in one line. about: from `bench.machine`."""
     versions = ", ".join(f"{name} {about[name]}" for name in ("python", "cython", "gevent"))
     return (
         f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, {versions}, "
@@ -22,9 +22,9 @@ def machine(about: Mapping[str, Any]) -> str:
 
 
 def lost(outcome: Outcome) -> list[str]:
-    """What no good client may ever notice, however busy the machine: replies that were lost, a wrong account.
+    """Lost replies and a wrong account, which fail a run on any machine.
 
-    Whoever is inside a process that is killed is lost with it; the server knows how many those were at most.
+    A connection that is open in a process when it is killed is lost with it; the server counts those as `crashed`.
     """
     failures = sum(outcome.failures.values())
     found = [f"{failures:,} lost"] if failures > outcome.crashed else []
@@ -34,15 +34,15 @@ def lost(outcome: Outcome) -> list[str]:
 
 
 def short(outcome: Outcome) -> list[str]:
-    """In which points it falls short of the targets; none if it reaches all."""
+    """The targets that were missed, in words; none if all were met."""
     found = [f"{count:,} {what}" for what, count in outcome.failures.items()]
     if outcome.unaccounted:
         found.append(f"{outcome.unaccounted:,} not accounted for")
-    if outcome.ratio > RATIO:
+    if outcome.ratio > MAX_RATIO:
         found.append(f"p99 {outcome.ratio:.1f} times that before")
     if outcome.recovery is None:
-        found.append("not as before while we looked")
-    elif outcome.recovery > RECOVERY:
+        found.append("no recovery within the run")
+    elif outcome.recovery > MAX_RECOVERY:
         found.append(f"recovery {outcome.recovery:.1f} s")
     return found
 
@@ -51,11 +51,11 @@ def row(outcome: Outcome) -> tuple[str, ...]:
     problems = short(outcome)
     verdict = f"short: {', '.join(problems)}" if problems else "pass"
     if outcome.bystander:
-        verdict += f"; a server that nobody attacks: {outcome.bystander * 1e3:.2f} ms"
+        verdict += f"; a second server, not attacked: {outcome.bystander * 1e3:.2f} ms"
     return (
         outcome.attack.name,
         outcome.load,
-        f"{sum(outcome.failures.values()):,} of {outcome.asked:,}",
+        f"{sum(outcome.failures.values()):,} of {outcome.requests:,}",
         f"{outcome.p99_before * 1e3:.2f} ms",
         f"{outcome.p99_during * 1e3:.2f} ms",
         f"{outcome.ratio:.1f}",
@@ -65,13 +65,13 @@ def row(outcome: Outcome) -> tuple[str, ...]:
 
 
 def table(outcomes: Sequence[Outcome], notes: Sequence[str] = ()) -> str:
-    """In columns, a line an attack."""
+    """The table as text, one attack a line."""
     lines = columns([HEAD, *map(row, outcomes)], NUMBERS)
     return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
 
 def markdown(outcomes: Sequence[Outcome], notes: Sequence[str], about: str) -> str:
-    """The same for docs/faults.md."""
+    """The table for docs/faults.md."""
     lines = [f"Measured with `make faults`: {about}.", "", f"| {' | '.join(HEAD[:-1])} | verdict |"]
     lines.append("|" + "".join("---:|" if i in NUMBERS else "---|" for i in range(len(HEAD))))
     lines += [f"| {' | '.join(row(outcome))} |" for outcome in outcomes]

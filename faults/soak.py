@@ -1,10 +1,10 @@
-"""Mixed traffic for minutes: ``python -m faults.soak [--seconds S]``. Memory and descriptors stay, counters are exact.
+"""Mixed traffic for minutes, with constant memory and descriptors and exact counters: ``python -m faults.soak``.
 
-A connection is one of `VISITS`, each of which knows how the server must count it and what it must get. In the end the
-server's counters must be what was counted here, to the last one; its processes must have the descriptors that they had,
-and no more memory than when the traffic was under way for a while.
+Every connection is of one of `KINDS`, each of which defines how the server must count it and what reply it must get. At
+the end the server's counters must be exactly those of this program. Its processes must have as many descriptors as at
+the start, and no more memory than after a warm-up.
 
-Exit status: 0 if so, 1 if not, 2 when the run could tell nothing.
+Exit status: 0 if so, 1 if not, 2 when the run had no meaningful result.
 """
 
 import argparse
@@ -32,22 +32,22 @@ REQUEST = b"<policy-file-request/>\0"
 BARE = REQUEST[:-1]
 REPLY = POLICY.encode() + b"\0"
 SECONDS = 600.0
-VISITORS = 200  # at a time; most wait: for the server, or between two bytes
-PAUSE = 0.35  # seconds between two visits of one visitor: some 400 connections a second in all
-PATIENCE = 15.0  # seconds for whatever the server owes
-WARM_UP = 0.25  # share of the time after which memory is compared with; caches and the admin page's history fill
-MOST_WARM_UP = 120.0
-SAMPLE = 1.0  # seconds
-GROWTH_BYTES = 1 << 20
+CLIENTS = 200  # at a time; most wait: for the server, or between two bytes
+PAUSE = 0.35  # mean seconds between two connections of one client: about 400 connections a second in all
+TIMEOUT = 15.0  # seconds for one operation
+WARM_UP = 0.25  # share of the time until memory is first taken; caches and the admin page's history fill in it
+MAX_WARM_UP = 120.0
+SAMPLE_SECONDS = 1.0
+MAX_GROWTH = 1 << 20  # bytes
 SEED = 843
 
 
-class Visit:
+class Connection:
     """One connection to the server."""
 
     def __init__(self, port: int, *, small_window: bool = False) -> None:
         self.socket = GreenSocket(socket.AF_INET, socket.SOCK_STREAM)
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(TIMEOUT)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if small_window:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
@@ -57,114 +57,114 @@ class Visit:
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
 
-    def finish(self) -> None:
+    def shut_down(self) -> None:
         self.socket.shutdown(socket.SHUT_WR)
 
-    def rest(self) -> bytes:
-        """All until the end of the stream. Raises OSError if that is an RST."""
+    def read_all(self) -> bytes:
+        """All bytes until the end of the stream. Raises OSError if that is an RST."""
         return b"".join(iter(lambda: self.socket.recv(65536), b""))
 
-    def reset(self) -> None:
+    def set_close_with_rst(self) -> None:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of visit: how it is counted, and what it gets; None: whatever comes."""
+    """A kind of connection: how it is counted, and its reply; None: any."""
 
-    run: Callable[[Visit, random.Random], bytes | None]
+    run: Callable[[Connection, random.Random], bytes | None]
     outcome: str
-    gets: bytes | None
+    reply: bytes | None
     large: bool = False
 
 
-def _good(visit: Visit, _: random.Random) -> bytes:
-    visit.send(REQUEST)
-    return visit.rest()
+def _good(connection: Connection, _: random.Random) -> bytes:
+    connection.send(REQUEST)
+    return connection.read_all()
 
 
-def _split(visit: Visit, dice: random.Random) -> bytes:
+def _split(connection: Connection, generator: random.Random) -> bytes:
     rest = REQUEST
     while rest:
-        size = dice.randint(1, 8)
-        visit.send(rest[:size])
+        size = generator.randint(1, 8)
+        connection.send(rest[:size])
         rest = rest[size:]
-        gevent.sleep(dice.uniform(0, 0.02))
-    return visit.rest()
+        gevent.sleep(generator.uniform(0, 0.02))
+    return connection.read_all()
 
 
-def _newline(visit: Visit, _: random.Random) -> bytes:
-    visit.send(BARE + b"\r\n")
-    return visit.rest()
+def _newline(connection: Connection, _: random.Random) -> bytes:
+    connection.send(BARE + b"\r\n")
+    return connection.read_all()
 
 
-def _half_closed(visit: Visit, _: random.Random) -> bytes:
-    visit.send(BARE)
-    visit.finish()
-    return visit.rest()
+def _half_closed(connection: Connection, _: random.Random) -> bytes:
+    connection.send(BARE)
+    connection.shut_down()
+    return connection.read_all()
 
 
-def _unterminated(visit: Visit, _: random.Random) -> bytes:
-    visit.send(BARE)
-    return visit.rest()
+def _unterminated(connection: Connection, _: random.Random) -> bytes:
+    connection.send(BARE)
+    return connection.read_all()
 
 
-def _more(visit: Visit, dice: random.Random) -> bytes:
-    visit.send(REQUEST + dice.randbytes(dice.randint(1, 20_000)))
-    return visit.rest()
+def _more(connection: Connection, generator: random.Random) -> bytes:
+    connection.send(REQUEST + generator.randbytes(generator.randint(1, 20_000)))
+    return connection.read_all()
 
 
-def _http(visit: Visit, _: random.Random) -> None:
-    visit.send(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
-    if not visit.rest().startswith(b"HTTP/1.1 400 "):
+def _http(connection: Connection, _: random.Random) -> None:
+    connection.send(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
+    if not connection.read_all().startswith(b"HTTP/1.1 400 "):
         raise AssertionError("HTTP was not answered with 400")
 
 
-def _tls(visit: Visit, dice: random.Random) -> None:
-    visit.send(b"\x16\x03\x01" + dice.randbytes(200))
-    _whatever(visit)
+def _tls(connection: Connection, generator: random.Random) -> None:
+    connection.send(b"\x16\x03\x01" + generator.randbytes(200))
+    _read_any(connection)
 
 
-def _garbage(visit: Visit, dice: random.Random) -> None:
-    # A first byte that begins nothing that is known.
-    visit.send(b"\xff" + dice.randbytes(dice.randint(0, 50_000)))
-    _whatever(visit)
+def _garbage(connection: Connection, generator: random.Random) -> None:
+    # The first byte is that of no known protocol.
+    connection.send(b"\xff" + generator.randbytes(generator.randint(0, 50_000)))
+    _read_any(connection)
 
 
-def _half_and_away(visit: Visit, dice: random.Random) -> None:
-    visit.send(REQUEST[: dice.randint(1, 21)])
+def _half_and_fin(connection: Connection, generator: random.Random) -> None:
+    connection.send(REQUEST[: generator.randint(1, 21)])
 
 
-def _half_and_reset(visit: Visit, dice: random.Random) -> None:
-    visit.send(REQUEST[: dice.randint(1, 21)])
-    visit.reset()
+def _half_and_rst(connection: Connection, generator: random.Random) -> None:
+    connection.send(REQUEST[: generator.randint(1, 21)])
+    connection.set_close_with_rst()
 
 
-def _scan(visit: Visit, _: random.Random) -> None:
+def _scan(connection: Connection, _: random.Random) -> None:
     """Connect and close."""
 
 
-def _scan_and_reset(visit: Visit, _: random.Random) -> None:
-    visit.reset()
+def _scan_and_rst(connection: Connection, _: random.Random) -> None:
+    connection.set_close_with_rst()
 
 
-def _silent(visit: Visit, _: random.Random) -> None:
-    _whatever(visit)
+def _silent(connection: Connection, _: random.Random) -> None:
+    _read_any(connection)
 
 
-def _slow_reader(visit: Visit, dice: random.Random) -> bytes:
-    visit.send(REQUEST)
-    gevent.sleep(dice.uniform(0, 1.0))
-    return visit.rest()
+def _slow_reader(connection: Connection, generator: random.Random) -> bytes:
+    connection.send(REQUEST)
+    gevent.sleep(generator.uniform(0, 1.0))
+    return connection.read_all()
 
 
-def _whatever(visit: Visit) -> None:
-    """The server closes with our input unread, so it may be an RST."""
+def _read_any(connection: Connection) -> None:
+    """Read to the end, which may be an RST, since the server closes without reading all input."""
     with suppress(ConnectionError):
-        visit.rest()
+        connection.read_all()
 
 
-VISITS = {
+KINDS = {
     "good": Kind(_good, "replies", REPLY),
     "split": Kind(_split, "replies", REPLY),
     "CRLF for NUL": Kind(_newline, "replies", REPLY),
@@ -174,81 +174,82 @@ VISITS = {
     "HTTP": Kind(_http, "http", None),
     "TLS": Kind(_tls, "tls", None),
     "garbage": Kind(_garbage, "other", None),
-    "half and FIN": Kind(_half_and_away, "resets", None),
-    "half and RST": Kind(_half_and_reset, "resets", None),
+    "half and FIN": Kind(_half_and_fin, "resets", None),
+    "half and RST": Kind(_half_and_rst, "resets", None),
     "scan and FIN": Kind(_scan, "resets", None),
-    "scan and RST": Kind(_scan_and_reset, "resets", None),
+    "scan and RST": Kind(_scan_and_rst, "resets", None),
     "silent": Kind(_silent, "timeouts", None),
     "slow reader": Kind(_slow_reader, "replies", POLICY.encode() + b" " * (LARGE_BYTES - len(POLICY)) + b"\0", True),
 }
-# Good clients are the most; a slow reader moves a megabyte.
+# Most are good clients; slow readers are rare, since each moves a megabyte.
 WEIGHTS = {"good": 60, "split": 10, "silent": 3, "slow reader": 1}
 
 
 @dataclass
 class Tally:
-    """What we did: visits by kind, outcomes that the server must have counted by listener, and what went wrong."""
+    """What this program counted: connections by kind, expected outcomes by listener, and errors."""
 
-    visits: Counter[str]
+    connections: Counter[str]
     expected: dict[str, Counter[str]]
-    wrong: list[str]
+    errors: list[str]
 
     @classmethod
     def empty(cls) -> "Tally":
         return cls(Counter(), {"small": Counter(), "large": Counter()}, [])
 
 
-def _visit(server: Server, tally: Tally, until: float, dice: random.Random) -> None:
-    names = list(VISITS)
+def _run_client(server: Server, tally: Tally, until: float, generator: random.Random) -> None:
+    names = list(KINDS)
     weights = [WEIGHTS.get(name, 4) for name in names]
     while time.monotonic() < until:
-        [name] = dice.choices(names, weights)
-        kind = VISITS[name]
-        tally.visits[name] += 1
+        [name] = generator.choices(names, weights)
+        kind = KINDS[name]
+        tally.connections[name] += 1
         tally.expected["large" if kind.large else "small"][kind.outcome] += 1
         try:
-            visit = Visit(server.large_port if kind.large else server.port, small_window=kind.large)
-            with visit.socket:
-                got = kind.run(visit, dice)
-            if kind.gets is not None and got != kind.gets:
-                tally.wrong.append(f"{name}: {len(got or b''):,} bytes came that are not the reply")
+            connection = Connection(server.large_port if kind.large else server.port, small_window=kind.large)
+            with connection.socket:
+                got = kind.run(connection, generator)
+            if kind.reply is not None and got != kind.reply:
+                tally.errors.append(f"{name}: received {len(got or b''):,} bytes that are not the reply")
         except (OSError, AssertionError) as error:
-            tally.wrong.append(f"{name}: {error}")
-        gevent.sleep(dice.uniform(0, 2 * PAUSE))
+            tally.errors.append(f"{name}: {error}")
+        gevent.sleep(generator.uniform(0, 2 * PAUSE))
 
 
 def soak(seconds: float) -> list[str]:
-    """Run it and print what was seen; what is wrong, in words."""
+    """Run it and print the counts. Returns what is wrong, in words."""
     tally, resident = Tally.empty(), []
     with Server() as server:
         files = server.files()
-        began = time.monotonic()
-        dice = random.Random(SEED)
-        visitors = [
-            gevent.spawn(_visit, server, tally, began + seconds, random.Random(dice.random())) for _ in range(VISITORS)
+        start = time.monotonic()
+        generator = random.Random(SEED)
+        clients = [
+            gevent.spawn(_run_client, server, tally, start + seconds, random.Random(generator.random()))
+            for _ in range(CLIENTS)
         ]
-        while any(not visitor.dead for visitor in visitors):
-            gevent.sleep(SAMPLE)
-            resident.append((time.monotonic() - began, server.resident()))
+        while any(not client.dead for client in clients):
+            gevent.sleep(SAMPLE_SECONDS)
+            resident.append((time.monotonic() - start, server.resident()))
         account = server.settled(SETTLE_SECONDS)
         seen = {name: Counter(account.outcomes(name)) for name in tally.expected}
         left = server.files()
-    warm = [size for at, size in resident if at >= min(MOST_WARM_UP, WARM_UP * seconds)]
+    warm = [size for at, size in resident if at >= min(MAX_WARM_UP, WARM_UP * seconds)]
     tenth = max(1, len(warm) // 10)
     growth = statistics.median(warm[-tenth:]) - statistics.median(warm[:tenth])
-    wrong = tally.wrong[:10]
+    wrong = tally.errors[:10]
     for name, expected in tally.expected.items():
         wrong += [
-            f"listener {name}: {what} counted {seen[name][what]:,} times, and there were {expected[what]:,}"
+            f"listener {name}: {what} counted {seen[name][what]:,} times, expected {expected[what]:,}"
             for what in sorted(expected.keys() | seen[name].keys())
             if seen[name][what] != expected[what]
         ]
     if left != files:
-        wrong.append(f"{left} descriptors in the end, {files} in the beginning")
-    if growth > GROWTH_BYTES:
+        wrong.append(f"{left} descriptors at the end, {files} at the start")
+    if growth > MAX_GROWTH:
         wrong.append(f"memory grew by {growth / 1e6:.2f} MB")
-    print(f"{sum(tally.visits.values()):,} connections in {seconds:.0f} s: ", end="")
-    print(", ".join(f"{count:,} {name}" for name, count in tally.visits.most_common()))
+    print(f"{sum(tally.connections.values()):,} connections in {seconds:.0f} s: ", end="")
+    print(", ".join(f"{count:,} {name}" for name, count in tally.connections.most_common()))
     for name, counts in seen.items():
         print(f"listener {name} counted {', '.join(f'{count:,} {what}' for what, count in sorted(counts.items()))}")
     print(f"memory of all processes {growth / 1e6:+.2f} MB from {warm[0] / 1e6:.1f} MB; descriptors {files} -> {left}")
@@ -257,12 +258,14 @@ def soak(seconds: float) -> list[str]:
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m faults.soak", description="Mixed traffic, exact accounts.")
+    parser = argparse.ArgumentParser(
+        prog="python -m faults.soak", description="Mixed traffic: memory, descriptors, exact counters."
+    )
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"default {SECONDS:.0f}")
     arguments = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    isolate()  # better with, as good without
+    isolate()  # optional: the result is the same without
     try:
         wrong = soak(arguments.seconds)
     except BenchError as error:

@@ -95,7 +95,7 @@ class Metrics(dict[tuple[str, frozenset[tuple[str, str]]], float]):
     """(sample name, labels) -> value."""
 
     @classmethod
-    def parse(cls, text: str) -> "Metrics":
+    def parse(cls, text: str) -> Self:
         samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
         return cls({(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples})
 

@@ -1,6 +1,9 @@
 /*
  * A log-linear histogram: each power of two is cut into 128 equal buckets, so a value is known to 0.8 % over the whole
  * range, recording is a shift and an increment, and no sample is dropped or averaged.
+ *
+ * HdrHistogram_c has the same layout, and is not used: its histogram holds a pointer to its counts, so it cannot live in
+ * the memory that the processes of a run share, and a C compiler alone would no longer build the load generator.
  */
 #ifndef HISTOGRAM_H
 #define HISTOGRAM_H

@@ -1,50 +1,51 @@
-/* What the modes of the load generator share: options, clock, addresses, sockets, what a loop calls back. */
+/* What the modes of the load generator share: options, the interface of a mode, and what a loop calls back. */
 #ifndef LOADGEN_H
 #define LOADGEN_H
 
+#include "client.h"
 #include "tally.h"
 
-#include <netinet/in.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <time.h>
-
-#define REQUEST "<policy-file-request/>" /* sizeof counts the NUL, which is on the wire too: 23 bytes */
-
 enum {
-    EVENTS = 1024,         /* per epoll_wait */
-    MAX_MESSAGE = 4 << 20, /* of a request or a reply: far above any that a client accepts */
+    EVENTS = 1024, /* per epoll_wait */
     MAX_PROCESSES = 64,
     MAX_CPUS = 64,
-    TICK_MS = 100, /* how often an idle loop looks at deadlines */
+    MAX_PORTS = 1024,
+    TICK_MS = 100, /* how often an idle loop checks timeouts */
 };
 
+/* What a misbehaving client sends first, and what it does then. */
+enum say { SAY_NOTHING, SAY_HALF, SAY_WHOLE, SAY_MIXED, SAY_COUNT };
+enum then { THEN_HOLD, THEN_DRIP, THEN_FLOOD, THEN_CLOSE, THEN_RESET, THEN_COUNT };
+
 struct options {
-    uint16_t ports[1024];    /* one listener each; clients take turns */
+    uint16_t ports[MAX_PORTS]; /* one listener each; clients use them in turn */
     unsigned port_count;
-    unsigned first;          /* number of the first source address */
-    unsigned connections;    /* closed, open: at the same time, at most; silent: held */
+    uint32_t source;         /* the first source address */
+    unsigned first;          /* the number, counted from there, of this run's first source address */
+    unsigned addresses;      /* fresh, misbehaving: how many source addresses are used in turn; 0: no limit */
+    unsigned connections;    /* closed, open, misbehaving: the most at one time; silent: how many are held */
     uint64_t count;          /* closed, open: connections in all; 0: until `seconds` */
-    double seconds;          /* closed, open: length when count is 0; all: no run is longer than this */
-    double rate;             /* open: connections begun per second; silent: opened per second, 0: all at once */
-    double warm_up;          /* seconds; who was to begin earlier is answered and counted, but not in the percentiles */
-    double timeout;          /* closed, open: seconds one connection may take */
-    const char *expect_path; /* closed, open: file with the exact reply */
-    const char *send_path;   /* file with what is sent; NULL: the policy request */
-    unsigned exchanges;      /* 0: one, and the server ends the connection; N: so many, and the client ends it */
+    double seconds;          /* closed, open: length if count is 0; all: no run is longer */
+    double rate;             /* connections started per second; silent: 0 starts all at once */
+    double warm_up;          /* seconds at the start that the percentiles leave out; replies are counted all the same */
+    double timeout;          /* closed, open: seconds that one connection may take */
+    const char *expect_path; /* closed, open: the file with the exact reply */
+    const char *send_path;   /* a file with the bytes to send; NULL: the policy request */
+    const char *trace_path;  /* closed, open: a file for a line per connection; NULL: none */
+    bool fresh;              /* closed, open: a new socket for each connection, from the next address, closed by FIN */
+    bool until_input_ends;   /* closed, open: the end of stdin ends the run, before `seconds` */
+    unsigned exchanges;      /* 0: one, and the server closes the connection; N: so many, and the client closes it */
     size_t split;            /* bytes of a piece of the request; 0: all at once */
-    double pace;             /* seconds between two pieces */
-    struct shape {
-        int receive_buffer;  /* SO_RCVBUF; 0: the kernel's */
-        int segment;         /* TCP_MAXSEG: what the server may put into one; 0: the kernel's. It bounds how much of a
-                                reply the server's socket takes */
-    } shape;
-    bool ask;                /* silent: send the request, and never read what comes */
-    unsigned others[OTHER_KINDS]; /* closed, open: clients that misbehave beside those that ask */
+    double pace;             /* seconds between two pieces; misbehaving: between two bytes */
+    struct shape shape;
+    bool ask;                /* silent: send the request, and never read the reply */
+    enum say say;            /* misbehaving */
+    enum then then;          /* misbehaving */
+    bool deaf;               /* misbehaving: never read, and take the smallest window and segments */
     unsigned processes;
+    int nice;
     int cpus[MAX_CPUS]; /* process k runs on the k-th, modulo their number */
-    unsigned cpu_count; /* 0: wherever the kernel likes */
+    unsigned cpu_count; /* 0: on any CPU */
 };
 
 /* A mode prepares in `open`, and works when `start` says so; both in each process. Its counts go to the tally. */
@@ -56,42 +57,19 @@ struct mode {
 
 extern const struct mode CLOSED, OPEN;
 
-/* Runs the mode in options->processes processes, prints the sum as JSON. Returns the exit code. */
+/* Run the mode in options->processes processes, print the sum as JSON. Returns the exit code. */
 int run_processes(const struct mode *mode, const struct options *options);
 
-/* Onto the CPU of process k. */
+/* Move process k to its CPU. */
 void pin(const struct options *options, unsigned k);
 
-/* Its own process, its own lines; returns the exit code. */
+/* Modes of one process, with output of their own; they return the exit code. */
 int run_silent(const struct options *options);
+int run_misbehaving(const struct options *options);
 
-/* What epoll hands back. First member of whatever is watched. */
+/* What epoll returns. The first member of everything that is watched. */
 struct watched {
     void (*on_event)(struct watched *, uint32_t events);
 };
-
-/* The clients that misbehave: open them, look after them every few ms. */
-void others_open(const struct options *options, struct tally *tally, int epoll_fd);
-void others_tick(uint64_t now);
-
-static inline uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t); /* no system call: vDSO */
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static inline uint64_t to_ns(double seconds) { return (uint64_t)(seconds * 1e9); }
-
-struct sockaddr_in server_address(uint16_t port);
-
-/* A non-blocking socket bound to source address number n of 127.1.0.0/16; its port is chosen anew at each connect. */
-int client_socket(unsigned n, struct shape shape);
-
-/* Bytes of a file, their number in *size. */
-char *read_file(const char *path, size_t *size);
-
-/* Print why and exit 2: for what makes a run impossible, not for errors that are counted. */
-void die(const char *what) __attribute__((noreturn));
 
 #endif

@@ -1,89 +1,84 @@
 /*
- * A load generator for socket policy servers: processes of one thread and one epoll each, loopback only.
+ * The load generator of the bench and fault suites: clients of a socket policy server, well-behaved and misbehaving, and
+ * load for relays. One thread and one epoll set in each process, loopback only.
  *
- *   loadgen closed --port P --expect FILE --connections C (--count N | --seconds S) [options]
- *   loadgen open   --port P --expect FILE --connections C --rate R --seconds S [options]
- *   loadgen silent --port P --connections C [--rate R] --seconds S [--ask 1] [options]
+ *   loadgen closed      --port P --expect FILE --connections C (--count N | --seconds S) [options]
+ *   loadgen open        --port P --expect FILE --connections C --rate R --seconds S [options]
+ *   loadgen silent      --port P --connections C [--rate R] --seconds S [--ask 1] [options]
+ *   loadgen misbehaving --port P --connections C --rate R --seconds S --say WHAT --then WHAT [--deaf 1] [options]
+ *   loadgen relay …     the application behind a relay, and its clients: see relay/relay.h
  *
- * closed: C clients, each asking again as soon as it is answered.
- * open:   R clients a second begin at fixed times, C at most at once; latency counts from the intended time.
+ * closed: C clients, each of which sends the next request as soon as it has the reply.
+ * open:   R clients a second start at fixed times, C at most at once; latency counts from the intended time.
  *         Every reply is compared byte for byte, with its end.
- * silent: C clients connect, say nothing (--ask: the request, and never read), and are held until the server closes
+ * silent: C clients connect, send nothing (--ask: the request, and never read), and are held until the server closes
  *         them, stdin ends, or S seconds are over.
+ * misbehaving: C clients, opened at R a second; see misbehaving.c.
  *
- *   --port P            may be repeated: clients take turns
- *   --processes N       the work is divided among N; --cpu K, repeated: they run on these CPUs in turn
- *   --warm-up S         the percentiles leave out who was to begin in the first S seconds
- *   --timeout S         one connection may take so long, default 10
+ *   --port P            may be repeated: clients use the ports in turn
+ *   --processes N       closed, open: the work is divided among N
+ *   --cpu K             may be repeated: the processes run on these CPUs in turn
+ *   --nice N            their priority, if the system allows it
+ *   --warm-up S         the percentiles leave out clients that were to start in the first S seconds
+ *   --timeout S         how long one connection may take, default 10
  *   --split N           the request in pieces of N bytes, --pace S apart
- *   --send FILE         instead of the policy request
- *   --exchanges N       N times request and reply on a connection, and then the client ends it: for servers that echo
+ *   --send FILE         send this instead of the policy request
+ *   --exchanges N       N requests and replies on a connection, which the client then closes: for servers that echo
+ *   --trace FILE        a line for each connection: when it started (ns, CLOCK_MONOTONIC), how long it took (ns), outcome
+ *   --fresh 1           a new socket for each connection, from the next source address, closed by FIN
+ *   --until-input-ends 1   end the run when stdin ends
  *   --receive-buffer N, --segment N   SO_RCVBUF and TCP_MAXSEG of the clients
- *   --silent N --drip N --garbage N   so many that misbehave, beside those that ask
- *   --first N           number of the first source address: for a second generator beside this one
+ *   --source ADDRESS    the first source address, default 127.1.1.1; 250 in each /24
+ *   --first N           skip N source addresses: for a second generator beside this one
+ *   --addresses N       --fresh, misbehaving: use N source addresses in turn
  *
- * Results are JSON on stdout, one object a line; on a terminal, stderr shows how far it is. Exit: 0 clean, 1 errors
- * were counted, 2 it could not run. A new mode is a file of its own with a `struct mode`, and a line in the table below.
+ * Results are JSON on stdout, one object a line; on a terminal, stderr shows progress. Exit status: 0 clean, 1 errors
+ * were counted, 2 the run was impossible. A new mode is a file of its own with a `struct mode`, and a line in the table
+ * below.
  */
 #define _GNU_SOURCE
 #include "loadgen.h"
+#include "relay/relay.h"
 
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 
 static const struct mode *const MODES[] = {&CLOSED, &OPEN};
-
-void die(const char *what)
-{
-    perror(what);
-    exit(2);
-}
-
-struct sockaddr_in server_address(uint16_t port)
-{
-    return (struct sockaddr_in){
-        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-}
-
-int client_socket(unsigned n, struct shape shape)
-{
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
-    if (fd < 0)
-        die("socket");
-    /* Many source addresses: no run can use up the ports of one. 127.1.1.1 and up; last byte 1..250. */
-    struct sockaddr_in source = {.sin_family = AF_INET};
-    source.sin_addr.s_addr = htonl(0x7f010001u + (n / 250 % 250 + 1) * 256 + n % 250);
-    struct linger reset = {.l_onoff = 1, .l_linger = 0}; /* close ends in RST: nobody is left in TIME_WAIT */
-    if (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on) < 0 ||
-        setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) < 0 ||
-        (shape.receive_buffer && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &shape.receive_buffer, sizeof(int)) < 0) ||
-        (shape.segment && setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &shape.segment, sizeof(int)) < 0) ||
-        bind(fd, (struct sockaddr *)&source, sizeof source) < 0)
-        die("client socket");
-    return fd;
-}
-
-char *read_file(const char *path, size_t *size)
-{
-    FILE *file = path ? fopen(path, "rb") : NULL;
-    if (!file)
-        die(path ? path : "--expect");
-    char *bytes = malloc(MAX_MESSAGE);
-    *size = bytes ? fread(bytes, 1, MAX_MESSAGE, file) : 0;
-    fclose(file);
-    if (!*size || *size == MAX_MESSAGE)
-        die("a file is 1 byte to 4 MB");
-    return bytes;
-}
+static const char *const SAY[SAY_COUNT] = {"nothing", "half", "whole", "mixed"};
+static const char *const THEN[THEN_COUNT] = {"hold", "drip", "flood", "close", "reset"};
 
 static void usage(const char *why)
 {
-    fprintf(stderr, "loadgen: %s\nusage: see the head of main.c\n", why);
+    fprintf(stderr, "loadgen: %s\nusage: see the head of bench/loadgen/main.c\n", why);
     exit(2);
+}
+
+static unsigned parse_choice(const char *value, const char *const *names, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (!strcmp(value, names[i]))
+            return i;
+    usage(value);
+    return 0;
+}
+
+static bool parse_text(const char *name, const char *value, struct options *o)
+{
+    if (!strcmp(name, "--expect"))
+        return o->expect_path = value, true;
+    if (!strcmp(name, "--send"))
+        return o->send_path = value, true;
+    if (!strcmp(name, "--trace"))
+        return o->trace_path = value, true;
+    if (!strcmp(name, "--source"))
+        return o->source = parse_address(value), true;
+    if (!strcmp(name, "--say"))
+        return o->say = (enum say)parse_choice(value, SAY, SAY_COUNT), true;
+    if (!strcmp(name, "--then"))
+        return o->then = (enum then)parse_choice(value, THEN, THEN_COUNT), true;
+    return false;
 }
 
 static bool parse_number(const char *name, double value, struct options *o)
@@ -92,19 +87,25 @@ static bool parse_number(const char *name, double value, struct options *o)
         {"--seconds", &o->seconds}, {"--rate", &o->rate}, {"--timeout", &o->timeout}, {"--pace", &o->pace},
         {"--warm-up", &o->warm_up}};
     const struct { const char *name; unsigned *to; } whole[] = {
-        {"--connections", &o->connections}, {"--exchanges", &o->exchanges},  {"--processes", &o->processes},
-        {"--silent", &o->others[SILENT]},   {"--drip", &o->others[DRIP]},    {"--garbage", &o->others[GARBAGE]},
-        {"--first", &o->first}};
+        {"--connections", &o->connections}, {"--exchanges", &o->exchanges}, {"--processes", &o->processes},
+        {"--first", &o->first},             {"--addresses", &o->addresses}};
+    const struct { const char *name; bool *to; } flags[] = {
+        {"--ask", &o->ask}, {"--deaf", &o->deaf}, {"--fresh", &o->fresh}, {"--until-input-ends", &o->until_input_ends}};
     for (size_t i = 0; i < sizeof reals / sizeof *reals; i++)
         if (!strcmp(name, reals[i].name))
             return *reals[i].to = value, true;
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
         if (!strcmp(name, whole[i].name))
             return *whole[i].to = (unsigned)value, true;
-    if (!strcmp(name, "--port") && o->port_count < sizeof o->ports / sizeof *o->ports)
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
+        if (!strcmp(name, flags[i].name))
+            return *flags[i].to = value != 0, true;
+    if (!strcmp(name, "--port") && o->port_count < MAX_PORTS)
         return o->ports[o->port_count++] = (uint16_t)value, true;
     if (!strcmp(name, "--cpu") && o->cpu_count < MAX_CPUS)
         return o->cpus[o->cpu_count++] = (int)value, true;
+    if (!strcmp(name, "--nice"))
+        return o->nice = (int)value, true;
     if (!strcmp(name, "--count"))
         return o->count = (uint64_t)value, true;
     if (!strcmp(name, "--split"))
@@ -113,8 +114,6 @@ static bool parse_number(const char *name, double value, struct options *o)
         return o->shape.receive_buffer = (int)value, true;
     if (!strcmp(name, "--segment"))
         return o->shape.segment = (int)value, true;
-    if (!strcmp(name, "--ask"))
-        return o->ask = value != 0, true;
     return false;
 }
 
@@ -123,47 +122,40 @@ static void parse(int argc, char **argv, struct options *options)
     for (int i = 2; i < argc; i += 2) {
         if (i + 1 == argc)
             usage("an option without a value");
+        if (parse_text(argv[i], argv[i + 1], options))
+            continue;
         char *rest;
         double number = strtod(argv[i + 1], &rest);
-        if (!strcmp(argv[i], "--expect"))
-            options->expect_path = argv[i + 1];
-        else if (!strcmp(argv[i], "--send"))
-            options->send_path = argv[i + 1];
-        else if (*rest || rest == argv[i + 1] || number < 0)
+        if (*rest || rest == argv[i + 1] || (number < 0 && strcmp(argv[i], "--nice")))
             usage(argv[i + 1]);
-        else if (!parse_number(argv[i], number, options))
+        if (!parse_number(argv[i], number, options))
             usage(argv[i]);
     }
     if (!options->port_count || !options->connections)
         usage("--port and --connections are needed");
     if (!options->processes || options->processes > MAX_PROCESSES || options->processes > options->connections)
         usage("--processes: 1 to 64, and not more than connections");
-}
-
-static void check_files(const struct options *options)
-{
-    struct rlimit limit;
-    getrlimit(RLIMIT_NOFILE, &limit);
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
-    unsigned files = options->connections;
-    for (int kind = 0; kind < OTHER_KINDS; kind++)
-        files += options->others[kind];
-    if (files / options->processes + 32 > limit.rlim_cur)
+    if (options->connections / options->processes + 32 > allow_many_files())
         usage("more connections than these processes may have files");
 }
 
 int main(int argc, char **argv)
 {
-    struct options options = {.seconds = 60, .timeout = 10, .processes = 1}; /* nothing runs for ever by mistake */
+    struct options options = { /* the default of --seconds ends a run that was started by mistake */
+        .seconds = 60, .timeout = 10, .processes = 1, .source = FIRST_SOURCE};
     if (argc < 2)
         usage("no mode");
+    if (!strcmp(argv[1], "relay"))
+        return run_relay(argc - 2, argv + 2);
     parse(argc, argv, &options);
-    check_files(&options);
+    if (options.nice)
+        setpriority(PRIO_PROCESS, 0, options.nice); /* fails without the right, and the run goes on */
     if (!strcmp(argv[1], "silent"))
         return run_silent(&options);
-    if (!strcmp(argv[1], "open") && options.rate <= 0)
-        usage("an open loop has a --rate");
+    if (options.rate <= 0 && strcmp(argv[1], "closed"))
+        usage("--rate is needed");
+    if (!strcmp(argv[1], "misbehaving"))
+        return run_misbehaving(&options);
     for (size_t i = 0; i < sizeof MODES / sizeof *MODES; i++)
         if (!strcmp(argv[1], MODES[i]->name))
             return run_processes(MODES[i], &options);

@@ -1,6 +1,6 @@
 /*
- * One mode in several processes: a core, a file table and an epoll set each, and one block of counts that this process
- * reads while they write. They prepare first and start together, so a run begins when all of it can.
+ * One mode in several processes: each has a CPU, a file table, an epoll set, and a block of counts that this process
+ * reads while it writes. They prepare first and start together, so a run begins when all of them can.
  */
 #define _GNU_SOURCE
 #include "loadgen.h"
@@ -17,7 +17,7 @@
 
 enum { PROGRESS_MS = 500 };
 
-/* Of a total, the part of process k of n: parts differ by one at most and add up. */
+/* The part of a total for process k of n: parts differ by one at most and add up. */
 static uint64_t part(uint64_t total, unsigned k, unsigned n) { return total / n + (k < total % n); }
 
 static struct options share(const struct options *options, unsigned k)
@@ -27,9 +27,7 @@ static struct options share(const struct options *options, unsigned k)
     mine.connections = (unsigned)part(options->connections, k, n);
     mine.count = part(options->count, k, n);
     mine.rate = options->rate / n;
-    for (int kind = 0; kind < OTHER_KINDS; kind++)
-        mine.others[kind] = (unsigned)part(options->others[kind], k, n);
-    for (unsigned i = 0; i < k; i++) /* source addresses of one's own */
+    for (unsigned i = 0; i < k; i++) /* each has its own source addresses */
         mine.first += (unsigned)part(options->connections, i, n);
     return mine;
 }
@@ -82,15 +80,15 @@ static void show_progress(const struct tally *tallies, unsigned n, uint64_t begi
     static struct tally sum; /* a quarter of a megabyte */
     sum_up(&sum, tallies, n);
     double seconds = (double)(now_ns() - begin) * 1e-9;
-    fprintf(stderr, "\r%6.1f s  %12llu answered  %9.0f/s  p99 %8.0f us  %llu errors  ", seconds,
-            (unsigned long long)sum.outcomes[ANSWERED], (double)sum.outcomes[ANSWERED] / seconds,
+    fprintf(stderr, "\r%6.1f s  %12llu replies  %9.0f/s  p99 %8.0f us  %llu errors  ", seconds,
+            (unsigned long long)sum.outcomes[OK], (double)sum.outcomes[OK] / seconds,
             (double)histogram_quantile(&sum.latency, 0.99) / 1e3, (unsigned long long)tally_failed(&sum));
 }
 
-/* Until all have ended: `ended` is a pipe that they alone hold open. False: one of them could not run. */
+/* Wait until all have ended: only they hold the pipe `ended` open. False: one of them could not run. */
 static bool wait_for_all(const struct tally *tallies, const pid_t *pids, unsigned n, int ended)
 {
-    bool terminal = isatty(STDERR_FILENO), well = true;
+    bool terminal = isatty(STDERR_FILENO), good = true;
     uint64_t begin = now_ns();
     struct pollfd end = {.fd = ended, .events = POLLIN};
     for (;;) {
@@ -102,11 +100,11 @@ static bool wait_for_all(const struct tally *tallies, const pid_t *pids, unsigne
     }
     for (unsigned k = 0; k < n; k++) {
         int status;
-        well &= waitpid(pids[k], &status, 0) == pids[k] && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+        good &= waitpid(pids[k], &status, 0) == pids[k] && WIFEXITED(status) && WEXITSTATUS(status) == 0;
     }
     if (terminal)
         fprintf(stderr, "\r\033[K");
-    return well;
+    return good;
 }
 
 int run_processes(const struct mode *mode, const struct options *options)
@@ -135,9 +133,9 @@ int run_processes(const struct mode *mode, const struct options *options)
     while (prepared < n && read(ready[0], &byte, 1) == 1)
         prepared++;
     close(go[1]);
-    bool well = wait_for_all(tallies, pids, n, ended[0]) && prepared == n;
+    bool good = wait_for_all(tallies, pids, n, ended[0]) && prepared == n;
     sum_up(&sum, tallies, n);
-    if (!well)
+    if (!good)
         return 2;
     tally_print(stdout, mode->name, &sum, n);
     return tally_failed(&sum) ? 1 : 0;

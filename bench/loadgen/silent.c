@@ -1,10 +1,11 @@
 /*
- * Silent clients: connect, say nothing, and see what the server does about it. With --ask they send the request and
- * never read: a reply that is larger than their receive window stays with the server.
+ * Silent clients connect and send nothing, to measure how the server holds and ends them. With --ask they send the
+ * request and never read: a reply that is larger than their receive window stays with the server.
  *
  * Connections are opened at a given rate, so that a server which accepts as fast as that never has a full accept queue.
- * First line: when all are established. Second line, and the end: when the server has closed them all, or stdin ended,
- * or the time is over: how many were closed and how, and how long after its own connect each one was.
+ * The first line of output comes when all are established. The second line, and the end, comes when the server has
+ * closed them all, stdin has ended, or the time is over: how many were closed and how, and how long after its own
+ * connect each one was.
  */
 #define _GNU_SOURCE
 #include "loadgen.h"
@@ -17,7 +18,7 @@
 #include <unistd.h>
 
 struct client {
-    int fd; /* -1: over */
+    int fd; /* -1: ended */
     bool established, refused;
     uint64_t started; /* ns */
 };
@@ -26,21 +27,22 @@ static struct {
     const struct options *options;
     struct client *clients;
     int epoll_fd;
-    unsigned opened, established, failed, closed, reset, spoke;
-    uint64_t *held; /* ns, of those that the server ended; in the order of their end */
+    unsigned opened, established, failed, closed, reset, sent_to;
+    uint64_t *held; /* ns, of connections that the server ended, in that order */
     unsigned held_count;
 } run;
 
 static void open_client(void)
 {
     struct client *client = &run.clients[run.opened];
-    struct sockaddr_in server = server_address(run.options->ports[run.opened % run.options->port_count]);
-    client->fd = client_socket(run.options->first + run.opened++, run.options->shape);
+    uint16_t port = run.options->ports[run.opened % run.options->port_count];
+    struct shape shape = run.options->shape;
+    shape.close_with_rst = true;
+    client->fd = client_socket(source_address(run.options->source, run.options->first + run.opened++), shape);
     client->started = now_ns();
     /* EPOLLOUT comes once, with the end of the handshake. */
     struct epoll_event event = {.events = EPOLLET | EPOLLOUT | EPOLLRDHUP, .data.ptr = client};
-    if (connect(client->fd, (const struct sockaddr *)&server, sizeof server) < 0 && errno != EINPROGRESS)
-        client->refused = true;
+    client->refused = !start_connect(client->fd, port);
     if (epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, client->fd, &event) < 0)
         die("epoll_ctl");
 }
@@ -49,13 +51,13 @@ static void end_client(struct client *client)
 {
     char byte;
     ssize_t n = recv(client->fd, &byte, 1, 0);
-    bool reached = n >= 0 || errno == ECONNRESET || errno == EPIPE; /* a server that is quick to end it was reached */
+    bool reached = n >= 0 || errno == ECONNRESET || errno == EPIPE; /* it was established, even if the server ended it before we saw that */
     run.established += reached && !client->established;
     if (client->refused || !(client->established || reached)) {
         run.failed++;
     } else {
         run.held[run.held_count++] = now_ns() - client->started;
-        *(n > 0 ? &run.spoke : n == 0 ? &run.closed : &run.reset) += 1;
+        *(n > 0 ? &run.sent_to : n == 0 ? &run.closed : &run.reset) += 1;
     }
     close(client->fd);
     client->fd = -1;
@@ -69,7 +71,7 @@ static void on_event(struct client *client, uint32_t events)
         client->established = true;
         run.established++;
         if (run.options->ask)
-            (void)!send(client->fd, REQUEST, sizeof REQUEST, MSG_NOSIGNAL); /* what fails is told by the next event */
+            (void)!send(client->fd, REQUEST, sizeof REQUEST, MSG_NOSIGNAL); /* the next event reports a failure */
     }
     if (events & (EPOLLRDHUP | EPOLLERR | EPOLLHUP))
         end_client(client);
@@ -93,8 +95,8 @@ static int report_end(void)
 {
     qsort(run.held, run.held_count, sizeof *run.held, by_size);
     printf("{\"mode\": \"silent\", \"event\": \"end\", \"established\": %u, \"failed\": %u, \"open\": %u, "
-           "\"closed\": %u, \"reset\": %u, \"spoke\": %u, \"held_seconds\": ",
-           run.established, run.failed, run.established - run.held_count, run.closed, run.reset, run.spoke);
+           "\"closed\": %u, \"reset\": %u, \"sent_to\": %u, \"held_seconds\": ",
+           run.established, run.failed, run.established - run.held_count, run.closed, run.reset, run.sent_to);
     if (run.held_count)
         printf("{\"min\": %.6f, \"median\": %.6f, \"max\": %.6f}}\n", (double)run.held[0] * 1e-9,
                (double)run.held[run.held_count / 2] * 1e-9, (double)run.held[run.held_count - 1] * 1e-9);
@@ -115,8 +117,8 @@ int run_silent(const struct options *options)
     if (epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, STDIN_FILENO, &input) < 0)
         die("stdin must be a pipe that is held open");
     uint64_t begin = now_ns(), end = begin + (uint64_t)(options->seconds * 1e9);
-    bool holding = false, told = false;
-    while (!told || holding) {
+    bool holding = false, reported = false;
+    while (!reported || holding) {
         uint64_t now = now_ns();
         double due = options->rate > 0 ? (double)(now - begin) * 1e-9 * options->rate : options->connections;
         while (run.opened < options->connections && (double)run.opened <= due)
@@ -129,9 +131,9 @@ int run_silent(const struct options *options)
             else
                 input_ended = true;
         }
-        if (!told && run.established + run.failed == options->connections) {
+        if (!reported && run.established + run.failed == options->connections) {
             report_established(begin);
-            told = true;
+            reported = true;
         }
         holding = run.held_count < run.established;
         if (input_ended || now >= end)

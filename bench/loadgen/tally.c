@@ -1,11 +1,9 @@
-/* Adding up and writing down what the processes counted. */
+/* Adding up and printing what the processes counted. */
 #include "tally.h"
 
 typedef unsigned long long llu;
 
-const char *const OUTCOME_NAMES[OUTCOMES] = {"answered", "connect", "reset", "short", "mismatch", "timeout"};
-const char *const OTHER_NAMES[OTHER_KINDS] = {"silent", "drip", "garbage"};
-static const char *const OTHER_END_NAMES[OTHER_ENDS] = {"opened", "closed", "reset", "spoke"};
+const char *const OUTCOME_NAMES[OUTCOMES] = {"ok", "refused", "reset", "short", "mismatch", "timeout"};
 
 void tally_add(struct tally *sum, const struct tally *one)
 {
@@ -16,9 +14,6 @@ void tally_add(struct tally *sum, const struct tally *one)
     sum->begin = !sum->begin || one->begin < sum->begin ? one->begin : sum->begin;
     sum->end = one->end > sum->end ? one->end : sum->end;
     sum->cpu += one->cpu;
-    for (int kind = 0; kind < OTHER_KINDS; kind++)
-        for (int how = 0; how < OTHER_ENDS; how++)
-            sum->others[kind][how] += one->others[kind][how];
     histogram_add(&sum->latency, &one->latency);
     histogram_add(&sum->lag, &one->lag);
 }
@@ -26,7 +21,7 @@ void tally_add(struct tally *sum, const struct tally *one)
 uint64_t tally_failed(const struct tally *tally)
 {
     uint64_t failed = 0;
-    for (int i = ANSWERED + 1; i < OUTCOMES; i++)
+    for (int i = OK + 1; i < OUTCOMES; i++)
         failed += tally->outcomes[i];
     return failed;
 }
@@ -50,12 +45,5 @@ void tally_print(FILE *out, const char *mode, const struct tally *tally, unsigne
     fprintf(out, ", \"reply_bytes\": %llu, \"cpu_seconds\": %.6f", (llu)tally->reply_bytes, (double)tally->cpu * 1e-9);
     print_quantiles(out, "latency_us", &tally->latency);
     print_quantiles(out, "lag_us", &tally->lag);
-    fprintf(out, ", \"others\": {");
-    for (int kind = 0; kind < OTHER_KINDS; kind++) {
-        fprintf(out, "%s\"%s\": {", kind ? ", " : "", OTHER_NAMES[kind]);
-        for (int how = 0; how < OTHER_ENDS; how++)
-            fprintf(out, "%s\"%s\": %llu", how ? ", " : "", OTHER_END_NAMES[how], (llu)tally->others[kind][how]);
-        fprintf(out, "}");
-    }
-    fprintf(out, "}}\n");
+    fprintf(out, "}\n");
 }

@@ -1,47 +1,47 @@
-"""Latency against rate: an open loop up to and beyond what each server can do.
+"""Latency against rate: an open loop up to and above the saturation of each server.
 
-A closed loop asks a slow server more slowly, so its latencies flatter. Here clients begin at fixed times, and latency
-counts from them. First each server's saturation is found: the most that a closed loop got out of it. Rates are shares
-of that. At 70 %, where a server is busy and not yet late, the tails are compared; once at each one's own rate, and once
-both at the lower one's.
+A closed loop sends fewer requests to a slow server, so its latencies look too good. Here clients start at fixed times,
+and latency counts from them. First the scenario finds each server's saturation, the highest rate of a closed loop.
+Rates are shares of that. At 70 %, where a server is busy and not yet late, tails are compared: once at each server's
+own rate, and once with both at the lower one.
 
-A tail is easily made by something else: another process that had the CPU for 4 ms is the p99.9 of that run, and so is a
-generator that begins with thousands of new sockets. So the begin of a run is left out, there are many short ones, and
+Other causes easily make a tail: another process that had the CPU for 4 ms is the p99.9 of that run, and so is a
+generator that starts with thousands of new sockets. So the start of a run is left out, there are many short runs, and
 the medians of their p99.9 are compared, not neighbours. Runs in which the generator itself was late, although it had
-clients to spare, were disturbed and are left out, if enough remain. Where the load has only one CPU, it is the load
-that is saturated first, with each of the cheap servers, and the rates are shares of that.
+idle clients, were disturbed and are left out, if enough remain. If the load has only one CPU, the load saturates first
+with each of the cheap servers, and rates are shares of that.
 """
 
 from bench import load
 from bench.compare import of_medians
 from bench.report import Figure, Results
-from bench.scenarios.turns import WARM_UP, all_up, in_turn
+from bench.scenarios.interleave import WARM_UP, all_started, interleaved
 from bench.servers import OURS, Server
 from bench.settings import Settings
 
 NAMES = (OURS, "C epoll, one segment", "nginx", "HAProxy", "gevent StreamServer")
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
 QUICK_SHARES = (0.3, 0.7)
-SECONDS = 0.25  # of a run: what a host does besides, every second or two, disturbs the smaller part of such runs
-ENOUGH_CLIENTS = 2_000  # of a run: of fewer than 1,000 there is no p99.9
+SECONDS = 0.25  # of a run: the host's other work, every second or two, disturbs the smaller part of such runs
+MIN_REQUESTS = 2_000  # of a run: fewer than 1,000 have no p99.9
 ROUNDS = 7
 WORK_SHARE = 0.7
 WORK_ROUNDS = 45
-WORK_CLIENTS = 12_000  # at once: a pause of the server must last 0.2 s before they run out and make the generator late
+WORK_CLIENTS = 12_000  # at once: only a pause of 0.2 s uses them up, and so makes the generator late
 DISTURBED = 500.0  # us, p99 of the generator's own lag; undisturbed it is 70 to 250
-ENOUGH = 7  # runs
+MIN_RUNS = 7
 CLIENTS = 256  # of the closed loop that finds saturation
-ANSWERS = 15_000
+REPLIES = 15_000
 PEER = "nginx"
 CHART = "rate"
 
 
 def run(settings: Settings, results: Results) -> None:
     """Add saturation, p99.9 against rate, and p99.9 at 70 % of saturation beside nginx's."""
-    with all_up(settings, results, NAMES) as running:
+    with all_started(settings, results, NAMES) as running:
         top = {server.name: _saturation(server, settings) for server in running}
         for name, rates in top.items():
-            results.add_spread("rate", f"{name}: saturation", "answers/s", rates, digits=0, better="more")
+            results.add_spread("rate", f"{name}: saturation", "replies/s", rates, digits=0, better="more")
         most = {name: max(rates) for name, rates in top.items()}
         _curves(running, most, settings, results)
         compared = [server for server in running if server.name in (OURS, PEER)]
@@ -52,18 +52,18 @@ def run(settings: Settings, results: Results) -> None:
 
 
 def _saturation(server: Server, settings: Settings) -> list[float]:
-    count = settings.either(ANSWERS, WARM_UP)
+    count = settings.either(REPLIES, WARM_UP)
     runs = [
         load.closed(server, connections=CLIENTS, count=count, cpu=settings.load_cpus)
         for _ in range(settings.either(4, 2))
     ]
-    return [one.answered / one.seconds for one in runs[1:]]  # the first warms up
+    return [one.replies / one.seconds for one in runs[1:]]  # the first warms up
 
 
 def _curves(running: list[Server], most: dict[str, float], settings: Settings, results: Results) -> None:
     for share in settings.either(SHARES, QUICK_SHARES):
         p999: dict[str, list[float]] = {server.name: [] for server in running}
-        for server in in_turn(running, settings.either(ROUNDS, 1)):
+        for server in interleaved(running, settings.either(ROUNDS, 1)):
             one = _run(server, share * most[server.name], settings)
             p999[server.name].append(one.latency["p999"])
         for name, samples in p999.items():
@@ -71,13 +71,13 @@ def _curves(running: list[Server], most: dict[str, float], settings: Settings, r
 
 
 def _run(server: Server, rate: float, settings: Settings, clients: int = load.OPEN_CLIENTS) -> load.Open:
-    seconds = max(SECONDS, ENOUGH_CLIENTS / rate)
+    seconds = max(SECONDS, MIN_REQUESTS / rate)
     return load.open_loop(server, rate=rate, seconds=seconds, cpu=settings.load_cpus, connections=clients)
 
 
 def _compare(compared: list[Server], most: dict[str, float], whose: str, settings: Settings, results: Results) -> None:
     runs: dict[str, list[load.Open]] = {server.name: [] for server in compared}
-    for server in in_turn(compared, settings.either(WORK_ROUNDS, 1)):
+    for server in interleaved(compared, settings.either(WORK_ROUNDS, 1)):
         rate = WORK_SHARE * most[server.name]
         one = _run(server, rate, settings, WORK_CLIENTS)
         runs[server.name].append(one)
@@ -97,7 +97,7 @@ def _compare(compared: list[Server], most: dict[str, float], whose: str, setting
 
 def _leave_out_disturbed(runs: dict[str, list[load.Open]], results: Results) -> None:
     calm = {name: [one for one in of_server if one.lag_p99 <= DISTURBED] for name, of_server in runs.items()}
-    if min(map(len, calm.values())) >= ENOUGH:
+    if min(map(len, calm.values())) >= MIN_RUNS:
         runs.update(calm)
     else:
-        results.note("rate: the machine was too busy to leave out disturbed runs; tails are of the machine too")
+        results.note("rate: too many runs were disturbed to leave them out; tails include the machine's other work")

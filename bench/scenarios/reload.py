@@ -1,7 +1,7 @@
-"""Reloads under load: every client gets its whole answer, and how late the latest of them is.
+"""Reloads under load: every client gets its whole reply; and the tail latency.
 
-An open loop asks at a third of what a closed loop got out of the server, while the arbiter is told once a second to
-load its configuration anew: new workers on the same sockets, the old ones finish.
+An open loop sends a third of the highest rate of a closed loop, while the arbiter gets SIGHUP once a second: new
+workers start on the same sockets, and the old ones drain.
 """
 
 import os
@@ -15,13 +15,13 @@ from bench.settings import Settings
 SECONDS = 6.0
 EVERY = 1.0  # seconds
 SHARE = 0.33
-CLIENTS, ANSWERS = 256, 10_000
+CLIENTS, REPLIES = 256, 10_000
 ROUNDS = 3
 QUANTILES = ("p50", "p99", "p999", "max")
 
 
 def run(settings: Settings, results: Results) -> None:
-    """Add latencies with and without reloads. A client that was not answered ends the run."""
+    """Add latencies with and without reloads. A lost reply ends the run."""
     if settings.peers_only:
         results.note("reload: only flashpol is measured")
         return
@@ -29,30 +29,30 @@ def run(settings: Settings, results: Results) -> None:
     reloading: list[load.Open] = []
     seconds = settings.either(SECONDS, 2.5)
     with servers.flashpol(settings.server_cpu) as server:
-        top = load.closed(server, connections=CLIENTS, count=ANSWERS, cpu=settings.load_cpus)
-        rate = SHARE * top.answered / top.seconds
+        top = load.closed(server, connections=CLIENTS, count=REPLIES, cpu=settings.load_cpus)
+        rate = SHARE * top.replies / top.seconds
         for _ in range(settings.either(ROUNDS, 1)):
             calm.append(load.open_loop(server, rate=rate, seconds=seconds / 2, cpu=settings.load_cpus))
             with _Reloads(server.parent):
                 reloading.append(load.open_loop(server, rate=rate, seconds=seconds, cpu=settings.load_cpus))
     failed = sum(one.failed for one in [*calm, *reloading])
     if failed:
-        raise BenchError(f"flashpol: {failed} clients were not answered while it reloaded")
+        raise BenchError(f"flashpol: {failed} clients got no reply during reloads")
     for quantile in QUANTILES:
         for words, runs in (("calm", calm), ("reloading every second", reloading)):
             samples = [one.latency[quantile] for one in runs]
             results.add_spread("reload", f"{quantile}, {words}", "us", samples, digits=0)
-    answered = [float(one.answered) for one in reloading]
-    results.add_spread("reload", "answers while reloading, none lost", "", answered, digits=0, better="")
+    replies = [float(one.replies) for one in reloading]
+    results.add_spread("reload", "replies while reloading, none lost", "", replies, digits=0, better="")
 
 
 class _Reloads:
-    """Inside, a thread sends SIGHUP to the arbiter every second."""
+    """Within the context, a thread sends SIGHUP to the arbiter every second."""
 
     def __init__(self, arbiter: int) -> None:
         self._arbiter = arbiter
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._go_on, daemon=True)
+        self._thread = threading.Thread(target=self._send, daemon=True)
 
     def __enter__(self) -> None:
         self._thread.start()
@@ -61,6 +61,6 @@ class _Reloads:
         self._over.set()
         self._thread.join()
 
-    def _go_on(self) -> None:
+    def _send(self) -> None:
         while not self._over.wait(EVERY):
             os.kill(self._arbiter, signal.SIGHUP)

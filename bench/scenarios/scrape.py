@@ -1,8 +1,9 @@
-"""What a scrape costs: how long /metrics takes, and whether clients notice.
+"""The cost of a scrape: how long /metrics takes, and whether clients notice.
 
-With 8 workers and 10 listeners, as a large host has, and with 64 and 100, which nobody has yet. The p99 of clients is
-compared between turns with ten scrapes a second and turns without, on a server of one worker, in an open loop of 20,000
-a second. Who scrapes is idle-priority work: on a real host it is another machine.
+Scrapes are timed with 8 workers and 10 listeners, as a large host has, and with 64 and 100, more than any known host
+has. The p99 of clients is compared between turns with ten scrapes a second and turns without, on a server of one
+worker, in an open loop of 20,000 a second. The scraping thread has idle priority, since a real scraper is another
+machine.
 """
 
 import os
@@ -12,7 +13,7 @@ from bench import load, servers
 from bench.compare import of_medians
 from bench.measure import scrape
 from bench.report import Figure, Results
-from bench.scenarios.turns import WARM_UP
+from bench.scenarios.interleave import WARM_UP
 from bench.servers import Server
 from bench.settings import Settings
 
@@ -23,7 +24,7 @@ SCRAPES = 15
 CLIENTS = 32  # of the closed loop that warms the server up
 RATE, SECONDS, TURNS = 20_000.0, 0.3, 25
 EVERY = 0.1  # seconds
-ENOUGH = 0.8  # of the scrapes that were to be
+MIN_SCRAPES = 0.8  # share of the scrapes that were due
 BESIDE_TARGET = 1.1
 
 
@@ -34,21 +35,21 @@ def run(settings: Settings, results: Results) -> None:
         return
     for size in settings.either(SIZES, QUICK_SIZES):
         with servers.flashpol(None, workers=size[0], listeners=size[1]) as server:
-            scrape(server.admin)  # not counted: imports, and what is made once
+            scrape(server.admin)  # not counted: it imports modules and fills caches
             times = [scrape(server.admin)[0] * 1000 for _ in range(settings.either(SCRAPES, 2))]
         name = f"{size[0]} workers, {size[1]} listeners"
         results.add_spread("scrape", name, "ms", times, at_most=TARGETS.get(size), digits=1)
     with servers.flashpol(settings.server_cpu) as server:
         load.closed(server, connections=CLIENTS, count=WARM_UP, cpu=settings.load_cpus)
         with_scrapes, without, seen = _alternate(server, settings)
-    if seen < ENOUGH * len(with_scrapes) * SECONDS / EVERY and not settings.quick:
-        results.note(f"scrape: only {seen} scrapes in {len(with_scrapes)} turns: the machine was too busy for more")
+    if seen < MIN_SCRAPES * len(with_scrapes) * SECONDS / EVERY and not settings.quick:
+        results.note(f"scrape: only {seen} scrapes in {len(with_scrapes)} turns: the machine was too busy")
     name = "p99 beside 10 scrapes a second / without, of medians (and 95 % interval)"
     results.add(Figure("scrape", name, "ratio", of_medians(with_scrapes, without), at_most=BESIDE_TARGET))
 
 
 def _alternate(server: Server, settings: Settings) -> tuple[list[float], list[float], int]:
-    """p99 beside scrapes, and without; how many scrapes there were."""
+    """p99 beside scrapes, p99 without, and the number of scrapes."""
     p99: dict[bool, list[float]] = {True: [], False: []}
     seen: list[float] = []
     for number in range(settings.either(TURNS, 1)):

@@ -1,9 +1,9 @@
-"""What clients that say nothing cost in memory, whether each is held until its deadline, and what the others notice.
+"""Silent clients: their memory, whether each is held until its deadline, and what other clients notice.
 
-The clients are processes of their own, from as many source addresses. Memory is what the workers have touched beyond
-what they had after a few answers, while all are held. At 15,000, in one worker: then nobody speaks, and the shortest
-and the longest hold tell whether the deadline is kept for every one of them. At 60,000, over four workers, since a
-process may have 20,000 files: the p99 of others who ask meanwhile, beside another server that holds nobody.
+The clients run in processes of their own, from as many source addresses. Memory is what the workers have touched while
+all are held, minus what they had touched after a few replies. With 15,000 in one worker there are no other clients, and
+the shortest and the longest hold show whether every deadline was kept. With 60,000 over four workers, since a process
+may have 20,000 files, the p99 of other clients is compared with that of a second server without silent clients.
 """
 
 import time
@@ -11,30 +11,30 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from bench import BenchError, load, servers
-from bench.measure import Spread, open_files, ratios, user_memory, wait_until_all_open
+from bench.measure import Spread, open_files, ratios, user_memory, wait_until_open
 from bench.report import Figure, Results
-from bench.scenarios.turns import SETTLE, in_turn
+from bench.scenarios.interleave import SETTLE, interleaved
 from bench.servers import SILENT_TIMEOUT, Server
 from bench.settings import Settings
 
 CLIENTS = 15_000
 MANY, WORKERS = 60_000, 4
-WARM_UP = 500  # answers, so that what the first connections of all cost is not charged to the silent ones
+WARM_UP = 500  # replies, so that the cost of the very first connections is not charged to the silent clients
 TARGET_KB = 0.3
 MANY_TARGET_KB = 0.2
 EARLY = 0.05  # seconds: a loop's clock may be as old as its last wake-up
-LATE = 1.0  # seconds: "shortly after" for a sweep over all of them
-ACCEPT_SECONDS = 1.0  # by then all must be accepted; opening took 1.5 s, so the first deadline is still to come
+LATE = 1.0  # seconds: one sweep over all of them
+ACCEPT_SECONDS = 1.0  # until all are accepted; opening took 1.5 s, so the first deadline has not passed
 MANY_ACCEPT_SECONDS = 10.0
-ASKING = 32  # clients of those who ask beside the many
-ANSWERS = 6_000  # of a turn: 60 samples lie above the p99
+ASKING = 32  # other clients, which send requests meanwhile
+REPLIES = 6_000  # of a turn: 60 samples lie above the p99
 TURNS = 9
 BESIDE_TARGET = 1.2
 CHART = "silent"
 
 
 def run(settings: Settings, results: Results) -> None:
-    """Add memory per silent connection, the shortest and longest hold, and the p99 beside very many."""
+    """Add memory per silent connection, the shortest and longest hold, and the p99 beside 60,000."""
     cpu = settings.server_cpu
     if not settings.peers_only:
         _hold(servers.flashpol(cpu), settings, results, target=TARGET_KB)
@@ -55,13 +55,13 @@ def _hold(start: AbstractContextManager[Server], settings: Settings, results: Re
         files, memory = open_files(server.pid), user_memory(server.pid)
         seconds = SILENT_TIMEOUT + 20
         with load.SilentClients(server, count, seconds=seconds, cpu=settings.load_cpus) as clients:
-            wait_until_all_open(server.pids, files + count, ACCEPT_SECONDS)
+            wait_until_open(server.pids, files + count, ACCEPT_SECONDS)
             grown = user_memory(server.pid) - memory
-            still = open_files(server.pid) - files  # all of them at once: the memory was read while they were held
-            said = clients.wait_until_closed()
-    if still < count or said["closed"] != count:
-        raise BenchError(f"{server.name}: {still} of {count} silent clients were held; in the end: {said}")
-    name, held = server.name, said["held_seconds"]
+            still = open_files(server.pid) - files  # memory was read while all of them were held
+            ends = clients.wait_until_closed()
+    if still < count or ends["closed"] != count:
+        raise BenchError(f"{server.name}: {still} of {count} silent clients were held; at the end: {ends}")
+    name, held = server.name, ends["held_seconds"]
     per_client = grown / count / 1024
     figure = Figure(
         "silent", f"{name}: memory per client of {count:,}", "KB", Spread.of([per_client]), target, digits=3
@@ -86,16 +86,16 @@ def _hold_many(start: Callable[[float], AbstractContextManager[Server]], setting
         files = sum(map(open_files, holding.pids))
         memory = sum(map(user_memory, holding.pids))
         with load.SilentClients(holding, count, seconds=seconds, cpu=settings.load_cpus) as clients:
-            wait_until_all_open(holding.pids, files + count, MANY_ACCEPT_SECONDS)
+            wait_until_open(holding.pids, files + count, MANY_ACCEPT_SECONDS)
             grown = sum(map(user_memory, holding.pids)) - memory
             p99: dict[int, list[float]] = {quiet.pid: [], holding.pid: []}
-            for server in in_turn([quiet, holding], settings.either(TURNS, 1)):
-                one = load.closed(server, connections=ASKING, count=ANSWERS, cpu=settings.load_cpus,
+            for server in interleaved([quiet, holding], settings.either(TURNS, 1)):
+                one = load.closed(server, connections=ASKING, count=REPLIES, cpu=settings.load_cpus,
                                   options=["--first", "61000"])  # fmt: skip
                 p99[server.pid].append(one.p99)
-            said = clients.release()
-    if said["open"] != count:
-        raise BenchError(f"{holding.name}: the silent clients were not held until the end: {said}")
+            ends = clients.release()
+    if ends["open"] != count:
+        raise BenchError(f"{holding.name}: the silent clients were not held until the end: {ends}")
     name, per_client = holding.name, grown / count / 1024
     results.add(
         Figure("silent", f"{name}: memory per client of {count:,} over {WORKERS} workers", "KB",
@@ -103,7 +103,7 @@ def _hold_many(start: Callable[[float], AbstractContextManager[Server]], setting
     )  # fmt: skip
     results.add_point(CHART, f"{name}, {WORKERS} workers", count, [per_client])
     beside, without = p99[holding.pid], p99[quiet.pid]
-    results.add_spread("silent", f"{name}: p99 of others beside {count:,}", "us", beside, digits=0)
+    results.add_spread("silent", f"{name}: p99 of other clients beside {count:,}", "us", beside, digits=0)
     results.add_spread(
         "silent", f"{name}: p99 beside {count:,} / without", "ratio", ratios(beside, without), at_most=BESIDE_TARGET
     )

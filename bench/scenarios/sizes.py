@@ -1,7 +1,7 @@
-"""What an answer costs by the size of the policy: from one line to what no client would read.
+"""CPU per reply by the size of the policy, from one line to more than any client reads.
 
-Lightspark reads 4,095 bytes, Unity 5,000; larger ones are here to show where copying begins to count. nginx has no way
-to return more than 4,000 bytes.
+Lightspark reads 4,095 bytes, Unity 5,000; larger policies show where copying begins to count. nginx cannot return more
+than 4,000 bytes.
 """
 
 from contextlib import AbstractContextManager, ExitStack
@@ -9,37 +9,37 @@ from contextlib import AbstractContextManager, ExitStack
 from bench import servers
 from bench.measure import ratios
 from bench.report import Results
-from bench.scenarios.turns import in_turn, measure, warm_up
+from bench.scenarios.interleave import interleaved, measure, warm_up
 from bench.servers import OURS, PLAIN, Server
 from bench.settings import Settings
 
 SIZES = (128, 1_000, 4_000, 16_000, 64_000)
 NGINX_MAX = 4_000
 CLIENTS = 64
-ANSWERS = 6_000
+REPLIES = 6_000
 ROUNDS = 5
 CHART = "sizes"
 HEAD, TAIL = b'<cross-domain-policy><allow-access-from domain="*" to-ports="*"/>', b"</cross-domain-policy>"
 
 
 def policy_of(size: int) -> bytes:
-    """A policy of exactly so many bytes, 100 at least."""
+    """A policy of exactly so many bytes, at least 100."""
     return HEAD + b"<!--" + b"x" * (size - len(HEAD) - len(TAIL) - 7) + b"-->" + TAIL
 
 
 def run(settings: Settings, results: Results) -> None:
-    """Add CPU per answer of each server by size, and the ratio to plain C."""
+    """Add CPU per reply of each server by size, and the ratio to plain C."""
     for size in settings.either(SIZES, SIZES[:2]):
         cpu: dict[str, list[float]] = {}
         with ExitStack() as stack:
             running = [stack.enter_context(start) for start in _servers(size, settings)]
-            counts = {server.name: warm_up(server, CLIENTS, settings.load_cpus, ANSWERS) for server in running}
-            for server in in_turn(running, settings.either(ROUNDS, 1)):
+            counts = {server.name: warm_up(server, CLIENTS, settings.load_cpus, REPLIES) for server in running}
+            for server in interleaved(running, settings.either(ROUNDS, 1)):
                 one = measure(server, CLIENTS, counts[server.name], settings.load_cpus)
-                cpu.setdefault(server.name, []).append(one.cpu_per_answer)
+                cpu.setdefault(server.name, []).append(one.cpu_per_reply)
         for name, samples in cpu.items():
             results.add_point(CHART, name, size, samples)
-            results.add_spread("sizes", f"{name}: CPU per answer of {size:,} bytes", "ns", samples, digits=0)
+            results.add_spread("sizes", f"{name}: CPU per reply of {size:,} bytes", "ns", samples, digits=0)
         if OURS in cpu:
             quotients = ratios(cpu[OURS], cpu[PLAIN])
             results.add_spread("sizes", f"{OURS} / {PLAIN} at {size:,} bytes", "ratio", quotients, digits=3)

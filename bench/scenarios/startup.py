@@ -1,4 +1,4 @@
-"""From exec to the first answer: what a restart, or a socket-activated start, keeps clients waiting."""
+"""Time from exec to the first reply: how long a restart, or a socket-activated start, makes clients wait."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,14 +13,14 @@ TARGET_SECONDS = 0.5
 
 
 def run(settings: Settings, results: Results) -> None:
-    """Add the time from exec to the first answer. On any CPU: nobody pins a daemon while it starts."""
+    """Add the time from exec to the first reply. The servers are not pinned, as daemons are not while they start."""
     for peer in servers.PEERS:
         if (settings.peers_only and peer.name == OURS) or peer.missing():
             continue
         _start(peer.start)  # not counted: it fills the page cache, and writes byte code as an installation does
         samples = [_start(peer.start) for _ in range(settings.either(STARTS, 1))]
         target = TARGET_SECONDS if peer.name == OURS else None
-        results.add_spread("startup", f"{peer.name}: exec to first answer", "s", samples, at_most=target, digits=3)
+        results.add_spread("startup", f"{peer.name}: exec to first reply", "s", samples, at_most=target, digits=3)
 
 
 def _start(start: Callable[..., AbstractContextManager[Server]]) -> float:

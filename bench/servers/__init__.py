@@ -1,19 +1,19 @@
-"""The servers under test: each on a port the kernel picks, each with the same policy, on one CPU.
+"""The servers under test: each on a port that the kernel picks, all with the same policy, on one CPU.
 
-A server is a function that returns a context manager: inside, it answers. A new peer is such a function, what says
-whether it can run here, and a line in `PEERS`.
+A server is a function that returns a context manager, within which it serves. A new peer is such a function, a function
+that returns why it cannot run here, and a line in `PEERS`.
 """
 
+from bench.servers import baselines as _baselines
 from bench.servers import haproxy as _haproxy
 from bench.servers import nginx as _nginx
 from bench.servers import scripted as _scripted
-from bench.servers import yardsticks as _yardsticks
+from bench.servers.baselines import epoll, io_uring, one_segment
 from bench.servers.haproxy import haproxy
 from bench.servers.nginx import nginx, nginx_program
 from bench.servers.ours import flashpol
 from bench.servers.running import BACKLOG, POLICY, ROOT, SILENT_TIMEOUT, Peer, Server, free_port
 from bench.servers.scripted import go, node, stream_server
-from bench.servers.yardsticks import epoll, io_uring, one_segment
 
 __all__ = [
     "BACKLOG", "OURS", "PEERS", "PLAIN", "POLICY", "ROOT", "SILENT_TIMEOUT", "Peer", "Server",
@@ -27,7 +27,7 @@ PEERS = (
     Peer(OURS, flashpol, lambda: None),
     Peer(PLAIN, epoll, lambda: None),
     Peer("C epoll, one segment", one_segment, lambda: None),
-    Peer("C io_uring", io_uring, _yardsticks.io_uring_missing),
+    Peer("C io_uring", io_uring, _baselines.io_uring_missing),
     Peer("nginx", nginx, _nginx.missing),
     Peer("HAProxy", haproxy, _haproxy.missing),
     Peer("gevent StreamServer", stream_server, lambda: None),

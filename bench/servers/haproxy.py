@@ -1,4 +1,4 @@
-"""HAProxy: with a Lua service it answers policy requests itself."""
+"""HAProxy, which replies to policy requests with a Lua service."""
 
 import os
 import shutil
@@ -15,11 +15,11 @@ from bench.servers.running import (
     Server,
     free_port,
     running,
-    wait_for_answer,
-    workplace,
+    wait_for_reply,
+    work_folder,
 )
 
-# The request is taken in whole, so that the close finds nothing unread and sends no RST after the reply.
+# The whole request is read, so that close finds no unread input and sends no RST after the reply.
 LUA = """local file = assert(io.open(os.getenv("POLICY"), "rb"))
 local reply = file:read("a") .. "\\0"
 core.register_service("policy", "tcp", function(applet)
@@ -38,26 +38,26 @@ REQUEST = b"<policy-file-request/>\0".hex()
 
 @contextmanager
 def haproxy(cpu: int | None = None, *, policy: bytes | None = None) -> Iterator[Server]:
-    """One thread; a policy request is answered by a Lua service, which is the cheapest that HAProxy has for it."""
-    with workplace(policy) as place:
+    """One thread and a Lua service, which is the cheapest way to reply that HAProxy has."""
+    with work_folder(policy) as folder:
         port = free_port()
         frontend = POLICY_PORT.format(port=port, backlog=BACKLOG, timeout=SILENT_TIMEOUT, request=REQUEST)
-        with started(configuration(frontend, more=lua(place)), place, cpu) as process:
-            seconds = wait_for_answer("HAProxy", process, port, place)
+        with started(configuration(frontend, more=lua(folder)), folder, cpu) as process:
+            seconds = wait_for_reply("HAProxy", process, port, folder)
             pid = process.pid
-            yield Server("HAProxy", port, pid, place / "expected", seconds, parent=pid, ports=(port,))
+            yield Server("HAProxy", port, pid, folder / "expected", seconds, parent=pid, ports=(port,))
 
 
-def lua(place: Path) -> str:
-    """Lines of the global section that make `lua.policy` a service which answers with the policy of this place."""
-    (place / "policy.lua").write_text(LUA)
-    return f"    setenv POLICY {place}/policy.xml\n    lua-load {place}/policy.lua\n"
+def lua(folder: Path) -> str:
+    """Lines of the global section that define `lua.policy`, a service that replies with this folder's policy."""
+    (folder / "policy.lua").write_text(LUA)
+    return f"    setenv POLICY {folder}/policy.xml\n    lua-load {folder}/policy.lua\n"
 
 
 def configuration(sections: str, more: str = "", connections: int = FILES // 2) -> str:
-    """A configuration of one thread around some sections; `more` are lines of its global section.
+    """A configuration of one thread with these sections; `more` are lines of its global section.
 
-    connections: at most; one through it takes two files.
+    connections: the most at one time; a relayed one takes two files.
     """
     return (
         f"global\n    nbthread 1\n    maxconn {connections}\n{more}"
@@ -67,13 +67,13 @@ def configuration(sections: str, more: str = "", connections: int = FILES // 2) 
 
 
 @contextmanager
-def started(text: str, place: Path, cpu: int | None) -> Iterator["subprocess.Popen[bytes]"]:
+def started(text: str, folder: Path, cpu: int | None) -> Iterator["subprocess.Popen[bytes]"]:
     """HAProxy in the foreground with this configuration."""
     program = _program()
     if program is None:
         raise BenchError("HAProxy is not installed")
-    (place / "haproxy.cfg").write_text(text)
-    with running("HAProxy", [program, "-db", "-f", str(place / "haproxy.cfg")], place, cpu) as process:
+    (folder / "haproxy.cfg").write_text(text)
+    with running("HAProxy", [program, "-db", "-f", str(folder / "haproxy.cfg")], folder, cpu) as process:
         yield process
 
 
@@ -82,7 +82,7 @@ def _program() -> str | None:
 
 
 def missing() -> str | None:
-    """Why it cannot run here."""
+    """Why it cannot run here, or None."""
     program = _program()
     if program is None:
         return "HAProxy is not installed"

@@ -2,24 +2,22 @@
 
 import importlib.util
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from bench import BenchError
 from bench.measure import REQUEST, children
 from bench.servers.running import (
     SILENT_TIMEOUT,
-    START_SECONDS,
     Server,
     free_port,
     running,
-    wait_for_answer,
-    workplace,
+    wait_for_reply,
+    work_folder,
 )
+from testkit.polling import eventually
 
-READY_SECONDS = 120.0  # for all workers: 64 of them take some seconds on two cores
+READY_SECONDS = 120.0  # until all workers are up: 64 of them take some seconds on two cores
 
 
 @contextmanager
@@ -32,18 +30,18 @@ def flashpol(
     listeners: int = 1,
     settings: str = "",
     listener: str = "",
-    hello: bytes = REQUEST,
+    request: bytes = REQUEST,
 ) -> Iterator[Server]:
     """Workers and the admin endpoint, pinned to `cpu`. request_timeout: seconds.
 
-    settings, listener: lines of [server] and of each listener. hello: what a client has to send.
+    settings, listener: lines of [server] and of each listener. request: the bytes that a client has to send.
     """
     if importlib.util.find_spec("flashpol") is None:
-        raise BenchError("flashpol cannot be imported: run from the repository, after `pip install -e .`")
-    with workplace(policy) as place:
+        raise BenchError("cannot import flashpol: run from the repository, after `pip install -e .`")
+    with work_folder(policy) as folder:
         ports = _free_ports(listeners + 1)
         admin = ports.pop()
-        (place / "flashpol.toml").write_text(
+        (folder / "flashpol.toml").write_text(
             f'[server]\nworkers = {workers}\nadmin = "127.0.0.1:{admin}"\nrequest_timeout = {request_timeout:.1f}\n'
             f'{settings}\n[policies.p]\nfile = "policy.xml"\n'
             + "".join(
@@ -51,36 +49,28 @@ def flashpol(
                 for n, port in enumerate(ports)
             )
         )
-        command = [sys.executable, "-m", "flashpol", "serve", "-c", str(place / "flashpol.toml")]
-        with running("flashpol", command, place, cpu) as process:
-            seconds = wait_for_answer("flashpol", process, ports[0], place, READY_SECONDS, hello)
+        command = [sys.executable, "-m", "flashpol", "serve", "-c", str(folder / "flashpol.toml")]
+        with running("flashpol", command, folder, cpu) as process:
+            seconds = wait_for_reply("flashpol", process, ports[0], folder, READY_SECONDS, request)
             first, *more = workers_of(process.pid, workers)
             yield Server(
-                "flashpol", ports[0], first, place / "expected", seconds,
+                "flashpol", ports[0], first, folder / "expected", seconds,
                 more=tuple(more), parent=process.pid, ports=tuple(ports), admin=admin,
             )  # fmt: skip
 
 
 def workers_of(arbiter: int, count: int) -> list[int]:
-    """Pids of its workers, once there are `count`. The other child is the admin process; they name themselves."""
-    deadline = time.monotonic() + START_SECONDS + READY_SECONDS
-    while time.monotonic() < deadline:
-        found = [pid for pid in children(arbiter) if _name(pid).startswith("flashpol worker")]
-        if len(found) == count:
-            return found
-        time.sleep(0.005)
-    raise BenchError(f"flashpol: {len(found)} worker processes of {count} were found")
+    """Pids of its workers, once there are `count`. The other child is the admin process."""
 
+    def all_workers() -> list[int]:
+        found = children(arbiter, "flashpol worker")
+        return found if len(found) == count else []
 
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text()
-    except (FileNotFoundError, ProcessLookupError):  # it ended between the listing and the reading
-        return ""
+    return eventually(all_workers, f"flashpol has {count} worker processes", READY_SECONDS, error=BenchError)
 
 
 def _free_ports(count: int) -> list[int]:
-    """Different ones: the kernel may name a port again that nobody has bound."""
+    """Different ports: the kernel may return a port twice as long as it is not bound."""
     ports: list[int] = []
     while len(ports) < count:
         port = free_port()

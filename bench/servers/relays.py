@@ -1,7 +1,7 @@
-"""Shared ports: servers that answer policy requests and relay everything else to an application. One thread each.
+"""Shared ports: servers that reply to policy requests and relay everything else to an application. One thread each.
 
-HAProxy inspects as flashpol does: what differs from the request at its first byte is relayed at once, what begins like
-it when 23 bytes are there.
+HAProxy inspects as flashpol does: input that differs from the request at its first byte is relayed at once, other input
+when it has 23 bytes.
 """
 
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager, contextmanager
 
 from bench.servers.haproxy import REQUEST, configuration, lua, started
 from bench.servers.ours import flashpol
-from bench.servers.running import BACKLOG, Server, free_port, wait_for_answer, workplace
+from bench.servers.running import BACKLOG, Server, free_port, wait_for_reply, work_folder
 
-# Of a worker or a thread: each takes two files, a process may usually have 20,000, and flashpol keeps 1,000 of them for
-# those that ask.
-CONVERSATIONS = 9_500
-SPLICING = 2_000  # of HAProxy when it splices: that takes pipes, and they files
+# Sessions of one worker or thread: each takes two files, a process may usually have 20,000, and flashpol reserves 1,000
+# of them for policy requests.
+SESSIONS = 9_500
+SPLICING = 2_000  # sessions of HAProxy when it splices: it needs pipes, which take files too
 SHARED_PORT = """frontend shared
     bind 127.0.0.1:{port} backlog {backlog}
     timeout client 1h
@@ -34,26 +34,26 @@ backend application
 def flashpol_relay(
     cpu: int | None, applications: tuple[int, ...], *, workers: int = 1
 ) -> AbstractContextManager[Server]:
-    """One shared port in front of applications on these ports, which take turns."""
+    """One shared port in front of applications on these ports, which are used in turn."""
     upstreams = ", ".join(f'"127.0.0.1:{port}"' for port in applications)
     return flashpol(
         cpu,
         workers=workers,
-        settings=f"max_sessions = {CONVERSATIONS}",
+        settings=f"max_sessions = {SESSIONS}",
         listener=f"upstream = [{upstreams}]",
     )
 
 
 @contextmanager
 def haproxy_relay(cpu: int | None, application: int, *, splice: bool = False) -> Iterator[Server]:
-    """The same; splice: it may move bytes from socket to socket in the kernel."""
-    name, connections = ("HAProxy, splice-auto", SPLICING) if splice else ("HAProxy", CONVERSATIONS)
+    """A shared port by HAProxy. splice: it may move bytes from socket to socket in the kernel."""
+    name, connections = ("HAProxy, splice-auto", SPLICING) if splice else ("HAProxy", SESSIONS)
     options = "option splice-auto" if splice else ""
     port = free_port()
     sections = SHARED_PORT.format(port=port, backlog=BACKLOG, request=REQUEST, application=application, options=options)
-    with workplace() as place:
-        text = configuration(sections, more=lua(place), connections=connections)
-        with started(text, place, cpu) as process:
-            seconds = wait_for_answer(name, process, port, place)
+    with work_folder() as folder:
+        text = configuration(sections, more=lua(folder), connections=connections)
+        with started(text, folder, cpu) as process:
+            seconds = wait_for_reply(name, process, port, folder)
             pid = process.pid
-            yield Server(name, port, pid, place / "expected", seconds, parent=pid, ports=(port,))
+            yield Server(name, port, pid, folder / "expected", seconds, parent=pid, ports=(port,))

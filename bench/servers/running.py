@@ -1,4 +1,4 @@
-"""What all servers under test have in common: a workplace, a process that is ended whatever happens, a first answer."""
+"""What all servers under test share: a folder, a process that always ends with its context, a first reply."""
 
 import ctypes
 import os
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import BenchError
-from bench.measure import REQUEST, ask, children
+from bench.measure import REQUEST, children, fetch_reply
+from testkit.polling import eventually
 
 HERE = Path(__file__).parent.parent
 POLICY = HERE / "policy.xml"
@@ -22,8 +23,8 @@ ROOT = HERE.parent
 SILENT_TIMEOUT = 3.0  # seconds: the default deadline of flashpol, given to nginx and HAProxy too
 START_SECONDS = 10.0
 STOP_SECONDS = 10.0
-BACKLOG = 65535  # accept queue for every server; the kernel lowers it to net.core.somaxconn
-FILES = 18_000  # connections of one worker: above the silent ones, below the usual limit of files
+BACKLOG = 65535  # accept queue of every server; the kernel lowers it to net.core.somaxconn
+FILES = 18_000  # connections of one worker: above the silent ones, below the usual limit of open files
 PR_SET_PDEATHSIG = 1
 
 
@@ -32,7 +33,7 @@ class Server:
     """A running server.
 
     pid: the process that is measured, the first if there are `more`. expected: a file with the exact reply. started_in:
-    seconds from exec to the first answer. parent: the process that was started. ports: all that it answers on.
+    seconds from exec to the first reply. parent: the process that was started. ports: all that it listens on.
     """
 
     name: str
@@ -47,13 +48,13 @@ class Server:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """All processes that answer."""
+        """All processes that serve."""
         return (self.pid, *self.more)
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A server that can be measured. missing: what is not installed here, or None."""
+    """A server that can be measured. missing: returns what is not installed here, or None."""
 
     name: str
     start: Callable[..., AbstractContextManager[Server]]
@@ -61,7 +62,7 @@ class Peer:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on. If another program takes it before the server does, the run fails."""
+    """A free port of 127.0.0.1. If another program takes it before the server does, the run fails."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -69,28 +70,28 @@ def free_port() -> int:
 
 
 @contextmanager
-def workplace(policy: bytes | None = None) -> Iterator[Path]:
-    """A folder of its own for each server, with the policy and the exact reply that is expected: policy and NUL."""
+def work_folder(policy: bytes | None = None) -> Iterator[Path]:
+    """A folder for one server, with the policy and the exact reply: policy and NUL."""
     with tempfile.TemporaryDirectory(prefix="flashpol-bench-") as name:
-        place = Path(name)
+        folder = Path(name)
         policy = POLICY.read_bytes() if policy is None else policy
-        (place / "policy.xml").write_bytes(policy)
-        (place / "expected").write_bytes(policy + b"\0")
-        yield place
+        (folder / "policy.xml").write_bytes(policy)
+        (folder / "expected").write_bytes(policy + b"\0")
+        yield folder
 
 
 @contextmanager
-def running(name: str, command: list[str], place: Path, cpu: int | None) -> Iterator[subprocess.Popen[bytes]]:
-    """A process and what it forks, in a session of their own, so that all of it can be ended whatever happens."""
-    with (place / "stdout").open("wb") as out, (place / "stderr").open("ab") as err:
+def running(name: str, command: list[str], folder: Path, cpu: int | None) -> Iterator[subprocess.Popen[bytes]]:
+    """A process and its children in a session of their own, so that all of them are ended in any case."""
+    with (folder / "stdout").open("wb") as out, (folder / "stderr").open("ab") as err:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
-            cwd=ROOT,  # where `-m flashpol` finds the package that belongs to this suite
+            cwd=ROOT,  # where `-m flashpol` finds the package of this repository
             start_new_session=True,
-            preexec_fn=preparation(cpu),  # noqa: PLW1509 - this program has no threads
+            preexec_fn=child_setup(cpu),  # noqa: PLW1509 - this program has no threads
         )
     try:
         yield process
@@ -99,13 +100,13 @@ def running(name: str, command: list[str], place: Path, cpu: int | None) -> Iter
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            print(f"bench: {name} did not end on SIGTERM, killed", file=sys.stderr)
+            print(f"bench: {name} did not end on SIGTERM; killed it", file=sys.stderr)
         _kill_session(process.pid)
         process.wait(STOP_SECONDS)
 
 
-def preparation(cpu: int | None) -> Callable[[], None]:
-    """What a child does before exec: take its CPU, and ask to be ended when this program dies, however it dies."""
+def child_setup(cpu: int | None) -> Callable[[], None]:
+    """A function for a child to call before exec: it pins the child, and makes it end when this program dies."""
     libc = ctypes.CDLL(None)
 
     def prepare() -> None:
@@ -117,65 +118,68 @@ def preparation(cpu: int | None) -> Callable[[], None]:
 
 
 def _kill_session(leader: int) -> None:
-    with suppress(ProcessLookupError):  # the usual case: nothing was left
+    with suppress(ProcessLookupError):  # the usual case: no process was left
         os.killpg(leader, signal.SIGKILL)
 
 
-def wait_for_answer(
+def wait_for_reply(
     name: str,
     process: subprocess.Popen[bytes],
     port: int,
-    place: Path,
-    patience: float = START_SECONDS,
-    hello: bytes = REQUEST,
+    folder: Path,
+    timeout: float = START_SECONDS,
+    request: bytes = REQUEST,
 ) -> float:
-    """Ask until the exact reply comes. Returns the seconds since the call, which follows the exec at once."""
+    """Send requests until the exact reply comes. Returns the seconds since the call, which follows exec at once."""
     begin = time.monotonic()
-    expected = (place / "expected").read_bytes()
+    expected = (folder / "expected").read_bytes()
     while True:
         if process.poll() is not None:
-            raise BenchError(f"{name} ended at once, exit {process.returncode}: {last_words(place)}")
+            raise BenchError(f"{name} ended at once with status {process.returncode}: {last_log_lines(folder)}")
         try:
-            reply = ask(port, request=hello)
+            reply = fetch_reply(port, request=request)
         except OSError as error:
-            if time.monotonic() - begin > patience:
-                raise BenchError(f"{name} does not answer on port {port}: {error}; {last_words(place)}") from None
+            if time.monotonic() - begin > timeout:
+                raise BenchError(f"{name} does not reply on port {port}: {error}; {last_log_lines(folder)}") from None
             time.sleep(0.001)
             continue
         if reply != expected:
-            raise BenchError(f"{name} answers {reply!r} instead of {expected!r}")
+            raise BenchError(f"{name} replies {reply!r} instead of {expected!r}")
         return time.monotonic() - begin
 
 
 @contextmanager
-def that_says_its_port(name: str, command: list[str], cpu: int | None, policy: bytes | None = None) -> Iterator[Server]:
-    """A program of one process that takes the policy's file as its last argument and prints "port N"."""
-    with workplace(policy) as place, running(name, [*command, str(place / "policy.xml")], place, cpu) as process:
+def on_printed_port(name: str, command: list[str], cpu: int | None, policy: bytes | None = None) -> Iterator[Server]:
+    """A program of one process whose last argument is the policy's file, and which prints "port N"."""
+    with work_folder(policy) as folder, running(name, [*command, str(folder / "policy.xml")], folder, cpu) as process:
         begin = time.monotonic()
-        port = said_port(name, process, place)
-        wait_for_answer(name, process, port, place)
+        port = printed_port(name, process, folder)
+        wait_for_reply(name, process, port, folder)
         seconds = time.monotonic() - begin
-        yield Server(name, port, process.pid, place / "expected", seconds, parent=process.pid, ports=(port,))
+        yield Server(name, port, process.pid, folder / "expected", seconds, parent=process.pid, ports=(port,))
 
 
-def said_port(name: str, process: subprocess.Popen[bytes], place: Path) -> int:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        words = (place / "stdout").read_text().split()
-        if len(words) >= 2 and words[0] == "port":
-            return int(words[1])
-        time.sleep(0.001)
-    raise BenchError(f"{name} did not say its port: {last_words(place)}")
+def printed_port(name: str, process: subprocess.Popen[bytes], folder: Path) -> int:
+    """The port that a program has printed."""
+
+    def port() -> int:
+        if process.poll() is not None:
+            raise BenchError(f"{name} ended with status {process.returncode}: {last_log_lines(folder)}")
+        words = (folder / "stdout").read_text().split()
+        return int(words[1]) if len(words) >= 2 and words[0] == "port" else 0
+
+    return eventually(port, f"{name} printed its port", START_SECONDS, error=BenchError)
 
 
 def only_child(name: str, parent: int) -> int:
-    """The one worker of a server that was told to have one."""
+    """The pid of the only worker of a server that is configured to have one."""
     found = children(parent)
     if len(found) != 1:
         raise BenchError(f"{name}: expected one worker process, found {len(found)}")
     return found[0]
 
 
-def last_words(place: Path) -> str:
-    lines = (place / "stderr").read_text(errors="replace").strip().splitlines()
-    return " / ".join(lines[-3:]) or "it said nothing"
+def last_log_lines(folder: Path) -> str:
+    """The end of a server's log, on one line."""
+    lines = (folder / "stderr").read_text(errors="replace").strip().splitlines()
+    return " / ".join(lines[-3:]) or "its log is empty"

@@ -1,7 +1,7 @@
 /*
- * A wall clock that jumps, for one program: preloaded, it moves CLOCK_REALTIME forth by a day and back in turns, five
- * times a second. All programs of a machine share that clock, and no namespace has one of its own, so the machine's is
- * left alone; the kernel's own timers follow CLOCK_MONOTONIC wherever flashpol sets one.
+ * A wall clock that jumps, for one program: when preloaded, it moves CLOCK_REALTIME a day ahead and back, five times a
+ * second. All programs of a machine share the real clock, and no namespace has one of its own, so this library leaves it
+ * alone. The kernel's own timers follow CLOCK_MONOTONIC wherever flashpol sets one.
  */
 #define _GNU_SOURCE
 #include <stddef.h>

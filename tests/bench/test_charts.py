@@ -1,4 +1,4 @@
-"""Each chart of a run becomes a PNG file that is not empty; without matplotlib it is said."""
+"""Each chart of a run becomes a PNG file that is not empty; without matplotlib there is an error."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def a_run() -> dict[str, Any]:
     return document(ABOUT, results)
 
 
-def test_every_chart_is_drawn(tmp_path: Path) -> None:
+def test_draw_with_points_of_every_chart_writes_a_png_for_each(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     written = charts.draw(a_run(), tmp_path)
     assert len(written) == len(charts.CHARTS)
@@ -30,12 +30,12 @@ def test_every_chart_is_drawn(tmp_path: Path) -> None:
         assert len(data) > 5_000
 
 
-def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
+def test_draw_without_points_writes_nothing(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert charts.draw(document(ABOUT, Results()), tmp_path) == []
 
 
-def test_without_matplotlib_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draw_without_matplotlib_raises_with_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(charts, "available", lambda: False)
     with pytest.raises(BenchError, match="pip install"):
         charts.draw(a_run(), tmp_path)

@@ -1,4 +1,4 @@
-"""`python -m bench` from end to end on what is short: reports are written, compared, and nothing is left behind."""
+"""`python -m bench` from end to end on a short scenario: reports are written and compared."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=servers.ROOT)
 
 
-def test_a_run_writes_its_report_and_is_compared(tmp_path: Path) -> None:
+def test_bench_command_quick_run_writes_a_report_that_compares_equal_to_itself(tmp_path: Path) -> None:
     ran = bench("sizes", "--quick", "--out", str(tmp_path))
     assert ran.returncode == 0, ran.stderr
     assert "flashpol / C epoll at 128 bytes" in ran.stdout
@@ -31,36 +31,36 @@ def test_a_run_writes_its_report_and_is_compared(tmp_path: Path) -> None:
     assert (same.returncode, "0 worse" in same.stdout) == (0, True)
 
 
-def test_a_scenario_that_is_given_up_takes_no_other_with_it(
+def test_bench_command_after_a_failed_scenario_runs_the_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(settings: Settings, results: Results) -> None:
-        raise BenchError("nginx did not say its port")
+        raise BenchError("nginx did not print its port")
 
-    def well(settings: Settings, results: Results) -> None:
-        results.add_spread("well", "cost", "ns", [1.0], digits=0)
+    def working(settings: Settings, results: Results) -> None:
+        results.add_spread("working", "cost", "ns", [1.0], digits=0)
 
-    monkeypatch.setattr(command, "SCENARIOS", {"broken": broken, "well": well})
+    monkeypatch.setattr(command, "SCENARIOS", {"broken": broken, "working": working})
     monkeypatch.setattr(command.isolation, "isolate", lambda: None)
     monkeypatch.setattr(sys, "argv", ["bench", "all", "--quick"])
     assert command.main() == 2
-    said = capsys.readouterr()
-    assert "bench: broken: nginx did not say its port" in said.err
-    assert "broken was given up" in said.out
-    assert "cost" in said.out
+    captured = capsys.readouterr()
+    assert "bench: broken: nginx did not print its port" in captured.err
+    assert "broken failed: nginx" in captured.out
+    assert "cost" in captured.out
 
 
 @pytest.mark.parametrize(
     "words", [("speed",), ("cpu", "--rounds", "0"), ("compare", "no.json", "no.json")], ids=["name", "rounds", "file"]
 )
-def test_mistakes_end_in_one_line_and_status_2(words: tuple[str, ...]) -> None:
+def test_bench_command_with_a_mistake_exits_2_without_a_traceback(words: tuple[str, ...]) -> None:
     ran = bench(*words)
     assert ran.returncode == 2
     assert "Traceback" not in ran.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace takes root")
-def test_a_loopback_of_its_own() -> None:
+def test_isolate_as_root_makes_a_namespace_with_only_loopback() -> None:
     program = (
         "import socket; from bench import isolation\n"
         "missing = isolation.isolate()\n"
@@ -73,5 +73,5 @@ def test_a_loopback_of_its_own() -> None:
         [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=30, cwd=servers.ROOT
     )
     if "Operation not permitted" in ran.stderr:
-        pytest.skip("this container may make no namespace")
+        pytest.skip("this container may not create a namespace")
     assert (ran.returncode, ran.stdout.strip()) == (0, "3"), ran.stderr  # two lines of head, and lo

@@ -20,8 +20,8 @@ Serve = Callable[[socket.socket], None]
 
 
 def directly(port: int) -> Server:
-    """No relay at all."""
-    return Server("nothing between", port, 0, Path(), 0.0)
+    """The application itself, without a relay."""
+    return Server("no relay", port, 0, Path(), 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def application() -> Iterator[int]:
 
 @contextmanager
 def broken(serve: Serve) -> Iterator[Server]:
-    """What does `serve` with each connection, at the same time, until its client is gone."""
+    """A server that calls `serve` with each connection, in a thread of its own, until its client has closed."""
     threads: list[threading.Thread] = []
 
     def one(connection: socket.socket) -> None:
@@ -57,31 +57,31 @@ def broken(serve: Serve) -> Iterator[Server]:
             assert not thread.is_alive()
 
 
-def test_short_conversations_are_as_many_as_asked_for(application: int) -> None:
-    said = relay_load.short(directly(application), None, connections=8, size=100, total=50)
-    assert (said.rounds, said.bytes) == (50, 5000)
-    assert 0 < said.p50_us <= said.p99_us
+def test_short_sessions_are_as_many_as_the_total(application: int) -> None:
+    result = relay_load.short(directly(application), None, connections=8, size=100, total=50)
+    assert (result.rounds, result.bytes) == (50, 5000)
+    assert 0 < result.p50_us <= result.p99_us
 
 
-def test_echoes_go_on_until_the_time_is_over(application: int) -> None:
-    said = relay_load.echo(directly(application), None, connections=3, size=65536, seconds=0.1)
-    assert said.rounds >= 3
-    assert said.bytes == said.rounds * 65536
-    assert said.seconds >= 0.1
+def test_echo_repeats_until_the_time_is_over(application: int) -> None:
+    result = relay_load.echo(directly(application), None, connections=3, size=65536, seconds=0.1)
+    assert result.rounds >= 3
+    assert result.bytes == result.rounds * 65536
+    assert result.seconds >= 0.1
 
 
-def test_bulk_is_all_bytes_of_every_stream(application: int) -> None:
-    said = relay_load.bulk(directly(application), None, connections=2, size=1_000_003)
-    assert (said.rounds, said.bytes) == (2, 2_000_006)
+def test_bulk_receives_all_bytes_of_every_stream(application: int) -> None:
+    result = relay_load.bulk(directly(application), None, connections=2, size=1_000_003)
+    assert (result.rounds, result.bytes) == (2, 2_000_006)
 
 
-def test_held_conversations_echo_when_they_are_told_to(application: int) -> None:
-    with relay_load.HeldConversations(directly(application), [20, 30], None) as held:
+def test_held_sessions_echo_once_per_call(application: int) -> None:
+    with relay_load.HeldSessions(directly(application), [20, 30], None) as held:
         assert held.echo() == 100
         assert held.echo() == 150
 
 
-def test_clients_come_from_many_addresses() -> None:
+def test_relay_clients_use_different_source_addresses() -> None:
     addresses = []
 
     def serve(connection: socket.socket) -> None:
@@ -112,12 +112,12 @@ def too_few(connection: socket.socket) -> None:
 @pytest.mark.parametrize(
     ("serve", "words"), [(other_bytes, "other bytes"), (too_many, "more bytes"), (too_few, "closed early")]
 )
-def test_a_fault_is_seen_and_said(serve: Serve, words: str) -> None:
+def test_relay_client_with_a_wrong_echo_raises_by_kind(serve: Serve, words: str) -> None:
     with broken(serve) as server, pytest.raises(BenchError, match=words):
         relay_load.short(server, None, connections=1, size=100, total=1)
 
 
-def test_somebody_elses_bytes_are_no_echo() -> None:
+def test_relay_client_with_the_echo_of_another_client_raises() -> None:
     first: list[bytes] = []
 
     def serve(connection: socket.socket) -> None:
@@ -129,7 +129,7 @@ def test_somebody_elses_bytes_are_no_echo() -> None:
         relay_load.short(server, None, connections=1, size=100, total=2)
 
 
-def test_a_stream_out_of_order_is_seen() -> None:
+def test_bulk_with_wrong_bytes_raises() -> None:
     def serve(connection: socket.socket) -> None:
         connection.recv(9, socket.MSG_WAITALL)
         connection.sendall(bytes(1000))
@@ -139,7 +139,7 @@ def test_a_stream_out_of_order_is_seen() -> None:
         relay_load.bulk(server, None, connections=1, size=1000)
 
 
-def test_a_conversation_that_is_closed_while_it_is_held_is_an_error() -> None:
+def test_held_session_closed_by_the_server_raises() -> None:
     closed, over = threading.Event(), threading.Event()
 
     def serve(connection: socket.socket) -> None:
@@ -149,7 +149,7 @@ def test_a_conversation_that_is_closed_while_it_is_held_is_an_error() -> None:
         closed.set()
 
     def held_and_closed(server: Server) -> None:
-        with relay_load.HeldConversations(server, [1], None):
+        with relay_load.HeldSessions(server, [1], None):
             over.set()
             assert closed.wait(10)
 
@@ -157,14 +157,14 @@ def test_a_conversation_that_is_closed_while_it_is_held_is_an_error() -> None:
         held_and_closed(server)
 
 
-def test_conversations_that_are_refused_are_not_called_held() -> None:
-    nobody = directly(servers.free_port())
-    with pytest.raises(BenchError, match="connect"), relay_load.HeldConversations(nobody, [3, 3], None):
+def test_held_sessions_refused_raise() -> None:
+    absent = directly(servers.free_port())
+    with pytest.raises(BenchError, match="connect"), relay_load.HeldSessions(absent, [3, 3], None):
         pass
 
 
 @pytest.mark.parametrize("name", ["flashpol", "HAProxy", "HAProxy, splice-auto"])
-def test_a_shared_port_answers_policies_and_relays_the_rest(name: str, application: int) -> None:
+def test_shared_port_replies_to_policy_requests_and_relays_the_rest(name: str, application: int) -> None:
     without = missing()
     if name != "flashpol" and without:
         pytest.skip(without)
@@ -175,24 +175,24 @@ def test_a_shared_port_answers_policies_and_relays_the_rest(name: str, applicati
     )
     with start as server:
         assert server.name == name
-        assert measure.ask(server.port) == servers.POLICY.read_bytes() + b"\0"
+        assert measure.fetch_reply(server.port) == servers.POLICY.read_bytes() + b"\0"
         assert relay_load.short(server, None, connections=4, size=100, total=20).rounds == 20
         assert relay_load.bulk(server, None, connections=2, size=300_000).bytes == 600_000
 
 
-def test_the_scenario_without_haproxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relay_scenario_without_haproxy_measures_flashpol_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "missing", lambda: "HAProxy is not installed")
     results = Results()
     relay.run(Settings.on_this_machine(1, peers_only=False, quick=True), results)
-    assert results.notes == ["relay: nothing beside it: HAProxy is not installed"]
+    assert results.notes == ["relay: no peer: HAProxy is not installed"]
     figures = {figure.name: figure.value.median for figure in results.figures}
     assert not [name for name in figures if "HAProxy" in name]
     assert {f"flashpol: {name}" for name in relay.UNITS} <= set(figures)
     assert figures["1,000 over 4 workers: open after each of 2 echoes"] == 1000
-    assert figures["policy answer: shared port / policy port"] > 0
+    assert figures["policy reply: shared port / policy port"] > 0
 
 
-def test_only_peers_and_none_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relay_scenario_with_peers_only_and_no_peer_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "missing", lambda: "HAProxy is not installed")
     results = Results()
     relay.run(Settings.on_this_machine(1, peers_only=True, quick=True), results)

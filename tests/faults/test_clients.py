@@ -1,4 +1,4 @@
-"""The good clients tell every reply that is not the exact one from those that are; the bad ones do as they are told."""
+"""Good clients see every reply that is not the exact one; bad clients send what the attack says."""
 
 import socket
 import threading
@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from faults.clients import Bad, Good, quantile
+from faults.clients import BadClients, GoodClients, quantile
 from testkit.clients import REQUEST, reset
 from testkit.polling import eventually
 
 EXPECTED = b"<cross-domain-policy/>\0"
+RUN_SECONDS = 0.1  # 20 clients, if the machine is idle
 
 
 @contextmanager
 def serving(serve: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A server of a thread, that does this with each connection; its port."""
+    """A server in a thread that calls `serve` with each connection. Yields its port."""
     with socket.create_server(("127.0.0.1", 0), backlog=1000) as listener:
 
         def run() -> None:
@@ -38,7 +39,7 @@ def serving(serve: Callable[[socket.socket], None]) -> Iterator[int]:
         assert not thread.is_alive()
 
 
-def answer(reply: bytes) -> Callable[[socket.socket], None]:
+def replying(reply: bytes) -> Callable[[socket.socket], None]:
     def serve(client: socket.socket) -> None:
         assert client.recv(100) == REQUEST
         client.sendall(reply)
@@ -54,34 +55,37 @@ def abort(client: socket.socket) -> None:
 @pytest.mark.parametrize(
     ("serve", "outcome"),
     [
-        (answer(EXPECTED), "ok"),
-        (answer(EXPECTED[:-1]), "short"),
-        (answer(b""), "short"),
-        (answer(EXPECTED[:-1] + b"x"), "differs"),
-        (answer(EXPECTED + b"x"), "differs"),
+        (replying(EXPECTED), "ok"),
+        (replying(EXPECTED[:-1]), "short"),
+        (replying(b""), "short"),
+        (replying(EXPECTED[:-1] + b"x"), "mismatch"),
+        (replying(EXPECTED + b"x"), "mismatch"),
         (abort, "reset"),
     ],
 )
-def test_what_became_of_each(serve: Callable[[socket.socket], None], outcome: str, tmp_path: Path) -> None:
+def test_good_clients_by_reply_record_the_outcome(
+    serve: Callable[[socket.socket], None], outcome: str, tmp_path: Path
+) -> None:
     (tmp_path / "expected").write_bytes(EXPECTED)
     with serving(serve) as port:
-        good = Good(port, tmp_path / "expected", 200.0, tmp_path / "said")
+        good = GoodClients(port, tmp_path / "expected", 200.0, tmp_path / "trace")
         with good:
-            eventually(lambda: (tmp_path / "said").stat().st_size > 0 or time.sleep(0.05), "the first words")
-        asked = good.asked()
-    assert {each.outcome for each in asked} == {outcome}
-    assert all(each.took >= 0 for each in asked)
-    assert asked == sorted(asked, key=lambda each: each.began)
+            time.sleep(RUN_SECONDS)
+        results = good.results()
+    assert len(results) >= 5
+    assert {each.outcome for each in results} == {outcome}
+    assert all(each.seconds >= 0 for each in results)
+    assert results == sorted(results, key=lambda each: each.started)
 
 
-def test_nobody_there(tmp_path: Path) -> None:
+def test_good_clients_without_a_listener_are_refused(tmp_path: Path) -> None:
     (tmp_path / "expected").write_bytes(EXPECTED)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    good = Good(port, tmp_path / "expected", 200.0, tmp_path / "said")
+    good = GoodClients(port, tmp_path / "expected", 200.0, tmp_path / "trace")
     with good:
-        eventually(lambda: (tmp_path / "said").stat().st_size > 0 or time.sleep(0.05), "the first words")
-    assert {each.outcome for each in good.asked()} == {"refused"}
+        time.sleep(RUN_SECONDS)
+    assert {each.outcome for each in good.results()} == {"refused"}
 
 
 @pytest.mark.parametrize(
@@ -93,8 +97,8 @@ def test_nobody_there(tmp_path: Path) -> None:
         ("nothing", "drip", REQUEST[:3]),
     ],
 )
-def test_the_bad_ones_do_as_they_are_told(say: str, then: str, wanted: bytes) -> None:
-    heard: list[bytes] = []
+def test_bad_clients_by_mode_send_what_it_says(say: str, then: str, wanted: bytes) -> None:
+    received: list[bytes] = []
 
     def serve(client: socket.socket) -> None:
         data = b""
@@ -103,14 +107,14 @@ def test_the_bad_ones_do_as_they_are_told(say: str, then: str, wanted: bytes) ->
             if not piece:
                 break
             data += piece
-        heard.append(data)
+        received.append(data)
 
-    with serving(serve) as port, Bad(port, connections=2, rate=50, say=say, then=then, every=0.01):
-        eventually(lambda: len(heard) >= 3, "three of them")
-    assert all(data[: len(wanted)] == wanted for data in heard[:3])  # the last ones were cut off
+    with serving(serve) as port, BadClients(port, connections=2, rate=50, say=say, then=then, every=0.01):
+        eventually(lambda: len(received) >= 3, "three connections")
+    assert all(data[: len(wanted)] == wanted for data in received[:3])  # the last ones were cut off
 
 
-def test_quantiles() -> None:
+def test_quantile_is_the_smallest_value_with_its_share() -> None:
     assert quantile([], 0.99) == 0.0
     assert quantile(range(1, 101), 0.5) == 51
     assert quantile([3.0, 1.0, 2.0], 0.99) == 3.0

@@ -1,13 +1,13 @@
-"""Verdicts: what counts as lost, what as short of the targets; and when the good clients have recovered."""
+"""Verdicts: lost replies, missed targets; and when the good clients have recovered."""
 
 from dataclasses import replace
 
 import pytest
 
 from faults import report
-from faults.clients import Asked
+from faults.attack import Attack
+from faults.clients import RequestResult
 from faults.measure import RECOVERED_OF, Outcome, recovery
-from faults.scene import Attack
 
 GOOD = Outcome(Attack("storm", print), "much", 1000, {}, 0.001, 0.002, 0.0, 0, 0)
 
@@ -23,10 +23,12 @@ GOOD = Outcome(Attack("storm", print), "much", 1000, {}, 0.001, 0.002, 0.0, 0, 0
         ({"p99_during": 0.0021}, [], ["p99 2.1 times that before"]),
         ({"p99_during": 0.0021, "bystander": 0.0021}, [], ["p99 2.1 times that before"]),
         ({"recovery": 1.1}, [], ["recovery 1.1 s"]),
-        ({"recovery": None}, [], ["not as before while we looked"]),
+        ({"recovery": None}, [], ["no recovery within the run"]),
     ],
 )
-def test_verdicts(change: dict[str, object], lost: list[str], short: list[str]) -> None:
+def test_report_by_outcome_lists_losses_and_missed_targets(
+    change: dict[str, object], lost: list[str], short: list[str]
+) -> None:
     outcome = replace(GOOD, **change)  # type: ignore[arg-type]
     assert report.lost(outcome) == lost
     assert report.short(outcome) == short
@@ -34,24 +36,25 @@ def test_verdicts(change: dict[str, object], lost: list[str], short: list[str]) 
     assert report.markdown([outcome], ["a note"], "a machine").count("| storm |") == 1
 
 
-def test_what_the_machine_does_to_a_server_that_nobody_attacks_is_told() -> None:
-    assert "a server that nobody attacks: 1.10 ms" in report.table([replace(GOOD, p99_during=0.0021, bystander=0.0011)])
+def test_report_with_a_bystander_shows_its_p99() -> None:
+    outcome = replace(GOOD, p99_during=0.0021, bystander=0.0011)
+    assert "a second server, not attacked: 1.10 ms" in report.table([outcome])
 
 
-def clients(*spans: tuple[float, str]) -> list[Asked]:
-    """Spans of 100 clients, one a ms: how long each took and what became of them."""
+def clients(*spans: tuple[float, str]) -> list[RequestResult]:
+    """Spans of 100 clients, one each ms: how long each took, and its outcome."""
     return [
-        Asked(10.0 + number * 0.1 + i * 0.001, took, outcome)
+        RequestResult(10.0 + number * 0.1 + i * 0.001, took, outcome)
         for number, (took, outcome) in enumerate(spans)
         for i in range(RECOVERED_OF)
     ]
 
 
-def test_recovery() -> None:
-    well, slow, bad = (0.001, "ok"), (0.5, "ok"), (0.001, "reset")
-    assert recovery(clients(well, well), 10.0, 0.002) == 0.0
-    assert recovery(clients(slow, well, well), 10.0, 0.002) == pytest.approx(0.095, abs=0.002)
-    assert recovery(clients(bad, well), 10.0, 0.002) == pytest.approx(0.1)
-    assert recovery(clients(well, bad), 10.1, 0.002) is None
-    assert recovery(clients(well, slow), 10.1, 0.002) is None
+def test_recovery_is_the_time_until_replies_come_as_before() -> None:
+    good, slow, bad = (0.001, "ok"), (0.5, "ok"), (0.001, "reset")
+    assert recovery(clients(good, good), 10.0, 0.002) == 0.0
+    assert recovery(clients(slow, good, good), 10.0, 0.002) == pytest.approx(0.095, abs=0.002)
+    assert recovery(clients(bad, good), 10.0, 0.002) == pytest.approx(0.1)
+    assert recovery(clients(good, bad), 10.1, 0.002) is None
+    assert recovery(clients(good, slow), 10.1, 0.002) is None
     assert recovery([], 10.0, 0.002) is None

@@ -1,4 +1,4 @@
-"""A short attack from end to end, and a soak; both fail if the server's account is not complete."""
+"""A short attack from end to end, and a soak; both fail if the server's account is incomplete."""
 
 import os
 import signal
@@ -8,11 +8,11 @@ import sys
 import pytest
 
 from faults import soak
-from faults.families import ATTACKS
+from faults.attack import Attack, AttackRun
+from faults.attacks import ATTACKS
 from faults.measure import Lengths, measure, measure_bystander
 from faults.network import Firewall
 from faults.report import lost
-from faults.scene import Attack, Scene
 from testkit.processes import ROOT
 
 DROPPED = """
@@ -33,45 +33,45 @@ with Firewall():
     except TimeoutError:
         pass
 bad.settimeout(10)
-assert bad.recv(1) == b"x", "sent again when the firewall is gone"
+assert bad.recv(1) == b"x", "sent again after the firewall is removed"
 """
 pytestmark = pytest.mark.servers
 SHORT = Lengths(0.5, 0.5, 0.5)
 
 
-def test_names_are_unique_and_each_says_what_it_is() -> None:
+def test_attacks_have_unique_names_and_docstrings() -> None:
     assert len({attack.name for attack in ATTACKS}) == len(ATTACKS)
     assert all(attack.run.__doc__ for attack in ATTACKS)
 
 
-@pytest.mark.parametrize("name", ["reset-storm", "no-places", "worker-killed"])
-def test_nothing_is_lost(name: str) -> None:
+@pytest.mark.parametrize("name", ["reset-storm", "max-connections", "worker-killed"])
+def test_attack_in_short_loses_no_reply_and_accounts_for_all(name: str) -> None:
     [attack] = [attack for attack in ATTACKS if attack.name == name]
     outcome = measure(attack, SHORT, rate=100.0)
-    assert outcome.asked > 50
+    assert outcome.requests > 50
     assert outcome.load
     assert lost(outcome) == []
 
 
-def test_a_bystander_is_another_server() -> None:
-    """Its clients are well while all workers of the one that is attacked are gone."""
+def test_bystander_of_a_killed_server_is_not_affected() -> None:
+    """Its clients get replies while the attacked server has no worker."""
 
-    def kill_all(scene: Scene) -> None:
-        for pid in scene.server.workers:
+    def kill_all(run: AttackRun) -> None:
+        for pid in run.server.workers:
             os.kill(pid, signal.SIGKILL)
-        scene.wait()
+        run.wait()
 
     assert 0 < measure_bystander(Attack("all-killed", kill_all), SHORT, rate=100.0) < 3
 
 
-def test_a_soak_counts_what_the_server_counts(capsys: pytest.CaptureFixture[str]) -> None:
-    assert [line for line in soak.soak(1.0) if "memory" not in line] == []  # too short to judge memory by
+def test_soak_for_a_second_counts_as_the_server_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [line for line in soak.soak(1.0) if "memory" not in line] == []  # too short to judge memory
     assert "connections in 1 s" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a network of its own")
-def test_in_a_network_of_our_own_the_firewall_drops_the_attackers_and_nobody_else() -> None:
-    """In a child: this process keeps its network."""
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can create a network namespace")
+def test_firewall_in_a_namespace_drops_only_the_attackers() -> None:
+    """In a child process, since this one must keep its network."""
     if not Firewall.available():
         pytest.skip("nft is not installed: apt-get install nftables")
     done = subprocess.run(

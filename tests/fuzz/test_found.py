@@ -1,4 +1,4 @@
-"""Seeds, and every input that a fuzzer once broke something with, through the same targets."""
+"""The fuzz targets with all seeds, and with every input that a fuzzer has found to break one."""
 
 from pathlib import Path
 
@@ -21,12 +21,12 @@ def inputs(target: str, folders: tuple[Path, ...]) -> list[Path]:
     [(name, path) for name, (_, folders) in TARGETS.items() for path in inputs(name, folders)],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
-def test_nothing_breaks_it(target: str, path: Path) -> None:
+def test_target_with_a_known_input_does_not_raise(target: str, path: Path) -> None:
     TARGETS[target][0](path.read_bytes())
 
 
 @pytest.mark.parametrize("path", inputs("recognise", (SEEDS / "recognise",)), ids=lambda path: path.name)
-def test_in_pieces_and_as_a_whole_a_stream_means_the_same(path: Path) -> None:
+def test_request_matcher_in_pieces_and_whole_has_the_same_verdict(path: Path) -> None:
     data = path.read_bytes()
     terminated, cuts, stream = bool(data[0] & 1), data[1 : 1 + CUTS], data[1 + CUTS :]
     whole, pieces = RequestMatcher(terminated=terminated), RequestMatcher(terminated=terminated)

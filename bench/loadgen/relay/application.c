@@ -1,6 +1,8 @@
-/* The application behind a relay: it echoes what it reads, or is a source of bytes. */
+/* The application behind a relay: it echoes, or is a source of bytes. */
 #define _GNU_SOURCE
 #include "relay.h"
+
+#include "../client.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -15,39 +17,39 @@
 
 enum { MAX_FD = 1 << 17, ACCEPTED_AT_ONCE = 64 };
 
-struct conversation {
-    char *held; /* read and not yet echoed: the client does not read */
-    uint32_t begin, end; /* of what is held */
+struct session {
+    char *held; /* read and not yet echoed, because the client does not read */
+    uint32_t begin, end; /* of the held bytes */
     bool source;
-    uint8_t asked; /* bytes of the head that have come */
+    uint8_t head_bytes; /* bytes of the head that were received */
     unsigned char head[HEAD];
-    uint64_t position, size; /* of a source: sent, and in all */
+    uint64_t position, size; /* of a source: bytes sent, and in all */
 };
 
-static struct conversation *conversations; /* by descriptor */
+static struct session *sessions; /* by descriptor */
 static int epoll_fd;
 
 static void watch(int operation, int fd, uint32_t events)
 {
     struct epoll_event event = {.events = events, .data.fd = fd};
     if (epoll_ctl(epoll_fd, operation, fd, &event) < 0)
-        fail("epoll_ctl");
+        die("epoll_ctl");
 }
 
 static void drop(int fd)
 {
-    free(conversations[fd].held);
-    memset(&conversations[fd], 0, sizeof conversations[fd]);
+    free(sessions[fd].held);
+    memset(&sessions[fd], 0, sizeof sessions[fd]);
     close(fd);
 }
 
-/* As much as the socket takes; after the last byte comes the end. */
-static void give(int fd)
+/* Send as much as the socket takes; after the last byte, FIN. */
+static void send_pattern(int fd)
 {
-    struct conversation *c = &conversations[fd];
+    struct session *c = &sessions[fd];
     while (c->position < c->size) {
         uint64_t left = c->size - c->position;
-        ssize_t n = send(fd, pattern + c->position % PERIOD, left < CHUNK ? left : CHUNK, MSG_NOSIGNAL);
+        ssize_t n = send(fd, pattern + c->position % PERIOD, left < CHUNK_BYTES ? left : CHUNK_BYTES, MSG_NOSIGNAL);
         if (n < 0) {
             if (errno != EAGAIN)
                 drop(fd);
@@ -59,21 +61,21 @@ static void give(int fd)
     watch(EPOLL_CTL_MOD, fd, EPOLLIN);
 }
 
-/* Whether these bytes belong to the head of a source; the first one tells. */
-static bool asks_for_source(int fd, const char *bytes, size_t size)
+/* Whether these bytes belong to a request for a source; the first byte decides. */
+static bool requests_source(int fd, const char *bytes, size_t size)
 {
-    struct conversation *c = &conversations[fd];
-    size_t more = c->asked + size > HEAD ? (size_t)(HEAD - c->asked) : size;
+    struct session *c = &sessions[fd];
+    size_t more = c->head_bytes + size > HEAD ? (size_t)(HEAD - c->head_bytes) : size;
     if (!more)
         return c->source;
-    memcpy(c->head + c->asked, bytes, more);
-    c->asked = (uint8_t)(c->asked + more);
+    memcpy(c->head + c->head_bytes, bytes, more);
+    c->head_bytes = (uint8_t)(c->head_bytes + more);
     if (c->head[0] != 'S') {
-        c->asked = HEAD;
+        c->head_bytes = HEAD;
         return false;
     }
     c->source = true;
-    if (c->asked == HEAD) {
+    if (c->head_bytes == HEAD) {
         for (int i = 1; i < HEAD; i++)
             c->size = c->size << 8 | c->head[i];
         watch(EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLOUT);
@@ -81,10 +83,10 @@ static bool asks_for_source(int fd, const char *bytes, size_t size)
     return true;
 }
 
-/* False: nothing more to be done with this descriptor now. */
+/* Send the held bytes. False: some are left, or the session has ended. */
 static bool send_held(int fd)
 {
-    struct conversation *c = &conversations[fd];
+    struct session *c = &sessions[fd];
     ssize_t n = send(fd, c->held + c->begin, c->end - c->begin, MSG_NOSIGNAL);
     if (n < 0) {
         if (errno != EAGAIN)
@@ -102,21 +104,21 @@ static bool send_held(int fd)
 
 static void serve(int fd, uint32_t events)
 {
-    static char buffer[CHUNK];
-    struct conversation *c = &conversations[fd];
-    if (c->source && c->asked == HEAD && (events & EPOLLOUT)) {
-        give(fd);
+    static char buffer[CHUNK_BYTES];
+    struct session *c = &sessions[fd];
+    if (c->source && c->head_bytes == HEAD && (events & EPOLLOUT)) {
+        send_pattern(fd);
         return;
     }
     if (c->held && !send_held(fd))
         return;
-    ssize_t n = recv(fd, buffer, CHUNK, 0);
+    ssize_t n = recv(fd, buffer, CHUNK_BYTES, 0);
     if (n <= 0) {
         if (n == 0 || errno != EAGAIN)
             drop(fd);
         return;
     }
-    if (asks_for_source(fd, buffer, (size_t)n))
+    if (requests_source(fd, buffer, (size_t)n))
         return;
     ssize_t sent = send(fd, buffer, (size_t)n, MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN) {
@@ -125,9 +127,9 @@ static void serve(int fd, uint32_t events)
     }
     sent = sent < 0 ? 0 : sent;
     if (sent < n) {
-        c->held = malloc(CHUNK);
+        c->held = malloc(CHUNK_BYTES);
         if (!c->held)
-            fail("malloc");
+            die("malloc");
         memcpy(c->held, buffer + sent, (size_t)(n - sent));
         c->begin = 0;
         c->end = (uint32_t)(n - sent);
@@ -135,7 +137,7 @@ static void serve(int fd, uint32_t events)
     }
 }
 
-static int listen_somewhere(void)
+static int listen_on_loopback(void)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), on = 1;
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -143,7 +145,7 @@ static int listen_somewhere(void)
     if (fd < 0 || setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0 || /* inherited */
         bind(fd, (struct sockaddr *)&at, size) < 0 || listen(fd, 65535) < 0 ||
         getsockname(fd, (struct sockaddr *)&at, &size) < 0)
-        fail("listen");
+        die("listen");
     printf("port %d\n", ntohs(at.sin_port));
     fflush(stdout);
     return fd;
@@ -154,26 +156,26 @@ static void accept_some(int listening)
     for (int k = 0; k < ACCEPTED_AT_ONCE; k++) {
         int fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK);
         if (fd < 0 && errno == EMFILE)
-            fail("accept");
+            die("accept");
         if (fd < 0)
             return;
         if (fd >= MAX_FD)
-            wrong("too many connections");
+            give_up("too many connections");
         watch(EPOLL_CTL_ADD, fd, EPOLLIN);
     }
 }
 
-void application(void)
+void relay_application(void)
 {
-    conversations = calloc(MAX_FD, sizeof *conversations);
+    sessions = calloc(MAX_FD, sizeof *sessions);
     epoll_fd = epoll_create1(0);
-    if (!conversations || epoll_fd < 0)
-        fail("epoll");
-    int listening = listen_somewhere();
+    if (!sessions || epoll_fd < 0)
+        die("epoll");
+    int listening = listen_on_loopback();
     watch(EPOLL_CTL_ADD, listening, EPOLLIN);
     for (;;) {
-        struct epoll_event events[EVENTS];
-        int n = epoll_wait(epoll_fd, events, EVENTS, -1);
+        struct epoll_event events[RELAY_EVENTS];
+        int n = epoll_wait(epoll_fd, events, RELAY_EVENTS, -1);
         for (int i = 0; i < n; i++) {
             if (events[i].data.fd == listening)
                 accept_some(listening);

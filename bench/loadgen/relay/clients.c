@@ -1,12 +1,12 @@
-/* The clients of a relay: what they say, and what must come back. */
+/* The clients of a relay: what they send, and what must come back. */
 #define _GNU_SOURCE
 #include "relay.h"
 
+#include "../client.h"
+
 #include "../histogram.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,21 +15,21 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { STALL_MS = 10000, SMALLEST = 1 + 2 * sizeof(uint64_t) };
+enum { STALL_MS = 10000, SOURCES = 62500, SMALLEST = 1 + 2 * sizeof(uint64_t) };
 
 struct client {
     int fd;
     bool connected;
     uint64_t number, round;
-    uint64_t position, size; /* of what is to come: come already, and in all */
-    uint64_t since; /* ns: when this round began; of a short conversation, with its connect */
+    uint64_t position, size; /* bytes received of the reply, and in all */
+    uint64_t since; /* ns: the start of this round; in a short session, of its connect */
 };
 
 struct mode {
     const char *name;
     int arguments; /* after the port */
     void (*speak)(struct client *);
-    void (*complete)(struct client *); /* all has come; NULL: it is over when the end comes too */
+    void (*complete)(struct client *); /* after the last byte; NULL: the session ends with the FIN after it */
 };
 
 static struct {
@@ -46,25 +46,18 @@ static void watch(struct client *client, int operation, uint32_t events)
 {
     struct epoll_event event = {.events = events, .data.ptr = client};
     if (epoll_ctl(run.epoll_fd, operation, client->fd, &event) < 0)
-        fail("epoll_ctl");
+        die("epoll_ctl");
 }
 
-/* From many source addresses, as clients come: servers limit what one may have. 127.1.1.1 and up; last byte 1..250. */
+/* Each connection comes from another source address, since servers limit connections by address. */
 static void dial(struct client *client)
 {
     uint64_t n = run.dialled++;
-    struct sockaddr_in from = {.sin_family = AF_INET};
-    from.sin_addr.s_addr = htonl(0x7f010001u + (uint32_t)(n / 250 % 250 + 1) * 256 + (uint32_t)(n % 250));
-    struct sockaddr_in to = {
-        .sin_family = AF_INET, .sin_port = htons(run.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    if (fd < 0 || setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on) < 0 ||
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0 ||
-        bind(fd, (struct sockaddr *)&from, sizeof from) < 0)
-        fail("socket");
-    *client = (struct client){.fd = fd, .number = n, .since = now_ns()};
-    if (connect(fd, (struct sockaddr *)&to, sizeof to) < 0 && errno != EINPROGRESS)
-        fail("connect");
+    uint32_t source = source_address(FIRST_SOURCE, (unsigned)(n % SOURCES));
+    *client = (struct client){
+        .fd = client_socket(source, (struct shape){.no_delay = true}), .number = n, .since = now_ns()};
+    if (!start_connect(client->fd, run.port))
+        die("connect");
     watch(client, EPOLL_CTL_ADD, EPOLLOUT);
     run.open++;
 }
@@ -75,18 +68,19 @@ static void hang_up(struct client *client)
     run.open--;
 }
 
-static void say(struct client *client, const void *bytes, size_t size, uint64_t answer)
+static void send_message(struct client *client, const void *bytes, size_t size, uint64_t reply)
 {
     client->position = 0;
-    client->size = answer;
+    client->size = reply;
     if (send(client->fd, bytes, size, MSG_NOSIGNAL) != (ssize_t)size)
-        fail("send");
+        die("send");
 }
 
-/* A message that says whose it is, and which: no other would do as an echo. 'e' begins no protocol that is known. */
+/* A message contains the numbers of its client and round, so no other message can pass as its echo. 'e' is the first
+   byte of no protocol that a server recognises. */
 static const unsigned char *message(const struct client *client)
 {
-    static unsigned char bytes[CHUNK];
+    static unsigned char bytes[CHUNK_BYTES];
     memcpy(bytes, pattern, run.size);
     bytes[0] = 'e';
     memcpy(bytes + 1, &client->number, sizeof client->number);
@@ -94,17 +88,17 @@ static const unsigned char *message(const struct client *client)
     return bytes;
 }
 
-static void speak(struct client *client) { say(client, message(client), run.size, run.size); }
+static void speak(struct client *client) { send_message(client, message(client), run.size, run.size); }
 
-static void ask_for_source(struct client *client)
+static void request_source(struct client *client)
 {
     unsigned char head[HEAD] = {'S'};
     for (int i = 1; i < HEAD; i++)
         head[i] = (unsigned char)(run.bytes_each >> (8 * (HEAD - 1 - i)));
-    say(client, head, sizeof head, run.bytes_each);
+    send_message(client, head, sizeof head, run.bytes_each);
 }
 
-static void again_until_the_end(struct client *client)
+static void repeat_until_end(struct client *client)
 {
     client->since = now_ns();
     if (client->since >= run.until)
@@ -113,20 +107,20 @@ static void again_until_the_end(struct client *client)
         speak(client);
 }
 
-static void another_one(struct client *client)
+static void dial_next(struct client *client)
 {
     hang_up(client);
     if (run.dialled < run.total)
         dial(client);
 }
 
-static void stay(struct client *client) { (void)client; }
+static void do_nothing(struct client *client) { (void)client; }
 
 static const struct mode MODES[] = {
-    {"echo", 3, speak, again_until_the_end},
-    {"short", 3, speak, another_one},
-    {"bulk", 2, ask_for_source, NULL},
-    {"hold", 2, speak, stay},
+    {"echo", 3, speak, repeat_until_end},
+    {"short", 3, speak, dial_next},
+    {"bulk", 2, request_source, NULL},
+    {"hold", 2, speak, do_nothing},
 };
 
 static void connected(struct client *client)
@@ -135,7 +129,7 @@ static void connected(struct client *client)
     socklen_t length = sizeof error;
     getsockopt(client->fd, SOL_SOCKET, SO_ERROR, &error, &length);
     if ((errno = error))
-        fail("connect");
+        die("connect");
     client->connected = true;
     watch(client, EPOLL_CTL_MOD, EPOLLIN);
     run.mode->speak(client);
@@ -143,25 +137,25 @@ static void connected(struct client *client)
 
 static void receive(struct client *client)
 {
-    static unsigned char buffer[CHUNK];
+    static unsigned char buffer[CHUNK_BYTES];
     bool bulk = !run.mode->complete;
-    ssize_t n = recv(client->fd, buffer, CHUNK, 0);
+    ssize_t n = recv(client->fd, buffer, CHUNK_BYTES, 0);
     if (n < 0 && errno == EAGAIN)
         return;
     if (n < 0)
-        fail("recv");
+        die("recv");
     if (n == 0) {
         if (!bulk || client->position < client->size)
-            wrong("closed early");
+            give_up("closed early");
         run.rounds++;
         hang_up(client);
         return;
     }
     if ((uint64_t)n > client->size - client->position)
-        wrong("more bytes than expected");
+        give_up("more bytes than expected");
     const unsigned char *expected = bulk ? pattern + client->position % PERIOD : message(client) + client->position;
     if (memcmp(buffer, expected, (size_t)n) != 0)
-        wrong("other bytes than expected");
+        give_up("other bytes than expected");
     run.bytes += (uint64_t)n;
     client->position += (uint64_t)n;
     if (bulk || client->position < client->size)
@@ -174,10 +168,10 @@ static void receive(struct client *client)
 
 static void turn(void)
 {
-    struct epoll_event events[EVENTS];
-    int n = epoll_wait(run.epoll_fd, events, EVENTS, STALL_MS);
+    struct epoll_event events[RELAY_EVENTS];
+    int n = epoll_wait(run.epoll_fd, events, RELAY_EVENTS, STALL_MS);
     if (n == 0)
-        wrong("nothing has come for 10 s");
+        give_up("no byte was received for 10 s");
     for (int i = 0; i < n; i++) {
         struct client *client = events[i].data.ptr;
         if (client->connected)
@@ -195,7 +189,7 @@ static void report(uint64_t begin)
     fflush(stdout);
 }
 
-/* One round of echoes at a time, each when we are told to. */
+/* One round of echoes for each line of input. */
 static void hold(uint64_t begin)
 {
     uint64_t wanted = run.connections;
@@ -213,16 +207,16 @@ static void hold(uint64_t begin)
     }
     struct epoll_event event;
     if (epoll_wait(run.epoll_fd, &event, 1, 0) != 0)
-        wrong("closed while it was held");
+        give_up("closed while it was held");
 }
 
-int clients(const char *mode, int argc, char **argv)
+bool relay_clients(const char *mode, int argc, char **argv)
 {
     for (size_t i = 0; i < sizeof MODES / sizeof *MODES; i++)
         if (!strcmp(mode, MODES[i].name) && argc == 1 + MODES[i].arguments)
             run.mode = &MODES[i];
     if (!run.mode)
-        return 1;
+        return false;
     uint64_t begin = now_ns(), last = strtoull(argv[2], NULL, 10);
     run.port = (uint16_t)atoi(argv[0]);
     run.connections = strtoull(argv[1], NULL, 10);
@@ -232,17 +226,17 @@ int clients(const char *mode, int argc, char **argv)
         run.total = strtoull(argv[3], NULL, 10);
     if (!strcmp(mode, "echo"))
         run.until = begin + (uint64_t)(atof(argv[3]) * 1e9);
-    if (run.mode->complete && (run.size < SMALLEST || run.size > CHUNK))
-        wrong("a message has 17 to 65536 bytes");
+    if (run.mode->complete && (run.size < SMALLEST || run.size > CHUNK_BYTES))
+        give_up("a message has 17 to 65536 bytes");
     run.clients = calloc(run.connections, sizeof *run.clients);
     run.epoll_fd = epoll_create1(0);
     if (!run.clients || run.epoll_fd < 0)
-        fail("epoll");
+        die("epoll");
     for (uint64_t i = 0; i < run.connections && run.dialled < run.total; i++)
         dial(&run.clients[i]);
-    if (run.mode->complete == stay)
-        return hold(begin), 0;
+    if (run.mode->complete == do_nothing)
+        return hold(begin), true;
     while (run.open)
         turn();
-    return report(begin), 0;
+    return report(begin), true;
 }

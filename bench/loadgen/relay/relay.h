@@ -1,36 +1,43 @@
-/* What the application and its clients share: clock, pattern, epoll. */
+/*
+ * Load for relays: the application behind one, and its clients. One thread, epoll, loopback only.
+ *
+ *   loadgen relay application                   echoes; for 'S' and 8 bytes (big-endian) it sends that many bytes of the
+ *                                               pattern
+ *   loadgen relay echo PORT CONNS SIZE SECONDS  each connection sends SIZE bytes and waits for them, repeatedly
+ *   loadgen relay short PORT CONNS SIZE TOTAL   connect, exchange SIZE bytes each way, close: TOTAL times, CONNS at once
+ *   loadgen relay bulk PORT CONNS BYTES         BYTES from the application on each of CONNS connections
+ *   loadgen relay hold PORT CONNS SIZE          one echo on each connection, and one more for each line of stdin, until
+ *                                               that ends; none may have been closed by then
+ *
+ * The application prints "port N". Clients print one line of JSON, `hold` one after each round of echoes. Every byte is
+ * compared, and a message contains its sender's number: a byte that is wrong, missing or another client's ends the
+ * program with status 2.
+ */
 #ifndef RELAY_H
 #define RELAY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <time.h>
 
 enum {
-    CHUNK = 65536, /* bytes that are read or written at once */
-    PERIOD = 65521, /* of the pattern: a prime, so that a block that is moved, lost or doubled differs */
-    EVENTS = 256,
-    HEAD = 9, /* bytes of what asks for a source: 'S', and a number of bytes, big-endian */
+    CHUNK_BYTES = 65536, /* bytes that are read or written at once */
+    PERIOD = 65521, /* of the pattern: a prime, so that a block that is moved, lost or duplicated differs */
+    RELAY_EVENTS = 256,
+    HEAD = 9, /* bytes of a request for a source: 'S', and a number of bytes, big-endian */
 };
 
-/* PERIOD bytes again and again: so many from any position below PERIOD. */
-extern unsigned char pattern[PERIOD + CHUNK];
+/* PERIOD bytes repeated: CHUNK_BYTES of them from any position below PERIOD. */
+extern unsigned char pattern[PERIOD + CHUNK_BYTES];
+void make_pattern(void);
 
-static inline uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
+/* The mode that the arguments name; returns the exit code. */
+int run_relay(int argc, char **argv);
 
-/* Say what a system call failed at, or what was not as it should be, and exit 1. */
-void fail(const char *what) __attribute__((noreturn));
-void wrong(const char *what) __attribute__((noreturn));
+/* Runs until it is killed. */
+void relay_application(void) __attribute__((noreturn));
 
-/* Runs until it is ended. */
-void application(void) __attribute__((noreturn));
-
-/* Modes of the clients; 1 if there is none of that name. argv: what follows the name. */
-int clients(const char *mode, int argc, char **argv);
+/* A mode of the clients. False: no mode has that name and number of arguments. argv: what follows the name. */
+bool relay_clients(const char *mode, int argc, char **argv);
 
 #endif

@@ -1,4 +1,4 @@
-// A policy server as one writes it with node. Usage: node server.js BACKLOG POLICY_FILE. Prints "port N".
+// A simple policy server for node. Usage: node server.js BACKLOG POLICY_FILE. Prints "port N".
 "use strict";
 const fs = require("fs");
 const net = require("net");

@@ -1,20 +1,19 @@
 /*
- * The yardstick: a socket policy server as a competent C programmer writes it.
+ * The baseline: a socket policy server as a competent C programmer writes it.
  *
- * One thread, one epoll. Each wake-up of the listening socket accepts until EAGAIN; a complete request is answered with
- * the whole reply in one send, then closed. A request may arrive split into any number of segments. There are no
- * time-outs, counters of operators, limits or logs: it does less than any server it is compared with.
+ * One thread, one epoll set. Each wake-up of the listening socket accepts until EAGAIN; a complete request gets the whole
+ * reply in one send, then close. A request may arrive split into any number of segments. There are no timeouts, metrics,
+ * limits or logs: it does less than any server that it is compared with.
  *
- * Options, so that what is said about them can be measured again: `python -m bench experiments`; the figures are in
- * docs/performance.md.
- *   --epoll-first      no recv right after accept: register with epoll, recv when told. Hence the recv at once
+ * Each option can be measured: `python -m bench experiments`; the figures are in docs/performance.md.
+ *   --epoll-first      no recv right after accept: register with epoll, recv after its event. Hence the recv at once
  *   --shutdown         shutdown(SHUT_WR) before close. Hence close alone
  *   --one-segment      MSG_MORE on the reply, so that reply and FIN leave in one segment with the close
- *   --defer-accept     TCP_DEFER_ACCEPT: accept only what has sent something. Not the yardstick's: a silent client would
- *                      never be seen, and its time-out would be the kernel's
- *   --spin             never sleep: ask for events all the time
- *   --port=P           listen there, beside others (SO_REUSEPORT)
- *   --incoming-cpu=N   of several that share a port, prefer this one for what arrives on that CPU (SO_INCOMING_CPU)
+ *   --defer-accept     TCP_DEFER_ACCEPT: accept a connection only when it has sent something. Off in the baseline: the
+ *                      server would never see a silent client, whose timeout would be the kernel's
+ *   --spin             never sleep: poll for events all the time
+ *   --port=P           listen on this port, beside other processes (SO_REUSEPORT)
+ *   --incoming-cpu=N   of several that share a port, prefer this one for connections that arrive on that CPU (SO_INCOMING_CPU)
  *
  * Usage: epoll [options] POLICY_FILE. Listens on a port of 127.0.0.1 that the kernel picks and prints "port N"; ends on
  * SIGTERM with one JSON line of counts.
@@ -37,7 +36,7 @@
 static const char REQUEST[] = "<policy-file-request/>"; /* sizeof counts the NUL, which is on the wire too */
 
 enum {
-    BACKLOG = 65535, /* what every server under test is given; the kernel lowers it to net.core.somaxconn */
+    BACKLOG = 65535, /* as every server under test has; the kernel lowers it to net.core.somaxconn */
     EVENTS = 256,   /* per epoll_wait: as many as there are clients in the main scenario */
     MAX_REPLY = 1 << 20,
     DEFER_SECONDS = 3,
@@ -48,7 +47,7 @@ static struct {
     uint16_t port;
     int incoming_cpu;
 } options = {.incoming_cpu = -1};
-static struct { uint64_t accepted, ready_at_accept, answered, refused, wakeups; } counts;
+static struct { uint64_t accepted, ready_at_accept, replies, refused, wakeups; } counts;
 
 static char *reply;
 static size_t reply_length;
@@ -68,17 +67,17 @@ static void on_signal(int number)
     stopping = 1;
 }
 
-static void answer(int fd)
+static void send_reply(int fd)
 {
     int flags = MSG_NOSIGNAL | (options.one_segment ? MSG_MORE : 0);
     if (send(fd, reply, reply_length, flags) == (ssize_t)reply_length)
-        counts.answered++;
+        counts.replies++;
     if (options.shut_down)
         shutdown(fd, SHUT_WR);
     close(fd);
 }
 
-/* Read what is there and act on it. False: nothing there, or not enough yet. True: the connection is over. */
+/* Read input and act on it. False: none, or not enough yet. True: the connection has ended. */
 static bool serve(int fd)
 {
     char buffer[256];
@@ -94,7 +93,7 @@ static bool serve(int fd)
     matched[fd] = (uint8_t)(seen + (size_t)n);
     if (matched[fd] < sizeof REQUEST)
         return false;
-    answer(fd);
+    send_reply(fd);
     return true;
 }
 
@@ -106,7 +105,7 @@ static void accept_all(void)
             if (errno == ECONNABORTED || errno == EINTR)
                 continue;
             if (errno != EAGAIN)
-                die("accept4"); /* a yardstick that runs out of files has nothing to say */
+                die("accept4"); /* out of files: the figures would mean nothing */
             return;
         }
         counts.accepted++;
@@ -208,9 +207,9 @@ int main(int argc, char **argv)
                 serve(events[i].data.fd);
         }
     }
-    printf("{\"accepted\": %llu, \"ready_at_accept\": %llu, \"answered\": %llu, \"refused\": %llu, "
+    printf("{\"accepted\": %llu, \"ready_at_accept\": %llu, \"replies\": %llu, \"refused\": %llu, "
            "\"wakeups\": %llu}\n",
            (unsigned long long)counts.accepted, (unsigned long long)counts.ready_at_accept,
-           (unsigned long long)counts.answered, (unsigned long long)counts.refused, (unsigned long long)counts.wakeups);
+           (unsigned long long)counts.replies, (unsigned long long)counts.refused, (unsigned long long)counts.wakeups);
     return 0;
 }

@@ -1,20 +1,22 @@
 /*
- * Clients that ask, and compare what they get. When they begin is the loop's affair.
+ * Clients that send requests and compare replies. The loop decides when they start.
  *
- * On a machine with two cores the generator must cost as little as can be, so a connection is four system calls and its
- * share of one epoll_wait. The rest is the kernel's work for the handshake, which falls to who begins it.
+ * On a machine with two cores the generator must cost as little as possible, so a connection is four system calls and
+ * its share of one epoll_wait. The rest is the kernel's work for the handshake, which is charged to the client.
  *   connect(AF_UNSPEC)  ends the last connection with RST (its end of stream was read: nothing is lost) and makes the
- *                       socket new again: no socket, setsockopt, bind, epoll_ctl or close per connection, no TIME_WAIT
- *   connect             non-blocking; on loopback the handshake is over when it returns, although it says EINPROGRESS
- *   send                at once. EAGAIN (the SYN was dropped, accept queue full) waits for EPOLLOUT like anybody else
- *   recv                once: only the FIN wakes us (EPOLLRDHUP without EPOLLIN), by then the whole reply is here
- * A reply too large for the receive buffer would never reach its FIN that way, so those are read as they come.
+ *                       socket usable again: no socket, setsockopt, bind, epoll_ctl or close per connection, no
+ *                       TIME_WAIT
+ *   connect             non-blocking; on loopback the handshake is over when it returns EINPROGRESS
+ *   send                at once. EAGAIN (the SYN was dropped, the accept queue is full) waits for EPOLLOUT
+ *   recv                once: only the FIN wakes us (EPOLLRDHUP without EPOLLIN), and by then the whole reply is here
+ * A reply that is larger than the receive buffer would never reach its FIN that way, so it is read as it comes.
+ *
+ * With --fresh each connection has a new socket and the next source address, and ends with FIN, as a real client's does.
  */
 #define _GNU_SOURCE
-#include "asking.h"
+#include "requests.h"
 
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -23,29 +25,31 @@
 
 enum {
     FITS_RECEIVE_BUFFER = 32 * 1024, /* of the default 128 KB, half may be overhead */
-    MAX_ERRORS = 1000,               /* a server that is gone: say so, do not spin */
+    MAX_ERRORS = 1000,               /* the server is gone: end the run instead of spinning */
 };
 
 struct client {
     struct watched watched;
     int fd;
     unsigned number, exchanges; /* exchanges that are done */
-    uint64_t started, asked;    /* ns, 0: idle; of the connection, of the exchange */
+    uint64_t started, exchange_started; /* ns; 0: idle */
     size_t sent, received;
     bool blocked, differs, ending;
-    uint64_t due;                /* ns: when the next piece is to be sent, while in the queue of those that pace */
-    struct client *prev, *next;  /* neighbours there */
+    uint64_t due;               /* ns: when to send the next piece, while the client is in the pacing queue */
+    struct client *prev, *next; /* neighbours there */
 };
 
 static struct {
     const struct options *options;
     struct tally *tally;
-    struct sockaddr_in servers[1024];
+    FILE *trace;
+    struct sockaddr_in servers[MAX_PORTS];
+    struct shape shape;
     struct client *clients;
     unsigned *idle, idle_count; /* numbers of clients without a connection: a stack */
     char *request, *expected, *buffer;
     size_t request_length, expected_length, buffer_size;
-    struct client pacing; /* head of a ring: all pauses have one length, so who came first is due first */
+    struct client pacing; /* head of a ring: all pauses have one length, so the oldest entry is due first */
     uint32_t interest;
     int epoll_fd;
     uint64_t errors;
@@ -53,19 +57,17 @@ static struct {
 
 static void on_event(struct watched *watched, uint32_t events);
 
-static void open_client(struct client *client)
+/* source: the number of its address. */
+static void open_client(struct client *client, unsigned source)
 {
-    int on = 1;
     client->watched.on_event = on_event;
-    client->fd = client_socket(run.options->first + client->number, run.options->shape);
-    if (run.options->split && setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
-        die("TCP_NODELAY"); /* each piece is a segment of its own */
+    client->fd = client_socket(source_address(run.options->source, run.options->first + source), run.shape);
     struct epoll_event event = {.events = run.interest, .data.ptr = client};
     if (epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, client->fd, &event) < 0)
         die("epoll_ctl");
 }
 
-int asking_open(const struct options *options, struct tally *tally)
+int requests_open(const struct options *options, struct tally *tally)
 {
     run.options = options;
     run.tally = tally;
@@ -74,6 +76,12 @@ int asking_open(const struct options *options, struct tally *tally)
     run.expected = read_file(options->expect_path, &run.expected_length);
     run.request = options->send_path ? read_file(options->send_path, &run.request_length) : REQUEST;
     run.request_length = options->send_path ? run.request_length : sizeof REQUEST;
+    run.shape = options->shape;
+    run.shape.no_delay = options->split > 0;
+    run.shape.close_with_rst = !options->fresh;
+    run.trace = options->trace_path ? fopen(options->trace_path, "w") : NULL;
+    if (options->trace_path && !run.trace)
+        die(options->trace_path);
     bool read_as_it_comes = run.expected_length > FITS_RECEIVE_BUFFER || options->exchanges || options->shape.receive_buffer;
     run.interest = EPOLLET | EPOLLRDHUP | (read_as_it_comes ? (uint32_t)EPOLLIN : 0);
     run.buffer_size = run.expected_length + 4096; /* more than expected, so that more than expected is seen */
@@ -84,7 +92,8 @@ int asking_open(const struct options *options, struct tally *tally)
     run.idle = calloc(options->connections, sizeof *run.idle);
     for (unsigned i = 0; i < options->connections; i++) {
         run.clients[i].number = i;
-        open_client(&run.clients[i]);
+        if (!options->fresh)
+            open_client(&run.clients[i], i);
         run.idle[run.idle_count++] = i;
     }
     return run.epoll_fd;
@@ -119,22 +128,26 @@ static bool is_warm(uint64_t when) { return when >= run.tally->begin + to_ns(run
 static void finish(struct client *client, enum outcome outcome)
 {
     run.tally->outcomes[outcome]++;
-    if (outcome == ANSWERED && !run.options->exchanges && is_warm(client->started))
+    if (run.trace)
+        fprintf(run.trace, "%llu %llu %s\n", (unsigned long long)client->started,
+                (unsigned long long)(now_ns() - client->started), OUTCOME_NAMES[outcome]);
+    if (outcome == OK && !run.options->exchanges && is_warm(client->started))
         histogram_record(&run.tally->latency, now_ns() - client->started);
     pause_over(client);
     client->started = 0;
     run.idle[run.idle_count++] = client->number;
-    static const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
-    if (outcome == ANSWERED && connect(client->fd, &nobody, sizeof nobody) == 0)
-        return;
-    if (outcome != ANSWERED)
+    if (outcome != OK)
         run.errors++;
-    close(client->fd); /* after an error: a new socket, so that nothing of it is carried on */
-    open_client(client);
+    static const struct sockaddr disconnect = {.sa_family = AF_UNSPEC};
+    if (outcome == OK && !run.options->fresh && connect(client->fd, &disconnect, sizeof disconnect) == 0)
+        return;
+    close(client->fd); /* after an error a new socket, so that the next connection inherits nothing */
+    if (!run.options->fresh)
+        open_client(client, client->number);
 }
 
 /* Send what is left of the request, or its next piece. */
-static void ask(struct client *client)
+static void send_request(struct client *client)
 {
     size_t split = run.options->split;
     while (client->sent < run.request_length) {
@@ -146,7 +159,7 @@ static void ask(struct client *client)
             return;
         }
         if (n < 0) {
-            finish(client, errno == EPIPE || errno == ECONNRESET ? RESET : CONNECT);
+            finish(client, errno == EPIPE || errno == ECONNRESET ? RESET : REFUSED);
             return;
         }
         if (client->blocked)
@@ -160,34 +173,36 @@ static void ask(struct client *client)
     }
 }
 
-void asking_start(uint64_t intended)
+void requests_start(uint64_t intended)
 {
     struct client *client = &run.clients[run.idle[--run.idle_count]];
+    if (run.options->fresh)
+        open_client(client, (unsigned)(run.tally->started % (run.options->addresses ? run.options->addresses : UINT32_MAX)));
     const struct sockaddr_in *server = &run.servers[run.tally->started % run.options->port_count];
     client->sent = client->received = 0;
     client->exchanges = 0;
     client->blocked = client->differs = client->ending = false;
-    client->started = client->asked = intended;
+    client->started = client->exchange_started = intended;
     run.tally->started++;
     if (connect(client->fd, (const struct sockaddr *)server, sizeof *server) < 0 && errno != EINPROGRESS)
-        finish(client, CONNECT);
+        finish(client, REFUSED);
     else
-        ask(client);
+        send_request(client);
 }
 
-/* One of several exchanges is complete: the next one, or the end, which the server is to confirm. */
+/* One of several exchanges is complete: start the next one, or end the connection, which the server must confirm. */
 static void next_exchange(struct client *client)
 {
     uint64_t now = now_ns();
-    if (is_warm(client->asked))
-        histogram_record(&run.tally->latency, now - client->asked);
-    client->asked = now;
+    if (is_warm(client->exchange_started))
+        histogram_record(&run.tally->latency, now - client->exchange_started);
+    client->exchange_started = now;
     if (++client->exchanges == run.options->exchanges) {
         client->ending = true;
         shutdown(client->fd, SHUT_WR);
     } else {
         client->sent = client->received = 0;
-        ask(client);
+        send_request(client);
     }
 }
 
@@ -196,10 +211,10 @@ static enum outcome verdict(const struct client *client)
     if (client->differs)
         return MISMATCH;
     bool all = run.options->exchanges ? client->ending : client->received == run.expected_length;
-    return all ? ANSWERED : SHORT;
+    return all ? OK : SHORT;
 }
 
-/* Read what is there. FIN seen and not all of the buffer used means that this was everything: no recv for the end. */
+/* Read what is there. If the FIN was seen and the buffer was not filled, this was everything: no recv for the end. */
 static void receive(struct client *client, uint32_t events)
 {
     bool at_end = (events & EPOLLRDHUP) && !(events & (EPOLLERR | EPOLLHUP));
@@ -207,7 +222,7 @@ static void receive(struct client *client, uint32_t events)
         ssize_t n = recv(client->fd, run.buffer, run.buffer_size, 0);
         if (n < 0) {
             if (errno != EAGAIN)
-                finish(client, client->blocked && !client->sent ? CONNECT : RESET);
+                finish(client, client->blocked && !client->sent ? REFUSED : RESET);
             return;
         }
         size_t length = (size_t)n;
@@ -224,7 +239,7 @@ static void receive(struct client *client, uint32_t events)
         }
         if (run.options->exchanges && client->received == run.expected_length)
             next_exchange(client);
-        if (!client->started) /* asking again has failed */
+        if (!client->started) /* sending the next request failed */
             return;
     }
 }
@@ -232,32 +247,39 @@ static void receive(struct client *client, uint32_t events)
 static void on_event(struct watched *watched, uint32_t events)
 {
     struct client *client = (struct client *)watched;
-    if (!client->started) /* the echo of a connection that is over */
+    if (!client->started) /* a late event of a connection that has ended */
         return;
     if (client->blocked && (events & EPOLLOUT) && !(events & (EPOLLERR | EPOLLHUP)))
-        ask(client);
+        send_request(client);
     if (client->started && (events & (EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP)))
         receive(client, events);
 }
 
-void asking_continue(uint64_t now)
+void requests_continue(uint64_t now)
 {
     struct client *client;
     while ((client = run.pacing.next) != &run.pacing && client->due <= now) {
         pause_over(client);
-        ask(client);
+        send_request(client);
     }
 }
 
-uint64_t asking_due(void) { return run.pacing.next == &run.pacing ? UINT64_MAX : run.pacing.next->due; }
+uint64_t requests_due(void) { return run.pacing.next == &run.pacing ? UINT64_MAX : run.pacing.next->due; }
 
-void asking_give_up(uint64_t now)
+void requests_expire(uint64_t now)
 {
     for (unsigned i = 0; i < run.options->connections; i++)
         if (run.clients[i].started && now > run.clients[i].started + to_ns(run.options->timeout))
             finish(&run.clients[i], TIMEOUT);
 }
 
-unsigned asking_idle(void) { return run.idle_count; }
+unsigned requests_idle(void) { return run.idle_count; }
 
-bool asking_in_vain(void) { return run.errors > MAX_ERRORS; }
+/* A trace is for servers that may be away for a while. */
+bool requests_hopeless(void) { return !run.trace && run.errors > MAX_ERRORS; }
+
+void requests_close(void)
+{
+    if (run.trace && fclose(run.trace) != 0)
+        die(run.options->trace_path);
+}

@@ -1,15 +1,15 @@
-"""Replies that the kernel takes only in part: each is a greenlet until its client has read. 10,000 and more at once.
+"""Slow replies: the kernel takes only a part, and a greenlet waits until the client reads. 10,000 and more at once.
 
-The clients ask for a large policy and never read. Their receive buffer is the smallest there is and their segments are
-small, so that the server's socket takes some 50 KB and no more. The rest of the reply waits in a greenlet.
+The clients request a large policy and never read. They have the smallest receive buffer and small segments, so that the
+server's socket takes only about 50 KB. The rest of the reply waits in a greenlet.
 """
 
 import time
 
 from bench import BenchError, load, servers
-from bench.measure import Spread, ratios, scrape, user_memory, wait_until_all_open
+from bench.measure import Spread, ratios, scrape, user_memory, wait_until_open
 from bench.report import Figure, Results
-from bench.scenarios.turns import in_turn
+from bench.scenarios.interleave import interleaved
 from bench.servers import OURS, Server
 from bench.settings import Settings
 
@@ -21,14 +21,14 @@ RATE = 5_000  # opened per second
 TARGET_KB, TARGET_AT = 6.0, 10_000
 SECONDS = 120.0
 SETTLE_SECONDS = 10.0
-ASKING, ANSWERS, TURNS = 32, 2_000, 7
-CHART = "conversations"
+ASKING, REPLIES, TURNS = 32, 2_000, 7
+CHART = "slow_replies"
 
 
 def run(settings: Settings, results: Results) -> None:
-    """Add memory per conversation at each level, and the p99 of others beside the largest."""
+    """Add memory per slow reply at each level, and the p99 of other clients beside the largest."""
     if settings.peers_only:
-        results.note("conversations: only flashpol is measured")
+        results.note("slow_replies: only flashpol is measured")
         return
     filler = b"x" * POLICY_BYTES
     policy = (
@@ -52,25 +52,25 @@ def _hold(holding: Server, quiet: Server, level: int, settings: Settings, result
         _wait_for(holding, level)
         per_client = (user_memory(holding.pid) - memory) / level / 1024
         p99: dict[int, list[float]] = {holding.pid: [], quiet.pid: []}
-        for server in in_turn([quiet, holding], settings.either(TURNS, 1)):
-            one = load.closed(server, connections=ASKING, count=ANSWERS, cpu=settings.load_cpus,
+        for server in interleaved([quiet, holding], settings.either(TURNS, 1)):
+            one = load.closed(server, connections=ASKING, count=REPLIES, cpu=settings.load_cpus,
                               options=["--first", "61000"])  # fmt: skip
             p99[server.pid].append(one.p99)
     target = TARGET_KB if level == TARGET_AT else None
-    results.add(Figure("conversations", f"memory per conversation of {level:,}", "KB", Spread.of([per_client]), target))
+    results.add(Figure("slow_replies", f"memory per slow reply of {level:,}", "KB", Spread.of([per_client]), target))
     results.add_point(CHART, OURS, level, [per_client])
     beside = ratios(p99[holding.pid], p99[quiet.pid])
-    results.add_spread("conversations", f"p99 of others beside {level:,} / without", "ratio", beside)
+    results.add_spread("slow_replies", f"p99 of other clients beside {level:,} / without", "ratio", beside)
 
 
 def _wait_for(server: Server, level: int) -> None:
     deadline = time.monotonic() + SETTLE_SECONDS
-    wait_until_all_open(server.pids, level, SETTLE_SECONDS)
+    wait_until_open(server.pids, level, SETTLE_SECONDS)
     while True:
         _, samples = scrape(server.admin)
         held = sum(value for name, value in samples.items() if name.startswith("flashpol_slow_replies{"))
         if held == level:
             return
         if time.monotonic() > deadline:
-            raise BenchError(f"{server.name} holds {held:.0f} conversations, expected {level}")
+            raise BenchError(f"{server.name} holds {held:.0f} slow replies, expected {level}")
         time.sleep(0.05)

@@ -1,6 +1,6 @@
-"""A policy server as one writes it with gevent: a greenlet for each connection.
+"""A simple policy server with gevent: a greenlet for each connection.
 
-Usage: streamserver.py BACKLOG POLICY_FILE. Prints "port N" and serves until it is ended.
+Usage: streamserver.py BACKLOG POLICY_FILE. Prints "port N" and serves until it is killed.
 """
 
 import socket
@@ -10,7 +10,7 @@ from pathlib import Path
 from gevent.server import StreamServer
 
 REQUEST = b"<policy-file-request/>\0"
-TIMEOUT = 3.0  # seconds for a read: it costs less than a gevent.Timeout for the whole request
+TIMEOUT = 3.0  # seconds for a read: cheaper than a gevent.Timeout for the whole request
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-// A policy server as one writes it with Go. Usage: server POLICY_FILE. Prints "port N".
+// A simple policy server in Go. Usage: server POLICY_FILE. Prints "port N".
 package main
 
 import (
@@ -28,7 +28,7 @@ func main() {
 	for {
 		connection, err := listener.Accept()
 		if err != nil {
-			time.Sleep(10 * time.Millisecond) // out of files, most likely
+			time.Sleep(10 * time.Millisecond) // probably out of files
 			continue
 		}
 		go serve(connection, reply)

@@ -1,4 +1,4 @@
-"""What most scenarios do: all servers up at once, the load on one at a time, rounds that rotate."""
+"""Interleaved rounds, as most scenarios use them: all servers run at once, and the load goes to one at a time."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -12,24 +12,24 @@ from bench.report import Results
 from bench.servers import Server
 from bench.settings import Settings
 
-WARM_UP = 4_000  # answers: fills slabs, caches and the branch predictor; a tenth of a second
-TURN_SECONDS = 0.2  # far above the 4 ms in which the scheduler accounts
-SETTLE = 0.05  # seconds until the last closes are done and accounted
+WARM_UP = 4_000  # replies, a tenth of a second: fills slabs, caches and the branch predictor
+TURN_SECONDS = 0.2  # length of a turn: far above the 4 ms in which the scheduler accounts
+SETTLE = 0.05  # seconds until the last connections are closed and accounted
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One server under one run of the load. CPU in ns."""
+    """One turn of one server. CPU in ns."""
 
-    cpu_per_answer: float
-    sleeps_per_answer: float
-    busy: float  # share of the time in which the server ran
+    cpu_per_reply: float
+    sleeps_per_reply: float
+    busy: float  # share of the time that the server ran
     load: Closed
 
 
 @contextmanager
-def all_up(settings: Settings, results: Results, names: Sequence[str] = ()) -> Iterator[list[Server]]:
-    """Start the peers that can run here, or those of them that are named; say which cannot."""
+def all_started(settings: Settings, results: Results, names: Sequence[str] = ()) -> Iterator[list[Server]]:
+    """Start the peers that can run here, all or the named ones; note those that cannot."""
     with ExitStack() as stack:
         running = []
         for peer in servers.PEERS:
@@ -43,29 +43,29 @@ def all_up(settings: Settings, results: Results, names: Sequence[str] = ()) -> I
         yield running
 
 
-def in_turn(running: list[Server], rounds: int) -> Iterator[Server]:
-    """Each server once a round; each round begins with another, so that a disturbance hits all of them alike."""
+def interleaved(running: list[Server], rounds: int) -> Iterator[Server]:
+    """Yield each server once a round. Each round begins with another, so that a disturbance hits all of them alike."""
     for number in range(rounds):
         first = number % len(running)
         yield from running[first:] + running[:first]
 
 
 def measure(server: Server, connections: int, count: int, load_cpus: CPUs, options: Sequence[str] = ()) -> Sample:
-    """One turn: what the server used while it answered `count` times."""
-    cpu, slept = used(server), sum(map(sleeps, server.pids))
+    """One turn: what the server used for `count` replies."""
+    cpu, slept = cpu_used(server), sum(map(sleeps, server.pids))
     closed = load.closed(server, connections=connections, count=count, cpu=load_cpus, options=options)
     time.sleep(SETTLE)
-    cpu, slept = used(server) - cpu, sum(map(sleeps, server.pids)) - slept
+    cpu, slept = cpu_used(server) - cpu, sum(map(sleeps, server.pids)) - slept
     return Sample(cpu / count, slept / count, cpu / 1e9 / closed.seconds, closed)
 
 
-def used(server: Server) -> int:
-    """CPU time of all its processes so far, in ns."""
+def cpu_used(server: Server) -> int:
+    """CPU time of all the server's processes so far, in ns."""
     return sum(map(cpu_ns, server.pids))
 
 
 def warm_up(server: Server, connections: int, load_cpus: CPUs, at_most: int) -> int:
-    """Ask until it is warm. Returns how many answers make a turn: at least as many as warmed it up."""
+    """Warm the server up. Returns the number of replies of a turn, by the speed that was seen."""
     count = max(WARM_UP, connections) if at_most >= WARM_UP else at_most
     first = load.closed(server, connections=connections, count=count, cpu=load_cpus)
-    return int(min(at_most, max(count / 2, connections, first.answered / first.seconds * TURN_SECONDS)))
+    return int(min(at_most, max(count / 2, connections, first.replies / first.seconds * TURN_SECONDS)))

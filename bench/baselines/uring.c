@@ -1,10 +1,10 @@
 /*
- * The yardstick on io_uring: what asking the kernel in batches is worth.
+ * The baseline on io_uring: it shows the gain of batched system calls.
  *
  * One thread, one ring. A multishot accept hands out connections; each gets a recv, and then a send with MSG_MORE linked
- * to a close, so that reply and FIN leave in one segment. Completions are collected in batches, so an answer costs a
- * fraction of a system call, and the kernel's work for accept, recv, send and close as anywhere else. No time-outs, no
- * counters, no limits.
+ * to a close, so that reply and FIN leave in one segment. Completions are collected in batches, so a reply costs a
+ * fraction of a system call; the kernel's work for accept, recv, send and close is the same. No timeouts, counters or
+ * limits.
  *
  * Usage: uring POLICY_FILE. Listens on a port of 127.0.0.1 that the kernel picks and prints "port N"; ends on SIGTERM.
  */
@@ -26,7 +26,7 @@ enum {
     BACKLOG = 65535,
     ENTRIES = 4096,
     MAX_REPLY = 1 << 20,
-    BUFFER = 64, /* of one connection: more than a request, so that more than one is seen */
+    BUFFER = 64, /* of one connection: more than a request, so that extra input is seen */
 };
 enum what { ACCEPTED, RECEIVED, SENT, CLOSED };
 
@@ -58,7 +58,7 @@ static struct io_uring_sqe *next_entry(void)
     return entry;
 }
 
-/* After it is prepared, which clears this. */
+/* Call it after the entry is prepared, which clears the label. */
 static void label(struct io_uring_sqe *entry, enum what what, int fd)
 {
     io_uring_sqe_set_data64(entry, (uint64_t)what << 32 | (uint32_t)fd);
@@ -86,13 +86,13 @@ static void end(int fd)
     label(entry, CLOSED, fd);
 }
 
-static void answer(int fd)
+static void send_reply(int fd)
 {
-    if (io_uring_sq_space_left(&ring) < 2) /* both, or a link would end with the batch */
+    if (io_uring_sq_space_left(&ring) < 2) /* both entries must be in one batch, or the link would break */
         io_uring_submit(&ring);
     struct io_uring_sqe *entry = next_entry();
     io_uring_prep_send(entry, fd, reply, reply_length, MSG_NOSIGNAL | MSG_MORE | MSG_WAITALL);
-    entry->flags |= IOSQE_IO_HARDLINK; /* whatever becomes of the reply, close */
+    entry->flags |= IOSQE_IO_HARDLINK; /* close even if send fails */
     label(entry, SENT, fd);
     end(fd);
 }
@@ -107,7 +107,7 @@ static void on_received(int fd, int n)
     else if (connection->seen < sizeof REQUEST)
         receive(fd);
     else
-        answer(fd);
+        send_reply(fd);
 }
 
 static void on_completion(const struct io_uring_cqe *done)
