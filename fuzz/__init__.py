@@ -1,16 +1,16 @@
-"""Inputs that nobody thought of: ``python -m fuzz [TARGET …] [--seconds S]``.
+"""Fuzzing: ``python -m fuzz [TARGET …] [--seconds S]``.
 
-- ``targets.py``   what must hold for any input, as functions of bytes: policies of both dialects, lint, decisions,
-  merging, the configuration
-- ``native/``      the recognisers of the fast path, their very C, under libFuzzer with AddressSanitizer and
+- ``targets.py``   properties that must hold for any input, as functions of bytes: policies of both dialects, lint,
+  decisions, merging, the configuration
+- ``native/``      the recognisers of the fast path, the same C, under libFuzzer with AddressSanitizer and
   UndefinedBehaviorSanitizer
-- ``seeds/``       where each target begins
-- ``found/``       inputs that broke something once, replayed by the tests
+- ``seeds/``       the first inputs of each target
+- ``found/``       inputs that broke a target once; the tests replay them
 
-Python targets run under atheris, which is libFuzzer for Python, each in a process of its own. What is learnt is kept
-in ``build/fuzz/corpus``, which git ignores; what breaks something is written to ``found/`` and belongs in a commit.
+Python targets run under atheris, which is libFuzzer for Python, each in a process of its own. The corpus is kept in
+``build/fuzz/corpus``, which git ignores. An input that breaks a target is written to ``found/`` and must be committed.
 """
 
 
 class FuzzError(Exception):
-    """The run cannot tell anything: say why and stop."""
+    """The run has no meaningful result; the message says why."""

@@ -1,7 +1,7 @@
 """The command: ``python -m fuzz [TARGET …] [--seconds S]``.
 
-The time is divided among the targets. Exit status: 0 when nothing broke; 1 when an input broke something, which is in
-``fuzz/found`` then; 2 when the run could tell nothing.
+The time is divided among the targets. Exit status: 0 when no input broke a target; 1 when one did, which is in
+``fuzz/found`` then; 2 when the run had no meaningful result.
 """
 
 import argparse
@@ -22,8 +22,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 CORPUS = ROOT / "build" / "fuzz" / "corpus"
 NATIVE = "recognise"
-LONGEST = 4096  # bytes of an input: a policy that is longer has nothing in it that a shorter one has not
-INPUT_SECONDS = 20  # for one input: more is a case of its own
+MAX_INPUT = 4096  # bytes: a longer policy contains no construct that a shorter one cannot contain
+INPUT_SECONDS = 20  # for one input: libFuzzer reports a slower one
 MEMORY_MB = 2048
 GRACE_SECONDS = 120  # for the start and the end of a run
 HEAD = ("target", "seconds", "executions", "per second", "coverage", "corpus", "found")
@@ -31,7 +31,7 @@ HEAD = ("target", "seconds", "executions", "per second", "coverage", "corpus", "
 
 @dataclass(frozen=True)
 class Run:
-    """What libFuzzer said of one target."""
+    """libFuzzer's statistics of one target."""
 
     target: str
     seconds: float
@@ -60,7 +60,7 @@ def fuzz(target: str, seconds: float) -> Run:
         command, seeds = [sys.executable, "-m", "fuzz.python", target], TARGETS[target][1]
     options = {
         "max_total_time": int(seconds),
-        "max_len": LONGEST,
+        "max_len": MAX_INPUT,
         "timeout": INPUT_SECONDS,
         "rss_limit_mb": MEMORY_MB,
         "artifact_prefix": f"{found}/",
@@ -78,14 +78,14 @@ def fuzz(target: str, seconds: float) -> Run:
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,  # libFuzzer writes to the one, Python's traceback goes to the other
+            stderr=subprocess.STDOUT,  # libFuzzer writes to stderr, a Python traceback may go to stdout
             text=True,
             errors="replace",
             timeout=seconds + GRACE_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise FuzzError(f"{target}: it did not end in time") from None
+        raise FuzzError(f"{target} did not end in time") from None
     new = set(found.iterdir()) - before
     if done.returncode and not new:
         raise FuzzError(f"{target} ended with {done.returncode}:\n{done.stdout[-2000:]}")
@@ -96,21 +96,21 @@ def fuzz(target: str, seconds: float) -> Run:
     return Run(
         target,
         seconds,
-        _said(r"stat::number_of_executed_units:\s*(\d+)", done.stdout),
-        _said(r"cov: (\d+)", done.stdout),
+        _last_number(r"stat::number_of_executed_units:\s*(\d+)", done.stdout),
+        _last_number(r"cov: (\d+)", done.stdout),
         len(list(corpus.iterdir())),
         len(new),
     )
 
 
-def _said(pattern: str, text: str) -> int:
-    """The last number that matches; 0 if none does."""
+def _last_number(pattern: str, text: str) -> int:
+    """The last number that matches, or 0."""
     found = re.findall(pattern, text)
     return int(found[-1]) if found else 0
 
 
 def table(runs: Sequence[Run]) -> str:
-    """In columns."""
+    """The statistics as text, in columns."""
     rows = [HEAD, *(run.row for run in runs)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
     return "\n".join(
@@ -123,21 +123,23 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def main() -> int:
-    """Run the targets that were asked for and print one table."""
+    """Run the named targets, or all, and print one table."""
     names = [NATIVE, *TARGETS]
-    parser = argparse.ArgumentParser(prog="python -m fuzz", description="Inputs that nobody thought of.")
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"all, or some of {', '.join(names)}")
-    parser.add_argument("--seconds", type=float, default=120, help="for all targets together, default 120")
+    parser = argparse.ArgumentParser(
+        prog="python -m fuzz", description="Fuzz the recognisers, policies and the configuration."
+    )
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"default all; one of {', '.join(names)}")
+    parser.add_argument("--seconds", type=float, default=120, help="total time of all targets, default 120")
     arguments = parser.parse_args()
-    chosen = arguments.targets or names
-    if unknown := set(chosen) - set(names):
-        parser.error(f"no such target: {', '.join(sorted(unknown))}; one of {', '.join(names)}")
+    selected = arguments.targets or names
+    if unknown := set(selected) - set(names):
+        parser.error(f"unknown target: {', '.join(sorted(unknown))}; known are {', '.join(names)}")
     runs = []
     try:
-        if set(chosen) & set(TARGETS) and importlib.util.find_spec("atheris") is None:
+        if set(selected) & set(TARGETS) and importlib.util.find_spec("atheris") is None:
             raise FuzzError('atheris is not installed: pip install -e ".[fuzz]"')
-        for name in chosen:
-            runs.append(fuzz(name, max(1.0, arguments.seconds / len(chosen))))
+        for name in selected:
+            runs.append(fuzz(name, max(1.0, arguments.seconds / len(selected))))
             print("  ".join(runs[-1].row), file=sys.stderr, flush=True)
     except FuzzError as error:
         print(f"fuzz: {error}", file=sys.stderr)

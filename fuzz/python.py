@@ -4,11 +4,11 @@ import sys
 
 import atheris
 
-# Instrumented as they are imported: the branches that were taken lead libFuzzer on.
+# Modules are instrumented as they are imported, so that libFuzzer sees which branches an input takes.
 with atheris.instrument_imports(include=["flashpol"]):
     from fuzz.targets import TARGETS
 
-    # Much is loaded when it is first needed.
+    # Many modules are imported at first use, so every target is called once here.
     for warm, _ in TARGETS.values():
         warm(b"<cross-domain-policy/>")
 

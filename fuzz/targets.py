@@ -1,6 +1,6 @@
-"""What must hold whatever the bytes. A target returns, or raises what says that something is wrong.
+"""The targets: properties that must hold for any bytes. A target returns, or raises an exception for a violation.
 
-No fuzzer is imported here: the tests run the same functions over seeds and over what was found.
+This module imports no fuzzer: the tests run the same functions on seeds and on inputs that were found.
 """
 
 import io
@@ -30,21 +30,21 @@ def _one_line(error: Exception) -> None:
 
 
 def _round_trip(dialect: Any, data: bytes) -> None:
-    """What is parsed can be written, and means the same then; it can be served, byte for byte."""
+    """A policy that is parsed can be written with the same meaning, and can be served, byte for byte."""
     try:
         policy = dialect.parse(data)
     except PolicyError as error:
         _one_line(error)
         return
     written = dialect.render(policy)
-    if len(written) <= MAX_POLICY_BYTES:  # what was dense is longer in our spelling
-        assert dialect.parse(written) == policy, "what is written is not what was read"
+    if len(written) <= MAX_POLICY_BYTES:  # our spelling of a dense policy is longer
+        assert dialect.parse(written) == policy, "the written form has another meaning"
     try:
         reply = dialect.compile_reply(data)
     except PolicyError:
-        assert b"\0" in data.removesuffix(b"\0"), "refused, and parsed"  # UTF-16
+        assert b"\0" in data.removesuffix(b"\0"), "parsed, but refused as a reply"  # UTF-16
         return
-    assert reply.removesuffix(b"\0") == data.removesuffix(b"\0"), "a reply is the file as it is"
+    assert reply.removesuffix(b"\0") == data.removesuffix(b"\0"), "a reply must be the file as it is"
 
 
 def flash(data: bytes) -> None:
@@ -56,7 +56,7 @@ def silverlight(data: bytes) -> None:
 
 
 def linting(data: bytes) -> None:
-    """Lint does not raise, has a place for each finding, and an error for what no dialect can parse."""
+    """Lint does not raise, gives each finding a position, and reports an error if no dialect can parse the input."""
     for served_from in PORTS:
         for finding in lint(data, served_from=served_from):
             assert finding.line >= 1
@@ -68,11 +68,11 @@ def linting(data: bytes) -> None:
         with suppress(PolicyError):
             dialect.parse(data)
             return
-    assert any(finding.severity is Severity.ERROR for finding in lint(data)), "refused, and nothing is wrong with it"
+    assert any(finding.severity is Severity.ERROR for finding in lint(data)), "refused without an error from lint"
 
 
 def decisions(data: bytes) -> None:
-    """Every client comes to a decision."""
+    """Every client reaches a decision."""
     decider = Decider(data)
     for content in CONTENTS:
         for port in ASKED_PORTS:
@@ -83,13 +83,13 @@ def decisions(data: bytes) -> None:
 
 
 def merging(data: bytes) -> None:
-    """Fragments, a NUL between them: the merge allows what one of them allows, and nothing else."""
+    """Fragments with NULs between them: the merge allows exactly what some fragment allows."""
     files = [(f"{number}.xml", part) for number, part in enumerate(data.split(b"\0")[:8])]
     try:
         merged = merge_files(files, provenance=True)
     except PolicyError:
         return
-    assert merge_files(files[::-1], provenance=True) == merged, "the order of files counts"
+    assert merge_files(files[::-1], provenance=True) == merged, "the order of files must not matter"
     fragments = [Fragment.read(name, part) for name, part in files]
     with suppress(MergeError):
         policy = merge_policies(fragments)
@@ -97,12 +97,12 @@ def merging(data: bytes) -> None:
         for host in HOSTS:
             for port in ASKED_PORTS:
                 for https in (False, True):
-                    some = any(allows(fragment.policy, host, port, https=https) for fragment in fragments)
-                    assert allows(policy, host, port, https=https) == some, f"{host} {port} {https}"
+                    expected = any(allows(fragment.policy, host, port, https=https) for fragment in fragments)
+                    assert allows(policy, host, port, https=https) == expected, f"{host} {port} {https}"
 
 
 class _Held(PosixPath):
-    """A file that is held in memory."""
+    """A file in memory."""
 
     data: bytes
 
@@ -111,7 +111,7 @@ class _Held(PosixPath):
 
 
 def configuration(data: bytes) -> None:
-    """A mistake is a ConfigError of one line; what is loaded is written, and loaded again, as the same."""
+    """A mistake is a ConfigError of one line; a loaded configuration is the same after writing and loading."""
     path = _Held("/somewhere/flashpol.toml")
     path.data = data[: MAX_CONFIG_BYTES + 1]
     try:
@@ -121,11 +121,11 @@ def configuration(data: bytes) -> None:
         return
     again = _Held("/somewhere/flashpol.toml")
     again.data = as_toml(config).encode()
-    assert _effective(load(again)) == _effective(config), "what is written is not what was read"
+    assert _effective(load(again)) == _effective(config), "the written form has another meaning"
 
 
 def _effective(config: Config) -> object:
-    """What would run. A limit that a listener repeats is not written again."""
+    """The effective configuration. A limit that a listener repeats is not written again."""
     listeners = [replace(listener, timeouts=config.timeouts(listener)) for listener in config.listeners]
     return config.server, config.policies, listeners
 
@@ -133,7 +133,7 @@ def _effective(config: Config) -> object:
 CORPUS = ROOT / "tests" / "policy" / "corpus"
 SEEDS = Path(__file__).parent / "seeds"
 
-# Name: the function, and the folders where its seeds are.
+# Name -> the function, and the folders of its seeds.
 TARGETS: dict[str, tuple[Callable[[bytes], None], tuple[Path, ...]]] = {
     "flash": (flash, (CORPUS,)),
     "silverlight": (silverlight, (CORPUS,)),
