@@ -1,5 +1,5 @@
-# `make` alone lists the targets. Everything Python goes into .venv; nothing outside this folder is touched, except that
-# root on Debian is spared installing gcc, python3-venv and python3-dev by hand.
+# `make` alone lists the targets. All Python packages are installed into .venv. Nothing outside this folder changes, with
+# one exception: as root on Debian, make installs gcc, python3-venv and python3-dev if they are missing.
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,12 +12,12 @@ TREE := flashpol tests testkit bench faults fuzz examples docs share deploy setu
 # and one that has to be done within a second.
 MEMCHECKED := $(addprefix tests/test_,fastpath.py fastpath_access.py fastpath_address_limits.py fastpath_limits.py fastpath_proxy.py pump.py) \
 	--deselect tests/test_fastpath_access.py::test_a_flood_is_bounded_and_what_is_left_out_is_counted
-# With a file's tests in one process; when a process of tests dies, the run ends: xdist would wait for ever for its tests.
+# All tests of a file run in one process. When a process dies, the run ends: xdist would wait for its tests without end.
 PARALLEL := --dist loadfile --max-worker-restart=0
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint docs bench debug clean coverage sanitize valgrind faults soak soak-relay fuzz lock audit dist deb
+.PHONY: help run test test-slow test-all lint docs bench debug clean coverage sanitize valgrind faults soak soak-relay fuzz lock audit dist deb
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,8 +25,13 @@ help:  ## list the targets
 run: $(VENV)/.run  ## serve examples/policy.xml on 127.0.0.1:8430, metrics on 127.0.0.1:9843
 	@$(BIN)/flashpol serve --policy examples/policy.xml --listen 127.0.0.1:8430 --admin 127.0.0.1:9843
 
-test: $(VENV)/.dev  ## all tests
-	$(BIN)/python -m pytest -q $(PARALLEL) -n 3
+test: $(VENV)/.dev  ## the fast tests (under three minutes on two quiet cores)
+	$(BIN)/python -m pytest -q $(PARALLEL) -n 3 -m "not slow"
+
+test-slow: $(VENV)/.dev  ## the others: browsers, Prometheus, nginx, HAProxy, ffmpeg, containers, long runs
+	$(BIN)/python -m pytest -q $(PARALLEL) -n 3 -m slow
+
+test-all: test test-slow  ## all tests
 
 lint: $(VENV)/.dev  ## style, types, stub against extension
 	$(BIN)/ruff check .
@@ -35,14 +40,14 @@ lint: $(VENV)/.dev  ## style, types, stub against extension
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint flashpol
 	$(BIN)/python -m mypy.stubtest flashpol._fastpath flashpol._pump --mypy-config-file pyproject.toml
 
-docs: $(VENV)/.dev  ## what is made from the code: manual pages, completion, tables of the reference
+docs: $(VENV)/.dev  ## generate manual pages, completion and the tables of the reference from the code
 	$(BIN)/python docs/generate.py
 
-bench: $(VENV)/.run  ## compare with C servers, nginx, HAProxy, gevent, Go, node (13 minutes); report and charts in build/bench-report
+bench: $(VENV)/.run  ## compare with C servers, nginx, HAProxy, gevent, Go, node (13 minutes); report in build/bench-report
 	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[bench]"
 	$(BIN)/python -m bench all --out build/bench-report
 
-debug: $(VENV)/.dev  ## serve with a build for gdb, Python's development mode on
+debug: $(VENV)/.dev  ## serve with a build for gdb, in Python's development mode
 	@$(call variant,debug)
 	cd build/debug && PYTHONDEVMODE=1 ../../$(BIN)/python -m flashpol serve --policy examples/policy.xml \
 		--listen 127.0.0.1:8430 --admin 127.0.0.1:9843 --workers 1
@@ -72,7 +77,7 @@ valgrind: $(VENV)/.dev  ## tests of the extensions under memcheck (five minutes;
 	@$(call variant,debug)
 	cd build/debug && ../../$(BIN)/python tests/memcheck.py $(MEMCHECKED)
 
-faults: $(VENV)/.run  ## what good clients notice of attacks and accidents; as root there are more (four minutes)
+faults: $(VENV)/.run  ## what good clients notice of attacks and accidents (four minutes; as root there are more attacks)
 	$(BIN)/python -m faults $(FAULTS)
 
 soak: $(VENV)/.run  ## mixed traffic: memory, descriptors, exact counters (SECONDS=600)
@@ -82,21 +87,21 @@ fuzz: $(VENV)/.dev  ## recognisers, policies and configuration under libFuzzer (
 	@$(BIN)/python -c "import atheris" 2>/dev/null || $(PIP) --no-build-isolation -e ".[fuzz]"
 	$(BIN)/python -m fuzz --seconds $(or $(SECONDS),120)
 
-lock: $(VENV)/bin/python  ## requirements-dev.lock anew: what CI installs, by hash
+lock: $(VENV)/bin/python  ## write requirements-dev.lock, the packages that CI installs, with hashes
 	$(PIP) "pip-tools>=7.5"
 	$(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras --all-build-deps --upgrade --no-header \
 		--no-annotate --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 		--extra test --extra lint --extra dist --extra deploy --extra bench --extra fuzz -o requirements-dev.lock pyproject.toml
 
-audit: $(VENV)/.dev  ## known vulnerabilities of what the lock names, where their database can be reached
+audit: $(VENV)/.dev  ## known vulnerabilities of the locked packages, if their database can be reached
 	@$(PIP) "pip-audit>=2.7"
 	@mkdir -p build && { $(BIN)/pip-audit --require-hashes --disable-pip -r requirements-dev.lock >build/audit 2>&1 || true; }
 	@grep -v "could not be audited" build/audit || true
-	@missed=$$(grep -c "could not be audited" build/audit); [ $$missed = 0 ] || echo "audit: of $$missed packages nothing is known here"
+	@missed=$$(grep -c "could not be audited" build/audit); [ $$missed = 0 ] || echo "audit: no data for $$missed packages"
 	@! grep -qE "^Found [0-9]+ known vulnerabilit" build/audit
-	@grep -qE "^(Found|No known)" build/audit || echo "audit: the database of vulnerabilities cannot be reached from here"
+	@grep -qE "^(Found|No known)" build/audit || echo "audit: cannot reach the database of vulnerabilities"
 
-soak-relay: $(VENV)/.dev  ## a shared port under random conversations (SECONDS=60 GIGABYTES=2)
+soak-relay: $(VENV)/.dev  ## a shared port under random sessions (SECONDS=60 GIGABYTES=2)
 	$(BIN)/python tests/soak_relay.py --seconds $(or $(SECONDS),60) --gigabytes $(or $(GIGABYTES),2)
 
 dist: $(VENV)/bin/python  ## sdist, and a manylinux wheel built from it; a minute
@@ -108,12 +113,12 @@ dist: $(VENV)/bin/python  ## sdist, and a manylinux wheel built from it; a minut
 deb: $(VENV)/bin/python  ## a Debian package for this release of Debian, in dist/
 	$(BIN)/python deploy/debian/build.py --out dist
 
-clean:  ## remove everything that was made here
+clean:  ## remove everything that make has created
 	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	rm -f flashpol/*.so flashpol/worker/*.so flashpol/worker/slow_reply.c
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# A copy of the tree in build/NAME with its own kind of extension: the one in use is never overwritten.
+# A copy of the tree in build/NAME with its own build of the extensions, so that the one in use is never overwritten.
 define variant
 	rm -rf build/$(1)/flashpol build/$(1)/tests build/$(1)/testkit && mkdir -p build/$(1) && cp -r $(TREE) build/$(1)/ \
 	&& find build/$(1)/flashpol -name '*.so' -delete && cd build/$(1) \
@@ -121,7 +126,7 @@ define variant
 endef
 
 EXTRAS := [test,lint,deploy,bench]
-# In CI exactly what the lock names, and only if its hash is right; elsewhere whatever is new enough.
+# In CI exactly the locked packages, checked by hash; elsewhere any version that is new enough.
 PIP = $(BIN)/pip install -q --disable-pip-version-check
 ifdef CI
 install = $(PIP) --require-hashes -r requirements-dev.lock && $(PIP) --no-deps --no-build-isolation -e .
@@ -143,6 +148,6 @@ $(VENV)/.run: $(VENV)/bin/python $(NATIVE)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	@echo "adding what the tests and lint need …"
+	@echo "installing what tests and lint need …"
 	@$(call install,,$(EXTRAS))
 	@touch $@

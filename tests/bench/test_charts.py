@@ -20,6 +20,7 @@ def a_run() -> dict[str, Any]:
     return document(ABOUT, results)
 
 
+@pytest.mark.slow
 def test_draw_with_points_of_every_chart_writes_a_png_for_each(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     written = charts.draw(a_run(), tmp_path)

@@ -19,6 +19,7 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=servers.ROOT)
 
 
+@pytest.mark.slow
 def test_bench_command_quick_run_writes_a_report_that_compares_equal_to_itself(tmp_path: Path) -> None:
     ran = bench("sizes", "--quick", "--out", str(tmp_path))
     assert ran.returncode == 0, ran.stderr

@@ -163,6 +163,7 @@ def test_held_sessions_refused_raise() -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["flashpol", "HAProxy", "HAProxy, splice-auto"])
 def test_shared_port_replies_to_policy_requests_and_relays_the_rest(name: str, application: int) -> None:
     without = missing()
@@ -180,6 +181,7 @@ def test_shared_port_replies_to_policy_requests_and_relays_the_rest(name: str, a
         assert relay_load.bulk(server, None, connections=2, size=300_000).bytes == 600_000
 
 
+@pytest.mark.slow
 def test_relay_scenario_without_haproxy_measures_flashpol_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "missing", lambda: "HAProxy is not installed")
     results = Results()

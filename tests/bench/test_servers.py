@@ -25,6 +25,7 @@ def test_server_after_an_exception_in_its_context_is_ended() -> None:
     assert gone(server.pid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", servers.PEERS, ids=lambda peer: peer.name)
 def test_peer_replies_with_the_policy_and_is_measured(peer: servers.Peer) -> None:
     missing = peer.missing()

@@ -44,6 +44,7 @@ def test_attacks_have_unique_names_and_docstrings() -> None:
     assert all(attack.run.__doc__ for attack in ATTACKS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["reset-storm", "max-connections", "worker-killed"])
 def test_attack_in_short_loses_no_reply_and_accounts_for_all(name: str) -> None:
     [attack] = [attack for attack in ATTACKS if attack.name == name]
@@ -53,6 +54,7 @@ def test_attack_in_short_loses_no_reply_and_accounts_for_all(name: str) -> None:
     assert lost(outcome) == []
 
 
+@pytest.mark.slow
 def test_bystander_of_a_killed_server_is_not_affected() -> None:
     """Its clients get replies while the attacked server has no worker."""
 
@@ -64,11 +66,13 @@ def test_bystander_of_a_killed_server_is_not_affected() -> None:
     assert 0 < measure_bystander(Attack("all-killed", kill_all), SHORT, rate=100.0) < 3
 
 
+@pytest.mark.slow
 def test_soak_for_a_second_counts_as_the_server_does(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line for line in soak.soak(1.0) if "memory" not in line] == []  # too short to judge memory
     assert "connections in 1 s" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can create a network namespace")
 def test_firewall_in_a_namespace_drops_only_the_attackers() -> None:
     """In a child process, since this one must keep its network."""
