@@ -117,7 +117,7 @@ def _more(connection: Connection, generator: random.Random) -> bytes:
 def _http(connection: Connection, _: random.Random) -> None:
     connection.send(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
     if not connection.read_all().startswith(b"HTTP/1.1 400 "):
-        raise AssertionError("HTTP was not answered with 400")
+        raise AssertionError("HTTP got no 400 reply")
 
 
 def _tls(connection: Connection, generator: random.Random) -> None:

@@ -27,7 +27,7 @@ struct options {
     uint64_t count;          /* closed, open: connections in all; 0: until `seconds` */
     double seconds;          /* closed, open: length if count is 0; all: no run is longer */
     double rate;             /* connections started per second; silent: 0 starts all at once */
-    double warm_up;          /* seconds at the start that the percentiles leave out; replies are counted all the same */
+    double warm_up;          /* seconds at the start that the percentiles leave out; those replies are still counted */
     double timeout;          /* closed, open: seconds that one connection may take */
     const char *expect_path; /* closed, open: the file with the exact reply */
     const char *send_path;   /* a file with the bytes to send; NULL: the policy request */

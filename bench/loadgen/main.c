@@ -135,6 +135,8 @@ static void parse(int argc, char **argv, struct options *options)
         usage("--port and --connections are needed");
     if (!options->processes || options->processes > MAX_PROCESSES || options->processes > options->connections)
         usage("--processes: 1 to 64, and not more than connections");
+    if (options->trace_path && options->processes > 1)
+        usage("--trace is written by one process");
     if (options->connections / options->processes + 32 > allow_many_files())
         usage("more connections than these processes may have files");
 }
