@@ -1,7 +1,6 @@
 """Read what a process has used, and summarise repeated measurements. Linux only: it reads /proc."""
 
 import os
-import socket
 import statistics
 import time
 import urllib.request
@@ -13,7 +12,6 @@ from bench import BenchError
 from testkit import processes
 from testkit.polling import eventually
 
-REQUEST = b"<policy-file-request/>\0"
 NS = 1_000_000_000
 
 
@@ -96,16 +94,6 @@ def _name(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text()
     except (FileNotFoundError, ProcessLookupError):  # it ended between the listing and the reading
         return ""
-
-
-def fetch_reply(port: int, timeout: float = 2.0, request: bytes = REQUEST) -> bytes:
-    """Send one request to a port of 127.0.0.1, and return everything until the end of the stream. timeout: seconds."""
-    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
-        connection.sendall(request)
-        reply = b""
-        while piece := connection.recv(65536):
-            reply += piece
-        return reply
 
 
 def wait_until_open(pids: Sequence[int], files: int, seconds: float) -> None:

@@ -27,9 +27,8 @@ from bench import BenchError
 from bench.isolation import isolate
 from faults.measure import SETTLE_SECONDS
 from faults.server import LARGE_BYTES, POLICY, Server
+from testkit.clients import BARE, REQUEST
 
-REQUEST = b"<policy-file-request/>\0"
-BARE = REQUEST[:-1]
 REPLY = POLICY.encode() + b"\0"
 SECONDS = 600.0
 CLIENTS = 200  # at a time; most wait: for the server, or between two bytes

@@ -17,13 +17,13 @@ from bench.report import Results
 from bench.scenarios.interleave import WARM_UP, interleaved, measure
 from bench.servers import Server
 from bench.settings import Settings
+from testkit.clients import REQUEST
 
 CLIENTS = 256
 REPLIES = 5_000
 TURNS = 3  # per round: a difference of a few per cent needs the median of many short turns
 NETWORKS = 10_000
 TARGET = 1.03
-REQUEST = b"<policy-file-request/>\0"
 HEADER = b"PROXY TCP4 192.0.2.77 198.51.100.1 40000 843\r\n"
 
 OFF = "max_address_connections = 0"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bench import BenchError
-from bench.measure import REQUEST, children
+from bench.measure import children
 from bench.servers.running import (
     SILENT_TIMEOUT,
     Server,
@@ -15,6 +15,7 @@ from bench.servers.running import (
     wait_for_reply,
     work_folder,
 )
+from testkit.clients import REQUEST
 from testkit.polling import eventually
 
 READY_SECONDS = 120.0  # until all workers are up: 64 of them take some seconds on two cores

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import BenchError
-from bench.measure import REQUEST, children, fetch_reply
+from bench.measure import children
+from testkit.clients import REQUEST, ask
 from testkit.polling import eventually
 
 HERE = Path(__file__).parent.parent
@@ -137,7 +138,7 @@ def wait_for_reply(
         if process.poll() is not None:
             raise BenchError(f"{name} ended at once with status {process.returncode}: {last_log_lines(folder)}")
         try:
-            reply = fetch_reply(port, request=request)
+            reply = ask(("127.0.0.1", port), request)
         except OSError as error:
             if time.monotonic() - begin > timeout:
                 raise BenchError(f"{name} does not reply on port {port}: {error}; {last_log_lines(folder)}") from None

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from bench import BenchError, build, load, servers
-from bench.measure import REQUEST
+from testkit.clients import REQUEST
 
 REPLY = b"<cross-domain-policy/>\0"
 SECONDS = "5"  # limit of every run here; all are much shorter

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import BenchError, measure, relay_load, servers
+from bench import BenchError, relay_load, servers
 from bench.report import Results
 from bench.scenarios import relay
 from bench.servers import Server, relays
 from bench.servers.haproxy import missing
 from bench.settings import Settings
+from testkit.clients import ask
 
 Serve = Callable[[socket.socket], None]
 
@@ -176,7 +177,7 @@ def test_shared_port_replies_to_policy_requests_and_relays_the_rest(name: str, a
     )
     with start as server:
         assert server.name == name
-        assert measure.fetch_reply(server.port) == servers.POLICY.read_bytes() + b"\0"
+        assert ask(("127.0.0.1", server.port)) == servers.POLICY.read_bytes() + b"\0"
         assert relay_load.short(server, None, connections=4, size=100, total=20).rounds == 20
         assert relay_load.bulk(server, None, connections=2, size=300_000).bytes == 600_000
 

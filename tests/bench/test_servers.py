@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench import BenchError, measure, servers
+from testkit.clients import ask
 
 POLICY = b'<cross-domain-policy><allow-access-from domain="peers.example" to-ports="1"/></cross-domain-policy>'
 
@@ -15,7 +16,7 @@ def gone(pid: int) -> bool:
 
 def test_epoll_baseline_replies_with_the_policy_and_nul() -> None:
     with servers.epoll() as server:
-        assert measure.fetch_reply(server.port) == servers.POLICY.read_bytes() + b"\0"
+        assert ask(("127.0.0.1", server.port)) == servers.POLICY.read_bytes() + b"\0"
     assert gone(server.pid)
 
 
@@ -33,10 +34,10 @@ def test_peer_replies_with_the_policy_and_is_measured(peer: servers.Peer) -> Non
         pytest.skip(missing)
     with peer.start(policy=POLICY) as server:
         assert server.name == peer.name
-        assert measure.fetch_reply(server.port) == POLICY + b"\0"
+        assert ask(("127.0.0.1", server.port)) == POLICY + b"\0"
         before = measure.cpu_ns(server.pid)
         for _ in range(20):
-            measure.fetch_reply(server.port)
+            ask(("127.0.0.1", server.port))
         assert measure.cpu_ns(server.pid) > before
         assert measure.user_memory(server.pid) > 0
         assert server.started_in > 0
@@ -49,7 +50,7 @@ def test_flashpol_with_two_workers_and_three_listeners_serves_all_ports() -> Non
         assert len(set(server.pids)) == 2
         assert len(set(server.ports)) == 3
         for port in server.ports:
-            assert measure.fetch_reply(port) == servers.POLICY.read_bytes() + b"\0"
+            assert ask(("127.0.0.1", port)) == servers.POLICY.read_bytes() + b"\0"
         _, samples = measure.scrape(server.admin)
         assert sum(value for name, value in samples.items() if name.startswith("flashpol_replies_total")) >= 3
     assert all(map(gone, server.pids))
