@@ -1,7 +1,7 @@
 """What a listener's counters say of its connections."""
 
 from flashpol._fastpath import REASONS
-from flashpol.counters.shared import Block
+from flashpol.counters.layout import Block
 
 
 def outcomes(block: Block) -> dict[str, int]:

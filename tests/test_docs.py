@@ -12,7 +12,8 @@ from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.metrics import FlashpolCollector
 from flashpol.cli import main
 from flashpol.config import ConnectionTimeouts, Server, settings_of
-from flashpol.counters.shared import ServerStatus, SharedCounters
+from flashpol.counters.shared import SharedCounters
+from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals
 
 ROOT = Path(__file__).parent.parent

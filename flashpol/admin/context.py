@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from flashpol.config import FLASH
-from flashpol.counters.shared import ServerStatus, SharedCounters
+from flashpol.counters.shared import SharedCounters
+from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals, Route
 from flashpol.policy import CLIENTS
 

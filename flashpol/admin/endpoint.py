@@ -26,7 +26,7 @@ from flashpol.admin.metrics import make_registry
 from flashpol.admin.page import document
 from flashpol.admin.policy_analysis import Library
 from flashpol.admin.status import status
-from flashpol.counters.shared import READY
+from flashpol.counters.status import READY
 from flashpol.hub import Stop
 
 # Scrapers and a few browsers; more at once, and the one that asked for nothing for longest gives way.

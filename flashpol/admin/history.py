@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import gevent
 
 from flashpol.admin.context import AdminContext
-from flashpol.counters.shared import Block, RelayBlock
+from flashpol.counters.layout import Block, RelayBlock
 from flashpol.counters.totals import Route
 
 # Seconds between two samples, and how many are kept: five minutes.

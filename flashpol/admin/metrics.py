@@ -14,7 +14,8 @@ from prometheus_client.registry import Collector
 from flashpol._fastpath import BUCKETS, PROTOCOLS, REASONS
 from flashpol._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
 from flashpol.admin.context import AdminContext
-from flashpol.counters.shared import Block, ProcessStatus, RelayBlock
+from flashpol.counters.layout import Block, RelayBlock
+from flashpol.counters.status import ProcessStatus
 from flashpol.version import VERSION
 
 # Name, help, and how to get the value out of a listener's totals.
@@ -186,7 +187,7 @@ class FlashpolCollector(Collector):
         yield GaugeMetricFamily(
             "flashpol_draining_workers",
             "Workers of earlier configurations that finish what is inside.",
-            value=self._view.totals.finishing(self._shared),
+            value=self._view.totals.draining_workers(self._shared),
         )
 
     def _configuration(self) -> Iterator[Metric]:

@@ -11,7 +11,8 @@ from flashpol._fastpath import BUCKETS, REASONS
 from flashpol._pump import ENDS, FAILURES
 from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.history import Sample, since
-from flashpol.counters.shared import DRAINING, GAUGES, READY, RELAY_GAUGES, STARTING, Block, RelayBlock
+from flashpol.counters.layout import GAUGES, RELAY_GAUGES, Block, RelayBlock
+from flashpol.counters.status import DRAINING, READY, STARTING
 from flashpol.version import VERSION
 
 FORMAT = 1
@@ -52,7 +53,7 @@ def status(view: AdminContext, past: Sequence[Sample] = ()) -> Json:
             for (listener, upstream), block in sample.relayed.items()
         ],
         "workers": list(_workers(view)),
-        "draining_workers": view.totals.finishing(view.shared),
+        "draining_workers": view.totals.draining_workers(view.shared),
         "now": _window(sample, since(past, sample.at, NOW)),
         "minute": _window(sample, since(past, sample.at, MINUTE)),
     }

@@ -1,12 +1,13 @@
-"""What was counted over all generations of workers: a reload changes the processes, and no counter goes back.
+"""The sums over all generations of workers: a reload replaces the workers, and no counter goes back.
 
-The arbiter keeps the ledger, and an admin process is forked with a copy: the mappings in it are shared, and those of a
+The arbiter keeps them, and an admin process is forked with a copy. The mappings in that copy are shared, and those of a
 generation that ends while the copy is in use keep their last values.
 """
 
 from collections.abc import Iterator, Sequence
 
-from flashpol.counters.shared import Block, RelayBlock, SharedCounters
+from flashpol.counters.layout import Block, RelayBlock
+from flashpol.counters.shared import SharedCounters
 
 # A listener's name and an upstream's.
 Route = tuple[str, str]
@@ -23,12 +24,12 @@ class CounterTotals:
         self._past_restarts: dict[int, int] = {}
 
     def open(self, names: Sequence[str], shared: SharedCounters, routes: Sequence[Route] = ()) -> None:
-        """A generation begins, whose listeners have these names; routes: its upstreams in their order."""
+        """Add a generation, whose listeners have these names; routes: its upstreams, in their order."""
         self._open.append((names, shared))
         self._routes[shared] = routes
 
     def close(self, shared: SharedCounters) -> None:
-        """All workers of that generation have ended: only its sums are kept."""
+        """Keep only the sums of a generation whose workers have all ended."""
         names = next(names for names, each in self._open if each is shared)
         for number, name in enumerate(names):
             self._past[name] = Block.total([self._past_of(name), shared.total(number)])
@@ -44,8 +45,15 @@ class CounterTotals:
     def _past_relayed_of(self, route: Route) -> RelayBlock:
         return self._past_relayed.get(route) or RelayBlock.total([])
 
+    def total(self, name: str) -> Block:
+        """One listener, its draining workers included."""
+        counted = [
+            shared.total(number) for names, shared in self._open for number, each in enumerate(names) if each == name
+        ]
+        return Block.total([self._past_of(name), *counted])
+
     def relayed(self, route: Route) -> RelayBlock:
-        """The same of one upstream of a listener."""
+        """One upstream of a listener, draining workers included."""
         counted = [
             shared.relay_total(number)
             for shared, routes in self._routes.items()
@@ -54,19 +62,12 @@ class CounterTotals:
         ]
         return RelayBlock.total([self._past_relayed_of(route), *counted])
 
-    def total(self, name: str) -> Block:
-        """Of one listener, also what workers count that are finishing."""
-        counted = [
-            shared.total(number) for names, shared in self._open for number, each in enumerate(names) if each == name
-        ]
-        return Block.total([self._past_of(name), *counted])
-
     def restarts(self, slot: int) -> int:
-        """How many workers of this slot died and were replaced."""
+        """How many workers of this slot ended by themselves and were replaced."""
         counted: Iterator[int] = (shared.process(slot).restarts for _, shared in self._open if slot < shared.slots)
         return sum(counted, self._past_restarts.get(slot, 0))
 
-    def finishing(self, current: SharedCounters) -> int:
+    def draining_workers(self, current: SharedCounters) -> int:
         """Worker processes of other generations than the current one."""
         others = (shared for _, shared in self._open if shared is not current)
         return sum(bool(shared.process(slot).pid) for shared in others for slot in range(shared.slots))

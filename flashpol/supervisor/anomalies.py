@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from flashpol._fastpath import REASONS
-from flashpol.counters.shared import Block
+from flashpol.counters.layout import Block
 from flashpol.log.handler import log
 
 # Seconds from one look to the next.

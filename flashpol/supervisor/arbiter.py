@@ -19,7 +19,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from flashpol.config import ConfigError
-from flashpol.counters.shared import DRAINING, READY, STARTING, Block, ServerStatus
+from flashpol.counters.layout import Block
+from flashpol.counters.status import DRAINING, READY, STARTING, ServerStatus
 from flashpol.counters.totals import CounterTotals
 from flashpol.log.handler import log, set_up, tell
 from flashpol.process.privileges import has_terminal, raise_file_limit

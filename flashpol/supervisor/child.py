@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from flashpol.counters.shared import ProcessStatus
+from flashpol.counters.status import ProcessStatus
 from flashpol.log.handler import log, set_up, tell
 from flashpol.process.control import Message, encode
 from flashpol.process.privileges import Identity, enter_child

@@ -12,7 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from flashpol.config import MAX_LISTENERS, ConfigError, Endpoint
-from flashpol.counters.shared import ServerStatus, SharedCounters
+from flashpol.counters.shared import SharedCounters
+from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals
 from flashpol.log.handler import log
 from flashpol.process.control import Begin, HandOver

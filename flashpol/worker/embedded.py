@@ -10,7 +10,8 @@ from typing import Protocol
 import gevent.event
 
 from flashpol.config import FLASH, Address, ConfigError, ConnectionLimits, ConnectionTimeouts, Server, parse_dialect
-from flashpol.counters.shared import Block, SharedCounters
+from flashpol.counters.layout import Block
+from flashpol.counters.shared import SharedCounters
 from flashpol.process.sockets import bind, bound_address
 from flashpol.serving.policies import compile_grants, compile_path, compile_text
 from flashpol.worker.service import Service

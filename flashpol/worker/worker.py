@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from flashpol.config import Address
-from flashpol.counters.shared import BEAT, ProcessStatus, SharedCounters
+from flashpol.counters.shared import SharedCounters
+from flashpol.counters.status import BEAT, ProcessStatus
 from flashpol.hub import Stop
 from flashpol.log.handler import log, tell
 from flashpol.log.rate_limit import ONCE_A_MINUTE

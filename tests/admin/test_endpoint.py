@@ -15,7 +15,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.endpoint import Application, Visits
-from flashpol.counters.shared import DRAINING, READY, STARTING, ServerStatus, SharedCounters
+from flashpol.counters.shared import SharedCounters
+from flashpol.counters.status import DRAINING, READY, STARTING, ServerStatus
 from flashpol.counters.totals import CounterTotals
 from testkit.clients import REQUEST, ask, connect, rest
 from testkit.polling import eventually

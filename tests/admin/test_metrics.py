@@ -20,7 +20,9 @@ from flashpol._fastpath import BUCKETS, LAYOUT, PROTOCOLS, REASONS
 from flashpol._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
 from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.metrics import FlashpolCollector, make_registry
-from flashpol.counters.shared import WORD, ServerStatus, SharedCounters
+from flashpol.counters.layout import WORD
+from flashpol.counters.shared import SharedCounters
+from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals
 from flashpol.version import VERSION
 from testkit.clients import ask, connect

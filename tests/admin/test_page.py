@@ -30,8 +30,8 @@ from flashpol.admin.page.markup import VOID, el
 from flashpol.admin.page.policies import SHOWN_CHARACTERS, SHOWN_FINDINGS, SHOWN_POLICIES
 from flashpol.admin.page.tables import ENDINGS
 from flashpol.admin.status import status
-from flashpol.counters import shared as counters
-from flashpol.counters.shared import Block, RelayBlock
+from flashpol.counters import status as counters
+from flashpol.counters.layout import Block, RelayBlock
 from testkit.clients import ask
 from testkit.polling import eventually
 from testkit.processes import POLICY, Flashpol

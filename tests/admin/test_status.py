@@ -13,7 +13,8 @@ from flashpol._pump import FAILURES
 from flashpol.admin.context import ListenerInfo
 from flashpol.admin.history import INTERVAL, KEPT, SHORTEST, History, Sample, since
 from flashpol.admin.status import status
-from flashpol.counters.shared import DRAINING, STARTING, Block
+from flashpol.counters.layout import Block
+from flashpol.counters.status import DRAINING, STARTING
 
 REFERENCE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text()
 SIZE = len(BUCKETS) + 1

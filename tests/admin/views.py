@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from flashpol import _pump
 from flashpol._fastpath import LAYOUT
 from flashpol.admin.context import AdminContext, ListenerInfo
-from flashpol.counters.shared import READY, WORD, ServerStatus, SharedCounters
+from flashpol.counters.layout import WORD
+from flashpol.counters.shared import SharedCounters
+from flashpol.counters.status import READY, ServerStatus
 from flashpol.counters.totals import CounterTotals
 
 POLICY = b'<cross-domain-policy>\n<allow-access-from domain="*.example.com" to-ports="1935"/>\n</cross-domain-policy>'

@@ -1,10 +1,11 @@
-"""What was counted over all generations."""
+"""Totals over all generations."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashpol._fastpath import LAYOUT
-from flashpol.counters.shared import WORD, SharedCounters
+from flashpol.counters.layout import WORD
+from flashpol.counters.shared import SharedCounters
 from flashpol.counters.totals import CounterTotals
 
 NAMES = ("a", "b", "c")
@@ -20,7 +21,7 @@ def count(shared: SharedCounters, slot: int, listener: int, number: int) -> None
 
 @settings(max_examples=100)
 @given(GENERATIONS, st.data())
-def test_totals_are_what_was_counted_under_a_name_whoever_has_ended(
+def test_totals_after_generations_end_in_any_order_keep_every_count(
     generations: list[tuple[list[str], int]], data: st.DataObject
 ) -> None:
     totals, truth, restarts = CounterTotals(), dict.fromkeys(NAMES, 0), [0, 0, 0]
@@ -44,20 +45,20 @@ def test_totals_are_what_was_counted_under_a_name_whoever_has_ended(
             totals.close(shared)
 
 
-def test_a_name_that_nobody_has_counted_is_zero() -> None:
-    total = CounterTotals().total("nobody")
+def test_total_of_an_unknown_listener_is_zero() -> None:
+    total = CounterTotals().total("unknown")
     assert not any(any(total.all(field)) for field in LAYOUT)
     assert total.replies == 0
 
 
-def test_finishing_are_the_processes_of_others() -> None:
+def test_draining_workers_are_the_processes_of_other_generations() -> None:
     totals, old, new = CounterTotals(), SharedCounters(2, 1), SharedCounters(2, 1)
     for shared in (old, new):
         totals.open(["a"], shared)
         shared.process(0).pid = shared.process(1).pid = 4711
         shared.admin.pid = 4712
-    assert totals.finishing(new) == 2
+    assert totals.draining_workers(new) == 2
     old.process(0).pid = 0
-    assert totals.finishing(new) == 1
+    assert totals.draining_workers(new) == 1
     totals.close(old)
-    assert totals.finishing(new) == 0
+    assert totals.draining_workers(new) == 0

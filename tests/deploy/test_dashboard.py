@@ -8,7 +8,8 @@ import pytest
 
 from flashpol.admin.context import AdminContext
 from flashpol.admin.metrics import FlashpolCollector
-from flashpol.counters.shared import ServerStatus, SharedCounters
+from flashpol.counters.shared import SharedCounters
+from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals
 from testkit.monitoring import ANNOTATIONS, DASHBOARD, PANELS, ROWS, VARIABLES, Query, in_dashboard
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol._fastpath import BLOCK_SIZE, LAYOUT, REASONS
-from flashpol.counters.shared import WORD, Block
+from flashpol.counters.layout import WORD, Block
 from flashpol.log.format import fields
 from flashpol.log.handler import log
 from flashpol.supervisor.anomalies import FLOOR, WINDOW, Anomalies, Anomaly

@@ -1,0 +1,84 @@
+"""Words of shared memory, and the blocks of counters that the C code writes into it."""
+
+from collections.abc import Iterable
+from typing import ClassVar, Self
+
+from flashpol import _fastpath, _pump
+
+WORD = 8  # bytes
+WORD_MASK = 2**64 - 1
+
+# Fields of a block that go down again.
+GAUGES = ("open", "parked", "slow_replies", "sessions")
+RELAY_GAUGES = ("open", "connecting")
+
+
+def word(index: int) -> property:
+    """A property of a `Words` object: its word number `index`."""
+
+    def get(self: "Words") -> int:
+        return int(self.words[index])
+
+    def put(self: "Words", value: int) -> None:
+        self.words[index] = value
+
+    return property(get, put)
+
+
+class Words:
+    """A part of a mapping, as unsigned words of 64 bits."""
+
+    __slots__ = ("words",)
+
+    def __init__(self, words: memoryview) -> None:
+        self.words = words
+
+
+class CounterBlock:
+    """Counters that C code writes, or the sum of several such blocks."""
+
+    LAYOUT: ClassVar[dict[str, tuple[int, int]]]  # field -> its offset in bytes, and how many words it has
+    SIZE: ClassVar[int]  # bytes
+
+    def __init__(self, words: memoryview | list[int]) -> None:
+        self._words = words
+
+    def __getitem__(self, field: str) -> int:
+        return self.all(field)[0]
+
+    def all(self, field: str) -> list[int]:
+        offset, count = self.LAYOUT[field]
+        return [int(word) for word in self._words[offset // WORD : offset // WORD + count]]
+
+    def put(self, field: str, value: int, index: int = 0) -> None:
+        """Only while no worker writes this block."""
+        self._words[self.LAYOUT[field][0] // WORD + index] = value & WORD_MASK
+
+    def __sub__(self, earlier: Self) -> Self:
+        """The difference of each counter; of a gauge, its change."""
+        return type(self)([new - old for new, old in zip(self._words, earlier._words, strict=True)])
+
+    @classmethod
+    def total(cls, blocks: Iterable[Self]) -> Self:
+        """The sum; all zeros if there are no blocks."""
+        columns = zip([0] * (cls.SIZE // WORD), *(list(block._words) for block in blocks), strict=True)
+        return cls([sum(column) for column in columns])
+
+
+class Block(CounterBlock):
+    """The counters of one worker slot and listener."""
+
+    LAYOUT = _fastpath.LAYOUT
+    SIZE = _fastpath.BLOCK_SIZE
+
+    @property
+    def replies(self) -> int:
+        """Policies sent. They are counted in the histogram only, so the two can never differ."""
+        return sum(self.all("buckets"))
+
+
+class RelayBlock(CounterBlock):
+    """The counters of one worker slot and upstream."""
+
+    LAYOUT = _pump.LAYOUT
+    SIZE = _pump.BLOCK_SIZE
