@@ -270,6 +270,8 @@ class Flashpol:
 
     def get(self, path: str, method: str = "GET", **headers: str) -> Reply:
         connection = http.client.HTTPConnection(*self.admin_place, timeout=DEADLINE)
+        if method == "POST":
+            headers = {"X_Flashpol_Reload": "1"} | headers  # what a reload requires
         with contextlib.closing(connection):
             connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
             response = connection.getresponse()

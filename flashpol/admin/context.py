@@ -1,11 +1,12 @@
-"""What an admin process shows: one generation, what all have counted, and how the server is."""
+"""What an admin process shows: one generation of workers, the totals over all, and the state of the server."""
 
 import hashlib
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from flashpol.config import FLASH
+from flashpol.config import FLASH, Address
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals, Route
@@ -14,11 +15,12 @@ from flashpol.policy import CLIENTS
 
 @dataclass(frozen=True)
 class ListenerInfo:
-    """A listener's name and the bytes it serves; where, and for whom."""
+    """A listener's name and the bytes it serves; where, and for which clients."""
 
     listener: str
     reply: bytes = field(repr=False)
     policy: str = ""  # its name in the configuration
+    path: str = ""  # the file or folder it was made from
     address: str = ""  # as it is bound
     port: int | None = None
     served_from: int | None = None  # the port that clients ask
@@ -27,7 +29,8 @@ class ListenerInfo:
 
     @cached_property
     def sha256(self) -> str:
-        return hashlib.sha256(self.reply).hexdigest()
+        """Of the policy without its NUL, as `flashpol probe` sees it from outside."""
+        return hashlib.sha256(self.source).hexdigest()
 
     @property
     def source(self) -> bytes:
@@ -37,13 +40,20 @@ class ListenerInfo:
 
 @dataclass(frozen=True)
 class AdminContext:
-    """`shared` belongs to the current generation, which `facts` describe; its counters are in the ledger too.
+    """`shared` belongs to the current generation, whose listeners are `listeners`; `totals` counts it too.
 
-    routes: the upstreams of its shared ports.
+    routes: the upstreams of its shared ports. address: of the admin endpoint.
     """
 
     status: ServerStatus
     totals: CounterTotals
     shared: SharedCounters
-    facts: Sequence[ListenerInfo]
+    listeners: Sequence[ListenerInfo]
     routes: Sequence[Route] = ()
+    address: Address | None = None
+    workers_are_root: bool = False
+
+    @property
+    def is_exposed(self) -> bool:
+        """Other hosts may reach the admin endpoint, which asks for no password."""
+        return self.address is not None and not ipaddress.ip_address(self.address.host).is_loopback

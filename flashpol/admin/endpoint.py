@@ -1,6 +1,6 @@
 """The admin process: HTTP for Prometheus, for health checks and for people.
 
-It has a process of its own so that neither a scrape nor a stalled one costs a worker anything.
+It is a process of its own, so that neither a scrape nor a stalled client costs a worker anything.
 """
 
 import json
@@ -16,34 +16,36 @@ from urllib.parse import parse_qsl
 import gevent
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
+from markupsafe import Markup
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from flashpol.admin import decide as questions
 from flashpol.admin.context import AdminContext
+from flashpol.admin.decide import decide
 from flashpol.admin.history import History, Sample
 from flashpol.admin.metrics import make_registry
-from flashpol.admin.page import document
-from flashpol.admin.policy_analysis import Library
+from flashpol.admin.page import rendering
+from flashpol.admin.policy_analysis import AnalysisCache
+from flashpol.admin.problems import Json
 from flashpol.admin.status import status
 from flashpol.counters.status import READY
 from flashpol.hub import Stop
 
-# Scrapers and a few browsers; more at once, and the one that asked for nothing for longest gives way.
+# Scrapers and a few browsers. For one more, the connection that has been silent longest is closed.
 MAX_REQUESTS = 100
-# A request that takes longer than this is somebody holding the connection open.
+# Seconds after which a connection is closed, whatever it does: no request takes that long.
 REQUEST_TIMEOUT = 10.0
-# A reload is answered when it is done; how often we look whether it is, in seconds.
+# The reply to a reload waits until the reload has ended; seconds between two checks whether it has.
 RELOAD_POLL = 0.02
-# After so many seconds the answer is that it is not done yet: before the request is cut off.
+# Seconds after which the reply is "not finished yet": before the request is cut off.
 RELOAD_PATIENCE = REQUEST_TIMEOUT - 1
-# What a question may consist of: more names than these, repeated ones, are nobody's form.
+# Fields that a query may have. Its form has three; more are an attempt to cost time.
 MAX_FIELDS = 8
 
-# Of every answer. The page takes everything from here and shows nothing inside another page; what it shows is of the
-# moment. A page of somebody else cannot use what it gets from here even as an image.
+# In every response. The page loads everything from here, cannot be framed and is never stored. The page of another site
+# cannot use anything from here, not even as an image.
 HEADERS = (
-    ("Connection", "close"),  # one request each: Handler's bound is then the request's, and no scrape meets its expiry
+    ("Connection", "close"),  # one request each: Handler's deadline is then the request's, and no scrape races with it
     ("Cache-Control", "no-store"),
     (
         "Content-Security-Policy",
@@ -56,9 +58,12 @@ HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
 )
-# Browsers send one of these with every POST, and nothing else does. A name that resolves to this address makes a
-# stranger's page the same origin as ours (DNS rebinding), so it does not help to ask which origin it is.
-OF_BROWSERS = ("HTTP_ORIGIN", "HTTP_SEC_FETCH_SITE")
+# Browsers of today send one of these with every POST, and no other client does. The origin's name proves nothing: a
+# name that resolves to this address makes another site's page the same origin as ours (DNS rebinding).
+BROWSER_HEADERS = ("HTTP_ORIGIN", "HTTP_SEC_FETCH_SITE")
+# Internet Explorer, and Firefox before version 70, send neither with a form. No form can send this header.
+RELOAD_HEADER = "HTTP_X_FLASHPOL_RELOAD"
+RELOAD_COMMAND = "curl -X POST -H 'X-Flashpol-Reload: 1' http://HOST:PORT/-/reload"
 
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
@@ -85,31 +90,35 @@ def _json(status: str, value: object) -> Response:
 class Application:
     """WSGI: methods and paths to responses, as one table.
 
-    history: the last minutes, which somebody else fills; reload: asks the arbiter to load its configuration anew, None
-    where that is not allowed here.
+    analyses: of the policies that `context` names; history: the last minutes, which somebody else fills; reload: asks
+    the arbiter to load its configuration again, None where that is not allowed over HTTP.
     """
 
     def __init__(
-        self, view: AdminContext, reload: Callable[[], None] | None = None, history: History | None = None
+        self,
+        context: AdminContext,
+        reload: Callable[[], None] | None = None,
+        history: History | None = None,
+        analyses: AnalysisCache | None = None,
     ) -> None:
-        self._view = view
-        self._history = history or History(partial(Sample.of, view))
-        self._library = Library(view.facts)
-        self._registry: CollectorRegistry = make_registry(view)
-        self._ask_reload = reload
+        self._context = context
+        self._history = history or History(partial(Sample.of, context))
+        self._analyses = analyses or AnalysisCache(context.listeners)
+        self._registry: CollectorRegistry = make_registry(context)
+        self._request_reload = reload
         self._gets: dict[str, Action] = {
             "/": self._page,
             "/metrics": self._metrics,
             "/-/healthy": lambda _: _text("200 OK", "flashpol is healthy"),
             "/-/ready": self._ready,
-            "/-/status": lambda _: _json("200 OK", status(view, self._history.samples)),
+            "/-/status": lambda _: _json("200 OK", self._status()),
             "/-/decide": self._decide,
         }
-        self._help = f"not here; try {' '.join(self._gets)}"
+        self._help = f"not found; try {' '.join(self._gets)}"
         # What only the page asks for.
         self._gets["/-/live"] = self._live
-        for name, (kind, content) in document.FILES.items():
-            self._gets[f"/-/page/{name}"] = partial(_file, Response("200 OK", kind, content))
+        for name, (media_type, content) in rendering.FILES.items():
+            self._gets[f"/-/page/{name}"] = partial(_file, Response("200 OK", media_type, content))
         self._posts: dict[str, Action] = {"/-/reload": self._reload}
 
     def __call__(self, environ: Environment, start_response: StartResponse) -> Iterable[bytes]:
@@ -122,8 +131,10 @@ class Application:
         elif method not in allowed:
             response = _text("405 Method Not Allowed", f"use {allowed[0]}")
             headers.append(("Allow", ", ".join(allowed)))
-        elif method == "POST" and any(name in environ for name in OF_BROWSERS):
-            response = _text("403 Forbidden", "not for web pages: use a client that is no browser, such as curl")
+        elif method == "POST" and any(name in environ for name in BROWSER_HEADERS):
+            response = _text("403 Forbidden", f"requests from browsers are not allowed; use {RELOAD_COMMAND}")
+        elif method == "POST" and RELOAD_HEADER not in environ:
+            response = _text("403 Forbidden", f"the header X-Flashpol-Reload is missing; use {RELOAD_COMMAND}")
         else:
             response = methods[method][path](environ)
         headers += [("Content-Type", response.kind), ("Content-Length", str(len(response.body)))]
@@ -131,15 +142,15 @@ class Application:
         return [] if method == "HEAD" else [response.body]
 
     def _reload(self, _: Environment) -> Response:
-        if self._ask_reload is None:
+        if self._request_reload is None:
             return _text("403 Forbidden", "reloading over HTTP is off: set reload_endpoint = true, or send SIGHUP")
-        status = self._view.status
+        status = self._context.status
         status.reloads_asked = ticket = status.reloads_asked + 1
-        self._ask_reload()
+        self._request_reload()
         deadline = time.monotonic() + RELOAD_PATIENCE
         while status.reloads_answered < ticket:
             if time.monotonic() >= deadline:
-                return _text("202 Accepted", "not done yet: the log, and reload in /-/status, will say what came of it")
+                return _text("202 Accepted", "not done yet: the log and /-/status will say how it ended")
             gevent.sleep(RELOAD_POLL)
         if status.reload_successful:
             return _text("200 OK", "reloaded")
@@ -150,34 +161,36 @@ class Application:
         return Response("200 OK", kind, encoder(self._registry))
 
     def _ready(self, _: Environment) -> Response:
-        shared = self._view.shared
+        shared = self._context.shared
         workers = [shared.process(slot).serving for slot in range(shared.slots)]
-        if self._view.status.state == READY and any(workers):
+        if self._context.status.state == READY and any(workers):
             return _text("200 OK", "flashpol is ready")
         return _text("503 Service Unavailable", f"not ready: {sum(workers)} of {len(workers)} workers accept")
 
+    def _status(self) -> Json:
+        return status(self._context, self._history.samples, self._analyses)
+
     def _page(self, _: Environment) -> Response:
-        return self._rendered(self._library)
+        return self._rendered(rendering.render_policies(self._analyses))
 
     def _live(self, _: Environment) -> Response:
         return self._rendered(None)
 
-    def _rendered(self, library: Library | None) -> Response:
-        samples = self._history.samples
-        body = document.page(status(self._view, samples), samples, self._view.facts, library)
+    def _rendered(self, policies: Markup | None) -> Response:
+        body = rendering.render_page(self._status(), self._history.samples, self._context.listeners, policies)
         return Response("200 OK", HTML, body)
 
     def _decide(self, environ: Environment) -> Response:
-        """JSON, or a page for who asks for one: a form that was sent without JavaScript."""
+        """JSON, or a page for a form that was sent without JavaScript, which asks for HTML."""
         try:
-            asked = dict(parse_qsl(environ.get("QUERY_STRING", ""), max_num_fields=MAX_FIELDS))
+            query = dict(parse_qsl(environ.get("QUERY_STRING", ""), max_num_fields=MAX_FIELDS))
         except ValueError:
-            asked = {}
-        found = questions.answer(asked, self._library)
-        code = "200 OK" if found.decisions else "400 Bad Request"
+            query = {}
+        result = decide(query, self._analyses)
+        code = "200 OK" if result.decisions else "400 Bad Request"
         if "text/html" in environ.get("HTTP_ACCEPT", ""):
-            return Response(code, HTML, document.question_page(self._view.facts, asked, found.as_html()))
-        return _json(code, found.as_json())
+            return Response(code, HTML, rendering.render_decision(self._context.listeners, result))
+        return _json(code, result.as_json())
 
 
 def _file(response: Response, _: Environment) -> Response:
@@ -185,64 +198,65 @@ def _file(response: Response, _: Environment) -> Response:
 
 
 class Handler(WSGIHandler):  # type: ignore[misc]
-    """One connection, for so long and no longer: pywsgi itself would wait for a stalled request for ever."""
+    """One connection, for `REQUEST_TIMEOUT` at most: pywsgi itself would wait for a stalled client without end."""
 
     def handle(self) -> None:
         with gevent.Timeout(REQUEST_TIMEOUT, False):
             super().handle()
 
     def handle_one_response(self) -> None:
-        gevent.getcurrent().has_asked = True
+        gevent.getcurrent().has_request = True
         super().handle_one_response()
 
 
-class Visit(gevent.Greenlet):  # type: ignore[misc]
-    """Runs a Handler."""
+class RequestGreenlet(gevent.Greenlet):  # type: ignore[misc]
+    """Runs a Handler. has_request: it has received a whole request; began: CLOCK_MONOTONIC."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.has_asked, self.began = False, time.monotonic()
+        self.has_request, self.began = False, time.monotonic()
 
 
-class Visits(Pool):  # type: ignore[misc]
-    """All that go on, `MAX_REQUESTS` at most.
+class RequestPool(Pool):  # type: ignore[misc]
+    """The connections that are open, `MAX_REQUESTS` at most.
 
-    Nobody waits for a place: who holds a hundred silent connections would otherwise keep a scrape out until they end,
-    and then again. One that sent no request goes first, then one that is slow to take its answer.
+    When the pool is full, the oldest connection is killed instead of making new ones wait; otherwise a hundred silent
+    connections could block scrapes again and again. One without a request is killed before one that has sent one.
     """
 
     def __init__(self) -> None:
-        super().__init__(greenlet_class=Visit)
+        super().__init__(greenlet_class=RequestGreenlet)
 
-    def spawn(self, *args: Any, **kwargs: Any) -> Visit:
+    def spawn(self, *args: Any, **kwargs: Any) -> RequestGreenlet:
         if len(self) >= MAX_REQUESTS:
-            oldest = min(self, key=attrgetter("has_asked", "began"))
+            oldest = min(self, key=attrgetter("has_request", "began"))
             self.discard(oldest)
             oldest.kill(block=False)
-        visit: Visit = super().spawn(*args, **kwargs)
-        return visit
+        greenlet: RequestGreenlet = super().spawn(*args, **kwargs)
+        return greenlet
 
 
-def run(sock: socket.socket, view: AdminContext, reload: Callable[[], None] | None, stop: Stop) -> None:
+def run(sock: socket.socket, context: AdminContext, reload: Callable[[], None] | None, stop: Stop) -> None:
     """Serve HTTP on the listening `sock` until `stop` is set; `reload` as for `Application`."""
     listener = gevent.socket.socket(fileno=sock.detach())
-    history = History(partial(Sample.of, view))
+    history, analyses = History(partial(Sample.of, context)), AnalysisCache(context.listeners)
     server = WSGIServer(
         listener,
-        Application(view, reload, history),
-        spawn=Visits(),
+        Application(context, reload, history, analyses),
+        spawn=RequestPool(),
         # Without it pywsgi asks DNS for a name before it serves.
         environ={"SERVER_NAME": listener.getsockname()[0]},
         log=None,
         error_log=logging.getLogger("flashpol"),
         handler_class=Handler,
     )
-    sampler = gevent.spawn(history.run)
+    background = [gevent.spawn(history.run), gevent.spawn(analyses.run)]
     server.start()
-    view.shared.admin.up = 1
+    context.shared.admin.up = 1
     stop.event.wait()
-    sampler.kill()
-    # The next admin process begins when this one takes no more: an answer of ours after one of its would be older.
+    gevent.killall(background, block=False)
+    # The next admin process starts once this one accepts no more: a reply of ours must not come after one of its
+    # replies, since its counters would be older.
     server.close()
-    view.shared.admin.up, view.shared.admin.accepts_no_more = 0, 1
+    context.shared.admin.up, context.shared.admin.accepts_no_more = 0, 1
     server.stop(timeout=0 if stop.kept is None else REQUEST_TIMEOUT)

@@ -1,7 +1,7 @@
-"""The last minutes: what was counted at one moment after another, so that rates can be shown.
+"""Samples of the counters over the last minutes, from which rates are computed.
 
-The admin process takes the samples. It reads shared memory, so that a worker has nothing to do with it; a reload
-begins a new admin process, and with it a new history.
+The admin process takes them from shared memory, which costs a worker nothing. A reload starts a new admin process, and
+with it a new history.
 """
 
 import time
@@ -18,15 +18,15 @@ from flashpol.counters.totals import Route
 # Seconds between two samples, and how many are kept: five minutes.
 INTERVAL = 2.0
 KEPT = 150
-# A thousand listeners take long to sum up. So many times as long as a sample took it is waited: 2 % of a CPU at most.
+# Summing up a thousand listeners takes long. The pause is this many times as long as the sample took: 2 % of a CPU.
 PAUSE = 50
-# No rate is given of less time than this, in seconds: one answer more or less would double it.
+# The shortest time that a rate is taken over, in seconds: in less, one reply more or less would double it.
 SHORTEST = 1.0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What had been counted at one moment. `at`: seconds, CLOCK_MONOTONIC."""
+    """The counters at one moment. `at`: seconds, CLOCK_MONOTONIC."""
 
     at: float
     total: Block  # over all listeners
@@ -35,19 +35,19 @@ class Sample:
     relayed: Mapping[Route, RelayBlock] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, view: AdminContext) -> "Sample":
-        return cls.taken(view, {facts.listener: view.totals.total(facts.listener) for facts in view.facts})
+    def of(cls, context: AdminContext) -> "Sample":
+        return cls.taken(context, {each.listener: context.totals.total(each.listener) for each in context.listeners})
 
     @classmethod
-    def taken(cls, view: AdminContext, blocks: Mapping[str, Block]) -> "Sample":
-        """Now, of listeners whose counters are these."""
-        workers = [view.shared.process(slot) for slot in range(view.shared.slots)]
+    def taken(cls, context: AdminContext, blocks: Mapping[str, Block]) -> "Sample":
+        """The sample of this moment; blocks: the counters of each listener."""
+        workers = [context.shared.process(slot) for slot in range(context.shared.slots)]
         return cls(
             time.monotonic(),
             Block.total(blocks.values()),
             {name: block.replies for name, block in blocks.items()},
             {status.pid: status.cpu_ns / 1e9 for status in workers if status.observed},
-            {route: view.totals.relayed(route) for route in view.routes},
+            {route: context.totals.relayed(route) for route in context.routes},
         )
 
 
@@ -67,7 +67,7 @@ class History:
 
 
 def since(samples: Sequence[Sample], now: float, seconds: float) -> Sample | None:
-    """The youngest sample that is so many seconds old, or else the oldest; None if that is too young for a rate."""
+    """The youngest sample of at least that age, in seconds, else the oldest; None if that is too young for a rate."""
     for sample in reversed(samples):
         if now - sample.at >= seconds:
             return sample

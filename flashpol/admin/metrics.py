@@ -1,6 +1,7 @@
-"""Counters in shared memory -> Prometheus metric families. The only place that names a metric.
+"""Counters in shared memory -> Prometheus metric families. The only place that names a metric of the server.
 
-A scrape reads memory; it never asks a worker anything, and opens no file.
+A scrape reads shared memory: it sends nothing to a worker and opens no file. The probe's metrics are in
+`probe.report.metrics`.
 """
 
 import platform
@@ -21,65 +22,109 @@ from flashpol.version import VERSION
 # Name, help, and how to get the value out of a listener's totals.
 _COUNTERS: tuple[tuple[str, str, Callable[[Block], float]], ...] = (
     ("connections_accepted", "Connections accepted.", lambda b: b["accepted"]),
-    ("replies", "Policy requests answered.", lambda b: b.replies),
-    ("reply_bytes", "Bytes of policy handed to the kernel.", lambda b: b["reply_bytes"]),
-    ("timeouts", "Connections closed because a whole request or a whole reply took too long.", lambda b: b["timeouts"]),
-    ("resets", "Connections the client closed or reset before it had a reply.", lambda b: b["resets"]),
-    ("accept_errors", "Accepts that failed, whether for want of descriptors or memory or for a client's fault.",
-     lambda b: b["accept_errors"]),
-    ("untracked_connections", "Connections admitted although the table of addresses had no place for theirs.",
-     lambda b: b["untracked"]),
-)  # fmt: skip
+    ("replies", "Policies sent as replies to requests.", lambda b: b.replies),
+    ("reply_bytes", "Bytes of policies sent, in whole replies.", lambda b: b["reply_bytes"]),
+    ("timeouts", "Connections closed because the request or the reply took too long.", lambda b: b["timeouts"]),
+    ("resets", "Connections that the client closed or reset before it had a reply.", lambda b: b["resets"]),
+    (
+        "accept_errors",
+        "Accepts that failed: out of descriptors or memory, or the client had gone.",
+        lambda b: b["accept_errors"],
+    ),
+    (
+        "untracked_connections",
+        "Connections admitted without limits by address, because the address table was full.",
+        lambda b: b["untracked"],
+    ),
+)
 _GAUGES: tuple[tuple[str, str, Callable[[Block], float]], ...] = (
     ("connections_open", "Connections open now.", lambda b: b["open"]),
-    ("parked_connections", "Connections that wait, as records without a greenlet.", lambda b: b["parked"]),
-    ("slow_replies", "Policy replies that clients read slowly, each with a greenlet.", lambda b: b["slow_replies"]),
+    ("parked_connections", "Connections that wait for the client, without a greenlet.", lambda b: b["parked"]),
+    ("slow_replies", "Replies that clients read slowly, each with a greenlet.", lambda b: b["slow_replies"]),
     (
         "sessions",
-        "Connections relayed to an upstream, or waiting to be, each with a greenlet.",
+        "Connections relayed to an upstream or waiting for one, each with a greenlet.",
         lambda b: b["sessions"],
     ),
 )
 # Of an upstream.
 _RELAY: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Callable[[RelayBlock], float]], ...] = (
-    (CounterMetricFamily, "relay_sessions_started", "Conversations with an upstream that accepted them.",
-     lambda b: b["opened"]),
-    (GaugeMetricFamily, "relay_sessions_open", "Conversations now.", lambda b: b["open"]),
-    (GaugeMetricFamily, "relay_connecting", "Connections to the upstream that it has not accepted yet.",
-     lambda b: b["connecting"]),
-)  # fmt: skip
+    (CounterMetricFamily, "relay_sessions_started", "Sessions that the upstream accepted.", lambda b: b["opened"]),
+    (GaugeMetricFamily, "relay_sessions_open", "Sessions open now.", lambda b: b["open"]),
+    (
+        GaugeMetricFamily,
+        "relay_connecting",
+        "Connections to the upstream that it has not accepted yet.",
+        lambda b: b["connecting"],
+    ),
+)
 # Label, its values, and the words of a block that count them.
 _RELAY_KINDS = (
-    ("relay_ends", "Conversations that ended, by who closed first, reset, or what cut them.", "by", ENDS, "ends"),
-    ("relay_connect_failures", "Upstreams that could not be reached, by reason.", "reason", FAILURES, "failures"),
-    ("relay_bytes", "Bytes relayed, by who sent them.", "sender", ("client", "upstream"), "sent"),
+    (
+        "relay_ends",
+        "Sessions that ended, by the side that closed first or reset, or by what ended them.",
+        "by",
+        ENDS,
+        "ends",
+    ),
+    (
+        "relay_connect_failures",
+        "Attempts to connect to the upstream that failed, by reason.",
+        "reason",
+        FAILURES,
+        "failures",
+    ),
+    ("relay_bytes", "Bytes relayed, by the side that sent them.", "sender", ("client", "upstream"), "sent"),
 )
 _RELAY_TIMES = (
-    ("relay_connect_duration_seconds", "From connecting to the upstream to its acceptance.", "connect",
-     CONNECT_SECONDS),
-    ("relay_session_duration_seconds", "From the upstream's acceptance to the end.", "duration",
-     DURATION_SECONDS),
-)  # fmt: skip
-_PROCESS: tuple[tuple[str, str, Callable[[ProcessStatus], float]], ...] = (
-    ("worker_up", "1 if the worker serves; 0 while it is down or its loop does not turn.", lambda s: s.serving),
-    ("loop_lag_seconds", "How late the worker's last timer was, or its next one is.", lambda s: s.lag),
+    (
+        "relay_connect_duration_seconds",
+        "Time from the attempt to connect until the upstream accepts.",
+        "connect",
+        CONNECT_SECONDS,
+    ),
+    (
+        "relay_session_duration_seconds",
+        "Time from the upstream's acceptance to the end of the session.",
+        "duration",
+        DURATION_SECONDS,
+    ),
 )
-# Of a process that there is.
+_PROCESS: tuple[tuple[str, str, Callable[[ProcessStatus], float]], ...] = (
+    ("worker_up", "1 if the worker serves, 0 while it is down or stalled.", lambda s: s.serving),
+    ("loop_lag_seconds", "How late the event loop is: its last timer was, or its next heartbeat is.", lambda s: s.lag),
+)
+# Of a worker whose process exists.
 _USAGE: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Callable[[ProcessStatus], float]], ...] = (
-    (CounterMetricFamily, "worker_cpu_seconds", "CPU the worker has used.", lambda s: s.cpu_ns / 1e9),
-    (GaugeMetricFamily, "worker_resident_memory_bytes", "Resident memory of the worker.", lambda s: s.resident_bytes),
-    (GaugeMetricFamily, "worker_start_time_seconds", "When it started, since the epoch.", lambda s: s.started_ms / 1e3),
-    (GaugeMetricFamily, "worker_max_files", "Descriptors the worker may have open.", lambda s: s.max_files),
+    (
+        CounterMetricFamily,
+        "worker_cpu_seconds",
+        "CPU time that the worker's process has used.",
+        lambda s: s.cpu_ns / 1e9,
+    ),
+    (
+        GaugeMetricFamily,
+        "worker_resident_memory_bytes",
+        "Resident memory of the worker's process.",
+        lambda s: s.resident_bytes,
+    ),
+    (
+        GaugeMetricFamily,
+        "worker_start_time_seconds",
+        "When the worker's process started, in seconds since the epoch.",
+        lambda s: s.started_ms / 1e3,
+    ),
+    (GaugeMetricFamily, "worker_max_files", "File descriptors that the worker may have open.", lambda s: s.max_files),
 )
 
 
 class FlashpolCollector(Collector):
     """Builds all families from shared memory at each scrape."""
 
-    def __init__(self, view: AdminContext) -> None:
-        self._view = view
-        self._shared = view.shared
-        self._facts = view.facts
+    def __init__(self, context: AdminContext) -> None:
+        self._context = context
+        self._shared = context.shared
+        self._listeners = context.listeners
 
     def describe(self) -> Iterator[Metric]:
         """The families without samples: registering need not collect."""
@@ -94,7 +139,7 @@ class FlashpolCollector(Collector):
         yield from self._configuration()
 
     def _traffic(self) -> Iterator[Metric]:
-        totals = [(facts.listener, self._view.totals.total(facts.listener)) for facts in self._facts]
+        totals = [(each.listener, self._context.totals.total(each.listener)) for each in self._listeners]
         for name, text, value in _COUNTERS:
             counter = CounterMetricFamily(f"flashpol_{name}", text, labels=["listener"])
             for listener, block in totals:
@@ -110,12 +155,12 @@ class FlashpolCollector(Collector):
         )
         relayed = CounterMetricFamily(
             "flashpol_relayed",
-            "Connections to a shared port that were relayed and are over, by protocol.",
+            "Connections to a shared port that were relayed and have ended, by protocol.",
             labels=["listener", "protocol"],
         )
         duration = HistogramMetricFamily(
             "flashpol_request_duration_seconds",
-            "From accept to the last byte of the reply handed to the kernel.",
+            "Time from accept to the last byte of the reply handed to the kernel.",
             labels=["listener"],
         )
         for listener, block in totals:
@@ -132,18 +177,18 @@ class FlashpolCollector(Collector):
             "flashpol_accept_queue_length", "Connections waiting to be accepted.", labels=["listener"]
         )
         limit = GaugeMetricFamily(
-            "flashpol_accept_queue_limit", "Room for connections waiting to be accepted.", labels=["listener"]
+            "flashpol_accept_queue_limit", "Connections that may wait to be accepted.", labels=["listener"]
         )
-        for i, facts in enumerate(self._facts):
+        for i, each in enumerate(self._listeners):
             queues = [self._shared.queue(slot, i) for slot in range(self._shared.slots)]
-            length.add_metric([facts.listener], sum(queue.length for queue in queues))
-            limit.add_metric([facts.listener], sum(queue.limit for queue in queues))
+            length.add_metric([each.listener], sum(queue.length for queue in queues))
+            limit.add_metric([each.listener], sum(queue.limit for queue in queues))
         yield length
         yield limit
 
     def _relaying(self) -> Iterator[Metric]:
         labels = ["listener", "upstream"]
-        totals = [(route, self._view.totals.relayed(route)) for route in dict.fromkeys(self._view.routes)]
+        totals = [(route, self._context.totals.relayed(route)) for route in dict.fromkeys(self._context.routes)]
         for family, name, text, value in _RELAY:
             metric = family(f"flashpol_{name}", text, labels=labels)
             for route, block in totals:
@@ -169,9 +214,11 @@ class FlashpolCollector(Collector):
             for worker, status in workers:
                 gauge.add_metric([worker], value(status))
             yield gauge
-        restarts = CounterMetricFamily("flashpol_worker_restarts", "Workers that were replaced.", labels=["worker"])
+        restarts = CounterMetricFamily(
+            "flashpol_worker_restarts", "Workers that ended by themselves and were replaced.", labels=["worker"]
+        )
         for worker, _ in workers:
-            restarts.add_metric([worker], self._view.totals.restarts(int(worker)))
+            restarts.add_metric([worker], self._context.totals.restarts(int(worker)))
         yield restarts
         present = [(worker, status) for worker, status in workers if status.observed]
         for family, name, text, value in _USAGE:
@@ -179,39 +226,45 @@ class FlashpolCollector(Collector):
             for worker, status in present:
                 usage.add_metric([worker], value(status))
             yield usage
-        files = GaugeMetricFamily("flashpol_worker_open_files", "Descriptors the worker has open.", labels=["worker"])
+        files = GaugeMetricFamily(
+            "flashpol_worker_open_files", "File descriptors that the worker has open.", labels=["worker"]
+        )
         for worker, status in present:
             clients, upstreams = self._shared.slot_total(int(worker))["open"], self._shared.upstream_files(int(worker))
             files.add_metric([worker], status.base_files + clients + upstreams)
         yield files
         yield GaugeMetricFamily(
             "flashpol_draining_workers",
-            "Workers of earlier configurations that finish what is inside.",
-            value=self._view.totals.draining_workers(self._shared),
+            "Workers of earlier configurations that still finish their connections.",
+            value=self._context.totals.draining_workers(self._shared),
         )
 
     def _configuration(self) -> Iterator[Metric]:
         info = GaugeMetricFamily(
-            "flashpol_policy_info", "The policy a listener serves; always 1.", labels=["listener", "sha256"]
+            "flashpol_policy_info",
+            "Always 1; sha256 is that of the policy that the listener serves, without its NUL.",
+            labels=["listener", "sha256"],
         )
-        size = GaugeMetricFamily("flashpol_policy_bytes", "Size of the reply, its NUL included.", labels=["listener"])
-        for facts in self._facts:
-            info.add_metric([facts.listener, facts.sha256], 1)
-            size.add_metric([facts.listener], len(facts.reply))
+        size = GaugeMetricFamily("flashpol_policy_bytes", "Size of the reply, NUL included.", labels=["listener"])
+        for each in self._listeners:
+            info.add_metric([each.listener, each.sha256], 1)
+            size.add_metric([each.listener], len(each.reply))
         yield info
         yield size
         yield GaugeMetricFamily(
             "flashpol_config_last_reload_successful",
-            "1 if the configuration was loaded the last time that was tried.",
-            value=self._view.status.reload_successful,
+            "1 if the last attempt to load the configuration succeeded.",
+            value=self._context.status.reload_successful,
         )
         yield GaugeMetricFamily(
             "flashpol_config_last_reload_success_timestamp_seconds",
-            "When a configuration was last loaded.",
-            value=self._view.status.reload_timestamp,
+            "When a configuration was last loaded, in seconds since the epoch.",
+            value=self._context.status.reload_timestamp,
         )
         build = GaugeMetricFamily(
-            "flashpol_build_info", "Versions; always 1.", labels=["version", "python_version", "gevent_version"]
+            "flashpol_build_info",
+            "Always 1; the labels are versions.",
+            labels=["version", "python_version", "gevent_version"],
         )
         build.add_metric([VERSION, platform.python_version(), gevent.__version__], 1)
         yield build
@@ -226,7 +279,7 @@ def _cumulative(bounds: Sequence[float], counts: list[int]) -> list[tuple[str, f
     return rows
 
 
-def make_registry(view: AdminContext) -> CollectorRegistry:
+def make_registry(context: AdminContext) -> CollectorRegistry:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(FlashpolCollector(view))
+    registry.register(FlashpolCollector(context))
     return registry

@@ -1,7 +1,7 @@
-"""What lint and decide say of the policies that are served: worked out when first asked for, once, beside the requests.
+"""What lint and decide say about the policies that are served: computed once, in a thread beside the requests.
 
-A large policy takes some tenths of a second to lint. That is done in a thread, one policy at a time, so the endpoint
-answers others meanwhile. Results are kept: one for each policy, and the findings for each port that they are asked for.
+Linting a large policy takes some tenths of a second. A thread does it, one policy at a time, so that the endpoint goes
+on serving. Results are kept: one analysis for each policy, and its findings for each port that it is served from.
 """
 
 import re
@@ -18,13 +18,13 @@ from flashpol.admin.context import ListenerInfo
 from flashpol.policy import Decider, Finding, PolicyError, lint
 from flashpol.policy.source import decode
 
-# Seconds after which the thread ends that has nothing to read: most of the time there is none.
+# Seconds without work after which the thread ends: most of the time there is none.
 IDLE = 0.5
 
 T = TypeVar("T")
 
 
-class Reading:
+class PolicyAnalysis:
     """One policy, from whatever port it is served."""
 
     def __init__(self, source: bytes) -> None:
@@ -35,39 +35,67 @@ class Reading:
 def text_of(source: bytes) -> str:
     try:
         return decode(source)
-    except PolicyError:  # cannot be: it is served. But a page that shows most of it is better than none.
+    except PolicyError:  # cannot be, since it is served; but a page that shows most of it is better than none
         return source.decode("utf-8", "replace")
 
 
-class Library:
-    """What is known of all policies, by listener. Whoever asks waits until it is there."""
+def same_policy(listeners: Sequence[ListenerInfo]) -> list[list[ListenerInfo]]:
+    """Groups of listeners that serve the same policy from the same port, so that it is shown once."""
+    groups: dict[object, list[ListenerInfo]] = {}
+    for each in listeners:
+        groups.setdefault((each.policy, each.reply, each.dialect, each.served_from), []).append(each)
+    return list(groups.values())
 
-    def __init__(self, facts: Sequence[ListenerInfo]) -> None:
-        self._facts = {each.listener: each for each in facts}
+
+class AnalysisCache:
+    """The analyses of all policies, by listener. A method that needs one blocks the calling greenlet until it is there.
+
+    groups: the listeners, as `same_policy` groups them.
+    """
+
+    def __init__(self, listeners: Sequence[ListenerInfo]) -> None:
+        self.groups = same_policy(listeners)
+        self._listeners = {each.listener: each for each in listeners}
         self._thread: Any = None
         self._results: dict[Any, Any] = {}
 
     def __contains__(self, listener: str) -> bool:
-        return listener in self._facts
+        return listener in self._listeners
 
-    def facts(self, listener: str) -> ListenerInfo:
-        return self._facts[listener]
+    def run(self) -> None:
+        """Lint all policies, one after the other."""
+        for group in self.groups:
+            self.findings(group[0].listener)
 
-    def read(self, listener: str) -> Reading:
-        """The policy this listener serves."""
-        source = self._facts[listener].source
-        return self.once((Reading, source), partial(Reading, source))
+    @property
+    def linted(self) -> list[tuple[Sequence[ListenerInfo], list[Finding]]]:
+        """The groups that have been linted so far, with their findings. Does not block."""
+        results = ((group, self._results.get(_lint_key(group[0]))) for group in self.groups)
+        return [(group, result.get()) for group, result in results if result is not None and result.ready()]
+
+    def listener(self, name: str) -> ListenerInfo:
+        return self._listeners[name]
+
+    def analysis(self, listener: str) -> PolicyAnalysis:
+        """The policy that this listener serves."""
+        source = self._listeners[listener].source
+        return self.once((PolicyAnalysis, source), partial(PolicyAnalysis, source))
 
     def findings(self, listener: str) -> list[Finding]:
-        """Of that policy, from the port of this listener: listeners on one port of several addresses share them."""
-        facts = self._facts[listener]
-        work = partial(lint, facts.source, served_from=facts.served_from, clients=facts.clients)
-        return self.once((lint, facts.source, facts.served_from, facts.clients), work)
+        """Those of that policy from this listener's port: listeners on one port of several addresses share them."""
+        each = self._listeners[listener]
+        return self.once(
+            _lint_key(each), partial(lint, each.source, served_from=each.served_from, clients=each.clients)
+        )
 
     def once(self, key: object, work: Callable[[], T]) -> T:
-        """What `work` returns, which is done in the thread, and only if nobody asked for this key before."""
+        """The result of `work`, which the thread calls unless this key has a result already."""
         if key not in self._results:
             self._thread = self._thread or ThreadPool(1, idle_task_timeout=IDLE)
             self._results[key] = self._thread.spawn(work)
         result: T = self._results[key].get()
         return result
+
+
+def _lint_key(each: ListenerInfo) -> object:
+    return lint, each.source, each.served_from, each.clients

@@ -1,40 +1,45 @@
-"""Everything there is to know of the server as one JSON document: what the page is made of, and what scripts read.
+"""The status document: everything about the server as JSON. The page is made from it, and scripts read it.
 
-`docs/reference.md` says what each field means; fields may be added, none changes its meaning within a version.
+`docs/reference.md` says what each field means; fields may be added, none changes its meaning within a format.
 """
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import asdict
 
 from flashpol._fastpath import BUCKETS, REASONS
 from flashpol._pump import ENDS, FAILURES
 from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.history import Sample, since
+from flashpol.admin.policy_analysis import AnalysisCache
+from flashpol.admin.problems import Json, find_problems
 from flashpol.counters.layout import GAUGES, RELAY_GAUGES, Block, RelayBlock
 from flashpol.counters.status import DRAINING, READY, STARTING
 from flashpol.version import VERSION
 
-FORMAT = 1
+FORMAT = 2
 STATES = {STARTING: "starting", READY: "ready", DRAINING: "draining"}
-# Seconds that rates are of: what happens now, and enough for a distribution.
+# Seconds that rates are taken over: what happens now, and enough for a distribution.
 NOW, MINUTE = 5.0, 60.0
 
 _COUNTERS = ("accepted", "reply_bytes", "timeouts", "resets", "accept_errors", "untracked")
 
-Json = dict[str, Any]
 
+def status(context: AdminContext, past: Sequence[Sample] = (), analyses: AnalysisCache | None = None) -> Json:
+    """The state of the server.
 
-def status(view: AdminContext, past: Sequence[Sample] = ()) -> Json:
-    """The state of the server. `past`: earlier samples, oldest first; without them nothing is said of rates."""
-    blocks = {facts.listener: view.totals.total(facts.listener) for facts in view.facts}
-    sample = Sample.taken(view, blocks)
-    server = view.status
-    return {
+    past: earlier samples, oldest first; without them there are no rates. analyses: what is known of the policies.
+    """
+    blocks = {each.listener: context.totals.total(each.listener) for each in context.listeners}
+    sample = Sample.taken(context, blocks)
+    server = context.status
+    linted = analyses.linted if analyses else []
+    document: Json = {
         "format": FORMAT,
         "version": VERSION,
         "state": STATES[server.state],
         "time": time.time(),
+        "problems": [],
         "reload": {
             "successful": bool(server.reload_successful),
             "timestamp": server.reload_timestamp,
@@ -43,20 +48,23 @@ def status(view: AdminContext, past: Sequence[Sample] = ()) -> Json:
         "bucket_bounds_seconds": list(BUCKETS),
         "total": _counters(sample.total) | _gauges(sample.total),
         "listeners": [
-            _described(facts) | _counters(blocks[facts.listener]) | _gauges(blocks[facts.listener]) | _queue(view, i)
-            for i, facts in enumerate(view.facts)
+            _described(each) | _counters(blocks[each.listener]) | _gauges(blocks[each.listener]) | _queue(context, i)
+            for i, each in enumerate(context.listeners)
         ],
+        "policies": {"linted": len(linted), "total": len(analyses.groups) if analyses else 0},
         "upstreams": [
             {"listener": listener, "upstream": upstream}
             | _relayed(block)
             | {name: block[name] for name in RELAY_GAUGES}
             for (listener, upstream), block in sample.relayed.items()
         ],
-        "workers": list(_workers(view)),
-        "draining_workers": view.totals.draining_workers(view.shared),
+        "workers": list(_workers(context)),
+        "draining_workers": context.totals.draining_workers(context.shared),
         "now": _window(sample, since(past, sample.at, NOW)),
         "minute": _window(sample, since(past, sample.at, MINUTE)),
     }
+    document["problems"] = [asdict(problem) for problem in find_problems(document, context, linted)]
+    return document
 
 
 def _counters(block: Block) -> Json:
@@ -83,41 +91,41 @@ def _relayed(block: RelayBlock) -> Json:
     }
 
 
-def _described(facts: ListenerInfo) -> Json:
+def _described(each: ListenerInfo) -> Json:
     return {
-        "name": facts.listener,
-        "address": facts.address,
-        "port": facts.port,
-        "served_from": facts.served_from,
-        "dialect": facts.dialect,
-        "policy": facts.policy,
-        "sha256": facts.sha256,
-        "bytes": len(facts.reply),
+        "name": each.listener,
+        "address": each.address,
+        "port": each.port,
+        "served_from": each.served_from,
+        "dialect": each.dialect,
+        "policy": each.policy,
+        "sha256": each.sha256,
+        "bytes": len(each.reply),
     }
 
 
-def _queue(view: AdminContext, listener: int) -> Json:
-    queues = [view.shared.queue(slot, listener) for slot in range(view.shared.slots)]
+def _queue(context: AdminContext, listener: int) -> Json:
+    queues = [context.shared.queue(slot, listener) for slot in range(context.shared.slots)]
     length, limit = sum(queue.length for queue in queues), sum(queue.limit for queue in queues)
     return {"accept_queue": {"length": length, "limit": limit}}
 
 
-def _workers(view: AdminContext) -> Iterator[Json]:
-    for slot in range(view.shared.slots):
-        process = view.shared.process(slot)
+def _workers(context: AdminContext) -> Iterator[Json]:
+    for slot in range(context.shared.slots):
+        process = context.shared.process(slot)
         yield {
             "slot": slot,
             "pid": process.pid,
             "up": process.serving,
             "lag_seconds": process.lag,
-            "restarts": view.totals.restarts(slot),
+            "restarts": context.totals.restarts(slot),
             "cpu_seconds": process.cpu_ns / 1e9 if process.observed else None,
             "resident_bytes": process.resident_bytes if process.observed else None,
         }
 
 
 def _window(new: Sample, old: Sample | None) -> Json | None:
-    """What was counted between two samples; None if the earlier one is not there."""
+    """What was counted between two samples; None without the earlier one."""
     if old is None:
         return None
     return {

@@ -179,26 +179,37 @@ class Generation:
         os.nice(ADMIN_NICENESS)
         # Its copies would keep an accept queue alive that no worker empties.
         self._foundation.listening.keep_only([self.admin_socket])
-        facts = [
+        config, user = self.plan.config, self.plan.identity.user
+        sources = [config.policy(listener.policy) for listener in config.listeners]
+        listeners = [
             ListenerInfo(
                 name,
                 reply,
                 policy=listener.policy,
+                path=str(source.file or source.folder or ""),
                 address=str(address),
                 port=address.port,
                 served_from=listener.served_from or address.port,
                 dialect=listener.dialect,
                 clients=CLIENTS_OF[listener.dialect],
             )
-            for name, reply, listener, address in zip(
-                self.names, self.plan.replies, self.plan.config.listeners, self.addresses, strict=True
+            for name, reply, listener, source, address in zip(
+                self.names, self.plan.replies, config.listeners, sources, self.addresses, strict=True
             )
         ]
-        view = AdminContext(self._foundation.status, self._foundation.totals, self.shared, facts, self.routes)
+        context = AdminContext(
+            self._foundation.status,
+            self._foundation.totals,
+            self.shared,
+            listeners,
+            self.routes,
+            address=bound_address(self.admin_socket),
+            workers_are_root=(user.pw_uid if user else os.geteuid()) == 0,
+        )
         if not self.plan.config.server.reload_endpoint:
             self._foundation.bell.close()
-            return partial(run, self.admin_socket, view, None)
-        return partial(run, self.admin_socket, view, self._foundation.bell.ring)
+            return partial(run, self.admin_socket, context, None)
+        return partial(run, self.admin_socket, context, self._foundation.bell.ring)
 
     # --------------------------------------------------------------------------------------------------------- running
 

@@ -1,4 +1,4 @@
-"""The admin endpoint over HTTP: what each path says, and that nobody can hold it up."""
+"""The admin endpoint over HTTP: the response of each path, and that no client can block it."""
 
 import contextlib
 import http.client
@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from flashpol.admin.context import AdminContext, ListenerInfo
-from flashpol.admin.endpoint import Application, Visits
+from flashpol.admin.endpoint import Application, RequestPool
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import DRAINING, READY, STARTING, ServerStatus
 from flashpol.counters.totals import CounterTotals
@@ -37,7 +37,7 @@ def server() -> Iterator[Flashpol]:
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", "text/plain;version=0.0.4", "text/html, image/png", "nonsense;;q="])
-def test_metrics_as_text(server: Flashpol, accept: str | None) -> None:
+def test_metrics_without_openmetrics_accepted_are_text(server: Flashpol, accept: str | None) -> None:
     reply = server.get("/metrics", **({"Accept": accept} if accept else {}))
     assert reply.status == 200
     assert reply.headers["Content-Type"].startswith("text/plain; version=")
@@ -45,7 +45,7 @@ def test_metrics_as_text(server: Flashpol, accept: str | None) -> None:
     assert int(reply.headers["Content-Length"]) == len(reply.body)
 
 
-def test_metrics_as_openmetrics(server: Flashpol) -> None:
+def test_metrics_with_prometheus_accept_header_are_openmetrics(server: Flashpol) -> None:
     accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"  # as Prometheus asks
     reply = server.get("/metrics", Accept=accept)
     assert reply.status == 200
@@ -55,7 +55,7 @@ def test_metrics_as_openmetrics(server: Flashpol) -> None:
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_promtool_has_nothing_to_say_about_a_server_in_use(server: Flashpol) -> None:
+def test_metrics_of_a_server_in_use_satisfy_promtool(server: Flashpol) -> None:
     ask(server.place)
     text = server.get("/metrics").body
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=7, check=False)
@@ -65,12 +65,12 @@ def test_promtool_has_nothing_to_say_about_a_server_in_use(server: Flashpol) -> 
 @pytest.mark.parametrize(
     ("path", "text"), [("/-/healthy", b"flashpol is healthy\n"), ("/-/ready", b"flashpol is ready\n")]
 )
-def test_health(server: Flashpol, path: str, text: bytes) -> None:
+def test_health_and_readiness_of_a_running_server_are_ok(server: Flashpol, path: str, text: bytes) -> None:
     reply = server.get(path)
     assert (reply.status, reply.body) == (200, text)
 
 
-def test_the_page(server: Flashpol) -> None:
+def test_page_links_to_the_other_paths(server: Flashpol) -> None:
     reply = server.get("/")
     assert reply.status == 200
     assert reply.headers["Content-Type"] == "text/html; charset=utf-8"
@@ -79,29 +79,29 @@ def test_the_page(server: Flashpol) -> None:
 
 
 @pytest.mark.parametrize("path", ["/metric", "/metrics/", "//", "/-/", "/-/reload/", "/../etc/passwd", "/%00", "/%ff"])
-def test_not_found(server: Flashpol, path: str) -> None:
+def test_unknown_path_is_answered_with_404_and_the_known_ones(server: Flashpol, path: str) -> None:
     for method in ("GET", "POST"):
         reply = server.get(path, method)
         assert reply.status == 404
-        assert b"/metrics" in reply.body, "it says where to look"
+        assert b"/metrics" in reply.body, "the response names the known paths"
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "NONSENSE"])
-def test_other_methods(server: Flashpol, path: str, method: str) -> None:
+def test_method_other_than_get_is_answered_with_405(server: Flashpol, path: str, method: str) -> None:
     reply = server.get(path, method)
     assert (reply.status, reply.headers["Allow"]) == (405, "GET, HEAD")
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/none"])
-def test_head_is_get_without_the_body(server: Flashpol, path: str) -> None:
+def test_head_is_answered_like_get_without_the_body(server: Flashpol, path: str) -> None:
     head, get = server.get(path, "HEAD"), server.get(path)
     assert (head.status, head.body) == (get.status, b"")
     assert head.headers["Content-Type"] == get.headers["Content-Type"]
     assert int(head.headers["Content-Length"]) > 0
 
 
-def test_several_requests_on_one_connection(server: Flashpol) -> None:
+def test_client_that_reuses_connections_gets_every_response(server: Flashpol) -> None:
     connection = http.client.HTTPConnection(*server.admin_place, timeout=5)
     with contextlib.closing(connection):
         for path, method in (("/-/healthy", "HEAD"), ("/none", "GET"), ("/-/ready", "POST"), ("/-/healthy", "GET")):
@@ -114,7 +114,7 @@ def test_several_requests_on_one_connection(server: Flashpol) -> None:
 @pytest.mark.parametrize(
     "data", [REQUEST, b"\x16\x03\x01\x02\x00\x01", b"\0" * 100, b"GET\r\n\r\n", b"G" * 20_000 + b"\r\n\r\n"]
 )
-def test_what_is_not_http(server: Flashpol, data: bytes) -> None:
+def test_request_that_is_not_http_gets_no_success(server: Flashpol, data: bytes) -> None:
     with connect(server.admin_place, data) as connection:
         connection.shutdown(1)
         with contextlib.suppress(ConnectionResetError):
@@ -122,10 +122,10 @@ def test_what_is_not_http(server: Flashpol, data: bytes) -> None:
     assert server.get("/-/healthy").status == 200
 
 
-# -------------------------------------------------------------------------------------------------- nobody holds it up
+# -------------------------------------------------------------------------------------------------- no client blocks it
 
 
-def test_stalled_requests_do_not_block_others(server: Flashpol) -> None:
+def test_stalled_requests_do_not_delay_others(server: Flashpol) -> None:
     with contextlib.ExitStack() as stack:
         for part in (
             b"",
@@ -140,7 +140,7 @@ def test_stalled_requests_do_not_block_others(server: Flashpol) -> None:
         assert ask(server.place)
 
 
-def test_a_stalled_request_is_ended() -> None:
+def test_stalled_request_is_closed_after_its_timeout() -> None:
     prelude = "import flashpol.admin.endpoint; flashpol.admin.endpoint.REQUEST_TIMEOUT = 0.2"
     with Flashpol("--policy", POLICY, prelude=prelude) as server:
         stalled = [connect(server.admin_place, part) for part in (b"", b"GET /metr", b"GET / HTTP/1.1\r\nHost: x\r\n")]
@@ -150,7 +150,7 @@ def test_a_stalled_request_is_ended() -> None:
         assert server.complaints == []
 
 
-def test_more_stalled_requests_than_are_served_at_once_keep_nobody_out() -> None:
+def test_stalled_requests_beyond_the_limit_are_closed_for_new_ones() -> None:
     # REQUEST_TIMEOUT is longer than the deadline of everything here: it is not what ends them.
     prelude = "import flashpol.admin.endpoint as e; e.MAX_REQUESTS = 2"
     with Flashpol("--policy", POLICY, prelude=prelude) as server, contextlib.ExitStack() as stack:
@@ -158,24 +158,24 @@ def test_more_stalled_requests_than_are_served_at_once_keep_nobody_out() -> None
         for _ in range(6):
             assert server.get("/-/healthy").status == 200
         with contextlib.suppress(ConnectionResetError):
-            assert rest(stalled[0]) == b"", "the oldest went"
+            assert rest(stalled[0]) == b"", "the oldest was closed"
         assert server.complaints == []
 
 
-def test_who_asked_does_not_give_way_to_who_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_pool_when_full_kills_the_oldest_without_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flashpol.admin.endpoint.MAX_REQUESTS", 3)
-    visits, never = Visits(), gevent.event.Event()
-    asked, *silent = [visits.spawn(never.wait) for _ in range(3)]
-    asked.has_asked = True
+    pool, never = RequestPool(), gevent.event.Event()
+    asked, *silent = [pool.spawn(never.wait) for _ in range(3)]
+    asked.has_request = True
     gevent.idle()
-    silent.append(visits.spawn(never.wait))
+    silent.append(pool.spawn(never.wait))
     gevent.idle()
-    assert [visit.dead for visit in (asked, *silent)] == [False, True, False, False]
-    assert len(visits) == 3
-    visits.kill()
+    assert [greenlet.dead for greenlet in (asked, *silent)] == [False, True, False, False]
+    assert len(pool) == 3
+    pool.kill()
 
 
-def test_workers_that_hang_are_scraped_all_the_same() -> None:
+def test_metrics_of_stopped_workers_are_still_served() -> None:
     with Flashpol("-c", PATIENT, "--policy", POLICY, workers=2) as server:
         assert ask(server.place)
         for worker in server.workers:
@@ -217,17 +217,17 @@ def call(shared: SharedCounters, path: str, listener: str = "master", state: int
         (DRAINING, (1, 1), False),
     ],
 )
-def test_ready_is_serving_and_not_about_to_end(state: int, up: tuple[int, int], ready: bool) -> None:
+def test_ready_requires_the_ready_state_and_a_serving_worker(state: int, up: tuple[int, int], ready: bool) -> None:
     shared = SharedCounters(2, 1)
     shared.process(0).up, shared.process(1).up = up
     shared.process(0).beat_ns = shared.process(1).beat_ns = time.monotonic_ns()
     status, body = call(shared, "/-/ready", state=state)
     assert status == ("200 OK" if ready else "503 Service Unavailable")
     assert ready or f"{sum(up)} of 2 workers".encode() in body
-    assert call(shared, "/-/healthy", state=state)[0] == "200 OK", "that is another question"
+    assert call(shared, "/-/healthy", state=state)[0] == "200 OK", "health is not readiness"
 
 
-def test_the_page_escapes_names() -> None:
+def test_page_escapes_the_name_of_a_listener() -> None:
     _, body = call(SharedCounters(1, 1), "/", listener="<script>&")
     assert b"<script>" not in body
     assert b"&lt;script&gt;&amp;" in body

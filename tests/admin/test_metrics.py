@@ -40,7 +40,7 @@ DOCUMENTED = """
     relayed_total relay_sessions_started_total relay_sessions_open relay_connecting relay_ends_total
     relay_connect_failures_total relay_bytes_total relay_connect_duration_seconds relay_session_duration_seconds
 """
-FACTS = [ListenerInfo("master", b"<a/>\0"), ListenerInfo('odd "name"\\\n', b"<bb/>\0")]
+LISTENERS = [ListenerInfo("master", b"<a/>\0"), ListenerInfo('odd "name"\\\n', b"<bb/>\0")]
 ROUTES = [("master", "127.0.0.1:7000"), ("master", "unix:/run/game.sock")]
 SIMPLE = {  # field of a block -> metric
     "accepted": "connections_accepted_total",
@@ -69,37 +69,37 @@ def shared() -> SharedCounters:
     return SharedCounters(2, 2, upstreams=len(ROUTES))
 
 
-def view(shared: SharedCounters, status: ServerStatus | None = None) -> AdminContext:
+def make_context(shared: SharedCounters, status: ServerStatus | None = None) -> AdminContext:
     totals = CounterTotals()
-    totals.open([facts.listener for facts in FACTS], shared, ROUTES)
-    return AdminContext(status or ServerStatus(), totals, shared, FACTS, ROUTES)
+    totals.open([each.listener for each in LISTENERS], shared, ROUTES)
+    return AdminContext(status or ServerStatus(), totals, shared, LISTENERS, ROUTES)
 
 
 def scrape(shared: SharedCounters, status: ServerStatus | None = None) -> Metrics:
-    return Metrics.parse(generate_latest(make_registry(view(shared, status))).decode())
+    return Metrics.parse(generate_latest(make_registry(make_context(shared, status))).decode())
 
 
 @pytest.mark.parametrize(("field", "metric"), SIMPLE.items())
-def test_a_field_is_summed_over_the_workers_of_one_listener(shared: SharedCounters, field: str, metric: str) -> None:
+def test_counter_is_summed_over_the_workers_of_one_listener(shared: SharedCounters, field: str, metric: str) -> None:
     for slot, listener, value in ((0, 0, 3), (1, 0, 40), (0, 1, 500), (1, 1, 6000)):
         put(shared, slot, listener, field, value)
     metrics = scrape(shared)
     assert metrics.total(metric, listener="master") == 43
-    assert metrics.total(metric, listener=FACTS[1].listener) == 6500
+    assert metrics.total(metric, listener=LISTENERS[1].listener) == 6500
     others = set(SIMPLE.values()) - {metric}
     assert all(metrics.total(other) == 0 for other in others)
 
 
-def test_reasons(shared: SharedCounters) -> None:
+def test_refused_total_has_a_sample_for_each_reason(shared: SharedCounters) -> None:
     put(shared, 0, 0, "refused", *range(1, len(REASONS) + 1))
     put(shared, 1, 0, "refused", *[10] * len(REASONS))
     metrics = scrape(shared)
     for i, reason in enumerate(REASONS, 1):
         assert metrics.total("refused_total", listener="master", reason=reason) == 10 + i
-    assert metrics.total("refused_total", listener=FACTS[1].listener) == 0
+    assert metrics.total("refused_total", listener=LISTENERS[1].listener) == 0
 
 
-def test_the_histogram_is_cumulative_and_counts_the_replies(shared: SharedCounters) -> None:
+def test_request_duration_is_cumulative_and_counts_the_replies(shared: SharedCounters) -> None:
     size = len(BUCKETS) + 1
     put(shared, 0, 0, "buckets", *range(1, size + 1))
     put(shared, 1, 0, "buckets", *[100] * size)
@@ -123,7 +123,7 @@ def relay_put(shared: SharedCounters, slot: int, upstream: int, field: str, *val
         shared.relay_block(slot, upstream).put(field, value, i)
 
 
-def test_upstreams(shared: SharedCounters) -> None:
+def test_relay_metrics_are_summed_over_the_workers_of_one_upstream(shared: SharedCounters) -> None:
     for slot in (0, 1):
         relay_put(shared, slot, 1, "opened", 5 + slot)
         relay_put(shared, slot, 1, "open", 2)
@@ -154,16 +154,16 @@ def test_upstreams(shared: SharedCounters) -> None:
     assert metrics.total("relay_bytes_total", upstream="127.0.0.1:7000") == 0
 
 
-def test_accept_queues(shared: SharedCounters) -> None:
+def test_accept_queue_is_summed_over_the_workers(shared: SharedCounters) -> None:
     for slot, length in ((0, 3), (1, 4)):
         shared.queue(slot, 1).length, shared.queue(slot, 1).limit = length, 4096
     metrics = scrape(shared)
-    assert metrics.total("accept_queue_length", listener=FACTS[1].listener) == 7
-    assert metrics.total("accept_queue_limit", listener=FACTS[1].listener) == 8192
+    assert metrics.total("accept_queue_length", listener=LISTENERS[1].listener) == 7
+    assert metrics.total("accept_queue_limit", listener=LISTENERS[1].listener) == 8192
     assert metrics.total("accept_queue_length", listener="master") == 0
 
 
-def test_workers(shared: SharedCounters) -> None:
+def test_worker_metrics_have_a_sample_for_each_slot(shared: SharedCounters) -> None:
     one, two = shared.process(0), shared.process(1)
     one.up, one.loop_lag_ns, two.restarts = 1, 2_500_000, 7
     one.beat_ns = time.monotonic_ns()
@@ -175,7 +175,7 @@ def test_workers(shared: SharedCounters) -> None:
         assert metrics.total(name) == first + second
 
 
-def test_a_worker_without_a_process_has_no_samples_of_one(shared: SharedCounters) -> None:
+def test_worker_without_a_process_has_no_samples_of_its_usage(shared: SharedCounters) -> None:
     one, two = shared.process(0), shared.process(1)
     one.pid, one.cpu_ns, one.resident_bytes, one.started_ms = 4711, 1_500_000_000, 30_000_000, 1_700_000_000_500
     one.base_files, one.max_files = 12, 20_000
@@ -197,7 +197,7 @@ def test_a_worker_without_a_process_has_no_samples_of_one(shared: SharedCounters
             metrics.total(f"worker_{name}", worker="1")
 
 
-def test_usage_of_a_real_worker_also_of_another_user() -> None:
+def test_usage_of_a_real_worker_equals_what_proc_says() -> None:
     user = ("--user", "nobody") if os.geteuid() == 0 else ()
     with Flashpol("--allow", "*:*", *user) as server:
         [worker] = server.workers
@@ -220,14 +220,14 @@ def test_usage_of_a_real_worker_also_of_another_user() -> None:
             connection.close()
 
 
-def test_configuration(shared: SharedCounters) -> None:
+def test_configuration_metrics_describe_policies_reload_and_build(shared: SharedCounters) -> None:
     status = ServerStatus()
     status.reload_successful, status.reload_timestamp = 1, 1_700_000_000
     metrics = scrape(shared, status)
-    for facts in FACTS:
-        assert metrics.total("policy_bytes", listener=facts.listener) == len(facts.reply)
-        digest = hashlib.sha256(facts.reply).hexdigest()
-        assert metrics.total("policy_info", listener=facts.listener, sha256=digest) == 1
+    for each in LISTENERS:
+        assert metrics.total("policy_bytes", listener=each.listener) == len(each.reply)
+        digest = hashlib.sha256(each.reply.removesuffix(b"\0")).hexdigest()
+        assert metrics.total("policy_info", listener=each.listener, sha256=digest) == 1
     assert metrics.total("config_last_reload_successful") == 1
     assert metrics.total("config_last_reload_success_timestamp_seconds") == 1_700_000_000
     versions = {"version": VERSION, "python_version": platform.python_version(), "gevent_version": gevent.__version__}
@@ -237,15 +237,15 @@ def test_configuration(shared: SharedCounters) -> None:
 
 
 def families(shared: SharedCounters) -> Iterator[Metric]:
-    return FlashpolCollector(view(shared)).collect()
+    return FlashpolCollector(make_context(shared)).collect()
 
 
-def test_every_documented_metric_is_there_and_every_metric_is_documented(shared: SharedCounters) -> None:
+def test_families_are_exactly_the_documented_ones(shared: SharedCounters) -> None:
     names = {family.name + ("_total" if family.type == "counter" else "") for family in families(shared)}
     assert names == {f"flashpol_{name}" for name in DOCUMENTED.split()}
 
 
-def test_every_family_has_a_help_text_and_no_address_for_a_label(shared: SharedCounters) -> None:
+def test_families_have_help_texts_and_no_client_address_as_a_label(shared: SharedCounters) -> None:
     shared.process(0).pid = os.getpid()
     allowed = {"listener", "reason", "worker", "sha256", "le", "version", "python_version", "gevent_version"}
     allowed |= {"protocol", "upstream", "by", "sender"}  # the upstream as the configuration names it
@@ -254,21 +254,21 @@ def test_every_family_has_a_help_text_and_no_address_for_a_label(shared: SharedC
         assert {label for sample in family.samples for label in sample.labels} <= allowed
 
 
-def test_describe_names_the_same_families_without_samples(shared: SharedCounters) -> None:
-    described = list(FlashpolCollector(view(shared)).describe())
+def test_describe_has_the_same_families_without_samples(shared: SharedCounters) -> None:
+    described = list(FlashpolCollector(make_context(shared)).describe())
     assert [family.name for family in described] == [family.name for family in families(shared)]
     assert not any(family.samples for family in described)
 
 
-def test_large_counters_stay_exact(shared: SharedCounters) -> None:
+def test_counter_below_2_to_the_53_is_exact(shared: SharedCounters) -> None:
     put(shared, 0, 0, "accepted", 2**53 - 1)
     assert scrape(shared).total("connections_accepted_total", listener="master") == 2**53 - 1
 
 
-def test_openmetrics_is_valid_and_says_the_same(shared: SharedCounters) -> None:
+def test_openmetrics_has_the_same_samples_as_text(shared: SharedCounters) -> None:
     put(shared, 0, 0, "buckets", *range(len(BUCKETS) + 1))
     put(shared, 0, 1, "refused", *range(len(REASONS)))
-    text = openmetrics.generate_latest(make_registry(view(shared))).decode()
+    text = openmetrics.generate_latest(make_registry(make_context(shared))).decode()
     assert text.endswith("# EOF\n")
     parsed = {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -283,9 +283,9 @@ def test_openmetrics_is_valid_and_says_the_same(shared: SharedCounters) -> None:
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_promtool_has_nothing_to_say(shared: SharedCounters) -> None:
+def test_metrics_satisfy_promtool(shared: SharedCounters) -> None:
     shared.process(0).pid = os.getpid()
     put(shared, 0, 0, "buckets", *range(len(BUCKETS) + 1))
-    text = generate_latest(make_registry(view(shared)))
+    text = generate_latest(make_registry(make_context(shared)))
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=7, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -1,4 +1,4 @@
-"""The page in a real browser: Chromium without a window, driven by Playwright, looked at by axe."""
+"""The page in a real browser: Chromium without a window, driven by Playwright, checked by axe."""
 
 import re
 import shutil
@@ -17,6 +17,8 @@ if CHROMIUM is None:
     pytest.skip("Chromium is not installed", allow_module_level=True)
 sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+
+pytestmark = pytest.mark.slow
 
 PATIENCE = 30_000  # ms, for what comes with the next update or the one after it, on a busy machine
 sync_api.expect.set_options(timeout=PATIENCE)
@@ -72,16 +74,16 @@ def hostile(tmp_path: Path) -> Iterator[tuple[Flashpol, Path]]:
         yield server, file
 
 
-Visit = Callable[..., Any]
+OpenPage = Callable[..., Any]
 
 
 @pytest.fixture
-def visit(browser: Any) -> Iterator[Visit]:
-    """Opens the page of a server. Nothing that the browser complains about goes unnoticed."""
+def open_page(browser: Any) -> Iterator[OpenPage]:
+    """Opens the page of a server. The test fails if the browser complains about anything."""
     complaints: list[str] = []
     contexts = []
 
-    def open_page(server: Flashpol, size: tuple[int, int] = WIDE, scheme: str = "light", **options: bool) -> Any:
+    def visit(server: Flashpol, size: tuple[int, int] = WIDE, scheme: str = "light", **options: bool) -> Any:
         viewport = dict(zip(("width", "height"), size, strict=True))
         context = browser.new_context(viewport=viewport, color_scheme=scheme, **options)
         contexts.append(context)
@@ -91,12 +93,12 @@ def visit(browser: Any) -> Iterator[Visit]:
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: request.url.startswith(home) or complaints.append(request.url))
-        page.on("response", lambda answer: answer.ok or complaints.append(f"{answer.status} {answer.url}"))
+        page.on("response", lambda response: response.ok or complaints.append(f"{response.status} {response.url}"))
         page.clock.install()
         page.goto(home)
         return page
 
-    yield open_page
+    yield visit
     for context in contexts:
         context.close()
     assert complaints == [], "no errors, no violations of the security policy, nothing from elsewhere"
@@ -116,10 +118,9 @@ def updated(page: Any) -> None:
     sync_api.expect(page.locator("header time")).not_to_have_text(before)
 
 
-def question(page: Any, content: str, port: str) -> None:
-    """Ask it without a mouse, from the form's first field on."""
-    page.locator("#listener").focus()
-    page.keyboard.press("Tab")
+def decide(page: Any, content: str, port: str) -> None:
+    """Fill in the form and send it with the keyboard."""
+    page.locator("#from").focus()
     page.keyboard.type(content)
     page.keyboard.press("Tab")
     page.keyboard.type(port)
@@ -129,24 +130,24 @@ def question(page: Any, content: str, port: str) -> None:
 # ----------------------------------------------------------------------------------------------------------------- live
 
 
-def test_figures_follow_what_happens(server: Flashpol, visit: Visit) -> None:
-    page = visit(server)
+def test_page_updates_its_figures_without_being_loaded_again(server: Flashpol, open_page: OpenPage) -> None:
+    page = open_page(server)
     before = int(server.metrics().total("replies_total"))
-    answers = page.locator(".tiles dd.quiet").first
-    sync_api.expect(answers).to_have_text(f"{before} since start")
+    replies = page.locator(".tiles dd.quiet").first
+    sync_api.expect(replies).to_have_text(f"{before} since start")
     page.evaluate("window.same = true")
     for _ in range(9):
         ask(server.place)
-    sync_api.expect(answers).to_have_text(f"{before + 9} since start")
+    sync_api.expect(replies).to_have_text(f"{before + 9} since start")
     with connect(server.place, b"<pol"):
-        until_text(page, "1 silent")
-    page.locator(".answers polyline").first.wait_for()
-    assert page.title() != "– answers/s – flashpol"
-    assert page.evaluate("window.same"), "it was not loaded anew"
+        until_text(page, "1 waiting")
+    page.locator(".chart polyline").first.wait_for()
+    assert page.title() != "– replies/s – flashpol"
+    assert page.evaluate("window.same"), "the page was not loaded again"
 
 
-def test_updates_can_be_paused(server: Flashpol, visit: Visit) -> None:
-    page = visit(server)
+def test_page_paused_sends_no_requests_until_resumed(server: Flashpol, open_page: OpenPage) -> None:
+    page = open_page(server)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.clock.run_for(2_000)
@@ -160,9 +161,11 @@ def test_updates_can_be_paused(server: Flashpol, visit: Visit) -> None:
     updated(page)
 
 
-def test_another_policy_appears_without_loading_the_page(hostile: tuple[Flashpol, Path], visit: Visit) -> None:
+def test_page_after_a_reload_shows_the_new_policy_without_being_loaded_again(
+    hostile: tuple[Flashpol, Path], open_page: OpenPage
+) -> None:
     server, file = hostile
-    page = visit(server)
+    page = open_page(server)
     until_text(page, "FP606")
     page.evaluate("window.same = true")
     file.write_text(policy(GRANT.format("4711")))
@@ -175,43 +178,43 @@ def test_another_policy_appears_without_loading_the_page(hostile: tuple[Flashpol
     assert page.evaluate("window.same")
 
 
-def test_a_server_that_is_gone_is_noticed(browser: Any) -> None:
+def test_page_of_a_server_that_ended_says_that_figures_are_old(browser: Any) -> None:
     with Flashpol("--policy", POLICY) as server:
         page = browser.new_page()
         page.goto(home_of(server))
         assert not page.get_by_role("alert").is_visible()
         assert server.stop() == 0
-        page.get_by_role("alert").filter(has_text="No answer since").wait_for(timeout=PATIENCE)
+        page.get_by_role("alert").filter(has_text="No reply since").wait_for(timeout=PATIENCE)
         page.close()
 
 
 # ------------------------------------------------------------------------------------------------------------- the form
 
 
-def test_a_question_by_keyboard(server: Flashpol, visit: Visit) -> None:
-    page = visit(server)
-    question(page, "http://www.example.com/game.swf", "1935")
-    answers = page.locator("#answer li")
-    sync_api.expect(answers).to_have_count(4)
-    sync_api.expect(answers.first).to_contain_text(re.compile("Flash Player.*allowed"))
-    sync_api.expect(answers.first).to_contain_text('to-ports="1935,8000,8001"')
+def test_decide_form_by_keyboard_keeps_focus_and_shows_each_client(server: Flashpol, open_page: OpenPage) -> None:
+    page = open_page(server)
+    decide(page, "http://www.example.com/game.swf", "1935")
+    decisions = page.locator("#decision li")
+    sync_api.expect(decisions).to_have_count(4)
+    sync_api.expect(decisions.first).to_contain_text(re.compile("Flash Player.*allowed"))
+    sync_api.expect(decisions.first).to_contain_text('to-ports="1935,8000,8001"')
     assert page.url == home_of(server)
     updated(page)
     assert page.locator("#port").input_value() == "1935"
     assert page.locator("#port").evaluate("element => element === document.activeElement")
-    sync_api.expect(answers).to_have_count(4)
+    sync_api.expect(decisions).to_have_count(4)
     page.keyboard.press("End")
     page.keyboard.type("9")
     page.keyboard.press("Enter")
-    sync_api.expect(answers.first).to_contain_text(re.compile("Flash Player.*denied"))
+    sync_api.expect(decisions.first).to_contain_text(re.compile("Flash Player.*denied"))
 
 
-def test_a_question_without_a_script(server: Flashpol, visit: Visit) -> None:
-    page = visit(server, java_script_enabled=False)
+def test_decide_form_without_javascript_opens_a_page_of_its_own(server: Flashpol, open_page: OpenPage) -> None:
+    page = open_page(server, java_script_enabled=False)
     assert not page.locator("#pause").is_visible()
-    question(page, "www.example.com", "1936")
+    decide(page, "www.example.com", "1936")
     page.wait_for_url("**/-/decide?**")
-    assert "port 1936 is not in" in page.locator("#answer").text_content()
+    assert "port 1936 is not in" in page.locator("#decision").text_content()
     page.get_by_role("link", name="back to all figures").click()
     page.wait_for_url(home_of(server))
 
@@ -219,11 +222,11 @@ def test_a_question_without_a_script(server: Flashpol, visit: Visit) -> None:
 # ------------------------------------------------------------------------------------------------------------ the looks
 
 
-def test_hostile_text_does_nothing(hostile: tuple[Flashpol, Path], visit: Visit) -> None:
-    page = visit(hostile[0])
+def test_hostile_text_in_a_policy_runs_no_script(hostile: tuple[Flashpol, Path], open_page: OpenPage) -> None:
+    page = open_page(hostile[0])
     page.locator("summary").first.click()
-    question(page, "http://www.example.com/", "1935")
-    page.locator("#answer li").first.wait_for()
+    decide(page, "http://www.example.com/", "1935")
+    page.locator("#decision li").first.wait_for()
     updated(page)
     assert page.title().endswith("flashpol")
     assert page.locator("img").count() == 0
@@ -231,11 +234,13 @@ def test_hostile_text_does_nothing(hostile: tuple[Flashpol, Path], visit: Visit)
 
 
 @pytest.mark.parametrize("path", ["", "-/decide"])
-def test_no_sideways_scrolling_on_the_narrowest_phone(path: str, hostile: tuple[Flashpol, Path], visit: Visit) -> None:
+def test_page_of_320_pixels_does_not_scroll_sideways(
+    path: str, hostile: tuple[Flashpol, Path], open_page: OpenPage
+) -> None:
     server, _ = hostile
-    page = visit(server, NARROW, java_script_enabled=not path)
-    question(page, f"http://{'a' * 60}.{'b' * 60}.example.com/", "1935")
-    page.locator("#answer li").first.wait_for()
+    page = open_page(server, NARROW, java_script_enabled=not path)
+    decide(page, f"http://{'a' * 60}.{'b' * 60}.example.com/", "1935")
+    page.locator("#decision li").first.wait_for()
     if not path:
         for summary in page.locator("summary").all():
             summary.click()
@@ -243,27 +248,29 @@ def test_no_sideways_scrolling_on_the_narrowest_phone(path: str, hostile: tuple[
     assert box == [NARROW[0], NARROW[0]]
 
 
-def test_dark_where_it_is_asked_for(server: Flashpol, visit: Visit) -> None:
+def test_page_follows_the_colour_scheme(server: Flashpol, open_page: OpenPage) -> None:
     def brightness(page: Any) -> float:
         colour = page.locator("body").evaluate("element => getComputedStyle(element).backgroundColor")
         return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
 
-    assert brightness(visit(server, scheme="dark")) < 40
-    assert brightness(visit(server, scheme="light")) > 220
+    assert brightness(open_page(server, scheme="dark")) < 40
+    assert brightness(open_page(server, scheme="light")) > 220
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [WIDE, NARROW])
-def test_accessible(size: tuple[int, int], scheme: str, hostile: tuple[Flashpol, Path], visit: Visit) -> None:
+def test_page_satisfies_axe(
+    size: tuple[int, int], scheme: str, hostile: tuple[Flashpol, Path], open_page: OpenPage
+) -> None:
     server, file = hostile
     file.write_text("<nonsense")
-    page = visit(server, size, scheme)
+    page = open_page(server, size, scheme)
     server.process.send_signal(signal.SIGHUP)
     ask(server.place)
     until_text(page, "The last reload failed")
     page.locator("summary").first.click()
-    question(page, "http://www.example.com/game.swf", "1935")
-    page.locator("#answer li").first.wait_for()
+    decide(page, "http://www.example.com/game.swf", "1935")
+    page.locator("#decision li").first.wait_for()
     found = axe.Axe().run(page).response
     assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
     assert {"color-contrast", "region", "label"} <= {each["id"] for each in found["passes"]}

@@ -1,12 +1,13 @@
-"""Status as JSON: exact counters, windows between samples, and that the reference names every field."""
+"""The status document: exact counters, windows between samples, and that the reference names every field."""
 
+import dataclasses
 import json
 import os
 import time
 from pathlib import Path
 
 import pytest
-from views import FACTS, put, put_relayed, view
+from contexts import LISTENER, make_context, put, put_relayed
 
 from flashpol._fastpath import BUCKETS, REASONS
 from flashpol._pump import FAILURES
@@ -21,21 +22,21 @@ SIZE = len(BUCKETS) + 1
 
 
 def sample(at: float, replies: int = 0, cpu: float = 0.0) -> Sample:
-    seen = view(slots=1)
-    put(seen.shared, 0, 0, "buckets", replies, *[0] * (SIZE - 1))
-    return Sample(at, seen.totals.total("master"), {"master": replies}, {os.getpid(): cpu})
+    context = make_context(slots=1)
+    put(context.shared, 0, 0, "buckets", replies, *[0] * (SIZE - 1))
+    return Sample(at, context.totals.total("master"), {"master": replies}, {os.getpid(): cpu})
 
 
-def test_counters_of_listeners_and_their_sum() -> None:
-    seen = view((FACTS, ListenerInfo("other", b"x")))
+def test_status_counters_are_summed_over_workers_and_listeners() -> None:
+    context = make_context((LISTENER, ListenerInfo("other", b"x")))
     for slot, listener, value in ((0, 0, 3), (1, 0, 40), (0, 1, 500), (1, 1, 6000)):
-        put(seen.shared, slot, listener, "accepted", value)
-        put(seen.shared, slot, listener, "open", value + 1)
-    put(seen.shared, 0, 0, "buckets", *range(SIZE))
-    put(seen.shared, 0, 0, "duration_ns", 1_500_000_000)
-    put(seen.shared, 0, 1, "refused", *range(1, len(REASONS) + 1))
-    seen.shared.queue(0, 0).length, seen.shared.queue(0, 0).limit = 7, 128
-    now = status(seen)
+        put(context.shared, slot, listener, "accepted", value)
+        put(context.shared, slot, listener, "open", value + 1)
+    put(context.shared, 0, 0, "buckets", *range(SIZE))
+    put(context.shared, 0, 0, "duration_ns", 1_500_000_000)
+    put(context.shared, 0, 1, "refused", *range(1, len(REASONS) + 1))
+    context.shared.queue(0, 0).length, context.shared.queue(0, 0).limit = 7, 128
+    now = status(context)
     master, other = now["listeners"]
     assert (master["accepted"], other["accepted"], now["total"]["accepted"]) == (43, 6500, 6543)
     assert (master["open"], other["open"], now["total"]["open"]) == (45, 6502, 6547)
@@ -46,8 +47,8 @@ def test_counters_of_listeners_and_their_sum() -> None:
     assert now["bucket_bounds_seconds"] == list(BUCKETS)
 
 
-def test_what_a_listener_serves() -> None:
-    [listener] = status(view())["listeners"]
+def test_status_of_a_listener_names_its_address_and_policy() -> None:
+    [listener] = status(make_context())["listeners"]
     expected = {
         "name": "master",
         "address": "192.0.2.1:843",
@@ -57,42 +58,42 @@ def test_what_a_listener_serves() -> None:
         "policy": "games",
     }
     assert expected.items() <= listener.items()
-    assert (listener["bytes"], listener["sha256"]) == (len(FACTS.reply), FACTS.sha256)
+    assert (listener["bytes"], listener["sha256"]) == (len(LISTENER.reply), LISTENER.sha256)
 
 
-def test_workers() -> None:
-    seen = view()
-    one, two = seen.shared.process(0), seen.shared.process(1)
+def test_status_of_workers_without_a_process_has_no_usage() -> None:
+    context = make_context()
+    one, two = context.shared.process(0), context.shared.process(1)
     one.pid, one.loop_lag_ns = os.getpid(), 2_500_000
     one.cpu_ns, one.resident_bytes = 1_500_000_000, 30_000_000
     two.up, two.restarts = 0, 7
-    first, second = status(seen)["workers"]
+    first, second = status(context)["workers"]
     assert (first["slot"], first["pid"], first["up"], first["lag_seconds"]) == (0, os.getpid(), True, 0.0025)
     assert (first["cpu_seconds"], first["resident_bytes"]) == (1.5, 30_000_000)
     assert (second["up"], second["restarts"], second["cpu_seconds"], second["resident_bytes"]) == (False, 7, None, None)
 
 
-def test_upstreams() -> None:
-    seen = view()
+def test_status_counters_of_upstreams_are_summed_over_workers() -> None:
+    context = make_context()
     for slot, opened in ((0, 3), (1, 40)):
-        put_relayed(seen.shared, slot, 1, "opened", opened)
-        put_relayed(seen.shared, slot, 1, "open", opened - 1)
-    put_relayed(seen.shared, 0, 0, "failures", 5, *[0] * (len(FAILURES) - 1))
-    put_relayed(seen.shared, 0, 1, "sent", 100, 2_000)
-    dead, well = status(seen)["upstreams"]
+        put_relayed(context.shared, slot, 1, "opened", opened)
+        put_relayed(context.shared, slot, 1, "open", opened - 1)
+    put_relayed(context.shared, 0, 0, "failures", 5, *[0] * (len(FAILURES) - 1))
+    put_relayed(context.shared, 0, 1, "sent", 100, 2_000)
+    dead, live = status(context)["upstreams"]
     assert (dead["listener"], dead["upstream"], dead["started"]) == ("master", "127.0.0.1:7000", 0)
     assert {why: number for why, number in dead["failures"].items() if number} == {"refused": 5}
-    assert (well["upstream"], well["started"], well["open"], well["connecting"]) == ("game.example:7000", 43, 41, 0)
-    assert well["bytes"] == {"client": 100, "upstream": 2_000}
+    assert (live["upstream"], live["started"], live["open"], live["connecting"]) == ("game.example:7000", 43, 41, 0)
+    assert live["bytes"] == {"client": 100, "upstream": 2_000}
 
 
-def test_upstreams_lately() -> None:
-    seen = view()
-    put_relayed(seen.shared, 0, 0, "opened", 10)
-    before = Sample.of(seen)
+def test_minute_window_has_the_counters_of_upstreams() -> None:
+    context = make_context()
+    put_relayed(context.shared, 0, 0, "opened", 10)
+    before = Sample.of(context)
     past = [Sample(before.at - 30, before.total, before.replies, before.cpu_seconds, before.relayed)]
-    put_relayed(seen.shared, 0, 0, "opened", 17)
-    minute = status(seen, past)["minute"]
+    put_relayed(context.shared, 0, 0, "opened", 17)
+    minute = status(context, past)["minute"]
     assert [(each["upstream"], each["started"]) for each in minute["upstreams"]] == [
         ("127.0.0.1:7000", 7),
         ("game.example:7000", 0),
@@ -100,30 +101,34 @@ def test_upstreams_lately() -> None:
 
 
 @pytest.mark.parametrize(("state", "word"), [(STARTING, "starting"), (DRAINING, "draining")])
-def test_state_and_reload(state: int, word: str) -> None:
-    seen = view()
-    seen.status.state = state
-    seen.status.reload_successful, seen.status.reload_timestamp, seen.status.reload_error = 0, 1234, "no such file"
-    now = status(seen)
+def test_status_names_the_state_and_the_failed_reload(state: int, word: str) -> None:
+    context = make_context()
+    context.status.state = state
+    context.status.reload_successful, context.status.reload_timestamp, context.status.reload_error = (
+        0,
+        1234,
+        "no such file",
+    )
+    now = status(context)
     assert now["state"] == word
     assert now["reload"] == {"successful": False, "timestamp": 1234, "error": "no such file"}
 
 
-def test_a_window_is_what_was_counted_since_a_sample() -> None:
-    seen = view(slots=1)
-    seen.shared.process(0).pid, seen.shared.process(0).cpu_ns = os.getpid(), 2_000_000_000
-    put(seen.shared, 0, 0, "buckets", 150, *[0] * (SIZE - 1))
+def test_window_has_what_was_counted_since_its_first_sample() -> None:
+    context = make_context(slots=1)
+    context.shared.process(0).pid, context.shared.process(0).cpu_ns = os.getpid(), 2_000_000_000
+    put(context.shared, 0, 0, "buckets", 150, *[0] * (SIZE - 1))
     began = time.monotonic()
     past = [sample(began - 61, 10), sample(began - 6, 100), sample(began - 3, 140)]
-    now = status(seen, past)
+    now = status(context, past)
     assert now["now"]["replies"] == now["now"]["listeners"]["master"] == 50
     assert 6 <= now["now"]["seconds"] < 60
     assert now["minute"]["replies"] == sum(now["minute"]["duration_counts"]) == 140
     assert now["now"]["workers"][str(os.getpid())] == now["workers"][0]["cpu_seconds"]
 
 
-def test_without_samples_nothing_is_said_of_rates() -> None:
-    now = status(view())
+def test_windows_without_samples_are_none() -> None:
+    now = status(make_context())
     assert (now["now"], now["minute"]) == (None, None)
 
 
@@ -138,7 +143,9 @@ def test_without_samples_nothing_is_said_of_rates() -> None:
         ((3, 1), 60, 3),
     ],
 )
-def test_the_sample_that_a_window_begins_with(ages: tuple[float, ...], seconds: float, expected: float | None) -> None:
+def test_since_returns_the_youngest_sample_that_is_old_enough(
+    ages: tuple[float, ...], seconds: float, expected: float | None
+) -> None:
     found = since([sample(100 - age) for age in ages], 100, seconds)
     assert (found and 100 - found.at) == expected
 
@@ -147,7 +154,7 @@ class Enough(Exception):
     pass
 
 
-def test_the_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_keeps_a_bounded_number_of_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     def take() -> Sample:
         if len(taken) == KEPT + 10:
             raise Enough
@@ -163,7 +170,9 @@ def test_the_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("cost", "pause"), [(0.0, INTERVAL), (0.5, 25.0)])
-def test_a_costly_sample_is_taken_less_often(cost: float, pause: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_with_costly_samples_takes_them_less_often(
+    cost: float, pause: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def sleep(seconds: float) -> None:
         waits.append(seconds)
         raise Enough
@@ -181,7 +190,7 @@ NAMED = ("refused", "ends", "failures", "bytes")  # whose keys are reasons and t
 
 
 def names(value: object) -> set[str]:
-    """All keys, but for those that are names of something."""
+    """All keys, except for those below `NAMED`."""
     if isinstance(value, list):
         return {name for each in value for name in names(each)}
     if not isinstance(value, dict):
@@ -189,8 +198,9 @@ def names(value: object) -> set[str]:
     return set(value) | {name for key, inner in value.items() if key not in NAMED for name in names(inner)}
 
 
-def test_every_field_is_documented() -> None:
+def test_every_field_of_the_status_is_documented() -> None:
     section = REFERENCE.split("### `/-/status`\n")[1].split("\n#")[0]
-    fields = names(json.loads(json.dumps(status(view()))))
-    assert {"format", "total", "accept_queue", "lag_seconds", "duration_counts"} <= fields
+    context = dataclasses.replace(make_context(), workers_are_root=True)
+    fields = names(json.loads(json.dumps(status(context))))
+    assert {"format", "problems", "severity", "total", "accept_queue", "lag_seconds", "duration_counts"} <= fields
     assert [name for name in sorted(fields) if f"`{name}`" not in section] == []

@@ -1,10 +1,10 @@
-"""The page for people: server-rendered HTML, which a small module in the browser keeps fresh.
+"""The page for people: HTML that the server renders, and a script in the browser that keeps it up to date.
 
-    markup     elements; what is not markup is escaped       figures   numbers, sizes and times in words
-    overview   is all well, and the figures of the moment    tables    distributions, listeners, workers
-    policies   each policy with its findings, the form       document  the whole, and its files
-    chart      drawings
+    templates/    the HTML, in Jinja2              status_view   figures of the status document
+    rendering     templates and files, ready made  policy_view   policies with their findings, decisions
+    live.js       copies what changed              chart         the curve of replies per second
 
-The browser asks for the same page again and copies what changed, so there is one place that renders, and the page says
-the same without JavaScript. The parts that cost most (policies, findings) are sent again only when they changed.
+Templates escape every value, so no text of a policy or a client becomes markup. The browser fetches the same page again
+and copies what changed: there is one place that renders, and the page says the same without JavaScript. The parts that
+cost most (policies, findings) are sent again only when they changed.
 """

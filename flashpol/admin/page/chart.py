@@ -1,96 +1,84 @@
-"""Drawings. Shapes are SVG, stretched to the room there is; all words are HTML beside them."""
+"""The curve of replies per second: coordinates for an SVG that is stretched to the width of the page."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from flashpol.admin.history import INTERVAL, KEPT, Sample
-from flashpol.admin.page.formatting import count, duration, rate
-from flashpol.admin.page.markup import Markup, el, join
 
 WIDTH, HEIGHT = 600, 120
-# Of the first samples, and after a pause of the endpoint, nothing is known: the line is broken there.
+SPAN = INTERVAL * KEPT  # seconds
+# Samples further apart than this, in seconds, are not connected: the endpoint paused.
 GAP = 3 * INTERVAL
 # Times a power of ten; half of each is easily read too.
 ROUND = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
 
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """runs: connected parts of the curve, as x and y; top: where the axis ends, in replies per second."""
+
+    runs: Sequence[Points]
+    top: float
+    highest: float
+    mean: float
+    last: float
+    width: int = WIDTH
+    height: int = HEIGHT
+    span: float = SPAN
+
+    @property
+    def lines(self) -> list[str]:
+        """Each run as SVG writes points."""
+        return [_written(run) for run in self.runs]
+
+    @property
+    def areas(self) -> list[str]:
+        """Each run with the area below it."""
+        return [_written([(run[0][0], HEIGHT), *run, (run[-1][0], HEIGHT)]) for run in self.runs]
+
 
 def rates(samples: Sequence[Sample]) -> list[tuple[float, float]]:
-    """(age in seconds of the interval's end, answers per second in it), oldest first; after a gap, not."""
+    """(age of an interval's end in seconds, replies per second in it), oldest first."""
     if not samples:
         return []
     newest = samples[-1].at
-    pairs = pairwise(samples)
     return [
         (newest - new.at, (new.total.replies - old.total.replies) / (new.at - old.at))
-        for old, new in pairs
+        for old, new in pairwise(samples)
         if new.at > old.at
     ]
 
 
 def ceiling(value: float) -> float:
-    """The next round number that is not below it, and at least 1: where an axis ends."""
+    """The next round number that is not below `value`, and at least 1: where an axis ends."""
     if value <= 1:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return float(next(step * power for step in ROUND if step * power >= value))
 
 
-def answers(samples: Sequence[Sample]) -> Markup:
-    """Answers per second over the last minutes."""
+def chart(samples: Sequence[Sample]) -> Chart | None:
+    """Replies per second over the last minutes; None before there are two samples."""
     points = rates(samples)
     if not points:
-        return el("p", "The first figures come after some seconds.", class_="quiet")
-    top = ceiling(max(value for _, value in points))
-    span = INTERVAL * KEPT
-    at = [(WIDTH * (1 - age / span), HEIGHT * (1 - value / top), age) for age, value in points if age <= span]
-    runs: list[list[tuple[float, float]]] = []
-    before = math.inf
-    for x, y, age in at:
-        if before - age > GAP:
+        return None
+    values = [value for _, value in points]
+    top = ceiling(max(values))
+    runs: list[Points] = []
+    previous = math.inf
+    for age, value in points:
+        if age > SPAN:
+            continue
+        if previous - age > GAP:
             runs.append([])
-        runs[-1].append((x, y))
-        before = age
-    highest, mean = max(value for _, value in points), sum(value for _, value in points) / len(points)
-    words = f"highest {rate(highest, 1)}, mean {rate(mean, 1)}, last {rate(points[-1][1], 1)}"
-    drawing = el(
-        "svg",
-        *(el("line", x1=0, x2=WIDTH, y1=y, y2=y) for y in (0, HEIGHT / 2, HEIGHT)),
-        *(el("polygon", points=_points([(run[0][0], HEIGHT), *run, (run[-1][0], HEIGHT)])) for run in runs),
-        *(el("polyline", points=_points(run)) for run in runs),
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
-        preserveAspectRatio="none",
-        role="img",
-        aria_label=f"Answers per second over the last {duration(span)}: {words}",
-    )
-    axis = el("div", *(el("span", count(value) if value >= 10 else f"{value:g}") for value in (top, top / 2, 0)))
-    return el(
-        "figure",
-        el("div", el("div", axis, class_="scale", aria_hidden="true"), drawing, class_="plot"),
-        el("div", el("span", f"{span / 60:.0f} min ago"), el("span", "now"), class_="ends", aria_hidden="true"),
-        el("figcaption", words[0].upper() + words[1:] + "."),
-        class_="answers",
-    )
+        runs[-1].append((WIDTH * (1 - age / SPAN), HEIGHT * (1 - value / top)))
+        previous = age
+    return Chart(runs, top, max(values), sum(values) / len(values), values[-1])
 
 
-def _points(places: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-
-
-def bars(*parts: tuple[str, float]) -> Markup:
-    """Horizontal bars one below the other: (class, share of the width)."""
-    return el(
-        "svg",
-        *(
-            el("rect", width=f"{max(0.0, min(1.0, part)) * 100:.2f}%", y=f"{100 * i / len(parts):g}%", class_=kind,
-               height=f"{100 / len(parts) - 8:g}%")
-            for i, (kind, part) in enumerate(parts)
-        ),
-        class_="bars",
-        aria_hidden="true",
-    )  # fmt: skip
-
-
-def key(*parts: tuple[str, str]) -> Markup:
-    """What the bars mean: (class, words)."""
-    return el("p", join(*(el("span", bars((kind, 1)), words) for kind, words in parts)), class_="key")
+def _written(points: Points) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

@@ -1,11 +1,11 @@
-// Keeps the page fresh: asks for it again and copies what is different into the document, so that focus, selection and
-// scroll position stay where they are. The server renders; nothing here knows what the page is about.
+// Keeps the page up to date: fetches it again and copies what differs into the document, so that focus, selection and
+// scroll position stay where they are. The server renders; this script does not know what the page is about.
 
 const INTERVAL = 2000;
 const home = new URL("../../", import.meta.url);
 const live = new URL("-/live", home);
 
-/** Make `old` what `fresh` is. A part whose data-version is the same is left alone, with all that is in it. */
+/** Make `old` equal to `fresh`. An element whose data-version is the same is left alone, with all its content. */
 function copy(old, fresh) {
   if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName) {
     old.replaceWith(fresh);
@@ -24,22 +24,22 @@ function copy(old, fresh) {
 }
 
 async function load(url) {
-  const answer = await fetch(url, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(INTERVAL * 4) });
-  return new DOMParser().parseFromString(await answer.text(), "text/html");
+  const reply = await fetch(url, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(INTERVAL * 4) });
+  return new DOMParser().parseFromString(await reply.text(), "text/html");
 }
 
 const versions = (page) => [...page.querySelectorAll("[data-version]")].map((part) => part.dataset.version).join();
 
 async function refresh() {
   let fresh = await load(live);
-  if (versions(fresh) !== versions(document)) fresh = await load(home); // another configuration: all of it is new
+  if (versions(fresh) !== versions(document)) fresh = await load(home); // another configuration: fetch all of it
   document.title = fresh.title;
   copy(document.body, fresh.body);
 }
 
 // ---------------------------------------------------------------------------------------------------------- updating
 
-const lost = document.getElementById("lost");
+const offline = document.getElementById("offline");
 const pause = document.getElementById("pause");
 let paused = false;
 let failures = 0;
@@ -51,13 +51,13 @@ async function tick() {
   try {
     await refresh();
     failures = 0;
-    lost.hidden = true;
+    offline.hidden = true;
   } catch {
-    // The first failure may be a reload, which replaces the process that answers.
+    // The first failure may be a reload, which replaces the admin process.
     failures += 1;
     if (failures === 2) {
-      lost.textContent = `No answer since ${new Date().toLocaleTimeString()}: the figures are old. Still trying.`;
-      lost.hidden = false;
+      offline.textContent = `No reply since ${new Date().toLocaleTimeString()}: the figures are old. Still trying.`;
+      offline.hidden = false;
     }
   }
   clearTimeout(timer);
@@ -73,7 +73,7 @@ pause.addEventListener("click", () => {
 document.addEventListener("visibilitychange", tick);
 timer = setTimeout(tick, INTERVAL);
 
-// ---------------------------------------------------------------------------------------------------------- questions
+// ---------------------------------------------------------------------------------------------------------- decisions
 
 // The form is replaced when the configuration changes, so the document listens.
 document.addEventListener("submit", async (event) => {
@@ -82,10 +82,10 @@ document.addEventListener("submit", async (event) => {
   const url = new URL(event.target.action);
   url.hash = "";
   url.search = new URLSearchParams(new FormData(event.target));
-  const answer = document.getElementById("answer");
+  const decision = document.getElementById("decision");
   try {
-    answer.replaceChildren(...(await load(url)).getElementById("answer").childNodes);
+    decision.replaceChildren(...(await load(url)).getElementById("decision").childNodes);
   } catch {
-    answer.textContent = "No answer: is the server still there?";
+    decision.textContent = "No reply: is the server still running?";
   }
 });

@@ -12,19 +12,19 @@ def count(value: float) -> str:
 
 
 def share(value: float, whole: float) -> float:
-    """Of nothing it is 0."""
+    """0 if the whole is 0."""
     return value / whole if whole else 0.0
 
 
 def percent(part: float) -> str:
-    """From a share: 0.42 is 42 %. What is there is never called 0 %."""
+    """From a share: 0.42 is 42 %. A share above 0 is never rounded to 0 %."""
     if 0 < part < 0.001:
         return "<0.1 %"
     return f"{part * 100:.1f} %" if 0 < part < 0.1 else f"{part * 100:.0f} %"
 
 
 def rate(events: float, seconds: float) -> str:
-    """Events in so many seconds -> per second."""
+    """Events a second. A rate above 0 is never rounded to 0."""
     value = events / seconds
     if 0 < value < 0.1:
         return "<0.1"
@@ -32,7 +32,7 @@ def rate(events: float, seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """With the unit that leaves no zeros: 25 µs, 2.5 ms, 10 s."""
+    """In the unit that needs no leading zeros: 25 µs, 2.5 ms, 10 s."""
     for factor, unit in ((1e6, "µs"), (1e3, "ms")):
         if 0 < seconds * factor < 999.5:
             return f"{seconds * factor:.3g} {unit}"
@@ -50,15 +50,15 @@ def size(octets: float) -> str:
     return f"{value:,.3g} GiB"
 
 
-def moment(epoch: float) -> str:
+def date_time(epoch: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(epoch))
 
 
 def quantile(bounds: Sequence[float], counts: Sequence[int], which: float) -> float | None:
-    """An estimate from a histogram, as Prometheus' histogram_quantile makes it; None of no values.
+    """An estimate from a histogram, as Prometheus' histogram_quantile makes it; None if there are no values.
 
-    bounds: upper, ascending, in seconds; counts: one for each and one for what is above all of them.
-    Within a bucket values are taken to be spread evenly; of what is above the last bound, that bound is all we know.
+    bounds: upper bounds, ascending, in seconds; counts: one for each, and one for the values above all of them.
+    Values are taken to be spread evenly within a bucket. A value above the last bound is reported as that bound.
     """
     rank = which * sum(counts)
     if not rank:
@@ -71,7 +71,7 @@ def quantile(bounds: Sequence[float], counts: Sequence[int], which: float) -> fl
 
 
 def about(bounds: Sequence[float], counts: Sequence[int], which: float) -> str:
-    """The same in words; of what is above the last bound, that it is."""
+    """`quantile` in words: 25 µs, or "over 5 s" above the last bound."""
     value = quantile(bounds, counts, which)
     if value is None:
         return UNKNOWN

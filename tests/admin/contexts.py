@@ -1,4 +1,4 @@
-"""A View without a server, for tests of what is shown of one."""
+"""An AdminContext without a server, for tests of what is shown of one."""
 
 import time
 from collections.abc import Sequence
@@ -12,21 +12,25 @@ from flashpol.counters.status import READY, ServerStatus
 from flashpol.counters.totals import CounterTotals
 
 POLICY = b'<cross-domain-policy>\n<allow-access-from domain="*.example.com" to-ports="1935"/>\n</cross-domain-policy>'
-FACTS = ListenerInfo("master", POLICY + b"\0", policy="games", address="192.0.2.1:843", port=843, served_from=843)
+LISTENER = ListenerInfo("master", POLICY + b"\0", policy="games", address="192.0.2.1:843", port=843, served_from=843)
 
 
 ROUTES = (("master", "127.0.0.1:7000"), ("master", "game.example:7000"))
 
 
-def view(facts: Sequence[ListenerInfo] = (FACTS,), slots: int = 2) -> AdminContext:
-    """Everything serves, nothing was counted."""
-    shared, totals, status = SharedCounters(slots, len(facts), upstreams=len(ROUTES)), CounterTotals(), ServerStatus()
-    totals.open([each.listener for each in facts], shared, ROUTES)
+def make_context(listeners: Sequence[ListenerInfo] = (LISTENER,), slots: int = 2) -> AdminContext:
+    """All workers serve, and every counter is 0."""
+    shared, totals, status = (
+        SharedCounters(slots, len(listeners), upstreams=len(ROUTES)),
+        CounterTotals(),
+        ServerStatus(),
+    )
+    totals.open([each.listener for each in listeners], shared, ROUTES)
     status.state, status.reload_successful = READY, 1
     for slot in range(slots):
         shared.process(slot).up = shared.process(slot).started_ms = 1
         shared.process(slot).beat_ns = time.monotonic_ns()
-    return AdminContext(status, totals, shared, facts, ROUTES)
+    return AdminContext(status, totals, shared, listeners, ROUTES)
 
 
 def put(shared: SharedCounters, slot: int, listener: int, field: str, *values: int) -> None:
