@@ -1,4 +1,4 @@
-"""Alerts and recording rules: promtool is content, each alert fires and does not fire, and says what to do."""
+"""Alerts and recording rules: promtool accepts them, each fires when it should and only then, and says what to do."""
 
 import re
 import subprocess
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flashpol._fastpath import REASONS
 from testkit.monitoring import ALERTS, ALERTS_TEST, RECORDING, SCRAPE, load, needs_prometheus, rules
 from testkit.processes import ROOT
 
@@ -21,18 +22,19 @@ def cases(alert: str) -> list[dict[str, Any]]:
 
 
 def anchors(page: str) -> set[str]:
-    """Of its headings, as GitHub makes them."""
+    """The anchors of its headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @needs_prometheus
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [("check", "rules", ALERTS, RECORDING), ("check", "config", SCRAPE), ("test", "rules", ALERTS_TEST)],
-    ids=["rules", "configuration", "alerts fire, and do not"],
+    ids=["rules", "configuration", "alerts"],
 )
-def test_promtool_is_content(arguments: tuple[str | Path, ...]) -> None:
+def test_promtool_accepts_rules_configuration_and_alert_tests(arguments: tuple[str | Path, ...]) -> None:
     done = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SUCCESS" in done.stdout
@@ -40,12 +42,12 @@ def test_promtool_is_content(arguments: tuple[str | Path, ...]) -> None:
 
 
 @each_alert
-def test_an_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not(rule: dict[str, Any]) -> None:
+def test_alert_has_a_case_that_fires_and_one_that_does_not(rule: dict[str, Any]) -> None:
     assert {bool(case["exp_samples"]) for case in cases(rule["alert"])} == {True, False}
 
 
 @each_alert
-def test_what_fires_carries_the_severity_and_the_labels_that_its_words_name(rule: dict[str, Any]) -> None:
+def test_alert_that_fires_has_its_severity_and_the_labels_in_its_text(rule: dict[str, Any]) -> None:
     named = set(re.findall(r"\$labels\.(\w+)", "".join(rule["annotations"].values())))
     for case in cases(rule["alert"]):
         for sample in case["exp_samples"]:
@@ -55,7 +57,7 @@ def test_what_fires_carries_the_severity_and_the_labels_that_its_words_name(rule
 
 
 @each_alert
-def test_an_alert_says_how_bad_it_is_since_when_and_what_to_do(rule: dict[str, Any]) -> None:
+def test_alert_has_a_severity_a_duration_texts_and_a_runbook_section(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
     assert rule["for"]
     assert len(rule["annotations"]["summary"]) < 120
@@ -65,6 +67,15 @@ def test_an_alert_says_how_bad_it_is_since_when_and_what_to_do(rule: dict[str, A
     assert re.search(rf"\b{rule['alert']}\b", (ROOT / page).read_text())
 
 
-def test_names_are_unique() -> None:
+def test_alert_expressions_name_only_reasons_that_exist() -> None:
+    """A reason that was renamed would silence its alert."""
+    matchers = [each for rule in RULES for each in re.findall(r'reason(=~?)"([^"]+)"', rule["expr"])]
+    assert matchers
+    for operator, pattern in matchers:
+        for part in pattern.split("|") if operator == "=~" else [pattern]:
+            assert any(re.fullmatch(part, reason) for reason in REASONS), part
+
+
+def test_alert_and_record_names_are_unique() -> None:
     names = [rule["alert"] for rule in RULES] + [rule["record"] for rule in rules(RECORDING)]
     assert len(set(names)) == len(names) >= 20

@@ -22,7 +22,7 @@ from testkit.monitoring import ALERTS, RECORDING, SCRAPE, Query, all_queries, lo
 from testkit.polling import DEADLINE, eventually
 from testkit.processes import Flashpol
 
-pytestmark = needs_prometheus
+pytestmark = [needs_prometheus, pytest.mark.slow]
 
 PATIENCE = 30.0  # for a query's first data: two scrapes for a rate, an evaluation, a busy machine
 OFTEN = "500ms"
@@ -54,12 +54,12 @@ address = "127.0.0.1:0"
 policy = "games"
 upstream = "{upstream}"
 """
-# Queries that are empty while all is well, and why.
+# Queries without a result on a healthy server, and why.
 EMPTY = {"alert FlashpolNotScraped": "absent() has a value only when there is no target"}
 
 
 class Prometheus:
-    """The server as a process, with the files of deploy/, on a port the kernel picks."""
+    """The Prometheus server as a process, with the files of deploy/, on a port that the kernel picks."""
 
     def __init__(self, folder: Path, target: str) -> None:
         config = load(SCRAPE)
@@ -122,7 +122,7 @@ class Prometheus:
         return answer["data"]
 
     def values(self, query: str) -> list[float]:
-        """Those that are numbers: a division of nothing by nothing is no data."""
+        """The values that are numbers: 0 divided by 0 is no data."""
         found = [float(sample["value"][1]) for sample in self.api("query", query=query)["result"]]
         return [value for value in found if not math.isnan(value)]
 
@@ -133,9 +133,9 @@ class Traffic:
     def __init__(self, server: Flashpol, app: Application) -> None:
         *self._places, self._shared = server.places
         self._app = app
-        self.answered = self.refused = self.timed_out = self.left = 0
+        self.replied = self.refused = self.timed_out = self.left = 0
 
-    def converse(self) -> None:
+    def session(self) -> None:
         with connect(self._shared, b"hello") as client:
             with self._app.accept() as inner:
                 assert receive(inner, 5) == b"hello"
@@ -143,11 +143,11 @@ class Traffic:
             assert rest(client) == b"you"
 
     def round(self) -> None:
-        self.converse()
+        self.session()
         for place in self._places:
             for _ in range(5):
                 assert ask(place).endswith(b"</cross-domain-policy>\0")
-                self.answered += 1
+                self.replied += 1
             for stranger in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"SSH-2.0-x\r\n"):
                 with contextlib.suppress(ConnectionError):
                     rest(connect(place, stranger))
@@ -184,7 +184,7 @@ def prometheus(server: Flashpol, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def traffic(server: Flashpol, app: Application, prometheus: Prometheus) -> Traffic:
-    """All that a server can live through, while it is watched."""
+    """Clients of every kind and killed workers, while Prometheus scrapes."""
     traffic = Traffic(server, app)
     traffic.round()
     for number in range(1, KILLS + 1):
@@ -197,7 +197,7 @@ def traffic(server: Flashpol, app: Application, prometheus: Prometheus) -> Traff
     return traffic
 
 
-def test_every_query_returns_data(prometheus: Prometheus, traffic: Traffic) -> None:
+def test_every_query_after_traffic_returns_data(prometheus: Prometheus, traffic: Traffic) -> None:
     queries = list(all_queries())
     assert len(queries) > 60
     assert EMPTY.keys() <= {query.where for query in queries}
@@ -214,12 +214,12 @@ def test_every_query_returns_data(prometheus: Prometheus, traffic: Traffic) -> N
 
 
 @pytest.mark.parametrize("where", EMPTY)
-def test_what_may_be_empty_is_a_query_all_the_same(prometheus: Prometheus, traffic: Traffic, where: str) -> None:
+def test_query_that_may_be_empty_is_valid(prometheus: Prometheus, traffic: Traffic, where: str) -> None:
     [query] = [Query(*query) for query in all_queries() if query.where == where]
     assert prometheus.values(query.text) == []
 
 
-def test_no_rule_fails(prometheus: Prometheus, traffic: Traffic) -> None:
+def test_every_rule_is_loaded_and_evaluated_without_an_error(prometheus: Prometheus, traffic: Traffic) -> None:
     def evaluated() -> list[dict[str, Any]]:
         loaded = [rule for group in prometheus.api("rules")["groups"] for rule in group["rules"]]
         return loaded if all(rule["health"] != "unknown" for rule in loaded) else []
@@ -231,10 +231,10 @@ def test_no_rule_fails(prometheus: Prometheus, traffic: Traffic) -> None:
     assert [(rule["name"], rule.get("lastError")) for rule in loaded if rule["health"] != "ok"] == []
 
 
-def test_prometheus_counts_what_the_clients_got(prometheus: Prometheus, traffic: Traffic) -> None:
+def test_prometheus_has_the_numbers_that_the_clients_counted(prometheus: Prometheus, traffic: Traffic) -> None:
     expected = {
-        "sum(flashpol_replies_total)": traffic.answered,
-        "sum(flashpol_request_duration_seconds_count)": traffic.answered,
+        "sum(flashpol_replies_total)": traffic.replied,
+        "sum(flashpol_request_duration_seconds_count)": traffic.replied,
         'sum(flashpol_refused_total{reason=~"http|tls|rtmp|rtmpe|other"})': traffic.refused,
         "sum(flashpol_timeouts_total)": traffic.timed_out,
         "sum(flashpol_resets_total)": traffic.left,
@@ -250,7 +250,7 @@ def test_prometheus_counts_what_the_clients_got(prometheus: Prometheus, traffic:
     assert found() == expected
 
 
-def test_an_alert_that_is_due_names_its_worker(prometheus: Prometheus, traffic: Traffic) -> None:
+def test_alert_for_a_killed_worker_names_that_worker(prometheus: Prometheus, traffic: Traffic) -> None:
     def due() -> list[dict[str, Any]]:
         alerts = prometheus.api("alerts")["alerts"]
         return [alert for alert in alerts if alert["labels"]["alertname"] == "FlashpolWorkerFlapping"]
