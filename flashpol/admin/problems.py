@@ -129,10 +129,10 @@ def _of_policies(linted: Linted) -> Iterator[Problem]:
         if not bad:
             continue
         first = listeners[0]
-        port = f", served from port {first.served_from}," if first.served_from else ""
+        port = f" served from port {first.served_from}" if first.served_from else ""
         numbers = " and ".join(_plural(len(each), severity.value) for severity, each in by_severity.items() if each)
         codes = ", ".join(sorted({finding.code for finding in bad}))
-        message = f"The policy {first.policy}{port} has {numbers}: {codes}."
+        message = f'The policy "{first.policy}"{port} has {numbers}: {codes}.'
         yield Problem("policy", ERROR if by_severity[Severity.ERROR] else WARNING, message)
 
 

@@ -184,7 +184,7 @@ def test_policy_with_errors_or_warnings_is_a_problem(reply: bytes, expected: lis
     analyses.run()
     document = status(context, (), analyses)
     assert [(each["kind"], each["severity"], each["message"]) for each in document["problems"]] == [
-        (kind, severity, f"The policy games, served from port 8430, has {words}") for kind, severity, words in expected
+        (kind, severity, f'The policy "games" served from port 8430 has {words}') for kind, severity, words in expected
     ]
     assert document["policies"] == {"linted": 1, "total": 1}
 
