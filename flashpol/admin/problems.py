@@ -65,7 +65,7 @@ def find_problems(status: Json, context: AdminContext, linted: Linted = ()) -> l
 
 
 def upstream_state(minute: Json | None) -> str | None:
-    """Of one upstream, from its counters of the last minute; None if nobody asked for it."""
+    """Of one upstream, from its counters of the last minute; None if there was no session to connect."""
     failed = sum(minute["failures"][why] for why in UPSTREAM_FAILURES) if minute else 0
     if not minute or not (failed or minute["started"]):
         return None

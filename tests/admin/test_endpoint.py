@@ -79,7 +79,7 @@ def test_page_links_to_the_other_paths(server: Flashpol) -> None:
 
 
 @pytest.mark.parametrize("path", ["/metric", "/metrics/", "//", "/-/", "/-/reload/", "/../etc/passwd", "/%00", "/%ff"])
-def test_unknown_path_is_answered_with_404_and_the_known_ones(server: Flashpol, path: str) -> None:
+def test_unknown_path_returns_404_and_names_the_known_ones(server: Flashpol, path: str) -> None:
     for method in ("GET", "POST"):
         reply = server.get(path, method)
         assert reply.status == 404
@@ -88,13 +88,13 @@ def test_unknown_path_is_answered_with_404_and_the_known_ones(server: Flashpol, 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "NONSENSE"])
-def test_method_other_than_get_is_answered_with_405(server: Flashpol, path: str, method: str) -> None:
+def test_method_other_than_get_returns_405(server: Flashpol, path: str, method: str) -> None:
     reply = server.get(path, method)
     assert (reply.status, reply.headers["Allow"]) == (405, "GET, HEAD")
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/none"])
-def test_head_is_answered_like_get_without_the_body(server: Flashpol, path: str) -> None:
+def test_head_returns_the_headers_of_get_without_a_body(server: Flashpol, path: str) -> None:
     head, get = server.get(path, "HEAD"), server.get(path)
     assert (head.status, head.body) == (get.status, b"")
     assert head.headers["Content-Type"] == get.headers["Content-Type"]

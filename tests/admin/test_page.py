@@ -293,7 +293,7 @@ def test_reload_from_a_browser_is_forbidden(headers: dict[str, str]) -> None:
     assert body.count(b"\n") == 1
 
 
-def test_reload_that_takes_long_is_answered_with_202(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reload_that_takes_long_returns_202(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flashpol.admin.endpoint.RELOAD_PATIENCE", 0.01)
     line, _, body = get(Application(make_context(), lambda: None), "/-/reload", "POST", **RELOAD)
     assert (line, b"not done yet" in body) == ("202 Accepted", True)

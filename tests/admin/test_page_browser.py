@@ -58,7 +58,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flashpol]:
     config = tmp_path_factory.mktemp("page") / "flashpol.toml"
-    config.write_text("[server]\nrequest_timeout = 600\n")  # who is silent stays until it has been seen
+    config.write_text("[server]\nrequest_timeout = 600\n")  # silent connections stay until the page shows them
     with Flashpol("-c", config, "--policy", POLICY, workers=2) as server:
         yield server
 

@@ -107,7 +107,7 @@ class Prometheus:
         return True
 
     def _ready(self) -> bool:
-        with contextlib.suppress(OSError):  # it answers 503 while it starts
+        with contextlib.suppress(OSError):  # it responds with 503 while it starts
             return self._get("/-/ready").status == 200
         return False
 
@@ -117,9 +117,9 @@ class Prometheus:
 
     def api(self, path: str, **parameters: str) -> Any:
         with self._get(f"/api/v1/{path}", **parameters) as reply:
-            answer = json.load(reply)
-        assert answer["status"] == "success"
-        return answer["data"]
+            document = json.load(reply)
+        assert document["status"] == "success"
+        return document["data"]
 
     def values(self, query: str) -> list[float]:
         """The values that are numbers: 0 divided by 0 is no data."""
