@@ -65,6 +65,23 @@ def wheels(python: str) -> Path:
     return folder
 
 
+def run_in(root: Path, script: str, seconds: float) -> subprocess.CompletedProcess[str]:
+    """A shell script in /src of `root`, without systemd, with this host's network and package index. Nothing stays."""
+    options = [
+        f"--setenv={name}={value}" for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_CERT"))
+    ]
+    shared = [Path(name) for name in ("/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt")]
+    options += [f"--bind-ro={path}" for path in shared if path.exists()]
+    command = [
+        "systemd-nspawn", "-q", "--register=no", "--keep-unit", "--volatile=overlay", "--pipe",
+        "--resolv-conf=copy-host", f"--directory={root}", *options, "/bin/bash", "-euc", "cd /src\n" + script,
+    ]  # fmt: skip
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=seconds, check=False,
+    )  # fmt: skip
+
+
 class Machine:
     """Boots `root`; nothing that happens in it stays. folders: of the host, readable there by their name here.
 
