@@ -1,14 +1,14 @@
-"""Every setting of the server: its default, its bounds and the reason for both, in one place.
+"""The settings of the server, and how they are read.
 
-A configuration comes from a TOML file (`load`), from command-line flags, or from both, the flags winning. Either way it
-ends as frozen dataclasses. Nothing in here opens a socket or looks at a policy; `ConfigError` says in one line what is
-wrong, where, and what to do.
+A configuration comes from a TOML file (`load`), from command-line flags, or from both; flags override the file. The
+result is frozen dataclasses. Nothing here opens a socket or reads a policy. `ConfigError` is one line: what is wrong,
+where, and what to do.
 
-    settings.py   the dataclasses, and what only the whole can show
-    address.py    Address, Inherited, Remote         kinds.py    how a setting is written
-    toml.py       a file -> Config                   render.py   back to TOML
-    origin.py     where a part was written           places.py   line and column of all that is in a file
-    errors.py     ConfigError
+    settings.py       the dataclasses with their defaults, and checks that need more than one setting
+    setting_types.py  how a value is written         address.py         Address, SystemdSocket, UpstreamAddress
+    toml_loader.py    a file -> Config               render.py          a Config -> TOML, and the file of defaults
+    locations.py      where a key was written        toml_positions.py  line and column of each key of a file
+    renamed.py        keys of earlier versions       errors.py          ConfigError
 """
 
 from flashpol.config.address import Address, Endpoint, SystemdSocket, UpstreamAddress, parse_endpoint
@@ -34,11 +34,12 @@ from flashpol.config.settings import (
     PolicySource,
     Server,
     check,
-    kind_of,
+    describe,
     parse_dialect,
     settings_of,
+    type_of,
 )
-from flashpol.config.toml_loader import load
+from flashpol.config.toml_loader import did_you_mean, load
 
 __all__ = [
     "DEFAULT_ADMIN",
@@ -67,10 +68,12 @@ __all__ = [
     "as_toml",
     "check",
     "defaults",
-    "kind_of",
+    "describe",
+    "did_you_mean",
     "load",
     "one_line",
     "parse_dialect",
     "parse_endpoint",
     "settings_of",
+    "type_of",
 ]  # fmt: skip

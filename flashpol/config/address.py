@@ -1,5 +1,4 @@
-"""Where a listener or the admin endpoint listens: an address of its own, or a socket that systemd hands over; and
-where a shared port relays to."""
+"""Addresses: what a listener or the admin endpoint binds, the systemd socket it takes instead, and an upstream."""
 
 import ipaddress
 import re
@@ -20,12 +19,13 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def covers(self, other: "Address") -> bool:
-        """Binding this host takes the other's too."""
-        return self.host == "::" or (self.host == "0.0.0.0" and ":" not in other.host)
+        """True if binding this address binds the other one too: same port, and a wildcard host that includes it."""
+        wildcard = self.host == "::" or (self.host == "0.0.0.0" and ":" not in other.host)
+        return wildcard and self.port == other.port
 
     @classmethod
     def parse(cls, text: str) -> "Address":
-        """`HOST:PORT` or `[IPV6]:PORT`. Names are refused: which of its addresses a name means would be a guess."""
+        """`IP:PORT` or `[IPV6]:PORT`. Host names are refused: a name with several addresses would be ambiguous."""
         host, colon, port = text.rpartition(":")
         bracketed = host.startswith("[") and host.endswith("]")
         try:
@@ -34,7 +34,7 @@ class Address(NamedTuple):
             ip = None
         mapped = getattr(ip, "ipv4_mapped", None)
         if mapped:
-            raise ConfigError(f"{text!r} is an IPv4 address in IPv6 clothes: write {mapped}:{port}")
+            raise ConfigError(f"{text!r} is an IPv4-mapped IPv6 address; write {mapped}:{port}")
         if not colon or ip is None or bracketed != (ip.version == 6):
             raise ConfigError(f"{text!r} is not an address to bind: write IP:PORT, such as 127.0.0.1:8430 or [::]:843")
         if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
@@ -43,7 +43,7 @@ class Address(NamedTuple):
 
 
 class SystemdSocket(NamedTuple):
-    """A listening socket that systemd hands over, by its name: FileDescriptorName= of systemd.socket(5)."""
+    """A listening socket passed by systemd, by its name: FileDescriptorName= of systemd.socket(5)."""
 
     name: str
 
@@ -52,17 +52,17 @@ class SystemdSocket(NamedTuple):
 
     @property
     def port(self) -> int:
-        """0, as where the kernel chooses: unknown until there is a socket."""
+        """0: unknown until the socket is there, as for a port that the kernel chooses."""
         return 0
 
     @classmethod
     def parse(cls, text: str) -> "SystemdSocket":
-        """`systemd:NAME`. What a name may be: sd_listen_fds(3) and FileDescriptorName= of systemd.socket(5)."""
+        """`systemd:NAME`. systemd.socket(5) defines what a name may contain."""
         name = text.removeprefix(SYSTEMD)
         if name == text or not re.fullmatch(r"[ -9;-~]{1,255}", name):
             raise ConfigError(
-                f"{text!r} names no socket of systemd: write systemd:NAME, NAME as in FileDescriptorName= "
-                "(ASCII without a colon, 255 characters at most)"
+                f"{text!r} is not the name of a systemd socket: write systemd:NAME, NAME as in FileDescriptorName= "
+                "(at most 255 ASCII characters, no colon)"
             )
         return cls(name)
 
@@ -76,11 +76,11 @@ def parse_endpoint(text: str) -> Endpoint:
 
 
 UNIX = "unix:"
-_MAX_PATH = 107  # sun_path of unix(7), without its NUL
+_MAX_PATH = 107  # sun_path of unix(7) without its NUL
 
 
 class UpstreamAddress(NamedTuple):
-    """An upstream: a host's name or IP address and a port, or the path of a Unix socket."""
+    """An upstream: a host name or IP address and a port, or the path of a Unix socket."""
 
     host: str
     port: int
@@ -100,12 +100,12 @@ class UpstreamAddress(NamedTuple):
         return True
 
     def arrives_at(self, listening: Address) -> bool:
-        """Who connects to this reaches that address, as far as can be seen without looking names up."""
+        """True if a connection to this upstream reaches `listening`, as far as that is known without a DNS query."""
         if self.path or self.port != listening.port:
             return False
-        at = Address("127.0.0.1" if self.host == "localhost" else self.host, self.port)
-        local = UpstreamAddress(*at).is_ip and ipaddress.ip_address(at.host).is_loopback
-        return at == listening or (local and listening.covers(at))
+        target = Address("127.0.0.1" if self.host == "localhost" else self.host, self.port)
+        is_loopback = UpstreamAddress(*target).is_ip and ipaddress.ip_address(target.host).is_loopback
+        return target == listening or (is_loopback and listening.covers(target))
 
     @classmethod
     def parse(cls, text: str) -> "UpstreamAddress":
@@ -123,11 +123,11 @@ class UpstreamAddress(NamedTuple):
             raise ConfigError(f"{text!r}: write HOST:PORT, the port from 1 to 65535, or unix:/PATH")
         if found.is_ip and bracketed == (":" in host):
             return cls(str(ipaddress.ip_address(host)), found.port)
-        # Letters, digits, hyphens: RFC 1123 section 2.1; underscores, as container networks name hosts.
+        # RFC 1123 section 2.1: letters, digits, hyphens. Container networks name hosts with underscores too.
         if (
             bracketed
             or not re.fullmatch(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", host)
             or len(host) > 253
         ):
-            raise ConfigError(f"{text!r}: {host!r} is neither a host's name nor an IP address ([IPv6] in brackets)")
+            raise ConfigError(f"{text!r}: {host!r} is neither a host name nor an IP address ([IPv6] in brackets)")
         return cls(host, found.port)

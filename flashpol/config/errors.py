@@ -1,17 +1,20 @@
-"""The one error of this package, and how it stays within a line."""
+"""The one error of this package, and the escaping that keeps it within a line."""
 
 
 def one_line(text: str) -> str:
-    """The text with all that is not printable written as escapes."""
+    """The text with every character that is not printable written as an escape."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class ConfigError(Exception):
-    """The operator's mistake: one line that says what is wrong, where, and what to do. The command exits with 2."""
+    """A mistake of the operator: one line that says what is wrong, where, and what to do. The command exits with 2.
 
-    def __init__(self, message: str, place: object = None) -> None:
-        super().__init__(message if place is None else f"{place}: {message}")
+    location: where the mistake was written, put in front of the message; anything with a text form, or None.
+    """
+
+    def __init__(self, message: str, location: object = None) -> None:
+        super().__init__(message if location is None else f"{location}: {message}")
 
     def __str__(self) -> str:
-        # One line, whatever stands in the names that it quotes.
+        # The message quotes file names and keys, which may hold line feeds and escape sequences.
         return one_line(super().__str__())

@@ -1,15 +1,15 @@
-"""Where a part of the configuration was written."""
+"""Where a key or a table was written: file, line and column."""
 
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-# Keys, and indices of arrays, from the top.
+# Keys, and indices of arrays, from the top level.
 Path = tuple[str | int, ...]
 
 
 class Position(NamedTuple):
-    """Line and column, from 1; columns in characters."""
+    """Line and column, both from 1; columns count characters."""
 
     line: int
     column: int
@@ -23,25 +23,26 @@ class Source:
     text: str = ""
 
     @cached_property
-    def places(self) -> dict[Path, Position]:
-        """Looked for only when something is wrong."""
-        from flashpol.config.toml_positions import find_places
+    def positions(self) -> dict[Path, Position]:
+        """Computed only for an error message: a correct file is never tokenized a second time."""
+        from flashpol.config.toml_positions import find_positions
 
-        return find_places(self.text)
+        return find_positions(self.text)
 
 
 class SourceLocation(NamedTuple):
-    """A key or table of a file. As text `FILE:LINE:COLUMN`, of what it is part of if it has no place itself."""
+    """A key or table of a file. Its text is `FILE:LINE:COLUMN`; a path without a position takes its parent's."""
 
     source: Source
     path: Path = ()
 
-    def inside(self, *path: str | int) -> "SourceLocation":
+    def child(self, *path: str | int) -> "SourceLocation":
+        """The location of a key or element below this one."""
         return SourceLocation(self.source, self.path + path)
 
     def __str__(self) -> str:
         path = self.path
-        while path and path not in self.source.places:
+        while path and path not in self.source.positions:
             path = path[:-1]
-        place = self.source.places.get(path)
-        return f"{self.source.name}:{place.line}:{place.column}" if place else self.source.name
+        position = self.source.positions.get(path)
+        return f"{self.source.name}:{position.line}:{position.column}" if position else self.source.name

@@ -1,7 +1,7 @@
-"""Back to TOML: the defaults, each with its reason, and a whole configuration. What is written can be read again."""
+"""Writes TOML: a file of defaults with comments, and a whole configuration. `load` reads both."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import MISSING, replace
 from textwrap import wrap
 from typing import Any
 
@@ -14,20 +14,24 @@ from flashpol.config.settings import (
     Listener,
     PolicySource,
     Server,
+    describe,
     settings_of,
 )
 
 _WIDTH = 100
 _HEAD = """\
-# The configuration of flashpol: every setting with its default, the reason for it and what may be written.
-# Only what differs needs to be in a file. A line that begins with # and a key shows what is not set by default.
+# The configuration of flashpol: every setting with what it does, why its default is what it is, and what to write.
+# A file needs only the settings that differ from it. A line such as #user = "flashpol" is not set by default.
 """
 _BLOCKS = {
-    "[policies.games]": (PolicySource, "A policy: one of file, folder and grants. Paths are relative to this file."),
+    "[policies.games]": (
+        PolicySource,
+        "A policy is exactly one of file, folder and grants. There may be any number of policies.",
+    ),
     "[[listeners]]": (
         Listener,
-        "An address and the policy it serves, as often as there are addresses. request_timeout to max_duration "
-        "may be set here too, for one listener.",
+        "A listener is an address and the policy it serves; write one [[listeners]] for each address. The settings "
+        "from request_timeout to max_duration may be set here too, for this listener alone.",
     ),
 }
 
@@ -37,16 +41,16 @@ def _comment(text: str) -> Iterator[str]:
 
 
 def _described(owner: Any, *, off: bool = False) -> Iterator[str]:
-    """Each setting of a class with its default; as a comment what has none, or everything if `off`."""
+    """Each setting of a class with its default. Settings without one are comments; with `off`, all of them."""
     for name, setting in settings_of(owner).items():
-        kind, why, example = (setting.metadata[key] for key in ("kind", "why", "example"))
+        kind, example = setting.metadata["type"], setting.metadata["example"]
         default = None if off and example is not None else kind.show(setting.default)
-        yield from ("", *_comment(why), *_comment(f"Write {kind.expected}."))
+        yield from ("", *_comment(describe(setting)), *_comment(f"Write {kind.expected}."))
         yield f"{'#' * (off or default is None)}{name} = {kind.show(example) if default is None else default}"
 
 
 def defaults() -> str:
-    """A configuration file that changes nothing, with a comment for everything that can be set."""
+    """A configuration file that changes nothing, with a comment for every setting."""
     lines = [_HEAD, "[server]", *_described(Server), *_described(ConnectionTimeouts), *_described(ConnectionLimits)]
     for header, (owner, about) in _BLOCKS.items():
         lines += ["", "", *_comment(about), f"#{header}", *_described(owner, off=True)]
@@ -54,33 +58,43 @@ def defaults() -> str:
 
 
 def _pairs(owner: object) -> dict[str, str]:
-    """What an object sets, as TOML."""
-    shown = {name: field.metadata["kind"].show(getattr(owner, name)) for name, field in settings_of(owner).items()}
+    """Setting -> value as TOML, for the settings that an object has."""
+    shown = {name: field.metadata["type"].show(getattr(owner, name)) for name, field in settings_of(owner).items()}
     return {name: value for name, value in shown.items() if value is not None}
 
 
 def _server(server: Server) -> Iterator[str]:
-    usual = _pairs(Server()) | _pairs(ConnectionTimeouts()) | _pairs(ConnectionLimits())
-    for name, value in (_pairs(server) | _pairs(server.timeouts) | _pairs(server.connection_limits)).items():
-        yield f"{name} = {value}{'  # default' * (usual.get(name) == value)}"
+    pairs = _pairs(server) | _pairs(server.timeouts) | _pairs(server.connection_limits)
+    return _marked(pairs, Server, ConnectionTimeouts, ConnectionLimits)
+
+
+def _marked(pairs: dict[str, str], *owners: Any) -> Iterator[str]:
+    """`name = value`, with a comment where the value is the default of one of these classes."""
+    fields = {name: field for owner in owners for name, field in settings_of(owner).items()}
+    defaults = {
+        name: field.metadata["type"].show(field.default)
+        for name, field in fields.items()
+        if field.default is not MISSING
+    }
+    return (f"{name} = {value}{'  # default' * (defaults.get(name) == value)}" for name, value in pairs.items())
 
 
 def _policy(source: PolicySource) -> Iterator[str]:
-    """Its paths from the root, since what is printed may be kept anywhere."""
+    """Paths are absolute, since the printed file may be saved in another folder."""
     paths = {key: path.absolute() for key in ("file", "folder") if (path := getattr(source, key)) is not None}
     pairs = _pairs(replace(source, **paths)) or {"grants": "[]"}
     return (f"{key} = {value}" for key, value in pairs.items())
 
 
 def _listener(config: Config, listener: Listener) -> Iterator[str]:
-    usual = _pairs(config.server.timeouts)
-    own = {name: value for name, value in _pairs(config.timeouts(listener)).items() if value != usual[name]}
+    server = _pairs(config.server.timeouts)
+    own = {name: value for name, value in _pairs(config.timeouts(listener)).items() if value != server[name]}
     pairs = {name: value for name, value in _pairs(listener).items() if listener.shared or name not in RELAYING}
-    return (f"{name} = {value}" for name, value in (pairs | own).items())
+    return _marked(pairs | own, Listener)
 
 
 def as_toml(config: Config, comments: Sequence[str] = ()) -> str:
-    """The whole of a configuration, with a comment for each listener if they are given."""
+    """A whole configuration; comments: one for each listener, if any."""
     lines = ["[server]", *_server(config.server)]
     for source in config.policies:
         lines += ["", f"[policies.{as_key(source.name)}]", *_policy(source)]

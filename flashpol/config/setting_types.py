@@ -1,4 +1,4 @@
-"""How a setting is written: in TOML, and as the text of a flag."""
+"""The types of settings: how a value is written in TOML and as the text of a flag, and how it is printed."""
 
 import ipaddress
 import re
@@ -12,7 +12,7 @@ from flashpol.config.errors import ConfigError
 
 
 def as_written(value: object) -> str:
-    """A value of TOML as its writer knows it, in short, for messages."""
+    """A TOML value as an operator writes it; tables and arrays shortened. For messages."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
@@ -22,53 +22,68 @@ def as_written(value: object) -> str:
     return repr(value) if isinstance(value, str | int | float) else str(value)
 
 
-def _str_if_any(value: object) -> str | None:
+def _str_or_none(value: object) -> str | None:
     return None if value is None else str(value)
 
 
 @dataclass(frozen=True)
 class SettingType:
-    """What is accepted. `expected` completes "write …"; `types` are TOML's; `parse` may raise ValueError, ConfigError.
+    """What values are accepted, and how.
 
-    `show` is the way back: a value as TOML has it, None where there is nothing to write.
+    expected: completes "write …" in error messages and documents.
+    types: the TOML types that `parse` takes.
+    parse: raises ValueError, which becomes "write …", or ConfigError with words of its own.
+    show: a value as TOML; None if there is nothing to write.
     """
 
     expected: str
     types: tuple[type, ...]
     parse: Callable[[Any], Any]
-    show: Callable[[Any], str | None] = field(default=_str_if_any, kw_only=True)
+    show: Callable[[Any], str | None] = field(default=_str_or_none, kw_only=True)
 
     def read(self, key: str, value: object) -> Any:
-        """From TOML. Raises ConfigError that begins with the key."""
-        fits = isinstance(value, self.types) and (not isinstance(value, bool) or bool in self.types)
+        """A value from TOML. Raises ConfigError that begins with the key."""
         try:
-            if fits:
-                return self.parse(value)
+            return self._parsed(value)
         except ValueError:
-            pass
-        raise ConfigError(f"{key} = {as_written(value)}: write {self.expected}")
+            raise ConfigError(f"{key} = {as_written(value)}: write {self.expected}") from None
+        except ConfigError as error:
+            raise ConfigError(f"{key}: {error}") from None
 
-    def read_text(self, key: str, text: str) -> Any:
-        """From a flag. Raises as `read`."""
-        return self.read(key, text)
+    def read_text(self, flag: str, text: str) -> Any:
+        """A value from the text of a flag. Raises ConfigError that begins with the flag."""
+        try:
+            return self._parsed(self._from_text(text))
+        except ValueError:
+            raise ConfigError(f"{flag} {text!r}: write {self.expected}") from None
+        except ConfigError as error:
+            raise ConfigError(f"{flag}: {error}") from None
+
+    def _from_text(self, text: str) -> object:
+        return text
+
+    def _parsed(self, value: object) -> Any:
+        if not isinstance(value, self.types) or (isinstance(value, bool) and bool not in self.types):
+            raise ValueError
+        return self.parse(value)
 
 
 @dataclass(frozen=True)
 class Number(SettingType):
-    """Within bounds, both included; `off` is a value besides them that switches something off."""
+    """A number from `low` to `high`, both included."""
 
     low: float
     high: float
     whole: bool
 
-    def read_text(self, key: str, text: str) -> Any:
-        # float() alone would take "1_0", "nan" and digits of other scripts.
+    def _from_text(self, text: str) -> object:
+        # float() alone would accept "1_0", "nan" and digits of other scripts.
         plain = re.fullmatch(r"[0-9]{1,20}" if self.whole else r"[0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20}", text)
-        return self.read(key, (int(text) if self.whole else float(text)) if plain else text)
+        return (int(text) if self.whole else float(text)) if plain else text
 
 
 def number(low: float, high: float, *, whole: bool = False, off: float | None = None) -> Number:
-    """A number from `low` to `high`; `off` is one more value, which switches something off."""
+    """A number from `low` to `high`; `off` is one more accepted value, which disables the feature."""
 
     def parse(value: float) -> float:
         if not (low <= value <= high or value == off):
@@ -84,24 +99,24 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 
 
 def quoted(text: object) -> str:
-    """As a basic string of TOML: printable ASCII as it is, all else escaped. Of names that are no text, nearly."""
+    """A TOML basic string: printable ASCII unchanged, the rest escaped; bytes that are not UTF-8 become `?`."""
     characters = str(text).encode(errors="replace").decode()
     plain = (_ESCAPES.get(c) or (c if " " <= c <= "~" else f"\\U{ord(c):08x}") for c in characters)
     return f'"{"".join(plain)}"'
 
 
 def as_key(name: str) -> str:
-    """A key as TOML writes it: bare, or quoted in one line."""
+    """A TOML key: bare if it can be, else quoted."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else quoted(name)
 
 
-def _quoted_if_any(value: object) -> str | None:
+def _quoted_or_none(value: object) -> str | None:
     return None if value is None else quoted(value)
 
 
 def text(expected: str, parse: Callable[[str], Any] = str) -> SettingType:
-    """A string; None stands for none."""
-    return SettingType(expected, (str,), parse, show=_quoted_if_any)
+    """A string; None means that it is not set."""
+    return SettingType(expected, (str,), parse, show=_quoted_or_none)
 
 
 def choice(*values: str) -> SettingType:
@@ -129,14 +144,14 @@ def _absolute(text: str) -> Path:
     return path
 
 
-ABSOLUTE_PATH = text("a folder's absolute path, such as /var/empty", _absolute)
+ABSOLUTE_PATH = text("a folder's absolute path, such as /srv/empty", _absolute)
 SWITCH = SettingType("true or false", (bool,), bool, show=lambda value: str(value).lower())
 
 ENDPOINT = text('"IP:PORT" or "systemd:NAME"', parse_endpoint)
 
 
 def _show_grants(grants: Sequence[str]) -> str | None:
-    """Each `DOMAIN:PORTS`; ports hold no colon, a domain may."""
+    """`DOMAIN:PORTS` each, divided at the last colon: a domain may hold colons, ports cannot."""
     pairs = (grant.rpartition(":")[::2] for grant in grants)
     rows = (f"{{domain = {quoted(domain)}, ports = {quoted(ports)}}}" for domain, ports in pairs)
     return f"[{', '.join(rows)}]" if grants else None
@@ -148,26 +163,25 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def parse_network(text: str) -> Network:
-    """`IP/PREFIX`, or an IP alone. Raises ConfigError."""
+    """`IP/PREFIX`, or an IP address alone. Raises ConfigError."""
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        what = f"{text!r} is not a network: write IP/PREFIX, such as 192.0.2.0/24 or 2001:db8::/32"
-        raise ConfigError(what) from None
+        message = f"{text!r} is not a network: write IP/PREFIX, such as 192.0.2.0/24 or 2001:db8::/32"
+        raise ConfigError(message) from None
     if "/" in text and not re.fullmatch("[0-9]{1,3}", text.partition("/")[2]):
-        raise ConfigError(f"{text!r}: write the prefix as the number of its bits: {network}")
+        raise ConfigError(f"{text!r}: write the prefix as a number of bits: {network}")
     if ipaddress.ip_address(text.partition("/")[0]) != network.network_address:
-        raise ConfigError(f"{text!r} is an address in {network}: write the one or the other")
+        raise ConfigError(f"{text!r} is an address in {network}: write that network, or the address without a prefix")
     mapped = getattr(network.network_address, "ipv4_mapped", None)
     if mapped and network.prefixlen >= 96:
-        clothes = f"{mapped}/{network.prefixlen - 96}"
-        raise ConfigError(f"{text!r} is an IPv4 network in IPv6 clothes: write {clothes}")
+        raise ConfigError(f"{text!r} is an IPv4-mapped IPv6 network; write {mapped}/{network.prefixlen - 96}")
     return network
 
 
 def _networks(values: Sequence[object]) -> tuple[Network, ...]:
     if not values or not all(isinstance(value, str) for value in values):
-        raise ValueError  # an empty list could mean all or none
+        raise ValueError  # an empty list could mean all clients or none
     return tuple(parse_network(str(value)) for value in values)
 
 
@@ -184,15 +198,15 @@ def _upstream(value: str | list[object]) -> tuple[UpstreamAddress, ...]:
     texts = [value] if isinstance(value, str) else value
     if not 1 <= len(texts) <= MAX_UPSTREAMS or not all(isinstance(text, str) for text in texts):
         raise ValueError
-    remotes = tuple(UpstreamAddress.parse(text) for text in texts if isinstance(text, str))
-    twice = next((upstream_address for upstream_address in remotes if remotes.count(upstream_address) > 1), None)
-    if twice:
-        raise ConfigError(f"upstream {str(twice)!r} is there twice: leave one out")
-    return remotes
+    addresses = tuple(UpstreamAddress.parse(text) for text in texts if isinstance(text, str))
+    duplicate = next((address for address in addresses if addresses.count(address) > 1), None)
+    if duplicate:
+        raise ConfigError(f"{str(duplicate)!r} is listed twice: remove one")
+    return addresses
 
 
 def _show_upstream(value: Sequence[UpstreamAddress] | None) -> str | None:
-    shown = [quoted(upstream_address) for upstream_address in value or ()]
+    shown = [quoted(address) for address in value or ()]
     return shown[0] if len(shown) == 1 else f"[{', '.join(shown)}]" if shown else None
 
 

@@ -1,4 +1,4 @@
-"""Every setting of the server: its default, its bounds and the reason for both, in one place."""
+"""Every setting of the server: what it does, its default and the reason for it, its bounds, all in one place."""
 
 import dataclasses
 import os
@@ -28,20 +28,20 @@ from flashpol.config.setting_types import (
     text,
 )
 
-DEFAULT_LISTEN = "[::]:843"  # where Flash Player asks first; [::] is dual-stack
-DEFAULT_SILVERLIGHT_LISTEN = "[::]:943"  # the only port Silverlight asks
+DEFAULT_LISTEN = "[::]:843"  # Flash Player asks port 843 first; [::] serves IPv4 too
+DEFAULT_SILVERLIGHT_LISTEN = "[::]:943"  # Silverlight asks no other port
 DEFAULT_ADMIN = "127.0.0.1:9843"  # loopback: the endpoint has no authentication
-MAX_LISTENERS = 1024  # the fast path has room for so many in one process
+MAX_LISTENERS = 1024  # the fast path has room for this many in one process
 
 FLASH, SILVERLIGHT = DIALECTS = ("flash", "silverlight")
 TEXT, JSON = LOG_FORMATS = ("text", "json")
 ROUND_ROBIN, LEAST_CONNECTIONS = BALANCES = ("round-robin", "least-connections")
 PROXY_VERSIONS = ("v1", "v2")
-RELAYING = ("upstream_proxy", "balance", "keepalive", "connect_rate")  # settings of a listener that go with upstream
+RELAYING = ("upstream_proxy", "balance", "keepalive", "connect_rate")  # settings that need `upstream`
 
 
 def _label(value: str) -> str:
-    if not value.strip():  # a label that is empty is none to Prometheus
+    if not value.strip():  # Prometheus treats an empty label as absent
         raise ValueError
     return value
 
@@ -52,24 +52,29 @@ LABEL = text("a name", _label)
 ADMIN_ADDRESS = Address.parse(DEFAULT_ADMIN)
 
 
-def setting(default: Any, why: str, kind: SettingType, example: Any = None) -> Any:
-    """A field with its default, its reason and how it is written; an example where the default is none."""
-    return field(default=default, metadata={"why": why, "kind": kind, "example": example})
+def setting(default: Any, kind: SettingType, does: str, why: str, example: Any = None) -> Any:
+    """A field with a default.
+
+    does: one sentence, what the setting does, with its unit. why: the second one, why this default. Both are printed by
+    `flashpol config --defaults`, flashpol.toml(5) and docs/reference.md. example: printed where there is no default.
+    """
+    return field(default=default, metadata={"type": kind, "does": does, "why": why, "example": example})
 
 
-def required(why: str, kind: SettingType, example: Any) -> Any:
-    """A field that has no default."""
-    return field(metadata={"why": why, "kind": kind, "example": example})
+def required(kind: SettingType, does: str, why: str, example: Any) -> Any:
+    """A field without a default."""
+    return field(metadata={"type": kind, "does": does, "why": why, "example": example})
 
 
 def settings_of(owner: Any) -> dict[str, "dataclasses.Field[Any]"]:
-    """The settings of a class in its order; `metadata` of each has `why`, `kind`, `example`."""
-    return {f.name: f for f in dataclasses.fields(owner) if "kind" in f.metadata}
+    """The settings of a class in its order; `metadata` of each has `type`, `does`, `why`, `example`."""
+    return {f.name: f for f in dataclasses.fields(owner) if "type" in f.metadata}
 
 
-def kind_of(owner: Any, name: str) -> SettingType:
-    kind: SettingType = settings_of(owner)[name].metadata["kind"]
-    return kind
+def type_of(owner: Any, name: str) -> SettingType:
+    """How a setting is written."""
+    found: SettingType = settings_of(owner)[name].metadata["type"]
+    return found
 
 
 def parse_dialect(text: str) -> str:
@@ -78,157 +83,243 @@ def parse_dialect(text: str) -> str:
     return dialect
 
 
+def describe(field_: "dataclasses.Field[Any]") -> str:
+    """The two sentences of a setting."""
+    return f"{field_.metadata['does']} {field_.metadata['why']}"
+
+
 @dataclass(frozen=True)
 class ConnectionTimeouts:
-    """What one worker does and holds. Times in seconds."""
+    """How long a connection may take in each of its states, in seconds; a listener may have its own."""
 
     request_timeout: float = setting(
-        3.0, "Flash Player gives up after 3 s; for the whole request, whatever arrives meanwhile", number(0.05, 3600)
+        3.0,
+        number(0.05, 3600),
+        "A client must send its whole request within this many seconds of connecting; bytes that arrive meanwhile do "
+        "not extend the time.",
+        "Flash Player itself gives up after 3 s.",
     )
     terminator_grace: float = setting(
-        0.15, "wait for the NUL after the 22 bytes: a round trip's worth, and no wait anyone notices", number(0.01, 60)
+        0.15,
+        number(0.01, 60),
+        "A request without its NUL is answered after this many seconds.",
+        "0.15 s is about one round trip, long enough for a NUL in a packet of its own and too short to notice.",
     )
     linger_timeout: float = setting(
-        1.0, "after a reply, discard what a client still sends, so that RST cannot destroy the reply", number(0.05, 60)
+        1.0,
+        number(0.05, 60),
+        "After a reply, the server reads and discards what the client still sends for at most this many seconds, then "
+        "closes the connection.",
+        "Without this, unread bytes would make the kernel send RST, which can destroy the reply on its way; 1 s is "
+        "several round trips.",
     )
     linger_bytes: int = setting(
-        65536, "a client that sends more than this after its request is not a client", number(0, 2**31, whole=True)
+        65536,
+        number(0, 2**31, whole=True),
+        "After a reply, the server reads and discards at most this many bytes before it closes the connection.",
+        "A policy client sends nothing after its request, so 64 KiB is ample, and it bounds what other clients cost.",
     )
     reply_timeout: float = setting(
-        10.0, "for a reply that the kernel takes only in part: a slow reader", number(0.05, 3600)
+        10.0,
+        number(0.05, 3600),
+        "A client that reads slowly must read the rest of its reply within this many seconds.",
+        "10 s are enough for the largest policy (1 MiB) at 1 Mbit/s.",
     )
     first_byte_timeout: float = setting(
         1.0,
-        "on a shared port, silence after which it is the application that speaks first: each such client waits so long",
         number(0.01, 3600),
+        "On a shared port, a client that has sent nothing for this many seconds is relayed to the upstream, which may "
+        "be the side that speaks first.",
+        "Policy clients send their request at once; every client of an application that speaks first waits this long.",
     )
     connect_timeout: float = setting(
-        3.0, "for an upstream to accept: a SYN that is lost is sent again after 1 s", number(0.05, 3600)
+        3.0,
+        number(0.05, 3600),
+        "An upstream must accept a connection within this many seconds.",
+        "3 s leave time for a lost SYN, which the kernel sends again after 1 s.",
     )
     idle_timeout: float = setting(
         3600.0,
-        "a conversation without a byte either way ends; an hour: somebody thinks about a move, and NAT forgets sooner",
         number(0.05, 10_000_000, off=0),
+        "A relayed session without traffic in either direction for this many seconds is closed; 0 means never.",
+        "One hour suits turn-based games; NAT devices forget idle connections sooner.",
     )
     max_duration: float = setting(
-        0.0, "of a conversation, however busy; off: a game may go on for days", number(0.05, 10_000_000, off=0)
+        0.0,
+        number(0.05, 10_000_000, off=0),
+        "A relayed session is closed after this many seconds, however busy it is; 0 means never.",
+        "It is off because a game may go on for days.",
     )
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
-            f.metadata["kind"].read(f.name, getattr(self, f.name))
+            f.metadata["type"].read(f.name, getattr(self, f.name))
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """How many clients the whole server takes in, over all its listeners. What is beyond is closed."""
+    """How many connections the whole server holds, over all its listeners, and how it counts them by address."""
 
     max_connections: int = setting(
         0,
-        "connections of all workers together; 0: as many as they may have files. Exceeded by 32 for each worker beyond "
-        "the first at most, since they do not wait for each other",
         number(0, 2**30, whole=True),
+        "All workers together hold at most this many connections; 0 means as many as their file descriptors allow. At "
+        "the limit the oldest idle connection is closed for a new one.",
+        "It is off because the descriptor limit protects the server already. Workers do not wait for each other, so a "
+        "limit may be exceeded by 32 for each worker after the first.",
     )
     max_worker_connections: int = setting(
-        0, "connections of one worker; 0: as many as it may have files", number(0, 2**20, whole=True)
+        0,
+        number(0, 2**20, whole=True),
+        "Each worker holds at most this many connections; 0 means as many as its file descriptors allow.",
+        "It is off for the same reason; unlike max_connections it is kept exactly.",
     )
     max_address_connections: int = setting(
         1000,
-        "connections of one address at a time, 0 for any number: a client has one, a large school or a proxy hundreds, "
-        "and no one should have all there are",
         number(0, 60_000, whole=True),
+        "One client address holds at most this many connections at a time; 0 means any number. Set 0 where a proxy, "
+        "a container network or a load balancer hides the clients' addresses.",
+        "A client has one connection and a school or company behind one address hundreds; 1000 keeps a single address "
+        "from using all descriptors.",
     )
     max_address_rate: int = setting(
         0,
-        "connections of one address within a second; 0, any number, since an answer is cheap and a whole school may "
-        "have one address",
         number(0, 60_000, whole=True),
+        "One client address opens at most this many connections within a second; 0 means any number.",
+        "It is off because a reply is cheap and many clients may share one address.",
     )
     max_sessions: int = setting(
         10_000,
-        "sessions that one worker relays at a time, those that wait to be connected included. Each costs 7 KB and two "
-        "descriptors.",
         number(0, 1_000_000, whole=True),
+        "Each worker relays at most this many sessions at a time, including those that still connect to an upstream.",
+        "A session costs 7 KB of memory and two file descriptors, so 10,000 take 70 MB.",
     )
     max_slow_replies: int = setting(
         10_000,
-        "replies that one worker still sends because their clients read slowly. Each costs 4 KB.",
         number(0, 1_000_000, whole=True),
+        "Each worker sends at most this many replies at a time to clients that read slowly.",
+        "A slow reply costs 4 KB of memory, so 10,000 take 40 MB.",
     )
-    ipv4_prefix: int = setting(32, "bits that make an address of IPv4", number(8, 32, whole=True))
+    ipv4_prefix: int = setting(
+        32,
+        number(8, 32, whole=True),
+        "IPv4 clients whose addresses agree in this many leading bits count as one address.",
+        "32 counts each address separately.",
+    )
     ipv6_prefix: int = setting(
-        64, "bits that make an address of IPv6: a client chooses the last 64 as it likes", number(16, 128, whole=True)
+        64,
+        number(16, 128, whole=True),
+        "IPv6 clients whose addresses agree in this many leading bits count as one address.",
+        "A subscriber has at least a /64 and can use any address in it.",
     )
     address_table_size: int = setting(
         65_536,
-        "addresses that a worker can count at a time, 16 bytes each, rounded up to a power of two; it never grows: "
-        "beyond it the light are forgotten first, and nobody is refused for it",
         number(8, 2**20, whole=True),
+        "Each worker counts connections of at most this many addresses at a time, rounded up to a power of two, in 16 "
+        "bytes of memory for each. When the table is full the least active addresses are evicted; no client is refused "
+        "because it is full.",
+        "65,536 entries take 1 MB for a worker.",
     )
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
-            f.metadata["kind"].read(f.name, getattr(self, f.name))
+            f.metadata["type"].read(f.name, getattr(self, f.name))
 
 
 @dataclass(frozen=True)
 class Server:
-    """The whole server. Times in seconds."""
+    """The settings of the whole server."""
 
-    workers: int = setting(0, 'worker processes; "auto" is one for each CPU', WORKERS)
+    workers: int = setting(
+        0,
+        WORKERS,
+        'The server starts this many worker processes; "auto" means one for each CPU that it may use.',
+        "A worker uses at most one CPU, and more workers than CPUs only cost memory.",
+    )
     admin: Endpoint | None = setting(
-        ADMIN_ADDRESS, 'metrics and health, or "off"; loopback: it asks no password', ADMIN
+        ADMIN_ADDRESS,
+        ADMIN,
+        'The endpoint for metrics, health and the status page listens on this address; "off" disables it.',
+        "It has no password, so the default is loopback.",
     )
     reload_endpoint: bool = setting(
         False,
-        "POST /-/reload on the admin address loads the configuration anew; off, since it asks no password",
         SWITCH,
+        "POST /-/reload on the admin address reloads the configuration.",
+        "It is off because the admin endpoint has no password.",
     )
     user: str | None = setting(
         None,
-        "workers and the admin process become this user once the sockets are bound",
-        text("a user's name"),
-        "nobody",
+        text("a user name"),
+        "The workers and the admin process run as this user; they change to it after the sockets are bound.",
+        "Without it they stay the user that started flashpol, root included.",
+        "flashpol",
     )
     group: str | None = setting(
-        None, "the only group that they have then, instead of the user's own groups", text("a group's name"), "nogroup"
+        None,
+        text("a group name"),
+        "The workers and the admin process have this group and no other.",
+        "Without it they have the groups of `user`.",
+        "flashpol",
     )
     chroot: Path | None = setting(
         None,
-        "an absolute path, which becomes their root folder: they open no files once they serve",
         ABSOLUTE_PATH,
-        Path("/var/empty"),
+        "The workers and the admin process have this directory as their root; `user` is required with it.",
+        "They open no files once they serve, so an empty directory is enough for policies; it is not set because "
+        "upstream names need /etc/resolv.conf.",
+        Path("/srv/empty"),
     )
     watch: float = setting(
         0.0,
-        "seconds between two looks at the configuration and policy files; 0: SIGHUP says when",
         number(0.1, 3600, off=0),
+        "The configuration and the policy files are checked for changes every this many seconds and reloaded when they "
+        "have changed; 0 disables it (reload with SIGHUP).",
+        "It is off so that a file takes effect when you say so, not while you edit it.",
     )
-    log_format: str = setting(TEXT, 'lines for people ("text") or for machines ("json")', choice(*LOG_FORMATS))
+    log_format: str = setting(
+        TEXT,
+        choice(*LOG_FORMATS),
+        'Log lines are written for people ("text") or as JSON, one object a line ("json").',
+        "Text is readable in journald and on a terminal without a tool.",
+    )
     access_log: float = setting(
-        0.0, "share of the connections that get a log line each; 1 is all, 0.01 one in 100", number(0, 1)
+        0.0,
+        number(0, 1),
+        "This share of the connections, from 0 to 1, is logged with a line each; a worker writes at most 100 of these "
+        "lines in ten seconds.",
+        "It is off because client addresses are personal data in some countries, and metrics count every connection.",
     )
     backlog: int = setting(
-        65535, "accept queue; the kernel lowers it to net.core.somaxconn", number(1, 65535, whole=True)
+        65535,
+        number(1, 65535, whole=True),
+        "The accept queue of each listening socket holds at most this many connections.",
+        "The kernel lowers it to net.core.somaxconn, so the default leaves the decision to that.",
     )
     stall_timeout: float = setting(
         2.0,
-        "a worker whose loop stands still is killed and replaced after so long, before clients in its queue give up as "
-        "Flash Player does after 3 s; after half of it a sibling serves them; 0: neither, for a debugger",
         number(0.2, 3600, off=0),
+        "A worker whose event loop has not run for this many seconds is killed and restarted; after half of that time "
+        "another worker accepts from its queue. 0 disables both, for a debugger.",
+        "2 s leave time to answer the clients in its queue: Flash Player gives up after 3 s.",
     )
     shutdown_timeout: float = setting(
-        5.0, "finish what is inside: request_timeout and a reply after it", number(0, 3600)
+        5.0,
+        number(0, 3600),
+        "Open connections have this many seconds to finish when the server stops; then they are closed.",
+        "5 s are longer than request_timeout, so a client that has just connected still gets its reply.",
     )
     drain_timeout: float = setting(
         3600.0,
-        "after a reload, conversations live on in the old workers so long; reloads that find no room end the oldest",
         number(0, 10_000_000),
+        "Relayed sessions have this many seconds to finish in the old workers after a reload; then they are closed.",
+        "Most games end within an hour. At most 3 generations of old workers exist: one more reload closes the oldest "
+        "earlier.",
     )
     timeouts: ConnectionTimeouts = field(default_factory=ConnectionTimeouts)
     connection_limits: ConnectionLimits = field(default_factory=ConnectionLimits)
-    # Where a setting was written, of those that come from a file.
-    places: Mapping[str, SourceLocation] = field(default_factory=dict, compare=False, repr=False)
+    # Setting -> where it was written; only settings that come from a file.
+    locations: Mapping[str, SourceLocation] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def worker_count(self) -> int:
@@ -237,102 +328,150 @@ class Server:
 
 @dataclass(frozen=True)
 class PolicySource:
-    """Where a policy comes from: a file, a folder of fragments, or grants as `DOMAIN:PORTS`. Exactly one of them."""
+    """Where a policy comes from: a file, a folder of policy files, or grants as `DOMAIN:PORTS`. Exactly one is set."""
 
     name: str
     file: Path | None = setting(
-        None, "a policy file, served byte for byte with a NUL after it", path("a file's name"), Path("games.xml")
+        None,
+        path("a file name"),
+        "This policy file is served byte for byte, with a NUL after it.",
+        "Relative paths start at the folder of the configuration file.",
+        Path("games.xml"),
     )
     folder: Path | None = setting(
-        None, "a folder whose *.xml are merged into one policy", path("a folder's name"), Path("policies.d")
+        None,
+        path("a folder name"),
+        "The *.xml files of this folder are merged into one policy.",
+        "Hidden files and subfolders are ignored.",
+        Path("policies.d"),
     )
-    grants: tuple[str, ...] = setting((), "who may connect to which ports", GRANTS, ("*.example.com:1935,8000-8100",))
-    origin: SourceLocation | None = field(default=None, compare=False, repr=False)
+    grants: tuple[str, ...] = setting(
+        (),
+        GRANTS,
+        "The policy lets content of these domains connect to these ports.",
+        "For a few grants this is shorter than a file.",
+        ("*.example.com:1935,8000-8100",),
+    )
+    location: SourceLocation | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Listener:
-    """One address and the policy it serves. Without a name it is called by its address once that is bound."""
+    """One address and the policy it serves. A listener without a name is called by its address once that is bound."""
 
     name: str | None = required(
-        "label of its metrics and lines in the log; the address if it has none", LABEL, "master"
+        LABEL,
+        "Metrics and log lines call the listener by this name.",
+        "Without it they show its address.",
+        "master",
     )
     address: Endpoint = required(
-        '"IP:PORT"; [::] is IPv4 too, port 0 lets the kernel choose; or "systemd:NAME", as in FileDescriptorName=',
         ENDPOINT,
+        'The listener binds this address, "IP:PORT", or takes a socket from systemd, "systemd:NAME" (NAME as in '
+        "FileDescriptorName=).",
+        "It has no default. [::] serves IPv4 too; port 0 lets the kernel choose.",
         Address.parse(DEFAULT_LISTEN),
     )
-    policy: str = required("name of the policy it serves; may be left out if there is only one", NAME, "games")
-    dialect: str = setting(FLASH, 'whose requests and policies: "flash" or "silverlight"', DIALECT)
+    policy: str = required(
+        NAME,
+        "The listener serves the policy of this name.",
+        "It may be left out if there is only one policy.",
+        "games",
+    )
+    dialect: str = setting(
+        FLASH,
+        DIALECT,
+        'The listener expects requests and a policy of this dialect: "flash" or "silverlight".',
+        "Nearly all clients of policy servers speak Flash's.",
+    )
     served_from: int | None = setting(
         None,
-        "port that clients ask, if a redirect or a container makes it another than the address's; lint counts on it",
         number(1, 65535, whole=True),
+        "Clients reach the listener on this port; what a policy may grant depends on it, and lint and the status page "
+        "use it.",
+        "It is the address's port unless a redirect or a container publishes another.",
         843,
     )
     allow_networks: tuple[Network, ...] = setting(
-        (), "the clients that are served, if not all", NETWORKS, (ip_network("192.0.2.0/24"),)
+        (),
+        NETWORKS,
+        "Only clients in these networks are served.",
+        "Without it every client is.",
+        (ip_network("192.0.2.0/24"),),
     )
     deny_networks: tuple[Network, ...] = setting(
         (),
-        "clients that are not; if one is in networks of both lists, the smallest decides",
         NETWORKS,
+        "Clients in these networks are refused; the smallest network of both lists that has the client decides.",
+        "It is empty, so that nothing is refused unless you say so.",
         (ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")),
     )
     proxy_protocol: bool = setting(
         False,
-        "each connection begins with a PROXY header, version 1 or 2, that says who the client is; for caps, lists and "
-        "the log it is that one",
         SWITCH,
+        "Each connection begins with a PROXY protocol header, version 1 or 2; limits, network lists and the access log "
+        "use the client address in it.",
+        "It is off because clients that connect directly send none.",
         True,
     )
     proxy_networks: tuple[Network, ...] = setting(
         (),
-        "with proxy_protocol: the proxies. Nobody else may connect, since whoever sends a header can claim any address",
         NETWORKS,
+        "With proxy_protocol, only proxies in these networks may connect.",
+        "A header can claim any address, so there is no default.",
         (ip_network("10.0.0.0/8"),),
     )
     upstream: tuple[UpstreamAddress, ...] = setting(
         (),
-        "makes it a shared port: what is no policy request is relayed there; a name stands for all its addresses",
         UPSTREAM,
+        "Everything that is not a policy request is relayed to one of these addresses, which makes the listener a "
+        "shared port; a host name stands for all its addresses.",
+        "Without it such connections are closed.",
         (UpstreamAddress("127.0.0.1", 7000),),
     )
     upstream_proxy: str | None = setting(
         None,
-        'tell the upstream the client\'s address, in a PROXY protocol header: "v1" (text) or "v2"; it must expect one',
         choice(*PROXY_VERSIONS),
+        'The upstream is sent the client\'s address in a PROXY protocol header, "v1" (text) or "v2" (binary).',
+        "It is off because an upstream that does not expect the header would take it for data.",
         "v2",
     )
     balance: str = setting(
-        ROUND_ROBIN, 'which upstream is next: "round-robin", or "least-connections" of a worker', choice(*BALANCES)
+        ROUND_ROBIN,
+        choice(*BALANCES),
+        'The next session goes to the next address ("round-robin"), or to the one with the fewest sessions of this '
+        'worker ("least-connections").',
+        "Round robin is even where sessions last about equally long.",
     )
     keepalive: int = setting(
         60,
-        "seconds of silence after which the kernel asks whether the other end is there; dead ones would stay",
         number(1, 32767, whole=True, off=0),
+        "The kernel checks both ends of a relayed session after this many seconds of silence; 0 means never.",
+        "60 s find a dead end within minutes; without checks it would hold the session until idle_timeout.",
     )
     connect_rate: float = setting(
         0.0,
-        "connections a second of one worker to the upstream; the others wait for their turn up to connect_timeout",
         number(0.1, 1_000_000, off=0),
+        "Each worker opens at most this many connections a second to the upstream; others wait for their turn, at most "
+        "connect_timeout. 0 means any number.",
+        "It is off because most applications accept faster than clients come.",
     )
-    timeouts: ConnectionTimeouts | None = None  # where it has others than the server's
-    origin: SourceLocation | None = field(default=None, compare=False, repr=False)
+    timeouts: ConnectionTimeouts | None = None  # None: the server's
+    location: SourceLocation | None = field(default=None, compare=False, repr=False)
 
     @property
     def shared(self) -> bool:
-        """It relays what is no policy request."""
+        """True for a shared port, which relays everything that is not a policy request."""
         return bool(self.upstream)
 
     @property
     def public_port(self) -> int | None:
-        """As clients know it; None if nobody does before it is bound."""
+        """The port that clients connect to; None if it is unknown before the address is bound."""
         return self.served_from or self.address.port or None
 
     @property
     def terminated(self) -> bool:
-        """A NUL ends the request and the reply. Silverlight sends none and wants none."""
+        """True if a NUL ends request and reply. Silverlight sends none and expects none."""
         return self.dialect == FLASH
 
 
@@ -347,7 +486,7 @@ class Config:
 
     @property
     def upstreams(self) -> list[tuple[int, UpstreamAddress]]:
-        """All of them with the number of their listener. One that two listeners name is there twice."""
+        """Every upstream with the index of its listener. One that two listeners name is listed twice."""
         return [
             (number, upstream_address)
             for number, listener in enumerate(self.listeners)
@@ -356,75 +495,84 @@ class Config:
 
     @property
     def draining(self) -> float:
-        """Seconds that workers have to finish what is inside after a reload."""
+        """Seconds that old workers have to finish their connections after a reload."""
         longest = self.server.drain_timeout if any(listener.shared for listener in self.listeners) else 0.0
         return max(longest, self.server.shutdown_timeout)
 
     def timeouts(self, listener: Listener) -> ConnectionTimeouts:
-        """What holds for a listener: its own limits, or the server's."""
+        """The time-outs of a listener: its own, or the server's."""
         return listener.timeouts or self.server.timeouts
 
 
 def check(config: Config) -> Config:
-    """What only the whole can show. Returns it, or raises ConfigError."""
+    """Checks that need more than one setting: names, addresses and networks that collide. Returns the configuration.
+
+    Raises ConfigError.
+    """
     if not config.listeners:
         raise ConfigError("no listener: add --listen IP:PORT or [[listeners]]")
     if len(config.listeners) > MAX_LISTENERS:
-        raise ConfigError(f"{len(config.listeners)} listeners: {MAX_LISTENERS} at most in one server")
+        raise ConfigError(f"{len(config.listeners)} listeners: one server has at most {MAX_LISTENERS}")
     for listener in config.listeners:
         _check_access(listener)
-    seen: dict[object, Listener] = {}
-    for listener in config.listeners:
-        for what, value in (("named", listener.name), ("on", _taken(listener.address))):
-            other = seen.setdefault((what, value), listener) if value is not None else listener
-            if other is not listener:
-                raise _clash(listener, other.origin, f"two listeners are {what} {value}: give each its own")
-    admin, place = config.server.admin, config.server.places.get("admin")
-    if admin and ("on", _taken(admin)) in seen:
-        listener = seen["on", admin]
-        raise _clash(listener, place, f"a listener and the admin endpoint are on {admin}: give each its own")
-    for address, listener in _bound(config):
-        if isinstance(admin, Address) and admin.port == address.port and _overlap(admin, address):
-            message = f"a listener and the admin endpoint are on port {admin.port}: {address} and {admin} overlap"
-            raise _clash(listener, place, f"{message}: give each its own port")
-    for wide, first in _bound(config):
-        for narrow, second in _bound(config):
-            if wide.port == narrow.port and wide != narrow and wide.covers(narrow):
-                message = f"two listeners are on port {wide.port}: {wide} serves {narrow} too: leave one out"
-                raise _clash(second, first.origin, message)
+        _check_upstream(listener)
+    _check_names(config)
+    _check_addresses(config)
     return config
 
 
 def _check_access(listener: Listener) -> None:
     for network in set(listener.allow_networks).intersection(listener.deny_networks):
-        raise ConfigError(f"{network} is both in allow_networks and in deny_networks: choose one", listener.origin)
+        raise ConfigError(f"{network} is in both allow_networks and deny_networks: remove one", listener.location)
     if listener.proxy_protocol and not listener.proxy_networks:
-        raise ConfigError("proxy_protocol = true, but of which proxies? Write proxy_networks", listener.origin)
+        raise ConfigError("proxy_protocol = true requires proxy_networks", listener.location)
     if listener.proxy_networks and not listener.proxy_protocol:
-        raise ConfigError("proxy_networks has no effect: write proxy_protocol = true too", listener.origin)
+        raise ConfigError("proxy_networks requires proxy_protocol = true", listener.location)
+
+
+def _check_upstream(listener: Listener) -> None:
     address = listener.address
-    if isinstance(address, Address) and any(
-        upstream_address.arrives_at(address) for upstream_address in listener.upstream
-    ):
+    if isinstance(address, Address) and any(upstream.arrives_at(address) for upstream in listener.upstream):
         message = f"the upstream of {address} is this listener itself: give the application a port of its own"
-        raise ConfigError(message, listener.origin)
+        raise ConfigError(message, listener.location)
 
 
-def _taken(address: Endpoint) -> Endpoint | None:
-    """What no two can have. Of port 0 the kernel gives each its own."""
-    return address if isinstance(address, SystemdSocket) or address.port else None
+def _check_names(config: Config) -> None:
+    seen: dict[str, Listener] = {}
+    for listener in config.listeners:
+        if listener.name is not None and (other := seen.setdefault(listener.name, listener)) is not listener:
+            raise _conflict(listener, other.location, f"two listeners are named {listener.name}: rename one")
 
 
-def _bound(config: Config) -> list[tuple[Address, Listener]]:
-    return [(one.address, one) for one in config.listeners if isinstance(one.address, Address) and one.address.port]
+def _check_addresses(config: Config) -> None:
+    """No two listeners, and no listener and the admin endpoint, may need the same socket."""
+    seen: dict[Endpoint, Listener] = {}
+    for listener in config.listeners:
+        endpoint = listener.address
+        if _is_fixed(endpoint) and (other := seen.setdefault(endpoint, listener)) is not listener:
+            raise _conflict(listener, other.location, f"two listeners are on {endpoint}: change one")
+    admin, location = config.server.admin, config.server.locations.get("admin")
+    if admin and _is_fixed(admin) and admin in seen:
+        raise _conflict(seen[admin], location, f"a listener and the admin endpoint are on {admin}: change one")
+    bound = [(one.address, one) for one in config.listeners if isinstance(one.address, Address) and one.address.port]
+    for address, listener in bound:
+        if isinstance(admin, Address) and (admin.covers(address) or address.covers(admin)):
+            message = f"{address} overlaps the admin endpoint's {admin}: give each its own port"
+            raise _conflict(listener, location, message)
+    for wide, first in bound:
+        for narrow, second in bound:
+            if wide != narrow and wide.covers(narrow):
+                message = f"{narrow} overlaps {wide}, which serves it too: remove one"
+                raise _conflict(second, first.location, message)
 
 
-def _overlap(one: Address, other: Address) -> bool:
-    return one.covers(other) or other.covers(one)
+def _is_fixed(endpoint: Endpoint) -> bool:
+    """False for port 0, for which the kernel gives each listener a port of its own."""
+    return isinstance(endpoint, SystemdSocket) or bool(endpoint.port)
 
 
-def _clash(listener: Listener, other: SourceLocation | None, message: str) -> ConfigError:
-    """Said with the places of both, as far as they come from a file."""
+def _conflict(listener: Listener, other: SourceLocation | None, message: str) -> ConfigError:
+    """An error at the listener that also names where the other one was written, as far as a file has them."""
     if other:
         message += f" (the other one: {other})"
-    return ConfigError(message, listener.origin)
+    return ConfigError(message, listener.location)

@@ -1,4 +1,4 @@
-"""A TOML file -> Config. Every mistake in it is a ConfigError: FILE:LINE:COLUMN, what is wrong, what to write."""
+"""Reads a TOML file into a Config. A mistake is a ConfigError: FILE:LINE:COLUMN, what is wrong, what to write."""
 
 import dataclasses
 import re
@@ -9,7 +9,8 @@ from typing import Any
 
 from flashpol.config.errors import ConfigError
 from flashpol.config.locations import Source, SourceLocation
-from flashpol.config.setting_types import SettingType, as_key, text
+from flashpol.config.renamed import RENAMED
+from flashpol.config.setting_types import GRANTS, SettingType, as_key, text
 from flashpol.config.settings import (
     RELAYING,
     Config,
@@ -21,20 +22,20 @@ from flashpol.config.settings import (
     settings_of,
 )
 
-# As many listeners as there can be, with a policy each, take 100 kB; the rest is for grants.
+# 1,024 listeners with a policy each take 100 kB; the rest is for grants.
 MAX_CONFIG_BYTES = 1 << 20
-# What a grant is made of.
+# The keys of a grant.
 GRANT = {
     "domain": text('a domain, such as "*.example.com"'),
     "ports": SettingType('ports, such as "1935,8000-8100"', (str, int), str),
 }
-# What the top level is made of.
+# The keys of the top level.
 TOP = {
     "server": SettingType("[server]", (dict,), dict),
     "policies": SettingType("[policies.NAME]", (dict,), dict),
     "listeners": SettingType("[[listeners]]", (list,), list),
 }
-# The keys of each table, by which a key in the wrong table is told where it belongs.
+# The keys of each table: an error names the right table for a key in the wrong one.
 KEYS: dict[str, Collection[str]] = {
     "top level": TOP,
     "[server]": (*settings_of(Server), *settings_of(ConnectionTimeouts), *settings_of(ConnectionLimits)),
@@ -42,32 +43,46 @@ KEYS: dict[str, Collection[str]] = {
     "[[listeners]]": (*settings_of(Listener), *settings_of(ConnectionTimeouts)),
     "grants": GRANT,
 }
-# What tomllib says -> what it means to who wrote it.
+# What other servers call it, by the table in which it is tried -> what to write instead.
+LISTENER_ADDRESS = 'write [[listeners]] and in it address = "[::]:843"'
+OTHER_WORDS = {
+    ("[server]", "listen"): LISTENER_ADDRESS,
+    ("[server]", "bind"): LISTENER_ADDRESS,
+    ("[server]", "host"): LISTENER_ADDRESS,
+    ("[server]", "port"): LISTENER_ADDRESS,
+    ("[[listeners]]", "listen"): 'write address = "[::]:843"',
+    ("[[listeners]]", "port"): 'write address = "[::]:843"',
+    ("[policies.NAME]", "allow"): f"write grants = {GRANTS.expected}",
+}
+# How a message of tomllib begins -> what to do about it.
 ADVICE = {
     "Invalid value": 'text goes in quotes, as in key = "text"',
     "Expected newline": 'one key = value on each line, text in quotes, as in key = "text"',
     "Expected '='": "write key = value",
     "Invalid statement": "write [table] or key = value",
-    "Cannot overwrite": "it is there already: leave one out",
-    "Cannot declare": "a [table] stands once; [[listeners]], in double brackets, once for each listener",
-    "Unterminated string": "text ends with the quote it began with, on the same line",
+    "Cannot overwrite": "it is defined twice: remove one",
+    "Cannot declare": "a [table] is written once; [[listeners]], in double brackets, once for each listener",
+    "Unterminated string": "text ends with the quote that it began with, on the same line",
 }
 
 
 class _Table:
-    """A TOML table that knows its name and place, and complains about what nobody asked for."""
+    """A TOML table whose keys are taken one by one; `finish` refuses the keys that are left.
 
-    def __init__(self, kind: str, name: str, origin: SourceLocation, values: object) -> None:
-        self.kind, self.name, self.origin = kind, name, origin
+    kind: a key of KEYS. name: as errors call the table, such as `[[listeners]] 2`.
+    """
+
+    def __init__(self, kind: str, name: str, location: SourceLocation, values: object) -> None:
+        self.kind, self.name, self.location = kind, name, location
         if not isinstance(values, dict):
-            raise self.error(f"must be a table: of {', '.join(KEYS[kind])}")
+            raise self.error(f"must be a table with {', '.join(KEYS[kind])}")
         self.values: dict[str, Any] = dict(values)
 
     def error(self, message: str, *key: str) -> ConfigError:
-        return ConfigError(f"{self.name}: {message}", self.origin.inside(*key))
+        return ConfigError(f"{self.name}: {message}", self.location.child(*key))
 
     def take(self, key: str, kind: SettingType) -> Any:
-        """The value of a key, or None if it is not there."""
+        """The value of a key, or None if it is absent."""
         if key not in self.values:
             return None
         try:
@@ -82,9 +97,9 @@ class _Table:
         return value
 
     def take_settings(self, owner: type) -> dict[str, Any]:
-        """The settings of `owner` that are here."""
+        """The settings of `owner` that this table has."""
         return {
-            name: self.take(name, setting.metadata["kind"])
+            name: self.take(name, setting.metadata["type"])
             for name, setting in settings_of(owner).items()
             if name in self.values
         }
@@ -92,13 +107,22 @@ class _Table:
     def finish(self) -> None:
         known = KEYS[self.kind]
         for key in self.values:
-            homes = [home for home, keys in KEYS.items() if key in keys]
-            advice = f"it belongs in {homes[0]}" if homes else f"one of {', '.join(known)}"
-            raise self.error(f"unknown key {key!r}: {did_you_mean(key, known) or advice}", key)
+            if key in RENAMED:
+                raise self.error(RENAMED[key], key)
+            # A key that is right elsewhere is misplaced rather than misspelt, however near another key may be.
+            advice = OTHER_WORDS.get((self.kind, key)) or _right_table(key) or did_you_mean(key, known)
+            raise self.error(f"unknown key {key!r}: {advice or 'write one of ' + ', '.join(known)}", key)
+
+
+def _right_table(key: str) -> str:
+    """Where a known key belongs, or an empty text."""
+    if key in TOP:
+        return f"write {TOP[key].expected}, a table of its own"
+    return next((f"it belongs in {kind}" for kind, keys in KEYS.items() if key in keys), "")
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
-    """The nearest of what is known as a question, or nothing."""
+    """A question with the nearest known word, or an empty text."""
     from difflib import get_close_matches
 
     near = get_close_matches(word, known, 1)
@@ -115,7 +139,7 @@ def _server(table: _Table) -> Server:
     return Server(
         timeouts=timeouts,
         connection_limits=connection_limits,
-        places={name: table.origin.inside(name) for name in own},
+        locations={name: table.location.child(name) for name in own},
         **own,
     )
 
@@ -124,18 +148,18 @@ def _policy(name: str, table: _Table, folder: Path) -> PolicySource:
     values = table.take_settings(PolicySource)
     table.finish()
     if len(values) != 1:
-        raise table.error("set file, folder or grants, one of the three")
+        raise table.error("set exactly one of file, folder and grants")
     [(key, value)] = values.items()
     if key == "grants":
         value = tuple(_grant(table, number, entry) for number, entry in enumerate(value))
     else:
         value = folder / value
-    return PolicySource(name, origin=table.origin, **{key: value})
+    return PolicySource(name, location=table.location.child(key), **{key: value})
 
 
 def _grant(policy: _Table, number: int, entry: object) -> str:
     name = f"{policy.name}, grant {number + 1}"
-    table = _Table("grants", name, policy.origin.inside("grants", number), entry)
+    table = _Table("grants", name, policy.location.child("grants", number), entry)
     domain, ports = (table.require(key, kind) for key, kind in GRANT.items())
     table.finish()
     return f"{domain}:{ports}"
@@ -146,10 +170,10 @@ def _listener(table: _Table, policies: Mapping[str, PolicySource], timeouts: Con
     own = table.take_settings(ConnectionTimeouts)
     table.finish()
     if "address" not in values:
-        raise table.error(f"address is missing: write {settings_of(Listener)['address'].metadata['kind'].expected}")
-    useless = next((name for name in RELAYING if name in values and "upstream" not in values), None)
-    if useless:
-        raise table.error(f"{useless} is for a shared port: set upstream too, or leave it out", useless)
+        raise table.error(f"address is missing: write {settings_of(Listener)['address'].metadata['type'].expected}")
+    unused = next((name for name in RELAYING if name in values and "upstream" not in values), None)
+    if unused:
+        raise table.error(f"{unused} needs a shared port: set upstream too, or remove it", unused)
     known = ", ".join(map(as_key, policies)) or "(none is defined)"
     if "policy" not in values and len(policies) != 1:
         raise table.error(f"policy is missing: name one of {known}")
@@ -157,9 +181,9 @@ def _listener(table: _Table, policies: Mapping[str, PolicySource], timeouts: Con
     if values["policy"] not in policies:
         advice = did_you_mean(values["policy"], policies) or f"name one of {known}"
         raise table.error(f"policy = {values['policy']!r}: {advice}", "policy")
-    # What it does not say of its own is the server's.
+    # Time-outs that the listener does not set are the server's.
     values["timeouts"] = dataclasses.replace(timeouts, **own) if own else None
-    return Listener(**values, origin=table.origin)
+    return Listener(**values, location=table.location)
 
 
 def _parse(source: Source, folder: Path) -> Config:
@@ -167,16 +191,16 @@ def _parse(source: Source, folder: Path) -> Config:
     root = _Table("top level", "top level", top, tomllib.loads(source.text))
     found = {key: root.take(key, kind) for key, kind in TOP.items()}
     root.finish()
-    server = _server(_Table("[server]", "[server]", top.inside("server"), found["server"] or {}))
+    server = _server(_Table("[server]", "[server]", top.child("server"), found["server"] or {}))
     policies = {
         name: _policy(
-            name, _Table("[policies.NAME]", f"[policies.{as_key(name)}]", top.inside("policies", name), values), folder
+            name, _Table("[policies.NAME]", f"[policies.{as_key(name)}]", top.child("policies", name), values), folder
         )
         for name, values in (found["policies"] or {}).items()
     }
     listeners = tuple(
         _listener(
-            _Table("[[listeners]]", f"[[listeners]] {number + 1}", top.inside("listeners", number), row),
+            _Table("[[listeners]]", f"[[listeners]] {number + 1}", top.child("listeners", number), row),
             policies,
             server.timeouts,
         )
@@ -193,15 +217,15 @@ def load(path: Path) -> Config:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise ConfigError(f"{str(path)!r}: not a file's name: {error}") from None
+        raise ConfigError(f"{str(path)!r}: not a file name: {error}") from None
     if len(data) > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES:,} bytes: is it a configuration?")
+        raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES:,} bytes: is this a configuration file?")
     try:
         return _parse(Source(str(path), data.decode("utf-8-sig")), path.parent)
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         byte = error.object[error.start]
-        raise ConfigError(f"{path}:{line}: not TOML: byte 0x{byte:02x} is no UTF-8: save the file as UTF-8") from None
+        raise ConfigError(f"{path}:{line}: not TOML: byte 0x{byte:02x} is not UTF-8: save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
         # TOMLDecodeError is a ValueError; tomllib lets int() raise a plain one for 5,000 digits.
         lines = data.count(b"\n") + 1
@@ -209,8 +233,8 @@ def load(path: Path) -> Config:
 
 
 def _not_toml(message: str, lines: int) -> str:
-    """What tomllib says, with the place in front, as everywhere, and what to do behind."""
-    what, _, place = message.partition(" (at ")
-    numbers = re.findall(r"\d+", place) or [str(lines)] * bool(place)  # "at end of document"
+    """The message of tomllib with its position in front, as in other errors, and advice after it."""
+    what, _, position = message.partition(" (at ")
+    numbers = re.findall(r"\d+", position) or [str(lines)] * bool(position)  # "at end of document"
     advice = next((f": {advice}" for start, advice in ADVICE.items() if message.startswith(start)), "")
     return f"{''.join(f':{number}' for number in numbers)}: not TOML: {what}{advice}"

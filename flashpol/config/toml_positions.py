@@ -1,8 +1,11 @@
-"""Where in a TOML file each key and element stands, for messages.
+"""The position of every key and array element of a TOML file, for error messages.
 
-tomllib keeps no positions, and no library that reads TOML for Python gives those of values. This walks over the tokens
-of a document that tomllib has accepted, so it needs to tell strings, comments and brackets apart and to follow
-headers and dotted keys, and nothing more. It never raises: where it loses its way, what follows has no place.
+tomllib keeps no positions, and no TOML library for Python reports those of values. An error needs them: a file may have
+1,024 `[[listeners]]`, and hundreds of grants in one array; "grant 212" without a line has to be counted by hand.
+Searching for `key =` line by line would be shorter, but wrong for inline tables, dotted keys and arrays over several
+lines. So this walks over the tokens of a document that tomllib has already accepted: it only has to tell strings,
+comments and brackets apart and to follow headers and dotted keys. It never raises; after a token that it does not
+expect, the rest has no positions, and messages name the file and the table alone.
 """
 
 import re
@@ -12,14 +15,14 @@ from typing import NamedTuple
 
 from flashpol.config.locations import Path, Position
 
-# TOML 1.0: strings of four kinds, up to two quotes may stand before the closing three; comments; what has a meaning
-# between them. All else, numbers and dates and bare keys, is a run of other characters.
+# TOML 1.0: the four kinds of string (a multi-line one may end in up to two quotes before its closing three), comments,
+# and punctuation. Numbers, dates and bare keys are runs of other characters.
 _TOKEN = re.compile(
     r"""
       (?P<string> \"\"\"(?:\\.|[^\\])*?\"\"\"\"{0,2} | '''.*?''''{0,2} | "(?:\\.|[^"\\\n])*" | '[^'\n]*' )
     | (?P<newline> \n )
     | (?P<blank> [ \t\r]+ | \#[^\n]* )
-    | (?P<mark> [][{}=,.] )
+    | (?P<punctuation> [][{}=,.] )
     | (?P<bare> [^\s"'#=,.[\]{}]+ )
     """,
     re.VERBOSE | re.DOTALL,
@@ -32,25 +35,25 @@ class _Token(NamedTuple):
     start: int
 
 
-def find_places(text: str) -> dict[Path, Position]:
-    """The place of every key and every array element of a document; of a table, that of its header or first key."""
+def find_positions(text: str) -> dict[Path, Position]:
+    """The position of every key and array element of a document; that of a table is its header or its first key."""
     starts = [0, *(match.end() for match in re.finditer("\n", text))]
-    places = {}
-    for path, start in _Walk(text).found.items():
+    positions = {}
+    for path, start in _Walker(text).found.items():
         line = bisect_right(starts, start)
-        places[path] = Position(line, start - starts[line - 1] + 1)
-    return places
+        positions[path] = Position(line, start - starts[line - 1] + 1)
+    return positions
 
 
-class _Walk:
-    """One pass over the tokens; `found` has the index in the text of each path."""
+class _Walker:
+    """One pass over the tokens. `found`: path -> index in the text."""
 
     def __init__(self, text: str) -> None:
         tokens = (_Token(match.lastgroup, match[0], match.start()) for match in _TOKEN.finditer(text))
         self._tokens = [token for token in tokens if token.kind != "blank"]
         self._end = _Token("end", "", len(text))
         self._next = 0
-        self._rows: dict[Path, int] = {}  # how many tables each array of tables has so far
+        self._rows: dict[Path, int] = {}  # array of tables -> its number of tables so far
         self.found: dict[Path, int] = {}
         self._document()
 
@@ -73,18 +76,18 @@ class _Walk:
                 self._pair(table)
 
     def _header(self) -> Path:
-        """`[a.b]` or `[[a.b]]`: what follows belongs to the path that is returned."""
+        """`[a.b]` or `[[a.b]]`; returns the path that the following pairs belong to."""
         start = self._take().start
-        many = self._peek().text == "["
-        if many:
+        is_array = self._peek().text == "["
+        if is_array:
             self._take()
         path: Path = ()
         for key in self._keys():
-            if path in self._rows:  # a table in an array of tables means the last one
+            if path in self._rows:  # the name of an array of tables means its last table
                 path += (self._rows[path] - 1,)
             path += (key.text,)
             self.found.setdefault(path, start)
-        if many:
+        if is_array:
             row = self._rows[path] = self._rows.get(path, 0) + 1
             path += (row - 1,)
         self.found[path] = start
@@ -93,14 +96,14 @@ class _Walk:
         return path
 
     def _keys(self) -> list[_Token]:
-        """The parts of a dotted key, their text without quotes."""
+        """The parts of a dotted key, with their text unquoted."""
         keys = []
-        dot = True
-        while dot:
+        more = True
+        while more:
             token = self._take()
-            keys.append(token._replace(text=_bare(token)))
-            dot = self._peek().text == "."
-            if dot:
+            keys.append(token._replace(text=_unquoted(token)))
+            more = self._peek().text == "."
+            if more:
                 self._take()
         return keys
 
@@ -119,7 +122,7 @@ class _Walk:
             self._elements(path)
         elif opening == "{":
             self._take()
-            while self._inside("}"):
+            while self._next_item("}"):
                 self._pair(path)
         else:
             while self._peek().kind in ("string", "bare") or self._peek().text == ".":
@@ -127,16 +130,16 @@ class _Walk:
 
     def _elements(self, path: Path) -> None:
         index = 0
-        while self._inside("]"):
+        while self._next_item("]"):
             before = self._next
             self.found[*path, index] = self._peek().start
             self._value((*path, index))
             index += 1
             if self._next == before:
-                return  # lost: no value begins like this
+                return  # no value begins with this token
 
-    def _inside(self, closing: str) -> bool:
-        """Go to what comes next within brackets, or past their end."""
+    def _next_item(self, closing: str) -> bool:
+        """Move to the next item within brackets; False past the closing one or at the end of the text."""
         while self._peek().kind == "newline" or self._peek().text == ",":
             self._take()
         if self._peek().text == closing:
@@ -145,7 +148,7 @@ class _Walk:
         return self._peek().kind != "end"
 
 
-def _bare(token: _Token) -> str:
+def _unquoted(token: _Token) -> str:
     if token.kind != "string":
         return token.text
     try:

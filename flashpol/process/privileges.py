@@ -41,7 +41,7 @@ class Identity:
     @classmethod
     def of(cls, server: Server) -> "Identity":
         """Raises ConfigError if there is no such user, group or folder."""
-        places = server.places
+        places = server.locations
         user = _look_up("user", server.user, pwd.getpwnam, places.get("user"))
         group = _look_up("group", server.group, grp.getgrnam, places.get("group"))
         if server.chroot is not None:

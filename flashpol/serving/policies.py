@@ -68,7 +68,7 @@ def compile_source(source: PolicySource, dialect: str = FLASH) -> bytes:
             return compile_folder(source.folder, dialect)
         return compile_grants(source.grants, f"policy {source.name}", dialect=dialect)
     except ConfigError as error:
-        raise ConfigError(str(error), source.origin) from None
+        raise ConfigError(str(error), source.location) from None
 
 
 def compile_path(path: Path, dialect: str = FLASH) -> bytes:

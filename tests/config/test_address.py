@@ -1,4 +1,4 @@
-"""Addresses to bind and names of systemd's sockets."""
+"""Addresses to bind, and names of systemd sockets."""
 
 import pytest
 from hypothesis import given
@@ -18,7 +18,7 @@ from flashpol.config import Address, ConfigError, SystemdSocket, parse_endpoint
         ("[fe80::1%lo]:80", "fe80::1%lo", 80),
     ],
 )
-def test_address(text: str, host: str, port: int) -> None:
+def test_address_of_valid_text_round_trips(text: str, host: str, port: int) -> None:
     address = Address.parse(text)
     assert address == (host, port)
     assert Address.parse(str(address)) == address
@@ -33,7 +33,7 @@ def test_address(text: str, host: str, port: int) -> None:
         "[::g]:80", "*:80", "127.0.0.1:0x50",
     ],
 )  # fmt: skip
-def test_no_address(text: str) -> None:
+def test_address_of_bad_text_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Address.parse(text)
     message = str(caught.value)
@@ -43,7 +43,7 @@ def test_no_address(text: str) -> None:
 
 
 @given(st.text() | st.text("0123456789.:[]%af"))
-def test_any_text_is_an_address_or_a_config_error(text: str) -> None:
+def test_address_of_any_text_is_an_address_or_a_config_error(text: str) -> None:
     try:
         address, message = Address.parse(text), ""
     except ConfigError as error:
@@ -55,18 +55,18 @@ def test_any_text_is_an_address_or_a_config_error(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["policy", "flashpol.socket", "a b", "~", "x" * 255])
-def test_a_socket_of_systemd(name: str) -> None:
+def test_systemd_socket_of_valid_text_round_trips(name: str) -> None:
     assert parse_endpoint(f"systemd:{name}") == SystemdSocket(name)
     assert parse_endpoint(str(SystemdSocket(name))) == SystemdSocket(name)
 
 
 @pytest.mark.parametrize("text", ["systemd:", "systemd:a:b", "systemd:é", "systemd:a\tb", "systemd:" + "x" * 256])
-def test_no_socket_of_systemd(text: str) -> None:
+def test_systemd_socket_of_bad_text_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="write systemd:NAME"):
         parse_endpoint(text)
 
 
-def test_other_texts_are_addresses_to_bind() -> None:
+def test_parse_endpoint_without_the_systemd_prefix_is_an_address() -> None:
     assert parse_endpoint("[::1]:843") == Address("::1", 843)
     with pytest.raises(ConfigError, match="write systemd:NAME"):
         SystemdSocket.parse("127.0.0.1:843")

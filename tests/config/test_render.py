@@ -1,4 +1,4 @@
-"""What is written as TOML says the same when it is read again."""
+"""TOML that `render` writes means the same when `load` reads it again."""
 
 import dataclasses
 import re
@@ -21,6 +21,7 @@ from flashpol.config import (
     Server,
     SystemdSocket,
     UpstreamAddress,
+    describe,
     settings_of,
 )
 from flashpol.config.setting_types import Number
@@ -33,20 +34,20 @@ def read(folder: Path, text: str) -> Config:
     return config.load(path)
 
 
-def test_the_defaults_are_the_defaults(tmp_path: Path) -> None:
+def test_defaults_loaded_are_the_default_configuration(tmp_path: Path) -> None:
     assert read(tmp_path, config.defaults()) == Config(Server(), (), ())
 
 
-def test_every_setting_is_in_the_defaults_with_its_reason() -> None:
+def test_defaults_describe_every_setting() -> None:
     text = config.defaults()
     prose = " ".join(re.findall(r"^# (.*)$", text, re.MULTILINE))
     for owner in (Server, ConnectionTimeouts, ConnectionLimits, PolicySource, Listener):
         for name, setting in settings_of(owner).items():
             assert re.search(rf"^#?{name} = .", text, re.MULTILINE), name
-            assert setting.metadata["why"] in prose
+            assert describe(setting) in prose
 
 
-def test_what_is_a_comment_in_the_defaults_can_be_used(tmp_path: Path) -> None:
+def test_defaults_with_every_comment_removed_load(tmp_path: Path) -> None:
     text = re.sub(r"^#(?! )", "", config.defaults(), flags=re.MULTILINE)
     for key in ("folder", "grants"):
         text = re.sub(rf"^{key} = .*$", "", text, flags=re.MULTILINE)
@@ -61,11 +62,11 @@ def test_what_is_a_comment_in_the_defaults_can_be_used(tmp_path: Path) -> None:
         "upstream_proxy": "v2",
     }
     assert read_.listeners == (Listener("master", Address("::", 843), "games", served_from=843, **settings),)
-    assert (read_.server.user, read_.server.group, read_.server.chroot) == ("nobody", "nogroup", Path("/var/empty"))
+    assert (read_.server.user, read_.server.group, read_.server.chroot) == ("flashpol", "flashpol", Path("/srv/empty"))
 
 
 def value_of(owner: type, name: str) -> st.SearchStrategy[Any]:
-    kind = settings_of(owner)[name].metadata["kind"]
+    kind = settings_of(owner)[name].metadata["type"]
     if isinstance(kind, Number):
         numbers = st.integers(int(kind.low), int(kind.high)) if kind.whole else st.floats(kind.low, kind.high)
         return st.just(settings_of(owner)[name].default) | numbers
@@ -143,7 +144,7 @@ def configurations(draw: st.DrawFn) -> Config:
 
 @settings(max_examples=80, deadline=None)
 @given(configurations())
-def test_a_configuration_survives(tmp_path_factory: pytest.TempPathFactory, written: Config) -> None:
+def test_as_toml_of_any_configuration_loads_the_same(tmp_path_factory: pytest.TempPathFactory, written: Config) -> None:
     comments = ["# one"] * len(written.listeners)
     back = read(tmp_path_factory.getbasetemp(), config.as_toml(written, comments))
     assert back.server == written.server
@@ -153,18 +154,21 @@ def test_a_configuration_survives(tmp_path_factory: pytest.TempPathFactory, writ
         assert dataclasses.replace(theirs, timeouts=None) == dataclasses.replace(ours, timeouts=None)
 
 
-def test_defaults_are_told_from_what_was_set() -> None:
-    lines = config.as_toml(Config(Server(watch=1.0), (), ())).splitlines()
+def test_as_toml_marks_defaults() -> None:
+    listener = Listener("a", Address("::", 843), "p", dialect="silverlight")
+    lines = config.as_toml(Config(Server(watch=1.0), (), (listener,))).splitlines()
     assert "watch = 1.0" in lines
+    assert 'dialect = "silverlight"' in lines
+    assert "proxy_protocol = false  # default" in lines
     assert "backlog = 65535  # default" in lines
 
 
-def test_paths_are_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_toml_writes_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     source = PolicySource("p", file=Path("a.xml"))
     assert f'file = "{tmp_path}/a.xml"' in config.as_toml(Config(Server(), (source,), ()))
 
 
-def test_a_path_that_is_no_text_is_written_all_the_same(tmp_path: Path) -> None:
+def test_as_toml_of_a_path_that_is_not_utf8_writes_question_marks(tmp_path: Path) -> None:
     source = PolicySource("p", file=Path("/srv/\udcff.xml"))
     assert read(tmp_path, config.as_toml(Config(Server(), (source,), ()))).policy("p").file == Path("/srv/?.xml")

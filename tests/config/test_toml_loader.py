@@ -1,4 +1,4 @@
-"""What is read from TOML, and what each mistake is told in one line."""
+"""Configurations read from TOML, and the one-line error for each mistake."""
 
 from pathlib import Path
 
@@ -33,14 +33,14 @@ def read(tmp_path: Path, text: str | bytes) -> Config:
 # ----------------------------------------------------------------------------------------------------------- good files
 
 
-def test_a_whole_file(tmp_path: Path) -> None:
+def test_load_of_a_file_with_many_settings(tmp_path: Path) -> None:
     text = """
         [server]
         workers = "auto"
         admin = "127.0.0.1:9844"
         user = "nobody"
         group = "nogroup"
-        chroot = "/var/empty"
+        chroot = "/srv/empty"
         watch = 2
         reload_endpoint = true
         log_format = "json"
@@ -67,7 +67,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
             admin=Address("127.0.0.1", 9844),
             user="nobody",
             group="nogroup",
-            chroot=Path("/var/empty"),
+            chroot=Path("/srv/empty"),
             watch=2.0,
             reload_endpoint=True,
             log_format="json",
@@ -85,29 +85,29 @@ def test_a_whole_file(tmp_path: Path) -> None:
     )
 
 
-def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+def test_load_of_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
     assert read(tmp_path, "") == Config(Server(), (), ())
 
 
-def test_the_only_policy_needs_no_naming(tmp_path: Path) -> None:
+def test_listener_without_policy_takes_the_only_one(tmp_path: Path) -> None:
     assert read(tmp_path, POLICY + LISTENER).listeners[0].policy == "p"
 
 
-def test_an_absolute_file_stays_where_it_is(tmp_path: Path) -> None:
+def test_policy_with_an_absolute_file_keeps_it(tmp_path: Path) -> None:
     assert read(tmp_path, '[policies.p]\nfile = "/srv/p.xml"').policy("p").file == Path("/srv/p.xml")
 
 
-def test_a_folder_is_relative_to_the_file_too(tmp_path: Path) -> None:
+def test_policy_folder_is_relative_to_the_configuration(tmp_path: Path) -> None:
     assert read(tmp_path, '[policies.p]\nfolder = "d"').policies == (PolicySource("p", folder=tmp_path / "d"),)
 
 
 @pytest.mark.parametrize(("text", "dialect"), [("", "flash"), ("flash", "flash"), ("silverlight", "silverlight")])
-def test_dialects(tmp_path: Path, text: str, dialect: str) -> None:
+def test_listener_dialect_decides_about_the_nul(tmp_path: Path, text: str, dialect: str) -> None:
     [listener] = read(tmp_path, POLICY + LISTENER + (f'dialect = "{text}"\n' if text else "")).listeners
     assert (listener.dialect, listener.terminated) == (dialect, dialect == "flash")
 
 
-def test_a_listeners_own_limits(tmp_path: Path) -> None:
+def test_listener_with_its_own_time_outs_overrides_the_servers(tmp_path: Path) -> None:
     own = LISTENER + "request_timeout = 0.5\nlinger_bytes = 1\n"
     text = "[server]\nrequest_timeout = 9\nreply_timeout = 8\n" + POLICY + own + LISTENER.replace(":1", ":2")
     config_ = read(tmp_path, text)
@@ -117,7 +117,7 @@ def test_a_listeners_own_limits(tmp_path: Path) -> None:
     assert config_.server.timeouts == ConnectionTimeouts(request_timeout=9.0, reply_timeout=8.0)
 
 
-def test_a_shared_port(tmp_path: Path) -> None:
+def test_listener_with_upstreams_is_a_shared_port(tmp_path: Path) -> None:
     text = POLICY + LISTENER + "upstream = ['a.example:7000', 'unix:/run/b']\nupstream_proxy = 'v1'\nidle_timeout = 0\n"
     config_ = config.check(read(tmp_path, "[server]\ndrain_timeout = 60\n" + text + LISTENER.replace(":1", ":2")))
     shared, plain = config_.listeners
@@ -128,29 +128,29 @@ def test_a_shared_port(tmp_path: Path) -> None:
     assert config.check(read(tmp_path, POLICY + LISTENER)).draining == Server().shutdown_timeout
 
 
-def test_sockets_of_systemd(tmp_path: Path) -> None:
+def test_load_of_systemd_sockets(tmp_path: Path) -> None:
     text = "[server]\nadmin = 'systemd:metrics'\n" + POLICY + "[[listeners]]\naddress = 'systemd:policy'"
     config_ = config.check(read(tmp_path, text))
     assert config_.server.admin == SystemdSocket("metrics")
     assert config_.listeners[0].address == SystemdSocket("policy")
 
 
-def test_admin_off(tmp_path: Path) -> None:
+def test_admin_off_is_none(tmp_path: Path) -> None:
     assert read(tmp_path, '[server]\nadmin = "off"').server.admin is None
 
 
 # ------------------------------------------------------------------------------------------------------------ bad files
 
 
-def test_a_file_without_end_is_not_read_to_its_end() -> None:
-    with pytest.raises(ConfigError, match=r"^/dev/zero: larger than 1,048,576 bytes: is it a configuration"):
+def test_load_of_an_endless_file_stops_at_the_limit() -> None:
+    with pytest.raises(ConfigError, match=r"^/dev/zero: larger than 1,048,576 bytes: is this a configuration file"):
         config.load(Path("/dev/zero"))
 
 
-# Text of the file -> where the mistake is, and what the line must hold: the name, and what to do.
+# Text of the file -> the position of the mistake, and words of the error: the name, and what to do.
 BAD = {
     "nonsense": ("1", "not TOML: ", "Expected '='"),
-    "a = 1\na = 2\n": ("2:6", "not TOML: ", "leave one out"),
+    "a = 1\na = 2\n": ("2:6", "not TOML: ", "remove one"),
     b"# \xff": ("1", "not TOML: ", "byte 0xff", "UTF-8"),
     "x = " + "[" * 5000: ("", "not TOML: "),
     "[server]\nbacklog = " + "1" * 5000: ("", "digits"),
@@ -170,7 +170,7 @@ BAD = {
     "[server]\nworkers = 'many'": ("2:1", "workers = 'many'", "a number from 1 to 256"),
     "[server]\nadmin = 'on'": ("2:1", "'on'", "write IP:PORT"),
     "[server]\nadmin = false": ("2:1", "[server]", '"off"'),
-    "[server]\nuser = 0": ("2:1", "[server]", "user = 0", "write a user's name"),
+    "[server]\nuser = 0": ("2:1", "[server]", "user = 0", "write a user name"),
     "[server]\nbacklog = 0": ("2:1", "[server]", "backlog = 0", "write a whole number from 1 to 65535"),
     "[server]\nbacklog = 1.5": ("2:1", "[server]", "backlog = 1.5", "write a whole number from"),
     "[server]\nbacklog = '5'": ("2:1", "[server]", "backlog = '5'", "write a whole number from"),
@@ -179,7 +179,7 @@ BAD = {
     "[server]\nrequest_timeout = inf": ("2:1", "[server]", "request_timeout = inf", "write a number from"),
     "[server]\nrequest_timeout = true": ("2:1", "[server]", "write a number from"),
     "[server]\nrequest_timeout = 07:30:00": ("2:1", "[server]", "request_timeout = ", "write a number from"),
-    "[server]\ngroup = 0": ("2:1", "[server]", "group = 0", "write a group's name"),
+    "[server]\ngroup = 0": ("2:1", "[server]", "group = 0", "write a group name"),
     "[server]\nchroot = 'jail'": ("2:1", "[server]", "chroot = 'jail'", "absolute path"),
     '[server]\nchroot = "/a\\u0000"': ("2:1", "[server]", "absolute path"),
     "[server]\nwatch = 0.01": ("2:1", "[server]", "watch = 0.01", "write 0 (off) or a number from 0.1 to 3600"),
@@ -191,13 +191,13 @@ BAD = {
     "[server]\naccess_log = true": ("2:1", "[server]", "write a number from 0 to 1"),
     POLICY + LISTENER + "request_timeout = 0": ("5:1", "[[listeners]] 1", "request_timeout = 0", "from 0.05 to 3600"),
     POLICY + "[[listeners]]\naddress = 'systemd:'": ("4:1", "[[listeners]] 1", "'systemd:'", "write systemd:NAME"),
-    "[policies.p]": ("1:1", "[policies.p]", "set file, folder or grants"),
-    "[policies.p]\nfile = 'p'\ngrants = []": ("1:1", "[policies.p]", "one of the three"),
-    "[policies.p]\nfile = 'p'\nfolder = 'p'": ("1:1", "[policies.p]", "one of the three"),
-    "[policies.p]\nfile = 1": ("2:1", "[policies.p]", "file = 1", "write a file's name"),
-    '[policies.p]\nfile = "a\\u0000b"': ("2:1", "[policies.p]", "file = 'a\\x00b'", "write a file's name"),
-    '[policies."a\\nb"]': ("1:1", "[policies.", "a\\nb", "set file, folder or grants"),
-    "[policies.p]\nfolder = 1": ("2:1", "[policies.p]", "folder = 1", "write a folder's name"),
+    "[policies.p]": ("1:1", "[policies.p]", "set exactly one of file, folder and grants"),
+    "[policies.p]\nfile = 'p'\ngrants = []": ("1:1", "[policies.p]", "set exactly one of file"),
+    "[policies.p]\nfile = 'p'\nfolder = 'p'": ("1:1", "[policies.p]", "set exactly one of file"),
+    "[policies.p]\nfile = 1": ("2:1", "[policies.p]", "file = 1", "write a file name"),
+    '[policies.p]\nfile = "a\\u0000b"': ("2:1", "[policies.p]", "file = 'a\\x00b'", "write a file name"),
+    '[policies."a\\nb"]': ("1:1", "[policies.", "a\\nb", "set exactly one of file, folder and grants"),
+    "[policies.p]\nfolder = 1": ("2:1", "[policies.p]", "folder = 1", "write a folder name"),
     "[policies.p]\nfiles = 'p'": ("2:1", "[policies.p]", "unknown key 'files'", "did you mean 'file'?"),
     POLICY + LISTENER + "dialect = 'Flash'": ("5:1", "dialect = 'Flash'", 'write "flash" or "silverlight"'),
     POLICY + LISTENER + "dialect = 1": ("5:1", "[[listeners]] 1", "dialect = 1", 'write "flash" or "silverlight"'),
@@ -227,7 +227,7 @@ BAD = {
     POLICY + "[[listeners]]\naddress = 'all'": ("4:1", "'all'", "write IP:PORT"),
     POLICY + LISTENER + "upstream = 'localhost'": ("5:1", "[[listeners]] 1", "'localhost'", "write HOST:PORT"),
     POLICY + LISTENER + "upstream = []": ("5:1", "[[listeners]] 1", "upstream = […]", '"unix:/PATH" or a list'),
-    POLICY + LISTENER + "upstream = ['a:1', 'a:1']": ("5:1", "[[listeners]] 1", "'a:1' is there twice"),
+    POLICY + LISTENER + "upstream = ['a:1', 'a:1']": ("5:1", "[[listeners]] 1", "upstream: 'a:1' is listed twice"),
     POLICY + LISTENER + "upstream_proxy = 'v2'": ("5:1", "[[listeners]] 1", "upstream_proxy", "set upstream too"),
     POLICY + LISTENER + "balance = 'random'": ("5:1", "[[listeners]] 1", 'write "round-robin" or'),
     POLICY + LISTENER + "served_from = 0": ("5:1", "[[listeners]] 1", "write a whole number from 1 to 65535"),
@@ -244,6 +244,16 @@ BAD = {
     LISTENER: ("1:1", "[[listeners]] 1", "policy", "none is defined"),
     "[server\nworkers = 1": ("1:8", "not TOML: "),
     "workers = 1": ("1:1", "it belongs in [server]"),
+    "[server]\nmax_conversations = 5": (
+        "2:1",
+        "max_conversations was renamed: write max_sessions for relayed sessions, max_slow_replies for slow replies",
+    ),
+    POLICY + LISTENER + "max_conversations = 5": ("5:1", "[[listeners]] 1", "max_sessions", "both in [server]"),
+    "[server]\naddress_table = 5": ("2:1", "address_table was renamed: write address_table_size"),
+    POLICY + LISTENER + "max_connections = 5": ("5:1", "unknown key 'max_connections': it belongs in [server]"),
+    "[server]\nlisten = '[::]:843'": ("2:1", 'write [[listeners]] and in it address = "[::]:843"'),
+    "[server]\nlisteners = []": ("2:1", "unknown key 'listeners': write [[listeners]], a table of its own"),
+    "[policies.p]\nallow = []": ("2:1", "write grants = [{domain = "),
     "[server]\nfile = 'p'": ("2:1", "it belongs in [policies.NAME]"),
     "[server]\nadmin = 127.0.0.1:1": ("2:14", "not TOML: ", "text in quotes"),
     "[listeners]\naddress = '127.0.0.1:1'\n[listeners]\naddress = '127.0.0.1:2'": (
@@ -268,7 +278,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("text", "words"), BAD.items(), ids=lambda value: repr(value)[:50])
-def test_a_mistake_is_told_in_one_line(tmp_path: Path, text: str | bytes, words: tuple[str, ...]) -> None:
+def test_load_of_a_mistake_is_one_line_with_position_and_advice(
+    tmp_path: Path, text: str | bytes, words: tuple[str, ...]
+) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
     message = str(caught.value)
@@ -284,20 +296,20 @@ ACCESS = {
     "allow_networks = []": "write networks, such as",
     "allow_networks = [1]": "write networks, such as",
     "allow_networks = '192.0.2.0/24'": "write networks, such as",
-    "deny_networks = ['192.0.2.1/24']": "'192.0.2.1/24' is an address in 192.0.2.0/24: write the one or the other",
+    "deny_networks = ['192.0.2.1/24']": "'192.0.2.1/24' is an address in 192.0.2.0/24: write that network, or",
     "deny_networks = ['192.0.2.0/33']": "'192.0.2.0/33' is not a network: write IP/PREFIX",
     "deny_networks = ['example.com']": "'example.com' is not a network",
-    "deny_networks = ['192.0.2.0/255.255.255.0']": "write the prefix as the number of its bits: 192.0.2.0/24",
-    "deny_networks = ['::ffff:192.0.2.0/120']": "IPv6 clothes: write 192.0.2.0/24",
-    "deny_networks = ['192.0.2.0/24']\nallow_networks = ['192.0.2.0/24']": "192.0.2.0/24 is both in allow_networks",
-    "proxy_protocol = true": "of which proxies? Write proxy_networks",
-    "proxy_networks = ['10.0.0.0/8']": "proxy_networks has no effect: write proxy_protocol = true",
+    "deny_networks = ['192.0.2.0/255.255.255.0']": "write the prefix as a number of bits: 192.0.2.0/24",
+    "deny_networks = ['::ffff:192.0.2.0/120']": "is an IPv4-mapped IPv6 network; write 192.0.2.0/24",
+    "deny_networks = ['192.0.2.0/24']\nallow_networks = ['192.0.2.0/24']": "192.0.2.0/24 is in both",
+    "proxy_protocol = true": "proxy_protocol = true requires proxy_networks",
+    "proxy_networks = ['10.0.0.0/8']": "proxy_networks requires proxy_protocol = true",
     "proxy_protocol = true\nproxy_networks = ['10.0.0.0/8']": None,
 }
 
 
 @pytest.mark.parametrize(("text", "words"), ACCESS.items())
-def test_who_may_connect(tmp_path: Path, text: str, words: str | None) -> None:
+def test_network_lists_are_loaded_and_checked(tmp_path: Path, text: str, words: str | None) -> None:
     whole = POLICY + LISTENER + text + "\n"
     if words is None:
         [listener] = config.check(read(tmp_path, whole)).listeners
@@ -311,35 +323,39 @@ def test_who_may_connect(tmp_path: Path, text: str, words: str | None) -> None:
     assert "\n" not in message
 
 
-def test_caps(tmp_path: Path) -> None:
+def test_connection_limits_belong_to_the_server(tmp_path: Path) -> None:
     text = "[server]\nmax_connections = 7\nmax_address_rate = 8\nipv6_prefix = 48\n" + POLICY + LISTENER
     assert read(tmp_path, text).server.connection_limits == ConnectionLimits(
         max_connections=7, max_address_rate=8, ipv6_prefix=48
     )
-    with pytest.raises(ConfigError, match="unknown key 'max_connections'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'max_connections': it belongs in \[server\]"):
         read(tmp_path, POLICY + LISTENER + "max_connections = 7\n")
     with pytest.raises(ConfigError, match="write a whole number from 0 to 60000"):
         read(tmp_path, "[server]\nmax_address_connections = 60001\n")
 
 
-CLASHES = {
+CONFLICTS = {
     LISTENER + "  " + LISTENER: (
         "5:3",
-        "two listeners are on 127.0.0.1:1: give each its own (the other one: ",
+        "two listeners are on 127.0.0.1:1: change one (the other one: ",
         ":3:1)",
     ),
     LISTENER + "name = 'a'\n" + LISTENER.replace(":1", ":2") + "name = 'a'\n": (
         "6:1",
-        "two listeners are named a: give each its own (the other one: ",
+        "two listeners are named a: rename one (the other one: ",
         ":3:1)",
     ),
-    LISTENER + LISTENER.replace("127.0.0.1", "0.0.0.0"): ("3:1", "0.0.0.0:1 serves 127.0.0.1:1 too", ":5:1)"),
+    LISTENER + LISTENER.replace("127.0.0.1", "0.0.0.0"): (
+        "3:1",
+        "127.0.0.1:1 overlaps 0.0.0.0:1, which serves it too",
+        ":5:1)",
+    ),
     LISTENER + "[server]\nadmin = '127.0.0.1:1'\n": ("3:1", "a listener and the admin endpoint are on 127.0.0.1:1"),
 }
 
 
-@pytest.mark.parametrize(("text", "words"), CLASHES.items())
-def test_two_that_clash_are_told_with_both_places(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("text", "words"), CONFLICTS.items())
+def test_check_of_a_conflict_names_both_positions(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as caught:
         config.check(read(tmp_path, POLICY + text))
     place, *parts = words
@@ -348,14 +364,14 @@ def test_two_that_clash_are_told_with_both_places(tmp_path: Path, text: str, wor
         assert word in str(caught.value)
 
 
-def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+def test_load_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert read(tmp_path, b"\xef\xbb\xbf[server]\nworkers = 1\n").server.workers == 1
 
 
 @pytest.mark.parametrize(
     ("name", "why"), [("none.toml", "No such file"), (".", "Is a directory"), ("a/b", "No such file")]
 )
-def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, why: str) -> None:
+def test_load_of_an_unreadable_file_says_why(tmp_path: Path, name: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why) as caught:
         config.load(tmp_path / name)
     assert str(caught.value).startswith(f"{tmp_path / name}: cannot be read: ")
@@ -391,14 +407,18 @@ def toml(value: object) -> str:
 
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(KEYS | st.text(max_size=3), VALUES, max_size=5))
-def test_any_table_is_a_configuration_or_one_line(tmp_path_factory: pytest.TempPathFactory, table: dict) -> None:
+def test_load_of_any_table_is_a_configuration_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, table: dict
+) -> None:
     lines = [f"{toml(key)} = {toml(value)}" for key, value in table.items()]
     load_or_one_line(tmp_path_factory, "\n".join(lines).encode())
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary() | st.text("[]{}=\"\\\n0123456789xabeserv.#_-+'", max_size=60).map(str.encode))
-def test_any_bytes_are_a_configuration_or_one_line(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+def test_load_of_any_bytes_is_a_configuration_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
     load_or_one_line(tmp_path_factory, data)
 
 

@@ -1,4 +1,4 @@
-"""Places of keys and values, against tomllib on documents of every shape."""
+"""Positions of keys and values, compared with tomllib on generated documents of every shape."""
 
 import tomllib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flashpol.config.locations import Path, Position
-from flashpol.config.toml_positions import find_places
+from flashpol.config.toml_positions import find_positions
 
 DOCUMENT = """\
 # [no.header] = 1
@@ -34,7 +34,7 @@ n.m = 1
 
 
 @pytest.mark.parametrize(
-    ("path", "place"),
+    ("path", "position"),
     [
         (("title",), (2, 1)),
         (("quoted key",), (3, 1)),
@@ -59,9 +59,9 @@ n.m = 1
         (("a", "b"), (18, 1)),
     ],
 )
-def test_places(path: Path, place: tuple[int, int]) -> None:
-    assert find_places(DOCUMENT)[path] == Position(*place)
-    assert find_places(DOCUMENT.replace("\n", "\r\n"))[path] == Position(*place)
+def test_find_positions_of_a_document_finds_each_path(path: Path, position: tuple[int, int]) -> None:
+    assert find_positions(DOCUMENT)[path] == Position(*position)
+    assert find_positions(DOCUMENT.replace("\n", "\r\n"))[path] == Position(*position)
 
 
 def paths(value: object, at: Path = ()) -> Iterator[Path]:
@@ -71,7 +71,7 @@ def paths(value: object, at: Path = ()) -> Iterator[Path]:
         yield from paths(inner, (*at, key))
 
 
-# Documents as text, since what a writer of TOML would never write is what has to be followed.
+# Documents as text: a TOML writer would never produce the odd spellings that the walker must follow.
 BARE = st.sampled_from(["a", "b", "c-d", "1", "_"])
 QUOTED = st.sampled_from(['"a"', "'b'", '"c.d"', '""', "'#'", '"\\u0061"', '"]="', "'[x]'"])
 BLANK = st.sampled_from(["", " ", "\t "])
@@ -107,7 +107,7 @@ STATEMENT = st.one_of(
 
 
 def valid(statements: list[str]) -> str:
-    """As many of the statements as make a document: keys that are defined twice are left out."""
+    """A document of these statements, without those that tomllib refuses, such as a key defined twice."""
     text = ""
     for statement in statements:
         try:
@@ -120,26 +120,26 @@ def valid(statements: list[str]) -> str:
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(STATEMENT, max_size=8).map(valid))
-def test_everything_in_a_document_has_a_place_and_nothing_else(text: str) -> None:
-    places = find_places(text)
-    assert set(places) == set(paths(tomllib.loads(text)))
+def test_find_positions_of_any_document_has_exactly_the_paths_of_tomllib(text: str) -> None:
+    positions = find_positions(text)
+    assert set(positions) == set(paths(tomllib.loads(text)))
     lines = text.split("\n")
-    for path, (line, column) in places.items():
+    for path, (line, column) in positions.items():
         rest = lines[line - 1][column - 1 :]
         assert rest[:1].strip(), (path, line, column)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(BARE, SCALAR), max_size=6, unique_by=lambda pair: pair[0]), st.booleans())
-def test_keys_are_where_they_are_said_to_be(pairs: list[tuple[str, str]], inline: bool) -> None:
+def test_find_positions_of_a_key_points_at_its_text(pairs: list[tuple[str, str]], inline: bool) -> None:
     if inline:
         text = "t = {" + ", ".join(f"{key} = {value}" for key, value in pairs) + "}"
     else:
         text = "[t]\n" + "\n".join(f"  {key} = {value}" for key, value in pairs)
     lines = text.split("\n")
-    places = find_places(text)
+    positions = find_positions(text)
     for key, value in pairs:
-        line, column = places["t", key]
+        line, column = positions["t", key]
         assert "\n".join(lines[line - 1 :])[column - 1 :].startswith(f"{key} = {value}")
 
 
@@ -148,8 +148,8 @@ def test_keys_are_where_they_are_said_to_be(pairs: list[tuple[str, str]], inline
 @example("a = [=")
 @example("{{[[[")
 @example('a."')
-def test_what_is_not_toml_ends_too(text: str) -> None:
-    for path, (line, column) in find_places(text).items():
+def test_find_positions_of_text_that_is_not_toml_ends_within_the_text(text: str) -> None:
+    for path, (line, column) in find_positions(text).items():
         assert path
         assert 1 <= line <= text.count("\n") + 1
         assert column >= 1
