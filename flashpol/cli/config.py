@@ -8,19 +8,19 @@ import sys
 import tomllib
 from typing import Any
 
-from flashpol.cli import serve
+from flashpol.cli.configure import add_flags, config_file, configure
 from flashpol.config import Config, as_toml, defaults, one_line
 
-DESCRIPTION = """Check a configuration, its policies included, and print what flashpol serve would run with it, without
-opening an address: the settings in force, as TOML, and for each listener the size and SHA-256 of its reply. Takes the
-flags of serve. Exit status: 0 it can be served, 2 it cannot, or an argument is wrong."""
+DESCRIPTION = """Check a configuration and its policies without opening an address. Print the settings that flashpol
+serve would run with, as TOML, and the size and SHA-256 of each listener's reply. It takes the flags of serve, except
+--pid-file. Exit status: 0 the configuration can be served, 2 it cannot, or an argument is wrong."""
 
-# Of the JSON output; raised when a field changes its meaning or goes away, not when one is added.
+# Version of the JSON output: raised when a field changes its meaning or is removed, not when one is added.
 JSON_VERSION = 1
 
 
 class _Warnings(logging.Handler):
-    """Keeps what would go to the log."""
+    """Collects the warnings that serve would log."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -32,9 +32,13 @@ class _Warnings(logging.Handler):
 
 def add_to(commands: Any) -> None:
     parser = commands.add_parser("config", help="check a configuration, print the defaults", description=DESCRIPTION)
-    parser.add_argument("--defaults", action="store_true", help="print a configuration file of defaults and reasons")
-    parser.add_argument("--json", action="store_true", help="write JSON, described in docs/reference.md")
-    serve.add_flags(parser)
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument(
+        "--defaults", action="store_true", help="print a configuration file of all settings, with what they do and why"
+    )
+    output.add_argument("--json", action="store_true", help="print JSON, described in docs/reference.md")
+    output.add_argument("-q", "--quiet", action="store_true", help="print errors only; the exit status is the result")
+    add_flags(parser)
     parser.set_defaults(run=run)
 
 
@@ -42,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     if options.defaults:
         print(defaults(), end="")
         return 0
-    settings = serve.configure(options)
+    settings = configure(options)
     from flashpol.process.privileges import Identity
     from flashpol.serving.policies import compile_all
 
@@ -53,21 +57,25 @@ def run(options: argparse.Namespace) -> int:
         replies = compile_all(settings)
     finally:
         logger.removeHandler(warnings)
-    Identity.of(settings.server)  # whether we may become that is another question
-    facts = [{"bytes": len(reply), "sha256": hashlib.sha256(reply).hexdigest()} for reply in replies]
+    Identity.of(settings.server)  # raises ConfigError for an unknown user; the right to become it is not checked
+    if options.quiet:
+        return 0
+    replies_info = [{"bytes": len(reply), "sha256": hashlib.sha256(reply).hexdigest()} for reply in replies]
     if options.json:
-        print(json.dumps(_data(settings, facts, warnings.lines), indent=2))
+        print(json.dumps(_data(settings, replies_info, warnings.lines), indent=2))
         return 0
     for line in warnings.lines:
         print(f"flashpol config: warning: {line}", file=sys.stderr)
-    comments = ["# its reply: {bytes:,} bytes, sha256 {sha256}".format(**fact) for fact in facts]
+    if file := config_file(options):
+        print(f"# from {one_line(str(file))}")
+    comments = ["# its reply: {bytes:,} bytes, sha256 {sha256}".format(**info) for info in replies_info]
     print(as_toml(settings, comments), end="")
     return 0
 
 
-def _data(settings: Config, facts: list[dict[str, Any]], warnings: list[str]) -> dict[str, Any]:
-    """As the file has it, and more for each listener."""
+def _data(settings: Config, replies_info: list[dict[str, Any]], warnings: list[str]) -> dict[str, Any]:
+    """The tables of the configuration file, and for each listener what is known of its reply."""
     data = {"version": JSON_VERSION, "policies": {}, **tomllib.loads(as_toml(settings)), "warnings": warnings}
-    for listener, fact in zip(data["listeners"], facts, strict=True):
-        listener.update(fact)
+    for listener, info in zip(data["listeners"], replies_info, strict=True):
+        listener.update(info)
     return data

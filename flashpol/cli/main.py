@@ -3,23 +3,56 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import NoReturn
 
-from flashpol.config import ConfigError
+from flashpol.config import ConfigError, did_you_mean
+from flashpol.config.renamed import RENAMED
 from flashpol.version import VERSION
 
-# Modules of this package, in the order of --help. Loaded one by one: all of them take three times as long as probe's.
-COMMANDS = ("serve", "config", "check", "decide", "merge", "probe")
+# One module of this package for each command, in the order of --help. Only the module of the command that was called is
+# imported: importing all of them takes three times as long as importing probe's.
+COMMANDS = ("serve", "config", "reload", "status", "check", "decide", "merge", "probe")
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; the usage is what --help is for. Subcommands inherit it."""
+    """Reports a mistake in one line that ends with the --help to read. Subcommands inherit it.
+
+    subcommands: the parsers of the commands, by name; empty for a subcommand.
+    """
+
+    subcommands: dict[str, "Parser"]
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+    def refuse_unknown_flags(self, arguments: Sequence[str]) -> None:
+        """End with an error that suggests a flag. argparse alone would name the missing arguments first."""
+        for word in arguments:
+            flag = word.partition("=")[0]
+            if word == "--":
+                return
+            if flag.startswith("--") and " " not in flag and not any(known.startswith(flag) for known in self.flags):
+                self.error(f"unknown flag {flag}{self._advice(flag)}")
+
+    @property
+    def flags(self) -> list[str]:
+        return [flag for action in self._actions for flag in action.option_strings]
+
+    def _advice(self, flag: str) -> str:
+        if flag in RENAMED:
+            return f": {RENAMED[flag]}"
+        name = flag.removeprefix("--").replace("-", "_")
+        if "--config" in self.flags:
+            from flashpol.config.toml_loader import KEYS
+
+            tables = [table for table, keys in KEYS.items() if name in keys]
+            if tables:
+                return f": {name} has no flag: set it in {tables[0]} of the configuration file"
+        question = did_you_mean(flag, self.flags)
+        return f": {question}" if question else ""
 
 
 def command(name: str) -> ModuleType:
@@ -27,39 +60,60 @@ def command(name: str) -> ModuleType:
 
 
 def make_parser(names: Iterable[str] = COMMANDS) -> Parser:
-    """A parser that knows these commands, and needs to know the one that was called only."""
-    parser = Parser(prog="flashpol", description="Flash socket policies: serve, config, check, decide, merge, probe.")
-    parser.add_argument("--version", action="version", version=f"flashpol {VERSION}")
+    """A parser of these commands; the command that was called is enough."""
+    parser = Parser(prog="flashpol", description=f"Flash socket policies: {', '.join(COMMANDS)}.")
+    parser.add_argument("-v", "--version", action="version", version=f"flashpol {VERSION}", help="print the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in names:
         command(name).add_to(commands)
+    parser.subcommands = commands.choices
     return parser
 
 
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of the command that was called; ends the process for a mistake or --help."""
+    name = arguments[0] if arguments else ""
+    if name not in COMMANDS:
+        parser = make_parser()
+        parser.refuse_unknown_flags(arguments[:1])
+        if not name.startswith("-"):
+            advice = did_you_mean(name, COMMANDS) or f"write one of {', '.join(COMMANDS)}"
+            parser.error(f"{f'unknown command {name!r}' if name else 'COMMAND is missing'}: {advice}")
+        return parser.parse_args(arguments)
+    parser = make_parser([name])
+    called = parser.subcommands[name]
+    called.refuse_unknown_flags(arguments[1:])
+    options, rest = parser.parse_known_args(arguments)
+    if rest:
+        called.error(f"unexpected argument {' '.join(rest)}")
+    return options
+
+
 def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    called = [name for name in COMMANDS if name in arguments[:1]]
-    options = make_parser(called or COMMANDS).parse_args(arguments)
+    options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     _keep_standard_streams()
     try:
         status = int(options.run(options))
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
-        return 130  # as shells count it; once the server runs, Ctrl-C is the arbiter's
+        return 130  # 128 + SIGINT, as shells count it; while the server runs the arbiter handles Ctrl-C
     except ConfigError as error:
         print(f"flashpol {options.command}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        # The interpreter flushes once more when it ends, and must find nobody there to complain about.
+        # The interpreter flushes stdout once more at exit, which must not fail with a second message.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # whoever closed a pipe wants no more, not even this
+        if not isinstance(error, BrokenPipeError):  # a reader that closed the pipe wants no more output
             print(f"flashpol {options.command}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return 2
 
 
 def _keep_standard_streams() -> None:
-    """Where the shell closed one, the interpreter has None for it, and a socket there would be sent our log."""
+    """Open /dev/null for each standard stream that the shell closed.
+
+    Python has None for such a stream, and its descriptor would be given to the next socket, which then gets the log.
+    """
     for fd in range(3):
         try:
             os.fstat(fd)

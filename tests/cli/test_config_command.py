@@ -1,4 +1,4 @@
-"""flashpol config as operators run it: what it prints, and that what it prints can be served."""
+"""flashpol config as operators run it: what it prints, and that its output can be served."""
 
 import hashlib
 import json
@@ -30,6 +30,8 @@ policy = "chat"
 reply_timeout = 2
 """
 
+WARNED = "<cross-domain-policy><allow-access-from domain='*.example.com' to-ports='80-81'/></cross-domain-policy>"
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -38,16 +40,17 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "flashpol.toml"
 
 
-def test_the_defaults(tmp_path: Path) -> None:
+def test_config_defaults_load_as_the_defaults(tmp_path: Path) -> None:
     done = run("config", "--defaults")
     assert (done.returncode, done.stderr) == (0, "")
     (tmp_path / "d.toml").write_text(done.stdout)
     assert load(tmp_path / "d.toml") == Config(Server(), (), ())
 
 
-def test_what_would_run_can_be_run(file: Path, tmp_path: Path) -> None:
+def test_config_output_can_be_served(file: Path, tmp_path: Path) -> None:
     done = run("config", "-c", file, "--watch", "2", "--allow", "flag.example:1")
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"# from {file}\n[server]\n")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "printed.toml").write_text(done.stdout)
@@ -62,7 +65,7 @@ def test_what_would_run_can_be_run(file: Path, tmp_path: Path) -> None:
         assert f"{len(reply)} bytes, sha256 {hashlib.sha256(reply).hexdigest()}" in done.stdout
 
 
-def test_as_json(file: Path) -> None:
+def test_config_json_has_settings_and_replies(file: Path) -> None:
     done = run("config", "-c", file, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     data = json.loads(done.stdout)
@@ -83,10 +86,8 @@ def test_as_json(file: Path) -> None:
     assert data["listeners"][1]["reply_timeout"] == 2.0
 
 
-def test_warnings(file: Path) -> None:
-    (file.parent / "games.xml").write_text(
-        "<cross-domain-policy><allow-access-from domain='*.example.com' to-ports='80-81'/></cross-domain-policy>"
-    )
+def test_config_warnings_go_to_stderr_or_into_the_json(file: Path) -> None:
+    (file.parent / "games.xml").write_text(WARNED)
     done = run("config", "-c", file)
     assert done.returncode == 0
     warnings = done.stderr.splitlines()
@@ -102,26 +103,40 @@ def test_warnings(file: Path) -> None:
     ("old", "new", "words"),
     [
         ("workers = 2", "worker = 2", (":3:1: [server]: unknown key 'worker': did you mean 'workers'?",)),
-        ("games.xml", "none.xml", (":6:1: ", "none.xml: cannot be read: No such file")),
-        ("1935", "0", (":8:1: policy chat: ", "chat.example:0")),
+        ("games.xml", "none.xml", (":7:1: ", "none.xml: cannot be read: No such file")),
+        ("1935", "0", (":9:1: policy chat: ", "chat.example:0")),
         ("[server]", "[server]\nuser = 'nobody-of-that-name'", (":3:1: user 'nobody-of-that-name'", "no such user")),
         ("[server]", "[server]\ngroup = 'no-such-group'", (":3:1: group 'no-such-group'", "no such group")),
         ("[server]", "[server]\nchroot = '/no/such/folder'", (":3:1: chroot '/no/such/folder'", "no such folder")),
-        ("127.0.0.1:0", "127.0.0.1:8430", (":14:1: two listeners are on 127.0.0.1:8430", "flashpol.toml:10:1)")),
+        (
+            "127.0.0.1:0",
+            "127.0.0.1:8430",
+            (":14:1: two listeners are on 127.0.0.1:8430: change one", "flashpol.toml:10:1)"),
+        ),
     ],
 )
-def test_refused(file: Path, old: str, new: str, words: tuple[str, ...]) -> None:
+def test_config_with_a_mistake_reports_it_in_one_line(file: Path, old: str, new: str, words: tuple[str, ...]) -> None:
     file.write_text(FILE.replace(old, new))
     message = one_line(run("config", "-c", file), "flashpol config")
     for word in words:
         assert word in message
 
 
-def test_without_any_policy() -> None:
+def test_config_without_policy_is_refused() -> None:
     assert "no policy" in one_line(run("config"), "flashpol config")
 
 
-def test_it_binds_nothing(file: Path) -> None:
+def test_config_of_an_address_in_use_succeeds(file: Path) -> None:
     with Flashpol("--policy", POLICY) as server:
         file.write_text(FILE.replace("127.0.0.1:0", server.addresses[0], 1))
         assert run("config", "-c", file).returncode == 0
+
+
+def test_config_quiet_prints_errors_only(file: Path) -> None:
+    done = run("config", "-q", "-c", file)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    (file.parent / "games.xml").write_text(WARNED)
+    done = run("config", "--quiet", "-c", file)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    file.write_text(FILE.replace("workers", "worker"))
+    assert "unknown key 'worker'" in one_line(run("config", "--quiet", "-c", file), "flashpol config")

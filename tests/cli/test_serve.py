@@ -1,4 +1,4 @@
-"""The command as operators run it: what it refuses, in which words, and what it serves."""
+"""flashpol serve as operators run it: the mistakes it reports, and what it serves."""
 
 import argparse
 import os
@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from flashpol.cli.serve import add_to, configure
+from flashpol.cli import configure as configuring
+from flashpol.cli.configure import configure
+from flashpol.cli.main import parse_arguments
+from flashpol.cli.serve import add_to
+from flashpol.config import ConfigError, load
+from flashpol.config.renamed import RENAMED
 from flashpol.policy import allow_policy, compile_reply, parse, render
 from flashpol.version import VERSION
 from testkit.clients import ask, connect, rest
@@ -48,7 +53,10 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6 lo
             ("--policy", "examples/policy.xml", "--dialect", "silverlight"),
             ("policy.xml: line 3", "this is a Flash policy"),
         ),
-        (("--policy", "examples/policy.xml", "--dialect", "air"), ("'air'", '"flash" or "silverlight"')),
+        (
+            ("--policy", "examples/policy.xml", "--dialect", "air"),
+            ('--dialect \'air\': write "flash" or "silverlight"',),
+        ),
         (
             ("--policy", "examples", "--dialect", "silverlight"),
             ("examples: is a folder", "write one silverlight policy"),
@@ -61,7 +69,7 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6 lo
         (("--allow", "a.com:1", "--allow", "http://a.com:80"), ('"http://a.com:80"', "URL")),
         (("--allow", "a.com:0"), ('"a.com:0"', 'there is no port "0"')),
         (("--allow", "a\nb:1"), ("a\\nb",)),
-        ((*ALLOW, "--listen", "843"), ("'843'", "write IP:PORT")),
+        ((*ALLOW, "--listen", "843"), ("--listen: '843'", "write IP:PORT")),
         ((*ALLOW, "--listen", ""), ("''", "write IP:PORT")),
         ((*ALLOW, "--listen", "localhost:843"), ("'localhost:843'", "write IP:PORT")),
         ((*ALLOW, "--listen", "127.0.0.1:99999"), ("'99999'", "from 0 to 65535")),
@@ -70,7 +78,7 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6 lo
         ((*ALLOW, "--upstream", "7000"), ("'7000'", "write HOST:PORT")),
         ((*ALLOW, "--upstream", ""), ("''", "write HOST:PORT")),
         ((*ALLOW, "--upstream", "localhost:843"), ("the upstream of [::]:843 is this listener itself",)),
-        ((*ALLOW, "--workers", "0"), ("'0'", '"auto" or a number from 1 to 256')),
+        ((*ALLOW, "--workers", "0"), ("--workers '0': write \"auto\" or a number from 1 to 256",)),
         ((*ALLOW, "--workers", "-1"), ("'-1'", "from 1 to 256")),
         ((*ALLOW, "--workers", "many"), ("'many'", "from 1 to 256")),
         ((*ALLOW, "--workers", ""), ("''", "from 1 to 256")),
@@ -79,27 +87,56 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6 lo
         ((*ALLOW, *QUIET, "--user", "nobody-of-that-name"), ("'nobody-of-that-name'", "no such user")),
         ((*ALLOW, *QUIET, "--user", ""), ("''", "no such user")),
         ((*ALLOW, "--policy", "examples/policy.xml"), ("--policy", "--allow", "not allowed with")),
-        ((*ALLOW, "--watch", "often"), ("--watch = 'often'", "write 0 (off) or a number from 0.1 to 3600")),
-        ((*ALLOW, "--log-format", "xml"), ("--log-format = 'xml'", 'write "text" or "json"')),
-        ((*ALLOW, "--access-log", "2"), ("--access-log = 2", "write a number from 0 to 1")),
+        ((*ALLOW, "--watch", "often"), ("--watch 'often'", "write 0 (off) or a number from 0.1 to 3600")),
+        ((*ALLOW, "--log-format", "xml"), ("--log-format 'xml'", 'write "text" or "json"')),
+        ((*ALLOW, "--access-log", "2"), ("--access-log '2'", "write a number from 0 to 1")),
         ((*ALLOW, "--listen", "systemd:"), ("'systemd:'", "write systemd:NAME")),
+        ((*ALLOW, "--pid-file", "none/flashpol.pid"), ("--pid-file none/flashpol.pid", "there is no folder")),
+        ((*ALLOW, "--pid-file", "docs"), ("--pid-file docs: cannot be written: it is a folder",)),
         (("-c", "none.toml"), ("none.toml", "No such file")),
         (("-c", "."), (".: cannot be read",)),
         (("-c", "examples/policy.xml"), ("examples/policy.xml:1:1: not TOML",)),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else None,
 )
-def test_refused(arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+def test_serve_with_a_mistake_reports_it_in_one_line(arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
     message = one_line(run("serve", *arguments))
     for word in words:
         assert word in message
 
 
 @pytest.mark.parametrize(
-    ("arguments", "word"), [((), "COMMAND"), (("sing",), "'sing'"), (("serve", *ALLOW, "--port", "843"), "--port 843")]
+    ("arguments", "command", "message"),
+    [
+        ((), "flashpol", "COMMAND is missing: write one of serve, config, "),
+        (("sing",), "flashpol", "unknown command 'sing': write one of serve, "),
+        (("sevre",), "flashpol", "unknown command 'sevre': did you mean 'serve'?; see flashpol --help"),
+        (("--versoin",), "flashpol", "unknown flag --versoin: did you mean '--version'?; see flashpol --help"),
+        (
+            ("serve", "--polcy", "x"),
+            "flashpol serve",
+            "unknown flag --polcy: did you mean '--policy'?; see flashpol serve ",
+        ),
+        (("serve", "--polcy=x"), "flashpol serve", "unknown flag --polcy: did you mean '--policy'?"),
+        (("decide", "--form", "a.example"), "flashpol decide", "unknown flag --form: did you mean '--from'?"),
+        (
+            ("serve", *ALLOW, "--backlog", "9"),
+            "flashpol serve",
+            "unknown flag --backlog: backlog has no flag: set it in [server]",
+        ),
+        (("config", "--max-sessions=9"), "flashpol config", "unknown flag --max-sessions: max_sessions has no flag: "),
+        (("serve", *ALLOW, "843"), "flashpol serve", "unexpected argument 843; see flashpol serve --help"),
+    ],
 )
-def test_no_such_command(arguments: tuple[str, ...], word: str) -> None:
-    assert word in one_line(run(*arguments), "flashpol")
+def test_command_line_that_is_mistyped_suggests_another(arguments: tuple[str, ...], command: str, message: str) -> None:
+    assert one_line(run(*arguments), command).startswith(message)
+
+
+def test_renamed_flag_names_the_new_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(RENAMED, "--old", "--old was renamed: write --new")
+    with pytest.raises(SystemExit):
+        parse_arguments(["serve", "--old=1"])
+    assert capsys.readouterr().err.startswith("flashpol serve: unknown flag --old: --old was renamed: write --new;")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +150,9 @@ def test_no_such_command(arguments: tuple[str, ...], word: str) -> None:
         (b"<cross-domain-policy>" + b" " * (1 << 20), ("1,048,", "keep it within 1,048,576")),
     ],
 )  # fmt: skip
-def test_a_file_that_is_no_policy(tmp_path: Path, content: bytes, words: tuple[str, ...]) -> None:
+def test_serve_of_a_file_that_is_not_a_policy_says_where(
+    tmp_path: Path, content: bytes, words: tuple[str, ...]
+) -> None:
     file = tmp_path / "policy.xml"
     file.write_bytes(content)
     message = one_line(run("serve", *QUIET, "--policy", file))
@@ -121,7 +160,7 @@ def test_a_file_that_is_no_policy(tmp_path: Path, content: bytes, words: tuple[s
         assert word in message
 
 
-def test_a_file_too_large_to_be_read(tmp_path: Path) -> None:
+def test_serve_of_a_file_that_is_too_large_names_it(tmp_path: Path) -> None:
     with (tmp_path / "disk.img").open("wb") as file:
         file.truncate(1 << 34)
     assert "disk.img: the policy has" in one_line(run("serve", *QUIET, "--policy", tmp_path / "disk.img"))
@@ -139,7 +178,9 @@ def test_a_file_too_large_to_be_read(tmp_path: Path) -> None:
         ("[server]\nport = 843\n", ALLOW, ("s.toml", "[server]", "'port'")),
     ],
 )  # fmt: skip
-def test_a_configuration_refused(tmp_path: Path, text: str, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+def test_serve_of_a_bad_configuration_reports_it_in_one_line(
+    tmp_path: Path, text: str, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
     file = tmp_path / "s.toml"
     file.write_text(text)
     message = one_line(run("serve", "-c", file, *arguments))
@@ -147,7 +188,7 @@ def test_a_configuration_refused(tmp_path: Path, text: str, arguments: tuple[str
         assert word in message
 
 
-def test_port_in_use_by_another_program() -> None:
+def test_serve_on_a_port_of_another_program_says_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         for arguments in (("--listen", address), ("--listen", "127.0.0.1:0", "--admin", address)):
@@ -156,7 +197,7 @@ def test_port_in_use_by_another_program() -> None:
             assert "another port" in message
 
 
-def test_port_in_use_by_another_flashpol_is_not_shared_with_it() -> None:
+def test_serve_on_a_port_of_another_flashpol_says_in_use() -> None:
     with Flashpol(*ALLOW, workers=2) as server:
         for workers in ("1", "2"):
             done = run("serve", *ALLOW, "--admin", "off", "--workers", workers, "--listen", server.addresses[0])
@@ -166,7 +207,7 @@ def test_port_in_use_by_another_flashpol_is_not_shared_with_it() -> None:
         assert ask(server.place).startswith(b"<?xml")
 
 
-def test_two_of_its_own_addresses_that_overlap() -> None:
+def test_serve_with_listener_and_admin_on_one_address_names_it() -> None:
     address = f"127.0.0.1:{free_port()}"
     assert address in one_line(run("serve", *ALLOW, "--workers", "1", "--listen", address, "--admin", address))
 
@@ -175,7 +216,7 @@ def test_two_of_its_own_addresses_that_overlap() -> None:
 
 
 @needs_ipv6
-def test_several_addresses() -> None:
+def test_serve_on_several_addresses_answers_on_each() -> None:
     listen = ("127.0.0.1:0", "127.0.0.1:0", "[::1]:0", "[::]:0", "0.0.0.0:0")
     with Flashpol("--policy", POLICY, listen=listen) as server:
         assert [address.rpartition(":")[0] for address in server.addresses] == [a.rpartition(":")[0] for a in listen]
@@ -196,7 +237,7 @@ def test_several_addresses() -> None:
 SILVERLIGHT = b"<access-policy><cross-domain-access></cross-domain-access></access-policy>"
 
 
-def test_a_folder(tmp_path: Path) -> None:
+def test_serve_of_a_folder_merges_its_files(tmp_path: Path) -> None:
     for number, domain in enumerate(("a.com", "*.com", "b.net")):
         (tmp_path / f"{number}.xml").write_bytes(render(allow_policy([f"{domain}:80"])))
     with Flashpol("--policy", tmp_path) as server:
@@ -205,7 +246,7 @@ def test_a_folder(tmp_path: Path) -> None:
     assert one_line(run("serve", *QUIET, "--policy", tmp_path)).startswith(f"{tmp_path}/x.xml:2:1: <x> is not known")
 
 
-def test_silverlight_from_the_command_line(tmp_path: Path) -> None:
+def test_serve_of_silverlight_by_flag(tmp_path: Path) -> None:
     (tmp_path / "s.xml").write_bytes(SILVERLIGHT + b"\0")
     with Flashpol("--policy", tmp_path / "s.xml", "--dialect", "silverlight") as server:
         assert rest(connect(server.place, b"<policy-file-request/>")) == SILVERLIGHT
@@ -215,7 +256,7 @@ def test_silverlight_from_the_command_line(tmp_path: Path) -> None:
     assert refused.startswith(f"{tmp_path}/s.xml: line 1, column 1: this is a Silverlight policy; serve it with")
 
 
-def test_both_dialects_from_a_configuration(tmp_path: Path) -> None:
+def test_serve_of_both_dialects_from_a_configuration(tmp_path: Path) -> None:
     (tmp_path / "s.xml").write_bytes(SILVERLIGHT)
     file = tmp_path / "both.toml"
     file.write_text(
@@ -240,7 +281,7 @@ def test_both_dialects_from_a_configuration(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
-def test_a_shared_port() -> None:
+def test_serve_with_upstream_relays_other_traffic() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as application,
         Flashpol("--policy", POLICY, "--upstream", f"127.0.0.1:{application.getsockname()[1]}") as server,
@@ -255,7 +296,7 @@ def test_a_shared_port() -> None:
         assert server.stop() == 0
 
 
-def test_the_port_that_each_dialect_asks() -> None:
+def test_configure_without_listen_takes_the_port_of_the_dialect() -> None:
     parser = argparse.ArgumentParser()
     add_to(parser.add_subparsers())
     for dialect, port in (("flash", 843), ("silverlight", 943)):
@@ -267,7 +308,7 @@ def test_the_port_that_each_dialect_asks() -> None:
     ("listen", "host"),
     [("127.0.0.1:0", "127.0.0.1"), ("0.0.0.0:0", "127.0.0.1"), pytest.param("[::]:0", "::1", marks=needs_ipv6)],
 )
-def test_the_ready_line_and_the_command_to_try(listen: str, host: str) -> None:
+def test_ready_line_names_addresses_and_a_command_that_works(listen: str, host: str) -> None:
     with Flashpol("--policy", POLICY, listen=(listen,)) as server:
         ready, attempt = server.out.splitlines()
         port = server.place[1]
@@ -280,7 +321,7 @@ def test_the_ready_line_and_the_command_to_try(listen: str, host: str) -> None:
         assert done.stdout == REPLY
 
 
-def test_grants() -> None:
+def test_serve_of_grants_by_flag() -> None:
     grants = ["*.example.com:1935,8000-8100", "games.example.net:843", "*.example.com:1935,8000-8100"]
     with Flashpol(*(argument for grant in grants for argument in ("--allow", grant))) as server:
         reply = ask(server.place)
@@ -288,7 +329,7 @@ def test_grants() -> None:
     assert parse(reply) == allow_policy(grants)
 
 
-def test_admin_off() -> None:
+def test_serve_without_admin_endpoint() -> None:
     with Flashpol(*ALLOW, workers=2, admin="off") as server:
         assert server.url is None
         assert "metrics" not in server.out
@@ -321,7 +362,7 @@ def config(tmp_path: Path) -> Path:
     return tmp_path / "s.toml"
 
 
-def test_configuration_file(config: Path) -> None:
+def test_serve_of_a_configuration_file(config: Path) -> None:
     with Flashpol("-c", config, workers=None, admin=None, listen=()) as server:
         assert server.worker_count == 2
         games, chat = map(ask, server.places)
@@ -332,21 +373,75 @@ def test_configuration_file(config: Path) -> None:
         assert metrics.total("replies_total", listener=server.addresses[1]) == 1
 
 
-def test_flags_win_over_the_file(config: Path) -> None:
+def test_flags_override_the_configuration_file(config: Path) -> None:
     with Flashpol("-c", config, "--allow", "flag.example:1", admin="off", workers=1) as server:
         assert (server.worker_count, server.url, len(server.places)) == (1, None, 1)
         assert parse(ask(server.place)) == allow_policy(["flag.example:1"])
 
 
-def test_the_policy_flag_is_for_all_listeners_of_the_file(config: Path) -> None:
+def test_policy_flag_applies_to_all_listeners_of_the_file(config: Path) -> None:
     with Flashpol("-c", config, "--allow", "flag.example:1", listen=()) as server:
         assert len(server.places) == 2
         for place in server.places:
             assert parse(ask(place)) == allow_policy(["flag.example:1"])
 
 
+@pytest.fixture
+def default_config(config: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(configuring, "DEFAULT_CONFIG", config)
+    return config
+
+
+def options_of(*arguments: str) -> argparse.Namespace:
+    return parse_arguments(["serve", *arguments])
+
+
+def test_configure_without_policy_flags_reads_the_default_file(default_config: Path) -> None:
+    assert configure(options_of()) == load(default_config)
+    settings = configure(options_of("--listen", "127.0.0.1:1", "--workers", "3", "--policy", "examples/policy.xml"))
+    assert (settings.server.workers, len(settings.policies)) == (3, 1)
+
+
+@pytest.mark.parametrize("flags", [ALLOW, ("--policy", "examples/policy.xml")])
+def test_configure_with_policy_flags_ignores_the_default_file(default_config: Path, flags: tuple[str, ...]) -> None:
+    assert len(load(default_config).listeners) == 2
+    assert len(configure(options_of(*flags)).listeners) == 1
+
+
+def test_configure_without_policy_and_default_file_says_where_to_write_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configuring, "DEFAULT_CONFIG", tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match=rf"^no policy: .*, or write {tmp_path}/none.toml$"):
+        configure(options_of())
+
+
+def test_pid_file_exists_while_the_server_is_ready(tmp_path: Path) -> None:
+    file = tmp_path / "flashpol.pid"
+    with Flashpol(*ALLOW, "--pid-file", file) as server:
+        assert file.read_text() == f"{server.process.pid}\n"
+        assert server.stop() == 0
+    assert not file.exists()
+
+
+def test_pid_file_of_another_server_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "flashpol.pid"
+    with Flashpol(*ALLOW, "--pid-file", file) as server:
+        file.write_text("1\n")
+        assert server.stop() == 0
+    assert file.read_text() == "1\n"
+
+
+def test_pid_file_that_cannot_be_written_is_logged(tmp_path: Path) -> None:
+    file = tmp_path / "flashpol.pid"
+    prelude = f"import flashpol.cli.pid_file as p; p.write = lambda path: open('{tmp_path}/none/x', 'w')"
+    with Flashpol(*ALLOW, "--pid-file", file, prelude=prelude) as server:
+        assert ask(server.place).startswith(b"<?xml")
+        assert f"ERROR: {file}: cannot be written: No such file or directory" in server.log
+
+
 @pytest.mark.parametrize("redirection", ["<&-", "1>&-", "2>&-", "<&- 1>&- 2>&-", "| true"])
-def test_serves_though_nobody_reads_what_it_says(redirection: str) -> None:
+def test_serve_with_closed_standard_streams_serves(redirection: str) -> None:
     port = free_port()
     arguments = ["serve", *ALLOW, "--workers", "1", "--admin", "off", "--listen", f"127.0.0.1:{port}"]
     if redirection == "| true":
@@ -377,15 +472,16 @@ def test_serves_though_nobody_reads_what_it_says(redirection: str) -> None:
 # ---------------------------------------------------------------------------------------------------- without serving
 
 
-def test_version() -> None:
-    done = run("--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"flashpol {VERSION}\n", "")
+def test_version_prints_it() -> None:
+    for flag in ("--version", "-v"):
+        done = run(flag)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"flashpol {VERSION}\n", "")
 
 
-def test_help_names_every_flag() -> None:
+def test_serve_help_names_every_flag() -> None:
     done = run("serve", "--help")
     assert done.returncode == 0
-    for flag in ("--config", "--listen", "--policy", "--allow", "--workers", "--admin", "--user"):
+    for flag in ("--config", "--listen", "--policy", "--allow", "--workers", "--admin", "--user", "--pid-file"):
         assert flag in done.stdout
 
 
@@ -408,7 +504,7 @@ def test_importing_needs_neither_gevent_nor_the_extension(module: str) -> None:
     assert (done.stdout, done.stderr) == (f"{module}\n", "")
 
 
-def test_the_blocker_blocks() -> None:
+def test_blocker_blocks_gevent() -> None:
     code = f"{BLOCKED}\nimport flashpol.worker.service"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=5, check=False

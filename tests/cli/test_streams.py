@@ -1,4 +1,4 @@
-"""Commands whose input or output is closed, full, or read by nobody: no traceback, no status that means an answer."""
+"""Commands whose input or output is closed, full or without a reader: no traceback, and a documented exit status."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ def shell(line: str) -> subprocess.CompletedProcess[bytes]:
 
 @pytest.mark.parametrize("command", [CHECK, DECIDE])
 @pytest.mark.parametrize("redirection", [">/dev/full", "| true; exit ${PIPESTATUS[0]}"])
-def test_output_that_goes_nowhere(command: str, redirection: str) -> None:
+def test_command_with_full_or_closed_output_ends_without_traceback(command: str, redirection: str) -> None:
     done = shell(f"flashpol {command} {redirection}")
     assert b"Traceback" not in done.stderr
     assert done.stderr.count(b"\n") <= 1
@@ -29,17 +29,17 @@ def test_output_that_goes_nowhere(command: str, redirection: str) -> None:
 
 @pytest.mark.parametrize("command", [CHECK, DECIDE, "check -", "decide - --from a.example --port 80", "merge -"])
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_streams(command: str, closed: str) -> None:
+def test_command_with_closed_streams_ends_without_traceback(command: str, closed: str) -> None:
     done = shell(f"flashpol {command} {'' if '<' in closed else '</dev/null'} {closed}")
     assert b"Traceback" not in done.stderr
     assert done.returncode in (0, 1, 2)
 
 
-def test_a_name_that_is_empty() -> None:
+def test_merge_of_an_empty_name_is_one_line() -> None:
     done = shell("flashpol merge ''")
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.count(b"\n") == 1
 
 
-def test_a_user_in_the_url() -> None:
+def test_decide_with_a_user_in_the_url_decides() -> None:
     assert shell(f"flashpol {DECIDE}").returncode in (0, 1)

@@ -1,0 +1,150 @@
+"""flashpol status: what a running server does, and what is wrong with it."""
+
+import argparse
+import contextlib
+import http.client
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from flashpol.cli import terminal
+from flashpol.config import DEFAULT_ADMIN, ConfigError, UpstreamAddress
+
+DESCRIPTION = """Print a summary of a running server, which it takes from /-/status of the admin address: state, last
+reload, workers, listeners with their rates, and problems. Exit status: 0 ready and no problems, 1 not ready or
+problems, 2 no answer."""
+
+FORMAT = 1  # of /-/status
+TIMEOUT = 5.0  # seconds; the admin process answers within milliseconds
+
+Json = dict[str, Any]
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser("status", help="print what a running server does", description=DESCRIPTION)
+    parser.add_argument(
+        "--admin",
+        metavar="IP:PORT",
+        default=DEFAULT_ADMIN,
+        help=f"admin address of the server, a host name is accepted too (default {DEFAULT_ADMIN})",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the JSON of /-/status, described in docs/reference.md"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    text = re.sub(r"^http://|/.*$", "", options.admin)
+    try:
+        address = UpstreamAddress.parse(text)
+    except ConfigError:
+        address = UpstreamAddress("", 0)
+    if not address.port:
+        raise ConfigError(f"--admin {options.admin!r}: write IP:PORT, such as {DEFAULT_ADMIN}")
+    body = fetch(address)
+    try:
+        status: Json = json.loads(body)
+        if status["format"] != FORMAT:
+            raise ValueError(f"format {status['format']}")
+        found = problems(status)
+        text = body.decode().rstrip() if options.json else "\n".join(summary(status, found))
+    except (ValueError, LookupError, TypeError) as error:
+        message = f"{address}: /-/status is not that of this version of flashpol ({type(error).__name__}: {error})"
+        raise ConfigError(message) from None
+    print(terminal.encodable(text))
+    return int(bool(found) or status["state"] != "ready")
+
+
+def fetch(address: UpstreamAddress) -> bytes:
+    """The body of /-/status. Raises ConfigError."""
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT)
+    try:
+        with contextlib.closing(connection):
+            connection.request("GET", "/-/status")
+            response = connection.getresponse()
+            body = response.read()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"{address}: {reason}: is a server running, and is this its admin address?") from None
+    except http.client.HTTPException as error:
+        raise ConfigError(f"{address}: is not an admin address: {error or type(error).__name__}") from None
+    if response.status != http.client.OK:
+        raise ConfigError(f"{address}: is not an admin address: HTTP status {response.status}")
+    return body
+
+
+def problems(status: Json) -> list[str]:
+    """The sentences that the status page shows under "Attention"."""
+    from flashpol.admin.page.overview import troubles
+
+    return list(troubles(status))
+
+
+def summary(status: Json, found: Sequence[str]) -> Iterator[str]:
+    """The lines for people."""
+    workers, window = status["workers"], status["now"]
+    up = sum(worker["up"] for worker in workers)
+    yield f"flashpol {status['version']}: {status['state']}, {up} of {len(workers)} workers up"
+    if status["draining_workers"]:
+        yield f"{status['draining_workers']} workers of earlier configurations are draining"
+    reload = status["reload"]
+    if reload["error"]:
+        yield f"last reload failed: {reload['error']}"
+    if reload["timestamp"]:
+        loaded = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(reload["timestamp"]))
+        yield f"configuration loaded at {loaded}"
+    yield ""
+    yield from _table(
+        ("LISTENER", "ADDRESS", "REPLIES", "PER SECOND", "REFUSED", "OPEN", "QUEUE"),
+        [_row(listener, window) for listener in status["listeners"]],
+    )
+    if status["upstreams"]:
+        yield ""
+        yield from _table(
+            ("LISTENER", "UPSTREAM", "SESSIONS", "OPEN", "CONNECTING", "FAILURES"),
+            [_upstream(upstream) for upstream in status["upstreams"]],
+        )
+    yield ""
+    if found:
+        yield f"{len(found)} problem{'s' if len(found) != 1 else ''}:"
+        yield from (f"  {problem}" for problem in found)
+    else:
+        yield "no problems"
+
+
+def _row(listener: Json, window: Json | None) -> list[str]:
+    queue = listener["accept_queue"]
+    rate = f"{window['listeners'][listener['name']] / window['seconds']:.1f}" if window and window["seconds"] else "-"
+    return [
+        listener["name"],
+        listener["address"],
+        f"{listener['replies']:,}",
+        rate,
+        f"{sum(listener['refused'].values()):,}",
+        f"{listener['open']:,}",
+        f"{queue['length']:,}/{queue['limit']:,}",
+    ]
+
+
+def _upstream(upstream: Json) -> list[str]:
+    return [
+        upstream["listener"],
+        upstream["upstream"],
+        f"{upstream['started']:,}",
+        f"{upstream['open']:,}",
+        f"{upstream['connecting']:,}",
+        f"{sum(upstream['failures'].values()):,}",
+    ]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns as wide as their widest cell; the first two are text, the others numbers."""
+    cells = [header, *rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    for row in cells:
+        texts = [cell.ljust(width) for cell, width in zip(row[:2], widths, strict=False)]
+        numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        yield "  ".join(texts + numbers)
