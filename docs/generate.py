@@ -1,8 +1,8 @@
-"""Writes the pages that are made from the code: `make docs`. tests/test_generated.py says when that was forgotten.
+"""Writes the pages that are generated from the code: `make docs`. tests/test_generated.py fails if they are out of date.
 
-docs/reference.md    its tables of settings, between markers; the rest is written by hand
-docs/rules.md        lint's rules
-docs/probe.md        what a probe finds
+docs/reference.md    flags and settings, between markers; the rest is written by hand
+docs/rules.md        the rules of lint
+docs/probe.md        the findings of a probe
 share/               manual pages and shell completion, laid out as they are installed below /usr or a venv
 """
 
@@ -16,8 +16,18 @@ from textwrap import wrap
 import shtab
 
 from flashpol import config
+from flashpol.cli.configure import DEFAULT_CONFIG
 from flashpol.cli.main import make_parser
-from flashpol.config import ConnectionLimits, ConnectionTimeouts, Listener, PolicySource, Server, settings_of
+from flashpol.cli.pid_file import DEFAULT_PID_FILE
+from flashpol.config import (
+    ConnectionLimits,
+    ConnectionTimeouts,
+    Listener,
+    PolicySource,
+    Server,
+    describe,
+    settings_of,
+)
 from flashpol.policy.rules.page import page as rules_page
 from flashpol.probe.findings.page import page as probe_page
 from flashpol.version import VERSION
@@ -25,46 +35,71 @@ from flashpol.version import VERSION
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference.md"
 SHARE = Path("share")
-# Of the manual pages, as they print it; the release's.
+# Date of the release, as the manual pages print it.
 DATE = "2026-11-22"
 
-# Header of a table -> its settings, and what is said above them.
+# Table of the configuration file -> the classes of its settings, and an introduction.
 TABLES = {
     "[server]": ((Server, ConnectionTimeouts, ConnectionLimits), "Times are in seconds."),
-    "[policies.NAME]": (
-        (PolicySource,),
-        "One of the three. Paths are relative to the configuration file. Hidden files and subfolders of a folder are "
-        "not looked at.",
-    ),
+    "[policies.NAME]": ((PolicySource,), "A policy has exactly one of these."),
     "[[listeners]]": (
         (Listener,),
-        "Where its limits are not the server's, `request_timeout` to `max_duration` are written here too.",
+        "A listener may have time-outs of its own: `request_timeout` to `max_duration` are written here then.",
     ),
 }
+# Commands whose flags the reference takes from --help.
+COMMANDS = ("serve", "config", "reload", "status")
+WIDTH = 100  # of Markdown
 
 
 def settings(owners: Iterable[type]) -> Iterator[tuple[str, str, str, str]]:
-    """(name, default as TOML or nothing, what to write, reason)."""
+    """(name, default as TOML or empty, what it does and why, what to write)."""
     for owner in owners:
         for name, setting in settings_of(owner).items():
-            kind = setting.metadata["kind"]
+            kind = setting.metadata["type"]
             has_default = not isinstance(setting.default, type(MISSING))
             default = kind.show(setting.default) if has_default else None
-            yield name, default or "", kind.expected, setting.metadata["why"]
+            yield name, default or "", describe(setting), f"Write {kind.expected}."
+
+
+def filled(text: str, **options: str) -> str:
+    """A paragraph of Markdown."""
+    return "\n".join(wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False, **options)) + "\n"
+
+
+def list_of_settings(owners: Iterable[type], about: str) -> str:
+    items = (
+        filled(
+            f"- **`{name}`** ({f'default `{default}`' if default else 'no default'}): {description} {expected}",
+            subsequent_indent="  ",
+        )
+        for name, default, description, expected in settings(owners)
+    )
+    return filled(about) + "\n" + "".join(items)
+
+
+def table_of_flags(name: str) -> str:
+    """The flags of a command; those that config shares with serve are one row."""
+    commands = subparsers(make_parser()).choices
+    shared = [*arguments(commands["serve"])] if name == "config" else []
+    rows = [pair for pair in arguments(commands[name]) if pair not in shared]
+    if shared:
+        flags = (re.sub(r" [^`]*$", "", flag) for flag, _ in arguments(commands[name]) if (flag, _) in shared)
+        rows.append((", ".join(flags), "as for `flashpol serve`"))
+    cells = ((flags, meaning.removesuffix(".").replace("|", r"\|").replace("*.", r"\*.")) for flags, meaning in rows)
+    return "| flag | meaning |\n|---|---|\n" + "".join(f"| {flags} | {meaning} |\n" for flags, meaning in cells)
 
 
 def reference() -> str:
-    """The page with its tables made anew."""
+    """The page with its generated parts replaced."""
+    parts = {header: list_of_settings(owners, about) for header, (owners, about) in TABLES.items()}
+    parts |= {f"flags of {name}": table_of_flags(name) for name in COMMANDS}
     text = REFERENCE.read_text()
-    for header, (owners, about) in TABLES.items():
-        rows = "".join(
-            f"| `{name}` | {default and f'`{default}`'} | {why} | {expected} |\n"
-            for name, default, expected, why in settings(owners)
-        )
-        table = f"{about}\n\n| setting | default | reason | write |\n|---|---|---|---|\n{rows}"
-        start, end = f"<!-- made by make docs: {header} -->\n", "<!-- end -->"
-        before, _, rest = text.partition(start)
-        text = before + start + "\n" + table + "\n" + end + rest.partition(end)[2]
+    for name, part in parts.items():
+        start, end = f"<!-- made by make docs: {name} -->\n", "<!-- end -->"
+        before, marker, rest = text.partition(start)
+        assert marker, name
+        text = before + start + "\n" + part + "\n" + end + rest.partition(end)[2]
     return text
 
 
@@ -72,7 +107,7 @@ def reference() -> str:
 
 
 def roff(text: str) -> str:
-    """Text as roff takes it, in lines of less than 80 bytes; Markdown's `code` in bold."""
+    """Text as roff, in lines of less than 80 bytes; `code` of Markdown is bold."""
     text = text.replace("\\", r"\e").replace("-", r"\-")
     text = re.sub("`(.+?)`", r"\\fB\1\\fR", text)
     lines = wrap(text, 76, break_long_words=False, break_on_hyphens=False)
@@ -80,7 +115,7 @@ def roff(text: str) -> str:
 
 
 def guarded(line: str) -> str:
-    """A line that begins with a dot or an apostrophe would be a command."""
+    """A line of text: one that begins with a dot or an apostrophe would be a request."""
     return (r"\&" if line[:1] in ".'" else "") + line + "\n"
 
 
@@ -93,7 +128,7 @@ def items(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def markdown_table(header: str) -> list[tuple[str, str]]:
-    """The first table of the reference whose header row begins like this, its first two columns."""
+    """The first two columns of the first table of the reference whose header row begins like this."""
     rows = REFERENCE.read_text().split(f"\n| {header} ", 1)[1].split("\n\n")[0].splitlines()[2:]
     return [(cells[0], cells[1]) for row in rows if (cells := re.split(r" ?(?<!\\)\| ?", row)[1:])]
 
@@ -117,27 +152,41 @@ def usage(parser: argparse.ArgumentParser) -> str:
 
 def manual_of_command() -> str:
     parser = make_parser()
-    text = title("flashpol", 1, "Flash socket policies: serve, check, decide, merge, probe")
+    text = title("flashpol", 1, "Flash socket policy server and its tools")
     synopsis = (roff(usage(command)) for command in subparsers(parser).choices.values())
-    text += ".SH SYNOPSIS\n" + ".br\n".join(synopsis)
+    text += ".SH SYNOPSIS\n.nh\n" + ".br\n".join(synopsis) + ".hy\n"
     text += ".SH DESCRIPTION\n" + roff(
-        "flashpol answers socket policy requests of Flash Player, and of what asks as it does, on port 843 or any "
-        "other, and knows the language that policies are written in."
+        "flashpol answers the socket policy requests that Flash Player and compatible clients send to port 843, or to "
+        "any other port. It also checks, explains and merges policy files, and probes policy servers of any make."
     )
-    told: list[tuple[str, str]] = []
+    listed: list[tuple[str, str]] = []
     for name, command in subparsers(parser).choices.items():
         text += f".SH {name.upper()}\n{roff(' '.join((command.description or '').split()))}"
-        fresh = [argument for argument in arguments(command) if argument not in told]  # config has the flags of serve
-        text += items(fresh)
-        told += fresh
+        new = [argument for argument in arguments(command) if argument not in listed]  # config has the flags of serve
+        text += items(new)
+        listed += new
     text += ".SH SIGNALS\n" + items(markdown_table("signal"))
     text += ".SH EXIT STATUS\nOf flashpol serve:\n" + items(markdown_table("exit status"))
     text += ".SH EXAMPLES\n" + items(
         [
             ("flashpol serve --policy policy.xml", "Serve a policy on port 843 of all addresses."),
-            ("flashpol config --defaults > flashpol.toml", "Begin a configuration file."),
-            ("flashpol config -c flashpol.toml && systemctl reload flashpol", "Check it, and load it."),
+            ("flashpol config --defaults > flashpol.toml", "Write a configuration file with every setting."),
+            ("flashpol config --quiet -c flashpol.toml && systemctl reload flashpol", "Check it, then load it."),
+            ("flashpol status", "Show what the server of this host does."),
             ("flashpol probe games.example.com --port 1935", "Say why clients do not connect."),
+        ]
+    )
+    text += ".SH FILES\n" + items(
+        [
+            (f"`{DEFAULT_CONFIG}`", "Configuration that serve and config read without -c; see flashpol.toml(5)."),
+            (f"`{DEFAULT_PID_FILE}`", "Process id that reload reads; serve writes one only with --pid-file."),
+        ]
+    )
+    text += ".SH ENVIRONMENT\n" + items(
+        [
+            ("`NO_COLOR`", "Commands print no colours if it is set and not empty."),
+            ("`TERM`", "Commands print no colours if it is `dumb`."),
+            ("`NOTIFY_SOCKET`, `WATCHDOG_USEC`, `LISTEN_FDS`, `LISTEN_FDNAMES`", "Set by systemd for serve."),
         ]
     )
     return text + ".SH SEE ALSO\n.BR flashpol.toml (5)\n"
@@ -146,21 +195,21 @@ def manual_of_command() -> str:
 def manual_of_file() -> str:
     text = title("flashpol.toml", 5, "configuration of flashpol")
     text += ".SH DESCRIPTION\n" + roff(
-        "The file that `flashpol serve -c` reads, in TOML. Flags override it. `flashpol config --defaults` prints one "
-        "with every setting, `flashpol config -c FILE` checks one and prints what would run."
+        "`flashpol serve -c FILE` reads this file, in TOML; flags override it. `flashpol config --defaults` prints a "
+        "file with every setting, `flashpol config -c FILE` checks one and prints what would run."
     )
     for header, (owners, about) in TABLES.items():
         text += f".SH {roff(header)}{roff(about)}" + items(
-            (f"`{name}`" + (f" = {default}" if default else ""), f"{why[0].upper()}{why[1:]}. Write {expected}.")
-            for name, default, expected, why in settings(owners)
+            (f"`{name}`" + (f" = {default}" if default else ""), f"{description} {expected}")
+            for name, default, description, expected in settings(owners)
         )
     example = (
-        '[server]\nuser = "nobody"\n\n[policies.games]\nfile = "games.xml"\n\n'
+        '[server]\nuser = "flashpol"\n\n[policies.games]\nfile = "games.xml"\n\n'
         '[policies.chat]\ngrants = [{domain = "*.example.com", ports = "1935,8000-8100"}]\n\n'
         '[[listeners]]\naddress = "192.0.2.1:843"\npolicy = "games"\n\n'
         '[[listeners]]\naddress = "192.0.2.2:843"\npolicy = "chat"\nrequest_timeout = 1.5\n'
     )
-    text += ".SH EXAMPLE\nTwo addresses of a host, each with a policy of its own:\n.PP\n.nf\n"
+    text += ".SH EXAMPLE\nTwo addresses of one host, each with its own policy:\n.PP\n.nf\n"
     return text + "".join(map(guarded, example.splitlines())) + ".fi\n.SH SEE ALSO\n.BR flashpol (1)\n"
 
 
@@ -182,19 +231,19 @@ COMPLETIONS = {
 def completion(shell: str) -> str:
     parser = make_parser()
     for entry in subparsers(parser)._choices_actions:
-        subparsers(parser).choices[entry.dest].description = entry.help  # a list has no room for the long one
+        subparsers(parser).choices[entry.dest].description = entry.help  # a menu has no room for the long description
     for command in subparsers(parser).choices.values():
         for action in command._actions:
             action.choices = action.choices or WORDS.get(action.dest)
             if action.metavar in ("FILE", "PATH", "OUT"):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
             if shell == "zsh" and isinstance(action.metavar, str):
-                action.metavar = action.metavar.replace(":", r"\:")  # a bare one ends the description
+                action.metavar = action.metavar.replace(":", r"\:")  # a bare colon ends the description
     return str(shtab.complete(parser, shell=shell))
 
 
 def pages() -> dict[Path, str]:
-    """Everything that is made, by its path below the root."""
+    """Every generated page, by its path below the root."""
     return {
         Path("docs/reference.md"): reference(),
         Path("docs/rules.md"): rules_page(),

@@ -1,5 +1,6 @@
-"""What `make docs` makes: up to date, clean to man's eyes, and of use to the shells."""
+"""The pages that `make docs` writes: up to date, without complaints of mandoc, and usable by the shells."""
 
+import re
 import runpy
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ FISH = ROOT / "share/fish/vendor_completions.d/flashpol.fish"
 
 
 def output(*command: str | Path) -> str:
-    """Of a tool that this machine may lack."""
+    """The output of a tool; skips the test if this machine lacks it."""
     if not shutil.which(str(command[0])):
         pytest.skip(f"no {command[0]} here")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
@@ -27,27 +28,30 @@ def output(*command: str | Path) -> str:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=str)
-def test_up_to_date(path: Path) -> None:
+def test_generated_page_is_up_to_date(path: Path) -> None:
     assert (ROOT / path).read_text() == PAGES[path], "make docs"
 
 
-def test_every_page_that_is_installed_is_made() -> None:
-    there = {path.relative_to(ROOT) for path in (ROOT / "share").rglob("*") if path.is_file()}
-    assert there == {path for path in PAGES if path.parts[0] == "share"}
+def test_installed_pages_are_the_generated_ones() -> None:
+    installed = {path.relative_to(ROOT) for path in (ROOT / "share").rglob("*") if path.is_file()}
+    assert installed == {path for path in PAGES if path.parts[0] == "share"}
     settings = (ROOT / "pyproject.toml").read_text()
-    for path in there:
+    for path in installed:
         assert f'"{path.parent}" = ["{path}"]' in settings
 
 
 @pytest.mark.parametrize("path", MANUAL, ids=str)
-def test_manual_pages_are_clean(path: Path) -> None:
+def test_manual_page_has_no_complaints_of_mandoc(path: Path) -> None:
     assert output("mandoc", "-Tlint", "-Wstyle", path) == ""
 
 
-def test_the_manual_names_every_command() -> None:
+def test_manual_names_every_command_and_breaks_no_flag() -> None:
     text = output("mandoc", "-Tascii", ROOT / "share/man/man1/flashpol.1").replace("\b", "")
     for command in COMMANDS:
         assert f"flashpol {command} " in text
+    for section in ("NAME", "FILES", "ENVIRONMENT", "SIGNALS", "EXIT STATUS"):
+        assert f"\n{section}\n" in text
+    assert not re.findall(r"\[--[a-z-]*-\n", text.split("DESCRIPTION")[0])
 
 
 def bash(*words: str) -> list[str]:
@@ -65,20 +69,22 @@ def fish(*words: str) -> list[str]:
     ("words", "completions"),
     [
         (("flashpol", "con"), ["config"]),
+        (("flashpol", "sta"), ["status"]),
+        (("flashpol", "reload", "--pid-"), ["--pid-file"]),
         (("flashpol", "serve", "--l"), ["--listen", "--log-format"]),
         (("flashpol", "serve", "--dialect", ""), ["flash", "silverlight"]),
         (("flashpol", "check", "examp"), ["examples/"]),
         (("flashpol", "serve", "--policy", "examples/po"), ["examples/policy.xml"]),
     ],
 )
-def test_completion(complete: object, words: tuple[str, ...], completions: list[str]) -> None:
+def test_completion_of_words_offers_what_fits(complete: object, words: tuple[str, ...], completions: list[str]) -> None:
     assert callable(complete)
     assert [word.rstrip("/") for word in complete(*words)] == [word.rstrip("/") for word in completions]
 
 
-def test_completion_for_zsh() -> None:
+def test_completion_for_zsh_parses_and_has_no_bare_colon() -> None:
     output("zsh", "-n", ZSH)
     for line in ZSH.read_text().splitlines():
-        # [what it is]:what comes:how to complete it — a colon in the second would put a part of it into the third.
+        # [help]:name of the value:how to complete it. A colon in the second part would move text into the third.
         assert ":IP:" not in line
         assert ":DOMAIN:" not in line

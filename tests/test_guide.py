@@ -1,4 +1,4 @@
-"""The pages for people: what they link to and what their commands name is there."""
+"""The pages for people: their links lead somewhere, and the files that their commands name exist."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def named(page: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """The headings as GitHub links to them: lower case, without punctuation, a hyphen for each space."""
+    """The headings as GitHub links to them: lower case, no punctuation, a hyphen for each space."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -30,14 +30,26 @@ def links(page: Path) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
     for path, anchor in links(page):
         target = (page.parent / path).resolve() if path else page
-        # CHANGELOG.md and CONTRIBUTING.md are not in every copy of the tree that the tests run in.
+        # The tests also run in copies of the tree without CHANGELOG.md and CONTRIBUTING.md.
         if target.parent == ROOT and target.name != "README.md":
             continue
         assert target.exists(), path
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+
+
+# Wrapped at 100 columns, except tables and URLs.
+WRAPPED = [ROOT / "docs" / "guide.md", ROOT / "docs" / "reference.md"] + [
+    ROOT / "docs" / "guide" / f"{name}.md" for name in ("install", "systemd", "containers", "fleet", "troubleshooting")
+]
+
+
+@pytest.mark.parametrize("page", WRAPPED, ids=named)
+def test_lines_of_a_page_are_wrapped(page: Path) -> None:
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        assert len(line) <= 100 or line.startswith("|") or "](http" in line, number
 
 
 def commands(page: Path) -> str:
@@ -45,13 +57,13 @@ def commands(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
-def test_commands_name_what_is_there(page: Path) -> None:
+def test_commands_of_a_page_name_files_that_exist(page: Path) -> None:
     text = commands(page)
     for path in re.findall(r"(?<![\w/.])(?:deploy|examples)/[\w./-]+", text):
         assert (ROOT / path).exists(), path
     assert set(re.findall(r"\bflashpol ([a-z]+)(?= )", text)) <= {*COMMANDS}
 
 
-def test_every_page_of_the_guide_is_named_in_it() -> None:
+def test_guide_links_to_each_of_its_pages() -> None:
     reached = {path for path, _ in links(ROOT / "docs" / "guide.md")}
     assert {f"guide/{page.name}" for page in (ROOT / "docs" / "guide").iterdir()} <= reached

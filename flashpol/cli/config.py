@@ -36,7 +36,7 @@ def add_to(commands: Any) -> None:
     output.add_argument(
         "--defaults", action="store_true", help="print a configuration file of all settings, with what they do and why"
     )
-    output.add_argument("--json", action="store_true", help="print JSON, described in docs/reference.md")
+    output.add_argument("--json", action="store_true", help="print JSON, in a stable format")
     output.add_argument("-q", "--quiet", action="store_true", help="print errors only; the exit status is the result")
     add_flags(parser)
     parser.set_defaults(run=run)

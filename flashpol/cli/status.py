@@ -31,7 +31,7 @@ def add_to(commands: Any) -> None:
         help=f"admin address of the server, a host name is accepted too (default {DEFAULT_ADMIN})",
     )
     parser.add_argument(
-        "--json", action="store_true", help="print the JSON of /-/status, described in docs/reference.md"
+        "--json", action="store_true", help="print the JSON of /-/status, in a stable format"
     )
     parser.set_defaults(run=run)
 
