@@ -1,4 +1,4 @@
-"""Writes the pages that are generated from the code: `make docs`. tests/test_generated.py fails if they are out of date.
+"""Writes the pages that are generated from the code: `make docs`. tests/test_generated.py fails if one is out of date.
 
 docs/reference.md    flags and settings, between markers; the rest is written by hand
 docs/rules.md        the rules of lint
@@ -62,16 +62,16 @@ def settings(owners: Iterable[type]) -> Iterator[tuple[str, str, str, str]]:
             yield name, default or "", describe(setting), f"Write {kind.expected}."
 
 
-def filled(text: str, **options: str) -> str:
+def filled(text: str, indent: str = "") -> str:
     """A paragraph of Markdown."""
-    return "\n".join(wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False, **options)) + "\n"
+    return "\n".join(wrap(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)) + "\n"
 
 
 def list_of_settings(owners: Iterable[type], about: str) -> str:
     items = (
         filled(
             f"- **`{name}`** ({f'default `{default}`' if default else 'no default'}): {description} {expected}",
-            subsequent_indent="  ",
+            indent="  ",
         )
         for name, default, description, expected in settings(owners)
     )
@@ -79,15 +79,18 @@ def list_of_settings(owners: Iterable[type], about: str) -> str:
 
 
 def table_of_flags(name: str) -> str:
-    """The flags of a command; those that config shares with serve are one row."""
+    """The flags of a command; the flags that config shares with serve are one row."""
     commands = subparsers(make_parser()).choices
     shared = [*arguments(commands["serve"])] if name == "config" else []
     rows = [pair for pair in arguments(commands[name]) if pair not in shared]
     if shared:
-        flags = (re.sub(r" [^`]*$", "", flag) for flag, _ in arguments(commands[name]) if (flag, _) in shared)
-        rows.append((", ".join(flags), "as for `flashpol serve`"))
-    cells = ((flags, meaning.removesuffix(".").replace("|", r"\|").replace("*.", r"\*.")) for flags, meaning in rows)
-    return "| flag | meaning |\n|---|---|\n" + "".join(f"| {flags} | {meaning} |\n" for flags, meaning in cells)
+        flags = [re.sub(" [^`]+$", "", pair[0]) for pair in arguments(commands[name]) if pair in shared]
+        rows.append((", ".join(flags), "as for `flashpol serve`."))
+    table = "| flag | meaning |\n|---|---|\n"
+    for flag, meaning in rows:
+        code = re.sub("` ([^`]+)$", r" \1`", flag)  # the value within the backquotes too
+        table += f"| {code} | {meaning.removesuffix('.')} |\n".replace("*.", r"\*.")
+    return table
 
 
 def reference() -> str:

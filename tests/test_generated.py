@@ -46,7 +46,7 @@ def test_manual_page_has_no_complaints_of_mandoc(path: Path) -> None:
 
 
 def test_manual_names_every_command_and_breaks_no_flag() -> None:
-    text = output("mandoc", "-Tascii", ROOT / "share/man/man1/flashpol.1").replace("\b", "")
+    text = re.sub(".\b", "", output("mandoc", "-Tascii", ROOT / "share/man/man1/flashpol.1"))
     for command in COMMANDS:
         assert f"flashpol {command} " in text
     for section in ("NAME", "FILES", "ENVIRONMENT", "SIGNALS", "EXIT STATUS"):

@@ -49,7 +49,7 @@ WRAPPED = [ROOT / "docs" / "guide.md", ROOT / "docs" / "reference.md"] + [
 @pytest.mark.parametrize("page", WRAPPED, ids=named)
 def test_lines_of_a_page_are_wrapped(page: Path) -> None:
     for number, line in enumerate(page.read_text().splitlines(), 1):
-        assert len(line) <= 100 or line.startswith("|") or "](http" in line, number
+        assert len(line) <= 100 or line.startswith("|"), number
 
 
 def commands(page: Path) -> str:

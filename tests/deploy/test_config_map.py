@@ -1,4 +1,4 @@
-"""A ConfigMap that changes under a running server, as the kubelet does it: a new folder, and one rename of a link."""
+"""A ConfigMap that changes under a running server as the kubelet changes it: a new folder, one rename of a link."""
 
 import itertools
 import os
@@ -19,8 +19,8 @@ GRANT = '<cross-domain-policy><allow-access-from domain="{}" to-ports="1935"/></
 class ConfigMap:
     """A mounted ConfigMap: each key is a link to ..data/KEY, and ..data a link to a folder with a time as its name.
 
-    As Kubernetes' AtomicWriter does it: write a new folder, link ..data_tmp to it, rename that to ..data, then see to
-    the keys' links, and remove the old folder.
+    `update` does what the AtomicWriter of Kubernetes does: write a new folder, link ..data_tmp to it, rename that to
+    ..data, then update the links of the keys, and remove the old folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,7 +68,7 @@ def serves(server: Flashpol, *domains: str) -> bool:
     return re.findall(rb'domain="(.*?)"', ask(server.place)) == [domain.encode() for domain in domains]
 
 
-def test_a_new_policy_then_a_bad_one_then_a_good_one(mounted: ConfigMap, server: Flashpol) -> None:
+def test_config_map_with_a_bad_policy_keeps_the_last_good_one(mounted: ConfigMap, server: Flashpol) -> None:
     assert serves(server, "one.example")
     mounted.update({"flashpol.toml": CONFIG, "policy.xml": GRANT.format("two.example")})
     eventually(lambda: serves(server, "two.example"), "the new policy")
@@ -77,7 +77,7 @@ def test_a_new_policy_then_a_bad_one_then_a_good_one(mounted: ConfigMap, server:
     eventually(lambda: "not reloaded" in server.log, "the refusal")
     assert server.metrics().total("config_last_reload_successful") == 0
 
-    # The kubelet writes all of it anew: what was bad is bad in another place of the file now, and that is news.
+    # The kubelet writes all files again; a bad file with other contents is tried again.
     mounted.update({"flashpol.toml": CONFIG, "policy.xml": "<cross-domain-policy>\n\n"})
     eventually(lambda: server.log.count("not reloaded") == 2, "the second refusal")
     assert serves(server, "two.example")
@@ -85,10 +85,10 @@ def test_a_new_policy_then_a_bad_one_then_a_good_one(mounted: ConfigMap, server:
     mounted.update({"flashpol.toml": CONFIG, "policy.xml": GRANT.format("three.example")})
     eventually(lambda: serves(server, "three.example"), "a good policy")
     eventually(lambda: server.metrics().total("config_last_reload_successful") == 1, "the reload's success")
-    assert server.log.count("not reloaded") == 2, "once for each bad one, though it was looked at again and again"
+    assert server.log.count("not reloaded") == 2, "logged once for each bad file, although it is checked again"
 
 
-def test_a_key_for_each_team(mounted: ConfigMap, server: Flashpol) -> None:
+def test_config_map_with_several_keys_serves_their_merge(mounted: ConfigMap, server: Flashpol) -> None:
     teams = {f"{team}.xml": GRANT.format(f"{team}.example") for team in ("chat", "games")}
     mounted.update({"flashpol.toml": CONFIG, **teams})
     eventually(
@@ -99,7 +99,7 @@ def test_a_key_for_each_team(mounted: ConfigMap, server: Flashpol) -> None:
     eventually(lambda: serves(server, "games.example"), "one team's")
 
 
-def test_the_configuration_itself_is_watched(mounted: ConfigMap, server: Flashpol) -> None:
+def test_config_map_with_a_new_configuration_reloads_it(mounted: ConfigMap, server: Flashpol) -> None:
     grants = 'grants = [{domain = "inline.example", ports = "1"}]'
     changed = re.sub(r"folder = \S+", grants, CONFIG)
     mounted.update({"flashpol.toml": changed, "policy.xml": GRANT.format("one.example")})

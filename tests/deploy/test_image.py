@@ -1,4 +1,4 @@
-"""The image's recipe, without Docker: hadolint, the files it takes, its steps run here, and its health check."""
+"""The Dockerfile, without Docker: hadolint, the files it copies, its steps run here, and its health check."""
 
 import json
 import os
@@ -39,13 +39,13 @@ def as_list(text: str) -> list[str]:
     return list(words)
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+def test_dockerfile_has_no_complaints_of_hadolint() -> None:
     hadolint = Path(sys.executable).parent / "hadolint"
     done = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True, timeout=4 * DEADLINE, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-def test_at_run_time_there_is_neither_root_nor_a_shell() -> None:
+def test_image_at_run_time_has_neither_root_nor_a_shell() -> None:
     user, group = values("USER")[-1].split(":")
     assert user.isdecimal()
     assert group.isdecimal()
@@ -54,30 +54,31 @@ def test_at_run_time_there_is_neither_root_nor_a_shell() -> None:
     assert as_list(values("ENTRYPOINT")[0]) == ["/opt/flashpol/bin/flashpol"]
     assert as_list(values("CMD")[0]) == ["serve", "-c", "/etc/flashpol/flashpol.toml"]
     final = instructions()[max(i for i, (name, _) in enumerate(instructions()) if name == "FROM") :]
-    assert "RUN" not in dict(final), "nothing is run in the image that is shipped"
+    assert "RUN" not in dict(final), "no step runs in the final image"
 
 
-def taken() -> list[str]:
-    """What is copied from the tree."""
+def copied() -> list[str]:
+    """The files and folders that the image copies from the tree."""
     copies = [shlex.split(rest) for rest in values("COPY") if not rest.startswith("--from")]
     return [source for *sources, _ in copies for source in sources]
 
 
-def test_what_is_copied_is_there_and_not_ignored() -> None:
+def test_copied_files_exist_and_are_not_ignored() -> None:
     lines = [
         line for line in (FOLDER / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] not in ("", "#")
     ]
     assert lines[0] == "*"
-    assert sorted(line[1:] for line in lines if line[0] == "!") == sorted(taken())
-    assert [name for name in taken() if not (ROOT / name).exists()] == []
+    assert sorted(line[1:] for line in lines if line[0] == "!") == sorted(copied())
+    assert [name for name in copied() if not (ROOT / name).exists()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("CI" not in os.environ, reason="compiles for a minute: CI has the time")
-def test_the_steps_make_an_environment_that_serves(tmp_path: Path) -> None:
-    """Those of Python. That of apt-get installs what `make` needs as well."""
+def test_build_steps_make_an_environment_that_works(tmp_path: Path) -> None:
+    """The steps that run Python. The one of apt-get installs what `make` installs too."""
     src = tmp_path / "src"
     src.mkdir()
-    for name in taken():
+    for name in copied():
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, src / name)
     for made in (*src.rglob("*.so"), *src.rglob("_fastpath.c")):
@@ -103,7 +104,8 @@ def test_the_steps_make_an_environment_that_serves(tmp_path: Path) -> None:
     assert not (flashpol.parent / "pip").exists()
 
 
-def test_the_health_check_is_the_servers_readiness() -> None:
+@pytest.mark.slow
+def test_health_check_is_the_readiness_of_the_server() -> None:
     check = as_list(values("HEALTHCHECK")[0])
     assert check[0] == "/opt/flashpol/bin/python"
     with Flashpol("-c", PATIENT, "--policy", POLICY) as server:
@@ -122,7 +124,7 @@ def test_the_health_check_is_the_servers_readiness() -> None:
         assert health() == 1
 
 
-def test_compose_agrees_with_the_image_and_its_configuration() -> None:
+def test_compose_file_agrees_with_image_and_configuration() -> None:
     compose = yaml.safe_load((FOLDER / "compose.yaml").read_text())
     [service] = compose["services"].values()
     assert (FOLDER / service["build"]["context"]).resolve() == ROOT

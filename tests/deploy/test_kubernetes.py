@@ -1,6 +1,6 @@
 """The Kubernetes resources: against the schemas of Kubernetes, and against what the server does.
 
-No cluster runs here. What kustomize makes of the overlays is checked where there is a kubectl that has it built in.
+No cluster runs here. The output of kustomize is checked if a kubectl with kustomize is installed.
 """
 
 import json
@@ -21,7 +21,7 @@ from testkit.processes import ROOT
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 OVERLAYS = {"deployment-loadbalancer": "Deployment", "daemonset-hostport": "DaemonSet"}
-VERSIONS = ("1.30", "1.34")  # the oldest that has all that is used, and a later one
+VERSIONS = ("1.30", "1.34")  # the oldest with all fields that are used, and a later one
 KUSTOMIZE_VERSION = (5, 0)
 
 Resource = dict[str, Any]
@@ -37,7 +37,7 @@ def kustomizations() -> Iterator[tuple[Path, Resource]]:
         yield path.parent, content
 
 
-# Patches are parts of resources, which only kustomize makes whole.
+# Patches are parts of resources, which only kustomize completes.
 FILES = [
     folder / name
     for folder, content in kustomizations()
@@ -57,7 +57,7 @@ def of_kind(kind: str, resources: list[Resource]) -> Resource:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FOLDER)))
-def test_files_fit_the_schemas(path: Path, version: str) -> None:
+def test_resource_file_fits_the_schemas(path: Path, version: str) -> None:
     for resource in read(path):
         if resource["kind"] == "ServiceMonitor":
             service_monitor(resource)
@@ -65,7 +65,7 @@ def test_files_fit_the_schemas(path: Path, version: str) -> None:
             validate(resource, version)
 
 
-def test_the_validator_refuses_what_is_wrong() -> None:
+def test_validator_refuses_a_mistyped_field() -> None:
     [deployment] = read(FOLDER / "base" / "deployment.yaml")
     deployment["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -73,7 +73,7 @@ def test_the_validator_refuses_what_is_wrong() -> None:
 
 
 def service_monitor(resource: Resource) -> None:
-    """No schema of the Prometheus operator's is packaged: the fields of its documentation that are used here."""
+    """Check the fields that are used here by the documentation of the Prometheus operator: no schema is packaged."""
     assert resource["apiVersion"] == "monitoring.coreos.com/v1"
     assert resource["spec"].keys() == {"jobLabel", "selector", "endpoints"}
     [endpoint] = resource["spec"]["endpoints"]
@@ -93,7 +93,7 @@ def test_every_file_is_named_by_a_kustomization() -> None:
     assert files == {path for path in named if path.is_file()}
 
 
-# --------------------------------------------------------------------------------------- what agrees with the server
+# ---------------------------------------------------------------------------------------- agreement with the server
 
 
 @pytest.fixture
@@ -108,14 +108,14 @@ def pod() -> Resource:
     return spec
 
 
-def test_the_ports_are_those_of_the_configuration(config: Config, pod: Resource) -> None:
+def test_ports_of_the_pod_are_those_of_the_configuration(config: Config, pod: Resource) -> None:
     ports = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
     assert config.server.admin is not None
     assert ports == {"flash": config.listeners[0].address.port, "admin": config.server.admin.port}
-    assert min(ports.values()) >= 1024, "below it takes a capability"
+    assert min(ports.values()) >= 1024, "lower ports need a capability"
 
 
-def test_a_change_of_the_config_map_is_seen(config: Config, pod: Resource) -> None:
+def test_config_map_is_mounted_so_that_changes_are_seen(config: Config, pod: Resource) -> None:
     assert config.server.watch > 0
     [mount] = pod["containers"][0]["volumeMounts"]
     assert "subPath" not in mount
@@ -126,13 +126,13 @@ def test_a_change_of_the_config_map_is_seen(config: Config, pod: Resource) -> No
     assert generator["name"] == pod["volumes"][0]["configMap"]["name"]
 
 
-def test_the_pod_has_time_to_stop(config: Config, pod: Resource) -> None:
+def test_pod_has_time_to_stop(config: Config, pod: Resource) -> None:
     delay = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["terminationGracePeriodSeconds"] > delay + config.server.shutdown_timeout + 3
 
 
 def restricted(pod: Resource) -> None:
-    """Kubernetes' Pod Security Standard "restricted", as far as it concerns a pod of this kind."""
+    """Assert the Pod Security Standard "restricted", as far as it concerns a pod of this kind."""
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["runAsUser"] > 0
     assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
@@ -146,11 +146,11 @@ def restricted(pod: Resource) -> None:
         assert "privileged" not in context
 
 
-def test_the_pod_is_restricted(pod: Resource) -> None:
+def test_pod_is_restricted(pod: Resource) -> None:
     restricted(pod)
 
 
-# ------------------------------------------------------------------------------------------------ what kustomize makes
+# ------------------------------------------------------------------------------------------------ output of kustomize
 
 
 def _has_kustomize() -> bool:
@@ -177,7 +177,8 @@ def overlay(request: pytest.FixtureRequest) -> tuple[str, list[Resource]]:
     return request.param, list(yaml.safe_load_all(done.stdout))
 
 
-def test_overlays_fit_the_schemas(overlay: tuple[str, list[Resource]]) -> None:
+@pytest.mark.slow
+def test_overlay_fits_the_schemas(overlay: tuple[str, list[Resource]]) -> None:
     name, resources = overlay
     for resource in resources:
         if resource["kind"] == "ServiceMonitor":
@@ -188,7 +189,8 @@ def test_overlays_fit_the_schemas(overlay: tuple[str, list[Resource]]) -> None:
     restricted(of_kind(OVERLAYS[name], resources)["spec"]["template"]["spec"])
 
 
-def test_overlays_serve_on_port_843(overlay: tuple[str, list[Resource]]) -> None:
+@pytest.mark.slow
+def test_overlay_serves_on_port_843(overlay: tuple[str, list[Resource]]) -> None:
     name, resources = overlay
     container = of_kind(OVERLAYS[name], resources)["spec"]["template"]["spec"]["containers"][0]
     hosts = [port.get("hostPort") for port in container["ports"] if port["name"] == "flash"]
@@ -202,8 +204,9 @@ def test_overlays_serve_on_port_843(overlay: tuple[str, list[Resource]]) -> None
     assert (hosts, services) == {"daemonset-hostport": ([843], []), "deployment-loadbalancer": ([None], [843])}[name]
 
 
-def test_overlays_hang_together(overlay: tuple[str, list[Resource]]) -> None:
-    """Every selector finds the pods, and the monitor its Service."""
+@pytest.mark.slow
+def test_overlay_selectors_find_their_pods(overlay: tuple[str, list[Resource]]) -> None:
+    """Every selector matches the pods, and the monitor its Service."""
     name, resources = overlay
     labels = of_kind(OVERLAYS[name], resources)["spec"]["template"]["metadata"]["labels"].items()
     for resource in resources:
