@@ -1,1 +1,1 @@
-"""The commands, one file each: they parse arguments, call the library and print. No logic of their own."""
+"""The commands, one file each: they parse arguments, call the library and print; the logic is in the library."""

@@ -1,4 +1,4 @@
-"""Arguments that more than one command takes."""
+"""Arguments of more than one command."""
 
 import argparse
 

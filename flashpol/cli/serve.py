@@ -58,7 +58,8 @@ def announce(options: argparse.Namespace, generation: "Generation") -> None:
     line = f"flashpol {VERSION} ready: {workers} on {', '.join(map(str, addresses))}"
     if generation.admin_socket:
         line += f"; metrics on http://{bound_address(generation.admin_socket)}/metrics"
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(addresses[0].host, addresses[0].host)
+    # [::] serves IPv4 too, and ::1 is missing where IPv6 is disabled.
+    host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(addresses[0].host, addresses[0].host)
     end = "\\0" if generation.plan.config.listeners[0].terminated else ""
     line += f"\ntry: printf '<policy-file-request/>{end}' | nc {host} {addresses[0].port}\n"
     if options.pid_file is not None:

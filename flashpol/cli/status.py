@@ -30,9 +30,7 @@ def add_to(commands: Any) -> None:
         default=DEFAULT_ADMIN,
         help=f"admin address of the server, a host name is accepted too (default {DEFAULT_ADMIN})",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print the JSON of /-/status, in a stable format"
-    )
+    parser.add_argument("--json", action="store_true", help="print the JSON of /-/status, in a stable format")
     parser.set_defaults(run=run)
 
 
@@ -90,11 +88,8 @@ def summary(status: Json, found: Sequence[str]) -> Iterator[str]:
     yield f"flashpol {status['version']}: {status['state']}, {up} of {len(workers)} workers up"
     if status["draining_workers"]:
         yield f"{status['draining_workers']} workers of earlier configurations are draining"
-    reload = status["reload"]
-    if reload["error"]:
-        yield f"last reload failed: {reload['error']}"
-    if reload["timestamp"]:
-        loaded = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(reload["timestamp"]))
+    if timestamp := status["reload"]["timestamp"]:
+        loaded = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(timestamp))
         yield f"configuration loaded at {loaded}"
     yield ""
     yield from _table(
