@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from flashpol.cli import reload
-from testkit.processes import Flashpol, as_nobody, one_line, run, until
+from testkit.polling import eventually
+from testkit.processes import Flashpol, as_nobody, one_line, run
 
 ALLOW = ("--allow", "*.example.com:1935")
 
@@ -35,7 +36,7 @@ def test_reload_by_pid_file_or_pid_reloads(server: Flashpol, pid_file: Path) -> 
         done = run("reload", *arguments)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(f"asked process {pid} to reload")
-        until(lambda count=count: server.log.count("INFO: reloaded: ") == count, "the reload")  # type: ignore[misc]
+        eventually(lambda count=count: server.log.count("INFO: reloaded: ") == count, "the reload")  # type: ignore[misc]
 
 
 def test_reload_of_a_child_is_refused(server: Flashpol) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from flashpol.version import VERSION
-from testkit.processes import POLICY, Flashpol, ask, free_port, one_line, run, until
+from testkit.clients import ask
+from testkit.polling import eventually
+from testkit.processes import POLICY, Flashpol, free_port, one_line, run
 
 
 def test_status_of_a_ready_server_is_a_summary() -> None:
@@ -37,7 +39,7 @@ def test_status_of_a_server_with_a_problem_exits_with_1() -> None:
         with socket.create_connection(server.place) as client:
             client.sendall(b"hello")
             assert client.recv(1) == b""
-        done = until(lambda: (found := run("status", *admin)).returncode == 1 and found, "a problem")
+        done = eventually(lambda: (found := run("status", *admin)).returncode == 1 and found, "a problem")
         assert "no upstream" in done.stdout
         assert "UPSTREAM" in done.stdout
         assert done.stdout.splitlines()[-2].startswith("  ")
@@ -49,7 +51,7 @@ def test_status_after_a_failed_reload_says_why(tmp_path: Path) -> None:
     with Flashpol("--policy", policy) as server:
         policy.write_text("<cross-domain-policy>")
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: "not reloaded" in server.log, "the refusal")
+        eventually(lambda: "not reloaded" in server.log, "the refusal")
         done = run("status", "--admin", "{}:{}".format(*server.admin_place))
         assert done.returncode == 1
         assert f"{policy}: line 1" in done.stdout.splitlines()[-1]

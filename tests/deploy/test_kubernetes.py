@@ -126,6 +126,13 @@ def test_config_map_is_mounted_so_that_changes_are_seen(config: Config, pod: Res
     assert generator["name"] == pod["volumes"][0]["configMap"]["name"]
 
 
+def test_pod_has_memory_for_its_connections(config: Config, pod: Resource) -> None:
+    limits = config.server.connection_limits
+    memory = int(pod["containers"][0]["resources"]["limits"]["memory"].removesuffix("Mi")) << 20
+    assert 0 < limits.max_connections * 5_000 < memory - (100 << 20), "5 KB each, and 100 MB for the processes"
+    assert limits.max_address_connections == 0, "some balancers and network plugins hide the clients' addresses"
+
+
 def test_pod_has_time_to_stop(config: Config, pod: Resource) -> None:
     delay = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["terminationGracePeriodSeconds"] > delay + config.server.shutdown_timeout + 3
