@@ -159,8 +159,8 @@ def manual_of_command() -> str:
     synopsis = (roff(usage(command)) for command in subparsers(parser).choices.values())
     text += ".SH SYNOPSIS\n.nh\n" + ".br\n".join(synopsis) + ".hy\n"
     text += ".SH DESCRIPTION\n" + roff(
-        "flashpol answers the socket policy requests that Flash Player and compatible clients send to port 843, or to "
-        "any other port. It also checks, explains and merges policy files, and probes policy servers of any make."
+        "flashpol replies to the socket policy requests that Flash Player and compatible clients send to port 843, or "
+        "to any other port. It also checks, explains and merges policy files, and probes policy servers of any make."
     )
     listed: list[tuple[str, str]] = []
     for name, command in subparsers(parser).choices.items():

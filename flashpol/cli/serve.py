@@ -1,4 +1,4 @@
-"""flashpol serve: answer policy requests."""
+"""flashpol serve: reply to policy requests."""
 
 import argparse
 import contextlib
@@ -14,12 +14,12 @@ from flashpol.version import VERSION
 if TYPE_CHECKING:
     from flashpol.supervisor.generation import Generation
 
-DESCRIPTION = """Answer Flash socket policy requests until SIGTERM or Ctrl-C; open connections are finished first.
+DESCRIPTION = """Reply to Flash socket policy requests until SIGTERM or Ctrl-C; open connections are finished first.
 SIGHUP reloads the configuration."""
 
 
 def add_to(commands: Any) -> None:
-    parser = commands.add_parser("serve", help="answer policy requests", description=DESCRIPTION)
+    parser = commands.add_parser("serve", help="reply to policy requests", description=DESCRIPTION)
     add_flags(parser)
     parser.add_argument(
         "--pid-file",

@@ -14,7 +14,7 @@ from flashpol.config import DEFAULT_ADMIN, ConfigError, UpstreamAddress
 
 DESCRIPTION = """Print a summary of a running server, which it takes from /-/status of the admin address: state, last
 reload, workers, listeners with their rates, and problems. Exit status: 0 ready and no problems, 1 not ready or
-problems, 2 no answer."""
+problems, 2 no reply."""
 
 FORMAT = 1  # of /-/status
 TIMEOUT = 5.0  # seconds; the admin process answers within milliseconds

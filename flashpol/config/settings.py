@@ -102,7 +102,7 @@ class ConnectionTimeouts:
     terminator_grace: float = setting(
         0.15,
         number(0.01, 60),
-        "A request without its NUL is answered after this many seconds.",
+        "A request without its NUL gets its reply after this many seconds.",
         "0.15 s is about one round trip, long enough for a NUL in a packet of its own and too short to notice.",
     )
     linger_timeout: float = setting(
@@ -301,7 +301,7 @@ class Server:
         number(0.2, 3600, off=0),
         "A worker whose event loop has not run for this many seconds is killed and restarted; after half of that time "
         "another worker accepts from its queue. 0 disables both, for a debugger.",
-        "2 s leave time to answer the clients in its queue: Flash Player gives up after 3 s.",
+        "2 s leave time for the clients in its queue: Flash Player gives up after 3 s.",
     )
     shutdown_timeout: float = setting(
         5.0,

@@ -58,7 +58,7 @@ complete -c flashpol -f
 
 complete -c flashpol -n _shtab_flashpol_using -s h -l help -d 'show this help message and exit'
 complete -c flashpol -n _shtab_flashpol_using -s v -l version -d 'print the version'
-complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a serve -d 'answer policy requests'
+complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a serve -d 'reply to policy requests'
 complete -c flashpol -n '_shtab_flashpol_using serve' -s h -l help -d 'show this help message and exit'
 complete -c flashpol -n '_shtab_flashpol_using serve' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (TOML); the flags below override it (default /etc/flashpol/flashpol.toml if it exists and neither --policy nor --allow is given)'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l listen -x -d 'address to listen on, may be repeated; [::] serves IPv4 too, port 0 lets the kernel choose, systemd:NAME takes a socket from systemd (default [::]:843, with --dialect silverlight [::]:943)'
