@@ -12,8 +12,8 @@ from flashpol.cli.configure import add_flags, config_file, configure
 from flashpol.config import Config, as_toml, defaults, one_line
 
 DESCRIPTION = """Check a configuration and its policies without opening an address. Print the settings that flashpol
-serve would run with, as TOML, and the size and SHA-256 of each listener's reply. It takes the flags of serve, except
---pid-file. Exit status: 0 the configuration can be served, 2 it cannot, or an argument is wrong."""
+serve would run with, as TOML, with the size of each listener's reply and the SHA-256 of its policy. It takes the flags
+of serve, except --pid-file. Exit status: 0 the configuration can be served, 2 it cannot, or an argument is wrong."""
 
 # Version of the JSON output: raised when a field changes its meaning or is removed, not when one is added.
 JSON_VERSION = 1
@@ -60,7 +60,9 @@ def run(options: argparse.Namespace) -> int:
     Identity.of(settings.server)  # raises ConfigError for an unknown user; the right to become it is not checked
     if options.quiet:
         return 0
-    replies_info = [{"bytes": len(reply), "sha256": hashlib.sha256(reply).hexdigest()} for reply in replies]
+    replies_info = [
+        {"bytes": len(reply), "sha256": hashlib.sha256(reply.removesuffix(b"\0")).hexdigest()} for reply in replies
+    ]
     if options.json:
         print(json.dumps(_data(settings, replies_info, warnings.lines), indent=2))
         return 0
@@ -68,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"flashpol config: warning: {line}", file=sys.stderr)
     if file := config_file(options):
         print(f"# from {one_line(str(file))}")
-    comments = ["# its reply: {bytes:,} bytes, sha256 {sha256}".format(**info) for info in replies_info]
+    comments = ["# its reply: {bytes:,} bytes; sha256 of its policy: {sha256}".format(**info) for info in replies_info]
     print(as_toml(settings, comments), end="")
     return 0
 

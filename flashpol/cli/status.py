@@ -13,10 +13,10 @@ from flashpol.cli import terminal
 from flashpol.config import DEFAULT_ADMIN, ConfigError, UpstreamAddress
 
 DESCRIPTION = """Print a summary of a running server, which it takes from /-/status of the admin address: state, last
-reload, workers, listeners with their rates, and problems. Exit status: 0 ready and no problems, 1 not ready or
-problems, 2 no reply."""
+reload, workers, listeners with their rates, and problems. Exit status: 0 ready and no errors, 1 not ready or a problem
+that is an error, 2 no reply."""
 
-FORMAT = 1  # of /-/status
+FORMAT = 2  # of /-/status
 TIMEOUT = 5.0  # seconds; the admin process answers within milliseconds
 
 Json = dict[str, Any]
@@ -47,13 +47,13 @@ def run(options: argparse.Namespace) -> int:
         status: Json = json.loads(body)
         if status["format"] != FORMAT:
             raise ValueError(f"format {status['format']}")
-        found = problems(status)
-        text = body.decode().rstrip() if options.json else "\n".join(summary(status, found))
+        text = body.decode().rstrip() if options.json else "\n".join(summary(status))
+        well = status["state"] == "ready" and not any(each["severity"] == "error" for each in status["problems"])
     except (ValueError, LookupError, TypeError) as error:
         message = f"{address}: /-/status is not that of this version of flashpol ({type(error).__name__}: {error})"
         raise ConfigError(message) from None
     print(terminal.encodable(text))
-    return int(bool(found) or status["state"] != "ready")
+    return int(not well)
 
 
 def fetch(address: UpstreamAddress) -> bytes:
@@ -74,14 +74,7 @@ def fetch(address: UpstreamAddress) -> bytes:
     return body
 
 
-def problems(status: Json) -> list[str]:
-    """The sentences that the status page shows under "Attention"."""
-    from flashpol.admin.page.overview import troubles
-
-    return list(troubles(status))
-
-
-def summary(status: Json, found: Sequence[str]) -> Iterator[str]:
+def summary(status: Json) -> Iterator[str]:
     """The lines for people."""
     workers, window = status["workers"], status["now"]
     up = sum(worker["up"] for worker in workers)
@@ -103,11 +96,9 @@ def summary(status: Json, found: Sequence[str]) -> Iterator[str]:
             [_upstream(upstream) for upstream in status["upstreams"]],
         )
     yield ""
-    if found:
-        yield f"{len(found)} problem{'s' if len(found) != 1 else ''}:"
-        yield from (f"  {problem}" for problem in found)
-    else:
-        yield "no problems"
+    problems = status["problems"]
+    yield f"{len(problems)} problem{'s' if len(problems) != 1 else ''}{':' if problems else ''}"
+    yield from (f"  {problem['severity']}: {problem['message']}" for problem in problems)
 
 
 def _row(listener: Json, window: Json | None) -> list[str]:

@@ -62,7 +62,7 @@ def test_config_output_can_be_served(file: Path, tmp_path: Path) -> None:
     assert len(replies) == 2
     for reply in replies:
         assert b"flag.example" in reply
-        assert f"{len(reply)} bytes, sha256 {hashlib.sha256(reply).hexdigest()}" in done.stdout
+        assert f"{len(reply)} bytes; sha256 of its policy: {hashlib.sha256(reply[:-1]).hexdigest()}" in done.stdout
 
 
 def test_config_json_has_settings_and_replies(file: Path) -> None:
@@ -81,7 +81,7 @@ def test_config_json_has_settings_and_replies(file: Path) -> None:
         "dialect": "flash",
         "proxy_protocol": False,
         "bytes": len(reply),
-        "sha256": hashlib.sha256(reply).hexdigest(),
+        "sha256": hashlib.sha256(reply[:-1]).hexdigest(),
     }
     assert data["listeners"][1]["reply_timeout"] == 2.0
 

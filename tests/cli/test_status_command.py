@@ -24,7 +24,7 @@ def test_status_of_a_ready_server_is_a_summary() -> None:
         assert lines[1].startswith("configuration loaded at 20")
         [row] = [line.split() for line in lines if line.startswith(server.addresses[0])]
         assert row[:3] == [server.addresses[0], server.addresses[0], "1"]
-        assert lines[-1] == "no problems"
+        assert lines[-1] == "0 problems" or lines[-1].startswith("  warning: ")
 
 
 def test_status_as_json_is_the_document_of_the_server() -> None:
@@ -40,9 +40,8 @@ def test_status_of_a_server_with_a_problem_exits_with_1() -> None:
             client.sendall(b"hello")
             assert client.recv(1) == b""
         done = eventually(lambda: (found := run("status", *admin)).returncode == 1 and found, "a problem")
-        assert "no upstream" in done.stdout
+        assert "  error: 1 connection in the last minute was refused: no upstream could be reached." in done.stdout
         assert "UPSTREAM" in done.stdout
-        assert done.stdout.splitlines()[-2].startswith("  ")
 
 
 def test_status_after_a_failed_reload_says_why(tmp_path: Path) -> None:
@@ -54,7 +53,8 @@ def test_status_after_a_failed_reload_says_why(tmp_path: Path) -> None:
         eventually(lambda: "not reloaded" in server.log, "the refusal")
         done = run("status", "--admin", "{}:{}".format(*server.admin_place))
         assert done.returncode == 1
-        assert f"{policy}: line 1" in done.stdout.splitlines()[-1]
+        assert "  error: The last reload failed" in done.stdout
+        assert f"{policy}: line 1" in done.stdout
 
 
 def test_status_without_a_server_is_one_line() -> None:
@@ -73,8 +73,8 @@ ANSWERS = {
     b"": "Remote end closed connection",
     b"HTTP/1.0 200 OK\r\n\r\nhello": "/-/status is not that of this version of flashpol",
     b"HTTP/1.0 200 OK\r\n\r\n{}": "/-/status is not that of this version of flashpol",
-    b'HTTP/1.0 200 OK\r\n\r\n{"format": 2}': "/-/status is not that of this version of flashpol (ValueError: format 2)",
-    b'HTTP/1.0 200 OK\r\n\r\n{"format": 1}': "/-/status is not that of this version of flashpol (KeyError:",
+    b'HTTP/1.0 200 OK\r\n\r\n{"format": 3}': "/-/status is not that of this version of flashpol (ValueError: format 3)",
+    b'HTTP/1.0 200 OK\r\n\r\n{"format": 2}': "/-/status is not that of this version of flashpol (KeyError:",
     b"HTTP/1.0 200 OK\r\n\r\n\xff[]": "/-/status is not that of this version of flashpol",
 }
 
