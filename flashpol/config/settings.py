@@ -245,7 +245,7 @@ class Server:
     reload_endpoint: bool = setting(
         False,
         SWITCH,
-        "POST /-/reload on the admin address reloads the configuration.",
+        "POST /-/reload on the admin address, with a header X-Flashpol-Reload, reloads the configuration.",
         "It is off because the admin endpoint has no password.",
     )
     user: str | None = setting(
