@@ -28,7 +28,7 @@ from flashpol.config import (
     describe,
     settings_of,
 )
-from flashpol.policy.rules.page import page as rules_page
+from flashpol.policy.rules.markdown import page as rules_page
 from flashpol.probe.findings.page import page as probe_page
 from flashpol.version import VERSION
 

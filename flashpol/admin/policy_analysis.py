@@ -16,7 +16,7 @@ import flashpol.policy.clients
 import flashpol.policy.rules  # noqa: F401
 from flashpol.admin.context import ListenerInfo
 from flashpol.policy import Decider, Finding, PolicyError, lint
-from flashpol.policy.source import decode
+from flashpol.policy.decoding import decode
 
 # Seconds without work after which the thread ends: most of the time there is none.
 IDLE = 0.5

@@ -107,7 +107,7 @@ def paragraph(name: str, lines: list[str], decision: "Decision", paint: Callable
 
 def source_lines(data: bytes) -> list[str]:
     from flashpol.policy import PolicyError
-    from flashpol.policy.source import decode
+    from flashpol.policy.decoding import decode
 
     try:
         text = decode(data)

@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
 def _question(options: argparse.Namespace) -> "Question":
     """Raises ConfigError."""
     from flashpol.policy import PolicyError
-    from flashpol.policy.clients.question import Content
+    from flashpol.policy.clients.query import Content
     from flashpol.probe.question import Question
 
     for host in options.hosts:

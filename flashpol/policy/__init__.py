@@ -35,7 +35,7 @@ from .lint import lint
 TYPE_CHECKING = False  # not typing's: see flashpol
 if TYPE_CHECKING:
     from .allow import allow_grant, allow_policy
-    from .clients.question import Decision
+    from .clients.query import Decision
     from .findings import Finding, Severity
     from .flash import compile_reply, parse, render
     from .merge import Fragment, MergeError, merge_files, merge_policies
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         PortsError,
         PortSet,
     )
-    from .source import MAX_POLICY_BYTES
+    from .decoding import MAX_POLICY_BYTES
 
 __all__ = [
     "CLIENTS",
@@ -93,7 +93,7 @@ _HOMES = {
     name: f".{module}"
     for module, names in {
         "allow": ("allow_grant", "allow_policy"),
-        "clients.question": ("Decision",),
+        "clients.query": ("Decision",),
         "findings": ("Finding", "Severity"),
         "flash": ("compile_reply", "parse", "render"),
         "merge": ("Fragment", "MergeError", "merge_files", "merge_policies"),
@@ -111,7 +111,7 @@ _HOMES = {
             "PortSet",
             "PortsError",
         ),
-        "source": ("MAX_POLICY_BYTES",),
+        "decoding": ("MAX_POLICY_BYTES",),
     }.items()
     for name in names
 }

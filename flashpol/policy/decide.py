@@ -24,7 +24,7 @@ TYPE_CHECKING = False  # not typing's: see flashpol
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .clients.question import Decision
+    from .clients.query import Decision
     from .model import PolicyError
     from .reader import Element
 
@@ -43,7 +43,7 @@ class Decider:
     def __init__(self, policy: bytes | Element, clients: Iterable[str] = CLIENTS) -> None:
         # Now, not with this module: it is loaded with the package, for programs that need none of it too.
         from .clients import COMPILE
-        from .clients.question import Document
+        from .clients.query import Document
         from .model import PolicyError, shown
 
         self.clients = tuple(dict.fromkeys(clients))
@@ -68,7 +68,7 @@ class Decider:
         943). `local` says that the server is on the content's own host. Raises PolicyError if the content or a port
         is none.
         """
-        from .clients.question import Question
+        from .clients.query import Question
 
         question = Question.of(content, port, served_from, local)
         return tuple([evaluate(question) for evaluate in self._evaluators])

@@ -27,7 +27,7 @@ from .model import (
     shown,
 )
 from .reader import Element, read
-from .source import START, decode
+from .decoding import START, decode
 
 ROOT = "cross-domain-policy"
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from .findings import Finding
-    from .rules.table import Hit, Rule
-    from .subject import Subject
+    from .rules.registry import Hit, Rule
+    from .lint_document import Subject
 
 
 def lint(data: bytes, *, served_from: int | None = None, clients: Collection[str] = CLIENTS) -> list[Finding]:
@@ -35,7 +35,7 @@ def lint(data: bytes, *, served_from: int | None = None, clients: Collection[str
     """
     # Ninety rules take 20 ms to load: not with this module, which is loaded with the package.
     from .rules import RULES
-    from .subject import Subject
+    from .lint_document import Subject
 
     chosen = frozenset(clients)
     if not chosen or not chosen.issubset(CLIENTS):

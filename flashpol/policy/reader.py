@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 from xml.parsers import expat
 
-from .diagnosis import explain
+from .xml_errors import explain
 from .model import DocumentError, EntityError, LimitError, Location, shown
-from .source import START
+from .decoding import START
 
 # The deepest dialect, Silverlight's, nests 5. Each level is a live object, and a dialect's reader may recurse.
 MAX_DEPTH = 8

@@ -37,7 +37,7 @@ from .model import (
 )
 from .ports import HIGHEST_SOCKET_PORT, LOWEST_SOCKET_PORT
 from .reader import Element, read
-from .source import START, decode
+from .decoding import START, decode
 
 ROOT = "access-policy"
 

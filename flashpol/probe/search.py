@@ -136,7 +136,7 @@ def conclusions(observation: Observation) -> tuple[Conclusion, ...]:
 
 def meta_policy(place: Place) -> MetaPolicy:
     """What the policy of port 843 says about other policies, as Flash takes it: what sockets do not have is `none`."""
-    from flashpol.policy.subject import Subject
+    from flashpol.policy.lint_document import Subject
 
     controls = Subject(place.reply.file, place.served_from, frozenset(("flash",))).controls
     values = {element.attributes.get("permitted-cross-domain-policies", "") for element in controls}

@@ -12,7 +12,7 @@ from test_flash import WORDS, policies
 from flashpol.policy import Finding, PolicyError, Severity, compile_reply, lint, parse, render
 from flashpol.policy.findings import CLIENTS
 from flashpol.policy.rules import GROUPS, RULES, Rule
-from flashpol.policy.rules.page import page
+from flashpol.policy.rules.markdown import page
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = (ROOT / "examples" / "policy.xml").read_bytes()
@@ -66,7 +66,7 @@ def test_codes_and_names_are_unique() -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert (ROOT / "docs" / "rules.md").read_text() == page(), "python -m flashpol.policy.rules.page > docs/rules.md"
+    assert (ROOT / "docs" / "rules.md").read_text() == page(), "python -m flashpol.policy.rules.markdown > docs/rules.md"
 
 
 def test_the_documented_example_runs() -> None:

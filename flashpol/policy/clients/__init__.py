@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from .flash import compile_flash
 from .lightspark import compile_lightspark
-from .question import Document, Evaluator
+from .query import Document, Evaluator
 from .silverlight import compile_silverlight
 from .unity import compile_unity
 

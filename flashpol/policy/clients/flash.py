@@ -22,8 +22,8 @@ from ..flash import ROOT
 from ..model import DomainError, DomainPattern, GrammarError, Location, MetaPolicy, PolicyError, PortSet, shown
 from ..ports import MASTER_PORT, UNFETCHED, UNPRIVILEGED
 from ..reader import Element
-from .question import Decision, Document, Evaluator, Question, allowed, denied, place
-from .table import Row, Table
+from .query import Decision, Document, Evaluator, Question, allowed, denied, place
+from .grant_index import Row, Table
 
 CLIENT = "flash"
 

@@ -35,7 +35,7 @@ from ..ports import HIGHEST_SOCKET_PORT as HIGHEST
 from ..ports import LOWEST_SOCKET_PORT as LOWEST
 from ..ports import SILVERLIGHT_PORT
 from ..reader import Element
-from .question import Content, Decision, Document, Evaluator, Question, allowed, denied, place
+from .query import Content, Decision, Document, Evaluator, Question, allowed, denied, place
 
 CLIENT = "silverlight"
 ROOT = "access-policy"

@@ -25,8 +25,8 @@ from ..flash import ROOT
 from ..model import Location, shown
 from ..ports import MASTER_PORT, UNPRIVILEGED
 from ..reader import Element
-from .question import Decision, Document, Evaluator, Question, allowed, denied, place
-from .table import EVERY_PORT, Ranges, Row, Table
+from .query import Decision, Document, Evaluator, Question, allowed, denied, place
+from .grant_index import EVERY_PORT, Ranges, Row, Table
 
 CLIENT = "unity"
 RECEIVED_BYTES = 5000

@@ -9,7 +9,7 @@ serving    FP5xx  site-control, the port served from
 """
 
 from . import clients, document, domains, grammar, grants, ports, serving, silverlight
-from .table import CLIENTS, GROUPS, TABLE, Rule
+from .registry import CLIENTS, GROUPS, TABLE, Rule
 
 # Each module put its rows into the table when it was imported.
 _MODULES = (document, grammar, domains, ports, serving, grants, clients, silverlight)

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 from ..model import shown
 from ..ports import MASTER_PORT
-from ..source import START
-from ..subject import Subject
+from ..decoding import START
+from ..lint_document import Subject
 from .serving import meant_for_master
-from .table import GOOD, NOTE, WARNING, Hit, control, flash_file, grant, rule
+from .registry import GOOD, NOTE, WARNING, Hit, control, flash_file, grant, rule
 
 # What one receive of Unity takes; what one read of Lightspark takes, after which it waits for more; and a size from
 # which on it is time to think of both.

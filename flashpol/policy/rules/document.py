@@ -21,9 +21,9 @@ from ..model import (
     Location,
     NulError,
 )
-from ..source import START
-from ..subject import DASHES, Subject
-from .table import CLIENTS, ERROR, GOOD, WARNING, Finder, Hit, flash_file, grant, rule
+from ..decoding import START
+from ..lint_document import DASHES, Subject
+from .registry import CLIENTS, ERROR, GOOD, WARNING, Finder, Hit, flash_file, grant, rule
 
 _BLANK = " \t\r\n"
 

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 
 from ..model import DomainError, DomainPattern, shown
-from ..subject import GrantLine, Subject
+from ..lint_document import GrantLine, Subject
 from .grammar import lacks
-from .table import ADOBE, ERROR, GOOD, NAMES, WARNING, Finder, Hit, flash_file, grant, rule
+from .registry import ADOBE, ERROR, GOOD, NAMES, WARNING, Finder, Hit, flash_file, grant, rule
 
 _GOOD = flash_file(grant(domain="*.example.com"))
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from .. import flash
 from ..model import shown
 from ..reader import Element
-from ..subject import SILVERLIGHT_ROOT, Subject
-from .table import ADOBE, CLIENTS, ERROR, GOOD, NOTE, WARNING, Hit, control, flash_file, grant, rule
+from ..lint_document import SILVERLIGHT_ROOT, Subject
+from .registry import ADOBE, CLIENTS, ERROR, GOOD, NOTE, WARNING, Hit, control, flash_file, grant, rule
 
 KNOWN = {
     "allow-access-from": ("domain", "to-ports", "secure"),

@@ -6,8 +6,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 from ..model import DomainPattern, PortSet
-from ..subject import GrantLine, Subject
-from .table import ADOBE, NAMES, NOTE, WARNING, Hit, control, flash_file, grant, rule
+from ..lint_document import GrantLine, Subject
+from .registry import ADOBE, NAMES, NOTE, WARNING, Hit, control, flash_file, grant, rule
 
 # Services that are worth attacking and often trust the network they are in. A page that may open sockets to them can.
 _SERVICES = {

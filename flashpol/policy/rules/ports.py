@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from ..model import HIGHEST_PORT, PortSet, shown
-from ..subject import GrantLine, Subject
+from ..lint_document import GrantLine, Subject
 from .grammar import lacks
-from .table import ADOBE, ERROR, GOOD, WARNING, Finder, Hit, flash_file, grant, rule
+from .registry import ADOBE, ERROR, GOOD, WARNING, Finder, Hit, flash_file, grant, rule
 
 _NUMBER = re.compile("[0-9]+")
 _RANGE = re.compile("([0-9]+)-([0-9]+)")

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from ..model import MetaPolicy, shown
 from ..ports import MASTER_PORT, SILVERLIGHT_PORT, UNFETCHED, UNPRIVILEGED
-from ..subject import GrantLine, Subject
+from ..lint_document import GrantLine, Subject
 from .grammar import lacks
-from .table import ADOBE, ERROR, GOOD, NAMES, NOTE, WARNING, Hit, control, flash_file, grant, rule
+from .registry import ADOBE, ERROR, GOOD, NAMES, NOTE, WARNING, Hit, control, flash_file, grant, rule
 
 _VALUE = "permitted-cross-domain-policies"
 _VALUES = tuple(meta.value for meta in MetaPolicy)

@@ -18,9 +18,9 @@ from ..ports import LOWEST_SOCKET_PORT as LOWEST
 from ..ports import SILVERLIGHT_PORT
 from ..reader import Element
 from ..silverlight import Origin, SocketResource
-from ..source import START
-from ..subject import SILVERLIGHT_ROOT, Subject
-from .table import ERROR, NOTE, WARNING, Hit, rule
+from ..decoding import START
+from ..lint_document import SILVERLIGHT_ROOT, Subject
+from .registry import ERROR, NOTE, WARNING, Hit, rule
 
 _ONLY = ("silverlight",)
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from . import flash
-from .diagnosis import TYPOGRAPHY
+from .xml_errors import TYPOGRAPHY
 from .model import (
     DocumentError,
     DomainPattern,
@@ -30,7 +30,7 @@ from .model import (
     PortSet,
 )
 from .reader import Element, read
-from .source import MAX_POLICY_BYTES, decode
+from .decoding import MAX_POLICY_BYTES, decode
 
 SILVERLIGHT_ROOT = "access-policy"
 _ROOTS = {flash.ROOT: "flash", SILVERLIGHT_ROOT: "silverlight"}

@@ -3,8 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flashpol.policy.clients.question import Content
-from flashpol.policy.clients.table import Row, Table
+from flashpol.policy.clients.query import Content
+from flashpol.policy.clients.grant_index import Row, Table
 from flashpol.policy.model import Location
 from flashpol.policy.reader import Element
 

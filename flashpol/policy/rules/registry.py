@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..findings import CLIENTS, Severity
 from ..model import Location
-from ..subject import Subject
+from ..lint_document import Subject
 
 __all__ = [
     "ADOBE",

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashpol.policy import LimitError, PolicyError
-from flashpol.policy.source import MAX_POLICY_BYTES, decode
+from flashpol.policy.decoding import MAX_POLICY_BYTES, decode
 
 XML = "<cross-domain-policy/>"
 

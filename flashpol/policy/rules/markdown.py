@@ -1,4 +1,4 @@
-"""`docs/rules.md`, made from the table: `python -m flashpol.policy.rules.page > docs/rules.md`."""
+"""`docs/rules.md`, made from the table: `python -m flashpol.policy.rules.markdown > docs/rules.md`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from . import GROUPS, RULES, Rule
 _INTRODUCTION = """# Rules
 
 What `flashpol check` and `flashpol.policy.lint` find. Made from the table in `flashpol/policy/rules`: change a rule
-there, then run `python -m flashpol.policy.rules.page > docs/rules.md`.
+there, then run `python -m flashpol.policy.rules.markdown > docs/rules.md`.
 
 - An **error** is what Adobe's grammar forbids, or what a client that the policy is for does not understand. A correct
   policy has none.

@@ -19,7 +19,7 @@ from ..model import (
     shown,
 )
 from ..reader import Element, read
-from ..source import START, decode
+from ..decoding import START, decode
 
 # As long as any browser's address bar; longer ones would only cost time.
 _CONTENT_CHARACTERS = 2048

@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 
 from ..model import Location, shown
 from ..reader import Element
-from .question import Content, place
+from .query import Content, place
 
 Ranges = Sequence[tuple[int, int]]
 
