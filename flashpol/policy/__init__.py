@@ -20,40 +20,33 @@ speak Silverlight's (`access-policy`). All errors are `PolicyError`, a ValueErro
     silverlight  text <-> AccessPolicy          grammar    elements -> values, what both dialects share
     allow        DOMAIN:PORTS -> Policy         diagnosis  words for XML's errors
     merge        many fragments -> Policy       lint       bytes -> findings
-    rules        what lint knows, one table     subject    a file as the rules see it
+    rules        what lint knows, one table     document    a file as the rules see it
     findings     what lint says, and where      decide     which client may connect
     clients      how each client reads a policy
 """
 
-from importlib import import_module
-
-# Functions that are called as their modules. Loaded now, for a submodule becomes an attribute of its package when it is
-# loaded: later it would take the function's place. So these two import what they need when they are called.
-from .decide import CLIENTS, Decider, decide
-from .lint import lint
-
-TYPE_CHECKING = False  # not typing's: see flashpol
-if TYPE_CHECKING:
-    from .allow import allow_grant, allow_policy
-    from .clients.query import Decision
-    from .findings import Finding, Severity
-    from .flash import compile_reply, parse, render
-    from .merge import Fragment, MergeError, merge_files, merge_policies
-    from .model import (
-        DocumentError,
-        DomainError,
-        DomainPattern,
-        GrammarError,
-        Grant,
-        LimitError,
-        Location,
-        MetaPolicy,
-        Policy,
-        PolicyError,
-        PortsError,
-        PortSet,
-    )
-    from .decoding import MAX_POLICY_BYTES
+from flashpol.policy.allow import allow_grant, allow_policy
+from flashpol.policy.clients.query import Decision
+from flashpol.policy.decide import CLIENTS, Decider, decide
+from flashpol.policy.decoding import MAX_POLICY_BYTES
+from flashpol.policy.findings import Finding, Severity
+from flashpol.policy.flash import compile_reply, parse, render
+from flashpol.policy.lint import lint
+from flashpol.policy.merge import Fragment, MergeError, merge_files, merge_policies
+from flashpol.policy.model import (
+    DocumentError,
+    DomainError,
+    DomainPattern,
+    GrammarError,
+    Grant,
+    LimitError,
+    Location,
+    MetaPolicy,
+    Policy,
+    PolicyError,
+    PortsError,
+    PortSet,
+)
 
 __all__ = [
     "CLIENTS",
@@ -86,44 +79,3 @@ __all__ = [
     "parse",
     "render",
 ]
-
-
-# All else is loaded when it is first asked for: dataclasses, re and expat take 20 ms to load.
-_HOMES = {
-    name: f".{module}"
-    for module, names in {
-        "allow": ("allow_grant", "allow_policy"),
-        "clients.query": ("Decision",),
-        "findings": ("Finding", "Severity"),
-        "flash": ("compile_reply", "parse", "render"),
-        "merge": ("Fragment", "MergeError", "merge_files", "merge_policies"),
-        "model": (
-            "DocumentError",
-            "DomainError",
-            "DomainPattern",
-            "GrammarError",
-            "Grant",
-            "LimitError",
-            "Location",
-            "MetaPolicy",
-            "Policy",
-            "PolicyError",
-            "PortSet",
-            "PortsError",
-        ),
-        "decoding": ("MAX_POLICY_BYTES",),
-    }.items()
-    for name in names
-}
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(_HOMES[name], __name__), name)
-    globals()[name] = value  # so that it is asked for once
-    return value

@@ -3,11 +3,9 @@
 A domain holds no colon (see `DomainPattern`: neither ports nor IPv6), so the last one divides.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
-from .model import DomainPattern, GrammarError, Grant, Policy, PolicyError, PortSet, shown
+from flashpol.policy.model import DomainPattern, GrammarError, Grant, Policy, PolicyError, PortSet, shown
 
 
 def allow_grant(text: str) -> Grant:

@@ -18,15 +18,12 @@ The policy is taken as flashpol serves it: in one piece, with a NUL assured. Off
 policy there is, and as one that the content asked for: no `site-control` of another file forbids it.
 """
 
-from __future__ import annotations
+from collections.abc import Iterable
 
-TYPE_CHECKING = False  # not typing's: see flashpol
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from .clients.query import Decision
-    from .model import PolicyError
-    from .reader import Element
+from flashpol.policy.clients import COMPILE
+from flashpol.policy.clients.query import Decision, Document, Query
+from flashpol.policy.model import PolicyError, shown
+from flashpol.policy.reader import Element
 
 __all__ = ["CLIENTS", "Decider", "decide"]
 
@@ -41,11 +38,6 @@ class Decider:
     """
 
     def __init__(self, policy: bytes | Element, clients: Iterable[str] = CLIENTS) -> None:
-        # Now, not with this module: it is loaded with the package, for programs that need none of it too.
-        from .clients import COMPILE
-        from .clients.query import Document
-        from .model import PolicyError, shown
-
         self.clients = tuple(dict.fromkeys(clients))
         for client in self.clients:
             if client not in CLIENTS:
@@ -68,10 +60,8 @@ class Decider:
         943). `local` says that the server is on the content's own host. Raises PolicyError if the content or a port
         is none.
         """
-        from .clients.query import Question
-
-        question = Question.of(content, port, served_from, local)
-        return tuple([evaluate(question) for evaluate in self._evaluators])
+        query = Query.of(content, port, served_from, local)
+        return tuple([evaluate(query) for evaluate in self._evaluators])
 
 
 def decide(

@@ -4,12 +4,10 @@ What is wrong with a policy before XML is even looked at is found here, because 
 for it: an empty file, a saved HTTP reply, the length that Java's `writeUTF` puts in front.
 """
 
-from __future__ import annotations
-
 import codecs
 import re
 
-from .model import (
+from flashpol.policy.model import (
     EmptyError,
     EncodingError,
     HtmlPageError,

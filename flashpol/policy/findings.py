@@ -1,11 +1,9 @@
 """What lint says about one place of a file, and how that place is shown."""
 
-from __future__ import annotations
-
 import enum
 from dataclasses import dataclass
 
-from .decide import CLIENTS
+from flashpol.policy.decide import CLIENTS
 
 __all__ = ["CLIENTS", "Finding", "Severity", "cut_out"]
 

@@ -9,13 +9,12 @@ one exception: `site-control` may stand anywhere, since Adobe's order is often b
 HTTP policies (`crossdomain.xml`) share the root and some names; what only they may hold is refused as theirs.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 
-from .grammar import check_attributes, value
-from .model import (
+from flashpol.policy.decoding import START, decode
+from flashpol.policy.grammar import check_attributes, value
+from flashpol.policy.model import (
     DocumentError,
     DomainPattern,
     GrammarError,
@@ -26,8 +25,7 @@ from .model import (
     PortSet,
     shown,
 )
-from .reader import Element, read
-from .decoding import START, decode
+from flashpol.policy.reader import Element, read
 
 ROOT = "cross-domain-policy"
 

@@ -1,12 +1,10 @@
 """What the dialects' grammars share: attributes, checked and read, with every mistake at its place."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from .model import GrammarError, PolicyError, shown
-from .reader import Element
+from flashpol.policy.model import GrammarError, PolicyError, shown
+from flashpol.policy.reader import Element
 
 T = TypeVar("T")
 

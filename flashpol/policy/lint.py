@@ -14,17 +14,12 @@ policy is for them. Rules of clients that are not named are silent.
 The rules are in `rules`, one table; this only runs them.
 """
 
-from __future__ import annotations
+from collections.abc import Collection
 
-from .decide import CLIENTS
-
-TYPE_CHECKING = False  # not typing's: see flashpol
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from .findings import Finding
-    from .rules.registry import Hit, Rule
-    from .lint_document import Subject
+from flashpol.policy.decide import CLIENTS
+from flashpol.policy.findings import Finding, Severity, cut_out
+from flashpol.policy.lint_document import LintDocument
+from flashpol.policy.rules import RULES, Hit, Rule
 
 
 def lint(data: bytes, *, served_from: int | None = None, clients: Collection[str] = CLIENTS) -> list[Finding]:
@@ -33,37 +28,31 @@ def lint(data: bytes, *, served_from: int | None = None, clients: Collection[str
     `served_from` is the port it is (to be) served from, where that is known; `clients` are those it is for.
     Whatever the bytes, this does not raise. Raises ValueError for a client that is not one of `CLIENTS`, or none.
     """
-    # Ninety rules take 20 ms to load: not with this module, which is loaded with the package.
-    from .rules import RULES
-    from .lint_document import Subject
-
     chosen = frozenset(clients)
     if not chosen or not chosen.issubset(CLIENTS):
         raise ValueError(f"clients must be some of {', '.join(CLIENTS)}, not {sorted(chosen)!r}")
-    subject = Subject(data, served_from, chosen)
+    document = LintDocument(data, served_from, chosen)
     findings = [
-        _finding(rule, hit, subject)
+        _finding(rule, hit, document)
         for rule in RULES
-        if not chosen.isdisjoint(rule.clients) and rule.dialect in ("", subject.dialect)
-        for hit in rule.find(subject)
+        if not chosen.isdisjoint(rule.clients) and rule.dialect in ("", document.dialect)
+        for hit in rule.find(document)
     ]
     findings.sort(key=lambda finding: (finding.line, finding.column, finding.code))
     return findings
 
 
-def _finding(rule: Rule, hit: Hit, subject: Subject) -> Finding:
-    from .findings import Finding, Severity, cut_out
-
-    named = len(subject.clients) < len(CLIENTS)
+def _finding(rule: Rule, hit: Hit, document: LintDocument) -> Finding:
+    named = len(document.clients) < len(CLIENTS)
     line, column = hit.location.line, hit.location.column
-    source, caret = cut_out(subject.lines[line - 1] if line <= len(subject.lines) else "", column)
+    source, caret = cut_out(document.lines[line - 1] if line <= len(document.lines) else "", column)
     return Finding(
         code=rule.code,
         name=rule.name,
         severity=Severity.ERROR if rule.trap and named else rule.severity,
         message=rule.wrong.format_map(hit.values),
         instead=rule.instead.format_map(hit.values),
-        clients=tuple(client for client in rule.clients if client in subject.clients),
+        clients=tuple(client for client in rule.clients if client in document.clients),
         line=line,
         column=column,
         source=source,

@@ -5,8 +5,6 @@ a rule can still speak of the rest: blanks take the place of a length prefix, of
 quotes that of typographic ones, always one character for one, so that every place remains the place in the file.
 """
 
-from __future__ import annotations
-
 import codecs
 import re
 from collections.abc import Callable, Iterator
@@ -15,9 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-from . import flash
-from .xml_errors import TYPOGRAPHY
-from .model import (
+from flashpol.policy import flash
+from flashpol.policy.decoding import MAX_POLICY_BYTES, decode
+from flashpol.policy.model import (
     DocumentError,
     DomainPattern,
     EncodingError,
@@ -29,8 +27,8 @@ from .model import (
     PolicyError,
     PortSet,
 )
-from .reader import Element, read
-from .decoding import MAX_POLICY_BYTES, decode
+from flashpol.policy.reader import Element, read
+from flashpol.policy.xml_errors import TYPOGRAPHY
 
 SILVERLIGHT_ROOT = "access-policy"
 _ROOTS = {flash.ROOT: "flash", SILVERLIGHT_ROOT: "silverlight"}
@@ -81,7 +79,7 @@ class GrantLine:
         return not self.element.tag.isascii() and bool(TYPOGRAPHIC.search(self.element.tag))
 
 
-class Subject:
+class LintDocument:
     """One file, one look. Nothing here raises, whatever the bytes."""
 
     def __init__(self, data: bytes, served_from: int | None, clients: frozenset[str]) -> None:
@@ -192,7 +190,7 @@ class Subject:
                 found[line] = where, others + character[0]
         return list(found.values())
 
-    def once(self, compute: Callable[[Subject], T]) -> T:
+    def once(self, compute: "Callable[[LintDocument], T]") -> T:
         """Return `compute(self)`, computed when first asked for: what several rules look at."""
         if compute not in self._known:
             self._known[compute] = compute(self)

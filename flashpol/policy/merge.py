@@ -23,15 +23,14 @@ So 8000-8049 and 8050-8100 stay two grants: of 8000-8100 Lightspark would not re
 The order and the names of the fragments change nothing but comments: the grants are sorted.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from typing import Self
 
-from .flash import PORTS_SINGLY, parse, render
-from .model import DomainPattern, Grant, Location, MetaPolicy, Policy, PolicyError, PortSet
+from flashpol.policy.flash import PORTS_SINGLY, parse, render
+from flashpol.policy.model import DomainPattern, Grant, Location, MetaPolicy, Policy, PolicyError, PortSet
 
 _ANYBODY = DomainPattern("", wildcard=True)
 _Key = tuple[DomainPattern, bool]  # of the grants that become one: domain and secure
@@ -70,7 +69,7 @@ class Fragment:
     policy: Policy
 
     @classmethod
-    def read(cls, name: str, data: bytes) -> Fragment:
+    def read(cls, name: str, data: bytes) -> Self:
         """From a file of the Flash dialect. Raises MergeError."""
         try:
             return cls(name, parse(data))

@@ -26,8 +26,6 @@ Errors. All of them are the fault of the text that was given, never of this prog
      └── PortsError              a port list no client can read
 """
 
-from __future__ import annotations
-
 import enum
 import re
 from bisect import bisect_right
@@ -68,7 +66,7 @@ class Location:
     def __str__(self) -> str:
         return f"line {self.line}, column {self.column}"
 
-    def after(self, text: str) -> Location:
+    def after(self, text: str) -> "Location":
         """Return the place where `text`, starting here, ends. LF, CRLF and CR end a line, as in XML."""
         lines = re.split("\r\n|\r|\n", text)
         if len(lines) == 1:
@@ -193,7 +191,7 @@ class PortSet:
         object.__setattr__(self, "ranges", _normalised([(LOWEST_PORT, HIGHEST_PORT)] if self.any else self.ranges))
 
     @classmethod
-    def parse(cls, text: str) -> PortSet:
+    def parse(cls, text: str) -> Self:
         """Read `to-ports`: `*`, or ports and `a-b` ranges between commas, such as `1935,8000-8100`.
 
         Spaces around commas are accepted, since published examples have them; the canonical form has none.
@@ -303,7 +301,7 @@ class DomainPattern:
             object.__setattr__(self, "host", _host(self.host, wildcard=self.wildcard))
 
     @classmethod
-    def parse(cls, text: str) -> DomainPattern:
+    def parse(cls, text: str) -> Self:
         """Read a `domain` attribute. Raises DomainError."""
         if text == "*":
             return cls("", wildcard=True)

@@ -10,17 +10,15 @@ Every policy dialect is built of elements and attributes alone, so this reader r
 An external DTD may be named, as Adobe's examples do. It is never fetched: there is no code here that could.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 from xml.parsers import expat
 
-from .xml_errors import explain
-from .model import DocumentError, EntityError, LimitError, Location, shown
-from .decoding import START
+from flashpol.policy.decoding import START
+from flashpol.policy.model import DocumentError, EntityError, LimitError, Location, shown
+from flashpol.policy.xml_errors import explain
 
 # The deepest dialect, Silverlight's, nests 5. Each level is a live object, and a dialect's reader may recurse.
 MAX_DEPTH = 8
@@ -46,7 +44,7 @@ class Element:
     attributes: dict[str, str]
     location: Location
     tag: str  # as written; places inside it are looked up only when a message needs one
-    children: list[Element] = field(default_factory=list)
+    children: "list[Element]" = field(default_factory=list)
 
     @property
     def label(self) -> str:

@@ -18,13 +18,13 @@ HTTP policies (`clientaccesspolicy.xml`) have the same root, and one file may be
                                 └── resources: SocketResource, ...  where to
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
+from typing import Self
 
-from .grammar import check_attributes, value
-from .model import (
+from flashpol.policy.decoding import START, decode
+from flashpol.policy.grammar import check_attributes, value
+from flashpol.policy.model import (
     HIGHEST_PORT,
     DocumentError,
     DomainError,
@@ -35,9 +35,8 @@ from .model import (
     PortSet,
     shown,
 )
-from .ports import HIGHEST_SOCKET_PORT, LOWEST_SOCKET_PORT
-from .reader import Element, read
-from .decoding import START, decode
+from flashpol.policy.ports import HIGHEST_SOCKET_PORT, LOWEST_SOCKET_PORT
+from flashpol.policy.reader import Element, read
 
 ROOT = "access-policy"
 
@@ -82,7 +81,7 @@ class Origin:
             object.__setattr__(self, "port", None)
 
     @classmethod
-    def parse(cls, text: str) -> Origin:
+    def parse(cls, text: str) -> Self:
         """Read a `uri` attribute. Raises DomainError."""
         if text == "*":
             return cls()
@@ -132,7 +131,7 @@ class SocketResource:
             raise PortsError(f"{shown(str(self))} is not within {allowed}", "Silverlight connects to no other ports")
 
     @classmethod
-    def parse(cls, text: str) -> SocketResource:
+    def parse(cls, text: str) -> Self:
         """Read a `port` attribute. Raises PortsError."""
         if text != text.strip(" "):
             raise PortsError(f"the port {shown(text)} has spaces around it", f"write {shown(text.strip())}")

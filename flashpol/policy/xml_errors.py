@@ -1,11 +1,9 @@
 """What an author did when expat says "not well-formed": words for the mistakes that operators really make."""
 
-from __future__ import annotations
-
 import re
 from xml.parsers.expat import errors
 
-from .model import shown
+from flashpol.policy.model import shown
 
 # Characters that word processors, blogs and chat programs put in place of plain ones.
 TYPOGRAPHY = (

@@ -136,9 +136,9 @@ def conclusions(observation: Observation) -> tuple[Conclusion, ...]:
 
 def meta_policy(place: Place) -> MetaPolicy:
     """What the policy of port 843 says about other policies, as Flash takes it: what sockets do not have is `none`."""
-    from flashpol.policy.lint_document import Subject
+    from flashpol.policy.lint_document import LintDocument
 
-    controls = Subject(place.reply.file, place.served_from, frozenset(("flash",))).controls
+    controls = LintDocument(place.reply.file, place.served_from, frozenset(("flash",))).controls
     values = {element.attributes.get("permitted-cross-domain-policies", "") for element in controls}
     known = {meta.value for meta in MetaPolicy}
     if values - known or MetaPolicy.NONE.value in values:

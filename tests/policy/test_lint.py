@@ -66,7 +66,9 @@ def test_codes_and_names_are_unique() -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert (ROOT / "docs" / "rules.md").read_text() == page(), "python -m flashpol.policy.rules.markdown > docs/rules.md"
+    assert (ROOT / "docs" / "rules.md").read_text() == page(), (
+        "python -m flashpol.policy.rules.markdown > docs/rules.md"
+    )
 
 
 def test_the_documented_example_runs() -> None:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashpol.policy import DocumentError, LimitError, Location, PolicyError, parse
-from flashpol.policy.reader import MAX_ATTRIBUTES, MAX_DEPTH, MAX_ELEMENTS, Element, _Builder, read
 from flashpol.policy.decoding import START
+from flashpol.policy.reader import MAX_ATTRIBUTES, MAX_DEPTH, MAX_ELEMENTS, Element, _Builder, read
 
 # A bound, in CPU seconds, that only work out of proportion to the input can reach: the files below take 0.25 and less,
 # or some 2 with every line traced; quadratic work on 1 MB would take minutes.

@@ -1,6 +1,6 @@
 """How each client reads a policy: one file a client, each compiled once and then asked as often as needed.
 
-    question    who asks for what, and the answer       table   grants by domain and port, found without a search
+    query    who asks for what, and the answer       table   grants by domain and port, found without a search
     flash       Adobe's documented rules                unity, lightspark, silverlight   what those programs do, bugs
     included
 
@@ -17,11 +17,11 @@ sources:
 
 from collections.abc import Callable
 
-from .flash import compile_flash
-from .lightspark import compile_lightspark
-from .query import Document, Evaluator
-from .silverlight import compile_silverlight
-from .unity import compile_unity
+from flashpol.policy.clients.flash import compile_flash
+from flashpol.policy.clients.lightspark import compile_lightspark
+from flashpol.policy.clients.query import Document, Evaluator
+from flashpol.policy.clients.silverlight import compile_silverlight
+from flashpol.policy.clients.unity import compile_unity
 
 COMPILE: dict[str, Callable[[Document], Evaluator]] = {
     "flash": compile_flash,

@@ -16,14 +16,21 @@ Where Adobe says nothing, the stricter reading: a grant that its grammar does no
 `site-control` value that sockets do not have counts as `none`; content given without a URL did not come over HTTPS.
 """
 
-from __future__ import annotations
-
-from ..flash import ROOT
-from ..model import DomainError, DomainPattern, GrammarError, Location, MetaPolicy, PolicyError, PortSet, shown
-from ..ports import MASTER_PORT, UNFETCHED, UNPRIVILEGED
-from ..reader import Element
-from .query import Decision, Document, Evaluator, Question, allowed, denied, place
-from .grant_index import Row, Table
+from flashpol.policy.clients.grant_index import GrantIndex, Row
+from flashpol.policy.clients.query import Decision, Document, Evaluator, Query, allowed, denied, place
+from flashpol.policy.flash import ROOT
+from flashpol.policy.model import (
+    DomainError,
+    DomainPattern,
+    GrammarError,
+    Location,
+    MetaPolicy,
+    PolicyError,
+    PortSet,
+    shown,
+)
+from flashpol.policy.ports import MASTER_PORT, UNFETCHED, UNPRIVILEGED
+from flashpol.policy.reader import Element
 
 CLIENT = "flash"
 
@@ -50,51 +57,49 @@ class _Flash:
                 except PolicyError as error:
                     meant = "*" if isinstance(error, DomainError) else element.attributes.get("domain", "*").lower()
                     self._void.setdefault(meant, (len(self._void), error))
-        self._table = Table(rows)
+        self._index = GrantIndex(rows)
         self._forbidden = _forbidden(root)
 
-    def decide(self, question: Question) -> Decision:
-        content, port = question.content, question.port
-        source = question.served_from or MASTER_PORT
-        if outside := _outside(question):
+    def decide(self, query: Query) -> Decision:
+        content, port = query.content, query.port
+        source = query.served_from or MASTER_PORT
+        if outside := _outside(query):
             return outside
         if self._forbidden and source == MASTER_PORT:
             at, why = self._forbidden
             words = f"Error: Ignoring policy file at xmlsocket://SERVER:{source} due to meta-policy 'none'."
-            return denied(CLIENT, why, at, f"{words}\n{_words(question)}")
-        row = self._table.find(content, port, https=content.scheme == "https")
+            return denied(CLIENT, why, at, f"{words}\n{_words(query)}")
+        row = self._index.find(content, port, https=content.scheme == "https")
         if row is None:
-            return self._refuse(question)
-        warning = (
-            "" if question.local or not row.secure else "; Flash warns: secure is for a server on the content's host"
-        )
+            return self._refuse(query)
+        warning = "" if query.local or not row.secure else "; Flash warns: secure is for a server on the content's host"
         if port < UNPRIVILEGED <= source:
             why = (
                 f"a policy served from port {source} cannot grant port {port}: from 1024 up it grants only 1024 and up"
             )
-            return denied(CLIENT, why, row.element.location, _words(question))
+            return denied(CLIENT, why, row.element.location, _words(query))
         words = (
             f"Request for resource at xmlsocket://SERVER:{port} by requestor from {content.text}"
             f" is permitted due to policy file at xmlsocket://SERVER:{source}"
         )
         return allowed(CLIENT, f"{row.label} grants it{warning}", row.element.location, words)
 
-    def _refuse(self, question: Question) -> Decision:
+    def _refuse(self, query: Query) -> Decision:
         """Say for want of what: the nearest miss first."""
-        content, port, words = question.content, question.port, _words(question)
-        if row := self._table.find(content, port, https=True):
+        content, port, words = query.content, query.port, _words(query)
+        if row := self._index.find(content, port, https=True):
             why = 'the grant is secure="true", for content that came over HTTPS only'
             if not content.scheme:
                 why += "; give the content's URL if it did"
             return denied(CLIENT, why, row.at("secure"), words)
-        if row := self._table.nearest(content):
+        if row := self._index.nearest(content):
             ports = shown(row.element.attributes["to-ports"])
-            why = f"port {port} is not in to-ports={ports}, and in no other grant for {_whom(question)}"
+            why = f"port {port} is not in to-ports={ports}, and in no other grant for {_whom(query)}"
             return denied(CLIENT, why, row.at("to-ports"), words)
         if void := [self._void[key] for key in content.keys if key in self._void]:
             _, error = min(void)  # the first of the file: no two have the same number
             return denied(CLIENT, f"a grant counts for nothing: {error.wrong}", error.location, words)
-        return denied(CLIENT, _no_grant(self._table, question), None, words)
+        return denied(CLIENT, _no_grant(self._index, query), None, words)
 
 
 def _row(element: Element) -> Row:
@@ -129,36 +134,36 @@ def _forbidden(root: Element) -> tuple[Location, str] | None:
     return None
 
 
-def _outside(question: Question) -> Decision | None:
+def _outside(query: Query) -> Decision | None:
     """What no policy can change."""
-    if question.content.is_file:
+    if query.content.is_file:
         words = "#2010 local-with-filesystem SWF files are not permitted to use sockets"
         return denied(CLIENT, "content from disk may not use sockets, unless published for the network", None, words)
-    if question.served_from in UNFETCHED:
-        return denied(CLIENT, f"Flash fetches no policy from port {question.served_from}", None, _words(question))
+    if query.served_from in UNFETCHED:
+        return denied(CLIENT, f"Flash fetches no policy from port {query.served_from}", None, _words(query))
     return None
 
 
-def _no_grant(table: Table, question: Question) -> str:
-    if not table.rows:
+def _no_grant(index: GrantIndex, query: Query) -> str:
+    if not index.rows:
         return "the policy grants nothing to anybody"
-    hint = "; no client looks up names, so an address needs its own grant" if question.content.is_address else ""
-    return f"no grant is for content from {_whom(question)}{hint}"
+    hint = "; no client looks up names, so an address needs its own grant" if query.content.is_address else ""
+    return f"no grant is for content from {_whom(query)}{hint}"
 
 
-def _whom(question: Question) -> str:
-    return question.content.host or question.content.text
+def _whom(query: Query) -> str:
+    return query.content.host or query.content.text
 
 
-def _words(question: Question) -> str:
+def _words(query: Query) -> str:
     return (
-        f"Error: Request for resource at xmlsocket://SERVER:{question.port} by requestor from {question.content.text}"
+        f"Error: Request for resource at xmlsocket://SERVER:{query.port} by requestor from {query.content.text}"
         " is denied due to lack of policy file permissions.\n#2048 security sandbox violation"
     )
 
 
 def _never(reason: str, at: Location | None) -> Evaluator:
-    def decide(question: Question) -> Decision:
-        return _outside(question) or denied(CLIENT, reason, at, _words(question))
+    def decide(query: Query) -> Decision:
+        return _outside(query) or denied(CLIENT, reason, at, _words(query))
 
     return decide

@@ -4,16 +4,14 @@ Each domain pattern, as text, has its own map from ports to the first grant of t
 cut into segments once, and a look-up is one bisection. A host has only a few patterns that match it (`Content.keys`).
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from ..model import Location, shown
-from ..reader import Element
-from .query import Content, place
+from flashpol.policy.clients.query import Content, place
+from flashpol.policy.model import Location, shown
+from flashpol.policy.reader import Element
 
 Ranges = Sequence[tuple[int, int]]
 
@@ -47,7 +45,7 @@ class Row:
         return self._known[attribute]
 
 
-class Table:
+class GrantIndex:
     """Rows in the order of the file; the first that matches decides."""
 
     def __init__(self, rows: Sequence[Row]) -> None:

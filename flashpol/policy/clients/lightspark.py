@@ -21,16 +21,14 @@
 Where nothing is known, the stricter reading: content given without a URL did not come over https.
 """
 
-from __future__ import annotations
-
 import re
 
-from ..flash import ROOT
-from ..model import Location, shown
-from ..ports import MASTER_PORT
-from ..reader import Element
-from .query import Decision, Document, Evaluator, Question, allowed, denied, place
-from .grant_index import EVERY_PORT, Ranges, Row, Table
+from flashpol.policy.clients.grant_index import EVERY_PORT, GrantIndex, Ranges, Row
+from flashpol.policy.clients.query import Decision, Document, Evaluator, Query, allowed, denied, place
+from flashpol.policy.flash import ROOT
+from flashpol.policy.model import Location, shown
+from flashpol.policy.ports import MASTER_PORT
+from flashpol.policy.reader import Element
 
 CLIENT = "lightspark"
 # Its read buffer: it goes on reading only while a read fills it.
@@ -57,8 +55,8 @@ def compile_lightspark(document: Document) -> Evaluator:
     assert document.root is not None
     master, other = _compile(document.root, master=True), _compile(document.root, master=False)
 
-    def decide(question: Question) -> Decision:
-        return (master if (question.served_from or MASTER_PORT) == MASTER_PORT else other)(question)
+    def decide(query: Query) -> Decision:
+        return (master if (query.served_from or MASTER_PORT) == MASTER_PORT else other)(query)
 
     return decide
 
@@ -89,33 +87,33 @@ def _compile(root: Element, *, master: bool) -> Evaluator:
 
 class _Lightspark:
     def __init__(self, rows: list[Row], stopped: tuple[Element, str] | None) -> None:
-        self._table = Table(rows)
+        self._index = GrantIndex(rows)
         self._stopped = stopped
 
-    def decide(self, question: Question) -> Decision:
-        content, port = question.content, question.port
-        if outside := _outside(question):
+    def decide(self, query: Query) -> Decision:
+        content, port = query.content, query.port
+        if outside := _outside(query):
             return outside
-        row = self._table.find(content, port, https=content.scheme == "https")
+        row = self._index.find(content, port, https=content.scheme == "https")
         if row is not None:
             return allowed(CLIENT, f"{row.label} grants it", row.element.location, _ALLOWED)
-        return self._refuse(question)
+        return self._refuse(query)
 
-    def _refuse(self, question: Question) -> Decision:
-        content, port = question.content, question.port
-        if row := self._table.find(content, port, https=True):
+    def _refuse(self, query: Query) -> Decision:
+        content, port = query.content, query.port
+        if row := self._index.find(content, port, https=True):
             why = 'the grant is secure="true", for content that came over https only'
             return denied(CLIENT, why, row.at("secure"), _DENIED)
         if self._stopped:
             element, wrong = self._stopped
             why = f"no grant for it stands before an invalid element, where Lightspark stops reading: {wrong}"
             return denied(CLIENT, why, element.location, _DENIED)
-        if row := self._table.nearest(content):
+        if row := self._index.nearest(content):
             text = row.element.attributes["to-ports"]
             bug = ", and of a range Lightspark grants only the first port" if "-" in text else ""
             why = f"port {port} is not in to-ports={shown(text)}{bug}"
             return denied(CLIENT, why, row.at("to-ports"), _DENIED)
-        if not self._table.rows:
+        if not self._index.rows:
             return denied(CLIENT, "the policy grants nothing to anybody", None, _DENIED)
         return denied(CLIENT, f"no grant is for content from {content.host or content.text}", None, _DENIED)
 
@@ -162,12 +160,12 @@ def _atoi(text: str) -> int:
     return number & 0xFFFF
 
 
-def _outside(question: Question) -> Decision | None:
-    if question.content.is_file:
+def _outside(query: Query) -> Decision | None:
+    if query.content.is_file:
         why = "content from disk may not use sockets, unless published for the network"
         return denied(CLIENT, why, None, "SecurityError: connect to network")
     return None
 
 
 def _never(reason: str, at: Location | None, words: str = _DENIED) -> Evaluator:
-    return lambda question: _outside(question) or denied(CLIENT, reason, at, words)
+    return lambda query: _outside(query) or denied(CLIENT, reason, at, words)

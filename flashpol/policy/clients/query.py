@@ -1,13 +1,13 @@
 """Who asks for what, the answer, and the policy that is asked about: what all clients share."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Self
 
-from ..model import (
+from flashpol.policy.decoding import START, decode
+from flashpol.policy.model import (
     HIGHEST_PORT,
     LOWEST_PORT,
     DocumentError,
@@ -18,8 +18,7 @@ from ..model import (
     PortsError,
     shown,
 )
-from ..reader import Element, read
-from ..decoding import START, decode
+from flashpol.policy.reader import Element, read
 
 # As long as any browser's address bar; longer ones would only cost time.
 _CONTENT_CHARACTERS = 2048
@@ -55,7 +54,7 @@ class Content:
         return self.host.startswith("[") or bool(_ADDRESS.fullmatch(self.host))
 
     @classmethod
-    def parse(cls, text: str) -> Content:
+    def parse(cls, text: str) -> "Content":
         """Read a URL or a domain. Raises DomainError."""
         return _parse(text)
 
@@ -102,7 +101,7 @@ def _keys(host: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Query:
     """May `content` connect to `port`, by a policy served from `served_from`? `local`: by the content's own host.
 
     `served_from` is None for the port that the client asks first.
@@ -114,7 +113,7 @@ class Question:
     local: bool = False
 
     @classmethod
-    def of(cls, content: str, port: int, served_from: int | None, local: bool) -> Question:
+    def of(cls, content: str, port: int, served_from: int | None, local: bool) -> Self:
         """Raises DomainError and PortsError."""
         for number in (port,) if served_from is None else (port, served_from):
             if not isinstance(number, int) or isinstance(number, bool) or not LOWEST_PORT <= number <= HIGHEST_PORT:
@@ -141,7 +140,7 @@ class Decision:
     client_words: str = ""
 
 
-Evaluator = Callable[[Question], Decision]
+Evaluator = Callable[[Query], Decision]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +152,7 @@ class Document:
     data: bytes | None  # the file; None if only the element is known
 
     @classmethod
-    def of(cls, source: bytes | Element) -> Document:
+    def of(cls, source: bytes | Element) -> Self:
         """Never raises, whatever the bytes."""
         if isinstance(source, Element):
             return cls(source, None, None)

@@ -24,18 +24,16 @@ Where nothing is known, the stricter reading: content given as a domain has no s
 ends of names are compared as the source does it (`EndsWith`, without the dot); how Silverlight did is not known.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 
-from ..model import Location, shown
-from ..ports import HIGHEST_SOCKET_PORT as HIGHEST
-from ..ports import LOWEST_SOCKET_PORT as LOWEST
-from ..ports import SILVERLIGHT_PORT
-from ..reader import Element
-from .query import Content, Decision, Document, Evaluator, Question, allowed, denied, place
+from flashpol.policy.clients.query import Content, Decision, Document, Evaluator, Query, allowed, denied, place
+from flashpol.policy.model import Location, shown
+from flashpol.policy.ports import HIGHEST_SOCKET_PORT as HIGHEST
+from flashpol.policy.ports import LOWEST_SOCKET_PORT as LOWEST
+from flashpol.policy.ports import SILVERLIGHT_PORT
+from flashpol.policy.reader import Element
 
 CLIENT = "silverlight"
 ROOT = "access-policy"
@@ -142,9 +140,9 @@ class _Silverlight:
         # Lengths of the names behind "*.".
         self._endings = {len(kind[1]) - 2 for kind in self._kinds if kind[1].startswith("*.")}
 
-    def decide(self, question: Question) -> Decision:
-        content, port = question.content, question.port
-        if outside := _outside(question):
+    def decide(self, query: Query) -> Decision:
+        content, port = query.content, query.port
+        if outside := _outside(query):
             return outside
         found = [grants for kind in self._kinds_of(content) if (grants := self._kinds.get(kind))]
         opened = [grants.ports[port] for grants in found if port in grants.ports]
@@ -252,15 +250,15 @@ def _kind_of_site(uri: re.Match[str]) -> _Kind | None:
     return (scheme, "*." + host.lower(), port, "") if host and path == "/" and written == scheme else None
 
 
-def _outside(question: Question) -> Decision | None:
+def _outside(query: Query) -> Decision | None:
     """What no policy can change."""
-    if question.served_from not in (None, SILVERLIGHT_PORT):
-        why = f"Silverlight asks for a policy on port {SILVERLIGHT_PORT}, not {question.served_from}"
+    if query.served_from not in (None, SILVERLIGHT_PORT):
+        why = f"Silverlight asks for a policy on port {SILVERLIGHT_PORT}, not {query.served_from}"
         return denied(CLIENT, why)
-    if not LOWEST <= question.port <= HIGHEST:
+    if not LOWEST <= query.port <= HIGHEST:
         return denied(CLIENT, f"Silverlight connects to no port but {LOWEST}-{HIGHEST}, whatever the policy says")
     return None
 
 
 def _never(reason: str, at: Location | None) -> Evaluator:
-    return lambda question: _outside(question) or denied(CLIENT, reason, at)
+    return lambda query: _outside(query) or denied(CLIENT, reason, at)

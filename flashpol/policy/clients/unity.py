@@ -16,17 +16,15 @@ Inferred: a reversed range counts up to 2^31 and through all negative numbers, a
 the file; so does any of more than ten million ports.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
-from ..flash import ROOT
-from ..model import Location, shown
-from ..ports import MASTER_PORT, UNPRIVILEGED
-from ..reader import Element
-from .query import Decision, Document, Evaluator, Question, allowed, denied, place
-from .grant_index import EVERY_PORT, Ranges, Row, Table
+from flashpol.policy.clients.grant_index import EVERY_PORT, GrantIndex, Ranges, Row
+from flashpol.policy.clients.query import Decision, Document, Evaluator, Query, allowed, denied, place
+from flashpol.policy.flash import ROOT
+from flashpol.policy.model import Location, shown
+from flashpol.policy.ports import MASTER_PORT, UNPRIVILEGED
+from flashpol.policy.reader import Element
 
 CLIENT = "unity"
 RECEIVED_BYTES = 5000
@@ -74,15 +72,15 @@ class _Unity:
             for child in element.children:
                 raise _Void(f"{child.label} stands inside {element.label}", child.location)
         self._rows = rows
-        self._table = Table([row for row in rows if row.domain == "*"])
+        self._index = GrantIndex([row for row in rows if row.domain == "*"])
         self._ends: dict[int, Row] = {}
-        for row in self._table.rows:
+        for row in self._index.rows:
             for end in _ends(row.element.attributes.get("to-ports", "")):
                 self._ends.setdefault(end, row)
 
-    def decide(self, question: Question) -> Decision:
-        source, port = question.served_from or MASTER_PORT, question.port
-        row = self._table.find(question.content, port, https=True)
+    def decide(self, query: Query) -> Decision:
+        source, port = query.served_from or MASTER_PORT, query.port
+        row = self._index.find(query.content, port, https=True)
         if row is None:
             return self._refuse(port)
         if source > UNPRIVILEGED and port < UNPRIVILEGED:
@@ -98,8 +96,8 @@ class _Unity:
             ports = shown(row.element.attributes["to-ports"])
             why = f"port {port} ends a range of to-ports={ports}, and Unity leaves out the end of a range"
             return denied(CLIENT, why, row.at("to-ports"), _WORDS)
-        if self._table.rows:
-            row = self._table.rows[0]
+        if self._index.rows:
+            row = self._index.rows[0]
             ports = shown(row.element.attributes["to-ports"])
             why = f"port {port} is not in to-ports={ports}, and in no other grant for *"
             return denied(CLIENT, why, row.at("to-ports"), _WORDS)
@@ -150,4 +148,4 @@ def _int32(text: str) -> int | None:
 
 
 def _never(reason: str, at: Location | None) -> Evaluator:
-    return lambda question: denied(CLIENT, reason, at, _WORDS)
+    return lambda query: denied(CLIENT, reason, at, _WORDS)

@@ -8,12 +8,12 @@ ports      FP4xx
 serving    FP5xx  site-control, the port served from
 """
 
-from . import clients, document, domains, grammar, grants, ports, serving, silverlight
-from .registry import CLIENTS, GROUPS, TABLE, Rule
+from flashpol.policy.rules import clients, document, domains, grammar, grants, ports, serving, silverlight
+from flashpol.policy.rules.registry import CLIENTS, GROUPS, REGISTRY, Hit, Rule
 
 # Each module put its rows into the table when it was imported.
 _MODULES = (document, grammar, domains, ports, serving, grants, clients, silverlight)
 
-RULES: tuple[Rule, ...] = tuple(TABLE[code] for code in sorted(TABLE))
+RULES: tuple[Rule, ...] = tuple(REGISTRY[code] for code in sorted(REGISTRY))
 
-__all__ = ["CLIENTS", "GROUPS", "RULES", "Rule"]
+__all__ = ["CLIENTS", "GROUPS", "RULES", "Hit", "Rule"]

@@ -3,16 +3,14 @@
 Sources: `src/backends/security.cpp` of Lightspark, measured too; mono's `SocketPolicyClient.cs` for Unity.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from ..model import shown
-from ..ports import MASTER_PORT
-from ..decoding import START
-from ..lint_document import Subject
-from .serving import meant_for_master
-from .registry import GOOD, NOTE, WARNING, Hit, control, flash_file, grant, rule
+from flashpol.policy.decoding import START
+from flashpol.policy.lint_document import LintDocument
+from flashpol.policy.model import shown
+from flashpol.policy.ports import MASTER_PORT
+from flashpol.policy.rules.registry import GOOD, NOTE, WARNING, Hit, control, flash_file, grant, rule
+from flashpol.policy.rules.serving import meant_for_master
 
 # What one receive of Unity takes; what one read of Lightspark takes, after which it waits for more; and a size from
 # which on it is time to think of both.
@@ -32,8 +30,8 @@ def _padded(size: int) -> str:
     wrong="Lightspark grants only the first port of the range {range}", instead='write the ports singly, or "*"',
     clients=("lightspark",), bad=flash_file(grant("8000-8002")), good=flash_file(grant("8000,8001,8002")),
 )  # fmt: skip
-def lightspark_range(subject: Subject) -> Iterator[Hit]:
-    for line in subject.grants:
+def lightspark_range(document: LintDocument) -> Iterator[Hit]:
+    for line in document.grants:
         if line.ports is not None and "-" in line.ports_text:
             wide = [item for item in _ranges(line.ports_text) if item[0] != item[1]]
             if wide:
@@ -50,10 +48,10 @@ def _ranges(text: str) -> list[tuple[str, str]]:
     wrong='Unity counts only grants to "*": {domain} is nobody to it', instead='add a grant to domain="*" for Unity',
     clients=("unity",), bad=flash_file(grant(domain="*.example.com")), good=GOOD,
 )  # fmt: skip
-def unity_domain(subject: Subject) -> Iterator[Hit]:
+def unity_domain(document: LintDocument) -> Iterator[Hit]:
     # Once a file, and a note: to name domains is what most policies are for.
-    named = [line for line in subject.grants if line.domain is not None and line.domain.host]
-    if named and not any(line.domain is not None and not line.domain.host for line in subject.grants):
+    named = [line for line in document.grants if line.domain is not None and line.domain.host]
+    if named and not any(line.domain is not None and not line.domain.host for line in document.grants):
         yield Hit(named[0].domain_place, domain=shown(named[0].domain_text))
 
 
@@ -62,8 +60,8 @@ def unity_domain(subject: Subject) -> Iterator[Hit]:
     wrong="Unity does not grant the last port of the range {range}", instead="write {longer}",
     clients=("unity",), bad=flash_file(grant("8000-8100")), good=flash_file(grant("8000,8001,8002")),
 )  # fmt: skip
-def unity_range(subject: Subject) -> Iterator[Hit]:
-    for line in subject.grants:
+def unity_range(document: LintDocument) -> Iterator[Hit]:
+    for line in document.grants:
         if line.ports is not None and line.domain is not None and not line.domain.host and "-" in line.ports_text:
             # The port after a range may be granted singly, and then nothing is lost.
             single = {item.strip(" ") for item in line.ports_text.split(",")}
@@ -80,9 +78,9 @@ def unity_range(subject: Subject) -> Iterator[Hit]:
     instead="grant to *.suffix or * instead of many hosts, and drop comments",
     clients=("lightspark", "unity"), bad=_padded(4001), good=_padded(3999),
 )  # fmt: skip
-def large(subject: Subject) -> Iterator[Hit]:
-    if _LARGE_BYTES < subject.reply_bytes < _LIGHTSPARK_BYTES:
-        yield Hit(START, size=f"{subject.reply_bytes:,}")
+def large(document: LintDocument) -> Iterator[Hit]:
+    if _LARGE_BYTES < document.reply_bytes < _LIGHTSPARK_BYTES:
+        yield Hit(START, size=f"{document.reply_bytes:,}")
 
 
 @rule(
@@ -91,9 +89,9 @@ def large(subject: Subject) -> Iterator[Hit]:
     instead="stay below 4,096: grant to *.suffix or * instead of many hosts, and drop comments",
     clients=("lightspark",), bad=_padded(4095), good=_padded(3999),
 )  # fmt: skip
-def too_large_for_lightspark(subject: Subject) -> Iterator[Hit]:
-    if subject.reply_bytes >= _LIGHTSPARK_BYTES:
-        yield Hit(START, size=f"{subject.reply_bytes:,}")
+def too_large_for_lightspark(document: LintDocument) -> Iterator[Hit]:
+    if document.reply_bytes >= _LIGHTSPARK_BYTES:
+        yield Hit(START, size=f"{document.reply_bytes:,}")
 
 
 @rule(
@@ -102,10 +100,10 @@ def too_large_for_lightspark(subject: Subject) -> Iterator[Hit]:
     instead="stay within 5,000: grant to *.suffix or * instead of many hosts, and drop comments",
     clients=("unity",), bad=_padded(5001), good=_padded(4999),
 )  # fmt: skip
-def too_large_for_unity(subject: Subject) -> Iterator[Hit]:
+def too_large_for_unity(document: LintDocument) -> Iterator[Hit]:
     # The NUL may be cut off: Unity does not need it.
-    if subject.reply_bytes - 1 > _UNITY_BYTES:
-        yield Hit(START, size=f"{subject.reply_bytes - 1:,}")
+    if document.reply_bytes - 1 > _UNITY_BYTES:
+        yield Hit(START, size=f"{document.reply_bytes - 1:,}")
 
 
 @rule(
@@ -114,9 +112,9 @@ def too_large_for_unity(subject: Subject) -> Iterator[Hit]:
     instead="remove it: flashpol sends a NUL after it, other servers may not",
     clients=("lightspark",), bad=GOOD + " ", good=GOOD + "\n",
 )  # fmt: skip
-def space_at_the_end(subject: Subject) -> Iterator[Hit]:
-    if subject.data.endswith((b" ", b"\t")) and subject.text:
-        trimmed = subject.text.rstrip(" \t")
+def space_at_the_end(document: LintDocument) -> Iterator[Hit]:
+    if document.data.endswith((b" ", b"\t")) and document.text:
+        trimmed = document.text.rstrip(" \t")
         yield Hit(START.after(trimmed))
 
 
@@ -126,10 +124,10 @@ def space_at_the_end(subject: Subject) -> Iterator[Hit]:
     instead="write plain ASCII, in comments too",
     clients=("unity",), bad=flash_file("<!-- \u00e9t\u00e9 -->", grant()), good=GOOD,
 )  # fmt: skip
-def not_ascii_for_unity(subject: Subject) -> Iterator[Hit]:
-    if subject.fault is None and not subject.text.isascii() and not subject.typography:
-        at = next(at for at, character in enumerate(subject.text) if not character.isascii())
-        yield Hit(START.after(subject.text[:at]), character=f"U+{ord(subject.text[at]):04X}")
+def not_ascii_for_unity(document: LintDocument) -> Iterator[Hit]:
+    if document.fault is None and not document.text.isascii() and not document.typography:
+        at = next(at for at, character in enumerate(document.text) if not character.isascii())
+        yield Hit(START.after(document.text[:at]), character=f"U+{ord(document.text[at]):04X}")
 
 
 @rule(
@@ -138,6 +136,6 @@ def not_ascii_for_unity(subject: Subject) -> Iterator[Hit]:
     instead="remove it here",
     clients=("lightspark",), served_from=5222, bad=flash_file(control("all"), grant()), good=GOOD,
 )  # fmt: skip
-def site_control_voids(subject: Subject) -> Iterator[Hit]:
-    if not meant_for_master(subject) and subject.controls:
-        yield Hit(subject.controls[0].location)
+def site_control_voids(document: LintDocument) -> Iterator[Hit]:
+    if not meant_for_master(document) and document.controls:
+        yield Hit(document.controls[0].location)

@@ -4,12 +4,12 @@ The readers stop at their first mistake and say which; the rules here give each 
 concerned too, the examples are still Adobe's.
 """
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Iterator
 
-from ..model import (
+from flashpol.policy.decoding import START
+from flashpol.policy.lint_document import DASHES, LintDocument
+from flashpol.policy.model import (
     DocumentError,
     EmptyError,
     EncodingError,
@@ -21,9 +21,7 @@ from ..model import (
     Location,
     NulError,
 )
-from ..decoding import START
-from ..lint_document import DASHES, Subject
-from .registry import CLIENTS, ERROR, GOOD, WARNING, Finder, Hit, flash_file, grant, rule
+from flashpol.policy.rules.registry import CLIENTS, ERROR, GOOD, WARNING, Finder, Hit, flash_file, grant, rule
 
 _BLANK = " \t\r\n"
 
@@ -31,8 +29,8 @@ _BLANK = " \t\r\n"
 def _said(kind: type[DocumentError]) -> Finder:
     """Find what the readers refused as `kind`, in their words."""
 
-    def find(subject: Subject) -> Iterator[Hit]:
-        for error in (subject.fault, subject.malformed):
+    def find(document: LintDocument) -> Iterator[Hit]:
+        for error in (document.fault, document.malformed):
             if type(error) is kind:
                 yield Hit(error.location or START, reason=error.wrong, remedy=error.instead)
 
@@ -77,8 +75,8 @@ rule(
     wrong="the policy is UTF-16, and clients stop reading at its first NUL byte", instead="save the file as UTF-8",
     clients=CLIENTS, bad=codecs.BOM_UTF16_LE + GOOD.encode("utf-16-le"), good=GOOD,
 )  # fmt: skip
-def utf_16(subject: Subject) -> Iterator[Hit]:
-    if subject.fault is None and b"\0" in subject.data.removesuffix(b"\0"):
+def utf_16(document: LintDocument) -> Iterator[Hit]:
+    if document.fault is None and b"\0" in document.data.removesuffix(b"\0"):
         yield Hit(START)
 
 
@@ -98,9 +96,9 @@ rule(
     bad=flash_file("<!-- caf\u00e9 -->", grant()).encode("latin-1"),
     good=flash_file("<!-- caf\u00e9 -->", grant()),
 )  # fmt: skip
-def encoding(subject: Subject) -> Iterator[Hit]:
-    if not subject.typography:  # which says it better
-        yield from _said(EncodingError)(subject)
+def encoding(document: LintDocument) -> Iterator[Hit]:
+    if not document.typography:  # which says it better
+        yield from _said(EncodingError)(document)
 
 
 @rule(
@@ -110,8 +108,8 @@ def encoding(subject: Subject) -> Iterator[Hit]:
     clients=CLIENTS,
     bad=flash_file("<allow-access-from domain=\u201c*\u201d to-ports=\u201c1935\u201d/>"), good=GOOD,
 )  # fmt: skip
-def typographic_characters(subject: Subject) -> Iterator[Hit]:
-    for where, characters in subject.typography:
+def typographic_characters(document: LintDocument) -> Iterator[Hit]:
+    for where, characters in document.typography:
         kinds = sorted({f"U+{ord(c):04X}" for c in characters})
         many = len(characters) > 1
         yield Hit(
@@ -129,17 +127,17 @@ def typographic_characters(subject: Subject) -> Iterator[Hit]:
     clients=CLIENTS,
     bad=flash_file('<allow-access-from domain="*"to-ports="1935"/>'), good=GOOD,
 )  # fmt: skip
-def malformed_xml(subject: Subject) -> Iterator[Hit]:
-    told = {where.line for where, _ in subject.typography}
-    for hit in _said(DocumentError)(subject):
+def malformed_xml(document: LintDocument) -> Iterator[Hit]:
+    told = {where.line for where, _ in document.typography}
+    for hit in _said(DocumentError)(document):
         # One "<!–" or quote is no second mistake when XML stumbles over it.
-        if hit.location.line not in told and not _is_typographic(subject, hit.location):
+        if hit.location.line not in told and not _is_typographic(document, hit.location):
             yield hit
 
 
-def _is_typographic(subject: Subject, where: Location) -> bool:
+def _is_typographic(document: LintDocument, where: Location) -> bool:
     return any(
-        any(c in DASHES for c in characters) and place.line <= where.line for place, characters in subject.typography
+        any(c in DASHES for c in characters) and place.line <= where.line for place, characters in document.typography
     )
 
 
@@ -158,8 +156,8 @@ rule(
     clients=CLIENTS,
     bad=flash_file("allow the game:", grant()), good=flash_file("<!-- allow the game: -->", grant()),
 )  # fmt: skip
-def stray_text(subject: Subject) -> Iterator[Hit]:
-    for error in subject.stray:
+def stray_text(document: LintDocument) -> Iterator[Hit]:
+    for error in document.stray:
         yield Hit(error.location or START, reason=error.wrong, remedy=error.instead)
 
 
@@ -169,8 +167,8 @@ def stray_text(subject: Subject) -> Iterator[Hit]:
     instead='save the file as "UTF-8 without BOM", or as plain ASCII',
     clients=("flash", "unity"), bad="\ufeff" + GOOD, good=GOOD,
 )  # fmt: skip
-def byte_order_mark(subject: Subject) -> Iterator[Hit]:
-    if subject.data.startswith(codecs.BOM_UTF8):
+def byte_order_mark(document: LintDocument) -> Iterator[Hit]:
+    if document.data.startswith(codecs.BOM_UTF8):
         yield Hit(START)
 
 
@@ -180,7 +178,7 @@ def byte_order_mark(subject: Subject) -> Iterator[Hit]:
     instead="begin the file with <?xml, or leave the declaration out",
     clients=("flash", "unity"), bad='\n<?xml version="1.0"?>\n' + GOOD, good='<?xml version="1.0"?>\n' + GOOD,
 )  # fmt: skip
-def blank_before_declaration(subject: Subject) -> Iterator[Hit]:
-    text = subject.text
-    if subject.fault is None and text[:1] in tuple(_BLANK) and text.lstrip(_BLANK).startswith("<?xml"):
+def blank_before_declaration(document: LintDocument) -> Iterator[Hit]:
+    text = document.text
+    if document.fault is None and text[:1] in tuple(_BLANK) and text.lstrip(_BLANK).startswith("<?xml"):
         yield Hit(START)

@@ -3,15 +3,13 @@
 Unity is not among the clients: it counts `domain="*"` and looks at no other (FP702).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
-from ..model import DomainError, DomainPattern, shown
-from ..lint_document import GrantLine, Subject
-from .grammar import lacks
-from .registry import ADOBE, ERROR, GOOD, NAMES, WARNING, Finder, Hit, flash_file, grant, rule
+from flashpol.policy.lint_document import GrantLine, LintDocument
+from flashpol.policy.model import DomainError, DomainPattern, shown
+from flashpol.policy.rules.grammar import lacks
+from flashpol.policy.rules.registry import ADOBE, ERROR, GOOD, NAMES, WARNING, Finder, Hit, flash_file, grant, rule
 
 _GOOD = flash_file(grant(domain="*.example.com"))
 
@@ -43,17 +41,17 @@ def kind_of(domain: str) -> str:
     return ""
 
 
-def _bad_domains(subject: Subject) -> list[tuple[GrantLine, str]]:
+def _bad_domains(document: LintDocument) -> list[tuple[GrantLine, str]]:
     return [
         (line, kind_of(line.domain_text))
-        for line in subject.grants
+        for line in document.grants
         if line.domain is None and "domain" in line.element.attributes and not line.unreadable
     ]
 
 
 def _of_kind(kind: str) -> Finder:
-    def find(subject: Subject) -> Iterator[Hit]:
-        for line, found in subject.once(_bad_domains):
+    def find(document: LintDocument) -> Iterator[Hit]:
+        for line, found in document.once(_bad_domains):
             if found == kind:
                 text = line.domain_text
                 name = re.sub(r"\A[a-z]+:/*|[/\s].*|:[0-9*]*\Z", "", text.strip(), flags=re.I)
@@ -67,8 +65,8 @@ def _of_kind(kind: str) -> Finder:
     wrong="the grant names no domain", instead='write domain="*.example.com", or "*" for everybody',
     clients=ADOBE, bad=flash_file('<allow-access-from to-ports="1935"/>'), good=GOOD,
 )  # fmt: skip
-def missing_domain(subject: Subject) -> Iterator[Hit]:
-    for line in subject.grants:
+def missing_domain(document: LintDocument) -> Iterator[Hit]:
+    for line in document.grants:
         if lacks(line.element, "domain"):
             yield Hit(line.element.location)
 
@@ -155,8 +153,8 @@ rule(
     clients=NAMES, bad=flash_file(grant(domain="www.example.com"), grant(domain="192.0.2.25")),
     good=flash_file(grant(domain="www.example.com"), grant(domain="static.example.com")),
 )  # fmt: skip
-def names_and_addresses(subject: Subject) -> Iterator[Hit]:
-    hosts = [(line, line.domain.host) for line in subject.grants if line.domain is not None and line.domain.host]
+def names_and_addresses(document: LintDocument) -> Iterator[Hit]:
+    hosts = [(line, line.domain.host) for line in document.grants if line.domain is not None and line.domain.host]
     addresses = [(line, host) for line, host in hosts if host.rpartition(".")[2].isdigit()]
     if len(addresses) < len(hosts):
         for line, host in addresses:

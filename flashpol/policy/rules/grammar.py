@@ -1,14 +1,24 @@
 """FP2xx: Adobe's grammar, as in `PolicyFileSocket.xsd`: which elements and attributes there are, and where."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from .. import flash
-from ..model import shown
-from ..reader import Element
-from ..lint_document import SILVERLIGHT_ROOT, Subject
-from .registry import ADOBE, CLIENTS, ERROR, GOOD, NOTE, WARNING, Hit, control, flash_file, grant, rule
+from flashpol.policy import flash
+from flashpol.policy.lint_document import SILVERLIGHT_ROOT, LintDocument
+from flashpol.policy.model import shown
+from flashpol.policy.reader import Element
+from flashpol.policy.rules.registry import (
+    ADOBE,
+    CLIENTS,
+    ERROR,
+    GOOD,
+    NOTE,
+    WARNING,
+    Hit,
+    control,
+    flash_file,
+    grant,
+    rule,
+)
 
 KNOWN = {
     "allow-access-from": ("domain", "to-ports", "secure"),
@@ -36,20 +46,20 @@ def likely(name: str, known: tuple[str, ...]) -> str:
     return next(iter(get_close_matches(name[:40].lower(), known, n=1)), "")
 
 
-def children(subject: Subject) -> list[Element]:
-    return subject.root.children if subject.root is not None else []
+def children(document: LintDocument) -> list[Element]:
+    return document.root.children if document.root is not None else []
 
 
-def wrong_root(subject: Subject) -> Iterator[Hit]:
-    if subject.root is not None and subject.root.name not in (flash.ROOT, SILVERLIGHT_ROOT):
-        name = subject.root.name.lower()
-        yield Hit(subject.root.location, name=subject.root.label, root=f"<{name}>")
-    elif subject.other_root is not None and subject.other_root.name not in KNOWN:
-        meant = likely(subject.other_root.name, (flash.ROOT, SILVERLIGHT_ROOT)) or flash.ROOT
+def wrong_root(document: LintDocument) -> Iterator[Hit]:
+    if document.root is not None and document.root.name not in (flash.ROOT, SILVERLIGHT_ROOT):
+        name = document.root.name.lower()
+        yield Hit(document.root.location, name=document.root.label, root=f"<{name}>")
+    elif document.other_root is not None and document.other_root.name not in KNOWN:
+        meant = likely(document.other_root.name, (flash.ROOT, SILVERLIGHT_ROOT)) or flash.ROOT
         root = f"<{meant}>"
-        if subject.other_root.name == "policy-file-request":
+        if document.other_root.name == "policy-file-request":
             root = f"<{flash.ROOT}>; this is the request that clients send"
-        yield Hit(subject.other_root.location, name=subject.other_root.label, root=root)
+        yield Hit(document.other_root.location, name=document.other_root.label, root=root)
 
 
 rule(
@@ -65,9 +75,9 @@ rule(
     instead="write <cross-domain-policy> before and </cross-domain-policy> after everything",
     clients=CLIENTS, bad=grant() + "\n" + grant("843"), good=GOOD,
 )  # fmt: skip
-def missing_root(subject: Subject) -> Iterator[Hit]:
-    if subject.other_root is not None and subject.other_root.name in KNOWN:
-        yield Hit(subject.other_root.location, name=subject.other_root.label)
+def missing_root(document: LintDocument) -> Iterator[Hit]:
+    if document.other_root is not None and document.other_root.name in KNOWN:
+        yield Hit(document.other_root.location, name=document.other_root.label)
 
 
 @rule(
@@ -75,14 +85,14 @@ def missing_root(subject: Subject) -> Iterator[Hit]:
     wrong="this is {dialect} policy, which {clients} cannot read", instead="write {remedy}",
     clients=CLIENTS, bad=_SILVERLIGHT_FILE, good=GOOD,
 )  # fmt: skip
-def other_dialect(subject: Subject) -> Iterator[Hit]:
-    readers = {"flash": ADOBE, "silverlight": ("silverlight",)}.get(subject.dialect, CLIENTS)
-    if subject.root is not None and subject.clients.isdisjoint(readers):
-        is_flash = subject.dialect == "flash"
+def other_dialect(document: LintDocument) -> Iterator[Hit]:
+    readers = {"flash": ADOBE, "silverlight": ("silverlight",)}.get(document.dialect, CLIENTS)
+    if document.root is not None and document.clients.isdisjoint(readers):
+        is_flash = document.dialect == "flash"
         yield Hit(
-            subject.root.location,
+            document.root.location,
             dialect="an Adobe" if is_flash else "a Silverlight",
-            clients=" and ".join(client for client in CLIENTS if client in subject.clients),
+            clients=" and ".join(client for client in CLIENTS if client in document.clients),
             remedy=f"<{SILVERLIGHT_ROOT if is_flash else flash.ROOT}>",
         )
 
@@ -92,8 +102,8 @@ def other_dialect(subject: Subject) -> Iterator[Hit]:
     wrong="{name} is not known in socket policies", instead="write {remedy}",
     clients=ADOBE, bad=flash_file('<allow-acces-from domain="*" to-ports="1935"/>'), good=GOOD,
 )  # fmt: skip
-def unknown_element(subject: Subject) -> Iterator[Hit]:
-    for element in children(subject):
+def unknown_element(document: LintDocument) -> Iterator[Hit]:
+    for element in children(document):
         if element.name not in KNOWN and not (
             element.name in _NOT_FOR_SOCKETS or element.name in _SILVERLIGHT or element.name == flash.ROOT
         ):
@@ -111,8 +121,8 @@ def unknown_element(subject: Subject) -> Iterator[Hit]:
     clients=ADOBE,
     bad=flash_file(grant(), '<allow-http-request-headers-from domain="*" headers="*"/>'), good=GOOD,
 )  # fmt: skip
-def not_for_sockets(subject: Subject) -> Iterator[Hit]:
-    for element in children(subject):
+def not_for_sockets(document: LintDocument) -> Iterator[Hit]:
+    for element in children(document):
         if element.name in _NOT_FOR_SOCKETS:
             yield Hit(element.location, name=element.label, why=_NOT_FOR_SOCKETS[element.name])
 
@@ -124,8 +134,8 @@ def not_for_sockets(subject: Subject) -> Iterator[Hit]:
     clients=ADOBE,
     bad=flash_file(grant(), '<socket-resource port="4502" protocol="tcp"/>'), good=GOOD,
 )  # fmt: skip
-def mixed_dialects(subject: Subject) -> Iterator[Hit]:
-    for element in children(subject):
+def mixed_dialects(document: LintDocument) -> Iterator[Hit]:
+    for element in children(document):
         if element.name in _SILVERLIGHT:
             yield Hit(element.location, name=element.label)
 
@@ -137,8 +147,8 @@ def mixed_dialects(subject: Subject) -> Iterator[Hit]:
     bad=flash_file('<allow-access-from domain="*" to-ports="1935">', "  " + grant("843"), "</allow-access-from>"),
     good=flash_file(grant("1935"), grant("843")),
 )  # fmt: skip
-def nested_element(subject: Subject) -> Iterator[Hit]:
-    for element in children(subject):
+def nested_element(document: LintDocument) -> Iterator[Hit]:
+    for element in children(document):
         if element.name == flash.ROOT:
             yield Hit(element.location, name=element.label, parent="another", remedy="keep one root element")
         elif element.name in KNOWN:
@@ -152,11 +162,11 @@ def nested_element(subject: Subject) -> Iterator[Hit]:
     wrong="{element} has no attribute {name}", instead="write {remedy}",
     clients=ADOBE, bad=flash_file('<allow-access-from domain="*" toports="1935"/>'), good=GOOD,
 )  # fmt: skip
-def unknown_attribute(subject: Subject) -> Iterator[Hit]:
-    if subject.root is None:
+def unknown_attribute(document: LintDocument) -> Iterator[Hit]:
+    if document.root is None:
         return
-    for element in (subject.root, *subject.root.children):
-        known = ("xmlns:xsi", "xsi:noNamespaceSchemaLocation") if element is subject.root else KNOWN.get(element.name)
+    for element in (document.root, *document.root.children):
+        known = ("xmlns:xsi", "xsi:noNamespaceSchemaLocation") if element is document.root else KNOWN.get(element.name)
         for name in element.attributes:
             if known is not None and name not in known:
                 meant = likely(name, known)
@@ -181,8 +191,8 @@ def lacks(element: Element, name: str) -> bool:
     wrong="secure is {value}", instead='write "true" or "false", in lower case, or leave it out',
     clients=ADOBE, bad=flash_file(grant(more=' secure="no"')), good=flash_file(grant(more=' secure="false"')),
 )  # fmt: skip
-def bad_secure(subject: Subject) -> Iterator[Hit]:
-    for line in subject.grants:
+def bad_secure(document: LintDocument) -> Iterator[Hit]:
+    for line in document.grants:
         value = line.element.attributes.get("secure", "false")
         if value not in ("true", "false"):
             yield Hit(line.element.value_location("secure"), value=shown(value))
@@ -199,12 +209,12 @@ _SCHEMA = ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:noNamespac
     bad=GOOD.replace(">", f'{_SCHEMA}"http://www.adobe.com/xml/schemas/PolicyFile.xsd">', 1),
     good=GOOD.replace(">", f'{_SCHEMA}"http://www.adobe.com/xml/schemas/PolicyFileSocket.xsd">', 1),
 )  # fmt: skip
-def other_schema(subject: Subject) -> Iterator[Hit]:
+def other_schema(document: LintDocument) -> Iterator[Hit]:
     name = "xsi:noNamespaceSchemaLocation"
-    if subject.root is not None and name in subject.root.attributes:
-        schema = subject.root.attributes[name]
+    if document.root is not None and name in document.root.attributes:
+        schema = document.root.attributes[name]
         if not schema.endswith("PolicyFileSocket.xsd"):
-            yield Hit(subject.root.value_location(name), schema=shown(schema))
+            yield Hit(document.root.value_location(name), schema=shown(schema))
 
 
 @rule(
@@ -212,9 +222,9 @@ def other_schema(subject: Subject) -> Iterator[Hit]:
     wrong="site-control stands after {first}", instead="write it first: Adobe's grammar has it before all grants",
     clients=ADOBE, bad=flash_file(grant(), control("all")), good=flash_file(control("all"), grant()),
 )  # fmt: skip
-def late_site_control(subject: Subject) -> Iterator[Hit]:
+def late_site_control(document: LintDocument) -> Iterator[Hit]:
     seen = ""
-    for element in children(subject):
+    for element in children(document):
         if element.name == "allow-access-from":
             seen = seen or f"a grant (line {element.location.line})"
         elif element.name == "site-control" and seen:

@@ -1,13 +1,11 @@
 """FP6xx: grants beside each other, and what they give away."""
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
-from ..model import DomainPattern, PortSet
-from ..lint_document import GrantLine, Subject
-from .registry import ADOBE, NAMES, NOTE, WARNING, Hit, control, flash_file, grant, rule
+from flashpol.policy.lint_document import GrantLine, LintDocument
+from flashpol.policy.model import DomainPattern, PortSet
+from flashpol.policy.rules.registry import ADOBE, NAMES, NOTE, WARNING, Hit, control, flash_file, grant, rule
 
 # Services that are worth attacking and often trust the network they are in. A page that may open sockets to them can.
 _SERVICES = {
@@ -24,8 +22,8 @@ _NAMED = 3  # how many of them a message names
 _COMPARISONS = 200_000
 
 
-def _readable(subject: Subject) -> Iterator[tuple[GrantLine, DomainPattern, PortSet]]:
-    for line in subject.grants:
+def _readable(document: LintDocument) -> Iterator[tuple[GrantLine, DomainPattern, PortSet]]:
+    for line in document.grants:
         if line.domain is not None and line.ports is not None:
             yield line, line.domain, line.ports
 
@@ -35,15 +33,15 @@ def _readable(subject: Subject) -> Iterator[tuple[GrantLine, DomainPattern, Port
     wrong="this repeats the grant at line {line}", instead="remove one of the two",
     clients=ADOBE, bad=flash_file(grant(), grant()), good=flash_file(grant(), grant("843")),
 )  # fmt: skip
-def duplicate_grant(subject: Subject) -> Iterator[Hit]:
+def duplicate_grant(document: LintDocument) -> Iterator[Hit]:
     first: dict[tuple[DomainPattern, PortSet, bool], GrantLine] = {}
-    for line, domain, ports in _readable(subject):
+    for line, domain, ports in _readable(document):
         before = first.setdefault((domain, ports, line.secure), line)
         if before is not line:
             yield Hit(line.element.location, line=before.element.location.line)
 
 
-def _covered(subject: Subject) -> list[tuple[GrantLine, GrantLine]]:
+def _covered(document: LintDocument) -> list[tuple[GrantLine, GrantLine]]:
     """Return each grant, duplicates aside, of which one other grant allows everything, with that other.
 
     As Flash reads them: Lightspark, of ranges, and Unity, of their ends, may need both.
@@ -51,7 +49,7 @@ def _covered(subject: Subject) -> list[tuple[GrantLine, GrantLine]]:
     Sorted by first port and then by width, whatever covers a grant comes before it and still reaches as far.
     """
     first: dict[tuple[DomainPattern, PortSet, bool], GrantLine] = {}
-    for line, domain, ports in _readable(subject):
+    for line, domain, ports in _readable(document):
         first.setdefault((domain, ports, line.secure), line)
     ordered = sorted(
         first.items(),
@@ -116,8 +114,8 @@ def _within(ports: PortSet, others: PortSet) -> bool:
     clients=("flash",), bad=flash_file(grant("843,1935"), grant("1935", "www.example.com")),
     good=flash_file(grant("843"), grant("1935", "www.example.com")),
 )  # fmt: skip
-def covered_grant(subject: Subject) -> Iterator[Hit]:
-    for line, cover in subject.once(_covered):
+def covered_grant(document: LintDocument) -> Iterator[Hit]:
+    for line, cover in document.once(_covered):
         if not line.secure or cover.secure:
             yield Hit(line.element.location, line=cover.element.location.line)
 
@@ -129,15 +127,15 @@ def covered_grant(subject: Subject) -> Iterator[Hit]:
     clients=("flash",),
     bad=flash_file(grant(), grant(more=' secure="true"')), good=flash_file(grant(), grant("843")),
 )  # fmt: skip
-def secure_defeated(subject: Subject) -> Iterator[Hit]:
-    for line, cover in subject.once(_defeated):
+def secure_defeated(document: LintDocument) -> Iterator[Hit]:
+    for line, cover in document.once(_defeated):
         yield Hit(line.element.location, line=cover.element.location.line)
 
 
-def _defeated(subject: Subject) -> list[tuple[GrantLine, GrantLine]]:
-    if not any(line.secure for line in subject.grants):
+def _defeated(document: LintDocument) -> list[tuple[GrantLine, GrantLine]]:
+    if not any(line.secure for line in document.grants):
         return []
-    return [(line, cover) for line, cover in subject.once(_covered) if line.secure and not cover.secure]
+    return [(line, cover) for line, cover in document.once(_covered) if line.secure and not cover.secure]
 
 
 @rule(
@@ -146,8 +144,8 @@ def _defeated(subject: Subject) -> list[tuple[GrantLine, GrantLine]]:
     instead="write the ports that the application uses, as in to-ports=\"1935\"",
     clients=ADOBE, bad=flash_file(grant("*")), good=flash_file(grant("1935")),
 )  # fmt: skip
-def everybody_everywhere(subject: Subject) -> Iterator[Hit]:
-    for line, domain, ports in _readable(subject):
+def everybody_everywhere(document: LintDocument) -> Iterator[Hit]:
+    for line, domain, ports in _readable(document):
         if not domain.host and ports.ranges == ((1, 65535),):
             yield Hit(line.element.location)
 
@@ -158,8 +156,8 @@ def everybody_everywhere(subject: Subject) -> Iterator[Hit]:
     instead='write a domain of yours, as in "*.example.com", or "*" if everybody is meant',
     clients=NAMES, bad=flash_file(grant(domain="*.com")), good=flash_file(grant(domain="*.example.com")),
 )  # fmt: skip
-def top_level_wildcard(subject: Subject) -> Iterator[Hit]:
-    for line, domain, _ in _readable(subject):
+def top_level_wildcard(document: LintDocument) -> Iterator[Hit]:
+    for line, domain, _ in _readable(document):
         if domain.wildcard and domain.host and "." not in domain.host:
             yield Hit(line.domain_place, domain=str(domain))
 
@@ -169,8 +167,8 @@ def top_level_wildcard(subject: Subject) -> Iterator[Hit]:
     wrong="the ports include {services}", instead="leave them out, unless content shall speak to that service itself",
     clients=ADOBE, bad=flash_file(grant("22,1935")), good=flash_file(grant("1935")),
 )  # fmt: skip
-def service_ports(subject: Subject) -> Iterator[Hit]:
-    for line, domain, ports in _readable(subject):
+def service_ports(document: LintDocument) -> Iterator[Hit]:
+    for line, domain, ports in _readable(document):
         if ports.any or (not domain.host and ports.ranges == ((1, 65535),)):
             continue  # that is FP604's, or "*" to a domain that is trusted in whole
         found = [
@@ -188,12 +186,12 @@ def service_ports(subject: Subject) -> Iterator[Hit]:
     wrong="the policy grants nothing: nobody may connect", instead="write allow-access-from, if somebody shall",
     clients=ADOBE, bad=flash_file(control("master-only")), good=flash_file(control("all")),
 )  # fmt: skip
-def allows_nobody(subject: Subject) -> Iterator[Hit]:
+def allows_nobody(document: LintDocument) -> Iterator[Hit]:
     # "all" without grants leaves it to the policies on other ports, and "none" says outright what it means.
-    if subject.root is not None and not subject.root.children:
-        yield Hit(subject.root.location)
-    elif not subject.grants and subject.meta == "master-only":
-        yield Hit(subject.controls[0].location)
+    if document.root is not None and not document.root.children:
+        yield Hit(document.root.location)
+    elif not document.grants and document.meta == "master-only":
+        yield Hit(document.controls[0].location)
 
 
 @rule(
@@ -202,8 +200,8 @@ def allows_nobody(subject: Subject) -> Iterator[Hit]:
     instead="leave it out, unless this server is on the host of the content, which comes over HTTPS",
     clients=NAMES, bad=flash_file(grant(more=' secure="true"')), good=flash_file(grant()),
 )  # fmt: skip
-def secure_true(subject: Subject) -> Iterator[Hit]:
-    defeated = {line.element.location for line, _ in subject.once(_defeated)}
-    for line in subject.grants:
+def secure_true(document: LintDocument) -> Iterator[Hit]:
+    defeated = {line.element.location for line, _ in document.once(_defeated)}
+    for line in document.grants:
         if line.secure and line.element.location not in defeated:
             yield Hit(line.element.value_location("secure"))

@@ -1,11 +1,9 @@
 """`docs/rules.md`, made from the table: `python -m flashpol.policy.rules.markdown > docs/rules.md`."""
 
-from __future__ import annotations
-
 import re
 import sys
 
-from . import GROUPS, RULES, Rule
+from flashpol.policy.rules import GROUPS, RULES, Rule
 
 _INTRODUCTION = """# Rules
 

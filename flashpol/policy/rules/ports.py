@@ -1,15 +1,13 @@
 """FP4xx: the `to-ports` of a grant: ports and ranges between commas, or a single `*`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from ..model import HIGHEST_PORT, PortSet, shown
-from ..lint_document import GrantLine, Subject
-from .grammar import lacks
-from .registry import ADOBE, ERROR, GOOD, WARNING, Finder, Hit, flash_file, grant, rule
+from flashpol.policy.lint_document import GrantLine, LintDocument
+from flashpol.policy.model import HIGHEST_PORT, PortSet, shown
+from flashpol.policy.rules.grammar import lacks
+from flashpol.policy.rules.registry import ADOBE, ERROR, GOOD, WARNING, Finder, Hit, flash_file, grant, rule
 
 _NUMBER = re.compile("[0-9]+")
 _RANGE = re.compile("([0-9]+)-([0-9]+)")
@@ -57,18 +55,18 @@ def _fault(item: str) -> tuple[str, dict[str, str]]:  # noqa: PLR0911
 
 
 def _of_kind(kind: str) -> Finder:
-    def find(subject: Subject) -> Iterator[Hit]:
-        for line, found in subject.once(_unreadable_lists):
+    def find(document: LintDocument) -> Iterator[Hit]:
+        for line, found in document.once(_unreadable_lists):
             if kind in found:
                 yield Hit(line.ports_place, **found[kind])
 
     return find
 
 
-def _unreadable_lists(subject: Subject) -> list[tuple[GrantLine, dict[str, dict[str, str]]]]:
+def _unreadable_lists(document: LintDocument) -> list[tuple[GrantLine, dict[str, dict[str, str]]]]:
     return [
         (line, faults(line.ports_text))
-        for line in subject.grants
+        for line in document.grants
         if line.ports is None and "to-ports" in line.element.attributes and not line.unreadable
     ]
 
@@ -79,8 +77,8 @@ def _unreadable_lists(subject: Subject) -> list[tuple[GrantLine, dict[str, dict[
     instead='write to-ports="1935,8000-8100", or "*" for all',
     clients=ADOBE, bad=flash_file('<allow-access-from domain="*"/>'), good=GOOD,
 )  # fmt: skip
-def missing_to_ports(subject: Subject) -> Iterator[Hit]:
-    for line in subject.grants:
+def missing_to_ports(document: LintDocument) -> Iterator[Hit]:
+    for line in document.grants:
         if lacks(line.element, "to-ports"):
             yield Hit(line.element.location)
 
@@ -146,8 +144,8 @@ rule(
     wrong="the port list {ports} has spaces, which Adobe's grammar does not know", instead="write {closed}",
     clients=ADOBE, bad=flash_file(grant("1935, 843")), good=flash_file(grant("1935,843")),
 )  # fmt: skip
-def spaces_in_to_ports(subject: Subject) -> Iterator[Hit]:
-    for line in subject.grants:
+def spaces_in_to_ports(document: LintDocument) -> Iterator[Hit]:
+    for line in document.grants:
         text = line.ports_text
         if line.ports is not None and " " in text:
             yield Hit(line.ports_place, ports=shown(text), closed=shown(text.replace(" ", "")))
@@ -158,8 +156,8 @@ def spaces_in_to_ports(subject: Subject) -> Iterator[Hit]:
     wrong="the port list {ports} names some ports twice", instead="write {plain}",
     clients=ADOBE, bad=flash_file(grant("843,1935,843")), good=flash_file(grant("843,1935")),
 )  # fmt: skip
-def repeated_ports(subject: Subject) -> Iterator[Hit]:
-    for line in subject.grants:
+def repeated_ports(document: LintDocument) -> Iterator[Hit]:
+    for line in document.grants:
         if line.ports is not None and _overlaps(line.ports_text):
             yield Hit(line.ports_place, ports=shown(line.ports_text), plain=shown(_plain(line.ports)))
 

@@ -1,20 +1,18 @@
 """What a rule is, and the table that all of them stand in.
 
     @rule("FP409", ERROR, "reversed-range", wrong="the range {range} is reversed", instead='write "{swapped}"', ...)
-    def reversed_range(subject): yield Hit(location, range="90-80", swapped="80-90")
+    def reversed_range(document): yield Hit(location, range="90-80", swapped="80-90")
 
 `wrong` and `instead` are templates that a finding fills with values of its `Hit`. `bad` is a file that breaks
 this rule and no other; `good` breaks none. Both are meant for `example_client`, the first of `clients`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..findings import CLIENTS, Severity
-from ..model import Location
-from ..lint_document import Subject
+from flashpol.policy.findings import CLIENTS, Severity
+from flashpol.policy.lint_document import LintDocument
+from flashpol.policy.model import Location
 
 __all__ = [
     "ADOBE",
@@ -24,7 +22,7 @@ __all__ = [
     "GROUPS",
     "NAMES",
     "NOTE",
-    "TABLE",
+    "REGISTRY",
     "WARNING",
     "Finder",
     "Hit",
@@ -64,7 +62,7 @@ class Hit:
         self.values = values
 
 
-Finder = Callable[[Subject], Iterable[Hit]]
+Finder = Callable[[LintDocument], Iterable[Hit]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ class Rule:
         return self.clients[0]
 
 
-TABLE: dict[str, Rule] = {}
+REGISTRY: dict[str, Rule] = {}
 
 
 def rule(
@@ -110,10 +108,10 @@ def rule(
     """Put the function below it into the table."""
 
     def add(find: Finder) -> Finder:
-        if code in TABLE:
+        if code in REGISTRY:
             raise AssertionError(f"{code} stands in the table twice")
         dialect = "" if code.startswith("FP1") else "silverlight" if code.startswith("FP8") else "flash"
-        TABLE[code] = Rule(
+        REGISTRY[code] = Rule(
             code=code,
             severity=severity,
             name=name,

@@ -4,15 +4,25 @@ Not told the port, `site-control` is taken to be meant for the master policy on 
 Unity reads `site-control` and never asks for it, so what depends on its value does not concern Unity.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from ..model import MetaPolicy, shown
-from ..ports import MASTER_PORT, SILVERLIGHT_PORT, UNFETCHED, UNPRIVILEGED
-from ..lint_document import GrantLine, Subject
-from .grammar import lacks
-from .registry import ADOBE, ERROR, GOOD, NAMES, NOTE, WARNING, Hit, control, flash_file, grant, rule
+from flashpol.policy.lint_document import GrantLine, LintDocument
+from flashpol.policy.model import MetaPolicy, shown
+from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_PORT, UNFETCHED, UNPRIVILEGED
+from flashpol.policy.rules.grammar import lacks
+from flashpol.policy.rules.registry import (
+    ADOBE,
+    ERROR,
+    GOOD,
+    NAMES,
+    NOTE,
+    WARNING,
+    Hit,
+    control,
+    flash_file,
+    grant,
+    rule,
+)
 
 _VALUE = "permitted-cross-domain-policies"
 _VALUES = tuple(meta.value for meta in MetaPolicy)
@@ -23,8 +33,8 @@ _OTHER_PROTOCOLS = {
 }
 
 
-def meant_for_master(subject: Subject) -> bool:
-    return subject.served_from in (None, MASTER_PORT)
+def meant_for_master(document: LintDocument) -> bool:
+    return document.served_from in (None, MASTER_PORT)
 
 
 @rule(
@@ -32,8 +42,8 @@ def meant_for_master(subject: Subject) -> bool:
     wrong="site-control says nothing", instead='write permitted-cross-domain-policies="master-only", or remove it',
     clients=ADOBE, bad=flash_file("<site-control/>", grant()), good=flash_file(control("all"), grant()),
 )  # fmt: skip
-def missing_meta_policy(subject: Subject) -> Iterator[Hit]:
-    for element in subject.controls:
+def missing_meta_policy(document: LintDocument) -> Iterator[Hit]:
+    for element in document.controls:
         if lacks(element, _VALUE):
             yield Hit(element.location)
 
@@ -43,8 +53,8 @@ def missing_meta_policy(subject: Subject) -> Iterator[Hit]:
     wrong="the meta-policy {value} {why}", instead='write "none", "master-only" or "all"',
     clients=ADOBE, bad=flash_file(control("by-content-type"), grant()), good=flash_file(control("all"), grant()),
 )  # fmt: skip
-def other_protocol(subject: Subject) -> Iterator[Hit]:
-    for element in subject.controls:
+def other_protocol(document: LintDocument) -> Iterator[Hit]:
+    for element in document.controls:
         value = element.attributes.get(_VALUE, "")
         if value in _OTHER_PROTOCOLS:
             yield Hit(element.value_location(_VALUE), value=shown(value), why=_OTHER_PROTOCOLS[value])
@@ -55,8 +65,8 @@ def other_protocol(subject: Subject) -> Iterator[Hit]:
     wrong="{value} is not a meta-policy", instead='write "none", "master-only" or "all"',
     clients=ADOBE, bad=flash_file(control("Master-Only"), grant()), good=flash_file(control("master-only"), grant()),
 )  # fmt: skip
-def unknown_meta_policy(subject: Subject) -> Iterator[Hit]:
-    for element in subject.controls:
+def unknown_meta_policy(document: LintDocument) -> Iterator[Hit]:
+    for element in document.controls:
         value = element.attributes.get(_VALUE)
         if value is not None and value not in _VALUES and value not in _OTHER_PROTOCOLS:
             yield Hit(element.value_location(_VALUE), value=shown(value))
@@ -67,11 +77,11 @@ def unknown_meta_policy(subject: Subject) -> Iterator[Hit]:
     wrong="a second site-control, after the one at line {line}{conflict}", instead="keep one",
     clients=ADOBE, bad=flash_file(control("all"), control("none"), grant()), good=flash_file(control("all"), grant()),
 )  # fmt: skip
-def second_site_control(subject: Subject) -> Iterator[Hit]:
-    values = {element.attributes.get(_VALUE, "") for element in subject.controls}
+def second_site_control(document: LintDocument) -> Iterator[Hit]:
+    values = {element.attributes.get(_VALUE, "") for element in document.controls}
     conflict = "" if len(values) == 1 else '; they differ, and "none" wins' if "none" in values else "; they differ"
-    for element in subject.controls[1:]:
-        yield Hit(element.location, line=subject.controls[0].location.line, conflict=conflict)
+    for element in document.controls[1:]:
+        yield Hit(element.location, line=document.controls[0].location.line, conflict=conflict)
 
 
 @rule(
@@ -80,9 +90,9 @@ def second_site_control(subject: Subject) -> Iterator[Hit]:
     instead='write "master-only" if this policy shall count, or remove the grants',
     clients=NAMES, bad=flash_file(control("none"), grant()), good=flash_file(control("master-only"), grant()),
 )  # fmt: skip
-def grants_under_none(subject: Subject) -> Iterator[Hit]:
-    if subject.meta == "none" and subject.grants and meant_for_master(subject):
-        yield Hit(subject.controls[0].value_location(_VALUE))
+def grants_under_none(document: LintDocument) -> Iterator[Hit]:
+    if document.meta == "none" and document.grants and meant_for_master(document):
+        yield Hit(document.controls[0].value_location(_VALUE))
 
 
 @rule(
@@ -92,10 +102,10 @@ def grants_under_none(subject: Subject) -> Iterator[Hit]:
     clients=("flash",), served_from=5222,
     bad=flash_file(control("master-only"), grant()), good=GOOD,
 )  # fmt: skip
-def site_control_ignored(subject: Subject) -> Iterator[Hit]:
-    if not meant_for_master(subject):
-        for element in subject.controls:
-            yield Hit(element.location, port=subject.served_from)
+def site_control_ignored(document: LintDocument) -> Iterator[Hit]:
+    if not meant_for_master(document):
+        for element in document.controls:
+            yield Hit(element.location, port=document.served_from)
 
 
 @rule(
@@ -105,21 +115,21 @@ def site_control_ignored(subject: Subject) -> Iterator[Hit]:
     clients=NAMES, served_from=MASTER_PORT,
     bad=flash_file(control("master-only"), grant()), good=flash_file(control("all"), grant()),
 )  # fmt: skip
-def others_hidden(subject: Subject) -> Iterator[Hit]:
-    if subject.served_from == MASTER_PORT and subject.meta == "master-only":
-        yield Hit(subject.controls[0].value_location(_VALUE))
+def others_hidden(document: LintDocument) -> Iterator[Hit]:
+    if document.served_from == MASTER_PORT and document.meta == "master-only":
+        yield Hit(document.controls[0].value_location(_VALUE))
 
 
-def _low_ports(subject: Subject) -> Iterator[tuple[GrantLine, str, bool]]:
+def _low_ports(document: LintDocument) -> Iterator[tuple[GrantLine, str, bool]]:
     """Grants of ports that a policy from this port cannot grant: the ports, and whether these are all it grants.
 
     `*` is let pass: what it means there is every port that can be granted.
     """
     # Unity asks for more than 1024, so that 1024 itself speaks for all ports there.
-    lowest = UNPRIVILEGED if "flash" in subject.clients else UNPRIVILEGED + 1
-    if subject.served_from is None or subject.served_from < lowest:
+    lowest = UNPRIVILEGED if "flash" in document.clients else UNPRIVILEGED + 1
+    if document.served_from is None or document.served_from < lowest:
         return
-    for line in subject.grants:
+    for line in document.grants:
         if line.ports is not None and not line.ports.any and line.ports.ranges[0][0] < UNPRIVILEGED:
             low = [(first, min(last, UNPRIVILEGED - 1)) for first, last in line.ports.ranges if first < UNPRIVILEGED]
             ports = ",".join(f"{first}-{last}" if last > first else str(first) for first, last in low)
@@ -132,10 +142,10 @@ def _low_ports(subject: Subject) -> Iterator[tuple[GrantLine, str, bool]]:
     instead=f"serve this policy on {MASTER_PORT} or another port below {UNPRIVILEGED}",
     clients=("flash", "unity"), served_from=5222, bad=flash_file(grant("80,443")), good=flash_file(grant("5222")),
 )  # fmt: skip
-def privileged_ports(subject: Subject) -> Iterator[Hit]:
-    for line, _, is_all in _low_ports(subject):
+def privileged_ports(document: LintDocument) -> Iterator[Hit]:
+    for line, _, is_all in _low_ports(document):
         if is_all:
-            yield Hit(line.ports_place, port=subject.served_from)
+            yield Hit(line.ports_place, port=document.served_from)
 
 
 @rule(
@@ -144,10 +154,10 @@ def privileged_ports(subject: Subject) -> Iterator[Hit]:
     instead=f"remove them, or serve this policy on {MASTER_PORT}",
     clients=("flash", "unity"), served_from=5222, bad=flash_file(grant("80,5222")), good=flash_file(grant("5222")),
 )  # fmt: skip
-def some_privileged_ports(subject: Subject) -> Iterator[Hit]:
-    for line, ports, is_all in _low_ports(subject):
+def some_privileged_ports(document: LintDocument) -> Iterator[Hit]:
+    for line, ports, is_all in _low_ports(document):
         if not is_all:
-            yield Hit(line.ports_place, port=subject.served_from, ports=ports)
+            yield Hit(line.ports_place, port=document.served_from, ports=ports)
 
 
 @rule(
@@ -155,9 +165,9 @@ def some_privileged_ports(subject: Subject) -> Iterator[Hit]:
     wrong="Flash fetches no policy from port {port}", instead=f"serve it on {MASTER_PORT} or on the application's port",
     clients=("flash",), served_from=25, good_port=MASTER_PORT, bad=flash_file(grant()), good=flash_file(grant()),
 )  # fmt: skip
-def never_asked(subject: Subject) -> Iterator[Hit]:
-    if subject.root is not None and subject.served_from in UNFETCHED:
-        yield Hit(subject.root.location, port=subject.served_from)
+def never_asked(document: LintDocument) -> Iterator[Hit]:
+    if document.root is not None and document.served_from in UNFETCHED:
+        yield Hit(document.root.location, port=document.served_from)
 
 
 @rule(
@@ -166,6 +176,6 @@ def never_asked(subject: Subject) -> Iterator[Hit]:
     instead=f"serve this policy on {MASTER_PORT}",
     clients=("flash",), served_from=SILVERLIGHT_PORT, good_port=MASTER_PORT, bad=GOOD, good=GOOD,
 )  # fmt: skip
-def adobe_on_943(subject: Subject) -> Iterator[Hit]:
-    if subject.root is not None and subject.served_from == SILVERLIGHT_PORT:
-        yield Hit(subject.root.location)
+def adobe_on_943(document: LintDocument) -> Iterator[Hit]:
+    if document.root is not None and document.served_from == SILVERLIGHT_PORT:
+        yield Hit(document.root.location)

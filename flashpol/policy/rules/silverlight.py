@@ -7,20 +7,18 @@ access-policy
            └── grant-to ──── socket-resource*   port = one port or one range in 4502-4534, protocol = tcp
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
-from ..model import DomainError, Location, PortsError, shown
-from ..ports import HIGHEST_SOCKET_PORT as HIGHEST
-from ..ports import LOWEST_SOCKET_PORT as LOWEST
-from ..ports import SILVERLIGHT_PORT
-from ..reader import Element
-from ..silverlight import Origin, SocketResource
-from ..decoding import START
-from ..lint_document import SILVERLIGHT_ROOT, Subject
-from .registry import ERROR, NOTE, WARNING, Hit, rule
+from flashpol.policy.decoding import START
+from flashpol.policy.lint_document import SILVERLIGHT_ROOT, LintDocument
+from flashpol.policy.model import DomainError, Location, PortsError, shown
+from flashpol.policy.ports import HIGHEST_SOCKET_PORT as HIGHEST
+from flashpol.policy.ports import LOWEST_SOCKET_PORT as LOWEST
+from flashpol.policy.ports import SILVERLIGHT_PORT
+from flashpol.policy.reader import Element
+from flashpol.policy.rules.registry import ERROR, NOTE, WARNING, Hit, rule
+from flashpol.policy.silverlight import Origin, SocketResource
 
 _ONLY = ("silverlight",)
 
@@ -64,23 +62,23 @@ def _walk(element: Element) -> Iterator[tuple[Element, Element]]:
             yield from _walk(child)
 
 
-def _misplaced(subject: Subject) -> Iterator[tuple[Element, Element]]:
-    if subject.root is not None:
-        for parent, child in _walk(subject.root):
+def _misplaced(document: LintDocument) -> Iterator[tuple[Element, Element]]:
+    if document.root is not None:
+        for parent, child in _walk(document.root):
             if child.name not in _INSIDE.get(parent.name.lower(), ()):
                 yield parent, child
 
 
-def _all(subject: Subject, *names: str) -> Iterator[Element]:
+def _all(document: LintDocument, *names: str) -> Iterator[Element]:
     """Yield the elements of these names that stand where they may."""
-    if subject.root is not None:
-        for parent, child in _walk(subject.root):
+    if document.root is not None:
+        for parent, child in _walk(document.root):
             if child.name in names and child.name in _INSIDE.get(parent.name.lower(), ()):
                 yield child
 
 
-def _values(subject: Subject, element: str, attribute: str) -> Iterator[tuple[str, Location]]:
-    for one in _all(subject, element):
+def _values(document: LintDocument, element: str, attribute: str) -> Iterator[tuple[str, Location]]:
+    for one in _all(document, element):
         if attribute in one.attributes:
             yield one.attributes[attribute], one.value_location(attribute)
 
@@ -90,8 +88,8 @@ def _values(subject: Subject, element: str, attribute: str) -> Iterator[tuple[st
     wrong="{name} cannot stand inside {parent}", instead="write {known}",
     clients=_ONLY, bad=_file(more="<tcp/>"), good=_GOOD,
 )  # fmt: skip
-def unknown_element(subject: Subject) -> Iterator[Hit]:
-    for parent, child in _misplaced(subject):
+def unknown_element(document: LintDocument) -> Iterator[Hit]:
+    for parent, child in _misplaced(document):
         if child.name not in _ADOBE:
             known = " or ".join(f"<{name}>" for name in _INSIDE.get(parent.name.lower(), ())) or "nothing there"
             yield Hit(child.location, name=child.label, parent=parent.label, known=known)
@@ -102,8 +100,8 @@ def unknown_element(subject: Subject) -> Iterator[Hit]:
     wrong="{name} holds no {missing}, and so allows nothing", instead="write <{missing}> inside it",
     clients=_ONLY, bad=_file().replace('<domain uri="*"/>', ""), good=_GOOD,
 )  # fmt: skip
-def incomplete(subject: Subject) -> Iterator[Hit]:
-    for element in _all(subject, *_NEEDED):
+def incomplete(document: LintDocument) -> Iterator[Hit]:
+    for element in _all(document, *_NEEDED):
         for missing in _NEEDED[element.name]:
             if all(child.name != missing for child in element.children):
                 yield Hit(element.location, name=element.label, missing=missing)
@@ -114,11 +112,11 @@ def incomplete(subject: Subject) -> Iterator[Hit]:
     wrong="{name} has no {attribute}", instead="write {attribute}={example}",
     clients=_ONLY, bad=_file().replace(' protocol="tcp"', ""), good=_GOOD,
 )  # fmt: skip
-def missing_attribute(subject: Subject) -> Iterator[Hit]:
+def missing_attribute(document: LintDocument) -> Iterator[Hit]:
     examples = {
         "uri": '"http://*.example.com"', "port": f'"{LOWEST}-{HIGHEST}"', "protocol": '"tcp"', "path": '"/"',
     }  # fmt: skip
-    for element in _all(subject, *_ATTRIBUTES):
+    for element in _all(document, *_ATTRIBUTES):
         for attribute in _ATTRIBUTES[element.name]:
             # An empty path voids the file as a missing one does.
             if attribute not in element.attributes or (attribute == "path" and not element.attributes[attribute]):
@@ -131,8 +129,8 @@ def missing_attribute(subject: Subject) -> Iterator[Hit]:
     instead="{remedy}",
     clients=_ONLY, bad=_file(uri="*.example.com"), good=_file(uri="http://*.example.com"),
 )  # fmt: skip
-def bad_uri(subject: Subject) -> Iterator[Hit]:
-    for uri, where in _values(subject, "domain", "uri"):
+def bad_uri(document: LintDocument) -> Iterator[Hit]:
+    for uri, where in _values(document, "domain", "uri"):
         try:
             Origin.parse(uri)
         except DomainError as error:
@@ -149,8 +147,8 @@ def _is_list(text: str) -> bool:
     instead="write one socket-resource for each",
     clients=_ONLY, bad=_file(port="4502,4503"), good=_file(port="4502-4503"),
 )  # fmt: skip
-def port_list(subject: Subject) -> Iterator[Hit]:
-    for port, where in _values(subject, "socket-resource", "port"):
+def port_list(document: LintDocument) -> Iterator[Hit]:
+    for port, where in _values(document, "socket-resource", "port"):
         if _is_list(port):
             yield Hit(where, port=shown(port))
 
@@ -161,8 +159,8 @@ def port_list(subject: Subject) -> Iterator[Hit]:
     instead=f'write one port or one range within {LOWEST}-{HIGHEST}',
     clients=_ONLY, bad=_file(port="*"), good=_GOOD,
 )  # fmt: skip
-def bad_port(subject: Subject) -> Iterator[Hit]:
-    for port, where in _values(subject, "socket-resource", "port"):
+def bad_port(document: LintDocument) -> Iterator[Hit]:
+    for port, where in _values(document, "socket-resource", "port"):
         if not _is_list(port) and (why := _why_bad(port)):
             yield Hit(where, port=shown(port), why=why)
 
@@ -188,8 +186,8 @@ def _why_bad(port: str) -> str:
     wrong="the protocol is {protocol}", instead='write "tcp", in lower case',
     clients=_ONLY, bad=_file(protocol="Tcp"), good=_GOOD,
 )  # fmt: skip
-def bad_protocol(subject: Subject) -> Iterator[Hit]:
-    for protocol, where in _values(subject, "socket-resource", "protocol"):
+def bad_protocol(document: LintDocument) -> Iterator[Hit]:
+    for protocol, where in _values(document, "socket-resource", "protocol"):
         if protocol != "tcp":
             yield Hit(where, protocol=shown(protocol))
 
@@ -200,8 +198,8 @@ def bad_protocol(subject: Subject) -> Iterator[Hit]:
     instead="write allow-from and grant-to here, and serve a cross-domain-policy of its own on port 843",
     clients=_ONLY, bad=_file(more='<allow-access-from domain="*" to-ports="4502"/>'), good=_GOOD,
 )  # fmt: skip
-def adobe_in_silverlight(subject: Subject) -> Iterator[Hit]:
-    for _, child in _misplaced(subject):
+def adobe_in_silverlight(document: LintDocument) -> Iterator[Hit]:
+    for _, child in _misplaced(document):
         if child.name in _ADOBE:
             yield Hit(child.location, name=child.label)
 
@@ -216,8 +214,8 @@ def _says_subpaths(element: Element) -> bool:
     wrong="{name} is for HTTP and means nothing to sockets", instead="remove it from the policy of a socket",
     clients=_ONLY, bad=_file(more='<resource path="/"/>'), good=_GOOD,
 )  # fmt: skip
-def http_only(subject: Subject) -> Iterator[Hit]:
-    for element in _all(subject, "resource", "allow-from"):
+def http_only(document: LintDocument) -> Iterator[Hit]:
+    for element in _all(document, "resource", "allow-from"):
         if element.name == "resource" and _says_subpaths(element):
             yield Hit(element.location, name=element.label)
         for name in _HTTP_ATTRIBUTES:
@@ -230,9 +228,9 @@ def http_only(subject: Subject) -> Iterator[Hit]:
     wrong="the file ends in a NUL, which Silverlight takes for a part of the XML", instead="remove the last byte",
     clients=_ONLY, bad=_GOOD + "\0", good=_GOOD,
 )  # fmt: skip
-def nul_at_end(subject: Subject) -> Iterator[Hit]:
-    if subject.data.endswith(b"\0") and subject.fault is None:
-        yield Hit(START.after(subject.text))
+def nul_at_end(document: LintDocument) -> Iterator[Hit]:
+    if document.data.endswith(b"\0") and document.fault is None:
+        yield Hit(START.after(document.text))
 
 
 @rule(
@@ -240,9 +238,9 @@ def nul_at_end(subject: Subject) -> Iterator[Hit]:
     wrong=f"Silverlight asks only port {SILVERLIGHT_PORT}, never {{port}}", instead=f"serve it on {SILVERLIGHT_PORT}",
     clients=_ONLY, served_from=843, good_port=SILVERLIGHT_PORT, bad=_GOOD, good=_GOOD,
 )  # fmt: skip
-def elsewhere(subject: Subject) -> Iterator[Hit]:
-    if subject.root is not None and subject.served_from not in (None, SILVERLIGHT_PORT):
-        yield Hit(subject.root.location, port=subject.served_from)
+def elsewhere(document: LintDocument) -> Iterator[Hit]:
+    if document.root is not None and document.served_from not in (None, SILVERLIGHT_PORT):
+        yield Hit(document.root.location, port=document.served_from)
 
 
 @rule(
@@ -250,9 +248,9 @@ def elsewhere(subject: Subject) -> Iterator[Hit]:
     wrong="the policy grants nothing: nobody may connect", instead="write <cross-domain-access> with a <policy> in it",
     clients=_ONLY, bad="<access-policy/>", good=_GOOD,
 )  # fmt: skip
-def allows_nobody(subject: Subject) -> Iterator[Hit]:
-    if subject.root is not None and next(_all(subject, "policy"), None) is None:
-        yield Hit(subject.root.location)
+def allows_nobody(document: LintDocument) -> Iterator[Hit]:
+    if document.root is not None and next(_all(document, "policy"), None) is None:
+        yield Hit(document.root.location)
 
 
 @rule(
@@ -260,10 +258,10 @@ def allows_nobody(subject: Subject) -> Iterator[Hit]:
     wrong="{element} has no attribute {name}, and counts for nothing with it", instead="{remedy}",
     clients=_ONLY, bad=_GOOD.replace("<allow-from>", '<allow-from headers="*">'), good=_GOOD,
 )  # fmt: skip
-def unknown_attribute(subject: Subject) -> Iterator[Hit]:
-    if subject.root is None:
+def unknown_attribute(document: LintDocument) -> Iterator[Hit]:
+    if document.root is None:
         return
-    for element in (subject.root, *_all(subject, *_INSIDE, *_ATTRIBUTES)):
+    for element in (document.root, *_all(document, *_INSIDE, *_ATTRIBUTES)):
         known = _KNOWN.get(element.name, ())
         for name in element.attributes:
             if name not in known:
@@ -278,8 +276,8 @@ def unknown_attribute(subject: Subject) -> Iterator[Hit]:
     bad=_file(more='<resource path="/" include-subpaths="yes"/>'),
     good=_GOOD,
 )  # fmt: skip
-def bad_include_subpaths(subject: Subject) -> Iterator[Hit]:
-    for element in _all(subject, "resource"):
+def bad_include_subpaths(document: LintDocument) -> Iterator[Hit]:
+    for element in _all(document, "resource"):
         if not _says_subpaths(element):
             where = element.value_location("include-subpaths")
             yield Hit(where, value=shown(element.attributes["include-subpaths"]))

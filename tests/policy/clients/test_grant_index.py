@@ -3,8 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flashpol.policy.clients.grant_index import GrantIndex, Row
 from flashpol.policy.clients.query import Content
-from flashpol.policy.clients.grant_index import Row, Table
 from flashpol.policy.model import Location
 from flashpol.policy.reader import Element
 
@@ -29,7 +29,7 @@ def matches(row: Row, host: str) -> bool:
 @given(st.lists(rows, max_size=8), st.sampled_from(HOSTS), ports, st.booleans())
 @settings(max_examples=500)
 def test_the_first_row_that_matches(chosen: list[Row], host: str, port: int, https: bool) -> None:
-    table, content = Table(chosen), Content.parse(host)
+    table, content = GrantIndex(chosen), Content.parse(host)
     walked = [
         row
         for row in chosen
