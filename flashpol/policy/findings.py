@@ -1,24 +1,25 @@
-"""What lint says about one place of a file, and how that place is shown."""
+"""Findings: what lint reports about one place of a file, and how that place is printed."""
 
 import enum
 from dataclasses import dataclass
+from unicodedata import category, east_asian_width
 
 from flashpol.policy.decide import CLIENTS
 
 __all__ = ["CLIENTS", "Finding", "Severity", "cut_out"]
 
-# A source line longer than this is shown in part: policies are often one line of thousands of characters.
+# Characters of a source line that are shown: policies are often one line of thousands of characters.
 _SHOWN = 110
 _BEFORE = 70  # of these, so many before the place
 _CUT = "..."
 
 
 class Severity(enum.StrEnum):
-    """How bad a finding is.
+    """How serious a finding is.
 
-    error     a client that the policy is for does not understand it, or Adobe's grammar forbids it
-    warning   it works, though not for every client, not as written, or for more than was probably meant
-    note      worth knowing
+    error     Adobe's grammar forbids it, or a client that the policy is for does not understand it
+    warning   the policy works, but not for every client, not as written, or for more content than was probably meant
+    note      the policy works as written; the author should know this
     """
 
     ERROR = "error"
@@ -28,9 +29,9 @@ class Severity(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, where, and what to write instead.
+    """One mistake: what is wrong, where, and what to write instead.
 
-    `line` and `column` count from 1, columns in characters. `source` is the line, or the part of a long one around
+    `line` and `column` count from 1, columns in characters. `source` is the line, or the part of a long line around
     the place, in printable characters; the place is at `source[caret]`.
     """
 
@@ -46,19 +47,19 @@ class Finding:
     caret: int
 
     def __str__(self) -> str:
-        """Return all of it in one line, but for the source."""
+        """Return everything but the source, on one line."""
         return (
             f"line {self.line}, column {self.column}: {self.severity} {self.code}: {self.message}; {self.instead}"
             f" ({', '.join(self.clients)})"
         )
 
     def excerpt(self, columns: int | None = None) -> str:
-        """Return the source line with a caret under the place: two lines, of no more than `columns` if given."""
+        """Return the source line and a caret under the place: two lines, at most `columns` wide if given."""
         return "\n".join(pointed_out(self.source, self.caret, columns))
 
 
 def cut_out(line: str, column: int) -> tuple[str, int]:
-    """Return what is shown of `line` for a finding at `column`, and where in it that column is."""
+    """Return the part of `line` to show for a finding at `column`, and the index of that column in it."""
     at = column - 1
     begin = max(0, at - _BEFORE) if len(line) > _SHOWN else 0
     part = line[begin : begin + _SHOWN]
@@ -69,9 +70,9 @@ def cut_out(line: str, column: int) -> tuple[str, int]:
 
 
 def pointed_out(source: str, caret: int, columns: int | None = None) -> tuple[str, str]:
-    """Return `source`, or of a long one what fits into `columns` around the place, and a caret to go under it.
+    """Return `source`, cut to `columns` around the place if it is longer, and a caret to print under it.
 
-    Columns are those of a terminal: East Asian characters take two, combining ones none.
+    Columns are a terminal's: East Asian characters take two, combining characters none.
     """
     widths = _widths(source)
     begin, end = 0, len(source)
@@ -82,7 +83,7 @@ def pointed_out(source: str, caret: int, columns: int | None = None) -> tuple[st
 
 
 def _window(widths: list[int], at: int, room: int) -> tuple[int, int]:
-    """Where to begin and end around `at`: two thirds of the room for what comes before, more if less comes after."""
+    """Return begin and end of the part to show: two thirds of `room` before `at`, more if less text follows it."""
     begin = end = at
     taken = 0
     while begin > 0 and taken + widths[begin - 1] <= room * 2 // 3:
@@ -100,6 +101,5 @@ def _window(widths: list[int], at: int, room: int) -> tuple[int, int]:
 def _widths(text: str) -> list[int]:
     if text.isascii():
         return [1] * len(text)
-    from unicodedata import category, east_asian_width  # few files need it
 
     return [0 if category(c) in ("Mn", "Me") else 2 if east_asian_width(c) in "WF" else 1 for c in text]

@@ -1,12 +1,12 @@
-"""Adobe's dialect: `cross-domain-policy` XML, for sockets, to and from a `Policy`.
+"""Adobe's dialect for sockets: reads `cross-domain-policy` XML into a `Policy`, and writes it.
 
     cross-domain-policy
      ├── site-control?        permitted-cross-domain-policies = none | master-only | all
      └── allow-access-from*   domain, to-ports, secure = true | false
 
-Source: Adobe's `PolicyFileSocket.xsd` and the AS3 developer's guide, "Connecting to sockets". Read strictly, with
-one exception: `site-control` may stand anywhere, since Adobe's order is often broken in files that work.
-HTTP policies (`crossdomain.xml`) share the root and some names; what only they may hold is refused as theirs.
+Source: Adobe's `PolicyFileSocket.xsd` and the AS3 developer's guide, "Connecting to sockets". The reader is strict,
+with one exception: `site-control` may come anywhere, since many files that work break Adobe's order.
+HTTP policies (`crossdomain.xml`) share the root and some names; elements that only they may hold are refused as such.
 """
 
 import re
@@ -29,27 +29,27 @@ from flashpol.policy.reader import Element, read
 
 ROOT = "cross-domain-policy"
 
-# What Adobe's published example has on the root element to name its schema; clients ignore it.
+# Adobe's published example names its schema in these attributes of the root element; clients ignore them.
 _ROOT_ATTRIBUTES = ("xmlns:xsi", "xsi:noNamespaceSchemaLocation")
 _META_ATTRIBUTES = ("permitted-cross-domain-policies",)
 _GRANT_ATTRIBUTES = ("domain", "to-ports", "secure")
 
-# Documents that people serve by mistake, by the name of their root element.
+# Documents that are served by mistake, by the name of their root element.
 _OTHER_ROOTS = {
     "access-policy": ("this is a Silverlight policy", "serve it with the silverlight dialect, on port 943"),
     "policy-file-request": ("this is a client's request, not a policy", f"write <{ROOT}>...</{ROOT}>"),
     "allow-access-from": ("the root element is missing", f"write <{ROOT}> before and </{ROOT}> after the grants"),
-    "site-control": ("the root element is missing", f"write <{ROOT}> before and </{ROOT}> after everything"),
+    "site-control": ("the root element is missing", f"write <{ROOT}> before and </{ROOT}> after all elements"),
     "html": ("this is an HTML page", "serve the policy's XML itself"),
 }
 
-# What stands in a comment for a hyphen that another one follows, written as Python and many others escape it.
+# A comment has this in place of a hyphen that another hyphen follows: the escape of Python and many languages.
 _COMMENT_HYPHEN = r"\\x2d"
 
 _OTHER_ELEMENTS = {
     "allow-http-request-headers-from": ("is for HTTP policies only", "remove it: sockets have no headers"),
     "allow-access-from-identity": ("is not for sockets", "remove it, or grant by domain with allow-access-from"),
-    ROOT: ("stands inside another", "keep one root element"),
+    ROOT: ("is inside another", "keep one root element"),
 }
 
 _OTHER_META = {
@@ -58,8 +58,8 @@ _OTHER_META = {
     "none-this-response": "is for HTTP headers only",
 }
 
-# Lightspark hangs on a reply of exactly 4,096 bytes and reads on after it (measured), so a reply, its NUL and the
-# newline that a file ends in included, should stay below.
+# Lightspark reads on after a read of exactly 4,096 bytes (measured), so a reply, including its NUL and the newline at
+# the end of a file, should be shorter.
 _REPLY_BYTES = 4096
 # Runs of up to this many ports are written singly for clients that misread ranges. At 6 bytes a port such a run
 # costs at most 96 bytes, a fortieth of a reply.
@@ -69,20 +69,20 @@ PORTS_SINGLY = 16
 def parse(data: bytes) -> Policy:
     """Read a socket policy file.
 
-    The grammar is strict and the grants keep their order and place. One NUL at the end, a byte order mark, UTF-16,
-    a DOCTYPE without [ ], comments, and white space around everything are accepted.
-    Raises PolicyError (see `model` for its kinds), with line and column, for anything else; for nothing else, and
-    quickly, whatever the bytes.
+    The grammar is strict; the grants keep their order and place. One NUL at the end, a byte order mark, UTF-16,
+    a DOCTYPE without [ ], comments, and white space between elements are accepted.
+    Raises PolicyError (see `model` for its kinds), with line and column, for every other input, and nothing else.
+    The time is proportional to the size, also for hostile bytes.
     """
     return _policy(read(decode(data), _check_root))
 
 
 def compile_reply(data: bytes) -> bytes:
-    """Return what a server sends for the policy file `data`: its own bytes, ended by exactly one NUL.
+    """Return the reply for the policy file `data`: its own bytes, ended by exactly one NUL.
 
-    The NUL is what Flash Player takes for the end ("Learning ActionScript 2.0", p. 706); it is added if the file
-    does not end in one. Raises PolicyError if `parse` does, and DocumentError for UTF-16, which is
-    readable here but full of NULs: every client would stop at its first character.
+    Flash Player takes the NUL for the end ("Learning ActionScript 2.0", p. 706); it is added if the file does not
+    end in one. Raises PolicyError if `parse` does, and DocumentError for UTF-16, which `parse` accepts but which is
+    full of NULs: every client would stop at its first character.
     """
     parse(data)
     reply = data.removesuffix(b"\0")
@@ -96,11 +96,11 @@ def compile_reply(data: bytes) -> bytes:
 def render(policy: Policy, comments: Mapping[Grant | MetaPolicy, str] | None = None) -> bytes:
     """Return `policy` as a file: canonical ASCII XML without NUL and without a newline at the end.
 
-    `parse` reads it back as an equal policy, as long as it stays within the limits of `reader` and `source`.
+    `parse` reads it back as an equal policy, within the limits of `reader` and `decoding`.
 
-    No DOCTYPE: no client needs one, and a reader that resolves it would fetch a DTD. Short runs of ports are
-    written one by one, for clients that misread ranges, unless the reply would then reach 4,096 bytes.
-    `comments`: what to write in an XML comment before a grant, or before the meta-policy.
+    The file has no DOCTYPE: no client needs one, and a reader that resolves it would fetch a DTD. Short runs of ports
+    are written one by one, for clients that misread ranges, unless the reply would then reach 4,096 bytes.
+    `comments` are written as XML comments before the grants, or the meta-policy, that they belong to.
     """
     comments = comments or {}
     data = _render(policy, comments, lambda ports: ports.listed(singly=PORTS_SINGLY))
@@ -116,7 +116,7 @@ def _render(policy: Policy, comments: Mapping[Grant | MetaPolicy, str], ports: C
         lines.append(f'<site-control permitted-cross-domain-policies="{policy.meta.value}"/>')
     for grant in policy.grants:
         lines.extend(_comment(comments.get(grant)))
-        # Nothing needs escaping: patterns and port sets hold no character that is special to XML.
+        # Nothing needs escaping: patterns and port sets contain no character that is special to XML.
         secure = ' secure="true"' if grant.secure else ""
         lines.append(f'<allow-access-from domain="{grant.domain}" to-ports="{ports(grant.ports)}"{secure}/>')
     root = [f"<{ROOT}>", *lines, f"</{ROOT}>"] if lines else [f"<{ROOT}/>"]
@@ -124,7 +124,7 @@ def _render(policy: Policy, comments: Mapping[Grant | MetaPolicy, str], ports: C
 
 
 def _comment(text: str | None) -> list[str]:
-    """No or one line: a comment that XML allows whatever the text, which must hold no "--" and only characters."""
+    """Return no line or one: a well-formed XML comment whatever `text` is, so without "--" or control characters."""
     if text is None:
         return []
     plain = "".join(c if c.isascii() and c.isprintable() else ascii(c)[1:-1] for c in text)
@@ -159,14 +159,14 @@ def _policy(root: Element) -> Policy:
             )
             raise GrammarError(f"{element.label} {wrong}", instead, element.location)
         for child in element.children:
-            wrong = f"{child.label} stands inside {element.name}"
+            wrong = f"{child.label} is inside {element.name}"
             raise GrammarError(wrong, f"close {element.name} with /> first", child.location)
     return Policy(tuple(grants), meta, meta_location)
 
 
 def _grant(element: Element) -> Grant:
     check_attributes(element, _GRANT_ATTRIBUTES)
-    domain = value(element, "domain", DomainPattern.parse, 'write domain="*.example.com", or "*" for everybody')
+    domain = value(element, "domain", DomainPattern.parse, 'write domain="*.example.com", or "*" for every site')
     ports = value(element, "to-ports", PortSet.parse, 'write to-ports="1935,8000-8100", or "*" for all')
     secure = "secure" in element.attributes and value(element, "secure", _secure, "")
     return Grant(domain, ports, secure, element.location)

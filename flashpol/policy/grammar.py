@@ -1,4 +1,4 @@
-"""What the dialects' grammars share: attributes, checked and read, with every mistake at its place."""
+"""Attributes: the two dialects check and read them alike, and report each mistake at its place."""
 
 from collections.abc import Callable, Collection
 from typing import TypeVar
@@ -15,13 +15,13 @@ def check_attributes(element: Element, known: Collection[str]) -> None:
         if name not in known:
             raise GrammarError(
                 f"{element.name} has no attribute {shown(name)}",
-                f"remove it; known are {', '.join(known)}" if known else "remove it",
+                f"remove it; the attributes are {', '.join(known)}" if known else "remove it",
                 element.name_location(name),
             )
 
 
 def value(element: Element, name: str, read_value: Callable[[str], T], instead: str) -> T:
-    """Read a required attribute; what is wrong with its value is reported at the value."""
+    """Read a required attribute. Raises GrammarError if it is missing; errors of `read_value` get the value's place."""
     if name not in element.attributes:
         raise GrammarError(f"{element.name} has no {name}", instead, element.location)
     try:

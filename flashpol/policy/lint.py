@@ -1,4 +1,4 @@
-"""All that is wrong with a policy file, each with a code, a place and what to write instead.
+"""Lint: finds the mistakes of a policy file, each with a code, a place and what to write instead.
 
     >>> from flashpol.policy import lint
     >>> policy = b'<cross-domain-policy><allow-access-from domain="*" to-ports="90-80"/></cross-domain-policy>'
@@ -6,12 +6,12 @@
     ...     print(finding.code, finding.severity, finding.line, finding.column, finding.message)
     FP409 error 1 62 the range "90-80" is reversed
 
-How severe. An error is what Adobe's grammar forbids or what a client that the policy is for does not understand; a
-correct policy has none, so a server may refuse what has one. What only some clients misread (a trap: Lightspark's
-ranges, Unity's domains) is a warning or a note, and becomes an error as soon as those clients are named: then the
-policy is for them. Rules of clients that are not named are silent.
+Severity. An error is something that Adobe's grammar forbids or that a client that the policy is for does not
+understand; a correct policy has none, so a server may refuse a policy with an error. A trap (Lightspark's ranges,
+Unity's domains), which only some clients misread, is a warning or a note, and becomes an error once one of those
+clients is named: then the policy is for it. Rules of clients that are not named are skipped.
 
-The rules are in `rules`, one table; this only runs them.
+The rules are in `rules`; this module only runs them.
 """
 
 from collections.abc import Collection
@@ -23,10 +23,10 @@ from flashpol.policy.rules import RULES, Hit, Rule
 
 
 def lint(data: bytes, *, served_from: int | None = None, clients: Collection[str] = CLIENTS) -> list[Finding]:
-    """Return everything that is wrong with the policy file `data`, in the order of the file.
+    """Return the mistakes of the policy file `data`, in the order of the file.
 
-    `served_from` is the port it is (to be) served from, where that is known; `clients` are those it is for.
-    Whatever the bytes, this does not raise. Raises ValueError for a client that is not one of `CLIENTS`, or none.
+    `served_from` is the port that serves it, if known; `clients` are the clients that it is for.
+    Never raises because of `data`. Raises ValueError if `clients` is empty or names one that is not in `CLIENTS`.
     """
     chosen = frozenset(clients)
     if not chosen or not chosen.issubset(CLIENTS):

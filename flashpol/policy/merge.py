@@ -1,26 +1,25 @@
-"""Many fragments into one policy: departments that know nothing of each other, and one port 843.
+"""Merges fragments into one policy: departments write their own files, and one port 843 serves them all.
 
 The law: for every client, content of a host, loaded with HTTPS or without, may connect to a port by the merge exactly
-if it may by some fragment, each as `flash.render` writes it. `allows` is that question for one policy and Flash, which
-reads ranges as they are meant; the others read them as in `_READINGS`. The rest follows:
+if it may by some fragment, each as `flash.render` writes it. `allows` answers that for one policy and Flash, which
+reads ranges as they are meant; the other clients read them as in `_READINGS`. The rest follows:
 
-    the grants of one (domain, secure)    are as few grants as say the same to all clients; mostly one
-    a grant                               is left out if, as each client reads them, others that mean its content too
-                                          hold all its ports: those of a wider domain, and those that do not ask
-                                          for HTTPS
-    site-control                          counts for all fragments or for none, so what fragments say must agree;
-                                          "none" forbids every grant, so all that grant anything must say it
+    the grants of one (domain, secure)    become the fewest grants that mean the same to all clients; mostly one
+    a grant                               is left out if other grants for its content (of a wider domain, or without
+                                          HTTPS) contain all its ports, as each client reads them
+    site-control                          counts for all fragments or for none, so the values must agree; "none"
+                                          forbids every grant, so every fragment with grants must have it
 
-So 8000-8049 and 8050-8100 stay two grants: of 8000-8100 Lightspark would not read 8050. What the law cannot keep:
+So 8000-8049 and 8050-8100 remain two grants: Lightspark would not read 8050 in 8000-8100. The law has limits:
 
-    size            Lightspark takes nothing from a reply of 4,096 bytes or more, Unity from one of more than 5,000,
-                    and from 4,095 on ports are written as ranges. Many fragments can need that, or the comments on
-                    them. The other way round a fragment that was too large may be read in the merge
-    site-control    off port 843 Lightspark takes no file that has one, and one fragment is enough for that
-    as written      a run of more than 16 ports counts as a range even if a fragment lists it singly, and a shorter one
-                    as listed even if it is written as a range: so `render` would write that fragment
+    size            Lightspark may deny a reply of more than one segment, Unity one of more than 5,000 bytes, and from
+                    4,095 bytes on ports are written as ranges. Many fragments, or comments on them, can need that.
+                    Conversely, clients may read a fragment in the merge that was too large by itself
+    site-control    Lightspark rejects a file with site-control unless port 843 serves it, and one fragment suffices
+    as written      a run of more than 16 ports counts as a range even if a fragment lists it singly, and a shorter
+                    run as listed even if it is written as a range: `render` would write the fragment so
 
-The order and the names of the fragments change nothing but comments: the grants are sorted.
+The order and the names of the fragments change only comments: the grants are sorted.
 """
 
 from bisect import bisect_right
@@ -33,7 +32,7 @@ from flashpol.policy.flash import PORTS_SINGLY, parse, render
 from flashpol.policy.model import DomainPattern, Grant, Location, MetaPolicy, Policy, PolicyError, PortSet
 
 _ANYBODY = DomainPattern("", wildcard=True)
-_Key = tuple[DomainPattern, bool]  # of the grants that become one: domain and secure
+_Key = tuple[DomainPattern, bool]  # domain and secure: grants with the same key become one
 _Range = tuple[int, int]
 _Reading = Callable[[int, int], _Range]
 
@@ -49,42 +48,42 @@ def _first_port(low: int, high: int) -> _Range:
 
 
 def _without_end(low: int, high: int) -> _Range:
-    """Unity; it reads single ports. Only for "*" do its grants count, but a merge is no worse for allowing others."""
+    """Unity, which reads single ports. It counts only grants for "*"; the merge may treat all domains alike."""
     return low, max(low, high - 1)
 
 
-# What the clients make of an item of a port list, sources in `clients`. All of them know "*". Silverlight reads none.
+# How clients read an item of a port list; sources in `clients`. All of them know "*". Silverlight reads no such list.
 _READINGS: tuple[_Reading, ...] = (_as_meant, _first_port, _without_end)
 
 
 class MergeError(PolicyError):
-    """Fragments that cannot be one policy: one is none, or two contradict each other. Places are FILE:LINE:COLUMN."""
+    """The fragments make no policy: one is not a policy, or two contradict each other. Places: FILE:LINE:COLUMN."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A policy and what to call it in comments and errors, such as its file's name."""
+    """A policy and its name in comments and errors, such as the file's."""
 
     name: str
     policy: Policy
 
     @classmethod
     def read(cls, name: str, data: bytes) -> Self:
-        """From a file of the Flash dialect. Raises MergeError."""
+        """Read a file of the Flash dialect. Raises MergeError."""
         try:
             return cls(name, parse(data))
         except PolicyError as error:
             raise MergeError(f"{_place(name, error.location)}: {error.wrong}", error.instead) from None
 
     def place(self, location: Location | None) -> str:
-        """Return `FILE:LINE:COLUMN`, on one line; without the numbers for what was not read from a text."""
+        """Return `FILE:LINE:COLUMN`, on one line; without the numbers for a policy that was not read from a text."""
         return _place(self.name, location)
 
 
 def allows(policy: Policy, host: str, port: int, *, https: bool) -> bool:
-    """Say whether content of `host`, loaded with HTTPS or without, may connect to `port` by this policy alone.
+    """Return whether content of `host`, loaded with HTTPS or without, may connect to `port` by this policy alone.
 
-    Adobe's rules for a policy that counts, as that of port 843 does; where it was served from is not looked at.
+    Adobe's rules apply, for a policy that counts, as port 843's does; the port that serves it plays no part.
     """
     return policy.meta is not MetaPolicy.NONE and any(
         grant.domain.matches(host) and port in grant.ports and (https or not grant.secure) for grant in policy.grants
@@ -92,27 +91,27 @@ def allows(policy: Policy, host: str, port: int, *, https: bool) -> bool:
 
 
 def merge_policies(fragments: Iterable[Fragment]) -> Policy:
-    """Unite fragments, none of them for an empty policy. Raises MergeError, with both places."""
+    """Unite fragments; without fragments, return an empty policy. Raises MergeError, with both places."""
     return _Merge(fragments).policy
 
 
 def merge_files(files: Iterable[tuple[str, bytes]], *, provenance: bool = False) -> bytes:
-    """Merge files, as (name, content), into a file: canonical, as `flash.render` writes it.
+    """Merge files, given as (name, content), into one canonical file, as `flash.render` writes it.
 
-    The same files in any order give the same bytes. `provenance`: comments say where each grant comes from, and
-    which it covers. Raises MergeError.
+    The same files in any order give the same bytes. With `provenance`, comments name the files that each grant comes
+    from, and the grants that it covers. Raises MergeError.
     """
     merge = _Merge(Fragment.read(name, data) for name, data in sorted(files))
     data = render(merge.policy, merge.provenance() if provenance else None)
     try:
         parse(data)
-    except PolicyError as error:  # the limits of a file: each fragment is within them, all together may not be
+    except PolicyError as error:  # each fragment is within the limits of a file; the merge may not be
         raise MergeError(f"the merge is too large: {error.wrong}", error.instead) from None
     return data
 
 
 class _Merge:
-    """The merge of some fragments, and where everything in it comes from."""
+    """The merge of some fragments, with the sources of each grant."""
 
     def __init__(self, fragments: Iterable[Fragment]) -> None:
         self._fragments = sorted(fragments, key=lambda fragment: (fragment.name, render(fragment.policy)))
@@ -131,7 +130,7 @@ class _Merge:
         self.policy = Policy(tuple(kept), self._meta())
 
     def _is_covered(self, grant: Grant) -> bool:
-        # All wider grants together, also those that are covered themselves: what covers them is wider still.
+        # All wider grants together, including covered ones: the grants that cover those are wider yet.
         wider = [self._read[other] for other in self._wider((grant.domain, grant.secure))]
         return all(
             _is_within(low, high, [other[client] for other in wider])
@@ -140,7 +139,7 @@ class _Merge:
         )
 
     def _wider(self, key: _Key) -> Iterator[_Key]:
-        """The grants there are, other than `key`, for all the content that `key` is for."""
+        """Yield the keys of all other grants for all the content that `key` is for."""
         domain, secure = key
         domains = [_ANYBODY, domain]
         labels = domain.host.split(".") if domain.host else []
@@ -159,7 +158,7 @@ class _Merge:
                 raise MergeError(
                     f"{_meta_place(other)} says {_meta_value(other)}, but {_meta_place(first)} says "
                     f"{_meta_value(first)}",
-                    "say the same in both, or leave it out of one",
+                    "write the same in both, or remove it from one",
                 )
         if first.policy.meta is MetaPolicy.NONE:
             for other in self._fragments:
@@ -167,12 +166,12 @@ class _Merge:
                     raise MergeError(
                         f"{_meta_place(first)} says {_meta_value(first)}, which would forbid the grants of "
                         f"{other.place(other.policy.grants[0].location)}",
-                        "leave one of them out",
+                        "remove one of the two",
                     )
         return first.policy.meta
 
     def provenance(self) -> dict[Grant | MetaPolicy, str]:
-        """What to write in a comment before each grant and the meta-policy."""
+        """Return the comments to write before each grant and the meta-policy."""
         comments: dict[Grant | MetaPolicy, str] = {}
         if self.policy.meta:
             comments[self.policy.meta] = _list(
@@ -189,8 +188,8 @@ class _Merge:
         return comments
 
     def _places(self, grant: Grant) -> list[str]:
-        """Where the fragments say what became `grant`."""
-        said = _as_read([grant.ports], _first_port)  # an item is known by it: the grants of a key share none
+        """Return the places in the fragments that `grant` comes from."""
+        said = _as_read([grant.ports], _first_port)  # the first port identifies an item: grants of a key share none
         return [
             fragment.place(source.location)
             for fragment, source in self._sources[grant.domain, grant.secure]
@@ -199,32 +198,32 @@ class _Merge:
 
 
 def _suffixes(domain: DomainPattern, labels: list[str]) -> int:
-    """How many of the names that `domain` ends in can stand behind `*.`: none of an address's can."""
+    """Return how many names at the end of `domain` can follow `*.`: none for an address."""
     return 0 if labels and labels[-1].isdigit() else len(labels)
 
 
 def _readings(sets: Sequence[PortSet]) -> list[PortSet]:
-    """The same for all clients."""
+    """Return the ports that each client finds in these sets."""
     return [_as_read(sets, reading) for reading in _READINGS]
 
 
 def _as_read(sets: Sequence[PortSet], reading: _Reading) -> PortSet:
-    """The ports that a client finds in these sets, as `flash.render` writes them."""
+    """Return the ports that one client finds in these sets, as `flash.render` writes them."""
     items = [item for each in sets for item in each.items(singly=PORTS_SINGLY)]
     return PortSet(tuple(reading(*item) for item in items), any=any(each.any for each in sets))
 
 
 def _united(sets: Iterable[PortSet]) -> list[PortSet]:
-    """Few sets, in order, in which every client finds what it finds in these."""
+    """Return the fewest sets, in order, in which every client finds the same ports as in these."""
     sets = list(sets)
     if any(each.any for each in sets):
         return [PortSet(any=True)]
-    # Of two items that begin at one port each client reads all of the shorter in the longer.
+    # Each client finds in the longer of two items with the same first port all that it finds in the shorter.
     longest: dict[int, int] = {}
     for each in sets:
         for low, high in each.items(singly=PORTS_SINGLY):
             longest[low] = max(high, longest.get(low, low))
-    # What touches would become one range: it goes into different sets, each time the one that ended first.
+    # Items that touch would become one range, so they go into different sets: each time the one that ended first.
     united: list[list[_Range]] = []
     ends: list[tuple[int, int]] = []
     for low, high in _pieces(longest):
@@ -237,7 +236,7 @@ def _united(sets: Iterable[PortSet]) -> list[PortSet]:
 
 
 def _pieces(items: dict[int, int]) -> Iterator[_Range]:
-    """Items, by first and last port, in order: as they are, but single ports in runs, as long as those are listed."""
+    """Yield the items (first port -> last port) in order, with single ports joined to runs that `render` lists."""
     run: list[int] = []
     for low, high in sorted(items.items()):
         if run and (low < high or low != run[-1] + 1 or len(run) == PORTS_SINGLY):
@@ -252,7 +251,7 @@ def _pieces(items: dict[int, int]) -> Iterator[_Range]:
 
 
 def _is_within(low: int, high: int, sets: list[PortSet]) -> bool:
-    """Whether each port from `low` to `high` is in one of the sets. From range to range: they may hold thousands."""
+    """Return whether each port from `low` to `high` is in one of the sets. Steps from range to range, not by port."""
     while low <= high:
         end = max((_range_end(ports, low) for ports in sets), default=0)
         if end < low:
@@ -262,13 +261,13 @@ def _is_within(low: int, high: int, sets: list[PortSet]) -> bool:
 
 
 def _range_end(ports: PortSet, port: int) -> int:
-    """The last port of the last range that begins at `port` or before, 0 if there is none."""
+    """Return the last port of the last range that begins at or before `port`, 0 if there is none."""
     at = bisect_right(ports.ranges, port, key=lambda each: each[0])
     return ports.ranges[at - 1][1] if at else 0
 
 
 def _order(key: _Key) -> tuple[list[str], bool, bool]:
-    """By domain from its end, so that what belongs together stands together; the widest first."""
+    """Sort by the domain's labels from the last, so that related domains are adjacent; the widest first."""
     domain, secure = key
     return domain.host.split(".")[::-1], not domain.wildcard, secure
 

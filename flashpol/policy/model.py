@@ -1,24 +1,24 @@
-"""What a socket policy says: which content may connect to which ports.
+"""Values of a socket policy: which content may connect to which ports.
 
-Values only: nothing here knows XML, files or sockets. Every class is frozen, checks itself when it is
-made, and compares by meaning: where a grant was read (its `Location`) is not part of what it grants.
+No class here knows XML, files or sockets. Every class is frozen, validates its fields on construction,
+and compares by meaning: the `Location` that a grant was read at is not compared.
 
     Policy ── meta: MetaPolicy | None
        └──── grants: Grant, Grant, ...
-                       ├── domain: DomainPattern    whose content
-                       ├── ports: PortSet           where to
-                       └── secure: bool             only content that came over HTTPS
+                       ├── domain: DomainPattern    where the content comes from
+                       ├── ports: PortSet           where it may connect to
+                       └── secure: bool             only content that was loaded over HTTPS
 
-Errors. All of them are the fault of the text that was given, never of this program:
+Errors. All of them blame the text that was given, never this program:
 
-    PolicyError(ValueError)      anything that makes a text unusable as a policy
-     ├── DocumentError           the bytes are not a document we read; of this class itself: malformed XML
-     │    ├── LimitError         well-formed perhaps, but larger or deeper than any policy is
+    PolicyError(ValueError)      the text cannot be used as a policy
+     ├── DocumentError           the bytes are not a readable document; this class itself: malformed XML
+     │    ├── LimitError         larger or deeper than any policy is, perhaps well-formed
      │    ├── EmptyError         nothing but white space
-     │    ├── EncodingError      bytes that are not the text they are said to be
+     │    ├── EncodingError      bytes that are not text, or not in the declared encoding
      │    ├── EntityError        entities declared or used
-     │    ├── HtmlPageError      another kind of file
-     │    ├── HttpReplyError     headers before the XML
+     │    ├── HtmlPageError      an HTML page
+     │    ├── HttpReplyError     HTTP headers before the XML
      │    ├── LengthPrefixError  two bytes before the XML
      │    └── NulError           a NUL byte before the end
      ├── GrammarError            a document, but not a policy: unknown, nested, missing elements or attributes
@@ -49,10 +49,10 @@ __all__ = [
     "shown",
 ]
 
-# TCP's own bounds; port 0 cannot be connected to.
+# TCP's limits; no client can connect to port 0.
 LOWEST_PORT, HIGHEST_PORT = 1, 65535
 
-# An error is one line of a terminal or a log: enough of a wrong value to recognise it, not a megabyte of it.
+# Characters of a wrong value that an error quotes: an error is one line of a terminal or a log.
 _SHOWN_CHARACTERS = 60
 
 
@@ -77,8 +77,8 @@ class Location:
 class PolicyError(ValueError):
     """A text cannot be used as a policy.
 
-    `wrong` says what is wrong, `instead` what to write instead (may be empty); `location` is where, or None
-    when the text has no lines (a command-line argument). `str()` is one line made of all three.
+    `wrong` says what is wrong and `instead` what to write instead (may be empty); `location` is the place, or None
+    if the text has no lines (a command-line argument). `str()` is one line made of all three.
     """
 
     def __init__(self, wrong: str, instead: str = "", location: Location | None = None) -> None:
@@ -107,7 +107,7 @@ class PolicyError(ValueError):
 
 
 class DocumentError(PolicyError):
-    """The bytes are not a document we read: empty, in an unknown encoding, malformed, or with entities."""
+    """The bytes are not a readable document: empty, in an unknown encoding, malformed, or with entities."""
 
 
 class LimitError(DocumentError):
@@ -119,7 +119,7 @@ class EmptyError(DocumentError):
 
 
 class EncodingError(DocumentError):
-    """The bytes are not text, or not in the encoding that they are said to be in."""
+    """The bytes are not text, or not in the declared encoding."""
 
 
 class EntityError(DocumentError):
@@ -135,11 +135,11 @@ class HttpReplyError(DocumentError):
 
 
 class LengthPrefixError(DocumentError):
-    """Two bytes of length come before the document."""
+    """Two bytes of length precede the document."""
 
 
 class NulError(DocumentError):
-    """A NUL byte stands inside the document, where clients stop reading."""
+    """The document contains a NUL byte before its end, where clients stop reading."""
 
 
 class GrammarError(PolicyError):
@@ -162,10 +162,10 @@ def shown(text: str) -> str:
 
 
 class MetaPolicy(enum.Enum):
-    """Which policies of a host count at all: `site-control permitted-cross-domain-policies`.
+    """Which policies of a host count: `site-control permitted-cross-domain-policies`.
 
-    The three values that sockets allow (Adobe AS3 developer's guide, "Policy file controls"). It counts only in
-    the policy that port 843 serves; a policy without it means `ALL`.
+    Sockets allow three values (Adobe AS3 developer's guide, "Policy file controls"). The meta-policy counts only in
+    the policy that port 843 serves; a policy without one means `ALL`.
     """
 
     NONE = "none"  # not even the policy that carries it
@@ -175,7 +175,7 @@ class MetaPolicy(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class PortSet:
-    """Ports a grant opens: sorted inclusive ranges that neither overlap nor touch, or `*` (`any`).
+    """Ports that a grant opens: sorted inclusive ranges that neither overlap nor touch, or `*` (`any`).
 
     `*` and `1-65535` hold the same ports and are not equal: clients read them differently (Lightspark
     understands no ranges), so one must not turn into the other.
@@ -187,7 +187,7 @@ class PortSet:
     any: bool = False
 
     def __post_init__(self) -> None:
-        # The way for a frozen dataclass to normalise its own fields.
+        # A frozen dataclass can normalise its own fields only in this way.
         object.__setattr__(self, "ranges", _normalised([(LOWEST_PORT, HIGHEST_PORT)] if self.any else self.ranges))
 
     @classmethod
@@ -226,7 +226,7 @@ class PortSet:
         return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in self.items(singly=singly))
 
     def items(self, *, singly: int) -> list[tuple[int, int]]:
-        """Return what `listed` writes between its commas, as ranges; a single port is one from itself to itself."""
+        """Return the items that `listed` writes, as (first, last); the two are equal for a single port."""
         items: list[tuple[int, int]] = []
         for low, high in self.ranges:
             if high - low < singly:
@@ -267,7 +267,7 @@ def _item(item: str, text: str) -> tuple[int, int]:
                 f"{shown(item)} is neither a port nor a range",
                 'write ports as "1935" or "8000-8100", separated by commas',
             )
-        # Before int(): Python refuses to convert thousands of digits, with an error that is not ours.
+        # The length is checked before int(), which refuses thousands of digits with an error of its own.
         if len(number) > len(str(HIGHEST_PORT)) or int(number) > HIGHEST_PORT or int(number) < LOWEST_PORT:
             raise PortsError(f"there is no port {shown(number)}", f"write a port from {LOWEST_PORT} to {HIGHEST_PORT}")
         if number.startswith("0"):
@@ -275,8 +275,8 @@ def _item(item: str, text: str) -> tuple[int, int]:
     return int(low), int(high) if dash else int(low)
 
 
-# A label of a host name. The underscore is no host name's by RFC 1123, but names with it are in DNS and browsers
-# load content from them.
+# A label of a host name. RFC 1123 has no underscore in host names, but DNS has such names and browsers load content
+# from them.
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _OCTET = re.compile(r"0|[1-9][0-9]{0,2}")
 _HOST_CHARACTERS = 253  # DNS, RFC 1035 section 2.3.4, without the final dot
@@ -284,11 +284,11 @@ _HOST_CHARACTERS = 253  # DNS, RFC 1035 section 2.3.4, without the final dot
 
 @dataclass(frozen=True, slots=True)
 class DomainPattern:
-    """Whose content a grant is for: a host or IPv4 address, `*`, or `*.suffix`. Held in lower case.
+    """The content that a grant is for: a host or IPv4 address, `*`, or `*.suffix`. Held in lower case.
 
-    `wildcard` with a `host` is `*.host`; with an empty host it is `*`. These are all the forms there are: no other
-    wildcard, and none inside an IP address (Adobe's cross-domain policy file specification). Clients look up no
-    name, so an address matches only content that was loaded from that address.
+    `wildcard` with a `host` is `*.host`; with an empty host it is `*`. There are no other forms: no other wildcard,
+    and none inside an IP address (Adobe's cross-domain policy file specification). Clients look up no names, so an
+    address matches only content that was loaded from that address.
 
     Raises DomainError: not a host name, a wildcard elsewhere, a URL, a port, IPv6, or non-ASCII.
     """
@@ -305,18 +305,18 @@ class DomainPattern:
         """Read a `domain` attribute. Raises DomainError."""
         if text == "*":
             return cls("", wildcard=True)
-        if text.startswith("*.") and text != "*.":  # "*." must not become "*" by losing its suffix
+        if text.startswith("*.") and text != "*.":  # "*." has no suffix, and must not become "*"
             return cls(text[2:], wildcard=True)
         return cls(text)
 
     def matches(self, host: str) -> bool:
-        """Say whether content from `host` (a name or IPv4 address, in any case) is meant.
+        """Return whether content from `host` (a name or IPv4 address, in any case) is meant.
 
         `*.foo.com` also matches `foo.com` itself (Adobe's cross-domain policy file specification).
         """
         if not self.host:
             return True
-        # lower() turns some non-ASCII letters into ASCII ones: U+212A, the Kelvin sign, must not pass for a k.
+        # lower() turns some non-ASCII letters into ASCII ones: U+212A, the Kelvin sign, must not match a k.
         if not host.isascii():
             return False
         host = host.lower()
@@ -333,7 +333,7 @@ def _host(text: str, *, wildcard: bool) -> str:
     """Check a host name, or the suffix of a wildcard, and return it in lower case."""
     whole = f"*.{text}" if wildcard else text
     if not whole:
-        raise DomainError("the domain is empty", 'write a host name, "*.example.com", or "*" for everybody')
+        raise DomainError("the domain is empty", 'write a host name, "*.example.com", or "*" for every site')
     if whole.strip() != whole:
         raise DomainError(f"the domain {shown(whole)} has spaces around it", f"write {shown(whole.strip())}")
     if not whole.isascii():
@@ -343,13 +343,15 @@ def _host(text: str, *, wildcard: bool) -> str:
     if "://" in whole or "/" in whole:
         raise DomainError(f"the domain {shown(whole)} is a URL", "write only its host name")
     if text.count(":") > 1 or text.startswith("["):
-        # Nothing says that a client compares IPv6 literals, or in which of their spellings.
-        raise DomainError(f"the domain {shown(whole)} is an IPv6 address", "write the host name the content comes from")
+        # No source says that a client compares IPv6 literals, or in which spelling.
+        raise DomainError(
+            f"the domain {shown(whole)} is an IPv6 address", "write the host name that the content is loaded from"
+        )
     if ":" in text:
         raise DomainError(f"the domain {shown(whole)} contains a port", "write ports in to-ports, not in the domain")
     if "*" in text:
         raise DomainError(
-            f"the domain {shown(whole)} has a wildcard where clients know none",
+            f"the domain {shown(whole)} has a wildcard in a place that no client supports",
             'write "*" alone, or "*." before a whole name, as in "*.example.com"',
         )
     host = text.lower()
@@ -368,8 +370,8 @@ def _host(text: str, *, wildcard: bool) -> str:
 class Grant:
     """One `allow-access-from`: content of `domain` may connect to `ports`.
 
-    `secure`: only if the content came over HTTPS; false unless said, for sockets (Adobe's guide).
-    `location`: where it was read, if it was; not part of a comparison.
+    `secure`: only content that was loaded over HTTPS; sockets default to false (Adobe's guide).
+    `location`: the place it was read at, if any; not compared.
     """
 
     domain: DomainPattern
@@ -380,10 +382,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What one policy file says. Without grants it is valid and allows nobody.
+    """The contents of one policy file. A policy without grants is valid and allows no content.
 
-    `meta` is None where the file says nothing, which clients take as `MetaPolicy.ALL`. The grants keep the order
-    of the file. `meta_location` is where `site-control` was read; not part of a comparison.
+    `meta` is None if the file has no `site-control`, which clients take as `MetaPolicy.ALL`. The grants keep the
+    order of the file. `meta_location` is the place that `site-control` was read at; not compared.
     """
 
     grants: tuple[Grant, ...] = ()

@@ -1,21 +1,21 @@
-"""Silverlight's dialect: `access-policy` XML, for sockets, to and from an `AccessPolicy`.
+"""Silverlight's dialect for sockets: reads `access-policy` XML into an `AccessPolicy`, and writes it.
 
     access-policy
      └── cross-domain-access
           └── policy*
-               ├── allow-from         http-request-headers, http-methods: read, and of no meaning to sockets
+               ├── allow-from         http-request-headers, http-methods: read, without a meaning for sockets
                │    └── domain+       uri = * | http://* | https://* | file:/// | SCHEME://[*.]HOST[:PORT]
                └── grant-to
                     ├── socket-resource+    port = one port or one range in 4502-4534, protocol = tcp
-                    └── resource*           path, include-subpaths: HTTP's, of no meaning to sockets
+                    └── resource*           path, include-subpaths: HTTP's, without a meaning for sockets
 
-Source: mono's `System.Net.Policy/ClientAccessPolicyParser.cs` and `ClientAccessPolicy.cs`, which Moonlight ran. Read
-strictly: Silverlight drops the whole policy for one wrong port and a part of it for one wrong element, without a word.
-HTTP policies (`clientaccesspolicy.xml`) have the same root, and one file may be both.
+Source: mono's `System.Net.Policy/ClientAccessPolicyParser.cs` and `ClientAccessPolicy.cs`, which Moonlight ran. The
+reader is strict: Silverlight silently drops the whole policy for one wrong port, and a part of it for one wrong
+element. HTTP policies (`clientaccesspolicy.xml`) have the same root, and one file may be both.
 
-    AccessPolicy ── rules: AccessRule, AccessRule, ...        any one that fits allows
-                                ├── origins: Origin, ...            whose content
-                                └── resources: SocketResource, ...  where to
+    AccessPolicy ── rules: AccessRule, AccessRule, ...        any matching rule allows
+                                ├── origins: Origin, ...            where the content comes from
+                                └── resources: SocketResource, ...  where it may connect to
 """
 
 import re
@@ -48,21 +48,21 @@ _URI = re.compile(r"(https?)://([^/?#]*)(/?)(.*)", re.DOTALL)
 _PATH_FORM = 'write path="/", or remove the resource'
 _URI_FORMS = 'write "*", "http://*", "https://*", "file:///" or a site such as "http://*.example.com"'
 
-# Documents that people serve by mistake, by the name of their root element.
+# Documents that are served by mistake, by the name of their root element.
 _OTHER_ROOTS = {
     "cross-domain-policy": ("this is a Flash policy", f"serve it with the flash dialect, or write <{ROOT}>"),
     "policy-file-request": ("this is a client's request, not a policy", f"write <{ROOT}>...</{ROOT}>"),
-    "cross-domain-access": ("the root element is missing", f"write <{ROOT}> before and </{ROOT}> after everything"),
+    "cross-domain-access": ("the root element is missing", f"write <{ROOT}> before and </{ROOT}> after all elements"),
     "html": ("this is an HTML page", "serve the policy's XML itself"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Whose content a rule is for: one `domain` element.
+    """The content that a rule is for: one `domain` element.
 
-    `scheme` is empty for `*`, which is any; "file" is content from the disk. `port` is where the content was loaded
-    from, None for the scheme's own. Raises DomainError for what no `uri` can say.
+    `scheme` is empty for `*`, which is any; "file" is content from the disk. `port` is the one that the content was
+    loaded from, None for the scheme's own. Raises DomainError for values that no `uri` can express.
     """
 
     scheme: str = ""
@@ -72,9 +72,9 @@ class Origin:
     def __post_init__(self) -> None:
         anybody = self.domain == _ANYBODY
         if self.scheme not in ("", "http", "https", "file"):
-            raise DomainError(f"the scheme {shown(self.scheme)} is not one of content", _URI_FORMS)
+            raise DomainError(f"content has no scheme {shown(self.scheme)}", _URI_FORMS)
         if (self.scheme in ("", "file") and not anybody) or (anybody and self.port is not None):
-            raise DomainError(f"{shown(str(self))} is no origin", _URI_FORMS)
+            raise DomainError(f"{shown(str(self))} is not an origin", _URI_FORMS)
         if self.port is not None and not 1 <= self.port <= HIGHEST_PORT:
             raise DomainError(f"there is no port {self.port}", f"write a port from 1 to {HIGHEST_PORT}, or none")
         if self.port == {"http": 80, "https": 443}.get(self.scheme):
@@ -89,10 +89,12 @@ class Origin:
             return cls("file")
         found = _URI.fullmatch(text)
         if not found:
-            raise DomainError(f"the uri {shown(text)} is not one of a site", _URI_FORMS)
+            raise DomainError(f"the uri {shown(text)} does not name a site", _URI_FORMS)
         scheme, host, slash, path = found.groups()
         if path:
-            raise DomainError(f"the uri {shown(text)} has more than scheme, host and port", "write only those")
+            raise DomainError(
+                f"the uri {shown(text)} has more than scheme, host and port", "write only scheme, host and port"
+            )
         if host == "*" and slash:
             raise DomainError(f"the uri {shown(text)} ends in a slash", f'write "{scheme}://*"')
         name, colon, port = host.partition(":")
@@ -113,7 +115,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class SocketResource:
-    """Where a rule lets content connect to: one `socket-resource`, over TCP.
+    """Ports that a rule lets content connect to: one `socket-resource`, over TCP.
 
     Raises PortsError: `*`, more than one port or range, a port outside 4502-4534. Each voids the whole policy.
     """
@@ -123,9 +125,11 @@ class SocketResource:
     def __post_init__(self) -> None:
         allowed = f"{LOWEST_SOCKET_PORT}-{HIGHEST_SOCKET_PORT}"
         if self.ports.any:
-            raise PortsError('the port is "*", which Silverlight does not know', f'write "{allowed}"')
+            raise PortsError('the port is "*", which Silverlight does not support', f'write "{allowed}"')
         if len(self.ports.ranges) != 1:
-            raise PortsError(f"{shown(str(self.ports))} is more than one port or range", "write a socket-resource each")
+            raise PortsError(
+                f"{shown(str(self.ports))} is more than one port or range", "write one socket-resource for each"
+            )
         [(low, high)] = self.ports.ranges
         if low < LOWEST_SOCKET_PORT or high > HIGHEST_SOCKET_PORT:
             raise PortsError(f"{shown(str(self))} is not within {allowed}", "Silverlight connects to no other ports")
@@ -135,8 +139,8 @@ class SocketResource:
         """Read a `port` attribute. Raises PortsError."""
         if text != text.strip(" "):
             raise PortsError(f"the port {shown(text)} has spaces around it", f"write {shown(text.strip())}")
-        if "," in text:  # also where the list would make one range
-            raise PortsError(f"{shown(text)} is a list", "write a socket-resource for each port or range")
+        if "," in text:  # also if the list would unite to one range
+            raise PortsError(f"{shown(text)} is a list", "write one socket-resource for each port or range")
         return cls(PortSet.parse(text))
 
     def __str__(self) -> str:
@@ -147,7 +151,7 @@ class SocketResource:
 class AccessRule:
     """One `policy`: content of any of `origins` may connect to any of `resources`.
 
-    `location` is where it was read, if it was; not part of a comparison. Raises GrammarError if either is empty.
+    `location` is the place it was read at, if any; not compared. Raises GrammarError if either is empty.
     """
 
     origins: tuple[Origin, ...]
@@ -157,27 +161,27 @@ class AccessRule:
     def __post_init__(self) -> None:
         if not self.origins or not self.resources:
             missing = "domain" if not self.origins else "socket-resource"
-            raise GrammarError(f"a rule without a {missing} allows nobody", "write at least one", self.location)
+            raise GrammarError(f"a rule without a {missing} allows nothing", "write at least one", self.location)
 
 
 @dataclass(frozen=True, slots=True)
 class AccessPolicy:
-    """What one file says. Without rules it is valid and allows nobody. The rules keep the order of the file."""
+    """The contents of one file, its rules in order. A policy without rules is valid and allows no content."""
 
     rules: tuple[AccessRule, ...] = ()
 
 
 def parse(data: bytes) -> AccessPolicy:
-    """Read a Silverlight policy file: as `flash.parse`, what it accepts around the XML and what it raises."""
+    """Read a Silverlight policy file. Accepts and raises the same as `flash.parse` around the XML."""
     return _policy(read(decode(data), _check_root))
 
 
 def compile_reply(data: bytes) -> bytes:
-    """Return what a server sends for the policy file `data`: its own bytes, and no NUL.
+    """Return the reply for the policy file `data`: its own bytes, without a NUL.
 
-    Silverlight takes the end of the stream for the end of the policy, and its XML reader knows no NUL: one at the
-    end of the file, where another server may have wanted it, is left out. Raises PolicyError if `parse` does, and
-    DocumentError for UTF-16, which is full of NULs.
+    Silverlight takes the end of the stream for the end of the policy, and its XML reader accepts no NUL: one at the
+    end of the file, which another server may need, is left out. Raises PolicyError if `parse` does, and DocumentError
+    for UTF-16, which is full of NULs.
     """
     parse(data)
     reply = data.removesuffix(b"\0")
@@ -189,12 +193,12 @@ def compile_reply(data: bytes) -> bytes:
 def render(policy: AccessPolicy) -> bytes:
     """Return `policy` as a file: canonical ASCII XML without a newline at the end.
 
-    `parse` reads it back as an equal policy, as long as it stays within the limits of `reader` and `source`.
+    `parse` reads it back as an equal policy, within the limits of `reader` and `decoding`.
     """
     lines = ['<?xml version="1.0"?>', f"<{ROOT}>", "<cross-domain-access>"]
     for rule in policy.rules:
         lines += ["<policy>", "<allow-from>"]
-        # Nothing needs escaping: origins and ports hold no character that is special to XML.
+        # Nothing needs escaping: origins and ports contain no character that is special to XML.
         lines += [f'<domain uri="{origin}"/>' for origin in rule.origins]
         lines += ["</allow-from>", "<grant-to>"]
         lines += [f'<socket-resource port="{each}" protocol="{PROTOCOL}"/>' for each in rule.resources]
@@ -236,7 +240,7 @@ def _origin(element: Element) -> Origin:
 
 
 def _sockets(grant: Element) -> list[Element]:
-    """The sockets among what is granted. The same file may serve HTTP, and one path without text would void it."""
+    """Return the `socket-resource` elements. The file may be an HTTP policy too, and an empty path would void it."""
     inside = _children(grant, "socket-resource", "resource", many=True)
     sockets = [child for child in inside if child.name == "socket-resource"]
     paths = [child for child in inside if child.name == "resource"]
@@ -280,12 +284,12 @@ def _protocol(text: str) -> str:
 
 
 def _children(element: Element, *names: str, one: bool = False, many: bool = False) -> list[Element]:
-    """The children, which must have one of `names`: exactly one of each, any number, or (by default) at least one."""
+    """Return the children, each with one of `names`: exactly one of each, any number, or (default) at least one."""
     seen: dict[str, Location] = {}
     for child in element.children:
         if child.name not in names:
             instead = f"write {' or '.join(names)}" if names else f"close {element.name} with /> first"
-            raise GrammarError(f"{child.label} stands inside {element.name}", instead, child.location)
+            raise GrammarError(f"{child.label} is inside {element.name}", instead, child.location)
         if one and child.name in seen:
             where = seen[child.name]
             raise GrammarError(f"a second {child.name}, after the one at {where}", "keep one", child.location)

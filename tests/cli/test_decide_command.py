@@ -81,7 +81,7 @@ def test_standard_input() -> None:
         (POLICY, (*FROM, "--port", "x"), ("--port", "'x'")),
         (POLICY, (*FROM,), ("--port",)),
         (POLICY, ("--port", "80"), ("--from",)),
-        (POLICY, ("--from", "a b", "--port", "80"), ("no URL",)),
+        (POLICY, ("--from", "a b", "--port", "80"), ("not a URL",)),
         (POLICY, (*FROM, "--port", "80", "--client", "safari"), ("'safari'", "choose from")),
     ],
 )

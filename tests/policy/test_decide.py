@@ -64,7 +64,7 @@ def test_the_function_is_not_hidden_by_its_module() -> None:
         ("http://:80/", "names no host"),
         ("http://user@/", "names no host"),
         ("http://a.example:99999/", "port above 65,535"),
-        ("http://a b.example/", "no URL"),
+        ("http://a b.example/", "not a URL"),
         ("http://b\u00fccher.example/", 'write the "xn--" form'),
         ("a.example:80", "contains a port"),
         ("a.example/game.swf", "is a URL"),
@@ -72,8 +72,8 @@ def test_the_function_is_not_hidden_by_its_module() -> None:
         ("*", "wildcard"),
         ("300.1.2.3", "is not an IPv4 address"),
         ("http://300.1.2.3/", "is not an IPv4 address"),
-        ("[::1", "no address"),
-        ("a\nb", "no URL"),
+        ("[::1", "not an IP address"),
+        ("a\nb", "not a URL"),
     ],
 )
 def test_content_that_is_none(content: str, words: str) -> None:

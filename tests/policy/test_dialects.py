@@ -73,12 +73,17 @@ FLASH_ROWS: list[Row] = [
         for body, line, column, said in [
             ("<foo/>", 2, 1, "<foo> is not known in socket policies"),
             ("<Allow-Access-From/>", 2, 1, "<Allow-Access-From> is not known"),
-            ("<cross-domain-policy/>", 2, 1, "<cross-domain-policy> stands inside another"),
+            ("<cross-domain-policy/>", 2, 1, "<cross-domain-policy> is inside another"),
             ("<allow-http-request-headers-from domain='*' headers='*'/>", 2, 1, "is for HTTP policies only"),
             ("<allow-access-from-identity/>", 2, 1, "<allow-access-from-identity> is not for sockets"),
             ("<allow-access-from domain='*'/>", 2, 1, 'allow-access-from has no to-ports; write to-ports="'),
             ("<allow-access-from to-ports='*'/>", 2, 1, 'allow-access-from has no domain; write domain="'),
-            ("<allow-access-from domain='*' to-port='*'/>", 2, 31, 'no attribute "to-port"; remove it; known are'),
+            (
+                "<allow-access-from domain='*' to-port='*'/>",
+                2,
+                31,
+                'no attribute "to-port"; remove it; the attributes are',
+            ),
             ("<allow-access-from domain='*' to-ports='*' headers='*'/>", 2, 44, 'no attribute "headers"'),
             ("<allow-access-from domain='*.' to-ports='*'/>", 2, 28, 'the domain "*." has a wildcard'),
             ("<allow-access-from\n\tdomain='www.q*.com'\n\tto-ports='*'/>", 3, 10, 'the domain "www.q*.com" has'),
@@ -88,7 +93,7 @@ FLASH_ROWS: list[Row] = [
             ("<allow-access-from domain='*' to-ports=''/>", 2, 41, "the port list is empty"),
             ("<allow-access-from domain='*' to-ports='*' secure='yes'/>", 2, 52, 'secure is "yes"; write "true"'),
             ("<allow-access-from domain='*' to-ports='*' secure='True'/>", 2, 52, 'secure is "True"'),
-            ("<allow-access-from domain='*' to-ports='*'><site-control/></allow-access-from>", 2, 44, "stands inside"),
+            ("<allow-access-from domain='*' to-ports='*'><site-control/></allow-access-from>", 2, 44, "is inside"),
             ("<site-control/>", 2, 1, "site-control has no permitted-cross-domain-policies"),
             ("<site-control permitted-cross-domain-policies='by-content-type'/>", 2, 48, "is for HTTP policies only"),
             ("<site-control permitted-cross-domain-policies='by-ftp-filename'/>", 2, 48, "is for FTP policies only"),
@@ -113,7 +118,7 @@ SILVERLIGHT_ROWS: list[Row] = [
         1,
         "access-policy has no cross-domain-access; write <cross-domain-access> inside it",
     ),
-    ("<access-policy><policy/></access-policy>", 1, 16, "<policy> stands inside access-policy"),
+    ("<access-policy><policy/></access-policy>", 1, 16, "<policy> is inside access-policy"),
     # the structure
     *(
         (silverlight_file(body), line, column, said)
@@ -132,7 +137,7 @@ SILVERLIGHT_ROWS: list[Row] = [
             (f"<policy><allow-from/>{TO}</policy>", 3, 9, "allow-from has no domain"),
             (f"<policy>{FROM}<grant-to/></policy>", 3, 51, "grant-to has no socket-resource"),
             (f"<policy a='1'>{FROM}{TO}</policy>", 3, 9, 'policy has no attribute "a"; remove it'),
-            ("<allow-access-from/>", 3, 1, "<allow-access-from> stands inside cross-domain-access; write policy"),
+            ("<allow-access-from/>", 3, 1, "<allow-access-from> is inside cross-domain-access; write policy"),
             # nesting
             (
                 f"<policy><allow-from><domain uri='*'>\n<domain uri='*'/></domain></allow-from>{TO}</policy>",
@@ -152,21 +157,21 @@ SILVERLIGHT_ROWS: list[Row] = [
         (domain(attributes), 4, column, said)
         for attributes, column, said in [
             ("", 1, "domain has no uri"),
-            ("uri=''", 14, 'the uri "" is not one of a site; write "*", "http://*"'),
-            ("uri='a.com'", 14, 'the uri "a.com" is not one of a site'),
-            ("uri='ftp://a.com'", 14, 'the uri "ftp://a.com" is not'),
-            ("uri='HTTP://a.com'", 14, 'the uri "HTTP://a.com" is not'),
-            ("uri='file://c:/'", 14, "is not one of a site"),
+            ("uri=''", 14, 'the uri "" does not name a site; write "*", "http://*"'),
+            ("uri='a.com'", 14, 'the uri "a.com" does not name a site'),
+            ("uri='ftp://a.com'", 14, 'the uri "ftp://a.com" does not name a site'),
+            ("uri='HTTP://a.com'", 14, 'the uri "HTTP://a.com" does not name a site'),
+            ("uri='file://c:/'", 14, "does not name a site"),
             ("uri='http://'", 14, "the domain is empty"),
             ("uri='http://a.com/x.xap'", 14, "has more than scheme, host and port"),
             ("uri='http://a.com?x'", 14, "has more than scheme, host and port"),
             ("uri='http://a.com:'", 14, "has no port after its colon"),
             ("uri='http://a.com:0'", 14, "has no port after its colon"),
             ("uri='http://a.com:99999'", 14, "there is no port 99999"),
-            ("uri='http://*:8080'", 14, "is no origin"),
-            ("uri='http://a.*.com'", 14, "has a wildcard where clients know none"),
+            ("uri='http://*:8080'", 14, "is not an origin"),
+            ("uri='http://a.*.com'", 14, "has a wildcard in a place that no client supports"),
             ("uri='http://a b'", 14, "is not a host name"),
-            ("uri='*' url='*'", 17, 'domain has no attribute "url"; remove it; known are uri'),
+            ("uri='*' url='*'", 17, 'domain has no attribute "url"; remove it; the attributes are uri'),
         ]
     ),
     *(
@@ -176,7 +181,7 @@ SILVERLIGHT_ROWS: list[Row] = [
             ("port='4502'", 1, 'socket-resource has no protocol; write protocol="tcp"'),
             ("port='4502' protocol='Tcp'", 40, 'the protocol is "Tcp"; write "tcp", in lower case'),
             ("port='4502' protocol='udp'", 40, 'the protocol is "udp"'),
-            ("protocol='tcp' port='*'", 39, 'the port is "*", which Silverlight does not know; write "4502-4534"'),
+            ("protocol='tcp' port='*'", 39, 'the port is "*", which Silverlight does not support; write "4502-4534"'),
             ("protocol='tcp' port='4501-4531'", 39, '"4501-4531" is not within 4502-4534'),
             ("protocol='tcp' port='4535'", 39, '"4535" is not within 4502-4534'),
             ("protocol='tcp' port='4502,4504'", 39, '"4502,4504" is a list'),

@@ -216,7 +216,7 @@ class TestRefusals:
         a, b = file(meta("master-only")), file("<!-- -->" + meta("all"))
         expected = (
             'site-control at b.xml:2:9 says "all", but site-control at a.xml:2:1 says "master-only"; '
-            "say the same in both, or leave it out of one"
+            "write the same in both, or remove it from one"
         )
         assert self.refused(("a.xml", a), ("b.xml", b)) == expected
         assert self.refused(("b.xml", b), ("a.xml", a)) == expected
@@ -224,7 +224,7 @@ class TestRefusals:
     def test_none_and_grants_elsewhere(self) -> None:
         some = file("", '<allow-access-from domain="*" to-ports="80"/>')
         assert self.refused(("a.xml", some), ("b.xml", file(meta("none")))) == (
-            'site-control at b.xml:2:1 says "none", which would forbid the grants of a.xml:3:1; leave one of them out'
+            'site-control at b.xml:2:1 says "none", which would forbid the grants of a.xml:3:1; remove one of the two'
         )
 
     def test_none_may_stand_with_its_own_grants_and_with_what_grants_nothing(self) -> None:

@@ -172,7 +172,7 @@ class TestModel:
 
     def test_a_rule_is_for_somebody_and_something(self) -> None:
         for origins, resources in (((), (SocketResource.parse("4502"),)), ((Origin(),), ())):
-            with pytest.raises(GrammarError, match="allows nobody"):
+            with pytest.raises(GrammarError, match="allows nothing"):
                 AccessRule(origins, resources)
 
 

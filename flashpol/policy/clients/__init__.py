@@ -1,11 +1,9 @@
-"""How each client reads a policy: one file a client, each compiled once and then asked as often as needed.
+"""How each client reads a policy: one module for each client. Each compiles a policy once, to answer many queries.
 
-    query    who asks for what, and the answer       table   grants by domain and port, found without a search
-    flash       Adobe's documented rules                unity, lightspark, silverlight   what those programs do, bugs
-    included
+    query       a query and its decision      grant_index                      grants by domain and port
+    flash       Adobe's documented rules      lightspark, unity, silverlight   what those programs do, with their bugs
 
-Used through `flashpol.policy.decide`. Each client's file opens with its rules and where each of them comes from. The
-sources:
+`flashpol.policy.decide` is the interface. Each client's module begins with its rules and their sources. The sources:
 
     A60    Adobe, ActionScript 3.0 developer's guide, "Connecting to sockets" and "Policy file controls"
     LS     lightspark/lightspark, `src/backends/security.cpp`, `security.h`, `src/parsing/crossdomainpolicy.cpp`

@@ -1,18 +1,18 @@
-"""Flash Player, by Adobe's documented rules, which are the truth for this client.
+"""Flash Player, by Adobe's documented rules.
 
 - A policy served from a port of 1024 or above grants only ports of 1024 and above (A60).
-- `site-control` counts only in the master policy, on port 843: `none` forbids even the file that carries it;
-  `master-only` and `all`, the default for sockets, let it count. Of several, `none` wins.
-- `domain` is exact, `*`, or `*.suffix`, which also matches the suffix itself; no wildcard inside an address; no DNS:
-  an address matches only content that was loaded from that address. Case does not matter.
-- `to-ports` lists ports and inclusive ranges, or is `*`; it must be there.
-- `secure="true"` wants content that came over HTTPS. It is meaningful only for a server on the content's own host:
-  for others Flash warns, and honours it.
+- `site-control` counts only in the master policy, on port 843: `none` forbids even the file that contains it;
+  `master-only` and `all`, the default for sockets, let the file count. `none` wins over other values.
+- `domain` is exact, `*`, or `*.suffix`, which also matches the suffix itself. An address has no wildcard, and matches
+  only content that was loaded from that address: Flash looks up no names. Case does not matter.
+- `to-ports` lists ports and inclusive ranges, or is `*`. It is required.
+- `secure="true"` allows only content loaded over HTTPS. It is meaningful only for a server on the content's own host:
+  Flash honours it for others too, with a warning.
 - Flash fetches no policy from the ports in `ports.UNFETCHED` (moock's policy server page).
-- Elements inside a grant void the policy; what is not for sockets is passed over. SWF files that a user opens from
-  disk are local-with-filesystem, unless published otherwise, and may not use sockets at all (#2010).
+- Elements inside a grant void the policy; Flash skips elements that are not for sockets. SWF files that a user opens
+  from disk are local-with-filesystem, unless published otherwise, and may not use sockets at all (#2010).
 
-Where Adobe says nothing, the stricter reading: a grant that its grammar does not allow grants nothing; a
+Where Adobe says nothing, the stricter reading applies: a grant that the grammar does not allow grants nothing; a
 `site-control` value that sockets do not have counts as `none`; content given without a URL did not come over HTTPS.
 """
 
@@ -41,14 +41,14 @@ def compile_flash(document: Document) -> Evaluator:
     assert document.root is not None
     for element in document.root.children:
         for child in element.children:
-            return _never(f"{child.label} stands inside {element.label}, which voids the policy", child.location)
+            return _never(f"{child.label} is inside {element.label}, which voids the policy", child.location)
     return _Flash(document.root).decide
 
 
 class _Flash:
     def __init__(self, root: Element) -> None:
         rows: list[Row] = []
-        # Grants that count for nothing, by the domain they were meant for; "*" also where nobody can say.
+        # Invalid grants, by the domain that they were meant for, or "*" if that is unknown.
         self._void: dict[str, tuple[int, PolicyError]] = {}
         for element in root.children:
             if element.name == "allow-access-from":
@@ -85,20 +85,20 @@ class _Flash:
         return allowed(CLIENT, f"{row.label} grants it{warning}", row.element.location, words)
 
     def _refuse(self, query: Query) -> Decision:
-        """Say for want of what: the nearest miss first."""
+        """Explain the denial by the nearest miss."""
         content, port, words = query.content, query.port, _words(query)
         if row := self._index.find(content, port, https=True):
-            why = 'the grant is secure="true", for content that came over HTTPS only'
+            why = 'the grant is secure="true", only for content loaded over HTTPS'
             if not content.scheme:
-                why += "; give the content's URL if it did"
+                why += "; write the content's URL if it was"
             return denied(CLIENT, why, row.at("secure"), words)
         if row := self._index.nearest(content):
             ports = shown(row.element.attributes["to-ports"])
             why = f"port {port} is not in to-ports={ports}, and in no other grant for {_whom(query)}"
             return denied(CLIENT, why, row.at("to-ports"), words)
         if void := [self._void[key] for key in content.keys if key in self._void]:
-            _, error = min(void)  # the first of the file: no two have the same number
-            return denied(CLIENT, f"a grant counts for nothing: {error.wrong}", error.location, words)
+            _, error = min(void)  # the first in the file: the numbers are unique
+            return denied(CLIENT, f"Flash ignores a grant: {error.wrong}", error.location, words)
         return denied(CLIENT, _no_grant(self._index, query), None, words)
 
 
@@ -121,7 +121,7 @@ def _row(element: Element) -> Row:
 
 
 def _forbidden(root: Element) -> tuple[Location, str] | None:
-    """What in the file forbids it, were it the master policy."""
+    """Return the place and the reason that the file forbids itself as the master policy, if it does."""
     name = "permitted-cross-domain-policies"
     for element in root.children:
         if element.name == "site-control":
@@ -130,12 +130,12 @@ def _forbidden(root: Element) -> tuple[Location, str] | None:
                 return place(element, name), "site-control none: no policy of this host counts, this one included"
             if value not in (MetaPolicy.ALL.value, MetaPolicy.MASTER_ONLY.value):
                 what = "without a value" if value is None else shown(value)
-                return place(element, name), f"site-control {what} is none that sockets have, and so counts as none"
+                return place(element, name), f'site-control {what} is not valid for sockets, and counts as "none"'
     return None
 
 
 def _outside(query: Query) -> Decision | None:
-    """What no policy can change."""
+    """Return the decision if it does not depend on any policy."""
     if query.content.is_file:
         words = "#2010 local-with-filesystem SWF files are not permitted to use sockets"
         return denied(CLIENT, "content from disk may not use sockets, unless published for the network", None, words)
@@ -146,7 +146,7 @@ def _outside(query: Query) -> Decision | None:
 
 def _no_grant(index: GrantIndex, query: Query) -> str:
     if not index.rows:
-        return "the policy grants nothing to anybody"
+        return "the policy has no grants"
     hint = "; no client looks up names, so an address needs its own grant" if query.content.is_address else ""
     return f"no grant is for content from {_whom(query)}{hint}"
 

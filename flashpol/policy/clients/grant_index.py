@@ -1,7 +1,7 @@
-"""Grants by domain and port, so that a decision costs the same in a file of five grants and of five thousand.
+"""Grants by domain and port: a decision costs the same in a file of five grants and of five thousand.
 
-Each domain pattern, as text, has its own map from ports to the first grant of the file that opens them: ports are
-cut into segments once, and a look-up is one bisection. A host has only a few patterns that match it (`Content.keys`).
+Each domain pattern, as text, has a map from ports to the first grant of the file that opens them: ports are cut into
+segments once, and a look-up is one bisection. Only a few patterns match a host (`Content.keys`).
 """
 
 from bisect import bisect_right
@@ -21,32 +21,32 @@ _NONE = 1 << 60  # later than any grant
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A grant as one client understands it: `domain` in lower case, `ports` inclusive and in any order."""
+    """A grant as one client understands it: `domain` in lower case, `ports` as inclusive ranges in any order."""
 
     element: Element
     domain: str
     ports: Ranges
     secure: bool = False
-    _known: dict[str, Location] = field(default_factory=dict, compare=False)  # places looked up before
+    _known: dict[str, Location] = field(default_factory=dict, compare=False)  # places that were looked up before
     _labels: list[str] = field(default_factory=list, compare=False)
 
     @property
     def label(self) -> str:
-        """The grant as written, for messages."""
+        """Return the grant as written, for messages."""
         if not self._labels:
             pairs = (f"{name}={shown(value)}" for name, value in self.element.attributes.items())
             self._labels.append(" ".join((self.element.name, *pairs)))
         return self._labels[0]
 
     def at(self, attribute: str) -> Location:
-        """Where the value of an attribute begins, or the grant if it lacks the attribute."""
+        """Return where the value of an attribute begins, or the grant's place if it lacks the attribute."""
         if attribute not in self._known:
             self._known[attribute] = place(self.element, attribute)
         return self._known[attribute]
 
 
 class GrantIndex:
-    """Rows in the order of the file; the first that matches decides."""
+    """Rows in the order of the file; the first matching row decides."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
@@ -60,7 +60,7 @@ class GrantIndex:
             self._plain = {domain: _Ports(members) for domain, members in plain.items() if members}
 
     def find(self, content: Content, port: int, *, https: bool) -> Row | None:
-        """The first grant that opens `port` to the content, secure ones only if it came over `https`."""
+        """Return the first grant that opens `port` to the content; secure grants only match with `https`."""
         maps = self._any if https else self._plain
         found = _NONE
         for key in content.keys:
@@ -69,13 +69,13 @@ class GrantIndex:
         return None if found == _NONE else self.rows[found]
 
     def nearest(self, content: Content) -> Row | None:
-        """The first grant for the content, whatever its ports."""
+        """Return the first grant for the content, with any ports."""
         first = min((ports.index for key in content.keys if (ports := self._any.get(key))), default=_NONE)
         return None if first == _NONE else self.rows[first]
 
 
 class _Ports:
-    """For each port the lowest index of the rows that open it."""
+    """Maps each port to the lowest index of the rows that open it."""
 
     __slots__ = ("_starts", "_winners", "index")
 

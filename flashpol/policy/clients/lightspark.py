@@ -102,7 +102,7 @@ class _Lightspark:
     def _refuse(self, query: Query) -> Decision:
         content, port = query.content, query.port
         if row := self._index.find(content, port, https=True):
-            why = 'the grant is secure="true", for content that came over https only'
+            why = 'the grant is secure="true", only for content loaded over https'
             return denied(CLIENT, why, row.at("secure"), _DENIED)
         if self._stopped:
             element, wrong = self._stopped
@@ -114,7 +114,7 @@ class _Lightspark:
             why = f"port {port} is not in to-ports={shown(text)}{bug}"
             return denied(CLIENT, why, row.at("to-ports"), _DENIED)
         if not self._index.rows:
-            return denied(CLIENT, "the policy grants nothing to anybody", None, _DENIED)
+            return denied(CLIENT, "the policy has no grants", None, _DENIED)
         return denied(CLIENT, f"no grant is for content from {content.host or content.text}", None, _DENIED)
 
 

@@ -1,4 +1,4 @@
-"""Who asks for what, the answer, and the policy that is asked about: what all clients share."""
+"""The types that all clients share: the query, the decision, and the policy document."""
 
 import re
 from collections.abc import Callable
@@ -20,21 +20,21 @@ from flashpol.policy.model import (
 )
 from flashpol.policy.reader import Element, read
 
-# As long as any browser's address bar; longer ones would only cost time.
+# Characters of a URL that are accepted: as many as a browser's address bar holds; longer ones only cost time.
 _CONTENT_CHARACTERS = 2048
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#\\]*)([^?#]*)", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^:@\[\]]*)(?::([0-9]{1,5}))?", re.IGNORECASE)
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
-# Trailing dots are left alone: no client is known to remove one, so such a name is another name.
+# A trailing dot is kept: no client is known to remove one, so a name with it is another name.
 _ADDRESS = re.compile(r"[0-9]+(\.[0-9]+){3}")
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Where content (the SWF, the XAP) was loaded from.
+    """The place that content (the SWF, the XAP) was loaded from.
 
-    `scheme` is empty if only a domain was given; `host` is empty for files. `keys` are the spellings of a domain
-    pattern that match, in lower case: `*`, the host, and `*.suffix` for the host and everything above it.
+    `scheme` is empty if only a domain was given; `host` is empty for files. `keys` are the domain patterns that match,
+    in lower case: `*`, the host, and `*.suffix` for the host and each domain above it.
     """
 
     text: str
@@ -50,7 +50,7 @@ class Content:
 
     @property
     def is_address(self) -> bool:
-        """The content was loaded from an IP address. No client looks up names, so only that address matches."""
+        """Return whether the host is an IP address. No client looks up names, so only that address matches."""
         return self.host.startswith("[") or bool(_ADDRESS.fullmatch(self.host))
 
     @classmethod
@@ -59,27 +59,28 @@ class Content:
         return _parse(text)
 
 
-# The same few origins ask again and again.
+# Most queries repeat a few origins.
 @lru_cache(maxsize=256)
 def _parse(text: str) -> Content:
     if not text or len(text) > _CONTENT_CHARACTERS:
         raise DomainError(f"the content {shown(text)} is empty or too long", "write its URL or its domain")
     if not (text.isascii() and text.isprintable()) or " " in text:
         raise DomainError(
-            f"the content {shown(text)} is no URL: spaces or characters outside ASCII", 'write the "xn--" form'
+            f"the content {shown(text)} is not a URL: it has spaces or characters outside ASCII",
+            'write the "xn--" form of an international name',
         )
     url = _URL.match(text)
     if not url:
         host, port = text.lower(), None
         if not host.startswith("["):
-            DomainPattern(host)  # a name or an IPv4 address, or it says what else
+            DomainPattern(host)  # raises DomainError if it is neither a name nor an IPv4 address
         elif not _AUTHORITY.fullmatch(host):
-            raise DomainError(f"the content {shown(text)} is no address", "write it as in [2001:db8::1]")
+            raise DomainError(f"the content {shown(text)} is not an IP address", "write it as in [2001:db8::1]")
         return Content(text, "", host, None, "", _keys(host))
     scheme = url[1].lower()
     if scheme == "file":
         return Content(text, scheme, "", None, url[3], ("*",))
-    authority = _AUTHORITY.fullmatch(url[2].rpartition("@")[2])  # user and password name nobody
+    authority = _AUTHORITY.fullmatch(url[2].rpartition("@")[2])  # user and password are no part of the host
     if not authority or not authority[1]:
         raise DomainError(
             f"the content {shown(text)} names no host", "write a URL as in http://www.example.com/game.swf"
@@ -95,7 +96,7 @@ def _parse(text: str) -> Content:
 
 def _keys(host: str) -> tuple[str, ...]:
     if host.startswith("["):
-        return ("*",)  # nothing says that a client compares IPv6 literals, or in which of their spellings
+        return ("*",)  # no source says that a client compares IPv6 literals, or in which spelling
     labels = host.split(".")
     return ("*", host, *("*." + ".".join(labels[at:]) for at in range(len(labels))))
 
@@ -125,11 +126,11 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What one client does: `reason` in one line of ours, `client_words` in its own.
+    """The decision of one client, with a `reason` of one line.
 
-    `line` and `column`, from 1, are the place in the policy that decides, and None if none does: when something is
-    missing, or when the answer lies outside the policy. `client_words` are lines of the client's log or error, empty
-    where none are known; in them SERVER stands for the name the content connects to.
+    `line` and `column`, from 1, are the place in the policy that decides; None if no place does: something is missing,
+    or the decision does not depend on the policy. `client_words` are lines of the client's log or error, empty if none
+    are known; SERVER in them is the name that the content connects to.
     """
 
     client: str
@@ -145,15 +146,15 @@ Evaluator = Callable[[Query], Decision]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A policy as far as any client can read it: its root element, or why there is none."""
+    """A policy as clients read it: its root element, or the error that prevents reading it."""
 
     root: Element | None
     error: PolicyError | None
-    data: bytes | None  # the file; None if only the element is known
+    data: bytes | None  # the file; None if only the root element is known
 
     @classmethod
     def of(cls, source: bytes | Element) -> Self:
-        """Never raises, whatever the bytes."""
+        """Read a policy. Never raises because of its bytes."""
         if isinstance(source, Element):
             return cls(source, None, None)
         try:
@@ -163,11 +164,11 @@ class Document:
 
     @property
     def reply(self) -> bytes | None:
-        """What a server sends for it to all but Silverlight: the file, with a NUL assured."""
+        """Return the reply to every client but Silverlight: the file with one NUL at its end."""
         return None if self.data is None else self.data.removesuffix(b"\0") + b"\0"
 
     def expect(self, name: str, *, utf16: bool = False) -> PolicyError | None:
-        """Return why this is not a document with the root `name`, or None if it is."""
+        """Return the error if this is not a document with the root `name`, None if it is."""
         if self.root is None:
             return self.error
         if not utf16 and self.data is not None and b"\0" in self.data.removesuffix(b"\0"):
@@ -180,7 +181,7 @@ class Document:
 
 
 def _any_root(root: Element) -> None:
-    """Every root will do: which one is right is each client's own business."""
+    """Accept every root: each client checks it for itself."""
 
 
 def denied(client: str, reason: str, at: Location | None = None, words: str = "") -> Decision:
@@ -192,7 +193,7 @@ def allowed(client: str, reason: str, at: Location, words: str = "") -> Decision
 
 
 def place(element: Element, attribute: str) -> Location:
-    """Where the value of an attribute begins, or the element if it lacks the attribute."""
+    """Return where the value of an attribute begins, or the element's place if it lacks the attribute."""
     try:
         return element.value_location(attribute)
     except KeyError:

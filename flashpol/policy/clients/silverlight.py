@@ -1,5 +1,4 @@
-"""Silverlight, as Moonlight's source does it (ML): the one whose sources can be read, and written against
-Microsoft's tests.
+"""Silverlight, as Moonlight's source works (ML): its source is public, and was written against Microsoft's tests.
 
     access-policy / cross-domain-access / policy
         allow-from / domain           uri = * | http://* | https://* | file:/// | scheme://host[:port][/path]
@@ -7,21 +6,21 @@ Microsoft's tests.
         grant-to / socket-resource    port = one port or one range within 4502-4534, protocol = tcp
 
 - Asked on port 943 and nowhere else.
-- Any `policy` with an origin and a port that match allows it.
-- A `port` that is no number or range within 4502-4534, `*` and lists included, voids the whole file; a reversed
-  range grants nothing. What has another protocol than exactly `tcp` is passed over, its port unread.
-- A `policy` or `grant-to` with attributes is passed over; so is an empty element. Other elements inside a `policy`
-  void that policy, inside an `allow-from` that `allow-from`; `resource` without a path voids the file. So does a
-  namespace, but on `domain` and what is in `grant-to`, which are then passed over.
+- Any `policy` with a matching origin and port allows the connection.
+- A `port` that is not one number or range within 4502-4534 (such as `*` or a list) voids the whole file; a reversed
+  range grants nothing. Silverlight skips resources with a protocol other than `tcp`, without reading their port.
+- It skips a `policy` or `grant-to` with attributes, and empty elements. An unknown element inside a `policy` voids that
+  policy, inside an `allow-from` that `allow-from`; a `resource` without a path voids the file. So does a namespace,
+  except on `domain` and on children of `grant-to`, which are then skipped.
 - `http://*` and `https://*` match content from ports 80 and 443. `scheme://host` matches that root, with a path only
   that path. `scheme://*.host` matches by the end of the name: `http://*.example.com` also matches example.com and, a
   bug, badexample.com; the content's port must be the pattern's.
-- At a `domain` without `uri` the check fails with an exception: content that nothing before it allows is denied.
-- `http-request-headers` and `http-methods` are read and not asked: a socket counts as GET without headers.
-- UTF-16 with a byte order mark is read; blanks before the XML are skipped.
+- A `domain` without `uri` ends the check with an exception: content that no domain before it allows is denied.
+- `http-request-headers` and `http-methods` have no effect: a socket counts as GET without headers.
+- UTF-16 with a byte order mark is accepted, as is white space before the XML.
 
-Where nothing is known, the stricter reading: content given as a domain has no scheme, so only `*` matches it. The
-ends of names are compared as the source does it (`EndsWith`, without the dot); how Silverlight did is not known.
+Where nothing is known, the stricter reading applies: content given as a domain has no scheme, so only `*` matches it.
+The ends of names are compared as in the source (`EndsWith`, without the dot); how Silverlight did it is not known.
 """
 
 import re
@@ -45,8 +44,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 _HEADER_ATTRIBUTES = ("http-request-headers", "http-methods")
 _BOOLEANS = ("true", "false", "1", "0")
 
-# A kind of content that a uri is for: scheme, host or its ending behind "*.", port, path. "*" for any host; a path of
-# "/" is any, and an empty one is that of wildcards.
+# The kind of content that a uri is for: scheme, host or its ending after "*.", port, path. The host "*" is any; the
+# path "/" is any, and wildcards have an empty path.
 _Kind = tuple[str, str, int | None, str]
 _ANYBODY: _Kind = ("", "*", None, "")
 _rank = itemgetter(0)
@@ -71,7 +70,7 @@ def compile_silverlight(document: Document) -> Evaluator:
 
 
 class _Policy:
-    """One `policy`: who, and where to."""
+    """One `policy`: its origins and its ports."""
 
     def __init__(self, element: Element) -> None:
         self.origins: list[Element] = []
@@ -91,7 +90,7 @@ class _Policy:
     def _allow(self, element: Element) -> None:
         inside = [child for child in element.children if not child.attributes.get("xmlns")]
         if all(name in _HEADER_ATTRIBUTES for name in element.attributes) and all(c.name == "domain" for c in inside):
-            # "*" is asked before the other domains, which then make no difference.
+            # Silverlight checks "*" before the other domains, which then make no difference.
             self.origins += [domain for domain in inside if domain.attributes.get("uri") == "*"][:1] or inside
 
     def _grant(self, element: Element) -> None:
@@ -110,9 +109,9 @@ class _Policy:
 
 @dataclass(slots=True)
 class _Grants:
-    """What content of one kind may connect to: `ports` to the first grant of the file that opens them.
+    """The grants for one kind of content: `ports` maps each port to the first grant of the file that opens it.
 
-    A rank is the place of an origin in the file. `origin` is the first that names this kind of content.
+    A rank is the position of an origin in the file. `origin` is the first one for this kind of content.
     """
 
     rank: int
@@ -121,7 +120,7 @@ class _Grants:
 
 
 class _Silverlight:
-    """Kinds of content, each with its ports, so that a decision costs the same whatever the number of policies."""
+    """Kinds of content, each with its ports: a decision costs the same for any number of policies."""
 
     def __init__(self, policies: list[_Policy]) -> None:
         self._policies = policies
@@ -161,12 +160,12 @@ class _Silverlight:
             why = f"port {port} is in no socket-resource with protocol tcp beside domain uri={uri}"
             return denied(CLIENT, why, near.location)
         if not self._policies:
-            return denied(CLIENT, "the policy grants nothing to anybody", None)
+            return denied(CLIENT, "the policy has no grants", None)
         hint = "; a domain has no scheme, so give the content's URL" if not content.scheme else ""
         return denied(CLIENT, f"no domain uri is for content from {content.text}{hint}", None)
 
     def _kinds_of(self, content: Content) -> list[_Kind]:
-        """The kinds of content that this is one of."""
+        """Return all kinds that the content belongs to."""
         scheme, host, port = content.scheme, content.host, content.port
         if not scheme:
             return [_ANYBODY]
@@ -191,7 +190,7 @@ def _policies(root: Element) -> list[_Policy]:
 
 
 def _is_empty(element: Element) -> bool:
-    """Written as `<a/>`: for Moonlight `<a></a>` is something else."""
+    """Return whether the element is written as `<a/>`, which Moonlight treats differently from `<a></a>`."""
     return element.tag.endswith("/>")
 
 
@@ -203,7 +202,7 @@ def _refuse_namespace(element: Element) -> None:
 def _check_resource(element: Element) -> None:
     attributes = element.attributes
     if not _is_empty(element) or any(name not in ("path", "include-subpaths") for name in attributes):
-        return  # passed over before its path is asked for
+        return  # Silverlight skips the element before it reads the path
     if not attributes.get("path"):
         raise _Void("a resource without a path", element.location)
     if attributes.get("include-subpaths", "true").strip() not in _BOOLEANS:
@@ -226,7 +225,7 @@ def _ports(element: Element) -> tuple[int, int]:
 
 
 def _kind(uri: str) -> _Kind | None:
-    """Which content a `uri` is for; None if it matches none."""
+    """Return the kind of content that a `uri` is for; None if it matches none."""
     if uri == "*":
         return _ANYBODY
     if uri in ("http://*", "https://*"):
@@ -246,12 +245,12 @@ def _kind_of_site(uri: re.Match[str]) -> _Kind | None:
     port = int(digits) if digits else _DEFAULT_PORTS.get(scheme)
     if not wildcard:
         return (scheme, host.lower(), port, path) if host else None
-    # Behind a wildcard the scheme is compared as text, and there is no path.
+    # With a wildcard the scheme is compared as text, and a path is not allowed.
     return (scheme, "*." + host.lower(), port, "") if host and path == "/" and written == scheme else None
 
 
 def _outside(query: Query) -> Decision | None:
-    """What no policy can change."""
+    """Return the decision if it does not depend on any policy."""
     if query.served_from not in (None, SILVERLIGHT_PORT):
         why = f"Silverlight asks for a policy on port {SILVERLIGHT_PORT}, not {query.served_from}"
         return denied(CLIENT, why)

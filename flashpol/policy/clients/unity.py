@@ -1,19 +1,18 @@
-"""Unity Web Player, as its source does it, bugs included (UN; the manual, UM, says less).
+"""Unity Web Player, as its source works, bugs included (UN; the manual, UM, says less).
 
-- One receive of at most 5,000 bytes, cut at the first NUL; what is not whole by then is no policy. The file should
-  be ASCII (UM): its reader knows no encodings, and no byte order mark.
+- Unity receives once, at most 5,000 bytes, and cuts them at the first NUL; a policy that is then incomplete is none.
+  The file should be ASCII (UM): the reader supports no encodings, and no byte order mark.
 - Only `domain="*"` counts, whatever the content is.
-- Ranges exclude their end: `1200-1220` omits 1220, `80-80` grants nothing. Spaces around numbers do no harm. Items
-  it cannot read are passed over.
-- Without `to-ports` a grant opens every port.
-- A policy served from a port above 1024 does not grant ports below 1024: one that is served from 1024 itself does.
-- `site-control` is read and never asked for sockets: `IsSocketConnectionAllowed` looks at ports and domain only, so
-  that not even `none` forbids anything. `secure` must be "true" or "false", or the whole file is void, and is never
-  asked.
-- Unknown elements are passed over, but any element inside another but the root voids the file.
+- Ranges exclude their end: `1200-1220` omits 1220, `80-80` grants nothing. Spaces around numbers are accepted. Unity
+  skips items that it cannot read.
+- A grant without `to-ports` opens every port.
+- A policy served from a port above 1024 does not grant ports below 1024; a policy served from 1024 itself does.
+- `site-control` is parsed and never used for sockets: `IsSocketConnectionAllowed` compares only ports and domain, so
+  even `none` forbids nothing. `secure` must be "true" or "false", or the whole file is void; it is never used.
+- Unity skips unknown elements, but an element inside any other than the root voids the file.
 
 Inferred: a reversed range counts up to 2^31 and through all negative numbers, and runs out of memory, which voids
-the file; so does any of more than ten million ports.
+the file; so does a range of more than ten million ports.
 """
 
 import re
@@ -70,7 +69,7 @@ class _Unity:
             if element.name == "allow-access-from":
                 rows.append(Row(element, element.attributes.get("domain", ""), _ports(element)))
             for child in element.children:
-                raise _Void(f"{child.label} stands inside {element.label}", child.location)
+                raise _Void(f"{child.label} is inside {element.label}", child.location)
         self._rows = rows
         self._index = GrantIndex([row for row in rows if row.domain == "*"])
         self._ends: dict[int, Row] = {}
@@ -105,7 +104,7 @@ class _Unity:
             first = self._rows[0].element
             why = f'Unity counts only grants for domain="*", not for {shown(first.attributes.get("domain", ""))}'
             return denied(CLIENT, why, place(first, "domain"), _WORDS)
-        return denied(CLIENT, "the policy grants nothing to anybody", None, _WORDS)
+        return denied(CLIENT, "the policy has no grants", None, _WORDS)
 
 
 def _ports(element: Element) -> Ranges:
@@ -131,7 +130,7 @@ def _ports(element: Element) -> Ranges:
 
 
 def _ends(text: str) -> Iterator[int]:
-    """The ports that ranges end at."""
+    """Yield the last ports of the ranges."""
     for item in text.split(","):
         low, dash, end = item.partition("-")
         if dash and _int32(low) is not None and (port := _int32(end)) is not None:

@@ -1,9 +1,9 @@
-"""The rules of lint, in one table; `docs/rules.md` is made from it.
+"""The rules of lint, in one registry; `docs/rules.md` is generated from it.
 
-table      what a rule is              grants       FP6xx  beside each other, over-broad
+registry   defines a rule              grants       FP6xx  redundant and over-broad grants
 document   FP1xx  bytes and XML        clients      FP7xx  Lightspark, Unity
 grammar    FP2xx  Adobe's grammar      silverlight  FP8xx  access-policy
-domains    FP3xx                       page         docs/rules.md
+domains    FP3xx                       markdown     docs/rules.md
 ports      FP4xx
 serving    FP5xx  site-control, the port served from
 """
@@ -11,7 +11,7 @@ serving    FP5xx  site-control, the port served from
 from flashpol.policy.rules import clients, document, domains, grammar, grants, ports, serving, silverlight
 from flashpol.policy.rules.registry import CLIENTS, GROUPS, REGISTRY, Hit, Rule
 
-# Each module put its rows into the table when it was imported.
+# Each module registers its rules on import.
 _MODULES = (document, grammar, domains, ports, serving, grants, clients, silverlight)
 
 RULES: tuple[Rule, ...] = tuple(REGISTRY[code] for code in sorted(REGISTRY))

@@ -1,6 +1,6 @@
-"""FP7xx: what Lightspark and Unity make of policies that Adobe's rules allow. Traps: errors once a client is named.
+"""FP7xx: policies that Adobe's rules allow and that Lightspark or Unity misread. Traps: errors once a client is named.
 
-Sources: `src/backends/security.cpp` of Lightspark, measured too; mono's `SocketPolicyClient.cs` for Unity.
+Sources: `src/backends/security.cpp` of Lightspark, and measurements; mono's `SocketPolicyClient.cs` for Unity.
 """
 
 from collections.abc import Iterator
@@ -45,11 +45,12 @@ def _ranges(text: str) -> list[tuple[str, str]]:
 
 @rule(
     "FP702", NOTE, "unity-domain", trap=True,
-    wrong='Unity counts only grants to "*": {domain} is nobody to it', instead='add a grant to domain="*" for Unity',
+    wrong='Unity ignores this grant: it counts only domain="*", not {domain}',
+    instead="ignore this unless you have Unity players",
     clients=("unity",), bad=flash_file(grant(domain="*.example.com")), good=GOOD,
 )  # fmt: skip
 def unity_domain(document: LintDocument) -> Iterator[Hit]:
-    # Once a file, and a note: to name domains is what most policies are for.
+    # Reported once a file, and as a note: most policies name domains on purpose.
     named = [line for line in document.grants if line.domain is not None and line.domain.host]
     if named and not any(line.domain is not None and not line.domain.host for line in document.grants):
         yield Hit(named[0].domain_place, domain=shown(named[0].domain_text))
@@ -63,7 +64,7 @@ def unity_domain(document: LintDocument) -> Iterator[Hit]:
 def unity_range(document: LintDocument) -> Iterator[Hit]:
     for line in document.grants:
         if line.ports is not None and line.domain is not None and not line.domain.host and "-" in line.ports_text:
-            # The port after a range may be granted singly, and then nothing is lost.
+            # If the list also has the last port singly, Unity grants it.
             single = {item.strip(" ") for item in line.ports_text.split(",")}
             for low, high in _ranges(line.ports_text):
                 if high not in single:
@@ -75,7 +76,7 @@ def unity_range(document: LintDocument) -> Iterator[Hit]:
 @rule(
     "FP704", WARNING, "large",
     wrong="the reply has {size} bytes: Lightspark reads 4,095 of one, Unity 5,000",
-    instead="grant to *.suffix or * instead of many hosts, and drop comments",
+    instead="grant to *.suffix or * instead of many hosts, and remove comments",
     clients=("lightspark", "unity"), bad=_padded(4001), good=_padded(3999),
 )  # fmt: skip
 def large(document: LintDocument) -> Iterator[Hit]:
@@ -108,8 +109,8 @@ def too_large_for_unity(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP707", NOTE, "space-at-the-end",
-    wrong='the file ends in a space: Lightspark takes only ">", a newline or NUL for the end of a reply',
-    instead="remove it: flashpol sends a NUL after it, other servers may not",
+    wrong='the file ends in a space: Lightspark takes only ">", a newline or NUL as the end of a reply',
+    instead="remove the space: flashpol sends a NUL after it, but other servers may not",
     clients=("lightspark",), bad=GOOD + " ", good=GOOD + "\n",
 )  # fmt: skip
 def space_at_the_end(document: LintDocument) -> Iterator[Hit]:
@@ -120,7 +121,7 @@ def space_at_the_end(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP708", WARNING, "not-ascii-for-unity", trap=True,
-    wrong="the character {character} is not ASCII, which Unity's manual asks for",
+    wrong="the character {character} is not ASCII; Unity's manual asks for ASCII",
     instead="write plain ASCII, in comments too",
     clients=("unity",), bad=flash_file("<!-- \u00e9t\u00e9 -->", grant()), good=GOOD,
 )  # fmt: skip
@@ -132,8 +133,8 @@ def not_ascii_for_unity(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP709", WARNING, "site-control-voids", trap=True,
-    wrong=f"site-control on another port than {MASTER_PORT}: Lightspark finds the file invalid, and it grants nothing",
-    instead="remove it here",
+    wrong=f"Lightspark rejects a file with site-control unless port {MASTER_PORT} serves it: this one grants nothing",
+    instead="remove site-control here",
     clients=("lightspark",), served_from=5222, bad=flash_file(control("all"), grant()), good=GOOD,
 )  # fmt: skip
 def site_control_voids(document: LintDocument) -> Iterator[Hit]:

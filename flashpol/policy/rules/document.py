@@ -1,7 +1,7 @@
-"""FP1xx: what is wrong with the document before it is looked at as a policy.
+"""FP1xx: mistakes in the bytes and the XML, which prevent reading the file as a policy.
 
-The readers stop at their first mistake and say which; the rules here give each kind its code. Where Silverlight is
-concerned too, the examples are still Adobe's.
+The readers stop at their first mistake and name it; the rules here give each kind its code. The examples are in
+Adobe's dialect, also where a rule concerns Silverlight.
 """
 
 import codecs
@@ -27,7 +27,7 @@ _BLANK = " \t\r\n"
 
 
 def _said(kind: type[DocumentError]) -> Finder:
-    """Find what the readers refused as `kind`, in their words."""
+    """Report the mistakes that the readers refused as `kind`, in their words."""
 
     def find(document: LintDocument) -> Iterator[Hit]:
         for error in (document.fault, document.malformed):
@@ -39,13 +39,13 @@ def _said(kind: type[DocumentError]) -> Finder:
 
 rule(
     "FP101", ERROR, "too-large",
-    wrong="more than any policy holds: {reason}", instead="remove what is not needed: {remedy}",
+    wrong="the file is larger than any policy: {reason}", instead="remove elements: {remedy}",
     clients=CLIENTS, bad=flash_file(*["<a>"] * 9, *["</a>"] * 9), good=GOOD,
 )(_said(LimitError))  # fmt: skip
 
 rule(
     "FP102", ERROR, "empty",
-    wrong="the policy is empty", instead="write at least <cross-domain-policy/>, which allows nobody",
+    wrong="the policy is empty", instead="write at least <cross-domain-policy/>, which allows nothing",
     clients=CLIENTS, bad="\n", good=GOOD,
 )(_said(EmptyError))  # fmt: skip
 
@@ -64,7 +64,7 @@ rule(
 
 rule(
     "FP105", ERROR, "length-prefix",
-    wrong="two bytes of length come before the XML, as Java's writeUTF puts them",
+    wrong="two bytes of length precede the XML, as Java's writeUTF writes them",
     instead="remove them, and send bytes instead of calling writeUTF",
     clients=CLIENTS, bad=len(GOOD).to_bytes(2, "big") + GOOD.encode(), good=GOOD,
 )(_said(LengthPrefixError))  # fmt: skip
@@ -83,27 +83,27 @@ def utf_16(document: LintDocument) -> Iterator[Hit]:
 rule(
     "FP107", ERROR, "nul-inside",
     wrong="a NUL byte inside the policy, where clients stop reading",
-    instead="remove it; one NUL may stand at the very end",
+    instead="remove it; one NUL is allowed at the end",
     clients=CLIENTS, bad=GOOD.replace("\n", "\n\0", 1), good=GOOD,
 )(_said(NulError))  # fmt: skip
 
 
 @rule(
     "FP108", ERROR, "encoding",
-    wrong="the bytes are not the text they should be: {reason}",
-    instead="save the file as plain ASCII, or as UTF-8 and declared as that or not at all",
+    wrong="the bytes are not text in the expected encoding: {reason}",
+    instead="save the file as plain ASCII, or as UTF-8 with no other encoding declared",
     clients=CLIENTS,
     bad=flash_file("<!-- caf\u00e9 -->", grant()).encode("latin-1"),
     good=flash_file("<!-- caf\u00e9 -->", grant()),
 )  # fmt: skip
 def encoding(document: LintDocument) -> Iterator[Hit]:
-    if not document.typography:  # which says it better
+    if not document.typography:  # FP109 explains those bytes better
         yield from _said(EncodingError)(document)
 
 
 @rule(
     "FP109", ERROR, "typographic-characters",
-    wrong="{characters} in the markup: a word processor or a blog put {them} there",
+    wrong="{characters} in the markup, as word processors and blogs insert {them}",
     instead="write straight quotes, hyphens and plain spaces",
     clients=CLIENTS,
     bad=flash_file("<allow-access-from domain=\u201c*\u201d to-ports=\u201c1935\u201d/>"), good=GOOD,
@@ -123,14 +123,14 @@ def typographic_characters(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP110", ERROR, "malformed-xml",
-    wrong="this is not well-formed XML: {reason}", instead="mend the XML: {remedy}",
+    wrong="this is not well-formed XML: {reason}", instead="{remedy}",
     clients=CLIENTS,
     bad=flash_file('<allow-access-from domain="*"to-ports="1935"/>'), good=GOOD,
 )  # fmt: skip
 def malformed_xml(document: LintDocument) -> Iterator[Hit]:
     told = {where.line for where, _ in document.typography}
     for hit in _said(DocumentError)(document):
-        # One "<!–" or quote is no second mistake when XML stumbles over it.
+        # A "<!–" or a quote that FP109 reports is not reported again as malformed XML.
         if hit.location.line not in told and not _is_typographic(document, hit.location):
             yield hit
 
@@ -152,7 +152,7 @@ rule(
 
 @rule(
     "FP112", ERROR, "stray-text",
-    wrong="text where none belongs: {reason}", instead="remove it, or write <!-- --> around it",
+    wrong="text is not allowed here: {reason}", instead="remove it, or write <!-- --> around it",
     clients=CLIENTS,
     bad=flash_file("allow the game:", grant()), good=flash_file("<!-- allow the game: -->", grant()),
 )  # fmt: skip
@@ -163,7 +163,7 @@ def stray_text(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP113", WARNING, "byte-order-mark",
-    wrong="a byte order mark comes before the XML: no document says that Flash or Unity skip it",
+    wrong="a byte order mark precedes the XML: no document says that Flash or Unity skip it",
     instead='save the file as "UTF-8 without BOM", or as plain ASCII',
     clients=("flash", "unity"), bad="\ufeff" + GOOD, good=GOOD,
 )  # fmt: skip
@@ -174,8 +174,8 @@ def byte_order_mark(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP114", WARNING, "blank-before-declaration",
-    wrong="blanks come before the XML declaration, which XML forbids: strict readers refuse the file",
-    instead="begin the file with <?xml, or leave the declaration out",
+    wrong="white space precedes the XML declaration, which XML forbids: strict readers refuse the file",
+    instead="begin the file with <?xml, or remove the declaration",
     clients=("flash", "unity"), bad='\n<?xml version="1.0"?>\n' + GOOD, good='<?xml version="1.0"?>\n' + GOOD,
 )  # fmt: skip
 def blank_before_declaration(document: LintDocument) -> Iterator[Hit]:

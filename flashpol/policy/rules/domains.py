@@ -1,6 +1,6 @@
-"""FP3xx: the `domain` of a grant. Exact names, `*` and `*.suffix` are all there is; each other form has its code.
+"""FP3xx: the `domain` of a grant. Only exact names, `*` and `*.suffix` are valid; each other form has its code.
 
-Unity is not among the clients: it counts `domain="*"` and looks at no other (FP702).
+Unity is not among the clients: it counts `domain="*"` and ignores all other domains (FP702).
 """
 
 import re
@@ -13,7 +13,7 @@ from flashpol.policy.rules.registry import ADOBE, ERROR, GOOD, NAMES, WARNING, F
 
 _GOOD = flash_file(grant(domain="*.example.com"))
 
-# For a domain that DomainPattern refuses: the first that fits says why.
+# The kind of a domain that DomainPattern refuses is the first whose pattern matches.
 _KINDS = tuple(
     (kind, re.compile(pattern))
     for kind, pattern in (
@@ -62,7 +62,7 @@ def _of_kind(kind: str) -> Finder:
 
 @rule(
     "FP301", ERROR, "missing-domain",
-    wrong="the grant names no domain", instead='write domain="*.example.com", or "*" for everybody',
+    wrong="the grant names no domain", instead='write domain="*.example.com", or "*" for every site',
     clients=ADOBE, bad=flash_file('<allow-access-from to-ports="1935"/>'), good=GOOD,
 )  # fmt: skip
 def missing_domain(document: LintDocument) -> Iterator[Hit]:
@@ -73,20 +73,20 @@ def missing_domain(document: LintDocument) -> Iterator[Hit]:
 
 rule(
     "FP302", ERROR, "empty-domain",
-    wrong="the domain is empty", instead='write a host name, "*.example.com", or "*" for everybody',
+    wrong="the domain is empty", instead='write a host name, "*.example.com", or "*" for every site',
     clients=ADOBE, bad=flash_file(grant(domain="")), good=GOOD,
 )(_of_kind("empty"))  # fmt: skip
 
 rule(
     "FP303", ERROR, "ip-pattern",
-    wrong="the domain {domain} is a pattern of IP addresses, which clients do not know",
-    instead='write each address in full, or the host names the content comes from, or "*"',
+    wrong="the domain {domain} is a pattern of IP addresses, which no client supports",
+    instead='write each address in full, or the host names that the content is loaded from, or "*"',
     clients=NAMES, bad=flash_file(grant(domain="192.168.1.*")), good=flash_file(grant(domain="192.168.1.20")),
 )(_of_kind("ip-pattern"))  # fmt: skip
 
 rule(
     "FP304", ERROR, "misplaced-wildcard",
-    wrong="the domain {domain} has a wildcard where clients know none",
+    wrong="the domain {domain} has a wildcard in a place that no client supports",
     instead='write "*" alone, or "*." before a whole name, as in "*.example.com"',
     clients=NAMES, bad=flash_file(grant(domain="www.ex*.com")), good=_GOOD,
 )(_of_kind("wildcard"))  # fmt: skip
@@ -101,15 +101,15 @@ rule(
 rule(
     "FP306", ERROR, "port-in-domain",
     wrong="the domain {domain} contains a port",
-    instead="write {name}: ports belong in to-ports, and those of the web page do not matter",
+    instead="write {name}: ports belong in to-ports, and the port of the web page does not matter",
     clients=NAMES, bad=flash_file(grant(domain="www.example.com:8080")),
     good=flash_file(grant(domain="www.example.com")),
 )(_of_kind("port"))  # fmt: skip
 
 rule(
     "FP307", ERROR, "ipv6-domain",
-    wrong="the domain {domain} is an IPv6 address: nothing says that any client compares those",
-    instead="write the host name the content comes from",
+    wrong="the domain {domain} is an IPv6 address: no source says that a client compares them",
+    instead="write the host name that the content is loaded from",
     clients=NAMES, bad=flash_file(grant(domain="2001:db8::1")), good=_GOOD,
 )(_of_kind("ipv6"))  # fmt: skip
 
@@ -148,8 +148,8 @@ rule(
 
 @rule(
     "FP313", WARNING, "names-and-addresses",
-    wrong="the address {address} stands beside host names: it admits only content loaded by that address, not by name",
-    instead="write the host name of the URL that people open; no client looks one up for the other",
+    wrong="the address {address}, next to host names, allows only content that was loaded by that address, not by name",
+    instead="write the host name of the URL that people open; no client looks up one for the other",
     clients=NAMES, bad=flash_file(grant(domain="www.example.com"), grant(domain="192.0.2.25")),
     good=flash_file(grant(domain="www.example.com"), grant(domain="static.example.com")),
 )  # fmt: skip

@@ -1,6 +1,7 @@
-"""FP2xx: Adobe's grammar, as in `PolicyFileSocket.xsd`: which elements and attributes there are, and where."""
+"""FP2xx: Adobe's grammar, as in `PolicyFileSocket.xsd`: which elements and attributes exist, and where."""
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 
 from flashpol.policy import flash
 from flashpol.policy.lint_document import SILVERLIGHT_ROOT, LintDocument
@@ -41,7 +42,6 @@ _SILVERLIGHT_FILE = """<access-policy>
 
 def likely(name: str, known: tuple[str, ...]) -> str:
     """Return the one of `known` that was probably meant, or an empty text."""
-    from difflib import get_close_matches  # only for files with mistakes
 
     return next(iter(get_close_matches(name[:40].lower(), known, n=1)), "")
 
@@ -72,7 +72,7 @@ rule(
 @rule(
     "FP116", ERROR, "missing-root",
     wrong="the root element is missing: the file begins with {name}",
-    instead="write <cross-domain-policy> before and </cross-domain-policy> after everything",
+    instead="write <cross-domain-policy> before and </cross-domain-policy> after all elements",
     clients=CLIENTS, bad=grant() + "\n" + grant("843"), good=GOOD,
 )  # fmt: skip
 def missing_root(document: LintDocument) -> Iterator[Hit]:
@@ -129,8 +129,8 @@ def not_for_sockets(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP203", ERROR, "mixed-dialects",
-    wrong="{name} is Silverlight's, in a policy of Adobe's dialect",
-    instead="write allow-access-from here, and serve an access-policy of its own on port 943",
+    wrong="{name} belongs to Silverlight's dialect, and this policy is in Adobe's",
+    instead="write allow-access-from here, and serve a separate access-policy on port 943",
     clients=ADOBE,
     bad=flash_file(grant(), '<socket-resource port="4502" protocol="tcp"/>'), good=GOOD,
 )  # fmt: skip
@@ -142,7 +142,7 @@ def mixed_dialects(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP204", ERROR, "nested-element",
-    wrong="{name} stands inside {parent}", instead="write one after the other: {remedy}",
+    wrong="{name} is inside {parent}", instead="write one after the other: {remedy}",
     clients=ADOBE,
     bad=flash_file('<allow-access-from domain="*" to-ports="1935">', "  " + grant("843"), "</allow-access-from>"),
     good=flash_file(grant("1935"), grant("843")),
@@ -179,7 +179,7 @@ def unknown_attribute(document: LintDocument) -> Iterator[Hit]:
 
 
 def lacks(element: Element, name: str) -> bool:
-    """Whether an attribute is missing, and not merely misspelt, which is reported as unknown."""
+    """Return whether an attribute is missing; a misspelt one is not missing, but reported as unknown."""
     known = KNOWN.get(element.name, ())
     return name not in element.attributes and not any(
         likely(other, known) == name for other in element.attributes if other not in known
@@ -188,7 +188,7 @@ def lacks(element: Element, name: str) -> bool:
 
 @rule(
     "FP206", ERROR, "bad-secure",
-    wrong="secure is {value}", instead='write "true" or "false", in lower case, or leave it out',
+    wrong="secure is {value}", instead='write "true" or "false", in lower case, or remove the attribute',
     clients=ADOBE, bad=flash_file(grant(more=' secure="no"')), good=flash_file(grant(more=' secure="false"')),
 )  # fmt: skip
 def bad_secure(document: LintDocument) -> Iterator[Hit]:
@@ -203,8 +203,8 @@ _SCHEMA = ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:noNamespac
 
 @rule(
     "FP207", NOTE, "other-schema",
-    wrong="the schema {schema} is not the one of socket policies",
-    instead="write PolicyFileSocket.xsd, or leave it out",
+    wrong="the schema {schema} is not the schema of socket policies",
+    instead="write PolicyFileSocket.xsd, or remove the attribute",
     clients=ADOBE,
     bad=GOOD.replace(">", f'{_SCHEMA}"http://www.adobe.com/xml/schemas/PolicyFile.xsd">', 1),
     good=GOOD.replace(">", f'{_SCHEMA}"http://www.adobe.com/xml/schemas/PolicyFileSocket.xsd">', 1),
@@ -219,7 +219,8 @@ def other_schema(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP208", WARNING, "late-site-control",
-    wrong="site-control stands after {first}", instead="write it first: Adobe's grammar has it before all grants",
+    wrong="site-control comes after {first}",
+    instead="write site-control first: Adobe's grammar has it before all grants",
     clients=ADOBE, bad=flash_file(grant(), control("all")), good=flash_file(control("all"), grant()),
 )  # fmt: skip
 def late_site_control(document: LintDocument) -> Iterator[Hit]:

@@ -1,4 +1,4 @@
-"""FP6xx: grants beside each other, and what they give away."""
+"""FP6xx: redundant grants, and grants that allow more than most applications need."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from flashpol.policy.lint_document import GrantLine, LintDocument
 from flashpol.policy.model import DomainPattern, PortSet
 from flashpol.policy.rules.registry import ADOBE, NAMES, NOTE, WARNING, Hit, control, flash_file, grant, rule
 
-# Services that are worth attacking and often trust the network they are in. A page that may open sockets to them can.
+# Services that attackers look for and that often trust their network. A page that may open sockets can reach them.
 _SERVICES = {
     21: "FTP", 22: "SSH", 23: "Telnet", 25: "SMTP", 110: "POP3", 111: "RPC", 135: "RPC", 139: "SMB", 143: "IMAP",
     389: "LDAP", 445: "SMB", 465: "SMTP", 587: "SMTP", 636: "LDAP", 873: "rsync", 993: "IMAP", 995: "POP3",
@@ -15,10 +15,10 @@ _SERVICES = {
     5900: "VNC", 5984: "CouchDB", 6379: "Redis", 9200: "Elasticsearch", 11211: "memcached", 27017: "MongoDB",
 }  # fmt: skip
 _SORTED = sorted(_SERVICES)
-_NAMED = 3  # how many of them a message names
+_NAMED = 3  # services that a message names
 
-# A comparison costs about a microsecond. Real files need a few for each grant; what needs more than this is made to
-# be slow, and then some grants that others cover go unmentioned.
+# A comparison costs about a microsecond. Real files need a few for each grant; a file that needs more than this is
+# built to be slow, and some covered grants are then not reported.
 _COMPARISONS = 200_000
 
 
@@ -42,11 +42,11 @@ def duplicate_grant(document: LintDocument) -> Iterator[Hit]:
 
 
 def _covered(document: LintDocument) -> list[tuple[GrantLine, GrantLine]]:
-    """Return each grant, duplicates aside, of which one other grant allows everything, with that other.
+    """Return each grant, except duplicates, that another grant covers completely, with that other grant.
 
-    As Flash reads them: Lightspark, of ranges, and Unity, of their ends, may need both.
+    This is Flash's reading: Lightspark may need both because of ranges, and Unity because of their last ports.
 
-    Sorted by first port and then by width, whatever covers a grant comes before it and still reaches as far.
+    In the order by first port and then by width, a grant that covers another comes before it and is still open.
     """
     first: dict[tuple[DomainPattern, PortSet, bool], GrantLine] = {}
     for line, domain, ports in _readable(document):
@@ -89,7 +89,7 @@ def _covered(document: LintDocument) -> list[tuple[GrantLine, GrantLine]]:
 
 
 def _wider(domain: DomainPattern) -> Iterator[str]:
-    """Yield every pattern, as text, that matches all that `domain` does."""
+    """Yield every pattern, as text, that matches all hosts that `domain` matches."""
     if domain.host:
         yield str(domain)
         suffix = domain.host
@@ -109,8 +109,8 @@ def _within(ports: PortSet, others: PortSet) -> bool:
 
 @rule(
     "FP602", NOTE, "covered-grant",
-    wrong="everything this allows is allowed by the grant at line {line} already",
-    instead="remove this one, or narrow the other",
+    wrong="the grant at line {line} already allows everything that this one does",
+    instead="remove this grant, or narrow the other",
     clients=("flash",), bad=flash_file(grant("843,1935"), grant("1935", "www.example.com")),
     good=flash_file(grant("843"), grant("1935", "www.example.com")),
 )  # fmt: skip
@@ -139,12 +139,12 @@ def _defeated(document: LintDocument) -> list[tuple[GrantLine, GrantLine]]:
 
 
 @rule(
-    "FP604", WARNING, "everybody-everywhere",
+    "FP604", WARNING, "every-site-every-port",
     wrong="content from anywhere may connect to every port of this host",
     instead="write the ports that the application uses, as in to-ports=\"1935\"",
     clients=ADOBE, bad=flash_file(grant("*")), good=flash_file(grant("1935")),
 )  # fmt: skip
-def everybody_everywhere(document: LintDocument) -> Iterator[Hit]:
+def every_site_every_port(document: LintDocument) -> Iterator[Hit]:
     for line, domain, ports in _readable(document):
         if not domain.host and ports.ranges == ((1, 65535),):
             yield Hit(line.element.location)
@@ -152,8 +152,8 @@ def everybody_everywhere(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP605", WARNING, "top-level-wildcard",
-    wrong="{domain} is everybody under a top-level domain",
-    instead='write a domain of yours, as in "*.example.com", or "*" if everybody is meant',
+    wrong="{domain} matches every site under a top-level domain",
+    instead='write a domain of yours, as in "*.example.com", or "*" if you mean every site',
     clients=NAMES, bad=flash_file(grant(domain="*.com")), good=flash_file(grant(domain="*.example.com")),
 )  # fmt: skip
 def top_level_wildcard(document: LintDocument) -> Iterator[Hit]:
@@ -164,13 +164,14 @@ def top_level_wildcard(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP606", WARNING, "service-ports",
-    wrong="the ports include {services}", instead="leave them out, unless content shall speak to that service itself",
+    wrong="the ports include {services}",
+    instead="remove them, unless the application connects to those services themselves",
     clients=ADOBE, bad=flash_file(grant("22,1935")), good=flash_file(grant("1935")),
 )  # fmt: skip
 def service_ports(document: LintDocument) -> Iterator[Hit]:
     for line, domain, ports in _readable(document):
         if ports.any or (not domain.host and ports.ranges == ((1, 65535),)):
-            continue  # that is FP604's, or "*" to a domain that is trusted in whole
+            continue  # FP604 reports this, or "*" is for a domain that is trusted
         found = [
             f"{port} ({_SERVICES[port]})"
             for low, high in ports.ranges
@@ -182,12 +183,13 @@ def service_ports(document: LintDocument) -> Iterator[Hit]:
 
 
 @rule(
-    "FP607", NOTE, "allows-nobody",
-    wrong="the policy grants nothing: nobody may connect", instead="write allow-access-from, if somebody shall",
+    "FP607", NOTE, "allows-nothing",
+    wrong="the policy grants nothing: no content may connect",
+    instead="write allow-access-from, unless that is what you want",
     clients=ADOBE, bad=flash_file(control("master-only")), good=flash_file(control("all")),
 )  # fmt: skip
-def allows_nobody(document: LintDocument) -> Iterator[Hit]:
-    # "all" without grants leaves it to the policies on other ports, and "none" says outright what it means.
+def allows_nothing(document: LintDocument) -> Iterator[Hit]:
+    # "all" without grants leaves the decision to policies on other ports, and "none" states the intention.
     if document.root is not None and not document.root.children:
         yield Hit(document.root.location)
     elif not document.grants and document.meta == "master-only":
@@ -196,8 +198,8 @@ def allows_nobody(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP608", WARNING, "secure-true",
-    wrong='secure="true" admits only content loaded over HTTPS, and Flash warns of it if that came from elsewhere',
-    instead="leave it out, unless this server is on the host of the content, which comes over HTTPS",
+    wrong='secure="true" allows only content loaded over HTTPS, and Flash warns about it for content of other hosts',
+    instead="remove it, unless the content comes over HTTPS from the host of this server",
     clients=NAMES, bad=flash_file(grant(more=' secure="true"')), good=flash_file(grant()),
 )  # fmt: skip
 def secure_true(document: LintDocument) -> Iterator[Hit]:

@@ -1,25 +1,30 @@
-"""`docs/rules.md`, made from the table: `python -m flashpol.policy.rules.markdown > docs/rules.md`."""
+"""Writes `docs/rules.md` from the registry; `python docs/generate.py` calls it."""
 
 import re
-import sys
+from textwrap import wrap
 
 from flashpol.policy.rules import GROUPS, RULES, Rule
 
+_COLUMNS = 100
+
 _INTRODUCTION = """# Rules
 
-What `flashpol check` and `flashpol.policy.lint` find. Made from the table in `flashpol/policy/rules`: change a rule
-there, then run `python -m flashpol.policy.rules.markdown > docs/rules.md`.
+`flashpol check` and `flashpol.policy.lint` apply these rules to policy files.
 
-- An **error** is what Adobe's grammar forbids, or what a client that the policy is for does not understand. A correct
-  policy has none.
-- A **warning** works, though not for every client, not as written, or for more than was probably meant.
-- A **note** is worth knowing.
+- An **error** is something that Adobe's grammar forbids, or that a client that the policy is for
+  does not understand. A correct policy has none.
+- A **warning** means that the policy works, but not for every client, not as written, or for more
+  content than was probably meant.
+- A **note** means that the policy works as written; its author should know this.
 
-A **trap** is what only some clients misread. It is a warning or a note as long as the policy is for everybody, and an
-error once `--client` names one of its clients. Rules of clients that are not named are silent.
+A **trap** is something that only some clients misread. It is a warning or a note as long as the
+policy is for all clients, and an error once `--client` names one of the rule's clients. Rules of
+clients that are not named are skipped.
 
-Words in *italics* are filled in by a finding. Each bad example breaks its rule and no other, each good one breaks none,
-for the first client that the rule concerns.
+A finding fills in the words in *italics*. Each bad example breaks its rule and no other, and each
+good example breaks none, for the first client that the rule concerns.
+
+The page is generated from `flashpol/policy/rules` by `python docs/generate.py`.
 """
 
 
@@ -35,7 +40,20 @@ def page() -> str:
             for rule in rules
         ]
         parts += ["", *map(_section, rules)]
-    return "\n".join(parts)
+    return _wrapped("\n".join(parts))
+
+
+def _wrapped(text: str) -> str:
+    """Wrap the paragraphs at 100 columns; tables, headings and code stay as they are."""
+    lines: list[str] = []
+    in_code = False
+    for line in text.split("\n"):
+        in_code ^= line.startswith("```")
+        if in_code or line.startswith(("|", "#")):
+            lines.append(line)
+        else:
+            lines += wrap(line, _COLUMNS, break_long_words=False, break_on_hyphens=False) or [""]
+    return "\n".join(lines)
 
 
 def _severity(rule: Rule) -> str:
@@ -72,13 +90,9 @@ def _words(template: str) -> str:
 
 
 def _example(example: str | bytes) -> str:
-    """Return an example as text: what cannot be seen is escaped, and what is long and empty is cut."""
+    """Return an example as text: invisible characters are escaped, long runs of filler are cut."""
     text = example.decode("utf-8", "backslashreplace") if isinstance(example, bytes) else example
     text = re.sub(r"\.{80,}", lambda run: f"... {len(run[0]):,} characters ...", text)
     text = re.sub(r"(?m) +$", lambda run: r"\x20" * len(run[0]), text)
     text = text.replace("\ufeff", r"\ufeff")
     return "".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text).strip("\n") or r"\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(page())

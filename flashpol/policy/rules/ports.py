@@ -15,7 +15,7 @@ _SPACED_RANGE = re.compile(r"[0-9]+\s*-\s*[0-9]+")
 
 
 def faults(text: str) -> dict[str, dict[str, str]]:
-    """Return what is wrong with a port list: for each kind, the values of the first item that has it."""
+    """Return the mistakes of a port list: for each kind, the values of the first item that has it."""
     items = text.split(",", HIGHEST_PORT)
     if not text.strip(" "):
         return {"empty": {"ports": shown(text)}}
@@ -73,7 +73,7 @@ def _unreadable_lists(document: LintDocument) -> list[tuple[GrantLine, dict[str,
 
 @rule(
     "FP401", ERROR, "missing-to-ports",
-    wrong="the grant names no ports: Flash requires them, Lightspark finds the file invalid, Unity opens every port",
+    wrong="the grant names no ports: Flash requires them, Lightspark rejects the file, Unity opens every port",
     instead='write to-ports="1935,8000-8100", or "*" for all',
     clients=ADOBE, bad=flash_file('<allow-access-from domain="*"/>'), good=GOOD,
 )  # fmt: skip
@@ -141,7 +141,7 @@ rule(
 
 @rule(
     "FP411", WARNING, "spaces-in-to-ports",
-    wrong="the port list {ports} has spaces, which Adobe's grammar does not know", instead="write {closed}",
+    wrong="the port list {ports} has spaces, which Adobe's grammar does not allow", instead="write {closed}",
     clients=ADOBE, bad=flash_file(grant("1935, 843")), good=flash_file(grant("1935,843")),
 )  # fmt: skip
 def spaces_in_to_ports(document: LintDocument) -> Iterator[Hit]:
@@ -173,7 +173,7 @@ def _overlaps(text: str) -> bool:
         (int(low), int(high or low)) for low, _, high in (item.strip(" ").partition("-") for item in text.split(","))
     )
     return any(
-        # The last port of a range once more is how Unity is granted it (FP703).
+        # A list may repeat the last port of a range: Unity grants it only then (FP703).
         following[0] <= one[1] and not (one[0] < one[1] == following[0] == following[1])
         for one, following in pairwise(spans)
     )

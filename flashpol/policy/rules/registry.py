@@ -1,10 +1,10 @@
-"""What a rule is, and the table that all of them stand in.
+"""The definition of a rule, and the registry of all rules.
 
     @rule("FP409", ERROR, "reversed-range", wrong="the range {range} is reversed", instead='write "{swapped}"', ...)
     def reversed_range(document): yield Hit(location, range="90-80", swapped="80-90")
 
-`wrong` and `instead` are templates that a finding fills with values of its `Hit`. `bad` is a file that breaks
-this rule and no other; `good` breaks none. Both are meant for `example_client`, the first of `clients`.
+`wrong` and `instead` are templates that a finding fills with the values of its `Hit`. `bad` is a file that breaks
+this rule and no other; `good` breaks none. Both are examples for `example_client`, the first of `clients`.
 """
 
 from collections.abc import Callable, Iterable
@@ -35,25 +35,25 @@ __all__ = [
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
-# Those that read Adobe's dialect; and those of them that look at domains at all (Unity counts "*" only).
+# Clients that read Adobe's dialect; and the ones of them that compare domains (Unity counts "*" only).
 ADOBE = ("flash", "lightspark", "unity")
 NAMES = ("flash", "lightspark")
 
-# What the hundreds mean.
+# The title of each group of codes.
 GROUPS = {
     "FP1": "The document: its bytes, its encoding, its XML, its root",
     "FP2": "Adobe's grammar: elements and attributes",
     "FP3": "Domains",
     "FP4": "Ports",
     "FP5": "site-control, and the port the policy is served from",
-    "FP6": "Grants beside each other, and what they give away",
-    "FP7": "What Lightspark and Unity make of it",
+    "FP6": "Redundant and over-broad grants",
+    "FP7": "How Lightspark and Unity read the policy",
     "FP8": "Silverlight's access-policy",
 }
 
 
 class Hit:
-    """A place where a rule is broken, and the values for its words."""
+    """A place that breaks a rule, and the values for the templates."""
 
     __slots__ = ("location", "values")
 
@@ -67,7 +67,7 @@ Finder = Callable[[LintDocument], Iterable[Hit]]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row of the table."""
+    """One rule of the registry."""
 
     code: str
     severity: Severity
@@ -78,10 +78,10 @@ class Rule:
     bad: str | bytes
     good: str | bytes
     find: Finder
-    dialect: str = ""  # the only dialect it applies to
-    trap: bool = False  # its clients misread what others read well: an error once one of them is named
-    served_from: int | None = None  # of the bad example
-    good_port: int | None = None  # and of the good one
+    dialect: str = ""  # the only dialect it applies to; empty: any
+    trap: bool = False  # only its clients misread this: an error once one of them is named
+    served_from: int | None = None  # the port that serves the bad example
+    good_port: int | None = None  # the port that serves the good example
 
     @property
     def example_client(self) -> str:
@@ -105,11 +105,11 @@ def rule(
     served_from: int | None = None,
     good_port: int | None = None,
 ) -> Callable[[Finder], Finder]:
-    """Put the function below it into the table."""
+    """Register the decorated function as the finder of a rule."""
 
     def add(find: Finder) -> Finder:
         if code in REGISTRY:
-            raise AssertionError(f"{code} stands in the table twice")
+            raise AssertionError(f"{code} is registered twice")
         dialect = "" if code.startswith("FP1") else "silverlight" if code.startswith("FP8") else "flash"
         REGISTRY[code] = Rule(
             code=code,
@@ -132,17 +132,17 @@ def rule(
 
 
 def flash_file(*lines: str) -> str:
-    """An example: `lines` inside Adobe's root element."""
+    """Return an example: `lines` inside Adobe's root element."""
     return "\n".join(["<cross-domain-policy>", *(f"  {line}" for line in lines), "</cross-domain-policy>"])
 
 
 def grant(ports: str = "1935", domain: str = "*", more: str = "") -> str:
-    """An example's `allow-access-from`."""
+    """Return an example's `allow-access-from`."""
     return f'<allow-access-from domain="{domain}" to-ports="{ports}"{more}/>'
 
 
 def control(value: str) -> str:
-    """An example's `site-control`."""
+    """Return an example's `site-control`."""
     return f'<site-control permitted-cross-domain-policies="{value}"/>'
 
 

@@ -1,7 +1,7 @@
-"""FP5xx: `site-control`, and what depends on the port that the policy is served from (`--served-from`).
+"""FP5xx: `site-control`, and rules that depend on the port that serves the policy (`--served-from`).
 
-Not told the port, `site-control` is taken to be meant for the master policy on 843, the only one where it counts.
-Unity reads `site-control` and never asks for it, so what depends on its value does not concern Unity.
+Without a port, `site-control` is taken as meant for the master policy on 843, the only place where it counts.
+Unity parses `site-control` and never uses it, so rules about its value do not concern Unity.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,8 @@ def meant_for_master(document: LintDocument) -> bool:
 
 @rule(
     "FP501", ERROR, "missing-meta-policy",
-    wrong="site-control says nothing", instead='write permitted-cross-domain-policies="master-only", or remove it',
+    wrong="site-control has no value",
+    instead='write permitted-cross-domain-policies="master-only", or remove site-control',
     clients=ADOBE, bad=flash_file("<site-control/>", grant()), good=flash_file(control("all"), grant()),
 )  # fmt: skip
 def missing_meta_policy(document: LintDocument) -> Iterator[Hit]:
@@ -86,8 +87,8 @@ def second_site_control(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP505", ERROR, "grants-under-none",
-    wrong='"none" forbids every policy of this host, this one too: its grants allow nobody',
-    instead='write "master-only" if this policy shall count, or remove the grants',
+    wrong='"none" forbids every policy of this host, including this one: its grants allow nothing',
+    instead='write "master-only" if this policy should count, or remove the grants',
     clients=NAMES, bad=flash_file(control("none"), grant()), good=flash_file(control("master-only"), grant()),
 )  # fmt: skip
 def grants_under_none(document: LintDocument) -> Iterator[Hit]:
@@ -98,7 +99,7 @@ def grants_under_none(document: LintDocument) -> Iterator[Hit]:
 @rule(
     "FP506", WARNING, "site-control-ignored",
     wrong=f"site-control counts only on port {MASTER_PORT}; on {{port}} it is ignored",
-    instead=f"remove it here, or serve the policy on {MASTER_PORT} too",
+    instead=f"remove site-control here, or serve the policy on {MASTER_PORT} too",
     clients=("flash",), served_from=5222,
     bad=flash_file(control("master-only"), grant()), good=GOOD,
 )  # fmt: skip
@@ -110,7 +111,7 @@ def site_control_ignored(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP507", NOTE, "others-hidden",
-    wrong='"master-only" on port 843: policies that other ports of this host serve do not count',
+    wrong='"master-only" on port 843: clients ignore policies that other ports of this host serve',
     instead='write "all" if an application answers policy requests on its own port',
     clients=NAMES, served_from=MASTER_PORT,
     bad=flash_file(control("master-only"), grant()), good=flash_file(control("all"), grant()),
@@ -121,11 +122,11 @@ def others_hidden(document: LintDocument) -> Iterator[Hit]:
 
 
 def _low_ports(document: LintDocument) -> Iterator[tuple[GrantLine, str, bool]]:
-    """Grants of ports that a policy from this port cannot grant: the ports, and whether these are all it grants.
+    """Yield grants of ports that a policy from this port cannot grant: the ports, and whether it grants no others.
 
-    `*` is let pass: what it means there is every port that can be granted.
+    `*` is not reported: there it means every port that can be granted.
     """
-    # Unity asks for more than 1024, so that 1024 itself speaks for all ports there.
+    # Unity compares with "more than 1024", so a policy from 1024 itself may grant all ports there.
     lowest = UNPRIVILEGED if "flash" in document.clients else UNPRIVILEGED + 1
     if document.served_from is None or document.served_from < lowest:
         return
@@ -138,7 +139,8 @@ def _low_ports(document: LintDocument) -> Iterator[tuple[GrantLine, str, bool]]:
 
 @rule(
     "FP508", ERROR, "privileged-ports",
-    wrong=f"served from port {{port}} this grants nothing: only a port below {UNPRIVILEGED} speaks for those",
+    wrong=f"served from port {{port}} this grants nothing: only a policy from a port below {UNPRIVILEGED} grants such"
+    " ports",
     instead=f"serve this policy on {MASTER_PORT} or another port below {UNPRIVILEGED}",
     clients=("flash", "unity"), served_from=5222, bad=flash_file(grant("80,443")), good=flash_file(grant("5222")),
 )  # fmt: skip
@@ -150,7 +152,8 @@ def privileged_ports(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP509", WARNING, "some-privileged-ports",
-    wrong=f"served from port {{port}} this does not grant {{ports}}: only a port below {UNPRIVILEGED} speaks for those",
+    wrong=f"served from port {{port}} this does not grant {{ports}}: only a policy from a port below {UNPRIVILEGED}"
+    " grants such ports",
     instead=f"remove them, or serve this policy on {MASTER_PORT}",
     clients=("flash", "unity"), served_from=5222, bad=flash_file(grant("80,5222")), good=flash_file(grant("5222")),
 )  # fmt: skip
@@ -162,7 +165,8 @@ def some_privileged_ports(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP510", ERROR, "never-asked",
-    wrong="Flash fetches no policy from port {port}", instead=f"serve it on {MASTER_PORT} or on the application's port",
+    wrong="Flash fetches no policy from port {port}",
+    instead=f"serve the policy on {MASTER_PORT} or on the application's port",
     clients=("flash",), served_from=25, good_port=MASTER_PORT, bad=flash_file(grant()), good=flash_file(grant()),
 )  # fmt: skip
 def never_asked(document: LintDocument) -> Iterator[Hit]:
@@ -172,7 +176,7 @@ def never_asked(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP511", WARNING, "adobe-on-943",
-    wrong=f"this is Adobe's dialect; who asks on port {SILVERLIGHT_PORT} is Silverlight and needs an <access-policy>",
+    wrong=f"this is Adobe's dialect; only Silverlight asks on port {SILVERLIGHT_PORT}, and it needs an <access-policy>",
     instead=f"serve this policy on {MASTER_PORT}",
     clients=("flash",), served_from=SILVERLIGHT_PORT, good_port=MASTER_PORT, bad=GOOD, good=GOOD,
 )  # fmt: skip

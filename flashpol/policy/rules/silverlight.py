@@ -1,4 +1,4 @@
-"""FP8xx: Silverlight's dialect, read as Moonlight reads it (mono, `System.Net.Policy`), for sockets.
+"""FP8xx: Silverlight's dialect for sockets, as Moonlight reads it (mono, `System.Net.Policy`).
 
 access-policy
  └── cross-domain-access
@@ -22,7 +22,7 @@ from flashpol.policy.silverlight import Origin, SocketResource
 
 _ONLY = ("silverlight",)
 
-# What may stand in what; and what each must hold to have a meaning.
+# The children that each element may have; and the children without which it has no meaning.
 _INSIDE = {
     SILVERLIGHT_ROOT: ("cross-domain-access",),
     "cross-domain-access": ("policy",),
@@ -55,7 +55,7 @@ _GOOD = _file()
 
 
 def _walk(element: Element) -> Iterator[tuple[Element, Element]]:
-    """Yield (parent, child) of all that stands where it may, and of the first that does not."""
+    """Yield (parent, child) for all elements in permitted places, and for misplaced ones without their children."""
     for child in element.children:
         yield element, child
         if child.name in _INSIDE.get(element.name.lower(), ()):
@@ -70,7 +70,7 @@ def _misplaced(document: LintDocument) -> Iterator[tuple[Element, Element]]:
 
 
 def _all(document: LintDocument, *names: str) -> Iterator[Element]:
-    """Yield the elements of these names that stand where they may."""
+    """Yield the elements of these names in permitted places."""
     if document.root is not None:
         for parent, child in _walk(document.root):
             if child.name in names and child.name in _INSIDE.get(parent.name.lower(), ()):
@@ -85,7 +85,7 @@ def _values(document: LintDocument, element: str, attribute: str) -> Iterator[tu
 
 @rule(
     "FP801", ERROR, "unknown-silverlight-element",
-    wrong="{name} cannot stand inside {parent}", instead="write {known}",
+    wrong="{name} is not allowed inside {parent}", instead="write {known}",
     clients=_ONLY, bad=_file(more="<tcp/>"), good=_GOOD,
 )  # fmt: skip
 def unknown_element(document: LintDocument) -> Iterator[Hit]:
@@ -97,7 +97,7 @@ def unknown_element(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP802", ERROR, "incomplete-silverlight-policy",
-    wrong="{name} holds no {missing}, and so allows nothing", instead="write <{missing}> inside it",
+    wrong="{name} contains no {missing}, so it allows nothing", instead="write <{missing}> inside it",
     clients=_ONLY, bad=_file().replace('<domain uri="*"/>', ""), good=_GOOD,
 )  # fmt: skip
 def incomplete(document: LintDocument) -> Iterator[Hit]:
@@ -118,14 +118,14 @@ def missing_attribute(document: LintDocument) -> Iterator[Hit]:
     }  # fmt: skip
     for element in _all(document, *_ATTRIBUTES):
         for attribute in _ATTRIBUTES[element.name]:
-            # An empty path voids the file as a missing one does.
+            # An empty path voids the file, like a missing one.
             if attribute not in element.attributes or (attribute == "path" and not element.attributes[attribute]):
                 yield Hit(element.location, name=element.label, attribute=attribute, example=examples[attribute])
 
 
 @rule(
     "FP804", ERROR, "bad-uri",
-    wrong="{uri} is no form of uri that Silverlight knows",
+    wrong="Silverlight does not support the uri {uri}",
     instead="{remedy}",
     clients=_ONLY, bad=_file(uri="*.example.com"), good=_file(uri="http://*.example.com"),
 )  # fmt: skip
@@ -143,8 +143,8 @@ def _is_list(text: str) -> bool:
 
 @rule(
     "FP805", ERROR, "silverlight-port-list",
-    wrong="the list {port}: Silverlight reads one port or one range",
-    instead="write one socket-resource for each",
+    wrong="{port} is a list: Silverlight reads one port or one range",
+    instead="write one socket-resource for each port or range",
     clients=_ONLY, bad=_file(port="4502,4503"), good=_file(port="4502-4503"),
 )  # fmt: skip
 def port_list(document: LintDocument) -> Iterator[Hit]:
@@ -194,8 +194,8 @@ def bad_protocol(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP808", ERROR, "adobe-in-silverlight",
-    wrong="{name} is Adobe's, in a Silverlight policy",
-    instead="write allow-from and grant-to here, and serve a cross-domain-policy of its own on port 843",
+    wrong="{name} belongs to Adobe's dialect, and this policy is in Silverlight's",
+    instead="write allow-from and grant-to here, and serve a separate cross-domain-policy on port 843",
     clients=_ONLY, bad=_file(more='<allow-access-from domain="*" to-ports="4502"/>'), good=_GOOD,
 )  # fmt: skip
 def adobe_in_silverlight(document: LintDocument) -> Iterator[Hit]:
@@ -205,13 +205,13 @@ def adobe_in_silverlight(document: LintDocument) -> Iterator[Hit]:
 
 
 def _says_subpaths(element: Element) -> bool:
-    """Anything else voids the file (FP814)."""
+    """Return whether include-subpaths is valid; any other value voids the file (FP814)."""
     return element.attributes.get("include-subpaths", "true") in ("true", "false")
 
 
 @rule(
     "FP809", NOTE, "http-only-in-silverlight",
-    wrong="{name} is for HTTP and means nothing to sockets", instead="remove it from the policy of a socket",
+    wrong="{name} is for HTTP and has no effect on sockets", instead="remove it from a socket policy",
     clients=_ONLY, bad=_file(more='<resource path="/"/>'), good=_GOOD,
 )  # fmt: skip
 def http_only(document: LintDocument) -> Iterator[Hit]:
@@ -225,7 +225,7 @@ def http_only(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP810", WARNING, "nul-for-silverlight",
-    wrong="the file ends in a NUL, which Silverlight takes for a part of the XML", instead="remove the last byte",
+    wrong="the file ends in a NUL, which Silverlight takes as a part of the XML", instead="remove the last byte",
     clients=_ONLY, bad=_GOOD + "\0", good=_GOOD,
 )  # fmt: skip
 def nul_at_end(document: LintDocument) -> Iterator[Hit]:
@@ -244,18 +244,19 @@ def elsewhere(document: LintDocument) -> Iterator[Hit]:
 
 
 @rule(
-    "FP812", NOTE, "silverlight-allows-nobody",
-    wrong="the policy grants nothing: nobody may connect", instead="write <cross-domain-access> with a <policy> in it",
+    "FP812", NOTE, "silverlight-allows-nothing",
+    wrong="the policy grants nothing: no content may connect",
+    instead="write <cross-domain-access> with a <policy> in it",
     clients=_ONLY, bad="<access-policy/>", good=_GOOD,
 )  # fmt: skip
-def allows_nobody(document: LintDocument) -> Iterator[Hit]:
+def allows_nothing(document: LintDocument) -> Iterator[Hit]:
     if document.root is not None and next(_all(document, "policy"), None) is None:
         yield Hit(document.root.location)
 
 
 @rule(
     "FP813", ERROR, "unknown-silverlight-attribute",
-    wrong="{element} has no attribute {name}, and counts for nothing with it", instead="{remedy}",
+    wrong="{element} has no attribute {name}, and Silverlight ignores the element because of it", instead="{remedy}",
     clients=_ONLY, bad=_GOOD.replace("<allow-from>", '<allow-from headers="*">'), good=_GOOD,
 )  # fmt: skip
 def unknown_attribute(document: LintDocument) -> Iterator[Hit]:
