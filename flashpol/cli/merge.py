@@ -10,10 +10,10 @@ from flashpol.config import ConfigError
 from flashpol.policy import MAX_POLICY_BYTES, PolicyError, merge_files
 from flashpol.serving.policies import fragments, read_file
 
-DESCRIPTION = """Unite Flash policies into one: every client is allowed exactly what one of them allows it,
-also Lightspark and Unity, which misread ranges of ports. Each file counts as it would be written here alone: runs of up
-to 16 ports one by one, longer ones as a range. Keep the result within 4,000 bytes: a larger one has ports in ranges
-only, and Lightspark reads none of 4,096 bytes or more."""
+DESCRIPTION = """Unite Flash policies into one. The result allows each client exactly what some input allows it,
+including Lightspark and Unity, which misread ranges of ports. Each input counts as merge would write it alone: runs of
+up to 16 ports one by one, longer runs as a range. Keep the result within 1,448 bytes, or 4,000 at most: Lightspark may
+deny a reply that does not fit one TCP segment, and a policy of 4,095 bytes or more has all runs of ports as ranges."""
 STDIN = "-"
 STDOUT = 1
 
@@ -22,8 +22,8 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("merge", help="many policy files into one", description=DESCRIPTION)
     add = parser.add_argument
     add("files", metavar="FILE", nargs="+", help="policy file, a folder (its *.xml), or - for standard input")
-    add("-o", "--output", metavar="OUT", type=Path, help="write here, at once or not at all (default standard output)")
-    add("--provenance", action="store_true", help="say in comments where each grant comes from")
+    add("-o", "--output", metavar="OUT", type=Path, help="output file, replaced atomically (default standard output)")
+    add("--provenance", action="store_true", help="write comments that name the files each grant comes from")
     parser.set_defaults(run=run)
 
 
@@ -42,16 +42,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _sources(name: str, output: Path | None) -> list[Path]:
-    """The files that an argument names; `-` is kept as it is."""
+    """Return the files that an argument names; `-` is returned unchanged."""
     if not name:
-        raise ConfigError("'': not a file's name: an unset variable?")
+        raise ConfigError("'' is not a file name; check for an unset shell variable")
     path = Path(name)
-    if not os.path.isdir(path):  # unlike Path's, False for names that are none, which reading then reports
+    if not os.path.isdir(path):  # unlike Path.is_dir, False for invalid names, which reading then reports
         return [path]
     found = fragments(path)
     if output is not None and output.suffix == ".xml" and _folder(output) == os.path.realpath(path):
         raise ConfigError(
-            f"{output}: in the folder that is merged, it would be part of the next merge: write elsewhere"
+            f"{output}: the output is in the merged folder, so the next merge would include it; write it elsewhere"
         )
     return found
 

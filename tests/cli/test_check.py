@@ -49,16 +49,14 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["a\0b"], 2, "1 file: 1 cannot be read"),
     ],
 )
-def test_exit_status_and_summary(
+def test_check_exit_status_and_summary(
     files: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, summary: str
 ) -> None:
     assert main(["check", *arguments]) == status
     assert capsys.readouterr().out.splitlines()[-1] == summary
 
 
-def test_a_finding_is_shown_with_its_line_a_caret_and_what_to_write(
-    files: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_prints_line_caret_and_advice(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["check", "broken.xml"])
     assert capsys.readouterr().out.splitlines()[:4] == [
         'broken.xml:1:62: error FP409 reversed-range: the range "90-80" is reversed',
@@ -68,7 +66,7 @@ def test_a_finding_is_shown_with_its_line_a_caret_and_what_to_write(
     ]
 
 
-def test_what_cannot_be_read_is_one_line_on_stderr(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_unreadable_file_is_one_line_on_stderr(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["check", "none.xml", "empty"])
     assert capsys.readouterr().err.splitlines() == [
         "flashpol check: none.xml: cannot be read: No such file or directory",
@@ -76,7 +74,7 @@ def test_what_cannot_be_read_is_one_line_on_stderr(files: Path, capsys: pytest.C
     ]
 
 
-def test_json(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_json_document(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--json", "broken.xml", "none.xml"]) == 2
     assert json.loads(capsys.readouterr().out) == {
         "version": 1,
@@ -109,7 +107,7 @@ def test_json(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     "arguments",
     [["check"], ["check", "--client", "x", "a"], ["check", "--served-from", "0", "a"], ["check", "--served-from", "a"]],
 )
-def test_bad_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_bad_arguments_are_one_line_on_stderr(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
@@ -121,13 +119,13 @@ def check(*arguments: str, **options: object) -> subprocess.CompletedProcess[byt
     return subprocess.run(command, capture_output=True, check=False, **options)  # type: ignore[call-overload,no-any-return]
 
 
-def test_standard_input() -> None:
+def test_check_reads_standard_input() -> None:
     done = check("-", input=BROKEN.encode())
     assert done.returncode == 1
     assert done.stdout.startswith(b"<stdin>:1:62: error")
 
 
-def test_a_terminal_without_unicode() -> None:
+def test_check_on_an_ascii_terminal_replaces_characters() -> None:
     text = "<cross-domain-policy><allow-access-from domain=\u201c*\u201d/></cross-domain-policy>"
     done = check("-", input=text.encode(), env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 1

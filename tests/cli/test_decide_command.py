@@ -38,12 +38,12 @@ def file(tmp_path: Path) -> Path:
         (("--port", "1935", "--served-from", "25"), 1),
     ],
 )
-def test_exit_status(file: Path, arguments: tuple[str, ...], status: int) -> None:
+def test_decide_exit_status(file: Path, arguments: tuple[str, ...], status: int) -> None:
     done = run("decide", file, *FROM, *arguments)
     assert (done.returncode, done.stderr) == (status, "")
 
 
-def test_for_people(file: Path) -> None:
+def test_decide_prints_verdict_line_and_client_words(file: Path) -> None:
     assert run("decide", file, *FROM, "--port", "81").stdout.splitlines() == [
         "flash: denied",
         f'  {file}:3:54: port 81 is not in to-ports="1935,8000-8100", and in no other grant for www.example.com',
@@ -55,7 +55,7 @@ def test_for_people(file: Path) -> None:
     ]
 
 
-def test_json(file: Path) -> None:
+def test_decide_json_document(file: Path) -> None:
     done = run("decide", file, *FROM, "--port", "1935", "--client", "all", "--json")
     answer = json.loads(done.stdout)
     assert list(answer) == ["version", "file", "from", "port", "served_from", "local", "allowed", "decisions"]
@@ -66,7 +66,7 @@ def test_json(file: Path) -> None:
     assert (answer["decisions"][0]["allowed"], answer["decisions"][0]["line"]) == (True, 3)
 
 
-def test_standard_input() -> None:
+def test_decide_reads_standard_input() -> None:
     done = run("decide", "-", *FROM, "--port", "1935", input=POLICY)
     assert (done.returncode, "<stdin>:3:2: " in done.stdout) == (0, True)
 
@@ -85,7 +85,9 @@ def test_standard_input() -> None:
         (POLICY, (*FROM, "--port", "80", "--client", "safari"), ("'safari'", "choose from")),
     ],
 )
-def test_unusable(tmp_path: Path, content: str | None, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+def test_decide_unusable_input_is_one_line_on_stderr(
+    tmp_path: Path, content: str | None, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
     path = tmp_path / ("none.xml" if content is None else "policy.xml")
     if content is not None:
         path.write_text(content)
@@ -94,7 +96,7 @@ def test_unusable(tmp_path: Path, content: str | None, arguments: tuple[str, ...
         assert word in message
 
 
-def test_a_file_without_line_breaks_is_shown_in_part(tmp_path: Path) -> None:
+def test_decide_in_a_long_line_shows_a_part(tmp_path: Path) -> None:
     grants = '<allow-access-from domain="a.example" to-ports="80"/>' * 100
     path = tmp_path / "policy.xml"
     path.write_text(f'<cross-domain-policy>{grants}<allow-access-from domain="*" to-ports="81"/></cross-domain-policy>')
@@ -103,7 +105,7 @@ def test_a_file_without_line_breaks_is_shown_in_part(tmp_path: Path) -> None:
     assert line[caret.index("^") :].startswith('<allow-access-from domain="*"')
 
 
-def test_what_a_policy_quotes_is_harmless(tmp_path: Path) -> None:
+def test_decide_output_is_printable_for_any_policy(tmp_path: Path) -> None:
     path = tmp_path / "policy.xml"
     path.write_bytes('<cross-domain-policy><!-- \u009b31m \u4e16 --><allow-access-from domain="\u4e16" to-ports="1"/>'
                      "</cross-domain-policy>".encode())  # fmt: skip

@@ -38,7 +38,7 @@ def on_a_terminal(*arguments: object, columns: int, **variables: str) -> list[st
 
 @pytest.mark.parametrize("asked", [("check",), ("decide", "--from", "http://a.example/", "--port", "80")])
 @pytest.mark.parametrize("columns", [40, 80, 132])
-def test_a_long_line_stays_within_the_terminal(tmp_path: Path, asked: tuple[str, ...], columns: int) -> None:
+def test_excerpt_of_a_long_line_fits_the_terminal(tmp_path: Path, asked: tuple[str, ...], columns: int) -> None:
     file = tmp_path / "policy.xml"
     file.write_text(LONG)
     lines = on_a_terminal(*asked, file, columns=columns, NO_COLOR="1")
@@ -47,7 +47,7 @@ def test_a_long_line_stays_within_the_terminal(tmp_path: Path, asked: tuple[str,
     assert lines[at][lines[at + 1].index("^") :].startswith("90-80")
 
 
-def test_a_terminal_that_does_not_know_its_width(tmp_path: Path) -> None:
+def test_excerpt_on_a_terminal_without_width_shows_the_place(tmp_path: Path) -> None:
     file = tmp_path / "policy.xml"
     file.write_text(LONG)
     _, source, caret, *_ = on_a_terminal("check", file, columns=0, NO_COLOR="1")
@@ -59,7 +59,9 @@ def test_a_terminal_that_does_not_know_its_width(tmp_path: Path) -> None:
     ("variables", "coloured"),
     [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
 )
-def test_colour(tmp_path: Path, asked: tuple[str, ...], variables: dict[str, str], coloured: bool) -> None:
+def test_colour_is_written_to_terminals_that_want_it(
+    tmp_path: Path, asked: tuple[str, ...], variables: dict[str, str], coloured: bool
+) -> None:
     file = tmp_path / "policy.xml"
     file.write_text(LONG)
     assert any("\033[" in line for line in on_a_terminal(*asked, file, columns=80, **variables)) is coloured

@@ -30,7 +30,7 @@ from flashpol.policy import (
         ("Example.com: 80, 81", "example.com", "80-81"),
     ],
 )
-def test_grant(text: str, domain: str, ports: str) -> None:
+def test_allow_grant_reads_domain_and_ports(text: str, domain: str, ports: str) -> None:
     assert allow_grant(text) == Grant(DomainPattern.parse(domain), PortSet.parse(ports))
 
 
@@ -50,7 +50,7 @@ def test_grant(text: str, domain: str, ports: str) -> None:
         ("[::1]", DomainError, 'in "[::1]": the domain "[:" is an IPv6 address; '),
     ],
 )
-def test_refused(text: str, kind: type[PolicyError], message: str) -> None:
+def test_allow_grant_refuses_and_names_the_argument(text: str, kind: type[PolicyError], message: str) -> None:
     with pytest.raises(kind) as caught:
         allow_grant(text)
     assert str(caught.value).startswith(message)
@@ -58,19 +58,19 @@ def test_refused(text: str, kind: type[PolicyError], message: str) -> None:
     assert caught.value.line is None
 
 
-def test_policy() -> None:
+def test_allow_policy_keeps_order_without_repetitions() -> None:
     policy = allow_policy(["b.example:2", "a.example:1", "B.example:2"])
     assert policy == Policy((allow_grant("b.example:2"), allow_grant("a.example:1")))
     assert parse(render(policy)) == policy
 
 
-def test_no_grants_allow_nobody() -> None:
+def test_allow_policy_without_grants_allows_nothing() -> None:
     assert allow_policy([]) == Policy()
 
 
 @settings(max_examples=200, print_blob=True, deadline=None)
 @given(st.text() | st.text("*.:,-/[]019a "))
-def test_any_text_is_a_grant_or_a_policy_error(text: str) -> None:
+def test_allow_grant_any_text_is_a_grant_or_a_policy_error(text: str) -> None:
     try:
         grant, message = allow_grant(text), ""
     except PolicyError as error:

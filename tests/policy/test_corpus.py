@@ -153,19 +153,19 @@ def served_from(name: str) -> int | None:
     return int(port[1]) if port else None
 
 
-def test_every_file_has_its_row() -> None:
+def test_corpus_every_file_has_expectations() -> None:
     assert {path.stem for path in CORPUS.iterdir()} == set(EXPECTED)
     assert len(EXPECTED) >= 60
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_findings(name: str) -> None:
+def test_corpus_file_has_the_expected_findings(name: str) -> None:
     found = lint((CORPUS / f"{name}.xml").read_bytes(), served_from=served_from(name))
     assert " ".join(f"{finding.code}:{finding.line}" for finding in found) == EXPECTED[name]
 
 
 @pytest.mark.parametrize("name", [name for name in EXPECTED if SILVERLIGHT not in name])
-def test_errors_are_what_cannot_be_served(name: str) -> None:
+def test_corpus_file_has_errors_exactly_if_it_cannot_be_served(name: str) -> None:
     data = (CORPUS / f"{name}.xml").read_bytes()
     errors = [f for f in lint(data, served_from=served_from(name)) if f.severity is Severity.ERROR]
     try:
@@ -177,7 +177,7 @@ def test_errors_are_what_cannot_be_served(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in EXPECTED if name.startswith("good-")])
-def test_live_files_have_no_error_and_nothing_for_flash(name: str) -> None:
+def test_corpus_good_file_has_no_error_and_no_finding_for_flash(name: str) -> None:
     data = (CORPUS / f"{name}.xml").read_bytes()
     assert not any(finding.severity is Severity.ERROR for finding in lint(data))
     assert lint(data, clients=["silverlight" if SILVERLIGHT in name else "flash"]) == []

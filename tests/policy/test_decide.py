@@ -21,7 +21,7 @@ URL = "http://www.example.com/game.swf"
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_flash_is_asked_unless_others_are_named() -> None:
+def test_decide_without_clients_asks_flash() -> None:
     assert [decision.client for decision in decide(POLICY, URL, 4510)] == ["flash"]
     assert tuple(decision.client for decision in Decider(POLICY).decide(URL, 4510)) == CLIENTS
     assert [decision.client for decision in decide(POLICY, URL, 4510, clients=["unity", "flash", "unity"])] == [
@@ -30,19 +30,19 @@ def test_flash_is_asked_unless_others_are_named() -> None:
     ]
 
 
-def test_each_client_has_its_own_opinion() -> None:
+def test_decider_asks_each_client() -> None:
     decisions = Decider(POLICY).decide(URL, 4510)
     assert [(decision.allowed, decision.line) for decision in decisions] == [
         (True, 2), (True, 2), (False, 3), (False, 1),
     ]  # fmt: skip
 
 
-def test_an_element_instead_of_bytes() -> None:
+def test_decide_accepts_an_element() -> None:
     root = read(POLICY.decode(), lambda element: None)
     assert Decider(root).decide(URL, 4510) == Decider(POLICY).decide(URL, 4510)
 
 
-def test_a_decision_is_a_value() -> None:
+def test_decision_is_frozen_and_comparable() -> None:
     [decision] = decide(POLICY, URL, 4510)
     assert pickle.loads(pickle.dumps(decision)) == decision
     assert isinstance(decision, Decision)
@@ -50,7 +50,7 @@ def test_a_decision_is_a_value() -> None:
         flashpol.policy.Decisions  # type: ignore[attr-defined] # noqa: B018
 
 
-def test_the_function_is_not_hidden_by_its_module() -> None:
+def test_decide_function_is_not_hidden_by_its_module() -> None:
     importlib.import_module("flashpol.policy.decide")
     assert callable(flashpol.policy.decide)
 
@@ -76,7 +76,7 @@ def test_the_function_is_not_hidden_by_its_module() -> None:
         ("a\nb", "not a URL"),
     ],
 )
-def test_content_that_is_none(content: str, words: str) -> None:
+def test_decide_invalid_content_raises(content: str, words: str) -> None:
     with pytest.raises(PolicyError, match=r"content|domain") as caught:
         decide(POLICY, content, 80)
     assert words in str(caught.value)
@@ -84,14 +84,14 @@ def test_content_that_is_none(content: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536, True, "80", 80.0, None])
-def test_a_port_that_is_none(port: object) -> None:
+def test_decide_invalid_port_raises(port: object) -> None:
     for arguments in ({"port": port}, {"port": 80, "served_from": port}):
         if arguments != {"port": 80, "served_from": None}:
             with pytest.raises(PolicyError, match="there is no port"):
                 decide(POLICY, URL, **arguments)  # type: ignore[arg-type]
 
 
-def test_a_client_that_is_none() -> None:
+def test_decider_unknown_client_raises() -> None:
     with pytest.raises(PolicyError, match='there is no client "safari"; write one of flash, lightspark'):
         Decider(POLICY, ["safari"])
 
@@ -100,11 +100,11 @@ def test_a_client_that_is_none() -> None:
     "content",
     ["HTTP://WWW.Example.COM:80/x", "https://www.example.com?a#b", "www.example.com", "ftp://www.example.com"],
 )
-def test_spellings_of_content(content: str) -> None:
+def test_decide_accepts_spellings_of_content(content: str) -> None:
     assert decide(POLICY, content, 4510)[0].allowed
 
 
-def test_a_final_dot_makes_another_name() -> None:
+def test_decide_final_dot_makes_another_name() -> None:
     assert not decide(POLICY, "http://www.example.com./", 4510)[0].allowed
 
 
@@ -121,7 +121,7 @@ def test_a_final_dot_makes_another_name() -> None:
         b"<!DOCTYPE a [<!ENTITY",
     ],
 )
-def test_no_document_allows_nobody(data: bytes) -> None:
+def test_decide_unreadable_document_is_denied_by_all(data: bytes) -> None:
     decider = Decider(data)
     assert decider.error is not None
     decisions = decider.decide(URL, 4510)
@@ -170,7 +170,7 @@ anything = st.one_of(
 @given(anything, st.sampled_from([URL, "https://a.b:8/x", "file:///x", "192.0.2.1", "[::1]"]), st.integers(1, 65535),
        st.sampled_from([None, 843, 943, 25, 1024, 5000]), st.booleans())  # fmt: skip
 @settings(max_examples=500)
-def test_never_raises_and_always_says_why(
+def test_decide_any_policy_gives_a_reason(
     data: bytes, content: str, port: int, source: int | None, local: bool
 ) -> None:
     decider = Decider(data)
@@ -186,7 +186,7 @@ def test_never_raises_and_always_says_why(
 
 
 @given(trees, st.sampled_from([URL, "https://a.b/"]), st.sampled_from([80, 4500, 4510, 9000]))
-def test_what_parse_reads_flash_decides_by_its_grants(data: bytes, content: str, port: int) -> None:
+def test_decide_flash_agrees_with_parsed_grants(data: bytes, content: str, port: int) -> None:
     try:
         policy = parse(data)
     except PolicyError:
@@ -199,12 +199,12 @@ def test_what_parse_reads_flash_decides_by_its_grants(data: bytes, content: str,
     assert decide(data, content, port)[0].allowed is expected
 
 
-def test_the_documented_examples_run() -> None:
+def test_decide_docstring_examples_run() -> None:
     module = importlib.import_module("flashpol.policy.decide")
     result = doctest.testmod(module)
     assert (result.failed, result.attempted > 0) == (0, True)
 
 
-def test_the_examples_of_the_library_page_run() -> None:
+def test_library_page_examples_run() -> None:
     result = doctest.testfile(str(DOCS / "library.md"), module_relative=False)
     assert (result.failed, result.attempted > 0) == (0, True)

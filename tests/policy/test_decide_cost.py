@@ -43,7 +43,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_size_of_the_file_and_the_port_make_no_difference(case: str) -> None:
+def test_decide_cost_does_not_depend_on_size_or_port(case: str) -> None:
     client, make, who, ports = CASES[case]
     few, many = (Decider(make(who, ports, number), [client]) for number in (2, 40))
     for decider in (few, many):  # words of an answer are made when first needed, and kept

@@ -35,7 +35,7 @@ def declared(name: str) -> str:
         (declared("UTF-16").encode("utf-16"), declared("UTF-16")),
     ],
 )
-def test_decode(data: bytes, text: str) -> None:
+def test_decode_supported_encodings(data: bytes, text: str) -> None:
     assert decode(data) == text
 
 
@@ -71,19 +71,19 @@ def test_decode(data: bytes, text: str) -> None:
         (b"\xff\xfe<\0a\0\n\0\0\xd8<\0", 2, 1, "the file begins as UTF-16 and then is not"),
     ],
 )
-def test_refused(data: bytes, line: int, column: int, fragment: str) -> None:
+def test_decode_refuses_with_place_and_reason(data: bytes, line: int, column: int, fragment: str) -> None:
     with pytest.raises(PolicyError) as caught:
         decode(data)
     assert (caught.value.line, caught.value.column) == (line, column)
     assert fragment in str(caught.value)
 
 
-def test_blank_lines_are_not_a_length() -> None:
+def test_decode_blank_lines_are_not_a_length_prefix() -> None:
     # Two newlines read as the number 0x0a0a, which this file happens to match.
     assert decode(b"\n\n<" + b" " * (0x0A0A - 1)).startswith("\n\n<")
 
 
-def test_size() -> None:
+def test_decode_limit_of_size() -> None:
     decode(b"x" * MAX_POLICY_BYTES)
     with pytest.raises(LimitError, match="the policy has 1,048,577 bytes; keep it within 1,048,576"):
         decode(b"x" * (MAX_POLICY_BYTES + 1))
@@ -91,7 +91,7 @@ def test_size() -> None:
 
 @settings(max_examples=200, print_blob=True, deadline=None)
 @given(st.binary(), st.sampled_from([b"", b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<", b"\0\5<"]))
-def test_any_bytes_are_text_or_a_policy_error(data: bytes, begin: bytes) -> None:
+def test_decode_any_bytes_are_text_or_a_policy_error(data: bytes, begin: bytes) -> None:
     try:
         text = decode(begin + data)
     except PolicyError:

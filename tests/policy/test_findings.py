@@ -20,7 +20,7 @@ from flashpol.policy.findings import pointed_out
         ("<!-- \u200d -->", 10),  # unprintable: shown as a dot
     ],
 )
-def test_a_caret_stands_where_a_terminal_has_the_place(before: str, columns: int) -> None:
+def test_pointed_out_caret_is_under_the_place_on_a_terminal(before: str, columns: int) -> None:
     data = flash(before + grant(ports="90-80"))
     [finding] = [finding for finding in lint(data) if finding.code == "FP409"]
     assert finding.excerpt().split("\n")[1] == " " * (columns + len('<allow-access-from domain="*" to-ports="')) + "^"
@@ -28,7 +28,7 @@ def test_a_caret_stands_where_a_terminal_has_the_place(before: str, columns: int
 
 @given(st.text("ab\u65e5\u0301", max_size=60), st.integers(0, 60), st.integers(20, 80))
 @thorough
-def test_an_excerpt_fits_and_keeps_its_place(text: str, at: int, columns: int) -> None:
+def test_pointed_out_fits_the_columns_and_keeps_the_place(text: str, at: int, columns: int) -> None:
     at = min(at, len(text))
     source, caret = pointed_out(text[:at] + "!" + text[at:], at, columns)
     cells = [0 if c == "\u0301" else 2 if c == "\u65e5" else 1 for c in source]

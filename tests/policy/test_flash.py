@@ -93,7 +93,7 @@ class TestParse:
             ),
         ],
     )
-    def test_grammar(self, body: str, expected: Policy) -> None:
+    def test_parse_accepts_the_grammar(self, body: str, expected: Policy) -> None:
         assert parse(f"<cross-domain-policy>{body}</cross-domain-policy>".encode()) == expected
 
     @pytest.mark.parametrize(
@@ -112,10 +112,10 @@ class TestParse:
             b' xsi:noNamespaceSchemaLocation="http://www.adobe.com/xml/schemas/PolicyFileSocket.xsd"/>',
         ],
     )
-    def test_wrappings(self, data: bytes) -> None:
+    def test_parse_accepts_wrappings_around_the_xml(self, data: bytes) -> None:
         assert parse(data) == Policy()
 
-    def test_places(self) -> None:
+    def test_parse_grants_have_their_places(self) -> None:
         policy = parse(
             b"<cross-domain-policy>\n"
             b'  <site-control permitted-cross-domain-policies="all"/>\n'
@@ -127,7 +127,7 @@ class TestParse:
 
 
 class TestRender:
-    def test_canonical(self) -> None:
+    def test_render_is_canonical(self) -> None:
         grants = grant("*.Example.com", "8000-8100, 80"), grant("a.example", "*", secure=True)
         policy = Policy(grants, MetaPolicy.MASTER_ONLY)
         assert render(policy) == (
@@ -139,15 +139,15 @@ class TestRender:
             b"</cross-domain-policy>"
         )
 
-    def test_empty(self) -> None:
+    def test_render_empty_policy(self) -> None:
         assert render(Policy()) == b'<?xml version="1.0"?>\n<cross-domain-policy/>'
 
-    def test_short_runs_are_written_singly(self) -> None:
+    def test_render_writes_short_runs_singly(self) -> None:
         assert b'to-ports="80,81,82"' in render(Policy((grant("*", "80-82"),)))
         assert b",16" in render(Policy((grant("*", "1-16"),)))
         assert b'to-ports="1-17"' in render(Policy((grant("*", "1-17"),)))
 
-    def test_unless_the_reply_would_grow_to_4096_bytes(self) -> None:
+    def test_render_at_4096_bytes_writes_ranges(self) -> None:
         def size(grants: int) -> tuple[int, bytes]:
             data = render(Policy((grant("*", "10001-10016"),) * grants))
             return len(data) + 1, data
@@ -159,7 +159,7 @@ class TestRender:
         assert compact < 4096
         assert b"10001-10016" in data
 
-    def test_a_file_may_end_in_a_newline(self) -> None:
+    def test_render_leaves_room_for_a_newline_and_nul(self) -> None:
         """A byte more must not make Lightspark wait for ever: it does at 4,096, the NUL included."""
         several = (grant("*", "10001-10016"),) * 28
         sizes = {len(render(Policy((*several, grant(f"{'b' * 60}.{'a' * pad}", "80"))))) for pad in range(1, 60)}
@@ -167,7 +167,7 @@ class TestRender:
 
     @thorough
     @given(policies)
-    def test_identity(self, policy: Policy) -> None:
+    def test_render_then_parse_is_identity(self, policy: Policy) -> None:
         data = render(policy)
         assert parse(data) == policy
         assert render(parse(data)) == data
@@ -188,16 +188,16 @@ class TestCompileReply:
             b'<?xml version="1.0" encoding="windows-1252"?><!-- \x93 --><cross-domain-policy/>',
         ],
     )
-    def test_byte_for_byte_and_one_nul(self, data: bytes) -> None:
+    def test_compile_reply_keeps_the_bytes_and_ends_in_one_nul(self, data: bytes) -> None:
         assert compile_reply(data) == data + b"\0"
         assert compile_reply(data + b"\0") == data + b"\0"
 
-    def test_invalid(self) -> None:
+    def test_compile_reply_of_an_invalid_policy_raises(self) -> None:
         with pytest.raises(PolicyError, match="the policy is empty"):
             compile_reply(b"")
 
 
-def test_the_example() -> None:
+def test_parse_published_example() -> None:
     data = EXAMPLE.read_bytes()
     assert len(data) < 1024
     assert data.isascii()

@@ -41,18 +41,18 @@ def codes(data: bytes, **options: object) -> list[str]:
 
 
 @BY_CODE
-def test_a_bad_example_breaks_exactly_its_rule(rule: Rule) -> None:
+def test_rule_bad_example_breaks_only_this_rule(rule: Rule) -> None:
     found = lint(encoded(rule.bad), served_from=rule.served_from, clients=[rule.example_client])
     assert {finding.code for finding in found} == {rule.code}
 
 
 @BY_CODE
-def test_a_good_example_breaks_none(rule: Rule) -> None:
+def test_rule_good_example_breaks_no_rule(rule: Rule) -> None:
     assert lint(encoded(rule.good), served_from=rule.good_port, clients=[rule.example_client]) == []
 
 
 @BY_CODE
-def test_a_row_is_whole(rule: Rule) -> None:
+def test_rule_fields_are_complete(rule: Rule) -> None:
     assert rule.code[:3] in GROUPS
     assert rule.clients
     assert set(rule.clients) <= set(CLIENTS)
@@ -61,17 +61,17 @@ def test_a_row_is_whole(rule: Rule) -> None:
     assert not rule.trap or rule.severity is not Severity.ERROR
 
 
-def test_codes_and_names_are_unique() -> None:
+def test_rules_codes_and_names_are_unique() -> None:
     assert len({rule.code for rule in RULES}) == len({rule.name for rule in RULES}) == len(RULES)
 
 
-def test_the_page_is_up_to_date() -> None:
+def test_rules_page_matches_the_registry() -> None:
     assert (ROOT / "docs" / "rules.md").read_text() == page(), (
         "python -m flashpol.policy.rules.markdown > docs/rules.md"
     )
 
 
-def test_the_documented_example_runs() -> None:
+def test_lint_docstring_example_runs() -> None:
     result = doctest.testmod(importlib.import_module("flashpol.policy.lint"))
     assert result.attempted > 0
     assert result.failed == 0
@@ -81,13 +81,13 @@ def test_the_documented_example_runs() -> None:
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule.trap], ids=lambda rule: rule.code)
-def test_a_trap_is_an_error_once_its_client_is_named(rule: Rule) -> None:
+def test_lint_trap_with_its_client_named_is_an_error(rule: Rule) -> None:
     for clients, severity in ((CLIENTS, rule.severity), (rule.clients, Severity.ERROR)):
         found = lint(encoded(rule.bad), served_from=rule.served_from, clients=clients)
         assert {finding.severity for finding in found if finding.code == rule.code} == {severity}
 
 
-def test_rules_of_other_clients_are_silent() -> None:
+def test_lint_with_a_client_named_skips_rules_of_others() -> None:
     data = flash(grant("*.example.com", "8000-8100"))
     assert codes(data) == ["FP702", "FP701"]
     assert codes(data, clients=["flash"]) == []
@@ -97,12 +97,12 @@ def test_rules_of_other_clients_are_silent() -> None:
 
 
 @pytest.mark.parametrize("clients", [(), ("netscape",), ("flash", "all")])
-def test_unknown_clients_are_the_callers_fault(clients: tuple[str, ...]) -> None:
+def test_lint_with_unknown_clients_raises_value_error(clients: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="flash, lightspark, unity, silverlight"):
         lint(b"", clients=clients)
 
 
-def test_the_published_example_is_clean_for_flash() -> None:
+def test_lint_published_example_is_clean_for_flash() -> None:
     assert lint(EXAMPLE, clients=["flash"]) == []
     assert not any(finding.severity is Severity.ERROR for finding in lint(EXAMPLE))
 
@@ -128,7 +128,7 @@ def test_the_published_example_is_clean_for_flash() -> None:
         (943, "1935", ["FP511"]),
     ],
 )
-def test_ports_a_policy_may_speak_for(served_from: int | None, ports: str, expected: list[str]) -> None:
+def test_lint_ports_by_the_port_that_serves(served_from: int | None, ports: str, expected: list[str]) -> None:
     assert codes(flash(grant(ports=ports)), served_from=served_from, clients=["flash"]) == expected
 
 
@@ -144,7 +144,7 @@ def test_ports_a_policy_may_speak_for(served_from: int | None, ports: str, expec
         (843, "all", []),
     ],
 )
-def test_site_control_counts_on_843_only(served_from: int | None, meta: str, expected: list[str]) -> None:
+def test_lint_site_control_by_the_port_that_serves(served_from: int | None, meta: str, expected: list[str]) -> None:
     data = flash(f'<site-control permitted-cross-domain-policies="{meta}"/>', grant())
     assert codes(data, served_from=served_from) == expected
 
@@ -177,19 +177,19 @@ def test_site_control_counts_on_843_only(served_from: int | None, meta: str, exp
          [("FP606", 2), ("FP602", 3), ("FP602", 4)]),
     ],
 )  # fmt: skip
-def test_side_by_side(lines: list[str], expected: list[tuple[str, int]]) -> None:
+def test_lint_redundant_grants(lines: list[str], expected: list[tuple[str, int]]) -> None:
     assert [(finding.code, finding.line) for finding in lint(flash(*lines), clients=["flash"])] == expected
 
 
 # ------------------------------------------------------------------------------------------------------------- places
 
 
-def test_everything_is_said_and_not_only_the_first() -> None:
+def test_lint_reports_all_mistakes_not_only_the_first() -> None:
     data = flash(grant("http://a.com", "90-80,0,x"), grant("a.*.com", "70000"))
     assert codes(data, clients=["flash"]) == ["FP305", "FP405", "FP407", "FP409", "FP304", "FP408"]
 
 
-def test_a_place_is_shown_with_a_caret() -> None:
+def test_finding_excerpt_has_a_caret_under_the_place() -> None:
     [finding] = lint(flash("\t" + grant(ports="90-80")))
     assert (finding.line, finding.column) == (2, 42)
     source, caret = finding.excerpt().split("\n")
@@ -200,7 +200,7 @@ def test_a_place_is_shown_with_a_caret() -> None:
     )
 
 
-def test_of_a_long_line_only_a_part_is_shown() -> None:
+def test_finding_in_a_long_line_shows_a_part() -> None:
     data = flash("<!-- " + "x" * 5000 + " -->" + grant(ports="90-80") + "<!-- " + "y" * 5000 + " -->")
     finding = next(finding for finding in lint(data) if finding.code == "FP409")
     assert len(finding.source) < 130
@@ -208,21 +208,21 @@ def test_of_a_long_line_only_a_part_is_shown() -> None:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_lines_end_as_in_xml(end: str) -> None:
+def test_lint_lines_end_as_in_xml(end: str) -> None:
     data = flash(grant(), grant(ports="0")).replace(b"\n", end.encode())
     [finding] = lint(data)
     assert (finding.line, finding.code) == (3, "FP407")
     assert "domain" in finding.source
 
 
-def test_lines_are_shown_as_they_are() -> None:
+def test_finding_source_shows_the_line_as_written() -> None:
     wrong = flash(grant())
     assert lint(b"HTTP/1.0 200 OK\r\n\r\n" + wrong)[0].source == "HTTP/1.0 200 OK"
     assert lint(b"\0" + bytes((len(wrong),)) + wrong)[0].source == "\u00b7" + chr(len(wrong)) + "<cross-domain-policy>"
     assert lint(wrong.replace(b"\n", b"\n\0", 1))[0].source.startswith("\u00b7<allow")
 
 
-def test_behind_a_first_mistake_the_rest_is_still_read() -> None:
+def test_lint_after_a_mistake_in_the_bytes_reads_the_rest() -> None:
     wrong = flash(grant(ports="0"))
     for data, first in (
         (len(wrong).to_bytes(2, "big") + wrong, "FP105"),
@@ -237,7 +237,7 @@ def test_behind_a_first_mistake_the_rest_is_still_read() -> None:
         assert codes(data, clients=["flash"]) == [first, "FP407"]
 
 
-def test_typography_outside_of_tags_is_malformed_xml() -> None:
+def test_lint_typography_outside_of_tags_is_malformed_xml() -> None:
     assert codes("\u00a0".encode() + flash(grant()), clients=["flash"]) == ["FP110"]
 
 
@@ -261,13 +261,13 @@ def check_all(data: bytes) -> list[Finding]:
 
 @given(st.binary(max_size=200))
 @thorough
-def test_bytes_of_any_kind(data: bytes) -> None:
+def test_lint_any_bytes_never_raises(data: bytes) -> None:
     assert check_all(data), "no bytes without XML are clean"
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=25).map("".join), st.sampled_from(["utf-8", "utf-16", "cp1252"]))
 @thorough
-def test_pieces_of_policies(text: str, encoding: str) -> None:
+def test_lint_pieces_of_policies_never_raises(text: str, encoding: str) -> None:
     check_all(text.encode(encoding, "replace"))
 
 
@@ -286,7 +286,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 @given(mutated())
 @thorough
-def test_mutations_and_what_the_strict_reader_says_of_them(data: bytes) -> None:
+def test_lint_mutation_has_an_error_exactly_if_it_cannot_be_served(data: bytes) -> None:
     """A file has an error if and only if the server could not use it, or nobody could connect by it."""
     errors = {finding.code for finding in check_all(data) if finding.severity is Severity.ERROR}
     try:
@@ -299,7 +299,7 @@ def test_mutations_and_what_the_strict_reader_says_of_them(data: bytes) -> None:
 
 @given(policies)
 @thorough
-def test_what_we_render_has_no_error(policy: object) -> None:
+def test_lint_rendered_policy_has_no_error(policy: object) -> None:
     data = render(policy)  # type: ignore[arg-type]
     assert parse(data) == policy
     errors = {finding.code for finding in check_all(data) if finding.severity is Severity.ERROR}

@@ -37,7 +37,7 @@ SECURE = ' secure="true"'
         (flash(grant()) + b" \0", {}, "lightspark", []),
     ],
 )
-def test_a_rule_concerns_the_clients_it_is_true_of(
+def test_lint_rule_concerns_the_clients_that_it_is_true_of(
     data: bytes, options: dict[str, int], client: str, expected: list[str]
 ) -> None:
     found = codes(data, clients=[client], **options)
@@ -60,7 +60,7 @@ BESIDE = choice("", "<resource path='/'/>", "<resource/>", "<resource path=''/>"
 
 @given(URIS, SOCKETS, choice("tcp", "Tcp", "udp"), BESIDE, choice("", "http-request-headers='*'", "x='y'"))
 @thorough
-def test_a_silverlight_policy_has_an_error_if_the_server_refuses_it(
+def test_lint_silverlight_policy_that_cannot_be_served_has_an_error(
     uri: str, port: str, protocol: str, beside: str, attribute: str
 ) -> None:
     socket = f"<socket-resource port='{port}' protocol='{protocol}'/>"

@@ -68,10 +68,10 @@ class TestAllows:
             (grant("a.com", "80"), "a.com", 80, True, True),
         ],
     )
-    def test_one_grant(self, one: Grant, host: str, to: int, https: bool, answer: bool) -> None:
+    def test_allows_by_one_grant(self, one: Grant, host: str, to: int, https: bool, answer: bool) -> None:
         assert allows(Policy((one,)), host, to, https=https) is answer
 
-    def test_none_forbids_the_file_that_carries_it(self) -> None:
+    def test_allows_none_forbids_its_own_file(self) -> None:
         assert not allows(Policy((grant("*", "*"),), MetaPolicy.NONE), "a.com", 80, https=True)
 
 
@@ -79,7 +79,7 @@ class TestLaw:
     @thorough
     @given(fragments)
     @example([Fragment("a", Policy((grant("*", "1"),))), Fragment("b", Policy((grant("a.com", "1", secure=True),)))])
-    def test_allowed_by_the_merge_exactly_if_by_some_fragment(self, several: list[Fragment]) -> None:
+    def test_merge_allows_exactly_what_a_fragment_allows(self, several: list[Fragment]) -> None:
         try:
             merge = merge_policies(several)
         except MergeError:
@@ -90,7 +90,7 @@ class TestLaw:
 
     @thorough
     @given(fragments)
-    def test_refused_exactly_if_the_law_or_a_statement_would_be_broken(self, several: list[Fragment]) -> None:
+    def test_merge_is_refused_exactly_if_site_controls_conflict(self, several: list[Fragment]) -> None:
         said = {each.policy.meta for each in several} - {None}
         silent = any(each.policy.grants and each.policy.meta is None for each in several)
         conflict = len(said) > 1 or (said == {MetaPolicy.NONE} and silent)
@@ -104,7 +104,7 @@ class TestLaw:
 
     @thorough
     @given(fragments, st.randoms())
-    def test_order_does_not_matter(self, several: list[Fragment], random: object) -> None:
+    def test_merge_does_not_depend_on_order(self, several: list[Fragment], random: object) -> None:
         files = [(each.name, render(each.policy)) for each in several]
         shuffled = list(files)
         random.shuffle(shuffled)  # type: ignore[attr-defined]
@@ -113,7 +113,7 @@ class TestLaw:
 
     @thorough
     @given(fragments)
-    def test_merging_again_changes_nothing(self, several: list[Fragment]) -> None:
+    def test_merge_of_a_merge_is_the_same(self, several: list[Fragment]) -> None:
         try:
             merge = merge_policies(several)
         except MergeError:
@@ -123,7 +123,7 @@ class TestLaw:
 
     @thorough
     @given(fragments)
-    def test_comments_mean_nothing(self, several: list[Fragment]) -> None:
+    def test_merge_provenance_changes_only_comments(self, several: list[Fragment]) -> None:
         files = [(each.name, render(each.policy)) for each in several]
         plain, commented = outcome(files, False), outcome(files, True)
         if isinstance(plain, str):
@@ -190,16 +190,16 @@ class TestSimplest:
             ([grant("a.com", "82-184"), grant("*.com", "82-185")], [grant("*.com", "82-185")]),
         ],
     )
-    def test_grants(self, given: list[Grant], kept: list[Grant]) -> None:
+    def test_merge_writes_the_fewest_grants(self, given: list[Grant], kept: list[Grant]) -> None:
         assert set(merged(*given)) == set(kept)
         assert len(merged(*given)) == len(kept)
 
-    def test_order_is_by_domain_from_its_end(self) -> None:
+    def test_merge_sorts_by_domain_from_the_last_label(self) -> None:
         names = ["b.com", "*.com", "*", "com", "a.net", "z.a.com", "10.0.0.1"]
         kept = merged(*(grant(name, str(80 + n)) for n, name in enumerate(names)))
         assert [str(each.domain) for each in kept] == ["*", "10.0.0.1", "*.com", "com", "z.a.com", "b.com", "a.net"]
 
-    def test_10_000_grants_that_are_all_different(self) -> None:
+    def test_merge_of_10_000_different_grants(self) -> None:
         several = [grant(f"h{n}.d{n % 100}.example.com", f"{n + 1}") for n in range(10_000)]
         wide = [grant("*.example.com", ",".join(str(n) for n in range(2, 5000, 2)))]
         assert len(merged(*several, *wide)) == 10_000 - 2499 + 1
@@ -212,7 +212,7 @@ class TestRefusals:
         assert str(caught.value).isprintable()
         return str(caught.value)
 
-    def test_two_site_controls(self) -> None:
+    def test_merge_conflicting_site_controls_name_both_places(self) -> None:
         a, b = file(meta("master-only")), file("<!-- -->" + meta("all"))
         expected = (
             'site-control at b.xml:2:9 says "all", but site-control at a.xml:2:1 says "master-only"; '
@@ -221,13 +221,13 @@ class TestRefusals:
         assert self.refused(("a.xml", a), ("b.xml", b)) == expected
         assert self.refused(("b.xml", b), ("a.xml", a)) == expected
 
-    def test_none_and_grants_elsewhere(self) -> None:
+    def test_merge_none_with_grants_of_others_is_refused(self) -> None:
         some = file("", '<allow-access-from domain="*" to-ports="80"/>')
         assert self.refused(("a.xml", some), ("b.xml", file(meta("none")))) == (
             'site-control at b.xml:2:1 says "none", which would forbid the grants of a.xml:3:1; remove one of the two'
         )
 
-    def test_none_may_stand_with_its_own_grants_and_with_what_grants_nothing(self) -> None:
+    def test_merge_none_with_no_grants_of_others_is_accepted(self) -> None:
         own = file(meta("none"), '<allow-access-from domain="*" to-ports="80"/>')
         merge = parse(merge_files([("a", own), ("b", file()), ("c", file(meta("none")))]))
         assert merge == Policy((grant("*", "80"),), MetaPolicy.NONE)
@@ -241,19 +241,19 @@ class TestRefusals:
             (b" " * 2_000_000, "b.xml: the policy has 2,000,000 bytes"),
         ],
     )
-    def test_a_fragment_that_is_none(self, data: bytes, words: str) -> None:
+    def test_merge_invalid_fragment_is_named_with_place(self, data: bytes, words: str) -> None:
         assert self.refused(("a.xml", file()), ("b.xml", data), ("c.xml", b"")).startswith(words)
 
-    def test_a_name_stays_on_one_line(self) -> None:
+    def test_merge_error_with_any_name_is_one_line(self) -> None:
         assert self.refused(("a\n\x1b[31m.xml", b"")).startswith("a\\n\\x1b[31m.xml:1:1: ")
 
-    def test_more_than_a_file_may_hold(self) -> None:
+    def test_merge_above_the_limits_of_a_file_is_refused(self) -> None:
         files = [(str(n), render(Policy(tuple(grant(f"h{n}-{m}.a", "80") for m in range(7000))))) for n in range(3)]
         assert self.refused(*files).startswith("the merge is too large: the policy has 1,130,736 bytes; ")
 
 
 class TestProvenance:
-    def test_places(self) -> None:
+    def test_provenance_names_all_places(self) -> None:
         a = file(meta("all"), '<allow-access-from domain="*.a.com" to-ports="80,81"/>')
         b = file('<allow-access-from domain="b.a.com" to-ports="81" secure="true"/>')
         c = file(meta("all"), '<allow-access-from domain="*.a.com" to-ports="90"/>')
@@ -267,13 +267,13 @@ class TestProvenance:
             "</cross-domain-policy>",
         ]
 
-    def test_files_of_one_name_and_meaning(self) -> None:
+    def test_provenance_of_equal_files(self) -> None:
         one, other = (file(*blank, '<allow-access-from domain="*" to-ports="1"/>') for blank in ([], [""]))
         forth = merge_files([("-", one), ("-", other)], provenance=True)
         assert b"<!-- -:3:1, -:2:1 -->" in forth or b"<!-- -:2:1, -:3:1 -->" in forth
         assert forth == merge_files([("-", other), ("-", one)], provenance=True)
 
-    def test_every_fragments_grant_is_mentioned(self) -> None:
+    def test_provenance_mentions_every_grant(self) -> None:
         several = [grant("*", "1"), grant("*.com", "2"), grant("a.com", "1-2", secure=True), grant("b.net", "1")]
         files = [(f"{n}.xml", render(Policy((each,)))) for n, each in enumerate(several)]
         data = merge_files(files, provenance=True).decode()
@@ -281,7 +281,7 @@ class TestProvenance:
 
     @thorough
     @given(st.text(), st.sampled_from(["", "--", "---", "-", "-->", "--!>", "<!--", "\0", "\ud800", "&", "]]>"]))
-    def test_any_name_is_a_valid_comment(self, name: str, end: str) -> None:
+    def test_provenance_with_any_name_is_a_valid_comment(self, name: str, end: str) -> None:
         data = merge_files([(name + end, file(meta("all")))], provenance=True)
         assert parse(data) == Policy(meta=MetaPolicy.ALL)
         assert len(data.splitlines()) == 5
@@ -289,12 +289,12 @@ class TestProvenance:
         ElementTree.fromstring(data)
 
 
-def test_a_fragment_without_places_is_called_by_its_name() -> None:
+def test_fragment_without_places_is_called_by_its_name() -> None:
     fragment = Fragment("made", Policy())
     assert fragment.place(None) == "made"
     assert fragment.place(Location(3, 4)) == "made:3:4"
 
 
-def test_the_bytes_are_what_render_writes() -> None:
+def test_merge_files_writes_what_render_writes() -> None:
     assert merge_files([]) == render(Policy())
     assert flash.compile_reply(merge_files([("a", file())])) == render(Policy()) + b"\0"

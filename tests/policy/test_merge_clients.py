@@ -60,7 +60,9 @@ class TestLaw:
     @example(one_each("*:1-16", "*:17-32"))  # two lists of single ports
     @example(one_each("*:2-17", "*:1-34"))
     @example(one_each("a.com:*", "*:1-65535"))
-    def test_allowed_by_the_merge_exactly_if_by_some_fragment(self, client: str, several: list[Fragment]) -> None:
+    def test_merge_each_client_allows_exactly_what_a_fragment_allows(
+        self, client: str, several: list[Fragment]
+    ) -> None:
         files = [render(each.policy) for each in several]
         try:
             merge = merge_files([(each.name, data) for each, data in zip(several, files, strict=True)])
@@ -72,14 +74,16 @@ class TestLaw:
     @pytest.mark.parametrize("served_from", [1024, 5000])
     @settings(max_examples=50)
     @given(st.lists(grants, max_size=4))
-    def test_off_the_master_port(self, client: str, served_from: int, several: list[Grant]) -> None:
+    def test_merge_off_port_843_keeps_the_law_without_site_control(
+        self, client: str, served_from: int, several: list[Grant]
+    ) -> None:
         files = [render(Policy((each,))) for each in several]
         merge = merge_files([("", data) for data in files])
         assert allowed(merge, client, served_from) == by_some(files, client, served_from)
 
     @thorough
     @given(st.lists(grants, max_size=6))
-    def test_nothing_in_it_can_be_left_out(self, several: list[Grant]) -> None:
+    def test_merge_grant_removed_denies_something(self, several: list[Grant]) -> None:
         """Neither for others of its domain nor for those of wider ones: a client would lose, were Unity one that
         looks at domains.
         """
@@ -116,7 +120,7 @@ class TestWhatTheLawCannotKeep:
     """Each loss shown, so that the list of them in `merge` stays true."""
 
     @pytest.mark.parametrize(("client", "most"), [("lightspark", 4095), ("unity", 5000)])
-    def test_a_merge_that_is_too_large_for_a_client(self, client: str, most: int) -> None:
+    def test_merge_too_large_for_a_client_is_denied_by_it(self, client: str, most: int) -> None:
         files = [render(Policy((grant("*", "1"), *(grant(f"h{n}-{m}.a", "80") for m in range(40))))) for n in range(3)]
         merge = merge_files([(str(n), data) for n, data in enumerate(files)])
         assert len(merge) > most
@@ -124,7 +128,7 @@ class TestWhatTheLawCannotKeep:
         assert not allowed(merge, client)
         assert allowed(merge, "flash") == by_some(files, "flash")
 
-    def test_ports_of_a_large_merge_are_ranges(self) -> None:
+    def test_merge_of_4096_bytes_writes_ranges(self) -> None:
         """Lightspark would read nothing of it in any other form: it is 4,096 bytes long with single ports."""
         files = [render(Policy(tuple(grant(f"h{n}-{m}.a", "1-16") for m in range(30)))) for n in range(2)]
         ours = [render(Policy((grant("*", "1-16"),))), *files]
@@ -137,18 +141,18 @@ class TestWhatTheLawCannotKeep:
             (content, to) for content in CONTENT for to in (3, 16, 17)
         }
 
-    def test_comments_count(self) -> None:
+    def test_merge_provenance_comments_count_as_size(self) -> None:
         data = render(Policy((grant("*", "1"),)))
         assert allowed(merge_files([("a" * 5000, data)]), "unity") == allowed(data, "unity")
         assert not allowed(merge_files([("a" * 5000, data)], provenance=True), "unity")
 
-    def test_a_fragment_that_was_too_large_can_be_read_in_the_merge(self) -> None:
+    def test_merge_of_a_fragment_too_large_by_itself_is_read(self) -> None:
         large = render(Policy((grant("*", "1"), *(grant(f"h{m}.a", "1") for m in range(100)))))
         merge = merge_files([("a", large)])
         assert not allowed(large, "lightspark")
         assert allowed(merge, "lightspark")
 
-    def test_lightspark_reads_no_site_control_off_the_master_port(self) -> None:
+    def test_merge_with_site_control_off_port_843_is_denied_by_lightspark(self) -> None:
         silent, says = render(Policy((grant("*", "1"),))), render(Policy(meta=MetaPolicy.ALL))
         merge = merge_files([("a", silent), ("b", says)])
         assert allowed(merge, "lightspark", 5000) == set()
@@ -160,7 +164,7 @@ class TestWhatTheLawCannotKeep:
         ("written", "lost", "gained"),
         [(",".join(map(str, range(16, 34))), {17, 18, 19, 32, 33}, set()), ("16-19", set(), {17, 18, 19})],
     )
-    def test_a_fragment_counts_as_render_writes_it(self, written: str, lost: set[int], gained: set[int]) -> None:
+    def test_merge_fragment_counts_as_render_writes_it(self, written: str, lost: set[int], gained: set[int]) -> None:
         data = (
             f'<cross-domain-policy><allow-access-from domain="*" to-ports="{written}"/></cross-domain-policy>'.encode()
         )

@@ -41,7 +41,7 @@ class TestPortSet:
             ("80,80", "80"),
         ],
     )
-    def test_parse(self, text: str, canonical: str) -> None:
+    def test_port_set_parse_accepts(self, text: str, canonical: str) -> None:
         assert str(PortSet.parse(text)) == canonical
 
     @pytest.mark.parametrize(
@@ -77,27 +77,27 @@ class TestPortSet:
             ("1," * 65535 + "1", "more than 65,535 items"),
         ],
     )
-    def test_refused(self, text: str, fragment: str) -> None:
+    def test_port_set_parse_refuses_with_reason(self, text: str, fragment: str) -> None:
         with pytest.raises(PortsError) as caught:
             PortSet.parse(text)
         assert fragment in str(caught.value)
         assert "\n" not in str(caught.value)
 
-    def test_made_from_ranges(self) -> None:
+    def test_port_set_from_ranges_is_normalised(self) -> None:
         assert PortSet(((90, 95), (80, 85), (86, 88))).ranges == ((80, 88), (90, 95))
         assert PortSet(any=True).ranges == ((1, 65535),)
 
     @pytest.mark.parametrize("ranges", [(), ((0, 5),), ((5, 65536),), ((5, 4),)])
-    def test_made_from_wrong_ranges(self, ranges: tuple[tuple[int, int], ...]) -> None:
+    def test_port_set_from_invalid_ranges_raises(self, ranges: tuple[tuple[int, int], ...]) -> None:
         with pytest.raises(PortsError):
             PortSet(ranges)
 
-    def test_star_is_not_the_range_of_all_ports(self) -> None:
+    def test_port_set_star_differs_from_the_range_of_all_ports(self) -> None:
         # Lightspark reads the one and not the other.
         assert PortSet.parse("*") != PortSet.parse("1-65535")
 
     @pytest.mark.parametrize("text", ["*", "1-65535"])
-    def test_bounds(self, text: str) -> None:
+    def test_port_set_limits_are_1_and_65535(self, text: str) -> None:
         ports = PortSet.parse(text)
         assert 1 in ports
         assert 65535 in ports
@@ -105,7 +105,7 @@ class TestPortSet:
         assert 65536 not in ports
         assert "80" not in ports
 
-    def test_listed(self) -> None:
+    def test_port_set_listed_writes_short_runs_singly(self) -> None:
         ports = PortSet.parse("80-82,100-110,1935")
         assert ports.listed(singly=3) == "80,81,82,100-110,1935"
         assert ports.listed(singly=2) == "80-82,100-110,1935"
@@ -116,7 +116,7 @@ class TestPortSet:
         st.lists(st.tuples(st.integers(1, 60), st.integers(0, 9)), min_size=1),
         st.sampled_from([",", ", ", " ,", " , "]),
     )
-    def test_against_a_set(self, items: list[tuple[int, int]], comma: str) -> None:
+    def test_port_set_behaves_as_a_set_of_integers(self, items: list[tuple[int, int]], comma: str) -> None:
         text = comma.join(f"{low}-{low + more}" if more else str(low) for low, more in items)
         expected = {port for low, more in items for port in range(low, low + more + 1)}
         ports = PortSet.parse(text)
@@ -145,7 +145,7 @@ class TestDomainPattern:
             ("a" * 63 + ".example", "a" * 63 + ".example"),
         ],
     )
-    def test_parse(self, text: str, canonical: str) -> None:
+    def test_domain_pattern_parse_accepts(self, text: str, canonical: str) -> None:
         assert str(DomainPattern.parse(text)) == canonical
         assert DomainPattern.parse(canonical) == DomainPattern.parse(text)
 
@@ -187,13 +187,13 @@ class TestDomainPattern:
             ("\u212a.com", "non-ASCII"),  # the Kelvin sign, whose lower case is k
         ],
     )
-    def test_refused(self, text: str, fragment: str) -> None:
+    def test_domain_pattern_parse_refuses_with_reason(self, text: str, fragment: str) -> None:
         with pytest.raises(DomainError) as caught:
             DomainPattern.parse(text)
         assert fragment in str(caught.value)
         assert "\n" not in str(caught.value)
 
-    def test_made_directly_is_checked_too(self) -> None:
+    def test_domain_pattern_from_constructor_is_validated(self) -> None:
         assert DomainPattern("Example.com", wildcard=True) == DomainPattern.parse("*.example.com")
         with pytest.raises(DomainError):
             DomainPattern('"/><evil')
@@ -217,12 +217,12 @@ class TestDomainPattern:
             ("k.com", "\u212a.com", False),
         ],
     )
-    def test_matches(self, pattern: str, host: str, expected: bool) -> None:
+    def test_domain_pattern_matches_hosts(self, pattern: str, host: str, expected: bool) -> None:
         assert DomainPattern.parse(pattern).matches(host) is expected
 
     @thorough
     @given(st.data())
-    def test_against_labels(self, data: st.DataObject) -> None:
+    def test_domain_pattern_matches_as_comparison_of_labels(self, data: st.DataObject) -> None:
         labels = st.lists(st.sampled_from(["a", "b", "ab", "com", "COM"]), min_size=1, max_size=4)
         suffix, host, wildcard = data.draw(labels), data.draw(labels), data.draw(st.booleans())
         pattern = DomainPattern.parse(("*." if wildcard else "") + ".".join(suffix))
@@ -233,22 +233,22 @@ class TestDomainPattern:
 
 
 class TestErrors:
-    def test_one_line_with_place_and_advice(self) -> None:
+    def test_error_text_is_one_line_with_place_and_advice(self) -> None:
         error = PolicyError("this is wrong", "write that", Location(3, 5))
         assert str(error) == "line 3, column 5: this is wrong; write that"
         assert (error.line, error.column) == (3, 5)
 
-    def test_without_place_or_advice(self) -> None:
+    def test_error_text_without_place_or_advice(self) -> None:
         error = PolicyError("this is wrong")
         assert str(error) == "this is wrong"
         assert (error.line, error.column) == (None, None)
 
-    def test_placing_keeps_the_kind(self) -> None:
+    def test_error_at_keeps_its_type(self) -> None:
         error = PortsError("wrong", "right").at(Location(1, 2))
         assert type(error) is PortsError
         assert str(error) == "line 1, column 2: wrong; right"
 
-    def test_survives_pickling(self) -> None:
+    def test_error_survives_pickling(self) -> None:
         error = pickle.loads(pickle.dumps(PortsError("wrong", "right", Location(1, 2))))
         assert type(error) is PortsError
         assert str(error) == "line 1, column 2: wrong; right"
@@ -262,7 +262,7 @@ class TestErrors:
             ("x" * 61, '"' + "x" * 57 + '..."'),
         ],
     )
-    def test_shown(self, text: str, expected: str) -> None:
+    def test_shown_quotes_shortens_and_escapes(self, text: str, expected: str) -> None:
         assert shown(text) == expected
 
 
@@ -278,11 +278,11 @@ class TestErrors:
         ("\u00e9\t", (2, 5)),
     ],
 )
-def test_location_after(text: str, expected: tuple[int, int]) -> None:
+def test_location_after_counts_lines_as_in_xml(text: str, expected: tuple[int, int]) -> None:
     assert Location(2, 3).after(text) == Location(*expected)
 
 
-def test_places_do_not_count_in_comparisons() -> None:
+def test_comparison_ignores_places() -> None:
     domain, ports = DomainPattern.parse("*"), PortSet.parse("80")
     here, there = Grant(domain, ports, location=Location(1, 1)), Grant(domain, ports)
     assert here == there

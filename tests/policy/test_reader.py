@@ -19,7 +19,7 @@ def any_root(element: Element) -> None:
     pass
 
 
-def test_elements_and_places() -> None:
+def test_read_elements_have_their_places() -> None:
     root = read('<!-- \u00e9 -->\n <a x="1">\n  <b\n    y = \'2\' z="x=9"/><c/>\r\n<d/></a>\n', any_root)
     assert (root.name, root.attributes, root.location) == ("a", {"x": "1"}, Location(2, 2))
     b, c, d = root.children
@@ -33,23 +33,23 @@ def test_elements_and_places() -> None:
         b.name_location("x")
 
 
-def test_columns_count_characters() -> None:
+def test_read_columns_count_characters() -> None:
     root = read('<a><!-- \u00e9\u20ac\U0001f600 --><b x="1"/></a>', any_root)
     assert root.children[0].location == Location(1, 16)
 
 
-def test_blanks_before_the_declaration() -> None:
+def test_read_white_space_before_the_declaration_is_accepted() -> None:
     root = read(' \n  <?xml version="1.0"?><a>\n<b/></a>', any_root)
     assert root.location == Location(2, 24)
     assert root.children[0].location == Location(3, 1)
 
 
-def test_a_dtd_is_named_and_not_fetched() -> None:
+def test_read_named_dtd_is_not_fetched() -> None:
     root = read("<!DOCTYPE a PUBLIC \"-//X//Y\" 'http://192.0.2.1/[x].dtd'>\n<a/>", any_root)
     assert root.location == Location(2, 1)
 
 
-def test_the_root_is_checked_before_what_follows_it() -> None:
+def test_read_checks_the_root_before_later_markup() -> None:
     def refuse(element: Element) -> None:
         raise PolicyError("not mine", "", element.location)
 
@@ -81,24 +81,24 @@ def test_the_root_is_checked_before_what_follows_it() -> None:
         ("\n \ufeff<a/>", 2, 2, "a second byte order mark"),
     ],
 )
-def test_refused(text: str, line: int, column: int, fragment: str) -> None:
+def test_read_refuses_with_place_and_reason(text: str, line: int, column: int, fragment: str) -> None:
     with pytest.raises(DocumentError) as caught:
         read(text, any_root)
     assert fragment in str(caught.value)
     assert (caught.value.line, caught.value.column) == (line, column)
 
 
-def test_an_internal_subset_that_is_overlooked_is_still_refused() -> None:
+def test_read_overlooked_internal_subset_is_still_refused() -> None:
     with pytest.raises(DocumentError, match="the DOCTYPE declares"):
         _Builder("<!DOCTYPE a [<!ENTITY b 'c'>]><a x='&b;'/>", START, any_root).build()
 
 
-def test_predefined_references_are_read() -> None:
+def test_read_predefined_references_are_accepted() -> None:
     root = read('<!DOCTYPE a SYSTEM "x"><a x="&amp;&lt;&gt;&quot;&apos;&#65;&#x42;"/>', any_root)
     assert root.attributes == {"x": "&<>\"'AB"}
 
 
-def test_limits() -> None:
+def test_read_limits_of_depth_elements_and_attributes() -> None:
     read("<a>" * MAX_DEPTH + "</a>" * MAX_DEPTH, any_root)
     with pytest.raises(LimitError):
         read("<a>" * (MAX_DEPTH + 1) + "</a>" * (MAX_DEPTH + 1), any_root)
@@ -145,7 +145,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_files_fail_fast(name: str) -> None:
+def test_parse_hostile_file_fails_in_proportion_to_its_size(name: str) -> None:
     data = HOSTILE[name].encode()
     begin = time.process_time()
     with pytest.raises(PolicyError) as caught:
@@ -155,7 +155,7 @@ def test_hostile_files_fail_fast(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_the_largest_policies_are_read_in_proportion() -> None:
+def test_parse_largest_policy_takes_time_in_proportion() -> None:
     data = ROOT % ("<!-- \u00e9 -->" + (GRANT % ("*", 80)) * 19_999)  # one line, with a character of two bytes
     begin = time.process_time()
     assert len(parse(data.encode()).grants) == 19_999
@@ -168,7 +168,7 @@ def test_the_largest_policies_are_read_in_proportion() -> None:
     st.sampled_from(["", ' SYSTEM "["', " SYSTEM '>'", ' PUBLIC "" \'"\'']),
     st.sampled_from(["<!ENTITY e 'x'>", "<!ATTLIST a x CDATA 'x'>", ""]),
 )
-def test_no_internal_subset_gets_past(prolog: list[str], identifier: str, subset: str) -> None:
+def test_read_any_prolog_refuses_an_internal_subset(prolog: list[str], identifier: str, subset: str) -> None:
     begin = "".join(prolog) + f"<!DOCTYPE a{identifier}"
     assert read(begin + "><a/>", any_root).attributes == {}
     with pytest.raises(DocumentError, match="the DOCTYPE declares"):

@@ -101,15 +101,15 @@ class TestParse:
             ),
         ],
     )
-    def test_grammar(self, body: str, expected: AccessPolicy) -> None:
+    def test_parse_accepts_the_grammar(self, body: str, expected: AccessPolicy) -> None:
         assert parse(file(body)) == expected
 
-    def test_around_the_xml_it_is_read_as_the_other_dialect(self) -> None:
+    def test_parse_accepts_the_same_around_the_xml_as_flash(self) -> None:
         declaration = '<?xml version="1.0" encoding="utf-8"?>\r\n'
         assert parse(b"\xef\xbb\xbf" + declaration.encode() + file(RULE) + b"\n\0") == parse(file(RULE))
         assert parse(file(RULE).decode().encode("utf-16")) == parse(file(RULE))
 
-    def test_places(self) -> None:
+    def test_parse_rules_have_their_places(self) -> None:
         assert [each.location for each in parse(file(f"{RULE}\n {RULE}")).rules] == [Location(3, 1), Location(4, 2)]
 
     @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ class TestParse:
             ("<resource path='/' x=''/>", 'resource has no attribute "x"'),
         ],
     )
-    def test_a_file_for_http_too(self, resource: str, wrong: str) -> None:
+    def test_parse_file_that_is_for_http_too_is_accepted(self, resource: str, wrong: str) -> None:
         data = file(f"<policy>{FROM}{TO.replace('<socket', resource + '<socket', 1)}</policy>")
         if wrong:
             with pytest.raises(GrammarError, match=re.escape(wrong)):
@@ -147,7 +147,7 @@ class TestModel:
             ("http://192.0.2.1", Origin("http", DomainPattern("192.0.2.1"))),
         ],
     )
-    def test_origin(self, text: str, origin: Origin) -> None:
+    def test_origin_parses_and_prints(self, text: str, origin: Origin) -> None:
         assert Origin.parse(text) == origin
         assert Origin.parse(str(origin)) == origin
 
@@ -161,23 +161,23 @@ class TestModel:
             ("http", DomainPattern("a.com"), 0),
         ],
     )
-    def test_what_no_uri_can_say(self, arguments: tuple) -> None:
+    def test_origin_not_expressible_raises(self, arguments: tuple) -> None:
         with pytest.raises(DomainError):
             Origin(*arguments)
 
     @pytest.mark.parametrize("ranges", [((4502, 4502), (4504, 4504)), ((80, 80),), ((4502, 4535),)])
-    def test_no_socket_resource(self, ranges: tuple) -> None:
+    def test_socket_resource_invalid_raises(self, ranges: tuple) -> None:
         with pytest.raises(PortsError):
             SocketResource(PortSet(ranges))
 
-    def test_a_rule_is_for_somebody_and_something(self) -> None:
+    def test_access_rule_without_origins_or_resources_raises(self) -> None:
         for origins, resources in (((), (SocketResource.parse("4502"),)), ((Origin(),), ())):
             with pytest.raises(GrammarError, match="allows nothing"):
                 AccessRule(origins, resources)
 
 
 class TestRender:
-    def test_canonical(self) -> None:
+    def test_render_is_canonical(self) -> None:
         assert render(AccessPolicy((rule("http://*.A.com", "4502-4506", "4510"),))).decode().splitlines() == [
             '<?xml version="1.0"?>',
             "<access-policy>",
@@ -197,7 +197,7 @@ class TestRender:
 
     @thorough
     @given(policies)
-    def test_identity(self, policy: AccessPolicy) -> None:
+    def test_render_then_parse_is_identity(self, policy: AccessPolicy) -> None:
         data = render(policy)
         assert parse(data) == policy
         assert render(parse(data)) == data
@@ -207,17 +207,17 @@ class TestRender:
 
 class TestCompileReply:
     @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n "])
-    def test_byte_for_byte_without_nul(self, end: bytes) -> None:
+    def test_compile_reply_keeps_the_bytes_without_nul(self, end: bytes) -> None:
         data = b"\xef\xbb\xbf<!-- as written -->" + file(RULE) + end
         assert compile_reply(data) == data
         assert compile_reply(data + b"\0") == data
 
     @pytest.mark.parametrize("data", [b"", b"<cross-domain-policy/>", file("x"), file(RULE) + b"\0\0"])
-    def test_invalid(self, data: bytes) -> None:
+    def test_compile_reply_of_an_invalid_policy_raises(self, data: bytes) -> None:
         with pytest.raises(PolicyError):
             compile_reply(data)
 
 
-def test_the_dialects_point_at_each_other() -> None:
+def test_parse_of_the_other_dialect_names_it() -> None:
     with pytest.raises(GrammarError, match="Silverlight policy; serve it with the silverlight dialect"):
         flash.parse(file(RULE))

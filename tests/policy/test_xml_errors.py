@@ -44,7 +44,7 @@ def body(inside: str) -> str:
         (body("<1/>"), 2, 4, "a character that cannot stand here"),
     ],
 )
-def test_malformed(text: str, line: int, column: int, fragment: str) -> None:
+def test_parse_malformed_xml_names_cause_and_place(text: str, line: int, column: int, fragment: str) -> None:
     with pytest.raises(DocumentError) as caught:
         parse(text.encode())
     assert fragment in str(caught.value)

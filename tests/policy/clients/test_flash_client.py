@@ -97,7 +97,9 @@ STRICT = "issue 3: where the facts are silent, the stricter reading"
         (b'<?xml version="l.0"?>' + policy(grant()), URL, 1935, {}, False, "protocol.md 16: a letter l"),
     ],
 )  # fmt: skip
-def test_truth(*, data: bytes, content: str, port: int, options: dict, expected: bool, source: str) -> None:
+def test_flash_decides_as_documented(
+    *, data: bytes, content: str, port: int, options: dict, expected: bool, source: str
+) -> None:
     [decision] = decide(data, content, port, **options)
     assert decision.allowed is expected, source
     assert decision.client == "flash"
@@ -122,13 +124,13 @@ def test_truth(*, data: bytes, content: str, port: int, options: dict, expected:
         (b"<cross-domain-policy>\n <x", {}, (2, 2), "there is no policy"),
     ],
 )  # fmt: skip
-def test_places(data: bytes, options: dict, place: tuple, words: str) -> None:
+def test_flash_decision_names_the_place(data: bytes, options: dict, place: tuple, words: str) -> None:
     [decision] = decide(data, URL, **{"port": 1935, **options})
     assert words in decision.reason
     assert (decision.line, decision.column) == place
 
 
-def test_words_of_the_facts() -> None:
+def test_flash_client_words_are_the_documented_ones() -> None:
     [yes] = decide(policy(grant()), URL, 1935)
     assert yes.client_words.endswith("is permitted due to policy file at xmlsocket://SERVER:843")
     [no] = decide(policy(), URL, 1935)
@@ -143,7 +145,7 @@ def test_words_of_the_facts() -> None:
     assert decide(policy(), "file:///x", 1935)[0].client_words.startswith("#2010")
 
 
-def test_the_warning_about_secure() -> None:
+def test_flash_secure_grant_of_another_host_warns() -> None:
     data = policy(grant(more='secure="true"'))
     assert "warns" in decide(data, "https://a.b/", 1935)[0].reason
     assert "warns" not in decide(data, "https://a.b/", 1935, local=True)[0].reason
@@ -204,7 +206,9 @@ def model(chosen: list, control: str | None, scheme: str, host: str, port: int, 
     st.sampled_from([843, 844, 1023, 1024, 9000]),
 )  # fmt: skip
 @settings(max_examples=400)
-def test_as_brute_force_says(chosen: list, control: str | None, scheme: str, host: str, port: int, source: int) -> None:
+def test_flash_agrees_with_a_model(
+    chosen: list, control: str | None, scheme: str, host: str, port: int, source: int
+) -> None:
     lines = [grant(domain, ports, "" if secure is None else f'secure="{secure}"') for domain, ports, secure in chosen]
     decider = Decider(policy(*lines, control=control), ["flash"])
     [decision] = decider.decide(f"{scheme}://{host}/x.swf", port, served_from=source)

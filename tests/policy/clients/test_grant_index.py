@@ -28,7 +28,7 @@ def matches(row: Row, host: str) -> bool:
 
 @given(st.lists(rows, max_size=8), st.sampled_from(HOSTS), ports, st.booleans())
 @settings(max_examples=500)
-def test_the_first_row_that_matches(chosen: list[Row], host: str, port: int, https: bool) -> None:
+def test_grant_index_finds_the_first_matching_row(chosen: list[Row], host: str, port: int, https: bool) -> None:
     table, content = GrantIndex(chosen), Content.parse(host)
     walked = [
         row
@@ -40,7 +40,7 @@ def test_the_first_row_that_matches(chosen: list[Row], host: str, port: int, htt
     assert table.nearest(content) is (near[0] if near else None)
 
 
-def test_places_and_labels_are_looked_up_once() -> None:
+def test_row_looks_up_places_and_labels_once() -> None:
     row = Row(ELEMENT, "*", ())
     assert row.label == row.label == 'g to-ports="1"'
     assert row.at("to-ports") is row.at("to-ports")

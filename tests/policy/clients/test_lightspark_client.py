@@ -88,13 +88,15 @@ ELSEWHERE = {"served_from": 19000}
         (b"HTTP/1.1 404\r\n\r\n", URL, 19000, {}, False, OBSERVED),
     ],
 )  # fmt: skip
-def test_truth(*, data: bytes, content: str, port: int, options: dict, expected: bool, source: str) -> None:
+def test_lightspark_decides_as_observed(
+    *, data: bytes, content: str, port: int, options: dict, expected: bool, source: str
+) -> None:
     [decision] = decide(data, content, port, clients=["lightspark"], **options)
     assert decision.allowed is expected, source
     assert decision.client_words or len(data) == 4095
 
 
-def test_a_file_that_is_passed_over_forbids_no_other() -> None:
+def test_lightspark_skipped_file_does_not_forbid_others() -> None:
     # clients.md, observed: 843 answers HTTP, and the destination is asked; only `none` keeps Lightspark from that.
     [invalid] = decide(policy(GRANT, HEADERS), URL, 19000, clients=["lightspark"])
     [none] = decide(policy(f'<site-control {META}="none"/>'), URL, 19000, clients=["lightspark"])
@@ -102,7 +104,7 @@ def test_a_file_that_is_passed_over_forbids_no_other() -> None:
     assert "Master policy file disallows policy files" in none.client_words
 
 
-def test_sizes_are_of_the_reply() -> None:
+def test_lightspark_size_is_that_of_the_reply() -> None:
     assert [len(sized(4096)), len(sized(4096) + b"\0")] == [4095, 4096]
     assert not decide(sized(4096) + b"\0", URL, 19000, clients=["lightspark"])[0].allowed
 
@@ -151,6 +153,6 @@ texts = st.lists(
 @example("65616656166561665616", 65535)
 @example("-65616656166561665616", 1)
 @settings(max_examples=500)
-def test_ports_as_the_source_reads_them(text: str, port: int) -> None:
+def test_lightspark_ports_agree_with_a_model(text: str, port: int) -> None:
     [decision] = decide(policy(grant(ports=text)), URL, port, clients=["lightspark"])
     assert decision.allowed is model(text, port)

@@ -103,12 +103,14 @@ ASKED = "protocol.md: Silverlight / Moonlight, port 943"
         (b"<access-policy/>", URL, 4510, {}, False, SOURCE),
     ],
 )  # fmt: skip
-def test_truth(*, data: bytes, content: str, port: int, options: dict, expected: bool, source: str) -> None:
+def test_silverlight_decides_as_its_source(
+    *, data: bytes, content: str, port: int, options: dict, expected: bool, source: str
+) -> None:
     [decision] = decide(data, content, port, clients=["silverlight"], **options)
     assert decision.allowed is expected, source
 
 
-def test_places() -> None:
+def test_silverlight_decision_names_the_place() -> None:
     [yes] = decide(policy(part()), URL, 4510, clients=["silverlight"])
     assert (yes.line, yes.column) == (2, 83)
     [void] = decide(policy(part("*", resource("*"))), URL, 4510, clients=["silverlight"])
@@ -134,7 +136,7 @@ def model(texts: list[str], port: int) -> bool:
 
 @given(st.lists(texts, min_size=1, max_size=3), ends)
 @settings(max_examples=300)
-def test_ports_as_brute_force_says(chosen: list[str], port: int) -> None:
+def test_silverlight_ports_agree_with_a_model(chosen: list[str], port: int) -> None:
     [decision] = decide(policy(part("*", *map(resource, chosen))), URL, port, clients=["silverlight"])
     assert decision.allowed is model(chosen, port)
 
@@ -206,14 +208,14 @@ def matches_wildcard(policy: str, application: Uri) -> bool:
 
 @given(st.lists(uris, min_size=1, max_size=4), contents)
 @settings(max_examples=500)
-def test_uris_as_the_source_reads_them(chosen: list[str], content: str) -> None:
+def test_silverlight_uris_agree_with_a_model(chosen: list[str], content: str) -> None:
     data = policy(*(part(uri, resource(str(4510 + at))) for at, uri in enumerate(chosen)))
     for at, uri in enumerate(chosen):
         [decision] = decide(data, content, 4510 + at, clients=["silverlight"])
         assert decision.allowed is matches(uri, content), uri
 
 
-def test_the_first_policy_that_allows_is_named() -> None:
+def test_silverlight_names_the_first_policy_that_allows() -> None:
     data = policy(part("http://*.com"), "\n", part("http://www.example.com"), "\n", part("*"))
     [decision] = decide(data, URL, 4510, clients=["silverlight"])
     assert (decision.line, "http://*.com" in decision.reason) == (2, True)

@@ -67,13 +67,13 @@ SOURCE = "FlashCrossDomainPolicy.cs, FlashCrossDomainPolicyParser.cs"
         (b"<access-policy/>", 1200, {}, False, SOURCE),
     ],
 )  # fmt: skip
-def test_truth(*, data: bytes, port: int, options: dict, expected: bool, source: str) -> None:
+def test_unity_decides_as_its_source(*, data: bytes, port: int, options: dict, expected: bool, source: str) -> None:
     for content in (URL, "https://other.example/", "file:///x"):
         [decision] = decide(data, content, port, clients=["unity"], **options)
         assert decision.allowed is expected, source
 
 
-def test_it_says_that_the_end_is_left_out() -> None:
+def test_unity_denial_explains_that_ranges_omit_their_end() -> None:
     [decision] = decide(policy(grant(ports="1200-1220")), URL, 1220, clients=["unity"])
     assert "port 1220 ends a range" in decision.reason
     assert decision.client_words == "SecurityException: Unable to connect, as no valid crossdomain policy was found"
@@ -112,6 +112,6 @@ texts = (
 
 @given(texts, st.sampled_from([1, 79, 80, 81, 89, 90, 8081]))
 @settings(max_examples=500)
-def test_ports_as_the_source_reads_them(text: str, port: int) -> None:
+def test_unity_ports_agree_with_a_model(text: str, port: int) -> None:
     [decision] = decide(policy(grant(ports=text)), URL, port, clients=["unity"])
     assert decision.allowed is model(text, port)
