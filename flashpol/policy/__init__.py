@@ -31,7 +31,7 @@ from flashpol.policy.decide import CLIENTS, Decider, decide
 from flashpol.policy.decoding import MAX_POLICY_BYTES
 from flashpol.policy.findings import Finding, Severity
 from flashpol.policy.flash import compile_reply, parse, render
-from flashpol.policy.lint import lint
+from flashpol.policy.lint import explained, lint
 from flashpol.policy.merge import Fragment, MergeError, merge_files, merge_policies
 from flashpol.policy.model import (
     DocumentError,
@@ -73,6 +73,7 @@ __all__ = [
     "allow_policy",
     "compile_reply",
     "decide",
+    "explained",
     "lint",
     "merge_files",
     "merge_policies",

@@ -22,12 +22,11 @@ from collections.abc import Iterable
 
 from flashpol.policy.clients import COMPILE
 from flashpol.policy.clients.query import Decision, Document, Query
+from flashpol.policy.findings import CLIENTS
 from flashpol.policy.model import PolicyError, shown
 from flashpol.policy.reader import Element
 
 __all__ = ["CLIENTS", "Decider", "decide"]
-
-CLIENTS = ("flash", "lightspark", "unity", "silverlight")
 
 
 class Decider:

@@ -1,7 +1,7 @@
-"""From the bytes of a file to its text: encodings, byte order marks, the NUL at the end.
+"""Decodes the bytes of a file into text: encodings, byte order marks, the NUL at the end.
 
-What is wrong with a policy before XML is even looked at is found here, because an XML parser has no words
-for it: an empty file, a saved HTTP reply, the length that Java's `writeUTF` puts in front.
+This module finds mistakes that no XML parser has words for: an empty file, a saved HTTP reply, the length that Java's
+`writeUTF` puts in front.
 """
 
 import codecs
@@ -21,12 +21,12 @@ from flashpol.policy.model import (
 
 START = Location(1, 1)
 
-# Large enough for 10,000 grants, small enough that nothing in here takes a noticeable part of a second. Clients
-# stop far earlier: Unity at 5,000 bytes, Adobe's sample server refuses to serve more than 10,000.
+# Large enough for 10,000 grants, small enough that all work on a policy takes a fraction of a second. Clients accept
+# far less: Unity 5,000 bytes; Adobe's sample server refuses to serve more than 10,000.
 MAX_POLICY_BYTES = 1 << 20
 
-# Names a declaration may use, and the codec that reads them. UTF-16 is not here: its bytes announce themselves.
-# Not every codec Python has: some are no character sets at all, and no client reads the exotic ones.
+# The encodings that a declaration may name, and their codecs. UTF-16 is missing: its bytes identify it. So are most of
+# Python's codecs: some are no character sets, and no client reads the rare ones.
 _CODECS = {
     "utf-8": "utf-8",
     "utf8": "utf-8",
@@ -39,10 +39,11 @@ _CODECS = {
 }
 _UTF16_NAMES = ("utf-16", "utf-16le", "utf-16be")
 
-_DECLARED = re.compile(r"""[ \t\r\n]*<\?xml[ \t\r\n][^>]*?encoding[ \t\r\n]*=[ \t\r\n]*["']([^"'>]*)["']""")
+# An empty name is left to the reader: it is a mistake in the declaration, such as doubled quotes.
+_DECLARED = re.compile(r"""[ \t\r\n]*<\?xml[ \t\r\n][^>]*?encoding[ \t\r\n]*=[ \t\r\n]*["']([^"'>]+)["']""")
 
-# Files served by mistake, known by their first words: HTML in particular is seldom XML, and would otherwise be
-# reported for its first unclosed tag.
+# Files served by mistake, known by their first words: HTML is seldom XML, and would otherwise be reported for its
+# first unclosed tag.
 _OTHER_FILES = (
     (
         re.compile("(HTTP/1[.])"),
@@ -58,48 +59,74 @@ _OTHER_FILES = (
     ),
 )
 
-# Where word processors put their quotes and dashes in Windows-1252; in UTF-8 these bytes cannot stand alone.
+# Quotes and dashes of word processors in Windows-1252; a byte of UTF-8 with these values needs others before it.
 _CP1252_TYPOGRAPHY = range(0x91, 0x98)
+
+# The end of a policy, after which a NUL ends the reply, whatever follows it.
+_ROOT_END = re.compile(
+    rb"<(?:/(?:cross-domain|access)-policy\s*|(?:cross-domain|access)-policy[^<>]*/)>", re.IGNORECASE
+)
 
 
 def decode(data: bytes) -> str:
-    """Return the text of a policy file: without byte order mark, without the one NUL it may end in.
+    """Return the text of a policy file: without byte order mark, and without the NUL that ends it (see `split_nul`).
 
-    UTF-8 unless a byte order mark, the pattern of UTF-16, or the XML declaration says otherwise.
-    Raises LimitError (larger than MAX_POLICY_BYTES) and DocumentError (empty, not text, an encoding not
-    supported or contradicting itself, NUL inside, an HTTP reply, an HTML page, a length in front).
+    The encoding is UTF-8 unless a byte order mark, the pattern of UTF-16, or the XML declaration says otherwise.
+    Raises LimitError (larger than MAX_POLICY_BYTES) and DocumentError (empty, not text, an encoding that is not
+    supported or contradicts the bytes, a NUL inside, an HTTP reply, an HTML page, a length prefix).
     """
     if len(data) > MAX_POLICY_BYTES:
         raise LimitError(f"the policy has {len(data):,} bytes", f"keep it within {MAX_POLICY_BYTES:,}")
     _refuse_length_prefix(data)
-    text = _decode(data)
-    if text.endswith("\0"):
+    text = _decode(split_nul(data)[0])
+    if text.endswith("\0"):  # of UTF-16
         text = text[:-1]
     if not text.strip(" \t\r\n"):
-        raise EmptyError("the policy is empty", "write at least <cross-domain-policy/>, which allows nobody", START)
+        raise EmptyError("the policy is empty", "write at least <cross-domain-policy/>, which allows nothing", START)
     for pattern, error, wrong, instead in _OTHER_FILES:
         if other := pattern.match(text):
             raise error(wrong, instead, START.after(text[: other.start(1)]))
     nul = text.find("\0")
     if nul >= 0:
         raise NulError(
-            "a NUL byte inside the policy, where clients would stop reading",
-            "remove it; one NUL may stand at the very end",
+            "a NUL byte inside the policy, where clients stop reading",
+            "remove it; one NUL is allowed at the end",
             START.after(text[:nul]),
         )
     return text
 
 
+def split_nul(data: bytes) -> tuple[bytes, bytes]:
+    """Return the policy file before the NUL that ends it, and the rest, which begins with that NUL; empty without one.
+
+    The first NUL ends a policy: clients stop reading there. It does so if the root element has ended, or if only white
+    space and NULs follow. A NUL anywhere else belongs to the text, where `decode` reports it.
+    """
+    if _is_utf16(data):
+        # The NUL that ends a reply is one byte in any encoding; in UTF-16 it makes the number of bytes odd.
+        return (data[:-1], data[-1:]) if len(data) % 2 and data.endswith(b"\0") else (data, b"")
+    nul = data.find(b"\0", 2 if data[2:3] == b"<" else 0)  # a length prefix may contain one
+    if nul >= 0 and (not data[nul:].strip(b"\0 \t\r\n") or _ROOT_END.search(data, 0, nul)):
+        return data[:nul], data[nul:]
+    return data, b""
+
+
+def _is_utf16(data: bytes) -> bool:
+    if data.startswith(b"\0<"):
+        return data[2:3] != b"<"  # 00 3c 3c is a length prefix
+    return data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"<\0"))
+
+
 def _refuse_length_prefix(data: bytes) -> None:
     """Java's `DataOutputStream.writeUTF` writes two bytes of length first; servers that use it break every client."""
-    # '<' in third place keeps UTF-16 out, where 00 3c is followed by 00. Below 9 no byte can begin a text, so it is a
-    # length even if the file was edited since; above, it must be the right length, with or without a NUL sent after
-    # it. Two blanks may happen to be one too, but are harmless.
+    # The third byte is not '<' in UTF-16, where 00 follows 00 3c. No text begins with a byte below 9, so that is a
+    # length even if the file was edited since; other bytes must be the right length, with or without a NUL after the
+    # text. Two blanks may have the right value too, but are harmless.
     if data[2:3] != b"<" or not data[:2].strip(b" \t\r\n"):
         return
     if data[0] < 0x09 or int.from_bytes(data[:2], "big") in (len(data) - 2, len(data) - 3):
         raise LengthPrefixError(
-            f"two bytes of length ({data[0]:02x} {data[1]:02x}) come before the XML, as Java's writeUTF puts them",
+            f"two bytes of length ({data[0]:02x} {data[1]:02x}) precede the XML, as Java's writeUTF writes them",
             "remove them, and send bytes instead of calling writeUTF",
             START,
         )
@@ -116,8 +143,8 @@ def _decode(data: bytes) -> str:
 
 
 def _decode_8bit(data: bytes, *, known: str | None) -> str:
-    """Decode as the declaration says; `known` is what a byte order mark already proved."""
-    # Latin-1 maps bytes to characters one to one, so places found in it are places in the file.
+    """Decode as the declaration says; `known` is the codec that a byte order mark proves."""
+    # Latin-1 maps each byte to one character, so places found in it are places in the file.
     declared = _DECLARED.match(data.decode("latin-1"))
     codec = known or "utf-8"
     if declared:
@@ -149,8 +176,6 @@ def _undecodable(name: str) -> tuple[str, str]:
 
 
 def _decode_utf16(data: bytes, codec: str) -> str:
-    if len(data) % 2 and data.endswith(b"\0"):
-        data = data[:-1]  # the NUL that ends a reply, which is a byte in whatever encoding
     try:
         text = data.decode(codec).removeprefix("\ufeff")
     except UnicodeDecodeError as error:

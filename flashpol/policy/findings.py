@@ -4,9 +4,10 @@ import enum
 from dataclasses import dataclass
 from unicodedata import category, east_asian_width
 
-from flashpol.policy.decide import CLIENTS
-
 __all__ = ["CLIENTS", "Finding", "Severity", "cut_out"]
+
+# The clients that rules and decisions know.
+CLIENTS = ("flash", "lightspark", "unity", "silverlight")
 
 # Characters of a source line that are shown: policies are often one line of thousands of characters.
 _SHOWN = 110

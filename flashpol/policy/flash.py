@@ -12,7 +12,7 @@ HTTP policies (`crossdomain.xml`) share the root and some names; elements that o
 import re
 from collections.abc import Callable, Mapping
 
-from flashpol.policy.decoding import START, decode
+from flashpol.policy.decoding import START, decode, split_nul
 from flashpol.policy.grammar import check_attributes, value
 from flashpol.policy.model import (
     DocumentError,
@@ -80,12 +80,12 @@ def parse(data: bytes) -> Policy:
 def compile_reply(data: bytes) -> bytes:
     """Return the reply for the policy file `data`: its own bytes, ended by exactly one NUL.
 
-    Flash Player takes the NUL for the end ("Learning ActionScript 2.0", p. 706); it is added if the file does not
-    end in one. Raises PolicyError if `parse` does, and DocumentError for UTF-16, which `parse` accepts but which is
-    full of NULs: every client would stop at its first character.
+    Flash Player takes the NUL for the end ("Learning ActionScript 2.0", p. 706); it is added if the file has none, and
+    bytes after it are left out. Raises PolicyError if `parse` does, and DocumentError for UTF-16, which `parse` accepts
+    but which is full of NULs: every client would stop at its first character.
     """
     parse(data)
-    reply = data.removesuffix(b"\0")
+    reply, _ = split_nul(data)
     if b"\0" in reply:
         raise DocumentError(
             "the policy is UTF-16, and clients stop reading at its first NUL byte", "save the file as UTF-8", START

@@ -16,10 +16,12 @@ The rules are in `rules`; this module only runs them.
 
 from collections.abc import Collection
 
-from flashpol.policy.decide import CLIENTS
-from flashpol.policy.findings import Finding, Severity, cut_out
+from flashpol.policy.findings import CLIENTS, Finding, Severity, cut_out
 from flashpol.policy.lint_document import LintDocument
-from flashpol.policy.rules import RULES, Hit, Rule
+from flashpol.policy.model import Location, PolicyError
+from flashpol.policy.rules import READERS, RULES, Hit, Rule
+
+_OTHER_DIALECT = "FP117"
 
 
 def lint(data: bytes, *, served_from: int | None = None, clients: Collection[str] = CLIENTS) -> list[Finding]:
@@ -32,17 +34,37 @@ def lint(data: bytes, *, served_from: int | None = None, clients: Collection[str
     if not chosen or not chosen.issubset(CLIENTS):
         raise ValueError(f"clients must be some of {', '.join(CLIENTS)}, not {sorted(chosen)!r}")
     document = LintDocument(data, served_from, chosen)
+    # A file in one dialect concerns only the clients that read it; FP117 reports the other clients.
+    readers = chosen & set(READERS.get(document.likely_dialect, CLIENTS)) or chosen
     findings = [
-        _finding(rule, hit, document)
+        _finding(rule, hit, document, readers)
         for rule in RULES
-        if not chosen.isdisjoint(rule.clients) and rule.dialect in ("", document.dialect)
+        if not readers.isdisjoint(rule.clients) and rule.dialect in ("", document.dialect)
         for hit in rule.find(document)
     ]
     findings.sort(key=lambda finding: (finding.line, finding.column, finding.code))
     return findings
 
 
-def _finding(rule: Rule, hit: Hit, document: LintDocument) -> Finding:
+def explained(error: PolicyError, data: bytes, clients: Collection[str] = CLIENTS) -> PolicyError:
+    """Return `error` of the policy file `data` in lint's words, so that every command names the same cause.
+
+    The cause is lint's first error: a mistake in the bytes or the XML before one in the grammar, then by place. If
+    lint has none, or only says that the clients read the other dialect, `error` is returned.
+    """
+    errors = [
+        finding
+        for finding in lint(data, clients=clients)
+        if finding.severity is Severity.ERROR and finding.code != _OTHER_DIALECT
+    ]
+    if not errors:
+        return error
+    first = min(errors, key=lambda finding: (not finding.code.startswith("FP1"), finding.line, finding.column))
+    where = Location(first.line, first.column) if error.location else None
+    return type(error)(first.message, first.instead, where)
+
+
+def _finding(rule: Rule, hit: Hit, document: LintDocument, readers: Collection[str]) -> Finding:
     named = len(document.clients) < len(CLIENTS)
     line, column = hit.location.line, hit.location.column
     source, caret = cut_out(document.lines[line - 1] if line <= len(document.lines) else "", column)
@@ -52,7 +74,7 @@ def _finding(rule: Rule, hit: Hit, document: LintDocument) -> Finding:
         severity=Severity.ERROR if rule.trap and named else rule.severity,
         message=rule.wrong.format_map(hit.values),
         instead=rule.instead.format_map(hit.values),
-        clients=tuple(client for client in rule.clients if client in document.clients),
+        clients=tuple(client for client in rule.clients if client in readers),
         line=line,
         column=column,
         source=source,

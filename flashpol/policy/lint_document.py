@@ -1,8 +1,8 @@
-"""A policy file as the rules see it: bytes, text, elements and grants, as far as each can be had.
+"""A policy file as the rules see it: its bytes, text, elements and grants, as far as each can be read.
 
-The strict `flash.parse` stops at the first mistake. Here everything is kept that one mistake leaves readable, so that
-a rule can still speak of the rest: blanks take the place of a length prefix, of HTTP headers and of NULs, straight
-quotes that of typographic ones, always one character for one, so that every place remains the place in the file.
+The strict `flash.parse` stops at the first mistake. This module keeps everything that a mistake leaves readable, so
+that rules can report more: blanks replace a length prefix, HTTP headers and NULs, and straight quotes replace
+typographic ones. One character replaces one character, so that every place remains the place in the file.
 """
 
 import codecs
@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from flashpol.policy import flash
-from flashpol.policy.decoding import MAX_POLICY_BYTES, decode
+from flashpol.policy.decoding import MAX_POLICY_BYTES, START, decode, split_nul
 from flashpol.policy.model import (
     DocumentError,
     DomainPattern,
@@ -28,7 +28,7 @@ from flashpol.policy.model import (
     PortSet,
 )
 from flashpol.policy.reader import Element, read
-from flashpol.policy.xml_errors import TYPOGRAPHY
+from flashpol.policy.xml_errors import TYPOGRAPHY, typography
 
 SILVERLIGHT_ROOT = "access-policy"
 _ROOTS = {flash.ROOT: "flash", SILVERLIGHT_ROOT: "silverlight"}
@@ -39,8 +39,7 @@ _STRAIGHT = str.maketrans(
     dict.fromkeys(QUOTES, '"') | dict.fromkeys("\u2018\u2019\u201a\u201b\u2032", "'") | dict.fromkeys(SPACES, " ")
 )
 
-# Comments, whose text is the author's own; then tags, as they are written or as they end up in a blog.
-_MARKUP = re.compile(r"<!--.*?(?:-->|\Z)|<[^<>]*", re.DOTALL)
+_ROOT_TAG = re.compile(f"<({'|'.join(_ROOTS)})\\b", re.IGNORECASE)
 _LINE_END = re.compile("\r\n|\r|\n")
 # Comments whose hyphens became dashes.
 _DASHED_COMMENT = re.compile(f"<!-?[{DASHES}]-?.*?-?[{DASHES}]-?>", re.DOTALL)
@@ -50,7 +49,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class GrantLine:
-    """One `allow-access-from`, with what could be read of it."""
+    """One `allow-access-from`, with its domain and ports if they could be read."""
 
     element: Element
     domain: DomainPattern | None
@@ -75,22 +74,23 @@ class GrantLine:
 
     @property
     def unreadable(self) -> bool:
-        """Whether typographic characters were written, which a rule of their own reports."""
+        """Return whether the tag has typographic characters, which FP109 reports."""
         return not self.element.tag.isascii() and bool(TYPOGRAPHIC.search(self.element.tag))
 
 
 class LintDocument:
-    """One file, one look. Nothing here raises, whatever the bytes."""
+    """One file, read once. Nothing here raises because of its bytes."""
 
     def __init__(self, data: bytes, served_from: int | None, clients: frozenset[str]) -> None:
         self.data = data
         self.served_from = served_from
         self.clients = clients
-        self.fault: DocumentError | None = None  # what is wrong with the bytes
-        self.malformed: DocumentError | None = None  # what is wrong with the XML
+        self.file, self.after_nul = split_nul(data)
+        self.fault: DocumentError | None = None  # the mistake in the bytes
+        self.malformed: DocumentError | None = None  # the mistake in the XML
         self.stray: list[DocumentError] = []  # text between elements
         self.root: Element | None = None
-        self.other_root: Element | None = None  # the root element, if it is that of no dialect
+        self.other_root: Element | None = None  # the first element, if it is no dialect's root
         self._known: dict[object, Any] = {}
         self.text = self._read_bytes()
         self.dialect = ""
@@ -98,16 +98,19 @@ class LintDocument:
             self._read_elements()
         if self.root is not None:
             self.dialect = _ROOTS[self.root.name.lower()]
+        found = _ROOT_TAG.search(self.text)
+        # The dialect that the file is probably in, also if it cannot be read.
+        self.likely_dialect = self.dialect or (_ROOTS[found[1].lower()] if found else "")
 
     # --------------------------------------------------------------------------------------------------- reading
 
     def _read_bytes(self) -> str:
-        """Return text to look for elements in, empty if there can be none."""
+        """Return the text to read elements from, empty if it cannot have any."""
         try:
             return decode(self.data)
         except DocumentError as error:
             self.fault = error
-        data = self.data.removesuffix(b"\0")
+        data = self.file
         if isinstance(self.fault, LengthPrefixError):
             return "  " + _decoded(data[2:])
         if isinstance(self.fault, NulError):
@@ -130,9 +133,9 @@ class LintDocument:
                 first = first or error
                 self.malformed = error
             except GrammarError:
-                return  # other_root is set
+                return  # `other_root` is set
             else:
-                self.malformed = first  # straightening helped; what it helped with is still to be said
+                self.malformed = first  # straightening helped; the mistake that it removed is reported
                 return
 
     def _check_root(self, element: Element) -> None:
@@ -144,10 +147,10 @@ class LintDocument:
 
     @cached_property
     def lines(self) -> list[str]:
-        """The file's lines as they are, to be shown."""
+        """The lines of the file as written, to be shown."""
         text = self.text
         if isinstance(self.fault, HttpReplyError | LengthPrefixError | NulError) or not text:
-            text = _decoded(self.data[:MAX_POLICY_BYTES].removesuffix(b"\0"))
+            text = _decoded(self.file[:MAX_POLICY_BYTES])
         return _LINE_END.split(text)
 
     @cached_property
@@ -173,25 +176,30 @@ class LintDocument:
 
     @cached_property
     def typography(self) -> list[tuple[Location, str]]:
-        """Typographic characters inside tags: the first of each line and tag, and all of that line."""
+        """Typographic characters inside tags: the first place of each line, and all of that line."""
         if self.text.isascii():
             return []
-        found: dict[int, tuple[Location, str]] = {}
-        line, line_begin = 1, 0
-        ends = list(_LINE_END.finditer(self.text))
-        passed = 0
-        for markup in _MARKUP.finditer(self.text):
-            if markup[0].startswith("<!--"):
-                continue
-            for character in TYPOGRAPHIC.finditer(self.text, markup.start(), markup.end()):
-                while passed < len(ends) and ends[passed].end() <= character.start():
-                    line, line_begin, passed = line + 1, ends[passed].end(), passed + 1
-                where, others = found.get(line, (Location(line, character.start() - line_begin + 1), ""))
-                found[line] = where, others + character[0]
-        return list(found.values())
+        found: list[tuple[Location, str]] = []
+        where, passed = START, 0
+        for at, characters in typography(self.text):
+            where, passed = where.after(self.text[passed:at]), at
+            found.append((where, characters))
+        return found
+
+    @cached_property
+    def later_root(self) -> str:
+        """The name of a root element that `other_root` precedes, or an empty text."""
+        if self.other_root is None:
+            return ""
+        return next((found[1] for found in _ROOT_TAG.finditer(self.text)), "")
+
+    @cached_property
+    def nul_place(self) -> Location:
+        """The place of the NUL that ends the policy."""
+        return START.after(_decoded(self.file))
 
     def once(self, compute: "Callable[[LintDocument], T]") -> T:
-        """Return `compute(self)`, computed when first asked for: what several rules look at."""
+        """Return `compute(self)`, computed once: several rules use it."""
         if compute not in self._known:
             self._known[compute] = compute(self)
         known: T = self._known[compute]
@@ -199,19 +207,19 @@ class LintDocument:
 
     @cached_property
     def reply_bytes(self) -> int:
-        """How many bytes a server sends: the file, and a NUL."""
-        return len(self.data.removesuffix(b"\0")) + 1
+        """The size of the reply: the file, and a NUL."""
+        return len(self.file) + 1
 
 
 def _decoded(data: bytes) -> str:
-    """Text out of bytes that should be UTF-8 and are not all; never fails."""
+    """Decode bytes that should be UTF-8 and are not all; never fails."""
     return data.decode("utf-8-sig", _IN_PLACE_OF_UTF_8)
 
 
 def _windows_1252(error: UnicodeError) -> tuple[str, int]:
     """Read the bytes at fault as Windows-1252, one by one; its five holes as Latin-1."""
     if not isinstance(error, UnicodeDecodeError):
-        raise AssertionError("only for decoding")
+        raise AssertionError("this handler is only for decoding")
     wrong = error.object[error.start : error.end]
     return "".join(bytes((byte,)).decode("cp1252", "ignore") or chr(byte) for byte in wrong), error.end
 
@@ -221,7 +229,7 @@ codecs.register_error(_IN_PLACE_OF_UTF_8, _windows_1252)
 
 
 def _straightened(text: str) -> str:
-    """Return `text` with what typography did to its markup undone, every character in its place."""
+    """Return `text` with plain characters in place of typographic ones."""
     plain = _DASHED_COMMENT.sub(lambda comment: re.sub("[^\r\n]", " ", comment[0]), text)
     return plain.translate(_STRAIGHT)
 

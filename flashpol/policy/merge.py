@@ -29,6 +29,7 @@ from heapq import heappop, heappush
 from typing import Self
 
 from flashpol.policy.flash import PORTS_SINGLY, parse, render
+from flashpol.policy.lint import explained
 from flashpol.policy.model import DomainPattern, Grant, Location, MetaPolicy, Policy, PolicyError, PortSet
 
 _ANYBODY = DomainPattern("", wildcard=True)
@@ -72,7 +73,8 @@ class Fragment:
         """Read a file of the Flash dialect. Raises MergeError."""
         try:
             return cls(name, parse(data))
-        except PolicyError as error:
+        except PolicyError as refused:
+            error = explained(refused, data)
             raise MergeError(f"{_place(name, error.location)}: {error.wrong}", error.instead) from None
 
     def place(self, location: Location | None) -> str:

@@ -20,7 +20,8 @@ Errors. All of them blame the text that was given, never this program:
      │    ├── HtmlPageError      an HTML page
      │    ├── HttpReplyError     HTTP headers before the XML
      │    ├── LengthPrefixError  two bytes before the XML
-     │    └── NulError           a NUL byte before the end
+     │    ├── NulError           a NUL byte before the end
+     │    └── TypographyError    typographic quotes, dashes or spaces in the markup
      ├── GrammarError            a document, but not a policy: unknown, nested, missing elements or attributes
      ├── DomainError             a domain no client can match
      └── PortsError              a port list no client can read
@@ -124,6 +125,10 @@ class EncodingError(DocumentError):
 
 class EntityError(DocumentError):
     """The document declares or uses entities."""
+
+
+class TypographyError(DocumentError):
+    """The markup has characters of a word processor in place of plain quotes, hyphens or spaces."""
 
 
 class HtmlPageError(DocumentError):

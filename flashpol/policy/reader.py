@@ -1,13 +1,14 @@
-"""From text to elements: XML read so that nothing hostile in it can be slow, recursive or fetched.
+"""Reads text into elements, so that nothing hostile in the XML can be slow, recursive or fetched.
 
-Every policy dialect is built of elements and attributes alone, so this reader refuses what else XML has:
+Policies consist of elements and attributes, so this reader refuses all other parts of XML:
 
     DOCTYPE [ ... ]   entities and attribute defaults would let a file mean what it does not say
-    &name;            only XML's own five and character references; expat itself would drop an unknown one
-                      from an attribute without a word as soon as the DOCTYPE names a DTD
-    text              no element holds any; what stands there is a mistake or markup that was stripped
+    &name;            except XML's own five and character references: expat silently drops an unknown one from an
+                      attribute as soon as the DOCTYPE names a DTD
+    text              no element of a policy contains text: it is a mistake, or markup that was stripped
 
-An external DTD may be named, as Adobe's examples do. It is never fetched: there is no code here that could.
+`read_leniently` reads files as clients do, which accept text and an internal subset that declares nothing of effect.
+A file may name an external DTD, as Adobe's examples do. It is never fetched: no code here could.
 """
 
 import re
@@ -18,13 +19,13 @@ from xml.parsers import expat
 
 from flashpol.policy.decoding import START
 from flashpol.policy.model import DocumentError, EntityError, LimitError, Location, shown
-from flashpol.policy.xml_errors import explain
+from flashpol.policy.xml_errors import Mistake, explain_text, find_declaration_mistake, find_mistake
 
-# The deepest dialect, Silverlight's, nests 5. Each level is a live object, and a dialect's reader may recurse.
+# Silverlight's dialect nests deepest, with 5 levels. Each level is a live object, and a dialect's reader may recurse.
 MAX_DEPTH = 8
 # MAX_POLICY_BYTES holds 20,000 grants of the shortest kind, or 260,000 elements of no meaning.
 MAX_ELEMENTS = 20_000
-# The most any element of a dialect has is 3; some add namespaces.
+# No element of a dialect has more than 3; some files add namespaces.
 MAX_ATTRIBUTES = 16
 
 _WHITESPACE = " \t\r\n"
@@ -32,27 +33,33 @@ _BLANK = re.compile(f"[{_WHITESPACE}]+")
 _ATTRIBUTE = re.compile(r"""([^\s=<>/"']+)\s*=\s*("[^"]*"|'[^']*')""")
 _TAG = re.compile(rb"""<(?:[^>"']|"[^"]*"|'[^']*')*>""")
 _UNKNOWN_REFERENCE = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#[0-9]+|#x[0-9a-fA-F]+);)[^;]*;?")
-_UNDEFINED_ENTITY = expat.errors.codes[expat.errors.XML_ERROR_UNDEFINED_ENTITY]
 _DOCTYPE_TOKEN = re.compile(r"""[\[>]|"[^"]*"|'[^']*'""")
+# The parts of an internal subset that change no element: comments, processing instructions and element types.
+_HARMLESS_SUBSET = re.compile(
+    r"""\[(?:[ \t\r\n]|<!--(?:(?!--).)*-->|<\?(?:(?!\?>).)*\?>|<!ELEMENT[^<>&%"']*>)*\]""", re.DOTALL
+)
+# Bytes of a text that a message may need: more than it quotes.
+_QUOTED_BYTES = 300
 
 
 @dataclass(slots=True)
 class Element:
-    """An element: its name, its attributes in the order written, its children, and where it begins."""
+    """An element: its name, its attributes in the order written, its children, its place, and its tag as written."""
 
     name: str
     attributes: dict[str, str]
     location: Location
-    tag: str  # as written; places inside it are looked up only when a message needs one
+    tag: str  # places inside it are looked up only when a message needs one
     children: "list[Element]" = field(default_factory=list)
+    text: Location | None = None  # where the first text inside it begins; only `read_leniently` accepts text
 
     @property
     def label(self) -> str:
-        """The name for messages, shortened; XML lets no control character into it."""
+        """Return the name for messages, shortened; XML allows no control character in it."""
         return f"<{self.name[:40]}>"
 
     def name_location(self, attribute: str) -> Location:
-        """Return where the name of an attribute stands. Raises KeyError if the element does not have it."""
+        """Return where the name of an attribute is. Raises KeyError if the element does not have it."""
         return self.location.after(self.tag[: self._written(attribute).start(1)])
 
     def value_location(self, attribute: str) -> Location:
@@ -71,27 +78,55 @@ def read(
 ) -> Element:
     """Return the root element of `text`.
 
-    `check_root` sees the root as soon as its tag is read, before what follows can be found malformed, and raises
-    if it is not the dialect's: of a file that lacks its root, that is the mistake to report.
-    `on_text`, if given, is told of text between elements instead of having it raised, once for each run of it.
-    Raises DocumentError, LimitError, and what `check_root` raises.
+    `check_root` gets the root as soon as its tag is read, before any mistake after it, and raises if it is not the
+    dialect's: if a file lacks its root, that is the mistake to report.
+    `on_text`, if given, gets the error for each run of text between elements, which is otherwise raised.
+    Raises DocumentError, LimitError, and the errors of `check_root`.
     """
-    # Blank lines before an XML declaration are not XML, but PHP and editors put them there and clients read on.
-    body = text.lstrip(_WHITESPACE)
-    begin = START.after(text[: len(text) - len(body)])
-    if body.startswith("\ufeff"):
-        # The file's own byte order mark is gone by now. Expat would skip this one, and with it our look ahead.
-        raise DocumentError("a second byte order mark, or one after blanks", "remove U+FEFF", begin)
-    _refuse_internal_subset(body, begin)
+    body, begin = _body(text)
+    if subset := _internal_subset_at(body):
+        raise _internal_subset(begin.after(body[:subset]))
     return _Builder(body, begin, check_root, on_text).build()
 
 
-def _refuse_internal_subset(text: str, begin: Location) -> None:
-    """Find `<!DOCTYPE ... [` before expat does.
+def read_leniently(text: str) -> Element:
+    """Return the root element of `text`, as clients read well-formed XML.
 
-    An exception in an expat handler does not stop expat, it only silences it: entities would still be declared
-    and expanded, in releases before 2.7 with unbounded recursion. So expat must not see them. It knows a DOCTYPE
-    only behind blanks, comments and processing instructions; so does this.
+    Text is accepted anywhere, its first place kept in `Element.text`, and so is an internal subset without entities and
+    attribute defaults. Raises DocumentError and LimitError.
+    """
+    body, begin = _body(text)
+    subset = _internal_subset_at(body)
+    if subset and not _HARMLESS_SUBSET.match(body, subset):
+        raise _internal_subset(begin.after(body[:subset]))
+    builder = _Builder(body, begin, lambda root: None, lambda error: None)
+    builder.allows_subset = bool(subset)
+    return builder.build()
+
+
+def _body(text: str) -> tuple[str, Location]:
+    """Return the XML in `text`, and where it begins. Raises DocumentError for mistakes at its beginning."""
+    # White space before an XML declaration is not XML, but PHP and editors write it and clients accept it.
+    body = text.lstrip(_WHITESPACE)
+    begin = START.after(text[: len(text) - len(body)])
+    if body.startswith("\ufeff"):
+        # The file's own byte order mark is already removed. Expat would skip this one, and the look ahead would not.
+        raise DocumentError("a second byte order mark, or one after white space", "remove U+FEFF", begin)
+    if mistake := find_declaration_mistake(body):
+        raise _error(mistake, body, begin)
+    return body, begin
+
+
+def _error(mistake: Mistake, text: str, begin: Location) -> DocumentError:
+    return mistake.error(mistake.wrong, mistake.instead, begin.after(text[: mistake.at]))
+
+
+def _internal_subset_at(text: str) -> int:
+    """Return where the "[" of `<!DOCTYPE ... [` is, 0 if there is none.
+
+    Expat must not see the declarations. An exception in an expat handler does not stop expat, it only silences it:
+    entities would still be declared and expanded, in releases before 2.7 with unbounded recursion. Expat accepts a
+    DOCTYPE only after white space, comments and processing instructions; so does this.
     """
     at = 0
     while not text.startswith("<!DOCTYPE", at):
@@ -103,22 +138,19 @@ def _refuse_internal_subset(text: str, begin: Location) -> None:
                 at = end + len(closing)
                 break
         else:
-            return
+            return 0
     for token in _DOCTYPE_TOKEN.finditer(text, at):
-        if token[0] == ">":
-            return
-        if token[0] == "[":
-            raise _internal_subset(begin.after(text[: token.start()]))
+        if token[0] in "[>":
+            return token.start() if token[0] == "[" else 0
+    return 0
 
 
 def _internal_subset(where: Location) -> EntityError:
-    return EntityError(
-        "the DOCTYPE declares entities or the like between [ and ]", "remove the DOCTYPE: no client needs it", where
-    )
+    return EntityError("the DOCTYPE has declarations between [ and ]", "remove the DOCTYPE: no client needs it", where)
 
 
 class _Builder:
-    """Builds the tree while expat runs. One text, one use."""
+    """Builds the tree of one text while expat runs."""
 
     def __init__(
         self,
@@ -132,14 +164,15 @@ class _Builder:
         self._begin = begin
         self._check_root = check_root
         self._on_text = on_text
-        self._text_told = False  # expat hands over one run of text in several pieces
+        self.allows_subset = False
+        self._text_reported = False  # expat passes one run of text in several pieces
         self._open: list[Element] = []
         self._root: Element | None = None
         self._elements = 0
-        # The encoding is given because the text is decoded already: what the declaration says is history.
+        # The encoding is fixed because the text is already decoded: the declared one no longer matters.
         self._expat = parser = expat.ParserCreate("utf-8")
         parser.ordered_attributes = True
-        parser.XmlDeclHandler = self._declaration
+
         parser.StartDoctypeDeclHandler = self._doctype
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
@@ -150,12 +183,10 @@ class _Builder:
         try:
             self._expat.Parse(self._data, True)
         except expat.ExpatError as error:
-            at = len(self._data[: self._expat.ErrorByteIndex].decode(errors="ignore"))
-            place = self._place(error.lineno, error.offset)
-            if error.code == _UNDEFINED_ENTITY and (reference := _UNKNOWN_REFERENCE.search(self._text, at)):
-                # Found in a value, it is reported for the whole tag.
-                self._refuse_reference(reference[0], place.after(self._text[at : reference.start()]))
-            raise DocumentError(*explain(error.code, self._text, at), place) from None
+            if mistake := find_mistake(self._text):
+                raise _error(mistake, self._text, self._begin) from None
+            wrong, instead = "something is not allowed here", "check for wrong or missing quotes before it"
+            raise DocumentError(wrong, instead, self._place(error.lineno, error.offset)) from None
         if self._root is None:
             raise AssertionError("expat reports an error for a document without a root element")
         return self._root
@@ -168,19 +199,14 @@ class _Builder:
     def _here(self) -> Location:
         return self._place(self._expat.CurrentLineNumber, self._expat.CurrentColumnNumber)
 
-    def _declaration(self, version: str, encoding: str | None, standalone: int) -> None:
-        if version != "1.0":
-            lookalike = ", with a letter in place of the digit 1" if version in ("l.0", "I.0") else ""
-            raise DocumentError(f"the XML version is {shown(version)}{lookalike}", 'write version="1.0"', self._here())
-
     def _doctype(self, name: str, system: str | None, public: str | None, has_internal_subset: bool) -> None:
-        # `read` looked ahead for this, so it does not happen; should it, the file must still not be believed.
-        if has_internal_subset:
+        # `read` looked ahead for this, so it does not happen; if it did, the file must not be trusted.
+        if has_internal_subset and not self.allows_subset:
             raise _internal_subset(self._here())
 
     def _start(self, name: str, pairs: list[str]) -> None:
         here = self._here()
-        self._text_told = False
+        self._text_reported = False
         self._elements += 1
         if self._elements > MAX_ELEMENTS:
             raise LimitError(f"more than {MAX_ELEMENTS:,} elements", "grant to *.suffix or * instead", here)
@@ -203,19 +229,22 @@ class _Builder:
         self._open.append(element)
 
     def _end(self, name: str) -> None:
-        self._text_told = False
+        self._text_reported = False
         self._open.pop()
 
     def _characters(self, text: str) -> None:
         words = text.strip(_WHITESPACE)
-        if words and not self._text_told:
+        if words and not self._text_reported:
             where = self._here().after(text[: text.index(words[0])])
-            error = DocumentError(
-                f"the text {shown(words)} stands between elements", "remove it, or write <!-- --> around it", where
-            )
+            # References are quoted as written: "&lt;" says more than the "<" that expat passes.
+            at = self._expat.CurrentByteIndex
+            source = self._data[at : at + _QUOTED_BYTES].decode(errors="ignore")
+            written = re.split("<|]]>", source, maxsplit=1)[0].strip(_WHITESPACE)
+            error = DocumentError(*explain_text(written or words), where)
             if self._on_text is None:
                 raise error
-            self._text_told = True
+            self._text_reported = True
+            self._open[-1].text = self._open[-1].text or where
             self._on_text(error)
 
     def _skipped(self, name: str, is_parameter: bool) -> None:

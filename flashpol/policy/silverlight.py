@@ -18,11 +18,12 @@ element. HTTP policies (`clientaccesspolicy.xml`) have the same root, and one fi
                                 └── resources: SocketResource, ...  where it may connect to
 """
 
+import codecs
 import re
 from dataclasses import dataclass, field
 from typing import Self
 
-from flashpol.policy.decoding import START, decode
+from flashpol.policy.decoding import START, decode, split_nul
 from flashpol.policy.grammar import check_attributes, value
 from flashpol.policy.model import (
     HIGHEST_PORT,
@@ -180,13 +181,13 @@ def compile_reply(data: bytes) -> bytes:
     """Return the reply for the policy file `data`: its own bytes, without a NUL.
 
     Silverlight takes the end of the stream for the end of the policy, and its XML reader accepts no NUL: one at the
-    end of the file, which another server may need, is left out. Raises PolicyError if `parse` does, and DocumentError
-    for UTF-16, which is full of NULs.
+    end of the file, which another server may need, is left out with all bytes after it. UTF-16 needs a byte order
+    mark. Raises PolicyError if `parse` does, and DocumentError for UTF-16 without that mark.
     """
     parse(data)
-    reply = data.removesuffix(b"\0")
-    if b"\0" in reply:
-        raise DocumentError("the policy is UTF-16, which is full of NUL bytes", "save the file as UTF-8", START)
+    reply, _ = split_nul(data)
+    if b"\0" in reply and not reply.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DocumentError("the policy is UTF-16 without a byte order mark", "save the file as UTF-8", START)
     return reply
 
 

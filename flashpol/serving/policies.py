@@ -13,6 +13,7 @@ from flashpol.policy import (
     Severity,
     allow_policy,
     compile_reply,
+    explained,
     lint,
     merge_files,
     render,
@@ -108,7 +109,7 @@ def compile_text(data: bytes, where: str = "policy", *, dialect: str = FLASH) ->
     try:
         reply = _COMPILERS[dialect](data)
     except PolicyError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        raise ConfigError(f"{where}: {explained(error, data, CLIENTS_OF[dialect])}") from None
     findings = lint(data, clients=CLIENTS_OF[dialect])
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     if errors:

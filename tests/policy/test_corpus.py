@@ -78,7 +78,7 @@ EXPECTED = {
     "17-declared-utf-16": "FP108:1",
     "17-java-writeutf": "FP105:1",
     "17-latin-1-undeclared": "FP108:2",
-    "17-nul-inside": "FP107:4 FP110:4",
+    "17-nul-inside": "FP118:4",
     "17-utf-16": "FP106:1",
     "18-empty-domain": "FP302:2",
     "18-international": "FP310:2 FP708:2",
@@ -140,7 +140,7 @@ EXPECTED = {
     "wide-top-level": "FP605:2 FP702:2",
 }
 
-# Lint is stricter than the reader here: readable, but nobody could connect, or not by what stands in it.
+# Lint is stricter than the reader here: the file can be read, but no content could connect by these grants.
 UNUSABLE = {
     "13-low-ports-5222",
     "15-none-with-grants",

@@ -22,6 +22,15 @@ def declared(name: str) -> str:
         (b"\xef\xbb\xbf" + XML.encode(), XML),
         (b"\xef\xbb\xbf" + declared("UTF-8").encode(), declared("UTF-8")),
         (b"\n\n" + XML.encode(), "\n\n" + XML),
+        (XML.encode() + b"\0\0", XML),
+        (XML.encode() + b"\0\r\n", XML),
+        (XML.encode() + b"\n\0 \0\t", XML + "\n"),
+        (XML.encode() + b"\0</html>", XML),
+        (
+            f"<cross-domain-policy>\n</cross-domain-policy >\0{XML}\0".encode(),
+            "<cross-domain-policy>\n</cross-domain-policy >",
+        ),
+        (declared("").encode(), declared("")),  # the reader refuses it, with the rest of the declaration
         ("<!-- \u00e9 -->".encode(), "<!-- \u00e9 -->"),
         (declared("us-ascii").encode(), declared("us-ascii")),
         (declared("ISO-8859-1").encode() + b"<!-- \xe9 -->", declared("ISO-8859-1") + "<!-- \u00e9 -->"),
@@ -47,10 +56,11 @@ def test_decode_supported_encodings(data: bytes, text: str) -> None:
         (b" \r\n\t", 1, 1, "the policy is empty"),
         (b"\xef\xbb\xbf", 1, 1, "the policy is empty"),
         (b"\xff\xfe", 1, 1, "the policy is empty"),
-        (XML.encode() + b"\0\0", 1, 23, "a NUL byte inside the policy"),
-        (XML.encode() + b"\0\n", 1, 23, "a NUL byte inside the policy"),
-        (XML.encode() + b"\n\0" + XML.encode() + b"\0", 2, 1, "a NUL byte inside the policy"),
-        (b"\0\x16" + XML.encode(), 1, 1, "two bytes of length (00 16) come before the XML, as Java's writeUTF"),
+        (b"<cross-domain-policy>\n\0</cross-domain-policy>", 2, 1, "a NUL byte inside the policy"),
+        (b"<cross-domain-policy>\0\0</cross-domain-policy>\0", 1, 22, "a NUL byte inside the policy"),
+        (b"<html>\0<cross-domain-policy/>", 1, 1, "this is an HTML page"),
+        (b"<!-- \0 -->" + XML.encode(), 1, 6, "a NUL byte inside the policy"),
+        (b"\0\x16" + XML.encode(), 1, 1, "two bytes of length (00 16) precede the XML, as Java's writeUTF"),
         (b"\0\x16" + XML.encode() + b"\0", 1, 1, "two bytes of length (00 16)"),
         (b"\0\x17" + XML.encode(), 1, 1, "two bytes of length (00 17)"),  # edited since
         (b"\x30\x30<" + b" " * (0x3030 - 1), 1, 1, "two bytes of length (30 30)"),
@@ -67,7 +77,6 @@ def test_decode_supported_encodings(data: bytes, text: str) -> None:
         (b"\xef\xbb\xbf" + declared("latin1").encode(), 1, 31, "but the file is UTF-8 (it has a byte order mark)"),
         (b"\n" + declared("koi8-r").encode(), 2, 31, 'the encoding "koi8-r" is not supported'),
         (declared("hex").encode(), 1, 31, 'the encoding "hex" is not supported'),  # a Python codec, not an encoding
-        (declared("").encode(), 1, 31, 'the encoding "" is not supported'),
         (b"\xff\xfe<\0a\0\n\0\0\xd8<\0", 2, 1, "the file begins as UTF-16 and then is not"),
     ],
 )

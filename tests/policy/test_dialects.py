@@ -258,5 +258,8 @@ def test_compile_reply_of_utf16_raises_although_parse_accepts(
     policy = data.draw(dialect.policies)
     encoded = dialect.render(policy).decode().removeprefix('<?xml version="1.0"?>\n').encode(encoding)
     assert dialect.parse(encoded) == policy
+    if dialect is SILVERLIGHT and encoding == "utf-16":  # with a byte order mark, which Silverlight reads
+        assert dialect.compile_reply(encoded) == encoded
+        return
     with pytest.raises(DocumentError, match="the policy is UTF-16"):
         dialect.compile_reply(encoded)

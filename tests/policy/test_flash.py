@@ -190,7 +190,8 @@ class TestCompileReply:
     )
     def test_compile_reply_keeps_the_bytes_and_ends_in_one_nul(self, data: bytes) -> None:
         assert compile_reply(data) == data + b"\0"
-        assert compile_reply(data + b"\0") == data + b"\0"
+        for rest in (b"\0", b"\0\0", b"\0\r\n", b"\0</html>"):
+            assert compile_reply(data + rest) == data + b"\0"
 
     def test_compile_reply_of_an_invalid_policy_raises(self) -> None:
         with pytest.raises(PolicyError, match="the policy is empty"):

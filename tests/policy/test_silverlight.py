@@ -210,9 +210,17 @@ class TestCompileReply:
     def test_compile_reply_keeps_the_bytes_without_nul(self, end: bytes) -> None:
         data = b"\xef\xbb\xbf<!-- as written -->" + file(RULE) + end
         assert compile_reply(data) == data
-        assert compile_reply(data + b"\0") == data
+        for rest in (b"\0", b"\0\0", b"\0\n", b"\0</html>"):
+            assert compile_reply(data + rest) == data
 
-    @pytest.mark.parametrize("data", [b"", b"<cross-domain-policy/>", file("x"), file(RULE) + b"\0\0"])
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+    def test_compile_reply_keeps_utf16_with_a_byte_order_mark(self, encoding: str) -> None:
+        data = ("\ufeff" + file(RULE).decode()).encode(encoding)
+        assert compile_reply(data) == compile_reply(data + b"\0") == data
+
+    @pytest.mark.parametrize(
+        "data", [b"", b"<cross-domain-policy/>", file("x"), file(RULE)[:40] + b"\0" + file(RULE)[40:]]
+    )
     def test_compile_reply_of_an_invalid_policy_raises(self, data: bytes) -> None:
         with pytest.raises(PolicyError):
             compile_reply(data)

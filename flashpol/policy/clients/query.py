@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
 
-from flashpol.policy.decoding import START, decode
+from flashpol.policy.decoding import START, decode, split_nul
+from flashpol.policy.lint import explained
 from flashpol.policy.model import (
     HIGHEST_PORT,
     LOWEST_PORT,
@@ -18,7 +19,7 @@ from flashpol.policy.model import (
     PortsError,
     shown,
 )
-from flashpol.policy.reader import Element, read
+from flashpol.policy.reader import Element, read_leniently
 
 # Characters of a URL that are accepted: as many as a browser's address bar holds; longer ones only cost time.
 _CONTENT_CHARACTERS = 2048
@@ -158,30 +159,26 @@ class Document:
         if isinstance(source, Element):
             return cls(source, None, None)
         try:
-            return cls(read(decode(source), _any_root), None, source)
+            return cls(read_leniently(decode(source)), None, source)
         except PolicyError as error:
-            return cls(None, error, source)
+            return cls(None, explained(error, source), source)
 
     @property
     def reply(self) -> bytes | None:
         """Return the reply to every client but Silverlight: the file with one NUL at its end."""
-        return None if self.data is None else self.data.removesuffix(b"\0") + b"\0"
+        return None if self.data is None else split_nul(self.data)[0] + b"\0"
 
     def expect(self, name: str, *, utf16: bool = False) -> PolicyError | None:
         """Return the error if this is not a document with the root `name`, None if it is."""
         if self.root is None:
             return self.error
-        if not utf16 and self.data is not None and b"\0" in self.data.removesuffix(b"\0"):
+        if not utf16 and self.data is not None and b"\0" in split_nul(self.data)[0]:
             return DocumentError(
                 "the policy is UTF-16, and clients stop reading at its first NUL byte", "save it as UTF-8", START
             )
         if self.root.name != name:
             return PolicyError(f"the root element is {self.root.label}, not <{name}>", "", self.root.location)
         return None
-
-
-def _any_root(root: Element) -> None:
-    """Accept every root: each client checks it for itself."""
 
 
 def denied(client: str, reason: str, at: Location | None = None, words: str = "") -> Decision:

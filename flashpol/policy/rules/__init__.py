@@ -9,11 +9,11 @@ serving    FP5xx  site-control, the port served from
 """
 
 from flashpol.policy.rules import clients, document, domains, grammar, grants, ports, serving, silverlight
-from flashpol.policy.rules.registry import CLIENTS, GROUPS, REGISTRY, Hit, Rule
+from flashpol.policy.rules.registry import CLIENTS, GROUPS, READERS, REGISTRY, Hit, Rule
 
 # Each module registers its rules on import.
 _MODULES = (document, grammar, domains, ports, serving, grants, clients, silverlight)
 
 RULES: tuple[Rule, ...] = tuple(REGISTRY[code] for code in sorted(REGISTRY))
 
-__all__ = ["CLIENTS", "GROUPS", "RULES", "Hit", "Rule"]
+__all__ = ["CLIENTS", "GROUPS", "READERS", "RULES", "Hit", "Rule"]

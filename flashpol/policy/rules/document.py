@@ -21,7 +21,8 @@ from flashpol.policy.model import (
     Location,
     NulError,
 )
-from flashpol.policy.rules.registry import CLIENTS, ERROR, GOOD, WARNING, Finder, Hit, flash_file, grant, rule
+from flashpol.policy.rules.registry import ADOBE, CLIENTS, ERROR, GOOD, WARNING, Finder, Hit, flash_file, grant, rule
+from flashpol.policy.xml_errors import TYPOGRAPHY_INSTEAD, TYPOGRAPHY_WRONG, typography_values
 
 _BLANK = " \t\r\n"
 
@@ -39,7 +40,7 @@ def _said(kind: type[DocumentError]) -> Finder:
 
 rule(
     "FP101", ERROR, "too-large",
-    wrong="the file is larger than any policy: {reason}", instead="remove elements: {remedy}",
+    wrong="{reason}", instead="{remedy}", about="the file is larger or deeper than any policy",
     clients=CLIENTS, bad=flash_file(*["<a>"] * 9, *["</a>"] * 9), good=GOOD,
 )(_said(LimitError))  # fmt: skip
 
@@ -72,12 +73,15 @@ rule(
 
 @rule(
     "FP106", ERROR, "utf-16",
-    wrong="the policy is UTF-16, and clients stop reading at its first NUL byte", instead="save the file as UTF-8",
+    wrong="the policy is UTF-16, and {why}", instead="save the file as UTF-8",
     clients=CLIENTS, bad=codecs.BOM_UTF16_LE + GOOD.encode("utf-16-le"), good=GOOD,
 )  # fmt: skip
 def utf_16(document: LintDocument) -> Iterator[Hit]:
-    if document.fault is None and b"\0" in document.data.removesuffix(b"\0"):
-        yield Hit(START)
+    if document.fault is None and b"\0" in document.file:
+        if document.likely_dialect != "silverlight":
+            yield Hit(START, why="clients stop reading at its first NUL byte")
+        elif not document.file.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            yield Hit(START, why="Silverlight reads that only with a byte order mark")
 
 
 rule(
@@ -90,8 +94,7 @@ rule(
 
 @rule(
     "FP108", ERROR, "encoding",
-    wrong="the bytes are not text in the expected encoding: {reason}",
-    instead="save the file as plain ASCII, or as UTF-8 with no other encoding declared",
+    wrong="{reason}", instead="{remedy}", about="the bytes are not text, or not in the declared encoding",
     clients=CLIENTS,
     bad=flash_file("<!-- caf\u00e9 -->", grant()).encode("latin-1"),
     good=flash_file("<!-- caf\u00e9 -->", grant()),
@@ -103,27 +106,19 @@ def encoding(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP109", ERROR, "typographic-characters",
-    wrong="{characters} in the markup, as word processors and blogs insert {them}",
-    instead="write straight quotes, hyphens and plain spaces",
+    wrong=TYPOGRAPHY_WRONG,
+    instead=TYPOGRAPHY_INSTEAD,
     clients=CLIENTS,
     bad=flash_file("<allow-access-from domain=\u201c*\u201d to-ports=\u201c1935\u201d/>"), good=GOOD,
 )  # fmt: skip
 def typographic_characters(document: LintDocument) -> Iterator[Hit]:
     for where, characters in document.typography:
-        kinds = sorted({f"U+{ord(c):04X}" for c in characters})
-        many = len(characters) > 1
-        yield Hit(
-            where,
-            characters=f"{len(characters)} typographic characters ({', '.join(kinds)})"
-            if many
-            else f"the typographic character {kinds[0]}",
-            them="them" if many else "it",
-        )
+        yield Hit(where, **typography_values(characters))
 
 
 @rule(
     "FP110", ERROR, "malformed-xml",
-    wrong="this is not well-formed XML: {reason}", instead="{remedy}",
+    wrong="{reason}", instead="{remedy}", about="this is not well-formed XML",
     clients=CLIENTS,
     bad=flash_file('<allow-access-from domain="*"to-ports="1935"/>'), good=GOOD,
 )  # fmt: skip
@@ -143,7 +138,7 @@ def _is_typographic(document: LintDocument, where: Location) -> bool:
 
 rule(
     "FP111", ERROR, "entities",
-    wrong="entities are refused: {reason}", instead="write the characters themselves, and no DOCTYPE with [ ]",
+    wrong="{reason}", instead="{remedy}", about="entities, or a DOCTYPE with declarations",
     clients=CLIENTS,
     bad='<!DOCTYPE cross-domain-policy [<!ENTITY host "*">]>\n' + GOOD,
     good='<!DOCTYPE cross-domain-policy SYSTEM "http://www.adobe.com/xml/dtds/cross-domain-policy.dtd">\n' + GOOD,
@@ -152,7 +147,7 @@ rule(
 
 @rule(
     "FP112", ERROR, "stray-text",
-    wrong="text is not allowed here: {reason}", instead="remove it, or write <!-- --> around it",
+    wrong="{reason}", instead="{remedy}", about="text between elements",
     clients=CLIENTS,
     bad=flash_file("allow the game:", grant()), good=flash_file("<!-- allow the game: -->", grant()),
 )  # fmt: skip
@@ -168,7 +163,7 @@ def stray_text(document: LintDocument) -> Iterator[Hit]:
     clients=("flash", "unity"), bad="\ufeff" + GOOD, good=GOOD,
 )  # fmt: skip
 def byte_order_mark(document: LintDocument) -> Iterator[Hit]:
-    if document.data.startswith(codecs.BOM_UTF8):
+    if document.file.startswith(codecs.BOM_UTF8) and document.likely_dialect != "silverlight":
         yield Hit(START)
 
 
@@ -180,5 +175,19 @@ def byte_order_mark(document: LintDocument) -> Iterator[Hit]:
 )  # fmt: skip
 def blank_before_declaration(document: LintDocument) -> Iterator[Hit]:
     text = document.text
+    if document.likely_dialect == "silverlight":
+        return  # Silverlight skips white space
     if document.fault is None and text[:1] in tuple(_BLANK) and text.lstrip(_BLANK).startswith("<?xml"):
         yield Hit(START)
+
+
+@rule(
+    "FP118", WARNING, "after-the-nul",
+    wrong="{number} the NUL that ends the policy, where clients stop reading",
+    instead="end the file with one NUL or none: flashpol serves the policy with one NUL",
+    clients=ADOBE, bad=GOOD + "\0\0", good=GOOD + "\0",
+)  # fmt: skip
+def after_the_nul(document: LintDocument) -> Iterator[Hit]:
+    rest = len(document.after_nul) - 1
+    if rest > 0 and document.likely_dialect != "silverlight":
+        yield Hit(document.nul_place, number=f"{rest:,} bytes follow" if rest > 1 else "a byte follows")

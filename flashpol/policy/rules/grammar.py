@@ -13,6 +13,7 @@ from flashpol.policy.rules.registry import (
     ERROR,
     GOOD,
     NOTE,
+    READERS,
     WARNING,
     Hit,
     control,
@@ -54,7 +55,7 @@ def wrong_root(document: LintDocument) -> Iterator[Hit]:
     if document.root is not None and document.root.name not in (flash.ROOT, SILVERLIGHT_ROOT):
         name = document.root.name.lower()
         yield Hit(document.root.location, name=document.root.label, root=f"<{name}>")
-    elif document.other_root is not None and document.other_root.name not in KNOWN:
+    elif document.other_root is not None and document.other_root.name not in KNOWN and not document.later_root:
         meant = likely(document.other_root.name, (flash.ROOT, SILVERLIGHT_ROOT)) or flash.ROOT
         root = f"<{meant}>"
         if document.other_root.name == "policy-file-request":
@@ -76,8 +77,20 @@ rule(
     clients=CLIENTS, bad=grant() + "\n" + grant("843"), good=GOOD,
 )  # fmt: skip
 def missing_root(document: LintDocument) -> Iterator[Hit]:
-    if document.other_root is not None and document.other_root.name in KNOWN:
+    if document.other_root is not None and document.other_root.name in KNOWN and not document.later_root:
         yield Hit(document.other_root.location, name=document.other_root.label)
+
+
+@rule(
+    "FP119", ERROR, "element-before-root",
+    wrong="{name} precedes the root element <{root}>", instead="{remedy}",
+    clients=CLIENTS, bad=grant() + "\n" + GOOD, good=GOOD,
+)  # fmt: skip
+def element_before_root(document: LintDocument) -> Iterator[Hit]:
+    if document.other_root is not None and (root := document.later_root):
+        belongs = document.other_root.name in (*KNOWN, *_SILVERLIGHT, *_NOT_FOR_SOCKETS)
+        remedy = f"move it inside <{root}>" if belongs else "remove it"
+        yield Hit(document.other_root.location, name=document.other_root.label, root=root, remedy=remedy)
 
 
 @rule(
@@ -86,7 +99,7 @@ def missing_root(document: LintDocument) -> Iterator[Hit]:
     clients=CLIENTS, bad=_SILVERLIGHT_FILE, good=GOOD,
 )  # fmt: skip
 def other_dialect(document: LintDocument) -> Iterator[Hit]:
-    readers = {"flash": ADOBE, "silverlight": ("silverlight",)}.get(document.dialect, CLIENTS)
+    readers = READERS.get(document.dialect, CLIENTS)
     if document.root is not None and document.clients.isdisjoint(readers):
         is_flash = document.dialect == "flash"
         yield Hit(

@@ -35,8 +35,7 @@ def page() -> str:
         parts.append(f"## {prefix}xx: {title}\n")
         parts.append("| code | severity | name | what is wrong |\n|---|---|---|---|")
         parts += [
-            f"| [{rule.code}](#{rule.code.lower()}-{rule.name}) | {_severity(rule)} | {rule.name}"
-            f" | {_words(rule.wrong)} |"
+            f"| [{rule.code}](#{rule.code.lower()}-{rule.name}) | {_severity(rule)} | {rule.name} | {_wrong(rule)} |"
             for rule in rules
         ]
         parts += ["", *map(_section, rules)]
@@ -66,7 +65,7 @@ def _section(rule: Rule) -> str:
 
 {_severity(rule).capitalize()}; {", ".join(rule.clients)}.
 
-Wrong: {_words(rule.wrong)}
+Wrong: {_wrong(rule)}
 
 Instead: {_words(rule.instead)}
 
@@ -82,6 +81,10 @@ Good{ports[1]}:
 {_example(rule.good)}
 ```
 """
+
+
+def _wrong(rule: Rule) -> str:
+    return (f"{rule.about}: " if rule.about else "") + _words(rule.wrong)
 
 
 def _words(template: str) -> str:

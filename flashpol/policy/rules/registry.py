@@ -22,6 +22,7 @@ __all__ = [
     "GROUPS",
     "NAMES",
     "NOTE",
+    "READERS",
     "REGISTRY",
     "WARNING",
     "Finder",
@@ -38,6 +39,9 @@ ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 # Clients that read Adobe's dialect; and the ones of them that compare domains (Unity counts "*" only).
 ADOBE = ("flash", "lightspark", "unity")
 NAMES = ("flash", "lightspark")
+
+# The clients that read a dialect.
+READERS = {"flash": ADOBE, "silverlight": ("silverlight",)}
 
 # The title of each group of codes.
 GROUPS = {
@@ -82,6 +86,7 @@ class Rule:
     trap: bool = False  # only its clients misread this: an error once one of them is named
     served_from: int | None = None  # the port that serves the bad example
     good_port: int | None = None  # the port that serves the good example
+    about: str = ""  # what all values of a bare "{reason}" have in common, for the page
 
     @property
     def example_client(self) -> str:
@@ -104,6 +109,7 @@ def rule(
     trap: bool = False,
     served_from: int | None = None,
     good_port: int | None = None,
+    about: str = "",
 ) -> Callable[[Finder], Finder]:
     """Register the decorated function as the finder of a rule."""
 
@@ -125,6 +131,7 @@ def rule(
             trap=trap,
             served_from=served_from,
             good_port=served_from if good_port is None else good_port,
+            about=about,
         )
         return find
 

@@ -10,7 +10,6 @@ access-policy
 import re
 from collections.abc import Iterator
 
-from flashpol.policy.decoding import START
 from flashpol.policy.lint_document import SILVERLIGHT_ROOT, LintDocument
 from flashpol.policy.model import DomainError, Location, PortsError, shown
 from flashpol.policy.ports import HIGHEST_SOCKET_PORT as HIGHEST
@@ -225,12 +224,13 @@ def http_only(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP810", WARNING, "nul-for-silverlight",
-    wrong="the file ends in a NUL, which Silverlight takes as a part of the XML", instead="remove the last byte",
+    wrong="a NUL follows the policy, and Silverlight takes it as a part of the XML",
+    instead="end the file before the NUL: flashpol serves the policy without it",
     clients=_ONLY, bad=_GOOD + "\0", good=_GOOD,
 )  # fmt: skip
 def nul_at_end(document: LintDocument) -> Iterator[Hit]:
-    if document.data.endswith(b"\0") and document.fault is None:
-        yield Hit(START.after(document.text))
+    if document.after_nul and document.fault is None:
+        yield Hit(document.nul_place)
 
 
 @rule(

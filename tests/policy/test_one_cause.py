@@ -1,0 +1,124 @@
+"""Every part names the same cause of a mistake in the same words: lint, the reply, the merge and decisions."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from flashpol.config import ConfigError
+from flashpol.policy import Decider, Location, PolicyError, Severity, compile_reply, explained, lint, merge_files
+from flashpol.server.policies import compile_text
+
+GRANT = '<allow-access-from domain="*" to-ports="1935"/>'
+POLICY = f"<cross-domain-policy>{GRANT}</cross-domain-policy>"
+CORPUS = Path(__file__).parent / "corpus"
+CURLY = (
+    '<?xml version="1.0"?>\n<cross-domain-policy>\n  <allow-access-from domain="a.example" secure="true\u201d/>\n'
+    '<allow-access-from domain="b.example" secure="true\u201d/>\n</cross-domain-policy>\n'
+)
+PLACE_AND_WORDS = pytest.mark.parametrize(
+    ("data", "line", "column", "words"),
+    [
+        (CURLY.encode(), 3, 53, "the typographic character U+201D in the markup"),
+        (GRANT.encode() + POLICY.encode(), 1, 1, "<allow-access-from> precedes the root element <cross-domain-policy>"),
+        (POLICY.encode() + b"/n", 1, 91, 'something follows the root element: the characters "/n"'),
+        (POLICY.replace('"', '""').encode(), 1, 48, 'doubled quotes ("") around the value of domain'),
+        (POLICY.encode()[:60] + b"\0" + POLICY.encode()[60:], 1, 61, "a NUL byte inside the policy"),
+        (POLICY.replace("1935", "90-80").encode(), 1, 62, 'the range "90-80" is reversed'),
+        (POLICY.replace("to-ports", "toports").encode(), 1, 52, '<allow-access-from> has no attribute "toports"'),
+        (b"<html>", 1, 1, "this is an HTML page"),
+        (b'<?xml version="l.0"?>' + POLICY.encode(), 1, 1, 'the XML version is "l.0", with a letter in place'),
+    ],
+)
+
+
+def first_error(data: bytes) -> str:
+    errors = [finding for finding in lint(data) if finding.severity is Severity.ERROR]
+    first = min(errors, key=lambda each: (not each.code.startswith("FP1"), each.line, each.column))
+    return f"line {first.line}, column {first.column}: {first.message}; {first.instead}"
+
+
+@PLACE_AND_WORDS
+def test_first_error_has_place_and_words(data: bytes, line: int, column: int, words: str) -> None:
+    assert first_error(data).startswith(f"line {line}, column {column}: {words}")
+
+
+@PLACE_AND_WORDS
+def test_server_merge_and_decision_name_the_first_error_of_lint(
+    data: bytes, line: int, column: int, words: str
+) -> None:
+    expected = first_error(data)
+    with pytest.raises(ConfigError) as refused:
+        compile_text(data, "games.xml")
+    assert str(refused.value) == f"games.xml: {expected}"
+    with pytest.raises(PolicyError) as unmerged:
+        merge_files([("games.xml", data)])
+    assert str(unmerged.value) == f"games.xml:{line}:{column}: {expected.partition(': ')[2]}"
+    error = Decider(data).error
+    assert error is None or str(error) == expected
+
+
+@pytest.mark.parametrize("path", sorted(CORPUS.iterdir()), ids=lambda path: path.stem)
+def test_explained_is_the_first_error_of_lint_for_any_refused_file(path: Path) -> None:
+    data = path.read_bytes()
+    if not path.stem.startswith(("20-silverlight", "good-silverlight")):
+        with suppress(PolicyError):
+            compile_reply(data)
+            return
+        assert str(explained(PolicyError("refused", "", Location(1, 1)), data)) == first_error(data)
+
+
+def test_explained_of_a_good_policy_in_the_other_dialect_is_the_error_itself() -> None:
+    error = PolicyError("this is a Silverlight policy")
+    assert explained(error, SILVERLIGHT.encode(), ["flash"]) is error
+
+
+# ------------------------------------------------------------------------------------------------ bytes and dialects
+
+SILVERLIGHT = (
+    '<?xml version="1.0"?>\n<access-policy><cross-domain-access><policy><allow-from><domain uri="*"/></allow-from>'
+    '<grant-to><socket-resource port="4502-4534" protocol="tcp"/></grant-to></policy></cross-domain-access>'
+    "</access-policy>"
+)
+
+
+@pytest.mark.parametrize("clients", [("flash", "lightspark", "unity", "silverlight"), ("silverlight",)])
+@pytest.mark.parametrize("begin", ["\ufeff", " \n", "\ufeff\r\n\r\n"])
+def test_lint_bytes_before_a_silverlight_policy_concern_no_other_client(clients: tuple[str, ...], begin: str) -> None:
+    assert lint((begin + SILVERLIGHT).encode(), clients=clients) == []
+
+
+@pytest.mark.parametrize("begin", ["\ufeff", " \n"])
+def test_lint_bytes_before_a_silverlight_policy_for_flash_name_only_the_dialect(begin: str) -> None:
+    assert [finding.code for finding in lint((begin + SILVERLIGHT).encode(), clients=["flash"])] == ["FP117"]
+
+
+def test_lint_damaged_silverlight_policy_concerns_only_silverlight() -> None:
+    [finding] = lint(("\ufeff" + SILVERLIGHT.replace('uri="*"', "uri=*")).encode())
+    assert (finding.code, finding.clients) == ("FP110", ("silverlight",))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (("\ufeff" + SILVERLIGHT.replace('<?xml version="1.0"?>', "")).encode("utf-16-le"), []),
+        (SILVERLIGHT.replace('<?xml version="1.0"?>\n', "").encode("utf-16-le"), ["FP106"]),
+        (("\ufeff" + POLICY).encode("utf-16-le"), ["FP106"]),
+    ],
+)
+def test_lint_utf16_by_dialect(data: bytes, expected: list[str]) -> None:
+    assert [finding.code for finding in lint(data)] == expected
+
+
+@pytest.mark.parametrize("rest", [b"\0\0", b"\0\n", b"\0\r\n", b"\0 \0", b"\0</html>", b"\0" + POLICY.encode()])
+def test_bytes_after_the_nul_are_a_warning_and_are_not_served(rest: bytes) -> None:
+    [finding] = lint(POLICY.encode() + rest, clients=["flash"])
+    assert (finding.code, finding.severity) == ("FP118", Severity.WARNING)
+    assert (finding.line, finding.column) == (1, len(POLICY) + 1)
+    assert compile_text(POLICY.encode() + rest) == POLICY.encode() + b"\0"
+    assert b"1935" in merge_files([("a", POLICY.encode() + rest)])
+    assert Decider(POLICY.encode() + rest).decide("http://a.example/", 1935)[0].allowed
+
+
+def test_one_nul_at_the_end_is_no_finding() -> None:
+    assert lint(POLICY.encode() + b"\0") == []
