@@ -54,6 +54,10 @@ class Finding:
             f" ({', '.join(self.clients)})"
         )
 
+    def quoting_source(self) -> str:
+        """Return all of it in one line, with the source in place of line and column: for text that no file has."""
+        return f"{self.code}: {self.message}; {self.instead} ({', '.join(self.clients)}): {self.source.strip()}"
+
     def excerpt(self, columns: int | None = None) -> str:
         """Return the source line and a caret under the place: two lines, at most `columns` wide if given."""
         return "\n".join(pointed_out(self.source, self.caret, columns))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from flashpol.policy.decoding import START, decode, split_nul
 from flashpol.policy.grammar import check_attributes, value
 from flashpol.policy.model import (
+    PORTS_SINGLY,
     DocumentError,
     DomainPattern,
     GrammarError,
@@ -26,6 +27,7 @@ from flashpol.policy.model import (
     shown,
 )
 from flashpol.policy.reader import Element, read
+from flashpol.policy.sizes import LIGHTSPARK_READ_BYTES
 
 ROOT = "cross-domain-policy"
 
@@ -58,12 +60,9 @@ _OTHER_META = {
     "none-this-response": "is for HTTP headers only",
 }
 
-# Lightspark reads on after a read of exactly 4,096 bytes (measured), so a reply, including its NUL and the newline at
-# the end of a file, should be shorter.
-_REPLY_BYTES = 4096
-# Runs of up to this many ports are written singly for clients that misread ranges. At 6 bytes a port such a run
-# costs at most 96 bytes, a fortieth of a reply.
-PORTS_SINGLY = 16
+# Lightspark hangs after a read of exactly 4,096 bytes if the server keeps the connection open, so a reply, with its NUL
+# and the newline at the end of a file, should be shorter.
+_REPLY_BYTES = LIGHTSPARK_READ_BYTES
 
 
 def parse(data: bytes) -> Policy:

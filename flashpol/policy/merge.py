@@ -28,9 +28,9 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Self
 
-from flashpol.policy.flash import PORTS_SINGLY, parse, render
+from flashpol.policy.flash import parse, render
 from flashpol.policy.lint import explained
-from flashpol.policy.model import DomainPattern, Grant, Location, MetaPolicy, Policy, PolicyError, PortSet
+from flashpol.policy.model import PORTS_SINGLY, DomainPattern, Grant, Location, MetaPolicy, Policy, PolicyError, PortSet
 
 _ANYBODY = DomainPattern("", wildcard=True)
 _Key = tuple[DomainPattern, bool]  # domain and secure: grants with the same key become one

@@ -30,7 +30,7 @@ Errors. All of them blame the text that was given, never this program:
 import enum
 import re
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -49,6 +49,10 @@ __all__ = [
     "PortsError",
     "shown",
 ]
+
+# Runs of up to this many ports are written singly, for clients that misread ranges. At 6 bytes a port such a run has
+# at most 96 bytes, a fortieth of a reply.
+PORTS_SINGLY = 16
 
 # TCP's limits; no client can connect to port 0.
 LOWEST_PORT, HIGHEST_PORT = 1, 65535
@@ -182,6 +186,9 @@ class MetaPolicy(enum.Enum):
 class PortSet:
     """Ports that a grant opens: sorted inclusive ranges that neither overlap nor touch, or `*` (`any`).
 
+    `singles` are ports that are listed by themselves beside a range that contains them, as in `8000-8100,8100`. They
+    add no port, but clients that misread ranges read them, so they are kept.
+
     `*` and `1-65535` hold the same ports and are not equal: clients read them differently (Lightspark
     understands no ranges), so one must not turn into the other.
 
@@ -190,10 +197,14 @@ class PortSet:
 
     ranges: tuple[tuple[int, int], ...] = ()
     any: bool = False
+    singles: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        given = [(LOWEST_PORT, HIGHEST_PORT)] if self.any else [*self.ranges, *((port, port) for port in self.singles)]
+        ranges = _normalised(given)
         # A frozen dataclass can normalise its own fields only in this way.
-        object.__setattr__(self, "ranges", _normalised([(LOWEST_PORT, HIGHEST_PORT)] if self.any else self.ranges))
+        object.__setattr__(self, "ranges", ranges)
+        object.__setattr__(self, "singles", () if self.any else _singles(given, ranges))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -233,11 +244,15 @@ class PortSet:
     def items(self, *, singly: int) -> list[tuple[int, int]]:
         """Return the items that `listed` writes, as (first, last); the two are equal for a single port."""
         items: list[tuple[int, int]] = []
+        at = 0
         for low, high in self.ranges:
+            end = bisect_right(self.singles, high, at)
             if high - low < singly:
                 items.extend((port, port) for port in range(low, high + 1))
             else:
                 items.append((low, high))
+                items.extend((port, port) for port in self.singles[at:end])
+            at = end
         return items
 
 
@@ -257,6 +272,30 @@ def _normalised(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...
     if not united:
         raise PortsError("a grant needs at least one port", 'write ports, or "*" for all')
     return tuple(united)
+
+
+def _singles(given: Sequence[tuple[int, int]], united: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    """Return the single ports of `given` that one of its ranges contains, by the ranges `united` that it makes.
+
+    The first port of a range is left out, which all clients read, and so are ports of short ranges, which are written
+    singly anyway. Single ports that only touch each other are no part of a range.
+    """
+    ranges = [each for each in given if each[0] < each[1]]
+    singles = {low for low, high in given if low == high}
+    if not ranges or not singles:
+        return ()
+    wide = _normalised(ranges)
+    found = []
+    for port in sorted(singles):
+        at = bisect_right(wide, port, key=_first) - 1
+        low, high = united[bisect_right(united, port, key=_first) - 1]
+        if at >= 0 and port <= wide[at][1] and port != low and high - low >= PORTS_SINGLY:
+            found.append(port)
+    return tuple(found)
+
+
+def _first(ports: tuple[int, int]) -> int:
+    return ports[0]
 
 
 def _item(item: str, text: str) -> tuple[int, int]:

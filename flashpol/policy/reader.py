@@ -51,7 +51,6 @@ class Element:
     location: Location
     tag: str  # places inside it are looked up only when a message needs one
     children: "list[Element]" = field(default_factory=list)
-    text: Location | None = None  # where the first text inside it begins; only `read_leniently` accepts text
 
     @property
     def label(self) -> str:
@@ -89,19 +88,22 @@ def read(
     return _Builder(body, begin, check_root, on_text).build()
 
 
-def read_leniently(text: str) -> Element:
-    """Return the root element of `text`, as clients read well-formed XML.
+def read_leniently(text: str) -> tuple[Element, DocumentError | None]:
+    """Return the root element of `text`, as lenient clients read it, and the error that `read` raises first, if any.
 
-    Text is accepted anywhere, its first place kept in `Element.text`, and so is an internal subset without entities and
-    attribute defaults. Raises DocumentError and LimitError.
+    Text is accepted anywhere, and so is an internal subset without entities and attribute defaults. Raises
+    DocumentError and LimitError for everything else that `read` refuses.
     """
     body, begin = _body(text)
+    errors: list[DocumentError] = []
     subset = _internal_subset_at(body)
-    if subset and not _HARMLESS_SUBSET.match(body, subset):
-        raise _internal_subset(begin.after(body[:subset]))
-    builder = _Builder(body, begin, lambda root: None, lambda error: None)
+    if subset:
+        errors.append(_internal_subset(begin.after(body[:subset])))
+        if not _HARMLESS_SUBSET.match(body, subset):
+            raise errors[0]
+    builder = _Builder(body, begin, lambda root: None, errors.append)
     builder.allows_subset = bool(subset)
-    return builder.build()
+    return builder.build(), next(iter(errors), None)
 
 
 def _body(text: str) -> tuple[str, Location]:
@@ -244,7 +246,6 @@ class _Builder:
             if self._on_text is None:
                 raise error
             self._text_reported = True
-            self._open[-1].text = self._open[-1].text or where
             self._on_text(error)
 
     def _skipped(self, name: str, is_parameter: bool) -> None:

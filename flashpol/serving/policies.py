@@ -41,14 +41,15 @@ def compile_all(config: Config) -> list[bytes]:
 
 
 def _warn_about_port(listener: Listener, reply: bytes) -> None:
-    """What is an error only because of the port is logged: a redirect nobody told us of may make it another."""
+    """Log warnings and errors that depend on the port. Errors do not refuse the policy: a redirect may change the port."""
     if listener.public_port:
-        data, clients = reply.removesuffix(b"\0"), CLIENTS_OF[listener.dialect]
-        elsewhere = lint(data, clients=clients)
-        for finding in lint(data, served_from=listener.public_port, clients=clients):
-            if finding.severity is Severity.ERROR and finding not in elsewhere:
+        clients = CLIENTS_OF[listener.dialect]
+        elsewhere = lint(reply, clients=clients)
+        for finding in lint(reply, served_from=listener.public_port, clients=clients):
+            if finding.severity is not Severity.NOTE and finding not in elsewhere:
                 name = str(listener.name or listener.address)
-                log.warning("listener %s: %s", name, finding, extra={"event": "policy-warning", "listener": name})
+                words = finding.quoting_source()
+                log.warning("listener %s: %s", name, words, extra={"event": "policy-warning", "listener": name})
 
 
 def _check(source: PolicySource) -> None:
@@ -90,7 +91,7 @@ def compile_folder(path: Path, dialect: str = FLASH) -> bytes:
         merged = merge_files([(str(file), read_file(file)) for file in fragments(path)])
     except PolicyError as error:
         raise ConfigError(str(error)) from None
-    return compile_text(merged, f"{path} (merged)")
+    return compile_text(merged, f"{path} (merged)", generated=True)
 
 
 def compile_grants(grants: Sequence[str], where: str = "allow", *, dialect: str = FLASH) -> bytes:
@@ -101,11 +102,14 @@ def compile_grants(grants: Sequence[str], where: str = "allow", *, dialect: str 
         rendered = render(allow_policy(grants))
     except PolicyError as error:
         raise ConfigError(f"{where}: {error}") from None
-    return compile_text(rendered, where)
+    return compile_text(rendered, where, generated=True)
 
 
-def compile_text(data: bytes, where: str = "policy", *, dialect: str = FLASH) -> bytes:
-    """What every policy goes through: parsed, then linted. Errors refuse it, warnings are logged, notes are not."""
+def compile_text(data: bytes, where: str = "policy", *, dialect: str = FLASH, generated: bool = False) -> bytes:
+    """Parse and lint a policy, and return its reply. Errors refuse it, warnings are logged, notes are not.
+
+    A finding in a generated text quotes its source line instead of a place that no file has.
+    """
     try:
         reply = _COMPILERS[dialect](data)
     except PolicyError as error:
@@ -114,10 +118,11 @@ def compile_text(data: bytes, where: str = "policy", *, dialect: str = FLASH) ->
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     if errors:
         more = f" (and {len(errors) - 1} more: flashpol check shows all)" if len(errors) > 1 else ""
-        raise ConfigError(f"{where}: {errors[0]}{more}")
+        raise ConfigError(f"{where}: {errors[0].quoting_source() if generated else errors[0]}{more}")
     for finding in findings:
         if finding.severity is Severity.WARNING:
-            log.warning("%s: %s", where, finding, extra={"event": "policy-warning"})
+            words = finding.quoting_source() if generated else str(finding)
+            log.warning("%s: %s", where, words, extra={"event": "policy-warning"})
     return reply
 
 

@@ -129,7 +129,7 @@ EXPECTED = {
     "secure-beside-plain": "FP603:3",
     "secure-yes": "FP206:2",
     "secure": "FP702:2 FP608:2",
-    "size-4050": "FP704:1",
+    "size-4050": "FP704:1 FP705:1",
     "size-5100": "FP705:1 FP706:1",
     "space-after-newline": "FP707:4",
     "trailing-space": "FP707:3",

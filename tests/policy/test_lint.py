@@ -304,3 +304,28 @@ def test_lint_rendered_policy_has_no_error(policy: object) -> None:
     assert parse(data) == policy
     errors = {finding.code for finding in check_all(data) if finding.severity is Severity.ERROR}
     assert errors <= {"FP505"}
+
+
+@pytest.mark.parametrize(
+    ("domain", "code", "advice"),
+    [
+        ("//example.com", "FP305", '"example.com"'),
+        ("//example.com/x.swf", "FP305", '"example.com"'),
+        ("http://user@a.example:80/x", "FP305", '"a.example"'),
+        ("http:a.example", "FP305", '"a.example"'),
+        ("https://*", "FP305", '"*"'),
+        ("a.example/", "FP305", '"a.example"'),
+        ("http://", "FP314", 'only by "*"'),
+        ("file:///games/x.swf", "FP314", 'only by "*"'),
+        ("app:/Main.swf", "FP314", 'only by "*"'),
+        ("C:\\games", "FP314", 'only by "*"'),
+        ("/", "FP314", 'only by "*"'),
+        ("*.*", "FP304", 'write "*" alone'),
+        ("*.*.*.*", "FP304", 'write "*" alone'),
+        ("10.*.*.*", "FP303", "write each address in full"),
+    ],
+)
+def test_lint_domain_advice_can_be_followed(domain: str, code: str, advice: str) -> None:
+    [finding] = lint(flash(grant(domain)), clients=["flash"])
+    assert (finding.code, advice in finding.instead) == (code, True)
+    assert '""' not in finding.instead

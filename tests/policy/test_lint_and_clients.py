@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_lint import codes, flash, grant, thorough
 
-from flashpol.policy import PolicyError, Severity, lint, silverlight
+from flashpol.policy import PolicyError, Severity, decide, lint, silverlight
 
 NONE = '<site-control permitted-cross-domain-policies="none"/>'
 ALL = '<site-control permitted-cross-domain-policies="all"/>'
@@ -75,3 +75,81 @@ def test_lint_silverlight_policy_that_cannot_be_served_has_an_error(
         assert errors
     else:
         assert errors == []
+
+
+# ------------------------------------------------------------------------------------------------- Silverlight and HTTP
+
+SILVERLIGHT = (
+    b"<access-policy><cross-domain-access><policy><allow-from><domain uri='*'/></allow-from>"
+    b"<grant-to><resource path='/'/><socket-resource port='4502-4506' protocol='tcp'/></grant-to></policy>"
+    b"</cross-domain-access></access-policy>"
+)
+
+
+@pytest.mark.parametrize(
+    ("served_from", "expected"),
+    [(None, ["FP809"]), (943, ["FP809"]), (80, []), (843, ["FP809", "FP811"]), (8080, ["FP809", "FP811"])],
+)
+def test_lint_silverlight_policy_by_the_port_that_serves(served_from: int | None, expected: list[str]) -> None:
+    assert sorted(codes(SILVERLIGHT, served_from=served_from)) == expected
+
+
+@pytest.mark.parametrize(
+    ("served_from", "allowed"), [(None, True), (943, True), (80, True), (843, False), (443, False)]
+)
+def test_decide_silverlight_by_the_port_that_serves(served_from: int | None, allowed: bool) -> None:
+    [decision] = decide(SILVERLIGHT, "http://a.example/", 4502, served_from=served_from, clients=["silverlight"])
+    assert decision.allowed is allowed
+    assert ("/clientaccesspolicy.xml" in decision.reason) is (served_from == 80)
+
+
+# ------------------------------------------------------------------------------------------------------ Lightspark
+
+MASTER = '<site-control permitted-cross-domain-policies="master-only"/>'
+
+
+@pytest.mark.parametrize(
+    ("lines", "served_from", "expected"),
+    [
+        ([grant()], 843, ["FP710"]),
+        ([grant()], None, []),
+        ([grant()], 5222, []),
+        ([MASTER, grant()], 843, ["FP507"]),
+        ([ALL, grant()], 843, []),
+        ([], 843, ["FP607"]),
+    ],
+)
+def test_lint_lightspark_asks_the_destination_without_site_control(
+    lines: list[str], served_from: int | None, expected: list[str]
+) -> None:
+    found = lint(flash(*lines), served_from=served_from, clients=["lightspark"])
+    assert [finding.code for finding in found] == expected
+    assert not any(finding.severity is Severity.ERROR for finding in found)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1448, []), (1449, ["FP705"]), (4095, ["FP705"]), (9000, ["FP705"])])
+def test_lint_lightspark_reply_of_more_than_one_segment_is_a_warning(size: int, expected: list[str]) -> None:
+    data = flash(grant())
+    data += b"\n<!-- " + b"." * (size - 1 - len(data) - 10) + b" -->"
+    assert len(data) == size - 1
+    found = lint(data, clients=["lightspark"])
+    assert [finding.code for finding in found] == expected
+    assert all(finding.severity is Severity.WARNING for finding in found)
+    hangs = "hangs after a read of 4,096"
+    assert all((hangs in finding.message) is (size % 4096 == 0) for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("ports", "expected"),
+    [
+        ("18000-20000,19000", []),
+        ("8000-8100,8100", []),
+        ("8000-8100,8050,8051", []),
+        ("8000-8100,8050,8050", ["FP412"]),
+        ("8000-8100,8000", ["FP412"]),
+        ("8000-8100,8050-8200", ["FP412"]),
+        ("80,81,80", ["FP412"]),
+    ],
+)
+def test_lint_single_port_beside_a_range_is_no_repetition(ports: str, expected: list[str]) -> None:
+    assert [code for code in codes(flash(grant(ports=ports)), clients=["flash"]) if code != "FP606"] == expected

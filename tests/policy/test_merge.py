@@ -7,7 +7,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from flashpol.policy import DomainPattern, Grant, Location, MetaPolicy, Policy, PortSet, flash, parse, render
+from flashpol.policy import (
+    Decider,
+    DomainPattern,
+    Grant,
+    Location,
+    MetaPolicy,
+    Policy,
+    PortSet,
+    allow_policy,
+    flash,
+    parse,
+    render,
+)
 from flashpol.policy.merge import Fragment, MergeError, allows, merge_files, merge_policies
 
 thorough = settings(max_examples=300)
@@ -298,3 +310,22 @@ def test_fragment_without_places_is_called_by_its_name() -> None:
 def test_merge_files_writes_what_render_writes() -> None:
     assert merge_files([]) == render(Policy())
     assert flash.compile_reply(merge_files([("a", file())])) == render(Policy()) + b"\0"
+
+
+@pytest.mark.parametrize(
+    "ports", ["18000-20000,19000", "8000-8100,8050,8100", "1-65535,80", "10-20,500-600,550,7000-7100,7050"]
+)
+def test_merge_and_grants_keep_single_ports_beside_a_range(ports: str) -> None:
+    allowed = allow_policy([f"*.a.com:{ports}"])
+    assert f'to-ports="{ports}"' in render(allowed).decode() or ports.startswith("10-20")
+    merged = merge_files([("a", render(allowed)), ("b", file())])
+    for policy in (render(allowed), merged):
+        decider = Decider(policy, ["lightspark"])
+        for port in (int(item) for item in ports.split(",") if "-" not in item):
+            assert decider.decide("http://www.a.com/", port)[0].allowed
+
+
+def test_merge_keeps_a_single_port_that_another_file_lists_beside_a_range() -> None:
+    ranges, single = (render(allow_policy([f"*.a.com:{ports}"])) for ports in ("18000-20000", "19000"))
+    for files in ([("a", ranges), ("b", single)], [("a", merge_files([("a", ranges), ("b", single)]))]):
+        assert Decider(merge_files(files), ["lightspark"]).decide("http://a.com/", 19000)[0].allowed

@@ -123,8 +123,13 @@ class TestPortSet:
         assert {port for port in range(-1, 80) if port in ports} == expected
         assert PortSet.parse(str(ports)) == ports
         assert PortSet.parse(ports.listed(singly=4)) == ports
-        # Canonical: the same ports in whatever words are the same set.
-        assert PortSet(tuple((port, port) for port in expected)) == ports
+        # Canonical: the same ports in any spelling have the same ranges.
+        assert PortSet(tuple((port, port) for port in expected)).ranges == ports.ranges
+        # Single ports beside a long range that contains them are kept, except its first.
+        alone = {low for low, more in items if not more}
+        inside = {port for low, more in items if more for port in range(low, low + more + 1)}
+        long = {port for low, high in ports.ranges if high - low >= 16 for port in range(low + 1, high + 1)}
+        assert set(ports.singles) == alone & inside & long
 
 
 class TestDomainPattern:

@@ -7,7 +7,7 @@ import pytest
 
 from flashpol.config import ConfigError
 from flashpol.policy import Decider, Location, PolicyError, Severity, compile_reply, explained, lint, merge_files
-from flashpol.server.policies import compile_text
+from flashpol.serving.policies import compile_text
 
 GRANT = '<allow-access-from domain="*" to-ports="1935"/>'
 POLICY = f"<cross-domain-policy>{GRANT}</cross-domain-policy>"

@@ -9,11 +9,12 @@
 - `secure="true"` allows only content loaded over HTTPS. It is meaningful only for a server on the content's own host:
   Flash honours it for others too, with a warning.
 - Flash fetches no policy from the ports in `ports.UNFETCHED` (moock's policy server page).
-- Elements inside a grant void the policy; Flash skips elements that are not for sockets. SWF files that a user opens
-  from disk are local-with-filesystem, unless published otherwise, and may not use sockets at all (#2010).
+- Elements inside a grant void the policy; Flash skips elements that are not for sockets.
+- Content that is not from the web is in `sandboxes`.
 
 Where Adobe says nothing, the stricter reading applies: a grant that the grammar does not allow grants nothing; a
-`site-control` value that sockets do not have counts as `none`; content given without a URL did not come over HTTPS.
+`site-control` value that sockets do not have counts as `none`; content given without a URL did not come over HTTPS;
+text in the file, or a DOCTYPE with declarations, voids it.
 """
 
 from flashpol.policy.clients.grant_index import GrantIndex, Row
@@ -136,9 +137,6 @@ def _forbidden(root: Element) -> tuple[Location, str] | None:
 
 def _outside(query: Query) -> Decision | None:
     """Return the decision if it does not depend on any policy."""
-    if query.content.is_file:
-        words = "#2010 local-with-filesystem SWF files are not permitted to use sockets"
-        return denied(CLIENT, "content from disk may not use sockets, unless published for the network", None, words)
     if query.served_from in UNFETCHED:
         return denied(CLIENT, f"Flash fetches no policy from port {query.served_from}", None, _words(query))
     return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
 
+from flashpol.policy.clients.sandboxes import AIR, FILESYSTEM, LOCAL, REMOTE, SANDBOXES
 from flashpol.policy.decoding import START, decode, split_nul
 from flashpol.policy.lint import explained
 from flashpol.policy.model import (
@@ -25,6 +26,11 @@ from flashpol.policy.reader import Element, read_leniently
 _CONTENT_CHARACTERS = 2048
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#\\]*)([^?#]*)", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^:@\[\]]*)(?::([0-9]{1,5}))?", re.IGNORECASE)
+# URLs without a host, and the sandbox of their content. AIR installs app:/; the other local URLs are files to it.
+_LOCAL_URL = re.compile(r"(file|app|app-storage):(.*)", re.IGNORECASE | re.DOTALL)
+_PATH = re.compile(r"[a-z]:[\\/]|[\\/]|\.{1,2}[\\/]", re.IGNORECASE)
+_OTHER_URL = re.compile(r"(about|blob|data|javascript|mailto|urn):", re.IGNORECASE)
+_HOW = "write a URL as in http://www.example.com/game.swf, or name its sandbox"
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 # A trailing dot is kept: no client is known to remove one, so a name with it is another name.
 _ADDRESS = re.compile(r"[0-9]+(\.[0-9]+){3}")
@@ -50,6 +56,11 @@ class Content:
         return self.scheme == "file"
 
     @property
+    def sandbox(self) -> str:
+        """The sandbox that clients put such content into, if nothing else is known of it."""
+        return {"file": FILESYSTEM, "app": AIR}.get(self.scheme, REMOTE)
+
+    @property
     def is_address(self) -> bool:
         """Return whether the host is an IP address. No client looks up names, so only that address matches."""
         return self.host.startswith("[") or bool(_ADDRESS.fullmatch(self.host))
@@ -70,29 +81,56 @@ def _parse(text: str) -> Content:
             f"the content {shown(text)} is not a URL: it has spaces or characters outside ASCII",
             'write the "xn--" form of an international name',
         )
-    url = _URL.match(text)
+    if local := _LOCAL_URL.match(text):
+        # AIR's storage holds files, which are in no application sandbox.
+        scheme = "app" if local[1].lower() == "app" else "file"
+        return Content(text, scheme, "", None, re.sub(r"\A//[^/]*|[?#].*", "", local[2]), ("*",))
+    if _PATH.match(text) and not text.startswith("//"):
+        raise DomainError(f"the content {shown(text)} is a path", "write it as a URL: file:///...")
+    if _OTHER_URL.match(text):
+        raise DomainError(f"the content {shown(text)} has no host", _HOW)
+    if "*" in text:
+        raise DomainError(
+            f"the content {shown(text)} is a pattern",
+            'write one host that it stands for, such as "www.example.com"',
+        )
+    url = _URL.match(text.removeprefix("//") if "://" in text else text)
     if not url:
         host, port = text.lower(), None
         if not host.startswith("["):
-            DomainPattern(host)  # raises DomainError if it is neither a name nor an IPv4 address
+            _check_host(text, host)
         elif not _AUTHORITY.fullmatch(host):
             raise DomainError(f"the content {shown(text)} is not an IP address", "write it as in [2001:db8::1]")
         return Content(text, "", host, None, "", _keys(host))
     scheme = url[1].lower()
-    if scheme == "file":
-        return Content(text, scheme, "", None, url[3], ("*",))
     authority = _AUTHORITY.fullmatch(url[2].rpartition("@")[2])  # user and password are no part of the host
     if not authority or not authority[1]:
-        raise DomainError(
-            f"the content {shown(text)} names no host", "write a URL as in http://www.example.com/game.swf"
-        )
+        raise DomainError(f"the content {shown(text)} names no host", _HOW)
     host = authority[1].lower()
     if not host.startswith("["):
-        DomainPattern(host.removesuffix("."))
+        _check_host(text, host.removesuffix("."))
     port = int(authority[2]) if authority[2] else _DEFAULT_PORTS.get(scheme)
     if port is not None and port > HIGHEST_PORT:
         raise DomainError(f"the content {shown(text)} has a port above {HIGHEST_PORT:,}", "check the URL")
     return Content(text, scheme, host, port, url[3], _keys(host))
+
+
+def _check_host(text: str, host: str) -> None:
+    """Raise DomainError, in words about content, if `host` is neither a name nor an IPv4 address."""
+    try:
+        DomainPattern(host)
+    except DomainError as error:
+        if "/" in host:
+            site = host.strip("/").partition("/")[0]
+            example = f"http://{host.lstrip('/')}" if site else "http://www.example.com/game.swf"
+            raise DomainError(
+                f"the content {shown(text)} is a URL without a scheme", f"write {shown(example)}"
+            ) from None
+        if ":" in host:
+            raise DomainError(
+                f"the content {shown(text)} contains a port", f"write {shown('http://' + text)}, or only its domain"
+            ) from None
+        raise DomainError(f"in the content {shown(text)}, {error.wrong}", error.instead) from None
 
 
 def _keys(host: str) -> tuple[str, ...]:
@@ -104,25 +142,34 @@ def _keys(host: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """May `content` connect to `port`, by a policy served from `served_from`? `local`: by the content's own host.
+    """May `content` connect to `port`, by a policy served from `served_from`? `local`: on the content's own host.
 
-    `served_from` is None for the port that the client asks first.
+    `served_from` is None for the port that the client asks first. `sandbox` is one of `sandboxes.SANDBOXES`, None for
+    the one that the content's URL implies.
     """
 
     content: Content
     port: int
     served_from: int | None = None
     local: bool = False
+    sandbox: str | None = None
 
     @classmethod
-    def of(cls, content: str, port: int, served_from: int | None, local: bool) -> Self:
-        """Raises DomainError and PortsError."""
+    def of(cls, content: str, port: int, served_from: int | None, local: bool, sandbox: str | None = None) -> Self:
+        """Check the values. Raises DomainError and PortsError, and PolicyError for an unknown sandbox."""
         for number in (port,) if served_from is None else (port, served_from):
             if not isinstance(number, int) or isinstance(number, bool) or not LOWEST_PORT <= number <= HIGHEST_PORT:
                 raise PortsError(
                     f"there is no port {shown(str(number))}", f"write a port from {LOWEST_PORT} to {HIGHEST_PORT}"
                 )
-        return cls(Content.parse(content), port, served_from, local)
+        place = Content.parse(content)
+        if sandbox is not None and sandbox not in SANDBOXES:
+            raise PolicyError(f"there is no sandbox {shown(sandbox)}", f"write one of {', '.join(SANDBOXES)}")
+        if sandbox in LOCAL and not place.is_file:
+            raise DomainError(f"the content {shown(content)} is not a file", f"write a file: URL for {sandbox}")
+        if sandbox == REMOTE and not place.host:
+            raise DomainError(f"the content {shown(content)} is not remote", "write the URL of a site")
+        return cls(place, port, served_from, local, sandbox)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +197,9 @@ class Document:
     """A policy as clients read it: its root element, or the error that prevents reading it."""
 
     root: Element | None
-    error: PolicyError | None
+    error: PolicyError | None  # why there is no root
     data: bytes | None  # the file; None if only the root element is known
+    strict: PolicyError | None = None  # why strict readers refuse it: text, or a DOCTYPE with declarations
 
     @classmethod
     def of(cls, source: bytes | Element) -> Self:
@@ -159,7 +207,8 @@ class Document:
         if isinstance(source, Element):
             return cls(source, None, None)
         try:
-            return cls(read_leniently(decode(source)), None, source)
+            root, strict = read_leniently(decode(source))
+            return cls(root, None, source, strict)
         except PolicyError as error:
             return cls(None, explained(error, source), source)
 
@@ -168,10 +217,13 @@ class Document:
         """Return the reply to every client but Silverlight: the file with one NUL at its end."""
         return None if self.data is None else split_nul(self.data)[0] + b"\0"
 
-    def expect(self, name: str, *, utf16: bool = False) -> PolicyError | None:
-        """Return the error if this is not a document with the root `name`, None if it is."""
-        if self.root is None:
-            return self.error
+    def expect(self, name: str, *, utf16: bool = False, lenient: bool = False) -> PolicyError | None:
+        """Return the error if this is not a document with the root `name`, None if it is.
+
+        Clients accept text and harmless declarations only if they are `lenient`.
+        """
+        if self.root is None or (self.strict and not lenient):
+            return self.error or self.strict
         if not utf16 and self.data is not None and b"\0" in split_nul(self.data)[0]:
             return DocumentError(
                 "the policy is UTF-16, and clients stop reading at its first NUL byte", "save it as UTF-8", START
@@ -185,8 +237,8 @@ def denied(client: str, reason: str, at: Location | None = None, words: str = ""
     return Decision(client, False, reason, at.line if at else None, at.column if at else None, words)
 
 
-def allowed(client: str, reason: str, at: Location, words: str = "") -> Decision:
-    return Decision(client, True, reason, at.line, at.column, words)
+def allowed(client: str, reason: str, at: Location | None, words: str = "") -> Decision:
+    return Decision(client, True, reason, at.line if at else None, at.column if at else None, words)
 
 
 def place(element: Element, attribute: str) -> Location:

@@ -5,7 +5,9 @@
                                           | scheme://*.host[:port]
         grant-to / socket-resource    port = one port or one range within 4502-4534, protocol = tcp
 
-- Asked on port 943 and nowhere else.
+- Silverlight asks over TCP on port 943. An application may choose HTTP instead, since Silverlight 4
+  (`SocketAsyncEventArgs.SocketClientAccessPolicyProtocol` is `Http`): then it fetches /clientaccesspolicy.xml from port
+  80, in the same dialect (Microsoft, System.Net.Sockets reference; the WebSocket4Net library uses it).
 - Any `policy` with a matching origin and port allows the connection.
 - A `port` that is not one number or range within 4502-4534 (such as `*` or a list) voids the whole file; a reversed
   range grants nothing. Silverlight skips resources with a protocol other than `tcp`, without reading their port.
@@ -31,7 +33,7 @@ from flashpol.policy.clients.query import Content, Decision, Document, Evaluator
 from flashpol.policy.model import Location, shown
 from flashpol.policy.ports import HIGHEST_SOCKET_PORT as HIGHEST
 from flashpol.policy.ports import LOWEST_SOCKET_PORT as LOWEST
-from flashpol.policy.ports import SILVERLIGHT_PORT
+from flashpol.policy.ports import SILVERLIGHT_HTTP_PATH, SILVERLIGHT_HTTP_PORT, SILVERLIGHT_PORT
 from flashpol.policy.reader import Element
 
 CLIENT = "silverlight"
@@ -149,6 +151,8 @@ class _Silverlight:
             _, origin, resource = min(opened, key=_rank)
             uri, text = shown(origin.attributes["uri"]), shown(resource.attributes["port"])
             why = f"domain uri={uri} at {origin.location} and socket-resource port={text} grant it"
+            if query.served_from == SILVERLIGHT_HTTP_PORT:
+                why += f", as {SILVERLIGHT_HTTP_PATH}, if the application sets SocketClientAccessPolicyProtocol.Http"
             return allowed(CLIENT, why, resource.location)
         if self._unnamed is not None:
             return denied(
@@ -251,8 +255,11 @@ def _kind_of_site(uri: re.Match[str]) -> _Kind | None:
 
 def _outside(query: Query) -> Decision | None:
     """Return the decision if it does not depend on any policy."""
-    if query.served_from not in (None, SILVERLIGHT_PORT):
-        why = f"Silverlight asks for a policy on port {SILVERLIGHT_PORT}, not {query.served_from}"
+    if query.served_from not in (None, SILVERLIGHT_PORT, SILVERLIGHT_HTTP_PORT):
+        why = (
+            f"Silverlight asks for a policy on port {SILVERLIGHT_PORT}, or over HTTP on {SILVERLIGHT_HTTP_PORT}, not on"
+            f" {query.served_from}"
+        )
         return denied(CLIENT, why)
     if not LOWEST <= query.port <= HIGHEST:
         return denied(CLIENT, f"Silverlight connects to no port but {LOWEST}-{HIGHEST}, whatever the policy says")

@@ -24,9 +24,9 @@ from flashpol.policy.flash import ROOT
 from flashpol.policy.model import Location, shown
 from flashpol.policy.ports import MASTER_PORT, UNPRIVILEGED
 from flashpol.policy.reader import Element
+from flashpol.policy.sizes import UNITY_BYTES
 
 CLIENT = "unity"
-RECEIVED_BYTES = 5000
 _MEMORY_PORTS = 10_000_000
 _WORDS = "SecurityException: Unable to connect, as no valid crossdomain policy was found"
 # .NET's Int32.TryParse: blanks around, a sign, digits.
@@ -43,9 +43,9 @@ class _Void(Exception):
 
 def compile_unity(document: Document) -> Evaluator:
     cut = ""
-    if document.data is not None and len(document.data) > RECEIVED_BYTES:
-        document = Document.of(document.data[:RECEIVED_BYTES])
-        cut = f"Unity receives only the first {RECEIVED_BYTES:,} bytes, and in those "
+    if document.data is not None and len(document.data) > UNITY_BYTES:
+        document = Document.of(document.data[:UNITY_BYTES])
+        cut = f"Unity receives only the first {UNITY_BYTES:,} bytes, and in those "
     if document.data is not None and document.data.startswith(_UTF8_MARK):
         return _never(
             "there is no policy: Unity reads ASCII, and the file begins with a byte order mark", Location(1, 1)

@@ -11,11 +11,9 @@ from flashpol.policy.model import shown
 from flashpol.policy.ports import MASTER_PORT
 from flashpol.policy.rules.registry import GOOD, NOTE, WARNING, Hit, control, flash_file, grant, rule
 from flashpol.policy.rules.serving import meant_for_master
+from flashpol.policy.sizes import LIGHTSPARK_READ_BYTES, SEGMENT_BYTES, UNITY_BYTES
 
-# What one receive of Unity takes; what one read of Lightspark takes, after which it waits for more; and a size from
-# which on it is time to think of both.
-_UNITY_BYTES = 5000
-_LIGHTSPARK_BYTES = 4096
+# A policy above this size is close to Unity's limit.
 _LARGE_BYTES = 4000
 
 
@@ -75,35 +73,41 @@ def unity_range(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP704", WARNING, "large",
-    wrong="the reply has {size} bytes: Lightspark reads 4,095 of one, Unity 5,000",
+    wrong="the policy has {size} bytes, close to the 5,000 that Unity reads",
     instead="grant to *.suffix or * instead of many hosts, and remove comments",
-    clients=("lightspark", "unity"), bad=_padded(4001), good=_padded(3999),
+    clients=("unity",), bad=_padded(4001), good=_padded(3999),
 )  # fmt: skip
 def large(document: LintDocument) -> Iterator[Hit]:
-    if _LARGE_BYTES < document.reply_bytes < _LIGHTSPARK_BYTES:
-        yield Hit(START, size=f"{document.reply_bytes:,}")
+    if _LARGE_BYTES < document.reply_bytes - 1 <= UNITY_BYTES:
+        yield Hit(START, size=f"{document.reply_bytes - 1:,}")
 
 
 @rule(
-    "FP705", WARNING, "too-large-for-lightspark", trap=True,
-    wrong="the reply has {size} bytes, its NUL included: after a read of 4,096 Lightspark waits for more, for ever",
-    instead="stay below 4,096: grant to *.suffix or * instead of many hosts, and drop comments",
-    clients=("lightspark",), bad=_padded(4095), good=_padded(3999),
+    "FP705", WARNING, "more-than-one-segment",
+    wrong="the reply has {size} bytes, its NUL included, more than one TCP segment of 1,448: Lightspark denies if it"
+    " arrives in parts{hang}",
+    instead="keep the reply within 1,448 bytes: grant to *.suffix or * instead of many hosts, and remove comments",
+    clients=("lightspark",), bad=_padded(1448), good=_padded(1447),
 )  # fmt: skip
-def too_large_for_lightspark(document: LintDocument) -> Iterator[Hit]:
-    if document.reply_bytes >= _LIGHTSPARK_BYTES:
-        yield Hit(START, size=f"{document.reply_bytes:,}")
+def more_than_one_segment(document: LintDocument) -> Iterator[Hit]:
+    if document.reply_bytes > SEGMENT_BYTES:
+        hang = f", and hangs after a read of {LIGHTSPARK_READ_BYTES:,} if the server, unlike flashpol, does not close"
+        yield Hit(
+            START,
+            size=f"{document.reply_bytes:,}",
+            hang=hang if document.reply_bytes % LIGHTSPARK_READ_BYTES == 0 else "",
+        )
 
 
 @rule(
     "FP706", WARNING, "too-large-for-unity", trap=True,
     wrong="the policy has {size} bytes, and Unity reads 5,000 of it",
     instead="stay within 5,000: grant to *.suffix or * instead of many hosts, and drop comments",
-    clients=("unity",), bad=_padded(5001), good=_padded(4999),
+    clients=("unity",), bad=_padded(5001), good=_padded(3999),
 )  # fmt: skip
 def too_large_for_unity(document: LintDocument) -> Iterator[Hit]:
     # The NUL may be cut off: Unity does not need it.
-    if document.reply_bytes - 1 > _UNITY_BYTES:
+    if document.reply_bytes - 1 > UNITY_BYTES:
         yield Hit(START, size=f"{document.reply_bytes - 1:,}")
 
 
@@ -140,3 +144,15 @@ def not_ascii_for_unity(document: LintDocument) -> Iterator[Hit]:
 def site_control_voids(document: LintDocument) -> Iterator[Hit]:
     if not meant_for_master(document) and document.controls:
         yield Hit(document.controls[0].location)
+
+
+@rule(
+    "FP710", WARNING, "destination-asked-too",
+    wrong=f"Lightspark also asks the destination port for a policy after port {MASTER_PORT}, since there is no"
+    " site-control, and hangs if the application stays silent",
+    instead='write <site-control permitted-cross-domain-policies="master-only"/>, or "all" if the application answers',
+    clients=("lightspark",), served_from=MASTER_PORT, bad=GOOD, good=flash_file(control("all"), grant()),
+)  # fmt: skip
+def destination_asked_too(document: LintDocument) -> Iterator[Hit]:
+    if document.served_from == MASTER_PORT and document.grants and not document.controls:
+        yield Hit(document.grants[0].element.location)

@@ -21,8 +21,9 @@ _KINDS = tuple(
         ("spaces", r"\s[^\s,;]*\s*\Z|[^\s,;]+\s+\Z"),
         ("several", r"[^,;\s]*[,;\s]"),
         ("non-ascii", r".*[^\x00-\x7f]"),
-        ("ip-pattern", r"(?=.*[*/-])[0-9*]+(\.[0-9*]+)+([/-][0-9./]*)?\Z"),
-        ("url", r".*/"),
+        ("ip-pattern", r"(?=.*[*/-])(?=.*[0-9])[0-9*]+(\.[0-9*]+)+([/-][0-9./]*)?\Z"),
+        ("no-host", r"(?i)(?:file|app|app-storage|about|data|blob|javascript):|[a-z]:?[\\/]|[a-z]+:/*\Z|[/\\.]+\Z"),
+        ("url", r".*/|(?i:https?):"),
         ("ipv6", r"\[|(.*:){2}"),
         ("port", r".*:"),
         ("wildcard", r"(\*\.)?.*\*|\*\.?\Z"),
@@ -54,7 +55,8 @@ def _of_kind(kind: str) -> Finder:
         for line, found in document.once(_bad_domains):
             if found == kind:
                 text = line.domain_text
-                name = re.sub(r"\A[a-z]+:/*|[/\s].*|:[0-9*]*\Z", "", text.strip(), flags=re.I)
+                name = re.sub(r"\A(?:[a-z]*:?/+|https?:)|[/\s?#].*|:[0-9*]*\Z", "", text.strip(), flags=re.I)
+                name = re.sub(r":[0-9*]*\Z", "", name).rpartition("@")[2]
                 yield Hit(line.domain_place, domain=shown(text), name=shown(name), trimmed=shown(text.strip()))
 
     return find
@@ -97,6 +99,13 @@ rule(
     clients=NAMES, bad=flash_file(grant(domain="http://www.example.com/game.swf")),
     good=flash_file(grant(domain="www.example.com")),
 )(_of_kind("url"))  # fmt: skip
+
+rule(
+    "FP314", ERROR, "no-host-in-domain",
+    wrong="the domain {domain} has no host name",
+    instead='write the host name of a site; content without one, such as a file, is matched only by "*"',
+    clients=NAMES, bad=flash_file(grant(domain="file:///games/")), good=_GOOD,
+)(_of_kind("no-host"))  # fmt: skip
 
 rule(
     "FP306", ERROR, "port-in-domain",

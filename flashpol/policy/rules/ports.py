@@ -167,13 +167,19 @@ def _plain(ports: PortSet) -> str:
 
 
 def _overlaps(text: str) -> bool:
+    """Return whether the list repeats ports, other than a single port beside a range that contains it.
+
+    Lightspark and Unity misread ranges (FP701, FP703), and read that single port.
+    """
     if "," not in text:
         return False
     spans = sorted(
         (int(low), int(high or low)) for low, _, high in (item.strip(" ").partition("-") for item in text.split(","))
     )
-    return any(
-        # A list may repeat the last port of a range: Unity grants it only then (FP703).
-        following[0] <= one[1] and not (one[0] < one[1] == following[0] == following[1])
-        for one, following in pairwise(spans)
+    singles = [low for low, high in spans if low == high]
+    ranges = [(low, high) for low, high in spans if low < high]
+    return (
+        any(one == following for one, following in pairwise(singles))
+        or any(following[0] <= one[1] for one, following in pairwise(ranges))
+        or any(low in singles for low, _ in ranges)
     )

@@ -14,7 +14,7 @@ from flashpol.policy.lint_document import SILVERLIGHT_ROOT, LintDocument
 from flashpol.policy.model import DomainError, Location, PortsError, shown
 from flashpol.policy.ports import HIGHEST_SOCKET_PORT as HIGHEST
 from flashpol.policy.ports import LOWEST_SOCKET_PORT as LOWEST
-from flashpol.policy.ports import SILVERLIGHT_PORT
+from flashpol.policy.ports import SILVERLIGHT_HTTP_PATH, SILVERLIGHT_HTTP_PORT, SILVERLIGHT_PORT
 from flashpol.policy.reader import Element
 from flashpol.policy.rules.registry import ERROR, NOTE, WARNING, Hit, rule
 from flashpol.policy.silverlight import Origin, SocketResource
@@ -214,6 +214,8 @@ def _says_subpaths(element: Element) -> bool:
     clients=_ONLY, bad=_file(more='<resource path="/"/>'), good=_GOOD,
 )  # fmt: skip
 def http_only(document: LintDocument) -> Iterator[Hit]:
+    if document.served_from == SILVERLIGHT_HTTP_PORT:
+        return  # the same file is the site's policy for HTTP
     for element in _all(document, "resource", "allow-from"):
         if element.name == "resource" and _says_subpaths(element):
             yield Hit(element.location, name=element.label)
@@ -235,11 +237,13 @@ def nul_at_end(document: LintDocument) -> Iterator[Hit]:
 
 @rule(
     "FP811", ERROR, "silverlight-elsewhere",
-    wrong=f"Silverlight asks only port {SILVERLIGHT_PORT}, never {{port}}", instead=f"serve it on {SILVERLIGHT_PORT}",
+    wrong=f"Silverlight asks for a policy on port {SILVERLIGHT_PORT}, or over HTTP on {SILVERLIGHT_HTTP_PORT}, not on"
+    " {port}",
+    instead=f"serve the policy on {SILVERLIGHT_PORT}, or as {SILVERLIGHT_HTTP_PATH} on a web server",
     clients=_ONLY, served_from=843, good_port=SILVERLIGHT_PORT, bad=_GOOD, good=_GOOD,
 )  # fmt: skip
 def elsewhere(document: LintDocument) -> Iterator[Hit]:
-    if document.root is not None and document.served_from not in (None, SILVERLIGHT_PORT):
+    if document.root is not None and document.served_from not in (None, SILVERLIGHT_PORT, SILVERLIGHT_HTTP_PORT):
         yield Hit(document.root.location, port=document.served_from)
 
 

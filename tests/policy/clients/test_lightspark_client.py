@@ -80,9 +80,18 @@ ELSEWHERE = {"served_from": 19000}
         (policy("<unknown/>", GRANT), URL, 19000, ELSEWHERE, True, SOURCE),
         (policy(grant(more='a="" b=""')), URL, 19000, {}, False, SOURCE + ": more than three attributes"),
         (policy(grant(ports="80")), URL, 80, {"served_from": 5000}, True, "protocol.md: no 1024 rule"),
-        (sized(4095), URL, 19000, {}, True, "protocol.md: LS needs < 4,096"),
-        (sized(4096), URL, 19000, {}, False, OBSERVED + ": hangs"),
-        (sized(4097), URL, 19000, {}, False, "protocol.md: LS needs < 4,096"),
+        (sized(1448), URL, 19000, {}, True, OBSERVED),
+        (sized(4095), URL, 19000, {}, True, OBSERVED),
+        (sized(4096), URL, 19000, {}, True, OBSERVED + ": of a server that closes"),
+        (sized(9000), URL, 19000, {}, True, OBSERVED + ": if it arrives at once"),
+        (policy("<comment>hello</comment>", GRANT), URL, 19000, {}, True, OBSERVED + ": text in an unknown element"),
+        (policy("<x><![CDATA[ <y> ]]></x>", GRANT), URL, 19000, ELSEWHERE, True, OBSERVED + ": CDATA"),
+        (policy("hello", GRANT), URL, 19000, {}, True, SOURCE + ": only elements count"),
+        (policy(GRANT.replace("/>", ">text</allow-access-from>")), URL, 19000, {}, True, SOURCE),
+        (policy("<a><b><c>x</c></b></a>", GRANT), URL, 19000, {}, True, SOURCE),
+        (b"<!DOCTYPE a [<!ELEMENT a ANY><!-- ] -->]>" + policy(GRANT), URL, 19000, {}, True, OBSERVED),
+        (b'<!DOCTYPE a [<!ENTITY b "19000">]>' + policy(GRANT), URL, 19000, {}, False, "entities: nobody reads them"),
+        (b'<!DOCTYPE a [<!ATTLIST a b CDATA "c">]>' + policy(GRANT), URL, 19000, {}, False, "attribute defaults"),
         (policy(GRANT), "file:///x.swf", 19000, {}, False, SOURCE + ": LOCAL_WITH_FILE"),
         (b"<policy/>", URL, 19000, {}, False, SOURCE),
         (b"HTTP/1.1 404\r\n\r\n", URL, 19000, {}, False, OBSERVED),
@@ -93,7 +102,7 @@ def test_lightspark_decides_as_observed(
 ) -> None:
     [decision] = decide(data, content, port, clients=["lightspark"], **options)
     assert decision.allowed is expected, source
-    assert decision.client_words or len(data) == 4095
+    assert decision.client_words
 
 
 def test_lightspark_skipped_file_does_not_forbid_others() -> None:
@@ -106,7 +115,29 @@ def test_lightspark_skipped_file_does_not_forbid_others() -> None:
 
 def test_lightspark_size_is_that_of_the_reply() -> None:
     assert [len(sized(4096)), len(sized(4096) + b"\0")] == [4095, 4096]
-    assert not decide(sized(4096) + b"\0", URL, 19000, clients=["lightspark"])[0].allowed
+    for data in (sized(4096), sized(4096) + b"\0"):
+        assert "the reply has 4,096 bytes" in decide(data, URL, 19000, clients=["lightspark"])[0].reason
+
+
+@pytest.mark.parametrize(
+    ("size", "segments", "hangs"),
+    [(1448, False, False), (1449, True, False), (4095, True, False), (4096, True, True), (8192, True, True)],
+)
+def test_lightspark_decision_says_what_the_size_of_the_reply_risks(size: int, segments: bool, hangs: bool) -> None:
+    [decision] = decide(sized(size), URL, 19000, clients=["lightspark"])
+    assert decision.allowed
+    assert (
+        "more than one TCP segment of 1,448: Lightspark denies if it arrives in parts" in decision.reason
+    ) is segments
+    assert ("hangs after a read of 4,096 if the server keeps the connection open" in decision.reason) is hangs
+
+
+@pytest.mark.parametrize("client", ["flash", "unity"])
+@pytest.mark.parametrize("data", [policy("<x>text</x>", GRANT), b"<!DOCTYPE a [<!ELEMENT b ANY>]>" + policy(GRANT)])
+def test_stricter_clients_deny_what_only_lightspark_is_known_to_accept(client: str, data: bytes) -> None:
+    [decision] = decide(data, URL, 19000, clients=[client])
+    assert not decision.allowed
+    assert decision.line
 
 
 # ----------------------------------------------------------------------------------------------------- against a model
