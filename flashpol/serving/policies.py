@@ -41,7 +41,7 @@ def compile_all(config: Config) -> list[bytes]:
 
 
 def _warn_about_port(listener: Listener, reply: bytes) -> None:
-    """Log warnings and errors that depend on the port. Errors do not refuse the policy: a redirect may change the port."""
+    """Log warnings and errors that depend on the port; such errors refuse nothing, since a redirect may change it."""
     if listener.public_port:
         clients = CLIENTS_OF[listener.dialect]
         elsewhere = lint(reply, clients=clients)

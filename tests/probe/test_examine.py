@@ -101,7 +101,7 @@ import flashpol.probe.examine, flashpol.probe.report.text, flashpol.cli.main
 flashpol.cli.main.make_parser(["probe"])
 NEVER = ("gevent", "greenlet", "prometheus_client", "flashpol._fastpath")
 LATER = (
-    "flashpol.supervisor", "flashpol.worker", "flashpol.config.settings", "flashpol.policy.reader", "hashlib",
+    "flashpol.supervisor", "flashpol.worker", "flashpol.config.settings", "hashlib",
     "logging", "tomllib",
 )
 found = [name for name in (*NEVER, *LATER) if name in sys.modules]
