@@ -1,24 +1,24 @@
-"""flashpol check: what is wrong with policy files."""
+"""flashpol check: reports the mistakes of policy files."""
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flashpol.cli import terminal
+from flashpol.cli import sources, terminal
 from flashpol.cli.arguments import ALL, add_clients, clients, port
 from flashpol.config import ConfigError
-from flashpol.policy import MAX_POLICY_BYTES, Finding, Severity, lint
-from flashpol.serving.policies import fragments
+from flashpol.policy import Finding, Severity, lint
+from flashpol.policy.rules import RULES
 
-DESCRIPTION = """Say what is wrong with policy files, where, and what to write instead. Exit status: 0 clean, 1 errors
-(with --strict: any finding), 2 a file that cannot be read. The rules are explained in docs/rules.md."""
+DESCRIPTION = """Report the mistakes of policy files: what is wrong, where, and what to write instead. Exit status: 0
+no errors (with --strict: no findings), 1 errors (with --strict: any finding), 2 a file that cannot be read, or a wrong
+argument. docs/rules.md explains the rules."""
 
-# Of the JSON output; raised when a field changes its meaning or goes away, not when one is added.
+# The version of the JSON output; raised when a field changes its meaning or goes away, not when one is added.
 JSON_VERSION = 1
 
 _COLOURS = {Severity.ERROR: "31;1", Severity.WARNING: "33;1", Severity.NOTE: "36"}
@@ -26,7 +26,7 @@ _COLOURS = {Severity.ERROR: "31;1", Severity.WARNING: "33;1", Severity.NOTE: "36
 
 @dataclass
 class Checked:
-    """One file: its findings, or why there are none."""
+    """One file: its findings, or the error that prevented reading it."""
 
     file: str
     findings: list[Finding] = field(default_factory=list)
@@ -34,26 +34,29 @@ class Checked:
 
 
 def add_to(commands: Any) -> None:
-    parser = commands.add_parser("check", help="say what is wrong with policy files", description=DESCRIPTION)
+    parser = commands.add_parser("check", help="report the mistakes of policy files", description=DESCRIPTION)
     add = parser.add_argument
-    add("files", metavar="FILE", nargs="+", help="policy file, folder (the *.xml in it), or - for standard input")
+    add("files", metavar="FILE", nargs="*", help="policy file, folder (the *.xml in it), or - for standard input")
+    add(
+        "-c",
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="check the policies of this configuration, each for the port and the clients of its listener",
+    )
     add_clients(parser, "client that the policy is for", default=ALL)
-    add("--served-from", metavar="PORT", type=port, help="port that the policy is served from")
+    add("--served-from", metavar="PORT", type=port, help="port that serves the policy")
+    add("--ignore", metavar="CODE", action="append", default=[], help="leave this finding out, may be repeated")
     add("--strict", action="store_true", help="exit with 1 for warnings and notes too")
     add("--json", action="store_true", help="write JSON, described in docs/reference.md")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    chosen = clients(options, default=ALL)
-
-    def check(name: str) -> Checked:
-        try:
-            return Checked(name, lint(_read(name), served_from=options.served_from, clients=chosen))
-        except (OSError, ValueError) as error:  # ValueError: a NUL in a file's name
-            return Checked(name, error=getattr(error, "strerror", None) or str(error))
-
-    checked = [one for name in options.files for one in _files(name, check)]
+    if bool(options.files) is bool(options.config):
+        raise ConfigError("write policy files, or -c and a configuration")
+    ignored = _codes(options.ignore)
+    checked = [_check(source, options, ignored) for source in _sources(options)]
     counts = {
         "files": len(checked),
         **{f"{severity}s": sum(f.severity is severity for c in checked for f in c.findings) for severity in Severity},
@@ -68,24 +71,29 @@ def run(options: argparse.Namespace) -> int:
     return int(any(f.severity is Severity.ERROR or options.strict for one in checked for f in one.findings))
 
 
-def _files(name: str, check: Callable[[str], Checked]) -> Iterator[Checked]:
-    if name == "-" or not os.path.isdir(name):
-        yield check(name)
-        return
-    try:
-        inside = fragments(Path(name))
-    except ConfigError as error:
-        yield Checked(name, error=str(error).removeprefix(f"{name}: "))
-        return
-    yield from map(check, map(str, inside))
+def _codes(ignored: list[str]) -> frozenset[str]:
+    known = {rule.code for rule in RULES}
+    codes = [code.strip().upper() for text in ignored for code in text.split(",")]
+    for code in codes:
+        if code not in known:
+            raise ConfigError(f"--ignore: there is no finding {code!r}; docs/rules.md lists them")
+    return frozenset(codes)
 
 
-def _read(name: str) -> bytes:
-    """One byte too many is enough for lint to say that a file is too large."""
-    if name == "-":
-        return sys.stdin.buffer.read(MAX_POLICY_BYTES + 1)
-    with open(name, "rb") as file:
-        return file.read(MAX_POLICY_BYTES + 1)
+def _sources(options: argparse.Namespace) -> list[sources.Source]:
+    if options.config:
+        return sources.of_config(options.config, fragment_files=True)
+    return [source for name in options.files for source in sources.each(name)]
+
+
+def _check(source: sources.Source, options: argparse.Namespace, ignored: frozenset[str]) -> Checked:
+    if source.error is not None:
+        return Checked(source.name, error=source.error)
+    # Named clients replace those of a listener.
+    chosen = clients(options, default=ALL) if options.client else source.clients
+    served_from = options.served_from or source.served_from
+    found = lint(source.data, served_from=served_from, clients=chosen)
+    return Checked(source.name, [finding for finding in found if finding.code not in ignored])
 
 
 def _print_json(checked: list[Checked], counts: dict[str, int]) -> None:
@@ -93,7 +101,7 @@ def _print_json(checked: list[Checked], counts: dict[str, int]) -> None:
         {"file": one.file, "error": one.error, "findings": [asdict(finding) for finding in one.findings]}
         for one in checked
     ]
-    # ASCII, so that it does not depend on the terminal's encoding, nor fail for names that are no text.
+    # ASCII does not depend on the terminal's encoding, and cannot fail for file names that are not text.
     print(json.dumps({"version": JSON_VERSION, "files": files, "summary": counts}, indent=2))
 
 

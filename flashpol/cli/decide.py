@@ -1,99 +1,137 @@
-"""flashpol decide: may this content connect to that port, and because of which line?"""
+"""flashpol decide: says whether content may connect to a port, and because of which line."""
 
 import argparse
 import json
 import re
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from flashpol.cli import terminal
-from flashpol.cli.arguments import add_clients, clients, port
+from flashpol.cli import sources, terminal
+from flashpol.cli.arguments import ALL, add_clients, clients, port
 from flashpol.config import ConfigError
+from flashpol.policy import Decider, Decision, PolicyError
+from flashpol.policy.clients.sandboxes import REMOTE, SANDBOXES, knows
+from flashpol.policy.decoding import decode
 from flashpol.policy.findings import cut_out
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+DESCRIPTION = """Say whether content may connect to a port by the policy in FILE, and because of which line of it. Exit
+status: 0 allowed by every client asked, 1 denied by any of them, 2 unusable: FILE is not XML or cannot be read, or an
+argument is wrong. With --expect: 0 as expected of every client, 1 not as expected, 2 unusable."""
 
-    from flashpol.policy import Decision
-
-DESCRIPTION = """Say whether content may connect to a port by the policy in FILE, and because of which line of it.
-Exit status: 0 allowed by every client asked, 1 denied by any of them, 2 unusable: FILE is no XML, or cannot be read."""
-
-STDIN = "-"
-# Of the JSON output; raised when a field changes its meaning or goes away, not when one is added.
+# The version of the JSON output; raised when a field changes its meaning or goes away, not when one is added.
 JSON_VERSION = 1
 _ALLOWED, _DENIED = "32;1", "31;1"
+# Content whose sandbox says all that matters.
+_ANY_FILE = "file:///"
 
 
 def add_to(commands: Any) -> None:
-    parser = commands.add_parser("decide", help="say who may connect where, and why", description=DESCRIPTION)
+    parser = commands.add_parser("decide", help="say what may connect where, and why", description=DESCRIPTION)
     add = parser.add_argument
-    add("file", metavar="FILE", help="policy file, or - for standard input")
-    add("--from", dest="content", metavar="URL|DOMAIN", required=True, help="where the content was loaded from")
-    add("--port", metavar="N", type=port, required=True, help="the port it wants to connect to")
+    add("file", metavar="FILE", nargs="?", help="policy file, folder (merged), or - for standard input")
+    add(
+        "-c",
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="ask the policy of each listener of this configuration, by the port that clients ask",
+    )
+    add("--from", dest="content", metavar="URL|DOMAIN", help="where the content was loaded from")
+    add("--port", metavar="N", type=port, required=True, help="the port that it connects to")
     add_clients(parser, "client to ask", default="flash")
-    add("--served-from", metavar="PORT", type=port, help="where the policy is served (default 843; Silverlight: 943)")
+    add("--served-from", metavar="PORT", type=port, help="port that serves the policy (default 843; Silverlight 943)")
     add("--local", action="store_true", help="the server is on the content's own host")
+    add(
+        "--sandbox",
+        metavar="NAME",
+        choices=SANDBOXES,
+        help="the sandbox of content that is not from the web, needs no --from: "
+        + "; ".join(f"{name}, {about}" for name, about in SANDBOXES.items()),
+    )
+    add("--expect", metavar="WHAT", choices=("allowed", "denied"), help="exit with 0 if every client does this")
     add("--json", action="store_true", help="print JSON, as documented in the reference")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    from flashpol.policy import Decider, PolicyError
+    if options.content is None and options.sandbox in (None, REMOTE):
+        raise ConfigError("write --from and where the content was loaded from, or --sandbox")
+    if bool(options.file) is bool(options.config):
+        raise ConfigError("write one policy file or folder, or -c and a configuration")
+    options.content = options.content or _ANY_FILE
+    asked = [(source, _ask(source, options)) for source in _sources(options)]
+    decisions = [decision for _, each in asked for decision in each]
+    shown = [as_json(options, *each) if options.json else for_people(options, *each) for each in asked]
+    if options.json:
+        print(json.dumps(shown[0] if options.file else {"version": JSON_VERSION, "policies": shown}, indent=2))
+    else:
+        print(terminal.encodable("\n\n".join(map(str, shown))))
+    if options.expect:
+        return int(any(decision.allowed is not (options.expect == "allowed") for decision in decisions))
+    return int(not all(decision.allowed for decision in decisions))
 
-    data = read(options.file)
+
+def _sources(options: argparse.Namespace) -> list[sources.Source]:
+    if options.file:
+        return [sources.one(options.file)]
+    found = [source for source in sources.of_config(options.config, fragment_files=False) if source.listener]
+    if not found:
+        raise ConfigError("the configuration has no listeners", options.config)
+    return found
+
+
+def _ask(source: sources.Source, options: argparse.Namespace) -> Sequence[Decision]:
+    chosen = clients(options, default="flash" if "flash" in source.clients else source.clients[0])
+    if options.sandbox:
+        fitting = [client for client in chosen if knows(client, options.sandbox)]
+        if ALL not in (options.client or []) and len(fitting) < len(chosen):
+            other = next(client for client in chosen if client not in fitting)
+            raise ConfigError(f"{other} runs no {options.sandbox} content ({SANDBOXES[options.sandbox]})")
+        chosen = tuple(fitting)
     try:
-        decider = Decider(data, clients(options, default="flash"))
-        decisions = decider.decide(options.content, options.port, served_from=options.served_from, local=options.local)
+        decider = Decider(source.data, chosen)
+        decisions = decider.decide(
+            options.content,
+            options.port,
+            served_from=options.served_from or source.served_from,
+            local=options.local,
+            sandbox=options.sandbox,
+        )
     except PolicyError as error:
         raise ConfigError(str(error)) from None
     if decider.error:
-        raise ConfigError(f"{options.file}: {decider.error}")
-    denied = not all(decision.allowed for decision in decisions)
-    text = as_json(options, decisions) if options.json else for_people(options.file, data, decisions)
-    print(terminal.encodable(text))
-    return int(denied)
+        raise ConfigError(f"{source.name}: {decider.error}")
+    return decisions
 
 
-def read(name: str) -> bytes:
-    """The file's bytes, or standard input's; with one too many the library refuses them. Raises ConfigError."""
-    from flashpol.policy import MAX_POLICY_BYTES
-
-    try:
-        if name == STDIN:
-            return sys.stdin.buffer.read(MAX_POLICY_BYTES + 1)
-        with open(name, "rb") as file:
-            return file.read(MAX_POLICY_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{name or repr(name)}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"{name}: not a file's name: {error}") from None
-
-
-def as_json(options: argparse.Namespace, decisions: "Sequence[Decision]") -> str:
-    document = {
+def as_json(options: argparse.Namespace, source: sources.Source, decisions: Sequence[Decision]) -> dict[str, Any]:
+    document: dict[str, Any] = {
         "version": JSON_VERSION,
-        "file": options.file,
+        "file": options.file or source.name,
         "from": options.content,
         "port": options.port,
-        "served_from": options.served_from,
+        "served_from": options.served_from or source.served_from,
         "local": options.local,
+        "sandbox": options.sandbox,
         "allowed": all(decision.allowed for decision in decisions),
         "decisions": [asdict(decision) for decision in decisions],
     }
-    return json.dumps(document, indent=2)
+    return document | ({"listener": source.listener} if source.listener else {})
 
 
-def for_people(name: str, data: bytes, decisions: "Sequence[Decision]") -> str:
-    """A paragraph a client: the verdict, the line that decides, and what the client itself says."""
+def for_people(options: argparse.Namespace, source: sources.Source, decisions: Sequence[Decision]) -> str:
+    """Return a paragraph for each client: the verdict, the line that decides, and the client's own words."""
     paint = terminal.painter()
-    lines = source_lines(data)
-    return "\n\n".join("\n".join(paragraph(name, lines, decision, paint)) for decision in decisions)
+    lines = source_lines(source.data)
+    paragraphs = ["\n".join(paragraph(source.name, lines, decision, paint)) for decision in decisions]
+    if source.listener:
+        paragraphs[0] = f"listener {source.listener}, port {source.served_from or 'unknown'}\n{paragraphs[0]}"
+    return "\n\n".join(paragraphs)
 
 
-def paragraph(name: str, lines: list[str], decision: "Decision", paint: Callable[[str, str], str]) -> list[str]:
+def paragraph(name: str, lines: list[str], decision: Decision, paint: Callable[[str, str], str]) -> list[str]:
     verdict, colour = ("allowed", _ALLOWED) if decision.allowed else ("denied", _DENIED)
     place = "" if decision.line is None else f"{terminal.file_name(name)}:{decision.line}:{decision.column}: "
     shown = [f"{decision.client}: {paint(verdict, colour)}", f"  {place}{decision.reason}"]
@@ -106,11 +144,8 @@ def paragraph(name: str, lines: list[str], decision: "Decision", paint: Callable
 
 
 def source_lines(data: bytes) -> list[str]:
-    from flashpol.policy import PolicyError
-    from flashpol.policy.decoding import decode
-
     try:
         text = decode(data)
-    except PolicyError:  # of too many bytes, some clients read the first ones all the same
+    except PolicyError:  # of a file that is too large, some clients read the first bytes
         text = data.decode("utf-8", "replace")
     return re.split("\r\n|\r|\n", text)

@@ -56,6 +56,88 @@ def test_check_exit_status_and_summary(
     assert capsys.readouterr().out.splitlines()[-1] == summary
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status", "summary"),
+    [
+        (["--strict", "--ignore", "FP702", "noted.xml"], 0, "1 file: nothing found"),
+        (["--ignore", "fp409", "broken.xml"], 0, "1 file: nothing found"),
+        (["--ignore", "FP604, FP409", "warned.xml", "broken.xml"], 0, "2 files: nothing found"),
+        (["--ignore", "FP604", "--ignore", "FP702", "broken.xml", "noted.xml"], 1, "2 files: 1 error"),
+    ],
+)
+def test_check_ignored_findings_do_not_count(
+    files: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, summary: str
+) -> None:
+    assert main(["check", *arguments]) == status
+    assert capsys.readouterr().out.splitlines()[-1] == summary
+
+
+def test_check_ignore_of_an_unknown_code_is_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--ignore", "FP999", "clean.xml"]) == 2
+    assert capsys.readouterr().err == (
+        "flashpol check: --ignore: there is no finding 'FP999'; docs/rules.md lists them\n"
+    )
+
+
+CONFIG = """
+[policies.games]
+file = "broken.xml"
+[policies.chat]
+grants = [{domain = "www.example.com", ports = "80"}]
+[policies.all]
+folder = "folder"
+[policies.spare]
+file = "clean.xml"
+[[listeners]]
+address = "127.0.0.1:8430"
+policy = "games"
+[[listeners]]
+address = "127.0.0.2:8430"
+policy = "games"
+[[listeners]]
+address = "127.0.0.1:8431"
+policy = "chat"
+[[listeners]]
+address = "127.0.0.1:8432"
+served_from = 843
+policy = "all"
+"""
+
+
+def test_check_configuration_checks_each_policy_for_its_listeners(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files / "folder" / "b.xml").write_text(CLEAN.replace("1935", "843"))
+    (files / "flashpol.toml").write_text(CONFIG)
+    assert main(["check", "--json", "-c", "flashpol.toml"]) == 1
+    found = {
+        Path(each["file"]).name: [finding["code"] for finding in each["findings"]]
+        for each in json.loads(capsys.readouterr().out)["files"]
+    }
+    assert found == {
+        "broken.xml": ["FP409"],
+        "policy chat": ["FP702", "FP508"],  # served from 8431, it grants port 80
+        "a.XML": ["FP710"],
+        "b.xml": ["FP710"],
+        "folder (merged)": ["FP710"],
+        "clean.xml": [],
+    }
+
+
+@pytest.mark.parametrize("arguments", [[], ["-c", "flashpol.toml", "clean.xml"]])
+def test_check_takes_files_or_a_configuration(
+    files: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert main(["check", *arguments]) == 2
+    assert capsys.readouterr().err == "flashpol check: write policy files, or -c and a configuration\n"
+
+
+def test_check_unusable_configuration_is_one_line_on_stderr(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "flashpol.toml").write_text("[policies.games]\nfile = 1\n")
+    assert main(["check", "-c", "flashpol.toml"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_check_prints_line_caret_and_advice(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["check", "broken.xml"])
     assert capsys.readouterr().out.splitlines()[:4] == [
@@ -105,7 +187,7 @@ def test_check_json_document(files: Path, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize(
     "arguments",
-    [["check"], ["check", "--client", "x", "a"], ["check", "--served-from", "0", "a"], ["check", "--served-from", "a"]],
+    [["check", "--client", "x", "a"], ["check", "--served-from", "0", "a"], ["check", "--served-from", "a"]],
 )
 def test_check_bad_arguments_are_one_line_on_stderr(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -58,7 +58,8 @@ def test_decide_prints_verdict_line_and_client_words(file: Path) -> None:
 def test_decide_json_document(file: Path) -> None:
     done = run("decide", file, *FROM, "--port", "1935", "--client", "all", "--json")
     answer = json.loads(done.stdout)
-    assert list(answer) == ["version", "file", "from", "port", "served_from", "local", "allowed", "decisions"]
+    keys = ["version", "file", "from", "port", "served_from", "local", "sandbox", "allowed", "decisions"]
+    assert list(answer) == keys
     assert (answer["file"], answer["port"], answer["served_from"]) == (str(file), 1935, None)
     assert answer["allowed"] is False
     assert [d["client"] for d in answer["decisions"]] == ["flash", "lightspark", "unity", "silverlight"]
@@ -80,7 +81,12 @@ def test_decide_reads_standard_input() -> None:
         (POLICY, (*FROM, "--port", "0"), ("'0' is not a port",)),
         (POLICY, (*FROM, "--port", "x"), ("--port", "'x'")),
         (POLICY, (*FROM,), ("--port",)),
-        (POLICY, ("--port", "80"), ("--from",)),
+        (POLICY, ("--port", "80"), ("--from", "--sandbox")),
+        (POLICY, ("--port", "80", "--sandbox", "remote"), ("--from",)),
+        (POLICY, ("--port", "80", "--sandbox", "garden"), ("'garden'", "choose from")),
+        (POLICY, ("--port", "80", "--sandbox", "projector", "--client", "unity"), ("unity runs no projector content",)),
+        (POLICY, (*FROM, "--port", "80", "--expect", "maybe"), ("'maybe'", "choose from")),
+        (POLICY, (*FROM, "--port", "80", "-c", "x.toml"), ("one policy file or folder, or -c",)),
         (POLICY, ("--from", "a b", "--port", "80"), ("not a URL",)),
         (POLICY, (*FROM, "--port", "80", "--client", "safari"), ("'safari'", "choose from")),
     ],
@@ -112,3 +118,108 @@ def test_decide_output_is_printable_for_any_policy(tmp_path: Path) -> None:
     done = run("decide", path, *FROM, "--port", "81", env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.replace("\n", "").isprintable()
+
+
+# ------------------------------------------------------------------------------- expectations, sandboxes, folders, files
+
+
+@pytest.mark.parametrize(
+    ("port", "clients", "expected", "status"),
+    [
+        ("1935", ("flash",), "allowed", 0),
+        ("1935", ("flash",), "denied", 1),
+        ("81", ("flash",), "denied", 0),
+        ("81", ("flash",), "allowed", 1),
+        ("8050", ("flash", "lightspark"), "allowed", 1),
+        ("8050", ("flash", "lightspark"), "denied", 1),
+        ("81", ("flash", "lightspark"), "denied", 0),
+    ],
+)
+def test_decide_expect_exits_with_0_only_if_every_client_does_it(
+    file: Path, port: str, clients: tuple[str, ...], expected: str, status: int
+) -> None:
+    named = [argument for client in clients for argument in ("--client", client)]
+    assert run("decide", file, *FROM, "--port", port, *named, "--expect", expected).returncode == status
+
+
+@pytest.mark.parametrize("expected", ["allowed", "denied"])
+def test_decide_expect_of_an_unusable_policy_exits_with_2(tmp_path: Path, expected: str) -> None:
+    assert run("decide", tmp_path / "mistyped.xml", *FROM, "--port", "80", "--expect", expected).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("--sandbox", "projector"), 0, ["flash: allowed", "  no policy needed: the content of a projector"]),
+        (("--from", "app:/Main.swf"), 0, ["flash: allowed", "  no policy needed: the AIR application sandbox"]),
+        (("--sandbox", "local-with-filesystem"), 1, ["flash: denied", "  blocked whatever the policy says"]),
+        (("--from", "file:///x.swf", "--sandbox", "local-trusted"), 0, ["flash: allowed", "  no policy needed"]),
+        (("--sandbox", "standalone", "--client", "all"), 0, ["unity: allowed", "  no policy needed"]),
+        (("--sandbox", "local-with-networking"), 1, ["flash: denied", "  no grant is for content from file:///"]),
+    ],
+)
+def test_decide_sandbox_of_content_that_is_not_from_the_web(
+    file: Path, arguments: tuple[str, ...], status: int, words: list[str]
+) -> None:
+    done = run("decide", file, "--port", "81", *arguments)
+    assert (done.returncode, done.stderr) == (status, "")
+    lines = done.stdout.splitlines()
+    assert [line.startswith(each) for line, each in zip(lines, words, strict=False)] == [True] * len(words)
+
+
+def test_decide_folder_asks_the_merge_that_the_server_serves(tmp_path: Path) -> None:
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    for name, port in (("games", "1935"), ("chat", "6667")):
+        (folder / f"{name}.xml").write_text(POLICY.replace("1935,8000-8100", port))
+    for port in ("1935", "6667"):
+        done = run("decide", folder, *FROM, "--port", port)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"{folder} (merged):3:1: " in done.stdout
+    assert run("decide", folder, *FROM, "--port", "80").returncode == 1
+    (folder / "bad.xml").write_text("bad")
+    assert f"{folder}/bad.xml:1:1: " in one_line(run("decide", folder, *FROM, "--port", "80"), "flashpol decide")
+
+
+SILVERLIGHT = (
+    '<access-policy><cross-domain-access><policy><allow-from><domain uri="*"/></allow-from><grant-to>'
+    '<socket-resource port="4502" protocol="tcp"/></grant-to></policy></cross-domain-access></access-policy>'
+)
+
+
+def test_decide_configuration_asks_each_listener_by_its_port_and_dialect(tmp_path: Path, file: Path) -> None:
+    (tmp_path / "silverlight.xml").write_text(SILVERLIGHT)
+    (tmp_path / "flashpol.toml").write_text(
+        '[policies.games]\nfile = "policy.xml"\n[policies.chat]\ngrants = [{domain = "*", ports = "4502"}]\n'
+        '[policies.light]\nfile = "silverlight.xml"\n'
+        '[[listeners]]\nname = "master"\naddress = "127.0.0.1:843"\npolicy = "games"\n'
+        '[[listeners]]\nname = "chat"\naddress = "127.0.0.1:25"\npolicy = "chat"\n'
+        '[[listeners]]\naddress = "127.0.0.1:943"\ndialect = "silverlight"\npolicy = "light"\n'
+    )
+    config = ("-c", tmp_path / "flashpol.toml", *FROM, "--port", "4502")
+    done = run("decide", *config)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert [line for line in done.stdout.splitlines() if not line.startswith(" ") and line] == [
+        "listener master, port 843",
+        "flash: denied",
+        "listener chat, port 25",
+        "flash: denied",
+        "listener 127.0.0.1:943, port 943",
+        "silverlight: allowed",
+    ]
+    policies = json.loads(run("decide", *config, "--json").stdout)["policies"]
+    assert [each["listener"] for each in policies] == ["master", "chat", "127.0.0.1:943"]
+    assert [each["decisions"][0]["allowed"] for each in policies] == [False, False, True]
+    assert "fetches no policy from port 25" in policies[1]["decisions"][0]["reason"]
+
+
+def test_decide_text_that_a_client_accepts_is_answered(tmp_path: Path) -> None:
+    path = tmp_path / "policy.xml"
+    path.write_text(
+        '<cross-domain-policy><comment>hello</comment><allow-access-from domain="*" to-ports="80"/>'
+        "</cross-domain-policy>"
+    )
+    assert run("decide", path, *FROM, "--port", "80", "--client", "lightspark").returncode == 0
+    done = run("decide", path, *FROM, "--port", "80")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert 'the text "hello" between elements' in done.stdout
