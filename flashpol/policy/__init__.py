@@ -1,4 +1,4 @@
-"""Socket policies: what they mean, how they are written, and what a server sends. Usable on its own.
+"""Socket policies: their meaning, their grammar, and the reply that a server sends. Usable as a library of its own.
 
     >>> from flashpol.policy import allow_policy, compile_reply, merge_files, parse, render
     >>> policy = parse(b'<cross-domain-policy><allow-access-from domain="*" to-ports="1935"/></cross-domain-policy>')
@@ -11,18 +11,17 @@
     >>> [str(grant.domain) for grant in parse(merge_files([("one.xml", one), ("two.xml", two)])).grants]
     ['*.example.com', 'b.net']
 
-Pure: no input or output, no clock, the standard library only. `parse`, `render` and `compile_reply` speak Adobe's
-dialect (`cross-domain-policy`); those of `flashpol.policy.silverlight`, which is loaded when it is imported by name,
-speak Silverlight's (`access-policy`). All errors are `PolicyError`, a ValueError with a place in the text.
+The package is pure: it does no input or output, reads no clock, and needs only the standard library. `parse`, `render`
+and `compile_reply` read and write Adobe's dialect (`cross-domain-policy`), and the functions of the same names in
+`flashpol.policy.silverlight` Silverlight's (`access-policy`). All errors are `PolicyError`, a ValueError with a place.
 
-    model        the values and the errors      source     bytes -> text
-    flash        text <-> Policy                reader     text -> elements, hardened
-    silverlight  text <-> AccessPolicy          grammar    elements -> values, what both dialects share
-    allow        DOMAIN:PORTS -> Policy         diagnosis  words for XML's errors
-    merge        many fragments -> Policy       lint       bytes -> findings
-    rules        what lint knows, one table     document    a file as the rules see it
-    findings     what lint says, and where      decide     which client may connect
-    clients      how each client reads a policy
+    model         values and errors                decoding    bytes -> text
+    flash         text <-> Policy                  reader      text -> elements, hardened
+    silverlight   text <-> AccessPolicy            xml_errors  the cause of malformed XML
+    allow         DOMAIN:PORTS -> Policy           grammar     elements -> values, for both dialects
+    merge         many fragments -> Policy         lint        bytes -> findings
+    decide        which client may connect         rules       the rules of lint
+    clients       how each client reads a policy   findings    a finding and its place
 """
 
 from flashpol.policy.allow import allow_grant, allow_policy

@@ -36,9 +36,10 @@ _ROOT_ATTRIBUTES = ("xmlns:xsi", "xsi:noNamespaceSchemaLocation")
 _META_ATTRIBUTES = ("permitted-cross-domain-policies",)
 _GRANT_ATTRIBUTES = ("domain", "to-ports", "secure")
 
+SILVERLIGHT_POLICY = "this is a Silverlight policy"
 # Documents that are served by mistake, by the name of their root element.
 _OTHER_ROOTS = {
-    "access-policy": ("this is a Silverlight policy", "serve it with the silverlight dialect, on port 943"),
+    "access-policy": (SILVERLIGHT_POLICY, "serve it with the silverlight dialect, on port 943"),
     "policy-file-request": ("this is a client's request, not a policy", f"write <{ROOT}>...</{ROOT}>"),
     "allow-access-from": ("the root element is missing", f"write <{ROOT}> before and </{ROOT}> after the grants"),
     "site-control": ("the root element is missing", f"write <{ROOT}> before and </{ROOT}> after all elements"),

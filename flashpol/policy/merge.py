@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Self
 
-from flashpol.policy.flash import parse, render
+from flashpol.policy.flash import SILVERLIGHT_POLICY, parse, render
 from flashpol.policy.lint import explained
 from flashpol.policy.model import PORTS_SINGLY, DomainPattern, Grant, Location, MetaPolicy, Policy, PolicyError, PortSet
 
@@ -75,6 +75,8 @@ class Fragment:
             return cls(name, parse(data))
         except PolicyError as refused:
             error = explained(refused, data)
+            if error.wrong == SILVERLIGHT_POLICY:
+                error.instead = "only Flash policies are merged; write one Silverlight policy file"
             raise MergeError(f"{_place(name, error.location)}: {error.wrong}", error.instead) from None
 
     def place(self, location: Location | None) -> str:

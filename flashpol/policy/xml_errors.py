@@ -29,6 +29,7 @@ TYPOGRAPHY_INSTEAD = "write straight quotes, hyphens and plain spaces"
 
 _BLANKS = " \t\r\n"
 _LINE_END = re.compile("[\r\n]")
+_QUOTES = "\"'`"
 _BLANK = re.compile(f"[{_BLANKS}]*")
 _NAME = re.compile(r"(?:[^\W\d]|[:_])[-\w.:\u00b7]*")
 _NO_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -36,6 +37,9 @@ _REFERENCE = re.compile(r"&(?:#([0-9]+)|#x([0-9a-fA-F]+)|([A-Za-z_:][\w.:-]*));"
 _PREDEFINED = ("amp", "lt", "gt", "quot", "apos")
 _ESCAPED_QUOTE = re.compile(r"\\+[\"']")
 _QUOTE_ENTITY = re.compile(r"(?:&amp;)*&(?:quot|apos|#34|#39|#x22|#x27);", re.IGNORECASE)
+# Variables, placeholders and concatenation, which a program was to replace.
+CODE_IN_VALUE = r"[\"']\s*[+.&]|[+.&]\s*[\"']|\$[\w{(]|\{\{?\s*\w*\s*\}\}?|%[sd]|%\(?\w+\)?[sd%]|<%|%>"
+_CODE_IN_VALUE = re.compile(CODE_IN_VALUE)
 _CONCATENATION = re.compile(r"\s*(?:\+|\.|&)\s")
 _DOCTYPE = re.compile(
     r"""<!DOCTYPE\s+(?:[^\W\d]|[:_])[-\w.:\u00b7]*(?:\s+(?:SYSTEM|PUBLIC\s+(?:"[^"]*"|'[^']*'))\s+(?:"[^"]*"|'[^']*'))?\s*[>\[]"""
@@ -151,6 +155,16 @@ def debris(text: str) -> tuple[str, str]:
         if text[:1] and text[0] in characters:
             return f"the character U+{ord(text[0]):04X}, a {kind}", instead
     return "", ""
+
+
+def explain_value(value: str) -> str:
+    """Return what debris of program source an attribute's value is, to be added to a message; mostly an empty text."""
+    if _CODE_IN_VALUE.search(value):
+        return ": program source that was not evaluated"
+    rest = value.lstrip("0123456789-* ")  # debris may follow ports
+    is_list = any(c.isdigit() for c in rest) and rest[0] not in _QUOTES
+    name = "" if is_list else debris(rest)[0]
+    return f": {name}" if name else ""
 
 
 def explain_text(words: str) -> tuple[str, str]:

@@ -124,7 +124,7 @@ EXPECTED = {
     "good-upper-case-host": "FP702:2",
     "http-schema": "FP207:1",
     "identity": "FP202:3",
-    "nobody": "FP607:1",
+    "grants-nothing": "FP607:1",
     "repeated-ports": "FP412:2",
     "secure-beside-plain": "FP603:3",
     "secure-yes": "FP206:2",

@@ -160,7 +160,7 @@ class TestRender:
         assert b"10001-10016" in data
 
     def test_render_leaves_room_for_a_newline_and_nul(self) -> None:
-        """A byte more must not make Lightspark wait for ever: it does at 4,096, the NUL included."""
+        """A newline and the NUL still fit into the reply: Lightspark may hang at 4,096 bytes."""
         several = (grant("*", "10001-10016"),) * 28
         sizes = {len(render(Policy((*several, grant(f"{'b' * 60}.{'a' * pad}", "80"))))) for pad in range(1, 60)}
         assert max(sizes) == 4093

@@ -287,7 +287,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 @given(mutated())
 @thorough
 def test_lint_mutation_has_an_error_exactly_if_it_cannot_be_served(data: bytes) -> None:
-    """A file has an error if and only if the server could not use it, or nobody could connect by it."""
+    """A file has an error if and only if the server could not use it, or no client could connect by it."""
     errors = {finding.code for finding in check_all(data) if finding.severity is Severity.ERROR}
     try:
         compile_reply(data)
@@ -329,3 +329,30 @@ def test_lint_domain_advice_can_be_followed(domain: str, code: str, advice: str)
     [finding] = lint(flash(grant(domain)), clients=["flash"])
     assert (finding.code, advice in finding.instead) == (code, True)
     assert '""' not in finding.instead
+
+
+@pytest.mark.parametrize(
+    ("domain", "ports", "words"),
+    [
+        ("*", "' + port + '", "program source that was not evaluated"),
+        ("*", "$port", "program source that was not evaluated"),
+        ("*", "%d", "program source that was not evaluated"),
+        ("*", "80\\n", 'the characters "\\n" in place of a line break'),
+        ("*", "80/n", 'the characters "/n" in place of a line break'),
+        ("*", "80;", 'the end of a statement of program source (";")'),
+        ("*", "&quot;80&quot;", "a quote of program source"),
+        ("' + host + '", "80", "program source that was not evaluated"),
+        ("{{ host }}", "80", "program source that was not evaluated"),
+        ("&lt;?= $host ?&gt;", "80", "program source that was not evaluated"),
+    ],
+)
+def test_lint_debris_of_program_source_in_a_value_is_named(domain: str, ports: str, words: str) -> None:
+    [finding] = lint(flash(grant(domain, ports)), clients=["flash"])
+    assert finding.code in ("FP312", "FP405")
+    assert finding.message.endswith(f": {words}")
+
+
+@pytest.mark.parametrize("ports", ["80,x", "1935;843", "8000..8100"])
+def test_lint_other_values_are_not_called_program_source(ports: str) -> None:
+    [finding] = lint(flash(grant(ports=ports)), clients=["flash"])
+    assert "source" not in finding.message

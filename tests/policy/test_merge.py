@@ -249,7 +249,7 @@ class TestRefusals:
         [
             (b"", "b.xml:1:1: the policy is empty"),
             (file("<x/>"), "b.xml:2:1: <x> is not known"),
-            (b"<access-policy/>", "b.xml:1:1: this is a Silverlight policy"),
+            (b"<access-policy/>", "b.xml:1:1: this is a Silverlight policy; only Flash policies are merged; write one"),
             (b" " * 2_000_000, "b.xml: the policy has 2,000,000 bytes"),
         ],
     )

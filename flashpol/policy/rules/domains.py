@@ -10,6 +10,7 @@ from flashpol.policy.lint_document import GrantLine, LintDocument
 from flashpol.policy.model import DomainError, DomainPattern, shown
 from flashpol.policy.rules.grammar import lacks
 from flashpol.policy.rules.registry import ADOBE, ERROR, GOOD, NAMES, WARNING, Finder, Hit, flash_file, grant, rule
+from flashpol.policy.xml_errors import CODE_IN_VALUE, explain_value
 
 _GOOD = flash_file(grant(domain="*.example.com"))
 
@@ -18,6 +19,7 @@ _KINDS = tuple(
     (kind, re.compile(pattern))
     for kind, pattern in (
         ("empty", r"\s*\Z"),
+        ("name", rf".*(?:{CODE_IN_VALUE})"),
         ("spaces", r"\s[^\s,;]*\s*\Z|[^\s,;]+\s+\Z"),
         ("several", r"[^,;\s]*[,;\s]"),
         ("non-ascii", r".*[^\x00-\x7f]"),
@@ -57,7 +59,13 @@ def _of_kind(kind: str) -> Finder:
                 text = line.domain_text
                 name = re.sub(r"\A(?:[a-z]*:?/+|https?:)|[/\s?#].*|:[0-9*]*\Z", "", text.strip(), flags=re.I)
                 name = re.sub(r":[0-9*]*\Z", "", name).rpartition("@")[2]
-                yield Hit(line.domain_place, domain=shown(text), name=shown(name), trimmed=shown(text.strip()))
+                yield Hit(
+                    line.domain_place,
+                    domain=shown(text),
+                    name=shown(name),
+                    trimmed=shown(text.strip()),
+                    debris=explain_value(text),
+                )
 
     return find
 
@@ -150,7 +158,7 @@ rule(
 
 rule(
     "FP312", ERROR, "bad-name",
-    wrong="the domain {domain} is not a host name", instead='write a name such as "example.com"',
+    wrong="the domain {domain} is not a host name{debris}", instead='write a name such as "example.com"',
     clients=NAMES, bad=flash_file(grant(domain="www..example.com")), good=flash_file(grant(domain="www.example.com")),
 )(_of_kind("name"))  # fmt: skip
 

@@ -231,6 +231,22 @@ def other_schema(document: LintDocument) -> Iterator[Hit]:
 
 
 @rule(
+    "FP209", WARNING, "undeclared-prefix",
+    wrong="the prefix {prefix} is not declared: readers that know namespaces refuse the file",
+    instead="declare it, as in xmlns:{prefix}=..., or remove {name}",
+    clients=ADOBE,
+    bad=GOOD.replace(">", ' xsi:noNamespaceSchemaLocation="PolicyFileSocket.xsd">', 1), good=GOOD,
+)  # fmt: skip
+def undeclared_prefix(document: LintDocument) -> Iterator[Hit]:
+    if document.root is None:
+        return
+    for name in document.root.attributes:
+        prefix, colon, _ = name.partition(":")
+        if colon and prefix not in ("xml", "xmlns") and f"xmlns:{prefix}" not in document.root.attributes:
+            yield Hit(document.root.name_location(name), prefix=prefix, name=name)
+
+
+@rule(
     "FP208", WARNING, "late-site-control",
     wrong="site-control comes after {first}",
     instead="write site-control first: Adobe's grammar has it before all grants",

@@ -8,6 +8,7 @@ from flashpol.policy.lint_document import GrantLine, LintDocument
 from flashpol.policy.model import HIGHEST_PORT, PortSet, shown
 from flashpol.policy.rules.grammar import lacks
 from flashpol.policy.rules.registry import ADOBE, ERROR, GOOD, WARNING, Finder, Hit, flash_file, grant, rule
+from flashpol.policy.xml_errors import explain_value
 
 _NUMBER = re.compile("[0-9]+")
 _RANGE = re.compile("([0-9]+)-([0-9]+)")
@@ -25,12 +26,12 @@ def faults(text: str) -> dict[str, dict[str, str]]:
         if kind:
             found.setdefault(kind, values | {"ports": shown(text)})
     if len(items) > HIGHEST_PORT:
-        found["item"] = {"item": f"a list of more than {HIGHEST_PORT:,} items"}
+        found["item"] = {"item": f"a list of more than {HIGHEST_PORT:,} items", "debris": ""}
     return found
 
 
 def _fault(item: str) -> tuple[str, dict[str, str]]:  # noqa: PLR0911
-    values = {"item": shown(item)}
+    values = {"item": shown(item), "debris": explain_value(item)}
     if not item:
         return "gap", values
     if item == "*":
@@ -103,7 +104,7 @@ rule(
 
 rule(
     "FP405", ERROR, "not-a-port",
-    wrong="{item} is neither a port nor a range",
+    wrong="{item} is neither a port nor a range{debris}",
     instead='write ports as "1935" or "8000-8100", separated by commas',
     clients=ADOBE, bad=flash_file(grant("1935;843")), good=flash_file(grant("1935,843")),
 )(_of_kind("item"))  # fmt: skip

@@ -97,6 +97,17 @@ def grants_under_none(document: LintDocument) -> Iterator[Hit]:
 
 
 @rule(
+    "FP512", NOTE, "all-forbidden",
+    wrong='"none" forbids every policy of this host: no content may connect to it',
+    instead='write "master-only" and grants, unless that is what you want',
+    clients=NAMES, bad=flash_file(control("none")), good=flash_file(control("all"), grant()),
+)  # fmt: skip
+def all_forbidden(document: LintDocument) -> Iterator[Hit]:
+    if document.meta == "none" and not document.grants and meant_for_master(document):
+        yield Hit(document.controls[0].value_location(_VALUE))
+
+
+@rule(
     "FP506", WARNING, "site-control-ignored",
     wrong=f"site-control counts only on port {MASTER_PORT}; on {{port}} it is ignored",
     instead=f"remove site-control here, or serve the policy on {MASTER_PORT} too",

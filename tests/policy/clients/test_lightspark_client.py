@@ -90,7 +90,7 @@ ELSEWHERE = {"served_from": 19000}
         (policy(GRANT.replace("/>", ">text</allow-access-from>")), URL, 19000, {}, True, SOURCE),
         (policy("<a><b><c>x</c></b></a>", GRANT), URL, 19000, {}, True, SOURCE),
         (b"<!DOCTYPE a [<!ELEMENT a ANY><!-- ] -->]>" + policy(GRANT), URL, 19000, {}, True, OBSERVED),
-        (b'<!DOCTYPE a [<!ENTITY b "19000">]>' + policy(GRANT), URL, 19000, {}, False, "entities: nobody reads them"),
+        (b'<!DOCTYPE a [<!ENTITY b "19000">]>' + policy(GRANT), URL, 19000, {}, False, "entities are never read"),
         (b'<!DOCTYPE a [<!ATTLIST a b CDATA "c">]>' + policy(GRANT), URL, 19000, {}, False, "attribute defaults"),
         (policy(GRANT), "file:///x.swf", 19000, {}, False, SOURCE + ": LOCAL_WITH_FILE"),
         (b"<policy/>", URL, 19000, {}, False, SOURCE),
