@@ -40,6 +40,7 @@ _STRAIGHT = str.maketrans(
 )
 
 _ROOT_TAG = re.compile(f"<({'|'.join(_ROOTS)})\\b", re.IGNORECASE)
+_COMMENT = re.compile("<!--.*?-->", re.DOTALL)
 _LINE_END = re.compile("\r\n|\r|\n")
 # Comments whose hyphens became dashes.
 _DASHED_COMMENT = re.compile(f"<!-?[{DASHES}]-?.*?-?[{DASHES}]-?>", re.DOTALL)
@@ -188,10 +189,13 @@ class LintDocument:
 
     @cached_property
     def later_root(self) -> str:
-        """The name of a root element that `other_root` precedes, or an empty text."""
+        """The name of the root element that `other_root` precedes, or an empty text. It may not contain the root."""
         if self.other_root is None:
             return ""
-        return next((found[1] for found in _ROOT_TAG.finditer(self.text)), "")
+        text = _COMMENT.sub("", self.text)
+        found = _ROOT_TAG.search(text)
+        ended = self.other_root.tag.endswith("/>") or (found and f"</{self.other_root.name}" in text[: found.start()])
+        return found[1] if found and ended else ""
 
     @cached_property
     def nul_place(self) -> Location:

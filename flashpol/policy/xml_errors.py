@@ -55,36 +55,47 @@ _ROOTS = ("cross-domain-policy", "access-policy")
 _NUL_INSTEAD = "remove it: flashpol sends a NUL byte; a server of your own must send a byte of value 0"
 _LINE_INSTEAD = "remove it, or write a line break"
 _MARKUP_INSTEAD = "write < and > themselves, not their escapes"
+_TEXT_INSTEAD = "write the text that the program makes"
+_STATEMENT = "a statement of program source"
 _DEBRIS = tuple(
     (re.compile(pattern, re.IGNORECASE), name, instead)
     for pattern, name, instead in (
-        (r"\\+(?:x0+|u0{4}|0+)", 'the characters "{found}" in place of a NUL byte', _NUL_INSTEAD),
         (r"\\+(?:x3c|u003c)", 'markup with escapes of program source ("{found}" for "<")', _MARKUP_INSTEAD),
-        (r"\\+[rntvfe](?:\\+[rn])?", 'the characters "{found}" in place of a line break', _LINE_INSTEAD),
+        (
+            r"(?:\\+(?:[rntvfe]|x0[ad]|u000[ad]|01[25]))+",
+            'the characters "{found}" in place of a line break',
+            _LINE_INSTEAD,
+        ),
+        (r"\\+(?:x0+|u0{4}|0+|z)", 'the characters "{found}" in place of a NUL byte', _NUL_INSTEAD),
         (r"\\+[\"']", "a quote escaped with a backslash ({found})", "write plain quotes, without backslashes"),
+        (r"\\+/", "a slash escaped with a backslash ({found})", "write plain slashes, without backslashes"),
         (r"/0(?!\w)", 'the characters "{found}" in place of a NUL byte', _NUL_INSTEAD),
-        (r"/[rnt](?:/[rn])?(?![\w>])", 'the characters "{found}" in place of a line break', _LINE_INSTEAD),
+        (r"(?:/[rnt])+(?![\w>])", 'the characters "{found}" in place of a line break', _LINE_INSTEAD),
         (r"%00", 'the URL-encoded "{found}" in place of a NUL byte', _NUL_INSTEAD),
         (r"(?:%0[ad])+", 'the URL-encoded "{found}" in place of a line break', _LINE_INSTEAD),
         (r"%3c", 'URL-encoded markup ("{found}" for "<")', _MARKUP_INSTEAD),
         (r"&#(?:0+|x0+);", 'the reference "{found}" in place of a NUL byte, which XML cannot refer to', _NUL_INSTEAD),
+        (
+            r"(?:0|0x0+|x00|\^@|null?|nil|chr\(0\)|\(char\) ?0)\Z",
+            'the text "{found}" in place of a NUL byte',
+            _NUL_INSTEAD,
+        ),
         (r"(?:&amp;)*&(?:amp;)*(?:lt|gt|#60|#62|#x3c|#x3e);", 'markup escaped as text ("{found}")', _MARKUP_INSTEAD),
         (r"(?:&amp;)*&(?:quot|apos|#34|#39|#x22|#x27);", 'a quote escaped as text ("{found}")', 'write the quote (")'),
-        (
-            r"[\"'`]*\s*(?:\+|\.|&(?!\w)|\|\|)\s*[\"'`($\w]",
-            "string concatenation of program source",
-            "write one plain text",
-        ),
+        (r"[\"'`]*\s*(?:\+|\.|&(?!\w)|\|\||<<)\s*[\"'`($\w]", "string concatenation of program source", _TEXT_INSTEAD),
+        (r"[bru]{1,2}[\"'`]", "a quote of program source ({found})", "remove it"),
+        (r"(?:return|echo|print|var|let|const|string|char|static)\b[^<]*[\"'`(]\s*\Z", _STATEMENT, _TEXT_INSTEAD),
+        (r"[\w$.\[\]>-]+\s*(?:\+|\.|:)?=\s*[\"'`(]", _STATEMENT, _TEXT_INSTEAD),
         (r"[\"'`]\s*(?:\+|\.|&)?\s*\\?\s*\Z", "a quote of program source", "remove it"),
         (r"[\"'`]?[)\]}]*;", 'the end of a statement of program source ("{found}")', "remove it"),
         (r"[\"'`]{2}", "doubled quotes ({found})", "write one quote"),
         (r"[\"'`]", "a quote of program source", "remove it"),
         (r"\?>", 'the end of PHP code ("{found}")', "remove it"),
         (r"]]>", 'the end of a CDATA section ("{found}")', "remove it"),
-        (r"[)\]}]", "a bracket of program source", "remove it"),
+        (r"[()\[\]{}]", "a bracket of program source", "remove it"),
         (r"\\", "a backslash of program source", "remove it"),
         (r",", "a comma", "remove it"),
-        (r"\+", "string concatenation of program source", "write one plain text"),
+        (r"\+", "string concatenation of program source", _TEXT_INSTEAD),
     )
 )
 
@@ -385,11 +396,10 @@ class _Scanner:
         name = _NAME.match(text, begin + 1)
         if not name:
             self._refuse_after_root(f"the text {shown(text[begin:].strip(_BLANKS))}", "remove it")
-            if (
-                text[begin + 1 : begin + 2]
-                and text[begin + 1] in _BLANKS
-                and _NAME.match(text, self._skip_blanks(begin + 1))
-            ):
+            if text.startswith("\\/", begin + 1):
+                self._raise_debris(begin + 1, "", "")
+            following = self._skip_blanks(begin + 1)
+            if following > begin + 1 and _NAME.match(text, following):
                 raise _Found(begin, 'a space after "<"', "remove the space")
             raise _Found(begin + 1, 'a "<" that begins no tag', "remove it, or write &lt;", noticed=begin + 4)
         self._refuse_element_after_root(name[0])

@@ -122,3 +122,25 @@ def test_bytes_after_the_nul_are_a_warning_and_are_not_served(rest: bytes) -> No
 
 def test_one_nul_at_the_end_is_no_finding() -> None:
     assert lint(POLICY.encode() + b"\0") == []
+
+
+# ------------------------------------------------------------------------------------------ elements before the root
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "advice"),
+    [
+        (GRANT + POLICY, "FP119", "move it inside <cross-domain-policy>"),
+        (GRANT + GRANT + "\n" + POLICY, "FP119", "move it inside <cross-domain-policy>"),
+        (f"<?xml version='1.0'?><!-- x -->{GRANT.replace('/>', '></allow-access-from>')}{POLICY}", "FP119", "move it"),
+        ("<site-control/>" + POLICY, "FP119", "move it inside <cross-domain-policy>"),
+        ("<br/>" + POLICY, "FP119", "remove it"),
+        ("<domain uri='*'/><access-policy/>", "FP119", "move it inside <access-policy>"),
+        (GRANT, "FP116", "write <cross-domain-policy> before and </cross-domain-policy> after all elements"),
+        ("<!-- <cross-domain-policy> -->" + GRANT, "FP116", "write <cross-domain-policy> before"),
+        (f"<policies>{POLICY}</policies>", "FP115", "write <cross-domain-policy>"),
+    ],
+)
+def test_lint_element_before_the_root_has_advice_by_where_the_root_is(text: str, code: str, advice: str) -> None:
+    [finding] = lint(text.encode(), clients=["flash"])
+    assert (finding.code, finding.instead.startswith(advice)) == (code, True)

@@ -121,10 +121,10 @@ def test_parse_malformed_xml_names_cause_and_place(text: str, line: int, column:
         ('"', 'a quote of program source; remove it'),
         ("'", 'a quote of program source; remove it'),
         ("`", 'a quote of program source; remove it'),
-        ('" + "\\0"', 'string concatenation of program source; write one plain text'),
-        ('" . "\\0";', 'string concatenation of program source; write one plain text'),
-        ('" & vbNullChar', 'string concatenation of program source; write one plain text'),
-        ("' + chr(0)", 'string concatenation of program source; write one plain text'),
+        ('" + "\\0"', 'string concatenation of program source; write the text'),
+        ('" . "\\0";', 'string concatenation of program source; write the text'),
+        ('" & vbNullChar', 'string concatenation of program source; write the text'),
+        ("' + chr(0)", 'string concatenation of program source; write the text'),
         ("?>", 'the end of PHP code ("?>"); remove it'),
         ("]]>", 'the end of a CDATA section ("]]>"); remove it'),
         ("}", 'a bracket of program source; remove it'),
@@ -148,6 +148,29 @@ def test_parse_text_after_the_root_names_what_follows(debris: str, words: str) -
         with pytest.raises(DocumentError) as caught:
             parse((POLICY + blank + debris).encode())
         assert str(caught.value).startswith(f"{place}: something follows the root element: {words}")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('String policy = "' + POLICY + '";', "a statement of program source precedes the root element"),
+        ("return '" + POLICY, "a statement of program source precedes the root element"),
+        ('print("' + POLICY + '")', "a statement of program source precedes the root element"),
+        ("b'" + POLICY + "'", "a quote of program source (b') precedes the root element"),
+        ('["' + POLICY + '"]', "a bracket of program source precedes the root element"),
+        (POLICY.replace("</", "<\\/"), "a slash escaped with a backslash (\\/)"),
+        (POLICY.replace("/>", "\\/>"), "a slash escaped with a backslash (\\/) between attributes"),
+        (POLICY + "0", 'something follows the root element: the text "0" in place of a NUL byte'),
+        (POLICY + "null", 'something follows the root element: the text "null" in place of a NUL byte'),
+        (POLICY + "\\000", 'something follows the root element: the characters "\\000" in place of a NUL byte'),
+        (POLICY + "\\012", 'something follows the root element: the characters "\\012" in place of a line break'),
+        (POLICY + "10", 'something follows the root element: the text "10"'),
+    ],
+)
+def test_parse_debris_of_program_source_is_named(text: str, words: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        parse(text.encode())
+    assert words in str(caught.value)
 
 
 # ------------------------------------------------------------------------------------------- the scanner and expat
