@@ -92,7 +92,7 @@ _DEBRIS = tuple(
         (r"[\"'`]", "a quote of program source", "remove it"),
         (r"\?>", 'the end of PHP code ("{found}")', "remove it"),
         (r"]]>", 'the end of a CDATA section ("{found}")', "remove it"),
-        (r"[()\[\]{}]", "a bracket of program source", "remove it"),
+        (r"[)\]}]|[(\[{]\s*[\"'`]", "a bracket of program source", "remove it"),
         (r"\\", "a backslash of program source", "remove it"),
         (r",", "a comma", "remove it"),
         (r"\+", "string concatenation of program source", _TEXT_INSTEAD),

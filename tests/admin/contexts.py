@@ -11,7 +11,11 @@ from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import READY, ServerStatus
 from flashpol.counters.totals import CounterTotals
 
-POLICY = b'<cross-domain-policy>\n<allow-access-from domain="*.example.com" to-ports="1935"/>\n</cross-domain-policy>'
+SITE_CONTROL = b'<site-control permitted-cross-domain-policies="all"/>'
+POLICY = (
+    b"<cross-domain-policy>" + SITE_CONTROL + b"\n"
+    b'<allow-access-from domain="*.example.com" to-ports="1935"/>\n</cross-domain-policy>'
+)
 LISTENER = ListenerInfo("master", POLICY + b"\0", policy="games", address="192.0.2.1:843", port=843, served_from=843)
 
 

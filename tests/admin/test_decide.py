@@ -50,7 +50,7 @@ def test_decide_as_html_shows_the_decisions_and_keeps_the_query() -> None:
         ("listener=master&from=a.example.com&port=-1", "no number"),
         ("listener=master&from=a.example.com&port=%C2%B2", "no number"),
         ("listener=master&from=a.example.com&port=999999999", "no number"),
-        ("listener=master&from=a%20b&port=1", "no URL"),
+        ("listener=master&from=a%20b&port=1", "not a URL"),
         (f"listener=master&from={'a' * 3000}&port=1", "too long"),
         ("&".join(["x=1"] * 1000), "listener is missing"),
         ("%ff%fe=&=&&&", "listener is missing"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
-from contexts import LISTENER, make_context, put, put_relayed
+from contexts import LISTENER, SITE_CONTROL, make_context, put, put_relayed
 from pages import Page, get, page
 
 from flashpol._fastpath import REASONS
@@ -161,14 +161,15 @@ def test_workers_that_run_as_root_are_a_problem() -> None:
     ]
 
 
-WARNED = LISTENER.reply.replace(b"1935", b"22,1935")
-WRONG = LISTENER.reply.replace(b"1935", b"22")
+PLAIN = LISTENER.reply.replace(SITE_CONTROL, b"")
+WARNED = PLAIN.replace(b"1935", b"22,1935")
+WRONG = PLAIN.replace(b"1935", b"22")
 
 
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (LISTENER.reply, []),
+        (PLAIN, []),
         (WARNED, [("policy", "warning", "2 warnings: FP509, FP606.")]),
         (WRONG, [("policy", "error", "1 error and 1 warning: FP508, FP606.")]),
     ],
