@@ -111,7 +111,7 @@ def _policy(source: config.PolicySource, fragment_files: bool) -> Iterator[tuple
         else:
             yield f"policy {source.name}", render(allow_policy(source.grants))
     except PolicyError as error:
-        raise ConfigError(f"policy {source.name}: {error}", source.origin) from None
+        raise ConfigError(f"policy {source.name}: {error}", source.location) from None
 
 
 def _merged(folder: Path) -> bytes:

@@ -120,7 +120,7 @@ def test_decide_output_is_printable_for_any_policy(tmp_path: Path) -> None:
     assert done.stdout.replace("\n", "").isprintable()
 
 
-# ------------------------------------------------------------------------------- expectations, sandboxes, folders, files
+# ------------------------------------------------------------------------------ expectations, sandboxes, folders, files
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ function _shtab_flashpol_using
 end
 
 set -g _shtab_flashpol_commands serve config reload status check decide merge probe
-set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --client --config --dialect --from --ignore --listen --location --log-format --output --pid --pid-file --policy --policy-port --port --served-from --silverlight-port --upstream --user --watch --workers -c -o
+set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --client --config --dialect --expect --from --ignore --listen --location --log-format --output --pid --pid-file --policy --policy-port --port --sandbox --served-from --silverlight-port --upstream --user --watch --workers -c -o
 
 complete -c flashpol -e
 complete -c flashpol -f
@@ -98,22 +98,27 @@ complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -
 complete -c flashpol -n '_shtab_flashpol_using status' -s h -l help -d 'show this help message and exit'
 complete -c flashpol -n '_shtab_flashpol_using status' -l admin -xka "off" -d 'admin address of the server, a host name is accepted too (default 127.0.0.1:9843)'
 complete -c flashpol -n '_shtab_flashpol_using status' -l json -d 'print the JSON of /-/status, in a stable format'
-complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a check -d 'say what is wrong with policy files'
+complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a check -d 'report the mistakes of policy files'
 complete -c flashpol -n '_shtab_flashpol_using check' -s h -l help -d 'show this help message and exit'
+complete -c flashpol -n '_shtab_flashpol_using check' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'check the policies of this configuration, each for the port and the clients of its listener'
 complete -c flashpol -n '_shtab_flashpol_using check' -l client -xka "flash lightspark unity silverlight all" -d 'client that the policy is for, may be repeated: flash, lightspark, unity, silverlight, or all (default all)'
-complete -c flashpol -n '_shtab_flashpol_using check' -l served-from -x -d 'port that the policy is served from'
+complete -c flashpol -n '_shtab_flashpol_using check' -l served-from -x -d 'port that serves the policy'
+complete -c flashpol -n '_shtab_flashpol_using check' -l ignore -x -d 'leave this finding out, may be repeated'
 complete -c flashpol -n '_shtab_flashpol_using check' -l strict -d 'exit with 1 for warnings and notes too'
 complete -c flashpol -n '_shtab_flashpol_using check' -l json -d 'write JSON, described in docs/reference.md'
 complete -c flashpol -n '_shtab_flashpol_using check; and test $_shtab_flashpol_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'policy file, folder (the *.xml in it), or - for standard input'
-complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a decide -d 'say who may connect where, and why'
+complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a decide -d 'say what may connect where, and why'
 complete -c flashpol -n '_shtab_flashpol_using decide' -s h -l help -d 'show this help message and exit'
+complete -c flashpol -n '_shtab_flashpol_using decide' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'ask the policy of each listener of this configuration, by the port that clients ask'
 complete -c flashpol -n '_shtab_flashpol_using decide' -l from -x -d 'where the content was loaded from'
-complete -c flashpol -n '_shtab_flashpol_using decide' -l port -x -d 'the port it wants to connect to'
+complete -c flashpol -n '_shtab_flashpol_using decide' -l port -x -d 'the port that it connects to'
 complete -c flashpol -n '_shtab_flashpol_using decide' -l client -xka "flash lightspark unity silverlight all" -d 'client to ask, may be repeated: flash, lightspark, unity, silverlight, or all (default flash)'
-complete -c flashpol -n '_shtab_flashpol_using decide' -l served-from -x -d 'where the policy is served (default 843; Silverlight: 943)'
+complete -c flashpol -n '_shtab_flashpol_using decide' -l served-from -x -d 'port that serves the policy (default 843; Silverlight 943)'
 complete -c flashpol -n '_shtab_flashpol_using decide' -l local -d 'the server is on the content'"'"'s own host'
+complete -c flashpol -n '_shtab_flashpol_using decide' -l sandbox -xka "remote local-with-filesystem local-with-networking local-trusted projector air-application ruffle-desktop ruffle-web elevated-trust standalone" -d 'the sandbox of content that is not from the web, needs no --from: remote, loaded from a web site; local-with-filesystem, a file, published for the file system, as files are by default; local-with-networking, a file, published for the network; local-trusted, a file in a trusted folder; projector, inside a Flash projector; air-application, installed with an AIR application, as app:/ URLs are; ruffle-desktop, in Ruffle'"'"'s desktop player; ruffle-web, in Ruffle on a web page; elevated-trust, a Silverlight application with elevated trust, out of the browser; standalone, a Unity program that was built for the desktop'
+complete -c flashpol -n '_shtab_flashpol_using decide' -l expect -xka "allowed denied" -d 'exit with 0 if every client does this'
 complete -c flashpol -n '_shtab_flashpol_using decide' -l json -d 'print JSON, as documented in the reference'
-complete -c flashpol -n '_shtab_flashpol_using decide; and test $_shtab_flashpol_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'policy file, or - for standard input'
+complete -c flashpol -n '_shtab_flashpol_using decide; and test $_shtab_flashpol_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'policy file, folder (merged), or - for standard input'
 complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a merge -d 'many policy files into one'
 complete -c flashpol -n '_shtab_flashpol_using merge' -s h -l help -d 'show this help message and exit'
 complete -c flashpol -n '_shtab_flashpol_using merge' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'output file, replaced atomically (default standard output)'
