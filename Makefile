@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM := gcc libc6-dev python3-venv python3-dev
 NATIVE := setup.py pyproject.toml flashpol/worker/slow_reply.py \
-	$(wildcard flashpol/*.p[yx][xd] flashpol/_native/*/*.pxd)
+	$(wildcard flashpol/*.p[yx][xd] flashpol/_native/*/*.px[di])
 TREE := flashpol tests testkit bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
 # What memcheck looks at: all tests of the extensions alone, without gevent, but those of hypothesis, which take for ever,
 # and one that has to be done within a second.
@@ -54,11 +54,6 @@ debug: $(VENV)/.dev  ## serve with a build for gdb, in Python's development mode
 
 coverage: $(VENV)/.dev  ## line coverage of the package, the extension included
 	@$(call variant,coverage)
-	@# Cython's plugin looks for the C of a line beside the file that the line is in.
-	@cd build/coverage && for source in flashpol/_fastpath.pyx flashpol/_native/common/*.pxd flashpol/_native/accept/*.pxd; do \
-		cp build/cython-coverage/flashpol/_fastpath.c $${source%.*}.c; done
-	@cd build/coverage && for source in flashpol/_pump.pyx flashpol/_native/relay/*.pxd; do \
-		cp build/cython-coverage/flashpol/_pump.c $${source%.*}.c; done
 	@# The probe's tests, which have no greenlets, in a run of their own: where coverage asks which greenlet runs, a
 	@# thread that ends can stop the tracer for ever, and a probe is many short threads.
 	cd build/coverage && rm -f .coverage* \

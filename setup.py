@@ -44,8 +44,9 @@ extensions = [
 setup(
     ext_modules=cythonize(  # type: ignore[no-untyped-call]
         extensions,
-        # The C file of one kind of build must never be compiled as another.
-        build_dir=f"build/cython-{build or 'release'}",
+        # The C file of one kind of build must never be compiled as another. Coverage has a copy of the tree of its own,
+        # where Cython's plugin for it looks for the C beside the .pyx.
+        build_dir=None if build == "coverage" else f"build/cython-{build or 'release'}",
         compiler_directives={"language_level": 3, "annotation_typing": False, "linetrace": build == "coverage"},
     )
 )

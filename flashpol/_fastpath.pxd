@@ -19,3 +19,73 @@
 #
 # Every C function is `noexcept nogil`: nothing in there can raise, so nothing can stop a watcher. _fastpath.pyx has the
 # picture of a connection's states, and the classes that Python sees.
+
+from libc.stdint cimport uint8_t
+
+from flashpol._native.accept.address_limits cimport CensusView
+from flashpol._native.accept.ip_ranges cimport NetworkTable, Ranges
+from flashpol._native.accept.match cimport Answer
+from flashpol._native.accept.proxy cimport ProxyParser
+from flashpol._native.accept.state cimport Core, Listener, Record
+
+
+cdef class RequestMatcher:
+    cdef uint8_t _matched
+    cdef bint _terminated
+    cdef Answer _answer
+    cdef bint _after_cr             # a LF that comes next belongs to the request
+    cdef readonly Py_ssize_t consumed
+
+
+cdef class ProxyHeader:
+    cdef ProxyParser _header
+    cdef Answer _answer
+    cdef readonly Py_ssize_t consumed
+
+
+cdef class Networks:
+    cdef NetworkTable table
+
+    cdef int _fill(self, Ranges* ranges, bint first, list turns) except -1
+
+
+cdef class AddressLimits:
+    cdef CensusView view
+    cdef unsigned char[::1] memory
+
+
+cdef class PolicyReply:
+    cdef readonly bytes data
+
+
+cdef class ConnectionTable:
+    cdef Core core
+    cdef object _on_slow_reply
+    cdef object _on_error
+    cdef object _on_access
+    cdef AddressLimits _address_limits
+    cdef object _on_session
+    cdef list _acceptors            # keeps alive what core.listeners points to
+
+    cdef int _begin_queue(self, int which, double duration) except -1
+    cdef int _sample(self, double share) except -1
+    cdef int _tell(self) except -1
+    cdef int _add_signature(self, bytes prefix, int reason) except -1
+    cdef int _call_hooks(self) except -1
+    cdef int _hand_off(self) except -1
+    cdef int _relay(self) except -1
+    cdef void _forget_handed(self) noexcept
+    cdef int _report(self, error) except -1
+    cdef Record* _conversation(self, int fd) except NULL
+    cdef int _expect_headers(self) except -1
+
+
+cdef class Acceptor:
+    cdef int fd
+    cdef Listener listener
+    cdef ConnectionTable connection_table
+    cdef PolicyReply reply
+    cdef unsigned char[::1] block
+    cdef object _on_exhausted
+    cdef Networks _networks
+    cdef Networks _proxies

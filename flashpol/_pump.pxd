@@ -14,3 +14,32 @@
 #
 # Every C function is `noexcept nogil`: nothing in there can raise, so nothing can stop a watcher. _pump.pyx has the
 # picture of a conversation's states, and the classes that Python sees.
+
+from libc.stdint cimport uint16_t, uint32_t
+
+from flashpol._native.common.system cimport sockaddr_storage, socklen_t
+from flashpol._native.relay.counters cimport Counters
+from flashpol._native.relay.state cimport Core
+
+
+cdef class Destination:
+    cdef sockaddr_storage _storage
+    cdef socklen_t _size
+    cdef int _keepalive
+    cdef unsigned char[::1] _block
+    cdef Counters* _counters
+    cdef readonly object address
+    cdef readonly Py_ssize_t open
+    cdef readonly uint32_t failures
+
+    cdef int _set_path(self, bytes path) except -1
+    cdef int _set_ip(self, bytes host, uint16_t port, uint32_t scope) except -1
+
+
+cdef class Pump:
+    cdef Core core
+    cdef object _sleep
+    cdef object _on_error
+
+    cdef int _begin_queue(self, int which, double duration) except -1
+    cdef int _wake(self) except -1

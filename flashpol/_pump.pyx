@@ -36,24 +36,25 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.unistd cimport close
 
-from greenlet import getcurrent
-
-from flashpol._native.common.deadlines cimport arm, begin_queue, now_ns, open_timer, set_timer
 from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, AF_UNIX, EPOLL_CLOEXEC, epoll_create1, htons, inet_pton, sockaddr, sockaddr_in, sockaddr_in6,
-    sockaddr_storage, sockaddr_un, socklen_t,
+    sockaddr_un,
 )
-from flashpol._native.relay.buffers cimport free_pool, in_use, make
-from flashpol._native.relay.dispatch cimport collect
-from flashpol._native.relay.connect cimport begin
 from flashpol._native.relay.counters cimport (
     CONNECT_BOUNDS, CONNECT_BUCKETS, Counters, DURATION_BOUNDS, DURATION_BUCKETS, END_COUNT, F_RESOURCES, OUTCOME_COUNT,
 )
-from flashpol._native.relay.close cimport cut
-from flashpol._native.relay.slab cimport forget_over, put_back, take, take_over
-from flashpol._native.relay.state cimport (
-    CLIENT, Conversation, Core, Q_CONNECT, Q_DURATION, Q_IDLE, QUEUE_COUNT, S_OVER,
-)
+from flashpol._native.relay.state cimport CLIENT, Conversation, Core, Q_CONNECT, Q_DURATION, Q_IDLE, QUEUE_COUNT, S_OVER
+
+from greenlet import getcurrent
+
+include "_native/common/deadlines.pxi"
+include "_native/relay/counters.pxi"
+include "_native/relay/buffers.pxi"
+include "_native/relay/readiness.pxi"
+include "_native/relay/close.pxi"
+include "_native/relay/transfer.pxi"
+include "_native/relay/connect.pxi"
+include "_native/relay/dispatch.pxi"
 
 CONNECT_SECONDS = tuple([bound / 1e9 for bound in CONNECT_BOUNDS[:CONNECT_BUCKETS - 1]])
 DURATION_SECONDS = tuple([bound / 1e9 for bound in DURATION_BOUNDS[:DURATION_BUCKETS - 1]])
@@ -78,15 +79,6 @@ cdef tuple OUTCOMES = (*ENDS, *FAILURES)
 
 
 cdef class Destination:
-    cdef sockaddr_storage _storage
-    cdef socklen_t _size
-    cdef int _keepalive
-    cdef unsigned char[::1] _block
-    cdef Counters* _counters
-    cdef readonly object address
-    cdef readonly Py_ssize_t open
-    cdef readonly uint32_t failures
-
     def __cinit__(self, address not None, unsigned char[::1] block not None, *, int keepalive=0):
         if block.shape[0] < <Py_ssize_t>sizeof(Counters) or <size_t>&block[0] % sizeof(uint64_t) != 0:
             raise ValueError(f"a counter block is {sizeof(Counters)} bytes, aligned to {sizeof(uint64_t)}")
@@ -131,10 +123,6 @@ cdef class Destination:
 
 
 cdef class Pump:
-    cdef Core core
-    cdef object _sleep
-    cdef object _on_error
-
     def __cinit__(self, *, sleep, on_error, int32_t capacity, double connect_timeout, double idle_timeout,
                   double max_duration, uint32_t buffers=512):
         cdef Core* core = &self.core

@@ -3,10 +3,10 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from flashpol._native.accept.address_limits cimport CensusView
-from flashpol._native.common.deadlines cimport Link, Queue, Timer
-from flashpol._native.accept.match cimport SEEN_BYTES, Signatures
 from flashpol._native.accept.ip_ranges cimport NetworkTable
-from flashpol._native.accept.proxy cimport ProxyHeader
+from flashpol._native.accept.match cimport SEEN_BYTES, Signatures
+from flashpol._native.accept.proxy cimport ProxyParser
+from flashpol._native.common.deadlines cimport Link, Queue, Timer
 from flashpol._native.common.system cimport sockaddr_in6
 
 cdef enum:
@@ -141,7 +141,7 @@ cdef struct Core:
     Queue queues[QUEUE_COUNT]
     Record* records             # one for each possible fd: pages are touched only when an fd of theirs is used
     size_t capacity
-    ProxyHeader* headers        # one for each possible fd too, if a listener has proxies
+    ProxyParser* headers        # one for each possible fd too, if a listener has proxies
     CensusView* address_limits          # owned by a Census object; NULL: there are no caps
     Listener* listeners[LISTENER_COUNT]
     uint16_t listener_count

@@ -53,10 +53,3 @@ cdef extern from *:
     """
     const int64_t* CONNECT_BOUNDS "flashpol_connect_bounds"
     const int64_t* DURATION_BOUNDS "flashpol_duration_bounds"
-
-
-cdef inline void count(uint64_t* buckets, const int64_t* bounds, int finite, int64_t value) noexcept nogil:
-    cdef int b = 0
-    while b < finite and value > bounds[b]:
-        b += 1
-    buckets[b] += 1

@@ -2,6 +2,7 @@
 
 from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free
 
 from flashpol._native.common.deadlines cimport Link, Queue, Timer
 from flashpol._native.relay.counters cimport Counters

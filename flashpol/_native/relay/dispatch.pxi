@@ -2,15 +2,9 @@
 
 from libc.stdint cimport int32_t, uint32_t
 
-from flashpol._native.common.deadlines cimport arm, is_timer, now_ns, overdue_in, set_timer
 from flashpol._native.common.system cimport epoll_event, epoll_wait, EPOLLIN, EPOLLOUT
-from flashpol._native.relay.connect cimport connected
 from flashpol._native.relay.counters cimport E_DURATION, E_IDLE, F_TIMEOUT
-from flashpol._native.relay.close cimport fail, finish
-from flashpol._native.relay.transfer cimport move
 from flashpol._native.relay.state cimport Conversation, Core, Q_CONNECT, Q_IDLE, QUEUE_COUNT, S_CONNECTING, S_OPEN
-from flashpol._native.relay.timeouts cimport touch
-from flashpol._native.relay.interest cimport observe, readable
 
 cdef enum:
     EVENTS = 64                 # taken at a time

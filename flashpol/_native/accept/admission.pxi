@@ -2,10 +2,10 @@
 
 from libc.stdint cimport int64_t, uint32_t
 
-from flashpol._native.accept.address_limits cimport by_address, E_ADMITTED, E_TOO_FAST, E_TOO_MANY, E_UNTRACKED, enter, Entrance
-from flashpol._native.accept.ip_ranges cimport Address, address_of, allowed
+from flashpol._native.accept.address_limits cimport E_ADMITTED, E_TOO_FAST, E_TOO_MANY, E_UNTRACKED, Entrance
+from flashpol._native.accept.ip_ranges cimport Address
 from flashpol._native.accept.state cimport (
-    Core, Listener, R_MAX_ADDRESS_CONNECTIONS, R_CAPACITY, R_NETWORK, R_NONE, R_MAX_ADDRESS_RATE, R_UNTRUSTED, Reason,
+    Core, Listener, R_CAPACITY, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_RATE, R_NETWORK, R_NONE, R_UNTRUSTED, Reason,
 )
 from flashpol._native.common.system cimport sockaddr_in6
 

@@ -7,14 +7,9 @@ from libc.errno cimport (
 from libc.stdint cimport int64_t, uint16_t, uint32_t
 from posix.unistd cimport close
 
-from flashpol._native.accept.admission cimport judge_connection
-from flashpol._native.accept.address_limits cimport full, leave, look_around
-from flashpol._native.accept.connection cimport advance, count_refused, expect_header, first_queue, evict_oldest, park
-from flashpol._native.common.deadlines cimport arm, now_ns
-from flashpol._native.accept.access_log cimport chosen, sample, told
 from flashpol._native.accept.state cimport (
-    Core, Counters, H_NONE, Listener, Q_NONE, QUEUE_COUNT, R_CAPACITY, R_MAX_CONNECTIONS, R_NONE, Reason, Record, S_FRESH,
-    S_REQUEST,
+    Core, Counters, H_NONE, Listener, Q_NONE, QUEUE_COUNT, R_CAPACITY, R_MAX_CONNECTIONS, R_NONE, Reason, Record,
+    S_FRESH, S_REQUEST,
 )
 from flashpol._native.common.system cimport (
     accept4, getsockopt, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, sockaddr_in6, socklen_t, TCP_INFO, tcp_info,

@@ -3,8 +3,8 @@
 from libc.stdint cimport int64_t
 
 from flashpol._native.accept.state cimport (
-    Core, Q_GRACE, Q_LINGER, Q_NONE, QUEUE_COUNT, Record, S_SLOW_REPLY, S_FREE, S_GRACE, S_LINGER,
-    S_SESSION, S_REQUEST, SAMPLE_COUNT,
+    Core, Q_GRACE, Q_LINGER, Q_NONE, QUEUE_COUNT, Record, S_FREE, S_GRACE, S_LINGER, S_REQUEST, S_SESSION, S_SLOW_REPLY,
+    SAMPLE_COUNT,
 )
 
 

@@ -4,17 +4,12 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from posix.unistd cimport close
 
 from flashpol._native.common.system cimport linger, setsockopt, SO_LINGER, SOL_SOCKET
-from flashpol._native.relay.buffers cimport release
 from flashpol._native.relay.counters cimport (
-    count, DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT_RESET, E_SHUTDOWN, E_UPSTREAM_RESET, END_COUNT, F_CUT,
-    F_RESOURCES,
+    DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT_RESET, E_SHUTDOWN, E_UPSTREAM_RESET, END_COUNT, F_CUT, F_RESOURCES,
 )
-from flashpol._native.relay.slab cimport add_over
 from flashpol._native.relay.state cimport (
-    CLIENT, Conversation, Core, QUEUE_COUNT, S_CONNECTING, S_OPEN, S_OVER, UPSTREAM,
+    CLIENT, Conversation, Core, QUEUE_COUNT, S_CONNECTING, S_FREE, S_OPEN, S_OVER, UPSTREAM,
 )
-from flashpol._native.relay.timeouts cimport wait_no_more
-from flashpol._native.relay.interest cimport watch
 
 
 cdef inline void be_reset(int fd) noexcept nogil:
@@ -69,3 +64,53 @@ cdef inline void cut(Core* core, int32_t i) noexcept nogil:
         fail(core, i, F_CUT)
     elif core.table[i].state == S_OPEN:
         finish(core, i, E_SHUTDOWN)
+
+
+cdef inline int32_t take(Core* core) noexcept nogil:
+    """A free one, -1 if there is none."""
+    cdef int32_t i = core.free
+    if i >= 0:
+        core.free = core.table[i].next
+    elif core.used < core.capacity:
+        i = core.used
+        core.used += 1
+    else:
+        return -1
+    core.count += 1
+    return i
+
+
+cdef inline void put_back(Core* core, int32_t i) noexcept nogil:
+    core.table[i].state = S_FREE
+    core.table[i].next = core.free
+    core.free = i
+    core.count -= 1
+
+
+cdef inline void add_over(Core* core, int32_t i) noexcept nogil:
+    core.table[i].next = -1
+    if core.over < 0:
+        core.over = i
+    else:
+        core.table[core.over_last].next = i
+    core.over_last = i
+
+
+cdef inline int32_t take_over(Core* core) noexcept nogil:
+    """The one that has been over for longest, -1 if none is."""
+    cdef int32_t i = core.over
+    if i >= 0:
+        core.over = core.table[i].next
+    return i
+
+
+cdef inline void forget_over(Core* core, int32_t i) noexcept nogil:
+    """It was over before its greenlet slept, and is the last of those to wake."""
+    cdef int32_t k = core.over
+    if k == i:
+        core.over = core.over_last = -1
+        return
+    while core.table[k].next != i:
+        k = core.table[k].next
+    core.table[k].next = -1
+    core.over_last = k

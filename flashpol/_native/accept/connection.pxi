@@ -6,19 +6,15 @@ from libc.stdlib cimport malloc
 from libc.string cimport memcpy, memmove
 from posix.unistd cimport close
 
-from flashpol._native.accept.admission cimport judge_client
-from flashpol._native.accept.address_limits cimport leave
-from flashpol._native.common.deadlines cimport arm, dequeue, enqueue, is_timer, now_ns, overdue_in, set_timer
-from flashpol._native.accept.match cimport A_MATCH, A_MORE, A_OTHER, Answer, match_feed, REQUEST_BYTES, SEEN_BYTES, sniff
-from flashpol._native.accept.proxy cimport proxy_begin, proxy_feed, ProxyHeader
-from flashpol._native.accept.access_log cimport decided
+from flashpol._native.accept.match cimport A_MATCH, A_MORE, A_OTHER, Answer, REQUEST_BYTES, SEEN_BYTES
+from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
     BOUNDS, BUCKET_COUNT, Core, H_AWAITED, H_READ, Handed, Listener, O_REPLY, O_RESET, O_TIMEOUT, P_SILENT, Q_FIRST,
     Q_GRACE, Q_LINGER, Q_NONE, Q_REQUEST, QUEUE_COUNT, R_CAPACITY, R_HTTP, R_MALFORMED, R_NONE, R_OTHER, R_OVERSIZED,
-    READ_BYTES, Reason, Record, S_SLOW_REPLY, S_FREE, S_GRACE, S_LINGER, S_SESSION, S_REQUEST,
+    READ_BYTES, Reason, Record, S_FREE, S_GRACE, S_LINGER, S_REQUEST, S_SESSION, S_SLOW_REPLY,
 )
 from flashpol._native.common.system cimport (
-    EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_ctl, epoll_event, epoll_wait, EPOLLIN, MSG_MORE, MSG_NOSIGNAL, recv, send,
+    epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_event, epoll_wait, EPOLLIN, MSG_MORE, MSG_NOSIGNAL, recv, send,
     SHUT_WR, shutdown, sockaddr_in6,
 )
 
@@ -242,7 +238,7 @@ cdef inline void request(Core* core, int fd, size_t size) noexcept nogil:
 
 
 cdef inline void expect_header(Core* core, int fd, const sockaddr_in6* peer) noexcept nogil:
-    cdef ProxyHeader* header = &core.headers[fd]
+    cdef ProxyParser* header = &core.headers[fd]
     core.records[fd].heading = H_AWAITED
     proxy_begin(header)
     header.source = peer[0]
@@ -254,7 +250,7 @@ cdef inline size_t take_header(Core* core, int fd, size_t size) noexcept nogil:
     0: nothing follows, or the connection has ended.
     """
     cdef Record* record = &core.records[fd]
-    cdef ProxyHeader* header = &core.headers[fd]
+    cdef ProxyParser* header = &core.headers[fd]
     cdef size_t used = 0
     cdef Answer answer = proxy_feed(header, core.buffer, size, &used)
     cdef Reason reason

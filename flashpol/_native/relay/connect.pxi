@@ -1,26 +1,20 @@
 # Connecting to an upstream, and what came of it.
 
 from libc.errno cimport (
-    EADDRNOTAVAIL, EAGAIN, ECONNREFUSED, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOENT, ENOMEM, ETIMEDOUT, errno,
+    EADDRNOTAVAIL, EAGAIN, ECONNREFUSED, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOENT, ENOMEM, errno, ETIMEDOUT,
 )
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from flashpol._native.common.deadlines cimport now_ns
 from flashpol._native.common.system cimport (
     AF_UNIX, connect, EPOLLOUT, getsockopt, IPPROTO_TCP, MSG_NOSIGNAL, send, setsockopt, SO_ERROR, SO_KEEPALIVE,
     SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, sockaddr, socket, socklen_t, SOL_SOCKET, TCP_KEEPIDLE, TCP_NODELAY,
 )
-from flashpol._native.relay.buffers cimport hold_first
 from flashpol._native.relay.counters cimport (
-    CONNECT_BOUNDS, CONNECT_BUCKETS, count, F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE,
+    CONNECT_BOUNDS, CONNECT_BUCKETS, F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE,
 )
-from flashpol._native.relay.close cimport fail
-from flashpol._native.relay.transfer cimport move
 from flashpol._native.relay.state cimport (
     CLIENT, Conversation, Core, Flow, Q_CONNECT, Q_DURATION, Q_IDLE, S_CONNECTING, S_OPEN, UPSTREAM,
 )
-from flashpol._native.relay.timeouts cimport wait, wait_no_more
-from flashpol._native.relay.interest cimport observe, watch
 
 
 cdef inline uint8_t failure_of(int error) noexcept nogil:

@@ -2,7 +2,6 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
-from flashpol._native.common.deadlines cimport now_ns
 from flashpol._native.accept.state cimport Core, Record, Sample, SAMPLE_BURST
 from flashpol._native.common.system cimport sockaddr_in6
 

@@ -4,11 +4,9 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from flashpol._native.common.system cimport MSG_NOSIGNAL, MSG_PEEK, recv, send, SHUT_WR, shutdown
-from flashpol._native.relay.buffers cimport CHUNK, hold_scratch, release
+from flashpol._native.relay.buffers cimport CHUNK
 from flashpol._native.relay.counters cimport E_CLIENT_RESET, E_UPSTREAM_RESET, END_COUNT
-from flashpol._native.relay.close cimport finish
 from flashpol._native.relay.state cimport CLIENT, Conversation, Core, Flow, Pool, UPSTREAM
-from flashpol._native.relay.interest cimport readable
 
 cdef enum:
     READS = 4                   # of one direction in a row, before others get their turn

@@ -2,10 +2,11 @@
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
+from flashpol._native.common.deadlines cimport Link
 from flashpol._native.common.system cimport (
-    EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, epoll_ctl, epoll_event, EPOLLIN, EPOLLOUT,
+    epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, epoll_event, EPOLLIN, EPOLLOUT,
 )
-from flashpol._native.relay.state cimport Conversation, Core, Flow
+from flashpol._native.relay.state cimport Conversation, Core, Flow, Q_IDLE
 
 
 cdef inline int operation(uint32_t now, uint32_t wanted) noexcept nogil:
@@ -42,3 +43,25 @@ cdef inline void observe(Core* core, int32_t i) noexcept nogil:
         if c.flows[1 - side].blocked and not c.flows[side].broken:
             wanted |= EPOLLOUT
         watch(core, i, side, wanted)
+
+
+cdef inline void wait(Core* core, int32_t i, int which) noexcept nogil:
+    """Unless that queue's deadline never comes."""
+    if core.queues[which].duration:
+        enqueue(&core.queues[which], &core.table[i].links[which], i, core.now)
+
+
+cdef inline void wait_no_more(Core* core, int32_t i, int which) noexcept nogil:
+    cdef Link* link = &core.table[i].links[which]
+    if link.deadline:
+        dequeue(&core.queues[which], link)
+        link.deadline = 0
+
+
+cdef inline void touch(Core* core, int32_t i) noexcept nogil:
+    """Bytes have moved."""
+    cdef Conversation* c = &core.table[i]
+    if core.now - c.active > core.queues[Q_IDLE].duration // 17:
+        wait_no_more(core, i, Q_IDLE)
+        wait(core, i, Q_IDLE)
+        c.active = core.now
