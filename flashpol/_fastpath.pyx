@@ -2,59 +2,64 @@
 # cython: auto_pickle=False, autotestdict=False
 """The fast path: accept, match, reply, park and count, without a Python object for each connection.
 
-A connection is a `Record`, an entry of a table indexed by its file descriptor. Its states:
+    listening socket            epoll set and timer of the ConnectionTable
+           │ Acceptor.ready              │ ConnectionTable.ready
+           ▼                             ▼
+     accept_burst ──fresh──► on_readable ◄── dispatch ──► on_deadline
+                                 │                             │
+                 match_feed, sniff, proxy_feed                 │
+                                 └──────────────┬──────────────┘
+                                                ▼
+           reply, refuse, linger, on_client_gone, begin_session; `enter` for every change of state
+                                                │ what C cannot finish
+                                                ▼
+              hooks: on_slow_reply (a greenlet), on_session (a greenlet), on_access (a log line)
 
-    FRESH ──match──────────────► reply ──all sent, nothing unread──► closed
-      │ more                       │ ├──something unread, or may come──► LINGER ──FIN, bound, deadline──► closed
-      ▼                            │ └──kernel took a part──► CONVERSATION (a greenlet) ──► LINGER
-    REQUEST ──match──► reply       │
-      │ │ └──22 bytes──► GRACE ──terminator, FIN or silence──► reply
-      │ └──other──► refused ──http: 400, then LINGER; else closed
-      └──deadline, FIN, RST──► closed
+A connection is a `Record`, an entry of a table that is indexed by the file descriptor. accept/transitions.pxi draws the
+states and has the table that says what each of them means.
 
-On a shared port there is another end, instead of refused and of the deadline, which is first_byte_timeout there:
+**One reply.** Most requests are complete when the connection is accepted. Such a connection is read, answered and
+closed within one burst. It never enters the epoll set or a deadline queue.
 
-    REQUEST ──other, deadline──► RELAYED (a greenlet, with all bytes that were read) ──► closed
+**Deadlines.** A connection that waits is parked: it is in the epoll set and in the deadline queue of its state. The
+deadline is set when the state is entered and is never moved by what the client sends, so drip-feeding gains nothing. On
+a shared port a request that is arriving when first_byte_timeout ends has request_timeout in addition, once.
 
-FRESH is the moment after accept4. REQUEST, GRACE and LINGER are parked: in the epoll set and in the deadline queue of
-that name. A deadline is set when a record enters its queue and never moved by what the client sends, so drip-feeding
-gains nothing. A connection ends as exactly one of reply, refused, relayed, timeout and reset; `Counters` adds them up.
-On a shared port a request that is under way at the deadline has request_timeout in addition, once.
+**Ends.** A connection ends as exactly one of reply, refused, relayed, timeout and reset. `Counters` adds them up.
 
-LINGER exists because closing a socket with unread input makes Linux send RST, which can destroy a reply under way: the
-reply is sent and the sending side shut down, then input is discarded until the client closes, up to a bound.
+**Lingering.** Linux sends RST when a socket is closed with unread input, and RST can destroy a reply that is still
+under way. So after the reply the sending side is shut down, and input is discarded until the client closes, up to
+linger_bytes and linger_timeout.
 
-Silverlight's request has no terminator: on a listener that is not `terminated`, the 22 bytes are the match and GRACE is
-never entered. A NUL that somebody sends all the same is input that may still come, so every reply there lingers.
+**Silverlight.** Its request has no terminator. On a listener that is not `terminated` the 22 bytes are the match and
+GRACE is never entered. A NUL that follows is input that may still come, so every reply of such a listener lingers.
 
-The access log samples a share of the connections when they are accepted: those carry the number of a `Sample`, which
-holds the client's address until the outcome is known and a hook has been told. The others cost one comparison.
+**PROXY headers.** A client is judged by its address at accept or, behind a proxy, when the PROXY header has been read.
+The header is read before the request and under the same deadline. A client over a limit or from a denied network is
+closed at once. Where the total is the limit, or there are no descriptors, the oldest idle connection is evicted
+instead. On a shared port first_byte_timeout begins with the end of the header, for which the proxy has request_timeout.
 
-Who connects is judged before anything else: at accept, or, where clients come through proxies, once a PROXY header has
-said who it is. That one is read in FRESH and REQUEST, before the request and under the same deadline. Whoever is
-refused for being too many, too fast or from elsewhere is closed at once. Where it is the total that is full, or there
-are no descriptors, who waits without a request gives way (`evict_oldest`). On a shared port the client's silence, of
-first_byte_timeout, begins with the header, for which the proxy has request_timeout.
-
-What the diagram leaves out: a first byte that could begin several protocols ("P": POST, PUT, PRI) stays in REQUEST with
-its bytes in `Record.seen` until the sniffing table can name it; on a shared port in the queue of GRACE, for as long.
+**Access log.** A share of the connections is sampled at accept. Such a record has the number of a `Sample`, which holds
+the client's address until the outcome is known and a hook has logged it. The other connections pay one comparison.
 """
-
 
 import enum
 
 include "_native/common/deadlines.pxi"
+include "_native/common/poller.pxi"
 
 include "_native/accept/match.pxi"
 include "_native/accept/proxy.pxi"
 include "_native/accept/ip_ranges.pxi"
 include "_native/accept/address_limits.pxi"
-include "_native/accept/admission.pxi"
+include "_native/accept/transitions.pxi"
 include "_native/accept/access_log.pxi"
+include "_native/accept/admission.pxi"
 include "_native/accept/connection.pxi"
 include "_native/accept/accept.pxi"
 include "_native/accept/invariants.pxi"
 
+include "_native/bindings/tables.pxi"
 include "_native/bindings/names.pxi"
 include "_native/bindings/recognisers.pxi"
 include "_native/bindings/networks.pxi"

@@ -174,9 +174,9 @@ def test_only_a_conversation_is_resumed_or_abandoned(start: Callable[..., Loop])
             loop.connection_table.close_as(fd, "no such reason")
         loop.connection_table.close_as(fd, "shutdown")
     for wrong in (fd, -1, 1 << 16, 1 << 30):
-        with pytest.raises(ValueError, match="not a conversation"):
+        with pytest.raises(ValueError, match="is not a slow reply"):
             loop.connection_table.send_more(wrong)
-        with pytest.raises(ValueError, match="not a conversation"):
+        with pytest.raises(ValueError, match="is not a slow reply"):
             loop.connection_table.close_as(wrong, "timeout")
     assert loop.settle() == {"shutdown": 1}
 

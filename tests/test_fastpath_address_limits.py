@@ -46,12 +46,12 @@ def alone(**connection_limits: int) -> AddressLimits:
 def test_connections_at_a_time() -> None:
     address_limits = alone(max_address_connections=3)
     one, other = packed("192.0.2.1"), packed("192.0.2.2")
-    places = [address_limits.enter(one, 0) for _ in range(3)]
+    places = [address_limits.admit(one, 0) for _ in range(3)]
     assert [verdict for verdict, _ in places] == ["admitted"] * 3
-    assert address_limits.enter(one, 0) == ("max_address_connections", 0)
-    assert address_limits.enter(other, 0)[0] == "admitted"
-    address_limits.leave(places[0][1])
-    assert address_limits.enter(one, 0)[0] == "admitted"
+    assert address_limits.admit(one, 0) == ("max_address_connections", 0)
+    assert address_limits.admit(other, 0)[0] == "admitted"
+    address_limits.release(places[0][1])
+    assert address_limits.admit(one, 0)[0] == "admitted"
     assert address_limits.tracked == 4
 
 
@@ -62,8 +62,8 @@ def test_connections_per_second() -> None:
 
     def admitted(at: float) -> int:
         count = 0
-        while (answer := address_limits.enter(one, int(at * SECOND)))[0] == "admitted":
-            address_limits.leave(answer[1])
+        while (answer := address_limits.admit(one, int(at * SECOND)))[0] == "admitted":
+            address_limits.release(answer[1])
             count += 1
         assert answer == ("max_address_rate", 0)
         return count
@@ -76,9 +76,9 @@ def test_no_second_has_more_than_twice_the_rate(times: list[float], rate: int) -
     address_limits = alone(max_address_rate=rate)
     admitted = []
     for at in times:
-        verdict, place = address_limits.enter(packed("192.0.2.1"), int(at * SECOND))
+        verdict, place = address_limits.admit(packed("192.0.2.1"), int(at * SECOND))
         if verdict == "admitted":
-            address_limits.leave(place)
+            address_limits.release(place)
             admitted.append(at)
     for start in admitted:
         assert sum(start <= at < start + 1 for at in admitted) <= 2 * rate
@@ -102,8 +102,8 @@ def test_no_second_has_more_than_twice_the_rate(times: list[float], rate: int) -
 )
 def test_what_one_address_is(connection_limits: dict[str, int], one: str, other: str, same: bool) -> None:
     address_limits = alone(max_address_connections=1, **connection_limits)
-    assert address_limits.enter(packed(one), 0)[0] == "admitted"
-    assert address_limits.enter(packed(other), 0)[0] == ("max_address_connections" if same else "admitted")
+    assert address_limits.admit(packed(one), 0)[0] == "admitted"
+    assert address_limits.admit(packed(other), 0)[0] == ("max_address_connections" if same else "admitted")
 
 
 # ------------------------------------------------------------------------------------------------------------ a spray
@@ -114,50 +114,50 @@ def test_a_spray_neither_grows_the_table_nor_frees_who_is_heavy() -> None:
     address_limits = alone(max_address_connections=5, max_address_rate=10, address_table_size=1024)
     heavy = packed("192.0.2.1")
     for _ in range(5):
-        assert address_limits.enter(heavy, SECOND)[0] == "admitted"
+        assert address_limits.admit(heavy, SECOND)[0] == "admitted"
     fast = packed("192.0.2.2")
     for _ in range(10):
-        address_limits.leave(address_limits.enter(fast, SECOND)[1])
+        address_limits.release(address_limits.admit(fast, SECOND)[1])
     seen = {"admitted": 0}
     for address in many(1_000_000):
-        verdict, place = address_limits.enter(address, SECOND)
+        verdict, place = address_limits.admit(address, SECOND)
         seen[verdict] = seen.get(verdict, 0) + 1
         if place:
-            address_limits.leave(place)
+            address_limits.release(place)
     assert seen == {"admitted": 1_000_000}
-    assert address_limits.enter(heavy, SECOND) == ("max_address_connections", 0)
-    assert address_limits.enter(fast, SECOND) == ("max_address_rate", 0)
+    assert address_limits.admit(heavy, SECOND) == ("max_address_connections", 0)
+    assert address_limits.admit(fast, SECOND) == ("max_address_rate", 0)
     assert address_limits.tracked == 5
 
 
 def test_a_full_table_refuses_nobody() -> None:
     address_limits = alone(max_address_connections=2, address_table_size=64)
-    verdicts = [address_limits.enter(address, 0) for address in many(10_000)]
+    verdicts = [address_limits.admit(address, 0) for address in many(10_000)]
     assert sum(place > 0 for _, place in verdicts) == address_limits.tracked == 64
     assert {verdict for verdict, _ in verdicts} == {"admitted", "untracked"}
-    assert address_limits.enter(packed("192.0.2.1"), 0) == ("untracked", 0)
+    assert address_limits.admit(packed("192.0.2.1"), 0) == ("untracked", 0)
     for _, place in verdicts:
         if place:
-            address_limits.leave(place)
-    assert address_limits.enter(packed("192.0.2.1"), 0)[0] == "admitted"
+            address_limits.release(place)
+    assert address_limits.admit(packed("192.0.2.1"), 0)[0] == "admitted"
 
 
 def test_whom_a_set_forgets() -> None:
     """Of those without connections, whoever came least in the last seconds."""
     address_limits = AddressLimits(
-        aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET), slot=0, workers=1, key=bytes(16), max_address_rate=3
+        aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET), worker=0, workers=1, key=bytes(16), max_address_rate=3
     )
     addresses = list(many(WAYS + 1))
     for address in addresses[:WAYS]:
         for _ in range(1 if address == addresses[3] else 3):
-            address_limits.leave(address_limits.enter(address, 0)[1])
-    address_limits.leave(address_limits.enter(addresses[WAYS], 0)[1])  # takes the place of the fourth
+            address_limits.release(address_limits.admit(address, 0)[1])
+    address_limits.release(address_limits.admit(addresses[WAYS], 0)[1])  # takes the place of the fourth
     for address in addresses[:WAYS]:
         expected = "admitted" if address == addresses[3] else "max_address_rate"
-        verdict, place = address_limits.enter(address, 0)
+        verdict, place = address_limits.admit(address, 0)
         assert verdict == expected
         if place:
-            address_limits.leave(place)
+            address_limits.release(place)
 
 
 def test_who_shares_a_set_cannot_be_known() -> None:
@@ -165,7 +165,7 @@ def test_who_shares_a_set_cannot_be_known() -> None:
 
     def crowded() -> set[bytes]:
         address_limits = alone(max_address_connections=1, address_table_size=64)
-        return {address for address in many(200) if address_limits.enter(address, 0)[0] == "untracked"}
+        return {address for address in many(200) if address_limits.admit(address, 0)[0] == "untracked"}
 
     assert crowded() != crowded()
 
@@ -178,20 +178,20 @@ def test_the_workers_know_of_each_other() -> None:
     shared = SharedAddressLimits(4, ConnectionLimits(max_address_connections=8, max_address_rate=0))
     workers = [shared.of(slot) for slot in range(4)]
     one = packed("192.0.2.1")
-    held = [(worker, worker.enter(one, 0)) for worker in workers for _ in range(2)]
+    held = [(worker, worker.admit(one, 0)) for worker in workers for _ in range(2)]
     assert all(verdict == "admitted" for _, (verdict, _) in held)
-    assert [worker.enter(one, 0)[0] for worker in workers] == ["max_address_connections"] * 4
+    assert [worker.admit(one, 0)[0] for worker in workers] == ["max_address_connections"] * 4
     worker, (_, place) = held[0]
-    worker.leave(place)
-    assert workers[1].enter(one, 0)[0] == "admitted"
-    assert workers[2].enter(one, 0)[0] == "max_address_connections"
+    worker.release(place)
+    assert workers[1].admit(one, 0)[0] == "admitted"
+    assert workers[2].admit(one, 0)[0] == "max_address_connections"
 
 
 def test_all_connections_at_one_worker() -> None:
     shared = SharedAddressLimits(4, ConnectionLimits(max_address_connections=8))
     workers = [shared.of(slot) for slot in range(4)]
     one = packed("192.0.2.1")
-    admitted = [sum(worker.enter(one, 0)[0] == "admitted" for _ in range(20)) for worker in workers]
+    admitted = [sum(worker.admit(one, 0)[0] == "admitted" for _ in range(20)) for worker in workers]
     assert admitted == [8, 2, 2, 2]  # up to a share each, beyond the limit: less than twice it
 
 
@@ -199,20 +199,20 @@ def test_a_rate_over_all_workers() -> None:
     shared = SharedAddressLimits(2, ConnectionLimits(max_address_connections=0, max_address_rate=10))
     one, other = (shared.of(slot) for slot in range(2))
     for worker in (one, other):
-        assert [worker.enter(packed("192.0.2.1"), 0)[0] for _ in range(5)] == ["admitted"] * 5
-        assert worker.enter(packed("192.0.2.1"), 0)[0] == ("admitted" if worker is one else "max_address_rate")
+        assert [worker.admit(packed("192.0.2.1"), 0)[0] for _ in range(5)] == ["admitted"] * 5
+        assert worker.admit(packed("192.0.2.1"), 0)[0] == ("admitted" if worker is one else "max_address_rate")
 
 
 def test_what_a_dead_worker_held_is_held_no_more() -> None:
     counters = SharedCounters(2, 1, connection_limits=ConnectionLimits(max_address_connections=2))
     dead, living = (counters.address_limits.of(slot) for slot in range(2))
     one = packed("192.0.2.1")
-    assert [living.enter(one, 0)[0] for _ in range(1)] == ["admitted"]
-    assert [dead.enter(one, 0)[0] for _ in range(1)] == ["admitted"]
-    assert living.enter(one, 0)[0] == "max_address_connections"
+    assert [living.admit(one, 0)[0] for _ in range(1)] == ["admitted"]
+    assert [dead.admit(one, 0)[0] for _ in range(1)] == ["admitted"]
+    assert living.admit(one, 0)[0] == "max_address_connections"
     counters.settle(0)
     assert (dead.tracked, living.tracked) == (0, 1)
-    assert living.enter(one, 0)[0] == "admitted"
+    assert living.admit(one, 0)[0] == "admitted"
 
 
 # --------------------------------------------------------------------------------------------------- the whole path
@@ -349,7 +349,7 @@ def test_networks(start: Start) -> None:
 
 def test_who_is_untracked_is_counted(start: Start) -> None:
     address_limits = AddressLimits(
-        aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET), slot=0, workers=1, key=bytes(16), max_address_connections=1
+        aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET), worker=0, workers=1, key=bytes(16), max_address_connections=1
     )
     loop = start(address_limits=address_limits, request_timeout=30)
     clients = [loop.connect(source=f"127.0.1.{n}") for n in range(1, 12)]
@@ -390,7 +390,7 @@ def aligned(size: int) -> memoryview:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"slot": 1}, {"slot": -1}, {"workers": 0}, {"key": b"short"}, {"ipv4_prefix": 33}, {"ipv6_prefix": 129},
+        {"worker": 1}, {"worker": -1}, {"workers": 0}, {"key": b"short"}, {"ipv4_prefix": 33}, {"ipv6_prefix": 129},
         {"ipv6_prefix": -1}, {"max_connections": -1},
         {"max_address_connections": 1 << 16}, {"max_address_rate": 1 << 16},
         {"workers": 3}, {"memory": aligned(ADDRESS_TABLE_HEAD)},
@@ -401,7 +401,7 @@ def aligned(size: int) -> memoryview:
     ids=lambda wrong: " ".join(f"{name} {getattr(value, 'nbytes', value)}" for name, value in wrong.items()),
 )  # fmt: skip
 def test_arguments(wrong: dict[str, object]) -> None:
-    right = {"memory": aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET), "slot": 0, "workers": 1, "key": os.urandom(16)}
+    right = {"memory": aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET), "worker": 0, "workers": 1, "key": os.urandom(16)}
     AddressLimits(**right)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"one of the workers|from 0|can be counted|for each worker"):
         AddressLimits(**right | wrong)  # type: ignore[arg-type]
@@ -410,7 +410,7 @@ def test_arguments(wrong: dict[str, object]) -> None:
 def test_only_who_entered_leaves() -> None:
     address_limits = alone(max_address_connections=1)
     for wrong in (0, 1, 1 << 31):
-        with pytest.raises(ValueError, match="nobody"):
-            address_limits.leave(wrong)
+        with pytest.raises(ValueError, match="has no connection"):
+            address_limits.release(wrong)
     with pytest.raises(ValueError, match="16 bytes"):
-        address_limits.enter(b"192.0.2.1", time.monotonic_ns())
+        address_limits.admit(b"192.0.2.1", time.monotonic_ns())

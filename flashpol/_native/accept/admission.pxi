@@ -1,42 +1,45 @@
-# Who may come in: judged by address, when a connection is accepted or when its PROXY header has said who it is.
+# Whether a client may connect, by its address: checked at accept, or, behind a proxy, when the PROXY header is read.
 
 from libc.stdint cimport int64_t, uint32_t
 
-from flashpol._native.accept.address_limits cimport E_ADMITTED, E_TOO_FAST, E_TOO_MANY, E_UNTRACKED, Entrance
+from flashpol._native.accept.address_limits cimport (
+    A_ADMITTED, A_MAX_ADDRESS_CONNECTIONS, A_MAX_ADDRESS_RATE, A_UNTRACKED, AddressVerdict,
+)
 from flashpol._native.accept.ip_ranges cimport Address
 from flashpol._native.accept.state cimport (
-    Core, Listener, R_CAPACITY, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_RATE, R_NETWORK, R_NONE, R_UNTRUSTED, Reason,
+    Core, Listener, R_CAPACITY, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_RATE, R_NETWORK, R_NONE, R_PROXY_UNTRUSTED,
+    Reason,
 )
 from flashpol._native.common.system cimport sockaddr_in6
 
 
 cdef inline Reason judge_client(
-    Core* core, Listener* listener, const sockaddr_in6* client, int64_t now, uint32_t* place,
+    Core* core, Listener* listener, const sockaddr_in6* client, int64_t now, uint32_t* slot,
 ) noexcept nogil:
-    """Why a client is refused, or R_NONE. `place` becomes its place in the census."""
+    """Why a client is refused, or R_NONE: then `slot` is its slot in the address table, 0 if it is not tracked."""
     cdef Address address = address_of(client)
-    cdef Entrance entrance = E_ADMITTED
+    cdef AddressVerdict verdict = A_ADMITTED
     if listener.networks != NULL and not allowed(listener.networks, address):
         return R_NETWORK
-    if core.address_limits != NULL and by_address(core.address_limits):
-        entrance = enter(core.address_limits, address, now, place)
-    if entrance == E_TOO_MANY:
+    if core.address_table != NULL and limits_addresses(core.address_table):
+        verdict = admit_address(core.address_table, address, now, slot)
+    if verdict == A_MAX_ADDRESS_CONNECTIONS:
         return R_MAX_ADDRESS_CONNECTIONS
-    if entrance == E_TOO_FAST:
+    if verdict == A_MAX_ADDRESS_RATE:
         return R_MAX_ADDRESS_RATE
-    listener.counters.untracked += entrance == E_UNTRACKED
+    listener.counters.untracked += verdict == A_UNTRACKED
     return R_NONE
 
 
 cdef inline Reason judge_connection(
-    Core* core, Listener* listener, int fd, const sockaddr_in6* peer, int64_t now, uint32_t* place,
+    Core* core, Listener* listener, int fd, const sockaddr_in6* peer, int64_t now, uint32_t* slot,
 ) noexcept nogil:
-    """Why a connection that was just accepted is refused, or R_NONE. Who the client is, a proxy has yet to say."""
-    place[0] = 0
+    """Why a connection that was just accepted is refused, or R_NONE. Behind a proxy the client is judged later."""
+    slot[0] = 0
     if <size_t>fd >= core.capacity:
         return R_CAPACITY
-    if not listener.asks_address:
+    if not listener.needs_address:
         return R_NONE
     if listener.proxies == NULL:
-        return judge_client(core, listener, peer, now, place)
-    return R_NONE if allowed(listener.proxies, address_of(peer)) else R_UNTRUSTED
+        return judge_client(core, listener, peer, now, slot)
+    return R_NONE if allowed(listener.proxies, address_of(peer)) else R_PROXY_UNTRUSTED

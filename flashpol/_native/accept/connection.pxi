@@ -1,4 +1,4 @@
-# What happens to a connection once it is accepted: the states and transitions drawn at the head of _fastpath.pyx.
+# What happens to a connection after accept: one function for each event. transitions.pxi has the picture of the states.
 
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -6,86 +6,66 @@ from libc.stdlib cimport malloc
 from libc.string cimport memcpy, memmove
 from posix.unistd cimport close
 
-from flashpol._native.accept.match cimport A_MATCH, A_MORE, A_OTHER, Answer, REQUEST_BYTES, SEEN_BYTES
+from flashpol._native.accept.match cimport MatchVerdict, REQUEST_BYTES, SEEN_BYTES, V_MATCH, V_MORE, V_OTHER
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
-    BOUNDS, BUCKET_COUNT, Core, H_AWAITED, H_READ, Handed, Listener, O_REPLY, O_RESET, O_TIMEOUT, P_SILENT, Q_FIRST,
-    Q_GRACE, Q_LINGER, Q_NONE, Q_REQUEST, QUEUE_COUNT, R_CAPACITY, R_HTTP, R_MALFORMED, R_NONE, R_OTHER, R_OVERSIZED,
-    READ_BYTES, Reason, Record, S_FREE, S_GRACE, S_LINGER, S_REQUEST, S_SESSION, S_SLOW_REPLY,
+    BOUNDS, BUCKET_COUNT, Core, H_AWAITED, H_READ, Listener, O_REPLY, O_RESET, O_TIMEOUT, P_SILENT, PendingSession,
+    Q_FIRST_BYTE, Q_LINGER, Q_REQUEST, QUEUE_COUNT, R_CAPACITY, R_HTTP, R_NONE, R_OTHER, R_PROXY_MALFORMED,
+    R_PROXY_OVERSIZED, READ_BYTES, Reason, Record, S_FIRST_BYTE, S_FREE, S_FRESH, S_GRACE, S_LINGER, S_PREFIX,
+    S_REQUEST, S_SESSION, S_SLOW_REPLY,
 )
 from flashpol._native.common.system cimport (
-    epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_event, epoll_wait, EPOLLIN, MSG_MORE, MSG_NOSIGNAL, recv, send,
-    SHUT_WR, shutdown, sockaddr_in6,
+    epoll_event, epoll_wait, MSG_MORE, MSG_NOSIGNAL, recv, send, SHUT_WR, shutdown, sockaddr_in6,
 )
 
 cdef enum:
     EVENTS = 64                 # ready records taken at a time
-    # Ready records, and overdue ones of each queue, handled in one wake-up for each listener: more than BURST and a
-    # HANDFUL, so that accepting cannot outrun them.
-    COLLECT = 128
+    # Ready records, and overdue ones of each queue, handled in one wake-up for each listener: more than BURST + BATCH,
+    # so that accepting cannot outrun them.
+    DISPATCH = 128
 
 
-cdef inline void park(Core* core, int fd, uint8_t state, uint8_t queue) noexcept nogil:
-    """Enter `state` and the deadline queue `queue`; watch for input."""
-    cdef Record* record = &core.records[fd]
-    cdef Listener* listener = core.listeners[record.listener]
-    cdef epoll_event event
-    if not record.watched:
-        event.events = EPOLLIN
-        event.data.fd = fd
-        if epoll_ctl(core.epoll, EPOLL_CTL_ADD, fd, &event) != 0:
-            # The kernel has no room to watch it (max_user_watches, ENOMEM): only the deadline ends it now.
-            listener.counters.accept_errors += 1
-        else:
-            record.watched = True
-    if record.queue == Q_NONE:
-        listener.counters.parked += 1
-    else:
-        dequeue(&core.queues[record.queue], &record.link)
-    record.state = state
-    record.queue = queue
-    enqueue(&core.queues[queue], &record.link, fd, now_ns())
+# ------------------------------------------------------------------------------------------------------ ways to the end
 
-
-cdef inline void unpark(Core* core, int fd) noexcept nogil:
-    cdef Record* record = &core.records[fd]
-    if record.queue != Q_NONE:
-        dequeue(&core.queues[record.queue], &record.link)
-        record.queue = Q_NONE
-        core.listeners[record.listener].counters.parked -= 1
-    if record.watched:
-        # close() would do, unless a fork of the embedding program holds a copy: then the event would come for ever.
-        epoll_ctl(core.epoll, EPOLL_CTL_DEL, fd, NULL)
-        record.watched = False
-
-
-cdef inline void end(Core* core, int fd) noexcept nogil:
-    cdef Record* record = &core.records[fd]
-    unpark(core, fd)
-    record.state = S_FREE
-    core.listeners[record.listener].counters.open -= 1
-    if core.address_limits != NULL:
-        core.address_limits.own.held -= 1
-        leave(core.address_limits, record.place)
+cdef inline void close_connection(Core* core, int fd) noexcept nogil:
+    enter(core, fd, S_FREE)
+    if core.address_table != NULL:
+        core.address_table.own.held -= 1
+        release_slot(core.address_table, core.records[fd].slot)
     close(fd)
 
 
 cdef inline void linger(Core* core, int fd) noexcept nogil:
+    """Close the sending side, then discard input until the client closes. nginx calls it lingering_close.
+
+    Linux sends RST when a socket is closed with unread input, and RST can destroy a reply that is still under way.
+    """
     shutdown(fd, SHUT_WR)
     core.records[fd].progress = 0
-    park(core, fd, S_LINGER, Q_LINGER)
+    enter(core, fd, S_LINGER)
 
 
-cdef inline void lost(Core* core, int fd) noexcept nogil:
+cdef inline void on_client_gone(Core* core, int fd) noexcept nogil:
     """The client closed or reset the connection before it had its reply."""
     core.listeners[core.records[fd].listener].counters.resets += 1
-    decided(core, fd, O_RESET)
-    end(core, fd)
+    record_outcome(core, fd, O_RESET)
+    close_connection(core, fd)
 
 
 cdef inline void count_refused(Listener* listener, Reason reason) noexcept nogil:
     listener.counters.refused[<int>reason] += 1
 
+
+cdef inline void refuse(Core* core, int fd, Reason reason) noexcept nogil:
+    count_refused(core.listeners[core.records[fd].listener], reason)
+    record_outcome(core, fd, reason)
+    if reason == R_HTTP and send(fd, core.http_reply, core.http_reply_size, MSG_NOSIGNAL | MSG_MORE) > 0:
+        linger(core, fd)
+    else:
+        close_connection(core, fd)
+
+
+# ------------------------------------------------------------------------------------------------------------ the reply
 
 cdef inline void count_reply(Listener* listener, int64_t duration) noexcept nogil:
     cdef int i = 0
@@ -97,13 +77,13 @@ cdef inline void count_reply(Listener* listener, int64_t duration) noexcept nogi
 
 
 cdef inline bint send_reply(Core* core, int fd) noexcept nogil:
-    """Send what is left of the reply. True: all is with the kernel, and counted. False: it takes no more now."""
+    """Send the rest of the reply. True: the kernel has all of it, and it is counted. False: errno says why not."""
     cdef Record* record = &core.records[fd]
     cdef Listener* listener = core.listeners[record.listener]
     cdef ssize_t n
     while record.progress < listener.reply_size:
-        # MSG_MORE holds the segment back for the FIN that shutdown or close is about to add: one segment, one wake-up
-        # of the client, a fifth less CPU than two.
+        # MSG_MORE holds the segment back for the FIN that shutdown or close adds next: one segment and one wake-up of
+        # the client, for a fifth less CPU than two.
         n = send(fd, listener.reply + record.progress, listener.reply_size - record.progress, MSG_NOSIGNAL | MSG_MORE)
         if n < 0:
             if errno == EINTR:
@@ -111,87 +91,85 @@ cdef inline bint send_reply(Core* core, int fd) noexcept nogil:
             return False
         record.progress += <uint32_t>n
     count_reply(listener, now_ns() - record.accepted_at)
-    decided(core, fd, O_REPLY)
+    record_outcome(core, fd, O_REPLY)
     return True
 
 
 cdef inline void reply(Core* core, int fd, bint clean) noexcept nogil:
-    """Answer. `clean`: all input was read and no more is due, so the close will not turn into RST."""
+    """Send the reply. `clean`: all input was read and no more is due, so that close() sends no RST."""
     cdef Record* record = &core.records[fd]
     record.progress = 0
     if send_reply(core, fd):
         if clean:
-            # The reply is on its way; a close that finds input now would send RST after it. The look costs 0.2 µs.
+            # Input may have come meanwhile, and then close() would send RST after the reply. This read costs 0.2 µs.
             shutdown(fd, SHUT_WR)
             if recv(fd, core.buffer, READ_BYTES, 0) > 0:
                 linger(core, fd)
             else:
-                end(core, fd)
+                close_connection(core, fd)
         else:
             linger(core, fd)
     elif errno == EAGAIN:
-        unpark(core, fd)
-        record.state = S_SLOW_REPLY
-        record.link.next = core.handoff
-        core.handoff = fd
-        core.listeners[record.listener].counters.slow_replies += 1
+        enter(core, fd, S_SLOW_REPLY)
+        record.link.next = core.pending_slow_replies
+        core.pending_slow_replies = fd
     else:
-        lost(core, fd)
+        on_client_gone(core, fd)
 
 
-cdef inline void refuse(Core* core, int fd, Reason reason) noexcept nogil:
-    count_refused(core.listeners[core.records[fd].listener], reason)
-    decided(core, fd, reason)
-    if reason == R_HTTP and send(fd, core.http_answer, core.http_answer_size, MSG_NOSIGNAL | MSG_MORE) > 0:
-        linger(core, fd)
-    else:
-        end(core, fd)
+# ------------------------------------------------------------------------------------------------------------ the relay
 
-
-cdef inline void hand_over(
+cdef inline void begin_session(
     Core* core, int fd, uint8_t protocol, size_t matched, size_t seen, const char* data, size_t size,
 ) noexcept nogil:
-    """Give it to a greenlet that relays it, with every byte that was read: `matched` of a request or `seen`, `data`."""
+    """Give a connection to a greenlet that relays it, with all bytes read: `matched` of a request or `seen`, `data`."""
     cdef Record* record = &core.records[fd]
-    cdef Handed* handed = <Handed*>malloc(sizeof(Handed) + matched + seen + size)
-    if handed == NULL:
+    cdef PendingSession* session = <PendingSession*>malloc(sizeof(PendingSession) + matched + seen + size)
+    if session == NULL:
         refuse(core, fd, R_CAPACITY)
         return
-    memcpy(handed.data, <const char*>b"<policy-file-request/>", matched)
-    memcpy(handed.data + matched, record.seen, seen)
-    memcpy(handed.data + matched + seen, data, size)
-    handed.size = matched + seen + size
-    handed.fd = fd
-    handed.next = NULL
-    if core.handed == NULL:
-        core.handed = handed
+    memcpy(session.data, <const char*>b"<policy-file-request/>", matched)
+    memcpy(session.data + matched, record.seen, seen)
+    memcpy(session.data + matched + seen, data, size)
+    session.size = matched + seen + size
+    session.fd = fd
+    session.next = NULL
+    if core.pending_sessions == NULL:
+        core.pending_sessions = session
     else:
-        core.handed_last.next = handed
-    core.handed_last = handed
-    unpark(core, fd)
-    record.state = S_SESSION
+        core.pending_sessions_last.next = session
+    core.pending_sessions_last = session
     record.protocol = protocol
-    core.listeners[record.listener].counters.sessions += 1
+    enter(core, fd, S_SESSION)
 
 
-cdef inline void hand_over_seen(Core* core, int fd) noexcept nogil:
-    """No more is to be waited for."""
+cdef inline void begin_session_now(Core* core, int fd) noexcept nogil:
+    """Relay a connection without waiting for more input."""
     cdef Record* record = &core.records[fd]
     cdef uint8_t protocol = R_OTHER if record.matched or record.seen_size else P_SILENT
-    hand_over(core, fd, protocol, record.matched, record.seen_size, core.buffer, 0)
+    begin_session(core, fd, protocol, record.matched, record.seen_size, core.buffer, 0)
 
 
-cdef inline uint8_t first_queue(Core* core, int fd) noexcept nogil:
-    """A header is the proxy's to send: until it has come, the silence is not the client's."""
+# -----------------------------------------------------------------------------------------------------------------
+# input
+
+cdef inline uint8_t waiting_state(Core* core, int fd) noexcept nogil:
+    """The state in which a connection without a complete request waits.
+
+    On a shared port first_byte_timeout is for the silence of the client. A PROXY header is the proxy's to send, so
+    until it has come the deadline is request_timeout.
+    """
     cdef Record* record = &core.records[fd]
-    return Q_FIRST if core.listeners[record.listener].shared and record.heading != H_AWAITED else Q_REQUEST
+    if core.listeners[record.listener].shared and record.header_state != H_AWAITED:
+        return S_FIRST_BYTE
+    return S_REQUEST
 
 
-cdef inline void stranger(Core* core, int fd, size_t matched, const char* data, size_t size) noexcept nogil:
-    """Input that is not a policy request, after `matched` bytes of one: refuse or relay it by name.
+cdef inline void on_other_protocol(Core* core, int fd, size_t matched, const char* data, size_t size) noexcept nogil:
+    """Refuse or relay input that is not a policy request, after `matched` bytes of one, by the name of its protocol.
 
-    First bytes that have none yet are kept until they have. What is relayed should not be late, so there they wait for
-    more no longer than a request for its terminator.
+    A prefix of several protocols (`P` may be POST or PRI) is kept in `seen` until a signature matches. On a shared port
+    it waits for more no longer than a request waits for its terminator, so that relayed clients are not delayed.
     """
     cdef Record* record = &core.records[fd]
     cdef bint shared = core.listeners[record.listener].shared
@@ -201,131 +179,141 @@ cdef inline void stranger(Core* core, int fd, size_t matched, const char* data, 
         n = min(size, <size_t>(SEEN_BYTES - record.seen_size))
         memcpy(record.seen + seen, data, n)
         record.seen_size += <uint8_t>n
-        if sniff(&core.signatures, record.seen, record.seen_size, &name) == A_MORE:
-            if shared and record.queue != Q_GRACE:
-                park(core, fd, S_REQUEST, Q_GRACE)
-            elif record.queue == Q_NONE:
-                park(core, fd, S_REQUEST, Q_REQUEST)
+        if sniff(&core.signatures, record.seen, record.seen_size, &name) == V_MORE:
+            if shared and record.state != S_PREFIX:
+                enter(core, fd, S_PREFIX)
+            elif record.state == S_FRESH:
+                enter(core, fd, S_REQUEST)
             return
     if shared:
-        hand_over(core, fd, name, matched, seen, data, size)
+        begin_session(core, fd, name, matched, seen, data, size)
     else:
         refuse(core, fd, <Reason>name)
 
 
-cdef inline void discard(Core* core, int fd, ssize_t size) noexcept nogil:
+cdef inline void discard_input(Core* core, int fd, ssize_t size) noexcept nogil:
     cdef Record* record = &core.records[fd]
     record.progress += <uint32_t>size
     if record.progress > core.linger_bytes:
-        end(core, fd)
+        close_connection(core, fd)
 
 
-cdef inline void request(Core* core, int fd, size_t size) noexcept nogil:
-    """`size` bytes of input stand in the buffer of a connection that has no reply yet."""
+cdef inline void on_request_bytes(Core* core, int fd, size_t size) noexcept nogil:
+    """The buffer has `size` bytes of input from a connection that has no reply yet."""
     cdef Record* record = &core.records[fd]
     cdef size_t used = 0, before = record.matched
-    cdef Answer answer = A_OTHER
+    cdef MatchVerdict verdict = V_OTHER
     if record.seen_size == 0:
-        answer = match_feed(&record.matched, core.buffer, size, &used, core.listeners[record.listener].terminated)
-    if answer == A_MATCH:
+        verdict = match_feed(&record.matched, core.buffer, size, &used, core.listeners[record.listener].terminated)
+    if verdict == V_MATCH:
         reply(core, fd, used == size and size < READ_BYTES and core.buffer[size - 1] == 0)
-    elif answer == A_OTHER:
-        stranger(core, fd, before, core.buffer, size)
+    elif verdict == V_OTHER:
+        on_other_protocol(core, fd, before, core.buffer, size)
     elif record.matched == REQUEST_BYTES:
-        park(core, fd, S_GRACE, Q_GRACE)
-    elif record.queue == Q_NONE:
-        park(core, fd, S_REQUEST, first_queue(core, fd))
+        enter(core, fd, S_GRACE)
+    elif record.state == S_FRESH:
+        enter(core, fd, waiting_state(core, fd))
 
 
 cdef inline void expect_header(Core* core, int fd, const sockaddr_in6* peer) noexcept nogil:
     cdef ProxyParser* header = &core.headers[fd]
-    core.records[fd].heading = H_AWAITED
+    core.records[fd].header_state = H_AWAITED
     proxy_begin(header)
     header.source = peer[0]
 
 
-cdef inline size_t take_header(Core* core, int fd, size_t size) noexcept nogil:
-    """The buffer begins with a PROXY header, or a piece of one. What follows it is moved to the front: so many bytes.
+cdef inline size_t on_header_bytes(Core* core, int fd, size_t size) noexcept nogil:
+    """The buffer begins with a PROXY header or a part of one. Move what follows it to the front; return its size.
 
     0: nothing follows, or the connection has ended.
     """
     cdef Record* record = &core.records[fd]
     cdef ProxyParser* header = &core.headers[fd]
     cdef size_t used = 0
-    cdef Answer answer = proxy_feed(header, core.buffer, size, &used)
+    cdef MatchVerdict verdict = proxy_feed(header, core.buffer, size, &used)
     cdef Reason reason
-    if answer == A_OTHER:
-        refuse(core, fd, R_OVERSIZED if header.oversized else R_MALFORMED)
+    if verdict == V_OTHER:
+        refuse(core, fd, R_PROXY_OVERSIZED if header.oversized else R_PROXY_MALFORMED)
         return 0
-    if answer == A_MORE:
+    if verdict == V_MORE:
         return 0
-    record.heading = H_READ
+    record.header_state = H_READ
     if record.sample != 0:
         core.samples[record.sample].peer = header.source
-    reason = judge_client(core, core.listeners[record.listener], &header.source, now_ns(), &record.place)
+    reason = judge_client(core, core.listeners[record.listener], &header.source, now_ns(), &record.slot)
     if reason != R_NONE:
         refuse(core, fd, reason)
         return 0
-    if core.listeners[record.listener].shared and record.queue != Q_NONE:
-        park(core, fd, S_REQUEST, Q_FIRST)          # the client's own silence begins here
+    if core.listeners[record.listener].shared and record.state != S_FRESH:
+        enter(core, fd, S_FIRST_BYTE)               # the silence of the client itself begins here
     memmove(core.buffer, core.buffer + used, size - used)
     return size - used
 
 
-cdef inline void advance(Core* core, int fd) noexcept nogil:
-    """Read once and do what follows. Level-triggered: what is not read now is reported again."""
+cdef inline void on_fin(Core* core, int fd) noexcept nogil:
+    cdef Record* record = &core.records[fd]
+    if record.state == S_LINGER:
+        close_connection(core, fd)
+    elif record.matched == REQUEST_BYTES:
+        reply(core, fd, True)
+    elif core.listeners[record.listener].shared and (record.matched or record.seen_size):
+        begin_session_now(core, fd)
+    elif record.seen_size:
+        refuse(core, fd, R_OTHER)
+    else:
+        on_client_gone(core, fd)
+
+
+cdef inline void on_readable(Core* core, int fd) noexcept nogil:
+    """Read once and act on it. epoll is level-triggered: what is not read now is reported again.
+
+    This is the only reader of a connection, apart from the check in `reply`.
+    """
     cdef Record* record = &core.records[fd]
     cdef ssize_t n = recv(fd, core.buffer, READ_BYTES, 0)
-    if n > 0 and record.heading == H_AWAITED:
-        # Without a request after it the connection waits as it was: it is parked already, or about to be.
-        n = <ssize_t>take_header(core, fd, <size_t>n)
-        if n > 0:
-            request(core, fd, <size_t>n)
-    elif n > 0:
+    if n > 0 and record.header_state == H_AWAITED:
+        n = <ssize_t>on_header_bytes(core, fd, <size_t>n)
+        if n == 0:
+            return          # the connection has ended, or is parked already, or about to be parked
+    if n > 0:
         if record.state == S_LINGER:
-            discard(core, fd, n)
+            discard_input(core, fd, n)
         else:
-            request(core, fd, <size_t>n)
+            on_request_bytes(core, fd, <size_t>n)
     elif n == 0:
-        if record.state == S_LINGER:
-            end(core, fd)
-        elif record.matched == REQUEST_BYTES:
-            reply(core, fd, True)
-        elif core.listeners[record.listener].shared and (record.matched or record.seen_size):
-            hand_over_seen(core, fd)
-        elif record.seen_size:
-            refuse(core, fd, R_OTHER)
-        else:
-            lost(core, fd)
+        on_fin(core, fd)
     elif errno == EAGAIN or errno == EINTR:
         pass
     elif record.state == S_LINGER:
-        end(core, fd)
+        close_connection(core, fd)
     else:
-        lost(core, fd)
+        on_client_gone(core, fd)
 
+
+# ------------------------------------------------------------------------------------------------ limits and deadlines
 
 cdef inline bint evict_oldest(Core* core, Reason reason) noexcept nogil:
-    """Where there is no place left, whoever has waited longest gives way to who comes, and is refused for `reason`.
+    """Close the connection that has waited longest, to make room for a new one. False: none can be closed.
 
-    First those that have their reply; last those that may be silent because the application speaks first. So silence
-    cannot keep out those who ask: they need a place for some microseconds only. Whose request has come meanwhile is
-    answered, and gives way by that or not at all. False: nobody waits who could give way.
+    Lingering connections go first: they have their reply. Connections in FIRST_BYTE go last, because they may be silent
+    while the application speaks first. So silent clients cannot keep out those that ask, which need a connection for
+    some microseconds only. A connection whose request has arrived meanwhile gets its reply instead of being refused for
+    `reason`.
     """
     cdef int fd = core.queues[Q_LINGER].head
     if fd >= 0:
-        end(core, fd)
+        close_connection(core, fd)
         return True
-    return give_way(core, Q_REQUEST, reason) or give_way(core, Q_FIRST, reason)
+    return evict_from(core, Q_REQUEST, reason) or evict_from(core, Q_FIRST_BYTE, reason)
 
 
-cdef inline bint give_way(Core* core, int which, Reason reason) noexcept nogil:
+cdef inline bint evict_from(Core* core, int which, Reason reason) noexcept nogil:
     cdef int fd
     while True:
         fd = core.queues[which].head
         if fd < 0:
             return False
-        advance(core, fd)
+        on_readable(core, fd)
         if core.queues[which].head == fd:
             refuse(core, fd, reason)
             return True
@@ -333,48 +321,48 @@ cdef inline bint give_way(Core* core, int which, Reason reason) noexcept nogil:
             return True
 
 
-cdef inline void overdue(Core* core, int fd) noexcept nogil:
+cdef inline void on_deadline(Core* core, int fd) noexcept nogil:
     cdef Record* record = &core.records[fd]
     if record.state == S_GRACE:
         reply(core, fd, False)
     elif record.state == S_LINGER:
-        end(core, fd)
-    elif record.queue == Q_FIRST and record.matched:
-        park(core, fd, S_REQUEST, Q_REQUEST)        # a policy request on its way, most likely
-    elif core.listeners[record.listener].shared and record.heading != H_AWAITED:
-        hand_over_seen(core, fd)
+        close_connection(core, fd)
+    elif record.state == S_FIRST_BYTE and record.matched:
+        enter(core, fd, S_REQUEST)                  # most likely a policy request that is still arriving
+    elif core.listeners[record.listener].shared and record.header_state != H_AWAITED:
+        begin_session_now(core, fd)
     else:
         core.listeners[record.listener].counters.timeouts += 1
-        decided(core, fd, O_TIMEOUT)
-        end(core, fd)
+        record_outcome(core, fd, O_TIMEOUT)
+        close_connection(core, fd)
 
 
-cdef inline void collect(Core* core) noexcept nogil:
-    """Handle ready records, then overdue ones, a bounded number of each."""
+cdef inline void dispatch(Core* core) noexcept nogil:
+    """Handle ready records, then overdue ones, a limited number of each."""
     cdef epoll_event[EVENTS] events
     cdef int i, fd, n, left
-    cdef int bound = COLLECT * max(1, <int>core.listener_count)
+    cdef int limit = DISPATCH * max(1, <int>core.listener_count)
     cdef int64_t now
     cdef bint fired = False
-    left = bound
+    left = limit
     while left > 0:
-        n = epoll_wait(core.epoll, events, EVENTS, 0)
+        n = epoll_wait(core.poller.epoll, events, EVENTS, 0)
         for i in range(n):
             if is_timer(&events[i]):
                 fired = True
             elif core.records[events[i].data.fd].watched:
-                advance(core, events[i].data.fd)
+                on_readable(core, events[i].data.fd)
         if n < EVENTS:
             break
         left -= n
     if fired:
         now = now_ns()
         for i in range(QUEUE_COUNT):
-            for _ in range(bound):
-                fd = overdue_in(&core.queues[i], now)
+            for _ in range(limit):
+                fd = first_overdue(&core.queues[i], now)
                 if fd < 0:
                     break
-                overdue(core, fd)
-        # What is still overdue re-arms the timer at a time that has passed: it fires in the next round of the loop.
-        set_timer(&core.timer, 0)
-    arm(&core.timer, core.queues, QUEUE_COUNT)
+                on_deadline(core, fd)
+        # Records that are still overdue set the timer to a time that has passed: it fires in the loop's next round.
+        set_timer(&core.poller, 0)
+    arm_timer(&core.poller, core.queues, QUEUE_COUNT)

@@ -1,18 +1,18 @@
-# Recognisers: bytes in, verdict out. No socket, no clock, no allocation.
+# Recognisers: bytes in, verdict out. They have no socket, no clock and no allocation.
 
 from libc.stdint cimport uint8_t
 
 cdef enum:
     REQUEST_BYTES = 22          # <policy-file-request/> without its terminator
-    SEEN_BYTES = 8              # enough for the longest signature in the sniffing table
-    SIGNATURES = 32             # room in that table
+    SEEN_BYTES = 8              # room for the longest signature
+    SIGNATURES = 32             # room in the table of signatures
 
-cdef enum Answer:               # of a recogniser
-    A_MORE = 0
-    A_MATCH = 1
-    A_OTHER = 2
+cdef enum MatchVerdict:         # of every recogniser; Verdict in bindings/recognisers.pxi is its Python face
+    V_MORE = 0                  # more bytes are needed
+    V_MATCH = 1
+    V_OTHER = 2                 # these bytes are something else, whatever follows
 
-# A protocol known by its first bytes; `name` is the caller's number for it.
+# A protocol that is known by its first bytes; `name` is the caller's number for it.
 cdef struct Signature:
     char prefix[SEEN_BYTES]
     uint8_t size

@@ -1,15 +1,15 @@
-# The PROXY protocol's header, versions 1 and 2: bytes in, verdict out. No socket, no clock, no allocation.
+# The header of the PROXY protocol, versions 1 and 2: bytes in, verdict out. No socket, no clock and no allocation.
 #
-# Written after the specification (doc/proxy-protocol.txt of HAProxy); sections below are its own.
+# Written after the specification (doc/proxy-protocol.txt of HAProxy), whose sections are cited below.
 # The verdict is the same however the bytes are split, and comes with the first byte that decides:
 #
-#   A_MATCH   the header is complete; `proxied` says whether `source` is the client's address. It is not for LOCAL,
-#             UNKNOWN, UNSPEC, for UNIX sockets and datagrams: then the connection's own address stands
-#   A_MORE    not yet
-#   A_OTHER   it is none; `oversized`: or it is longer than we take
+#   V_MATCH   the header is complete; `proxied` says whether `source` is the client's address. It is not for LOCAL,
+#             UNKNOWN, UNSPEC, for UNIX sockets and datagrams: then the address of the connection itself counts
+#   V_MORE    more bytes are needed
+#   V_OTHER   this is no header; `oversized`: or it is longer than we accept
 #
-# What stands after the addresses (TLVs, CRC32C among them) is passed over. TCP has a checksum of its own, and whoever
-# could change a header on its way could change the checksum in it.
+# What follows the addresses (TLVs, CRC32C among them) is skipped. TCP has a checksum of its own, and an attacker who
+# could change a header on its way could change the checksum in it too.
 
 from libc.stdint cimport uint8_t, uint16_t
 
@@ -22,7 +22,8 @@ cdef enum:
     FOUR_BYTES = 12             # its addresses and ports: of IPv4, IPv6, UNIX
     SIX_BYTES = 36
     UNIX_BYTES = 216
-    # After the 16: the specification allows 65,535. TLVs of cloud balancers take some dozens, a certificate 1 to 2 KB.
+    # After the first 16. The specification allows 65,535; TLVs of cloud balancers take some dozens, a certificate 1 to
+    # 2 KB.
     REST_BYTES = 4096
 
 cdef extern from *:
@@ -32,9 +33,9 @@ cdef extern from *:
     const char* SIGNATURE "flashpol_signature"
 
 cdef struct ProxyParser:
-    sockaddr_in6 source         # of the client, or a sockaddr_in: sin6_family says which. Written if `proxied`
-    sockaddr_in6 destination    # where the client connected to; the same
-    uint16_t rest               # version 2: bytes after the first 16, of which `skipped` have passed
+    sockaddr_in6 source         # of the client, or a sockaddr_in: sin6_family says which. Set if `proxied`
+    sockaddr_in6 destination    # where the client connected to, the same way
+    uint16_t rest               # version 2: bytes after the first 16; `skipped` of them were read
     uint16_t skipped
     uint8_t size                # bytes kept
     bint proxied

@@ -1,7 +1,9 @@
+# The recogniser of a PROXY header. proxy.pxd explains it.
+
 from libc.stdint cimport uint8_t, uint16_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
-from flashpol._native.accept.match cimport A_MATCH, A_MORE, A_OTHER, Answer
+from flashpol._native.accept.match cimport MatchVerdict, V_MATCH, V_MORE, V_OTHER
 from flashpol._native.accept.proxy cimport (
     FIXED_BYTES, FOUR_BYTES, LINE_BYTES, ProxyParser, REST_BYTES, SIGNATURE, SIX_BYTES, UNIX_BYTES, ZERO,
 )
@@ -9,20 +11,20 @@ from flashpol._native.common.system cimport AF_INET, AF_INET6, htons, inet_pton,
 
 
 cdef inline void proxy_begin(ProxyParser* header) noexcept nogil:
-    """Before the first byte. `source` is left as it is."""
+    """Prepare for the first byte. `source` stays as it is."""
     header.rest = header.skipped = 0
     header.size = 0
     header.proxied = header.oversized = False
 
 
-cdef inline Answer proxy_feed(ProxyParser* header, const char* data, size_t size, size_t* used) noexcept nogil:
-    """Continue with `data`; `used` becomes the bytes of it that belong to the header."""
-    cdef Answer answer = A_MORE
+cdef inline MatchVerdict proxy_feed(ProxyParser* header, const char* data, size_t size, size_t* used) noexcept nogil:
+    """Continue with `data`; `used` becomes the number of its bytes that belong to the header."""
+    cdef MatchVerdict verdict = V_MORE
     cdef size_t n
     used[0] = 0
-    while used[0] < size and answer == A_MORE:
+    while used[0] < size and verdict == V_MORE:
         if header.size >= FIXED_BYTES and header.kept[0] == SIGNATURE[0]:
-            # Past the fixed part of version 2: keep what may be addresses, pass over the rest.
+            # After the fixed part of version 2: keep what may be addresses, skip the rest.
             n = min(size - used[0], <size_t>(header.rest - header.skipped))
             if header.size < FIXED_BYTES + SIX_BYTES:
                 n = min(n, <size_t>(FIXED_BYTES + SIX_BYTES - header.size))
@@ -32,31 +34,31 @@ cdef inline Answer proxy_feed(ProxyParser* header, const char* data, size_t size
             used[0] += n
             if header.skipped == header.rest:
                 finish_binary(header)
-                answer = A_MATCH
+                verdict = V_MATCH
         else:
             header.kept[header.size] = data[used[0]]
             header.size += 1
             used[0] += 1
-            answer = binary(header) if header.kept[0] == SIGNATURE[0] else line(header)
-    return answer
+            verdict = feed_binary(header) if header.kept[0] == SIGNATURE[0] else feed_line(header)
+    return verdict
 
 
 # ------------------------------------------------------------------------------------------- version 1, section 2.1
 
-cdef inline Answer line(ProxyParser* header) noexcept nogil:
-    """One more byte of the line has come."""
+cdef inline MatchVerdict feed_line(ProxyParser* header) noexcept nogil:
+    """Judge the line after one more byte."""
     cdef uint8_t size = header.size
     if size <= 6:
-        return A_MORE if header.kept[size - 1] == (<const char*>b"PROXY ")[size - 1] else A_OTHER
+        return V_MORE if header.kept[size - 1] == (<const char*>b"PROXY ")[size - 1] else V_OTHER
     if header.kept[size - 1] == b"\n":
-        return finish_line(header) if header.kept[size - 2] == b"\r" else A_OTHER
+        return finish_line(header) if header.kept[size - 2] == b"\r" else V_OTHER
     if size == LINE_BYTES:
         header.oversized = True
-        return A_OTHER
-    return A_MORE
+        return V_OTHER
+    return V_MORE
 
 
-cdef inline Answer finish_line(ProxyParser* header) noexcept nogil:
+cdef inline MatchVerdict finish_line(ProxyParser* header) noexcept nogil:
     cdef char* word = header.kept + 6
     cdef char* end = header.kept + header.size - 2      # at CR LF
     cdef char* next
@@ -66,35 +68,35 @@ cdef inline Answer finish_line(ProxyParser* header) noexcept nogil:
     end[0] = 0
     # "the receiver must ignore anything presented before the CRLF"
     if memcmp(word, <const char*>b"UNKNOWN", 7) == 0 and (word + 7 == end or word[7] == b" "):
-        return A_MATCH
+        return V_MATCH
     if memchr(word, 0, <size_t>(end - word)) != NULL:
-        return A_OTHER
+        return V_OTHER
     if memcmp(word, <const char*>b"TCP4 ", 5) == 0:
         family = AF_INET
     elif memcmp(word, <const char*>b"TCP6 ", 5) == 0:
         family = AF_INET6
     else:
-        return A_OTHER
+        return V_OTHER
     memset(ends, 0, sizeof(ends))
     word += 5
     for i in range(2):
         next = <char*>memchr(word, b" ", <size_t>(end - word))
         if next == NULL:
-            return A_OTHER
+            return V_OTHER
         next[0] = 0
         if inet_pton(family, word, address_in(&ends[i], family)) != 1:
-            return A_OTHER
+            return V_OTHER
         word = next + 1
     next = <char*>memchr(word, b" ", <size_t>(end - word))
     if next == NULL or not read_port(word, next, &port) or not read_port(next + 1, end, &other_port):
-        return A_OTHER
+        return V_OTHER
     ends[0].sin6_port = htons(port)
     ends[1].sin6_port = htons(other_port)
     ends[0].sin6_family = ends[1].sin6_family = <uint16_t>family
     header.source = ends[0]
     header.destination = ends[1]
     header.proxied = True
-    return A_MATCH
+    return V_MATCH
 
 
 cdef inline void* address_in(sockaddr_in6* at, int family) noexcept nogil:
@@ -104,7 +106,7 @@ cdef inline void* address_in(sockaddr_in6* at, int family) noexcept nogil:
 
 
 cdef inline bint read_port(const char* at, const char* end, uint16_t* port) noexcept nogil:
-    """Decimal, without zeros in front."""
+    """Decimal, without leading zeros. False: this is no port."""
     cdef int number = 0
     if at == end or end - at > 5 or (at[0] == ZERO and end - at > 1):
         return False
@@ -119,26 +121,26 @@ cdef inline bint read_port(const char* at, const char* end, uint16_t* port) noex
 
 # ------------------------------------------------------------------------------------------- version 2, section 2.2
 
-cdef inline Answer binary(ProxyParser* header) noexcept nogil:
-    """One more byte of the fixed part has come."""
+cdef inline MatchVerdict feed_binary(ProxyParser* header) noexcept nogil:
+    """Judge the fixed part after one more byte."""
     cdef uint8_t size = header.size
     cdef uint8_t byte = <uint8_t>header.kept[size - 1]
     if size <= 12:
-        return A_MORE if header.kept[size - 1] == SIGNATURE[size - 1] else A_OTHER
+        return V_MORE if header.kept[size - 1] == SIGNATURE[size - 1] else V_OTHER
     if size == 13:
-        return A_MORE if byte == 0x20 or byte == 0x21 else A_OTHER     # version 2: LOCAL, PROXY
+        return V_MORE if byte == 0x20 or byte == 0x21 else V_OTHER     # version 2: LOCAL, PROXY
     if size == 14:
         # LOCAL: "discard the protocol block including the family which is ignored".
-        return A_MORE if is_local(header) or (byte >> 4 <= 3 and byte & 15 <= 2) else A_OTHER
+        return V_MORE if is_local(header) or (byte >> 4 <= 3 and byte & 15 <= 2) else V_OTHER
     if size == 15:
-        return A_MORE
+        return V_MORE
     header.rest = <uint16_t>(<uint8_t>header.kept[14] << 8 | byte)
     if header.rest > REST_BYTES:
         header.oversized = True
-        return A_OTHER
+        return V_OTHER
     if not is_local(header) and header.rest < address_bytes(header):
-        return A_OTHER
-    return A_MORE if header.rest else A_MATCH
+        return V_OTHER
+    return V_MORE if header.rest else V_MATCH
 
 
 cdef inline bint is_local(const ProxyParser* header) noexcept nogil:
