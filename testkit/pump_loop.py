@@ -68,10 +68,12 @@ class PumpLoop(ManualLoop):
         ready = bool(self._poll.poll(timeout * 1000))
         if ready:
             self.pump.ready()
+            self.pump.check()
         return ready
 
     def close(self) -> None:
         self.pump.cut_all()
         self.until(lambda: self.pump.open == 0)
+        assert self.pump.check() == 0, "a session leaked"
         for sock in (self._clients, self.upstream):
             sock.close()

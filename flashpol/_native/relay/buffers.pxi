@@ -1,3 +1,5 @@
+# The pool of buffers, and what a flow holds in one.
+
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
@@ -6,20 +8,20 @@ from flashpol._native.relay.buffers cimport CHUNK, KEPT
 from flashpol._native.relay.state cimport Flow, Pool
 
 
-cdef inline char* make(Pool* pool) noexcept nogil:
-    """A buffer, or NULL: there are as many as there may be, or there is no memory."""
+cdef inline char* take_buffer(Pool* pool) noexcept nogil:
+    """A buffer. NULL: the limit is reached, or there is no memory."""
     cdef char* buffer = pool.free
     if buffer != NULL:
         pool.free = (<char**>buffer)[0]
         pool.idle -= 1
-    elif pool.made < pool.most:
+    elif pool.made < pool.max_made:
         buffer = <char*>malloc(CHUNK)
         if buffer != NULL:
             pool.made += 1
     return buffer
 
 
-cdef inline void give_back(Pool* pool, char* buffer) noexcept nogil:
+cdef inline void return_buffer(Pool* pool, char* buffer) noexcept nogil:
     if pool.spare == NULL:
         pool.spare = buffer
     elif pool.idle < KEPT:
@@ -32,17 +34,17 @@ cdef inline void give_back(Pool* pool, char* buffer) noexcept nogil:
 
 
 cdef inline void hold_scratch(Pool* pool, Flow* flow, uint32_t begin, uint32_t end) noexcept nogil:
-    """What stands in the scratch buffer waits there. The caller has seen that there is a spare one."""
+    """Keep these bytes of the scratch buffer for later. The caller has checked that there is a spare buffer."""
     flow.held = pool.scratch
     flow.pooled = True
     flow.begin = begin
     flow.end = end
     pool.scratch = pool.spare
-    pool.spare = make(pool)
+    pool.spare = take_buffer(pool)
 
 
 cdef inline bint hold_first(Flow* flow, const char* first, uint32_t size) noexcept nogil:
-    """Hold a copy, outside the pool: it is what the fast path read, once for each conversation. False: no memory."""
+    """Keep a copy of what the fast path read, outside the pool: once for each session. False: there is no memory."""
     flow.held = <char*>malloc(size)
     if flow.held == NULL:
         return False
@@ -53,17 +55,17 @@ cdef inline bint hold_first(Flow* flow, const char* first, uint32_t size) noexce
     return True
 
 
-cdef inline void release(Pool* pool, Flow* flow) noexcept nogil:
+cdef inline void release_held(Pool* pool, Flow* flow) noexcept nogil:
     if flow.held != NULL:
         if flow.pooled:
-            give_back(pool, flow.held)
+            return_buffer(pool, flow.held)
         else:
             free(flow.held)
         flow.held = NULL
 
 
 cdef inline uint32_t in_use(const Pool* pool) noexcept nogil:
-    """Buffers that conversations hold."""
+    """Buffers that flows hold."""
     return pool.made - pool.idle - 1 - (pool.spare != NULL)
 
 
