@@ -8,10 +8,10 @@ SYSTEM := gcc libc6-dev python3-venv python3-dev
 NATIVE := setup.py pyproject.toml flashpol/worker/slow_reply.py \
 	$(wildcard flashpol/*.p[yx][xd] flashpol/_native/*/*.px[di])
 TREE := flashpol tests testkit bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
-# What memcheck looks at: all tests of the extensions alone, without gevent, but those of hypothesis, which take for ever,
-# and one that has to be done within a second.
+# What memcheck runs: all tests of the extensions alone, without gevent, except those of hypothesis, which take too long,
+# and one that has to end within a second.
 MEMCHECKED := $(addprefix tests/test_,fastpath.py fastpath_access.py fastpath_address_limits.py fastpath_limits.py fastpath_proxy.py pump.py) \
-	--deselect tests/test_fastpath_access.py::test_a_flood_is_bounded_and_what_is_left_out_is_counted
+	--deselect tests/test_fastpath_access.py::test_access_log_under_a_flood_is_limited_and_counts_what_it_leaves_out
 # All tests of a file run in one process. When a process dies, the run ends: xdist would wait for its tests without end.
 PARALLEL := --dist loadfile --max-worker-restart=0
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)

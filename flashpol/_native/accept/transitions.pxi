@@ -1,28 +1,28 @@
 # The states of a connection, what each of them means, and the one function that changes them.
 #
-#   FRESH ──request──────────────► reply ──all sent, nothing unread──────────────────► closed
-#     │                              │ ├───input unread, or more may come──► LINGER ──► closed
-#     │                              │ │                           (FIN, linger_bytes, deadline)
-#     │                              │ └───the kernel took a part──► SLOW_REPLY ──all sent──► LINGER
-#     ▼ part of a request, nothing   │
-#   REQUEST ──the rest of it────────►│
-#     │ │ └──22 bytes──► GRACE ──────┘ terminator, FIN or deadline
-#     │ └──other protocol──► refused ──HTTP: reply 400──► LINGER; else closed
-#     └──deadline, FIN, RST──► closed
+#   FRESH ── request ──────────────────► reply ──► closed, or LINGER if input is unread or may still come
+#     │                                    │ └── the kernel took a part ──► SLOW_REPLY ── rest sent ──► LINGER
+#     │ nothing, or a part of a request    │
+#     ▼                                    │
+#   REQUEST ── the rest of it ────────────►│
+#     │ │ └── its 22 bytes ──► GRACE ─────►┘ terminator, FIN or deadline
+#     │ └── other protocol ──► refused ──► closed, or LINGER after a reply to HTTP
+#     └── FIN, RST or deadline ──► closed
 #
-# On a shared port, input that is not a policy request and silence lead to the relay:
+#   LINGER ── FIN, RST, linger_bytes or deadline ──► closed
 #
-#   FRESH ──part of a request, nothing──► FIRST_BYTE ──22 bytes──► GRACE
-#     │                                     │ └──deadline, part of a request──► REQUEST, as above
-#     │                                     └──deadline, nothing────────────────► SESSION ──► closed
-#     ├──other protocol─────────────────────────────────────────────────────────► SESSION
-#     └──first bytes of several protocols──► PREFIX ──more bytes, FIN, deadline─► SESSION
+# On a shared port silence and input that is not a policy request lead to the relay:
 #
-# There FIRST_BYTE, PREFIX and REQUEST all end in SESSION when another protocol is recognised, and REQUEST also at its
-# deadline. Every parked connection leaves the diagram by close: RST, shutdown, or eviction (see `evict_oldest`).
+#   FRESH ── nothing, or a part of a request ──► FIRST_BYTE ── deadline, after a part ──► REQUEST
+#     │                                            └── deadline, after nothing ──► SESSION
+#     └── a prefix of several protocols ──► PREFIX ── more bytes, FIN or deadline ──► SESSION
+#
+# There another protocol, FIN after a part of a request, and the deadline of REQUEST lead to SESSION too, unless a PROXY
+# header is still awaited. A greenlet ends SLOW_REPLY and SESSION. Shutdown and eviction close a connection in any
+# state.
 #
 # FREE is a record without a connection. FRESH lasts from accept4 to the end of the same burst. A deadline is set when a
-# state is entered; input of the client never moves it, so drip-feeding gains nothing.
+# state is entered, and input of the client never moves it.
 
 from libc.stdint cimport uint8_t
 
@@ -34,7 +34,7 @@ from flashpol._native.common.system cimport epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_
 
 
 cdef void init_states(StateRow* states) noexcept nogil:
-    """Fill in the table. invariants.pxi compares every record with it."""
+    """Fill in the table. invariants.pxi compares every record with it. `enter` relies on the first two rows."""
     #                      state         deadline queue  watched  gauge
     set_state_row(states, S_FREE,       Q_NONE,         False,   G_NONE)
     set_state_row(states, S_FRESH,      Q_NONE,         False,   G_NONE)

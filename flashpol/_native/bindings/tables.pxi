@@ -8,7 +8,7 @@ cdef tuple numbered(int count, dict names):
 
 
 cdef dict laid_out(size_t size, list rows):
-    """Field -> (offset in bytes, number of 64-bit words). The rows (field, offset, bytes) must cover all `size` bytes."""
+    """Field -> (offset in bytes, number of 64-bit words). The rows (field, offset, bytes) must cover `size` bytes."""
     cdef size_t end = 0
     for field, offset, length in rows:
         if offset != end or length % 8:
