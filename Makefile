@@ -54,8 +54,8 @@ debug: $(VENV)/.dev  ## serve with a build for gdb, in Python's development mode
 
 coverage: $(VENV)/.dev  ## line coverage of the package, the extension included
 	@$(call variant,coverage)
-	@# The probe's tests, which have no greenlets, in a run of their own: where coverage asks which greenlet runs, a
-	@# thread that ends can stop the tracer for ever, and a probe is many short threads.
+	@# The probe's tests have a run of their own, without concurrency=gevent: with it a thread that ends can stop the
+	@# tracer for good, and a probe starts many short threads.
 	cd build/coverage && rm -f .coverage* \
 		&& ../../$(BIN)/python -m coverage run -m pytest -q -m "not servers" --ignore tests/probe tests \
 		&& ../../$(BIN)/python -m coverage run --concurrency=thread -m pytest -q -m "not servers" tests/probe

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The recognisers of flashpol/_native/accept under names that C can call. Never imported: only its C is used."""
+"""The recognisers of flashpol/_native/accept under names that C can call. It is never imported: clang compiles its C."""
 
 from libc.stdint cimport uint8_t
 
@@ -21,7 +21,7 @@ cdef public int fuzz_sniff(const void* known, const char* data, size_t size, uin
     return <int>sniff(<const Signatures*>known, data, size, name)
 
 
-# A header is opaque to C: `fuzz_proxy_bytes` large, zeroed by who makes it.
+# A header is opaque to C. The caller allocates `fuzz_proxy_bytes` of zeroed memory.
 
 cdef public size_t fuzz_proxy_bytes() noexcept nogil:
     return sizeof(ProxyParser)
