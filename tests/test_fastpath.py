@@ -187,6 +187,19 @@ def test_send_more_and_close_as_refuse_other_descriptors(start: Callable[..., Lo
 # ---------------------------------------------------------------------------------------------------------- deadlines
 
 
+@pytest.mark.parametrize("request_", [REQUEST + b"x", b"GET / HTTP/1.1\r\n\r\n"], ids=["reply", "http"])
+def test_lingering_connection_after_fin_is_closed_before_its_deadline(
+    start: Callable[..., Loop], request_: bytes
+) -> None:
+    loop = start(linger_timeout=30)
+    with loop.connect() as client:
+        loop.send(client, request_)
+        assert loop.counters["parked"] == 1
+        client.shutdown(socket.SHUT_WR)
+        loop.until(lambda: loop.connection_table.open == 0, timeout=2)
+    loop.settle()
+
+
 def test_request_timeout_is_not_moved_by_drip_feeding(start: Callable[..., Loop]) -> None:
     loop = start()
     with loop.connect() as silent, loop.connect() as dripping:

@@ -37,12 +37,14 @@ cdef const char* find_record_violation(Core* core, const Record* record) noexcep
         return b"a record has no state"
     if record.state == S_FRESH:
         return b"a connection was accepted and not handled"
-    row = &core.states[record.state]
-    # A state that is watched may be out of the epoll set where the kernel refused; `watch` counted that.
-    if record.watched and not row.watched:
-        return b"a descriptor is in the epoll set in a state without a watch"
     if record.listener >= core.listener_count:
         return b"a record belongs to no listener"
+    row = &core.states[record.state]
+    if record.watched and not row.watched:
+        return b"a descriptor is in the epoll set in a state without a watch"
+    # The kernel may refuse a watch: `watch` counts that as an accept error.
+    if row.watched and not record.watched and core.listeners[record.listener].counters.accept_errors == 0:
+        return b"a descriptor is not in the epoll set in a state with a watch"
     return NULL
 
 
