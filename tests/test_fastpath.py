@@ -196,7 +196,7 @@ def test_lingering_connection_after_fin_is_closed_before_its_deadline(
         loop.send(client, request_)
         assert loop.counters["parked"] == 1
         client.shutdown(socket.SHUT_WR)
-        loop.until(lambda: loop.connection_table.open == 0, timeout=2)
+        loop.until(lambda: loop.connection_table.open == 0)
     loop.settle()
 
 
