@@ -15,8 +15,9 @@
 #   accept/transitions      the states of a connection, what each means, and `enter`, which changes them
 #   accept/access_log       samples connections and records their outcomes
 #   accept/admission        judge_connection, judge_client: whether a client may connect, by its address
+#   accept/reply            reply, refuse, begin_session, linger, close_connection: how a connection ends; send_reply is
+#                           the one place where a reply is sent, counted and timed
 #   accept/connection       on_readable, on_deadline, …: one function for each event of a connection
-#                           send_reply: the one place where a reply is sent, counted and timed
 #                           dispatch: handles ready and overdue records, a limited number in one wake-up
 #   accept/accept           accept_burst: from the accept queue to records
 #   accept/invariants       find_violation: what must hold between two calls, for tests

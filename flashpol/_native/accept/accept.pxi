@@ -11,7 +11,7 @@ from flashpol._native.accept.state cimport (
     Core, Counters, H_NONE, Listener, QUEUE_COUNT, R_CAPACITY, R_MAX_CONNECTIONS, R_NONE, Reason, Record, S_FRESH,
 )
 from flashpol._native.common.system cimport (
-    accept4, getsockopt, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, sockaddr_in6, socklen_t, TCP_INFO, tcp_info,
+    accept4, getsockopt, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, sockaddr_in6, socklen_t, tcp_info, TCP_INFO,
 )
 
 cdef enum:
