@@ -6,12 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM := gcc libc6-dev python3-venv python3-dev
 NATIVE := setup.py pyproject.toml flashpol/worker/slow_reply.py \
-	$(wildcard flashpol/*.p[yx][xd] flashpol/_native/*/*.pxd)
+	$(wildcard flashpol/*.p[yx][xd] flashpol/_native/*/*.px[di])
 TREE := flashpol tests testkit bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
-# What memcheck looks at: all tests of the extensions alone, without gevent, but those of hypothesis, which take for ever,
-# and one that has to be done within a second.
+# What memcheck runs: all tests of the extensions alone, without gevent, except those of hypothesis, which take too long,
+# and one that has to end within a second.
 MEMCHECKED := $(addprefix tests/test_,fastpath.py fastpath_access.py fastpath_address_limits.py fastpath_limits.py fastpath_proxy.py pump.py) \
-	--deselect tests/test_fastpath_access.py::test_a_flood_is_bounded_and_what_is_left_out_is_counted
+	--deselect tests/test_fastpath_access.py::test_access_log_under_a_flood_is_limited_and_counts_what_it_leaves_out
 # All tests of a file run in one process. When a process dies, the run ends: xdist would wait for its tests without end.
 PARALLEL := --dist loadfile --max-worker-restart=0
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
@@ -54,13 +54,8 @@ debug: $(VENV)/.dev  ## serve with a build for gdb, in Python's development mode
 
 coverage: $(VENV)/.dev  ## line coverage of the package, the extension included
 	@$(call variant,coverage)
-	@# Cython's plugin looks for the C of a line beside the file that the line is in.
-	@cd build/coverage && for source in flashpol/_fastpath.pyx flashpol/_native/common/*.pxd flashpol/_native/accept/*.pxd; do \
-		cp build/cython-coverage/flashpol/_fastpath.c $${source%.*}.c; done
-	@cd build/coverage && for source in flashpol/_pump.pyx flashpol/_native/relay/*.pxd; do \
-		cp build/cython-coverage/flashpol/_pump.c $${source%.*}.c; done
-	@# The probe's tests, which have no greenlets, in a run of their own: where coverage asks which greenlet runs, a
-	@# thread that ends can stop the tracer for ever, and a probe is many short threads.
+	@# The probe's tests have a run of their own, without concurrency=gevent: with it a thread that ends can stop the
+	@# tracer for good, and a probe starts many short threads.
 	cd build/coverage && rm -f .coverage* \
 		&& ../../$(BIN)/python -m coverage run -m pytest -q -m "not servers" --ignore tests/probe tests \
 		&& ../../$(BIN)/python -m coverage run --concurrency=thread -m pytest -q -m "not servers" tests/probe

@@ -1,9 +1,9 @@
 """Builds the extensions, flashpol._fastpath and flashpol._pump, and compiles one Python file.
 
-All else is in pyproject.toml.
+Everything else is in pyproject.toml.
 
 FLASHPOL_BUILD chooses how: empty for the optimised build that is shipped; `debug` for symbols and no optimisation;
-`coverage` for line tracing of the .pyx; `sanitize` for AddressSanitizer and UndefinedBehaviorSanitizer.
+`coverage` for line tracing of the .pyx and .pxi; `sanitize` for AddressSanitizer and UndefinedBehaviorSanitizer.
 """
 
 import os
@@ -22,12 +22,12 @@ if build not in FLAGS:
     raise SystemExit(f"FLASHPOL_BUILD={build}: unknown; one of {', '.join(name or '(empty)' for name in FLAGS)}")
 
 SOURCES = {"flashpol._fastpath": "flashpol/_fastpath.pyx", "flashpol._pump": "flashpol/_pump.pyx"}
-# Python that needs less memory compiled. Its coverage is measured as Python; AddressSanitizer would guard its stack,
-# which greenlet copies, guards and all.
+# A Python file that needs less memory when it is compiled. Coverage measures it as Python. AddressSanitizer would put
+# guards on its stack, and greenlet copies that stack with the guards.
 if build not in ("coverage", "sanitize"):
     SOURCES["flashpol.worker.slow_reply"] = "flashpol/worker/slow_reply.py"
 
-# greenlet copies the stack of whoever sleeps in it, and would be told that it reads between the variables there.
+# greenlet copies the stack of a greenlet that sleeps, and AddressSanitizer would report reads between its variables.
 SLEEPING = ("flashpol._pump", "flashpol.worker.slow_reply")
 SLEEPS = {name: ["--param", "asan-stack=0"] for name in SLEEPING if build == "sanitize"}
 
@@ -44,8 +44,9 @@ extensions = [
 setup(
     ext_modules=cythonize(  # type: ignore[no-untyped-call]
         extensions,
-        # The C file of one kind of build must never be compiled as another.
-        build_dir=f"build/cython-{build or 'release'}",
+        # The C file of one kind of build must never be compiled as another. The coverage build has its own copy of the
+        # tree, because Cython's plugin for coverage looks for the C beside the .pyx.
+        build_dir=None if build == "coverage" else f"build/cython-{build or 'release'}",
         compiler_directives={"language_level": 3, "annotation_typing": False, "linetrace": build == "coverage"},
     )
 )

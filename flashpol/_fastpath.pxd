@@ -1,21 +1,99 @@
-# The fast path at a glance. Its C is in _core/, one file a concern, all of it inlined into this one extension:
+# The fast path: its files and its classes.
 #
-#   accepting    burst: accept a handful of those that wait, advance each; again until none waits or a bound is reached
-#   admission    judge_connection, judge_client: why somebody is refused by where he comes from, or R_NONE
-#   networks     allowed: a look among networks, from tables of serving/networks.py
-#   census       enter, leave: who is inside, in all and by address, in memory that the workers share
-#   proxy        proxy_feed: recogniser of PROXY headers
-#   connection   advance: one read, one verdict (the only reader of a connection): reply, park, refuse, close
-#                reply: one send, reply and FIN in one segment; counted and timed here and nowhere else
-#                hand_over: to a greenlet that relays it, with every byte that was read
-#                collect: ready or overdue records, bounded per wake-up
-#   match        match_feed: the one recogniser of the request; a byte of state
-#                sniff: names what is not a policy request (http, tls, rtmp, …), from a table of worker/protocols.py
-#   deadlines    the clock, queues in which all wait equally long, one timer; the same for _pump
-#   samples      decided: where a connection's outcome is known; of the few that are sampled, a log line is due
-#   checks       broken: what must hold between two calls, for tests
-#   state        what is kept in memory: Counters, Listener, Record, Core
-#   system       what the kernel and the C library offer
+# The C is in _native/, included by _fastpath.pyx and compiled into this one extension. Files named .pxd declare
+# structs, enums and constants; files named .pxi have the functions.
 #
-# Every C function is `noexcept nogil`: nothing in there can raise, so nothing can stop a watcher. _fastpath.pyx has the
-# picture of a connection's states, and the classes that Python sees.
+#   common/deadlines        deadline queues: all entries wait equally long
+#   common/poller           an epoll set with one timer for all queues
+#   common/system           what the kernel and the C library offer
+#   accept/state            what is kept in memory: Counters, Listener, Record, Core; the enums
+#   accept/match            match_feed: the recogniser of the request, a byte of state
+# sniff: names what is not a request (http, tls, rtmp, …), from the table of worker/protocols.py
+#   accept/proxy            proxy_feed: the recogniser of a PROXY header
+#   accept/ip_ranges        allowed: looks an address up in a table of networks made by serving/networks.py
+#   accept/address_limits   admit_address, release_slot: connections in total and by address, in memory of all workers
+#   accept/transitions      the states of a connection, what each means, and `enter`, which changes them
+#   accept/access_log       samples connections and records their outcomes
+#   accept/admission        judge_connection, judge_client: whether a client may connect, by its address
+#   accept/reply            reply, refuse, begin_session, linger, close_connection: how a connection ends; send_reply is
+#                           the one place where a reply is sent, counted and timed
+#   accept/connection       on_readable, on_deadline, …: one function for each event of a connection
+#                           dispatch: handles ready and overdue records, a limited number in one wake-up
+#   accept/accept           accept_burst: from the accept queue to records
+#   accept/invariants       find_violation: what must hold between two calls, for tests
+#   bindings/               the classes below, the names of the enums, the layout of Counters
+#
+# Every C function is `noexcept nogil`: none can raise, so none can end a watcher of the event loop. The methods below
+# say in their declaration how they report an exception.
+
+from libc.stdint cimport uint8_t
+
+from flashpol._native.accept.address_limits cimport AddressTable
+from flashpol._native.accept.ip_ranges cimport NetworkTable, Ranges
+from flashpol._native.accept.match cimport MatchVerdict
+from flashpol._native.accept.proxy cimport ProxyParser
+from flashpol._native.accept.state cimport Core, Listener, Record
+
+
+cdef class RequestMatcher:
+    cdef uint8_t _matched               # bytes of the request seen, 0..22
+    cdef bint _terminated
+    cdef MatchVerdict _verdict
+    cdef bint _after_cr                 # a LF that comes next belongs to the request
+    cdef readonly Py_ssize_t consumed
+
+
+cdef class ProxyHeader:
+    cdef ProxyParser _parser
+    cdef MatchVerdict _verdict
+    cdef readonly Py_ssize_t consumed
+
+
+cdef class Networks:
+    cdef NetworkTable table             # Acceptors borrow it
+
+    cdef int _fill(self, Ranges* ranges, bint first, list boundaries) except -1
+
+
+cdef class AddressLimits:
+    cdef AddressTable table             # a ConnectionTable borrows it
+    cdef unsigned char[::1] memory      # keeps alive what `table` points to
+
+
+cdef class PolicyReply:
+    cdef readonly bytes data
+
+
+cdef class ConnectionTable:
+    cdef Core core
+    cdef AddressLimits _address_limits  # keeps alive what core.address_table points to
+    cdef list _acceptors                # and what core.listeners points to
+    cdef object _on_slow_reply
+    cdef object _on_session
+    cdef object _on_access
+    cdef object _on_error
+
+    cdef int _init_queue(self, int which, double duration) except -1
+    cdef int _init_samples(self, double share) except -1
+    cdef int _add_signature(self, bytes prefix, int reason) except -1
+    cdef int _expect_headers(self) except -1
+
+    cdef int _call_hooks(self) except -1
+    cdef int _start_slow_replies(self) except -1
+    cdef int _start_sessions(self) except -1
+    cdef int _log_samples(self) except -1
+    cdef int _report(self, error) except -1
+    cdef void _drop_pending_sessions(self) noexcept
+
+    cdef Record* _of_greenlet(self, int fd) except NULL
+
+
+cdef class Acceptor:
+    cdef int fd
+    cdef Listener listener              # its ConnectionTable borrows it
+    cdef ConnectionTable connection_table
+    cdef PolicyReply reply              # these four keep alive what `listener` points to
+    cdef unsigned char[::1] block
+    cdef Networks _networks
+    cdef Networks _proxies
+    cdef object _on_exhausted

@@ -1,4 +1,4 @@
-"""What Python sees of the fast path. How it works stands at the head of _fastpath.pyx and _fastpath.pxd."""
+"""What Python sees of the fast path. The head of _fastpath.pyx explains how it works, _fastpath.pxd lists its files."""
 
 import enum
 from collections.abc import Callable, Iterable, Sequence
@@ -7,7 +7,7 @@ from typing import Final, Self, final
 from typing_extensions import Buffer
 
 class Verdict(enum.IntEnum):
-    """What a recogniser says of the bytes so far."""
+    """The verdict of a recogniser on the bytes so far: more are needed, a match, something else."""
 
     MORE = 0
     MATCH = 1
@@ -20,7 +20,7 @@ REASONS: Final[tuple[str, ...]]
 """Why a connection can be refused, in the order of the counter block's `refused` words."""
 
 PROTOCOLS: Final[tuple[str, ...]]
-"""As what a connection can be relayed, in the order of the counter block's `relayed` words."""
+"""What a relayed connection can be recognised as, in the order of the counter block's `relayed` words."""
 
 OUTCOMES: Final[tuple[str, ...]]
 """How a connection can end: one of REASONS, "timeout", "reset", "reply" or "relayed"."""
@@ -53,18 +53,18 @@ class RequestMatcher:
 
     @property
     def unterminated(self) -> bool:
-        """All 22 bytes are there and nothing after them: whoever sees the end of the stream, or waits long enough, may
-        take it for a request. Never with `terminated=False`, where that is a MATCH."""
+        """All 22 bytes are there and nothing after them. At the end of the stream, or after some time, they may be
+        taken for a request. Never true with `terminated=False`, where they are a MATCH."""
 
     def feed(self, data: Buffer) -> Verdict:
-        """Continue with `data`; what was fed before is not looked at again."""
+        """Continue with `data`. Bytes that were fed before are not read again."""
 
 @final
 class ProxyHeader:
     """Recognises one header of the PROXY protocol, version 1 or 2, in a stream of bytes, fed in any pieces.
 
-    Any split of the same bytes gives the same verdict; a verdict other than MORE is final. What a header says after the
-    addresses (TLVs, also a CRC32C) is passed over.
+    Any split of the same bytes gives the same verdict; a verdict other than MORE is final. What follows the addresses
+    in a header (TLVs, also a CRC32C) is skipped.
 
     >>> header = ProxyHeader()
     >>> header.feed(b"PROXY TCP4 192.0.2.1 198.51.100.1 40000 ")
@@ -82,50 +82,50 @@ class ProxyHeader:
 
     @property
     def oversized(self) -> bool:
-        """It was refused because it is longer than 107 bytes (version 1) or 16 and 4,096 (version 2)."""
+        """The verdict is OTHER because the header is longer than 107 bytes (version 1) or 16 + 4,096 (version 2)."""
 
     @property
     def source(self) -> tuple[str, int] | None:
-        """IP and port of the client. None if the header does not say it: LOCAL, UNKNOWN, not TCP over IP."""
+        """IP and port of the client. None if the header has none: LOCAL, UNKNOWN, not TCP over IP."""
 
     def feed(self, data: Buffer) -> Verdict:
-        """Continue with `data`; what was fed before is not looked at again."""
+        """Continue with `data`. Bytes that were fed before are not read again."""
 
 @final
 class Networks:
-    """Which addresses are allowed. `server.access.compile_networks` makes one of lists of networks.
+    """Which addresses are allowed. `serving.networks.compile_networks` makes one from lists of networks.
 
-    four, six: for each family whether its lowest address is allowed, and the addresses, ascending, from which on the
-    answer is another than before. An address counts as a number of 128 bits; of IPv4, its 32 bits are the upper ones.
-    Raises ValueError if they do not ascend.
+    v4, v6: for each family whether its lowest address is allowed, and the boundaries: the addresses, ascending, at
+    which the answer changes. An address is a number of 128 bits; an IPv4 address is in the upper 32 of them. Raises
+    ValueError if the boundaries do not ascend.
     """
 
-    def __new__(cls, four: tuple[bool, Sequence[int]], six: tuple[bool, Sequence[int]]) -> Self: ...
+    def __new__(cls, v4: tuple[bool, Sequence[int]], v6: tuple[bool, Sequence[int]]) -> Self: ...
     def allow(self, addresses: Buffer) -> int:
-        """How many of the addresses are allowed: 16 bytes each, IPv4 as ::ffff:0:0/96."""
+        """How many of the addresses are allowed. Each is 16 bytes, IPv4 as ::ffff:0:0/96; else ValueError."""
 
 ADDRESS_TABLE_HEAD: Final[int]
 ADDRESS_TABLE_SET: Final[int]
-"""Bytes of a census: for each worker a head, and a power of two of sets."""
+"""Bytes of an address table: for each worker a head, and a power of two of sets of 8 slots."""
 
 @final
 class AddressLimits:
-    """How many connections a server holds, in total and of each address, and how many are too many.
+    """Limits on connections, in total and of each address, counted in an address table that the workers share.
 
-    memory: zeroed at first, shared by all workers of the server, with
-    ADDRESS_TABLE_HEAD + n * ADDRESS_TABLE_SET bytes for each of `workers`, n a power of two, aligned to
-    ADDRESS_TABLE_HEAD. Worker `slot` writes its part; if it dies, zero that. key: 16
-    random bytes, the same for all. Limits are 0 for none: connections in total, of one worker, of one address, admitted
-    per second from one address. ipv4_prefix, ipv6_prefix: how many bits make an address.
+    memory: for each of `workers` ADDRESS_TABLE_HEAD + n * ADDRESS_TABLE_SET bytes, n a power of two, aligned to
+    ADDRESS_TABLE_HEAD, zeroed at first. Only `worker`, from 0, writes its part of them; zero that part if the worker
+    dies. key: 16 random bytes, the same for all workers. The limits are 0 for none: connections in total, of one
+    worker, of one address, and admitted per second from one address, the last two below 65,535. ipv4_prefix,
+    ipv6_prefix: the number of bits that count as one address.
 
-    One for all Parkers of a process. Raises ValueError if something does not fit.
+    All ConnectionTables of a process share one. Raises ValueError if an argument does not fit.
     """
 
     def __new__(
         cls,
         memory: Buffer,
         *,
-        slot: int,
+        worker: int,
         workers: int,
         key: bytes,
         max_connections: int = 0,
@@ -135,30 +135,31 @@ class AddressLimits:
         ipv4_prefix: int = 32,
         ipv6_prefix: int = 64,
     ) -> Self: ...
-    def enter(self, address: Buffer, now: int) -> tuple[str, int]:
-        """Judge a client as an Acceptor does, `now` being nanoseconds of a clock that only rises.
+    def admit(self, address: Buffer, now: int) -> tuple[str, int]:
+        """Judge an address as an Acceptor does, and count its connection if it is admitted.
 
-        address: 16 bytes, IPv4 as ::ffff:0:0/96. Returns "admitted", "untracked" (admitted, but there is no place to
-        count it), "address" or "address_rate" (one of the two limits is reached), and a number for `leave`; 0 if it
-        is not counted.
+        address: 16 bytes, IPv4 as ::ffff:0:0/96. now: nanoseconds of a clock that only rises. Returns the verdict and
+        the slot in the address table. The verdict is "admitted", "untracked" (admitted, but all slots have
+        connections), "max_address_connections" or "max_address_rate". The slot is for `release`; it is 0 if the
+        connection is not counted. Raises ValueError for an address of another length.
         """
 
-    def leave(self, place: int) -> None:
-        """A connection that `enter` counted has ended. ValueError if there is none."""
+    def release(self, slot: int) -> None:
+        """A connection that `admit` counted in this slot has ended. Raises ValueError if the slot has none."""
 
     @property
     def held(self) -> int:
-        """Connections of this worker's Parkers."""
+        """Connections that this worker's ConnectionTables hold."""
 
     @property
     def tracked(self) -> int:
-        """Those of them that are counted by address. Looks at every entry: for tests."""
+        """Those of them that are counted by address. It reads every slot: for tests."""
 
 @final
 class PolicyReply:
-    """The bytes that answer a request, made once and shared by every answer.
+    """The bytes that are sent for a request, made once and shared by all replies.
 
-    Raises ValueError for no bytes, or 2 GiB and more.
+    Raises ValueError for no bytes, or for 2 GiB and more.
     """
 
     def __new__(cls, data: bytes) -> Self: ...
@@ -168,22 +169,29 @@ class PolicyReply:
 
 @final
 class ConnectionTable:
-    """Everything one process holds that is not yet answered, as C records behind one pollable descriptor.
+    """All connections of one process, as C records behind one pollable descriptor.
 
-    capacity: connections (file descriptors) at most. request_timeout, terminator_grace, linger_timeout: seconds.
-    linger_bytes: input discarded after a reply, in bytes. signatures: (first bytes, reason) of what is refused by name.
-    on_slow_reply(fd): the kernel took a reply only in part; call `resume(fd)` whenever fd is writable, until it says
-    True, or `close_as(fd, …)`. on_error(exception): a hook raised. Raises OSError when the kernel gives no descriptor.
-    on_session(fd, data, listener): on a shared port, something is not a policy request, or was silent for
-    first_byte_timeout seconds; data are all bytes that were read of it, listener counts the Acceptors from 0. Call
-    `relayed(fd, …)` or `close_as(fd, …)` once.
+    capacity: the largest file descriptor + 1 that can be a connection. request_timeout, terminator_grace,
+    linger_timeout, first_byte_timeout: seconds. linger_bytes: bytes of input discarded after a reply. signatures:
+    (first bytes, reason) of protocols that are refused by name, at most 32 of 1 to 8 bytes. address_limits: of
+    connections, in total and by address. Raises ValueError for an argument that does not fit, and OSError when the
+    kernel gives no descriptor.
 
-    access_log: the share of connections, 0 to 1 (ValueError), of which `on_access(listener, ip, port, outcome, seconds,
-    sent, left_out)` is told when their outcome is known: listener counts the Acceptors from 0; ip and port are the
-    client's; outcome is one of OUTCOMES; seconds since the accept; sent are bytes of the reply; left_out is how many
-    others are not told of, and were not told to be, because there are at most 100 in ten seconds.
+    The hooks are called within `ready` and the other methods:
 
-    address_limits: counts the connections, and says when there are too many.
+    on_slow_reply(fd): the kernel took only a part of the reply. Call `send_more(fd)` whenever fd is writable, until it
+    returns True, or `close_as(fd, …)`.
+
+    on_session(fd, data, listener): a connection to a shared port is not a policy request, or was silent for
+    first_byte_timeout seconds. data: all bytes that were read from it. listener: number of the Acceptor, from 0. Call
+    `close_relayed(fd, …)` or `close_as(fd, …)` once.
+
+    on_access(listener, ip, port, outcome, seconds, sent, left_out): the outcome of a sampled connection is known.
+    access_log: the share of connections that is sampled, 0 to 1. listener: number of the Acceptor, from 0. ip, port: of
+    the client. outcome: one of OUTCOMES. seconds: since accept. sent: bytes of the reply. left_out: how many sampled
+    connections are not logged, since the last call, because at most 100 are in ten seconds.
+
+    on_error(exception): a hook raised.
     """
 
     def __new__(
@@ -204,59 +212,73 @@ class ConnectionTable:
         first_byte_timeout: float = 1.0,
     ) -> Self: ...
     def fileno(self) -> int:
-        """A descriptor that is readable when `ready` has work. It belongs to the Parker."""
+        """A descriptor that is readable when `ready` has work. The ConnectionTable owns it."""
 
     @property
     def open(self) -> int:
-        """Connections open now, parked and in conversations."""
+        """Connections that are open now, in any state."""
 
     def ready(self) -> None:
-        """Handle what is ready and what is overdue, a bounded number of each. Never raises."""
+        """Handle ready and overdue connections, a limited number of each. Never raises."""
 
     def send_more(self, fd: int) -> bool:
-        """Send more of the reply to `fd`. True: this conversation is over and `fd` no longer the caller's."""
+        """Send more of a slow reply. True: it has ended, and `fd` is no longer the caller's.
+
+        Raises ValueError if `fd` is not a slow reply.
+        """
 
     def endpoints(self, fd: int) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
-        """(IP, port) of the client of the conversation `fd`, and of where it connected to; None if it is gone."""
+        """(IP, port) of the client of a slow reply or session, and of the address it connected to.
+
+        Both are None if the client is gone. Raises ValueError if `fd` is neither.
+        """
 
     def close_relayed(self, fd: int, sent: int) -> None:
-        """The conversation `fd` has been relayed and is over; close it. sent: bytes to the client, for the log."""
+        """Close a session that was relayed and has ended. sent: bytes to the client, for the access log.
+
+        Raises ValueError if `fd` is not a slow reply or a session.
+        """
 
     def close_as(self, fd: int, outcome: str) -> None:
-        """End the conversation `fd` and close it, counted as "timeout" or as refused for one of REASONS."""
+        """Close a slow reply or session, counted as "timeout" or as refused for one of REASONS.
+
+        Raises ValueError if `fd` is neither, or for another outcome.
+        """
 
     def client(self, fd: int) -> tuple[str, int]:
-        """IP and port of a connection's client, as its PROXY header says it where there is one.
+        """IP and port of a connection's client: those of its PROXY header if it has one.
 
-        Raises ValueError if `fd` is no connection of this table, OSError if a client without a header has reset it.
+        Raises ValueError if `fd` is no connection of this table, and OSError if a client without a header has reset it.
         """
 
     def evict_oldest(self) -> bool:
-        """For want of descriptors: who has waited longest gives way, as for an Acceptor of this Parker.
+        """Close the connection that has waited longest, to free a descriptor. An Acceptor does so by itself.
 
-        False: nobody waits who could.
+        False: there is none that can be closed.
         """
 
     def close_all(self) -> int:
         """Close every connection, counted as refused for "shutdown" unless it has its reply; return how many."""
 
     def check(self) -> int:
-        """For tests: look at every record there can be; return how many connections are kept.
+        """For tests: compare every record with the table of states; return how many connections there are.
 
         Raises AssertionError if records, queues, gauges and samples do not agree, as they must between two calls.
         """
 
 @final
 class Acceptor:
-    """Accepts from one listening socket and answers with one reply.
+    """Accepts from one listening socket and sends one reply.
 
-    fd: a listening, non-blocking TCP socket, borrowed: the caller closes it after the last `ready`. block: writable
-    memory of BLOCK_SIZE bytes, 8-byte aligned; its counters carry on, its gauges start at zero. on_exhausted(errno):
-    accepting failed for want of resources; stop calling `ready` for a while. terminated: as for `RequestMatcher`.
-    shared: what is not a policy request is relayed.
+    fd: a listening, non-blocking TCP socket. It is borrowed: the caller closes it after the last `ready`. block:
+    writable memory of BLOCK_SIZE bytes, 8-byte aligned; its totals continue, its gauges start at 0.
+    on_exhausted(errno): accepting failed for lack of descriptors or memory; pause before the next `ready`. terminated:
+    as for RequestMatcher. shared: what is not a policy request is relayed.
 
-    networks: of the clients that are served; None: all. proxies: the only ones that may connect, each with a PROXY
-    header that says who its client is; None: clients connect themselves.
+    networks: of the clients that are served; None: all. proxies: the only addresses that may connect, each sending a
+    PROXY header with the address of its client; None: clients connect themselves.
+
+    Raises ValueError for a block that is too small or not aligned, and for more than 1,024 listeners.
     """
 
     def __new__(
@@ -273,8 +295,8 @@ class Acceptor:
         shared: bool = False,
     ) -> Self: ...
     def ready(self, fd: int = -1) -> int:
-        """Accept and handle a bounded burst; return how many were accepted. Never raises.
+        """Accept and handle a limited burst of connections; return how many were accepted. Never raises.
 
-        fd: of another listening, non-blocking TCP socket, whose connections are served and counted as if they were
-        ours; -1: our own.
+        fd: another listening, non-blocking TCP socket, whose connections are served and counted as those of this
+        listener; -1: its own.
         """

@@ -1,4 +1,4 @@
-"""What Python sees of the pump. How it works stands at the head of _pump.pyx and _pump.pxd."""
+"""What Python sees of the pump. The head of _pump.pyx explains how it works, _pump.pxd lists its files."""
 
 from collections.abc import Callable
 from typing import Final, Self, final
@@ -6,17 +6,17 @@ from typing import Final, Self, final
 from typing_extensions import Buffer
 
 CONNECT_SECONDS: Final[tuple[float, ...]]
-"""Finite upper bounds of the histogram of connecting, in seconds, ascending."""
+"""Finite upper bounds of the histogram of the time to connect, in seconds, ascending."""
 
 DURATION_SECONDS: Final[tuple[float, ...]]
-"""Finite upper bounds of the histogram of how long conversations last, in seconds, ascending."""
+"""Finite upper bounds of the histogram of the duration of sessions, in seconds, ascending."""
 
 ENDS: Final[tuple[str, ...]]
-"""How a conversation can end, in the order of the counter block's `ends` words. "client" and "upstream": who closed
-first, once both have."""
+"""How a session can end, in the order of the counter block's `ends` words. "client" and "upstream": both sides sent
+FIN, this one first."""
 
 FAILURES: Final[tuple[str, ...]]
-"""Why there was no conversation, in the order of the counter block's `failures` words."""
+"""Why no session came about, in the order of the counter block's `failures` words."""
 
 BLOCK_SIZE: Final[int]
 """Bytes of one counter block, a multiple of the cache line."""
@@ -26,11 +26,12 @@ LAYOUT: Final[dict[str, tuple[int, int]]]
 
 @final
 class Destination:
-    """Where conversations go: one address of an upstream.
+    """One backend: an address of an upstream, and what is counted of its sessions.
 
-    address: (IP, port), as getaddrinfo has it with four items, or the path of a Unix socket. block: writable memory of
-    BLOCK_SIZE bytes, 8-byte aligned, in which its conversations are counted; several may share one. keepalive: seconds
-    of silence after which the kernel asks whether the other end is there; 0: never. Raises ValueError.
+    address: (IP, port), (IP, port, flow, scope) as getaddrinfo returns it, or the path of a Unix socket. block:
+    writable memory of BLOCK_SIZE bytes, 8-byte aligned, for the counters; several Destinations may share one.
+    keepalive: seconds of silence after which the kernel sends TCP keepalive probes; 0: never. Raises ValueError for an
+    address or a block that does not fit.
     """
 
     def __new__(
@@ -40,23 +41,23 @@ class Destination:
     def address(self) -> tuple[str, int] | tuple[str, int, int, int] | str: ...
     @property
     def failures(self) -> int:
-        """Attempts to connect that failed in a row, until now; not those that failed for want of our own resources."""
+        """Attempts to connect that failed in a row. Failures for lack of our own resources are not counted."""
 
     def count_failure(self, why: str) -> None:
-        """Count one of FAILURES for which `converse` was not even called."""
+        """Count one of FAILURES that happened before `run_session`. Raises ValueError for another word."""
 
     @property
     def open(self) -> int:
-        """Conversations there now, of this process, also while they connect."""
+        """Sessions of this process to this backend now, connecting ones included."""
 
 @final
 class Pump:
-    """Moves the bytes of all conversations of one process, behind one pollable descriptor.
+    """Moves the bytes of all sessions of one process, behind one pollable descriptor.
 
-    sleep: called in a greenlet that has nothing to do; returns when `ready` switches to that greenlet. on_error(error):
-    such a greenlet raised. capacity: conversations at most. connect_timeout, idle_timeout, max_duration: seconds; of
-    the last two 0 is never. buffers: of 32 KB each, for bytes that a side does not take. Raises ValueError, and OSError
-    when the kernel gives no descriptor.
+    sleep: called in a greenlet that waits for its session; it returns when `ready` switches to that greenlet.
+    on_error(error): such a greenlet raised. capacity: sessions at most, up to 2^24. connect_timeout, idle_timeout,
+    max_duration: seconds; 0 is never for the last two. buffers: of 32 KB each, for bytes that a side does not take.
+    Raises ValueError for a capacity out of range, and OSError when the kernel gives no descriptor.
     """
 
     def __new__(
@@ -71,29 +72,36 @@ class Pump:
         buffers: int = 512,
     ) -> Self: ...
     def fileno(self) -> int:
-        """A descriptor that is readable when `ready` has work. It belongs to the Pump."""
+        """A descriptor that is readable when `ready` has work. The Pump owns it."""
 
     @property
     def open(self) -> int:
-        """Conversations now, also those that connect."""
+        """Sessions now, connecting ones included."""
 
     @property
     def buffers_held(self) -> int:
         """Buffers in use now."""
 
     def run_session(self, fd: int, to: Destination, first: bytes) -> tuple[str, int]:
-        """Relay between the connected, non-blocking `fd` and a connection to `to`, on which `first` is sent first.
+        """Relay between the connected, non-blocking `fd` and a new connection to `to`, which is sent `first` first.
 
-        Sleeps until it is over. Returns one of ENDS or of FAILURES, and how many bytes were sent to `fd`. After a
-        failure `fd` is as it was; after an end it is to be closed, and then sends RST if that is how it ended. It is
-        never closed here. What the greenlet is killed with passes through; the conversation is over then.
+        Sleeps until the session has ended. Returns one of ENDS or FAILURES, and how many bytes were sent to `fd`. After
+        a failure `fd` is as it was. After an end the caller has to close it, and then the kernel sends RST if the
+        session ended with one. `fd` is never closed here. An exception that kills the greenlet passes through and ends
+        the session.
         """
 
     def ready(self) -> None:
-        """Move bytes, end what is overdue, a bounded number of each; wake the greenlets of those that are over.
+        """Move bytes and end overdue sessions, a limited number of each; wake the greenlets of ended sessions.
 
-        Never raises. To be called where `sleep` switches to.
+        Never raises. Call it in the greenlet that `sleep` switches to.
         """
 
     def cut_all(self) -> None:
-        """End all conversations, as "shutdown". Their greenlets wake in the next `ready`, which is due at once."""
+        """End all sessions, as "shutdown". Their greenlets wake in the next `ready`, which is due at once."""
+
+    def check(self) -> int:
+        """For tests: compare sessions, queues, watched events, buffers and gauges; return how many sessions there are.
+
+        Raises AssertionError if they do not agree, as they must between two calls.
+        """

@@ -1,31 +1,32 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 # cython: auto_pickle=False, autotestdict=False
-"""The pump: moves the bytes of conversations between clients and upstreams, without a Python object for each byte.
+"""The pump: moves the bytes of sessions between clients and upstreams, without a Python object for each byte.
 
-A greenlet owns each conversation. It calls `converse`, which connects, and sleeps there until everything is over; the
+A greenlet owns each session. It calls `run_session`, which connects, and sleeps there until the session has ended. The
 bytes are moved here, in the hub, whenever epoll reports that a side is readable or, after it took no more, writable.
 
-    CONNECTING ──established──► OPEN ──both FINs passed on, RST, deadline, cut──► OVER ──its greenlet wakes──► FREE
-         └──────refused, unreachable, deadline, cut─────────────────────────────────▲
+    CONNECTING ──established──► OPEN ──both FINs sent, RST, deadline, cut──► CLOSED ──the greenlet wakes──► FREE
+         └──────refused, unreachable, deadline, cut─────────────────────────────▲
 
-**Memory.** What is read is sent at once. Only what the other side does not take is held, and nothing more is read from
-the one before it is taken: a buffer is in use only while somebody is slow. There are so many buffers and no more. When
-they are out, bytes are looked at (MSG_PEEK), sent, and only what was taken is read: the kernel holds the rest, where it
-is the sender's window that shrinks. So slow readers pin a bounded amount of memory and lose nothing.
+**Memory.** What is read is sent at once. Only bytes that the other side does not take are held, and nothing more is
+read until they are sent: a buffer is in use only while a side is slow. The number of buffers is limited. When none is
+left, bytes are peeked (MSG_PEEK) and sent, and only what was taken is read: the kernel holds the rest, and the sender's
+window shrinks. So slow readers use a limited amount of memory and lose nothing.
 
-**Ends.** FIN is passed on once all that came before it has been. When both have, it is over. RST of one side becomes
-RST of the other, after what it had sent before: Linux still hands that over, and so do we. A side that can only be read
-any more, because writing to it failed, is `broken`: it is read to its end, and the end is RST. When a conversation is
-cut, by a deadline or by the end of the process, a side that bytes still waited for gets RST instead of FIN, so that it
-does not take the part for the whole.
+**Ends.** FIN is passed on when all bytes before it have been. When both FINs have been passed on, the session has
+ended. RST of one side becomes RST of the other, after the bytes that came before it: Linux still delivers those, and so
+does the pump. A side that cannot be written to any more is `write_failed`: it is read to its end, and the end is RST.
+When a session is cut, by a deadline or by the end of the process, a side that bytes still waited for gets RST instead
+of FIN, so that it does not take the part for the whole.
 
-**Level-triggered.** epoll is asked for input of a side only while the other takes bytes, for output only after it took
-no more: in the common case nothing is ever changed. A side that nothing is asked of is not in the set, or EPOLLHUP and
-EPOLLERR, which come unasked, would come for ever: an RST is noticed when it is that side's turn to be read or written.
+**Level-triggered.** epoll watches a side for input only while the other side takes bytes, and for output only after it
+took no more: in the common case the watch never changes. A side without anything to wait for is taken out of the set,
+because EPOLLHUP and EPOLLERR, which are reported unasked, would be reported again and again. An RST is noticed at the
+next read or write of that side.
 
-**Deadlines.** As in the fast path: each queue has one duration, so there is no heap. A conversation that moves bytes
-goes to the end of the idle queue, but only when it stood there for a sixteenth of the duration, which the queue has in
-addition: a busy one need not pay for it each time, and none ends too early.
+**Deadlines.** As in the fast path, each queue has one duration, so no heap is needed. A session that moves bytes goes
+to the end of the idle queue, but only after 1/16 of idle_timeout in it. The queue's duration is longer by that part. So
+a busy session does not pay for it each time, and no session ends too early.
 """
 
 from cpython.exc cimport PyErr_SetFromErrno
@@ -34,59 +35,79 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
-from posix.unistd cimport close
+
+from flashpol._native.common.system cimport (
+    AF_INET, AF_INET6, AF_UNIX, htons, inet_pton, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_un,
+)
+from flashpol._native.relay.counters cimport (
+    CONNECT_BOUNDS, CONNECT_BUCKETS, Counters, DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT, E_CLIENT_RESET, E_DURATION,
+    E_IDLE, E_SHUTDOWN, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CUT, F_RATE, F_REFUSED, F_RESOURCES, F_TIMEOUT,
+    F_UNREACHABLE, F_UNRESOLVED, OUTCOME_COUNT,
+)
+from flashpol._native.relay.state cimport CLIENT, Core, Q_CONNECT, Q_DURATION, Q_IDLE, QUEUE_COUNT, S_CLOSED, Session
 
 from greenlet import getcurrent
 
-from flashpol._native.common.deadlines cimport arm, begin_queue, now_ns, open_timer, set_timer
-from flashpol._native.common.system cimport (
-    AF_INET, AF_INET6, AF_UNIX, EPOLL_CLOEXEC, epoll_create1, htons, inet_pton, sockaddr, sockaddr_in, sockaddr_in6,
-    sockaddr_storage, sockaddr_un, socklen_t,
-)
-from flashpol._native.relay.buffers cimport free_pool, in_use, make
-from flashpol._native.relay.dispatch cimport collect
-from flashpol._native.relay.connect cimport begin
-from flashpol._native.relay.counters cimport (
-    CONNECT_BOUNDS, CONNECT_BUCKETS, Counters, DURATION_BOUNDS, DURATION_BUCKETS, END_COUNT, F_RESOURCES, OUTCOME_COUNT,
-)
-from flashpol._native.relay.close cimport cut
-from flashpol._native.relay.slab cimport forget_over, put_back, take, take_over
-from flashpol._native.relay.state cimport (
-    CLIENT, Conversation, Core, Q_CONNECT, Q_DURATION, Q_IDLE, QUEUE_COUNT, S_OVER,
-)
+include "_native/common/deadlines.pxi"
+include "_native/common/poller.pxi"
+
+include "_native/relay/counters.pxi"
+include "_native/relay/buffers.pxi"
+include "_native/relay/readiness.pxi"
+include "_native/relay/close.pxi"
+include "_native/relay/transfer.pxi"
+include "_native/relay/connect.pxi"
+include "_native/relay/dispatch.pxi"
+include "_native/relay/invariants.pxi"
+
+include "_native/bindings/tables.pxi"
+
+# Enum Outcome has its names here and nowhere else.
+cdef tuple OUTCOMES = numbered(OUTCOME_COUNT, {
+    E_CLIENT: "client",
+    E_UPSTREAM: "upstream",
+    E_CLIENT_RESET: "client_reset",
+    E_UPSTREAM_RESET: "upstream_reset",
+    E_IDLE: "idle",
+    E_DURATION: "duration",
+    E_SHUTDOWN: "shutdown",
+    F_REFUSED: "refused",
+    F_UNREACHABLE: "unreachable",
+    F_TIMEOUT: "timeout",
+    F_RESOURCES: "resources",
+    F_CUT: "cut",
+    F_UNRESOLVED: "unresolved",
+    F_RATE: "rate",
+})
+ENDS = OUTCOMES[:END_COUNT]
+FAILURES = OUTCOMES[END_COUNT:]
 
 CONNECT_SECONDS = tuple([bound / 1e9 for bound in CONNECT_BOUNDS[:CONNECT_BUCKETS - 1]])
 DURATION_SECONDS = tuple([bound / 1e9 for bound in DURATION_BOUNDS[:DURATION_BUCKETS - 1]])
-ENDS = ("client", "upstream", "client_reset", "upstream_reset", "idle", "duration", "shutdown")
-FAILURES = ("refused", "unreachable", "timeout", "resources", "cut", "unresolved", "rate")
 BLOCK_SIZE = (sizeof(Counters) + 63) // 64 * 64     # whole cache lines: no two writers share one
 
-cdef Counters SAMPLE
-LAYOUT = {                                          # field: (offset in bytes, number of 64-bit words)
-    "opened": (<char*>&SAMPLE.opened - <char*>&SAMPLE, 1),
-    "ends": (<char*>&SAMPLE.ends - <char*>&SAMPLE, END_COUNT),
-    "failures": (<char*>&SAMPLE.failures - <char*>&SAMPLE, OUTCOME_COUNT - END_COUNT),
-    "sent": (<char*>&SAMPLE.sent - <char*>&SAMPLE, 2),
-    "connect_ns": (<char*>&SAMPLE.connect_ns - <char*>&SAMPLE, 1),
-    "connect_buckets": (<char*>&SAMPLE.connect_buckets - <char*>&SAMPLE, CONNECT_BUCKETS),
-    "duration_ns": (<char*>&SAMPLE.duration_ns - <char*>&SAMPLE, 1),
-    "duration_buckets": (<char*>&SAMPLE.duration_buckets - <char*>&SAMPLE, DURATION_BUCKETS),
-    "open": (<char*>&SAMPLE.open - <char*>&SAMPLE, 1),
-    "connecting": (<char*>&SAMPLE.connecting - <char*>&SAMPLE, 1),
-}
-cdef tuple OUTCOMES = (*ENDS, *FAILURES)
+
+cdef dict layout_of_counters():
+    cdef Counters block
+    cdef char* begin = <char*>&block
+    return laid_out(sizeof(Counters), [
+        ("opened", <char*>&block.opened - begin, sizeof(block.opened)),
+        ("ends", <char*>&block.ends - begin, sizeof(block.ends)),
+        ("failures", <char*>&block.failures - begin, sizeof(block.failures)),
+        ("sent", <char*>&block.sent - begin, sizeof(block.sent)),
+        ("connect_ns", <char*>&block.connect_ns - begin, sizeof(block.connect_ns)),
+        ("connect_buckets", <char*>&block.connect_buckets - begin, sizeof(block.connect_buckets)),
+        ("duration_ns", <char*>&block.duration_ns - begin, sizeof(block.duration_ns)),
+        ("duration_buckets", <char*>&block.duration_buckets - begin, sizeof(block.duration_buckets)),
+        ("open", <char*>&block.open - begin, sizeof(block.open)),
+        ("connecting", <char*>&block.connecting - begin, sizeof(block.connecting)),
+    ])
+
+
+LAYOUT = layout_of_counters()
 
 
 cdef class Destination:
-    cdef sockaddr_storage _storage
-    cdef socklen_t _size
-    cdef int _keepalive
-    cdef unsigned char[::1] _block
-    cdef Counters* _counters
-    cdef readonly object address
-    cdef readonly Py_ssize_t open
-    cdef readonly uint32_t failures
-
     def __cinit__(self, address not None, unsigned char[::1] block not None, *, int keepalive=0):
         if block.shape[0] < <Py_ssize_t>sizeof(Counters) or <size_t>&block[0] % sizeof(uint64_t) != 0:
             raise ValueError(f"a counter block is {sizeof(Counters)} bytes, aligned to {sizeof(uint64_t)}")
@@ -110,17 +131,17 @@ cdef class Destination:
         return 0
 
     cdef int _set_ip(self, bytes host, uint16_t port, uint32_t scope) except -1:
-        cdef sockaddr_in* old = <sockaddr_in*>&self._storage
-        cdef sockaddr_in6* new = <sockaddr_in6*>&self._storage
+        cdef sockaddr_in* v4 = <sockaddr_in*>&self._storage
+        cdef sockaddr_in6* v6 = <sockaddr_in6*>&self._storage
         host = host.partition(b"%")[0]
-        if inet_pton(AF_INET, host, &old.sin_addr) == 1:
-            old.sin_family = AF_INET
-            old.sin_port = htons(port)
+        if inet_pton(AF_INET, host, &v4.sin_addr) == 1:
+            v4.sin_family = AF_INET
+            v4.sin_port = htons(port)
             self._size = sizeof(sockaddr_in)
-        elif inet_pton(AF_INET6, host, &new.sin6_addr) == 1:
-            new.sin6_family = AF_INET6
-            new.sin6_port = htons(port)
-            new.sin6_scope_id = scope
+        elif inet_pton(AF_INET6, host, &v6.sin6_addr) == 1:
+            v6.sin6_family = AF_INET6
+            v6.sin6_port = htons(port)
+            v6.sin6_scope_id = scope
             self._size = sizeof(sockaddr_in6)
         else:
             raise ValueError(f"{host!r} is not an IP address")
@@ -131,52 +152,39 @@ cdef class Destination:
 
 
 cdef class Pump:
-    cdef Core core
-    cdef object _sleep
-    cdef object _on_error
-
     def __cinit__(self, *, sleep, on_error, int32_t capacity, double connect_timeout, double idle_timeout,
                   double max_duration, uint32_t buffers=512):
         cdef Core* core = &self.core
         if not 0 <= capacity <= 1 << 24:
-            raise ValueError("capacity is 0 to 2^24 conversations")
-        core.epoll = core.timer.fd = -1
-        core.free = core.over = core.over_last = -1
+            raise ValueError("capacity is 0 to 2^24 sessions")
+        core.free = core.closed = core.closed_last = -1
         core.capacity = capacity
-        core.pool.most = buffers + 1
-        core.pool.scratch = make(&core.pool)
-        core.pool.spare = make(&core.pool)
-        core.table = <Conversation*>calloc(max(capacity, 1), sizeof(Conversation))
+        core.pool.max_made = buffers + 1
+        core.pool.scratch = take_buffer(&core.pool)
+        core.pool.spare = take_buffer(&core.pool)
+        core.table = <Session*>calloc(max(capacity, 1), sizeof(Session))
         if core.table == NULL or core.pool.scratch == NULL:
             raise MemoryError
-        self._begin_queue(Q_CONNECT, connect_timeout)
-        self._begin_queue(Q_IDLE, idle_timeout * 17 / 16)
-        self._begin_queue(Q_DURATION, max_duration)
+        self._init_queue(Q_CONNECT, connect_timeout)
+        self._init_queue(Q_IDLE, idle_timeout * 17 / 16)
+        self._init_queue(Q_DURATION, max_duration)
         self._sleep = sleep
         self._on_error = on_error
-        core.epoll = epoll_create1(EPOLL_CLOEXEC)
-        if core.epoll < 0:
-            PyErr_SetFromErrno(OSError)
-        if not open_timer(&core.timer, core.epoll):
+        if not open_poller(&core.poller):
             PyErr_SetFromErrno(OSError)
 
     def __dealloc__(self):
-        # No table: __cinit__ did not come as far as to open anything, and 0 is somebody else's descriptor.
-        if self.core.table != NULL:
-            if self.core.timer.fd >= 0:
-                close(self.core.timer.fd)
-            if self.core.epoll >= 0:
-                close(self.core.epoll)
+        close_poller(&self.core.poller)
         free(self.core.table)
         free_pool(&self.core.pool)
 
-    cdef int _begin_queue(self, int which, double duration) except -1:
+    cdef int _init_queue(self, int which, double duration) except -1:
         cdef Core* core = &self.core
-        begin_queue(&core.queues[which], &core.table[0].links[which], sizeof(Conversation), <int64_t>(duration * 1e9))
+        init_queue(&core.queues[which], &core.table[0].links[which], sizeof(Session), <int64_t>(duration * 1e9))
         return 0
 
     def fileno(self):
-        return self.core.epoll
+        return self.core.poller.epoll
 
     @property
     def open(self):
@@ -188,57 +196,58 @@ cdef class Pump:
 
     def run_session(self, int fd, Destination to not None, bytes first not None):
         cdef Core* core = &self.core
-        cdef Conversation* c
-        cdef int32_t i = take(core)
+        cdef Session* session
+        cdef int32_t i = take_free(core)
         if i < 0:
             to._counters.failures[F_RESOURCES - END_COUNT] += 1
             return OUTCOMES[F_RESOURCES], 0
-        c = &core.table[i]
-        memset(c, 0, sizeof(Conversation))
-        c.flows[CLIENT].fd = fd
-        c.first_fin = END_COUNT
-        c.counters = to._counters
-        c.streak = &to.failures
-        begin(core, i, <const sockaddr*>&to._storage, to._size, to._keepalive, first, <uint32_t>len(first))
-        arm(&core.timer, core.queues, QUEUE_COUNT)
+        session = &core.table[i]
+        memset(session, 0, sizeof(Session))
+        session.flows[CLIENT].fd = fd
+        session.first_fin = END_COUNT
+        session.counters = to._counters
+        session.failures_in_row = &to.failures
+        begin_connect(core, i, <const sockaddr*>&to._storage, to._size, to._keepalive, first, <uint32_t>len(first))
+        arm_timer(&core.poller, core.queues, QUEUE_COUNT)
         owner = getcurrent()
         Py_INCREF(owner)
-        c.owner = <PyObject*>owner
+        session.owner = <PyObject*>owner
         to.open += 1
         try:
-            if c.state == S_OVER:
-                forget_over(core, i)
+            if session.state == S_CLOSED:
+                remove_last_closed(core, i)
             else:
-                while c.state != S_OVER:
+                while session.state != S_CLOSED:
                     self._sleep()
         except BaseException:
-            # Somebody ends the greenlet: `ready` frees the record.
+            # The greenlet is killed. `ready` frees the record.
             core.now = now_ns()
             cut(core, i)
-            c.owner = NULL
-            set_timer(&core.timer, 1)
+            session.owner = NULL
+            set_timer(&core.poller, 1)
             raise
         finally:
             to.open -= 1
             Py_DECREF(owner)
-        outcome = OUTCOMES[c.outcome], c.sent
-        put_back(core, i)
+        outcome = OUTCOMES[session.outcome], session.sent
+        free_session(core, i)
         return outcome
 
     def ready(self):
         with nogil:
-            collect(&self.core)
+            dispatch(&self.core)
         self._wake()
 
     cdef int _wake(self) except -1:
+        """Switch to the greenlets of all closed sessions."""
         cdef Core* core = &self.core
         cdef int32_t i
         while True:
-            i = take_over(core)
+            i = pop_closed(core)
             if i < 0:
                 return 0
             if core.table[i].owner == NULL:
-                put_back(core, i)
+                free_session(core, i)
                 continue
             try:
                 (<object>core.table[i].owner).switch()
@@ -254,4 +263,12 @@ cdef class Pump:
         core.now = now_ns()
         for i in range(core.used):
             cut(core, i)
-        set_timer(&core.timer, 1)
+        set_timer(&core.poller, 1)
+
+    def check(self):
+        cdef const char* violation
+        with nogil:
+            violation = find_violation(&self.core)
+        if violation != NULL:
+            raise AssertionError(violation.decode("ascii"))
+        return self.core.count

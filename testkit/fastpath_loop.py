@@ -15,9 +15,10 @@ TIMES = {"request_timeout": 0.25, "terminator_grace": 0.05, "linger_timeout": 0.
 
 
 class Loop(ManualLoop):
-    """`handed`: descriptors of slow replies. `relayed`: descriptors of sessions, with what was read of them.
+    """What the hooks reported is in lists.
 
-    `errors`: what hooks raised. `exhausted`: errnos of accept.
+    `slow_replies`: descriptors. `sessions`: descriptors to be relayed, with the bytes that were read. `errors`: what
+    hooks raised. `exhausted`: errnos of accepting.
     """
 
     def __init__(
@@ -31,8 +32,8 @@ class Loop(ManualLoop):
         **settings: object,
     ) -> None:
         self.address_limits = address_limits
-        self.handed: list[int] = []
-        self.relayed: list[tuple[int, bytes]] = []
+        self.slow_replies: list[int] = []
+        self.sessions: list[tuple[int, bytes]] = []
         self.errors: list[BaseException] = []
         self.exhausted: list[int] = []
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=4096)
@@ -40,12 +41,12 @@ class Loop(ManualLoop):
         self.address = self.socket.getsockname()
         self.connection_table = ConnectionTable(
             **(
-                {"on_slow_reply": self.handed.append, "on_error": self.errors.append}
+                {"on_slow_reply": self.slow_replies.append, "on_error": self.errors.append}
                 | {
                     "signatures": SIGNATURES,
                     "capacity": 1 << 16,
                     "address_limits": address_limits,
-                    "on_session": self._relay,
+                    "on_session": self._on_session,
                 }
                 | TIMES
                 | settings
@@ -67,8 +68,8 @@ class Loop(ManualLoop):
         self._poll.register(self.socket, select.POLLIN)
         self._poll.register(self.connection_table.fileno(), select.POLLIN)
 
-    def _relay(self, fd: int, data: bytes, listener: int) -> None:
-        self.relayed.append((fd, data))
+    def _on_session(self, fd: int, data: bytes, listener: int) -> None:
+        self.sessions.append((fd, data))
 
     def turn(self, timeout: float = 0) -> bool:
         """One wake-up, if there is work within `timeout` seconds."""
@@ -99,7 +100,7 @@ class Loop(ManualLoop):
         return outcomes(self.counters)
 
     def close(self) -> None:
-        for fd in (*self.handed, *(fd for fd, _ in self.relayed)):
+        for fd in (*self.slow_replies, *(fd for fd, _ in self.sessions)):
             try:
                 self.connection_table.close_as(fd, "shutdown")
             except ValueError:  # already closed

@@ -1,4 +1,4 @@
-"""A Pump driven by a poll loop of the test's own: no gevent, no thread, every turn under control."""
+"""A Pump on a poll loop that the test turns itself: no gevent, no thread."""
 
 import select
 import socket
@@ -15,7 +15,10 @@ TIMES = {"connect_timeout": 1.0, "idle_timeout": 0.0, "max_duration": 0.0}
 
 
 class PumpLoop(ManualLoop):
-    """`ended`: what `run_session` returned, in order. `errors`: what greenlets raised."""
+    """`ended`: what `run_session` returned, in order. `errors`: what greenlets raised.
+
+    Every turn checks the invariants of the pump.
+    """
 
     def __init__(self, **settings: object) -> None:
         self.ended: list[tuple[str, int]] = []
@@ -68,10 +71,12 @@ class PumpLoop(ManualLoop):
         ready = bool(self._poll.poll(timeout * 1000))
         if ready:
             self.pump.ready()
+            self.pump.check()
         return ready
 
     def close(self) -> None:
         self.pump.cut_all()
         self.until(lambda: self.pump.open == 0)
+        assert self.pump.check() == 0, "a session leaked"
         for sock in (self._clients, self.upstream):
             sock.close()

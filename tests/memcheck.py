@@ -1,8 +1,8 @@
-"""``python tests/memcheck.py TEST …``: pytest under valgrind's memcheck, judged by what the extension has to do with.
+"""``python tests/memcheck.py TEST …``: pytest under valgrind's memcheck, judged by errors of our extensions.
 
-CPython and gevent do much that memcheck cannot follow, other things on each machine. So there is no list of what to
-suppress: an error counts if one of our extensions is among its frames. Exit status: 0 without such errors, 1 with, 2
-when the tests fail or valgrind does not run.
+Memcheck reports much in CPython and gevent, and different things on each machine. So there is no list of suppressions:
+an error counts if one of our extensions is among its frames. Exit status: 0 without such errors, 1 with, 2 when the
+tests fail or valgrind does not run.
 """
 
 import os
@@ -18,7 +18,7 @@ SECONDS = 1200
 
 
 def errors(report: Path) -> list[str]:
-    """The errors of one XML report in which the extension has a part."""
+    """The errors of one XML report that have one of our extensions among their frames."""
     found = []
     for error in ET.parse(report).getroot().iter("error"):
         frames = [

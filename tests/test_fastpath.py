@@ -1,4 +1,4 @@
-"""Parker and Acceptor: every transition of a connection, each end counted exactly once, nothing left behind."""
+"""ConnectionTable and Acceptor: every transition of a connection is counted exactly once and leaves nothing behind."""
 
 import select
 import socket
@@ -29,7 +29,7 @@ def play(loop: Loop, client: socket.socket, steps: list[bytes | str]) -> None:
             loop.send(client, step)
 
 
-# (what the client does, how the server counts it). A name says which states the connection passes through.
+# (what the client does, how the server counts it). The name lists the states that the connection passes through.
 TRANSITIONS = {
     "fresh, reply": ([REQUEST], "reply"),
     "fresh, reply, linger, fin": ([BARE + b"\n", FIN], "reply"),
@@ -68,7 +68,9 @@ TRANSITIONS = {
 
 
 @pytest.mark.parametrize(("steps", "outcome"), TRANSITIONS.values(), ids=TRANSITIONS)
-def test_transition(start: Callable[..., Loop], steps: list[bytes | str], outcome: str) -> None:
+def test_connection_after_each_transition_is_counted_once(
+    start: Callable[..., Loop], steps: list[bytes | str], outcome: str
+) -> None:
     loop = start()
     with loop.connect() as client:
         for step in steps:
@@ -87,7 +89,7 @@ def test_transition(start: Callable[..., Loop], steps: list[bytes | str], outcom
         assert received[: len(expected) if outcome == "http" else None] == expected
 
 
-def test_reset_before_accept(start: Callable[..., Loop]) -> None:
+def test_connection_reset_before_accept_is_counted_as_reset(start: Callable[..., Loop]) -> None:
     loop = start()
     client = socket.create_connection(loop.address)
     reset(client)
@@ -95,8 +97,9 @@ def test_reset_before_accept(start: Callable[..., Loop]) -> None:
     assert loop.settle() == {"reset": 1}
 
 
-@pytest.mark.parametrize("size", range(1, 23))
-def test_request_in_two_pieces(start: Callable[..., Loop], size: int) -> None:
+# Any split is proved on the matcher, by hypothesis and libFuzzer.
+@pytest.mark.parametrize("size", [1, 11, 22])
+def test_request_in_two_pieces_gets_the_reply(start: Callable[..., Loop], size: int) -> None:
     loop = start()
     with loop.connect() as client:
         loop.send(client, REQUEST[:size])
@@ -106,8 +109,8 @@ def test_request_in_two_pieces(start: Callable[..., Loop], size: int) -> None:
         assert until_end(client) == (REPLY, "fin")
 
 
-def test_the_whole_request_answered_needs_one_turn(start: Callable[..., Loop]) -> None:
-    """Complete at accept: not parked, and the reply is there after one `ready` of the acceptor."""
+def test_acceptor_with_a_complete_request_replies_in_one_turn(start: Callable[..., Loop]) -> None:
+    """A request that is complete at accept is not parked: one `ready` of the acceptor sends the reply."""
     loop = start()
     with socket.create_connection(loop.address) as client:
         deliver(client, REQUEST)
@@ -117,21 +120,21 @@ def test_the_whole_request_answered_needs_one_turn(start: Callable[..., Loop]) -
         assert until_end(client) == (REPLY, "fin")
 
 
-# ------------------------------------------------------------------------------------------------------ conversations
+# ------------------------------------------------------------------------------------------------------- slow replies
 
 
-def converse(loop: Loop) -> tuple[socket.socket, int]:
-    """A client whose window is too small for the reply, and the descriptor that was handed off."""
+def slow_reply(loop: Loop) -> tuple[socket.socket, int]:
+    """A client whose window is too small for the reply, and the descriptor that the hook was given."""
     client = loop.connect(receive_buffer=2048)
     loop.send(client, REQUEST)
-    loop.until(lambda: loop.handed)
+    loop.until(lambda: loop.slow_replies)
     assert (loop.counters["slow_replies"], loop.counters["parked"], loop.counters.replies) == (1, 0, 0)
-    return client, loop.handed[0]
+    return client, loop.slow_replies[0]
 
 
-def test_a_large_reply_is_finished_by_resume(start: Callable[..., Loop]) -> None:
+def test_send_more_finishes_a_slow_reply_that_then_lingers(start: Callable[..., Loop]) -> None:
     loop = start(LARGE)
-    client, fd = converse(loop)
+    client, fd = slow_reply(loop)
     with client:
         assert loop.connection_table.send_more(fd) is False
         received = bytearray()
@@ -149,34 +152,34 @@ def test_a_large_reply_is_finished_by_resume(start: Callable[..., Loop]) -> None
         assert loop.counters["reply_bytes"] == len(LARGE)
 
 
-def test_a_reset_during_a_large_reply_ends_the_conversation(start: Callable[..., Loop]) -> None:
+def test_send_more_after_reset_ends_a_slow_reply(start: Callable[..., Loop]) -> None:
     loop = start(LARGE)
-    client, fd = converse(loop)
+    client, fd = slow_reply(loop)
     reset(client)
     loop.until(lambda: loop.connection_table.send_more(fd))
     assert loop.settle() == {"reset": 1}
 
 
 @pytest.mark.parametrize("outcome", ["timeout", "http", "tls", "other", "capacity", "shutdown"])
-def test_abandon_counts_as_told(start: Callable[..., Loop], outcome: str) -> None:
+def test_close_as_counts_the_outcome_given(start: Callable[..., Loop], outcome: str) -> None:
     loop = start(LARGE)
-    client, fd = converse(loop)
+    client, fd = slow_reply(loop)
     with client:
         loop.connection_table.close_as(fd, outcome)
         assert loop.settle() == {outcome: 1}
 
 
-def test_only_a_conversation_is_resumed_or_abandoned(start: Callable[..., Loop]) -> None:
+def test_send_more_and_close_as_refuse_other_descriptors(start: Callable[..., Loop]) -> None:
     loop = start(LARGE)
-    client, fd = converse(loop)
+    client, fd = slow_reply(loop)
     with client:
         with pytest.raises(ValueError, match="not in"):
             loop.connection_table.close_as(fd, "no such reason")
         loop.connection_table.close_as(fd, "shutdown")
     for wrong in (fd, -1, 1 << 16, 1 << 30):
-        with pytest.raises(ValueError, match="not a conversation"):
+        with pytest.raises(ValueError, match="is not a slow reply"):
             loop.connection_table.send_more(wrong)
-        with pytest.raises(ValueError, match="not a conversation"):
+        with pytest.raises(ValueError, match="is not a slow reply"):
             loop.connection_table.close_as(wrong, "timeout")
     assert loop.settle() == {"shutdown": 1}
 
@@ -184,7 +187,20 @@ def test_only_a_conversation_is_resumed_or_abandoned(start: Callable[..., Loop])
 # ---------------------------------------------------------------------------------------------------------- deadlines
 
 
-def test_drip_feeding_does_not_move_the_deadline(start: Callable[..., Loop]) -> None:
+@pytest.mark.parametrize("request_", [REQUEST + b"x", b"GET / HTTP/1.1\r\n\r\n"], ids=["reply", "http"])
+def test_lingering_connection_after_fin_is_closed_before_its_deadline(
+    start: Callable[..., Loop], request_: bytes
+) -> None:
+    loop = start(linger_timeout=30)
+    with loop.connect() as client:
+        loop.send(client, request_)
+        assert loop.counters["parked"] == 1
+        client.shutdown(socket.SHUT_WR)
+        loop.until(lambda: loop.connection_table.open == 0)
+    loop.settle()
+
+
+def test_request_timeout_is_not_moved_by_drip_feeding(start: Callable[..., Loop]) -> None:
     loop = start()
     with loop.connect() as silent, loop.connect() as dripping:
         began = drip_at = time.monotonic()
@@ -202,8 +218,8 @@ def test_drip_feeding_does_not_move_the_deadline(start: Callable[..., Loop]) -> 
         assert until_end(silent) == (b"", "fin")
 
 
-def test_each_state_has_a_deadline_of_its_own(start: Callable[..., Loop]) -> None:
-    """The earliest deadline is kept although one set before it is later."""
+def test_timer_fires_for_the_earliest_deadline_of_all_states(start: Callable[..., Loop]) -> None:
+    """A deadline that is set later and is earlier rearms the timer."""
     loop = start(request_timeout=30, terminator_grace=0.05, linger_timeout=30)
     with loop.connect(), loop.connect() as bare:
         loop.send(bare, BARE)

@@ -1,4 +1,4 @@
-"""The access log's samples: each outcome told once, with the client's address; none when off; bounded under a flood."""
+"""The access log: each outcome once, with the client's address; no line when off; limited under a flood."""
 
 import socket
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Access(NamedTuple):
 
 class Sampled(NamedTuple):
     loop: Loop
-    told: list[Access]
+    logged: list[Access]
 
 
 Sample = Callable[..., Sampled]
@@ -39,14 +39,14 @@ Sample = Callable[..., Sampled]
 @pytest.fixture
 def sample(start: Callable[..., Loop]) -> Sample:
     def make(reply: bytes = REPLY, share: float = 1.0, **settings: object) -> Sampled:
-        told: list[Access] = []
-        hook = {"on_access": lambda *values: told.append(Access(*values)), "access_log": share}
-        return Sampled(start(reply, **(hook | settings)), told)
+        logged: list[Access] = []
+        hook = {"on_access": lambda *values: logged.append(Access(*values)), "access_log": share}
+        return Sampled(start(reply, **(hook | settings)), logged)
 
     return make
 
 
-# What the client sends, FIN or RST after it, and what is told of it.
+# What the client sends, with FIN or RST, and the outcome and bytes that are logged.
 CASES = {
     "reply": ([REQUEST], "reply", len(REPLY)),
     "reply after pieces": ([BARE[:5], BARE[5:], b"\0"], "reply", len(REPLY)),
@@ -62,8 +62,8 @@ CASES = {
 
 
 @pytest.mark.parametrize(("steps", "outcome", "sent"), CASES.values(), ids=CASES)
-def test_each_outcome_is_told_once(sample: Sample, steps: list[bytes | str], outcome: str, sent: int) -> None:
-    loop, told = sample()
+def test_access_log_has_each_outcome_once(sample: Sample, steps: list[bytes | str], outcome: str, sent: int) -> None:
+    loop, logged = sample()
     with loop.connect() as client:
         ip, port = client.getsockname()
         for step in steps:
@@ -74,39 +74,39 @@ def test_each_outcome_is_told_once(sample: Sample, steps: list[bytes | str], out
             else:
                 loop.send(client, step)
         assert loop.settle() == {outcome: 1}
-    [access] = told
+    [access] = logged
     assert access._replace(seconds=0) == (0, ip, port, outcome, 0, sent, 0)
     assert 0 <= access.seconds < 60
 
 
-def test_the_seconds_are_those_of_the_histogram(sample: Sample) -> None:
-    loop, told = sample()
+def test_access_log_seconds_equal_the_histogram(sample: Sample) -> None:
+    loop, logged = sample()
     with loop.connect() as client:
         loop.send(client, BARE)
-        loop.until(lambda: told)
+        loop.until(lambda: logged)
     loop.settle()
-    assert told[0].seconds == pytest.approx(loop.counters["duration_ns"] / 1e9, abs=0.01)
-    assert told[0].seconds >= 0.05
+    assert logged[0].seconds == pytest.approx(loop.counters["duration_ns"] / 1e9, abs=0.01)
+    assert logged[0].seconds >= 0.05
 
 
-def test_a_client_that_reset_before_it_was_accepted_has_its_address(sample: Sample) -> None:
-    loop, told = sample()
+def test_access_log_of_a_client_reset_before_accept_has_its_address(sample: Sample) -> None:
+    loop, logged = sample()
     client = socket.create_connection(loop.address)
     name = client.getsockname()
     reset(client)
-    loop.until(lambda: told)
-    assert (told[0].ip, told[0].port, told[0].outcome) == (*name, "reset")
+    loop.until(lambda: logged)
+    assert (logged[0].ip, logged[0].port, logged[0].outcome) == (*name, "reset")
 
 
 @pytest.mark.parametrize(
     ("listen", "connect", "seen"),
     [("::1", "::1", "::1"), ("::", "::1", "::1"), ("::", "127.0.0.1", "127.0.0.1")],
 )
-def test_addresses_of_both_families(listen: str, connect: str, seen: str) -> None:
-    told: list[Access] = []
+def test_access_log_has_addresses_of_both_families(listen: str, connect: str, seen: str) -> None:
+    logged: list[Access] = []
     connection_table = ConnectionTable(
         on_slow_reply=print, on_error=print, capacity=1024, request_timeout=1, terminator_grace=1, linger_timeout=1,
-        linger_bytes=1, access_log=1.0, on_access=lambda *values: told.append(Access(*values)),
+        linger_bytes=1, access_log=1.0, on_access=lambda *values: logged.append(Access(*values)),
     )  # fmt: skip
     server = socket.create_server((listen, 0), family=socket.AF_INET6, dualstack_ipv6=listen == "::")
     memory = SharedCounters(1, 1).memory(0, 0)
@@ -115,61 +115,61 @@ def test_addresses_of_both_families(listen: str, connect: str, seen: str) -> Non
         acceptor = Acceptor(connection_table, server.fileno(), PolicyReply(REPLY), memory, on_exhausted=print)
         deliver(client, REQUEST)
         assert acceptor.ready() == 1
-        assert told[0][:4] == (0, seen, client.getsockname()[1], "reply")
+        assert logged[0][:4] == (0, seen, client.getsockname()[1], "reply")
 
 
-def test_a_conversation_is_told_when_it_is_decided(sample: Sample) -> None:
-    loop, told = sample(LARGE)
+def test_access_log_of_a_slow_reply_is_written_by_close_as(sample: Sample) -> None:
+    loop, logged = sample(LARGE)
     for outcome in ("timeout", "capacity"):
         with loop.connect(receive_buffer=2048) as client:
             loop.send(client, REQUEST)
-            loop.until(lambda: loop.handed)
-            loop.connection_table.close_as(loop.handed.pop(), outcome)
-            assert told[-1].outcome == outcome
-            assert 0 < told[-1].sent < len(LARGE)
+            loop.until(lambda: loop.slow_replies)
+            loop.connection_table.close_as(loop.slow_replies.pop(), outcome)
+            assert logged[-1].outcome == outcome
+            assert 0 < logged[-1].sent < len(LARGE)
     assert loop.settle() == {"timeout": 1, "capacity": 1}
-    assert len(told) == 2
+    assert len(logged) == 2
 
 
-def test_a_hook_that_abandons_is_told_too(sample: Sample) -> None:
+def test_access_log_has_capacity_after_the_slow_reply_hook_raised(sample: Sample) -> None:
     def refuse(fd: int) -> None:
         raise ValueError
 
-    loop, told = sample(LARGE, on_slow_reply=refuse)
+    loop, logged = sample(LARGE, on_slow_reply=refuse)
     with loop.connect(receive_buffer=2048) as client:
         loop.send(client, REQUEST)
         assert loop.settle() == {"capacity": 1}
-    assert [access.outcome for access in told] == ["capacity"]
+    assert [access.outcome for access in logged] == ["capacity"]
 
 
-def test_what_is_cut_off_at_the_end_is_told(sample: Sample) -> None:
-    loop, told = sample()
+def test_access_log_has_what_close_all_closed(sample: Sample) -> None:
+    loop, logged = sample()
     with loop.connect(), loop.connect():
         assert loop.connection_table.close_all() == 2
-        assert [access.outcome for access in told] == ["shutdown"] * 2
+        assert [access.outcome for access in logged] == ["shutdown"] * 2
         loop.connection_table.close_all()
-        assert len(told) == 2
+        assert len(logged) == 2
 
 
-def test_what_does_not_fit_is_told(sample: Sample) -> None:
-    loop, told = sample(capacity=1)
+def test_access_log_has_a_connection_over_capacity(sample: Sample) -> None:
+    loop, logged = sample(capacity=1)
     with socket.create_connection(loop.address) as client:
-        loop.until(lambda: told)
-        assert told[0][:4] == (0, *client.getsockname(), "capacity")
+        loop.until(lambda: logged)
+        assert logged[0][:4] == (0, *client.getsockname(), "capacity")
     assert outcomes(loop.counters) == {"capacity": 1}
 
 
-def test_the_names() -> None:
+def test_outcomes_are_the_reasons_and_four_more() -> None:
     assert (*REASONS, "timeout", "reset", "reply", "relayed") == OUTCOMES
 
 
-def test_off_means_that_nothing_is_told(sample: Sample) -> None:
-    loop, told = sample(share=0.0)
+def test_access_log_off_calls_no_hook(sample: Sample) -> None:
+    loop, logged = sample(share=0.0)
     with loop.connect() as client:
         loop.send(client, REQUEST)
         assert until_end(client) == (REPLY, "fin")
     loop.settle()
-    assert told == []
+    assert logged == []
 
 
 def burst(loop: Loop, count: int) -> None:
@@ -179,27 +179,27 @@ def burst(loop: Loop, count: int) -> None:
             loop.drain()
 
 
-def test_a_flood_is_bounded_and_what_is_left_out_is_counted(sample: Sample) -> None:
-    loop, told = sample()
+def test_access_log_under_a_flood_is_limited_and_counts_what_it_leaves_out(sample: Sample) -> None:
+    loop, logged = sample()
     with loop.connect() as last:
         burst(loop, 3 * BURST)
-        assert len(told) == BURST - 1
-        assert not any(access.left_out for access in told)
+        assert len(logged) == BURST - 1
+        assert not any(access.left_out for access in logged)
         loop.send(last, REQUEST)  # sampled before the flood
-        assert told[-1].left_out == 2 * BURST + 1
+        assert logged[-1].left_out == 2 * BURST + 1
     loop.settle()
 
 
-def test_a_share_is_about_that_share(sample: Sample) -> None:
-    loop, told = sample(share=0.25)
+def test_access_log_share_samples_about_that_many(sample: Sample) -> None:
+    loop, logged = sample(share=0.25)
     with loop.connect():
         burst(loop, 200)
     loop.settle()
-    # 200 throws at 1 in 4: 50 on average, 6 standard deviations either side.
-    assert 13 < len(told) < 87
+    # 200 connections, 1 in 4 sampled: 50 on average, 6 standard deviations on either side.
+    assert 13 < len(logged) < 87
 
 
-def test_what_the_hook_raises_is_reported(sample: Sample) -> None:
+def test_access_log_hook_that_raises_is_reported(sample: Sample) -> None:
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -212,6 +212,6 @@ def test_what_the_hook_raises_is_reported(sample: Sample) -> None:
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_a_share_is_from_0_to_1(sample: Sample, share: float) -> None:
+def test_access_log_share_outside_0_to_1_is_an_error(sample: Sample, share: float) -> None:
     with pytest.raises(ValueError, match="0 to 1"):
         sample(share=share)

@@ -1,4 +1,4 @@
-"""Caps: in total, of a worker, of an address; what a spray of addresses can do, and what it cannot."""
+"""Limits in total, of a worker and of an address; and what a spray of addresses can and cannot do."""
 
 import ipaddress
 import mmap
@@ -43,27 +43,27 @@ def alone(**connection_limits: int) -> AddressLimits:
 # --------------------------------------------------------------------------------------------------------- one address
 
 
-def test_connections_at_a_time() -> None:
+def test_admit_over_max_address_connections_is_refused() -> None:
     address_limits = alone(max_address_connections=3)
     one, other = packed("192.0.2.1"), packed("192.0.2.2")
-    places = [address_limits.enter(one, 0) for _ in range(3)]
-    assert [verdict for verdict, _ in places] == ["admitted"] * 3
-    assert address_limits.enter(one, 0) == ("max_address_connections", 0)
-    assert address_limits.enter(other, 0)[0] == "admitted"
-    address_limits.leave(places[0][1])
-    assert address_limits.enter(one, 0)[0] == "admitted"
+    slots = [address_limits.admit(one, 0) for _ in range(3)]
+    assert [verdict for verdict, _ in slots] == ["admitted"] * 3
+    assert address_limits.admit(one, 0) == ("max_address_connections", 0)
+    assert address_limits.admit(other, 0)[0] == "admitted"
+    address_limits.release(slots[0][1])
+    assert address_limits.admit(one, 0)[0] == "admitted"
     assert address_limits.tracked == 4
 
 
-def test_connections_per_second() -> None:
-    """A second slides: what was begun in the one before counts by what is left of it."""
+def test_admit_over_max_address_rate_is_refused_in_a_sliding_second() -> None:
+    """The second slides: connections of the previous one count by the part of it that is left."""
     address_limits = alone(max_address_rate=10)
     one = packed("192.0.2.1")
 
     def admitted(at: float) -> int:
         count = 0
-        while (answer := address_limits.enter(one, int(at * SECOND)))[0] == "admitted":
-            address_limits.leave(answer[1])
+        while (answer := address_limits.admit(one, int(at * SECOND)))[0] == "admitted":
+            address_limits.release(answer[1])
             count += 1
         assert answer == ("max_address_rate", 0)
         return count
@@ -72,13 +72,13 @@ def test_connections_per_second() -> None:
 
 
 @given(st.lists(st.floats(0, 5), max_size=200).map(sorted), st.integers(1, 20))
-def test_no_second_has_more_than_twice_the_rate(times: list[float], rate: int) -> None:
+def test_admit_allows_at_most_twice_the_rate_in_any_second(times: list[float], rate: int) -> None:
     address_limits = alone(max_address_rate=rate)
     admitted = []
     for at in times:
-        verdict, place = address_limits.enter(packed("192.0.2.1"), int(at * SECOND))
+        verdict, slot = address_limits.admit(packed("192.0.2.1"), int(at * SECOND))
         if verdict == "admitted":
-            address_limits.leave(place)
+            address_limits.release(slot)
             admitted.append(at)
     for start in admitted:
         assert sum(start <= at < start + 1 for at in admitted) <= 2 * rate
@@ -100,72 +100,74 @@ def test_no_second_has_more_than_twice_the_rate(times: list[float], rate: int) -
         ({"ipv6_prefix": 72}, "2001:db8:0:1:ff00::", "2001:db8:0:1:fe00::", False),
     ],
 )
-def test_what_one_address_is(connection_limits: dict[str, int], one: str, other: str, same: bool) -> None:
+def test_prefix_lengths_decide_what_counts_as_one_address(
+    connection_limits: dict[str, int], one: str, other: str, same: bool
+) -> None:
     address_limits = alone(max_address_connections=1, **connection_limits)
-    assert address_limits.enter(packed(one), 0)[0] == "admitted"
-    assert address_limits.enter(packed(other), 0)[0] == ("max_address_connections" if same else "admitted")
+    assert address_limits.admit(packed(one), 0)[0] == "admitted"
+    assert address_limits.admit(packed(other), 0)[0] == ("max_address_connections" if same else "admitted")
 
 
 # ------------------------------------------------------------------------------------------------------------ a spray
 
 
-def test_a_spray_neither_grows_the_table_nor_frees_who_is_heavy() -> None:
-    """A million addresses come and go; the one that is at its limits before is at them afterwards."""
+def test_address_table_under_a_spray_keeps_the_addresses_at_their_limit() -> None:
+    """A million addresses come and go; the two that were at a limit before still are."""
     address_limits = alone(max_address_connections=5, max_address_rate=10, address_table_size=1024)
     heavy = packed("192.0.2.1")
     for _ in range(5):
-        assert address_limits.enter(heavy, SECOND)[0] == "admitted"
+        assert address_limits.admit(heavy, SECOND)[0] == "admitted"
     fast = packed("192.0.2.2")
     for _ in range(10):
-        address_limits.leave(address_limits.enter(fast, SECOND)[1])
+        address_limits.release(address_limits.admit(fast, SECOND)[1])
     seen = {"admitted": 0}
     for address in many(1_000_000):
-        verdict, place = address_limits.enter(address, SECOND)
+        verdict, slot = address_limits.admit(address, SECOND)
         seen[verdict] = seen.get(verdict, 0) + 1
-        if place:
-            address_limits.leave(place)
+        if slot:
+            address_limits.release(slot)
     assert seen == {"admitted": 1_000_000}
-    assert address_limits.enter(heavy, SECOND) == ("max_address_connections", 0)
-    assert address_limits.enter(fast, SECOND) == ("max_address_rate", 0)
+    assert address_limits.admit(heavy, SECOND) == ("max_address_connections", 0)
+    assert address_limits.admit(fast, SECOND) == ("max_address_rate", 0)
     assert address_limits.tracked == 5
 
 
-def test_a_full_table_refuses_nobody() -> None:
+def test_address_table_when_full_admits_untracked() -> None:
     address_limits = alone(max_address_connections=2, address_table_size=64)
-    verdicts = [address_limits.enter(address, 0) for address in many(10_000)]
-    assert sum(place > 0 for _, place in verdicts) == address_limits.tracked == 64
+    verdicts = [address_limits.admit(address, 0) for address in many(10_000)]
+    assert sum(slot > 0 for _, slot in verdicts) == address_limits.tracked == 64
     assert {verdict for verdict, _ in verdicts} == {"admitted", "untracked"}
-    assert address_limits.enter(packed("192.0.2.1"), 0) == ("untracked", 0)
-    for _, place in verdicts:
-        if place:
-            address_limits.leave(place)
-    assert address_limits.enter(packed("192.0.2.1"), 0)[0] == "admitted"
+    assert address_limits.admit(packed("192.0.2.1"), 0) == ("untracked", 0)
+    for _, slot in verdicts:
+        if slot:
+            address_limits.release(slot)
+    assert address_limits.admit(packed("192.0.2.1"), 0)[0] == "admitted"
 
 
-def test_whom_a_set_forgets() -> None:
-    """Of those without connections, whoever came least in the last seconds."""
+def test_address_table_set_evicts_the_idle_address_with_the_lowest_rate() -> None:
+    """Of the addresses without connections, the one with the fewest in the last seconds."""
     address_limits = AddressLimits(
-        aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET), slot=0, workers=1, key=bytes(16), max_address_rate=3
+        aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET), worker=0, workers=1, key=bytes(16), max_address_rate=3
     )
     addresses = list(many(WAYS + 1))
     for address in addresses[:WAYS]:
         for _ in range(1 if address == addresses[3] else 3):
-            address_limits.leave(address_limits.enter(address, 0)[1])
-    address_limits.leave(address_limits.enter(addresses[WAYS], 0)[1])  # takes the place of the fourth
+            address_limits.release(address_limits.admit(address, 0)[1])
+    address_limits.release(address_limits.admit(addresses[WAYS], 0)[1])  # takes the slot of the fourth
     for address in addresses[:WAYS]:
         expected = "admitted" if address == addresses[3] else "max_address_rate"
-        verdict, place = address_limits.enter(address, 0)
+        verdict, slot = address_limits.admit(address, 0)
         assert verdict == expected
-        if place:
-            address_limits.leave(place)
+        if slot:
+            address_limits.release(slot)
 
 
-def test_who_shares_a_set_cannot_be_known() -> None:
-    """With one key two addresses may meet, with another they do not: a set is not chosen by the address alone."""
+def test_address_table_key_decides_which_addresses_share_a_set() -> None:
+    """Two addresses may share a set under one key and not under another: the address alone does not select the set."""
 
     def crowded() -> set[bytes]:
         address_limits = alone(max_address_connections=1, address_table_size=64)
-        return {address for address in many(200) if address_limits.enter(address, 0)[0] == "untracked"}
+        return {address for address in many(200) if address_limits.admit(address, 0)[0] == "untracked"}
 
     assert crowded() != crowded()
 
@@ -173,52 +175,52 @@ def test_who_shares_a_set_cannot_be_known() -> None:
 # ---------------------------------------------------------------------------------------------------- several workers
 
 
-def test_the_workers_know_of_each_other() -> None:
-    """Nobody is refused below the limit; at it, whoever has a share of it here is."""
+def test_admit_counts_the_connections_of_all_workers() -> None:
+    """No client is refused below the limit. At the limit, a worker refuses that has its part of it."""
     shared = SharedAddressLimits(4, ConnectionLimits(max_address_connections=8, max_address_rate=0))
     workers = [shared.of(slot) for slot in range(4)]
     one = packed("192.0.2.1")
-    held = [(worker, worker.enter(one, 0)) for worker in workers for _ in range(2)]
+    held = [(worker, worker.admit(one, 0)) for worker in workers for _ in range(2)]
     assert all(verdict == "admitted" for _, (verdict, _) in held)
-    assert [worker.enter(one, 0)[0] for worker in workers] == ["max_address_connections"] * 4
-    worker, (_, place) = held[0]
-    worker.leave(place)
-    assert workers[1].enter(one, 0)[0] == "admitted"
-    assert workers[2].enter(one, 0)[0] == "max_address_connections"
+    assert [worker.admit(one, 0)[0] for worker in workers] == ["max_address_connections"] * 4
+    worker, (_, slot) = held[0]
+    worker.release(slot)
+    assert workers[1].admit(one, 0)[0] == "admitted"
+    assert workers[2].admit(one, 0)[0] == "max_address_connections"
 
 
-def test_all_connections_at_one_worker() -> None:
+def test_admit_at_one_worker_leaves_the_others_their_part_of_the_limit() -> None:
     shared = SharedAddressLimits(4, ConnectionLimits(max_address_connections=8))
     workers = [shared.of(slot) for slot in range(4)]
     one = packed("192.0.2.1")
-    admitted = [sum(worker.enter(one, 0)[0] == "admitted" for _ in range(20)) for worker in workers]
-    assert admitted == [8, 2, 2, 2]  # up to a share each, beyond the limit: less than twice it
+    admitted = [sum(worker.admit(one, 0)[0] == "admitted" for _ in range(20)) for worker in workers]
+    assert admitted == [8, 2, 2, 2]  # each its part of the limit, above the limit: less than twice it
 
 
-def test_a_rate_over_all_workers() -> None:
+def test_admit_counts_the_rate_of_all_workers() -> None:
     shared = SharedAddressLimits(2, ConnectionLimits(max_address_connections=0, max_address_rate=10))
     one, other = (shared.of(slot) for slot in range(2))
     for worker in (one, other):
-        assert [worker.enter(packed("192.0.2.1"), 0)[0] for _ in range(5)] == ["admitted"] * 5
-        assert worker.enter(packed("192.0.2.1"), 0)[0] == ("admitted" if worker is one else "max_address_rate")
+        assert [worker.admit(packed("192.0.2.1"), 0)[0] for _ in range(5)] == ["admitted"] * 5
+        assert worker.admit(packed("192.0.2.1"), 0)[0] == ("admitted" if worker is one else "max_address_rate")
 
 
-def test_what_a_dead_worker_held_is_held_no_more() -> None:
+def test_address_table_of_a_dead_worker_is_cleared() -> None:
     counters = SharedCounters(2, 1, connection_limits=ConnectionLimits(max_address_connections=2))
     dead, living = (counters.address_limits.of(slot) for slot in range(2))
     one = packed("192.0.2.1")
-    assert [living.enter(one, 0)[0] for _ in range(1)] == ["admitted"]
-    assert [dead.enter(one, 0)[0] for _ in range(1)] == ["admitted"]
-    assert living.enter(one, 0)[0] == "max_address_connections"
+    assert [living.admit(one, 0)[0] for _ in range(1)] == ["admitted"]
+    assert [dead.admit(one, 0)[0] for _ in range(1)] == ["admitted"]
+    assert living.admit(one, 0)[0] == "max_address_connections"
     counters.settle(0)
     assert (dead.tracked, living.tracked) == (0, 1)
-    assert living.enter(one, 0)[0] == "admitted"
+    assert living.admit(one, 0)[0] == "admitted"
 
 
 # --------------------------------------------------------------------------------------------------- the whole path
 
 
-def test_an_address_at_its_cap_is_refused_and_others_are_served(start: Start) -> None:
+def test_acceptor_refuses_an_address_at_its_limit_and_serves_others(start: Start) -> None:
     loop = start(address_limits=alone(max_address_connections=3), request_timeout=30)
     held = [loop.connect(source="127.0.0.1") for _ in range(3)]
     with loop.connect(source="127.0.0.1") as refused:
@@ -236,7 +238,7 @@ def test_an_address_at_its_cap_is_refused_and_others_are_served(start: Start) ->
     assert loop.settle() == {"reply": 2, "max_address_connections": 1, "reset": 3}
 
 
-def test_a_rate(start: Start) -> None:
+def test_acceptor_refuses_an_address_over_its_rate(start: Start) -> None:
     loop = start(address_limits=alone(max_address_rate=1))
     for _ in range(20):
         with loop.connect(source="127.0.0.3") as client:
@@ -248,13 +250,13 @@ def test_a_rate(start: Start) -> None:
     assert ended["reply"] + ended["max_address_rate"] == 20
 
 
-CAPS = pytest.mark.parametrize("cap", ["max_connections", "max_worker_connections"])
+LIMITS = pytest.mark.parametrize("limit", ["max_connections", "max_worker_connections"])
 
 
-@CAPS
-def test_connections_in_total(start: Start, cap: str) -> None:
-    """Those inside have sent their request and are about to be answered: none of them gives way."""
-    loop = start(address_limits=alone(**{cap: 4}), terminator_grace=30)
+@LIMITS
+def test_acceptor_at_the_total_refuses_when_no_connection_is_idle(start: Start, limit: str) -> None:
+    """The open connections have sent their request and are about to get the reply: none is evicted."""
+    loop = start(address_limits=alone(**{limit: 4}), terminator_grace=30)
     held = [loop.connect() for _ in range(4)]
     for client in held:
         loop.send(client, BARE)
@@ -271,22 +273,22 @@ def test_connections_in_total(start: Start, cap: str) -> None:
     assert loop.settle() == {"reply": 5, "max_connections": 3}
 
 
-@CAPS
-def test_at_the_cap_the_silent_give_way_to_who_asks(start: Start, cap: str) -> None:
-    loop = start(address_limits=alone(**{cap: 4}), request_timeout=30)
+@LIMITS
+def test_acceptor_at_the_total_evicts_the_oldest_silent_connection(start: Start, limit: str) -> None:
+    loop = start(address_limits=alone(**{limit: 4}), request_timeout=30)
     silent = [loop.connect() for _ in range(4)]
     for _ in range(3):
         with loop.connect() as client:
             loop.send(client, REQUEST)
             assert until_end(client) == (REPLY, "fin")
-    assert until_end(silent[0])[0] == b""  # for all three, one after the other
+    assert until_end(silent[0])[0] == b""  # evicted for the first of the three; the others needed no eviction
     assert loop.counters["open"] == 3
     for client in silent:
         client.close()
     assert loop.settle() == {"reply": 3, "max_connections": 1, "reset": 3}
 
 
-def test_nobody_gives_way_to_who_is_refused(start: Start) -> None:
+def test_acceptor_evicts_nothing_for_a_client_that_is_refused(start: Start) -> None:
     loop = start(address_limits=alone(max_connections=2, max_address_connections=1), request_timeout=30)
     held = [loop.connect(source=f"127.0.0.{number}") for number in (1, 2)]
     with loop.connect(source="127.0.0.1") as refused:
@@ -297,8 +299,8 @@ def test_nobody_gives_way_to_who_is_refused(start: Start) -> None:
     assert loop.settle() == {"max_address_connections": 1, "reset": 2}
 
 
-def test_a_refused_newcomer_leaves_no_trace(start: Start) -> None:
-    """It was admitted by its address, and refused for the total."""
+def test_client_refused_for_the_total_releases_its_slot(start: Start) -> None:
+    """The client was admitted by its address, and refused for the total."""
     loop = start(address_limits=alone(max_connections=1, max_address_connections=1), terminator_grace=30)
     with loop.connect(source="127.0.0.1") as inside:
         loop.send(inside, BARE)
@@ -309,14 +311,14 @@ def test_a_refused_newcomer_leaves_no_trace(start: Start) -> None:
     assert loop.settle() == {"max_connections": 2, "reply": 1}
 
 
-def test_a_total_over_two_workers(start: Start) -> None:
-    """What each holds counts for both: exactly, as long as they accept one at a time."""
+def test_acceptor_counts_the_total_of_two_workers(start: Start) -> None:
+    """The connections of each count for both, exactly, as long as they accept one at a time."""
     shared = SharedAddressLimits(2, ConnectionLimits(max_connections=6, max_worker_connections=5))
     one, other = (start(address_limits=shared.of(slot), terminator_grace=30) for slot in range(2))
     held = [(loop, loop.connect()) for loop in (one, one, one, one, one, other)]
     for loop, client in held:
         loop.send(client, BARE)
-    for loop in (one, other):  # the worker's cap, the total
+    for loop in (one, other):  # the worker's limit, the total
         with loop.connect() as refused:
             assert until_end(refused)[0] == b""
     for loop, client in held:
@@ -326,8 +328,8 @@ def test_a_total_over_two_workers(start: Start) -> None:
     assert other.settle() == {"max_connections": 1, "reply": 1}
 
 
-def test_a_burst_exceeds_no_cap(start: Start) -> None:
-    """All that wait are accepted in one wake-up."""
+def test_burst_of_connections_stays_within_the_total(start: Start) -> None:
+    """All waiting connections are accepted in one wake-up."""
     loop = start(address_limits=alone(max_connections=50), request_timeout=30)
     clients = [socket.create_connection(loop.address) for _ in range(120)]
     loop.until(lambda: loop.counters["accepted"] == 120)
@@ -337,7 +339,7 @@ def test_a_burst_exceeds_no_cap(start: Start) -> None:
     assert loop.settle() == {"max_connections": 70, "reset": 50}
 
 
-def test_networks(start: Start) -> None:
+def test_acceptor_refuses_a_denied_network(start: Start) -> None:
     loop = start(networks=compile_networks([], [ipaddress.ip_network("127.0.0.8/29")]))
     for last, served in ((7, True), (8, False), (15, False), (16, True)):
         with loop.connect(source=f"127.0.0.{last}") as client:
@@ -347,9 +349,9 @@ def test_networks(start: Start) -> None:
     assert loop.settle() == {"reply": 2, "network": 2}
 
 
-def test_who_is_untracked_is_counted(start: Start) -> None:
+def test_untracked_connections_are_counted(start: Start) -> None:
     address_limits = AddressLimits(
-        aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET), slot=0, workers=1, key=bytes(16), max_address_connections=1
+        aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET), worker=0, workers=1, key=bytes(16), max_address_connections=1
     )
     loop = start(address_limits=address_limits, request_timeout=30)
     clients = [loop.connect(source=f"127.0.1.{n}") for n in range(1, 12)]
@@ -360,8 +362,8 @@ def test_who_is_untracked_is_counted(start: Start) -> None:
     assert loop.settle() == {"reset": 11}
 
 
-def test_a_spray_of_real_connections_leaves_others_alone(start: Start) -> None:
-    """2,000 addresses that stay, one connection each; a client of another address is served each time it asks."""
+def test_clients_during_a_spray_of_connections_are_served(start: Start) -> None:
+    """2,000 addresses keep one connection each; a client of another address gets a reply each time."""
     loop = start(address_limits=alone(max_address_connections=2, address_table_size=256), request_timeout=60)
     spray = []
     for number in range(2000):
@@ -390,7 +392,7 @@ def aligned(size: int) -> memoryview:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"slot": 1}, {"slot": -1}, {"workers": 0}, {"key": b"short"}, {"ipv4_prefix": 33}, {"ipv6_prefix": 129},
+        {"worker": 1}, {"worker": -1}, {"workers": 0}, {"key": b"short"}, {"ipv4_prefix": 33}, {"ipv6_prefix": 129},
         {"ipv6_prefix": -1}, {"max_connections": -1},
         {"max_address_connections": 1 << 16}, {"max_address_rate": 1 << 16},
         {"workers": 3}, {"memory": aligned(ADDRESS_TABLE_HEAD)},
@@ -400,17 +402,22 @@ def aligned(size: int) -> memoryview:
     ],
     ids=lambda wrong: " ".join(f"{name} {getattr(value, 'nbytes', value)}" for name, value in wrong.items()),
 )  # fmt: skip
-def test_arguments(wrong: dict[str, object]) -> None:
-    right = {"memory": aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET), "slot": 0, "workers": 1, "key": os.urandom(16)}
+def test_address_limits_refuses_wrong_arguments(wrong: dict[str, object]) -> None:
+    right = {
+        "memory": aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET),
+        "worker": 0,
+        "workers": 1,
+        "key": os.urandom(16),
+    }
     AddressLimits(**right)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"one of the workers|from 0|can be counted|for each worker"):
         AddressLimits(**right | wrong)  # type: ignore[arg-type]
 
 
-def test_only_who_entered_leaves() -> None:
+def test_release_of_an_empty_slot_is_an_error() -> None:
     address_limits = alone(max_address_connections=1)
     for wrong in (0, 1, 1 << 31):
-        with pytest.raises(ValueError, match="nobody"):
-            address_limits.leave(wrong)
+        with pytest.raises(ValueError, match="has no connection"):
+            address_limits.release(wrong)
     with pytest.raises(ValueError, match="16 bytes"):
-        address_limits.enter(b"192.0.2.1", time.monotonic_ns())
+        address_limits.admit(b"192.0.2.1", time.monotonic_ns())

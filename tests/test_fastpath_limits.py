@@ -1,4 +1,4 @@
-"""Parker and Acceptor at their limits: wrong arguments, hooks that raise, bounded bursts, many connections at once."""
+"""ConnectionTable and Acceptor at their limits: wrong arguments, hooks that raise, bursts, many connections at once."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("no_leaked_files")
 
 SETTINGS = {"on_slow_reply": print, "on_error": print, "capacity": 1024} | TIMES
 BURST = 64
-COLLECT = 128
+DISPATCH = 128
 
 
 def block() -> memoryview:
@@ -38,12 +38,12 @@ def acceptor(connection_table: ConnectionTable, fd: int = -1, **changes) -> Acce
 
 
 @pytest.mark.parametrize(("data", "error"), [(b"", ValueError), (None, TypeError), ("text", TypeError), (5, TypeError)])
-def test_a_reply_is_at_least_one_byte(data: object, error: type[Exception]) -> None:
+def test_policy_reply_refuses_what_is_not_bytes(data: object, error: type[Exception]) -> None:
     with pytest.raises(error):
         PolicyReply(data)  # type: ignore[arg-type]
 
 
-def test_a_reply_knows_its_bytes() -> None:
+def test_policy_reply_has_its_bytes_and_length() -> None:
     reply = PolicyReply(REPLY)
     assert (reply.data, len(reply)) == (REPLY, len(REPLY))
 
@@ -66,12 +66,12 @@ def test_a_reply_knows_its_bytes() -> None:
         ({"terminator_grace": None}, TypeError),
     ],
 )
-def test_a_parker_refuses(changes: dict[str, object], error: type[Exception]) -> None:
+def test_connection_table_refuses_wrong_arguments(changes: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
         ConnectionTable(**(SETTINGS | changes))
 
 
-def test_a_parker_that_could_not_be_made_closes_nobody_elses_descriptor() -> None:
+def test_connection_table_that_failed_to_initialise_closes_no_descriptor() -> None:
     spare = os.open(os.devnull, os.O_RDONLY)  # becomes descriptor 0 where standard input is closed
     try:
         for _ in range(2):
@@ -83,17 +83,17 @@ def test_a_parker_that_could_not_be_made_closes_nobody_elses_descriptor() -> Non
 
 
 @pytest.mark.parametrize("missing", SETTINGS)
-def test_a_parker_has_no_hidden_defaults(missing: str) -> None:
+def test_connection_table_requires_each_setting(missing: str) -> None:
     with pytest.raises(TypeError):
         ConnectionTable(**{name: value for name, value in SETTINGS.items() if name != missing})
 
 
-def test_a_parker_holds_32_signatures() -> None:
+def test_connection_table_takes_32_signatures() -> None:
     connection_table = ConnectionTable(**SETTINGS, signatures=[(bytes([n]) * 8, "other") for n in range(32)])
     assert connection_table.open == 0
 
 
-def test_a_parker_says_when_the_kernel_gives_no_descriptor(many_files: int) -> None:
+def test_connection_table_without_a_descriptor_raises_emfile(many_files: int) -> None:
     taken = []
     try:
         while True:
@@ -110,7 +110,7 @@ def test_a_parker_says_when_the_kernel_gives_no_descriptor(many_files: int) -> N
             os.close(fd)
 
 
-def test_a_parker_gives_its_descriptors_back() -> None:
+def test_connection_table_closes_its_descriptors_when_freed() -> None:
     connection_table = ConnectionTable(**SETTINGS)
     fd = connection_table.fileno()
     assert os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:[eventpoll]"
@@ -130,17 +130,17 @@ def test_a_parker_gives_its_descriptors_back() -> None:
         ({"reply": REPLY}, TypeError),
     ],
 )
-def test_an_acceptor_refuses(changes: dict[str, object], error: type[Exception]) -> None:
+def test_acceptor_refuses_wrong_arguments(changes: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
         acceptor(ConnectionTable(**SETTINGS), **changes)
 
 
-def test_an_acceptor_needs_a_parker() -> None:
+def test_acceptor_without_a_connection_table_is_an_error() -> None:
     with pytest.raises(TypeError):
         acceptor(None)  # type: ignore[arg-type]
 
 
-def test_one_parker_has_at_most_1024_listeners() -> None:
+def test_connection_table_refuses_listener_1025() -> None:
     connection_table = ConnectionTable(**SETTINGS)
     shared = block()
     for _ in range(1024):
@@ -149,7 +149,7 @@ def test_one_parker_has_at_most_1024_listeners() -> None:
         acceptor(connection_table, block=shared)
 
 
-def test_totals_carry_on_and_gauges_start_at_zero() -> None:
+def test_acceptor_keeps_totals_and_zeroes_gauges() -> None:
     shared = SharedCounters(1, 1)
     words = shared.memory(0, 0).cast("Q")
     for index in range(len(words)):
@@ -168,7 +168,7 @@ class Mishap(Exception):
 
 
 @pytest.mark.parametrize("kind", [Mishap, KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_a_conversation_hook_that_raises_loses_only_its_connection(start: Callable[..., Loop], kind: type) -> None:
+def test_slow_reply_hook_that_raises_closes_only_its_connection(start: Callable[..., Loop], kind: type) -> None:
     def hook(fd: int) -> None:
         raise kind
 
@@ -180,8 +180,10 @@ def test_a_conversation_hook_that_raises_loses_only_its_connection(start: Callab
 
 
 @pytest.mark.parametrize("accepted_first", [True, False])
-def test_a_conversation_hook_that_ends_it_and_then_raises(start: Callable[..., Loop], accepted_first: bool) -> None:
-    """Neither Parker.ready nor Acceptor.ready lets it out, and the connection is counted once."""
+def test_slow_reply_hook_that_closes_and_raises_is_counted_once(
+    start: Callable[..., Loop], accepted_first: bool
+) -> None:
+    """Neither ConnectionTable.ready nor Acceptor.ready raises, and the connection is counted once."""
 
     def hook(fd: int) -> None:
         loop.connection_table.close_as(fd, "shutdown")
@@ -197,7 +199,7 @@ def test_a_conversation_hook_that_ends_it_and_then_raises(start: Callable[..., L
         assert [type(error) for error in loop.errors] == [Mishap]
 
 
-def test_an_error_hook_that_raises_is_ignored(start: Callable[..., Loop]) -> None:
+def test_error_hook_that_raises_is_ignored(start: Callable[..., Loop]) -> None:
     def hook(error: object) -> None:
         raise Mishap
 
@@ -208,12 +210,12 @@ def test_an_error_hook_that_raises_is_ignored(start: Callable[..., Loop]) -> Non
 
 
 @pytest.mark.parametrize("hook_raises", [False, True])
-def test_an_accept_error_is_told_and_never_raised(hook_raises: bool) -> None:
-    told: list[int] = []
+def test_accept_error_is_reported_and_never_raised(hook_raises: bool) -> None:
+    reported: list[int] = []
     errors: list[BaseException] = []
 
     def hook(error: int) -> None:
-        told.append(error)
+        reported.append(error)
         if hook_raises:
             raise Mishap
 
@@ -221,7 +223,7 @@ def test_an_accept_error_is_told_and_never_raised(hook_raises: bool) -> None:
     connection_table = ConnectionTable(**(SETTINGS | {"on_error": errors.append}))
     door = acceptor(connection_table, -1, block=counters.memory(0, 0), on_exhausted=hook)
     assert door.ready() == 0
-    assert told == [errno.EBADF]
+    assert reported == [errno.EBADF]
     assert [type(error) for error in errors] == [Mishap] * hook_raises
     assert counters.block(0, 0)["accept_errors"] == 1
 
@@ -229,7 +231,7 @@ def test_an_accept_error_is_told_and_never_raised(hook_raises: bool) -> None:
 # ------------------------------------------------------------------------------------------------------------ numbers
 
 
-def test_a_burst_is_bounded(start: Callable[..., Loop]) -> None:
+def test_acceptor_ready_accepts_at_most_a_burst(start: Callable[..., Loop]) -> None:
     loop = start()
     clients = [socket.create_connection(loop.address) for _ in range(2 * BURST + 5)]
     for client in clients:
@@ -241,9 +243,9 @@ def test_a_burst_is_bounded(start: Callable[..., Loop]) -> None:
         client.close()
 
 
-def test_ready_handles_a_bounded_number_and_reports_the_rest(start: Callable[..., Loop]) -> None:
+def test_ready_handles_a_limited_number_and_stays_readable(start: Callable[..., Loop]) -> None:
     loop = start(request_timeout=30)
-    clients = [socket.create_connection(loop.address) for _ in range(COLLECT + BURST + 5)]
+    clients = [socket.create_connection(loop.address) for _ in range(DISPATCH + BURST + 5)]
     loop.until(lambda: loop.counters["parked"] == len(clients))
     for client in clients:
         deliver(client, REQUEST)
@@ -251,21 +253,21 @@ def test_ready_handles_a_bounded_number_and_reports_the_rest(start: Callable[...
     while loop.connection_table.open:
         loop.until(lambda: loop.counters.replies > sum(answered))
         answered.append(loop.counters.replies - sum(answered))
-    assert max(answered) <= COLLECT
+    assert max(answered) <= DISPATCH
     assert loop.settle() == {"reply": len(clients)}
     for client in clients:
         client.close()
 
 
-def test_a_descriptor_beyond_the_capacity_is_refused_at_once(start: Callable[..., Loop]) -> None:
+def test_descriptor_over_capacity_is_refused_at_once(start: Callable[..., Loop]) -> None:
     loop = start(capacity=3)
     with loop.connect() as client:
         assert until_end(client) == (b"", "fin")
         assert loop.settle() == {"capacity": 1}
 
 
-def test_accepting_on_several_listeners_does_not_outrun_the_deadlines(start: Callable[..., Loop]) -> None:
-    """Each round accepts as much as it can on each of four listeners; what is overdue must not pile up."""
+def test_deadlines_keep_up_with_accepting_on_several_listeners(start: Callable[..., Loop]) -> None:
+    """Each round accepts a burst on each of four listeners; overdue connections must not pile up."""
     loop = start(request_timeout=0.001, linger_timeout=0.001)
     shared = SharedCounters(1, 3)
     with contextlib.ExitStack() as stack:
@@ -289,8 +291,8 @@ def test_accepting_on_several_listeners_does_not_outrun_the_deadlines(start: Cal
                 client.close()
 
 
-def test_two_listeners_are_counted_apart(start: Callable[..., Loop]) -> None:
-    """One parker, two acceptors: each its own reply and counters."""
+def test_two_listeners_are_counted_separately(start: Callable[..., Loop]) -> None:
+    """Two acceptors of one ConnectionTable have their own reply and counters."""
     loop = start()
     shared = SharedCounters(1, 1)
     with socket.create_server(("127.0.0.1", 0)) as second:
@@ -308,7 +310,7 @@ def test_two_listeners_are_counted_apart(start: Callable[..., Loop]) -> None:
             assert until_end(two) == (b"second\0", "fin")
 
 
-def test_close_all_counts_what_had_no_answer(start: Callable[..., Loop]) -> None:
+def test_close_all_counts_shutdown_where_no_reply_was_sent(start: Callable[..., Loop]) -> None:
     loop = start()
     with loop.connect(), loop.connect() as part, loop.connect() as bare, loop.connect() as answered:
         loop.send(part, REQUEST[:5])
@@ -319,7 +321,7 @@ def test_close_all_counts_what_had_no_answer(start: Callable[..., Loop]) -> None
         assert loop.connection_table.close_all() == 0
 
 
-def test_two_thousand_silent_connections_all_expire(start: Callable[..., Loop], many_files: int) -> None:
+def test_two_thousand_silent_connections_all_time_out(start: Callable[..., Loop], many_files: int) -> None:
     count = 2000
     if many_files < 2 * count + 200:
         pytest.skip(f"needs {2 * count + 200} open files")
@@ -334,7 +336,7 @@ def test_two_thousand_silent_connections_all_expire(start: Callable[..., Loop], 
         client.close()
 
 
-def test_reasons_fit_the_counter_block() -> None:
+def test_layout_covers_the_counter_block_without_gaps() -> None:
     assert LAYOUT["refused"][1] == len(REASONS)
     ends = [offset + 8 * words for offset, words in LAYOUT.values()]
     starts = [offset for offset, _ in LAYOUT.values()]
@@ -343,8 +345,8 @@ def test_reasons_fit_the_counter_block() -> None:
     assert BLOCK_SIZE % 64 == 0
 
 
-def test_the_check_sees_what_does_not_agree(start: Callable[..., Loop]) -> None:
-    """Of all that it looks at the gauges are what a test can reach."""
+def test_check_with_a_wrong_gauge_raises(start: Callable[..., Loop]) -> None:
+    """The gauges are the only part of what is checked that a test can change."""
     loop = start()
     client = loop.connect()
     assert loop.connection_table.check() == 1

@@ -1,4 +1,4 @@
-"""The one recogniser of the request: any split of any bytes gives the same answer as the whole."""
+"""The recogniser of the request: any split of any bytes gives the same verdict as the whole."""
 
 from itertools import pairwise
 
@@ -68,13 +68,13 @@ places = st.lists(st.integers(0, 100), max_size=25)
         (b"GET / HTTP/1.1\r\n", OTHER, 0),
     ],
 )
-def test_verdict_and_bytes_that_belong_to_the_request(data: bytes, verdict: Verdict, consumed: int) -> None:
+def test_matcher_gives_verdict_and_consumed_bytes(data: bytes, verdict: Verdict, consumed: int) -> None:
     assert feed([data]) == (verdict, consumed)
     assert feed([bytes([byte]) for byte in data]) == (verdict, consumed)
 
 
 @pytest.mark.parametrize("position", range(23))
-def test_one_different_byte_anywhere_is_another_protocol(position: int) -> None:
+def test_matcher_with_one_wrong_byte_says_other(position: int) -> None:
     for byte in set(range(256)) - {REQUEST[position]} - (set(b"\r\n") if position == 22 else set()):
         assert feed([REQUEST[:position], bytes([byte]), REQUEST[position + 1 :]])[0] is OTHER
 
@@ -83,19 +83,19 @@ def test_one_different_byte_anywhere_is_another_protocol(position: int) -> None:
 @given(streams, places)
 @example(BARE + b"\r\n", [23])
 @example(b"<p!", [2])
-def test_any_split_gives_the_verdict_of_the_whole(data: bytes, places: list[int]) -> None:
+def test_matcher_gives_any_split_the_verdict_of_the_whole(data: bytes, places: list[int]) -> None:
     assert feed(cut(data, places)) == feed([data])
 
 
 @thorough
 @given(streams, places)
-def test_agrees_with_the_definition(data: bytes, places: list[int]) -> None:
+def test_matcher_agrees_with_the_definition(data: bytes, places: list[int]) -> None:
     assert feed(cut(data, places)) == model(data)
 
 
 @thorough
 @given(st.sampled_from([REQUEST, BARE + b"\n", BARE + b"\rx", b"x", BARE + b"x"]), st.lists(st.binary(), min_size=1))
-def test_a_verdict_is_final(decided: bytes, later: list[bytes]) -> None:
+def test_matcher_verdict_is_final(decided: bytes, later: list[bytes]) -> None:
     matcher = RequestMatcher()
     verdict = matcher.feed(decided)
     consumed = matcher.consumed
@@ -109,7 +109,7 @@ def test_a_verdict_is_final(decided: bytes, later: list[bytes]) -> None:
 @given(streams, places)
 @example(BARE, [22])
 @example(REQUEST, [22])
-def test_without_a_terminator_the_22_bytes_are_the_request(data: bytes, places: list[int]) -> None:
+def test_matcher_unterminated_mode_matches_22_bytes(data: bytes, places: list[int]) -> None:
     matcher = RequestMatcher(terminated=False)
     verdicts = [matcher.feed(piece) for piece in cut(data, places)]
     if data.startswith(BARE):
@@ -120,26 +120,26 @@ def test_without_a_terminator_the_22_bytes_are_the_request(data: bytes, places: 
 
 
 @pytest.mark.parametrize("size", range(24))
-def test_unterminated_means_all_22_bytes_and_no_more(size: int) -> None:
+def test_matcher_unterminated_is_true_after_exactly_22_bytes(size: int) -> None:
     matcher = RequestMatcher()
     matcher.feed(REQUEST[:size])
     assert matcher.unterminated == (size == 22)
 
 
-def test_what_is_not_the_request_is_not_unterminated() -> None:
+def test_matcher_unterminated_is_false_after_other() -> None:
     matcher = RequestMatcher()
     matcher.feed(BARE + b"!")
     assert not matcher.unterminated
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_takes_any_contiguous_bytes(kind: type) -> None:
+def test_matcher_takes_any_contiguous_buffer(kind: type) -> None:
     matcher = RequestMatcher()
     assert matcher.feed(kind(REQUEST)) is MATCH
 
 
 @pytest.mark.parametrize("wrong", [None, "<policy-file-request/>", 5, memoryview(REQUEST)[::2]])
-def test_refuses_what_is_not_contiguous_bytes(wrong: object) -> None:
+def test_matcher_refuses_other_objects(wrong: object) -> None:
     matcher = RequestMatcher()
     with pytest.raises((TypeError, BufferError)):
         matcher.feed(wrong)  # type: ignore[arg-type]

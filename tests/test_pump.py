@@ -1,4 +1,4 @@
-"""The pump with real sockets: bytes, ends, deadlines, and what is left afterwards."""
+"""The pump with real sockets: bytes, ends and deadlines, and nothing left behind."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from contextlib import suppress
 import greenlet
 import pytest
 
-from flashpol._pump import BLOCK_SIZE, ENDS, FAILURES, Destination, Pump
+from flashpol._pump import BLOCK_SIZE, ENDS, FAILURES, LAYOUT, Destination, Pump
 from testkit.clients import reset, until_end
 from testkit.pump_loop import PumpLoop
 
@@ -47,7 +47,7 @@ def ends(loop: PumpLoop) -> dict[str, int]:
 
 
 def read(loop: PumpLoop, sock: socket.socket, size: int) -> bytes:
-    """As many bytes, while the loop turns."""
+    """Read `size` bytes while the loop turns."""
     received = bytearray()
     sock.setblocking(False)
 
@@ -63,7 +63,7 @@ def read(loop: PumpLoop, sock: socket.socket, size: int) -> bytes:
 
 
 def end_of(loop: PumpLoop, sock: socket.socket) -> tuple[bytes, str]:
-    """What comes until the end, and how that is."""
+    """What is received until the end, and the end: "fin" or "rst"."""
     received, how = bytearray(), []
     sock.setblocking(False)
 
@@ -84,7 +84,7 @@ def end_of(loop: PumpLoop, sock: socket.socket) -> tuple[bytes, str]:
 
 
 def fill(loop: PumpLoop, sock: socket.socket) -> int:
-    """Send until nothing is taken any more; how much was."""
+    """Send until nothing more is taken; return how many bytes were."""
     sock.setblocking(False)
     sent = 0
     while True:
@@ -98,7 +98,7 @@ def fill(loop: PumpLoop, sock: socket.socket) -> int:
                 return sent
 
 
-def test_bytes_both_ways_and_what_was_read_before_comes_first(start: Start) -> None:
+def test_pump_sends_first_bytes_first_and_relays_both_ways(start: Start) -> None:
     loop = start()
     client, server = loop.pair(first=b"read before ")
     client.sendall(b"and after")
@@ -114,8 +114,8 @@ def test_bytes_both_ways_and_what_was_read_before_comes_first(start: Start) -> N
 
 
 @pytest.mark.parametrize("first", [b"", b"hello"])
-def test_connecting_is_timed(start: Start, first: bytes) -> None:
-    """Also on this host, where it is over at once."""
+def test_pump_times_connecting(start: Start, first: bytes) -> None:
+    """The time is above 0 also on this host, where connecting is over at once."""
     loop = start()
     before = time.monotonic_ns()
     client, server = loop.pair(first=first)
@@ -125,7 +125,7 @@ def test_connecting_is_timed(start: Start, first: bytes) -> None:
     server.close()
 
 
-def test_the_application_speaks_first(start: Start) -> None:
+def test_pump_relays_an_application_that_speaks_first(start: Start) -> None:
     loop = start()
     client, server = loop.pair()
     server.sendall(b"220 hello")
@@ -138,7 +138,7 @@ def test_the_application_speaks_first(start: Start) -> None:
 
 
 @pytest.mark.parametrize("first", [CLIENT := 0, UPSTREAM := 1], ids=["client", "upstream"])
-def test_half_close_is_passed_on_and_the_other_direction_goes_on(start: Start, first: int) -> None:
+def test_pump_passes_on_fin_and_keeps_the_other_direction(start: Start, first: int) -> None:
     loop = start()
     ends_ = loop.pair()
     closing, other = ends_[first], ends_[1 - first]
@@ -158,7 +158,7 @@ def test_half_close_is_passed_on_and_the_other_direction_goes_on(start: Start, f
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["client", "upstream"])
-def test_reset_is_passed_on_after_what_came_before(start: Start, first: int) -> None:
+def test_pump_passes_on_rst_after_the_bytes_before_it(start: Start, first: int) -> None:
     loop = start()
     ends_ = loop.pair()
     closing, other = ends_[first], ends_[1 - first]
@@ -171,7 +171,7 @@ def test_reset_is_passed_on_after_what_came_before(start: Start, first: int) -> 
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["client", "upstream"])
-def test_reset_after_half_close(start: Start, first: int) -> None:
+def test_pump_passes_on_rst_after_fin(start: Start, first: int) -> None:
     loop = start()
     ends_ = loop.pair()
     closing, other = ends_[first], ends_[1 - first]
@@ -184,8 +184,8 @@ def test_reset_after_half_close(start: Start, first: int) -> None:
     closing.close()
 
 
-def test_what_an_application_said_before_it_closed_with_input_unread_arrives(start: Start) -> None:
-    """Its kernel sends RST. Whoever speaks to it directly reads the answer first, and so does a client of ours."""
+def test_pump_delivers_bytes_of_an_application_that_closed_with_unread_input(start: Start) -> None:
+    """Its kernel sends RST. A direct client reads the answer first, and so does a client of the relay."""
     loop = start()
     client, server = loop.pair()
     client.sendall(b"unread")
@@ -201,7 +201,7 @@ def test_what_an_application_said_before_it_closed_with_input_unread_arrives(sta
 
 @pytest.mark.parametrize("buffers", [8, 0], ids=["held", "peeked"])
 @pytest.mark.parametrize("first", [0, 1], ids=["to the application", "to the client"])
-def test_who_does_not_read_holds_up_the_sender_and_loses_nothing(start: Start, first: int, buffers: int) -> None:
+def test_pump_with_a_slow_reader_blocks_the_sender_and_loses_nothing(start: Start, first: int, buffers: int) -> None:
     loop = start(buffers=buffers)
     ends_ = loop.pair(receive_buffer=1 << 16)  # with a tiny window each read would wait for an ACK that is delayed
     sender, reader = ends_[first], ends_[1 - first]
@@ -215,8 +215,8 @@ def test_who_does_not_read_holds_up_the_sender_and_loses_nothing(start: Start, f
         except BlockingIOError:
             quiet = 0 if loop.turn(0.005) else quiet + 1
     assert loop.pump.buffers_held <= buffers
-    assert not loop.turn(0.02), "a conversation that is held up takes no turn of the loop"
-    # The other direction is not held up.
+    assert not loop.turn(0.02), "a blocked session takes no turn of the loop"
+    # The other direction is not blocked.
     reader.sendall(b"by the way")
     assert read(loop, sender, 10) == b"by the way"
     sender.shutdown(socket.SHUT_WR)
@@ -229,7 +229,7 @@ def test_who_does_not_read_holds_up_the_sender_and_loses_nothing(start: Start, f
 
 
 @pytest.mark.parametrize("buffers", [8, 0], ids=["held", "peeked"])
-def test_reset_of_a_slow_reader(start: Start, buffers: int) -> None:
+def test_pump_passes_on_rst_of_a_slow_reader(start: Start, buffers: int) -> None:
     loop = start(buffers=buffers)
     client, server = loop.pair(receive_buffer=4096)
     assert fill(loop, server) > 0
@@ -241,20 +241,20 @@ def test_reset_of_a_slow_reader(start: Start, buffers: int) -> None:
 
 
 @pytest.mark.parametrize("buffers", [8, 0], ids=["held", "peeked"])
-def test_reset_of_a_sender_that_is_held_up(start: Start, buffers: int) -> None:
-    """It is noticed when the reader reads on: what was sent before is passed on first."""
+def test_pump_passes_on_rst_of_a_blocked_sender_after_its_bytes(start: Start, buffers: int) -> None:
+    """The RST is noticed when the reader reads on; the bytes before it are passed on first."""
     loop = start(buffers=buffers)
     client, server = loop.pair(receive_buffer=1 << 16)
     sent = fill(loop, server)
     reset(server)
     received, how = end_of(loop, client)
     assert how == "rst"
-    assert 0 < len(received) <= sent  # what its own kernel still had is gone, as without us
+    assert 0 < len(received) <= sent  # the bytes in its own kernel are lost, as without a relay
     client.close()
 
 
 @pytest.mark.parametrize("buffers", [8, 0], ids=["held", "peeked"])
-def test_a_slow_reader_that_is_cut_off_does_not_take_the_part_for_the_whole(start: Start, buffers: int) -> None:
+def test_pump_ends_a_cut_transfer_with_rst(start: Start, buffers: int) -> None:
     loop = start(idle_timeout=0.5, buffers=buffers)
     client, server = loop.pair(receive_buffer=4096)
     fill(loop, server)
@@ -265,7 +265,7 @@ def test_a_slow_reader_that_is_cut_off_does_not_take_the_part_for_the_whole(star
     server.close()
 
 
-def test_refused(start: Start) -> None:
+def test_run_session_to_a_closed_port_is_refused(start: Start) -> None:
     loop = start()
     with socket.create_server(("127.0.0.1", 0)) as gone:
         address = gone.getsockname()
@@ -278,7 +278,7 @@ def test_refused(start: Start) -> None:
     assert ends(loop) == {"refused": 2}
 
 
-def test_unreachable(start: Start) -> None:
+def test_run_session_to_an_unroutable_address_is_unreachable(start: Start) -> None:
     loop = start()
     client, inner = loop.client()
     loop.start(inner, Destination(("255.255.255.255", 9), loop.block))
@@ -286,7 +286,7 @@ def test_unreachable(start: Start) -> None:
     client.close()
 
 
-def test_no_answer_to_connecting(start: Start) -> None:
+def test_run_session_without_a_syn_ack_times_out(start: Start) -> None:
     """A listening socket whose queue is full drops the SYN."""
     loop = start(connect_timeout=0.1)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
@@ -303,7 +303,7 @@ def test_no_answer_to_connecting(start: Start) -> None:
     assert loop.ended == [("timeout", 0)]
 
 
-def test_a_failure_leaves_the_client_to_be_tried_again(start: Start) -> None:
+def test_run_session_after_a_failure_can_use_another_backend(start: Start) -> None:
     loop = start()
     with socket.create_server(("127.0.0.1", 0)) as gone:
         address = gone.getsockname()
@@ -324,7 +324,7 @@ def test_a_failure_leaves_the_client_to_be_tried_again(start: Start) -> None:
     assert loop.ended[0] == ("refused", 0)
 
 
-def test_a_unix_socket(start: Start, tmp_path: os.PathLike[str]) -> None:
+def test_run_session_to_a_unix_socket(start: Start, tmp_path: os.PathLike[str]) -> None:
     loop = start()
     path = os.path.join(tmp_path, "application.sock")
     with socket.socket(socket.AF_UNIX) as listening:
@@ -346,8 +346,8 @@ def test_a_unix_socket(start: Start, tmp_path: os.PathLike[str]) -> None:
     assert [end for end, _ in loop.ended] == ["upstream", "refused"]
 
 
-def test_the_queue_of_a_unix_socket_is_full(start: Start, tmp_path: os.PathLike[str]) -> None:
-    """Where TCP would send its SYN again, connect fails at once: the upstream has no room, and another may."""
+def test_run_session_to_a_full_unix_socket_is_refused(start: Start, tmp_path: os.PathLike[str]) -> None:
+    """TCP would send its SYN again; here connect fails at once, and another backend may have room."""
     loop = start()
     path = os.path.join(tmp_path, "application.sock")
     with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as filler:
@@ -360,8 +360,8 @@ def test_the_queue_of_a_unix_socket_is_full(start: Start, tmp_path: os.PathLike[
     assert loop.ended == [("refused", 0)]
 
 
-def test_idle_and_busy(start: Start) -> None:
-    """Silence ends a conversation; bytes in either direction keep it."""
+def test_idle_timeout_ends_silent_sessions_only(start: Start) -> None:
+    """Silence ends a session; bytes in either direction keep it open."""
     loop = start(idle_timeout=0.2)
     silent, busy = loop.pair(), loop.pair()
     deadline = time.monotonic() + 0.5
@@ -376,7 +376,7 @@ def test_idle_and_busy(start: Start) -> None:
         sock.close()
 
 
-def test_it_is_never_idle_too_early(start: Start) -> None:
+def test_idle_timeout_never_fires_early(start: Start) -> None:
     loop = start(idle_timeout=0.25)
     client, server = loop.pair()
     for wait in (0.01, 0.1, 0.005):
@@ -390,7 +390,7 @@ def test_it_is_never_idle_too_early(start: Start) -> None:
     server.close()
 
 
-def test_maximum_duration(start: Start) -> None:
+def test_max_duration_ends_a_busy_session(start: Start) -> None:
     loop = start(max_duration=0.2, idle_timeout=0.15)
     client, server = loop.pair()
     began = time.monotonic()
@@ -403,7 +403,7 @@ def test_maximum_duration(start: Start) -> None:
     server.close()
 
 
-def test_all_are_cut(start: Start) -> None:
+def test_cut_all_ends_every_session_as_shutdown(start: Start) -> None:
     loop = start()
     pairs = [loop.pair() for _ in range(5)]
     loop.pump.cut_all()
@@ -417,7 +417,7 @@ def test_all_are_cut(start: Start) -> None:
         server.close()
 
 
-def test_capacity(start: Start) -> None:
+def test_run_session_over_capacity_fails_for_resources(start: Start) -> None:
     loop = start(capacity=2)
     pairs = [loop.pair(), loop.pair()]
     client, inner = loop.client()
@@ -432,7 +432,7 @@ def test_capacity(start: Start) -> None:
     loop.until(lambda: loop.pump.open == 0)
 
 
-def test_a_greenlet_that_is_killed_leaves_nothing(start: Start) -> None:
+def test_run_session_in_a_killed_greenlet_frees_the_session(start: Start) -> None:
     loop = start()
     client, inner = loop.client()
     one = loop.start(inner)
@@ -447,7 +447,7 @@ def test_a_greenlet_that_is_killed_leaves_nothing(start: Start) -> None:
     server.close()
 
 
-def test_what_a_greenlet_raises_stops_nothing(start: Start) -> None:
+def test_greenlet_that_raises_is_reported_and_others_go_on(start: Start) -> None:
     loop = start()
 
     def run(inner: socket.socket) -> None:
@@ -469,7 +469,7 @@ def test_what_a_greenlet_raises_stops_nothing(start: Start) -> None:
         sock.close()
 
 
-def test_many_at_once_and_each_gets_its_own(start: Start) -> None:
+def test_pump_with_200_sessions_mixes_nothing_up(start: Start) -> None:
     loop = start()
     pairs = [loop.pair(first=b"%4d" % number) for number in range(200)]
     for number, (client, _) in enumerate(pairs):
@@ -484,7 +484,7 @@ def test_many_at_once_and_each_gets_its_own(start: Start) -> None:
     assert loop.destination.open == 0
 
 
-def test_a_large_transfer_arrives_byte_by_byte(start: Start) -> None:
+def test_pump_transfers_32_megabytes_unchanged(start: Start) -> None:
     loop = start()
     client, server = loop.pair()
     pattern, size = random.Random(2).randbytes(1 << 20), 32 << 20
@@ -511,17 +511,17 @@ def test_a_large_transfer_arrives_byte_by_byte(start: Start) -> None:
 
 
 @pytest.mark.parametrize("address", [("localhost", 1), ("1.2.3", 1), "", "x" * 108, "a\0b"])
-def test_no_address(address: object) -> None:
+def test_destination_refuses_a_wrong_address(address: object) -> None:
     with pytest.raises(ValueError, match=r"is not an IP address|a Unix socket's path"):
         Destination(address, bytearray(BLOCK_SIZE))
 
 
-def test_a_block_is_large_enough() -> None:
+def test_destination_refuses_a_small_block() -> None:
     with pytest.raises(ValueError, match="a counter block is"):
         Destination(("127.0.0.1", 1), bytearray(8))
 
 
-def test_no_descriptor_for_the_upstream(start: Start) -> None:
+def test_run_session_without_a_descriptor_fails_for_resources(start: Start) -> None:
     loop = start()
     client, inner = loop.client()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -540,7 +540,7 @@ def test_no_descriptor_for_the_upstream(start: Start) -> None:
     client.close()
 
 
-def test_wrong_arguments_close_nobody_s_descriptors(start: Start) -> None:
+def test_pump_with_wrong_arguments_closes_no_descriptor(start: Start) -> None:
     loop = start()
     for wrong in ({"capacity": -1}, {"capacity": "many"}, {"idle_timeout": None}):
         with pytest.raises((TypeError, ValueError)):
@@ -555,3 +555,26 @@ def test_wrong_arguments_close_nobody_s_descriptors(start: Start) -> None:
     client, server = loop.pair()
     client.close()
     server.close()
+
+
+def test_check_with_a_wrong_gauge_raises(start: Start) -> None:
+    """The gauges are the only part of what is checked that a test can change."""
+    loop = start()
+    client, server = loop.pair()
+    assert loop.pump.check() == 1
+    words, at = loop.block.cast("Q"), LAYOUT["open"][0] // 8
+    words[at] = 2
+    with pytest.raises(AssertionError, match="the gauges differ from the sessions"):
+        loop.pump.check()
+    words[at] = 1
+    assert loop.pump.check() == 1
+    client.close()
+    server.close()
+
+
+def test_layout_covers_the_counter_block_without_gaps() -> None:
+    assert (LAYOUT["ends"][1], LAYOUT["failures"][1]) == (len(ENDS), len(FAILURES))
+    ends = [offset + 8 * words for offset, words in LAYOUT.values()]
+    assert [offset for offset, _ in LAYOUT.values()] == [0, *ends[:-1]]
+    assert ends[-1] <= BLOCK_SIZE
+    assert BLOCK_SIZE % 64 == 0

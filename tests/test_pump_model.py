@@ -1,4 +1,4 @@
-"""The pump against a model: whatever both sides do, in whatever order, each gets what the other sent and its end."""
+"""The pump against a model: in any order of events each side gets what the other sent, and its end."""
 
 import random
 import socket
@@ -70,7 +70,9 @@ def read_until(loop: PumpLoop, end: End, condition: Callable[[], object]) -> Non
 
 @settings(max_examples=150, deadline=None)
 @given(STEPS, st.binary(max_size=30), st.sampled_from([0, 1, 8]), st.sampled_from(["fin", "rst"]), SIDE)
-def test_bytes_and_ends(steps: list[Step], first: bytes, buffers: int, last: str, closing: int) -> None:
+def test_pump_delivers_all_bytes_and_the_end_in_any_order_of_events(
+    steps: list[Step], first: bytes, buffers: int, last: str, closing: int
+) -> None:
     loop = PumpLoop(buffers=buffers)
     client, server = loop.pair(first=first)
     ends = End(client, bytearray(first)), End(server)
@@ -81,8 +83,9 @@ def test_bytes_and_ends(steps: list[Step], first: bytes, buffers: int, last: str
             if what != "turn":
                 getattr(ends[side], what)(size)
             loop.turn()
+            assert loop.pump.check() == 1 - len(loop.ended)
             assert loop.pump.buffers_held <= buffers
-        # All is read; then one side ends as `last` says, and the other finds out.
+        # Everything is read; then one side ends as `last` says, and the other sees it.
         for end, other in (ends, reversed(ends)):
             read_until(loop, end, lambda end=end, other=other: len(end.got) >= len(other.sent))
         first_to_end, other = ends[closing], ends[1 - closing]
@@ -108,43 +111,43 @@ def test_bytes_and_ends(steps: list[Step], first: bytes, buffers: int, last: str
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_crowd_that_opens_stalls_half_closes_and_resets(seed: int) -> None:
-    """Forty at a time, for some thousand turns: nothing gets mixed up, and nothing is left."""
-    dice = random.Random(seed)
+def test_pump_under_random_sessions_mixes_nothing_up(seed: int) -> None:
+    """Up to forty sessions at a time, for 3,000 turns; each is opened, stalled, half-closed or reset at random."""
+    chance = random.Random(seed)
     loop = PumpLoop(buffers=4)
-    crowd: list[tuple[socket.socket, socket.socket, list[bytearray]]] = []
+    sessions: list[tuple[socket.socket, socket.socket, list[bytearray]]] = []
     opened = 0
     for _ in range(3000):
-        if len(crowd) < 40 and dice.random() < 0.3:
+        if len(sessions) < 40 and chance.random() < 0.3:
             client, server = loop.pair(first=b"%d" % opened)
             client.setblocking(False)
             server.setblocking(False)
-            crowd.append((client, server, [bytearray(b"%d" % opened), bytearray()]))
+            sessions.append((client, server, [bytearray(b"%d" % opened), bytearray()]))
             opened += 1
-        if not crowd:
+        if not sessions:
             continue
-        one = dice.randrange(len(crowd))
-        client, server, owed = crowd[one]
-        side = dice.randrange(2)
+        one = chance.randrange(len(sessions))
+        client, server, owed = sessions[one]
+        side = chance.randrange(2)
         sock, other = (client, server)[side], 1 - side
-        action = dice.random()
+        action = chance.random()
         with suppress(BlockingIOError):
             if action < 0.5:
-                data = dice.randbytes(dice.choice([1, 100, 20_000]))
+                data = chance.randbytes(chance.choice([1, 100, 20_000]))
                 owed[side] += data[: sock.send(data)]
             elif action < 0.9:
-                data = sock.recv(dice.choice([10, 100_000]))
+                data = sock.recv(chance.choice([10, 100_000]))
                 assert owed[other][: len(data)] == data
                 del owed[other][: len(data)]
             else:
-                crowd.pop(one)
-                for each in dice.sample([client, server], 2):
-                    if dice.random() < 0.5:
+                sessions.pop(one)
+                for each in chance.sample([client, server], 2):
+                    if chance.random() < 0.5:
                         reset(each)
                     else:
                         each.close()
         loop.turn()
-    for client, server, _ in crowd:
+    for client, server, _ in sessions:
         client.close()
         server.close()
     loop.until(lambda: loop.pump.open == 0)

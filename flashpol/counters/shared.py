@@ -44,7 +44,7 @@ class SharedAddressLimits:
         connection_limits = self._connection_limits
         return AddressLimits(
             memoryview(self._mapping)[: self._workers * self._stride],
-            slot=slot,
+            worker=slot,
             workers=self._workers,
             key=self._key,
             max_connections=connection_limits.max_connections,

@@ -1,8 +1,8 @@
-"""The table of protocols that are told apart by their first bytes.
+"""The protocols that are recognised by their first bytes.
 
-`_fastpath.sniff` walks it in C and answers as every recogniser does: this one, none of these, or not enough bytes yet.
-A row is (first bytes, name): one of `_fastpath.REASONS` under which such a connection is refused, or counted when it is
-relayed. What else is to be done with a protocol one day begins here.
+`sniff` in `_native/accept/match.pxi` compares input with the table. Its verdict is a match, something else, or that
+more bytes are needed. A row is (first bytes, name). The name is one of `_fastpath.REASONS`: such a connection is
+refused for that reason, or counted under it when it is relayed. At most 32 rows of 1 to 8 bytes fit.
 """
 
 SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -19,7 +19,7 @@ SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"PRI * ", "http"),
     # A TLS record of type handshake, major version 3 (RFC 8446 section 5.1).
     (b"\x16\x03", "tls"),
-    # C0 of a handshake, which C1 follows (Adobe's RTMP specification 1.0, section 5.2.2); 6 is its encrypted kin.
+    # C0 of a handshake (Adobe's RTMP specification 1.0, section 5.2.2). 3 is RTMP, 6 its encrypted variant RTMPE.
     (b"\x03", "rtmp"),
     (b"\x06", "rtmpe"),
 )

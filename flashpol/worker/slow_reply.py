@@ -1,9 +1,9 @@
-"""A connection that needs a greenlet of its own: start, deadline, end.
+"""Slow replies: the greenlet that sends the rest of a reply to a client that reads slowly.
 
-This file is compiled by Cython as it stands, and works as well when it is not. A greenlet in which Python code has run
-keeps a stack for the interpreter's frames, of which a page is touched: 4 KB. Compiled code has no such frames, so here
-10,000 clients that do not read cost 4 KB each instead of 9. Hence nothing in Python is called while one waits, and
-gevent's loop is used directly, as in `hub`: a gevent.Timeout would be a frame.
+Cython compiles this file, and it also works uncompiled. A greenlet in which Python code has run keeps a stack for the
+interpreter's frames and has touched a page of it: 4 KB. Compiled code has no such frames, so 10,000 clients that do not
+read cost 4 KB each here instead of 9. Therefore no Python code is called while a greenlet waits, and gevent's loop is
+used directly, as in `hub`: a gevent.Timeout would be a frame.
 """
 
 import gevent
@@ -15,11 +15,14 @@ WRITE = 2
 
 
 class _Expired(BaseException):
-    """Thrown by a conversation's timer into that conversation, which waits nowhere but below."""
+    """The deadline's timer throws it into the greenlet, which waits only in `finish_reply`."""
 
 
 def finish_reply(connection_table: ConnectionTable, fd: int, timeout: float) -> None:
-    """Send the rest of a reply that the kernel took only in part, within `timeout` seconds, as the client reads it."""
+    """Send the rest of a reply as the client reads it, and close `fd` as "timeout" after `timeout` seconds.
+
+    When the greenlet is killed, it is closed as "shutdown". Another exception closes it as "capacity" and is raised.
+    """
     hub = get_hub()
     writable = hub.loop.io(fd, WRITE)
     deadline = hub.loop.timer(timeout)

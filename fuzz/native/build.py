@@ -1,4 +1,4 @@
-"""Compile the native target with clang into ``build/fuzz``: Cython's C of the recognisers, and what checks them."""
+"""Compile the native target with clang into ``build/fuzz``: Cython's C of the recognisers, and recognise.c."""
 
 import subprocess
 import sys

@@ -1,9 +1,9 @@
 /*
- * The recognisers of the fast path, compared with references that are too plain to be wrong.
+ * The recognisers of the fast path, compared with references that are too simple to be wrong.
  *
- * The first byte of an input says how a stream is ended (bit 0: as Flash does, or with the 22nd byte); the next eight how
- * it is cut into pieces; the rest is the stream. Each piece is a heap block of its own size, so that AddressSanitizer
- * sees a read past its end.
+ * Bit 0 of an input's first byte selects how a request ends (1: with a terminator, as Flash sends it; 0: with its 22nd
+ * byte). The next eight bytes say how the stream is cut into pieces; the rest is the stream. Each piece is a heap block
+ * of exactly its size, so that AddressSanitizer reports a read past its end.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -33,7 +33,7 @@ static void demand(int holds, const char *what)
     abort();
 }
 
-/* What the whole stream means, and how much of it is the request, if it is or may be one. */
+/* The verdict on the whole stream, and how many bytes of it belong to the request. */
 static int reference(const char *data, size_t size, int terminated, size_t *used)
 {
     *used = 0;
@@ -56,7 +56,7 @@ static int reference(const char *data, size_t size, int terminated, size_t *used
 
 static int sniff_reference(const char *data, size_t size, uint8_t *name)
 {
-    int answer = OTHER;
+    int verdict = OTHER;
     for (size_t i = 0; i < sizeof TABLE / sizeof *TABLE; i++) {
         size_t length = TABLE[i].size;
         if (size >= length && !memcmp(data, TABLE[i].prefix, length)) {
@@ -64,12 +64,12 @@ static int sniff_reference(const char *data, size_t size, uint8_t *name)
             return MATCH;
         }
         if (size < length && !memcmp(data, TABLE[i].prefix, size))
-            answer = MORE;
+            verdict = MORE;
     }
-    return answer;
+    return verdict;
 }
 
-/* A copy that ends where the data ends. */
+/* A copy in a heap block of exactly this size. */
 static char *block(const char *data, size_t size)
 {
     char *copy = malloc(size ? size : 1);
@@ -88,24 +88,24 @@ static void check_match(const uint8_t *cuts, const char *data, size_t size, int 
         demand(expected == OTHER || used == wanted, "the length of the request");
         free(whole);
     }
-    int answer = MORE;
+    int verdict = MORE;
     size_t at = 0, total = 0;
     matched = 0;
-    for (unsigned i = 0; at < size && answer == MORE; i++) {
+    for (unsigned i = 0; at < size && verdict == MORE; i++) {
         size_t length = 1 + cuts[i % CUTS] % 32;
         if (length > size - at)
             length = size - at;
         char *piece = block(data + at, length);
-        answer = fuzz_match(&matched, piece, length, &used, terminated);
+        verdict = fuzz_match(&matched, piece, length, &used, terminated);
         demand(used <= length, "more used than there was");
         demand(matched <= LENGTH, "more matched than there is");
         free(piece);
         at += length;
         total += used;
     }
-    demand(answer == expected, "the verdict on the pieces");
-    /* A LF that comes after the CR's piece is extra input to this recogniser; RequestMatcher knows of it. */
-    if (answer == MATCH)
+    demand(verdict == expected, "the verdict on the pieces");
+    /* A LF in the piece after that of the CR is extra input to this recogniser; RequestMatcher handles it. */
+    if (verdict == MATCH)
         demand(total == wanted || total + 1 == wanted, "the length of the request in pieces");
 }
 
@@ -115,20 +115,20 @@ static void check_sniff(const char *data, size_t size)
     int last = MORE;
     for (size_t n = 1; n <= size && n <= SEEN; n++) {
         char *piece = block(data, n);
-        int answer = fuzz_sniff(&KNOWN, piece, n, &name);
+        int verdict = fuzz_sniff(&KNOWN, piece, n, &name);
         free(piece);
-        demand(answer == sniff_reference(data, n, &expected), "the verdict on first bytes");
-        demand(answer != MATCH || name == expected, "the name of first bytes");
-        demand(last == MORE || answer == last, "a verdict that changed with more bytes");
+        demand(verdict == sniff_reference(data, n, &expected), "the verdict on first bytes");
+        demand(verdict != MATCH || name == expected, "the name of first bytes");
+        demand(last == MORE || verdict == last, "a verdict that changed with more bytes");
         demand(last != MATCH || name == before, "a name that changed with more bytes");
-        last = answer;
+        last = verdict;
         before = name;
     }
 }
 
-/* What a header said. */
+/* The result of a header. */
 struct said {
-    int answer, proxied, oversized;
+    int verdict, proxied, oversized;
     size_t used;
     struct sockaddr_in6 source;
 };
@@ -136,19 +136,19 @@ struct said {
 /* Feed the header in pieces of these sizes until there is a verdict. */
 static struct said read_header(const uint8_t *cuts, const char *data, size_t size)
 {
-    struct said said = {.answer = MORE};
+    struct said said = {.verdict = MORE};
     void *header = calloc(1, fuzz_proxy_bytes());
     size_t used;
     fuzz_proxy_begin(header);
-    for (unsigned i = 0; said.used < size && said.answer == MORE; i++) {
+    for (unsigned i = 0; said.used < size && said.verdict == MORE; i++) {
         size_t length = cuts ? 1 + cuts[i % CUTS] % 32 : size;
         if (length > size - said.used)
             length = size - said.used;
         char *piece = block(data + said.used, length);
-        said.answer = fuzz_proxy_feed(header, piece, length, &used);
+        said.verdict = fuzz_proxy_feed(header, piece, length, &used);
         free(piece);
         demand(used <= length, "more of a PROXY header used than there was");
-        demand(said.answer != MORE || used == length, "a part of a PROXY header was left");
+        demand(said.verdict != MORE || used == length, "a part of a PROXY header was left");
         said.used += used;
     }
     said.proxied = fuzz_proxy_source(header, &said.source, &said.oversized);
@@ -164,7 +164,7 @@ static void check_binary(const char *data, size_t size, const struct said *said)
         return;
     const uint8_t *octets = (const uint8_t *)data;
     size_t rest = (size_t)octets[14] << 8 | octets[15];
-    if (said->answer == MATCH) {
+    if (said->verdict == MATCH) {
         demand(octets[12] == 0x20 || octets[12] == 0x21, "version and command");
         demand(said->used == 16 + rest, "the length of a binary header");
     }
@@ -181,11 +181,11 @@ static void check_binary(const char *data, size_t size, const struct said *said)
     }
 }
 
-/* Version 1, section 2.1: what is accepted is a line of at most 107 bytes that says just that. */
+/* Version 1, section 2.1: an accepted header is a line of at most 107 bytes with exactly these fields. */
 static void check_line(const char *data, const struct said *said)
 {
     char line[128], address[INET6_ADDRSTRLEN], wanted[INET6_ADDRSTRLEN + 16];
-    if (said->answer != MATCH || data[0] != 'P')
+    if (said->verdict != MATCH || data[0] != 'P')
         return;
     demand(said->used <= 107 && said->used >= 15, "the length of a line");
     memcpy(line, data, said->used);
@@ -217,10 +217,10 @@ static void check_proxy(const uint8_t *cuts, const char *data, size_t size)
     if (!size)
         return;
     struct said whole = read_header(NULL, data, size), pieces = read_header(cuts, data, size);
-    demand(whole.answer == pieces.answer, "the verdict on a PROXY header in pieces");
-    demand(whole.answer == OTHER || whole.used == pieces.used, "the length of a PROXY header in pieces");
+    demand(whole.verdict == pieces.verdict, "the verdict on a PROXY header in pieces");
+    demand(whole.verdict == OTHER || whole.used == pieces.used, "the length of a PROXY header in pieces");
     demand(whole.proxied == pieces.proxied && whole.oversized == pieces.oversized, "a PROXY header in pieces");
-    demand(!whole.proxied || whole.answer == MATCH, "an address without a header");
+    demand(!whole.proxied || whole.verdict == MATCH, "an address without a header");
     demand(!whole.proxied || !memcmp(&whole.source, &pieces.source, sizeof whole.source), "its address in pieces");
     check_binary(data, size, &whole);
     check_line(data, &whole);

@@ -1,11 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The recognisers of flashpol/_native/accept under names that C can call. Never imported: only its C is used."""
+"""The recognisers of flashpol/_native/accept under names that C can call. Never imported: clang compiles its C."""
 
 from libc.stdint cimport uint8_t
 
-from flashpol._native.accept.match cimport match_feed, Signatures, sniff
-from flashpol._native.accept.proxy cimport proxy_begin, proxy_feed, ProxyHeader
+from flashpol._native.accept.match cimport Signatures
+from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.common.system cimport sockaddr_in6
+
+include "flashpol/_native/accept/match.pxi"
+include "flashpol/_native/accept/proxy.pxi"
 
 
 cdef public int fuzz_match(
@@ -18,22 +21,22 @@ cdef public int fuzz_sniff(const void* known, const char* data, size_t size, uin
     return <int>sniff(<const Signatures*>known, data, size, name)
 
 
-# A header is opaque to C: `fuzz_proxy_bytes` large, zeroed by who makes it.
+# A header is opaque to C. The caller allocates `fuzz_proxy_bytes` of zeroed memory.
 
 cdef public size_t fuzz_proxy_bytes() noexcept nogil:
-    return sizeof(ProxyHeader)
+    return sizeof(ProxyParser)
 
 
 cdef public void fuzz_proxy_begin(void* header) noexcept nogil:
-    proxy_begin(<ProxyHeader*>header)
+    proxy_begin(<ProxyParser*>header)
 
 
 cdef public int fuzz_proxy_feed(void* header, const char* data, size_t size, size_t* used) noexcept nogil:
-    return <int>proxy_feed(<ProxyHeader*>header, data, size, used)
+    return <int>proxy_feed(<ProxyParser*>header, data, size, used)
 
 
 cdef public int fuzz_proxy_source(void* header, sockaddr_in6* source, bint* oversized) noexcept nogil:
     """The address in the header, and whether there is one."""
-    source[0] = (<ProxyHeader*>header).source
-    oversized[0] = (<ProxyHeader*>header).oversized
-    return (<ProxyHeader*>header).proxied
+    source[0] = (<ProxyParser*>header).source
+    oversized[0] = (<ProxyParser*>header).oversized
+    return (<ProxyParser*>header).proxied

@@ -1,4 +1,4 @@
-"""The table of protocols is one that the recogniser in C can hold, and answers without contradiction."""
+"""The table of protocols fits the recogniser in C and is unambiguous."""
 
 from itertools import permutations
 
@@ -10,13 +10,13 @@ from flashpol.worker.protocols import SIGNATURES
 
 
 @pytest.mark.parametrize(("prefix", "reason"), SIGNATURES, ids=[repr(prefix) for prefix, _ in SIGNATURES])
-def test_a_row_fits_and_its_reason_is_known(prefix: bytes, reason: str) -> None:
+def test_signature_fits_and_its_reason_is_known(prefix: bytes, reason: str) -> None:
     assert 1 <= len(prefix) <= 8
     assert reason in REASONS
-    assert not b"<policy-file-request/>".startswith(prefix[:1])  # or the matcher would take it first
+    assert not b"<policy-file-request/>".startswith(prefix[:1])  # else the matcher would take its first byte
 
 
-def test_rows_are_unambiguous() -> None:
+def test_signatures_are_unambiguous() -> None:
     assert 0 < len(SIGNATURES) <= 32
     for (short, reason), (long, other) in permutations(SIGNATURES, 2):
         assert short != long
@@ -24,8 +24,8 @@ def test_rows_are_unambiguous() -> None:
 
 
 @pytest.mark.parametrize(("prefix", "reason"), SIGNATURES, ids=[repr(prefix) for prefix, _ in SIGNATURES])
-def test_exactly_the_row_is_recognised(serve: Serve, prefix: bytes, reason: str) -> None:
-    """The row alone is enough; with its last byte changed it is something else."""
+def test_signature_is_recognised_exactly(serve: Serve, prefix: bytes, reason: str) -> None:
+    """The signature alone is enough; with its last byte changed it is another protocol."""
     server = serve()
     server.ask(prefix)
     assert server.settle() == {reason: 1}

@@ -1,4 +1,4 @@
-"""The greenlet that finishes a reply: writable, deadline, shutdown. The Parker is played by the test."""
+"""finish_reply: writable, deadline, shutdown. A double of the ConnectionTable sends the reply."""
 
 import socket
 import time
@@ -11,17 +11,17 @@ from flashpol.worker.slow_reply import finish_reply
 
 
 class Reply:
-    """Stands for the Parker: sends `total` bytes as the kernel takes them, and remembers how it ended."""
+    """A double of the ConnectionTable: sends `total` bytes as the kernel takes them, and keeps how the reply ended."""
 
     def __init__(self, sock: socket.socket, total: int) -> None:
         self._sock = sock
         self.left = total
-        self.resumed = 0
+        self.calls = 0
         self.ends: list[str] = []
 
     def send_more(self, fd: int) -> bool:
         assert fd == self._sock.fileno()
-        self.resumed += 1
+        self.calls += 1
         try:
             while self.left:
                 self.left -= self._sock.send(bytes(min(self.left, 1 << 16)))
@@ -57,29 +57,29 @@ def read_all(sock: socket.socket) -> int:
             return count
 
 
-def test_what_fits_is_sent_at_once(pair: Pair) -> None:
+def test_finish_reply_sends_what_fits_at_once(pair: Pair) -> None:
     reply = Reply(pair[0], 100)
     finish_reply(reply, pair[0].fileno(), 5)
-    assert (reply.ends, reply.resumed) == (["reply"], 1)
+    assert (reply.ends, reply.calls) == (["reply"], 1)
 
 
-def test_resumes_when_the_client_has_read_and_only_then(pair: Pair) -> None:
+def test_finish_reply_sends_more_only_when_writable(pair: Pair) -> None:
     total = 2 << 20
     reply = Reply(pair[0], total)
-    conversation = gevent.spawn(finish_reply, reply, pair[0].fileno(), 5)
+    greenlet = gevent.spawn(finish_reply, reply, pair[0].fileno(), 5)
     gevent.sleep(0.02)
-    assert (reply.resumed, reply.ends) == (1, [])  # not writable: no turn of the loop is spent on it
+    assert (reply.calls, reply.ends) == (1, [])  # not writable, so send_more is not called
     received = 0
     deadline = time.monotonic() + 4
     while received < total:
         received += read_all(pair[1])
         gevent.sleep(0)
         assert time.monotonic() < deadline
-    conversation.get(timeout=4)
+    greenlet.get(timeout=4)
     assert reply.ends == ["reply"]
 
 
-def test_the_deadline_ends_it_as_a_time_out(pair: Pair) -> None:
+def test_finish_reply_after_its_timeout_ends_as_timeout(pair: Pair) -> None:
     reply = Reply(pair[0], 2 << 20)
     began = time.monotonic()
     finish_reply(reply, pair[0].fileno(), 0.1)
@@ -87,29 +87,29 @@ def test_the_deadline_ends_it_as_a_time_out(pair: Pair) -> None:
     assert reply.ends == ["timeout"]
 
 
-def test_the_deadline_is_for_the_whole_reply(pair: Pair) -> None:
-    """A client that keeps reading a little gains nothing."""
+def test_finish_reply_timeout_is_for_the_whole_reply(pair: Pair) -> None:
+    """A client that reads slowly gains no time."""
     reply = Reply(pair[0], 1 << 40)
     began = time.monotonic()
-    conversation = gevent.spawn(finish_reply, reply, pair[0].fileno(), 0.2)
-    while not conversation.ready():
+    greenlet = gevent.spawn(finish_reply, reply, pair[0].fileno(), 0.2)
+    while not greenlet.ready():
         read_all(pair[1])
         gevent.sleep(0.005)
         assert time.monotonic() - began < 4
     assert reply.ends == ["timeout"]
-    assert reply.resumed > 3
+    assert reply.calls > 3
 
 
-def test_killed_it_ends_as_shutdown(pair: Pair) -> None:
+def test_finish_reply_in_a_killed_greenlet_ends_as_shutdown(pair: Pair) -> None:
     reply = Reply(pair[0], 2 << 20)
-    conversation = gevent.spawn(finish_reply, reply, pair[0].fileno(), 5)
+    greenlet = gevent.spawn(finish_reply, reply, pair[0].fileno(), 5)
     gevent.sleep(0)
-    conversation.kill()
+    greenlet.kill()
     assert reply.ends == ["shutdown"]
-    assert conversation.successful()
+    assert greenlet.successful()
 
 
-def test_another_ones_time_out_passes_through_and_leaves_nothing_open(pair: Pair) -> None:
+def test_finish_reply_passes_on_another_timeout_and_closes(pair: Pair) -> None:
     reply = Reply(pair[0], 2 << 20)
     with pytest.raises(gevent.Timeout) as caught, gevent.Timeout(0.05) as outer:
         finish_reply(reply, pair[0].fileno(), 5)
@@ -117,7 +117,7 @@ def test_another_ones_time_out_passes_through_and_leaves_nothing_open(pair: Pair
     assert reply.ends == ["shutdown"]
 
 
-def test_no_timer_is_left_behind(pair: Pair) -> None:
+def test_finish_reply_leaves_no_timer(pair: Pair) -> None:
     finish_reply(Reply(pair[0], 100), pair[0].fileno(), 0.02)
     gevent.sleep(0.05)  # a timer left running would raise here
     assert read_all(pair[1]) == 100

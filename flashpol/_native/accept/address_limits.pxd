@@ -1,237 +1,66 @@
-# Who is inside: how many connections the server holds, and how many of each address, in memory that its workers share.
+# The address table: how many connections the server holds in total, and how many of each address, in memory that its
+# workers share. HAProxy has a stick table for this (conn_cur, conn_rate), nginx limit_conn.
 #
-# Every worker has a table of its own there, which it alone writes and the others read. So nothing is locked, no worker
-# waits for another, and what one leaves behind when it is killed is its own table, which the arbiter clears.
+# Every worker has a table of its own, which it alone writes and the others read. So nothing is locked, no worker waits
+# for another, and what a killed worker leaves behind is its own table, which the arbiter clears.
 #
-# Exactness. In total: the others' numbers are read once for each handful that is accepted, so a total can be exceeded
-# by a handful (32) for each other worker, and nobody is refused below it. Of one address: a worker whose own number is
-# below its share (the limit divided by the workers) does not ask the others. So nobody is refused below the limit;
-# above it an address gets in only where it has less than a share: up to twice the limit if it could choose its workers,
-# a few more in practice, as the kernel spreads connections by a hash of addresses and ports.
+# Exactness. In total: the numbers of the other workers are read once for each batch that is accepted, so the total can
+# be exceeded by one batch (32) for each other worker, and no client is refused below the limit. Of one address: a
+# worker whose own number is below its part of the limit (the limit divided by the workers) decides alone, without
+# reading the tables of the others. So no client is refused below the limit. Above it, an address gets in only at a
+# worker where it has less than that part: up to twice the limit if it could choose its workers, a few more than the
+# limit in practice, as the kernel spreads connections by a hash of addresses and ports.
 #
-# A table has sets of eight entries. Which set an address belongs to follows from SipHash with a random key, so nobody
-# can aim at a set. A table never grows. When a set is full, an address takes the place of one that has no connection
-# now, of those the one with the fewest in the last seconds: a spray makes the light be forgotten, not the heavy. What
-# has connections keeps its place. If all eight have, the newcomer is admitted and not tracked, and that is counted:
-# a full table refuses nobody, and the caps in total hold all the same.
+# A table has sets of eight slots. SipHash with a random key selects the set of an address, so an attacker cannot aim at
+# a set. A table never grows. When a set is full, a new address takes the slot of an address without connections; of
+# those, the one with the fewest connections in the last seconds. Under a spray of addresses the idle ones are evicted
+# first; addresses at their limit stay. An address with connections keeps its slot. If all eight have connections, the
+# new one is admitted without being tracked, and that is counted: a full table refuses no client, and the limits in
+# total still hold.
 
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset
-
-from flashpol._native.accept.ip_ranges cimport Address
+from libc.stdint cimport int64_t, uint16_t, uint64_t
 
 cdef enum:
-    WAYS = 8
-    HEAD_BYTES = 64             # before the entries of a table: a cache line
-    MOST = 0xFFFF               # of one address, as an entry counts it
+    WAYS = 8                    # slots of a set
+    HEAD_BYTES = 64             # before the slots of a table: a cache line
+    MAX_COUNT = 0xFFFF          # of one address, as a slot counts it
     SECOND = 1_000_000_000      # ns: the window of rates
 
-cdef enum Entrance:               # the verdict on an address
-    E_ADMITTED = 0
-    E_TOO_MANY
-    E_TOO_FAST
-    E_UNTRACKED                 # admitted, but its set is full
+cdef enum AddressVerdict:       # bindings/names.pxi has the names
+    A_ADMITTED = 0
+    A_MAX_ADDRESS_CONNECTIONS
+    A_MAX_ADDRESS_RATE
+    A_UNTRACKED                 # admitted, but all slots of the set have connections
+    VERDICT_COUNT
 
-# One address. 16 bytes, so a set is two cache lines.
-cdef struct Entry:
-    uint64_t tag                # its keyed hash, which stands for it: two with the same are not to be expected. 0: free
+# One address. 16 bytes, so that a set is two cache lines.
+cdef struct Slot:
+    uint64_t tag                # keyed hash of the address, taken for the address itself; 0: free
     uint16_t open               # connections held
-    uint16_t begun              # connections admitted in `second`
-    uint16_t before             # in the second before it
-    uint16_t second             # modulo 2^16: an entry untouched for 18 hours to the second would look fresh, no more
+    uint16_t count              # connections admitted in `second`
+    uint16_t previous           # and in the second before it
+    uint16_t second             # modulo 2^16: a slot untouched for exactly 18 hours looks fresh, which does no harm
 
-cdef struct Table:
+cdef struct WorkerTable:
     int64_t held                # connections of this worker
     char unused[HEAD_BYTES - 8]
-    Entry entries[WAYS]         # and more
+    Slot slots[WAYS]            # and more
 
-# Owned by a Census object; shared by all Parkers of one process.
-cdef struct CensusView:
+# One worker's view of the tables. An AddressLimits owns it; all ConnectionTables of the process share it.
+cdef struct AddressTable:
     char* memory                # the tables of all workers, `stride` bytes from one to the next
     size_t stride
     int workers
-    int slot                    # of this worker
-    Table* own
+    int worker                  # number of this worker
+    WorkerTable* own
     uint64_t set_mask           # number of sets - 1
     uint64_t key[2]
-    uint64_t mask4              # of what counts as one address: IPv4, in the upper 32 bits
-    uint64_t mask6[2]
-    int64_t max_connections       # 0: no limit, here and below
+    uint64_t mask_v4            # of the bits that make an address: IPv4, in the upper 32 bits
+    uint64_t mask_v6[2]
+    int64_t max_connections     # 0: no limit; the same for the next three
     int64_t max_worker_connections
     int64_t max_address_connections
-    int64_t max_address_rate     # admitted per second
-    int64_t share_of_address    # of the last two, a worker's: from here on it asks the others
-    int64_t share_of_rate       # times SECOND
-    int64_t others              # held by the other workers, when last looked
-
-
-cdef inline Table* table_of(const CensusView* address_limits, int slot) noexcept nogil:
-    return <Table*>(address_limits.memory + <size_t>slot * address_limits.stride)
-
-
-cdef inline bint by_address(const CensusView* address_limits) noexcept nogil:
-    return address_limits.max_address_connections != 0 or address_limits.max_address_rate != 0
-
-
-cdef inline void look_around(CensusView* address_limits) noexcept nogil:
-    cdef int slot
-    if address_limits.max_connections == 0:
-        return
-    address_limits.others = 0
-    for slot in range(address_limits.workers):
-        if slot != address_limits.slot:
-            address_limits.others += table_of(address_limits, slot).held
-
-
-cdef inline bint full(const CensusView* address_limits) noexcept nogil:
-    cdef int64_t held = address_limits.own.held
-    return (address_limits.max_worker_connections != 0 and held >= address_limits.max_worker_connections) or (
-        address_limits.max_connections != 0 and held + address_limits.others >= address_limits.max_connections)
-
-
-cdef inline uint64_t turned(uint64_t word, int bits) noexcept nogil:
-    return (word << bits) | (word >> (64 - bits))
-
-
-cdef inline void sip_round(uint64_t* v) noexcept nogil:
-    v[0] += v[1]
-    v[2] += v[3]
-    v[1] = turned(v[1], 13) ^ v[0]
-    v[3] = turned(v[3], 16) ^ v[2]
-    v[0] = turned(v[0], 32)
-    v[2] += v[1]
-    v[0] += v[3]
-    v[1] = turned(v[1], 17) ^ v[2]
-    v[3] = turned(v[3], 21) ^ v[0]
-    v[2] = turned(v[2], 32)
-
-
-cdef inline uint64_t sip_hash(const uint64_t* key, uint64_t first, uint64_t second) noexcept nogil:
-    """SipHash-1-3 (Aumasson and Bernstein) of sixteen bytes: as hash tables of Python, Rust and Ruby use it."""
-    cdef uint64_t[4] v
-    cdef uint64_t length = <uint64_t>16 << 56
-    v[0] = key[0] ^ 0x736F6D6570736575u
-    v[1] = key[1] ^ 0x646F72616E646F6Du
-    v[2] = key[0] ^ 0x6C7967656E657261u
-    v[3] = key[1] ^ 0x7465646279746573u
-    v[3] ^= first
-    sip_round(v)
-    v[0] ^= first
-    v[3] ^= second
-    sip_round(v)
-    v[0] ^= second
-    v[3] ^= length
-    sip_round(v)
-    v[0] ^= length
-    v[2] ^= 0xFF
-    sip_round(v)
-    sip_round(v)
-    sip_round(v)
-    return v[0] ^ v[1] ^ v[2] ^ v[3]
-
-
-cdef inline uint64_t tag_of(const CensusView* address_limits, Address address) noexcept nogil:
-    """Never 0. An IPv4 address is hashed as ::ffff:0:0/96 has it, which no IPv6 client has."""
-    cdef uint64_t tag
-    if address.four:
-        tag = sip_hash(address_limits.key, 0, 0xFFFF00000000u | (address.high & address_limits.mask4) >> 32)
-    else:
-        tag = sip_hash(address_limits.key, address.high & address_limits.mask6[0], address.low & address_limits.mask6[1])
-    return tag or 1
-
-
-cdef inline Entry* set_of(const CensusView* address_limits, int slot, uint64_t tag) noexcept nogil:
-    return table_of(address_limits, slot).entries + (tag & address_limits.set_mask) * WAYS
-
-
-cdef inline int64_t lately(const Entry* entry, int64_t now) noexcept nogil:
-    """Connections of the second up to now, times SECOND: those of the second before count by what is left of it."""
-    cdef uint16_t age = <uint16_t>(<uint16_t>(now // SECOND) - entry.second)
-    cdef int64_t rest = SECOND - now % SECOND
-    if age == 0:
-        return entry.begun * <int64_t>SECOND + entry.before * rest
-    return entry.begun * rest if age == 1 else 0
-
-
-cdef inline void begin(Entry* entry, int64_t now) noexcept nogil:
-    """A connection of this address is admitted."""
-    cdef uint16_t second = <uint16_t>(now // SECOND)
-    if entry.second != second:
-        entry.before = entry.begun if <uint16_t>(entry.second + 1) == second else 0
-        entry.begun = 0
-        entry.second = second
-    entry.begun += entry.begun != MOST
-    entry.open += 1
-
-
-cdef inline Entry* find(Entry* row, uint64_t tag) noexcept nogil:
-    cdef int i
-    for i in range(WAYS):
-        if row[i].tag == tag:
-            return &row[i]
-    return NULL
-
-
-cdef inline Entry* spare(Entry* row, int64_t now) noexcept nogil:
-    """The place for a newcomer. NULL: everybody there has connections."""
-    cdef Entry* found = NULL
-    cdef int64_t least = 0, number
-    cdef int i
-    for i in range(WAYS):
-        if row[i].open == 0:
-            number = lately(&row[i], now)
-            if found == NULL or number < least:
-                found, least = &row[i], number
-    return found
-
-
-cdef inline Entrance exceeded(const CensusView* address_limits, uint64_t tag, const Entry* own, int64_t now) noexcept nogil:
-    """The others are asked only by a worker that has its share."""
-    cdef int64_t open = own.open, recent = lately(own, now)
-    cdef const Entry* entry
-    cdef int slot
-    cdef bint many = address_limits.max_address_connections != 0 and open >= address_limits.share_of_address
-    cdef bint fast = address_limits.max_address_rate != 0 and recent >= address_limits.share_of_rate
-    if not many and not fast:
-        return E_ADMITTED
-    for slot in range(address_limits.workers):
-        if slot != address_limits.slot:
-            entry = find(set_of(address_limits, slot, tag), tag)
-            if entry != NULL:
-                open += entry.open
-                recent += lately(entry, now)
-    if many and open >= address_limits.max_address_connections:
-        return E_TOO_MANY
-    if fast and recent >= address_limits.max_address_rate * SECOND:
-        return E_TOO_FAST
-    return E_ADMITTED
-
-
-cdef inline Entrance enter(CensusView* address_limits, Address address, int64_t now, uint32_t* place) noexcept nogil:
-    """Judge an address, and count its connection if it is admitted: `place` is for `leave`, 0 if it is not tracked."""
-    cdef uint64_t tag = tag_of(address_limits, address)
-    cdef Entry* row = set_of(address_limits, address_limits.slot, tag)
-    cdef Entry* known = find(row, tag)
-    cdef Entry* entry = known
-    cdef Entry nobody
-    cdef Entrance verdict
-    memset(&nobody, 0, sizeof(Entry))
-    place[0] = 0
-    verdict = exceeded(address_limits, tag, known if known != NULL else &nobody, now)
-    if verdict != E_ADMITTED:
-        return verdict
-    if known == NULL:
-        entry = spare(row, now)
-    if entry == NULL or entry.open == MOST:
-        return E_UNTRACKED
-    if known == NULL:
-        entry[0] = nobody
-        entry.tag = tag
-    begin(entry, now)
-    place[0] = 1 + <uint32_t>(entry - address_limits.own.entries)
-    return E_ADMITTED
-
-
-cdef inline void leave(CensusView* address_limits, uint32_t place) noexcept nogil:
-    if place != 0:
-        address_limits.own.entries[place - 1].open -= 1
+    int64_t max_address_rate    # admitted per second
+    int64_t local_connections   # max_address_connections / workers: below it this worker decides alone
+    int64_t local_rate          # max_address_rate * SECOND / workers: the same
+    int64_t others_held         # connections of the other workers, when last read

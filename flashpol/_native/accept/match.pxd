@@ -1,19 +1,18 @@
-# Recognisers: bytes in, verdict out. No socket, no clock, no allocation.
+# Recognisers: bytes in, verdict out. They have no socket, no clock and no allocation.
 
 from libc.stdint cimport uint8_t
-from libc.string cimport memcmp
 
 cdef enum:
     REQUEST_BYTES = 22          # <policy-file-request/> without its terminator
-    SEEN_BYTES = 8              # enough for the longest signature in the sniffing table
-    SIGNATURES = 32             # room in that table
+    SEEN_BYTES = 8              # room for the longest signature
+    SIGNATURES = 32             # room in the table of signatures
 
-cdef enum Answer:               # of a recogniser
-    A_MORE = 0
-    A_MATCH = 1
-    A_OTHER = 2
+cdef enum MatchVerdict:         # of every recogniser; Verdict in bindings/recognisers.pxi is its Python face
+    V_MORE = 0                  # more bytes are needed
+    V_MATCH = 1
+    V_OTHER = 2                 # these bytes are something else, whatever follows
 
-# A protocol known by its first bytes; `name` is the caller's number for it.
+# A protocol that is known by its first bytes; `name` is the caller's number for it.
 cdef struct Signature:
     char prefix[SEEN_BYTES]
     uint8_t size
@@ -22,45 +21,3 @@ cdef struct Signature:
 cdef struct Signatures:
     Signature rows[SIGNATURES]
     uint8_t count
-
-
-cdef inline Answer match_feed(
-    uint8_t* matched, const char* data, size_t size, size_t* used, bint terminated,
-) noexcept nogil:
-    """Continue at `matched` bytes of the request; `used` becomes the bytes of `data` that belong to it.
-
-    Not `terminated`: the request ends with its 22nd byte, and whatever follows is none of it.
-    """
-    cdef size_t wanted = REQUEST_BYTES - matched[0]
-    cdef size_t n = wanted if size > wanted else size
-    if memcmp(data, <const char*>b"<policy-file-request/>" + matched[0], n) != 0:
-        used[0] = 0
-        return A_OTHER
-    matched[0] += <uint8_t>n
-    used[0] = n
-    if not terminated:
-        return A_MATCH if matched[0] == REQUEST_BYTES else A_MORE
-    if size == n:
-        return A_MORE
-    if data[n] == 0 or data[n] == b"\n":
-        used[0] = n + 1
-        return A_MATCH
-    if data[n] == b"\r":
-        used[0] = n + 2 if size > n + 1 and data[n + 1] == b"\n" else n + 1
-        return A_MATCH
-    return A_OTHER
-
-
-cdef inline Answer sniff(const Signatures* known, const char* data, size_t size, uint8_t* name) noexcept nogil:
-    """Name what begins with `data`: A_MATCH sets `name`, A_MORE wants more bytes, A_OTHER is in no row."""
-    cdef int i
-    cdef bint undecided = False
-    cdef const Signature* row
-    for i in range(known.count):
-        row = &known.rows[i]
-        if memcmp(data, row.prefix, min(size, <size_t>row.size)) == 0:
-            if size >= row.size:
-                name[0] = row.name
-                return A_MATCH
-            undecided = True
-    return A_MORE if undecided else A_OTHER

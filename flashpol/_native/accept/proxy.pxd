@@ -1,21 +1,19 @@
-# The PROXY protocol's header, versions 1 and 2: bytes in, verdict out. No socket, no clock, no allocation.
+# The header of the PROXY protocol, versions 1 and 2: bytes in, verdict out. No socket, no clock and no allocation.
 #
-# Written after the specification (doc/proxy-protocol.txt of HAProxy); sections below are its own.
+# Written after the specification (doc/proxy-protocol.txt of HAProxy), whose sections are cited below.
 # The verdict is the same however the bytes are split, and comes with the first byte that decides:
 #
-#   A_MATCH   the header is complete; `proxied` says whether `source` is the client's address. It is not for LOCAL,
-#             UNKNOWN, UNSPEC, for UNIX sockets and datagrams: then the connection's own address stands
-#   A_MORE    not yet
-#   A_OTHER   it is none; `oversized`: or it is longer than we take
+#   V_MATCH   the header is complete; `proxied` says whether `source` is the client's address. It is not for LOCAL,
+#             UNKNOWN, UNSPEC, for UNIX sockets and datagrams: then the address of the connection itself counts
+#   V_MORE    more bytes are needed
+#   V_OTHER   this is no header; `oversized`: or it is longer than we accept
 #
-# What stands after the addresses (TLVs, CRC32C among them) is passed over. TCP has a checksum of its own, and whoever
-# could change a header on its way could change the checksum in it.
+# What follows the addresses (TLVs, CRC32C among them) is skipped. TCP has a checksum of its own, and an attacker who
+# could change a header on its way could change the checksum in it too.
 
 from libc.stdint cimport uint8_t, uint16_t
-from libc.string cimport memchr, memcmp, memcpy, memset
 
-from flashpol._native.accept.match cimport A_MATCH, A_MORE, A_OTHER, Answer
-from flashpol._native.common.system cimport AF_INET, AF_INET6, htons, inet_pton, sockaddr_in, sockaddr_in6
+from flashpol._native.common.system cimport sockaddr_in6
 
 cdef enum:
     LINE_BYTES = 107            # version 1, CR LF included (section 2.1)
@@ -24,7 +22,8 @@ cdef enum:
     FOUR_BYTES = 12             # its addresses and ports: of IPv4, IPv6, UNIX
     SIX_BYTES = 36
     UNIX_BYTES = 216
-    # After the 16: the specification allows 65,535. TLVs of cloud balancers take some dozens, a certificate 1 to 2 KB.
+    # After the first 16. The specification allows 65,535; TLVs of cloud balancers take some dozens, a certificate 1 to
+    # 2 KB.
     REST_BYTES = 4096
 
 cdef extern from *:
@@ -33,181 +32,12 @@ cdef extern from *:
     """
     const char* SIGNATURE "flashpol_signature"
 
-cdef struct ProxyHeader:
-    sockaddr_in6 source         # of the client, or a sockaddr_in: sin6_family says which. Written if `proxied`
-    sockaddr_in6 destination    # where the client connected to; the same
-    uint16_t rest               # version 2: bytes after the first 16, of which `skipped` have passed
+cdef struct ProxyParser:
+    sockaddr_in6 source         # of the client, or a sockaddr_in: sin6_family says which. Set if `proxied`
+    sockaddr_in6 destination    # where the client connected to, the same way
+    uint16_t rest               # version 2: bytes after the first 16; `skipped` of them were read
     uint16_t skipped
     uint8_t size                # bytes kept
     bint proxied
     bint oversized
     char kept[LINE_BYTES + 1]   # version 1: the line; version 2: the 16 bytes and the addresses
-
-
-cdef inline void proxy_begin(ProxyHeader* header) noexcept nogil:
-    """Before the first byte. `source` is left as it is."""
-    header.rest = header.skipped = 0
-    header.size = 0
-    header.proxied = header.oversized = False
-
-
-cdef inline Answer proxy_feed(ProxyHeader* header, const char* data, size_t size, size_t* used) noexcept nogil:
-    """Continue with `data`; `used` becomes the bytes of it that belong to the header."""
-    cdef Answer answer = A_MORE
-    cdef size_t n
-    used[0] = 0
-    while used[0] < size and answer == A_MORE:
-        if header.size >= FIXED_BYTES and header.kept[0] == SIGNATURE[0]:
-            # Past the fixed part of version 2: keep what may be addresses, pass over the rest.
-            n = min(size - used[0], <size_t>(header.rest - header.skipped))
-            if header.size < FIXED_BYTES + SIX_BYTES:
-                n = min(n, <size_t>(FIXED_BYTES + SIX_BYTES - header.size))
-                memcpy(header.kept + header.size, data + used[0], n)
-                header.size += <uint8_t>n
-            header.skipped += <uint16_t>n
-            used[0] += n
-            if header.skipped == header.rest:
-                finish_binary(header)
-                answer = A_MATCH
-        else:
-            header.kept[header.size] = data[used[0]]
-            header.size += 1
-            used[0] += 1
-            answer = binary(header) if header.kept[0] == SIGNATURE[0] else line(header)
-    return answer
-
-
-# ------------------------------------------------------------------------------------------- version 1, section 2.1
-
-cdef inline Answer line(ProxyHeader* header) noexcept nogil:
-    """One more byte of the line has come."""
-    cdef uint8_t size = header.size
-    if size <= 6:
-        return A_MORE if header.kept[size - 1] == (<const char*>b"PROXY ")[size - 1] else A_OTHER
-    if header.kept[size - 1] == b"\n":
-        return finish_line(header) if header.kept[size - 2] == b"\r" else A_OTHER
-    if size == LINE_BYTES:
-        header.oversized = True
-        return A_OTHER
-    return A_MORE
-
-
-cdef inline Answer finish_line(ProxyHeader* header) noexcept nogil:
-    cdef char* word = header.kept + 6
-    cdef char* end = header.kept + header.size - 2      # at CR LF
-    cdef char* next
-    cdef int family, i
-    cdef uint16_t port = 0, other_port = 0
-    cdef sockaddr_in6[2] ends
-    end[0] = 0
-    # "the receiver must ignore anything presented before the CRLF"
-    if memcmp(word, <const char*>b"UNKNOWN", 7) == 0 and (word + 7 == end or word[7] == b" "):
-        return A_MATCH
-    if memchr(word, 0, <size_t>(end - word)) != NULL:
-        return A_OTHER
-    if memcmp(word, <const char*>b"TCP4 ", 5) == 0:
-        family = AF_INET
-    elif memcmp(word, <const char*>b"TCP6 ", 5) == 0:
-        family = AF_INET6
-    else:
-        return A_OTHER
-    memset(ends, 0, sizeof(ends))
-    word += 5
-    for i in range(2):
-        next = <char*>memchr(word, b" ", <size_t>(end - word))
-        if next == NULL:
-            return A_OTHER
-        next[0] = 0
-        if inet_pton(family, word, address_in(&ends[i], family)) != 1:
-            return A_OTHER
-        word = next + 1
-    next = <char*>memchr(word, b" ", <size_t>(end - word))
-    if next == NULL or not read_port(word, next, &port) or not read_port(next + 1, end, &other_port):
-        return A_OTHER
-    ends[0].sin6_port = htons(port)
-    ends[1].sin6_port = htons(other_port)
-    ends[0].sin6_family = ends[1].sin6_family = <uint16_t>family
-    header.source = ends[0]
-    header.destination = ends[1]
-    header.proxied = True
-    return A_MATCH
-
-
-cdef inline void* address_in(sockaddr_in6* at, int family) noexcept nogil:
-    if family == AF_INET:
-        return &(<sockaddr_in*>at).sin_addr
-    return &at.sin6_addr
-
-
-cdef inline bint read_port(const char* at, const char* end, uint16_t* port) noexcept nogil:
-    """Decimal, without zeros in front."""
-    cdef int number = 0
-    if at == end or end - at > 5 or (at[0] == ZERO and end - at > 1):
-        return False
-    while at != end:
-        if not ZERO <= at[0] <= ZERO + 9:
-            return False
-        number = 10 * number + at[0] - ZERO
-        at += 1
-    port[0] = <uint16_t>number
-    return number <= 65535
-
-
-# ------------------------------------------------------------------------------------------- version 2, section 2.2
-
-cdef inline Answer binary(ProxyHeader* header) noexcept nogil:
-    """One more byte of the fixed part has come."""
-    cdef uint8_t size = header.size
-    cdef uint8_t byte = <uint8_t>header.kept[size - 1]
-    if size <= 12:
-        return A_MORE if header.kept[size - 1] == SIGNATURE[size - 1] else A_OTHER
-    if size == 13:
-        return A_MORE if byte == 0x20 or byte == 0x21 else A_OTHER     # version 2: LOCAL, PROXY
-    if size == 14:
-        # LOCAL: "discard the protocol block including the family which is ignored".
-        return A_MORE if is_local(header) or (byte >> 4 <= 3 and byte & 15 <= 2) else A_OTHER
-    if size == 15:
-        return A_MORE
-    header.rest = <uint16_t>(<uint8_t>header.kept[14] << 8 | byte)
-    if header.rest > REST_BYTES:
-        header.oversized = True
-        return A_OTHER
-    if not is_local(header) and header.rest < address_bytes(header):
-        return A_OTHER
-    return A_MORE if header.rest else A_MATCH
-
-
-cdef inline bint is_local(const ProxyHeader* header) noexcept nogil:
-    return header.kept[12] == 0x20
-
-
-cdef inline uint16_t address_bytes(const ProxyHeader* header) noexcept nogil:
-    cdef uint8_t family = <uint8_t>header.kept[13] >> 4
-    if family == 1:
-        return FOUR_BYTES
-    if family == 2:
-        return SIX_BYTES
-    return UNIX_BYTES if family == 3 else 0
-
-
-cdef inline void finish_binary(ProxyHeader* header) noexcept nogil:
-    cdef const char* addresses = header.kept + FIXED_BYTES
-    cdef sockaddr_in* source = <sockaddr_in*>&header.source
-    cdef sockaddr_in* destination = <sockaddr_in*>&header.destination
-    if is_local(header):
-        return
-    if header.kept[13] == 0x11:                 # TCP over IPv4: two addresses, two ports
-        source.sin_family = destination.sin_family = <uint16_t>AF_INET
-        memcpy(&source.sin_addr, addresses, 4)
-        memcpy(&destination.sin_addr, addresses + 4, 4)
-        memcpy(&source.sin_port, addresses + 8, 2)
-        memcpy(&destination.sin_port, addresses + 10, 2)
-    elif header.kept[13] == 0x21:
-        header.source.sin6_family = header.destination.sin6_family = <uint16_t>AF_INET6
-        memcpy(&header.source.sin6_addr, addresses, 16)
-        memcpy(&header.destination.sin6_addr, addresses + 16, 16)
-        memcpy(&header.source.sin6_port, addresses + 32, 2)
-        memcpy(&header.destination.sin6_port, addresses + 34, 2)
-    else:
-        return
-    header.proxied = True

@@ -1,111 +1,20 @@
-# The clock, deadline queues, and one timer for all queues of an epoll set: the fast path's and the pump's.
+# Deadline queues. Both extensions use them.
 #
-# A queue has one duration, so its order of insertion is its order of expiry: no heap. What waits in it are entries of
-# some table, known by their index; each has a Link inside, and the queue knows where in the table the links are.
+# Every entry of a queue has the same duration, so the order of insertion is the order of expiry: no heap is needed. The
+# entries belong to a table of the owner and are known by their index. Each one has a Link, and the queue knows where in
+# the table the links are.
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
-from libc.string cimport memset
-from posix.time cimport clock_gettime, CLOCK_MONOTONIC, itimerspec, timespec
+from libc.stdint cimport int32_t, int64_t
 
-from flashpol._native.common.system cimport (
-    EPOLL_CTL_ADD, epoll_ctl, epoll_event, EPOLLIN, TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, timerfd_create,
-    timerfd_settime,
-)
-
-# The place of an entry in a queue. Once it has left, its owner may use `next` for lists of its own.
+# The position of an entry in a queue. While the entry is in no queue, its owner may use `next` for lists of its own.
 cdef struct Link:
-    int64_t deadline            # ns
+    int64_t deadline            # ns, CLOCK_MONOTONIC
     int32_t prev                # neighbours, as indices; -1 ends
     int32_t next
 
 cdef struct Queue:
-    char* links                 # the Link of entry 0, inside a table that the owner keeps
-    size_t stride               # bytes from one to the next
+    char* links                 # the Link of entry 0, in a table that the owner keeps
+    size_t stride               # bytes from one Link to the next
     int64_t duration            # ns
     int32_t head
     int32_t tail
-
-cdef struct Timer:
-    int fd                      # timerfd in the epoll set
-    int64_t armed               # to this deadline, 0 when disarmed
-
-
-cdef inline int64_t now_ns() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return t.tv_sec * <int64_t>1_000_000_000 + t.tv_nsec
-
-
-cdef inline void begin_queue(Queue* queue, Link* links, size_t stride, int64_t duration) noexcept nogil:
-    queue.links = <char*>links
-    queue.stride = stride
-    queue.duration = duration
-    queue.head = queue.tail = -1
-
-
-cdef inline Link* link_of(const Queue* queue, int32_t i) noexcept nogil:
-    return <Link*>(queue.links + <size_t>i * queue.stride)
-
-
-cdef inline void enqueue(Queue* queue, Link* link, int32_t i, int64_t now) noexcept nogil:
-    """`link` is that of entry `i`."""
-    link.deadline = now + queue.duration
-    link.next = -1
-    link.prev = queue.tail
-    if queue.tail < 0:
-        queue.head = i
-    else:
-        link_of(queue, queue.tail).next = i
-    queue.tail = i
-
-
-cdef inline void dequeue(Queue* queue, const Link* link) noexcept nogil:
-    if link.prev < 0:
-        queue.head = link.next
-    else:
-        link_of(queue, link.prev).next = link.next
-    if link.next < 0:
-        queue.tail = link.prev
-    else:
-        link_of(queue, link.next).prev = link.prev
-
-
-cdef inline int32_t overdue_in(const Queue* queue, int64_t now) noexcept nogil:
-    """The entry that has been overdue for longest, -1 if none is."""
-    return queue.head if queue.head >= 0 and link_of(queue, queue.head).deadline <= now else -1
-
-
-cdef inline bint open_timer(Timer* timer, int epoll) noexcept nogil:
-    """Put a new timerfd into the epoll set. False: errno says why not; one that is open is the caller's to close."""
-    cdef epoll_event event
-    timer.fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
-    event.events = EPOLLIN
-    event.data.u64 = ~<uint64_t>0
-    return timer.fd >= 0 and epoll_ctl(epoll, EPOLL_CTL_ADD, timer.fd, &event) == 0
-
-
-cdef inline bint is_timer(const epoll_event* event) noexcept nogil:
-    return event.data.u64 == ~<uint64_t>0
-
-
-cdef inline void set_timer(Timer* timer, int64_t deadline) noexcept nogil:
-    """0 disarms it; what has passed fires at once."""
-    cdef itimerspec at
-    memset(&at, 0, sizeof(at))
-    at.it_value.tv_sec = deadline // 1_000_000_000
-    at.it_value.tv_nsec = deadline % 1_000_000_000
-    timerfd_settime(timer.fd, TFD_TIMER_ABSTIME, &at, NULL)
-    timer.armed = deadline
-
-
-cdef inline void arm(Timer* timer, const Queue* queues, int count) noexcept nogil:
-    """See that it fires no later than the earliest deadline. A setting left behind costs one idle wake-up."""
-    cdef int i
-    cdef int64_t earliest = 0, deadline
-    for i in range(count):
-        if queues[i].head >= 0:
-            deadline = link_of(&queues[i], queues[i].head).deadline
-            if earliest == 0 or deadline < earliest:
-                earliest = deadline
-    if earliest != 0 and (timer.armed == 0 or timer.armed > earliest):
-        set_timer(timer, earliest)

@@ -1,4 +1,4 @@
-# What is counted of conversations, in a block of shared memory.
+# What is counted of sessions, in a block of shared memory.
 
 from libc.stdint cimport int64_t, uint64_t
 
@@ -6,8 +6,8 @@ cdef enum:
     CONNECT_BUCKETS = 19        # finite bounds and +Inf
     DURATION_BUCKETS = 12
 
-cdef enum Outcome:              # of `converse`; the names are in ENDS and FAILURES
-    E_CLIENT = 0                # both sides closed, this one first
+cdef enum Outcome:              # of run_session; _pump.pyx has the names
+    E_CLIENT = 0                # both sides sent FIN, this one first
     E_UPSTREAM
     E_CLIENT_RESET
     E_UPSTREAM_RESET
@@ -15,31 +15,31 @@ cdef enum Outcome:              # of `converse`; the names are in ENDS and FAILU
     E_DURATION
     E_SHUTDOWN
     END_COUNT
-    F_REFUSED = END_COUNT       # from here on there was no conversation: the upstream could not be reached
+    F_REFUSED = END_COUNT       # from here on there was no session: the upstream could not be reached
     F_UNREACHABLE
     F_TIMEOUT
-    F_RESOURCES
-    F_CUT
-    F_UNRESOLVED                # these two are counted by relay/relay.py
+    F_RESOURCES                 # descriptors, memory, ports or sessions ran out
+    F_CUT                       # the process ended while it connected
+    F_UNRESOLVED                # this and the next are counted by relay/relay.py
     F_RATE
     OUTCOME_COUNT
 
-# One block for each worker slot, listener and upstream, written by that slot's worker only. LAYOUT in _pump.pyx names
-# the fields for counters/shared.py.
+# One block for each worker, listener and upstream, written by that worker only. LAYOUT in _pump.pyx describes it to
+# Python.
 cdef struct Counters:
     uint64_t opened             # connected; each ends as one of `ends`
     uint64_t ends[END_COUNT]
     uint64_t failures[OUTCOME_COUNT - END_COUNT]
-    uint64_t sent[2]            # bytes that client and upstream sent, as far as the other side's kernel took them
-    uint64_t connect_ns         # sum over those connected
+    uint64_t sent[2]            # bytes from client and upstream that the other side's kernel took
+    uint64_t connect_ns         # sum over those that connected
     uint64_t connect_buckets[CONNECT_BUCKETS]
-    uint64_t duration_ns        # sum over those ended
+    uint64_t duration_ns        # sum over those that ended
     uint64_t duration_buckets[DURATION_BUCKETS]
-    int64_t open                # gauges: zeroed when a new worker takes the slot over
+    int64_t open                # gauges, from here on: set to 0 when a new worker takes the block over
     int64_t connecting
 
-# Upper bounds in ns. Connecting: 50 µs on the same host, a round trip to another, 1 s and 3 s when a SYN was lost.
-# Conversations: from a request and its answer to a game that goes on for a day.
+# Upper bounds in ns. Connecting takes 50 µs on the same host, a round trip to another host, 1 s and 3 s when a SYN was
+# lost. Sessions last from one request and reply to a game that goes on for a day.
 cdef extern from *:
     """
     static const int64_t flashpol_connect_bounds[] = {
@@ -53,10 +53,3 @@ cdef extern from *:
     """
     const int64_t* CONNECT_BOUNDS "flashpol_connect_bounds"
     const int64_t* DURATION_BOUNDS "flashpol_duration_bounds"
-
-
-cdef inline void count(uint64_t* buckets, const int64_t* bounds, int finite, int64_t value) noexcept nogil:
-    cdef int b = 0
-    while b < finite and value > bounds[b]:
-        b += 1
-    buckets[b] += 1

@@ -1,0 +1,60 @@
+# The access log. A share of the connections is sampled at accept, and logged when the outcome is known.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+
+from flashpol._native.accept.state cimport Core, Record, Sample, SAMPLE_BURST
+from flashpol._native.common.system cimport sockaddr_in6
+
+cdef enum:
+    SAMPLE_WINDOW = 10          # seconds, for SAMPLE_BURST
+
+
+cdef inline bint should_sample(Core* core) noexcept nogil:
+    """Decide by xorshift32 (Marsaglia 2003). A client that predicted it would gain nothing."""
+    core.random ^= core.random << 13
+    core.random ^= core.random >> 17
+    core.random ^= core.random << 5
+    return core.random <= core.sample_rate
+
+
+cdef inline uint16_t begin_sample(Core* core, uint16_t listener, sockaddr_in6* peer, int64_t now) noexcept nogil:
+    """Keep the client's address until the outcome is known. Returns the sample's number.
+
+    0: SAMPLE_BURST connections of this window, or all that there is room for, have been sampled already.
+    """
+    cdef uint16_t number = core.free_samples
+    if now >= core.window_end:
+        core.window_end = now + SAMPLE_WINDOW * <int64_t>1_000_000_000
+        core.window_room = SAMPLE_BURST
+    if core.window_room == 0 or number == 0:
+        core.left_out += 1
+        return 0
+    core.window_room -= 1
+    core.free_samples = core.samples[number].next
+    core.samples[number].listener = listener
+    core.samples[number].peer = peer[0]
+    return number
+
+
+cdef inline void enqueue_sample(
+    Core* core, uint16_t number, uint8_t outcome, int64_t duration, uint32_t sent,
+) noexcept nogil:
+    """Append a sample to those that ConnectionTable passes to its hook."""
+    cdef Sample* sample = &core.samples[number]
+    sample.outcome = outcome
+    sample.duration = duration
+    sample.sent = sent
+    sample.next = 0
+    if core.done_samples == 0:
+        core.done_samples = number
+    else:
+        core.samples[core.done_samples_last].next = number
+    core.done_samples_last = number
+
+
+cdef inline void record_outcome(Core* core, int fd, uint8_t outcome) noexcept nogil:
+    """Call this where an outcome is counted. It costs one comparison for a connection that is not sampled."""
+    cdef Record* record = &core.records[fd]
+    if record.sample != 0:
+        enqueue_sample(core, record.sample, outcome, now_ns() - record.accepted_at, record.progress)
+        record.sample = 0

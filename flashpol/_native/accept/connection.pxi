@@ -1,0 +1,237 @@
+# What happens to a connection after accept: one function for each event. transitions.pxi has the picture of the states.
+
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.string cimport memcpy, memmove
+
+from flashpol._native.accept.match cimport MatchVerdict, REQUEST_BYTES, SEEN_BYTES, V_MATCH, V_MORE, V_OTHER
+from flashpol._native.accept.proxy cimport ProxyParser
+from flashpol._native.accept.state cimport (
+    Core, H_AWAITED, H_READ, O_TIMEOUT, Q_FIRST_BYTE, Q_LINGER, Q_REQUEST, QUEUE_COUNT, R_NONE, R_OTHER,
+    R_PROXY_MALFORMED, R_PROXY_OVERSIZED, READ_BYTES, Reason, Record, S_FIRST_BYTE, S_FREE, S_FRESH, S_GRACE, S_LINGER,
+    S_PREFIX, S_REQUEST,
+)
+from flashpol._native.common.system cimport epoll_event, epoll_wait, recv, sockaddr_in6
+
+cdef enum:
+    EVENTS = 64                 # ready records taken at a time
+    # Ready records, and overdue ones of each queue, handled in one wake-up for each listener: more than BURST + BATCH,
+    # so that accepting cannot outrun them.
+    DISPATCH = 128
+
+
+# ---------------------------------------------------------------------------------------------------------------- input
+
+cdef inline uint8_t waiting_state(Core* core, int fd) noexcept nogil:
+    """The state in which a connection without a complete request waits.
+
+    On a shared port first_byte_timeout is for the silence of the client. A PROXY header is the proxy's to send, so
+    until it has come the deadline is request_timeout.
+    """
+    cdef Record* record = &core.records[fd]
+    if core.listeners[record.listener].shared and record.header_state != H_AWAITED:
+        return S_FIRST_BYTE
+    return S_REQUEST
+
+
+cdef inline void on_other_protocol(Core* core, int fd, size_t matched, const char* data, size_t size) noexcept nogil:
+    """Refuse or relay input that is not a policy request, after `matched` bytes of one, by the name of its protocol.
+
+    A prefix of several protocols (`P` may be POST or PRI) is kept in `seen` until a signature matches. On a shared port
+    it waits for more no longer than a request waits for its terminator, so that relayed clients are not delayed.
+    """
+    cdef Record* record = &core.records[fd]
+    cdef bint shared = core.listeners[record.listener].shared
+    cdef uint8_t name = R_OTHER
+    cdef size_t n, seen = record.seen_size
+    if record.matched == 0:
+        n = min(size, <size_t>(SEEN_BYTES - record.seen_size))
+        memcpy(record.seen + seen, data, n)
+        record.seen_size += <uint8_t>n
+        if sniff(&core.signatures, record.seen, record.seen_size, &name) == V_MORE:
+            if shared and record.state != S_PREFIX:
+                enter(core, fd, S_PREFIX)
+            elif record.state == S_FRESH:
+                enter(core, fd, S_REQUEST)
+            return
+    if shared:
+        begin_session(core, fd, name, matched, seen, data, size)
+    else:
+        refuse(core, fd, <Reason>name)
+
+
+cdef inline void discard_input(Core* core, int fd, ssize_t size) noexcept nogil:
+    cdef Record* record = &core.records[fd]
+    record.progress += <uint32_t>size
+    if record.progress > core.linger_bytes:
+        close_connection(core, fd)
+
+
+cdef inline void on_request_bytes(Core* core, int fd, size_t size) noexcept nogil:
+    """The buffer has `size` bytes of input from a connection that has no reply yet."""
+    cdef Record* record = &core.records[fd]
+    cdef size_t used = 0, before = record.matched
+    cdef MatchVerdict verdict = V_OTHER
+    if record.seen_size == 0:
+        verdict = match_feed(&record.matched, core.buffer, size, &used, core.listeners[record.listener].terminated)
+    if verdict == V_MATCH:
+        reply(core, fd, used == size and size < READ_BYTES and core.buffer[size - 1] == 0)
+    elif verdict == V_OTHER:
+        on_other_protocol(core, fd, before, core.buffer, size)
+    elif record.matched == REQUEST_BYTES:
+        enter(core, fd, S_GRACE)
+    elif record.state == S_FRESH:
+        enter(core, fd, waiting_state(core, fd))
+
+
+cdef inline void expect_header(Core* core, int fd, const sockaddr_in6* peer) noexcept nogil:
+    cdef ProxyParser* header = &core.headers[fd]
+    core.records[fd].header_state = H_AWAITED
+    proxy_begin(header)
+    header.source = peer[0]
+
+
+cdef inline size_t on_header_bytes(Core* core, int fd, size_t size) noexcept nogil:
+    """The buffer begins with a PROXY header or a part of one. Move what follows it to the front; return its size.
+
+    0: nothing follows, or the connection has ended.
+    """
+    cdef Record* record = &core.records[fd]
+    cdef ProxyParser* header = &core.headers[fd]
+    cdef size_t used = 0
+    cdef MatchVerdict verdict = proxy_feed(header, core.buffer, size, &used)
+    cdef Reason reason
+    if verdict == V_OTHER:
+        refuse(core, fd, R_PROXY_OVERSIZED if header.oversized else R_PROXY_MALFORMED)
+        return 0
+    if verdict == V_MORE:
+        return 0
+    record.header_state = H_READ
+    if record.sample != 0:
+        core.samples[record.sample].peer = header.source
+    reason = judge_client(core, core.listeners[record.listener], &header.source, now_ns(), &record.slot)
+    if reason != R_NONE:
+        refuse(core, fd, reason)
+        return 0
+    if core.listeners[record.listener].shared and record.state != S_FRESH:
+        enter(core, fd, S_FIRST_BYTE)               # the silence of the client itself begins here
+    memmove(core.buffer, core.buffer + used, size - used)
+    return size - used
+
+
+cdef inline void on_fin(Core* core, int fd) noexcept nogil:
+    cdef Record* record = &core.records[fd]
+    if record.state == S_LINGER:
+        close_connection(core, fd)
+    elif record.matched == REQUEST_BYTES:
+        reply(core, fd, True)
+    elif core.listeners[record.listener].shared and (record.matched or record.seen_size):
+        begin_session_now(core, fd)
+    elif record.seen_size:
+        refuse(core, fd, R_OTHER)
+    else:
+        on_client_gone(core, fd)
+
+
+cdef inline void on_readable(Core* core, int fd) noexcept nogil:
+    """Read once and act on it. epoll is level-triggered: what is not read now is reported again.
+
+    This is the only reader of a connection, apart from the check in `reply`.
+    """
+    cdef Record* record = &core.records[fd]
+    cdef ssize_t n = recv(fd, core.buffer, READ_BYTES, 0)
+    if n > 0 and record.header_state == H_AWAITED:
+        n = <ssize_t>on_header_bytes(core, fd, <size_t>n)
+        if n == 0:
+            return          # the connection has ended, or is parked already, or about to be parked
+    if n > 0:
+        if record.state == S_LINGER:
+            discard_input(core, fd, n)
+        else:
+            on_request_bytes(core, fd, <size_t>n)
+    elif n == 0:
+        on_fin(core, fd)
+    elif errno == EAGAIN or errno == EINTR:
+        pass
+    elif record.state == S_LINGER:
+        close_connection(core, fd)
+    else:
+        on_client_gone(core, fd)
+
+
+# ------------------------------------------------------------------------------------------------ limits and deadlines
+
+cdef inline bint evict_oldest(Core* core, Reason reason) noexcept nogil:
+    """Close the connection that has waited longest, to make room for a new one. False: none can be closed.
+
+    Lingering connections go first: they have their reply. Connections in FIRST_BYTE go last, because they may be silent
+    while the application speaks first. So silent clients cannot keep out those that ask, which need a connection for
+    some microseconds only. A connection whose request has arrived meanwhile gets its reply instead of being refused for
+    `reason`.
+    """
+    cdef int fd = core.queues[Q_LINGER].head
+    if fd >= 0:
+        close_connection(core, fd)
+        return True
+    return evict_from(core, Q_REQUEST, reason) or evict_from(core, Q_FIRST_BYTE, reason)
+
+
+cdef inline bint evict_from(Core* core, int which, Reason reason) noexcept nogil:
+    cdef int fd
+    while True:
+        fd = core.queues[which].head
+        if fd < 0:
+            return False
+        on_readable(core, fd)
+        if core.queues[which].head == fd:
+            refuse(core, fd, reason)
+            return True
+        if core.records[fd].state == S_FREE:
+            return True
+
+
+cdef inline void on_deadline(Core* core, int fd) noexcept nogil:
+    cdef Record* record = &core.records[fd]
+    if record.state == S_GRACE:
+        reply(core, fd, False)
+    elif record.state == S_LINGER:
+        close_connection(core, fd)
+    elif record.state == S_FIRST_BYTE and record.matched:
+        enter(core, fd, S_REQUEST)                  # most likely a policy request that is still arriving
+    elif core.listeners[record.listener].shared and record.header_state != H_AWAITED:
+        begin_session_now(core, fd)
+    else:
+        core.listeners[record.listener].counters.timeouts += 1
+        record_outcome(core, fd, O_TIMEOUT)
+        close_connection(core, fd)
+
+
+cdef inline void dispatch(Core* core) noexcept nogil:
+    """Handle ready records, then overdue ones, a limited number of each."""
+    cdef epoll_event[EVENTS] events
+    cdef int i, fd, n, left
+    cdef int limit = DISPATCH * max(1, <int>core.listener_count)
+    cdef int64_t now
+    cdef bint fired = False
+    left = limit
+    while left > 0:
+        n = epoll_wait(core.poller.epoll, events, EVENTS, 0)
+        for i in range(n):
+            if is_timer(&events[i]):
+                fired = True
+            elif core.records[events[i].data.fd].watched:
+                on_readable(core, events[i].data.fd)
+        if n < EVENTS:
+            break
+        left -= n
+    if fired:
+        now = now_ns()
+        for i in range(QUEUE_COUNT):
+            for _ in range(limit):
+                fd = first_overdue(&core.queues[i], now)
+                if fd < 0:
+                    break
+                on_deadline(core, fd)
+        # Records that are still overdue set the timer to a time that has passed: it fires in the loop's next round.
+        set_timer(&core.poller, 0)
+    arm_timer(&core.poller, core.queues, QUEUE_COUNT)

@@ -1,0 +1,102 @@
+# The states of a connection, what each of them means, and the one function that changes them.
+#
+#   FRESH ── request ──────────────────► reply ──► closed, or LINGER if input is unread or may still come
+#     │                                    │ └── the kernel took a part ──► SLOW_REPLY ── rest sent ──► LINGER
+#     │ nothing, or a part of a request    │
+#     ▼                                    │
+#   REQUEST ── the rest of it ────────────►│
+#     │ │ └── its 22 bytes ──► GRACE ─────►┘ terminator, FIN or deadline
+#     │ └── other protocol ──► refused ──► closed, or LINGER after a reply to HTTP
+#     └── FIN, RST or deadline ──► closed
+#
+#   LINGER ── FIN, RST, linger_bytes or deadline ──► closed
+#
+# On a shared port silence and input that is not a policy request lead to the relay:
+#
+#   FRESH ── nothing, or a part of a request ──► FIRST_BYTE ── deadline, after a part ──► REQUEST
+#     │                                            └── deadline, after nothing ──► SESSION
+#     └── a prefix of several protocols ──► PREFIX ── more bytes, FIN or deadline ──► SESSION
+#
+# There another protocol, FIN after a part of a request, and the deadline of REQUEST lead to SESSION too, unless a PROXY
+# header is still awaited. A greenlet ends SLOW_REPLY and SESSION. Shutdown and eviction close a connection in any
+# state.
+#
+# FREE is a record without a connection. FRESH lasts from accept4 to the end of the same burst. A deadline is set when a
+# state is entered, and input of the client never moves it.
+
+from libc.stdint cimport uint8_t
+
+from flashpol._native.accept.state cimport (
+    Core, Counters, G_NONE, G_PARKED, G_SESSIONS, G_SLOW_REPLIES, Q_FIRST_BYTE, Q_GRACE, Q_LINGER, Q_NONE, Q_REQUEST,
+    Record, S_FIRST_BYTE, S_FREE, S_FRESH, S_GRACE, S_LINGER, S_PREFIX, S_REQUEST, S_SESSION, S_SLOW_REPLY, StateRow,
+)
+from flashpol._native.common.system cimport epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_event, EPOLLIN
+
+
+cdef void init_states(StateRow* states) noexcept nogil:
+    """Fill in the table. invariants.pxi compares every record with it. `enter` relies on the first two rows."""
+    #                      state         deadline queue  watched  gauge
+    set_state_row(states, S_FREE,       Q_NONE,         False,   G_NONE)
+    set_state_row(states, S_FRESH,      Q_NONE,         False,   G_NONE)
+    set_state_row(states, S_REQUEST,    Q_REQUEST,      True,    G_PARKED)
+    set_state_row(states, S_FIRST_BYTE, Q_FIRST_BYTE,   True,    G_PARKED)
+    set_state_row(states, S_PREFIX,     Q_GRACE,        True,    G_PARKED)
+    set_state_row(states, S_GRACE,      Q_GRACE,        True,    G_PARKED)
+    set_state_row(states, S_LINGER,     Q_LINGER,       True,    G_PARKED)
+    set_state_row(states, S_SLOW_REPLY, Q_NONE,         False,   G_SLOW_REPLIES)
+    set_state_row(states, S_SESSION,    Q_NONE,         False,   G_SESSIONS)
+
+
+cdef void set_state_row(StateRow* states, int state, uint8_t queue, uint8_t watched, uint8_t gauge) noexcept nogil:
+    states[state] = StateRow(queue, watched, gauge)
+
+
+cdef inline void enter(Core* core, int fd, uint8_t state) noexcept nogil:
+    """Change the state of a record: its deadline, its place in the epoll set and its gauges follow from the table.
+
+    A request that is complete at accept goes from FREE to FRESH and back to FREE. Neither has a deadline, a watch or a
+    gauge, so `enter` costs such a reply two comparisons.
+    """
+    cdef Record* record = &core.records[fd]
+    if state > S_FRESH or record.state > S_FRESH:
+        change_row(core, fd, record.state, state)
+    if state == S_FRESH:
+        core.listeners[record.listener].counters.open += 1
+    elif state == S_FREE:
+        core.listeners[record.listener].counters.open -= 1
+    record.state = state
+
+
+cdef void change_row(Core* core, int fd, uint8_t old_state, uint8_t state) noexcept nogil:
+    cdef Record* record = &core.records[fd]
+    cdef Counters* counters = core.listeners[record.listener].counters
+    cdef const StateRow* old = &core.states[old_state]
+    cdef const StateRow* new = &core.states[state]
+    if old.queue != Q_NONE:
+        dequeue(&core.queues[old.queue], &record.link)
+    if new.queue != Q_NONE:
+        enqueue(&core.queues[new.queue], &record.link, fd, now_ns())
+    if old.gauge != G_NONE:
+        counters.by_state[old.gauge] -= 1
+    if new.gauge != G_NONE:
+        counters.by_state[new.gauge] += 1
+    if new.watched != record.watched:
+        watch(core, fd, new.watched)
+
+
+cdef void watch(Core* core, int fd, bint watched) noexcept nogil:
+    """Put a descriptor into the epoll set, for input, or take it out."""
+    cdef Record* record = &core.records[fd]
+    cdef epoll_event event
+    if watched:
+        event.events = EPOLLIN
+        event.data.fd = fd
+        if epoll_ctl(core.poller.epoll, EPOLL_CTL_ADD, fd, &event) != 0:
+            # The kernel cannot watch it (max_user_watches, ENOMEM): only the deadline ends this state.
+            core.listeners[record.listener].counters.accept_errors += 1
+            return
+    else:
+        # close() would take it out too, unless a fork of the embedding program has a copy of the descriptor: then the
+        # set would report it again and again.
+        epoll_ctl(core.poller.epoll, EPOLL_CTL_DEL, fd, NULL)
+    record.watched = watched

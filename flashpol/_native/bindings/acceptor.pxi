@@ -1,0 +1,71 @@
+# PolicyReply and Acceptor: a listening socket, what it replies, and where it is counted.
+
+from libc.stdint cimport uint64_t
+
+from flashpol._native.accept.state cimport Core, Counters, GAUGE_COUNT, Listener, LISTENER_COUNT
+
+
+cdef class PolicyReply:
+    def __cinit__(self, bytes data not None):
+        if not data:
+            raise ValueError("a reply is at least one byte")
+        if len(data) >= 1 << 31:
+            raise ValueError("a reply is less than 2 GiB")
+        self.data = data
+
+    def __len__(self):
+        return len(self.data)
+
+
+cdef class Acceptor:
+    def __cinit__(self, ConnectionTable connection_table not None, int fd, PolicyReply reply not None,
+                  unsigned char[::1] block not None, *, on_exhausted, bint terminated=True, Networks networks=None,
+                  Networks proxies=None, bint shared=False):
+        cdef Core* core = &connection_table.core
+        cdef Listener* listener = &self.listener
+        cdef int gauge
+        if block.shape[0] < <Py_ssize_t>sizeof(Counters) or <size_t>&block[0] % sizeof(uint64_t) != 0:
+            raise ValueError(f"a counter block is {sizeof(Counters)} bytes, aligned to {sizeof(uint64_t)}")
+        if core.listener_count == LISTENER_COUNT:
+            raise ValueError(f"at most {LISTENER_COUNT} listeners in one process")
+        self.fd = fd
+        self.connection_table = connection_table
+        self.reply = reply
+        self.block = block
+        self._on_exhausted = on_exhausted
+        self._networks = networks
+        self._proxies = proxies
+        if proxies is not None:
+            connection_table._expect_headers()
+            listener.proxies = &proxies.table
+        if networks is not None:
+            listener.networks = &networks.table
+        listener.needs_address = networks is not None or proxies is not None or (
+            core.address_table != NULL and limits_addresses(core.address_table))
+        listener.terminated = terminated
+        listener.shared = shared
+        listener.reply = <const char*>reply.data
+        listener.reply_size = <size_t>len(reply.data)
+        listener.counters = <Counters*>&block[0]
+        listener.counters.open = 0
+        for gauge in range(GAUGE_COUNT):
+            listener.counters.by_state[gauge] = 0
+        listener.index = core.listener_count
+        core.listeners[core.listener_count] = listener
+        core.listener_count += 1
+        connection_table._acceptors.append(self)
+
+    def ready(self, int fd=-1):
+        cdef int error, accepted
+        if fd < 0:
+            fd = self.fd
+        with nogil:
+            error = accept_burst(&self.connection_table.core, &self.listener, fd, BURST, &accepted)
+        if needs_hooks(&self.connection_table.core):
+            self.connection_table._call_hooks()
+        if error:
+            try:
+                self._on_exhausted(error)
+            except BaseException as problem:
+                self.connection_table._report(problem)
+        return accepted

@@ -1,0 +1,319 @@
+# ConnectionTable: owns the Core, and calls the hooks of Python for what C cannot finish.
+
+from cpython.exc cimport PyErr_SetFromErrno
+from libc.errno cimport EAGAIN, errno
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy
+
+from flashpol._native.accept.ip_ranges cimport MAPPED
+from flashpol._native.accept.match cimport SEEN_BYTES, Signature, SIGNATURES
+from flashpol._native.accept.proxy cimport ProxyParser
+from flashpol._native.accept.state cimport (
+    Core, H_NONE, Listener, O_RELAYED, O_TIMEOUT, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_LINGER, Q_REQUEST,
+    QUEUE_COUNT, R_CAPACITY, R_SHUTDOWN, READ_BYTES, Reason, Record, S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY, Sample,
+    SAMPLE_COUNT,
+)
+from flashpol._native.common.system cimport (
+    AF_INET, AF_INET6, getpeername, getsockname, inet_ntop, ntohs, sockaddr_in, sockaddr_in6, socklen_t,
+)
+
+cdef enum:
+    MAX_RECORDS = 1 << 20       # where RLIMIT_NOFILE is unlimited: 56 MB of address space, touched as it is used
+
+cdef bytes HTTP_BODY = b"This port answers socket policy requests (<policy-file-request/>), not HTTP.\n"
+cdef bytes HTTP_REPLY = b"".join([
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n",
+    b"Content-Length: %d\r\n\r\n" % len(HTTP_BODY), HTTP_BODY,
+])
+
+
+cdef class ConnectionTable:
+    def __cinit__(self, *, on_slow_reply, on_error, signatures=(), size_t capacity,
+                  double request_timeout, double terminator_grace, double linger_timeout, uint32_t linger_bytes,
+                  on_access=None, double access_log=0.0, AddressLimits address_limits=None, on_session=None,
+                  double first_byte_timeout=1.0):
+        cdef Core* core = &self.core
+        if not 0.0 <= access_log <= 1.0:
+            raise ValueError("access_log is a share of the connections, 0 to 1")
+        core.pending_slow_replies = -1
+        core.linger_bytes = linger_bytes
+        core.http_reply = HTTP_REPLY
+        core.http_reply_size = <size_t>len(HTTP_REPLY)
+        self._acceptors = []
+        self._address_limits = address_limits
+        core.address_table = NULL if address_limits is None else &address_limits.table
+        core.capacity = min(capacity, <size_t>MAX_RECORDS)
+        self._on_slow_reply = on_slow_reply
+        self._on_error = on_error
+        self._on_session = on_session
+        for prefix, reason in signatures:
+            self._add_signature(prefix, REASONS.index(reason))
+        core.records = <Record*>calloc(core.capacity, sizeof(Record))
+        core.buffer = <char*>malloc(READ_BYTES)
+        if core.records == NULL or core.buffer == NULL:
+            raise MemoryError
+        init_states(core.states)
+        self._init_queue(Q_GRACE, terminator_grace)
+        self._init_queue(Q_LINGER, linger_timeout)
+        self._init_queue(Q_FIRST_BYTE, first_byte_timeout)
+        self._init_queue(Q_REQUEST, request_timeout)
+        if access_log > 0:
+            self._on_access = on_access
+            self._init_samples(access_log)
+        if not open_poller(&core.poller):
+            PyErr_SetFromErrno(OSError)
+
+    def __dealloc__(self):
+        close_poller(&self.core.poller)
+        self._drop_pending_sessions()
+        free(self.core.samples)
+        free(self.core.headers)
+        free(self.core.records)
+        free(self.core.buffer)
+
+    cdef int _init_queue(self, int which, double duration) except -1:
+        init_queue(&self.core.queues[which], &self.core.records[0].link, sizeof(Record), <int64_t>(duration * 1e9))
+        return 0
+
+    cdef int _init_samples(self, double share) except -1:
+        cdef Core* core = &self.core
+        cdef int i
+        core.samples = <Sample*>calloc(SAMPLE_COUNT, sizeof(Sample))
+        if core.samples == NULL:
+            raise MemoryError
+        for i in range(1, SAMPLE_COUNT - 1):
+            core.samples[i].next = <uint16_t>(i + 1)
+        core.free_samples = 1
+        core.sample_rate = <uint32_t>(share * 0xFFFFFFFF)
+        core.random = <uint32_t>now_ns() | 1
+        return 0
+
+    cdef int _add_signature(self, bytes prefix, int reason) except -1:
+        cdef Signature* row = &self.core.signatures.rows[self.core.signatures.count]
+        if self.core.signatures.count == SIGNATURES or not 1 <= len(prefix) <= SEEN_BYTES:
+            raise ValueError(f"at most {SIGNATURES} signatures of 1 to {SEEN_BYTES} bytes")
+        memcpy(row.prefix, <const char*>prefix, len(prefix))
+        row.size = <uint8_t>len(prefix)
+        row.name = <uint8_t>reason
+        self.core.signatures.count += 1
+        return 0
+
+    cdef int _expect_headers(self) except -1:
+        """Allocate a PROXY header for each connection there can be."""
+        if self.core.headers == NULL:
+            self.core.headers = <ProxyParser*>calloc(self.core.capacity, sizeof(ProxyParser))
+            if self.core.headers == NULL:
+                raise MemoryError
+        return 0
+
+    def fileno(self):
+        return self.core.poller.epoll
+
+    @property
+    def open(self):
+        return sum([self.core.listeners[i].counters.open for i in range(self.core.listener_count)])
+
+    def ready(self):
+        with nogil:
+            dispatch(&self.core)
+        if needs_hooks(&self.core):
+            self._call_hooks()
+
+    # ---------------------------------------------------------------------------------------------------------- hooks
+
+    cdef int _call_hooks(self) except -1:
+        """The hooks are code of others: an exception of theirs is reported and ends here."""
+        self._start_slow_replies()
+        self._start_sessions()
+        self._log_samples()
+        return 0
+
+    cdef int _start_slow_replies(self) except -1:
+        cdef int fd
+        while self.core.pending_slow_replies >= 0:
+            fd = self.core.pending_slow_replies
+            self.core.pending_slow_replies = self.core.records[fd].link.next
+            try:
+                self._on_slow_reply(fd)
+            except BaseException as error:
+                # The hook may have closed the connection before it raised.
+                if self.core.records[fd].state == S_SLOW_REPLY:
+                    self.close_as(fd, "capacity")
+                self._report(error)
+        return 0
+
+    cdef int _start_sessions(self) except -1:
+        cdef PendingSession* session
+        cdef Record* record
+        while self.core.pending_sessions != NULL:
+            session = self.core.pending_sessions
+            self.core.pending_sessions = session.next
+            fd, data = session.fd, session.data[:session.size]
+            free(session)
+            record = &self.core.records[<int>fd]
+            try:
+                self._on_session(fd, data, record.listener)
+            except BaseException as error:
+                if record.state == S_SESSION:
+                    self.close_as(fd, "capacity")
+                self._report(error)
+        return 0
+
+    cdef int _log_samples(self) except -1:
+        cdef Core* core = &self.core
+        cdef Sample sample
+        cdef uint16_t number
+        while core.done_samples != 0:
+            number = core.done_samples
+            sample = core.samples[number]
+            core.done_samples = sample.next
+            core.samples[number].next = core.free_samples
+            core.free_samples = number
+            left_out, core.left_out = core.left_out, 0
+            try:
+                host, port = text_of(&sample.peer)
+                self._on_access(sample.listener, host, port, OUTCOMES[sample.outcome], sample.duration / 1e9,
+                                sample.sent, left_out)
+            except BaseException as error:
+                self._report(error)
+        return 0
+
+    cdef int _report(self, error) except -1:
+        try:
+            self._on_error(error)
+        except BaseException:
+            pass
+        return 0
+
+    cdef void _drop_pending_sessions(self) noexcept:
+        cdef PendingSession* session
+        while self.core.pending_sessions != NULL:
+            session = self.core.pending_sessions
+            self.core.pending_sessions = session.next
+            free(session)
+
+    # --------------------------------------------------------------------------------- connections that greenlets have
+
+    cdef Record* _of_greenlet(self, int fd) except NULL:
+        """The record of a slow reply or a session. Raises ValueError for any other descriptor."""
+        if not 0 <= fd < <int>self.core.capacity or self.core.records[fd].state not in (S_SLOW_REPLY, S_SESSION):
+            raise ValueError(f"fd {fd} is not a slow reply or a session")
+        return &self.core.records[fd]
+
+    def send_more(self, int fd):
+        cdef Core* core = &self.core
+        cdef Record* record = self._of_greenlet(fd)
+        if record.state != S_SLOW_REPLY:
+            raise ValueError(f"fd {fd} is not a slow reply")
+        with nogil:
+            if send_reply(core, fd):
+                linger(core, fd)
+                arm_timer(&core.poller, core.queues, QUEUE_COUNT)
+            elif errno != EAGAIN:
+                on_client_gone(core, fd)
+        self._log_samples()
+        return record.state != S_SLOW_REPLY
+
+    def close_relayed(self, int fd, uint64_t sent):
+        cdef Record* record = self._of_greenlet(fd)
+        self.core.listeners[record.listener].counters.relayed[record.protocol] += 1
+        record.progress = <uint32_t>min(sent, <uint64_t>0xFFFFFFFF)
+        record_outcome(&self.core, fd, O_RELAYED)
+        close_connection(&self.core, fd)
+        self._log_samples()
+
+    def close_as(self, int fd, str outcome not None):
+        cdef Record* record = self._of_greenlet(fd)
+        cdef Listener* listener = self.core.listeners[record.listener]
+        cdef Reason reason
+        if outcome == "timeout":
+            listener.counters.timeouts += 1
+            record_outcome(&self.core, fd, O_TIMEOUT)
+        else:
+            reason = <Reason><int>REASONS.index(outcome)
+            count_refused(listener, reason)
+            record_outcome(&self.core, fd, reason)
+        close_connection(&self.core, fd)
+        self._log_samples()
+
+    def client(self, int fd):
+        cdef sockaddr_in6 peer
+        cdef socklen_t size = sizeof(peer)
+        if not 0 <= fd < <int>self.core.capacity or self.core.records[fd].state == S_FREE:
+            raise ValueError(f"fd {fd} is not a connection")
+        if self.core.records[fd].header_state != H_NONE:
+            return text_of(&self.core.headers[fd].source)
+        if getpeername(fd, &peer, &size) != 0:
+            PyErr_SetFromErrno(OSError)
+        return text_of(&peer)
+
+    def endpoints(self, int fd):
+        cdef sockaddr_in6 own
+        cdef socklen_t size = sizeof(own)
+        self._of_greenlet(fd)
+        try:
+            client = self.client(fd)
+        except OSError:
+            return None, None
+        if self.core.records[fd].header_state != H_NONE and self.core.headers[fd].proxied:
+            return client, text_of(&self.core.headers[fd].destination)
+        if getsockname(fd, &own, &size) != 0:
+            return None, None
+        return client, text_of(&own)
+
+    # ------------------------------------------------------------------------------------------------ all connections
+
+    def evict_oldest(self):
+        cdef bint evicted
+        with nogil:
+            evicted = evict_oldest(&self.core, R_CAPACITY)
+        if needs_hooks(&self.core):
+            self._call_hooks()
+        return evicted
+
+    def close_all(self):
+        cdef size_t fd
+        cdef int closed = 0
+        cdef Record* record
+        for fd in range(self.core.capacity):
+            record = &self.core.records[fd]
+            if record.state == S_FREE:
+                continue
+            if record.state != S_LINGER:
+                count_refused(self.core.listeners[record.listener], R_SHUTDOWN)
+                record_outcome(&self.core, <int>fd, R_SHUTDOWN)
+            close_connection(&self.core, <int>fd)
+            closed += 1
+        self.core.pending_slow_replies = -1
+        self._drop_pending_sessions()
+        self._log_samples()
+        return closed
+
+    def check(self):
+        cdef int64_t live
+        cdef const char* violation
+        with nogil:
+            violation = find_violation(&self.core, &live)
+        if violation != NULL:
+            raise AssertionError(violation.decode("ascii"))
+        return live
+
+
+cdef inline bint needs_hooks(const Core* core) noexcept nogil:
+    return core.pending_slow_replies >= 0 or core.pending_sessions != NULL or core.done_samples != 0
+
+
+cdef tuple text_of(sockaddr_in6* peer):
+    """(IP, port). An IPv4 client of a dual-stack socket has its IPv4 address."""
+    cdef char[64] text                  # INET6_ADDRSTRLEN is 46
+    cdef const sockaddr_in* v4 = <const sockaddr_in*>peer
+    cdef const uint8_t* octets = peer.sin6_addr.s6_addr
+    if peer.sin6_family == AF_INET:
+        inet_ntop(AF_INET, &v4.sin_addr, text, sizeof(text))
+    elif memcmp(octets, MAPPED, 12) == 0:
+        inet_ntop(AF_INET, octets + 12, text, sizeof(text))
+    else:
+        inet_ntop(AF_INET6, octets, text, sizeof(text))
+    # Both families have the port at the same offset.
+    return (<bytes>text).decode("ascii"), ntohs(peer.sin6_port)

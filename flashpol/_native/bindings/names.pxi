@@ -1,0 +1,76 @@
+# The names and numbers that Python shares with the fast path. Each enum of C has its names here and nowhere else.
+
+from flashpol._native.accept.address_limits cimport (
+    A_ADMITTED, A_MAX_ADDRESS_CONNECTIONS, A_MAX_ADDRESS_RATE, A_UNTRACKED, HEAD_BYTES, Slot, VERDICT_COUNT, WAYS,
+)
+from flashpol._native.accept.state cimport (
+    BOUNDS, BUCKET_COUNT, Counters, G_PARKED, G_SESSIONS, G_SLOW_REPLIES, O_RELAYED, O_REPLY, O_RESET, O_TIMEOUT,
+    OUTCOME_COUNT, P_SILENT, PROTOCOL_COUNT, R_CAPACITY, R_CRASHED, R_HTTP, R_MAX_ADDRESS_CONNECTIONS,
+    R_MAX_ADDRESS_RATE, R_MAX_CONNECTIONS, R_MAX_SESSIONS, R_MAX_SLOW_REPLIES, R_NETWORK, R_OTHER, R_PROXY_MALFORMED,
+    R_PROXY_OVERSIZED, R_PROXY_UNTRUSTED, R_RTMP, R_RTMPE, R_SHUTDOWN, R_TLS, R_UPSTREAM, REASON_COUNT,
+)
+
+# Enum Reason.
+cdef dict REFUSED = {
+    R_HTTP: "http",
+    R_TLS: "tls",
+    R_RTMP: "rtmp",
+    R_RTMPE: "rtmpe",
+    R_OTHER: "other",
+    R_CAPACITY: "capacity",
+    R_SHUTDOWN: "shutdown",
+    R_CRASHED: "crashed",
+    R_UPSTREAM: "upstream",
+    R_MAX_CONNECTIONS: "max_connections",
+    R_MAX_ADDRESS_CONNECTIONS: "max_address_connections",
+    R_MAX_ADDRESS_RATE: "max_address_rate",
+    R_NETWORK: "network",
+    R_PROXY_UNTRUSTED: "proxy_untrusted",
+    R_PROXY_MALFORMED: "proxy_malformed",
+    R_PROXY_OVERSIZED: "proxy_oversized",
+    R_MAX_SESSIONS: "max_sessions",
+    R_MAX_SLOW_REPLIES: "max_slow_replies",
+}
+
+REASONS = numbered(REASON_COUNT, REFUSED)
+PROTOCOLS = numbered(PROTOCOL_COUNT, {number: REASONS[number] for number in range(P_SILENT)} | {P_SILENT: "silent"})
+OUTCOMES = numbered(OUTCOME_COUNT, REFUSED | {
+    O_TIMEOUT: "timeout", O_RESET: "reset", O_REPLY: "reply", O_RELAYED: "relayed",
+})
+
+# Enum AddressVerdict.
+cdef tuple ADDRESS_VERDICTS = numbered(VERDICT_COUNT, {
+    A_ADMITTED: "admitted",
+    A_MAX_ADDRESS_CONNECTIONS: REASONS[R_MAX_ADDRESS_CONNECTIONS],
+    A_MAX_ADDRESS_RATE: REASONS[R_MAX_ADDRESS_RATE],
+    A_UNTRACKED: "untracked",
+})
+
+BUCKETS = tuple([bound / 1e9 for bound in BOUNDS[:BUCKET_COUNT - 1]])
+ADDRESS_TABLE_HEAD = HEAD_BYTES
+ADDRESS_TABLE_SET = WAYS * sizeof(Slot)
+BLOCK_SIZE = (sizeof(Counters) + 63) // 64 * 64     # whole cache lines: no two writers share one
+
+
+cdef dict layout_of_counters():
+    cdef Counters block
+    cdef char* begin = <char*>&block
+    return laid_out(sizeof(Counters), [
+        ("accepted", <char*>&block.accepted - begin, sizeof(block.accepted)),
+        ("refused", <char*>&block.refused - begin, sizeof(block.refused)),
+        ("relayed", <char*>&block.relayed - begin, sizeof(block.relayed)),
+        ("timeouts", <char*>&block.timeouts - begin, sizeof(block.timeouts)),
+        ("resets", <char*>&block.resets - begin, sizeof(block.resets)),
+        ("reply_bytes", <char*>&block.reply_bytes - begin, sizeof(block.reply_bytes)),
+        ("accept_errors", <char*>&block.accept_errors - begin, sizeof(block.accept_errors)),
+        ("untracked", <char*>&block.untracked - begin, sizeof(block.untracked)),
+        ("duration_ns", <char*>&block.duration_ns - begin, sizeof(block.duration_ns)),
+        ("buckets", <char*>&block.buckets - begin, sizeof(block.buckets)),
+        ("open", <char*>&block.open - begin, sizeof(block.open)),
+        ("parked", <char*>&block.by_state[G_PARKED] - begin, sizeof(block.by_state[G_PARKED])),
+        ("slow_replies", <char*>&block.by_state[G_SLOW_REPLIES] - begin, sizeof(block.by_state[G_SLOW_REPLIES])),
+        ("sessions", <char*>&block.by_state[G_SESSIONS] - begin, sizeof(block.by_state[G_SESSIONS])),
+    ])
+
+
+LAYOUT = layout_of_counters()

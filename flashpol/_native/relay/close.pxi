@@ -1,0 +1,121 @@
+# The end of a session or of an attempt to connect: counted once, out of the epoll set, given to its greenlet. Below
+# that, the lists of free and of closed sessions.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from posix.unistd cimport close
+
+from flashpol._native.common.system cimport linger, setsockopt, SO_LINGER, SOL_SOCKET
+from flashpol._native.relay.counters cimport (
+    DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT_RESET, E_SHUTDOWN, E_UPSTREAM_RESET, END_COUNT, F_CUT, F_RESOURCES,
+)
+from flashpol._native.relay.state cimport (
+    CLIENT, Core, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE, S_OPEN, Session, UPSTREAM,
+)
+
+
+cdef inline void close_with_rst(int fd) noexcept nogil:
+    """Make the next close() of this descriptor send RST."""
+    cdef linger option
+    option.l_onoff = 1
+    option.l_linger = 0
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &option, sizeof(option))
+
+
+cdef inline void fail_connect(Core* core, int32_t i, uint8_t failure) noexcept nogil:
+    """The upstream could not be reached. failures_in_row counts what another backend may do better."""
+    cdef Session* session = &core.table[i]
+    session.counters.connecting -= 1
+    session.counters.failures[failure - END_COUNT] += 1
+    if failure != F_RESOURCES and failure != F_CUT:
+        session.failures_in_row[0] += 1
+    close_session(core, i, failure)
+
+
+cdef inline void end_session(Core* core, int32_t i, uint8_t end) noexcept nogil:
+    """A side that bytes still waited for gets RST instead of FIN, so that it does not take the part for the whole."""
+    cdef Session* session = &core.table[i]
+    cdef int64_t duration = core.now - session.began
+    session.counters.open -= 1
+    session.counters.ends[end] += 1
+    session.counters.duration_ns += <uint64_t>duration
+    count_bucket(session.counters.duration_buckets, DURATION_BOUNDS, DURATION_BUCKETS - 1, duration)
+    if end == E_CLIENT_RESET or session.flows[CLIENT].blocked:
+        close_with_rst(session.flows[UPSTREAM].fd)
+    if end == E_UPSTREAM_RESET or session.flows[UPSTREAM].blocked:
+        close_with_rst(session.flows[CLIENT].fd)
+    close_session(core, i, end)
+
+
+cdef inline void close_session(Core* core, int32_t i, uint8_t outcome) noexcept nogil:
+    """Close the upstream's descriptor. The greenlet owns the client's: it closes it, or tries another backend."""
+    cdef Session* session = &core.table[i]
+    cdef int side, which
+    for which in range(QUEUE_COUNT):
+        stop_deadline(core, i, which)
+    for side in range(2):
+        watch(core, i, side, 0)
+        release_held(&core.pool, &session.flows[side])
+    close(session.flows[UPSTREAM].fd)
+    session.state = S_CLOSED
+    session.outcome = outcome
+    append_closed(core, i)
+
+
+cdef inline void cut(Core* core, int32_t i) noexcept nogil:
+    """End a session in any state, because the process or the greenlet ends."""
+    if core.table[i].state == S_CONNECTING:
+        fail_connect(core, i, F_CUT)
+    elif core.table[i].state == S_OPEN:
+        end_session(core, i, E_SHUTDOWN)
+
+
+# ---------------------------------------------------------------------------------------------------------------- lists
+
+cdef inline int32_t take_free(Core* core) noexcept nogil:
+    """A free entry of the table, -1 if there is none."""
+    cdef int32_t i = core.free
+    if i >= 0:
+        core.free = core.table[i].next
+    elif core.used < core.capacity:
+        i = core.used
+        core.used += 1
+    else:
+        return -1
+    core.count += 1
+    return i
+
+
+cdef inline void free_session(Core* core, int32_t i) noexcept nogil:
+    core.table[i].state = S_FREE
+    core.table[i].next = core.free
+    core.free = i
+    core.count -= 1
+
+
+cdef inline void append_closed(Core* core, int32_t i) noexcept nogil:
+    core.table[i].next = -1
+    if core.closed < 0:
+        core.closed = i
+    else:
+        core.table[core.closed_last].next = i
+    core.closed_last = i
+
+
+cdef inline int32_t pop_closed(Core* core) noexcept nogil:
+    """The session that was closed first, -1 if there is none."""
+    cdef int32_t i = core.closed
+    if i >= 0:
+        core.closed = core.table[i].next
+    return i
+
+
+cdef inline void remove_last_closed(Core* core, int32_t i) noexcept nogil:
+    """Remove `i` from the tail: it was closed inside begin_connect, before its greenlet went to sleep."""
+    cdef int32_t k = core.closed
+    if k == i:
+        core.closed = core.closed_last = -1
+        return
+    while core.table[k].next != i:
+        k = core.table[k].next
+    core.table[k].next = -1
+    core.closed_last = k

@@ -1,0 +1,62 @@
+# Handles what is ready or overdue, a limited amount of it in one wake-up.
+
+from libc.stdint cimport int32_t, uint32_t
+
+from flashpol._native.common.system cimport epoll_event, epoll_wait, EPOLLIN, EPOLLOUT
+from flashpol._native.relay.counters cimport E_DURATION, E_IDLE, F_TIMEOUT
+from flashpol._native.relay.state cimport Core, Q_CONNECT, Q_IDLE, QUEUE_COUNT, S_CONNECTING, S_OPEN, Session
+
+cdef enum:
+    EVENTS = 64                 # taken at a time
+    ROUNDS = 8                  # of EVENTS in one wake-up; then greenlets run
+    MAX_OVERDUE = 256           # sessions of each queue that one wake-up ends
+
+
+cdef inline void on_ready(Core* core, int32_t i, int side, uint32_t events) noexcept nogil:
+    cdef Session* session = &core.table[i]
+    if session.state == S_CONNECTING:
+        on_connected(core, i)
+    elif session.state == S_OPEN:
+        restart_idle(core, i)
+        # HUP and ERR have no branch of their own: the next read or write of that side reports them.
+        if events & ~<uint32_t>EPOLLIN and session.flows[1 - side].blocked:
+            transfer(core, i, 1 - side)
+        if events & ~<uint32_t>EPOLLOUT and session.state == S_OPEN and can_read(session, side):
+            transfer(core, i, side)
+    if session.state == S_OPEN:
+        update_interest(core, i)
+
+
+cdef inline void end_overdue(Core* core) noexcept nogil:
+    cdef int which
+    cdef int32_t i
+    for which in range(QUEUE_COUNT):
+        for _ in range(MAX_OVERDUE):
+            i = first_overdue(&core.queues[which], core.now)
+            if i < 0:
+                break
+            if which == Q_CONNECT:
+                fail_connect(core, i, F_TIMEOUT)
+            else:
+                end_session(core, i, E_IDLE if which == Q_IDLE else E_DURATION)
+    # Sessions that are still overdue set the timer to a time that has passed: it fires in the loop's next round.
+    set_timer(&core.poller, 0)
+
+
+cdef inline void dispatch(Core* core) noexcept nogil:
+    cdef epoll_event[EVENTS] events
+    cdef int k, n
+    cdef bint fired = False
+    for _ in range(ROUNDS):
+        n = epoll_wait(core.poller.epoll, events, EVENTS, 0)
+        core.now = now_ns()
+        for k in range(n):
+            if is_timer(&events[k]):
+                fired = True
+            else:
+                on_ready(core, <int32_t>(events[k].data.u64 >> 1), <int>(events[k].data.u64 & 1), events[k].events)
+        if n < EVENTS:
+            break
+    if fired:
+        end_overdue(core)
+    arm_timer(&core.poller, core.queues, QUEUE_COUNT)

@@ -1,0 +1,157 @@
+# What must hold between two calls of the pump, for tests.
+#
+#   state        deadlines               watched                        counted
+#   FREE         none                    nothing                        in the list of free sessions
+#   CONNECTING   Q_CONNECT               the upstream, for output       connecting
+#   OPEN         Q_IDLE, Q_DURATION      what the flags of both         open
+#                                        flows ask for
+#   CLOSED       none                    nothing                        in the list of closed sessions
+
+from libc.stdint cimport int32_t, int64_t, uint32_t
+
+from flashpol._native.common.system cimport EPOLLOUT
+from flashpol._native.relay.buffers cimport KEPT
+from flashpol._native.relay.state cimport (
+    Core, Flow, Pool, Q_CONNECT, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE, S_OPEN, Session, UPSTREAM,
+)
+
+
+cdef bint has_deadline(const Core* core, const Session* session, int which) noexcept nogil:
+    if core.queues[which].duration == 0:
+        return False
+    return session.state == (S_CONNECTING if which == Q_CONNECT else S_OPEN)
+
+
+cdef const char* find_flow_violation(const Session* session, int side) noexcept nogil:
+    cdef const Flow* flow = &session.flows[side]
+    cdef uint32_t wanted = 0
+    if session.state == S_OPEN:
+        wanted = wanted_events(session, side)
+    elif session.state == S_CONNECTING and side == UPSTREAM:
+        wanted = EPOLLOUT
+    if flow.watched != wanted:
+        return b"epoll watches a side for other events than its session can act on"
+    if flow.held != NULL:
+        if session.state == S_FREE or session.state == S_CLOSED:
+            return b"a session that has ended holds a buffer"
+        if not flow.blocked or flow.begin >= flow.end:
+            return b"a flow holds bytes and is not blocked by them"
+    if flow.fin_sent and not flow.fin_received:
+        return b"a FIN was sent that was not received"
+    return NULL
+
+
+cdef const char* find_session_violation(Core* core, const Session* session) noexcept nogil:
+    cdef int which, side
+    cdef const char* wrong
+    for which in range(QUEUE_COUNT):
+        if (session.links[which].deadline != 0) != has_deadline(core, session, which):
+            return b"a session has a deadline that is not one of its state, or lacks one"
+    for side in range(2):
+        wrong = find_flow_violation(session, side)
+        if wrong != NULL:
+            return wrong
+    return NULL
+
+
+cdef const char* find_queue_violation(Core* core, int which) noexcept nogil:
+    cdef int32_t i = core.queues[which].head, before = -1, length = 0, expected = 0
+    cdef int64_t deadline = 0
+    cdef Session* session
+    while i >= 0:
+        session = &core.table[i]
+        if not has_deadline(core, session, which):
+            return b"a session is in a queue that is not one of its state"
+        if session.links[which].prev != before or session.links[which].deadline < deadline:
+            return b"a queue is out of order"
+        if length > core.used:
+            return b"a queue is a ring"
+        length += 1
+        deadline = session.links[which].deadline
+        before = i
+        i = session.links[which].next
+    if core.queues[which].tail != before:
+        return b"a queue does not end at its tail"
+    for i in range(core.used):
+        expected += has_deadline(core, &core.table[i], which)
+    if length != expected:
+        return b"a session is not in the queue of its state"
+    return NULL
+
+
+cdef const char* find_list_violation(Core* core, int32_t i, int state) noexcept nogil:
+    """Check the list that begins at `i` and must have all sessions of that state."""
+    cdef int32_t length = 0, expected = 0, k
+    while i >= 0:
+        if core.table[i].state != state or length > core.used:
+            return b"a list of free or closed sessions has another session in it"
+        length += 1
+        i = core.table[i].next
+    for k in range(core.used):
+        expected += core.table[k].state == state
+    if length != expected:
+        return b"a free or closed session is not in its list"
+    return NULL
+
+
+cdef const char* find_pool_violation(Core* core) noexcept nogil:
+    cdef Pool* pool = &core.pool
+    cdef char* buffer = pool.free
+    cdef uint32_t idle = 0, held = 0
+    cdef int32_t i
+    cdef int side
+    while buffer != NULL and idle <= pool.idle:
+        idle += 1
+        buffer = (<char**>buffer)[0]
+    if idle != pool.idle or idle > KEPT:
+        return b"the list of free buffers is not as long as counted"
+    for i in range(core.used):
+        for side in range(2):
+            if core.table[i].flows[side].held != NULL and core.table[i].flows[side].pooled:
+                held += 1
+    if pool.made > pool.max_made or held != in_use(pool):
+        return b"a buffer is lost"
+    return NULL
+
+
+cdef const char* find_gauge_violation(Core* core, const Session* session) noexcept nogil:
+    """Compare the gauges of this session's block with all sessions that are counted there."""
+    cdef int64_t open = 0, connecting = 0
+    cdef int32_t i
+    for i in range(core.used):
+        if core.table[i].counters == session.counters:
+            open += core.table[i].state == S_OPEN
+            connecting += core.table[i].state == S_CONNECTING
+    if open != session.counters.open or connecting != session.counters.connecting:
+        return b"the gauges differ from the sessions"
+    return NULL
+
+
+cdef const char* find_violation(Core* core) noexcept nogil:
+    """What is wrong, NULL if nothing."""
+    cdef int32_t i, in_table = 0
+    cdef int which
+    cdef const char* wrong
+    cdef Session* session
+    for i in range(core.used):
+        session = &core.table[i]
+        if session.state > S_CLOSED:
+            return b"a session has no state"
+        in_table += session.state != S_FREE
+        wrong = find_session_violation(core, session)
+        if wrong == NULL and (session.state == S_OPEN or session.state == S_CONNECTING):
+            wrong = find_gauge_violation(core, session)
+        if wrong != NULL:
+            return wrong
+    if in_table != core.count:
+        return b"the number of sessions differs from the table"
+    for which in range(QUEUE_COUNT):
+        wrong = find_queue_violation(core, which)
+        if wrong != NULL:
+            return wrong
+    wrong = find_list_violation(core, core.free, S_FREE)
+    if wrong == NULL:
+        wrong = find_list_violation(core, core.closed, S_CLOSED)
+    if wrong == NULL:
+        wrong = find_pool_violation(core)
+    return wrong

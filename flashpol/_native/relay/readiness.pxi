@@ -1,0 +1,74 @@
+# What a session waits for: the events that epoll is asked to report, and its deadlines.
+
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from flashpol._native.common.deadlines cimport Link
+from flashpol._native.common.system cimport (
+    epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, epoll_event, EPOLLIN, EPOLLOUT,
+)
+from flashpol._native.relay.state cimport Core, Flow, Q_IDLE, Session
+
+
+# --------------------------------------------------------------------------------------------------------------- events
+
+cdef inline bint can_read(const Session* session, int side) noexcept nogil:
+    """Reading from this side makes sense now."""
+    return not (session.flows[side].fin_received or session.flows[side].blocked or session.flows[1 - side].write_failed)
+
+
+cdef inline uint32_t wanted_events(const Session* session, int side) noexcept nogil:
+    """The events of an open session that can be acted on, and no others."""
+    cdef uint32_t events = EPOLLIN if can_read(session, side) else 0
+    if session.flows[1 - side].blocked and not session.flows[side].write_failed:
+        events |= EPOLLOUT
+    return events
+
+
+cdef inline int epoll_operation(uint32_t watched, uint32_t wanted) noexcept nogil:
+    if watched == 0:
+        return EPOLL_CTL_ADD
+    return EPOLL_CTL_MOD if wanted else EPOLL_CTL_DEL
+
+
+cdef inline void watch(Core* core, int32_t i, int side, uint32_t wanted) noexcept nogil:
+    """Have epoll watch this side for the events `wanted`; 0 takes it out of the set."""
+    cdef Flow* flow = &core.table[i].flows[side]
+    cdef epoll_event event
+    if flow.watched == wanted:
+        return
+    # close() would take it out too, unless a fork of the embedding program has a copy of the descriptor.
+    event.events = wanted
+    event.data.u64 = <uint64_t>i * 2 + <uint64_t>side
+    if epoll_ctl(core.poller.epoll, epoll_operation(flow.watched, wanted), flow.fd, &event) == 0:
+        flow.watched = wanted
+    # Otherwise the kernel cannot watch it (max_user_watches, ENOMEM): a deadline ends the session.
+
+
+cdef inline void update_interest(Core* core, int32_t i) noexcept nogil:
+    cdef int side
+    for side in range(2):
+        watch(core, i, side, wanted_events(&core.table[i], side))
+
+
+# ------------------------------------------------------------------------------------------------------------ deadlines
+
+cdef inline void start_deadline(Core* core, int32_t i, int which) noexcept nogil:
+    """Enter a deadline queue, unless its deadline never comes."""
+    if core.queues[which].duration:
+        enqueue(&core.queues[which], &core.table[i].links[which], i, core.now)
+
+
+cdef inline void stop_deadline(Core* core, int32_t i, int which) noexcept nogil:
+    cdef Link* link = &core.table[i].links[which]
+    if link.deadline:
+        dequeue(&core.queues[which], link)
+        link.deadline = 0
+
+
+cdef inline void restart_idle(Core* core, int32_t i) noexcept nogil:
+    """Restart the idle deadline after traffic, at most once in 1/16 of idle_timeout, 1/17 of the queue's duration."""
+    cdef Session* session = &core.table[i]
+    if core.now - session.active > core.queues[Q_IDLE].duration // 17:
+        stop_deadline(core, i, Q_IDLE)
+        start_deadline(core, i, Q_IDLE)
+        session.active = core.now
