@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -169,6 +169,31 @@ def as_nobody(function: Callable[[], object]) -> str:
         result = pipe.read().decode()
     os.waitpid(pid, 0)
     return result
+
+
+@contextlib.contextmanager
+def forked(main: Callable[[], object]) -> Iterator[Process]:
+    """A child of the test that calls `main` and then waits for signals."""
+    readable, writable = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            main()
+            os.write(writable, b"x")
+            while True:
+                signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        os.close(writable)
+        assert os.read(readable, 1) == b"x", "main failed"
+        child = Process.of(pid)
+        assert child
+        yield child
+    finally:
+        os.close(readable)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 class Flashpol:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flashpol.config import Config
-from flashpol.process.privileges import Identity
+from flashpol.process.privileges import Privileges
 from flashpol.serving.file_watch import digest
 from flashpol.serving.networks import Access
 from flashpol.serving.policies import compile_all
@@ -13,12 +13,12 @@ from flashpol.serving.policies import compile_all
 
 @dataclass(frozen=True)
 class Plan:
-    """`replies` holds the bytes that `config.listeners` serve, `access` to whom; `identity` is for the children."""
+    """`replies` holds the bytes that `config.listeners` serve, `access` to whom; `privileges` are for the children."""
 
     config: Config
     replies: Sequence[bytes] = field(repr=False)
     access: Sequence[Access] = field(repr=False)
-    identity: Identity
+    privileges: Privileges
 
 
 class Loader:
@@ -46,6 +46,6 @@ class Loader:
             mark()
             if digest(self._file) == before:  # what is marked now is what was read
                 break
-        identity = Identity.of(config.server)
-        identity.require_rights()
-        return Plan(config, compile_all(config), list(map(Access.of, config.listeners)), identity)
+        privileges = Privileges.of(config.server)
+        privileges.require_rights()
+        return Plan(config, compile_all(config), list(map(Access.of, config.listeners)), privileges)

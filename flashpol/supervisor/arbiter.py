@@ -23,7 +23,7 @@ from flashpol.counters.layout import Block
 from flashpol.counters.status import DRAINING, READY, STARTING, ServerStatus
 from flashpol.counters.totals import CounterTotals
 from flashpol.log.handler import log, set_up, tell
-from flashpol.process.privileges import has_terminal, raise_file_limit
+from flashpol.process.limits import raise_file_limit
 from flashpol.serving.file_watch import Watch
 from flashpol.serving.plan import Loader, Plan
 from flashpol.supervisor import activation
@@ -59,6 +59,15 @@ def preload() -> None:
     import flashpol.admin.context
     import flashpol.admin.endpoint
     import flashpol.worker.worker  # noqa: F401
+
+
+def has_terminal() -> bool:
+    """This process belongs to a terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 class Every:
@@ -330,7 +339,7 @@ class Arbiter:
         # A slot without a worker may have connections in its queue.
         for generation in self._generations:
             for child in generation.workers:
-                if not child.retired:
+                if not child.ending:
                     child.due = None if child.pid else 0.0
             generation.start_due(self._children)
         self._set_state(DRAINING)
@@ -347,7 +356,7 @@ class Arbiter:
     def _finish(self, children: Sequence[Child], timeout: float) -> None:
         """Tell them to stop and wait; killed after `timeout` seconds, or at the next signal to end."""
         for child in children:
-            child.retire()
+            child.stop()
         for patience in (timeout, KILL_AFTER):
             self._await(children, time.monotonic() + patience)
             for child in children:

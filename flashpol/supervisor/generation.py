@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals
 from flashpol.log.handler import log
-from flashpol.process.control import Begin, HandOver
+from flashpol.process.control import Drain, StartAccepting
 from flashpol.process.sockets import accept_queue, bound_address
 from flashpol.serving.plan import Plan
 from flashpol.serving.policies import CLIENTS_OF
@@ -28,7 +29,7 @@ from flashpol.supervisor.reload_request import ReloadRequest
 from flashpol.supervisor.stall_detector import StallDetector
 
 if TYPE_CHECKING:
-    from flashpol.hub import Stop
+    from flashpol.process.lifecycle import ChildControl
 
 # Beyond shutdown_timeout, before a child that does not end is killed; and again before it is left alone.
 KILL_AFTER = 1.0
@@ -141,20 +142,20 @@ class Generation:
             if child.due is not None and child.due <= now:
                 self._foundation.listening.lengthen(self.plan.config.server.backlog)
                 try:
-                    child.start(now, others, self.plan.identity)
+                    child.start(now, others, self.plan.privileges)
                 except OSError as error:
                     fields = {"event": "process-not-started", "child": child.name, "errno": error.errno}
                     text = "%s cannot be started: %s; it is tried again"
                     log.error(text, child.name, error.strerror, extra=fields)
                 else:
                     if self._begun and child in self.workers:
-                        child.send(Begin())
+                        child.send(StartAccepting())
 
     def begin(self) -> None:
         """Let the workers accept, now that all are up. One that comes later need not wait."""
         self._begun = True
         for child in self.workers:
-            if not child.send(Begin()):
+            if not child.send(StartAccepting()):
                 child.kill()  # it would wait for ever
 
     def add_admin(self) -> None:
@@ -162,7 +163,7 @@ class Generation:
         if self.admin_socket and not self.admin:
             self.admin = Child("admin", self._administer, self.shared.admin)
 
-    def _work(self, slot: int) -> Callable[["Stop"], None]:
+    def _work(self, slot: int) -> Callable[["ChildControl"], None]:
         from flashpol.worker.worker import run
 
         own = [sockets[slot :: len(self.workers)] for sockets in self.sockets]
@@ -170,16 +171,17 @@ class Generation:
         self._foundation.bell.close()
         return partial(run, slot, own, self.plan, self.shared)
 
-    def _administer(self) -> Callable[["Stop"], None]:
+    def _administer(self) -> Callable[["ChildControl"], None]:
         from flashpol.admin.context import AdminContext, ListenerInfo
         from flashpol.admin.endpoint import run
 
         if self.admin_socket is None:
             raise AssertionError("the admin process is only among the children when there is a socket for it")
-        os.nice(ADMIN_NICENESS)
+        with suppress(OSError):  # a wish: a seccomp filter, such as of systemd, may refuse setpriority
+            os.nice(ADMIN_NICENESS)
         # Its copies would keep an accept queue alive that no worker empties.
         self._foundation.listening.keep_only([self.admin_socket])
-        config, user = self.plan.config, self.plan.identity.user
+        config, user = self.plan.config, self.plan.privileges.user
         sources = [config.policy(listener.policy) for listener in config.listeners]
         listeners = [
             ListenerInfo(
@@ -233,10 +235,10 @@ class Generation:
         for child, pulse in zip(self.workers, self._pulses, strict=True):
             # In this order: until one that starts says that it is up, the beat may be its predecessor's.
             serves = child.pid and child.status.up
-            still = pulse.look(child.status.beat_ns, now)
-            child.still = still >= timeout * STAND_IN_AFTER
+            still = pulse.look(child.status.heartbeat_ns, now)
+            child.stalled = still >= timeout * STAND_IN_AFTER
             # Told to finish, one may empty its queue for so long without a beat.
-            if serves and still >= timeout + (server.shutdown_timeout if child.retired else 0.0):
+            if serves and still >= timeout + (server.shutdown_timeout if child.ending else 0.0):
                 fields = {"event": "stalled", "child": child.name, "child_pid": child.pid, "seconds": round(still, 1)}
                 text = "%s (pid %d) stands still for %.1f s: it is killed and replaced"
                 log.error(text, child.name, child.pid, still, extra=fields)
@@ -266,7 +268,7 @@ class Generation:
             child.stopped = os.WIFSTOPPED(status)
             self.cover()
             return True
-        delay = child.ended(time.monotonic())
+        delay = child.on_exit(time.monotonic())
         self.cover()  # first of all: clients wait
         if child in self.workers:
             self.shared.settle(self.workers.index(child))
@@ -286,17 +288,17 @@ class Generation:
         """Finish what is inside: the successor accepts."""
         self._begun = False
         held = set(successor.all_sockets)
-        message = HandOver(frozenset(i for i, sockets in enumerate(self.sockets) if held.issuperset(sockets)))
+        message = Drain(frozenset(i for i, sockets in enumerate(self.sockets) if held.issuperset(sockets)))
         now, config = time.monotonic(), self.plan.config
         for child in self.children:
             patience = config.server.shutdown_timeout if child is self.admin else config.draining
-            child.retire(message, now + patience + KILL_AFTER)
+            child.drain(message, now + patience + KILL_AFTER)
 
     def hurry(self) -> None:
         """Of a generation that finishes: conversations have no longer than if the server ended."""
         deadline = time.monotonic() + self.plan.config.server.shutdown_timeout + KILL_AFTER
         for child in self.children:
-            child.retire(deadline=deadline)
+            child.stop(deadline)
 
     @property
     def deadline(self) -> float:
@@ -308,6 +310,6 @@ class Generation:
         now = time.monotonic()
         for child in self.children:
             if child.pid and child.deadline <= now:
-                child.retire()
+                child.stop()
                 child.kill()
                 child.deadline = now + KILL_AFTER

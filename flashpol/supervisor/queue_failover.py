@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Sequence
 
-from flashpol.process.control import MOST_SOCKETS, StandDown, StandIn
+from flashpol.process.control import MAX_SOCKETS, AdoptSockets, ReleaseSockets
 from flashpol.supervisor.child import Child
 
 # Who stands in is told again, in seconds: it may have had no room for the sockets.
@@ -34,7 +34,7 @@ class StandIns:
         for slot, worker in enumerate(self._workers):
             told = [(child, pid) for child, pid in self._told.pop(slot, ()) if child.pid == pid]
             if worker.answering:
-                told = [(child, pid) for child, pid in told if not child.send(StandDown(slot))]
+                told = [(child, pid) for child, pid in told if not child.send(ReleaseSockets(slot))]
             else:
                 standing = [child for child, _ in told if child.answering]
                 if not standing or again:
@@ -52,7 +52,7 @@ class StandIns:
         told = []
         for child in candidates:
             parts = self._parts(slot, self._workers.index(child))
-            sent = [child.send(StandIn(slot, numbers), sockets) for numbers, sockets in parts]
+            sent = [child.send(AdoptSockets(slot, numbers), sockets) for numbers, sockets in parts]
             told += [(child, child.pid)] if any(sent) or not parts else []
             if all(sent):
                 # The kernel has woken it on this CPU, since who writes to a socket usually sleeps then. We have more to
@@ -70,5 +70,5 @@ class StandIns:
             for sock in sockets[slot::count]
             if sock not in sockets[its::count]
         ]
-        batches = (queues[start : start + MOST_SOCKETS] for start in range(0, len(queues), MOST_SOCKETS))
+        batches = (queues[start : start + MAX_SOCKETS] for start in range(0, len(queues), MAX_SOCKETS))
         return [(tuple(number for number, _ in batch), tuple(sock for _, sock in batch)) for batch in batches]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flashpol.process.control import MOST_SOCKETS, Message, StandDown, StandIn
+from flashpol.process.control import MAX_SOCKETS, AdoptSockets, Message, ReleaseSockets
 from flashpol.supervisor.queue_failover import AGAIN, StandIns
 from testkit.clients import REQUEST, connect, rest
 from testkit.polling import eventually
@@ -62,11 +62,11 @@ def test_the_next_one_stands_in_once_and_until_the_absent_one_answers() -> None:
     workers[2].answering = False
     for _ in range(3):
         one.arrange()
-    assert told(workers) == [[StandIn(2, (0, 1))], [], []]
+    assert told(workers) == [[AdoptSockets(2, (0, 1))], [], []]
     workers[2].answering = True
     for _ in range(3):
         one.arrange()
-    assert told(workers) == [[StandDown(2)], [], []]
+    assert told(workers) == [[ReleaseSockets(2)], [], []]
 
 
 def test_who_answers_no_more_is_stood_in_for_in_both_its_parts() -> None:
@@ -75,13 +75,13 @@ def test_who_answers_no_more_is_stood_in_for_in_both_its_parts() -> None:
     one.arrange()
     workers[1].answering = False
     one.arrange()
-    assert told(workers) == [[], [StandIn(0, (0,))], [StandIn(0, (0,)), StandIn(1, (0,))]]
+    assert told(workers) == [[], [AdoptSockets(0, (0,))], [AdoptSockets(0, (0,)), AdoptSockets(1, (0,))]]
     # It was stopped and goes on: it still stands in, and hears of the end like the other.
     workers[1].answering = True
     one.arrange()
     workers[0].answering = True
     one.arrange()
-    assert told(workers) == [[], [StandDown(0)], [StandDown(1), StandDown(0)]]
+    assert told(workers) == [[], [ReleaseSockets(0)], [ReleaseSockets(1), ReleaseSockets(0)]]
 
 
 def test_a_successor_was_told_nothing() -> None:
@@ -90,7 +90,7 @@ def test_a_successor_was_told_nothing() -> None:
     one.arrange()
     workers[1].pid = 2000
     one.arrange()
-    assert told(workers) == [[], [StandIn(0, (0,)), StandIn(0, (0,))]]
+    assert told(workers) == [[], [AdoptSockets(0, (0,)), AdoptSockets(0, (0,))]]
     workers[1].pid, workers[0].answering = 3000, True
     one.arrange()
     assert told(workers) == [[], []]
@@ -105,7 +105,7 @@ def test_who_stands_in_is_told_again_now_and_then(monkeypatch: pytest.MonkeyPatc
     for _ in range(30):
         one.arrange()
         clock[0] += AGAIN / 10
-    assert told(workers) == [[], [StandIn(0, (0,))] * 3, []]
+    assert told(workers) == [[], [AdoptSockets(0, (0,))] * 3, []]
 
 
 def test_a_stand_down_that_is_not_heard_is_said_again() -> None:
@@ -117,14 +117,14 @@ def test_a_stand_down_that_is_not_heard_is_said_again() -> None:
     workers[1].deaf = False
     for _ in range(3):
         one.arrange()
-    assert told(workers) == [[], [StandIn(0, (0,)), StandDown(0), StandDown(0)]]
+    assert told(workers) == [[], [AdoptSockets(0, (0,)), ReleaseSockets(0), ReleaseSockets(0)]]
 
 
 def test_who_cannot_be_told_does_not_stand_in() -> None:
     one, workers = arranged(3)
     workers[0].answering, workers[1].deaf = False, True
     one.arrange()
-    assert told(workers) == [[], [StandIn(0, (0,))], [StandIn(0, (0,))]]
+    assert told(workers) == [[], [AdoptSockets(0, (0,))], [AdoptSockets(0, (0,))]]
 
 
 def test_nobody_is_left() -> None:
@@ -136,11 +136,13 @@ def test_nobody_is_left() -> None:
 
 
 def test_many_listeners_are_told_of_in_parts() -> None:
-    one, workers = arranged(2, listeners=MOST_SOCKETS + 1)
+    one, workers = arranged(2, listeners=MAX_SOCKETS + 1)
     workers[0].answering = False
     one.arrange()
-    assert [(len(message.listeners), count) for message, count in workers[1].told if isinstance(message, StandIn)] == [
-        (MOST_SOCKETS, MOST_SOCKETS),
+    assert [
+        (len(message.listeners), count) for message, count in workers[1].told if isinstance(message, AdoptSockets)
+    ] == [
+        (MAX_SOCKETS, MAX_SOCKETS),
         (1, 1),
     ]
 
