@@ -24,7 +24,7 @@ from flashpol.counters.status import DRAINING, READY, STARTING, ServerStatus
 from flashpol.counters.totals import CounterTotals
 from flashpol.log.handler import log, set_up, tell
 from flashpol.process.limits import raise_file_limit
-from flashpol.serving.file_watch import Watch
+from flashpol.serving.file_watch import FileWatch
 from flashpol.serving.plan import Loader, Plan
 from flashpol.supervisor import activation
 from flashpol.supervisor.anomalies import Anomalies
@@ -97,8 +97,8 @@ class Arbiter:
         raise_file_limit()
         preload()
         self._loader = loader
-        self._watch = Watch(lambda: loader.paths)
-        plan = loader.load(self._watch.mark)
+        self._watch = FileWatch()
+        plan = loader.load(self._watch.adopt)
         self._on_ready = on_ready
         self._status = ServerStatus()
         self._foundation = Foundation(Listening(activation.take()), CounterTotals(), self._status, ReloadRequest())
@@ -316,7 +316,7 @@ class Arbiter:
 
         try:
             with lookout(look):
-                return self._loader.load(self._watch.mark)
+                return self._loader.load(self._watch.adopt)
         except Interrupted as error:
             raise ConfigError(str(error)) from None
 
