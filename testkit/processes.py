@@ -196,6 +196,23 @@ def forked(main: Callable[[], object]) -> Iterator[Process]:
         os.waitpid(pid, 0)
 
 
+def hanging_load(folder: Path) -> str:
+    """A prelude: as long as the file `hang` is in the folder, a policy cannot be read, as on a disk that does not
+    respond. The file `hanging` appears when one is read."""
+    return f"""
+import pathlib, time
+import flashpol.serving.policies as policies
+real, folder = policies.read_file, pathlib.Path({str(folder)!r})
+def read_file(path):
+    if (folder / "hang").exists():
+        (folder / "hanging").touch()
+        while (folder / "hang").exists():
+            time.sleep(0.01)
+    return real(path)
+policies.read_file = read_file
+"""
+
+
 class Flashpol:
     """`flashpol serve` as a process. On loopback, on ports the kernel picks, unless the arguments say otherwise.
 

@@ -10,12 +10,12 @@ import math
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flashpol.counters.status import ProcessStatus
-from flashpol.log.handler import log, set_up, tell
+from flashpol.log.handler import log, report_suppressed, set_up
 from flashpol.process.control import Message, encode
 from flashpol.process.privileges import Privileges
 
@@ -49,6 +49,7 @@ class Child:
         self.name = name
         self.pid = 0
         self.restarts = 0
+        self.failed_starts = 0  # in a row: it ended before it had come up
         self.due: float | None = 0.0  # when to start it, CLOCK_MONOTONIC; None while it runs
         self.ending = False  # it was told to drain or to stop, and gets no successor
         self.deadline = math.inf  # when it is killed, CLOCK_MONOTONIC
@@ -61,8 +62,9 @@ class Child:
         self._started = 0.0
         self._delay = 0.0
 
-    def start(self, now: float, others: "Iterable[Child]", privileges: Privileges) -> None:
-        """Fork. The new process closes the control sockets of `others`. Raises OSError, and is due again later."""
+    def start(self, now: float, close_inherited: Callable[[], object], privileges: Privileges) -> None:
+        """Fork. `close_inherited` is called in the new process, to close what it must not hold open, such as the
+        control sockets of other children. Raises OSError, and is due again later."""
         self._started, self.due = now, now + max(FIRST_DELAY, self._delay)
         # Non-blocking, so that a child that does not read cannot hold up the arbiter.
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
@@ -74,8 +76,7 @@ class Child:
             raise
         if pid == 0:
             ours.close()
-            for other in others:
-                other.close_control()
+            close_inherited()
             self._run(its, privileges)
         its.close()
         self._control, self.due, self.stopped, self.stalled = ours, None, False, False
@@ -103,7 +104,7 @@ class Child:
             log.exception("%s failed", self.name, extra={"event": "process-failed"})
         finally:
             try:
-                tell(everything=True)
+                report_suppressed(everything=True)
             finally:
                 os._exit(status)
 
@@ -166,6 +167,7 @@ class Child:
         if self.ending:
             return None
         self.restarts += 1
+        self.failed_starts = 0 if came_up else self.failed_starts + 1
         self.status.restarts = self.restarts
         delay = 0.0 if lived >= HEALTHY_AFTER else self._delay
         self._delay = min(self._last_delay, max(FIRST_DELAY, delay * 2))

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from flashpol.config import Address
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import BEAT, ProcessStatus
-from flashpol.log.handler import log, tell
+from flashpol.log.handler import log, report_suppressed
 from flashpol.log.rate_limit import ONCE_A_MINUTE
 from flashpol.process.control import AdoptSockets, ReleaseSockets
 from flashpol.process.lifecycle import ChildControl
@@ -131,7 +131,7 @@ def _serve(service: Service, status: ProcessStatus, stall_timeout: float, contro
         status.heartbeat_ns = time.monotonic_ns()
     service.start()
     while not control.draining.is_set():
-        tell()
+        report_suppressed()
         status.heartbeat_ns = started = time.monotonic_ns()
         if not control.draining.wait(interval):
             status.loop_lag_ns = max(0, time.monotonic_ns() - started - int(interval * 1e9))

@@ -11,8 +11,8 @@ import pytest
 
 from flashpol.config import Server, SystemdSocket, load
 from flashpol.process.limits import MAX_FILES
-from flashpol.supervisor.arbiter import MAX_FINISHING
 from flashpol.supervisor.generation import KILL_AFTER
+from flashpol.supervisor.reload import MAX_DRAINING
 from testkit.polling import DEADLINE
 from testkit.processes import ROOT
 
@@ -90,7 +90,7 @@ def test_service_limits_are_what_the_server_can_use() -> None:
     service = settings("flashpol.service")
     assert int(service["LimitNOFILE"][0]) <= MAX_FILES
     processes = 64 + 1  # on a large host
-    generations = MAX_FINISHING + 2
+    generations = MAX_DRAINING + 2
     assert int(service["TasksMax"][0]) > generations * processes
 
 

@@ -1,4 +1,4 @@
-"""What systemd hears of a server: that it serves, reloads, stops, and that its workers' loops turn."""
+"""What a server notifies systemd of: ready, reloading, stopping, and that a worker's event loop turns."""
 
 import os
 import signal
@@ -66,7 +66,7 @@ def serve(manager: Manager, policy: Path, workers: int = 1, **variables: str) ->
     return Flashpol("-c", PATIENT, "--policy", policy, workers=workers, env=environ)
 
 
-def test_the_states_of_a_server(manager: Manager, policy: Path) -> None:
+def test_server_notifies_ready_reloading_and_stopping(manager: Manager, policy: Path) -> None:
     with serve(manager, policy) as server:
         assert manager.hear() == {"READY": "1", "STATUS": "1 worker, 1 listener"}
 
@@ -89,7 +89,7 @@ def test_the_states_of_a_server(manager: Manager, policy: Path) -> None:
         assert server.process.wait(DEADLINE) == 0
 
 
-def test_the_watchdog_hears_of_the_server_while_a_worker_turns(manager: Manager, policy: Path) -> None:
+def test_server_feeds_the_watchdog_while_one_worker_turns(manager: Manager, policy: Path) -> None:
     with serve(manager, policy, workers=2, WATCHDOG_USEC=str(WATCHDOG_USEC)) as server:
         manager.hear_of("READY")
         assert [manager.hear() for _ in range(3)] == [{"WATCHDOG": "1"}] * 3
@@ -113,14 +113,14 @@ def test_the_watchdog_hears_of_the_server_while_a_worker_turns(manager: Manager,
             worker.kill(signal.SIGCONT)
 
 
-def test_a_watchdog_of_another_process_hears_nothing(manager: Manager, policy: Path) -> None:
+def test_server_does_not_feed_the_watchdog_of_another_process(manager: Manager, policy: Path) -> None:
     with serve(manager, policy, WATCHDOG_USEC=str(WATCHDOG_USEC), WATCHDOG_PID="1"):
         manager.hear_of("READY")
         with pytest.raises(TimeoutError):
             manager.hear(SILENCE)
 
 
-def test_only_the_arbiter_speaks(manager: Manager, policy: Path) -> None:
+def test_only_the_arbiter_notifies(manager: Manager, policy: Path) -> None:
     """NotifyAccess=main, the default, refuses the others, and systemd would log each time."""
     manager.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     manager.socket.settimeout(DEADLINE)
