@@ -11,6 +11,7 @@ import pytest
 from flashpol.config import Address, Config, ConfigError, Listener, PolicySource, Server
 from flashpol.serving.file_watch import FileWatch, Snapshot
 from flashpol.serving.plan import Loader
+from testkit.processes import one_line, run
 
 POLICY = '<cross-domain-policy><allow-access-from domain="{}" to-ports="1935"/></cross-domain-policy>'
 
@@ -119,3 +120,12 @@ def test_load_of_a_fifo_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     files.config.write_text("pipe")
     with pytest.raises(ConfigError, match="pipe: is a FIFO; write a regular file"):
         files.loader.load()
+
+
+@pytest.mark.parametrize("flag", ["--policy", "--config"])
+def test_serve_with_a_fifo_ends_at_once_with_one_line(flag: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = run("serve", flag, tmp_path / "pipe", "--listen", "127.0.0.1:0", "--admin", "off")
+    assert one_line(done).endswith(
+        f"{tmp_path / 'pipe'}: is a FIFO; write a regular file, which a reload can read again"
+    )
