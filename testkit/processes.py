@@ -36,7 +36,7 @@ class Process(NamedTuple):
 
     @classmethod
     def of(cls, pid: int) -> "Process | None":
-        """None if it has ended, also if it is not reaped yet."""
+        """None if it has ended, even before it is reaped."""
         fields = stat(pid)
         return cls(pid, fields[19]) if fields and fields[0] not in "ZX" else None
 

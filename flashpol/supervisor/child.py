@@ -51,7 +51,7 @@ class Child:
         self.restarts = 0
         self.failed_starts = 0  # in a row: it ended before it had come up
         self.due: float | None = 0.0  # when to start it, CLOCK_MONOTONIC; None while it runs
-        self.ending = False  # it was told to drain or to stop, and gets no successor
+        self.ending = False  # the arbiter has it drain or stop, and starts no successor
         self.deadline = math.inf  # when it is killed, CLOCK_MONOTONIC
         self.status = status
         self.stopped = False  # by SIGSTOP or the like; set by Generation.on_child_exit
@@ -110,7 +110,7 @@ class Child:
 
     @property
     def accepting(self) -> bool:
-        """It accepts connections, or will: a child that is told to drain while it starts does so for a moment."""
+        """It accepts connections, or will: a child that gets Drain while it starts accepts for a moment."""
         return self.pid != 0 and not self.status.draining
 
     @property

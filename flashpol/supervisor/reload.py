@@ -19,14 +19,14 @@
 LOADING     a process of its own reads the configuration (`loading`).
 STARTING    the new processes start beside the running ones, and accept nothing until all workers are up, so that a
             configuration that is refused has served no client.
-SWITCHING   the new workers accept, the old ones were told to drain. The reload is done when no old process accepts, the
+SWITCHING   the new workers accept, the old ones drain. The reload is done when no old process accepts, the
             admin process included: two that answer in turn would let counters jump back and forth. So the new admin
             process starts after the old one has closed its socket.
 SERVING     one generation accepts. Older ones may still drain, for drain_timeout at most. With MAX_DRAINING of them a
             request waits here and shortens the drain of the oldest, so that memory stays bounded.
 
 A request that comes in another state waits until SERVING. The first generation goes through the same states; it is
-READY when SWITCHING is over, which waits for its admin process, but not for ever.
+READY when SWITCHING is over, which waits for its admin process ADMIN_TIMEOUT at most.
 """
 
 import time

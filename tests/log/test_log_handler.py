@@ -73,7 +73,7 @@ def test_handler_on_a_full_pipe_drops_lines_and_counts_them_later(pipe: Pipe) ->
     pipe.logger.info("kept")
     assert pipe.read() == DROPPED.format(3) + "\nkept\n"
     pipe.logger.info("next")
-    assert pipe.read() == "next\n", "the drops are told once"
+    assert pipe.read() == "next\n", "the drops are reported once"
 
 
 def test_handler_leaves_a_shared_pipe_blocking(pipe: Pipe) -> None:
@@ -89,7 +89,7 @@ def test_handler_cuts_a_line_to_line_bytes(pipe: Pipe) -> None:
 def test_handler_on_a_pipe_without_reader_drops_lines(pipe: Pipe) -> None:
     os.close(pipe.out)
     for _ in range(3):
-        pipe.logger.error("nobody reads this")
+        pipe.logger.error("without a reader")
     pipe.out = os.open(f"/proc/self/fd/{pipe.into}", os.O_RDONLY | os.O_NONBLOCK)  # somebody does again
     pipe.logger.error("hello")
     assert pipe.read() == DROPPED.format(3) + "\nhello\n"
@@ -105,7 +105,7 @@ def test_handler_on_a_closed_descriptor_does_nothing(pipe: Pipe, capsys: pytest.
 
 
 def test_handler_leaves_the_shared_descriptor_as_it_is(pipe: Pipe) -> None:
-    pipe.logger.info("told without blocking")
+    pipe.logger.info("written without blocking")
     assert os.get_blocking(pipe.into)
 
 
@@ -233,7 +233,7 @@ def test_line_about_dropped_lines_and_a_long_line_are_two_writes() -> None:
 
 
 def test_logger_limits_a_flood_with_any_handler(logger: logging.Logger, capfd: pytest.CaptureFixture[str]) -> None:
-    """Also in an embedding program, and what was left out is told."""
+    """Also in an embedding program, and the suppressed lines are reported."""
     logger.handlers[:] = [logging.StreamHandler()]
     logger.propagate = False
     for number in range(1000):
@@ -253,11 +253,11 @@ def test_set_up_again_keeps_the_count_of_dropped_lines_of_this_process_only(
     logger.warning("lost")
     log.set_up("arbiter")  # as a reload does
     pipe.read()
-    logger.warning("told")
+    logger.warning("reported")
     assert DROPPED.format(1) in pipe.read()
     pipe.fill()
     logger.warning("lost")
     log.set_up("worker-0")  # as a child does, to which it did not happen
     pipe.read()
-    logger.warning("not told")
+    logger.warning("not reported")
     assert "dropped" not in pipe.read()

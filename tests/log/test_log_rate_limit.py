@@ -51,7 +51,7 @@ def test_rate_limit_after_the_burst_counts_the_rest_in_one_line(log: Log) -> Non
     log.take()
     log.now += USUAL.seconds
     log.limit.report()
-    assert log.take() == [], "told once"
+    assert log.take() == [], "reported once"
 
 
 def test_rate_limit_of_a_lasting_flood_lets_a_trickle_through(log: Log) -> None:

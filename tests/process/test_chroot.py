@@ -16,7 +16,7 @@ from testkit.processes import Flashpol, status
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the root folder")
 
-GROUP = "daemon"  # which nobody does not belong to
+GROUP = "daemon"  # to which the user `nobody` does not belong
 GRANT = '<cross-domain-policy><allow-access-from domain="*.example.com" to-ports="{}"/></cross-domain-policy>'
 
 

@@ -69,7 +69,7 @@ def states(control: ChildControl) -> tuple[bool, bool, bool]:
     return control.accepting.is_set(), control.draining.is_set(), control.hurry.is_set()
 
 
-def tell(ours: socket.socket, message: Message, *sockets: socket.socket) -> None:
+def send(ours: socket.socket, message: Message, *sockets: socket.socket) -> None:
     socket.send_fds(ours, [encode(message)], [sock.fileno() for sock in sockets])
     gevent.sleep(0.05)
 
@@ -79,9 +79,9 @@ def test_child_control_start_accepting_then_drain_then_close_go_through_its_stat
 ) -> None:
     ours, control = pair
     assert states(control) == (False, False, False)
-    tell(ours, StartAccepting())
+    send(ours, StartAccepting())
     assert states(control) == (True, False, False)
-    tell(ours, Drain(frozenset({0, 3})))
+    send(ours, Drain(frozenset({0, 3})))
     assert states(control) == (True, True, False)
     assert control.kept == {0, 3}
     ours.close()
@@ -110,12 +110,12 @@ def test_child_control_failover_messages_bring_sockets_until_it_drains(
             sock.close()
 
     control.on_failover = hear
-    tell(ours, AdoptSockets(1, (0, 1)), ours, ours)
-    tell(ours, ReleaseSockets(1))
+    send(ours, AdoptSockets(1, (0, 1)), ours, ours)
+    send(ours, ReleaseSockets(1))
     assert heard == [(AdoptSockets(1, (0, 1)), 2), (ReleaseSockets(1), 0)]
-    tell(ours, Drain(frozenset()))
+    send(ours, Drain(frozenset()))
     before = len(os.listdir("/proc/self/fd"))
-    tell(ours, AdoptSockets(1, (0,)), ours)
+    send(ours, AdoptSockets(1, (0,)), ours)
     assert len(heard) == 2
     assert len(os.listdir("/proc/self/fd")) == before, "sockets that come too late are closed"
 
@@ -129,6 +129,6 @@ def test_child_control_whose_failover_hook_raises_can_still_be_stopped(
         raise OSError("no luck")
 
     control.on_failover = fail
-    tell(ours, ReleaseSockets(1))
-    tell(ours, Drain(frozenset()))
+    send(ours, ReleaseSockets(1))
+    send(ours, Drain(frozenset()))
     assert control.draining.is_set()

@@ -24,7 +24,7 @@ def allowed(networks: Networks, ip: IP) -> bool:
 
 
 def model(ip: IP, allow: Iterable[Network], deny: Iterable[Network]) -> bool:
-    """By definition: the smallest network that holds it decides; in none, whether there is a list of who is allowed."""
+    """By definition: the smallest network that contains it decides; in none, whether any are listed as allowed."""
     rules = dict.fromkeys(allow, True) | dict.fromkeys(deny, False)
     around = [network for network in rules if ip in network]
     return rules[max(around, key=lambda network: network.prefixlen)] if around else not allow

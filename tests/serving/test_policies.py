@@ -180,12 +180,12 @@ def test_compile_all_gives_each_listener_its_own_reply(tmp_path: Path) -> None:
     rows = (("s", "silverlight"), ("f", "flash"), ("s", "silverlight"))
     assert compiled(flash, silver, listeners=rows) == [SILVERLIGHT, XML + b"\0", SILVERLIGHT]
     assert compiled(flash, silver, listeners=rows[:1]) == [SILVERLIGHT]
-    assert compiled(flash, silver, listeners=rows[1:2]) == [XML + b"\0"]  # a Silverlight policy nobody uses
+    assert compiled(flash, silver, listeners=rows[1:2]) == [XML + b"\0"]  # no listener uses the Silverlight policy
     for listeners in ((("s", "flash"),), (("f", "silverlight"),)):
         with pytest.raises(ConfigError, match=r"this is a (Flash|Silverlight) policy"):
             compiled(flash, silver, listeners=listeners)
     with pytest.raises(ConfigError, match=r"x\.xml: line 1"):
-        compiled(flash, wrong, listeners=rows[1:2])  # checked, though nobody uses it
+        compiled(flash, wrong, listeners=rows[1:2])  # checked, though no listener uses it
 
 
 LIGHTSPARK_RANGE = (

@@ -159,7 +159,7 @@ def test_stop_finishes_open_and_queued_connections_and_exits_with_0(number: sign
             eventually(lambda: server.get("/-/ready").status == 503, "not ready")
             assert server.get("/-/healthy").status == 200
         assert [rest(connection) for connection in queued] == [REPLY] * 10
-        assert server.process.poll() is None, "it waits for those who have begun"
+        assert server.process.poll() is None, "it waits for open connections"
         begun.sendall(REQUEST[10:])
         late.sendall(REQUEST[5:])
         assert [rest(begun), rest(late)] == [REPLY, REPLY]

@@ -10,7 +10,7 @@ import pytest
 
 from testkit.clients import ask
 from testkit.polling import DEADLINE, eventually
-from testkit.processes import Flashpol
+from testkit.processes import Flashpol, free_port
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -197,7 +197,9 @@ endpoint.run = run
 
 def test_admin_process_that_cannot_start_does_not_keep_policies_from_being_served(tmp_path: Path) -> None:
     go = tmp_path / "go"
-    with serve(prelude=NO_ADMIN.replace("GO", repr(str(go)))) as server:  # it is ready
+    admin = f"127.0.0.1:{free_port()}"
+    with serve(prelude=NO_ADMIN.replace("GO", repr(str(go))), admin=admin) as server:  # it is ready
+        assert server.url is None, "the ready line promises no metrics"
         assert ask(server.place)[-1:] == b"\0"
         assert "metrics are unavailable: the admin process failed to start 5 times" in server.log
         server.process.send_signal(signal.SIGHUP)
@@ -206,6 +208,7 @@ def test_admin_process_that_cannot_start_does_not_keep_policies_from_being_serve
         eventually(lambda: server.log.count("metrics are unavailable") == 2, "the new generation's line")
         go.touch()
         eventually(lambda: "metrics are available again" in server.log, "the admin process")
+        server.url = f"http://{admin}/metrics"
         assert server.metrics().total("replies_total") == 2
         assert server.stop() == 0
 

@@ -254,7 +254,7 @@ def test_sibling_without_descriptors_is_sent_the_sockets_again(tmp_path: Path) -
         eventually(lambda: "cannot adopt 1 sockets of worker 0: out of file descriptors" in server.log, "the line")
         resource.prlimit(sibling.pid, resource.RLIMIT_NOFILE, before)
         eventually(lambda: len(listening(sibling.pid)) == 2, "the sibling adopts the sockets")
-        time.sleep(2 * RESEND_AFTER)  # it is told again, and keeps no second copy
+        time.sleep(2 * RESEND_AFTER)  # the sockets are sent again, and it keeps no second copy
         assert len([name for name in descriptors_of(sibling.pid) if name in listening(sibling.pid)]) == 2
         assert {rest(client) for client in [connect(server.place, REQUEST) for _ in range(CLIENTS)]} == {REPLY}
         stopped.kill(signal.SIGCONT)
@@ -291,7 +291,7 @@ def test_sibling_that_ends_keeps_the_backlog_of_adopted_queues(tmp_path: Path) -
 
 
 def test_sibling_finishes_adopted_connections_when_the_server_stops(tmp_path: Path) -> None:
-    """The server ends, and so does who was stopped."""
+    """The stopped worker is killed in the end."""
     with serving(tmp_path, "stall_timeout = 0\nshutdown_timeout = 1") as server:
         stopped, sibling = server.workers
         stopped.kill(signal.SIGSTOP)

@@ -34,7 +34,7 @@ needs_systemd = pytest.mark.skipif(not ACTIVATE, reason="no systemd-socket-activ
 def activated(*places: Place, names: str) -> list[str]:
     """The command that listens there and becomes what follows it, when the first client comes."""
     listen = [text for place in places for text in ("-l", "{}:{}".format(*place))]
-    # It hands on what it is told to, and nothing else: a sanitizer's variables would be lost.
+    # It passes only the variables that it is given: those of a sanitizer would be lost.
     environ = [f"--setenv={name}" for name in os.environ]
     return [str(ACTIVATE), *listen, f"--fdname={names}", *environ]
 
