@@ -1,90 +1,49 @@
-"""Raw descriptors on gevent's loop. The loop interface is documented as internal: used here and in `conversation`."""
+"""Raw descriptors and greenlets on gevent's loop.
 
-import signal
-import socket
-import sys
-from collections.abc import Callable, Sequence
+gevent documents the loop interface as internal: only this file and `worker.slow_reply` use it.
+"""
+
+from collections.abc import Callable
+from types import TracebackType
 
 import gevent
-from gevent.event import Event
-
-from flashpol.process.control import MOST_BYTES, MOST_SOCKETS, Begin, HandOver, StandDown, StandIn, decode
 
 READ = 1
 
 
-class Stop:
-    """The end of a process that serves: `event` is set when it comes.
-
-    begun: set when the process may accept, or is to end before it did. urgent: set when the server ends, which may be
-    later than a reload. kept: None if the server ends. After a reload, the numbers of those listeners that the next
-    generation serves too, on the same sockets: their accept queues are no longer ours. on_sibling: called before that,
-    when a sibling stops accepting or does so again, with the message and the sockets that came with it.
-    """
-
-    def __init__(self) -> None:
-        self.begun = Event()
-        self.event = Event()
-        self.urgent = Event()
-        self.kept: frozenset[int] | None = None
-        self.on_sibling: Callable[[StandIn | StandDown, Sequence[socket.socket]], object] = _close_all
-
-    @classmethod
-    def on(cls, line: socket.socket) -> "Stop":
-        """Set by SIGTERM, by a message in `line` (see `handover`), or when its other end is closed."""
-        stop = cls()
-        gevent.signal_handler(signal.SIGTERM, stop.end)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
-
-        def readable() -> None:
-            data, files, *_ = socket.recv_fds(line, MOST_BYTES, MOST_SOCKETS, socket.MSG_CMSG_CLOEXEC)
-            message, sockets = decode(data), [socket.socket(fileno=fd) for fd in files]
-            if message is None:
-                watcher.close()
-                stop.end()
-            elif stop.event.is_set():
-                _close_all(message, sockets)
-            elif isinstance(message, Begin):
-                stop.begun.set()
-            elif isinstance(message, HandOver):
-                stop.kept = message.kept
-                stop.event.set()
-                stop.begun.set()
-            else:
-                try:
-                    stop.on_sibling(message, sockets)
-                except Exception:  # whatever it is, the end of the line must be heard
-                    gevent.get_hub().handle_error(stop, *sys.exc_info())
-
-        watcher = Readable(line.fileno(), readable)
-        watcher.start()
-        return stop
-
-    def end(self) -> None:
-        self.event.set()
-        self.urgent.set()
-        self.begun.set()
-
-
-def _close_all(_: object, sockets: Sequence[socket.socket]) -> None:
-    for sock in sockets:
-        sock.close()
-
-
 def start_greenlet(function: Callable[..., object], *args: object) -> None:
-    """Run it in a bare greenlet, in the next turn of the loop. What it raises is reported, and nobody else learns."""
+    """Run `function` in a bare greenlet, in the next turn of the loop. An exception goes to `report_errors`' callback;
+    the caller does not learn of it."""
     gevent.spawn_raw(function, *args)
 
 
 def sleep_until_switched() -> Callable[[], object]:
-    """What a greenlet calls that has nothing to do before somebody in the hub switches to it."""
+    """What a greenlet calls to sleep until code in the hub switches to it."""
     switch: Callable[[], object] = gevent.get_hub().switch
     return switch
 
 
 def report_errors(report: Callable[[BaseException], object]) -> None:
-    """What greenlets and callbacks raise goes to `report`; gevent would print it, and wait for whoever reads stderr."""
+    """Exceptions of greenlets and callbacks go to `report`. gevent itself would print them, and block while the reader
+    of stderr does not read."""
     gevent.get_hub().print_exception = lambda context, kind, error, trace: report(error)
+
+
+def handle_error(
+    context: object, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+) -> None:
+    """Have gevent handle an exception of a callback as it does those of its own."""
+    gevent.get_hub().handle_error(context, kind, error, trace)
+
+
+def import_late_modules() -> None:
+    """Import what a look-up of a name imports when it is first made: afterwards a chroot or the user's rights may hide
+    it. gevent imports its resolver then, and `socket.getaddrinfo` the codec of host names."""
+    import encodings.idna  # noqa: F401
+
+    import gevent.threadpool
+
+    _ = gevent.get_hub().resolver_class
 
 
 class Readable:
@@ -101,7 +60,7 @@ class Readable:
 
     def pause(self, seconds: float) -> None:
         """Stop, and start again after `seconds`."""
-        # In this order: if there is no memory for the timer, the watcher goes on.
+        # The timer first: if there is no memory for it, the watcher goes on.
         timer = gevent.get_hub().loop.timer(seconds)
         timer.start(self.start)
         self._timer.close()
@@ -109,7 +68,7 @@ class Readable:
         self._watcher.stop()
 
     def close(self) -> None:
-        """To be called before `fd` is closed."""
+        """Must be called before `fd` is closed."""
         for watcher in (self._timer, self._watcher):
             watcher.stop()
             watcher.close()

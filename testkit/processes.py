@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -36,7 +36,7 @@ class Process(NamedTuple):
 
     @classmethod
     def of(cls, pid: int) -> "Process | None":
-        """None if it has ended, also if it is not reaped yet."""
+        """None if it has ended, even before it is reaped."""
         fields = stat(pid)
         return cls(pid, fields[19]) if fields and fields[0] not in "ZX" else None
 
@@ -169,6 +169,48 @@ def as_nobody(function: Callable[[], object]) -> str:
         result = pipe.read().decode()
     os.waitpid(pid, 0)
     return result
+
+
+@contextlib.contextmanager
+def forked(main: Callable[[], object]) -> Iterator[Process]:
+    """A child of the test that calls `main` and then waits for signals."""
+    readable, writable = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            main()
+            os.write(writable, b"x")
+            while True:
+                signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        os.close(writable)
+        assert os.read(readable, 1) == b"x", "main failed"
+        child = Process.of(pid)
+        assert child
+        yield child
+    finally:
+        os.close(readable)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def hanging_load(folder: Path) -> str:
+    """A prelude: as long as the file `hang` is in the folder, a policy cannot be read, as on a disk that does not
+    respond. The file `hanging` appears when one is read."""
+    return f"""
+import pathlib, time
+import flashpol.serving.policies as policies
+real, folder = policies.read_file, pathlib.Path({str(folder)!r})
+def read_file(path):
+    if (folder / "hang").exists():
+        (folder / "hanging").touch()
+        while (folder / "hang").exists():
+            time.sleep(0.01)
+    return real(path)
+policies.read_file = read_file
+"""
 
 
 class Flashpol:

@@ -29,7 +29,7 @@ from flashpol.admin.policy_analysis import AnalysisCache
 from flashpol.admin.problems import Json
 from flashpol.admin.status import status
 from flashpol.counters.status import READY
-from flashpol.hub import Stop
+from flashpol.process.lifecycle import ChildControl
 
 # Scrapers and a few browsers. For one more, the connection that has been silent longest is closed.
 MAX_REQUESTS = 100
@@ -236,8 +236,8 @@ class RequestPool(Pool):  # type: ignore[misc]
         return greenlet
 
 
-def run(sock: socket.socket, context: AdminContext, reload: Callable[[], None] | None, stop: Stop) -> None:
-    """Serve HTTP on the listening `sock` until `stop` is set; `reload` as for `Application`."""
+def run(sock: socket.socket, context: AdminContext, reload: Callable[[], None] | None, control: ChildControl) -> None:
+    """Serve HTTP on the listening `sock` until `control` says `draining`; `reload` as for `Application`."""
     listener = gevent.socket.socket(fileno=sock.detach())
     history, analyses = History(partial(Sample.of, context)), AnalysisCache(context.listeners)
     server = WSGIServer(
@@ -253,10 +253,10 @@ def run(sock: socket.socket, context: AdminContext, reload: Callable[[], None] |
     background = [gevent.spawn(history.run), gevent.spawn(analyses.run)]
     server.start()
     context.shared.admin.up = 1
-    stop.event.wait()
+    control.draining.wait()
     gevent.killall(background, block=False)
     # The next admin process starts once this one accepts no more: a reply of ours must not come after one of its
     # replies, since its counters would be older.
     server.close()
-    context.shared.admin.up, context.shared.admin.accepts_no_more = 0, 1
-    server.stop(timeout=0 if stop.kept is None else REQUEST_TIMEOUT)
+    context.shared.admin.up, context.shared.admin.draining = 0, 1
+    server.stop(timeout=0 if control.kept is None else REQUEST_TIMEOUT)

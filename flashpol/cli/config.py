@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         print(defaults(), end="")
         return 0
     settings = configure(options)
-    from flashpol.process.privileges import Identity
+    from flashpol.process.privileges import Privileges
     from flashpol.serving.policies import compile_all
 
     warnings = _Warnings()
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         replies = compile_all(settings)
     finally:
         logger.removeHandler(warnings)
-    Identity.of(settings.server)  # raises ConfigError for an unknown user; the right to become it is not checked
+    Privileges.of(settings.server)  # raises ConfigError for an unknown user; the right to become it is not checked
     if options.quiet:
         return 0
     replies_info = [

@@ -31,6 +31,11 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from flashpol.serving.file_watch import require_regular_file
+
+    file = config_file(options)
+    if file is not None:
+        require_regular_file(file)
     settings = configure(options)  # mistakes first: the imports below take longer
     if options.pid_file is not None:
         pid_file.require_writable(options.pid_file)
@@ -39,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     from flashpol.supervisor.arbiter import Arbiter
 
     set_up("arbiter", settings.server.log_format)  # warnings about policies go to the log
-    loader = Loader(partial(configure, options), config_file(options))
+    loader = Loader(partial(configure, options), file)
     try:
         return Arbiter(loader, partial(announce, options)).run()
     finally:
@@ -56,7 +61,7 @@ def announce(options: argparse.Namespace, generation: "Generation") -> None:
     count = generation.plan.config.server.worker_count
     workers = f"{count} worker{'s' if count != 1 else ''}"
     line = f"flashpol {VERSION} ready: {workers} on {', '.join(map(str, addresses))}"
-    if generation.admin_socket:
+    if generation.admin_socket and generation.admin and generation.admin.status.up:
         line += f"; metrics on http://{bound_address(generation.admin_socket)}/metrics"
     # [::] serves IPv4 too, and ::1 is missing where IPv6 is disabled.
     host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(addresses[0].host, addresses[0].host)

@@ -52,13 +52,13 @@ class ProcessStatus(Words):
     restarts = word(1)
     up = word(2)  # 0 or 1
     loop_lag_ns = word(3)
-    beat_ns = word(4)  # of its last heartbeat, CLOCK_MONOTONIC
+    heartbeat_ns = word(4)  # of its last heartbeat, CLOCK_MONOTONIC
     cpu_ns = word(5)
     resident_bytes = word(6)
     started_ms = word(7)  # milliseconds since the epoch; 0: not known yet
     base_files = word(8)  # descriptors that are open without any connection
     max_files = word(9)  # RLIMIT_NOFILE
-    accepts_no_more = word(10)  # 0 or 1: it drains
+    draining = word(10)  # 0 or 1: it has stopped accepting for good
     SIZE = 11
 
     @property
@@ -68,7 +68,7 @@ class ProcessStatus(Words):
 
     def silent_for(self) -> float:
         """Seconds by which the next heartbeat is overdue."""
-        late: float = (time.monotonic_ns() - self.beat_ns) / 1e9 - BEAT
+        late: float = (time.monotonic_ns() - self.heartbeat_ns) / 1e9 - BEAT
         return max(0.0, late)
 
     @property

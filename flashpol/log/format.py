@@ -1,6 +1,9 @@
-"""What a log record looks like: one line of text or one JSON object, of at most LINE_BYTES.
+"""Log records as lines: one line of text or one JSON object, of at most LINE_BYTES.
 
-Whatever a record quotes, a file's name or a client's words, can neither end a line nor begin one.
+A file name or a client's bytes that a record quotes can neither end a line nor begin one.
+
+JSON is formatted here and not by python-json-logger: each line must fit LINE_BYTES, so that a pipe takes it whole and
+without blocking, and a too long line must still be JSON. That is two thirds of the code, and a dependency has none.
 """
 
 import json
@@ -9,20 +12,22 @@ from bisect import bisect_right
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-# With the line's end. A pipe that polls as writable takes this much without blocking, in one piece (pipe(7), PIPE_BUF).
+# With the line's end. A pipe that polls as writable takes this much in one piece without blocking (pipe(7), PIPE_BUF).
 LINE_BYTES = 4096
 CUT = "…"
-# What every record has; anything else came as `extra`. `rate` is for `loglimit` and says nothing to a reader.
+# Attributes of every record; others came as `extra`. `rate` is for `rate_limit` and says nothing to a reader.
 _OWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "rate"}
+# syslog's priorities, which the journal reads as `<N>` at the start of a line (sd-daemon(3)).
+PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 
 
 def fields(record: logging.LogRecord) -> dict[str, object]:
-    """What the log call gave as `extra`."""
+    """The `extra` of the log call."""
     return {key: value for key, value in vars(record).items() if key not in _OWN}
 
 
 def shorten(text: str, room: int, size: Callable[[str], int], *, keep_end: bool = False) -> str:
-    """As much of the beginning, or the end, as fits into `room` by `size`, and CUT for the rest."""
+    """As much of the beginning, or of the end, as fits into `room` by `size`, and CUT for the rest."""
     if size(text) <= room:
         return text
 
@@ -41,33 +46,48 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-class TextFormatter(logging.Formatter):
-    """For people. A traceback is folded into the line; if that is too long its end stays, which says what it was."""
+def _priority(record: logging.LogRecord) -> str:
+    return f"<{PRIORITIES.get(record.levelno, 6)}>"
 
-    def __init__(self, process: str) -> None:
-        super().__init__(f"%(asctime)s {process}[%(process)d] %(levelname)s: %(message)s")
+
+class TextFormatter(logging.Formatter):
+    """For people. A traceback is folded into the line; of one that is too long the end is kept, which names the error.
+
+    journal: for systemd's journal, with a priority and without the time, which the journal adds itself.
+    """
+
+    def __init__(self, process: str, *, journal: bool = False) -> None:
+        super().__init__(f"{'' if journal else '%(asctime)s '}{process}[%(process)d] %(levelname)s: %(message)s")
+        self._journal = journal
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """Local time with its offset from UTC."""
+        return datetime.fromtimestamp(record.created, UTC).astimezone().isoformat(" ", "milliseconds")
 
     def format(self, record: logging.LogRecord) -> str:
         record.message = record.getMessage()
         record.asctime = self.formatTime(record)
-        room = LINE_BYTES - 1
+        prefix = _priority(record) if self._journal else ""
+        room = LINE_BYTES - 1 - len(prefix)
         text, trace = printable(self.formatMessage(record)), ""
         if record.exc_info:
             lines = self.formatException(record.exc_info).splitlines()
             trace = printable(" | ".join(["", *(line.strip() for line in lines)]))
             text = shorten(text, room // 2, _bytes)
-        return shorten(text, room, _bytes) + shorten(trace, room - _bytes(text), _bytes, keep_end=True)
+        return prefix + shorten(text, room, _bytes) + shorten(trace, room - _bytes(text), _bytes, keep_end=True)
 
 
 class JsonFormatter(logging.Formatter):
-    """For programs, in ASCII. The keys stand in docs/reference.md: time, level, process, pid and message always; then
-    the record's fields; exception, if there is one."""
+    """For programs, in ASCII. docs/reference.md lists the keys: time, level, process, pid and message always; then the
+    record's fields; `exception`, if there is one. journal: a priority precedes the object, and the journal removes it.
+    """
 
     ALWAYS = ("time", "level", "process", "pid", "message")
 
-    def __init__(self, process: str) -> None:
+    def __init__(self, process: str, *, journal: bool = False) -> None:
         super().__init__()
         self._process = process
+        self._journal = journal
 
     def format(self, record: logging.LogRecord) -> str:
         created = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None)
@@ -81,13 +101,14 @@ class JsonFormatter(logging.Formatter):
         entry = entry | fields(record) | entry
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return _fit({key: _encode(value) for key, value in entry.items()}, LINE_BYTES - 1)
+        prefix = _priority(record) if self._journal else ""
+        return prefix + _fit({key: _encode(value) for key, value in entry.items()}, LINE_BYTES - 1 - len(prefix))
 
 
 def _encode(value: object) -> str:
     try:
         return json.dumps(value, default=str, allow_nan=False)
-    except (ValueError, TypeError, RecursionError):  # NaN, keys that are no strings, a list that holds itself
+    except (ValueError, TypeError, RecursionError):  # NaN, keys that are not strings, a list that contains itself
         return json.dumps(repr(value))
 
 
@@ -96,7 +117,7 @@ def _inner(text: str) -> int:
 
 
 def _fit(whole: dict[str, str], room: int) -> str:
-    """One object of the values, which are JSON already. The longest are cut first, so that names and numbers stay."""
+    """One object of the values, which are JSON already. The longest are cut first, so that names and numbers remain."""
     values = dict(whole)
     for key in sorted(values.keys() - set(JsonFormatter.ALWAYS[:-1]), key=lambda key: len(values[key]), reverse=True):
         excess = len(_object(values)) - room

@@ -1,8 +1,8 @@
-"""How many lines a log call may write: a burst at once, then a trickle, and a line that says how many were left out.
+"""How many lines a log call may write: a burst at once, then a trickle, and a line that counts the suppressed ones.
 
-Each log call (the place in the code, and the listener it speaks of) has an allowance of its own, so a flood of one kind
-hides no line of another. What is left out is held as a count and told later, by the next record of any kind or by
-`RateLimit.tell`, which a process calls now and then: there is no timer.
+Each log call (its place in the code, and the listener that it names) has an allowance of its own, so a flood of one
+kind hides no line of another. Suppressed lines are counted and reported later, by the next record of any kind or by
+`RateLimit.report`, which a process calls regularly: there is no timer.
 """
 
 import logging
@@ -19,22 +19,22 @@ class Rate(NamedTuple):
     seconds: float
 
 
-# Whoever reads along sees all of what happens now and then; a flood that lasts is one line a second, 15 MB a day.
+# All lines about rare events are written; a lasting flood is one line a second, 15 MB a day.
 USUAL = Rate(30, 30.0)
 ONCE_A_MINUTE = Rate(1, 60.0)
-# How often to look for what is to be told, in seconds.
-LOOK_EVERY = 1.0
+# Seconds between checks for suppressed lines to report.
+CHECK_EVERY = 1.0
 
 
 class _Allowance:
-    """Of one log call. `spent_until`: lines already written use it up to here. `since`: something is held. Both in
-    seconds of the clock."""
+    """Of one log call. `spent_until`: the lines already written use it up to here. `since`: the first suppressed line.
+    Both in seconds of the clock."""
 
     def __init__(self) -> None:
         self.spent_until = 0.0
-        self.held = 0
+        self.suppressed = 0
         self.since = 0.0
-        self.tell_at = 0.0
+        self.report_at = 0.0
         self.first: logging.LogRecord | None = None
 
     def admits(self, rate: Rate, now: float) -> bool:
@@ -45,35 +45,34 @@ class _Allowance:
         self.spent_until = spent_until
         return True
 
-    def hold(self, record: logging.LogRecord, rate: Rate, now: float) -> None:
-        if not self.held:
-            self.since, self.tell_at = now, now + rate.seconds
+    def suppress(self, record: logging.LogRecord, rate: Rate, now: float) -> None:
+        if not self.suppressed:
+            self.since, self.report_at = now, now + rate.seconds
             self.first = record
-            record.exc_info = None  # its frames would live until this is told
-        self.held += 1
+            record.exc_info = None  # its frames would live until the report
+        self.suppressed += 1
 
-    def summary(self, now: float) -> logging.LogRecord:
-        """The line about what was held; nothing is held any more."""
-        first, count = self.first, self.held
-        self.first, self.held = None, 0
+    def report(self, now: float) -> logging.LogRecord:
+        """The line about the suppressed ones; afterwards there are none."""
+        first, count = self.first, self.suppressed
+        self.first, self.suppressed = None, 0
         if first is None:
-            raise AssertionError("asked only when something is held")
+            raise AssertionError("a report is made only if lines were suppressed")
         try:
             text = first.getMessage()
         except Exception:  # a mistake in the log call
             text = str(first.msg)
-        told: dict[str, object] = {"levelno": first.levelno, "levelname": first.levelname}
-        told |= {key: value for key in ("event", "listener") if (value := getattr(first, key, None)) is not None}
-        told |= {"rate": None, "suppressed": count}
-        told |= {"msg": "%s more in the last %.0f s like: %s", "args": (f"{count:,}", now - self.since, text)}
-        return logging.makeLogRecord(told)
+        record: dict[str, object] = {"levelno": first.levelno, "levelname": first.levelname}
+        record |= {key: value for key in ("event", "listener") if (value := getattr(first, key, None)) is not None}
+        record |= {"rate": None, "suppressed": count}
+        record |= {"msg": "%s more in the last %.0f s like: %s", "args": (f"{count:,}", now - self.since, text)}
+        return logging.makeLogRecord(record)
 
 
 class RateLimit(logging.Filter):
-    """A filter for a logger or a handler; `write` is given the lines about what was left out in a rate's seconds.
+    """A filter for a logger or a handler; `write` is given the lines about suppressed ones.
 
-    A log call chooses its rate with `extra={"rate": Rate(…)}`; None if something else bounds it. One that says nothing
-    has the USUAL.
+    A log call chooses its rate with `extra={"rate": Rate(…)}`; None if something else limits it. The default is USUAL.
     """
 
     def __init__(
@@ -83,37 +82,39 @@ class RateLimit(logging.Filter):
         self._write = write
         self._clock = clock
         self._lock = threading.RLock()
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        """Begin anew, as in a process that was forked."""
+    def reset(self) -> None:
+        """Forget all allowances, as in a process that was forked."""
         self._allowances: dict[tuple[str, int, object], _Allowance] = {}
-        self._look_at = 0.0
+        self._check_at = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
         rate: Rate | None = getattr(record, "rate", USUAL)
         if rate is None:
             return True
         now = self._clock()
-        self.tell()
+        self.report()
         with self._lock:
-            # Not the text: what holds a client's words would be new each time.
+            # By the place in the code, not by the text: one that quotes a client would be new each time.
             key = (record.pathname, record.lineno, getattr(record, "listener", None))
             allowance = self._allowances.setdefault(key, _Allowance())
             if allowance.admits(rate, now):
                 return True
-            allowance.hold(record, rate, now)
+            allowance.suppress(record, rate, now)
             return False
 
-    def tell(self, *, everything: bool = False) -> None:
-        """Write what is to be said of lines that were left out, if it is time. everything: this is the end."""
+    def report(self, *, everything: bool = False) -> None:
+        """Write how many lines were suppressed, where it is time. everything: also where it is not."""
         now = self._clock()
-        if now < self._look_at and not everything:
+        if now < self._check_at and not everything:
             return
         with self._lock:
-            self._look_at = now + LOOK_EVERY
-            told = [a.summary(now) for a in self._allowances.values() if a.held and (everything or a.tell_at <= now)]
-            for key in [key for key, a in self._allowances.items() if not a.held and a.spent_until <= now]:
-                del self._allowances[key]
-        for summary in told:
-            self._write(summary)
+            self._check_at = now + CHECK_EVERY
+            allowances = self._allowances
+            due = [each for each in allowances.values() if each.suppressed and (everything or each.report_at <= now)]
+            reports = [each.report(now) for each in due]
+            for key in [key for key, a in allowances.items() if not a.suppressed and a.spent_until <= now]:
+                del allowances[key]
+        for record in reports:
+            self._write(record)

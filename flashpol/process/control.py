@@ -1,75 +1,85 @@
-"""What a process is told, in messages of a few bytes: to begin, that others go on with its work, or it with theirs."""
+"""Control messages from the arbiter to a child: start accepting, drain, adopt or release a sibling's sockets.
+
+Each is one packet of a SOCK_SEQPACKET pair, an array of 16-bit numbers that begins with its kind. A closed pair is the
+fifth message: stop. `supervisor.child` sends, `process.lifecycle` receives.
+
+    StartAccepting    all workers of this generation are up
+    Drain             others serve from now on: stop accepting, finish open connections
+    AdoptSockets      queue failover: accept for the worker of another slot too; the sockets come with the message
+    ReleaseSockets    queue failover ends: the worker of that slot accepts again
+"""
 
 from array import array
 from collections.abc import Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
-# Sockets that come with one message: the kernel takes 253 (SCM_MAX_FD, unix(7)).
-MOST_SOCKETS = 250
-# Of a message: two for each of all listeners there can be (config.MAX_LISTENERS), and some.
-MOST_BYTES = 4096
+# Sockets in one message: the kernel takes 253 (SCM_MAX_FD, unix(7)).
+MAX_SOCKETS = 250
+# Bytes of one message: two for each of config.MAX_LISTENERS listeners, and a few.
+MAX_MESSAGE_BYTES = 4096
 
 
-class Begin(NamedTuple):
-    """Accept: all workers of this generation are there."""
+class StartAccepting(NamedTuple):
+    """All workers of this generation are up, so the receiver may accept."""
 
 
-class HandOver(NamedTuple):
-    """Others go on: `kept` are the numbers of the listeners whose accept queues are no longer the receiver's own."""
+class Drain(NamedTuple):
+    """Stop accepting and finish open connections. `kept`: the numbers of the receiver's listeners whose accept queues
+    another process goes on emptying; the receiver empties the other queues itself."""
 
     kept: frozenset[int]
 
 
-class StandIn(NamedTuple):
-    """Accept also for the worker of `slot`: with the message comes a socket for each of `listeners`.
+class AdoptSockets(NamedTuple):
+    """Accept for the worker of `slot` too: with the message comes a socket for each of `listeners`.
 
-    It may be said again, and then may bring what did not come before.
+    Idempotent: it is resent every second, since the child may have had no descriptors for some sockets.
     """
 
     slot: int
     listeners: tuple[int, ...]
 
 
-class StandDown(NamedTuple):
-    """The worker of `slot` accepts again."""
+class ReleaseSockets(NamedTuple):
+    """The worker of `slot` accepts again: close the sockets that were adopted for it."""
 
     slot: int
 
 
-Message = Begin | HandOver | StandIn | StandDown
+Message = StartAccepting | Drain | AdoptSockets | ReleaseSockets
 
 
 class _Kind(IntEnum):
-    BEGIN, HAND_OVER, STAND_IN, STAND_DOWN = range(4)
+    START_ACCEPTING, DRAIN, ADOPT_SOCKETS, RELEASE_SOCKETS = range(4)
 
 
 def encode(message: Message) -> bytes:
-    """As bytes: no more than MOST_BYTES for as many listeners as there can be."""
+    """The message as bytes, at most MAX_MESSAGE_BYTES of them."""
     numbers: Iterable[int]
     match message:
-        case Begin():
-            numbers = (_Kind.BEGIN,)
-        case HandOver(kept):
-            numbers = (_Kind.HAND_OVER, *sorted(kept))
-        case StandIn(slot, listeners):
-            numbers = (_Kind.STAND_IN, slot, *listeners)
-        case StandDown(slot):
-            numbers = (_Kind.STAND_DOWN, slot)
+        case StartAccepting():
+            numbers = (_Kind.START_ACCEPTING,)
+        case Drain(kept):
+            numbers = (_Kind.DRAIN, *sorted(kept))
+        case AdoptSockets(slot, listeners):
+            numbers = (_Kind.ADOPT_SOCKETS, slot, *listeners)
+        case ReleaseSockets(slot):
+            numbers = (_Kind.RELEASE_SOCKETS, slot)
     return array("H", numbers).tobytes()
 
 
 def decode(data: bytes) -> Message | None:
-    """None if there is no message, as at the end of the line: nobody goes on."""
+    """The message; None for no bytes, which is what a closed control socket returns: stop."""
     match array("H", data).tolist():
         case []:
             return None
-        case [_Kind.BEGIN]:
-            return Begin()
-        case [_Kind.HAND_OVER, *kept]:
-            return HandOver(frozenset(kept))
-        case [_Kind.STAND_IN, slot, *listeners]:
-            return StandIn(slot, tuple(listeners))
-        case [_Kind.STAND_DOWN, slot]:
-            return StandDown(slot)
-    raise AssertionError(f"nobody says {data!r}")
+        case [_Kind.START_ACCEPTING]:
+            return StartAccepting()
+        case [_Kind.DRAIN, *kept]:
+            return Drain(frozenset(kept))
+        case [_Kind.ADOPT_SOCKETS, slot, *listeners]:
+            return AdoptSockets(slot, tuple(listeners))
+        case [_Kind.RELEASE_SOCKETS, slot]:
+            return ReleaseSockets(slot)
+    raise AssertionError(f"no control message begins like {data!r}; the arbiter alone writes to this socket")

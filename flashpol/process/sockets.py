@@ -1,4 +1,4 @@
-"""Listening sockets: bind them, set their options, ask the kernel about them."""
+"""Listen sockets: bind them, set their options, read their accept queues."""
 
 import errno
 import socket
@@ -11,10 +11,10 @@ _TCP_INFO_UNACKED = struct.Struct("=24xII")  # struct tcp_info: tcpi_unacked and
 
 
 def bind(address: Address, count: int, backlog: int, beside: Sequence[socket.socket] = ()) -> list[socket.socket]:
-    """`count` listening sockets on one address, one accept queue each. Raises ConfigError with the ways out.
+    """`count` listen sockets on one address, with one accept queue each. Raises ConfigError, which says what to do.
 
     The first is bound alone: SO_REUSEPORT from the start would silently share the port with another server of the same
-    user. It joins the others' group between bind and listen. `beside`: sockets of ours that listen there already.
+    user. It joins the others' group between bind and listen. `beside`: open sockets of this server on that address.
     """
     sockets: list[socket.socket] = []
     try:
@@ -42,7 +42,7 @@ def _bound(address: Address, shared: bool) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # [::] serves IPv4 too, whatever net.ipv6.bindv6only says; any other IPv6 address cannot.
+            # [::] serves IPv4 too, whatever net.ipv6.bindv6only says; no other IPv6 address can.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address.host != "::")
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -56,19 +56,19 @@ def _bound(address: Address, shared: bool) -> socket.socket:
 def explain(address: Address, error: OSError) -> str:
     """One line: what is wrong with the address, and what to do."""
     if error.errno == errno.EADDRINUSE:
-        return f"{address}: in use by another server: stop it (ss -ltnp shows which) or choose another port"
+        return f"{address}: in use by another server; stop it (ss -ltnp shows which) or choose another port"
     if error.errno == errno.EACCES:
         return (
-            f"{address}: no right to bind a port below 1024: grant CAP_NET_BIND_SERVICE, use systemd "
+            f"{address}: no right to bind a port below 1024; grant CAP_NET_BIND_SERVICE, use systemd "
             f"socket activation (systemd:NAME), redirect {address.port} to a higher port (nftables), "
             f"or choose another port"
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{address}: not an address of this host (ip address shows those)"
     if error.errno == errno.EAFNOSUPPORT:
-        return f"{address}: this host has no IPv6: listen on 0.0.0.0:{address.port}"
+        return f"{address}: this host has no IPv6; listen on 0.0.0.0:{address.port}"
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{address}: cannot listen: {error.strerror}: raise ulimit -n, or use fewer workers or listeners"
+        return f"{address}: cannot listen: {error.strerror}; raise ulimit -n, or use fewer workers or listeners"
     return f"{address}: cannot listen: {error.strerror}"
 
 
@@ -78,9 +78,9 @@ def bound_address(sock: socket.socket) -> Address:
 
 
 def prepare_relaying(sock: socket.socket, keepalive: int) -> None:
-    """What connections inherit that are accepted from now on: no delay, and a look whether the other end is there.
+    """Set the options that connections inherit when they are accepted: TCP_NODELAY, and keepalive probes.
 
-    keepalive: seconds of silence before it; 0: none.
+    keepalive: seconds of silence before the first probe; 0: none.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keepalive > 0)

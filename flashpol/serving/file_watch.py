@@ -1,24 +1,42 @@
-"""Watched files: has what the configuration was loaded from changed?
+"""Watched files: has anything changed that the configuration was loaded from?
 
-Looking at them again and again finds every way to change a file: in place, by a rename, by a symbolic link that points
-elsewhere (as Kubernetes swaps a ConfigMap), on any file system. What counts is the content: a touch changes nothing.
+Comparing files again and again finds every way to change one: in place, by a rename, by a symbolic link that points
+elsewhere (as Kubernetes swaps a ConfigMap), on any file system. The content counts: a touch changes nothing.
 """
 
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-# Larger than any configuration or policy that could be loaded.
+from flashpol.config import ConfigError
+
+# More bytes than any configuration or policy that can be loaded has.
 MAX_BYTES = 1 << 24
 
 Signature = tuple[tuple[str, object], ...]
 
 
+def require_regular_file(path: Path) -> None:
+    """Raises ConfigError for a FIFO, a device or a socket: opening it may block, and a reload could not read it again.
+
+    A missing file is left to its reader, which says why.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    kinds = {stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+    kind = kinds.get(stat.S_IFMT(mode))
+    if kind:
+        raise ConfigError(f"{path}: is {kind}; write a regular file, which a reload can read again")
+
+
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
-    """The paths, and what is in those that are folders."""
+    """The paths, and the contents of those that are folders."""
     for path in paths:
         yield path
         with suppress(OSError):
@@ -39,40 +57,52 @@ def signature(paths: Sequence[Path]) -> Signature:
 
 
 def digest(paths: Sequence[Path]) -> bytes:
-    """Differs when the content of a file, or which files there are, has changed."""
+    """Differs when the content of a file has changed, or a file was added or removed."""
     total = hashlib.sha256()
     for path in _files(paths):
         content = b""
         with suppress(OSError):
-            if stat.S_ISREG(os.stat(path).st_mode):  # a pipe would wait for somebody
+            if stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would block
                 with path.open("rb") as file:
                     content = hashlib.sha256(file.read(MAX_BYTES)).digest()
         total.update(os.fsencode(path) + b"\0" + content + b"\0")
     return total.digest()
 
 
-class Watch:
-    """paths: says which files and folders were read the last time that the configuration was loaded, or was to be."""
+@dataclass(frozen=True)
+class Snapshot:
+    """Files and folders as they were at one moment."""
 
-    def __init__(self, paths: Callable[[], Sequence[Path]]) -> None:
-        self._paths = paths
-        self._seen: Signature = ()
-        self._moving: Signature | None = None  # what was seen last, if that was new
-        self._digest = b""
+    paths: Sequence[Path] = ()
+    signature: Signature = ()
+    digest: bytes = b""
 
-    def mark(self) -> None:
-        """What there is now is what will be loaded."""
-        self._seen, self._digest, self._moving = signature(self._paths()), digest(self._paths()), None
+    @classmethod
+    def of(cls, paths: Sequence[Path]) -> "Snapshot":
+        return cls(tuple(paths), signature(paths), digest(paths))
+
+
+class FileWatch:
+    """Compares files with `snapshot`: what the last load read, or tried to read."""
+
+    def __init__(self) -> None:
+        self.snapshot = Snapshot()
+        self._moving: Signature | None = None  # the last signature, if it was new
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Compare with this one from now on."""
+        self.snapshot, self._moving = snapshot, None
 
     def changed(self) -> bool:
-        """Look. True once for each change, when it has not gone on since the last look: files are written in pieces."""
-        now = signature(self._paths())
-        if now == self._seen:
+        """True once for each change, at the first call that finds the files as the call before: a program writes a
+        file in pieces."""
+        now = signature(self.snapshot.paths)
+        if now == self.snapshot.signature:
             self._moving = None
             return False
         if now != self._moving:
             self._moving = now
             return False
-        before = self._digest
-        self.mark()
-        return self._digest != before
+        before = self.snapshot.digest
+        self.adopt(Snapshot.of(self.snapshot.paths))
+        return self.snapshot.digest != before

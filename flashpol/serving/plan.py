@@ -1,51 +1,57 @@
-"""What to run: a configuration from which everything has been loaded that it names."""
+"""What to serve: a configuration, and everything loaded that it names."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flashpol.config import Config
-from flashpol.process.privileges import Identity
-from flashpol.serving.file_watch import digest
+from flashpol.process.privileges import Privileges
+from flashpol.serving.file_watch import Snapshot, digest, require_regular_file
 from flashpol.serving.networks import Access
 from flashpol.serving.policies import compile_all
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`replies` holds the bytes that `config.listeners` serve, `access` to whom; `identity` is for the children."""
+    """`replies` are the bytes that `config.listeners` serve, `access` the networks they serve; `privileges` are the
+    children's. It can be pickled: a reload loads it in a process of its own."""
 
     config: Config
     replies: Sequence[bytes] = field(repr=False)
     access: Sequence[Access] = field(repr=False)
-    identity: Identity
+    privileges: Privileges
 
 
 class Loader:
-    """Makes plans, again and again.
+    """Makes a Plan each time it is asked.
 
-    configure: reads the configuration; raises ConfigError. file: the one it reads, if it does.
+    configure: reads the configuration; raises ConfigError. file: the configuration file, if there is one.
     """
 
     def __init__(self, configure: Callable[[], Config], file: Path | None = None) -> None:
         self._configure = configure
         self._file = [file] if file else []
-        self.paths: list[Path] = list(self._file)  # what the last attempt read, or would have
 
-    def load(self, mark: Callable[[], None] = lambda: None) -> Plan:
-        """Read the configuration, load its policies, look its user up. Raises ConfigError.
+    def load(self, on_snapshot: Callable[[Snapshot], object] = lambda _: None) -> Plan:
+        """Read the configuration, load its policies, look up its user. Raises ConfigError.
 
-        mark: is called before anything is read that `paths` names, so that whoever watches them misses no change.
+        on_snapshot: called with the files that will be read, before they are read, so that a watch of them misses no
+        change; again when the configuration has named more files.
         """
+        paths = self._file
         while True:
-            mark()
+            on_snapshot(Snapshot.of(paths))
+            for file in self._file:
+                require_regular_file(file)
             before = digest(self._file)
             config = self._configure()
-            sources = [path for source in config.policies for path in (source.file, source.folder) if path]
-            self.paths = [*self._file, *sources]
-            mark()
-            if digest(self._file) == before:  # what is marked now is what was read
+            paths = [
+                *self._file,
+                *(path for source in config.policies for path in (source.file, source.folder) if path),
+            ]
+            on_snapshot(Snapshot.of(paths))
+            if digest(self._file) == before:  # the snapshot is of the file that was read
                 break
-        identity = Identity.of(config.server)
-        identity.require_rights()
-        return Plan(config, compile_all(config), list(map(Access.of, config.listeners)), identity)
+        privileges = Privileges.of(config.server)
+        privileges.require_rights()
+        return Plan(config, compile_all(config), list(map(Access.of, config.listeners)), privileges)

@@ -1,4 +1,4 @@
-"""From what the configuration says of a policy to the bytes that are served."""
+"""From a policy in the configuration to the bytes that are served."""
 
 import logging
 import os
@@ -20,16 +20,18 @@ from flashpol.policy import (
     silverlight,
 )
 from flashpol.policy.findings import CLIENTS
+from flashpol.serving.file_watch import require_regular_file
 
 _COMPILERS = {FLASH: compile_reply, SILVERLIGHT: silverlight.compile_reply}
-# A Flash policy is for whoever reads it: what one client misreads is a warning. Only Silverlight reads the other.
+# All clients may read a Flash policy, so what one of them misreads is a warning. Only Silverlight reads the other.
 CLIENTS_OF = {FLASH: CLIENTS, SILVERLIGHT: ("silverlight",)}
 
 log = logging.getLogger("flashpol")
 
 
 def compile_all(config: Config) -> list[bytes]:
-    """What each listener serves, in their order. Raises ConfigError, as all below do: also for a policy nobody uses."""
+    """The reply of each listener, in their order. Raises ConfigError, as all functions here do, and also for a policy
+    that no listener uses."""
     used = {(listener.policy, listener.dialect) for listener in config.listeners}
     replies = {(name, dialect): compile_source(config.policy(name), dialect) for name, dialect in sorted(used)}
     for source in config.policies:
@@ -53,7 +55,7 @@ def _warn_about_port(listener: Listener, reply: bytes) -> None:
 
 
 def _check(source: PolicySource) -> None:
-    """Nothing says which dialect it is in: any will do."""
+    """Compile a policy without a listener, whose dialect is unknown: one dialect has to accept it."""
     for dialect in DIALECTS[1:]:
         with suppress(ConfigError):
             compile_source(source, dialect)
@@ -62,11 +64,17 @@ def _check(source: PolicySource) -> None:
 
 
 def compile_source(source: PolicySource, dialect: str = FLASH) -> bytes:
-    """The reply for one policy of the configuration: in Flash's dialect NUL included, in Silverlight's without."""
+    """The reply for one policy of the configuration: with its NUL in Flash's dialect, without in Silverlight's.
+
+    Only regular files are read: a server reads them again at each reload, and a FIFO would block it.
+    """
     try:
         if source.file is not None:
+            require_regular_file(source.file)
             return compile_file(source.file, dialect)
         if source.folder is not None:
+            for file in fragments(source.folder):
+                require_regular_file(file)
             return compile_folder(source.folder, dialect)
         return compile_grants(source.grants, f"policy {source.name}", dialect=dialect)
     except ConfigError as error:
@@ -74,8 +82,8 @@ def compile_source(source: PolicySource, dialect: str = FLASH) -> bytes:
 
 
 def compile_path(path: Path, dialect: str = FLASH) -> bytes:
-    """A file or a folder, whichever it is."""
-    # Unlike Path's is_dir, this is False for names that are none; reading the file then says why.
+    """The reply for a file or a folder."""
+    # Unlike Path.is_dir, this does not raise for an impossible name; reading the file then says why.
     return compile_folder(path, dialect) if os.path.isdir(path) else compile_file(path, dialect)
 
 
@@ -84,9 +92,9 @@ def compile_file(path: Path, dialect: str = FLASH) -> bytes:
 
 
 def compile_folder(path: Path, dialect: str = FLASH) -> bytes:
-    """The merge of all fragments in a folder."""
+    """The reply for the merge of all fragments in a folder."""
     if dialect != FLASH:
-        raise ConfigError(f"{path}: is a folder: only Flash policies are merged; write one {dialect} policy file")
+        raise ConfigError(f"{path}: is a folder, and only Flash policies are merged; write one {dialect} policy file")
     try:
         merged = merge_files([(str(file), read_file(file)) for file in fragments(path)])
     except PolicyError as error:
@@ -95,9 +103,9 @@ def compile_folder(path: Path, dialect: str = FLASH) -> bytes:
 
 
 def compile_grants(grants: Sequence[str], where: str = "allow", *, dialect: str = FLASH) -> bytes:
-    """From `DOMAIN:PORTS`."""
+    """The reply for grants such as `*.example.com:1935`."""
     if dialect != FLASH:
-        raise ConfigError(f"{where}: DOMAIN:PORTS is for Flash; write a {dialect} policy file")
+        raise ConfigError(f"{where}: DOMAIN:PORTS is for Flash policies; write a {dialect} policy file")
     try:
         rendered = render(allow_policy(grants))
     except PolicyError as error:
@@ -132,7 +140,7 @@ def compile_text(data: bytes, where: str = "policy", *, dialect: str = FLASH, ge
 def read_file(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(MAX_POLICY_BYTES + 1)  # with one byte too many it is refused
+            return file.read(MAX_POLICY_BYTES + 1)  # one byte more than is allowed, so that it is refused
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
@@ -144,7 +152,7 @@ def _is_fragment(path: Path) -> bool:
 
 
 def fragments(folder: Path) -> list[Path]:
-    """The policy files of a folder, sorted: its *.xml, without hidden ones (what editors leave), without subfolders."""
+    """The policy files of a folder, sorted: its *.xml, without hidden files (editors leave some) and subfolders."""
     try:
         names = sorted(path for path in folder.iterdir() if _is_fragment(path))
     except OSError as error:

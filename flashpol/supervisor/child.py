@@ -1,59 +1,72 @@
-"""A place for one process: starts it, knows whether it lives, tells it to stop, and when to start the next one.
+"""One child process at a time: starts it, controls it, knows whether it answers, and when its successor is due.
 
-The arbiter holds one end of a line to each child, a pair of Unix sockets, and the child watches the other. The child
-finishes when the line ends: because the arbiter closed it, or because there is no arbiter any more, however it died. A
-message before that says that others go on, and with what (`gateway.handover`): then it has more time, until the line
-ends. That needs no right to send signals, which an arbiter may lack whose children are another user.
+The arbiter holds one end of a control socket to each child, a pair of Unix sockets, and the child watches the other.
+The child stops when its end reads as closed: the arbiter closed it, or the arbiter is gone, however it died. Messages
+come before that (`process.control`). None of this needs the right to send signals, which an arbiter may lack whose
+children are another user.
 """
 
 import math
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flashpol.counters.status import ProcessStatus
-from flashpol.log.handler import log, set_up, tell
+from flashpol.log.handler import log, report_suppressed, set_up
 from flashpol.process.control import Message, encode
-from flashpol.process.privileges import Identity, enter_child
+from flashpol.process.privileges import Privileges
 
 if TYPE_CHECKING:
-    from flashpol.hub import Stop
+    from flashpol.process.lifecycle import ChildControl
 
-# A child that lived this long was well: its successor starts at once.
+# Seconds after which a child counts as healthy: its successor starts at once.
 HEALTHY_AFTER = 10.0
-# So was one that served, but one that serves and dies at once must not keep a CPU busy with forks: one start in so many
-# seconds. A child that never served waits longer each time: not at all, then this, then twice as long up to the second.
+# A successor of a child that had come up starts at once too, but at most one in FIRST_DELAY seconds: a child that
+# comes up and dies must not keep a CPU busy with forks. A child that never came up waits longer each time: not at all,
+# FIRST_DELAY, then twice as long up to LAST_DELAY.
 FIRST_DELAY, LAST_DELAY = 0.1, 5.0
 
 
 class Child:
-    """What the arbiter knows stays here; `status` in shared memory only publishes it: workers can write there.
+    """A worker or the admin process, and its successors.
 
-    load: imports what the process needs and returns what it does, until the stop it is given comes.
+    What the arbiter decides by is kept here; `status`, in shared memory that workers can write, only publishes it.
+
+    prepare: imports what the process needs and returns its main function, which runs until its ChildControl says
+    `draining`. last_delay: the longest pause before a start, in seconds.
     """
 
-    def __init__(self, name: str, load: Callable[[], Callable[["Stop"], None]], status: ProcessStatus) -> None:
+    def __init__(
+        self,
+        name: str,
+        prepare: Callable[[], Callable[["ChildControl"], None]],
+        status: ProcessStatus,
+        last_delay: float = LAST_DELAY,
+    ) -> None:
         self.name = name
         self.pid = 0
         self.restarts = 0
-        self.due: float | None = 0.0  # when to start it, None while it runs
-        self.retired = False
+        self.failed_starts = 0  # in a row: it ended before it had come up
+        self.due: float | None = 0.0  # when to start it, CLOCK_MONOTONIC; None while it runs
+        self.ending = False  # the arbiter has it drain or stop, and starts no successor
         self.deadline = math.inf  # when it is killed, CLOCK_MONOTONIC
         self.status = status
-        self._load = load
-        self.stopped = False  # by SIGSTOP or the like; `Generation.bury` hears of it
-        self.still = False  # for too long; `Generation.end_stalled` feels its pulse
-        self._line: socket.socket | None = None
+        self.stopped = False  # by SIGSTOP or the like; set by Generation.on_child_exit
+        self.stalled = False  # its event loop does not turn; set by Generation.kill_stalled
+        self._prepare = prepare
+        self._last_delay = last_delay
+        self._control: socket.socket | None = None
         self._started = 0.0
         self._delay = 0.0
 
-    def start(self, now: float, others: "Iterable[Child]", identity: Identity) -> None:
-        """Fork. `others` have lines that the new process must not keep open. Raises OSError and is due again later."""
+    def start(self, now: float, close_inherited: Callable[[], object], privileges: Privileges) -> None:
+        """Fork. `close_inherited` is called in the new process, to close what it must not hold open, such as the
+        control sockets of other children. Raises OSError, and is due again later."""
         self._started, self.due = now, now + max(FIRST_DELAY, self._delay)
-        # In whole messages, and never waiting: a child that does not read is not going to be waited for.
+        # Non-blocking, so that a child that does not read cannot hold up the arbiter.
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
             pid = os.fork()
@@ -63,25 +76,27 @@ class Child:
             raise
         if pid == 0:
             ours.close()
-            for other in others:
-                other.let_go()
-            self._become(its, identity)
+            close_inherited()
+            self._run(its, privileges)
         its.close()
-        self._line, self.due, self.stopped, self.still = ours, None, False, False
-        self.status.accepts_no_more = 0
+        self._control, self.due, self.stopped, self.stalled = ours, None, False, False
+        self.status.draining = 0
         self.pid = self.status.pid = pid
 
-    def _become(self, line: socket.socket, identity: Identity) -> None:
+    def _run(self, control: socket.socket, privileges: Privileges) -> None:
+        """In the new process, until it ends."""
         status = 1
         try:
             set_up(self.name.replace(" ", "-"))
-            # Modules first, and the hub, which imports more: the user may have no right to read them.
-            main = self._load()
-            from flashpol.hub import Stop, report_errors
+            # All imports come first: afterwards the user may have no right to read modules, or a chroot hides them.
+            main = self._prepare()
+            from flashpol.hub import import_late_modules, report_errors
+            from flashpol.process.lifecycle import ChildControl, enter_child
 
             report_errors(lambda error: log.error("a greenlet failed", exc_info=error, extra={"event": "hub-error"}))
-            enter_child(self.name, identity)
-            main(Stop.on(line))
+            import_late_modules()
+            enter_child(self.name, privileges)
+            main(ChildControl.on(control))
             status = 0
         except KeyboardInterrupt:
             status = 0
@@ -89,69 +104,74 @@ class Child:
             log.exception("%s failed", self.name, extra={"event": "process-failed"})
         finally:
             try:
-                tell(everything=True)
+                report_suppressed(everything=True)
             finally:
                 os._exit(status)
 
     @property
     def accepting(self) -> bool:
-        """It accepts connections, or will: also one that is told to finish while it starts does so for a moment."""
-        return self.pid != 0 and not self.status.accepts_no_more
+        """It accepts connections, or will: a child that gets Drain while it starts accepts for a moment."""
+        return self.pid != 0 and not self.status.draining
 
     @property
     def answering(self) -> bool:
-        """It accepts, as far as can be seen: it is up and runs."""
-        return bool(self.accepting and self.status.up and not self.stopped and not self.still)
+        """It is up and runs, as far as can be seen from outside."""
+        return bool(self.accepting and self.status.up and not self.stopped and not self.stalled)
 
     def send(self, message: Message, sockets: Sequence[socket.socket] = ()) -> bool:
-        """Tell it; False if it cannot be told: it has died, and will be buried, or reads nothing any more."""
-        if self._line is None:
+        """False if the message was not sent: the child has ended, or does not read any more."""
+        if self._control is None:
             return False
         try:
-            socket.send_fds(self._line, [encode(message)], [sock.fileno() for sock in sockets])
+            socket.send_fds(self._control, [encode(message)], [sock.fileno() for sock in sockets])
         except (BrokenPipeError, ConnectionResetError):
             return False
         except OSError as error:
-            fields = {"event": "not-told", "child": self.name, "child_pid": self.pid, "errno": error.errno}
-            log.error("%s (pid %d) cannot be told: %s", self.name, self.pid, error.strerror, extra=fields)
+            fields = {"event": "control-failed", "child": self.name, "child_pid": self.pid, "errno": error.errno}
+            text = "cannot send a control message to %s (pid %d): %s"
+            log.error(text, self.name, self.pid, error.strerror, extra=fields)
             return False
         return True
 
-    def retire(self, message: Message | None = None, deadline: float = math.inf) -> None:
-        """Tell it to finish by then; nothing takes its place.
-
-        message: what others go on with; none: nobody does.
-        """
-        self.retired, self.due = True, None
-        self.deadline = min(self.deadline, deadline)
-        if message is None:
-            self.let_go()
-        elif not self.send(message):
+    def drain(self, message: Message, deadline: float) -> None:
+        """Have it finish its open connections by `deadline`; it gets no successor. `message`: what it is to do."""
+        self._end_by(deadline)
+        if not self.send(message):
             self.deadline = 0.0  # it would go on accepting
 
-    def let_go(self) -> None:
-        """Close the line: in another child, or because it is gone."""
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+    def stop(self, deadline: float = math.inf) -> None:
+        """Have it stop within shutdown_timeout; it gets no successor."""
+        self._end_by(deadline)
+        self.close_control()
+
+    def _end_by(self, deadline: float) -> None:
+        self.ending, self.due = True, None
+        self.deadline = min(self.deadline, deadline)
+
+    def close_control(self) -> None:
+        """Close the arbiter's end: to stop the child, because it has ended, or in another child."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
 
     def kill(self) -> None:
         if self.pid:
-            with suppress(PermissionError):  # no right to, and the line has told it
+            with suppress(PermissionError):  # without that right the closed control socket has to do
                 os.kill(self.pid, signal.SIGKILL)
 
-    def ended(self, now: float) -> float | None:
-        """It is gone. The next one is due in the seconds that are returned; None if it was not to be replaced."""
-        self.let_go()
-        lived, served = now - self._started, bool(self.status.up)
+    def on_exit(self, now: float) -> float | None:
+        """The process has ended. Returns the seconds until its successor starts; None if it gets none."""
+        self.close_control()
+        lived, came_up = now - self._started, bool(self.status.up)
         self.pid = self.status.pid = self.status.up = 0
-        if self.retired:
+        if self.ending:
             return None
         self.restarts += 1
+        self.failed_starts = 0 if came_up else self.failed_starts + 1
         self.status.restarts = self.restarts
         delay = 0.0 if lived >= HEALTHY_AFTER else self._delay
-        self._delay = min(LAST_DELAY, max(FIRST_DELAY, delay * 2))
-        if served:
+        self._delay = min(self._last_delay, max(FIRST_DELAY, delay * 2))
+        if came_up:
             delay, self._delay = max(0.0, FIRST_DELAY - lived), 0.0
         self.due = now + delay
         return delay

@@ -1,4 +1,4 @@
-"""One configuration at work: its workers, its admin process, its counters. A reload makes the next one."""
+"""One configuration at work: its workers, its admin process, its counters. A reload makes the next generation."""
 
 import logging
 import math
@@ -6,7 +6,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,77 +17,84 @@ from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals
 from flashpol.log.handler import log
-from flashpol.process.control import Begin, HandOver
+from flashpol.process.control import Drain, StartAccepting
 from flashpol.process.sockets import accept_queue, bound_address
 from flashpol.serving.plan import Plan
 from flashpol.serving.policies import CLIENTS_OF
 from flashpol.supervisor.child import Child
-from flashpol.supervisor.listen_sockets import Listening
+from flashpol.supervisor.listen_sockets import ListenSockets
 from flashpol.supervisor.proc_stats import Usage
-from flashpol.supervisor.queue_failover import StandIns
+from flashpol.supervisor.queue_failover import QueueFailover
 from flashpol.supervisor.reload_request import ReloadRequest
 from flashpol.supervisor.stall_detector import StallDetector
 
 if TYPE_CHECKING:
-    from flashpol.hub import Stop
+    from flashpol.process.lifecycle import ChildControl
 
-# Beyond shutdown_timeout, before a child that does not end is killed; and again before it is left alone.
+# Seconds after a child's own time limit, before it is killed; and again before it is left alone.
 KILL_AFTER = 1.0
-# The share of stall_timeout after which a sibling stands in for a worker that stands still.
-STAND_IN_AFTER = 0.5
-# So often within stall_timeout the workers' pulse is felt, but not more often than this, in seconds.
-LOOKS, SHORTEST_LOOK = 8, 0.05
-# The admin process yields to the workers: with this niceness it has a quarter of a CPU that all of them want.
+# The share of stall_timeout after which a sibling adopts the queues of a worker whose event loop does not turn.
+FAILOVER_AFTER = 0.5
+# Heartbeats are observed so often within stall_timeout, but no more often than MIN_OBSERVE_INTERVAL seconds.
+OBSERVATIONS, MIN_OBSERVE_INTERVAL = 8, 0.05
+# The admin process has a lower priority than the workers: with this niceness it gets a quarter of a CPU that all want.
 ADMIN_NICENESS = 5
+# Failed starts of the admin process, or seconds, after which the server is ready without it.
+ADMIN_ATTEMPTS, ADMIN_TIMEOUT = 5, 30.0
+# The longest pause between starts of an admin process that fails, in seconds: each failure is a traceback in the log.
+ADMIN_LAST_DELAY = 60.0
 
 
 @dataclass(frozen=True)
-class Foundation:
+class ServerRuntime:
     """What outlives every generation."""
 
-    listening: Listening
+    listen_sockets: ListenSockets
     totals: CounterTotals
     status: ServerStatus
-    bell: ReloadRequest
+    reload_request: ReloadRequest
 
 
 class Generation:
-    """Raises ConfigError while it is being made, if an address cannot be bound; then nothing has changed.
+    """Raises ConfigError while it is made, if an address cannot be bound; then nothing has changed.
 
     sockets: [listener][…], of which slot s of n serves s, s + n, …; usually there is one for each slot.
     """
 
-    def __init__(self, plan: Plan, foundation: Foundation) -> None:
+    def __init__(self, plan: Plan, runtime: ServerRuntime) -> None:
         self.plan = plan
-        self._foundation = foundation
+        self._runtime = runtime
         server, listeners = plan.config.server, plan.config.listeners
         count = server.worker_count
         wanted: list[tuple[Endpoint, int]] = [(listener.address, count) for listener in listeners]
         if server.admin:
             wanted.append((server.admin, 1))
-        acquired = foundation.listening.acquire(wanted, server.backlog)
+        acquired = runtime.listen_sockets.acquire(wanted, server.backlog)
         self.sockets = acquired[: len(listeners)]
         self.admin_socket: socket.socket | None = acquired[-1][0] if server.admin else None
-        # The port is the one the kernel chose where the configuration says 0.
+        # The kernel chose the port where the configuration says 0.
         self.addresses = [bound_address(sockets[0]) for sockets in self.sockets]
         self.names = [
             listener.name or str(address) for listener, address in zip(listeners, self.addresses, strict=True)
         ]
         if sum(-(-len(sockets) // count) for sockets in self.sockets) > MAX_LISTENERS:
-            raise ConfigError(f"{count} workers have too many sockets to take over from more: restart the server")
+            raise ConfigError(f"{count} workers cannot take over the sockets of so many more; restart the server")
         self.shared = SharedCounters(
             count, len(listeners), len(plan.config.upstreams), connection_limits=server.connection_limits
         )
         self.routes = [(self.names[number], str(remote)) for number, remote in plan.config.upstreams]
-        foundation.totals.open(self.names, self.shared, self.routes)
+        runtime.totals.open(self.names, self.shared, self.routes)
         self.workers = [
-            Child(f"worker {slot}", partial(self._work, slot), self.shared.process(slot)) for slot in range(count)
+            Child(f"worker {slot}", partial(self._prepare_worker, slot), self.shared.process(slot))
+            for slot in range(count)
         ]
         self.admin: Child | None = None
-        self._begun = False
-        self.pulse_interval = max(SHORTEST_LOOK, server.stall_timeout / LOOKS)
-        self._pulses = [StallDetector(self.pulse_interval) for _ in self.workers]
-        self._stand_ins = StandIns(self.workers, self.sockets)
+        self._admin_deadline = math.inf
+        self._admin_missing = False  # the log says that metrics are unavailable
+        self._accepting = False
+        self.observe_interval = max(MIN_OBSERVE_INTERVAL, server.stall_timeout / OBSERVATIONS)
+        self._stall_detectors = [StallDetector(self.observe_interval) for _ in self.workers]
+        self._failover = QueueFailover(self.workers, self.sockets)
 
     @property
     def children(self) -> list[Child]:
@@ -100,23 +108,22 @@ class Generation:
             yield self.admin_socket
 
     @property
-    def up(self) -> bool:
-        """All processes that there are serve."""
-        return all(child.status.up for child in self.children)
-
-    @property
-    def attended(self) -> bool:
-        """It has its admin process, or needs none."""
-        return self.admin is not None or self.admin_socket is None
+    def workers_up(self) -> bool:
+        return all(child.status.up for child in self.workers)
 
     @property
     def serving(self) -> bool:
-        """At least one worker accepts, and its loop turns."""
+        """At least one worker accepts, and its event loop turns."""
         return any(child.status.serving for child in self.workers)
 
     @property
-    def deaths(self) -> int:
-        return sum(child.restarts for child in self.children)
+    def accepting(self) -> bool:
+        """A process of it accepts connections, or will."""
+        return any(child.accepting for child in self.children)
+
+    @property
+    def worker_deaths(self) -> int:
+        return sum(child.restarts for child in self.workers)
 
     @property
     def ended(self) -> bool:
@@ -134,52 +141,81 @@ class Generation:
 
     # --------------------------------------------------------------------------------------------------------- starting
 
-    def start_due(self, others: Sequence[Child]) -> None:
-        """Fork those whose time has come. `others`: all children there are, whose lines they must not keep open."""
+    def start_due(self, close_inherited: Callable[[], object]) -> None:
+        """Fork the children that are due. `close_inherited` is called in each: see `Reloader.close_inherited`."""
         now = time.monotonic()
         for child in self.children:
             if child.due is not None and child.due <= now:
-                self._foundation.listening.lengthen(self.plan.config.server.backlog)
+                self._runtime.listen_sockets.restore_backlog(self.plan.config.server.backlog)
                 try:
-                    child.start(now, others, self.plan.identity)
+                    child.start(now, close_inherited, self.plan.privileges)
                 except OSError as error:
                     fields = {"event": "process-not-started", "child": child.name, "errno": error.errno}
-                    text = "%s cannot be started: %s; it is tried again"
-                    log.error(text, child.name, error.strerror, extra=fields)
+                    log.error("cannot start %s: %s; trying again", child.name, error.strerror, extra=fields)
                 else:
-                    if self._begun and child in self.workers:
-                        child.send(Begin())
+                    if self._accepting and child in self.workers:
+                        child.send(StartAccepting())
 
-    def begin(self) -> None:
-        """Let the workers accept, now that all are up. One that comes later need not wait."""
-        self._begun = True
+    def start_accepting(self) -> None:
+        """Let the workers accept, now that all are up. A later successor accepts as soon as it is up."""
+        self._accepting = True
         for child in self.workers:
-            if not child.send(Begin()):
-                child.kill()  # it would wait for ever
+            if not child.send(StartAccepting()):
+                child.kill()  # it would never accept
 
-    def add_admin(self) -> None:
-        """Have an admin process from now on."""
-        if self.admin_socket and not self.admin:
-            self.admin = Child("admin", self._administer, self.shared.admin)
-
-    def _work(self, slot: int) -> Callable[["Stop"], None]:
+    def _prepare_worker(self, slot: int) -> Callable[["ChildControl"], None]:
         from flashpol.worker.worker import run
 
         own = [sockets[slot :: len(self.workers)] for sockets in self.sockets]
-        self._foundation.listening.keep_only(sock for sockets in own for sock in sockets)
-        self._foundation.bell.close()
+        self._runtime.listen_sockets.keep_only(sock for sockets in own for sock in sockets)
+        self._runtime.reload_request.close()
         return partial(run, slot, own, self.plan, self.shared)
 
-    def _administer(self) -> Callable[["Stop"], None]:
+    # ---------------------------------------------------------------------------------------------------- admin process
+
+    def add_admin(self) -> None:
+        """Have an admin process from now on, if the configuration wants one."""
+        if self.admin_socket and not self.admin:
+            self.admin = Child("admin", self._prepare_admin, self.shared.admin, ADMIN_LAST_DELAY)
+            self._admin_deadline = time.monotonic() + ADMIN_TIMEOUT
+
+    @property
+    def has_admin(self) -> bool:
+        """It has its admin process, or needs none."""
+        return self.admin is not None or self.admin_socket is None
+
+    @property
+    def admin_settled(self) -> bool:
+        """Its admin process is up, or is not waited for any longer, or it needs none."""
+        return self.has_admin and (self.admin is None or bool(self.admin.status.up) or self._admin_missing)
+
+    def check_admin(self) -> None:
+        """Policies are served without an admin process too, so one that does not start is logged and tried again."""
+        if self.admin is None:
+            return
+        if self.admin.status.up:
+            if self._admin_missing:
+                log.info("metrics are available again", extra={"event": "metrics-available"})
+            self._admin_missing, self._admin_deadline = False, math.inf
+        elif not self._admin_missing and not self.admin.ending:
+            failures = self.admin.failed_starts
+            if failures >= ADMIN_ATTEMPTS or time.monotonic() >= self._admin_deadline:
+                self._admin_missing = True
+                how = f"failed to start {failures} times" if failures else f"is not up after {ADMIN_TIMEOUT:.0f} s"
+                text = "metrics are unavailable: the admin process %s; policies are served, and it is tried again"
+                log.error(text, how, extra={"event": "metrics-unavailable", "failures": failures})
+
+    def _prepare_admin(self) -> Callable[["ChildControl"], None]:
         from flashpol.admin.context import AdminContext, ListenerInfo
         from flashpol.admin.endpoint import run
 
         if self.admin_socket is None:
-            raise AssertionError("the admin process is only among the children when there is a socket for it")
-        os.nice(ADMIN_NICENESS)
-        # Its copies would keep an accept queue alive that no worker empties.
-        self._foundation.listening.keep_only([self.admin_socket])
-        config, user = self.plan.config, self.plan.identity.user
+            raise AssertionError("add_admin makes an admin process only if there is a socket for it")
+        with suppress(OSError):  # a seccomp filter may refuse setpriority; metrics matter more than their priority
+            os.nice(ADMIN_NICENESS)
+        # Other copies here would keep accept queues alive that no worker empties.
+        self._runtime.listen_sockets.keep_only([self.admin_socket])
+        config, user = self.plan.config, self.plan.privileges.user
         sources = [config.policy(listener.policy) for listener in config.listeners]
         listeners = [
             ListenerInfo(
@@ -198,116 +234,125 @@ class Generation:
             )
         ]
         context = AdminContext(
-            self._foundation.status,
-            self._foundation.totals,
+            self._runtime.status,
+            self._runtime.totals,
             self.shared,
             listeners,
             self.routes,
             address=bound_address(self.admin_socket),
             workers_are_root=(user.pw_uid if user else os.geteuid()) == 0,
         )
-        if not self.plan.config.server.reload_endpoint:
-            self._foundation.bell.close()
+        if not config.server.reload_endpoint:
+            self._runtime.reload_request.close()
             return partial(run, self.admin_socket, context, None)
-        return partial(run, self.admin_socket, context, self._foundation.bell.ring)
+        return partial(run, self.admin_socket, context, self._runtime.reload_request.send)
 
     # --------------------------------------------------------------------------------------------------------- running
 
     def observe(self) -> None:
-        """Publish what the kernel knows: of the processes, and of the accept queues."""
+        """Publish what the kernel knows of processes and accept queues."""
+        self.observe_processes()
+        self._observe_queues()
+
+    def observe_processes(self) -> None:
         for child in self.workers:
             usage = Usage.of(child.pid) if child.pid else None
             if usage:
                 status = child.status
                 status.cpu_ns, status.resident_bytes = usage.cpu_ns, usage.resident_bytes
                 status.started_ms = usage.started_ms
-        self._read_queues()
 
-    def end_stalled(self) -> None:
-        """Kill the workers that serve and stand still. What waits in their queues is for their successors."""
-        server = self.plan.config.server
-        timeout = server.stall_timeout
-        if not timeout:
-            return
-        now = time.monotonic()
-        for child, pulse in zip(self.workers, self._pulses, strict=True):
-            # In this order: until one that starts says that it is up, the beat may be its predecessor's.
-            serves = child.pid and child.status.up
-            still = pulse.look(child.status.beat_ns, now)
-            child.still = still >= timeout * STAND_IN_AFTER
-            # Told to finish, one may empty its queue for so long without a beat.
-            if serves and still >= timeout + (server.shutdown_timeout if child.retired else 0.0):
-                fields = {"event": "stalled", "child": child.name, "child_pid": child.pid, "seconds": round(still, 1)}
-                text = "%s (pid %d) stands still for %.1f s: it is killed and replaced"
-                log.error(text, child.name, child.pid, still, extra=fields)
-                child.kill()
-
-    def cover(self) -> None:
-        """See that somebody accepts for each worker that does not, from `begin` to `retire`."""
-        if self._begun:
-            self._stand_ins.arrange()
-
-    def _read_queues(self) -> None:
+    def _observe_queues(self) -> None:
         seen = set()  # a socket that all workers share counts for the first of them
         for number, sockets in enumerate(self.sockets):
             for slot in range(len(self.workers)):
                 own = {sock for sock in sockets[slot :: len(self.workers)] if sock not in seen}
                 seen |= own
                 queues = [(0, 0), *map(accept_queue, own)]
-                status = self.shared.queue(slot, number)
-                status.length, status.limit = (sum(column) for column in zip(*queues, strict=True))
+                queue = self.shared.queue(slot, number)
+                queue.length, queue.limit = (sum(column) for column in zip(*queues, strict=True))
 
-    def bury(self, pid: int, status: int) -> bool:
-        """`pid` has ended, or stopped, or goes on. If it was one of ours that is noted; False if it was none."""
+    def kill_stalled(self) -> None:
+        """Kill workers whose event loop does not turn. Their successors serve the clients in their queues."""
+        server = self.plan.config.server
+        timeout = server.stall_timeout
+        if not timeout:
+            return
+        now = time.monotonic()
+        for child, detector in zip(self.workers, self._stall_detectors, strict=True):
+            # Read `up` first: until a successor sets it, the heartbeat may be its predecessor's.
+            serves = child.pid and child.status.up
+            seconds = detector.observe(child.status.heartbeat_ns, now)
+            child.stalled = seconds >= timeout * FAILOVER_AFTER
+            # A worker that drains may empty its queue for shutdown_timeout without a heartbeat.
+            if serves and seconds >= timeout + (server.shutdown_timeout if child.ending else 0.0):
+                fields = {"event": "stalled", "child": child.name, "child_pid": child.pid, "seconds": round(seconds, 1)}
+                text = "%s (pid %d) event loop stalled for %.1f s; killing and restarting it"
+                log.error(text, child.name, child.pid, seconds, extra=fields)
+                child.kill()
+
+    def update_failover(self) -> None:
+        """See that a sibling accepts for each worker that does not, from `start_accepting` to `drain`."""
+        if self._accepting:
+            self._failover.update()
+
+    def on_child_exit(self, pid: int, status: int) -> bool:
+        """`pid` has exited, was stopped, or was continued, as its wait `status` says. False if it is no child here."""
         child = next((child for child in self.children if child.pid == pid), None)
         if child is None:
             return False
         if os.WIFSTOPPED(status) or os.WIFCONTINUED(status):
             child.stopped = os.WIFSTOPPED(status)
-            self.cover()
+            self.update_failover()
             return True
-        delay = child.ended(time.monotonic())
-        self.cover()  # first of all: clients wait
+        delay = child.on_exit(time.monotonic())
+        self.update_failover()  # before anything else: clients wait
         if child in self.workers:
             self.shared.settle(self.workers.index(child))
         if delay is not None:
             code = os.waitstatus_to_exitcode(status)
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-            # 0: somebody sent SIGTERM to it too, as service managers do to the whole group.
+            # 0: SIGTERM was sent to it too, as service managers do to the whole group.
             level = logging.ERROR if code else logging.INFO
             fields = {"event": "process-ended", "child": child.name, "child_pid": pid, "status": code}
-            text = "%s (pid %d) %s; the next one starts in %.1f s"
+            text = "%s (pid %d) %s; its successor starts in %.1f s"
             log.log(level, text, child.name, pid, how, delay, extra=fields | {"restart_in": delay})
         return True
 
     # ---------------------------------------------------------------------------------------------------------- ending
 
-    def retire(self, successor: "Generation") -> None:
-        """Finish what is inside: the successor accepts."""
-        self._begun = False
+    def drain(self, successor: "Generation") -> None:
+        """Stop accepting and finish open connections; `successor` accepts."""
         held = set(successor.all_sockets)
-        message = HandOver(frozenset(i for i, sockets in enumerate(self.sockets) if held.issuperset(sockets)))
-        now, config = time.monotonic(), self.plan.config
-        for child in self.children:
-            patience = config.server.shutdown_timeout if child is self.admin else config.draining
-            child.retire(message, now + patience + KILL_AFTER)
+        self._drain(frozenset(i for i, sockets in enumerate(self.sockets) if held.issuperset(sockets)))
 
-    def hurry(self) -> None:
-        """Of a generation that finishes: conversations have no longer than if the server ended."""
+    def drain_all(self) -> None:
+        """The same for workers that have no successor: they empty all their queues. The admin process goes on."""
+        self._drain(frozenset(), admin=False)
+
+    def _drain(self, kept: frozenset[int], *, admin: bool = True) -> None:
+        self._accepting = False
+        now, config = time.monotonic(), self.plan.config
+        for child in self.children if admin else self.workers:
+            seconds = config.server.shutdown_timeout if child is self.admin else config.draining
+            child.drain(Drain(kept), now + seconds + KILL_AFTER)
+
+    def shorten_drain(self) -> None:
+        """Open connections have only shutdown_timeout left, as if the server stopped."""
         deadline = time.monotonic() + self.plan.config.server.shutdown_timeout + KILL_AFTER
         for child in self.children:
-            child.retire(deadline=deadline)
+            child.stop(deadline)
 
     @property
     def deadline(self) -> float:
         """When the next of its processes is to be killed."""
         return min((child.deadline for child in self.children if child.pid), default=math.inf)
 
-    def end_overdue(self) -> None:
-        """Kill those whose time to finish is over."""
+    def kill_overdue(self) -> None:
+        """Kill the processes whose time to drain is over."""
         now = time.monotonic()
         for child in self.children:
             if child.pid and child.deadline <= now:
-                child.retire()
+                child.stop()
                 child.kill()
                 child.deadline = now + KILL_AFTER

@@ -1,4 +1,4 @@
-"""The listening sockets that the arbiter holds. They outlive workers and generations, and so do their accept queues."""
+"""The listen sockets that the arbiter holds. They outlive workers and generations, and so do their accept queues."""
 
 import socket
 from collections import Counter
@@ -8,13 +8,14 @@ from contextlib import suppress
 from flashpol.config import Address, ConfigError, Endpoint, SystemdSocket
 from flashpol.process.sockets import bind
 
-Key = tuple[Address, int]  # an address as configured, and which of those that are the same: of port 0 there may be many
+# An address as configured, and its number among equal ones: several listeners may ask for port 0.
+Key = tuple[Address, int]
 
 
-class Listening:
-    """All of them: bound when a configuration first asks for their address, closed when none does any more.
+class ListenSockets:
+    """Sockets are bound when a configuration first names their address, and closed when none does any more.
 
-    inherited: those that systemd handed over. They are kept, whether they are used or not.
+    inherited: sockets from systemd. They are kept, whether a configuration names them or not.
     """
 
     def __init__(self, inherited: Mapping[SystemdSocket, Sequence[socket.socket]] | None = None) -> None:
@@ -22,10 +23,10 @@ class Listening:
         self._inherited = dict(inherited or {})
 
     def acquire(self, wanted: Sequence[tuple[Endpoint, int]], backlog: int) -> list[list[socket.socket]]:
-        """For each address at least so many sockets, those there are and new ones.
+        """For each (address, count) at least `count` sockets, open ones and new ones.
 
-        There are more if an earlier configuration had more workers: closing one would lose what waits in its queue.
-        One that systemd handed over is there so many times. Raises ConfigError; then nothing has changed.
+        There are more if an earlier configuration had more workers: closing one would lose the clients in its queue. A
+        socket from systemd is in the list `count` times. Raises ConfigError; then nothing has changed.
         """
         seen: Counter[Endpoint] = Counter()
         bound: dict[Key, list[socket.socket]] = {}
@@ -34,13 +35,13 @@ class Listening:
         try:
             for address, count in wanted:
                 if isinstance(address, SystemdSocket):
-                    found.append([sock for sock in self._handed_over(address) for _ in range(count)])
+                    found.append([sock for sock in self._from_systemd(address) for _ in range(count)])
                     continue
                 key = (address, seen[address])
                 seen[address] += 1
                 have = self._bound.get(key, [])
                 if not have:
-                    self._require_room(address)
+                    self._require_no_overlap(address)
                 new = bind(address, max(0, count - len(have)), backlog, have)
                 fresh += new
                 bound[key] = [*have, *new]
@@ -52,30 +53,30 @@ class Listening:
         self._bound |= bound
         return found
 
-    def _require_room(self, address: Address) -> None:
-        """Raises ConfigError for an address that only a restart can bind."""
+    def _require_no_overlap(self, address: Address) -> None:
+        """Raises ConfigError for an address that cannot be bound while another one of this server is open."""
         for other, _ in self._bound:
             if address.port == other.port and other != address and (address.covers(other) or other.covers(address)):
                 raise ConfigError(
-                    f"{address}: {other} is ours, and both cannot be bound for a moment: restart the server, or reload "
-                    "without it first"
+                    f"{address} overlaps {other}, which is still open; restart, or remove the old address in one "
+                    "reload and add the new one in the next"
                 )
 
-    def _handed_over(self, address: SystemdSocket) -> Sequence[socket.socket]:
+    def _from_systemd(self, address: SystemdSocket) -> Sequence[socket.socket]:
         if address not in self._inherited:
-            names = ", ".join(map(str, self._inherited)) or "none"
-            raise ConfigError(f"{address}: systemd hands over no such socket (but {names}): see FileDescriptorName=")
+            names = ", ".join(map(str, self._inherited)) or "no sockets"
+            raise ConfigError(f"{address}: systemd passed {names}; see FileDescriptorName= in the .socket unit")
         return self._inherited[address]
 
-    def lengthen(self, backlog: int) -> None:
-        """Give the queues this length, which a worker that ended alone may have left short. systemd's are its own."""
+    def restore_backlog(self, backlog: int) -> None:
+        """Give the queues this length again: a worker that stopped alone has shrunk its own. systemd's keep theirs."""
         for sockets in self._bound.values():
             for sock in sockets:
-                with suppress(OSError):  # a worker may have made something else of it, which is its own loss
+                with suppress(OSError):  # a worker has shut the shared socket down, which costs only its own queue
                     sock.listen(backlog)
 
     def release(self, wanted: Iterable[socket.socket]) -> None:
-        """Close what was bound here, but not these."""
+        """Close the bound sockets, except `wanted`."""
         keep = set(wanted)
         for sockets in self._bound.values():
             _close(sockets, keep)
@@ -83,7 +84,7 @@ class Listening:
         self._bound = {key: sockets for key, sockets in kept if sockets}
 
     def keep_only(self, wanted: Iterable[socket.socket]) -> None:
-        """Close all but these: in a child the others are none of its business, and in the end there are none."""
+        """Close all sockets, systemd's too, except `wanted`: in a child, and when the server stops."""
         keep = set(wanted)
         self.release(keep)
         for sockets in self._inherited.values():

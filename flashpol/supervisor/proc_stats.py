@@ -1,4 +1,4 @@
-"""What the kernel says of a process."""
+"""CPU time, memory and start of a process, from /proc."""
 
 import os
 import time
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 _TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-# When the kernel started: /proc/PID/stat counts from there. Not read from /proc/stat, which systemd's ProcSubset=pid
-# hides; and once, so that a clock that is set does not make processes start anew.
+# When the kernel started: /proc/PID/stat counts from there. Not from /proc/stat, which systemd's ProcSubset=pid hides;
+# and computed once, so that setting the clock does not change when processes seem to have started.
 _BOOT_MS = (time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) // 10**6
 
 
 @dataclass(frozen=True)
 class Usage:
-    """CPU in nanoseconds, resident memory in bytes, and when it started, in milliseconds since the epoch."""
+    """CPU time in nanoseconds, resident memory in bytes, and the start in milliseconds since the epoch."""
 
     cpu_ns: int
     resident_bytes: int
@@ -21,10 +21,10 @@ class Usage:
 
     @classmethod
     def of(cls, pid: int) -> "Usage | None":
-        """None if there is no such process now."""
+        """None if the process has ended."""
         try:
             with open(f"/proc/{pid}/stat", "rb") as file:
-                # The name may hold spaces and brackets; what follows the last bracket is state, ppid, … (proc(5)).
+                # The name may hold spaces and brackets; after its last bracket come state, ppid, … (proc(5)).
                 fields = [int(field) for field in file.read().rpartition(b")")[2].split()[1:]]
         except OSError:
             return None

@@ -1,22 +1,22 @@
-"""Does a worker's loop turn? Seen from outside, by the beats that it leaves in shared memory."""
+"""Does a worker's event loop turn? Seen from outside, by the heartbeats that the worker leaves in shared memory."""
 
-# A look that comes later than this many of its intervals was held up itself: by a machine that slept, or a terminal
-# that stopped all of us. No more than that is held against the worker.
-PUNCTUAL = 2.0
+# An observation that comes later than this many intervals was itself delayed: the machine slept, or a terminal stopped
+# all processes. At most this much of a gap counts as stall time.
+MAX_GAP = 2.0
 
 
 class StallDetector:
-    """One worker's, as whoever looks at it every `interval` seconds sees it."""
+    """For one worker, observed every `interval` seconds."""
 
     def __init__(self, interval: float) -> None:
-        self._patience = PUNCTUAL * interval
-        self._beat = -1
-        self._looked = 0.0
-        self._still = 0.0
+        self._max_gap = MAX_GAP * interval
+        self._heartbeat = -1
+        self._observed_at = 0.0
+        self._stalled = 0.0
 
-    def look(self, beat: int, now: float) -> float:
-        """For how many seconds the beat has been the same, as far as we were there to see it. `now` only rises."""
-        since = now - self._looked
-        self._still = self._still + min(since, self._patience) if beat == self._beat else 0.0
-        self._beat, self._looked = beat, now
-        return self._still
+    def observe(self, heartbeat: int, now: float) -> float:
+        """Seconds for which the heartbeat has been the same, as far as it was observed. `now` must not go back."""
+        gap = now - self._observed_at
+        self._stalled = self._stalled + min(gap, self._max_gap) if heartbeat == self._heartbeat else 0.0
+        self._heartbeat, self._observed_at = heartbeat, now
+        return self._stalled

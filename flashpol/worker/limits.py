@@ -5,7 +5,7 @@ import resource
 from collections.abc import Callable
 
 from flashpol.config import ConnectionLimits
-from flashpol.process.privileges import spare_memory
+from flashpol.process.limits import spare_memory
 
 # A session of a shared port has two descriptors. This share of all descriptors, and at most so many, is kept for policy
 # requests: a silent client of a shared port becomes a session, which is never evicted.

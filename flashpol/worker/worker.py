@@ -19,11 +19,11 @@ from collections.abc import Callable, Sequence
 from flashpol.config import Address
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import BEAT, ProcessStatus
-from flashpol.hub import Stop
-from flashpol.log.handler import log, tell
+from flashpol.log.handler import log, report_suppressed
 from flashpol.log.rate_limit import ONCE_A_MINUTE
-from flashpol.process.control import StandDown, StandIn
-from flashpol.process.privileges import count_files
+from flashpol.process.control import AdoptSockets, ReleaseSockets
+from flashpol.process.lifecycle import ChildControl
+from flashpol.process.limits import count_files
 from flashpol.relay.group import SharedPort
 from flashpol.serving.plan import Plan
 from flashpol.worker.listener import ListenerLoop
@@ -41,9 +41,9 @@ class AdoptedSockets:
         self._evict_oldest = evict_oldest
         self._sockets: dict[int, dict[int, tuple[int, socket.socket]]] = {}  # by slot, by inode; the listener's number
 
-    def update(self, message: StandIn | StandDown, sockets: Sequence[socket.socket]) -> None:
+    def update(self, message: AdoptSockets | ReleaseSockets, sockets: Sequence[socket.socket]) -> None:
         """Adopt or release sockets, as a control message says. Called in the hub."""
-        if isinstance(message, StandIn):
+        if isinstance(message, AdoptSockets):
             held = self._sockets.setdefault(message.slot, {})
             for number, sock in zip(message.listeners, sockets, strict=False):
                 inode = os.fstat(sock.fileno()).st_ino
@@ -58,7 +58,7 @@ class AdoptedSockets:
                 self._listeners[number].release([sock])
                 sock.close()
 
-    def _make_room(self, message: StandIn, missing: int) -> None:
+    def _make_room(self, message: AdoptSockets, missing: int) -> None:
         """The kernel leaves out sockets for which no descriptor is free. They are sent again: free some by then."""
         if missing:
             text = "cannot adopt %d sockets of worker %d: out of file descriptors; trying again in a second"
@@ -77,20 +77,20 @@ def run(
     sockets: Sequence[Sequence[socket.socket]],
     plan: Plan,
     shared: SharedCounters,
-    stop: Stop,
+    control: ChildControl,
 ) -> None:
-    """Serve the plan's listener i on `sockets[i]` until `stop` says so; drain, and return."""
+    """Serve the plan's listener i on `sockets[i]` until `control` says `draining`; drain, and return."""
     service = Service(
         access_log=plan.config.server.access_log,
         address_limits=shared.address_limits.of(slot),
         limits=plan.config.server.connection_limits,
     )
     adopted = AdoptedSockets(_add_listeners(service, slot, sockets, plan, shared), service.evict_oldest)
-    stop.on_sibling = adopted.update
+    control.on_failover = adopted.update
     status = shared.process(slot)
     status.base_files, status.max_files = count_files(), resource.getrlimit(resource.RLIMIT_NOFILE)[0] % 2**63
-    _serve(service, status, plan.config.server.stall_timeout, stop)
-    _drain(service, status, [[*own, *adopted.of(number)] for number, own in enumerate(sockets)], plan, stop)
+    _serve(service, status, plan.config.server.stall_timeout, control)
+    _drain(service, status, [[*own, *adopted.of(number)] for number, own in enumerate(sockets)], plan, control)
 
 
 def _add_listeners(
@@ -121,37 +121,41 @@ def _add_listeners(
     return first_loops
 
 
-def _serve(service: Service, status: ProcessStatus, stall_timeout: float, stop: Stop) -> None:
+def _serve(service: Service, status: ProcessStatus, stall_timeout: float, control: ChildControl) -> None:
     # Several heartbeats within the time after which the worker counts as stalled.
     interval = min(BEAT, stall_timeout / 4 or BEAT)
-    status.beat_ns = time.monotonic_ns()
+    status.heartbeat_ns = time.monotonic_ns()
     status.up = 1
     # If the other workers do not come up, this generation must not have accepted a connection.
-    while not stop.begun.wait(interval):
-        status.beat_ns = time.monotonic_ns()
+    while not control.accepting.wait(interval):
+        status.heartbeat_ns = time.monotonic_ns()
     service.start()
-    while not stop.event.is_set():
-        tell()
-        status.beat_ns = started = time.monotonic_ns()
-        if not stop.event.wait(interval):
+    while not control.draining.is_set():
+        report_suppressed()
+        status.heartbeat_ns = started = time.monotonic_ns()
+        if not control.draining.wait(interval):
             status.loop_lag_ns = max(0, time.monotonic_ns() - started - int(interval * 1e9))
 
 
 def _drain(
-    service: Service, status: ProcessStatus, sockets: Sequence[Sequence[socket.socket]], plan: Plan, stop: Stop
+    service: Service,
+    status: ProcessStatus,
+    sockets: Sequence[Sequence[socket.socket]],
+    plan: Plan,
+    control: ChildControl,
 ) -> None:
     timeout = plan.config.server.shutdown_timeout
     shutdown_deadline = time.monotonic() + timeout
-    deadline = shutdown_deadline if stop.kept is None else time.monotonic() + plan.config.draining
-    service.stop_accepting(timeout, kept=[sock for number in stop.kept or () for sock in sockets[number]])
+    deadline = shutdown_deadline if control.kept is None else time.monotonic() + plan.config.draining
+    service.stop_accepting(timeout, kept=[sock for number in control.kept or () for sock in sockets[number]])
     for own in sockets:
         for sock in own:
             sock.close()
-    status.up, status.accepts_no_more = 0, 1
+    status.up, status.draining = 0, 1
 
     def time_left() -> float:
         nonlocal deadline
-        if stop.urgent.is_set():
+        if control.hurry.is_set():
             deadline = min(deadline, max(shutdown_deadline, time.monotonic() + timeout))
         return deadline - time.monotonic()
 

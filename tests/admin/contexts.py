@@ -33,7 +33,7 @@ def make_context(listeners: Sequence[ListenerInfo] = (LISTENER,), slots: int = 2
     status.state, status.reload_successful = READY, 1
     for slot in range(slots):
         shared.process(slot).up = shared.process(slot).started_ms = 1
-        shared.process(slot).beat_ns = time.monotonic_ns()
+        shared.process(slot).heartbeat_ns = time.monotonic_ns()
     return AdminContext(status, totals, shared, listeners, ROUTES)
 
 

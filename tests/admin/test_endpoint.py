@@ -220,7 +220,7 @@ def call(shared: SharedCounters, path: str, listener: str = "master", state: int
 def test_ready_requires_the_ready_state_and_a_serving_worker(state: int, up: tuple[int, int], ready: bool) -> None:
     shared = SharedCounters(2, 1)
     shared.process(0).up, shared.process(1).up = up
-    shared.process(0).beat_ns = shared.process(1).beat_ns = time.monotonic_ns()
+    shared.process(0).heartbeat_ns = shared.process(1).heartbeat_ns = time.monotonic_ns()
     status, body = call(shared, "/-/ready", state=state)
     assert status == ("200 OK" if ready else "503 Service Unavailable")
     assert ready or f"{sum(up)} of 2 workers".encode() in body

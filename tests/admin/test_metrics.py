@@ -166,7 +166,7 @@ def test_accept_queue_is_summed_over_the_workers(shared: SharedCounters) -> None
 def test_worker_metrics_have_a_sample_for_each_slot(shared: SharedCounters) -> None:
     one, two = shared.process(0), shared.process(1)
     one.up, one.loop_lag_ns, two.restarts = 1, 2_500_000, 7
-    one.beat_ns = time.monotonic_ns()
+    one.heartbeat_ns = time.monotonic_ns()
     shared.admin.restarts = 9  # no worker: not in these families
     metrics = scrape(shared)
     for name, first, second in (("worker_up", 1, 0), ("loop_lag_seconds", 0.0025, 0), ("worker_restarts_total", 0, 7)):

@@ -94,7 +94,7 @@ def test_problem_is_in_the_list_and_on_the_page(
         # Later, not a heartbeat long ago: the machine may just have been started.
         later = time.monotonic_ns() + 9_000_600_000_000
         monkeypatch.setattr(process_status, "time", SimpleNamespace(monotonic_ns=lambda: later))
-        shared.process(1).beat_ns = later
+        shared.process(1).heartbeat_ns = later
     elif what == "queue":
         shared.queue(0, 0).length, shared.queue(0, 0).limit = 96, 128
     elif what == "accept":

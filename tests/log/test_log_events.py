@@ -1,4 +1,4 @@
-"""The log of a real server as JSON lines: start, a worker's death, stop, an access log."""
+"""The log of a real server as JSON lines: start, a worker's death, stop, access log."""
 
 import json
 import os
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from flashpol.supervisor.anomalies import FLOOR
 from testkit.clients import ask, connect, rest
 from testkit.polling import eventually
 from testkit.processes import POLICY, Flashpol
@@ -22,7 +21,7 @@ def events(server: Flashpol, name: str | None = None) -> list[dict[str, object]]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_start_and_stop(number: signal.Signals) -> None:
+def test_log_of_start_and_stop_has_three_events(number: signal.Signals) -> None:
     with Flashpol(*JSON_LINES, workers=2) as server:
         assert ask(server.place)
         assert server.stop(number) == 0
@@ -35,7 +34,7 @@ def test_start_and_stop(number: signal.Signals) -> None:
     }
 
 
-def test_a_worker_that_is_killed() -> None:
+def test_log_of_a_killed_worker_names_it_and_the_signal() -> None:
     with Flashpol(*JSON_LINES) as server:
         [victim] = server.workers
         victim.kill()
@@ -47,7 +46,7 @@ def test_a_worker_that_is_killed() -> None:
         assert len(events(server)) == 2
 
 
-def test_a_worker_that_fails_says_why_in_one_line() -> None:
+def test_log_of_a_failing_worker_has_its_exception_in_one_line() -> None:
     fail = "import flashpol.worker.worker as w; w.run = lambda *_, **__: 1 // 0"
     with (
         pytest.raises(AssertionError, match="ended with 1") as failed,
@@ -58,7 +57,7 @@ def test_a_worker_that_fails_says_why_in_one_line() -> None:
     assert lines[0]["event"] == "process-failed"
 
 
-def test_what_a_greenlet_raises_is_a_line_too() -> None:
+def test_log_of_a_failing_greenlet_has_its_exception() -> None:
     fail = """
 import gevent, flashpol.worker.worker as w
 serve = w.run
@@ -74,7 +73,7 @@ w.run = run
         assert {line["event"] for line in events(server)} == {"ready", "hub-error"}
 
 
-def test_the_access_log() -> None:
+def test_access_log_of_a_reply_has_its_fields() -> None:
     with Flashpol(*JSON_LINES, "--access-log", "1") as server:
         reply = ask(server.place)
         [line] = eventually(lambda: events(server, "access"), "the line")
@@ -83,7 +82,7 @@ def test_the_access_log() -> None:
         assert line["pid"] != os.getpid()
 
 
-def test_a_reload_and_one_that_fails(tmp_path: Path) -> None:
+def test_log_of_reloads_says_whether_they_succeeded(tmp_path: Path) -> None:
     file = tmp_path / "flashpol.toml"
     good = f'[server]\nlog_format = "{{}}"\n[policies.p]\nfile = "{POLICY}"\n'
     file.write_text(good.format("json"))
@@ -100,10 +99,13 @@ def test_a_reload_and_one_that_fails(tmp_path: Path) -> None:
         eventually(lambda: "INFO: reloaded" in server.log, "the other format")
 
 
-def test_failures_that_rise() -> None:
-    with Flashpol(*JSON_LINES, prelude="import flashpol.supervisor.anomalies as a; a.WINDOW = 1.5") as server:
-        for _ in range(10 * FLOOR):
-            rest(connect(server.place, b"x"))
-        found = eventually(lambda: events(server, "anomaly"), "the line")
-        assert found[0]["listener"] == server.addresses[0]
-        assert FLOOR <= int(str(found[0]["other"])) <= 10 * FLOOR
+def test_log_of_connections_refused_by_a_limit_names_the_limit(tmp_path: Path) -> None:
+    file = tmp_path / "flashpol.toml"
+    file.write_text("[server]\nmax_address_connections = 1\nstall_timeout = 0\n")
+    with Flashpol("-c", file, *JSON_LINES) as server:
+        with connect(server.place):
+            eventually(lambda: server.metrics().total("connections_open") == 1, "the first one")
+            assert rest(connect(server.place)) == b""
+            [line] = eventually(lambda: events(server, "refusing"), "the line")
+        assert (line["listener"], line["level"]) == (server.addresses[0], "WARNING")
+        assert line["max_address_connections"] == 1

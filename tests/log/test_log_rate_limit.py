@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashpol.log.rate_limit import LOOK_EVERY, ONCE_A_MINUTE, USUAL, Rate, RateLimit
+from flashpol.log.rate_limit import CHECK_EVERY, ONCE_A_MINUTE, USUAL, Rate, RateLimit
 
 
 class Log(logging.Handler):
@@ -40,21 +40,21 @@ def log() -> Iterator[Log]:
     return Log()
 
 
-def test_a_burst_then_one_line_that_counts_the_rest(log: Log) -> None:
+def test_rate_limit_after_the_burst_counts_the_rest_in_one_line(log: Log) -> None:
     log.flood(USUAL.burst + 1234)
     assert log.take() == [f"no room for {n}" for n in range(USUAL.burst)]
     log.now += USUAL.seconds
-    log.limit.tell()
+    log.limit.report()
     [record] = log.records
     assert record.getMessage() == f"1,234 more in the last {USUAL.seconds:.0f} s like: no room for {USUAL.burst}"
     assert (record.suppressed, record.event, record.levelname) == (1234, "full", "WARNING")
     log.take()
     log.now += USUAL.seconds
-    log.limit.tell()
-    assert log.take() == [], "told once"
+    log.limit.report()
+    assert log.take() == [], "reported once"
 
 
-def test_a_flood_that_lasts_is_a_trickle(log: Log) -> None:
+def test_rate_limit_of_a_lasting_flood_lets_a_trickle_through(log: Log) -> None:
     for _ in range(600):
         log.now += 1.0
         log.flood(100)
@@ -62,7 +62,7 @@ def test_a_flood_that_lasts_is_a_trickle(log: Log) -> None:
     assert len(lines) <= USUAL.burst + 600 + 600 / USUAL.seconds
 
 
-def test_the_next_record_of_any_kind_tells_what_is_due(log: Log) -> None:
+def test_rate_limit_reports_before_the_next_record_of_any_kind(log: Log) -> None:
     log.flood(USUAL.burst + 1)
     log.now += USUAL.seconds
     log.take()
@@ -73,43 +73,43 @@ def test_the_next_record_of_any_kind_tells_what_is_due(log: Log) -> None:
     ]
 
 
-def test_what_is_held_is_told_at_the_end(log: Log) -> None:
+def test_report_everything_reports_before_it_is_due(log: Log) -> None:
     log.flood(3, rate=ONCE_A_MINUTE)
     assert log.take() == ["no room for 0"]
     log.now += 5
-    log.limit.tell()
+    log.limit.report()
     assert log.take() == [], "not yet"
-    log.limit.tell(everything=True)
+    log.limit.report(everything=True)
     assert log.take() == ["2 more in the last 5 s like: no room for 1"]
 
 
-def test_each_call_and_each_listener_has_an_allowance_of_its_own(log: Log) -> None:
+def test_rate_limit_of_each_call_and_listener_is_its_own(log: Log) -> None:
     log.flood(100, "a", ONCE_A_MINUTE)
     log.flood(100, "b", ONCE_A_MINUTE)
     log.logger.warning("no room for %d", 1)
     assert len(log.take()) == 3
 
 
-def test_texts_that_are_new_each_time_share_the_allowance_of_their_call(log: Log) -> None:
+def test_rate_limit_of_changing_texts_is_that_of_their_call(log: Log) -> None:
     for number in range(1000):
         log.logger.warning(f"a client said {number}")
     assert len(log.take()) == USUAL.burst
 
 
-def test_a_call_that_is_bounded_elsewhere(log: Log) -> None:
+def test_rate_limit_none_lets_every_record_through(log: Log) -> None:
     log.flood(1000, rate=None)
     assert len(log.take()) == 1000
 
 
-def test_allowances_are_forgotten_when_they_are_whole_again(log: Log) -> None:
+def test_rate_limit_forgets_unused_allowances(log: Log) -> None:
     for number in range(1000):
         log.flood(1, f"listener {number}")
-    log.now += USUAL.seconds + LOOK_EVERY
-    log.limit.tell()
+    log.now += USUAL.seconds + CHECK_EVERY
+    log.limit.report()
     assert not log.limit._allowances
 
 
-def test_an_exception_that_is_held_does_not_keep_its_frames(log: Log) -> None:
+def test_suppressed_record_does_not_keep_its_traceback(log: Log) -> None:
     for _ in range(2):
         try:
             raise ValueError
@@ -118,16 +118,16 @@ def test_an_exception_that_is_held_does_not_keep_its_frames(log: Log) -> None:
     assert [a.first.exc_info for a in log.limit._allowances.values() if a.first] == [None]
 
 
-def test_a_mistake_in_a_call_that_is_held(log: Log) -> None:
+def test_suppressed_record_with_a_mistake_is_reported(log: Log) -> None:
     for _ in range(2):
         log.logger.warning("%d of %d", 1, extra={"rate": ONCE_A_MINUTE})
     log.records.clear()
-    log.limit.tell(everything=True)
+    log.limit.report(everything=True)
     assert log.take() == ["1 more in the last 0 s like: %d of %d"]
 
 
 @given(st.integers(1, 20), st.floats(0.1, 100), st.lists(st.floats(0, 50), max_size=200))
-def test_every_line_is_written_or_counted(burst: int, seconds: float, pauses: list[float]) -> None:
+def test_rate_limit_writes_or_counts_every_line(burst: int, seconds: float, pauses: list[float]) -> None:
     log = Log()
     began = log.now
     for pause in pauses:
@@ -135,5 +135,5 @@ def test_every_line_is_written_or_counted(burst: int, seconds: float, pauses: li
         log.flood(1, rate=Rate(burst, seconds))
     written = sum(not hasattr(record, "suppressed") for record in log.records)
     assert written <= burst + (log.now - began) * burst / seconds + 1e-6
-    log.limit.tell(everything=True)
+    log.limit.report(everything=True)
     assert written + sum(getattr(record, "suppressed", 0) for record in log.records) == len(pauses)

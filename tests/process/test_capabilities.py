@@ -1,4 +1,4 @@
-"""Never root: one capability binds port 843, and neither the workers nor the admin process have it."""
+"""Without root: one capability binds port 843, and neither the workers nor the admin process keep it."""
 
 import os
 import pwd
@@ -11,7 +11,7 @@ from testkit.clients import ask
 from testkit.polling import eventually
 from testkit.processes import POLICY, Flashpol, status
 
-# No port can be left to the kernel here, but nobody else uses this address.
+# The port is fixed, so the address is one that no other program uses.
 PLACE = (f"127.9.{os.getpid() >> 8 & 255}.{os.getpid() & 255 | 1}", 843)
 # The second one lets the user nobody read Python and this folder, wherever they are.
 NAMES = ("net_bind_service", "dac_read_search")
@@ -31,7 +31,7 @@ def capabilities(pid: int) -> dict[str, int]:
     return {name: int(now[f"Cap{name}"], 16) for name in ("Prm", "Eff", "Inh", "Amb")}
 
 
-def test_the_arbiter_alone_keeps_its_capabilities() -> None:
+def test_capabilities_are_kept_by_the_arbiter_alone() -> None:
     nobody = str(pwd.getpwnam("nobody").pw_uid)
     with Flashpol("--policy", POLICY, listen=("{}:{}".format(*PLACE),), workers=2, under=SETPRIV) as server:
         assert ask(PLACE) == POLICY.read_bytes() + b"\0"
@@ -51,6 +51,6 @@ def test_the_arbiter_alone_keeps_its_capabilities() -> None:
         assert server.stop() == 0
 
 
-def test_children_of_root_that_stay_root_cannot_be_given_more() -> None:
+def test_children_of_root_have_no_new_privs() -> None:
     with Flashpol("--policy", POLICY) as server:
         assert [status(child.pid)["NoNewPrivs"] for child in server.children] == ["1", "1"]

@@ -5,17 +5,18 @@ import json
 import os
 import pwd
 import signal
+import socket
 from pathlib import Path
 
 import pytest
 
-from testkit.clients import ask
-from testkit.polling import eventually
+from testkit.clients import ask, connect
+from testkit.polling import DEADLINE, eventually
 from testkit.processes import Flashpol, status
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the root folder")
 
-GROUP = "daemon"  # which nobody does not belong to
+GROUP = "daemon"  # to which the user `nobody` does not belong
 GRANT = '<cross-domain-policy><allow-access-from domain="*.example.com" to-ports="{}"/></cross-domain-policy>'
 
 
@@ -57,7 +58,7 @@ def confined(server: Flashpol, site: Path, count: int) -> None:
     eventually(lambda: [confinement(child.pid) for child in server.children] == [wanted] * count, "confined children")
 
 
-def test_all_works_in_an_empty_folder(site: Path) -> None:
+def test_server_in_an_empty_chroot_serves_reloads_and_reports(site: Path) -> None:
     with Flashpol("-c", site / "flashpol.toml", workers=2) as server:
         confined(server, site, 3)
         assert ask(server.place) == GRANT.format(1935).encode() + b"\0"
@@ -81,10 +82,27 @@ def test_all_works_in_an_empty_folder(site: Path) -> None:
         assert server.stop() == 0
 
 
-def test_a_successor_is_confined_too(site: Path) -> None:
+def test_successor_of_a_killed_worker_is_confined_too(site: Path) -> None:
     with Flashpol("-c", site / "flashpol.toml") as server:
         [worker] = server.workers
         worker.kill()
         eventually(lambda: server.metrics().total("worker_restarts_total") == 1 and server.up == 1, "a successor")
         confined(server, site, 2)
         assert "SIGKILL" in server.log
+
+
+def test_upstream_name_in_a_chroot_with_a_hosts_file_is_resolved(site: Path) -> None:
+    """The resolver's modules cannot be imported there, so they are imported before."""
+    (site / "empty" / "etc").mkdir()
+    (site / "empty" / "etc" / "hosts").write_text("127.0.0.1 backend.example\n")
+    config = site / "flashpol.toml"
+    with socket.create_server(("127.0.0.1", 0)) as backend:
+        config.write_text(
+            config.read_text() + '[[listeners]]\nname = "shared"\naddress = "127.0.0.1:0"\n'
+            f'upstream = "backend.example:{backend.getsockname()[1]}"\n'
+        )
+        with Flashpol("-c", config, listen=()) as server, connect(server.place, b"hello\n"):
+            backend.settimeout(DEADLINE)
+            session, _ = backend.accept()
+            with session:
+                assert session.recv(100) == b"hello\n"

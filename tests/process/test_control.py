@@ -1,6 +1,5 @@
-"""What a process is told when others go on with its work, or it with theirs."""
+"""Control messages: what is encoded, and what the kernel passes on."""
 
-import select
 import socket
 
 import pytest
@@ -8,39 +7,49 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol.config import MAX_LISTENERS
-from flashpol.process.control import MOST_SOCKETS, Begin, HandOver, Message, StandDown, StandIn, decode, encode
+from flashpol.process.control import (
+    MAX_MESSAGE_BYTES,
+    MAX_SOCKETS,
+    AdoptSockets,
+    Drain,
+    Message,
+    ReleaseSockets,
+    StartAccepting,
+    decode,
+    encode,
+)
 
 numbers = st.integers(0, MAX_LISTENERS - 1)
 messages: st.SearchStrategy[Message] = st.one_of(
-    st.builds(Begin),
-    st.builds(HandOver, st.frozensets(numbers)),
-    st.builds(StandIn, numbers, st.lists(numbers).map(tuple)),
-    st.builds(StandDown, numbers),
+    st.builds(StartAccepting),
+    st.builds(Drain, st.frozensets(numbers)),
+    st.builds(AdoptSockets, numbers, st.lists(numbers).map(tuple)),
+    st.builds(ReleaseSockets, numbers),
 )
 
 
 @given(messages)
-def test_there_and_back(message: Message) -> None:
+def test_decode_of_an_encoded_message_returns_it(message: Message) -> None:
     assert (decode(encode(message)), type(decode(encode(message)))) == (message, type(message))
 
 
-def test_nobody_goes_on() -> None:
+def test_decode_of_a_closed_control_socket_is_none() -> None:
     assert decode(b"") is None
 
 
 @pytest.mark.parametrize(
-    "message", [HandOver(frozenset(range(MAX_LISTENERS))), StandIn(1, tuple(range(MOST_SOCKETS))), StandDown(1)]
+    "message", [Drain(frozenset(range(MAX_LISTENERS))), AdoptSockets(1, tuple(range(MAX_SOCKETS))), ReleaseSockets(1)]
 )
-def test_it_fits_a_read(message: Message) -> None:
-    assert len(encode(message)) <= select.PIPE_BUF
+def test_encode_of_the_largest_message_fits_one_read(message: Message) -> None:
+    assert len(encode(message)) <= MAX_MESSAGE_BYTES
 
 
-def test_the_kernel_takes_so_many_sockets_in_one_message() -> None:
+def test_send_fds_with_max_sockets_arrives_whole() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        message = StandIn(1, (0,) * MOST_SOCKETS)
-        socket.send_fds(ours, [encode(message)], [ours.fileno()] * MOST_SOCKETS)
-        data, files, *_ = socket.recv_fds(theirs, select.PIPE_BUF, MOST_SOCKETS)
+        message = AdoptSockets(1, (0,) * MAX_SOCKETS)
+        socket.send_fds(ours, [encode(message)], [ours.fileno()] * MAX_SOCKETS)
+        data, files, *_ = socket.recv_fds(theirs, MAX_MESSAGE_BYTES, MAX_SOCKETS)
         for fd in files:
             socket.close(fd)
-        assert (decode(data), len(files)) == (message, MOST_SOCKETS)
+        assert (decode(data), len(files)) == (message, MAX_SOCKETS)

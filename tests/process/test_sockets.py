@@ -1,4 +1,4 @@
-"""Listening sockets: how they are bound, and what is said when they cannot be."""
+"""Listen sockets: how they are bound, and the message when they cannot be."""
 
 import errno
 import os
@@ -38,7 +38,7 @@ def refused(address: Address, count: int = 1) -> str:
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_as_many_sockets_as_asked_on_one_port(stack: ExitStack, count: int) -> None:
+def test_bind_returns_count_sockets_on_one_port(stack: ExitStack, count: int) -> None:
     sockets = bound(stack, LOOPBACK, count, backlog=300)
     assert len(sockets) == count
     assert len({bound_address(sock) for sock in sockets}) == 1
@@ -52,14 +52,14 @@ def test_as_many_sockets_as_asked_on_one_port(stack: ExitStack, count: int) -> N
     assert len(clients) >= sum(accepted) >= count
 
 
-def test_a_chosen_port_is_bound(stack: ExitStack) -> None:
+def test_bind_of_a_given_port_binds_it(stack: ExitStack) -> None:
     [first] = bind(LOOPBACK, 1, 16)
     address = bound_address(first)
     first.close()
     assert bound_address(bound(stack, address, 2)[1]) == address
 
 
-def test_a_port_whose_last_connections_are_in_time_wait_is_bound_again(stack: ExitStack) -> None:
+def test_bind_of_a_port_with_connections_in_time_wait_succeeds(stack: ExitStack) -> None:
     [first] = bind(LOOPBACK, 1, 16)
     address = bound_address(first)
     with connect(address):
@@ -71,14 +71,14 @@ def test_a_port_whose_last_connections_are_in_time_wait_is_bound_again(stack: Ex
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("others", [1, 3])
-def test_a_port_in_use_is_never_shared(stack: ExitStack, count: int, others: int) -> None:
+def test_bind_of_a_port_in_use_is_refused(stack: ExitStack, count: int, others: int) -> None:
     address = bound_address(bound(stack, LOOPBACK, others)[0])
     message = refused(address, count)
     assert "in use" in message
     assert "another port" in message
 
 
-def test_a_port_in_use_by_a_program_that_would_share_it(stack: ExitStack) -> None:
+def test_bind_of_a_port_in_use_with_so_reuseport_is_refused(stack: ExitStack) -> None:
     other = stack.enter_context(socket.socket())
     other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     other.bind(LOOPBACK)
@@ -86,7 +86,7 @@ def test_a_port_in_use_by_a_program_that_would_share_it(stack: ExitStack) -> Non
     assert "in use" in refused(bound_address(other), 2)
 
 
-def test_a_failure_leaves_no_socket_open(stack: ExitStack) -> None:
+def test_bind_that_fails_leaves_no_socket_open(stack: ExitStack) -> None:
     address = bound_address(bound(stack, LOOPBACK)[0])
     before = os.listdir("/proc/self/fd")
     refused(address, 3)
@@ -97,7 +97,7 @@ def test_a_failure_leaves_no_socket_open(stack: ExitStack) -> None:
 @pytest.mark.skipif(
     int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 843, reason="everybody may bind port 843"
 )
-def test_a_port_below_1024_without_the_right() -> None:
+def test_bind_of_a_low_port_without_the_right_names_the_ways_out() -> None:
     answer = as_nobody(lambda: bind(Address("127.9.8.43", 843), 1, 16))
     assert answer.startswith("ConfigError: 127.9.8.43:843: no right")
     for way_out in ("CAP_NET_BIND_SERVICE", "socket activation", "redirect", "another port"):
@@ -105,7 +105,7 @@ def test_a_port_below_1024_without_the_right() -> None:
     assert "\n" not in answer
 
 
-def test_an_address_of_another_host() -> None:
+def test_bind_of_another_hosts_address_is_refused() -> None:
     assert "not an address of this host" in refused(Address("192.0.2.1", 0))
 
 
@@ -119,14 +119,14 @@ def test_an_address_of_another_host() -> None:
         (errno.EMFILE, ("cannot listen", os.strerror(errno.EMFILE))),
     ],
 )
-def test_explanations(number: int, words: tuple[str, ...]) -> None:
+def test_explain_names_the_address_and_what_to_do(number: int, words: tuple[str, ...]) -> None:
     message = explain(Address("::1", 843), OSError(number, os.strerror(number)))
     for word in ("[::1]:843: ", *words):
         assert word in message
     assert "\n" not in message
 
 
-def test_ipv6(stack: ExitStack) -> None:
+def test_bind_of_ipv6_wildcard_serves_ipv4_too(stack: ExitStack) -> None:
     try:
         [only, *_] = bound(stack, Address("::1", 0))
     except ConfigError:
@@ -140,7 +140,7 @@ def test_ipv6(stack: ExitStack) -> None:
         stack.enter_context(connect((host, port)))
 
 
-def test_accept_queue(stack: ExitStack) -> None:
+def test_accept_queue_counts_waiting_connections(stack: ExitStack) -> None:
     [sock] = bound(stack, LOOPBACK, backlog=7)
     assert accept_queue(sock) == (0, 7)
     for number in range(1, 4):
@@ -150,6 +150,6 @@ def test_accept_queue(stack: ExitStack) -> None:
     assert accept_queue(sock) == (2, 7)
 
 
-def test_the_kernel_bounds_the_backlog(stack: ExitStack) -> None:
+def test_accept_queue_limit_is_at_most_somaxconn(stack: ExitStack) -> None:
     [sock] = bound(stack, LOOPBACK, backlog=65535)
     assert accept_queue(sock)[1] == min(65535, int(Path("/proc/sys/net/core/somaxconn").read_text()))

@@ -18,7 +18,7 @@ def nobody() -> pwd.struct_passwd:
     return pwd.getpwnam("nobody")
 
 
-def test_workers_and_admin_become_the_user_for_good(nobody: pwd.struct_passwd, tmp_path: Path) -> None:
+def test_children_become_the_user_for_good(nobody: pwd.struct_passwd, tmp_path: Path) -> None:
     file = tmp_path / "s.toml"
     file.write_text('[server]\nuser = "nobody"\n')
     with Flashpol("-c", file, "--policy", POLICY, workers=2) as server:
@@ -38,16 +38,16 @@ def test_workers_and_admin_become_the_user_for_good(nobody: pwd.struct_passwd, t
         assert server.stop() == 0
 
 
-# No port can be left to the kernel here, but nobody else uses this address.
+# The port is fixed, so the address is one that no other program uses.
 LOW_PORT = (f"127.8.{os.getpid() >> 8 & 255}.{os.getpid() & 255 | 1}", 843)
 
 
-def test_a_port_below_1024_is_bound_before_the_user_changes() -> None:
+def test_low_port_is_bound_before_the_user_changes() -> None:
     with Flashpol("--policy", POLICY, "--user", "nobody", listen=("{}:{}".format(*LOW_PORT),)):
         assert ask(LOW_PORT) == POLICY.read_bytes() + b"\0"
 
 
-def test_successors_become_the_user_too(nobody: pwd.struct_passwd) -> None:
+def test_successor_of_a_killed_worker_becomes_the_user_too(nobody: pwd.struct_passwd) -> None:
     with Flashpol("--policy", POLICY, "--user", "nobody") as server:
         [worker] = server.workers
         worker.kill()
@@ -56,7 +56,7 @@ def test_successors_become_the_user_too(nobody: pwd.struct_passwd) -> None:
         assert status(successor.pid)["Uid"].split() == [str(nobody.pw_uid)] * 4
 
 
-def test_no_orphans_when_the_arbiter_of_another_user_is_killed() -> None:
+def test_killed_arbiter_of_another_user_leaves_no_orphans() -> None:
     with Flashpol("--policy", POLICY, "--user", "nobody", workers=2) as server:
         children = server.children
         server.process.kill()

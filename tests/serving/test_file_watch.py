@@ -1,11 +1,12 @@
-"""Watched files: what is a change, and when it counts."""
+"""Watched files: what counts as a change, and when."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from flashpol.serving.file_watch import Watch
+from flashpol.config import ConfigError
+from flashpol.serving.file_watch import FileWatch, Snapshot, require_regular_file
 
 
 @pytest.fixture
@@ -15,23 +16,23 @@ def file(tmp_path: Path) -> Path:
     return file
 
 
-def marked(*paths: Path) -> Watch:
-    watch = Watch(lambda: paths)
-    watch.mark()
+def watching(*paths: Path) -> FileWatch:
+    watch = FileWatch()
+    watch.adopt(Snapshot.of(paths))
     return watch
 
 
-def looks(watch: Watch, number: int = 4) -> list[bool]:
+def looks(watch: FileWatch, number: int = 4) -> list[bool]:
     return [watch.changed() for _ in range(number)]
 
 
-def test_nothing_changes(file: Path) -> None:
-    assert looks(marked(file)) == [False] * 4
+def test_changed_without_a_change_is_false(file: Path) -> None:
+    assert looks(watching(file)) == [False] * 4
 
 
 @pytest.mark.parametrize("how", ["in place", "rename", "gone", "folder"])
-def test_a_change_counts_once_and_when_it_has_come_to_rest(file: Path, how: str) -> None:
-    watch = marked(file)
+def test_changed_is_true_once_when_the_file_has_come_to_rest(file: Path, how: str) -> None:
+    watch = watching(file)
     if how == "in place":
         file.write_text("two")
     elif how == "rename":
@@ -44,16 +45,16 @@ def test_a_change_counts_once_and_when_it_has_come_to_rest(file: Path, how: str)
     assert looks(watch) == [False, True, False, False]
 
 
-def test_a_file_that_goes_on_changing_is_waited_for(file: Path) -> None:
-    watch = marked(file)
+def test_changed_while_a_file_goes_on_changing_is_false(file: Path) -> None:
+    watch = watching(file)
     for length in range(1, 5):
         file.write_text("x" * length)
         assert not watch.changed()
     assert looks(watch, 2) == [True, False]
 
 
-def test_a_touch_or_the_same_content_again_is_no_change(file: Path) -> None:
-    watch = marked(file)
+def test_changed_after_a_touch_or_the_same_content_is_false(file: Path) -> None:
+    watch = watching(file)
     os.utime(file, (1, 1))
     assert looks(watch) == [False] * 4
     (file.parent / "new").write_text("one")
@@ -61,18 +62,18 @@ def test_a_touch_or_the_same_content_again_is_no_change(file: Path) -> None:
     assert looks(watch) == [False] * 4
 
 
-def test_there_and_back_is_no_change(file: Path) -> None:
-    watch = marked(file)
+def test_changed_after_a_change_that_was_undone_is_false(file: Path) -> None:
+    watch = watching(file)
     file.write_text("two")
     assert not watch.changed()
     file.write_text("one")
     assert looks(watch) == [False] * 4
 
 
-def test_a_folder_of_fragments(tmp_path: Path) -> None:
+def test_changed_of_a_folder_notices_its_files(tmp_path: Path) -> None:
     folder = tmp_path / "policies"
     folder.mkdir()
-    watch = marked(folder)
+    watch = watching(folder)
     (folder / "a.xml").write_text("a")
     assert looks(watch) == [False, True, False, False]
     (folder / "a.xml").write_text("b")
@@ -83,7 +84,7 @@ def test_a_folder_of_fragments(tmp_path: Path) -> None:
     assert looks(watch) == [False, True, False, False]
 
 
-def test_the_symbolic_link_of_a_config_map_is_swapped(tmp_path: Path) -> None:
+def test_changed_follows_the_symbolic_links_of_a_config_map(tmp_path: Path) -> None:
     """As kubelet does: policy.xml -> ..data/policy.xml, ..data -> ..2026_1, and ..data is replaced by a rename."""
     for name, text in (("..1", "one"), ("..2", "one"), ("..3", "two")):
         (tmp_path / name).mkdir()
@@ -91,14 +92,27 @@ def test_the_symbolic_link_of_a_config_map_is_swapped(tmp_path: Path) -> None:
     (tmp_path / "..data").symlink_to("..1")
     (tmp_path / "policy.xml").symlink_to("..data/policy.xml")
     for paths in ((tmp_path / "policy.xml",), (tmp_path,)):
-        watch = marked(*paths)
+        watch = watching(*paths)
         for target, changed in (("..2", False), ("..3", True), ("..1", True)):
             (tmp_path / "..tmp").symlink_to(target)
             (tmp_path / "..tmp").rename(tmp_path / "..data")
             assert any(looks(watch)) == changed
 
 
-def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+def test_snapshot_of_fifos_and_devices_does_not_read_them(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    watch = marked(tmp_path / "pipe", tmp_path / "missing", Path("/dev/zero"))
+    watch = watching(tmp_path / "pipe", tmp_path / "missing", Path("/dev/zero"))
     assert looks(watch) == [False] * 4
+
+
+def test_require_regular_file_refuses_a_fifo_and_a_device_in_one_line(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in ((tmp_path / "pipe", "a FIFO"), (Path("/dev/zero"), "a device")):
+        with pytest.raises(ConfigError) as caught:
+            require_regular_file(path)
+        assert str(caught.value) == f"{path}: is {kind}; write a regular file, which a reload can read again"
+
+
+def test_require_regular_file_leaves_files_folders_and_missing_names_alone(file: Path) -> None:
+    for path in (file, file.parent, file.parent / "missing", Path("a\0b")):
+        require_regular_file(path)

@@ -24,7 +24,7 @@ def allowed(networks: Networks, ip: IP) -> bool:
 
 
 def model(ip: IP, allow: Iterable[Network], deny: Iterable[Network]) -> bool:
-    """By definition: the smallest network that holds it decides; in none, whether there is a list of who is allowed."""
+    """By definition: the smallest network that contains it decides; in none, whether any are listed as allowed."""
     rules = dict.fromkeys(allow, True) | dict.fromkeys(deny, False)
     around = [network for network in rules if ip in network]
     return rules[max(around, key=lambda network: network.prefixlen)] if around else not allow
@@ -53,7 +53,7 @@ EVERYTHING = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
 @example([], EVERYTHING, [])
 @example(EVERYTHING, [], [])
 @given(lists, lists, st.lists(addresses, max_size=10))
-def test_the_longest_prefix_decides(allow: list[Network], deny: list[Network], others: list[IP]) -> None:
+def test_compile_networks_longest_prefix_decides(allow: list[Network], deny: list[Network], others: list[IP]) -> None:
     compiled = compile_networks(allow, deny)
     edges = [end for network in (*allow, *deny) for end in (network[0], network[-1])]
     beside = [
@@ -65,7 +65,7 @@ def test_the_longest_prefix_decides(allow: list[Network], deny: list[Network], o
             assert allowed(compiled, ip) == model(ip, allow, deny), ip
 
 
-def test_many_networks() -> None:
+def test_compile_networks_of_many_networks_matches_each() -> None:
     """As many as an index and a search are for: every second /24, of 10,000."""
     deny = [ipaddress.IPv4Network((n << 9, 24)) for n in range(10_000)]
     compiled = compile_networks((), deny)
@@ -75,19 +75,19 @@ def test_many_networks() -> None:
     assert compiled.allow(between) == len(deny)
 
 
-def test_an_ipv4_address_in_ipv6_clothes_is_ipv4() -> None:
+def test_compile_networks_ipv4_mapped_address_is_ipv4() -> None:
     compiled = compile_networks([ipaddress.ip_network("::/0")])
     assert allowed(compiled, ipaddress.ip_address("2001:db8::1"))
     assert not allowed(compiled, ipaddress.ip_address("192.0.2.1"))
 
 
 @pytest.mark.parametrize("turns", [[2, 1], [1, 1], [0], [1 << 128], [-1]])
-def test_turns_must_ascend(turns: list[int]) -> None:
+def test_networks_of_boundaries_out_of_order_raises(turns: list[int]) -> None:
     for arguments in (((True, turns), (True, [])), ((True, []), (True, turns))):
         with pytest.raises(ValueError, match="ascending"):
             Networks(*arguments)
 
 
-def test_whole_addresses_only() -> None:
+def test_networks_allow_with_part_of_an_address_raises() -> None:
     with pytest.raises(ValueError, match="16 bytes each"):
         compile_networks(EVERYTHING).allow(os.urandom(17))

@@ -1,10 +1,17 @@
-"""Loading: what is watched is what was read, or older."""
+"""Loading: the snapshot that is watched is of the files that were read, or older."""
 
+import dataclasses
+import ipaddress
+import os
+import pickle
 from pathlib import Path
 
+import pytest
+
 from flashpol.config import Address, Config, ConfigError, Listener, PolicySource, Server
-from flashpol.serving.file_watch import Watch
+from flashpol.serving.file_watch import FileWatch, Snapshot
 from flashpol.serving.plan import Loader
+from testkit.processes import one_line, run
 
 POLICY = '<cross-domain-policy><allow-access-from domain="{}" to-ports="1935"/></cross-domain-policy>'
 
@@ -18,7 +25,7 @@ class Files:
         self.config.write_text("one")
         self.reads = 0
         self.loader = Loader(self._configure, self.config)
-        self.watch = Watch(lambda: self.loader.paths)
+        self.watch = FileWatch()
 
     def write(self, name: str, domain: str) -> None:
         (self.folder / name).write_text(POLICY.format(domain))
@@ -41,51 +48,84 @@ class Files:
         return self.watch.changed() or self.watch.changed()
 
 
-def test_what_is_loaded_is_watched(tmp_path: Path) -> None:
+def test_load_watches_the_policy_that_it_read(tmp_path: Path) -> None:
     files = Files(tmp_path)
-    assert b"one.example" in files.loader.load(files.watch.mark).replies[0]
+    assert b"one.example" in files.loader.load(files.watch.adopt).replies[0]
     assert not files.changed
     files.write("one", "changed.example")
     assert files.changed
 
 
-def test_a_policy_that_changes_while_it_is_loaded_is_seen(tmp_path: Path) -> None:
+def test_load_of_a_policy_that_changes_meanwhile_is_a_change(tmp_path: Path) -> None:
     files = Files(tmp_path)
-    marks = 0
+    snapshots = 0
 
-    def mark() -> None:
-        nonlocal marks
-        files.watch.mark()
-        marks += 1
-        if marks == 2:
+    def adopt(snapshot: Snapshot) -> None:
+        nonlocal snapshots
+        files.watch.adopt(snapshot)
+        snapshots += 1
+        if snapshots == 2:
             files.write("one", "changed.example")
 
-    files.loader.load(mark)
+    files.loader.load(adopt)
     assert files.changed
 
 
-def test_a_configuration_that_changes_while_it_is_read_is_read_again(tmp_path: Path) -> None:
+def test_load_of_a_configuration_that_changes_meanwhile_reads_it_again(tmp_path: Path) -> None:
     files = Files(tmp_path)
     files.write("two", "two.example")
     files.read = lambda: files.config.write_text("two")  # type: ignore[method-assign, assignment, return-value]
-    assert b"two.example" in files.loader.load(files.watch.mark).replies[0]
+    assert b"two.example" in files.loader.load(files.watch.adopt).replies[0]
     assert not files.changed
-    assert files.loader.paths == [files.config, tmp_path / "two"]
+    assert list(files.watch.snapshot.paths) == [files.config, tmp_path / "two"]
 
 
-def test_one_that_does_not_change_is_read_once_as_a_pipe_must_be(tmp_path: Path) -> None:
+def test_load_of_a_configuration_that_does_not_change_reads_it_once(tmp_path: Path) -> None:
     files = Files(tmp_path)
-    files.loader.load(files.watch.mark)
+    files.loader.load(files.watch.adopt)
     assert files.reads == 1
 
 
-def test_one_that_cannot_be_loaded_is_not_news_until_it_changes(tmp_path: Path) -> None:
+def test_load_that_fails_is_no_change_until_the_file_changes(tmp_path: Path) -> None:
     files = Files(tmp_path)
-    files.loader.load(files.watch.mark)
+    files.loader.load(files.watch.adopt)
     files.config.write_text("")
     try:
-        files.loader.load(files.watch.mark)
+        files.loader.load(files.watch.adopt)
     except ConfigError:
         assert not files.changed
     files.config.write_text("one")
     assert files.changed
+
+
+def test_plan_after_pickling_is_the_same_plan(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    allow, deny = (ipaddress.ip_network("10.0.0.0/8"),), (ipaddress.ip_network("10.1.0.0/16"),)
+    configure = files.loader._configure
+    files.loader._configure = lambda: dataclasses.replace(
+        configure(),
+        listeners=(dataclasses.replace(configure().listeners[0], allow_networks=allow, deny_networks=deny),),
+    )
+    plan = files.loader.load()
+    copy = pickle.loads(pickle.dumps(plan))
+    assert (copy.config, copy.replies, copy.privileges) == (plan.config, plan.replies, plan.privileges)
+    assert copy.access == plan.access
+    address = bytes(10) + b"\xff\xff"
+    assert [bool(copy.access[0].networks.allow(address + ip)) for ip in (b"\n\2\0\0", b"\n\1\0\0")] == [True, False]
+
+
+def test_load_of_a_fifo_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    files.config.write_text("pipe")
+    with pytest.raises(ConfigError, match="pipe: is a FIFO; write a regular file"):
+        files.loader.load()
+
+
+@pytest.mark.parametrize("flag", ["--policy", "--config"])
+def test_serve_with_a_fifo_ends_at_once_with_one_line(flag: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = run("serve", flag, tmp_path / "pipe", "--listen", "127.0.0.1:0", "--admin", "off")
+    assert one_line(done).endswith(
+        f"{tmp_path / 'pipe'}: is a FIFO; write a regular file, which a reload can read again"
+    )

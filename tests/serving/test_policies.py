@@ -34,24 +34,24 @@ def refused(source: PolicySource, dialect: str = "flash") -> str:
 
 
 @pytest.mark.parametrize("end", [b"", b"\0", b"\n", b"\n\0"])
-def test_a_file_is_served_byte_for_byte_with_one_nul(tmp_path: Path, end: bytes) -> None:
+def test_compile_source_of_a_flash_file_is_its_bytes_and_one_nul(tmp_path: Path, end: bytes) -> None:
     file = tmp_path / "p.xml"
     file.write_bytes(XML + end)
     assert compile_source(PolicySource("p", file=file)) == XML + end.removesuffix(b"\0") + b"\0"
 
 
-def test_the_example() -> None:
+def test_compile_source_of_the_example_policy_succeeds() -> None:
     assert compile_source(PolicySource("p", file=POLICY)) == POLICY.read_bytes() + b"\0"
 
 
-def test_grants_are_rendered() -> None:
+def test_compile_source_of_grants_renders_them() -> None:
     grants = ("*.example.com:1935,8000-8100", "a.example:80")
     reply = compile_source(PolicySource("p", grants=grants))
     assert reply.endswith(b"\0")
     assert parse(reply) == allow_policy(grants)
 
 
-def test_a_grant_that_is_none() -> None:
+def test_compile_source_of_a_malformed_grant_is_refused() -> None:
     assert refused(PolicySource("games", grants=("a.example:1", "b.example:0"))).startswith(
         'policy games: in "b.example:0": '
     )
@@ -60,14 +60,14 @@ def test_a_grant_that_is_none() -> None:
 @pytest.mark.parametrize(
     ("name", "why"), [("none.xml", "No such file"), (".", "Is a directory"), ("x" * 300, "too long")]
 )
-def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, why: str) -> None:
+def test_compile_source_of_an_unreadable_file_says_why(tmp_path: Path, name: str, why: str) -> None:
     message = refused(PolicySource("p", file=tmp_path / name))
     assert message.startswith(f"{tmp_path / name}: cannot be read: ")
     assert why in message
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone can try it as another user")
-def test_a_file_of_another_user(tmp_path: Path) -> None:
+def test_compile_source_of_another_users_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "p.xml"
     file.write_bytes(XML)
     file.chmod(0o600)
@@ -87,7 +87,7 @@ def test_a_file_of_another_user(tmp_path: Path) -> None:
         (XML[:-1], "line 1"),
     ],
 )
-def test_a_file_that_is_no_policy(tmp_path: Path, data: bytes, words: str) -> None:
+def test_compile_source_of_a_file_that_is_no_policy_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
     file = tmp_path / "p.xml"
     file.write_bytes(data)
     message = refused(PolicySource("p", file=file))
@@ -95,12 +95,14 @@ def test_a_file_that_is_no_policy(tmp_path: Path, data: bytes, words: str) -> No
     assert words in message
 
 
-def test_a_file_without_end() -> None:
-    message = refused(PolicySource("p", file=Path("/dev/zero")))
-    assert message.startswith("/dev/zero: the policy has 1,048,577 bytes; ")
+def test_compile_of_an_endless_file_stops_at_the_limit() -> None:
+    with pytest.raises(ConfigError) as caught:
+        compile_path(Path("/dev/zero"))
+    assert str(caught.value).startswith("/dev/zero: the policy has 1,048,577 bytes; ")
+    assert refused(PolicySource("p", file=Path("/dev/zero"))).startswith("/dev/zero: is a device; ")
 
 
-def test_without_a_configuration(tmp_path: Path) -> None:
+def test_compile_path_and_text_need_no_configuration(tmp_path: Path) -> None:
     (tmp_path / "p.xml").write_bytes(XML)
     assert compile_file(tmp_path / "p.xml") == compile_text(XML) == XML + b"\0"
     assert compile_grants(["*:843"]) == compile_source(PolicySource("p", grants=("*:843",)))
@@ -112,7 +114,7 @@ def test_without_a_configuration(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------------- folders
 
 
-def test_a_folder_is_merged(tmp_path: Path) -> None:
+def test_compile_source_of_a_folder_merges_it(tmp_path: Path) -> None:
     for name, grant in (("a", "*.com:80"), ("b", "a.com:80"), ("c", "a.net:81")):
         (tmp_path / f"{name}.xml").write_bytes(render(allow_policy([grant])))
     reply = compile_source(PolicySource("p", folder=tmp_path))
@@ -127,7 +129,7 @@ def test_fragments_are_the_visible_xml_files(tmp_path: Path) -> None:
     assert [path.name for path in fragments(tmp_path)] == ["a.xml", "b.xml", "d.XML"]
 
 
-def test_a_folder_refused(tmp_path: Path) -> None:
+def test_compile_source_of_a_bad_folder_is_refused(tmp_path: Path) -> None:
     source = PolicySource("p", folder=tmp_path)
     assert refused(source).startswith(f"{tmp_path}: no policy in this folder")
     (tmp_path / "a.xml").write_bytes(XML)
@@ -146,13 +148,13 @@ def test_a_folder_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", [b"", b"\0", b"\n", b"\n\0"])
-def test_silverlight_is_served_byte_for_byte_without_nul(tmp_path: Path, end: bytes) -> None:
+def test_compile_source_of_a_silverlight_file_is_its_bytes_without_nul(tmp_path: Path, end: bytes) -> None:
     file = tmp_path / "s.xml"
     file.write_bytes(SILVERLIGHT + end)
     assert compile_source(PolicySource("s", file=file), "silverlight") == SILVERLIGHT + end.removesuffix(b"\0")
 
 
-def test_a_policy_in_the_other_dialect(tmp_path: Path) -> None:
+def test_compile_source_in_the_wrong_dialect_is_refused(tmp_path: Path) -> None:
     (tmp_path / "f.xml").write_bytes(XML)
     (tmp_path / "s.xml").write_bytes(SILVERLIGHT)
     flash, silver = (PolicySource("p", file=tmp_path / name) for name in ("f.xml", "s.xml"))
@@ -164,7 +166,7 @@ def test_a_policy_in_the_other_dialect(tmp_path: Path) -> None:
     assert refused(PolicySource("p", grants=("*:80",)), "silverlight").startswith("policy p: DOMAIN:PORTS is for Flash")
 
 
-def test_each_listener_gets_its_own(tmp_path: Path) -> None:
+def test_compile_all_gives_each_listener_its_own_reply(tmp_path: Path) -> None:
     (tmp_path / "f.xml").write_bytes(XML)
     (tmp_path / "s.xml").write_bytes(SILVERLIGHT)
     (tmp_path / "x.xml").write_bytes(b"x")
@@ -178,12 +180,12 @@ def test_each_listener_gets_its_own(tmp_path: Path) -> None:
     rows = (("s", "silverlight"), ("f", "flash"), ("s", "silverlight"))
     assert compiled(flash, silver, listeners=rows) == [SILVERLIGHT, XML + b"\0", SILVERLIGHT]
     assert compiled(flash, silver, listeners=rows[:1]) == [SILVERLIGHT]
-    assert compiled(flash, silver, listeners=rows[1:2]) == [XML + b"\0"]  # a Silverlight policy nobody uses
+    assert compiled(flash, silver, listeners=rows[1:2]) == [XML + b"\0"]  # no listener uses the Silverlight policy
     for listeners in ((("s", "flash"),), (("f", "silverlight"),)):
         with pytest.raises(ConfigError, match=r"this is a (Flash|Silverlight) policy"):
             compiled(flash, silver, listeners=listeners)
     with pytest.raises(ConfigError, match=r"x\.xml: line 1"):
-        compiled(flash, wrong, listeners=rows[1:2])  # checked, though nobody uses it
+        compiled(flash, wrong, listeners=rows[1:2])  # checked, though no listener uses it
 
 
 LIGHTSPARK_RANGE = (
@@ -195,7 +197,7 @@ FORBIDDEN = (
 )
 
 
-def test_what_lint_calls_an_error_is_not_served(tmp_path: Path) -> None:
+def test_compile_text_with_a_lint_error_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "p.xml"
     file.write_bytes(FORBIDDEN)
     message = refused(PolicySource("p", file=file))
@@ -203,7 +205,7 @@ def test_what_lint_calls_an_error_is_not_served(tmp_path: Path) -> None:
     assert "FP505" in message
 
 
-def test_warnings_are_logged_and_served(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_compile_text_with_a_lint_warning_logs_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "p.xml"
     file.write_bytes(LIGHTSPARK_RANGE)
     logging.getLogger("flashpol").addHandler(caplog.handler)
@@ -216,7 +218,7 @@ def test_warnings_are_logged_and_served(tmp_path: Path, caplog: pytest.LogCaptur
     assert "FP701" in line
 
 
-def test_what_the_port_makes_an_error_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_compile_all_logs_errors_that_depend_on_the_port(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Served from 8430 it grants nothing, but a redirect may let clients see 843, which `served_from` says."""
     (tmp_path / "p.xml").write_bytes(
         b'<cross-domain-policy><allow-access-from domain="a.example" to-ports="81"/></cross-domain-policy>'

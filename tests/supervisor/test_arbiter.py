@@ -1,8 +1,10 @@
-"""The arbiter and its children as processes: exact totals, replacement, the end, and no orphans."""
+"""The arbiter and its children as processes: exact totals, replacement, signals, and no orphans."""
 
 import contextlib
 import signal
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from flashpol.policy import compile_reply
 from testkit.clients import REQUEST, ask, connect, rest
-from testkit.polling import eventually
+from testkit.polling import DEADLINE, eventually
 from testkit.processes import PATIENT, POLICY, Flashpol, Process, descriptors, status
 
 REPLY = compile_reply(POLICY.read_bytes())
@@ -23,7 +25,7 @@ def serve(*arguments: str | Path, workers: int = 1) -> Flashpol:
 
 @pytest.fixture
 def short(tmp_path: Path) -> Path:
-    """A configuration whose end is near."""
+    """A configuration with short time limits."""
     file = tmp_path / "s.toml"
     file.write_text("[server]\nrequest_timeout = 0.4\nshutdown_timeout = 1.0\nstall_timeout = 0\n")
     return file
@@ -31,7 +33,7 @@ def short(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def patient(tmp_path: Path) -> Path:
-    """A configuration in which nothing inside ends by itself while a test runs."""
+    """A configuration in which no open connection ends by itself while a test runs."""
     file = tmp_path / "s.toml"
     file.write_text("[server]\nrequest_timeout = 60\nshutdown_timeout = 60\n")
     return file
@@ -60,7 +62,7 @@ def stopped(process: Process) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------------------- exact totals
 
 
-def test_totals_are_exact_over_all_workers_also_after_one_was_killed() -> None:
+def test_totals_after_a_worker_was_killed_are_exact() -> None:
     with serve(workers=3) as server:
         ask_often(server, 300)
         held = [connect(server.place) for _ in range(6)]
@@ -89,7 +91,7 @@ def test_totals_are_exact_over_all_workers_also_after_one_was_killed() -> None:
         assert server.stop() == 0
 
 
-def test_all_workers_take_part() -> None:
+def test_connections_are_spread_over_all_workers() -> None:
     with serve(workers=2) as server:
         before = [len(descriptors(worker.pid)) for worker in server.workers]
         held = [connect(server.place) for _ in range(64)]
@@ -104,7 +106,7 @@ def test_all_workers_take_part() -> None:
 # --------------------------------------------------------------------------------------------------------- replacement
 
 
-def test_the_accept_queue_of_a_killed_worker_is_answered_by_the_next_one() -> None:
+def test_queue_of_a_killed_worker_is_served_by_its_successor() -> None:
     with serve("-c", PATIENT) as server:
         [worker] = server.workers
         with stopped(worker):
@@ -118,7 +120,7 @@ def test_the_accept_queue_of_a_killed_worker_is_answered_by_the_next_one() -> No
         assert not worker.alive
 
 
-def test_a_worker_that_dies_again_and_again_is_replaced_again_and_again() -> None:
+def test_worker_that_dies_repeatedly_is_replaced_each_time() -> None:
     with serve() as server:
         for deaths in range(1, 4):
             eventually(lambda: server.up == 1, "a worker")
@@ -126,10 +128,10 @@ def test_a_worker_that_dies_again_and_again_is_replaced_again_and_again() -> Non
             worker.kill()
             eventually(lambda n=deaths: server.metrics().total("worker_restarts_total") == n, "its death")
         assert ask(server.place) == REPLY
-        assert server.log.count("was killed by SIGKILL; the next one starts in") == 3
+        assert server.log.count("was killed by SIGKILL; its successor starts in") == 3
 
 
-def test_a_killed_admin_process_is_replaced_and_serving_goes_on() -> None:
+def test_killed_admin_process_is_replaced_while_workers_serve() -> None:
     with serve() as server:
         workers, admin = server.workers, eventually(lambda: server.admin, "the admin process")
         admin.kill()
@@ -145,7 +147,7 @@ def test_a_killed_admin_process_is_replaced_and_serving_goes_on() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_those_inside_and_those_in_the_queue_are_answered_then_it_exits_with_0(number: signal.Signals) -> None:
+def test_stop_finishes_open_and_queued_connections_and_exits_with_0(number: signal.Signals) -> None:
     with serve("-c", PATIENT) as server:
         [worker] = server.workers
         begun = connect(server.place, REQUEST[:10])
@@ -157,7 +159,7 @@ def test_those_inside_and_those_in_the_queue_are_answered_then_it_exits_with_0(n
             eventually(lambda: server.get("/-/ready").status == 503, "not ready")
             assert server.get("/-/healthy").status == 200
         assert [rest(connection) for connection in queued] == [REPLY] * 10
-        assert server.process.poll() is None, "it waits for those who have begun"
+        assert server.process.poll() is None, "it waits for open connections"
         begun.sendall(REQUEST[10:])
         late.sendall(REQUEST[5:])
         assert [rest(begun), rest(late)] == [REPLY, REPLY]
@@ -168,7 +170,7 @@ def test_those_inside_and_those_in_the_queue_are_answered_then_it_exits_with_0(n
             ask(server.place)
 
 
-def test_a_silent_client_does_not_hold_up_the_end(short: Path) -> None:
+def test_stop_with_a_silent_client_ends_by_request_timeout(short: Path) -> None:
     with serve("-c", short) as server:
         silent = connect(server.place)
         eventually(lambda: server.metrics().total("connections_open") == 1, "a silent client")
@@ -176,7 +178,7 @@ def test_a_silent_client_does_not_hold_up_the_end(short: Path) -> None:
         assert rest(silent) == b""
 
 
-def test_the_end_is_bounded_by_shutdown_timeout(tmp_path: Path) -> None:
+def test_stop_takes_shutdown_timeout_at_most(tmp_path: Path) -> None:
     file = tmp_path / "s.toml"
     file.write_text("[server]\nrequest_timeout = 60\nshutdown_timeout = 0.3\n")
     with serve("-c", file) as server:
@@ -186,7 +188,7 @@ def test_the_end_is_bounded_by_shutdown_timeout(tmp_path: Path) -> None:
         assert rest(silent) == b""
 
 
-def test_a_worker_that_hangs_is_killed_in_the_end(short: Path) -> None:
+def test_stop_kills_a_worker_that_hangs(short: Path) -> None:
     with serve("-c", short) as server:
         [worker] = server.workers
         with stopped(worker):
@@ -195,13 +197,13 @@ def test_a_worker_that_hangs_is_killed_in_the_end(short: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_second_signal_does_not_wait(patient: Path, number: signal.Signals) -> None:
+def test_second_stop_signal_kills_what_is_left(patient: Path, number: signal.Signals) -> None:
     with serve("-c", patient) as server:
         children = server.children
         silent = connect(server.place)
         eventually(lambda: server.metrics().total("connections_open") == 1, "a silent client")
         server.process.send_signal(signal.SIGINT)
-        eventually(lambda: "SIGINT: finishing" in server.log, "the first signal")
+        eventually(lambda: "SIGINT: stopping" in server.log, "the first signal")
         server.process.send_signal(number)
         assert server.process.wait(5) == 0
         assert gone(*children)()
@@ -209,7 +211,7 @@ def test_the_second_signal_does_not_wait(patient: Path, number: signal.Signals) 
             assert rest(silent) == b""
 
 
-def test_a_terminal_signals_the_whole_group_and_those_inside_are_finished() -> None:
+def test_sigint_to_the_whole_group_finishes_open_connections() -> None:
     number = signal.SIGINT
     with serve() as server:
         begun = connect(server.place, REQUEST[:10])
@@ -217,13 +219,13 @@ def test_a_terminal_signals_the_whole_group_and_those_inside_are_finished() -> N
         for child in server.children:
             child.kill(number)
         server.process.send_signal(number)
-        eventually(lambda: f"{number.name}: finishing" in server.log, "the signal")
+        eventually(lambda: f"{number.name}: stopping" in server.log, "the signal")
         begun.sendall(REQUEST[10:])
         assert rest(begun) == REPLY
         assert server.process.wait(5) == 0
 
 
-def test_a_signal_while_the_worker_is_being_replaced() -> None:
+def test_stop_while_a_worker_is_replaced_exits_with_0() -> None:
     with serve() as server:
         [worker] = server.workers
         worker.kill()
@@ -232,21 +234,68 @@ def test_a_signal_while_the_worker_is_being_replaced() -> None:
 
 
 @pytest.mark.parametrize("deaths", [1, 4])
-def test_the_queue_of_a_worker_that_is_dead_at_the_end_is_answered(deaths: int) -> None:
+def test_stop_serves_the_queue_of_a_dead_worker(deaths: int) -> None:
     """After one death its successor has just begun to start; after four it waits for its turn."""
     with serve() as server:
         for death in range(1, deaths + 1):
             [worker] = eventually(lambda: server.up == 1 and server.workers, "a worker")
             worker.kill()
             eventually(lambda: not worker.alive, "its death")  # noqa: B023
-            eventually(lambda n=death: server.log.count("was killed by SIGKILL") == n, "its burial")
+            eventually(lambda n=death: server.log.count("was killed by SIGKILL") == n, "the log line")
         waiting = [connect(server.place, REQUEST) for _ in range(5)]
         server.process.send_signal(signal.SIGTERM)
         assert [rest(connection) for connection in waiting] == [REPLY] * 5
         assert server.process.wait(5) == 0
 
 
-def test_no_orphans_when_the_arbiter_is_killed(short: Path) -> None:
+def test_sigquit_drains_sessions_beyond_shutdown_timeout_and_exits_with_0(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text("[server]\nshutdown_timeout = 0.2\ndrain_timeout = 60\n")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as upstream,
+        serve("-c", file, "--upstream", "{}:{}".format(*upstream.getsockname())) as server,
+    ):
+        client = connect(server.place, b"hello\n")
+        session, _ = upstream.accept()
+        server.process.send_signal(signal.SIGQUIT)
+        eventually(lambda: "SIGQUIT: draining open connections" in server.log, "the signal")
+        eventually(lambda: server.get("/-/ready").status == 503, "not ready")
+        time.sleep(2.0)  # more than shutdown_timeout and KILL_AFTER
+        session.sendall(b"still here\n")
+        assert client.recv(100) == b"still here\n"
+        with pytest.raises(ConnectionRefusedError):
+            connect(server.place)
+        client.close()
+        session.close()
+        assert server.process.wait(DEADLINE) == 0
+        assert "ERROR" not in server.log
+
+
+def test_sigterm_during_a_drain_stops_within_shutdown_timeout(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text("[server]\nshutdown_timeout = 0.2\ndrain_timeout = 60\n")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as upstream,
+        serve("-c", file, "--upstream", "{}:{}".format(*upstream.getsockname())) as server,
+    ):
+        client = connect(server.place, b"hello\n")
+        session, _ = upstream.accept()
+        server.process.send_signal(signal.SIGQUIT)
+        eventually(lambda: "SIGQUIT: draining" in server.log, "the signal")
+        assert server.stop() == 0
+        client.close()
+        session.close()
+
+
+def test_sigusr1_is_logged_and_ignored() -> None:
+    with serve() as server:
+        server.process.send_signal(signal.SIGUSR1)
+        eventually(lambda: "SIGUSR1: flashpol logs to stderr; nothing to reopen" in server.log, "the line")
+        assert ask(server.place) == REPLY
+        assert server.stop() == 0
+
+
+def test_killed_arbiter_leaves_no_orphans(short: Path) -> None:
     with serve("-c", short, workers=2) as server:
         children = server.children
         assert len(children) == 3
@@ -254,12 +303,12 @@ def test_no_orphans_when_the_arbiter_is_killed(short: Path) -> None:
         eventually(lambda: server.metrics().total("parked_connections") == 2, "two inside")
         server.process.kill()
         begun.sendall(REQUEST[10:])
-        assert rest(begun) == REPLY, "those inside are finished all the same"
+        assert rest(begun) == REPLY, "open connections are finished nevertheless"
         eventually(gone(*children), "the end of all children")
         assert rest(silent) == b""
 
 
-def test_a_killed_worker_costs_at_most_the_connection_inside_it() -> None:
+def test_killed_worker_loses_at_most_one_of_serial_connections() -> None:
     with serve(workers=2) as server:
         victim = server.workers[0]
         answers: list[bytes] = []

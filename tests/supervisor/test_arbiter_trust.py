@@ -1,4 +1,4 @@
-"""What the arbiter depends on, and what it must not: rights, forks that work, and memory that workers can write."""
+"""Failures that the arbiter must survive: of forks, of children, of rights; and memory that workers can write."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 from testkit.clients import ask
 from testkit.polling import DEADLINE, eventually
-from testkit.processes import Flashpol
+from testkit.processes import Flashpol, free_port
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -32,19 +32,19 @@ os.fork = fork
 """
 
 
-def test_a_fork_that_fails_is_tried_again() -> None:
+def test_fork_that_fails_is_tried_again() -> None:
     with serve(workers=1, prelude=FORK_FAILS) as server:  # the worker and admin are forks 1 and 2
         [worker] = server.workers
         worker.kill()
         eventually(lambda: server.workers not in ([], [worker]), "the next worker")
-        assert server.log.count("cannot be started: Resource temporarily unavailable") == 2
+        assert server.log.count("cannot start worker 0: Resource temporarily unavailable; trying again") == 2
         assert server.stop() == 0
 
 
 @as_root
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_without_the_right_to_signal_its_children_it_ends_them_all_the_same(number: int) -> None:
+def test_arbiter_without_cap_kill_ends_its_children(number: int) -> None:
     prelude = """
 import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
@@ -73,7 +73,7 @@ worker.run = run
 """
 
 
-def test_what_a_worker_writes_into_shared_memory_moves_no_signal_and_stops_no_restart() -> None:
+def test_worker_that_forges_shared_memory_is_replaced_and_no_other_process_killed() -> None:
     bystander = os.fork()
     if bystander == 0:
         signal.pause()
@@ -91,18 +91,23 @@ def test_what_a_worker_writes_into_shared_memory_moves_no_signal_and_stops_no_re
         os.waitpid(bystander, 0)
 
 
-def test_processes_that_end_before_they_serve_end_the_server() -> None:
+def test_workers_that_never_come_up_end_the_server() -> None:
     prelude = """
 import flashpol.worker.worker as worker
 def run(*arguments):
     raise RuntimeError("never")
 worker.run = run
 """
-    with pytest.raises(AssertionError, match=r"(?s)ended with 1: .*giving up"), serve(prelude=prelude) as server:
+    with (
+        pytest.raises(
+            AssertionError, match=r"(?s)ended with 1: .*giving up: workers exited 5 times before becoming ready"
+        ),
+        serve(prelude=prelude) as server,
+    ):
         raise RuntimeError(f"it is ready: {server.out}")
 
 
-def test_the_soft_limit_of_descriptors_does_not_bound_the_listeners() -> None:
+def test_listeners_beyond_the_soft_limit_of_descriptors_are_served() -> None:
     prelude = """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
@@ -111,14 +116,14 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIM
         assert ask(server.place)[-1:] == b"\0"
 
 
-def test_counts_add_up_after_a_worker_died_with_clients_inside() -> None:
+def test_counters_add_up_after_a_worker_died_with_open_connections() -> None:
     with serve() as server:
         assert ask(server.place)[-1:] == b"\0"
         silent = [socket.create_connection(server.place) for _ in range(7)]
         eventually(lambda: server.metrics().total("connections_open") == 7, "the silent ones")
         [worker] = server.workers
         worker.kill()
-        eventually(lambda: server.metrics().total("connections_open") == 0, "its burial")
+        eventually(lambda: server.metrics().total("connections_open") == 0, "the account")
         metrics = server.metrics()
         assert metrics.total("refused_total", reason="crashed") == 7
         ends = ("replies_total", "refused_total", "timeouts_total", "resets_total")
@@ -145,7 +150,7 @@ worker.run = run
 """
 
 
-def test_a_worker_that_makes_something_else_of_its_listening_socket_ends_nobody_else(tmp_path: Path) -> None:
+def test_worker_that_shuts_its_listen_socket_down_harms_no_other(tmp_path: Path) -> None:
     go = tmp_path / "go"
     with serve(workers=2, prelude=TAKEN_AWAY.replace("GO", str(go))) as server:
         go.touch()
@@ -156,7 +161,7 @@ def test_a_worker_that_makes_something_else_of_its_listening_socket_ends_nobody_
         assert server.stop() == 0
 
 
-def test_an_arbiter_that_fails_says_so_in_the_log_and_is_started_again(tmp_path: Path) -> None:
+def test_arbiter_that_crashes_logs_it_and_exits_with_1(tmp_path: Path) -> None:
     go = tmp_path / "go"
     prelude = f"""
 import errno, os
@@ -171,6 +176,50 @@ generation.Generation.observe = observe
     with serve(prelude=prelude) as server:
         children = server.children
         go.touch()
-        assert server.process.wait(DEADLINE) == 1, "2 is for what a restart does not mend"
-        assert "ERROR: the arbiter failed" in server.log
+        assert server.process.wait(DEADLINE) == 1, "2 is for a mistake in the configuration"
+        assert "ERROR: the arbiter crashed; workers are draining and will exit" in server.log
         eventually(lambda: not any(child.alive for child in children), "the end of all")
+
+
+NO_ADMIN = """
+import pathlib
+import flashpol.admin.endpoint as endpoint
+import flashpol.supervisor.generation as generation
+generation.ADMIN_LAST_DELAY = 0.5
+real = endpoint.run
+def run(*arguments):
+    if not pathlib.Path(GO).exists():
+        raise PermissionError("no metrics today")
+    real(*arguments)
+endpoint.run = run
+"""
+
+
+def test_admin_process_that_cannot_start_does_not_keep_policies_from_being_served(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    admin = f"127.0.0.1:{free_port()}"
+    with serve(prelude=NO_ADMIN.replace("GO", repr(str(go))), admin=admin) as server:  # it is ready
+        assert server.url is None, "the ready line promises no metrics"
+        assert ask(server.place)[-1:] == b"\0"
+        assert "metrics are unavailable: the admin process failed to start 5 times" in server.log
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: " reloaded: " in server.log, "a reload")
+        assert ask(server.place)[-1:] == b"\0"
+        eventually(lambda: server.log.count("metrics are unavailable") == 2, "the new generation's line")
+        go.touch()
+        eventually(lambda: "metrics are available again" in server.log, "the admin process")
+        server.url = f"http://{admin}/metrics"
+        assert server.metrics().total("replies_total") == 2
+        assert server.stop() == 0
+
+
+def test_admin_process_that_may_not_lower_its_priority_serves() -> None:
+    prelude = """
+import os
+def nice(_):
+    raise PermissionError(1, "Operation not permitted")
+os.nice = nice
+"""
+    with serve(prelude=prelude) as server:
+        assert server.get("/-/ready").status == 200
+        assert "admin failed" not in server.log

@@ -1,4 +1,4 @@
-"""The sockets that the arbiter holds: bound once, used again, closed when nobody wants them."""
+"""Listen sockets: bound once, used again, closed when no configuration names them."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ import pytest
 
 from flashpol.config import Address, ConfigError, SystemdSocket
 from flashpol.process.sockets import bound_address
-from flashpol.supervisor.listen_sockets import Listening
+from flashpol.supervisor.listen_sockets import ListenSockets
 from testkit.processes import free_port
 
 ANY = Address("127.0.0.1", 0)
@@ -18,11 +18,11 @@ def files() -> int:
 
 
 @pytest.fixture
-def listening() -> Listening:
-    return Listening()
+def listening() -> ListenSockets:
+    return ListenSockets()
 
 
-def test_an_address_that_is_wanted_again_is_not_bound_again(listening: Listening) -> None:
+def test_acquire_of_a_held_address_returns_the_same_sockets(listening: ListenSockets) -> None:
     [first] = listening.acquire([(ANY, 2)], 16)
     [second] = listening.acquire([(ANY, 2)], 16)
     assert first == second
@@ -31,14 +31,14 @@ def test_an_address_that_is_wanted_again_is_not_bound_again(listening: Listening
     assert [sock.fileno() for sock in first] == [-1, -1]
 
 
-def test_addresses_that_the_kernel_chooses_are_as_many_as_were_asked_for(listening: Listening) -> None:
+def test_acquire_of_port_0_twice_returns_two_ports(listening: ListenSockets) -> None:
     first, second = listening.acquire([(ANY, 1), (ANY, 1)], 16)
     assert bound_address(first[0]) != bound_address(second[0])
     assert listening.acquire([(ANY, 1), (ANY, 1)], 16) == [first, second]
     listening.keep_only([])
 
 
-def test_more_workers_get_more_sockets_and_fewer_keep_them(listening: Listening) -> None:
+def test_acquire_for_more_workers_adds_sockets_and_for_fewer_keeps_them(listening: ListenSockets) -> None:
     [one] = listening.acquire([(ANY, 1)], 16)
     [three] = listening.acquire([(ANY, 3)], 16)
     assert three[:1] == one
@@ -51,10 +51,10 @@ def test_more_workers_get_more_sockets_and_fewer_keep_them(listening: Listening)
 
 
 @pytest.mark.parametrize(("one", "other"), [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "::"), ("::", "127.0.0.1")])
-def test_an_address_that_covers_one_of_ours_takes_a_restart(listening: Listening, one: str, other: str) -> None:
+def test_acquire_of_an_overlapping_address_is_refused(listening: ListenSockets, one: str, other: str) -> None:
     port = free_port()
     [held] = listening.acquire([(Address(one, port), 1)], 16)
-    with pytest.raises(ConfigError, match=r"is ours, .*: restart the server"):
+    with pytest.raises(ConfigError, match=r"overlaps .*, which is still open; restart"):
         listening.acquire([(Address(other, port), 1)], 16)
     assert listening.acquire([(Address(one, port), 2)], 16)[0][:1] == held
     listening.keep_only([])
@@ -62,7 +62,7 @@ def test_an_address_that_covers_one_of_ours_takes_a_restart(listening: Listening
     listening.keep_only([])
 
 
-def test_a_mistake_changes_nothing(listening: Listening) -> None:
+def test_acquire_that_fails_changes_nothing(listening: ListenSockets) -> None:
     free = Address("127.0.0.1", free_port())
     [held] = listening.acquire([(ANY, 1)], 16)
     before = files()
@@ -73,7 +73,7 @@ def test_a_mistake_changes_nothing(listening: Listening) -> None:
     listening.keep_only([])
 
 
-def test_release_closes_what_nobody_wants(listening: Listening) -> None:
+def test_release_closes_unwanted_sockets(listening: ListenSockets) -> None:
     one, two = listening.acquire([(ANY, 2), (Address("127.0.0.1", free_port()), 2)], 16)
     listening.release(two)
     assert [sock.fileno() for sock in one] == [-1, -1]
@@ -83,9 +83,9 @@ def test_release_closes_what_nobody_wants(listening: Listening) -> None:
     listening.keep_only([])
 
 
-def test_what_systemd_hands_over_is_for_all_workers_and_stays() -> None:
+def test_acquire_of_systemd_sockets_gives_all_workers_the_same() -> None:
     four, six = socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0))
-    listening = Listening({SystemdSocket("flash"): [four, six]})
+    listening = ListenSockets({SystemdSocket("flash"): [four, six]})
     [sockets] = listening.acquire([(SystemdSocket("flash"), 3)], 16)
     for slot in range(3):
         assert sockets[slot::3] == [four, six]
@@ -97,6 +97,6 @@ def test_what_systemd_hands_over_is_for_all_workers_and_stays() -> None:
     assert six.fileno() == -1
 
 
-def test_a_name_that_systemd_does_not_know(listening: Listening) -> None:
-    with pytest.raises(ConfigError, match=r"^systemd:flash: systemd hands over no such socket \(but none\)"):
+def test_acquire_of_an_unknown_systemd_name_is_refused(listening: ListenSockets) -> None:
+    with pytest.raises(ConfigError, match=r"^systemd:flash: systemd passed no sockets; see FileDescriptorName="):
         listening.acquire([(SystemdSocket("flash"), 1)], 16)

@@ -9,7 +9,7 @@ from flashpol.supervisor.proc_stats import Usage
 from testkit.processes import Process, stat
 
 
-def test_when_a_process_started() -> None:
+def test_usage_of_a_process_says_when_it_started() -> None:
     usage = Usage.of(os.getpid())
     assert usage
     with open("/proc/uptime") as file:
@@ -19,7 +19,7 @@ def test_when_a_process_started() -> None:
     assert time.time() - age == pytest.approx(usage.started_ms / 1000, abs=2.5)
 
 
-def test_usage_grows_with_use() -> None:
+def test_usage_grows_with_cpu_time_and_memory() -> None:
     before = Usage.of(os.getpid())
     assert before
     deadline = time.process_time() + 0.1
@@ -31,7 +31,7 @@ def test_usage_grows_with_use() -> None:
     assert after.resident_bytes > 1_000_000
 
 
-def test_usage_of_nobody() -> None:
+def test_usage_of_an_ended_process_is_none() -> None:
     pid = os.fork()
     if pid == 0:
         os._exit(0)

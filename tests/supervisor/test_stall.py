@@ -1,4 +1,4 @@
-"""A worker that stands still: it is killed, and its successor answers those who wait in its queue."""
+"""A worker whose event loop does not turn is killed, and its successor serves the clients in its queue."""
 
 import signal
 import time
@@ -23,26 +23,26 @@ def configured(folder: Path, stall_timeout: float, server: str = "", listener: s
 
 
 def elapsed(seconds: float) -> Callable[[], bool]:
-    """For what is not to happen: there is nothing to wait for but the time."""
+    """For an event that is not to happen: only the time can be waited for."""
     end = time.monotonic() + seconds
     return lambda: time.monotonic() >= end
 
 
-def test_it_is_replaced_and_nobody_is_lost(tmp_path: Path) -> None:
-    """The only one, so that nobody can stand in for it."""
+def test_stalled_worker_is_replaced_and_loses_no_client(tmp_path: Path) -> None:
+    """The only one, so that no sibling can serve its queue."""
     with configured(tmp_path, STALL, workers=1) as server:
         stopped = server.workers[0]
         stopped.kill(signal.SIGSTOP)
         clients = [connect(server.place, REQUEST) for _ in range(CLIENTS)]
         assert {rest(client) for client in clients} == {POLICY.read_bytes() + b"\0"}
         assert not stopped.alive
-        [line] = [line for line in server.log.splitlines() if "stands still" in line]
+        [line] = [line for line in server.log.splitlines() if "event loop stalled for" in line]
         assert f"(pid {stopped.pid})" in line
         assert server.metrics().total("worker_restarts_total") == 1
 
 
-def test_it_does_not_hold_up_a_reload(tmp_path: Path) -> None:
-    """Told to finish what is inside, of which a shared port has conversations: it would have an hour for them."""
+def test_stalled_worker_does_not_hold_up_a_reload(tmp_path: Path) -> None:
+    """On a shared port, where it would have drain_timeout for its sessions."""
     with configured(tmp_path, STALL, "shutdown_timeout = 0.5", 'upstream = "127.0.0.1:1"') as server:
         stopped = server.workers[0]
         stopped.kill(signal.SIGSTOP)
@@ -52,8 +52,8 @@ def test_it_does_not_hold_up_a_reload(tmp_path: Path) -> None:
         assert ask(server.place) == POLICY.read_bytes() + b"\0"
 
 
-def test_all_of_it_stopped_and_continued_is_no_stall(tmp_path: Path) -> None:
-    """As a terminal does it with Ctrl-Z and fg: the arbiter has not been there to see anything."""
+def test_server_stopped_and_continued_as_a_whole_is_no_stall(tmp_path: Path) -> None:
+    """As a terminal does it with Ctrl-Z and fg: the arbiter did not run either."""
     with configured(tmp_path, STALL) as server:
         before = server.workers
         everybody = [Process.of(server.process.pid), *server.children]
@@ -70,7 +70,7 @@ def test_all_of_it_stopped_and_continued_is_no_stall(tmp_path: Path) -> None:
         assert server.workers == before
 
 
-def test_off_it_waits(tmp_path: Path) -> None:
+def test_stall_timeout_0_leaves_a_stopped_worker_alone(tmp_path: Path) -> None:
     with configured(tmp_path, 0) as server:
         stopped = server.workers[0]
         stopped.kill(signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""What systemd is told."""
+"""Notifications to systemd."""
 
 import os
 import socket
@@ -24,7 +24,7 @@ def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
         yield sock, name
 
 
-def test_states(systemd: tuple[socket.socket, str]) -> None:
+def test_notifier_sends_each_state(systemd: tuple[socket.socket, str]) -> None:
     sock, name = systemd
     notifier = Notifier({"NOTIFY_SOCKET": name})
     notifier.ready("2 workers")
@@ -41,11 +41,11 @@ def test_states(systemd: tuple[socket.socket, str]) -> None:
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "/nonexistent/notify"}])
-def test_nobody_is_told(environ: dict[str, str]) -> None:
+def test_notifier_without_a_socket_does_nothing(environ: dict[str, str]) -> None:
     Notifier(environ).ready("2 workers")
 
 
-def test_a_systemd_that_does_not_read_holds_nothing_up(systemd: tuple[socket.socket, str]) -> None:
+def test_notifier_does_not_block_when_systemd_does_not_read(systemd: tuple[socket.socket, str]) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": systemd[1]})
     for _ in range(5000):
         notifier.alive()
@@ -61,5 +61,5 @@ def test_a_systemd_that_does_not_read_holds_nothing_up(systemd: tuple[socket.soc
         ({"WATCHDOG_USEC": "soon"}, None),
     ],
 )
-def test_watchdog(environ: dict[str, str], interval: float | None) -> None:
+def test_watchdog_interval_is_half_of_what_systemd_asks_for(environ: dict[str, str], interval: float | None) -> None:
     assert Notifier(environ).watchdog_interval == interval

@@ -1,4 +1,4 @@
-"""What systemd hears of a server: that it serves, reloads, stops, and that its workers' loops turn."""
+"""What a server notifies systemd of: ready, reloading, stopping, and that a worker's event loop turns."""
 
 import os
 import signal
@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from testkit.clients import connect
 from testkit.polling import DEADLINE, eventually
-from testkit.processes import PATIENT, Flashpol, status
+from testkit.processes import PATIENT, POLICY, Flashpol, hanging_load, status
 
-WATCHDOG_USEC = 200_000  # so it wants to hear of us twice in this time
+WATCHDOG_USEC = 200_000  # so it expects to hear of the server twice in this time
 SILENCE = 10 * WATCHDOG_USEC / 1e6
 
 GRANT = '<cross-domain-policy><allow-access-from domain="*.example.com" to-ports="{}"/></cross-domain-policy>'
@@ -61,12 +62,12 @@ def policy(tmp_path: Path) -> Path:
     return path
 
 
-def serve(manager: Manager, policy: Path, workers: int = 1, **variables: str) -> Flashpol:
+def serve(manager: Manager, policy: Path, workers: int = 1, prelude: str = "", **variables: str) -> Flashpol:
     environ = {**os.environ, "NOTIFY_SOCKET": str(manager.address), **variables}
-    return Flashpol("-c", PATIENT, "--policy", policy, workers=workers, env=environ)
+    return Flashpol("-c", PATIENT, "--policy", policy, workers=workers, prelude=prelude, env=environ)
 
 
-def test_the_states_of_a_server(manager: Manager, policy: Path) -> None:
+def test_server_notifies_ready_reloading_and_stopping(manager: Manager, policy: Path) -> None:
     with serve(manager, policy) as server:
         assert manager.hear() == {"READY": "1", "STATUS": "1 worker, 1 listener"}
 
@@ -89,7 +90,7 @@ def test_the_states_of_a_server(manager: Manager, policy: Path) -> None:
         assert server.process.wait(DEADLINE) == 0
 
 
-def test_the_watchdog_hears_of_the_server_while_a_worker_turns(manager: Manager, policy: Path) -> None:
+def test_server_feeds_the_watchdog_while_one_worker_turns(manager: Manager, policy: Path) -> None:
     with serve(manager, policy, workers=2, WATCHDOG_USEC=str(WATCHDOG_USEC)) as server:
         manager.hear_of("READY")
         assert [manager.hear() for _ in range(3)] == [{"WATCHDOG": "1"}] * 3
@@ -97,7 +98,7 @@ def test_the_watchdog_hears_of_the_server_while_a_worker_turns(manager: Manager,
         one, *others = server.workers
         for worker in others:
             worker.kill(signal.SIGSTOP)
-        eventually(lambda: server.up == 1, "a worker whose loop stands still")
+        eventually(lambda: server.up == 1, "a stalled worker")
         manager.drain()
         assert manager.hear() == {"WATCHDOG": "1"}, "one worker is enough"
 
@@ -113,14 +114,47 @@ def test_the_watchdog_hears_of_the_server_while_a_worker_turns(manager: Manager,
             worker.kill(signal.SIGCONT)
 
 
-def test_a_watchdog_of_another_process_hears_nothing(manager: Manager, policy: Path) -> None:
+def test_server_feeds_the_watchdog_while_a_load_hangs(manager: Manager, policy: Path, tmp_path: Path) -> None:
+    with serve(manager, policy, prelude=hanging_load(tmp_path), WATCHDOG_USEC=str(WATCHDOG_USEC)) as server:
+        manager.hear_of("READY")
+        (tmp_path / "hang").touch()
+        server.process.send_signal(signal.SIGHUP)
+        manager.hear_of("RELOADING")
+        eventually((tmp_path / "hanging").exists, "the load")
+        manager.drain()
+        assert [manager.hear() for _ in range(3)] == [{"WATCHDOG": "1"}] * 3
+        (tmp_path / "hang").unlink()
+        manager.hear_of("READY")
+
+
+def test_server_that_drains_feeds_the_watchdog_and_is_not_stopping(manager: Manager, tmp_path: Path) -> None:
+    """After STOPPING=1 systemd would kill it in TimeoutStopSec, which is less than drain_timeout."""
+    config = tmp_path / "flashpol.toml"
+    config.write_text("[server]\nshutdown_timeout = 0.2\nrequest_timeout = 60\n")
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        where = "{}:{}".format(*upstream.getsockname())
+        arguments = ("-c", config, "--policy", POLICY, "--upstream", where)
+        environ = {**os.environ, "NOTIFY_SOCKET": str(manager.address), "WATCHDOG_USEC": str(WATCHDOG_USEC)}
+        with Flashpol(*arguments, env=environ) as server, connect(server.place, b"hello\n") as client:
+            session, _ = upstream.accept()
+            manager.hear_of("READY")
+            server.process.send_signal(signal.SIGQUIT)
+            assert manager.hear_of("STATUS") == {"STATUS": "draining open connections"}
+            assert [manager.hear() for _ in range(5)] == [{"WATCHDOG": "1"}] * 5
+            session.close()
+            client.close()
+            assert manager.hear_of("STOPPING")["STOPPING"] == "1"
+            assert server.process.wait(DEADLINE) == 0
+
+
+def test_server_does_not_feed_the_watchdog_of_another_process(manager: Manager, policy: Path) -> None:
     with serve(manager, policy, WATCHDOG_USEC=str(WATCHDOG_USEC), WATCHDOG_PID="1"):
         manager.hear_of("READY")
         with pytest.raises(TimeoutError):
             manager.hear(SILENCE)
 
 
-def test_only_the_arbiter_speaks(manager: Manager, policy: Path) -> None:
+def test_only_the_arbiter_notifies(manager: Manager, policy: Path) -> None:
     """NotifyAccess=main, the default, refuses the others, and systemd would log each time."""
     manager.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     manager.socket.settimeout(DEADLINE)

@@ -1,4 +1,4 @@
-"""Sockets that systemd hands over: its own tool as the one that does, and a parent that keeps them over restarts."""
+"""Sockets from systemd: passed by its own tool, and by a parent that keeps them over restarts."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from flashpol.supervisor import activation
+from flashpol.supervisor.systemd import listen_fds
 from testkit.clients import ask
 from testkit.polling import DEADLINE, eventually
 from testkit.processes import POLICY, ROOT, Flashpol, Place, command, free_port, one_line
@@ -21,7 +21,7 @@ REPLY = POLICY.read_bytes() + b"\0"
 ACTIVATE = shutil.which("systemd-socket-activate")
 
 # What systemd does between fork and exec. A listening socket is number 3 then.
-HAND_OVER = """
+PASS_SOCKET = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="flash")
@@ -34,7 +34,7 @@ needs_systemd = pytest.mark.skipif(not ACTIVATE, reason="no systemd-socket-activ
 def activated(*places: Place, names: str) -> list[str]:
     """The command that listens there and becomes what follows it, when the first client comes."""
     listen = [text for place in places for text in ("-l", "{}:{}".format(*place))]
-    # It hands on what it is told to, and nothing else: a sanitizer's variables would be lost.
+    # It passes only the variables that it is given: those of a sanitizer would be lost.
     environ = [f"--setenv={name}" for name in os.environ]
     return [str(ACTIVATE), *listen, f"--fdname={names}", *environ]
 
@@ -66,17 +66,17 @@ def knocking(place: Place) -> Iterator[Callable[[], bytes]]:
         {"LISTEN_FDS": "0", "LISTEN_PID": str(os.getpid()), "LISTEN_FDNAMES": "flash"},
     ],
 )
-def test_sockets_of_somebody_else(given: dict[str, str]) -> None:
+def test_listen_fds_for_another_process_are_not_taken(given: dict[str, str]) -> None:
     environ = {"HOME": "/", **given}
-    assert activation.take(environ) == {}
-    assert environ == {"HOME": "/"}, "what is for one process is not handed on"
+    assert listen_fds(environ) == {}
+    assert environ == {"HOME": "/"}, "variables for one process are not inherited"
 
 
 # ---------------------------------------------------------------------------------------------------- systemd's tool
 
 
 @needs_systemd
-def test_the_first_client_starts_the_server_and_is_answered() -> None:
+def test_first_client_starts_the_server_and_gets_its_reply() -> None:
     flash, admin = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
     under = activated(flash, admin, names="flash:admin")
     with (
@@ -95,7 +95,7 @@ def test_the_first_client_starts_the_server_and_is_answered() -> None:
 
 
 @needs_systemd
-def test_a_name_may_have_several_sockets() -> None:
+def test_name_with_several_sockets_serves_them_all() -> None:
     places = [("127.0.0.1", free_port()), ("127.0.0.1", free_port())]
     with (
         knocking(places[0]),
@@ -107,40 +107,40 @@ def test_a_name_may_have_several_sockets() -> None:
 # -------------------------------------------------------------------------------------------------- a parent that stays
 
 
-def handing_over(sock: socket.socket) -> list[str]:
-    return [sys.executable, "-c", HAND_OVER, str(sock.fileno())]
+def passing(sock: socket.socket) -> list[str]:
+    return [sys.executable, "-c", PASS_SOCKET, str(sock.fileno())]
 
 
 def successor(sock: socket.socket) -> Flashpol:
-    return Flashpol("--policy", POLICY, listen=("systemd:flash",), under=handing_over(sock), pass_fds=[sock.fileno()])
+    return Flashpol("--policy", POLICY, listen=("systemd:flash",), under=passing(sock), pass_fds=[sock.fileno()])
 
 
 def refused(sock: socket.socket, name: str = "flash") -> str:
     """The one line with which the server ends."""
     serve = command("serve", "--policy", POLICY, "--admin", "off", "--listen", f"systemd:{name}")
     done = subprocess.run(
-        [*handing_over(sock), *serve],
+        [*passing(sock), *serve],
         cwd=ROOT, pass_fds=[sock.fileno()], capture_output=True, text=True, timeout=DEADLINE, check=False,
     )  # fmt: skip
     return one_line(done)
 
 
-def test_a_name_that_systemd_does_not_know() -> None:
+def test_serve_with_an_unknown_systemd_name_is_refused() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         assert refused(sock, "other") == (
-            "systemd:other: systemd hands over no such socket (but systemd:flash): see FileDescriptorName="
+            "systemd:other: systemd passed systemd:flash; see FileDescriptorName= in the .socket unit"
         )
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
-def test_what_is_no_listening_socket(kind: socket.SocketKind) -> None:
+def test_serve_with_a_socket_that_does_not_listen_is_refused(kind: socket.SocketKind) -> None:
     with socket.socket(socket.AF_INET, kind) as sock:
         assert refused(sock) == (
-            "systemd:flash: what systemd hands over is no listening TCP socket: use ListenStream=IP:PORT"
+            "systemd:flash: systemd passed a descriptor that is not a listening TCP socket; use ListenStream=IP:PORT"
         )
 
 
-def test_a_restart_loses_no_client() -> None:
+def test_restart_with_a_kept_socket_loses_no_client() -> None:
     """As systemd does it: the next one starts when the last one has ended, and the socket is there all the time."""
     answers: list[bytes | OSError] = []
     enough = threading.Event()

@@ -1,0 +1,114 @@
+"""The life of a child process: what it does first, and how the arbiter controls it afterwards.
+
+fork -> enter_child: its name, its signals, its rights -> ChildControl, on the control socket:
+
+    up, `accepting` not set    all other workers of its generation come up too before one accepts
+    accepting                  it accepts
+    draining                   it stops accepting and finishes open connections, for `drain_timeout` at most
+    draining and hurry         the whole server stops: `shutdown_timeout` applies
+"""
+
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import gevent
+from gevent.event import Event
+
+from flashpol.hub import Readable, handle_error
+from flashpol.process.control import (
+    MAX_MESSAGE_BYTES,
+    MAX_SOCKETS,
+    AdoptSockets,
+    Drain,
+    ReleaseSockets,
+    StartAccepting,
+    decode,
+)
+from flashpol.process.privileges import Privileges
+
+
+def enter_child(name: str, privileges: Privileges) -> None:
+    """Called in a new child once it has imported what it needs. ps and top show 15 bytes of `flashpol NAME`."""
+    with suppress(OSError), open("/proc/self/comm", "w") as comm:
+        comm.write(f"flashpol {name}")
+    # Ctrl-C and a closed terminal signal the whole foreground group; the arbiter alone decides what they mean.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    privileges.drop()
+    # SIGTERM stays blocked until ChildControl handles it: a child that is stopped while it starts still empties its
+    # accept queue.
+    signal.pthread_sigmask(signal.SIG_SETMASK, (signal.SIGTERM,))
+
+
+class ChildControl:
+    """Control of one child process, driven by messages on its control socket.
+
+    `accepting`: the child may start to accept. `draining`: it must stop accepting and finish open connections.
+    `hurry`: the whole server is stopping, so `shutdown_timeout` applies. A child that is to drain before it accepted
+    has `accepting` set too, so that it empties its queue.
+
+    kept: None if the whole server stops. After a reload, the numbers of the listeners whose accept queues the next
+    generation empties. on_failover: called with an AdoptSockets or ReleaseSockets message and the sockets that came
+    with it, until `draining` is set.
+    """
+
+    def __init__(self) -> None:
+        self.accepting = Event()
+        self.draining = Event()
+        self.hurry = Event()
+        self.kept: frozenset[int] | None = None
+        self.on_failover: Callable[[AdoptSockets | ReleaseSockets, Sequence[socket.socket]], object] = _close_all
+        self._control: socket.socket | None = None
+        self._watcher: Readable | None = None
+
+    @classmethod
+    def on(cls, control: socket.socket) -> "ChildControl":
+        """Driven by SIGTERM, by the messages on `control`, and by its end: the arbiter closed it, or is gone."""
+        made = cls()
+        gevent.signal_handler(signal.SIGTERM, made.stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+        made._control, made._watcher = control, Readable(control.fileno(), made._receive)
+        made._watcher.start()
+        return made
+
+    def drain(self, kept: frozenset[int]) -> None:
+        """Others serve from now on."""
+        self.kept = kept
+        self.draining.set()
+        self.accepting.set()
+
+    def stop(self) -> None:
+        """The whole server stops, which may come later than a drain."""
+        self.draining.set()
+        self.hurry.set()
+        self.accepting.set()
+
+    def _receive(self) -> None:
+        if self._control is None or self._watcher is None:
+            raise AssertionError("the watcher is made with the control socket")
+        data, files, *_ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES, MAX_SOCKETS, socket.MSG_CMSG_CLOEXEC)
+        message, sockets = decode(data), [socket.socket(fileno=fd) for fd in files]
+        match message:
+            case None:
+                self._watcher.close()
+                self.stop()
+            case _ if self.draining.is_set():
+                _close_all(message, sockets)
+            case StartAccepting():
+                self.accepting.set()
+            case Drain(kept):
+                self.drain(kept)
+            case AdoptSockets() | ReleaseSockets():
+                try:
+                    self.on_failover(message, sockets)
+                except Exception:  # gevent would close the watcher, and with it the way to stop this child
+                    handle_error(self, *sys.exc_info())
+
+
+def _close_all(_: object, sockets: Sequence[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
