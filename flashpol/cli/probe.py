@@ -18,7 +18,7 @@ from flashpol.policy.findings import CLIENTS
 from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_PORT
 
 if TYPE_CHECKING:
-    from flashpol.probe.question import Question
+    from flashpol.probe.model import Question
     from flashpol.probe.report import Result
 
 DESCRIPTION = """Ask the policy server of HOST as Flash Player, Lightspark, Unity and Silverlight do, and say what is
@@ -84,7 +84,7 @@ def _question(options: argparse.Namespace) -> "Question":
     """Raises ConfigError."""
     from flashpol.policy import PolicyError
     from flashpol.policy.clients.query import Content
-    from flashpol.probe.question import Question
+    from flashpol.probe.model import Question
 
     for host in options.hosts:
         if "://" in host or "/" in host or re.fullmatch(r"[^:]*:[0-9]+", host) or not host.strip():
@@ -124,9 +124,9 @@ def _location(options: argparse.Namespace) -> int | None:
 
 
 def _probe_all(hosts: Sequence[str], question: "Question") -> "list[Result]":
-    from flashpol.probe.examine import observe
-    from flashpol.probe.pace import side_by_side
+    from flashpol.probe.experiments import observe
     from flashpol.probe.report import Result
+    from flashpol.probe.throttle import side_by_side
 
     progress = _Progress(len(hosts))
 

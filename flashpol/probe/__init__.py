@@ -1,7 +1,7 @@
 """Asks a policy server as Flash Player does, and says what is wrong.
 
-    >>> from flashpol.probe import Question, examine, findings
-    >>> observation = examine.observe("games.example.com", Question(port=1935))  # doctest: +SKIP
+    >>> from flashpol.probe import Question, experiments, findings
+    >>> observation = experiments.observe("games.example.com", Question(port=1935))  # doctest: +SKIP
     >>> [finding.code for finding in findings.of(observation)]  # doctest: +SKIP
     []
 
@@ -14,7 +14,7 @@ Uses the standard library and `flashpol.policy` only: no gevent, no compiled cod
 and what has behaviour is a dataclass: those take 0.7 ms each to make, and a health check starts every minute.
 """
 
-from .question import Observation, Question
-from .wire import Patience
+from flashpol.probe.exchange import Patience
+from flashpol.probe.model import Observation, Question
 
 __all__ = ["Observation", "Patience", "Question"]

@@ -1,13 +1,12 @@
 """What a server answered, as far as the bytes say it: a policy, some other protocol, or nothing."""
 
-from __future__ import annotations
-
 import enum
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
-from .wire import End, Exchange
+from flashpol.probe.exchange import End, Exchange
 
 REQUEST = b"<policy-file-request/>"
 NUL = b"\0"
@@ -40,7 +39,7 @@ class Reply:
     end: End | None
 
     @classmethod
-    def of(cls, exchange: Exchange) -> Reply:
+    def of(cls, exchange: Exchange) -> Self:
         return cls(exchange.data, exchange.end)
 
     @cached_property

@@ -11,10 +11,10 @@ from loopback import SHORT, Handler, Server, closed_port, dropping_port, look
 from test_network import HOSTS as NETWORK
 
 from flashpol.policy.findings import Severity
-from flashpol.probe import Observation, Patience, Question, examine, findings
+from flashpol.probe import Observation, Patience, Question, experiments, findings
+from flashpol.probe.exchange import Address, End, Event, Exchange, Reached, What
 from flashpol.probe.findings import RULES, Finding
-from flashpol.probe.question import Place, Role
-from flashpol.probe.wire import Address, End, Event, Exchange, Reached, What
+from flashpol.probe.model import Place, Role
 
 LOCALHOST = Address(2, "127.0.0.1")
 
@@ -119,7 +119,7 @@ def test_a_silent_application_is_no_mistake() -> None:
 
 def test_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     with closed_port() as port, Server(answering()) as running:
-        monkeypatch.setattr(examine, "ELSEWHERE", (running.port,))
+        monkeypatch.setattr(experiments, "ELSEWHERE", (running.port,))
         assert codes(look(port)) == {"PB105", "PB106"}
         assert codes(look(port, thorough=True)) == {"PB105", "PB106", "PB108"}
 
@@ -128,14 +128,14 @@ def test_a_name_without_address(monkeypatch: pytest.MonkeyPatch) -> None:
     def resolve(host: str) -> list[Address]:
         raise OSError(-2, "Name or service not known")
 
-    monkeypatch.setattr(examine, "resolve", resolve)
-    [finding] = findings.of(examine.observe("games.example.com", Question()))
+    monkeypatch.setattr(experiments, "resolve", resolve)
+    [finding] = findings.of(experiments.observe("games.example.com", Question()))
     assert (finding.code, finding.evidence) == ("PB101", "Name or service not known")
 
 
 def test_addresses_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = [LOCALHOST, Address(2, "127.0.0.2")]
-    monkeypatch.setattr(examine, "resolve", lambda host: addresses)
+    monkeypatch.setattr(experiments, "resolve", lambda host: addresses)
     with Server(answering()) as one:
         assert codes(look(one.port)) == {"PB105", "PB106", "PB109"}
         with Server(answering(), "127.0.0.2", one.port):
@@ -147,7 +147,7 @@ def test_addresses_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ipv6_and_ipv4_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examine, "resolve", lambda host: [Address(10, "::1"), LOCALHOST])
+    monkeypatch.setattr(experiments, "resolve", lambda host: [Address(10, "::1"), LOCALHOST])
     with Server(answering()) as one:
         observation = look(one.port)
     assert {place.asked.reached for place in observation.places[LOCALHOST]} > {Reached.CONNECTED}

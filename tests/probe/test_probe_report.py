@@ -12,10 +12,10 @@ from loopback import SHORT, Handler, Server, closed_port, look
 from prometheus_client.parser import text_string_to_metric_families
 
 from flashpol.probe import Observation, Question
-from flashpol.probe.question import Place, Role
+from flashpol.probe.exchange import Address, Exchange, Reached
+from flashpol.probe.model import Place, Role
 from flashpol.probe.report import Result, document, metrics, nagios, text
 from flashpol.probe.report.changes import changes
-from flashpol.probe.wire import Address, Exchange, Reached
 
 
 def plain(written: str, _: str) -> str:
@@ -71,9 +71,9 @@ def test_a_finding_has_its_place_evidence_and_what_to_do(bad: Result) -> None:
 
 
 def test_what_several_addresses_share_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flashpol.probe import examine
+    from flashpol.probe import experiments
 
-    monkeypatch.setattr(examine, "resolve", lambda host: [Address(2, "127.0.0.1"), Address(2, "127.0.0.2")])
+    monkeypatch.setattr(experiments, "resolve", lambda host: [Address(2, "127.0.0.1"), Address(2, "127.0.0.2")])
     with Server(answering(POLICY)) as one, Server(answering(POLICY), "127.0.0.2", one.port):
         written = text.report(Result.of(look(one.port)), plain)
     assert written.count("note PB210") == 1

@@ -5,8 +5,8 @@ from broken import POLICY
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flashpol.probe.exchange import End
 from flashpol.probe.reply import Kind, Reply, printable
-from flashpol.probe.wire import End
 
 UTF16 = POLICY.decode().encode("utf-16")
 

@@ -7,18 +7,15 @@ replies   PB2xx  what came           page       docs/probe.md
 What is wrong with the policy itself is lint's to say, with codes that begin with FP.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import lru_cache
 
 from flashpol.policy import CLIENTS, lint
 from flashpol.policy.findings import Finding as PolicyFinding
-
-from ..question import Observation, Place, Role
-from ..search import Conclusion, conclusions
-from . import reaching, replies, requests, searching
-from .table import ERROR, GROUPS, NOTE, TABLE, WARNING, Finding, Hit, Rule, Severity, View
+from flashpol.probe.client_models import Conclusion, conclusions
+from flashpol.probe.findings import reaching, replies, requests, searching
+from flashpol.probe.findings.registry import ERROR, GROUPS, NOTE, TABLE, WARNING, Finding, Hit, Rule, Severity, View
+from flashpol.probe.model import Observation, Place, Role
 
 # Each module put its rows into the table when it was imported.
 _MODULES = (reaching, replies, requests, searching)

@@ -1,15 +1,12 @@
 """PB1xx: whether there is anybody to talk to."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import groupby
 
 from flashpol.policy import CLIENTS
-
-from ..question import Place, Role
-from ..wire import Address, Reached
-from .table import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
+from flashpol.probe.exchange import Address, Reached
+from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
+from flashpol.probe.model import Place, Role
 
 # Of the three seconds that Flash Player gives port 843; a third of them leaves room for a worse day.
 SLOW = 1.0

@@ -1,13 +1,11 @@
 """PB2xx: what came when it was asked as clients ask."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from ..question import Place, Role
-from ..reply import Kind, Reply, printable
-from ..wire import End, Exchange
-from .table import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
+from flashpol.probe.exchange import End, Exchange
+from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
+from flashpol.probe.model import Place, Role
+from flashpol.probe.reply import Kind, Reply, printable
 
 
 def _of_kind(view: View, *kinds: Kind) -> Iterator[Hit]:

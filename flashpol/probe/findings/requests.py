@@ -1,14 +1,12 @@
-"""PB3xx: what other ways of asking show. What each experiment sends: `examine.EXPERIMENTS`."""
-
-from __future__ import annotations
+"""PB3xx: what other ways of asking show. What each experiment sends: `experiments.EXPERIMENTS`."""
 
 from collections.abc import Iterator
 from itertools import islice, takewhile
 
-from ..question import Place, Role
-from ..reply import Kind, Reply, printable
-from ..wire import End, Event, Exchange, What
-from .table import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
+from flashpol.probe.exchange import End, Event, Exchange, What
+from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
+from flashpol.probe.model import Place, Role
+from flashpol.probe.reply import Kind, Reply, printable
 
 
 def _served(exchange: Exchange) -> bool:

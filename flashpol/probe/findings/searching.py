@@ -1,14 +1,11 @@
 """PB4xx: several ports together, and what the policies mean for the content that was named."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from flashpol.policy.model import MetaPolicy
-
-from ..question import Place, Role
-from ..search import Conclusion, meta_policy
-from .table import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
+from flashpol.probe.client_models import Conclusion, meta_policy
+from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
+from flashpol.probe.model import Place, Role
 
 
 def _beside_master(view: View) -> Iterator[tuple[Place, Place]]:

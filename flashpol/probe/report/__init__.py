@@ -5,17 +5,16 @@ document  JSON                    metrics  for node_exporter's textfile collecto
 nagios    one line, its status    changes  what is different from the last time
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from .. import findings
-from ..findings import Finding
-from ..findings.table import Severity
-from ..question import Observation, Place
-from ..search import Conclusion, conclusions
-from ..wire import Address, Reached
+from flashpol.probe import findings
+from flashpol.probe.client_models import Conclusion, conclusions
+from flashpol.probe.exchange import Address, Reached
+from flashpol.probe.findings import Finding
+from flashpol.probe.findings.registry import Severity
+from flashpol.probe.model import Observation, Place
 
 __all__ = ["Result", "counted", "counts", "title"]
 
@@ -29,7 +28,7 @@ class Result:
     findings: tuple[Finding, ...]
 
     @classmethod
-    def of(cls, observation: Observation) -> Result:
+    def of(cls, observation: Observation) -> Self:
         concluded = conclusions(observation)
         return cls(observation, concluded, tuple(findings.of(observation, concluded)))
 

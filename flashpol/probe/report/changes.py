@@ -1,9 +1,7 @@
 """What is different from the last time: for `--watch`."""
 
-from __future__ import annotations
-
-from . import Result
-from .text import clean
+from flashpol.probe.report import Result
+from flashpol.probe.report.text import clean
 
 
 def facts(result: Result) -> dict[tuple[str, ...], str]:

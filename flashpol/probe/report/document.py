@@ -1,15 +1,13 @@
 """JSON: all that text says, and more. Described in docs/reference.md; stable."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..question import Place, Question
-from ..reply import printable
-from ..wire import Exchange
-from . import Result, counts
+from flashpol.probe.exchange import Exchange
+from flashpol.probe.model import Place, Question
+from flashpol.probe.reply import printable
+from flashpol.probe.report import Result, counts
 
 # Raised when a field changes its meaning or goes away, not when one is added.
 VERSION = 1

@@ -3,14 +3,12 @@
 Written here and not with prometheus-client, which takes 40 ms to import: names and help stand in one table.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from time import time
 
-from ..reply import Reply
-from . import Result, counts
+from flashpol.probe.reply import Reply
+from flashpol.probe.report import Result, counts
 
 Sample = tuple[dict[str, str], float]
 

@@ -1,13 +1,11 @@
 """One line and a status, as Nagios and what descends from it want them (Monitoring Plugins' guidelines)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
-from ..findings.reaching import SLOW
-from ..findings.table import Severity
-from . import Result, counts, title
-from .text import clean
+from flashpol.probe.findings.reaching import SLOW
+from flashpol.probe.findings.registry import Severity
+from flashpol.probe.report import Result, counts, title
+from flashpol.probe.report.text import clean
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 _NAMES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")

@@ -1,17 +1,15 @@
 """For people: a timeline for each address, the clients' conclusions, the findings with their evidence."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from itertools import groupby
 
-from ..findings import Finding
-from ..findings.table import Severity
-from ..question import Place, Role
-from ..reply import NUL, printable
-from ..search import Conclusion
-from ..wire import End, Event, Exchange, What
-from . import Result, counted, title
+from flashpol.probe.client_models import Conclusion
+from flashpol.probe.exchange import End, Event, Exchange, What
+from flashpol.probe.findings import Finding
+from flashpol.probe.findings.registry import Severity
+from flashpol.probe.model import Place, Role
+from flashpol.probe.reply import NUL, printable
+from flashpol.probe.report import Result, counted, title
 
 Paint = Callable[[str, str], str]
 

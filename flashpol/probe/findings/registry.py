@@ -6,8 +6,6 @@
 `wrong` and `instead` are templates that a finding fills with values of its `Hit`; `seen` says how it is found out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,10 +13,9 @@ from typing import NamedTuple
 from flashpol.policy import CLIENTS
 from flashpol.policy.findings import Finding as PolicyFinding
 from flashpol.policy.findings import Severity
-
-from ..question import Observation, Place, Role
-from ..search import Conclusion
-from ..wire import Reached
+from flashpol.probe.client_models import Conclusion
+from flashpol.probe.exchange import Reached
+from flashpol.probe.model import Observation, Place, Role
 
 __all__ = [
     "ADOBE", "ERROR", "GROUPS", "NOTE", "TABLE", "WARNING", "Finder", "Finding", "Hit", "Rule",

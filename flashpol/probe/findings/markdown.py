@@ -1,10 +1,8 @@
 """`docs/probe.md`, made from the table: `make docs`."""
 
-from __future__ import annotations
-
 import re
 
-from . import GROUPS, RULES, Rule
+from flashpol.probe.findings import GROUPS, RULES, Rule
 
 _INTRODUCTION = """# What a probe finds
 

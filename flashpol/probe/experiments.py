@@ -4,8 +4,6 @@ Each experiment is a row: the steps of one connection for a request. The gentle 
 the others come with `thorough`. What an experiment shows is for `findings` to say.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import socket
 from collections.abc import Callable, Iterator
@@ -15,10 +13,10 @@ from operator import attrgetter
 from time import monotonic, sleep
 from typing import NamedTuple
 
-from .pace import AT_ONCE, Pace, side_by_side
-from .question import Observation, Place, Question, Role, request
-from .reply import NUL, REQUEST
-from .wire import Address, Exchange, Patience, Reached, Step, exchange
+from flashpol.probe.exchange import Address, Exchange, Patience, Reached, Step, exchange
+from flashpol.probe.model import Observation, Place, Question, Role, request
+from flashpol.probe.reply import NUL, REQUEST
+from flashpol.probe.throttle import AT_ONCE, Pace, side_by_side
 
 # Addresses of a name that are asked; a host with more has them for load, and they are alike.
 MOST_ADDRESSES = 8

@@ -1,16 +1,13 @@
 """What a probe is asked, the places it looks at, and what it saw there: plain values."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from flashpol.policy import CLIENTS
 from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_PORT
-
-from .reply import NUL, REQUEST, Kind, Reply
-from .wire import Address, Exchange, Patience, Reached
+from flashpol.probe.exchange import Address, Exchange, Patience, Reached
+from flashpol.probe.reply import NUL, REQUEST, Kind, Reply
 
 
 class Role(enum.StrEnum):

@@ -11,10 +11,10 @@ import pytest
 from broken import answering
 from loopback import Server, closed_port, look
 
-from flashpol.probe import Question, examine
-from flashpol.probe.pace import Pace, side_by_side
-from flashpol.probe.question import Role
-from flashpol.probe.wire import Address
+from flashpol.probe import Question, experiments
+from flashpol.probe.exchange import Address
+from flashpol.probe.model import Role
+from flashpol.probe.throttle import Pace, side_by_side
 
 
 def test_gentle_is_a_handful() -> None:
@@ -42,20 +42,20 @@ def test_ports_that_are_the_same_are_asked_once() -> None:
 
 def test_a_name_with_many_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = [Address(2, f"127.0.0.{number}") for number in range(1, 12)]
-    monkeypatch.setattr(examine, "resolve", lambda host: addresses)
+    monkeypatch.setattr(experiments, "resolve", lambda host: addresses)
     with closed_port() as port:
         seen = look(port)
-    assert list(seen.places) == addresses[: examine.MOST_ADDRESSES]
+    assert list(seen.places) == addresses[: experiments.MOST_ADDRESSES]
     assert seen.left_out == 3
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "\0", "no such name.invalid"])
 def test_names_that_mean_nothing(host: str) -> None:
-    assert examine.observe(host, Question()).unresolved
+    assert experiments.observe(host, Question()).unresolved
 
 
 def test_addresses_are_resolved_without_a_name_server() -> None:
-    assert examine.resolve("127.0.0.1") == [Address(2, "127.0.0.1")]
+    assert experiments.resolve("127.0.0.1") == [Address(2, "127.0.0.1")]
 
 
 def test_pace_bounds_how_many_at_a_time() -> None:
@@ -97,7 +97,7 @@ def test_side_by_side_keeps_the_order_and_raises() -> None:
 
 LOAD = """
 import sys
-import flashpol.probe.examine, flashpol.probe.report.text, flashpol.cli.main
+import flashpol.probe.experiments, flashpol.probe.report.text, flashpol.cli.main
 flashpol.cli.main.make_parser(["probe"])
 NEVER = ("gevent", "greenlet", "prometheus_client", "flashpol._fastpath")
 LATER = (

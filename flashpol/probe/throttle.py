@@ -1,7 +1,5 @@
 """How fast and how many at once: a probe is a guest on the host that it asks."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

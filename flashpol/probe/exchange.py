@@ -5,8 +5,6 @@ a byte now and then moves no deadline, and what never ends is cut off. Blocking 
 compiled code.
 """
 
-from __future__ import annotations
-
 import enum
 import errno
 import os

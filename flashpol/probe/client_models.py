@@ -12,18 +12,15 @@ stricter reading:
 - Silverlight asks 943 only, and gives it 10 s. It reads until a receive brings less than 256 bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from flashpol.policy import decide
 from flashpol.policy.model import MetaPolicy
-
-from .question import Observation, Place, Question, Role
-from .reply import Kind, Reply
-from .wire import Address, End, Exchange, Reached
+from flashpol.probe.exchange import Address, End, Exchange, Reached
+from flashpol.probe.model import Observation, Place, Question, Role
+from flashpol.probe.reply import Kind, Reply
 
 FLASH_CONNECT = 20.0  # seconds: its whole connect, by default, from Flash Player 10 on
 _MOONLIGHT_READS = 256

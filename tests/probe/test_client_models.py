@@ -11,9 +11,9 @@ import pytest
 
 from flashpol.policy.model import MetaPolicy
 from flashpol.probe import Observation, Question
-from flashpol.probe.question import Place, Role
-from flashpol.probe.search import Conclusion, conclusions, meta_policy
-from flashpol.probe.wire import Address, End, Event, Exchange, Reached, What
+from flashpol.probe.client_models import Conclusion, conclusions, meta_policy
+from flashpol.probe.exchange import Address, End, Event, Exchange, Reached, What
+from flashpol.probe.model import Place, Role
 
 HERE = Address(socket.AF_INET, "192.0.2.1")
 SIX = Address(socket.AF_INET6, "2001:db8::1")

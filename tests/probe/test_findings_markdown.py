@@ -6,7 +6,7 @@ import pytest
 
 from flashpol.policy.rules import RULES as LINT_RULES
 from flashpol.probe.findings import GROUPS, RULES, Rule
-from flashpol.probe.findings.page import PROBLEMS, page
+from flashpol.probe.findings.markdown import PROBLEMS, page
 
 
 def test_all_twenty_problems_are_seen() -> None:

@@ -7,7 +7,7 @@ import pytest
 from broken import POLICY, answering
 from loopback import SHORT, Handler, Server, closed_port, dropping_port
 
-from flashpol.probe.wire import MOST_BYTES, Address, End, Patience, Reached, Step, What, exchange
+from flashpol.probe.exchange import MOST_BYTES, Address, End, Patience, Reached, Step, What, exchange
 
 LOCALHOST = Address(socket.AF_INET, "127.0.0.1")
 ASK = (Step(broken.REQUEST),)
