@@ -5,8 +5,8 @@
     >>> [finding.code for finding in findings.of(observation)]  # doctest: +SKIP
     []
 
-    wire       one connection, recorded       question  what is asked, the places, what was seen there
-    reply      what the bytes are             pace      how fast, how many at once
+    wire       one connection, recorded       question  what is asked, the targets, what was seen there
+    reply      what the bytes are             throttle      how fast, how many at once
     examine    the experiments; one host      search    what each client concludes, and when
     findings   one table; docs/probe.md       report    for people, programs, Nagios, Prometheus
 
@@ -14,7 +14,7 @@ Uses the standard library and `flashpol.policy` only: no gevent, no compiled cod
 and what has behaviour is a dataclass: those take 0.7 ms each to make, and a health check starts every minute.
 """
 
-from flashpol.probe.exchange import Patience
+from flashpol.probe.exchange import Timeouts
 from flashpol.probe.model import Observation, Question
 
-__all__ = ["Observation", "Patience", "Question"]
+__all__ = ["Observation", "Question", "Timeouts"]

@@ -1,14 +1,14 @@
 """The search for a policy as each client makes it: whom it asks, how long it waits, what it concludes.
 
-Nothing is sent here: each client is a row of `SEARCHERS`, and walks over what was seen. How they search and wait was
+Nothing is sent here: each client is a row of `CLIENT_MODELS`, and walks over what was seen. How they search and wait was
 observed (Lightspark), documented (Flash) or read in sources (Unity's and Moonlight's); where nothing is known, the
 stricter reading:
 
-- Flash asks 843 and gives it 3 s; then the places that the content names, then the destination port, unless the
+- Flash asks 843 and gives it 3 s; then the targets that the content names, then the destination port, unless the
   meta-policy of 843 forbids it. The whole connect ends after 20 s.
 - Lightspark does the same, and where 843 allows without `master-only` it asks the destination port all the same. It
   gives a connection 3 s, and a silent server all the time in the world. It takes what its first receive brings.
-- Unity asks 843, or the place that the content names with `PrefetchSocketPolicy`, by IPv4 only; one receive.
+- Unity asks 843, or the target that the content names with `PrefetchSocketPolicy`, by IPv4 only; one receive.
 - Silverlight asks 943 only, and gives it 10 s. It reads until a receive brings less than 256 bytes.
 """
 
@@ -19,14 +19,14 @@ from typing import NamedTuple
 from flashpol.policy import decide
 from flashpol.policy.model import MetaPolicy
 from flashpol.probe.exchange import Address, End, Exchange, Reached
-from flashpol.probe.model import Observation, Place, Question, Role
+from flashpol.probe.model import Observation, Question, Role, Target
 from flashpol.probe.reply import Kind, Reply
 
 FLASH_CONNECT = 20.0  # seconds: its whole connect, by default, from Flash Player 10 on
 _MOONLIGHT_READS = 256
 
 
-class Searcher(NamedTuple):
+class ClientModel(NamedTuple):
     """A client. Times in seconds; `silence` is how long it waits for a server that says nothing, None for ever.
 
     `read` returns what it takes for the policy, or None if it waits for more.
@@ -101,11 +101,11 @@ def _first(exchange: Exchange) -> bytes | None:
 
 
 _ADOBE = (Role.MASTER, Role.LOCATION, Role.DESTINATION)
-SEARCHERS = (
-    Searcher("flash", _ADOBE, 3.0, 3.0, _flash, until_nul=True, whole=FLASH_CONNECT),
-    Searcher("lightspark", _ADOBE, 3.0, None, _first, first_only=True, asks_on=True),
-    Searcher("unity", (Role.MASTER, Role.LOCATION), 3.0, None, _first, first_only=True, ipv4_only=True),
-    Searcher("silverlight", (Role.SILVERLIGHT,), 10.0, 10.0, _silverlight),
+CLIENT_MODELS = (
+    ClientModel("flash", _ADOBE, 3.0, 3.0, _flash, until_nul=True, whole=FLASH_CONNECT),
+    ClientModel("lightspark", _ADOBE, 3.0, None, _first, first_only=True, asks_on=True),
+    ClientModel("unity", (Role.MASTER, Role.LOCATION), 3.0, None, _first, first_only=True, ipv4_only=True),
+    ClientModel("silverlight", (Role.SILVERLIGHT,), 10.0, 10.0, _silverlight),
 )
 
 _NOT_REACHED = {
@@ -125,17 +125,17 @@ _NOT_POLICY = {
 def conclusions(observation: Observation) -> tuple[Conclusion, ...]:
     """One for each client and address."""
     return tuple(
-        _Search(searcher, observation.question, address, places).conclude()
-        for address, places in observation.places.items()
-        for searcher in SEARCHERS
+        _Search(model, observation.question, address, targets).conclude()
+        for address, targets in observation.targets.items()
+        for model in CLIENT_MODELS
     )
 
 
-def meta_policy(place: Place) -> MetaPolicy:
+def meta_policy(target: Target) -> MetaPolicy:
     """What the policy of port 843 says about other policies, as Flash takes it: what sockets do not have is `none`."""
     from flashpol.policy.lint_document import LintDocument
 
-    controls = LintDocument(place.reply.file, place.served_from, frozenset(("flash",))).controls
+    controls = LintDocument(target.reply.file, target.served_from, frozenset(("flash",))).controls
     values = {element.attributes.get("permitted-cross-domain-policies", "") for element in controls}
     known = {meta.value for meta in MetaPolicy}
     if values - known or MetaPolicy.NONE.value in values:
@@ -145,60 +145,60 @@ def meta_policy(place: Place) -> MetaPolicy:
 
 @dataclass
 class _Search:
-    searcher: Searcher
+    model: ClientModel
     question: Question
     address: Address
-    places: Iterable[Place]
+    targets: Iterable[Target]
     clock: float = 0.0
     story: list[str] = field(default_factory=list)
-    found: Place | None = None
+    found: Target | None = None
     refusal: str = ""
     denied: bool = False
 
     def conclude(self) -> Conclusion:
-        if self.searcher.ipv4_only and self.address.is_ipv6:
+        if self.model.ipv4_only and self.address.is_ipv6:
             return self._end(False, "uses IPv4 only")
-        by_role = {place.role: place for place in self.places}
-        for role in self.searcher.roles:
-            place = by_role.get(role)
-            if place is None:
+        by_role = {target.role: target for target in self.targets}
+        for role in self.model.roles:
+            target = by_role.get(role)
+            if target is None:
                 continue
-            data = self._ask(place)
+            data = self._ask(target)
             if data is None:
-                if self.searcher.silence is None and place.asked.silent:
+                if self.model.silence is None and target.asked.silent:
                     return self._end(False, "it waits for ever", for_ever=True)
-                if self.searcher.whole is not None and self.clock >= self.searcher.whole:
-                    return self._end(False, f"its {self.searcher.whole:g} s are over")
+                if self.model.whole is not None and self.clock >= self.model.whole:
+                    return self._end(False, f"its {self.model.whole:g} s are over")
                 continue
-            self.found = self.found or place
-            if self._allows(place, data):
-                return self._connect(by_role, place)
-            if role is Role.MASTER and (meta := meta_policy(place)) is not MetaPolicy.ALL:
+            self.found = self.found or target
+            if self._allows(target, data):
+                return self._connect(by_role, target)
+            if role is Role.MASTER and (meta := meta_policy(target)) is not MetaPolicy.ALL:
                 self.refusal += f"; {meta.value} there forbids it to ask anywhere else"
                 break
         return self._end_without()
 
-    def _ask(self, place: Place) -> bytes | None:
+    def _ask(self, target: Target) -> bytes | None:
         """The policy it gets, if any; the clock goes on by what that takes."""
-        asked, port = place.asked, place.port
+        asked, port = target.asked, target.port
         if self.refusal:
             self.story.append(self.refusal)
             self.refusal = ""
         if asked.reached is not Reached.CONNECTED:
             if asked.reached is Reached.DROPPED:
-                self._spend(place, self.searcher.connect)
+                self._spend(target, self.model.connect)
             else:
                 self.clock += asked.ended
             self.story.append(f"port {port} {_NOT_REACHED[asked.reached]}")
             return None
-        data = self.searcher.read(asked)
+        data = self.model.read(asked)
         if data is None:
-            self._spend(place, self.searcher.silence or 0.0)
+            self._spend(target, self.model.silence or 0.0)
             self.story.append(f"port {port} {'sends no end' if asked.received else 'accepts and stays silent'}")
             return None
-        self.clock += self._came(place, len(data))
+        self.clock += self._came(target, len(data))
         kind = Reply(data, asked.end).kind
-        if kind is Kind.POLICY and self.searcher.first_only and len(data) < len(place.reply.file):
+        if kind is Kind.POLICY and self.model.first_only and len(data) < len(target.reply.file):
             self.refusal = f"the policy of port {port} comes in parts, of which it reads the first"
             self.denied = True
         elif kind is Kind.POLICY:
@@ -210,46 +210,46 @@ class _Search:
             self.story.append(f"port {port} {_NOT_POLICY[kind]}")
         return None
 
-    def _came(self, place: Place, size: int) -> float:
+    def _came(self, target: Target, size: int) -> float:
         """When it had so many bytes, and knew that it had them all."""
-        asked, total = place.asked, 0
-        if size and (place.reply.terminated or not self.searcher.until_nul):
+        asked, total = target.asked, 0
+        if size and (target.reply.terminated or not self.model.until_nul):
             for event in asked.received:
                 total += len(event.data)
                 if total >= size:
                     return event.at
         return asked.ended
 
-    def _spend(self, place: Place, seconds: float) -> None:
+    def _spend(self, target: Target, seconds: float) -> None:
         """Wait in vain: on 843 for that long, elsewhere until the whole connect is over, if it has such an end."""
-        whole = self.searcher.whole
-        if whole is not None and place.role is not Role.MASTER and seconds >= self.searcher.connect:
+        whole = self.model.whole
+        if whole is not None and target.role is not Role.MASTER and seconds >= self.model.connect:
             self.clock = whole
         else:
             self.clock += seconds
 
-    def _allows(self, place: Place, data: bytes) -> bool:
+    def _allows(self, target: Target, data: bytes) -> bool:
         if self.question.content is None or self.question.port is None:
             return True
         [decision] = decide(
             data,
             self.question.content,
             self.question.port,
-            served_from=place.served_from,
-            clients=(self.searcher.name,),
+            served_from=target.served_from,
+            clients=(self.model.name,),
         )
         if not decision.allowed:
-            self.refusal = f"the policy of port {place.port} denies it: {decision.reason}"
+            self.refusal = f"the policy of port {target.port} denies it: {decision.reason}"
             self.denied = True
         return decision.allowed
 
-    def _connect(self, by_role: dict[Role, Place], source: Place) -> Conclusion:
-        destination = next((place for place in self.places if place.port == self.question.port), None)
+    def _connect(self, by_role: dict[Role, Target], source: Target) -> Conclusion:
+        destination = next((target for target in self.targets if target.port == self.question.port), None)
         if destination is not None and destination.asked.reached is not Reached.CONNECTED:
             why = f"port {destination.port} itself {_NOT_REACHED[destination.asked.reached]}"
             return self._end(False, why)
         if (
-            self.searcher.asks_on
+            self.model.asks_on
             and source.role is Role.MASTER
             and (other := by_role.get(Role.DESTINATION))
             and meta_policy(source) is MetaPolicy.ALL
@@ -264,17 +264,17 @@ class _Search:
         return self._end(True if known else None, f"the policy of port {source.port} {how}")
 
     def _end_without(self) -> Conclusion:
-        if all(place.asked.reached is Reached.UNTRIED for place in self.places):
+        if all(target.asked.reached is Reached.UNTRIED for target in self.targets):
             return self._end(None, "so nothing is known")
         if self.denied:
             return self._end(False, self.refusal or "no other port that it asks allows it")
-        if self.question.port is None and Role.DESTINATION in self.searcher.roles:
+        if self.question.port is None and Role.DESTINATION in self.model.roles:
             return self._end(None, "the destination port may serve one: say which with --port")
         return self._end(False, "no policy anywhere that it asks")
 
     def _end(self, connects: bool | None, reason: str, *, for_ever: bool = False) -> Conclusion:
         return Conclusion(
-            client=self.searcher.name,
+            client=self.model.name,
             address=self.address,
             connects=connects,
             waits=None if for_ever else self.clock,

@@ -1,6 +1,6 @@
 """One connection: what was sent, what came, when, and how it ended. A record; what it means is for others to say.
 
-`exchange` never raises for what a network or a server does, and never lasts longer than its `Patience`, whatever comes:
+`exchange` never raises for what a network or a server does, and never lasts longer than its `Timeouts`, whatever comes:
 a byte now and then moves no deadline, and what never ends is cut off. Blocking sockets with deadlines: no gevent, no
 compiled code.
 """
@@ -54,7 +54,7 @@ class Address(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Timeouts:
     """Seconds: for the connection; for the reply, from the last thing sent; for the end, from a NUL on."""
 
     connect: float = 3.0  # as Flash Player on port 843
@@ -159,8 +159,8 @@ _REACHED = {
 }
 
 
-def exchange(address: Address, port: int, steps: Sequence[Step], patience: Patience) -> Exchange:
-    """Connect, do the steps, and read until the server ends it or patience does."""
+def exchange(address: Address, port: int, steps: Sequence[Step], timeouts: Timeouts) -> Exchange:
+    """Connect, do the steps, and read until the server ends it or timeouts does."""
     began = monotonic()
     try:
         connection = socket.socket(address.family, socket.SOCK_STREAM)
@@ -169,13 +169,13 @@ def exchange(address: Address, port: int, steps: Sequence[Step], patience: Patie
     with connection:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        reached, why = _connect(connection, address.endpoint(port), patience.connect)
+        reached, why = _connect(connection, address.endpoint(port), timeouts.connect)
         connected = monotonic()
         if reached is not Reached.CONNECTED:
             return Exchange(address, port, reached, connected - began, why)
         talk = _Talk(connection, began)
         talk.note(What.CONNECTED)
-        end = talk.run(steps, patience)
+        end = talk.run(steps, timeouts)
         talk.note(What.ENDED)
         segments, segment_bytes = _segments(connection)
     return Exchange(
@@ -223,12 +223,12 @@ class _Talk:
     def note(self, what: What, data: bytes = b"") -> None:
         self.events.append(Event(monotonic() - self._began, what, data))
 
-    def run(self, steps: Sequence[Step], patience: Patience) -> End:
+    def run(self, steps: Sequence[Step], timeouts: Timeouts) -> End:
         for step in steps:
-            if end := self._read_until(monotonic() + step.after, patience) if step.after else None:
+            if end := self._read_until(monotonic() + step.after, timeouts) if step.after else None:
                 return end
             self._do(step)
-        return self._read_until(monotonic() + patience.reply, patience, closing=True) or End.OPEN
+        return self._read_until(monotonic() + timeouts.reply, timeouts, closing=True) or End.OPEN
 
     def _do(self, step: Step) -> None:
         """A server that no longer listens is found out by reading, which still has what it said before."""
@@ -240,7 +240,7 @@ class _Talk:
                 self._connection.shutdown(socket.SHUT_WR)
                 self.note(What.FINISHED)
 
-    def _read_until(self, deadline: float, patience: Patience, *, closing: bool = False) -> End | None:
+    def _read_until(self, deadline: float, timeouts: Timeouts, *, closing: bool = False) -> End | None:
         """Read until the end, which is returned, or the deadline; `closing`: the latter comes sooner after a NUL."""
         while _ready(self._connection, select.POLLIN, deadline - monotonic()):
             try:
@@ -257,7 +257,7 @@ class _Talk:
             if self._bytes >= MOST_BYTES or self._receives >= MOST_RECEIVES:
                 return End.FLOOD
             if closing and 0 in data:
-                deadline = min(deadline, monotonic() + patience.closing)
+                deadline = min(deadline, monotonic() + timeouts.closing)
         return None
 
 

@@ -13,10 +13,10 @@ from operator import attrgetter
 from time import monotonic, sleep
 from typing import NamedTuple
 
-from flashpol.probe.exchange import Address, Exchange, Patience, Reached, Step, exchange
-from flashpol.probe.model import Observation, Place, Question, Role, request
+from flashpol.probe.exchange import Address, Exchange, Reached, Step, Timeouts, exchange
+from flashpol.probe.model import Observation, Question, Role, Target, request
 from flashpol.probe.reply import NUL, REQUEST
-from flashpol.probe.throttle import AT_ONCE, Pace, side_by_side
+from flashpol.probe.throttle import AT_ONCE, Throttle, side_by_side
 
 # Addresses of a name that are asked; a host with more has them for load, and they are alike.
 MOST_ADDRESSES = 8
@@ -32,12 +32,12 @@ _MORE = b"x" * 64
 
 
 class Experiment(NamedTuple):
-    """`steps` of the request, for places that it `suits`."""
+    """`steps` of the request, for targets that it `suits`."""
 
     name: str
     steps: Callable[[bytes], tuple[Step, ...]]
     thorough: bool = True
-    suits: Callable[[Place], bool] = attrgetter("serves")
+    suits: Callable[[Target], bool] = attrgetter("serves")
     for_silverlight: bool = True
     times: int = 1
 
@@ -90,14 +90,14 @@ def resolve(host: str) -> list[Address]:
     """The addresses of a name, in the order in which clients try them. Raises OSError and UnicodeError."""
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     addresses = [
-        Address(family, str(place[0]), int(place[3]) if len(place) == 4 else 0)
-        for family, _, _, _, place in found
+        Address(family, str(target[0]), int(target[3]) if len(target) == 4 else 0)
+        for family, _, _, _, target in found
         if family in (socket.AF_INET, socket.AF_INET6)
     ]
     return list(dict.fromkeys(addresses))
 
 
-def observe(host: str, question: Question, pace: Pace | None = None) -> Observation:
+def observe(host: str, question: Question, throttle: Throttle | None = None) -> Observation:
     """Ask one host as the clients do, and examine what answers. Contacts its addresses, and nobody else.
 
     Never raises for what name servers, networks and servers do. A name that means no address is an Observation that
@@ -109,81 +109,87 @@ def observe(host: str, question: Question, pace: Pace | None = None) -> Observat
     except (OSError, UnicodeError) as error:  # UnicodeError: no name of DNS, a label of 70 characters
         why = getattr(error, "strerror", None) or str(error)
         return Observation(host, question, unresolved=why, seconds=monotonic() - began)
-    pace = pace or Pace()
+    throttle = throttle or Throttle()
     asked = addresses[:MOST_ADDRESSES]
-    places = side_by_side(
+    targets = side_by_side(
         [
-            partial(_ask, role, address, port, question, pace)
+            partial(_ask, role, address, port, question, throttle)
             for address in asked
             for role, port in question.ports().items()
         ],
         AT_ONCE,
     )
-    side_by_side([partial(_examine, place, question, pace) for place in places], AT_ONCE)
+    side_by_side([partial(_examine, target, question, throttle) for target in targets], AT_ONCE)
     if question.thorough:
-        places += side_by_side(
+        targets += side_by_side(
             [
-                partial(_ask, Role.ELSEWHERE, place.address, port, question, pace)
-                for place in places
-                if place.role is Role.MASTER and place.asked.reached in (Reached.REFUSED, Reached.DROPPED)
+                partial(_ask, Role.ELSEWHERE, target.address, port, question, throttle)
+                for target in targets
+                if target.role is Role.MASTER and target.asked.reached in (Reached.REFUSED, Reached.DROPPED)
                 for port in ELSEWHERE
                 if port not in question.ports().values()
             ],
             AT_ONCE,
         )
-    by_address = {address: tuple(place for place in places if place.address == address) for address in asked}
+    by_address = {address: tuple(target for target in targets if target.address == address) for address in asked}
     left_out = len(addresses) - len(asked)
-    return Observation(host, question, by_address, "", left_out, pace.connections, monotonic() - began)
+    return Observation(host, question, by_address, "", left_out, throttle.connections, monotonic() - began)
 
 
-def _ask(role: Role, address: Address, port: int, question: Question, pace: Pace) -> Place:
-    with pace.connection():
-        return Place(role, address, port, exchange(address, port, [Step(request(role))], question.patience))
+def _ask(role: Role, address: Address, port: int, question: Question, throttle: Throttle) -> Target:
+    with throttle.connection():
+        return Target(role, address, port, exchange(address, port, [Step(request(role))], question.timeouts))
 
 
-def _examine(place: Place, question: Question, pace: Pace) -> None:
-    if not place.serves and (place.role is Role.DESTINATION or place.asked.reached is not Reached.CONNECTED):
+def _examine(target: Target, question: Question, throttle: Throttle) -> None:
+    if not target.serves and (target.role is Role.DESTINATION or target.asked.reached is not Reached.CONNECTED):
         return  # an application need not answer policy requests, and is not to be bothered with more of them
-    if not place.asked.silent:  # a reply that was lost may come the next time
-        place.tried["again"] = [
-            _once(place, [Step(place.request)], question.patience, pace) for _ in range(question.tries - 1)
+    if not target.asked.silent:  # a reply that was lost may come the next time
+        target.tried["again"] = [
+            _once(target, [Step(target.request)], question.timeouts, throttle) for _ in range(question.tries - 1)
         ]
-    if place.serves and question.thorough:
-        place.tried["idle"], place.tried["beside"] = _beside_a_silent_one(place, question, pace)
-    for experiment in _chosen(place, question):
-        steps = experiment.steps(place.request)
-        patience = question.patience if place.serves else _brief(question.patience)
-        place.tried[experiment.name] = [_once(place, steps, patience, pace) for _ in range(experiment.times)]
+    if target.serves and question.thorough:
+        target.tried["idle"], target.tried["beside"] = _beside_a_silent_one(target, question, throttle)
+    for experiment in _chosen(target, question):
+        steps = experiment.steps(target.request)
+        timeouts = question.timeouts if target.serves else _brief(question.timeouts)
+        target.tried[experiment.name] = [_once(target, steps, timeouts, throttle) for _ in range(experiment.times)]
 
 
-def _chosen(place: Place, question: Question) -> Iterator[Experiment]:
+def _chosen(target: Target, question: Question) -> Iterator[Experiment]:
     for experiment in EXPERIMENTS:
         asked_for = question.thorough or not experiment.thorough
-        if experiment.suits(place) and asked_for and (experiment.for_silverlight or place.role is not Role.SILVERLIGHT):
+        if (
+            experiment.suits(target)
+            and asked_for
+            and (experiment.for_silverlight or target.role is not Role.SILVERLIGHT)
+        ):
             yield experiment
 
 
-def _brief(patience: Patience) -> Patience:
+def _brief(timeouts: Timeouts) -> Timeouts:
     """For those that were silent for long already: Nagios gives a check ten seconds."""
-    return dataclasses.replace(patience, reply=min(patience.reply, _STAGE))
+    return dataclasses.replace(timeouts, reply=min(timeouts.reply, _STAGE))
 
 
-def _once(place: Place, steps: list[Step] | tuple[Step, ...], patience: Patience, pace: Pace) -> Exchange:
-    with pace.connection():
-        return exchange(place.address, place.port, steps, patience)
+def _once(target: Target, steps: list[Step] | tuple[Step, ...], timeouts: Timeouts, throttle: Throttle) -> Exchange:
+    with throttle.connection():
+        return exchange(target.address, target.port, steps, timeouts)
 
 
-def _beside_a_silent_one(place: Place, question: Question, pace: Pace) -> tuple[list[Exchange], list[Exchange]]:
+def _beside_a_silent_one(
+    target: Target, question: Question, throttle: Throttle
+) -> tuple[list[Exchange], list[Exchange]]:
     """One connection that says nothing for `question.idle` seconds, and one that asks while it is there."""
-    patience = dataclasses.replace(question.patience, reply=question.idle)
+    timeouts = dataclasses.replace(question.timeouts, reply=question.idle)
 
     def idle() -> Exchange:
-        with pace.connection():
-            return exchange(place.address, place.port, (), patience)
+        with throttle.connection():
+            return exchange(target.address, target.port, (), timeouts)
 
     def beside() -> Exchange:
         sleep(PAUSE)  # until the silent one is accepted, by a server that takes one after the other
-        return _once(place, [Step(place.request)], question.patience, pace)
+        return _once(target, [Step(target.request)], question.timeouts, throttle)
 
     silent, asking = side_by_side([idle, beside], 2)
     return [silent], [asking]

@@ -1,4 +1,4 @@
-"""What a probe is asked, the places it looks at, and what it saw there: plain values."""
+"""What a probe is asked, the targets it looks at, and what it saw there: plain values."""
 
 import enum
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from flashpol.policy import CLIENTS
 from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_PORT
-from flashpol.probe.exchange import Address, Exchange, Patience, Reached
+from flashpol.probe.exchange import Address, Exchange, Reached, Timeouts
 from flashpol.probe.reply import NUL, REQUEST, Kind, Reply
 
 
@@ -35,7 +35,7 @@ class Question:
     thorough: bool = False
     policy_port: int = MASTER_PORT
     silverlight_port: int = SILVERLIGHT_PORT
-    patience: Patience = field(default_factory=Patience)
+    timeouts: Timeouts = field(default_factory=Timeouts)
     idle: float = 15.0
     ignored: frozenset[str] = frozenset()
 
@@ -64,7 +64,7 @@ class Question:
 
 
 @dataclass(slots=True)
-class Place:
+class Target:
     """A port of an address: `asked` is the exchange as clients have it, `tried` the experiments by name."""
 
     role: Role
@@ -120,20 +120,20 @@ def request(role: Role) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One host: its places by address, or why its name means none. `left_out` addresses were not asked.
+    """One host: its targets by address, or why its name means none. `left_out` addresses were not asked.
 
     `connections` is how many were made, `seconds` how long all took.
     """
 
     host: str
     question: Question
-    places: Mapping[Address, tuple[Place, ...]] = field(default_factory=dict)
+    targets: Mapping[Address, tuple[Target, ...]] = field(default_factory=dict)
     unresolved: str = ""
     left_out: int = 0
     connections: int = 0
     seconds: float = 0.0
 
-    def all_places(self, *roles: Role) -> tuple[Place, ...]:
+    def all_targets(self, *roles: Role) -> tuple[Target, ...]:
         """Those of these roles, or all of them that clients ask."""
         chosen = roles or tuple(role for role in Role if role is not Role.ELSEWHERE)
-        return tuple(place for places in self.places.values() for place in places if place.role in chosen)
+        return tuple(target for targets in self.targets.values() for target in targets if target.role in chosen)

@@ -13,7 +13,7 @@ AT_ONCE = 4
 T = TypeVar("T")
 
 
-class Pace:
+class Throttle:
     """The connections to one host. Shared by the threads that make them."""
 
     def __init__(self, a_second: float = A_SECOND, at_once: int = AT_ONCE) -> None:

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-from flashpol.probe import Observation, Patience, Question, experiments
-from flashpol.probe.throttle import Pace
+from flashpol.probe import Observation, Question, Timeouts, experiments
+from flashpol.probe.throttle import Throttle
 
 # For servers that are silent on purpose; the others are given all the time that the probe gives.
-SHORT = Patience(connect=0.6, reply=1.0, closing=0.3)
+SHORT = Timeouts(connect=0.6, reply=1.0, closing=0.3)
 
 Handler = Callable[[socket.socket], None]
 
@@ -99,4 +99,4 @@ def look(port: int, /, silverlight_port: int | None = None, host: str = "127.0.0
     asked.setdefault("ignored", frozenset(("PB110",)))
     with closed_port() as closed:
         question = Question(policy_port=port, silverlight_port=silverlight_port or closed, **asked)
-        return experiments.observe(host, question, Pace(a_second=1000))
+        return experiments.observe(host, question, Throttle(a_second=1000))

@@ -13,7 +13,7 @@ from flashpol.policy.model import MetaPolicy
 from flashpol.probe import Observation, Question
 from flashpol.probe.client_models import Conclusion, conclusions, meta_policy
 from flashpol.probe.exchange import Address, End, Event, Exchange, Reached, What
-from flashpol.probe.model import Place, Role
+from flashpol.probe.model import Role, Target
 
 HERE = Address(socket.AF_INET, "192.0.2.1")
 SIX = Address(socket.AF_INET6, "2001:db8::1")
@@ -54,13 +54,13 @@ def exchange(port: int, did: Did, address: Address = HERE) -> Exchange:
 def concluded(
     client: str, address: Address = HERE, content: str | None = "http://a.example/", port: int | None = 1935, **did: Did
 ) -> Conclusion:
-    places = tuple(
-        Place(role, address, PORTS[role], exchange(PORTS[role], did[role.value], address))
+    targets = tuple(
+        Target(role, address, PORTS[role], exchange(PORTS[role], did[role.value], address))
         for role in PORTS
         if role.value in did
     )
     question = Question(port=port, content=content if port else None)
-    [found] = [c for c in conclusions(Observation("h", question, {address: places})) if c.client == client]
+    [found] = [c for c in conclusions(Observation("h", question, {address: targets})) if c.client == client]
     return found
 
 
@@ -172,4 +172,4 @@ def test_the_story_names_each_port_and_why() -> None:
     ],
 )
 def test_meta_policy(text: bytes, meta: MetaPolicy) -> None:
-    assert meta_policy(Place(Role.MASTER, HERE, 843, exchange(843, text))) is meta
+    assert meta_policy(Target(Role.MASTER, HERE, 843, exchange(843, text))) is meta

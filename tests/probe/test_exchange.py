@@ -7,7 +7,7 @@ import pytest
 from broken import POLICY, answering
 from loopback import SHORT, Handler, Server, closed_port, dropping_port
 
-from flashpol.probe.exchange import MOST_BYTES, Address, End, Patience, Reached, Step, What, exchange
+from flashpol.probe.exchange import MOST_BYTES, Address, End, Reached, Step, Timeouts, What, exchange
 
 LOCALHOST = Address(socket.AF_INET, "127.0.0.1")
 ASK = (Step(broken.REQUEST),)
@@ -15,7 +15,7 @@ ASK = (Step(broken.REQUEST),)
 
 def test_a_good_conversation() -> None:
     with Server(answering()) as server:
-        seen = exchange(LOCALHOST, server.port, ASK, Patience())
+        seen = exchange(LOCALHOST, server.port, ASK, Timeouts())
     assert (seen.reached, seen.end, seen.error) == (Reached.CONNECTED, End.CLOSED, "")
     assert [event.what for event in seen.events] == [What.CONNECTED, What.SENT, What.RECEIVED, What.ENDED]
     assert seen.data == POLICY + b"\0"
@@ -32,7 +32,7 @@ def test_ipv6() -> None:
     except OSError:
         pytest.skip("no IPv6 here")
     with server:
-        seen = exchange(address, server.port, ASK, Patience())
+        seen = exchange(address, server.port, ASK, Timeouts())
     assert (seen.data, seen.where) == (POLICY + b"\0", f"[::1]:{server.port}")
 
 
@@ -91,13 +91,13 @@ def test_ends(handler: Handler, end: End) -> None:
 
 def test_what_never_ends_is_cut_off() -> None:
     with Server(broken.endless) as server:
-        seen = exchange(LOCALHOST, server.port, ASK, Patience())
+        seen = exchange(LOCALHOST, server.port, ASK, Timeouts())
     assert len(seen.data) <= MOST_BYTES
 
 
 def test_a_reply_in_two_writes_is_two_segments() -> None:
     with Server(broken.in_two_writes) as server:
-        seen = exchange(LOCALHOST, server.port, ASK, Patience())
+        seen = exchange(LOCALHOST, server.port, ASK, Timeouts())
     assert [len(event.data) for event in seen.received] == [60, len(POLICY) + 1 - 60]
     assert seen.segments == 2
 
@@ -110,7 +110,7 @@ def test_two_writes_that_one_receive_takes_are_still_two_segments() -> None:
         broken.end(connection)
 
     with Server(quick) as server:
-        assert exchange(LOCALHOST, server.port, ASK, Patience()).segments == 2
+        assert exchange(LOCALHOST, server.port, ASK, Timeouts()).segments == 2
 
 
 def test_steps_wait_and_finish() -> None:

@@ -14,7 +14,7 @@ from loopback import Server, closed_port, look
 from flashpol.probe import Question, experiments
 from flashpol.probe.exchange import Address
 from flashpol.probe.model import Role
-from flashpol.probe.throttle import Pace, side_by_side
+from flashpol.probe.throttle import Throttle, side_by_side
 
 
 def test_gentle_is_a_handful() -> None:
@@ -45,7 +45,7 @@ def test_a_name_with_many_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiments, "resolve", lambda host: addresses)
     with closed_port() as port:
         seen = look(port)
-    assert list(seen.places) == addresses[: experiments.MOST_ADDRESSES]
+    assert list(seen.targets) == addresses[: experiments.MOST_ADDRESSES]
     assert seen.left_out == 3
 
 
@@ -59,11 +59,11 @@ def test_addresses_are_resolved_without_a_name_server() -> None:
 
 
 def test_pace_bounds_how_many_at_a_time() -> None:
-    pace, most, now = Pace(a_second=10_000, at_once=3), [0], [0]
+    throttle, most, now = Throttle(a_second=10_000, at_once=3), [0], [0]
     lock = threading.Lock()
 
     def connect() -> None:
-        with pace.connection():
+        with throttle.connection():
             with lock:
                 now[0] += 1
                 most[0] = max(most[0], now[0])
@@ -72,15 +72,15 @@ def test_pace_bounds_how_many_at_a_time() -> None:
                 now[0] -= 1
 
     side_by_side([connect] * 30, 10)
-    assert (pace.connections, now) == (30, [0])
+    assert (throttle.connections, now) == (30, [0])
     assert most[0] <= 3
 
 
 def test_pace_bounds_how_many_a_second() -> None:
-    pace, began = Pace(a_second=50), time.monotonic()
+    throttle, began = Throttle(a_second=50), time.monotonic()
     starts = []
     for _ in range(6):
-        with pace.connection():
+        with throttle.connection():
             starts.append(time.monotonic() - began)
     assert starts[-1] >= 5 / 50
 

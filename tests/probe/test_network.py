@@ -111,8 +111,8 @@ def test_nagios_is_told(network: Network, name: str, status: int, word: str) -> 
 
 
 def test_a_large_policy_came_in_one_write(probed: dict[str, Any]) -> None:
-    places = [address["places"][0] for address in probed["large.example"]["addresses"]]
-    assert [place["asked"]["segments"] for place in places] == [3, 3]
+    targets = [address["targets"][0] for address in probed["large.example"]["addresses"]]
+    assert [target["asked"]["segments"] for target in targets] == [3, 3]
     said = " ".join(found["message"] for found in probed["large.example"]["findings"] if found["code"] == "PB213")
     # Of Ethernet's 1,500 bytes, 40 go to the headers of IPv4 and 60 to those of IPv6, 12 to TCP's timestamps.
     assert {*re.findall(r"a segment of (\S+) bytes", said)} == {"1,448", "1,428"}

@@ -12,7 +12,7 @@ import pytest
 from broken import OPEN_POLICY, POLICY, SILVERLIGHT, answering
 from loopback import Server, look
 
-from flashpol.probe import Observation, Patience, findings
+from flashpol.probe import Observation, Timeouts, findings
 from testkit.polling import eventually
 from testkit.processes import Flashpol, free_port
 
@@ -143,7 +143,7 @@ def test_socat_that_never_reads(tmp_path: Path) -> None:
 
 def test_socat_that_reads_a_line(tmp_path: Path) -> None:
     with socat(tmp_path, "read line; cat policy.xml") as port:
-        assert "PB305" in codes(look(port, patience=Patience(reply=1.0)))
+        assert "PB305" in codes(look(port, timeouts=Timeouts(reply=1.0)))
 
 
 def test_socat_that_reads_23_bytes(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from loopback import SHORT, Handler, Server, closed_port, dropping_port, look
 from test_network import HOSTS as NETWORK
 
 from flashpol.policy.findings import Severity
-from flashpol.probe import Observation, Patience, Question, experiments, findings
+from flashpol.probe import Observation, Question, Timeouts, experiments, findings
 from flashpol.probe.exchange import Address, End, Event, Exchange, Reached, What
 from flashpol.probe.findings import RULES, Finding
-from flashpol.probe.model import Place, Role
+from flashpol.probe.model import Role, Target
 
 LOCALHOST = Address(2, "127.0.0.1")
 
@@ -29,17 +29,17 @@ GENTLE: list[tuple[str, Callable[[], Handler], dict[str, object], set[str]]] = [
     ("correct", answering, {}, set()),
     ("correct, without site-control", lambda: answering(OPEN_POLICY + b"\0"), {}, set()),
     ("takes any terminator", lambda: broken.any_terminator, {}, set()),
-    ("silent", lambda: broken.silent, {"patience": SHORT}, {"PB201"}),
+    ("silent", lambda: broken.silent, {"timeouts": SHORT}, {"PB201"}),
     ("closes", lambda: broken.closing, {}, {"PB202"}),
     ("resets", lambda: broken.resetting, {}, {"PB203"}),
     ("HTTP", lambda: answering(b"HTTP/1.1 400 Bad Request\r\n\r\n" + POLICY), {}, {"PB204"}),
     ("TLS", lambda: answering(b"\x15\x03\x01\x00\x02\x02\x0a"), {}, {"PB205"}),
-    ("HTTP, to a line", lambda: broken.web_server, {"patience": SHORT}, {"PB204"}),
+    ("HTTP, to a line", lambda: broken.web_server, {"timeouts": SHORT}, {"PB204"}),
     ("TLS, to a ClientHello", lambda: broken.tls, {}, {"PB205"}),
     ("echo", lambda: broken.echo, {}, {"PB206"}),
     ("another protocol", lambda: answering(b"220 mail.example.com ESMTP\r\n"), {}, {"PB206"}),
-    ("no NUL, held open", lambda: broken.keeping_open(POLICY), {"patience": SHORT}, {"PB207"}),
-    ("drips", lambda: broken.dripping_reply, {"patience": SHORT}, {"PB208", "PB212"}),
+    ("no NUL, held open", lambda: broken.keeping_open(POLICY), {"timeouts": SHORT}, {"PB207"}),
+    ("drips", lambda: broken.dripping_reply, {"timeouts": SHORT}, {"PB208", "PB212"}),
     ("cut off", lambda: broken.cut_off, {}, {"PB208"}),
     ("endless", lambda: broken.endless, {}, {"PB209"}),
     ("no NUL", lambda: answering(POLICY), {}, {"PB210"}),
@@ -50,9 +50,9 @@ GENTLE: list[tuple[str, Callable[[], Handler], dict[str, object], set[str]]] = [
     ("reads 22 bytes", lambda: broken.reading_22, {}, {"PB301"}),
     ("every second request", broken.EverySecond, {}, {"PB302"}),
     ("one receive", lambda: broken.one_receive, {}, {"PB303"}),
-    ("wants a line", lambda: broken.wants_a_line, {"patience": SHORT}, {"PB305"}),
-    ("wants the end", lambda: broken.wants_the_end, {"patience": SHORT}, {"PB306"}),
-    ("22 bytes, waiting", broken.wants_22_bytes, {"patience": SHORT}, {"PB315"}),
+    ("wants a line", lambda: broken.wants_a_line, {"timeouts": SHORT}, {"PB305"}),
+    ("wants the end", lambda: broken.wants_the_end, {"timeouts": SHORT}, {"PB306"}),
+    ("22 bytes, waiting", broken.wants_22_bytes, {"timeouts": SHORT}, {"PB315"}),
     ("22 bytes, at once", lambda: broken.wants_22_bytes_at_once, {}, {"PB315"}),
     ("speaks first", lambda: broken.speaking_first, {}, {"PB307"}),
     ("slow", broken.SlowAtFirst, {"ignored": frozenset()}, {"PB110"}),
@@ -82,13 +82,13 @@ THOROUGH: list[tuple[str, Callable[[], Handler], dict[str, object], set[str]]] =
 def test_thorough(server: Callable[[], Handler], asked: dict[str, object], expected: set[str]) -> None:
     """The probe waits a little longer than the correct servers here wait for a request."""
     with Server(server()) as running:
-        observation = look(running.port, thorough=True, idle=2 * broken.DEADLINE, patience=Patience(reply=1.5), **asked)
+        observation = look(running.port, thorough=True, idle=2 * broken.DEADLINE, timeouts=Timeouts(reply=1.5), **asked)
     assert codes(observation) == expected
 
 
 def test_one_at_a_time() -> None:
     with Server(broken.without_deadline, serial=True) as running:
-        assert "PB314" in codes(look(running.port, thorough=True, idle=2 * broken.DEADLINE, patience=SHORT))
+        assert "PB314" in codes(look(running.port, thorough=True, idle=2 * broken.DEADLINE, timeouts=SHORT))
         assert "PB314" not in codes(look(running.port))
 
 
@@ -98,7 +98,7 @@ def test_one_at_a_time() -> None:
 @pytest.mark.parametrize(("nobody", "expected"), [(closed_port, "PB105"), (dropping_port, "PB102")])
 def test_nobody_there(nobody: Callable[[], AbstractContextManager[int]], expected: str) -> None:
     with nobody() as port:
-        assert codes(look(port, patience=SHORT)) == {expected, "PB106"}
+        assert codes(look(port, timeouts=SHORT)) == {expected, "PB106"}
 
 
 def test_the_applications_port_serves_it() -> None:
@@ -113,7 +113,7 @@ def test_nobody_on_the_applications_port() -> None:
 
 def test_a_silent_application_is_no_mistake() -> None:
     with Server(answering()) as running, Server(broken.silent) as application:
-        assert codes(look(running.port, port=application.port, patience=SHORT)) == set()
+        assert codes(look(running.port, port=application.port, timeouts=SHORT)) == set()
         assert application.connections == 1
 
 
@@ -150,7 +150,7 @@ def test_ipv6_and_ipv4_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiments, "resolve", lambda host: [Address(10, "::1"), LOCALHOST])
     with Server(answering()) as one:
         observation = look(one.port)
-    assert {place.asked.reached for place in observation.places[LOCALHOST]} > {Reached.CONNECTED}
+    assert {target.asked.reached for target in observation.targets[LOCALHOST]} > {Reached.CONNECTED}
     assert "PB109" in codes(observation)
 
 
@@ -158,12 +158,12 @@ def test_ipv6_and_ipv4_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made(reached: Reached = Reached.CONNECTED, *received: bytes, again: int = 0, **values: object) -> Observation:
-    """One address with one place, and what it did."""
+    """One address with one target, and what it did."""
     events = [Event(0.01, What.CONNECTED), *(Event(0.02, What.RECEIVED, data) for data in received)]
     exchange = Exchange(LOCALHOST, 843, reached, 0.03, "why", End.CLOSED if received else None, tuple(events))
     exchange = dataclasses.replace(exchange, **values)  # type: ignore[arg-type]
-    place = Place(Role.MASTER, LOCALHOST, 843, exchange, {"again": [exchange] * again})
-    return Observation("games.example.com", Question(), {LOCALHOST: (place,)})
+    target = Target(Role.MASTER, LOCALHOST, 843, exchange, {"again": [exchange] * again})
+    return Observation("games.example.com", Question(), {LOCALHOST: (target,)})
 
 
 def test_what_the_network_says() -> None:
@@ -199,8 +199,8 @@ def test_segments(segments: int | None, received: tuple[bytes, ...], expected: s
 
 def test_a_segment_that_was_sent_twice_is_no_second_write() -> None:
     observation = made(Reached.CONNECTED, POLICY + b"\0", segments=1, segment_bytes=1460, again=2)
-    [place] = observation.all_places()
-    place.tried["again"][0] = dataclasses.replace(place.asked, segments=2)
+    [target] = observation.all_targets()
+    target.tried["again"][0] = dataclasses.replace(target.asked, segments=2)
     assert codes(observation) == set()
 
 
@@ -216,7 +216,7 @@ def test_master_only_hides_the_other_policy() -> None:
 
 def test_lightspark_asks_on() -> None:
     with Server(answering(OPEN_POLICY + b"\0")) as master, Server(broken.silent) as application:
-        seen = look(master.port, port=application.port, patience=SHORT)
+        seen = look(master.port, port=application.port, timeouts=SHORT)
     assert codes(seen) == {"PB402"}
     assert [f.severity for f in findings.of(seen) if f.code == "PB402"] == [Severity.WARNING]
     for named, severities in (("lightspark", [Severity.ERROR]), ("flash", [])):
@@ -254,11 +254,11 @@ def test_a_named_client_that_is_denied_is_an_error() -> None:
 
 def test_a_server_for_flash_on_943() -> None:
     with Server(answering()) as master, Server(broken.without_deadline) as silverlight:
-        seen = look(master.port, silverlight.port, patience=SHORT)
+        seen = look(master.port, silverlight.port, timeouts=SHORT)
         assert [(f.code, f.clients) for f in findings.of(seen) if f.severity is Severity.ERROR] == [
             ("PB316", ("silverlight",))
         ]
-        assert codes(look(master.port, silverlight.port, patience=SHORT, named=("flash",))) == set()
+        assert codes(look(master.port, silverlight.port, timeouts=SHORT, named=("flash",))) == set()
 
 
 def test_a_place_concerns_those_who_ask_there() -> None:

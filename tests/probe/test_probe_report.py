@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from flashpol.probe import Observation, Question
 from flashpol.probe.exchange import Address, Exchange, Reached
-from flashpol.probe.model import Place, Role
+from flashpol.probe.model import Role, Target
 from flashpol.probe.report import Result, document, metrics, nagios, text
 from flashpol.probe.report.changes import changes
 
@@ -39,8 +39,8 @@ def bad() -> Result:
 
 def untried() -> Result:
     here = Address(2, "192.0.2.1")
-    place = Place(Role.MASTER, here, 843, Exchange(here, 843, Reached.UNTRIED, 0.0, "Network is unreachable"))
-    return Result.of(Observation("games.example.com", Question(), {here: (place,)}))
+    target = Target(Role.MASTER, here, 843, Exchange(here, 843, Reached.UNTRIED, 0.0, "Network is unreachable"))
+    return Result.of(Observation("games.example.com", Question(), {here: (target,)}))
 
 
 # ------------------------------------------------------------------------------------------------------------- text
@@ -193,7 +193,7 @@ def test_metrics(good: Result, bad: Result) -> None:
 
 
 def test_who_waits_for_ever_waits_for_ever() -> None:
-    assert samples(of(broken.silent, patience=SHORT))["client_wait_seconds", "lightspark"] == float("inf")
+    assert samples(of(broken.silent, timeouts=SHORT))["client_wait_seconds", "lightspark"] == float("inf")
 
 
 def test_labels_are_escaped() -> None:

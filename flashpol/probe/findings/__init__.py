@@ -15,7 +15,7 @@ from flashpol.policy.findings import Finding as PolicyFinding
 from flashpol.probe.client_models import Conclusion, conclusions
 from flashpol.probe.findings import reaching, replies, requests, searching
 from flashpol.probe.findings.registry import ERROR, GROUPS, NOTE, TABLE, WARNING, Finding, Hit, Rule, Severity, View
-from flashpol.probe.model import Observation, Place, Role
+from flashpol.probe.model import Observation, Role, Target
 
 # Each module put its rows into the table when it was imported.
 _MODULES = (reaching, replies, requests, searching)
@@ -37,7 +37,7 @@ def of(observation: Observation, concluded: tuple[Conclusion, ...] | None = None
         for hit in rule.find(view)
         if (clients := tuple(c for c in rule.clients if c in hit.clients and c in observation.question.clients))
     ]
-    found += (_of_policy(place, finding) for place in view.serving for finding in _linted(place, observation))
+    found += (_of_policy(target, finding) for target in view.serving for finding in _linted(target, observation))
     kept = [finding for finding in found if finding.code not in observation.question.ignored]
     return sorted(kept, key=lambda finding: _ORDER[finding.severity])
 
@@ -47,7 +47,7 @@ def _finding(rule: Rule, hit: Hit, clients: tuple[str, ...], observation: Observ
         code=rule.code,
         name=rule.name,
         severity=ERROR if rule.trap and observation.question.named else rule.severity,
-        where=hit.place.where if hit.place else "",
+        where=hit.target.where if hit.target else "",
         message=rule.wrong.format_map(hit.values),
         evidence=hit.evidence,
         instead=rule.instead.format_map(hit.values),
@@ -55,13 +55,13 @@ def _finding(rule: Rule, hit: Hit, clients: tuple[str, ...], observation: Observ
     )
 
 
-def _linted(place: Place, observation: Observation) -> Iterator[PolicyFinding]:
-    silverlight = place.role is Role.SILVERLIGHT
+def _linted(target: Target, observation: Observation) -> Iterator[PolicyFinding]:
+    silverlight = target.role is Role.SILVERLIGHT
     # Lint takes some clients as named ones, whose traps are errors; so nobody named must mean all.
     named = tuple(c for c in observation.question.named if (c == "silverlight") is silverlight) or None
     if named is None and observation.question.named:
         return
-    yield from _lint(place.reply.data if silverlight else place.reply.file, place.served_from, named or CLIENTS)
+    yield from _lint(target.reply.data if silverlight else target.reply.file, target.served_from, named or CLIENTS)
 
 
 # The addresses of a host serve the same policy, as a rule.
@@ -71,12 +71,12 @@ def _lint(data: bytes, served_from: int, clients: tuple[str, ...]) -> tuple[Poli
     return tuple(each for each in lint(data, served_from=served_from, clients=clients) if each.code != "FP710")
 
 
-def _of_policy(place: Place, finding: PolicyFinding) -> Finding:
+def _of_policy(target: Target, finding: PolicyFinding) -> Finding:
     return Finding(
         code=finding.code,
         name=finding.name,
         severity=finding.severity,
-        where=place.where,
+        where=target.where,
         message=finding.message,
         evidence=f"line {finding.line}, column {finding.column}",
         instead=finding.instead,

@@ -6,16 +6,16 @@ from itertools import groupby
 from flashpol.policy import CLIENTS
 from flashpol.probe.exchange import Address, Reached
 from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
-from flashpol.probe.model import Place, Role
+from flashpol.probe.model import Role, Target
 
 # Of the three seconds that Flash Player gives port 843; a third of them leaves room for a worse day.
 SLOW = 1.0
 
 
-def _reached(view: View, reached: Reached) -> Iterator[tuple[Place, str]]:
-    for place in view.expected:
-        if place.asked.reached is reached:
-            yield place, place.asked.error
+def _reached(view: View, reached: Reached) -> Iterator[tuple[Target, str]]:
+    for target in view.expected:
+        if target.asked.reached is reached:
+            yield target, target.asked.error
 
 
 @rule(
@@ -35,8 +35,8 @@ def no_address(view: View) -> Iterator[Hit]:
     seen="the SYN gets no answer",
 )  # fmt: skip
 def dropped(view: View) -> Iterator[Hit]:
-    for place, why in _reached(view, Reached.DROPPED):
-        yield Hit(place, why, port=place.port)
+    for target, why in _reached(view, Reached.DROPPED):
+        yield Hit(target, why, port=target.port)
 
 
 @rule(
@@ -45,8 +45,8 @@ def dropped(view: View) -> Iterator[Hit]:
     seen="the SYN gets an ICMP message for an answer",
 )  # fmt: skip
 def unreachable(view: View) -> Iterator[Hit]:
-    for place, why in _reached(view, Reached.UNREACHABLE):
-        yield Hit(place, why, address=place.address)
+    for target, why in _reached(view, Reached.UNREACHABLE):
+        yield Hit(target, why, address=target.address)
 
 
 @rule(
@@ -55,8 +55,8 @@ def unreachable(view: View) -> Iterator[Hit]:
     seen="connect fails before anything is sent",
 )  # fmt: skip
 def not_tried(view: View) -> Iterator[Hit]:
-    for place, why in _reached(view, Reached.UNTRIED):
-        yield Hit(place, why, address=place.address)
+    for target, why in _reached(view, Reached.UNTRIED):
+        yield Hit(target, why, address=target.address)
 
 
 @rule(
@@ -67,8 +67,8 @@ def not_tried(view: View) -> Iterator[Hit]:
     seen="the SYN gets RST for an answer",
 )  # fmt: skip
 def refused(view: View) -> Iterator[Hit]:
-    for place, why in _reached(view, Reached.REFUSED):
-        yield Hit(place, why, port=place.port)
+    for target, why in _reached(view, Reached.REFUSED):
+        yield Hit(target, why, port=target.port)
 
 
 @rule(
@@ -79,16 +79,16 @@ def refused(view: View) -> Iterator[Hit]:
 )  # fmt: skip
 def no_policy(view: View) -> Iterator[Hit]:
 
-    def of_whom(place: Place) -> tuple[Address, bool]:
-        return place.address, place.role is Role.SILVERLIGHT
+    def of_whom(target: Target) -> tuple[Address, bool]:
+        return target.address, target.role is Role.SILVERLIGHT
 
-    serving = {of_whom(place) for place in view.observation.all_places() if place.serves}
+    serving = {of_whom(target) for target in view.observation.all_targets() if target.serves}
     for (address, silverlight), group in groupby(sorted(view.expected, key=of_whom), key=of_whom):
-        places = list(group)
-        missed = all(place.asked.reached in (Reached.REFUSED, Reached.DROPPED) for place in places)
+        targets = list(group)
+        missed = all(target.asked.reached in (Reached.REFUSED, Reached.DROPPED) for target in targets)
         if missed and (address, silverlight) not in serving:
-            ports = ", ".join(f"{place.port} {place.asked.reached}" for place in places)
-            yield Hit(places[0], ports, address=address, ports=ports)
+            ports = ", ".join(f"{target.port} {target.asked.reached}" for target in targets)
+            yield Hit(targets[0], ports, address=address, ports=ports)
 
 
 @rule(
@@ -98,10 +98,10 @@ def no_policy(view: View) -> Iterator[Hit]:
     seen="a connection to the port of --port fails",
 )  # fmt: skip
 def application_closed(view: View) -> Iterator[Hit]:
-    for place in view.observation.all_places():
-        closed = place.asked.reached in (Reached.REFUSED, Reached.DROPPED, Reached.UNREACHABLE)
-        if closed and place.port == view.question.port:
-            yield Hit(place, place.asked.error, CLIENTS, port=place.port)
+    for target in view.observation.all_targets():
+        closed = target.asked.reached in (Reached.REFUSED, Reached.DROPPED, Reached.UNREACHABLE)
+        if closed and target.port == view.question.port:
+            yield Hit(target, target.asked.error, CLIENTS, port=target.port)
 
 
 @rule(
@@ -111,9 +111,9 @@ def application_closed(view: View) -> Iterator[Hit]:
     seen="843 fails, and a port that is often meant instead serves a policy", clients=ADOBE, thorough=True,
 )  # fmt: skip
 def elsewhere(view: View) -> Iterator[Hit]:
-    for place in view.observation.all_places(Role.ELSEWHERE):
-        if place.serves:
-            yield Hit(place, f"{len(place.reply.data):,} bytes of policy", port=place.port)
+    for target in view.observation.all_targets(Role.ELSEWHERE):
+        if target.serves:
+            yield Hit(target, f"{len(target.reply.data):,} bytes of policy", port=target.port)
 
 
 @rule(
@@ -123,22 +123,22 @@ def elsewhere(view: View) -> Iterator[Hit]:
     seen="what each address did is compared, IPv4 with IPv6 too",
 )  # fmt: skip
 def addresses_differ(view: View) -> Iterator[Hit]:
-    by_port = sorted(view.expected, key=lambda place: place.port)
-    for port, group in groupby(by_port, key=lambda place: place.port):
-        tried = [place for place in group if place.asked.reached is not Reached.UNTRIED]
-        if len({_outcome(place)[0] for place in tried}) > 1:
-            evidence = ", ".join(f"{place.address}: {_outcome(place)[1]}" for place in tried)
+    by_port = sorted(view.expected, key=lambda target: target.port)
+    for port, group in groupby(by_port, key=lambda target: target.port):
+        tried = [target for target in group if target.asked.reached is not Reached.UNTRIED]
+        if len({_outcome(target)[0] for target in tried}) > 1:
+            evidence = ", ".join(f"{target.address}: {_outcome(target)[1]}" for target in tried)
             yield Hit(None, evidence, host=view.observation.host, port=port)
 
 
-def _outcome(place: Place) -> tuple[object, str]:
+def _outcome(target: Target) -> tuple[object, str]:
     """What is compared, and how it is called."""
-    if place.asked.reached is not Reached.CONNECTED:
-        return place.asked.reached, str(place.asked.reached)
-    if place.serves:
-        digest = place.reply.sha256
-        return digest, f"a policy of {len(place.reply.file):,} bytes, sha256 {digest[:12]}…"
-    return place.reply.kind, str(place.reply.kind)
+    if target.asked.reached is not Reached.CONNECTED:
+        return target.asked.reached, str(target.asked.reached)
+    if target.serves:
+        digest = target.reply.sha256
+        return digest, f"a policy of {len(target.reply.file):,} bytes, sha256 {digest[:12]}…"
+    return target.reply.kind, str(target.reply.kind)
 
 
 @rule(
@@ -148,8 +148,8 @@ def _outcome(place: Place) -> tuple[object, str]:
     seen="a second or more from SYN to the last byte",
 )  # fmt: skip
 def slow(view: View) -> Iterator[Hit]:
-    for place in view.serving:
-        came = place.asked.received[-1].at if place.asked.received else 0.0
+    for target in view.serving:
+        came = target.asked.received[-1].at if target.asked.received else 0.0
         if came >= SLOW:
-            evidence = f"connected after {place.asked.events[0].at:.2f} s, all there after {came:.2f} s"
-            yield Hit(place, evidence, seconds=f"{came:.2f}")
+            evidence = f"connected after {target.asked.events[0].at:.2f} s, all there after {came:.2f} s"
+            yield Hit(target, evidence, seconds=f"{came:.2f}")

@@ -1,7 +1,7 @@
 """What a finding is, and the table of all of them; the same shape as that of lint's rules.
 
     @rule("PB102", WARNING, "dropped", wrong="port {port} …", instead="…", seen="the SYN gets no answer", …)
-    def dropped(observation): yield Hit(place, evidence, port=843)
+    def dropped(observation): yield Hit(target, evidence, port=843)
 
 `wrong` and `instead` are templates that a finding fills with values of its `Hit`; `seen` says how it is found out.
 """
@@ -15,7 +15,7 @@ from flashpol.policy.findings import Finding as PolicyFinding
 from flashpol.policy.findings import Severity
 from flashpol.probe.client_models import Conclusion
 from flashpol.probe.exchange import Reached
-from flashpol.probe.model import Observation, Place, Role
+from flashpol.probe.model import Observation, Role, Target
 
 __all__ = [
     "ADOBE", "ERROR", "GROUPS", "NOTE", "TABLE", "WARNING", "Finder", "Finding", "Hit", "Rule",
@@ -54,28 +54,28 @@ class Finding:
 
 
 class Hit:
-    """A place where something is wrong, what shows it, and the values for the words.
+    """A target where something is wrong, what shows it, and the values for the words.
 
     `clients` are those that it concerns, where that is not all of the rule's that ask there.
     """
 
-    __slots__ = ("clients", "evidence", "place", "values")
+    __slots__ = ("clients", "evidence", "target", "values")
 
     def __init__(
-        self, place: Place | None, evidence: str, clients: tuple[str, ...] | None = None, **values: object
+        self, target: Target | None, evidence: str, clients: tuple[str, ...] | None = None, **values: object
     ) -> None:
-        self.place = place
+        self.target = target
         self.evidence = evidence
-        self.clients = clients or (CLIENTS if place is None else SILVERLIGHT if _is_silverlights(place) else ADOBE)
+        self.clients = clients or (CLIENTS if target is None else SILVERLIGHT if _is_silverlights(target) else ADOBE)
         self.values = values
 
 
-def _is_silverlights(place: Place) -> bool:
-    return place.role is Role.SILVERLIGHT
+def _is_silverlights(target: Target) -> bool:
+    return target.role is Role.SILVERLIGHT
 
 
 class View:
-    """An observation as the rules see it: what clients conclude, and which places are expected to serve a policy."""
+    """An observation as the rules see it: what clients conclude, and which targets are expected to serve a policy."""
 
     def __init__(self, observation: Observation, conclusions: tuple[Conclusion, ...]) -> None:
         self.observation = observation
@@ -83,24 +83,24 @@ class View:
         self.conclusions = conclusions
 
     @property
-    def expected(self) -> list[Place]:
+    def expected(self) -> list[Target]:
         """Places of which a policy is expected: an application's port only if it serves one."""
-        return [place for place in self.observation.all_places() if self._is_expected(place)]
+        return [target for target in self.observation.all_targets() if self._is_expected(target)]
 
     @property
-    def serving(self) -> list[Place]:
-        return [place for place in self.expected if place.serves]
+    def serving(self) -> list[Target]:
+        return [target for target in self.expected if target.serves]
 
     @property
-    def connected(self) -> list[Place]:
-        return [place for place in self.expected if place.asked.reached is Reached.CONNECTED]
+    def connected(self) -> list[Target]:
+        return [target for target in self.expected if target.asked.reached is Reached.CONNECTED]
 
-    def _is_expected(self, place: Place) -> bool:
-        if place.role is Role.DESTINATION:
-            return place.serves
+    def _is_expected(self, target: Target) -> bool:
+        if target.role is Role.DESTINATION:
+            return target.serves
         # Few hosts serve Silverlight: it is missed where it is asked for, and looked at where it is served.
-        if _is_silverlights(place):
-            return place.serves or "silverlight" in self.question.named
+        if _is_silverlights(target):
+            return target.serves or "silverlight" in self.question.named
         return not self.question.named or not {*ADOBE}.isdisjoint(self.question.named)
 
 

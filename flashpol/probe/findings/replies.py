@@ -4,27 +4,27 @@ from collections.abc import Iterator
 
 from flashpol.probe.exchange import End, Exchange
 from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
-from flashpol.probe.model import Place, Role
+from flashpol.probe.model import Role, Target
 from flashpol.probe.reply import Kind, Reply, printable
 
 
 def _of_kind(view: View, *kinds: Kind) -> Iterator[Hit]:
-    for place in view.connected:
-        how, reply, kind = _speaks(place)
-        if kind in kinds and place.asked.end is not End.FLOOD:
-            yield Hit(place, f"{how} {printable(reply.data)}", port=place.port)
+    for target in view.connected:
+        how, reply, kind = _speaks(target)
+        if kind in kinds and target.asked.end is not End.FLOOD:
+            yield Hit(target, f"{how} {printable(reply.data)}", port=target.port)
 
 
-def _speaks(place: Place) -> tuple[str, Reply, Kind]:
+def _speaks(target: Target) -> tuple[str, Reply, Kind]:
     """What it says when it is asked; or else, when something else is tried."""
-    if place.unanswered:
+    if target.unanswered:
         for name, what in (("half-close", "the request and FIN"), ("in stages", "a line"), ("tls", "a ClientHello")):
-            for reply in map(Reply.of, place.tried.get(name, ())):
+            for reply in map(Reply.of, target.tried.get(name, ())):
                 if reply.kind is not Kind.NOTHING:
                     page = reply.is_policy and not reply.has_root
                     kind = Kind.HTTP if page else reply.kind
                     return f"for the request it sends nothing, for {what}", reply, kind
-    return "it sends", place.reply, place.reply.kind
+    return "it sends", target.reply, target.reply.kind
 
 
 @rule(
@@ -35,9 +35,9 @@ def _speaks(place: Place) -> tuple[str, Reply, Kind]:
     seen="nothing comes for three seconds after the request",
 )  # fmt: skip
 def silent(view: View) -> Iterator[Hit]:
-    for place in view.connected:
-        if place.asked.silent and _speaks(place)[2] is Kind.NOTHING:
-            yield Hit(place, f"nothing came in {place.asked.ended - place.asked.asked_at:.1f} s", port=place.port)
+    for target in view.connected:
+        if target.asked.silent and _speaks(target)[2] is Kind.NOTHING:
+            yield Hit(target, f"nothing came in {target.asked.ended - target.asked.asked_at:.1f} s", port=target.port)
 
 
 @rule(
@@ -62,9 +62,9 @@ def reset_without_reply(view: View) -> Iterator[Hit]:
 
 
 def _ended_without_reply(view: View, end: End) -> Iterator[Hit]:
-    for place in view.connected:
-        if place.hangs_up and place.asked.end is end and _speaks(place)[2] is Kind.NOTHING:
-            yield Hit(place, f"after {place.asked.ended:.2f} s", port=place.port)
+    for target in view.connected:
+        if target.hangs_up and target.asked.end is end and _speaks(target)[2] is Kind.NOTHING:
+            yield Hit(target, f"after {target.asked.ended:.2f} s", port=target.port)
 
 
 @rule(
@@ -104,9 +104,9 @@ def no_policy_in_reply(view: View) -> Iterator[Hit]:
     seen="the XML ends, and the connection stays open", clients=("flash", "silverlight"),
 )  # fmt: skip
 def no_end(view: View) -> Iterator[Hit]:
-    for place in view.serving:
-        if _unterminated(place, End.OPEN) and place.reply.whole:
-            yield Hit(place, _end_of(place))
+    for target in view.serving:
+        if _unterminated(target, End.OPEN) and target.reply.whole:
+            yield Hit(target, _end_of(target))
 
 
 @rule(
@@ -116,18 +116,18 @@ def no_end(view: View) -> Iterator[Hit]:
     seen="no end of the XML, no NUL and no FIN, three seconds after the request",
 )  # fmt: skip
 def unfinished(view: View) -> Iterator[Hit]:
-    for place in view.serving:
+    for target in view.serving:
         for end, how in ((End.OPEN, "the server stops in the middle, or is too slow"), (End.RESET, "it is cut off")):
-            if _unterminated(place, end) and not place.reply.whole:
-                yield Hit(place, f"{len(place.reply.data):,} bytes, then {end}; {_end_of(place)}", how=how)
+            if _unterminated(target, end) and not target.reply.whole:
+                yield Hit(target, f"{len(target.reply.data):,} bytes, then {end}; {_end_of(target)}", how=how)
 
 
-def _unterminated(place: Place, end: End) -> bool:
-    return not place.reply.terminated and place.reply.end is end
+def _unterminated(target: Target, end: End) -> bool:
+    return not target.reply.terminated and target.reply.end is end
 
 
-def _end_of(place: Place) -> str:
-    return f"it ends in {printable(place.reply.data[-20:])}"
+def _end_of(target: Target) -> str:
+    return f"it ends in {printable(target.reply.data[-20:])}"
 
 
 @rule(
@@ -137,10 +137,10 @@ def _end_of(place: Place) -> str:
     seen="a hundred thousand bytes, or two thousand pieces",
 )  # fmt: skip
 def flood(view: View) -> Iterator[Hit]:
-    for place in view.connected:
-        if place.asked.end is End.FLOOD:
-            count = f"{len(place.asked.data):,} bytes in {len(place.asked.received):,} pieces"
-            yield Hit(place, f"{count}, and more to come", port=place.port)
+    for target in view.connected:
+        if target.asked.end is End.FLOOD:
+            count = f"{len(target.asked.data):,} bytes in {len(target.asked.received):,} pieces"
+            yield Hit(target, f"{count}, and more to come", port=target.port)
 
 
 @rule(
@@ -150,9 +150,9 @@ def flood(view: View) -> Iterator[Hit]:
     seen="FIN comes, and no NUL before it", clients=ADOBE,
 )  # fmt: skip
 def no_nul(view: View) -> Iterator[Hit]:
-    for place in view.serving:
-        if place.role is not Role.SILVERLIGHT and _unterminated(place, End.CLOSED):
-            yield Hit(place, _end_of(place))
+    for target in view.serving:
+        if target.role is not Role.SILVERLIGHT and _unterminated(target, End.CLOSED):
+            yield Hit(target, _end_of(target))
 
 
 @rule(
@@ -162,9 +162,9 @@ def no_nul(view: View) -> Iterator[Hit]:
     seen="a NUL comes, and no FIN within a second", clients=ADOBE,
 )  # fmt: skip
 def held_open(view: View) -> Iterator[Hit]:
-    for place in view.serving:
-        if place.reply.terminated and place.reply.end is End.OPEN:
-            yield Hit(place, f"still open after {place.asked.ended:.1f} s")
+    for target in view.serving:
+        if target.reply.terminated and target.reply.end is End.OPEN:
+            yield Hit(target, f"still open after {target.asked.ended:.1f} s")
 
 
 def parts(exchange: Exchange) -> int:
@@ -185,13 +185,13 @@ def needed(exchange: Exchange) -> int:
     clients=("lightspark", "unity"), trap=True,
 )  # fmt: skip
 def several_writes(view: View) -> Iterator[Hit]:
-    for place in view.serving:
-        whole = [exchange for exchange in place.repeats if exchange.end is not End.FLOOD and exchange.data]
+    for target in view.serving:
+        whole = [exchange for exchange in target.repeats if exchange.end is not End.FLOOD and exchange.data]
         split = [exchange for exchange in whole if parts(exchange) > needed(exchange)]
         if 2 * len(split) > len(whole):  # one of them may have been sent twice by the network
             sizes = " + ".join(f"{len(event.data):,}" for event in split[0].received[:8])
             count = f"{parts(split[0])} segments where {needed(split[0])} would do"
-            yield Hit(place, f"{count}, received as {sizes} bytes; so in {len(split)} of {len(whole)} tries")
+            yield Hit(target, f"{count}, received as {sizes} bytes; so in {len(split)} of {len(whole)} tries")
 
 
 @rule(
@@ -201,10 +201,10 @@ def several_writes(view: View) -> Iterator[Hit]:
     seen="the reply takes more than one segment on the way to here", trap=True,
 )  # fmt: skip
 def several_segments(view: View) -> Iterator[Hit]:
-    for place in view.serving:
-        exchange = place.asked
+    for target in view.serving:
+        exchange = target.asked
         if exchange.segment_bytes and needed(exchange) > 1 and exchange.end is not End.FLOOD:
-            yield Hit(place, f"{len(exchange.data):,} bytes", bytes=f"{exchange.segment_bytes:,}")
+            yield Hit(target, f"{len(exchange.data):,} bytes", bytes=f"{exchange.segment_bytes:,}")
 
 
 @rule(
@@ -213,13 +213,13 @@ def several_segments(view: View) -> Iterator[Hit]:
     seen="the replies of several tries are compared",
 )  # fmt: skip
 def changing(view: View) -> Iterator[Hit]:
-    for place in view.serving:
-        replies = [Reply.of(exchange) for exchange in place.repeats]
+    for target in view.serving:
+        replies = [Reply.of(exchange) for exchange in target.repeats]
         files = list(dict.fromkeys(r.file for r in replies if r.is_policy and (r.terminated or r.end is End.CLOSED)))
         if len(files) > 1:
             at = next((i for i, (a, b) in enumerate(zip(*files[:2], strict=False)) if a != b), min(map(len, files[:2])))
             parts = " and ".join(printable(file[max(0, at - 10) :], 30) for file in files[:2])
-            yield Hit(place, f"they differ from byte {at + 1:,} on: {parts}", count=len(files))
+            yield Hit(target, f"they differ from byte {at + 1:,} on: {parts}", count=len(files))
 
 
 @rule(
@@ -229,6 +229,6 @@ def changing(view: View) -> Iterator[Hit]:
     seen="the reply goes on after its first NUL",
 )  # fmt: skip
 def after_the_nul(view: View) -> Iterator[Hit]:
-    for place in view.serving:
-        if place.role is not Role.SILVERLIGHT and place.reply.extra and place.asked.end is not End.FLOOD:
-            yield Hit(place, printable(place.reply.extra))
+    for target in view.serving:
+        if target.role is not Role.SILVERLIGHT and target.reply.extra and target.asked.end is not End.FLOOD:
+            yield Hit(target, printable(target.reply.extra))

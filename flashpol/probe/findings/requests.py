@@ -5,7 +5,7 @@ from itertools import islice, takewhile
 
 from flashpol.probe.exchange import End, Event, Exchange, What
 from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
-from flashpol.probe.model import Place, Role
+from flashpol.probe.model import Role, Target
 from flashpol.probe.reply import Kind, Reply, printable
 
 
@@ -18,14 +18,14 @@ def _what_came(exchange: Exchange) -> str:
     return f"{got}, then {exchange.end or exchange.reached}"
 
 
-def _unserved(view: View, *names: str) -> Iterator[tuple[Place, Exchange]]:
+def _unserved(view: View, *names: str) -> Iterator[tuple[Target, Exchange]]:
     """Places that serve whoever asks plainly, but not one of these experiments; the first that failed."""
-    for place in view.serving:
-        if not all(map(_served, place.repeats)):
+    for target in view.serving:
+        if not all(map(_served, target.repeats)):
             continue  # then nothing follows from one that failed
-        failed = (e for name in names for e in place.tried.get(name, ()) if not _served(e))
+        failed = (e for name in names for e in target.tried.get(name, ()) if not _served(e))
         for exchange in islice(failed, 1):
-            yield place, exchange
+            yield target, exchange
 
 
 @rule(
@@ -37,11 +37,11 @@ def _unserved(view: View, *names: str) -> Iterator[tuple[Place, Exchange]]:
     seen="the whole reply came, then RST",
 )  # fmt: skip
 def reset(view: View) -> Iterator[Hit]:
-    for place in view.serving:
-        resets = [e for e in place.repeats if e.end is End.RESET and Reply.of(e).whole]
+    for target in view.serving:
+        resets = [e for e in target.repeats if e.end is End.RESET and Reply.of(e).whole]
         if resets:
-            evidence = f"{_what_came(resets[0])}: {len(resets)} of {len(place.repeats)} tries"
-            yield Hit(place, evidence, count=len(resets), tries=len(place.repeats))
+            evidence = f"{_what_came(resets[0])}: {len(resets)} of {len(target.repeats)} tries"
+            yield Hit(target, evidence, count=len(resets), tries=len(target.repeats))
 
 
 @rule(
@@ -52,12 +52,12 @@ def reset(view: View) -> Iterator[Hit]:
     seen="the same request, several times: some replies are missing or cut off",
 )  # fmt: skip
 def lost(view: View) -> Iterator[Hit]:
-    for place in view.serving:
-        good = [e for e in place.repeats if _served(e)]
-        bad = [e for e in place.repeats if not _served(e)]
+    for target in view.serving:
+        good = [e for e in target.repeats if _served(e)]
+        bad = [e for e in target.repeats if not _served(e)]
         if good and bad:
             evidence = "; ".join(sorted({_what_came(exchange) for exchange in bad})[:4])
-            yield Hit(place, evidence, count=len(bad), tries=len(place.repeats))
+            yield Hit(target, evidence, count=len(bad), tries=len(target.repeats))
 
 
 @rule(
@@ -67,8 +67,8 @@ def lost(view: View) -> Iterator[Hit]:
     seen="11 bytes, and the rest a moment later",
 )  # fmt: skip
 def split_request(view: View) -> Iterator[Hit]:
-    for place, exchange in _unserved(view, "split"):
-        yield Hit(place, _what_came(exchange))
+    for target, exchange in _unserved(view, "split"):
+        yield Hit(target, _what_came(exchange))
 
 
 @rule(
@@ -78,18 +78,18 @@ def split_request(view: View) -> Iterator[Hit]:
     seen="the request in segments of one byte", thorough=True,
 )  # fmt: skip
 def dripping_request(view: View) -> Iterator[Hit]:
-    for place, exchange in _unserved(view, "drip"):
-        if all(map(_served, place.tried.get("split", ()))):
-            yield Hit(place, _what_came(exchange))
+    for target, exchange in _unserved(view, "drip"):
+        if all(map(_served, target.tried.get("split", ()))):
+            yield Hit(target, _what_came(exchange))
 
 
 def _only_after(view: View, name: str, sends: int, *roles: Role) -> Iterator[Hit]:
     """Places that serve a policy after so many sends, and not when they are asked as clients ask."""
-    for place in view.observation.all_places(*roles):
-        for exchange in place.tried.get(name, ()) if place.unanswered else ():
+    for target in view.observation.all_targets(*roles):
+        for exchange in target.tried.get(name, ()) if target.unanswered else ():
             if Reply.of(exchange).has_root and _sends(exchange) == sends:
-                evidence = f"after the request {_what_came(place.asked)}; asked that way {_what_came(exchange)}"
-                yield Hit(place, evidence)
+                evidence = f"after the request {_what_came(target.asked)}; asked that way {_what_came(exchange)}"
+                yield Hit(target, evidence)
 
 
 def _sends(exchange: Exchange) -> int:
@@ -161,10 +161,10 @@ def _bytes(events: tuple[Event, ...]) -> int:
     seen="bytes come on a connection on which nothing was sent",
 )  # fmt: skip
 def speaks_first(view: View) -> Iterator[Hit]:
-    for place in view.serving:
-        for exchange in place.tried.get("split", ()):
+    for target in view.serving:
+        for exchange in target.tried.get("split", ()):
             if came := _until(exchange, 0):
-                yield Hit(place, f"{_bytes(came):,} bytes within {came[0].at:.2f} s, and nothing was sent")
+                yield Hit(target, f"{_bytes(came):,} bytes within {came[0].at:.2f} s, and nothing was sent")
 
 
 @rule(
@@ -174,10 +174,10 @@ def speaks_first(view: View) -> Iterator[Hit]:
     seen="an answer to the first 11 bytes",
 )  # fmt: skip
 def part_of_a_request(view: View) -> Iterator[Hit]:
-    for place in view.serving:
-        for exchange in place.tried.get("split", ()):
+    for target in view.serving:
+        for exchange in target.tried.get("split", ()):
             if not _until(exchange, 0) and (came := _until(exchange, 1)) and Reply(came[0].data, None).is_policy:
-                yield Hit(place, f"{_bytes(came):,} bytes after 11 bytes of request")
+                yield Hit(target, f"{_bytes(came):,} bytes after 11 bytes of request")
 
 
 @rule(
@@ -187,9 +187,9 @@ def part_of_a_request(view: View) -> Iterator[Hit]:
     seen="the 22 bytes, alone and with CR and LF", clients=ADOBE, thorough=True,
 )  # fmt: skip
 def tests_by_hand(view: View) -> Iterator[Hit]:
-    for place, exchange in _unserved(view, "newline", "bare"):
+    for target, exchange in _unserved(view, "newline", "bare"):
         sent = next(event.data for event in exchange.events if event.what is What.SENT)
-        yield Hit(place, f"after {printable(sent)}: {_what_came(exchange)}")
+        yield Hit(target, f"after {printable(sent)}: {_what_came(exchange)}")
 
 
 @rule(
@@ -199,12 +199,12 @@ def tests_by_hand(view: View) -> Iterator[Hit]:
     seen="the request and 64 bytes more, in one segment, five times", thorough=True,
 )  # fmt: skip
 def more_than_the_request(view: View) -> Iterator[Hit]:
-    for place in view.serving:
-        tries = place.tried.get("more", ())
+    for target in view.serving:
+        tries = target.tried.get("more", ())
         bad = [e for e in tries if e.end is End.RESET or not _served(e)]
-        plain = any(e.end is End.RESET or not _served(e) for e in place.repeats)  # then PB301 or PB302 says it
+        plain = any(e.end is End.RESET or not _served(e) for e in target.repeats)  # then PB301 or PB302 says it
         if bad and not plain:
-            yield Hit(place, _what_came(bad[0]), count=len(bad), tries=len(tries))
+            yield Hit(target, _what_came(bad[0]), count=len(bad), tries=len(tries))
 
 
 @rule(
@@ -215,8 +215,8 @@ def more_than_the_request(view: View) -> Iterator[Hit]:
     seen="the request, then FIN", thorough=True,
 )  # fmt: skip
 def half_closed(view: View) -> Iterator[Hit]:
-    for place, exchange in _unserved(view, "half-close"):
-        yield Hit(place, _what_came(exchange))
+    for target, exchange in _unserved(view, "half-close"):
+        yield Hit(target, _what_came(exchange))
 
 
 @rule(
@@ -226,10 +226,10 @@ def half_closed(view: View) -> Iterator[Hit]:
     seen="a request of HTTP gets the policy", thorough=True,
 )  # fmt: skip
 def any_request(view: View) -> Iterator[Hit]:
-    for place in view.serving:
-        for exchange in place.tried.get("http", ()):
+    for target in view.serving:
+        for exchange in target.tried.get("http", ()):
             if Reply.of(exchange).kind is Kind.POLICY:
-                yield Hit(place, f"GET / gets {printable(exchange.data, 30)}")
+                yield Hit(target, f"GET / gets {printable(exchange.data, 30)}")
 
 
 @rule(
@@ -239,10 +239,10 @@ def any_request(view: View) -> Iterator[Hit]:
     seen="a connection on which nothing is sent", thorough=True,
 )  # fmt: skip
 def no_deadline(view: View) -> Iterator[Hit]:
-    for place in view.serving:
-        for exchange in place.tried.get("idle", ()):
+    for target in view.serving:
+        for exchange in target.tried.get("idle", ()):
             if exchange.silent:
-                yield Hit(place, f"still open after {exchange.ended:.1f} s", seconds=f"{view.question.idle:g}")
+                yield Hit(target, f"still open after {exchange.ended:.1f} s", seconds=f"{view.question.idle:g}")
 
 
 @rule(
@@ -252,5 +252,5 @@ def no_deadline(view: View) -> Iterator[Hit]:
     seen="a request, beside a connection on which nothing is sent", thorough=True,
 )  # fmt: skip
 def one_at_a_time(view: View) -> Iterator[Hit]:
-    for place, exchange in _unserved(view, "beside"):
-        yield Hit(place, f"beside a silent connection: {_what_came(exchange)}")
+    for target, exchange in _unserved(view, "beside"):
+        yield Hit(target, f"beside a silent connection: {_what_came(exchange)}")

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from flashpol.policy.model import MetaPolicy
 from flashpol.probe.client_models import Conclusion, meta_policy
 from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
-from flashpol.probe.model import Place, Role
+from flashpol.probe.model import Role, Target
 
 
-def _beside_master(view: View) -> Iterator[tuple[Place, Place]]:
+def _beside_master(view: View) -> Iterator[tuple[Target, Target]]:
     """Masters that serve a policy, each with the other ports of its address."""
-    for places in view.observation.places.values():
-        for master in places:
+    for targets in view.observation.targets.values():
+        for master in targets:
             if master.role is Role.MASTER and master.serves:
-                yield from ((master, place) for place in places if place.role in (Role.LOCATION, Role.DESTINATION))
+                yield from ((master, target) for target in targets if target.role in (Role.LOCATION, Role.DESTINATION))
 
 
 @rule(
@@ -23,10 +23,10 @@ def _beside_master(view: View) -> Iterator[tuple[Place, Place]]:
     seen="both serve a policy; the site-control of the first", clients=("flash", "lightspark"),
 )  # fmt: skip
 def hidden(view: View) -> Iterator[Hit]:
-    for master, place in _beside_master(view):
-        if place.serves and (meta := meta_policy(master)) is not MetaPolicy.ALL:
+    for master, target in _beside_master(view):
+        if target.serves and (meta := meta_policy(master)) is not MetaPolicy.ALL:
             evidence = f'{master.where}: permitted-cross-domain-policies="{meta.value}"'
-            yield Hit(place, evidence, port=place.port, meta=meta.value, master=master.port)
+            yield Hit(target, evidence, port=target.port, meta=meta.value, master=master.port)
 
 
 @rule(
@@ -37,9 +37,9 @@ def hidden(view: View) -> Iterator[Hit]:
     seen="a policy on the first, silence on the other", clients=("lightspark",), trap=True,
 )  # fmt: skip
 def asked_on(view: View) -> Iterator[Hit]:
-    for master, place in _beside_master(view):
-        if place.asked.silent and meta_policy(master) is MetaPolicy.ALL:
-            yield Hit(place, f"nothing came in {place.asked.ended:.1f} s", port=place.port, master=master.port)
+    for master, target in _beside_master(view):
+        if target.asked.silent and meta_policy(master) is MetaPolicy.ALL:
+            yield Hit(target, f"nothing came in {target.asked.ended:.1f} s", port=target.port, master=master.port)
 
 
 def _denied(view: View, clients: tuple[str, ...]) -> Iterator[Hit]:
@@ -53,11 +53,11 @@ def _denied(view: View, clients: tuple[str, ...]) -> Iterator[Hit]:
             )  # fmt: skip
 
 
-def _asked_by(view: View, conclusion: Conclusion) -> Place:
+def _asked_by(view: View, conclusion: Conclusion) -> Target:
     return next(
-        place
-        for place in view.observation.places[conclusion.address]
-        if (place.role is Role.SILVERLIGHT) is (conclusion.client == "silverlight")
+        target
+        for target in view.observation.targets[conclusion.address]
+        if (target.role is Role.SILVERLIGHT) is (conclusion.client == "silverlight")
     )
 
 

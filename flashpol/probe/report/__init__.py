@@ -14,7 +14,7 @@ from flashpol.probe.client_models import Conclusion, conclusions
 from flashpol.probe.exchange import Address, Reached
 from flashpol.probe.findings import Finding
 from flashpol.probe.findings.registry import Severity
-from flashpol.probe.model import Observation, Place
+from flashpol.probe.model import Observation, Target
 
 __all__ = ["Result", "counted", "counts", "title"]
 
@@ -43,12 +43,12 @@ class Result:
     @property
     def tried(self) -> set[Address]:
         """Addresses to which something left this machine; of the others nothing is known."""
-        places = self.observation.all_places()
-        return {place.address for place in places if place.asked.reached is not Reached.UNTRIED}
+        targets = self.observation.all_targets()
+        return {target.address for target in targets if target.asked.reached is not Reached.UNTRIED}
 
     @property
-    def serving(self) -> list[Place]:
-        return [place for place in self.observation.all_places() if place.serves]
+    def serving(self) -> list[Target]:
+        return [target for target in self.observation.all_targets() if target.serves]
 
 
 def counts(results: Sequence[Result]) -> dict[Severity, int]:

@@ -14,9 +14,9 @@ def facts(result: Result) -> dict[tuple[str, ...], str]:
     for conclusion in result.conclusions:
         key = ("client", conclusion.client, str(conclusion.address))
         found[key] = f"{conclusion.client} at {conclusion.address}: {conclusion.verdict}"
-    for place in result.serving:
-        digest = place.reply.sha256[:12]
-        found["policy", place.where] = f"policy at {place.where}: {len(place.reply.file):,} bytes, sha256 {digest}…"
+    for target in result.serving:
+        digest = target.reply.sha256[:12]
+        found["policy", target.where] = f"policy at {target.where}: {len(target.reply.file):,} bytes, sha256 {digest}…"
     return found
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flashpol.probe.exchange import Exchange
-from flashpol.probe.model import Place, Question
+from flashpol.probe.model import Question, Target
 from flashpol.probe.reply import printable
 from flashpol.probe.report import Result, counts
 
@@ -36,7 +36,7 @@ def _host(result: Result) -> dict[str, Any]:
             {
                 "address": str(address),
                 "family": "ipv6" if address.is_ipv6 else "ipv4",
-                "places": [_place(place) for place in places],
+                "places": [_target(target) for target in targets],
                 "clients": [
                     {
                         "client": conclusion.client,
@@ -50,7 +50,7 @@ def _host(result: Result) -> dict[str, Any]:
                     if conclusion.address == address
                 ],
             }
-            for address, places in seen.places.items()
+            for address, targets in seen.targets.items()
         ],
         "findings": [
             {**asdict(finding), "policy": asdict(finding.policy) if finding.policy else None}
@@ -63,16 +63,16 @@ def _question(question: Question) -> dict[str, Any]:
     return {"port": question.port, "from": question.content, "location": question.location}
 
 
-def _place(place: Place) -> dict[str, Any]:
-    file = place.reply.file if place.serves else None
+def _target(target: Target) -> dict[str, Any]:
+    file = target.reply.file if target.serves else None
     return {
-        "role": place.role,
-        "port": place.port,
-        "kind": place.reply.kind,
+        "role": target.role,
+        "port": target.port,
+        "kind": target.reply.kind,
         "policy_bytes": None if file is None else len(file),
-        "policy_sha256": None if file is None else place.reply.sha256,
-        "asked": _exchange(place.asked),
-        "tried": {name: [_exchange(one) for one in exchanges] for name, exchanges in place.tried.items()},
+        "policy_sha256": None if file is None else target.reply.sha256,
+        "asked": _exchange(target.asked),
+        "tried": {name: [_exchange(one) for one in exchanges] for name, exchanges in target.tried.items()},
     }
 
 

@@ -46,15 +46,15 @@ def _samples(result: Result) -> Iterator[tuple[str, dict[str, str], float]]:
         yield "findings", {**host, "severity": severity}, number
     for code, severity in sorted({f.code: f.severity for f in result.findings}.items()):
         yield "finding_info", {**host, "code": code, "severity": severity}, 1
-    for place in result.serving:
-        labels = {**host, "address": str(place.address), "port": str(place.port)}
-        file = place.reply.file
-        if place.asked.received:
-            yield "reply_seconds", labels, round(place.asked.received[-1].at, 6)
+    for target in result.serving:
+        labels = {**host, "address": str(target.address), "port": str(target.port)}
+        file = target.reply.file
+        if target.asked.received:
+            yield "reply_seconds", labels, round(target.asked.received[-1].at, 6)
         yield "policy_bytes", labels, len(file)
-        yield "policy_info", {**labels, "sha256": place.reply.sha256}, 1
-        yield "requests", labels, len(place.repeats)
-        yield "requests_lost", labels, sum(not Reply.of(exchange).served for exchange in place.repeats)
+        yield "policy_info", {**labels, "sha256": target.reply.sha256}, 1
+        yield "requests", labels, len(target.repeats)
+        yield "requests_lost", labels, sum(not Reply.of(exchange).served for exchange in target.repeats)
     for conclusion in result.conclusions:
         if conclusion.address not in result.tried:
             continue  # not even 0 is known of it

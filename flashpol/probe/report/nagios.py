@@ -42,7 +42,7 @@ def _of_host(result: Result) -> str:
         return f"{said}: {worst.code} {clean(worst.message)}{where} ({title([result])})"
     if not _is_known(result):
         return f"{said}: this machine cannot try it"
-    ports = sorted({place.port for place in result.serving})
+    ports = sorted({target.port for target in result.serving})
     return f"{said}: policy on port {', '.join(map(str, ports))}"
 
 
@@ -55,9 +55,9 @@ def _perfdata(result: Result, several: bool) -> list[str]:
         return f"'{prefix}{name}'" if prefix else name
 
     data = []
-    if times := [place.asked.received[-1].at for place in result.serving if place.asked.received]:
+    if times := [target.asked.received[-1].at for target in result.serving if target.asked.received]:
         data.append(f"{label('time')}={max(times):.4f}s;{SLOW:g};{_FLASH_WAITS};0")
-        data.append(f"{label('size')}={max(len(place.reply.data) for place in result.serving)}B;4000;5000;0")
+        data.append(f"{label('size')}={max(len(target.reply.data) for target in result.serving)}B;4000;5000;0")
     numbers = counts([result])
     data.append(f"{label('errors')}={numbers[Severity.ERROR]};;0;0")
     data.append(f"{label('warnings')}={numbers[Severity.WARNING]};0;;0")

@@ -7,7 +7,7 @@ from flashpol.probe.client_models import Conclusion
 from flashpol.probe.exchange import End, Event, Exchange, What
 from flashpol.probe.findings import Finding
 from flashpol.probe.findings.registry import Severity
-from flashpol.probe.model import Place, Role
+from flashpol.probe.model import Role, Target
 from flashpol.probe.reply import NUL, printable
 from flashpol.probe.report import Result, counted, title
 
@@ -37,10 +37,10 @@ def report(result: Result, paint: Paint, columns: int | None = None) -> str:
     """All about one host; no line is longer than `columns`, where that leaves room for words."""
     width = None if columns is None else max(columns, _LEAST_COLUMNS)
     lines = [f"{paint(clean(result.host), _BOLD)}: {title([result])}"]
-    for address, places in result.observation.places.items():
+    for address, targets in result.observation.targets.items():
         lines += ["", paint(f"{address}", _BOLD)]
-        for place in places:
-            lines += timeline(place, paint, width)
+        for target in targets:
+            lines += timeline(target, paint, width)
         of_address = [conclusion for conclusion in result.conclusions if conclusion.address == address]
         lines += ["", *(line for conclusion in of_address for line in verdict(conclusion, paint, width))]
     if result.observation.left_out:
@@ -67,17 +67,17 @@ def folded(text: str, columns: int | None, indent: int) -> Iterator[str]:
     yield from textwrap.wrap(text, columns, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
-def timeline(place: Place, paint: Paint, columns: int | None) -> Iterator[str]:
-    yield f"  port {place.port} {paint(f'({_ROLES[place.role]})', _DIM)}"
-    lines = list(happened(place.asked))
+def timeline(target: Target, paint: Paint, columns: int | None) -> Iterator[str]:
+    yield f"  port {target.port} {paint(f'({_ROLES[target.role]})', _DIM)}"
+    lines = list(happened(target.asked))
     cut = len(lines) > _MOST_LINES
     for at, what in lines[: _MOST_LINES - 2] if cut else lines:
         yield from folded(f"    {at:7.3f} s  {what}", columns, 15)
     if cut:
         yield f"               … {len(lines) - _MOST_LINES + 1:,} lines more"
         yield from folded("    {:7.3f} s  {}".format(*lines[-1]), columns, 15)
-    if place.tried:
-        tried = ", ".join(f"{name} {len(exchanges)}" for name, exchanges in place.tried.items())
+    if target.tried:
+        tried = ", ".join(f"{name} {len(exchanges)}" for name, exchanges in target.tried.items())
         yield from (paint(line, _DIM) for line in folded(f"               also tried: {tried}", columns, 17))
 
 
@@ -112,7 +112,7 @@ def verdict(conclusion: Conclusion, paint: Paint, columns: int | None) -> Iterat
 
 
 def grouped(findings: tuple[Finding, ...]) -> Iterator[tuple[Finding, list[str]]]:
-    """Findings that say the same of several places, said once."""
+    """Findings that say the same of several targets, said once."""
 
     def said(finding: Finding) -> tuple[str, ...]:
         return finding.code, finding.message, finding.evidence if finding.policy else ""
@@ -122,14 +122,14 @@ def grouped(findings: tuple[Finding, ...]) -> Iterator[tuple[Finding, list[str]]
         yield alike[0], [finding.where for finding in alike if finding.where]
 
 
-def shown(finding: Finding, places: list[str], paint: Paint, columns: int | None) -> Iterator[str]:
+def shown(finding: Finding, targets: list[str], paint: Paint, columns: int | None) -> Iterator[str]:
     colour = COLOURS[finding.severity]
     label = f"{finding.severity} {finding.code}"
     first, *more = folded(f"{label} {finding.name}: {clean(finding.message)}", columns, 2)
     yield paint(label, colour) + first.removeprefix(label)
     yield from more
-    if places:
-        yield from folded(f"  at:   {', '.join(places)}", columns, 8)
+    if targets:
+        yield from folded(f"  at:   {', '.join(targets)}", columns, 8)
     yield from folded(f"  seen: {clean(finding.evidence)}", columns, 8)
     if finding.policy is not None and finding.policy.source:
         margin = None if columns is None else columns - 8
