@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import broken
@@ -14,7 +15,7 @@ from loopback import Server, closed_port, look
 from flashpol.probe import Question, experiments
 from flashpol.probe.exchange import Address
 from flashpol.probe.model import Role
-from flashpol.probe.throttle import Throttle, side_by_side
+from flashpol.probe.throttle import Throttle
 
 
 def test_gentle_is_a_handful() -> None:
@@ -45,7 +46,7 @@ def test_a_name_with_many_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiments, "resolve", lambda host: addresses)
     with closed_port() as port:
         seen = look(port)
-    assert list(seen.targets) == addresses[: experiments.MOST_ADDRESSES]
+    assert list(seen.targets) == addresses[: experiments.MAX_ADDRESSES]
     assert seen.left_out == 3
 
 
@@ -59,7 +60,7 @@ def test_addresses_are_resolved_without_a_name_server() -> None:
 
 
 def test_pace_bounds_how_many_at_a_time() -> None:
-    throttle, most, now = Throttle(a_second=10_000, at_once=3), [0], [0]
+    throttle, most, now = Throttle(max_rate=10_000, max_concurrent=3), [0], [0]
     lock = threading.Lock()
 
     def connect() -> None:
@@ -71,28 +72,20 @@ def test_pace_bounds_how_many_at_a_time() -> None:
             with lock:
                 now[0] -= 1
 
-    side_by_side([connect] * 30, 10)
+    with ThreadPoolExecutor(10) as pool:
+        for _ in range(30):
+            pool.submit(connect)
     assert (throttle.connections, now) == (30, [0])
     assert most[0] <= 3
 
 
 def test_pace_bounds_how_many_a_second() -> None:
-    throttle, began = Throttle(a_second=50), time.monotonic()
+    throttle, began = Throttle(max_rate=50), time.monotonic()
     starts = []
     for _ in range(6):
         with throttle.connection():
             starts.append(time.monotonic() - began)
     assert starts[-1] >= 5 / 50
-
-
-def test_side_by_side_keeps_the_order_and_raises() -> None:
-    assert side_by_side([lambda number=number: number for number in range(20)], 4) == list(range(20))
-
-    def fail() -> int:
-        raise ValueError("no")
-
-    with pytest.raises(ValueError, match="no"):
-        side_by_side([lambda: 1, fail], 2)
 
 
 LOAD = """
@@ -101,8 +94,8 @@ import flashpol.probe.experiments, flashpol.probe.report.text, flashpol.cli.main
 flashpol.cli.main.make_parser(["probe"])
 NEVER = ("gevent", "greenlet", "prometheus_client", "flashpol._fastpath")
 LATER = (
-    "flashpol.supervisor", "flashpol.worker", "flashpol.config.settings", "hashlib",
-    "logging", "tomllib",
+    "flashpol.supervisor", "flashpol.worker", "flashpol.config.settings", "flashpol.policy.reader", "hashlib",
+    "tomllib",
 )
 found = [name for name in (*NEVER, *LATER) if name in sys.modules]
 sys.exit(str(found) if found else 0)
