@@ -1,15 +1,15 @@
-"""The search for a policy as each client makes it: whom it asks, how long it waits, what it concludes.
+"""Models of the clients: which ports each asks for a policy, how long it waits, what it concludes.
 
-Nothing is sent here: each client is a row of `CLIENT_MODELS`, and walks over what was seen. How they search and wait was
-observed (Lightspark), documented (Flash) or read in sources (Unity's and Moonlight's); where nothing is known, the
-stricter reading:
+Nothing is sent here. Each client is a row of `CLIENT_MODELS`, applied to what the probe observed. Their behaviour was
+observed (Lightspark), is documented (Flash), or was read in sources (Unity's and Moonlight's); where nothing is known,
+the stricter reading is used:
 
-- Flash asks 843 and gives it 3 s; then the targets that the content names, then the destination port, unless the
+- Flash asks 843 and waits 3 s; then the locations that the content names, then the destination port, unless the
   meta-policy of 843 forbids it. The whole connect ends after 20 s.
-- Lightspark does the same, and where 843 allows without `master-only` it asks the destination port all the same. It
-  gives a connection 3 s, and a silent server all the time in the world. It takes what its first receive brings.
-- Unity asks 843, or the target that the content names with `PrefetchSocketPolicy`, by IPv4 only; one receive.
-- Silverlight asks 943 only, and gives it 10 s. It reads until a receive brings less than 256 bytes.
+- Lightspark does the same, and if 843 allows without `master-only` it asks the destination port too. It waits 3 s for a
+  connection and without limit for a reply. It reads what its first receive returns.
+- Unity asks 843, or the location that the content names with `PrefetchSocketPolicy`, over IPv4 only. It reads once.
+- Silverlight asks only 943 and waits 10 s. It reads until a receive returns less than 256 bytes.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,14 +22,14 @@ from flashpol.probe.exchange import Address, End, Exchange, Reached
 from flashpol.probe.model import Observation, Question, Role, Target
 from flashpol.probe.reply import Kind, Reply
 
-FLASH_CONNECT = 20.0  # seconds: its whole connect, by default, from Flash Player 10 on
+FLASH_CONNECT = 20.0  # seconds for the whole connect, by default, from Flash Player 10 on
 _MOONLIGHT_READS = 256
 
 
 class ClientModel(NamedTuple):
-    """A client. Times in seconds; `silence` is how long it waits for a server that says nothing, None for ever.
+    """A client. Times are in seconds; `silence` is how long it waits for a silent server, None without limit.
 
-    `read` returns what it takes for the policy, or None if it waits for more.
+    `read` returns the bytes that the client takes for the policy, or None if it waits for more.
     """
 
     name: str
@@ -37,20 +37,20 @@ class ClientModel(NamedTuple):
     connect: float
     silence: float | None
     read: Callable[[Exchange], bytes | None]
-    until_nul: bool = False  # it reads until a NUL, or until the server closes
-    first_only: bool = False  # it reads what one receive brings, and no more
+    until_nul: bool = False  # reads until a NUL, or until the server closes
+    first_only: bool = False  # reads only what one receive returns
     ipv4_only: bool = False
     whole: float | None = None  # seconds for everything
-    asks_on: bool = False  # the destination port too, although 843 allowed it
+    asks_on: bool = False  # asks the destination port too, although 843 allowed it
 
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What one client makes of one address.
+    """What one client concludes about one address.
 
-    `connects` is None where that depends on what was not asked: where the content comes from, or the port. `waits` are
-    the seconds until its user knows, None for ever. `finds` says whether it found a policy at all, `denied` whether
-    one came that does not let it. `story` is what it did, in words, `reason` the last of it.
+    `connects` is None if it depends on what was not asked: the content's origin, or the port. `waits` is the number of
+    seconds until the user knows, None without limit. `finds` says whether the client found a policy, `denied` whether a
+    policy denied the connection. `story` lists what the client did, `reason` its last step.
     """
 
     client: str
@@ -70,7 +70,7 @@ class Conclusion:
 
     @property
     def wait(self) -> str:
-        return "waits for ever" if self.waits is None else f"after {self.waits:.2f} s"
+        return "waits without limit" if self.waits is None else f"after {self.waits:.2f} s"
 
     @property
     def sentence(self) -> str:
@@ -94,7 +94,7 @@ def _silverlight(exchange: Exchange) -> bytes | None:
 
 
 def _first(exchange: Exchange) -> bytes | None:
-    """What one receive brings."""
+    """Read what one receive returns."""
     for event in exchange.received:
         return event.data
     return None if exchange.end is End.OPEN else b""
@@ -115,15 +115,15 @@ _NOT_REACHED = {
     Reached.UNTRIED: "could not be tried from here",
 }
 _NOT_POLICY = {
-    Kind.HTTP: "answers HTTP",
-    Kind.TLS: "answers TLS",
+    Kind.HTTP: "replies with HTTP",
+    Kind.TLS: "replies with TLS",
     Kind.ECHO: "sends the request back",
-    Kind.OTHER: "answers what is no policy",
+    Kind.OTHER: "sends something that is not a policy",
 }
 
 
 def conclusions(observation: Observation) -> tuple[Conclusion, ...]:
-    """One for each client and address."""
+    """Return one conclusion for each address and client."""
     return tuple(
         _Search(model, observation.question, address, targets).conclude()
         for address, targets in observation.targets.items()
@@ -132,7 +132,7 @@ def conclusions(observation: Observation) -> tuple[Conclusion, ...]:
 
 
 def meta_policy(target: Target) -> MetaPolicy:
-    """What the policy of port 843 says about other policies, as Flash takes it: what sockets do not have is `none`."""
+    """Return the meta-policy of port 843 as Flash reads it: a value that sockets do not have counts as `none`."""
     from flashpol.policy.lint_document import LintDocument
 
     controls = LintDocument(target.reply.file, target.served_from, frozenset(("flash",))).controls
@@ -166,7 +166,7 @@ class _Search:
             data = self._ask(target)
             if data is None:
                 if self.model.silence is None and target.asked.silent:
-                    return self._end(False, "it waits for ever", for_ever=True)
+                    return self._end(False, "it waits without limit", unlimited=True)
                 if self.model.whole is not None and self.clock >= self.model.whole:
                     return self._end(False, f"its {self.model.whole:g} s are over")
                 continue
@@ -174,12 +174,12 @@ class _Search:
             if self._allows(target, data):
                 return self._connect(by_role, target)
             if role is Role.MASTER and (meta := meta_policy(target)) is not MetaPolicy.ALL:
-                self.refusal += f"; {meta.value} there forbids it to ask anywhere else"
+                self.refusal += f"; {meta.value} there forbids it to ask any other port"
                 break
         return self._end_without()
 
     def _ask(self, target: Target) -> bytes | None:
-        """The policy it gets, if any; the clock goes on by what that takes."""
+        """Return the policy that the client reads, if any, and advance the clock by the time that takes."""
         asked, port = target.asked, target.port
         if self.refusal:
             self.story.append(self.refusal)
@@ -199,7 +199,7 @@ class _Search:
         self.clock += self._came(target, len(data))
         kind = Reply(data, asked.end).kind
         if kind is Kind.POLICY and self.model.first_only and len(data) < len(target.reply.file):
-            self.refusal = f"the policy of port {port} comes in parts, of which it reads the first"
+            self.refusal = f"the policy of port {port} comes in parts, and it reads only the first"
             self.denied = True
         elif kind is Kind.POLICY:
             return data
@@ -211,7 +211,7 @@ class _Search:
         return None
 
     def _came(self, target: Target, size: int) -> float:
-        """When it had so many bytes, and knew that it had them all."""
+        """Return when the client had received `size` bytes and knew that the policy was complete."""
         asked, total = target.asked, 0
         if size and (target.reply.terminated or not self.model.until_nul):
             for event in asked.received:
@@ -221,7 +221,7 @@ class _Search:
         return asked.ended
 
     def _spend(self, target: Target, seconds: float) -> None:
-        """Wait in vain: on 843 for that long, elsewhere until the whole connect is over, if it has such an end."""
+        """Wait without success: on 843 for `seconds`, elsewhere until the limit of the whole connect, if any."""
         whole = self.model.whole
         if whole is not None and target.role is not Role.MASTER and seconds >= self.model.connect:
             self.clock = whole
@@ -257,7 +257,7 @@ class _Search:
         ):
             self.story.append(f"port {source.port} serves a policy without master-only")
             return self._end(
-                False, f"it asks port {other.port} too, which stays silent: it waits for ever", for_ever=True
+                False, f"it asks port {other.port} too, which stays silent: it waits without limit", unlimited=True
             )
         known = self.question.content is not None and self.question.port is not None
         how = "allows it" if known else "is there"
@@ -265,19 +265,19 @@ class _Search:
 
     def _end_without(self) -> Conclusion:
         if all(target.asked.reached is Reached.UNTRIED for target in self.targets):
-            return self._end(None, "so nothing is known")
+            return self._end(None, "nothing is known about this address")
         if self.denied:
             return self._end(False, self.refusal or "no other port that it asks allows it")
         if self.question.port is None and Role.DESTINATION in self.model.roles:
-            return self._end(None, "the destination port may serve one: say which with --port")
-        return self._end(False, "no policy anywhere that it asks")
+            return self._end(None, "the destination port may serve one: name it with --port")
+        return self._end(False, "no port that it asks serves a policy")
 
-    def _end(self, connects: bool | None, reason: str, *, for_ever: bool = False) -> Conclusion:
+    def _end(self, connects: bool | None, reason: str, *, unlimited: bool = False) -> Conclusion:
         return Conclusion(
             client=self.model.name,
             address=self.address,
             connects=connects,
-            waits=None if for_ever else self.clock,
+            waits=None if unlimited else self.clock,
             reason=reason,
             story=tuple(self.story),
             finds=self.found is not None,

@@ -1,4 +1,4 @@
-"""What a probe is asked, the targets it looks at, and what it saw there: plain values."""
+"""The values of a probe: the question, the targets (a port of an address), and the observation."""
 
 import enum
 from collections.abc import Mapping
@@ -11,21 +11,21 @@ from flashpol.probe.reply import NUL, REQUEST, Kind, Reply
 
 
 class Role(enum.StrEnum):
-    """Why a client asks at a port."""
+    """The reason why a client asks at a port."""
 
     MASTER = "master"  # 843, which Adobe's clients ask first; only its meta-policy counts
-    LOCATION = "location"  # what the content names with loadPolicyFile
+    LOCATION = "location"  # the port that the content names with loadPolicyFile
     DESTINATION = "destination"  # the application's own port
     SILVERLIGHT = "silverlight"  # 943
-    ELSEWHERE = "elsewhere"  # where no client asks: to find a server that listens on the wrong port
+    ELSEWHERE = "elsewhere"  # a port that no client asks, where a server may listen by mistake
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`port` is where content wants to connect, `content` its URL or domain, `location` a port that it names.
+    """`port` is the port that the content connects to, `content` its URL or domain, `location` a port that it names.
 
-    `policy_port` and `silverlight_port` are asked as if they were 843 and 943. `named` are the clients that the user
-    cares for: what only others would stumble over is no error. `tries` and `idle` (seconds) are for the experiments.
+    `policy_port` and `silverlight_port` are asked as if they were 843 and 943. `named` are the clients that matter to
+    the user; a problem of other clients is not an error. `idle` is the duration of the silent connection in seconds.
     """
 
     port: int | None = None
@@ -45,11 +45,11 @@ class Question:
 
     @property
     def tries(self) -> int:
-        """How often a port is asked whether it loses replies, the first time included."""
+        """How many plain requests a port gets, to see whether replies are lost."""
         return 20 if self.thorough else 3
 
     def ports(self) -> dict[Role, int]:
-        """What clients ask. A port that two roles share is asked once, as the first of them."""
+        """The ports that clients ask. A port with two roles is asked once, in the first of them."""
         wanted = {
             Role.MASTER: self.policy_port,
             Role.LOCATION: self.location,
@@ -65,7 +65,7 @@ class Question:
 
 @dataclass(slots=True)
 class Target:
-    """A port of an address: `asked` is the exchange as clients have it, `tried` the experiments by name."""
+    """A port of an address. `asked` is the plain request as clients send it, `tried` are the experiments by name."""
 
     role: Role
     address: Address
@@ -79,7 +79,7 @@ class Target:
 
     @property
     def served_from(self) -> int:
-        """The port as the policy's rules take it."""
+        """The port that the rules of policies assume, whichever port was asked instead."""
         return {Role.MASTER: MASTER_PORT, Role.SILVERLIGHT: SILVERLIGHT_PORT}.get(self.role, self.port)
 
     @property
@@ -88,41 +88,41 @@ class Target:
 
     @property
     def reply(self) -> Reply:
-        """The first policy that came; else what came when it was first asked."""
+        """The first policy among the replies to plain requests, or else the first reply."""
         replies = [Reply.of(exchange) for exchange in self.repeats]
         return next((reply for reply in replies if reply.is_policy), replies[0])
 
     @property
     def serves(self) -> bool:
-        """It answered with what is, or was meant to be, a policy."""
+        """The reply is a policy, or a broken one."""
         return self.reply.is_policy
 
     @property
     def unanswered(self) -> bool:
-        """Connected, and nothing came, whether or not it was ended."""
+        """The server accepted the connection and sent nothing, whether or not it closed."""
         return self.asked.reached is Reached.CONNECTED and self.reply.kind is Kind.NOTHING
 
     @property
     def hangs_up(self) -> bool:
-        """Instead of an answer."""
+        """The server closed or reset the connection instead of sending a reply."""
         return self.unanswered and not self.asked.silent
 
     @property
     def repeats(self) -> list[Exchange]:
-        """All exchanges with the whole request in one segment."""
+        """All plain requests: whole, in one segment."""
         return [self.asked, *self.tried.get("again", ())]
 
 
 def request(role: Role) -> bytes:
-    """Silverlight sends the 22 bytes alone."""
+    """Return the request as the clients of this role send it: Silverlight sends no NUL."""
     return REQUEST if role is Role.SILVERLIGHT else REQUEST + NUL
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One host: its targets by address, or why its name means none. `left_out` addresses were not asked.
+    """One host: its targets by address, or in `unresolved` why the name has no address.
 
-    `connections` is how many were made, `seconds` how long all took.
+    `left_out` is the number of addresses that were not asked, `connections` the number of connections that were opened.
     """
 
     host: str
@@ -134,6 +134,6 @@ class Observation:
     seconds: float = 0.0
 
     def all_targets(self, *roles: Role) -> tuple[Target, ...]:
-        """Those of these roles, or all of them that clients ask."""
+        """The targets with these roles, by default with all roles that clients ask."""
         chosen = roles or tuple(role for role in Role if role is not Role.ELSEWHERE)
         return tuple(target for targets in self.targets.values() for target in targets if target.role in chosen)

@@ -1,4 +1,4 @@
-"""What a server answered, as far as the bytes say it: a policy, some other protocol, or nothing."""
+"""Classifies the bytes of a reply: a policy, another protocol, or nothing."""
 
 import enum
 import re
@@ -11,19 +11,19 @@ from flashpol.probe.exchange import End, Exchange
 REQUEST = b"<policy-file-request/>"
 NUL = b"\0"
 
-_EXCERPT = 60  # bytes that are quoted as evidence
+_EXCERPT = 60  # bytes quoted as evidence
 _ROOTS = (b"cross-domain-policy", b"access-policy")
 _ENDS = tuple(b"</" + root + b">" for root in _ROOTS)
 
 
 class Kind(enum.StrEnum):
-    """What the reply is, by its first bytes."""
+    """The kind of a reply, by its first bytes."""
 
     NOTHING = "nothing"
-    POLICY = "policy"  # or what was meant to be one: lint says how good
+    POLICY = "policy"  # or a broken one: lint says what is wrong with it
     HTTP = "http"
     TLS = "tls"
-    ECHO = "echo"  # our own request
+    ECHO = "echo"  # the request itself
     OTHER = "other"
 
 
@@ -33,7 +33,7 @@ _SIGNATURES = ((b"HTTP/", Kind.HTTP), (b"\x15\x03", Kind.TLS), (b"\x16\x03", Kin
 
 @dataclass(frozen=True)
 class Reply:
-    """The bytes of one exchange. `text` ends before the first NUL, where Flash Player stops."""
+    """The bytes that the server sent on one connection, and how it ended (None: not known)."""
 
     data: bytes
     end: End | None
@@ -59,20 +59,20 @@ class Reply:
 
     @property
     def has_root(self) -> bool:
-        """It names the element that a policy consists of: more than a page of HTML does."""
-        plain = self.data.replace(NUL, b"")  # UTF-16 has one in every other byte
+        """The reply names the root element of a policy, which a page of HTML does not."""
+        plain = self.data.replace(NUL, b"")  # every other byte of UTF-16 is NUL
         return any(root in plain for root in _ROOTS)
 
     @cached_property
     def _utf16(self) -> bool:
-        """Its NULs are halves of characters."""
+        """The NULs are halves of characters."""
         body = self.data[:200]
         return body.count(NUL) * 3 > len(body)
 
     @cached_property
     def _terminator(self) -> int:
-        """Where the NUL is that ends the policy, or -1. In a length of two bytes in front the first is one too."""
-        if self._utf16:  # an odd byte at the end
+        """The index of the NUL that ends the policy, or -1. A NUL in the first two bytes belongs to a length prefix."""
+        if self._utf16:  # one byte more than whole characters
             return len(self.data) - 1 if len(self.data) % 2 and self.data.endswith(NUL) else -1
         return self.data.find(NUL, 2)
 
@@ -82,34 +82,34 @@ class Reply:
 
     @property
     def file(self) -> bytes:
-        """The policy as lint takes it: without its NUL, and what comes after that."""
+        """The policy as lint reads it: the bytes before the terminating NUL."""
         return self.data[: self._terminator] if self.terminated else self.data
 
     @property
     def sha256(self) -> str:
-        """Of the file."""
-        from hashlib import sha256  # loads OpenSSL: 3 ms, when there is something to hash
+        """SHA-256 of `file`, in hexadecimal digits."""
+        from hashlib import sha256  # loads OpenSSL, 3 ms
 
         return sha256(self.file).hexdigest()
 
     @property
     def extra(self) -> bytes:
-        """What comes after the NUL."""
+        """The bytes after the terminating NUL."""
         return self.data[self._terminator + 1 :] if self.terminated else b""
 
     @property
     def whole(self) -> bool:
-        """The end of the XML, or of the connection, came."""
+        """The reply is complete: it has the NUL or the end tag, or the server closed the connection."""
         return self.terminated or self.end is End.CLOSED or self.file.rstrip().endswith(_ENDS)
 
     @property
     def served(self) -> bool:
-        """A client could have it: a policy, and all of it."""
+        """The reply is a complete policy."""
         return self.is_policy and self.whole
 
 
 def printable(data: bytes, most: int = _EXCERPT) -> str:
-    """Bytes in quotes, as one line that no terminal obeys."""
+    """Return bytes in quotes, as one line without terminal control characters."""
     cut = data[:most].decode("ascii", "backslashreplace")
     text = "".join(c if c.isprintable() else "\\0" if c == "\0" else ascii(c)[1:-1] for c in cut)
-    return f'"{text}"' + (f" and {len(data) - most:,} bytes more" if len(data) > most else "")
+    return f'"{text}"' + (f" and {len(data) - most:,} more bytes" if len(data) > most else "")

@@ -1,6 +1,6 @@
-"""Policy servers that are broken on purpose, one mistake each, and some that are not: handlers for `loopback.Server`.
+"""Handlers for `loopback.Server`: policy servers with one deliberate mistake each, and some correct ones.
 
-A handler gets a connection and ends it. Each mistake is one that operators made.
+A handler gets a connection and ends it. Each mistake was made by an operator.
 """
 
 import contextlib
@@ -22,14 +22,14 @@ SILVERLIGHT = (
     b'<grant-to><socket-resource port="4502-4506" protocol="tcp"/></grant-to></policy></cross-domain-access>'
     b"</access-policy>"
 )
-# Seconds for a whole request, of the servers that have such a deadline.
+# Seconds for a whole request, in servers that have such a deadline.
 DEADLINE = 1.0
 
 # --------------------------------------------------------------------------------------------------------- handlers
 
 
 def whole(connection: socket.socket) -> bytes:
-    """Read as one should: until the NUL, however it comes, under one deadline."""
+    """Read correctly: until the NUL, in any number of pieces, under one deadline."""
     data = b""
     deadline = time.monotonic() + DEADLINE
     while b"\0" not in data and (part := _receive(connection, deadline)):
@@ -46,7 +46,7 @@ def _receive(connection: socket.socket, deadline: float) -> bytes:
 
 
 def end(connection: socket.socket) -> None:
-    """FIN, and read until the client closes: no RST, whatever it sent."""
+    """Send FIN and read until the client closes, so that no RST is sent."""
     connection.shutdown(socket.SHUT_WR)
     connection.settimeout(1)
     with contextlib.suppress(TimeoutError):
@@ -55,7 +55,7 @@ def end(connection: socket.socket) -> None:
 
 
 def answering(reply: bytes = POLICY + b"\0") -> Handler:
-    """A correct server, of whatever is to be said."""
+    """A correct server with this reply."""
 
     def handle(connection: socket.socket) -> None:
         if whole(connection).startswith(REQUEST):
@@ -77,7 +77,7 @@ def answering_22(connection: socket.socket) -> None:
 
 
 def any_terminator(connection: socket.socket) -> None:
-    """A correct server that takes what telnet and echo send as well."""
+    """A correct server that also accepts what telnet and echo send."""
     data = b""
     deadline = time.monotonic() + DEADLINE
     while not data.endswith((b"\0", b"\n")) and len(data) < 23 and (part := _receive(connection, deadline)):
@@ -125,8 +125,8 @@ def endless(connection: socket.socket) -> None:
 
 
 def dripping_reply(connection: socket.socket) -> None:
-    """A byte now and then, for much longer than anybody waits."""
-    if whole(connection).startswith(REQUEST):  # not a part of it, where the probe was late with the rest
+    """Send one byte at a time, for much longer than any client waits."""
+    if whole(connection).startswith(REQUEST):  # not a part of it, if the probe sent the rest late
         for at in range(len(POLICY)):
             connection.sendall(POLICY[at : at + 1])
             time.sleep(0.05)
@@ -148,7 +148,7 @@ def in_two_writes(connection: socket.socket) -> None:
 
 
 class Alternating:
-    """Two servers behind one address that disagree."""
+    """Two servers behind one address, with different policies."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -159,7 +159,7 @@ class Alternating:
 
 
 class SlowAtFirst:
-    """It has to wake up."""
+    """The first reply is slow."""
 
     def __init__(self) -> None:
         self._awake = False
@@ -172,7 +172,7 @@ class SlowAtFirst:
 
 
 class EverySecond:
-    """Answers every second request: a limit of connections, a lost race."""
+    """Reply to every second request, as with a lost race."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -217,7 +217,7 @@ def wants_a_line(connection: socket.socket) -> None:
 
 
 def wants_22_bytes(reply: bytes = POLICY + b"\0") -> Handler:
-    """`if (data == "<policy-file-request/>")`, and nothing else."""
+    """`if (data == "<policy-file-request/>")`, and no other comparison."""
 
     def handle(connection: socket.socket) -> None:
         while data := connection.recv(4096):
@@ -241,7 +241,7 @@ def web_server(connection: socket.socket) -> None:
 
 
 def tls(connection: socket.socket) -> None:
-    """Says nothing to who does not speak TLS; to who does, here, that it has no certificate."""
+    """Reply to a ClientHello only, here with an alert, since it has no certificate."""
     with contextlib.suppress(ssl.SSLError):
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).wrap_socket(connection, server_side=True).close()
 
@@ -266,7 +266,7 @@ def answering_a_part(connection: socket.socket) -> None:
 
 
 def closing_on_more(connection: socket.socket) -> None:
-    """Correct, as long as nobody sends more than the request."""
+    """Correct unless more than the request is sent."""
     connection.settimeout(DEADLINE)
     data = b""
     while len(data) < 23 and (part := connection.recv(23 - len(data))):
@@ -276,7 +276,7 @@ def closing_on_more(connection: socket.socket) -> None:
 
 
 def hanging_up_with(connection: socket.socket) -> None:
-    """It takes a FIN after the request for a client that left."""
+    """Take a FIN after the request for a client that left."""
     if whole(connection).startswith(REQUEST):
         connection.settimeout(0.1)
         try:

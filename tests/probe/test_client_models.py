@@ -1,7 +1,7 @@
-"""What each client concludes, and how long its user waits: the rows of what was observed, and what documents say.
+"""What each client concludes and how long its user waits, as observed and as documented.
 
 Observed with Lightspark: 843 refused or closed at once, the destination is asked immediately; dropped, after 3 s; a
-silent server, for ever; a policy in two segments, denied; `master-only`, nobody else is asked; 843 denies and the
+silent server, no end; a policy in two segments, denied; `master-only`, no other port is asked; 843 denies and the
 destination allows, allowed; HTTP on 843, the destination is asked.
 """
 
@@ -33,14 +33,14 @@ SILVERLIGHT = (
     b"</access-policy>"
 )
 ALLOWS, ALONE, DENIES = policy() + b"\0", policy(control="master-only") + b"\0", policy("1936") + b"\0"
-DENIES_ALONE, NOBODY = policy("1936", "master-only") + b"\0", policy(control="none") + b"\0"
+DENIES_ALONE, FORBIDS = policy("1936", "master-only") + b"\0", policy(control="none") + b"\0"
 
 Did = Reached | End | bytes | tuple[object, ...]
 SILENT, REFUSED, DROPPED = End.OPEN, Reached.REFUSED, Reached.DROPPED
 
 
 def exchange(port: int, did: Did, address: Address = HERE) -> Exchange:
-    """`did`: not reached; or what came, in pieces, and how it ended."""
+    """`did`: the outcome of connect, or the pieces that came and how the connection ended."""
     if isinstance(did, Reached):
         return Exchange(address, port, did, 0.01 if did is REFUSED else 3.0, "why")
     *pieces, last = did if isinstance(did, tuple) else (did,)
@@ -76,7 +76,7 @@ def concluded(
         ("flash", b"HTTP/1.1 404 Not Found\r\n\r\n", ALLOWS, True, 2 * AT),
         ("flash", DENIES, ALLOWS, True, 2 * AT),
         ("flash", DENIES_ALONE, ALLOWS, False, AT),
-        ("flash", NOBODY, ALLOWS, False, AT),
+        ("flash", FORBIDS, ALLOWS, False, AT),
         ("flash", REFUSED, SILENT, False, 20.0),
         ("flash", DROPPED, SILENT, False, 20.0),
         ("flash", (ALLOWS[:60], ALLOWS[60:]), SILENT, True, AT),
@@ -106,13 +106,15 @@ def concluded(
         ("unity", REFUSED, ALLOWS, False, 0.01),
     ],
 )
-def test_the_search(client: str, master: Did, destination: Did, connects: bool, waits: float | None) -> None:
+def test_client_model_with_master_and_destination_connects_after(
+    client: str, master: Did, destination: Did, connects: bool, waits: float | None
+) -> None:
     conclusion = concluded(client, master=master, destination=destination)
     assert conclusion.connects is connects, conclusion.sentence
     assert conclusion.waits == (None if waits is None else pytest.approx(waits))
 
 
-def test_silverlight_asks_943_only() -> None:
+def test_silverlight_model_with_any_master_asks_only_943() -> None:
     def asked(did: Did, port: int = 4502) -> Conclusion:
         return concluded("silverlight", port=port, master=ALLOWS, silverlight=did)
 
@@ -123,22 +125,22 @@ def test_silverlight_asks_943_only() -> None:
     assert asked(ALLOWS).connects is False
 
 
-def test_unity_uses_ipv4_only() -> None:
+def test_unity_model_on_ipv6_does_not_connect() -> None:
     assert concluded("unity", SIX, master=ALLOWS).connects is False
     assert concluded("flash", SIX, master=ALLOWS).connects is True
 
 
-def test_a_location_is_asked_between_the_two() -> None:
+def test_flash_model_with_location_asks_it_before_the_destination() -> None:
     found = concluded("flash", master=REFUSED, location=ALLOWS, destination=SILENT)
     assert (found.connects, found.reason) == (True, "the policy of port 8430 allows it")
 
 
-def test_a_silent_location_takes_all_the_time_that_flash_has() -> None:
+def test_flash_model_with_silent_location_uses_its_whole_connect_time() -> None:
     found = concluded("flash", master=REFUSED, location=SILENT, destination=ALLOWS)
     assert (found.connects, found.waits, found.reason) == (False, 20.0, "its 20 s are over")
 
 
-def test_what_was_not_asked_is_not_known() -> None:
+def test_conclusion_without_content_or_port_is_unknown() -> None:
     found = concluded("flash", content=None, master=ALLOWS, destination=SILENT)
     assert (found.connects, found.finds) == (None, True)
     none_yet = concluded("flash", port=None, master=REFUSED)
@@ -146,16 +148,16 @@ def test_what_was_not_asked_is_not_known() -> None:
     assert "--port" in none_yet.reason
 
 
-def test_what_could_not_be_tried_is_not_known() -> None:
+def test_conclusion_about_untried_address_is_unknown() -> None:
     found = concluded("flash", master=Reached.UNTRIED, destination=Reached.UNTRIED)
     assert (found.connects, found.verdict) == (None, "cannot tell")
 
 
-def test_the_story_names_each_port_and_why() -> None:
+def test_story_of_several_ports_names_each_port_and_reason() -> None:
     found = concluded("flash", master=DROPPED, location=b"HTTP/1.1 200 OK\r\n\r\n", destination=DENIES)
     first, second = found.story
     assert first == "port 843 does not answer the connection"
-    assert second == "port 8430 answers HTTP"
+    assert second == "port 8430 replies with HTTP"
     assert found.reason.startswith("the policy of port 1935 denies it: ")
     assert found.denied
 
@@ -171,5 +173,5 @@ def test_the_story_names_each_port_and_why() -> None:
         (b"no policy at all", MetaPolicy.ALL),
     ],
 )
-def test_meta_policy(text: bytes, meta: MetaPolicy) -> None:
+def test_meta_policy_of_master_reads_it_as_flash_does(text: bytes, meta: MetaPolicy) -> None:
     assert meta_policy(Target(Role.MASTER, HERE, 843, exchange(843, text))) is meta

@@ -1,4 +1,4 @@
-"""Which connections are made: how many, to whom, how fast; and what the package loads."""
+"""How many connections a probe opens, to which ports, how fast; and which modules it loads."""
 
 import subprocess
 import sys
@@ -18,20 +18,20 @@ from flashpol.probe.model import Role
 from flashpol.probe.throttle import Throttle
 
 
-def test_gentle_is_a_handful() -> None:
+def test_observe_gently_opens_four_connections() -> None:
     with Server(answering()) as master, Server(answering(b"")) as application:
         seen = look(master.port, port=application.port)
         assert (master.connections, application.connections) == (4, 1)
-    assert seen.connections == 6  # and one to Silverlight's port, which refuses
+    assert seen.connections == 6  # one of them to Silverlight's port, which refuses
 
 
-def test_thorough_is_bounded() -> None:
+def test_observe_thoroughly_opens_33_connections() -> None:
     with Server(broken.any_terminator) as master:
         look(master.port, thorough=True, idle=2 * broken.DEADLINE)
         assert master.connections == 33
 
 
-def test_ports_that_are_the_same_are_asked_once() -> None:
+def test_question_with_equal_ports_asks_them_once() -> None:
     assert Question(port=843, location=843).ports() == {Role.MASTER: 843, Role.SILVERLIGHT: 943}
     assert Question(port=4502, location=8430).ports() == {
         Role.MASTER: 843,
@@ -41,7 +41,7 @@ def test_ports_that_are_the_same_are_asked_once() -> None:
     }
 
 
-def test_a_name_with_many_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_observe_name_with_many_addresses_asks_eight(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = [Address(2, f"127.0.0.{number}") for number in range(1, 12)]
     monkeypatch.setattr(experiments, "resolve", lambda host: addresses)
     with closed_port() as port:
@@ -51,15 +51,15 @@ def test_a_name_with_many_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "\0", "no such name.invalid"])
-def test_names_that_mean_nothing(host: str) -> None:
+def test_observe_name_without_address_says_why(host: str) -> None:
     assert experiments.observe(host, Question()).unresolved
 
 
-def test_addresses_are_resolved_without_a_name_server() -> None:
+def test_resolve_address_needs_no_name_server() -> None:
     assert experiments.resolve("127.0.0.1") == [Address(2, "127.0.0.1")]
 
 
-def test_pace_bounds_how_many_at_a_time() -> None:
+def test_throttle_with_many_threads_limits_concurrency() -> None:
     throttle, most, now = Throttle(max_rate=10_000, max_concurrent=3), [0], [0]
     lock = threading.Lock()
 
@@ -79,7 +79,7 @@ def test_pace_bounds_how_many_at_a_time() -> None:
     assert most[0] <= 3
 
 
-def test_pace_bounds_how_many_a_second() -> None:
+def test_throttle_in_a_loop_limits_the_rate() -> None:
     throttle, began = Throttle(max_rate=50), time.monotonic()
     starts = []
     for _ in range(6):
@@ -102,12 +102,12 @@ sys.exit(str(found) if found else 0)
 """
 
 
-def test_neither_gevent_nor_compiled_code_is_loaded_nor_what_takes_long() -> None:
+def test_probe_modules_when_imported_load_neither_gevent_nor_slow_modules() -> None:
     done = subprocess.run([sys.executable, "-c", LOAD], capture_output=True, text=True, timeout=20, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_it_works_where_they_are_not_installed(tmp_path: Path) -> None:
+def test_probe_without_gevent_and_prometheus_client_works(tmp_path: Path) -> None:
     """With modules of their names that cannot be imported."""
     for name in ("gevent", "prometheus_client"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('not installed')\n")

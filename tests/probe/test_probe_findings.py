@@ -1,4 +1,4 @@
-"""Each finding against a server that has just this mistake; and a server that has none."""
+"""Each finding against a server that has only this mistake, and no finding against correct servers."""
 
 import dataclasses
 from collections.abc import Callable
@@ -61,7 +61,9 @@ GENTLE: list[tuple[str, Callable[[], Handler], dict[str, object], set[str]]] = [
 
 
 @pytest.mark.parametrize(("server", "asked", "expected"), [case[1:] for case in GENTLE], ids=[c[0] for c in GENTLE])
-def test_gentle(server: Callable[[], Handler], asked: dict[str, object], expected: set[str]) -> None:
+def test_findings_of_gentle_probe_are_expected(
+    server: Callable[[], Handler], asked: dict[str, object], expected: set[str]
+) -> None:
     with Server(server()) as running:
         observation = look(running.port, **asked)
     assert codes(observation) == expected
@@ -79,52 +81,56 @@ THOROUGH: list[tuple[str, Callable[[], Handler], dict[str, object], set[str]]] =
 
 
 @pytest.mark.parametrize(("server", "asked", "expected"), [case[1:] for case in THOROUGH], ids=[c[0] for c in THOROUGH])
-def test_thorough(server: Callable[[], Handler], asked: dict[str, object], expected: set[str]) -> None:
+def test_findings_of_thorough_probe_are_expected(
+    server: Callable[[], Handler], asked: dict[str, object], expected: set[str]
+) -> None:
     """The probe waits a little longer than the correct servers here wait for a request."""
     with Server(server()) as running:
         observation = look(running.port, thorough=True, idle=2 * broken.DEADLINE, timeouts=Timeouts(reply=1.5), **asked)
     assert codes(observation) == expected
 
 
-def test_one_at_a_time() -> None:
+def test_serial_server_when_probed_thoroughly_is_one_at_a_time() -> None:
     with Server(broken.without_deadline, serial=True) as running:
         assert "PB314" in codes(look(running.port, thorough=True, idle=2 * broken.DEADLINE, timeouts=SHORT))
         assert "PB314" not in codes(look(running.port))
 
 
-# ---------------------------------------------------------------------------------------------- nobody, or elsewhere
+# ----------------------------------------------------------------------------------- closed ports, and other ports
 
 
-@pytest.mark.parametrize(("nobody", "expected"), [(closed_port, "PB105"), (dropping_port, "PB102")])
-def test_nobody_there(nobody: Callable[[], AbstractContextManager[int]], expected: str) -> None:
-    with nobody() as port:
+@pytest.mark.parametrize(("closed", "expected"), [(closed_port, "PB105"), (dropping_port, "PB102")])
+def test_port_that_refuses_or_drops_is_no_policy(
+    closed: Callable[[], AbstractContextManager[int]], expected: str
+) -> None:
+    with closed() as port:
         assert codes(look(port, timeouts=SHORT)) == {expected, "PB106"}
 
 
-def test_the_applications_port_serves_it() -> None:
+def test_policy_on_destination_with_843_closed_is_a_note() -> None:
     with closed_port() as port, Server(answering(OPEN_POLICY + b"\0")) as application:
         assert codes(look(port, port=application.port)) == {"PB105"}
 
 
-def test_nobody_on_the_applications_port() -> None:
+def test_closed_destination_is_application_closed() -> None:
     with closed_port() as port, Server(answering()) as running:
         assert codes(look(running.port, port=port)) == {"PB107"}
 
 
-def test_a_silent_application_is_no_mistake() -> None:
+def test_silent_destination_behind_master_has_no_findings() -> None:
     with Server(answering()) as running, Server(broken.silent) as application:
         assert codes(look(running.port, port=application.port, timeouts=SHORT)) == set()
         assert application.connections == 1
 
 
-def test_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_policy_on_another_port_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     with closed_port() as port, Server(answering()) as running:
         monkeypatch.setattr(experiments, "ELSEWHERE", (running.port,))
         assert codes(look(port)) == {"PB105", "PB106"}
         assert codes(look(port, thorough=True)) == {"PB105", "PB106", "PB108"}
 
 
-def test_a_name_without_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_without_address_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     def resolve(host: str) -> list[Address]:
         raise OSError(-2, "Name or service not known")
 
@@ -133,7 +139,7 @@ def test_a_name_without_address(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (finding.code, finding.evidence) == ("PB101", "Name or service not known")
 
 
-def test_addresses_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_with_different_policies_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = [LOCALHOST, Address(2, "127.0.0.2")]
     monkeypatch.setattr(experiments, "resolve", lambda host: addresses)
     with Server(answering()) as one:
@@ -146,7 +152,7 @@ def test_addresses_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ", 127.0.0.2: a policy of " in finding.evidence
 
 
-def test_ipv6_and_ipv4_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ipv6_and_ipv4_with_different_results_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiments, "resolve", lambda host: [Address(10, "::1"), LOCALHOST])
     with Server(answering()) as one:
         observation = look(one.port)
@@ -166,13 +172,13 @@ def made(reached: Reached = Reached.CONNECTED, *received: bytes, again: int = 0,
     return Observation("games.example.com", Question(), {LOCALHOST: (target,)})
 
 
-def test_what_the_network_says() -> None:
+def test_network_errors_are_unreachable_and_not_tried() -> None:
     assert codes(made(Reached.UNREACHABLE)) == {"PB103"}
     assert codes(made(Reached.UNTRIED)) == {"PB104"}
 
 
 @pytest.mark.parametrize(("at", "expected"), [(0.99, set()), (1.0, {"PB110"})])
-def test_slow(at: float, expected: set[str]) -> None:
+def test_policy_after_one_second_is_slow(at: float, expected: set[str]) -> None:
     events = (Event(0.5, What.CONNECTED), Event(at, What.RECEIVED, POLICY + b"\0"))
     assert codes(made(events=events, end=End.CLOSED)) == expected
 
@@ -192,12 +198,14 @@ FILE = POLICY.replace(b"><a", b">" + b" " * 2500 + b"<a") + b"\0"
         (2, (POLICY + b"\0",), {"PB212"}),  # received in one, for the probe was late
     ],
 )
-def test_segments(segments: int | None, received: tuple[bytes, ...], expected: set[str]) -> None:
+def test_segments_beyond_the_needed_are_several_writes(
+    segments: int | None, received: tuple[bytes, ...], expected: set[str]
+) -> None:
     size = 1460 if segments else None
     assert codes(made(Reached.CONNECTED, *received, segments=segments, segment_bytes=size)) == expected
 
 
-def test_a_segment_that_was_sent_twice_is_no_second_write() -> None:
+def test_retransmitted_segment_is_not_a_second_write() -> None:
     observation = made(Reached.CONNECTED, POLICY + b"\0", segments=1, segment_bytes=1460, again=2)
     [target] = observation.all_targets()
     target.tried["again"][0] = dataclasses.replace(target.asked, segments=2)
@@ -207,14 +215,14 @@ def test_a_segment_that_was_sent_twice_is_no_second_write() -> None:
 # ------------------------------------------------------------------------------------------------ search and policies
 
 
-def test_master_only_hides_the_other_policy() -> None:
+def test_master_only_with_second_policy_hides_it() -> None:
     with Server(answering()) as master, Server(answering(OPEN_POLICY + b"\0")) as application:
         assert codes(look(master.port, port=application.port)) == {"PB401"}
     with Server(answering(OPEN_POLICY + b"\0")) as master, Server(answering(OPEN_POLICY + b"\0")) as application:
         assert codes(look(master.port, port=application.port)) == set()
 
 
-def test_lightspark_asks_on() -> None:
+def test_master_without_site_control_and_silent_destination_is_asked_on() -> None:
     with Server(answering(OPEN_POLICY + b"\0")) as master, Server(broken.silent) as application:
         seen = look(master.port, port=application.port, timeouts=SHORT)
     assert codes(seen) == {"PB402"}
@@ -232,7 +240,7 @@ def decided(policy: bytes, **asked: object) -> list[Finding]:
             return findings.of(look(port, port=application.port, content="http://www.example.com/a.swf", **asked))
 
 
-def test_content_that_is_denied() -> None:
+def test_denied_content_is_denied() -> None:
     [finding] = [f for f in decided(POLICY) if f.code == "PB403"]
     assert (finding.severity, finding.clients) == (Severity.ERROR, ("flash",))
     assert finding.message.startswith("flash does not let content from http://www.example.com/a.swf connect")
@@ -241,18 +249,18 @@ def test_content_that_is_denied() -> None:
     assert others == [("lightspark",), ("unity",)]
 
 
-def test_content_that_is_allowed() -> None:
+def test_allowed_content_is_not_denied() -> None:
     assert not {"PB403", "PB404"} & {f.code for f in decided(POLICY, right=True)}
 
 
-def test_a_named_client_that_is_denied_is_an_error() -> None:
+def test_denied_named_client_is_an_error() -> None:
     only_a_name = POLICY.replace(b'"*"', b'"www.example.com"')
     assert [f.code for f in decided(only_a_name, right=True) if f.code in ("PB403", "PB404")] == ["PB404"]
     named = decided(only_a_name, right=True, named=("unity",))
     assert [f.message.split()[0] for f in named if f.code == "PB403"] == ["unity"]
 
 
-def test_a_server_for_flash_on_943() -> None:
+def test_flash_server_on_943_wants_a_nul() -> None:
     with Server(answering()) as master, Server(broken.without_deadline) as silverlight:
         seen = look(master.port, silverlight.port, timeouts=SHORT)
         assert [(f.code, f.clients) for f in findings.of(seen) if f.severity is Severity.ERROR] == [
@@ -261,19 +269,19 @@ def test_a_server_for_flash_on_943() -> None:
         assert codes(look(master.port, silverlight.port, timeouts=SHORT, named=("flash",))) == set()
 
 
-def test_a_place_concerns_those_who_ask_there() -> None:
-    with closed_port() as nobody:
-        found = findings.of(look(nobody, named=("flash", "silverlight")))
-    clients = {(finding.where.endswith(f":{nobody}"), finding.clients) for finding in found if finding.code == "PB105"}
+def test_finding_names_only_clients_that_ask_there() -> None:
+    with closed_port() as closed:
+        found = findings.of(look(closed, named=("flash", "silverlight")))
+    clients = {(finding.where.endswith(f":{closed}"), finding.clients) for finding in found if finding.code == "PB105"}
     assert clients == {(True, ("flash",)), (False, ("silverlight",))}
 
 
-def test_silverlight() -> None:
+def test_silverlight_server_on_943_is_expected_when_named() -> None:
     with Server(answering()) as master, Server(broken.answering_22) as silverlight:
         assert codes(look(master.port, silverlight.port)) == set()
         assert codes(look(master.port, silverlight.port, named=("silverlight",))) == set()
-    with closed_port() as nobody:
-        assert codes(look(nobody, nobody + 0, named=("flash",))) == {"PB105", "PB106"}
+    with closed_port() as closed:
+        assert codes(look(closed, closed, named=("flash",))) == {"PB105", "PB106"}
     with Server(answering()) as master:
         assert codes(look(master.port, named=("silverlight",))) == {"PB105", "PB106"}
 
@@ -294,36 +302,36 @@ def test_silverlight() -> None:
         (b"<html><body>404</body></html>", "FP104"),
     ],
 )
-def test_the_policy_is_linted(policy: bytes, code: str) -> None:
+def test_policy_with_mistake_is_linted(policy: bytes, code: str) -> None:
     with Server(answering(policy + b"\0")) as running:
         found = {finding.code: finding for finding in findings.of(look(running.port))}
     assert code in found
     assert found[code].where == f"127.0.0.1:{running.port}"
 
 
-def test_the_port_that_a_policy_comes_from_counts() -> None:
+def test_lint_of_policy_knows_the_port() -> None:
     low = POLICY.replace(b"1935", b"80")
-    with closed_port() as nobody, Server(answering(low + b"\0")) as application:
-        assert "FP508" in {f.code for f in findings.of(look(nobody, port=application.port))}
+    with closed_port() as closed, Server(answering(low + b"\0")) as application:
+        assert "FP508" in {f.code for f in findings.of(look(closed, port=application.port))}
         assert "FP508" not in {f.code for f in findings.of(look(application.port))}
 
 
 # -------------------------------------------------------------------------------------------------------- the table
 
 
-def test_every_rule_is_seen_here() -> None:
+def test_every_rule_is_tested() -> None:
     tested = {code for cases in (GENTLE, THOROUGH) for *_, expected in cases for code in expected}
     tested |= {code for _, expected in NETWORK.values() for code in expected}
     tested |= {f"PB{number}" for number in (101, 107, 108, 314, 316, *range(401, 405))}
     assert {rule.code for rule in RULES} == tested
 
 
-def test_what_is_ignored_is_not_there() -> None:
+def test_ignored_finding_is_left_out() -> None:
     with Server(answering(POLICY)) as running:
         assert codes(look(running.port, ignored=frozenset(("PB210",)))) == set()
 
 
-def test_the_worst_comes_first() -> None:
+def test_findings_are_sorted_by_severity() -> None:
     with ExitStack() as stack:
         running = stack.enter_context(Server(broken.one_receive))
         severities = [finding.severity for finding in findings.of(look(running.port))]

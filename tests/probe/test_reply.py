@@ -1,4 +1,4 @@
-"""What the bytes of a reply are."""
+"""The classification of the bytes of a reply."""
 
 import pytest
 from broken import POLICY
@@ -30,7 +30,7 @@ UTF16 = POLICY.decode().encode("utf-16")
         (b"SSH-2.0-OpenSSH_9.6\r\n", Kind.OTHER),
     ],
 )
-def test_kind(data: bytes, kind: Kind) -> None:
+def test_reply_kind_of_bytes(data: bytes, kind: Kind) -> None:
     assert Reply(data, End.CLOSED).kind is kind
 
 
@@ -46,7 +46,7 @@ def test_kind(data: bytes, kind: Kind) -> None:
         (b"\0", b"", b"", True),
     ],
 )
-def test_parts(data: bytes, file: bytes, extra: bytes, terminated: bool) -> None:
+def test_reply_with_nul_separates_file_and_extra(data: bytes, file: bytes, extra: bytes, terminated: bool) -> None:
     reply = Reply(data, End.OPEN)
     assert (reply.file, reply.extra, reply.terminated) == (file, extra, terminated)
 
@@ -62,22 +62,22 @@ def test_parts(data: bytes, file: bytes, extra: bytes, terminated: bool) -> None
         (POLICY[:-1] + b"\0", End.RESET, True),
     ],
 )
-def test_whole(data: bytes, end: End, whole: bool) -> None:
+def test_reply_whole_needs_nul_end_tag_or_close(data: bytes, end: End, whole: bool) -> None:
     assert Reply(data, end).whole is whole
 
 
 @given(st.binary(max_size=300), st.sampled_from(End))
-def test_any_bytes(data: bytes, end: End) -> None:
+def test_reply_of_any_bytes_loses_none(data: bytes, end: End) -> None:
     reply = Reply(data, end)
     assert reply.kind in Kind
     assert reply.file + b"\0" * reply.terminated + reply.extra == data
 
 
 @given(st.binary(max_size=300), st.integers(1, 100))
-def test_what_is_quoted_is_one_harmless_line(data: bytes, most: int) -> None:
+def test_printable_of_any_bytes_is_one_printable_line(data: bytes, most: int) -> None:
     assert printable(data, most).isprintable()
 
 
-def test_quoting() -> None:
+def test_printable_of_control_characters_escapes_them() -> None:
     assert printable(b"\x1b[31m\0\r\n\xff") == '"\\x1b[31m\\0\\r\\n\\xff"'
-    assert printable(b"x" * 70) == '"' + "x" * 60 + '" and 10 bytes more'
+    assert printable(b"x" * 70) == '"' + "x" * 60 + '" and 10 more bytes'

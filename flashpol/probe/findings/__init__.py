@@ -1,10 +1,10 @@
-"""What is wrong with a policy server: one table, from which `docs/probe.md` is made.
+"""The findings about a policy server: one registry, from which `docs/probe.md` is generated.
 
-table     what a finding is          requests   PB3xx  what other ways of asking show
-reaching  PB1xx  anybody there?      searching  PB4xx  several ports together, and the decision
-replies   PB2xx  what came           page       docs/probe.md
+registry  what a finding is              requests   PB3xx  how requests are treated
+reaching  PB1xx  reaching the server     searching  PB4xx  several ports together, and the decision
+replies   PB2xx  the reply               markdown   docs/probe.md
 
-What is wrong with the policy itself is lint's to say, with codes that begin with FP.
+Lint finds what is wrong with the policy itself; its codes begin with FP.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from flashpol.probe.findings import reaching, replies, requests, searching
 from flashpol.probe.findings.registry import ERROR, GROUPS, NOTE, TABLE, WARNING, Finding, Hit, Rule, Severity, View
 from flashpol.probe.model import Observation, Role, Target
 
-# Each module put its rows into the table when it was imported.
+# Importing a module adds its rows to the registry.
 _MODULES = (reaching, replies, requests, searching)
 
 RULES: tuple[Rule, ...] = tuple(TABLE[code] for code in sorted(TABLE))
@@ -27,7 +27,7 @@ __all__ = ["ERROR", "GROUPS", "NOTE", "RULES", "WARNING", "Finding", "Rule", "of
 
 
 def of(observation: Observation, concluded: tuple[Conclusion, ...] | None = None) -> list[Finding]:
-    """Everything that is wrong, the worst first; without what `observation.question` ignores."""
+    """Return all findings, errors first, without those that `observation.question` ignores."""
     if concluded is None:
         concluded = conclusions(observation)
     view = View(observation, concluded)
@@ -57,14 +57,14 @@ def _finding(rule: Rule, hit: Hit, clients: tuple[str, ...], observation: Observ
 
 def _linted(target: Target, observation: Observation) -> Iterator[PolicyFinding]:
     silverlight = target.role is Role.SILVERLIGHT
-    # Lint takes some clients as named ones, whose traps are errors; so nobody named must mean all.
+    # For lint, traps of named clients are errors, and naming all clients is the same as naming none.
     named = tuple(c for c in observation.question.named if (c == "silverlight") is silverlight) or None
     if named is None and observation.question.named:
         return
     yield from _lint(target.reply.data if silverlight else target.reply.file, target.served_from, named or CLIENTS)
 
 
-# The addresses of a host serve the same policy, as a rule.
+# The addresses of a host usually serve the same policy.
 @lru_cache(maxsize=64)
 def _lint(data: bytes, served_from: int, clients: tuple[str, ...]) -> tuple[PolicyFinding, ...]:
     # FP710 warns of what may happen at the destination; PB402 says what does.

@@ -1,4 +1,4 @@
-"""PB1xx: whether there is anybody to talk to."""
+"""PB1xx: whether the server can be reached."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -8,7 +8,7 @@ from flashpol.probe.exchange import Address, Reached
 from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
 from flashpol.probe.model import Role, Target
 
-# Of the three seconds that Flash Player gives port 843; a third of them leaves room for a worse day.
+# Seconds. Flash Player gives port 843 three; one of them leaves a margin for slower days.
 SLOW = 1.0
 
 
@@ -20,8 +20,8 @@ def _reached(view: View, reached: Reached) -> Iterator[tuple[Target, str]]:
 
 @rule(
     "PB101", ERROR, "no-address",
-    wrong="{host} means no address: {why}", instead="correct the name, or its entry in DNS",
-    seen="the name is looked up",
+    wrong="{host} has no address: {why}", instead="correct the name, or its DNS entry",
+    seen="the name lookup fails",
 )  # fmt: skip
 def no_address(view: View) -> Iterator[Hit]:
     if view.observation.unresolved:
@@ -30,8 +30,8 @@ def no_address(view: View) -> Iterator[Hit]:
 
 @rule(
     "PB102", WARNING, "dropped",
-    wrong="port {port} drops connections: every client loses three seconds or more before it goes on",
-    instead="let the firewall reject (TCP RST) what it does not let in, or serve the policy there",
+    wrong="port {port} drops connections: every client waits three seconds or more before it continues",
+    instead="let the firewall reject connections (TCP RST) instead of dropping them, or serve the policy there",
     seen="the SYN gets no answer",
 )  # fmt: skip
 def dropped(view: View) -> Iterator[Hit]:
@@ -41,8 +41,8 @@ def dropped(view: View) -> Iterator[Hit]:
 
 @rule(
     "PB103", ERROR, "unreachable",
-    wrong="the network says that it cannot reach {address}", instead="correct the route, or the address in DNS",
-    seen="the SYN gets an ICMP message for an answer",
+    wrong="the network cannot reach {address}", instead="correct the route, or the address in DNS",
+    seen="the SYN gets an ICMP error",
 )  # fmt: skip
 def unreachable(view: View) -> Iterator[Hit]:
     for target, why in _reached(view, Reached.UNREACHABLE):
@@ -51,8 +51,8 @@ def unreachable(view: View) -> Iterator[Hit]:
 
 @rule(
     "PB104", NOTE, "not-tried",
-    wrong="this machine cannot try {address}", instead="probe from one that has a route there",
-    seen="connect fails before anything is sent",
+    wrong="this machine cannot try {address}", instead="probe from a machine that has a route there",
+    seen="connect(2) fails before anything is sent",
 )  # fmt: skip
 def not_tried(view: View) -> Iterator[Hit]:
     for target, why in _reached(view, Reached.UNTRIED):
@@ -61,10 +61,10 @@ def not_tried(view: View) -> Iterator[Hit]:
 
 @rule(
     "PB105", NOTE, "refused",
-    wrong="nobody listens on port {port}",
-    instead="start the policy server there, on this address too: below 1024 that takes CAP_NET_BIND_SERVICE, a socket"
-    " of systemd or a redirect (its log says `permission denied` otherwise)",
-    seen="the SYN gets RST for an answer",
+    wrong="port {port} is closed",
+    instead="start the policy server there, on this address too; a port below 1024 needs CAP_NET_BIND_SERVICE, a"
+    " systemd socket or a redirect (the server logs `permission denied` otherwise)",
+    seen="the SYN gets RST",
 )  # fmt: skip
 def refused(view: View) -> Iterator[Hit]:
     for target, why in _reached(view, Reached.REFUSED):
@@ -75,7 +75,7 @@ def refused(view: View) -> Iterator[Hit]:
     "PB106", ERROR, "no-policy",
     wrong="no port that clients ask serves a policy at {address}: {ports}",
     instead="serve one on 843 or on the application's own port; if the latter does, name it with --port",
-    seen="no port answers",
+    seen="no port that clients ask accepts a connection",
 )  # fmt: skip
 def no_policy(view: View) -> Iterator[Hit]:
 
@@ -93,8 +93,9 @@ def no_policy(view: View) -> Iterator[Hit]:
 
 @rule(
     "PB107", ERROR, "application-closed",
-    wrong="nobody answers on port {port}, where content is to connect: it would fail whatever the policy says (#2031)",
-    instead="start the application, let the firewall pass it, or correct the port",
+    wrong="port {port}, which the content connects to, accepts no connection: whatever the policy says, it fails"
+    " (#2031)",
+    instead="start the application, open the port in the firewall, or correct --port",
     seen="a connection to the port of --port fails",
 )  # fmt: skip
 def application_closed(view: View) -> Iterator[Hit]:
@@ -106,9 +107,9 @@ def application_closed(view: View) -> Iterator[Hit]:
 
 @rule(
     "PB108", WARNING, "elsewhere",
-    wrong="a policy server listens on port {port}, where no client asks",
+    wrong="a policy server listens on port {port}, which no client asks",
     instead="let it listen on 843, or redirect 843 to it",
-    seen="843 fails, and a port that is often meant instead serves a policy", clients=ADOBE, thorough=True,
+    seen="843 fails, and a port that is often opened by mistake serves a policy", clients=ADOBE, thorough=True,
 )  # fmt: skip
 def elsewhere(view: View) -> Iterator[Hit]:
     for target in view.observation.all_targets(Role.ELSEWHERE):
@@ -118,9 +119,9 @@ def elsewhere(view: View) -> Iterator[Hit]:
 
 @rule(
     "PB109", WARNING, "addresses-differ",
-    wrong="the addresses of {host} do not answer alike on port {port}: which one a client takes is chance",
-    instead="serve the same on all of them, or take those that do not serve out of DNS",
-    seen="what each address did is compared, IPv4 with IPv6 too",
+    wrong="the addresses of {host} behave differently on port {port}: the result depends on which one a client takes",
+    instead="serve the same policy on all of them, or remove the addresses that do not serve it from DNS",
+    seen="the results of all addresses are compared, IPv4 with IPv6 too",
 )  # fmt: skip
 def addresses_differ(view: View) -> Iterator[Hit]:
     by_port = sorted(view.expected, key=lambda target: target.port)
@@ -132,7 +133,7 @@ def addresses_differ(view: View) -> Iterator[Hit]:
 
 
 def _outcome(target: Target) -> tuple[object, str]:
-    """What is compared, and how it is called."""
+    """Return what is compared, and the words for it."""
     if target.asked.reached is not Reached.CONNECTED:
         return target.asked.reached, str(target.asked.reached)
     if target.serves:
@@ -144,12 +145,13 @@ def _outcome(target: Target) -> tuple[object, str]:
 @rule(
     "PB110", WARNING, "slow",
     wrong="the policy took {seconds} of the three seconds that Flash Player waits",
-    instead="find out what is slow: the way there, a full accept queue, or a server that does one thing at a time",
-    seen="a second or more from SYN to the last byte",
+    instead="find the cause of the delay: the network, a full accept queue, or a server that serves one client at a"
+    " time",
+    seen="one second or more passes between the SYN and the last byte",
 )  # fmt: skip
 def slow(view: View) -> Iterator[Hit]:
     for target in view.serving:
         came = target.asked.received[-1].at if target.asked.received else 0.0
         if came >= SLOW:
-            evidence = f"connected after {target.asked.events[0].at:.2f} s, all there after {came:.2f} s"
+            evidence = f"connected after {target.asked.events[0].at:.2f} s, complete after {came:.2f} s"
             yield Hit(target, evidence, seconds=f"{came:.2f}")

@@ -1,9 +1,10 @@
-"""What a finding is, and the table of all of them; the same shape as that of lint's rules.
+"""What a finding is, and the registry of all rules; it has the same form as that of lint's rules.
 
     @rule("PB102", WARNING, "dropped", wrong="port {port} …", instead="…", seen="the SYN gets no answer", …)
-    def dropped(observation): yield Hit(target, evidence, port=843)
+    def dropped(view): yield Hit(target, evidence, port=843)
 
-`wrong` and `instead` are templates that a finding fills with values of its `Hit`; `seen` says how it is found out.
+`wrong` and `instead` are templates that a finding fills with the values of its `Hit`; `seen` says how the probe finds
+it.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,7 +27,7 @@ ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 ADOBE = ("flash", "lightspark", "unity")
 SILVERLIGHT = ("silverlight",)
 
-# What the hundreds mean.
+# Prefix of the codes -> title of the group.
 GROUPS = {
     "PB1": "Reaching the server",
     "PB2": "The reply",
@@ -37,9 +38,10 @@ GROUPS = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, where, how that is known, and what to do.
+    """One problem: what is wrong, where, the evidence, and what to do.
 
-    `where` is ADDRESS:PORT, empty for what concerns the host. `policy` is lint's finding, for codes that begin with FP.
+    `where` is ADDRESS:PORT, empty if it concerns the whole host. `policy` is lint's finding, for codes that begin with
+    FP.
     """
 
     code: str
@@ -54,9 +56,9 @@ class Finding:
 
 
 class Hit:
-    """A target where something is wrong, what shows it, and the values for the words.
+    """A target with a problem, the evidence, and the values for the templates.
 
-    `clients` are those that it concerns, where that is not all of the rule's that ask there.
+    `clients` are the clients that it concerns, by default all clients that ask there.
     """
 
     __slots__ = ("clients", "evidence", "target", "values")
@@ -75,7 +77,7 @@ def _is_silverlights(target: Target) -> bool:
 
 
 class View:
-    """An observation as the rules see it: what clients conclude, and which targets are expected to serve a policy."""
+    """An observation as the rules see it: with the clients' conclusions and the targets that should serve a policy."""
 
     def __init__(self, observation: Observation, conclusions: tuple[Conclusion, ...]) -> None:
         self.observation = observation
@@ -84,7 +86,7 @@ class View:
 
     @property
     def expected(self) -> list[Target]:
-        """Places of which a policy is expected: an application's port only if it serves one."""
+        """The targets that should serve a policy: an application's port only if it serves one."""
         return [target for target in self.observation.all_targets() if self._is_expected(target)]
 
     @property
@@ -98,7 +100,7 @@ class View:
     def _is_expected(self, target: Target) -> bool:
         if target.role is Role.DESTINATION:
             return target.serves
-        # Few hosts serve Silverlight: it is missed where it is asked for, and looked at where it is served.
+        # Few hosts serve Silverlight: 943 counts if the user names that client, or if a policy is served there.
         if _is_silverlights(target):
             return target.serves or "silverlight" in self.question.named
         return not self.question.named or not {*ADOBE}.isdisjoint(self.question.named)
@@ -108,7 +110,7 @@ Finder = Callable[[View], Iterable[Hit]]
 
 
 class Rule(NamedTuple):
-    """One row."""
+    """One row of the registry."""
 
     code: str
     severity: Severity
@@ -118,8 +120,8 @@ class Rule(NamedTuple):
     seen: str
     clients: tuple[str, ...]
     find: Finder
-    thorough: bool = False  # its experiment is not among the gentle ones
-    trap: bool = False  # only these clients stumble over it: an error once one of them is named
+    thorough: bool = False  # its experiment runs only with `thorough`
+    trap: bool = False  # a problem of these clients only: an error if one of them is named
 
 
 TABLE: dict[str, Rule] = {}
@@ -137,11 +139,11 @@ def rule(
     thorough: bool = False,
     trap: bool = False,
 ) -> Callable[[Finder], Finder]:
-    """Put the function below it into the table."""
+    """Add the decorated function to the registry."""
 
     def add(find: Finder) -> Finder:
         if code in TABLE:
-            raise AssertionError(f"{code} stands in the table twice")
+            raise AssertionError(f"{code} is in the registry twice")
         TABLE[code] = Rule(code, severity, name, wrong, instead, seen, clients, find, thorough, trap)
         return find
 

@@ -1,4 +1,4 @@
-"""PB2xx: what came when it was asked as clients ask."""
+"""PB2xx: the reply to a plain request."""
 
 from collections.abc import Iterator
 
@@ -16,36 +16,44 @@ def _of_kind(view: View, *kinds: Kind) -> Iterator[Hit]:
 
 
 def _speaks(target: Target) -> tuple[str, Reply, Kind]:
-    """What it says when it is asked; or else, when something else is tried."""
+    """Return the reply to the plain request; without one, the reply to the first experiment that got one."""
     if target.unanswered:
         for name, what in (("half-close", "the request and FIN"), ("in stages", "a line"), ("tls", "a ClientHello")):
             for reply in map(Reply.of, target.tried.get(name, ())):
                 if reply.kind is not Kind.NOTHING:
                     page = reply.is_policy and not reply.has_root
                     kind = Kind.HTTP if page else reply.kind
-                    return f"for the request it sends nothing, for {what}", reply, kind
+                    return f"it sends nothing after the request, and after {what}", reply, kind
     return "it sends", target.reply, target.reply.kind
+
+
+def _wait(target: Target) -> str:
+    """Return how long the clients of this port wait."""
+    if target.role is Role.SILVERLIGHT:
+        return "Silverlight waits 10 s"
+    return f"Flash Player waits {'3' if target.role is Role.MASTER else '20'} s, Lightspark and Unity without limit"
 
 
 @rule(
     "PB201", ERROR, "silent",
-    wrong="port {port} accepts connections and never answers: Flash Player waits three seconds, Lightspark for ever",
-    instead="find out who listens there (`ss -ltnp`): another program, a proxy without its server,"
-    " or a server that hangs",
-    seen="nothing comes for three seconds after the request",
+    wrong="port {port} accepts connections and never replies: {wait}",
+    instead="find out which program listens there (`ss -ltnp`): another server, a proxy whose backend is down,"
+    " or a policy server that hangs",
+    seen="no byte and no FIN comes for three seconds after the request",
 )  # fmt: skip
 def silent(view: View) -> Iterator[Hit]:
     for target in view.connected:
         if target.asked.silent and _speaks(target)[2] is Kind.NOTHING:
-            yield Hit(target, f"nothing came in {target.asked.ended - target.asked.asked_at:.1f} s", port=target.port)
+            seconds = target.asked.ended - target.asked.asked_at
+            yield Hit(target, f"nothing came in {seconds:.1f} s", port=target.port, wait=_wait(target))
 
 
 @rule(
     "PB202", ERROR, "closed-without-reply",
-    wrong="port {port} closes the connection without an answer",
-    instead="look into the server's log: it does not know the request, allows no connection from here, or is a proxy"
-    " without its server",
-    seen="FIN comes, and nothing before it",
+    wrong="port {port} closes the connection without a reply",
+    instead="read the server's log: it does not know the request, allows no connection from here, or is a proxy"
+    " whose backend is down",
+    seen="FIN comes, and no byte before it",
 )  # fmt: skip
 def closed_without_reply(view: View) -> Iterator[Hit]:
     yield from _ended_without_reply(view, End.CLOSED)
@@ -53,9 +61,9 @@ def closed_without_reply(view: View) -> Iterator[Hit]:
 
 @rule(
     "PB203", ERROR, "reset-without-reply",
-    wrong="port {port} resets the connection without an answer",
+    wrong="port {port} resets the connection without a reply",
     instead="look for a firewall or a proxy that resets, and for a server that closes before it has read the request",
-    seen="RST comes, and nothing before it",
+    seen="RST comes, and no byte before it",
 )  # fmt: skip
 def reset_without_reply(view: View) -> Iterator[Hit]:
     yield from _ended_without_reply(view, End.RESET)
@@ -69,9 +77,9 @@ def _ended_without_reply(view: View, end: End) -> Iterator[Hit]:
 
 @rule(
     "PB204", ERROR, "http",
-    wrong="a web server answers on port {port}: clients ask for socket policies without HTTP",
-    instead="run a policy server there; a crossdomain.xml that a web server sends allows no socket",
-    seen="HTTP or HTML comes, if only when a line or the end of the stream follows the request",
+    wrong="a web server listens on port {port}: clients ask for socket policies without HTTP",
+    instead="run a policy server there; a crossdomain.xml from a web server allows no sockets",
+    seen="HTTP or HTML comes, at the latest when a newline or FIN follows the request",
 )  # fmt: skip
 def http(view: View) -> Iterator[Hit]:
     yield from _of_kind(view, Kind.HTTP)
@@ -80,8 +88,8 @@ def http(view: View) -> Iterator[Hit]:
 @rule(
     "PB205", ERROR, "tls",
     wrong="port {port} speaks TLS: clients ask in plain text",
-    instead="take TLS off this port",
-    seen="a record of TLS comes (15 03 or 16 03), for the request or for a ClientHello",
+    instead="turn TLS off on this port, or serve the policy in plain text on 843",
+    seen="a TLS record (15 03 or 16 03) comes after the request, or after a ClientHello",
 )  # fmt: skip
 def tls(view: View) -> Iterator[Hit]:
     yield from _of_kind(view, Kind.TLS)
@@ -89,35 +97,41 @@ def tls(view: View) -> Iterator[Hit]:
 
 @rule(
     "PB206", ERROR, "no-policy-in-reply",
-    wrong="what answers on port {port} is no policy server",
-    instead="correct the port, or the proxy that leads elsewhere",
-    seen="what comes is neither XML nor HTTP nor TLS",
+    wrong="port {port} does not serve a policy: its reply is something else",
+    instead="correct the port, or the proxy that forwards it to another server",
+    seen="the reply is neither a policy, nor HTTP, nor TLS",
 )  # fmt: skip
 def no_policy_in_reply(view: View) -> Iterator[Hit]:
     yield from _of_kind(view, Kind.ECHO, Kind.OTHER)
 
 
+def _wait_for_end(target: Target) -> str:
+    if target.role is Role.SILVERLIGHT:
+        return "Silverlight waits 10 s for one of them"
+    return f"Flash Player waits for one of them until its {'3' if target.role is Role.MASTER else '20'} s are over"
+
+
 @rule(
     "PB207", ERROR, "no-end",
-    wrong="neither a NUL nor a close follows the policy: Flash Player waits for one of them until its time is over",
+    wrong="neither a NUL nor a close follows the policy: {wait}",
     instead="send a NUL after the policy and close, in one write",
     seen="the XML ends, and the connection stays open", clients=("flash", "silverlight"),
 )  # fmt: skip
 def no_end(view: View) -> Iterator[Hit]:
     for target in view.serving:
         if _unterminated(target, End.OPEN) and target.reply.whole:
-            yield Hit(target, _end_of(target))
+            yield Hit(target, _end_of(target), wait=_wait_for_end(target))
 
 
 @rule(
     "PB208", ERROR, "unfinished",
-    wrong="the policy does not come to its end: {how}",
-    instead="send the policy in one write, and close when it is sent",
-    seen="no end of the XML, no NUL and no FIN, three seconds after the request",
+    wrong="the policy is incomplete: {how}",
+    instead="send the policy in one write, and close after it",
+    seen="no end tag, no NUL and no FIN comes for three seconds after the request, or RST comes before them",
 )  # fmt: skip
 def unfinished(view: View) -> Iterator[Hit]:
     for target in view.serving:
-        for end, how in ((End.OPEN, "the server stops in the middle, or is too slow"), (End.RESET, "it is cut off")):
+        for end, how in ((End.OPEN, "the server stops in the middle, or is too slow"), (End.RESET, "RST cuts it off")):
             if _unterminated(target, end) and not target.reply.whole:
                 yield Hit(target, f"{len(target.reply.data):,} bytes, then {end}; {_end_of(target)}", how=how)
 
@@ -133,8 +147,8 @@ def _end_of(target: Target) -> str:
 @rule(
     "PB209", ERROR, "flood",
     wrong="the reply does not end: no client reads that much",
-    instead="find out what listens on port {port}; a policy has 5,000 bytes at most",
-    seen="a hundred thousand bytes, or two thousand pieces",
+    instead="find out which program listens on port {port}; a policy has at most 5,000 bytes",
+    seen="a hundred thousand bytes come, or two thousand pieces",
 )  # fmt: skip
 def flood(view: View) -> Iterator[Hit]:
     for target in view.connected:
@@ -145,7 +159,7 @@ def flood(view: View) -> Iterator[Hit]:
 
 @rule(
     "PB210", NOTE, "no-nul",
-    wrong="no NUL follows the policy: the documents of Flash say that it must, and only the close saves it",
+    wrong="no NUL follows the policy: Adobe's documents require one, and clients accept it only because of the close",
     instead="send a NUL after the policy",
     seen="FIN comes, and no NUL before it", clients=ADOBE,
 )  # fmt: skip
@@ -157,8 +171,8 @@ def no_nul(view: View) -> Iterator[Hit]:
 
 @rule(
     "PB211", NOTE, "held-open",
-    wrong="the connection stays open after the policy: a client that does not close would hold it",
-    instead="close when the policy is sent",
+    wrong="the connection stays open after the policy: a client that does not close it occupies the server",
+    instead="close after the policy",
     seen="a NUL comes, and no FIN within a second", clients=ADOBE,
 )  # fmt: skip
 def held_open(view: View) -> Iterator[Hit]:
@@ -168,37 +182,37 @@ def held_open(view: View) -> Iterator[Hit]:
 
 
 def parts(exchange: Exchange) -> int:
-    """In how many segments, or receives where the kernel does not say, the reply came."""
+    """Return the number of segments of the reply, or of receives where the kernel does not count segments."""
     return max(exchange.segments or 0, len(exchange.received))
 
 
 def needed(exchange: Exchange) -> int:
-    """How many segments a reply of this size takes if it is sent in one write."""
+    """Return the number of segments that a reply of this size needs if it is sent in one write."""
     return -(-len(exchange.data) // (exchange.segment_bytes or 1 << 16))
 
 
 @rule(
     "PB212", WARNING, "several-writes",
-    wrong="the server sends the policy in several writes: Lightspark and Unity read the first",
-    instead="put policy and NUL into one buffer and send it with one call",
-    seen="more segments than a reply of this size takes, in most tries",
+    wrong="the server sends the policy in several writes: Lightspark and Unity read only the first",
+    instead="put the policy and its NUL into one buffer and send it with one call",
+    seen="the reply comes in more segments than its size needs, in most tries",
     clients=("lightspark", "unity"), trap=True,
 )  # fmt: skip
 def several_writes(view: View) -> Iterator[Hit]:
     for target in view.serving:
         whole = [exchange for exchange in target.repeats if exchange.end is not End.FLOOD and exchange.data]
         split = [exchange for exchange in whole if parts(exchange) > needed(exchange)]
-        if 2 * len(split) > len(whole):  # one of them may have been sent twice by the network
+        if 2 * len(split) > len(whole):  # a retransmission can add one
             sizes = " + ".join(f"{len(event.data):,}" for event in split[0].received[:8])
             count = f"{parts(split[0])} segments where {needed(split[0])} would do"
-            yield Hit(target, f"{count}, received as {sizes} bytes; so in {len(split)} of {len(whole)} tries")
+            yield Hit(target, f"{count}, received as {sizes} bytes; in {len(split)} of {len(whole)} tries")
 
 
 @rule(
     "PB213", NOTE, "several-segments",
-    wrong="the policy is larger than a segment of {bytes} bytes: Lightspark and Unity read what comes first",
+    wrong="the policy is larger than a segment of {bytes} bytes: Lightspark and Unity may read only the first segment",
     instead="make the policy smaller, if these clients matter", clients=("lightspark", "unity"),
-    seen="the reply takes more than one segment on the way to here", trap=True,
+    seen="the reply needs more than one segment on the path to the prober", trap=True,
 )  # fmt: skip
 def several_segments(view: View) -> Iterator[Hit]:
     for target in view.serving:
@@ -210,7 +224,7 @@ def several_segments(view: View) -> Iterator[Hit]:
 @rule(
     "PB214", WARNING, "changing",
     wrong="the same request gets {count} different policies", instead="give all servers behind this address one policy",
-    seen="the replies of several tries are compared",
+    seen="the replies to several plain requests are compared",
 )  # fmt: skip
 def changing(view: View) -> Iterator[Hit]:
     for target in view.serving:
@@ -224,9 +238,9 @@ def changing(view: View) -> Iterator[Hit]:
 
 @rule(
     "PB215", WARNING, "after-the-nul",
-    wrong="bytes follow the NUL, which no client reads: Flash Player closes at the NUL",
+    wrong="bytes follow the NUL, and no client reads them: Flash Player closes at the NUL",
     instead="end the reply with one NUL, and close", clients=ADOBE,
-    seen="the reply goes on after its first NUL",
+    seen="the reply continues after its first NUL",
 )  # fmt: skip
 def after_the_nul(view: View) -> Iterator[Hit]:
     for target in view.serving:

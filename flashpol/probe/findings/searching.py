@@ -1,4 +1,4 @@
-"""PB4xx: several ports together, and what the policies mean for the content that was named."""
+"""PB4xx: several ports together, and what their policies mean for the content named with --from."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from flashpol.probe.model import Role, Target
 
 
 def _beside_master(view: View) -> Iterator[tuple[Target, Target]]:
-    """Masters that serve a policy, each with the other ports of its address."""
+    """Pairs of a master that serves a policy and another port of its address."""
     for targets in view.observation.targets.values():
         for master in targets:
             if master.role is Role.MASTER and master.serves:
@@ -19,8 +19,9 @@ def _beside_master(view: View) -> Iterator[tuple[Target, Target]]:
 @rule(
     "PB401", WARNING, "hidden",
     wrong="port {port} serves a policy that no client reads: {meta} on port {master} forbids it",
-    instead='write "all" there, or move what is granted here into the policy of {master}',
-    seen="both serve a policy; the site-control of the first", clients=("flash", "lightspark"),
+    instead='write "all" there, or move the grants of port {port} into the policy of port {master}',
+    seen="both ports serve a policy, and the site-control of the first forbids the second",
+    clients=("flash", "lightspark"),
 )  # fmt: skip
 def hidden(view: View) -> Iterator[Hit]:
     for master, target in _beside_master(view):
@@ -31,10 +32,11 @@ def hidden(view: View) -> Iterator[Hit]:
 
 @rule(
     "PB402", WARNING, "asked-on",
-    wrong="port {master} allows without `master-only`, so Lightspark asks port {port} too, which never answers: it"
-    " waits for ever",
-    instead='add <site-control permitted-cross-domain-policies="master-only"/>, or answer policy requests there',
-    seen="a policy on the first, silence on the other", clients=("lightspark",), trap=True,
+    wrong="port {master} allows without `master-only`, so Lightspark also asks port {port}, which never replies, and"
+    " waits without limit",
+    instead='add <site-control permitted-cross-domain-policies="master-only"/> on port {master}, or reply to policy'
+    " requests on port {port}",
+    seen="the first port serves a policy, the other is silent", clients=("lightspark",), trap=True,
 )  # fmt: skip
 def asked_on(view: View) -> Iterator[Hit]:
     for master, target in _beside_master(view):
@@ -65,7 +67,7 @@ def _asked_by(view: View, conclusion: Conclusion) -> Target:
     "PB403", ERROR, "denied",
     wrong="{client} does not let content from {content} connect to port {port}",
     instead="grant it in the policy: `flashpol decide` says why it does not",
-    seen="what the client reads is decided for --from and --port",
+    seen="the policy that the client reads denies --from and --port",
 )  # fmt: skip
 def denied(view: View) -> Iterator[Hit]:
     yield from _denied(view, view.question.named or ("flash",))
@@ -74,8 +76,8 @@ def denied(view: View) -> Iterator[Hit]:
 @rule(
     "PB404", NOTE, "denied-to-others",
     wrong="{client} does not let content from {content} connect to port {port}",
-    instead="nothing, unless this client matters: then name it with --client",
-    seen="the same, for clients that were not named", clients=(*ADOBE[1:], "silverlight"),
+    instead="nothing, unless this client matters; if it does, name it with --client",
+    seen="as PB403, for clients that were not named", clients=(*ADOBE[1:], "silverlight"),
 )  # fmt: skip
 def denied_to_others(view: View) -> Iterator[Hit]:
     if not view.question.named:

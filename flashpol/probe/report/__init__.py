@@ -1,8 +1,8 @@
-"""What was found out, as others want it.
+"""The results of a probe, and the formats in which they are written.
 
-text      for people: what happened on the wire, what each client makes of it, what is wrong
-document  JSON                    metrics  for node_exporter's textfile collector
-nagios    one line, its status    changes  what is different from the last time
+text      for people: events on the wire, the clients' conclusions, the findings
+document  JSON                            metrics  for node_exporter's textfile collector
+nagios    one line and an exit status     changes  differences from the previous probe
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ __all__ = ["Result", "counted", "counts", "title"]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One host: what was seen, what the clients conclude, what is wrong."""
+    """One host: the observation, the clients' conclusions, the findings."""
 
     observation: Observation
     conclusions: tuple[Conclusion, ...]
@@ -42,7 +42,7 @@ class Result:
 
     @property
     def tried(self) -> set[Address]:
-        """Addresses to which something left this machine; of the others nothing is known."""
+        """The addresses to which this machine could send something; nothing is known about the others."""
         targets = self.observation.all_targets()
         return {target.address for target in targets if target.asked.reached is not Reached.UNTRIED}
 
@@ -63,6 +63,6 @@ def counted(number: int, what: str) -> str:
 
 
 def title(results: Sequence[Result]) -> str:
-    """As in `1 error, 2 notes`."""
+    """Return a summary such as `1 error, 2 notes`."""
     parts = [counted(number, severity) for severity, number in counts(results).items() if number]
     return ", ".join(parts) or "nothing found"

@@ -1,11 +1,11 @@
-"""What is different from the last time: for `--watch`."""
+"""Differences between two probes of a host, for `--watch`."""
 
 from flashpol.probe.report import Result
 from flashpol.probe.report.text import clean
 
 
 def facts(result: Result) -> dict[tuple[str, ...], str]:
-    """What is worth a line when it changes, by what it is about. Times are not: they always differ."""
+    """Return the facts whose changes are reported, by subject. Times are not among them, since they always differ."""
     found: dict[tuple[str, ...], str] = {}
     for finding in result.findings:
         at = f" at {finding.where}" if finding.where else ""
@@ -21,9 +21,9 @@ def facts(result: Result) -> dict[tuple[str, ...], str]:
 
 
 def changes(before: Result, after: Result) -> list[str]:
-    """Lines: `- ` what is no longer so, `+ ` what is new."""
+    """Return lines: `- ` for facts that are gone, `+ ` for new ones."""
     old, new = facts(before), facts(after)
-    # Numbers in a finding's words (3 of 20) go up and down; the finding itself has then not changed.
+    # A finding whose numbers change (3 of 20) is still the same finding.
     same = {key for key in old.keys() & new.keys() if key[0] == "finding" or old[key] == new[key]}
     gone = [f"- {text}" for key, text in old.items() if key not in same]
     return gone + [f"+ {text}" for key, text in new.items() if key not in same]

@@ -1,4 +1,4 @@
-"""JSON: all that text says, and more. Described in docs/reference.md; stable."""
+"""The JSON document: all of the text report, and more. docs/reference.md describes it; the format is stable."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,7 +9,7 @@ from flashpol.probe.model import Question, Target
 from flashpol.probe.reply import printable
 from flashpol.probe.report import Result, counts
 
-# Raised when a field changes its meaning or goes away, not when one is added.
+# Incremented when a field is removed or changes its meaning, not when one is added.
 VERSION = 1
 
 
@@ -86,10 +86,10 @@ def _exchange(exchange: Exchange) -> dict[str, Any]:
         "segments": exchange.segments,
         "events": [
             {"at": round(event.at, 4), "what": event.what, "bytes": len(event.data), "data": printable(event.data)}
-            for event in exchange.events[:_MOST_EVENTS]
+            for event in exchange.events[:_MAX_EVENTS]
         ],
     }
 
 
-# Of one connection: what drips for three seconds has thousands, and nobody reads them.
-_MOST_EVENTS = 50
+# Of one connection: a reply that drips for three seconds has thousands.
+_MAX_EVENTS = 50

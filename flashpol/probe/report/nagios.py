@@ -1,4 +1,4 @@
-"""One line and a status, as Nagios and what descends from it want them (Monitoring Plugins' guidelines)."""
+"""One line and an exit status, for Nagios and its descendants (Monitoring Plugins' guidelines)."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ _FLASH_WAITS = 3  # seconds
 
 
 def status(results: Sequence[Result]) -> int:
-    """The worst of all; that a host could not be tried counts for less than what was found elsewhere."""
+    """Return the worst status. A host that could not be tried counts less than the findings about other hosts."""
     numbers = counts(results)
     if numbers[Severity.ERROR] or numbers[Severity.WARNING]:
         return CRITICAL if numbers[Severity.ERROR] else WARNING
@@ -47,7 +47,7 @@ def _of_host(result: Result) -> str:
 
 
 def _perfdata(result: Result, several: bool) -> list[str]:
-    """`'HOST time'=0.012s;1;3;0`; the time is that of the slowest policy."""
+    """Return items such as `'HOST time'=0.012s;1;3;0`; the time is that of the slowest policy."""
     prefix = f"{clean(result.host)} " if several else ""
     prefix = prefix.replace("'", "").replace("=", "")
 

@@ -1,4 +1,4 @@
-"""For people: a timeline for each address, the clients' conclusions, the findings with their evidence."""
+"""The report for people: timelines, the clients' conclusions, the findings with their evidence."""
 
 from collections.abc import Callable, Iterator
 from itertools import groupby
@@ -15,27 +15,27 @@ Paint = Callable[[str, str], str]
 
 COLOURS = {Severity.ERROR: "31;1", Severity.WARNING: "33;1", Severity.NOTE: "36"}
 _GOOD, _BAD, _BOLD, _DIM = "32;1", "31;1", "1", "2"
-_LEAST_COLUMNS = 60  # narrower ones are for the terminal to break
-_MOST_LINES = 12  # of one connection; one that came in hundreds of pieces is not read line by line
+_MIN_COLUMNS = 60  # narrower terminals break the lines themselves
+_MAX_LINES = 12  # of one connection: a reply in hundreds of pieces is not shown piece by piece
 
 _ROLES = {
     Role.MASTER: "asked first",
     Role.LOCATION: "named by the content",
     Role.DESTINATION: "the application's own",
     Role.SILVERLIGHT: "Silverlight's",
-    Role.ELSEWHERE: "where no client asks",
+    Role.ELSEWHERE: "asked by no client",
 }
 _ENDS = {
     End.CLOSED: "closed by the server",
     End.RESET: "reset by the server",
-    End.OPEN: "still open; no longer waited for",
-    End.FLOOD: "more and more: no longer read",
+    End.OPEN: "still open at the time-out",
+    End.FLOOD: "too many bytes; reading stopped",
 }
 
 
 def report(result: Result, paint: Paint, columns: int | None = None) -> str:
-    """All about one host; no line is longer than `columns`, where that leaves room for words."""
-    width = None if columns is None else max(columns, _LEAST_COLUMNS)
+    """Return the report on one host, in lines of at most `columns` characters (but never less than 60)."""
+    width = None if columns is None else max(columns, _MIN_COLUMNS)
     lines = [f"{paint(clean(result.host), _BOLD)}: {title([result])}"]
     for address, targets in result.observation.targets.items():
         lines += ["", paint(f"{address}", _BOLD)]
@@ -53,16 +53,16 @@ def report(result: Result, paint: Paint, columns: int | None = None) -> str:
 
 
 def clean(text: str) -> str:
-    """What came from elsewhere, as one line that no terminal obeys."""
+    """Return text from outside as one line without terminal control characters."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def folded(text: str, columns: int | None, indent: int) -> Iterator[str]:
-    """`text` in lines, all but the first of them indented."""
+    """Wrap `text` into lines, and indent all but the first."""
     if columns is None or len(text) <= columns:
         yield text
         return
-    import textwrap  # for terminals only
+    import textwrap  # used for terminals only
 
     yield from textwrap.wrap(text, columns, subsequent_indent=" " * indent, break_on_hyphens=False)
 
@@ -70,11 +70,11 @@ def folded(text: str, columns: int | None, indent: int) -> Iterator[str]:
 def timeline(target: Target, paint: Paint, columns: int | None) -> Iterator[str]:
     yield f"  port {target.port} {paint(f'({_ROLES[target.role]})', _DIM)}"
     lines = list(happened(target.asked))
-    cut = len(lines) > _MOST_LINES
-    for at, what in lines[: _MOST_LINES - 2] if cut else lines:
+    cut = len(lines) > _MAX_LINES
+    for at, what in lines[: _MAX_LINES - 2] if cut else lines:
         yield from folded(f"    {at:7.3f} s  {what}", columns, 15)
     if cut:
-        yield f"               … {len(lines) - _MOST_LINES + 1:,} lines more"
+        yield f"               … {len(lines) - _MAX_LINES + 1:,} lines more"
         yield from folded("    {:7.3f} s  {}".format(*lines[-1]), columns, 15)
     if target.tried:
         tried = ", ".join(f"{name} {len(exchanges)}" for name, exchanges in target.tried.items())
@@ -82,7 +82,7 @@ def timeline(target: Target, paint: Paint, columns: int | None) -> Iterator[str]
 
 
 def happened(exchange: Exchange) -> Iterator[tuple[float, str]]:
-    """A connection's record, in words."""
+    """Yield time and words for each event of a connection."""
     if exchange.end is None:
         yield exchange.ended, clean(f"{exchange.reached}: {exchange.error}")
     for event in exchange.events:
@@ -100,7 +100,7 @@ def _words(event: Event, exchange: Exchange) -> str:
         case What.ENDED:
             return _ENDS[exchange.end or End.OPEN]
         case What.FINISHED:
-            return "said that no more will come"
+            return "closed the sending side"
         case What.CONNECTED:
             return "connected"
 
@@ -112,7 +112,7 @@ def verdict(conclusion: Conclusion, paint: Paint, columns: int | None) -> Iterat
 
 
 def grouped(findings: tuple[Finding, ...]) -> Iterator[tuple[Finding, list[str]]]:
-    """Findings that say the same of several targets, said once."""
+    """Merge equal findings about several targets: yield each finding with its places."""
 
     def said(finding: Finding) -> tuple[str, ...]:
         return finding.code, finding.message, finding.evidence if finding.policy else ""
