@@ -6,7 +6,8 @@
     []
 
     exchange       one connection, recorded             model          the question, the targets, the observation
-    reply          what the bytes of a reply are        throttle       limits on rate and concurrency
+    reply          what the bytes of a reply are        recognition    what counts as a policy
+    throttle       limits on rate and concurrency
     experiments    what is sent; one host probed        client_models  what each client concludes, and when
     findings       one registry; docs/probe.md          report         text, JSON, Nagios, Prometheus
 

@@ -1,27 +1,25 @@
 """Classifies the bytes of a reply: a policy, another protocol, or nothing."""
 
 import enum
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
 from flashpol.probe.exchange import End, Exchange
+from flashpol.probe.recognition import is_html, is_policy
 
 REQUEST = b"<policy-file-request/>"
 NUL = b"\0"
 
 _EXCERPT = 60  # bytes quoted as evidence
-_ROOTS = (b"cross-domain-policy", b"access-policy")
-_ENDS = tuple(b"</" + root + b">" for root in _ROOTS)
 
 
 class Kind(enum.StrEnum):
-    """The kind of a reply, by its first bytes."""
+    """The kind of a reply."""
 
     NOTHING = "nothing"
     POLICY = "policy"  # or a broken one: lint says what is wrong with it
-    HTTP = "http"
+    HTTP = "http"  # or a page of HTML without a header
     TLS = "tls"
     ECHO = "echo"  # the request itself
     OTHER = "other"
@@ -49,19 +47,18 @@ class Reply:
         for start, kind in _SIGNATURES:
             if self.data.startswith(start):
                 return kind
-        if self.has_root or re.match(rb"\W{0,8}[<\xff\xfe]", self.data):
+        if is_policy(self._text):
             return Kind.POLICY
-        return Kind.OTHER
+        return Kind.HTTP if is_html(self._text) else Kind.OTHER
 
     @property
     def is_policy(self) -> bool:
         return self.kind is Kind.POLICY
 
-    @property
-    def has_root(self) -> bool:
-        """The reply names the root element of a policy, which a page of HTML does not."""
-        plain = self.data.replace(NUL, b"")  # every other byte of UTF-16 is NUL
-        return any(root in plain for root in _ROOTS)
+    @cached_property
+    def _text(self) -> str:
+        """The file as text, as far as ASCII goes: every other byte of UTF-16 is NUL."""
+        return self.file.replace(NUL, b"").decode("latin-1").removeprefix("\xef\xbb\xbf").lstrip("\xfe\xff")
 
     @cached_property
     def _utf16(self) -> bool:
@@ -106,6 +103,9 @@ class Reply:
     def served(self) -> bool:
         """The reply is a complete policy."""
         return self.is_policy and self.whole
+
+
+_ENDS = (b"</cross-domain-policy>", b"</access-policy>")
 
 
 def printable(data: bytes, most: int = _EXCERPT) -> str:

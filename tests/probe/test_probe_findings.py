@@ -12,6 +12,7 @@ from test_network import HOSTS as NETWORK
 
 from flashpol.policy.findings import Severity
 from flashpol.probe import Observation, Question, Timeouts, experiments, findings
+from flashpol.probe.client_models import conclusions
 from flashpol.probe.exchange import Address, End, Event, Exchange, Reached, What
 from flashpol.probe.findings import RULES, Finding
 from flashpol.probe.model import Role, Target
@@ -38,6 +39,10 @@ GENTLE: list[tuple[str, Callable[[], Handler], dict[str, object], set[str]]] = [
     ("TLS, to a ClientHello", lambda: broken.tls, {}, {"PB205"}),
     ("echo", lambda: broken.echo, {}, {"PB206"}),
     ("another protocol", lambda: answering(b"220 mail.example.com ESMTP\r\n"), {}, {"PB206"}),
+    ("HTML without a header", lambda: answering(b"<html><body>404</body></html>"), {}, {"PB204"}),
+    ("XML of a game", lambda: answering(b"<msg t='sys'><body action='apiOK' r='0'/></msg>\0"), {}, {"PB206"}),
+    ("an error in XML", lambda: answering(b"<?xml version='1.0'?><error>unknown request</error>"), {}, {"PB206"}),
+    ("UTF-16", lambda: answering("<msg>hello</msg>".encode("utf-16")), {}, {"PB206"}),
     ("no NUL, held open", lambda: broken.keeping_open(POLICY), {"timeouts": SHORT}, {"PB207"}),
     ("drips", lambda: broken.dripping_reply, {"timeouts": SHORT}, {"PB208", "PB212"}),
     ("cut off", lambda: broken.cut_off, {}, {"PB208"}),
@@ -299,7 +304,6 @@ def test_silverlight_server_on_943_is_expected_when_named() -> None:
         (SILVERLIGHT, "FP811"),
         (b'<allow-access-from domain="*" to-ports="1935"/>', "FP116"),
         (b"&lt;cross-domain-policy&gt;", "FP110"),
-        (b"<html><body>404</body></html>", "FP104"),
     ],
 )
 def test_policy_with_mistake_is_linted(policy: bytes, code: str) -> None:
@@ -337,3 +341,25 @@ def test_findings_are_sorted_by_severity() -> None:
         severities = [finding.severity for finding in findings.of(look(running.port))]
     assert severities == sorted(severities, key=list(Severity).index)
     assert len(set(severities)) > 1
+
+
+# -------------------------------------------------------------------------------------- applications with XML protocols
+
+CHAT = (
+    b"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
+    b"<stream:error><not-well-formed/></stream:error></stream:stream>"
+)
+
+
+def test_chat_server_behind_master_has_no_findings() -> None:
+    with Server(answering()) as master, Server(answering(CHAT)) as chat:
+        seen = look(master.port, port=chat.port, content="http://www.example.com/a.swf", named=("flash",))
+    assert {(f.code, f.severity) for f in findings.of(seen)} <= {("FP507", Severity.NOTE), ("PB403", Severity.ERROR)}
+    assert {f.where for f in findings.of(seen) if f.code == "PB403"} == {f"127.0.0.1:{master.port}"}
+
+
+def test_chat_server_without_master_is_no_policy() -> None:
+    with closed_port() as closed, Server(answering(CHAT)) as chat:
+        seen = look(closed, port=chat.port, content="http://www.example.com/a.swf")
+    assert codes(seen) == {"PB105", "PB106"}
+    assert "finds a policy" not in {conclusion.verdict for conclusion in conclusions(seen)}

@@ -10,21 +10,19 @@ from flashpol.probe.reply import Kind, Reply, printable
 
 def _of_kind(view: View, *kinds: Kind) -> Iterator[Hit]:
     for target in view.connected:
-        how, reply, kind = _speaks(target)
-        if kind in kinds and target.asked.end is not End.FLOOD:
+        how, reply = _speaks(target)
+        if reply.kind in kinds and target.asked.end is not End.FLOOD:
             yield Hit(target, f"{how} {printable(reply.data)}", port=target.port)
 
 
-def _speaks(target: Target) -> tuple[str, Reply, Kind]:
+def _speaks(target: Target) -> tuple[str, Reply]:
     """Return the reply to the plain request; without one, the reply to the first experiment that got one."""
     if target.unanswered:
         for name, what in (("half-close", "the request and FIN"), ("in stages", "a line"), ("tls", "a ClientHello")):
             for reply in map(Reply.of, target.tried.get(name, ())):
                 if reply.kind is not Kind.NOTHING:
-                    page = reply.is_policy and not reply.has_root
-                    kind = Kind.HTTP if page else reply.kind
-                    return f"it sends nothing after the request, and after {what}", reply, kind
-    return "it sends", target.reply, target.reply.kind
+                    return f"it sends nothing after the request, and after {what}", reply
+    return "it sends", target.reply
 
 
 def _wait(target: Target) -> str:
@@ -43,7 +41,7 @@ def _wait(target: Target) -> str:
 )  # fmt: skip
 def silent(view: View) -> Iterator[Hit]:
     for target in view.connected:
-        if target.asked.silent and _speaks(target)[2] is Kind.NOTHING:
+        if target.asked.silent and _speaks(target)[1].kind is Kind.NOTHING:
             seconds = target.asked.ended - target.asked.asked_at
             yield Hit(target, f"nothing came in {seconds:.1f} s", port=target.port, wait=_wait(target))
 
@@ -71,7 +69,7 @@ def reset_without_reply(view: View) -> Iterator[Hit]:
 
 def _ended_without_reply(view: View, end: End) -> Iterator[Hit]:
     for target in view.connected:
-        if target.hangs_up and target.asked.end is end and _speaks(target)[2] is Kind.NOTHING:
+        if target.hangs_up and target.asked.end is end and _speaks(target)[1].kind is Kind.NOTHING:
             yield Hit(target, f"after {target.asked.ended:.2f} s", port=target.port)
 
 

@@ -91,7 +91,7 @@ def _only_after(view: View, name: str, sends: int, *roles: Role) -> Iterator[Hit
     """Targets that do not reply to the plain request, but serve a policy after `sends` sends of this experiment."""
     for target in view.observation.all_targets(*roles):
         for exchange in target.tried.get(name, ()) if target.unanswered else ():
-            if Reply.of(exchange).has_root and _sends(exchange) == sends:
+            if Reply.of(exchange).is_policy and _sends(exchange) == sends:
                 evidence = f"after the request: {_what_came(target.asked)}; asked this way: {_what_came(exchange)}"
                 yield Hit(target, evidence)
 
