@@ -1,6 +1,7 @@
 """Classifies the bytes of a reply: a policy, another protocol, or nothing."""
 
 import enum
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -94,10 +95,16 @@ class Reply:
         """The bytes after the terminating NUL."""
         return self.data[self._terminator + 1 :] if self.terminated else b""
 
+    @cached_property
+    def after_root(self) -> str | None:
+        """The characters between the end tag of the policy and its NUL, without blanks; None without an end tag."""
+        ends = [match.end() for match in _END.finditer(self._text)]
+        return self._text[ends[-1] :].strip() if ends else None
+
     @property
     def whole(self) -> bool:
         """The reply is complete: it has the NUL or the end tag, or the server closed the connection."""
-        return self.terminated or self.end is End.CLOSED or self.file.rstrip().endswith(_ENDS)
+        return self.terminated or self.end is End.CLOSED or self.after_root is not None
 
     @property
     def served(self) -> bool:
@@ -105,11 +112,15 @@ class Reply:
         return self.is_policy and self.whole
 
 
-_ENDS = (b"</cross-domain-policy>", b"</access-policy>")
+_END = re.compile(r"</(?:cross-domain|access)-policy\s*>|<(?:cross-domain|access)-policy[^<>]*/>", re.I)
+_ESCAPES = {code: f"\\x{code:02x}" for code in range(256) if not 0x20 <= code < 0x7F}
+_ESCAPES |= {0: "\\0", 0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r", 0x5C: "\\\\"}
 
 
 def printable(data: bytes, most: int = _EXCERPT) -> str:
-    """Return bytes in quotes, as one line without terminal control characters."""
-    cut = data[:most].decode("ascii", "backslashreplace")
-    text = "".join(c if c.isprintable() else "\\0" if c == "\0" else ascii(c)[1:-1] for c in cut)
+    """Return bytes in quotes, as one line of printable ASCII.
+
+    A backslash in the data is doubled: `\\0` is a NUL, and `\\\\0` is a backslash and a zero.
+    """
+    text = data[:most].decode("latin-1").translate(_ESCAPES)
     return f'"{text}"' + (f" and {len(data) - most:,} more bytes" if len(data) > most else "")

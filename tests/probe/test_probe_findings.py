@@ -363,3 +363,30 @@ def test_chat_server_without_master_is_no_policy() -> None:
         seen = look(closed, port=chat.port, content="http://www.example.com/a.swf")
     assert codes(seen) == {"PB105", "PB106"}
     assert "finds a policy" not in {conclusion.verdict for conclusion in conclusions(seen)}
+
+
+# ------------------------------------------------------------------------------------------------- how the policy ends
+
+
+@pytest.mark.parametrize(
+    ("terminator", "shown", "words"),
+    [
+        (b"\\0", 'policy>\\\\0"', "two characters \\0"),
+        (b"\\x00", 'policy>\\\\x00"', "four characters \\x00"),
+        (b"/n", 'policy>/n"', "two characters /n"),
+        (b"&#0;", 'policy>&#0;"', "four characters &#0;"),
+        (b"%00", 'policy>%00"', "three characters %00"),
+        (b"0\n", 'policy>0\\n"', "one character 0"),
+    ],
+)
+def test_nul_written_as_characters_is_named(terminator: bytes, shown: str, words: str) -> None:
+    for handler, code in (
+        (broken.keeping_open(POLICY + terminator), "PB207"),
+        (answering(POLICY + terminator), "PB210"),
+    ):
+        with Server(handler) as running:
+            seen = look(running.port, timeouts=SHORT)
+        assert codes(seen) == {code}
+        [finding] = [f for f in findings.of(seen) if f.code == code]
+        assert finding.evidence.endswith(f"{shown}: {words} instead of a NUL")
+        assert finding.instead.startswith(f"send a NUL (one byte of value 0) instead of {words}")

@@ -86,6 +86,11 @@ def test_reply_with_nul_separates_file_and_extra(data: bytes, file: bytes, extra
         (POLICY, End.OPEN, True),
         (POLICY + b"\r\n", End.OPEN, True),
         (POLICY[:-1], End.OPEN, False),
+        (POLICY + b"\\0", End.OPEN, True),
+        (POLICY + b"&#0;", End.RESET, True),
+        (b"<cross-domain-policy/>", End.OPEN, True),
+        (b"<access-policy></access-policy >", End.OPEN, True),
+        (POLICY.decode().encode("utf-16"), End.OPEN, True),
         (POLICY[:-1], End.RESET, False),
         (POLICY[:-1], End.CLOSED, True),
         (POLICY[:-1] + b"\0", End.RESET, True),
@@ -109,4 +114,6 @@ def test_printable_of_any_bytes_is_one_printable_line(data: bytes, most: int) ->
 
 def test_printable_of_control_characters_escapes_them() -> None:
     assert printable(b"\x1b[31m\0\r\n\xff") == '"\\x1b[31m\\0\\r\\n\\xff"'
+    assert printable(b"policy>\\0") == '"policy>\\\\0"'
+    assert printable(b"\\\0\\x00") == '"\\\\\\0\\\\x00"'
     assert printable(b"x" * 70) == '"' + "x" * 60 + '" and 10 more bytes'

@@ -7,6 +7,9 @@ from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, V
 from flashpol.probe.model import Role, Target
 from flashpol.probe.reply import Kind, Reply, printable
 
+# By their length: the longest way to write a NUL as text is "\u0000" in quotes.
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+
 
 def _of_kind(view: View, *kinds: Kind) -> Iterator[Hit]:
     for target in view.connected:
@@ -112,13 +115,13 @@ def _wait_for_end(target: Target) -> str:
 @rule(
     "PB207", ERROR, "no-end",
     wrong="neither a NUL nor a close follows the policy: {wait}",
-    instead="send a NUL after the policy and close, in one write",
+    instead="send {nul} after the policy and close, in one write",
     seen="the XML ends, and the connection stays open", clients=("flash", "silverlight"),
 )  # fmt: skip
 def no_end(view: View) -> Iterator[Hit]:
     for target in view.serving:
         if _unterminated(target, End.OPEN) and target.reply.whole:
-            yield Hit(target, _end_of(target), wait=_wait_for_end(target))
+            yield Hit(target, _end_of(target), wait=_wait_for_end(target), nul=_nul(target))
 
 
 @rule(
@@ -139,7 +142,20 @@ def _unterminated(target: Target, end: End) -> bool:
 
 
 def _end_of(target: Target) -> str:
-    return f"it ends in {printable(target.reply.data[-20:])}"
+    end = f"it ends in {printable(target.reply.data[-20:])}"
+    return f"{end}: {written} instead of a NUL" if (written := _written_nul(target)) else end
+
+
+def _nul(target: Target) -> str:
+    return f"a NUL (one byte of value 0) instead of {written}" if (written := _written_nul(target)) else "a NUL"
+
+
+def _written_nul(target: Target) -> str:
+    """Return the characters after the end tag, in words, if they may have been meant as a terminator."""
+    text = target.reply.after_root or ""
+    if not 1 <= len(text) < len(_NUMBERS):
+        return ""
+    return f"{_NUMBERS[len(text)]} character{'s' if len(text) > 1 else ''} {text}"
 
 
 @rule(
@@ -158,13 +174,13 @@ def flood(view: View) -> Iterator[Hit]:
 @rule(
     "PB210", NOTE, "no-nul",
     wrong="no NUL follows the policy: Adobe's documents require one, and clients accept it only because of the close",
-    instead="send a NUL after the policy",
+    instead="send {nul} after the policy",
     seen="FIN comes, and no NUL before it", clients=ADOBE,
 )  # fmt: skip
 def no_nul(view: View) -> Iterator[Hit]:
     for target in view.serving:
         if target.role is not Role.SILVERLIGHT and _unterminated(target, End.CLOSED):
-            yield Hit(target, _end_of(target))
+            yield Hit(target, _end_of(target), nul=_nul(target))
 
 
 @rule(
