@@ -198,7 +198,7 @@ class _Search:
             return None
         self.clock += self._came(target, len(data))
         kind = Reply(data, asked.end).kind
-        if target.serves and self.model.first_only and 0 < len(data) < len(target.reply.file):
+        if target.serves and self.model.first_only and 0 < len(data) < target.reply.xml_size:
             self.refusal = f"the policy of port {port} comes in parts, and it reads only the first"
             self.denied = True
         elif kind is Kind.POLICY:

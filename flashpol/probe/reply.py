@@ -98,8 +98,14 @@ class Reply:
     @cached_property
     def after_root(self) -> str | None:
         """The characters between the end tag of the policy and its NUL, without blanks; None without an end tag."""
-        ends = [match.end() for match in _END.finditer(self._text)]
+        ends = [match.end() for match in _END.finditer(self._text.encode("latin-1"))]
         return self._text[ends[-1] :].strip() if ends else None
+
+    @cached_property
+    def xml_size(self) -> int:
+        """The number of bytes through the end tag of the policy, or of the whole file without an end tag."""
+        ends = [match.end() for match in _END.finditer(self.file)]
+        return ends[-1] if ends else len(self.file)
 
     @property
     def whole(self) -> bool:
@@ -112,7 +118,7 @@ class Reply:
         return self.is_policy and self.whole
 
 
-_END = re.compile(r"</(?:cross-domain|access)-policy\s*>|<(?:cross-domain|access)-policy[^<>]*/>", re.I)
+_END = re.compile(rb"</(?:cross-domain|access)-policy\s*>|<(?:cross-domain|access)-policy[^<>]*/>", re.I)
 _ESCAPES = {code: f"\\x{code:02x}" for code in range(256) if not 0x20 <= code < 0x7F}
 _ESCAPES |= {0: "\\0", 0x09: "\\t", 0x0A: "\\n", 0x0D: "\\r", 0x5C: "\\\\"}
 

@@ -1,6 +1,8 @@
 """Each finding against a server that has only this mistake, and no finding against correct servers."""
 
 import dataclasses
+import socket
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 
@@ -196,11 +198,22 @@ FILE = POLICY.replace(b"><a", b">" + b" " * 2500 + b"<a") + b"\0"
     [
         (2, (FILE,), {"PB213"}),  # it takes two
         (2, (FILE[:1460], FILE[1460:]), {"PB213"}),
-        (3, (FILE,), {"PB212", "PB213"}),  # it takes two, and came in three
+        (3, (FILE,), {"PB213"}),  # it takes two; the third may be the NUL
+        (4, (FILE,), {"PB212", "PB213"}),
+        (3, (FILE[:1000], FILE[1000:2000], FILE[2000:]), {"PB212", "PB213"}),
         (None, (POLICY + b"\0",), set()),
-        (None, (POLICY, b"\0"), {"PB212"}),
+        (None, (POLICY[:60], POLICY[60:] + b"\0"), {"PB212"}),
+        (None, (POLICY, b"\0"), set()),  # clients that read once need no NUL
+        (None, (POLICY, b"\r\n", b"\0"), set()),
         (1, (POLICY + b"\0",), set()),
-        (2, (POLICY + b"\0",), {"PB212"}),  # received in one, for the probe was late
+        (2, (POLICY + b"\0",), set()),  # received in one: the second may be the NUL
+        (3, (POLICY + b"\0",), {"PB212"}),
+        (2, (POLICY,), {"PB212", "PB210"}),
+        (2, (POLICY + b"\0", b"\n"), {"PB215"}),  # the first write is whole
+        (2, (POLICY + b"\0\n",), {"PB215"}),
+        (5, (POLICY + b"\0", b"\n", b"\n\n"), {"PB215"}),
+        (3, (POLICY[:60], POLICY[60:] + b"\0", b"\n"), {"PB212", "PB215"}),
+        (2, (POLICY.replace(b"1935", b"*").decode().encode("utf-16"),), {"PB212", "PB210"}),
     ],
 )
 def test_segments_beyond_the_needed_are_several_writes(
@@ -390,3 +403,15 @@ def test_nul_written_as_characters_is_named(terminator: bytes, shown: str, words
         [finding] = [f for f in findings.of(seen) if f.code == code]
         assert finding.evidence.endswith(f"{shown}: {words} instead of a NUL")
         assert finding.instead.startswith(f"send a NUL (one byte of value 0) instead of {words}")
+
+
+def test_newline_written_after_the_nul_is_not_a_second_write_of_the_policy() -> None:
+    def println(connection: socket.socket) -> None:
+        if broken.whole(connection).startswith(broken.REQUEST):
+            connection.sendall(POLICY + b"\0")
+            time.sleep(0.05)
+            connection.sendall(b"\n")
+        broken.end(connection)
+
+    with Server(println) as running:
+        assert codes(look(running.port)) == {"PB215"}

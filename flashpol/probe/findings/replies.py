@@ -195,31 +195,46 @@ def held_open(view: View) -> Iterator[Hit]:
             yield Hit(target, f"still open after {target.asked.ended:.1f} s")
 
 
+def needed(exchange: Exchange, size: int) -> int:
+    """Return the number of segments that so many bytes need if they are sent in one write."""
+    return -(-size // (exchange.segment_bytes or 1 << 16))
+
+
 def parts(exchange: Exchange) -> int:
-    """Return the number of segments of the reply, or of receives where the kernel does not count segments."""
-    return max(exchange.segments or 0, len(exchange.received))
+    """Return the least number of writes that the policy, through its end tag, can have been sent in.
 
-
-def needed(exchange: Exchange) -> int:
-    """Return the number of segments that a reply of this size needs if it is sent in one write."""
-    return -(-len(exchange.data) // (exchange.segment_bytes or 1 << 16))
+    Clients that read once need the XML, but neither the NUL nor the bytes after it. Receives show where the server's
+    writes end; of writes that came together only the number of segments is known, and the NUL may be one of them.
+    """
+    reply = Reply.of(exchange)
+    total = receives = 0
+    for event in exchange.received:
+        total += len(event.data)
+        receives += 1
+        if total >= reply.xml_size:
+            break
+    hidden = 0
+    if exchange.segments and not reply.extra:
+        hidden = exchange.segments - needed(exchange, len(exchange.data)) - int(reply.terminated)
+    return max(receives - needed(exchange, reply.xml_size), hidden, 0) + 1
 
 
 @rule(
     "PB212", WARNING, "several-writes",
     wrong="the server sends the policy in several writes: Lightspark and Unity read only the first",
     instead="put the policy and its NUL into one buffer and send it with one call",
-    seen="the reply comes in more segments than its size needs, in most tries",
+    seen="the XML comes in more receives or segments than its size needs, in most tries",
     clients=("lightspark", "unity"), trap=True,
 )  # fmt: skip
 def several_writes(view: View) -> Iterator[Hit]:
     for target in view.serving:
         whole = [exchange for exchange in target.repeats if exchange.end is not End.FLOOD and exchange.data]
-        split = [exchange for exchange in whole if parts(exchange) > needed(exchange)]
-        if 2 * len(split) > len(whole):  # a retransmission can add one
-            sizes = " + ".join(f"{len(event.data):,}" for event in split[0].received[:8])
-            count = f"{parts(split[0])} segments where {needed(split[0])} would do"
-            yield Hit(target, f"{count}, received as {sizes} bytes; in {len(split)} of {len(whole)} tries")
+        split = [exchange for exchange in whole if parts(exchange) > 1]
+        if 2 * len(split) > len(whole):  # a retransmission can add a segment
+            first = split[0]
+            sizes = " + ".join(f"{len(event.data):,}" for event in first.received[:8])
+            segments = f" ({first.segments} segments)" if first.segments else ""
+            yield Hit(target, f"received as {sizes} bytes{segments}; in {len(split)} of {len(whole)} tries")
 
 
 @rule(
@@ -231,8 +246,9 @@ def several_writes(view: View) -> Iterator[Hit]:
 def several_segments(view: View) -> Iterator[Hit]:
     for target in view.serving:
         exchange = target.asked
-        if exchange.segment_bytes and needed(exchange) > 1 and exchange.end is not End.FLOOD:
-            yield Hit(target, f"{len(exchange.data):,} bytes", bytes=f"{exchange.segment_bytes:,}")
+        size = Reply.of(exchange).xml_size
+        if exchange.segment_bytes and needed(exchange, size) > 1 and exchange.end is not End.FLOOD:
+            yield Hit(target, f"{size:,} bytes", bytes=f"{exchange.segment_bytes:,}")
 
 
 @rule(
