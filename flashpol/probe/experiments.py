@@ -1,7 +1,12 @@
 """The experiments: which bytes are sent, in which pieces, to which servers. `observe` probes one host with them.
 
-Each experiment is a row of `EXPERIMENTS`: the steps of one connection, made from the request. The gentle ones take a
-handful of connections; the others run with `thorough`. `findings` interprets the results.
+Each experiment is a row of `EXPERIMENTS` or `DIAGNOSES`: the steps of one connection, made from the request. The gentle
+ones take a handful of connections; the others run with `thorough`. `findings` interprets the results.
+
+An experiment has a control. After one that got no policy the prober asks plainly again: if the server does not serve
+that request either, it shuts the prober out (a limit, a ban). Then nothing is concluded from the experiment, and no
+further one is run on that target. If it does, the experiment is repeated, and only a second failure counts. After a
+diagnosis that got a reply where plain requests get none, a plain request is the control as well.
 """
 
 import dataclasses
@@ -9,13 +14,14 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import dropwhile
 from operator import attrgetter
 from time import monotonic, sleep
 from typing import NamedTuple
 
 from flashpol.probe.exchange import Address, Exchange, Reached, Step, Timeouts, exchange
 from flashpol.probe.model import Observation, Question, Role, Target, request
-from flashpol.probe.reply import NUL, REQUEST
+from flashpol.probe.reply import NUL, REQUEST, Reply
 from flashpol.probe.throttle import MAX_CONCURRENT, Throttle
 
 # Addresses of one name that are probed. A host with more of them uses them for load balancing, and they are alike.
@@ -27,6 +33,8 @@ _DRIP = 0.02
 _STAGE = 1.0
 # Ports that are opened by mistake instead of 843: one digit too many; 8430, which needs no root; 1843.
 ELSEWHERE = (10843, 8430, 1843)
+# Plain requests after a failed experiment, until one of them gets a policy.
+MAX_CONTROLS = 2
 # Bytes after the request, as sent by clients whose own protocol follows at once.
 _MORE = b"x" * 64
 
@@ -40,6 +48,7 @@ class Experiment(NamedTuple):
     suits: Callable[[Target], bool] = attrgetter("serves")
     for_silverlight: bool = True
     times: int = 1
+    expects_policy: bool = True  # without a policy it has failed, and needs a control
 
 
 def _split(whole: bytes) -> tuple[Step, ...]:
@@ -68,18 +77,22 @@ def _client_hello(_: bytes) -> tuple[Step, ...]:
     return (Step(outgoing.read()),)
 
 
+# For targets that serve a policy.
 EXPERIMENTS = (
     Experiment("split", _split, thorough=False),
     Experiment("drip", _drip),
     Experiment("more", lambda whole: (Step(whole + _MORE),), times=5),
+    Experiment("half-close", lambda whole: (Step(whole, finish=True),)),
     Experiment("newline", lambda _: (Step(REQUEST + b"\r\n"),), for_silverlight=False),
     Experiment("bare", lambda _: (Step(REQUEST),), for_silverlight=False),
-    Experiment("half-close", lambda whole: (Step(whole, finish=True),)),
-    Experiment("http", lambda _: (Step(b"GET / HTTP/1.0\r\n\r\n"),)),
+    Experiment("http", lambda _: (Step(b"GET / HTTP/1.0\r\n\r\n"),), expects_policy=False),
+)
+# For targets that serve none, until one of them gets a reply.
+DIAGNOSES = (
+    Experiment("in stages", _in_stages, thorough=False, suits=attrgetter("unanswered")),
     Experiment(
         "half-close", lambda whole: (Step(whole, finish=True),), thorough=False, suits=attrgetter("asked.silent")
     ),
-    Experiment("in stages", _in_stages, thorough=False, suits=attrgetter("unanswered")),
     Experiment("tls", _client_hello, thorough=False, suits=attrgetter("hangs_up")),
 )
 
@@ -144,27 +157,73 @@ class _Prober:
     def _ask(self, role: Role, address: Address, port: int) -> Target:
         with self.throttle.connection():
             asked = exchange(address, port, [Step(request(role))], self._question.timeouts)
-        return Target(role, address, port, asked)
+        return Target(role, address, port, asked, history=[asked])
 
     def _examine(self, target: Target) -> None:
-        if not target.serves and (target.role is Role.DESTINATION or target.asked.reached is not Reached.CONNECTED):
+        if target.asked.reached is not Reached.CONNECTED:
+            return
+        if not target.serves and target.role is Role.DESTINATION:
             return  # an application need not reply to policy requests: it is not sent more of them
-        timeouts = self._question.timeouts
-        if not target.asked.silent:  # a reply that was lost may come the next time
-            target.tried["again"] = [
-                self._run(target, [Step(target.request)], timeouts) for _ in range(self._question.tries - 1)
-            ]
-        if target.serves and self._question.thorough:
-            target.tried["idle"], target.tried["beside"] = self._beside_a_silent_connection(target)
-        for experiment in self._chosen(target):
-            steps = experiment.steps(target.request)
-            target.tried[experiment.name] = [
-                self._run(target, steps, timeouts if target.serves else _brief(timeouts))
-                for _ in range(experiment.times)
-            ]
+        if not target.asked.silent and not self._repeat(target):
+            return
+        if target.serves:
+            self._experiment(target)
+        else:
+            self._diagnose(target)
 
-    def _chosen(self, target: Target) -> Iterator[Experiment]:
-        for experiment in EXPERIMENTS:
+    def _repeat(self, target: Target) -> bool:
+        """Ask plainly again, since a lost reply may come the next time. Return False if the prober is shut out."""
+        again = target.tried["again"] = []
+        while len(again) < self._question.tries - 1:
+            plain = self._plain(target)
+            if target.serves and not _got_policy(plain) and self._shut_out(target, plain):
+                return False
+            again.append(plain)
+        return True
+
+    def _experiment(self, target: Target) -> None:
+        if self._question.thorough and not self._beside_a_silent_connection(target):
+            return
+        for experiment in self._chosen(EXPERIMENTS, target):
+            steps = experiment.steps(target.request)
+            tries = [self._run(target, steps, self._question.timeouts) for _ in range(experiment.times)]
+            target.tried[experiment.name] = tries
+            if not experiment.expects_policy or all(map(_is_served, tries)):
+                continue
+            if not all(map(_is_served, target.repeats)):
+                continue  # the server loses plain requests too: the failure proves nothing
+            if self._shut_out(target, *dropwhile(_is_served, tries)):
+                del target.tried[experiment.name]
+                return
+            if experiment.times == 1:
+                tries.append(self._run(target, steps, self._question.timeouts))
+
+    def _diagnose(self, target: Target) -> None:
+        timeouts = _brief(self._question.timeouts)
+        for experiment in self._chosen(DIAGNOSES, target):
+            tries = [self._run(target, experiment.steps(target.request), timeouts)]
+            target.tried[experiment.name] = tries
+            if tries[0].received:
+                target.tried.setdefault("again", []).append(self._run(target, [Step(target.request)], timeouts))
+                return
+
+    def _shut_out(self, target: Target, *failed: Exchange) -> bool:
+        """Run the control after a failure. Return whether the server does not serve plain requests any more."""
+        controls: list[Exchange] = []
+        quick = max(exchange.ended for exchange in failed) < 1
+        for _ in range(MAX_CONTROLS if quick else 1):  # slow ones would take more than Nagios waits
+            controls.append(self._plain(target))
+            if _got_policy(controls[-1]):
+                target.tried.setdefault("again", []).extend(controls)
+                return False
+        target.tried["shut out"] = [*failed, *controls]
+        return True
+
+    def _plain(self, target: Target) -> Exchange:
+        return self._run(target, [Step(target.request)], self._question.timeouts)
+
+    def _chosen(self, experiments: Sequence[Experiment], target: Target) -> Iterator[Experiment]:
+        for experiment in experiments:
             wanted = self._question.thorough or not experiment.thorough
             right_dialect = experiment.for_silverlight or target.role is not Role.SILVERLIGHT
             if experiment.suits(target) and wanted and right_dialect:
@@ -172,16 +231,34 @@ class _Prober:
 
     def _run(self, target: Target, steps: Sequence[Step], timeouts: Timeouts) -> Exchange:
         with self.throttle.connection():
-            return exchange(target.address, target.port, steps, timeouts)
+            done = exchange(target.address, target.port, steps, timeouts)
+        target.history.append(done)
+        return done
 
-    def _beside_a_silent_connection(self, target: Target) -> tuple[list[Exchange], list[Exchange]]:
-        """Open a connection that sends nothing for `question.idle` seconds, and ask on another one meanwhile."""
+    def _beside_a_silent_connection(self, target: Target) -> bool:
+        """Open a connection that sends nothing for `question.idle` seconds, and ask on another one meanwhile.
+
+        Return False if the prober is shut out.
+        """
         timeouts = dataclasses.replace(self._question.timeouts, reply=self._question.idle)
         with ThreadPoolExecutor(1) as pool:
-            silent = pool.submit(self._run, target, (), timeouts)
+            future = pool.submit(self._run, target, (), timeouts)
             sleep(PAUSE)  # until a server that serves one connection after the other has accepted the silent one
-            asking = self._run(target, [Step(target.request)], self._question.timeouts)
-            return [silent.result()], [asking]
+            beside = self._plain(target)
+            silent = future.result()
+        if not _is_served(beside) and self._shut_out(target, beside):
+            return False
+        target.tried["idle"], target.tried["beside"] = [silent], [beside]
+        return True
+
+
+def _is_served(exchange: Exchange) -> bool:
+    return Reply.of(exchange).served
+
+
+def _got_policy(exchange: Exchange) -> bool:
+    """The reply is a policy, complete or not."""
+    return Reply.of(exchange).is_policy
 
 
 def _brief(timeouts: Timeouts) -> Timeouts:

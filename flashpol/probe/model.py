@@ -65,13 +65,17 @@ class Question:
 
 @dataclass(slots=True)
 class Target:
-    """A port of an address. `asked` is the plain request as clients send it, `tried` are the experiments by name."""
+    """A port of an address. `asked` is the plain request as clients send it, `tried` are the experiments by name.
+
+    `history` is every connection in order.
+    """
 
     role: Role
     address: Address
     port: int
     asked: Exchange
     tried: dict[str, list[Exchange]] = field(default_factory=dict)
+    history: list[Exchange] = field(default_factory=list)
 
     @property
     def where(self) -> str:
@@ -106,6 +110,11 @@ class Target:
     def hangs_up(self) -> bool:
         """The server closed or reset the connection instead of sending a reply."""
         return self.unanswered and not self.asked.silent
+
+    @property
+    def shut_out_after(self) -> int | None:
+        """The number of connections after which the server shut the prober out, or None if it did not."""
+        return len(self.history) - len(self.tried["shut out"]) if "shut out" in self.tried else None
 
     @property
     def repeats(self) -> list[Exchange]:

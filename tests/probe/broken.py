@@ -7,6 +7,7 @@ import contextlib
 import socket
 import ssl
 import struct
+import threading
 import time
 
 from loopback import Handler
@@ -311,3 +312,61 @@ def without_deadline(connection: socket.socket) -> None:
 def echo(connection: socket.socket) -> None:
     connection.sendall(whole(connection))
     end(connection)
+
+
+class Guard:
+    """A correct server that shuts an address out: it then closes, resets or stays silent.
+
+    It does so after `max_connections`; if `strict`, also after a request that is not whole in the first receive.
+    """
+
+    def __init__(self, max_connections: int = 1000, *, strict: bool = False, how: Handler | None = None) -> None:
+        self._left = max_connections
+        self._strict = strict
+        self._banned = False
+        self._how = how
+
+    def __call__(self, connection: socket.socket) -> None:
+        self._left -= 1
+        if self._banned or self._left < 0:
+            if self._how is not None:
+                self._how(connection)
+            return
+        if self._strict:
+            connection.settimeout(DEADLINE)
+            self._banned = connection.recv(4096) != REQUEST
+            if self._banned:
+                return
+        elif not whole(connection).startswith(REQUEST):
+            return
+        connection.sendall(POLICY + b"\0")
+        end(connection)
+
+
+class Limiter:
+    """A correct server that accepts so many connections within a second, and closes the others at once."""
+
+    def __init__(self, max_rate: int) -> None:
+        self._max_rate = max_rate
+        self._times: list[float] = []
+
+    def __call__(self, connection: socket.socket) -> None:
+        now = time.monotonic()
+        self._times = [at for at in self._times if now - at < 1] + [now]
+        if len(self._times) <= self._max_rate:
+            any_terminator(connection)
+
+
+class OneConnection:
+    """A correct server that closes a second connection while the first is open."""
+
+    def __init__(self) -> None:
+        self._busy = threading.Lock()
+
+    def __call__(self, connection: socket.socket) -> None:
+        if self._busy.acquire(blocking=False):
+            with contextlib.closing(connection):
+                try:
+                    any_terminator(connection)
+                finally:
+                    self._busy.release()

@@ -34,12 +34,16 @@ class Server:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the port; open connections continue."""
         self._ending = True
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)  # wakes accept
         self._thread.join(5)
         self._listening.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
         for connection in list(self._open):  # wakes handlers that read
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

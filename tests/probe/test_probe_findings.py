@@ -339,7 +339,7 @@ def test_lint_of_policy_knows_the_port() -> None:
 def test_every_rule_is_tested() -> None:
     tested = {code for cases in (GENTLE, THOROUGH) for *_, expected in cases for code in expected}
     tested |= {code for _, expected in NETWORK.values() for code in expected}
-    tested |= {f"PB{number}" for number in (101, 107, 108, 314, 316, *range(401, 405))}
+    tested |= {f"PB{number}" for number in (101, 107, 108, 314, 316, 317, 318, *range(401, 405))}
     assert {rule.code for rule in RULES} == tested
 
 
@@ -415,3 +415,76 @@ def test_newline_written_after_the_nul_is_not_a_second_write_of_the_policy() -> 
 
     with Server(println) as running:
         assert codes(look(running.port)) == {"PB215"}
+
+
+# ------------------------------------------------------------------------------------- servers that shut the prober out
+
+
+def shut_out(seen: Observation) -> str:
+    """The only finding: the message."""
+    assert codes(seen) == {"PB317"}
+    [finding] = [f for f in findings.of(seen) if f.code == "PB317"]
+    assert finding.severity is Severity.NOTE
+    return finding.message
+
+
+@pytest.mark.parametrize("how", [None, broken.reset, broken.silent], ids=["closes", "resets", "silent"])
+@pytest.mark.parametrize("max_connections", [1, 2, 3])
+def test_server_that_bans_after_connections_shuts_out(max_connections: int, how: Handler | None) -> None:
+    with Server(broken.Guard(max_connections, how=how)) as running:
+        message = shut_out(look(running.port, timeouts=SHORT))
+        assert running.connections <= max_connections + 3
+    plural = "" if max_connections == 1 else "s"
+    assert message.startswith(f"the server shuts the prober out after {max_connections} connection{plural}: ")
+
+
+@pytest.mark.parametrize("max_connections", [5, 19, 22, 24, 30])
+def test_server_that_bans_after_connections_shuts_out_thorough_probe(max_connections: int) -> None:
+    with Server(broken.Guard(max_connections)) as running:
+        seen = look(running.port, thorough=True, idle=2 * broken.DEADLINE)
+        assert running.connections <= max_connections + 7
+    assert f"after {max_connections} connection" in shut_out(seen)
+
+
+def test_server_that_bans_after_a_short_request_shuts_out() -> None:
+    with Server(broken.Guard(strict=True)) as running:
+        assert "after 3 connections" in shut_out(look(running.port))
+
+
+def test_server_that_bans_after_a_silent_connection_shuts_out() -> None:
+    with Server(broken.Guard(strict=True)) as running:
+        seen = look(running.port, thorough=True, idle=2 * broken.DEADLINE)
+    assert "shuts the prober out" in shut_out(seen)
+
+
+def test_server_that_closes_its_port_shuts_out() -> None:
+    count = 0
+
+    def handle(connection: socket.socket) -> None:
+        nonlocal count
+        count += 1
+        answering()(connection)
+        if count == 3:
+            running.close()
+
+    with Server(handle) as running:
+        assert "after 3 connections" in shut_out(look(running.port))
+
+
+@pytest.mark.parametrize("max_rate", [1, 2, 3, 5])
+def test_server_that_limits_the_rate_is_not_blamed(max_rate: int) -> None:
+    with Server(broken.Limiter(max_rate)) as running:
+        found = codes(look(running.port))
+    assert found <= {"PB317"}
+
+
+def test_server_with_one_connection_per_address_is_not_one_at_a_time() -> None:
+    with Server(broken.OneConnection()) as running:
+        assert codes(look(running.port, thorough=True, idle=2 * broken.DEADLINE)) == {"PB318"}
+
+
+def test_failure_beside_served_plain_requests_counts() -> None:
+    with Server(broken.one_receive) as running:
+        seen = look(running.port)
+        assert running.connections == 6  # three plain ones, the experiment, its control, the experiment again
+    assert codes(seen) == {"PB303"}

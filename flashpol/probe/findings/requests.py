@@ -1,7 +1,7 @@
 """PB3xx: how the server treats requests. `experiments.EXPERIMENTS` says what each experiment sends."""
 
 from collections.abc import Iterator
-from itertools import islice, takewhile
+from itertools import takewhile
 
 from flashpol.probe.exchange import End, Event, Exchange, What
 from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
@@ -23,9 +23,10 @@ def _unserved(view: View, *names: str) -> Iterator[tuple[Target, Exchange]]:
     for target in view.serving:
         if not all(map(_served, target.repeats)):
             continue  # a lossy server: its failures prove nothing
-        failed = (e for name in names for e in target.tried.get(name, ()) if not _served(e))
-        for exchange in islice(failed, 1):
-            yield target, exchange
+        for name in names:
+            if (tries := target.tried.get(name)) and not any(map(_served, tries)):
+                yield target, tries[0]
+                break
 
 
 @rule(
@@ -256,4 +257,32 @@ def no_deadline(view: View) -> Iterator[Hit]:
 )  # fmt: skip
 def one_at_a_time(view: View) -> Iterator[Hit]:
     for target, exchange in _unserved(view, "beside"):
-        yield Hit(target, f"beside a silent connection: {_what_came(exchange)}")
+        if exchange.silent:
+            yield Hit(target, f"beside a silent connection: {_what_came(exchange)}")
+
+
+@rule(
+    "PB317", NOTE, "shut-out",
+    wrong="the server shuts the prober out after {connections}: it limits or bans its address",
+    instead="exempt the prober's address to run the other experiments; check that the limit suits users who share one"
+    " address",
+    seen="a request gets no policy, nor do the plain requests after it; nothing is concluded from the first",
+)  # fmt: skip
+def shut_out(view: View) -> Iterator[Hit]:
+    for target in view.serving:
+        if (after := target.shut_out_after) is not None:
+            came = list(dict.fromkeys(map(_what_came, target.tried["shut out"])))
+            yield Hit(target, "; ".join(came[:4]), connections=f"{after} connection{'s' if after != 1 else ''}")
+
+
+@rule(
+    "PB318", NOTE, "one-per-address",
+    wrong="the server closes a second connection from the same address while the first is open",
+    instead="raise the limit of connections per address: users behind a proxy or NAT share one",
+    seen="a request beside a silent connection is closed without a reply, and a request after it gets the policy",
+    thorough=True,
+)  # fmt: skip
+def one_per_address(view: View) -> Iterator[Hit]:
+    for target, exchange in _unserved(view, "beside"):
+        if not exchange.silent:
+            yield Hit(target, f"beside a silent connection: {_what_came(exchange)}")
