@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import dropwhile
 from operator import attrgetter
 from time import monotonic, sleep
@@ -30,7 +31,14 @@ MAX_ADDRESSES = 8
 PAUSE = 0.2
 _DRIP = 0.02
 # Longer than a server waits for a terminator (flashpol: 0.15 s), so that the record shows which part got the reply.
-_STAGE = 1.0
+_STAGE = 0.8
+# Requests that no client sends. Adobe's documents print the first (Flash 8, "Learning ActionScript 2.0") and the second
+# (Flash MX 2004 reference); the third is the same XML to a parser.
+OTHER_REQUESTS = {
+    "blank": b"<policy-file-request />",
+    "cross-domain-request": b"<cross-domain-request/>",
+    "end tag": b"<policy-file-request></policy-file-request>",
+}
 # Ports that are opened by mistake instead of 843: one digit too many; 8430, which needs no root; 1843.
 ELSEWHERE = (10843, 8430, 1843)
 # Plain requests after a failed experiment, until one of them gets a policy.
@@ -66,6 +74,10 @@ def _in_stages(whole: bytes) -> tuple[Step, ...]:
     return Step(other), Step(b"\r\n", _STAGE)
 
 
+def _other_request(other: bytes, whole: bytes) -> tuple[Step, ...]:
+    return (Step(whole.replace(REQUEST, other)),)
+
+
 def _client_hello(_: bytes) -> tuple[Step, ...]:
     """Begin a TLS handshake."""
     import ssl  # 10 ms, needed only for ports that do not serve a policy
@@ -94,6 +106,10 @@ DIAGNOSES = (
         "half-close", lambda whole: (Step(whole, finish=True),), thorough=False, suits=attrgetter("asked.silent")
     ),
     Experiment("tls", _client_hello, thorough=False, suits=attrgetter("hangs_up")),
+    *(
+        Experiment(name, partial(_other_request, other), thorough=False, suits=attrgetter("unanswered"))
+        for name, other in OTHER_REQUESTS.items()
+    ),
 )
 
 

@@ -370,3 +370,39 @@ class OneConnection:
                     any_terminator(connection)
                 finally:
                     self._busy.release()
+
+
+def wants_a_line_or_the_end(connection: socket.socket) -> None:
+    """Take a line that the end of the stream ends, as `readline()` does."""
+    with connection.makefile("rb") as lines:
+        if REQUEST[:22] in lines.readline():
+            connection.sendall(POLICY + b"\0")
+
+
+def wants(request: bytes, *, holds: bool = True) -> Handler:
+    """Reply to this request only; hold the connection after any other one, or close it."""
+
+    def handle(connection: socket.socket) -> None:
+        data = b""
+        while request.startswith(data) and data != request and (part := connection.recv(4096)):
+            data += part
+        if data.startswith(request):
+            connection.sendall(POLICY + b"\0")
+        elif holds:
+            silent(connection)
+
+    return handle
+
+
+class SilentAtFirst:
+    """The first request gets no reply: the others do, whatever they are."""
+
+    def __init__(self) -> None:
+        self._connections = 0
+
+    def __call__(self, connection: socket.socket) -> None:
+        self._connections += 1
+        if self._connections == 1:
+            silent(connection)
+        else:
+            any_terminator(connection)

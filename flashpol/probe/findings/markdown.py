@@ -44,7 +44,7 @@ PROBLEMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Wrong encodings, and the length prefix of Java's writeUTF", ("FP105", "FP106", "FP108", "FP113")),
     ("Wrong host or port", ("PB101", "PB105", "PB106", "PB107", "PB108")),
     ("The server limits or bans the address of the prober", ("PB317", "PB318", "PB302")),
-    ("No deadlines, and servers that wait for a newline", ("PB201", "PB305", "PB306", "PB313", "PB314")),
+    ("No deadlines, and servers that wait for a newline", ("PB201", "PB305", "PB306", "PB319", "PB313", "PB314")),
     (
         "The dialects of Flash and Silverlight are mixed up",
         ("PB316", "FP117", "FP511", "FP702", "FP806", "FP807", "FP811"),

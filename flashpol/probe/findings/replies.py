@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from flashpol.probe.exchange import End, Exchange
+from flashpol.probe.experiments import OTHER_REQUESTS
 from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
 from flashpol.probe.model import Role, Target
 from flashpol.probe.reply import Kind, Reply, printable
@@ -21,7 +22,12 @@ def _of_kind(view: View, *kinds: Kind) -> Iterator[Hit]:
 def _speaks(target: Target) -> tuple[str, Reply]:
     """Return the reply to the plain request; without one, the reply to the first experiment that got one."""
     if target.unanswered:
-        for name, what in (("half-close", "the request and FIN"), ("in stages", "a line"), ("tls", "a ClientHello")):
+        for name, what in (
+            ("half-close", "the request and FIN"),
+            ("in stages", "a line"),
+            ("tls", "a ClientHello"),
+            *((name, other.decode()) for name, other in OTHER_REQUESTS.items()),
+        ):
             for reply in map(Reply.of, target.tried.get(name, ())):
                 if reply.kind is not Kind.NOTHING:
                     return f"it sends nothing after the request, and after {what}", reply

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import takewhile
 
 from flashpol.probe.exchange import End, Event, Exchange, What
+from flashpol.probe.experiments import OTHER_REQUESTS
 from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
 from flashpol.probe.model import Role, Target
 from flashpol.probe.reply import NUL, Kind, Reply, printable
@@ -107,7 +108,7 @@ def _sends(exchange: Exchange) -> int:
     "PB305", ERROR, "wants-a-newline",
     wrong="the server replies only after a newline, which no client sends",
     instead="read until the NUL, not a line (`readline()`, the shell's `read`)",
-    seen="no reply comes to the request, and a policy after the 22 bytes, a second, CR and LF",
+    seen="no reply comes to the request, and a policy after the 22 bytes, a pause, CR and LF",
 )  # fmt: skip
 def wants_a_newline(view: View) -> Iterator[Hit]:
     yield from _only_after(view, "in stages", 2)
@@ -141,6 +142,19 @@ def wants_no_nul(view: View) -> Iterator[Hit]:
 )  # fmt: skip
 def wants_a_nul(view: View) -> Iterator[Hit]:
     yield from _only_after(view, "in stages", 1, Role.SILVERLIGHT)
+
+
+@rule(
+    "PB319", ERROR, "wants-another-request",
+    wrong="the server replies only to `{request}`, which no client sends",
+    instead="compare the request with `<policy-file-request/>`, 22 bytes without a blank",
+    seen="no reply comes to the request, and a policy after a form of it that documents print",
+)  # fmt: skip
+def wants_another_request(view: View) -> Iterator[Hit]:
+    for name, other in OTHER_REQUESTS.items():
+        for hit in _only_after(view, name, 1):
+            hit.values["request"] = other.decode()
+            yield hit
 
 
 def _until(exchange: Exchange, sent: int) -> tuple[Event, ...]:
