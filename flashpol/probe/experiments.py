@@ -21,7 +21,7 @@ from time import monotonic, sleep
 from typing import NamedTuple
 
 from flashpol.probe.exchange import Address, Exchange, Reached, Step, Timeouts, exchange
-from flashpol.probe.model import Observation, Question, Role, Target, request
+from flashpol.probe.model import BEFORE_DESTINATION, Observation, Question, Role, Target, request
 from flashpol.probe.reply import NUL, REQUEST, Reply
 from flashpol.probe.throttle import MAX_CONCURRENT, Throttle
 
@@ -157,7 +157,8 @@ class _Prober:
         with ThreadPoolExecutor(MAX_CONCURRENT) as pool:
             asked = [(role, address, port) for address in addresses for role, port in self._question.ports().items()]
             targets = list(pool.map(lambda one: self._ask(*one), asked))
-            list(pool.map(self._examine, targets))
+            served = {target.address for target in targets if target.serves and target.role in BEFORE_DESTINATION}
+            list(pool.map(self._examine, targets, [target.address in served for target in targets]))
             if self._question.thorough:
                 targets += pool.map(lambda one: self._ask(*one), list(self._elsewhere(targets)))
         return targets
@@ -175,11 +176,13 @@ class _Prober:
             asked = exchange(address, port, [Step(request(role))], self._question.timeouts)
         return Target(role, address, port, asked, history=[asked])
 
-    def _examine(self, target: Target) -> None:
+    def _examine(self, target: Target, others_serve: bool) -> None:
         if target.asked.reached is not Reached.CONNECTED:
             return
-        if not target.serves and target.role is Role.DESTINATION:
-            return  # an application need not reply to policy requests: it is not sent more of them
+        # An application need not reply to policy requests. It is sent more of them only if no other port serves a
+        # policy, and unless it has shown that it speaks another protocol.
+        if target.role is Role.DESTINATION and not target.serves and (others_serve or not target.unanswered):
+            return
         if not target.asked.silent and not self._repeat(target):
             return
         if target.serves:

@@ -20,6 +20,9 @@ class Role(enum.StrEnum):
     ELSEWHERE = "elsewhere"  # a port that no client asks, where a server may listen by mistake
 
 
+BEFORE_DESTINATION = (Role.MASTER, Role.LOCATION)  # the ports that Adobe's clients ask before the destination
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """`port` is the port that the content connects to, `content` its URL or domain, `location` a port that it names.
@@ -141,6 +144,10 @@ class Observation:
     left_out: int = 0
     connections: int = 0
     seconds: float = 0.0
+
+    def serves_adobe(self, address: Address) -> bool:
+        """Whether a port of this address that Adobe's clients ask before the destination serves a policy."""
+        return any(target.serves and target.role in BEFORE_DESTINATION for target in self.targets.get(address, ()))
 
     def all_targets(self, *roles: Role) -> tuple[Target, ...]:
         """The targets with these roles, by default with all roles that clients ask."""

@@ -356,7 +356,7 @@ def test_lint_of_policy_knows_the_port() -> None:
 def test_every_rule_is_tested() -> None:
     tested = {code for cases in (GENTLE, THOROUGH) for *_, expected in cases for code in expected}
     tested |= {code for _, expected in NETWORK.values() for code in expected}
-    tested |= {f"PB{number}" for number in (101, 107, 108, 314, 316, 317, 318, *range(401, 405))}
+    tested |= {f"PB{number}" for number in (101, 107, 111, 108, 314, 316, 317, 318, *range(401, 405))}
     assert {rule.code for rule in RULES} == tested
 
 
@@ -505,3 +505,80 @@ def test_failure_beside_served_plain_requests_counts() -> None:
         seen = look(running.port)
         assert running.connections == 6  # three plain ones, the experiment, its control, the experiment again
     assert codes(seen) == {"PB303"}
+
+
+# ----------------------------------------------------------------------------------- destinations that serve no policy
+
+
+@pytest.mark.parametrize(
+    ("handler", "expected"),
+    [
+        (broken.tls, {"PB205"}),
+        (answering(b"HTTP/1.1 400 Bad Request\r\n\r\n"), {"PB204"}),
+        (broken.web_server, {"PB204"}),
+        (broken.wants_a_line, {"PB305"}),
+        (broken.wants_the_end, {"PB306"}),
+        (broken.wants(b"<policy-file-request />\0"), {"PB319"}),
+        (broken.silent, set()),
+        (broken.closing, set()),
+        (answering(b"%xt%e%-1%\0"), set()),
+    ],
+)
+def test_destination_without_other_policy_is_diagnosed(handler: Handler, expected: set[str]) -> None:
+    with closed_port() as closed, Server(handler) as application:
+        seen = look(closed, port=application.port, timeouts=SHORT)
+    assert codes(seen) == {"PB105", "PB106"} | expected
+    assert {f.where for f in findings.of(seen) if f.code in expected} <= {f"127.0.0.1:{application.port}"}
+
+
+@pytest.mark.parametrize("handler", [broken.tls, answering(b"HTTP/1.1 400 Bad Request\r\n\r\n"), broken.closing])
+def test_destination_behind_master_is_not_diagnosed(handler: Handler) -> None:
+    with Server(answering()) as master, Server(handler) as application:
+        assert codes(look(master.port, port=application.port)) == set()
+        assert application.connections == 1
+
+
+# -------------------------------------------------------------------------------- what concerns the clients that matter
+
+
+def advice(code: str, policy_port: int, /, **asked: object) -> str:
+    [finding] = [f for f in findings.of(look(policy_port, timeouts=SHORT, **asked)) if f.code == code]
+    return finding.instead
+
+
+def test_no_policy_advises_ports_that_the_named_clients_ask() -> None:
+    with closed_port() as closed, closed_port() as application:
+        assert advice("PB106", closed, named=("silverlight",)) == "serve one on 943"
+        assert advice("PB106", closed, named=("unity",)).startswith("serve one on 843, the port that Unity asks")
+        assert advice("PB106", closed, port=application) == f"serve one on 843 or on port {application}"
+        assert "name it with --port" in advice("PB106", closed)
+        assert advice("PB106", closed, named=("silverlight",), port=application) == "serve one on 943"
+
+
+def test_policy_on_destination_only_is_no_policy_for_unity() -> None:
+    with closed_port() as closed, Server(broken.without_deadline) as application:
+        assert "PB106" in codes(look(closed, port=application.port, named=("unity",), timeouts=SHORT))
+        assert "PB106" not in codes(look(closed, port=application.port, named=("flash", "unity"), timeouts=SHORT))
+
+
+def test_closed_port_advises_privileges_below_1024_only() -> None:
+    with closed_port() as closed:
+        assert "CAP_NET_BIND_SERVICE" not in advice("PB105", closed)
+    assert "CAP_NET_BIND_SERVICE" in advice("PB105", 843)
+
+
+def test_ipv6_is_no_concern_of_unity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiments, "resolve", lambda host: [Address(10, "::1"), LOCALHOST])
+    with Server(broken.without_deadline) as running:
+        assert codes(look(running.port, port=running.port, named=("unity",), timeouts=SHORT)) == set()
+        everybody = findings.of(look(running.port, port=running.port, timeouts=SHORT))
+    assert {f.code for f in everybody if f.where.startswith("[")} == {"PB105", "PB106", "PB107"}
+    assert all("unity" not in f.clients for f in everybody if f.where.startswith("["))
+    assert [f.clients for f in everybody if f.code == "PB109"] == [("flash", "lightspark")]
+
+
+def test_ipv6_alone_is_no_ipv4_for_unity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiments, "resolve", lambda host: [Address(10, "::1")])
+    with closed_port() as closed:
+        assert codes(look(closed, named=("unity",))) == {"PB111"}
+        assert "PB111" not in codes(look(closed))

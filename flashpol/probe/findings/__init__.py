@@ -14,8 +14,21 @@ from flashpol.policy import CLIENTS, lint
 from flashpol.policy.findings import Finding as PolicyFinding
 from flashpol.probe.client_models import Conclusion, conclusions
 from flashpol.probe.findings import reaching, replies, requests, searching
-from flashpol.probe.findings.registry import ERROR, GROUPS, NOTE, TABLE, WARNING, Finding, Hit, Rule, Severity, View
-from flashpol.probe.model import Observation, Role, Target
+from flashpol.probe.findings.registry import (
+    ERROR,
+    GROUPS,
+    NOTE,
+    TABLE,
+    WARNING,
+    Finding,
+    Hit,
+    Rule,
+    Severity,
+    View,
+    askers,
+    is_silverlights,
+)
+from flashpol.probe.model import Observation, Target
 
 # Importing a module adds its rows to the registry.
 _MODULES = (reaching, replies, requests, searching)
@@ -56,12 +69,16 @@ def _finding(rule: Rule, hit: Hit, clients: tuple[str, ...], observation: Observ
 
 
 def _linted(target: Target, observation: Observation) -> Iterator[PolicyFinding]:
-    silverlight = target.role is Role.SILVERLIGHT
+    silverlight = is_silverlights(target)
     # For lint, traps of named clients are errors, and naming all clients is the same as naming none.
     named = tuple(c for c in observation.question.named if (c == "silverlight") is silverlight) or None
     if named is None and observation.question.named:
         return
-    yield from _lint(target.reply.data if silverlight else target.reply.file, target.served_from, named or CLIENTS)
+    data = target.reply.data if silverlight else target.reply.file
+    for finding in _lint(data, target.served_from, named or CLIENTS):
+        # Unity reads neither the policies of IPv6 addresses nor those of destinations, which lint does not know.
+        if finding.clients != ("unity",) or "unity" in askers(target):
+            yield finding
 
 
 # The addresses of a host usually serve the same policy.
@@ -80,6 +97,6 @@ def _of_policy(target: Target, finding: PolicyFinding) -> Finding:
         message=finding.message,
         evidence=f"line {finding.line}, column {finding.column}",
         instead=finding.instead,
-        clients=finding.clients,
+        clients=tuple(c for c in finding.clients if c != "unity" or c in askers(target)),
         policy=finding,
     )

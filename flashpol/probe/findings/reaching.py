@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from flashpol.policy import CLIENTS
-from flashpol.probe.exchange import Address, Reached
-from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
+from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_PORT, UNPRIVILEGED
+from flashpol.probe.exchange import Reached
+from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, askers, is_silverlights, rule
 from flashpol.probe.model import Role, Target
+from flashpol.probe.reply import Kind
 
 # Seconds. Flash Player gives port 843 three; one of them leaves a margin for slower days.
 SLOW = 1.0
@@ -30,13 +32,15 @@ def no_address(view: View) -> Iterator[Hit]:
 
 @rule(
     "PB102", WARNING, "dropped",
-    wrong="port {port} drops connections: every client waits three seconds or more before it continues",
+    wrong="port {port} drops connections: {wait}",
     instead="let the firewall reject connections (TCP RST) instead of dropping them, or serve the policy there",
     seen="the SYN gets no answer",
 )  # fmt: skip
 def dropped(view: View) -> Iterator[Hit]:
     for target, why in _reached(view, Reached.DROPPED):
-        yield Hit(target, why, port=target.port)
+        silverlight = "Silverlight waits 10 s before it gives up"
+        adobe = "every client waits three seconds or more before it continues"
+        yield Hit(target, why, port=target.port, wait=silverlight if is_silverlights(target) else adobe)
 
 
 @rule(
@@ -62,33 +66,50 @@ def not_tried(view: View) -> Iterator[Hit]:
 @rule(
     "PB105", NOTE, "refused",
     wrong="port {port} is closed",
-    instead="start the policy server there, on this address too; a port below 1024 needs CAP_NET_BIND_SERVICE, a"
-    " systemd socket or a redirect (the server logs `permission denied` otherwise)",
+    instead="start the policy server there, on this address too{privilege}",
     seen="the SYN gets RST",
 )  # fmt: skip
 def refused(view: View) -> Iterator[Hit]:
     for target, why in _reached(view, Reached.REFUSED):
-        yield Hit(target, why, port=target.port)
+        yield Hit(target, why, port=target.port, privilege=_PRIVILEGE if target.port < UNPRIVILEGED else "")
+
+
+_PRIVILEGE = (
+    "; a port below 1024 needs CAP_NET_BIND_SERVICE, a systemd socket or a redirect (without them the server logs"
+    " `permission denied`)"
+)
 
 
 @rule(
     "PB106", ERROR, "no-policy",
     wrong="no port that clients ask serves a policy at {address}: {ports}",
-    instead="serve one on 843 or on the application's own port; if the latter does, name it with --port",
-    seen="no port that clients ask accepts a connection",
+    instead="serve one on {where}",
+    seen="no port that clients ask accepts a connection and serves a policy",
 )  # fmt: skip
 def no_policy(view: View) -> Iterator[Hit]:
+    for address, targets in view.observation.targets.items():
+        for silverlight in (False, True):
+            asked = [target for target in targets if _is_asked(view, target) and is_silverlights(target) is silverlight]
+            expected = [target for target in asked if target in view.expected]
+            missed = all(target.asked.reached in (Reached.REFUSED, Reached.DROPPED) for target in expected)
+            if expected and missed and not any(target.serves for target in asked):
+                ports = ", ".join(f"{target.port} {_outcome(target)[1]}" for target in asked)
+                yield Hit(expected[0], ports, address=address, ports=ports, where=_where_to_serve(view, silverlight))
 
-    def of_whom(target: Target) -> tuple[Address, bool]:
-        return target.address, target.role is Role.SILVERLIGHT
 
-    serving = {of_whom(target) for target in view.observation.all_targets() if target.serves}
-    for (address, silverlight), group in groupby(sorted(view.expected, key=of_whom), key=of_whom):
-        targets = list(group)
-        missed = all(target.asked.reached in (Reached.REFUSED, Reached.DROPPED) for target in targets)
-        if missed and (address, silverlight) not in serving:
-            ports = ", ".join(f"{target.port} {target.asked.reached}" for target in targets)
-            yield Hit(targets[0], ports, address=address, ports=ports)
+def _is_asked(view: View, target: Target) -> bool:
+    """Whether one of the clients that matter asks this target. Port 943 is asked by Silverlight."""
+    return target.role is not Role.ELSEWHERE and not set(askers(target)).isdisjoint(view.question.clients)
+
+
+def _where_to_serve(view: View, silverlight: bool) -> str:
+    if silverlight:
+        return f"{SILVERLIGHT_PORT}"
+    if set(view.question.clients).isdisjoint(("flash", "lightspark")):
+        return f"{MASTER_PORT}, the port that Unity asks"
+    if view.question.port is None:
+        return f"{MASTER_PORT} or on the application's own port; if the latter serves one, name it with --port"
+    return f"{MASTER_PORT} or on port {view.question.port}"
 
 
 @rule(
@@ -102,7 +123,8 @@ def application_closed(view: View) -> Iterator[Hit]:
     for target in view.observation.all_targets():
         closed = target.asked.reached in (Reached.REFUSED, Reached.DROPPED, Reached.UNREACHABLE)
         if closed and target.port == view.question.port:
-            yield Hit(target, target.asked.error, CLIENTS, port=target.port)
+            clients = tuple(client for client in CLIENTS if client != "unity" or not target.address.is_ipv6)
+            yield Hit(target, target.asked.error, clients, port=target.port)
 
 
 @rule(
@@ -127,9 +149,14 @@ def addresses_differ(view: View) -> Iterator[Hit]:
     by_port = sorted(view.expected, key=lambda target: target.port)
     for port, group in groupby(by_port, key=lambda target: target.port):
         tried = [target for target in group if target.asked.reached is not Reached.UNTRIED]
-        if len({_outcome(target)[0] for target in tried}) > 1:
+        clients = tuple(
+            client
+            for client in CLIENTS
+            if len({_outcome(target)[0] for target in tried if client in askers(target)}) > 1
+        )
+        if clients:
             evidence = ", ".join(f"{target.address}: {_outcome(target)[1]}" for target in tried)
-            yield Hit(None, evidence, host=view.observation.host, port=port)
+            yield Hit(None, evidence, clients, host=view.observation.host, port=port)
 
 
 def _outcome(target: Target) -> tuple[object, str]:
@@ -139,19 +166,42 @@ def _outcome(target: Target) -> tuple[object, str]:
     if target.serves:
         digest = target.reply.sha256
         return digest, f"a policy of {len(target.reply.file):,} bytes, sha256 {digest[:12]}…"
-    return target.reply.kind, str(target.reply.kind)
+    return target.reply.kind, _KINDS[target.reply.kind]
+
+
+_KINDS = {
+    Kind.NOTHING: "sends nothing",
+    Kind.POLICY: "sends a policy",
+    Kind.HTTP: "sends HTTP",
+    Kind.TLS: "sends TLS",
+    Kind.ECHO: "sends the request back",
+    Kind.OTHER: "sends something else",
+}
 
 
 @rule(
     "PB110", WARNING, "slow",
-    wrong="the policy took {seconds} of the three seconds that Flash Player waits",
+    wrong="the policy took {seconds} of the {limit} s that {client} waits",
     instead="find the cause of the delay: the network, a full accept queue, or a server that serves one client at a"
     " time",
-    seen="one second or more passes between the SYN and the last byte",
+    seen="more than a third of the time that the client waits passes between the SYN and the last byte",
 )  # fmt: skip
 def slow(view: View) -> Iterator[Hit]:
     for target in view.serving:
         came = target.asked.received[-1].at if target.asked.received else 0.0
-        if came >= SLOW:
+        client, limit = ("Silverlight", 10) if is_silverlights(target) else ("Flash Player", 3)
+        if came >= SLOW * limit / 3:
             evidence = f"connected after {target.asked.events[0].at:.2f} s, complete after {came:.2f} s"
-            yield Hit(target, evidence, seconds=f"{came:.2f}")
+            yield Hit(target, evidence, seconds=f"{came:.2f}", limit=limit, client=client)
+
+
+@rule(
+    "PB111", ERROR, "no-ipv4",
+    wrong="{host} has no IPv4 address, and Unity uses no other",
+    instead="add an IPv4 address (an A record)",
+    seen="the name has IPv6 addresses only, and --client names Unity", clients=("unity",),
+)  # fmt: skip
+def no_ipv4(view: View) -> Iterator[Hit]:
+    addresses = list(view.observation.targets)
+    if "unity" in view.question.named and addresses and all(address.is_ipv6 for address in addresses):
+        yield Hit(None, ", ".join(map(str, addresses)), host=view.observation.host)

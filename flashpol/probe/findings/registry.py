@@ -68,11 +68,19 @@ class Hit:
     ) -> None:
         self.target = target
         self.evidence = evidence
-        self.clients = clients or (CLIENTS if target is None else SILVERLIGHT if _is_silverlights(target) else ADOBE)
+        self.clients = clients or (CLIENTS if target is None else askers(target))
         self.values = values
 
 
-def _is_silverlights(target: Target) -> bool:
+def askers(target: Target) -> tuple[str, ...]:
+    """The clients that ask this target: Unity uses IPv4 only and does not ask the destination."""
+    if is_silverlights(target):
+        return SILVERLIGHT
+    unity = not target.address.is_ipv6 and target.role is not Role.DESTINATION
+    return ADOBE if unity else tuple(client for client in ADOBE if client != "unity")
+
+
+def is_silverlights(target: Target) -> bool:
     return target.role is Role.SILVERLIGHT
 
 
@@ -97,13 +105,30 @@ class View:
     def connected(self) -> list[Target]:
         return [target for target in self.expected if target.asked.reached is Reached.CONNECTED]
 
+    @property
+    def diagnosed(self) -> list[Target]:
+        """The connected targets, and the destinations that are the last place where a policy could be."""
+        return [
+            target
+            for target in self.observation.all_targets()
+            if target.asked.reached is Reached.CONNECTED
+            and (self._is_expected(target) or (self._is_last_place(target) and self._has_adobe))
+        ]
+
+    def _is_last_place(self, target: Target) -> bool:
+        return target.role is Role.DESTINATION and not self.observation.serves_adobe(target.address)
+
+    @property
+    def _has_adobe(self) -> bool:
+        return not {*ADOBE}.isdisjoint(self.question.clients)
+
     def _is_expected(self, target: Target) -> bool:
         if target.role is Role.DESTINATION:
             return target.serves
         # Few hosts serve Silverlight: 943 counts if the user names that client, or if a policy is served there.
-        if _is_silverlights(target):
+        if is_silverlights(target):
             return target.serves or "silverlight" in self.question.named
-        return not self.question.named or not {*ADOBE}.isdisjoint(self.question.named)
+        return self._has_adobe
 
 
 Finder = Callable[[View], Iterable[Hit]]

@@ -12,8 +12,8 @@ from flashpol.probe.reply import Kind, Reply, printable
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 
 
-def _of_kind(view: View, *kinds: Kind) -> Iterator[Hit]:
-    for target in view.connected:
+def _of_kind(targets: list[Target], *kinds: Kind) -> Iterator[Hit]:
+    for target in targets:
         how, reply = _speaks(target)
         if reply.kind in kinds and target.asked.end is not End.FLOOD:
             yield Hit(target, f"{how} {printable(reply.data)}", port=target.port)
@@ -89,17 +89,17 @@ def _ended_without_reply(view: View, end: End) -> Iterator[Hit]:
     seen="HTTP or HTML comes, at the latest when a newline or FIN follows the request",
 )  # fmt: skip
 def http(view: View) -> Iterator[Hit]:
-    yield from _of_kind(view, Kind.HTTP)
+    yield from _of_kind(view.diagnosed, Kind.HTTP)
 
 
 @rule(
     "PB205", ERROR, "tls",
     wrong="port {port} speaks TLS: clients ask in plain text",
-    instead="turn TLS off on this port, or serve the policy in plain text on 843",
+    instead="turn TLS off on this port, or serve the policy in plain text on another port that clients ask",
     seen="a TLS record (15 03 or 16 03) comes after the request, or after a ClientHello",
 )  # fmt: skip
 def tls(view: View) -> Iterator[Hit]:
-    yield from _of_kind(view, Kind.TLS)
+    yield from _of_kind(view.diagnosed, Kind.TLS)
 
 
 @rule(
@@ -109,7 +109,7 @@ def tls(view: View) -> Iterator[Hit]:
     seen="the reply is neither a policy, nor HTTP, nor TLS",
 )  # fmt: skip
 def no_policy_in_reply(view: View) -> Iterator[Hit]:
-    yield from _of_kind(view, Kind.ECHO, Kind.OTHER)
+    yield from _of_kind(view.connected, Kind.ECHO, Kind.OTHER)
 
 
 def _wait_for_end(target: Target) -> str:
