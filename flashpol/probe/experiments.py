@@ -30,6 +30,8 @@ MAX_ADDRESSES = 8
 # Seconds between the parts of a request: longer than a segment takes to arrive, shorter than any server's deadline.
 PAUSE = 0.2
 _DRIP = 0.02
+# Before each further connection to a target: a server with one connection per address must see that the last is closed.
+_GAP = 0.05
 # Longer than a server waits for a terminator (flashpol: 0.15 s), so that the record shows which part got the reply.
 _STAGE = 0.8
 # Requests that no client sends. Adobe's documents print the first (Flash 8, "Learning ActionScript 2.0") and the second
@@ -249,6 +251,7 @@ class _Prober:
                 yield experiment
 
     def _run(self, target: Target, steps: Sequence[Step], timeouts: Timeouts) -> Exchange:
+        sleep(_GAP)
         with self.throttle.connection():
             done = exchange(target.address, target.port, steps, timeouts)
         target.history.append(done)
