@@ -41,6 +41,9 @@ OTHER_REQUESTS = {
     "cross-domain-request": b"<cross-domain-request/>",
     "end tag": b"<policy-file-request></policy-file-request>",
 }
+# Seconds for which an application should keep a silent connection. flashpol passes it to its upstream after 1 s, and
+# closes it when the upstream refuses; a server that only serves policies closes it after 3 s or more.
+APPLICATION_IDLE = 2.5
 # Ports that are opened by mistake instead of 843: one digit too many; 8430, which needs no root; 1843.
 ELSEWHERE = (10843, 8430, 1843)
 # Plain requests after a failed experiment, until one of them gets a policy.
@@ -205,6 +208,8 @@ class _Prober:
     def _experiment(self, target: Target) -> None:
         if self._question.thorough and not self._beside_a_silent_connection(target):
             return
+        if target.port == self._question.port and not self._question.thorough:
+            target.tried["idle"] = [self._run(target, (), _idle(self._question.timeouts, APPLICATION_IDLE))]
         for experiment in self._chosen(EXPERIMENTS, target):
             steps = experiment.steps(target.request)
             tries = [self._run(target, steps, self._question.timeouts) for _ in range(experiment.times)]
@@ -262,7 +267,7 @@ class _Prober:
 
         Return False if the prober is shut out.
         """
-        timeouts = dataclasses.replace(self._question.timeouts, reply=self._question.idle)
+        timeouts = _idle(self._question.timeouts, self._question.idle)
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(self._run, target, (), timeouts)
             sleep(PAUSE)  # until a server that serves one connection after the other has accepted the silent one
@@ -281,6 +286,10 @@ def _is_served(exchange: Exchange) -> bool:
 def _got_policy(exchange: Exchange) -> bool:
     """The reply is a policy, complete or not."""
     return Reply.of(exchange).is_policy
+
+
+def _idle(timeouts: Timeouts, seconds: float) -> Timeouts:
+    return dataclasses.replace(timeouts, reply=seconds)
 
 
 def _brief(timeouts: Timeouts) -> Timeouts:

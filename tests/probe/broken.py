@@ -300,13 +300,21 @@ def any_request(connection: socket.socket) -> None:
     end(connection)
 
 
-def without_deadline(connection: socket.socket) -> None:
-    data = b""
-    while b"\0" not in data and (part := connection.recv(4096)):
-        data += part
-    if data.startswith(REQUEST):
-        connection.sendall(POLICY + b"\0")
-    end(connection)
+def patient(reply: bytes) -> Handler:
+    """A server without a deadline for the request, as an application's own port has none."""
+
+    def handle(connection: socket.socket) -> None:
+        data = b""
+        while b"\0" not in data and (part := connection.recv(4096)):
+            data += part
+        if data.startswith(REQUEST):
+            connection.sendall(reply)
+        end(connection)
+
+    return handle
+
+
+without_deadline = patient(POLICY + b"\0")
 
 
 def echo(connection: socket.socket) -> None:

@@ -1,9 +1,10 @@
 """Each finding against a server that has only this mistake, and no finding against correct servers."""
 
+import contextlib
 import dataclasses
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 
 import broken
@@ -132,7 +133,7 @@ def test_port_that_refuses_or_drops_is_no_policy(
 
 
 def test_policy_on_destination_with_843_closed_is_a_note() -> None:
-    with closed_port() as port, Server(answering(OPEN_POLICY + b"\0")) as application:
+    with closed_port() as port, Server(broken.patient(OPEN_POLICY + b"\0")) as application:
         assert codes(look(port, port=application.port)) == {"PB105"}
 
 
@@ -251,9 +252,9 @@ def test_retransmitted_segment_is_not_a_second_write() -> None:
 
 
 def test_master_only_with_second_policy_hides_it() -> None:
-    with Server(answering()) as master, Server(answering(OPEN_POLICY + b"\0")) as application:
+    with Server(answering()) as master, Server(broken.patient(OPEN_POLICY + b"\0")) as application:
         assert codes(look(master.port, port=application.port)) == {"PB401"}
-    with Server(answering(OPEN_POLICY + b"\0")) as master, Server(answering(OPEN_POLICY + b"\0")) as application:
+    with Server(answering(OPEN_POLICY + b"\0")) as master, Server(broken.patient(OPEN_POLICY + b"\0")) as application:
         assert codes(look(master.port, port=application.port)) == set()
 
 
@@ -356,7 +357,7 @@ def test_lint_of_policy_knows_the_port() -> None:
 def test_every_rule_is_tested() -> None:
     tested = {code for cases in (GENTLE, THOROUGH) for *_, expected in cases for code in expected}
     tested |= {code for _, expected in NETWORK.values() for code in expected}
-    tested |= {f"PB{number}" for number in (101, 107, 111, 108, 314, 316, 317, 318, *range(401, 405))}
+    tested |= {f"PB{number}" for number in (101, 107, 111, 112, 108, 314, 316, 317, 318, *range(401, 405))}
     assert {rule.code for rule in RULES} == tested
 
 
@@ -582,3 +583,46 @@ def test_ipv6_alone_is_no_ipv4_for_unity(monkeypatch: pytest.MonkeyPatch) -> Non
     with closed_port() as closed:
         assert codes(look(closed, named=("unity",))) == {"PB111"}
         assert "PB111" not in codes(look(closed))
+
+
+# ------------------------------------------------------------------------------------------------------- shared ports
+
+
+@contextlib.contextmanager
+def shared_port(upstream: int | None, how: Handler | None = None) -> Iterator[int]:
+    """A server that replies to policy requests, and relays what is silent for a while; without upstream it closes."""
+
+    def handle(connection: socket.socket) -> None:
+        if broken.whole(connection).startswith(broken.REQUEST):
+            connection.sendall(OPEN_POLICY + b"\0")
+            broken.end(connection)
+            return
+        if upstream is not None:
+            connection.settimeout(30)
+            with socket.create_connection(("127.0.0.1", upstream)) as application:
+                connection.sendall(application.recv(4096))
+                broken.silent(connection)
+        elif how is not None:
+            how(connection)
+
+    with Server(handle) as running:
+        yield running.port
+
+
+@pytest.mark.parametrize("how", [None, broken.reset])
+def test_shared_port_without_application_says_so(how: Handler | None) -> None:
+    with shared_port(None, how) as port, closed_port() as closed:
+        assert codes(look(port, port=port)) == {"PB112"}
+        assert codes(look(closed, port=port)) == {"PB105", "PB112"}
+        assert codes(look(port)) == set()  # without --port no application is expected there
+        assert "PB112" in codes(look(port, port=port, thorough=True, idle=2 * broken.DEADLINE))
+
+
+def test_shared_port_with_application_has_no_findings() -> None:
+    with (
+        Server(lambda connection: connection.sendall(b"hello\n")) as application,
+        shared_port(application.port) as port,
+    ):
+        assert codes(look(port, port=port)) == set()
+    with Server(broken.without_deadline) as silent_application:
+        assert codes(look(silent_application.port, port=silent_application.port)) == set()

@@ -42,8 +42,9 @@ PROBLEMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("`site-control` contradicts the grants", ("PB401", "PB402", "FP502", "FP503", "FP505", "FP506", "FP507")),
     ("Malformed XML", ("FP110",)),
     ("Wrong encodings, and the length prefix of Java's writeUTF", ("FP105", "FP106", "FP108", "FP113")),
-    ("Wrong host or port", ("PB101", "PB105", "PB106", "PB107", "PB108")),
+    ("Wrong host or port", ("PB101", "PB105", "PB106", "PB107", "PB108", "PB111")),
     ("The server limits or bans the address of the prober", ("PB317", "PB318", "PB302")),
+    ("The application behind a shared port is down", ("PB112", "PB107")),
     ("No deadlines, and servers that wait for a newline", ("PB201", "PB305", "PB306", "PB319", "PB313", "PB314")),
     (
         "The dialects of Flash and Silverlight are mixed up",

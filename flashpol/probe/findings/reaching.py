@@ -5,7 +5,8 @@ from itertools import groupby
 
 from flashpol.policy import CLIENTS
 from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_PORT, UNPRIVILEGED
-from flashpol.probe.exchange import Reached
+from flashpol.probe.exchange import End, Reached
+from flashpol.probe.experiments import APPLICATION_IDLE
 from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, askers, is_silverlights, rule
 from flashpol.probe.model import Role, Target
 from flashpol.probe.reply import Kind
@@ -205,3 +206,23 @@ def no_ipv4(view: View) -> Iterator[Hit]:
     addresses = list(view.observation.targets)
     if "unity" in view.question.named and addresses and all(address.is_ipv6 for address in addresses):
         yield Hit(None, ", ".join(map(str, addresses)), host=view.observation.host)
+
+
+@rule(
+    "PB112", WARNING, "application-behind",
+    wrong="port {port} serves the policy, but closes a connection without a request after {seconds} s: the application"
+    " behind it does not reply",
+    instead="start the application, or correct the upstream of the shared port; if the application itself closes silent"
+    " connections so early, ignore this finding",
+    seen="a connection to the port of --port, on which nothing is sent, is closed within 2.5 s, and no byte comes",
+)  # fmt: skip
+def application_behind(view: View) -> Iterator[Hit]:
+    for target in view.serving:
+        for exchange in target.tried.get("idle", ()) if target.port == view.question.port else ():
+            if exchange.end in (End.CLOSED, End.RESET) and not exchange.data and exchange.ended < APPLICATION_IDLE:
+                yield Hit(
+                    target,
+                    f"{exchange.end} after {exchange.ended:.2f} s",
+                    port=target.port,
+                    seconds=f"{exchange.ended:.1f}",
+                )

@@ -259,7 +259,7 @@ def any_request(view: View) -> Iterator[Hit]:
 def no_deadline(view: View) -> Iterator[Hit]:
     for target in view.serving:
         for exchange in target.tried.get("idle", ()):
-            if exchange.silent:
+            if exchange.silent and view.question.thorough:
                 yield Hit(target, f"still open after {exchange.ended:.1f} s", seconds=f"{view.question.idle:g}")
 
 
