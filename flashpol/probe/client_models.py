@@ -7,7 +7,9 @@ the stricter reading is used:
 - Flash asks 843 and waits 3 s; then the locations that the content names, then the destination port, unless the
   meta-policy of 843 forbids it. The whole connect ends after 20 s.
 - Lightspark does the same, and if 843 allows without `master-only` it asks the destination port too. It waits 3 s for a
-  connection and without limit for a reply. It reads what its first receive returns.
+  connection and without limit for a reply. It reads what its first receive returns, and goes on only after a full read
+  of 4,096 bytes: then it hangs if no more bytes come and the server does not close (observed: replies of 4,096 to 9,000
+  bytes that arrive at once are accepted from a server that closes).
 - Unity asks 843, or the location that the content names with `PrefetchSocketPolicy`, over IPv4 only. It reads once.
 - Silverlight asks only 943 and waits 10 s. It reads until a receive returns less than 256 bytes.
 """
@@ -23,6 +25,7 @@ from flashpol.probe.model import Observation, Question, Role, Target
 from flashpol.probe.reply import Kind, Reply
 
 FLASH_CONNECT = 20.0  # seconds for the whole connect, by default, from Flash Player 10 on
+LIGHTSPARK_READ_BYTES = 4096
 _MOONLIGHT_READS = 256
 
 
@@ -93,6 +96,16 @@ def _silverlight(exchange: Exchange) -> bytes | None:
     return None if exchange.end is End.OPEN else data
 
 
+def lightspark_reads(exchange: Exchange) -> bytes | None:
+    """Read in steps of 4,096 bytes; after a full read Lightspark waits for more, until the server closes."""
+    data = b""
+    for event in exchange.received:
+        data += event.data
+        if len(event.data) % LIGHTSPARK_READ_BYTES:
+            return data
+    return None if exchange.end is End.OPEN else data
+
+
 def _first(exchange: Exchange) -> bytes | None:
     """Read what one receive returns."""
     for event in exchange.received:
@@ -103,7 +116,7 @@ def _first(exchange: Exchange) -> bytes | None:
 _ADOBE = (Role.MASTER, Role.LOCATION, Role.DESTINATION)
 CLIENT_MODELS = (
     ClientModel("flash", _ADOBE, 3.0, 3.0, _flash, until_nul=True, whole=FLASH_CONNECT),
-    ClientModel("lightspark", _ADOBE, 3.0, None, _first, first_only=True, asks_on=True),
+    ClientModel("lightspark", _ADOBE, 3.0, None, lightspark_reads, first_only=True, asks_on=True),
     ClientModel("unity", (Role.MASTER, Role.LOCATION), 3.0, None, _first, first_only=True, ipv4_only=True),
     ClientModel("silverlight", (Role.SILVERLIGHT,), 10.0, 10.0, _silverlight),
 )
@@ -120,6 +133,12 @@ _NOT_POLICY = {
     Kind.ECHO: "sends the request back",
     Kind.OTHER: "sends something that is not a policy",
 }
+
+
+def _never_ends(exchange: Exchange) -> str:
+    if not exchange.received:
+        return "accepts and stays silent"
+    return f"sends {len(exchange.data):,} bytes and no end"
 
 
 def conclusions(observation: Observation) -> tuple[Conclusion, ...]:
@@ -165,7 +184,7 @@ class _Search:
                 continue
             data = self._ask(target)
             if data is None:
-                if self.model.silence is None and target.asked.silent:
+                if self.model.silence is None and target.asked.end is End.OPEN:
                     return self._end(False, "it waits without limit", unlimited=True)
                 if self.model.whole is not None and self.clock >= self.model.whole:
                     return self._end(False, f"its {self.model.whole:g} s are over")
@@ -194,7 +213,7 @@ class _Search:
         data = self.model.read(asked)
         if data is None:
             self._spend(target, self.model.silence or 0.0)
-            self.story.append(f"port {port} {'sends no end' if asked.received else 'accepts and stays silent'}")
+            self.story.append(f"port {port} {_never_ends(asked)}")
             return None
         self.clock += self._came(target, len(data))
         kind = Reply(data, asked.end).kind

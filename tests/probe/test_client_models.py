@@ -98,6 +98,7 @@ def concluded(
         ("lightspark", ALONE[:-1], SILENT, True, AT),
         ("lightspark", (ALONE[:-1], End.OPEN), SILENT, True, AT),
         ("lightspark", ALONE[:-1] + b"\r\n\0", SILENT, True, AT),
+        ("lightspark", (ALONE, End.OPEN), SILENT, True, AT),
         # Unity: 843 only, one receive, no time-out for it.
         ("unity", ALLOWS, SILENT, True, AT),
         ("unity", (ALLOWS[:60], ALLOWS[60:]), SILENT, False, AT),
@@ -112,6 +113,35 @@ def test_client_model_with_master_and_destination_connects_after(
     conclusion = concluded(client, master=master, destination=destination)
     assert conclusion.connects is connects, conclusion.sentence
     assert conclusion.waits == (None if waits is None else pytest.approx(waits))
+
+
+def padded(size: int) -> bytes:
+    """A policy whose reply, NUL included, has this size."""
+    return ALONE.replace(b"><a", b">" + b" " * (size - len(ALONE)) + b"<a")
+
+
+@pytest.mark.parametrize(
+    ("reply", "waits"),
+    [
+        (padded(4096), AT),  # the server closes
+        ((padded(4096), End.OPEN), None),
+        ((padded(8192), End.OPEN), None),
+        ((padded(4095), End.OPEN), AT),
+        ((padded(4097), End.OPEN), AT),
+        (padded(9000), AT),
+        ((padded(5000)[:4096], padded(5000)[4096:], End.OPEN), AT),  # the first read is full, so it reads on
+    ],
+)
+def test_lightspark_model_after_full_read_waits_for_close(reply: Did, waits: float | None) -> None:
+    found = concluded("lightspark", content=None, master=reply, destination=SILENT)
+    assert (found.waits, found.finds) == (waits, waits is not None)
+    assert waits is not None or found.reason == "it waits without limit"
+
+
+def test_lightspark_model_of_large_policy_in_parts_denies() -> None:
+    found = concluded("lightspark", content=None, master=(padded(2000)[:1448], padded(2000)[1448:]), destination=SILENT)
+    assert found.denied or found.connects is False
+    assert "comes in parts" in found.sentence
 
 
 def test_silverlight_model_with_any_master_asks_only_943() -> None:

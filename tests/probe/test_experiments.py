@@ -93,10 +93,7 @@ import sys
 import flashpol.probe.experiments, flashpol.probe.report.text, flashpol.cli.main
 flashpol.cli.main.make_parser(["probe"])
 NEVER = ("gevent", "greenlet", "prometheus_client", "flashpol._fastpath")
-LATER = (
-    "flashpol.supervisor", "flashpol.worker", "flashpol.config.settings", "flashpol.policy.reader", "hashlib",
-    "tomllib",
-)
+LATER = ("flashpol.supervisor", "flashpol.worker", "hashlib", "ssl", "prometheus_client")
 found = [name for name in (*NEVER, *LATER) if name in sys.modules]
 sys.exit(str(found) if found else 0)
 """

@@ -28,6 +28,8 @@ def codes(observation: Observation) -> set[str]:
     return {finding.code for finding in findings.of(observation) if finding.code.startswith("PB")}
 
 
+SIZE_4096 = POLICY.replace(b"><a", b">" + b" " * (4095 - len(POLICY)) + b"<a") + b"\0"
+
 # What a server does -> the findings of the gentle probe.
 GENTLE: list[tuple[str, Callable[[], Handler], dict[str, object], set[str]]] = [
     ("correct", answering, {}, set()),
@@ -80,6 +82,8 @@ GENTLE: list[tuple[str, Callable[[], Handler], dict[str, object], set[str]]] = [
     ("22 bytes, waiting", broken.wants_22_bytes, {"timeouts": SHORT}, {"PB315"}),
     ("22 bytes, at once", lambda: broken.wants_22_bytes_at_once, {}, {"PB315"}),
     ("speaks first", lambda: broken.speaking_first, {}, {"PB307"}),
+    ("4,096 bytes, held open", lambda: broken.keeping_open(SIZE_4096), {}, {"PB211", "PB216"}),
+    ("4,096 bytes", lambda: answering(SIZE_4096), {}, set()),
     ("slow", broken.SlowAtFirst, {"ignored": frozenset()}, {"PB110"}),
     ("answers a part", lambda: broken.answering_a_part, {}, {"PB308"}),
 ]
@@ -626,3 +630,17 @@ def test_shared_port_with_application_has_no_findings() -> None:
         assert codes(look(port, port=port)) == set()
     with Server(broken.without_deadline) as silent_application:
         assert codes(look(silent_application.port, port=silent_application.port)) == set()
+
+
+def test_large_policy_is_reported_once_for_lightspark() -> None:
+    seen = made(Reached.CONNECTED, FILE, segments=2, segment_bytes=1460)
+    found = {f.code: f.severity for f in findings.of(seen) if "lightspark" in f.clients}
+    assert found.pop("PB213") is Severity.WARNING
+    assert "FP705" not in found
+
+
+def test_full_read_is_an_error_for_named_lightspark() -> None:
+    with Server(broken.keeping_open(SIZE_4096)) as running:
+        for named, severities in (((), ["warning"]), (("lightspark",), ["error"]), (("flash",), [])):
+            found = findings.of(look(running.port, named=named))
+            assert [f.severity for f in found if f.code == "PB216"] == severities

@@ -50,7 +50,13 @@ def of(observation: Observation, concluded: tuple[Conclusion, ...] | None = None
         for hit in rule.find(view)
         if (clients := tuple(c for c in rule.clients if c in hit.clients and c in observation.question.clients))
     ]
-    found += (_of_policy(target, finding) for target in view.serving for finding in _linted(target, observation))
+    large = {finding.where for finding in found if finding.code == "PB213"}
+    found += (
+        _of_policy(target, finding)
+        for target in view.serving
+        for finding in _linted(target, observation)
+        if finding.code != "FP705" or target.where not in large  # the same, for segments of Ethernet
+    )
     kept = [finding for finding in found if finding.code not in observation.question.ignored]
     return sorted(kept, key=lambda finding: _ORDER[finding.severity])
 

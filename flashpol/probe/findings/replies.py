@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from flashpol.probe.client_models import lightspark_reads
 from flashpol.probe.exchange import End, Exchange
 from flashpol.probe.experiments import OTHER_REQUESTS
 from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
@@ -244,10 +245,10 @@ def several_writes(view: View) -> Iterator[Hit]:
 
 
 @rule(
-    "PB213", NOTE, "several-segments",
-    wrong="the policy is larger than a segment of {bytes} bytes: Lightspark and Unity may read only the first segment",
-    instead="make the policy smaller, if these clients matter", clients=("lightspark", "unity"),
-    seen="the reply needs more than one segment on the path to the prober", trap=True,
+    "PB213", WARNING, "several-segments",
+    wrong="the policy is larger than a segment of {bytes} bytes: Lightspark and Unity deny if they read only the first",
+    instead="make the policy smaller, if these clients matter: grant to *.suffix or * instead of many hosts",
+    seen="the XML needs more than one segment on the path to the prober", clients=("lightspark", "unity"),
 )  # fmt: skip
 def several_segments(view: View) -> Iterator[Hit]:
     for target in view.serving:
@@ -255,6 +256,21 @@ def several_segments(view: View) -> Iterator[Hit]:
         size = Reply.of(exchange).xml_size
         if exchange.segment_bytes and needed(exchange, size) > 1 and exchange.end is not End.FLOOD:
             yield Hit(target, f"{size:,} bytes", bytes=f"{exchange.segment_bytes:,}")
+
+
+@rule(
+    "PB216", WARNING, "full-read",
+    wrong="Lightspark waits without limit: it reads {size} bytes, a multiple of its buffer of 4,096, and then expects"
+    " more",
+    instead="close the connection after the policy, or change its size by a byte",
+    seen="the reply has a multiple of 4,096 bytes, NUL included, and the connection stays open",
+    clients=("lightspark",), trap=True,
+)  # fmt: skip
+def full_read(view: View) -> Iterator[Hit]:
+    for target in view.serving:
+        if target.asked.received and lightspark_reads(target.asked) is None:
+            size = f"{len(target.asked.data):,}"
+            yield Hit(target, f"{size} bytes, then {target.asked.end}", size=size)
 
 
 @rule(
