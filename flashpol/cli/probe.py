@@ -17,6 +17,7 @@ from flashpol.cli.files import replace
 from flashpol.config import ConfigError
 from flashpol.policy.findings import CLIENTS
 from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_PORT
+from flashpol.probe.model import HTTP_PORT
 
 if TYPE_CHECKING:
     from flashpol.probe.model import Question
@@ -66,6 +67,13 @@ def add_to(commands: Any) -> None:
         type=port,
         default=SILVERLIGHT_PORT,
         help="port to ask instead of 943 (default 943)",
+    )
+    add(
+        "--http-port",
+        metavar="PORT",
+        type=port,
+        default=HTTP_PORT,
+        help="port to ask instead of 80, where Silverlight may ask over HTTP (default 80)",
     )
     add(
         "--watch",
@@ -134,6 +142,7 @@ def _question(options: argparse.Namespace) -> "Question":
         thorough=options.thorough,
         policy_port=options.policy_port,
         silverlight_port=options.silverlight_port,
+        http_port=options.http_port,
         ignored=frozenset(options.ignore),
     )
 

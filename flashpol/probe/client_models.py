@@ -11,7 +11,8 @@ the stricter reading is used:
   of 4,096 bytes: then it hangs if no more bytes come and the server does not close (observed: replies of 4,096 to 9,000
   bytes that arrive at once are accepted from a server that closes).
 - Unity asks 843, or the location that the content names with `PrefetchSocketPolicy`, over IPv4 only. It reads once.
-- Silverlight asks only 943 and waits 10 s. It reads until a receive returns less than 256 bytes.
+- Silverlight asks only 943 and waits 10 s. It reads until a receive returns less than 256 bytes. Content may choose to
+  have the policy fetched over HTTP from port 80 instead.
 """
 
 from collections.abc import Callable, Iterable
@@ -118,7 +119,7 @@ CLIENT_MODELS = (
     ClientModel("flash", _ADOBE, 3.0, 3.0, _flash, until_nul=True, whole=FLASH_CONNECT),
     ClientModel("lightspark", _ADOBE, 3.0, None, lightspark_reads, first_only=True, asks_on=True),
     ClientModel("unity", (Role.MASTER, Role.LOCATION), 3.0, None, _first, first_only=True, ipv4_only=True),
-    ClientModel("silverlight", (Role.SILVERLIGHT,), 10.0, 10.0, _silverlight),
+    ClientModel("silverlight", (Role.SILVERLIGHT, Role.SILVERLIGHT_HTTP), 10.0, 10.0, _silverlight),
 )
 
 _NOT_REACHED = {
@@ -127,6 +128,7 @@ _NOT_REACHED = {
     Reached.UNREACHABLE: "cannot be reached",
     Reached.UNTRIED: "could not be tried from here",
 }
+_HTTP = "SocketClientAccessPolicyProtocol.Http"
 _NOT_POLICY = {
     Kind.HTTP: "replies with HTTP",
     Kind.TLS: "replies with TLS",
@@ -182,7 +184,7 @@ class _Search:
             target = by_role.get(role)
             if target is None:
                 continue
-            data = self._ask(target)
+            data = self._fetch(target) if role is Role.SILVERLIGHT_HTTP else self._ask(target)
             if data is None:
                 if self.model.silence is None and target.asked.end is End.OPEN:
                     return self._end(False, "it waits without limit", unlimited=True)
@@ -190,12 +192,23 @@ class _Search:
                     return self._end(False, f"its {self.model.whole:g} s are over")
                 continue
             self.found = self.found or target
+            if role is Role.SILVERLIGHT_HTTP and self._allows(target, data):
+                return self._end(None, f"the policy of port {target.port} is for content that chooses {_HTTP}")
             if self._allows(target, data):
                 return self._connect(by_role, target)
             if role is Role.MASTER and (meta := meta_policy(target)) is not MetaPolicy.ALL:
                 self.refusal += f"; {meta.value} there forbids it to ask any other port"
                 break
         return self._end_without()
+
+    def _fetch(self, target: Target) -> bytes | None:
+        """Return the policy that port 80 serves over HTTP. Content chooses one of the ports: its time counts alone."""
+        if not target.serves:
+            how = _NOT_REACHED.get(target.asked.reached, "serves no clientaccesspolicy.xml")
+            self.story.append(f"port {target.port} {how}")
+            return None
+        self.clock = target.asked.ended
+        return target.reply.file
 
     def _ask(self, target: Target) -> bytes | None:
         """Return the policy that the client reads, if any, and advance the clock by the time that takes."""

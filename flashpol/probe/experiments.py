@@ -21,7 +21,7 @@ from time import monotonic, sleep
 from typing import NamedTuple
 
 from flashpol.probe.exchange import Address, Exchange, Reached, Step, Timeouts, exchange
-from flashpol.probe.model import BEFORE_DESTINATION, Observation, Question, Role, Target, request
+from flashpol.probe.model import BEFORE_DESTINATION, Observation, Question, Role, Target, http_request, request
 from flashpol.probe.reply import NUL, REQUEST, Reply
 from flashpol.probe.throttle import MAX_CONCURRENT, Throttle
 
@@ -140,7 +140,7 @@ def observe(host: str, question: Question, throttle: Throttle | None = None) -> 
     except (OSError, UnicodeError) as error:  # UnicodeError: not a DNS name, such as a label of 70 characters
         why = getattr(error, "strerror", None) or str(error)
         return Observation(host, question, unresolved=why, seconds=monotonic() - began)
-    prober = _Prober(question, throttle or Throttle())
+    prober = _Prober(host, question, throttle or Throttle())
     probed = addresses[:MAX_ADDRESSES]
     targets = prober.probe(probed)
     by_address = {address: tuple(target for target in targets if target.address == address) for address in probed}
@@ -153,7 +153,8 @@ def observe(host: str, question: Question, throttle: Throttle | None = None) -> 
 class _Prober:
     """Opens the connections to one host."""
 
-    def __init__(self, question: Question, throttle: Throttle) -> None:
+    def __init__(self, host: str, question: Question, throttle: Throttle) -> None:
+        self._host = host
         self.throttle = throttle
         self._question = question
 
@@ -177,12 +178,13 @@ class _Prober:
                         yield Role.ELSEWHERE, target.address, port
 
     def _ask(self, role: Role, address: Address, port: int) -> Target:
+        data = http_request(self._host, port) if role is Role.SILVERLIGHT_HTTP else request(role)
         with self.throttle.connection():
-            asked = exchange(address, port, [Step(request(role))], self._question.timeouts)
+            asked = exchange(address, port, [Step(data)], self._question.timeouts)
         return Target(role, address, port, asked, history=[asked])
 
     def _examine(self, target: Target, others_serve: bool) -> None:
-        if target.asked.reached is not Reached.CONNECTED:
+        if target.asked.reached is not Reached.CONNECTED or target.role is Role.SILVERLIGHT_HTTP:
             return
         # An application need not reply to policy requests. It is sent more of them only if no other port serves a
         # policy, and unless it has shown that it speaks another protocol.

@@ -17,9 +17,13 @@ class Role(enum.StrEnum):
     LOCATION = "location"  # the port that the content names with loadPolicyFile
     DESTINATION = "destination"  # the application's own port
     SILVERLIGHT = "silverlight"  # 943
+    SILVERLIGHT_HTTP = "silverlight-http"  # 80, if the content chooses SocketClientAccessPolicyProtocol.Http
     ELSEWHERE = "elsewhere"  # a port that no client asks, where a server may listen by mistake
 
 
+# Since Silverlight 4 content may have its policy fetched by HTTP from here (Microsoft, System.Net.Sockets reference,
+# `SocketAsyncEventArgs.SocketClientAccessPolicyProtocol`; the WebSocket4Net library chooses it).
+HTTP_PORT, HTTP_PATH = 80, "/clientaccesspolicy.xml"
 BEFORE_DESTINATION = (Role.MASTER, Role.LOCATION)  # the ports that Adobe's clients ask before the destination
 
 
@@ -27,8 +31,9 @@ BEFORE_DESTINATION = (Role.MASTER, Role.LOCATION)  # the ports that Adobe's clie
 class Question:
     """`port` is the port that the content connects to, `content` its URL or domain, `location` a port that it names.
 
-    `policy_port` and `silverlight_port` are asked as if they were 843 and 943. `named` are the clients that matter to
-    the user; a problem of other clients is not an error. `idle` is the duration of the silent connection in seconds.
+    `policy_port`, `silverlight_port` and `http_port` are asked as if they were 843, 943 and 80. `named` are the clients
+    that matter to the user; a problem of other clients is not an error. `idle` is the duration of the silent connection
+    in seconds.
     """
 
     port: int | None = None
@@ -38,6 +43,7 @@ class Question:
     thorough: bool = False
     policy_port: int = MASTER_PORT
     silverlight_port: int = SILVERLIGHT_PORT
+    http_port: int = HTTP_PORT
     timeouts: Timeouts = field(default_factory=Timeouts)
     idle: float = 15.0
     ignored: frozenset[str] = frozenset()
@@ -63,6 +69,8 @@ class Question:
         for role, port in wanted.items():
             if port is not None and port not in found.values():
                 found[role] = port
+        if "silverlight" in self.clients:
+            found[Role.SILVERLIGHT_HTTP] = self.http_port
         return found
 
 
@@ -87,7 +95,7 @@ class Target:
     @property
     def served_from(self) -> int:
         """The port that the rules of policies assume, whichever port was asked instead."""
-        return {Role.MASTER: MASTER_PORT, Role.SILVERLIGHT: SILVERLIGHT_PORT}.get(self.role, self.port)
+        return _CANONICAL_PORTS.get(self.role, self.port)
 
     @property
     def request(self) -> bytes:
@@ -96,8 +104,13 @@ class Target:
     @property
     def reply(self) -> Reply:
         """The first policy among the replies to plain requests, or else the first reply."""
-        replies = [Reply.of(exchange) for exchange in self.repeats]
+        replies = [self.reply_to(exchange) for exchange in self.repeats]
         return next((reply for reply in replies if reply.is_policy), replies[0])
+
+    def reply_to(self, exchange: Exchange) -> Reply:
+        """Return the reply to a plain request; over HTTP the body, if the status is 200."""
+        reply = Reply.of(exchange)
+        return reply.of_http() if self.role is Role.SILVERLIGHT_HTTP else reply
 
     @property
     def serves(self) -> bool:
@@ -125,9 +138,22 @@ class Target:
         return [self.asked, *self.tried.get("again", ())]
 
 
+_CANONICAL_PORTS = {
+    Role.MASTER: MASTER_PORT,
+    Role.SILVERLIGHT: SILVERLIGHT_PORT,
+    Role.SILVERLIGHT_HTTP: HTTP_PORT,
+}
+
+
 def request(role: Role) -> bytes:
     """Return the request as the clients of this role send it: Silverlight sends no NUL."""
     return REQUEST if role is Role.SILVERLIGHT else REQUEST + NUL
+
+
+def http_request(host: str, port: int) -> bytes:
+    name = f"[{host}]" if ":" in host else host.encode("idna").decode()
+    authority = name if port == HTTP_PORT else f"{name}:{port}"
+    return f"GET {HTTP_PATH} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n".encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,5 +102,6 @@ def look(port: int, /, silverlight_port: int | None = None, host: str = "127.0.0
     """
     asked.setdefault("ignored", frozenset(("PB110",)))
     with closed_port() as closed:
+        asked.setdefault("http_port", closed)
         question = Question(policy_port=port, silverlight_port=silverlight_port or closed, **asked)
         return experiments.observe(host, question, Throttle(max_rate=1000))

@@ -22,7 +22,7 @@ def test_observe_gently_opens_four_connections() -> None:
     with Server(answering()) as master, Server(answering(b"")) as application:
         seen = look(master.port, port=application.port)
         assert (master.connections, application.connections) == (4, 1)
-    assert seen.connections == 6  # one of them to Silverlight's port, which refuses
+    assert seen.connections == 7  # two of them to Silverlight's ports, which refuse
 
 
 def test_observe_thoroughly_opens_33_connections() -> None:
@@ -32,13 +32,19 @@ def test_observe_thoroughly_opens_33_connections() -> None:
 
 
 def test_question_with_equal_ports_asks_them_once() -> None:
-    assert Question(port=843, location=843).ports() == {Role.MASTER: 843, Role.SILVERLIGHT: 943}
+    assert Question(port=843, location=843).ports() == {
+        Role.MASTER: 843,
+        Role.SILVERLIGHT: 943,
+        Role.SILVERLIGHT_HTTP: 80,
+    }
     assert Question(port=4502, location=8430).ports() == {
         Role.MASTER: 843,
         Role.LOCATION: 8430,
         Role.DESTINATION: 4502,
         Role.SILVERLIGHT: 943,
+        Role.SILVERLIGHT_HTTP: 80,
     }
+    assert Role.SILVERLIGHT_HTTP not in Question(named=("flash",)).ports()
 
 
 def test_observe_name_with_many_addresses_asks_eight(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from test_network import HOSTS as NETWORK
 
 from flashpol.policy.findings import Severity
 from flashpol.probe import Observation, Question, Timeouts, experiments, findings
-from flashpol.probe.client_models import conclusions
+from flashpol.probe.client_models import Conclusion, conclusions
 from flashpol.probe.exchange import Address, End, Event, Exchange, Reached, What
 from flashpol.probe.findings import RULES, Finding
 from flashpol.probe.model import Role, Target
@@ -553,11 +553,11 @@ def advice(code: str, policy_port: int, /, **asked: object) -> str:
 
 def test_no_policy_advises_ports_that_the_named_clients_ask() -> None:
     with closed_port() as closed, closed_port() as application:
-        assert advice("PB106", closed, named=("silverlight",)) == "serve one on 943"
+        assert advice("PB106", closed, named=("silverlight",)).startswith("serve one on 943, or over HTTP as /client")
         assert advice("PB106", closed, named=("unity",)).startswith("serve one on 843, the port that Unity asks")
         assert advice("PB106", closed, port=application) == f"serve one on 843 or on port {application}"
         assert "name it with --port" in advice("PB106", closed)
-        assert advice("PB106", closed, named=("silverlight",), port=application) == "serve one on 943"
+        assert "--port" not in advice("PB106", closed, named=("silverlight",), port=application)
 
 
 def test_policy_on_destination_only_is_no_policy_for_unity() -> None:
@@ -644,3 +644,66 @@ def test_full_read_is_an_error_for_named_lightspark() -> None:
         for named, severities in (((), ["warning"]), (("lightspark",), ["error"]), (("flash",), [])):
             found = findings.of(look(running.port, named=named))
             assert [f.severity for f in found if f.code == "PB216"] == severities
+
+
+# ----------------------------------------------------------------------------------------------- Silverlight over HTTP
+
+
+def web_server(body: bytes = SILVERLIGHT, status: bytes = b"200 OK", *, chunked: bool = False) -> Handler:
+    """A web server with one file, clientaccesspolicy.xml."""
+
+    def handle(connection: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head and (part := connection.recv(4096)):
+            head += part
+        reply, content = (status, body) if head.startswith(b"GET /clientaccesspolicy.xml ") else (b"404 Not Found", b"")
+        framed = b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content) if chunked else content
+        framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(content)
+        connection.sendall(b"HTTP/1.1 %b\r\n%b\r\n\r\n%b" % (reply, framing, framed))
+        broken.end(connection)
+
+    return handle
+
+
+def over_http(handler: Handler, **asked: object) -> tuple[Observation, Conclusion]:
+    with Server(answering()) as master, Server(handler) as web:
+        seen = look(master.port, http_port=web.port, **asked)
+    return seen, next(c for c in conclusions(seen) if c.client == "silverlight")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_silverlight_policy_over_http_is_found(chunked: bool) -> None:
+    seen, concluded = over_http(web_server(chunked=chunked), named=("silverlight",))
+    assert codes(seen) == {"PB105"}  # nothing is missing: content may choose HTTP
+    assert (concluded.connects, concluded.finds, concluded.verdict) == (None, True, "finds a policy")
+    assert "SocketClientAccessPolicyProtocol.Http" in concluded.reason
+    [target] = [target for target in seen.all_targets() if target.role is Role.SILVERLIGHT_HTTP]
+    assert (target.served_from, target.reply.data) == (80, SILVERLIGHT)
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        web_server(b"<html>no such file</html>"),
+        web_server(status=b"404 Not Found"),
+        web_server(status=b"302 Found"),
+        web_server(b""),
+        answering(SILVERLIGHT),
+        answering(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n" + SILVERLIGHT),
+        answering(b"HTTP/1.1 x\r\n\r\n"),
+        broken.closing,
+    ],
+)
+def test_web_server_without_silverlight_policy_is_no_policy(handler: Handler) -> None:
+    seen, concluded = over_http(handler, named=("silverlight",))
+    assert codes(seen) == {"PB105", "PB106"}
+    assert (concluded.connects, concluded.finds) == (False, False)
+    assert "serves no clientaccesspolicy.xml" in concluded.sentence
+    assert codes(over_http(handler)[0]) == set()
+
+
+def test_web_server_of_a_host_without_silverlight_has_no_findings() -> None:
+    assert codes(over_http(web_server(b"hello"))[0]) == set()
+    with Server(answering()) as master, Server(web_server()) as web:
+        look(master.port, http_port=web.port, named=("flash",))
+        assert web.connections == 0

@@ -115,7 +115,8 @@ def test_json_of_two_hosts_has_the_documented_fields(bad: Result) -> None:
     assert (host["host"], host["error"], host["ok"], other["ok"]) == ("127.0.0.1", None, False, True)
     [address] = host["addresses"]
     assert (address["address"], address["family"]) == ("127.0.0.1", "ipv4")
-    master, silverlight = address["places"]
+    master, silverlight, http = address["places"]
+    assert (silverlight["role"], http["role"]) == ("silverlight", "silverlight-http")
     assert (master["role"], master["kind"], master["policy_bytes"]) == ("master", "policy", len(POLICY))
     assert (master["asked"]["reached"], master["asked"]["end"]) == ("connected", "reset")
     assert [event["what"] for event in master["asked"]["events"]] == ["connected", "sent", "received", "ended"]

@@ -81,7 +81,7 @@ def askers(target: Target) -> tuple[str, ...]:
 
 
 def is_silverlights(target: Target) -> bool:
-    return target.role is Role.SILVERLIGHT
+    return target.role in (Role.SILVERLIGHT, Role.SILVERLIGHT_HTTP)
 
 
 class View:
@@ -125,9 +125,10 @@ class View:
     def _is_expected(self, target: Target) -> bool:
         if target.role is Role.DESTINATION:
             return target.serves
-        # Few hosts serve Silverlight: 943 counts if the user names that client, or if a policy is served there.
+        # Few hosts serve Silverlight: 943 counts if the user names that client, or if a policy is served there. Port 80
+        # is an alternative to it.
         if is_silverlights(target):
-            return target.serves or "silverlight" in self.question.named
+            return target.serves or (target.role is Role.SILVERLIGHT and "silverlight" in self.question.named)
         return self._has_adobe
 
 

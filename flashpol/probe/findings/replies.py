@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from flashpol.probe.client_models import lightspark_reads
 from flashpol.probe.exchange import End, Exchange
 from flashpol.probe.experiments import OTHER_REQUESTS
-from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
+from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, is_silverlights, rule
 from flashpol.probe.model import Role, Target
 from flashpol.probe.reply import Kind, Reply, printable
 
@@ -37,7 +37,7 @@ def _speaks(target: Target) -> tuple[str, Reply]:
 
 def _wait(target: Target) -> str:
     """Return how long the clients of this port wait."""
-    if target.role is Role.SILVERLIGHT:
+    if is_silverlights(target):
         return "Silverlight waits 10 s"
     return f"Flash Player waits {'3' if target.role is Role.MASTER else '20'} s, Lightspark and Unity without limit"
 
@@ -114,7 +114,7 @@ def no_policy_in_reply(view: View) -> Iterator[Hit]:
 
 
 def _wait_for_end(target: Target) -> str:
-    if target.role is Role.SILVERLIGHT:
+    if is_silverlights(target):
         return "Silverlight waits 10 s for one of them"
     return f"Flash Player waits for one of them until its {'3' if target.role is Role.MASTER else '20'} s are over"
 
@@ -186,7 +186,7 @@ def flood(view: View) -> Iterator[Hit]:
 )  # fmt: skip
 def no_nul(view: View) -> Iterator[Hit]:
     for target in view.serving:
-        if target.role is not Role.SILVERLIGHT and _unterminated(target, End.CLOSED):
+        if not is_silverlights(target) and _unterminated(target, End.CLOSED):
             yield Hit(target, _end_of(target), nul=_nul(target))
 
 
@@ -280,7 +280,7 @@ def full_read(view: View) -> Iterator[Hit]:
 )  # fmt: skip
 def changing(view: View) -> Iterator[Hit]:
     for target in view.serving:
-        replies = [Reply.of(exchange) for exchange in target.repeats]
+        replies = [target.reply_to(exchange) for exchange in target.repeats]
         files = list(dict.fromkeys(r.file for r in replies if r.is_policy and (r.terminated or r.end is End.CLOSED)))
         if len(files) > 1:
             at = next((i for i, (a, b) in enumerate(zip(*files[:2], strict=False)) if a != b), min(map(len, files[:2])))
@@ -296,5 +296,5 @@ def changing(view: View) -> Iterator[Hit]:
 )  # fmt: skip
 def after_the_nul(view: View) -> Iterator[Hit]:
     for target in view.serving:
-        if target.role is not Role.SILVERLIGHT and target.reply.extra and target.asked.end is not End.FLOOD:
+        if not is_silverlights(target) and target.reply.extra and target.asked.end is not End.FLOOD:
             yield Hit(target, printable(target.reply.extra))

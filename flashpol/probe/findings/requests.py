@@ -40,6 +40,8 @@ def _unserved(view: View, *names: str) -> Iterator[tuple[Target, Exchange]]:
 )  # fmt: skip
 def reset(view: View) -> Iterator[Hit]:
     for target in view.serving:
+        if target.role is Role.SILVERLIGHT_HTTP:
+            continue
         resets = [e for e in target.repeats if e.end is End.RESET and Reply.of(e).whole]
         if resets:
             evidence = f"{_what_came(resets[0])}: {len(resets)} of {len(target.repeats)} tries"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from flashpol.policy.model import MetaPolicy
 from flashpol.probe.client_models import Conclusion, meta_policy
-from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
+from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, is_silverlights, rule
 from flashpol.probe.model import Role, Target
 
 
@@ -59,7 +59,7 @@ def _asked_by(view: View, conclusion: Conclusion) -> Target:
     return next(
         target
         for target in view.observation.targets[conclusion.address]
-        if (target.role is Role.SILVERLIGHT) is (conclusion.client == "silverlight")
+        if is_silverlights(target) is (conclusion.client == "silverlight")
     )
 
 

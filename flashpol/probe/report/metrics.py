@@ -8,7 +8,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from flashpol.probe.reply import Reply
 from flashpol.probe.report import Result, counts
 
 _HOST = ("host",)
@@ -70,7 +69,7 @@ def _samples(result: Result) -> Iterator[Sample]:
         yield "policy_bytes", labels, len(target.reply.file)
         yield "policy_info", (*labels, target.reply.sha256), 1
         yield "requests", labels, len(target.repeats)
-        yield "requests_lost", labels, sum(not Reply.of(exchange).served for exchange in target.repeats)
+        yield "requests_lost", labels, sum(not target.reply_to(exchange).served for exchange in target.repeats)
     for conclusion in result.conclusions:
         if conclusion.address not in result.tried:
             continue  # nothing is known about it, not even 0

@@ -23,6 +23,7 @@ _ROLES = {
     Role.LOCATION: "named by the content",
     Role.DESTINATION: "the application's own",
     Role.SILVERLIGHT: "Silverlight's",
+    Role.SILVERLIGHT_HTTP: "Silverlight's, over HTTP",
     Role.ELSEWHERE: "asked by no client",
 }
 _ENDS = {
