@@ -1,8 +1,10 @@
 """flashpol probe: ask policy servers as the clients do, and explain what is wrong."""
 
 import argparse
+import difflib
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -133,6 +135,7 @@ def _question(options: argparse.Namespace) -> "Question":
             Content.parse(options.content)
         except PolicyError as error:
             raise ConfigError(f"--from: {error}") from None
+    _check_codes(options.ignore)
     named = clients(options, default="all")
     return Question(
         port=options.port,
@@ -145,6 +148,20 @@ def _question(options: argparse.Namespace) -> "Question":
         http_port=options.http_port,
         ignored=frozenset(options.ignore),
     )
+
+
+def _check_codes(codes: Sequence[str]) -> None:
+    if not codes:
+        return
+    from flashpol.policy.rules import RULES as POLICY_RULES
+    from flashpol.probe.findings import RULES
+
+    known = {rule.code for rule in RULES} | {rule.code for rule in POLICY_RULES}
+    for code in codes:
+        if code not in known:
+            near = difflib.get_close_matches(code.upper(), known, 1)
+            hint = f"did you mean {near[0]}?" if near else "docs/probe.md and docs/rules.md list all codes"
+            raise ConfigError(f"--ignore {code!r}: there is no such finding; {hint}")
 
 
 def _location(options: argparse.Namespace) -> int | None:
@@ -253,6 +270,8 @@ def _watch(options: argparse.Namespace, question: "Question") -> int:
 
     if options.nagios:
         raise ConfigError("--watch cannot be used with --nagios, which itself runs the check repeatedly")
+    if not any(map(os.isatty, range(3))):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # `pkill -HUP flashpol` means the server
     before: list[Result] = []
     while True:
         began = time.monotonic()

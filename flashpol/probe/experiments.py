@@ -118,6 +118,10 @@ DIAGNOSES = (
 )
 
 
+# Errors of getaddrinfo that say that the name does not exist or has no address; all others are the resolver's.
+_NO_SUCH_NAME = (socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY)
+
+
 def resolve(host: str) -> list[Address]:
     """Return the addresses of a name, in the order in which clients try them. Raises OSError and UnicodeError."""
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -139,14 +143,17 @@ def observe(host: str, question: Question, throttle: Throttle | None = None) -> 
         addresses = resolve(host)
     except (OSError, UnicodeError) as error:  # UnicodeError: not a DNS name, such as a label of 70 characters
         why = getattr(error, "strerror", None) or str(error)
-        return Observation(host, question, unresolved=why, seconds=monotonic() - began)
+        no_answer = isinstance(error, OSError) and error.errno not in _NO_SUCH_NAME
+        return Observation(
+            host, question, unresolved=why, resolver_failed=no_answer, seconds=monotonic() - began
+        )  # fmt: skip
     prober = _Prober(host, question, throttle or Throttle())
     probed = addresses[:MAX_ADDRESSES]
     targets = prober.probe(probed)
     by_address = {address: tuple(target for target in targets if target.address == address) for address in probed}
     left_out = len(addresses) - len(probed)
     return Observation(
-        host, question, by_address, "", left_out, prober.throttle.connections, monotonic() - began
+        host, question, by_address, "", False, left_out, prober.throttle.connections, monotonic() - began
     )  # fmt: skip
 
 

@@ -158,7 +158,9 @@ def http_request(host: str, port: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One host: its targets by address, or in `unresolved` why the name has no address.
+    """One host: its targets by address, or in `unresolved` why no address of the name is known.
+
+    `resolver_failed` says that the resolver gave no answer about the name.
 
     `left_out` is the number of addresses that were not asked, `connections` the number of connections that were opened.
     """
@@ -167,6 +169,7 @@ class Observation:
     question: Question
     targets: Mapping[Address, tuple[Target, ...]] = field(default_factory=dict)
     unresolved: str = ""
+    resolver_failed: bool = False
     left_out: int = 0
     connections: int = 0
     seconds: float = 0.0

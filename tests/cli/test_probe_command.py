@@ -105,6 +105,8 @@ def test_probe_with_output_replaces_the_file(asked: list[str], tmp_path: Path) -
             ("127.0.0.1", "--location", "xmlsocket://other.example:843"),
             "a policy counts only for the host that serves it",
         ),
+        (("127.0.0.1", "--ignore", "XX"), "--ignore 'XX': there is no such finding"),
+        (("127.0.0.1", "--ignore", "pb110"), "did you mean PB110?"),
         (("127.0.0.1", "--watch", "0"), "seconds from 1 to 86400"),
         (("127.0.0.1", "--json", "--nagios"), "not allowed with"),
         ((), "the following arguments are required: HOST"),
@@ -123,9 +125,12 @@ def test_probe_with_watch_prints_changes(asked: list[str], tmp_path: Path) -> No
         asked += ["--watch", "1", "--ignore", "PB214"]  # a probe that the reload meets half way sees both policies
         # A shell that starts the tests in the background makes them and their children ignore SIGINT.
         heard = ["env", "--default-signal=INT", *command(*asked)]
-        watching = subprocess.Popen(heard, cwd=ROOT, stdout=writable)
+        watching = subprocess.Popen(
+            heard, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=writable, stderr=subprocess.DEVNULL
+        )
         try:
             eventually(lambda: "connections in" in out.read_text(), "the first report")
+            watching.send_signal(signal.SIGHUP)  # without a terminal it is meant for the server
             policy.write_text(POLICY.replace("1935", "1936,1937"))
             server.process.send_signal(signal.SIGHUP)
             eventually(lambda: " 127.0.0.1: + policy at 127.0.0.1:" in out.read_text(), "the new policy")

@@ -161,11 +161,26 @@ def test_policy_on_another_port_is_elsewhere(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_name_without_address_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     def resolve(host: str) -> list[Address]:
-        raise OSError(-2, "Name or service not known")
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(experiments, "resolve", resolve)
     [finding] = findings.of(experiments.observe("games.example.com", Question()))
     assert (finding.code, finding.evidence) == ("PB101", "Name or service not known")
+    assert finding.message == "games.example.com has no address: Name or service not known"
+    assert finding.instead == "correct the name, or its DNS entry"
+
+
+@pytest.mark.parametrize("error", [socket.EAI_AGAIN, socket.EAI_FAIL, socket.EAI_SYSTEM])
+def test_resolver_that_fails_does_not_blame_the_name(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    def resolve(host: str) -> list[Address]:
+        raise socket.gaierror(error, "no answer")
+
+    monkeypatch.setattr(experiments, "resolve", resolve)
+    [finding] = findings.of(experiments.observe("games.example.com", Question()))
+    assert finding.code == "PB101"
+    assert "could not be looked up" in finding.message
+    assert "/etc/resolv.conf" in finding.instead
+    assert "name" not in finding.instead
 
 
 def test_addresses_with_different_policies_differ(monkeypatch: pytest.MonkeyPatch) -> None:

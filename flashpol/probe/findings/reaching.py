@@ -23,12 +23,18 @@ def _reached(view: View, reached: Reached) -> Iterator[tuple[Target, str]]:
 
 @rule(
     "PB101", ERROR, "no-address",
-    wrong="{host} has no address: {why}", instead="correct the name, or its DNS entry",
+    wrong="{problem}: {why}", instead="{remedy}",
     seen="the name lookup fails",
 )  # fmt: skip
 def no_address(view: View) -> Iterator[Hit]:
-    if view.observation.unresolved:
-        yield Hit(None, view.observation.unresolved, host=view.observation.host, why=view.observation.unresolved)
+    seen = view.observation
+    if not seen.unresolved:
+        return
+    problem, remedy = f"{seen.host} has no address", "correct the name, or its DNS entry"
+    if seen.resolver_failed:
+        problem = f"the address of {seen.host} could not be looked up"
+        remedy = "check this machine's resolver (/etc/resolv.conf) and its network, then probe again"
+    yield Hit(None, seen.unresolved, problem=problem, why=seen.unresolved, remedy=remedy)
 
 
 @rule(
