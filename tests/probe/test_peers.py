@@ -13,6 +13,7 @@ from broken import OPEN_POLICY, POLICY, SILVERLIGHT, answering
 from loopback import Server, look
 
 from flashpol.probe import Observation, Timeouts, findings
+from flashpol.probe.model import Role
 from testkit.polling import eventually
 from testkit.processes import Flashpol, free_port
 
@@ -102,6 +103,14 @@ def test_flashpol_has_no_findings(tmp_path: Path) -> None:
         (tmp_path / "policy.xml").write_bytes(policy)
         with Flashpol("--policy", tmp_path / "policy.xml") as server:
             assert codes(ask(server.place[1])) == set()
+
+
+def test_flashpol_and_probe_report_the_same_sha256(tmp_path: Path) -> None:
+    (tmp_path / "policy.xml").write_bytes(OPEN_POLICY + b"\n")
+    with Flashpol("--policy", tmp_path / "policy.xml") as server:
+        exposed = server.get("/metrics").body.decode()
+        [target] = look(server.place[1]).all_targets(Role.MASTER)
+    assert f'sha256="{target.reply.sha256}"' in exposed
 
 
 def test_flashpol_with_silverlight_dialect_has_no_findings(tmp_path: Path) -> None:
