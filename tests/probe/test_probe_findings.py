@@ -246,6 +246,9 @@ FILE = POLICY.replace(b"><a", b">" + b" " * 2500 + b"<a") + b"\0"
         (2, (POLICY + b"\0",), set()),  # received in one: the second may be the NUL
         (3, (POLICY + b"\0",), {"PB212"}),
         (2, (POLICY,), {"PB212", "PB210"}),
+        (2, (POLICY, b"/n"), {"PB210"}),
+        (2, (POLICY + b"/n",), {"PB210"}),
+        (3, (POLICY + b"\n\0",), set()),
         (2, (POLICY + b"\0", b"\n"), {"PB215"}),  # the first write is whole
         (2, (POLICY + b"\0\n",), {"PB215"}),
         (5, (POLICY + b"\0", b"\n", b"\n\n"), {"PB215"}),

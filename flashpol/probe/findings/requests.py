@@ -190,7 +190,7 @@ def speaks_first(view: View) -> Iterator[Hit]:
 
 @rule(
     "PB308", WARNING, "part-of-a-request",
-    wrong="the server replies to a part of the request: it closes with the rest unread, which causes RST",
+    wrong="the server replies to a part of the request: closing with the rest unread causes RST",
     instead="read the whole request, until {end}, then reply",
     seen="a policy comes after the first 11 bytes",
 )  # fmt: skip
