@@ -24,7 +24,7 @@ LOCALHOST = Address(2, "127.0.0.1")
 
 
 def codes(observation: Observation) -> set[str]:
-    """Of the wire; what is wrong with the policies that the servers here send is said by lint's own tests."""
+    """The codes of the probe; lint has tests of its own."""
     return {finding.code for finding in findings.of(observation) if finding.code.startswith("PB")}
 
 
