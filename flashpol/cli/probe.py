@@ -18,8 +18,7 @@ from flashpol.cli.arguments import add_clients, clients, port
 from flashpol.cli.files import replace
 from flashpol.config import ConfigError
 from flashpol.policy.findings import CLIENTS
-from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_PORT
-from flashpol.probe.model import HTTP_PORT
+from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_HTTP_PORT, SILVERLIGHT_PORT
 
 if TYPE_CHECKING:
     from flashpol.probe.model import Question
@@ -74,7 +73,7 @@ def add_to(commands: Any) -> None:
         "--http-port",
         metavar="PORT",
         type=port,
-        default=HTTP_PORT,
+        default=SILVERLIGHT_HTTP_PORT,
         help="port to ask instead of 80, where Silverlight may ask over HTTP (default 80)",
     )
     add(

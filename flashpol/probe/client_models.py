@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from flashpol.policy import decide
+from flashpol.policy.lint_document import LintDocument
 from flashpol.policy.model import MetaPolicy
 from flashpol.probe.exchange import Address, End, Exchange, Reached
 from flashpol.probe.model import Observation, Question, Role, Target
@@ -154,8 +155,6 @@ def conclusions(observation: Observation) -> tuple[Conclusion, ...]:
 
 def meta_policy(target: Target) -> MetaPolicy:
     """Return the meta-policy of port 843 as Flash reads it: a value that sockets do not have counts as `none`."""
-    from flashpol.policy.lint_document import LintDocument
-
     controls = LintDocument(target.reply.file, target.served_from, frozenset(("flash",))).controls
     values = {element.attributes.get("permitted-cross-domain-policies", "") for element in controls}
     known = {meta.value for meta in MetaPolicy}
@@ -192,9 +191,9 @@ class _Search:
                     return self._end(False, f"its {self.model.whole:g} s are over")
                 continue
             self.found = self.found or target
-            if role is Role.SILVERLIGHT_HTTP and self._allows(target, data):
-                return self._end(None, f"the policy of port {target.port} is for content that chooses {_HTTP}")
             if self._allows(target, data):
+                if role is Role.SILVERLIGHT_HTTP:
+                    return self._end(None, f"the policy of port {target.port} is for content that chooses {_HTTP}")
                 return self._connect(by_role, target)
             if role is Role.MASTER and (meta := meta_policy(target)) is not MetaPolicy.ALL:
                 self.refusal += f"; {meta.value} there forbids it to ask any other port"

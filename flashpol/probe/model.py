@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from flashpol.policy import CLIENTS
-from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_PORT
+from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_HTTP_PATH, SILVERLIGHT_HTTP_PORT, SILVERLIGHT_PORT
 from flashpol.probe.exchange import Address, Exchange, Reached, Timeouts
 from flashpol.probe.reply import NUL, REQUEST, Kind, Reply
 
@@ -21,9 +21,6 @@ class Role(enum.StrEnum):
     ELSEWHERE = "elsewhere"  # a port that no client asks, where a server may listen by mistake
 
 
-# Since Silverlight 4 content may have its policy fetched by HTTP from here (Microsoft, System.Net.Sockets reference,
-# `SocketAsyncEventArgs.SocketClientAccessPolicyProtocol`; the WebSocket4Net library chooses it).
-HTTP_PORT, HTTP_PATH = 80, "/clientaccesspolicy.xml"
 BEFORE_DESTINATION = (Role.MASTER, Role.LOCATION)  # the ports that Adobe's clients ask before the destination
 
 
@@ -43,7 +40,7 @@ class Question:
     thorough: bool = False
     policy_port: int = MASTER_PORT
     silverlight_port: int = SILVERLIGHT_PORT
-    http_port: int = HTTP_PORT
+    http_port: int = SILVERLIGHT_HTTP_PORT
     timeouts: Timeouts = field(default_factory=Timeouts)
     idle: float = 15.0
     ignored: frozenset[str] = frozenset()
@@ -141,7 +138,7 @@ class Target:
 _CANONICAL_PORTS = {
     Role.MASTER: MASTER_PORT,
     Role.SILVERLIGHT: SILVERLIGHT_PORT,
-    Role.SILVERLIGHT_HTTP: HTTP_PORT,
+    Role.SILVERLIGHT_HTTP: SILVERLIGHT_HTTP_PORT,
 }
 
 
@@ -152,8 +149,8 @@ def request(role: Role) -> bytes:
 
 def http_request(host: str, port: int) -> bytes:
     name = f"[{host}]" if ":" in host else host.encode("idna").decode()
-    authority = name if port == HTTP_PORT else f"{name}:{port}"
-    return f"GET {HTTP_PATH} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n".encode()
+    authority = name if port == SILVERLIGHT_HTTP_PORT else f"{name}:{port}"
+    return f"GET {SILVERLIGHT_HTTP_PATH} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n".encode()
 
 
 @dataclass(frozen=True, slots=True)

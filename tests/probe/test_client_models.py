@@ -17,7 +17,13 @@ from flashpol.probe.model import Role, Target
 
 HERE = Address(socket.AF_INET, "192.0.2.1")
 SIX = Address(socket.AF_INET6, "2001:db8::1")
-PORTS = {Role.MASTER: 843, Role.LOCATION: 8430, Role.DESTINATION: 1935, Role.SILVERLIGHT: 943}
+PORTS = {
+    Role.MASTER: 843,
+    Role.LOCATION: 8430,
+    Role.DESTINATION: 1935,
+    Role.SILVERLIGHT: 943,
+    Role.SILVERLIGHT_HTTP: 80,
+}
 AT = 0.25  # seconds: when what comes has come
 
 
@@ -55,9 +61,9 @@ def concluded(
     client: str, address: Address = HERE, content: str | None = "http://a.example/", port: int | None = 1935, **did: Did
 ) -> Conclusion:
     targets = tuple(
-        Target(role, address, PORTS[role], exchange(PORTS[role], did[role.value], address))
+        Target(role, address, PORTS[role], exchange(PORTS[role], did[role.name.lower()], address))
         for role in PORTS
-        if role.value in did
+        if role.name.lower() in did
     )
     question = Question(port=port, content=content if port else None)
     [found] = [c for c in conclusions(Observation("h", question, {address: targets})) if c.client == client]
@@ -115,6 +121,16 @@ def test_client_model_with_master_and_destination_connects_after(
     assert conclusion.waits == (None if waits is None else pytest.approx(waits))
 
 
+def test_silverlight_model_over_http_depends_on_the_content() -> None:
+    reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(SILVERLIGHT), SILVERLIGHT)
+    found = concluded("silverlight", port=4502, silverlight=REFUSED, silverlight_http=reply)
+    assert (found.connects, found.finds) == (None, True)
+    assert found.reason.endswith("SocketClientAccessPolicyProtocol.Http")
+    denied = concluded("silverlight", port=1935, silverlight=REFUSED, silverlight_http=reply)
+    assert (denied.connects, denied.denied) == (False, True)
+    assert concluded("silverlight", port=4502, silverlight=SILVERLIGHT, silverlight_http=reply).connects is True
+
+
 def padded(size: int) -> bytes:
     """A policy whose reply, NUL included, has this size."""
     return ALONE.replace(b"><a", b">" + b" " * (size - len(ALONE)) + b"<a")
@@ -133,7 +149,7 @@ def padded(size: int) -> bytes:
     ],
 )
 def test_lightspark_model_after_full_read_waits_for_close(reply: Did, waits: float | None) -> None:
-    found = concluded("lightspark", content=None, master=reply, destination=SILENT)
+    found = concluded("lightspark", master=reply, destination=SILENT)
     assert (found.waits, found.finds) == (waits, waits is not None)
     assert waits is not None or found.reason == "it waits without limit"
 

@@ -4,11 +4,17 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from flashpol.policy import CLIENTS
-from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_PORT, UNPRIVILEGED
+from flashpol.policy.ports import (
+    MASTER_PORT,
+    SILVERLIGHT_HTTP_PATH,
+    SILVERLIGHT_HTTP_PORT,
+    SILVERLIGHT_PORT,
+    UNPRIVILEGED,
+)
 from flashpol.probe.exchange import End, Reached
 from flashpol.probe.experiments import APPLICATION_IDLE
 from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, askers, is_silverlights, rule
-from flashpol.probe.model import HTTP_PATH, Role, Target
+from flashpol.probe.model import Role, Target
 from flashpol.probe.reply import Kind
 
 # Seconds. Flash Player gives port 843 three; one of them leaves a margin for slower days.
@@ -111,7 +117,10 @@ def _is_asked(view: View, target: Target) -> bool:
 
 def _where_to_serve(view: View, silverlight: bool) -> str:
     if silverlight:
-        return f"{SILVERLIGHT_PORT}, or over HTTP as {HTTP_PATH} on 80 for content that chooses it"
+        return (
+            f"{SILVERLIGHT_PORT}, or over HTTP as {SILVERLIGHT_HTTP_PATH} on {SILVERLIGHT_HTTP_PORT} for content that"
+            " chooses it"
+        )
     if set(view.question.clients).isdisjoint(("flash", "lightspark")):
         return f"{MASTER_PORT}, the port that Unity asks"
     if view.question.port is None:

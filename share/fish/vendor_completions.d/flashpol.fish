@@ -51,7 +51,7 @@ function _shtab_flashpol_using
 end
 
 set -g _shtab_flashpol_commands serve config reload status check decide merge probe
-set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --client --config --dialect --expect --from --ignore --listen --location --log-format --output --pid --pid-file --policy --policy-port --port --sandbox --served-from --silverlight-port --upstream --user --watch --workers -c -o
+set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --client --config --dialect --expect --from --http-port --ignore --listen --location --log-format --output --pid --pid-file --policy --policy-port --port --sandbox --served-from --silverlight-port --upstream --user --watch --workers -c -o
 
 complete -c flashpol -e
 complete -c flashpol -f
@@ -134,6 +134,7 @@ complete -c flashpol -n '_shtab_flashpol_using probe' -l thorough -d 'open some 
 complete -c flashpol -n '_shtab_flashpol_using probe' -l ignore -x -d 'code of a finding to leave out, may be repeated'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l policy-port -x -d 'port to ask instead of 843 (default 843)'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l silverlight-port -x -d 'port to ask instead of 943 (default 943)'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l http-port -x -d 'port to ask instead of 80, where Silverlight may ask over HTTP (default 80)'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l watch -x -d 'probe again every SECONDS and print what changed, until Ctrl-C'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l json -d 'write JSON, described in docs/reference.md'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l nagios -d 'write one line with performance data, for Nagios'
