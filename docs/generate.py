@@ -29,7 +29,7 @@ from flashpol.config import (
     settings_of,
 )
 from flashpol.policy.rules.markdown import page as rules_page
-from flashpol.probe.findings.page import page as probe_page
+from flashpol.probe.findings.markdown import page as probe_page
 from flashpol.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[1]

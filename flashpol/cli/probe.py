@@ -1,12 +1,15 @@
-"""flashpol probe: ask policy servers as the clients do, and say what is wrong."""
+"""flashpol probe: ask policy servers as the clients do, and explain what is wrong."""
 
 import argparse
+import difflib
+import os
 import re
+import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,41 +18,75 @@ from flashpol.cli.arguments import add_clients, clients, port
 from flashpol.cli.files import replace
 from flashpol.config import ConfigError
 from flashpol.policy.findings import CLIENTS
-from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_PORT
+from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_HTTP_PORT, SILVERLIGHT_PORT
 
 if TYPE_CHECKING:
-    from flashpol.probe.question import Question
+    from flashpol.probe.model import Question
     from flashpol.probe.report import Result
 
-DESCRIPTION = """Ask the policy server of HOST as Flash Player, Lightspark, Unity and Silverlight do, and say what is
-wrong, how that is known and what to do: a few connections to the named host, and to nobody else. Exit status: 0 no
-errors, 1 errors, 2 a wrong argument; with --nagios 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. What it finds is explained
-in docs/probe.md."""
+DESCRIPTION = """Ask the policy server of HOST as Flash Player, Lightspark, Unity and Silverlight do, and report what is
+wrong, the evidence, and what to do. The probe opens a few connections to HOST and contacts no other host. Exit status:
+0 no errors, 1 errors, 2 wrong arguments; with --nagios 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. docs/probe.md explains
+the findings."""
 
-# Hosts that are probed at the same time.
-HOSTS_AT_ONCE = 8
+# Hosts that are probed concurrently.
+MAX_CONCURRENT_HOSTS = 8
 _LOCATION = re.compile(r"xmlsocket://(\[[0-9A-Fa-f:.]+\]|[^/:\[\]]+):([0-9]{1,5})/?")
 _UNKNOWN = 3
 
 
 def add_to(commands: Any) -> None:
-    parser = commands.add_parser("probe", help="say why clients do not connect", description=DESCRIPTION)
+    parser = commands.add_parser("probe", help="explain why clients do not connect", description=DESCRIPTION)
     add = parser.add_argument
-    add("hosts", metavar="HOST", nargs="+", help="name or address of the host that content connects to")
-    add("--port", metavar="N", type=port, help="the port it connects to: asked for a policy too, as clients do")
-    add("--from", dest="content", metavar="URL", help="where the content was loaded from: may it connect? with --port")
-    add("--location", metavar="URL", help="a port that the content names with loadPolicyFile: xmlsocket://HOST:PORT")
+    add("hosts", metavar="HOST", nargs="+", help="name or address of the host that the content connects to")
+    add(
+        "--port",
+        metavar="N",
+        type=port,
+        help="port that the content connects to; it is asked for a policy, as clients do",
+    )
+    add(
+        "--from",
+        dest="content",
+        metavar="URL",
+        help="URL or domain of the content: decide whether it may connect (needs --port)",
+    )
+    add("--location", metavar="URL", help="port that the content names with loadPolicyFile, as xmlsocket://HOST:PORT")
     add_clients(parser, "client that matters", default="all")
-    add("--thorough", action="store_true", help="some thirty connections to each port instead of four, one for 15 s")
-    add("--ignore", metavar="CODE", action="append", default=[], help="leave this finding out, may be repeated")
-    add("--policy-port", metavar="PORT", type=port, default=MASTER_PORT, help="ask here as if it were 843")
-    add("--silverlight-port", metavar="PORT", type=port, default=SILVERLIGHT_PORT, help="ask here as if it were 943")
-    add("--watch", metavar="SECONDS", type=seconds, help="go on, as often as this, and print what changes")
+    add(
+        "--thorough",
+        action="store_true",
+        help="open some thirty connections to each port instead of four, one of them for 15 s",
+    )
+    add("--ignore", metavar="CODE", action="append", default=[], help="code of a finding to leave out, may be repeated")
+    add(
+        "--policy-port", metavar="PORT", type=port, default=MASTER_PORT, help="port to ask instead of 843 (default 843)"
+    )
+    add(
+        "--silverlight-port",
+        metavar="PORT",
+        type=port,
+        default=SILVERLIGHT_PORT,
+        help="port to ask instead of 943 (default 943)",
+    )
+    add(
+        "--http-port",
+        metavar="PORT",
+        type=port,
+        default=SILVERLIGHT_HTTP_PORT,
+        help="port to ask instead of 80, where Silverlight may ask over HTTP (default 80)",
+    )
+    add(
+        "--watch",
+        metavar="SECONDS",
+        type=seconds,
+        help="probe again every SECONDS and print what changed, until Ctrl-C",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="write JSON, described in docs/reference.md")
     form.add_argument("--nagios", action="store_true", help="write one line with performance data, for Nagios")
-    form.add_argument("--metrics", action="store_true", help="write metrics, for the textfile collector of Prometheus")
-    add("-o", "--output", metavar="OUT", type=Path, help="write here, at once or not at all (default standard output)")
+    form.add_argument("--metrics", action="store_true", help="write metrics for node_exporter's textfile collector")
+    add("-o", "--output", metavar="OUT", type=Path, help="output file, replaced atomically (default standard output)")
     parser.set_defaults(run=run)
 
 
@@ -84,19 +121,20 @@ def _question(options: argparse.Namespace) -> "Question":
     """Raises ConfigError."""
     from flashpol.policy import PolicyError
     from flashpol.policy.clients.query import Content
-    from flashpol.probe.question import Question
+    from flashpol.probe.model import Question
 
     for host in options.hosts:
         if "://" in host or "/" in host or re.fullmatch(r"[^:]*:[0-9]+", host) or not host.strip():
-            raise ConfigError(f"{host!r} is no host: write its name or address alone, and the port with --port")
+            raise ConfigError(f"{host!r} is not a host: write only its name or address, and the port with --port")
     options.hosts = [host.removeprefix("[").removesuffix("]") for host in options.hosts]
     if options.content is not None:
         if options.port is None:
-            raise ConfigError("--from without --port: write the port that the content connects to, as in --port 1935")
+            raise ConfigError("--from needs --port: write the port that the content connects to, as in --port 1935")
         try:
             Content.parse(options.content)
         except PolicyError as error:
             raise ConfigError(f"--from: {error}") from None
+    _check_codes(options.ignore)
     named = clients(options, default="all")
     return Question(
         port=options.port,
@@ -106,12 +144,27 @@ def _question(options: argparse.Namespace) -> "Question":
         thorough=options.thorough,
         policy_port=options.policy_port,
         silverlight_port=options.silverlight_port,
+        http_port=options.http_port,
         ignored=frozenset(options.ignore),
     )
 
 
+def _check_codes(codes: Sequence[str]) -> None:
+    if not codes:
+        return
+    from flashpol.policy.rules import RULES as POLICY_RULES
+    from flashpol.probe.findings import RULES
+
+    known = {rule.code for rule in RULES} | {rule.code for rule in POLICY_RULES}
+    for code in codes:
+        if code not in known:
+            near = difflib.get_close_matches(code.upper(), known, 1)
+            hint = f"did you mean {near[0]}?" if near else "docs/probe.md and docs/rules.md list all codes"
+            raise ConfigError(f"--ignore {code!r}: there is no such finding; {hint}")
+
+
 def _location(options: argparse.Namespace) -> int | None:
-    """Flash takes a policy from the host alone that it is for, and so do we: no other host is contacted."""
+    """Return the port of --location. Flash accepts a policy only from its own host, so no other host is contacted."""
     if options.location is None:
         return None
     match = _LOCATION.fullmatch(options.location)
@@ -119,13 +172,14 @@ def _location(options: argparse.Namespace) -> int | None:
         raise ConfigError(f"--location {options.location!r}: write xmlsocket://HOST:PORT")
     host = match[1].removeprefix("[").removesuffix("]")
     if any(host.lower() != other.lower() for other in options.hosts):
-        raise ConfigError(f"--location is on {host}: a policy counts for the host that serves it, so name that one")
+        raise ConfigError(
+            f"--location names {host}: a policy counts only for the host that serves it, so probe that host"
+        )
     return int(match[2])
 
 
 def _probe_all(hosts: Sequence[str], question: "Question") -> "list[Result]":
-    from flashpol.probe.examine import observe
-    from flashpol.probe.pace import side_by_side
+    from flashpol.probe.experiments import observe
     from flashpol.probe.report import Result
 
     progress = _Progress(len(hosts))
@@ -136,11 +190,19 @@ def _probe_all(hosts: Sequence[str], question: "Question") -> "list[Result]":
         return result
 
     with progress:
-        return side_by_side([partial(probe, host) for host in hosts], HOSTS_AT_ONCE)
+        pool = ThreadPoolExecutor(MAX_CONCURRENT_HOSTS)
+        try:
+            return list(pool.map(probe, hosts))
+        except KeyboardInterrupt:
+            # The interpreter would wait for all threads, and each of them for its open connections: up to 15 s.
+            sys.stdout.flush()
+            os._exit(130)
+        finally:
+            pool.shutdown(wait=False)
 
 
 class _Progress:
-    """Of several hosts, on a terminal; on standard error, so that it is never a part of what is written."""
+    """The progress line for several hosts, on a terminal; on standard error, so that it is not part of the output."""
 
     def __init__(self, hosts: int) -> None:
         self._hosts, self._done, self._failed = hosts, 0, 0
@@ -168,7 +230,7 @@ class _Progress:
 
 
 def _formatted(options: argparse.Namespace, results: "Sequence[Result]") -> str:
-    from flashpol.probe.report import counted, document, metrics, nagios, text, title
+    from flashpol.probe.report import counted, document, nagios, text, title
 
     if options.json:
         import json
@@ -177,6 +239,8 @@ def _formatted(options: argparse.Namespace, results: "Sequence[Result]") -> str:
     if options.nagios:
         return nagios.line(results) + "\n"
     if options.metrics:
+        from flashpol.probe.report import metrics  # and with it prometheus_client, 40 ms
+
         return metrics.exposition(results)
     paint = terminal.painter() if options.output is None else uncoloured
     columns = terminal.columns() if options.output is None else None
@@ -199,12 +263,14 @@ def _write(options: argparse.Namespace, text: str) -> None:
 
 
 def _watch(options: argparse.Namespace, question: "Question") -> int:
-    """Until Ctrl-C: everything at first, then what changes; JSON a line each, and what goes to a file, each time."""
+    """Probe until Ctrl-C: the full report first, then changes; JSON as lines; a file is rewritten each time."""
     from flashpol.probe.report.changes import changes
     from flashpol.probe.report.text import clean
 
     if options.nagios:
-        raise ConfigError("--watch with --nagios: Nagios itself asks again and again")
+        raise ConfigError("--watch cannot be used with --nagios, which itself runs the check repeatedly")
+    if not any(map(os.isatty, range(3))):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # `pkill -HUP flashpol` means the server
     before: list[Result] = []
     while True:
         began = time.monotonic()

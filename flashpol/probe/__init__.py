@@ -1,20 +1,22 @@
-"""Asks a policy server as Flash Player does, and says what is wrong.
+"""Asks a policy server as Flash Player does, and explains what is wrong with it.
 
-    >>> from flashpol.probe import Question, examine, findings
-    >>> observation = examine.observe("games.example.com", Question(port=1935))  # doctest: +SKIP
+    >>> from flashpol.probe import Question, experiments, findings
+    >>> observation = experiments.observe("games.example.com", Question(port=1935))  # doctest: +SKIP
     >>> [finding.code for finding in findings.of(observation)]  # doctest: +SKIP
     []
 
-    wire       one connection, recorded       question  what is asked, the places, what was seen there
-    reply      what the bytes are             pace      how fast, how many at once
-    examine    the experiments; one host      search    what each client concludes, and when
-    findings   one table; docs/probe.md       report    for people, programs, Nagios, Prometheus
+    exchange       one connection, recorded             model          the question, the targets, the observation
+    reply          what the bytes of a reply are        recognition    what counts as a policy
+    experiments    what is sent; one host probed        throttle       limits on rate and concurrency
+    client_models  what each client concludes, when     findings       one registry; docs/probe.md
+    report         text, JSON, Nagios, Prometheus
 
-Uses the standard library and `flashpol.policy` only: no gevent, no compiled code. The rows of tables are NamedTuples
-and what has behaviour is a dataclass: those take 0.7 ms each to make, and a health check starts every minute.
+The package needs neither gevent nor compiled code, and prometheus_client only for metrics. Rows of tables are
+NamedTuples and only classes with behaviour are dataclasses: each dataclass takes 0.7 ms to create, and a health check
+starts this program every minute.
 """
 
-from .question import Observation, Question
-from .wire import Patience
+from flashpol.probe.exchange import Timeouts
+from flashpol.probe.model import Observation, Question
 
-__all__ = ["Observation", "Patience", "Question"]
+__all__ = ["Observation", "Question", "Timeouts"]

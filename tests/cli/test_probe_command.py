@@ -1,4 +1,4 @@
-"""flashpol probe: arguments, forms of output, exit status, several hosts, --watch."""
+"""flashpol probe: arguments, output formats, exit status, several hosts, --watch."""
 
 import json
 import os
@@ -23,66 +23,66 @@ def port() -> Iterator[str]:
 
 @pytest.fixture
 def asked(port: str) -> list[str]:
-    """The arguments that lead to the server, to nobody for Silverlight, and do not judge a busy machine's speed."""
+    """Arguments for the server, a closed port for Silverlight, and no judgement of a busy machine's speed."""
     return ["probe", "127.0.0.1", "--policy-port", port, "--silverlight-port", str(free_port()), "--ignore", "PB110"]
 
 
 @pytest.fixture
-def nobody() -> list[str]:
+def closed() -> list[str]:
     return ["probe", "127.0.0.1", "--policy-port", str(free_port()), "--silverlight-port", str(free_port())]
 
 
-def test_text(asked: list[str]) -> None:
+def test_probe_of_good_server_writes_text(asked: list[str]) -> None:
     done = run(*asked)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("127.0.0.1: nothing found\n")
     assert "\033" not in done.stdout
 
 
-def test_errors_are_exit_status_1(nobody: list[str]) -> None:
-    done = run(*nobody)
+def test_probe_with_errors_exits_1(closed: list[str]) -> None:
+    done = run(*closed)
     assert (done.returncode, done.stderr) == (1, "")
     assert "error PB106 no-policy: " in done.stdout
-    assert run(*nobody, "--ignore", "PB106").returncode == 0
+    assert run(*closed, "--ignore", "PB106").returncode == 0
 
 
-def test_json(asked: list[str]) -> None:
+def test_probe_with_json_writes_one_object(asked: list[str]) -> None:
     done = run(*asked, "--json")
     assert done.returncode == 0
     [host] = json.loads(done.stdout)["hosts"]
     assert (host["host"], host["ok"], host["findings"]) == ("127.0.0.1", True, [])
 
 
-def test_nagios(asked: list[str], nobody: list[str]) -> None:
+def test_probe_with_nagios_writes_one_line(asked: list[str], closed: list[str]) -> None:
     done = run(*asked, "--nagios")
     assert (done.returncode, done.stdout.count("\n"), done.stdout[:13]) == (0, 1, "FLASHPOL OK -")
-    done = run(*nobody, "--nagios")
+    done = run(*closed, "--nagios")
     assert (done.returncode, done.stdout[:19]) == (2, "FLASHPOL CRITICAL -")
 
 
-def test_nagios_has_a_status_for_what_cannot_be_asked() -> None:
+def test_probe_with_nagios_and_wrong_arguments_is_unknown() -> None:
     done = run("probe", "127.0.0.1", "--nagios", "--from", "http://a.example")
     assert (done.returncode, done.stderr) == (3, "")
-    assert done.stdout.startswith("FLASHPOL UNKNOWN - --from without --port")
+    assert done.stdout.startswith("FLASHPOL UNKNOWN - --from needs --port")
 
 
-def test_content_may_or_may_not(asked: list[str], port: str) -> None:
-    """Port 843 is meant here: its policy speaks of 1935, and what listens on the port itself is not asked."""
+def test_probe_with_content_decides(asked: list[str], port: str) -> None:
+    """The policy of port 843 grants 1935 only."""
     done = run(*asked, "--from", "http://www.example.com/a.swf", "--port", port)
     assert done.returncode == 1
     assert "error PB403 denied: flash does not let content from http://www.example.com/a.swf connect" in done.stdout
 
 
-def test_several_hosts(asked: list[str]) -> None:
+def test_probe_of_several_hosts_summarises(asked: list[str]) -> None:
     done = run(*asked[:2], "127.0.0.2", *asked[2:])
     assert done.returncode == 1
     assert done.stdout.startswith("127.0.0.1: ")
     assert "\n127.0.0.2: " in done.stdout
     assert done.stdout.splitlines()[-1].startswith("2 hosts: 1 error")
-    assert done.stderr == ""  # progress is for terminals
+    assert done.stderr == ""  # progress is shown only on terminals
 
 
-def test_output_is_replaced_at_once(asked: list[str], tmp_path: Path) -> None:
+def test_probe_with_output_replaces_the_file(asked: list[str], tmp_path: Path) -> None:
     out = tmp_path / "flashpol.prom"
     out.write_text("old")
     assert run(*asked, "--metrics", "-o", out).stdout == ""
@@ -93,36 +93,44 @@ def test_output_is_replaced_at_once(asked: list[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("games.example.com:843",), "write its name or address alone"),
-        (("http://games.example.com/",), "write its name or address alone"),
-        (("",), "write its name or address alone"),
-        (("127.0.0.1", "--from", "http://a.example"), "--from without --port"),
+        (("games.example.com:843",), "write only its name or address"),
+        (("http://games.example.com/",), "write only its name or address"),
+        (("",), "write only its name or address"),
+        (("127.0.0.1", "--from", "http://a.example"), "--from needs --port"),
         (("127.0.0.1", "--from", "a b", "--port", "1"), "--from: "),
         (("127.0.0.1", "--port", "0"), "is not a port from 1 to 65535"),
         (("127.0.0.1", "--location", "8430"), "write xmlsocket://HOST:PORT"),
         (("127.0.0.1", "--location", "xmlsocket://127.0.0.1:99999"), "write xmlsocket://HOST:PORT"),
-        (("127.0.0.1", "--location", "xmlsocket://other.example:843"), "a policy counts for the host that serves it"),
+        (
+            ("127.0.0.1", "--location", "xmlsocket://other.example:843"),
+            "a policy counts only for the host that serves it",
+        ),
+        (("127.0.0.1", "--ignore", "XX"), "--ignore 'XX': there is no such finding"),
+        (("127.0.0.1", "--ignore", "pb110"), "did you mean PB110?"),
         (("127.0.0.1", "--watch", "0"), "seconds from 1 to 86400"),
         (("127.0.0.1", "--json", "--nagios"), "not allowed with"),
         ((), "the following arguments are required: HOST"),
     ],
 )
-def test_mistakes(arguments: tuple[str, ...], said: str) -> None:
+def test_probe_with_wrong_arguments_says_what_to_write(arguments: tuple[str, ...], said: str) -> None:
     assert said in one_line(run("probe", *arguments), "flashpol probe")
 
 
-def test_watch_tells_what_changes(asked: list[str], tmp_path: Path) -> None:
+def test_probe_with_watch_prints_changes(asked: list[str], tmp_path: Path) -> None:
     policy = tmp_path / "policy.xml"
     policy.write_text(POLICY)
     out = tmp_path / "out"
     with Flashpol("--policy", policy) as server, out.open("wb") as writable:
         asked[asked.index("--policy-port") + 1] = str(server.place[1])
         asked += ["--watch", "1", "--ignore", "PB214"]  # a probe that the reload meets half way sees both policies
-        # Whoever starts the tests in the background of a shell has them ignore SIGINT, and all that they start.
+        # A shell that starts the tests in the background makes them and their children ignore SIGINT.
         heard = ["env", "--default-signal=INT", *command(*asked)]
-        watching = subprocess.Popen(heard, cwd=ROOT, stdout=writable)
+        watching = subprocess.Popen(
+            heard, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=writable, stderr=subprocess.DEVNULL
+        )
         try:
             eventually(lambda: "connections in" in out.read_text(), "the first report")
+            watching.send_signal(signal.SIGHUP)  # without a terminal it is meant for the server
             policy.write_text(POLICY.replace("1935", "1936,1937"))
             server.process.send_signal(signal.SIGHUP)
             eventually(lambda: " 127.0.0.1: + policy at 127.0.0.1:" in out.read_text(), "the new policy")
@@ -135,7 +143,7 @@ def test_watch_tells_what_changes(asked: list[str], tmp_path: Path) -> None:
     assert [line.split(": ", 1)[1][:8] for line in changed] == ["- policy", "+ policy"]
 
 
-def test_progress_is_shown_on_a_terminal(asked: list[str]) -> None:
+def test_probe_of_several_hosts_shows_progress_on_a_terminal(asked: list[str]) -> None:
     ours, theirs = os.openpty()
     with os.fdopen(ours, "rb", buffering=0) as terminal:
         done = subprocess.Popen(
@@ -153,7 +161,7 @@ def test_progress_is_shown_on_a_terminal(asked: list[str]) -> None:
     assert b"2 of 2 hosts, 1 with errors" in shown
 
 
-def test_colour_is_for_terminals(asked: list[str]) -> None:
+def test_probe_on_a_terminal_uses_colour(asked: list[str]) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
     ours, theirs = os.openpty()
     with os.fdopen(ours, "rb", buffering=0) as terminal:

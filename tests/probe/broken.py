@@ -1,12 +1,13 @@
-"""Policy servers that are broken on purpose, one mistake each, and some that are not: handlers for `loopback.Server`.
+"""Handlers for `loopback.Server`: policy servers with one deliberate mistake each, and some correct ones.
 
-A handler gets a connection and ends it. Each mistake is one that operators made.
+A handler gets a connection and ends it. Each mistake was made by an operator.
 """
 
 import contextlib
 import socket
 import ssl
 import struct
+import threading
 import time
 
 from loopback import Handler
@@ -22,14 +23,14 @@ SILVERLIGHT = (
     b'<grant-to><socket-resource port="4502-4506" protocol="tcp"/></grant-to></policy></cross-domain-access>'
     b"</access-policy>"
 )
-# Seconds for a whole request, of the servers that have such a deadline.
+# Seconds for a whole request, in servers that have such a deadline.
 DEADLINE = 1.0
 
 # --------------------------------------------------------------------------------------------------------- handlers
 
 
 def whole(connection: socket.socket) -> bytes:
-    """Read as one should: until the NUL, however it comes, under one deadline."""
+    """Read correctly: until the NUL, in any number of pieces, under one deadline."""
     data = b""
     deadline = time.monotonic() + DEADLINE
     while b"\0" not in data and (part := _receive(connection, deadline)):
@@ -46,7 +47,7 @@ def _receive(connection: socket.socket, deadline: float) -> bytes:
 
 
 def end(connection: socket.socket) -> None:
-    """FIN, and read until the client closes: no RST, whatever it sent."""
+    """Send FIN and read until the client closes, so that no RST is sent."""
     connection.shutdown(socket.SHUT_WR)
     connection.settimeout(1)
     with contextlib.suppress(TimeoutError):
@@ -55,7 +56,7 @@ def end(connection: socket.socket) -> None:
 
 
 def answering(reply: bytes = POLICY + b"\0") -> Handler:
-    """A correct server, of whatever is to be said."""
+    """A correct server with this reply."""
 
     def handle(connection: socket.socket) -> None:
         if whole(connection).startswith(REQUEST):
@@ -77,7 +78,7 @@ def answering_22(connection: socket.socket) -> None:
 
 
 def any_terminator(connection: socket.socket) -> None:
-    """A correct server that takes what telnet and echo send as well."""
+    """A correct server that also accepts what telnet and echo send."""
     data = b""
     deadline = time.monotonic() + DEADLINE
     while not data.endswith((b"\0", b"\n")) and len(data) < 23 and (part := _receive(connection, deadline)):
@@ -125,8 +126,8 @@ def endless(connection: socket.socket) -> None:
 
 
 def dripping_reply(connection: socket.socket) -> None:
-    """A byte now and then, for much longer than anybody waits."""
-    if whole(connection).startswith(REQUEST):  # not a part of it, where the probe was late with the rest
+    """Send one byte at a time, for much longer than any client waits."""
+    if whole(connection).startswith(REQUEST):  # not a part of it, if the probe sent the rest late
         for at in range(len(POLICY)):
             connection.sendall(POLICY[at : at + 1])
             time.sleep(0.05)
@@ -148,7 +149,7 @@ def in_two_writes(connection: socket.socket) -> None:
 
 
 class Alternating:
-    """Two servers behind one address that disagree."""
+    """Two servers behind one address, with different policies."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -159,7 +160,7 @@ class Alternating:
 
 
 class SlowAtFirst:
-    """It has to wake up."""
+    """The first reply is slow."""
 
     def __init__(self) -> None:
         self._awake = False
@@ -172,7 +173,7 @@ class SlowAtFirst:
 
 
 class EverySecond:
-    """Answers every second request: a limit of connections, a lost race."""
+    """Reply to every second request, as with a lost race."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -217,7 +218,7 @@ def wants_a_line(connection: socket.socket) -> None:
 
 
 def wants_22_bytes(reply: bytes = POLICY + b"\0") -> Handler:
-    """`if (data == "<policy-file-request/>")`, and nothing else."""
+    """`if (data == "<policy-file-request/>")`, and no other comparison."""
 
     def handle(connection: socket.socket) -> None:
         while data := connection.recv(4096):
@@ -241,7 +242,7 @@ def web_server(connection: socket.socket) -> None:
 
 
 def tls(connection: socket.socket) -> None:
-    """Says nothing to who does not speak TLS; to who does, here, that it has no certificate."""
+    """Reply to a ClientHello only, here with an alert, since it has no certificate."""
     with contextlib.suppress(ssl.SSLError):
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).wrap_socket(connection, server_side=True).close()
 
@@ -266,7 +267,7 @@ def answering_a_part(connection: socket.socket) -> None:
 
 
 def closing_on_more(connection: socket.socket) -> None:
-    """Correct, as long as nobody sends more than the request."""
+    """Correct unless more than the request is sent."""
     connection.settimeout(DEADLINE)
     data = b""
     while len(data) < 23 and (part := connection.recv(23 - len(data))):
@@ -276,7 +277,7 @@ def closing_on_more(connection: socket.socket) -> None:
 
 
 def hanging_up_with(connection: socket.socket) -> None:
-    """It takes a FIN after the request for a client that left."""
+    """Take a FIN after the request for a client that left."""
     if whole(connection).startswith(REQUEST):
         connection.settimeout(0.1)
         try:
@@ -299,15 +300,117 @@ def any_request(connection: socket.socket) -> None:
     end(connection)
 
 
-def without_deadline(connection: socket.socket) -> None:
-    data = b""
-    while b"\0" not in data and (part := connection.recv(4096)):
-        data += part
-    if data.startswith(REQUEST):
-        connection.sendall(POLICY + b"\0")
-    end(connection)
+def patient(reply: bytes) -> Handler:
+    """A server without a deadline for the request, as an application's own port has none."""
+
+    def handle(connection: socket.socket) -> None:
+        data = b""
+        while b"\0" not in data and (part := connection.recv(4096)):
+            data += part
+        if data.startswith(REQUEST):
+            connection.sendall(reply)
+        end(connection)
+
+    return handle
+
+
+without_deadline = patient(POLICY + b"\0")
 
 
 def echo(connection: socket.socket) -> None:
     connection.sendall(whole(connection))
     end(connection)
+
+
+class Guard:
+    """A correct server that shuts an address out: it then closes, resets or stays silent.
+
+    It does so after `max_connections`; if `strict`, also after a request that is not whole in the first receive.
+    """
+
+    def __init__(self, max_connections: int = 1000, *, strict: bool = False, how: Handler | None = None) -> None:
+        self._left = max_connections
+        self._strict = strict
+        self._banned = False
+        self._how = how
+
+    def __call__(self, connection: socket.socket) -> None:
+        self._left -= 1
+        if self._banned or self._left < 0:
+            if self._how is not None:
+                self._how(connection)
+            return
+        if self._strict:
+            connection.settimeout(DEADLINE)
+            self._banned = connection.recv(4096) != REQUEST
+            if self._banned:
+                return
+        elif not whole(connection).startswith(REQUEST):
+            return
+        connection.sendall(POLICY + b"\0")
+        end(connection)
+
+
+class Limiter:
+    """A correct server that accepts so many connections within a second, and closes the others at once."""
+
+    def __init__(self, max_rate: int) -> None:
+        self._max_rate = max_rate
+        self._times: list[float] = []
+
+    def __call__(self, connection: socket.socket) -> None:
+        now = time.monotonic()
+        self._times = [at for at in self._times if now - at < 1] + [now]
+        if len(self._times) <= self._max_rate:
+            any_terminator(connection)
+
+
+class OneConnection:
+    """A correct server that closes a second connection while the first is open."""
+
+    def __init__(self) -> None:
+        self._busy = threading.Lock()
+
+    def __call__(self, connection: socket.socket) -> None:
+        if self._busy.acquire(blocking=False):
+            with contextlib.closing(connection):
+                try:
+                    any_terminator(connection)
+                finally:
+                    self._busy.release()
+
+
+def wants_a_line_or_the_end(connection: socket.socket) -> None:
+    """Take a line that the end of the stream ends, as `readline()` does."""
+    with connection.makefile("rb") as lines:
+        if REQUEST[:22] in lines.readline():
+            connection.sendall(POLICY + b"\0")
+
+
+def wants(request: bytes, *, holds: bool = True) -> Handler:
+    """Reply to this request only; hold the connection after any other one, or close it."""
+
+    def handle(connection: socket.socket) -> None:
+        data = b""
+        while request.startswith(data) and data != request and (part := connection.recv(4096)):
+            data += part
+        if data.startswith(request):
+            connection.sendall(POLICY + b"\0")
+        elif holds:
+            silent(connection)
+
+    return handle
+
+
+class SilentAtFirst:
+    """The first request gets no reply: the others do, whatever they are."""
+
+    def __init__(self) -> None:
+        self._connections = 0
+
+    def __call__(self, connection: socket.socket) -> None:
+        self._connections += 1
+        if self._connections == 1:
+            silent(connection)
+        else:
+            any_terminator(connection)

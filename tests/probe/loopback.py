@@ -1,4 +1,4 @@
-"""What the probe's tests stand on: servers in threads and ports without one, on ports the kernel picks."""
+"""Servers in threads, closed ports and dropping ports on loopback, for the tests of the probe."""
 
 import contextlib
 import socket
@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-from flashpol.probe import Observation, Patience, Question, examine
-from flashpol.probe.pace import Pace
+from flashpol.probe import Observation, Question, Timeouts, experiments
+from flashpol.probe.throttle import Throttle
 
-# For servers that are silent on purpose; the others are given all the time that the probe gives.
-SHORT = Patience(connect=0.6, reply=1.0, closing=0.3)
+# For servers that are silent on purpose; the other tests use the default time-outs.
+SHORT = Timeouts(connect=0.6, reply=1.0, closing=0.3)
 
 Handler = Callable[[socket.socket], None]
 
@@ -34,12 +34,16 @@ class Server:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the port; open connections continue."""
         self._ending = True
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)  # wakes accept
         self._thread.join(5)
         self._listening.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
         for connection in list(self._open):  # wakes handlers that read
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -70,7 +74,7 @@ class Server:
 
 @contextlib.contextmanager
 def closed_port(host: str = "127.0.0.1") -> Iterator[int]:
-    """A port that refuses: somebody has it, and does not listen."""
+    """A port that refuses: a socket is bound to it and does not listen."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as taken:
         taken.bind((host, 0))
@@ -79,7 +83,7 @@ def closed_port(host: str = "127.0.0.1") -> Iterator[int]:
 
 @contextlib.contextmanager
 def dropping_port() -> Iterator[int]:
-    """A port that drops SYNs: its accept queue is full, and nobody accepts."""
+    """A port that drops SYNs: its accept queue is full."""
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.socket())
         listening.bind(("127.0.0.1", 0))
@@ -92,11 +96,12 @@ def dropping_port() -> Iterator[int]:
 
 
 def look(port: int, /, silverlight_port: int | None = None, host: str = "127.0.0.1", **asked: Any) -> Observation:
-    """Probe a server on loopback, without the pauses that strangers are given.
+    """Probe a server on loopback, without a limit on the rate.
 
-    Not judged by its speed: the machine that runs the tests may be busy.
+    PB110 is ignored by default, since the machine that runs the tests may be busy.
     """
     asked.setdefault("ignored", frozenset(("PB110",)))
     with closed_port() as closed:
+        asked.setdefault("http_port", closed)
         question = Question(policy_port=port, silverlight_port=silverlight_port or closed, **asked)
-        return examine.observe(host, question, Pace(a_second=1000))
+        return experiments.observe(host, question, Throttle(max_rate=1000))

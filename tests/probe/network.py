@@ -1,8 +1,8 @@
-"""Two hosts and a wire between them, in network namespaces: what this machine's own loopback cannot show.
+"""Two hosts and a wire between them, in network namespaces: for properties that loopback cannot show.
 
-`near` is where the probe runs: it has names in a hosts file of its own, and no way out but the wire. `far` is at the
-other end: it has the addresses that are served, and is the router that says what cannot be reached, or says nothing.
-All addresses are those of documentation (RFC 5737, RFC 3849), and no packet leaves the two.
+The probe runs in `near`, which has its own hosts file and no route except the wire. `far` has the addresses that are
+served, and is the router that rejects or drops packets. All addresses are reserved for documentation (RFC 5737,
+RFC 3849), and no packet leaves the two namespaces.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from testkit.polling import DEADLINE, eventually
 from testkit.processes import ROOT, command
 
 FAR = [(f"192.0.2.{number}", f"2001:db8::{number}") for number in range(2, 10)]
-# What the router does with packets to these, in both families.
+# The router rejects or drops packets to these, in both families.
 UNREACHABLE, PROHIBITED, DROPPED = [(f"198.51.100.{number}", f"2001:db8:1::{number}") for number in (1, 2, 3)]
-# Where `near` has no route to.
+# `near` has no route to these.
 NO_ROUTE = ("203.0.113.1", "2001:db8:2::1")
 
 _NEAR = """
@@ -51,7 +51,7 @@ _CLONE_NEWNET = 0x40000000
 
 
 class Network:
-    """Skips the test where namespaces may not be made: not root, or in a container without CAP_SYS_ADMIN."""
+    """Skips the test where namespaces cannot be created: not root, or a container without CAP_SYS_ADMIN."""
 
     def __init__(self, folder: Path, names: dict[str, Sequence[str]]) -> None:
         self._hosts = folder / "hosts"
@@ -76,19 +76,19 @@ class Network:
 
     @contextlib.contextmanager
     def at_the_far_end(self) -> Iterator[None]:
-        """Sockets that this thread makes meanwhile are there, and stay there."""
+        """Create the sockets of this thread in `far`; they stay there."""
         with _inside(self.far):
             yield
 
     def flashpol(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run it at the near end."""
+        """Run flashpol in `near`."""
         return subprocess.run(
             [*self._enter(self.near), *command(*arguments)],
             cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
     def _namespace(self) -> int:
-        """The process that keeps it; it ends with its input, so also when the tests are killed."""
+        """Start the process that holds a namespace; it ends with its input, also when the tests are killed."""
         holder = subprocess.Popen(
             ["unshare", "--net", "--mount", "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=-1
         )
@@ -111,7 +111,7 @@ class Network:
         assert (done.returncode, done.stderr) == (0, ""), words
 
     def _refuses(self, family: int, far: str) -> bool:
-        """It answers: an address of IPv6 is not usable at once."""
+        """Check that the address is usable: an IPv6 address is not usable at once."""
         with _inside(self.near), socket.socket(family) as trial:
             trial.settimeout(1)
             with contextlib.suppress(TimeoutError):
@@ -121,7 +121,7 @@ class Network:
 
 @contextlib.contextmanager
 def _inside(holder: int) -> Iterator[None]:
-    """A namespace is a thread's own; threads that are begun there stay there."""
+    """Enter the namespace with this thread; threads started meanwhile stay there."""
     with open("/proc/thread-self/ns/net", "rb") as ours, open(f"/proc/{holder}/ns/net", "rb") as theirs:
         _set(theirs.fileno())
         try:

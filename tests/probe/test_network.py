@@ -61,7 +61,7 @@ def codes(host: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("name", HOSTS)
-def test_findings(probed: dict[str, Any], name: str) -> None:
+def test_findings_of_name_are_expected(probed: dict[str, Any], name: str) -> None:
     addresses, expected = HOSTS[name]
     assert {address["address"] for address in probed[name]["addresses"]} == {*addresses}
     assert codes(probed[name]) == expected
@@ -71,7 +71,7 @@ def finding(host: dict[str, Any], code: str) -> dict[str, Any]:
     return next(found for found in host["findings"] if found["code"] == code)
 
 
-def test_what_differs_is_said(probed: dict[str, Any]) -> None:
+def test_addresses_differ_finding_names_the_differences(probed: dict[str, Any]) -> None:
     evidence = finding(probed["different.example"], "PB109")["evidence"]
     for address, policy in zip(DIFFERENT, (POLICY, OPEN_POLICY), strict=True):
         assert f"{address}: a policy of {len(policy)} bytes" in evidence
@@ -80,7 +80,7 @@ def test_what_differs_is_said(probed: dict[str, Any]) -> None:
     assert finding(probed["refused.example"], "PB105")["where"] == f"[{ONE_REFUSES[1]}]:843"
 
 
-def test_each_family_has_its_conclusions(probed: dict[str, Any]) -> None:
+def test_conclusions_of_both_families_differ_for_unity(probed: dict[str, Any]) -> None:
     found = {
         (address["family"], client["client"]): client["finds_policy"]
         for address in probed["alike.example"]["addresses"]
@@ -90,7 +90,7 @@ def test_each_family_has_its_conclusions(probed: dict[str, Any]) -> None:
     assert [found["ipv6", client] for client in ("flash", "lightspark", "unity")] == [True, True, False]
 
 
-def test_a_name_that_could_not_be_tried_is_no_error(probed: dict[str, Any]) -> None:
+def test_findings_of_untried_name_are_no_errors(probed: dict[str, Any]) -> None:
     host = probed["nowhere.example"]
     assert (host["ok"], {f["evidence"] for f in host["findings"]}) == (True, {"Network is unreachable"})
 
@@ -104,15 +104,15 @@ def test_a_name_that_could_not_be_tried_is_no_error(probed: dict[str, Any]) -> N
         ("nowhere.example", 3, "UNKNOWN"),
     ],
 )
-def test_nagios_is_told(network: Network, name: str, status: int, word: str) -> None:
+def test_nagios_of_name_has_status(network: Network, name: str, status: int, word: str) -> None:
     done = network.flashpol("probe", name, "--nagios", "--ignore", "PB110")
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (status, "", 1)
     assert done.stdout.startswith(f"FLASHPOL {word} - {name}: ")
 
 
-def test_a_large_policy_came_in_one_write(probed: dict[str, Any]) -> None:
-    places = [address["places"][0] for address in probed["large.example"]["addresses"]]
-    assert [place["asked"]["segments"] for place in places] == [3, 3]
+def test_large_policy_in_one_write_has_three_segments(probed: dict[str, Any]) -> None:
+    targets = [address["places"][0] for address in probed["large.example"]["addresses"]]
+    assert [target["asked"]["segments"] for target in targets] == [3, 3]
     said = " ".join(found["message"] for found in probed["large.example"]["findings"] if found["code"] == "PB213")
     # Of Ethernet's 1,500 bytes, 40 go to the headers of IPv4 and 60 to those of IPv6, 12 to TCP's timestamps.
     assert {*re.findall(r"a segment of (\S+) bytes", said)} == {"1,448", "1,428"}

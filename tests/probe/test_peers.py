@@ -1,4 +1,4 @@
-"""Real servers: no false alarm on those that are right, the right finding on those that are not."""
+"""Real servers: no false alarms on correct ones, the right finding on the others."""
 
 import contextlib
 import os
@@ -12,7 +12,8 @@ import pytest
 from broken import OPEN_POLICY, POLICY, SILVERLIGHT, answering
 from loopback import Server, look
 
-from flashpol.probe import Observation, Patience, findings
+from flashpol.probe import Observation, Timeouts, findings
+from flashpol.probe.model import Role
 from testkit.polling import eventually
 from testkit.processes import Flashpol, free_port
 
@@ -97,26 +98,34 @@ def thoroughly(port: int) -> Observation:
     return look(port, thorough=True, idle=5.0)
 
 
-def test_flashpol(tmp_path: Path) -> None:
+def test_flashpol_has_no_findings(tmp_path: Path) -> None:
     for policy, ask in ((POLICY, thoroughly), (OPEN_POLICY, look)):
         (tmp_path / "policy.xml").write_bytes(policy)
         with Flashpol("--policy", tmp_path / "policy.xml") as server:
             assert codes(ask(server.place[1])) == set()
 
 
-def test_flashpol_for_silverlight(tmp_path: Path) -> None:
+def test_flashpol_and_probe_report_the_same_sha256(tmp_path: Path) -> None:
+    (tmp_path / "policy.xml").write_bytes(OPEN_POLICY + b"\n")
+    with Flashpol("--policy", tmp_path / "policy.xml") as server:
+        exposed = server.get("/metrics").body.decode()
+        [target] = look(server.place[1]).all_targets(Role.MASTER)
+    assert f'sha256="{target.reply.sha256}"' in exposed
+
+
+def test_flashpol_with_silverlight_dialect_has_no_findings(tmp_path: Path) -> None:
     (tmp_path / "policy.xml").write_bytes(SILVERLIGHT)
     with Server(answering()) as flash, Flashpol("--policy", tmp_path / "policy.xml", "--dialect", "silverlight") as s:
         assert codes(look(flash.port, s.place[1])) == set()
         assert codes(look(flash.port, s.place[1], named=("silverlight",), thorough=True, idle=5.0)) == set()
 
 
-def test_a_thread_for_each_connection() -> None:
+def test_threaded_server_has_only_tests_by_hand() -> None:
     with Server(answering()) as server:
         assert codes(thoroughly(server.port)) == {"PB309"}  # it wants the NUL
 
 
-def test_nginx_that_reads_first(tmp_path: Path) -> None:
+def test_nginx_that_reads_first_replies_to_any_request(tmp_path: Path) -> None:
     """`ssl_preread` answers as soon as the bytes are no TLS: any request, or a part of one."""
     with nginx(tmp_path, "ssl_preread on; preread_timeout 2s;") as port:
         found = codes(thoroughly(port))
@@ -124,28 +133,28 @@ def test_nginx_that_reads_first(tmp_path: Path) -> None:
     assert not found & {"PB301", "PB302", "PB303", "PB304", "PB313", "PB314"}
 
 
-def test_nginx_that_does_not_read(tmp_path: Path) -> None:
+def test_nginx_that_does_not_read_speaks_first_and_resets(tmp_path: Path) -> None:
     with nginx(tmp_path, "") as port:
         found = codes(thoroughly(port))
     assert "PB307" in found
     assert found & {"PB301", "PB302", "PB310"}, "RST, or a reply lost to it"
 
 
-def test_haproxy(tmp_path: Path) -> None:
+def test_haproxy_with_lua_has_no_findings(tmp_path: Path) -> None:
     with haproxy(tmp_path) as port:
         assert codes(look(port)) == set()
 
 
-def test_socat_that_never_reads(tmp_path: Path) -> None:
+def test_socat_that_never_reads_speaks_first(tmp_path: Path) -> None:
     with socat(tmp_path, "cat policy.xml") as port:
         assert "PB307" in codes(look(port))
 
 
-def test_socat_that_reads_a_line(tmp_path: Path) -> None:
+def test_socat_that_reads_a_line_wants_a_newline(tmp_path: Path) -> None:
     with socat(tmp_path, "read line; cat policy.xml") as port:
-        assert "PB305" in codes(look(port, patience=Patience(reply=1.0)))
+        assert "PB305" in codes(look(port, timeouts=Timeouts(reply=1.0)))
 
 
-def test_socat_that_reads_23_bytes(tmp_path: Path) -> None:
+def test_socat_that_reads_23_bytes_has_no_findings(tmp_path: Path) -> None:
     with socat(tmp_path, "head -c 23 >/dev/null; cat policy.xml") as port:
         assert codes(look(port)) == set()

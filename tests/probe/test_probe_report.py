@@ -1,4 +1,4 @@
-"""What is written: text no terminal obeys, JSON, a line for Nagios, metrics that promtool accepts, changes."""
+"""The reports: safe text, JSON, a line for Nagios, metrics that promtool accepts, changes."""
 
 import json
 import re
@@ -12,10 +12,10 @@ from loopback import SHORT, Handler, Server, closed_port, look
 from prometheus_client.parser import text_string_to_metric_families
 
 from flashpol.probe import Observation, Question
-from flashpol.probe.question import Place, Role
+from flashpol.probe.exchange import Address, Exchange, Reached
+from flashpol.probe.model import Role, Target
 from flashpol.probe.report import Result, document, metrics, nagios, text
 from flashpol.probe.report.changes import changes
-from flashpol.probe.wire import Address, Exchange, Reached
 
 
 def plain(written: str, _: str) -> str:
@@ -39,14 +39,14 @@ def bad() -> Result:
 
 def untried() -> Result:
     here = Address(2, "192.0.2.1")
-    place = Place(Role.MASTER, here, 843, Exchange(here, 843, Reached.UNTRIED, 0.0, "Network is unreachable"))
-    return Result.of(Observation("games.example.com", Question(), {here: (place,)}))
+    target = Target(Role.MASTER, here, 843, Exchange(here, 843, Reached.UNTRIED, 0.0, "Network is unreachable"))
+    return Result.of(Observation("games.example.com", Question(), {here: (target,)}))
 
 
 # ------------------------------------------------------------------------------------------------------------- text
 
 
-def test_a_timeline_and_what_clients_make_of_it(good: Result) -> None:
+def test_text_of_good_server_has_timeline_and_conclusions(good: Result) -> None:
     lines = text.report(good, plain).split("\n")
     assert lines[0] == "127.0.0.1: 1 note"
     assert re.fullmatch(r"  port \d+ \(asked first\)", lines[3])
@@ -55,25 +55,25 @@ def test_a_timeline_and_what_clients_make_of_it(good: Result) -> None:
         "connected",
         'sent 23 bytes: "<policy-file-request/>\\0"',
         f'received {len(POLICY) + 1} bytes, the last a NUL: "<cross-domain-policy><site-control permi"'
-        f" and {len(POLICY) + 1 - 40} bytes more",
+        f" and {len(POLICY) + 1 - 40} more bytes",
         "closed by the server",
     ]
     assert any(re.fullmatch(r"  flash       finds a policy, after \d\.\d\d s", line) for line in lines)
 
 
-def test_a_finding_has_its_place_evidence_and_what_to_do(bad: Result) -> None:
+def test_text_of_finding_has_place_evidence_and_remedy(bad: Result) -> None:
     written = text.report(bad, plain)
     found = written[written.index("error PB301") :].split("\n")
-    assert found[0].startswith("error PB301 reset: the server ends with RST after the reply (3 of 3)")
+    assert found[0].startswith("error PB301 reset: the server sends RST after the reply (3 of 3)")
     assert re.fullmatch(r"  at:   127\.0\.0\.1:\d+", found[1])
     assert found[2] == f"  seen: {len(POLICY) + 1} bytes, then reset: 3 of 3 tries"
-    assert found[3].startswith("  do:   read all 23 bytes")
+    assert found[3].startswith("  do:   read the whole request, all 23 bytes")
 
 
-def test_what_several_addresses_share_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flashpol.probe import examine
+def test_text_of_equal_findings_names_all_places_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flashpol.probe import experiments
 
-    monkeypatch.setattr(examine, "resolve", lambda host: [Address(2, "127.0.0.1"), Address(2, "127.0.0.2")])
+    monkeypatch.setattr(experiments, "resolve", lambda host: [Address(2, "127.0.0.1"), Address(2, "127.0.0.2")])
     with Server(answering(POLICY)) as one, Server(answering(POLICY), "127.0.0.2", one.port):
         written = text.report(Result.of(look(one.port)), plain)
     assert written.count("note PB210") == 1
@@ -81,7 +81,7 @@ def test_what_several_addresses_share_is_said_once(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("columns", [80, 60, 1])
-def test_no_line_is_wider_than_the_terminal(columns: int) -> None:
+def test_text_in_narrow_terminal_fits(columns: int) -> None:
     bad = of(broken.reading_22, ignored=frozenset(("PB110", "FP507")))  # lines of policies are cut, not folded
     lines = text.report(bad, plain, columns).split("\n")
     assert max(map(len, lines)) <= max(columns, 60)
@@ -94,20 +94,20 @@ HOSTILE = b"\x1b]0;title\x07\x1b[2J\x9b31m\r\n<cross-domain-policy>\x1b[31m<\xe2
 
 
 @pytest.mark.parametrize("reply", [HOSTILE, b"SSH-" + HOSTILE[:30], b"HTTP/1.1 " + HOSTILE, POLICY + b"\0" + HOSTILE])
-def test_nothing_that_a_server_sends_reaches_the_terminal(reply: bytes) -> None:
+def test_reports_of_hostile_reply_are_printable(reply: bytes) -> None:
     result = of(answering(reply + b"\0"))
     for written in (text.report(result, plain), nagios.line([result])):
         assert all(line.isprintable() for line in written.split("\n"))
 
 
-def test_a_record_of_hundreds_of_lines_is_cut() -> None:
+def test_text_of_long_record_is_cut() -> None:
     assert len(text.report(of(broken.endless), plain).split("\n")) < 50
 
 
 # ------------------------------------------------------------------------------------------------------------- JSON
 
 
-def test_json(bad: Result) -> None:
+def test_json_of_two_hosts_has_the_documented_fields(bad: Result) -> None:
     data = json.loads(json.dumps(document.document([bad, untried()])))
     assert data["version"] == 1
     assert data["summary"] == {"hosts": 2, "errors": 1, "warnings": 0, "notes": 2}
@@ -115,7 +115,8 @@ def test_json(bad: Result) -> None:
     assert (host["host"], host["error"], host["ok"], other["ok"]) == ("127.0.0.1", None, False, True)
     [address] = host["addresses"]
     assert (address["address"], address["family"]) == ("127.0.0.1", "ipv4")
-    master, silverlight = address["places"]
+    master, silverlight, http = address["places"]
+    assert (silverlight["role"], http["role"]) == ("silverlight", "silverlight-http")
     assert (master["role"], master["kind"], master["policy_bytes"]) == ("master", "policy", len(POLICY))
     assert (master["asked"]["reached"], master["asked"]["end"]) == ("connected", "reset")
     assert [event["what"] for event in master["asked"]["events"]] == ["connected", "sent", "received", "ended"]
@@ -129,7 +130,7 @@ def test_json(bad: Result) -> None:
 # ----------------------------------------------------------------------------------------------------------- Nagios
 
 
-def test_nagios(good: Result, bad: Result) -> None:
+def test_nagios_of_good_and_bad_host_is_one_line_with_performance_data(good: Result, bad: Result) -> None:
     assert nagios.status([good]) == nagios.OK
     assert re.fullmatch(
         r"FLASHPOL OK - 127\.0\.0\.1: policy on port \d+"
@@ -139,19 +140,19 @@ def test_nagios(good: Result, bad: Result) -> None:
     assert nagios.status([good, bad]) == nagios.CRITICAL
     line = nagios.line([good, bad])
     assert line.startswith("FLASHPOL CRITICAL - 127.0.0.1: policy on port ")
-    assert "; 127.0.0.1: PB301 the server ends with RST" in line
+    assert "; 127.0.0.1: PB301 the server sends RST" in line
     assert "'127.0.0.1 errors'=1;;0;0" in line
     assert line.count("|") == 1
     assert "\n" not in line
 
 
-def test_nagios_warns_of_warnings() -> None:
+def test_nagios_of_warning_is_warning() -> None:
     result = of(answering(OPEN_POLICY + b"\0\0"))
     assert nagios.status([result]) == nagios.WARNING
     assert nagios.line([result]).startswith("FLASHPOL WARNING - 127.0.0.1: PB215 ")
 
 
-def test_nagios_does_not_know_what_it_could_not_try(good: Result) -> None:
+def test_nagios_of_untried_host_is_unknown(good: Result) -> None:
     assert nagios.status([untried()]) == nagios.status([good, untried()]) == nagios.UNKNOWN
     assert nagios.line([untried()]).startswith("FLASHPOL UNKNOWN - games.example.com: this machine cannot try it")
 
@@ -159,7 +160,7 @@ def test_nagios_does_not_know_what_it_could_not_try(good: Result) -> None:
 # ---------------------------------------------------------------------------------------------------------- metrics
 
 
-def test_promtool_has_nothing_to_say(good: Result) -> None:
+def test_metrics_of_good_host_pass_promtool(good: Result) -> None:
     exposition = metrics.exposition([good])
     if not shutil.which("promtool"):
         pytest.skip("no promtool here")
@@ -181,7 +182,7 @@ def samples(result: Result) -> dict[tuple[str, str], float]:
     }
 
 
-def test_metrics(good: Result, bad: Result) -> None:
+def test_metrics_of_good_and_bad_host_have_the_documented_values(good: Result, bad: Result) -> None:
     found = samples(good)
     assert {name for name, _ in found} == set(metrics.METRICS)
     assert found["success", ""] == 1
@@ -192,11 +193,11 @@ def test_metrics(good: Result, bad: Result) -> None:
     assert (samples(bad)["success", ""], samples(bad)["findings", "error"]) == (0, 1)
 
 
-def test_who_waits_for_ever_waits_for_ever() -> None:
-    assert samples(of(broken.silent, patience=SHORT))["client_wait_seconds", "lightspark"] == float("inf")
+def test_metrics_of_silent_server_have_infinite_wait() -> None:
+    assert samples(of(broken.silent, timeouts=SHORT))["client_wait_seconds", "lightspark"] == float("inf")
 
 
-def test_labels_are_escaped() -> None:
+def test_metrics_of_odd_host_name_escape_labels() -> None:
     result = Result.of(Observation('a"b\\c\nd', Question(), unresolved="no such name"))
     [family, *_] = text_string_to_metric_families(metrics.exposition([result]))
     assert family.samples[0].labels == {"host": 'a"b\\c\nd'}
@@ -205,12 +206,12 @@ def test_labels_are_escaped() -> None:
 # ---------------------------------------------------------------------------------------------------------- changes
 
 
-def test_nothing_changes(good: Result) -> None:
+def test_changes_of_equal_results_are_empty(good: Result) -> None:
     assert changes(good, good) == []
-    assert changes(good, of(answering())) != []  # it listens on another port by now
+    assert changes(good, of(answering())) != []  # on another port
 
 
-def test_what_changes_is_told() -> None:
+def test_changes_after_server_stopped_list_what_is_gone() -> None:
     with closed_port() as silverlight, Server(answering()) as server:
         before = Result.of(look(server.port, silverlight))
         again = Result.of(look(server.port, silverlight))

@@ -1,26 +1,36 @@
-"""What is wrong with a policy server: one table, from which `docs/probe.md` is made.
+"""The findings about a policy server: one registry, from which `docs/probe.md` is generated.
 
-table     what a finding is          requests   PB3xx  what other ways of asking show
-reaching  PB1xx  anybody there?      searching  PB4xx  several ports together, and the decision
-replies   PB2xx  what came           page       docs/probe.md
+registry  what a finding is              requests   PB3xx  how requests are treated
+reaching  PB1xx  reaching the server     searching  PB4xx  several ports together, and the decision
+replies   PB2xx  the reply               markdown   docs/probe.md
 
-What is wrong with the policy itself is lint's to say, with codes that begin with FP.
+Lint finds what is wrong with the policy itself; its codes begin with FP.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
 
 from flashpol.policy import CLIENTS, lint
 from flashpol.policy.findings import Finding as PolicyFinding
+from flashpol.probe.client_models import Conclusion, conclusions
+from flashpol.probe.findings import reaching, replies, requests, searching
+from flashpol.probe.findings.registry import (
+    ERROR,
+    GROUPS,
+    NOTE,
+    TABLE,
+    WARNING,
+    Finding,
+    Hit,
+    Rule,
+    Severity,
+    View,
+    askers,
+    is_silverlights,
+)
+from flashpol.probe.model import Observation, Target
 
-from ..question import Observation, Place, Role
-from ..search import Conclusion, conclusions
-from . import reaching, replies, requests, searching
-from .table import ERROR, GROUPS, NOTE, TABLE, WARNING, Finding, Hit, Rule, Severity, View
-
-# Each module put its rows into the table when it was imported.
+# Importing a module adds its rows to the registry.
 _MODULES = (reaching, replies, requests, searching)
 
 RULES: tuple[Rule, ...] = tuple(TABLE[code] for code in sorted(TABLE))
@@ -30,7 +40,7 @@ __all__ = ["ERROR", "GROUPS", "NOTE", "RULES", "WARNING", "Finding", "Rule", "of
 
 
 def of(observation: Observation, concluded: tuple[Conclusion, ...] | None = None) -> list[Finding]:
-    """Everything that is wrong, the worst first; without what `observation.question` ignores."""
+    """Return all findings, errors first, without those that `observation.question` ignores."""
     if concluded is None:
         concluded = conclusions(observation)
     view = View(observation, concluded)
@@ -40,7 +50,13 @@ def of(observation: Observation, concluded: tuple[Conclusion, ...] | None = None
         for hit in rule.find(view)
         if (clients := tuple(c for c in rule.clients if c in hit.clients and c in observation.question.clients))
     ]
-    found += (_of_policy(place, finding) for place in view.serving for finding in _linted(place, observation))
+    large = {finding.where for finding in found if finding.code == "PB213"}
+    found += (
+        _of_policy(target, finding)
+        for target in view.serving
+        for finding in _linted(target, observation)
+        if finding.code != "FP705" or target.where not in large  # the same, for segments of Ethernet
+    )
     kept = [finding for finding in found if finding.code not in observation.question.ignored]
     return sorted(kept, key=lambda finding: _ORDER[finding.severity])
 
@@ -50,7 +66,7 @@ def _finding(rule: Rule, hit: Hit, clients: tuple[str, ...], observation: Observ
         code=rule.code,
         name=rule.name,
         severity=ERROR if rule.trap and observation.question.named else rule.severity,
-        where=hit.place.where if hit.place else "",
+        where=hit.target.where if hit.target else "",
         message=rule.wrong.format_map(hit.values),
         evidence=hit.evidence,
         instead=rule.instead.format_map(hit.values),
@@ -58,31 +74,35 @@ def _finding(rule: Rule, hit: Hit, clients: tuple[str, ...], observation: Observ
     )
 
 
-def _linted(place: Place, observation: Observation) -> Iterator[PolicyFinding]:
-    silverlight = place.role is Role.SILVERLIGHT
-    # Lint takes some clients as named ones, whose traps are errors; so nobody named must mean all.
+def _linted(target: Target, observation: Observation) -> Iterator[PolicyFinding]:
+    silverlight = is_silverlights(target)
+    # For lint, traps of named clients are errors, and naming all clients is the same as naming none.
     named = tuple(c for c in observation.question.named if (c == "silverlight") is silverlight) or None
     if named is None and observation.question.named:
         return
-    yield from _lint(place.reply.data if silverlight else place.reply.file, place.served_from, named or CLIENTS)
+    data = target.reply.data if silverlight else target.reply.file
+    for finding in _lint(data, target.served_from, named or CLIENTS):
+        # Unity reads neither the policies of IPv6 addresses nor those of destinations, which lint does not know.
+        if finding.clients != ("unity",) or "unity" in askers(target):
+            yield finding
 
 
-# The addresses of a host serve the same policy, as a rule.
+# The addresses of a host usually serve the same policy.
 @lru_cache(maxsize=64)
 def _lint(data: bytes, served_from: int, clients: tuple[str, ...]) -> tuple[PolicyFinding, ...]:
     # FP710 warns of what may happen at the destination; PB402 says what does.
     return tuple(each for each in lint(data, served_from=served_from, clients=clients) if each.code != "FP710")
 
 
-def _of_policy(place: Place, finding: PolicyFinding) -> Finding:
+def _of_policy(target: Target, finding: PolicyFinding) -> Finding:
     return Finding(
         code=finding.code,
         name=finding.name,
         severity=finding.severity,
-        where=place.where,
+        where=target.where,
         message=finding.message,
         evidence=f"line {finding.line}, column {finding.column}",
         instead=finding.instead,
-        clients=finding.clients,
+        clients=tuple(c for c in finding.clients if c != "unity" or c in askers(target)),
         policy=finding,
     )

@@ -1,48 +1,47 @@
-"""PB4xx: several ports together, and what the policies mean for the content that was named."""
-
-from __future__ import annotations
+"""PB4xx: several ports together, and what their policies mean for the content named with --from."""
 
 from collections.abc import Iterator
 
 from flashpol.policy.model import MetaPolicy
+from flashpol.probe.client_models import Conclusion, meta_policy
+from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, is_silverlights, rule
+from flashpol.probe.model import Role, Target
 
-from ..question import Place, Role
-from ..search import Conclusion, meta_policy
-from .table import ADOBE, ERROR, NOTE, WARNING, Hit, View, rule
 
-
-def _beside_master(view: View) -> Iterator[tuple[Place, Place]]:
-    """Masters that serve a policy, each with the other ports of its address."""
-    for places in view.observation.places.values():
-        for master in places:
+def _beside_master(view: View) -> Iterator[tuple[Target, Target]]:
+    """Pairs of a master that serves a policy and another port of its address."""
+    for targets in view.observation.targets.values():
+        for master in targets:
             if master.role is Role.MASTER and master.serves:
-                yield from ((master, place) for place in places if place.role in (Role.LOCATION, Role.DESTINATION))
+                yield from ((master, target) for target in targets if target.role in (Role.LOCATION, Role.DESTINATION))
 
 
 @rule(
     "PB401", WARNING, "hidden",
     wrong="port {port} serves a policy that no client reads: {meta} on port {master} forbids it",
-    instead='write "all" there, or move what is granted here into the policy of {master}',
-    seen="both serve a policy; the site-control of the first", clients=("flash", "lightspark"),
+    instead='write "all" there, or move the grants of port {port} into the policy of port {master}',
+    seen="both ports serve a policy, and the site-control of the first forbids the second",
+    clients=("flash", "lightspark"),
 )  # fmt: skip
 def hidden(view: View) -> Iterator[Hit]:
-    for master, place in _beside_master(view):
-        if place.serves and (meta := meta_policy(master)) is not MetaPolicy.ALL:
+    for master, target in _beside_master(view):
+        if target.serves and (meta := meta_policy(master)) is not MetaPolicy.ALL:
             evidence = f'{master.where}: permitted-cross-domain-policies="{meta.value}"'
-            yield Hit(place, evidence, port=place.port, meta=meta.value, master=master.port)
+            yield Hit(target, evidence, port=target.port, meta=meta.value, master=master.port)
 
 
 @rule(
     "PB402", WARNING, "asked-on",
-    wrong="port {master} allows without `master-only`, so Lightspark asks port {port} too, which never answers: it"
-    " waits for ever",
-    instead='add <site-control permitted-cross-domain-policies="master-only"/>, or answer policy requests there',
-    seen="a policy on the first, silence on the other", clients=("lightspark",), trap=True,
+    wrong="port {master} allows without `master-only`, so Lightspark also asks port {port}, which never replies, and"
+    " waits without limit",
+    instead='add <site-control permitted-cross-domain-policies="master-only"/> on port {master}, or reply to policy'
+    " requests on port {port}",
+    seen="the first port serves a policy, the other is silent", clients=("lightspark",), trap=True,
 )  # fmt: skip
 def asked_on(view: View) -> Iterator[Hit]:
-    for master, place in _beside_master(view):
-        if place.asked.silent and meta_policy(master) is MetaPolicy.ALL:
-            yield Hit(place, f"nothing came in {place.asked.ended:.1f} s", port=place.port, master=master.port)
+    for master, target in _beside_master(view):
+        if target.asked.silent and meta_policy(master) is MetaPolicy.ALL:
+            yield Hit(target, f"nothing came in {target.asked.ended:.1f} s", port=target.port, master=master.port)
 
 
 def _denied(view: View, clients: tuple[str, ...]) -> Iterator[Hit]:
@@ -56,11 +55,11 @@ def _denied(view: View, clients: tuple[str, ...]) -> Iterator[Hit]:
             )  # fmt: skip
 
 
-def _asked_by(view: View, conclusion: Conclusion) -> Place:
+def _asked_by(view: View, conclusion: Conclusion) -> Target:
     return next(
-        place
-        for place in view.observation.places[conclusion.address]
-        if (place.role is Role.SILVERLIGHT) is (conclusion.client == "silverlight")
+        target
+        for target in view.observation.targets[conclusion.address]
+        if is_silverlights(target) is (conclusion.client == "silverlight")
     )
 
 
@@ -68,7 +67,7 @@ def _asked_by(view: View, conclusion: Conclusion) -> Place:
     "PB403", ERROR, "denied",
     wrong="{client} does not let content from {content} connect to port {port}",
     instead="grant it in the policy: `flashpol decide` says why it does not",
-    seen="what the client reads is decided for --from and --port",
+    seen="the policy that the client reads denies --from and --port",
 )  # fmt: skip
 def denied(view: View) -> Iterator[Hit]:
     yield from _denied(view, view.question.named or ("flash",))
@@ -77,8 +76,8 @@ def denied(view: View) -> Iterator[Hit]:
 @rule(
     "PB404", NOTE, "denied-to-others",
     wrong="{client} does not let content from {content} connect to port {port}",
-    instead="nothing, unless this client matters: then name it with --client",
-    seen="the same, for clients that were not named", clients=(*ADOBE[1:], "silverlight"),
+    instead="nothing, unless this client matters; if it does, name it with --client",
+    seen="as PB403, for clients that were not named", clients=(*ADOBE[1:], "silverlight"),
 )  # fmt: skip
 def denied_to_others(view: View) -> Iterator[Hit]:
     if not view.question.named:

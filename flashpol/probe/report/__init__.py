@@ -1,35 +1,34 @@
-"""What was found out, as others want it.
+"""The results of a probe, and the formats in which they are written.
 
-text      for people: what happened on the wire, what each client makes of it, what is wrong
-document  JSON                    metrics  for node_exporter's textfile collector
-nagios    one line, its status    changes  what is different from the last time
+text      for people: events on the wire, the clients' conclusions, the findings
+document  JSON                            metrics  for node_exporter's textfile collector
+nagios    one line and an exit status     changes  differences from the previous probe
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from .. import findings
-from ..findings import Finding
-from ..findings.table import Severity
-from ..question import Observation, Place
-from ..search import Conclusion, conclusions
-from ..wire import Address, Reached
+from flashpol.probe import findings
+from flashpol.probe.client_models import Conclusion, conclusions
+from flashpol.probe.exchange import Address, Reached
+from flashpol.probe.findings import Finding
+from flashpol.probe.findings.registry import Severity
+from flashpol.probe.model import Observation, Target
 
 __all__ = ["Result", "counted", "counts", "title"]
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One host: what was seen, what the clients conclude, what is wrong."""
+    """One host: the observation, the clients' conclusions, the findings."""
 
     observation: Observation
     conclusions: tuple[Conclusion, ...]
     findings: tuple[Finding, ...]
 
     @classmethod
-    def of(cls, observation: Observation) -> Result:
+    def of(cls, observation: Observation) -> Self:
         concluded = conclusions(observation)
         return cls(observation, concluded, tuple(findings.of(observation, concluded)))
 
@@ -43,13 +42,13 @@ class Result:
 
     @property
     def tried(self) -> set[Address]:
-        """Addresses to which something left this machine; of the others nothing is known."""
-        places = self.observation.all_places()
-        return {place.address for place in places if place.asked.reached is not Reached.UNTRIED}
+        """The addresses to which this machine could send something; nothing is known about the others."""
+        targets = self.observation.all_targets()
+        return {target.address for target in targets if target.asked.reached is not Reached.UNTRIED}
 
     @property
-    def serving(self) -> list[Place]:
-        return [place for place in self.observation.all_places() if place.serves]
+    def serving(self) -> list[Target]:
+        return [target for target in self.observation.all_targets() if target.serves]
 
 
 def counts(results: Sequence[Result]) -> dict[Severity, int]:
@@ -64,6 +63,6 @@ def counted(number: int, what: str) -> str:
 
 
 def title(results: Sequence[Result]) -> str:
-    """As in `1 error, 2 notes`."""
+    """Return a summary such as `1 error, 2 notes`."""
     parts = [counted(number, severity) for severity, number in counts(results).items() if number]
     return ", ".join(parts) or "nothing found"

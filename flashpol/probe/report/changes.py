@@ -1,13 +1,11 @@
-"""What is different from the last time: for `--watch`."""
+"""Differences between two probes of a host, for `--watch`."""
 
-from __future__ import annotations
-
-from . import Result
-from .text import clean
+from flashpol.probe.report import Result
+from flashpol.probe.report.text import clean
 
 
 def facts(result: Result) -> dict[tuple[str, ...], str]:
-    """What is worth a line when it changes, by what it is about. Times are not: they always differ."""
+    """Return the facts whose changes are reported, by subject. Times are not among them, since they always differ."""
     found: dict[tuple[str, ...], str] = {}
     for finding in result.findings:
         at = f" at {finding.where}" if finding.where else ""
@@ -16,16 +14,16 @@ def facts(result: Result) -> dict[tuple[str, ...], str]:
     for conclusion in result.conclusions:
         key = ("client", conclusion.client, str(conclusion.address))
         found[key] = f"{conclusion.client} at {conclusion.address}: {conclusion.verdict}"
-    for place in result.serving:
-        digest = place.reply.sha256[:12]
-        found["policy", place.where] = f"policy at {place.where}: {len(place.reply.file):,} bytes, sha256 {digest}…"
+    for target in result.serving:
+        digest = target.reply.sha256[:12]
+        found["policy", target.where] = f"policy at {target.where}: {len(target.reply.file):,} bytes, sha256 {digest}…"
     return found
 
 
 def changes(before: Result, after: Result) -> list[str]:
-    """Lines: `- ` what is no longer so, `+ ` what is new."""
+    """Return lines: `- ` for facts that are gone, `+ ` for new ones."""
     old, new = facts(before), facts(after)
-    # Numbers in a finding's words (3 of 20) go up and down; the finding itself has then not changed.
+    # A finding whose numbers change (3 of 20) is still the same finding.
     same = {key for key in old.keys() & new.keys() if key[0] == "finding" or old[key] == new[key]}
     gone = [f"- {text}" for key, text in old.items() if key not in same]
     return gone + [f"+ {text}" for key, text in new.items() if key not in same]

@@ -1,17 +1,15 @@
-"""JSON: all that text says, and more. Described in docs/reference.md; stable."""
-
-from __future__ import annotations
+"""The JSON document: all of the text report, and more. docs/reference.md describes it; the format is stable."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..question import Place, Question
-from ..reply import printable
-from ..wire import Exchange
-from . import Result, counts
+from flashpol.probe.exchange import Exchange
+from flashpol.probe.model import Question, Target
+from flashpol.probe.reply import printable
+from flashpol.probe.report import Result, counts
 
-# Raised when a field changes its meaning or goes away, not when one is added.
+# Incremented when a field is removed or changes its meaning, not when one is added.
 VERSION = 1
 
 
@@ -38,7 +36,7 @@ def _host(result: Result) -> dict[str, Any]:
             {
                 "address": str(address),
                 "family": "ipv6" if address.is_ipv6 else "ipv4",
-                "places": [_place(place) for place in places],
+                "places": [_target(target) for target in targets],
                 "clients": [
                     {
                         "client": conclusion.client,
@@ -52,7 +50,7 @@ def _host(result: Result) -> dict[str, Any]:
                     if conclusion.address == address
                 ],
             }
-            for address, places in seen.places.items()
+            for address, targets in seen.targets.items()
         ],
         "findings": [
             {**asdict(finding), "policy": asdict(finding.policy) if finding.policy else None}
@@ -65,16 +63,16 @@ def _question(question: Question) -> dict[str, Any]:
     return {"port": question.port, "from": question.content, "location": question.location}
 
 
-def _place(place: Place) -> dict[str, Any]:
-    file = place.reply.file if place.serves else None
+def _target(target: Target) -> dict[str, Any]:
+    file = target.reply.file if target.serves else None
     return {
-        "role": place.role,
-        "port": place.port,
-        "kind": place.reply.kind,
+        "role": target.role,
+        "port": target.port,
+        "kind": target.reply.kind,
         "policy_bytes": None if file is None else len(file),
-        "policy_sha256": None if file is None else place.reply.sha256,
-        "asked": _exchange(place.asked),
-        "tried": {name: [_exchange(one) for one in exchanges] for name, exchanges in place.tried.items()},
+        "policy_sha256": None if file is None else target.reply.sha256,
+        "asked": _exchange(target.asked),
+        "tried": {name: [_exchange(one) for one in exchanges] for name, exchanges in target.tried.items()},
     }
 
 
@@ -88,10 +86,10 @@ def _exchange(exchange: Exchange) -> dict[str, Any]:
         "segments": exchange.segments,
         "events": [
             {"at": round(event.at, 4), "what": event.what, "bytes": len(event.data), "data": printable(event.data)}
-            for event in exchange.events[:_MOST_EVENTS]
+            for event in exchange.events[:_MAX_EVENTS]
         ],
     }
 
 
-# Of one connection: what drips for three seconds has thousands, and nobody reads them.
-_MOST_EVENTS = 50
+# Of one connection: a reply that drips for three seconds has thousands.
+_MAX_EVENTS = 50

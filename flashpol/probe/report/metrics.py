@@ -1,86 +1,79 @@
-"""Prometheus' text format, for the textfile collector of node_exporter.
-
-Written here and not with prometheus-client, which takes 40 ms to import: names and help stand in one table.
-"""
-
-from __future__ import annotations
+"""Prometheus metrics, in the text format that node_exporter's textfile collector reads."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from time import time
 
-from ..reply import Reply
-from . import Result, counts
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
-Sample = tuple[dict[str, str], float]
+from flashpol.probe.report import Result, counts
 
-# Name (behind flashpol_probe_) -> what it says. All are gauges: each probe begins anew.
-METRICS = {
-    "success": "1 if no error was found on this host, 0 otherwise.",
-    "findings": "Findings by severity.",
-    "finding_info": "1 for each code that was found on this host.",
-    "duration_seconds": "How long the probe of this host took.",
-    "reply_seconds": "From SYN to the last byte of the policy, on the connection that asked as clients do.",
-    "policy_bytes": "Size of the policy without its NUL.",
-    "policy_info": "1; the SHA-256 of the policy without its NUL.",
-    "requests": "Requests as clients send them, whole and in one segment.",
-    "requests_lost": "Those that got no whole policy.",
-    "client_connects": "1 if this client connects or finds a policy, 0 otherwise.",
-    "client_wait_seconds": "How long its user waits to know; +Inf for ever.",
-    "timestamp_seconds": "When the probe of this host ended.",
+_HOST = ("host",)
+_TARGET = ("host", "address", "port")
+_CLIENT = ("host", "address", "client")
+# Name (after flashpol_probe_) -> help and labels. All are gauges: each probe starts from zero.
+METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "success": ("1 if no error was found on this host, 0 otherwise.", _HOST),
+    "findings": ("Findings by severity.", (*_HOST, "severity")),
+    "finding_info": ("1 for each code that was found on this host.", (*_HOST, "code", "severity")),
+    "duration_seconds": ("Duration of the probe of this host.", _HOST),
+    "reply_seconds": ("Time from SYN to the last byte of the policy, asked as clients ask.", _TARGET),
+    "policy_bytes": ("Size of the policy without its NUL.", _TARGET),
+    "policy_info": ("1; the label is the SHA-256 of the policy without its NUL.", (*_TARGET, "sha256")),
+    "requests": ("Requests sent as clients send them, whole and in one segment.", _TARGET),
+    "requests_lost": ("Requests that got no whole policy.", _TARGET),
+    "client_connects": ("1 if this client connects or finds a policy, 0 otherwise.", _CLIENT),
+    "client_wait_seconds": ("Time until the client's user knows the outcome; +Inf if the client never ends.", _CLIENT),
+    "timestamp_seconds": ("Time at which the probe of this host ended.", _HOST),
 }
+
+Sample = tuple[str, tuple[str, ...], float]  # name, label values, value
+
+
+class _ProbeCollector(Collector):
+    def __init__(self, results: Sequence[Result]) -> None:
+        self._results = results
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        families = {
+            name: GaugeMetricFamily(f"flashpol_probe_{name}", about, labels=labels)
+            for name, (about, labels) in METRICS.items()
+        }
+        for result in self._results:
+            for name, labels, value in _samples(result):
+                families[name].add_metric(labels, value)
+        yield from (family for family in families.values() if family.samples)
 
 
 def exposition(results: Sequence[Result]) -> str:
-    samples: dict[str, list[Sample]] = {name: [] for name in METRICS}
-    for result in results:
-        for name, labels, value in _samples(result):
-            samples[name].append((labels, value))
-    return "".join(_family(name, samples[name]) for name in METRICS if samples[name])
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_ProbeCollector(results))
+    return generate_latest(registry).decode()
 
 
-def _samples(result: Result) -> Iterator[tuple[str, dict[str, str], float]]:
-    host = {"host": result.host}
-    yield "success", host, float(not result.failed)
-    yield "duration_seconds", host, round(result.observation.seconds, 4)
-    yield "timestamp_seconds", host, round(time())
+def _samples(result: Result) -> Iterator[Sample]:
+    host = result.host
+    yield "success", (host,), float(not result.failed)
+    yield "duration_seconds", (host,), round(result.observation.seconds, 4)
+    yield "timestamp_seconds", (host,), round(time())
     for severity, number in counts([result]).items():
-        yield "findings", {**host, "severity": severity}, number
+        yield "findings", (host, severity), number
     for code, severity in sorted({f.code: f.severity for f in result.findings}.items()):
-        yield "finding_info", {**host, "code": code, "severity": severity}, 1
-    for place in result.serving:
-        labels = {**host, "address": str(place.address), "port": str(place.port)}
-        file = place.reply.file
-        if place.asked.received:
-            yield "reply_seconds", labels, round(place.asked.received[-1].at, 6)
-        yield "policy_bytes", labels, len(file)
-        yield "policy_info", {**labels, "sha256": place.reply.sha256}, 1
-        yield "requests", labels, len(place.repeats)
-        yield "requests_lost", labels, sum(not Reply.of(exchange).served for exchange in place.repeats)
+        yield "finding_info", (host, code, severity), 1
+    for target in result.serving:
+        labels = (host, str(target.address), str(target.port))
+        if target.asked.received:
+            yield "reply_seconds", labels, round(target.asked.received[-1].at, 6)
+        yield "policy_bytes", labels, len(target.reply.file)
+        yield "policy_info", (*labels, target.reply.sha256), 1
+        yield "requests", labels, len(target.repeats)
+        yield "requests_lost", labels, sum(not target.reply_to(exchange).served for exchange in target.repeats)
     for conclusion in result.conclusions:
         if conclusion.address not in result.tried:
-            continue  # not even 0 is known of it
-        labels = {**host, "address": str(conclusion.address), "client": conclusion.client}
+            continue  # nothing is known about it, not even 0
+        labels = (host, str(conclusion.address), conclusion.client)
         connects = conclusion.finds if conclusion.connects is None else conclusion.connects
         yield "client_connects", labels, float(connects)
-        waits = math.inf if conclusion.waits is None else round(conclusion.waits, 4)
-        yield "client_wait_seconds", labels, waits
-
-
-def _family(name: str, samples: Iterable[Sample]) -> str:
-    full = f"flashpol_probe_{name}"
-    lines = [f"# HELP {full} {METRICS[name]}", f"# TYPE {full} gauge"]
-    lines += [f"{full}{{{_labels(labels)}}} {_number(value)}" for labels, value in samples]
-    return "\n".join(lines) + "\n"
-
-
-def _labels(labels: dict[str, str]) -> str:
-    return ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items())
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def _number(value: float) -> str:
-    return "+Inf" if math.isinf(value) else f"{value:g}" if value % 1 else f"{value:.0f}"
+        yield "client_wait_seconds", labels, math.inf if conclusion.waits is None else round(conclusion.waits, 4)

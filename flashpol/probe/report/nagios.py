@@ -1,13 +1,11 @@
-"""One line and a status, as Nagios and what descends from it want them (Monitoring Plugins' guidelines)."""
-
-from __future__ import annotations
+"""One line and an exit status, for Nagios and its descendants (Monitoring Plugins' guidelines)."""
 
 from collections.abc import Sequence
 
-from ..findings.reaching import SLOW
-from ..findings.table import Severity
-from . import Result, counts, title
-from .text import clean
+from flashpol.probe.findings.reaching import SLOW
+from flashpol.probe.findings.registry import Severity
+from flashpol.probe.report import Result, counts, title
+from flashpol.probe.report.text import clean
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 _NAMES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
@@ -15,7 +13,7 @@ _FLASH_WAITS = 3  # seconds
 
 
 def status(results: Sequence[Result]) -> int:
-    """The worst of all; that a host could not be tried counts for less than what was found elsewhere."""
+    """Return the worst status. A host that could not be tried counts less than the findings about other hosts."""
     numbers = counts(results)
     if numbers[Severity.ERROR] or numbers[Severity.WARNING]:
         return CRITICAL if numbers[Severity.ERROR] else WARNING
@@ -44,12 +42,12 @@ def _of_host(result: Result) -> str:
         return f"{said}: {worst.code} {clean(worst.message)}{where} ({title([result])})"
     if not _is_known(result):
         return f"{said}: this machine cannot try it"
-    ports = sorted({place.port for place in result.serving})
+    ports = sorted({target.port for target in result.serving})
     return f"{said}: policy on port {', '.join(map(str, ports))}"
 
 
 def _perfdata(result: Result, several: bool) -> list[str]:
-    """`'HOST time'=0.012s;1;3;0`; the time is that of the slowest policy."""
+    """Return items such as `'HOST time'=0.012s;1;3;0`; the time is that of the slowest policy."""
     prefix = f"{clean(result.host)} " if several else ""
     prefix = prefix.replace("'", "").replace("=", "")
 
@@ -57,9 +55,9 @@ def _perfdata(result: Result, several: bool) -> list[str]:
         return f"'{prefix}{name}'" if prefix else name
 
     data = []
-    if times := [place.asked.received[-1].at for place in result.serving if place.asked.received]:
+    if times := [target.asked.received[-1].at for target in result.serving if target.asked.received]:
         data.append(f"{label('time')}={max(times):.4f}s;{SLOW:g};{_FLASH_WAITS};0")
-        data.append(f"{label('size')}={max(len(place.reply.data) for place in result.serving)}B;4000;5000;0")
+        data.append(f"{label('size')}={max(len(target.reply.data) for target in result.serving)}B;4000;5000;0")
     numbers = counts([result])
     data.append(f"{label('errors')}={numbers[Severity.ERROR]};;0;0")
     data.append(f"{label('warnings')}={numbers[Severity.WARNING]};0;;0")

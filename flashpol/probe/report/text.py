@@ -1,48 +1,47 @@
-"""For people: a timeline for each address, the clients' conclusions, the findings with their evidence."""
-
-from __future__ import annotations
+"""The report for people: timelines, the clients' conclusions, the findings with their evidence."""
 
 from collections.abc import Callable, Iterator
 from itertools import groupby
 
-from ..findings import Finding
-from ..findings.table import Severity
-from ..question import Place, Role
-from ..reply import NUL, printable
-from ..search import Conclusion
-from ..wire import End, Event, Exchange, What
-from . import Result, counted, title
+from flashpol.probe.client_models import Conclusion
+from flashpol.probe.exchange import End, Event, Exchange, What
+from flashpol.probe.findings import Finding
+from flashpol.probe.findings.registry import Severity
+from flashpol.probe.model import Role, Target
+from flashpol.probe.reply import NUL, printable
+from flashpol.probe.report import Result, counted, title
 
 Paint = Callable[[str, str], str]
 
 COLOURS = {Severity.ERROR: "31;1", Severity.WARNING: "33;1", Severity.NOTE: "36"}
 _GOOD, _BAD, _BOLD, _DIM = "32;1", "31;1", "1", "2"
-_LEAST_COLUMNS = 60  # narrower ones are for the terminal to break
-_MOST_LINES = 12  # of one connection; one that came in hundreds of pieces is not read line by line
+_MIN_COLUMNS = 60  # narrower terminals break the lines themselves
+_MAX_LINES = 12  # of one connection: a reply in hundreds of pieces is not shown piece by piece
 
 _ROLES = {
     Role.MASTER: "asked first",
     Role.LOCATION: "named by the content",
     Role.DESTINATION: "the application's own",
     Role.SILVERLIGHT: "Silverlight's",
-    Role.ELSEWHERE: "where no client asks",
+    Role.SILVERLIGHT_HTTP: "Silverlight's, over HTTP",
+    Role.ELSEWHERE: "asked by no client",
 }
 _ENDS = {
     End.CLOSED: "closed by the server",
     End.RESET: "reset by the server",
-    End.OPEN: "still open; no longer waited for",
-    End.FLOOD: "more and more: no longer read",
+    End.OPEN: "still open at the time-out",
+    End.FLOOD: "too many bytes; reading stopped",
 }
 
 
 def report(result: Result, paint: Paint, columns: int | None = None) -> str:
-    """All about one host; no line is longer than `columns`, where that leaves room for words."""
-    width = None if columns is None else max(columns, _LEAST_COLUMNS)
+    """Return the report on one host, in lines of at most `columns` characters (but never less than 60)."""
+    width = None if columns is None else max(columns, _MIN_COLUMNS)
     lines = [f"{paint(clean(result.host), _BOLD)}: {title([result])}"]
-    for address, places in result.observation.places.items():
+    for address, targets in result.observation.targets.items():
         lines += ["", paint(f"{address}", _BOLD)]
-        for place in places:
-            lines += timeline(place, paint, width)
+        for target in targets:
+            lines += timeline(target, paint, width)
         of_address = [conclusion for conclusion in result.conclusions if conclusion.address == address]
         lines += ["", *(line for conclusion in of_address for line in verdict(conclusion, paint, width))]
     if result.observation.left_out:
@@ -55,36 +54,36 @@ def report(result: Result, paint: Paint, columns: int | None = None) -> str:
 
 
 def clean(text: str) -> str:
-    """What came from elsewhere, as one line that no terminal obeys."""
+    """Return text from outside as one line without terminal control characters."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def folded(text: str, columns: int | None, indent: int) -> Iterator[str]:
-    """`text` in lines, all but the first of them indented."""
+    """Wrap `text` into lines, and indent all but the first."""
     if columns is None or len(text) <= columns:
         yield text
         return
-    import textwrap  # for terminals only
+    import textwrap  # used for terminals only
 
     yield from textwrap.wrap(text, columns, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
-def timeline(place: Place, paint: Paint, columns: int | None) -> Iterator[str]:
-    yield f"  port {place.port} {paint(f'({_ROLES[place.role]})', _DIM)}"
-    lines = list(happened(place.asked))
-    cut = len(lines) > _MOST_LINES
-    for at, what in lines[: _MOST_LINES - 2] if cut else lines:
+def timeline(target: Target, paint: Paint, columns: int | None) -> Iterator[str]:
+    yield f"  port {target.port} {paint(f'({_ROLES[target.role]})', _DIM)}"
+    lines = list(happened(target.asked))
+    cut = len(lines) > _MAX_LINES
+    for at, what in lines[: _MAX_LINES - 2] if cut else lines:
         yield from folded(f"    {at:7.3f} s  {what}", columns, 15)
     if cut:
-        yield f"               … {len(lines) - _MOST_LINES + 1:,} lines more"
+        yield f"               … {len(lines) - _MAX_LINES + 1:,} lines more"
         yield from folded("    {:7.3f} s  {}".format(*lines[-1]), columns, 15)
-    if place.tried:
-        tried = ", ".join(f"{name} {len(exchanges)}" for name, exchanges in place.tried.items())
+    if target.tried:
+        tried = ", ".join(f"{name} {len(exchanges)}" for name, exchanges in target.tried.items())
         yield from (paint(line, _DIM) for line in folded(f"               also tried: {tried}", columns, 17))
 
 
 def happened(exchange: Exchange) -> Iterator[tuple[float, str]]:
-    """A connection's record, in words."""
+    """Yield time and words for each event of a connection."""
     if exchange.end is None:
         yield exchange.ended, clean(f"{exchange.reached}: {exchange.error}")
     for event in exchange.events:
@@ -102,7 +101,7 @@ def _words(event: Event, exchange: Exchange) -> str:
         case What.ENDED:
             return _ENDS[exchange.end or End.OPEN]
         case What.FINISHED:
-            return "said that no more will come"
+            return "closed the sending side"
         case What.CONNECTED:
             return "connected"
 
@@ -114,7 +113,7 @@ def verdict(conclusion: Conclusion, paint: Paint, columns: int | None) -> Iterat
 
 
 def grouped(findings: tuple[Finding, ...]) -> Iterator[tuple[Finding, list[str]]]:
-    """Findings that say the same of several places, said once."""
+    """Merge equal findings about several targets: yield each finding with its places."""
 
     def said(finding: Finding) -> tuple[str, ...]:
         return finding.code, finding.message, finding.evidence if finding.policy else ""
@@ -124,14 +123,14 @@ def grouped(findings: tuple[Finding, ...]) -> Iterator[tuple[Finding, list[str]]
         yield alike[0], [finding.where for finding in alike if finding.where]
 
 
-def shown(finding: Finding, places: list[str], paint: Paint, columns: int | None) -> Iterator[str]:
+def shown(finding: Finding, targets: list[str], paint: Paint, columns: int | None) -> Iterator[str]:
     colour = COLOURS[finding.severity]
     label = f"{finding.severity} {finding.code}"
     first, *more = folded(f"{label} {finding.name}: {clean(finding.message)}", columns, 2)
     yield paint(label, colour) + first.removeprefix(label)
     yield from more
-    if places:
-        yield from folded(f"  at:   {', '.join(places)}", columns, 8)
+    if targets:
+        yield from folded(f"  at:   {', '.join(targets)}", columns, 8)
     yield from folded(f"  seen: {clean(finding.evidence)}", columns, 8)
     if finding.policy is not None and finding.policy.source:
         margin = None if columns is None else columns - 8

@@ -51,7 +51,7 @@ function _shtab_flashpol_using
 end
 
 set -g _shtab_flashpol_commands serve config reload status check decide merge probe
-set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --client --config --dialect --expect --from --ignore --listen --location --log-format --output --pid --pid-file --policy --policy-port --port --sandbox --served-from --silverlight-port --upstream --user --watch --workers -c -o
+set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --client --config --dialect --expect --from --http-port --ignore --listen --location --log-format --output --pid --pid-file --policy --policy-port --port --sandbox --served-from --silverlight-port --upstream --user --watch --workers -c -o
 
 complete -c flashpol -e
 complete -c flashpol -f
@@ -124,18 +124,19 @@ complete -c flashpol -n '_shtab_flashpol_using merge' -s h -l help -d 'show this
 complete -c flashpol -n '_shtab_flashpol_using merge' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'output file, replaced atomically (default standard output)'
 complete -c flashpol -n '_shtab_flashpol_using merge' -l provenance -d 'write comments that name the files each grant comes from'
 complete -c flashpol -n '_shtab_flashpol_using merge; and test $_shtab_flashpol_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'policy file, a folder (its *.xml), or - for standard input'
-complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a probe -d 'say why clients do not connect'
+complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a probe -d 'explain why clients do not connect'
 complete -c flashpol -n '_shtab_flashpol_using probe' -s h -l help -d 'show this help message and exit'
-complete -c flashpol -n '_shtab_flashpol_using probe' -l port -x -d 'the port it connects to: asked for a policy too, as clients do'
-complete -c flashpol -n '_shtab_flashpol_using probe' -l from -x -d 'where the content was loaded from: may it connect? with --port'
-complete -c flashpol -n '_shtab_flashpol_using probe' -l location -x -d 'a port that the content names with loadPolicyFile: xmlsocket://HOST:PORT'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l port -x -d 'port that the content connects to; it is asked for a policy, as clients do'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l from -x -d 'URL or domain of the content: decide whether it may connect (needs --port)'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l location -x -d 'port that the content names with loadPolicyFile, as xmlsocket://HOST:PORT'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l client -xka "flash lightspark unity silverlight all" -d 'client that matters, may be repeated: flash, lightspark, unity, silverlight, or all (default all)'
-complete -c flashpol -n '_shtab_flashpol_using probe' -l thorough -d 'some thirty connections to each port instead of four, one for 15 s'
-complete -c flashpol -n '_shtab_flashpol_using probe' -l ignore -x -d 'leave this finding out, may be repeated'
-complete -c flashpol -n '_shtab_flashpol_using probe' -l policy-port -x -d 'ask here as if it were 843'
-complete -c flashpol -n '_shtab_flashpol_using probe' -l silverlight-port -x -d 'ask here as if it were 943'
-complete -c flashpol -n '_shtab_flashpol_using probe' -l watch -x -d 'go on, as often as this, and print what changes'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l thorough -d 'open some thirty connections to each port instead of four, one of them for 15 s'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l ignore -x -d 'code of a finding to leave out, may be repeated'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l policy-port -x -d 'port to ask instead of 843 (default 843)'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l silverlight-port -x -d 'port to ask instead of 943 (default 943)'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l http-port -x -d 'port to ask instead of 80, where Silverlight may ask over HTTP (default 80)'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l watch -x -d 'probe again every SECONDS and print what changed, until Ctrl-C'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l json -d 'write JSON, described in docs/reference.md'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l nagios -d 'write one line with performance data, for Nagios'
-complete -c flashpol -n '_shtab_flashpol_using probe' -l metrics -d 'write metrics, for the textfile collector of Prometheus'
-complete -c flashpol -n '_shtab_flashpol_using probe' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'write here, at once or not at all (default standard output)'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l metrics -d 'write metrics for node_exporter'"'"'s textfile collector'
+complete -c flashpol -n '_shtab_flashpol_using probe' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'output file, replaced atomically (default standard output)'

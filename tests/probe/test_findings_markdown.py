@@ -1,4 +1,4 @@
-"""docs/probe.md: each finding has its words, and each thing that goes wrong for operators its findings."""
+"""docs/probe.md: each finding has its texts, and each problem of operators its findings."""
 
 import re
 
@@ -6,11 +6,11 @@ import pytest
 
 from flashpol.policy.rules import RULES as LINT_RULES
 from flashpol.probe.findings import GROUPS, RULES, Rule
-from flashpol.probe.findings.page import PROBLEMS, page
+from flashpol.probe.findings.markdown import PROBLEMS, page
 
 
-def test_all_twenty_problems_are_seen() -> None:
-    assert len(PROBLEMS) == 20
+def test_problems_name_only_known_codes() -> None:
+    assert len(PROBLEMS) >= 20
     known = {rule.code for rule in RULES} | {rule.code for rule in LINT_RULES}
     for what, codes in PROBLEMS:
         assert codes, what
@@ -18,7 +18,7 @@ def test_all_twenty_problems_are_seen() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
-def test_a_rule_is_well_formed(rule: Rule) -> None:
+def test_rule_is_well_formed(rule: Rule) -> None:
     assert re.fullmatch(r"PB[1-9][0-9]{2}", rule.code)
     assert rule.code[:3] in GROUPS
     assert re.fullmatch(r"[a-z0-9-]+", rule.name)

@@ -1,11 +1,8 @@
-"""One connection: what was sent, what came, when, and how it ended. A record; what it means is for others to say.
+"""The record of one connection: what was sent and received, when, and how the connection ended.
 
-`exchange` never raises for what a network or a server does, and never lasts longer than its `Patience`, whatever comes:
-a byte now and then moves no deadline, and what never ends is cut off. Blocking sockets with deadlines: no gevent, no
-compiled code.
+`exchange` never raises because of a network or a server, and never lasts longer than its `Timeouts`: a byte every few
+seconds extends no deadline, and an endless reply is cut off. It uses non-blocking sockets and poll(2).
 """
-
-from __future__ import annotations
 
 import enum
 import errno
@@ -21,14 +18,14 @@ from typing import NamedTuple
 
 # More than twenty times what any client reads (Unity: 5,000 bytes).
 MOST_BYTES = 100_000
-# A server that sends byte by byte is known long before; each receive is a line of the record.
+# A server that sends byte by byte is recognised long before; each receive is a line of the record.
 MOST_RECEIVES = 2_000
 _READ = 65536
 
-# Places in Linux' struct tcp_info (linux/tcp.h), of 32 bits each.
+# Offsets in Linux' struct tcp_info (linux/tcp.h), of fields of 32 bits.
 _RECEIVED_MSS, _DATA_SEGMENTS_IN = 20, 152
 _TCP_INFO_BYTES = 160
-# A segment of this share of the largest is taken for a full one: 1,460 bytes on Ethernet, 1,200 or more in tunnels.
+# A segment of at least this share of the maximum counts as full: 1,460 bytes on Ethernet, 1,200 or more in tunnels.
 _FULL = 0.8
 
 
@@ -47,17 +44,17 @@ class Address(NamedTuple):
         return self.family == socket.AF_INET6
 
     def at(self, port: int) -> str:
-        """Address and port as one writes them."""
+        """Return address and port as they are written, an IPv6 address in brackets."""
         return f"[{self.host}]:{port}" if self.is_ipv6 else f"{self.host}:{port}"
 
     def endpoint(self, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
-        """What connect(2) takes."""
+        """Return what connect(2) takes."""
         return (self.host, port, 0, self.scope) if self.is_ipv6 else (self.host, port)
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """Seconds: for the connection; for the reply, from the last thing sent; for the end, from a NUL on."""
+class Timeouts:
+    """Seconds to wait: for the connection; for the reply, after the last send; for the close, after a NUL."""
 
     connect: float = 3.0  # as Flash Player on port 843
     reply: float = 3.0
@@ -65,7 +62,7 @@ class Patience:
 
 
 class Step(NamedTuple):
-    """Wait `after` seconds, send `data`; if `finish`, say that no more will come (FIN)."""
+    """Wait `after` seconds, send `data`, and close the sending side (FIN) if `finish`."""
 
     data: bytes = b""
     after: float = 0.0
@@ -73,26 +70,26 @@ class Step(NamedTuple):
 
 
 class Reached(enum.StrEnum):
-    """What became of the connection before a byte was sent."""
+    """The outcome of connect(2)."""
 
     CONNECTED = "connected"
-    REFUSED = "refused"  # RST: nobody listens there, or a firewall says so
-    DROPPED = "dropped"  # no answer: a firewall that drops, or no such host
-    UNREACHABLE = "unreachable"  # a router says so
-    UNTRIED = "untried"  # this machine cannot: no route, no right, no descriptor
+    REFUSED = "refused"  # RST: the port is closed, or a firewall rejects
+    DROPPED = "dropped"  # no answer: a firewall drops, or the host is down
+    UNREACHABLE = "unreachable"  # a router sent an ICMP error
+    UNTRIED = "untried"  # this machine has no route, no permission or no descriptor
 
 
 class End(enum.StrEnum):
-    """How a connection ended that was made."""
+    """How an established connection ended."""
 
     CLOSED = "closed"  # FIN
     RESET = "reset"  # RST
-    OPEN = "open"  # the server keeps it open; we waited as long as we were told
-    FLOOD = "flood"  # more came than any client would read
+    OPEN = "open"  # the server kept it open until the time-out
+    FLOOD = "flood"  # more came than any client reads
 
 
 class What(enum.StrEnum):
-    """The kinds of lines in a record."""
+    """The kinds of events in a record."""
 
     CONNECTED = "connected"
     SENT = "sent"
@@ -102,7 +99,7 @@ class What(enum.StrEnum):
 
 
 class Event(NamedTuple):
-    """`at` is in seconds since the connection was begun."""
+    """`at` is in seconds since connect(2) was called."""
 
     at: float
     what: What
@@ -111,10 +108,10 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """The record. `end` is None, and `events` empty, if there was no connection: `error` says why.
+    """The record. Without a connection `end` is None, `events` is empty and `error` says why.
 
-    `segments` are the TCP segments with data that came, `segment_bytes` the largest that fits into one; None where the
-    kernel does not say. `ended` is in seconds since the connection was begun.
+    `segments` is the number of TCP segments with data that arrived, `segment_bytes` the capacity of one; None where the
+    kernel does not say. `ended` is in seconds since connect(2) was called.
     """
 
     address: Address
@@ -133,7 +130,7 @@ class Exchange:
 
     @property
     def received(self) -> tuple[Event, ...]:
-        """One for each receive that brought something."""
+        """The events of recv(2) that returned data, in order."""
         return tuple(event for event in self.events if event.what is What.RECEIVED)
 
     @property
@@ -142,12 +139,12 @@ class Exchange:
 
     @property
     def silent(self) -> bool:
-        """Connected, and nothing came, not even an end."""
+        """The server accepted the connection, and neither sent anything nor closed it."""
         return self.end is End.OPEN and not self.received
 
     @property
     def asked_at(self) -> float:
-        """When the last of the request was sent."""
+        """The time of the last send, or of the connection if nothing was sent."""
         return max((e.at for e in self.events if e.what in (What.SENT, What.CONNECTED)), default=0.0)
 
 
@@ -161,8 +158,8 @@ _REACHED = {
 }
 
 
-def exchange(address: Address, port: int, steps: Sequence[Step], patience: Patience) -> Exchange:
-    """Connect, do the steps, and read until the server ends it or patience does."""
+def exchange(address: Address, port: int, steps: Sequence[Step], timeouts: Timeouts) -> Exchange:
+    """Connect, run the steps, and read until the server ends the connection or a time-out does."""
     began = monotonic()
     try:
         connection = socket.socket(address.family, socket.SOCK_STREAM)
@@ -171,24 +168,24 @@ def exchange(address: Address, port: int, steps: Sequence[Step], patience: Patie
     with connection:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        reached, why = _connect(connection, address.endpoint(port), patience.connect)
+        reached, why = _connect(connection, address.endpoint(port), timeouts.connect)
         connected = monotonic()
         if reached is not Reached.CONNECTED:
             return Exchange(address, port, reached, connected - began, why)
-        talk = _Talk(connection, began)
-        talk.note(What.CONNECTED)
-        end = talk.run(steps, patience)
-        talk.note(What.ENDED)
+        recorder = _Recorder(connection, began)
+        recorder.note(What.CONNECTED)
+        end = recorder.run(steps, timeouts)
+        recorder.note(What.ENDED)
         segments, segment_bytes = _segments(connection)
     return Exchange(
-        address, port, reached, talk.events[-1].at, "", end, tuple(talk.events), segments, segment_bytes
+        address, port, reached, recorder.events[-1].at, "", end, tuple(recorder.events), segments, segment_bytes
     )  # fmt: skip
 
 
 def _connect(connection: socket.socket, endpoint: tuple[object, ...], seconds: float) -> tuple[Reached, str]:
     number = connection.connect_ex(endpoint)
     if number not in (0, errno.EINPROGRESS):
-        # At once means that nothing was sent, but to an address of this machine, which refuses at once.
+        # An immediate error means that nothing was sent, except for an address of this machine, which refuses at once.
         reached = Reached.REFUSED if number == errno.ECONNREFUSED else Reached.UNTRIED
         return reached, os.strerror(number)
     if number and not _ready(connection, select.POLLOUT, seconds):
@@ -200,8 +197,8 @@ def _connect(connection: socket.socket, endpoint: tuple[object, ...], seconds: f
 
 
 def _with_itself(connection: socket.socket) -> bool:
-    """Where nobody listens on this machine, and the kernel chose that very port for our end: a simultaneous open."""
-    with suppress(OSError):  # ENOTCONN: it was reset meanwhile
+    """Detect a simultaneous open: a closed port of this machine, which the kernel also chose as our own port."""
+    with suppress(OSError):  # ENOTCONN: reset in the meantime
         return bool(connection.getsockname() == connection.getpeername())
     return False
 
@@ -212,8 +209,8 @@ def _ready(connection: socket.socket, events: int, seconds: float) -> bool:
     return bool(poll.poll(max(0.0, seconds) * 1000))
 
 
-class _Talk:
-    """One connection at work."""
+class _Recorder:
+    """Runs the steps on one connection and records the events."""
 
     def __init__(self, connection: socket.socket, began: float) -> None:
         self.events: list[Event] = []
@@ -225,15 +222,15 @@ class _Talk:
     def note(self, what: What, data: bytes = b"") -> None:
         self.events.append(Event(monotonic() - self._began, what, data))
 
-    def run(self, steps: Sequence[Step], patience: Patience) -> End:
+    def run(self, steps: Sequence[Step], timeouts: Timeouts) -> End:
         for step in steps:
-            if end := self._read_until(monotonic() + step.after, patience) if step.after else None:
+            if end := self._read_until(monotonic() + step.after, timeouts) if step.after else None:
                 return end
             self._do(step)
-        return self._read_until(monotonic() + patience.reply, patience, closing=True) or End.OPEN
+        return self._read_until(monotonic() + timeouts.reply, timeouts, closing=True) or End.OPEN
 
     def _do(self, step: Step) -> None:
-        """A server that no longer listens is found out by reading, which still has what it said before."""
+        """Ignore errors of send(2): the next read reports them, after the bytes that arrived before."""
         with suppress(OSError):
             if step.data:
                 self._connection.send(step.data)  # a few bytes: an empty send buffer has room
@@ -242,8 +239,8 @@ class _Talk:
                 self._connection.shutdown(socket.SHUT_WR)
                 self.note(What.FINISHED)
 
-    def _read_until(self, deadline: float, patience: Patience, *, closing: bool = False) -> End | None:
-        """Read until the end, which is returned, or the deadline; `closing`: the latter comes sooner after a NUL."""
+    def _read_until(self, deadline: float, timeouts: Timeouts, *, closing: bool = False) -> End | None:
+        """Read until the end, which is returned, or until the deadline; `closing` shortens the deadline after a NUL."""
         while _ready(self._connection, select.POLLIN, deadline - monotonic()):
             try:
                 data = self._connection.recv(_READ)
@@ -259,7 +256,7 @@ class _Talk:
             if self._bytes >= MOST_BYTES or self._receives >= MOST_RECEIVES:
                 return End.FLOOD
             if closing and 0 in data:
-                deadline = min(deadline, monotonic() + patience.closing)
+                deadline = min(deadline, monotonic() + timeouts.closing)
         return None
 
 
@@ -270,7 +267,7 @@ def _segments(connection: socket.socket) -> tuple[int | None, int | None]:
             [segments] = struct.unpack_from("=I", info, _DATA_SEGMENTS_IN)
             [received_mss] = struct.unpack_from("=I", info, _RECEIVED_MSS)
             largest = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
-            # The way back may be a little narrower, and then the largest that came says how much; one that is far
-            # smaller was a short write (and 536 is what the kernel takes before it has seen any).
+            # If the path back has a smaller MTU, the largest segment received shows it. A far smaller value comes from
+            # a short write (and the kernel assumes 536 before it has received any).
             return segments, received_mss if received_mss >= _FULL * largest else largest
     return None, None

@@ -1,4 +1,4 @@
-"""The record of one connection, also of servers that do their worst."""
+"""The record of one connection, also with hostile servers."""
 
 import socket
 
@@ -7,15 +7,15 @@ import pytest
 from broken import POLICY, answering
 from loopback import SHORT, Handler, Server, closed_port, dropping_port
 
-from flashpol.probe.wire import MOST_BYTES, Address, End, Patience, Reached, Step, What, exchange
+from flashpol.probe.exchange import MOST_BYTES, Address, End, Reached, Step, Timeouts, What, exchange
 
 LOCALHOST = Address(socket.AF_INET, "127.0.0.1")
 ASK = (Step(broken.REQUEST),)
 
 
-def test_a_good_conversation() -> None:
+def test_exchange_with_correct_server_records_all_events() -> None:
     with Server(answering()) as server:
-        seen = exchange(LOCALHOST, server.port, ASK, Patience())
+        seen = exchange(LOCALHOST, server.port, ASK, Timeouts())
     assert (seen.reached, seen.end, seen.error) == (Reached.CONNECTED, End.CLOSED, "")
     assert [event.what for event in seen.events] == [What.CONNECTED, What.SENT, What.RECEIVED, What.ENDED]
     assert seen.data == POLICY + b"\0"
@@ -25,18 +25,18 @@ def test_a_good_conversation() -> None:
     assert seen.segments == 1
 
 
-def test_ipv6() -> None:
+def test_exchange_over_ipv6_names_the_address_in_brackets() -> None:
     address = Address(socket.AF_INET6, "::1")
     try:
         server = Server(answering(), "::1")
     except OSError:
         pytest.skip("no IPv6 here")
     with server:
-        seen = exchange(address, server.port, ASK, Patience())
+        seen = exchange(address, server.port, ASK, Timeouts())
     assert (seen.data, seen.where) == (POLICY + b"\0", f"[::1]:{server.port}")
 
 
-def test_refused_and_dropped_are_told_apart() -> None:
+def test_exchange_with_closed_and_dropping_port_distinguishes_them() -> None:
     with closed_port() as port:
         assert exchange(LOCALHOST, port, ASK, SHORT).reached is Reached.REFUSED
     with dropping_port() as port:
@@ -44,8 +44,8 @@ def test_refused_and_dropped_are_told_apart() -> None:
     assert (seen.reached, seen.error, seen.end, seen.events) == (Reached.DROPPED, "no answer in 0.6 s", None, ())
 
 
-def test_a_connection_with_itself_is_with_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On loopback, now and then, when the kernel chooses the port that is asked for the end that asks."""
+def test_exchange_after_simultaneous_open_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It happens on loopback when the kernel chooses the target port as the local port."""
 
     class Same(socket.socket):
         def connect_ex(self, endpoint: object, /) -> int:
@@ -59,13 +59,13 @@ def test_a_connection_with_itself_is_with_nobody(monkeypatch: pytest.MonkeyPatch
     assert (seen.reached, seen.end, seen.events) == (Reached.REFUSED, None, ())
 
 
-def test_what_this_machine_cannot_do() -> None:
+def test_exchange_to_broadcast_address_is_untried() -> None:
     seen = exchange(Address(socket.AF_INET, "255.255.255.255"), 843, ASK, SHORT)
     assert seen.reached is Reached.UNTRIED
     assert seen.error
 
 
-def test_no_descriptor_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exchange_without_descriptors_is_untried(monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left(*_: object) -> socket.socket:
         raise OSError(24, "Too many open files")
 
@@ -84,25 +84,25 @@ def test_no_descriptor_left(monkeypatch: pytest.MonkeyPatch) -> None:
         (broken.dripping_reply, End.OPEN),
     ],
 )
-def test_ends(handler: Handler, end: End) -> None:
+def test_exchange_with_server_records_its_end(handler: Handler, end: End) -> None:
     with Server(handler) as server:
         assert exchange(LOCALHOST, server.port, ASK, SHORT).end is end
 
 
-def test_what_never_ends_is_cut_off() -> None:
+def test_exchange_with_endless_reply_stops_at_max_bytes() -> None:
     with Server(broken.endless) as server:
-        seen = exchange(LOCALHOST, server.port, ASK, Patience())
+        seen = exchange(LOCALHOST, server.port, ASK, Timeouts())
     assert len(seen.data) <= MOST_BYTES
 
 
-def test_a_reply_in_two_writes_is_two_segments() -> None:
+def test_exchange_with_two_writes_counts_two_segments() -> None:
     with Server(broken.in_two_writes) as server:
-        seen = exchange(LOCALHOST, server.port, ASK, Patience())
+        seen = exchange(LOCALHOST, server.port, ASK, Timeouts())
     assert [len(event.data) for event in seen.received] == [60, len(POLICY) + 1 - 60]
     assert seen.segments == 2
 
 
-def test_two_writes_that_one_receive_takes_are_still_two_segments() -> None:
+def test_exchange_with_coalesced_writes_counts_two_segments() -> None:
     def quick(connection: socket.socket) -> None:
         broken.whole(connection)
         connection.sendall(POLICY)
@@ -110,10 +110,10 @@ def test_two_writes_that_one_receive_takes_are_still_two_segments() -> None:
         broken.end(connection)
 
     with Server(quick) as server:
-        assert exchange(LOCALHOST, server.port, ASK, Patience()).segments == 2
+        assert exchange(LOCALHOST, server.port, ASK, Timeouts()).segments == 2
 
 
-def test_steps_wait_and_finish() -> None:
+def test_exchange_with_steps_waits_and_closes_the_sending_side() -> None:
     with Server(broken.wants_the_end) as server:
         seen = exchange(LOCALHOST, server.port, (Step(b"<policy", 0.05), Step(b"-file-request/>\0", 0.05, True)), SHORT)
     assert seen.data == POLICY + b"\0"
@@ -123,7 +123,7 @@ def test_steps_wait_and_finish() -> None:
     assert seen.asked_at == sent[1]
 
 
-def test_a_server_that_is_gone_before_all_is_sent() -> None:
+def test_exchange_with_server_that_closes_early_ends() -> None:
     with Server(lambda connection: connection.close()) as server:
         seen = exchange(LOCALHOST, server.port, [Step(b"x", 0.1)] * 5, SHORT)
     assert seen.end in (End.CLOSED, End.RESET)

@@ -1,9 +1,10 @@
-"""Which connections are made: how many, to whom, how fast; and what the package loads."""
+"""How many connections a probe opens, to which ports, how fast; and which modules it loads."""
 
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import broken
@@ -11,59 +12,65 @@ import pytest
 from broken import answering
 from loopback import Server, closed_port, look
 
-from flashpol.probe import Question, examine
-from flashpol.probe.pace import Pace, side_by_side
-from flashpol.probe.question import Role
-from flashpol.probe.wire import Address
+from flashpol.probe import Question, experiments
+from flashpol.probe.exchange import Address
+from flashpol.probe.model import Role
+from flashpol.probe.throttle import Throttle
 
 
-def test_gentle_is_a_handful() -> None:
+def test_observe_gently_opens_four_connections() -> None:
     with Server(answering()) as master, Server(answering(b"")) as application:
         seen = look(master.port, port=application.port)
         assert (master.connections, application.connections) == (4, 1)
-    assert seen.connections == 6  # and one to Silverlight's port, which refuses
+    assert seen.connections == 7  # two of them to Silverlight's ports, which refuse
 
 
-def test_thorough_is_bounded() -> None:
+def test_observe_thoroughly_opens_33_connections() -> None:
     with Server(broken.any_terminator) as master:
         look(master.port, thorough=True, idle=2 * broken.DEADLINE)
         assert master.connections == 33
 
 
-def test_ports_that_are_the_same_are_asked_once() -> None:
-    assert Question(port=843, location=843).ports() == {Role.MASTER: 843, Role.SILVERLIGHT: 943}
+def test_question_with_equal_ports_asks_them_once() -> None:
+    assert Question(port=843, location=843).ports() == {
+        Role.MASTER: 843,
+        Role.SILVERLIGHT: 943,
+        Role.SILVERLIGHT_HTTP: 80,
+    }
     assert Question(port=4502, location=8430).ports() == {
         Role.MASTER: 843,
         Role.LOCATION: 8430,
         Role.DESTINATION: 4502,
         Role.SILVERLIGHT: 943,
+        Role.SILVERLIGHT_HTTP: 80,
     }
+    assert Role.SILVERLIGHT_HTTP not in Question(named=("flash",)).ports()
 
 
-def test_a_name_with_many_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_observe_name_with_many_addresses_asks_eight(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = [Address(2, f"127.0.0.{number}") for number in range(1, 12)]
-    monkeypatch.setattr(examine, "resolve", lambda host: addresses)
+    monkeypatch.setattr(experiments, "resolve", lambda host: addresses)
     with closed_port() as port:
         seen = look(port)
-    assert list(seen.places) == addresses[: examine.MOST_ADDRESSES]
+    assert list(seen.targets) == addresses[: experiments.MAX_ADDRESSES]
     assert seen.left_out == 3
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "\0", "no such name.invalid"])
-def test_names_that_mean_nothing(host: str) -> None:
-    assert examine.observe(host, Question()).unresolved
+def test_observe_name_without_address_says_why(host: str) -> None:
+    assert experiments.observe(host, Question()).unresolved
 
 
-def test_addresses_are_resolved_without_a_name_server() -> None:
-    assert examine.resolve("127.0.0.1") == [Address(2, "127.0.0.1")]
+def test_resolve_address_needs_no_name_server() -> None:
+    assert experiments.resolve("127.0.0.1") == [Address(2, "127.0.0.1")]
 
 
-def test_pace_bounds_how_many_at_a_time() -> None:
-    pace, most, now = Pace(a_second=10_000, at_once=3), [0], [0]
+def test_throttle_with_many_threads_limits_concurrency() -> None:
+    throttle, most, now = Throttle(max_rate=10_000, max_concurrent=3), [0], [0]
     lock = threading.Lock()
 
     def connect() -> None:
-        with pace.connection():
+        with throttle.connection():
             with lock:
                 now[0] += 1
                 most[0] = max(most[0], now[0])
@@ -71,50 +78,39 @@ def test_pace_bounds_how_many_at_a_time() -> None:
             with lock:
                 now[0] -= 1
 
-    side_by_side([connect] * 30, 10)
-    assert (pace.connections, now) == (30, [0])
+    with ThreadPoolExecutor(10) as pool:
+        for _ in range(30):
+            pool.submit(connect)
+    assert (throttle.connections, now) == (30, [0])
     assert most[0] <= 3
 
 
-def test_pace_bounds_how_many_a_second() -> None:
-    pace, began = Pace(a_second=50), time.monotonic()
+def test_throttle_in_a_loop_limits_the_rate() -> None:
+    throttle, began = Throttle(max_rate=50), time.monotonic()
     starts = []
     for _ in range(6):
-        with pace.connection():
+        with throttle.connection():
             starts.append(time.monotonic() - began)
     assert starts[-1] >= 5 / 50
 
 
-def test_side_by_side_keeps_the_order_and_raises() -> None:
-    assert side_by_side([lambda number=number: number for number in range(20)], 4) == list(range(20))
-
-    def fail() -> int:
-        raise ValueError("no")
-
-    with pytest.raises(ValueError, match="no"):
-        side_by_side([lambda: 1, fail], 2)
-
-
 LOAD = """
 import sys
-import flashpol.probe.examine, flashpol.probe.report.text, flashpol.cli.main
+import flashpol.probe.experiments, flashpol.probe.report.text, flashpol.cli.main
 flashpol.cli.main.make_parser(["probe"])
 NEVER = ("gevent", "greenlet", "prometheus_client", "flashpol._fastpath")
-LATER = (
-    "flashpol.supervisor", "flashpol.worker", "flashpol.config.settings", "hashlib",
-    "logging", "tomllib",
-)
+LATER = ("flashpol.supervisor", "flashpol.worker", "hashlib", "ssl", "prometheus_client")
 found = [name for name in (*NEVER, *LATER) if name in sys.modules]
 sys.exit(str(found) if found else 0)
 """
 
 
-def test_neither_gevent_nor_compiled_code_is_loaded_nor_what_takes_long() -> None:
+def test_probe_modules_when_imported_load_neither_gevent_nor_slow_modules() -> None:
     done = subprocess.run([sys.executable, "-c", LOAD], capture_output=True, text=True, timeout=20, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_it_works_where_they_are_not_installed(tmp_path: Path) -> None:
+def test_probe_without_gevent_and_prometheus_client_works(tmp_path: Path) -> None:
     """With modules of their names that cannot be imported."""
     for name in ("gevent", "prometheus_client"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('not installed')\n")

@@ -1,0 +1,116 @@
+"""Generates `docs/probe.md` from the registry: `make docs`."""
+
+import re
+from textwrap import fill
+
+from flashpol.probe.findings import GROUPS, RULES, Rule
+
+_INTRODUCTION = """# What a probe finds
+
+`flashpol probe` reports these findings about a policy server. Findings about the policy itself have codes that begin
+with FP: [rules.md](rules.md).
+
+- An **error** keeps clients from connecting, always or intermittently.
+- A **warning** costs users time, or works for some clients only.
+- A **note** is worth knowing.
+
+A **trap** concerns only some clients; it is an error if `--client` names one of them. A finding marked **thorough**
+needs `--thorough`. A finding fills in the words in *italics*.
+
+A probe opens up to four connections to each port that serves a policy, and some thirty with `--thorough`. Some of them
+send an incomplete or an unusual request. A server that limits connections or bans addresses may shut the prober out.
+"""
+
+_COLUMNS = 100  # tables and links excepted
+
+# Problems that operators have, and the codes that report them.
+PROBLEMS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("A firewall drops port 843 silently", ("PB102",)),
+    ("No NUL follows the policy, and the connection stays open", ("PB207",)),
+    ("Typographic quotes and dashes, tags removed by a blog", ("FP109", "FP110", "FP116", "PB206")),
+    ("The reply comes in several writes", ("PB212", "PB213")),
+    ("A web server listens there, or a crossdomain.xml is expected to work", ("PB204", "FP103", "FP104")),
+    ("Tests with telnet or `echo` are misleading", ("PB309",)),
+    ("The server compares the request with one receive", ("PB303", "PB304")),
+    ("The server reads 22 of the 23 bytes and closes", ("PB301", "PB302", "PB203", "PB315")),
+    ("No permission to bind port 843", ("PB105",)),
+    ("A proxy or a network drops the request", ("PB109", "PB202", "PB203", "PB206")),
+    ("Only one side uses TLS", ("PB205",)),
+    ("The port is not in `to-ports`, or `to-ports` is missing", ("PB403", "PB404", "FP401")),
+    ("A policy from port 1024 or above grants lower ports", ("FP508", "FP509")),
+    ("The policy grants an IP address and the content uses a name, or the reverse", ("PB403", "FP313")),
+    ("`site-control` contradicts the grants", ("PB401", "PB402", "FP502", "FP503", "FP505", "FP506", "FP507")),
+    ("Malformed XML", ("FP110",)),
+    ("Wrong encodings, and the length prefix of Java's writeUTF", ("FP105", "FP106", "FP108", "FP113")),
+    ("Wrong host or port", ("PB101", "PB105", "PB106", "PB107", "PB108", "PB111")),
+    ("The server limits or bans the address of the prober", ("PB317", "PB318", "PB302")),
+    ("The application behind a shared port is down", ("PB112", "PB107")),
+    ("No deadlines, and servers that wait for a newline", ("PB201", "PB305", "PB306", "PB319", "PB313", "PB314")),
+    (
+        "The dialects of Flash and Silverlight are mixed up",
+        ("PB316", "FP117", "FP511", "FP702", "FP806", "FP807", "FP811"),
+    ),
+)
+
+
+def page() -> str:
+    parts = [_wrap(_INTRODUCTION), "## Problems of operators\n", "| problem | codes |\n|---|---|"]
+    parts += [f"| {what} | {', '.join(map(_link, codes))} |" for what, codes in PROBLEMS]
+    parts.append("")
+    for prefix, title in GROUPS.items():
+        rules = [rule for rule in RULES if rule.code.startswith(prefix)]
+        parts += [f"## {prefix}xx: {title}\n", "| code | severity | name | problem |\n|---|---|---|---|"]
+        parts += [f"| {_link(rule.code)} | {_severity(rule)} | {rule.name} | {_words(rule.wrong)} |" for rule in rules]
+        parts += ["", *map(_section, rules)]
+    return "\n".join(parts)
+
+
+def _wrap(text: str) -> str:
+    """Wrap the paragraphs and list items of a Markdown text."""
+    return "\n\n".join(
+        "\n".join(
+            fill(item, _COLUMNS, subsequent_indent="  " * item.startswith("- "), break_on_hyphens=False,
+                 break_long_words=False)
+            for item in re.split(r"\n(?=- )", paragraph)
+        )
+        for paragraph in text.rstrip().split("\n\n")
+    ) + "\n"  # fmt: skip
+
+
+def _link(code: str) -> str:
+    return f"[{code}](#{code.lower()}-{_names()[code]})" if code.startswith("PB") else f"[{code}]({_lint_page(code)})"
+
+
+def _names() -> dict[str, str]:
+    return {rule.code: rule.name for rule in RULES}
+
+
+def _lint_page(code: str) -> str:
+    from flashpol.policy.rules import RULES as LINT_RULES
+
+    [name] = [rule.name for rule in LINT_RULES if rule.code == code]
+    return f"rules.md#{code.lower()}-{name}"
+
+
+def _severity(rule: Rule) -> str:
+    return ", ".join((str(rule.severity), *["trap"] * rule.trap, *["thorough"] * rule.thorough))
+
+
+def _section(rule: Rule) -> str:
+    return _wrap(f"""### {rule.code} {rule.name}
+
+{_severity(rule).capitalize()}; {", ".join(rule.clients)}.
+
+Problem: {_words(rule.wrong)}.
+
+Evidence: {_words(rule.seen)}.
+
+Remedy: {_words(rule.instead)}.
+""")
+
+
+def _words(template: str) -> str:
+    """Return a template as Markdown: text between backquotes is code and stays as it is."""
+    parts = template.split("`")
+    parts[::2] = [re.sub(r"([*<|])", r"\\\1", part) for part in parts[::2]]
+    return re.sub(r"\{(\w+)\}", r"*\1*", "`".join(parts))

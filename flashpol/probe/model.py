@@ -1,0 +1,181 @@
+"""The values of a probe: the question, the targets (a port of an address), and the observation."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flashpol.policy import CLIENTS
+from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_HTTP_PATH, SILVERLIGHT_HTTP_PORT, SILVERLIGHT_PORT
+from flashpol.probe.exchange import Address, Exchange, Reached, Timeouts
+from flashpol.probe.reply import NUL, REQUEST, Kind, Reply
+
+
+class Role(enum.StrEnum):
+    """The reason why a client asks at a port."""
+
+    MASTER = "master"  # 843, which Adobe's clients ask first; only its meta-policy counts
+    LOCATION = "location"  # the port that the content names with loadPolicyFile
+    DESTINATION = "destination"  # the application's own port
+    SILVERLIGHT = "silverlight"  # 943
+    SILVERLIGHT_HTTP = "silverlight-http"  # 80, if the content chooses SocketClientAccessPolicyProtocol.Http
+    ELSEWHERE = "elsewhere"  # a port that no client asks, where a server may listen by mistake
+
+
+BEFORE_DESTINATION = (Role.MASTER, Role.LOCATION)  # the ports that Adobe's clients ask before the destination
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """`port` is the port that the content connects to, `content` its URL or domain, `location` a port that it names.
+
+    `policy_port`, `silverlight_port` and `http_port` are asked as if they were 843, 943 and 80. `named` are the clients
+    that matter to the user; a problem of other clients is not an error. `idle` is the duration of the silent connection
+    in seconds.
+    """
+
+    port: int | None = None
+    content: str | None = None
+    location: int | None = None
+    named: tuple[str, ...] = ()
+    thorough: bool = False
+    policy_port: int = MASTER_PORT
+    silverlight_port: int = SILVERLIGHT_PORT
+    http_port: int = SILVERLIGHT_HTTP_PORT
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    idle: float = 15.0
+    ignored: frozenset[str] = frozenset()
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        return self.named or CLIENTS
+
+    @property
+    def tries(self) -> int:
+        """How many plain requests a port gets, to see whether replies are lost."""
+        return 20 if self.thorough else 3
+
+    def ports(self) -> dict[Role, int]:
+        """The ports that clients ask. A port with two roles is asked once, in the first of them."""
+        wanted = {
+            Role.MASTER: self.policy_port,
+            Role.LOCATION: self.location,
+            Role.DESTINATION: self.port,
+            Role.SILVERLIGHT: self.silverlight_port,
+        }
+        found: dict[Role, int] = {}
+        for role, port in wanted.items():
+            if port is not None and port not in found.values():
+                found[role] = port
+        if "silverlight" in self.clients:
+            found[Role.SILVERLIGHT_HTTP] = self.http_port
+        return found
+
+
+@dataclass(slots=True)
+class Target:
+    """A port of an address. `asked` is the plain request as clients send it, `tried` are the experiments by name.
+
+    `history` is every connection in order.
+    """
+
+    role: Role
+    address: Address
+    port: int
+    asked: Exchange
+    tried: dict[str, list[Exchange]] = field(default_factory=dict)
+    history: list[Exchange] = field(default_factory=list)
+
+    @property
+    def where(self) -> str:
+        return self.address.at(self.port)
+
+    @property
+    def served_from(self) -> int:
+        """The port that the rules of policies assume, whichever port was asked instead."""
+        return _CANONICAL_PORTS.get(self.role, self.port)
+
+    @property
+    def request(self) -> bytes:
+        return request(self.role)
+
+    @property
+    def reply(self) -> Reply:
+        """The first policy among the replies to plain requests, or else the first reply."""
+        replies = [self.reply_to(exchange) for exchange in self.repeats]
+        return next((reply for reply in replies if reply.is_policy), replies[0])
+
+    def reply_to(self, exchange: Exchange) -> Reply:
+        """Return the reply to a plain request; over HTTP the body, if the status is 200."""
+        reply = Reply.of(exchange)
+        return reply.of_http() if self.role is Role.SILVERLIGHT_HTTP else reply
+
+    @property
+    def serves(self) -> bool:
+        """The reply is a policy, or a broken one."""
+        return self.reply.is_policy
+
+    @property
+    def unanswered(self) -> bool:
+        """The server accepted the connection and sent nothing, whether or not it closed."""
+        return self.asked.reached is Reached.CONNECTED and self.reply.kind is Kind.NOTHING
+
+    @property
+    def hangs_up(self) -> bool:
+        """The server closed or reset the connection instead of sending a reply."""
+        return self.unanswered and not self.asked.silent
+
+    @property
+    def shut_out_after(self) -> int | None:
+        """The number of connections after which the server shut the prober out, or None if it did not."""
+        return len(self.history) - len(self.tried["shut out"]) if "shut out" in self.tried else None
+
+    @property
+    def repeats(self) -> list[Exchange]:
+        """All plain requests: whole, in one segment."""
+        return [self.asked, *self.tried.get("again", ())]
+
+
+_CANONICAL_PORTS = {
+    Role.MASTER: MASTER_PORT,
+    Role.SILVERLIGHT: SILVERLIGHT_PORT,
+    Role.SILVERLIGHT_HTTP: SILVERLIGHT_HTTP_PORT,
+}
+
+
+def request(role: Role) -> bytes:
+    """Return the request as the clients of this role send it: Silverlight sends no NUL."""
+    return REQUEST if role is Role.SILVERLIGHT else REQUEST + NUL
+
+
+def http_request(host: str, port: int) -> bytes:
+    name = f"[{host}]" if ":" in host else host.encode("idna").decode()
+    authority = name if port == SILVERLIGHT_HTTP_PORT else f"{name}:{port}"
+    return f"GET {SILVERLIGHT_HTTP_PATH} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One host: its targets by address, or in `unresolved` why no address of the name is known.
+
+    `resolver_failed` says that the resolver gave no answer about the name.
+
+    `left_out` is the number of addresses that were not asked, `connections` the number of connections that were opened.
+    """
+
+    host: str
+    question: Question
+    targets: Mapping[Address, tuple[Target, ...]] = field(default_factory=dict)
+    unresolved: str = ""
+    resolver_failed: bool = False
+    left_out: int = 0
+    connections: int = 0
+    seconds: float = 0.0
+
+    def serves_adobe(self, address: Address) -> bool:
+        """Whether a port of this address that Adobe's clients ask before the destination serves a policy."""
+        return any(target.serves and target.role in BEFORE_DESTINATION for target in self.targets.get(address, ()))
+
+    def all_targets(self, *roles: Role) -> tuple[Target, ...]:
+        """The targets with these roles, by default with all roles that clients ask."""
+        chosen = roles or tuple(role for role in Role if role is not Role.ELSEWHERE)
+        return tuple(target for targets in self.targets.values() for target in targets if target.role in chosen)
