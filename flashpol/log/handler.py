@@ -76,7 +76,20 @@ class NonBlockingHandler(logging.Handler):
         self.dropped = dropped
 
     def emit(self, record: logging.LogRecord) -> None:
-        lines = [self._line(record)]
+        if not self._write([self._line(record)]):
+            self.dropped += 1
+
+    def report_dropped(self) -> None:
+        """Write how many lines were dropped, if the reader has made room."""
+        if self.dropped:
+            self.acquire()
+            try:
+                self._write([])
+            finally:
+                self.release()
+
+    def _write(self, lines: list[bytes]) -> bool:
+        """False: the pipe is full, or its reader is gone, which must not stop the server."""
         if self.dropped:
             text = f"{self.dropped:,} log lines dropped: stderr was not being read"
             lines.insert(0, self._line(_notice(logging.WARNING, text)))
@@ -88,8 +101,8 @@ class NonBlockingHandler(logging.Handler):
                 os.write(self._own, data)
                 self.dropped = 0
         except OSError:
-            # The reader is gone or too slow, which must not stop the server.
-            self.dropped += 1
+            return False
+        return True
 
     def _line(self, record: logging.LogRecord) -> bytes:
         try:
@@ -132,6 +145,10 @@ def set_up(process: str, log_format: str | None = None) -> logging.Logger:
 
 
 def report_suppressed(*, everything: bool = False) -> None:
-    """Log how many lines the rate limit suppressed, if it is time. A process calls it regularly; it is as cheap as a
-    comparison. everything: whether it is time or not, since the process is about to end."""
+    """Log how many lines the rate limit suppressed, if it is time, and how many a full pipe dropped. A process calls it
+    regularly; it is as cheap as a comparison. everything: whether it is time or not, since the process is about to end.
+    """
     _limit.report(everything=everything)
+    for handler in log.handlers:
+        if isinstance(handler, NonBlockingHandler):
+            handler.report_dropped()

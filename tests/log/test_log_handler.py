@@ -222,6 +222,32 @@ def test_line_about_dropped_lines_is_json_too(pipe: Pipe) -> None:
     assert second["message"] == "kept"
 
 
+def test_dropped_lines_are_reported_without_another_line_once_there_is_room(pipe: Pipe) -> None:
+    [handler] = pipe.logger.handlers
+    assert isinstance(handler, NonBlockingHandler)
+    pipe.fill()
+    pipe.logger.info("lost")
+    handler.report_dropped()
+    assert handler.dropped == 1  # the report is no line that was dropped
+    pipe.read()
+    handler.report_dropped()
+    assert pipe.read() == DROPPED.format(1) + "\n"
+    handler.report_dropped()
+    assert pipe.read() == ""
+
+
+def test_report_suppressed_reports_dropped_lines(
+    logger: logging.Logger, pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "STDERR", pipe.into)
+    log.set_up("worker-0")
+    pipe.fill()
+    logger.warning("lost")
+    pipe.read()
+    log.report_suppressed()
+    assert DROPPED.format(1) in pipe.read()
+
+
 def test_line_about_dropped_lines_and_a_long_line_are_two_writes() -> None:
     pipe = Pipe(1 << 16)
     with closing(pipe):
