@@ -11,7 +11,7 @@ TREE := flashpol tests testkit bench faults fuzz examples docs share deploy setu
 # What memcheck runs: all tests of the extensions alone, without gevent, except those of hypothesis, which take too long,
 # and one that has to end within a second.
 MEMCHECKED := $(addprefix tests/test_,fastpath.py fastpath_access.py fastpath_address_limits.py fastpath_limits.py fastpath_proxy.py pump.py) \
-	--deselect tests/test_fastpath_access.py::test_access_log_under_a_flood_is_limited_and_counts_what_it_leaves_out
+	--deselect tests/test_fastpath_access.py::test_access_log_of_a_share_under_a_flood_is_limited_and_counts_what_it_leaves_out
 # All tests of a file run in one process. When a process dies, the run ends: xdist would wait for its tests without end.
 PARALLEL := --dist loadfile --max-worker-restart=0
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)

@@ -12,6 +12,7 @@
 #   accept/proxy            proxy_feed: the recogniser of a PROXY header
 #   accept/ip_ranges        allowed: looks an address up in a table of networks made by serving/networks.py
 #   accept/address_limits   admit_address, release_slot: connections in total and by address, in memory of all workers
+#   accept/top_addresses    note_refused: counts the addresses that limits refuse, for the log
 #   accept/transitions      the states of a connection, what each means, and `enter`, which changes them
 #   accept/access_log       samples connections and records their outcomes
 #   accept/admission        judge_connection, judge_client: whether a client may connect, by its address
@@ -33,6 +34,7 @@ from flashpol._native.accept.ip_ranges cimport NetworkTable, Ranges
 from flashpol._native.accept.match cimport MatchVerdict
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport Core, Listener, Record
+from flashpol._native.accept.top_addresses cimport TopTable
 
 
 cdef class RequestMatcher:
@@ -58,6 +60,10 @@ cdef class Networks:
 cdef class AddressLimits:
     cdef AddressTable table             # a ConnectionTable borrows it
     cdef unsigned char[::1] memory      # keeps alive what `table` points to
+
+
+cdef class TopAddresses:
+    cdef TopTable table
 
 
 cdef class PolicyReply:

@@ -156,6 +156,22 @@ class AddressLimits:
         """Those of them that are counted by address. It reads every slot: for tests."""
 
 @final
+class TopAddresses:
+    """The addresses that are counted most, by the space-saving algorithm: the table behind `take_refusals`.
+
+    >>> top = TopAddresses()
+    >>> top.count(bytes(10) + b"\xff\xff" + bytes([192, 0, 2, 1]))
+    >>> top.take()
+    (1, [('192.0.2.1', 1, 0)])
+    """
+
+    def count(self, addresses: Buffer) -> None:
+        """Count addresses in this order. Each is 16 bytes, IPv4 as ::ffff:0:0/96; else ValueError."""
+
+    def take(self) -> tuple[int, list[tuple[str, int, int]]]:
+        """The total and the addresses, as `ConnectionTable.take_refusals` returns them; start again from 0."""
+
+@final
 class PolicyReply:
     """The bytes that are sent for a request, made once and shared by all replies.
 
@@ -189,7 +205,8 @@ class ConnectionTable:
     on_access(listener, ip, port, outcome, seconds, sent, left_out): the outcome of a sampled connection is known.
     access_log: the share of connections that is sampled, 0 to 1. listener: number of the Acceptor, from 0. ip, port: of
     the client. outcome: one of OUTCOMES. seconds: since accept. sent: bytes of the reply. left_out: how many sampled
-    connections are not logged, since the last call, because at most 100 are in ten seconds.
+    connections are not logged, since the last call: with a share of 1 none, as there is room for every connection; with
+    another one, those after the first 100 of ten seconds, and those for which 1,024 places were not enough.
 
     on_error(exception): a hook raised.
     """
@@ -250,6 +267,27 @@ class ConnectionTable:
 
         Raises ValueError if `fd` is no connection of this table, and OSError if a client without a header has reset it.
         """
+
+    def refusals(self) -> list[tuple[int, str]]:
+        """Number of the Acceptor and reason, for each limit that has refused connections since `take_refusals`.
+
+        The limits are "capacity", "max_connections", "max_address_connections", "max_address_rate", "max_sessions" and
+        "max_slow_replies".
+        """
+
+    def take_refusals(self, listener: int, reason: str) -> tuple[int, list[tuple[str, int, int]]]:
+        """How many connections this limit has refused since the last call, and the addresses refused most.
+
+        An address is (text, count, error), where the count is too high by `error` at most, and the surest counts come
+        first. There are at most 16. Those with more than a sixteenth of the refusals are among them. The text is
+        "192.0.2.1", or "2001:db8::/64" if the limits count prefixes. Behind a proxy it is the client's address, or the
+        proxy's if the PROXY header was not read. A client that reset its connection may be counted without an address.
+
+        Raises ValueError if there is no such Acceptor or reason.
+        """
+
+    def take_left_out(self) -> int:
+        """How many sampled connections were not logged since the last `on_access`: for a line after the last one."""
 
     def evict_oldest(self) -> bool:
         """Close the connection that has waited longest, to free a descriptor. An Acceptor does so by itself.

@@ -39,8 +39,12 @@ The header is read before the request and under the same deadline. A client over
 closed at once. Where the total is the limit, or there are no descriptors, the oldest idle connection is evicted
 instead. On a shared port first_byte_timeout begins with the end of the header, for which the proxy has request_timeout.
 
-**Access log.** A share of the connections is sampled at accept. Such a record has the number of a `Sample`, which holds
-the client's address until the outcome is known and a hook has logged it. The other connections pay one comparison.
+**Access log.** Connections are sampled at accept, all or a share of them. Such a record has the number of a `Sample`,
+which holds the client's address until the outcome is known and a hook has logged it. The other connections pay one
+comparison.
+
+**Refused addresses.** When a limit refuses a connection, its client's address is counted in a `TopTable`, from which a
+log line names the addresses that are refused most. Connections that no limit refuses never reach it.
 """
 
 import enum
@@ -52,6 +56,7 @@ include "_native/accept/match.pxi"
 include "_native/accept/proxy.pxi"
 include "_native/accept/ip_ranges.pxi"
 include "_native/accept/address_limits.pxi"
+include "_native/accept/top_addresses.pxi"
 include "_native/accept/transitions.pxi"
 include "_native/accept/access_log.pxi"
 include "_native/accept/admission.pxi"
@@ -65,5 +70,6 @@ include "_native/bindings/names.pxi"
 include "_native/bindings/recognisers.pxi"
 include "_native/bindings/networks.pxi"
 include "_native/bindings/address_limits.pxi"
+include "_native/bindings/top_addresses.pxi"
 include "_native/bindings/connection_table.pxi"
 include "_native/bindings/acceptor.pxi"

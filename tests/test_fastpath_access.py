@@ -1,7 +1,8 @@
-"""The access log: each outcome once, with the client's address; no line when off; limited under a flood."""
+"""The access log: each outcome once, with the client's address; no line when off; a share is limited under a flood."""
 
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import pytest
@@ -16,6 +17,8 @@ from testkit.serving import LARGE, REPLY
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
 
 BURST = 100  # SAMPLE_BURST
+PLACES = 1024  # SAMPLE_COUNT
+ALMOST_ALL = 1 - 2**-31  # one of 2**31 connections is not sampled
 
 
 class Access(NamedTuple):
@@ -179,8 +182,29 @@ def burst(loop: Loop, count: int) -> None:
             loop.drain()
 
 
-def test_access_log_under_a_flood_is_limited_and_counts_what_it_leaves_out(sample: Sample) -> None:
+def test_access_log_of_all_under_a_flood_has_every_connection(sample: Sample) -> None:
     loop, logged = sample()
+    burst(loop, 3 * BURST)
+    loop.settle()
+    assert [access.outcome for access in logged] == ["reply"] * 3 * BURST
+    assert loop.connection_table.take_left_out() == sum(access.left_out for access in logged) == 0
+
+
+def test_access_log_of_all_has_more_idle_connections_than_places_of_a_share(sample: Sample) -> None:
+    loop, logged = sample(request_timeout=60)
+    with ExitStack() as stack:
+        idle = [stack.enter_context(loop.connect()) for _ in range(PLACES + 76)]
+        with loop.connect() as client:
+            loop.send(client, REQUEST)
+            assert [access.outcome for access in logged] == ["reply"]
+        loop.connection_table.check()
+        assert loop.connection_table.close_all() == len(idle)
+    assert len(logged) == len(idle) + 1
+    assert len({access.port for access in logged}) == len(logged)
+
+
+def test_access_log_of_a_share_under_a_flood_is_limited_and_counts_what_it_leaves_out(sample: Sample) -> None:
+    loop, logged = sample(share=ALMOST_ALL)
     with loop.connect() as last:
         burst(loop, 3 * BURST)
         assert len(logged) == BURST - 1
@@ -188,6 +212,16 @@ def test_access_log_under_a_flood_is_limited_and_counts_what_it_leaves_out(sampl
         loop.send(last, REQUEST)  # sampled before the flood
         assert logged[-1].left_out == 2 * BURST + 1
     loop.settle()
+    assert loop.connection_table.take_left_out() == 0
+
+
+def test_access_log_that_ends_in_a_flood_says_what_it_left_out(sample: Sample) -> None:
+    loop, logged = sample(share=ALMOST_ALL)
+    burst(loop, 2 * BURST)
+    loop.connection_table.close_all()
+    assert len(logged) == BURST
+    assert loop.connection_table.take_left_out() == BURST
+    assert loop.connection_table.take_left_out() == 0
 
 
 def test_access_log_share_samples_about_that_many(sample: Sample) -> None:

@@ -286,8 +286,8 @@ class Server:
     access_log: float = setting(
         0.0,
         number(0, 1),
-        "This share of the connections, from 0 to 1, is logged with a line each; a worker writes at most 100 of these "
-        "lines in ten seconds.",
+        "This share of the connections, from 0 to 1, is logged with a line each. 1 logs every connection; below 1 a "
+        "worker logs at most 100 in ten seconds, and the next line says how many it left out.",
         "It is off because client addresses are personal data in some countries, and metrics count every connection.",
     )
     backlog: int = setting(

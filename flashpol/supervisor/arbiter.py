@@ -29,7 +29,6 @@ from flashpol.serving.plan import Loader
 from flashpol.supervisor.child import Child
 from flashpol.supervisor.generation import KILL_AFTER, Generation, ServerRuntime
 from flashpol.supervisor.listen_sockets import ListenSockets
-from flashpol.supervisor.refusal_log import RefusalLog
 from flashpol.supervisor.reload import Reloader, State
 from flashpol.supervisor.reload_request import SIGNAL, ReloadRequest
 from flashpol.supervisor.systemd import Notifier, listen_fds
@@ -95,7 +94,6 @@ class Arbiter:
         self._notifier = Notifier()
         self._reloader = Reloader(loader, self._watch, self._runtime, self._notifier, on_ready)
         self._reloader.start(plan)
-        self._refusals = RefusalLog()
         self._observe = Interval(TICK)
         self._heartbeats = Interval(TICK)
         self._files = Interval(TICK)
@@ -182,7 +180,6 @@ class Arbiter:
             return
         if self._observe.take():
             current.observe()
-            self._refusals.update(time.monotonic(), current.names, self._runtime.totals)
             report_suppressed()
         self._heartbeats.seconds = current.observe_interval
         if self._heartbeats.take():

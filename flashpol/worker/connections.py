@@ -1,6 +1,7 @@
 """The connections of the listeners that share one set of timeouts."""
 
 import resource
+from collections.abc import Sequence
 
 import gevent
 
@@ -54,6 +55,11 @@ class ConnectionGroup:
         self._relays = RelayGroup(self.table, timeouts, limits.sessions.maximum)
         self._watcher = Readable(self.table.fileno(), self.table.ready)
 
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the listeners, by the numbers of their acceptors."""
+        return self._names
+
     def add(self, name: str, shared_port: SharedPort | None) -> None:
         """A listener; its Acceptor is to be made next. shared_port: where to relay what is no policy request."""
         if shared_port:
@@ -74,6 +80,9 @@ class ConnectionGroup:
         """After `cut`: close all connections that are left."""
         self._relays.close()
         self.table.close_all()
+        if left_out := self.table.take_left_out():
+            text = "the access log ends; sampled connections that were left out: %s"
+            log.info(text, f"{left_out:,}", extra={"event": "access-left-out", "left_out": left_out, "rate": None})
 
     # ---------------------------------------------- hooks of the table, called in the hub: they must not block
 

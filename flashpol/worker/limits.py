@@ -52,8 +52,18 @@ class WorkerLimits:
     """
 
     def __init__(self, limits: ConnectionLimits) -> None:
+        self._settings = limits
         self.sessions = GreenletLimit(int(min(limits.max_sessions, _sessions_within_descriptors())))
         self.slow_replies = GreenletLimit(int(min(limits.max_slow_replies, _slow_replies_within_memory())))
+
+    def describe(self, reason: str) -> str:
+        """The settings behind a reason of a refusal, with the values in force: "max_sessions (10,000)"."""
+        effective = {"max_sessions": self.sessions.maximum, "max_slow_replies": self.slow_replies.maximum}
+        if reason in effective:
+            return f"{reason} ({effective[reason]:,})"
+        names = ("max_connections", "max_worker_connections") if reason == "max_connections" else (reason,)
+        values = {name: getattr(self._settings, name) for name in names}
+        return " or ".join(f"{name} ({value:,})" for name, value in values.items() if value)
 
 
 def _sessions_within_descriptors() -> float:

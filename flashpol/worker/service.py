@@ -19,6 +19,7 @@ from flashpol.serving.networks import Access
 from flashpol.worker.connections import ConnectionGroup
 from flashpol.worker.limits import WorkerLimits
 from flashpol.worker.listener import ListenerLoop
+from flashpol.worker.refusal_log import RefusalLog
 
 # How often `finish` looks whether all connections have ended, in seconds. Only while shutting down.
 FINISH_POLL = 0.02
@@ -47,6 +48,7 @@ class Service:
         self._address_limits = address_limits
         self._groups: dict[ConnectionTimeouts, ConnectionGroup] = {}
         self._listeners: list[ListenerLoop] = []
+        self._refusal_log = RefusalLog(self.limits.describe, time.monotonic())
 
     def add(
         self,
@@ -97,6 +99,11 @@ class Service:
         for listener in self._listeners:
             listener.start()
 
+    def log_refusals(self, *, end: bool = False) -> None:
+        """Log what limits refuse, if it is time; a worker calls it regularly. end: all that is not logged yet."""
+        sources = [(group.table, group.names) for group in self._groups.values()]
+        self._refusal_log.update(time.monotonic(), sources, end=end)
+
     def check(self) -> int:
         """For tests: how many connections are kept. Raises AssertionError, see `ConnectionTable.check`."""
         return sum(group.table.check() for group in self._groups.values())
@@ -124,6 +131,7 @@ class Service:
         groups = self._groups.values()
         while any(group.table.open for group in groups) and time_left() > 0:
             gevent.sleep(FINISH_POLL)
+            self.log_refusals()
         left = sum(group.table.open for group in groups)
         for group in groups:
             group.cut()
@@ -132,4 +140,5 @@ class Service:
             gevent.sleep(0)
         for group in groups:
             group.close()
+        self.log_refusals(end=True)
         return not left

@@ -131,6 +131,7 @@ def _serve(service: Service, status: ProcessStatus, stall_timeout: float, contro
         status.heartbeat_ns = time.monotonic_ns()
     service.start()
     while not control.draining.is_set():
+        service.log_refusals()
         report_suppressed()
         status.heartbeat_ns = started = time.monotonic_ns()
         if not control.draining.wait(interval):

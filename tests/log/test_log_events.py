@@ -1,15 +1,19 @@
 """The log of a real server as JSON lines: start, a worker's death, stop, access log."""
 
+import fcntl
 import json
 import os
+import re
 import signal
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from testkit.clients import ask, connect, rest
-from testkit.polling import eventually
-from testkit.processes import POLICY, Flashpol
+from testkit.polling import DEADLINE, eventually
+from testkit.processes import POLICY, READY, ROOT, Flashpol, command
 
 JSON_LINES = ("--policy", POLICY, "--log-format", "json")
 
@@ -99,7 +103,45 @@ def test_log_of_reloads_says_whether_they_succeeded(tmp_path: Path) -> None:
         eventually(lambda: "INFO: reloaded" in server.log, "the other format")
 
 
-def test_log_of_connections_refused_by_a_limit_names_the_limit(tmp_path: Path) -> None:
+def test_access_log_of_all_in_a_flood_has_every_connection() -> None:
+    with Flashpol("--policy", POLICY, "--access-log", "1", workers=2) as server:
+        for _ in range(700):
+            assert ask(server.place)
+        eventually(lambda: server.log.count(": reply after ") == 700, "all lines")
+
+
+def test_access_log_to_a_full_pipe_counts_what_it_drops() -> None:
+    """The last drops are reported within a second once the pipe is read, without another connection."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 1 << 14)
+    serve = command("serve", "--policy", POLICY, "--listen", "127.0.0.1:0", "--admin", "off", "--access-log", "1")
+    process = subprocess.Popen(serve, cwd=ROOT, stdout=subprocess.PIPE, stderr=writing, text=True)
+    os.close(writing)
+    os.set_blocking(reading, False)
+    text = ""
+
+    def accounted() -> bool:
+        nonlocal text
+        with suppress(BlockingIOError):
+            text += os.read(reading, 1 << 16).decode()
+        dropped = re.findall(r"(\d+) log lines dropped", text)
+        return bool(dropped) and text.count(": reply after ") + sum(map(int, dropped)) == 400
+
+    try:
+        assert process.stdout
+        ready = READY.search(process.stdout.readline())
+        assert ready
+        host, _, port = ready[2].rpartition(":")
+        for _ in range(400):
+            assert ask((host, int(port)))
+        eventually(accounted, "every connection is a line or counted as dropped")
+    finally:
+        process.terminate()
+        process.communicate(timeout=DEADLINE)
+        os.close(reading)
+
+
+def test_log_of_connections_refused_by_a_limit_names_the_limit_and_the_addresses(tmp_path: Path) -> None:
     file = tmp_path / "flashpol.toml"
     file.write_text("[server]\nmax_address_connections = 1\nstall_timeout = 0\n")
     with Flashpol("-c", file, *JSON_LINES) as server:
@@ -107,5 +149,21 @@ def test_log_of_connections_refused_by_a_limit_names_the_limit(tmp_path: Path) -
             eventually(lambda: server.metrics().total("connections_open") == 1, "the first one")
             assert rest(connect(server.place)) == b""
             [line] = eventually(lambda: events(server, "refusing"), "the line")
-        assert (line["listener"], line["level"]) == (server.addresses[0], "WARNING")
-        assert line["max_address_connections"] == 1
+        assert (line["listener"], line["level"], line["process"]) == (server.addresses[0], "WARNING", "worker-0")
+        assert (line["reason"], line["refused"]) == ("max_address_connections", 1)
+        assert line["addresses"] == {"127.0.0.1": 1}
+        assert str(line["message"]).endswith("over max_address_connections (1); most from 127.0.0.1 (1)")
+
+
+def test_log_of_connections_refused_just_before_the_stop_counts_all(tmp_path: Path) -> None:
+    file = tmp_path / "flashpol.toml"
+    file.write_text("[server]\nmax_address_connections = 1\nstall_timeout = 0\n")
+    with Flashpol("-c", file, *JSON_LINES) as server:
+        with connect(server.place):
+            eventually(lambda: server.metrics().total("connections_open") == 1, "the first one")
+            assert rest(connect(server.place)) == b""
+            eventually(lambda: events(server, "refusing"), "the line")
+            for _ in range(5):
+                assert rest(connect(server.place)) == b""
+        assert server.stop() == 0
+        assert [line["refused"] for line in events(server, "refusing")] == [1, 5]

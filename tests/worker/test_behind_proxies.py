@@ -1,5 +1,6 @@
 """Behind a real HAProxy and a real nginx, in network namespaces: limits, lists and the log mean the client."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -182,6 +183,10 @@ def test_max_address_connections_behind_a_proxy_counts_by_client(world: World, w
         # A connection counts for its client when its header has arrived, a moment after it was accepted.
         eventually(lambda: world.ask(CLIENTS[0], WAYS[way]) == b"", "the fourth is refused")
         assert world.refused("max_address_connections") == before + 1
+        eventually(
+            lambda: re.search(rf"max_address_connections \(3\); most from {re.escape(CLIENTS[0])} ", world.server.log),
+            "the client's address in the log",
+        )
         assert world.ask(CLIENTS[2], WAYS[way]) == REPLY
     world.settled()
 

@@ -17,6 +17,8 @@ from testkit.clients import REQUEST, until_end
 from testkit.polling import DEADLINE, eventually
 from testkit.serving import LARGE, REPLY, TIMEOUTS
 
+ALMOST_ALL = 1 - 2**-31  # a share below 1
+
 
 def test_stop_accepting_serves_the_accept_queue(serve: Serve) -> None:
     server = serve()
@@ -155,8 +157,33 @@ def test_access_log_line_has_client_outcome_and_bytes(serve: Serve, records: lis
     }  # fmt: skip
 
 
-def test_access_log_in_a_flood_counts_the_lines_left_out(serve: Serve, records: list[logging.LogRecord]) -> None:
+def test_access_log_of_all_in_a_flood_has_every_connection(serve: Serve, records: list[logging.LogRecord]) -> None:
     server = serve(access_log=1.0)
+    for _ in range(300):
+        assert server.ask() == REPLY
+    eventually(lambda: len(records) == 300)
+    assert sum(record.left_out for record in records) == 0
+
+
+def test_access_log_of_a_share_that_ends_says_how_many_it_left_out(
+    serve: Serve, records: list[logging.LogRecord]
+) -> None:
+    server = serve(access_log=ALMOST_ALL)
+    asked = 0
+    while server.hub.call(lambda: len(records)) == asked:  # up to the first that is left out
+        assert server.ask() == REPLY
+        asked += 1
+    server.stop_accepting()
+    server.finish(1)
+    assert len(records) == asked >= 101
+    assert fields(records[-1]) == {"event": "access-left-out", "left_out": 1}
+    assert records[-1].getMessage() == "the access log ends; sampled connections that were left out: 1"
+
+
+def test_access_log_of_a_share_in_a_flood_counts_the_lines_left_out(
+    serve: Serve, records: list[logging.LogRecord]
+) -> None:
+    server = serve(access_log=ALMOST_ALL)
     with server.connect() as sampled:
         eventually(lambda: server.counters["accepted"] == 1)
         for _ in range(300):

@@ -4,7 +4,7 @@ from libc.errno cimport (
     EAGAIN, ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, EMFILE, ENETDOWN, ENETUNREACH, ENFILE, ENOPROTOOPT,
     EOPNOTSUPP, EPERM, EPROTO, errno,
 )
-from libc.stdint cimport int64_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t
 from posix.unistd cimport close
 
 from flashpol._native.accept.state cimport (
@@ -39,8 +39,7 @@ cdef inline int accept_batch(
 ) noexcept nogil:
     """Accept up to `limit` connections into `fds`; `accepted` is their number. Returns 0 or the errno of accept4."""
     cdef int fd, error
-    cdef uint16_t sample
-    cdef uint32_t slot
+    cdef uint32_t sample, slot
     cdef int64_t now
     cdef bint sampled, wants_peer
     cdef sockaddr_in6 peer
@@ -76,7 +75,7 @@ cdef inline int accept_batch(
             release_slot(core.address_table, slot)
             reason = R_MAX_CONNECTIONS
         if reason != R_NONE:
-            count_refused(listener, reason)
+            count_refused(core, listener, fd, reason, &peer if wants_peer else NULL)
             if sample:
                 enqueue_sample(core, sample, reason, 0, 0)
             close(fd)
@@ -90,7 +89,7 @@ cdef inline int accept_batch(
 
 
 cdef inline void begin_connection(
-    Core* core, Listener* listener, int fd, int64_t now, uint16_t sample, uint32_t slot,
+    Core* core, Listener* listener, int fd, int64_t now, uint32_t sample, uint32_t slot,
 ) noexcept nogil:
     cdef Record* record = &core.records[fd]
     if core.address_table != NULL:

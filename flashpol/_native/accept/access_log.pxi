@@ -1,4 +1,4 @@
-# The access log. A share of the connections is sampled at accept, and logged when the outcome is known.
+# The access log. Connections are sampled at accept, all or a share of them, and logged when the outcome is known.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
@@ -17,27 +17,31 @@ cdef inline bint should_sample(Core* core) noexcept nogil:
     return core.random <= core.sample_rate
 
 
-cdef inline uint16_t begin_sample(Core* core, uint16_t listener, sockaddr_in6* peer, int64_t now) noexcept nogil:
+cdef inline uint32_t begin_sample(Core* core, uint16_t listener, sockaddr_in6* peer, int64_t now) noexcept nogil:
     """Keep the client's address until the outcome is known. Returns the sample's number.
 
-    0: SAMPLE_BURST connections of this window, or all that there is room for, have been sampled already.
+    0: there is no room for one more, or a share is sampled and SAMPLE_BURST of this window have been.
     """
-    cdef uint16_t number = core.free_samples
+    cdef uint32_t number = core.free_samples
     if now >= core.window_end:
         core.window_end = now + SAMPLE_WINDOW * <int64_t>1_000_000_000
         core.window_room = SAMPLE_BURST
-    if core.window_room == 0 or number == 0:
+    if (core.window_room == 0 and not core.sample_all) or (number == 0 and core.used_samples == core.sample_count):
         core.left_out += 1
         return 0
-    core.window_room -= 1
-    core.free_samples = core.samples[number].next
+    core.window_room -= core.window_room != 0
+    if number != 0:
+        core.free_samples = core.samples[number].next
+    else:
+        number = core.used_samples
+        core.used_samples += 1
     core.samples[number].listener = listener
     core.samples[number].peer = peer[0]
     return number
 
 
 cdef inline void enqueue_sample(
-    Core* core, uint16_t number, uint8_t outcome, int64_t duration, uint32_t sent,
+    Core* core, uint32_t number, uint8_t outcome, int64_t duration, uint32_t sent,
 ) noexcept nogil:
     """Append a sample to those that ConnectionTable passes to its hook."""
     cdef Sample* sample = &core.samples[number]

@@ -1,9 +1,9 @@
 # What must hold between two calls. Tests check it: every record there can be is compared with the table of states.
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 
 from flashpol._native.accept.state cimport (
-    Core, GAUGE_COUNT, QUEUE_COUNT, Record, S_FREE, S_FRESH, SAMPLE_COUNT, STATE_COUNT, StateRow,
+    Core, GAUGE_COUNT, QUEUE_COUNT, Record, S_FREE, S_FRESH, STATE_COUNT, StateRow,
 )
 
 
@@ -48,10 +48,10 @@ cdef const char* find_record_violation(Core* core, const Record* record) noexcep
     return NULL
 
 
-cdef int64_t count_samples(Core* core, int number) noexcept nogil:
+cdef int64_t count_samples(Core* core, uint32_t number) noexcept nogil:
     """Length of a list of samples."""
     cdef int64_t count = 0
-    while number != 0 and count < SAMPLE_COUNT:
+    while number != 0 and count < core.used_samples:
         count += 1
         number = core.samples[number].next
     return count
@@ -101,6 +101,6 @@ cdef const char* find_violation(Core* core, int64_t* live) noexcept nogil:
             return b"the gauges differ from the records"
     if core.samples != NULL:
         sampled += count_samples(core, core.free_samples) + count_samples(core, core.done_samples)
-        if sampled != SAMPLE_COUNT - 1:
+        if sampled != <int64_t>core.used_samples - 1:
             return b"a sample is lost"
     return NULL

@@ -10,7 +10,7 @@ from flashpol._native.accept.state cimport (
     BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, P_SILENT, PendingSession, R_CAPACITY, R_HTTP, R_OTHER,
     READ_BYTES, Reason, Record, S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY,
 )
-from flashpol._native.common.system cimport MSG_MORE, MSG_NOSIGNAL, recv, send, SHUT_WR, shutdown
+from flashpol._native.common.system cimport MSG_MORE, MSG_NOSIGNAL, recv, send, SHUT_WR, shutdown, sockaddr_in6
 
 
 cdef inline void close_connection(Core* core, int fd) noexcept nogil:
@@ -38,12 +38,17 @@ cdef inline void on_client_gone(Core* core, int fd) noexcept nogil:
     close_connection(core, fd)
 
 
-cdef inline void count_refused(Listener* listener, Reason reason) noexcept nogil:
+cdef inline void count_refused(
+    Core* core, Listener* listener, int fd, Reason reason, const sockaddr_in6* client,
+) noexcept nogil:
+    """client: NULL if only the kernel knows it."""
     listener.counters.refused[<int>reason] += 1
+    if is_limit(reason):
+        note_refused(core, listener, fd, reason, client)
 
 
 cdef inline void refuse(Core* core, int fd, Reason reason) noexcept nogil:
-    count_refused(core.listeners[core.records[fd].listener], reason)
+    count_refused(core, core.listeners[core.records[fd].listener], fd, reason, header_source(core, fd))
     record_outcome(core, fd, reason)
     if reason == R_HTTP and send(fd, core.http_reply, core.http_reply_size, MSG_NOSIGNAL | MSG_MORE) > 0:
         linger(core, fd)

@@ -6,6 +6,7 @@ from flashpol._native.accept.address_limits cimport AddressTable
 from flashpol._native.accept.ip_ranges cimport NetworkTable
 from flashpol._native.accept.match cimport SEEN_BYTES, Signatures
 from flashpol._native.accept.proxy cimport ProxyParser
+from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.poller cimport Poller
 from flashpol._native.common.system cimport sockaddr_in6
@@ -14,8 +15,8 @@ cdef enum:
     BUCKET_COUNT = 19           # finite bounds and +Inf
     LISTENER_COUNT = 1024       # acceptors of one process
     READ_BYTES = 4096           # one read; a request is 23 bytes, an HTTP request of a browser about 1,000
-    SAMPLE_COUNT = 1024         # room for sampled connections without an outcome; number 0 is not used
-    SAMPLE_BURST = 100          # connections sampled in one window at most: 864,000 lines a day
+    SAMPLE_COUNT = 1024         # room for sampled connections that are not logged yet; number 0 is not used
+    SAMPLE_BURST = 100          # connections sampled in one window if not all are: 864,000 lines a day
 
 # ---------------------------------------------------------------------------- lists; bindings/names.pxi has the names
 
@@ -116,6 +117,7 @@ cdef struct Listener:
     const char* reply
     size_t reply_size
     Counters* counters
+    TopTable* refused[REASON_COUNT]     # addresses refused by limits, NULL: none since the last line; owned
 
 cdef enum HeaderState:          # of a connection's PROXY header, which is at headers[fd]
     H_NONE = 0                  # the listener has no proxies
@@ -129,7 +131,7 @@ cdef struct Record:
     uint32_t progress           # S_SLOW_REPLY: bytes of the reply sent; S_LINGER: bytes of input discarded
     uint32_t slot               # in the address table, 0: not tracked there
     uint16_t listener
-    uint16_t sample             # number in Core.samples until the outcome is known, 0: not sampled
+    uint32_t sample             # number in Core.samples until the outcome is known, 0: not sampled
     uint8_t state
     uint8_t watched             # in the epoll set
     uint8_t matched             # bytes of the request seen, 0..22
@@ -143,8 +145,8 @@ cdef struct Sample:
     sockaddr_in6 peer           # or a sockaddr_in: sin6_family says which
     int64_t duration            # ns, from accept to the outcome
     uint32_t sent               # bytes of the reply that the kernel took
+    uint32_t next
     uint16_t listener
-    uint16_t next
     uint8_t outcome
 
 # A connection that is to be relayed, with all bytes that were read from it, until its greenlet takes it.
@@ -165,6 +167,7 @@ cdef struct Core:
     AddressTable* address_table     # owned by an AddressLimits; NULL: there are no limits
     Listener* listeners[LISTENER_COUNT]
     uint16_t listener_count
+    int refused_tables          # how many of the listeners' `refused` there are
     Signatures signatures
     uint32_t linger_bytes
     const char* http_reply      # borrowed from the module
@@ -175,12 +178,15 @@ cdef struct Core:
     Sample* samples             # NULL: there is no access log
     uint32_t sample_rate        # share of the connections that is sampled, in 2^-32
     uint32_t random             # state of xorshift32, never 0
+    bint sample_all             # every connection: no SAMPLE_BURST, and room for all that there can be
     int64_t window_end          # ns: when the next SAMPLE_BURST may be sampled
     uint32_t window_room        # how many more may be sampled before that
     uint64_t left_out           # sampled, but not logged for want of room, since the last line
-    uint16_t free_samples       # heads and tail of the lists of samples
-    uint16_t done_samples
-    uint16_t done_samples_last
+    uint32_t sample_count       # size of `samples`
+    uint32_t used_samples       # those from this number on were never used
+    uint32_t free_samples       # heads and tail of the lists of samples
+    uint32_t done_samples
+    uint32_t done_samples_last
     char* buffer                # scratch space for reads; nothing stays in it between two calls
 
 # Upper bounds of request_duration_seconds in ns. A reply that did not wait takes 5 to 30 µs; 150 ms is the grace for

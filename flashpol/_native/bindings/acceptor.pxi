@@ -1,8 +1,9 @@
 # PolicyReply and Acceptor: a listening socket, what it replies, and where it is counted.
 
 from libc.stdint cimport uint64_t
+from libc.stdlib cimport free
 
-from flashpol._native.accept.state cimport Core, Counters, GAUGE_COUNT, Listener, LISTENER_COUNT
+from flashpol._native.accept.state cimport Core, Counters, GAUGE_COUNT, Listener, LISTENER_COUNT, REASON_COUNT
 
 
 cdef class PolicyReply:
@@ -54,6 +55,11 @@ cdef class Acceptor:
         core.listeners[core.listener_count] = listener
         core.listener_count += 1
         connection_table._acceptors.append(self)
+
+    def __dealloc__(self):
+        cdef int reason
+        for reason in range(<int>REASON_COUNT):
+            free(self.listener.refused[reason])
 
     def ready(self, int fd=-1):
         cdef int error, accepted

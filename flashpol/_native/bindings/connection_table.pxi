@@ -11,9 +11,10 @@ from flashpol._native.accept.match cimport SEEN_BYTES, Signature, SIGNATURES
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
     Core, H_NONE, Listener, O_RELAYED, O_TIMEOUT, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_LINGER, Q_REQUEST,
-    QUEUE_COUNT, R_CAPACITY, R_SHUTDOWN, READ_BYTES, Reason, Record, S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY, Sample,
-    SAMPLE_COUNT,
+    QUEUE_COUNT, R_CAPACITY, R_SHUTDOWN, READ_BYTES, Reason, REASON_COUNT, Record, S_FREE, S_LINGER, S_SESSION,
+    S_SLOW_REPLY, Sample, SAMPLE_COUNT,
 )
+from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, getpeername, getsockname, inet_ntop, ntohs, sockaddr_in, sockaddr_in6, socklen_t,
 )
@@ -78,13 +79,14 @@ cdef class ConnectionTable:
 
     cdef int _init_samples(self, double share) except -1:
         cdef Core* core = &self.core
-        cdef int i
-        core.samples = <Sample*>calloc(SAMPLE_COUNT, sizeof(Sample))
+        core.sample_all = share == 1.0
+        # One for each connection there can be, and for those that have ended and are logged next. The kernel gives
+        # pages as they are used.
+        core.sample_count = SAMPLE_COUNT + (<uint32_t>core.capacity if core.sample_all else 0)
+        core.samples = <Sample*>calloc(core.sample_count, sizeof(Sample))
         if core.samples == NULL:
             raise MemoryError
-        for i in range(1, SAMPLE_COUNT - 1):
-            core.samples[i].next = <uint16_t>(i + 1)
-        core.free_samples = 1
+        core.used_samples = 1
         core.sample_rate = <uint32_t>(share * 0xFFFFFFFF)
         core.random = <uint32_t>now_ns() | 1
         return 0
@@ -163,7 +165,7 @@ cdef class ConnectionTable:
     cdef int _log_samples(self) except -1:
         cdef Core* core = &self.core
         cdef Sample sample
-        cdef uint16_t number
+        cdef uint32_t number
         while core.done_samples != 0:
             number = core.done_samples
             sample = core.samples[number]
@@ -232,7 +234,7 @@ cdef class ConnectionTable:
             record_outcome(&self.core, fd, O_TIMEOUT)
         else:
             reason = <Reason><int>REASONS.index(outcome)
-            count_refused(listener, reason)
+            count_refused(&self.core, listener, fd, reason, header_source(&self.core, fd))
             record_outcome(&self.core, fd, reason)
         close_connection(&self.core, fd)
         self._log_samples()
@@ -262,6 +264,35 @@ cdef class ConnectionTable:
             return None, None
         return client, text_of(&own)
 
+    # ------------------------------------------------------------------------------------------------ for log lines
+
+    def refusals(self):
+        cdef int i, reason
+        if self.core.refused_tables == 0:
+            return []
+        return [
+            (i, REASONS[reason]) for i in range(self.core.listener_count) for reason in range(<int>REASON_COUNT)
+            if self.core.listeners[i].refused[reason] != NULL
+        ]
+
+    def take_refusals(self, int listener, str reason not None):
+        cdef TopTable* table
+        cdef int number = REASONS.index(reason)
+        if not 0 <= listener < self.core.listener_count:
+            raise ValueError(f"there is no listener {listener}")
+        table = self.core.listeners[listener].refused[number]
+        if table == NULL:
+            return 0, []
+        taken = top_of(table, self.core.address_table)
+        self.core.listeners[listener].refused[number] = NULL
+        self.core.refused_tables -= 1
+        free(table)
+        return taken
+
+    def take_left_out(self):
+        left_out, self.core.left_out = self.core.left_out, 0
+        return left_out
+
     # ------------------------------------------------------------------------------------------------ all connections
 
     def evict_oldest(self):
@@ -281,7 +312,7 @@ cdef class ConnectionTable:
             if record.state == S_FREE:
                 continue
             if record.state != S_LINGER:
-                count_refused(self.core.listeners[record.listener], R_SHUTDOWN)
+                count_refused(&self.core, self.core.listeners[record.listener], <int>fd, R_SHUTDOWN, NULL)
                 record_outcome(&self.core, <int>fd, R_SHUTDOWN)
             close_connection(&self.core, <int>fd)
             closed += 1

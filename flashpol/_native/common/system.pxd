@@ -24,6 +24,8 @@ cdef extern from "<netinet/in.h>" nogil:
 cdef extern from "<endian.h>" nogil:
     uint32_t be32toh(uint32_t number)
     uint64_t be64toh(uint64_t number)
+    uint32_t htobe32(uint32_t number)
+    uint64_t htobe64(uint64_t number)
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t

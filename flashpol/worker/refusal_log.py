@@ -1,0 +1,89 @@
+"""Log lines about connections that a limit or a shortage refuses, with the addresses that are refused most.
+
+Each worker logs what it refuses: at once, then once a minute while it lasts. Alerting by rates, and on anything else,
+is the task of deploy/prometheus/alerts.yml.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from flashpol._fastpath import ConnectionTable
+from flashpol.log.handler import log
+
+# Seconds between two lines about one limit of one listener.
+PAUSE = 60.0
+# Addresses in a line. The fast path keeps 16.
+SHOWN = 5
+SHORTAGE = "capacity"
+
+
+class Refused(NamedTuple):
+    """What one limit of one listener refused: a number of connections, and how many of an address at least."""
+
+    total: int
+    addresses: dict[str, int]  # those refused most first
+
+
+class Event:
+    """One limit of one listener refuses connections."""
+
+    def __init__(self, since: float, now: float) -> None:
+        self.since = since  # the last line, or the last look that found nothing
+        self.next_line = now
+
+
+class RefusalLog:
+    """Of one worker. describe_limit: the settings behind a reason with their values, "max_sessions (10,000)".
+
+    now: seconds of a clock that does not go back.
+    """
+
+    def __init__(self, describe_limit: Callable[[str], str], now: float) -> None:
+        self._describe_limit = describe_limit
+        self._events: dict[tuple[str, str], Event] = {}
+        self._last_look = now
+
+    def update(
+        self, now: float, sources: Iterable[tuple[ConnectionTable, Sequence[str]]], *, end: bool = False
+    ) -> None:
+        """Log what is due. sources: the tables, each with the names of its listeners. end: log all, due or not."""
+        found: dict[tuple[str, str], list[tuple[ConnectionTable, int]]] = {}
+        for table, names in sources:
+            for listener, reason in table.refusals():
+                found.setdefault((names[listener], reason), []).append((table, listener))
+        for key, event in list(self._events.items()):
+            if key not in found:
+                event.since = now
+                if now >= event.next_line:
+                    del self._events[key]
+        for (name, reason), places in found.items():
+            event = self._events.setdefault((name, reason), Event(self._last_look, now))
+            if end or now >= event.next_line:
+                refused = _merged([table.take_refusals(listener, reason) for table, listener in places])
+                self._log(name, reason, refused, max(1.0, now - event.since))
+                event.since, event.next_line = now, now + PAUSE
+        self._last_look = now
+
+    def _log(self, name: str, reason: str, refused: Refused, seconds: float) -> None:
+        shown = list(refused.addresses.items())[:SHOWN]
+        fields = {"event": "refusing", "listener": name, "reason": reason, "refused": refused.total}
+        fields |= {"seconds": round(seconds, 1), "addresses": dict(shown), "rate": None}
+        log.warning(
+            "listener %s: refused %s connection%s in %.0f s %s%s",
+            name,
+            f"{refused.total:,}",
+            "" if refused.total == 1 else "s",
+            seconds,
+            "for lack of file descriptors or memory" if reason == SHORTAGE else f"over {self._describe_limit(reason)}",
+            "; most from " + ", ".join(f"{address} ({count:,})" for address, count in shown) if shown else "",
+            extra=fields,
+        )
+
+
+def _merged(taken: Iterable[tuple[int, list[tuple[str, int, int]]]]) -> Refused:
+    total, addresses = 0, dict[str, int]()
+    for refused, rows in taken:
+        total += refused
+        for address, count, error in rows:
+            addresses[address] = addresses.get(address, 0) + count - error
+    return Refused(total, dict(sorted(addresses.items(), key=lambda row: row[1], reverse=True)))
