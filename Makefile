@@ -12,8 +12,11 @@ TREE := flashpol tests testkit bench faults fuzz examples docs share deploy setu
 # and one that has to end within a second.
 MEMCHECKED := $(addprefix tests/test_,fastpath.py fastpath_access.py fastpath_address_limits.py fastpath_limits.py fastpath_proxy.py pump.py) \
 	--deselect tests/test_fastpath_access.py::test_access_log_of_a_share_under_a_flood_is_limited_and_counts_what_it_leaves_out
-# All tests of a file run in one process. When a process dies, the run ends: xdist would wait for its tests without end.
-PARALLEL := --dist loadfile --max-worker-restart=0
+# A process without tests takes some of another's, so that no long file decides the end. When a process dies, the run
+# ends: xdist would wait for its tests without end.
+PARALLEL := --dist worksteal --max-worker-restart=0
+# One more than the processors: many tests wait.
+PROCESSES := -n $$(($$(nproc) + 1))
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 
 .DEFAULT_GOAL := help
@@ -26,10 +29,10 @@ run: $(VENV)/.run  ## serve examples/policy.xml on 127.0.0.1:8430, metrics on 12
 	@$(BIN)/flashpol serve --policy examples/policy.xml --listen 127.0.0.1:8430 --admin 127.0.0.1:9843
 
 test: $(VENV)/.dev  ## the fast tests (under three minutes on two quiet cores)
-	$(BIN)/python -m pytest -q $(PARALLEL) -n 3 -m "not slow"
+	$(BIN)/python -m pytest -q $(PARALLEL) $(PROCESSES) --hypothesis-profile=fast -m "not slow"
 
-test-slow: $(VENV)/.dev  ## the others: browsers, Prometheus, nginx, HAProxy, ffmpeg, containers, long runs
-	$(BIN)/python -m pytest -q $(PARALLEL) -n 3 -m slow
+test-slow: $(VENV)/.dev  ## the others: browsers, Prometheus, nginx, HAProxy, ffmpeg, containers, long runs, all examples of hypothesis
+	$(BIN)/python -m pytest -q $(PARALLEL) $(PROCESSES) -m "slow or hypothesis"
 
 test-all: test test-slow  ## all tests
 

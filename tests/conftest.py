@@ -13,12 +13,16 @@ import pytest
 from hypothesis import settings
 
 from flashpol.config import ConnectionTimeouts
+from testkit.examples import ALL
 from testkit.fastpath_loop import Loop
 from testkit.serving import REPLY, TIMEOUTS, Serving
 
 # CI tries the same examples each time, so that a failure comes from the change; elsewhere they are new each time.
-settings.register_profile("flashpol", print_blob=True, deadline=None, derandomize="CI" in os.environ)
-settings.load_profile("flashpol")
+# `make test` takes the profile "fast"; `make test-slow` runs the tests of hypothesis again, with all examples.
+FULL = settings(max_examples=ALL, print_blob=True, deadline=None, derandomize="CI" in os.environ)
+settings.register_profile("full", FULL)
+settings.register_profile("fast", FULL, max_examples=ALL // 5)
+settings.load_profile("full")
 
 
 def open_files() -> dict[str, str]:

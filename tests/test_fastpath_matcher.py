@@ -3,15 +3,16 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flashpol import RequestMatcher, Verdict
 from testkit.clients import BARE, REQUEST
+from testkit.examples import examples
 
 MORE, MATCH, OTHER = Verdict.MORE, Verdict.MATCH, Verdict.OTHER
 
-thorough = settings(max_examples=400)
+thorough = examples(400)
 
 
 def model(data: bytes) -> tuple[Verdict, int]:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flashpol._fastpath import Networks, ProxyHeader, Verdict
@@ -16,13 +16,14 @@ from flashpol.config import ConnectionLimits
 from flashpol.counters.shared import SharedAddressLimits
 from flashpol.serving.networks import compile_networks
 from testkit.clients import BARE, REQUEST, until_end
+from testkit.examples import examples
 from testkit.fastpath_loop import Loop
 from testkit.serving import LARGE, REPLY
 
 MORE, MATCH, OTHER = Verdict.MORE, Verdict.MATCH, Verdict.OTHER
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 MOST_AFTER = 4096
-thorough = settings(max_examples=400)
+thorough = examples(400)
 
 
 class Said(NamedTuple):

@@ -7,10 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from testkit.clients import reset
+from testkit.examples import examples
 from testkit.pump_loop import PumpLoop
 
 SIDE = st.integers(0, 1)
@@ -68,7 +69,7 @@ def read_until(loop: PumpLoop, end: End, condition: Callable[[], object]) -> Non
     loop.until(over)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(STEPS, st.binary(max_size=30), st.sampled_from([0, 1, 8]), st.sampled_from(["fin", "rst"]), SIDE)
 def test_pump_delivers_all_bytes_and_the_end_in_any_order_of_events(
     steps: list[Step], first: bytes, buffers: int, last: str, closing: int

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol import config
@@ -26,6 +26,7 @@ from flashpol.config import (
 )
 from flashpol.config.setting_types import Number
 from flashpol.config.settings import RELAYING
+from testkit.examples import examples
 
 
 def read(folder: Path, text: str) -> Config:
@@ -142,7 +143,7 @@ def configurations(draw: st.DrawFn) -> Config:
     )
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(configurations())
 def test_as_toml_of_any_configuration_loads_the_same(tmp_path_factory: pytest.TempPathFactory, written: Config) -> None:
     comments = ["# one"] * len(written.listeners)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol import config
@@ -19,6 +19,7 @@ from flashpol.config import (
     SystemdSocket,
     UpstreamAddress,
 )
+from testkit.examples import examples
 
 POLICY = '[policies.p]\nfile = "p.xml"\n'
 LISTENER = '[[listeners]]\naddress = "127.0.0.1:1"\n'
@@ -405,7 +406,7 @@ def toml(value: object) -> str:
     return str(value)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.dictionaries(KEYS | st.text(max_size=3), VALUES, max_size=5))
 def test_load_of_any_table_is_a_configuration_or_one_line(
     tmp_path_factory: pytest.TempPathFactory, table: dict
@@ -414,7 +415,7 @@ def test_load_of_any_table_is_a_configuration_or_one_line(
     load_or_one_line(tmp_path_factory, "\n".join(lines).encode())
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.binary() | st.text("[]{}=\"\\\n0123456789xabeserv.#_-+'", max_size=60).map(str.encode))
 def test_load_of_any_bytes_is_a_configuration_or_one_line(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

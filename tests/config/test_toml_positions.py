@@ -4,11 +4,12 @@ import tomllib
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flashpol.config.locations import Path, Position
 from flashpol.config.toml_positions import find_positions
+from testkit.examples import examples
 
 DOCUMENT = """\
 # [no.header] = 1
@@ -118,7 +119,7 @@ def valid(statements: list[str]) -> str:
     return text
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.lists(STATEMENT, max_size=8).map(valid))
 def test_find_positions_of_any_document_has_exactly_the_paths_of_tomllib(text: str) -> None:
     positions = find_positions(text)
@@ -129,7 +130,7 @@ def test_find_positions_of_any_document_has_exactly_the_paths_of_tomllib(text: s
         assert rest[:1].strip(), (path, line, column)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(st.tuples(BARE, SCALAR), max_size=6, unique_by=lambda pair: pair[0]), st.booleans())
 def test_find_positions_of_a_key_points_at_its_text(pairs: list[tuple[str, str]], inline: bool) -> None:
     if inline:
@@ -143,7 +144,7 @@ def test_find_positions_of_a_key_points_at_its_text(pairs: list[tuple[str, str]]
         assert "\n".join(lines[line - 1 :])[column - 1 :].startswith(f"{key} = {value}")
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.text(max_size=40) | st.text("[]{}=\"'\\\n#., \tab1", max_size=40))
 @example("a = [=")
 @example("{{[[[")

@@ -3,11 +3,12 @@
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol._fastpath import BLOCK_SIZE, LAYOUT
 from flashpol.counters.shared import SharedCounters
+from testkit.examples import examples
 
 SLOTS, LISTENERS = 3, 2
 PAIRS = [(slot, listener) for slot in range(SLOTS) for listener in range(LISTENERS)]
@@ -56,7 +57,7 @@ def test_block_memory_is_writable_and_aligned_to_cache_lines() -> None:
     assert BLOCK_SIZE % 64 == 0
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.lists(st.integers(0, 2**62), min_size=SLOTS, max_size=SLOTS))
 def test_total_of_a_listener_is_the_sum_over_its_slots(values: list[int]) -> None:
     shared = SharedCounters(SLOTS, LISTENERS)

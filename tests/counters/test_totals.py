@@ -1,12 +1,13 @@
 """Totals over all generations."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol._fastpath import LAYOUT
 from flashpol.counters.layout import WORD
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.totals import CounterTotals
+from testkit.examples import examples
 
 NAMES = ("a", "b", "c")
 GENERATIONS = st.lists(
@@ -19,7 +20,7 @@ def count(shared: SharedCounters, slot: int, listener: int, number: int) -> None
     shared.memory(slot, listener).cast("Q")[LAYOUT["accepted"][0] // WORD] += number
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(GENERATIONS, st.data())
 def test_totals_after_generations_end_in_any_order_keep_every_count(
     generations: list[tuple[list[str], int]], data: st.DataObject

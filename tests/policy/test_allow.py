@@ -1,7 +1,7 @@
 """Grants from the command line."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol.policy import (
@@ -18,6 +18,7 @@ from flashpol.policy import (
     parse,
     render,
 )
+from testkit.examples import examples
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_allow_policy_without_grants_allows_nothing() -> None:
     assert allow_policy([]) == Policy()
 
 
-@settings(max_examples=200, print_blob=True, deadline=None)
+@examples(200)
 @given(st.text() | st.text("*.:,-/[]019a "))
 def test_allow_grant_any_text_is_a_grant_or_a_policy_error(text: str) -> None:
     try:

@@ -6,12 +6,13 @@ import pickle
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import flashpol.policy
 from flashpol.policy import CLIENTS, Decider, Decision, PolicyError, decide, parse
 from flashpol.policy.reader import read
+from testkit.examples import examples
 
 POLICY = (
     b'<cross-domain-policy>\n<allow-access-from domain="*.example.com" to-ports="4510"/>\n'
@@ -177,7 +178,7 @@ anything = st.one_of(
 
 @given(anything, st.sampled_from([URL, "https://a.b:8/x", "file:///x", "192.0.2.1", "[::1]"]), st.integers(1, 65535),
        st.sampled_from([None, 843, 943, 25, 1024, 5000]), st.booleans())  # fmt: skip
-@settings(max_examples=500)
+@examples(500)
 def test_decide_any_policy_gives_a_reason(
     data: bytes, content: str, port: int, source: int | None, local: bool
 ) -> None:

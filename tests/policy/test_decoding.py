@@ -1,11 +1,12 @@
 """Bytes to text: encodings, the NUL at the end, and files that are something else."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol.policy import LimitError, PolicyError
 from flashpol.policy.decoding import MAX_POLICY_BYTES, decode
+from testkit.examples import examples
 
 XML = "<cross-domain-policy/>"
 
@@ -98,7 +99,7 @@ def test_decode_limit_of_size() -> None:
         decode(b"x" * (MAX_POLICY_BYTES + 1))
 
 
-@settings(max_examples=200, print_blob=True, deadline=None)
+@examples(200)
 @given(st.binary(), st.sampled_from([b"", b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<", b"\0\5<"]))
 def test_decode_any_bytes_are_text_or_a_policy_error(data: bytes, begin: bytes) -> None:
     try:

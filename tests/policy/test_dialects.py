@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 import test_flash
 import test_silverlight
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_flash import META_ALL
 from test_silverlight import FROM, TO
 
 from flashpol.policy import DocumentError, PolicyError, flash, silverlight
+from testkit.examples import examples
 
-thorough = settings(max_examples=200)
+thorough = examples(200)
 
 
 @dataclass(frozen=True)
@@ -250,7 +251,7 @@ def policy_or_error(dialect: Dialect, data: bytes) -> None:
 
 @both
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-@settings(max_examples=5)
+@examples(5)
 @given(st.data())
 def test_compile_reply_of_utf16_raises_although_parse_accepts(
     dialect: Dialect, encoding: str, data: st.DataObject

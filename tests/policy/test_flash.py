@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol.policy import (
@@ -18,12 +18,13 @@ from flashpol.policy import (
     parse,
     render,
 )
+from testkit.examples import examples
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "policy.xml"
 
 META_ALL = "<site-control permitted-cross-domain-policies='all'/>"
 
-thorough = settings(max_examples=200, print_blob=True, deadline=None)
+thorough = examples(200)
 
 labels = st.sampled_from(["a", "b-c", "d_e", "0", "xn--bcher-kva", "z" * 63])
 hosts = st.lists(labels, max_size=3).map(lambda chosen: ".".join([*chosen, "example"]))

@@ -5,7 +5,7 @@ import importlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_flash import WORDS, policies
 
@@ -13,12 +13,13 @@ from flashpol.policy import Finding, PolicyError, Severity, compile_reply, lint,
 from flashpol.policy.findings import CLIENTS
 from flashpol.policy.rules import GROUPS, RULES, Rule
 from flashpol.policy.rules.markdown import page
+from testkit.examples import examples
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = (ROOT / "examples" / "policy.xml").read_bytes()
 BY_CODE = pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.code}-{rule.name}")
 
-thorough = settings(max_examples=300, print_blob=True, deadline=None)
+thorough = examples(300)
 
 
 def encoded(example: str | bytes) -> bytes:

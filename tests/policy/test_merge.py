@@ -4,7 +4,7 @@ import itertools
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flashpol.policy import (
@@ -21,8 +21,9 @@ from flashpol.policy import (
     render,
 )
 from flashpol.policy.merge import Fragment, MergeError, allows, merge_files, merge_policies
+from testkit.examples import examples
 
-thorough = settings(max_examples=300)
+thorough = examples(300)
 
 # Few enough to try all, near enough to each other to be covered, wider, narrower, equal.
 HOSTS = ["com", "a.com", "b.a.com", "xa.com", "q.com", "q.a.com", "192.0.2.1", "q.net"]

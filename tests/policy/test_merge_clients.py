@@ -4,13 +4,14 @@ import itertools
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flashpol.policy import CLIENTS, Decider, DomainPattern, Grant, MetaPolicy, Policy, PortSet, parse, render
 from flashpol.policy.merge import Fragment, MergeError, merge_files, merge_policies
+from testkit.examples import examples
 
-thorough = settings(max_examples=150)
+thorough = examples(150)
 
 # Ports where ranges of up to 16 ports, which are listed singly, and longer ones begin, end, touch and overlap.
 EDGES = [1, 2, 3, 16, 17, 18, 19, 32, 33, 34, 1023, 1024, 65534, 65535]
@@ -72,7 +73,7 @@ class TestLaw:
 
     @pytest.mark.parametrize("client", CLIENTS)
     @pytest.mark.parametrize("served_from", [1024, 5000])
-    @settings(max_examples=50)
+    @examples(50)
     @given(st.lists(grants, max_size=4))
     def test_merge_off_port_843_keeps_the_law_without_site_control(
         self, client: str, served_from: int, several: list[Grant]

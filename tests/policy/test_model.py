@@ -3,7 +3,7 @@
 import pickle
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol.policy import (
@@ -18,8 +18,9 @@ from flashpol.policy import (
     PortSet,
 )
 from flashpol.policy.model import shown
+from testkit.examples import examples
 
-thorough = settings(max_examples=200, print_blob=True, deadline=None)
+thorough = examples(200)
 
 
 class TestPortSet:

@@ -3,12 +3,13 @@
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol.policy import DocumentError, LimitError, Location, PolicyError, parse
 from flashpol.policy.decoding import START
 from flashpol.policy.reader import MAX_ATTRIBUTES, MAX_DEPTH, MAX_ELEMENTS, Element, _Builder, read
+from testkit.examples import examples
 
 # A bound, in CPU seconds, that only work out of proportion to the input can reach: the files below take 0.25 and less,
 # or some 2 with every line traced; quadratic work on 1 MB would take minutes.
@@ -162,7 +163,7 @@ def test_parse_largest_policy_takes_time_in_proportion() -> None:
     assert time.process_time() - begin < BOUND
 
 
-@settings(max_examples=200, print_blob=True, deadline=None)
+@examples(200)
 @given(
     st.lists(st.sampled_from([" ", "\n", "<!-- [ -->", "<!---->", "<?p [?>", "<!-- <!DOCTYPE -->", "<?a?>"])),
     st.sampled_from(["", ' SYSTEM "["', " SYSTEM '>'", ' PUBLIC "" \'"\'']),

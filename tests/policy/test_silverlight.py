@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol.policy import (
@@ -25,8 +25,9 @@ from flashpol.policy.silverlight import (
     parse,
     render,
 )
+from testkit.examples import examples
 
-thorough = settings(max_examples=200)
+thorough = examples(200)
 
 FROM = '<allow-from><domain uri="*"/></allow-from>'
 TO = '<grant-to><socket-resource port="4502-4534" protocol="tcp"/></grant-to>'

@@ -3,12 +3,13 @@
 from xml.parsers import expat
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from flashpol.policy import DocumentError, parse
 from flashpol.policy.rules import RULES
 from flashpol.policy.xml_errors import find_mistake
+from testkit.examples import examples
 
 GRANT = '<allow-access-from domain="*" to-ports="80"/>'
 POLICY = f"<cross-domain-policy>\n{GRANT}\n</cross-domain-policy>"
@@ -197,7 +198,7 @@ def damaged(draw: st.DrawFn) -> str:
 
 
 @given(damaged())
-@settings(max_examples=500, deadline=None)
+@examples(500)
 def test_find_mistake_finds_one_exactly_if_expat_refuses(text: str) -> None:
     """So no message depends on what expat says, nor on where it stops."""
     assume("[" not in text.partition("<cross")[0])

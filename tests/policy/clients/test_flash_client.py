@@ -1,10 +1,11 @@
 """Flash Player: Adobe's rules as a table, and any policy against a model that expands every port."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol.policy import Decider, decide
+from testkit.examples import examples
 
 URL = "http://www.example.com/game.swf"
 META = "permitted-cross-domain-policies"
@@ -205,7 +206,7 @@ def model(chosen: list, control: str | None, scheme: str, host: str, port: int, 
     st.lists(grants, max_size=5), controls, st.sampled_from(["http", "https"]), st.sampled_from(NAMES), numbers,
     st.sampled_from([843, 844, 1023, 1024, 9000]),
 )  # fmt: skip
-@settings(max_examples=400)
+@examples(400)
 def test_flash_agrees_with_a_model(
     chosen: list, control: str | None, scheme: str, host: str, port: int, source: int
 ) -> None:

@@ -1,12 +1,13 @@
 """The table of grants against a walk through all of them."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol.policy.clients.grant_index import GrantIndex, Row
 from flashpol.policy.clients.query import Content
 from flashpol.policy.model import Location
 from flashpol.policy.reader import Element
+from testkit.examples import examples
 
 HOSTS = ["a.b", "x.a.b", "b", "c"]
 ELEMENT = Element("g", {"to-ports": "1"}, Location(1, 1), '<g to-ports="1"/>')
@@ -27,7 +28,7 @@ def matches(row: Row, host: str) -> bool:
 
 
 @given(st.lists(rows, max_size=8), st.sampled_from(HOSTS), ports, st.booleans())
-@settings(max_examples=500)
+@examples(500)
 def test_grant_index_finds_the_first_matching_row(chosen: list[Row], host: str, port: int, https: bool) -> None:
     table, content = GrantIndex(chosen), Content.parse(host)
     walked = [

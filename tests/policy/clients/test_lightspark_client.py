@@ -3,10 +3,11 @@
 import re
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flashpol.policy import decide
+from testkit.examples import examples
 
 URL = "http://www.example.test/game.swf"
 META = "permitted-cross-domain-policies"
@@ -183,7 +184,7 @@ texts = st.lists(
 @given(texts, st.sampled_from([1, 80, 81, 90, 8081, 65456, 65535]))
 @example("65616656166561665616", 65535)
 @example("-65616656166561665616", 1)
-@settings(max_examples=500)
+@examples(500)
 def test_lightspark_ports_agree_with_a_model(text: str, port: int) -> None:
     [decision] = decide(policy(grant(ports=text)), URL, port, clients=["lightspark"])
     assert decision.allowed is model(text, port)

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol.policy import decide
+from testkit.examples import examples
 
 URL = "http://www.example.com/app.xap"
 
@@ -135,7 +136,7 @@ def model(texts: list[str], port: int) -> bool:
 
 
 @given(st.lists(texts, min_size=1, max_size=3), ends)
-@settings(max_examples=300)
+@examples(300)
 def test_silverlight_ports_agree_with_a_model(chosen: list[str], port: int) -> None:
     [decision] = decide(policy(part("*", *map(resource, chosen))), URL, port, clients=["silverlight"])
     assert decision.allowed is model(chosen, port)
@@ -207,7 +208,7 @@ def matches_wildcard(policy: str, application: Uri) -> bool:
 
 
 @given(st.lists(uris, min_size=1, max_size=4), contents)
-@settings(max_examples=500)
+@examples(500)
 def test_silverlight_uris_agree_with_a_model(chosen: list[str], content: str) -> None:
     data = policy(*(part(uri, resource(str(4510 + at))) for at, uri in enumerate(chosen)))
     for at, uri in enumerate(chosen):

@@ -3,10 +3,11 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol.policy import decide
+from testkit.examples import examples
 
 URL = "http://www.example.com/game.html"
 
@@ -111,7 +112,7 @@ texts = (
 
 
 @given(texts, st.sampled_from([1, 79, 80, 81, 89, 90, 8081]))
-@settings(max_examples=500)
+@examples(500)
 def test_unity_ports_agree_with_a_model(text: str, port: int) -> None:
     [decision] = decide(policy(grant(ports=text)), URL, port, clients=["unity"])
     assert decision.allowed is model(text, port)
