@@ -63,8 +63,7 @@ def lines(work: Callable[[], object]) -> int:
         return trace
 
     before = sys.gettrace()
-    gc.collect()
-    gc.disable()  # what it finalizes has lines too
+    gc.disable()  # what it finalizes has lines too; to collect first would take half of the time of all these tests
     sys.settrace(trace)
     try:
         work()

@@ -98,6 +98,7 @@ def thoroughly(port: int) -> Observation:
     return look(port, thorough=True, idle=5.0)
 
 
+@pytest.mark.slow
 def test_flashpol_has_no_findings(tmp_path: Path) -> None:
     for policy, ask in ((POLICY, thoroughly), (OPEN_POLICY, look)):
         (tmp_path / "policy.xml").write_bytes(policy)
@@ -113,6 +114,7 @@ def test_flashpol_and_probe_report_the_same_sha256(tmp_path: Path) -> None:
     assert f'sha256="{target.reply.sha256}"' in exposed
 
 
+@pytest.mark.slow
 def test_flashpol_with_silverlight_dialect_has_no_findings(tmp_path: Path) -> None:
     (tmp_path / "policy.xml").write_bytes(SILVERLIGHT)
     with Server(answering()) as flash, Flashpol("--policy", tmp_path / "policy.xml", "--dialect", "silverlight") as s:
@@ -120,6 +122,7 @@ def test_flashpol_with_silverlight_dialect_has_no_findings(tmp_path: Path) -> No
         assert codes(look(flash.port, s.place[1], named=("silverlight",), thorough=True, idle=5.0)) == set()
 
 
+@pytest.mark.slow
 def test_threaded_server_has_only_tests_by_hand() -> None:
     with Server(answering()) as server:
         assert codes(thoroughly(server.port)) == {"PB309"}  # it wants the NUL

@@ -345,6 +345,7 @@ def test_listener_with_its_own_request_timeout_uses_it(site: Site) -> None:
 # ---------------------------------------------------------------------------------------------------- under load
 
 
+@pytest.mark.slow
 def test_reload_every_100_ms_under_load_loses_no_reply(site: Site, tmp_path: Path) -> None:
     expected = tmp_path / "expected"
     expected.write_bytes(reply("one.example"))

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from testkit.clients import REQUEST, ask, connect, rest
 from testkit.polling import eventually
 from testkit.processes import POLICY, Flashpol, Process, stat
@@ -52,6 +54,7 @@ def test_stalled_worker_does_not_hold_up_a_reload(tmp_path: Path) -> None:
         assert ask(server.place) == POLICY.read_bytes() + b"\0"
 
 
+@pytest.mark.slow
 def test_server_stopped_and_continued_as_a_whole_is_no_stall(tmp_path: Path) -> None:
     """As a terminal does it with Ctrl-Z and fg: the arbiter did not run either."""
     with configured(tmp_path, STALL) as server:
@@ -70,6 +73,7 @@ def test_server_stopped_and_continued_as_a_whole_is_no_stall(tmp_path: Path) -> 
         assert server.workers == before
 
 
+@pytest.mark.slow
 def test_stall_timeout_0_leaves_a_stopped_worker_alone(tmp_path: Path) -> None:
     with configured(tmp_path, 0) as server:
         stopped = server.workers[0]

@@ -90,6 +90,7 @@ def test_server_notifies_ready_reloading_and_stopping(manager: Manager, policy: 
         assert server.process.wait(DEADLINE) == 0
 
 
+@pytest.mark.slow
 def test_server_feeds_the_watchdog_while_one_worker_turns(manager: Manager, policy: Path) -> None:
     with serve(manager, policy, workers=2, WATCHDOG_USEC=str(WATCHDOG_USEC)) as server:
         manager.hear_of("READY")
