@@ -31,7 +31,7 @@ run: $(VENV)/.run  ## serve examples/policy.xml on 127.0.0.1:8430, metrics on 12
 test: $(VENV)/.dev  ## the fast tests (under three minutes on two quiet cores)
 	$(BIN)/python -m pytest -q $(PARALLEL) $(PROCESSES) --hypothesis-profile=fast -m "not slow"
 
-test-slow: $(VENV)/.dev  ## the others: browsers, Prometheus, nginx, HAProxy, ffmpeg, containers, long runs, all examples of hypothesis
+test-slow: $(VENV)/.dev  ## the others: browsers, Prometheus, nginx, HAProxy, ffmpeg, long runs, all examples
 	$(BIN)/python -m pytest -q $(PARALLEL) $(PROCESSES) -m "slow or hypothesis"
 
 test-all: test test-slow  ## all tests

@@ -5,6 +5,7 @@ Each server is ended with all its children when its test ends, also when the tes
 
 import contextlib
 import http.client
+import io
 import os
 import pwd
 import random
@@ -124,6 +125,19 @@ def run(*arguments: str | Path, **options: object) -> subprocess.CompletedProces
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
         command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=False, **options
     )
+
+
+def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """`run` within this process, which takes no third of a second of CPU time; for commands without input."""
+    from flashpol.cli.main import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = int(end.code or 0)
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
 
 
 def one_line(done: subprocess.CompletedProcess[str], command: str = "flashpol serve") -> str:

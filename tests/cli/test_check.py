@@ -156,7 +156,7 @@ def test_check_unreadable_file_is_one_line_on_stderr(files: Path, capsys: pytest
     ]
 
 
-def test_check_json_document(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_with_json_prints_a_document(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--json", "broken.xml", "none.xml"]) == 2
     assert json.loads(capsys.readouterr().out) == {
         "version": 1,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from testkit.processes import one_line, run
+from testkit.processes import call, one_line, run
 
 POLICY = """<?xml version="1.0"?>
 <cross-domain-policy>
@@ -38,8 +38,8 @@ def file(tmp_path: Path) -> Path:
         (("--port", "1935", "--served-from", "25"), 1),
     ],
 )
-def test_decide_exit_status(file: Path, arguments: tuple[str, ...], status: int) -> None:
-    done = run("decide", file, *FROM, *arguments)
+def test_decide_exits_with_0_only_if_every_client_allows(file: Path, arguments: tuple[str, ...], status: int) -> None:
+    done = call("decide", file, *FROM, *arguments)
     assert (done.returncode, done.stderr) == (status, "")
 
 
@@ -55,7 +55,7 @@ def test_decide_prints_verdict_line_and_client_words(file: Path) -> None:
     ]
 
 
-def test_decide_json_document(file: Path) -> None:
+def test_decide_with_json_prints_a_document(file: Path) -> None:
     done = run("decide", file, *FROM, "--port", "1935", "--client", "all", "--json")
     answer = json.loads(done.stdout)
     keys = ["version", "file", "from", "port", "served_from", "local", "sandbox", "allowed", "decisions"]
@@ -97,7 +97,7 @@ def test_decide_unusable_input_is_one_line_on_stderr(
     path = tmp_path / ("none.xml" if content is None else "policy.xml")
     if content is not None:
         path.write_text(content)
-    message = one_line(run("decide", path, *arguments), "flashpol decide")
+    message = one_line(call("decide", path, *arguments), "flashpol decide")
     for word in words:
         assert word in message
 
@@ -139,12 +139,12 @@ def test_decide_expect_exits_with_0_only_if_every_client_does_it(
     file: Path, port: str, clients: tuple[str, ...], expected: str, status: int
 ) -> None:
     named = [argument for client in clients for argument in ("--client", client)]
-    assert run("decide", file, *FROM, "--port", port, *named, "--expect", expected).returncode == status
+    assert call("decide", file, *FROM, "--port", port, *named, "--expect", expected).returncode == status
 
 
 @pytest.mark.parametrize("expected", ["allowed", "denied"])
 def test_decide_expect_of_an_unusable_policy_exits_with_2(tmp_path: Path, expected: str) -> None:
-    assert run("decide", tmp_path / "mistyped.xml", *FROM, "--port", "80", "--expect", expected).returncode == 2
+    assert call("decide", tmp_path / "mistyped.xml", *FROM, "--port", "80", "--expect", expected).returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_decide_expect_of_an_unusable_policy_exits_with_2(tmp_path: Path, expect
 def test_decide_sandbox_of_content_that_is_not_from_the_web(
     file: Path, arguments: tuple[str, ...], status: int, words: list[str]
 ) -> None:
-    done = run("decide", file, "--port", "81", *arguments)
+    done = call("decide", file, "--port", "81", *arguments)
     assert (done.returncode, done.stderr) == (status, "")
     lines = done.stdout.splitlines()
     assert [line.startswith(each) for line, each in zip(lines, words, strict=False)] == [True] * len(words)

@@ -524,7 +524,7 @@ def test_serve_with_closed_standard_streams_serves(redirection: str) -> None:
 # ---------------------------------------------------------------------------------------------------- without serving
 
 
-def test_version_prints_it() -> None:
+def test_version_flag_prints_the_version() -> None:
     for flag in ("--version", "-v"):
         done = run(flag)
         assert (done.returncode, done.stdout, done.stderr) == (0, f"flashpol {VERSION}\n", "")

@@ -109,7 +109,14 @@ THOROUGH: list[tuple[str, Callable[[], Handler], dict[str, object], set[str]]] =
 ]
 
 
-@pytest.mark.parametrize(("server", "asked", "expected"), [case[1:] for case in THOROUGH], ids=[c[0] for c in THOROUGH])
+# These take longer than five seconds, all of it to wait.
+PATIENT = {"wants the NUL", "trips over more", "hangs up with the client", "no deadline"}
+
+
+@pytest.mark.parametrize(
+    ("server", "asked", "expected"),
+    [pytest.param(*case[1:], id=case[0], marks=[pytest.mark.slow] if case[0] in PATIENT else []) for case in THOROUGH],
+)
 def test_findings_of_thorough_probe_are_expected(
     server: Callable[[], Handler], asked: dict[str, object], expected: set[str]
 ) -> None:
@@ -119,6 +126,7 @@ def test_findings_of_thorough_probe_are_expected(
     assert codes(observation) == expected
 
 
+@pytest.mark.slow
 def test_serial_server_when_probed_thoroughly_is_one_at_a_time() -> None:
     with Server(broken.without_deadline, serial=True) as running:
         assert "PB314" in codes(look(running.port, thorough=True, idle=2 * broken.DEADLINE, timeouts=SHORT))
