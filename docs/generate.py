@@ -44,7 +44,7 @@ TABLES = {
     "[policies.NAME]": ((PolicySource,), "A policy has exactly one of these."),
     "[[listeners]]": (
         (Listener,),
-        "A listener may have time-outs of its own: `request_timeout` to `max_duration` are written here then.",
+        "A listener may have timeouts of its own: `request_timeout` to `max_duration` may be written here too.",
     ),
 }
 # Commands whose flags the reference takes from --help.

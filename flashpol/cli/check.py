@@ -48,13 +48,13 @@ def add_to(commands: Any) -> None:
     add("--served-from", metavar="PORT", type=port, help="port that serves the policy")
     add("--ignore", metavar="CODE", action="append", default=[], help="leave this finding out, may be repeated")
     add("--strict", action="store_true", help="exit with 1 for warnings and notes too")
-    add("--json", action="store_true", help="write JSON, described in docs/reference.md")
+    add("--json", action="store_true", help="print JSON, described in docs/reference.md")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     if bool(options.files) is bool(options.config):
-        raise ConfigError("write policy files, or -c and a configuration")
+        raise ConfigError("FILE is missing: write policy files, or -c and a configuration file")
     ignored = _codes(options.ignore)
     checked = [_check(source, options, ignored) for source in _sources(options)]
     counts = {

@@ -47,17 +47,22 @@ def add_to(commands: Any) -> None:
         "--sandbox",
         metavar="NAME",
         choices=SANDBOXES,
-        help="the sandbox of content that is not from the web, needs no --from: "
-        + "; ".join(f"{name}, {about}" for name, about in SANDBOXES.items()),
+        help="sandbox of content that does not come from the web; --from is not needed then: "
+        + "; ".join(f"{name} ({about})" for name, about in SANDBOXES.items()),
     )
-    add("--expect", metavar="WHAT", choices=("allowed", "denied"), help="exit with 0 if every client does this")
-    add("--json", action="store_true", help="print JSON, as documented in the reference")
+    add(
+        "--expect",
+        metavar="WHAT",
+        choices=("allowed", "denied"),
+        help="allowed or denied: exit with 0 if every client decides so, 1 if not",
+    )
+    add("--json", action="store_true", help="print JSON, described in docs/reference.md")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     if options.content is None and options.sandbox in (None, REMOTE):
-        raise ConfigError("write --from and where the content was loaded from, or --sandbox")
+        raise ConfigError("--from is missing: write the URL or the domain of the content, or name its --sandbox")
     if bool(options.file) is bool(options.config):
         raise ConfigError("write one policy file or folder, or -c and a configuration")
     options.content = options.content or _ANY_FILE

@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
     subcommands: dict[str, "Parser"]
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {message}{' See' if message.endswith('?') else '; see'} {self.prog} --help\n")
 
     def refuse_unknown_flags(self, arguments: Sequence[str]) -> None:
         """End with an error that suggests a flag. argparse alone would name the missing arguments first."""

@@ -10,7 +10,7 @@ from flashpol.config import ConfigError
 from flashpol.policy import MAX_POLICY_BYTES, PolicyError, merge_files
 from flashpol.serving.policies import fragments, read_file
 
-DESCRIPTION = """Unite Flash policies into one. The result allows each client exactly what some input allows it,
+DESCRIPTION = """Merge Flash policies into one. The result allows each client exactly what some input allows it,
 including Lightspark and Unity, which misread ranges of ports. Each input counts as merge would write it alone: runs of
 up to 16 ports one by one, longer runs as a range. Keep the result within 1,448 bytes, or 4,000 at most: Lightspark may
 deny a reply that does not fit one TCP segment, and a policy of 4,095 bytes or more has all runs of ports as ranges."""
@@ -19,11 +19,11 @@ STDOUT = 1
 
 
 def add_to(commands: Any) -> None:
-    parser = commands.add_parser("merge", help="many policy files into one", description=DESCRIPTION)
+    parser = commands.add_parser("merge", help="merge policy files into one", description=DESCRIPTION)
     add = parser.add_argument
-    add("files", metavar="FILE", nargs="+", help="policy file, a folder (its *.xml), or - for standard input")
+    add("files", metavar="FILE", nargs="+", help="policy file, folder (the *.xml in it), or - for standard input")
     add("-o", "--output", metavar="OUT", type=Path, help="output file, replaced atomically (default standard output)")
-    add("--provenance", action="store_true", help="write comments that name the files each grant comes from")
+    add("--provenance", action="store_true", help="add comments that say which file each grant comes from")
     parser.set_defaults(run=run)
 
 

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"{source}: process {pid} does not exist") from None
     except PermissionError:
         raise ConfigError(f"process {pid}: no permission to signal it: run this as its user, or as root") from None
-    print(f"asked process {pid} to reload; its log, or flashpol status, says whether it did")
+    print(f"sent SIGHUP to process {pid}; flashpol status says whether it has loaded the configuration")
     return 0
 
 

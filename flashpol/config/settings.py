@@ -172,7 +172,7 @@ class ConnectionLimits:
         0,
         number(0, 2**20, whole=True),
         "Each worker holds at most this many connections; 0 means as many as its file descriptors allow.",
-        "It is off for the same reason; unlike max_connections it is kept exactly.",
+        "It is off because the descriptor limit protects the worker already. Unlike max_connections it is exact.",
     )
     max_address_connections: int = setting(
         1000,
@@ -245,14 +245,14 @@ class Server:
     reload_endpoint: bool = setting(
         False,
         SWITCH,
-        "POST /-/reload on the admin address, with a header X-Flashpol-Reload, reloads the configuration.",
+        "If true, POST /-/reload on the admin address, with a header X-Flashpol-Reload, reloads the configuration.",
         "It is off because the admin endpoint has no password.",
     )
     user: str | None = setting(
         None,
         text("a user name"),
         "The workers and the admin process run as this user; they change to it after the sockets are bound.",
-        "Without it they stay the user that started flashpol, root included.",
+        "Without it they run as the user that started flashpol, even if that is root.",
         "flashpol",
     )
     group: str | None = setting(
@@ -273,8 +273,8 @@ class Server:
     watch: float = setting(
         0.0,
         number(0.1, 3600, off=0),
-        "The configuration and the policy files are checked for changes every this many seconds and reloaded when they "
-        "have changed; 0 disables it (reload with SIGHUP).",
+        "The server checks the configuration and the policy files for changes at this interval, in seconds, and "
+        "reloads when they have changed; 0 disables it (reload with SIGHUP).",
         "It is off so that a file takes effect when you say so, not while you edit it.",
     )
     log_format: str = setting(
@@ -312,7 +312,8 @@ class Server:
     drain_timeout: float = setting(
         3600.0,
         number(0, 10_000_000),
-        "Relayed sessions have this many seconds to finish in the old workers after a reload; then they are closed.",
+        "Relayed sessions have this many seconds to finish after a reload, in the old workers, or after SIGQUIT; then "
+        "they are closed.",
         "Most games end within an hour. At most 3 generations of old workers exist: one more reload closes the oldest "
         "earlier.",
     )
@@ -362,7 +363,7 @@ class Listener:
     name: str | None = required(
         LABEL,
         "Metrics and log lines call the listener by this name.",
-        "Without it they show its address.",
+        "Without a name they show its address.",
         "master",
     )
     address: Endpoint = required(
@@ -396,21 +397,21 @@ class Listener:
         (),
         NETWORKS,
         "Only clients in these networks are served.",
-        "Without it every client is.",
+        "Without it all clients are served.",
         (ip_network("192.0.2.0/24"),),
     )
     deny_networks: tuple[Network, ...] = setting(
         (),
         NETWORKS,
-        "Clients in these networks are refused; the smallest network of both lists that has the client decides.",
+        "Clients in these networks are refused; for a client in networks of both lists, the smallest network decides.",
         "It is empty, so that nothing is refused unless you say so.",
         (ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")),
     )
     proxy_protocol: bool = setting(
         False,
         SWITCH,
-        "Each connection begins with a PROXY protocol header, version 1 or 2; limits, network lists and the access log "
-        "use the client address in it.",
+        "If true, each connection must begin with a PROXY protocol header, version 1 or 2; limits, network lists and "
+        "the access log use the client address in it.",
         "It is off because clients that connect directly send none.",
         True,
     )
@@ -425,29 +426,30 @@ class Listener:
         (),
         UPSTREAM,
         "Everything that is not a policy request is relayed to one of these addresses, which makes the listener a "
-        "shared port; a host name stands for all its addresses.",
+        "shared port; a host name means all its addresses.",
         "Without it such connections are closed.",
         (UpstreamAddress("127.0.0.1", 7000),),
     )
     upstream_proxy: str | None = setting(
         None,
         choice(*PROXY_VERSIONS),
-        'The upstream is sent the client\'s address in a PROXY protocol header, "v1" (text) or "v2" (binary).',
+        'Each connection to the upstream begins with a PROXY protocol header, "v1" (text) or "v2" (binary), which has '
+        "the client's address.",
         "It is off because an upstream that does not expect the header would take it for data.",
         "v2",
     )
     balance: str = setting(
         ROUND_ROBIN,
         choice(*BALANCES),
-        'The next session goes to the next address ("round-robin"), or to the one with the fewest sessions of this '
-        'worker ("least-connections").',
+        'Sessions go to the addresses of the upstream in turn ("round-robin"), or each to the address that has the '
+        'fewest sessions of this worker ("least-connections").',
         "Round robin is even where sessions last about equally long.",
     )
     keepalive: int = setting(
         60,
         number(1, 32767, whole=True, off=0),
         "The kernel checks both ends of a relayed session after this many seconds of silence; 0 means never.",
-        "60 s find a dead end within minutes; without checks it would hold the session until idle_timeout.",
+        "60 s find a dead peer within minutes; without checks it would hold its session until idle_timeout.",
     )
     connect_rate: float = setting(
         0.0,
@@ -500,7 +502,7 @@ class Config:
         return max(longest, self.server.shutdown_timeout)
 
     def timeouts(self, listener: Listener) -> ConnectionTimeouts:
-        """The time-outs of a listener: its own, or the server's."""
+        """The timeouts of a listener: its own, or the server's."""
         return listener.timeouts or self.server.timeouts
 
 

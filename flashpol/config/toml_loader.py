@@ -176,12 +176,12 @@ def _listener(table: _Table, policies: Mapping[str, PolicySource], timeouts: Con
         raise table.error(f"{unused} needs a shared port: set upstream too, or remove it", unused)
     known = ", ".join(map(as_key, policies)) or "(none is defined)"
     if "policy" not in values and len(policies) != 1:
-        raise table.error(f"policy is missing: name one of {known}")
+        raise table.error(f"policy is missing: write one of {known}")
     values = {"name": None, "policy": next(iter(policies), None), **values}
     if values["policy"] not in policies:
-        advice = did_you_mean(values["policy"], policies) or f"name one of {known}"
+        advice = did_you_mean(values["policy"], policies) or f"no policy has this name; write one of {known}"
         raise table.error(f"policy = {values['policy']!r}: {advice}", "policy")
-    # Time-outs that the listener does not set are the server's.
+    # Timeouts that the listener does not set are the server's.
     values["timeouts"] = dataclasses.replace(timeouts, **own) if own else None
     return Listener(**values, location=table.location)
 

@@ -64,7 +64,7 @@ def explain(address: Address, error: OSError) -> str:
             f"or choose another port"
         )
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{address}: not an address of this host (ip address shows those)"
+        return f"{address}: not an address of this host (`ip address` lists them)"
     if error.errno == errno.EAFNOSUPPORT:
         return f"{address}: this host has no IPv6; listen on 0.0.0.0:{address.port}"
     if error.errno in (errno.EMFILE, errno.ENFILE):

@@ -228,7 +228,9 @@ class Upstreams:
             backend,
             _CAUSES.get(outcome, outcome),
             backend.destination.failures,
-            f"retrying every {FAIL_TIMEOUT:.0f} s" if others_are_up else "no backend is up, so each client retries",
+            f"retrying every {FAIL_TIMEOUT:.0f} s"
+            if others_are_up
+            else "no other backend is up, so sessions still try it",
             extra={"event": "backend-down", "reason": outcome, **self._fields(backend)},
         )
 

@@ -57,7 +57,9 @@ class RelayGroup:
     def _make_pump(self) -> Pump:
         self._pump = Pump(
             sleep=sleep_until_switched(),
-            on_error=lambda error: log.error("a session failed", exc_info=error, extra={"event": "session-failed"}),
+            on_error=lambda error: log.error(
+                "a session failed; its connection was closed", exc_info=error, extra={"event": "session-failed"}
+            ),
             capacity=self._max_sessions,
             connect_timeout=self._timeouts.connect_timeout,
             idle_timeout=self._timeouts.idle_timeout,

@@ -254,7 +254,7 @@ class Arbiter:
         for child in children:
             if child.pid:
                 fields = {"event": "left-behind", "child": child.name, "child_pid": child.pid}
-                log.error("%s (pid %d) does not end, even by SIGKILL; leaving it", child.name, child.pid, extra=fields)
+                log.error("%s (pid %d) still runs after SIGKILL; leaving it", child.name, child.pid, extra=fields)
 
     def _await(self, children: Iterable[Child], deadline: float) -> None:
         """Wait until all have ended, the deadline, or a signal to stop."""

@@ -20,7 +20,7 @@ LOADING     a process of its own reads the configuration (`loading`).
 STARTING    the new processes start beside the running ones, and accept nothing until all workers are up, so that a
             configuration that is refused has served no client.
 SWITCHING   the new workers accept, the old ones drain. The reload is done when no old process accepts, the
-            admin process included: two that answer in turn would let counters jump back and forth. So the new admin
+            admin process included: two that reply in turn would let counters jump back and forth. So the new admin
             process starts after the old one has closed its socket.
 SERVING     one generation accepts. Older ones may still drain, for drain_timeout at most. With MAX_DRAINING of them a
             request waits here and shortens the drain of the oldest, so that memory stays bounded.
@@ -175,7 +175,7 @@ class Reloader:
         try:
             self._load = LoadProcess(self._loader, self._close_all)
         except OSError as error:
-            return self._refuse(f"cannot start a process that loads it: {error.strerror}")
+            return self._refuse(f"cannot start the process that loads it: {error.strerror}")
         self._deadline = time.monotonic() + LOAD_TIMEOUT
         return State.LOADING
 
@@ -187,7 +187,7 @@ class Reloader:
             if time.monotonic() < self._deadline:
                 return State.LOADING
             self._give_up_load()
-            return self._refuse(f"loading takes longer than {LOAD_TIMEOUT:.0f} s; does a disk not respond?")
+            return self._refuse(f"loading takes longer than {LOAD_TIMEOUT:.0f} s; check that the disks respond")
         self._end_load()
         if isinstance(outcome, Refusal):
             return self._refuse(outcome.why)

@@ -162,6 +162,6 @@ def _drain(
 
     if not service.finish(timeout, time_left):
         log.warning(
-            "connections were closed that did not end within shutdown_timeout or drain_timeout",
+            "closed the connections that had not ended within shutdown_timeout or drain_timeout",
             extra={"event": "cut-off"},
         )

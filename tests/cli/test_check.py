@@ -129,7 +129,8 @@ def test_check_takes_files_or_a_configuration(
     files: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     assert main(["check", *arguments]) == 2
-    assert capsys.readouterr().err == "flashpol check: write policy files, or -c and a configuration\n"
+    error = "flashpol check: FILE is missing: write policy files, or -c and a configuration file\n"
+    assert capsys.readouterr().err == error
 
 
 def test_check_unusable_configuration_is_one_line_on_stderr(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def test_reload_by_pid_file_or_pid_reloads(server: Flashpol, pid_file: Path) -> 
     for count, arguments in enumerate((("--pid-file", pid_file), ("--pid", str(pid))), 1):
         done = run("reload", *arguments)
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.startswith(f"asked process {pid} to reload")
+        assert done.stdout.startswith(f"sent SIGHUP to process {pid}; flashpol status ")
         eventually(lambda count=count: server.log.count("INFO: reloaded: ") == count, "the reload")  # type: ignore[misc]
 
 

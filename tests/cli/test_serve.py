@@ -160,12 +160,12 @@ def test_serve_with_a_mistake_reports_it_in_one_line(
     [
         ((), "flashpol", "COMMAND is missing: write one of serve, config, "),
         (("sing",), "flashpol", "unknown command 'sing': write one of serve, "),
-        (("sevre",), "flashpol", "unknown command 'sevre': did you mean 'serve'?; see flashpol --help"),
-        (("--versoin",), "flashpol", "unknown flag --versoin: did you mean '--version'?; see flashpol --help"),
+        (("sevre",), "flashpol", "unknown command 'sevre': did you mean 'serve'? See flashpol --help"),
+        (("--versoin",), "flashpol", "unknown flag --versoin: did you mean '--version'? See flashpol --help"),
         (
             ("serve", "--polcy", "x"),
             "flashpol serve",
-            "unknown flag --polcy: did you mean '--policy'?; see flashpol serve ",
+            "unknown flag --polcy: did you mean '--policy'? See flashpol serve ",
         ),
         (("serve", "--polcy=x"), "flashpol serve", "unknown flag --polcy: did you mean '--policy'?"),
         (("decide", "--form", "a.example"), "flashpol decide", "unknown flag --form: did you mean '--from'?"),

@@ -169,7 +169,7 @@ def test_backend_down_is_logged_once_at_max_fails(clock: Clock, pump: Pump, logg
         fail(pump, upstreams, second)
     assert logged() == [
         "listener games: backend 127.0.0.2:1 is down: connection refused (3 failures in a row); "
-        "no backend is up, so each client retries"
+        "no other backend is up, so sessions still try it"
     ]
 
 

@@ -344,7 +344,8 @@ def test_upstream_that_goes_down_and_comes_back_is_logged(serve: Serve, caplog: 
                 client.sendall(b"hello")
                 assert until_end(client)[0] == b""
         down = (
-            f"{app.remote} is down: connection refused (3 failures in a row); no backend is up, so each client retries"
+            f"{app.remote} is down: connection refused (3 failures in a row); "
+            "no other backend is up, so sessions still try it"
         )
         assert lines() == [down]
         with socket.create_server(address) as listening, server.connect() as client:

@@ -192,7 +192,7 @@ def test_access_log_of_a_share_in_a_flood_counts_the_lines_left_out(
         sampled.sendall(REQUEST)
         eventually(lambda: len(records) == 100)
     assert sum(record.left_out for record in records) == 201
-    assert records[-1].getMessage().endswith(f"; {records[-1].left_out} others were left out")
+    assert records[-1].getMessage().endswith(f"; {records[-1].left_out} more are not logged")
 
 
 def test_access_log_after_the_listeners_are_closed_names_the_listener(

@@ -123,7 +123,7 @@ def site_control_ignored(document: LintDocument) -> Iterator[Hit]:
 @rule(
     "FP507", NOTE, "others-hidden",
     wrong='"master-only" on port 843: clients ignore policies that other ports of this host serve',
-    instead='write "all" if an application answers policy requests on its own port',
+    instead='write "all" if an application replies to policy requests on its own port',
     clients=NAMES, served_from=MASTER_PORT,
     bad=flash_file(control("master-only"), grant()), good=flash_file(control("all"), grant()),
 )  # fmt: skip
