@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,8 @@ from flashpol.serving.file_watch import require_regular_file
 _COMPILERS = {FLASH: compile_reply, SILVERLIGHT: silverlight.compile_reply}
 # All clients may read a Flash policy, so what one of them misreads is a warning. Only Silverlight reads the other.
 CLIENTS_OF = {FLASH: CLIENTS, SILVERLIGHT: ("silverlight",)}
+
+_PLACE = re.compile(r"^line (\d+), column (\d+): ")
 
 log = logging.getLogger("flashpol")
 
@@ -121,17 +124,24 @@ def compile_text(data: bytes, where: str = "policy", *, dialect: str = FLASH, ge
     try:
         reply = _COMPILERS[dialect](data)
     except PolicyError as error:
-        raise ConfigError(f"{where}: {explained(error, data, CLIENTS_OF[dialect])}") from None
+        raise ConfigError(_placed(where, explained(error, data, CLIENTS_OF[dialect]))) from None
     findings = lint(data, clients=CLIENTS_OF[dialect])
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     if errors:
         more = f" (and {len(errors) - 1} more: flashpol check shows all)" if len(errors) > 1 else ""
-        raise ConfigError(f"{where}: {errors[0].quoting_source() if generated else errors[0]}{more}")
+        words = f"{where}: {errors[0].quoting_source()}" if generated else _placed(where, errors[0])
+        raise ConfigError(f"{words}{more}")
     for finding in findings:
         if finding.severity is Severity.WARNING:
-            words = finding.quoting_source() if generated else str(finding)
-            log.warning("%s: %s", where, words, extra={"event": "policy-warning"})
+            words = f"{where}: {finding.quoting_source()}" if generated else _placed(where, finding)
+            log.warning("%s", words, extra={"event": "policy-warning"})
     return reply
+
+
+def _placed(where: str, error: object) -> str:
+    """An error as FILE:LINE:COLUMN: MESSAGE, the form that the configuration and `flashpol check` use too."""
+    place = _PLACE.match(words := str(error))
+    return f"{where}:{place[1]}:{place[2]}: {words[place.end() :]}" if place else f"{where}: {words}"
 
 
 # -------------------------------------------------------------------------------------------------------------- files

@@ -93,7 +93,7 @@ def test_config_warnings_go_to_stderr_or_into_the_json(file: Path) -> None:
     warnings = done.stderr.splitlines()
     assert warnings
     for line in warnings:
-        assert line.startswith(f"flashpol config: warning: {file.parent / 'games.xml'}: ")
+        assert line.startswith(f"flashpol config: warning: {file.parent / 'games.xml'}:1:")
     as_json = run("config", "-c", file, "--json")
     told = [f"flashpol config: warning: {line}" for line in json.loads(as_json.stdout)["warnings"]]
     assert (told, as_json.stderr) == (warnings, "")

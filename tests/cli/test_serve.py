@@ -101,7 +101,7 @@ def test_serve_process_with_a_mistake_exits_with_2_and_one_line(
         (("--policy", "x" * 300), ("cannot be read", "too long")),
         (
             ("--policy", "examples/policy.xml", "--dialect", "silverlight"),
-            ("policy.xml: line 3", "this is a Flash policy"),
+            ("policy.xml:3:", "this is a Flash policy"),
         ),
         (
             ("--policy", "examples/policy.xml", "--dialect", "air"),
@@ -196,8 +196,8 @@ def test_renamed_flag_names_the_new_one(monkeypatch: pytest.MonkeyPatch, capsys:
     [
         (b"", ("the policy is empty", "<cross-domain-policy/>")),
         (b"\0", ("the policy is empty",)),
-        (b"<!doctype html><title>x</title>", ("line 1", "HTML page")),
-        (b"<cross-domain-policy>\n<allow-access-from domain='*' to-ports='x'/>", ("line 2", "cut-off")),
+        (b"<!doctype html><title>x</title>", ("policy.xml:1:1:", "HTML page")),
+        (b"<cross-domain-policy>\n<allow-access-from domain='*' to-ports='x'/>", ("policy.xml:2:", "cut-off")),
         (b"\x89PNG\r\n\x1a\n", ("0x89", "UTF-8")),
         (b"<cross-domain-policy>" + b" " * (1 << 20), ("1,048,", "keep it within 1,048,576")),
     ],
@@ -305,7 +305,7 @@ def test_serve_of_silverlight_by_flag(tmp_path: Path) -> None:
         attempt = server.out.splitlines()[1]
         assert attempt == f"try: printf '<policy-file-request/>' | nc {server.place[0]} {server.place[1]}"
     refused = one_line(run("serve", *QUIET, "--policy", tmp_path / "s.xml"))
-    assert refused.startswith(f"{tmp_path}/s.xml: line 1, column 1: this is a Silverlight policy; serve it with")
+    assert refused.startswith(f"{tmp_path}/s.xml:1:1: this is a Silverlight policy; serve it with")
 
 
 def test_serve_of_both_dialects_from_a_configuration(tmp_path: Path) -> None:

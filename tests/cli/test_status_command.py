@@ -54,7 +54,7 @@ def test_status_after_a_failed_reload_says_why(tmp_path: Path) -> None:
         done = run("status", "--admin", "{}:{}".format(*server.admin_place))
         assert done.returncode == 1
         assert "  error: The last reload failed" in done.stdout
-        assert f"{policy}: line 1" in done.stdout
+        assert f"{policy}:1:" in done.stdout
 
 
 def test_status_without_a_server_is_one_line() -> None:
