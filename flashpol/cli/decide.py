@@ -15,6 +15,7 @@ from flashpol.policy import Decider, Decision, PolicyError
 from flashpol.policy.clients.sandboxes import REMOTE, SANDBOXES, knows
 from flashpol.policy.decoding import decode
 from flashpol.policy.findings import cut_out
+from flashpol.serving.policies import with_place
 
 DESCRIPTION = """Say whether content may connect to a port by the policy in FILE, and because of which line of it. Exit
 status: 0 allowed by every client asked, 1 denied by any of them, 2 unusable: FILE is not XML or cannot be read, or an
@@ -107,7 +108,7 @@ def _ask(source: sources.Source, options: argparse.Namespace) -> Sequence[Decisi
     except PolicyError as error:
         raise ConfigError(str(error)) from None
     if decider.error:
-        raise ConfigError(f"{source.name}: {decider.error}")
+        raise ConfigError(with_place(source.name, decider.error))
     return decisions
 
 

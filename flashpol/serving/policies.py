@@ -124,21 +124,21 @@ def compile_text(data: bytes, where: str = "policy", *, dialect: str = FLASH, ge
     try:
         reply = _COMPILERS[dialect](data)
     except PolicyError as error:
-        raise ConfigError(_placed(where, explained(error, data, CLIENTS_OF[dialect]))) from None
+        raise ConfigError(with_place(where, explained(error, data, CLIENTS_OF[dialect]))) from None
     findings = lint(data, clients=CLIENTS_OF[dialect])
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     if errors:
         more = f" (and {len(errors) - 1} more: flashpol check shows all)" if len(errors) > 1 else ""
-        words = f"{where}: {errors[0].quoting_source()}" if generated else _placed(where, errors[0])
+        words = f"{where}: {errors[0].quoting_source()}" if generated else with_place(where, errors[0])
         raise ConfigError(f"{words}{more}")
     for finding in findings:
         if finding.severity is Severity.WARNING:
-            words = f"{where}: {finding.quoting_source()}" if generated else _placed(where, finding)
+            words = f"{where}: {finding.quoting_source()}" if generated else with_place(where, finding)
             log.warning("%s", words, extra={"event": "policy-warning"})
     return reply
 
 
-def _placed(where: str, error: object) -> str:
+def with_place(where: str, error: object) -> str:
     """An error as FILE:LINE:COLUMN: MESSAGE, the form that the configuration and `flashpol check` use too."""
     place = _PLACE.match(words := str(error))
     return f"{where}:{place[1]}:{place[2]}: {words[place.end() :]}" if place else f"{where}: {words}"

@@ -77,7 +77,7 @@ def test_decide_reads_standard_input() -> None:
     [
         (None, (*FROM, "--port", "80"), ("none.xml", "No such file")),
         ("", (*FROM, "--port", "80"), ("policy.xml", "the policy is empty")),
-        ("<a", (*FROM, "--port", "80"), ("policy.xml", "line 1")),
+        ("<a", (*FROM, "--port", "80"), ("policy.xml:1:1: ",)),
         (POLICY, (*FROM, "--port", "0"), ("'0' is not a port",)),
         (POLICY, (*FROM, "--port", "x"), ("--port", "'x'")),
         (POLICY, (*FROM,), ("--port",)),

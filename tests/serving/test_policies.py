@@ -158,9 +158,7 @@ def test_compile_source_in_the_wrong_dialect_is_refused(tmp_path: Path) -> None:
     (tmp_path / "f.xml").write_bytes(XML)
     (tmp_path / "s.xml").write_bytes(SILVERLIGHT)
     flash, silver = (PolicySource("p", file=tmp_path / name) for name in ("f.xml", "s.xml"))
-    assert refused(flash, "silverlight").startswith(
-        f"{tmp_path}/f.xml:1:1: this is a Flash policy; serve it"
-    )
+    assert refused(flash, "silverlight").startswith(f"{tmp_path}/f.xml:1:1: this is a Flash policy; serve it")
     assert refused(silver).startswith(f"{tmp_path}/s.xml:1:1: this is a Silverlight policy; serve it")
     assert "only Flash policies are merged" in refused(PolicySource("p", folder=tmp_path), "silverlight")
     assert refused(PolicySource("p", grants=("*:80",)), "silverlight").startswith("policy p: DOMAIN:PORTS is for Flash")
