@@ -14,9 +14,6 @@ from flashpol.worker.limits import WorkerLimits
 from flashpol.worker.protocols import SIGNATURES
 from flashpol.worker.slow_reply import finish_reply
 
-# Outcomes that are no refusal; a log line has them as they are.
-_NOT_REFUSED = ("reply", "relayed", "timeout", "reset")
-
 
 class ConnectionGroup:
     """One ConnectionTable, and what happens to connections that leave the fast path: slow replies, sessions, log lines.
@@ -40,7 +37,7 @@ class ConnectionGroup:
         self.table = ConnectionTable(
             on_slow_reply=self._start_slow_reply,
             on_error=lambda error: log.error(
-                "a hook of a connection failed; it was closed", exc_info=error, extra={"event": "hook-failed"}
+                "a hook failed; its connection was closed", exc_info=error, extra={"event": "hook-failed"}
             ),
             signatures=SIGNATURES,
             capacity=resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -130,7 +127,7 @@ class ConnectionGroup:
             "listener %s: %s: %s after %.6f s, %d bytes%s",
             name,
             Address(ip, port),
-            outcome if outcome in _NOT_REFUSED else f"refused ({outcome})",
+            outcome,
             seconds,
             sent,
             f"; {left_out:,} more are not logged" if left_out else "",
