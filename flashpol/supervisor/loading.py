@@ -61,8 +61,9 @@ class LoadProcess:
         self.snapshot: Snapshot | None = None  # the last one that it sent
 
     def on_exit(self, status: int) -> None:
-        """The process has ended, with this wait status."""
-        self._exit_code = os.waitstatus_to_exitcode(status)
+        """The process has ended, was stopped, or was continued, as its wait `status` says."""
+        if os.WIFEXITED(status) or os.WIFSIGNALED(status):
+            self._exit_code = os.waitstatus_to_exitcode(status)
 
     def poll(self) -> Plan | Refusal | None:
         """The outcome; None while there is none yet."""

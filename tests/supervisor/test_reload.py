@@ -16,7 +16,7 @@ import pytest
 from bench import build
 from testkit.clients import REQUEST, ask, connect, rest, until_end
 from testkit.polling import DEADLINE, eventually
-from testkit.processes import Flashpol, command, descriptors, free_port, hanging_load, listening
+from testkit.processes import Flashpol, command, descriptors, free_port, hanging_load, listening, status
 
 POLICY = '<cross-domain-policy><allow-access-from domain="{}" to-ports="1935"/></cross-domain-policy>'
 CONFIG = "[server]\nreload_endpoint = true\nshutdown_timeout = 4\nstall_timeout = 0\n"
@@ -205,6 +205,23 @@ def test_process_that_loads_and_is_killed_refuses_the_reload(site: Site) -> None
         assert "the process that loads it was killed by SIGKILL" in server.log
         (site.folder / "hang").unlink()
         assert reload(server)
+
+
+def test_process_that_loads_and_is_stopped_and_continued_finishes_the_load(site: Site) -> None:
+    """Ctrl-Z and fg do that to all processes of a terminal's foreground group."""
+    with site.serve(prelude=hanging_load(site.folder)) as server:
+        children = set(server.children)
+        hang(site, server)
+        [loader] = set(server.children) - children
+        loader.kill(signal.SIGSTOP)
+        eventually(lambda: status(loader.pid)["State"].startswith("T"), "the stop")
+        assert ask(server.place) == reply("one.example")
+        loader.kill(signal.SIGCONT)
+        site.allow("two.example")
+        (site.folder / "hang").unlink()
+        eventually(lambda: reloads(server) == 1, "the reload")
+        assert ask(server.place) == reply("two.example")
+        assert "ERROR" not in server.log
 
 
 def test_process_that_loads_holds_no_socket_of_the_server(site: Site) -> None:
