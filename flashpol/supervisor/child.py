@@ -30,6 +30,15 @@ HEALTHY_AFTER = 10.0
 FIRST_DELAY, LAST_DELAY = 0.1, 5.0
 
 
+def describe_exit(code: int) -> str:
+    """What happened to a process, by its exit code as `os.waitstatus_to_exitcode` returns it."""
+    if code >= 0:
+        return f"exited with {code}"
+    # Python has no names for most real-time signals.
+    names = {each.value: each.name for each in signal.Signals}
+    return f"was killed by {names.get(-code, f'signal {-code}')}"
+
+
 class Child:
     """A worker or the admin process, and its successors.
 

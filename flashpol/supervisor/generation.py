@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from flashpol.process.control import Drain, StartAccepting
 from flashpol.process.sockets import accept_queue, bound_address
 from flashpol.serving.plan import Plan
 from flashpol.serving.policies import CLIENTS_OF
-from flashpol.supervisor.child import Child
+from flashpol.supervisor.child import Child, describe_exit
 from flashpol.supervisor.listen_sockets import ListenSockets
 from flashpol.supervisor.proc_stats import Usage
 from flashpol.supervisor.queue_failover import QueueFailover
@@ -311,12 +310,11 @@ class Generation:
             self.shared.settle(self.workers.index(child))
         if delay is not None:
             code = os.waitstatus_to_exitcode(status)
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
             # 0: SIGTERM was sent to it too, as service managers do to the whole group.
             level = logging.ERROR if code else logging.INFO
             fields = {"event": "process-ended", "child": child.name, "child_pid": pid, "status": code}
             text = "%s (pid %d) %s; its successor starts in %.1f s"
-            log.log(level, text, child.name, pid, how, delay, extra=fields | {"restart_in": delay})
+            log.log(level, text, child.name, pid, describe_exit(code), delay, extra=fields | {"restart_in": delay})
         return True
 
     # ---------------------------------------------------------------------------------------------------------- ending

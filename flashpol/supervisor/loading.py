@@ -24,6 +24,7 @@ from flashpol.log.handler import log, report_suppressed, set_up
 from flashpol.process.privileges import end_with_parent
 from flashpol.serving.file_watch import Snapshot
 from flashpol.serving.plan import Loader, Plan
+from flashpol.supervisor.child import describe_exit
 from flashpol.supervisor.reload_request import signal_when_readable
 
 NAME = "loader"
@@ -72,9 +73,7 @@ class LoadProcess:
             return None
         outcome = self._unpickle()
         if outcome is None:
-            code = self._exit_code
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-            return Refusal(f"the process that loads it {how}")
+            return Refusal(f"the process that loads it {describe_exit(self._exit_code)}")
         return outcome
 
     def give_up(self) -> None:

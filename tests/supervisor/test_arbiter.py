@@ -233,6 +233,16 @@ def test_stop_while_a_worker_is_replaced_exits_with_0() -> None:
         assert "Traceback" not in server.log
 
 
+def test_worker_killed_by_a_real_time_signal_is_replaced() -> None:
+    """Python has names for the first and the last of these signals only."""
+    with serve() as server:
+        [worker] = server.workers
+        worker.kill(signal.SIGRTMIN + 6)
+        line = f"was killed by signal {signal.SIGRTMIN + 6}; its successor starts in"
+        eventually(lambda: line in server.log, "the log line")
+        assert ask(server.place) == REPLY
+
+
 @pytest.mark.parametrize("deaths", [1, 4])
 def test_stop_serves_the_queue_of_a_dead_worker(deaths: int) -> None:
     """After one death its successor has just begun to start; after four it waits for its turn."""
