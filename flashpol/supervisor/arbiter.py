@@ -17,6 +17,7 @@ clients in the queue of a worker that ends are served by its successor, or by a 
 import math
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -198,9 +199,10 @@ class Arbiter:
 
     def _drain(self) -> None:
         """Have all workers finish their open connections, until they end or a signal stops the server."""
-        self._end_accepting()
-        self._notifier.draining()
         generations = self._reloader.generations
+        # A successor of the admin process needs its socket.
+        self._end_accepting(kept=[each.admin_socket for each in generations if each.admin_socket])
+        self._notifier.draining()
         for generation in generations:
             if generation not in self._reloader.draining:
                 generation.drain_all()
@@ -213,6 +215,7 @@ class Arbiter:
                 self._log_signal(received.si_signo, "stopping", {"event": "stopping"})
                 return
             for generation in generations:
+                generation.start_due(self._reloader.close_inherited)
                 generation.kill_overdue()
             if self._observe.take():
                 for generation in generations:
@@ -232,8 +235,9 @@ class Arbiter:
         report_suppressed(everything=True)
         log.info("stopped", extra={"event": "stopped"})
 
-    def _end_accepting(self) -> None:
-        """Close the arbiter's sockets: the last copy of each must be a worker's, which empties its queue."""
+    def _end_accepting(self, kept: Sequence[socket.socket] = ()) -> None:
+        """Close the arbiter's sockets, except `kept`: the last copy of each must be a worker's, which empties its
+        queue."""
         self._reloader.cancel("the server is stopping")
         for generation in self._reloader.generations:
             for child in generation.workers:
@@ -241,7 +245,7 @@ class Arbiter:
                     child.due = None if child.pid else 0.0  # the slot may have clients in its queue
             generation.start_due(self._reloader.close_inherited)
         self._status.state = DRAINING
-        self._runtime.listen_sockets.keep_only([])
+        self._runtime.listen_sockets.keep_only(kept)
 
     def _finish(self, children: Sequence[Child], timeout: float) -> None:
         """Stop them and wait. They are killed after `timeout` seconds, or at the next signal to stop."""

@@ -297,6 +297,24 @@ def test_sigterm_during_a_drain_stops_within_shutdown_timeout(tmp_path: Path) ->
         session.close()
 
 
+def test_admin_process_killed_during_a_drain_is_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text("[server]\nshutdown_timeout = 60\nrequest_timeout = 60\n")
+    with serve("-c", file) as server:
+        admin, begun = server.admin, connect(server.place, REQUEST[:10])
+        eventually(lambda: server.metrics().total("parked_connections") == 1, "a connection that is open")
+        server.process.send_signal(signal.SIGQUIT)
+        eventually(lambda: "SIGQUIT: draining" in server.log, "the signal")
+        assert admin
+        admin.kill()
+        eventually(lambda: "admin (pid" in server.log, "its death")
+        eventually(lambda: server.admin not in (None, admin), "its successor")
+        assert server.metrics().total("parked_connections") == 1
+        begun.close()
+        assert server.process.wait(DEADLINE) == 0
+        assert "Traceback" not in server.log
+
+
 def test_sigusr1_is_logged_and_ignored() -> None:
     with serve() as server:
         server.process.send_signal(signal.SIGUSR1)
