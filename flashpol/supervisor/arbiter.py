@@ -191,7 +191,9 @@ class Arbiter:
             self._notifier.alive()
         watch = current.plan.config.server.watch
         self._files.seconds = watch or TICK
-        if self._files.take() and watch and self._watch.changed():
+        # Until a load has ended, the snapshot is older than what it reads.
+        loading = self._reloader.state is State.LOADING
+        if self._files.take() and watch and not loading and self._watch.changed():
             log.info("a watched file has changed; reloading", extra={"event": "file-changed"})
             self._reloader.request()
 

@@ -578,6 +578,22 @@ def test_file_of_a_refused_configuration_is_watched(watching: tuple[Site, Flashp
     eventually(lambda: ask(server.place) == reply("six.example"), "the file that was missing")
 
 
+def test_watched_file_that_is_being_loaded_is_loaded_once(site: Site) -> None:
+    """The file has changed since the last load, and a load after SIGHUP that takes long reads it already."""
+    site.configure(server="watch = 0.3")
+    with site.serve(prelude=hanging_load(site.folder)) as server:
+        site.allow("two.example")
+        hang(site, server)
+        time.sleep(1.5)  # at least two looks
+        (site.folder / "hang").unlink()
+        eventually(lambda: reloads(server) == 1, "the reload")
+        time.sleep(1.0)
+        assert reloads(server) == 1
+        assert "a watched file has changed" not in server.log
+        site.allow("three.example")
+        eventually(lambda: ask(server.place) == reply("three.example"), "the next change")
+
+
 # ---------------------------------------------------------------------------------------------------- a terminal
 
 
