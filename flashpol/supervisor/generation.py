@@ -5,6 +5,7 @@ import math
 import os
 import socket
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -83,8 +84,10 @@ class Generation:
         )
         self.routes = [(self.names[number], str(remote)) for number, remote in plan.config.upstreams]
         runtime.totals.open(self.names, self.shared, self.routes)
+        # A cycle of references would keep the shared memory until a garbage collection, which the arbiter seldom needs.
+        self._self: Generation = weakref.proxy(self)
         self.workers = [
-            Child(f"worker {slot}", partial(self._prepare_worker, slot), self.shared.process(slot))
+            Child(f"worker {slot}", partial(Generation._prepare_worker, self._self, slot), self.shared.process(slot))
             for slot in range(count)
         ]
         self.admin: Child | None = None
@@ -175,7 +178,9 @@ class Generation:
     def add_admin(self) -> None:
         """Have an admin process from now on, if the configuration wants one."""
         if self.admin_socket and not self.admin:
-            self.admin = Child("admin", self._prepare_admin, self.shared.admin, ADMIN_LAST_DELAY)
+            self.admin = Child(
+                "admin", partial(Generation._prepare_admin, self._self), self.shared.admin, ADMIN_LAST_DELAY
+            )
             self._admin_deadline = time.monotonic() + ADMIN_TIMEOUT
 
     @property
