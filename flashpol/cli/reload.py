@@ -62,7 +62,9 @@ def require_arbiter(pid: int, source: object) -> None:
     except OSError:
         raise ProcessLookupError from None
     [ignored] = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigIgn:")]
-    if b"serve" not in words or not any(b"flashpol" in word for word in words):
+    # The first word is the interpreter, or the program itself: `timeout 1h flashpol serve` is another program.
+    runs_python = os.path.basename(words[0]).startswith((b"python", b"flashpol"))
+    if not runs_python or b"serve" not in words or not any(b"flashpol" in word for word in words):
         raise ConfigError(f"{source}: process {pid} is not a flashpol server")
     if ignored & 1 << signal.SIGHUP - 1:
         raise ConfigError(f"{source}: process {pid} is a child of a flashpol server: name its parent")

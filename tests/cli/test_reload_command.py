@@ -55,6 +55,14 @@ def test_reload_of_another_program_is_refused_and_does_not_end_it() -> None:
         other.kill()
 
 
+def test_reload_of_a_program_that_started_a_server_is_refused_and_does_not_end_it() -> None:
+    """Such as sudo, timeout or a shell, whose command lines name the server too."""
+    with subprocess.Popen(["sh", "-c", "read line", "flashpol", "serve"], stdin=subprocess.PIPE) as other:
+        assert refusal("--pid", str(other.pid)) == f"--pid: process {other.pid} is not a flashpol server"
+        assert other.poll() is None
+        other.kill()
+
+
 def test_reload_of_a_stale_pid_file_says_so(pid_file: Path) -> None:
     with subprocess.Popen(["true"]) as ended:
         ended.wait()
