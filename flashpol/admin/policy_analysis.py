@@ -69,9 +69,10 @@ class AnalysisCache:
 
     @property
     def linted(self) -> list[tuple[Sequence[ListenerInfo], list[Finding]]]:
-        """The groups that have been linted so far, with their findings. Does not block."""
+        """The groups that have been linted so far, with their findings. Does not block, and leaves out a group whose
+        linting failed, such as for want of memory: the status document is needed then."""
         results = ((group, self._results.get(_lint_key(group[0]))) for group in self.groups)
-        return [(group, result.get()) for group, result in results if result is not None and result.ready()]
+        return [(group, result.get()) for group, result in results if result is not None and result.successful()]
 
     def listener(self, name: str) -> ListenerInfo:
         return self._listeners[name]

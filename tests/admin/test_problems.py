@@ -211,3 +211,15 @@ def test_page_with_many_problems_shows_the_first_of_them() -> None:
     assert "Needs attention: 50" in shown.text
     assert shown.text.count("does not accept connections") == 20
     assert "and 30 more" in shown.text
+
+
+def test_status_after_linting_failed_leaves_that_policy_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> list[object]:
+        raise MemoryError
+
+    monkeypatch.setattr("flashpol.admin.policy_analysis.lint", fail)
+    context = make_context([LISTENER])
+    analyses = AnalysisCache(context.listeners)
+    with pytest.raises(MemoryError):
+        analyses.run()
+    assert status(context, (), analyses)["policies"] == {"linted": 0, "total": 1}
