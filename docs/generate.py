@@ -48,7 +48,7 @@ TABLES = {
     ),
 }
 # Commands whose flags the reference takes from --help.
-COMMANDS = ("serve", "config", "reload", "status")
+COMMANDS = ("serve", "config", "reload", "status", "top")
 WIDTH = 100  # of Markdown
 
 
@@ -176,6 +176,7 @@ def manual_of_command() -> str:
             ("flashpol config --defaults > flashpol.toml", "Write a configuration file with every setting."),
             ("flashpol config --quiet -c flashpol.toml && systemctl reload flashpol", "Check it, then load it."),
             ("flashpol status", "Show what the server of this host does."),
+            ("flashpol top", "Show it live."),
             ("flashpol probe games.example.com --port 1935", "Say why clients do not connect."),
         ]
     )

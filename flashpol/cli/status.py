@@ -24,36 +24,58 @@ Json = dict[str, Any]
 
 def add_to(commands: Any) -> None:
     parser = commands.add_parser("status", help="print what a running server does", description=DESCRIPTION)
+    add_admin(parser)
+    parser.add_argument("--json", action="store_true", help="print the JSON of /-/status, in a stable format")
+    parser.set_defaults(run=run)
+
+
+def add_admin(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--admin",
         metavar="IP:PORT",
         default=DEFAULT_ADMIN,
         help=f"admin address of the server, a host name is accepted too (default {DEFAULT_ADMIN})",
     )
-    parser.add_argument("--json", action="store_true", help="print the JSON of /-/status, in a stable format")
-    parser.set_defaults(run=run)
 
 
-def run(options: argparse.Namespace) -> int:
-    text = re.sub(r"^http://|/.*$", "", options.admin)
+def admin_address(options: argparse.Namespace) -> UpstreamAddress:
+    """The address of --admin, which may be written as a URL. Raises ConfigError."""
     try:
-        address = UpstreamAddress.parse(text)
+        address = UpstreamAddress.parse(re.sub(r"^http://|/.*$", "", options.admin))
     except ConfigError:
         address = UpstreamAddress("", 0)
     if not address.port:
         raise ConfigError(f"--admin {options.admin!r}: write IP:PORT, such as {DEFAULT_ADMIN}")
+    return address
+
+
+def run(options: argparse.Namespace) -> int:
+    address = admin_address(options)
     body = fetch(address)
-    try:
-        status: Json = json.loads(body)
-        if status["format"] != FORMAT:
-            raise ValueError(f"format {status['format']}")
+    with readable(address):
+        status = parse(body)
         text = body.decode().rstrip() if options.json else "\n".join(summary(status))
         well = status["state"] == "ready" and not any(each["severity"] == "error" for each in status["problems"])
-    except (ValueError, LookupError, TypeError) as error:
-        message = f"{address}: /-/status is not that of this version of flashpol ({type(error).__name__}: {error})"
-        raise ConfigError(message) from None
     print(terminal.encodable(text))
     return int(not well)
+
+
+@contextlib.contextmanager
+def readable(address: UpstreamAddress) -> Iterator[None]:
+    """Turns what a document without the expected fields raises into a ConfigError."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        message = f"{address}: /-/status is not that of this version of flashpol ({type(error).__name__}: {error})"
+        raise ConfigError(message) from None
+
+
+def parse(body: bytes) -> Json:
+    """The document; call it within `readable`."""
+    status: Json = json.loads(body)
+    if status["format"] != FORMAT:
+        raise ValueError(f"format {status['format']}")
+    return status
 
 
 def fetch(address: UpstreamAddress) -> bytes:
@@ -85,18 +107,21 @@ def summary(status: Json) -> Iterator[str]:
         loaded = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(timestamp))
         yield f"configuration loaded at {loaded}"
     yield ""
-    yield from _table(
+    yield from table(
         ("LISTENER", "ADDRESS", "REPLIES", "PER SECOND", "REFUSED", "OPEN", "QUEUE"),
         [_row(listener, window) for listener in status["listeners"]],
     )
     if status["upstreams"]:
         yield ""
-        yield from _table(
+        yield from table(
             ("LISTENER", "UPSTREAM", "SESSIONS", "OPEN", "CONNECTING", "FAILURES"),
             [_upstream(upstream) for upstream in status["upstreams"]],
         )
     yield ""
-    problems = status["problems"]
+    yield from problem_lines(status["problems"])
+
+
+def problem_lines(problems: Sequence[Json]) -> Iterator[str]:
     yield f"{len(problems)} problem{'s' if len(problems) != 1 else ''}{':' if problems else ''}"
     yield from (f"  {problem['severity']}: {problem['message']}" for problem in problems)
 
@@ -126,7 +151,7 @@ def _upstream(upstream: Json) -> list[str]:
     ]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Columns as wide as their widest cell; the first two are text, the others numbers."""
     cells = [header, *rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]

@@ -50,8 +50,8 @@ function _shtab_flashpol_using
   test "$_shtab_flashpol_cmdpath" = "$argv"
 end
 
-set -g _shtab_flashpol_commands serve config reload status check decide merge probe
-set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --client --config --dialect --expect --from --http-port --ignore --listen --location --log-format --output --pid --pid-file --policy --policy-port --port --sandbox --served-from --silverlight-port --upstream --user --watch --workers -c -o
+set -g _shtab_flashpol_commands serve config reload status top check decide merge probe
+set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --client --config --dialect --expect --from --http-port --ignore --interval --listen --location --log-format --output --pid --pid-file --policy --policy-port --port --sandbox --served-from --silverlight-port --upstream --user --watch --workers -c -o
 
 complete -c flashpol -e
 complete -c flashpol -f
@@ -98,6 +98,11 @@ complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -
 complete -c flashpol -n '_shtab_flashpol_using status' -s h -l help -d 'show this help message and exit'
 complete -c flashpol -n '_shtab_flashpol_using status' -l admin -xka "off" -d 'admin address of the server, a host name is accepted too (default 127.0.0.1:9843)'
 complete -c flashpol -n '_shtab_flashpol_using status' -l json -d 'print the JSON of /-/status, in a stable format'
+complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a top -d 'show live what a running server does'
+complete -c flashpol -n '_shtab_flashpol_using top' -s h -l help -d 'show this help message and exit'
+complete -c flashpol -n '_shtab_flashpol_using top' -l admin -xka "off" -d 'admin address of the server, a host name is accepted too (default 127.0.0.1:9843)'
+complete -c flashpol -n '_shtab_flashpol_using top' -l interval -x -d 'redraw every SECONDS (default 1)'
+complete -c flashpol -n '_shtab_flashpol_using top' -l once -d 'print one view and exit'
 complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a check -d 'report the mistakes of policy files'
 complete -c flashpol -n '_shtab_flashpol_using check' -s h -l help -d 'show this help message and exit'
 complete -c flashpol -n '_shtab_flashpol_using check' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'check the policies of this configuration, each for the port and the clients of its listener'

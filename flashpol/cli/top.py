@@ -1,0 +1,155 @@
+"""flashpol top: what a running server does, redrawn in the terminal."""
+
+import argparse
+import contextlib
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from flashpol.cli import terminal
+from flashpol.cli.status import Json, add_admin, admin_address, fetch, parse, problem_lines, readable, table
+from flashpol.config import ConfigError, UpstreamAddress
+
+DESCRIPTION = """Show what a running server does, once a second until Ctrl-C: rates per second, open connections,
+sessions, refusals by reason, listeners, upstreams, workers and problems. Rates are means of the last five seconds or so,
+taken from /-/status of the admin address. Without a terminal each view follows the one before it, after an empty
+line."""
+
+# The other screen of the terminal, without a cursor; and back.
+OPEN, CLOSE = "\033[?1049h\033[?25l", "\033[?25h\033[?1049l"
+# To the upper left corner; clear to the end of the line, and of the screen.
+HOME, END_OF_LINE, END_OF_SCREEN = "\033[H", "\033[K", "\033[J"
+INTERVALS = 0.1, 3600.0  # seconds
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser("top", help="show live what a running server does", description=DESCRIPTION)
+    add_admin(parser)
+    parser.add_argument(
+        "--interval", metavar="SECONDS", type=_seconds, default=1.0, help="redraw every SECONDS (default 1)"
+    )
+    parser.add_argument("--once", action="store_true", help="print one view and exit")
+    parser.set_defaults(run=run)
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if INTERVALS[0] <= float(text) <= INTERVALS[1]:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from {INTERVALS[0]:g} to {INTERVALS[1]:g}")
+
+
+def run(options: argparse.Namespace) -> int:
+    address = admin_address(options)
+    lines = _look(address)
+    if options.once:
+        print(terminal.encodable("\n".join(lines)))
+        return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the terminal is restored then too
+    live = sys.stdout.isatty()
+    try:
+        if live:
+            print(OPEN, end="")
+        while True:
+            print(_screen(lines) if live else "\n".join(lines) + "\n", flush=True, end="" if live else "\n")
+            time.sleep(options.interval)
+            try:
+                lines = _look(address)
+            except ConfigError as error:  # it restarts, perhaps
+                lines = [str(error), "", "trying again; Ctrl-C ends"]
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        if live:
+            print(CLOSE, end="", flush=True)
+
+
+def _look(address: UpstreamAddress) -> list[str]:
+    """The lines of one view. Raises ConfigError."""
+    body = fetch(address)
+    with readable(address):
+        lines = [*view(parse(body), str(address))]
+    # No control character may reach the terminal.
+    return [terminal.encodable("".join(c if c.isprintable() else "?" for c in line)) for line in lines]
+
+
+def _screen(lines: list[str]) -> str:
+    """The escape sequences that draw `lines` over the view before. What does not fit is cut off."""
+    columns, rows = shutil.get_terminal_size()
+    if len(lines) > rows:
+        lines = [*lines[: rows - 1], f"({len(lines) - rows + 1} more lines)"]
+    return HOME + "\r\n".join(line[:columns] + END_OF_LINE for line in lines) + END_OF_SCREEN
+
+
+def view(status: Json, address: str) -> Iterator[str]:
+    """The lines of one view. Rates are "-" while the server has no earlier sample."""
+    total, window, workers = status["total"], status["now"] or {}, status["workers"]
+    seconds = window.get("seconds", 0.0)
+
+    def rate(count: float | None) -> str:
+        return f"{count / seconds:,.1f}" if seconds and count is not None else "-"
+
+    at = time.strftime("%H:%M:%S", time.localtime(status["time"]))
+    up = sum(worker["up"] for worker in workers)
+    yield f"flashpol {status['version']} at {address}, {at}: {status['state']}, {up} of {len(workers)} workers up"
+    refused = window.get("refused", {})
+    yield (
+        f"per second: {rate(window.get('accepted'))} accepted, {rate(window.get('replies'))} replies, "
+        f"{rate(window.get('relayed'))} relayed, {rate(sum(refused.values()) if window else None)} refused, "
+        f"{rate(window.get('timeouts'))} timed out"
+    )
+    yield (
+        f"now: {total['open']:,} open, {total['sessions']:,} sessions, {total['slow_replies']:,} slow replies, "
+        f"{status['draining_workers']:,} draining workers"
+    )
+    yield ""
+    yield from problem_lines(status["problems"])
+    yield ""
+    reasons = [[name, "", rate(refused.get(name)), f"{count:,}"] for name, count in total["refused"].items() if count]
+    if reasons:
+        yield from table(("REFUSED", "", "PER SECOND", "TOTAL"), reasons)
+        yield ""
+    replies = window.get("listeners", {})
+    yield from table(
+        ("LISTENER", "ADDRESS", "REPLIES/S", "OPEN", "SESSIONS", "QUEUE"),
+        [
+            [
+                each["name"],
+                each["address"],
+                rate(replies.get(each["name"])),
+                f"{each['open']:,}",
+                f"{each['sessions']:,}",
+                f"{each['accept_queue']['length']:,}/{each['accept_queue']['limit']:,}",
+            ]
+            for each in status["listeners"]
+        ],
+    )
+    yield ""
+    if status["upstreams"]:
+        started = {(each["listener"], each["upstream"]): each for each in window.get("upstreams", [])}
+        rows = []
+        for each in status["upstreams"]:
+            recent = started.get((each["listener"], each["upstream"]), {})
+            failed = sum(recent["failures"].values()) if recent else None
+            numbers = [rate(recent.get("started")), f"{each['open']:,}", f"{each['connecting']:,}", rate(failed)]
+            rows.append([each["listener"], each["upstream"], *numbers])
+        yield from table(("LISTENER", "UPSTREAM", "SESSIONS/S", "OPEN", "CONNECTING", "FAILURES/S"), rows)
+        yield ""
+    cpu = window.get("workers", {})
+    yield from table(
+        ("WORKER", "PID", "CPU", "MEMORY", "LAG", "RESTARTS"),
+        [
+            [
+                f"{each['slot']}{'' if each['up'] else ' (down)'}",
+                str(each["pid"] or "-"),
+                f"{cpu[pid] / seconds:.0%}" if seconds and (pid := str(each["pid"])) in cpu else "-",
+                "-" if each["resident_bytes"] is None else f"{each['resident_bytes'] / 1e6:,.1f} MB",
+                f"{each['lag_seconds'] * 1e3:,.1f} ms",
+                f"{each['restarts']:,}",
+            ]
+            for each in workers
+        ],
+    )
