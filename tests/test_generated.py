@@ -71,7 +71,7 @@ def fish(*words: str) -> list[str]:
         (("flashpol", "con"), ["config"]),
         (("flashpol", "sta"), ["status"]),
         (("flashpol", "reload", "--pid-"), ["--pid-file"]),
-        (("flashpol", "serve", "--l"), ["--listen", "--log-format"]),
+        (("flashpol", "serve", "--l"), ["--listen", "--log-file", "--log-format"]),
         (("flashpol", "serve", "--dialect", ""), ["flash", "silverlight"]),
         (("flashpol", "check", "examp"), ["examples/"]),
         (("flashpol", "serve", "--policy", "examples/po"), ["examples/policy.xml"]),

@@ -11,7 +11,7 @@ from flashpol import config
 # Read if no -c, --policy or --allow is given and the file exists.
 DEFAULT_CONFIG = Path("/etc/flashpol/flashpol.toml")
 # The settings of [server] that have a flag.
-FLAGS = ("workers", "admin", "user", "watch", "log_format", "access_log")
+FLAGS = ("workers", "admin", "user", "watch", "log_format", "log_file", "access_log")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +68,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="check files for changes every SECONDS and reload; 0: never, reload by SIGHUP (default 0)",
     )
     add("--log-format", metavar="NAME", help="text or json (default text)")
+    add(
+        "--log-file",
+        metavar="FILE",
+        type=os.path.abspath,
+        help="append the log to this file, which SIGUSR1 opens again after a rename (default: stderr)",
+    )
     add("--access-log", metavar="SHARE", help="share of the connections to log, from 0 to 1 (default 0)")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flashpol.cli import pid_file
 from flashpol.cli.configure import add_flags, config_file, configure
+from flashpol.config import ConfigError, log_file_error
 from flashpol.version import VERSION
 
 if TYPE_CHECKING:
@@ -39,14 +40,23 @@ def run(options: argparse.Namespace) -> int:
     settings = configure(options)  # mistakes first: the imports below take longer
     if options.pid_file is not None:
         pid_file.require_writable(options.pid_file)
+    from flashpol.log.file import LogFile
     from flashpol.log.handler import set_up
     from flashpol.serving.plan import Loader
     from flashpol.supervisor.arbiter import Arbiter
 
+    log_file = LogFile()
+    try:
+        log_file.use(settings.server.log_file)
+    except OSError as error:
+        raise log_file_error(settings.server, error) from None
     set_up("arbiter", settings.server.log_format)  # warnings about policies go to the log
     loader = Loader(partial(configure, options), file)
     try:
-        return Arbiter(loader, partial(announce, options)).run()
+        return Arbiter(loader, log_file, partial(announce, options)).run()
+    except ConfigError:
+        log_file.use(None)  # `main` reports it where the command was called
+        raise
     finally:
         if options.pid_file is not None:
             pid_file.remove(options.pid_file)

@@ -14,8 +14,8 @@ from flashpol.cli.status import Json, add_admin, admin_address, fetch, parse, pr
 from flashpol.config import ConfigError, UpstreamAddress
 
 DESCRIPTION = """Show what a running server does, once a second until Ctrl-C: rates per second, open connections,
-sessions, refusals by reason, listeners, upstreams, workers and problems. Rates are means of the last five seconds or so,
-taken from /-/status of the admin address. Without a terminal each view follows the one before it, after an empty
+sessions, refusals by reason, listeners, upstreams, workers and problems. Rates are means of the last five seconds or
+so, taken from /-/status of the admin address. Without a terminal each view follows the one before it, after an empty
 line."""
 
 # The other screen of the terminal, without a cursor; and back.

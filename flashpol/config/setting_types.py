@@ -145,6 +145,7 @@ def _absolute(text: str) -> Path:
 
 
 ABSOLUTE_PATH = text("a folder's absolute path, such as /srv/empty", _absolute)
+ABSOLUTE_FILE = text("a file's absolute path, such as /var/log/flashpol/flashpol.log", _absolute)
 SWITCH = SettingType("true or false", (bool,), bool, show=lambda value: str(value).lower())
 
 ENDPOINT = text('"IP:PORT" or "systemd:NAME"', parse_endpoint)

@@ -12,6 +12,7 @@ from flashpol.config.address import Address, Endpoint, SystemdSocket, UpstreamAd
 from flashpol.config.errors import ConfigError
 from flashpol.config.locations import SourceLocation
 from flashpol.config.setting_types import (
+    ABSOLUTE_FILE,
     ABSOLUTE_PATH,
     ADMIN,
     ENDPOINT,
@@ -283,6 +284,14 @@ class Server:
         'Log lines are written for people ("text") or as JSON, one object a line ("json").',
         "Text is readable in journald and on a terminal without a tool.",
     )
+    log_file: Path | None = setting(
+        None,
+        ABSOLUTE_FILE,
+        "Log lines and whatever else the processes write to stderr are appended to this file; SIGUSR1 opens it again "
+        "after a rename.",
+        "Without it they go to stderr, which systemd's journal and container runtimes keep and rotate.",
+        Path("/var/log/flashpol/flashpol.log"),
+    )
     access_log: float = setting(
         0.0,
         number(0, 1),
@@ -504,6 +513,12 @@ class Config:
     def timeouts(self, listener: Listener) -> ConnectionTimeouts:
         """The timeouts of a listener: its own, or the server's."""
         return listener.timeouts or self.server.timeouts
+
+
+def log_file_error(server: Server, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"log_file {server.log_file}: cannot be opened: {error.strerror}", server.locations.get("log_file")
+    )
 
 
 def check(config: Config) -> Config:

@@ -144,6 +144,13 @@ def set_up(process: str, log_format: str | None = None) -> logging.Logger:
     return log
 
 
+def redirect(fd: int) -> None:
+    """Let descriptor 2 lead to what `fd` leads to, and the log follow it."""
+    os.dup2(fd, STDERR)
+    for old in [old for old in log.handlers if isinstance(old, NonBlockingHandler)]:
+        set_up(old.process)
+
+
 def report_suppressed(*, everything: bool = False) -> None:
     """Log how many lines the rate limit suppressed, if it is time, and how many a full pipe dropped. A process calls it
     regularly; it is as cheap as a comparison. everything: whether it is time or not, since the process is about to end.

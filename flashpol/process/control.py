@@ -1,12 +1,13 @@
 """Control messages from the arbiter to a child: start accepting, drain, adopt or release a sibling's sockets.
 
 Each is one packet of a SOCK_SEQPACKET pair, an array of 16-bit numbers that begins with its kind. A closed pair is the
-fifth message: stop. `supervisor.child` sends, `process.lifecycle` receives.
+message without bytes: stop. `supervisor.child` sends, `process.lifecycle` receives.
 
     StartAccepting    all workers of this generation are up
     Drain             others serve from now on: stop accepting, finish open connections
     AdoptSockets      queue failover: accept for the worker of another slot too; the sockets come with the message
     ReleaseSockets    queue failover ends: the worker of that slot accepts again
+    FollowLog         stderr leads to another file now, which comes with the message
 """
 
 from array import array
@@ -47,11 +48,15 @@ class ReleaseSockets(NamedTuple):
     slot: int
 
 
-Message = StartAccepting | Drain | AdoptSockets | ReleaseSockets
+class FollowLog(NamedTuple):
+    """Write the log to the file that comes with the message. The receiver need not have the right to open it."""
+
+
+Message = StartAccepting | Drain | AdoptSockets | ReleaseSockets | FollowLog
 
 
 class _Kind(IntEnum):
-    START_ACCEPTING, DRAIN, ADOPT_SOCKETS, RELEASE_SOCKETS = range(4)
+    START_ACCEPTING, DRAIN, ADOPT_SOCKETS, RELEASE_SOCKETS, FOLLOW_LOG = range(5)
 
 
 def encode(message: Message) -> bytes:
@@ -66,6 +71,8 @@ def encode(message: Message) -> bytes:
             numbers = (_Kind.ADOPT_SOCKETS, slot, *listeners)
         case ReleaseSockets(slot):
             numbers = (_Kind.RELEASE_SOCKETS, slot)
+        case FollowLog():
+            numbers = (_Kind.FOLLOW_LOG,)
     return array("H", numbers).tobytes()
 
 
@@ -82,4 +89,6 @@ def decode(data: bytes) -> Message | None:
             return AdoptSockets(slot, tuple(listeners))
         case [_Kind.RELEASE_SOCKETS, slot]:
             return ReleaseSockets(slot)
+        case [_Kind.FOLLOW_LOG]:
+            return FollowLog()
     raise AssertionError(f"no control message begins like {data!r}; the arbiter alone writes to this socket")

@@ -8,6 +8,7 @@ fork -> enter_child: its name, its signals, its rights -> ChildControl, on the c
     draining and hurry         the whole server stops: `shutdown_timeout` applies
 """
 
+import os
 import signal
 import socket
 import sys
@@ -18,11 +19,13 @@ import gevent
 from gevent.event import Event
 
 from flashpol.hub import Readable, handle_error
+from flashpol.log.handler import redirect
 from flashpol.process.control import (
     MAX_MESSAGE_BYTES,
     MAX_SOCKETS,
     AdoptSockets,
     Drain,
+    FollowLog,
     ReleaseSockets,
     StartAccepting,
     decode,
@@ -91,7 +94,13 @@ class ChildControl:
         if self._control is None or self._watcher is None:
             raise AssertionError("the watcher is made with the control socket")
         data, files, *_ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES, MAX_SOCKETS, socket.MSG_CMSG_CLOEXEC)
-        message, sockets = decode(data), [socket.socket(fileno=fd) for fd in files]
+        message = decode(data)
+        if isinstance(message, FollowLog):  # also of a child that drains
+            for fd in files:  # one, or none if the child had no descriptor free
+                redirect(fd)
+                os.close(fd)
+            return
+        sockets = [socket.socket(fileno=fd) for fd in files]
         match message:
             case None:
                 self._watcher.close()

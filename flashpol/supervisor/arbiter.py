@@ -8,7 +8,7 @@ Signals are blocked and taken one at a time by sigtimedwait, so there is no sign
     SIGHUP             reload the configuration (`reload`); stop, if it comes because the terminal was closed
     SIGIO              the admin process asks for a reload, or a load has sent something
     SIGCHLD            a child ended, was stopped or was continued; an ended one is replaced, after a pause if it failed
-    SIGUSR1            nothing: the log is stderr, so there is no file to reopen
+    SIGUSR1            open the log file again, after a rename; nothing without log_file
 
 The arbiter holds all listen sockets open. Each worker slot has one of its own on each address (SO_REUSEPORT), so the
 clients in the queue of a worker that ends are served by its successor, or by a sibling meanwhile (`queue_failover`).
@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from flashpol.counters.status import DRAINING, STARTING, ServerStatus
 from flashpol.counters.totals import CounterTotals
+from flashpol.log.file import LogFile
 from flashpol.log.handler import log, report_suppressed
 from flashpol.process.limits import raise_file_limit
 from flashpol.serving.file_watch import FileWatch
@@ -84,14 +85,16 @@ class Arbiter:
     """Runs what `loader` loads. Raises ConfigError while it is made: the configuration cannot be loaded, an address
     cannot be bound, or systemd did not pass a socket."""
 
-    def __init__(self, loader: Loader, on_ready: Callable[[Generation], object]) -> None:
+    def __init__(self, loader: Loader, log_file: LogFile, on_ready: Callable[[Generation], object]) -> None:
         raise_file_limit()
         preload()
         self._watch = FileWatch()
         plan = loader.load(self._watch.adopt)
         self._status = ServerStatus()
         self._status.state = STARTING
-        self._runtime = ServerRuntime(ListenSockets(listen_fds()), CounterTotals(), self._status, ReloadRequest())
+        self._runtime = ServerRuntime(
+            ListenSockets(listen_fds()), CounterTotals(), self._status, ReloadRequest(), log_file
+        )
         self._notifier = Notifier()
         self._reloader = Reloader(loader, self._watch, self._runtime, self._notifier, on_ready)
         self._reloader.start(plan)
@@ -139,8 +142,7 @@ class Arbiter:
                 self._stop()
                 return 0
             if number == signal.SIGUSR1:
-                text = "flashpol logs to stderr; nothing to reopen"
-                self._log_signal(number, text, {"event": "signal-ignored"})
+                self._reopen_log()
             if number == signal.SIGHUP or self._runtime.reload_request.pending():
                 self._reloader.request()
             self._run_periodic()
@@ -153,6 +155,20 @@ class Arbiter:
     def _log_signal(number: int, text: str, event: dict[str, object]) -> None:
         name = signal.Signals(number).name
         log.info("%s: %s", name, text, extra=event | {"signal": name})
+
+    def _reopen_log(self) -> None:
+        try:
+            reopened = self._reloader.reopen_log()
+        except OSError as error:
+            fields = {"event": "log-not-reopened", "errno": error.errno}
+            text = "SIGUSR1: %s: cannot be opened: %s; the log stays in the file that is open"
+            log.error(text, self._runtime.log_file.path, error.strerror, extra=fields)
+            return
+        if reopened:
+            self._log_signal(signal.SIGUSR1, "log file reopened", {"event": "log-reopened"})
+        else:
+            text = "flashpol logs to stderr; nothing to reopen"
+            self._log_signal(signal.SIGUSR1, text, {"event": "signal-ignored"})
 
     def _next_timeout(self) -> float:
         """Seconds for which there is nothing to do unless a signal comes."""
@@ -216,6 +232,8 @@ class Arbiter:
             if received and self._stops(received.si_signo):
                 self._log_signal(received.si_signo, "stopping", {"event": "stopping"})
                 return
+            if received and received.si_signo == signal.SIGUSR1:
+                self._reopen_log()
             for generation in generations:
                 generation.start_due(self._reloader.close_inherited)
                 generation.kill_overdue()

@@ -12,7 +12,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from flashpol.counters.status import ProcessStatus
 from flashpol.log.handler import log, report_suppressed, set_up
@@ -37,6 +37,10 @@ def describe_exit(code: int) -> str:
     # Python has no names for most real-time signals.
     names = {each.value: each.name for each in signal.Signals}
     return f"was killed by {names.get(-code, f'signal {-code}')}"
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
 
 
 class Child:
@@ -127,12 +131,12 @@ class Child:
         """It is up and runs, as far as can be seen from outside."""
         return bool(self.accepting and self.status.up and not self.stopped and not self.stalled)
 
-    def send(self, message: Message, sockets: Sequence[socket.socket] = ()) -> bool:
+    def send(self, message: Message, files: Sequence[HasFileno] = ()) -> bool:
         """False if the message was not sent: the child has ended, or does not read any more."""
         if self._control is None:
             return False
         try:
-            socket.send_fds(self._control, [encode(message)], [sock.fileno() for sock in sockets])
+            socket.send_fds(self._control, [encode(message)], [file.fileno() for file in files])
         except (BrokenPipeError, ConnectionResetError):
             return False
         except OSError as error:

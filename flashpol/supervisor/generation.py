@@ -16,6 +16,7 @@ from flashpol.config import MAX_LISTENERS, ConfigError, Endpoint
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals
+from flashpol.log.file import LogFile
 from flashpol.log.handler import log
 from flashpol.process.control import Drain, StartAccepting
 from flashpol.process.sockets import accept_queue, bound_address
@@ -53,6 +54,7 @@ class ServerRuntime:
     totals: CounterTotals
     status: ServerStatus
     reload_request: ReloadRequest
+    log_file: LogFile
 
 
 class Generation:

@@ -33,9 +33,10 @@ import time
 from collections.abc import Callable
 from enum import Enum, auto
 
-from flashpol.config import ConfigError
+from flashpol.config import ConfigError, log_file_error
 from flashpol.counters.status import READY
 from flashpol.log.handler import log, set_up
+from flashpol.process.control import FollowLog
 from flashpol.serving.file_watch import FileWatch
 from flashpol.serving.plan import Loader, Plan
 from flashpol.supervisor.child import Child
@@ -113,6 +114,13 @@ class Reloader:
     def request(self) -> None:
         """Load the configuration again, as soon as the state allows it."""
         self._requested = True
+
+    def reopen_log(self) -> bool:
+        """Open the log file again, in all processes. False if there is none. Raises OSError."""
+        reopened = self._runtime.log_file.reopen()
+        if reopened:
+            self._send_log()
+        return reopened
 
     def cancel(self, why: str) -> None:
         """The server stops: give a load up."""
@@ -202,6 +210,7 @@ class Reloader:
             return State.STARTING
         if self.current:
             self._runtime.listen_sockets.release(self.current.all_sockets)
+            self._log_as(self.current.plan)
         return self._refuse(why)
 
     def _starting(self) -> State:
@@ -224,7 +233,7 @@ class Reloader:
             return State.FAILED
         self._next = None
         self._switch_over(new, self.current)
-        set_up("arbiter", self.current.plan.config.server.log_format)
+        self._log_as(self.current.plan)
         return self._refuse("the new workers exit before they are ready, or do not become ready; see the errors above")
 
     def _switching(self) -> State:
@@ -249,10 +258,25 @@ class Reloader:
 
     def _make(self, plan: Plan) -> Generation:
         """Raises ConfigError."""
+        self._log_as(plan)  # its children inherit it
         generation = Generation(plan, self._runtime)
-        set_up("arbiter", plan.config.server.log_format)  # its children inherit it
         self._deadline = time.monotonic() + START_TIMEOUT
         return generation
+
+    def _log_as(self, plan: Plan) -> None:
+        """Log as the plan says; running children follow to another file. Raises ConfigError."""
+        server = plan.config.server
+        try:
+            changed = self._runtime.log_file.use(server.log_file)
+        except OSError as error:
+            raise log_file_error(server, error) from None
+        set_up("arbiter", server.log_format)
+        if changed:
+            self._send_log()
+
+    def _send_log(self) -> None:
+        for child in self.children:
+            child.send(FollowLog(), [self._runtime.log_file])
 
     def _switch_over(self, old: Generation, new: Generation) -> None:
         """`old` drains, `new` serves."""

@@ -93,6 +93,7 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "user": st.none() | TEXT,
     "group": st.none() | TEXT,
     "chroot": st.none() | st.sampled_from([Path("/"), Path("/var/a b"), Path('/"\\\n')]),
+    "log_file": st.none() | st.sampled_from([Path("/var/log/f.log"), Path('/var/"\\\n')]),
     "log_format": st.sampled_from(config.LOG_FORMATS),
     "dialect": st.sampled_from(config.DIALECTS),
     "proxy_protocol": st.booleans(),

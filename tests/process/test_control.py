@@ -12,6 +12,7 @@ from flashpol.process.control import (
     MAX_SOCKETS,
     AdoptSockets,
     Drain,
+    FollowLog,
     Message,
     ReleaseSockets,
     StartAccepting,
@@ -25,6 +26,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Drain, st.frozensets(numbers)),
     st.builds(AdoptSockets, numbers, st.lists(numbers).map(tuple)),
     st.builds(ReleaseSockets, numbers),
+    st.builds(FollowLog),
 )
 
 

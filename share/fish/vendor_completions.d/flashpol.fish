@@ -51,7 +51,7 @@ function _shtab_flashpol_using
 end
 
 set -g _shtab_flashpol_commands serve config reload status top check decide merge probe
-set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --client --config --dialect --expect --from --http-port --ignore --interval --listen --location --log-format --output --pid --pid-file --policy --policy-port --port --sandbox --served-from --silverlight-port --upstream --user --watch --workers -c -o
+set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --client --config --dialect --expect --from --http-port --ignore --interval --listen --location --log-file --log-format --output --pid --pid-file --policy --policy-port --port --sandbox --served-from --silverlight-port --upstream --user --watch --workers -c -o
 
 complete -c flashpol -e
 complete -c flashpol -f
@@ -71,6 +71,7 @@ complete -c flashpol -n '_shtab_flashpol_using serve' -l admin -xka "off" -d 'ad
 complete -c flashpol -n '_shtab_flashpol_using serve' -l user -x -d 'user that the workers run as once the sockets are bound (default: the user that starts flashpol)'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l watch -x -d 'check files for changes every SECONDS and reload; 0: never, reload by SIGHUP (default 0)'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l log-format -xka "text json" -d 'text or json (default text)'
+complete -c flashpol -n '_shtab_flashpol_using serve' -l log-file -xka "(__fish_complete_path (commandline -ct))" -d 'append the log to this file, which SIGUSR1 opens again after a rename (default: stderr)'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l access-log -x -d 'share of the connections to log, from 0 to 1 (default 0)'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l pid-file -xka "(__fish_complete_path (commandline -ct))" -d 'write the process id to this file once the server is ready, remove it at the end (default: no file)'
 complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a config -d 'check a configuration, print the defaults'
@@ -89,6 +90,7 @@ complete -c flashpol -n '_shtab_flashpol_using config' -l admin -xka "off" -d 'a
 complete -c flashpol -n '_shtab_flashpol_using config' -l user -x -d 'user that the workers run as once the sockets are bound (default: the user that starts flashpol)'
 complete -c flashpol -n '_shtab_flashpol_using config' -l watch -x -d 'check files for changes every SECONDS and reload; 0: never, reload by SIGHUP (default 0)'
 complete -c flashpol -n '_shtab_flashpol_using config' -l log-format -xka "text json" -d 'text or json (default text)'
+complete -c flashpol -n '_shtab_flashpol_using config' -l log-file -xka "(__fish_complete_path (commandline -ct))" -d 'append the log to this file, which SIGUSR1 opens again after a rename (default: stderr)'
 complete -c flashpol -n '_shtab_flashpol_using config' -l access-log -x -d 'share of the connections to log, from 0 to 1 (default 0)'
 complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a reload -d 'reload the configuration of a running server'
 complete -c flashpol -n '_shtab_flashpol_using reload' -s h -l help -d 'show this help message and exit'
