@@ -8,7 +8,7 @@ from typing import Any
 
 from flashpol import config
 
-# Read if no -c, --policy or --allow is given and the file exists.
+# Read if no -c, --policy, --allow or --deny-all is given and the file exists.
 DEFAULT_CONFIG = Path("/etc/flashpol/flashpol.toml")
 # The settings of [server] that have a flag.
 FLAGS = ("workers", "admin", "user", "watch", "log_format", "log_file", "access_log")
@@ -23,7 +23,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=Path,
         help="configuration file (TOML); the flags below override it "
-        f"(default {DEFAULT_CONFIG} if it exists and neither --policy nor --allow is given)",
+        f"(default {DEFAULT_CONFIG} if it exists and none of --policy, --allow and --deny-all is given)",
     )
     add(
         "--listen",
@@ -44,6 +44,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="serve a policy with this grant, such as '*.example.com:1935,8000-8100'; may be repeated",
+    )
+    policy.add_argument(
+        "--deny-all",
+        action="store_true",
+        help="serve a policy that forbids every socket policy of this host, for a host that serves no Flash; not "
+        "with -c",
     )
     add("--dialect", metavar="NAME", help="flash or silverlight, for all addresses (default flash)")
     add(
@@ -79,15 +85,21 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def config_file(options: argparse.Namespace) -> Path | None:
     """The configuration file to read: the one of -c, or the default one, or none."""
-    if options.config is not None or options.policy or options.allow or not os.path.exists(DEFAULT_CONFIG):
+    if options.config is not None or _names_policy(options) or not os.path.exists(DEFAULT_CONFIG):
         given: Path | None = options.config
         return given
     return DEFAULT_CONFIG
 
 
+def _names_policy(options: argparse.Namespace) -> bool:
+    return bool(options.policy or options.allow or options.deny_all)
+
+
 def configure(options: argparse.Namespace) -> config.Config:
     """The configuration of file and flags; flags override the file. Raises ConfigError."""
     file = config_file(options)
+    if options.deny_all and file:
+        raise config.ConfigError(f"--deny-all forbids everything, so {file} cannot be served with it: remove one")
     settings = config.load(file) if file else config.Config(config.Server(), (), ())
     given = {
         name: config.type_of(config.Server, name).read_text(f"--{name.replace('_', '-')}", text)
@@ -98,7 +110,7 @@ def configure(options: argparse.Namespace) -> config.Config:
     server = dataclasses.replace(settings.server, locations=locations, **given)
     policies, listeners = settings.policies, settings.listeners
     dialect = _read(options, "dialect")
-    if options.policy or options.allow:
+    if _names_policy(options):
         policies = (_source(options),)
         listeners = tuple(dataclasses.replace(listener, policy=policies[0].name) for listener in listeners)
     if not policies:
@@ -129,5 +141,7 @@ def _read(options: argparse.Namespace, name: str) -> Any:
 def _source(options: argparse.Namespace) -> config.PolicySource:
     if options.allow:
         return config.PolicySource("from --allow", grants=tuple(options.allow))
+    if options.deny_all:
+        return config.PolicySource("from --deny-all", deny_all=True)
     kind = "folder" if os.path.isdir(options.policy) else "file"
     return config.PolicySource("from --policy", **{kind: options.policy})

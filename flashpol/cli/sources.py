@@ -8,8 +8,8 @@ from pathlib import Path
 
 from flashpol import config
 from flashpol.config import ConfigError
-from flashpol.policy import CLIENTS, MAX_POLICY_BYTES, PolicyError, allow_policy, merge_files, render
-from flashpol.serving.policies import CLIENTS_OF, fragments, read_file
+from flashpol.policy import CLIENTS, MAX_POLICY_BYTES, PolicyError, merge_files
+from flashpol.serving.policies import CLIENTS_OF, fragments, generated, read_file
 
 STDIN = "-"
 
@@ -109,7 +109,7 @@ def _policy(source: config.PolicySource, fragment_files: bool) -> Iterator[tuple
                     yield str(file), read_file(file)
             yield f"{source.folder} (merged)", _merged(source.folder)
         else:
-            yield f"policy {source.name}", render(allow_policy(source.grants))
+            yield f"policy {source.name}", generated(source)
     except PolicyError as error:
         raise ConfigError(f"policy {source.name}: {error}", source.location) from None
 

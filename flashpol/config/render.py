@@ -26,7 +26,7 @@ _HEAD = """\
 _BLOCKS = {
     "[policies.games]": (
         PolicySource,
-        "A policy is exactly one of file, folder and grants. There may be any number of policies.",
+        "A policy is exactly one of file, folder, grants and deny_all. There may be any number of policies.",
     ),
     "[[listeners]]": (
         Listener,

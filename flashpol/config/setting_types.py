@@ -148,6 +148,15 @@ ABSOLUTE_PATH = text("a folder's absolute path, such as /srv/empty", _absolute)
 ABSOLUTE_FILE = text("a file's absolute path, such as /var/log/flashpol/flashpol.log", _absolute)
 SWITCH = SettingType("true or false", (bool,), bool, show=lambda value: str(value).lower())
 
+
+def _true(value: bool) -> bool:
+    if not value:
+        raise ValueError
+    return value
+
+
+TRUE = SettingType("true", (bool,), _true, show=lambda value: "true" if value else None)
+
 ENDPOINT = text('"IP:PORT" or "systemd:NAME"', parse_endpoint)
 
 

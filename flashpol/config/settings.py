@@ -19,6 +19,7 @@ from flashpol.config.setting_types import (
     GRANTS,
     NETWORKS,
     SWITCH,
+    TRUE,
     UPSTREAM,
     WORKERS,
     Network,
@@ -338,7 +339,8 @@ class Server:
 
 @dataclass(frozen=True)
 class PolicySource:
-    """Where a policy comes from: a file, a folder of policy files, or grants as `DOMAIN:PORTS`. Exactly one is set."""
+    """Where a policy comes from: a file, a folder of policy files, grants as `DOMAIN:PORTS`, or `deny_all`. Exactly one
+    is set."""
 
     name: str
     file: Path | None = setting(
@@ -361,6 +363,13 @@ class PolicySource:
         "The policy lets content of these domains connect to these ports.",
         "For a few grants this is shorter than a file.",
         ("*.example.com:1935,8000-8100",),
+    )
+    deny_all: bool = setting(
+        False,
+        TRUE,
+        "The policy has no grants, and from port 843 it forbids every socket policy of this host (site-control none).",
+        "It is for a host that serves no Flash, where no program on another port should be able to grant anything.",
+        True,
     )
     location: SourceLocation | None = field(default=None, compare=False, repr=False)
 

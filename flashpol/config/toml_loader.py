@@ -148,11 +148,11 @@ def _policy(name: str, table: _Table, folder: Path) -> PolicySource:
     values = table.take_settings(PolicySource)
     table.finish()
     if len(values) != 1:
-        raise table.error("set exactly one of file, folder and grants")
+        raise table.error("set exactly one of file, folder, grants and deny_all")
     [(key, value)] = values.items()
     if key == "grants":
         value = tuple(_grant(table, number, entry) for number, entry in enumerate(value))
-    else:
+    elif key != "deny_all":
         value = folder / value
     return PolicySource(name, location=table.location.child(key), **{key: value})
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from flashpol.config import DIALECTS, FLASH, SILVERLIGHT, Config, ConfigError, Listener, PolicySource
 from flashpol.policy import (
     MAX_POLICY_BYTES,
+    MetaPolicy,
+    Policy,
     PolicyError,
     Severity,
     allow_policy,
@@ -79,9 +81,23 @@ def compile_source(source: PolicySource, dialect: str = FLASH) -> bytes:
             for file in fragments(source.folder):
                 require_regular_file(file)
             return compile_folder(source.folder, dialect)
-        return compile_grants(source.grants, f"policy {source.name}", dialect=dialect)
+        return _compile_generated(source, dialect)
     except ConfigError as error:
         raise ConfigError(str(error), source.location) from None
+
+
+def generated(source: PolicySource) -> bytes:
+    """The Flash policy that `grants` or `deny_all` stand for. Raises PolicyError."""
+    return render(Policy((), MetaPolicy.NONE) if source.deny_all else allow_policy(source.grants))
+
+
+def _compile_generated(source: PolicySource, dialect: str) -> bytes:
+    if not source.deny_all:
+        return compile_grants(source.grants, f"policy {source.name}", dialect=dialect)
+    where = f"policy {source.name}"
+    if dialect != FLASH:
+        raise ConfigError(f"{where}: deny_all is for Flash policies; {dialect} is denied where nothing is served")
+    return compile_text(generated(source), where, generated=True)
 
 
 def compile_path(path: Path, dialect: str = FLASH) -> bytes:

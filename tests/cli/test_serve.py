@@ -135,6 +135,9 @@ def test_serve_process_with_a_mistake_exits_with_2_and_one_line(
         ((*ALLOW, *QUIET, "--user", "nobody-of-that-name"), ("'nobody-of-that-name'", "no such user")),
         ((*ALLOW, *QUIET, "--user", ""), ("''", "no such user")),
         ((*ALLOW, "--policy", "examples/policy.xml"), ("--policy", "--allow", "not allowed with")),
+        ((*ALLOW, "--deny-all"), ("--deny-all", "not allowed with")),
+        (("--deny-all", "-c", "flashpol.toml"), ("--deny-all", "flashpol.toml cannot be served with it")),
+        (("--deny-all", "--dialect", "silverlight"), ("policy from --deny-all: deny_all is for Flash policies",)),
         ((*ALLOW, "--watch", "often"), ("--watch 'often'", "write 0 (off) or a number from 0.1 to 3600")),
         ((*ALLOW, "--log-format", "xml"), ("--log-format 'xml'", 'write "text" or "json"')),
         ((*ALLOW, "--access-log", "2"), ("--access-log '2'", "write a number from 0 to 1")),
@@ -562,3 +565,30 @@ def test_blocker_blocks_gevent() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=5, check=False
     )
     assert "is blocked" in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------------------- deny all
+
+
+def test_deny_all_serves_a_policy_that_forbids_every_policy_of_the_host(tmp_path: Path) -> None:
+    with Flashpol("--deny-all") as server:
+        reply = ask(server.place)
+    policy = tmp_path / "policy.xml"
+    policy.write_bytes(reply.removesuffix(b"\0"))
+    assert b'<site-control permitted-cross-domain-policies="none"/>' in reply
+    assert b"allow-access-from" not in reply
+    for client in ("flash", "lightspark"):
+        arguments = ("--from", "http://a.example", "--port", "7000", "--served-from", "843", "--client", client)
+        assert run("decide", policy, *arguments, "--expect", "denied").returncode == 0
+    done = run("check", "--served-from", "843", policy)
+    assert (done.returncode, "error" in done.stdout, "warning" in done.stdout) == (0, False, False), done.stdout
+
+
+def test_deny_all_as_a_setting_is_the_same_and_survives_config(tmp_path: Path) -> None:
+    file = tmp_path / "flashpol.toml"
+    file.write_text('[policies.none]\ndeny_all = true\n[[listeners]]\naddress = "127.0.0.1:0"\n')
+    assert "deny_all = true" in run("config", "-c", file).stdout
+    with Flashpol("-c", file, listen=()) as server, Flashpol("--deny-all") as other:
+        assert ask(server.place) == ask(other.place)
+    file.write_text("[policies.none]\ndeny_all = false\n")
+    assert f"{file}:2:1: [policies.none]: deny_all = false: write true" in one_line(run("serve", "-c", file))

@@ -50,7 +50,7 @@ def test_defaults_describe_every_setting() -> None:
 
 def test_defaults_with_every_comment_removed_load(tmp_path: Path) -> None:
     text = re.sub(r"^#(?! )", "", config.defaults(), flags=re.MULTILINE)
-    for key in ("folder", "grants"):
+    for key in ("folder", "grants", "deny_all"):
         text = re.sub(rf"^{key} = .*$", "", text, flags=re.MULTILINE)
     read_ = config.check(read(tmp_path, text))
     assert read_.policies == (PolicySource("games", file=tmp_path / "games.xml"),)
@@ -113,7 +113,7 @@ PATHS = st.sampled_from([Path("/srv/a.xml"), Path('/srv/"q"\\é'), Path("/srv/a\
 POLICIES = st.dictionaries(
     TEXT,
     st.builds(dict, grants=st.lists(GRANT, max_size=3).map(tuple)) | st.builds(dict, file=PATHS)
-    | st.builds(dict, folder=PATHS),
+    | st.builds(dict, folder=PATHS) | st.builds(dict, deny_all=st.just(True)),
     min_size=1, max_size=3,
 ).map(lambda made: tuple(PolicySource(name, **values) for name, values in made.items()))  # fmt: skip
 
