@@ -367,7 +367,7 @@ class PolicySource:
     deny_all: bool = setting(
         False,
         TRUE,
-        "The policy has no grants, and from port 843 it forbids every socket policy of this host (site-control none).",
+        "The policy has no grants, and from port 843 it forbids every socket policy of this host.",
         "It is for a host that serves no Flash, where no program on another port should be able to grant anything.",
         True,
     )
