@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,11 +74,22 @@ def test_copied_files_exist_and_are_not_ignored() -> None:
     assert [name for name in copied() if not (ROOT / name).exists()] == []
 
 
-@pytest.mark.slow
-@pytest.mark.skipif("CI" not in os.environ, reason="compiles for a minute: CI has the time")
-def test_build_steps_make_an_environment_that_works(tmp_path: Path) -> None:
-    """The steps that run Python. The one of apt-get installs what `make` installs too."""
-    src = tmp_path / "src"
+in_ci = pytest.mark.skipif("CI" not in os.environ, reason="compiles for a minute: CI has the time")
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[Path]:
+    """The folder that stands for / of the image: the steps that run Python made it. The one of apt-get installs what
+    `make` installs too."""
+    with tempfile.TemporaryDirectory(prefix="flashpol-image-") as name:
+        root = Path(name)
+        root.chmod(0o755)  # the image's user reads it
+        build(root)
+        yield root
+
+
+def build(root: Path) -> None:
+    src = root / "src"
     src.mkdir()
     for name in copied():
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -86,22 +99,78 @@ def test_build_steps_make_an_environment_that_works(tmp_path: Path) -> None:
     steps = [step for step in values("RUN") if not step.startswith("apt-get")]
     assert len(steps) == 2
     for step in steps:
-        here = re.sub(r"(?<=\s)(/wheels|/opt/flashpol)", lambda found: f"{tmp_path}{found[1]}", step)
-        (tmp_path / "opt").mkdir(exist_ok=True)
+        here = re.sub(r"(?<=\s)(/wheels|/opt/flashpol)", lambda found: f"{root}{found[1]}", step)
+        (root / "opt").mkdir(exist_ok=True)
         done = subprocess.run(
             ["sh", "-c", here.replace("python -m", f"{sys.executable} -m")],
             cwd=src, capture_output=True, text=True, timeout=BUILD_TIME, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-    flashpol = tmp_path / "opt" / "flashpol" / "bin" / "flashpol"
+
+
+@pytest.mark.slow
+@in_ci
+def test_build_steps_make_an_environment_that_works(built: Path) -> None:
+    flashpol = built / "opt" / "flashpol" / "bin" / "flashpol"
     done = subprocess.run(
         [flashpol, "decide", POLICY, "--from", "www.example.com", "--port", "1935"],
-        cwd=tmp_path,
+        cwd=built,
         timeout=DEADLINE,
         check=False,
     )
     assert done.returncode == 0
     assert not (flashpol.parent / "pip").exists()
+
+
+# /opt/flashpol and /etc/flashpol as in the container, a network of its own, and the user, who gains no privilege.
+CONTAINER = """
+set -eu
+ip link set lo up
+mount -t tmpfs none "$1/upper"
+mkdir "$1/upper/etc" "$1/upper/work"
+mount -t overlay -o "lowerdir=/etc,upperdir=$1/upper/etc,workdir=$1/upper/work" none /etc
+mkdir -p /etc/flashpol
+mount --bind -o ro "$2" /etc/flashpol
+mount -t tmpfs none /opt
+mkdir /opt/flashpol
+mount --bind -o ro "$1/opt/flashpol" /opt/flashpol
+user=$3 group=$4
+shift 4
+exec setpriv --reuid "$user" --regid "$group" --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
+"""
+
+
+@pytest.mark.slow
+@in_ci
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_image_serves_as_its_user_with_its_command_and_configuration(built: Path) -> None:
+    (built / "upper").mkdir()
+    user, group = values("USER")[-1].split(":")
+    start = [*as_list(values("ENTRYPOINT")[0]), *as_list(values("CMD")[0])]
+    unshare = ["unshare", "--mount", "--net", "sh", "-c", CONTAINER, "sh", built, FOLDER / "flashpol", user, group]
+    with (built / "log").open("w+b") as log:
+        process = subprocess.Popen([*map(str, unshare), *start], cwd="/", env={}, stdout=log, stderr=log)
+        inside = ["nsenter", "--target", str(process.pid), "--mount", "--net"]
+
+        def run(*command: str) -> subprocess.CompletedProcess[bytes]:
+            return subprocess.run([*inside, *command], capture_output=True, timeout=DEADLINE, check=False)
+
+        try:
+            check = as_list(values("HEALTHCHECK")[0])
+            eventually(lambda: process.poll() is not None or run(*check).returncode == 0, "a healthy container")
+            assert process.poll() is None, (built / "log").read_text()
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            assert re.search(rf"^Uid:\t{user}\t{user}\t", status, re.M)
+            assert re.search(r"^CapEff:\t0+$", status, re.M)
+            ask = "import socket; s = socket.create_connection(('127.0.0.1', 8430)); " + (
+                "s.sendall(b'<policy-file-request/>\\0'); print(s.recv(9999))"
+            )
+            assert b"allow-access-from" in run("/opt/flashpol/bin/python", "-c", ask).stdout
+            done = run("/opt/flashpol/bin/flashpol", "status")
+            assert b": ready, " in done.stdout
+        finally:
+            process.terminate()
+            assert process.wait(DEADLINE) == 0
 
 
 @pytest.mark.slow
