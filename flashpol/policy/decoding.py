@@ -76,7 +76,9 @@ def decode(data: bytes) -> str:
     supported or contradicts the bytes, a NUL inside, an HTTP reply, an HTML page, a length prefix).
     """
     if len(data) > MAX_POLICY_BYTES:
-        raise LimitError(f"the policy has {len(data):,} bytes", f"keep it within {MAX_POLICY_BYTES:,}")
+        # Readers stop after one byte too many.
+        size = f"more than {MAX_POLICY_BYTES:,}" if len(data) == MAX_POLICY_BYTES + 1 else f"{len(data):,}"
+        raise LimitError(f"the policy has {size} bytes", f"keep it within {MAX_POLICY_BYTES:,}")
     _refuse_length_prefix(data)
     text = _decode(split_nul(data)[0])
     if text.endswith("\0"):  # of UTF-16

@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import gevent
 from gevent.event import Event
@@ -30,13 +29,12 @@ from flashpol.process.control import (
     StartAccepting,
     decode,
 )
-from flashpol.process.privileges import Privileges
+from flashpol.process.privileges import Privileges, name_process
 
 
 def enter_child(name: str, privileges: Privileges) -> None:
-    """Called in a new child once it has imported what it needs. ps and top show 15 bytes of `flashpol NAME`."""
-    with suppress(OSError), open("/proc/self/comm", "w") as comm:
-        comm.write(f"flashpol {name}")
+    """Called in a new child once it has imported what it needs."""
+    name_process(name)
     # Ctrl-C and a closed terminal signal the whole foreground group; the arbiter alone decides what they mean.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

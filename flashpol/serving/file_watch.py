@@ -87,6 +87,7 @@ class FileWatch:
 
     def __init__(self) -> None:
         self.snapshot = Snapshot()
+        self.names: list[str] = []  # of the last change: at most three, folders only if nothing in them differs
         self._moving: Signature | None = None  # the last signature, if it was new
 
     def adopt(self, snapshot: Snapshot) -> None:
@@ -104,5 +105,8 @@ class FileWatch:
             self._moving = now
             return False
         before = self.snapshot.digest
+        different = sorted({name for name, _ in set(now) ^ set(self.snapshot.signature)})
+        parents = {os.path.dirname(name) for name in different}
+        self.names = [name for name in different if name not in parents][:3]
         self.adopt(Snapshot.of(self.snapshot.paths))
         return self.snapshot.digest != before

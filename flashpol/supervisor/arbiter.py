@@ -210,7 +210,8 @@ class Arbiter:
         # Until a load has ended, the snapshot is older than what it reads.
         loading = self._reloader.state is State.LOADING
         if self._files.take() and watch and not loading and self._watch.changed():
-            log.info("a watched file has changed; reloading", extra={"event": "file-changed"})
+            names = self._watch.names
+            log.info("%s changed; reloading", ", ".join(names), extra={"event": "file-changed", "files": names})
             self._reloader.request()
 
     # -------------------------------------------------------------------------------------------------------- the end

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from flashpol.config import ConfigError
 from flashpol.log.handler import log, report_suppressed, set_up
-from flashpol.process.privileges import end_with_parent
+from flashpol.process.privileges import end_with_parent, name_process
 from flashpol.serving.file_watch import Snapshot
 from flashpol.serving.plan import Loader, Plan
 from flashpol.supervisor.child import describe_exit
@@ -115,8 +115,7 @@ def _load(loader: Loader, writing: int, arbiter: int, close_inherited: Callable[
         if os.getppid() != arbiter:
             return  # it ended before the kernel was asked
         set_up(NAME)
-        with suppress(OSError), open("/proc/self/comm", "w") as comm:
-            comm.write(f"flashpol {NAME}")
+        name_process(NAME)
         close_inherited()
         with open(writing, "wb") as pipe:
 

@@ -95,7 +95,7 @@ def test_decode_blank_lines_are_not_a_length_prefix() -> None:
 
 def test_decode_limit_of_size() -> None:
     decode(b"x" * MAX_POLICY_BYTES)
-    with pytest.raises(LimitError, match="the policy has 1,048,577 bytes; keep it within 1,048,576"):
+    with pytest.raises(LimitError, match="the policy has more than 1,048,576 bytes; keep it within 1,048,576"):
         decode(b"x" * (MAX_POLICY_BYTES + 1))
 
 

@@ -45,6 +45,20 @@ def test_changed_is_true_once_when_the_file_has_come_to_rest(file: Path, how: st
     assert looks(watch) == [False, True, False, False]
 
 
+def test_names_after_a_change_are_the_files_that_differ(tmp_path: Path) -> None:
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    for name in ("a.xml", "b.xml"):
+        (folder / name).write_text("one")
+    watch = watching(folder)
+    (folder / "b.xml").write_text("two")
+    assert any(looks(watch, 2))
+    assert watch.names == [str(folder / "b.xml")]
+    (folder / "c.xml").write_text("new")
+    assert any(looks(watch, 2))
+    assert watch.names == [str(folder / "c.xml")]
+
+
 def test_changed_while_a_file_goes_on_changing_is_false(file: Path) -> None:
     watch = watching(file)
     for length in range(1, 5):

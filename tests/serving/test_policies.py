@@ -98,7 +98,7 @@ def test_compile_source_of_a_file_that_is_no_policy_is_refused(tmp_path: Path, d
 def test_compile_of_an_endless_file_stops_at_the_limit() -> None:
     with pytest.raises(ConfigError) as caught:
         compile_path(Path("/dev/zero"))
-    assert str(caught.value).startswith("/dev/zero: the policy has 1,048,577 bytes; ")
+    assert str(caught.value).startswith("/dev/zero: the policy has more than 1,048,576 bytes; ")
     assert refused(PolicySource("p", file=Path("/dev/zero"))).startswith("/dev/zero: is a device; ")
 
 
