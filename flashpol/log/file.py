@@ -18,7 +18,7 @@ class LogFile:
 
     def __init__(self) -> None:
         self.path: Path | None = None
-        self._stderr = os.dup(STDERR)
+        self._stderr = -1  # a duplicate, made when a file takes its place
 
     def use(self, path: Path | None) -> bool:
         """Log to this file from now on; None: to the first stderr. True if that is a change. Raises OSError."""
@@ -27,6 +27,8 @@ class LogFile:
         if path is None:
             redirect(self._stderr)
         else:
+            if self._stderr < 0:
+                self._stderr = os.dup(STDERR)
             self._open(path)
         self.path = path
         return True

@@ -48,7 +48,7 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6 lo
 class LoadingArbiter:
     """An arbiter that loads as the real one does, and must not get further."""
 
-    def __init__(self, loader: Loader, on_ready: object) -> None:
+    def __init__(self, loader: Loader, log_file: object, on_ready: object) -> None:
         loader.load()
         pytest.fail("flashpol serve would have started")
 
