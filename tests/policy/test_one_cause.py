@@ -50,7 +50,7 @@ def test_server_merge_and_decision_name_the_first_error_of_lint(
     expected = first_error(data)
     with pytest.raises(ConfigError) as refused:
         compile_text(data, "games.xml")
-    assert str(refused.value) == f"games.xml: {expected}"
+    assert str(refused.value) == f"games.xml:{line}:{column}: {expected.partition(': ')[2]}"
     with pytest.raises(PolicyError) as unmerged:
         merge_files([("games.xml", data)])
     assert str(unmerged.value) == f"games.xml:{line}:{column}: {expected.partition(': ')[2]}"
