@@ -6,6 +6,7 @@ import weakref
 from flashpol.config import Address, Config, Listener, PolicySource, Server
 from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals
+from flashpol.log.file import LogFile
 from flashpol.process.privileges import Privileges
 from flashpol.serving.networks import Access
 from flashpol.serving.plan import Plan
@@ -21,7 +22,7 @@ def test_generation_that_has_ended_is_freed_without_a_garbage_collection() -> No
     server = Server(workers=2, admin=loopback)
     policy = PolicySource("p", grants=("one.example:1935",))
     plan = Plan(Config(server, (policy,), (Listener(None, loopback, "p"),)), [b"<x/>\0"], [Access()], Privileges())
-    runtime = ServerRuntime(ListenSockets(), CounterTotals(), ServerStatus(), ReloadRequest())
+    runtime = ServerRuntime(ListenSockets(), CounterTotals(), ServerStatus(), ReloadRequest(), LogFile())
     try:
         gc.disable()
         generation = Generation(plan, runtime)
