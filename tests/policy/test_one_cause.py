@@ -138,9 +138,31 @@ def test_one_nul_at_the_end_is_no_finding() -> None:
         ("<domain uri='*'/><access-policy/>", "FP119", "move it inside <access-policy>"),
         (GRANT, "FP116", "write <cross-domain-policy> before and </cross-domain-policy> after all elements"),
         ("<!-- <cross-domain-policy> -->" + GRANT, "FP116", "write <cross-domain-policy> before"),
-        (f"<policies>{POLICY}</policies>", "FP115", "write <cross-domain-policy>"),
+        (f"<policies>{POLICY}</policies>", "FP115", "write only <cross-domain-policy>, which is inside it"),
     ],
 )
 def test_lint_element_before_the_root_has_advice_by_where_the_root_is(text: str, code: str, advice: str) -> None:
     [finding] = lint(text.encode(), clients=["flash"])
     assert (finding.code, finding.instead.startswith(advice)) == (code, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("<cross-domain-policy>&lt;allow-access-from/&gt;</cross-domain-policy>", "FP112"),
+        (f"<cross-domain-policy><![CDATA[{GRANT}]]></cross-domain-policy>", "FP112"),
+        ("\ufeff\ufeff" + POLICY, "FP110"),
+        ("<?xml version='1.0'?>\ufeff" + POLICY, "FP110"),
+        (POLICY + "\u00a0", "FP110"),
+        ("\u200b" + POLICY, "FP110"),
+        ("\u00ef\u00bb\u00bf" + POLICY, "FP110"),
+        (POLICY.replace("<allow", "\u201c<allow"), "FP112"),
+    ],
+)
+def test_lint_one_mistake_is_one_finding(text: str, code: str) -> None:
+    assert [finding.code for finding in lint(text.encode()) if finding.code != "FP604"] == [code]
+
+
+def test_lint_a_default_namespace_has_advice() -> None:
+    [finding] = lint(POLICY.replace("<cross", "<cross", 1).replace("policy>", 'policy xmlns="x">', 1).encode())
+    assert finding.instead == "write the element without a namespace"

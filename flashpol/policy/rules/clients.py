@@ -131,8 +131,12 @@ def space_at_the_end(document: LintDocument) -> Iterator[Hit]:
 )  # fmt: skip
 def not_ascii_for_unity(document: LintDocument) -> Iterator[Hit]:
     if document.fault is None and not document.text.isascii() and not document.typography:
+        # FP110 and FP112 report characters that are wrong for every client.
+        wrong = [error.location for error in (document.malformed, *document.stray) if error is not None]
         at = next(at for at, character in enumerate(document.text) if not character.isascii())
-        yield Hit(START.after(document.text[:at]), character=f"U+{ord(document.text[at]):04X}")
+        where = START.after(document.text[:at])
+        if where not in wrong:
+            yield Hit(where, character=f"U+{ord(document.text[at]):04X}")
 
 
 @rule(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 
 from flashpol.policy import flash
-from flashpol.policy.lint_document import SILVERLIGHT_ROOT, LintDocument
+from flashpol.policy.lint_document import COMMENT, ROOT_TAG, SILVERLIGHT_ROOT, LintDocument
 from flashpol.policy.model import shown
 from flashpol.policy.reader import Element
 from flashpol.policy.rules.registry import (
@@ -60,6 +60,8 @@ def wrong_root(document: LintDocument) -> Iterator[Hit]:
         root = f"<{meant}>"
         if document.other_root.name == "policy-file-request":
             root = f"<{flash.ROOT}>; this is the request that clients send"
+        elif inside := ROOT_TAG.search(COMMENT.sub("", document.text)):
+            root = f"only <{inside[1]}>, which is inside it"
         yield Hit(document.other_root.location, name=document.other_root.label, root=root)
 
 
@@ -187,7 +189,9 @@ def unknown_attribute(document: LintDocument) -> Iterator[Hit]:
                     element.name_location(name),
                     element=element.label,
                     name=shown(name),
-                    remedy=meant or f"nothing but {', '.join(known)}",
+                    remedy="the element without a namespace"
+                    if name == "xmlns"
+                    else meant or f"nothing but {', '.join(known)}",
                 )
 
 
