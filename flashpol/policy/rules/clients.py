@@ -155,7 +155,7 @@ def site_control_voids(document: LintDocument) -> Iterator[Hit]:
     wrong=f"Lightspark also asks the destination port for a policy after port {MASTER_PORT}, since there is no"
     " site-control, and hangs if the application stays silent",
     instead='write <site-control permitted-cross-domain-policies="master-only"/>, or "all" if the application replies'
-    " to policy requests",
+    " to policy requests; --allow and grants cannot: serve a policy file",
     clients=("lightspark",), served_from=MASTER_PORT, bad=GOOD, good=flash_file(control("all"), grant()),
 )  # fmt: skip
 def destination_asked_too(document: LintDocument) -> Iterator[Hit]:
