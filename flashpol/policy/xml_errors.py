@@ -44,7 +44,7 @@ _PREDEFINED = ("amp", "lt", "gt", "quot", "apos")
 _ESCAPED_QUOTE = re.compile(r"\\+(?:[\"']|x2[27]|u002[27]|04[27])|%2[27]", re.IGNORECASE)
 _QUOTE_ENTITY = re.compile(r"(?:&amp;)*&(?:quot|apos|#34|#39|#x22|#x27);", re.IGNORECASE)
 # Variables, placeholders and concatenation, which a program was to replace.
-CODE_IN_VALUE = r"[\"']\s*[+.&]|[+.&]\s*[\"']|\$[\w{(]|\{\{?\s*\w*\s*\}\}?|%[sd]|%\(?\w+\)?[sd%]|<%|%>"
+CODE_IN_VALUE = r"[\"']\s*[+.&]|[+.&]\s*[\"']|\$[\w{(]|\{\{?\s*\w*\s*\}\}?|%[sd]|%\(?\w+\)?[sd%]|<%|%>|(?<![\w.-])@\w"
 _CODE_IN_VALUE = re.compile(CODE_IN_VALUE)
 _CONCATENATION = re.compile(r"\s*(?:\+|\.|&)\s")
 _DOCTYPE = re.compile(
@@ -62,6 +62,7 @@ _NUL_INSTEAD = "remove it: flashpol sends a NUL byte; a server of your own must 
 _LINE_INSTEAD = "remove it, or write a line break"
 _MARKUP_INSTEAD = "write < and > themselves, not their escapes"
 _TEXT_INSTEAD = "write the text that the program makes"
+_PHP = "PHP code that was not run"
 _STATEMENT = "a statement of program source"
 _ENCODED_AGAIN = "save the file as plain ASCII"
 _DEBRIS = tuple(
@@ -191,6 +192,8 @@ def explain_value(value: str) -> str:
     """Return what debris of program source an attribute's value is, to be added to a message; mostly an empty text."""
     if _CODE_IN_VALUE.search(value):
         return ": program source that was not evaluated"
+    if re.match(r"\.\w", value):
+        return ""  # a name without its beginning, and no concatenation
     rest = value.lstrip("0123456789-* ")  # debris may follow ports
     is_list = any(c.isdigit() for c in rest) and rest[0] not in _QUOTES
     name = "" if is_list else debris(rest)[0]
@@ -246,6 +249,7 @@ class _Scanner:
         self._at = 0
         self._open: list[tuple[str, int]] = []  # names of the open elements, and where they begin
         self._root = ""  # the name of the root element, once it began
+        self._php = -1  # where the first `<?php` is
         self._self_closed = -1  # where <root/> is written inside the root element
 
     def scan(self) -> None:
@@ -281,6 +285,8 @@ class _Scanner:
                 raise _Found(self._self_closed, wrong, f"write </{name}>", noticed=len(text))
             raise _Found(len(text), "the document ends before its root element does", "check for a cut-off file")
         if not self._root:
+            if self._php >= 0:
+                raise _Found(self._php, _PHP, _TEXT_INSTEAD)
             raise _Found(len(text), "the document has no root element", "write <cross-domain-policy>")
 
     # ------------------------------------------------------------------------------------------ outside of elements
@@ -299,11 +305,15 @@ class _Scanner:
             at = self._text.index(words[0], begin)
             name, instead = debris(words)
             if self._root:
+                if instead == _NUL_INSTEAD and self._root == "access-policy":
+                    instead = "remove it: Silverlight's policies end without a NUL"
                 raise _Found(
                     at,
                     f"something follows the root element: {name or f'the text {shown(words)}'}",
                     instead or "remove it",
                 )
+            if self._php >= 0:
+                raise _Found(self._php, _PHP, _TEXT_INSTEAD, noticed=at)
             if name:
                 raise _Found(at, f"{name} precedes the root element", instead)
             raise _Found(at, f"the text {shown(words[:20])} precedes the root element", "keep only the XML")
@@ -355,12 +365,18 @@ class _Scanner:
             if self._at == 0:
                 raise _Found(0, f'the XML declaration begins with "<?{name[0]}"', 'write "<?xml" in lower case')
             raise _Found(self._at, "an XML declaration in mid-document", "keep one, at the beginning")
+        if self._text.startswith("<?=", self._at):
+            raise _Found(self._at, _PHP, _TEXT_INSTEAD)
         if not name:
             following = self._skip_blanks(self._at + 2)
             if following > self._at + 2 and _NAME.match(self._text, following):
                 raise _Found(self._at, 'a space after "<?"', "remove the space")
             raise _Found(self._at, "a processing instruction without a name", "remove it")
+        if name[0] == "php" and self._php < 0:
+            self._php = self._at
         end = self._text.find("?>", name.end())
+        if end < 0 and name[0] == "php":
+            raise _Found(self._at, _PHP, _TEXT_INSTEAD)
         if end < 0:
             raise _Found(self._at, "the processing instruction that begins here never ends", "remove it")
         if end > name.end() and self._text[name.end()] not in _BLANKS:
@@ -473,7 +489,10 @@ class _Scanner:
     def _refuse_element_after_root(self, name: str) -> None:
         if name in _ROOTS:
             what = "a second root element" if name == self._root else "a second root element, of the other dialect"
-            self._refuse_after_root(f"{what}, <{name}>", "put all grants inside one root element")
+            instead = (
+                "put all grants inside one root element" if name == self._root else "give each dialect its own file"
+            )
+            self._refuse_after_root(f"{what}, <{name}>", instead)
         elif name in _MEMBERS:
             self._refuse_after_root(f"the element <{name}>", f"move it inside <{self._root[:40]}>")
         else:
@@ -555,6 +574,8 @@ class _Scanner:
             if _CONCATENATION.match(text, end + 1):
                 self._raise_debris(self._skip_blanks(end + 1), "", "")
             raise _Found(at, f"doubled quotes ({quote * 2}) around the value of {name}", "write one quote on each side")
+        if re.fullmatch(r"\s*[+.&]\s*", text[at + 1 : end]) and following and following not in "/>?" + _BLANKS:
+            raise _Found(at, "string concatenation of program source", _TEXT_INSTEAD)
         less = text.find("<", at + 1, end)
         if less >= 0:
             if re.search(r"[\r\n]|/?>\s*\Z", text[at + 1 : less]):
