@@ -33,6 +33,8 @@ UPSTREAM_FAILURES = {
     "timeout": "timed out",
     "unresolved": "without an address for its name",
 }
+# Warnings of what an application may do that this server cannot observe: `flashpol probe` finds out.
+_UNOBSERVED = ("FP710",)
 REACHABLE, FAILING, UNREACHABLE = "reachable", "some failed", "unreachable"
 
 Json = dict[str, Any]
@@ -122,7 +124,9 @@ def _of_last_minute(minute: Json) -> Iterator[Problem]:
 def _of_policies(linted: Linted) -> Iterator[Problem]:
     for listeners, findings in linted:
         by_severity = {
-            severity: [finding for finding in findings if finding.severity is severity]
+            severity: [
+                finding for finding in findings if finding.severity is severity and finding.code not in _UNOBSERVED
+            ]
             for severity in (Severity.ERROR, Severity.WARNING)
         }
         bad = [finding for each in by_severity.values() for finding in each]

@@ -12,7 +12,7 @@ from flashpol.cli import sources, terminal
 from flashpol.cli.arguments import ALL, add_clients, clients, port
 from flashpol.config import ConfigError
 from flashpol.policy import Decider, Decision, PolicyError
-from flashpol.policy.clients.sandboxes import REMOTE, SANDBOXES, knows
+from flashpol.policy.clients.sandboxes import AIR, REMOTE, SANDBOXES, knows
 from flashpol.policy.decoding import decode
 from flashpol.policy.findings import cut_out
 from flashpol.serving.policies import with_place
@@ -66,7 +66,8 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--from is missing: write the URL or the domain of the content, or name its --sandbox")
     if bool(options.file) is bool(options.config):
         raise ConfigError("write one policy file or folder, or -c and a configuration")
-    options.content = options.content or _ANY_FILE
+    if options.content is None:
+        options.content = _ANY_FILE
     asked = [(source, _ask(source, options)) for source in _sources(options)]
     decisions = [decision for _, each in asked for decision in each]
     shown = [as_json(options, *each) if options.json else for_people(options, *each) for each in asked]
@@ -90,9 +91,11 @@ def _sources(options: argparse.Namespace) -> list[sources.Source]:
 
 def _ask(source: sources.Source, options: argparse.Namespace) -> Sequence[Decision]:
     chosen = clients(options, default="flash" if "flash" in source.clients else source.clients[0])
-    if options.sandbox:
-        fitting = [client for client in chosen if knows(client, options.sandbox)]
-        if ALL not in (options.client or []) and len(fitting) < len(chosen):
+    all_clients = ALL in (options.client or [])
+    implied = AIR if all_clients and options.content.lower().startswith("app:") else None
+    if sandbox := options.sandbox or implied:
+        fitting = [client for client in chosen if knows(client, sandbox)]
+        if not all_clients and len(fitting) < len(chosen):
             other = next(client for client in chosen if client not in fitting)
             raise ConfigError(f"{other} runs no {options.sandbox} content ({SANDBOXES[options.sandbox]})")
         chosen = tuple(fitting)

@@ -46,7 +46,7 @@ _DECLARED = re.compile(r"""[ \t\r\n]*<\?xml[ \t\r\n][^>]*?encoding[ \t\r\n]*=[ \
 # first unclosed tag.
 _OTHER_FILES = (
     (
-        re.compile("(HTTP/1[.])"),
+        re.compile(r"(HTTP/1[.]|(?:content-(?:type|length)|connection|server|date|cache-control):)", re.I),
         HttpReplyError,
         "this is an HTTP reply with its headers",
         "keep only the XML: sockets have no headers",
@@ -114,9 +114,8 @@ def split_nul(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _is_utf16(data: bytes) -> bool:
-    if data.startswith(b"\0<"):
-        return data[2:3] != b"<"  # 00 3c 3c is a length prefix
-    return data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"<\0"))
+    # 00 3c 3c is a length prefix, and 00 3c 63 ASCII after a NUL.
+    return data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"<\0", b"\0<\0"))
 
 
 def _refuse_length_prefix(data: bytes) -> None:
@@ -139,7 +138,7 @@ def _decode(data: bytes) -> str:
         return _decode_8bit(data[3:], known="utf-8")
     if data.startswith((codecs.BOM_UTF16_LE, b"<\0")):
         return _decode_utf16(data, "utf-16-le")
-    if data.startswith((codecs.BOM_UTF16_BE, b"\0<")):
+    if data.startswith((codecs.BOM_UTF16_BE, b"\0<\0")):
         return _decode_utf16(data, "utf-16-be")
     return _decode_8bit(data, known=None)
 

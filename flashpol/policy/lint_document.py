@@ -36,11 +36,13 @@ _ROOTS = {flash.ROOT: "flash", SILVERLIGHT_ROOT: "silverlight"}
 QUOTES, DASHES, SPACES = (characters for characters, _, _ in TYPOGRAPHY)
 TYPOGRAPHIC = re.compile(f"[{QUOTES}{DASHES}{SPACES}]")
 _STRAIGHT = str.maketrans(
-    dict.fromkeys(QUOTES, '"') | dict.fromkeys("\u2018\u2019\u201a\u201b\u2032", "'") | dict.fromkeys(SPACES, " ")
+    dict.fromkeys(QUOTES, '"')
+    | dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u2039\u203a\u00b4\uff07", "'")
+    | dict.fromkeys(SPACES, " ")
 )
 
-_ROOT_TAG = re.compile(f"<({'|'.join(_ROOTS)})\\b", re.IGNORECASE)
-_COMMENT = re.compile("<!--.*?-->", re.DOTALL)
+ROOT_TAG = re.compile(f"<({'|'.join(_ROOTS)})\\b", re.IGNORECASE)
+COMMENT = re.compile("<!--.*?-->", re.DOTALL)
 _LINE_END = re.compile("\r\n|\r|\n")
 # Comments whose hyphens became dashes.
 _DASHED_COMMENT = re.compile(f"<!-?[{DASHES}]-?.*?-?[{DASHES}]-?>", re.DOTALL)
@@ -99,7 +101,7 @@ class LintDocument:
             self._read_elements()
         if self.root is not None:
             self.dialect = _ROOTS[self.root.name.lower()]
-        found = _ROOT_TAG.search(self.text)
+        found = ROOT_TAG.search(self.text)
         # The dialect that the file is probably in, also if it cannot be read.
         self.likely_dialect = self.dialect or (_ROOTS[found[1].lower()] if found else "")
 
@@ -132,7 +134,8 @@ class LintDocument:
                 self.root = read(text, self._check_root, self.stray.append)
             except DocumentError as error:
                 first = first or error
-                self.malformed = error
+                # FP109 reports typographic markup: what is wrong besides is another mistake.
+                self.malformed = error if self.typography else first
             except GrammarError:
                 return  # `other_root` is set
             else:
@@ -192,8 +195,8 @@ class LintDocument:
         """The name of the root element that `other_root` precedes, or an empty text. It may not contain the root."""
         if self.other_root is None:
             return ""
-        text = _COMMENT.sub("", self.text)
-        found = _ROOT_TAG.search(text)
+        text = COMMENT.sub("", self.text)
+        found = ROOT_TAG.search(text)
         ended = self.other_root.tag.endswith("/>") or (found and f"</{self.other_root.name}" in text[: found.start()])
         return found[1] if found and ended else ""
 

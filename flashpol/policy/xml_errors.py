@@ -16,11 +16,17 @@ from flashpol.policy.model import DocumentError, EntityError, TypographyError, s
 
 # Characters that word processors, blogs and chat programs put in place of plain ones.
 TYPOGRAPHY = (
-    ("\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2032\u2033", "typographic quote", 'write a straight quote (")'),
+    (
+        "\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2032\u2033\u00ab\u00bb\u2039\u203a\u00b4\uff02\uff07",
+        "typographic quote",
+        'write a straight quote (")',
+    ),
     ("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "typographic dash", "write hyphens, and comments as <!-- -->"),
     ("\u00a0\u2002\u2003\u2007\u2009\u200b\u202f\ufeff", "special space", "write a plain space"),
 )
 _TYPOGRAPHIC = re.compile("[" + "".join(characters for characters, _, _ in TYPOGRAPHY) + "]")
+# Typographic characters in UTF-8, of which a program read each byte as a character of Windows-1252 or Latin-1.
+_ENCODED_TWICE = re.compile("\u00e2(?:\u20ac[^\\s<>=\"']?|\u0080[\u0080-\u00bf])")
 # Comments, whose text is the author's own; then tags, as they are written or as they end up in a blog.
 _MARKUP = re.compile(r"<!--.*?(?:-->|\Z)|<[^<>]*", re.DOTALL)
 
@@ -35,10 +41,10 @@ _NAME = re.compile(r"(?:[^\W\d]|[:_])[-\w.:\u00b7]*")
 _NO_CHARACTER = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _REFERENCE = re.compile(r"&(?:#([0-9]+)|#x([0-9a-fA-F]+)|([A-Za-z_:][\w.:-]*));")
 _PREDEFINED = ("amp", "lt", "gt", "quot", "apos")
-_ESCAPED_QUOTE = re.compile(r"\\+[\"']")
+_ESCAPED_QUOTE = re.compile(r"\\+(?:[\"']|x2[27]|u002[27]|04[27])|%2[27]", re.IGNORECASE)
 _QUOTE_ENTITY = re.compile(r"(?:&amp;)*&(?:quot|apos|#34|#39|#x22|#x27);", re.IGNORECASE)
 # Variables, placeholders and concatenation, which a program was to replace.
-CODE_IN_VALUE = r"[\"']\s*[+.&]|[+.&]\s*[\"']|\$[\w{(]|\{\{?\s*\w*\s*\}\}?|%[sd]|%\(?\w+\)?[sd%]|<%|%>"
+CODE_IN_VALUE = r"[\"']\s*[+.&]|[+.&]\s*[\"']|\$[\w{(]|\{\{?\s*\w*\s*\}\}?|%[sd]|%\(?\w+\)?[sd%]|<%|%>|(?<![\w.-])@\w"
 _CODE_IN_VALUE = re.compile(CODE_IN_VALUE)
 _CONCATENATION = re.compile(r"\s*(?:\+|\.|&)\s")
 _DOCTYPE = re.compile(
@@ -56,10 +62,16 @@ _NUL_INSTEAD = "remove it: flashpol sends a NUL byte; a server of your own must 
 _LINE_INSTEAD = "remove it, or write a line break"
 _MARKUP_INSTEAD = "write < and > themselves, not their escapes"
 _TEXT_INSTEAD = "write the text that the program makes"
+_PHP = "PHP code that was not run"
 _STATEMENT = "a statement of program source"
+_ENCODED_AGAIN = "save the file as plain ASCII"
 _DEBRIS = tuple(
     (re.compile(pattern, re.IGNORECASE), name, instead)
     for pattern, name, instead in (
+        ("\u00ef\u00bb\u00bf", "a byte order mark that was encoded twice", f"remove it, and {_ENCODED_AGAIN}"),
+        (_ENCODED_TWICE.pattern, "a typographic character that was encoded twice", _ENCODED_AGAIN),
+        ("\u00c2\u00a0", "a special space that was encoded twice", _ENCODED_AGAIN),
+        ("\ufeff", "a byte order mark", "remove U+FEFF"),
         (r"\\+(?:x3c|u003c)", 'markup with escapes of program source ("{found}" for "<")', _MARKUP_INSTEAD),
         (
             r"(?:\\+(?:[rntvfe]|x0[ad]|u000[ad]|01[25]))+",
@@ -69,6 +81,9 @@ _DEBRIS = tuple(
         (r"\\+(?:x0+|u0{4}|0+|z)", 'the characters "{found}" in place of a NUL byte', _NUL_INSTEAD),
         (r"\\+[\"']", "a quote escaped with a backslash ({found})", "write plain quotes, without backslashes"),
         (r"\\+/", "a slash escaped with a backslash ({found})", "write plain slashes, without backslashes"),
+        (r"\\c", 'the characters "{found}" of `echo -e`', "remove it"),
+        (r"-[neE]+\s*\Z", 'the option "{found}" of `echo`', "remove it"),
+        (r"%[cds]", 'a conversion of `printf` ("{found}")', "remove it"),
         (r"/0(?!\w)", 'the characters "{found}" in place of a NUL byte', _NUL_INSTEAD),
         (r"(?:/[rnt])+(?![\w>])", 'the characters "{found}" in place of a line break', _LINE_INSTEAD),
         (r"%00", 'the URL-encoded "{found}" in place of a NUL byte', _NUL_INSTEAD),
@@ -76,19 +91,20 @@ _DEBRIS = tuple(
         (r"%3c", 'URL-encoded markup ("{found}" for "<")', _MARKUP_INSTEAD),
         (r"&#(?:0+|x0+);", 'the reference "{found}" in place of a NUL byte, which XML cannot refer to', _NUL_INSTEAD),
         (
-            r"(?:0|0x0+|x00|\^@|null?|nil|chr\(0\)|\(char\) ?0)\Z",
+            r"(?:0|0x0+|x00|\^@|\u2400|null?|nil|chr\(0\)|\(char\) ?0)\Z",
             'the text "{found}" in place of a NUL byte',
             _NUL_INSTEAD,
         ),
         (r"(?:&amp;)*&(?:amp;)*(?:lt|gt|#60|#62|#x3c|#x3e);", 'markup escaped as text ("{found}")', _MARKUP_INSTEAD),
         (r"(?:&amp;)*&(?:quot|apos|#34|#39|#x22|#x27);", 'a quote escaped as text ("{found}")', 'write the quote (")'),
         (r"[\"'`]*\s*(?:\+|\.|&(?!\w)|\|\||<<)\s*[\"'`($\w]", "string concatenation of program source", _TEXT_INSTEAD),
-        (r"[bru]{1,2}[\"'`]", "a quote of program source ({found})", "remove it"),
+        (r"[bruflw@$]{1,3}[\"'`]", "a quote of program source ({found})", "remove it"),
         (r"(?:return|echo|print|var|let|const|string|char|static)\b[^<]*[\"'`(]\s*\Z", _STATEMENT, _TEXT_INSTEAD),
         (r"[\w$.\[\]>-]+\s*(?:\+|\.|:)?=\s*[\"'`(]", _STATEMENT, _TEXT_INSTEAD),
         (r"[\"'`]\s*(?:\+|\.|&)?\s*\\?\s*\Z", "a quote of program source", "remove it"),
         (r"[\"'`]?[)\]}]*;", 'the end of a statement of program source ("{found}")', "remove it"),
-        (r"[\"'`]{2}", "doubled quotes ({found})", "write one quote"),
+        (r"\"{3}|'{3}|`{3}", "the quotes of a text in program source or a blog ({found})", "remove them"),
+        (r"[\"'`]{2}", "doubled quotes ({found})", "remove them"),
         (r"[\"'`]", "a quote of program source", "remove it"),
         (r"\?>", 'the end of PHP code ("{found}")', "remove it"),
         (r"]]>", 'the end of a CDATA section ("{found}")', "remove it"),
@@ -96,6 +112,7 @@ _DEBRIS = tuple(
         (r"\\", "a backslash of program source", "remove it"),
         (r",", "a comma", "remove it"),
         (r"\+", "string concatenation of program source", _TEXT_INSTEAD),
+        (r"[\w$@\[(][^<]*[\"'`(\[{=]\s*\Z", _STATEMENT, _TEXT_INSTEAD),
     )
 )
 
@@ -138,6 +155,9 @@ def find_mistake(text: str) -> Mistake | None:
             if at <= noticed:
                 return _typography_mistake(at, characters)
             break
+        for markup in () if text.isascii() else _MARKUP.finditer(text, 0, noticed + 1):
+            if not markup[0].startswith("<!--") and (found_twice := _ENCODED_TWICE.search(markup[0])):
+                return Mistake(markup.start() + found_twice.start(), *debris(found_twice[0]))
     return mistake
 
 
@@ -172,6 +192,8 @@ def explain_value(value: str) -> str:
     """Return what debris of program source an attribute's value is, to be added to a message; mostly an empty text."""
     if _CODE_IN_VALUE.search(value):
         return ": program source that was not evaluated"
+    if re.match(r"\.\w", value):
+        return ""  # a name without its beginning, and no concatenation
     rest = value.lstrip("0123456789-* ")  # debris may follow ports
     is_list = any(c.isdigit() for c in rest) and rest[0] not in _QUOTES
     name = "" if is_list else debris(rest)[0]
@@ -180,6 +202,8 @@ def explain_value(value: str) -> str:
 
 def explain_text(words: str) -> tuple[str, str]:
     """Return what is wrong with the text `words` between elements, and what to write instead."""
+    if words.startswith("<"):  # only a CDATA section makes text of it
+        return "markup in a CDATA section, where it is text", 'remove "<![CDATA[" and "]]>"'
     name, instead = debris(words)
     if name:
         return f"{name} between elements", instead
@@ -225,6 +249,8 @@ class _Scanner:
         self._at = 0
         self._open: list[tuple[str, int]] = []  # names of the open elements, and where they begin
         self._root = ""  # the name of the root element, once it began
+        self._php = -1  # where the first `<?php` is
+        self._self_closed = -1  # where <root/> is written inside the root element
 
     def scan(self) -> None:
         text = self._text
@@ -246,12 +272,21 @@ class _Scanner:
                 self._end_tag()
             else:
                 self._start_tag()
+        self._check_end()
+
+    def _check_end(self) -> None:
+        text = self._text
         if self._open:
             name, _ = self._open[-1]
             if len(self._open) > 1 and name == self._root:
                 raise _Found(self._open[-1][1], f"<{name}> begins a second time here", f"write </{name}> to end it")
+            if self._self_closed >= 0:
+                wrong = f"<{name}/> in place of the end tag"
+                raise _Found(self._self_closed, wrong, f"write </{name}>", noticed=len(text))
             raise _Found(len(text), "the document ends before its root element does", "check for a cut-off file")
         if not self._root:
+            if self._php >= 0:
+                raise _Found(self._php, _PHP, _TEXT_INSTEAD)
             raise _Found(len(text), "the document has no root element", "write <cross-domain-policy>")
 
     # ------------------------------------------------------------------------------------------ outside of elements
@@ -270,11 +305,15 @@ class _Scanner:
             at = self._text.index(words[0], begin)
             name, instead = debris(words)
             if self._root:
+                if instead == _NUL_INSTEAD and self._root == "access-policy":
+                    instead = "remove it: Silverlight's policies end without a NUL"
                 raise _Found(
                     at,
                     f"something follows the root element: {name or f'the text {shown(words)}'}",
                     instead or "remove it",
                 )
+            if self._php >= 0:
+                raise _Found(self._php, _PHP, _TEXT_INSTEAD, noticed=at)
             if name:
                 raise _Found(at, f"{name} precedes the root element", instead)
             raise _Found(at, f"the text {shown(words[:20])} precedes the root element", "keep only the XML")
@@ -323,13 +362,26 @@ class _Scanner:
         name = _NAME.match(self._text, self._at + 2)
         if name and name[0].lower() == "xml":
             self._refuse_after_root("a second XML document", "keep one document")
+            if self._at == 0:
+                raise _Found(0, f'the XML declaration begins with "<?{name[0]}"', 'write "<?xml" in lower case')
             raise _Found(self._at, "an XML declaration in mid-document", "keep one, at the beginning")
+        if self._text.startswith("<?=", self._at):
+            raise _Found(self._at, _PHP, _TEXT_INSTEAD)
         if not name:
+            following = self._skip_blanks(self._at + 2)
+            if following > self._at + 2 and _NAME.match(self._text, following):
+                raise _Found(self._at, 'a space after "<?"', "remove the space")
             raise _Found(self._at, "a processing instruction without a name", "remove it")
+        if name[0] == "php" and self._php < 0:
+            self._php = self._at
         end = self._text.find("?>", name.end())
+        if end < 0 and name[0] == "php":
+            raise _Found(self._at, _PHP, _TEXT_INSTEAD)
         if end < 0:
             raise _Found(self._at, "the processing instruction that begins here never ends", "remove it")
         if end > name.end() and self._text[name.end()] not in _BLANKS:
+            if name[0] == "version":
+                raise _Found(self._at, 'the XML declaration lacks "xml"', 'write <?xml version="1.0"?>')
             raise _Found(self._at, "a processing instruction that is malformed", "remove it")
         self._at = end + 2
 
@@ -355,7 +407,7 @@ class _Scanner:
     def _cdata(self) -> None:
         self._refuse_after_root("a CDATA section", "remove it")
         if not self._open:
-            raise _Found(self._at, "a CDATA section precedes the root element", "remove it")
+            raise _Found(self._at, "a CDATA section precedes the root element", 'remove "<![CDATA[" and "]]>"')
         end = self._text.find("]]>", self._at)
         if end < 0:
             raise _Found(self._at, "the CDATA section that begins here never ends", 'write "]]>" at its end')
@@ -370,6 +422,9 @@ class _Scanner:
             second = "a second end tag" if name and name[0] == self._root else "an end tag without a start tag:"
             raise _Found(self._at, f"something follows the root element: {second} {written}", "remove it")
         if not name:
+            following = self._skip_blanks(self._at + 2)
+            if following > self._at + 2 and _NAME.match(self._text, following):
+                raise _Found(self._at, 'a space after "</"', "remove the space")
             raise _Found(self._at, 'an end tag without a name ("</")', "write the name of the element that it ends")
         if not self._open:
             raise _Found(
@@ -384,6 +439,8 @@ class _Scanner:
         open_name, _ = self._open.pop()
         if name[0] != open_name:
             instead = f'end <{open_name[:40]}> with "/>"' if name[0] == self._root else "end elements in order"
+            if name[0].lower() == open_name.lower():
+                instead = f"write </{open_name[:40]}>: upper and lower case differ"
             raise _Found(
                 self._at,
                 f"{written} does not end <{open_name[:40]}>, which is open",
@@ -399,20 +456,43 @@ class _Scanner:
             if text.startswith("\\/", begin + 1):
                 self._raise_debris(begin + 1, "", "")
             following = self._skip_blanks(begin + 1)
-            if following > begin + 1 and _NAME.match(text, following):
+            if following > begin + 1 and (
+                text[following : following + 1] in tuple("?!/") or _NAME.match(text, following)
+            ):
                 raise _Found(begin, 'a space after "<"', "remove the space")
+            self._explain_no_tag(begin)
             raise _Found(begin + 1, 'a "<" that begins no tag', "remove it, or write &lt;", noticed=begin + 4)
         self._refuse_element_after_root(name[0])
         at, closed = self._attributes(name.end(), name[0][:40], begin, ("/>", ">"))
         self._root = self._root or name[0]
         if not closed:
             self._open.append((name[0], begin))
+        elif name[0] == self._root and self._open:
+            self._self_closed = begin
         self._at = at
+
+    def _explain_no_tag(self, begin: int) -> None:
+        """Raise _Found for what begins with "<", is no tag, and has a usual cause."""
+        text = self._text
+        if text.startswith("\\", begin + 1) and (name := _NAME.match(text, begin + 2)):
+            raise _Found(begin, 'a backslash in place of "/"', f"write </{name[0][:40]}>")
+        if text.startswith("<", begin + 1):
+            name = _NAME.match(text, begin + 2)
+            if text.startswith("?xml", begin + 2) or (name and name[0] in (*_MEMBERS, *_ROOTS)):
+                raise _Found(begin, 'a doubled "<"', 'write one "<"')
+            raise _Found(begin, 'an operator of program source ("<<")', _TEXT_INSTEAD)
+        if text[begin : begin + 9].upper() == "<!DOCTYPE":
+            raise _Found(begin, "the DOCTYPE is not in capital letters", "remove the DOCTYPE: no client needs it")
+        if text.startswith("<!", begin):
+            raise _Found(begin, 'a "<!" that begins no comment', "write comments as <!-- -->", noticed=begin + 4)
 
     def _refuse_element_after_root(self, name: str) -> None:
         if name in _ROOTS:
             what = "a second root element" if name == self._root else "a second root element, of the other dialect"
-            self._refuse_after_root(f"{what}, <{name}>", "put all grants inside one root element")
+            instead = (
+                "put all grants inside one root element" if name == self._root else "give each dialect its own file"
+            )
+            self._refuse_after_root(f"{what}, <{name}>", instead)
         elif name in _MEMBERS:
             self._refuse_after_root(f"the element <{name}>", f"move it inside <{self._root[:40]}>")
         else:
@@ -484,18 +564,7 @@ class _Scanner:
         """Scan a value that should begin at `at`; return where its closing quote is."""
         text = self._text
         quote = text[at : at + 1]
-        escaped = _ESCAPED_QUOTE.match(text, at)
-        if escaped:
-            raise _Found(
-                at, f"the quotes are escaped with backslashes ({escaped[0]})", "write plain quotes, without backslashes"
-            )
-        entity = _QUOTE_ENTITY.match(text, at)
-        if entity:
-            raise _Found(at, f"the quotes are escaped as text ({entity[0]})", 'write the quotes themselves (")')
-        if quote == "`":
-            raise _Found(at, "backticks in place of quotes", f'write {name}="value"')
-        if not quote or quote not in "\"'":
-            raise _Found(at, "an attribute value without quotes", f'write attributes as {name}="value"')
+        self._check_quote(at, name)
         end = text.find(quote, at + 1)
         missing = f"the value of {name} has no closing quote"
         if end < 0:
@@ -505,15 +574,40 @@ class _Scanner:
             if _CONCATENATION.match(text, end + 1):
                 self._raise_debris(self._skip_blanks(end + 1), "", "")
             raise _Found(at, f"doubled quotes ({quote * 2}) around the value of {name}", "write one quote on each side")
+        if re.fullmatch(r"\s*[+.&]\s*", text[at + 1 : end]) and following and following not in "/>?" + _BLANKS:
+            raise _Found(at, "string concatenation of program source", _TEXT_INSTEAD)
         less = text.find("<", at + 1, end)
         if less >= 0:
             if re.search(r"[\r\n]|/?>\s*\Z", text[at + 1 : less]):
                 raise _Found(at, missing, f"write {quote} at the end of the value", noticed=less)
+            if text[less + 1] in "?%":
+                raise _Found(less, f"program source in the value of {name} that was not evaluated", _TEXT_INSTEAD)
             raise _Found(less, f'a "<" in the value of {name}', "write &lt;, or check for a missing quote before it")
         if following not in ("", *_BLANKS, "/", ">", "?") and re.search(r"\s[\w:-]+\s*=\s*\Z", text[at + 1 : end]):
             raise _Found(at, missing, f"write {quote} at the end of the value", noticed=end)
         self._references(at + 1, end)
         return end
+
+    def _check_quote(self, at: int, name: str) -> None:
+        text = self._text
+        quote = text[at : at + 1]
+        escaped = _ESCAPED_QUOTE.match(text, at)
+        if escaped:
+            if escaped[0].startswith("%"):
+                raise _Found(at, f"the quotes are URL-encoded ({escaped[0]})", "write the quotes themselves")
+            raise _Found(
+                at, f"the quotes are escaped with backslashes ({escaped[0]})", "write plain quotes, without backslashes"
+            )
+        entity = _QUOTE_ENTITY.match(text, at)
+        if entity:
+            raise _Found(at, f"the quotes are escaped as text ({entity[0]})", 'write the quotes themselves (")')
+        if quote == "`":
+            raise _Found(at, "backticks in place of quotes", f'write {name}="value"')
+        if not quote or quote not in "\"'":
+            name_of_debris, instead = debris(text[at:]) if quote > "~" else ("", "")
+            if name_of_debris:
+                raise _Found(at, name_of_debris, instead)
+            raise _Found(at, "an attribute value without quotes", f'write attributes as {name}="value"')
 
     def _raise_debris(self, at: int, tag: str, where: str) -> NoReturn:
         name, instead = debris(self._text[at:])
@@ -524,6 +618,8 @@ class _Scanner:
             raise _Found(at, f"a semicolon{where}", "remove it: spaces separate attributes")
         if found in ('"', "'") and name.startswith("a quote"):
             raise _Found(at, f"a stray quote ({found}){where}", "remove it")
+        if self._text.startswith("\\>", at):
+            raise _Found(at, 'a backslash in place of "/"', 'end the tag with "/>"')
         if found == "/":
             raise _Found(at, f'a "/"{where} that does not end the tag', 'end the tag with "/>"')
         if found == "&":

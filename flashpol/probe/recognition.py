@@ -10,7 +10,7 @@ _CHILDREN = (
 )  # fmt: skip
 _NAMES = "|".join((*_ROOTS, *_CHILDREN))
 # A policy that was cut off within its first tag has at least so many characters of the root's name.
-_MIN_ROOT = 5
+_MIN_ROOT = 2
 # A `<` of a policy that was escaped as text: by HTML, a URL, or a string of a program.
 _ESCAPED = re.compile(rf"(?:&(?:amp;)*(?:lt|#0*60|#x0*3c);|%3c|\\x3c|\\u003c|\\074|\\<)\s*(?:{_NAMES})\b", re.I)
 _TAG = re.compile(rf"<(?:(/?)([a-z_][a-z0-9_.:-]*)|\s+()({_NAMES})\b)([^<>]*)", re.I)

@@ -20,6 +20,7 @@ from flashpol.admin.status import status
 from flashpol.config import Address
 from flashpol.counters import status as process_status
 from flashpol.counters.layout import Block, RelayBlock
+from flashpol.policy import lint
 
 # Refusals that are meant: other protocols, what network lists and PROXY rules keep out, a stop of the server.
 REFUSALS_AS_MEANT = {
@@ -188,6 +189,15 @@ def test_policy_with_errors_or_warnings_is_a_problem(reply: bytes, expected: lis
         (kind, severity, f'The policy "games" served from port 8430 has {words}') for kind, severity, words in expected
     ]
     assert document["policies"] == {"linted": 1, "total": 1}
+
+
+def test_warning_of_what_an_application_may_do_is_no_problem() -> None:
+    """Every policy of grants has FP710 on port 843, and whether the application stays silent is not known here."""
+    listener = dataclasses.replace(LISTENER, reply=PLAIN, port=843, served_from=843)
+    analyses = AnalysisCache([listener])
+    analyses.run()
+    assert "FP710" in [finding.code for finding in lint(PLAIN, served_from=843)]
+    assert status(make_context([listener]), (), analyses)["problems"] == []
 
 
 def test_page_before_all_policies_are_linted_does_not_promise_that_all_is_well() -> None:

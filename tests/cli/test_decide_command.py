@@ -152,6 +152,7 @@ def test_decide_expect_of_an_unusable_policy_exits_with_2(tmp_path: Path, expect
     [
         (("--sandbox", "projector"), 0, ["flash: allowed", "  no policy needed: the content of a projector"]),
         (("--from", "app:/Main.swf"), 0, ["flash: allowed", "  no policy needed: the AIR application sandbox"]),
+        (("--from", "app:/Main.swf", "--client", "all"), 0, ["flash: allowed", "  no policy needed"]),
         (("--sandbox", "local-with-filesystem"), 1, ["flash: denied", "  blocked whatever the policy says"]),
         (("--from", "file:///x.swf", "--sandbox", "local-trusted"), 0, ["flash: allowed", "  no policy needed"]),
         (("--sandbox", "standalone", "--client", "all"), 0, ["unity: allowed", "  no policy needed"]),
@@ -223,3 +224,9 @@ def test_decide_text_that_a_client_accepts_is_answered(tmp_path: Path) -> None:
     done = run("decide", path, *FROM, "--port", "80")
     assert (done.returncode, done.stderr) == (1, "")
     assert 'the text "hello" between elements' in done.stdout
+
+
+def test_decide_from_an_empty_text_is_an_error(file: Path) -> None:
+    done = run("decide", file, "--from", "", "--port", "80")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert 'the content "" is empty' in done.stderr

@@ -59,6 +59,8 @@ def test_decode_supported_encodings(data: bytes, text: str) -> None:
         (b"\xff\xfe", 1, 1, "the policy is empty"),
         (b"<cross-domain-policy>\n\0</cross-domain-policy>", 2, 1, "a NUL byte inside the policy"),
         (b"<cross-domain-policy>\0\0</cross-domain-policy>\0", 1, 22, "a NUL byte inside the policy"),
+        (b"\0<cross-domain-policy/>", 1, 1, "a NUL byte inside the policy"),  # not UTF-16
+        (b"Content-Type: text/xml\r\n\r\n<a/>", 1, 1, "this is an HTTP reply with its headers"),
         (b"<html>\0<cross-domain-policy/>", 1, 1, "this is an HTML page"),
         (b"<!-- \0 -->" + XML.encode(), 1, 6, "a NUL byte inside the policy"),
         (b"\0\x16" + XML.encode(), 1, 1, "two bytes of length (00 16) precede the XML, as Java's writeUTF"),

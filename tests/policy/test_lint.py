@@ -68,7 +68,7 @@ def test_rules_codes_and_names_are_unique() -> None:
 
 def test_rules_page_matches_the_registry() -> None:
     assert (ROOT / "docs" / "rules.md").read_text() == page(), (
-        "python -m flashpol.policy.rules.markdown > docs/rules.md"
+        "python docs/generate.py"
     )
 
 

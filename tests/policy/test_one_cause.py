@@ -135,12 +135,63 @@ def test_one_nul_at_the_end_is_no_finding() -> None:
         (f"<?xml version='1.0'?><!-- x -->{GRANT.replace('/>', '></allow-access-from>')}{POLICY}", "FP119", "move it"),
         ("<site-control/>" + POLICY, "FP119", "move it inside <cross-domain-policy>"),
         ("<br/>" + POLICY, "FP119", "remove it"),
+        ("<allow-acces-from/>" + POLICY, "FP119", "write <allow-access-from>, and move it inside"),
+        ("<allow-http-request-headers-from/>" + POLICY, "FP119", "remove it"),
+        ("<domain uri='*'/>" + POLICY, "FP119", "remove it"),
+        (GRANT.replace("/>", ">") + POLICY, "FP119", "move it inside <cross-domain-policy>"),
+        (f"{GRANT.replace('/>', '>')}{POLICY}</allow-access-from>", "FP119", "move it inside <cross-domain-policy>"),
         ("<domain uri='*'/><access-policy/>", "FP119", "move it inside <access-policy>"),
         (GRANT, "FP116", "write <cross-domain-policy> before and </cross-domain-policy> after all elements"),
         ("<!-- <cross-domain-policy> -->" + GRANT, "FP116", "write <cross-domain-policy> before"),
-        (f"<policies>{POLICY}</policies>", "FP115", "write <cross-domain-policy>"),
+        (f"<policies>{POLICY}</policies>", "FP115", "write only <cross-domain-policy>, which is inside it"),
     ],
 )
 def test_lint_element_before_the_root_has_advice_by_where_the_root_is(text: str, code: str, advice: str) -> None:
     [finding] = lint(text.encode(), clients=["flash"])
     assert (finding.code, finding.instead.startswith(advice)) == (code, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("<cross-domain-policy>&lt;allow-access-from/&gt;</cross-domain-policy>", "FP112"),
+        (f"<cross-domain-policy><![CDATA[{GRANT}]]></cross-domain-policy>", "FP112"),
+        ("\ufeff\ufeff" + POLICY, "FP110"),
+        ("<?xml version='1.0'?>\ufeff" + POLICY, "FP110"),
+        (POLICY + "\u00a0", "FP110"),
+        ("\u200b" + POLICY, "FP110"),
+        ("\u00ef\u00bb\u00bf" + POLICY, "FP110"),
+        (POLICY.replace("<allow", "\u201c<allow"), "FP112"),
+    ],
+)
+def test_lint_one_mistake_is_one_finding(text: str, code: str) -> None:
+    assert [finding.code for finding in lint(text.encode()) if finding.code != "FP604"] == [code]
+
+
+def test_lint_a_default_namespace_has_advice() -> None:
+    [finding] = lint(POLICY.replace("<cross", "<cross", 1).replace("policy>", 'policy xmlns="x">', 1).encode())
+    assert finding.instead == "write the element without a namespace"
+
+
+@pytest.mark.parametrize(
+    ("domain", "code", "advice"),
+    [
+        (".example.com", "FP315", 'write "*.example.com" for the domain'),
+        (":80", "FP314", "write the host name of a site"),
+        ("http://", "FP314", "write the host name of a site"),
+        ("https:///x", "FP314", "write the host name of a site"),
+        ("http://*.*", "FP305", 'write only its host name: "www.example.com"'),
+        ("http://*.example.com/", "FP305", 'write only its host name: "*.example.com"'),
+        ("//example.com", "FP305", 'write only its host name: "example.com"'),
+        ("https://:80/", "FP314", "write the host name of a site"),
+    ],
+)
+def test_lint_domain_advice_can_be_followed(domain: str, code: str, advice: str) -> None:
+    text = f'<cross-domain-policy><allow-access-from domain="{domain}" to-ports="1935"/></cross-domain-policy>'
+    [finding] = lint(text.encode(), clients=["flash"])
+    assert (finding.code, finding.instead[: len(advice)]) == (code, advice)
+
+
+def test_parse_silverlight_policy_with_a_printed_nul_has_its_own_advice() -> None:
+    [finding] = lint(SILVERLIGHT.encode() + b"\\0")
+    assert finding.instead == "remove it: Silverlight's policies end without a NUL"

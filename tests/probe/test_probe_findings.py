@@ -288,6 +288,22 @@ def test_master_only_with_second_policy_hides_it() -> None:
         assert codes(look(master.port, port=application.port)) == set()
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"<cross-domain-policy/>%00",
+        OPEN_POLICY.replace(b'"', b'\\"'),
+        OPEN_POLICY[:40],
+        b"&lt;cross-domain-policy/&gt;",
+    ],
+)
+def test_mistakes_of_a_policy_that_no_client_reads_are_no_findings(reply: bytes) -> None:
+    with Server(answering()) as master, Server(answering(reply)) as application:
+        seen = look(master.port, port=application.port)
+        found = {finding.code for finding in findings.of(seen) if finding.severity is not Severity.NOTE}
+    assert found <= {"PB401"}
+
+
 def test_master_without_site_control_and_silent_destination_is_asked_on() -> None:
     with Server(answering(OPEN_POLICY + b"\0")) as master, Server(broken.silent) as application:
         seen = look(master.port, port=application.port, timeouts=SHORT)

@@ -31,3 +31,9 @@ def test_is_policy_of_hostile_text_is_fast(piece: str) -> None:
 )
 def test_is_html_needs_the_first_tag(text: str, html: bool) -> None:
     assert is_html(text) is html
+
+
+@pytest.mark.parametrize(("text", "policy"), [("<cr", True), ("<acc", True), ("<c", False), ("<cr ", False)])
+def test_is_policy_of_a_reply_cut_off_in_its_first_tag(text: str, policy: bool) -> None:
+    """A server that sends a byte a second has sent so much when clients give up."""
+    assert is_policy(text) is policy

@@ -131,8 +131,12 @@ def space_at_the_end(document: LintDocument) -> Iterator[Hit]:
 )  # fmt: skip
 def not_ascii_for_unity(document: LintDocument) -> Iterator[Hit]:
     if document.fault is None and not document.text.isascii() and not document.typography:
+        # FP110 and FP112 report characters that are wrong for every client.
+        wrong = [error.location for error in (document.malformed, *document.stray) if error is not None]
         at = next(at for at, character in enumerate(document.text) if not character.isascii())
-        yield Hit(START.after(document.text[:at]), character=f"U+{ord(document.text[at]):04X}")
+        where = START.after(document.text[:at])
+        if where not in wrong:
+            yield Hit(where, character=f"U+{ord(document.text[at]):04X}")
 
 
 @rule(
@@ -151,7 +155,7 @@ def site_control_voids(document: LintDocument) -> Iterator[Hit]:
     wrong=f"Lightspark also asks the destination port for a policy after port {MASTER_PORT}, since there is no"
     " site-control, and hangs if the application stays silent",
     instead='write <site-control permitted-cross-domain-policies="master-only"/>, or "all" if the application replies'
-    " to policy requests",
+    " to policy requests; --allow and grants cannot: serve a policy file",
     clients=("lightspark",), served_from=MASTER_PORT, bad=GOOD, good=flash_file(control("all"), grant()),
 )  # fmt: skip
 def destination_asked_too(document: LintDocument) -> Iterator[Hit]:

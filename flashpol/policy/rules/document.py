@@ -163,7 +163,8 @@ def stray_text(document: LintDocument) -> Iterator[Hit]:
     clients=("flash", "unity"), bad="\ufeff" + GOOD, good=GOOD,
 )  # fmt: skip
 def byte_order_mark(document: LintDocument) -> Iterator[Hit]:
-    if document.file.startswith(codecs.BOM_UTF8) and document.likely_dialect != "silverlight":
+    second = document.text.startswith("\ufeff")  # FP110 reports both
+    if document.file.startswith(codecs.BOM_UTF8) and document.likely_dialect != "silverlight" and not second:
         yield Hit(START)
 
 

@@ -24,7 +24,11 @@ _KINDS = tuple(
         ("several", r"[^,;\s]*[,;\s]"),
         ("non-ascii", r".*[^\x00-\x7f]"),
         ("ip-pattern", r"(?=.*[*/-])(?=.*[0-9])[0-9*]+(\.[0-9*]+)+([/-][0-9./]*)?\Z"),
-        ("no-host", r"(?i)(?:file|app|app-storage|about|data|blob|javascript):|[a-z]:?[\\/]|[a-z]+:/*\Z|[/\\.]+\Z"),
+        (
+            "no-host",
+            r"(?i)(?:file|app|app-storage|about|data|blob|javascript):|[a-z]:?[\\/]|[a-z]+:(?:/{0,2}\Z|///|//[:?#])|:[0-9*]*\Z|[/\\.]+\Z",
+        ),
+        ("leading-dot", r"\.[\w-]+(?:\.[\w-]+)*\Z"),
         ("url", r".*/|(?i:https?):"),
         ("ipv6", r"\[|(.*:){2}"),
         ("port", r".*:"),
@@ -59,11 +63,14 @@ def _of_kind(kind: str) -> Finder:
                 text = line.domain_text
                 name = re.sub(r"\A(?:[a-z]*:?/+|https?:)|[/\s?#].*|:[0-9*]*\Z", "", text.strip(), flags=re.I)
                 name = re.sub(r":[0-9*]*\Z", "", name).rpartition("@")[2]
+                if kind == "url" and kind_of(name):
+                    name = "www.example.com"  # an example, since what is left of the URL is no host name
                 yield Hit(
                     line.domain_place,
                     domain=shown(text),
                     name=shown(name),
                     trimmed=shown(text.strip()),
+                    wildcard=shown("*" + text),
                     debris=explain_value(text),
                 )
 
@@ -161,6 +168,13 @@ rule(
     wrong="the domain {domain} is not a host name{debris}", instead='write a name such as "example.com"',
     clients=NAMES, bad=flash_file(grant(domain="www..example.com")), good=flash_file(grant(domain="www.example.com")),
 )(_of_kind("name"))  # fmt: skip
+
+
+rule(
+    "FP315", ERROR, "leading-dot",
+    wrong="the domain {domain} begins with a dot", instead="write {wildcard} for the domain and all names below it",
+    clients=NAMES, bad=flash_file(grant(domain=".example.com")), good=_GOOD,
+)(_of_kind("leading-dot"))  # fmt: skip
 
 
 @rule(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 
 from flashpol.policy import flash
-from flashpol.policy.lint_document import SILVERLIGHT_ROOT, LintDocument
+from flashpol.policy.lint_document import COMMENT, ROOT_TAG, SILVERLIGHT_ROOT, LintDocument
 from flashpol.policy.model import shown
 from flashpol.policy.reader import Element
 from flashpol.policy.rules.registry import (
@@ -60,6 +60,8 @@ def wrong_root(document: LintDocument) -> Iterator[Hit]:
         root = f"<{meant}>"
         if document.other_root.name == "policy-file-request":
             root = f"<{flash.ROOT}>; this is the request that clients send"
+        elif inside := ROOT_TAG.search(COMMENT.sub("", document.text)):
+            root = f"only <{inside[1]}>, which is inside it"
         yield Hit(document.other_root.location, name=document.other_root.label, root=root)
 
 
@@ -70,6 +72,15 @@ rule(
 )(wrong_root)  # fmt: skip
 
 
+def _root_after(document: LintDocument) -> str:
+    """Return the name of the root that `other_root` precedes, closed or not, or an empty text."""
+    other = document.other_root
+    if other is None or document.later_root or other.name not in KNOWN:
+        return document.later_root
+    found = ROOT_TAG.search(COMMENT.sub("", document.text))  # an element of a policy contains no root
+    return found[1] if found else ""
+
+
 @rule(
     "FP116", ERROR, "missing-root",
     wrong="the root element is missing: the file begins with {name}",
@@ -77,7 +88,7 @@ rule(
     clients=CLIENTS, bad=grant() + "\n" + grant("843"), good=GOOD,
 )  # fmt: skip
 def missing_root(document: LintDocument) -> Iterator[Hit]:
-    if document.other_root is not None and document.other_root.name in KNOWN and not document.later_root:
+    if document.other_root is not None and document.other_root.name in KNOWN and not _root_after(document):
         yield Hit(document.other_root.location, name=document.other_root.label)
 
 
@@ -87,9 +98,12 @@ def missing_root(document: LintDocument) -> Iterator[Hit]:
     clients=CLIENTS, bad=grant() + "\n" + GOOD, good=GOOD,
 )  # fmt: skip
 def element_before_root(document: LintDocument) -> Iterator[Hit]:
-    if document.other_root is not None and (root := document.later_root):
-        belongs = document.other_root.name in (*KNOWN, *_SILVERLIGHT, *_NOT_FOR_SOCKETS)
-        remedy = f"move it inside <{root}>" if belongs else "remove it"
+    if document.other_root is not None and (root := _root_after(document)):
+        members = KNOWN if root.lower() == flash.ROOT else _SILVERLIGHT
+        meant = likely(document.other_root.name, tuple(members))
+        remedy = f"write <{meant}>, and move it inside <{root}>" if meant else "remove it"
+        if meant == document.other_root.name:
+            remedy = f"move it inside <{root}>"
         yield Hit(document.other_root.location, name=document.other_root.label, root=root, remedy=remedy)
 
 
@@ -187,7 +201,9 @@ def unknown_attribute(document: LintDocument) -> Iterator[Hit]:
                     element.name_location(name),
                     element=element.label,
                     name=shown(name),
-                    remedy=meant or f"nothing but {', '.join(known)}",
+                    remedy="the element without a namespace"
+                    if name == "xmlns"
+                    else meant or f"nothing but {', '.join(known)}",
                 )
 
 

@@ -190,9 +190,10 @@ def service_ports(document: LintDocument) -> Iterator[Hit]:
 )  # fmt: skip
 def allows_nothing(document: LintDocument) -> Iterator[Hit]:
     # "all" without grants leaves the decision to policies on other ports, and "none" states the intention.
-    if document.root is not None and not document.root.children:
+    # Text in place of grants is markup that was escaped or stripped, which FP112 reports.
+    if document.root is not None and not document.root.children and not document.stray:
         yield Hit(document.root.location)
-    elif not document.grants and document.meta == "master-only":
+    elif not document.grants and not document.stray and document.meta == "master-only":
         yield Hit(document.controls[0].location)
 
 

@@ -34,6 +34,8 @@ from flashpol.probe.model import Observation, Target
 _MODULES = (reaching, replies, requests, searching)
 
 RULES: tuple[Rule, ...] = tuple(TABLE[code] for code in sorted(TABLE))
+# Findings about a reply and how requests are treated.
+_ABOUT_POLICIES = frozenset(rule.code for rule in RULES if rule.code[:3] in ("PB2", "PB3"))
 _ORDER = {severity: number for number, severity in enumerate(Severity)}
 
 __all__ = ["ERROR", "GROUPS", "NOTE", "RULES", "WARNING", "Finding", "Rule", "of"]
@@ -50,10 +52,14 @@ def of(observation: Observation, concluded: tuple[Conclusion, ...] | None = None
         for hit in rule.find(view)
         if (clients := tuple(c for c in rule.clients if c in hit.clients and c in observation.question.clients))
     ]
+    # No client notices mistakes in a policy that no client reads, as PB401 says.
+    unread = searching.unread(view)
+    found = [finding for finding in found if finding.where not in unread or finding.code not in _ABOUT_POLICIES]
     large = {finding.where for finding in found if finding.code == "PB213"}
     found += (
         _of_policy(target, finding)
         for target in view.serving
+        if target.where not in unread
         for finding in _linted(target, observation)
         if finding.code != "FP705" or target.where not in large  # the same, for segments of Ethernet
     )

@@ -16,6 +16,20 @@ def _beside_master(view: View) -> Iterator[tuple[Target, Target]]:
                 yield from ((master, target) for target in targets if target.role in (Role.LOCATION, Role.DESTINATION))
 
 
+def is_hidden(master: Target, target: Target) -> bool:
+    """Return whether `target` serves a policy that the site-control of `master` forbids."""
+    return target.serves and meta_policy(master) is not MetaPolicy.ALL
+
+
+def unread(view: View) -> set[str]:
+    """Return where policies are served that no client reads: on destinations, which only clients of Adobe's ask."""
+    return {
+        target.where
+        for master, target in _beside_master(view)
+        if target.role is Role.DESTINATION and is_hidden(master, target)
+    }
+
+
 @rule(
     "PB401", WARNING, "hidden",
     wrong="port {port} serves a policy that no client reads: {meta} on port {master} forbids it",
@@ -25,7 +39,8 @@ def _beside_master(view: View) -> Iterator[tuple[Target, Target]]:
 )  # fmt: skip
 def hidden(view: View) -> Iterator[Hit]:
     for master, target in _beside_master(view):
-        if target.serves and (meta := meta_policy(master)) is not MetaPolicy.ALL:
+        if is_hidden(master, target):
+            meta = meta_policy(master)
             evidence = f'{master.where}: permitted-cross-domain-policies="{meta.value}"'
             yield Hit(target, evidence, port=target.port, meta=meta.value, master=master.port)
 
