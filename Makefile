@@ -32,7 +32,8 @@ test: $(VENV)/.dev  ## the fast tests (under three minutes on two quiet cores)
 	$(BIN)/python -m pytest -q $(PARALLEL) $(PROCESSES) --hypothesis-profile=fast -m "not slow"
 
 test-slow: $(VENV)/.dev  ## the others: browsers, Prometheus, nginx, HAProxy, ffmpeg, long runs, all examples
-	$(BIN)/python -m pytest -q $(PARALLEL) $(PROCESSES) -m "slow or hypothesis"
+	@# A machine that a file boots is for all tests of that file, in their order.
+	$(BIN)/python -m pytest -q $(PARALLEL) --dist loadfile $(PROCESSES) -m "slow or hypothesis"
 
 test-all: test test-slow  ## all tests
 
