@@ -298,7 +298,7 @@ def test_master_only_with_second_policy_hides_it() -> None:
     ],
 )
 def test_mistakes_of_a_policy_that_no_client_reads_are_no_findings(reply: bytes) -> None:
-    with Server(answering()) as master, Server(answering(reply)) as application:
+    with Server(answering()) as master, Server(broken.patient(reply)) as application:
         seen = look(master.port, port=application.port)
         found = {finding.code for finding in findings.of(seen) if finding.severity is not Severity.NOTE}
     assert found <= {"PB401"}
