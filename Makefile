@@ -15,8 +15,8 @@ MEMCHECKED := $(addprefix tests/test_,fastpath.py fastpath_access.py fastpath_ad
 # A process without tests takes some of another's, so that no long file decides the end. When a process dies, the run
 # ends: xdist would wait for its tests without end.
 PARALLEL := --dist worksteal --max-worker-restart=0
-# One more than the processors: many tests wait.
-PROCESSES := -n $$(($$(nproc) + 1))
+# More than the processors: many tests wait for a deadline.
+PROCESSES := -n $$(($$(nproc) + 3))
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 
 .DEFAULT_GOAL := help

@@ -67,9 +67,7 @@ def test_rules_codes_and_names_are_unique() -> None:
 
 
 def test_rules_page_matches_the_registry() -> None:
-    assert (ROOT / "docs" / "rules.md").read_text() == page(), (
-        "python docs/generate.py"
-    )
+    assert (ROOT / "docs" / "rules.md").read_text() == page(), "python docs/generate.py"
 
 
 def test_lint_docstring_example_runs() -> None:

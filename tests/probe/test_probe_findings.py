@@ -281,6 +281,7 @@ def test_retransmitted_segment_is_not_a_second_write() -> None:
 # ------------------------------------------------------------------------------------------------ search and policies
 
 
+@pytest.mark.slow
 def test_master_only_with_second_policy_hides_it() -> None:
     with Server(answering()) as master, Server(broken.patient(OPEN_POLICY + b"\0")) as application:
         assert codes(look(master.port, port=application.port)) == {"PB401"}
@@ -449,11 +450,11 @@ def test_chat_server_without_master_is_no_policy() -> None:
     ("terminator", "shown", "words"),
     [
         (b"\\0", 'policy>\\\\0"', "two characters \\0"),
-        (b"\\x00", 'policy>\\\\x00"', "four characters \\x00"),
-        (b"/n", 'policy>/n"', "two characters /n"),
-        (b"&#0;", 'policy>&#0;"', "four characters &#0;"),
-        (b"%00", 'policy>%00"', "three characters %00"),
-        (b"0\n", 'policy>0\\n"', "one character 0"),
+        pytest.param(b"\\x00", 'policy>\\\\x00"', "four characters \\x00", marks=pytest.mark.slow),
+        pytest.param(b"/n", 'policy>/n"', "two characters /n", marks=pytest.mark.slow),
+        pytest.param(b"&#0;", 'policy>&#0;"', "four characters &#0;", marks=pytest.mark.slow),
+        pytest.param(b"%00", 'policy>%00"', "three characters %00", marks=pytest.mark.slow),
+        pytest.param(b"0\n", 'policy>0\\n"', "one character 0", marks=pytest.mark.slow),
     ],
 )
 def test_nul_written_as_characters_is_named(terminator: bytes, shown: str, words: str) -> None:
@@ -602,6 +603,7 @@ def test_no_policy_advises_ports_that_the_named_clients_ask() -> None:
         assert "--port" not in advice("PB106", closed, named=("silverlight",), port=application)
 
 
+@pytest.mark.slow
 def test_policy_on_destination_only_is_no_policy_for_unity() -> None:
     with closed_port() as closed, Server(broken.without_deadline) as application:
         assert "PB106" in codes(look(closed, port=application.port, named=("unity",), timeouts=SHORT))
@@ -614,6 +616,7 @@ def test_closed_port_advises_privileges_below_1024_only() -> None:
     assert "CAP_NET_BIND_SERVICE" in advice("PB105", 843)
 
 
+@pytest.mark.slow
 def test_ipv6_is_no_concern_of_unity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiments, "resolve", lambda host: [Address(10, "::1"), LOCALHOST])
     with Server(broken.without_deadline) as running:
@@ -655,6 +658,7 @@ def shared_port(upstream: int | None, how: Handler | None = None) -> Iterator[in
         yield running.port
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [None, broken.reset])
 def test_shared_port_without_application_says_so(how: Handler | None) -> None:
     with shared_port(None, how) as port, closed_port() as closed:
@@ -664,6 +668,7 @@ def test_shared_port_without_application_says_so(how: Handler | None) -> None:
         assert "PB112" in codes(look(port, port=port, thorough=True, idle=2 * broken.DEADLINE))
 
 
+@pytest.mark.slow
 def test_shared_port_with_application_has_no_findings() -> None:
     with (
         Server(lambda connection: connection.sendall(b"hello\n")) as application,
@@ -681,6 +686,7 @@ def test_large_policy_is_reported_once_for_lightspark() -> None:
     assert "FP705" not in found
 
 
+@pytest.mark.slow
 def test_full_read_is_an_error_for_named_lightspark() -> None:
     with Server(broken.keeping_open(SIZE_4096)) as running:
         for named, severities in (((), ["warning"]), (("lightspark",), ["error"]), (("flash",), [])):
