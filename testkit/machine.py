@@ -4,14 +4,17 @@
 in a network namespace of its own, on an overlay that ends with the machine. Needs root.
 """
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,8 @@ PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "pytho
 CACHE = ROOT / "build" / "machines"
 BOOT_SECONDS = 120
 SECONDS = 300
+# In a machine /src is a copy that can be written to.
+PREPARE = "[ -d /src ] || cp -r /source /src; cd /src\n"
 
 
 def needs_machine() -> None:
@@ -31,24 +36,39 @@ def needs_machine() -> None:
         pytest.skip(f"needs root, debootstrap and systemd-container ({', '.join(missing) or 'not root'})")
 
 
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    """One process of tests at a time makes what several use."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def debian_root(suite: str) -> Path:
-    """The root file system of a Debian release, with flashpol's source in /src. Made once, with this host's mirror."""
+    """The root file system of a Debian release, made once with this host's mirror."""
     root = CACHE / suite
-    if not (root / "made").exists():
-        shutil.rmtree(root, ignore_errors=True)
-        CACHE.mkdir(parents=True, exist_ok=True)
-        sites = subprocess.check_output(["apt-get", "indextargets", "--format", "$(SITE)"], text=True).split()
-        mirror = [site for site in sites if not site.rstrip("/").endswith("security")][:1]
-        include = ",".join(PACKAGES)
-        command = ["debootstrap", "--variant=minbase", f"--include={include}", suite, str(root), *mirror]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        (root / "made").touch()
-    source = root / "src"
-    shutil.rmtree(source, ignore_errors=True)
-    unwanted = shutil.ignore_patterns("build", ".venv", ".git", "*.so", "*.c", "__pycache__", "*.egg-info", "dist")
-    shutil.copytree(ROOT, source, ignore=unwanted)
+    with _locked(suite):
+        if not (root / "made").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            sites = subprocess.check_output(["apt-get", "indextargets", "--format", "$(SITE)"], text=True).split()
+            mirror = [site for site in sites if not site.rstrip("/").endswith("security")][:1]
+            include = f"--include={','.join(PACKAGES)}"
+            command = ["debootstrap", "--variant=minbase", include, suite, str(root), *mirror]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+            (root / "made").touch()
     return root
+
+
+@contextmanager
+def source() -> Iterator[Path]:
+    """A copy of this tree without what was built in it, readable in a machine as /source."""
+    built = shutil.ignore_patterns("build", ".venv", ".git", "*.so", "__pycache__", "*.egg-info", "dist", ".*_cache")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "source"
+        shutil.copytree(ROOT, copy, ignore=built)
+        yield copy
 
 
 def wheels(python: str) -> Path:
@@ -60,7 +80,8 @@ def wheels(python: str) -> Path:
     folder = CACHE / f"wheels-{python}"
     command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--dest", str(folder)]
     command += ["--only-binary", ":all:", "--python-version", python, *needed]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    with _locked(folder.name):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder
 
@@ -72,14 +93,16 @@ def run_in(root: Path, script: str, seconds: float) -> subprocess.CompletedProce
     ]
     shared = [Path(name) for name in ("/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt")]
     options += [f"--bind-ro={path}" for path in shared if path.exists()]
-    command = [
-        "systemd-nspawn", "-q", "--register=no", "--keep-unit", "--volatile=overlay", "--pipe",
-        "--resolv-conf=copy-host", f"--directory={root}", *options, "/bin/bash", "-euc", "cd /src\n" + script,
-    ]  # fmt: skip
-    return subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        timeout=seconds, check=False,
-    )  # fmt: skip
+    with source() as copy:
+        command = [
+            "systemd-nspawn", "-q", "--register=no", "--keep-unit", "--volatile=overlay", "--pipe",
+            "--resolv-conf=copy-host", f"--directory={root}", *options, f"--bind-ro={copy}:/source",
+            "/bin/bash", "-euc", PREPARE + script,
+        ]  # fmt: skip
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=seconds, check=False,
+        )  # fmt: skip
 
 
 class Machine:
@@ -90,10 +113,12 @@ class Machine:
     """
 
     def __init__(self, root: Path, folders: dict[Path, str] | None = None) -> None:
+        self._stack = ExitStack()
+        folders = {self._stack.enter_context(source()): "/source"} | (folders or {})
         self._command = [
             "systemd-nspawn", "-q", "--register=no", "--keep-unit", "--private-network", "--volatile=overlay",
             "--kill-signal=SIGRTMIN+3", "--console=pipe", f"--directory={root}", "--boot",
-            *[f"--bind-ro={folder}:{name}" for folder, name in (folders or {}).items()],
+            *[f"--bind-ro={folder}:{name}" for folder, name in folders.items()],
         ]  # fmt: skip
         self.console: list[str] = []
 
@@ -124,6 +149,10 @@ class Machine:
             self.console.append(line)
 
     def __exit__(self, *_: object) -> None:
+        with self._stack:
+            self._end()
+
+    def _end(self) -> None:
         self._process.terminate()  # systemd-nspawn passes --kill-signal on: an orderly shutdown
         try:
             self._process.wait(30)
@@ -138,7 +167,7 @@ class Machine:
     def run(self, script: str, *, check: bool = True, seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
         """A shell script, in /src, that ends at the first failure. Its output is in one stream."""
         done = subprocess.run(
-            self.command("/bin/bash", "-euc", "cd /src\n" + script),
+            self.command("/bin/bash", "-euc", PREPARE + script),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
