@@ -26,7 +26,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: $(VENV)/.run  ## serve examples/policy.xml on 127.0.0.1:8430, metrics on 127.0.0.1:9843
-	@$(BIN)/flashpol serve --policy examples/policy.xml --listen 127.0.0.1:8430 --admin 127.0.0.1:9843
+	@$(BIN)/flashpol serve -c examples/flashpol.toml
 
 test: $(VENV)/.dev  ## the fast tests (under three minutes on two quiet cores)
 	$(BIN)/python -m pytest -q $(PARALLEL) $(PROCESSES) --hypothesis-profile=fast -m "not slow"

@@ -320,8 +320,9 @@ class Generation:
             # 0: SIGTERM was sent to it too, as service managers do to the whole group.
             level = logging.ERROR if code else logging.INFO
             fields = {"event": "process-ended", "child": child.name, "child_pid": pid, "status": code}
-            text = "%s (pid %d) %s; its successor starts in %.1f s"
-            log.log(level, text, child.name, pid, describe_exit(code), delay, extra=fields | {"restart_in": delay})
+            successor = f"; its successor starts in {delay:.1f} s" if code else ""  # after 0 the server mostly stops
+            text = "%s (pid %d) %s%s"
+            log.log(level, text, child.name, pid, describe_exit(code), successor, extra=fields | {"restart_in": delay})
         return True
 
     # ---------------------------------------------------------------------------------------------------------- ending
