@@ -8,6 +8,7 @@ RFC 3849), and no packet leaves the two namespaces.
 import contextlib
 import ctypes
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -59,6 +60,8 @@ class Network:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
+        if not shutil.which("ip"):
+            pytest.skip("iproute2 is not installed")
         with self._stack:
             self.near, self.far = self._namespace(), self._namespace()
             self._in(self.near, "ip", "-batch", "-", given=_NEAR.format(far=self.far))
