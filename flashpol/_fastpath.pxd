@@ -11,10 +11,14 @@
 # sniff: names what is not a request (http, tls, rtmp, …), from the table of worker/protocols.py
 #   accept/proxy            proxy_feed: the recogniser of a PROXY header
 #   accept/ip_ranges        allowed: looks an address up in a table of networks made by serving/networks.py
+#   common/share            a number of places that several members take from, each with a reserve
+#   account/places          the account of places: which connection gives way at a limit
+#   account/ranking         the heaviest address, in constant time
 #   accept/address_limits   admit_address, release_slot: connections in total and by address, in memory of all workers
 #   accept/top_addresses    note_refused: counts the addresses that limits refuse, for the log
 #   accept/transitions      the states of a connection, what each means, and `enter`, which changes them
 #   accept/access_log       samples connections and records their outcomes
+#   accept/eviction         make_room, judge_session: what happens at a limit
 #   accept/admission        judge_connection, judge_client: whether a client may connect, by its address
 #   accept/reply            reply, refuse, begin_session, linger, close_connection: how a connection ends; send_reply is
 #                           the one place where a reply is sent, counted and timed
@@ -35,6 +39,7 @@ from flashpol._native.accept.match cimport MatchVerdict
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport Core, Listener, Record
 from flashpol._native.accept.top_addresses cimport TopTable
+from flashpol._native.account.places cimport Places
 
 
 cdef class RequestMatcher:
@@ -59,11 +64,17 @@ cdef class Networks:
 
 cdef class AddressLimits:
     cdef AddressTable table             # a ConnectionTable borrows it
-    cdef unsigned char[::1] memory      # keeps alive what `table` points to
+    cdef unsigned char[::1] memory      # these two keep alive what `table` points to
+    cdef Networks _exempt
 
 
 cdef class TopAddresses:
     cdef TopTable table
+
+
+cdef class Account:
+    cdef Places places                  # a ConnectionTable and a Pump borrow it
+    cdef readonly AddressLimits address_limits
 
 
 cdef class PolicyReply:
@@ -72,14 +83,13 @@ cdef class PolicyReply:
 
 cdef class ConnectionTable:
     cdef Core core
-    cdef AddressLimits _address_limits  # keeps alive what core.address_table points to
+    cdef Account _account               # keeps alive what core.account and core.address_table point to
     cdef list _acceptors                # and what core.listeners points to
     cdef object _on_slow_reply
     cdef object _on_session
     cdef object _on_access
     cdef object _on_error
 
-    cdef int _init_queue(self, int which, double duration) except -1
     cdef int _init_samples(self, double share) except -1
     cdef int _add_signature(self, bytes prefix, int reason) except -1
     cdef int _expect_headers(self) except -1

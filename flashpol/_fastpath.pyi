@@ -115,10 +115,11 @@ class AddressLimits:
     memory: for each of `workers` ADDRESS_TABLE_HEAD + n * ADDRESS_TABLE_SET bytes, n a power of two, aligned to
     ADDRESS_TABLE_HEAD, zeroed at first. Only `worker`, from 0, writes its part of them; zero that part if the worker
     dies. key: 16 random bytes, the same for all workers. The limits are 0 for none: connections in total, of one
-    worker, of one address, and admitted per second from one address, the last two below 65,535. ipv4_prefix,
-    ipv6_prefix: the number of bits that count as one address.
+    worker, of one address, admitted per second from one address, and sessions of one address, the last three below
+    65,535. ipv4_prefix, ipv6_prefix: the number of bits that count as one address. exempt: addresses that no limit by
+    address holds for; they are counted too.
 
-    All ConnectionTables of a process share one. Raises ValueError if an argument does not fit.
+    Raises ValueError if an argument does not fit.
     """
 
     def __new__(
@@ -132,8 +133,10 @@ class AddressLimits:
         max_worker_connections: int = 0,
         max_address_connections: int = 0,
         max_address_rate: int = 0,
+        max_address_sessions: int = 0,
         ipv4_prefix: int = 32,
         ipv6_prefix: int = 64,
+        exempt: Networks | None = None,
     ) -> Self: ...
     def admit(self, address: Buffer, now: int) -> tuple[str, int]:
         """Judge an address as an Acceptor does, and count its connection if it is admitted.
@@ -149,11 +152,42 @@ class AddressLimits:
 
     @property
     def held(self) -> int:
-        """Connections that this worker's ConnectionTables hold."""
+        """Places that this worker's connections hold."""
 
     @property
     def tracked(self) -> int:
         """Those of them that are counted by address. It reads every slot: for tests."""
+
+@final
+class Account:
+    """The account of places of a process: which connection gives way, and what those that do not may take together.
+
+    capacity: the largest file descriptor + 1 that can be a connection. address_limits: of connections, in total and by
+    address. max_sessions, max_slow_replies: at a time; half of each is divided equally among the listeners as a reserve
+    of theirs. max_silent_sessions: sessions in which the client has never sent a byte. max_leaving: sessions that were
+    evicted and are not closed yet. Raises ValueError for a negative number, and MemoryError.
+
+    One ConnectionTable and one Pump use it.
+    """
+
+    def __new__(
+        cls,
+        *,
+        capacity: int,
+        address_limits: AddressLimits | None = None,
+        max_sessions: int = 1 << 20,
+        max_silent_sessions: int = 1 << 20,
+        max_slow_replies: int = 1 << 20,
+        max_leaving: int = 0,
+    ) -> Self: ...
+    @property
+    def address_limits(self) -> AddressLimits | None: ...
+    @property
+    def max_sessions(self) -> int: ...
+    @property
+    def max_slow_replies(self) -> int: ...
+    @property
+    def max_leaving(self) -> int: ...
 
 @final
 class TopAddresses:
@@ -187,15 +221,13 @@ class PolicyReply:
 class ConnectionTable:
     """All connections of one process, as C records behind one pollable descriptor.
 
-    capacity: the largest file descriptor + 1 that can be a connection. request_timeout, terminator_grace,
-    linger_timeout, first_byte_timeout: seconds. linger_bytes: bytes of input discarded after a reply. signatures:
-    (first bytes, reason) of protocols that are refused by name, at most 32 of 1 to 8 bytes. address_limits: of
-    connections, in total and by address. Raises ValueError for an argument that does not fit, and OSError when the
-    kernel gives no descriptor.
+    account: where the connections take their places. signatures: (first bytes, reason) of protocols that are refused by
+    name, at most 32 of 1 to 8 bytes. Raises ValueError for an argument that does not fit, and OSError when the kernel
+    gives no descriptor.
 
     The hooks are called within `ready` and the other methods:
 
-    on_slow_reply(fd): the kernel took only a part of the reply. Call `send_more(fd)` whenever fd is writable, until it
+    on_slow_reply(fd, listener): the kernel took only a part of the reply. listener: number of the Acceptor, from 0. Call `send_more(fd)` whenever fd is writable, until it
     returns True, or `close_as(fd, …)`.
 
     on_session(fd, data, listener): a connection to a shared port is not a policy request, or was silent for
@@ -214,26 +246,34 @@ class ConnectionTable:
     def __new__(
         cls,
         *,
-        on_slow_reply: Callable[[int], object],
+        account: Account,
+        on_slow_reply: Callable[[int, int], object],
         on_error: Callable[[BaseException], object],
         signatures: Iterable[tuple[bytes, str]] = (),
-        capacity: int,
+        on_access: Callable[[int, str, int, str, float, int, int], object] | None = None,
+        access_log: float = 0.0,
+        on_session: Callable[[int, bytes, int], object] | None = None,
+    ) -> Self: ...
+    def add_timeouts(
+        self,
+        *,
         request_timeout: float,
         terminator_grace: float,
         linger_timeout: float,
-        linger_bytes: int,
-        on_access: Callable[[int, str, int, str, float, int, int], object] | None = None,
-        access_log: float = 0.0,
-        address_limits: AddressLimits | None = None,
-        on_session: Callable[[int, bytes, int], object] | None = None,
         first_byte_timeout: float = 1.0,
-    ) -> Self: ...
+    ) -> int:
+        """Add a set of timeouts, in seconds; returns its number, for an Acceptor."""
+
     def fileno(self) -> int:
         """A descriptor that is readable when `ready` has work. The ConnectionTable owns it."""
 
     @property
     def open(self) -> int:
         """Connections that are open now, in any state."""
+
+    @property
+    def sessions(self) -> int:
+        """Those of them that are relayed."""
 
     def ready(self) -> None:
         """Handle ready and overdue connections, a limited number of each. Never raises."""
@@ -271,8 +311,8 @@ class ConnectionTable:
     def refusals(self) -> list[tuple[int, str]]:
         """Number of the Acceptor and reason, for each limit that has refused connections since `take_refusals`.
 
-        The limits are "capacity", "max_connections", "max_address_connections", "max_address_rate", "max_sessions" and
-        "max_slow_replies".
+        The limits are "capacity", "max_connections", "max_address_connections", "max_address_rate",
+        "max_address_sessions", "max_sessions" and "max_slow_replies".
         """
 
     def take_refusals(self, listener: int, reason: str) -> tuple[int, list[tuple[str, int, int]]]:
@@ -289,10 +329,10 @@ class ConnectionTable:
     def take_left_out(self) -> int:
         """How many sampled connections were not logged since the last `on_access`: for a line after the last one."""
 
-    def evict_oldest(self) -> bool:
-        """Close the connection that has waited longest, to free a descriptor. An Acceptor does so by itself.
+    def evict(self) -> bool:
+        """Make one connection give way, to free a descriptor, as the account chooses. An Acceptor does so by itself.
 
-        False: there is none that can be closed.
+        False: none gives way.
         """
 
     def close_all(self) -> int:
@@ -310,6 +350,8 @@ class Acceptor:
 
     fd: a listening, non-blocking TCP socket. It is borrowed: the caller closes it after the last `ready`. block:
     writable memory of BLOCK_SIZE bytes, 8-byte aligned; its totals continue, its gauges start at 0.
+    timeouts: a number that `ConnectionTable.add_timeouts` returned. linger_bytes: bytes of input discarded after a
+    reply. reply_timeout: seconds after which a client that acknowledges no more of its reply is reset.
     on_exhausted(errno): accepting failed for lack of descriptors or memory; pause before the next `ready`. terminated:
     as for RequestMatcher. shared: what is not a policy request is relayed.
 
@@ -326,6 +368,9 @@ class Acceptor:
         reply: PolicyReply,
         block: Buffer,
         *,
+        timeouts: int,
+        linger_bytes: int,
+        reply_timeout: float,
         on_exhausted: Callable[[int], object],
         terminated: bool = True,
         networks: Networks | None = None,

@@ -36,8 +36,13 @@ GRACE is never entered. A NUL that follows is input that may still come, so ever
 
 **PROXY headers.** A client is judged by its address at accept or, behind a proxy, when the PROXY header has been read.
 The header is read before the request and under the same deadline. A client over a limit or from a denied network is
-closed at once. Where the total is the limit, or there are no descriptors, the oldest idle connection is evicted
-instead. On a shared port first_byte_timeout begins with the end of the header, for which the proxy has request_timeout.
+closed at once. On a shared port first_byte_timeout begins with the end of the header, for which the proxy has request_timeout.
+
+**Limits.** The account of places (account/places.pxd) says which connection gives way to a new one where a limit is
+reached, and which shares limit those that do not give way.
+
+**Replies that are not read.** One reply of 128 is watched until the client has acknowledged it. If a client does not,
+all connections of its address are kept until they are acknowledged or reset (accept/reply.pxi, `keeps_open`).
 
 **Access log.** Connections are sampled at accept, all or a share of them. Such a record has the number of a `Sample`,
 which holds the client's address until the outcome is known and a hook has logged it. The other connections pay one
@@ -52,6 +57,12 @@ import enum
 include "_native/common/deadlines.pxi"
 include "_native/common/poller.pxi"
 
+include "_native/common/share.pxi"
+
+include "_native/account/ranking.pxi"
+include "_native/account/places.pxi"
+include "_native/account/invariants.pxi"
+
 include "_native/accept/match.pxi"
 include "_native/accept/proxy.pxi"
 include "_native/accept/ip_ranges.pxi"
@@ -62,6 +73,7 @@ include "_native/accept/access_log.pxi"
 include "_native/accept/admission.pxi"
 include "_native/accept/reply.pxi"
 include "_native/accept/connection.pxi"
+include "_native/accept/eviction.pxi"
 include "_native/accept/accept.pxi"
 include "_native/accept/invariants.pxi"
 
@@ -70,6 +82,7 @@ include "_native/bindings/names.pxi"
 include "_native/bindings/recognisers.pxi"
 include "_native/bindings/networks.pxi"
 include "_native/bindings/address_limits.pxi"
+include "_native/bindings/account.pxi"
 include "_native/bindings/top_addresses.pxi"
 include "_native/bindings/connection_table.pxi"
 include "_native/bindings/acceptor.pxi"

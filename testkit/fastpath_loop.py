@@ -3,7 +3,7 @@
 import select
 import socket
 
-from flashpol._fastpath import Acceptor, AddressLimits, ConnectionTable, Networks, PolicyReply
+from flashpol._fastpath import Acceptor, Account, AddressLimits, ConnectionTable, Networks, PolicyReply
 from flashpol.counters.shared import SharedCounters
 from flashpol.worker.protocols import SIGNATURES
 from testkit.accounts import assert_settled, outcomes
@@ -11,7 +11,10 @@ from testkit.clients import connect, deliver
 from testkit.manual_loop import ManualLoop
 from testkit.serving import REPLY
 
-TIMES = {"request_timeout": 0.25, "terminator_grace": 0.05, "linger_timeout": 0.15, "linger_bytes": 10_000}
+LINGER_BYTES = 10_000
+TIMES = {"request_timeout": 0.25, "terminator_grace": 0.05, "linger_timeout": 0.15}
+TIMEOUTS = ("request_timeout", "terminator_grace", "linger_timeout", "first_byte_timeout")
+LIMITS = ("capacity", "max_sessions", "max_silent_sessions", "max_slow_replies", "max_leaving")
 
 
 class Loop(ManualLoop):
@@ -29,6 +32,8 @@ class Loop(ManualLoop):
         proxies: Networks | None = None,
         address_limits: AddressLimits | None = None,
         shared: bool = False,
+        linger_bytes: int = LINGER_BYTES,
+        reply_timeout: float = 10.0,
         **settings: object,
     ) -> None:
         self.address_limits = address_limits
@@ -39,18 +44,16 @@ class Loop(ManualLoop):
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=4096)
         self.socket.setblocking(False)
         self.address = self.socket.getsockname()
+        timeouts = TIMES | {name: settings.pop(name) for name in TIMEOUTS if name in settings}
+        limits = {name: settings.pop(name) for name in LIMITS if name in settings}
+        self.account = Account(**({"capacity": 1 << 16, "address_limits": address_limits} | limits))  # type: ignore[arg-type]
+        hooks = {
+            "on_slow_reply": lambda fd, listener: self.slow_replies.append(fd),
+            "on_error": self.errors.append,
+            "on_session": self._on_session,
+        }
         self.connection_table = ConnectionTable(
-            **(
-                {"on_slow_reply": self.slow_replies.append, "on_error": self.errors.append}
-                | {
-                    "signatures": SIGNATURES,
-                    "capacity": 1 << 16,
-                    "address_limits": address_limits,
-                    "on_session": self._on_session,
-                }
-                | TIMES
-                | settings
-            )
+            **({"account": self.account, "signatures": SIGNATURES} | hooks | settings)  # type: ignore[arg-type]
         )
         counters = SharedCounters(1, 1)
         self.counters = counters.block(0, 0)
@@ -59,6 +62,9 @@ class Loop(ManualLoop):
             self.socket.fileno(),
             PolicyReply(reply),
             counters.memory(0, 0),
+            timeouts=self.connection_table.add_timeouts(**timeouts),  # type: ignore[arg-type]
+            linger_bytes=linger_bytes,
+            reply_timeout=reply_timeout,
             on_exhausted=self.exhausted.append,
             networks=networks,
             proxies=proxies,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from testkit.clients import BARE, REQUEST, deliver, reset, until_end
-from testkit.fastpath_loop import TIMES, Loop
+from testkit.fastpath_loop import LINGER_BYTES, TIMES, Loop
 from testkit.serving import LARGE, REPLY
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
@@ -36,7 +36,7 @@ TRANSITIONS = {
     "fresh, reply, linger, more, fin": ([REQUEST + b"x", b"more", FIN], "reply"),
     "fresh, reply, linger, deadline": ([BARE + b"\r\n", WAIT], "reply"),
     "fresh, reply, linger, reset": ([REQUEST + b"x", RST], "reply"),
-    "fresh, reply, linger, bound": ([REQUEST + b"x", b"x" * (TIMES["linger_bytes"] + 1), WAIT], "reply"),
+    "fresh, reply, linger, bound": ([REQUEST + b"x", b"x" * (LINGER_BYTES + 1), WAIT], "reply"),
     "request, reply": (["", b"<policy", b"-file-request/>\0"], "reply"),
     "request, grace, reply": ([b"<", BARE[1:], b"\0"], "reply"),
     "request, grace, reply, linger, fin": ([b"<", BARE[1:], b"\r", b"\n", FIN], "reply"),

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import pytest
 
-from flashpol._fastpath import OUTCOMES, REASONS, Acceptor, ConnectionTable, PolicyReply
+from flashpol._fastpath import OUTCOMES, REASONS, Acceptor, Account, ConnectionTable, PolicyReply
 from flashpol.counters.shared import SharedCounters
 from testkit.accounts import outcomes
 from testkit.clients import BARE, REQUEST, deliver, reset, until_end
-from testkit.fastpath_loop import Loop
+from testkit.fastpath_loop import TIMES, Loop
 from testkit.serving import LARGE, REPLY
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
@@ -108,14 +108,17 @@ def test_access_log_of_a_client_reset_before_accept_has_its_address(sample: Samp
 def test_access_log_has_addresses_of_both_families(listen: str, connect: str, seen: str) -> None:
     logged: list[Access] = []
     connection_table = ConnectionTable(
-        on_slow_reply=print, on_error=print, capacity=1024, request_timeout=1, terminator_grace=1, linger_timeout=1,
-        linger_bytes=1, access_log=1.0, on_access=lambda *values: logged.append(Access(*values)),
+        account=Account(capacity=1024), on_slow_reply=print, on_error=print,
+        access_log=1.0, on_access=lambda *values: logged.append(Access(*values)),
     )  # fmt: skip
     server = socket.create_server((listen, 0), family=socket.AF_INET6, dualstack_ipv6=listen == "::")
     memory = SharedCounters(1, 1).memory(0, 0)
     with server, socket.create_connection((connect, server.getsockname()[1])) as client:
         server.setblocking(False)
-        acceptor = Acceptor(connection_table, server.fileno(), PolicyReply(REPLY), memory, on_exhausted=print)
+        acceptor = Acceptor(
+            connection_table, server.fileno(), PolicyReply(REPLY), memory, on_exhausted=print,
+            timeouts=connection_table.add_timeouts(**TIMES), linger_bytes=1, reply_timeout=1,
+        )  # fmt: skip
         deliver(client, REQUEST)
         assert acceptor.ready() == 1
         assert logged[0][:4] == (0, seen, client.getsockname()[1], "reply")
@@ -135,7 +138,7 @@ def test_access_log_of_a_slow_reply_is_written_by_close_as(sample: Sample) -> No
 
 
 def test_access_log_has_capacity_after_the_slow_reply_hook_raised(sample: Sample) -> None:
-    def refuse(fd: int) -> None:
+    def refuse(fd: int, listener: int) -> None:
         raise ValueError
 
     loop, logged = sample(LARGE, on_slow_reply=refuse)

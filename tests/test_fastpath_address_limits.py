@@ -17,7 +17,7 @@ from flashpol.counters.shared import SharedAddressLimits, SharedCounters
 from flashpol.serving.networks import compile_networks
 from testkit.clients import BARE, REQUEST, until_end
 from testkit.fastpath_loop import Loop
-from testkit.serving import REPLY
+from testkit.serving import LARGE, REPLY
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
 
@@ -220,22 +220,97 @@ def test_address_table_of_a_dead_worker_is_cleared() -> None:
 # --------------------------------------------------------------------------------------------------- the whole path
 
 
-def test_acceptor_refuses_an_address_at_its_limit_and_serves_others(start: Start) -> None:
+def test_acceptor_at_an_address_limit_evicts_a_silent_connection_of_the_address(start: Start) -> None:
     loop = start(address_limits=alone(max_address_connections=3), request_timeout=30)
+    other = loop.connect(source="127.0.0.2")
     held = [loop.connect(source="127.0.0.1") for _ in range(3)]
-    with loop.connect(source="127.0.0.1") as refused:
-        assert until_end(refused)[0] == b""
-    with loop.connect(source="127.0.0.2") as other:
-        loop.send(other, REQUEST)
-        assert until_end(other) == (REPLY, "fin")
-    held.pop().close()
-    loop.drain()
-    with loop.connect(source="127.0.0.1") as again:
-        loop.send(again, REQUEST)
-        assert until_end(again) == (REPLY, "fin")
-    for client in held:
+    for _ in range(2):
+        with loop.connect(source="127.0.0.1") as client:
+            loop.send(client, REQUEST)
+            assert until_end(client) == (REPLY, "fin")
+    assert until_end(held[0])[0] == b""  # evicted for the first of the two; the second found a place
+    loop.send(other, REQUEST)
+    assert until_end(other) == (REPLY, "fin")
+    for client in (*held, other):
         client.close()
-    assert loop.settle() == {"reply": 2, "max_address_connections": 1, "reset": 3}
+    assert loop.settle() == {"reply": 3, "max_address_connections": 1, "reset": 2}
+
+
+def test_acceptor_at_an_address_limit_refuses_when_none_of_the_address_waits(start: Start) -> None:
+    """The address has a slow reply only, which is being sent. Silent connections of others are not evicted for it."""
+    loop = start(LARGE, address_limits=alone(max_address_connections=1), request_timeout=30)
+    with loop.connect(2048, source="127.0.0.1") as slow, loop.connect(source="127.0.0.2") as other:
+        loop.send(slow, REQUEST)
+        assert loop.counters["slow_replies"] == 1
+        with loop.connect(source="127.0.0.1") as refused:
+            assert until_end(refused)[0] == b""
+        assert loop.counters["parked"] == 1
+        other.close()
+    loop.connection_table.close_as(loop.slow_replies[0], "timeout")
+    assert loop.settle() == {"timeout": 1, "max_address_connections": 1, "reset": 1}
+
+
+def test_sessions_do_not_count_for_max_address_connections(start: Start) -> None:
+    loop = start(address_limits=alone(max_address_connections=1), shared=True)
+    with loop.connect() as one:
+        loop.send(one, b"hello")
+        other = loop.connect()
+        loop.send(other, b"hello")
+        other.close()
+        assert [data for _, data in loop.sessions] == [b"hello"] * 2
+        for fd, _ in loop.sessions:
+            loop.connection_table.close_relayed(fd, 0)
+    assert loop.settle() == {"relayed": 2}
+
+
+def test_max_address_sessions_limits_the_sessions_of_an_address(start: Start) -> None:
+    loop = start(address_limits=alone(max_address_sessions=2), shared=True)
+    clients = [loop.connect(source="127.0.0.1") for _ in range(3)]
+    clients += [loop.connect(source="127.0.0.2")]
+    for client in clients:
+        loop.send(client, b"hello")
+    assert len(loop.sessions) == 3
+    assert until_end(clients[2])[0] == b""
+    loop.connection_table.close_relayed(loop.sessions.pop(0)[0], 0)
+    with loop.connect(source="127.0.0.1") as again:
+        loop.send(again, b"hello")
+        assert len(loop.sessions) == 3
+    for fd, _ in loop.sessions:
+        loop.connection_table.close_relayed(fd, 0)
+    for client in clients:
+        client.close()
+    assert loop.settle() == {"relayed": 4, "max_address_sessions": 1}
+
+
+def test_max_address_sessions_counts_those_of_the_other_workers(start: Start) -> None:
+    """A worker with less than its part, the limit divided by the workers, decides alone."""
+    shared = SharedAddressLimits(2, ConnectionLimits(max_address_sessions=3))
+    one, other = (start(address_limits=shared.of(slot), shared=True) for slot in range(2))
+    clients = [(loop, loop.connect()) for loop in (one, one, one, other, other, one)]
+    for loop, client in clients:
+        loop.send(client, b"hello")
+    assert (len(one.sessions), len(other.sessions)) == (3, 1)
+    assert (one.counters["open"], other.counters["open"]) == (3, 1)
+    for _, client in clients:
+        client.close()
+
+
+def test_exempt_networks_have_no_limit_by_address(start: Start) -> None:
+    exempt = compile_networks([ipaddress.ip_network("127.0.0.8/29")])
+    limits = ConnectionLimits(max_address_connections=1, max_address_rate=1, max_address_sessions=1)
+    loop = start(address_limits=SharedAddressLimits(1, limits).of(0, exempt), shared=True)
+    clients = [loop.connect(source="127.0.0.9") for _ in range(4)]
+    assert loop.counters["open"] == 4
+    for client in clients:
+        loop.send(client, b"hello")
+    assert len(loop.sessions) == 4
+    others = [loop.connect(source="127.0.0.1") for _ in range(2)]
+    assert loop.counters["open"] == 5
+    for fd, _ in loop.sessions:
+        loop.connection_table.close_relayed(fd, 0)
+    for client in (*clients, *others):
+        client.close()
+    assert loop.settle() == {"relayed": 4, "max_address_rate": 1, "reset": 1}
 
 
 def test_acceptor_refuses_an_address_over_its_rate(start: Start) -> None:
@@ -254,23 +329,40 @@ LIMITS = pytest.mark.parametrize("limit", ["max_connections", "max_worker_connec
 
 
 @LIMITS
-def test_acceptor_at_the_total_refuses_when_no_connection_is_idle(start: Start, limit: str) -> None:
-    """The open connections have sent their request and are about to get the reply: none is evicted."""
+def test_acceptor_at_the_total_refuses_when_none_gives_way(start: Start, limit: str) -> None:
+    """Three sessions whose clients have spoken, and a reply that is being sent."""
+    loop = start(LARGE, address_limits=alone(**{limit: 4}), shared=True)
+    held = [loop.connect(2048) for _ in range(4)]
+    for client, data in zip(held, [b"hello"] * 3 + [REQUEST], strict=True):
+        loop.send(client, data)
+    assert (loop.counters["sessions"], loop.counters["slow_replies"]) == (3, 1)
+    for _ in range(3):
+        with loop.connect() as refused:
+            assert until_end(refused)[0] == b""
+    for fd, _ in loop.sessions:
+        loop.connection_table.close_relayed(fd, 0)
+    loop.connection_table.close_as(loop.slow_replies[0], "timeout")
+    for client in held:
+        client.close()
+    assert loop.settle() == {"relayed": 3, "timeout": 1, "max_connections": 3}
+
+
+@LIMITS
+def test_acceptor_at_the_total_answers_a_request_without_its_terminator(start: Start, limit: str) -> None:
+    """Connections that have sent the 22 bytes give way by getting their reply."""
     loop = start(address_limits=alone(**{limit: 4}), terminator_grace=30)
     held = [loop.connect() for _ in range(4)]
     for client in held:
         loop.send(client, BARE)
-    for _ in range(3):
-        with loop.connect() as refused:
-            assert until_end(refused)[0] == b""
-    loop.send(held.pop(), b"\0")
-    with loop.connect() as client:
-        loop.send(client, REQUEST)
-        assert until_end(client) == (REPLY, "fin")
-    for client in held:
+    for _ in range(8):
+        with loop.connect() as client:
+            loop.send(client, REQUEST)
+            assert until_end(client) == (REPLY, "fin")
+    assert until_end(held[0]) == (REPLY, "fin")
+    for client in held[1:]:
         loop.send(client, b"\0")
         assert until_end(client) == (REPLY, "fin")
-    assert loop.settle() == {"reply": 5, "max_connections": 3}
+    assert loop.settle() == {"reply": 12}
 
 
 @LIMITS
@@ -289,42 +381,43 @@ def test_acceptor_at_the_total_evicts_the_oldest_silent_connection(start: Start,
 
 
 def test_acceptor_evicts_nothing_for_a_client_that_is_refused(start: Start) -> None:
-    loop = start(address_limits=alone(max_connections=2, max_address_connections=1), request_timeout=30)
-    held = [loop.connect(source=f"127.0.0.{number}") for number in (1, 2)]
-    with loop.connect(source="127.0.0.1") as refused:
-        assert until_end(refused)[0] == b""
-    assert loop.counters["open"] == 2
-    for client in held:
-        client.close()
-    assert loop.settle() == {"max_address_connections": 1, "reset": 2}
+    limits = alone(max_connections=2, max_address_connections=1)
+    loop = start(LARGE, address_limits=limits, request_timeout=30)
+    with loop.connect(2048, source="127.0.0.1") as slow, loop.connect(source="127.0.0.2"):
+        loop.send(slow, REQUEST)
+        with loop.connect(source="127.0.0.1") as refused:
+            assert until_end(refused)[0] == b""
+        assert loop.counters["open"] == 2
+    loop.connection_table.close_as(loop.slow_replies[0], "timeout")
+    assert loop.settle() == {"max_address_connections": 1, "reset": 1, "timeout": 1}
 
 
 def test_client_refused_for_the_total_releases_its_slot(start: Start) -> None:
     """The client was admitted by its address, and refused for the total."""
-    loop = start(address_limits=alone(max_connections=1, max_address_connections=1), terminator_grace=30)
+    loop = start(address_limits=alone(max_connections=1, max_address_connections=1), shared=True)
     with loop.connect(source="127.0.0.1") as inside:
-        loop.send(inside, BARE)
+        loop.send(inside, b"hello")
         for _ in range(2):
             with loop.connect(source="127.0.0.2") as refused:
                 assert until_end(refused)[0] == b""
-        loop.send(inside, b"\0")
-    assert loop.settle() == {"max_connections": 2, "reply": 1}
+        loop.connection_table.close_relayed(loop.sessions[0][0], 0)
+    assert loop.settle() == {"max_connections": 2, "relayed": 1}
 
 
 def test_acceptor_counts_the_total_of_two_workers(start: Start) -> None:
     """The connections of each count for both, exactly, as long as they accept one at a time."""
     shared = SharedAddressLimits(2, ConnectionLimits(max_connections=6, max_worker_connections=5))
-    one, other = (start(address_limits=shared.of(slot), terminator_grace=30) for slot in range(2))
+    one, other = (start(address_limits=shared.of(slot), request_timeout=30) for slot in range(2))
     held = [(loop, loop.connect()) for loop in (one, one, one, one, one, other)]
-    for loop, client in held:
-        loop.send(client, BARE)
-    for loop in (one, other):  # the worker's limit, the total
-        with loop.connect() as refused:
-            assert until_end(refused)[0] == b""
-    for loop, client in held:
-        loop.send(client, b"\0")
+    for loop, number in ((one, 0), (other, 5)):  # the worker's limit, the total
+        held.append((loop, loop.connect()))
+        assert until_end(held[number][1])[0] == b""
+    for loop, client in (held[1], held[-1]):
+        loop.send(client, REQUEST)
+        assert until_end(client) == (REPLY, "fin")
+    for _, client in held:
         client.close()
-    assert one.settle() == {"max_connections": 1, "reply": 5}
+    assert one.settle() == {"max_connections": 1, "reply": 1, "reset": 4}
     assert other.settle() == {"max_connections": 1, "reply": 1}
 
 

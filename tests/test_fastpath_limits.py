@@ -10,15 +10,15 @@ from collections.abc import Callable
 
 import pytest
 
-from flashpol._fastpath import BLOCK_SIZE, LAYOUT, REASONS, Acceptor, ConnectionTable, PolicyReply
+from flashpol._fastpath import BLOCK_SIZE, LAYOUT, REASONS, Acceptor, Account, ConnectionTable, PolicyReply
 from flashpol.counters.shared import SharedCounters
 from testkit.clients import REQUEST, connect, deliver, until_end
-from testkit.fastpath_loop import TIMES, Loop
+from testkit.fastpath_loop import LINGER_BYTES, TIMES, Loop
 from testkit.serving import LARGE, REPLY
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
 
-SETTINGS = {"on_slow_reply": print, "on_error": print, "capacity": 1024} | TIMES
+SETTINGS = {"account": Account(capacity=1024), "on_slow_reply": print, "on_error": print}
 BURST = 64
 DISPATCH = 128
 
@@ -29,9 +29,9 @@ def block() -> memoryview:
 
 def acceptor(connection_table: ConnectionTable, fd: int = -1, **changes) -> Acceptor:
     arguments = {"reply": PolicyReply(REPLY), "block": block(), "on_exhausted": print} | changes
-    return Acceptor(
-        connection_table, fd, arguments["reply"], arguments["block"], on_exhausted=arguments["on_exhausted"]
-    )
+    timeouts = connection_table.add_timeouts(**TIMES) if connection_table else 0
+    others = {"timeouts": timeouts, "linger_bytes": LINGER_BYTES, "reply_timeout": 1.0}
+    return Acceptor(connection_table, fd, arguments.pop("reply"), arguments.pop("block"), **(others | arguments))
 
 
 # --------------------------------------------------------------------------------------------------------- arguments
@@ -58,12 +58,9 @@ def test_policy_reply_has_its_bytes_and_length() -> None:
         ({"signatures": [b"GET "]}, ValueError),
         ({"signatures": [(bytes([n]), "other") for n in range(33)]}, ValueError),
         ({"signatures": None}, TypeError),
-        ({"capacity": -1}, OverflowError),
-        ({"capacity": "many"}, TypeError),
-        ({"linger_bytes": -1}, OverflowError),
-        ({"linger_bytes": 1 << 32}, OverflowError),
-        ({"request_timeout": "3 s"}, TypeError),
-        ({"terminator_grace": None}, TypeError),
+        ({"account": None}, TypeError),
+        ({"access_log": 1.5}, ValueError),
+        ({"access_log": "all"}, TypeError),
     ],
 )
 def test_connection_table_refuses_wrong_arguments(changes: dict[str, object], error: type[Exception]) -> None:
@@ -75,8 +72,8 @@ def test_connection_table_that_failed_to_initialise_closes_no_descriptor() -> No
     spare = os.open(os.devnull, os.O_RDONLY)  # becomes descriptor 0 where standard input is closed
     try:
         for _ in range(2):
-            with pytest.raises(OverflowError):
-                ConnectionTable(**(SETTINGS | {"capacity": -1}))
+            with pytest.raises(TypeError):
+                ConnectionTable(**(SETTINGS | {"access_log": "all"}))
             os.fstat(0)
     finally:
         os.close(spare)
@@ -128,11 +125,38 @@ def test_connection_table_closes_its_descriptors_when_freed() -> None:
         ({"block": None}, TypeError),
         ({"reply": None}, TypeError),
         ({"reply": REPLY}, TypeError),
+        ({"timeouts": 7}, ValueError),
+        ({"timeouts": -1}, ValueError),
+        ({"linger_bytes": -1}, OverflowError),
+        ({"linger_bytes": 1 << 32}, OverflowError),
+        ({"reply_timeout": "3 s"}, TypeError),
     ],
 )
 def test_acceptor_refuses_wrong_arguments(changes: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
         acceptor(ConnectionTable(**SETTINGS), **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"capacity": -1}, OverflowError),
+        ({"capacity": "many"}, TypeError),
+        ({"max_sessions": -1}, ValueError),
+        ({"max_slow_replies": -1}, ValueError),
+        ({"max_leaving": 1 << 64}, OverflowError),
+        ({"address_limits": print}, TypeError),
+    ],
+)
+def test_account_refuses_wrong_arguments(changes: dict[str, object], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Account(**({"capacity": 16} | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"request_timeout": "3 s"}, {"terminator_grace": None}, {"linger": 1.0}])
+def test_add_timeouts_refuses_wrong_arguments(wrong: dict[str, object]) -> None:
+    with pytest.raises(TypeError):
+        ConnectionTable(**SETTINGS).add_timeouts(**(TIMES | wrong))  # type: ignore[arg-type]
 
 
 def test_acceptor_without_a_connection_table_is_an_error() -> None:
@@ -169,7 +193,7 @@ class Mishap(Exception):
 
 @pytest.mark.parametrize("kind", [Mishap, KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_slow_reply_hook_that_raises_closes_only_its_connection(start: Callable[..., Loop], kind: type) -> None:
-    def hook(fd: int) -> None:
+    def hook(fd: int, listener: int) -> None:
         raise kind
 
     loop = start(LARGE, on_slow_reply=hook)
@@ -185,7 +209,7 @@ def test_slow_reply_hook_that_closes_and_raises_is_counted_once(
 ) -> None:
     """Neither ConnectionTable.ready nor Acceptor.ready raises, and the connection is counted once."""
 
-    def hook(fd: int) -> None:
+    def hook(fd: int, listener: int) -> None:
         loop.connection_table.close_as(fd, "shutdown")
         raise Mishap
 
@@ -250,7 +274,7 @@ def test_ready_handles_a_limited_number_and_stays_readable(start: Callable[..., 
     for client in clients:
         deliver(client, REQUEST)
     answered = []
-    while loop.connection_table.open:
+    while sum(answered) < len(clients):  # one of them lingers, to see whether its client acknowledges the reply
         loop.until(lambda: loop.counters.replies > sum(answered))
         answered.append(loop.counters.replies - sum(answered))
     assert max(answered) <= DISPATCH
@@ -276,7 +300,7 @@ def test_deadlines_keep_up_with_accepting_on_several_listeners(start: Callable[.
             sock = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4096))
             sock.setblocking(False)
             addresses.append(sock.getsockname())
-            doors.append(acceptor(loop.connection_table, sock.fileno(), block=shared.memory(0, number)))
+            doors.append(acceptor(loop.connection_table, sock.fileno(), block=shared.memory(0, number), timeouts=0))
         for _ in range(6):
             clients = [socket.create_connection(address) for address in addresses for _ in range(BURST)]
             taken = sum(door.ready() for door in doors)

@@ -387,7 +387,7 @@ def test_shared_port_relays_all_bytes_after_a_header(start: Start) -> None:
 
 def test_address_table_counts_the_client_in_the_header(start: Start) -> None:
     """The address table counts the client from its header to the end of its session."""
-    address_limits = SharedAddressLimits(1, ConnectionLimits(max_address_connections=1)).of(0)
+    address_limits = SharedAddressLimits(1, ConnectionLimits(max_address_sessions=1)).of(0)
     loop = start(proxies=LOOPBACK, shared=True, address_limits=address_limits)
     with loop.connect() as first:
         assert address_limits.tracked == 0
@@ -399,11 +399,11 @@ def test_address_table_counts_the_client_in_the_header(start: Start) -> None:
         [(fd, _)] = loop.sessions
         loop.connection_table.close_relayed(fd, 0)
         assert (address_limits.tracked, address_limits.held) == (0, 0)
-    assert loop.settle() == {"relayed": 1, "max_address_connections": 1}
+    assert loop.settle() == {"relayed": 1, "max_address_sessions": 1}
 
 
-def test_evict_oldest_takes_connections_without_a_header_first(start: Start) -> None:
-    """Then those whose silence may mean that the application speaks first."""
+def test_connections_without_a_header_count_as_one_address(start: Start) -> None:
+    """Their clients are not known yet. Among addresses with one connection each the longest waiting gives way."""
     loop = start(
         proxies=LOOPBACK, shared=True, address_limits=SharedAddressLimits(1, ConnectionLimits(max_connections=2)).of(0),
         first_byte_timeout=SLOW, request_timeout=SLOW,

@@ -134,8 +134,11 @@ def refused(loop: Loop, source: str) -> None:
 
 
 def test_max_address_connections_counts_the_refused_addresses(limited: Callable[..., Loop]) -> None:
-    loop = limited(max_address_connections=1)
-    with loop.connect(source="127.0.0.2"), loop.connect(source="127.0.0.3"):
+    loop = limited(max_address_connections=1, reply=LARGE)
+    slow = [loop.connect(2048, source=source) for source in ("127.0.0.2", "127.0.0.3")]
+    with slow[0], slow[1]:
+        for client in slow:  # a reply that is being sent does not give way
+            loop.send(client, REQUEST)
         for _ in range(3):
             refused(loop, "127.0.0.2")
         refused(loop, "127.0.0.3")
@@ -190,11 +193,11 @@ def test_refused_client_that_has_reset_is_counted(start: Start) -> None:
 
 def test_limits_behind_a_proxy_count_the_address_in_the_header(start: Start) -> None:
     limits = SharedAddressLimits(1, ConnectionLimits(max_address_connections=1)).of(0)
-    loop = start(proxies=LOOPBACK, address_limits=limits)
+    loop = start(LARGE, proxies=LOOPBACK, address_limits=limits)
     headers = [b"PROXY TCP4 192.0.2.1 192.0.2.9 7 843\r\n", b"PROXY TCP6 2001:db8::5:1 2001:db8::9 7 843\r\n"]
-    holders = [loop.connect() for _ in headers]
+    holders = [loop.connect(2048) for _ in headers]
     for holder, header in zip(holders, headers, strict=True):
-        loop.send(holder, header)
+        loop.send(holder, header + REQUEST)
         with loop.connect() as client:
             loop.send(client, header + BARE)
             assert until_end(client)[0] == b""

@@ -166,7 +166,7 @@ class ConnectionLimits:
         0,
         number(0, 2**30, whole=True),
         "All workers together hold at most this many connections; 0 means as many as their file descriptors allow. At "
-        "the limit the oldest idle connection is closed for a new one.",
+        "the limit a connection that is waiting is closed for a new one, of the client address that has most of them.",
         "It is off because the descriptor limit protects the server already. Workers do not wait for each other, so a "
         "limit may be exceeded by 32 for each worker after the first.",
     )
@@ -179,10 +179,17 @@ class ConnectionLimits:
     max_address_connections: int = setting(
         1000,
         number(0, 60_000, whole=True),
-        "One client address holds at most this many connections at a time; 0 means any number. Set 0 where a proxy, "
-        "a container network or a load balancer hides the clients' addresses.",
-        "A client has one connection and a school or company behind one address hundreds; 1000 keeps a single address "
-        "from using all descriptors.",
+        "One client address holds at most this many connections at a time, relayed sessions not counted; 0 means any "
+        "number. At the limit a waiting connection of the same address is closed for a new one, so it refuses a client "
+        "only if none of them waits.",
+        "A policy request is over in milliseconds, so 1000 at a time are ample for a company behind one address, and "
+        "they keep a single address from using all descriptors.",
+    )
+    max_address_sessions: int = setting(
+        0,
+        number(0, 60_000, whole=True),
+        "One client address has at most this many relayed sessions at a time; 0 means any number.",
+        "It is off because a school, a carrier or a container network may be one address for all of its players.",
     )
     max_address_rate: int = setting(
         0,
@@ -193,7 +200,8 @@ class ConnectionLimits:
     max_sessions: int = setting(
         10_000,
         number(0, 1_000_000, whole=True),
-        "Each worker relays at most this many sessions at a time, including those that still connect to an upstream.",
+        "Each worker relays at most this many sessions at a time, including those that still connect to an upstream. "
+        "Each shared port has a reserve: half of them, divided by the number of shared ports.",
         "A session costs 7 KB of memory and two file descriptors, so 10,000 take 70 MB.",
     )
     max_slow_replies: int = setting(
@@ -217,15 +225,24 @@ class ConnectionLimits:
     address_table_size: int = setting(
         65_536,
         number(8, 2**20, whole=True),
-        "Each worker counts connections of at most this many addresses at a time, rounded up to a power of two, in 16 "
+        "Each worker counts connections of at most this many addresses at a time, rounded up to a power of two, in 24 "
         "bytes of memory for each. When the table is full the least active addresses are evicted; no client is refused "
         "because it is full.",
-        "65,536 entries take 1 MB for a worker.",
+        "65,536 entries take 1.5 MB for a worker.",
+    )
+    exempt_networks: tuple[Network, ...] = setting(
+        (),
+        NETWORKS,
+        "max_address_connections, max_address_rate and max_address_sessions do not limit addresses in these networks.",
+        "It is empty because few servers know such addresses; name a proxy, a container network or a load balancer "
+        "that hides its clients' addresses here.",
+        (ip_network("172.17.0.0/16"),),
     )
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
-            f.metadata["type"].read(f.name, getattr(self, f.name))
+            if f.metadata["type"] is not NETWORKS:
+                f.metadata["type"].read(f.name, getattr(self, f.name))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ A worker that replaces another in a slot finds the counters of its predecessor a
 import mmap
 import os
 
-from flashpol._fastpath import ADDRESS_TABLE_HEAD, ADDRESS_TABLE_SET, REASONS, AddressLimits
+from flashpol._fastpath import ADDRESS_TABLE_HEAD, ADDRESS_TABLE_SET, REASONS, AddressLimits, Networks
 from flashpol.config import ConnectionLimits
 from flashpol.counters.layout import GAUGES, RELAY_GAUGES, WORD, Block, RelayBlock
 from flashpol.counters.status import ProcessStatus, QueueStatus
@@ -34,13 +34,15 @@ class SharedAddressLimits:
         self._workers = workers
         self._connection_limits = connection_limits
         self._key = os.urandom(16)  # a client must not know which addresses share a set
-        by_address = connection_limits.max_address_connections or connection_limits.max_address_rate
-        sets = 1 << max(0, (connection_limits.address_table_size // 8 - 1).bit_length()) if by_address else 1
+        sets = 1 << max(0, (connection_limits.address_table_size // 8 - 1).bit_length())
         self._stride = ADDRESS_TABLE_HEAD + sets * ADDRESS_TABLE_SET
         self._mapping = mmap.mmap(-1, workers * self._stride)
 
-    def of(self, slot: int) -> AddressLimits:
-        """The limits as worker `slot` enforces them: it writes its own table and reads the others'."""
+    def of(self, slot: int, exempt: Networks | None = None) -> AddressLimits:
+        """The limits as worker `slot` enforces them: it writes its own table and reads the others'.
+
+        exempt: `exempt_networks`, compiled.
+        """
         connection_limits = self._connection_limits
         return AddressLimits(
             memoryview(self._mapping)[: self._workers * self._stride],
@@ -51,8 +53,10 @@ class SharedAddressLimits:
             max_worker_connections=connection_limits.max_worker_connections,
             max_address_connections=connection_limits.max_address_connections,
             max_address_rate=connection_limits.max_address_rate,
+            max_address_sessions=connection_limits.max_address_sessions,
             ipv4_prefix=connection_limits.ipv4_prefix,
             ipv6_prefix=connection_limits.ipv6_prefix,
+            exempt=exempt,
         )
 
     def clear(self, slot: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from flashpol._fastpath import Networks
-from flashpol.config import Listener, Network
+from flashpol.config import ConnectionLimits, Listener, Network
 
 _BITS = 128  # of an address in `Networks`; IPv4 in the upper 32
 
@@ -47,6 +47,11 @@ class Access:
 def compile_networks(allow: Iterable[Network], deny: Iterable[Network] = ()) -> Networks:
     """Both lists as one table."""
     return Networks(*make_tables(allow, deny))
+
+
+def exempt_from_limits(limits: ConnectionLimits) -> Networks | None:
+    """The addresses that limits by address do not hold for; None: there are none."""
+    return compile_networks(limits.exempt_networks) if limits.exempt_networks else None
 
 
 def make_tables(allow: Iterable[Network], deny: Iterable[Network] = ()) -> Tables:

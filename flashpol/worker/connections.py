@@ -1,6 +1,5 @@
-"""The connections of the listeners that share one set of timeouts."""
+"""The connections of a worker: the table of the fast path, and what happens to those that leave it."""
 
-import resource
 from collections.abc import Sequence
 
 import gevent
@@ -10,49 +9,37 @@ from flashpol.config import Address, ConnectionTimeouts
 from flashpol.hub import Readable, start_greenlet
 from flashpol.log.handler import log
 from flashpol.relay.group import RelayGroup, SharedPort
-from flashpol.worker.limits import WorkerLimits
+from flashpol.worker.limits import PlaceLimits
 from flashpol.worker.protocols import SIGNATURES
 from flashpol.worker.slow_reply import finish_reply
 
 
-class ConnectionGroup:
+class Connections:
     """One ConnectionTable, and what happens to connections that leave the fast path: slow replies, sessions, log lines.
 
-    limits: the worker's, shared with its other groups. access_log: the share of connections, 0 to 1, that get a line.
+    access_log: the share of connections, 0 to 1, that get a line.
     """
 
-    def __init__(
-        self,
-        timeouts: ConnectionTimeouts,
-        limits: WorkerLimits,
-        *,
-        access_log: float,
-        address_limits: AddressLimits | None,
-    ) -> None:
-        self._reply_timeout = timeouts.reply_timeout
+    def __init__(self, limits: PlaceLimits, *, access_log: float, address_limits: AddressLimits | None) -> None:
         self._limits = limits
-        self._names: list[str] = []  # of its listeners, in the order of their acceptors
+        self._names: list[str] = []  # of the listeners, in the order of their acceptors
+        self._reply_timeouts: list[float] = []
+        self._timeouts: dict[ConnectionTimeouts, int] = {}  # their numbers in the table
         self._slow_replies: set[gevent.Greenlet] = set()
-        self._release_slow_reply = self._slow_reply_ended  # one bound method for all greenlets
+        self._forget_slow_reply = self._slow_replies.discard  # one method for all greenlets
         self.table = ConnectionTable(
             on_slow_reply=self._start_slow_reply,
             on_error=lambda error: log.error(
                 "a hook failed; its connection was closed", exc_info=error, extra={"event": "hook-failed"}
             ),
+            account=limits.account(address_limits),
             signatures=SIGNATURES,
-            capacity=resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            % 2**63,  # RLIM_INFINITY is -1: the table has a bound
-            request_timeout=timeouts.request_timeout,
-            terminator_grace=timeouts.terminator_grace,
-            linger_timeout=timeouts.linger_timeout,
-            linger_bytes=timeouts.linger_bytes,
             on_access=self._log_access,
             access_log=access_log,
-            address_limits=address_limits,
             on_session=self._start_session,
-            first_byte_timeout=timeouts.first_byte_timeout,
         )
-        self._relays = RelayGroup(self.table, timeouts, limits.sessions.maximum)
+        self._relays: dict[ConnectionTimeouts, RelayGroup] = {}
+        self._relay_of: dict[int, RelayGroup] = {}
         self._watcher = Readable(self.table.fileno(), self.table.ready)
 
     @property
@@ -60,25 +47,43 @@ class ConnectionGroup:
         """Of the listeners, by the numbers of their acceptors."""
         return self._names
 
-    def add(self, name: str, shared_port: SharedPort | None) -> None:
-        """A listener; its Acceptor is to be made next. shared_port: where to relay what is no policy request."""
+    def add(self, name: str, timeouts: ConnectionTimeouts, shared_port: SharedPort | None) -> int:
+        """A listener; its Acceptor is to be made next. shared_port: where to relay what is no policy request.
+
+        Returns the number of its timeouts in the table.
+        """
         if shared_port:
-            self._relays.add(len(self._names), name, shared_port)
+            if timeouts not in self._relays:
+                self._relays[timeouts] = RelayGroup(self.table, timeouts, self._limits.sessions)
+            self._relay_of[len(self._names)] = self._relays[timeouts]
+            self._relays[timeouts].add(len(self._names), name, shared_port)
         self._names.append(name)
+        self._reply_timeouts.append(timeouts.reply_timeout)
+        if timeouts not in self._timeouts:
+            self._timeouts[timeouts] = self.table.add_timeouts(
+                request_timeout=timeouts.request_timeout,
+                terminator_grace=timeouts.terminator_grace,
+                linger_timeout=timeouts.linger_timeout,
+                first_byte_timeout=timeouts.first_byte_timeout,
+            )
+        return self._timeouts[timeouts]
 
     def start(self) -> None:
         self._watcher.start()
-        self._relays.start()
+        for relays in self._relays.values():
+            relays.start()
 
     def cut(self) -> None:
         """Hand over no more connections, end the slow replies, and tell the sessions to end: their greenlets do."""
         self._watcher.close()
         gevent.killall(list(self._slow_replies))
-        self._relays.cut()
+        for relays in self._relays.values():
+            relays.cut()
 
     def close(self) -> None:
         """After `cut`: close all connections that are left."""
-        self._relays.close()
+        for relays in self._relays.values():
+            relays.close()
         self.table.close_all()
         if left_out := self.table.take_left_out():
             text = "the access log ends; sampled connections that were left out: %s"
@@ -86,14 +91,10 @@ class ConnectionGroup:
 
     # ---------------------------------------------- hooks of the table, called in the hub: they must not block
 
-    def _start_slow_reply(self, fd: int) -> None:
-        if not self._limits.slow_replies.start(lambda: self._spawn_slow_reply(fd)):
-            self.table.close_as(fd, "max_slow_replies")
-
-    def _spawn_slow_reply(self, fd: int) -> None:
-        # Released by a link, not by a function around `finish_reply`: a Python frame would cost each greenlet 4 KB.
-        greenlet = gevent.Greenlet(finish_reply, self.table, fd, self._reply_timeout)
-        greenlet.rawlink(self._release_slow_reply)
+    def _start_slow_reply(self, fd: int, listener: int) -> None:
+        # Forgotten by a link, not by a function around `finish_reply`: a Python frame would cost each greenlet 4 KB.
+        greenlet = gevent.Greenlet(finish_reply, self.table, fd, self._reply_timeouts[listener])
+        greenlet.rawlink(self._forget_slow_reply)
         self._slow_replies.add(greenlet)
         try:
             greenlet.start()
@@ -101,20 +102,9 @@ class ConnectionGroup:
             self._slow_replies.discard(greenlet)
             raise
 
-    def _slow_reply_ended(self, greenlet: gevent.Greenlet) -> None:
-        self._slow_replies.discard(greenlet)
-        self._limits.slow_replies.release()
-
     def _start_session(self, fd: int, data: bytes, listener: int) -> None:
         # A bare greenlet, a third of a gevent.Greenlet's size: there are tens of thousands, and nothing joins them.
-        if not self._limits.sessions.start(lambda: start_greenlet(self._run_session, fd, data, listener)):
-            self.table.close_as(fd, "max_sessions")
-
-    def _run_session(self, fd: int, data: bytes, listener: int) -> None:
-        try:
-            self._relays.run(listener, fd, data)
-        finally:
-            self._limits.sessions.release()
+        start_greenlet(self._relay_of[listener].run, listener, fd, data)
 
     def _log_access(
         self, listener: int, ip: str, port: int, outcome: str, seconds: float, sent: int, left_out: int

@@ -13,6 +13,7 @@ from flashpol.config import FLASH, Address, ConfigError, ConnectionLimits, Conne
 from flashpol.counters.layout import Block
 from flashpol.counters.shared import SharedCounters
 from flashpol.process.sockets import bind, bound_address
+from flashpol.serving.networks import exempt_from_limits
 from flashpol.serving.policies import compile_grants, compile_path, compile_text
 from flashpol.worker.service import Service
 
@@ -72,7 +73,9 @@ class PolicyServer:
         )
         self._counters = SharedCounters(1, 1, connection_limits=connection_limits)
         self._stopped = gevent.event.Event()
-        self._service = Service(address_limits=self._counters.address_limits.of(0), limits=connection_limits)
+        limits = connection_limits or ConnectionLimits()
+        address_limits = self._counters.address_limits.of(0, exempt_from_limits(limits))
+        self._service = Service(address_limits=address_limits, limits=limits)
         block = self._counters.memory(0, 0)
         self._service.add(
             self._socket,

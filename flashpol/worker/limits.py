@@ -1,78 +1,82 @@
-"""How many sessions and slow replies a worker has at once: one count of each, for all its connection groups."""
+"""How many sessions and slow replies a worker has room for: the shares of its account of places.
+
+`docs/architecture.md` ("The account of places") has the rules. Here the numbers are made: from the settings, and from
+what the operating system allows the process.
+"""
 
 import math
 import resource
-from collections.abc import Callable
+from dataclasses import dataclass
 
+from flashpol._fastpath import Account, AddressLimits
 from flashpol.config import ConnectionLimits
-from flashpol.process.limits import spare_memory
+from flashpol.process.limits import count_files, spare_memory
 
-# A session of a shared port has two descriptors. This share of all descriptors, and at most so many, is kept for policy
-# requests: a silent client of a shared port becomes a session, which is never evicted.
-SESSION_FILES = 2
-KEPT_FILES_SHARE, MAX_KEPT_FILES = 0.25, 1000
-# Where memory is limited (RLIMIT_AS), a slow reply may take so many bytes at the worst, and all of them this share of
-# what is left. Without memory, a greenlet that cannot be made refuses one client, but neither gevent nor CPython
-# survives that everywhere.
-SLOW_REPLY_BYTES = 16 << 10
-SLOW_REPLIES_MEMORY_SHARE = 0.5
-
-
-class GreenletLimit:
-    """Starts greenlets, but no more than `maximum` at the same time. `count`: how many there are now."""
-
-    def __init__(self, maximum: int) -> None:
-        self.maximum = maximum
-        self.count = 0
-
-    def start(self, spawn: Callable[[], object]) -> bool:
-        """Call `spawn`, which starts a greenlet that calls `release` when it ends. False, and no call, at the maximum.
-
-        What `spawn` raises passes through; then no greenlet was started, and none is counted.
-        """
-        if self.count >= self.maximum:
-            return False
-        self.count += 1
-        try:
-            spawn()
-        except BaseException:
-            self.release()
-            raise
-        return True
-
-    def release(self) -> None:
-        self.count -= 1
+# What sessions leave of all places, and slow replies take: neither gives way to a new connection, and policy requests
+# must find a place. `_native/accept/eviction.pxi` has the same shares for `max_connections`.
+SESSIONS_LEAVE, SLOW_REPLIES_TAKE = 1 / 4, 1 / 8
+# Of the sessions, those in which the client has never sent a byte.
+SILENT_SESSIONS_TAKE = 1 / 2
+# A session has two descriptors. Sessions leave a quarter of all descriptors, and never need to leave more than this.
+SESSION_FILES, MAX_KEPT_FILES = 2, 1000
+# Where memory is limited (RLIMIT_AS): what a session and a slow reply may take at the worst, in bytes, and which part
+# of the memory that is left all of them may. Without memory, a greenlet that cannot be made refuses one client, but
+# neither gevent nor CPython survives that everywhere.
+SESSION_BYTES, SLOW_REPLY_BYTES = 24 << 10, 16 << 10
+SESSIONS_MEMORY_SHARE, SLOW_REPLIES_MEMORY_SHARE, BUFFERS_MEMORY_SHARE = 0.4, 0.25, 0.1
+# Evicted sessions that are not closed yet: their greenlets do that in the next round of the event loop.
+MAX_LEAVING, LEAVING_SHARE = 256, 1 / 8
+# Bytes of one buffer of the pump, and how many it has where memory is not limited.
+BUFFER_BYTES, MAX_BUFFERS = 32 << 10, 512
 
 
-class WorkerLimits:
-    """The two limits of a worker that its listeners share, whatever their timeouts.
+@dataclass(frozen=True)
+class PlaceLimits:
+    """The shares of a worker. `settings`: what the configuration says; the rest is what is in force."""
 
-    sessions: `max_sessions`, or as many as descriptors allow (RLIMIT_NOFILE). slow_replies: `max_slow_replies`, or as
-    many as memory allows.
-    """
+    settings: ConnectionLimits
+    sessions: int
+    slow_replies: int
+    buffers: int
 
-    def __init__(self, limits: ConnectionLimits) -> None:
-        self._settings = limits
-        self.sessions = GreenletLimit(int(min(limits.max_sessions, _sessions_within_descriptors())))
-        self.slow_replies = GreenletLimit(int(min(limits.max_slow_replies, _slow_replies_within_memory())))
+    @classmethod
+    def of(cls, settings: ConnectionLimits) -> "PlaceLimits":
+        """The shares of a process with these settings and with the limits that it has now."""
+        places = settings.max_worker_connections or math.inf
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        files = math.inf if files == resource.RLIM_INFINITY else max(0, files - count_files())
+        memory = spare_memory()
+        memory = math.inf if memory is None else memory
+        sessions = min(
+            settings.max_sessions,
+            max(1.0, places * (1 - SESSIONS_LEAVE)),
+            (files - min(files / 4, MAX_KEPT_FILES)) / SESSION_FILES,
+            memory * SESSIONS_MEMORY_SHARE / SESSION_BYTES,
+        )
+        slow_replies = min(
+            settings.max_slow_replies,
+            max(1.0, places * SLOW_REPLIES_TAKE),
+            files * SLOW_REPLIES_TAKE,
+            memory * SLOW_REPLIES_MEMORY_SHARE / SLOW_REPLY_BYTES,
+        )
+        buffers = min(MAX_BUFFERS, memory * BUFFERS_MEMORY_SHARE / BUFFER_BYTES)
+        return cls(settings, int(sessions), int(slow_replies), int(buffers))
+
+    def account(self, address_limits: AddressLimits | None) -> Account:
+        return Account(
+            capacity=resource.getrlimit(resource.RLIMIT_NOFILE)[0] % 2**63,  # RLIM_INFINITY is -1: the table has a limit
+            address_limits=address_limits,
+            max_sessions=self.sessions,
+            max_silent_sessions=math.ceil(self.sessions * SILENT_SESSIONS_TAKE),
+            max_slow_replies=self.slow_replies,
+            max_leaving=max(1, min(MAX_LEAVING, int(self.sessions * LEAVING_SHARE))),
+        )
 
     def describe(self, reason: str) -> str:
         """The settings behind a reason of a refusal, with the values in force: "max_sessions (10,000)"."""
-        effective = {"max_sessions": self.sessions.maximum, "max_slow_replies": self.slow_replies.maximum}
+        effective = {"max_sessions": self.sessions, "max_slow_replies": self.slow_replies}
         if reason in effective:
             return f"{reason} ({effective[reason]:,})"
         names = ("max_connections", "max_worker_connections") if reason == "max_connections" else (reason,)
-        values = {name: getattr(self._settings, name) for name in names}
+        values = {name: getattr(self.settings, name) for name in names}
         return " or ".join(f"{name} ({value:,})" for name, value in values.items() if value)
-
-
-def _sessions_within_descriptors() -> float:
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if files == resource.RLIM_INFINITY:
-        return math.inf
-    return (files - min(files * KEPT_FILES_SHARE, MAX_KEPT_FILES)) // SESSION_FILES
-
-
-def _slow_replies_within_memory() -> float:
-    spare = spare_memory()
-    return math.inf if spare is None else spare * SLOW_REPLIES_MEMORY_SHARE // SLOW_REPLY_BYTES

@@ -30,7 +30,7 @@ class ListenerLoop:
     """Accepts from the listener's own socket, and during queue failover from those of siblings as well.
 
     make_acceptor: makes the Acceptor, given `on_exhausted`. exclusive: no other process accepts from `sock` when this
-    one stops. evict_oldest: closes an idle connection of the worker, False if there is none.
+    one stops. evict: closes a connection of the worker that may give way, False if there is none.
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class ListenerLoop:
         name: str,
         *,
         exclusive: bool,
-        evict_oldest: Callable[[], bool],
+        evict: Callable[[], bool],
     ) -> None:
         self.acceptor = make_acceptor(on_exhausted=partial(ListenerLoop._back_off, self))
         self._own = sock
         self._watchers = {sock: Readable(sock.fileno(), self.acceptor.ready)}
         self._exclusive = exclusive
         self._name = name
-        self._evict_oldest = evict_oldest
+        self._evict = evict
 
     def start(self) -> None:
         for watcher in self._watchers.values():
@@ -64,7 +64,7 @@ class ListenerLoop:
             self._watchers.pop(sock).close()
 
     def _back_off(self, error: int) -> None:
-        if error in _CAUSES and self._evict_oldest():
+        if error in _CAUSES and self._evict():
             return  # the watchers are level-triggered: accept goes on
         for watcher in self._watchers.values():
             watcher.pause(BACK_OFF)

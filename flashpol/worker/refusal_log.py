@@ -43,23 +43,20 @@ class RefusalLog:
         self._events: dict[tuple[str, str], Event] = {}
         self._last_look = now
 
-    def update(
-        self, now: float, sources: Iterable[tuple[ConnectionTable, Sequence[str]]], *, end: bool = False
-    ) -> None:
-        """Log what is due. sources: the tables, each with the names of its listeners. end: log all, due or not."""
-        found: dict[tuple[str, str], list[tuple[ConnectionTable, int]]] = {}
-        for table, names in sources:
-            for listener, reason in table.refusals():
-                found.setdefault((names[listener], reason), []).append((table, listener))
+    def update(self, now: float, table: ConnectionTable, names: Sequence[str], *, end: bool = False) -> None:
+        """Log what is due. names: of the table's listeners, of which several may have one. end: log all, due or not."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for listener, reason in table.refusals():
+            found.setdefault((names[listener], reason), []).append(listener)
         for key, event in list(self._events.items()):
             if key not in found:
                 event.since = now
                 if now >= event.next_line:
                     del self._events[key]
-        for (name, reason), places in found.items():
+        for (name, reason), listeners in found.items():
             event = self._events.setdefault((name, reason), Event(self._last_look, now))
             if end or now >= event.next_line:
-                refused = _merged([table.take_refusals(listener, reason) for table, listener in places])
+                refused = _merged(table.take_refusals(listener, reason) for listener in listeners)
                 self._log(name, reason, refused, max(1.0, now - event.since))
                 event.since, event.next_line = now, now + PAUSE
         self._last_look = now

@@ -1,7 +1,7 @@
 """Serves listeners on one gevent hub: what a worker process runs, and what an embedding program runs.
 
-Each listener has a ListenerLoop, which accepts. The listeners with the same timeouts share a ConnectionGroup, which has
-their connections and sessions. All groups share the worker's limits.
+Each listener has a ListenerLoop, which accepts. All share one Connections, which has the connections and sessions of the
+worker, and so one account of places.
 """
 
 import socket
@@ -16,8 +16,8 @@ from flashpol.config import ConnectionLimits, ConnectionTimeouts
 from flashpol.process.sockets import bound_address, prepare_relaying
 from flashpol.relay.group import SharedPort
 from flashpol.serving.networks import Access
-from flashpol.worker.connections import ConnectionGroup
-from flashpol.worker.limits import WorkerLimits
+from flashpol.worker.connections import Connections
+from flashpol.worker.limits import PlaceLimits
 from flashpol.worker.listener import ListenerLoop
 from flashpol.worker.refusal_log import RefusalLog
 
@@ -43,10 +43,8 @@ class Service:
         address_limits: AddressLimits | None = None,
         limits: ConnectionLimits | None = None,
     ) -> None:
-        self.limits = WorkerLimits(limits or ConnectionLimits())
-        self._access_log = access_log
-        self._address_limits = address_limits
-        self._groups: dict[ConnectionTimeouts, ConnectionGroup] = {}
+        self.limits = PlaceLimits.of(limits or ConnectionLimits())
+        self.connections = Connections(self.limits, access_log=access_log, address_limits=address_limits)
         self._listeners: list[ListenerLoop] = []
         self._refusal_log = RefusalLog(self.limits.describe, time.monotonic())
 
@@ -69,44 +67,36 @@ class Service:
         stops, so that its backlog may be shrunk for good. access: networks of the clients and proxies that are served.
         shared_port: relay what is no policy request.
         """
-        group = self._groups.get(timeouts) or self._make_group(timeouts)
         name = name or str(bound_address(sock))
-        group.add(name, shared_port)
+        number = self.connections.add(name, timeouts, shared_port)
         if shared_port:
             prepare_relaying(sock, shared_port.listener.keepalive)
         make_acceptor = partial(
-            Acceptor, group.table, sock.fileno(), PolicyReply(reply), block, terminated=terminated,
+            Acceptor, self.connections.table, sock.fileno(), PolicyReply(reply), block, timeouts=number,
+            linger_bytes=timeouts.linger_bytes, reply_timeout=timeouts.reply_timeout, terminated=terminated,
             networks=access.networks, proxies=access.proxies, shared=bool(shared_port),
         )  # fmt: skip
         self._listeners.append(
-            ListenerLoop(make_acceptor, sock, name, exclusive=exclusive, evict_oldest=self.evict_oldest)
+            ListenerLoop(make_acceptor, sock, name, exclusive=exclusive, evict=self.evict)
         )
         return self._listeners[-1]
 
-    def _make_group(self, timeouts: ConnectionTimeouts) -> ConnectionGroup:
-        group = self._groups[timeouts] = ConnectionGroup(
-            timeouts, self.limits, access_log=self._access_log, address_limits=self._address_limits
-        )
-        return group
-
-    def evict_oldest(self) -> bool:
-        """Close the connection that has been idle longest, of the first group that has one. False if none has."""
-        return any(group.table.evict_oldest() for group in self._groups.values())
+    def evict(self) -> bool:
+        """Make one connection give way, to free a descriptor. False if none can."""
+        return self.connections.table.evict()
 
     def start(self) -> None:
-        for group in self._groups.values():
-            group.start()
+        self.connections.start()
         for listener in self._listeners:
             listener.start()
 
     def log_refusals(self, *, end: bool = False) -> None:
         """Log what limits refuse, if it is time; a worker calls it regularly. end: all that is not logged yet."""
-        sources = [(group.table, group.names) for group in self._groups.values()]
-        self._refusal_log.update(time.monotonic(), sources, end=end)
+        self._refusal_log.update(time.monotonic(), self.connections.table, self.connections.names, end=end)
 
     def check(self) -> int:
         """For tests: how many connections are kept. Raises AssertionError, see `ConnectionTable.check`."""
-        return sum(group.table.check() for group in self._groups.values())
+        return self.connections.table.check()
 
     def stop_accepting(self, timeout: float, kept: Container[socket.socket] = ()) -> bool:
         """Accept what the kernel has queued, within `timeout` seconds, then no more.
@@ -128,17 +118,15 @@ class Service:
         """
         deadline = time.monotonic() + timeout
         time_left = time_left or (lambda: deadline - time.monotonic())
-        groups = self._groups.values()
-        while any(group.table.open for group in groups) and time_left() > 0:
+        table = self.connections.table
+        while table.open and time_left() > 0:
             gevent.sleep(FINISH_POLL)
             self.log_refusals()
-        left = sum(group.table.open for group in groups)
-        for group in groups:
-            group.cut()
+        left = table.open
+        self.connections.cut()
         deadline = time.monotonic() + CUT_TIMEOUT
-        while self.limits.sessions.count and time.monotonic() < deadline:
+        while table.sessions and time.monotonic() < deadline:
             gevent.sleep(0)
-        for group in groups:
-            group.close()
+        self.connections.close()
         self.log_refusals(end=True)
         return not left

@@ -25,6 +25,7 @@ from flashpol.process.control import AdoptSockets, ReleaseSockets
 from flashpol.process.lifecycle import ChildControl
 from flashpol.process.limits import count_files
 from flashpol.relay.group import SharedPort
+from flashpol.serving.networks import exempt_from_limits
 from flashpol.serving.plan import Plan
 from flashpol.worker.listener import ListenerLoop
 from flashpol.worker.service import Service
@@ -33,12 +34,12 @@ from flashpol.worker.service import Service
 class AdoptedSockets:
     """The listening sockets of siblings that this worker accepts from as well.
 
-    listeners: one loop for each listener. evict_oldest: closes an idle connection, False if there is none.
+    listeners: one loop for each listener. evict: closes a connection that may give way, False if there is none.
     """
 
-    def __init__(self, listeners: Sequence[ListenerLoop], evict_oldest: Callable[[], bool]) -> None:
+    def __init__(self, listeners: Sequence[ListenerLoop], evict: Callable[[], bool]) -> None:
         self._listeners = listeners
-        self._evict_oldest = evict_oldest
+        self._evict = evict
         self._sockets: dict[int, dict[int, tuple[int, socket.socket]]] = {}  # by slot, by inode; the listener's number
 
     def update(self, message: AdoptSockets | ReleaseSockets, sockets: Sequence[socket.socket]) -> None:
@@ -64,7 +65,7 @@ class AdoptedSockets:
             text = "cannot adopt %d sockets of worker %d: out of file descriptors; trying again in a second"
             fields = {"event": "exhausted", "listener": None, "errno": errno.EMFILE, "rate": ONCE_A_MINUTE}
             log.warning(text, missing, message.slot, extra=fields)
-            while missing and self._evict_oldest():
+            while missing and self._evict():
                 missing -= 1
 
     def of(self, number: int) -> list[socket.socket]:
@@ -82,10 +83,10 @@ def run(
     """Serve the plan's listener i on `sockets[i]` until `control` says `draining`; drain, and return."""
     service = Service(
         access_log=plan.config.server.access_log,
-        address_limits=shared.address_limits.of(slot),
+        address_limits=shared.address_limits.of(slot, exempt_from_limits(plan.config.server.connection_limits)),
         limits=plan.config.server.connection_limits,
     )
-    adopted = AdoptedSockets(_add_listeners(service, slot, sockets, plan, shared), service.evict_oldest)
+    adopted = AdoptedSockets(_add_listeners(service, slot, sockets, plan, shared), service.evict)
     control.on_failover = adopted.update
     status = shared.process(slot)
     status.base_files, status.max_files = count_files(), resource.getrlimit(resource.RLIMIT_NOFILE)[0] % 2**63

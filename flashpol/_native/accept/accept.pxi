@@ -8,14 +8,14 @@ from libc.stdint cimport int64_t, uint32_t
 from posix.unistd cimport close
 
 from flashpol._native.accept.state cimport (
-    Core, Counters, H_NONE, Listener, QUEUE_COUNT, R_CAPACITY, R_MAX_CONNECTIONS, R_NONE, Reason, Record, S_FRESH,
+    BATCH, Core, Counters, H_NONE, Listener, QUEUE_COUNT, R_CAPACITY, R_MAX_ADDRESS_CONNECTIONS, R_MAX_CONNECTIONS, R_NONE,
+    Reason, Record, S_FRESH,
 )
 from flashpol._native.common.system cimport (
     accept4, getsockopt, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, sockaddr_in6, socklen_t, tcp_info, TCP_INFO,
 )
 
 cdef enum:
-    BATCH = 32                  # accepted at a time
     BURST = 64                  # connections handled in one wake-up: about 0.3 ms; then greenlets run
 
 
@@ -62,17 +62,19 @@ cdef inline int accept_batch(
             if error == EAGAIN:
                 return 0
             counters.accept_errors += 1
-            if is_transient(error) or (error in (EMFILE, ENFILE) and evict_oldest(core, R_CAPACITY)):
+            if is_transient(error) or (error in (EMFILE, ENFILE) and make_room(core, R_CAPACITY)):
                 continue
             return error
         counters.accepted += 1
         now = now_ns()
         sample = begin_sample(core, listener.index, &peer, now) if sampled else 0
         reason = judge_connection(core, listener, fd, &peer, now, &slot)
+        if reason == R_MAX_ADDRESS_CONNECTIONS and slot != 0:
+            reason = make_room_of_address(core, &slot)
         # Evict only after all other checks have passed. One eviction per admission keeps the limit.
-        if (reason == R_NONE and core.address_table != NULL and is_full(core.address_table)
-                and not evict_oldest(core, R_MAX_CONNECTIONS)):
-            release_slot(core.address_table, slot)
+        if (reason == R_NONE and core.address_table != NULL and not has_place(core)
+                and not make_room(core, R_MAX_CONNECTIONS)):
+            release_slot(core.address_table, slot, False)
             reason = R_MAX_CONNECTIONS
         if reason != R_NONE:
             count_refused(core, listener, fd, reason, &peer if wants_peer else NULL)
@@ -133,5 +135,5 @@ cdef inline int accept_burst(Core* core, Listener* listener, int sock, int limit
         total[0] += n
         if n == 0 or error or total[0] >= limit:
             break
-    arm_timer(&core.poller, core.queues, QUEUE_COUNT)
+    arm_timer(&core.poller, core.queues, core.timeouts_count * QUEUE_COUNT)
     return error

@@ -11,6 +11,10 @@
 # worker where it has less than that part: up to twice the limit if it could choose its workers, a few more than the
 # limit in practice, as the kernel spreads connections by a hash of addresses and ports.
 #
+# A connection of an address counts in `open`, or in `sessions` once it is relayed: max_address_connections limits the
+# first, max_address_sessions the second. exempt_networks has addresses that neither limits; they are counted
+# too, because the account of places asks which address is the heaviest.
+#
 # A table has sets of eight slots. SipHash with a random key selects the set of an address, so an attacker cannot aim at
 # a set. A table never grows. When a set is full, a new address takes the slot of an address without connections; of
 # those, the one with the fewest connections in the last seconds. Under a spray of addresses the idle ones are evicted
@@ -18,7 +22,9 @@
 # new one is admitted without being tracked, and that is counted: a full table refuses no client, and the limits in
 # total still hold.
 
-from libc.stdint cimport int64_t, uint16_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+
+from flashpol._native.accept.ip_ranges cimport NetworkTable
 
 cdef enum:
     WAYS = 8                    # slots of a set
@@ -33,20 +39,30 @@ cdef enum AddressVerdict:       # bindings/names.pxi has the names
     A_UNTRACKED                 # admitted, but all slots of the set have connections
     VERDICT_COUNT
 
-# One address. 16 bytes, so that a set is two cache lines.
+# One address.
 cdef struct Slot:
-    uint64_t tag                # keyed hash of the address, taken for the address itself; 0: free
-    uint16_t open               # connections held
+    uint16_t open               # connections held, without the sessions
+    uint16_t sessions
     uint16_t count              # connections admitted in `second`
     uint16_t previous           # and in the second before it
     uint16_t second             # modulo 2^16: a slot untouched for exactly 18 hours looks fresh, which does no harm
+    uint16_t unread_until       # until this second replies are kept open until they are acknowledged; 0: they are not
+    uint32_t exempt             # no limit by address
 
+# 192 bytes: a look-up reads the cache line of the tags and one more.
+cdef struct SlotSet:
+    uint64_t tags[WAYS]         # keyed hash of an address, taken for the address itself; 0: the slot is free
+    Slot slots[WAYS]
+
+# The numbers of the whole worker are for the other workers, for limits in total.
 cdef struct WorkerTable:
-    int64_t held                # connections of this worker
-    char unused[HEAD_BYTES - 8]
-    Slot slots[WAYS]            # and more
+    int64_t held                # places, without those of sessions that were evicted and are not closed yet
+    int64_t sessions            # of `held`
+    int64_t slow_replies        # of `held`
+    char unused[HEAD_BYTES - 24]
+    SlotSet sets[1]             # and more
 
-# One worker's view of the tables. An AddressLimits owns it; all ConnectionTables of the process share it.
+# One worker's view of the tables. An AddressLimits owns it; the ConnectionTable of the process borrows it.
 cdef struct AddressTable:
     char* memory                # the tables of all workers, `stride` bytes from one to the next
     size_t stride
@@ -57,10 +73,15 @@ cdef struct AddressTable:
     uint64_t key[2]
     uint64_t mask_v4            # of the bits that make an address: IPv4, in the upper 32 bits
     uint64_t mask_v6[2]
-    int64_t max_connections     # 0: no limit; the same for the next three
+    const NetworkTable* exempt  # addresses without a limit; NULL: there are none
+    int64_t max_connections     # 0: no limit; the same for the next four
     int64_t max_worker_connections
     int64_t max_address_connections
     int64_t max_address_rate    # admitted per second
+    int64_t max_address_sessions
     int64_t local_connections   # max_address_connections / workers: below it this worker decides alone
     int64_t local_rate          # max_address_rate * SECOND / workers: the same
-    int64_t others_held         # connections of the other workers, when last read
+    int64_t local_sessions      # and of max_address_sessions
+    int64_t others_held         # sums over the other workers, when last read
+    int64_t others_sessions
+    int64_t others_slow_replies

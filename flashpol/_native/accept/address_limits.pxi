@@ -5,7 +5,7 @@ from libc.string cimport memset
 
 from flashpol._native.accept.address_limits cimport (
     A_ADMITTED, A_MAX_ADDRESS_CONNECTIONS, A_MAX_ADDRESS_RATE, A_UNTRACKED, AddressTable, AddressVerdict, MAX_COUNT,
-    SECOND, Slot, WAYS, WorkerTable,
+    SECOND, Slot, SlotSet, WAYS, WorkerTable,
 )
 from flashpol._native.accept.ip_ranges cimport Address
 
@@ -14,31 +14,24 @@ cdef inline WorkerTable* table_of(const AddressTable* table, int worker) noexcep
     return <WorkerTable*>(table.memory + <size_t>worker * table.stride)
 
 
-cdef inline bint limits_addresses(const AddressTable* table) noexcept nogil:
-    return table.max_address_connections != 0 or table.max_address_rate != 0
-
-
 # ------------------------------------------------------------------------------------------------------------- in total
 
 cdef inline void refresh_others(AddressTable* table) noexcept nogil:
-    """Read how many connections the other workers hold."""
+    """Read how many places the other workers hold."""
+    cdef const WorkerTable* other
     cdef int worker
     if table.max_connections == 0:
         return
-    table.others_held = 0
+    table.others_held = table.others_sessions = table.others_slow_replies = 0
     for worker in range(table.workers):
         if worker != table.worker:
-            table.others_held += table_of(table, worker).held
+            other = table_of(table, worker)
+            table.others_held += other.held
+            table.others_sessions += other.sessions
+            table.others_slow_replies += other.slow_replies
 
 
-cdef inline bint is_full(const AddressTable* table) noexcept nogil:
-    cdef int64_t held = table.own.held
-    return (table.max_worker_connections != 0 and held >= table.max_worker_connections) or (
-        table.max_connections != 0 and held + table.others_held >= table.max_connections)
-
-
-# ------------------------------------------------------------------------------------------------ the hash of an
-# address
+# ------------------------------------------------------------------------------------------ the hash of an address
 
 cdef inline uint64_t rotate_left(uint64_t word, int bits) noexcept nogil:
     return (word << bits) | (word >> (64 - bits))
@@ -93,17 +86,22 @@ cdef inline uint64_t tag_of(const AddressTable* table, Address address) noexcept
 
 # --------------------------------------------------------------------------------------------------- slots of a set
 
-cdef inline Slot* set_of(const AddressTable* table, int worker, uint64_t tag) noexcept nogil:
-    return table_of(table, worker).slots + (tag & table.set_mask) * WAYS
+cdef inline SlotSet* set_of(const AddressTable* table, int worker, uint64_t tag) noexcept nogil:
+    return &table_of(table, worker).sets[tag & table.set_mask]
 
 
-cdef inline Slot* find_slot(Slot* slots, uint64_t tag) noexcept nogil:
+cdef inline Slot* find_slot(SlotSet* slots, uint64_t tag) noexcept nogil:
     """The slot of an address in its set, NULL if it has none."""
     cdef int i
     for i in range(WAYS):
-        if slots[i].tag == tag:
-            return &slots[i]
+        if slots.tags[i] == tag:
+            return &slots.slots[i]
     return NULL
+
+
+cdef inline Slot* slot_at(const AddressTable* table, uint32_t number) noexcept nogil:
+    """The slot of this worker with that number, which is not 0."""
+    return &table.own.sets[(number - 1) // WAYS].slots[(number - 1) % WAYS]
 
 
 cdef inline int64_t sliding_rate(const Slot* slot, int64_t now) noexcept nogil:
@@ -125,16 +123,15 @@ cdef inline void count_connection(Slot* slot, int64_t now) noexcept nogil:
     slot.open += 1
 
 
-cdef inline Slot* evictable(Slot* slots, int64_t now) noexcept nogil:
-    """The slot for a new address: of those without connections the one with the lowest rate. NULL: there is none."""
-    cdef Slot* found = NULL
+cdef inline int evictable(const SlotSet* slots, int64_t now) noexcept nogil:
+    """Where a new address goes: of the slots without connections the one with the lowest rate. -1: there is none."""
+    cdef int i, found = -1
     cdef int64_t lowest = 0, rate
-    cdef int i
     for i in range(WAYS):
-        if slots[i].open == 0:
-            rate = sliding_rate(&slots[i], now)
-            if found == NULL or rate < lowest:
-                found, lowest = &slots[i], rate
+        if slots.slots[i].open == 0 and slots.slots[i].sessions == 0:
+            rate = sliding_rate(&slots.slots[i], now)
+            if found < 0 or rate < lowest:
+                found, lowest = i, rate
     return found
 
 
@@ -157,10 +154,11 @@ cdef inline AddressVerdict judge_address(
             if slot != NULL:
                 open += slot.open
                 rate += sliding_rate(slot, now)
-    if check_open and open >= table.max_address_connections:
-        return A_MAX_ADDRESS_CONNECTIONS
+    # The rate first: it refuses, whereas at the other limit a silent connection of the address may give way.
     if check_rate and rate >= table.max_address_rate * SECOND:
         return A_MAX_ADDRESS_RATE
+    if check_open and open >= table.max_address_connections:
+        return A_MAX_ADDRESS_CONNECTIONS
     return A_ADMITTED
 
 
@@ -169,32 +167,72 @@ cdef inline AddressVerdict admit_address(
 ) noexcept nogil:
     """Judge an address, and count its connection if it is admitted.
 
-    `number` becomes the slot's number, for release_slot; 0: the connection is not tracked.
+    `number` becomes the slot's number, for release_slot; 0: the connection is not tracked. At max_address_connections
+    it is the number of the slot that the address has in this worker, and nothing is counted: the caller may evict a
+    connection of that slot and then call count_connection.
     """
     cdef uint64_t tag = tag_of(table, address)
-    cdef Slot* slots = set_of(table, table.worker, tag)
-    cdef Slot* known = find_slot(slots, tag)
-    cdef Slot* slot = known
+    cdef SlotSet* slots = set_of(table, table.worker, tag)
+    cdef Slot* slot = find_slot(slots, tag)
     cdef Slot empty
-    cdef AddressVerdict verdict
+    cdef AddressVerdict verdict = A_ADMITTED
+    cdef bint exempt = table.exempt != NULL and allowed(table.exempt, address)
+    cdef int way
     memset(&empty, 0, sizeof(Slot))
     number[0] = 0
-    verdict = judge_address(table, tag, known if known != NULL else &empty, now)
-    if verdict != A_ADMITTED:
-        return verdict
-    if known == NULL:
-        slot = evictable(slots, now)
-    if slot == NULL or slot.open == MAX_COUNT:
-        return A_UNTRACKED
-    if known == NULL:
+    if not exempt:
+        verdict = judge_address(table, tag, slot if slot != NULL else &empty, now)
+    if slot == NULL:
+        if verdict != A_ADMITTED:
+            return verdict
+        way = evictable(slots, now)
+        if way < 0:
+            return A_UNTRACKED
+        slot = &slots.slots[way]
         slot[0] = empty
-        slot.tag = tag
-    count_connection(slot, now)
-    number[0] = 1 + <uint32_t>(slot - table.own.slots)
-    return A_ADMITTED
+        slots.tags[way] = tag
+    if verdict == A_ADMITTED:
+        if slot.open == MAX_COUNT:
+            return A_UNTRACKED
+        count_connection(slot, now)
+    slot.exempt = exempt
+    number[0] = 1 + <uint32_t>((slots - table.own.sets) * WAYS + (slot - slots.slots))
+    return verdict
 
 
-cdef inline void release_slot(AddressTable* table, uint32_t number) noexcept nogil:
+cdef inline void release_slot(AddressTable* table, uint32_t number, bint session) noexcept nogil:
     """A connection that admit_address counted has ended. 0: it was not tracked, and nothing happens."""
     if number != 0:
-        table.own.slots[number - 1].open -= 1
+        if session:
+            slot_at(table, number).sessions -= 1
+        else:
+            slot_at(table, number).open -= 1
+
+
+cdef inline bint session_exceeds(const AddressTable* table, uint32_t number) noexcept nogil:
+    """Whether one more session of the slot's address would exceed max_address_sessions."""
+    cdef int64_t sessions
+    cdef const Slot* slot
+    cdef uint64_t tag
+    cdef int worker
+    if table.max_address_sessions == 0 or number == 0 or slot_at(table, number).exempt:
+        return False
+    sessions = slot_at(table, number).sessions
+    if sessions < table.local_sessions:
+        return False
+    tag = table.own.sets[(number - 1) // WAYS].tags[(number - 1) % WAYS]
+    for worker in range(table.workers):
+        if worker != table.worker:
+            slot = find_slot(set_of(table, worker, tag), tag)
+            if slot != NULL:
+                sessions += slot.sessions
+    return sessions >= table.max_address_sessions
+
+
+cdef inline void become_session(AddressTable* table, uint32_t number) noexcept nogil:
+    """A connection that admit_address counted is relayed from now on."""
+    cdef Slot* slot
+    if number != 0:
+        slot = slot_at(table, number)
+        slot.open -= 1
+        slot.sessions += 1

@@ -16,12 +16,15 @@ from flashpol._native.common.system cimport sockaddr_in6
 cdef inline Reason judge_client(
     Core* core, Listener* listener, const sockaddr_in6* client, int64_t now, uint32_t* slot,
 ) noexcept nogil:
-    """Why a client is refused, or R_NONE: then `slot` is its slot in the address table, 0 if it is not tracked."""
+    """Why a client is refused, or R_NONE: then `slot` is its slot in the address table, 0 if it is not tracked.
+
+    R_MAX_ADDRESS_CONNECTIONS with a slot: another connection of the address may give way, see make_room_of_address.
+    """
     cdef Address address = address_of(client)
     cdef AddressVerdict verdict = A_ADMITTED
     if listener.networks != NULL and not allowed(listener.networks, address):
         return R_NETWORK
-    if core.address_table != NULL and limits_addresses(core.address_table):
+    if core.address_table != NULL:
         verdict = admit_address(core.address_table, address, now, slot)
     if verdict == A_MAX_ADDRESS_CONNECTIONS:
         return R_MAX_ADDRESS_CONNECTIONS

@@ -7,9 +7,9 @@ from libc.string cimport memcpy, memmove
 from flashpol._native.accept.match cimport MatchVerdict, REQUEST_BYTES, SEEN_BYTES, V_MATCH, V_MORE, V_OTHER
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
-    Core, H_AWAITED, H_READ, O_TIMEOUT, Q_FIRST_BYTE, Q_LINGER, Q_REQUEST, QUEUE_COUNT, R_NONE, R_OTHER,
-    R_PROXY_MALFORMED, R_PROXY_OVERSIZED, READ_BYTES, Reason, Record, S_FIRST_BYTE, S_FREE, S_FRESH, S_GRACE, S_LINGER,
-    S_PREFIX, S_REQUEST,
+    Core, H_AWAITED, H_READ, O_TIMEOUT, QUEUE_COUNT, R_MAX_ADDRESS_CONNECTIONS, R_NONE, R_OTHER, R_PROXY_MALFORMED,
+    R_PROXY_OVERSIZED, READ_BYTES, Reason, Record, S_FIRST_BYTE, S_FRESH, S_GRACE, S_LINGER, S_PREFIX, S_REQUEST,
+    S_UNREAD,
 )
 from flashpol._native.common.system cimport epoll_event, epoll_wait, recv, sockaddr_in6
 
@@ -53,6 +53,8 @@ cdef inline void on_other_protocol(Core* core, int fd, size_t matched, const cha
                 enter(core, fd, S_PREFIX)
             elif record.state == S_FRESH:
                 enter(core, fd, S_REQUEST)
+            else:
+                update_kind(core, fd)
             return
     if shared:
         begin_session(core, fd, name, matched, seen, data, size)
@@ -63,7 +65,7 @@ cdef inline void on_other_protocol(Core* core, int fd, size_t matched, const cha
 cdef inline void discard_input(Core* core, int fd, ssize_t size) noexcept nogil:
     cdef Record* record = &core.records[fd]
     record.progress += <uint32_t>size
-    if record.progress > core.linger_bytes:
+    if record.progress > core.listeners[record.listener].linger_bytes:
         close_connection(core, fd)
 
 
@@ -82,6 +84,8 @@ cdef inline void on_request_bytes(Core* core, int fd, size_t size) noexcept nogi
         enter(core, fd, S_GRACE)
     elif record.state == S_FRESH:
         enter(core, fd, waiting_state(core, fd))
+    else:
+        update_kind(core, fd)
 
 
 cdef inline void expect_header(Core* core, int fd, const sockaddr_in6* peer) noexcept nogil:
@@ -101,6 +105,7 @@ cdef inline size_t on_header_bytes(Core* core, int fd, size_t size) noexcept nog
     cdef size_t used = 0
     cdef MatchVerdict verdict = proxy_feed(header, core.buffer, size, &used)
     cdef Reason reason
+    cdef char[READ_BYTES] rest
     if verdict == V_OTHER:
         refuse(core, fd, R_PROXY_OVERSIZED if header.oversized else R_PROXY_MALFORMED)
         return 0
@@ -110,9 +115,16 @@ cdef inline size_t on_header_bytes(Core* core, int fd, size_t size) noexcept nog
     if record.sample != 0:
         core.samples[record.sample].peer = header.source
     reason = judge_client(core, core.listeners[record.listener], &header.source, now_ns(), &record.slot)
+    if reason == R_MAX_ADDRESS_CONNECTIONS and record.slot:
+        # Whichever connection gives way may be read first, into the same buffer.
+        memcpy(rest, core.buffer + used, size - used)
+        reason = make_room_of_address(core, &record.slot)
+        memcpy(core.buffer + used, rest, size - used)
     if reason != R_NONE:
+        record.slot = 0
         refuse(core, fd, reason)
         return 0
+    update_kind(core, fd)
     if core.listeners[record.listener].shared and record.state != S_FRESH:
         enter(core, fd, S_FIRST_BYTE)               # the silence of the client itself begins here
     memmove(core.buffer, core.buffer + used, size - used)
@@ -122,7 +134,7 @@ cdef inline size_t on_header_bytes(Core* core, int fd, size_t size) noexcept nog
 cdef inline void on_fin(Core* core, int fd) noexcept nogil:
     cdef Record* record = &core.records[fd]
     if record.state == S_LINGER:
-        close_connection(core, fd)
+        close_acknowledged(core, fd)
     elif record.matched == REQUEST_BYTES:
         reply(core, fd, True)
     elif core.listeners[record.listener].shared and (record.matched or record.seen_size):
@@ -159,43 +171,16 @@ cdef inline void on_readable(Core* core, int fd) noexcept nogil:
         on_client_gone(core, fd)
 
 
-# ------------------------------------------------------------------------------------------------ limits and deadlines
-
-cdef inline bint evict_oldest(Core* core, Reason reason) noexcept nogil:
-    """Close the connection that has waited longest, to make room for a new one. False: none can be closed.
-
-    Lingering connections go first: they have their reply. Connections in FIRST_BYTE go last, because they may be silent
-    while the application speaks first. So silent clients cannot keep out those that ask, which need a connection for
-    some microseconds only. A connection whose request has arrived meanwhile gets its reply instead of being refused for
-    `reason`.
-    """
-    cdef int fd = core.queues[Q_LINGER].head
-    if fd >= 0:
-        close_connection(core, fd)
-        return True
-    return evict_from(core, Q_REQUEST, reason) or evict_from(core, Q_FIRST_BYTE, reason)
-
-
-cdef inline bint evict_from(Core* core, int which, Reason reason) noexcept nogil:
-    cdef int fd
-    while True:
-        fd = core.queues[which].head
-        if fd < 0:
-            return False
-        on_readable(core, fd)
-        if core.queues[which].head == fd:
-            refuse(core, fd, reason)
-            return True
-        if core.records[fd].state == S_FREE:
-            return True
-
+# ------------------------------------------------------------------------------------------------------------ deadlines
 
 cdef inline void on_deadline(Core* core, int fd) noexcept nogil:
     cdef Record* record = &core.records[fd]
     if record.state == S_GRACE:
         reply(core, fd, False)
     elif record.state == S_LINGER:
-        close_connection(core, fd)
+        close_acknowledged(core, fd)
+    elif record.state == S_UNREAD:
+        on_unread(core, fd)
     elif record.state == S_FIRST_BYTE and record.matched:
         enter(core, fd, S_REQUEST)                  # most likely a policy request that is still arriving
     elif core.listeners[record.listener].shared and record.header_state != H_AWAITED:
@@ -209,10 +194,12 @@ cdef inline void on_deadline(Core* core, int fd) noexcept nogil:
 cdef inline void dispatch(Core* core) noexcept nogil:
     """Handle ready records, then overdue ones, a limited number of each."""
     cdef epoll_event[EVENTS] events
-    cdef int i, fd, n, left
+    cdef int i, set_of_timeouts, fd, n, left
     cdef int limit = DISPATCH * max(1, <int>core.listener_count)
     cdef int64_t now
     cdef bint fired = False
+    if core.address_table != NULL:
+        refresh_others(core.address_table)
     left = limit
     while left > 0:
         n = epoll_wait(core.poller.epoll, events, EVENTS, 0)
@@ -227,11 +214,12 @@ cdef inline void dispatch(Core* core) noexcept nogil:
     if fired:
         now = now_ns()
         for i in range(QUEUE_COUNT):
-            for _ in range(limit):
-                fd = first_overdue(&core.queues[i], now)
-                if fd < 0:
-                    break
-                on_deadline(core, fd)
+            for set_of_timeouts in range(core.timeouts_count):
+                for _ in range(limit):
+                    fd = first_overdue(&core.queues[set_of_timeouts * QUEUE_COUNT + i], now)
+                    if fd < 0:
+                        break
+                    on_deadline(core, fd)
         # Records that are still overdue set the timer to a time that has passed: it fires in the loop's next round.
         set_timer(&core.poller, 0)
-    arm_timer(&core.poller, core.queues, QUEUE_COUNT)
+    arm_timer(&core.poller, core.queues, core.timeouts_count * QUEUE_COUNT)

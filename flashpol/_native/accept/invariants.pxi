@@ -3,19 +3,23 @@
 from libc.stdint cimport int64_t, uint32_t
 
 from flashpol._native.accept.state cimport (
-    Core, GAUGE_COUNT, QUEUE_COUNT, Record, S_FREE, S_FRESH, STATE_COUNT, StateRow,
+    Core, G_SESSIONS, G_SLOW_REPLIES, GAUGE_COUNT, Listener, QUEUE_COUNT, Record, S_FREE, S_FRESH, STATE_COUNT,
+    StateRow,
 )
+from flashpol._native.account.places cimport K_NONE, K_SILENT_SESSION, Place
+from flashpol._native.common.share cimport Share
 
 
-cdef const char* find_queue_violation(Core* core, int which, int64_t* length) noexcept nogil:
+cdef const char* find_queue_violation(Core* core, int number, int64_t* length) noexcept nogil:
     """What is wrong with a deadline queue, NULL if nothing. `length` is the number of its records."""
-    cdef int fd = core.queues[which].head, before = -1
+    cdef int fd = core.queues[number].head, before = -1
     cdef int64_t deadline = 0
     cdef Record* record
     length[0] = 0
     while fd >= 0:
         record = &core.records[fd]
-        if record.state >= STATE_COUNT or core.states[record.state].queue != which:
+        if record.state >= STATE_COUNT or (
+                queue_of(core, record, core.states[record.state].queue) != &core.queues[number]):
             return b"a record is in a queue that is not the one of its state"
         if record.link.prev != before or record.link.deadline < deadline:
             return b"a queue is out of order"
@@ -25,7 +29,7 @@ cdef const char* find_queue_violation(Core* core, int which, int64_t* length) no
         deadline = record.link.deadline
         before = fd
         fd = record.link.next
-    if core.queues[which].tail != before:
+    if core.queues[number].tail != before:
         return b"a queue does not end at its tail"
     return NULL
 
@@ -33,6 +37,7 @@ cdef const char* find_queue_violation(Core* core, int which, int64_t* length) no
 cdef const char* find_record_violation(Core* core, const Record* record) noexcept nogil:
     """What is wrong with one record of a connection, NULL if nothing."""
     cdef const StateRow* row
+    cdef const Place* place = &core.account.places[record - core.records]
     if record.state >= STATE_COUNT:
         return b"a record has no state"
     if record.state == S_FRESH:
@@ -42,10 +47,58 @@ cdef const char* find_record_violation(Core* core, const Record* record) noexcep
     row = &core.states[record.state]
     if record.watched and not row.watched:
         return b"a descriptor is in the epoll set in a state without a watch"
+    if row.gauge == G_SESSIONS:
+        if place.kind != K_NONE and place.kind != K_SILENT_SESSION:
+            return b"a session gives way as something else"
+    elif place.kind != kind_of(core, record, record.state) or place.silent or place.leaving:
+        return b"a connection does not give way as its state says"
+    if place.kind != K_NONE and place.slot != record.slot:
+        return b"a connection is in the line of another address"
     # The kernel may refuse a watch: `watch` counts that as an accept error.
     if row.watched and not record.watched and core.listeners[record.listener].counters.accept_errors == 0:
         return b"a descriptor is not in the epoll set in a state with a watch"
     return NULL
+
+
+cdef const char* find_share_violation(const Share* share, int64_t used, int64_t reserved, int64_t common) noexcept nogil:
+    if share.reserved != reserved or share.common_used != common:
+        return b"a share differs from its members"
+    if used > share.limit:
+        return b"a share is exceeded"
+    return NULL
+
+
+cdef const char* find_account_violation(Core* core, int64_t live) noexcept nogil:
+    """Compare the account with the listeners, their gauges, and the records."""
+    cdef int64_t[2] used, reserved, common
+    cdef int64_t sessions = 0, slow_replies = 0
+    cdef const Listener* listener
+    cdef const char* wrong
+    cdef int i
+    used[0] = used[1] = reserved[0] = reserved[1] = common[0] = common[1] = 0
+    for i in range(core.listener_count):
+        listener = core.listeners[i]
+        sessions += listener.counters.by_state[<int>G_SESSIONS]
+        slow_replies += listener.counters.by_state[<int>G_SLOW_REPLIES]
+        used[0] += listener.sessions.used
+        reserved[0] += listener.sessions.reserve
+        common[0] += max(<int64_t>0, listener.sessions.used - listener.sessions.reserve)
+        used[1] += listener.slow_replies.used
+        reserved[1] += listener.slow_replies.reserve
+        common[1] += max(<int64_t>0, listener.slow_replies.used - listener.slow_replies.reserve)
+    if used[0] != sessions - core.account.leaving or used[1] != slow_replies:
+        return b"a share has other members than connections"
+    wrong = find_share_violation(&core.account.sessions, used[0], reserved[0], common[0])
+    if wrong == NULL:
+        wrong = find_share_violation(&core.account.slow_replies, used[1], reserved[1], common[1])
+    if wrong == NULL:
+        wrong = find_places_violation(core.account)
+    if wrong == NULL and core.address_table != NULL:
+        if core.address_table.own.held != live - core.account.leaving:
+            return b"the address table holds another number of connections"
+        if core.address_table.own.sessions != used[0] or core.address_table.own.slow_replies != used[1]:
+            return b"the address table has other numbers than the shares"
+    return wrong
 
 
 cdef int64_t count_samples(Core* core, uint32_t number) noexcept nogil:
@@ -76,6 +129,8 @@ cdef const char* find_violation(Core* core, int64_t* live) noexcept nogil:
         if record.state == S_FREE:
             if record.watched:
                 return b"a closed descriptor is in the epoll set"
+            if core.account.places[fd].kind != K_NONE or core.account.places[fd].silent:
+                return b"a closed descriptor has a place"
             continue
         wrong = find_record_violation(core, record)
         if wrong != NULL:
@@ -84,12 +139,17 @@ cdef const char* find_violation(Core* core, int64_t* live) noexcept nogil:
         sampled += record.sample != 0
         queued[core.states[record.state].queue] += 1
         counted[core.states[record.state].gauge] += 1
-    for i in range(QUEUE_COUNT):
+    for i in range(QUEUE_COUNT * core.timeouts_count):
         wrong = find_queue_violation(core, i, &length)
         if wrong != NULL:
             return wrong
-        if length != queued[i]:
+        queued[i % QUEUE_COUNT] -= length
+    for i in range(QUEUE_COUNT):
+        if queued[i] != 0:
             return b"a record is not in the queue of its state"
+    wrong = find_account_violation(core, live[0])
+    if wrong != NULL:
+        return wrong
     for i in range(core.listener_count):
         open += core.listeners[i].counters.open
         for gauge in range(GAUGE_COUNT):

@@ -1,23 +1,35 @@
 # How a connection ends: with a reply, refused, relayed, or because the client is gone.
 
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy
 from posix.unistd cimport close
 
+from flashpol._native.accept.address_limits cimport SECOND, Slot
 from flashpol._native.accept.state cimport (
-    BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, P_SILENT, PendingSession, R_CAPACITY, R_HTTP, R_OTHER,
-    READ_BYTES, Reason, Record, S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY,
+    BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, P_SILENT, PendingSession, R_CAPACITY, R_HTTP,
+    R_MAX_SLOW_REPLIES, R_NONE, R_OTHER, READ_BYTES, Reason, Record, S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY,
+    S_UNREAD,
 )
-from flashpol._native.common.system cimport MSG_MORE, MSG_NOSIGNAL, recv, send, SHUT_WR, shutdown, sockaddr_in6
+from flashpol._native.common.system cimport (
+    ioctl, linger as linger_option, MSG_MORE, MSG_NOSIGNAL, recv, send, setsockopt, SHUT_WR, shutdown, SIOCOUTQ, SO_LINGER, sockaddr_in6,
+    SOL_SOCKET,
+)
+
+cdef enum:
+    CHECK_EVERY = 128           # of so many replies one is watched: 0.3 % of a reply's CPU
+    UNREAD_SECONDS = 60         # how long all replies of an address are, after one was not acknowledged
 
 
 cdef inline void close_connection(Core* core, int fd) noexcept nogil:
+    cdef bint session = core.records[fd].state == S_SESSION
     enter(core, fd, S_FREE)
     if core.address_table != NULL:
-        core.address_table.own.held -= 1
-        release_slot(core.address_table, core.records[fd].slot)
+        release_slot(core.address_table, core.records[fd].slot, session)
+        core.address_table.own.held -= not (session and core.account.places[fd].leaving)
+    if session:
+        forget_session(core.account, fd)
     close(fd)
 
 
@@ -91,7 +103,7 @@ cdef inline void reply(Core* core, int fd, bint clean) noexcept nogil:
     cdef Record* record = &core.records[fd]
     record.progress = 0
     if send_reply(core, fd):
-        if clean:
+        if clean and not keeps_open(core, record):
             # Input may have come meanwhile, and then close() would send RST after the reply. This read costs 0.2 µs.
             shutdown(fd, SHUT_WR)
             if recv(fd, core.buffer, READ_BYTES, 0) > 0:
@@ -100,12 +112,77 @@ cdef inline void reply(Core* core, int fd, bint clean) noexcept nogil:
                 close_connection(core, fd)
         else:
             linger(core, fd)
+    elif errno == EAGAIN and not may_reply_slowly(core, fd):
+        refuse(core, fd, R_MAX_SLOW_REPLIES)
     elif errno == EAGAIN:
         enter(core, fd, S_SLOW_REPLY)
         record.link.next = core.pending_slow_replies
         core.pending_slow_replies = fd
     else:
         on_client_gone(core, fd)
+
+
+# ---------------------------------------------------------------------------------------- replies that are not read
+
+cdef inline bint keeps_open(Core* core, const Record* record) noexcept nogil:
+    """Whether a connection is kept after its reply until the client has acknowledged it.
+
+    What the kernel has taken is lost from sight once the socket is closed, and 131,072 such sockets of a host make the
+    kernel reset all that follow (tcp_max_orphans). One reply of CHECK_EVERY is watched. If it is not acknowledged
+    within linger_timeout, all replies of that address are, for UNREAD_SECONDS: they keep their places meanwhile.
+    """
+    cdef const Slot* slot
+    core.until_check -= 1
+    if core.until_check < 0:
+        core.until_check = CHECK_EVERY - 1
+        return True
+    if record.slot == 0:
+        return False
+    slot = slot_at(core.address_table, record.slot)
+    return slot.unread_until != 0 and <uint16_t>(slot.unread_until - slot.second) < UNREAD_SECONDS
+
+
+cdef inline uint32_t unacknowledged(int fd) noexcept nogil:
+    """Bytes of a connection, its FIN among them, that the kernel keeps until the client has acknowledged them."""
+    cdef int size = 0
+    return <uint32_t>size if ioctl(fd, SIOCOUTQ, &size) == 0 else 0
+
+
+cdef inline void close_acknowledged(Core* core, int fd) noexcept nogil:
+    """The client has sent FIN after its reply, or has had linger_timeout to do so: close, if it has acknowledged it."""
+    cdef Record* record = &core.records[fd]
+    cdef uint32_t left = unacknowledged(fd)
+    if left == 0:
+        close_connection(core, fd)
+        return
+    record.progress = left
+    record.accepted_at = now_ns()
+    enter(core, fd, S_UNREAD)
+
+
+cdef inline void on_unread(Core* core, int fd) noexcept nogil:
+    """Every linger_timeout: whether the client has acknowledged more. One that does not for reply_timeout is reset."""
+    cdef Record* record = &core.records[fd]
+    cdef uint32_t left = unacknowledged(fd)
+    cdef int64_t now = now_ns()
+    cdef Slot* slot
+    cdef linger_option at_once
+    if left == 0:
+        close_connection(core, fd)
+        return
+    if record.slot != 0:
+        slot = slot_at(core.address_table, record.slot)
+        slot.unread_until = max(<uint16_t>(<uint16_t>(now // SECOND) + UNREAD_SECONDS), <uint16_t>1)
+    if left != record.progress:
+        record.progress = left
+        record.accepted_at = now
+    elif now - record.accepted_at >= core.listeners[record.listener].unread_timeout:
+        # RST frees the kernel's memory, which close() would leave to the client.
+        at_once.l_onoff, at_once.l_linger = 1, 0
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once))
+        close_connection(core, fd)
+        return
+    enter(core, fd, S_UNREAD)
 
 
 # ------------------------------------------------------------------------------------------------------------ the relay
@@ -115,9 +192,13 @@ cdef inline void begin_session(
 ) noexcept nogil:
     """Give a connection to a greenlet that relays it, with all bytes read: `matched` of a request or `seen`, `data`."""
     cdef Record* record = &core.records[fd]
-    cdef PendingSession* session = <PendingSession*>malloc(sizeof(PendingSession) + matched + seen + size)
-    if session == NULL:
-        refuse(core, fd, R_CAPACITY)
+    cdef Reason reason = judge_session(core, fd, protocol == P_SILENT)
+    cdef PendingSession* session = NULL
+    if reason == R_NONE:
+        session = <PendingSession*>malloc(sizeof(PendingSession) + matched + seen + size)
+        reason = R_NONE if session != NULL else R_CAPACITY
+    if reason != R_NONE:
+        refuse(core, fd, reason)
         return
     memcpy(session.data, <const char*>b"<policy-file-request/>", matched)
     memcpy(session.data + matched, record.seen, seen)
@@ -132,6 +213,8 @@ cdef inline void begin_session(
     core.pending_sessions_last = session
     record.protocol = protocol
     enter(core, fd, S_SESSION)
+    if protocol == P_SILENT:
+        begin_silence(core.account, fd, record.slot)
 
 
 cdef inline void begin_session_now(Core* core, int fd) noexcept nogil:

@@ -7,13 +7,16 @@ from flashpol._native.accept.ip_ranges cimport NetworkTable
 from flashpol._native.accept.match cimport SEEN_BYTES, Signatures
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.top_addresses cimport TopTable
+from flashpol._native.account.places cimport Places
 from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.poller cimport Poller
+from flashpol._native.common.share cimport Member
 from flashpol._native.common.system cimport sockaddr_in6
 
 cdef enum:
     BUCKET_COUNT = 19           # finite bounds and +Inf
     LISTENER_COUNT = 1024       # acceptors of one process
+    BATCH = 32                  # connections accepted at a time
     READ_BYTES = 4096           # one read; a request is 23 bytes, an HTTP request of a browser about 1,000
     SAMPLE_COUNT = 1024         # room for sampled connections that are not logged yet; number 0 is not used
     SAMPLE_BURST = 100          # connections sampled in one window if not all are: 864,000 lines a day
@@ -39,6 +42,7 @@ cdef enum Reason:               # why a connection was refused
     R_PROXY_OVERSIZED           # the PROXY header is longer than we accept
     R_MAX_SESSIONS
     R_MAX_SLOW_REPLIES
+    R_MAX_ADDRESS_SESSIONS
     REASON_COUNT
     R_NONE = REASON_COUNT       # the connection was not refused
 
@@ -63,6 +67,7 @@ cdef enum State:
     S_PREFIX                    # shared port: the first bytes could begin several protocols
     S_GRACE                     # the request is complete but for its terminator
     S_LINGER                    # the reply is sent; input is discarded until the client closes
+    S_UNREAD                    # the client has not acknowledged all of the reply; nothing more is read
     S_SLOW_REPLY                # a greenlet sends the rest of the reply
     S_SESSION                   # a greenlet relays it
     STATE_COUNT
@@ -72,6 +77,7 @@ cdef enum:                      # the deadline queues, in the order in which `di
     Q_LINGER
     Q_FIRST_BYTE
     Q_REQUEST
+    Q_UNREAD
     QUEUE_COUNT
     Q_NONE = QUEUE_COUNT
 
@@ -86,6 +92,7 @@ cdef struct StateRow:
     uint8_t queue               # the deadline queue, Q_NONE: no deadline
     uint8_t watched             # in the epoll set, for input
     uint8_t gauge
+    uint8_t kind                # how it gives way; K_SILENT becomes K_PARTIAL once the client has sent something
 
 # -------------------------------------------------------------------------------------------------------------- memory
 
@@ -112,6 +119,11 @@ cdef struct Listener:
     uint8_t terminated          # a request ends with NUL or the like (Flash), or with its 22nd byte (Silverlight)
     uint8_t shared              # what is not a policy request is relayed
     uint8_t needs_address       # networks, proxies or the address table need the peer's address at accept
+    int queues                  # of its timeouts: the first one in Core.queues
+    uint32_t linger_bytes
+    int64_t unread_timeout      # ns
+    Member sessions             # of the shares in Places
+    Member slow_replies
     const NetworkTable* networks    # of clients that are allowed; NULL: all
     const NetworkTable* proxies     # that send a PROXY header and alone may connect; NULL: clients connect themselves
     const char* reply
@@ -126,9 +138,10 @@ cdef enum HeaderState:          # of a connection's PROXY header, which is at he
 
 # One open connection, 56 bytes, at records[fd]. Only `enter` in transitions.pxi writes state and watched.
 cdef struct Record:
-    int64_t accepted_at         # ns, CLOCK_MONOTONIC
+    int64_t accepted_at         # ns, CLOCK_MONOTONIC; S_UNREAD: when the client last acknowledged something
     Link link                   # in the deadline queue; `next` is also that of Core.pending_slow_replies
-    uint32_t progress           # S_SLOW_REPLY: bytes of the reply sent; S_LINGER: bytes of input discarded
+    uint32_t progress           # S_SLOW_REPLY: bytes of the reply sent; S_LINGER: bytes of input discarded;
+                                # S_UNREAD: bytes not acknowledged
     uint32_t slot               # in the address table, 0: not tracked there
     uint16_t listener
     uint32_t sample             # number in Core.samples until the outcome is known, 0: not sampled
@@ -159,17 +172,19 @@ cdef struct PendingSession:
 # All connections of one ConnectionTable, which owns this.
 cdef struct Core:
     Poller poller
-    Queue queues[QUEUE_COUNT]
+    Queue* queues               # QUEUE_COUNT for each set of timeouts
+    int timeouts_count
     StateRow states[STATE_COUNT]    # what each state means; constant
     Record* records             # one for each possible fd: the kernel gives pages only where an fd is used
     size_t capacity
     ProxyParser* headers        # one for each possible fd too, NULL: no listener has proxies
     AddressTable* address_table     # owned by an AddressLimits; NULL: there are no limits
+    Places* account             # owned by an Account
+    int until_check             # replies until one is kept open to see whether it is acknowledged
     Listener* listeners[LISTENER_COUNT]
     uint16_t listener_count
     int refused_tables          # how many of the listeners' `refused` there are
     Signatures signatures
-    uint32_t linger_bytes
     const char* http_reply      # borrowed from the module
     size_t http_reply_size
     int32_t pending_slow_replies    # fds that wait for a greenlet: a list through Link.next; -1 ends

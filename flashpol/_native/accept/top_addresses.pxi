@@ -5,8 +5,8 @@ from libc.stdlib cimport calloc
 from flashpol._native.accept.address_limits cimport AddressTable
 from flashpol._native.accept.ip_ranges cimport Address
 from flashpol._native.accept.state cimport (
-    Core, H_NONE, Listener, R_CAPACITY, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_RATE, R_MAX_CONNECTIONS,
-    R_MAX_SESSIONS, R_MAX_SLOW_REPLIES, Reason,
+    Core, H_NONE, Listener, R_CAPACITY, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_RATE, R_MAX_ADDRESS_SESSIONS,
+    R_MAX_CONNECTIONS, R_MAX_SESSIONS, R_MAX_SLOW_REPLIES, Reason,
 )
 from flashpol._native.accept.top_addresses cimport TOP_COUNT, TopAddress, TopTable
 from flashpol._native.common.system cimport getpeername, sockaddr_in6, socklen_t
@@ -15,8 +15,8 @@ from flashpol._native.common.system cimport getpeername, sockaddr_in6, socklen_t
 cdef inline bint is_limit(Reason reason) noexcept nogil:
     """Whether the operator may raise what refused a connection. The other reasons are the clients' doing, or the
     configuration says so."""
-    return reason in (R_CAPACITY, R_MAX_CONNECTIONS, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_RATE, R_MAX_SESSIONS,
-                      R_MAX_SLOW_REPLIES)
+    return reason in (R_CAPACITY, R_MAX_CONNECTIONS, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_RATE,
+                      R_MAX_ADDRESS_SESSIONS, R_MAX_SESSIONS, R_MAX_SLOW_REPLIES)
 
 
 cdef void count_address(TopTable* table, Address address) noexcept nogil:

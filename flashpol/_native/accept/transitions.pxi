@@ -9,7 +9,8 @@
 #     │ └── other protocol ──► refused ──► closed, or LINGER after a reply to HTTP
 #     └── FIN, RST or deadline ──► closed
 #
-#   LINGER ── FIN, RST, linger_bytes or deadline ──► closed
+#   LINGER ── FIN, RST, linger_bytes or deadline ──► closed, if the client has acknowledged the reply
+#     └── FIN or deadline ──► UNREAD ── acknowledged, or nothing more of it for reply_timeout ──► closed
 #
 # On a shared port silence and input that is not a policy request lead to the relay:
 #
@@ -27,28 +28,50 @@
 from libc.stdint cimport uint8_t
 
 from flashpol._native.accept.state cimport (
-    Core, Counters, G_NONE, G_PARKED, G_SESSIONS, G_SLOW_REPLIES, Q_FIRST_BYTE, Q_GRACE, Q_LINGER, Q_NONE, Q_REQUEST,
-    Record, S_FIRST_BYTE, S_FREE, S_FRESH, S_GRACE, S_LINGER, S_PREFIX, S_REQUEST, S_SESSION, S_SLOW_REPLY, StateRow,
+    Core, G_NONE, G_PARKED, G_SESSIONS, G_SLOW_REPLIES, Listener, Q_FIRST_BYTE, Q_GRACE, Q_LINGER, Q_NONE, Q_REQUEST,
+    Q_UNREAD, Queue, Record, S_FIRST_BYTE, S_FREE, S_FRESH, S_GRACE, S_LINGER, S_PREFIX, S_REQUEST, S_SESSION,
+    S_SLOW_REPLY, S_UNREAD, StateRow,
 )
+from flashpol._native.account.places cimport K_GRACE, K_LINGER, K_NONE, K_PARTIAL, K_SILENT
 from flashpol._native.common.system cimport epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_event, EPOLLIN
 
 
 cdef void init_states(StateRow* states) noexcept nogil:
     """Fill in the table. invariants.pxi compares every record with it. `enter` relies on the first two rows."""
-    #                      state         deadline queue  watched  gauge
-    set_state_row(states, S_FREE,       Q_NONE,         False,   G_NONE)
-    set_state_row(states, S_FRESH,      Q_NONE,         False,   G_NONE)
-    set_state_row(states, S_REQUEST,    Q_REQUEST,      True,    G_PARKED)
-    set_state_row(states, S_FIRST_BYTE, Q_FIRST_BYTE,   True,    G_PARKED)
-    set_state_row(states, S_PREFIX,     Q_GRACE,        True,    G_PARKED)
-    set_state_row(states, S_GRACE,      Q_GRACE,        True,    G_PARKED)
-    set_state_row(states, S_LINGER,     Q_LINGER,       True,    G_PARKED)
-    set_state_row(states, S_SLOW_REPLY, Q_NONE,         False,   G_SLOW_REPLIES)
-    set_state_row(states, S_SESSION,    Q_NONE,         False,   G_SESSIONS)
+    #                      state         deadline queue  watched  gauge           gives way as
+    set_state_row(states, S_FREE,       Q_NONE,         False,   G_NONE,         K_NONE)
+    set_state_row(states, S_FRESH,      Q_NONE,         False,   G_NONE,         K_NONE)
+    set_state_row(states, S_REQUEST,    Q_REQUEST,      True,    G_PARKED,       K_SILENT)
+    set_state_row(states, S_FIRST_BYTE, Q_FIRST_BYTE,   True,    G_PARKED,       K_SILENT)
+    set_state_row(states, S_PREFIX,     Q_GRACE,        True,    G_PARKED,       K_PARTIAL)
+    set_state_row(states, S_GRACE,      Q_GRACE,        True,    G_PARKED,       K_GRACE)
+    set_state_row(states, S_LINGER,     Q_LINGER,       True,    G_PARKED,       K_LINGER)
+    set_state_row(states, S_UNREAD,     Q_UNREAD,       False,   G_PARKED,       K_LINGER)
+    set_state_row(states, S_SLOW_REPLY, Q_NONE,         False,   G_SLOW_REPLIES, K_NONE)
+    set_state_row(states, S_SESSION,    Q_NONE,         False,   G_SESSIONS,     K_NONE)
 
 
-cdef void set_state_row(StateRow* states, int state, uint8_t queue, uint8_t watched, uint8_t gauge) noexcept nogil:
-    states[state] = StateRow(queue, watched, gauge)
+cdef void set_state_row(
+    StateRow* states, int state, uint8_t queue, uint8_t watched, uint8_t gauge, uint8_t kind,
+) noexcept nogil:
+    states[state] = StateRow(queue, watched, gauge, kind)
+
+
+cdef inline Queue* queue_of(const Core* core, const Record* record, uint8_t queue) noexcept nogil:
+    return &core.queues[core.listeners[record.listener].queues + queue]
+
+
+cdef inline uint8_t kind_of(const Core* core, const Record* record, uint8_t state) noexcept nogil:
+    """How a connection gives way in this state. The relay changes it for sessions."""
+    cdef uint8_t kind = core.states[state].kind
+    return K_PARTIAL if kind == K_SILENT and (record.matched or record.seen_size) else kind
+
+
+cdef inline void update_kind(Core* core, int fd) noexcept nogil:
+    """The client has sent something, or has become known, in the same state."""
+    cdef Record* record = &core.records[fd]
+    if record.state != S_FRESH:
+        set_kind(core.account, fd, record.slot, kind_of(core, record, record.state))
 
 
 cdef inline void enter(Core* core, int fd, uint8_t state) noexcept nogil:
@@ -69,19 +92,50 @@ cdef inline void enter(Core* core, int fd, uint8_t state) noexcept nogil:
 
 cdef void change_row(Core* core, int fd, uint8_t old_state, uint8_t state) noexcept nogil:
     cdef Record* record = &core.records[fd]
-    cdef Counters* counters = core.listeners[record.listener].counters
+    cdef Listener* listener = core.listeners[record.listener]
     cdef const StateRow* old = &core.states[old_state]
     cdef const StateRow* new = &core.states[state]
     if old.queue != Q_NONE:
-        dequeue(&core.queues[old.queue], &record.link)
+        dequeue(queue_of(core, record, old.queue), &record.link)
     if new.queue != Q_NONE:
-        enqueue(&core.queues[new.queue], &record.link, fd, now_ns())
+        enqueue(queue_of(core, record, new.queue), &record.link, fd, now_ns())
     if old.gauge != G_NONE:
-        counters.by_state[old.gauge] -= 1
+        listener.counters.by_state[old.gauge] -= 1
+        if old.gauge != G_PARKED:
+            give_back_place(core, listener, fd, old.gauge)
     if new.gauge != G_NONE:
-        counters.by_state[new.gauge] += 1
+        listener.counters.by_state[new.gauge] += 1
+        if new.gauge != G_PARKED:
+            take_place(core, listener, fd, new.gauge)
     if new.watched != record.watched:
         watch(core, fd, new.watched)
+    set_kind(core.account, fd, record.slot, kind_of(core, record, state))
+
+
+# The places that do not give way have shares: a session and a slow reply take from them, and give back.
+
+cdef void take_place(Core* core, Listener* listener, int fd, uint8_t gauge) noexcept nogil:
+    if gauge == G_SLOW_REPLIES:
+        take_from(&core.account.slow_replies, &listener.slow_replies)
+    else:
+        take_from(&core.account.sessions, &listener.sessions)
+    if core.address_table != NULL:
+        if gauge == G_SLOW_REPLIES:
+            core.address_table.own.slow_replies += 1
+        else:
+            core.address_table.own.sessions += 1
+            become_session(core.address_table, core.records[fd].slot)
+
+
+cdef void give_back_place(Core* core, Listener* listener, int fd, uint8_t gauge) noexcept nogil:
+    if gauge == G_SLOW_REPLIES:
+        give_back(&core.account.slow_replies, &listener.slow_replies)
+        if core.address_table != NULL:
+            core.address_table.own.slow_replies -= 1
+    elif not core.account.places[fd].leaving:           # else `evict_session` has given it back
+        give_back(&core.account.sessions, &listener.sessions)
+        if core.address_table != NULL:
+            core.address_table.own.sessions -= 1
 
 
 cdef void watch(Core* core, int fd, bint watched) noexcept nogil:

@@ -1,9 +1,11 @@
 # PolicyReply and Acceptor: a listening socket, what it replies, and where it is counted.
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
-from flashpol._native.accept.state cimport Core, Counters, GAUGE_COUNT, Listener, LISTENER_COUNT, REASON_COUNT
+from flashpol._native.accept.state cimport (
+    Core, Counters, GAUGE_COUNT, Listener, LISTENER_COUNT, QUEUE_COUNT, REASON_COUNT,
+)
 
 
 cdef class PolicyReply:
@@ -20,8 +22,9 @@ cdef class PolicyReply:
 
 cdef class Acceptor:
     def __cinit__(self, ConnectionTable connection_table not None, int fd, PolicyReply reply not None,
-                  unsigned char[::1] block not None, *, on_exhausted, bint terminated=True, Networks networks=None,
-                  Networks proxies=None, bint shared=False):
+                  unsigned char[::1] block not None, *, int timeouts, uint32_t linger_bytes, double reply_timeout,
+                  on_exhausted, bint terminated=True, Networks networks=None, Networks proxies=None,
+                  bint shared=False):
         cdef Core* core = &connection_table.core
         cdef Listener* listener = &self.listener
         cdef int gauge
@@ -29,6 +32,11 @@ cdef class Acceptor:
             raise ValueError(f"a counter block is {sizeof(Counters)} bytes, aligned to {sizeof(uint64_t)}")
         if core.listener_count == LISTENER_COUNT:
             raise ValueError(f"at most {LISTENER_COUNT} listeners in one process")
+        if not 0 <= timeouts < core.timeouts_count:
+            raise ValueError("timeouts is a number that add_timeouts has returned")
+        listener.queues = timeouts * QUEUE_COUNT
+        listener.linger_bytes = linger_bytes
+        listener.unread_timeout = <int64_t>(reply_timeout * 1e9)
         self.fd = fd
         self.connection_table = connection_table
         self.reply = reply
@@ -41,8 +49,7 @@ cdef class Acceptor:
             listener.proxies = &proxies.table
         if networks is not None:
             listener.networks = &networks.table
-        listener.needs_address = networks is not None or proxies is not None or (
-            core.address_table != NULL and limits_addresses(core.address_table))
+        listener.needs_address = networks is not None or proxies is not None or core.address_table != NULL
         listener.terminated = terminated
         listener.shared = shared
         listener.reply = <const char*>reply.data
@@ -55,6 +62,7 @@ cdef class Acceptor:
         core.listeners[core.listener_count] = listener
         core.listener_count += 1
         connection_table._acceptors.append(self)
+        share_out(core)
 
     def __dealloc__(self):
         cdef int reason

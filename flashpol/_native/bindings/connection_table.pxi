@@ -3,24 +3,22 @@
 from cpython.exc cimport PyErr_SetFromErrno
 from libc.errno cimport EAGAIN, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
 from flashpol._native.accept.ip_ranges cimport MAPPED
 from flashpol._native.accept.match cimport SEEN_BYTES, Signature, SIGNATURES
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
-    Core, H_NONE, Listener, O_RELAYED, O_TIMEOUT, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_LINGER, Q_REQUEST,
-    QUEUE_COUNT, R_CAPACITY, R_SHUTDOWN, READ_BYTES, Reason, REASON_COUNT, Record, S_FREE, S_LINGER, S_SESSION,
-    S_SLOW_REPLY, Sample, SAMPLE_COUNT,
+    Core, G_SESSIONS, H_NONE, Listener, O_RELAYED, O_TIMEOUT, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_LINGER,
+    Q_REQUEST, Q_UNREAD, QUEUE_COUNT, R_CAPACITY, R_SHUTDOWN, READ_BYTES, Reason, REASON_COUNT, Record, S_FREE,
+    S_LINGER, S_SESSION, S_SLOW_REPLY, S_UNREAD, Sample, SAMPLE_COUNT,
 )
 from flashpol._native.accept.top_addresses cimport TopTable
+from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, getpeername, getsockname, inet_ntop, ntohs, sockaddr_in, sockaddr_in6, socklen_t,
 )
-
-cdef enum:
-    MAX_RECORDS = 1 << 20       # where RLIMIT_NOFILE is unlimited: 56 MB of address space, touched as it is used
 
 cdef bytes HTTP_BODY = b"This port answers socket policy requests (<policy-file-request/>), not HTTP.\n"
 cdef bytes HTTP_REPLY = b"".join([
@@ -30,21 +28,20 @@ cdef bytes HTTP_REPLY = b"".join([
 
 
 cdef class ConnectionTable:
-    def __cinit__(self, *, on_slow_reply, on_error, signatures=(), size_t capacity,
-                  double request_timeout, double terminator_grace, double linger_timeout, uint32_t linger_bytes,
-                  on_access=None, double access_log=0.0, AddressLimits address_limits=None, on_session=None,
-                  double first_byte_timeout=1.0):
+    def __cinit__(self, *, Account account not None, on_slow_reply, on_error, signatures=(), on_access=None,
+                  double access_log=0.0, on_session=None):
         cdef Core* core = &self.core
         if not 0.0 <= access_log <= 1.0:
             raise ValueError("access_log is a share of the connections, 0 to 1")
         core.pending_slow_replies = -1
-        core.linger_bytes = linger_bytes
+        core.until_check = CHECK_EVERY - 1
         core.http_reply = HTTP_REPLY
         core.http_reply_size = <size_t>len(HTTP_REPLY)
         self._acceptors = []
-        self._address_limits = address_limits
-        core.address_table = NULL if address_limits is None else &address_limits.table
-        core.capacity = min(capacity, <size_t>MAX_RECORDS)
+        self._account = account
+        core.account = &account.places
+        core.address_table = NULL if account.address_limits is None else &account.address_limits.table
+        core.capacity = account.places.capacity
         self._on_slow_reply = on_slow_reply
         self._on_error = on_error
         self._on_session = on_session
@@ -55,10 +52,6 @@ cdef class ConnectionTable:
         if core.records == NULL or core.buffer == NULL:
             raise MemoryError
         init_states(core.states)
-        self._init_queue(Q_GRACE, terminator_grace)
-        self._init_queue(Q_LINGER, linger_timeout)
-        self._init_queue(Q_FIRST_BYTE, first_byte_timeout)
-        self._init_queue(Q_REQUEST, request_timeout)
         if access_log > 0:
             self._on_access = on_access
             self._init_samples(access_log)
@@ -68,14 +61,30 @@ cdef class ConnectionTable:
     def __dealloc__(self):
         close_poller(&self.core.poller)
         self._drop_pending_sessions()
+        free(self.core.queues)
         free(self.core.samples)
         free(self.core.headers)
         free(self.core.records)
         free(self.core.buffer)
 
-    cdef int _init_queue(self, int which, double duration) except -1:
-        init_queue(&self.core.queues[which], &self.core.records[0].link, sizeof(Record), <int64_t>(duration * 1e9))
-        return 0
+    def add_timeouts(self, *, double request_timeout, double terminator_grace, double linger_timeout,
+                     double first_byte_timeout=1.0):
+        cdef Core* core = &self.core
+        cdef double[QUEUE_COUNT] durations
+        cdef size_t size = sizeof(Queue) * QUEUE_COUNT * <size_t>(core.timeouts_count + 1)
+        cdef Queue* queues = <Queue*>realloc(core.queues, size)
+        cdef int i, first = core.timeouts_count * QUEUE_COUNT
+        if queues == NULL:
+            raise MemoryError
+        core.queues = queues
+        durations[<int>Q_GRACE] = terminator_grace
+        durations[<int>Q_LINGER] = durations[<int>Q_UNREAD] = linger_timeout
+        durations[<int>Q_FIRST_BYTE] = first_byte_timeout
+        durations[<int>Q_REQUEST] = request_timeout
+        for i in range(QUEUE_COUNT):
+            init_queue(&queues[first + i], &core.records[0].link, sizeof(Record), <int64_t>(durations[i] * 1e9))
+        core.timeouts_count += 1
+        return core.timeouts_count - 1
 
     cdef int _init_samples(self, double share) except -1:
         cdef Core* core = &self.core
@@ -116,6 +125,10 @@ cdef class ConnectionTable:
     def open(self):
         return sum([self.core.listeners[i].counters.open for i in range(self.core.listener_count)])
 
+    @property
+    def sessions(self):
+        return sum([self.core.listeners[i].counters.by_state[<int>G_SESSIONS] for i in range(self.core.listener_count)])
+
     def ready(self):
         with nogil:
             dispatch(&self.core)
@@ -137,7 +150,7 @@ cdef class ConnectionTable:
             fd = self.core.pending_slow_replies
             self.core.pending_slow_replies = self.core.records[fd].link.next
             try:
-                self._on_slow_reply(fd)
+                self._on_slow_reply(fd, self.core.records[fd].listener)
             except BaseException as error:
                 # The hook may have closed the connection before it raised.
                 if self.core.records[fd].state == S_SLOW_REPLY:
@@ -211,7 +224,7 @@ cdef class ConnectionTable:
         with nogil:
             if send_reply(core, fd):
                 linger(core, fd)
-                arm_timer(&core.poller, core.queues, QUEUE_COUNT)
+                arm_timer(&core.poller, core.queues, core.timeouts_count * QUEUE_COUNT)
             elif errno != EAGAIN:
                 on_client_gone(core, fd)
         self._log_samples()
@@ -295,10 +308,10 @@ cdef class ConnectionTable:
 
     # ------------------------------------------------------------------------------------------------ all connections
 
-    def evict_oldest(self):
+    def evict(self):
         cdef bint evicted
         with nogil:
-            evicted = evict_oldest(&self.core, R_CAPACITY)
+            evicted = make_room(&self.core, R_CAPACITY)
         if needs_hooks(&self.core):
             self._call_hooks()
         return evicted
@@ -311,7 +324,7 @@ cdef class ConnectionTable:
             record = &self.core.records[fd]
             if record.state == S_FREE:
                 continue
-            if record.state != S_LINGER:
+            if record.state != S_LINGER and record.state != S_UNREAD:
                 count_refused(&self.core, self.core.listeners[record.listener], <int>fd, R_SHUTDOWN, NULL)
                 record_outcome(&self.core, <int>fd, R_SHUTDOWN)
             close_connection(&self.core, <int>fd)

@@ -1,12 +1,12 @@
 # The names and numbers that Python shares with the fast path. Each enum of C has its names here and nowhere else.
 
 from flashpol._native.accept.address_limits cimport (
-    A_ADMITTED, A_MAX_ADDRESS_CONNECTIONS, A_MAX_ADDRESS_RATE, A_UNTRACKED, HEAD_BYTES, Slot, VERDICT_COUNT, WAYS,
+    A_ADMITTED, A_MAX_ADDRESS_CONNECTIONS, A_MAX_ADDRESS_RATE, A_UNTRACKED, HEAD_BYTES, SlotSet, VERDICT_COUNT,
 )
 from flashpol._native.accept.state cimport (
     BOUNDS, BUCKET_COUNT, Counters, G_PARKED, G_SESSIONS, G_SLOW_REPLIES, O_RELAYED, O_REPLY, O_RESET, O_TIMEOUT,
     OUTCOME_COUNT, P_SILENT, PROTOCOL_COUNT, R_CAPACITY, R_CRASHED, R_HTTP, R_MAX_ADDRESS_CONNECTIONS,
-    R_MAX_ADDRESS_RATE, R_MAX_CONNECTIONS, R_MAX_SESSIONS, R_MAX_SLOW_REPLIES, R_NETWORK, R_OTHER, R_PROXY_MALFORMED,
+    R_MAX_ADDRESS_RATE, R_MAX_ADDRESS_SESSIONS, R_MAX_CONNECTIONS, R_MAX_SESSIONS, R_MAX_SLOW_REPLIES, R_NETWORK, R_OTHER, R_PROXY_MALFORMED,
     R_PROXY_OVERSIZED, R_PROXY_UNTRUSTED, R_RTMP, R_RTMPE, R_SHUTDOWN, R_TLS, R_UPSTREAM, REASON_COUNT,
 )
 
@@ -30,6 +30,7 @@ cdef dict REFUSED = {
     R_PROXY_OVERSIZED: "proxy_oversized",
     R_MAX_SESSIONS: "max_sessions",
     R_MAX_SLOW_REPLIES: "max_slow_replies",
+    R_MAX_ADDRESS_SESSIONS: "max_address_sessions",
 }
 
 REASONS = numbered(REASON_COUNT, REFUSED)
@@ -48,7 +49,7 @@ cdef tuple ADDRESS_VERDICTS = numbered(VERDICT_COUNT, {
 
 BUCKETS = tuple([bound / 1e9 for bound in BOUNDS[:BUCKET_COUNT - 1]])
 ADDRESS_TABLE_HEAD = HEAD_BYTES
-ADDRESS_TABLE_SET = WAYS * sizeof(Slot)
+ADDRESS_TABLE_SET = sizeof(SlotSet)
 BLOCK_SIZE = (sizeof(Counters) + 63) // 64 * 64     # whole cache lines: no two writers share one
 
 

@@ -66,6 +66,12 @@ cdef extern from "<sys/un.h>" nogil:
         uint16_t sun_family
         char sun_path[108]
 
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, ...)
+
+cdef extern from "<linux/sockios.h>" nogil:
+    int SIOCOUTQ
+
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
         int fd

@@ -1,0 +1,89 @@
+# What must hold in the account between two calls, for tests.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+
+from flashpol._native.account.places cimport (
+    Holder, K_NONE, K_SILENT_SESSION, Place, Places, Ranking, RANKING_COUNT, WEIGHT_CLASSES,
+)
+
+
+cdef const char* find_line_violation(Places* places, Ranking* ranking, uint32_t slot, uint8_t kind, int32_t* length) \
+        noexcept nogil:
+    cdef const Place* place
+    cdef int32_t before = 0, at = line_of(ranking, slot, kind).head
+    length[0] = 0
+    while at != 0:
+        place = &places.places[at - 1]
+        if place.kind != kind or place.slot != slot or place.before != before:
+            return b"a line has a connection that is not of its address and kind"
+        if length[0] > <int32_t>places.capacity:
+            return b"a line is a ring"
+        length[0] += 1
+        before = at
+        at = place.after
+    if line_of(ranking, slot, kind).tail != before:
+        return b"a line does not end at its tail"
+    return NULL
+
+
+cdef const char* find_ranking_violation(Places* places, Ranking* ranking) noexcept nogil:
+    cdef int64_t total = 0, in_buckets = 0, holders = 0
+    cdef int32_t length, weight, slot, before
+    cdef const char* wrong
+    cdef uint32_t number
+    cdef int kind, bucket
+    for number in range(places.slots):
+        weight = 0
+        for kind in range(ranking.first_kind, ranking.first_kind + ranking.kinds):
+            wrong = find_line_violation(places, ranking, number, <uint8_t>kind, &length)
+            if wrong != NULL:
+                return wrong
+            weight += length
+        if weight != ranking.holders[number].weight:
+            return b"an address has another weight than connections"
+        total += weight
+        holders += weight != 0
+    for bucket in range(WEIGHT_CLASSES):
+        before = -1
+        slot = ranking.first[bucket]
+        if (slot >= 0) != ((ranking.occupied >> bucket) & 1):
+            return b"the buckets differ from their bits"
+        while slot >= 0:
+            if bucket_of(ranking.holders[slot].weight) != bucket or ranking.holders[slot].before != before:
+                return b"an address is in the bucket of another weight"
+            in_buckets += 1
+            if in_buckets > holders:
+                return b"a bucket is a ring"
+            before = slot
+            slot = ranking.holders[slot].after
+        if ranking.last[bucket] != before:
+            return b"a bucket does not end at its last address"
+    if in_buckets != holders:
+        return b"an address is in no bucket"
+    if total != ranking.total:
+        return b"a ranking has another total than connections"
+    return NULL
+
+
+cdef const char* find_places_violation(Places* places) noexcept nogil:
+    """What is wrong, NULL if nothing."""
+    cdef int64_t silent = 0, leaving = 0, in_line = 0
+    cdef const Place* place
+    cdef const char* wrong
+    cdef size_t fd
+    cdef int i
+    for i in range(RANKING_COUNT):
+        wrong = find_ranking_violation(places, &places.rankings[i])
+        if wrong != NULL:
+            return wrong
+        in_line += places.rankings[i].total
+    for fd in range(places.capacity):
+        place = &places.places[fd]
+        silent += place.silent
+        leaving += place.leaving
+        in_line -= place.kind != K_NONE
+        if place.kind == K_SILENT_SESSION and not place.silent:
+            return b"a session gives way although its client has spoken"
+    if silent != places.silent_sessions or leaving != places.leaving or in_line != 0:
+        return b"the account differs from its places"
+    return NULL

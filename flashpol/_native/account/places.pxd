@@ -1,0 +1,76 @@
+# The account of places: every connection of a process, of whatever kind, takes a place here and gives it back here.
+# docs/architecture.md ("The account of places") has the invariants; account/invariants.pxi checks them.
+#
+# A place is held until the connection is closed. Two kinds of use never give way: slow replies, which are being sent,
+# and sessions in which the client has sent something. Shares limit those. All other connections give way to new ones,
+# by one rule: the heaviest address first, that is the one with the most connections that can give way; among those of
+# one address in the order of enum Kind; among those of one kind the one that has waited longest.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from flashpol._native.common.share cimport Member, Share
+
+cdef enum:
+    WEIGHT_CLASSES = 64         # buckets of addresses by weight: to 15 exactly, then two for each power of two
+    MAX_LOOKED_AT = 64          # silent sessions that are considered for one new session
+
+cdef enum Kind:                 # which connections of an address give way, in this order
+    K_NONE = 0                  # none: it is being handled or sent, or the client has spoken in its session
+    K_LINGER                    # it has its reply
+    K_SILENT                    # the client has sent nothing
+    K_PARTIAL                   # it has sent a part of a request
+    K_GRACE                     # it has sent the 22 bytes: it gets its reply at once instead
+    K_SILENT_SESSION            # a session in which the client has never sent a byte
+    KIND_COUNT
+
+cdef enum:                      # the two rankings of addresses
+    WAITING = 0                 # kinds K_LINGER to K_GRACE
+    SESSIONS                    # K_SILENT_SESSION
+    RANKING_COUNT
+
+# The first and the last connection of one address and kind: descriptors + 1, so that zeroed memory is an empty line.
+cdef struct Line:
+    int32_t head
+    int32_t tail
+
+# One address in a ranking, at the number of its slot in the address table; 0 is for all that have no slot.
+cdef struct Holder:
+    int32_t weight              # its connections in this ranking
+    int32_t before              # neighbours in the bucket of that weight; -1 ends
+    int32_t after
+
+cdef struct Ranking:
+    Holder* holders
+    Line* lines                 # holders x kinds
+    int kinds
+    int first_kind
+    int64_t total               # connections in it
+    uint64_t occupied           # bit b: bucket b has an address
+    int32_t first[WEIGHT_CLASSES]
+    int32_t last[WEIGHT_CLASSES]
+
+# One for each possible descriptor.
+cdef struct Place:
+    int32_t before              # neighbours in the line, + 1; 0 ends
+    int32_t after
+    uint32_t slot               # of the address, as the line knows it
+    uint8_t kind
+    uint8_t silent              # a session in which the client has never sent a byte
+    uint8_t leaving             # a session that was evicted; its greenlet has not closed it yet
+
+ctypedef void (*end_session_t)(void* relay, int fd) noexcept nogil
+
+# An Account owns it; the ConnectionTable and the Pump of the process borrow it.
+cdef struct Places:
+    Place* places
+    size_t capacity
+    uint32_t slots              # of the address table, and one for all addresses without a slot
+    Ranking rankings[RANKING_COUNT]
+    Share sessions
+    Share slow_replies
+    int64_t silent_sessions     # those that connect included; the ranking has the connected ones
+    int64_t max_silent_sessions
+    int64_t leaving             # sessions that were evicted and are not closed yet; they count no more
+    int64_t max_leaving
+    end_session_t end_session   # ends the session of a client's descriptor soon; NULL: there is no relay
+    void* relay

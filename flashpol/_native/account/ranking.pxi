@@ -1,0 +1,150 @@
+# Which address holds most, in constant time: lines of connections by address and kind, and addresses by weight.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from flashpol._native.account.places cimport (
+    WEIGHT_CLASSES, Holder, K_NONE, K_SILENT_SESSION, Line, Place, Places, Ranking, SESSIONS, WAITING,
+)
+
+cdef extern from *:
+    int count_leading_zeros "__builtin_clzll"(unsigned long long) noexcept nogil
+
+
+cdef inline int bucket_of(int32_t weight) noexcept nogil:
+    cdef int power
+    if weight < 16:
+        return weight
+    power = 63 - count_leading_zeros(<unsigned long long>weight)
+    return 16 + (power - 4) * 2 + ((weight >> (power - 1)) & 1)
+
+
+cdef inline Line* line_of(const Ranking* ranking, uint32_t slot, uint8_t kind) noexcept nogil:
+    return &ranking.lines[<size_t>slot * <size_t>ranking.kinds + <size_t>(kind - ranking.first_kind)]
+
+
+cdef inline Ranking* ranking_of(Places* places, uint8_t kind) noexcept nogil:
+    return &places.rankings[SESSIONS if kind == K_SILENT_SESSION else WAITING]
+
+
+cdef void leave_bucket(Ranking* ranking, int32_t slot, int bucket) noexcept nogil:
+    cdef Holder* holder = &ranking.holders[slot]
+    if holder.before < 0:
+        ranking.first[bucket] = holder.after
+    else:
+        ranking.holders[holder.before].after = holder.after
+    if holder.after < 0:
+        ranking.last[bucket] = holder.before
+    else:
+        ranking.holders[holder.after].before = holder.before
+    if ranking.first[bucket] < 0:
+        ranking.occupied &= ~(<uint64_t>1 << bucket)
+
+
+cdef void join_bucket(Ranking* ranking, int32_t slot, int bucket) noexcept nogil:
+    cdef Holder* holder = &ranking.holders[slot]
+    holder.before = ranking.last[bucket]
+    holder.after = -1
+    if holder.before < 0:
+        ranking.first[bucket] = slot
+    else:
+        ranking.holders[holder.before].after = slot
+    ranking.last[bucket] = slot
+    ranking.occupied |= <uint64_t>1 << bucket
+
+
+cdef inline void add_weight(Ranking* ranking, uint32_t slot, int32_t change) noexcept nogil:
+    cdef Holder* holder = &ranking.holders[slot]
+    cdef int old = bucket_of(holder.weight), new = bucket_of(holder.weight + change)
+    if old != new:
+        if old:
+            leave_bucket(ranking, <int32_t>slot, old)
+        if new:
+            join_bucket(ranking, <int32_t>slot, new)
+    holder.weight += change
+    ranking.total += change
+
+
+cdef void leave_line(Places* places, int fd) noexcept nogil:
+    cdef Place* place = &places.places[fd]
+    cdef Ranking* ranking = ranking_of(places, place.kind)
+    cdef Line* line = line_of(ranking, place.slot, place.kind)
+    if place.before == 0:
+        line.head = place.after
+    else:
+        places.places[place.before - 1].after = place.after
+    if place.after == 0:
+        line.tail = place.before
+    else:
+        places.places[place.after - 1].before = place.before
+    add_weight(ranking, place.slot, -1)
+
+
+cdef void join_line(Places* places, int fd) noexcept nogil:
+    cdef Place* place = &places.places[fd]
+    cdef Ranking* ranking = ranking_of(places, place.kind)
+    cdef Line* line = line_of(ranking, place.slot, place.kind)
+    place.before = line.tail
+    place.after = 0
+    if line.tail == 0:
+        line.head = fd + 1
+    else:
+        places.places[line.tail - 1].after = fd + 1
+    line.tail = fd + 1
+    add_weight(ranking, place.slot, 1)
+
+
+cdef inline void set_kind(Places* places, int fd, uint32_t slot, uint8_t kind) noexcept nogil:
+    """Say whether a connection gives way, and as what. slot: of its address. Nothing happens if both are as before."""
+    cdef Place* place = &places.places[fd]
+    if place.kind == kind and place.slot == slot:
+        return
+    if place.kind != K_NONE:
+        leave_line(places, fd)
+    place.kind = kind
+    place.slot = slot
+    if kind != K_NONE:
+        join_line(places, fd)
+
+
+# ---------------------------------------------------------------------------------------------------------- the heaviest
+
+cdef inline int32_t heaviest(const Ranking* ranking) noexcept nogil:
+    """The slot of the address with the most connections, -1 if there is none. Among equals the one that became so
+    first. From 16 on, weights in one half of a power of two count as equal."""
+    if ranking.occupied == 0:
+        return -1
+    return ranking.first[63 - count_leading_zeros(ranking.occupied)]
+
+
+cdef inline int first_of(const Ranking* ranking, uint32_t slot) noexcept nogil:
+    """The connection of an address that gives way first, -1 if it has none in this ranking."""
+    cdef int kind, fd
+    if ranking.holders[slot].weight == 0:
+        return -1
+    for kind in range(ranking.first_kind, ranking.first_kind + ranking.kinds):
+        fd = line_of(ranking, slot, <uint8_t>kind).head - 1
+        if fd >= 0:
+            return fd
+    return -1
+
+
+# ---------------------------------------------------------------------------------------------------------------- memory
+
+cdef bint open_ranking(Ranking* ranking, uint32_t slots, int first_kind, int kinds) noexcept nogil:
+    """False: there is no memory. The kernel gives pages as addresses use them."""
+    cdef int i
+    ranking.first_kind = first_kind
+    ranking.kinds = kinds
+    ranking.holders = <Holder*>calloc(slots, sizeof(Holder))
+    ranking.lines = <Line*>calloc(<size_t>slots * <size_t>kinds, sizeof(Line))
+    if ranking.holders == NULL or ranking.lines == NULL:
+        return False
+    for i in range(WEIGHT_CLASSES):
+        ranking.first[i] = ranking.last[i] = -1
+    return True
+
+
+cdef void close_ranking(Ranking* ranking) noexcept nogil:
+    free(ranking.holders)
+    free(ranking.lines)
