@@ -31,6 +31,7 @@ cdef class Destination:
     cdef sockaddr_storage _storage
     cdef socklen_t _size
     cdef int _keepalive                 # seconds, 0: never
+    cdef uint16_t _timeouts             # number of a set of the pump
     cdef unsigned char[::1] _block      # keeps alive what `_counters` points to
     cdef Counters* _counters
     cdef readonly object address

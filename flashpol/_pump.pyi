@@ -30,12 +30,17 @@ class Destination:
 
     address: (IP, port), (IP, port, flow, scope) as getaddrinfo returns it, or the path of a Unix socket. block:
     writable memory of BLOCK_SIZE bytes, 8-byte aligned, for the counters; several Destinations may share one.
-    keepalive: seconds of silence after which the kernel sends TCP keepalive probes; 0: never. Raises ValueError for an
-    address or a block that does not fit.
+    keepalive: seconds of silence after which the kernel sends TCP keepalive probes; 0: never. timeouts: a set of the
+    pump's, as `Pump.add_timeouts` numbered it. Raises ValueError for an address or a block that does not fit.
     """
 
     def __new__(
-        cls, address: tuple[str, int] | tuple[str, int, int, int] | str, block: Buffer, *, keepalive: int = 0
+        cls,
+        address: tuple[str, int] | tuple[str, int, int, int] | str,
+        block: Buffer,
+        *,
+        keepalive: int = 0,
+        timeouts: int = 0,
     ) -> Self: ...
     @property
     def address(self) -> tuple[str, int] | tuple[str, int, int, int] | str: ...
@@ -55,9 +60,9 @@ class Pump:
     """Moves the bytes of all sessions of one process, behind one pollable descriptor.
 
     sleep: called in a greenlet that waits for its session; it returns when `ready` switches to that greenlet.
-    on_error(error): such a greenlet raised. capacity: sessions at most, up to 2^24. connect_timeout, idle_timeout,
-    max_duration: seconds; 0 is never for the last two. buffers: of 32 KB each, for bytes that a side does not take.
-    Raises ValueError for a capacity out of range, and OSError when the kernel gives no descriptor.
+    on_error(error): such a greenlet raised. capacity: sessions at most, up to 2^24. buffers: of 32 KB each, for bytes
+    that a side does not take. Raises ValueError for a capacity out of range, and OSError when the kernel gives no
+    descriptor.
     """
 
     def __new__(
@@ -66,11 +71,14 @@ class Pump:
         sleep: Callable[[], object],
         on_error: Callable[[BaseException], object],
         capacity: int,
-        connect_timeout: float,
-        idle_timeout: float,
-        max_duration: float,
         buffers: int = 512,
     ) -> Self: ...
+    def add_timeouts(self, *, connect_timeout: float, idle_timeout: float, max_duration: float) -> int:
+        """Add a set of timeouts, in seconds, and return its number: 0 for the first. 0 s is never for the last two.
+
+        Raises ValueError if there are 1,024 sets.
+        """
+
     def fileno(self) -> int:
         """A descriptor that is readable when `ready` has work. The Pump owns it."""
 
@@ -88,7 +96,7 @@ class Pump:
         Sleeps until the session has ended. Returns one of ENDS or FAILURES, and how many bytes were sent to `fd`. After
         a failure `fd` is as it was. After an end the caller has to close it, and then the kernel sends RST if the
         session ended with one. `fd` is never closed here. An exception that kills the greenlet passes through and ends
-        the session.
+        the session. Raises ValueError if the pump has no such timeouts as `to` names.
         """
 
     def ready(self) -> None:

@@ -24,7 +24,8 @@ took no more: in the common case the watch never changes. A side without anythin
 because EPOLLHUP and EPOLLERR, which are reported unasked, would be reported again and again. An RST is noticed at the
 next read or write of that side.
 
-**Deadlines.** As in the fast path, each queue has one duration, so no heap is needed. A session that moves bytes goes
+**Deadlines.** As in the fast path, each queue has one duration, so no heap is needed: every set of timeouts, which a
+Destination names, has queues of its own. A session that moves bytes goes
 to the end of the idle queue, but only after 1/16 of idle_timeout in it. The queue's duration is longer by that part. So
 a busy session does not pay for it each time, and no session ends too early.
 """
@@ -36,6 +37,7 @@ from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, AF_UNIX, htons, inet_pton, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_un,
 )
@@ -44,7 +46,9 @@ from flashpol._native.relay.counters cimport (
     E_IDLE, E_SHUTDOWN, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CUT, F_RATE, F_REFUSED, F_RESOURCES, F_TIMEOUT,
     F_UNREACHABLE, F_UNRESOLVED, OUTCOME_COUNT,
 )
-from flashpol._native.relay.state cimport CLIENT, Core, Q_CONNECT, Q_DURATION, Q_IDLE, QUEUE_COUNT, S_CLOSED, Session
+from flashpol._native.relay.state cimport (
+    CLIENT, Core, Q_CONNECT, Q_DURATION, Q_IDLE, QUEUE_COUNT, S_CLOSED, Session, TIMEOUTS_COUNT,
+)
 
 from greenlet import getcurrent
 
@@ -108,13 +112,14 @@ LAYOUT = layout_of_counters()
 
 
 cdef class Destination:
-    def __cinit__(self, address not None, unsigned char[::1] block not None, *, int keepalive=0):
+    def __cinit__(self, address not None, unsigned char[::1] block not None, *, int keepalive=0, uint16_t timeouts=0):
         if block.shape[0] < <Py_ssize_t>sizeof(Counters) or <size_t>&block[0] % sizeof(uint64_t) != 0:
             raise ValueError(f"a counter block is {sizeof(Counters)} bytes, aligned to {sizeof(uint64_t)}")
         self.address = address
         self._block = block
         self._counters = <Counters*>&block[0]
         self._keepalive = keepalive
+        self._timeouts = timeouts
         memset(&self._storage, 0, sizeof(self._storage))
         if isinstance(address, str):
             self._set_path(address.encode())
@@ -152,8 +157,7 @@ cdef class Destination:
 
 
 cdef class Pump:
-    def __cinit__(self, *, sleep, on_error, int32_t capacity, double connect_timeout, double idle_timeout,
-                  double max_duration, uint32_t buffers=512):
+    def __cinit__(self, *, sleep, on_error, int32_t capacity, uint32_t buffers=512):
         cdef Core* core = &self.core
         if not 0 <= capacity <= 1 << 24:
             raise ValueError("capacity is 0 to 2^24 sessions")
@@ -163,11 +167,10 @@ cdef class Pump:
         core.pool.scratch = take_buffer(&core.pool)
         core.pool.spare = take_buffer(&core.pool)
         core.table = <Session*>calloc(max(capacity, 1), sizeof(Session))
-        if core.table == NULL or core.pool.scratch == NULL:
+        # The kernel gives pages as they are used.
+        core.queues = <Queue*>calloc(TIMEOUTS_COUNT * QUEUE_COUNT, sizeof(Queue))
+        if core.table == NULL or core.queues == NULL or core.pool.scratch == NULL:
             raise MemoryError
-        self._init_queue(Q_CONNECT, connect_timeout)
-        self._init_queue(Q_IDLE, idle_timeout * 17 / 16)
-        self._init_queue(Q_DURATION, max_duration)
         self._sleep = sleep
         self._on_error = on_error
         if not open_poller(&core.poller):
@@ -176,11 +179,26 @@ cdef class Pump:
     def __dealloc__(self):
         close_poller(&self.core.poller)
         free(self.core.table)
+        free(self.core.queues)
         free_pool(&self.core.pool)
 
-    cdef int _init_queue(self, int which, double duration) except -1:
+    def add_timeouts(self, *, double connect_timeout, double idle_timeout, double max_duration):
         cdef Core* core = &self.core
-        init_queue(&core.queues[which], &core.table[0].links[which], sizeof(Session), <int64_t>(duration * 1e9))
+        if core.timeouts_count == TIMEOUTS_COUNT:
+            raise ValueError(f"a pump has at most {TIMEOUTS_COUNT} sets of timeouts")
+        self._init_queue(Q_CONNECT, connect_timeout)
+        self._init_queue(Q_IDLE, idle_timeout * 17 / 16)
+        self._init_queue(Q_DURATION, max_duration)
+        core.timeouts_count += 1
+        return core.timeouts_count - 1
+
+    cdef int _init_queue(self, int which, double duration) except -1:
+        """A queue of the set that is added."""
+        cdef Core* core = &self.core
+        init_queue(
+            &core.queues[core.timeouts_count * QUEUE_COUNT + which], &core.table[0].links[which], sizeof(Session),
+            <int64_t>(duration * 1e9),
+        )
         return 0
 
     def fileno(self):
@@ -197,18 +215,22 @@ cdef class Pump:
     def run_session(self, int fd, Destination to not None, bytes first not None):
         cdef Core* core = &self.core
         cdef Session* session
-        cdef int32_t i = take_free(core)
+        cdef int32_t i
+        if to._timeouts >= core.timeouts_count:
+            raise ValueError(f"the pump has no set of timeouts {to._timeouts}")
+        i = take_free(core)
         if i < 0:
             to._counters.failures[F_RESOURCES - END_COUNT] += 1
             return OUTCOMES[F_RESOURCES], 0
         session = &core.table[i]
         memset(session, 0, sizeof(Session))
         session.flows[CLIENT].fd = fd
+        session.timeouts = to._timeouts
         session.first_fin = END_COUNT
         session.counters = to._counters
         session.failures_in_row = &to.failures
         begin_connect(core, i, <const sockaddr*>&to._storage, to._size, to._keepalive, first, <uint32_t>len(first))
-        arm_timer(&core.poller, core.queues, QUEUE_COUNT)
+        arm_deadlines(core)
         owner = getcurrent()
         Py_INCREF(owner)
         session.owner = <PyObject*>owner

@@ -24,9 +24,9 @@ class PumpLoop(ManualLoop):
         self.ended: list[tuple[str, int]] = []
         self.errors: list[BaseException] = []
         self._main = greenlet.getcurrent()
-        self.pump = Pump(
-            **({"sleep": self._main.switch, "on_error": self.errors.append, "capacity": 1000} | TIMES | settings)
-        )
+        timeouts = {name: settings.pop(name, default) for name, default in TIMES.items()}
+        self.pump = Pump(**({"sleep": self._main.switch, "on_error": self.errors.append, "capacity": 1000} | settings))
+        self.pump.add_timeouts(**timeouts)
         shared = SharedCounters(1, 1, upstreams=1)
         self.block, self.counters = shared.relay_memory(0, 0), shared.relay_block(0, 0)
         self._poll = select.poll()
@@ -57,10 +57,12 @@ class PumpLoop(ManualLoop):
         one.switch()
         return one
 
-    def pair(self, first: bytes = b"", receive_buffer: int = 0) -> tuple[socket.socket, socket.socket]:
-        """A session: the client's end, the application's end."""
+    def pair(
+        self, first: bytes = b"", receive_buffer: int = 0, to: Destination | None = None
+    ) -> tuple[socket.socket, socket.socket]:
+        """A session: the client's end, the application's end. to: another destination with the same address."""
         outer, inner = self.client(receive_buffer)
-        self.start(inner, first=first)
+        self.start(inner, to, first)
         server, _ = self.upstream.accept()
         server.settimeout(DEADLINE)
         self.drain()

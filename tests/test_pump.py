@@ -403,6 +403,35 @@ def test_max_duration_ends_a_busy_session(start: Start) -> None:
     server.close()
 
 
+def test_timeouts_of_each_destination_end_its_sessions_only(start: Start) -> None:
+    """A thousand sets of timeouts: each session ends by its own."""
+    loop = start(idle_timeout=0)
+    numbers = [loop.pump.add_timeouts(connect_timeout=1, idle_timeout=60, max_duration=0) for _ in range(1000)]
+    short = loop.pump.add_timeouts(connect_timeout=1, idle_timeout=0.2, max_duration=0)
+    longer = loop.pump.add_timeouts(connect_timeout=1, idle_timeout=0, max_duration=0.4)
+    assert numbers == list(range(1, 1001))
+    pairs = [loop.pair(to=Destination(loop.destination.address, loop.block, timeouts=n)) for n in (7, longer, short, 0)]
+    loop.until(lambda: len(loop.ended) == 2)
+    assert loop.ended == [("idle", 0), ("duration", 0)]
+    assert loop.pump.open == 2
+    for client, server in pairs:
+        client.close()
+        server.close()
+
+
+def test_timeouts_beyond_the_last_set_are_refused(start: Start) -> None:
+    loop = start()
+    client, inner = loop.client()
+    with pytest.raises(ValueError, match="no set of timeouts 1"):
+        loop.pump.run_session(inner.fileno(), Destination(loop.destination.address, loop.block, timeouts=1), b"")
+    inner.close()
+    client.close()
+    for _ in range(1023):
+        loop.pump.add_timeouts(connect_timeout=1, idle_timeout=0, max_duration=0)
+    with pytest.raises(ValueError, match="at most 1024 sets"):
+        loop.pump.add_timeouts(connect_timeout=1, idle_timeout=0, max_duration=0)
+
+
 def test_cut_all_ends_every_session_as_shutdown(start: Start) -> None:
     loop = start()
     pairs = [loop.pair() for _ in range(5)]
@@ -542,15 +571,9 @@ def test_run_session_without_a_descriptor_fails_for_resources(start: Start) -> N
 
 def test_pump_with_wrong_arguments_closes_no_descriptor(start: Start) -> None:
     loop = start()
-    for wrong in ({"capacity": -1}, {"capacity": "many"}, {"idle_timeout": None}):
+    for wrong in ({"capacity": -1}, {"capacity": "many"}, {"buffers": None}):
         with pytest.raises((TypeError, ValueError)):
-            Pump(
-                **(
-                    {"sleep": print, "on_error": print, "capacity": 1, "connect_timeout": 1, "idle_timeout": 1}
-                    | {"max_duration": 1}
-                    | wrong
-                )
-            )
+            Pump(**({"sleep": print, "on_error": print, "capacity": 1} | wrong))
     os.fstat(0)
     client, server = loop.pair()
     client.close()

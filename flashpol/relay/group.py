@@ -1,10 +1,11 @@
-"""The relays of the listeners that have one ConnectionTable, and the pump that moves the bytes of their sessions."""
+"""The relays of all shared ports of a process, and the pump that moves the bytes of their sessions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from flashpol._fastpath import ConnectionTable
-from flashpol._pump import Pump
+from flashpol._pump import Destination, Pump
 from flashpol.config import ConnectionTimeouts, Listener
 from flashpol.hub import Readable, sleep_until_switched
 from flashpol.log.handler import log
@@ -22,37 +23,53 @@ class SharedPort:
 
 
 class RelayGroup:
-    """It relays for any number of shared ports; without one it has no pump and does nothing.
+    """It relays for any number of shared ports, each with timeouts of its own; without one it has no pump and does
+    nothing.
 
-    max_sessions: records of the pump, one for each session; the caller starts no more.
+    connection_table: has the clients' connections. max_sessions: records of the pump, one for each session; the caller
+    starts no more.
     """
 
-    def __init__(self, connection_table: ConnectionTable, timeouts: ConnectionTimeouts, max_sessions: int) -> None:
+    def __init__(self, connection_table: ConnectionTable, max_sessions: int) -> None:
         self._connection_table = connection_table
-        self._timeouts = timeouts
         self._max_sessions = max_sessions
         self._relays: dict[int, Relay] = {}
         self._pump: Pump | None = None
+        self._timeouts: dict[tuple[float, ...], int] = {}  # their numbers in the pump
         self._watcher: Readable | None = None
 
-    def add(self, number: int, name: str, shared_port: SharedPort) -> None:
+    def add(self, number: int, name: str, shared_port: SharedPort, timeouts: ConnectionTimeouts) -> None:
         """The table's listener `number` is a shared port, `name` in log lines."""
         listener = shared_port.listener
+        pump = self._pump or self._make_pump()
         upstreams = Upstreams(
             listener.upstream,
             shared_port.blocks,
             listener=name,
             balance=listener.balance,
-            keepalive=listener.keepalive,
+            make_destination=partial(
+                Destination, keepalive=listener.keepalive, timeouts=self._number_of(timeouts, pump)
+            ),
         )
         self._relays[number] = Relay(
             self._connection_table,
-            self._pump or self._make_pump(),
+            pump,
             upstreams,
             proxy=listener.upstream_proxy,
             connect_rate=RateLimiter(listener.connect_rate),
-            connect_timeout=self._timeouts.connect_timeout,
+            connect_timeout=timeouts.connect_timeout,
         )
+
+    def _number_of(self, timeouts: ConnectionTimeouts, pump: Pump) -> int:
+        """Listeners with the same timeouts have one set in the pump."""
+        values = timeouts.connect_timeout, timeouts.idle_timeout, timeouts.max_duration
+        if values not in self._timeouts:
+            self._timeouts[values] = pump.add_timeouts(
+                connect_timeout=timeouts.connect_timeout,
+                idle_timeout=timeouts.idle_timeout,
+                max_duration=timeouts.max_duration,
+            )
+        return self._timeouts[values]
 
     def _make_pump(self) -> Pump:
         self._pump = Pump(
@@ -61,9 +78,6 @@ class RelayGroup:
                 "a session failed; its connection was closed", exc_info=error, extra={"event": "session-failed"}
             ),
             capacity=self._max_sessions,
-            connect_timeout=self._timeouts.connect_timeout,
-            idle_timeout=self._timeouts.idle_timeout,
-            max_duration=self._timeouts.max_duration,
         )
         self._watcher = Readable(self._pump.fileno(), self._pump.ready)
         return self._pump

@@ -52,7 +52,8 @@ class ConnectionGroup:
             on_session=self._start_session,
             first_byte_timeout=timeouts.first_byte_timeout,
         )
-        self._relays = RelayGroup(self.table, timeouts, limits.sessions.maximum)
+        self._timeouts = timeouts
+        self._relays = RelayGroup(self.table, limits.sessions.maximum)
         self._watcher = Readable(self.table.fileno(), self.table.ready)
 
     @property
@@ -63,7 +64,7 @@ class ConnectionGroup:
     def add(self, name: str, shared_port: SharedPort | None) -> None:
         """A listener; its Acceptor is to be made next. shared_port: where to relay what is no policy request."""
         if shared_port:
-            self._relays.add(len(self._names), name, shared_port)
+            self._relays.add(len(self._names), name, shared_port, self._timeouts)
         self._names.append(name)
 
     def start(self) -> None:

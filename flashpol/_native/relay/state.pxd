@@ -1,7 +1,7 @@
 # What the pump keeps in memory.
 
 from cpython.object cimport PyObject
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from flashpol._native.common.deadlines cimport Link, Queue
@@ -18,11 +18,14 @@ cdef enum:                      # the sides: flows[CLIENT] is what the client se
     CLIENT = 0
     UPSTREAM = 1
 
-cdef enum:                      # the deadline queues
+cdef enum:                      # the deadline queues of one set of timeouts
     Q_CONNECT = 0               # S_CONNECTING
     Q_IDLE                      # S_OPEN, as the next
     Q_DURATION
     QUEUE_COUNT
+
+cdef enum:
+    TIMEOUTS_COUNT = 1024       # sets of timeouts of one pump: as many as there may be listeners
 
 # One direction of a session: from `fd` to the fd of the other flow.
 cdef struct Flow:
@@ -47,6 +50,7 @@ cdef struct Session:
     uint32_t* failures_in_row
     PyObject* owner             # the greenlet that sleeps in run_session; NULL: it was killed
     int32_t next                # in the list of free or of closed sessions; -1 ends
+    uint16_t timeouts           # the set that its deadlines are from
     uint8_t state
     uint8_t outcome
     uint8_t first_fin           # the side whose FIN came first, END_COUNT before
@@ -65,7 +69,9 @@ cdef struct Pool:
 cdef struct Core:
     Poller poller
     int64_t now                 # ns; the clock is read once for each set of events
-    Queue queues[QUEUE_COUNT]   # duration 0: the deadline never comes
+    Queue* queues               # QUEUE_COUNT for each set of timeouts; duration 0: the deadline never comes
+    uint16_t timeouts_count     # sets
+    int64_t due                 # the earliest deadline in a queue that was empty when the timer was armed last; 0: none
     Session* table
     int32_t capacity
     int32_t used                # entries that were ever in use
