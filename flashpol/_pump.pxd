@@ -10,6 +10,7 @@
 #   relay/counters          the block of counters in shared memory, and the bounds of its histograms
 #   relay/buffers           a limited number of buffers for bytes that a side did not take
 #   relay/readiness         update_interest: which events epoll reports; start_deadline, stop_deadline, restart_idle
+#   relay/activity          which sides have spoken; cut_by_client: evicts the session of a client's descriptor
 #   relay/close             fail_connect, end_session: the one end of each session; the lists of free and closed ones
 #   relay/transfer          transfer: one direction; the only reader and writer of bytes
 #   relay/connect           begin_connect: connect and send what was read before; on_connected

@@ -73,8 +73,10 @@ class Pump:
         capacity: int,
         buffers: int = 512,
     ) -> Self: ...
-    def add_timeouts(self, *, connect_timeout: float, idle_timeout: float, max_duration: float) -> int:
-        """Add a set of timeouts, in seconds, and return its number: 0 for the first. 0 s is never for the last two.
+    def add_timeouts(
+        self, *, connect_timeout: float, idle_timeout: float, max_duration: float, silent_timeout: float
+    ) -> int:
+        """Add a set of timeouts, in seconds, and return its number: 0 for the first. 0 s is never, except to connect.
 
         Raises ValueError if there are 1,024 sets.
         """
@@ -90,9 +92,10 @@ class Pump:
     def buffers_held(self) -> int:
         """Buffers in use now."""
 
-    def run_session(self, fd: int, to: Destination, first: bytes) -> tuple[str, int]:
+    def run_session(self, fd: int, to: Destination, first: bytes, *, header_size: int = 0) -> tuple[str, int]:
         """Relay between the connected, non-blocking `fd` and a new connection to `to`, which is sent `first` first.
 
+        header_size: so many bytes of `first` are a header of ours; the others are the client's.
         Sleeps until the session has ended. Returns one of ENDS or FAILURES, and how many bytes were sent to `fd`. After
         a failure `fd` is as it was. After an end the caller has to close it, and then the kernel sends RST if the
         session ended with one. `fd` is never closed here. An exception that kills the greenlet passes through and ends
@@ -107,6 +110,10 @@ class Pump:
 
     def cut_all(self) -> None:
         """End all sessions, as "shutdown". Their greenlets wake in the next `ready`, which is due at once."""
+
+    def cut_by_client(self, fd: int) -> bool:
+        """End the open session of the client `fd` as "evicted"; its greenlet wakes in the next `ready`, which is due at
+        once. False: it has none."""
 
     def check(self) -> int:
         """For tests: compare sessions, queues, watched events, buffers and gauges; return how many sessions there are.

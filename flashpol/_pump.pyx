@@ -7,6 +7,7 @@ bytes are moved here, in the hub, whenever epoll reports that a side is readable
 
     CONNECTING ──established──► OPEN ──both FINs sent, RST, deadline, cut──► CLOSED ──the greenlet wakes──► FREE
          └──────refused, unreachable, deadline, cut─────────────────────────────▲
+                                        (cut: shutdown, eviction, the greenlet is killed)
 
 **Memory.** What is read is sent at once. Only bytes that the other side does not take are held, and nothing more is
 read until they are sent: a buffer is in use only while a side is slow. The number of buffers is limited. When none is
@@ -27,7 +28,8 @@ next read or write of that side.
 **Deadlines.** As in the fast path, each queue has one duration, so no heap is needed: every set of timeouts, which a
 Destination names, has queues of its own. A session that moves bytes goes
 to the end of the idle queue, but only after 1/16 of idle_timeout in it. The queue's duration is longer by that part. So
-a busy session does not pay for it each time, and no session ends too early.
+a busy session does not pay for it each time, and no session ends too early. A session in which neither side has sent a
+byte has a shorter deadline, silent_timeout from its begin.
 """
 
 from cpython.exc cimport PyErr_SetFromErrno
@@ -43,11 +45,11 @@ from flashpol._native.common.system cimport (
 )
 from flashpol._native.relay.counters cimport (
     CONNECT_BOUNDS, CONNECT_BUCKETS, Counters, DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT, E_CLIENT_RESET, E_DURATION,
-    E_IDLE, E_SHUTDOWN, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CUT, F_RATE, F_REFUSED, F_RESOURCES, F_TIMEOUT,
-    F_UNREACHABLE, F_UNRESOLVED, OUTCOME_COUNT,
+    E_EVICTED, E_IDLE, E_SHUTDOWN, E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CUT, F_RATE, F_REFUSED,
+    F_RESOURCES, F_TIMEOUT, F_UNREACHABLE, F_UNRESOLVED, OUTCOME_COUNT,
 )
 from flashpol._native.relay.state cimport (
-    CLIENT, Core, Q_CONNECT, Q_DURATION, Q_IDLE, QUEUE_COUNT, S_CLOSED, Session, TIMEOUTS_COUNT,
+    CLIENT, Core, Q_CONNECT, Q_DURATION, Q_IDLE, Q_SILENT, QUEUE_COUNT, S_CLOSED, Session, TIMEOUTS_COUNT,
 )
 
 from greenlet import getcurrent
@@ -58,6 +60,7 @@ include "_native/common/poller.pxi"
 include "_native/relay/counters.pxi"
 include "_native/relay/buffers.pxi"
 include "_native/relay/readiness.pxi"
+include "_native/relay/activity.pxi"
 include "_native/relay/close.pxi"
 include "_native/relay/transfer.pxi"
 include "_native/relay/connect.pxi"
@@ -75,6 +78,8 @@ cdef tuple OUTCOMES = numbered(OUTCOME_COUNT, {
     E_IDLE: "idle",
     E_DURATION: "duration",
     E_SHUTDOWN: "shutdown",
+    E_SILENT: "silent",
+    E_EVICTED: "evicted",
     F_REFUSED: "refused",
     F_UNREACHABLE: "unreachable",
     F_TIMEOUT: "timeout",
@@ -180,13 +185,15 @@ cdef class Pump:
         close_poller(&self.core.poller)
         free(self.core.table)
         free(self.core.queues)
+        free(self.core.clients)
         free_pool(&self.core.pool)
 
-    def add_timeouts(self, *, double connect_timeout, double idle_timeout, double max_duration):
+    def add_timeouts(self, *, double connect_timeout, double idle_timeout, double max_duration, double silent_timeout):
         cdef Core* core = &self.core
         if core.timeouts_count == TIMEOUTS_COUNT:
             raise ValueError(f"a pump has at most {TIMEOUTS_COUNT} sets of timeouts")
         self._init_queue(Q_CONNECT, connect_timeout)
+        self._init_queue(Q_SILENT, silent_timeout)
         self._init_queue(Q_IDLE, idle_timeout * 17 / 16)
         self._init_queue(Q_DURATION, max_duration)
         core.timeouts_count += 1
@@ -212,14 +219,18 @@ cdef class Pump:
     def buffers_held(self):
         return in_use(&self.core.pool)
 
-    def run_session(self, int fd, Destination to not None, bytes first not None):
+    def run_session(self, int fd, Destination to not None, bytes first not None, *, Py_ssize_t header_size=0):
         cdef Core* core = &self.core
         cdef Session* session
         cdef int32_t i
         if to._timeouts >= core.timeouts_count:
             raise ValueError(f"the pump has no set of timeouts {to._timeouts}")
+        if fd < 0:
+            raise ValueError(f"fd {fd} is not a descriptor")
         i = take_free(core)
-        if i < 0:
+        if i < 0 or not index_client(core, fd, i):
+            if i >= 0:
+                free_session(core, i)
             to._counters.failures[F_RESOURCES - END_COUNT] += 1
             return OUTCOMES[F_RESOURCES], 0
         session = &core.table[i]
@@ -229,6 +240,8 @@ cdef class Pump:
         session.first_fin = END_COUNT
         session.counters = to._counters
         session.failures_in_row = &to.failures
+        if header_size < len(first):
+            on_spoke(core, session, CLIENT)
         begin_connect(core, i, <const sockaddr*>&to._storage, to._size, to._keepalive, first, <uint32_t>len(first))
         arm_deadlines(core)
         owner = getcurrent()
@@ -246,7 +259,7 @@ cdef class Pump:
             core.now = now_ns()
             cut(core, i)
             session.owner = NULL
-            set_timer(&core.poller, 1)
+            fire_timer(&core.poller)
             raise
         finally:
             to.open -= 1
@@ -285,7 +298,10 @@ cdef class Pump:
         core.now = now_ns()
         for i in range(core.used):
             cut(core, i)
-        set_timer(&core.poller, 1)
+        fire_timer(&core.poller)
+
+    def cut_by_client(self, int fd):
+        return cut_by_client(&self.core, fd)
 
     def check(self):
         cdef const char* violation

@@ -2,16 +2,18 @@
 
 import select
 import socket
+from contextlib import suppress
 
 import greenlet
 
-from flashpol._pump import Destination, Pump
+from flashpol._pump import ENDS, FAILURES, Destination, Pump
 from flashpol.counters.shared import SharedCounters
 from testkit.clients import connect
 from testkit.manual_loop import ManualLoop
 from testkit.polling import DEADLINE
 
-TIMES = {"connect_timeout": 1.0, "idle_timeout": 0.0, "max_duration": 0.0}
+OUTCOMES = (*ENDS, *FAILURES)
+TIMES = {"connect_timeout": 1.0, "idle_timeout": 0.0, "max_duration": 0.0, "silent_timeout": 0.0}
 
 
 class PumpLoop(ManualLoop):
@@ -35,21 +37,24 @@ class PumpLoop(ManualLoop):
         self.upstream = socket.create_server(("127.0.0.1", 0), backlog=4096)
         self.upstream.settimeout(DEADLINE)
         self.destination = Destination(self.upstream.getsockname(), self.block)
-        self.inner: list[socket.socket] = []  # the relay's ends of the clients' connections
+        self.inner: list[socket.socket] = []  # the relay's ends of the clients' connections, in order
 
     def client(self, receive_buffer: int = 0) -> tuple[socket.socket, socket.socket]:
         """A client, and the relay's end of its connection."""
         outer = connect(self._clients.getsockname(), receive_buffer=receive_buffer)
         inner, _ = self._clients.accept()
         inner.setblocking(False)
+        self.inner.append(inner)
         return outer, inner
 
-    def start(self, inner: socket.socket, to: Destination | None = None, first: bytes = b"") -> greenlet.greenlet:
+    def start(
+        self, inner: socket.socket, to: Destination | None = None, first: bytes = b"", **options: int
+    ) -> greenlet.greenlet:
         """Begin a session in a greenlet of its own."""
 
         def run() -> None:
             try:
-                self.ended.append(self.pump.run_session(inner.fileno(), to or self.destination, first))
+                self.ended.append(self.pump.run_session(inner.fileno(), to or self.destination, first, **options))
             finally:
                 inner.close()
 
@@ -67,6 +72,46 @@ class PumpLoop(ManualLoop):
         server.settimeout(DEADLINE)
         self.drain()
         return outer, server
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many sessions ended in each way, and how many attempts failed."""
+        counts = zip(OUTCOMES, [*self.counters.all("ends"), *self.counters.all("failures")], strict=True)
+        return {name: count for name, count in counts if count}
+
+    def read(self, sock: socket.socket, size: int) -> bytes:
+        """Read `size` bytes while the loop turns."""
+        received = bytearray()
+        sock.setblocking(False)
+
+        def more() -> bool:
+            with suppress(BlockingIOError):
+                received.extend(sock.recv(min(1 << 16, size - len(received))))
+            return len(received) >= size
+
+        self.until(more)
+        sock.settimeout(DEADLINE)
+        return bytes(received)
+
+    def end_of(self, sock: socket.socket) -> tuple[bytes, str]:
+        """What is received until the end, and the end: "fin" or "rst"."""
+        received, how = bytearray(), []
+        sock.setblocking(False)
+
+        def over() -> bool:
+            try:
+                data = sock.recv(1 << 16)
+                received.extend(data)
+                if not data:
+                    how.append("fin")
+            except BlockingIOError:
+                pass
+            except (ConnectionResetError, BrokenPipeError):
+                how.append("rst")
+            return bool(how)
+
+        self.until(over)
+        return bytes(received), how[0]
 
     def turn(self, timeout: float = 0) -> bool:
         """One wake-up, if there is work within `timeout` seconds."""

@@ -62,14 +62,14 @@ class RelayGroup:
 
     def _number_of(self, timeouts: ConnectionTimeouts, pump: Pump) -> int:
         """Listeners with the same timeouts have one set in the pump."""
-        values = timeouts.connect_timeout, timeouts.idle_timeout, timeouts.max_duration
-        if values not in self._timeouts:
-            self._timeouts[values] = pump.add_timeouts(
-                connect_timeout=timeouts.connect_timeout,
-                idle_timeout=timeouts.idle_timeout,
-                max_duration=timeouts.max_duration,
-            )
-        return self._timeouts[values]
+        values = {
+            name: getattr(timeouts, name)
+            for name in ("connect_timeout", "idle_timeout", "max_duration", "silent_timeout")
+        }
+        key = tuple(values.values())
+        if key not in self._timeouts:
+            self._timeouts[key] = pump.add_timeouts(**values)
+        return self._timeouts[key]
 
     def _make_pump(self) -> Pump:
         self._pump = Pump(

@@ -68,8 +68,8 @@ class Relay:
 
     def _relay(self, fd: int, data: bytes) -> tuple[str | None, int]:
         """The reason if it was not relayed, and the number of bytes sent to the client."""
-        if self._proxy:
-            data = proxy_header.encode(self._proxy, *self._connection_table.endpoints(fd)) + data
+        header = proxy_header.encode(self._proxy, *self._connection_table.endpoints(fd)) if self._proxy else b""
+        first = header + data
         if not self._upstreams.wait(self._connect_timeout) and not self._stopped.is_set():
             self._upstreams.count_unresolved()
         tried: list[Backend] = []
@@ -81,7 +81,7 @@ class Relay:
                 if not self._stopped.is_set():
                     backend.destination.count_failure("rate")
                 break
-            outcome, sent = self._pump.run_session(fd, backend.destination, data)
+            outcome, sent = self._pump.run_session(fd, backend.destination, first, header_size=len(header))
             if outcome not in FAILURES:
                 return None, sent
             if outcome in _OWN_FAILURES:

@@ -47,7 +47,7 @@ def make(clock: Clock, *remotes: UpstreamAddress, balance: str = "round-robin") 
 @pytest.fixture
 def pump() -> Pump:
     pump = Pump(sleep=greenlet.getcurrent().switch, on_error=print, capacity=10)
-    pump.add_timeouts(connect_timeout=1, idle_timeout=0, max_duration=0)
+    pump.add_timeouts(connect_timeout=1, idle_timeout=0, max_duration=0, silent_timeout=0)
     return pump
 
 

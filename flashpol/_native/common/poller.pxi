@@ -52,6 +52,12 @@ cdef inline void set_timer(Poller* poller, int64_t deadline) noexcept nogil:
     poller.timer.armed = deadline
 
 
+cdef inline void fire_timer(Poller* poller) noexcept nogil:
+    """Make the timer fire at once."""
+    if poller.timer.armed != 1:
+        set_timer(poller, 1)
+
+
 cdef inline void arm_timer_at(Poller* poller, int64_t deadline) noexcept nogil:
     """Make the timer fire no later than `deadline`, 0: there is none.
 

@@ -13,7 +13,7 @@ from flashpol._native.relay.counters cimport (
     CONNECT_BOUNDS, CONNECT_BUCKETS, F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE,
 )
 from flashpol._native.relay.state cimport (
-    CLIENT, Core, Flow, Q_CONNECT, Q_DURATION, Q_IDLE, S_CONNECTING, S_OPEN, Session, UPSTREAM,
+    CLIENT, Core, Flow, Q_CONNECT, Q_DURATION, Q_IDLE, Q_SILENT, S_CONNECTING, S_OPEN, Session, UPSTREAM,
 )
 
 
@@ -43,6 +43,9 @@ cdef inline void on_established(Core* core, int32_t i) noexcept nogil:
     count_bucket(session.counters.connect_buckets, CONNECT_BOUNDS, CONNECT_BUCKETS - 1, took)
     start_deadline(core, i, Q_IDLE)
     start_deadline(core, i, Q_DURATION)
+    if is_silent(session):
+        start_deadline(core, i, Q_SILENT)
+    on_opened(core, session)
 
 
 cdef inline void on_connected(Core* core, int32_t i) noexcept nogil:

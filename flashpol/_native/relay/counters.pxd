@@ -14,6 +14,8 @@ cdef enum Outcome:              # of run_session; _pump.pyx has the names
     E_IDLE
     E_DURATION
     E_SHUTDOWN
+    E_SILENT                    # neither side had sent a byte
+    E_EVICTED                   # another connection needed its place
     END_COUNT
     F_REFUSED = END_COUNT       # from here on there was no session: the upstream could not be reached
     F_UNREACHABLE

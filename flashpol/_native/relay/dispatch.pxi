@@ -4,8 +4,8 @@ from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.system cimport epoll_event, epoll_wait, EPOLLIN, EPOLLOUT
-from flashpol._native.relay.counters cimport E_DURATION, E_IDLE, F_TIMEOUT
-from flashpol._native.relay.state cimport Core, Q_CONNECT, Q_IDLE, QUEUE_COUNT, S_CONNECTING, S_OPEN, Session
+from flashpol._native.relay.counters cimport E_DURATION, E_IDLE, E_SILENT, F_TIMEOUT
+from flashpol._native.relay.state cimport Core, Q_CONNECT, Q_IDLE, Q_SILENT, QUEUE_COUNT, S_CONNECTING, S_OPEN, Session
 
 cdef enum:
     EVENTS = 64                 # taken at a time
@@ -31,6 +31,8 @@ cdef inline void on_ready(Core* core, int32_t i, int side, uint32_t events) noex
 cdef inline void on_deadline(Core* core, int32_t i, int which) noexcept nogil:
     if which == Q_CONNECT:
         fail_connect(core, i, F_TIMEOUT)
+    elif which == Q_SILENT:
+        end_session(core, i, E_SILENT)
     else:
         end_session(core, i, E_IDLE if which == Q_IDLE else E_DURATION)
 

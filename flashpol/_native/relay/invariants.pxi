@@ -3,11 +3,13 @@
 #   state        deadlines               watched                        counted
 #   FREE         none                    nothing                        in the list of free sessions
 #   CONNECTING   Q_CONNECT               the upstream, for output       connecting
-#   OPEN         Q_IDLE, Q_DURATION      what the flags of both         open
-#                                        flows ask for
+#   OPEN         Q_IDLE, Q_DURATION;     what the flags of both         open
+#                Q_SILENT until a side   flows ask for
+#                has sent a byte
 #   CLOSED       none                    nothing                        in the list of closed sessions
 #
-# The timer fires no later than the earliest deadline.
+# The timer fires no later than the earliest deadline. A client's descriptor leads to its session while that is
+# CONNECTING or OPEN.
 
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
@@ -15,12 +17,15 @@ from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.system cimport EPOLLOUT
 from flashpol._native.relay.buffers cimport KEPT
 from flashpol._native.relay.state cimport (
-    Core, Flow, Pool, Q_CONNECT, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE, S_OPEN, Session, UPSTREAM,
+    CLIENT, Core, Flow, Pool, Q_CONNECT, Q_SILENT, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE, S_OPEN, Session,
+    UPSTREAM,
 )
 
 
 cdef bint has_deadline(const Core* core, const Session* session, int which) noexcept nogil:
     if queue_of(core, session, which).duration == 0:
+        return False
+    if which == Q_SILENT and not is_silent(session):
         return False
     return session.state == (S_CONNECTING if which == Q_CONNECT else S_OPEN)
 
@@ -54,6 +59,22 @@ cdef const char* find_session_violation(Core* core, const Session* session) noex
         wrong = find_flow_violation(session, side)
         if wrong != NULL:
             return wrong
+    return NULL
+
+
+cdef const char* find_client_violation(Core* core) noexcept nogil:
+    """Compare the index of the clients' descriptors with the sessions."""
+    cdef int32_t i, indexed = 0, expected = 0
+    cdef int fd
+    for i in range(core.used):
+        if core.table[i].state == S_CONNECTING or core.table[i].state == S_OPEN:
+            expected += 1
+            if session_of(core, core.table[i].flows[CLIENT].fd) != i:
+                return b"a client's descriptor does not lead to its session"
+    for fd in range(core.clients_size):
+        indexed += core.clients[fd] >= 0
+    if indexed != expected:
+        return b"a descriptor leads to a session that has ended"
     return NULL
 
 
@@ -161,4 +182,6 @@ cdef const char* find_violation(Core* core) noexcept nogil:
         wrong = find_list_violation(core, core.closed, S_CLOSED)
     if wrong == NULL:
         wrong = find_pool_violation(core)
+    if wrong == NULL:
+        wrong = find_client_violation(core)
     return wrong

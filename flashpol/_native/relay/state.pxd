@@ -20,6 +20,7 @@ cdef enum:                      # the sides: flows[CLIENT] is what the client se
 
 cdef enum:                      # the deadline queues of one set of timeouts
     Q_CONNECT = 0               # S_CONNECTING
+    Q_SILENT                    # S_OPEN, until a side sends its first byte
     Q_IDLE                      # S_OPEN, as the next
     Q_DURATION
     QUEUE_COUNT
@@ -38,6 +39,7 @@ cdef struct Flow:
     uint8_t blocked             # the other side takes no more now; until it does, nothing is read
     uint8_t fin_received
     uint8_t fin_sent            # to the other side
+    uint8_t spoke               # a byte was read from `fd`; a PROXY header of ours is none of the client's
     uint8_t write_failed        # `fd` cannot be written to; what it still sends is passed on, then RST
 
 cdef struct Session:
@@ -78,5 +80,7 @@ cdef struct Core:
     int32_t free                # heads and tail of the lists
     int32_t closed
     int32_t closed_last
+    int32_t* clients            # the session of a client by its descriptor, -1: none; grows as needed
+    int32_t clients_size
     int32_t count               # in use
     Pool pool
