@@ -5,6 +5,7 @@
 #
 #   common/deadlines        deadline queues: all entries wait equally long
 #   common/poller           an epoll set with one timer for all queues
+#   common/share            a limited number of places, of which each member has a reserve
 #   common/system           what the kernel and the C library offer
 #   relay/state             what is kept in memory: Flow, Session, Pool, Core
 #   relay/counters          the block of counters in shared memory, and the bounds of its histograms
@@ -17,15 +18,31 @@
 #   relay/dispatch          dispatch: handles ready and overdue sessions, a limited number in one wake-up
 #   relay/invariants        find_violation: what must hold between two calls, for tests
 #   bindings/tables         checks the names of enums and the layout of Counters
+#   bindings/share          Places, PlacesMember, Place
 #
 # Every C function is `noexcept nogil`: none can raise, so none can end a watcher of the event loop. The methods below
 # say in their declaration how they report an exception.
 
 from libc.stdint cimport uint16_t, uint32_t
 
+from flashpol._native.common.share cimport HeldPlace, Member, Share
 from flashpol._native.common.system cimport sockaddr_storage, socklen_t
 from flashpol._native.relay.counters cimport Counters
 from flashpol._native.relay.state cimport Core
+
+
+cdef class Places:
+    cdef Share share
+
+
+cdef class PlacesMember:
+    cdef Member member
+    cdef Places _places                 # keeps the share alive
+
+
+cdef class Place:
+    cdef HeldPlace held
+    cdef PlacesMember _member           # keeps alive what `held` points to
 
 
 cdef class Destination:

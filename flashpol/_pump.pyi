@@ -25,6 +25,39 @@ LAYOUT: Final[dict[str, tuple[int, int]]]
 """Field of a counter block -> (offset in bytes, number of 64-bit words)."""
 
 @final
+class Places:
+    """A limited number of places that several members share: each has a reserve, and the rest is common."""
+
+    def __new__(cls, limit: int) -> Self: ...
+    @property
+    def limit(self) -> int: ...
+
+@final
+class PlacesMember:
+    """One of the members of `places`."""
+
+    def __new__(cls, places: Places) -> Self: ...
+    @property
+    def used(self) -> int:
+        """Places that it has now."""
+
+    @property
+    def reserve(self) -> int:
+        """Places that no other member can take; 0 at first. Raises ValueError if all reserves exceed the limit."""
+
+    @reserve.setter
+    def reserve(self, reserve: int) -> None: ...
+    def take(self) -> Place | None:
+        """A place, from its reserve or else from the common ones. None: there is none left."""
+
+@final
+class Place:
+    """A place that a member has taken: `PlacesMember.take` makes it."""
+
+    def release(self) -> None:
+        """Give it back, unless it was given back before."""
+
+@final
 class Destination:
     """One backend: an address of an upstream, and what is counted of its sessions.
 
@@ -92,10 +125,13 @@ class Pump:
     def buffers_held(self) -> int:
         """Buffers in use now."""
 
-    def run_session(self, fd: int, to: Destination, first: bytes, *, header_size: int = 0) -> tuple[str, int]:
+    def run_session(
+        self, fd: int, to: Destination, first: bytes, *, header_size: int = 0, place: Place | None = None
+    ) -> tuple[str, int]:
         """Relay between the connected, non-blocking `fd` and a new connection to `to`, which is sent `first` first.
 
-        header_size: so many bytes of `first` are a header of ours; the others are the client's.
+        header_size: so many bytes of `first` are a header of ours; the others are the client's. place: given back when
+        the upstream has accepted.
         Sleeps until the session has ended. Returns one of ENDS or FAILURES, and how many bytes were sent to `fd`. After
         a failure `fd` is as it was. After an end the caller has to close it, and then the kernel sends RST if the
         session ended with one. `fd` is never closed here. An exception that kills the greenlet passes through and ends

@@ -45,8 +45,8 @@ from flashpol._native.common.system cimport (
 )
 from flashpol._native.relay.counters cimport (
     CONNECT_BOUNDS, CONNECT_BUCKETS, Counters, DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT, E_CLIENT_RESET, E_DURATION,
-    E_EVICTED, E_IDLE, E_SHUTDOWN, E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CUT, F_RATE, F_REFUSED,
-    F_RESOURCES, F_TIMEOUT, F_UNREACHABLE, F_UNRESOLVED, OUTCOME_COUNT,
+    E_EVICTED, E_IDLE, E_SHUTDOWN, E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CONNECTING, F_CUT, F_RATE,
+    F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE, F_UNRESOLVED, OUTCOME_COUNT,
 )
 from flashpol._native.relay.state cimport (
     CLIENT, Core, Q_CONNECT, Q_DURATION, Q_IDLE, Q_SILENT, QUEUE_COUNT, S_CLOSED, Session, TIMEOUTS_COUNT,
@@ -56,6 +56,7 @@ from greenlet import getcurrent
 
 include "_native/common/deadlines.pxi"
 include "_native/common/poller.pxi"
+include "_native/common/share.pxi"
 
 include "_native/relay/counters.pxi"
 include "_native/relay/buffers.pxi"
@@ -68,6 +69,7 @@ include "_native/relay/dispatch.pxi"
 include "_native/relay/invariants.pxi"
 
 include "_native/bindings/tables.pxi"
+include "_native/bindings/share.pxi"
 
 # Enum Outcome has its names here and nowhere else.
 cdef tuple OUTCOMES = numbered(OUTCOME_COUNT, {
@@ -87,6 +89,7 @@ cdef tuple OUTCOMES = numbered(OUTCOME_COUNT, {
     F_CUT: "cut",
     F_UNRESOLVED: "unresolved",
     F_RATE: "rate",
+    F_CONNECTING: "connecting",
 })
 ENDS = OUTCOMES[:END_COUNT]
 FAILURES = OUTCOMES[END_COUNT:]
@@ -219,7 +222,8 @@ cdef class Pump:
     def buffers_held(self):
         return in_use(&self.core.pool)
 
-    def run_session(self, int fd, Destination to not None, bytes first not None, *, Py_ssize_t header_size=0):
+    def run_session(self, int fd, Destination to not None, bytes first not None, *, Py_ssize_t header_size=0,
+                    Place place=None):
         cdef Core* core = &self.core
         cdef Session* session
         cdef int32_t i
@@ -240,6 +244,7 @@ cdef class Pump:
         session.first_fin = END_COUNT
         session.counters = to._counters
         session.failures_in_row = &to.failures
+        session.place = NULL if place is None else &place.held
         if header_size < len(first):
             on_spoke(core, session, CLIENT)
         begin_connect(core, i, <const sockaddr*>&to._storage, to._size, to._keepalive, first, <uint32_t>len(first))

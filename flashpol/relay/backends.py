@@ -188,6 +188,10 @@ class Upstreams:
         for upstream in self._named[:1]:
             upstream.count_failure("unresolved")
 
+    def count_failure(self, why: str) -> None:
+        """Count a session that failed before a backend was chosen for it."""
+        self._all[0].count_failure(why)
+
     def mark_failed(self, backend: Backend, outcome: str) -> None:
         """A connect to it failed, as the pump says in `outcome`; logs when it goes down."""
         now = self._clock()

@@ -39,6 +39,7 @@ cdef inline void on_established(Core* core, int32_t i) noexcept nogil:
     session.counters.open += 1
     session.counters.opened += 1
     session.failures_in_row[0] = 0
+    release_place(session.place)
     session.counters.connect_ns += <uint64_t>took
     count_bucket(session.counters.connect_buckets, CONNECT_BOUNDS, CONNECT_BUCKETS - 1, took)
     start_deadline(core, i, Q_IDLE)

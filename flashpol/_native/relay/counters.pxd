@@ -22,8 +22,9 @@ cdef enum Outcome:              # of run_session; _pump.pyx has the names
     F_TIMEOUT
     F_RESOURCES                 # descriptors, memory, ports or sessions ran out
     F_CUT                       # the process ended while it connected
-    F_UNRESOLVED                # this and the next are counted by relay/relay.py
+    F_UNRESOLVED                # from here on counted by relay/relay.py
     F_RATE
+    F_CONNECTING                # too many others were connecting
     OUTCOME_COUNT
 
 # One block for each worker, listener and upstream, written by that worker only. LAYOUT in _pump.pyx describes it to

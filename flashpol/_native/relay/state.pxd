@@ -6,6 +6,7 @@ from libc.stdlib cimport free
 
 from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.poller cimport Poller
+from flashpol._native.common.share cimport HeldPlace
 from flashpol._native.relay.counters cimport Counters
 
 cdef enum State:                # of a Session
@@ -50,6 +51,7 @@ cdef struct Session:
     uint64_t sent               # bytes to the client
     Counters* counters          # this and the next are borrowed from the Destination, which run_session holds
     uint32_t* failures_in_row
+    HeldPlace* place            # among those that connect, given back when it opens; borrowed from run_session's caller
     PyObject* owner             # the greenlet that sleeps in run_session; NULL: it was killed
     int32_t next                # in the list of free or of closed sessions; -1 ends
     uint16_t timeouts           # the set that its deadlines are from
