@@ -39,7 +39,7 @@ from flashpol._native.accept.match cimport MatchVerdict
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport Core, Listener, Record
 from flashpol._native.accept.top_addresses cimport TopTable
-from flashpol._native.account.places cimport Places
+from flashpol._native.account.places cimport AccountCore
 
 
 cdef class RequestMatcher:
@@ -73,7 +73,7 @@ cdef class TopAddresses:
 
 
 cdef class Account:
-    cdef Places places                  # a ConnectionTable and a Pump borrow it
+    cdef AccountCore core                    # a ConnectionTable and a Pump borrow it
     cdef readonly AddressLimits address_limits
 
 

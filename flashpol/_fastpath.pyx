@@ -61,6 +61,7 @@ include "_native/common/share.pxi"
 
 include "_native/account/ranking.pxi"
 include "_native/account/places.pxi"
+include "_native/account/memory.pxi"
 include "_native/account/invariants.pxi"
 
 include "_native/accept/match.pxi"

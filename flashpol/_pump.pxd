@@ -5,32 +5,52 @@
 #
 #   common/deadlines        deadline queues: all entries wait equally long
 #   common/poller           an epoll set with one timer for all queues
+#   common/share            a limited number of places, of which each member has a reserve
 #   common/system           what the kernel and the C library offer
 #   relay/state             what is kept in memory: Flow, Session, Pool, Core
 #   relay/counters          the block of counters in shared memory, and the bounds of its histograms
 #   relay/buffers           a limited number of buffers for bytes that a side did not take
 #   relay/readiness         update_interest: which events epoll reports; start_deadline, stop_deadline, restart_idle
+#   relay/activity          which sides have spoken; cut_by_client: evicts the session of a client's descriptor
 #   relay/close             fail_connect, end_session: the one end of each session; the lists of free and closed ones
 #   relay/transfer          transfer: one direction; the only reader and writer of bytes
 #   relay/connect           begin_connect: connect and send what was read before; on_connected
 #   relay/dispatch          dispatch: handles ready and overdue sessions, a limited number in one wake-up
 #   relay/invariants        find_violation: what must hold between two calls, for tests
 #   bindings/tables         checks the names of enums and the layout of Counters
+#   bindings/share          Places, PlacesMember, Place
 #
 # Every C function is `noexcept nogil`: none can raise, so none can end a watcher of the event loop. The methods below
 # say in their declaration how they report an exception.
 
 from libc.stdint cimport uint16_t, uint32_t
 
+from flashpol._fastpath cimport Account
+from flashpol._native.common.share cimport HeldPlace, Member, Share
 from flashpol._native.common.system cimport sockaddr_storage, socklen_t
 from flashpol._native.relay.counters cimport Counters
 from flashpol._native.relay.state cimport Core
+
+
+cdef class Places:
+    cdef Share share
+
+
+cdef class PlacesMember:
+    cdef Member member
+    cdef Places _places                 # keeps the share alive
+
+
+cdef class Place:
+    cdef HeldPlace held
+    cdef PlacesMember _member           # keeps alive what `held` points to
 
 
 cdef class Destination:
     cdef sockaddr_storage _storage
     cdef socklen_t _size
     cdef int _keepalive                 # seconds, 0: never
+    cdef uint16_t _timeouts             # number of a set of the pump
     cdef unsigned char[::1] _block      # keeps alive what `_counters` points to
     cdef Counters* _counters
     cdef readonly object address
@@ -45,6 +65,7 @@ cdef class Pump:
     cdef Core core
     cdef object _sleep
     cdef object _on_error
+    cdef Account _account               # keeps alive what core.account points to
 
     cdef int _init_queue(self, int which, double duration) except -1
     cdef int _wake(self) except -1

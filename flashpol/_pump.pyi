@@ -5,6 +5,8 @@ from typing import Final, Self, final
 
 from typing_extensions import Buffer
 
+from flashpol._fastpath import Account
+
 CONNECT_SECONDS: Final[tuple[float, ...]]
 """Finite upper bounds of the histogram of the time to connect, in seconds, ascending."""
 
@@ -25,17 +27,55 @@ LAYOUT: Final[dict[str, tuple[int, int]]]
 """Field of a counter block -> (offset in bytes, number of 64-bit words)."""
 
 @final
+class Places:
+    """A limited number of places that several members share: each has a reserve, and the rest is common."""
+
+    def __new__(cls, limit: int) -> Self: ...
+    @property
+    def limit(self) -> int: ...
+
+@final
+class PlacesMember:
+    """One of the members of `places`."""
+
+    def __new__(cls, places: Places) -> Self: ...
+    @property
+    def used(self) -> int:
+        """Places that it has now."""
+
+    @property
+    def reserve(self) -> int:
+        """Places that no other member can take; 0 at first. Raises ValueError if all reserves exceed the limit."""
+
+    @reserve.setter
+    def reserve(self, reserve: int) -> None: ...
+    def take(self) -> Place | None:
+        """A place, from its reserve or else from the common ones. None: there is none left."""
+
+@final
+class Place:
+    """A place that a member has taken: `PlacesMember.take` makes it."""
+
+    def release(self) -> None:
+        """Give it back, unless it was given back before."""
+
+@final
 class Destination:
     """One backend: an address of an upstream, and what is counted of its sessions.
 
     address: (IP, port), (IP, port, flow, scope) as getaddrinfo returns it, or the path of a Unix socket. block:
     writable memory of BLOCK_SIZE bytes, 8-byte aligned, for the counters; several Destinations may share one.
-    keepalive: seconds of silence after which the kernel sends TCP keepalive probes; 0: never. Raises ValueError for an
-    address or a block that does not fit.
+    keepalive: seconds of silence after which the kernel sends TCP keepalive probes; 0: never. timeouts: a set of the
+    pump's, as `Pump.add_timeouts` numbered it. Raises ValueError for an address or a block that does not fit.
     """
 
     def __new__(
-        cls, address: tuple[str, int] | tuple[str, int, int, int] | str, block: Buffer, *, keepalive: int = 0
+        cls,
+        address: tuple[str, int] | tuple[str, int, int, int] | str,
+        block: Buffer,
+        *,
+        keepalive: int = 0,
+        timeouts: int = 0,
     ) -> Self: ...
     @property
     def address(self) -> tuple[str, int] | tuple[str, int, int, int] | str: ...
@@ -55,9 +95,10 @@ class Pump:
     """Moves the bytes of all sessions of one process, behind one pollable descriptor.
 
     sleep: called in a greenlet that waits for its session; it returns when `ready` switches to that greenlet.
-    on_error(error): such a greenlet raised. capacity: sessions at most, up to 2^24. connect_timeout, idle_timeout,
-    max_duration: seconds; 0 is never for the last two. buffers: of 32 KB each, for bytes that a side does not take.
-    Raises ValueError for a capacity out of range, and OSError when the kernel gives no descriptor.
+    on_error(error): such a greenlet raised. capacity: sessions at most, up to 2^24. buffers: of 32 KB each, for bytes
+    that a side does not take. account: learns which sessions are silent, and evicts them; the caller keeps the pump as
+    long as the ConnectionTable of the account. Raises ValueError for a capacity out of range, and OSError when the kernel gives no
+    descriptor.
     """
 
     def __new__(
@@ -66,11 +107,17 @@ class Pump:
         sleep: Callable[[], object],
         on_error: Callable[[BaseException], object],
         capacity: int,
-        connect_timeout: float,
-        idle_timeout: float,
-        max_duration: float,
         buffers: int = 512,
+        account: Account | None = None,
     ) -> Self: ...
+    def add_timeouts(
+        self, *, connect_timeout: float, idle_timeout: float, max_duration: float, silent_timeout: float
+    ) -> int:
+        """Add a set of timeouts, in seconds, and return its number: 0 for the first. 0 s is never, except to connect.
+
+        Raises ValueError if there are 1,024 sets.
+        """
+
     def fileno(self) -> int:
         """A descriptor that is readable when `ready` has work. The Pump owns it."""
 
@@ -82,13 +129,17 @@ class Pump:
     def buffers_held(self) -> int:
         """Buffers in use now."""
 
-    def run_session(self, fd: int, to: Destination, first: bytes) -> tuple[str, int]:
+    def run_session(
+        self, fd: int, to: Destination, first: bytes, *, header_size: int = 0, place: Place | None = None
+    ) -> tuple[str, int]:
         """Relay between the connected, non-blocking `fd` and a new connection to `to`, which is sent `first` first.
 
+        header_size: so many bytes of `first` are a header of ours; the others are the client's. place: given back when
+        the upstream has accepted.
         Sleeps until the session has ended. Returns one of ENDS or FAILURES, and how many bytes were sent to `fd`. After
         a failure `fd` is as it was. After an end the caller has to close it, and then the kernel sends RST if the
         session ended with one. `fd` is never closed here. An exception that kills the greenlet passes through and ends
-        the session.
+        the session. Raises ValueError if the pump has no such timeouts as `to` names.
         """
 
     def ready(self) -> None:
@@ -99,6 +150,10 @@ class Pump:
 
     def cut_all(self) -> None:
         """End all sessions, as "shutdown". Their greenlets wake in the next `ready`, which is due at once."""
+
+    def cut_by_client(self, fd: int) -> bool:
+        """End the open session of the client `fd` as "evicted"; its greenlet wakes in the next `ready`, which is due at
+        once. False: it has none."""
 
     def check(self) -> int:
         """For tests: compare sessions, queues, watched events, buffers and gauges; return how many sessions there are.

@@ -7,6 +7,7 @@ bytes are moved here, in the hub, whenever epoll reports that a side is readable
 
     CONNECTING ──established──► OPEN ──both FINs sent, RST, deadline, cut──► CLOSED ──the greenlet wakes──► FREE
          └──────refused, unreachable, deadline, cut─────────────────────────────▲
+                                        (cut: shutdown, eviction, the greenlet is killed)
 
 **Memory.** What is read is sent at once. Only bytes that the other side does not take are held, and nothing more is
 read until they are sent: a buffer is in use only while a side is slow. The number of buffers is limited. When none is
@@ -24,9 +25,11 @@ took no more: in the common case the watch never changes. A side without anythin
 because EPOLLHUP and EPOLLERR, which are reported unasked, would be reported again and again. An RST is noticed at the
 next read or write of that side.
 
-**Deadlines.** As in the fast path, each queue has one duration, so no heap is needed. A session that moves bytes goes
+**Deadlines.** As in the fast path, each queue has one duration, so no heap is needed: every set of timeouts, which a
+Destination names, has queues of its own. A session that moves bytes goes
 to the end of the idle queue, but only after 1/16 of idle_timeout in it. The queue's duration is longer by that part. So
-a busy session does not pay for it each time, and no session ends too early.
+a busy session does not pay for it each time, and no session ends too early. A session in which neither side has sent a
+byte has a shorter deadline, silent_timeout from its begin.
 """
 
 from cpython.exc cimport PyErr_SetFromErrno
@@ -36,24 +39,34 @@ from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, AF_UNIX, htons, inet_pton, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_un,
 )
 from flashpol._native.relay.counters cimport (
     CONNECT_BOUNDS, CONNECT_BUCKETS, Counters, DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT, E_CLIENT_RESET, E_DURATION,
-    E_IDLE, E_SHUTDOWN, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CUT, F_RATE, F_REFUSED, F_RESOURCES, F_TIMEOUT,
-    F_UNREACHABLE, F_UNRESOLVED, OUTCOME_COUNT,
+    E_EVICTED, E_IDLE, E_SHUTDOWN, E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CONNECTING, F_CUT, F_RATE,
+    F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE, F_UNRESOLVED, OUTCOME_COUNT,
 )
-from flashpol._native.relay.state cimport CLIENT, Core, Q_CONNECT, Q_DURATION, Q_IDLE, QUEUE_COUNT, S_CLOSED, Session
+from flashpol._native.relay.state cimport (
+    CLIENT, Core, Q_CONNECT, Q_DURATION, Q_IDLE, Q_SILENT, QUEUE_COUNT, S_CLOSED, Session, TIMEOUTS_COUNT,
+)
+
+from flashpol._fastpath cimport Account
 
 from greenlet import getcurrent
 
 include "_native/common/deadlines.pxi"
 include "_native/common/poller.pxi"
+include "_native/common/share.pxi"
+
+include "_native/account/ranking.pxi"
+include "_native/account/places.pxi"
 
 include "_native/relay/counters.pxi"
 include "_native/relay/buffers.pxi"
 include "_native/relay/readiness.pxi"
+include "_native/relay/activity.pxi"
 include "_native/relay/close.pxi"
 include "_native/relay/transfer.pxi"
 include "_native/relay/connect.pxi"
@@ -61,6 +74,7 @@ include "_native/relay/dispatch.pxi"
 include "_native/relay/invariants.pxi"
 
 include "_native/bindings/tables.pxi"
+include "_native/bindings/share.pxi"
 
 # Enum Outcome has its names here and nowhere else.
 cdef tuple OUTCOMES = numbered(OUTCOME_COUNT, {
@@ -71,6 +85,8 @@ cdef tuple OUTCOMES = numbered(OUTCOME_COUNT, {
     E_IDLE: "idle",
     E_DURATION: "duration",
     E_SHUTDOWN: "shutdown",
+    E_SILENT: "silent",
+    E_EVICTED: "evicted",
     F_REFUSED: "refused",
     F_UNREACHABLE: "unreachable",
     F_TIMEOUT: "timeout",
@@ -78,6 +94,7 @@ cdef tuple OUTCOMES = numbered(OUTCOME_COUNT, {
     F_CUT: "cut",
     F_UNRESOLVED: "unresolved",
     F_RATE: "rate",
+    F_CONNECTING: "connecting",
 })
 ENDS = OUTCOMES[:END_COUNT]
 FAILURES = OUTCOMES[END_COUNT:]
@@ -108,13 +125,14 @@ LAYOUT = layout_of_counters()
 
 
 cdef class Destination:
-    def __cinit__(self, address not None, unsigned char[::1] block not None, *, int keepalive=0):
+    def __cinit__(self, address not None, unsigned char[::1] block not None, *, int keepalive=0, uint16_t timeouts=0):
         if block.shape[0] < <Py_ssize_t>sizeof(Counters) or <size_t>&block[0] % sizeof(uint64_t) != 0:
             raise ValueError(f"a counter block is {sizeof(Counters)} bytes, aligned to {sizeof(uint64_t)}")
         self.address = address
         self._block = block
         self._counters = <Counters*>&block[0]
         self._keepalive = keepalive
+        self._timeouts = timeouts
         memset(&self._storage, 0, sizeof(self._storage))
         if isinstance(address, str):
             self._set_path(address.encode())
@@ -152,8 +170,7 @@ cdef class Destination:
 
 
 cdef class Pump:
-    def __cinit__(self, *, sleep, on_error, int32_t capacity, double connect_timeout, double idle_timeout,
-                  double max_duration, uint32_t buffers=512):
+    def __cinit__(self, *, sleep, on_error, int32_t capacity, uint32_t buffers=512, Account account=None):
         cdef Core* core = &self.core
         if not 0 <= capacity <= 1 << 24:
             raise ValueError("capacity is 0 to 2^24 sessions")
@@ -163,24 +180,45 @@ cdef class Pump:
         core.pool.scratch = take_buffer(&core.pool)
         core.pool.spare = take_buffer(&core.pool)
         core.table = <Session*>calloc(max(capacity, 1), sizeof(Session))
-        if core.table == NULL or core.pool.scratch == NULL:
+        # The kernel gives pages as they are used.
+        core.queues = <Queue*>calloc(TIMEOUTS_COUNT * QUEUE_COUNT, sizeof(Queue))
+        if core.table == NULL or core.queues == NULL or core.pool.scratch == NULL:
             raise MemoryError
-        self._init_queue(Q_CONNECT, connect_timeout)
-        self._init_queue(Q_IDLE, idle_timeout * 17 / 16)
-        self._init_queue(Q_DURATION, max_duration)
         self._sleep = sleep
         self._on_error = on_error
+        self._account = account
+        if account is not None:
+            core.account = &account.core
+            account.core.end_session = end_session_of
+            account.core.relay = core
         if not open_poller(&core.poller):
             PyErr_SetFromErrno(OSError)
 
     def __dealloc__(self):
         close_poller(&self.core.poller)
         free(self.core.table)
+        free(self.core.queues)
+        free(self.core.clients)
         free_pool(&self.core.pool)
 
-    cdef int _init_queue(self, int which, double duration) except -1:
+    def add_timeouts(self, *, double connect_timeout, double idle_timeout, double max_duration, double silent_timeout):
         cdef Core* core = &self.core
-        init_queue(&core.queues[which], &core.table[0].links[which], sizeof(Session), <int64_t>(duration * 1e9))
+        if core.timeouts_count == TIMEOUTS_COUNT:
+            raise ValueError(f"a pump has at most {TIMEOUTS_COUNT} sets of timeouts")
+        self._init_queue(Q_CONNECT, connect_timeout)
+        self._init_queue(Q_SILENT, silent_timeout)
+        self._init_queue(Q_IDLE, idle_timeout * 17 / 16)
+        self._init_queue(Q_DURATION, max_duration)
+        core.timeouts_count += 1
+        return core.timeouts_count - 1
+
+    cdef int _init_queue(self, int which, double duration) except -1:
+        """A queue of the set that is added."""
+        cdef Core* core = &self.core
+        init_queue(
+            &core.queues[core.timeouts_count * QUEUE_COUNT + which], &core.table[0].links[which], sizeof(Session),
+            <int64_t>(duration * 1e9),
+        )
         return 0
 
     def fileno(self):
@@ -194,21 +232,33 @@ cdef class Pump:
     def buffers_held(self):
         return in_use(&self.core.pool)
 
-    def run_session(self, int fd, Destination to not None, bytes first not None):
+    def run_session(self, int fd, Destination to not None, bytes first not None, *, Py_ssize_t header_size=0,
+                    Place place=None):
         cdef Core* core = &self.core
         cdef Session* session
-        cdef int32_t i = take_free(core)
-        if i < 0:
+        cdef int32_t i
+        if to._timeouts >= core.timeouts_count:
+            raise ValueError(f"the pump has no set of timeouts {to._timeouts}")
+        if fd < 0:
+            raise ValueError(f"fd {fd} is not a descriptor")
+        i = take_free(core)
+        if i < 0 or not index_client(core, fd, i):
+            if i >= 0:
+                free_session(core, i)
             to._counters.failures[F_RESOURCES - END_COUNT] += 1
             return OUTCOMES[F_RESOURCES], 0
         session = &core.table[i]
         memset(session, 0, sizeof(Session))
         session.flows[CLIENT].fd = fd
+        session.timeouts = to._timeouts
         session.first_fin = END_COUNT
         session.counters = to._counters
         session.failures_in_row = &to.failures
+        session.place = NULL if place is None else &place.held
+        if header_size < len(first):
+            on_spoke(core, session, CLIENT)
         begin_connect(core, i, <const sockaddr*>&to._storage, to._size, to._keepalive, first, <uint32_t>len(first))
-        arm_timer(&core.poller, core.queues, QUEUE_COUNT)
+        arm_deadlines(core)
         owner = getcurrent()
         Py_INCREF(owner)
         session.owner = <PyObject*>owner
@@ -224,7 +274,7 @@ cdef class Pump:
             core.now = now_ns()
             cut(core, i)
             session.owner = NULL
-            set_timer(&core.poller, 1)
+            fire_timer(&core.poller)
             raise
         finally:
             to.open -= 1
@@ -263,7 +313,10 @@ cdef class Pump:
         core.now = now_ns()
         for i in range(core.used):
             cut(core, i)
-        set_timer(&core.poller, 1)
+        fire_timer(&core.poller)
+
+    def cut_by_client(self, int fd):
+        return cut_by_client(&self.core, fd)
 
     def check(self):
         cdef const char* violation

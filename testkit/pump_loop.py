@@ -2,16 +2,18 @@
 
 import select
 import socket
+from contextlib import suppress
 
 import greenlet
 
-from flashpol._pump import Destination, Pump
+from flashpol._pump import ENDS, FAILURES, Destination, Pump
 from flashpol.counters.shared import SharedCounters
 from testkit.clients import connect
 from testkit.manual_loop import ManualLoop
 from testkit.polling import DEADLINE
 
-TIMES = {"connect_timeout": 1.0, "idle_timeout": 0.0, "max_duration": 0.0}
+OUTCOMES = (*ENDS, *FAILURES)
+TIMES = {"connect_timeout": 1.0, "idle_timeout": 0.0, "max_duration": 0.0, "silent_timeout": 0.0}
 
 
 class PumpLoop(ManualLoop):
@@ -24,9 +26,9 @@ class PumpLoop(ManualLoop):
         self.ended: list[tuple[str, int]] = []
         self.errors: list[BaseException] = []
         self._main = greenlet.getcurrent()
-        self.pump = Pump(
-            **({"sleep": self._main.switch, "on_error": self.errors.append, "capacity": 1000} | TIMES | settings)
-        )
+        timeouts = {name: settings.pop(name, default) for name, default in TIMES.items()}
+        self.pump = Pump(**({"sleep": self._main.switch, "on_error": self.errors.append, "capacity": 1000} | settings))
+        self.pump.add_timeouts(**timeouts)
         shared = SharedCounters(1, 1, upstreams=1)
         self.block, self.counters = shared.relay_memory(0, 0), shared.relay_block(0, 0)
         self._poll = select.poll()
@@ -35,21 +37,24 @@ class PumpLoop(ManualLoop):
         self.upstream = socket.create_server(("127.0.0.1", 0), backlog=4096)
         self.upstream.settimeout(DEADLINE)
         self.destination = Destination(self.upstream.getsockname(), self.block)
-        self.inner: list[socket.socket] = []  # the relay's ends of the clients' connections
+        self.inner: list[socket.socket] = []  # the relay's ends of the clients' connections, in order
 
     def client(self, receive_buffer: int = 0) -> tuple[socket.socket, socket.socket]:
         """A client, and the relay's end of its connection."""
         outer = connect(self._clients.getsockname(), receive_buffer=receive_buffer)
         inner, _ = self._clients.accept()
         inner.setblocking(False)
+        self.inner.append(inner)
         return outer, inner
 
-    def start(self, inner: socket.socket, to: Destination | None = None, first: bytes = b"") -> greenlet.greenlet:
+    def start(
+        self, inner: socket.socket, to: Destination | None = None, first: bytes = b"", **options: int
+    ) -> greenlet.greenlet:
         """Begin a session in a greenlet of its own."""
 
         def run() -> None:
             try:
-                self.ended.append(self.pump.run_session(inner.fileno(), to or self.destination, first))
+                self.ended.append(self.pump.run_session(inner.fileno(), to or self.destination, first, **options))
             finally:
                 inner.close()
 
@@ -57,14 +62,56 @@ class PumpLoop(ManualLoop):
         one.switch()
         return one
 
-    def pair(self, first: bytes = b"", receive_buffer: int = 0) -> tuple[socket.socket, socket.socket]:
-        """A session: the client's end, the application's end."""
+    def pair(
+        self, first: bytes = b"", receive_buffer: int = 0, to: Destination | None = None
+    ) -> tuple[socket.socket, socket.socket]:
+        """A session: the client's end, the application's end. to: another destination with the same address."""
         outer, inner = self.client(receive_buffer)
-        self.start(inner, first=first)
+        self.start(inner, to, first)
         server, _ = self.upstream.accept()
         server.settimeout(DEADLINE)
         self.drain()
         return outer, server
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many sessions ended in each way, and how many attempts failed."""
+        counts = zip(OUTCOMES, [*self.counters.all("ends"), *self.counters.all("failures")], strict=True)
+        return {name: count for name, count in counts if count}
+
+    def read(self, sock: socket.socket, size: int) -> bytes:
+        """Read `size` bytes while the loop turns."""
+        received = bytearray()
+        sock.setblocking(False)
+
+        def more() -> bool:
+            with suppress(BlockingIOError):
+                received.extend(sock.recv(min(1 << 16, size - len(received))))
+            return len(received) >= size
+
+        self.until(more)
+        sock.settimeout(DEADLINE)
+        return bytes(received)
+
+    def end_of(self, sock: socket.socket) -> tuple[bytes, str]:
+        """What is received until the end, and the end: "fin" or "rst"."""
+        received, how = bytearray(), []
+        sock.setblocking(False)
+
+        def over() -> bool:
+            try:
+                data = sock.recv(1 << 16)
+                received.extend(data)
+                if not data:
+                    how.append("fin")
+            except BlockingIOError:
+                pass
+            except (ConnectionResetError, BrokenPipeError):
+                how.append("rst")
+            return bool(how)
+
+        self.until(over)
+        return bytes(received), how[0]
 
     def turn(self, timeout: float = 0) -> bool:
         """One wake-up, if there is work within `timeout` seconds."""

@@ -140,8 +140,6 @@ class Serving:
         eventually(lambda: self.counters["open"] == 0, "all connections ended")
         assert_settled(self.counters)
         assert self.hub.call(self.service.check) == 0, "a record leaked"
-        limits = self.service.limits
-        eventually(lambda: limits.sessions.count == limits.slow_replies.count == 0, "all greenlets released")
         return self.outcomes
 
     def stop_accepting(self) -> None:

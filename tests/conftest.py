@@ -15,6 +15,7 @@ from hypothesis import settings
 from flashpol.config import ConnectionTimeouts
 from testkit.examples import ALL
 from testkit.fastpath_loop import Loop
+from testkit.pump_loop import PumpLoop
 from testkit.serving import REPLY, TIMEOUTS, Serving
 
 # CI tries the same examples each time, so that a failure comes from the change; elsewhere they are new each time.
@@ -105,3 +106,28 @@ def start(no_leaked_files: None) -> Iterator[Callable[..., Loop]]:
     yield make
     while loops:
         loops.pop().close()
+
+
+StartPump = Callable[..., PumpLoop]
+
+
+@pytest.fixture
+def start_pump(no_leaked_files: None) -> Iterator[StartPump]:
+    """Make PumpLoops. After the test, each must have ended every session and counted it exactly once."""
+    loops: list[PumpLoop] = []
+
+    def make(**settings: object) -> PumpLoop:
+        loops.append(PumpLoop(**settings))
+        return loops[-1]
+
+    yield make
+    while loops:
+        loop = loops.pop()
+        loop.close()
+        assert not loop.errors
+        block = loop.counters
+        assert (block["open"], block["connecting"]) == (0, 0)
+        assert block["opened"] == sum(block.all("ends")) == sum(block.all("duration_buckets"))
+        assert block["opened"] == sum(block.all("connect_buckets"))
+        assert loop.pump.buffers_held == 0
+        del loop

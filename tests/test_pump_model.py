@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flashpol._pump import ENDS, Destination
 from testkit.clients import reset
 from testkit.examples import examples
-from testkit.pump_loop import PumpLoop
+from testkit.pump_loop import TIMES, PumpLoop
 
 SIDE = st.integers(0, 1)
 SIZE = st.sampled_from([1, 22, 4096, 65_536, 65_537, 300_000])
@@ -111,27 +112,41 @@ def test_pump_delivers_all_bytes_and_the_end_in_any_order_of_events(
     assert loop.counters.all("sent") == [len(end.sent) for end in ends]
 
 
+def end_in_any_order(chance: random.Random, *sockets: socket.socket) -> None:
+    for sock in chance.sample(sockets, len(sockets)):
+        if chance.random() < 0.5:
+            reset(sock)
+        else:
+            sock.close()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_pump_under_random_sessions_mixes_nothing_up(seed: int) -> None:
-    """Up to forty sessions at a time, for 3,000 turns; each is opened, stalled, half-closed or reset at random."""
+    """Up to forty sessions at a time, for 3,000 turns; each is opened, stalled, closed, reset or evicted at random.
+    Others are silent, and end by themselves."""
     chance = random.Random(seed)
     loop = PumpLoop(buffers=4)
-    sessions: list[tuple[socket.socket, socket.socket, list[bytearray]]] = []
-    opened = 0
+    impatient = loop.pump.add_timeouts(**TIMES | {"silent_timeout": 0.05})
+    to_silence = Destination(loop.destination.address, loop.block, timeouts=impatient)
+    sessions: list[tuple[socket.socket, socket.socket, int, list[bytearray]]] = []
+    silent: list[socket.socket] = []
+    opened = evicted = 0
     for _ in range(3000):
+        if chance.random() < 0.02:
+            silent += loop.pair(to=to_silence)
+            opened += 1
         if len(sessions) < 40 and chance.random() < 0.3:
             client, server = loop.pair(first=b"%d" % opened)
             client.setblocking(False)
             server.setblocking(False)
-            sessions.append((client, server, [bytearray(b"%d" % opened), bytearray()]))
+            sessions.append((client, server, loop.inner[-1].fileno(), [bytearray(b"%d" % opened), bytearray()]))
             opened += 1
         if not sessions:
             continue
         one = chance.randrange(len(sessions))
-        client, server, owed = sessions[one]
+        client, server, fd, owed = sessions[one]
         side = chance.randrange(2)
-        sock, other = (client, server)[side], 1 - side
-        action = chance.random()
+        sock, other, action = (client, server)[side], 1 - side, chance.random()
         with suppress(BlockingIOError):
             if action < 0.5:
                 data = chance.randbytes(chance.choice([1, 100, 20_000]))
@@ -142,16 +157,18 @@ def test_pump_under_random_sessions_mixes_nothing_up(seed: int) -> None:
                 del owed[other][: len(data)]
             else:
                 sessions.pop(one)
-                for each in chance.sample([client, server], 2):
-                    if chance.random() < 0.5:
-                        reset(each)
-                    else:
-                        each.close()
+                if chance.random() < 0.2:
+                    assert loop.pump.cut_by_client(fd)
+                    evicted += 1
+                end_in_any_order(chance, client, server)
         loop.turn()
-    for client, server, _ in sessions:
-        client.close()
-        server.close()
+    for one_session in sessions:
+        end_in_any_order(chance, *one_session[:2])
     loop.until(lambda: loop.pump.open == 0)
+    for sock in silent:
+        sock.close()
     assert len(loop.ended) == opened == loop.counters["opened"] == sum(loop.counters.all("ends"))
+    ends = dict(zip(ENDS, loop.counters.all("ends"), strict=True))
+    assert (ends["silent"], ends["evicted"]) == (len(silent) // 2, evicted)
     assert loop.pump.buffers_held == 0
     loop.close()

@@ -33,6 +33,10 @@ UPSTREAM_FAILURES = {
     "timeout": "timed out",
     "unresolved": "without an address for its name",
 }
+# The same, where the reason lies with this server: the kind of the problem, and what happened.
+OWN_FAILURES = {
+    "connecting": "refused: as many others as may were waiting to be connected (a quarter of max_sessions)",
+}
 # Warnings of what an application may do that this server cannot observe: `flashpol probe` finds out.
 _UNOBSERVED = ("FP710",)
 REACHABLE, FAILING, UNREACHABLE = "reachable", "some failed", "unreachable"
@@ -116,6 +120,10 @@ def _of_last_minute(minute: Json) -> Iterator[Problem]:
                 f"last minute failed ({which})."
             )
             yield Problem("upstream", ERROR, message)
+        for why, words in OWN_FAILURES.items():
+            if number := each["failures"][why]:
+                which = f"{_plural(number, 'session')} of {each['listener']} to {each['upstream']}"
+                yield Problem(why, ERROR, f"{which} {'was' if number == 1 else 'were'} {words} in the last minute.")
     if minute["accept_errors"]:
         message = f"{_plural(minute['accept_errors'], 'accept')} failed in the last minute; the log says why."
         yield Problem("accept-errors", ERROR, message)

@@ -140,6 +140,14 @@ class ConnectionTimeouts:
         "An upstream must accept a connection within this many seconds.",
         "3 s leave time for a lost SYN, which the kernel sends again after 1 s.",
     )
+    silent_timeout: float = setting(
+        120.0,
+        number(0.05, 10_000_000, off=0),
+        "A relayed session in which neither side has sent a byte since it began is closed after this many seconds; 0 "
+        "means never.",
+        "The side that speaks first does so at once, or after a look-up of the client's name, which may take a minute; "
+        "a silent client holds its place for 120 s and not for idle_timeout.",
+    )
     idle_timeout: float = setting(
         3600.0,
         number(0.05, 10_000_000, off=0),

@@ -72,12 +72,17 @@ class Backend:
 
 
 class Upstream:
-    """An upstream of the configuration. block: memory in which its sessions are counted (see `Destination`)."""
+    """An upstream of the configuration. block: memory in which its sessions are counted (see `Destination`).
 
-    def __init__(self, remote: UpstreamAddress, block: memoryview, keepalive: int) -> None:
+    make_destination: called with an address and that block.
+    """
+
+    def __init__(
+        self, remote: UpstreamAddress, block: memoryview, make_destination: Callable[..., Destination]
+    ) -> None:
         self.remote = remote
         self._block = block
-        self._keepalive = keepalive
+        self._make_destination = make_destination
         self.backends: list[Backend] = []
         if remote.path:
             self.use([remote.path])
@@ -88,7 +93,7 @@ class Upstream:
         """Replace the addresses; a backend whose address was known keeps its state."""
         known = {backend.destination.address: backend for backend in self.backends}
         self.backends = [
-            known.get(each) or Backend(self.remote, Destination(each, self._block, keepalive=self._keepalive))
+            known.get(each) or Backend(self.remote, self._make_destination(each, self._block))
             for each in dict.fromkeys(found)
         ]
 
@@ -106,6 +111,7 @@ class Upstreams:
     """The upstreams of one listener, and the choice of a backend for each session.
 
     blocks: one for each of `remotes`. listener: its name, for log lines. balance: "round-robin" or "least-connections".
+    make_destination: a Destination with its settings filled in; it is called with an address and a block.
     """
 
     def __init__(
@@ -115,10 +121,10 @@ class Upstreams:
         *,
         listener: str,
         balance: str,
-        keepalive: int = 0,
+        make_destination: Callable[..., Destination] = Destination,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._all = [Upstream(*each, keepalive) for each in zip(remotes, blocks, strict=True)]
+        self._all = [Upstream(*each, make_destination) for each in zip(remotes, blocks, strict=True)]
         self._named = [each for each in self._all if not each.backends]
         self._listener = listener
         self._least = balance == LEAST_CONNECTIONS
@@ -181,6 +187,10 @@ class Upstreams:
         """Count a session that failed because no name has an address."""
         for upstream in self._named[:1]:
             upstream.count_failure("unresolved")
+
+    def count_failure(self, why: str) -> None:
+        """Count a session that failed before a backend was chosen for it."""
+        self._all[0].count_failure(why)
 
     def mark_failed(self, backend: Backend, outcome: str) -> None:
         """A connect to it failed, as the pump says in `outcome`; logs when it goes down."""

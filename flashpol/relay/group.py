@@ -1,16 +1,23 @@
-"""The relays of the listeners that have one ConnectionTable, and the pump that moves the bytes of their sessions."""
+"""The relays of all shared ports of a process, and the pump that moves the bytes of their sessions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from flashpol._fastpath import ConnectionTable
-from flashpol._pump import Pump
+from flashpol._fastpath import Account, ConnectionTable
+from flashpol._pump import Destination, Places, PlacesMember, Pump
 from flashpol.config import ConnectionTimeouts, Listener
 from flashpol.hub import Readable, sleep_until_switched
 from flashpol.log.handler import log
 from flashpol.relay.backends import Upstreams
 from flashpol.relay.rate_limit import RateLimiter
 from flashpol.relay.relay import Relay
+
+# Of all sessions, this share may wait to be connected at a time, but MIN_CONNECTING always may: an application that
+# accepts none leaves the others to those of other listeners. Half of these places are divided into reserves, one for
+# each listener.
+CONNECTING_SHARE, MIN_CONNECTING = 0.25, 16
+RESERVED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -22,37 +29,68 @@ class SharedPort:
 
 
 class RelayGroup:
-    """It relays for any number of shared ports; without one it has no pump and does nothing.
+    """It relays for any number of shared ports, each with timeouts of its own; without one it has no pump and does
+    nothing.
 
-    max_sessions: records of the pump, one for each session; the caller starts no more.
+    connection_table: has the clients' connections. account: limits the sessions, and evicts those that are silent.
+    buffers: of the pump.
     """
 
-    def __init__(self, connection_table: ConnectionTable, timeouts: ConnectionTimeouts, max_sessions: int) -> None:
+    def __init__(self, connection_table: ConnectionTable, account: Account, *, buffers: int) -> None:
         self._connection_table = connection_table
-        self._timeouts = timeouts
-        self._max_sessions = max_sessions
+        self._account = account
+        self._buffers = buffers
+        max_sessions = account.max_sessions
         self._relays: dict[int, Relay] = {}
         self._pump: Pump | None = None
+        self._timeouts: dict[tuple[float, ...], int] = {}  # their numbers in the pump
+        self._connecting = Places(int(min(max_sessions, max(max_sessions * CONNECTING_SHARE, MIN_CONNECTING))))
+        self._members: list[PlacesMember] = []
         self._watcher: Readable | None = None
 
-    def add(self, number: int, name: str, shared_port: SharedPort) -> None:
+    def add(self, number: int, name: str, shared_port: SharedPort, timeouts: ConnectionTimeouts) -> None:
         """The table's listener `number` is a shared port, `name` in log lines."""
         listener = shared_port.listener
+        pump = self._pump or self._make_pump()
         upstreams = Upstreams(
             listener.upstream,
             shared_port.blocks,
             listener=name,
             balance=listener.balance,
-            keepalive=listener.keepalive,
+            make_destination=partial(
+                Destination, keepalive=listener.keepalive, timeouts=self._number_of(timeouts, pump)
+            ),
         )
         self._relays[number] = Relay(
             self._connection_table,
-            self._pump or self._make_pump(),
+            pump,
             upstreams,
             proxy=listener.upstream_proxy,
             connect_rate=RateLimiter(listener.connect_rate),
-            connect_timeout=self._timeouts.connect_timeout,
+            connect_timeout=timeouts.connect_timeout,
+            places=self._add_member(),
         )
+
+    def _add_member(self) -> PlacesMember:
+        """One more listener: the reserves are divided again."""
+        reserve = int(self._connecting.limit * RESERVED_SHARE) // (len(self._members) + 1)
+        for member in self._members:
+            member.reserve = reserve
+        member = PlacesMember(self._connecting)
+        member.reserve = reserve
+        self._members.append(member)
+        return member
+
+    def _number_of(self, timeouts: ConnectionTimeouts, pump: Pump) -> int:
+        """Listeners with the same timeouts have one set in the pump."""
+        values = {
+            name: getattr(timeouts, name)
+            for name in ("connect_timeout", "idle_timeout", "max_duration", "silent_timeout")
+        }
+        key = tuple(values.values())
+        if key not in self._timeouts:
+            self._timeouts[key] = pump.add_timeouts(**values)
+        return self._timeouts[key]
 
     def _make_pump(self) -> Pump:
         self._pump = Pump(
@@ -60,10 +98,9 @@ class RelayGroup:
             on_error=lambda error: log.error(
                 "a session failed; its connection was closed", exc_info=error, extra={"event": "session-failed"}
             ),
-            capacity=self._max_sessions,
-            connect_timeout=self._timeouts.connect_timeout,
-            idle_timeout=self._timeouts.idle_timeout,
-            max_duration=self._timeouts.max_duration,
+            capacity=self._account.max_sessions + self._account.max_leaving,
+            buffers=self._buffers,
+            account=self._account,
         )
         self._watcher = Readable(self._pump.fileno(), self._pump.ready)
         return self._pump

@@ -8,7 +8,7 @@ import gevent
 import gevent.event
 
 from flashpol._fastpath import ConnectionTable
-from flashpol._pump import FAILURES, Pump
+from flashpol._pump import FAILURES, Place, PlacesMember, Pump
 from flashpol.relay import proxy_header
 from flashpol.relay.backends import Backend, Upstreams
 from flashpol.relay.rate_limit import RateLimiter
@@ -23,7 +23,8 @@ class Relay:
     """Relays the sessions of one listener.
 
     proxy: version of the PROXY header that is sent to backends, or None. connect_rate: limits the connects.
-    connect_timeout: seconds that a session waits for a name to be looked up, and for its turn at connect_rate.
+    connect_timeout: seconds that a session waits for a name to be looked up, and for its turn at connect_rate. places:
+    of sessions that are not connected yet.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Relay:
         proxy: str | None,
         connect_rate: RateLimiter,
         connect_timeout: float,
+        places: PlacesMember,
     ) -> None:
         self._connection_table = connection_table
         self._pump = pump
@@ -42,6 +44,7 @@ class Relay:
         self._proxy = proxy
         self._connect_rate = connect_rate
         self._connect_timeout = connect_timeout
+        self._places = places
         self._stopped = gevent.event.Event()
 
     def start(self) -> None:
@@ -54,22 +57,31 @@ class Relay:
 
     def run(self, fd: int, data: bytes) -> None:
         """Relay `fd`, of which `data` was read, until the session ends; then close it. Blocks this greenlet."""
+        place: Place | None = None
         try:
-            reason, sent = self._relay(fd, data)
+            place = self._places.take()
+            reason, sent = self._relay(fd, data, place) if place else self._refuse()
         except gevent.GreenletExit:
             reason, sent = "shutdown", 0
         except BaseException:
             self._connection_table.close_as(fd, "capacity")
             raise
+        finally:
+            if place:
+                place.release()
         if reason:
             self._connection_table.close_as(fd, reason)
         else:
             self._connection_table.close_relayed(fd, sent)
 
-    def _relay(self, fd: int, data: bytes) -> tuple[str | None, int]:
+    def _refuse(self) -> tuple[str, int]:
+        self._upstreams.count_failure("connecting")
+        return "upstream", 0
+
+    def _relay(self, fd: int, data: bytes, place: Place) -> tuple[str | None, int]:
         """The reason if it was not relayed, and the number of bytes sent to the client."""
-        if self._proxy:
-            data = proxy_header.encode(self._proxy, *self._connection_table.endpoints(fd)) + data
+        header = proxy_header.encode(self._proxy, *self._connection_table.endpoints(fd)) if self._proxy else b""
+        first = header + data
         if not self._upstreams.wait(self._connect_timeout) and not self._stopped.is_set():
             self._upstreams.count_unresolved()
         tried: list[Backend] = []
@@ -81,7 +93,7 @@ class Relay:
                 if not self._stopped.is_set():
                     backend.destination.count_failure("rate")
                 break
-            outcome, sent = self._pump.run_session(fd, backend.destination, data)
+            outcome, sent = self._pump.run_session(fd, backend.destination, first, header_size=len(header), place=place)
             if outcome not in FAILURES:
                 return None, sent
             if outcome in _OWN_FAILURES:

@@ -27,19 +27,19 @@ class Connections:
         self._timeouts: dict[ConnectionTimeouts, int] = {}  # their numbers in the table
         self._slow_replies: set[gevent.Greenlet] = set()
         self._forget_slow_reply = self._slow_replies.discard  # one method for all greenlets
+        account = limits.account(address_limits)
         self.table = ConnectionTable(
             on_slow_reply=self._start_slow_reply,
             on_error=lambda error: log.error(
                 "a hook failed; its connection was closed", exc_info=error, extra={"event": "hook-failed"}
             ),
-            account=limits.account(address_limits),
+            account=account,
             signatures=SIGNATURES,
             on_access=self._log_access,
             access_log=access_log,
             on_session=self._start_session,
         )
-        self._relays: dict[ConnectionTimeouts, RelayGroup] = {}
-        self._relay_of: dict[int, RelayGroup] = {}
+        self._relays = RelayGroup(self.table, account, buffers=limits.buffers)
         self._watcher = Readable(self.table.fileno(), self.table.ready)
 
     @property
@@ -53,10 +53,7 @@ class Connections:
         Returns the number of its timeouts in the table.
         """
         if shared_port:
-            if timeouts not in self._relays:
-                self._relays[timeouts] = RelayGroup(self.table, timeouts, self._limits.sessions)
-            self._relay_of[len(self._names)] = self._relays[timeouts]
-            self._relays[timeouts].add(len(self._names), name, shared_port)
+            self._relays.add(len(self._names), name, shared_port, timeouts)
         self._names.append(name)
         self._reply_timeouts.append(timeouts.reply_timeout)
         if timeouts not in self._timeouts:
@@ -70,20 +67,17 @@ class Connections:
 
     def start(self) -> None:
         self._watcher.start()
-        for relays in self._relays.values():
-            relays.start()
+        self._relays.start()
 
     def cut(self) -> None:
         """Hand over no more connections, end the slow replies, and tell the sessions to end: their greenlets do."""
         self._watcher.close()
         gevent.killall(list(self._slow_replies))
-        for relays in self._relays.values():
-            relays.cut()
+        self._relays.cut()
 
     def close(self) -> None:
         """After `cut`: close all connections that are left."""
-        for relays in self._relays.values():
-            relays.close()
+        self._relays.close()
         self.table.close_all()
         if left_out := self.table.take_left_out():
             text = "the access log ends; sampled connections that were left out: %s"
@@ -104,7 +98,7 @@ class Connections:
 
     def _start_session(self, fd: int, data: bytes, listener: int) -> None:
         # A bare greenlet, a third of a gevent.Greenlet's size: there are tens of thousands, and nothing joins them.
-        start_greenlet(self._relay_of[listener].run, listener, fd, data)
+        start_greenlet(self._relays.run, listener, fd, data)
 
     def _log_access(
         self, listener: int, ip: str, port: int, outcome: str, seconds: float, sent: int, left_out: int

@@ -15,7 +15,7 @@ from flashpol.admin.context import AdminContext
 from flashpol.admin.endpoint import Application
 from flashpol.admin.history import History, Sample
 from flashpol.admin.policy_analysis import AnalysisCache
-from flashpol.admin.problems import REFUSALS_TO_REPORT
+from flashpol.admin.problems import OWN_FAILURES, REFUSALS_TO_REPORT
 from flashpol.admin.status import status
 from flashpol.config import Address
 from flashpol.counters import status as process_status
@@ -77,6 +77,9 @@ def test_problems_of_a_healthy_server_are_none() -> None:
         ("dead upstream", "upstream", "error",
          "Upstream 127.0.0.1:7000 of master is unreachable: every attempt to connect in the last minute failed "
          "(9 refused, 3 timed out)."),
+        ("connecting", "connecting", "error",
+         "2 sessions of master to 127.0.0.1:7000 were refused: as many others as may were waiting to be connected (a "
+         "quarter of max_sessions) in the last minute."),
     ],
 )  # fmt: skip
 def test_problem_is_in_the_list_and_on_the_page(
@@ -102,6 +105,8 @@ def test_problem_is_in_the_list_and_on_the_page(
         put(shared, 0, 0, "accept_errors", 1)
     elif what == "dead upstream":
         put_relayed(shared, 1, 0, "failures", *({"refused": 9, "timeout": 3}.get(reason, 0) for reason in FAILURES))
+    elif what in OWN_FAILURES:
+        put_relayed(shared, 1, 0, "failures", *({what: 2}.get(reason, 0) for reason in FAILURES))
     else:
         put(shared, 0, 0, "refused", *(9 if reason == what else 0 for reason in REASONS))
     assert problems(context, past) == [(kind, severity, message)]
@@ -129,7 +134,7 @@ def test_problems_with_refusals_older_than_a_minute_are_none() -> None:
 def test_upstream_that_accepts_some_sessions_is_no_problem() -> None:
     context = make_context()
     past = empty_minute(context)
-    put_relayed(context.shared, 0, 0, "failures", *(1 for _ in FAILURES))
+    put_relayed(context.shared, 0, 0, "failures", *(reason not in OWN_FAILURES for reason in FAILURES))
     put_relayed(context.shared, 0, 0, "opened", 1)
     put_relayed(context.shared, 0, 0, "sent", 600, 2_400)
     history = History(lambda: Sample.of(context))

@@ -46,14 +46,9 @@ def make(clock: Clock, *remotes: UpstreamAddress, balance: str = "round-robin") 
 
 @pytest.fixture
 def pump() -> Pump:
-    return Pump(
-        sleep=greenlet.getcurrent().switch,
-        on_error=print,
-        capacity=10,
-        connect_timeout=1,
-        idle_timeout=0,
-        max_duration=0,
-    )
+    pump = Pump(sleep=greenlet.getcurrent().switch, on_error=print, capacity=10)
+    pump.add_timeouts(connect_timeout=1, idle_timeout=0, max_duration=0, silent_timeout=0)
+    return pump
 
 
 def run_session(pump: Pump, client: socket.socket, backend: Backend) -> list[str]:

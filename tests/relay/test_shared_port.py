@@ -154,6 +154,19 @@ def test_silent_client_is_relayed_after_first_byte_timeout(server: Serving, app:
     assert relayed_as(server) == {"silent": 1}
 
 
+@pytest.mark.parametrize("proxy", [None, "v2"])
+def test_silent_session_ends_after_silent_timeout(app: Application, serve: Serve, proxy: str | None) -> None:
+    """The PROXY header that flashpol sends is no word of the client's."""
+    timeouts = dataclasses.replace(QUICK, silent_timeout=0.3)
+    server = serve(timeouts=timeouts, upstream=[app.remote], upstream_proxy=proxy)
+    with server.connect() as silent, server.connect() as speaking:
+        speaking.sendall(b"hello")
+        assert until_end(silent) == (b"", "fin")
+        with app.accept(), app.accept():
+            eventually(lambda: ends(server) == {"silent": 1})
+    assert server.settle() == {"relayed": 2}
+
+
 def test_request_that_stops_half_way_is_relayed(server: Serving, app: Application) -> None:
     began = time.monotonic()
     with server.connect() as client:

@@ -7,7 +7,7 @@ import pytest
 
 from flashpol.config import ConnectionLimits
 from flashpol.log.format import fields
-from flashpol.worker.limits import WorkerLimits
+from flashpol.worker.limits import PlaceLimits
 from flashpol.worker.refusal_log import PAUSE, SHOWN, RefusalLog
 
 
@@ -39,13 +39,13 @@ class Site:
         limits = ConnectionLimits(max_connections=50_000, max_worker_connections=20_000, max_address_rate=7)
         self.now = 1000.0
         self.table = Table()
-        self.log = RefusalLog(WorkerLimits(limits).describe, self.now)
+        self.log = RefusalLog(PlaceLimits.of(limits).describe, self.now)
 
     def pass_(self, seconds: float, *, end: bool = False) -> None:
         """Look once a second, as a worker does."""
         for _ in range(int(seconds)):
             self.now += 1.0
-            self.log.update(self.now, [(self.table, self.NAMES)], end=end)  # type: ignore[list-item]
+            self.log.update(self.now, self.table, self.NAMES, end=end)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from flashpol.log.handler import log
 from flashpol.process.sockets import bind, bound_address
 from flashpol.relay.group import SharedPort
 from flashpol.worker import connections, limits
-from flashpol.worker.limits import GreenletLimit, WorkerLimits
+from flashpol.worker.limits import PlaceLimits
 from flashpol.worker.service import CUT_TIMEOUT, Service
 from testkit.accounts import outcomes
 from testkit.application import Application, application
@@ -22,33 +22,31 @@ from testkit.polling import eventually
 from testkit.serving import LARGE, TIMEOUTS, Hub
 
 
-def test_greenlet_limit_starts_up_to_its_maximum() -> None:
-    limit = GreenletLimit(2)
-    started: list[int] = []
-    assert [limit.start(lambda: started.append(1)) for _ in range(3)] == [True, True, False]
-    assert (limit.count, len(started)) == (2, 2)
-    limit.release()
-    assert limit.start(lambda: None) is True
-
-
-def test_greenlet_limit_when_spawning_raises_counts_nothing() -> None:
-    limit = GreenletLimit(1)
-
-    def spawn() -> None:
-        raise MemoryError
-
-    for _ in range(3):
-        with pytest.raises(MemoryError):
-            limit.start(spawn)
-    assert limit.count == 0
-
-
-@pytest.mark.parametrize(("files", "sessions"), [(64, 24), (1024, 384), (100_000, 49_500), (-1, 10**6)])
+@pytest.mark.parametrize(("files", "sessions"), [(164, 61), (1100, 404), (100_100, 49_500), (-1, 10**6)])
 def test_sessions_leave_descriptors_for_policy_requests(
     monkeypatch: pytest.MonkeyPatch, files: int, sessions: int
 ) -> None:
+    """Of those that are left beside 100 open ones: a quarter, and at most 1,000."""
     monkeypatch.setattr(limits.resource, "getrlimit", lambda _: (files, files))
-    assert WorkerLimits(ConnectionLimits(max_sessions=10**6)).sessions.maximum == sessions
+    monkeypatch.setattr(limits, "spare_memory", lambda: None)
+    monkeypatch.setattr(limits, "count_files", lambda: 0 if files < 200 else 22 if files < 2000 else 100)
+    assert PlaceLimits.of(ConnectionLimits(max_sessions=10**6)).sessions == sessions
+
+
+@pytest.mark.parametrize(("places", "sessions", "slow_replies"), [(1, 1, 1), (8, 6, 1), (300, 225, 37), (0, 500, 600)])
+def test_places_of_a_worker_limit_what_does_not_give_way(places: int, sessions: int, slow_replies: int) -> None:
+    """Sessions leave a quarter of max_worker_connections, slow replies take an eighth."""
+    settings = ConnectionLimits(max_worker_connections=places, max_sessions=500, max_slow_replies=600)
+    assert (PlaceLimits.of(settings).sessions, PlaceLimits.of(settings).slow_replies) == (sessions, slow_replies)
+
+
+def test_memory_limits_sessions_slow_replies_and_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "spare_memory", lambda: 16 << 20)
+    found = PlaceLimits.of(ConnectionLimits())
+    used = found.sessions * limits.SESSION_BYTES + found.slow_replies * limits.SLOW_REPLY_BYTES
+    assert used + found.buffers * limits.BUFFER_BYTES < 16 << 20
+    assert min(found.sessions, found.slow_replies) > 200
+    assert found.buffers > 40
 
 
 def test_slow_replies_are_limited_by_the_memory_that_is_left(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +206,7 @@ def test_finish_cuts_the_sessions_of_all_groups_before_it_waits(app: Application
     inner = [app.accept() for _ in clients]
     eventually(lambda: [block["sessions"] for block in server.counters] == [1, 1])
     assert server.finish() < CUT_TIMEOUT
-    assert server.service.limits.sessions.count == 0
+    assert server.service.connections.table.sessions == 0
     for each in (*clients, *inner):
         each.close()
     server.close()

@@ -7,7 +7,7 @@ from flashpol._native.accept.state cimport (
     BATCH, Core, Listener, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_SESSIONS, R_MAX_SESSIONS, R_NONE, Reason, S_FREE,
 )
 from flashpol._native.account.places cimport (
-    K_GRACE, K_LINGER, K_SILENT_SESSION, MAX_LOOKED_AT, Places, Ranking, SESSIONS, WAITING, WEIGHT_CLASSES,
+    K_GRACE, K_LINGER, K_SILENT_SESSION, MAX_LOOKED_AT, AccountCore, Ranking, SESSIONS, WAITING, WEIGHT_CLASSES,
 )
 
 cdef enum:
@@ -22,12 +22,12 @@ cdef bint evict_session(Core* core, int fd) noexcept nogil:
 
     False: too many are ending already.
     """
-    cdef Places* account = core.account
+    cdef AccountCore* account = core.account
     cdef Listener* listener = core.listeners[core.records[fd].listener]
     if account.leaving >= account.max_leaving or account.end_session == NULL:
         return False
     forget_silence(account, fd)
-    account.places[fd].leaving = True
+    account.entries[fd].leaving = True
     account.leaving += 1
     give_back(&account.sessions, &listener.sessions)
     if core.address_table != NULL:
@@ -43,7 +43,7 @@ cdef bint give_way(Core* core, int fd, Reason reason) noexcept nogil:
     A connection whose request has arrived meanwhile gets its reply instead of being refused for `reason`, and so does
     one that lacks only the terminator.
     """
-    cdef uint8_t kind = core.account.places[fd].kind
+    cdef uint8_t kind = core.account.entries[fd].kind
     if kind == K_SILENT_SESSION:
         return evict_session(core, fd)
     if kind == K_LINGER:
@@ -52,7 +52,7 @@ cdef bint give_way(Core* core, int fd, Reason reason) noexcept nogil:
         reply(core, fd, False)
     else:
         on_readable(core, fd)
-        if core.records[fd].state != S_FREE and core.account.places[fd].kind == kind:
+        if core.records[fd].state != S_FREE and core.account.entries[fd].kind == kind:
             refuse(core, fd, reason)
     return core.records[fd].state == S_FREE
 
@@ -106,7 +106,7 @@ cdef void share_out(Core* core) noexcept nogil:
 
     Only shared ports have sessions. Called for each new listener, before the first connection is accepted.
     """
-    cdef Places* account = core.account
+    cdef AccountCore* account = core.account
     cdef int i, shared = 0
     for i in range(core.listener_count):
         shared += core.listeners[i].shared
@@ -136,7 +136,7 @@ cdef bint evict_silent_session(Core* core, const Listener* listener) noexcept no
                 looked_at += 1
                 if looked_at == MAX_LOOKED_AT:
                     return False
-                at = core.account.places[at - 1].after
+                at = core.account.entries[at - 1].after
             slot = ranking.holders[slot].after
     return False
 
@@ -152,7 +152,7 @@ cdef bint sessions_fill_total(const AddressTable* table) noexcept nogil:
 cdef Reason judge_session(Core* core, int fd, bint silent) noexcept nogil:
     """Why a connection is not relayed, or R_NONE."""
     cdef Listener* listener = core.listeners[core.records[fd].listener]
-    cdef Places* account = core.account
+    cdef AccountCore* account = core.account
     if core.address_table != NULL and session_exceeds(core.address_table, core.records[fd].slot):
         return R_MAX_ADDRESS_SESSIONS
     if silent and account.silent_sessions >= account.max_silent_sessions and not evict_silent_session(core, NULL):

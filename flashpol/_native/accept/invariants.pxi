@@ -6,7 +6,7 @@ from flashpol._native.accept.state cimport (
     Core, G_SESSIONS, G_SLOW_REPLIES, GAUGE_COUNT, Listener, QUEUE_COUNT, Record, S_FREE, S_FRESH, STATE_COUNT,
     StateRow,
 )
-from flashpol._native.account.places cimport K_NONE, K_SILENT_SESSION, Place
+from flashpol._native.account.places cimport K_NONE, K_SILENT_SESSION, AccountEntry
 from flashpol._native.common.share cimport Share
 
 
@@ -37,7 +37,7 @@ cdef const char* find_queue_violation(Core* core, int number, int64_t* length) n
 cdef const char* find_record_violation(Core* core, const Record* record) noexcept nogil:
     """What is wrong with one record of a connection, NULL if nothing."""
     cdef const StateRow* row
-    cdef const Place* place = &core.account.places[record - core.records]
+    cdef const AccountEntry* entry = &core.account.entries[record - core.records]
     if record.state >= STATE_COUNT:
         return b"a record has no state"
     if record.state == S_FRESH:
@@ -48,11 +48,11 @@ cdef const char* find_record_violation(Core* core, const Record* record) noexcep
     if record.watched and not row.watched:
         return b"a descriptor is in the epoll set in a state without a watch"
     if row.gauge == G_SESSIONS:
-        if place.kind != K_NONE and place.kind != K_SILENT_SESSION:
+        if entry.kind != K_NONE and entry.kind != K_SILENT_SESSION:
             return b"a session gives way as something else"
-    elif place.kind != kind_of(core, record, record.state) or place.silent or place.leaving:
+    elif entry.kind != kind_of(core, record, record.state) or entry.silent or entry.leaving:
         return b"a connection does not give way as its state says"
-    if place.kind != K_NONE and place.slot != record.slot:
+    if entry.kind != K_NONE and entry.slot != record.slot:
         return b"a connection is in the line of another address"
     # The kernel may refuse a watch: `watch` counts that as an accept error.
     if row.watched and not record.watched and core.listeners[record.listener].counters.accept_errors == 0:
@@ -129,7 +129,7 @@ cdef const char* find_violation(Core* core, int64_t* live) noexcept nogil:
         if record.state == S_FREE:
             if record.watched:
                 return b"a closed descriptor is in the epoll set"
-            if core.account.places[fd].kind != K_NONE or core.account.places[fd].silent:
+            if core.account.entries[fd].kind != K_NONE or core.account.entries[fd].silent:
                 return b"a closed descriptor has a place"
             continue
         wrong = find_record_violation(core, record)

@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 # ::ffff:0:0/96, RFC 4291 section 2.5.5.2: how a dual-stack socket reports an IPv4 client.
 cdef extern from *:
     """
-    static const char flashpol_mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '\\xff', '\\xff'};
+    __attribute__((unused)) static const char flashpol_mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '\\xff', '\\xff'};
     """
     const char* MAPPED "flashpol_mapped"
 

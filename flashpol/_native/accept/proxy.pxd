@@ -28,7 +28,7 @@ cdef enum:
 
 cdef extern from *:
     """
-    static const char flashpol_signature[12] = "\\r\\n\\r\\n\\0\\r\\nQUIT\\n";
+    __attribute__((unused)) static const char flashpol_signature[12] = "\\r\\n\\r\\n\\0\\r\\nQUIT\\n";
     """
     const char* SIGNATURE "flashpol_signature"
 

@@ -27,7 +27,7 @@ cdef inline void close_connection(Core* core, int fd) noexcept nogil:
     enter(core, fd, S_FREE)
     if core.address_table != NULL:
         release_slot(core.address_table, core.records[fd].slot, session)
-        core.address_table.own.held -= not (session and core.account.places[fd].leaving)
+        core.address_table.own.held -= not (session and core.account.entries[fd].leaving)
     if session:
         forget_session(core.account, fd)
     close(fd)

@@ -7,7 +7,7 @@ from flashpol._native.accept.ip_ranges cimport NetworkTable
 from flashpol._native.accept.match cimport SEEN_BYTES, Signatures
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.top_addresses cimport TopTable
-from flashpol._native.account.places cimport Places
+from flashpol._native.account.places cimport AccountCore
 from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.poller cimport Poller
 from flashpol._native.common.share cimport Member
@@ -122,7 +122,7 @@ cdef struct Listener:
     int queues                  # of its timeouts: the first one in Core.queues
     uint32_t linger_bytes
     int64_t unread_timeout      # ns
-    Member sessions             # of the shares in Places
+    Member sessions             # of the shares in AccountCore
     Member slow_replies
     const NetworkTable* networks    # of clients that are allowed; NULL: all
     const NetworkTable* proxies     # that send a PROXY header and alone may connect; NULL: clients connect themselves
@@ -179,7 +179,7 @@ cdef struct Core:
     size_t capacity
     ProxyParser* headers        # one for each possible fd too, NULL: no listener has proxies
     AddressTable* address_table     # owned by an AddressLimits; NULL: there are no limits
-    Places* account             # owned by an Account
+    AccountCore* account             # owned by an Account
     int until_check             # replies until one is kept open to see whether it is acknowledged
     Listener* listeners[LISTENER_COUNT]
     uint16_t listener_count
@@ -208,7 +208,7 @@ cdef struct Core:
 # the terminator; after 3 s Flash Player gives up.
 cdef extern from *:
     """
-    static const int64_t flashpol_bounds[] = {
+    __attribute__((unused)) static const int64_t flashpol_bounds[] = {
         10000, 25000, 50000, 100000, 250000, 500000, 1000000, 2500000, 5000000, 10000000, 25000000, 50000000, 100000000,
         250000000, 500000000, 1000000000, 2500000000, 5000000000,
     };

@@ -116,9 +116,9 @@ cdef void change_row(Core* core, int fd, uint8_t old_state, uint8_t state) noexc
 
 cdef void take_place(Core* core, Listener* listener, int fd, uint8_t gauge) noexcept nogil:
     if gauge == G_SLOW_REPLIES:
-        take_from(&core.account.slow_replies, &listener.slow_replies)
+        take(&core.account.slow_replies, &listener.slow_replies)
     else:
-        take_from(&core.account.sessions, &listener.sessions)
+        take(&core.account.sessions, &listener.sessions)
     if core.address_table != NULL:
         if gauge == G_SLOW_REPLIES:
             core.address_table.own.slow_replies += 1
@@ -132,7 +132,7 @@ cdef void give_back_place(Core* core, Listener* listener, int fd, uint8_t gauge)
         give_back(&core.account.slow_replies, &listener.slow_replies)
         if core.address_table != NULL:
             core.address_table.own.slow_replies -= 1
-    elif not core.account.places[fd].leaving:           # else `evict_session` has given it back
+    elif not core.account.entries[fd].leaving:           # else `evict_session` has given it back
         give_back(&core.account.sessions, &listener.sessions)
         if core.address_table != NULL:
             core.address_table.own.sessions -= 1

@@ -3,39 +3,39 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from flashpol._native.account.places cimport (
-    Holder, K_NONE, K_SILENT_SESSION, Place, Places, Ranking, RANKING_COUNT, WEIGHT_CLASSES,
+    Holder, K_NONE, K_SILENT_SESSION, AccountEntry, AccountCore, Ranking, RANKING_COUNT, WEIGHT_CLASSES,
 )
 
 
-cdef const char* find_line_violation(Places* places, Ranking* ranking, uint32_t slot, uint8_t kind, int32_t* length) \
+cdef const char* find_line_violation(AccountCore* account, Ranking* ranking, uint32_t slot, uint8_t kind, int32_t* length) \
         noexcept nogil:
-    cdef const Place* place
+    cdef const AccountEntry* entry
     cdef int32_t before = 0, at = line_of(ranking, slot, kind).head
     length[0] = 0
     while at != 0:
-        place = &places.places[at - 1]
-        if place.kind != kind or place.slot != slot or place.before != before:
+        entry = &account.entries[at - 1]
+        if entry.kind != kind or entry.slot != slot or entry.before != before:
             return b"a line has a connection that is not of its address and kind"
-        if length[0] > <int32_t>places.capacity:
+        if length[0] > <int32_t>account.capacity:
             return b"a line is a ring"
         length[0] += 1
         before = at
-        at = place.after
+        at = entry.after
     if line_of(ranking, slot, kind).tail != before:
         return b"a line does not end at its tail"
     return NULL
 
 
-cdef const char* find_ranking_violation(Places* places, Ranking* ranking) noexcept nogil:
+cdef const char* find_ranking_violation(AccountCore* account, Ranking* ranking) noexcept nogil:
     cdef int64_t total = 0, in_buckets = 0, holders = 0
     cdef int32_t length, weight, slot, before
     cdef const char* wrong
     cdef uint32_t number
     cdef int kind, bucket
-    for number in range(places.slots):
+    for number in range(account.slots):
         weight = 0
         for kind in range(ranking.first_kind, ranking.first_kind + ranking.kinds):
-            wrong = find_line_violation(places, ranking, number, <uint8_t>kind, &length)
+            wrong = find_line_violation(account, ranking, number, <uint8_t>kind, &length)
             if wrong != NULL:
                 return wrong
             weight += length
@@ -65,25 +65,25 @@ cdef const char* find_ranking_violation(Places* places, Ranking* ranking) noexce
     return NULL
 
 
-cdef const char* find_places_violation(Places* places) noexcept nogil:
+cdef const char* find_places_violation(AccountCore* account) noexcept nogil:
     """What is wrong, NULL if nothing."""
     cdef int64_t silent = 0, leaving = 0, in_line = 0
-    cdef const Place* place
+    cdef const AccountEntry* entry
     cdef const char* wrong
     cdef size_t fd
     cdef int i
     for i in range(RANKING_COUNT):
-        wrong = find_ranking_violation(places, &places.rankings[i])
+        wrong = find_ranking_violation(account, &account.rankings[i])
         if wrong != NULL:
             return wrong
-        in_line += places.rankings[i].total
-    for fd in range(places.capacity):
-        place = &places.places[fd]
-        silent += place.silent
-        leaving += place.leaving
-        in_line -= place.kind != K_NONE
-        if place.kind == K_SILENT_SESSION and not place.silent:
+        in_line += account.rankings[i].total
+    for fd in range(account.capacity):
+        entry = &account.entries[fd]
+        silent += entry.silent
+        leaving += entry.leaving
+        in_line -= entry.kind != K_NONE
+        if entry.kind == K_SILENT_SESSION and not entry.silent:
             return b"a session gives way although its client has spoken"
-    if silent != places.silent_sessions or leaving != places.leaving or in_line != 0:
+    if silent != account.silent_sessions or leaving != account.leaving or in_line != 0:
         return b"the account differs from its places"
     return NULL

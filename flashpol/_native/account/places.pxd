@@ -50,7 +50,7 @@ cdef struct Ranking:
     int32_t last[WEIGHT_CLASSES]
 
 # One for each possible descriptor.
-cdef struct Place:
+cdef struct AccountEntry:
     int32_t before              # neighbours in the line, + 1; 0 ends
     int32_t after
     uint32_t slot               # of the address, as the line knows it
@@ -61,8 +61,8 @@ cdef struct Place:
 ctypedef void (*end_session_t)(void* relay, int fd) noexcept nogil
 
 # An Account owns it; the ConnectionTable and the Pump of the process borrow it.
-cdef struct Places:
-    Place* places
+cdef struct AccountCore:
+    AccountEntry* entries
     size_t capacity
     uint32_t slots              # of the address table, and one for all addresses without a slot
     Ranking rankings[RANKING_COUNT]

@@ -1,10 +1,9 @@
 # Which address holds most, in constant time: lines of connections by address and kind, and addresses by weight.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 
 from flashpol._native.account.places cimport (
-    WEIGHT_CLASSES, Holder, K_NONE, K_SILENT_SESSION, Line, Place, Places, Ranking, SESSIONS, WAITING,
+    WEIGHT_CLASSES, Holder, K_NONE, K_SILENT_SESSION, Line, AccountEntry, AccountCore, Ranking, SESSIONS, WAITING,
 )
 
 cdef extern from *:
@@ -23,8 +22,8 @@ cdef inline Line* line_of(const Ranking* ranking, uint32_t slot, uint8_t kind) n
     return &ranking.lines[<size_t>slot * <size_t>ranking.kinds + <size_t>(kind - ranking.first_kind)]
 
 
-cdef inline Ranking* ranking_of(Places* places, uint8_t kind) noexcept nogil:
-    return &places.rankings[SESSIONS if kind == K_SILENT_SESSION else WAITING]
+cdef inline Ranking* ranking_of(AccountCore* account, uint8_t kind) noexcept nogil:
+    return &account.rankings[SESSIONS if kind == K_SILENT_SESSION else WAITING]
 
 
 cdef void leave_bucket(Ranking* ranking, int32_t slot, int bucket) noexcept nogil:
@@ -65,46 +64,46 @@ cdef inline void add_weight(Ranking* ranking, uint32_t slot, int32_t change) noe
     ranking.total += change
 
 
-cdef void leave_line(Places* places, int fd) noexcept nogil:
-    cdef Place* place = &places.places[fd]
-    cdef Ranking* ranking = ranking_of(places, place.kind)
-    cdef Line* line = line_of(ranking, place.slot, place.kind)
-    if place.before == 0:
-        line.head = place.after
+cdef void leave_line(AccountCore* account, int fd) noexcept nogil:
+    cdef AccountEntry* entry = &account.entries[fd]
+    cdef Ranking* ranking = ranking_of(account, entry.kind)
+    cdef Line* line = line_of(ranking, entry.slot, entry.kind)
+    if entry.before == 0:
+        line.head = entry.after
     else:
-        places.places[place.before - 1].after = place.after
-    if place.after == 0:
-        line.tail = place.before
+        account.entries[entry.before - 1].after = entry.after
+    if entry.after == 0:
+        line.tail = entry.before
     else:
-        places.places[place.after - 1].before = place.before
-    add_weight(ranking, place.slot, -1)
+        account.entries[entry.after - 1].before = entry.before
+    add_weight(ranking, entry.slot, -1)
 
 
-cdef void join_line(Places* places, int fd) noexcept nogil:
-    cdef Place* place = &places.places[fd]
-    cdef Ranking* ranking = ranking_of(places, place.kind)
-    cdef Line* line = line_of(ranking, place.slot, place.kind)
-    place.before = line.tail
-    place.after = 0
+cdef void join_line(AccountCore* account, int fd) noexcept nogil:
+    cdef AccountEntry* entry = &account.entries[fd]
+    cdef Ranking* ranking = ranking_of(account, entry.kind)
+    cdef Line* line = line_of(ranking, entry.slot, entry.kind)
+    entry.before = line.tail
+    entry.after = 0
     if line.tail == 0:
         line.head = fd + 1
     else:
-        places.places[line.tail - 1].after = fd + 1
+        account.entries[line.tail - 1].after = fd + 1
     line.tail = fd + 1
-    add_weight(ranking, place.slot, 1)
+    add_weight(ranking, entry.slot, 1)
 
 
-cdef inline void set_kind(Places* places, int fd, uint32_t slot, uint8_t kind) noexcept nogil:
+cdef inline void set_kind(AccountCore* account, int fd, uint32_t slot, uint8_t kind) noexcept nogil:
     """Say whether a connection gives way, and as what. slot: of its address. Nothing happens if both are as before."""
-    cdef Place* place = &places.places[fd]
-    if place.kind == kind and place.slot == slot:
+    cdef AccountEntry* entry = &account.entries[fd]
+    if entry.kind == kind and entry.slot == slot:
         return
-    if place.kind != K_NONE:
-        leave_line(places, fd)
-    place.kind = kind
-    place.slot = slot
+    if entry.kind != K_NONE:
+        leave_line(account, fd)
+    entry.kind = kind
+    entry.slot = slot
     if kind != K_NONE:
-        join_line(places, fd)
+        join_line(account, fd)
 
 
 # ---------------------------------------------------------------------------------------------------------- the heaviest
@@ -127,24 +126,3 @@ cdef inline int first_of(const Ranking* ranking, uint32_t slot) noexcept nogil:
         if fd >= 0:
             return fd
     return -1
-
-
-# ---------------------------------------------------------------------------------------------------------------- memory
-
-cdef bint open_ranking(Ranking* ranking, uint32_t slots, int first_kind, int kinds) noexcept nogil:
-    """False: there is no memory. The kernel gives pages as addresses use them."""
-    cdef int i
-    ranking.first_kind = first_kind
-    ranking.kinds = kinds
-    ranking.holders = <Holder*>calloc(slots, sizeof(Holder))
-    ranking.lines = <Line*>calloc(<size_t>slots * <size_t>kinds, sizeof(Line))
-    if ranking.holders == NULL or ranking.lines == NULL:
-        return False
-    for i in range(WEIGHT_CLASSES):
-        ranking.first[i] = ranking.last[i] = -1
-    return True
-
-
-cdef void close_ranking(Ranking* ranking) noexcept nogil:
-    free(ranking.holders)
-    free(ranking.lines)

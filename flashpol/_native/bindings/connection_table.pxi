@@ -39,9 +39,9 @@ cdef class ConnectionTable:
         core.http_reply_size = <size_t>len(HTTP_REPLY)
         self._acceptors = []
         self._account = account
-        core.account = &account.places
+        core.account = &account.core
         core.address_table = NULL if account.address_limits is None else &account.address_limits.table
-        core.capacity = account.places.capacity
+        core.capacity = account.core.capacity
         self._on_slow_reply = on_slow_reply
         self._on_error = on_error
         self._on_session = on_session
@@ -320,6 +320,7 @@ cdef class ConnectionTable:
         cdef size_t fd
         cdef int closed = 0
         cdef Record* record
+        self.core.account.end_session = NULL
         for fd in range(self.core.capacity):
             record = &self.core.records[fd]
             if record.state == S_FREE:

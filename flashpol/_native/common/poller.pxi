@@ -52,11 +52,23 @@ cdef inline void set_timer(Poller* poller, int64_t deadline) noexcept nogil:
     poller.timer.armed = deadline
 
 
-cdef inline void arm_timer(Poller* poller, const Queue* queues, int count) noexcept nogil:
-    """Make the timer fire no later than the earliest deadline.
+cdef inline void fire_timer(Poller* poller) noexcept nogil:
+    """Make the timer fire at once."""
+    if poller.timer.armed != 1:
+        set_timer(poller, 1)
+
+
+cdef inline void arm_timer_at(Poller* poller, int64_t deadline) noexcept nogil:
+    """Make the timer fire no later than `deadline`, 0: there is none.
 
     An earlier setting stays as it is: it costs one wake-up without work, setting it again costs a system call.
     """
+    if deadline != 0 and (poller.timer.armed == 0 or poller.timer.armed > deadline):
+        set_timer(poller, deadline)
+
+
+cdef inline void arm_timer(Poller* poller, const Queue* queues, int count) noexcept nogil:
+    """Make the timer fire no later than the earliest deadline of these queues."""
     cdef int i
     cdef int64_t earliest = 0, deadline
     for i in range(count):
@@ -64,5 +76,4 @@ cdef inline void arm_timer(Poller* poller, const Queue* queues, int count) noexc
             deadline = link_of(&queues[i], queues[i].head).deadline
             if earliest == 0 or deadline < earliest:
                 earliest = deadline
-    if earliest != 0 and (poller.timer.armed == 0 or poller.timer.armed > earliest):
-        set_timer(poller, earliest)
+    arm_timer_at(poller, earliest)

@@ -1,15 +1,20 @@
-# A share: a number of places that several members take from, so that none of them can use up the places of the others.
+# A limited number of places that several members share, so that none can take the places of all.
 #
-# Each member has a reserve, which only it can take. What the reserves leave is common: first come, first served. So a
-# member finds `reserve` places whatever the others do, and a single busy one can take all but their reserves.
+# Each member has a reserve that no other member can take. What is left of the places is common: first come, first
+# served. A member takes from its reserve first, and gives back to the common places first.
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t
 
 cdef struct Share:
-    int64_t limit               # places of all members together
-    int64_t reserved            # sum of the members' reserves
-    int64_t common_used         # taken by members that have used up their reserve
+    int32_t limit               # places of all members together
+    int32_t reserved            # of these, the sum of the members' reserves
+    int32_t common_used         # places taken by members that have used up their reserve
 
 cdef struct Member:
-    int64_t used
-    int64_t reserve
+    int32_t used
+    int32_t reserve
+
+# A place that was taken, or none: `member` is NULL.
+cdef struct HeldPlace:
+    Share* share
+    Member* member

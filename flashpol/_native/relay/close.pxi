@@ -55,6 +55,7 @@ cdef inline void close_session(Core* core, int32_t i, uint8_t outcome) noexcept 
     for side in range(2):
         watch(core, i, side, 0)
         release_held(&core.pool, &session.flows[side])
+    forget_client(core, session.flows[CLIENT].fd, i)
     close(session.flows[UPSTREAM].fd)
     session.state = S_CLOSED
     session.outcome = outcome

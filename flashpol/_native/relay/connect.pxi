@@ -13,7 +13,7 @@ from flashpol._native.relay.counters cimport (
     CONNECT_BOUNDS, CONNECT_BUCKETS, F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE,
 )
 from flashpol._native.relay.state cimport (
-    CLIENT, Core, Flow, Q_CONNECT, Q_DURATION, Q_IDLE, S_CONNECTING, S_OPEN, Session, UPSTREAM,
+    CLIENT, Core, Flow, Q_CONNECT, Q_DURATION, Q_IDLE, Q_SILENT, S_CONNECTING, S_OPEN, Session, UPSTREAM,
 )
 
 
@@ -39,10 +39,14 @@ cdef inline void on_established(Core* core, int32_t i) noexcept nogil:
     session.counters.open += 1
     session.counters.opened += 1
     session.failures_in_row[0] = 0
+    release_place(session.place)
     session.counters.connect_ns += <uint64_t>took
     count_bucket(session.counters.connect_buckets, CONNECT_BOUNDS, CONNECT_BUCKETS - 1, took)
     start_deadline(core, i, Q_IDLE)
     start_deadline(core, i, Q_DURATION)
+    if is_silent(session):
+        start_deadline(core, i, Q_SILENT)
+    on_opened(core, session)
 
 
 cdef inline void on_connected(Core* core, int32_t i) noexcept nogil:

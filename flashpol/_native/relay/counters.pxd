@@ -14,14 +14,17 @@ cdef enum Outcome:              # of run_session; _pump.pyx has the names
     E_IDLE
     E_DURATION
     E_SHUTDOWN
+    E_SILENT                    # neither side had sent a byte
+    E_EVICTED                   # another connection needed its place
     END_COUNT
     F_REFUSED = END_COUNT       # from here on there was no session: the upstream could not be reached
     F_UNREACHABLE
     F_TIMEOUT
     F_RESOURCES                 # descriptors, memory, ports or sessions ran out
     F_CUT                       # the process ended while it connected
-    F_UNRESOLVED                # this and the next are counted by relay/relay.py
+    F_UNRESOLVED                # from here on counted by relay/relay.py
     F_RATE
+    F_CONNECTING                # too many others were connecting
     OUTCOME_COUNT
 
 # One block for each worker, listener and upstream, written by that worker only. LAYOUT in _pump.pyx describes it to
@@ -42,11 +45,11 @@ cdef struct Counters:
 # lost. Sessions last from one request and reply to a game that goes on for a day.
 cdef extern from *:
     """
-    static const int64_t flashpol_connect_bounds[] = {
+    __attribute__((unused)) static const int64_t flashpol_connect_bounds[] = {
         10000, 25000, 50000, 100000, 250000, 500000, 1000000, 2500000, 5000000, 10000000, 25000000, 50000000, 100000000,
         250000000, 500000000, 1000000000, 2500000000, 5000000000,
     };
-    static const int64_t flashpol_duration_bounds[] = {
+    __attribute__((unused)) static const int64_t flashpol_duration_bounds[] = {
         10000000, 100000000, 1000000000, 10000000000, 60000000000, 300000000000, 900000000000, 3600000000000,
         14400000000000, 43200000000000, 86400000000000,
     };

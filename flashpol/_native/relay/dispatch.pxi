@@ -1,15 +1,16 @@
 # Handles what is ready or overdue, a limited amount of it in one wake-up.
 
-from libc.stdint cimport int32_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 
+from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.system cimport epoll_event, epoll_wait, EPOLLIN, EPOLLOUT
-from flashpol._native.relay.counters cimport E_DURATION, E_IDLE, F_TIMEOUT
-from flashpol._native.relay.state cimport Core, Q_CONNECT, Q_IDLE, QUEUE_COUNT, S_CONNECTING, S_OPEN, Session
+from flashpol._native.relay.counters cimport E_DURATION, E_IDLE, E_SILENT, F_TIMEOUT
+from flashpol._native.relay.state cimport Core, Q_CONNECT, Q_IDLE, Q_SILENT, QUEUE_COUNT, S_CONNECTING, S_OPEN, Session
 
 cdef enum:
     EVENTS = 64                 # taken at a time
     ROUNDS = 8                  # of EVENTS in one wake-up; then greenlets run
-    MAX_OVERDUE = 256           # sessions of each queue that one wake-up ends
+    MAX_OVERDUE = 256           # sessions that one wake-up ends because of a deadline
 
 
 cdef inline void on_ready(Core* core, int32_t i, int side, uint32_t events) noexcept nogil:
@@ -27,20 +28,34 @@ cdef inline void on_ready(Core* core, int32_t i, int side, uint32_t events) noex
         update_interest(core, i)
 
 
+cdef inline void on_deadline(Core* core, int32_t i, int which) noexcept nogil:
+    if which == Q_CONNECT:
+        fail_connect(core, i, F_TIMEOUT)
+    elif which == Q_SILENT:
+        end_session(core, i, E_SILENT)
+    else:
+        end_session(core, i, E_IDLE if which == Q_IDLE else E_DURATION)
+
+
 cdef inline void end_overdue(Core* core) noexcept nogil:
-    cdef int which
-    cdef int32_t i
-    for which in range(QUEUE_COUNT):
-        for _ in range(MAX_OVERDUE):
-            i = first_overdue(&core.queues[which], core.now)
-            if i < 0:
-                break
-            if which == Q_CONNECT:
-                fail_connect(core, i, F_TIMEOUT)
-            else:
-                end_session(core, i, E_IDLE if which == Q_IDLE else E_DURATION)
-    # Sessions that are still overdue set the timer to a time that has passed: it fires in the loop's next round.
-    set_timer(&core.poller, 0)
+    """The timer has fired: end what is overdue, and set it to the next deadline."""
+    cdef int32_t i, left = MAX_OVERDUE
+    cdef int number
+    cdef int64_t earliest = 0, deadline
+    cdef Queue* queue
+    for number in range(core.timeouts_count * QUEUE_COUNT):
+        queue = &core.queues[number]
+        i = first_overdue(queue, core.now)
+        while i >= 0 and left:
+            left -= 1
+            on_deadline(core, i, number % QUEUE_COUNT)
+            i = first_overdue(queue, core.now)
+        if queue.head >= 0:
+            deadline = link_of(queue, queue.head).deadline
+            earliest = min(earliest, deadline) if earliest else deadline
+    # Sessions that are still overdue set it to a time that has passed: it fires in the loop's next round.
+    set_timer(&core.poller, earliest)
+    core.due = 0
 
 
 cdef inline void dispatch(Core* core) noexcept nogil:
@@ -59,4 +74,4 @@ cdef inline void dispatch(Core* core) noexcept nogil:
             break
     if fired:
         end_overdue(core)
-    arm_timer(&core.poller, core.queues, QUEUE_COUNT)
+    arm_deadlines(core)

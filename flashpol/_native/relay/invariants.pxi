@@ -3,21 +3,29 @@
 #   state        deadlines               watched                        counted
 #   FREE         none                    nothing                        in the list of free sessions
 #   CONNECTING   Q_CONNECT               the upstream, for output       connecting
-#   OPEN         Q_IDLE, Q_DURATION      what the flags of both         open
-#                                        flows ask for
+#   OPEN         Q_IDLE, Q_DURATION;     what the flags of both         open
+#                Q_SILENT until a side   flows ask for
+#                has sent a byte
 #   CLOSED       none                    nothing                        in the list of closed sessions
+#
+# The timer fires no later than the earliest deadline. A client's descriptor leads to its session while that is
+# CONNECTING or OPEN.
 
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
+from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.system cimport EPOLLOUT
 from flashpol._native.relay.buffers cimport KEPT
 from flashpol._native.relay.state cimport (
-    Core, Flow, Pool, Q_CONNECT, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE, S_OPEN, Session, UPSTREAM,
+    CLIENT, Core, Flow, Pool, Q_CONNECT, Q_SILENT, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE, S_OPEN, Session,
+    UPSTREAM,
 )
 
 
 cdef bint has_deadline(const Core* core, const Session* session, int which) noexcept nogil:
-    if core.queues[which].duration == 0:
+    if queue_of(core, session, which).duration == 0:
+        return False
+    if which == Q_SILENT and not is_silent(session):
         return False
     return session.state == (S_CONNECTING if which == Q_CONNECT else S_OPEN)
 
@@ -54,13 +62,32 @@ cdef const char* find_session_violation(Core* core, const Session* session) noex
     return NULL
 
 
-cdef const char* find_queue_violation(Core* core, int which) noexcept nogil:
-    cdef int32_t i = core.queues[which].head, before = -1, length = 0, expected = 0
+cdef const char* find_client_violation(Core* core) noexcept nogil:
+    """Compare the index of the clients' descriptors with the sessions."""
+    cdef int32_t i, indexed = 0, expected = 0
+    cdef int fd
+    for i in range(core.used):
+        if core.table[i].state == S_CONNECTING or core.table[i].state == S_OPEN:
+            expected += 1
+            if session_of(core, core.table[i].flows[CLIENT].fd) != i:
+                return b"a client's descriptor does not lead to its session"
+    for fd in range(core.clients_size):
+        indexed += core.clients[fd] >= 0
+    if indexed != expected:
+        return b"a descriptor leads to a session that has ended"
+    return NULL
+
+
+cdef const char* find_queue_violation(Core* core, int timeouts, int which) noexcept nogil:
+    cdef Queue* queue = &core.queues[timeouts * QUEUE_COUNT + which]
+    cdef int32_t i = queue.head, before = -1, length = 0, expected = 0
     cdef int64_t deadline = 0
     cdef Session* session
+    if i >= 0 and not 0 < core.poller.timer.armed <= link_of(queue, i).deadline:
+        return b"the timer fires after a deadline"
     while i >= 0:
         session = &core.table[i]
-        if not has_deadline(core, session, which):
+        if session.timeouts != timeouts or not has_deadline(core, session, which):
             return b"a session is in a queue that is not one of its state"
         if session.links[which].prev != before or session.links[which].deadline < deadline:
             return b"a queue is out of order"
@@ -70,10 +97,10 @@ cdef const char* find_queue_violation(Core* core, int which) noexcept nogil:
         deadline = session.links[which].deadline
         before = i
         i = session.links[which].next
-    if core.queues[which].tail != before:
+    if queue.tail != before:
         return b"a queue does not end at its tail"
     for i in range(core.used):
-        expected += has_deadline(core, &core.table[i], which)
+        expected += core.table[i].timeouts == timeouts and has_deadline(core, &core.table[i], which)
     if length != expected:
         return b"a session is not in the queue of its state"
     return NULL
@@ -130,7 +157,7 @@ cdef const char* find_gauge_violation(Core* core, const Session* session) noexce
 cdef const char* find_violation(Core* core) noexcept nogil:
     """What is wrong, NULL if nothing."""
     cdef int32_t i, in_table = 0
-    cdef int which
+    cdef int timeouts, which
     cdef const char* wrong
     cdef Session* session
     for i in range(core.used):
@@ -145,13 +172,16 @@ cdef const char* find_violation(Core* core) noexcept nogil:
             return wrong
     if in_table != core.count:
         return b"the number of sessions differs from the table"
-    for which in range(QUEUE_COUNT):
-        wrong = find_queue_violation(core, which)
-        if wrong != NULL:
-            return wrong
+    for timeouts in range(core.timeouts_count):
+        for which in range(QUEUE_COUNT):
+            wrong = find_queue_violation(core, timeouts, which)
+            if wrong != NULL:
+                return wrong
     wrong = find_list_violation(core, core.free, S_FREE)
     if wrong == NULL:
         wrong = find_list_violation(core, core.closed, S_CLOSED)
     if wrong == NULL:
         wrong = find_pool_violation(core)
+    if wrong == NULL:
+        wrong = find_client_violation(core)
     return wrong

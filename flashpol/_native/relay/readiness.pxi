@@ -2,11 +2,11 @@
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from flashpol._native.common.deadlines cimport Link
+from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.system cimport (
     epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, epoll_event, EPOLLIN, EPOLLOUT,
 )
-from flashpol._native.relay.state cimport Core, Flow, Q_IDLE, Session
+from flashpol._native.relay.state cimport Core, Flow, Q_IDLE, QUEUE_COUNT, Session
 
 
 # --------------------------------------------------------------------------------------------------------------- events
@@ -52,23 +52,44 @@ cdef inline void update_interest(Core* core, int32_t i) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------------------ deadlines
 
+cdef inline Queue* queue_of(const Core* core, const Session* session, int which) noexcept nogil:
+    return &core.queues[session.timeouts * QUEUE_COUNT + which]
+
+
 cdef inline void start_deadline(Core* core, int32_t i, int which) noexcept nogil:
     """Enter a deadline queue, unless its deadline never comes."""
-    if core.queues[which].duration:
-        enqueue(&core.queues[which], &core.table[i].links[which], i, core.now)
+    cdef Session* session = &core.table[i]
+    cdef Queue* queue = queue_of(core, session, which)
+    cdef Link* link = &session.links[which]
+    cdef bint first = queue.head < 0
+    if queue.duration:
+        enqueue(queue, link, i, core.now)
+        if first and (core.due == 0 or link.deadline < core.due):
+            core.due = link.deadline
 
 
 cdef inline void stop_deadline(Core* core, int32_t i, int which) noexcept nogil:
-    cdef Link* link = &core.table[i].links[which]
+    cdef Session* session = &core.table[i]
+    cdef Link* link = &session.links[which]
     if link.deadline:
-        dequeue(&core.queues[which], link)
+        dequeue(queue_of(core, session, which), link)
         link.deadline = 0
+
+
+cdef inline void arm_deadlines(Core* core) noexcept nogil:
+    """Make the timer fire no later than the earliest deadline.
+
+    Only an empty queue can get an earlier one, so the others are not looked at, however many sets of timeouts there
+    are. When the timer has fired, end_overdue looks at all.
+    """
+    arm_timer_at(&core.poller, core.due)
+    core.due = 0
 
 
 cdef inline void restart_idle(Core* core, int32_t i) noexcept nogil:
     """Restart the idle deadline after traffic, at most once in 1/16 of idle_timeout, 1/17 of the queue's duration."""
     cdef Session* session = &core.table[i]
-    if core.now - session.active > core.queues[Q_IDLE].duration // 17:
+    if core.now - session.active > queue_of(core, session, Q_IDLE).duration // 17:
         stop_deadline(core, i, Q_IDLE)
         start_deadline(core, i, Q_IDLE)
         session.active = core.now

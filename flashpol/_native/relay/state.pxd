@@ -1,11 +1,13 @@
 # What the pump keeps in memory.
 
 from cpython.object cimport PyObject
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
+from flashpol._native.account.places cimport AccountCore
 from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.poller cimport Poller
+from flashpol._native.common.share cimport HeldPlace
 from flashpol._native.relay.counters cimport Counters
 
 cdef enum State:                # of a Session
@@ -18,11 +20,15 @@ cdef enum:                      # the sides: flows[CLIENT] is what the client se
     CLIENT = 0
     UPSTREAM = 1
 
-cdef enum:                      # the deadline queues
+cdef enum:                      # the deadline queues of one set of timeouts
     Q_CONNECT = 0               # S_CONNECTING
+    Q_SILENT                    # S_OPEN, until a side sends its first byte
     Q_IDLE                      # S_OPEN, as the next
     Q_DURATION
     QUEUE_COUNT
+
+cdef enum:
+    TIMEOUTS_COUNT = 1024       # sets of timeouts of one pump: as many as there may be listeners
 
 # One direction of a session: from `fd` to the fd of the other flow.
 cdef struct Flow:
@@ -35,6 +41,7 @@ cdef struct Flow:
     uint8_t blocked             # the other side takes no more now; until it does, nothing is read
     uint8_t fin_received
     uint8_t fin_sent            # to the other side
+    uint8_t spoke               # a byte was read from `fd`; a PROXY header of ours is none of the client's
     uint8_t write_failed        # `fd` cannot be written to; what it still sends is passed on, then RST
 
 cdef struct Session:
@@ -45,8 +52,10 @@ cdef struct Session:
     uint64_t sent               # bytes to the client
     Counters* counters          # this and the next are borrowed from the Destination, which run_session holds
     uint32_t* failures_in_row
+    HeldPlace* place            # among those that connect, given back when it opens; borrowed from run_session's caller
     PyObject* owner             # the greenlet that sleeps in run_session; NULL: it was killed
     int32_t next                # in the list of free or of closed sessions; -1 ends
+    uint16_t timeouts           # the set that its deadlines are from
     uint8_t state
     uint8_t outcome
     uint8_t first_fin           # the side whose FIN came first, END_COUNT before
@@ -65,12 +74,17 @@ cdef struct Pool:
 cdef struct Core:
     Poller poller
     int64_t now                 # ns; the clock is read once for each set of events
-    Queue queues[QUEUE_COUNT]   # duration 0: the deadline never comes
+    Queue* queues               # QUEUE_COUNT for each set of timeouts; duration 0: the deadline never comes
+    uint16_t timeouts_count     # sets
+    int64_t due                 # the earliest deadline in a queue that was empty when the timer was armed last; 0: none
     Session* table
     int32_t capacity
     int32_t used                # entries that were ever in use
     int32_t free                # heads and tail of the lists
     int32_t closed
     int32_t closed_last
+    int32_t* clients            # the session of a client by its descriptor, -1: none; grows as needed
+    int32_t clients_size
     int32_t count               # in use
+    AccountCore* account        # owned by an Account; NULL: no other part of the process has one
     Pool pool

@@ -53,6 +53,8 @@ cdef inline Read read_and_send(Core* core, Session* session, int side) noexcept 
         return READ_FIN
     if n < 0:
         return READ_ENOUGH if errno == EAGAIN or errno == EINTR else READ_ERROR
+    if not flow.spoke:
+        on_spoke(core, session, side)
     if not send_bytes(core, session, side, pool.scratch, <uint32_t>n, &taken):
         return READ_ENOUGH
     if peek:
