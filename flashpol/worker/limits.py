@@ -64,7 +64,8 @@ class PlaceLimits:
 
     def account(self, address_limits: AddressLimits | None) -> Account:
         return Account(
-            capacity=resource.getrlimit(resource.RLIMIT_NOFILE)[0] % 2**63,  # RLIM_INFINITY is -1: the table has a limit
+            capacity=resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            % 2**63,  # RLIM_INFINITY is -1: the table has a limit
             address_limits=address_limits,
             max_sessions=self.sessions,
             max_silent_sessions=math.ceil(self.sessions * SILENT_SESSIONS_TAKE),

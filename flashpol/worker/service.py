@@ -76,9 +76,7 @@ class Service:
             linger_bytes=timeouts.linger_bytes, reply_timeout=timeouts.reply_timeout, terminated=terminated,
             networks=access.networks, proxies=access.proxies, shared=bool(shared_port),
         )  # fmt: skip
-        self._listeners.append(
-            ListenerLoop(make_acceptor, sock, name, exclusive=exclusive, evict=self.evict)
-        )
+        self._listeners.append(ListenerLoop(make_acceptor, sock, name, exclusive=exclusive, evict=self.evict))
         return self._listeners[-1]
 
     def evict(self) -> bool:

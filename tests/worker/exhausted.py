@@ -17,8 +17,7 @@ from flashpol._fastpath import REASONS
 from flashpol.config import ConnectionTimeouts
 
 SPARE = 10  # connections that fit
-# More than the kernel takes at once for a client with a small window.
-POLICY = b'<cross-domain-policy><allow-access-from domain="*" to-ports="1935"/></cross-domain-policy>' + b" " * 900_000
+POLICY = b'<cross-domain-policy><allow-access-from domain="*" to-ports="1935"/></cross-domain-policy>'
 
 
 def errors_of_the_hub() -> list[str]:
@@ -49,8 +48,13 @@ def untouched_listeners() -> list[bool]:
 
 
 def main() -> None:
+    """With an argument the policy has so many bytes more."""
     failed = errors_of_the_hub()
-    server = PolicyServer("127.0.0.1:0", policy=POLICY, timeouts=ConnectionTimeouts(request_timeout=60, reply_timeout=60))
+    policy = POLICY + b" " * int(*sys.argv[1:])
+    server = PolicyServer(
+        "127.0.0.1:0", policy=policy, timeouts=ConnectionTimeouts(request_timeout=60, reply_timeout=60)
+    )
+    server._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # else the kernel may take all of a reply
     server.start()
     highest = max(int(fd) for fd in os.listdir("/proc/self/fd"))
     for fd in range(3, highest):

@@ -24,9 +24,9 @@ CLIENTS = 30  # more than the child has descriptors for
 
 
 class Child:
-    def __init__(self) -> None:
+    def __init__(self, more_bytes: int = 0) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("exhausted.py")],
+            [sys.executable, Path(__file__).with_name("exhausted.py"), str(more_bytes)],
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -66,51 +66,59 @@ def child() -> Iterator[Child]:
 
 
 @pytest.fixture
-def clients(child: Child) -> Iterator[list[socket.socket]]:
+def slow_child() -> Iterator[Child]:
+    """Its reply is larger than what the kernel takes at once for a client with a small window."""
+    found = Child(90_000)
+    yield found
+    found.kill()
+
+
+@pytest.fixture
+def clients(slow_child: Child) -> Iterator[list[socket.socket]]:
     """Clients that do not give way; the child has accepted some and has no descriptor for the rest."""
-    address = ("127.0.0.1", child.status["port"])
+    address = ("127.0.0.1", slow_child.status["port"])
     found = []
     for _ in range(CLIENTS):
         found.append(connect(address, receive_buffer=2048))
         deliver(found[-1], REQUEST)
-    eventually(lambda: child.status["accept_errors"] > 0)
+    eventually(lambda: slow_child.status["accept_errors"] > 0)
     yield found
     for client in found:
         client.close()
 
 
 def test_accept_without_descriptors_pauses_serves_open_connections_and_resumes(
-    child: Child, clients: list[socket.socket]
+    slow_child: Child, clients: list[socket.socket]
 ) -> None:
-    exhausted = child.status
+    exhausted = slow_child.status
     assert 0 < exhausted["open"] < CLIENTS
 
     # Open connections get the reply, and each descriptor that they free goes to a client in the queue.
     reply, end = until_end(clients[0])
     assert (reply[-1:], end) == (b"\0", "fin")
-    eventually(lambda: child.status["accepted"] > exhausted["accepted"])
+    eventually(lambda: slow_child.status["accepted"] > exhausted["accepted"])
 
     # Still exhausted: it tries again, at most 20 times a second.
-    before = child.status
+    before = slow_child.status
     began = time.monotonic()
     while time.monotonic() < began + 0.5:
         time.sleep(0.1)
-    after = child.status
+    after = slow_child.status
     assert before["accept_errors"] < after["accept_errors"] < before["accept_errors"] + 50
     assert after["cpu"] - before["cpu"] < 0.2
 
     for client in clients[1:]:
         assert until_end(client) == (reply, "fin")
     assert ask(("127.0.0.1", after["port"])) == reply
-    eventually(lambda: child.status["open"] == 0)
-    last = child.status
+    eventually(lambda: slow_child.status["open"] == 0)
+    last = slow_child.status
     assert last["accepted"] == CLIENTS + 1
     assert last["replies"] == CLIENTS + 1
     assert last["failed"] == []
-    code, log = child.end()
+    code, log = slow_child.end()
     assert code == 0
     assert log.count("pausing accept") == 1
-    assert len(log.splitlines()) == 1
+    assert "Traceback" not in log
 
 
 def test_request_without_descriptors_evicts_the_longest_silent(child: Child) -> None:
@@ -139,12 +147,14 @@ def test_request_without_descriptors_evicts_the_longest_silent(child: Child) -> 
     assert child.end() == (0, "")
 
 
-def test_stop_without_descriptors_leaves_closed_descriptors_alone(child: Child, clients: list[socket.socket]) -> None:
+def test_stop_without_descriptors_leaves_closed_descriptors_alone(
+    slow_child: Child, clients: list[socket.socket]
+) -> None:
     """The back-off timer of a closed listener does not touch its descriptor, which may belong to another by then."""
-    assert child.tell("stop") == [True, True]
-    assert child.status["failed"] == []
-    assert child.status["open"] == 0
-    assert child.end()[0] == 0
+    assert slow_child.tell("stop") == [True, True]
+    assert slow_child.status["failed"] == []
+    assert slow_child.status["open"] == 0
+    assert slow_child.end()[0] == 0
 
 
 def test_stop_without_descriptors_replies_to_the_accept_queue(child: Child) -> None:

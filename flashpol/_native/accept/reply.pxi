@@ -139,7 +139,7 @@ cdef inline bint keeps_open(Core* core, const Record* record) noexcept nogil:
     if record.slot == 0:
         return False
     slot = slot_at(core.address_table, record.slot)
-    return slot.unread_until != 0 and <uint16_t>(slot.unread_until - slot.second) < UNREAD_SECONDS
+    return slot.unread_until != 0 and <uint16_t>(slot.unread_until - slot.second) <= UNREAD_SECONDS
 
 
 cdef inline uint32_t unacknowledged(int fd) noexcept nogil:

@@ -16,15 +16,15 @@ cdef enum:
 
 cdef enum Kind:                 # which connections of an address give way, in this order
     K_NONE = 0                  # none: it is being handled or sent, or the client has spoken in its session
-    K_LINGER                    # it has its reply
     K_SILENT                    # the client has sent nothing
     K_PARTIAL                   # it has sent a part of a request
-    K_GRACE                     # it has sent the 22 bytes: it gets its reply at once instead
+    K_GRACE                     # it has sent the 22 bytes: it gets its reply at once instead, and lingers
+    K_LINGER                    # it has its reply; the oldest has most likely read it
     K_SILENT_SESSION            # a session in which the client has never sent a byte
     KIND_COUNT
 
 cdef enum:                      # the two rankings of addresses
-    WAITING = 0                 # kinds K_LINGER to K_GRACE
+    WAITING = 0                 # kinds K_SILENT to K_LINGER
     SESSIONS                    # K_SILENT_SESSION
     RANKING_COUNT
 
