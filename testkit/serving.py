@@ -100,14 +100,16 @@ class Serving:
         self.timeouts = timeouts
         self.socket = bind(Address("127.0.0.1", 0), 1, 4096)[0]
         self.address = tuple(bound_address(self.socket))
-        shared = SharedCounters(1, 1, upstreams=len(upstream))
+        shared = SharedCounters(1, 1, upstreams=len(upstream), connection_limits=limits)
         self.counters = shared.block(0, 0)
         self.relayed = [shared.relay_block(0, number) for number in range(len(upstream))]
         self.hub = Hub()
         self.service = self.hub.call(self._start, shared)
 
     def _start(self, shared: SharedCounters) -> Service:
-        service = Service(access_log=self.access_log, limits=self.limits)
+        service = Service(
+            access_log=self.access_log, limits=self.limits, address_limits=shared.address_limits.of(0)
+        )
         shared_port = None
         if self._upstream:
             listener = Listener("shared", Address(*self.address), "p", upstream=self._upstream, **self._relaying)

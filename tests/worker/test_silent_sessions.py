@@ -1,0 +1,94 @@
+"""Silent sessions of a shared port: they have a share, and give way."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from conftest import Serve
+
+from flashpol._pump import ENDS
+from flashpol.config import ConnectionLimits
+from testkit.application import Application, application, receive
+from testkit.clients import until_end
+from testkit.polling import eventually
+from testkit.serving import TIMEOUTS, Serving
+
+QUICK = dataclasses.replace(TIMEOUTS, first_byte_timeout=0.05)
+
+
+@pytest.fixture
+def app(no_leaked_files: None) -> Iterator[Application]:
+    with application() as one:
+        yield one
+
+
+def ends(server: Serving) -> dict[str, int]:
+    return {name: count for name, count in zip(ENDS, server.relayed[0].all("ends"), strict=True) if count}
+
+
+def test_silent_sessions_take_half_of_the_sessions_at_most(serve: Serve, app: Application) -> None:
+    server = serve(timeouts=QUICK, upstream=[app.remote], limits=ConnectionLimits(max_sessions=40))
+    with ExitStack() as stack:
+        silent = []
+        for number in range(30):
+            silent.append(stack.enter_context(server.connect()))
+            stack.enter_context(app.accept())
+            eventually(lambda number=number: server.relayed[0]["opened"] == number + 1)
+        eventually(lambda: server.counters["sessions"] == 20)
+        assert ends(server) == {"evicted": 10}
+        for client in silent[:10]:  # the first ones had been silent for longest
+            assert until_end(client)[0] == b""
+    assert server.settle() == {"relayed": 30}
+
+
+def test_silent_sessions_give_way_to_clients_that_speak(serve: Serve, app: Application) -> None:
+    server = serve(timeouts=QUICK, upstream=[app.remote], limits=ConnectionLimits(max_sessions=40))
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(server.connect())
+            stack.enter_context(app.accept())
+        eventually(lambda: server.relayed[0]["open"] == 20)
+        for number in range(40):
+            client = stack.enter_context(server.connect())
+            client.sendall(b"hello")
+            inner = stack.enter_context(app.accept())
+            assert receive(inner, 5) == b"hello"
+            inner.sendall(b"you")
+            assert receive(client, 3) == b"you", number
+        assert ends(server) == {"evicted": 20}
+        assert server.hub.call(server.service.check) == 40
+        with server.connect() as refused:
+            refused.sendall(b"hello")
+            assert until_end(refused)[0] == b""
+    assert server.settle() == {"relayed": 60, "max_sessions": 1}
+
+
+def test_session_whose_client_has_spoken_does_not_give_way(serve: Serve, app: Application) -> None:
+    """It began in silence, and the application spoke first; then the client did."""
+    server = serve(timeouts=QUICK, upstream=[app.remote], limits=ConnectionLimits(max_sessions=4))
+    with ExitStack() as stack:
+        pairs = [(stack.enter_context(server.connect()), stack.enter_context(app.accept())) for _ in range(2)]
+        for client, inner in pairs:
+            inner.sendall(b"login: ")
+            assert receive(client, 7) == b"login: "
+            client.sendall(b"me")
+            assert receive(inner, 2) == b"me"
+        for _ in range(4):
+            client = stack.enter_context(server.connect())
+            client.sendall(b"hello")
+        eventually(lambda: server.outcomes == {"max_sessions": 2})
+        for client, inner in pairs:
+            inner.sendall(b"hi")
+            assert receive(client, 2) == b"hi"
+        assert ends(server) == {}
+
+
+def test_silent_session_gives_its_place_to_a_policy_request(serve: Serve, app: Application) -> None:
+    server = serve(timeouts=QUICK, upstream=[app.remote], limits=ConnectionLimits(max_worker_connections=8))
+    with ExitStack() as stack:
+        for _ in range(30):
+            stack.enter_context(server.connect())
+        eventually(lambda: server.relayed[0]["opened"] >= 3)
+        for _ in range(30):
+            assert server.ask() == server.reply
