@@ -7,7 +7,8 @@ from flashpol._native.accept.state cimport (
     BATCH, Core, Listener, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_SESSIONS, R_MAX_SESSIONS, R_NONE, Reason, S_FREE,
 )
 from flashpol._native.account.places cimport (
-    K_GRACE, K_LINGER, K_SILENT_SESSION, MAX_LOOKED_AT, AccountCore, Ranking, SESSIONS, WAITING, WEIGHT_CLASSES,
+    AccountCore, K_GRACE, K_LINGER, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, MAX_LOOKED_AT, Ranking, SESSIONS,
+    WAITING, WEIGHT_CLASSES,
 )
 
 cdef enum:
@@ -18,7 +19,7 @@ cdef enum:
 
 
 cdef bint evict_session(Core* core, int fd) noexcept nogil:
-    """End a silent session. Its place is free from now on, its descriptor once its greenlet has closed it.
+    """End a session that gives way. Its place is free from now on, its descriptor once its greenlet has closed it.
 
     False: too many are ending already.
     """
@@ -27,6 +28,7 @@ cdef bint evict_session(Core* core, int fd) noexcept nogil:
     if account.leaving >= account.max_leaving or account.end_session == NULL:
         return False
     forget_silence(account, fd)
+    set_kind(account, fd, account.entries[fd].slot, K_NONE)
     account.entries[fd].leaving = True
     account.leaving += 1
     give_back(&account.sessions, &listener.sessions)
@@ -44,7 +46,7 @@ cdef bint give_way(Core* core, int fd, Reason reason) noexcept nogil:
     one that lacks only the terminator.
     """
     cdef uint8_t kind = core.account.entries[fd].kind
-    if kind == K_SILENT_SESSION:
+    if kind >= K_SILENT_SESSION:
         return evict_session(core, fd)
     if kind == K_LINGER:
         close_connection(core, fd)
@@ -117,26 +119,35 @@ cdef void share_out(Core* core) noexcept nogil:
             set_reserve(&account.sessions, &core.listeners[i].sessions, account.sessions.limit // (2 * shared))
 
 
-cdef bint evict_silent_session(Core* core, const Listener* listener) noexcept nogil:
-    """Evict a silent session whose place `listener` may take then, or any if it is NULL. The heaviest address first."""
+cdef bint may_replace(const Core* core, int fd, const Listener* listener) noexcept nogil:
+    """Whether the end of this session gives `listener` a place, or any listener if it is NULL."""
+    cdef const Listener* owner = core.listeners[core.records[fd].listener]
+    return listener == NULL or owner == listener or owner.sessions.used > owner.sessions.reserve
+
+
+cdef bint make_room_for_session(Core* core, const Listener* listener, uint8_t last_kind) noexcept nogil:
+    """Evict a session up to `last_kind` in the order of the kinds, of the heaviest address. False: none gives way.
+
+    The place is one that `listener` may take then, or any if it is NULL.
+    """
     cdef const Ranking* ranking = &core.account.rankings[SESSIONS]
-    cdef const Listener* owner
     cdef int bucket, looked_at = 0
+    cdef uint8_t kind
     cdef int32_t slot, at
     for bucket in range(WEIGHT_CLASSES - 1, 0, -1):
         if (ranking.occupied >> bucket) & 1 == 0:
             continue
         slot = ranking.first[bucket]
         while slot >= 0:
-            at = line_of(ranking, <uint32_t>slot, K_SILENT_SESSION).head
-            while at != 0:
-                owner = core.listeners[core.records[at - 1].listener]
-                if listener == NULL or owner == listener or owner.sessions.used > owner.sessions.reserve:
-                    return evict_session(core, at - 1)
-                looked_at += 1
-                if looked_at == MAX_LOOKED_AT:
-                    return False
-                at = core.account.entries[at - 1].after
+            for kind in range(<uint8_t>K_SILENT_SESSION, <uint8_t>(last_kind + 1)):
+                at = line_of(ranking, <uint32_t>slot, kind).head
+                while at != 0:
+                    if may_replace(core, at - 1, listener):
+                        return evict_session(core, at - 1)
+                    looked_at += 1
+                    if looked_at == MAX_LOOKED_AT:
+                        return False
+                    at = core.account.entries[at - 1].after
             slot = ranking.holders[slot].after
     return False
 
@@ -155,11 +166,13 @@ cdef Reason judge_session(Core* core, int fd, bint silent) noexcept nogil:
     cdef AccountCore* account = core.account
     if core.address_table != NULL and session_exceeds(core.address_table, core.records[fd].slot):
         return R_MAX_ADDRESS_SESSIONS
-    if silent and account.silent_sessions >= account.max_silent_sessions and not evict_silent_session(core, NULL):
+    if silent and account.silent_sessions >= account.max_silent_sessions and (
+            not make_room_for_session(core, NULL, K_SILENT_SESSION)):
         return R_MAX_SESSIONS
-    if sessions_fill_total(core.address_table) and not evict_silent_session(core, NULL):
+    if sessions_fill_total(core.address_table) and not make_room_for_session(core, NULL, K_UNANSWERED_SESSION):
         return R_MAX_SESSIONS
-    if not has_room(&account.sessions, &listener.sessions) and not evict_silent_session(core, listener):
+    if not has_room(&account.sessions, &listener.sessions) and (
+            not make_room_for_session(core, listener, K_UNANSWERED_SESSION)):
         return R_MAX_SESSIONS
     return R_NONE
 

@@ -48,7 +48,7 @@ cdef const char* find_record_violation(Core* core, const Record* record) noexcep
     if record.watched and not row.watched:
         return b"a descriptor is in the epoll set in a state without a watch"
     if row.gauge == G_SESSIONS:
-        if entry.kind != K_NONE and entry.kind != K_SILENT_SESSION:
+        if entry.kind != K_NONE and entry.kind < K_SILENT_SESSION:
             return b"a session gives way as something else"
     elif entry.kind != kind_of(core, record, record.state) or entry.silent or entry.leaving:
         return b"a connection does not give way as its state says"

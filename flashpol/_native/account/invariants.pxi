@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from flashpol._native.account.places cimport (
-    Holder, K_NONE, K_SILENT_SESSION, AccountEntry, AccountCore, Ranking, RANKING_COUNT, WEIGHT_CLASSES,
+    Holder, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, AccountEntry, AccountCore, Ranking, RANKING_COUNT, WEIGHT_CLASSES,
 )
 
 
@@ -82,8 +82,8 @@ cdef const char* find_places_violation(AccountCore* account) noexcept nogil:
         silent += entry.silent
         leaving += entry.leaving
         in_line -= entry.kind != K_NONE
-        if entry.kind == K_SILENT_SESSION and not entry.silent:
-            return b"a session gives way although its client has spoken"
+        if (entry.kind == K_SILENT_SESSION and not entry.silent) or (entry.kind == K_UNANSWERED_SESSION and entry.silent):
+            return b"a session gives way as something else"
     if silent != account.silent_sessions or leaving != account.leaving or in_line != 0:
         return b"the account differs from its places"
     return NULL

@@ -2,7 +2,7 @@
 # docs/architecture.md ("The account of places") has the invariants; account/invariants.pxi checks them.
 #
 # A place is held until the connection is closed. Two kinds of use never give way: slow replies, which are being sent,
-# and sessions in which the client has sent something. Shares limit those. All other connections give way to new ones,
+# and sessions in which both sides have sent something. Shares limit those. All other connections give way to new ones,
 # by one rule: the heaviest address first, that is the one with the most connections that can give way; among those of
 # one address in the order of enum Kind; among those of one kind the one that has waited longest.
 
@@ -12,7 +12,7 @@ from flashpol._native.common.share cimport Member, Share
 
 cdef enum:
     WEIGHT_CLASSES = 64         # buckets of addresses by weight: to 15 exactly, then two for each power of two
-    MAX_LOOKED_AT = 64          # silent sessions that are considered for one new session
+    MAX_LOOKED_AT = 64          # sessions that are considered for one new session
 
 cdef enum Kind:                 # which connections of an address give way, in this order
     K_NONE = 0                  # none: it is being handled or sent, or the client has spoken in its session
@@ -21,11 +21,11 @@ cdef enum Kind:                 # which connections of an address give way, in t
     K_GRACE                     # it has sent the 22 bytes: it gets its reply at once instead, and lingers
     K_LINGER                    # it has its reply; the oldest has most likely read it
     K_SILENT_SESSION            # a session in which the client has never sent a byte
-    KIND_COUNT
+    K_UNANSWERED_SESSION        # a session in which the client has sent something, and the application never has
 
 cdef enum:                      # the two rankings of addresses
     WAITING = 0                 # kinds K_SILENT to K_LINGER
-    SESSIONS                    # K_SILENT_SESSION
+    SESSIONS                    # the last two
     RANKING_COUNT
 
 # The first and the last connection of one address and kind: descriptors + 1, so that zeroed memory is an empty line.

@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, uint32_t
 
 from flashpol._native.account.places cimport (
-    AccountCore, AccountEntry, K_NONE, K_SILENT_SESSION, Ranking, SESSIONS, WAITING,
+    AccountCore, AccountEntry, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, Ranking, SESSIONS, WAITING,
 )
 
 
@@ -19,16 +19,15 @@ cdef inline int heaviest_connection(const AccountCore* account) noexcept nogil:
 
 
 cdef inline void forget_silence(AccountCore* account, int fd) noexcept nogil:
-    """The session of this client's descriptor is not silent any more, or has ended."""
+    """The client has spoken, or its session has ended."""
     cdef AccountEntry* entry = &account.entries[fd]
     if entry.silent:
         entry.silent = False
         account.silent_sessions -= 1
-        set_kind(account, fd, entry.slot, K_NONE)
 
 
 cdef inline void begin_silence(AccountCore* account, int fd, uint32_t slot) noexcept nogil:
-    """A session begins in which the client has sent nothing. It gives way once it is connected."""
+    """A session begins in which the client has sent nothing."""
     account.entries[fd].slot = slot
     account.entries[fd].silent = True
     account.silent_sessions += 1
@@ -41,14 +40,16 @@ cdef inline void forget_session(AccountCore* account, int fd) noexcept nogil:
     account.entries[fd].leaving = False
 
 
-# The relay calls these two, with the client's descriptor.
+cdef inline void update_session(AccountCore* account, int fd, bint client_spoke, bint upstream_spoke) noexcept nogil:
+    """The session of this client's descriptor is connected, or one side has sent its first byte. The relay says so.
 
-cdef inline void session_opened(AccountCore* account, int fd) noexcept nogil:
-    """The session is connected to its upstream."""
-    if account.entries[fd].silent:
-        set_kind(account, fd, account.entries[fd].slot, K_SILENT_SESSION)
-
-
-cdef inline void client_spoke(AccountCore* account, int fd) noexcept nogil:
-    """The client has sent its first byte in the session."""
+    A session that is not connected yet does not give way: it has no socket that could be closed at once.
+    """
+    cdef AccountEntry* entry = &account.entries[fd]
+    if entry.leaving:
+        return
+    if not client_spoke:
+        set_kind(account, fd, entry.slot, K_SILENT_SESSION)
+        return
     forget_silence(account, fd)
+    set_kind(account, fd, entry.slot, K_NONE if upstream_spoke else K_UNANSWERED_SESSION)

@@ -23,7 +23,7 @@ cdef inline Line* line_of(const Ranking* ranking, uint32_t slot, uint8_t kind) n
 
 
 cdef inline Ranking* ranking_of(AccountCore* account, uint8_t kind) noexcept nogil:
-    return &account.rankings[SESSIONS if kind == K_SILENT_SESSION else WAITING]
+    return &account.rankings[SESSIONS if kind >= K_SILENT_SESSION else WAITING]
 
 
 cdef void leave_bucket(Ranking* ranking, int32_t slot, int bucket) noexcept nogil:

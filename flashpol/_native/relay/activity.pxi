@@ -1,26 +1,24 @@
 # What is known of a session's sides: who has spoken, and which session a client's descriptor belongs to.
 #
-# on_opened and on_client_spoke are called at most once for each session. A client whose first bytes the fast path had
-# read has spoken before its session opens; otherwise on_client_spoke comes after on_opened, or never.
+# A client whose first bytes the fast path had read has spoken before its session opens. The account of places learns when
+# a session opens, and from then on when a side sends its first byte.
 
 from libc.stdint cimport int32_t
 from libc.stdlib cimport realloc
 from libc.string cimport memset
 
 from flashpol._native.relay.counters cimport E_EVICTED
-from flashpol._native.relay.state cimport CLIENT, Core, Q_SILENT, S_OPEN, Session
+from flashpol._native.relay.state cimport CLIENT, Core, Q_SILENT, S_OPEN, Session, UPSTREAM
 
 
 cdef inline void on_opened(Core* core, Session* session) noexcept nogil:
     """The upstream has accepted the session."""
-    if core.account != NULL:
-        session_opened(core.account, session.flows[CLIENT].fd)
+    tell_account(core, session)
 
 
-cdef inline void on_client_spoke(Core* core, Session* session) noexcept nogil:
-    """The client has sent its first byte: flows[CLIENT].spoke is set."""
-    if core.account != NULL:
-        client_spoke(core.account, session.flows[CLIENT].fd)
+cdef inline void tell_account(Core* core, const Session* session) noexcept nogil:
+    if core.account != NULL and session.state == S_OPEN:
+        update_session(core.account, session.flows[CLIENT].fd, session.flows[CLIENT].spoke, session.flows[UPSTREAM].spoke)
 
 
 # -------------------------------------------------------------------------------------------------------------- silence
@@ -29,8 +27,7 @@ cdef inline void on_spoke(Core* core, Session* session, int side) noexcept nogil
     """The first byte of this side was read."""
     session.flows[side].spoke = True
     stop_deadline(core, <int32_t>(session - core.table), Q_SILENT)
-    if side == CLIENT:
-        on_client_spoke(core, session)
+    tell_account(core, session)
 
 
 cdef inline bint is_silent(const Session* session) noexcept nogil:

@@ -1,6 +1,7 @@
-"""Silent sessions of a shared port: they have a share, and give way."""
+"""Sessions that give way at a limit: those in which a side has never sent a byte."""
 
 import dataclasses
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -49,13 +50,8 @@ def test_silent_sessions_give_way_to_clients_that_speak(serve: Serve, app: Appli
             stack.enter_context(server.connect())
             stack.enter_context(app.accept())
         eventually(lambda: server.relayed[0]["open"] == 20)
-        for number in range(40):
-            client = stack.enter_context(server.connect())
-            client.sendall(b"hello")
-            inner = stack.enter_context(app.accept())
-            assert receive(inner, 5) == b"hello"
-            inner.sendall(b"you")
-            assert receive(client, 3) == b"you", number
+        for _ in range(40):
+            talk(stack, server, app)
         assert ends(server) == {"evicted": 20}
         assert server.hub.call(server.service.check) == 40
         with server.connect() as refused:
@@ -64,7 +60,18 @@ def test_silent_sessions_give_way_to_clients_that_speak(serve: Serve, app: Appli
     assert server.settle() == {"relayed": 60, "max_sessions": 1}
 
 
-def test_session_whose_client_has_spoken_does_not_give_way(serve: Serve, app: Application) -> None:
+def talk(stack: ExitStack, server: Serving, app: Application) -> tuple[socket.socket, socket.socket]:
+    """A session in which both sides have sent something."""
+    client = stack.enter_context(server.connect())
+    client.sendall(b"hello")
+    inner = stack.enter_context(app.accept())
+    assert receive(inner, 5) == b"hello"
+    inner.sendall(b"you")
+    assert receive(client, 3) == b"you"
+    return client, inner
+
+
+def test_session_in_which_both_sides_have_spoken_does_not_give_way(serve: Serve, app: Application) -> None:
     """It began in silence, and the application spoke first; then the client did."""
     server = serve(timeouts=QUICK, upstream=[app.remote], limits=ConnectionLimits(max_sessions=4))
     with ExitStack() as stack:
@@ -74,14 +81,30 @@ def test_session_whose_client_has_spoken_does_not_give_way(serve: Serve, app: Ap
             assert receive(client, 7) == b"login: "
             client.sendall(b"me")
             assert receive(inner, 2) == b"me"
-        for _ in range(4):
-            client = stack.enter_context(server.connect())
-            client.sendall(b"hello")
-        eventually(lambda: server.outcomes == {"max_sessions": 2})
+        pairs += [talk(stack, server, app) for _ in range(2)]
+        for number in range(3):
+            with server.connect() as refused:
+                refused.sendall(b"hello")
+                assert until_end(refused)[0] == b"", number
         for client, inner in pairs:
             inner.sendall(b"hi")
             assert receive(client, 2) == b"hi"
         assert ends(server) == {}
+    assert server.settle() == {"relayed": 4, "max_sessions": 3}
+
+
+def test_session_that_the_application_has_not_answered_gives_way(serve: Serve, app: Application) -> None:
+    """One byte keeps no place: clients that send it and wait give way to clients that the application answers."""
+    server = serve(timeouts=QUICK, upstream=[app.remote], limits=ConnectionLimits(max_sessions=16))
+    with ExitStack() as stack:
+        for _ in range(16):
+            client = stack.enter_context(server.connect())
+            client.sendall(b"x")
+            assert receive(stack.enter_context(app.accept()), 1) == b"x"
+        for _ in range(16):
+            talk(stack, server, app)
+        assert ends(server) == {"evicted": 16}
+    assert server.settle() == {"relayed": 32}
 
 
 def test_silent_session_gives_its_place_to_a_policy_request(serve: Serve, app: Application) -> None:
