@@ -24,6 +24,7 @@ REFUSALS_TO_REPORT = {
     "upstream": (ERROR, "refused: no upstream could be reached"),
     "crashed": (ERROR, "lost when a worker crashed"),
     "max_address_connections": (WARNING, "refused: their address had reached max_address_connections"),
+    "max_address_sessions": (WARNING, "refused: their address had reached max_address_sessions"),
     "max_address_rate": (WARNING, "refused: their address had reached max_address_rate"),
 }
 # Why an upstream could not be reached, where the reason lies with the upstream or the way to it.

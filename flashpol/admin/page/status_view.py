@@ -26,6 +26,7 @@ REFUSALS = {
     "max_sessions": "over the limit of relayed sessions",
     "max_slow_replies": "over the limit of slow replies",
     "max_address_connections": "too many from one address",
+    "max_address_sessions": "too many sessions of one address",
     "max_address_rate": "too fast from one address",
     "network": "from a denied network",
     "proxy_untrusted": "not from a trusted proxy",
