@@ -241,7 +241,7 @@ class ConnectionLimits:
     exempt_networks: tuple[Network, ...] = setting(
         (),
         NETWORKS,
-        "max_address_connections, max_address_rate and max_address_sessions do not limit addresses in these networks.",
+        "Addresses in these networks have no max_address_connections, max_address_rate or max_address_sessions.",
         "It is empty because few servers know such addresses; name a proxy, a container network or a load balancer "
         "that hides its clients' addresses here.",
         (ip_network("172.17.0.0/16"),),

@@ -95,6 +95,7 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "chroot": st.none() | st.sampled_from([Path("/"), Path("/var/a b"), Path('/"\\\n')]),
     "log_file": st.none() | st.sampled_from([Path("/var/log/f.log"), Path('/var/"\\\n')]),
     "log_format": st.sampled_from(config.LOG_FORMATS),
+    "exempt_networks": NETWORKS,
     "dialect": st.sampled_from(config.DIALECTS),
     "proxy_protocol": st.booleans(),
     "upstream": st.lists(REMOTE, max_size=3, unique=True).map(tuple),

@@ -207,6 +207,6 @@ def test_compose_file_agrees_with_image_and_configuration() -> None:
     assert ports == {config.listeners[0].address.port, config.server.admin.port}
     assert sorted(map(str, ports)) == sorted(values("EXPOSE")[0].split())
     limits = config.server.connection_limits
-    assert limits.max_address_connections == 0, "Docker's proxy hides the clients' addresses"
+    assert limits.max_address_rate == limits.max_address_sessions == 0, "Docker's proxy hides the clients' addresses"
     assert 0 < limits.max_connections * 5_000 < int(service["mem_limit"].removesuffix("m")) << 20, "5 KB each"
     assert float(service["stop_grace_period"].removesuffix("s")) > config.server.shutdown_timeout + 3

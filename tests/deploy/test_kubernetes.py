@@ -130,7 +130,7 @@ def test_pod_has_memory_for_its_connections(config: Config, pod: Resource) -> No
     limits = config.server.connection_limits
     memory = int(pod["containers"][0]["resources"]["limits"]["memory"].removesuffix("Mi")) << 20
     assert 0 < limits.max_connections * 5_000 < memory - (100 << 20), "5 KB each, and 100 MB for the processes"
-    assert limits.max_address_connections == 0, "some balancers and network plugins hide the clients' addresses"
+    assert limits.max_address_rate == limits.max_address_sessions == 0, "some balancers hide the clients' addresses"
 
 
 def test_pod_has_time_to_stop(config: Config, pod: Resource) -> None:
