@@ -227,8 +227,8 @@ class ConnectionTable:
 
     The hooks are called within `ready` and the other methods:
 
-    on_slow_reply(fd, listener): the kernel took only a part of the reply. listener: number of the Acceptor, from 0. Call `send_more(fd)` whenever fd is writable, until it
-    returns True, or `close_as(fd, …)`.
+    on_slow_reply(fd, listener): the kernel took only a part of the reply. listener: number of the Acceptor, from 0.
+    Call `send_more(fd)` whenever fd is writable, until it returns True, or `close_as(fd, …)`.
 
     on_session(fd, data, listener): a connection to a shared port is not a policy request, or was silent for
     first_byte_timeout seconds. data: all bytes that were read from it. listener: number of the Acceptor, from 0. Call

@@ -36,7 +36,8 @@ GRACE is never entered. A NUL that follows is input that may still come, so ever
 
 **PROXY headers.** A client is judged by its address at accept or, behind a proxy, when the PROXY header has been read.
 The header is read before the request and under the same deadline. A client over a limit or from a denied network is
-closed at once. On a shared port first_byte_timeout begins with the end of the header, for which the proxy has request_timeout.
+closed at once. On a shared port first_byte_timeout begins with the end of the header, for which the proxy has
+request_timeout.
 
 **Limits.** The account of places (account/places.pxd) says which connection gives way to a new one where a limit is
 reached, and which shares limit those that do not give way.

@@ -97,8 +97,8 @@ class Pump:
     sleep: called in a greenlet that waits for its session; it returns when `ready` switches to that greenlet.
     on_error(error): such a greenlet raised. capacity: sessions at most, up to 2^24. buffers: of 32 KB each, for bytes
     that a side does not take. account: learns which sessions are silent, and evicts them; the caller keeps the pump as
-    long as the ConnectionTable of the account. Raises ValueError for a capacity out of range, and OSError when the kernel gives no
-    descriptor.
+    long as the ConnectionTable of the account. Raises ValueError for a capacity out of range, and OSError when the
+    kernel gives no descriptor.
     """
 
     def __new__(

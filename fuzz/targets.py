@@ -46,7 +46,7 @@ def _round_trip(dialect: Any, data: bytes, *, end: bytes) -> None:
     except PolicyError:
         assert b"\0" in data.removesuffix(b"\0"), "parsed, but refused as a reply"  # UTF-16
         return
-    # A Flash client stops reading at the first NUL, so the reply ends there; Silverlight's reply has none, or is UTF-16.
+    # A Flash client stops reading at the first NUL, so the reply ends there; Silverlight's has none, or is UTF-16.
     text = data.removesuffix(b"\0") if reply.startswith(UTF16_MARKS) else data.partition(b"\0")[0]
     assert reply == text + end, "a reply must be the file as it is, up to its first NUL"
 

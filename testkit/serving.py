@@ -107,9 +107,7 @@ class Serving:
         self.service = self.hub.call(self._start, shared)
 
     def _start(self, shared: SharedCounters) -> Service:
-        service = Service(
-            access_log=self.access_log, limits=self.limits, address_limits=shared.address_limits.of(0)
-        )
+        service = Service(access_log=self.access_log, limits=self.limits, address_limits=shared.address_limits.of(0))
         shared_port = None
         if self._upstream:
             listener = Listener("shared", Address(*self.address), "p", upstream=self._upstream, **self._relaying)

@@ -43,10 +43,10 @@ class PlaceLimits:
     def of(cls, settings: ConnectionLimits) -> "PlaceLimits":
         """The shares of a process with these settings and with the limits that it has now."""
         places = settings.max_worker_connections or math.inf
-        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        files = math.inf if files == resource.RLIM_INFINITY else max(0, files - count_files())
-        memory = spare_memory()
-        memory = math.inf if memory is None else memory
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        files = math.inf if limit == resource.RLIM_INFINITY else max(0, limit - count_files())
+        spare = spare_memory()
+        memory = math.inf if spare is None else spare
         sessions = min(
             settings.max_sessions,
             max(1.0, places * (1 - SESSIONS_LEAVE)),

@@ -1,7 +1,7 @@
 """Serves listeners on one gevent hub: what a worker process runs, and what an embedding program runs.
 
-Each listener has a ListenerLoop, which accepts. All share one Connections, which has the connections and sessions of the
-worker, and so one account of places.
+Each listener has a ListenerLoop, which accepts. All share one Connections, which has the connections and sessions of
+the worker, and so one account of places.
 """
 
 import socket

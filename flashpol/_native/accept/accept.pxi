@@ -8,8 +8,8 @@ from libc.stdint cimport int64_t, uint32_t
 from posix.unistd cimport close
 
 from flashpol._native.accept.state cimport (
-    BATCH, Core, Counters, H_NONE, Listener, QUEUE_COUNT, R_CAPACITY, R_MAX_ADDRESS_CONNECTIONS, R_MAX_CONNECTIONS, R_NONE,
-    Reason, Record, S_FRESH,
+    BATCH, Core, Counters, H_NONE, Listener, QUEUE_COUNT, R_CAPACITY, R_MAX_ADDRESS_CONNECTIONS, R_MAX_CONNECTIONS,
+    R_NONE, Reason, Record, S_FRESH,
 )
 from flashpol._native.common.system cimport (
     accept4, getsockopt, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, sockaddr_in6, socklen_t, tcp_info, TCP_INFO,

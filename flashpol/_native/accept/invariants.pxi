@@ -60,7 +60,9 @@ cdef const char* find_record_violation(Core* core, const Record* record) noexcep
     return NULL
 
 
-cdef const char* find_share_violation(const Share* share, int64_t used, int64_t reserved, int64_t common) noexcept nogil:
+cdef const char* find_share_violation(
+    const Share* share, int64_t used, int64_t reserved, int64_t common,
+) noexcept nogil:
     if share.reserved != reserved or share.common_used != common:
         return b"a share differs from its members"
     if used > share.limit:

@@ -13,8 +13,8 @@ from flashpol._native.accept.state cimport (
     S_UNREAD,
 )
 from flashpol._native.common.system cimport (
-    ioctl, linger as linger_option, MSG_MORE, MSG_NOSIGNAL, recv, send, setsockopt, SHUT_WR, shutdown, SIOCOUTQ, SO_LINGER, sockaddr_in6,
-    SOL_SOCKET,
+    ioctl, linger as linger_option, MSG_MORE, MSG_NOSIGNAL, recv, send, setsockopt, SHUT_WR, shutdown, SIOCOUTQ,
+    SO_LINGER, sockaddr_in6, SOL_SOCKET,
 )
 
 cdef enum:

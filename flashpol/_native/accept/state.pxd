@@ -140,8 +140,8 @@ cdef enum HeaderState:          # of a connection's PROXY header, which is at he
 cdef struct Record:
     int64_t accepted_at         # ns, CLOCK_MONOTONIC; S_UNREAD: when the client last acknowledged something
     Link link                   # in the deadline queue; `next` is also that of Core.pending_slow_replies
-    uint32_t progress           # S_SLOW_REPLY: bytes of the reply sent; S_LINGER: bytes of input discarded;
-                                # S_UNREAD: bytes not acknowledged
+    # S_SLOW_REPLY: bytes of the reply sent; S_LINGER: of input discarded; S_UNREAD: of the reply not acknowledged.
+    uint32_t progress
     uint32_t slot               # in the address table, 0: not tracked there
     uint16_t listener
     uint32_t sample             # number in Core.samples until the outcome is known, 0: not sampled

@@ -3,12 +3,13 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from flashpol._native.account.places cimport (
-    Holder, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, AccountEntry, AccountCore, Ranking, RANKING_COUNT, WEIGHT_CLASSES,
+    AccountCore, AccountEntry, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, Ranking, RANKING_COUNT, WEIGHT_CLASSES,
 )
 
 
-cdef const char* find_line_violation(AccountCore* account, Ranking* ranking, uint32_t slot, uint8_t kind, int32_t* length) \
-        noexcept nogil:
+cdef const char* find_line_violation(
+    AccountCore* account, Ranking* ranking, uint32_t slot, uint8_t kind, int32_t* length,
+) noexcept nogil:
     cdef const AccountEntry* entry
     cdef int32_t before = 0, at = line_of(ranking, slot, kind).head
     length[0] = 0
@@ -82,7 +83,7 @@ cdef const char* find_places_violation(AccountCore* account) noexcept nogil:
         silent += entry.silent
         leaving += entry.leaving
         in_line -= entry.kind != K_NONE
-        if (entry.kind == K_SILENT_SESSION and not entry.silent) or (entry.kind == K_UNANSWERED_SESSION and entry.silent):
+        if entry.kind == (K_UNANSWERED_SESSION if entry.silent else K_SILENT_SESSION):
             return b"a session gives way as something else"
     if silent != account.silent_sessions or leaving != account.leaving or in_line != 0:
         return b"the account differs from its places"

@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 
 from flashpol._native.account.places cimport (
-    AccountCore, AccountEntry, Holder, K_LINGER, K_SILENT, K_SILENT_SESSION, K_UNANSWERED_SESSION, Line, Ranking,
+    AccountCore, AccountEntry, Holder, K_LINGER, K_SILENT, K_SILENT_SESSION, KIND_COUNT, Line, Ranking,
     SESSIONS, WAITING,
     WEIGHT_CLASSES,
 )
@@ -34,9 +34,11 @@ cdef bint open_places(AccountCore* account, size_t capacity, uint32_t slots) noe
     account.capacity = capacity
     account.slots = slots
     account.entries = <AccountEntry*>calloc(max(capacity, <size_t>1), sizeof(AccountEntry))
-    return account.entries != NULL and (
-        open_ranking(&account.rankings[WAITING], slots, K_SILENT, K_LINGER - K_SILENT + 1)
-    ) and open_ranking(&account.rankings[SESSIONS], slots, K_SILENT_SESSION, K_UNANSWERED_SESSION - K_SILENT_SESSION + 1)
+    return (
+        account.entries != NULL
+        and open_ranking(&account.rankings[WAITING], slots, K_SILENT, K_LINGER - K_SILENT + 1)
+        and open_ranking(&account.rankings[SESSIONS], slots, K_SILENT_SESSION, KIND_COUNT - K_SILENT_SESSION)
+    )
 
 
 cdef void close_places(AccountCore* account) noexcept nogil:

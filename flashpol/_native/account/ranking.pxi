@@ -106,7 +106,7 @@ cdef inline void set_kind(AccountCore* account, int fd, uint32_t slot, uint8_t k
         join_line(account, fd)
 
 
-# ---------------------------------------------------------------------------------------------------------- the heaviest
+# --------------------------------------------------------------------------------------------------------- the heaviest
 
 cdef inline int32_t heaviest(const Ranking* ranking) noexcept nogil:
     """The slot of the address with the most connections, -1 if there is none. Among equals the one that became so

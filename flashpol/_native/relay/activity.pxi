@@ -1,7 +1,7 @@
 # What is known of a session's sides: who has spoken, and which session a client's descriptor belongs to.
 #
-# A client whose first bytes the fast path had read has spoken before its session opens. The account of places learns when
-# a session opens, and from then on when a side sends its first byte.
+# A client whose first bytes the fast path had read has spoken before its session opens. The account of places learns
+# when a session opens, and from then on when a side sends its first byte.
 
 from libc.stdint cimport int32_t
 from libc.stdlib cimport realloc
@@ -18,7 +18,9 @@ cdef inline void on_opened(Core* core, Session* session) noexcept nogil:
 
 cdef inline void tell_account(Core* core, const Session* session) noexcept nogil:
     if core.account != NULL and session.state == S_OPEN:
-        update_session(core.account, session.flows[CLIENT].fd, session.flows[CLIENT].spoke, session.flows[UPSTREAM].spoke)
+        update_session(
+            core.account, session.flows[CLIENT].fd, session.flows[CLIENT].spoke, session.flows[UPSTREAM].spoke
+        )
 
 
 # -------------------------------------------------------------------------------------------------------------- silence
