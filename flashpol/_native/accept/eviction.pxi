@@ -101,7 +101,7 @@ cdef bint has_place(const Core* core) noexcept nogil:
         core.account.rankings[WAITING].total == 0 and core.account.rankings[SESSIONS].total == 0)
 
 
-# ------------------------------------------------------------------------------------------- places that do not give way
+# ----------------------------------------------------------------------------------------- places that do not give way
 
 cdef void share_out(Core* core) noexcept nogil:
     """Give each listener its reserve of sessions and of slow replies: half of all, divided equally.

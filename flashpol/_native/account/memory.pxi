@@ -5,8 +5,7 @@ from libc.stdlib cimport calloc, free
 
 from flashpol._native.account.places cimport (
     AccountCore, AccountEntry, Holder, K_LINGER, K_SILENT, K_SILENT_SESSION, KIND_COUNT, Line, Ranking,
-    SESSIONS, WAITING,
-    WEIGHT_CLASSES,
+    SESSIONS, WAITING, WEIGHT_CLASSES,
 )
 
 

@@ -22,6 +22,7 @@ cdef enum Kind:                 # which connections of an address give way, in t
     K_LINGER                    # it has its reply; the oldest has most likely read it
     K_SILENT_SESSION            # a session in which the client has never sent a byte
     K_UNANSWERED_SESSION        # a session in which the client has sent something, and the application never has
+    KIND_COUNT
 
 cdef enum:                      # the two rankings of addresses
     WAITING = 0                 # kinds K_SILENT to K_LINGER
