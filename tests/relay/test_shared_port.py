@@ -389,15 +389,16 @@ def test_upstream_proxy_sends_the_clients_address(app: Application, serve: Serve
 def test_max_sessions_refuses_the_next_session(app: Application, serve: Serve) -> None:
     server = serve(limits=ConnectionLimits(max_sessions=2), upstream=[app.remote])
     clients = [server.connect() for _ in range(3)]
+    inner: list[socket.socket] = []
     for number, client in enumerate(clients):
         client.sendall(b"hello")
         if number < 2:
-            eventually(lambda number=number: server.relayed[0]["open"] == number + 1)
+            inner.append(app.accept())
+            inner[-1].sendall(b"you")  # else the session would give way
+            assert receive(client, 3) == b"you"
     assert until_end(clients[2])[0] == b""
-    for client in clients:
-        client.close()
-    for _ in range(2):
-        app.accept().close()
+    for end in (*clients, *inner):
+        end.close()
     assert server.settle() == {"relayed": 2, "max_sessions": 1}
 
 
@@ -437,7 +438,9 @@ def test_finish_ends_a_session_that_waits_for_its_turn(app: Application, serve: 
     server = serve(timeouts=timeouts, limits=ConnectionLimits(max_sessions=2), upstream=[app.remote], connect_rate=0.1)
     with server.connect() as first, server.connect() as second, server.connect() as third:
         first.sendall(b"hello")
-        with app.accept():
+        with app.accept() as inner:
+            inner.sendall(b"you")
+            assert receive(first, 3) == b"you"
             second.sendall(b"hello")
             eventually(lambda: server.counters["sessions"] == 2)
             third.sendall(b"hello")

@@ -16,7 +16,7 @@ from flashpol.worker import connections, limits
 from flashpol.worker.limits import PlaceLimits
 from flashpol.worker.service import CUT_TIMEOUT, Service
 from testkit.accounts import outcomes
-from testkit.application import Application, application
+from testkit.application import Application, application, receive
 from testkit.clients import REQUEST, connect, until_end
 from testkit.polling import eventually
 from testkit.serving import LARGE, TIMEOUTS, Hub
@@ -190,10 +190,13 @@ def test_limits_are_shared_by_listeners_with_different_timeouts(app: Application
     for data, gauge in ((b"hello", "sessions"), (REQUEST, "slow_replies")):
         clients += [connect(server.addresses[0], data, receive_buffer=2048)]
         eventually(lambda gauge=gauge: server.counters[0][gauge] == 1)
+        if gauge == "sessions":
+            clients += [app.accept()]
+            clients[-1].sendall(b"you")  # else the session would give way
+            assert receive(clients[-2], 3) == b"you"
         clients += [connect(server.addresses[1], data, receive_buffer=2048)]
     eventually(lambda: outcomes(server.counters[1]) == {"max_sessions": 1, "max_slow_replies": 1})
     assert outcomes(server.counters[0]) == {}
-    app.accept().close()
     for client in clients:
         client.close()
     server.finish()
