@@ -65,7 +65,7 @@ class RelayGroup:
             idle_timeout=self._timeouts.idle_timeout,
             max_duration=self._timeouts.max_duration,
         )
-        self._watcher = Readable(self._pump.fileno(), self._pump.ready)
+        self._watcher = Readable(self._pump.fileno(), self._pump.ready, "sessions", self._pump.wake)
         return self._pump
 
     def start(self) -> None:

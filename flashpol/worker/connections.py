@@ -53,7 +53,7 @@ class ConnectionGroup:
             first_byte_timeout=timeouts.first_byte_timeout,
         )
         self._relays = RelayGroup(self.table, timeouts, limits.sessions.maximum)
-        self._watcher = Readable(self.table.fileno(), self.table.ready)
+        self._watcher = Readable(self.table.fileno(), self.table.ready, "waiting clients", self.table.wake)
 
     @property
     def names(self) -> Sequence[str]:
