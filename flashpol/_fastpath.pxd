@@ -28,10 +28,10 @@
 #   accept/invariants       find_violation: what must hold between two calls, for tests
 #   bindings/               the classes below, the names of the enums, the layout of Counters
 #
-# Every C function is `noexcept nogil`: none can raise, so none can end a watcher of the event loop. The methods below
-# say in their declaration how they report an exception.
+# Every C function is `noexcept nogil`: none can raise. The methods below say in their declaration how they report an
+# exception; what leaves a `ready` ends in a Guarded, so that it ends no watcher of the event loop.
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from flashpol._native.accept.address_limits cimport AddressTable
 from flashpol._native.accept.ip_ranges cimport NetworkTable, Ranges
@@ -102,6 +102,12 @@ cdef class ConnectionTable:
     cdef void _drop_pending_sessions(self) noexcept
 
     cdef Record* _of_greenlet(self, int fd) except NULL
+
+
+cdef class Guarded:
+    cdef object _callback
+    cdef object _on_error
+    cdef readonly uint64_t returned     # how often the callback returned
 
 
 cdef class Acceptor:

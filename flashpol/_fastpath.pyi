@@ -206,6 +206,21 @@ class TopAddresses:
         """The total and the addresses, as `ConnectionTable.take_refusals` returns them; start again from 0."""
 
 @final
+class Guarded:
+    """A callback for an event loop that stops a watcher whose callback raises.
+
+    on_error: called with what `callback` raised. What it raises itself is dropped.
+    """
+
+    def __new__(cls, callback: Callable[[], object], on_error: Callable[[BaseException], object]) -> Self: ...
+    @property
+    def returned(self) -> int:
+        """How often the callback returned."""
+
+    def call(self) -> None:
+        """Call the callback. Never raises."""
+
+@final
 class PolicyReply:
     """The bytes that are sent for a request, made once and shared by all replies.
 
@@ -277,6 +292,9 @@ class ConnectionTable:
 
     def ready(self) -> None:
         """Handle ready and overdue connections, a limited number of each. Never raises."""
+
+    def wake(self) -> None:
+        """Make `fileno` readable, so that `ready` is called although there may be nothing to do."""
 
     def send_more(self, fd: int) -> bool:
         """Send more of a slow reply. True: it has ended, and `fd` is no longer the caller's.

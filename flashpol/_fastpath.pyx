@@ -79,6 +79,7 @@ include "_native/accept/eviction.pxi"
 include "_native/accept/accept.pxi"
 include "_native/accept/invariants.pxi"
 
+include "_native/bindings/guarded.pxi"
 include "_native/bindings/tables.pxi"
 include "_native/bindings/names.pxi"
 include "_native/bindings/recognisers.pxi"

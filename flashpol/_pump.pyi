@@ -148,6 +148,9 @@ class Pump:
         Never raises. Call it in the greenlet that `sleep` switches to.
         """
 
+    def wake(self) -> None:
+        """Make `fileno` readable, so that `ready` is called although there may be nothing to do."""
+
     def cut_all(self) -> None:
         """End all sessions, as "shutdown". Their greenlets wake in the next `ready`, which is due at once."""
 

@@ -307,6 +307,9 @@ cdef class Pump:
                 except BaseException:
                     pass
 
+    def wake(self):
+        set_timer(&self.core.poller, 1)
+
     def cut_all(self):
         cdef Core* core = &self.core
         cdef int32_t i

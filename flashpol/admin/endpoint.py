@@ -29,6 +29,7 @@ from flashpol.admin.policy_analysis import AnalysisCache
 from flashpol.admin.problems import Json
 from flashpol.admin.status import status
 from flashpol.counters.status import READY
+from flashpol.hub import run_again
 from flashpol.process.lifecycle import ChildControl
 
 # Scrapers and a few browsers. For one more, the connection that has been silent longest is closed.
@@ -250,7 +251,7 @@ def run(sock: socket.socket, context: AdminContext, reload: Callable[[], None] |
         error_log=logging.getLogger("flashpol"),
         handler_class=Handler,
     )
-    background = [gevent.spawn(history.run), gevent.spawn(analyses.run)]
+    background = [gevent.spawn(run_again, history.run, "the history of the counters"), gevent.spawn(analyses.run)]
     server.start()
     context.shared.admin.up = 1
     control.draining.wait()

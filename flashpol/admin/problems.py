@@ -90,7 +90,7 @@ def _of_workers(workers: Sequence[Json]) -> Iterator[Problem]:
         name, late = f"Worker {worker['slot']}", worker["lag_seconds"] >= LATE
         lag = duration(worker["lag_seconds"])
         if not worker["up"] and worker["pid"] and late:
-            yield Problem("worker-stalled", ERROR, f"{name} has stalled: its event loop is late by {lag}.")
+            yield Problem("worker-stalled", ERROR, f"{name} has stalled: it has not served for {lag}.")
         elif not worker["up"]:
             yield Problem("worker-down", ERROR, f"{name} does not accept connections.")
         elif late:

@@ -334,8 +334,8 @@ class Server:
     stall_timeout: float = setting(
         2.0,
         number(0.2, 3600, off=0),
-        "A worker whose event loop has not run for this many seconds is killed and restarted; after half of that time "
-        "another worker accepts from its queue. 0 disables both, for a debugger.",
+        "A worker that has not proved for this many seconds that it serves is killed and restarted; after half of that "
+        "time another worker accepts from its queue. 0 disables both, for a debugger.",
         "2 s leave time for the clients in its queue: Flash Player gives up after 3 s.",
     )
     shutdown_timeout: float = setting(

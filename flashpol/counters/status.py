@@ -46,20 +46,22 @@ class ServerStatus(Words):
 
 
 class ProcessStatus(Words):
-    """A worker or the admin process. The arbiter writes pid, restarts, CPU and memory; the process itself the rest."""
+    """A worker or the admin process. The arbiter writes pid, restarts, CPU, memory and whether it has stalled; the
+    process itself writes the rest."""
 
     pid = word(0)
     restarts = word(1)
     up = word(2)  # 0 or 1
     loop_lag_ns = word(3)
-    heartbeat_ns = word(4)  # of its last heartbeat, CLOCK_MONOTONIC
+    heartbeat_ns = word(4)  # when it last proved that it serves (`worker.self_check`), CLOCK_MONOTONIC
     cpu_ns = word(5)
     resident_bytes = word(6)
     started_ms = word(7)  # milliseconds since the epoch; 0: not known yet
     base_files = word(8)  # descriptors that are open without any connection
     max_files = word(9)  # RLIMIT_NOFILE
     draining = word(10)  # 0 or 1: it has stopped accepting for good
-    SIZE = 11
+    stalled = word(11)  # 0 or 1: it has not proved that it serves for so long that a sibling accepts for it
+    SIZE = 12
 
     @property
     def observed(self) -> bool:
@@ -79,8 +81,8 @@ class ProcessStatus(Words):
 
     @property
     def serving(self) -> bool:
-        """It is up, and not stalled."""
-        return bool(self.up) and self.silent_for() < STALLED_AFTER
+        """It is up, and has proved lately that it serves."""
+        return bool(self.up) and not self.stalled and self.silent_for() < STALLED_AFTER
 
 
 class QueueStatus(Words):

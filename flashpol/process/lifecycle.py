@@ -11,13 +11,12 @@ fork -> enter_child: its name, its signals, its rights -> ChildControl, on the c
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Sequence
 
 import gevent
 from gevent.event import Event
 
-from flashpol.hub import Readable, handle_error
+from flashpol.hub import Readable
 from flashpol.log.handler import redirect
 from flashpol.process.control import (
     MAX_MESSAGE_BYTES,
@@ -72,7 +71,7 @@ class ChildControl:
         made = cls()
         gevent.signal_handler(signal.SIGTERM, made.stop)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
-        made._control, made._watcher = control, Readable(control.fileno(), made._receive)
+        made._control, made._watcher = control, Readable(control.fileno(), made._receive, "messages of the arbiter")
         made._watcher.start()
         return made
 
@@ -110,10 +109,7 @@ class ChildControl:
             case Drain(kept):
                 self.drain(kept)
             case AdoptSockets() | ReleaseSockets():
-                try:
-                    self.on_failover(message, sockets)
-                except Exception:  # gevent would close the watcher, and with it the way to stop this child
-                    handle_error(self, *sys.exc_info())
+                self.on_failover(message, sockets)
 
 
 def _close_all(_: object, sockets: Sequence[socket.socket]) -> None:

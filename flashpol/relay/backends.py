@@ -19,6 +19,7 @@ from gevent.socket import SOCK_STREAM, getaddrinfo
 
 from flashpol._pump import Destination
 from flashpol.config import LEAST_CONNECTIONS, UpstreamAddress
+from flashpol.hub import run_again
 from flashpol.log.handler import log
 from flashpol.log.rate_limit import ONCE_A_MINUTE
 
@@ -136,7 +137,7 @@ class Upstreams:
     def start(self) -> None:
         """Look the names up, now and every LOOKUP_INTERVAL seconds."""
         if self._named and not self._greenlets:
-            self._greenlets.spawn(self._look_names_up)
+            self._greenlets.spawn(run_again, self._look_names_up, "the look-up of upstreams")
 
     def stop(self) -> None:
         """Stop looking names up; a session that waits for a name goes on without it."""

@@ -102,7 +102,7 @@ class RelayGroup:
             buffers=self._buffers,
             account=self._account,
         )
-        self._watcher = Readable(self._pump.fileno(), self._pump.ready)
+        self._watcher = Readable(self._pump.fileno(), self._pump.ready, "sessions", self._pump.wake)
         return self._pump
 
     def start(self) -> None:

@@ -19,12 +19,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from flashpol.counters.status import DRAINING, STARTING, ServerStatus
 from flashpol.counters.totals import CounterTotals
 from flashpol.log.file import LogFile
 from flashpol.log.handler import log, report_suppressed
+from flashpol.log.rate_limit import ONCE_A_MINUTE
 from flashpol.process.limits import raise_file_limit
 from flashpol.serving.file_watch import FileWatch
 from flashpol.serving.plan import Loader
@@ -39,6 +41,10 @@ from flashpol.supervisor.systemd import Notifier, listen_fds
 TICK = 1.0
 # The same while children start, which cannot signal that they are up: a child may be another user by then.
 STARTING_TICK = 0.01
+# Seconds until systemd's watchdog is due again if no worker serves.
+WATCHDOG_RETRY = 0.1
+# A task, in the log.
+OBSERVING = "observing workers and accept queues"
 
 
 def preload() -> None:
@@ -63,6 +69,16 @@ def has_terminal() -> bool:
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def surviving(task: str) -> Iterator[None]:
+    """A periodic task that fails is logged and tried again: it must end neither the server nor the other tasks."""
+    try:
+        yield
+    except Exception:
+        fields = {"event": "task-failed", "task": task, "rate": ONCE_A_MINUTE}
+        log.exception("%s failed; trying again", task, extra=fields)
 
 
 class Interval:
@@ -196,20 +212,30 @@ class Arbiter:
         if not current:
             return
         if self._observe.take():
-            current.observe()
-            report_suppressed()
+            with surviving(OBSERVING):
+                current.observe()
+                report_suppressed()
         self._heartbeats.seconds = current.observe_interval
         if self._heartbeats.take():
-            # Also of generations that drain: as long as a stalled worker seems to accept, a reload is not done.
-            for generation in (*self._reloader.draining, current):
-                generation.kill_stalled()
-        if self._watchdog.take() and self._notifier.watchdog_interval and current.serving:
-            self._notifier.alive()
+            with surviving("looking for stalled workers"):
+                # Also of generations that drain: as long as a stalled worker seems to accept, a reload is not done.
+                for generation in (*self._reloader.draining, current):
+                    generation.kill_stalled()
+        if self._watchdog.take() and self._notifier.watchdog_interval:
+            if current.serving:
+                self._notifier.alive()
+            else:  # the successor of a worker is up long before systemd gives the server up
+                self._watchdog.due = time.monotonic() + min(WATCHDOG_RETRY, self._notifier.watchdog_interval)
         watch = current.plan.config.server.watch
         self._files.seconds = watch or TICK
         # Until a load has ended, the snapshot is older than what it reads.
         loading = self._reloader.state is State.LOADING
-        if self._files.take() and watch and not loading and self._watch.changed():
+        if self._files.take() and watch and not loading:
+            with surviving("looking for changed files"):
+                self._reload_changed()
+
+    def _reload_changed(self) -> None:
+        if self._watch.changed():
             names = self._watch.names
             log.info("%s changed; reloading", ", ".join(names), extra={"event": "file-changed", "files": names})
             self._reloader.request()
@@ -239,9 +265,10 @@ class Arbiter:
                 generation.start_due(self._reloader.close_inherited)
                 generation.kill_overdue()
             if self._observe.take():
-                for generation in generations:
-                    generation.observe_processes()
-                report_suppressed()
+                with surviving(OBSERVING):
+                    for generation in generations:
+                        generation.observe_processes()
+                    report_suppressed()
             if self._watchdog.take() and self._notifier.watchdog_interval:
                 self._notifier.alive()
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from flashpol.counters.status import ProcessStatus
 from flashpol.log.handler import log, report_suppressed, set_up
 from flashpol.process.control import Message, encode
+from flashpol.process.out_of_memory import OUT_OF_MEMORY, LastWords
 from flashpol.process.privileges import Privileges
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ FIRST_DELAY, LAST_DELAY = 0.1, 5.0
 def describe_exit(code: int) -> str:
     """What happened to a process, by its exit code as `os.waitstatus_to_exitcode` returns it."""
     if code >= 0:
-        return f"exited with {code}"
+        return f"exited with {code}{' (out of memory)' if code == OUT_OF_MEMORY else ''}"
     # Python has no names for most real-time signals.
     names = {each.value: each.name for each in signal.Signals}
     return f"was killed by {names.get(-code, f'signal {-code}')}"
@@ -68,7 +69,7 @@ class Child:
         self.deadline = math.inf  # when it is killed, CLOCK_MONOTONIC
         self.status = status
         self.stopped = False  # by SIGSTOP or the like; set by Generation.on_child_exit
-        self.stalled = False  # its event loop does not turn; set by Generation.kill_stalled
+        self.stalled = False  # it has not proved that it serves; set by Generation.kill_stalled
         self._prepare = prepare
         self._last_delay = last_delay
         self._control: socket.socket | None = None
@@ -93,7 +94,7 @@ class Child:
             self._run(its, privileges)
         its.close()
         self._control, self.due, self.stopped, self.stalled = ours, None, False, False
-        self.status.draining = 0
+        self.status.draining = self.status.stalled = 0
         self.pid = self.status.pid = pid
 
     def _run(self, control: socket.socket, privileges: Privileges) -> None:
@@ -106,10 +107,14 @@ class Child:
             from flashpol.hub import import_late_modules, report_errors
             from flashpol.process.lifecycle import ChildControl, enter_child
 
-            report_errors(lambda error: log.error("a greenlet failed", exc_info=error, extra={"event": "hub-error"}))
+            last_words = LastWords(self.name.replace(" ", "-"))
+            report_errors(last_words)
             import_late_modules()
             enter_child(self.name, privileges)
-            main(ChildControl.on(control))
+            try:
+                main(ChildControl.on(control))
+            except MemoryError:
+                last_words()
             status = 0
         except KeyboardInterrupt:
             status = 0

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # Seconds after a child's own time limit, before it is killed; and again before it is left alone.
 KILL_AFTER = 1.0
-# The share of stall_timeout after which a sibling adopts the queues of a worker whose event loop does not turn.
+# The share of stall_timeout after which a worker without a heartbeat is not ready, and a sibling adopts its queues.
 FAILOVER_AFTER = 0.5
 # Heartbeats are observed so often within stall_timeout, but no more often than MIN_OBSERVE_INTERVAL seconds.
 OBSERVATIONS, MIN_OBSERVE_INTERVAL = 8, 0.05
@@ -117,7 +117,7 @@ class Generation:
 
     @property
     def serving(self) -> bool:
-        """At least one worker accepts, and its event loop turns."""
+        """At least one worker is up and has proved lately that it serves."""
         return any(child.status.serving for child in self.workers)
 
     @property
@@ -279,7 +279,8 @@ class Generation:
                 queue.length, queue.limit = (sum(column) for column in zip(*queues, strict=True))
 
     def kill_stalled(self) -> None:
-        """Kill workers whose event loop does not turn. Their successors serve the clients in their queues."""
+        """Kill workers that have not proved for stall_timeout that they serve. Their successors serve the clients in
+        their queues."""
         server = self.plan.config.server
         timeout = server.stall_timeout
         if not timeout:
@@ -287,13 +288,14 @@ class Generation:
         now = time.monotonic()
         for child, detector in zip(self.workers, self._stall_detectors, strict=True):
             # Read `up` first: until a successor sets it, the heartbeat may be its predecessor's.
-            serves = child.pid and child.status.up
+            is_up = bool(child.pid and child.status.up)
             seconds = detector.observe(child.status.heartbeat_ns, now)
-            child.stalled = seconds >= timeout * FAILOVER_AFTER
+            child.stalled = is_up and seconds >= timeout * FAILOVER_AFTER
+            child.status.stalled = int(child.stalled)
             # A worker that drains may empty its queue for shutdown_timeout without a heartbeat.
-            if serves and seconds >= timeout + (server.shutdown_timeout if child.ending else 0.0):
+            if is_up and seconds >= timeout + (server.shutdown_timeout if child.ending else 0.0):
                 fields = {"event": "stalled", "child": child.name, "child_pid": child.pid, "seconds": round(seconds, 1)}
-                text = "%s (pid %d) event loop stalled for %.1f s; killing and restarting it"
+                text = "%s (pid %d) stalled: it has not served for %.1f s; killing and restarting it"
                 log.error(text, child.name, child.pid, seconds, extra=fields)
                 child.kill()
 

@@ -1,4 +1,5 @@
-"""Does a worker's event loop turn? Seen from outside, by the heartbeats that the worker leaves in shared memory."""
+"""Does a worker serve? Seen from outside, by its heartbeats in shared memory: it leaves one whenever it has proved that
+it serves (`worker.self_check`)."""
 
 # An observation that comes later than this many intervals was itself delayed: the machine slept, or a terminal stopped
 # all processes. At most this much of a gap counts as stall time.

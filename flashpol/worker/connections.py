@@ -40,7 +40,7 @@ class Connections:
             on_session=self._start_session,
         )
         self._relays = RelayGroup(self.table, account, buffers=limits.buffers)
-        self._watcher = Readable(self.table.fileno(), self.table.ready)
+        self._watcher = Readable(self.table.fileno(), self.table.ready, "waiting clients", self.table.wake)
 
     @property
     def names(self) -> Sequence[str]:

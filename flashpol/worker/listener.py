@@ -44,7 +44,7 @@ class ListenerLoop:
     ) -> None:
         self.acceptor = make_acceptor(on_exhausted=partial(ListenerLoop._back_off, self))
         self._own = sock
-        self._watchers = {sock: Readable(sock.fileno(), self.acceptor.ready)}
+        self._watchers = {sock: Readable(sock.fileno(), self.acceptor.ready, f"clients of listener {name}")}
         self._exclusive = exclusive
         self._name = name
         self._evict = evict
@@ -55,7 +55,9 @@ class ListenerLoop:
 
     def adopt(self, sock: socket.socket) -> None:
         """Accept from a sibling's listening, non-blocking socket too; its connections are counted as our own."""
-        watcher = self._watchers[sock] = Readable(sock.fileno(), partial(self.acceptor.ready, sock.fileno()))
+        ready = partial(self.acceptor.ready, sock.fileno())
+        what = f"clients of listener {self._name}, for another worker"
+        watcher = self._watchers[sock] = Readable(sock.fileno(), ready, what)
         watcher.start()
 
     def release(self, sockets: Container[socket.socket]) -> None:

@@ -3,7 +3,8 @@
 In this order it
 1. makes an acceptor for each of its listening sockets, and reports that it is up;
 2. waits until the arbiter says that all workers of its generation are up, then accepts;
-3. serves: between heartbeats it adopts the sockets of siblings that do not accept, and releases them (queue failover);
+3. serves, and proves that it does with each heartbeat (`self_check`); between heartbeats it adopts the sockets of
+   siblings that do not accept, and releases them (queue failover);
 4. drains, once SIGTERM or the arbiter says so: it empties the accept queues that no other process goes on serving,
    closes its sockets, and waits for its connections to end, for `shutdown_timeout` or after a reload `drain_timeout`;
 5. closes the connections that are left, and ends.
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from flashpol.config import Address
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import BEAT, ProcessStatus
+from flashpol.hub import attempt
 from flashpol.log.handler import log, report_suppressed
 from flashpol.log.rate_limit import ONCE_A_MINUTE
 from flashpol.process.control import AdoptSockets, ReleaseSockets
@@ -28,6 +30,7 @@ from flashpol.relay.group import SharedPort
 from flashpol.serving.networks import exempt_from_limits
 from flashpol.serving.plan import Plan
 from flashpol.worker.listener import ListenerLoop
+from flashpol.worker.self_check import SelfCheck
 from flashpol.worker.service import Service
 
 
@@ -131,10 +134,13 @@ def _serve(service: Service, status: ProcessStatus, stall_timeout: float, contro
     while not control.accepting.wait(interval):
         status.heartbeat_ns = time.monotonic_ns()
     service.start()
+    check = SelfCheck()
     while not control.draining.is_set():
-        service.log_refusals()
-        report_suppressed()
-        status.heartbeat_ns = started = time.monotonic_ns()
+        attempt(service.log_refusals, "the log of refusals")
+        attempt(report_suppressed, "the log of suppressed lines")
+        started = time.monotonic_ns()
+        if check.passed():
+            status.heartbeat_ns = started
         if not control.draining.wait(interval):
             status.loop_lag_ns = max(0, time.monotonic_ns() - started - int(interval * 1e9))
 

@@ -55,7 +55,7 @@ def test_problems_of_a_healthy_server_are_none() -> None:
          "The last reload failed, and the earlier configuration stays in effect: line 3 is wrong"),
         ("worker", "worker-down", "error", "Worker 1 does not accept connections."),
         ("lag", "worker-late", "warning", "Worker 0 is slow: its event loop is late by 2 s."),
-        ("stalled", "worker-stalled", "error", "Worker 0 has stalled: its event loop is late by 9,000 s."),
+        ("stalled", "worker-stalled", "error", "Worker 0 has stalled: it has not served for 9,000 s."),
         ("queue", "accept-queue", "warning", "The accept queue of master is 75 % full."),
         ("accept", "accept-errors", "error", "1 accept failed in the last minute; the log says why."),
         ("capacity", "refused-capacity", "error",

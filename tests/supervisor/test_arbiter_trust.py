@@ -166,12 +166,12 @@ def test_arbiter_that_crashes_logs_it_and_exits_with_1(tmp_path: Path) -> None:
     prelude = f"""
 import errno, os
 import flashpol.supervisor.generation as generation
-real = generation.Generation.observe
-def observe(self):
+real = generation.Generation.update_failover
+def update_failover(self):
     if os.path.exists({str(go)!r}):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
     real(self)
-generation.Generation.observe = observe
+generation.Generation.update_failover = update_failover
 """
     with serve(prelude=prelude) as server:
         children = server.children

@@ -10,7 +10,9 @@ import gevent
 import pytest
 from gevent import socket as gsocket
 
+import flashpol.hub
 from flashpol import PolicyServer
+from flashpol._fastpath import Guarded
 from flashpol.config import ConfigError, ConnectionTimeouts
 from flashpol.policy import parse
 from flashpol.process.sockets import accept_queue
@@ -48,6 +50,36 @@ def test_server_of_three_lines_replies(policy_file: Path) -> None:
     server.start()
     assert ask(server) == REPLY
     assert server.stop() is True
+
+
+def test_memory_error_in_the_hub_ends_neither_the_program_nor_the_server(
+    make: Callable[..., PolicyServer], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In each callback of the server, at its first call."""
+
+    def guarded(callback: Callable[[], object], on_error: Callable[[BaseException], object]) -> Guarded:
+        errors = [MemoryError()]
+
+        def fails_once() -> None:
+            if errors:
+                raise errors.pop()
+            callback()
+
+        return Guarded(fails_once, on_error)
+
+    monkeypatch.setattr(flashpol.hub, "Guarded", guarded)
+    server = make(LOOPBACK, POLICY)
+    server.start()
+    assert ask(server) == REPLY
+    with gsocket.create_connection(tuple(server.address), timeout=4) as client:
+        client.sendall(REQUEST[:5])
+        gevent.sleep(0.05)
+        client.sendall(REQUEST[5:])
+        assert b"".join(iter(lambda: client.recv(1 << 16), b"")) == REPLY
+    failed = [record for record in caplog.records if record.exc_info]
+    assert [record.exc_info[0] for record in failed if record.exc_info] == [MemoryError, MemoryError]
+    del failed
+    caplog.clear()  # the tracebacks keep the server
 
 
 @pytest.mark.parametrize("kind", [str, Path])

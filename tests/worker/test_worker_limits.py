@@ -125,17 +125,19 @@ def test_sessions_and_slow_replies_have_a_limit_each(serve: Serve, order: tuple[
     maxima = ConnectionLimits(max_sessions=2, max_slow_replies=3)
     with application() as app:
         server = serve(LARGE, dataclasses.replace(TIMEOUTS, reply_timeout=60), limits=maxima, upstream=[app.remote])
-        clients = []
+        clients, inner = [], []
         for data in order:
-            for _ in range(5):
+            for number in range(5):
                 clients.append(server.connect(receive_buffer=2048))
                 clients[-1].sendall(data)
+                if data == b"hello" and number < 2:
+                    inner.append(app.accept())
+                    inner[-1].sendall(b"you")  # else the session would give way
+                    assert receive(clients[-1], 3) == b"you"
         eventually(lambda: server.outcomes == {"max_sessions": 3, "max_slow_replies": 2})
         assert (server.counters["sessions"], server.counters["slow_replies"]) == (2, 3)
-        for client in clients:
-            client.close()
-        for _ in range(2):
-            app.accept().close()
+        for end in (*clients, *inner):
+            end.close()
         assert server.settle()["relayed"] == 2
 
 

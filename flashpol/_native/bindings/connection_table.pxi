@@ -135,10 +135,17 @@ cdef class ConnectionTable:
         if needs_hooks(&self.core):
             self._call_hooks()
 
+    def wake(self):
+        set_timer(&self.core.poller, 1)
+
     # ---------------------------------------------------------------------------------------------------------- hooks
 
     cdef int _call_hooks(self) except -1:
-        """The hooks are code of others: an exception of theirs is reported and ends here."""
+        """The hooks are code of others: an exception of theirs is reported and ends here.
+
+        So does one of what is done for them: without memory even the arguments cannot be made. The connection is then
+        refused in C, which needs none.
+        """
         self._start_slow_replies()
         self._start_sessions()
         self._log_samples()
@@ -154,7 +161,7 @@ cdef class ConnectionTable:
             except BaseException as error:
                 # The hook may have closed the connection before it raised.
                 if self.core.records[fd].state == S_SLOW_REPLY:
-                    self.close_as(fd, "capacity")
+                    refuse(&self.core, fd, R_CAPACITY)
                 self._report(error)
         return 0
 
@@ -164,15 +171,15 @@ cdef class ConnectionTable:
         while self.core.pending_sessions != NULL:
             session = self.core.pending_sessions
             self.core.pending_sessions = session.next
-            fd, data = session.fd, session.data[:session.size]
-            free(session)
-            record = &self.core.records[<int>fd]
+            record = &self.core.records[session.fd]
             try:
-                self._on_session(fd, data, record.listener)
+                self._on_session(session.fd, session.data[:session.size], record.listener)
             except BaseException as error:
                 if record.state == S_SESSION:
-                    self.close_as(fd, "capacity")
+                    refuse(&self.core, session.fd, R_CAPACITY)
                 self._report(error)
+            finally:
+                free(session)
         return 0
 
     cdef int _log_samples(self) except -1:
@@ -185,8 +192,8 @@ cdef class ConnectionTable:
             core.done_samples = sample.next
             core.samples[number].next = core.free_samples
             core.free_samples = number
-            left_out, core.left_out = core.left_out, 0
             try:
+                left_out, core.left_out = core.left_out, 0
                 host, port = text_of(&sample.peer)
                 self._on_access(sample.listener, host, port, OUTCOMES[sample.outcome], sample.duration / 1e9,
                                 sample.sent, left_out)
