@@ -61,8 +61,8 @@ def _default_server() -> Server:
 class Attack:
     """name: on the command line. run: attacks until the run's end. server: starts the server to attack.
 
-    rows: its good clients. max_ratio: the most that their p99 may grow. seconds: length of a full run. own_network: it
-    may run only in a network namespace of its own. quick: it is part of a quick run.
+    rows: its good clients. max_ratio: the most that their p99 may grow. seconds, quick: length of a full and of a quick
+    run; 0: a quick run leaves it out. own_network: it may run only in a network namespace of its own.
     """
 
     name: str
@@ -71,8 +71,8 @@ class Attack:
     rows: tuple[Row, ...] = ONE_PLACE
     max_ratio: float = 2.0
     seconds: float = 6.0
+    quick: float = 2.0
     own_network: bool = False
-    quick: bool = True
 
 
 AttackFunction = Callable[[AttackRun], None]

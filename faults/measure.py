@@ -26,15 +26,15 @@ SETTLE_SECONDS = 20.0  # until all connections have ended: more than their deadl
 
 @dataclass(frozen=True)
 class Lengths:
-    """Seconds before the attack, during it (None: the attack's own length), and after it."""
+    """Seconds before the attack and after it, and whether it has its quick length or its full one."""
 
     before: float
-    during: float | None
     after: float
+    quick: bool = False
 
 
-FULL = Lengths(4.0, None, 2.0)
-QUICK = Lengths(1.0, 3.0, 1.2)
+FULL = Lengths(4.0, 2.0)
+QUICK = Lengths(1.0, 1.0, quick=True)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def measure(attack: Attack, lengths: Lengths, *, bystander: bool = False) -> Out
             time.sleep(WARM_UP)
             start = time.monotonic()
             time.sleep(lengths.before)
-            run = AttackRun(server, lengths.during or attack.seconds)
+            run = AttackRun(server, attack.quick if lengths.quick else attack.seconds)
             attacked = time.monotonic()
             attack.run(run)
             ended = time.monotonic()

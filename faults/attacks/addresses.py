@@ -10,7 +10,7 @@ from faults.clients import BadClients
 from faults.places import four_places
 from faults.shared import shared, with_files
 
-group = AttackGroup(defaults={"max_ratio": 3.0, "server": shared(), "rows": four_places("games")})
+group = AttackGroup(defaults={"max_ratio": 3.0, "quick": 3.0, "server": shared(), "rows": four_places("games")})
 
 SILENT = 2_100  # of one address, which may have 1,000 connections
 CROWD, CROWD_EACH = 20, 1_000  # addresses, and the silent clients of each
@@ -48,7 +48,7 @@ def _play(run: AttackRun, players: int) -> None:
     run.load = f"{players:,} players of one address, all defaults"
 
 
-@group.attack("nat-players", quick=False)
+@group.attack("nat-players", quick=0)
 def nat_players(run: AttackRun) -> None:
     """5,000 players have one address; they are no attack."""
     _play(run, PLAYERS)
@@ -77,7 +77,7 @@ def _crowd(run: AttackRun, each: int) -> None:
     run.load = f"{total:,} silent clients of a shared port, {each:,} of each of {CROWD} addresses"
 
 
-@group.attack("silent-crowd", rows=four_places("games", patient=True), quick=False, seconds=10.0)
+@group.attack("silent-crowd", rows=four_places("games", patient=True), quick=0, seconds=10.0)
 def silent_crowd(run: AttackRun) -> None:
     """20 addresses have 1,000 silent clients of a shared port each, with all defaults."""
     _crowd(run, CROWD_EACH)

@@ -14,7 +14,7 @@ from faults.places import four_places
 from faults.server import Listener, Server
 from faults.shared import shared, with_files
 
-group = AttackGroup(defaults={"max_ratio": 3.0, "rows": four_places("games")})
+group = AttackGroup(defaults={"max_ratio": 3.0, "quick": 3.0, "rows": four_places("games")})
 
 CONNECTIONS = 300  # max_connections
 FILES = 300  # descriptors of a process

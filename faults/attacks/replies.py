@@ -7,7 +7,7 @@ from faults.places import LATE, four_places
 from faults.server import WORKERS, Listener
 from faults.shared import shared
 
-group = AttackGroup(defaults={"max_ratio": 3.0})
+group = AttackGroup(defaults={"max_ratio": 3.0, "quick": 3.0})
 
 CONNECTIONS = 300  # max_connections
 DEAF = 400  # clients that never read

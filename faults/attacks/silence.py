@@ -19,20 +19,29 @@ HELD = 400  # by the attackers, all of one address
 FLOOD, AT_ONCE, AGAIN = 2_000, 10_000, 100
 
 group = AttackGroup(
-    defaults={"max_ratio": 3.0, "server": shared(max_connections=CONNECTIONS), "rows": four_places("games")}
+    defaults={
+        "max_ratio": 3.0,
+        "quick": 3.0,
+        "server": shared(max_connections=CONNECTIONS),
+        "rows": four_places("games"),
+    }
 )
 PATIENT = four_places("games", patient=True)
 
 
-def _hold(run: AttackRun, what: str, message: str, *, listener: str = "games", flood: bool = False) -> None:
-    """One address keeps `HELD` connections open, on which it has sent this message, and opens each again."""
+def _hold(
+    run: AttackRun, what: str, message: str, *, listener: str = "games", flood: bool = False, addresses: int = 1
+) -> None:
+    """One address or several keep `HELD` connections open, with this message sent on each, and open each again."""
     say = message if message in ("nothing", "half") else run.server.message(message)
     port = run.server.ports[listener]
     with ExitStack() as stack:
 
         def hold(connections: int, rate: float, total: int = 0) -> BadClients:
             return stack.enter_context(
-                BadClients(port, connections=connections, rate=rate, say=say, then="hold", addresses=1, total=total)
+                BadClients(
+                    port, connections=connections, rate=rate, say=say, then="hold", addresses=addresses, total=total
+                )
             )
 
         if flood:
@@ -41,7 +50,8 @@ def _hold(run: AttackRun, what: str, message: str, *, listener: str = "games", f
             hold(HELD // 2, AT_ONCE, total=HELD // 2)
             bad = hold(HELD // 2, AGAIN)
         run.wait()
-    run.load = f"{HELD} {what} of one address, {bad.output['opened'] / run.seconds:,.0f} opened a second"
+    of = "one address" if addresses == 1 else f"{addresses} addresses"
+    run.load = f"{HELD} {what} of {of}, {bad.output['opened'] / run.seconds:,.0f} opened a second"
 
 
 @group.attack("silent-sessions", rows=PATIENT)
@@ -54,6 +64,12 @@ def silent_sessions(run: AttackRun) -> None:
 def silent_flood(run: AttackRun) -> None:
     """Silent clients of a shared port at `max_connections`, so many that each is soon evicted."""
     _hold(run, "silent clients of a shared port", "nothing", flood=True)
+
+
+@group.attack("silent-spread", rows=PATIENT)
+def silent_spread(run: AttackRun) -> None:
+    """Silent clients of a shared port at `max_connections`, ten of each address."""
+    _hold(run, "silent sessions", "nothing", addresses=HELD // 10)
 
 
 @group.attack("silent-chat", rows=four_places("chat", patient=True))

@@ -13,7 +13,7 @@ from faults.places import GAME, LATE_GAME, PLAYER, QUIET_PLAYER, four_places
 from faults.server import Listener, Server
 from faults.shared import shared
 
-group = AttackGroup(defaults={"max_ratio": 3.0, "rows": four_places("games")})
+group = AttackGroup(defaults={"max_ratio": 3.0, "quick": 3.0, "rows": four_places("games")})
 
 SESSIONS = 200  # max_sessions of each worker
 PORTS = 1_000  # local ports of the machine

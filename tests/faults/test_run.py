@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -56,7 +57,7 @@ socket.create_connection(listener.getsockname(), 5).close()
 """
 pytestmark = pytest.mark.servers
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can create a network namespace")
-SHORT = Lengths(0.5, 0.5, 0.5)
+SHORT = Lengths(0.5, 0.5, quick=True)
 
 
 def test_attacks_have_unique_names_and_docstrings() -> None:
@@ -68,7 +69,7 @@ def test_attacks_have_unique_names_and_docstrings() -> None:
 @pytest.mark.parametrize("name", ["reset-storm", "max-connections", "worker-killed", "lingering"])
 def test_attack_in_short_loses_no_reply_and_accounts_for_all(name: str) -> None:
     [attack] = [attack for attack in ATTACKS if attack.name == name]
-    outcome = measure(attack, SHORT)
+    outcome = measure(replace(attack, quick=0.5), SHORT)
     assert all(place.requests > 50 for place in outcome.places)
     assert {place.place for place in outcome.places} == {row.place for row in attack.rows}
     assert outcome.load
@@ -86,7 +87,7 @@ def test_attack_that_leaves_a_connection_open_or_misses_a_requirement_says_so(mo
             run.require("pears", 4, 4)
             run.wait()
 
-        outcome = measure(Attack("hold", hold), SHORT)
+        outcome = measure(Attack("hold", hold, quick=0.5), SHORT)
     assert outcome.missed == (
         "5 apples, at most 4 expected", "1 connections are open 0 s later, without any client",
     )  # fmt: skip
@@ -102,7 +103,7 @@ def test_bystander_of_a_killed_server_is_not_affected() -> None:
             os.kill(pid, signal.SIGKILL)
         run.wait()
 
-    outcome = measure(Attack("all-killed", kill_all), SHORT, bystander=True)
+    outcome = measure(Attack("all-killed", kill_all, quick=0.5), SHORT, bystander=True)
     assert outcome.bystander
     assert outcome.bystander.requests > 50
     assert outcome.bystander.lost == 0
