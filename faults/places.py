@@ -41,17 +41,17 @@ _ASK, _PLAY = "send:{request},expect:{reply},end", "send:{hello},expect:{hello}"
 POLICY = Kind("policy", _ASK, 60)
 # The segment with the request was lost, and sent again. On a shared port a client is relayed after `first_byte_timeout`
 # (1 s), so there only an earlier one is a policy client.
-LATE = Kind("late policy", f"wait:1200,{_ASK}", 8, mute=True)
-LATE_SHARED = Kind("late policy", f"wait:600,{_ASK}", 8, mute=True)
+LATE = Kind("late policy", f"wait:1200,{_ASK}", 4, mute=True)
+LATE_SHARED = Kind("late policy", f"wait:600,{_ASK}", 4, mute=True)
 SLOW_NETWORK = Kind("slow network", f"pace:16384/100,{_ASK}", 5, window=16384, prompt=False)
 GAME = Kind("game", _PLAY, 60)
-LATE_GAME = Kind("late game", f"wait:1200,{_PLAY}", 8, mute=True)
+LATE_GAME = Kind("late game", f"wait:1200,{_PLAY}", 4, mute=True)
 PROXIED_POLICY = Kind("policy", "send:{proxied},expect:{reply},end", 60)
 # Sessions that were open before the attack.
 PLAYER = Kind("player", f"{_PLAY},wait:200,{_PLAY},loop:2", 50, count=5)
 QUIET_PLAYER = Kind("quiet player", f"{_PLAY},wait:2500,{_PLAY},loop:2", 50, count=3)
 # Their application speaks first.
-CHAT = Kind("chat", f"expect:{{greeting}},{_PLAY}", 8, prompt=False, mute=True)
+CHAT = Kind("chat", f"expect:{{greeting}},{_PLAY}", 4, prompt=False, mute=True)
 SPECTATOR = Kind("spectator", "expect:{greeting},expect:{tick},loop:1", 50, count=3, prompt=False, mute=True)
 
 KINDS_AT: dict[str, tuple[Kind, ...]] = {
