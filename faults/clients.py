@@ -1,7 +1,4 @@
-"""Run the good and the bad clients, which are modes of the bench suite's load generator, and read their results.
-
-Good clients come from 127.2.0.0/16, bad ones from 127.16.0.0/12, so that a firewall can tell them apart.
-"""
+"""Run the good and the bad clients, each in a process of its own, and read their results."""
 
 import json
 import subprocess
@@ -11,24 +8,36 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from bench import build
-from faults import FaultsError
+from bench import build as bench_build
+from faults import FaultsError, build
+from faults.places import BAD_SOURCE, ONE_PLACE, Row
+from faults.server import Server
 
-TIMEOUT = 3.0  # seconds that a good client waits: Flash Player gives up then
+TIMEOUT = 3.0  # seconds that a good client waits (TIMEOUT_MS in native/good.c): Flash Player gives up then
 END_SECONDS = TIMEOUT + 10.0
 RUN_SECONDS = 600.0  # no run is longer: the clients stop by themselves if this process cannot stop them
-GOOD_SOURCE, GOOD_ADDRESSES, GOOD_NICE = "127.2.0.1", 60_000, -20
-BAD_SOURCE, BAD_NICE = "127.16.0.1", 19
+GOOD_NICE, BAD_NICE = -20, 19
 FAILED = 1  # exit status of the load generator: it ran, and some requests failed
 
 
 @dataclass(frozen=True)
 class RequestResult:
-    """One good client: when it started (seconds, CLOCK_MONOTONIC), its seconds until the end, its outcome."""
+    """One good client, or one turn of a session: its start (seconds, CLOCK_MONOTONIC), its seconds, its outcome.
+
+    kind: the name of its kind. prompt: its seconds say how fast the server is. waited: seconds of its own waits, which
+    are not in `seconds`.
+    """
 
     started: float
     seconds: float
     outcome: str
+    kind: str = "policy"
+    prompt: bool = True
+    waited: float = 0.0
+
+    @property
+    def ended(self) -> float:
+        return self.started + self.seconds + self.waited
 
     @property
     def ok(self) -> bool:
@@ -36,12 +45,11 @@ class RequestResult:
 
 
 class _Clients:
-    """The load generator as a process: it runs inside the context, and ends with its input. `output`: its JSON."""
+    """A program that runs inside the context, and ends with its input. `text`: its output, after the context."""
 
-    def __init__(self, mode: str, port: int, *arguments: object) -> None:
-        self._command = [str(build.load_generator()), mode, "--port", str(port), "--seconds", str(RUN_SECONDS)]
-        self._command += map(str, arguments)
-        self.output: dict[str, Any] = {}
+    def __init__(self, command: Sequence[object]) -> None:
+        self._command = [str(word) for word in command]
+        self.text = ""
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -53,57 +61,75 @@ class _Clients:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            output, messages = self._process.communicate(timeout=END_SECONDS)  # closes its input
+            self.text, messages = self._process.communicate(timeout=END_SECONDS)  # closes its input
         except subprocess.TimeoutExpired:
             self._process.kill()
-            output, messages = self._process.communicate(timeout=END_SECONDS)
+            self.text, messages = self._process.communicate(timeout=END_SECONDS)
         if self._process.returncode not in (0, FAILED) and error is None:
-            raise FaultsError(f"the load generator ended with {self._process.returncode}: {messages.strip()}")
-        self.output = json.loads(output) if output else {}
+            program = Path(self._command[0]).name
+            raise FaultsError(f"{program} ended with {self._process.returncode}: {messages.strip()}")
 
 
 class GoodClients(_Clients):
-    """Well-behaved clients of a port of loopback, `rate` a second, as long as the context lasts."""
+    """Well-behaved clients of a server, as long as the context lasts."""
 
-    def __init__(self, port: int, expected: Path, rate: float, trace: Path) -> None:
-        """expected: the file with the exact reply. trace: a file to write results to."""
-        super().__init__(
-            "open", port, "--expect", expected, "--rate", rate, "--timeout", TIMEOUT, "--trace", trace,
-            "--connections", int(rate * TIMEOUT * 2) + 64,  # more than are under way when each waits for its timeout
-            "--fresh", 1, "--until-input-ends", 1, "--nice", GOOD_NICE,
-            "--source", GOOD_SOURCE, "--addresses", GOOD_ADDRESSES,
-        )  # fmt: skip
+    def __init__(self, server: Server, trace: Path, rows: Sequence[Row] = ONE_PLACE) -> None:
+        """trace: a file to write results to."""
+        words = [
+            f"port={server.ports[row.listener]} source={row.source} addresses={row.addresses} rate={row.kind.rate} "
+            f"count={row.kind.count} window={row.kind.window} script={server.script(row.listener, row.kind.script)}"
+            for row in rows
+        ]
+        super().__init__([build.good_clients(), trace, GOOD_NICE, *words])
+        self._rows = rows
         self._trace = trace
 
-    def results(self) -> list[RequestResult]:
-        """All of them, in the order of their start. Call it after the context."""
-        lines = (line.split() for line in self._trace.read_text().splitlines())
-        found = [RequestResult(int(started) / 1e9, int(took) / 1e9, outcome) for started, took, outcome in lines]
-        return sorted(found, key=lambda each: each.started)
+    def results(self) -> dict[str, list[RequestResult]]:
+        """By place, in the order of their start. Call it after the context."""
+        found: dict[str, list[RequestResult]] = {row.place: [] for row in self._rows}
+        for line in self._trace.read_text().splitlines():
+            number, started, took, waited, outcome = line.split()
+            row = self._rows[int(number)]
+            times = (int(started) / 1e9, int(took) / 1e9)
+            found[row.place].append(RequestResult(*times, outcome, row.kind.name, row.kind.prompt, int(waited) / 1e9))
+        return {place: sorted(results, key=lambda each: each.started) for place, results in found.items()}
 
 
 class BadClients(_Clients):
-    """`connections` bad clients at a time, opened `rate` a second, as long as the context lasts.
+    """`connections` bad clients at a time, opened `rate` a second, as long as the context lasts. `output`: its counts.
 
-    say, then, deaf: see bench/loadgen/misbehaving.c. every: seconds between two bytes of a drip.
+    say, then, deaf: see bench/loadgen/misbehaving.c; say may be a file with the bytes. every: seconds between two bytes
+    of a drip. ports: one, or several in turn. first: skip so many addresses. total: open so many in all; 0: open each
+    again when it has ended.
     """
 
     def __init__(
         self,
-        port: int,
+        ports: int | Sequence[int],
         *,
         connections: int,
         rate: float,
-        say: str,
+        say: str | Path,
         then: str,
         every: float = 1.0,
         deaf: bool = False,
         addresses: int = 60_000,
+        first: int = 0,
+        total: int = 0,
     ) -> None:
-        super().__init__(
-            "misbehaving", port, "--connections", connections, "--rate", rate, "--say", say, "--then", then,
-            "--pace", every, "--deaf", int(deaf), "--source", BAD_SOURCE, "--addresses", addresses, "--nice", BAD_NICE,
-        )  # fmt: skip
+        command: list[object] = [bench_build.load_generator(), "misbehaving", "--seconds", RUN_SECONDS]
+        for port in [ports] if isinstance(ports, int) else ports:
+            command += ["--port", port]
+        command += ["--send" if isinstance(say, Path) else "--say", say, "--then", then, "--pace", every]
+        super().__init__([
+            *command, "--connections", connections, "--rate", rate, "--deaf", int(deaf), "--count", total,
+            "--source", BAD_SOURCE, "--first", first, "--addresses", addresses, "--nice", BAD_NICE,
+        ])  # fmt: skip
+
+    @property
+    def output(self) -> dict[str, Any]:
+        """What it counted. Empty before the end of the context."""
+        return json.loads(self.text) if self.text else {}
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -1,10 +1,47 @@
-"""A firewall that makes the attackers vanish, in the run's own network namespace (`bench.isolation`)."""
+"""What is done to the run's own network namespace (`bench.isolation`).
 
+A firewall makes the attackers vanish, an address stands for another host, and local ports become few.
+"""
+
+import fcntl
 import os
 import shutil
+import socket
+import struct
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from faults import FaultsError
+
+# An address that is no loopback one to the kernel, which uses a local port in TIME-WAIT again only for those.
+ELSEWHERE = "198.51.100.1"
+PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+SIOCSIFADDR = 0x8916
+
+
+def add_elsewhere() -> None:
+    """Give this host the address `ELSEWHERE`. To do so again changes nothing."""
+    request = struct.pack("16sH2x4s8x", b"lo:1", socket.AF_INET, socket.inet_aton(ELSEWHERE))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, SIOCSIFADDR, request)
+
+
+def limit_local_ports(count: int) -> None:
+    """Let connections that begin from now on have so many local ports, for each two addresses and each remote port."""
+    first = int(PORT_RANGE.read_text().split()[0])
+    PORT_RANGE.write_text(f"{first} {first + count - 1}")
+
+
+@contextmanager
+def usual_local_ports() -> Iterator[None]:
+    """The local ports are the usual ones after the context, whatever happens in it."""
+    usual = PORT_RANGE.read_text()
+    try:
+        yield
+    finally:
+        PORT_RANGE.write_text(usual)
 
 
 class Firewall:

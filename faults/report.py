@@ -1,15 +1,16 @@
-"""Verdicts, and the table as text and as Markdown."""
+"""Verdicts, and the table as text and as Markdown: a row for each attack and place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.report import columns
-from faults.measure import Outcome
+from faults.measure import Outcome, PlaceOutcome
 
-MAX_RATIO = 2.0  # p99 during the attack / p99 before it
 MAX_RECOVERY = 1.0  # seconds
-HEAD = ("attack", "load", "failures", "p99 before", "during", "ratio", "recovery", "")
+HEAD = ("attack", "good clients", "lost", "p99 before", "during", "ratio", "recovery", "verdict")
 NUMBERS = {2, 3, 4, 5, 6}
+EARLIER = "before: lost, ratio, recovery"
+Key = tuple[str, str]  # an attack and a place
 
 
 def machine(about: Mapping[str, Any]) -> str:
@@ -22,57 +23,91 @@ def machine(about: Mapping[str, Any]) -> str:
 
 
 def lost(outcome: Outcome) -> list[str]:
-    """Lost replies and a wrong account, which fail a run on any machine.
+    """Lost replies, a wrong account and requirements that were not met, which fail a run on any machine.
 
     A connection that is open in a process when it is killed is lost with it; the server counts those as `crashed`.
     """
-    failures = sum(outcome.failures.values())
-    found = [f"{failures:,} lost"] if failures > outcome.crashed else []
+    found = [f"{outcome.lost:,} lost"] if outcome.lost > outcome.crashed else []
     if outcome.unaccounted:
         found.append(f"{outcome.unaccounted:,} connections not accounted for")
-    return found
+    return [*found, *outcome.missed]
 
 
-def short(outcome: Outcome) -> list[str]:
-    """The targets that were missed, in words; none if all were met."""
-    found = [f"{count:,} {what}" for what, count in outcome.failures.items()]
-    if outcome.unaccounted:
-        found.append(f"{outcome.unaccounted:,} not accounted for")
-    if outcome.ratio > MAX_RATIO:
-        found.append(f"p99 {outcome.ratio:.1f} times that before")
-    if outcome.recovery is None:
+def short(outcome: Outcome, place: PlaceOutcome) -> list[str]:
+    """The targets that were missed at a place, in words; none if all were met."""
+    found = [f"{count:,} {what}" for what, count in place.failures.items()]
+    if place.ratio > outcome.attack.max_ratio:
+        found.append(f"p99 {place.ratio:.1f} times that before")
+    if place.recovery is None:
         found.append("no recovery within the run")
-    elif outcome.recovery > MAX_RECOVERY:
-        found.append(f"recovery {outcome.recovery:.1f} s")
+    elif place.recovery > MAX_RECOVERY:
+        found.append(f"recovery {place.recovery:.1f} s")
     return found
 
 
-def row(outcome: Outcome) -> tuple[str, ...]:
-    problems = short(outcome)
-    verdict = f"short: {', '.join(problems)}" if problems else "pass"
-    if outcome.bystander:
-        verdict += f"; a second server, not attacked: {outcome.bystander * 1e3:.2f} ms"
-    return (
-        outcome.attack.name,
-        outcome.load,
-        f"{sum(outcome.failures.values()):,} of {outcome.requests:,}",
-        f"{outcome.p99_before * 1e3:.2f} ms",
-        f"{outcome.p99_during * 1e3:.2f} ms",
-        f"{outcome.ratio:.1f}",
-        "never" if outcome.recovery is None else f"{outcome.recovery:.2f} s",
-        verdict,
-    )
+def short_of_all(outcome: Outcome) -> list[str]:
+    """The targets of the whole server that were missed."""
+    return [*([f"{outcome.unaccounted:,} not accounted for"] if outcome.unaccounted else []), *outcome.missed]
+
+
+def rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:
+    """A row for each place; the first has what concerns all of the server."""
+    for place in outcome.places:
+        problems = [*short(outcome, place), *(short_of_all(outcome) if place is outcome.places[0] else [])]
+        verdict = f"short: {', '.join(problems)}" if problems else "pass"
+        if outcome.bystander and place.ratio > outcome.attack.max_ratio:
+            verdict += f"; a second server, not attacked: {outcome.bystander.ratio:.1f} times"
+        yield (
+            outcome.attack.name,
+            place.place,
+            f"{place.lost:,} of {place.requests:,}",
+            _milliseconds(place.p99_before),
+            _milliseconds(place.p99_during),
+            f"{place.ratio:.1f}" if place.ratio else "-",
+            "never" if place.recovery is None else f"{place.recovery:.2f} s",
+            verdict,
+        )
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms" if seconds else "-"
+
+
+def loads(outcomes: Sequence[Outcome]) -> list[str]:
+    """What each attack did, a line each."""
+    return [f"{outcome.attack.name}: {outcome.load}" for outcome in outcomes]
 
 
 def table(outcomes: Sequence[Outcome], notes: Sequence[str] = ()) -> str:
-    """The table as text, one attack a line."""
-    lines = columns([HEAD, *map(row, outcomes)], NUMBERS)
-    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+    """The tables as text: one row a line, and one load a line."""
+    lines = columns([HEAD, *(row for outcome in outcomes for row in rows(outcome))], NUMBERS)
+    return "\n".join([*lines, "", *loads(outcomes), *(f"note: {note}" for note in notes)])
 
 
-def markdown(outcomes: Sequence[Outcome], notes: Sequence[str], about: str) -> str:
-    """The table for docs/faults.md."""
-    lines = [f"Measured with `make faults`: {about}.", "", f"| {' | '.join(HEAD[:-1])} | verdict |"]
-    lines.append("|" + "".join("---:|" if i in NUMBERS else "---|" for i in range(len(HEAD))))
-    lines += [f"| {' | '.join(row(outcome))} |" for outcome in outcomes]
+def earlier(document: str) -> dict[Key, str]:
+    """Losses, ratio and recovery by attack and place, from a table that `markdown` wrote."""
+    found: dict[Key, str] = {}
+    for line in document.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if len(cells) == len(HEAD) and cells[0] != HEAD[0] and not cells[0].startswith("-"):
+            found[cells[0], cells[1]] = f"{cells[2]}; {cells[5]}; {cells[6]}"
+    return found
+
+
+def markdown(
+    outcomes: Sequence[Outcome], notes: Sequence[str], about: str, before: Mapping[Key, str] | None = None
+) -> str:
+    """The tables for docs/faults.md. before: from `earlier`, for one more column."""
+    head, numbers = list(HEAD), set(NUMBERS)
+    if before is not None:
+        head.insert(2, EARLIER)
+        numbers = {number if number < 2 else number + 1 for number in NUMBERS}
+    lines = [f"Measured with `make faults`: {about}.", "", f"| {' | '.join(head)} |"]
+    lines.append("|" + "".join("---:|" if i in numbers else "---|" for i in range(len(head))))
+    for outcome in outcomes:
+        for row in map(list, rows(outcome)):
+            if before is not None:
+                row.insert(2, before.get((row[0], row[1]), "not measured"))
+            lines.append(f"| {' | '.join(row)} |")
+    lines += ["", *(f"- {load}" for load in loads(outcomes))]
     return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"

@@ -1,4 +1,4 @@
-"""A server under attack: two workers, a small policy for good clients, and other ports for some attacks."""
+"""A server under attack: two workers, listeners with policies of several sizes, and files with what clients say."""
 
 import contextlib
 import http.client
@@ -10,11 +10,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
 from bench.measure import children, open_files, status
 from faults import FaultsError
+from testkit.clients import BARE, REQUEST
 from testkit.polling import eventually
 from testkit.processes import READY, Metrics
 
@@ -22,9 +24,26 @@ ROOT = Path(__file__).parent.parent
 POLICY = '<cross-domain-policy><allow-access-from domain="*" to-ports="1935"/></cross-domain-policy>'
 # More than the kernel takes for a client that does not read, so that a greenlet holds the rest.
 LARGE_BYTES = 1_000_000
+POLICY_BYTES = {
+    "small": len(POLICY),
+    "medium": 11_900,  # the kernel takes all of it, and a client with a small window does not
+    "slow": 200_000,  # a slow network needs more than a second for it
+    "large": LARGE_BYTES,
+}
+# What clients and applications say: files in the server's folder.
+MESSAGES = {
+    "request": REQUEST,
+    "bare": BARE,
+    "more": REQUEST + b"x" * 100,
+    "byte": b"e",  # the first byte of no protocol
+    "hello": b"enter the arena, player one",
+    "stranger": b"e" * 4_000,
+    "proxy": b"PROXY TCP4 192.0.2.7 198.51.100.1 50000",  # the line does not end
+    "proxied": b"PROXY TCP4 192.0.2.7 198.51.100.1 50000 843\r\n" + REQUEST,
+    "greeting": b"welcome to the chat\n",
+    "tick": b"tick\n",
+}
 WORKERS = 2
-# The small policy, the large one, and the small one with PROXY headers.
-LISTENERS = ("small", "large", "proxied")
 READY_SECONDS = 20.0
 STOP_SECONDS = 10.0
 
@@ -37,24 +56,49 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
+def write_messages(folder: Path) -> None:
+    """Write the files of `MESSAGES`."""
+    for name, message in MESSAGES.items():
+        (folder / name).write_bytes(message)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A listener: its name, its policy (see `POLICY_BYTES`), its address, and other lines of its table."""
+
+    name: str
+    policy: str = "small"
+    address: str = "127.0.0.1:0"
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+PROXIED = {"proxy_protocol": "true", "proxy_networks": '["127.0.0.0/8"]'}
+# The small policy, the large one, and the small one with PROXY headers.
+LISTENERS = (Listener("small"), Listener("large", "large"), Listener("proxied", options=PROXIED))
+
+
 class Server:
-    """`settings`: lines of [server]. A context manager, within which the server is ready.
+    """`settings`: lines of [server]. A context manager, within which the server is ready. `ports`: by listener.
 
     environment: added to this process's. stderr: a descriptor for its log, instead of a file. inherited: a listening
-    socket that it gets as from a service manager, instead of an address of its own. under: a command that executes the
-    server, such as prlimit.
+    socket that it gets as from a service manager, instead of the first listener's address. under: a command that
+    executes the server, such as prlimit.
     """
 
     def __init__(
         self,
         settings: Mapping[str, object] | None = None,
         *,
+        listeners: Sequence[Listener] = LISTENERS,
         environment: Mapping[str, str] | None = None,
         stderr: int | None = None,
         inherited: socket.socket | None = None,
         under: Sequence[str] = (),
     ) -> None:
         self._settings = {"workers": WORKERS, "admin": '"127.0.0.1:0"', **(settings or {})}
+        first, *others = listeners
+        self.listeners = (replace(first, address="systemd:main") if inherited else first, *others)
+        self.ports: dict[str, int] = {}
         self._environment = {**os.environ, **(environment or {})}
         self._stderr = stderr
         self._inherited = inherited
@@ -63,10 +107,11 @@ class Server:
 
     def __enter__(self) -> Self:
         self._folder = Path(self._files.enter_context(tempfile.TemporaryDirectory(prefix="flashpol-faults-")))
-        self.expected = self._folder / "expected"
-        self.expected.write_bytes(POLICY.encode() + b"\0")
-        (self._folder / "small.xml").write_text(POLICY)
-        (self._folder / "large.xml").write_text(POLICY + " " * (LARGE_BYTES - len(POLICY)))
+        write_messages(self._folder)
+        for name, size in POLICY_BYTES.items():
+            policy = POLICY + " " * (size - len(POLICY))
+            (self._folder / f"{name}.xml").write_text(policy)
+            (self._folder / f"reply-{name}").write_bytes(policy.encode() + b"\0")
         self._write_configuration()
         try:
             self.start()
@@ -88,16 +133,22 @@ class Server:
             self.process.wait(STOP_SECONDS)
 
     def _write_configuration(self) -> None:
-        main = "systemd:main" if self._inherited else "127.0.0.1:0"
         lines = ["[server]", *(f"{name} = {value}" for name, value in self._settings.items())]
-        for name in ("small", "large"):
+        for name in dict.fromkeys(each.policy for each in self.listeners):
             lines += [f"[policies.{name}]", f'file = "{name}.xml"']
-        for name, address, policy in zip(
-            LISTENERS, (main, *["127.0.0.1:0"] * 2), ("small", "large", "small"), strict=True
-        ):
-            lines += ["[[listeners]]", f'name = "{name}"', f'address = "{address}"', f'policy = "{policy}"']
-        lines += ["proxy_protocol = true", 'proxy_networks = ["127.0.0.0/8"]']
+        for each in self.listeners:
+            lines += ["[[listeners]]", f'name = "{each.name}"', f'address = "{each.address}"']
+            lines += [f'policy = "{each.policy}"', *(f"{name} = {value}" for name, value in each.options.items())]
         (self._folder / "flashpol.toml").write_text("\n".join(lines) + "\n")
+
+    def message(self, name: str) -> Path:
+        """The file with this message."""
+        return self._folder / name
+
+    def script(self, listener: str, steps: str) -> str:
+        """The steps of a good client of this listener, with the names of files (see `places.Kind`)."""
+        [policy] = [each.policy for each in self.listeners if each.name == listener]
+        return steps.format(reply=self.message(f"reply-{policy}"), **{name: self.message(name) for name in MESSAGES})
 
     def start(self) -> None:
         """Start it, or restart it after its end; returns when it is ready."""
@@ -118,15 +169,19 @@ class Server:
                 pass_fds=passed,
             )
         ready = eventually(lambda: self._ready(out), "the ready line", READY_SECONDS, error=FaultsError)
-        self.port, self.large_port, self.proxied_port = (
-            int(address.rpartition(":")[2]) for address in ready[2].split(", ")
-        )
+        ports = (int(address.rpartition(":")[2]) for address in ready[2].split(", "))
+        self.ports = dict(zip((each.name for each in self.listeners), ports, strict=True))
         self.admin_port = int(ready[3].split("/")[2].rpartition(":")[2])
 
     def _ready(self, out: Path) -> re.Match[str] | None:
         if self.process.poll() is not None:
             raise FaultsError(f"the server ended with {self.process.returncode}: {self.log[-500:]}")
         return READY.search(out.read_text())
+
+    @property
+    def port(self) -> int:
+        """The port of the first listener."""
+        return self.ports[self.listeners[0].name]
 
     @property
     def log(self) -> str:
@@ -162,7 +217,7 @@ class Server:
         def at_rest() -> Account | None:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 found = self.metrics()
-                if found.total("connections_open") == 0 and found.total("worker_up") == WORKERS:
+                if found.total("connections_open") == 0 and found.total("worker_up") == self._settings["workers"]:
                     return found
             return None
 
@@ -174,7 +229,8 @@ class Account(Metrics):
 
     def outcomes(self, listener: str) -> dict[str, int]:
         """How the listener's connections ended: counts by outcome or refusal reason, without zeros."""
-        found = {name: self.total(f"{name}_total", listener=listener) for name in ("replies", "timeouts", "resets")}
+        names = ("replies", "timeouts", "resets", "relayed")
+        found = {name: self.total(f"{name}_total", listener=listener) for name in names}
         for (name, pairs), value in self.items():
             labels = dict(pairs)
             if name == "flashpol_refused_total" and labels["listener"] == listener:

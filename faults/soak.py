@@ -206,7 +206,7 @@ def _run_client(server: Server, tally: Tally, until: float, generator: random.Ra
         tally.connections[name] += 1
         tally.expected["large" if kind.large else "small"][kind.outcome] += 1
         try:
-            connection = Connection(server.large_port if kind.large else server.port, small_window=kind.large)
+            connection = Connection(server.ports["large"] if kind.large else server.port, small_window=kind.large)
             with connection.socket:
                 got = kind.run(connection, generator)
             if kind.reply is not None and got != kind.reply:

@@ -15,7 +15,7 @@ enum {
 
 /* What a misbehaving client sends first, and what it does then. */
 enum say { SAY_NOTHING, SAY_HALF, SAY_WHOLE, SAY_MIXED, SAY_COUNT };
-enum then { THEN_HOLD, THEN_DRIP, THEN_FLOOD, THEN_CLOSE, THEN_RESET, THEN_COUNT };
+enum then { THEN_HOLD, THEN_DRIP, THEN_FLOOD, THEN_CLOSE, THEN_RESET, THEN_FINISH, THEN_COUNT };
 
 struct options {
     uint16_t ports[MAX_PORTS]; /* one listener each; clients use them in turn */
@@ -24,7 +24,7 @@ struct options {
     unsigned first;          /* the number, counted from there, of this run's first source address */
     unsigned addresses;      /* fresh, misbehaving: how many source addresses are used in turn; 0: no limit */
     unsigned connections;    /* closed, open, misbehaving: the most at one time; silent: how many are held */
-    uint64_t count;          /* closed, open: connections in all; 0: until `seconds` */
+    uint64_t count;          /* closed, open, misbehaving: connections in all; 0: until `seconds` */
     double seconds;          /* closed, open: length if count is 0; all: no run is longer */
     double rate;             /* connections started per second; silent: 0 starts all at once */
     double warm_up;          /* seconds at the start that the percentiles leave out; those replies are still counted */

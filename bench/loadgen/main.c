@@ -47,7 +47,7 @@
 
 static const struct mode *const MODES[] = {&CLOSED, &OPEN};
 static const char *const SAY[SAY_COUNT] = {"nothing", "half", "whole", "mixed"};
-static const char *const THEN[THEN_COUNT] = {"hold", "drip", "flood", "close", "reset"};
+static const char *const THEN[THEN_COUNT] = {"hold", "drip", "flood", "close", "reset", "finish"};
 
 static void usage(const char *why)
 {

@@ -1,11 +1,14 @@
 /*
- * Misbehaving clients: a number of connections at a time, each opened again as soon as it has ended.
+ * Misbehaving clients: a number of connections at a time, each opened again as soon as it has ended. With --count N there
+ * are N in all.
  *
- * say    what each sends first: nothing, half (of the request), whole, or mixed: one of the three in turn
+ * say    what each sends first: nothing, half (of the request), whole, or mixed: one of the three in turn. With
+ *        --send FILE it is the file instead
  * then   hold    wait until the server ends the connection
  *        drip    send a byte of the request every --pace seconds, but never the last one
  *        flood   send input without end, as fast as the server takes it
  *        close   close at once, in order         reset   close at once, by RST
+ *        finish  send FIN, and wait until the server ends the connection
  * deaf   read nothing, with the smallest window and segments that the kernel allows; others read and discard
  *
  * The run ends when stdin ends or the time is over, and prints one line of JSON: connections opened (the handshake was
@@ -42,6 +45,8 @@ static struct {
     int epoll_fd;
     struct client *clients;
     unsigned *idle, idle_count; /* numbers of free clients: a stack */
+    char *said; /* the file's bytes; NULL: there is none */
+    size_t said_size;
     char garbage[CHUNK], sink[CHUNK];
 } run;
 
@@ -53,6 +58,14 @@ static void drop(struct client *client, bool by_rst)
     client->fd = -1;
     run.idle[run.idle_count++] = (unsigned)(client - run.clients);
     run.open--;
+}
+
+/* Connect, and say what the client is to say first. False: refused, or the accept queue is full. */
+static bool connect_and_say(struct client *client, uint16_t port)
+{
+    const char *bytes = run.said ? run.said : REQUEST;
+    size_t size = run.said ? run.said_size : client->sent;
+    return start_connect(client->fd, port) && (!size || send(client->fd, bytes, size, MSG_NOSIGNAL) >= 0);
 }
 
 static void open_client(void)
@@ -69,9 +82,8 @@ static void open_client(void)
         .sent = (unsigned)SAID[options->say == SAY_MIXED ? number % SAY_MIXED : options->say],
         .due = now_ns() + to_ns(options->pace)};
     run.open++;
-    if (!start_connect(client->fd, options->ports[number % options->port_count]) ||
-        (client->sent && send(client->fd, REQUEST, client->sent, MSG_NOSIGNAL) < 0)) {
-        run.failed++; /* refused, or the accept queue is full */
+    if (!connect_and_say(client, options->ports[number % options->port_count])) {
+        run.failed++;
         drop(client, true);
         return;
     }
@@ -80,6 +92,8 @@ static void open_client(void)
         drop(client, options->then == THEN_RESET);
         return;
     }
+    if (options->then == THEN_FINISH)
+        shutdown(client->fd, SHUT_WR);
     struct epoll_event event = {.data.ptr = client, .events = EPOLLRDHUP};
     event.events |= (options->deaf ? 0 : (uint32_t)EPOLLIN) | (options->then == THEN_FLOOD ? (uint32_t)EPOLLOUT : 0);
     if (epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, client->fd, &event) < 0)
@@ -123,6 +137,7 @@ static void drip(uint64_t now)
 static void prepare(const struct options *options)
 {
     run.options = options;
+    run.said = options->send_path ? read_file(options->send_path, &run.said_size) : NULL;
     run.clients = calloc(options->connections, sizeof *run.clients);
     run.idle = calloc(options->connections, sizeof *run.idle);
     for (unsigned i = 0; i < options->connections; i++) {
@@ -149,7 +164,7 @@ int run_misbehaving(const struct options *options)
         owed += (double)(now - last) * 1e-9 * options->rate;
         owed = owed > STARTS ? STARTS : owed;
         last = now;
-        for (; owed >= 1 && run.idle_count; owed--)
+        for (; owed >= 1 && run.idle_count && (!options->count || run.opened + run.failed < options->count); owed--)
             open_client();
         int n = epoll_wait(run.epoll_fd, events, EVENTS, 1);
         for (int i = 0; i < n; i++) {

@@ -1,8 +1,10 @@
 """The attacks, one file for each kind. `ATTACKS` is all of them, in the order of the table."""
 
 from faults.attack import Attack
-from faults.attacks import clients, operators, processes, resources
+from faults.attacks import addresses, clients, limits, operators, processes, replies, resources, silence, upstreams
 
 ATTACKS: tuple[Attack, ...] = tuple(
-    attack for module in (clients, resources, processes, operators) for attack in module.group.attacks
+    attack
+    for module in (clients, resources, processes, operators, silence, limits, addresses, replies, upstreams)
+    for attack in module.group.attacks
 )

@@ -13,7 +13,7 @@ HALF_OPEN = 1_000
 @group.attack("slow-loris", seconds=60.0)
 def slow_loris(run: AttackRun) -> None:
     """15,000 clients that send nothing, a byte a second, or a request for 1 MB that they never read."""
-    small, large = run.server.port, run.server.large_port
+    small, large = run.server.port, run.server.ports["large"]
     with (
         BadClients(small, connections=LORIS, rate=2_000, say="nothing", then="hold"),
         BadClients(small, connections=LORIS, rate=2_000, say="nothing", then="drip"),
@@ -69,7 +69,7 @@ def address_spray(run: AttackRun) -> None:
 @group.attack("proxy-headers")
 def proxy_headers(run: AttackRun) -> None:
     """Clients of a listener that expects a PROXY header send floods, or no complete header."""
-    port = run.server.proxied_port
+    port = run.server.ports["proxied"]
     with (
         BadClients(port, connections=32, rate=1_000, say="mixed", then="flood") as bad,
         BadClients(port, connections=1_000, rate=2_000, say="nothing", then="hold"),
@@ -89,7 +89,7 @@ def full_accept_queue(run: AttackRun) -> None:
 @group.attack("half-open", own_network=True)
 def half_open(run: AttackRun) -> None:
     """Peers vanish: a firewall drops every packet to and from them, FIN and RST as well."""
-    small, large = run.server.port, run.server.large_port
+    small, large = run.server.port, run.server.ports["large"]
     with (
         BadClients(small, connections=HALF_OPEN, rate=2_000, say="mixed", then="hold"),
         BadClients(large, connections=HALF_OPEN, rate=2_000, say="whole", then="hold", deaf=True),

@@ -53,7 +53,7 @@ def _little_memory() -> Iterator[Server]:
 @group.attack("no-memory", server=_little_memory)
 def no_memory(run: AttackRun) -> None:
     """Clients that need a greenlet each, in an address space that is too small for all of them."""
-    with BadClients(run.server.large_port, connections=4_000, rate=2_000, say="whole", then="hold", deaf=True):
+    with BadClients(run.server.ports["large"], connections=4_000, rate=2_000, say="whole", then="hold", deaf=True):
         run.wait()
     run.load = f"4,000 that never read 1 MB, {MEMORY_BYTES >> 20} MB for each worker (RLIMIT_AS)"
 

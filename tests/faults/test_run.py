@@ -2,15 +2,18 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
 from faults import soak
 from faults.attack import Attack, AttackRun
 from faults.attacks import ATTACKS
-from faults.measure import Lengths, measure, measure_bystander
+from faults.measure import Lengths, measure
 from faults.network import Firewall
 from faults.report import lost
 from testkit.processes import ROOT
@@ -35,8 +38,26 @@ with Firewall():
 bad.settimeout(10)
 assert bad.recv(1) == b"x", "sent again after the firewall is removed"
 """
+FEW_PORTS = """
+import socket
+from bench.isolation import isolate
+from faults.network import ELSEWHERE, add_elsewhere, limit_local_ports, usual_local_ports
+assert not isolate()
+add_elsewhere()
+add_elsewhere()
+listener = socket.create_server((ELSEWHERE, 0))
+with usual_local_ports():
+    limit_local_ports(2)
+    held = [socket.create_connection(listener.getsockname(), 5) for _ in range(2)]
+    try:
+        raise SystemExit(f"a third port: {socket.create_connection(listener.getsockname(), 5)}")
+    except OSError:
+        pass
+socket.create_connection(listener.getsockname(), 5).close()
+"""
 pytestmark = pytest.mark.servers
-SHORT = Lengths(0.5, 0.5, 0.5)
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can create a network namespace")
+SHORT = Lengths(0.5, 0.5, quick=True)
 
 
 def test_attacks_have_unique_names_and_docstrings() -> None:
@@ -45,13 +66,32 @@ def test_attacks_have_unique_names_and_docstrings() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["reset-storm", "max-connections", "worker-killed"])
+@pytest.mark.parametrize("name", ["reset-storm", "max-connections", "worker-killed", "lingering"])
 def test_attack_in_short_loses_no_reply_and_accounts_for_all(name: str) -> None:
     [attack] = [attack for attack in ATTACKS if attack.name == name]
-    outcome = measure(attack, SHORT, rate=100.0)
-    assert outcome.requests > 50
+    outcome = measure(replace(attack, quick=0.5), SHORT)
+    assert all(place.requests > 50 for place in outcome.places)
+    assert {place.place for place in outcome.places} == {row.place for row in attack.rows}
     assert outcome.load
     assert lost(outcome) == []
+
+
+@pytest.mark.slow
+def test_attack_that_leaves_a_connection_open_or_misses_a_requirement_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faults.measure.SETTLE_SECONDS", 0.3)
+    with ExitStack() as held:
+
+        def hold(run: AttackRun) -> None:
+            held.enter_context(socket.create_connection(("127.0.0.1", run.server.port), 5))
+            run.require("apples", 5, 4)
+            run.require("pears", 4, 4)
+            run.wait()
+
+        outcome = measure(Attack("hold", hold, quick=0.5), SHORT)
+    assert outcome.missed == (
+        "5 apples, at most 4 expected", "1 connections are open 0 s later, without any client",
+    )  # fmt: skip
+    assert outcome.unaccounted == 1
 
 
 @pytest.mark.slow
@@ -63,7 +103,10 @@ def test_bystander_of_a_killed_server_is_not_affected() -> None:
             os.kill(pid, signal.SIGKILL)
         run.wait()
 
-    assert 0 < measure_bystander(Attack("all-killed", kill_all), SHORT, rate=100.0) < 3
+    outcome = measure(Attack("all-killed", kill_all, quick=0.5), SHORT, bystander=True)
+    assert outcome.bystander
+    assert outcome.bystander.requests > 50
+    assert outcome.bystander.lost == 0
 
 
 @pytest.mark.slow
@@ -72,13 +115,22 @@ def test_soak_for_a_second_counts_as_the_server_does(capsys: pytest.CaptureFixtu
     assert "connections in 1 s" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can create a network namespace")
-def test_firewall_in_a_namespace_drops_only_the_attackers() -> None:
-    """In a child process, since this one must keep its network."""
-    if not Firewall.available():
-        pytest.skip("nft is not installed: apt-get install nftables")
+def in_namespace(program: str) -> None:
+    """Run it in a child process, since this one must keep its network."""
     done = subprocess.run(
-        [sys.executable, "-c", DROPPED], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.slow
+@needs_root
+def test_firewall_in_a_namespace_drops_only_the_attackers() -> None:
+    if not Firewall.available():
+        pytest.skip("nft is not installed: apt-get install nftables")
+    in_namespace(DROPPED)
+
+
+@needs_root
+def test_local_ports_of_a_namespace_run_out_at_their_limit() -> None:
+    in_namespace(FEW_PORTS)

@@ -1,0 +1,55 @@
+"""Attacks by clients that ask and do not read: replies that the kernel has taken, and those that it has not."""
+
+from faults import kernel
+from faults.attack import AttackGroup, AttackRun
+from faults.clients import BadClients
+from faults.places import LATE, four_places
+from faults.server import WORKERS, Listener
+from faults.shared import shared
+
+group = AttackGroup(defaults={"max_ratio": 3.0, "quick": 3.0})
+
+CONNECTIONS = 300  # max_connections
+DEAF = 400  # clients that never read
+SLOW_REPLIES = 50  # max_slow_replies of each worker
+UNREAD = 4_000  # clients of one address with a window that is smaller than the reply
+ADDRESS_CONNECTIONS = 10  # max_address_connections
+
+
+@group.attack(
+    "unread-replies",
+    server=shared(max_address_connections=ADDRESS_CONNECTIONS, more=(Listener("medium", "medium"),)),
+    rows=four_places("medium", like="small", without=(LATE,), others=("small", "slow", "games")),
+)
+def unread_replies(run: AttackRun) -> None:
+    """One address asks again and again, and leaves each reply in the kernel's hands."""
+    port = run.server.ports["medium"]
+    memory = kernel.tcp_memory()
+    with BadClients(port, connections=UNREAD, rate=2_000, say="whole", then="hold", deaf=True, addresses=1):
+        run.wait()
+        unread, megabytes = kernel.unread_replies(port), (kernel.tcp_memory() - memory) / 1e6
+    # Each worker may have its share and a few more, since workers do not wait for each other.
+    run.require("unread replies of one address in FIN-WAIT-1", unread, 2 * WORKERS * ADDRESS_CONNECTIONS)
+    run.load = (
+        f"{UNREAD:,} clients of one address that do not read 11.9 KB, max_address_connections {ADDRESS_CONNECTIONS}: "
+        f"{unread:,} sockets in FIN-WAIT-1, {megabytes:.1f} MB in the kernel"
+    )
+
+
+def _deaf(run: AttackRun, limit: str) -> None:
+    port = run.server.ports["slow"]
+    with BadClients(port, connections=DEAF, rate=400, say="whole", then="hold", deaf=True, addresses=1):
+        run.wait()
+    run.load = f"{DEAF} clients of one address that never read 200 KB, {limit}"
+
+
+@group.attack("deaf-clients", server=shared(max_connections=CONNECTIONS), rows=four_places("slow"))
+def deaf_clients(run: AttackRun) -> None:
+    """Clients that never read a large reply, at `max_connections`."""
+    _deaf(run, f"max_connections {CONNECTIONS}")
+
+
+@group.attack("deaf-slow-replies", server=shared(max_slow_replies=SLOW_REPLIES), rows=four_places("slow"))
+def deaf_slow_replies(run: AttackRun) -> None:
+    """Clients that never read a large reply take all of `max_slow_replies`."""
+    _deaf(run, f"max_slow_replies {SLOW_REPLIES} of each worker")

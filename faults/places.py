@@ -1,0 +1,112 @@
+"""The good clients of an attack: what each kind does, and where they are, seen from the attackers.
+
+A row is good clients of one kind at one place. The four places of an attack on one listener of `shared.py`:
+
+- the same address: they share the attackers' address, as behind a NAT, and ask the same listener
+- the same listener: they have other addresses
+- another listener: it has other clients, and an upstream of its own or none
+- another upstream: shared ports whose applications the attackers do not reach
+"""
+
+from dataclasses import dataclass, replace
+
+# Good clients come from 127.2.0.0/16, bad ones from 127.16.0.0/12, so that a firewall can tell them apart.
+GOOD_SOURCE, GOOD_ADDRESSES = "127.2.0.1", 60_000
+BAD_SOURCE = "127.16.0.1"
+
+SAME_ADDRESS, SAME_LISTENER = "same address", "same listener"
+OTHER_LISTENER, OTHER_UPSTREAM = "another listener", "another upstream"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of good client. script: its steps (native/good.c); {reply} and the like are files of the server's folder.
+
+    rate: how many start in a second. count: so many at a time instead, in a script that loops. window: SO_RCVBUF in
+    bytes, of a slow network; 0: the kernel's. prompt: it waits only for the server, so that its time says how fast that
+    is. mute: it sends nothing for so long that the server cannot tell it from a silent attacker of the same address.
+    """
+
+    name: str
+    script: str
+    rate: float
+    count: int = 0
+    window: int = 0
+    prompt: bool = True
+    mute: bool = False
+
+
+_ASK, _PLAY = "send:{request},expect:{reply},end", "send:{hello},expect:{hello}"
+
+POLICY = Kind("policy", _ASK, 60)
+# The segment with the request was lost, and sent again. On a shared port a client is relayed after `first_byte_timeout`
+# (1 s), so there only an earlier one is a policy client.
+LATE = Kind("late policy", f"wait:1200,{_ASK}", 4, mute=True)
+LATE_SHARED = Kind("late policy", f"wait:600,{_ASK}", 4, mute=True)
+SLOW_NETWORK = Kind("slow network", f"pace:16384/100,{_ASK}", 5, window=16384, prompt=False)
+GAME = Kind("game", _PLAY, 60)
+LATE_GAME = Kind("late game", f"wait:1200,{_PLAY}", 4, mute=True)
+PROXIED_POLICY = Kind("policy", "send:{proxied},expect:{reply},end", 60)
+# Sessions that were open before the attack.
+PLAYER = Kind("player", f"{_PLAY},wait:200,{_PLAY},loop:2", 50, count=5)
+QUIET_PLAYER = Kind("quiet player", f"{_PLAY},wait:2500,{_PLAY},loop:2", 50, count=3)
+# Their application speaks first.
+CHAT = Kind("chat", f"expect:{{greeting}},{_PLAY}", 4, prompt=False, mute=True)
+SPECTATOR = Kind("spectator", "expect:{greeting},expect:{tick},loop:1", 50, count=3, prompt=False, mute=True)
+
+KINDS_AT: dict[str, tuple[Kind, ...]] = {
+    "small": (POLICY, LATE),
+    "slow": (replace(POLICY, rate=20), SLOW_NETWORK),
+    "proxied": (PROXIED_POLICY,),
+    "games": (POLICY, LATE_SHARED, GAME, LATE_GAME, PLAYER, QUIET_PLAYER),
+    "arena": (GAME, LATE_GAME, PLAYER, QUIET_PLAYER),
+    "chat": (POLICY, LATE_SHARED, CHAT, SPECTATOR),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Good clients of one kind at one place. source, addresses: the first address, and how many there are."""
+
+    place: str
+    listener: str
+    kind: Kind
+    source: str = GOOD_SOURCE
+    addresses: int = GOOD_ADDRESSES
+
+
+# What attacks have that concern no address and no listener: 2 % of the capacity of two workers on the slowest machine
+# that was tried.
+ONE_PLACE = (Row(SAME_LISTENER, "small", replace(POLICY, rate=500)),)
+
+
+def four_places(
+    listener: str = "games",
+    *,
+    like: str = "",
+    source: str = BAD_SOURCE,
+    without: tuple[Kind, ...] = (),
+    patient: bool = False,
+    others: tuple[str, ...] = (),
+) -> tuple[Row, ...]:
+    """The rows for an attack from `source` on this listener.
+
+    like: the listener in `KINDS_AT` that it resembles, if it is none of those. without: the kinds that it cannot serve.
+    patient: the attackers do not open so many that the server, which prefers a newcomer of an address to those of it
+    that are silent, must close each soon; if they do, no mute client has their address. others: listeners of the place
+    "another listener"; default: small and slow, or games instead of the attacked one of them.
+    """
+    here = [kind for kind in KINDS_AT[like or listener] if kind not in without]
+    policies = tuple(name for name in ("small", "slow") if name != listener)
+    others = others or (policies if len(policies) == 2 else (*policies, "games"))
+    upstreams = [name for name in ("arena", "chat") if name != listener]
+    return (
+        *(
+            Row(SAME_ADDRESS, listener, kind, source, 1)
+            for kind in here
+            if not kind.mute or (patient and not kind.count)
+        ),
+        *(Row(SAME_LISTENER, listener, kind) for kind in here),
+        *(Row(OTHER_LISTENER, name, kind) for name in others for kind in KINDS_AT[name]),
+        *(Row(OTHER_UPSTREAM, name, kind) for name in upstreams for kind in KINDS_AT[name] if kind is not POLICY),
+    )

@@ -1,0 +1,77 @@
+"""The rows of good clients: each attack on a shared server has all four places, and its listeners exist."""
+
+from pathlib import Path
+
+import pytest
+
+from faults.attack import Attack
+from faults.attacks import ATTACKS, addresses, limits, replies, silence, upstreams
+from faults.places import (
+    BAD_SOURCE,
+    CHAT,
+    GAME,
+    KINDS_AT,
+    LATE_GAME,
+    OTHER_LISTENER,
+    OTHER_UPSTREAM,
+    POLICY,
+    SAME_ADDRESS,
+    SAME_LISTENER,
+    Row,
+    four_places,
+)
+from faults.server import MESSAGES, Server
+
+PLACES = {SAME_ADDRESS, SAME_LISTENER, OTHER_LISTENER, OTHER_UPSTREAM}
+OF_FOUR = [
+    attack for module in (silence, limits, addresses, replies, upstreams) for attack in module.group.attacks
+]  # fmt: skip
+
+
+def at(rows: tuple[Row, ...], place: str) -> list[Row]:
+    return [row for row in rows if row.place == place]
+
+
+def test_four_places_of_games_have_their_addresses_and_listeners() -> None:
+    rows = four_places("games")
+    assert {row.place for row in rows} == PLACES
+    assert {(row.listener, row.source, row.addresses) for row in at(rows, SAME_ADDRESS)} == {("games", BAD_SOURCE, 1)}
+    assert {row.listener for row in at(rows, SAME_LISTENER)} == {"games"}
+    assert all(row.addresses > 1 and row.source != BAD_SOURCE for row in rows if row.place != SAME_ADDRESS)
+    assert {row.listener for row in at(rows, OTHER_LISTENER)} == {"small", "slow"}
+    assert {row.listener for row in at(rows, OTHER_UPSTREAM)} == {"arena", "chat"}
+
+
+@pytest.mark.parametrize(("listener", "others"), [("small", {"slow", "games"}), ("slow", {"small", "games"})])
+def test_four_places_of_a_policy_listener_have_a_shared_port_beside_it(listener: str, others: set[str]) -> None:
+    assert {row.listener for row in at(four_places(listener), OTHER_LISTENER)} == others
+
+
+def test_four_places_have_mute_clients_at_the_same_address_only_of_patient_attackers() -> None:
+    def kinds(patient: bool) -> set[str]:
+        return {row.kind.name for row in at(four_places("games", patient=patient), SAME_ADDRESS)}
+
+    assert {"late game", "late policy"} <= kinds(patient=True)
+    assert not {"late game", "late policy"} & kinds(patient=False)
+    assert LATE_GAME in [row.kind for row in at(four_places("games"), SAME_LISTENER)]
+
+
+def test_four_places_leave_out_kinds_without_which_they_are_asked_for() -> None:
+    rows = four_places("films", like="games", without=(GAME,))
+    assert POLICY in [row.kind for row in at(rows, SAME_LISTENER)]
+    assert GAME not in [row.kind for row in at(rows, SAME_LISTENER)]
+    assert CHAT in [row.kind for row in at(rows, OTHER_UPSTREAM)]
+
+
+@pytest.mark.parametrize("attack", OF_FOUR, ids=lambda attack: attack.name)
+def test_attack_has_good_clients_at_four_places(attack: Attack) -> None:
+    assert attack in ATTACKS
+    assert {row.place for row in attack.rows} == PLACES
+
+
+def test_scripts_of_all_kinds_name_messages_that_exist() -> None:
+    server = Server()
+    server._folder = Path("/folder")
+    for kind in {kind for kinds in KINDS_AT.values() for kind in kinds}:
+        assert "{" not in server.script("small", kind.script)
+    assert all(MESSAGES.values())
