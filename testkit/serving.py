@@ -125,8 +125,9 @@ class Serving:
         service.start()
         return service
 
-    def connect(self, receive_buffer: int = 0) -> socket.socket:
-        return connect(self.address, receive_buffer=receive_buffer)
+    def connect(self, receive_buffer: int = 0, source: str = "") -> socket.socket:
+        """source: the client's IP."""
+        return connect(self.address, receive_buffer=receive_buffer, source=source)
 
     def ask(self, request: bytes = REQUEST) -> bytes:
         return ask(self.address, request)

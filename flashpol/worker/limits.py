@@ -13,7 +13,7 @@ from flashpol.config import ConnectionLimits
 from flashpol.process.limits import count_files, spare_memory
 
 # What sessions leave of all places, and slow replies take: neither gives way to a new connection, and policy requests
-# must find a place. `_native/accept/eviction.pxi` has the same shares for `max_connections`.
+# must find a place. Each worker has its part of `max_connections`.
 SESSIONS_LEAVE, SLOW_REPLIES_TAKE = 1 / 4, 1 / 8
 # Of the sessions, those in which the client has never sent a byte.
 SILENT_SESSIONS_TAKE = 1 / 2
@@ -25,7 +25,7 @@ SESSION_FILES, MAX_KEPT_FILES = 2, 1000
 SESSION_BYTES, SLOW_REPLY_BYTES = 24 << 10, 16 << 10
 SESSIONS_MEMORY_SHARE, SLOW_REPLIES_MEMORY_SHARE, BUFFERS_MEMORY_SHARE = 0.4, 0.25, 0.1
 # Evicted sessions that are not closed yet: their greenlets do that in the next round of the event loop.
-MAX_LEAVING, LEAVING_SHARE = 256, 1 / 8
+MIN_LEAVING, MAX_LEAVING, LEAVING_SHARE = 16, 256, 1 / 8
 # Bytes of one buffer of the pump, and how many it has where memory is not limited.
 BUFFER_BYTES, MAX_BUFFERS = 32 << 10, 512
 
@@ -40,9 +40,9 @@ class PlaceLimits:
     buffers: int
 
     @classmethod
-    def of(cls, settings: ConnectionLimits) -> "PlaceLimits":
-        """The shares of a process with these settings and with the limits that it has now."""
-        places = settings.max_worker_connections or math.inf
+    def of(cls, settings: ConnectionLimits, workers: int = 1) -> "PlaceLimits":
+        """The shares of one of `workers` processes with these settings and with the limits that it has now."""
+        places = min(settings.max_worker_connections or math.inf, (settings.max_connections or math.inf) / workers)
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         files = math.inf if limit == resource.RLIM_INFINITY else max(0, limit - count_files())
         spare = spare_memory()
@@ -70,7 +70,7 @@ class PlaceLimits:
             max_sessions=self.sessions,
             max_silent_sessions=math.ceil(self.sessions * SILENT_SESSIONS_TAKE),
             max_slow_replies=self.slow_replies,
-            max_leaving=max(1, min(MAX_LEAVING, int(self.sessions * LEAVING_SHARE))),
+            max_leaving=max(MIN_LEAVING, min(MAX_LEAVING, int(self.sessions * LEAVING_SHARE))),
         )
 
     def describe(self, reason: str) -> str:
@@ -78,6 +78,8 @@ class PlaceLimits:
         effective = {"max_sessions": self.sessions, "max_slow_replies": self.slow_replies}
         if reason in effective:
             return f"{reason} ({effective[reason]:,})"
+        if reason == "max_address_sessions" and not self.settings.max_address_sessions:
+            return f"four times the sessions that are free of max_sessions ({self.sessions:,})"
         names = ("max_connections", "max_worker_connections") if reason == "max_connections" else (reason,)
         values = {name: getattr(self.settings, name) for name in names}
         return " or ".join(f"{name} ({value:,})" for name, value in values.items() if value)

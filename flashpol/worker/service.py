@@ -33,7 +33,7 @@ class Service:
 
     It belongs to the hub of the thread that made it. It opens no listening socket and closes none. access_log: the
     share of connections, 0 to 1, that get a log line. address_limits: counts connections and limits them, in total and
-    by client address.
+    by client address. workers: of the server, which share `max_connections`.
     """
 
     def __init__(
@@ -42,8 +42,9 @@ class Service:
         access_log: float = 0.0,
         address_limits: AddressLimits | None = None,
         limits: ConnectionLimits | None = None,
+        workers: int = 1,
     ) -> None:
-        self.limits = PlaceLimits.of(limits or ConnectionLimits())
+        self.limits = PlaceLimits.of(limits or ConnectionLimits(), workers)
         self.connections = Connections(self.limits, access_log=access_log, address_limits=address_limits)
         self._listeners: list[ListenerLoop] = []
         self._refusal_log = RefusalLog(self.limits.describe, time.monotonic())

@@ -88,6 +88,7 @@ def run(
         access_log=plan.config.server.access_log,
         address_limits=shared.address_limits.of(slot, exempt_from_limits(plan.config.server.connection_limits)),
         limits=plan.config.server.connection_limits,
+        workers=plan.config.server.worker_count,
     )
     adopted = AdoptedSockets(_add_listeners(service, slot, sockets, plan, shared), service.evict)
     control.on_failover = adopted.update

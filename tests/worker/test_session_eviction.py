@@ -50,8 +50,8 @@ def test_silent_sessions_give_way_to_clients_that_speak(serve: Serve, app: Appli
             stack.enter_context(server.connect())
             stack.enter_context(app.accept())
         eventually(lambda: server.relayed[0]["open"] == 20)
-        for _ in range(40):
-            talk(stack, server, app)
+        for number in range(40):
+            talk(stack, server, app, f"127.0.0.{number % 10 + 2}")
         assert ends(server) == {"evicted": 20}
         assert server.hub.call(server.service.check) == 40
         with server.connect() as refused:
@@ -60,9 +60,11 @@ def test_silent_sessions_give_way_to_clients_that_speak(serve: Serve, app: Appli
     assert server.settle() == {"relayed": 60, "max_sessions": 1}
 
 
-def talk(stack: ExitStack, server: Serving, app: Application) -> tuple[socket.socket, socket.socket]:
+def talk(
+    stack: ExitStack, server: Serving, app: Application, source: str = "127.0.0.1"
+) -> tuple[socket.socket, socket.socket]:
     """A session in which both sides have sent something."""
-    client = stack.enter_context(server.connect())
+    client = stack.enter_context(server.connect(source=source))
     client.sendall(b"hello")
     inner = stack.enter_context(app.accept())
     assert receive(inner, 5) == b"hello"
@@ -101,8 +103,8 @@ def test_session_that_the_application_has_not_answered_gives_way(serve: Serve, a
             client = stack.enter_context(server.connect())
             client.sendall(b"x")
             assert receive(stack.enter_context(app.accept()), 1) == b"x"
-        for _ in range(16):
-            talk(stack, server, app)
+        for number in range(16):
+            talk(stack, server, app, f"127.0.0.{number % 4 + 2}")
         assert ends(server) == {"evicted": 16}
     assert server.settle() == {"relayed": 32}
 

@@ -34,10 +34,15 @@ def test_sessions_leave_descriptors_for_policy_requests(
 
 
 @pytest.mark.parametrize(("places", "sessions", "slow_replies"), [(1, 1, 1), (8, 6, 1), (300, 225, 37), (0, 500, 600)])
-def test_places_of_a_worker_limit_what_does_not_give_way(places: int, sessions: int, slow_replies: int) -> None:
-    """Sessions leave a quarter of max_worker_connections, slow replies take an eighth."""
-    settings = ConnectionLimits(max_worker_connections=places, max_sessions=500, max_slow_replies=600)
-    assert (PlaceLimits.of(settings).sessions, PlaceLimits.of(settings).slow_replies) == (sessions, slow_replies)
+@pytest.mark.parametrize("workers", [1, 3])
+def test_places_of_a_worker_limit_what_does_not_give_way(
+    places: int, sessions: int, slow_replies: int, workers: int
+) -> None:
+    """Sessions leave a quarter of max_worker_connections, and of the worker's part of max_connections; slow replies take
+    an eighth."""
+    for total in ({"max_worker_connections": places}, {"max_connections": places * workers}):
+        found = PlaceLimits.of(ConnectionLimits(max_sessions=500, max_slow_replies=600, **total), workers)
+        assert (found.sessions, found.slow_replies) == (sessions, slow_replies)
 
 
 def test_memory_limits_sessions_slow_replies_and_buffers(monkeypatch: pytest.MonkeyPatch) -> None:

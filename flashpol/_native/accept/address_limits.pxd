@@ -54,12 +54,9 @@ cdef struct SlotSet:
     uint64_t tags[WAYS]         # keyed hash of an address, taken for the address itself; 0: the slot is free
     Slot slots[WAYS]
 
-# The numbers of the whole worker are for the other workers, for limits in total.
 cdef struct WorkerTable:
     int64_t held                # places, without those of sessions that were evicted and are not closed yet
-    int64_t sessions            # of `held`
-    int64_t slow_replies        # of `held`
-    char unused[HEAD_BYTES - 24]
+    char unused[HEAD_BYTES - 8]
     SlotSet sets[1]             # and more
 
 # One worker's view of the tables. An AddressLimits owns it; the ConnectionTable of the process borrows it.
@@ -82,6 +79,4 @@ cdef struct AddressTable:
     int64_t local_connections   # max_address_connections / workers: below it this worker decides alone
     int64_t local_rate          # max_address_rate * SECOND / workers: the same
     int64_t local_sessions      # and of max_address_sessions
-    int64_t others_held         # sums over the other workers, when last read
-    int64_t others_sessions
-    int64_t others_slow_replies
+    int64_t others_held         # places of the other workers, when last read

@@ -18,17 +18,13 @@ cdef inline WorkerTable* table_of(const AddressTable* table, int worker) noexcep
 
 cdef inline void refresh_others(AddressTable* table) noexcept nogil:
     """Read how many places the other workers hold."""
-    cdef const WorkerTable* other
     cdef int worker
     if table.max_connections == 0:
         return
-    table.others_held = table.others_sessions = table.others_slow_replies = 0
+    table.others_held = 0
     for worker in range(table.workers):
         if worker != table.worker:
-            other = table_of(table, worker)
-            table.others_held += other.held
-            table.others_sessions += other.sessions
-            table.others_slow_replies += other.slow_replies
+            table.others_held += table_of(table, worker).held
 
 
 # ------------------------------------------------------------------------------------------ the hash of an address

@@ -11,6 +11,7 @@ from flashpol._native.accept.state cimport (
     R_PROXY_OVERSIZED, READ_BYTES, Reason, Record, S_FIRST_BYTE, S_FRESH, S_GRACE, S_LINGER, S_PREFIX, S_REQUEST,
     S_UNREAD,
 )
+from flashpol._native.account.places cimport K_WAITING
 from flashpol._native.common.system cimport epoll_event, epoll_wait, recv, sockaddr_in6
 
 cdef enum:
@@ -53,8 +54,6 @@ cdef inline void on_other_protocol(Core* core, int fd, size_t matched, const cha
                 enter(core, fd, S_PREFIX)
             elif record.state == S_FRESH:
                 enter(core, fd, S_REQUEST)
-            else:
-                update_kind(core, fd)
             return
     if shared:
         begin_session(core, fd, name, matched, seen, data, size)
@@ -84,8 +83,6 @@ cdef inline void on_request_bytes(Core* core, int fd, size_t size) noexcept nogi
         enter(core, fd, S_GRACE)
     elif record.state == S_FRESH:
         enter(core, fd, waiting_state(core, fd))
-    else:
-        update_kind(core, fd)
 
 
 cdef inline void expect_header(Core* core, int fd, const sockaddr_in6* peer) noexcept nogil:
@@ -124,7 +121,8 @@ cdef inline size_t on_header_bytes(Core* core, int fd, size_t size) noexcept nog
         record.slot = 0
         refuse(core, fd, reason)
         return 0
-    update_kind(core, fd)
+    if record.state != S_FRESH:
+        set_kind(core.account, fd, record.slot, K_WAITING)      # now in the line of its own address
     if core.listeners[record.listener].shared and record.state != S_FRESH:
         enter(core, fd, S_FIRST_BYTE)               # the silence of the client itself begins here
     memmove(core.buffer, core.buffer + used, size - used)
@@ -198,8 +196,6 @@ cdef inline void dispatch(Core* core) noexcept nogil:
     cdef int limit = DISPATCH * max(1, <int>core.listener_count)
     cdef int64_t now
     cdef bint fired = False
-    if core.address_table != NULL:
-        refresh_others(core.address_table)
     left = limit
     while left > 0:
         n = epoll_wait(core.poller.epoll, events, EVENTS, 0)

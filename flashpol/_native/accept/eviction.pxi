@@ -2,20 +2,19 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
-from flashpol._native.accept.address_limits cimport AddressTable
+from flashpol._native.accept.address_limits cimport AddressTable, Slot
 from flashpol._native.accept.state cimport (
     BATCH, Core, Listener, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_SESSIONS, R_MAX_SESSIONS, R_NONE, Reason, S_FREE,
+    S_GRACE,
 )
 from flashpol._native.account.places cimport (
-    AccountCore, K_GRACE, K_LINGER, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, MAX_LOOKED_AT, Ranking, SESSIONS,
-    WAITING, WEIGHT_CLASSES,
+    AccountCore, ALL, K_LINGER, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, K_WAITING, KIND_COUNT, MAX_LOOKED_AT,
+    Ranking, SESSIONS, WEIGHT_CLASSES,
 )
 
 cdef enum:
     MAX_EVICTIONS = 64          # connections that one new connection may make give way, most of which get a reply
-    # Of all places, for a limit in total. The rest is for policy requests, which need a place for microseconds.
-    SESSIONS_SHARE = 4          # sessions leave a quarter
-    SLOW_REPLIES_SHARE = 8      # slow replies take an eighth
+    ADDRESS_SHARE = 4           # an address may have so many times the sessions that are still free
 
 
 cdef bint evict_session(Core* core, int fd) noexcept nogil:
@@ -33,7 +32,6 @@ cdef bint evict_session(Core* core, int fd) noexcept nogil:
     account.leaving += 1
     give_back(&account.sessions, &listener.sessions)
     if core.address_table != NULL:
-        core.address_table.own.sessions -= 1
         core.address_table.own.held -= 1
     account.end_session(account.relay, fd)
     return True
@@ -50,11 +48,13 @@ cdef bint give_way(Core* core, int fd, Reason reason) noexcept nogil:
         return evict_session(core, fd)
     if kind == K_LINGER:
         close_connection(core, fd)
-    elif kind == K_GRACE:
-        reply(core, fd, False)
-    else:
+        return True
+    if core.records[fd].state != S_GRACE:
         on_readable(core, fd)
-        if core.records[fd].state != S_FREE and core.account.entries[fd].kind == kind:
+    if core.account.entries[fd].kind == K_WAITING:
+        if core.records[fd].state == S_GRACE:
+            reply(core, fd, False)
+        else:
             refuse(core, fd, reason)
     return core.records[fd].state == S_FREE
 
@@ -78,7 +78,7 @@ cdef Reason make_room_of_address(Core* core, uint32_t* slot) noexcept nogil:
     """
     cdef int fd
     for _ in range(MAX_EVICTIONS):
-        fd = first_of(&core.account.rankings[WAITING], slot[0])
+        fd = first_of(core.account, slot[0], K_LINGER)
         if fd < 0:
             break
         if give_way(core, fd, R_MAX_ADDRESS_CONNECTIONS):
@@ -97,8 +97,9 @@ cdef bint has_place(const Core* core) noexcept nogil:
     if table.max_connections == 0 or held + table.others_held < table.max_connections:
         return True
     # Those of the other workers do not give way here. A worker that has next to none of its own admits a few.
-    return held - table.own.sessions - table.own.slow_replies < min(<int64_t>BATCH, table.max_connections // 8) and (
-        core.account.rankings[WAITING].total == 0 and core.account.rankings[SESSIONS].total == 0)
+    return core.account.rankings[ALL].total == 0 and (
+        held - core.account.sessions.used - core.account.slow_replies.used
+        < min(<int64_t>BATCH, table.max_connections // 8))
 
 
 # ----------------------------------------------------------------------------------------- places that do not give way
@@ -140,7 +141,7 @@ cdef bint make_room_for_session(Core* core, const Listener* listener, uint8_t la
         slot = ranking.first[bucket]
         while slot >= 0:
             for kind in range(<uint8_t>K_SILENT_SESSION, <uint8_t>(last_kind + 1)):
-                at = line_of(ranking, <uint32_t>slot, kind).head
+                at = line_of(core.account, <uint32_t>slot, kind).head
                 while at != 0:
                     if may_replace(core, at - 1, listener):
                         return evict_session(core, at - 1)
@@ -152,24 +153,49 @@ cdef bint make_room_for_session(Core* core, const Listener* listener, uint8_t la
     return False
 
 
-cdef bint sessions_fill_total(const AddressTable* table) noexcept nogil:
-    cdef int64_t total
-    if table == NULL or table.max_connections == 0:
+cdef int64_t free_sessions(const AccountCore* account) noexcept nogil:
+    """Places for sessions that are free, or that sessions have which give way."""
+    return account.sessions.limit - account.sessions.used + account.rankings[SESSIONS].total
+
+
+cdef bint exceeds_address_share(const Core* core, uint32_t slot) noexcept nogil:
+    """Whether an address has too many sessions for what is free, so that newcomers of others always find places.
+
+    It may take one more while it has at most ADDRESS_SHARE times as many as are free in this worker: four fifths of all
+    if it is alone. (The dynamic threshold of Choudhury and Hahne 1998, for the queues of a switch.)
+    """
+    cdef const Slot* found
+    if slot == 0:
         return False
-    total = table.own.sessions + table.others_sessions
-    return total >= max(<int64_t>1, table.max_connections - table.max_connections // SESSIONS_SHARE)
+    found = slot_at(core.address_table, slot)
+    return not found.exempt and (
+        found.sessions - core.account.rankings[SESSIONS].holders[slot].weight
+        > ADDRESS_SHARE * free_sessions(core.account))
+
+
+cdef bint evict_session_of(Core* core, uint32_t slot) noexcept nogil:
+    """Evict a session of this address. False: none of them gives way."""
+    cdef uint8_t kind
+    cdef int fd
+    for kind in range(<uint8_t>K_SILENT_SESSION, <uint8_t>KIND_COUNT):
+        fd = line_of(core.account, slot, kind).head - 1
+        if fd >= 0:
+            return evict_session(core, fd)
+    return False
 
 
 cdef Reason judge_session(Core* core, int fd, bint silent) noexcept nogil:
     """Why a connection is not relayed, or R_NONE."""
+    cdef uint32_t slot = core.records[fd].slot
     cdef Listener* listener = core.listeners[core.records[fd].listener]
     cdef AccountCore* account = core.account
-    if core.address_table != NULL and session_exceeds(core.address_table, core.records[fd].slot):
-        return R_MAX_ADDRESS_SESSIONS
+    if core.address_table != NULL:
+        if session_exceeds(core.address_table, slot) and not evict_session_of(core, slot):
+            return R_MAX_ADDRESS_SESSIONS
+        if exceeds_address_share(core, slot):
+            return R_MAX_ADDRESS_SESSIONS if free_sessions(account) else R_MAX_SESSIONS
     if silent and account.silent_sessions >= account.max_silent_sessions and (
             not make_room_for_session(core, NULL, K_SILENT_SESSION)):
-        return R_MAX_SESSIONS
-    if sessions_fill_total(core.address_table) and not make_room_for_session(core, NULL, K_UNANSWERED_SESSION):
         return R_MAX_SESSIONS
     if not has_room(&account.sessions, &listener.sessions) and (
             not make_room_for_session(core, listener, K_UNANSWERED_SESSION)):
@@ -178,10 +204,4 @@ cdef Reason judge_session(Core* core, int fd, bint silent) noexcept nogil:
 
 
 cdef bint may_reply_slowly(const Core* core, int fd) noexcept nogil:
-    cdef const Listener* listener = core.listeners[core.records[fd].listener]
-    cdef const AddressTable* table = core.address_table
-    if table != NULL and table.max_connections != 0 and (
-            table.own.slow_replies + table.others_slow_replies
-            >= max(<int64_t>1, table.max_connections // SLOW_REPLIES_SHARE)):
-        return False
-    return has_room(&core.account.slow_replies, &listener.slow_replies)
+    return has_room(&core.account.slow_replies, &core.listeners[core.records[fd].listener].slow_replies)

@@ -92,7 +92,7 @@ cdef struct StateRow:
     uint8_t queue               # the deadline queue, Q_NONE: no deadline
     uint8_t watched             # in the epoll set, for input
     uint8_t gauge
-    uint8_t kind                # how it gives way; K_SILENT becomes K_PARTIAL once the client has sent something
+    uint8_t kind                # how it gives way; the relay changes it for sessions
 
 # -------------------------------------------------------------------------------------------------------------- memory
 

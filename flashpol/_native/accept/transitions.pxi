@@ -32,7 +32,7 @@ from flashpol._native.accept.state cimport (
     Q_UNREAD, Queue, Record, S_FIRST_BYTE, S_FREE, S_FRESH, S_GRACE, S_LINGER, S_PREFIX, S_REQUEST, S_SESSION,
     S_SLOW_REPLY, S_UNREAD, StateRow,
 )
-from flashpol._native.account.places cimport K_GRACE, K_LINGER, K_NONE, K_PARTIAL, K_SILENT
+from flashpol._native.account.places cimport K_LINGER, K_NONE, K_WAITING
 from flashpol._native.common.system cimport epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_event, EPOLLIN
 
 
@@ -41,10 +41,10 @@ cdef void init_states(StateRow* states) noexcept nogil:
     #                      state         deadline queue  watched  gauge           gives way as
     set_state_row(states, S_FREE,       Q_NONE,         False,   G_NONE,         K_NONE)
     set_state_row(states, S_FRESH,      Q_NONE,         False,   G_NONE,         K_NONE)
-    set_state_row(states, S_REQUEST,    Q_REQUEST,      True,    G_PARKED,       K_SILENT)
-    set_state_row(states, S_FIRST_BYTE, Q_FIRST_BYTE,   True,    G_PARKED,       K_SILENT)
-    set_state_row(states, S_PREFIX,     Q_GRACE,        True,    G_PARKED,       K_PARTIAL)
-    set_state_row(states, S_GRACE,      Q_GRACE,        True,    G_PARKED,       K_GRACE)
+    set_state_row(states, S_REQUEST,    Q_REQUEST,      True,    G_PARKED,       K_WAITING)
+    set_state_row(states, S_FIRST_BYTE, Q_FIRST_BYTE,   True,    G_PARKED,       K_WAITING)
+    set_state_row(states, S_PREFIX,     Q_GRACE,        True,    G_PARKED,       K_WAITING)
+    set_state_row(states, S_GRACE,      Q_GRACE,        True,    G_PARKED,       K_WAITING)
     set_state_row(states, S_LINGER,     Q_LINGER,       True,    G_PARKED,       K_LINGER)
     set_state_row(states, S_UNREAD,     Q_UNREAD,       False,   G_PARKED,       K_LINGER)
     set_state_row(states, S_SLOW_REPLY, Q_NONE,         False,   G_SLOW_REPLIES, K_NONE)
@@ -59,19 +59,6 @@ cdef void set_state_row(
 
 cdef inline Queue* queue_of(const Core* core, const Record* record, uint8_t queue) noexcept nogil:
     return &core.queues[core.listeners[record.listener].queues + queue]
-
-
-cdef inline uint8_t kind_of(const Core* core, const Record* record, uint8_t state) noexcept nogil:
-    """How a connection gives way in this state. The relay changes it for sessions."""
-    cdef uint8_t kind = core.states[state].kind
-    return K_PARTIAL if kind == K_SILENT and (record.matched or record.seen_size) else kind
-
-
-cdef inline void update_kind(Core* core, int fd) noexcept nogil:
-    """The client has sent something, or has become known, in the same state."""
-    cdef Record* record = &core.records[fd]
-    if record.state != S_FRESH:
-        set_kind(core.account, fd, record.slot, kind_of(core, record, record.state))
 
 
 cdef inline void enter(Core* core, int fd, uint8_t state) noexcept nogil:
@@ -109,7 +96,7 @@ cdef void change_row(Core* core, int fd, uint8_t old_state, uint8_t state) noexc
             take_place(core, listener, fd, new.gauge)
     if new.watched != record.watched:
         watch(core, fd, new.watched)
-    set_kind(core.account, fd, record.slot, kind_of(core, record, state))
+    set_kind(core.account, fd, record.slot, new.kind)
 
 
 # The places that do not give way have shares: a session and a slow reply take from them, and give back.
@@ -117,25 +104,17 @@ cdef void change_row(Core* core, int fd, uint8_t old_state, uint8_t state) noexc
 cdef void take_place(Core* core, Listener* listener, int fd, uint8_t gauge) noexcept nogil:
     if gauge == G_SLOW_REPLIES:
         take(&core.account.slow_replies, &listener.slow_replies)
-    else:
-        take(&core.account.sessions, &listener.sessions)
+        return
+    take(&core.account.sessions, &listener.sessions)
     if core.address_table != NULL:
-        if gauge == G_SLOW_REPLIES:
-            core.address_table.own.slow_replies += 1
-        else:
-            core.address_table.own.sessions += 1
-            become_session(core.address_table, core.records[fd].slot)
+        become_session(core.address_table, core.records[fd].slot)
 
 
 cdef void give_back_place(Core* core, Listener* listener, int fd, uint8_t gauge) noexcept nogil:
     if gauge == G_SLOW_REPLIES:
         give_back(&core.account.slow_replies, &listener.slow_replies)
-        if core.address_table != NULL:
-            core.address_table.own.slow_replies -= 1
-    elif not core.account.entries[fd].leaving:           # else `evict_session` has given it back
+    elif not core.account.entries[fd].leaving:          # else `evict_session` has given it back
         give_back(&core.account.sessions, &listener.sessions)
-        if core.address_table != NULL:
-            core.address_table.own.sessions -= 1
 
 
 cdef void watch(Core* core, int fd, bint watched) noexcept nogil:

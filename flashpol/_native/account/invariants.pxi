@@ -1,42 +1,46 @@
 # What must hold in the account between two calls, for tests.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from flashpol._native.account.places cimport (
-    AccountCore, AccountEntry, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, Ranking, RANKING_COUNT, WEIGHT_CLASSES,
+    AccountCore, AccountEntry, ALL, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, K_WAITING, KIND_COUNT, Ranking,
+    SESSIONS, WEIGHT_CLASSES,
 )
 
 
 cdef const char* find_line_violation(
-    AccountCore* account, Ranking* ranking, uint32_t slot, uint8_t kind, int32_t* length,
+    AccountCore* account, uint32_t slot, uint8_t kind, int32_t* length,
 ) noexcept nogil:
     cdef const AccountEntry* entry
-    cdef int32_t before = 0, at = line_of(ranking, slot, kind).head
+    cdef uint64_t number = 0
+    cdef int32_t before = 0, at = line_of(account, slot, kind).head
     length[0] = 0
     while at != 0:
         entry = &account.entries[at - 1]
         if entry.kind != kind or entry.slot != slot or entry.before != before:
             return b"a line has a connection that is not of its address and kind"
-        if length[0] > <int32_t>account.capacity:
-            return b"a line is a ring"
+        if entry.number <= number:
+            return b"a line is out of order"
         length[0] += 1
+        number = entry.number
         before = at
         at = entry.after
-    if line_of(ranking, slot, kind).tail != before:
+    if line_of(account, slot, kind).tail != before:
         return b"a line does not end at its tail"
     return NULL
 
 
-cdef const char* find_ranking_violation(AccountCore* account, Ranking* ranking) noexcept nogil:
+cdef const char* find_ranking_violation(AccountCore* account, Ranking* ranking, uint8_t first_kind) noexcept nogil:
     cdef int64_t total = 0, in_buckets = 0, holders = 0
     cdef int32_t length, weight, slot, before
     cdef const char* wrong
     cdef uint32_t number
-    cdef int kind, bucket
+    cdef uint8_t kind
+    cdef int bucket
     for number in range(account.slots):
         weight = 0
-        for kind in range(ranking.first_kind, ranking.first_kind + ranking.kinds):
-            wrong = find_line_violation(account, ranking, number, <uint8_t>kind, &length)
+        for kind in range(first_kind, <uint8_t>KIND_COUNT):
+            wrong = find_line_violation(account, number, kind, &length)
             if wrong != NULL:
                 return wrong
             weight += length
@@ -68,16 +72,15 @@ cdef const char* find_ranking_violation(AccountCore* account, Ranking* ranking) 
 
 cdef const char* find_places_violation(AccountCore* account) noexcept nogil:
     """What is wrong, NULL if nothing."""
-    cdef int64_t silent = 0, leaving = 0, in_line = 0
+    cdef int64_t silent = 0, leaving = 0, in_line = account.rankings[ALL].total
     cdef const AccountEntry* entry
     cdef const char* wrong
     cdef size_t fd
-    cdef int i
-    for i in range(RANKING_COUNT):
-        wrong = find_ranking_violation(account, &account.rankings[i])
-        if wrong != NULL:
-            return wrong
-        in_line += account.rankings[i].total
+    wrong = find_ranking_violation(account, &account.rankings[ALL], K_WAITING)
+    if wrong == NULL:
+        wrong = find_ranking_violation(account, &account.rankings[SESSIONS], K_SILENT_SESSION)
+    if wrong != NULL:
+        return wrong
     for fd in range(account.capacity):
         entry = &account.entries[fd]
         silent += entry.silent

@@ -4,28 +4,17 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 
 from flashpol._native.account.places cimport (
-    AccountCore, AccountEntry, Holder, K_LINGER, K_SILENT, K_SILENT_SESSION, KIND_COUNT, Line, Ranking,
-    SESSIONS, WAITING, WEIGHT_CLASSES,
+    AccountCore, AccountEntry, ALL, Holder, KIND_COUNT, Line, Ranking, RANKING_COUNT, SESSIONS, WEIGHT_CLASSES,
 )
 
 
-cdef bint open_ranking(Ranking* ranking, uint32_t slots, int first_kind, int kinds) noexcept nogil:
-    """False: there is no memory. The kernel gives pages as addresses use them."""
+cdef bint open_ranking(Ranking* ranking, uint32_t slots) noexcept nogil:
+    """False: there is no memory."""
     cdef int i
-    ranking.first_kind = first_kind
-    ranking.kinds = kinds
     ranking.holders = <Holder*>calloc(slots, sizeof(Holder))
-    ranking.lines = <Line*>calloc(<size_t>slots * <size_t>kinds, sizeof(Line))
-    if ranking.holders == NULL or ranking.lines == NULL:
-        return False
     for i in range(WEIGHT_CLASSES):
         ranking.first[i] = ranking.last[i] = -1
-    return True
-
-
-cdef void close_ranking(Ranking* ranking) noexcept nogil:
-    free(ranking.holders)
-    free(ranking.lines)
+    return ranking.holders != NULL
 
 
 cdef bint open_places(AccountCore* account, size_t capacity, uint32_t slots) noexcept nogil:
@@ -33,14 +22,18 @@ cdef bint open_places(AccountCore* account, size_t capacity, uint32_t slots) noe
     account.capacity = capacity
     account.slots = slots
     account.entries = <AccountEntry*>calloc(max(capacity, <size_t>1), sizeof(AccountEntry))
+    account.lines = <Line*>calloc(<size_t>slots * KIND_COUNT, sizeof(Line))
     return (
         account.entries != NULL
-        and open_ranking(&account.rankings[WAITING], slots, K_SILENT, K_LINGER - K_SILENT + 1)
-        and open_ranking(&account.rankings[SESSIONS], slots, K_SILENT_SESSION, KIND_COUNT - K_SILENT_SESSION)
+        and account.lines != NULL
+        and open_ranking(&account.rankings[ALL], slots)
+        and open_ranking(&account.rankings[SESSIONS], slots)
     )
 
 
 cdef void close_places(AccountCore* account) noexcept nogil:
+    cdef int i
     free(account.entries)
-    close_ranking(&account.rankings[WAITING])
-    close_ranking(&account.rankings[SESSIONS])
+    free(account.lines)
+    for i in range(RANKING_COUNT):
+        free(account.rankings[i].holders)

@@ -4,7 +4,7 @@
 # A place is held until the connection is closed. Two kinds of use never give way: slow replies, which are being sent,
 # and sessions in which both sides have sent something. Shares limit those. All other connections give way to new ones,
 # by one rule: the heaviest address first, that is the one with the most connections that can give way; among those of
-# one address in the order of enum Kind; among those of one kind the one that has waited longest.
+# one address the one that has waited longest.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
@@ -14,22 +14,21 @@ cdef enum:
     WEIGHT_CLASSES = 64         # buckets of addresses by weight: to 15 exactly, then two for each power of two
     MAX_LOOKED_AT = 64          # sessions that are considered for one new session
 
-cdef enum Kind:                 # which connections of an address give way, in this order
-    K_NONE = 0                  # none: it is being handled or sent, or the client has spoken in its session
-    K_SILENT                    # the client has sent nothing
-    K_PARTIAL                   # it has sent a part of a request
-    K_GRACE                     # it has sent the 22 bytes: it gets its reply at once instead, and lingers
-    K_LINGER                    # it has its reply; the oldest has most likely read it
+cdef enum Kind:                 # how a connection gives way
+    K_NONE = 0                  # it does not: it is being handled or sent, or both sides have spoken in its session
+    K_WAITING                   # it has not sent its request, or only without the terminator; then it gets its reply
+    K_LINGER                    # it has its reply
     K_SILENT_SESSION            # a session in which the client has never sent a byte
     K_UNANSWERED_SESSION        # a session in which the client has sent something, and the application never has
     KIND_COUNT
 
-cdef enum:                      # the two rankings of addresses
-    WAITING = 0                 # kinds K_SILENT to K_LINGER
-    SESSIONS                    # the last two
+cdef enum:                      # the two rankings of addresses: by all connections that give way, by their sessions
+    ALL = 0
+    SESSIONS
     RANKING_COUNT
 
-# The first and the last connection of one address and kind: descriptors + 1, so that zeroed memory is an empty line.
+# The connections of one address and kind, in the order in which they became so. Descriptors + 1, so that zeroed memory
+# is an empty line.
 cdef struct Line:
     int32_t head
     int32_t tail
@@ -42,9 +41,6 @@ cdef struct Holder:
 
 cdef struct Ranking:
     Holder* holders
-    Line* lines                 # holders x kinds
-    int kinds
-    int first_kind
     int64_t total               # connections in it
     uint64_t occupied           # bit b: bucket b has an address
     int32_t first[WEIGHT_CLASSES]
@@ -52,6 +48,7 @@ cdef struct Ranking:
 
 # One for each possible descriptor.
 cdef struct AccountEntry:
+    uint64_t number             # of all that ever joined a line: the lowest has waited longest
     int32_t before              # neighbours in the line, + 1; 0 ends
     int32_t after
     uint32_t slot               # of the address, as the line knows it
@@ -66,7 +63,9 @@ cdef struct AccountCore:
     AccountEntry* entries
     size_t capacity
     uint32_t slots              # of the address table, and one for all addresses without a slot
+    Line* lines                 # KIND_COUNT for each slot
     Ranking rankings[RANKING_COUNT]
+    uint64_t joined             # connections that ever joined a line
     Share sessions
     Share slow_replies
     int64_t silent_sessions     # those that connect included; the ranking has the connected ones

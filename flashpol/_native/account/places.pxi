@@ -3,19 +3,16 @@
 from libc.stdint cimport int32_t, uint32_t
 
 from flashpol._native.account.places cimport (
-    AccountCore, AccountEntry, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, Ranking, SESSIONS, WAITING,
+    AccountCore, AccountEntry, ALL, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION,
 )
 
 
 cdef inline int heaviest_connection(const AccountCore* account) noexcept nogil:
     """The connection that gives way first of all, -1 if none can."""
-    cdef const Ranking* sessions = &account.rankings[SESSIONS]
-    cdef const Ranking* waiting = &account.rankings[WAITING]
-    cdef int32_t silent = heaviest(sessions) if account.leaving < account.max_leaving else -1
-    cdef int32_t slot = heaviest(waiting)
-    if silent >= 0 and (slot < 0 or sessions.holders[silent].weight > waiting.holders[slot].weight):
-        return first_of(sessions, <uint32_t>silent)
-    return first_of(waiting, <uint32_t>slot) if slot >= 0 else -1
+    cdef int32_t slot = heaviest(&account.rankings[ALL])
+    if slot < 0:
+        return -1
+    return first_of(account, <uint32_t>slot, K_UNANSWERED_SESSION)
 
 
 cdef inline void forget_silence(AccountCore* account, int fd) noexcept nogil:

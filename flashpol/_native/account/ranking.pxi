@@ -3,7 +3,8 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from flashpol._native.account.places cimport (
-    WEIGHT_CLASSES, Holder, K_NONE, K_SILENT_SESSION, Line, AccountEntry, AccountCore, Ranking, SESSIONS, WAITING,
+    AccountCore, AccountEntry, ALL, Holder, K_NONE, K_SILENT_SESSION, K_WAITING, KIND_COUNT, Line, Ranking, SESSIONS,
+    WEIGHT_CLASSES,
 )
 
 cdef extern from *:
@@ -18,12 +19,8 @@ cdef inline int bucket_of(int32_t weight) noexcept nogil:
     return 16 + (power - 4) * 2 + ((weight >> (power - 1)) & 1)
 
 
-cdef inline Line* line_of(const Ranking* ranking, uint32_t slot, uint8_t kind) noexcept nogil:
-    return &ranking.lines[<size_t>slot * <size_t>ranking.kinds + <size_t>(kind - ranking.first_kind)]
-
-
-cdef inline Ranking* ranking_of(AccountCore* account, uint8_t kind) noexcept nogil:
-    return &account.rankings[SESSIONS if kind >= K_SILENT_SESSION else WAITING]
+cdef inline Line* line_of(const AccountCore* account, uint32_t slot, uint8_t kind) noexcept nogil:
+    return &account.lines[<size_t>slot * KIND_COUNT + kind]
 
 
 cdef void leave_bucket(Ranking* ranking, int32_t slot, int bucket) noexcept nogil:
@@ -64,10 +61,15 @@ cdef inline void add_weight(Ranking* ranking, uint32_t slot, int32_t change) noe
     ranking.total += change
 
 
+cdef inline void weigh(AccountCore* account, uint32_t slot, uint8_t kind, int32_t change) noexcept nogil:
+    add_weight(&account.rankings[ALL], slot, change)
+    if kind >= K_SILENT_SESSION:
+        add_weight(&account.rankings[SESSIONS], slot, change)
+
+
 cdef void leave_line(AccountCore* account, int fd) noexcept nogil:
     cdef AccountEntry* entry = &account.entries[fd]
-    cdef Ranking* ranking = ranking_of(account, entry.kind)
-    cdef Line* line = line_of(ranking, entry.slot, entry.kind)
+    cdef Line* line = line_of(account, entry.slot, entry.kind)
     if entry.before == 0:
         line.head = entry.after
     else:
@@ -76,13 +78,14 @@ cdef void leave_line(AccountCore* account, int fd) noexcept nogil:
         line.tail = entry.before
     else:
         account.entries[entry.after - 1].before = entry.before
-    add_weight(ranking, entry.slot, -1)
+    weigh(account, entry.slot, entry.kind, -1)
 
 
 cdef void join_line(AccountCore* account, int fd) noexcept nogil:
     cdef AccountEntry* entry = &account.entries[fd]
-    cdef Ranking* ranking = ranking_of(account, entry.kind)
-    cdef Line* line = line_of(ranking, entry.slot, entry.kind)
+    cdef Line* line = line_of(account, entry.slot, entry.kind)
+    account.joined += 1
+    entry.number = account.joined
     entry.before = line.tail
     entry.after = 0
     if line.tail == 0:
@@ -90,7 +93,7 @@ cdef void join_line(AccountCore* account, int fd) noexcept nogil:
     else:
         account.entries[line.tail - 1].after = fd + 1
     line.tail = fd + 1
-    add_weight(ranking, entry.slot, 1)
+    weigh(account, entry.slot, entry.kind, 1)
 
 
 cdef inline void set_kind(AccountCore* account, int fd, uint32_t slot, uint8_t kind) noexcept nogil:
@@ -116,13 +119,12 @@ cdef inline int32_t heaviest(const Ranking* ranking) noexcept nogil:
     return ranking.first[63 - count_leading_zeros(ranking.occupied)]
 
 
-cdef inline int first_of(const Ranking* ranking, uint32_t slot) noexcept nogil:
-    """The connection of an address that gives way first, -1 if it has none in this ranking."""
-    cdef int kind, fd
-    if ranking.holders[slot].weight == 0:
-        return -1
-    for kind in range(ranking.first_kind, ranking.first_kind + ranking.kinds):
-        fd = line_of(ranking, slot, <uint8_t>kind).head - 1
-        if fd >= 0:
-            return fd
-    return -1
+cdef inline int first_of(const AccountCore* account, uint32_t slot, uint8_t last_kind) noexcept nogil:
+    """The connection of an address that has waited longest, of the kinds up to `last_kind`; -1 if there is none."""
+    cdef uint8_t kind
+    cdef int fd, found = -1
+    for kind in range(<uint8_t>K_WAITING, <uint8_t>(last_kind + 1)):
+        fd = line_of(account, slot, kind).head - 1
+        if fd >= 0 and (found < 0 or account.entries[fd].number < account.entries[found].number):
+            found = fd
+    return found

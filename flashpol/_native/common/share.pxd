@@ -9,6 +9,7 @@ cdef struct Share:
     int32_t limit               # places of all members together
     int32_t reserved            # of these, the sum of the members' reserves
     int32_t common_used         # places taken by members that have used up their reserve
+    int32_t used                # places taken
 
 cdef struct Member:
     int32_t used

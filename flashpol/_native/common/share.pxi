@@ -28,6 +28,7 @@ cdef inline bint take(Share* share, Member* member) noexcept nogil:
     if not has_room(share, member):
         return False
     share.common_used += member.used >= member.reserve
+    share.used += 1
     member.used += 1
     return True
 
@@ -35,6 +36,7 @@ cdef inline bint take(Share* share, Member* member) noexcept nogil:
 cdef inline void give_back(Share* share, Member* member) noexcept nogil:
     if member.used > member.reserve:
         share.common_used -= 1
+    share.used -= 1
     member.used -= 1
 
 
