@@ -38,8 +38,8 @@ def test_sessions_leave_descriptors_for_policy_requests(
 def test_places_of_a_worker_limit_what_does_not_give_way(
     places: int, sessions: int, slow_replies: int, workers: int
 ) -> None:
-    """Sessions leave a quarter of max_worker_connections, and of the worker's part of max_connections; slow replies take
-    an eighth."""
+    """Sessions leave a quarter of max_worker_connections, and of the worker's part of max_connections; slow replies
+    take an eighth."""
     for total in ({"max_worker_connections": places}, {"max_connections": places * workers}):
         found = PlaceLimits.of(ConnectionLimits(max_sessions=500, max_slow_replies=600, **total), workers)
         assert (found.sessions, found.slow_replies) == (sessions, slow_replies)
