@@ -165,7 +165,8 @@ class Account:
     capacity: the largest file descriptor + 1 that can be a connection. address_limits: of connections, in total and by
     address. max_sessions, max_slow_replies: at a time; half of each is divided equally among the listeners as a reserve
     of theirs. max_silent_sessions: sessions in which the client has never sent a byte. max_leaving: sessions that were
-    evicted and are not closed yet. Raises ValueError for a negative number, and MemoryError.
+    evicted and are not closed yet. max_files: descriptors of all connections, and of the sessions' upstreams; 0: no
+    limit. Raises ValueError for a negative number, and MemoryError.
 
     One ConnectionTable and one Pump use it.
     """
@@ -179,6 +180,7 @@ class Account:
         max_silent_sessions: int = 1 << 20,
         max_slow_replies: int = 1 << 20,
         max_leaving: int = 0,
+        max_files: int = 0,
     ) -> Self: ...
     @property
     def address_limits(self) -> AddressLimits | None: ...

@@ -19,13 +19,15 @@ SESSIONS_LEAVE, SLOW_REPLIES_TAKE = 1 / 4, 1 / 8
 SILENT_SESSIONS_TAKE = 1 / 2
 # A session has two descriptors. Sessions leave a quarter of all descriptors, and never need to leave more than this.
 SESSION_FILES, MAX_KEPT_FILES = 2, 1000
+# Descriptors that no connection takes: for adopted sockets, name look-ups and whatever else a process opens.
+SPARE_FILES_SHARE, MIN_SPARE_FILES, MAX_SPARE_FILES = 1 / 8, 4, 64
 # Where memory is limited (RLIMIT_AS): what a session and a slow reply may take at the worst, in bytes, and which part
 # of the memory that is left all of them may. Without memory, a greenlet that cannot be made refuses one client, but
 # neither gevent nor CPython survives that everywhere.
 SESSION_BYTES, SLOW_REPLY_BYTES = 24 << 10, 16 << 10
 SESSIONS_MEMORY_SHARE, SLOW_REPLIES_MEMORY_SHARE, BUFFERS_MEMORY_SHARE = 0.4, 0.25, 0.1
 # Evicted sessions that are not closed yet: their greenlets do that in the next round of the event loop.
-MIN_LEAVING, MAX_LEAVING, LEAVING_SHARE = 16, 256, 1 / 8
+MIN_LEAVING, MAX_LEAVING, LEAVING_SHARE = 64, 256, 1 / 8
 # Bytes of one buffer of the pump, and how many it has where memory is not limited.
 BUFFER_BYTES, MAX_BUFFERS = 32 << 10, 512
 
@@ -38,6 +40,7 @@ class PlaceLimits:
     sessions: int
     slow_replies: int
     buffers: int
+    files: int  # of all connections, 0: no limit
 
     @classmethod
     def of(cls, settings: ConnectionLimits, workers: int = 1) -> "PlaceLimits":
@@ -60,7 +63,9 @@ class PlaceLimits:
             memory * SLOW_REPLIES_MEMORY_SHARE / SLOW_REPLY_BYTES,
         )
         buffers = min(MAX_BUFFERS, memory * BUFFERS_MEMORY_SHARE / BUFFER_BYTES)
-        return cls(settings, int(sessions), int(slow_replies), int(buffers))
+        spare = min(MAX_SPARE_FILES, max(MIN_SPARE_FILES, files * SPARE_FILES_SHARE))
+        usable = 0 if files == math.inf else max(1, int(files - spare))
+        return cls(settings, int(sessions), int(slow_replies), int(buffers), usable)
 
     def account(self, address_limits: AddressLimits | None) -> Account:
         return Account(
@@ -70,6 +75,7 @@ class PlaceLimits:
             max_sessions=self.sessions,
             max_silent_sessions=math.ceil(self.sessions * SILENT_SESSIONS_TAKE),
             max_slow_replies=self.slow_replies,
+            max_files=self.files,
             max_leaving=max(MIN_LEAVING, min(MAX_LEAVING, int(self.sessions * LEAVING_SHARE))),
         )
 

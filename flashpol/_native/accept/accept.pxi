@@ -72,6 +72,10 @@ cdef inline int accept_batch(
         if reason == R_MAX_ADDRESS_CONNECTIONS and slot != 0:
             reason = make_room_of_address(core, &slot)
         # Evict only after all other checks have passed. One eviction per admission keeps the limit.
+        if reason == R_NONE and not has_files(core.account) and not make_room(core, R_CAPACITY):
+            if core.address_table != NULL:
+                release_slot(core.address_table, slot, False)
+            reason = R_CAPACITY
         if (reason == R_NONE and core.address_table != NULL and not has_place(core)
                 and not make_room(core, R_MAX_CONNECTIONS)):
             release_slot(core.address_table, slot, False)
@@ -94,6 +98,7 @@ cdef inline void begin_connection(
     Core* core, Listener* listener, int fd, int64_t now, uint32_t sample, uint32_t slot,
 ) noexcept nogil:
     cdef Record* record = &core.records[fd]
+    core.account.held += 1
     if core.address_table != NULL:
         core.address_table.own.held += 1
     record.accepted_at = now

@@ -11,9 +11,12 @@ from flashpol._native.account.places cimport (
     AccountCore, ALL, K_LINGER, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, K_WAITING, KIND_COUNT, MAX_LOOKED_AT,
     Ranking, SESSIONS, WEIGHT_CLASSES,
 )
+from flashpol._native.common.share cimport Share
 
 cdef enum:
-    MAX_EVICTIONS = 64          # connections that one new connection may make give way, most of which get a reply
+    # Connections that one new connection may make give way. Most often it is one. Those that get their reply instead
+    # linger, and do so only once.
+    MAX_EVICTIONS = 4096
     ADDRESS_SHARE = 4           # an address may have so many times the sessions that are still free
 
 
@@ -33,6 +36,7 @@ cdef bint evict_session(Core* core, int fd) noexcept nogil:
     give_back(&account.sessions, &listener.sessions)
     if core.address_table != NULL:
         core.address_table.own.held -= 1
+    account.held -= 1
     account.end_session(account.relay, fd)
     return True
 
@@ -153,16 +157,21 @@ cdef bint make_room_for_session(Core* core, const Listener* listener, uint8_t la
     return False
 
 
-cdef int64_t free_sessions(const AccountCore* account) noexcept nogil:
-    """Places for sessions that are free, or that sessions have which give way."""
-    return account.sessions.limit - account.sessions.used + account.rankings[SESSIONS].total
+cdef int64_t free_sessions(const AccountCore* account, const Listener* listener) noexcept nogil:
+    """Places for sessions that `listener` may still take, and those that sessions have which give way."""
+    cdef const Share* share = &account.sessions
+    return (
+        share.limit - share.reserved - share.common_used
+        + max(<int64_t>0, <int64_t>(listener.sessions.reserve - listener.sessions.used))
+        + account.rankings[SESSIONS].total
+    )
 
 
-cdef bint exceeds_address_share(const Core* core, uint32_t slot) noexcept nogil:
+cdef bint exceeds_address_share(const Core* core, const Listener* listener, uint32_t slot) noexcept nogil:
     """Whether an address has too many sessions for what is free, so that newcomers of others always find places.
 
-    It may take one more while it has at most ADDRESS_SHARE times as many as are free in this worker: four fifths of all
-    if it is alone. (The dynamic threshold of Choudhury and Hahne 1998, for the queues of a switch.)
+    It may take one more while it has at most ADDRESS_SHARE times as many as are free: four fifths of all if it is
+    alone. (The dynamic threshold of Choudhury and Hahne 1998, for the queues of a switch.)
     """
     cdef const Slot* found
     if slot == 0:
@@ -170,7 +179,7 @@ cdef bint exceeds_address_share(const Core* core, uint32_t slot) noexcept nogil:
     found = slot_at(core.address_table, slot)
     return not found.exempt and (
         found.sessions - core.account.rankings[SESSIONS].holders[slot].weight
-        > ADDRESS_SHARE * free_sessions(core.account))
+        > ADDRESS_SHARE * free_sessions(core.account, listener))
 
 
 cdef bint evict_session_of(Core* core, uint32_t slot) noexcept nogil:
@@ -192,8 +201,8 @@ cdef Reason judge_session(Core* core, int fd, bint silent) noexcept nogil:
     if core.address_table != NULL:
         if session_exceeds(core.address_table, slot) and not evict_session_of(core, slot):
             return R_MAX_ADDRESS_SESSIONS
-        if exceeds_address_share(core, slot):
-            return R_MAX_ADDRESS_SESSIONS if free_sessions(account) else R_MAX_SESSIONS
+        if exceeds_address_share(core, listener, slot):
+            return R_MAX_ADDRESS_SESSIONS if free_sessions(account, listener) > 0 else R_MAX_SESSIONS
     if silent and account.silent_sessions >= account.max_silent_sessions and (
             not make_room_for_session(core, NULL, K_SILENT_SESSION)):
         return R_MAX_SESSIONS

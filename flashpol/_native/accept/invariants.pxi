@@ -95,6 +95,8 @@ cdef const char* find_account_violation(Core* core, int64_t live) noexcept nogil
         wrong = find_share_violation(&core.account.slow_replies, used[1], reserved[1], common[1])
     if wrong == NULL:
         wrong = find_places_violation(core.account)
+    if wrong == NULL and core.account.held != live - core.account.leaving:
+        return b"the account holds another number of connections"
     if wrong == NULL and core.address_table != NULL and core.address_table.own.held != live - core.account.leaving:
         return b"the address table holds another number of connections"
     return wrong

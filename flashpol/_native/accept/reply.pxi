@@ -24,10 +24,12 @@ cdef enum:
 
 cdef inline void close_connection(Core* core, int fd) noexcept nogil:
     cdef bint session = core.records[fd].state == S_SESSION
+    cdef bint held = not (session and core.account.entries[fd].leaving)     # else `evict_session` has given it back
     enter(core, fd, S_FREE)
+    core.account.held -= held
     if core.address_table != NULL:
         release_slot(core.address_table, core.records[fd].slot, session)
-        core.address_table.own.held -= not (session and core.account.entries[fd].leaving)
+        core.address_table.own.held -= held
     if session:
         forget_session(core.account, fd)
     close(fd)

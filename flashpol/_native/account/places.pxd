@@ -12,7 +12,7 @@ from flashpol._native.common.share cimport Member, Share
 
 cdef enum:
     WEIGHT_CLASSES = 64         # buckets of addresses by weight: to 15 exactly, then two for each power of two
-    MAX_LOOKED_AT = 64          # sessions that are considered for one new session
+    MAX_LOOKED_AT = 64          # connections, or addresses, that are considered for one new connection
 
 cdef enum Kind:                 # how a connection gives way
     K_NONE = 0                  # it does not: it is being handled or sent, or both sides have spoken in its session
@@ -66,6 +66,8 @@ cdef struct AccountCore:
     Line* lines                 # KIND_COUNT for each slot
     Ranking rankings[RANKING_COUNT]
     uint64_t joined             # connections that ever joined a line
+    int64_t held                # connections, without the sessions that are leaving
+    int64_t max_files           # descriptors that connections may have, and sessions on the side of the upstream
     Share sessions
     Share slow_replies
     int64_t silent_sessions     # those that connect included; the ranking has the connected ones

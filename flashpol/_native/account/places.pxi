@@ -1,18 +1,35 @@
 # Which connection gives way, and what the relay says of silent sessions.
 
-from libc.stdint cimport int32_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 from flashpol._native.account.places cimport (
-    AccountCore, AccountEntry, ALL, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION,
+    AccountCore, AccountEntry, ALL, K_LINGER, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, MAX_LOOKED_AT, Ranking,
 )
 
 
 cdef inline int heaviest_connection(const AccountCore* account) noexcept nogil:
-    """The connection that gives way first of all, -1 if none can."""
-    cdef int32_t slot = heaviest(&account.rankings[ALL])
-    if slot < 0:
-        return -1
-    return first_of(account, <uint32_t>slot, K_UNANSWERED_SESSION)
+    """The connection that gives way first of all, -1 if none can.
+
+    While as many sessions are leaving as may, others are considered, of the heaviest address that has some.
+    """
+    cdef const Ranking* ranking = &account.rankings[ALL]
+    cdef uint8_t last_kind = K_UNANSWERED_SESSION if account.leaving < account.max_leaving else K_LINGER
+    cdef int32_t slot = heaviest(ranking)
+    cdef int fd
+    for _ in range(MAX_LOOKED_AT):
+        if slot < 0:
+            return -1
+        fd = first_of(account, <uint32_t>slot, last_kind)
+        if fd >= 0:
+            return fd
+        slot = next_heaviest(ranking, slot)
+    return -1
+
+
+cdef inline bint has_files(const AccountCore* account) noexcept nogil:
+    """Whether a descriptor is free for one more connection. Sessions have theirs for the upstream from the beginning,
+    and those that are leaving still have the client's."""
+    return account.max_files == 0 or account.held + account.leaving + account.sessions.used < account.max_files
 
 
 cdef inline void forget_silence(AccountCore* account, int fd) noexcept nogil:

@@ -119,6 +119,15 @@ cdef inline int32_t heaviest(const Ranking* ranking) noexcept nogil:
     return ranking.first[63 - count_leading_zeros(ranking.occupied)]
 
 
+cdef inline int32_t next_heaviest(const Ranking* ranking, int32_t slot) noexcept nogil:
+    """The address after `slot` in the order of `heaviest`, -1 if it is the last."""
+    cdef int bucket = bucket_of(ranking.holders[slot].weight)
+    cdef uint64_t lighter = ranking.occupied & ((<uint64_t>1 << bucket) - 1)
+    if ranking.holders[slot].after >= 0:
+        return ranking.holders[slot].after
+    return ranking.first[63 - count_leading_zeros(lighter)] if lighter else -1
+
+
 cdef inline int first_of(const AccountCore* account, uint32_t slot, uint8_t last_kind) noexcept nogil:
     """The connection of an address that has waited longest, of the kinds up to `last_kind`; -1 if there is none."""
     cdef uint8_t kind
