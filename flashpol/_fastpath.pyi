@@ -164,7 +164,7 @@ class Account:
 
     capacity: the largest file descriptor + 1 that can be a connection. address_limits: of connections, in total and by
     address. max_sessions, max_slow_replies: at a time; half of each is divided equally among the listeners as a reserve
-    of theirs. max_silent_sessions: sessions in which the client has never sent a byte. max_leaving: sessions that were
+    of theirs. max_leaving: sessions that were
     evicted and are not closed yet. max_files: descriptors of all connections, and of the sessions' upstreams; 0: no
     limit. Raises ValueError for a negative number, and MemoryError.
 
@@ -177,7 +177,6 @@ class Account:
         capacity: int,
         address_limits: AddressLimits | None = None,
         max_sessions: int = 1 << 20,
-        max_silent_sessions: int = 1 << 20,
         max_slow_replies: int = 1 << 20,
         max_leaving: int = 0,
         max_files: int = 0,

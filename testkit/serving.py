@@ -138,7 +138,10 @@ class Serving:
 
     def settle(self) -> dict[str, int]:
         """Wait until nothing is open. Returns how the connections ended; each was counted exactly once."""
-        eventually(lambda: self.counters["open"] == 0, "all connections ended")
+        eventually(
+            lambda: self.counters["open"] == 0 and self.counters["accepted"] == sum(self.outcomes.values()),
+            "all connections ended",
+        )
         assert_settled(self.counters)
         assert self.hub.call(self.service.check) == 0, "a record leaked"
         return self.outcomes

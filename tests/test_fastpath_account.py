@@ -278,3 +278,43 @@ def test_one_reply_of_128_is_watched(start: Start) -> None:
     for client in clients:
         client.close()
     loop.settle()
+
+
+def test_busy_address_that_does_not_acknowledge_keeps_its_places_at_once(start: Start) -> None:
+    """After 16 in a second one of 8 is watched, and when three linger all are."""
+    loop = start(UNREAD, **limited())
+    clients = [loop.connect(2048, source="127.0.0.2") for _ in range(100)]
+    for client in clients:
+        loop.send(client, REQUEST)
+    assert loop.connection_table.open >= 50
+    others = [loop.connect(2048, source=f"127.0.1.{number}") for number in range(20)]
+    before = loop.connection_table.open
+    for client in others:
+        loop.send(client, REQUEST)
+    assert loop.connection_table.open - before <= len(others) // 10
+    for client in (*clients, *others):
+        client.close()
+    loop.drain()
+    loop.connection_table.close_all()
+
+
+def test_replies_that_are_not_acknowledged_count_for_their_address(start: Start) -> None:
+    """At its limit the address is refused, until they are reset; others are served."""
+    loop = start(UNREAD, **(limited(max_address_connections=10) | {"linger_timeout": 0.5, "reply_timeout": 1, "request_timeout": 1}))
+    clients = []
+    for _ in range(100):
+        clients.append(loop.connect(2048))
+        if len(clients) < 17 or loop.connection_table.open < 10:
+            loop.send(clients[-1], REQUEST)
+    assert loop.connection_table.open == 10
+    assert outcomes(loop.counters)["max_address_connections"] > 20
+    with loop.connect(2048, source="127.0.0.2") as other:
+        loop.send(other, REQUEST)
+        assert until_end(other) == (UNREAD, "fin")
+    loop.until(lambda: not loop.connection_table.open)
+    with loop.connect() as again:
+        loop.send(again, REQUEST)
+        assert until_end(again) == (UNREAD, "fin")
+    for client in clients:
+        client.close()
+    loop.settle()

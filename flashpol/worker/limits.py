@@ -12,11 +12,9 @@ from flashpol._fastpath import Account, AddressLimits
 from flashpol.config import ConnectionLimits
 from flashpol.process.limits import count_files, spare_memory
 
-# What sessions leave of all places, and slow replies take: neither gives way to a new connection, and policy requests
+# What sessions and slow replies may take of all places: neither gives way to a new connection, and policy requests
 # must find a place. Each worker has its part of `max_connections`.
-SESSIONS_LEAVE, SLOW_REPLIES_TAKE = 1 / 4, 1 / 8
-# Of the sessions, those in which the client has never sent a byte.
-SILENT_SESSIONS_TAKE = 1 / 2
+SESSIONS_TAKE, SLOW_REPLIES_TAKE = 5 / 8, 1 / 4
 # A session has two descriptors. Sessions leave a quarter of all descriptors, and never need to leave more than this.
 SESSION_FILES, MAX_KEPT_FILES = 2, 1000
 # Descriptors that no connection takes: for adopted sockets, name look-ups and whatever else a process opens.
@@ -52,7 +50,7 @@ class PlaceLimits:
         memory = math.inf if spare is None else spare
         sessions = min(
             settings.max_sessions,
-            max(1.0, places * (1 - SESSIONS_LEAVE)),
+            max(1.0, places * SESSIONS_TAKE),
             (files - min(files / 4, MAX_KEPT_FILES)) / SESSION_FILES,
             memory * SESSIONS_MEMORY_SHARE / SESSION_BYTES,
         )
@@ -63,8 +61,8 @@ class PlaceLimits:
             memory * SLOW_REPLIES_MEMORY_SHARE / SLOW_REPLY_BYTES,
         )
         buffers = min(MAX_BUFFERS, memory * BUFFERS_MEMORY_SHARE / BUFFER_BYTES)
-        spare = min(MAX_SPARE_FILES, max(MIN_SPARE_FILES, files * SPARE_FILES_SHARE))
-        usable = 0 if files == math.inf else max(1, int(files - spare))
+        kept = min(MAX_SPARE_FILES, max(MIN_SPARE_FILES, files * SPARE_FILES_SHARE))
+        usable = 0 if files == math.inf else max(1, int(files - kept))
         return cls(settings, int(sessions), int(slow_replies), int(buffers), usable)
 
     def account(self, address_limits: AddressLimits | None) -> Account:
@@ -73,7 +71,6 @@ class PlaceLimits:
             % 2**63,  # RLIM_INFINITY is -1: the table has a limit
             address_limits=address_limits,
             max_sessions=self.sessions,
-            max_silent_sessions=math.ceil(self.sessions * SILENT_SESSIONS_TAKE),
             max_slow_replies=self.slow_replies,
             max_files=self.files,
             max_leaving=max(MIN_LEAVING, min(MAX_LEAVING, int(self.sessions * LEAVING_SHARE))),

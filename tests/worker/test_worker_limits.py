@@ -33,13 +33,13 @@ def test_sessions_leave_descriptors_for_policy_requests(
     assert PlaceLimits.of(ConnectionLimits(max_sessions=10**6)).sessions == sessions
 
 
-@pytest.mark.parametrize(("places", "sessions", "slow_replies"), [(1, 1, 1), (8, 6, 1), (300, 225, 37), (0, 500, 600)])
+@pytest.mark.parametrize(("places", "sessions", "slow_replies"), [(1, 1, 1), (8, 5, 2), (300, 187, 75), (0, 500, 600)])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_places_of_a_worker_limit_what_does_not_give_way(
     places: int, sessions: int, slow_replies: int, workers: int
 ) -> None:
-    """Sessions leave a quarter of max_worker_connections, and of the worker's part of max_connections; slow replies
-    take an eighth."""
+    """Sessions take five eighths of max_worker_connections, and of the worker's part of max_connections; slow replies
+    take a quarter."""
     for total in ({"max_worker_connections": places}, {"max_connections": places * workers}):
         found = PlaceLimits.of(ConnectionLimits(max_sessions=500, max_slow_replies=600, **total), workers)
         assert (found.sessions, found.slow_replies) == (sessions, slow_replies)

@@ -47,7 +47,8 @@ cdef struct Slot:
     uint16_t previous           # and in the second before it
     uint16_t second             # modulo 2^16: a slot untouched for exactly 18 hours looks fresh, which does no harm
     uint16_t unread_until       # until this second replies are kept open until they are acknowledged; 0: they are not
-    uint32_t exempt             # no limit by address
+    uint16_t slow_replies       # of `open`
+    uint16_t exempt             # no limit by address
 
 # 192 bytes: a look-up reads the cache line of the tags and one more.
 cdef struct SlotSet:

@@ -132,7 +132,7 @@ cdef inline size_t on_header_bytes(Core* core, int fd, size_t size) noexcept nog
 cdef inline void on_fin(Core* core, int fd) noexcept nogil:
     cdef Record* record = &core.records[fd]
     if record.state == S_LINGER:
-        close_acknowledged(core, fd)
+        close_acknowledged(core, fd, False)
     elif record.matched == REQUEST_BYTES:
         reply(core, fd, True)
     elif core.listeners[record.listener].shared and (record.matched or record.seen_size):
@@ -176,7 +176,7 @@ cdef inline void on_deadline(Core* core, int fd) noexcept nogil:
     if record.state == S_GRACE:
         reply(core, fd, False)
     elif record.state == S_LINGER:
-        close_acknowledged(core, fd)
+        close_acknowledged(core, fd, True)
     elif record.state == S_UNREAD:
         on_unread(core, fd)
     elif record.state == S_FIRST_BYTE and record.matched:

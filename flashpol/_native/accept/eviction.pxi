@@ -5,19 +5,19 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from flashpol._native.accept.address_limits cimport AddressTable, Slot
 from flashpol._native.accept.state cimport (
     BATCH, Core, Listener, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_SESSIONS, R_MAX_SESSIONS, R_NONE, Reason, S_FREE,
-    S_GRACE,
+    S_GRACE, S_LINGER, S_UNREAD,
 )
 from flashpol._native.account.places cimport (
     AccountCore, ALL, K_LINGER, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, K_WAITING, KIND_COUNT, MAX_LOOKED_AT,
     Ranking, SESSIONS, WEIGHT_CLASSES,
 )
-from flashpol._native.common.share cimport Share
+from flashpol._native.common.share cimport Member, Share
 
 cdef enum:
     # Connections that one new connection may make give way. Most often it is one. Those that get their reply instead
     # linger, and do so only once.
     MAX_EVICTIONS = 4096
-    ADDRESS_SHARE = 4           # an address may have so many times the sessions that are still free
+    ADDRESS_SHARE = 4           # an address may have so many times the places of a share that are still free
 
 
 cdef bint evict_session(Core* core, int fd) noexcept nogil:
@@ -51,6 +51,8 @@ cdef bint give_way(Core* core, int fd, Reason reason) noexcept nogil:
     if kind >= K_SILENT_SESSION:
         return evict_session(core, fd)
     if kind == K_LINGER:
+        if core.records[fd].state == S_UNREAD and unacknowledged(fd):
+            close_with_reset(fd)
         close_connection(core, fd)
         return True
     if core.records[fd].state != S_GRACE:
@@ -78,11 +80,14 @@ cdef bint make_room(Core* core, Reason reason) noexcept nogil:
 cdef Reason make_room_of_address(Core* core, uint32_t* slot) noexcept nogil:
     """Evict a waiting connection of an address that is at max_address_connections, and count the new one.
 
-    R_NONE: it is admitted. Otherwise it is refused, and `slot` becomes 0.
+    R_NONE: it is admitted. Otherwise it is refused, and `slot` becomes 0. A reply that may still be on its way counts:
+    if it were evicted, the kernel would have it, and the address one place more.
     """
     cdef int fd
     for _ in range(MAX_EVICTIONS):
         fd = first_of(core.account, slot[0], K_LINGER)
+        if fd >= 0 and core.records[fd].state == S_LINGER and unacknowledged(fd):
+            fd = first_of(core.account, slot[0], K_WAITING)
         if fd < 0:
             break
         if give_way(core, fd, R_MAX_ADDRESS_CONNECTIONS):
@@ -124,16 +129,22 @@ cdef void share_out(Core* core) noexcept nogil:
             set_reserve(&account.sessions, &core.listeners[i].sessions, account.sessions.limit // (2 * shared))
 
 
-cdef bint may_replace(const Core* core, int fd, const Listener* listener) noexcept nogil:
-    """Whether the end of this session gives `listener` a place, or any listener if it is NULL."""
+cdef int64_t max_silent(const AccountCore* account, const Listener* listener) noexcept nogil:
+    """Half of the sessions that a listener can have."""
+    cdef int64_t most = account.sessions.limit - account.sessions.reserved + listener.sessions.reserve
+    return most - most // 2
+
+
+cdef bint may_replace(const Core* core, int fd, const Listener* listener, bint own) noexcept nogil:
+    """Whether the end of this session gives `listener` a place. own: only if it is its own."""
     cdef const Listener* owner = core.listeners[core.records[fd].listener]
-    return listener == NULL or owner == listener or owner.sessions.used > owner.sessions.reserve
+    return owner == listener or (not own and owner.sessions.used > owner.sessions.reserve)
 
 
-cdef bint make_room_for_session(Core* core, const Listener* listener, uint8_t last_kind) noexcept nogil:
+cdef bint make_room_for_session(Core* core, const Listener* listener, uint8_t last_kind, bint own) noexcept nogil:
     """Evict a session up to `last_kind` in the order of the kinds, of the heaviest address. False: none gives way.
 
-    The place is one that `listener` may take then, or any if it is NULL.
+    The place is one that `listener` may take then. own: it is one of its own sessions.
     """
     cdef const Ranking* ranking = &core.account.rankings[SESSIONS]
     cdef int bucket, looked_at = 0
@@ -147,7 +158,7 @@ cdef bint make_room_for_session(Core* core, const Listener* listener, uint8_t la
             for kind in range(<uint8_t>K_SILENT_SESSION, <uint8_t>(last_kind + 1)):
                 at = line_of(core.account, <uint32_t>slot, kind).head
                 while at != 0:
-                    if may_replace(core, at - 1, listener):
+                    if may_replace(core, at - 1, listener, own):
                         return evict_session(core, at - 1)
                     looked_at += 1
                     if looked_at == MAX_LOOKED_AT:
@@ -157,29 +168,25 @@ cdef bint make_room_for_session(Core* core, const Listener* listener, uint8_t la
     return False
 
 
-cdef int64_t free_sessions(const AccountCore* account, const Listener* listener) noexcept nogil:
-    """Places for sessions that `listener` may still take, and those that sessions have which give way."""
-    cdef const Share* share = &account.sessions
-    return (
-        share.limit - share.reserved - share.common_used
-        + max(<int64_t>0, <int64_t>(listener.sessions.reserve - listener.sessions.used))
-        + account.rankings[SESSIONS].total
-    )
+cdef int64_t free_places(const Share* share, const Member* member) noexcept nogil:
+    """Places of a share that a member may still take."""
+    return share.limit - share.reserved - share.common_used + max(0, member.reserve - member.used)
 
 
-cdef bint exceeds_address_share(const Core* core, const Listener* listener, uint32_t slot) noexcept nogil:
-    """Whether an address has too many sessions for what is free, so that newcomers of others always find places.
+# An address may take one more place of a share while it has at most ADDRESS_SHARE times as many as are free: four fifths
+# of all if it is alone. So however many addresses take all they can, newcomers of others find places. This is the
+# dynamic threshold of Choudhury and Hahne (1998), for the queues of a switch.
 
-    It may take one more while it has at most ADDRESS_SHARE times as many as are free: four fifths of all if it is
-    alone. (The dynamic threshold of Choudhury and Hahne 1998, for the queues of a switch.)
-    """
-    cdef const Slot* found
-    if slot == 0:
+cdef bint exceeds_free_sessions(const Core* core, const Listener* listener, uint32_t number) noexcept nogil:
+    """The same for sessions, of which those that give way count as free."""
+    cdef const Ranking* ranking = &core.account.rankings[SESSIONS]
+    cdef const Slot* slot
+    if number == 0:
         return False
-    found = slot_at(core.address_table, slot)
-    return not found.exempt and (
-        found.sessions - core.account.rankings[SESSIONS].holders[slot].weight
-        > ADDRESS_SHARE * free_sessions(core.account, listener))
+    slot = slot_at(core.address_table, number)
+    return not slot.exempt and (
+        slot.sessions - ranking.holders[number].weight
+        > ADDRESS_SHARE * (free_places(&core.account.sessions, &listener.sessions) + ranking.total))
 
 
 cdef bint evict_session_of(Core* core, uint32_t slot) noexcept nogil:
@@ -201,16 +208,24 @@ cdef Reason judge_session(Core* core, int fd, bint silent) noexcept nogil:
     if core.address_table != NULL:
         if session_exceeds(core.address_table, slot) and not evict_session_of(core, slot):
             return R_MAX_ADDRESS_SESSIONS
-        if exceeds_address_share(core, listener, slot):
-            return R_MAX_ADDRESS_SESSIONS if free_sessions(account, listener) > 0 else R_MAX_SESSIONS
-    if silent and account.silent_sessions >= account.max_silent_sessions and (
-            not make_room_for_session(core, NULL, K_SILENT_SESSION)):
+        if exceeds_free_sessions(core, listener, slot):
+            return R_MAX_ADDRESS_SESSIONS if has_room(&account.sessions, &listener.sessions) else R_MAX_SESSIONS
+    if silent and listener.silent_sessions >= max_silent(account, listener) and (
+            not make_room_for_session(core, listener, K_SILENT_SESSION, True)):
         return R_MAX_SESSIONS
     if not has_room(&account.sessions, &listener.sessions) and (
-            not make_room_for_session(core, listener, K_UNANSWERED_SESSION)):
+            not make_room_for_session(core, listener, K_UNANSWERED_SESSION, False)):
         return R_MAX_SESSIONS
     return R_NONE
 
 
 cdef bint may_reply_slowly(const Core* core, int fd) noexcept nogil:
-    return has_room(&core.account.slow_replies, &core.listeners[core.records[fd].listener].slow_replies)
+    cdef const Listener* listener = core.listeners[core.records[fd].listener]
+    cdef const Share* share = &core.account.slow_replies
+    cdef uint32_t number = core.records[fd].slot
+    cdef const Slot* slot
+    if number != 0:
+        slot = slot_at(core.address_table, number)
+        if not slot.exempt and slot.slow_replies > ADDRESS_SHARE * free_places(share, &listener.slow_replies):
+            return False
+    return has_room(share, &listener.slow_replies)

@@ -50,7 +50,7 @@ cdef const char* find_record_violation(Core* core, const Record* record) noexcep
     if row.gauge == G_SESSIONS:
         if entry.kind != K_NONE and entry.kind < K_SILENT_SESSION:
             return b"a session gives way as something else"
-    elif entry.kind != row.kind or entry.silent or entry.leaving:
+    elif entry.kind != row.kind or entry.silent != NULL or entry.leaving:
         return b"a connection does not give way as its state says"
     if entry.kind != K_NONE and entry.slot != record.slot:
         return b"a connection is in the line of another address"
@@ -84,6 +84,8 @@ cdef const char* find_account_violation(Core* core, int64_t live) noexcept nogil
         slow_replies += listener.counters.by_state[<int>G_SLOW_REPLIES]
         used[0] += listener.sessions.used
         reserved[0] += listener.sessions.reserve
+        if listener.silent_sessions > listener.sessions.used or listener.silent_sessions < 0:
+            return b"a listener has more silent sessions than sessions"
         common[0] += max(<int64_t>0, listener.sessions.used - listener.sessions.reserve)
         used[1] += listener.slow_replies.used
         reserved[1] += listener.slow_replies.reserve
@@ -130,7 +132,7 @@ cdef const char* find_violation(Core* core, int64_t* live) noexcept nogil:
         if record.state == S_FREE:
             if record.watched:
                 return b"a closed descriptor is in the epoll set"
-            if core.account.entries[fd].kind != K_NONE or core.account.entries[fd].silent:
+            if core.account.entries[fd].kind != K_NONE or core.account.entries[fd].silent != NULL:
                 return b"a closed descriptor has a place"
             continue
         wrong = find_record_violation(core, record)

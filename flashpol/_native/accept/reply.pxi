@@ -12,14 +12,18 @@ from flashpol._native.accept.state cimport (
     R_MAX_SLOW_REPLIES, R_NONE, R_OTHER, READ_BYTES, Reason, Record, S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY,
     S_UNREAD,
 )
+from flashpol._native.account.places cimport K_LINGER
 from flashpol._native.common.system cimport (
     ioctl, linger as linger_option, MSG_MORE, MSG_NOSIGNAL, recv, send, setsockopt, SHUT_WR, shutdown, SIOCOUTQ,
     SO_LINGER, sockaddr_in6, SOL_SOCKET,
 )
 
 cdef enum:
-    CHECK_EVERY = 128           # of so many replies one is watched: 0.3 % of a reply's CPU
-    UNREAD_SECONDS = 60         # how long all replies of an address are, after one was not acknowledged
+    CHECK_EVERY = 128           # of so many replies one is watched
+    CHECK_BUSY = 8              # and of so many to an address with
+    WATCHED_RATE = 16           # more than so many connections in the second
+    WATCHED_LINGERING = 3       # so many lingering connections of such an address, and all its replies are watched
+    UNREAD_SECONDS = 60         # how long they all are, after one was not acknowledged within linger_timeout
 
 
 cdef inline void close_connection(Core* core, int fd) noexcept nogil:
@@ -105,10 +109,10 @@ cdef inline void reply(Core* core, int fd, bint clean) noexcept nogil:
     cdef Record* record = &core.records[fd]
     record.progress = 0
     if send_reply(core, fd):
-        if clean and not keeps_open(core, record):
+        if clean:
             # Input may have come meanwhile, and then close() would send RST after the reply. This read costs 0.2 µs.
             shutdown(fd, SHUT_WR)
-            if recv(fd, core.buffer, READ_BYTES, 0) > 0:
+            if recv(fd, core.buffer, READ_BYTES, 0) > 0 or keeps_open(core, fd):
                 linger(core, fd)
             else:
                 close_connection(core, fd)
@@ -126,40 +130,68 @@ cdef inline void reply(Core* core, int fd, bint clean) noexcept nogil:
 
 # ---------------------------------------------------------------------------------------- replies that are not read
 
-cdef inline bint keeps_open(Core* core, const Record* record) noexcept nogil:
-    """Whether a connection is kept after its reply until the client has acknowledged it.
-
-    What the kernel has taken is lost from sight once the socket is closed, and 131,072 such sockets of a host make the
-    kernel reset all that follow (tcp_max_orphans). One reply of CHECK_EVERY is watched. If it is not acknowledged
-    within linger_timeout, all replies of that address are, for UNREAD_SECONDS: they keep their places meanwhile.
-    """
-    cdef const Slot* slot
-    core.until_check -= 1
-    if core.until_check < 0:
-        core.until_check = CHECK_EVERY - 1
-        return True
-    if record.slot == 0:
-        return False
-    slot = slot_at(core.address_table, record.slot)
-    return slot.unread_until != 0 and <uint16_t>(slot.unread_until - slot.second) <= UNREAD_SECONDS
-
-
 cdef inline uint32_t unacknowledged(int fd) noexcept nogil:
     """Bytes of a connection, its FIN among them, that the kernel keeps until the client has acknowledged them."""
     cdef int size = 0
     return <uint32_t>size if ioctl(fd, SIOCOUTQ, &size) == 0 else 0
 
 
-cdef inline void close_acknowledged(Core* core, int fd) noexcept nogil:
-    """The client has sent FIN after its reply, or has had linger_timeout to do so: close, if it has acknowledged it."""
+cdef inline bint is_unread(const Core* core, const Record* record) noexcept nogil:
+    """Whether replies to this address were left unacknowledged lately, or several linger at this moment."""
+    cdef const Slot* slot
+    if record.slot == 0:
+        return False
+    slot = slot_at(core.address_table, record.slot)
+    if slot.unread_until != 0 and <uint16_t>(slot.unread_until - slot.second) <= UNREAD_SECONDS:
+        return True
+    return slot.count > WATCHED_RATE and line_of(core.account, record.slot, K_LINGER).count >= WATCHED_LINGERING
+
+
+cdef inline bint keeps_open(Core* core, int fd) noexcept nogil:
+    """Whether a connection is kept after its reply until the client has acknowledged it.
+
+    What the kernel has taken is lost from sight once the socket is closed, and 131,072 such sockets of a host make the
+    kernel reset all that follow (tcp_max_orphans). One reply of CHECK_EVERY is watched, and one of CHECK_BUSY to an
+    address with more than WATCHED_RATE connections in this second. If several of an address linger, or one was not
+    acknowledged within linger_timeout, all are watched: they keep their places meanwhile.
+    """
+    cdef Record* record = &core.records[fd]
+    cdef bint busy = record.slot != 0 and slot_at(core.address_table, record.slot).count > WATCHED_RATE
+    core.until_check -= CHECK_EVERY // CHECK_BUSY if busy else 1
+    if core.until_check < 0:
+        core.until_check += CHECK_EVERY
+    elif not is_unread(core, record):
+        return False
+    return unacknowledged(fd) != 0
+
+
+cdef inline void mark_unread(Core* core, const Record* record, int64_t now) noexcept nogil:
+    if record.slot != 0:
+        slot_at(core.address_table, record.slot).unread_until = (
+            max(<uint16_t>(<uint16_t>(now // SECOND) + UNREAD_SECONDS), <uint16_t>1))
+
+
+cdef inline void close_acknowledged(Core* core, int fd, bint overdue) noexcept nogil:
+    """The client has sent FIN after its reply, or is overdue to do so: close, if it has acknowledged the reply."""
     cdef Record* record = &core.records[fd]
     cdef uint32_t left = unacknowledged(fd)
+    cdef int64_t now
     if left == 0:
         close_connection(core, fd)
         return
+    now = now_ns()
+    if overdue:
+        mark_unread(core, record, now)
     record.progress = left
-    record.accepted_at = now_ns()
+    record.accepted_at = now
     enter(core, fd, S_UNREAD)
+
+
+cdef inline void close_with_reset(int fd) noexcept nogil:
+    """Make the next close() send RST, which frees the kernel's memory; otherwise the client would decide when."""
+    cdef linger_option at_once
+    at_once.l_onoff, at_once.l_linger = 1, 0
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once))
 
 
 cdef inline void on_unread(Core* core, int fd) noexcept nogil:
@@ -167,21 +199,15 @@ cdef inline void on_unread(Core* core, int fd) noexcept nogil:
     cdef Record* record = &core.records[fd]
     cdef uint32_t left = unacknowledged(fd)
     cdef int64_t now = now_ns()
-    cdef Slot* slot
-    cdef linger_option at_once
     if left == 0:
         close_connection(core, fd)
         return
-    if record.slot != 0:
-        slot = slot_at(core.address_table, record.slot)
-        slot.unread_until = max(<uint16_t>(<uint16_t>(now // SECOND) + UNREAD_SECONDS), <uint16_t>1)
+    mark_unread(core, record, now)
     if left != record.progress:
         record.progress = left
         record.accepted_at = now
     elif now - record.accepted_at >= core.listeners[record.listener].unread_timeout:
-        # RST frees the kernel's memory, which close() would leave to the client.
-        at_once.l_onoff, at_once.l_linger = 1, 0
-        setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once))
+        close_with_reset(fd)
         close_connection(core, fd)
         return
     enter(core, fd, S_UNREAD)
@@ -216,7 +242,7 @@ cdef inline void begin_session(
     record.protocol = protocol
     enter(core, fd, S_SESSION)
     if protocol == P_SILENT:
-        begin_silence(core.account, fd, record.slot)
+        begin_silence(core.account, fd, &core.listeners[record.listener].silent_sessions)
 
 
 cdef inline void begin_session_now(Core* core, int fd) noexcept nogil:

@@ -124,6 +124,7 @@ cdef struct Listener:
     int64_t unread_timeout      # ns
     Member sessions             # of the shares in AccountCore
     Member slow_replies
+    int32_t silent_sessions     # of `sessions`, those in which the client has never sent a byte
     const NetworkTable* networks    # of clients that are allowed; NULL: all
     const NetworkTable* proxies     # that send a PROXY header and alone may connect; NULL: clients connect themselves
     const char* reply

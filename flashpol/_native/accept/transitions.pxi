@@ -102,17 +102,22 @@ cdef void change_row(Core* core, int fd, uint8_t old_state, uint8_t state) noexc
 # The places that do not give way have shares: a session and a slow reply take from them, and give back.
 
 cdef void take_place(Core* core, Listener* listener, int fd, uint8_t gauge) noexcept nogil:
+    cdef uint32_t slot = core.records[fd].slot
     if gauge == G_SLOW_REPLIES:
         take(&core.account.slow_replies, &listener.slow_replies)
+        if slot != 0:
+            slot_at(core.address_table, slot).slow_replies += 1
         return
     take(&core.account.sessions, &listener.sessions)
     if core.address_table != NULL:
-        become_session(core.address_table, core.records[fd].slot)
+        become_session(core.address_table, slot)
 
 
 cdef void give_back_place(Core* core, Listener* listener, int fd, uint8_t gauge) noexcept nogil:
     if gauge == G_SLOW_REPLIES:
         give_back(&core.account.slow_replies, &listener.slow_replies)
+        if core.records[fd].slot != 0:
+            slot_at(core.address_table, core.records[fd].slot).slow_replies -= 1
     elif not core.account.entries[fd].leaving:          # else `evict_session` has given it back
         give_back(&core.account.sessions, &listener.sessions)
 

@@ -25,7 +25,7 @@ cdef const char* find_line_violation(
         number = entry.number
         before = at
         at = entry.after
-    if line_of(account, slot, kind).tail != before:
+    if line_of(account, slot, kind).tail != before or line_of(account, slot, kind).count != length[0]:
         return b"a line does not end at its tail"
     return NULL
 
@@ -72,7 +72,7 @@ cdef const char* find_ranking_violation(AccountCore* account, Ranking* ranking, 
 
 cdef const char* find_places_violation(AccountCore* account) noexcept nogil:
     """What is wrong, NULL if nothing."""
-    cdef int64_t silent = 0, leaving = 0, in_line = account.rankings[ALL].total
+    cdef int64_t leaving = 0, in_line = account.rankings[ALL].total
     cdef const AccountEntry* entry
     cdef const char* wrong
     cdef size_t fd
@@ -83,11 +83,10 @@ cdef const char* find_places_violation(AccountCore* account) noexcept nogil:
         return wrong
     for fd in range(account.capacity):
         entry = &account.entries[fd]
-        silent += entry.silent
         leaving += entry.leaving
         in_line -= entry.kind != K_NONE
-        if entry.kind == (K_UNANSWERED_SESSION if entry.silent else K_SILENT_SESSION):
+        if entry.kind == (K_UNANSWERED_SESSION if entry.silent != NULL else K_SILENT_SESSION):
             return b"a session gives way as something else"
-    if silent != account.silent_sessions or leaving != account.leaving or in_line != 0:
+    if leaving != account.leaving or in_line != 0:
         return b"the account differs from its places"
     return NULL

@@ -32,6 +32,7 @@ cdef enum:                      # the two rankings of addresses: by all connecti
 cdef struct Line:
     int32_t head
     int32_t tail
+    int32_t count
 
 # One address in a ranking, at the number of its slot in the address table; 0 is for all that have no slot.
 cdef struct Holder:
@@ -53,7 +54,7 @@ cdef struct AccountEntry:
     int32_t after
     uint32_t slot               # of the address, as the line knows it
     uint8_t kind
-    uint8_t silent              # a session in which the client has never sent a byte
+    int32_t* silent             # of a session in which the client has never sent a byte: its listener's count of them
     uint8_t leaving             # a session that was evicted; its greenlet has not closed it yet
 
 ctypedef void (*end_session_t)(void* relay, int fd) noexcept nogil
@@ -70,8 +71,6 @@ cdef struct AccountCore:
     int64_t max_files           # descriptors that connections may have, and sessions on the side of the upstream
     Share sessions
     Share slow_replies
-    int64_t silent_sessions     # those that connect included; the ranking has the connected ones
-    int64_t max_silent_sessions
     int64_t leaving             # sessions that were evicted and are not closed yet; they count no more
     int64_t max_leaving
     end_session_t end_session   # ends the session of a client's descriptor soon; NULL: there is no relay

@@ -35,16 +35,15 @@ cdef inline bint has_files(const AccountCore* account) noexcept nogil:
 cdef inline void forget_silence(AccountCore* account, int fd) noexcept nogil:
     """The client has spoken, or its session has ended."""
     cdef AccountEntry* entry = &account.entries[fd]
-    if entry.silent:
-        entry.silent = False
-        account.silent_sessions -= 1
+    if entry.silent != NULL:
+        entry.silent[0] -= 1
+        entry.silent = NULL
 
 
-cdef inline void begin_silence(AccountCore* account, int fd, uint32_t slot) noexcept nogil:
-    """A session begins in which the client has sent nothing."""
-    account.entries[fd].slot = slot
-    account.entries[fd].silent = True
-    account.silent_sessions += 1
+cdef inline void begin_silence(AccountCore* account, int fd, int32_t* count) noexcept nogil:
+    """A session begins in which the client has sent nothing. count: of such sessions of its listener."""
+    account.entries[fd].silent = count
+    count[0] += 1
 
 
 cdef inline void forget_session(AccountCore* account, int fd) noexcept nogil:

@@ -78,6 +78,7 @@ cdef void leave_line(AccountCore* account, int fd) noexcept nogil:
         line.tail = entry.before
     else:
         account.entries[entry.after - 1].before = entry.before
+    line.count -= 1
     weigh(account, entry.slot, entry.kind, -1)
 
 
@@ -93,6 +94,7 @@ cdef void join_line(AccountCore* account, int fd) noexcept nogil:
     else:
         account.entries[line.tail - 1].after = fd + 1
     line.tail = fd + 1
+    line.count += 1
     weigh(account, entry.slot, entry.kind, 1)
 
 
