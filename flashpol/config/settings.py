@@ -387,7 +387,7 @@ class PolicySource:
         GRANTS,
         "The policy lets content of these domains connect to these ports.",
         "For a few grants this is shorter than a file.",
-        ("*.example.com:1935,8000-8100",),
+        ("*.example.com:1935,8000",),
     )
     deny_all: bool = setting(
         False,
