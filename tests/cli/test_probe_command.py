@@ -106,7 +106,7 @@ def test_probe_with_output_replaces_the_file(asked: list[str], tmp_path: Path) -
             "a policy counts only for the host that serves it",
         ),
         (("127.0.0.1", "--ignore", "XX"), "--ignore 'XX': there is no such finding"),
-        (("127.0.0.1", "--ignore", "PB110,FP70"), "--ignore 'FP70': there is no such finding; did you mean 'FP70"),
+        (("127.0.0.1", "--ignore", "PB110,FP70"), "--ignore 'FP70': there is no such finding; did you mean 'FP"),
         (("127.0.0.1", "--watch", "0"), "seconds from 1 to 86400"),
         (("127.0.0.1", "--json", "--nagios"), "not allowed with"),
         ((), "the following arguments are required: HOST"),
