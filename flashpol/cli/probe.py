@@ -153,7 +153,7 @@ def _ignored(codes: Sequence[str]) -> frozenset[str]:
     from flashpol.policy.rules import RULES as POLICY_RULES
     from flashpol.probe.findings import RULES
 
-    known = {rule.code for rule in (*RULES, *POLICY_RULES)}
+    known = {rule.code for rule in RULES} | {rule.code for rule in POLICY_RULES}
     return ignored_codes(codes, known, "docs/probe.md and docs/rules.md list")
 
 

@@ -37,7 +37,7 @@ def test_command_whose_output_is_not_read_ends_as_by_sigpipe(command: str) -> No
 @pytest.mark.parametrize("command", WRITING)
 def test_command_with_full_output_says_so_in_one_line(command: str) -> None:
     done = shell(f"flashpol {command} >/dev/full")
-    name = command.split()[0]
+    name = command.partition(" ")[0]
     assert done.returncode == 2
     assert done.stderr.decode() == f"flashpol {name}: standard output: cannot be written: No space left on device\n"
 

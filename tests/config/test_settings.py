@@ -165,7 +165,7 @@ NETWORK = (ip_network("192.0.2.0/24"),)
         {"proxy_networks": NETWORK},
         {"upstream": (UpstreamAddress("127.0.0.1", 7000),)},
     ],
-    ids=lambda settings: " ".join(settings),
+    ids=" ".join,
 )
 @pytest.mark.parametrize(("name", "title"), [("games", "listener games: "), (None, "listener [::]:7000: ")])
 def test_check_of_settings_that_exclude_each_other_names_the_listener(
