@@ -59,7 +59,7 @@ def stage(tree: Path, python: str, source: str, pip_options: list[str]) -> None:
     units = ROOT / "deploy" / "systemd"
     for name in ("flashpol.service", "flashpol.socket", "flashpol-admin.socket"):
         text = (units / name).read_text().replace("/opt/flashpol/bin/flashpol", "/usr/bin/flashpol")
-        write(tree / "lib/systemd/system" / name, text)
+        write(tree / "usr/lib/systemd/system" / name, text)
     copy(units / "flashpol.toml", tree / "etc/flashpol/flashpol.toml")
     copy(ROOT / "examples" / "policy.xml", tree / "etc/flashpol/policy.xml")
     copy(ROOT / "deploy" / "logrotate" / "flashpol", tree / "etc/logrotate.d/flashpol")
