@@ -74,9 +74,11 @@ def test_problems_of_a_healthy_server_are_none() -> None:
         ("crashed", "refused-crashed", "error",
          "9 connections in the last minute were lost when a worker crashed."),
         ("max_address_connections", "refused-max_address_connections", "warning",
-         "9 connections in the last minute were refused: their address had reached max_address_connections."),
+         "9 connections in the last minute were refused: their address had reached max_address_connections; the "
+         "log names it."),
         ("max_address_rate", "refused-max_address_rate", "warning",
-         "9 connections in the last minute were refused: their address had reached max_address_rate."),
+         "9 connections in the last minute were refused: their address had reached max_address_rate; the log "
+         "names it."),
         ("restarts", "worker-restarted", "warning",
          "Worker 1 ended and was replaced 2 times in the last minute; the log says why."),
         ("files", "files", "warning", "Worker 0 uses 85 % of its 100 file descriptors."),
