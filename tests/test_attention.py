@@ -58,7 +58,7 @@ ROWS = {
         ("FlashpolWorkerDown", "FlashpolNoWorkers"),
         ("Workers down", "Workers that serve"),
     ),
-    "worker-stalled": Row("flashpol_loop_lag_seconds", ("stalled",), ("FlashpolWorkerStalled",), ("Loop lag",)),
+    "worker-stalled": Row("flashpol_loop_lag_seconds", ("not-serving", "stalled"), ("FlashpolWorkerStalled",), ("Loop lag",)),
     "worker-late": Row(
         "flashpol_loop_lag_seconds", (), ("FlashpolWorkerStalled",), ("Loop lag",), "logged once it counts as stalled"
     ),
@@ -128,6 +128,8 @@ OTHER_EVENTS = {
     "giving-up": "the server ends",
     "cut-off": "the server ends",
     "process-failed": "process-ended follows",
+    "out-of-memory": "process-ended follows",
+    "task-failed": "a bug, or no memory, of one task of the arbiter, which is tried again",
     "metrics-unavailable": "there is no page",
     "log-not-reopened": "the log goes on in the open file",
     "left-behind": "of a process that does not serve any more",

@@ -34,7 +34,7 @@ class Refusals(NamedTuple):
 
 
 # Refusals that keep good clients out. One address that exceeds its limits may be an attacker, or a proxy in front of
-# all clients: the log names it. Strangers reach a port for proxies too, so few connections without a header are no problem.
+# all clients. Strangers reach a port for proxies too, so few connections without a header are no problem.
 REFUSALS_TO_REPORT = {
     "capacity": Refusals(ERROR, "refused: the workers were out of descriptors or memory"),
     "max_connections": Refusals(ERROR, "refused: max_connections or max_worker_connections was reached"),
@@ -42,9 +42,10 @@ REFUSALS_TO_REPORT = {
     "max_slow_replies": Refusals(ERROR, "refused: max_slow_replies was reached"),
     "upstream": Refusals(ERROR, "refused: no upstream could be reached"),
     "crashed": Refusals(ERROR, "lost when a worker crashed"),
-    "max_address_connections": Refusals(WARNING, "refused: their address had reached max_address_connections; the log names it"),
-    "max_address_sessions": Refusals(WARNING, "refused: their address had reached max_address_sessions; the log names it"),
-    "max_address_rate": Refusals(WARNING, "refused: their address had reached max_address_rate; the log names it"),
+    **{
+        reason: Refusals(WARNING, f"refused: their address had reached {reason}; the log names it")
+        for reason in ("max_address_connections", "max_address_sessions", "max_address_rate")
+    },
     "proxy_untrusted": Refusals(WARNING, "refused: they did not come from proxy_networks", 0.05),
     "proxy_malformed": Refusals(WARNING, "refused: they did not begin with a PROXY header", 0.05),
     "proxy_oversized": Refusals(WARNING, "refused: their PROXY header was too long", 0.05),
