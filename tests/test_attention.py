@@ -58,7 +58,9 @@ ROWS = {
         ("FlashpolWorkerDown", "FlashpolNoWorkers"),
         ("Workers down", "Workers that serve"),
     ),
-    "worker-stalled": Row("flashpol_loop_lag_seconds", ("not-serving", "stalled"), ("FlashpolWorkerStalled",), ("Loop lag",)),
+    "worker-stalled": Row(
+        "flashpol_loop_lag_seconds", ("not-serving", "stalled"), ("FlashpolWorkerStalled",), ("Loop lag",)
+    ),
     "worker-late": Row(
         "flashpol_loop_lag_seconds", (), ("FlashpolWorkerStalled",), ("Loop lag",), "logged once it counts as stalled"
     ),
