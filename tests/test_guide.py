@@ -64,6 +64,13 @@ def test_commands_of_a_page_name_files_that_exist(page: Path) -> None:
     assert set(re.findall(r"\bflashpol ([a-z]+)(?= )", text)) <= {*COMMANDS}
 
 
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_commands_of_a_page_pass_nc_no_flag_that_netcat_traditional_lacks(page: Path) -> None:
+    """It is the nc of a standard Debian: no -N, which netcat-openbsd has. `nc -N` alone is about that flag."""
+    flags = re.findall(r"\| nc ((?:-\w+ (?:\d+ )?)*)", page.read_text())
+    assert {flag for each in flags for flag in re.findall(r"-\w+", each)} <= {"-w"}
+
+
 def test_guide_links_to_each_of_its_pages() -> None:
     reached = {path for path, _ in links(ROOT / "docs" / "guide.md")}
     assert {f"guide/{page.name}" for page in (ROOT / "docs" / "guide").iterdir()} <= reached

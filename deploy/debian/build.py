@@ -59,9 +59,10 @@ def stage(tree: Path, python: str, source: str, pip_options: list[str]) -> None:
     units = ROOT / "deploy" / "systemd"
     for name in ("flashpol.service", "flashpol.socket", "flashpol-admin.socket"):
         text = (units / name).read_text().replace("/opt/flashpol/bin/flashpol", "/usr/bin/flashpol")
-        write(tree / "lib/systemd/system" / name, text)
+        write(tree / "usr/lib/systemd/system" / name, text)
     copy(units / "flashpol.toml", tree / "etc/flashpol/flashpol.toml")
     copy(ROOT / "examples" / "policy.xml", tree / "etc/flashpol/policy.xml")
+    copy(ROOT / "deploy" / "logrotate" / "flashpol", tree / "etc/logrotate.d/flashpol")
     documents = tree / "usr/share/doc/flashpol"
     for path in [*(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*"), *(ROOT / "deploy").rglob("*")]:
         if path.is_file() and HERE not in path.parents and "__pycache__" not in path.parts:
@@ -79,6 +80,7 @@ def control(tree: Path, name: str) -> None:
         "ARCHITECTURE": architecture,
         "PYTHON": f"{major}.{minor}",
         "NEXT_PYTHON": f"{major}.{minor + 1}",
+        "KILOBYTES": str(sum(path.stat().st_size for path in tree.rglob("*") if path.is_file()) // 1024),
     }
     text = (HERE / "control").read_text()
     write(tree / "DEBIAN/control", re.sub(r"@(\w+)@", lambda found: values[found[1]], text))

@@ -1,7 +1,6 @@
 """What an admin process shows: one generation of workers, the totals over all, and the state of the server."""
 
 import hashlib
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -53,7 +52,13 @@ class AdminContext:
     address: Address | None = None
     workers_are_root: bool = False
 
+    def open_files(self, slot: int) -> int:
+        """The descriptors that a worker has open."""
+        clients, own = self.shared.slot_total(slot)["open"], self.shared.process(slot).base_files
+        total: int = own + clients + self.shared.upstream_files(slot)
+        return total
+
     @property
     def is_exposed(self) -> bool:
         """Other hosts may reach the admin endpoint, which asks for no password."""
-        return self.address is not None and not ipaddress.ip_address(self.address.host).is_loopback
+        return self.address is not None and not self.address.is_loopback

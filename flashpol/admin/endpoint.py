@@ -105,7 +105,7 @@ class Application:
         self._context = context
         self._history = history or History(partial(Sample.of, context))
         self._analyses = analyses or AnalysisCache(context.listeners)
-        self._registry: CollectorRegistry = make_registry(context)
+        self._registry: CollectorRegistry = make_registry(context, self._analyses)
         self._request_reload = reload
         self._gets: dict[str, Action] = {
             "/": self._page,

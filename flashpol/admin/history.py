@@ -33,6 +33,7 @@ class Sample:
     replies: Mapping[str, int]  # by listener
     cpu_seconds: Mapping[int, float]  # by the worker's pid
     relayed: Mapping[Route, RelayBlock] = field(default_factory=dict)
+    restarts: Mapping[int, int] = field(default_factory=dict)  # by the worker's slot
 
     @classmethod
     def of(cls, context: AdminContext) -> "Sample":
@@ -48,6 +49,7 @@ class Sample:
             {name: block.replies for name, block in blocks.items()},
             {status.pid: status.cpu_ns / 1e9 for status in workers if status.observed},
             {route: context.totals.relayed(route) for route in context.routes},
+            {slot: context.totals.restarts(slot) for slot in range(context.shared.slots)},
         )
 
 

@@ -5,6 +5,7 @@ A scrape reads shared memory: it sends nothing to a worker and opens no file. Th
 """
 
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import gevent
@@ -15,6 +16,8 @@ from prometheus_client.registry import Collector
 from flashpol._fastpath import BUCKETS, PROTOCOLS, REASONS
 from flashpol._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
 from flashpol.admin.context import AdminContext
+from flashpol.admin.policy_analysis import AnalysisCache
+from flashpol.admin.problems import CONFIGURATION_KINDS, KINDS, find_configuration_problems
 from flashpol.counters.layout import Block, RelayBlock
 from flashpol.counters.status import ProcessStatus
 from flashpol.version import VERSION
@@ -119,10 +122,11 @@ _USAGE: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Cal
 
 
 class FlashpolCollector(Collector):
-    """Builds all families from shared memory at each scrape."""
+    """Builds all families from shared memory at each scrape. analyses: what is known of the policies."""
 
-    def __init__(self, context: AdminContext) -> None:
+    def __init__(self, context: AdminContext, analyses: AnalysisCache | None = None) -> None:
         self._context = context
+        self._analyses = analyses
         self._shared = context.shared
         self._listeners = context.listeners
 
@@ -229,9 +233,8 @@ class FlashpolCollector(Collector):
         files = GaugeMetricFamily(
             "flashpol_worker_open_files", "File descriptors that the worker has open.", labels=["worker"]
         )
-        for worker, status in present:
-            clients, upstreams = self._shared.slot_total(int(worker))["open"], self._shared.upstream_files(int(worker))
-            files.add_metric([worker], status.base_files + clients + upstreams)
+        for worker, _ in present:
+            files.add_metric([worker], self._context.open_files(int(worker)))
         yield files
         yield GaugeMetricFamily(
             "flashpol_draining_workers",
@@ -261,6 +264,17 @@ class FlashpolCollector(Collector):
             "When a configuration was last loaded, in seconds since the epoch.",
             value=self._context.status.reload_timestamp,
         )
+        problems = GaugeMetricFamily(
+            "flashpol_configuration_problems",
+            "Problems of the configuration and its policies that the status page shows, by kind.",
+            labels=["kind", "severity"],
+        )
+        found = find_configuration_problems(self._context, self._analyses.linted if self._analyses else ())
+        counts = Counter((problem.kind, problem.severity) for problem in found)
+        for kind in CONFIGURATION_KINDS:
+            for severity in KINDS[kind]:
+                problems.add_metric([kind, severity], counts[kind, severity])
+        yield problems
         build = GaugeMetricFamily(
             "flashpol_build_info",
             "Always 1; the labels are versions.",
@@ -279,7 +293,7 @@ def _cumulative(bounds: Sequence[float], counts: list[int]) -> list[tuple[str, f
     return rows
 
 
-def make_registry(context: AdminContext) -> CollectorRegistry:
+def make_registry(context: AdminContext, analyses: AnalysisCache | None = None) -> CollectorRegistry:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(FlashpolCollector(context))
+    registry.register(FlashpolCollector(context, analyses))
     return registry

@@ -1,32 +1,78 @@
-"""What needs an operator's attention. The page and `/-/status` show this list, and nothing else judges the server."""
+"""What needs an operator's attention. The page and `/-/status` show this list, and nothing else judges the server.
 
-from collections.abc import Iterator, Sequence
+The log, the alerts of deploy/prometheus and the dashboard report the same: tests/test_attention.py compares them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from flashpol.admin.context import AdminContext, ListenerInfo
-from flashpol.admin.formatting import count, duration, percent, share
+from flashpol.admin.formatting import about, count, duration, percent, quantile, share
 from flashpol.policy import Finding, Severity
 
 # Bursts of clients fill some of an accept queue every day; this share of it is a problem.
 QUEUE_FILLING = 0.5
 # Clients notice when the event loop of their worker is late by this many seconds.
 LATE = 0.5
+# A worker without descriptors closes idle clients for new ones: this share of them is a problem before.
+FILES_FILLING = 0.8
+# One reply in a hundred took longer than this many seconds, of at least so many: Flash Player gives up after 3 s.
+SLOW, SLOW_OF = 1.0, 100
+# This share of all connections timed out, and at least so many in a minute: the requests may be lost on their way.
+TIMEOUTS, TIMEOUTS_OF = 0.2, 60
 
 ERROR, WARNING = "error", "warning"
-# Refusals that keep good clients out: the reason, how bad it is, what happened. One address that exceeds its limits
-# may be an attacker, or a proxy in front of all clients.
+
+
+class Refusals(NamedTuple):
+    """Refusals of one reason: how bad they are, what happened, and the share of all connections that is a problem."""
+
+    severity: str
+    words: str
+    share: float = 0.0
+
+
+# Refusals that keep good clients out. One address that exceeds its limits may be an attacker, or a proxy in front of
+# all clients. Strangers reach a port for proxies too, so few connections without a header are no problem.
 REFUSALS_TO_REPORT = {
-    "capacity": (ERROR, "refused: the workers were out of descriptors or memory"),
-    "max_connections": (ERROR, "refused: max_connections or max_worker_connections was reached"),
-    "max_sessions": (ERROR, "refused: max_sessions was reached"),
-    "max_slow_replies": (ERROR, "refused: max_slow_replies was reached"),
-    "upstream": (ERROR, "refused: no upstream could be reached"),
-    "crashed": (ERROR, "lost when a worker crashed"),
-    "max_address_connections": (WARNING, "refused: their address had reached max_address_connections"),
-    "max_address_sessions": (WARNING, "refused: their address had reached max_address_sessions"),
-    "max_address_rate": (WARNING, "refused: their address had reached max_address_rate"),
+    "capacity": Refusals(ERROR, "refused: the workers were out of descriptors or memory"),
+    "max_connections": Refusals(ERROR, "refused: max_connections or max_worker_connections was reached"),
+    "max_sessions": Refusals(ERROR, "refused: max_sessions was reached"),
+    "max_slow_replies": Refusals(ERROR, "refused: max_slow_replies was reached"),
+    "upstream": Refusals(ERROR, "refused: no upstream could be reached"),
+    "crashed": Refusals(ERROR, "lost when a worker crashed"),
+    **{
+        reason: Refusals(WARNING, f"refused: their address had reached {reason}; the log names it")
+        for reason in ("max_address_connections", "max_address_sessions", "max_address_rate")
+    },
+    "proxy_untrusted": Refusals(WARNING, "refused: they did not come from proxy_networks", 0.05),
+    "proxy_malformed": Refusals(WARNING, "refused: they did not begin with a PROXY header", 0.05),
+    "proxy_oversized": Refusals(WARNING, "refused: their PROXY header was too long", 0.05),
 }
+# Refusals that are meant: other protocols, denied networks, a stop of the server.
+REFUSALS_AS_MEANT = ("http", "tls", "rtmp", "rtmpe", "other", "network", "shutdown")
+# Every kind of problem, with its severities.
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "reload": (ERROR,),
+    "worker-down": (ERROR,),
+    "worker-stalled": (ERROR,),
+    "worker-late": (WARNING,),
+    "worker-restarted": (WARNING,),
+    "files": (WARNING,),
+    "accept-queue": (WARNING,),
+    "accept-errors": (ERROR,),
+    **{f"refused-{reason}": (refusals.severity,) for reason, refusals in REFUSALS_TO_REPORT.items()},
+    "upstream": (ERROR, WARNING),
+    "connecting": (ERROR,),
+    "timeouts": (WARNING,),
+    "slow": (WARNING,),
+    "policy": (ERROR, WARNING),
+    "admin-exposed": (WARNING,),
+    "root": (WARNING,),
+}
+# Those that only another configuration or another policy ends.
+CONFIGURATION_KINDS = ("policy", "admin-exposed", "root")
 # Why an upstream could not be reached, where the reason lies with the upstream or the way to it.
 UPSTREAM_FAILURES = {
     "refused": "refused",
@@ -48,11 +94,15 @@ Linted = Sequence[tuple[Sequence[ListenerInfo], Sequence[Finding]]]
 
 @dataclass(frozen=True)
 class Problem:
-    """kind: a name that does not change; severity: `ERROR`, clients are affected now, or `WARNING`."""
+    """kind: one of KINDS, which do not change; severity: `ERROR`, clients are affected now, or `WARNING`."""
 
     kind: str
     severity: str
     message: str
+
+    def __post_init__(self) -> None:
+        if self.severity not in KINDS[self.kind]:
+            raise ValueError(self.kind, self.severity)
 
 
 def find_problems(status: Json, context: AdminContext, linted: Linted = ()) -> list[Problem]:
@@ -64,11 +114,15 @@ def find_problems(status: Json, context: AdminContext, linted: Linted = ()) -> l
         *_of_reload(status["reload"]),
         *_of_workers(status["workers"]),
         *_of_queues(status["listeners"]),
-        *(_of_last_minute(status["minute"]) if status["minute"] else ()),
-        *_of_policies(linted),
-        *_of_security(context),
+        *(_of_last_minute(status["minute"], status["bucket_bounds_seconds"]) if status["minute"] else ()),
+        *find_configuration_problems(context, linted),
     ]
     return sorted(found, key=lambda problem: problem.severity != ERROR)
+
+
+def find_configuration_problems(context: AdminContext, linted: Linted) -> list[Problem]:
+    """Those of CONFIGURATION_KINDS."""
+    return [*_of_policies(linted), *_of_security(context)]
 
 
 def upstream_state(minute: Json | None) -> str | None:
@@ -95,6 +149,10 @@ def _of_workers(workers: Sequence[Json]) -> Iterator[Problem]:
             yield Problem("worker-down", ERROR, f"{name} does not accept connections.")
         elif late:
             yield Problem("worker-late", WARNING, f"{name} is slow: its event loop is late by {lag}.")
+        used = share(worker["open_files"] or 0, worker["max_files"] or 0)
+        if used >= FILES_FILLING:
+            message = f"{name} uses {percent(used)} of its {count(worker['max_files'])} file descriptors."
+            yield Problem("files", WARNING, message)
 
 
 def _of_queues(listeners: Sequence[Json]) -> Iterator[Problem]:
@@ -106,13 +164,34 @@ def _of_queues(listeners: Sequence[Json]) -> Iterator[Problem]:
             yield Problem("accept-queue", WARNING, message)
 
 
-def _of_last_minute(minute: Json) -> Iterator[Problem]:
-    for reason, (severity, words) in REFUSALS_TO_REPORT.items():
+def _of_last_minute(minute: Json, bounds: Sequence[float]) -> Iterator[Problem]:
+    for reason, refusals in REFUSALS_TO_REPORT.items():
         number = minute["refused"][reason]
+        if number and share(number, minute["accepted"]) >= refusals.share:
+            message = f"{_plural(number, 'connection')} in the last minute {_was(number)} {refusals.words}."
+            yield Problem(f"refused-{reason}", refusals.severity, message)
+    yield from _of_upstreams(minute["upstreams"])
+    if minute["accept_errors"]:
+        message = f"{_plural(minute['accept_errors'], 'accept')} failed in the last minute; the log says why."
+        yield Problem("accept-errors", ERROR, message)
+    for slot, number in minute["restarts"].items():
         if number:
-            message = f"{_plural(number, 'connection')} in the last minute {'was' if number == 1 else 'were'} {words}."
-            yield Problem(f"refused-{reason}", severity, message)
-    for each in minute["upstreams"]:
+            times = "" if number == 1 else f" {count(number)} times"
+            message = f"Worker {slot} ended and was replaced{times} in the last minute; the log says why."
+            yield Problem("worker-restarted", WARNING, message)
+    number, part = minute["timeouts"], share(minute["timeouts"], minute["accepted"])
+    if number >= TIMEOUTS_OF and part >= TIMEOUTS:
+        message = f"{percent(part)} of the connections timed out in the last minute ({count(number)})."
+        yield Problem("timeouts", WARNING, message)
+    counts = minute["duration_counts"]
+    if minute["replies"] >= SLOW_OF and (quantile(bounds, counts, 0.99) or 0) > SLOW:
+        message = f"The 99th percentile of the time to reply was {about(bounds, counts, 0.99)} in the last minute."
+        yield Problem("slow", WARNING, message)
+
+
+def _of_upstreams(upstreams: Sequence[Json]) -> Iterator[Problem]:
+    serving = {each["listener"] for each in upstreams if each["started"]}
+    for each in upstreams:
         if upstream_state(each) == UNREACHABLE:
             failures = ((each["failures"][why], words) for why, words in UPSTREAM_FAILURES.items())
             which = ", ".join(f"{count(number)} {words}" for number, words in failures if number)
@@ -120,14 +199,13 @@ def _of_last_minute(minute: Json) -> Iterator[Problem]:
                 f"Upstream {each['upstream']} of {each['listener']} is unreachable: every attempt to connect in the "
                 f"last minute failed ({which})."
             )
-            yield Problem("upstream", ERROR, message)
+            if each["listener"] in serving:
+                message += " Other upstreams of the listener accept sessions."
+            yield Problem("upstream", WARNING if each["listener"] in serving else ERROR, message)
         for why, words in OWN_FAILURES.items():
             if number := each["failures"][why]:
                 which = f"{_plural(number, 'session')} of {each['listener']} to {each['upstream']}"
-                yield Problem(why, ERROR, f"{which} {'was' if number == 1 else 'were'} {words} in the last minute.")
-    if minute["accept_errors"]:
-        message = f"{_plural(minute['accept_errors'], 'accept')} failed in the last minute; the log says why."
-        yield Problem("accept-errors", ERROR, message)
+                yield Problem(why, ERROR, f"{which} {_was(number)} {words} in the last minute.")
 
 
 def _of_policies(linted: Linted) -> Iterator[Problem]:
@@ -158,6 +236,10 @@ def _of_security(context: AdminContext) -> Iterator[Problem]:
         yield Problem("admin-exposed", WARNING, message)
     if context.workers_are_root:
         yield Problem("root", WARNING, "The workers run as root: set user to an unprivileged user.")
+
+
+def _was(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def _plural(number: int, noun: str) -> str:

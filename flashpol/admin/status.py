@@ -121,6 +121,8 @@ def _workers(context: AdminContext) -> Iterator[Json]:
             "restarts": context.totals.restarts(slot),
             "cpu_seconds": process.cpu_ns / 1e9 if process.observed else None,
             "resident_bytes": process.resident_bytes if process.observed else None,
+            "open_files": context.open_files(slot) if process.observed else None,
+            "max_files": process.max_files if process.observed else None,
         }
 
 
@@ -142,4 +144,5 @@ def _window(new: Sample, old: Sample | None) -> Json | None:
             for pid, seconds in new.cpu_seconds.items()
             if pid in old.cpu_seconds
         },
+        "restarts": {str(slot): number - old.restarts.get(slot, 0) for slot, number in new.restarts.items()},
     }

@@ -1,7 +1,9 @@
 """Arguments of more than one command."""
 
 import argparse
+from collections.abc import Collection, Sequence
 
+from flashpol.config import ConfigError, did_you_mean
 from flashpol.policy.findings import CLIENTS
 
 ALL = "all"
@@ -27,3 +29,23 @@ def add_clients(parser: argparse.ArgumentParser, what: str, default: str) -> Non
 def clients(options: argparse.Namespace, default: str) -> tuple[str, ...]:
     named = options.client or [default]
     return CLIENTS if ALL in named else tuple(named)
+
+
+def add_ignore(parser: argparse.ArgumentParser) -> None:
+    """Add --ignore, which may be repeated."""
+    parser.add_argument(
+        "--ignore",
+        metavar="CODE",
+        action="append",
+        default=[],
+        help="leave this finding out, may be repeated, or several with commas",
+    )
+
+
+def ignored_codes(given: Sequence[str], known: Collection[str], pages: str) -> frozenset[str]:
+    """The codes of --ignore. pages: the documents that list those which are `known`. Raises ConfigError."""
+    codes = frozenset(code.strip().upper() for text in given for code in text.split(","))
+    for code in sorted(codes.difference(known)):
+        hint = did_you_mean(code, known) or f"{pages} all codes"
+        raise ConfigError(f"--ignore {code!r}: there is no such finding; {hint}")
+    return codes

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flashpol.cli import sources, terminal
-from flashpol.cli.arguments import ALL, add_clients, clients, port
+from flashpol.cli.arguments import ALL, add_clients, add_ignore, clients, ignored_codes, port
 from flashpol.config import ConfigError
 from flashpol.policy import Finding, Severity, lint
 from flashpol.policy.rules import RULES
@@ -46,7 +46,7 @@ def add_to(commands: Any) -> None:
     )
     add_clients(parser, "client that the policy is for", default=ALL)
     add("--served-from", metavar="PORT", type=port, help="port that serves the policy")
-    add("--ignore", metavar="CODE", action="append", default=[], help="leave this finding out, may be repeated")
+    add_ignore(parser)
     add("--strict", action="store_true", help="exit with 1 for warnings and notes too")
     add("--json", action="store_true", help="print JSON, described in docs/reference.md")
     parser.set_defaults(run=run)
@@ -55,7 +55,7 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     if bool(options.files) is bool(options.config):
         raise ConfigError("FILE is missing: write policy files, or -c and a configuration file")
-    ignored = _codes(options.ignore)
+    ignored = ignored_codes(options.ignore, {rule.code for rule in RULES}, "docs/rules.md lists")
     checked = [_check(source, options, ignored) for source in _sources(options)]
     counts = {
         "files": len(checked),
@@ -69,15 +69,6 @@ def run(options: argparse.Namespace) -> int:
     if counts["unreadable"]:
         return 2
     return int(any(f.severity is Severity.ERROR or options.strict for one in checked for f in one.findings))
-
-
-def _codes(ignored: list[str]) -> frozenset[str]:
-    known = {rule.code for rule in RULES}
-    codes = [code.strip().upper() for text in ignored for code in text.split(",")]
-    for code in codes:
-        if code not in known:
-            raise ConfigError(f"--ignore: there is no finding {code!r}; docs/rules.md lists them")
-    return frozenset(codes)
 
 
 def _sources(options: argparse.Namespace) -> list[sources.Source]:

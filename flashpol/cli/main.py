@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from importlib import import_module
@@ -90,23 +91,37 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     _keep_standard_streams()
     try:
-        status = int(options.run(options))
-        sys.stdout.flush()
-        return status
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        return 130  # 128 + SIGINT, as shells count it; while the server runs the arbiter handles Ctrl-C
-    except ConfigError as error:
-        print(f"flashpol {options.command}: {error}", file=sys.stderr)
-        return 2
+        return _of_signal(signal.SIGINT)  # while the server runs the arbiter handles Ctrl-C
     except OSError as error:
         # The interpreter flushes stdout once more at exit, which must not fail with a second message.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # a reader that closed the pipe wants no more output
-            print(f"flashpol {options.command}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        if isinstance(error, BrokenPipeError):  # a reader that closed the pipe, such as head, wants no more output
+            return _of_signal(signal.SIGPIPE)
+        command = " ".join(["flashpol", *(word for word in arguments[:1] if word in COMMANDS)])
+        print(f"{command}: {error.filename or 'standard output: cannot be written'}: {error.strerror}", file=sys.stderr)
         return 2
+
+
+def _run(arguments: Sequence[str]) -> int:
+    options = parse_arguments(arguments)
+    try:
+        return int(options.run(options))
+    except ConfigError as error:
+        print(f"flashpol {options.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _of_signal(number: signal.Signals) -> int:
+    """The exit status that shells give a program which this signal ended."""
+    return 128 + number
 
 
 def _keep_standard_streams() -> None:

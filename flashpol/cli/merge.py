@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ including Lightspark and Unity, which misread ranges of ports. Each input counts
 up to 16 ports one by one, longer runs as a range. Keep the result within 1,448 bytes, or 4,000 at most: Lightspark may
 deny a reply that does not fit one TCP segment, and a policy of 4,095 bytes or more has all runs of ports as ranges."""
 STDIN = "-"
-STDOUT = 1
 
 
 def add_to(commands: Any) -> None:
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     except PolicyError as error:
         raise ConfigError(str(error)) from None
     if options.output is None:
-        _print(merged)
+        sys.stdout.buffer.write(merged)
     else:
         replace(options.output, merged)
     return 0
@@ -68,11 +68,3 @@ def _read(source: Path) -> bytes:
             return file.read(MAX_POLICY_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"standard input: cannot be read: {error.strerror}") from None
-
-
-def _print(data: bytes) -> None:
-    try:
-        with open(STDOUT, "wb", closefd=False) as file:
-            file.write(data)
-    except OSError as error:
-        raise ConfigError(f"standard output: cannot be written: {error.strerror}") from None

@@ -41,8 +41,13 @@ def read(path: Path) -> int:
     try:
         text = path.read_text(encoding="ascii", errors="replace").strip()
     except OSError as error:
-        hint = "start the server with --pid-file, or name its process with --pid" * isinstance(error, FileNotFoundError)
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}{hint and f': {hint}'}") from None
+        hint = ""
+        if isinstance(error, FileNotFoundError):
+            hint = (
+                ": start the server with --pid-file, or name its process with --pid; of a service of systemd write "
+                "systemctl reload flashpol"
+            )
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}{hint}") from None
     if not (text.isascii() and text.isdigit() and 0 < int(text[:12]) < 1 << 31):
         raise ConfigError(f"{path}: does not hold a process id: {text[:40]!r}")
     return int(text)

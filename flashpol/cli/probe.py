@@ -1,7 +1,6 @@
 """flashpol probe: ask policy servers as the clients do, and explain what is wrong."""
 
 import argparse
-import difflib
 import os
 import re
 import signal
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashpol.cli import terminal
-from flashpol.cli.arguments import add_clients, clients, port
+from flashpol.cli.arguments import add_clients, add_ignore, clients, ignored_codes, port
 from flashpol.cli.files import replace
 from flashpol.config import ConfigError
 from flashpol.policy.findings import CLIENTS
@@ -58,7 +57,7 @@ def add_to(commands: Any) -> None:
         action="store_true",
         help="open some thirty connections to each port instead of four, one of them for 15 s",
     )
-    add("--ignore", metavar="CODE", action="append", default=[], help="code of a finding to leave out, may be repeated")
+    add_ignore(parser)
     add(
         "--policy-port", metavar="PORT", type=port, default=MASTER_PORT, help="port to ask instead of 843 (default 843)"
     )
@@ -134,7 +133,6 @@ def _question(options: argparse.Namespace) -> "Question":
             Content.parse(options.content)
         except PolicyError as error:
             raise ConfigError(f"--from: {error}") from None
-    _check_codes(options.ignore)
     named = clients(options, default="all")
     return Question(
         port=options.port,
@@ -145,22 +143,18 @@ def _question(options: argparse.Namespace) -> "Question":
         policy_port=options.policy_port,
         silverlight_port=options.silverlight_port,
         http_port=options.http_port,
-        ignored=frozenset(options.ignore),
+        ignored=_ignored(options.ignore),
     )
 
 
-def _check_codes(codes: Sequence[str]) -> None:
+def _ignored(codes: Sequence[str]) -> frozenset[str]:
     if not codes:
-        return
+        return frozenset()
     from flashpol.policy.rules import RULES as POLICY_RULES
     from flashpol.probe.findings import RULES
 
     known = {rule.code for rule in RULES} | {rule.code for rule in POLICY_RULES}
-    for code in codes:
-        if code not in known:
-            near = difflib.get_close_matches(code.upper(), known, 1)
-            hint = f"did you mean {near[0]}?" if near else "docs/probe.md and docs/rules.md list all codes"
-            raise ConfigError(f"--ignore {code!r}: there is no such finding; {hint}")
+    return ignored_codes(codes, known, "docs/probe.md and docs/rules.md list")
 
 
 def _location(options: argparse.Namespace) -> int | None:

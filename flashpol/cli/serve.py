@@ -66,6 +66,7 @@ def announce(options: argparse.Namespace, generation: "Generation") -> None:
     """Called once all workers accept: the ready line, a command to try, and the pid file."""
     from flashpol.log.handler import log
     from flashpol.process.sockets import bound_address
+    from flashpol.serving.plan import log_exposures
 
     addresses = [bound_address(sockets[0]) for sockets in generation.sockets]
     count = generation.plan.config.server.worker_count
@@ -83,5 +84,7 @@ def announce(options: argparse.Namespace, generation: "Generation") -> None:
         except OSError as error:  # the server is well without it
             fields = {"event": "pid-file-not-written", "errno": error.errno}
             log.error("%s: cannot be written: %s", options.pid_file, error.strerror, extra=fields)
+    admin = bound_address(generation.admin_socket) if generation.admin_socket else None
+    log_exposures(admin, generation.plan.privileges)
     with contextlib.suppress(OSError):  # a closed or full stdout is no reason to stop serving
         os.write(1, line.encode())

@@ -18,6 +18,11 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def is_loopback(self) -> bool:
+        """True if other hosts cannot connect to it."""
+        return ipaddress.ip_address(self.host).is_loopback
+
     def covers(self, other: "Address") -> bool:
         """True if binding this address binds the other one too: same port, and a wildcard host that includes it."""
         wildcard = self.host == "::" or (self.host == "0.0.0.0" and ":" not in other.host)

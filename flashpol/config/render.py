@@ -1,6 +1,6 @@
 """Writes TOML: a file of defaults with comments, and a whole configuration. `load` reads both."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import MISSING, replace
 from textwrap import wrap
 from typing import Any
@@ -21,15 +21,19 @@ from flashpol.config.settings import (
 _WIDTH = 100
 _HEAD = """\
 # The configuration of flashpol: every setting with what it does, why its default is what it is, and what to write.
-# A file needs only the settings that differ from it. A line such as #user = "flashpol" is not set by default.
+# A line such as #user = "flashpol" is not set by default. The policy and the listener at the end are examples: write
+# your own. A file needs only those two, and the settings that differ from the default.
 """
+# Table -> its settings, those that the example of it sets, and an introduction.
 _BLOCKS = {
     "[policies.games]": (
         PolicySource,
+        {"grants"},
         "A policy is exactly one of file, folder, grants and deny_all. There may be any number of policies.",
     ),
     "[[listeners]]": (
         Listener,
+        {"address", "policy"},
         "A listener is an address and the policy it serves; write one [[listeners]] for each address. The settings "
         "from request_timeout to max_duration may be set here too, for this listener alone.",
     ),
@@ -40,20 +44,24 @@ def _comment(text: str) -> Iterator[str]:
     return (f"# {line}" for line in wrap(text, _WIDTH))
 
 
-def _described(owner: Any, *, off: bool = False) -> Iterator[str]:
-    """Each setting of a class with its default. Settings without one are comments; with `off`, all of them."""
+def _described(owner: Any, active: Container[str] | None = None) -> Iterator[str]:
+    """Each setting of a class with its default; one without a default is a comment with an example.
+
+    active: the settings that are not comments, with their examples; None means those with a default.
+    """
     for name, setting in settings_of(owner).items():
         kind, example = setting.metadata["type"], setting.metadata["example"]
-        default = None if off and example is not None else kind.show(setting.default)
+        default = None if active is not None and example is not None else kind.show(setting.default)
+        off = default is None if active is None else name not in active
         yield from ("", *_comment(describe(setting)), *_comment(f"Write {kind.expected}."))
-        yield f"{'#' * (off or default is None)}{name} = {kind.show(example) if default is None else default}"
+        yield f"{'#' * off}{name} = {kind.show(example) if default is None else default}"
 
 
 def defaults() -> str:
-    """A configuration file that changes nothing, with a comment for every setting."""
+    """A configuration file of the defaults, with a comment for every setting and an example of a policy."""
     lines = [_HEAD, "[server]", *_described(Server), *_described(ConnectionTimeouts), *_described(ConnectionLimits)]
-    for header, (owner, about) in _BLOCKS.items():
-        lines += ["", "", *_comment(about), f"#{header}", *_described(owner, off=True)]
+    for header, (owner, active, about) in _BLOCKS.items():
+        lines += ["", "", *_comment(about), header, *_described(owner, active)]
     return "\n".join(lines) + "\n"
 
 

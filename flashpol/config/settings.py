@@ -387,7 +387,7 @@ class PolicySource:
         GRANTS,
         "The policy lets content of these domains connect to these ports.",
         "For a few grants this is shorter than a file.",
-        ("*.example.com:1935,8000-8100",),
+        ("*.example.com:1935,8000",),
     )
     deny_all: bool = setting(
         False,
@@ -505,6 +505,11 @@ class Listener:
     location: SourceLocation | None = field(default=None, compare=False, repr=False)
 
     @property
+    def title(self) -> str:
+        """What messages call it: its name, or the address that it is to bind."""
+        return f"listener {self.name or self.address}"
+
+    @property
     def shared(self) -> bool:
         """True for a shared port, which relays everything that is not a policy request."""
         return bool(self.upstream)
@@ -574,18 +579,25 @@ def check(config: Config) -> Config:
 
 def _check_access(listener: Listener) -> None:
     for network in set(listener.allow_networks).intersection(listener.deny_networks):
-        raise ConfigError(f"{network} is in both allow_networks and deny_networks: remove one", listener.location)
+        message = f"{network} is in both allow_networks and deny_networks: remove one"
+        raise _error(listener, message, "deny_networks")
     if listener.proxy_protocol and not listener.proxy_networks:
-        raise ConfigError("proxy_protocol = true requires proxy_networks", listener.location)
+        raise _error(listener, "proxy_protocol = true requires proxy_networks", "proxy_protocol")
     if listener.proxy_networks and not listener.proxy_protocol:
-        raise ConfigError("proxy_networks requires proxy_protocol = true", listener.location)
+        raise _error(listener, "proxy_networks requires proxy_protocol = true", "proxy_networks")
 
 
 def _check_upstream(listener: Listener) -> None:
     address = listener.address
     if isinstance(address, Address) and any(upstream.arrives_at(address) for upstream in listener.upstream):
         message = f"the upstream of {address} is this listener itself: give the application a port of its own"
-        raise ConfigError(message, listener.location)
+        raise _error(listener, message, "upstream")
+
+
+def _error(listener: Listener, message: str, key: str) -> ConfigError:
+    """An error about one setting of a listener."""
+    location = listener.location and listener.location.child(key)
+    return ConfigError(f"{listener.title}: {message}", location)
 
 
 def _check_names(config: Config) -> None:

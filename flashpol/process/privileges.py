@@ -30,6 +30,11 @@ class Privileges:
             return [self.group.gr_gid]
         return os.getgrouplist(self.user.pw_name, self.user.pw_gid) if self.user else []
 
+    @property
+    def are_roots(self) -> bool:
+        """The children run as root."""
+        return (self.user.pw_uid if self.user else os.geteuid()) == 0
+
     @classmethod
     def of(cls, server: Server) -> "Privileges":
         """Raises ConfigError if there is no such user, group or folder."""

@@ -1,14 +1,17 @@
 """What to serve: a configuration, and everything loaded that it names."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flashpol.config import Config
+from flashpol.config import Address, Config
 from flashpol.process.privileges import Privileges
 from flashpol.serving.file_watch import Snapshot, digest, require_regular_file
 from flashpol.serving.networks import Access
 from flashpol.serving.policies import compile_all
+
+log = logging.getLogger("flashpol")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Loader:
     def __init__(self, configure: Callable[[], Config], file: Path | None = None) -> None:
         self._configure = configure
         self._file = [file] if file else []
+        self._known: Collection[str] | None = None  # exposures of the start
 
     def load(self, on_snapshot: Callable[[Snapshot], object] = lambda _: None) -> Plan:
         """Read the configuration, load its policies, look up its user. Raises ConfigError.
@@ -54,4 +58,25 @@ class Loader:
                 break
         privileges = Privileges.of(config.server)
         privileges.require_rights()
+        if self._known is None:  # `announce` logs those of the start, once it serves: a start that fails says only why
+            self._known = [text for text, _ in exposures(config.server.admin, privileges)]
+        log_exposures(config.server.admin, privileges, self._known)
         return Plan(config, compile_all(config), list(map(Access.of, config.listeners)), privileges)
+
+
+def exposures(admin: object, privileges: Privileges) -> list[tuple[str, dict[str, str]]]:
+    """What makes an attack worse: log lines with their fields. admin: what the admin endpoint is bound to."""
+    found = []
+    if isinstance(admin, Address) and not admin.is_loopback:
+        text = f"the admin endpoint listens on {admin} and asks for no password; let only trusted hosts reach it"
+        found.append((text, {"event": "admin-exposed"}))
+    if privileges.are_roots:
+        found.append(("the workers run as root; set user to an unprivileged user", {"event": "root"}))
+    return found
+
+
+def log_exposures(admin: object, privileges: Privileges, known: Collection[str] = ()) -> None:
+    """Log those that are not `known`, by their text."""
+    for text, fields in exposures(admin, privileges):
+        if text not in known:
+            log.warning("%s", text, extra=fields)

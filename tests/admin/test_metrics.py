@@ -35,7 +35,7 @@ DOCUMENTED = """
     untracked_connections_total
     parked_connections slow_replies sessions worker_up worker_restarts_total worker_cpu_seconds_total
     worker_resident_memory_bytes worker_start_time_seconds worker_open_files worker_max_files loop_lag_seconds
-    policy_info policy_bytes config_last_reload_successful
+    policy_info policy_bytes config_last_reload_successful configuration_problems
     config_last_reload_success_timestamp_seconds build_info draining_workers
     relayed_total relay_sessions_started_total relay_sessions_open relay_connecting relay_ends_total
     relay_connect_failures_total relay_bytes_total relay_connect_duration_seconds relay_session_duration_seconds
@@ -248,7 +248,14 @@ def test_families_are_exactly_the_documented_ones(shared: SharedCounters) -> Non
 def test_families_have_help_texts_and_no_client_address_as_a_label(shared: SharedCounters) -> None:
     shared.process(0).pid = os.getpid()
     allowed = {"listener", "reason", "worker", "sha256", "le", "version", "python_version", "gevent_version"}
-    allowed |= {"protocol", "upstream", "by", "sender"}  # the upstream as the configuration names it
+    allowed |= {
+        "protocol",
+        "upstream",
+        "by",
+        "sender",
+        "kind",
+        "severity",
+    }  # the upstream as the configuration names it
     for family in families(shared):
         assert family.documentation.endswith((".", "1")), family.name
         assert {label for sample in family.samples for label in sample.labels} <= allowed

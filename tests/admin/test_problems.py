@@ -9,24 +9,18 @@ import pytest
 from contexts import LISTENER, SITE_CONTROL, make_context, put, put_relayed
 from pages import Page, get, page
 
-from flashpol._fastpath import REASONS
+from flashpol._fastpath import BUCKETS, REASONS
 from flashpol._pump import FAILURES
 from flashpol.admin.context import AdminContext
 from flashpol.admin.endpoint import Application
 from flashpol.admin.history import History, Sample
 from flashpol.admin.policy_analysis import AnalysisCache
-from flashpol.admin.problems import OWN_FAILURES, REFUSALS_TO_REPORT
+from flashpol.admin.problems import OWN_FAILURES, Problem
 from flashpol.admin.status import status
 from flashpol.config import Address
 from flashpol.counters import status as process_status
 from flashpol.counters.layout import Block, RelayBlock
 from flashpol.policy import lint
-
-# Refusals that are meant: other protocols, what network lists and PROXY rules keep out, a stop of the server.
-REFUSALS_AS_MEANT = {
-    "http", "tls", "rtmp", "rtmpe", "other", "network", "proxy_untrusted", "proxy_malformed", "proxy_oversized",
-    "shutdown",
-}  # fmt: skip
 
 
 def empty_minute(context: AdminContext) -> list[Sample]:
@@ -38,6 +32,15 @@ def empty_minute(context: AdminContext) -> list[Sample]:
 def problems(context: AdminContext, past: Sequence[Sample] = ()) -> list[tuple[str, str, str]]:
     found = status(context, past)["problems"]
     return [(each["kind"], each["severity"], each["message"]) for each in found]
+
+
+# What -> the counters of a listener.
+COUNTED: dict[str, dict[str, Sequence[int]]] = {
+    "accept": {"accept_errors": [1]},
+    "proxy": {"accepted": [120], "refused": [6 * (reason == "proxy_malformed") for reason in REASONS]},
+    "timeouts": {"accepted": [100], "timeouts": [60]},
+    "slow": {"buckets": [100 * (bound == 2.5) for bound in (*BUCKETS, None)]},
+}
 
 
 def test_problems_of_a_healthy_server_are_none() -> None:
@@ -71,9 +74,21 @@ def test_problems_of_a_healthy_server_are_none() -> None:
         ("crashed", "refused-crashed", "error",
          "9 connections in the last minute were lost when a worker crashed."),
         ("max_address_connections", "refused-max_address_connections", "warning",
-         "9 connections in the last minute were refused: their address had reached max_address_connections."),
+         "9 connections in the last minute were refused: their address had reached max_address_connections; the "
+         "log names it."),
         ("max_address_rate", "refused-max_address_rate", "warning",
-         "9 connections in the last minute were refused: their address had reached max_address_rate."),
+         "9 connections in the last minute were refused: their address had reached max_address_rate; the log "
+         "names it."),
+        ("restarts", "worker-restarted", "warning",
+         "Worker 1 ended and was replaced 2 times in the last minute; the log says why."),
+        ("files", "files", "warning", "Worker 0 uses 85 % of its 100 file descriptors."),
+        ("proxy", "refused-proxy_malformed", "warning",
+         "6 connections in the last minute were refused: they did not begin with a PROXY header."),
+        ("timeouts", "timeouts", "warning", "60 % of the connections timed out in the last minute (60)."),
+        ("slow", "slow", "warning", "The 99th percentile of the time to reply was 2.5 s in the last minute."),
+        ("half an upstream", "upstream", "warning",
+         "Upstream 127.0.0.1:7000 of master is unreachable: every attempt to connect in the last minute failed "
+         "(9 refused, 3 timed out). Other upstreams of the listener accept sessions."),
         ("dead upstream", "upstream", "error",
          "Upstream 127.0.0.1:7000 of master is unreachable: every attempt to connect in the last minute failed "
          "(9 refused, 3 timed out)."),
@@ -101,10 +116,18 @@ def test_problem_is_in_the_list_and_on_the_page(
         shared.process(1).heartbeat_ns = later
     elif what == "queue":
         shared.queue(0, 0).length, shared.queue(0, 0).limit = 96, 128
-    elif what == "accept":
-        put(shared, 0, 0, "accept_errors", 1)
-    elif what == "dead upstream":
+    elif what == "restarts":
+        shared.process(1).restarts = 2
+    elif what == "files":
+        process = shared.process(0)
+        process.pid, process.base_files, process.max_files = 7, 15, 100
+        put(shared, 0, 0, "open", 70)
+    elif what in COUNTED:
+        for field, values in COUNTED[what].items():
+            put(shared, 0, 0, field, *values)
+    elif what.endswith(" upstream"):
         put_relayed(shared, 1, 0, "failures", *({"refused": 9, "timeout": 3}.get(reason, 0) for reason in FAILURES))
+        put_relayed(shared, 1, 1, "opened", what == "half an upstream")
     elif what in OWN_FAILURES:
         put_relayed(shared, 1, 0, "failures", *({what: 2}.get(reason, 0) for reason in FAILURES))
     else:
@@ -119,8 +142,18 @@ def test_problem_is_in_the_list_and_on_the_page(
     assert [tag for tag, attributes in shown.tags if "aria-live" in attributes] == ["h2", "div"]
 
 
-def test_problems_report_every_refusal_that_keeps_good_clients_out() -> None:
-    assert set(REFUSALS_TO_REPORT) == set(REASONS) - REFUSALS_AS_MEANT
+def test_problems_with_few_strangers_on_a_port_for_proxies_are_none() -> None:
+    context = make_context()
+    put(context.shared, 0, 0, "accepted", 121)
+    put(context.shared, 0, 0, "refused", *(6 if reason == "proxy_untrusted" else 0 for reason in REASONS))
+    assert problems(context, empty_minute(context)) == []
+
+
+def test_problem_of_an_unknown_kind_or_severity_is_refused() -> None:
+    with pytest.raises(KeyError):
+        Problem("unknown", "error", "")
+    with pytest.raises(ValueError, match="reload"):
+        Problem("reload", "warning", "")
 
 
 def test_problems_with_refusals_older_than_a_minute_are_none() -> None:

@@ -75,7 +75,7 @@ def test_check_ignored_findings_do_not_count(
 def test_check_ignore_of_an_unknown_code_is_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--ignore", "FP999", "clean.xml"]) == 2
     assert capsys.readouterr().err == (
-        "flashpol check: --ignore: there is no finding 'FP999'; docs/rules.md lists them\n"
+        "flashpol check: --ignore 'FP999': there is no such finding; did you mean 'FP809'?\n"
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flashpol.config import Config, Server, load
+from flashpol.config import Server, load
 from flashpol.policy import compile_reply
 from testkit.clients import ask
 from testkit.processes import POLICY, Flashpol, one_line, run
@@ -40,11 +40,16 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "flashpol.toml"
 
 
-def test_config_defaults_load_as_the_defaults(tmp_path: Path) -> None:
+def test_config_defaults_as_printed_can_be_served(tmp_path: Path) -> None:
     done = run("config", "--defaults")
     assert (done.returncode, done.stderr) == (0, "")
-    (tmp_path / "d.toml").write_text(done.stdout)
-    assert load(tmp_path / "d.toml") == Config(Server(), (), ())
+    file = tmp_path / "d.toml"
+    file.write_text(done.stdout)
+    assert load(file).server == Server()
+    assert run("config", "-q", "-c", file).returncode == 0
+    file.write_text(done.stdout.replace("[::]:843", "127.0.0.1:0").replace("127.0.0.1:9843", "off"))
+    with Flashpol("-c", file, listen=(), admin=None, workers=None) as server:
+        assert b'domain="*.example.com"' in ask(server.places[0])
 
 
 def test_config_output_can_be_served(file: Path, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_probe_with_errors_exits_1(closed: list[str]) -> None:
     done = run(*closed)
     assert (done.returncode, done.stderr) == (1, "")
     assert "error PB106 no-policy: " in done.stdout
-    assert run(*closed, "--ignore", "PB106").returncode == 0
+    assert run(*closed, "--ignore", "pb106,FP702").returncode == 0
 
 
 def test_probe_with_json_writes_one_object(asked: list[str]) -> None:
@@ -106,7 +106,7 @@ def test_probe_with_output_replaces_the_file(asked: list[str], tmp_path: Path) -
             "a policy counts only for the host that serves it",
         ),
         (("127.0.0.1", "--ignore", "XX"), "--ignore 'XX': there is no such finding"),
-        (("127.0.0.1", "--ignore", "pb110"), "did you mean PB110?"),
+        (("127.0.0.1", "--ignore", "PB110,FP70"), "--ignore 'FP70': there is no such finding; did you mean 'FP"),
         (("127.0.0.1", "--watch", "0"), "seconds from 1 to 86400"),
         (("127.0.0.1", "--json", "--nagios"), "not allowed with"),
         ((), "the following arguments are required: HOST"),

@@ -77,7 +77,9 @@ def test_reload_of_a_pid_file_without_a_number_says_so(pid_file: Path, text: str
 
 
 def test_reload_without_pid_file_says_how_to_get_one(pid_file: Path) -> None:
-    assert refusal("--pid-file", pid_file).endswith("start the server with --pid-file, or name its process with --pid")
+    message = refusal("--pid-file", pid_file)
+    assert "start the server with --pid-file, or name its process with --pid; " in message
+    assert message.endswith("systemctl reload flashpol")
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "one", "4294967296"])

@@ -35,8 +35,11 @@ def read(folder: Path, text: str) -> Config:
     return config.load(path)
 
 
-def test_defaults_loaded_are_the_default_configuration(tmp_path: Path) -> None:
-    assert read(tmp_path, config.defaults()) == Config(Server(), (), ())
+def test_defaults_loaded_are_the_default_server_and_an_example(tmp_path: Path) -> None:
+    found = read(tmp_path, config.defaults())
+    assert found.server == Server()
+    assert found.policies == (PolicySource("games", grants=("*.example.com:1935,8000",)),)
+    assert found.listeners == (Listener(None, Address("::", 843), "games"),)
 
 
 def test_defaults_describe_every_setting() -> None:

@@ -4,6 +4,8 @@ import dataclasses
 import os
 import re
 import tomllib
+from ipaddress import ip_network
+from typing import Any
 
 import pytest
 
@@ -146,7 +148,31 @@ def test_check_of_a_listener_that_relays_to_itself_refuses_it() -> None:
     """Its first client would be relayed in a loop until max_sessions is reached."""
     upstream = (UpstreamAddress("192.0.2.1", 7000), UpstreamAddress("127.0.0.1", 7000))
     listener = Listener("a", Address("::", 7000), "p", upstream=upstream)
-    with pytest.raises(ConfigError, match=r"the upstream of \[::\]:7000 is this listener itself: "):
+    with pytest.raises(ConfigError, match=r"^listener a: the upstream of \[::\]:7000 is this listener itself: "):
         config.check(Config(Server(), (), (listener,)))
     listener = dataclasses.replace(listener, upstream=upstream[:1])
     config.check(Config(Server(), (), (listener,)))
+
+
+NETWORK = (ip_network("192.0.2.0/24"),)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"allow_networks": NETWORK, "deny_networks": NETWORK},
+        {"proxy_protocol": True},
+        {"proxy_networks": NETWORK},
+        {"upstream": (UpstreamAddress("127.0.0.1", 7000),)},
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize(("name", "title"), [("games", "listener games: "), (None, "listener [::]:7000: ")])
+def test_check_of_settings_that_exclude_each_other_names_the_listener(
+    name: str | None, title: str, settings: dict[str, Any]
+) -> None:
+    other = Listener("other", Address("::", 843), "p")
+    listener = Listener(name, Address("::", 7000), "p", **settings)
+    with pytest.raises(ConfigError) as caught:
+        config.check(Config(Server(), (), (other, listener)))
+    assert str(caught.value).startswith(title)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flashpol._fastpath import REASONS
+from flashpol._pump import FAILURES
 from testkit.monitoring import ALERTS, ALERTS_TEST, RECORDING, SCRAPE, load, needs_prometheus, rules
 from testkit.processes import ROOT
 
@@ -69,11 +70,13 @@ def test_alert_has_a_severity_a_duration_texts_and_a_runbook_section(rule: dict[
 
 def test_alert_expressions_name_only_reasons_that_exist() -> None:
     """A reason that was renamed would silence its alert."""
-    matchers = [each for rule in RULES for each in re.findall(r'reason(=~?)"([^"]+)"', rule["expr"])]
+    known = {"flashpol_refused_total": REASONS, "flashpol_relay_connect_failures_total": FAILURES}
+    selector = re.compile(r'(flashpol_\w+)\{reason(=~?)"([^"]+)"')
+    matchers = [each for rule in RULES for each in selector.findall(rule["expr"])]
     assert matchers
-    for operator, pattern in matchers:
+    for metric, operator, pattern in matchers:
         for part in pattern.split("|") if operator == "=~" else [pattern]:
-            assert any(re.fullmatch(part, reason) for reason in REASONS), part
+            assert any(re.fullmatch(part, reason) for reason in known[metric]), part
 
 
 def test_alert_and_record_names_are_unique() -> None:

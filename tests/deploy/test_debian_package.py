@@ -1,5 +1,6 @@
 """The Debian package in a clean Debian: installed, run, upgraded, removed and purged as an administrator does it."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -34,7 +35,7 @@ def test_package_installed_has_its_files_and_starts_nothing(machine: Machine) ->
     assert machine.run("flashpol --version").stdout.startswith("flashpol ")
     for path in (
         "/usr/share/man/man1/flashpol.1", "/usr/share/doc/flashpol/deploy/prometheus/alerts.yml",
-        "/usr/share/bash-completion/completions/flashpol", "/etc/flashpol/policy.xml",
+        "/usr/share/bash-completion/completions/flashpol", "/etc/flashpol/policy.xml", "/etc/logrotate.d/flashpol",
     ):  # fmt: skip
         machine.run(f"test -s {path}")
     assert machine.run("systemctl is-active flashpol || true").stdout.strip() == "inactive"
@@ -44,6 +45,18 @@ def test_package_enabled_serves_policies(machine: Machine) -> None:
     assert not serves(machine)
     machine.run("systemctl enable --now flashpol")
     assert serves(machine)
+
+
+def test_package_log_file_is_rotated_as_its_logrotate_file_says(machine: Machine) -> None:
+    text = machine.run("cat /etc/logrotate.d/flashpol").stdout
+    [path] = re.findall(r"^(/\S+) \{$", text, re.M)
+    [script] = re.findall(r"postrotate\n(.*?)endscript", text, re.S)
+    machine.run(
+        f"sed -i 's|^\\[server\\]|&\\nlog_file = \"{path}\"|' /etc/flashpol/flashpol.toml; systemctl restart flashpol"
+    )
+    machine.run(f"mv {path} {path}.1; {script}")
+    machine.run(f"for i in $(seq 50); do grep -q 'log file reopened' {path} && exit 0; sleep 0.2; done; exit 1")
+    machine.run(f"grep -q ready {path}.1; sed -i /^log_file/d /etc/flashpol/flashpol.toml; systemctl restart flashpol")
 
 
 def test_package_upgraded_keeps_the_configuration_and_serves(machine: Machine) -> None:
@@ -61,4 +74,5 @@ def test_package_removed_stops_the_service_and_keeps_the_configuration(machine: 
 
 def test_package_purged_leaves_nothing(machine: Machine) -> None:
     machine.run("dpkg -P flashpol")
+    machine.run("test ! -e /etc/logrotate.d/flashpol; test ! -e /var/log/flashpol; test ! -e /var/log/private/flashpol")
     machine.run("test ! -e /etc/flashpol; test ! -e /usr/bin/flashpol; ! systemctl cat flashpol >/dev/null 2>&1")

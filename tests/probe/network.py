@@ -52,7 +52,7 @@ _CLONE_NEWNET = 0x40000000
 
 
 class Network:
-    """Skips the test where namespaces cannot be created: not root, or a container without CAP_SYS_ADMIN."""
+    """Skips the test where namespaces cannot be created or configured: not root, or in a container."""
 
     def __init__(self, folder: Path, names: dict[str, Sequence[str]]) -> None:
         self._hosts = folder / "hosts"
@@ -62,6 +62,8 @@ class Network:
     def __enter__(self) -> Self:
         if not shutil.which("ip"):
             pytest.skip("iproute2 is not installed")
+        if not os.access("/proc/sys/net/ipv4/ip_forward", os.W_OK):
+            pytest.skip("/proc/sys cannot be written here")
         with self._stack:
             self.near, self.far = self._namespace(), self._namespace()
             self._in(self.near, "ip", "-batch", "-", given=_NEAR.format(far=self.far))

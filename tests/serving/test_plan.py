@@ -4,6 +4,7 @@ import dataclasses
 import ipaddress
 import os
 import pickle
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from flashpol.config import Address, Config, ConfigError, Listener, PolicySource, Server
 from flashpol.serving.file_watch import FileWatch, Snapshot
 from flashpol.serving.plan import Loader
-from testkit.processes import one_line, run
+from testkit.polling import eventually
+from testkit.processes import Flashpol, free_port, one_line, run
 
 POLICY = '<cross-domain-policy><allow-access-from domain="{}" to-ports="1935"/></cross-domain-policy>'
 
@@ -129,3 +131,34 @@ def test_serve_with_a_fifo_ends_at_once_with_one_line(flag: str, tmp_path: Path)
     assert one_line(done).endswith(
         f"{tmp_path / 'pipe'}: is a FIFO; write a regular file, which a reload can read again"
     )
+
+
+def reload(server: Flashpol) -> None:
+    count = server.log.count("INFO: reloaded")
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: server.log.count("INFO: reloaded") > count, "the reload")
+
+
+EXPOSED = "the admin endpoint listens on 0.0.0.0:{} and asks for no password"
+
+
+def test_serve_with_an_admin_endpoint_that_other_hosts_reach_warns_once_it_serves() -> None:
+    with Flashpol("--allow", "a.example:1", admin="0.0.0.0:0") as server:
+        exposed = EXPOSED.format(server.admin_place[1])
+        eventually(lambda: exposed in server.log, "the warning")
+        assert server.log.index("INFO: ready") < server.log.index(exposed)
+        assert (" WARNING: the workers run as root;" in server.log) is (os.geteuid() == 0)
+
+
+def test_reload_that_exposes_the_admin_endpoint_warns_and_one_that_changes_nothing_does_not(tmp_path: Path) -> None:
+    file, (one, other) = tmp_path / "flashpol.toml", (free_port(), free_port())
+    text = '[server]\nadmin = "{}:{}"\n[policies.a]\ndeny_all = true\n[[listeners]]\naddress = "127.0.0.1:0"\n'
+    file.write_text(text.format("127.0.0.1", one))
+    with Flashpol("-c", file, listen=(), admin=None) as server:
+        reload(server)
+        assert server.complaints == []
+        file.write_text(text.format("0.0.0.0", other))
+        reload(server)
+        [line] = server.complaints
+        assert " loader[" in line
+        assert EXPOSED.format(other) in line

@@ -237,7 +237,7 @@ def test_warnings_of_a_reloaded_policy_are_logged_once(site: Site) -> None:
     with site.serve() as server:
         site.policy.write_text(POLICY.format("*").replace("1935", "*"))
         assert reload(server)
-        warnings = [line for line in server.log.splitlines() if "WARNING" in line]
+        warnings = [line for line in server.complaints if "WARNING" in line]
         assert len(warnings) == len({line.partition("WARNING")[2] for line in warnings}) > 0
         assert all(" loader[" in line for line in warnings)
 
