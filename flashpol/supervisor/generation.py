@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from flashpol.config import MAX_LISTENERS, ConfigError, Endpoint
+from flashpol.counters.mapping import protect_all
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals
@@ -173,6 +174,7 @@ class Generation:
         own = [sockets[slot :: len(self.workers)] for sockets in self.sockets]
         self._runtime.listen_sockets.keep_only(sock for sockets in own for sock in sockets)
         self._runtime.reload_request.close()
+        protect_all(self.shared.written_by(slot))
         return partial(run, slot, own, self.plan, self.shared)
 
     # ---------------------------------------------------------------------------------------------------- admin process
@@ -221,6 +223,7 @@ class Generation:
             os.nice(ADMIN_NICENESS)
         # Other copies here would keep accept queues alive that no worker empties.
         self._runtime.listen_sockets.keep_only([self.admin_socket])
+        protect_all([*self.shared.written_by_admin, self._runtime.status.written_by_admin])
         config, user = self.plan.config, self.plan.privileges.user
         sources = [config.policy(listener.policy) for listener in config.listeners]
         listeners = [
