@@ -18,7 +18,7 @@ def bind(address: Address, count: int, backlog: int, beside: Sequence[socket.soc
     """
     sockets: list[socket.socket] = []
     try:
-        for sock in beside:
+        for sock in beside if count else ():
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
         for _ in range(count):
             group = [*beside, *sockets]
@@ -34,6 +34,24 @@ def bind(address: Address, count: int, backlog: int, beside: Sequence[socket.soc
             sock.close()
         raise ConfigError(explain(address, error)) from None
     return sockets
+
+
+def bind_instead(old: socket.socket, address: Address, backlog: int, beside: Sequence[socket.socket]) -> socket.socket:
+    """A new listen socket in place of `old`, which is closed; `beside` as for `bind`. Raises ConfigError, and then the
+    old one is still open."""
+    new = None
+    try:
+        for sock in (old, *beside):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
+        new = _bound(address, shared=True)
+        new.listen(backlog)
+    except OSError as error:
+        if new:
+            new.close()
+        raise ConfigError(explain(address, error)) from None
+    old.close()
+    new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, bool(beside))
+    return new
 
 
 def _bound(address: Address, shared: bool) -> socket.socket:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from flashpol.counters.status import ProcessStatus
 from flashpol.log.handler import log, report_suppressed, set_up
-from flashpol.process.control import Message, encode
+from flashpol.process.control import AdoptSockets, Message, encode
 from flashpol.process.out_of_memory import OUT_OF_MEMORY, LastWords
 from flashpol.process.privileges import Privileges
 
@@ -70,6 +70,7 @@ class Child:
         self.status = status
         self.stopped = False  # by SIGSTOP or the like; set by Generation.on_child_exit
         self.stalled = False  # it has not proved that it serves; set by Generation.kill_stalled
+        self.lent: set[socket.socket] = set()  # listen sockets of siblings that it was sent (queue failover)
         self._prepare = prepare
         self._last_delay = last_delay
         self._control: socket.socket | None = None
@@ -140,6 +141,8 @@ class Child:
         """False if the message was not sent: the child has ended, or does not read any more."""
         if self._control is None:
             return False
+        if isinstance(message, AdoptSockets):
+            self.lent.update(file for file in files if isinstance(file, socket.socket))
         try:
             socket.send_fds(self._control, [encode(message)], [file.fileno() for file in files])
         except (BrokenPipeError, ConnectionResetError):

@@ -151,7 +151,6 @@ class Generation:
         now = time.monotonic()
         for child in self.children:
             if child.due is not None and child.due <= now:
-                self._runtime.listen_sockets.restore_backlog(self.plan.config.server.backlog)
                 try:
                     child.start(now, close_inherited, self.plan.privileges)
                 except OSError as error:
@@ -307,15 +306,15 @@ class Generation:
         if self._accepting:
             self._failover.update()
 
-    def on_child_exit(self, pid: int, status: int) -> bool:
-        """`pid` has exited, was stopped, or was continued, as its wait `status` says. False if it is no child here."""
+    def on_child_exit(self, pid: int, status: int) -> Child | None:
+        """`pid` has exited, was stopped, or was continued, as its wait `status` says. None if it is no child here."""
         child = next((child for child in self.children if child.pid == pid), None)
         if child is None:
-            return False
+            return None
         if os.WIFSTOPPED(status) or os.WIFCONTINUED(status):
             child.stopped = os.WIFSTOPPED(status)
             self.update_failover()
-            return True
+            return child
         delay = child.on_exit(time.monotonic())
         self.update_failover()  # before anything else: clients wait
         if child in self.workers:
@@ -328,7 +327,7 @@ class Generation:
             successor = f"; its successor starts in {delay:.1f} s" if code else ""  # after 0 the server mostly stops
             text = "%s (pid %d) %s%s"
             log.log(level, text, child.name, pid, describe_exit(code), successor, extra=fields | {"restart_in": delay})
-        return True
+        return child
 
     # ---------------------------------------------------------------------------------------------------------- ending
 

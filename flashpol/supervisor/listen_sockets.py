@@ -3,13 +3,16 @@
 import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from dataclasses import replace
 
 from flashpol.config import Address, ConfigError, Endpoint, SystemdSocket
-from flashpol.process.sockets import bind
+from flashpol.log.handler import log
+from flashpol.process.sockets import accept_queue, bind, bind_instead, bound_address
+from flashpol.supervisor.socket_options import Options, Values
 
 # An address as configured, and its number among equal ones: several listeners may ask for port 0.
 Key = tuple[Address, int]
+SPOILT = "a worker has spoilt a listen socket of %s: %s"
 
 
 class ListenSockets:
@@ -21,6 +24,11 @@ class ListenSockets:
     def __init__(self, inherited: Mapping[SystemdSocket, Sequence[socket.socket]] | None = None) -> None:
         self._bound: dict[Key, list[socket.socket]] = {}
         self._inherited = dict(inherited or {})
+        self._fresh: dict[socket.socket, Options] = {}  # as it was before a worker had it
+        self._wanted: dict[socket.socket, Options] = {}  # as the running configuration has it
+        for sockets in self._inherited.values():
+            for sock in sockets:
+                self._fresh[sock] = self._wanted[sock] = Options.of(sock, accept_queue(sock)[1])
 
     def acquire(self, wanted: Sequence[tuple[Endpoint, int]], backlog: int) -> list[list[socket.socket]]:
         """For each (address, count) at least `count` sockets, open ones and new ones.
@@ -51,6 +59,11 @@ class ListenSockets:
                 sock.close()
             raise
         self._bound |= bound
+        read: dict[int, Options] = {}  # by family: new sockets differ in their address only
+        for sock in fresh:
+            if sock.family not in read:
+                read[sock.family] = Options.of(sock, backlog)
+            self._fresh[sock] = self._wanted[sock] = replace(read[sock.family], address=bound_address(sock))
         return found
 
     def _require_no_overlap(self, address: Address) -> None:
@@ -68,12 +81,40 @@ class ListenSockets:
             raise ConfigError(f"{address}: systemd passed {names}; see FileDescriptorName= in the .socket unit")
         return self._inherited[address]
 
-    def restore_backlog(self, backlog: int) -> None:
-        """Give the queues this length again: a worker that stopped alone has shrunk its own. systemd's keep theirs."""
-        for sockets in self._bound.values():
-            for sock in sockets:
-                with suppress(OSError):  # a worker has shut the shared socket down, which costs only its own queue
-                    sock.listen(backlog)
+    def require(self, sock: socket.socket, backlog: int, values: Values) -> None:
+        """From now on `restore` makes it so: with this backlog, and these options that its workers set themselves."""
+        fresh = self._fresh[sock]
+        if not any(sock in sockets for sockets in self._inherited.values()):  # systemd's have a backlog of their own
+            fresh = replace(fresh, backlog=backlog)
+        self._wanted[sock] = replace(fresh, values={**fresh.values, **values})
+
+    def restore(self, sock: socket.socket) -> socket.socket:
+        """Undo what a worker did to it. Returns the socket, or another one on the same address, bound in its place: the
+        old one is beyond repair then, and closed. A socket that is not held any more is left alone."""
+        if sock not in self._wanted:
+            return sock
+        why = self._wanted[sock].restore(sock)
+        if not why:
+            return sock
+        address = self._wanted[sock].address
+        fields = {"event": "socket-spoilt", "address": str(address), "error": why}
+        key = next((key for key, sockets in self._bound.items() if sock in sockets), None)
+        if key is None:
+            log.error(f"{SPOILT}; restart the socket unit of systemd", address, why, extra=fields)
+            return sock
+        sockets = self._bound[key]
+        try:
+            new = bind_instead(
+                sock, address, self._wanted[sock].backlog, [each for each in sockets if each is not sock]
+            )
+        except ConfigError as error:
+            log.error(f"{SPOILT}; it cannot be replaced: %s", address, why, error, extra=fields)
+            return sock
+        log.error(f"{SPOILT}; replaced it, and the clients in its queue are lost", address, why, extra=fields)
+        self._bound[key] = [new if each is sock else each for each in sockets]
+        self._fresh[new], self._wanted[new] = self._fresh.pop(sock), self._wanted.pop(sock)
+        self._wanted[new].restore(new)
+        return new
 
     def release(self, wanted: Iterable[socket.socket]) -> None:
         """Close the bound sockets, except `wanted`."""
@@ -82,6 +123,7 @@ class ListenSockets:
             _close(sockets, keep)
         kept = ((key, [sock for sock in sockets if sock in keep]) for key, sockets in self._bound.items())
         self._bound = {key: sockets for key, sockets in kept if sockets}
+        self._forget_closed()
 
     def keep_only(self, wanted: Iterable[socket.socket]) -> None:
         """Close all sockets, systemd's too, except `wanted`: in a child, and when the server stops."""
@@ -89,6 +131,12 @@ class ListenSockets:
         self.release(keep)
         for sockets in self._inherited.values():
             _close(sockets, keep)
+        self._forget_closed()
+
+    def _forget_closed(self) -> None:
+        for known in (self._fresh, self._wanted):
+            for sock in [sock for sock in known if sock.fileno() < 0]:
+                del known[sock]
 
 
 def _close(sockets: Iterable[socket.socket], keep: set[socket.socket]) -> None:

@@ -42,6 +42,7 @@ from flashpol.serving.plan import Loader, Plan
 from flashpol.supervisor.child import Child
 from flashpol.supervisor.generation import Generation, ServerRuntime
 from flashpol.supervisor.loading import LoadProcess, Refusal
+from flashpol.supervisor.socket_repair import SocketRepair
 from flashpol.supervisor.systemd import Notifier
 
 # Deaths of new workers, after which the generation is given up.
@@ -82,6 +83,7 @@ class Reloader:
         self._runtime = runtime
         self._notifier = notifier
         self._on_ready = on_ready
+        self._repair = SocketRepair(runtime.listen_sockets)
         self._steps: dict[State, Callable[[], State]] = {
             State.STARTING: self._starting,
             State.SWITCHING: self._switching,
@@ -138,8 +140,13 @@ class Reloader:
     def on_child_exit(self, pid: int, status: int) -> None:
         if self._load and self._load.pid == pid:
             self._load.on_exit(status)
-        else:
-            any(generation.on_child_exit(pid, status) for generation in self.generations)
+            return
+        for generation in self.generations:
+            child = generation.on_child_exit(pid, status)
+            if child and not child.pid:
+                self._repair.after(child, generation, self.generations)
+            if child:
+                return
 
     @property
     def needs_polling(self) -> bool:
@@ -219,6 +226,7 @@ class Reloader:
             raise AssertionError("STARTING is entered with a generation")
         if new.workers_up:
             self._old, self.current, self._next = self.current, new, None
+            self._repair.require(new, self.generations)
             new.start_accepting()
             if self._old:
                 self._switch_over(self._old, new)

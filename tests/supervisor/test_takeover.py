@@ -3,9 +3,11 @@
 The worker plays the attacker itself: a prelude runs in it, which does what foreign code in it could do.
 """
 
+import ctypes
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -16,16 +18,19 @@ from flashpol.config import ConnectionLimits
 from flashpol.counters.mapping import PAGE, whole_pages
 from testkit.clients import ask
 from testkit.polling import eventually
-from testkit.processes import Flashpol
+from testkit.processes import Flashpol, free_port
 
 POLICY = ("--allow", "*:1935")
 
-# Calls `attack(slot, sockets, plan, shared, control)` in each worker, in a greenlet, while the file GO exists.
+# Calls `attack(slot, sockets, plan, shared, control)` in each worker, in a greenlet, once the file GO exists, and
+# `leave()` when the worker has drained.
 PRELUDE = """
 import os, pathlib, random
 import gevent
 import flashpol.worker.worker as worker
 go, real = pathlib.Path({go!r}), worker.run
+def leave():
+    pass
 {attack}
 def watch(*arguments):
     while not go.exists():
@@ -34,6 +39,7 @@ def watch(*arguments):
 def run(*arguments):
     gevent.spawn(watch, *arguments)
     real(*arguments)
+    leave()
 worker.run = run
 """
 
@@ -161,3 +167,174 @@ def test_worker_that_fills_its_memory_with_garbage_disturbs_neither_admin_nor_ar
         assert ask(server.place)[-1:] == b"\0"
         assert server.stop() == 0
         assert "Traceback" not in server.log
+
+
+# ------------------------------------------------------------------------------------------------------ listen sockets
+
+# A program that gives all clients of the address to the first socket of its group.
+STEER = """
+import ctypes, struct
+code = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
+def attack(slot, sockets, plan, shared, control):
+    for [sock] in sockets:
+        sock.setsockopt(1, 51, struct.pack("HL", 1, ctypes.addressof(code)))  # SO_ATTACH_REUSEPORT_CBPF
+    (go.parent / f"done{slot}").touch()
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """One listener whose clients the log assigns to workers."""
+    path = tmp_path / "flashpol.toml"
+    path.write_text(
+        "[server]\naccess_log = 1\nshutdown_timeout = 1\ndrain_timeout = 2\n"
+        '[policies.p]\ngrants = [{domain = "*", ports = "1935"}]\n'
+        f'[[listeners]]\npolicy = "p"\naddress = "127.0.0.1:{free_port()}"\n'
+    )
+    return path
+
+
+def shares(server: Flashpol, clients: int = 40) -> list[int]:
+    """How many of the next clients each of two workers serves."""
+
+    def served() -> list[int]:
+        lines = [line for line in server.log.splitlines() if "reply after" in line]
+        return [sum(f" worker-{slot}[" in line for line in lines) for slot in range(2)]
+
+    before = served()
+    for _ in range(clients):
+        assert ask(server.place)[-1:] == b"\0"
+    eventually(lambda: sum(served()) - sum(before) == clients, "the log of all of them")
+    return [now - then for now, then in zip(served(), before, strict=True)]
+
+
+@pytest.mark.parametrize("how", ["killed", "reload"])
+def test_program_by_which_a_worker_takes_all_clients_ends_with_it(tmp_path: Path, config: Path, how: str) -> None:
+    attack = Attack(tmp_path, STEER)
+    with Flashpol("-c", config, listen=(), workers=2, prelude=attack.prelude) as server:
+        assert all(shares(server))
+        workers = server.workers
+        attack.begin()
+        eventually(lambda: (tmp_path / "done0").exists() and (tmp_path / "done1").exists(), "the programs")
+        assert 0 in shares(server), "the attack works"
+        attack.end()
+        if how == "killed":
+            workers[1].kill()
+            eventually(lambda: len(server.workers) == 2 and workers[1] not in server.workers, "its successor")
+            eventually(lambda: server.up == 2, "it is up")
+        else:
+            server.process.send_signal(signal.SIGHUP)
+            eventually(lambda: " reloaded: " in server.log, "the reload")
+            eventually(lambda: not any(worker.alive for worker in workers), "the end of the old workers")
+        assert all(shares(server))
+        assert server.stop() == 0
+
+
+BEYOND_REPAIR = """
+import socket
+def attack(slot, sockets, plan, shared, control):
+    for [sock] in sockets:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            sock.shutdown(socket.SHUT_RDWR)
+            sock.setblocking(True)
+            sock.connect(other.getsockname())
+    os._exit(3)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_listen_socket_that_a_worker_has_made_useless_is_replaced(tmp_path: Path, config: Path, workers: int) -> None:
+    attack = Attack(tmp_path, BEYOND_REPAIR)
+    with Flashpol("-c", config, listen=(), workers=workers, prelude=attack.prelude) as server:
+        attack.begin()
+        eventually(lambda: server.log.count("exited with 3") >= workers, "what they do with their sockets")
+        attack.end()
+        eventually(lambda: server.up == workers, "their successors")
+        assert "a worker has spoilt a listen socket of 127.0.0.1:" in server.log
+        if workers == 2:
+            eventually(lambda: all(shares(server)), "clients for both")
+        else:
+            assert ask(server.place)[-1:] == b"\0"
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: " reloaded: " in server.log, "a reload")
+        assert ask(server.place)[-1:] == b"\0"
+        assert server.stop() == 0
+
+
+# Locks the filter of its socket when it has drained, and the next generation serves that socket.
+LOCKED_WHILE_DRAINING = """
+import socket
+def attack(slot, sockets, plan, shared, control):
+    global kept
+    kept = socket.socket(fileno=os.dup(sockets[0][0].fileno()))
+    (go.parent / "done").touch()
+def leave():
+    if (go.parent / "done").exists():
+        (go.parent / "done").unlink()
+        kept.setsockopt(1, 44, 1)  # SO_LOCK_FILTER
+"""
+
+
+def test_listen_socket_that_is_replaced_under_a_new_worker_gets_to_its_successor(tmp_path: Path, config: Path) -> None:
+    attack = Attack(tmp_path, LOCKED_WHILE_DRAINING)
+    with Flashpol("-c", config, listen=(), prelude=attack.prelude) as server:
+        attack.begin()
+        eventually((tmp_path / "done").exists, "a copy of the socket")
+        attack.end()
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "its packet filter is locked" in server.log, "the replacement")
+        eventually(lambda: "was killed by SIGKILL; its successor" in server.log, "the end of the new worker")
+        assert ask(server.place)[-1:] == b"\0"
+        eventually(lambda: server.up == 1, "its successor")
+        assert server.stop() == 0
+
+
+def options(server: Flashpol) -> tuple[int, ...]:
+    """Of the arbiter's listen socket: what connections inherit."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    pid = os.pidfd_open(server.process.pid)
+    try:
+        for fd in os.listdir(f"/proc/{server.process.pid}/fd"):
+            copy = libc.syscall(438, pid, int(fd), 0)  # pidfd_getfd
+            if copy >= 0 and os.readlink(f"/proc/self/fd/{copy}").startswith("socket:"):
+                with socket.socket(fileno=copy) as sock:
+                    if sock.family == socket.AF_INET and sock.getsockname() == server.place:
+                        return tuple(sock.getsockopt(*option) for option in INHERITED)
+            elif copy >= 0:
+                os.close(copy)
+    finally:
+        os.close(pid)
+    raise AssertionError("no listen socket")
+
+
+INHERITED = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="pidfd_getfd needs the right to trace the server")
+def test_options_that_workers_set_are_those_of_the_configuration_that_serves(config: Path) -> None:
+    text = config.read_text() + 'upstream = ["127.0.0.1:9"]\nkeepalive = SECONDS\n'
+    config.write_text(text.replace("SECONDS", "77"))
+    with Flashpol("-c", config, listen=()) as server:
+        as_started = options(server)
+        assert as_started[:3] == (1, 1, 77)
+        for keepalive, ends in ((77, " reloaded: "), (0, " reloaded: "), (77, " reloaded: "), (88, "not reloaded")):
+            before, [worker] = server.log.count(ends), server.workers
+            bad = "[policies.q]\nfile = 'missing.xml'\n" if ends == "not reloaded" else ""
+            config.write_text(bad + text.replace("SECONDS", str(keepalive)))
+            server.process.send_signal(signal.SIGHUP)
+            eventually(lambda ends=ends, before=before: server.log.count(ends) > before, "the reload")  # type: ignore[misc]
+            if not bad:
+                eventually(lambda worker=worker: not worker.alive, "the end of the old worker")  # type: ignore[misc]
+            wanted = 0 if keepalive == 0 else 1
+            eventually(lambda wanted=wanted: options(server)[:2] == (wanted, 1), "the options")  # type: ignore[misc]
+            if wanted:
+                assert options(server) == as_started
+        [worker] = server.workers
+        worker.kill()
+        eventually(lambda: server.workers not in ([], [worker]) and server.up == 1, "the successor")
+        assert options(server) == as_started
