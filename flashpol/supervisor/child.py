@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from flashpol.counters.status import ProcessStatus
@@ -67,9 +66,11 @@ class Child:
         self.due: float | None = 0.0  # when to start it, CLOCK_MONOTONIC; None while it runs
         self.ending = False  # the arbiter has it drain or stop, and starts no successor
         self.deadline = math.inf  # when it is killed, CLOCK_MONOTONIC
+        self.leave_by = math.inf  # when it is killed if it still accepts, CLOCK_MONOTONIC
         self.status = status
         self.stopped = False  # by SIGSTOP or the like; set by Generation.on_child_exit
         self.stalled = False  # it has not proved that it serves; set by Generation.kill_stalled
+        self.killed = False  # SIGKILL was sent, or would have been with the right to
         self.lent: set[socket.socket] = set()  # listen sockets of siblings that it was sent (queue failover)
         self._prepare = prepare
         self._last_delay = last_delay
@@ -94,7 +95,7 @@ class Child:
             close_inherited()
             self._run(its, privileges)
         its.close()
-        self._control, self.due, self.stopped, self.stalled = ours, None, False, False
+        self._control, self.due, self.stopped, self.stalled, self.killed = ours, None, False, False, False
         self.status.draining = self.status.stalled = 0
         self.pid = self.status.pid = pid
 
@@ -129,8 +130,9 @@ class Child:
 
     @property
     def accepting(self) -> bool:
-        """It accepts connections, or will: a child that gets Drain while it starts accepts for a moment."""
-        return self.pid != 0 and not self.status.draining
+        """It accepts connections, or will: a child that gets Drain while it starts accepts for a moment. Only the child
+        itself says so, which is why nothing waits for it longer than until `leave_by`."""
+        return self.pid != 0 and not self.status.draining and not self.killed
 
     @property
     def answering(self) -> bool:
@@ -154,9 +156,11 @@ class Child:
             return False
         return True
 
-    def drain(self, message: Message, deadline: float) -> None:
-        """Have it finish its open connections by `deadline`; it gets no successor. `message`: what it is to do."""
+    def drain(self, message: Message, leave_by: float, deadline: float) -> None:
+        """Have it stop accepting by `leave_by` and finish its open connections by `deadline`; it gets no successor.
+        `message`: what it is to do."""
         self._end_by(deadline)
+        self.leave_by = min(self.leave_by, leave_by)
         if not self.send(message):
             self.deadline = 0.0  # it would go on accepting
 
@@ -175,10 +179,21 @@ class Child:
             self._control.close()
             self._control = None
 
-    def kill(self) -> None:
+    def kill(self) -> bool:
+        """False without the right to: then the closed control socket has to do."""
         if self.pid:
-            with suppress(PermissionError):  # without that right the closed control socket has to do
+            self.killed = True
+            try:
                 os.kill(self.pid, signal.SIGKILL)
+            except PermissionError:
+                return False
+        return True
+
+    def abandon(self) -> None:
+        """It does not end, and cannot be killed."""
+        fields = {"event": "left-behind", "child": self.name, "child_pid": self.pid}
+        log.error("%s (pid %d) does not end, and there is no right to kill it", self.name, self.pid, extra=fields)
+        self.pid = self.status.pid = 0
 
     def on_exit(self, now: float) -> float | None:
         """The process has ended. Returns the seconds until its successor starts; None if it gets none."""

@@ -344,8 +344,8 @@ class Generation:
         self._accepting = False
         now, config = time.monotonic(), self.plan.config
         for child in self.children if admin else self.workers:
-            seconds = config.server.shutdown_timeout if child is self.admin else config.draining
-            child.drain(Drain(kept), now + seconds + KILL_AFTER)
+            leave_by = now + config.server.shutdown_timeout + KILL_AFTER
+            child.drain(Drain(kept), leave_by, leave_by if child is self.admin else now + config.draining + KILL_AFTER)
 
     def shorten_drain(self) -> None:
         """Open connections have only shutdown_timeout left, as if the server stopped."""
@@ -356,13 +356,22 @@ class Generation:
     @property
     def deadline(self) -> float:
         """When the next of its processes is to be killed."""
-        return min((child.deadline for child in self.children if child.pid), default=math.inf)
+        running = [child for child in self.children if child.pid]
+        times = [child.deadline for child in running] + [child.leave_by for child in running if child.accepting]
+        return min(times, default=math.inf)
 
     def kill_overdue(self) -> None:
-        """Kill the processes whose time to drain is over."""
+        """Kill the processes whose time to drain is over, or to stop accepting."""
         now = time.monotonic()
         for child in self.children:
+            if child.accepting and child.leave_by <= now < child.deadline:
+                fields = {"event": "drain-ignored", "child": child.name, "child_pid": child.pid}
+                text = "%s (pid %d) goes on accepting although it is to drain; killing it"
+                log.error(text, child.name, child.pid, extra=fields)
+                child.deadline = now
             if child.pid and child.deadline <= now:
+                again = child.killed
                 child.stop()
-                child.kill()
+                if not child.kill() and again:
+                    child.abandon()
                 child.deadline = now + KILL_AFTER

@@ -3,9 +3,11 @@
 The worker plays the attacker itself: a prelude runs in it, which does what foreign code in it could do.
 """
 
+import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
 import socket
 import time
@@ -16,7 +18,7 @@ import pytest
 from flashpol._fastpath import ADDRESS_TABLE_HEAD, ADDRESS_TABLE_SET
 from flashpol.config import ConnectionLimits
 from flashpol.counters.mapping import PAGE, whole_pages
-from testkit.clients import ask
+from testkit.clients import ask, connect
 from testkit.polling import eventually
 from testkit.processes import Flashpol, free_port
 
@@ -167,6 +169,87 @@ def test_worker_that_fills_its_memory_with_garbage_disturbs_neither_admin_nor_ar
         assert ask(server.place)[-1:] == b"\0"
         assert server.stop() == 0
         assert "Traceback" not in server.log
+
+
+# ------------------------------------------------------------------------------------------------------------ deadlines
+
+# It reads no message, beats on, and does not say that it has stopped accepting.
+DEAF = """
+def attack(slot, sockets, plan, shared, control):
+    if slot == 0:
+        control.accepting.wait()
+        control._watcher.close()
+        (go.parent / f"deaf{os.getpid()}").touch()
+"""
+PATIENT_DRAIN = """
+[server]
+shutdown_timeout = 0.5
+drain_timeout = 300
+[policies.p]
+grants = [{{domain = "*", ports = "1935"}}]
+[[listeners]]
+policy = "p"
+address = "127.0.0.1:{port}"
+"""
+
+
+@pytest.mark.slow
+def test_worker_that_ignores_the_arbiter_holds_up_no_reload_and_cuts_no_session_of_others(tmp_path: Path) -> None:
+    config = tmp_path / "flashpol.toml"
+    attack = Attack(tmp_path, DEAF)
+    attack.begin()
+    with socket.create_server(("127.0.0.1", 0)) as application:
+        upstream = f'upstream = ["127.0.0.1:{application.getsockname()[1]}"]\n'
+        config.write_text(PATIENT_DRAIN.format(port=free_port()) + upstream)
+        with Flashpol("-c", config, listen=(), workers=2, prelude=attack.prelude) as server:
+            sessions = []
+            for _ in range(16):  # some of them in the other worker
+                sessions.append(connect(server.place, b"hello"))
+                sessions.append(application.accept()[0])
+                assert sessions[-1].recv(9) == b"hello"
+            for number in (1, 2):  # the second one while the first goes on, as an operator would
+                eventually(lambda number=number: len([*tmp_path.glob("deaf*")]) >= number, "a deaf worker")  # type: ignore[misc]
+                server.process.send_signal(signal.SIGHUP)
+                eventually(lambda number=number: server.log.count(" reloaded: ") == number, "the reload")  # type: ignore[misc]
+            assert server.log.count("goes on accepting although it is to drain; killing it") == 2
+            assert ask(server.place)[-1:] == b"\0"
+            alive = 0
+            for client, application_side in zip(sessions[::2], sessions[1::2], strict=True):
+                with contextlib.suppress(OSError):
+                    client.sendall(b"again")
+                    application_side.settimeout(2)
+                    alive += application_side.recv(9) == b"again"
+            assert alive >= 1, "the sessions of the workers that drain as told go on"
+            assert server.stop() == 0
+            for sock in sessions:
+                sock.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+def test_reloads_go_on_although_the_arbiter_may_not_kill_its_workers(tmp_path: Path) -> None:
+    config = tmp_path / "flashpol.toml"
+    config.write_text(PATIENT_DRAIN.format(port=free_port()).replace("drain_timeout = 300", "drain_timeout = 0.5"))
+    attack = Attack(tmp_path, DEAF)
+    tmp_path.chmod(0o777)
+    for folder in tmp_path.parents[:2]:
+        folder.chmod(0o755)
+    attack.begin()
+    with Flashpol(
+        "-c",
+        config,
+        "--user",
+        "nobody",
+        listen=(),
+        prelude=attack.prelude,
+        under=("setpriv", "--bounding-set", "-kill"),
+    ) as server:
+        for number in range(1, 6):  # more than generations may drain
+            eventually(lambda number=number: len([*tmp_path.glob("deaf*")]) >= number, "a deaf worker")  # type: ignore[misc]
+            server.process.send_signal(signal.SIGHUP)
+            eventually(lambda number=number: server.log.count(" reloaded: ") == number, "the reload")  # type: ignore[misc]
+        eventually(lambda: "does not end, and there is no right to kill it" in server.log, "the report")
+        assert server.get("/-/ready").status == 200
 
 
 # ------------------------------------------------------------------------------------------------------ listen sockets
