@@ -63,7 +63,9 @@ class ListenSockets:
         for sock in fresh:
             if sock.family not in read:
                 read[sock.family] = Options.of(sock, backlog)
-            self._fresh[sock] = self._wanted[sock] = replace(read[sock.family], address=bound_address(sock))
+            self._fresh[sock] = self._wanted[sock] = replace(
+                read[sock.family], address=bound_address(sock), name=sock.getsockname()
+            )
         return found
 
     def _require_no_overlap(self, address: Address) -> None:

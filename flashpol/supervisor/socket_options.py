@@ -111,13 +111,14 @@ class Options:
     """A listen socket as it should be."""
 
     address: Address
+    name: object  # as getsockname(2) has it: an interface may get another name
     backlog: int
     values: Values
 
     @classmethod
     def of(cls, sock: socket.socket, backlog: int) -> "Options":
         values = {option: value for option in TABLE if (value := _get(sock, option)) is not None}
-        return cls(bound_address(sock), backlog, values)
+        return cls(bound_address(sock), sock.getsockname(), backlog, values)
 
     def restore(self, sock: socket.socket) -> str:
         """Make it so again. Returns why it cannot be, in a few words; empty if it could."""
@@ -134,7 +135,7 @@ class Options:
             return f"it cannot listen any more: {error.strerror}"
         # Again: a program belongs to the address, and a socket that was shut down had left it.
         _set(sock, (_SOCKET, _SO_DETACH_REUSEPORT_BPF), _INT.pack(0))
-        return "" if bound_address(sock) == self.address else "it has lost its address"
+        return "" if sock.getsockname() == self.name else "it has lost its address"
 
 
 def _get(sock: socket.socket, option: Option) -> bytes | None:
