@@ -40,6 +40,7 @@ from flashpol.process.control import FollowLog
 from flashpol.serving.file_watch import FileWatch
 from flashpol.serving.plan import Loader, Plan
 from flashpol.supervisor.child import Child
+from flashpol.supervisor.file_checks import FileChecks
 from flashpol.supervisor.generation import Generation, ServerRuntime
 from flashpol.supervisor.loading import LoadProcess, Refusal
 from flashpol.supervisor.socket_repair import SocketRepair
@@ -83,6 +84,7 @@ class Reloader:
         self._runtime = runtime
         self._notifier = notifier
         self._on_ready = on_ready
+        self.checks = FileChecks(watch, self._close_all)  # of the watched files
         self._repair = SocketRepair(runtime.listen_sockets)
         self._steps: dict[State, Callable[[], State]] = {
             State.STARTING: self._starting,
@@ -136,10 +138,13 @@ class Reloader:
             child.close_control()
         if self._load:
             self._load.close()
+        self.checks.close()
 
     def on_child_exit(self, pid: int, status: int) -> None:
         if self._load and self._load.pid == pid:
             self._load.on_exit(status)
+            return
+        if self.checks.on_exit(pid, status):
             return
         for generation in self.generations:
             child = generation.on_child_exit(pid, status)

@@ -594,6 +594,35 @@ def test_watched_file_that_is_being_loaded_is_loaded_once(site: Site) -> None:
         eventually(lambda: ask(server.place) == reply("three.example"), "the next change")
 
 
+def test_watched_files_on_a_disk_that_hangs_hold_up_nothing_else(site: Site) -> None:
+    site.configure(server="watch = 0.1")
+    prelude = f"""
+import pathlib, time
+import flashpol.serving.file_watch as file_watch
+import flashpol.supervisor.file_checks as file_checks
+file_checks.CHECK_TIMEOUT = 1.0
+real, folder = file_watch.signature, pathlib.Path({str(site.folder)!r})
+def signature(paths):
+    while (folder / "hang").exists():
+        (folder / "hanging").touch()
+        time.sleep(0.01)
+    return real(paths)
+file_watch.signature = signature
+"""
+    with site.serve(prelude=prelude) as server:
+        (site.folder / "hang").touch()
+        eventually((site.folder / "hanging").exists, "the disk that hangs")
+        [worker] = server.workers
+        worker.kill()
+        eventually(lambda: server.workers not in ([], [worker]), "the successor")
+        assert ask(server.place) == reply("one.example")
+        eventually(lambda: "the watched files cannot be read for 1 s" in server.log, "the report")
+        site.allow("two.example")
+        (site.folder / "hang").unlink()
+        eventually(lambda: ask(server.place) == reply("two.example"), "the new policy")
+        assert server.stop() == 0
+
+
 # ---------------------------------------------------------------------------------------------------- a terminal
 
 
