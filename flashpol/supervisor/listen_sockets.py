@@ -2,7 +2,7 @@
 
 import socket
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from flashpol.config import Address, ConfigError, Endpoint, SystemdSocket
@@ -15,6 +15,14 @@ Key = tuple[Address, int]
 SPOILT = "a worker has spoilt a listen socket of %s: %s"
 
 
+class Expected:
+    """How the sockets of one address should be: `fresh`, before a worker had them; `wanted` by the running
+    configuration."""
+
+    def __init__(self, fresh: Options) -> None:
+        self.fresh = self.wanted = fresh
+
+
 class ListenSockets:
     """Sockets are bound when a configuration first names their address, and closed when none does any more.
 
@@ -24,11 +32,11 @@ class ListenSockets:
     def __init__(self, inherited: Mapping[SystemdSocket, Sequence[socket.socket]] | None = None) -> None:
         self._bound: dict[Key, list[socket.socket]] = {}
         self._inherited = dict(inherited or {})
-        self._fresh: dict[socket.socket, Options] = {}  # as it was before a worker had it
-        self._wanted: dict[socket.socket, Options] = {}  # as the running configuration has it
-        for sockets in self._inherited.values():
-            for sock in sockets:
-                self._fresh[sock] = self._wanted[sock] = Options.of(sock, accept_queue(sock)[1])
+        self._expected = {
+            sock: Expected(Options.of(sock, accept_queue(sock)[1]))
+            for sockets in self._inherited.values()
+            for sock in sockets
+        }
 
     def acquire(self, wanted: Sequence[tuple[Endpoint, int]], backlog: int) -> list[list[socket.socket]]:
         """For each (address, count) at least `count` sockets, open ones and new ones.
@@ -59,14 +67,23 @@ class ListenSockets:
                 sock.close()
             raise
         self._bound |= bound
-        read: dict[int, Options] = {}  # by family: new sockets differ in their address only
-        for sock in fresh:
-            if sock.family not in read:
-                read[sock.family] = Options.of(sock, backlog)
-            self._fresh[sock] = self._wanted[sock] = replace(
-                read[sock.family], address=bound_address(sock), name=sock.getsockname()
-            )
+        self._expect(bound.values(), set(fresh), backlog)
         return found
+
+    def _expect(self, bound: Iterable[Sequence[socket.socket]], fresh: Container[socket.socket], backlog: int) -> None:
+        """Note how the new sockets are. One object for an address, and one set of values for a family, keep the memory
+        small, which each child has too."""
+        read: dict[int, Options] = {}
+        for sockets in bound:
+            first = sockets[0]
+            if first in fresh:
+                if first.family not in read:
+                    read[first.family] = Options.of(first, backlog)
+                like = replace(read[first.family], address=bound_address(first), name=first.getsockname())
+                self._expected[first] = Expected(like)
+            for sock in sockets:
+                if sock in fresh:
+                    self._expected[sock] = self._expected[first]
 
     def _require_no_overlap(self, address: Address) -> None:
         """Raises ConfigError for an address that cannot be bound while another one of this server is open."""
@@ -83,22 +100,28 @@ class ListenSockets:
             raise ConfigError(f"{address}: systemd passed {names}; see FileDescriptorName= in the .socket unit")
         return self._inherited[address]
 
-    def require(self, sock: socket.socket, backlog: int, values: Values) -> None:
-        """From now on `restore` makes it so: with this backlog, and these options that its workers set themselves."""
-        fresh = self._fresh[sock]
-        if not any(sock in sockets for sockets in self._inherited.values()):  # systemd's have a backlog of their own
-            fresh = replace(fresh, backlog=backlog)
-        self._wanted[sock] = replace(fresh, values={**fresh.values, **values})
+    def require(self, sockets: Iterable[socket.socket], backlog: int, values: Values) -> None:
+        """From now on `restore` makes them so: with this backlog, and these options that their workers set themselves.
+        Sockets of systemd have a backlog of their own."""
+        inherited = {sock for sockets in self._inherited.values() for sock in sockets}
+        for expected, sock in {self._expected[sock]: sock for sock in sockets}.items():
+            fresh = expected.fresh
+            expected.wanted = replace(
+                fresh,
+                backlog=fresh.backlog if sock in inherited else backlog,
+                values={**fresh.values, **values} if values else fresh.values,
+            )
 
     def restore(self, sock: socket.socket) -> socket.socket:
         """Undo what a worker did to it. Returns the socket, or another one on the same address, bound in its place: the
         old one is beyond repair then, and closed. A socket that is not held any more is left alone."""
-        if sock not in self._wanted:
+        if sock.fileno() < 0 or sock not in self._expected:
             return sock
-        why = self._wanted[sock].restore(sock)
+        expected = self._expected[sock]
+        why = expected.wanted.restore(sock)
         if not why:
             return sock
-        address = self._wanted[sock].address
+        address = expected.wanted.address
         fields = {"event": "socket-spoilt", "address": str(address), "error": why}
         key = next((key for key, sockets in self._bound.items() if sock in sockets), None)
         if key is None:
@@ -106,42 +129,38 @@ class ListenSockets:
             return sock
         sockets = self._bound[key]
         try:
-            new = bind_instead(
-                sock, address, self._wanted[sock].backlog, [each for each in sockets if each is not sock]
-            )
+            beside = [each for each in sockets if each is not sock]
+            new = bind_instead(sock, address, expected.wanted.backlog, beside)
         except ConfigError as error:
             log.error(f"{SPOILT}; it cannot be replaced: %s", address, why, error, extra=fields)
             return sock
         log.error(f"{SPOILT}; replaced it, and the clients in its queue are lost", address, why, extra=fields)
         self._bound[key] = [new if each is sock else each for each in sockets]
-        self._fresh[new], self._wanted[new] = self._fresh.pop(sock), self._wanted.pop(sock)
-        self._wanted[new].restore(new)
+        self._expected[new] = self._expected.pop(sock)
+        expected.wanted.restore(new)
         return new
 
     def release(self, wanted: Iterable[socket.socket]) -> None:
         """Close the bound sockets, except `wanted`."""
-        keep = set(wanted)
-        for sockets in self._bound.values():
-            _close(sockets, keep)
-        kept = ((key, [sock for sock in sockets if sock in keep]) for key, sockets in self._bound.items())
-        self._bound = {key: sockets for key, sockets in kept if sockets}
-        self._forget_closed()
+        self._close_bound(set(wanted))
+        for sock in [sock for sock in self._expected if sock.fileno() < 0]:
+            del self._expected[sock]
 
     def keep_only(self, wanted: Iterable[socket.socket]) -> None:
         """Close all sockets, systemd's too, except `wanted`: in a child, and when the server stops."""
         keep = set(wanted)
-        self.release(keep)
+        self._close_bound(keep)
         for sockets in self._inherited.values():
             _close(sockets, keep)
-        self._forget_closed()
 
-    def _forget_closed(self) -> None:
-        for known in (self._fresh, self._wanted):
-            for sock in [sock for sock in known if sock.fileno() < 0]:
-                del known[sock]
+    def _close_bound(self, keep: Container[socket.socket]) -> None:
+        for sockets in self._bound.values():
+            _close(sockets, keep)
+        kept = ((key, [sock for sock in sockets if sock in keep]) for key, sockets in self._bound.items())
+        self._bound = {key: sockets for key, sockets in kept if sockets}
 
 
-def _close(sockets: Iterable[socket.socket], keep: set[socket.socket]) -> None:
+def _close(sockets: Iterable[socket.socket], keep: Container[socket.socket]) -> None:
     for sock in sockets:
         if sock not in keep:
             sock.close()

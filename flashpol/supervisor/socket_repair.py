@@ -24,10 +24,9 @@ class SocketRepair:
         config = generation.plan.config
         for listener, sockets in zip(config.listeners, generation.sockets, strict=True):
             values = relaying(listener.keepalive) if listener.shared else {}
-            for sock in sockets:
-                self._listen_sockets.require(sock, config.server.backlog, values)
+            self._listen_sockets.require(sockets, config.server.backlog, values)
         if generation.admin_socket:
-            self._listen_sockets.require(generation.admin_socket, config.server.backlog, {})
+            self._listen_sockets.require([generation.admin_socket], config.server.backlog, {})
         self._restore([*generation.all_sockets], generations)
 
     def after(self, child: Child, generation: Generation, generations: Sequence[Generation]) -> None:

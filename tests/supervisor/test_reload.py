@@ -6,6 +6,7 @@ import pty
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -517,6 +518,33 @@ def test_http_reload_that_takes_long_returns_202(site: Site) -> None:
         (site.folder / "hang").unlink()
         eventually(lambda: "reloaded" in server.log, "the reload")
         assert server.metrics().total("config_last_reload_successful") == 1
+
+
+@pytest.mark.parametrize("asked", ["before", "after"])
+def test_http_reload_of_a_server_that_drains_is_refused_at_once(site: Site, asked: str) -> None:
+    site.configure(server="drain_timeout = 60")
+    site.config.write_text(
+        site.config.read_text() + '[[listeners]]\npolicy = "main"\naddress = "127.0.0.1:0"\nupstream = "127.0.0.1:9"\n'
+    )
+    with site.serve(listen=(), prelude=hanging_load(site.folder)) as server, connect(server.place, REQUEST[:10]):
+        eventually(lambda: server.metrics().total("connections_open") == 1, "a connection to wait for")
+        answers = []
+        if asked == "before":
+            (site.folder / "hang").touch()
+            asking = threading.Thread(target=lambda: answers.append(server.get("/-/reload", "POST")))
+            asking.start()
+            eventually((site.folder / "hanging").exists, "the load")
+        server.process.send_signal(signal.SIGQUIT)
+        eventually(lambda: "SIGQUIT: draining" in server.log, "the signal")
+        eventually(lambda: json.loads(server.get("/-/status").body)["state"] == "draining", "the state")
+        if asked == "before":
+            asking.join(DEADLINE)
+        else:
+            answers.append(server.get("/-/reload", "POST"))
+        [answer] = answers
+        # 500: the load that was asked for was given up.
+        assert answer.status == 503 or (asked == "before" and answer.status == 500)
+        assert b"the server is stopping" in answer.body
 
 
 def test_http_reload_without_the_setting_is_forbidden(site: Site) -> None:

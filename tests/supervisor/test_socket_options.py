@@ -218,7 +218,7 @@ def test_restore_of_a_socket_beyond_repair_replaces_it(
     [sockets] = listening.acquire([(Address("127.0.0.1", port), count)], 100)
     place = bound_address(sockets[0])
     spoilt, *others = sockets
-    listening.require(spoilt, 50, relaying(99))
+    listening.require([spoilt], 50, relaying(99))
     spoil(spoilt)  # type: ignore[operator]
     new = listening.restore(spoilt)
     assert new is not spoilt
@@ -259,7 +259,7 @@ def test_restore_of_a_socket_of_systemd_beyond_repair_says_what_to_do(caplog: py
     listening = ListenSockets({SystemdSocket("flash"): [sock]})
     sock.listen(1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)
-    listening.require(sock, 5, {})
+    listening.require([sock], 5, {})
     assert listening.restore(sock) is sock
     assert spread([sock], 20) == [20], "its backlog is that of its unit"
     lock_its_filter(sock)

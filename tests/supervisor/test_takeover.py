@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -146,23 +145,17 @@ def test_worker_that_fills_its_memory_with_garbage_disturbs_neither_admin_nor_ar
     with Flashpol("-c", config, listen=(), workers=2, prelude=attack.prelude) as server:
         attack.begin()
         eventually(lambda: (tmp_path / "go0").exists() and (tmp_path / "go1").exists(), "garbage in both")
-        deadline = time.monotonic() + 6
-        reads = kills = 0
-        while time.monotonic() < deadline:
+        for number in range(1, 31):
             for path in ("/", "/-/live", "/-/status", "/metrics"):
                 reply = server.get(path)
                 assert reply.status == 200, reply.body
-                reads += 1
             assert server.get("/-/ready").status in (200, 503)
             json.loads(server.get("/-/status").body)
-            if reads % 60 == 0 and (workers := server.workers):
+            if number % 8 == 0 and (workers := server.workers):
                 workers[0].kill()
-                kills += 1
-            if reads % 100 == 0:
+            if number % 12 == 0:
                 assert server.get("/-/reload", "POST").status in (200, 202, 500)
         attack.end()
-        assert reads > 100
-        assert kills
         reloaded = server.log.count(" reloaded: ")
         server.process.send_signal(signal.SIGHUP)
         eventually(lambda: server.log.count(" reloaded: ") > reloaded, "a reload")
