@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from flashpol.config import ConnectionLimits
 from flashpol.counters.mapping import PAGE, whole_pages
 from testkit.clients import ask, connect
 from testkit.polling import eventually
-from testkit.processes import Flashpol, free_port
+from testkit.processes import Flashpol, as_nobody, free_port
 
 POLICY = ("--allow", "*:1935")
 
@@ -414,3 +415,37 @@ def test_options_that_workers_set_are_those_of_the_configuration_that_serves(con
         worker.kill()
         eventually(lambda: server.workers not in ([], [worker]) and server.up == 1, "the successor")
         assert options(server) == as_started
+
+
+# ---------------------------------------------------------------------------------------------------- other processes
+
+
+def attempt(action: Callable[[], object]) -> str:
+    try:
+        action()
+    except OSError as error:
+        return type(error).__name__
+    return "done"
+
+
+def steal_descriptor(pid: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(438, os.pidfd_open(pid), 0, 0) < 0:  # pidfd_getfd
+        raise OSError(ctypes.get_errno(), "pidfd_getfd")
+
+
+def read_memory(pid: int) -> None:
+    with open(f"/proc/{pid}/mem", "rb"):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_worker_of_another_user_reaches_neither_the_arbiter_nor_the_memory_of_siblings() -> None:
+    with Flashpol(*POLICY, "--user", "nobody", workers=2) as server:
+        arbiter, sibling = server.process.pid, server.workers[0].pid
+        for pid in (arbiter, sibling):
+            for action in (read_memory, steal_descriptor):
+                assert as_nobody(lambda action=action, pid=pid: attempt(lambda: action(pid))) == "PermissionError"  # type: ignore[misc]
+        assert as_nobody(lambda: attempt(lambda: os.kill(arbiter, 0))) == "PermissionError"
+        # They have one user, so it can signal them: docs/security.md says so.
+        assert as_nobody(lambda: attempt(lambda: os.kill(sibling, 0))) == "done"
