@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from flashpol.config import Address, ConfigError, Endpoint, SystemdSocket
 from flashpol.log.handler import log
-from flashpol.process.sockets import accept_queue, bind, bind_instead, bound_address
-from flashpol.supervisor.socket_options import Options, Values
+from flashpol.process.sockets import accept_queue, bind, bind_instead
+from flashpol.supervisor.socket_options import Options, Values, of_new_socket
 
 # An address as configured, and its number among equal ones: several listeners may ask for port 0.
 Key = tuple[Address, int]
@@ -71,16 +71,15 @@ class ListenSockets:
         return found
 
     def _expect(self, bound: Iterable[Sequence[socket.socket]], fresh: Container[socket.socket], backlog: int) -> None:
-        """Note how the new sockets are. One object for an address, and one set of values for a family, keep the memory
-        small, which each child has too."""
-        read: dict[int, Options] = {}
+        """Note how the new sockets should be. One object for an address, and one set of values for a family, keep the
+        memory small, which each child has too."""
+        values: dict[int, Values] = {}
         for sockets in bound:
             first = sockets[0]
             if first in fresh:
-                if first.family not in read:
-                    read[first.family] = Options.of(first, backlog)
-                like = replace(read[first.family], address=bound_address(first), name=first.getsockname())
-                self._expected[first] = Expected(like)
+                if first.family not in values:
+                    values[first.family] = of_new_socket(first.family)
+                self._expected[first] = Expected(Options.of_bound(first, backlog, values[first.family]))
             for sock in sockets:
                 if sock in fresh:
                     self._expected[sock] = self._expected[first]

@@ -21,9 +21,9 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from flashpol.config import Address
 from flashpol.process.sockets import bound_address
@@ -36,6 +36,7 @@ _SOCKET, _TCP, _IP, _IPV6 = socket.SOL_SOCKET, socket.IPPROTO_TCP, socket.IPPROT
 _SO_DETACH_FILTER, _SO_DETACH_REUSEPORT_BPF, _SO_BUF_LOCK = 27, 68, 72
 _LINGER = (_SOCKET, socket.SO_LINGER)
 _MAXSEG, _WINDOW_CLAMP = (_TCP, socket.TCP_MAXSEG), (_TCP, socket.TCP_WINDOW_CLAMP)
+_INTERFACE = (_SOCKET, 62)  # SO_BINDTOIFINDEX: clients of other interfaces get another socket, or none
 _BUFFERS = ((_SOCKET, socket.SO_RCVBUF), (_SOCKET, socket.SO_SNDBUF))
 _CONGESTION, _IP_OPTIONS, _RTHDR = (_TCP, socket.TCP_CONGESTION), (_IP, socket.IP_OPTIONS), (_IPV6, 57)
 # Options that are no integer: the size of their buffer. SO_LINGER has its time in a second one.
@@ -46,7 +47,7 @@ _NO_CLAMP = _INT.pack(65535 << 14)  # the largest window that TCP has
 TABLE: Final[tuple[Option, ...]] = (
     # How a connection is made, and by which socket.
     (_SOCKET, socket.SO_INCOMING_CPU),
-    (_SOCKET, 62),  # SO_BINDTOIFINDEX: clients of other interfaces get another socket, or none
+    _INTERFACE,
     (_TCP, socket.TCP_DEFER_ACCEPT),
     (_TCP, socket.TCP_FASTOPEN),
     (_TCP, 34),  # TCP_FASTOPEN_NO_COOKIE
@@ -98,12 +99,31 @@ TABLE: Final[tuple[Option, ...]] = (
 )
 
 
-def relaying(keepalive: int) -> Values:
-    """What `process.sockets.prepare_relaying` sets, which a worker does with the socket of a shared port."""
-    values = {(_TCP, socket.TCP_NODELAY): 1, (_SOCKET, socket.SO_KEEPALIVE): int(keepalive > 0)}
-    if keepalive:
-        values[_TCP, socket.TCP_KEEPIDLE] = keepalive
-    return {option: _INT.pack(value) for option, value in values.items()}
+class _Recorder:
+    """Takes the place of a socket, and keeps what is set."""
+
+    def __init__(self) -> None:
+        self.values: dict[Option, bytes] = {}
+
+    def setsockopt(self, level: int, name: int, value: int) -> None:
+        self.values[level, name] = _INT.pack(value)
+
+
+def set_by(prepare: Callable[[socket.socket], object]) -> Values:
+    """The options that a worker sets itself, by calling `prepare` with its listen socket."""
+    recorder = _Recorder()
+    prepare(cast(socket.socket, recorder))
+    return recorder.values
+
+
+def of_new_socket(family: int) -> Values:
+    """The options of a socket that nothing has been done to yet."""
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        return _read(sock)
+
+
+def _read(sock: socket.socket) -> Values:
+    return {option: value for option in TABLE if (value := _get(sock, option)) is not None}
 
 
 @dataclass(frozen=True)
@@ -117,7 +137,14 @@ class Options:
 
     @classmethod
     def of(cls, sock: socket.socket, backlog: int) -> "Options":
-        values = {option: value for option in TABLE if (value := _get(sock, option)) is not None}
+        return cls(bound_address(sock), sock.getsockname(), backlog, _read(sock))
+
+    @classmethod
+    def of_bound(cls, sock: socket.socket, backlog: int, values: Values) -> "Options":
+        """Of a socket that was bound a moment ago, and may have been prepared already. values: of a new socket."""
+        interface = _get(sock, _INTERFACE)  # a link-local address has one
+        if interface is not None and interface != values.get(_INTERFACE):
+            values = {**values, _INTERFACE: interface}
         return cls(bound_address(sock), sock.getsockname(), backlog, values)
 
     def restore(self, sock: socket.socket) -> str:

@@ -8,11 +8,13 @@ A socket that cannot be put right is replaced, also in all generations, whose pr
 
 import socket
 from collections.abc import Iterable, Sequence
+from functools import partial
 
+from flashpol.process.sockets import prepare_relaying
 from flashpol.supervisor.child import Child
 from flashpol.supervisor.generation import Generation
 from flashpol.supervisor.listen_sockets import ListenSockets
-from flashpol.supervisor.socket_options import relaying
+from flashpol.supervisor.socket_options import set_by
 
 
 class SocketRepair:
@@ -23,7 +25,8 @@ class SocketRepair:
         """`generation` serves from now on: its configuration says how its listen sockets have to be."""
         config = generation.plan.config
         for listener, sockets in zip(config.listeners, generation.sockets, strict=True):
-            values = relaying(listener.keepalive) if listener.shared else {}
+            # What `Service.add` does with the socket.
+            values = set_by(partial(prepare_relaying, keepalive=listener.keepalive)) if listener.shared else {}
             self._listen_sockets.require(sockets, config.server.backlog, values)
         if generation.admin_socket:
             self._listen_sockets.require([generation.admin_socket], config.server.backlog, {})

@@ -7,13 +7,14 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from flashpol.config import Address
 from flashpol.process.sockets import bind, bound_address, prepare_relaying
 from flashpol.supervisor.listen_sockets import ListenSockets
-from flashpol.supervisor.socket_options import TABLE, Option, Options, relaying
+from flashpol.supervisor.socket_options import TABLE, Option, Options, Values, of_new_socket, set_by
 from testkit.processes import as_nobody, free_port
 
 BACKLOG = 16
@@ -66,6 +67,10 @@ def attach(sock: socket.socket, option: int, result: int) -> None:
     """A program that always returns `result`."""
     data, _code = program((6, 0, 0, result))
     sock.setsockopt(socket.SOL_SOCKET, option, data)
+
+
+def relaying(keepalive: int) -> Values:
+    return set_by(partial(prepare_relaying, keepalive=keepalive))
 
 
 def values(sock: socket.socket) -> dict[Option, bytes]:
@@ -131,12 +136,18 @@ def test_restore_of_a_socket_that_nobody_changed_sets_nothing(
         assert wanted.restore(watched) == ""
 
 
-def test_relaying_has_what_prepare_relaying_sets(sock: socket.socket) -> None:
+def test_set_by_returns_what_a_function_sets(sock: socket.socket) -> None:
     """A worker sets these itself: what the arbiter restores later must be the same."""
     for keepalive in (0, 77):
+        wanted = relaying(keepalive)
+        assert len(wanted) == (3 if keepalive else 2)
         prepare_relaying(sock, keepalive)
         found = values(sock)
-        assert {option: found[option] for option in relaying(keepalive)} == relaying(keepalive)
+        assert {option: found[option] for option in wanted} == wanted
+
+
+def test_new_socket_has_the_options_of_one_that_listens(sock: socket.socket) -> None:
+    assert of_new_socket(sock.family) == values(sock)
 
 
 # --------------------------------------------------------------------------------------------- queue, flags, programs
