@@ -8,7 +8,6 @@ with fs.protected_symlinks and fs.protected_regular. All steps use the descripto
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,7 +101,7 @@ def _require_trusted(folder: int, found: os.stat_result) -> None:
 
 def _put(entry: Entry, data: bytes) -> None:
     folder, name, found = entry
-    new = f".{secrets.token_hex(12)}.new"  # no other process has this name, also none in another PID namespace
+    new = f".{os.urandom(12).hex()}.new"  # no other process has this name, also none in another PID namespace
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with open(os.open(new, flags, 0o600 if found else 0o666, dir_fd=folder), "wb") as file:

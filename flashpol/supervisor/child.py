@@ -71,6 +71,7 @@ class Child:
         self.stopped = False  # by SIGSTOP or the like; set by Generation.on_child_exit
         self.stalled = False  # it has not proved that it serves; set by Generation.kill_stalled
         self.killed = False  # SIGKILL was sent, or would have been with the right to
+        self.given_up = False  # that does not end it, or not soon
         self.lent: set[socket.socket] = set()  # listen sockets of siblings that it was sent (queue failover)
         self._prepare = prepare
         self._last_delay = last_delay
@@ -95,7 +96,8 @@ class Child:
             close_inherited()
             self._run(its, privileges)
         its.close()
-        self._control, self.due, self.stopped, self.stalled, self.killed = ours, None, False, False, False
+        self._control, self.due = ours, None
+        self.stopped = self.stalled = self.killed = self.given_up = False
         self.status.draining = self.status.stalled = 0
         self.pid = self.status.pid = pid
 
@@ -132,7 +134,7 @@ class Child:
     def accepting(self) -> bool:
         """It accepts connections, or will: a child that gets Drain while it starts accepts for a moment. Only the child
         itself says so, which is why nothing waits for it longer than until `leave_by`."""
-        return self.pid != 0 and not self.status.draining and not self.killed
+        return self.pid != 0 and not self.status.draining and not self.given_up
 
     @property
     def answering(self) -> bool:
@@ -186,6 +188,7 @@ class Child:
             try:
                 os.kill(self.pid, signal.SIGKILL)
             except PermissionError:
+                self.given_up = True
                 return False
         return True
 

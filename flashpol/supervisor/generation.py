@@ -357,20 +357,22 @@ class Generation:
     def deadline(self) -> float:
         """When the next of its processes is to be killed."""
         running = [child for child in self.children if child.pid]
-        times = [child.deadline for child in running] + [child.leave_by for child in running if child.accepting]
+        times = [child.deadline for child in running]
+        times += [child.leave_by for child in running if child.accepting and not child.killed]
         return min(times, default=math.inf)
 
     def kill_overdue(self) -> None:
         """Kill the processes whose time to drain is over, or to stop accepting."""
         now = time.monotonic()
         for child in self.children:
-            if child.accepting and child.leave_by <= now < child.deadline:
+            if child.accepting and not child.killed and child.leave_by <= now < child.deadline:
                 fields = {"event": "drain-ignored", "child": child.name, "child_pid": child.pid}
                 text = "%s (pid %d) goes on accepting although it is to drain; killing it"
                 log.error(text, child.name, child.pid, extra=fields)
                 child.deadline = now
             if child.pid and child.deadline <= now:
                 again = child.killed
+                child.given_up |= again
                 child.stop()
                 if not child.kill() and again:
                     child.abandon()

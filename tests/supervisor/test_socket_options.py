@@ -18,7 +18,7 @@ from flashpol.supervisor.socket_options import TABLE, Option, Options, Values, o
 from testkit.processes import as_nobody, free_port
 
 BACKLOG = 16
-SO_ATTACH_REUSEPORT_CBPF, SO_LOCK_FILTER = 51, 44
+SO_ATTACH_FILTER, SO_LOCK_FILTER, SO_ATTACH_REUSEPORT_CBPF = 26, 44, 51
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
@@ -190,7 +190,10 @@ def test_filter_is_detached_and_a_locked_one_reported() -> None:
     [sock] = bind(Address("127.0.0.1", free_port()), 1, BACKLOG)
     with sock:
         wanted = Options.of(sock, BACKLOG)
-        attach(sock, socket.SO_ATTACH_FILTER if hasattr(socket, "SO_ATTACH_FILTER") else 26, 0)
+        try:
+            attach(sock, SO_ATTACH_FILTER, 0)
+        except PermissionError:
+            pytest.skip("this container may not")
         with pytest.raises(TimeoutError):
             clients(bound_address(sock), 1)
         assert wanted.restore(sock) == ""
