@@ -106,18 +106,18 @@ class Networks:
 
 ADDRESS_TABLE_HEAD: Final[int]
 ADDRESS_TABLE_SET: Final[int]
-"""Bytes of an address table: for each worker a head, and a power of two of sets of 8 slots."""
+"""Bytes of an address table: a head, and each of its sets of 8 slots."""
 
 @final
 class AddressLimits:
     """Limits on connections, in total and of each address, counted in an address table that the workers share.
 
-    memory: for each of `workers` ADDRESS_TABLE_HEAD + n * ADDRESS_TABLE_SET bytes, n a power of two, aligned to
-    ADDRESS_TABLE_HEAD, zeroed at first. Only `worker`, from 0, writes its part of them; zero that part if the worker
-    dies. key: 16 random bytes, the same for all workers. The limits are 0 for none: connections in total, of one
-    worker, of one address, admitted per second from one address, and sessions of one address, the last three below
-    65,535. ipv4_prefix, ipv6_prefix: the number of bits that count as one address. exempt: addresses that no limit by
-    address holds for; they are counted too.
+    memory: for each of `workers` at least ADDRESS_TABLE_HEAD + sets * ADDRESS_TABLE_SET bytes, equally many, aligned to
+    ADDRESS_TABLE_HEAD, zeroed at first; sets: a power of two. Only `worker`, from 0, writes its part of them; zero that
+    part if the worker dies. key: 16 random bytes, the same for all workers. The limits are 0 for none: connections in
+    total, of one worker, of one address, admitted per second from one address, and sessions of one address, the last
+    three below 65,535. ipv4_prefix, ipv6_prefix: the number of bits that count as one address. exempt: addresses that
+    no limit by address holds for; they are counted too.
 
     Raises ValueError if an argument does not fit.
     """
@@ -128,6 +128,7 @@ class AddressLimits:
         *,
         worker: int,
         workers: int,
+        sets: int,
         key: bytes,
         max_connections: int = 0,
         max_worker_connections: int = 0,

@@ -147,7 +147,7 @@ def test_address_table_when_full_admits_untracked() -> None:
 def test_address_table_set_evicts_the_idle_address_with_the_lowest_rate() -> None:
     """Of the addresses without connections, the one with the fewest in the last seconds."""
     address_limits = AddressLimits(
-        aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET), worker=0, workers=1, key=bytes(16), max_address_rate=3
+        aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET), worker=0, workers=1, sets=1, key=bytes(16), max_address_rate=3
     )
     addresses = list(many(WAYS + 1))
     for address in addresses[:WAYS]:
@@ -444,7 +444,12 @@ def test_acceptor_refuses_a_denied_network(start: Start) -> None:
 
 def test_untracked_connections_are_counted(start: Start) -> None:
     address_limits = AddressLimits(
-        aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET), worker=0, workers=1, key=bytes(16), max_address_connections=1
+        aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET),
+        worker=0,
+        workers=1,
+        sets=1,
+        key=bytes(16),
+        max_address_connections=1,
     )
     loop = start(address_limits=address_limits, request_timeout=30)
     clients = [loop.connect(source=f"127.0.1.{n}") for n in range(1, 12)]
@@ -489,7 +494,8 @@ def aligned(size: int) -> memoryview:
         {"ipv6_prefix": -1}, {"max_connections": -1},
         {"max_address_connections": 1 << 16}, {"max_address_rate": 1 << 16},
         {"workers": 3}, {"memory": aligned(ADDRESS_TABLE_HEAD)},
-        {"memory": aligned(ADDRESS_TABLE_HEAD + 3 * ADDRESS_TABLE_SET)},
+        {"memory": aligned(ADDRESS_TABLE_HEAD + 3 * ADDRESS_TABLE_SET), "sets": 3}, {"sets": 0}, {"sets": 2},
+        {"sets": 1 << 60},
         {"memory": aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET + 1)},
         {"memory": aligned(100 + ADDRESS_TABLE_SET)[8:]},
     ],
@@ -500,6 +506,7 @@ def test_address_limits_refuses_wrong_arguments(wrong: dict[str, object]) -> Non
         "memory": aligned(ADDRESS_TABLE_HEAD + ADDRESS_TABLE_SET),
         "worker": 0,
         "workers": 1,
+        "sets": 1,
         "key": os.urandom(16),
     }
     AddressLimits(**right)  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ from flashpol.admin.page import rendering
 from flashpol.admin.policy_analysis import AnalysisCache
 from flashpol.admin.problems import Json
 from flashpol.admin.status import status
-from flashpol.counters.status import READY
+from flashpol.counters.status import DRAINING, READY
 from flashpol.hub import run_again
 from flashpol.process.lifecycle import ChildControl
 
@@ -146,10 +146,12 @@ class Application:
         if self._request_reload is None:
             return _text("403 Forbidden", "reloading over HTTP is off: set reload_endpoint = true, or send SIGHUP")
         status = self._context.status
-        status.reloads_asked = ticket = status.reloads_asked + 1
+        ticket = status.ask_for_reload()
         self._request_reload()
         deadline = time.monotonic() + RELOAD_PATIENCE
-        while status.reloads_answered < ticket:
+        while not status.is_answered(ticket):
+            if status.state == DRAINING:
+                return _text("503 Service Unavailable", "the server is stopping and loads no configuration any more")
             if time.monotonic() >= deadline:
                 return _text("202 Accepted", "not done yet: the log and /-/status will say how it ended")
             gevent.sleep(RELOAD_POLL)

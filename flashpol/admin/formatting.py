@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 UNKNOWN = "–"
+END_OF_YEARS = 253_402_300_800  # the year 10,000
 
 
 def count(value: float) -> str:
@@ -51,6 +52,8 @@ def size(octets: float) -> str:
 
 
 def date_time(epoch: float) -> str:
+    if not 0 <= epoch < END_OF_YEARS:
+        return UNKNOWN
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(epoch))
 
 
@@ -60,6 +63,7 @@ def quantile(bounds: Sequence[float], counts: Sequence[int], which: float) -> fl
     bounds: upper bounds, ascending, in seconds; counts: one for each, and one for the values above all of them.
     Values are taken to be spread evenly within a bucket. A value above the last bound is reported as that bound.
     """
+    counts = [max(0, number) for number in counts]  # a worker may write anything
     rank = which * sum(counts)
     if not rank:
         return None

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from flashpol._fastpath import BUCKETS, REASONS
 from flashpol._pump import ENDS, FAILURES
 from flashpol.admin.context import AdminContext, ListenerInfo
+from flashpol.admin.formatting import END_OF_YEARS
 from flashpol.admin.history import Sample, since
 from flashpol.admin.policy_analysis import AnalysisCache
 from flashpol.admin.problems import Json, find_problems
@@ -19,6 +20,7 @@ from flashpol.version import VERSION
 
 FORMAT = 2
 STATES = {STARTING: "starting", READY: "ready", DRAINING: "draining"}
+UNKNOWN = "unknown"  # shared memory holds garbage, which must not keep the rest from being shown
 # Seconds that rates are taken over: what happens now, and enough for a distribution.
 NOW, MINUTE = 5.0, 60.0
 
@@ -37,12 +39,12 @@ def status(context: AdminContext, past: Sequence[Sample] = (), analyses: Analysi
     document: Json = {
         "format": FORMAT,
         "version": VERSION,
-        "state": STATES[server.state],
+        "state": STATES.get(server.state, UNKNOWN),
         "time": time.time(),
         "problems": [],
         "reload": {
             "successful": bool(server.reload_successful),
-            "timestamp": server.reload_timestamp,
+            "timestamp": server.reload_timestamp if server.reload_timestamp < END_OF_YEARS else 0,
             "error": server.reload_error,
         },
         "bucket_bounds_seconds": list(BUCKETS),

@@ -4,6 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
+from flashpol.cli.files import overwrite, put
 from flashpol.config import ConfigError
 
 # reload reads it unless told otherwise; serve writes one only with --pid-file.
@@ -25,8 +26,12 @@ def require_writable(path: Path) -> None:
 
 
 def write(path: Path) -> None:
-    """Raises OSError."""
-    path.write_text(f"{os.getpid()}\n", encoding="ascii")
+    """Readers see the old or the new file, and a symbolic link is replaced. Raises OSError."""
+    data = f"{os.getpid()}\n".encode()
+    try:
+        put(path, data)
+    except PermissionError:  # a file that is there for this user, in a folder that is not
+        overwrite(path, data)
 
 
 def remove(path: Path) -> None:

@@ -9,8 +9,26 @@ from flashpol.config.errors import ConfigError
 SYSTEMD = "systemd:"
 
 
+IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _require_interface(ip: IP, port: str, text: str) -> None:
+    """Raises ConfigError unless a link-local address, and no other, names its interface (RFC 4007 section 11)."""
+    interface = getattr(ip, "scope_id", None)
+    if ip.version == 6 and ip.is_link_local:
+        if interface is None:
+            message = f"is link-local, which is an address of one interface: write [{ip}%eth0]:{port}"
+            raise ConfigError(f"{text!r} {message}")
+        if not re.fullmatch(r"[^\s/:%]{1,15}", interface):
+            raise ConfigError(f"{text!r}: {interface!r} is not the name of an interface: write [fe80::1%eth0]:{port}")
+    elif interface is not None:
+        plain = str(ip).partition("%")[0]
+        raise ConfigError(f"{text!r}: only a link-local address has an interface: write [{plain}]:{port}")
+
+
 class Address(NamedTuple):
-    """An IP address and port to bind; port 0 lets the kernel choose."""
+    """An IP address and port to bind; port 0 lets the kernel choose. A link-local host ends with its interface:
+    fe80::1%eth0."""
 
     host: str
     port: int
@@ -44,6 +62,7 @@ class Address(NamedTuple):
             raise ConfigError(f"{text!r} is not an address to bind: write IP:PORT, such as 127.0.0.1:8430 or [::]:843")
         if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
             raise ConfigError(f"{text!r}: {port!r} is not a port: write a number from 0 to 65535")
+        _require_interface(ip, port, text)
         return cls(str(ip), int(port))
 
 
@@ -127,7 +146,9 @@ class UpstreamAddress(NamedTuple):
         if not colon or found is None:
             raise ConfigError(f"{text!r}: write HOST:PORT, the port from 1 to 65535, or unix:/PATH")
         if found.is_ip and bracketed == (":" in host):
-            return cls(str(ipaddress.ip_address(host)), found.port)
+            ip = ipaddress.ip_address(host)
+            _require_interface(ip, port, text)
+            return cls(str(ip), found.port)
         # RFC 1123 section 2.1: letters, digits, hyphens. Container networks name hosts with underscores too.
         if (
             bracketed

@@ -413,7 +413,8 @@ class Listener:
         ENDPOINT,
         'The listener binds this address, "IP:PORT", or takes a socket from systemd, "systemd:NAME" (NAME as in '
         "FileDescriptorName=).",
-        "It has no default. [::] serves IPv4 too; port 0 lets the kernel choose.",
+        "It has no default. [::] serves IPv4 too; port 0 lets the kernel choose; a link-local address names its "
+        "interface, as in [fe80::1%eth0]:843.",
         Address.parse(DEFAULT_LISTEN),
     )
     policy: str = required(

@@ -13,14 +13,14 @@ GAUGES = ("open", "parked", "slow_replies", "sessions")
 RELAY_GAUGES = ("open", "connecting")
 
 
-def word(index: int) -> property:
-    """A property of a `Words` object: its word number `index`."""
+def word(index: int, where: str = "words") -> property:
+    """A property of a `Words` object: word number `index` of its attribute `where`."""
 
     def get(self: "Words") -> int:
-        return int(self.words[index])
+        return int(getattr(self, where)[index])
 
     def put(self: "Words", value: int) -> None:
-        self.words[index] = value
+        getattr(self, where)[index] = value
 
     return property(get, put)
 

@@ -1,30 +1,27 @@
-"""The mappings of one generation of workers: anonymous shared memory, made by the arbiter before it forks.
+"""The mappings of one generation of workers, made by the arbiter before it forks.
 
-`SharedCounters` holds:
+`SharedCounters` has pages that the arbiter alone writes, then pages of each slot, and of the admin process, that only
+this process writes, and the arbiter once it is dead:
 
-    process    pid, restarts, CPU, memory;          written by the arbiter;
-               up, lag, heartbeat, files            by the process itself
-    queue      accept queue, slot x listener        written by the arbiter
-    block      counters, slot x listener            written by that slot's worker, in C (`_fastpath.LAYOUT`); by the
-                                                    arbiter once that worker is dead
-    relay      counters, slot x upstream            the same (`_pump.LAYOUT`); an upstream of two listeners is two
+    arbiter's   process    pid, restarts, CPU, memory of each slot and the admin process
+                queue      accept queue, slot x listener
+    a slot's    block      counters, one for each listener, written in C (`_fastpath.LAYOUT`)
+                relay      counters, one for each upstream (`_pump.LAYOUT`); an upstream of two listeners is two
+                report     up, lag, heartbeat, files
 
 `SharedAddressLimits` lies beside it, as large as the configuration says: each worker's connections, in total and by
-address, written by that worker, in C (`_native/accept/address_limits.pxd`), and read by the others.
+address, on pages of its own, written in C (`_native/accept/address_limits.pxd`), and read by the others.
 
 A worker that replaces another in a slot finds the counters of its predecessor and adds to them.
 """
 
-import mmap
 import os
 
 from flashpol._fastpath import ADDRESS_TABLE_HEAD, ADDRESS_TABLE_SET, REASONS, AddressLimits, Networks
 from flashpol.config import ConnectionLimits
 from flashpol.counters.layout import GAUGES, RELAY_GAUGES, WORD, Block, RelayBlock
+from flashpol.counters.mapping import Part, SharedMapping, whole_pages
 from flashpol.counters.status import ProcessStatus, QueueStatus
-
-_BLOCK_WORDS = Block.SIZE // WORD
-_RELAY_WORDS = RelayBlock.SIZE // WORD
 
 
 class SharedAddressLimits:
@@ -34,9 +31,9 @@ class SharedAddressLimits:
         self._workers = workers
         self._connection_limits = connection_limits
         self._key = os.urandom(16)  # a client must not know which addresses share a set
-        sets = 1 << max(0, (connection_limits.address_table_size // 8 - 1).bit_length())
-        self._stride = ADDRESS_TABLE_HEAD + sets * ADDRESS_TABLE_SET
-        self._mapping = mmap.mmap(-1, workers * self._stride)
+        self._sets = 1 << max(0, (connection_limits.address_table_size // 8 - 1).bit_length())
+        self._stride = whole_pages(ADDRESS_TABLE_HEAD + self._sets * ADDRESS_TABLE_SET)
+        self._mapping = SharedMapping(workers * self._stride)
 
     def of(self, slot: int, exempt: Networks | None = None) -> AddressLimits:
         """The limits as worker `slot` enforces them: it writes its own table and reads the others'.
@@ -45,9 +42,10 @@ class SharedAddressLimits:
         """
         connection_limits = self._connection_limits
         return AddressLimits(
-            memoryview(self._mapping)[: self._workers * self._stride],
+            self._mapping.memory,
             worker=slot,
             workers=self._workers,
+            sets=self._sets,
             key=self._key,
             max_connections=connection_limits.max_connections,
             max_worker_connections=connection_limits.max_worker_connections,
@@ -62,7 +60,10 @@ class SharedAddressLimits:
     def clear(self, slot: int) -> None:
         """Forget the connections of a slot whose worker is dead."""
         start = slot * self._stride
-        self._mapping[start : start + self._stride] = bytes(self._stride)
+        self._mapping.memory[start : start + self._stride] = bytes(self._stride)
+
+    def written_by(self, slot: int) -> Part:
+        return self._mapping.part(slot * self._stride, self._stride)
 
 
 class SharedCounters:
@@ -78,16 +79,36 @@ class SharedCounters:
         self.listeners = listeners
         self.upstreams = upstreams
         pairs = slots * listeners
-        # Blocks first: they need the alignment of the mapping's start to lie on cache lines of their own.
-        self._relays_at = pairs * _BLOCK_WORDS
-        self._queues_at = self._relays_at + slots * upstreams * _RELAY_WORDS
-        self._processes_at = self._queues_at + pairs * QueueStatus.SIZE
-        self._mapping = mmap.mmap(-1, (self._processes_at + (slots + 1) * ProcessStatus.SIZE) * WORD)
-        self._words = memoryview(self._mapping).cast("Q")
+        self._processes_at = pairs * QueueStatus.SIZE * WORD
+        self._slots_at = whole_pages(self._processes_at + (slots + 1) * ProcessStatus.SIZE * WORD)
+        # From the start of a slot's pages. Blocks first: each is to lie on cache lines of its own.
+        self._relays_at = listeners * Block.SIZE
+        self._report_at = self._relays_at + upstreams * RelayBlock.SIZE
+        self._stride = whole_pages(self._report_at + ProcessStatus.REPORTED_SIZE * WORD)
+        self._mapping = SharedMapping(self._slots_at + (slots + 1) * self._stride)
         self.address_limits = SharedAddressLimits(slots, connection_limits or ConnectionLimits())
 
+    def written_by(self, slot: int) -> list[Part]:
+        """What the worker of a slot writes."""
+        return [self._pages(slot), self.address_limits.written_by(slot)]
+
+    @property
+    def written_by_admin(self) -> list[Part]:
+        return [self._pages(self.slots)]
+
+    def _pages(self, slot: int) -> Part:
+        return self._mapping.part(self._slots_at + slot * self._stride, self._stride)
+
+    def _bytes(self, at: int, size: int) -> memoryview:
+        return self._mapping.memory[at : at + size]
+
+    def _words(self, at: int, count: int) -> memoryview:
+        return self._bytes(at, count * WORD).cast("Q")
+
     def process(self, slot: int) -> ProcessStatus:
-        return ProcessStatus(self._words[self._processes_at + slot * ProcessStatus.SIZE :][: ProcessStatus.SIZE])
+        own = self._processes_at + slot * ProcessStatus.SIZE * WORD
+        reported = self._slots_at + slot * self._stride + self._report_at
+        return ProcessStatus(self._words(own, ProcessStatus.SIZE), self._words(reported, ProcessStatus.REPORTED_SIZE))
 
     @property
     def admin(self) -> ProcessStatus:
@@ -95,28 +116,23 @@ class SharedCounters:
         return self.process(self.slots)
 
     def queue(self, slot: int, listener: int) -> QueueStatus:
-        at = self._queues_at + (slot * self.listeners + listener) * QueueStatus.SIZE
-        return QueueStatus(self._words[at : at + QueueStatus.SIZE])
-
-    def _block_words(self, slot: int, listener: int) -> memoryview:
-        return self._words[(slot * self.listeners + listener) * _BLOCK_WORDS :][:_BLOCK_WORDS]
+        at = (slot * self.listeners + listener) * QueueStatus.SIZE * WORD
+        return QueueStatus(self._words(at, QueueStatus.SIZE))
 
     def memory(self, slot: int, listener: int) -> memoryview:
         """The writable bytes of one block, for an Acceptor."""
-        return self._block_words(slot, listener).cast("B")
+        return self._bytes(self._slots_at + slot * self._stride + listener * Block.SIZE, Block.SIZE)
 
     def block(self, slot: int, listener: int) -> Block:
-        return Block(self._block_words(slot, listener))
-
-    def _relay_words(self, slot: int, upstream: int) -> memoryview:
-        return self._words[self._relays_at + (slot * self.upstreams + upstream) * _RELAY_WORDS :][:_RELAY_WORDS]
+        return Block(self.memory(slot, listener).cast("Q"))
 
     def relay_memory(self, slot: int, upstream: int) -> memoryview:
         """The writable bytes of one block, for a Destination."""
-        return self._relay_words(slot, upstream).cast("B")
+        at = self._slots_at + slot * self._stride + self._relays_at + upstream * RelayBlock.SIZE
+        return self._bytes(at, RelayBlock.SIZE)
 
     def relay_block(self, slot: int, upstream: int) -> RelayBlock:
-        return RelayBlock(self._relay_words(slot, upstream))
+        return RelayBlock(self.relay_memory(slot, upstream).cast("Q"))
 
     def settle(self, slot: int) -> None:
         """Close the account of a slot whose worker is dead: its open connections count as crashed."""

@@ -1,9 +1,11 @@
 """Listen sockets: bind them, set their options, read their accept queues."""
 
 import errno
+import os
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 
 from flashpol.config import Address, ConfigError
 
@@ -18,7 +20,7 @@ def bind(address: Address, count: int, backlog: int, beside: Sequence[socket.soc
     """
     sockets: list[socket.socket] = []
     try:
-        for sock in beside:
+        for sock in beside if count else ():
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
         for _ in range(count):
             group = [*beside, *sockets]
@@ -36,6 +38,24 @@ def bind(address: Address, count: int, backlog: int, beside: Sequence[socket.soc
     return sockets
 
 
+def bind_instead(old: socket.socket, address: Address, backlog: int, beside: Sequence[socket.socket]) -> socket.socket:
+    """A new listen socket in place of `old`, which is closed; `beside` as for `bind`. Raises ConfigError, and then the
+    old one is still open."""
+    new = None
+    try:
+        for sock in (old, *beside):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
+        new = _bound(address, shared=True)
+        new.listen(backlog)
+    except OSError as error:
+        if new:
+            new.close()
+        raise ConfigError(explain(address, error)) from None
+    old.close()
+    new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, bool(beside))
+    return new
+
+
 def _bound(address: Address, shared: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -46,34 +66,52 @@ def _bound(address: Address, shared: bool) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address.host != "::")
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(tuple(address))
+        sock.bind(_sockaddr(address))
     except OSError:
         sock.close()
         raise
     return sock
 
 
+def _sockaddr(address: Address) -> tuple[str, int] | tuple[str, int, int, int]:
+    """As bind(2) takes it. Raises OSError for an interface that does not exist."""
+    host, _, interface = address.host.partition("%")
+    if not interface:
+        return host, address.port
+    try:
+        return host, address.port, 0, socket.if_nametoindex(interface)
+    except OSError:  # Python's has no number
+        if interface.isdecimal():
+            return host, address.port, 0, int(interface) % 2**32
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from None
+
+
 def explain(address: Address, error: OSError) -> str:
     """One line: what is wrong with the address, and what to do."""
-    if error.errno == errno.EADDRINUSE:
-        return f"{address}: in use by another server; stop it (ss -ltnp shows which) or choose another port"
-    if error.errno == errno.EACCES:
-        return (
-            f"{address}: no right to bind a port below 1024; grant CAP_NET_BIND_SERVICE, use systemd "
-            f"socket activation (systemd:NAME), redirect {address.port} to a higher port (nftables), "
-            f"or choose another port"
-        )
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"{address}: not an address of this host (`ip address` lists them)"
-    if error.errno == errno.EAFNOSUPPORT:
-        return f"{address}: this host has no IPv6; listen on 0.0.0.0:{address.port}"
+    interface = address.host.partition("%")[2]
+    known = {
+        errno.EADDRINUSE: "in use by another server; stop it (ss -ltnp shows which) or choose another port",
+        errno.EACCES: (
+            f"no right to bind a port below 1024; grant CAP_NET_BIND_SERVICE, use systemd socket activation "
+            f"(systemd:NAME), redirect {address.port} to a higher port (nftables), or choose another port"
+        ),
+        errno.EADDRNOTAVAIL: "not an address of this host (`ip address` lists them)",
+        errno.ENODEV: f"there is no network interface {interface!r} (`ip link` lists them)",
+        errno.EAFNOSUPPORT: f"this host has no IPv6; listen on 0.0.0.0:{address.port}",
+    }
+    text = known.get(error.errno or 0) or f"cannot listen: {error.strerror}"
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{address}: cannot listen: {error.strerror}; raise ulimit -n, or use fewer workers or listeners"
-    return f"{address}: cannot listen: {error.strerror}"
+        text += "; raise ulimit -n, or use fewer workers or listeners"
+    return f"{address}: {text}"
 
 
 def bound_address(sock: socket.socket) -> Address:
-    host, port = sock.getsockname()[:2]
+    host, port, *more = sock.getsockname()
+    interface = more[1] if more else 0
+    if interface:
+        with suppress(OSError):  # it was removed
+            interface = socket.if_indextoname(interface)
+        host = f"{host}%{interface}"
     return Address(host, port)
 
 

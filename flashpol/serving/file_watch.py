@@ -16,6 +16,8 @@ from flashpol.config import ConfigError
 
 # More bytes than any configuration or policy that can be loaded has.
 MAX_BYTES = 1 << 24
+# Bytes that are read at a time.
+BLOCK = 1 << 16
 
 Signature = tuple[tuple[str, object], ...]
 
@@ -62,11 +64,25 @@ def digest(paths: Sequence[Path]) -> bytes:
     for path in _files(paths):
         content = b""
         with suppress(OSError):
-            if stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would block
-                with path.open("rb") as file:
-                    content = hashlib.sha256(file.read(MAX_BYTES)).digest()
+            if stat.S_ISREG(os.stat(path).st_mode):  # opening a device may do something
+                content = _digest(path)
         total.update(os.fsencode(path) + b"\0" + content + b"\0")
     return total.digest()
+
+
+def _digest(path: Path) -> bytes:
+    """Of a regular file, as far as MAX_BYTES; nothing of a FIFO that has come in its place. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return b""
+        content, left = hashlib.sha256(), MAX_BYTES
+        while left > 0 and (block := os.read(fd, min(left, BLOCK))):
+            content.update(block)
+            left -= len(block)
+        return content.digest()
+    finally:
+        os.close(fd)
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,14 @@ class Snapshot:
     @classmethod
     def of(cls, paths: Sequence[Path]) -> "Snapshot":
         return cls(tuple(paths), signature(paths), digest(paths))
+
+
+@dataclass(frozen=True)
+class Look:
+    """Files as they are now. digest: None if they have not come to rest."""
+
+    signature: Signature
+    digest: bytes | None
 
 
 class FileWatch:
@@ -97,16 +121,27 @@ class FileWatch:
     def changed(self) -> bool:
         """True once for each change, at the first call that finds the files as the call before: a program writes a
         file in pieces."""
-        now = signature(self.snapshot.paths)
+        return self.judge(self.look())
+
+    def look(self) -> Look:
+        """Read what `judge` needs, and change nothing: this may be called in another process."""
+        paths = self.snapshot.paths
+        now = signature(paths)
+        at_rest = now == self._moving and now != self.snapshot.signature
+        return Look(now, digest(paths) if at_rest else None)
+
+    def judge(self, look: Look) -> bool:
+        """`changed`, by a look at the files."""
+        now = look.signature
         if now == self.snapshot.signature:
             self._moving = None
             return False
-        if now != self._moving:
+        if look.digest is None:
             self._moving = now
             return False
-        before = self.snapshot.digest
-        different = sorted({name for name, _ in set(now) ^ set(self.snapshot.signature)})
+        before = self.snapshot
+        different = sorted({name for name, _ in set(now) ^ set(before.signature)})
         parents = {os.path.dirname(name) for name in different}
         self.names = [name for name in different if name not in parents][:3]
-        self.adopt(Snapshot.of(self.snapshot.paths))
-        return self.snapshot.digest != before
+        self.adopt(Snapshot(before.paths, now, look.digest))
+        return self.snapshot.digest != before.digest

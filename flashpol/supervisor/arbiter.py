@@ -228,14 +228,15 @@ class Arbiter:
                 self._watchdog.due = time.monotonic() + min(WATCHDOG_RETRY, self._notifier.watchdog_interval)
         watch = current.plan.config.server.watch
         self._files.seconds = watch or TICK
-        # Until a load has ended, the snapshot is older than what it reads.
-        loading = self._reloader.state is State.LOADING
-        if self._files.take() and watch and not loading:
-            with surviving("looking for changed files"):
-                self._reload_changed()
+        with surviving("looking for changed files"):
+            self._check_files(self._files.take() and bool(watch))
 
-    def _reload_changed(self) -> None:
-        if self._watch.changed():
+    def _check_files(self, due: bool) -> None:
+        """Reload if they have changed. due: it is time for another check."""
+        checks, loading = self._reloader.checks, self._reloader.state is State.LOADING
+        if due and not loading:
+            checks.start()
+        if checks.poll(loading=loading):
             names = self._watch.names
             log.info("%s changed; reloading", ", ".join(names), extra={"event": "file-changed", "files": names})
             self._reloader.request()

@@ -11,12 +11,11 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from flashpol.counters.status import ProcessStatus
 from flashpol.log.handler import log, report_suppressed, set_up
-from flashpol.process.control import Message, encode
+from flashpol.process.control import AdoptSockets, Message, encode
 from flashpol.process.out_of_memory import OUT_OF_MEMORY, LastWords
 from flashpol.process.privileges import Privileges
 
@@ -67,9 +66,13 @@ class Child:
         self.due: float | None = 0.0  # when to start it, CLOCK_MONOTONIC; None while it runs
         self.ending = False  # the arbiter has it drain or stop, and starts no successor
         self.deadline = math.inf  # when it is killed, CLOCK_MONOTONIC
+        self.leave_by = math.inf  # when it is killed if it still accepts, CLOCK_MONOTONIC
         self.status = status
         self.stopped = False  # by SIGSTOP or the like; set by Generation.on_child_exit
         self.stalled = False  # it has not proved that it serves; set by Generation.kill_stalled
+        self.killed = False  # SIGKILL was sent, or would have been with the right to
+        self.given_up = False  # that does not end it, or not soon
+        self.lent: set[socket.socket] = set()  # listen sockets of siblings that it was sent (queue failover)
         self._prepare = prepare
         self._last_delay = last_delay
         self._control: socket.socket | None = None
@@ -93,7 +96,8 @@ class Child:
             close_inherited()
             self._run(its, privileges)
         its.close()
-        self._control, self.due, self.stopped, self.stalled = ours, None, False, False
+        self._control, self.due = ours, None
+        self.stopped = self.stalled = self.killed = self.given_up = False
         self.status.draining = self.status.stalled = 0
         self.pid = self.status.pid = pid
 
@@ -128,8 +132,9 @@ class Child:
 
     @property
     def accepting(self) -> bool:
-        """It accepts connections, or will: a child that gets Drain while it starts accepts for a moment."""
-        return self.pid != 0 and not self.status.draining
+        """It accepts connections, or will: a child that gets Drain while it starts accepts for a moment. Only the child
+        itself says so, which is why nothing waits for it longer than until `leave_by`."""
+        return self.pid != 0 and not self.status.draining and not self.given_up
 
     @property
     def answering(self) -> bool:
@@ -140,6 +145,8 @@ class Child:
         """False if the message was not sent: the child has ended, or does not read any more."""
         if self._control is None:
             return False
+        if isinstance(message, AdoptSockets):
+            self.lent.update(file for file in files if isinstance(file, socket.socket))
         try:
             socket.send_fds(self._control, [encode(message)], [file.fileno() for file in files])
         except (BrokenPipeError, ConnectionResetError):
@@ -151,9 +158,11 @@ class Child:
             return False
         return True
 
-    def drain(self, message: Message, deadline: float) -> None:
-        """Have it finish its open connections by `deadline`; it gets no successor. `message`: what it is to do."""
+    def drain(self, message: Message, leave_by: float, deadline: float) -> None:
+        """Have it stop accepting by `leave_by` and finish its open connections by `deadline`; it gets no successor.
+        `message`: what it is to do."""
         self._end_by(deadline)
+        self.leave_by = min(self.leave_by, leave_by)
         if not self.send(message):
             self.deadline = 0.0  # it would go on accepting
 
@@ -172,10 +181,22 @@ class Child:
             self._control.close()
             self._control = None
 
-    def kill(self) -> None:
+    def kill(self) -> bool:
+        """False without the right to: then the closed control socket has to do."""
         if self.pid:
-            with suppress(PermissionError):  # without that right the closed control socket has to do
+            self.killed = True
+            try:
                 os.kill(self.pid, signal.SIGKILL)
+            except PermissionError:
+                self.given_up = True
+                return False
+        return True
+
+    def abandon(self) -> None:
+        """It does not end, and cannot be killed."""
+        fields = {"event": "left-behind", "child": self.name, "child_pid": self.pid}
+        log.error("%s (pid %d) does not end, and there is no right to kill it", self.name, self.pid, extra=fields)
+        self.pid = self.status.pid = 0
 
     def on_exit(self, now: float) -> float | None:
         """The process has ended. Returns the seconds until its successor starts; None if it gets none."""

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from flashpol.config import MAX_LISTENERS, ConfigError, Endpoint
+from flashpol.counters.mapping import protect_all
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals
@@ -150,7 +151,6 @@ class Generation:
         now = time.monotonic()
         for child in self.children:
             if child.due is not None and child.due <= now:
-                self._runtime.listen_sockets.restore_backlog(self.plan.config.server.backlog)
                 try:
                     child.start(now, close_inherited, self.plan.privileges)
                 except OSError as error:
@@ -173,6 +173,7 @@ class Generation:
         own = [sockets[slot :: len(self.workers)] for sockets in self.sockets]
         self._runtime.listen_sockets.keep_only(sock for sockets in own for sock in sockets)
         self._runtime.reload_request.close()
+        protect_all(self.shared.written_by(slot))
         return partial(run, slot, own, self.plan, self.shared)
 
     # ---------------------------------------------------------------------------------------------------- admin process
@@ -221,6 +222,7 @@ class Generation:
             os.nice(ADMIN_NICENESS)
         # Other copies here would keep accept queues alive that no worker empties.
         self._runtime.listen_sockets.keep_only([self.admin_socket])
+        protect_all([*self.shared.written_by_admin, self._runtime.status.written_by_admin])
         config, user = self.plan.config, self.plan.privileges.user
         sources = [config.policy(listener.policy) for listener in config.listeners]
         listeners = [
@@ -304,15 +306,15 @@ class Generation:
         if self._accepting:
             self._failover.update()
 
-    def on_child_exit(self, pid: int, status: int) -> bool:
-        """`pid` has exited, was stopped, or was continued, as its wait `status` says. False if it is no child here."""
+    def on_child_exit(self, pid: int, status: int) -> Child | None:
+        """`pid` has exited, was stopped, or was continued, as its wait `status` says. None if it is no child here."""
         child = next((child for child in self.children if child.pid == pid), None)
         if child is None:
-            return False
+            return None
         if os.WIFSTOPPED(status) or os.WIFCONTINUED(status):
             child.stopped = os.WIFSTOPPED(status)
             self.update_failover()
-            return True
+            return child
         delay = child.on_exit(time.monotonic())
         self.update_failover()  # before anything else: clients wait
         if child in self.workers:
@@ -325,7 +327,7 @@ class Generation:
             successor = f"; its successor starts in {delay:.1f} s" if code else ""  # after 0 the server mostly stops
             text = "%s (pid %d) %s%s"
             log.log(level, text, child.name, pid, describe_exit(code), successor, extra=fields | {"restart_in": delay})
-        return True
+        return child
 
     # ---------------------------------------------------------------------------------------------------------- ending
 
@@ -342,8 +344,8 @@ class Generation:
         self._accepting = False
         now, config = time.monotonic(), self.plan.config
         for child in self.children if admin else self.workers:
-            seconds = config.server.shutdown_timeout if child is self.admin else config.draining
-            child.drain(Drain(kept), now + seconds + KILL_AFTER)
+            leave_by = now + config.server.shutdown_timeout + KILL_AFTER
+            child.drain(Drain(kept), leave_by, leave_by if child is self.admin else now + config.draining + KILL_AFTER)
 
     def shorten_drain(self) -> None:
         """Open connections have only shutdown_timeout left, as if the server stopped."""
@@ -354,13 +356,24 @@ class Generation:
     @property
     def deadline(self) -> float:
         """When the next of its processes is to be killed."""
-        return min((child.deadline for child in self.children if child.pid), default=math.inf)
+        running = [child for child in self.children if child.pid]
+        times = [child.deadline for child in running]
+        times += [child.leave_by for child in running if child.accepting and not child.killed]
+        return min(times, default=math.inf)
 
     def kill_overdue(self) -> None:
-        """Kill the processes whose time to drain is over."""
+        """Kill the processes whose time to drain is over, or to stop accepting."""
         now = time.monotonic()
         for child in self.children:
+            if child.accepting and not child.killed and child.leave_by <= now < child.deadline:
+                fields = {"event": "drain-ignored", "child": child.name, "child_pid": child.pid}
+                text = "%s (pid %d) goes on accepting although it is to drain; killing it"
+                log.error(text, child.name, child.pid, extra=fields)
+                child.deadline = now
             if child.pid and child.deadline <= now:
+                again = child.killed
+                child.given_up |= again
                 child.stop()
-                child.kill()
+                if not child.kill() and again:
+                    child.abandon()
                 child.deadline = now + KILL_AFTER

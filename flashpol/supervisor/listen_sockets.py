@@ -2,14 +2,25 @@
 
 import socket
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from flashpol.config import Address, ConfigError, Endpoint, SystemdSocket
-from flashpol.process.sockets import bind
+from flashpol.log.handler import log
+from flashpol.process.sockets import accept_queue, bind, bind_instead
+from flashpol.supervisor.socket_options import Options, Values, of_new_socket
 
 # An address as configured, and its number among equal ones: several listeners may ask for port 0.
 Key = tuple[Address, int]
+SPOILT = "a worker has spoilt a listen socket of %s: %s"
+
+
+class Expected:
+    """How the sockets of one address should be: `fresh`, before a worker had them; `wanted` by the running
+    configuration."""
+
+    def __init__(self, fresh: Options) -> None:
+        self.fresh = self.wanted = fresh
 
 
 class ListenSockets:
@@ -21,6 +32,11 @@ class ListenSockets:
     def __init__(self, inherited: Mapping[SystemdSocket, Sequence[socket.socket]] | None = None) -> None:
         self._bound: dict[Key, list[socket.socket]] = {}
         self._inherited = dict(inherited or {})
+        self._expected = {
+            sock: Expected(Options.of(sock, accept_queue(sock)[1]))
+            for sockets in self._inherited.values()
+            for sock in sockets
+        }
 
     def acquire(self, wanted: Sequence[tuple[Endpoint, int]], backlog: int) -> list[list[socket.socket]]:
         """For each (address, count) at least `count` sockets, open ones and new ones.
@@ -51,7 +67,22 @@ class ListenSockets:
                 sock.close()
             raise
         self._bound |= bound
+        self._expect(bound.values(), set(fresh), backlog)
         return found
+
+    def _expect(self, bound: Iterable[Sequence[socket.socket]], fresh: Container[socket.socket], backlog: int) -> None:
+        """Note how the new sockets should be. One object for an address, and one set of values for a family, keep the
+        memory small, which each child has too."""
+        values: dict[int, Values] = {}
+        for sockets in bound:
+            first = sockets[0]
+            if first in fresh:
+                if first.family not in values:
+                    values[first.family] = of_new_socket(first.family)
+                self._expected[first] = Expected(Options.of_bound(first, backlog, values[first.family]))
+            for sock in sockets:
+                if sock in fresh:
+                    self._expected[sock] = self._expected[first]
 
     def _require_no_overlap(self, address: Address) -> None:
         """Raises ConfigError for an address that cannot be bound while another one of this server is open."""
@@ -68,30 +99,67 @@ class ListenSockets:
             raise ConfigError(f"{address}: systemd passed {names}; see FileDescriptorName= in the .socket unit")
         return self._inherited[address]
 
-    def restore_backlog(self, backlog: int) -> None:
-        """Give the queues this length again: a worker that stopped alone has shrunk its own. systemd's keep theirs."""
-        for sockets in self._bound.values():
-            for sock in sockets:
-                with suppress(OSError):  # a worker has shut the shared socket down, which costs only its own queue
-                    sock.listen(backlog)
+    def require(self, sockets: Iterable[socket.socket], backlog: int, values: Values) -> None:
+        """From now on `restore` makes them so: with this backlog, and these options that their workers set themselves.
+        Sockets of systemd have a backlog of their own."""
+        inherited = {sock for sockets in self._inherited.values() for sock in sockets}
+        for expected, sock in {self._expected[sock]: sock for sock in sockets}.items():
+            fresh = expected.fresh
+            expected.wanted = replace(
+                fresh,
+                backlog=fresh.backlog if sock in inherited else backlog,
+                values={**fresh.values, **values} if values else fresh.values,
+            )
+
+    def restore(self, sock: socket.socket) -> socket.socket:
+        """Undo what a worker did to it. Returns the socket, or another one on the same address, bound in its place: the
+        old one is beyond repair then, and closed. A socket that is not held any more is left alone."""
+        if sock.fileno() < 0 or sock not in self._expected:
+            return sock
+        expected = self._expected[sock]
+        why = expected.wanted.restore(sock)
+        if not why:
+            return sock
+        address = expected.wanted.address
+        fields = {"event": "socket-spoilt", "address": str(address), "error": why}
+        key = next((key for key, sockets in self._bound.items() if sock in sockets), None)
+        if key is None:
+            log.error(f"{SPOILT}; restart the socket unit of systemd", address, why, extra=fields)
+            return sock
+        sockets = self._bound[key]
+        try:
+            beside = [each for each in sockets if each is not sock]
+            new = bind_instead(sock, address, expected.wanted.backlog, beside)
+        except ConfigError as error:
+            log.error(f"{SPOILT}; it cannot be replaced: %s", address, why, error, extra=fields)
+            return sock
+        log.error(f"{SPOILT}; replaced it, and the clients in its queue are lost", address, why, extra=fields)
+        self._bound[key] = [new if each is sock else each for each in sockets]
+        self._expected[new] = self._expected.pop(sock)
+        expected.wanted.restore(new)
+        return new
 
     def release(self, wanted: Iterable[socket.socket]) -> None:
         """Close the bound sockets, except `wanted`."""
+        self._close_bound(set(wanted))
+        for sock in [sock for sock in self._expected if sock.fileno() < 0]:
+            del self._expected[sock]
+
+    def keep_only(self, wanted: Iterable[socket.socket]) -> None:
+        """Close all sockets, systemd's too, except `wanted`: in a child, and when the server stops."""
         keep = set(wanted)
+        self._close_bound(keep)
+        for sockets in self._inherited.values():
+            _close(sockets, keep)
+
+    def _close_bound(self, keep: Container[socket.socket]) -> None:
         for sockets in self._bound.values():
             _close(sockets, keep)
         kept = ((key, [sock for sock in sockets if sock in keep]) for key, sockets in self._bound.items())
         self._bound = {key: sockets for key, sockets in kept if sockets}
 
-    def keep_only(self, wanted: Iterable[socket.socket]) -> None:
-        """Close all sockets, systemd's too, except `wanted`: in a child, and when the server stops."""
-        keep = set(wanted)
-        self.release(keep)
-        for sockets in self._inherited.values():
-            _close(sockets, keep)
 
-
-def _close(sockets: Iterable[socket.socket], keep: set[socket.socket]) -> None:
+def _close(sockets: Iterable[socket.socket], keep: Container[socket.socket]) -> None:
     for sock in sockets:
         if sock not in keep:
             sock.close()

@@ -40,8 +40,10 @@ from flashpol.process.control import FollowLog
 from flashpol.serving.file_watch import FileWatch
 from flashpol.serving.plan import Loader, Plan
 from flashpol.supervisor.child import Child
+from flashpol.supervisor.file_checks import FileChecks
 from flashpol.supervisor.generation import Generation, ServerRuntime
 from flashpol.supervisor.loading import LoadProcess, Refusal
+from flashpol.supervisor.socket_repair import SocketRepair
 from flashpol.supervisor.systemd import Notifier
 
 # Deaths of new workers, after which the generation is given up.
@@ -82,6 +84,8 @@ class Reloader:
         self._runtime = runtime
         self._notifier = notifier
         self._on_ready = on_ready
+        self.checks = FileChecks(watch, self._close_all)  # of the watched files
+        self._repair = SocketRepair(runtime.listen_sockets)
         self._steps: dict[State, Callable[[], State]] = {
             State.STARTING: self._starting,
             State.SWITCHING: self._switching,
@@ -134,12 +138,20 @@ class Reloader:
             child.close_control()
         if self._load:
             self._load.close()
+        self.checks.close()
 
     def on_child_exit(self, pid: int, status: int) -> None:
         if self._load and self._load.pid == pid:
             self._load.on_exit(status)
-        else:
-            any(generation.on_child_exit(pid, status) for generation in self.generations)
+            return
+        if self.checks.on_exit(pid, status):
+            return
+        for generation in self.generations:
+            child = generation.on_child_exit(pid, status)
+            if child and not child.pid:
+                self._repair.after(child, generation, self.generations)
+            if child:
+                return
 
     @property
     def needs_polling(self) -> bool:
@@ -219,6 +231,7 @@ class Reloader:
             raise AssertionError("STARTING is entered with a generation")
         if new.workers_up:
             self._old, self.current, self._next = self.current, new, None
+            self._repair.require(new, self.generations)
             new.start_accepting()
             if self._old:
                 self._switch_over(self._old, new)

@@ -16,6 +16,8 @@ from flashpol.config import Address, ConfigError, SystemdSocket, parse_endpoint
         ("[::1]:65535", "::1", 65535),
         ("[2001:DB8:0:0::1]:00843", "2001:db8::1", 843),
         ("[fe80::1%lo]:80", "fe80::1%lo", 80),
+        ("[FE80:0::1%eth0.12]:80", "fe80::1%eth0.12", 80),
+        ("[fe80::1%2]:80", "fe80::1%2", 80),
     ],
 )
 def test_address_of_valid_text_round_trips(text: str, host: str, port: int) -> None:
@@ -31,6 +33,9 @@ def test_address_of_valid_text_round_trips(text: str, host: str, port: int) -> N
         "127.0.0.1:65536", "127.0.0.1:999999", "127.0.0.1:8x", "127.0.0.1: 80", "127.0.0.1:80\n", "127.0.0.1:٣",
         "127.0.0.256:80", "127.1:80", "[127.0.0.1]:80", "::1:80", "[::1]", "[::1]80", "[::1:80", "::1]:80", "[]:80",
         "[::g]:80", "*:80", "127.0.0.1:0x50",
+        "[fe80::1]:80", "[febf::1]:80", "[fe80::1%]:80", "[fe80::1%a b]:80", "[fe80::1%a/b]:80",
+        "[fe80::1%sixteencharacter]:80",
+        "[::1%lo]:80", "[2001:db8::1%eth0]:80", "[::%eth0]:80", "127.0.0.1%lo:80", "[fe80::1%a%b]:80",
     ],
 )  # fmt: skip
 def test_address_of_bad_text_is_refused(text: str) -> None:

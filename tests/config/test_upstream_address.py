@@ -12,6 +12,7 @@ from flashpol.config.setting_types import UPSTREAM
         ("127.0.0.1:7000", UpstreamAddress("127.0.0.1", 7000)),
         ("[::1]:7000", UpstreamAddress("::1", 7000)),
         ("[2001:DB8:0::1]:1", UpstreamAddress("2001:db8::1", 1)),
+        ("[fe80::1%lo]:1", UpstreamAddress("fe80::1%lo", 1)),
         ("localhost:65535", UpstreamAddress("localhost", 65535)),
         ("game_1.example.com:7000", UpstreamAddress("game_1.example.com", 7000)),
         ("games.example.:7000", UpstreamAddress("games.example.", 7000)),
@@ -21,7 +22,7 @@ from flashpol.config.setting_types import UPSTREAM
 def test_upstream_address_of_valid_text_round_trips(text: str, upstream_address: UpstreamAddress) -> None:
     assert UpstreamAddress.parse(text) == upstream_address
     assert UpstreamAddress.parse(str(upstream_address)) == upstream_address
-    assert upstream_address.is_ip == (upstream_address.host[:1] in {"1", "2", ":"})
+    assert upstream_address.is_ip == (upstream_address.host[:1] in {"1", "2", ":", "f"})
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,8 @@ def test_upstream_address_of_valid_text_round_trips(text: str, upstream_address:
         ("-a.example:7000", "is neither a host name"),
         (f"{'a' * 64}.example:7000", "is neither a host name"),
         ("http://localhost:7000", "is neither a host name"),
+        ("[fe80::1]:7000", r"link-local, which is an address of one interface: write \[fe80::1%eth0\]:7000"),
+        ("[::1%lo]:7000", r"only a link-local address has an interface: write \[::1\]:7000"),
         ("unix:game.sock", "an absolute path"),
         (f"unix:/{'x' * 107}", "at most 107 bytes"),
         ("unix:/a\0b", "an absolute path"),

@@ -1,12 +1,15 @@
 """Watched files: what counts as a change, and when."""
 
 import os
+import pickle
+import signal
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from flashpol.config import ConfigError
-from flashpol.serving.file_watch import FileWatch, Snapshot, require_regular_file
+from flashpol.serving.file_watch import BLOCK, FileWatch, Snapshot, digest, require_regular_file
 
 
 @pytest.fixture
@@ -117,6 +120,49 @@ def test_snapshot_of_fifos_and_devices_does_not_read_them(tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "pipe")
     watch = watching(tmp_path / "pipe", tmp_path / "missing", Path("/dev/zero"))
     assert looks(watch) == [False] * 4
+
+
+def test_snapshot_of_a_fifo_that_comes_between_look_and_open_does_not_wait(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_it_was = os.stat(file)
+    before = digest([file])
+    file.unlink()
+    os.mkfifo(file)
+    monkeypatch.setattr(os, "stat", lambda *_, **__: as_it_was)
+    signal.alarm(10)  # instead of waiting for a writer without end
+    try:
+        assert digest([file]) != before
+    finally:
+        signal.alarm(0)
+
+
+def test_digest_of_large_files_needs_little_memory_and_sees_each_byte(tmp_path: Path) -> None:
+    file = tmp_path / "large"
+    file.write_bytes(bytes(5 << 20))
+    before = digest([file])
+    tracemalloc.start()
+    try:
+        assert digest([file]) == before
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    for at in (0, BLOCK - 1, BLOCK, (5 << 20) - 1):
+        with file.open("r+b") as opened:
+            opened.seek(at)
+            opened.write(b"x")
+        assert digest([file]) != before
+        before = digest([file])
+
+
+def test_look_in_another_process_changes_nothing_until_it_is_judged(file: Path) -> None:
+    watch, other = watching(file), watching(file)
+    file.write_text("two")
+    first = pickle.loads(pickle.dumps(watch.look()))
+    assert first.digest is None
+    assert watch.look() == first
+    assert [watch.judge(first), watch.judge(pickle.loads(pickle.dumps(watch.look())))] == [False, True]
+    assert looks(other) == [False, True, False, False]
 
 
 def test_require_regular_file_refuses_a_fifo_and_a_device_in_one_line(tmp_path: Path) -> None:

@@ -62,35 +62,6 @@ if "again" not in os.environ:
         assert "Traceback" not in server.log
 
 
-FORGED = """
-import flashpol.worker.worker as worker
-real = worker.run
-def run(slot, sockets, plan, shared, stop):
-    shared.process(slot).pid = BYSTANDER
-    shared.process(slot).restarts = 2**64 - 1
-    real(slot, sockets, plan, shared, stop)
-worker.run = run
-"""
-
-
-def test_worker_that_forges_shared_memory_is_replaced_and_no_other_process_killed() -> None:
-    bystander = os.fork()
-    if bystander == 0:
-        signal.pause()
-        os._exit(1)
-    try:
-        with serve(prelude=FORGED.replace("BYSTANDER", str(bystander))) as server:
-            [worker] = server.workers
-            worker.kill()
-            eventually(lambda: server.workers not in ([], [worker]), "the next worker")
-            assert ask(server.place)[-1:] == b"\0"
-            assert server.stop() == 0
-        assert os.waitpid(bystander, os.WNOHANG) == (0, 0)
-    finally:
-        os.kill(bystander, signal.SIGKILL)
-        os.waitpid(bystander, 0)
-
-
 def test_workers_that_never_come_up_end_the_server() -> None:
     prelude = """
 import flashpol.worker.worker as worker

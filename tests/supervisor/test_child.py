@@ -126,7 +126,7 @@ def test_drain_of_a_child_that_reads_nothing_makes_it_overdue(caplog: pytest.Log
         while one.send(ReleaseSockets(0)):
             pass
         assert "cannot send a control message to worker 0" in caplog.text
-        one.drain(Drain(frozenset()), deadline=time.monotonic() + 100)
+        one.drain(Drain(frozenset()), time.monotonic() + 50, deadline=time.monotonic() + 100)
         assert one.deadline == 0.0
     finally:
         one.kill()

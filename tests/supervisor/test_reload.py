@@ -6,6 +6,7 @@ import pty
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -519,6 +520,33 @@ def test_http_reload_that_takes_long_returns_202(site: Site) -> None:
         assert server.metrics().total("config_last_reload_successful") == 1
 
 
+@pytest.mark.parametrize("asked", ["before", "after"])
+def test_http_reload_of_a_server_that_drains_is_refused_at_once(site: Site, asked: str) -> None:
+    site.configure(server="drain_timeout = 60")
+    site.config.write_text(
+        site.config.read_text() + '[[listeners]]\npolicy = "main"\naddress = "127.0.0.1:0"\nupstream = "127.0.0.1:9"\n'
+    )
+    with site.serve(listen=(), prelude=hanging_load(site.folder)) as server, connect(server.place, REQUEST[:10]):
+        eventually(lambda: server.metrics().total("connections_open") == 1, "a connection to wait for")
+        answers = []
+        if asked == "before":
+            (site.folder / "hang").touch()
+            asking = threading.Thread(target=lambda: answers.append(server.get("/-/reload", "POST")))
+            asking.start()
+            eventually((site.folder / "hanging").exists, "the load")
+        server.process.send_signal(signal.SIGQUIT)
+        eventually(lambda: "SIGQUIT: draining" in server.log, "the signal")
+        eventually(lambda: json.loads(server.get("/-/status").body)["state"] == "draining", "the state")
+        if asked == "before":
+            asking.join(DEADLINE)
+        else:
+            answers.append(server.get("/-/reload", "POST"))
+        [answer] = answers
+        # 500: the load that was asked for was given up.
+        assert answer.status == 503 or (asked == "before" and answer.status == 500)
+        assert b"the server is stopping" in answer.body
+
+
 def test_http_reload_without_the_setting_is_forbidden(site: Site) -> None:
     site.config.write_text(site.config.read_text().replace("reload_endpoint = true", ""))
     with site.serve() as server:
@@ -592,6 +620,35 @@ def test_watched_file_that_is_being_loaded_is_loaded_once(site: Site) -> None:
         assert "a watched file has changed" not in server.log
         site.allow("three.example")
         eventually(lambda: ask(server.place) == reply("three.example"), "the next change")
+
+
+def test_watched_files_on_a_disk_that_hangs_hold_up_nothing_else(site: Site) -> None:
+    site.configure(server="watch = 0.1")
+    prelude = f"""
+import pathlib, time
+import flashpol.serving.file_watch as file_watch
+import flashpol.supervisor.file_checks as file_checks
+file_checks.CHECK_TIMEOUT = 1.0
+real, folder = file_watch.signature, pathlib.Path({str(site.folder)!r})
+def signature(paths):
+    while (folder / "hang").exists():
+        (folder / "hanging").touch()
+        time.sleep(0.01)
+    return real(paths)
+file_watch.signature = signature
+"""
+    with site.serve(prelude=prelude) as server:
+        (site.folder / "hang").touch()
+        eventually((site.folder / "hanging").exists, "the disk that hangs")
+        [worker] = server.workers
+        worker.kill()
+        eventually(lambda: server.workers not in ([], [worker]), "the successor")
+        assert ask(server.place) == reply("one.example")
+        eventually(lambda: "the watched files cannot be read for 1 s" in server.log, "the report")
+        site.allow("two.example")
+        (site.folder / "hang").unlink()
+        eventually(lambda: ask(server.place) == reply("two.example"), "the new policy")
+        assert server.stop() == 0
 
 
 # ---------------------------------------------------------------------------------------------------- a terminal

@@ -10,12 +10,13 @@ from flashpol._native.common.system cimport AF_INET6, sockaddr_in6
 
 
 cdef class AddressLimits:
-    def __cinit__(self, unsigned char[::1] memory not None, *, int worker, int workers, bytes key not None,
+    def __cinit__(self, unsigned char[::1] memory not None, *, int worker, int workers, size_t sets,
+                  bytes key not None,
                   int max_connections=0, int max_worker_connections=0, int max_address_connections=0,
                   int max_address_rate=0, int max_address_sessions=0, int ipv4_prefix=32, int ipv6_prefix=64,
                   Networks exempt=None):
         cdef AddressTable* table = &self.table
-        cdef size_t stride, sets
+        cdef size_t stride
         if not 0 <= worker < workers or not 0 <= ipv4_prefix <= 32 or not 0 <= ipv6_prefix <= 128 or len(key) != 16:
             raise ValueError("worker is one of the workers, key 16 bytes, prefixes at most 32 and 128 bits")
         if min(max_connections, max_worker_connections, max_address_connections, max_address_rate,
@@ -24,9 +25,9 @@ cdef class AddressLimits:
         if max(max_address_connections, max_address_rate, max_address_sessions) >= MAX_COUNT:
             raise ValueError(f"of one address less than {MAX_COUNT} can be counted")
         stride = <size_t>memory.shape[0] // <size_t>workers
-        sets = (stride - min(stride, <size_t>HEAD_BYTES)) // ADDRESS_TABLE_SET
-        if (stride * <size_t>workers != <size_t>memory.shape[0] or HEAD_BYTES + sets * ADDRESS_TABLE_SET != stride
-                or sets == 0 or sets & (sets - 1) or <size_t>&memory[0] % HEAD_BYTES):
+        if (stride * <size_t>workers != <size_t>memory.shape[0] or stride % HEAD_BYTES or sets == 0 or sets & (sets - 1)
+                or sets > stride // ADDRESS_TABLE_SET or HEAD_BYTES + sets * ADDRESS_TABLE_SET > stride
+                or <size_t>&memory[0] % HEAD_BYTES):
             raise ValueError("memory is ADDRESS_TABLE_HEAD and a power of two of ADDRESS_TABLE_SET for each worker")
         self.memory = memory
         self._exempt = exempt
