@@ -300,7 +300,10 @@ def test_busy_address_that_does_not_acknowledge_keeps_its_places_at_once(start: 
 
 def test_replies_that_are_not_acknowledged_count_for_their_address(start: Start) -> None:
     """At its limit the address is refused, until they are reset; others are served."""
-    loop = start(UNREAD, **(limited(max_address_connections=10) | {"linger_timeout": 0.5, "reply_timeout": 1, "request_timeout": 1}))
+    loop = start(
+        UNREAD,
+        **(limited(max_address_connections=10) | {"linger_timeout": 0.5, "reply_timeout": 1, "request_timeout": 1}),
+    )
     clients = []
     for _ in range(100):
         clients.append(loop.connect(2048))

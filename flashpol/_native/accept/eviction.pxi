@@ -173,9 +173,9 @@ cdef int64_t free_places(const Share* share, const Member* member) noexcept nogi
     return share.limit - share.reserved - share.common_used + max(0, member.reserve - member.used)
 
 
-# An address may take one more place of a share while it has at most ADDRESS_SHARE times as many as are free: four fifths
-# of all if it is alone. So however many addresses take all they can, newcomers of others find places. This is the
-# dynamic threshold of Choudhury and Hahne (1998), for the queues of a switch.
+# An address may take one more place of a share while it has at most ADDRESS_SHARE times as many as are free: four
+# fifths of all if it is alone. So however many addresses take all they can, newcomers of others find places. This is
+# the dynamic threshold of Choudhury and Hahne (1998), for the queues of a switch.
 
 cdef bint exceeds_free_sessions(const Core* core, const Listener* listener, uint32_t number) noexcept nogil:
     """The same for sessions, of which those that give way count as free."""
