@@ -281,7 +281,7 @@ def test_one_reply_of_128_is_watched(start: Start) -> None:
 
 
 def test_busy_address_that_does_not_acknowledge_keeps_its_places_at_once(start: Start) -> None:
-    """After 16 in a second one of 8 is watched, and when three linger all are."""
+    """After 12 in a second one of 8 is watched, and when three linger all are."""
     loop = start(UNREAD, **limited())
     clients = [loop.connect(2048, source="127.0.0.2") for _ in range(100)]
     for client in clients:

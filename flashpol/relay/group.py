@@ -5,19 +5,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from flashpol._fastpath import Account, ConnectionTable
-from flashpol._pump import Destination, Places, PlacesMember, Pump
+from flashpol._pump import Destination, Pump
 from flashpol.config import ConnectionTimeouts, Listener
 from flashpol.hub import Readable, sleep_until_switched
 from flashpol.log.handler import log
 from flashpol.relay.backends import Upstreams
+from flashpol.relay.connecting import ConnectingPlaces
 from flashpol.relay.rate_limit import RateLimiter
 from flashpol.relay.relay import Relay
-
-# Of all sessions, this share may wait to be connected at a time, but MIN_CONNECTING always may: an application that
-# accepts none leaves the others to those of other listeners. Half of these places are divided into reserves, one for
-# each listener.
-CONNECTING_SHARE, MIN_CONNECTING = 0.25, 16
-RESERVED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -40,12 +35,10 @@ class RelayGroup:
         self._connection_table = connection_table
         self._account = account
         self._buffers = buffers
-        max_sessions = account.max_sessions
         self._relays: dict[int, Relay] = {}
         self._pump: Pump | None = None
         self._timeouts: dict[tuple[float, ...], int] = {}  # their numbers in the pump
-        self._connecting = Places(int(min(max_sessions, max(max_sessions * CONNECTING_SHARE, MIN_CONNECTING))))
-        self._members: list[PlacesMember] = []
+        self._connecting = ConnectingPlaces(account.max_sessions)
         self._watcher: Readable | None = None
 
     def add(self, number: int, name: str, shared_port: SharedPort, timeouts: ConnectionTimeouts) -> None:
@@ -68,18 +61,8 @@ class RelayGroup:
             proxy=listener.upstream_proxy,
             connect_rate=RateLimiter(listener.connect_rate),
             connect_timeout=timeouts.connect_timeout,
-            places=self._add_member(),
+            places=self._connecting.add_member(),
         )
-
-    def _add_member(self) -> PlacesMember:
-        """One more listener: the reserves are divided again."""
-        reserve = int(self._connecting.limit * RESERVED_SHARE) // (len(self._members) + 1)
-        for member in self._members:
-            member.reserve = reserve
-        member = PlacesMember(self._connecting)
-        member.reserve = reserve
-        self._members.append(member)
-        return member
 
     def _number_of(self, timeouts: ConnectionTimeouts, pump: Pump) -> int:
         """Listeners with the same timeouts have one set in the pump."""

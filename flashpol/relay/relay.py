@@ -8,9 +8,10 @@ import gevent
 import gevent.event
 
 from flashpol._fastpath import ConnectionTable
-from flashpol._pump import FAILURES, Place, PlacesMember, Pump
+from flashpol._pump import FAILURES, Place, Pump
 from flashpol.relay import proxy_header
 from flashpol.relay.backends import Backend, Upstreams
+from flashpol.relay.connecting import ConnectingMember
 from flashpol.relay.rate_limit import RateLimiter
 
 # Backends that one session tries: each may cost connect_timeout, and the client waits.
@@ -36,7 +37,7 @@ class Relay:
         proxy: str | None,
         connect_rate: RateLimiter,
         connect_timeout: float,
-        places: PlacesMember,
+        places: ConnectingMember,
     ) -> None:
         self._connection_table = connection_table
         self._pump = pump

@@ -61,6 +61,24 @@ def test_sessions_of_a_dead_application_leave_room_for_those_of_another(app: App
     ports.close()
 
 
+def test_sessions_that_begin_at_once_wait_for_a_place(app: Application, serve: Serve) -> None:
+    """Of 120 that begin in one round of the event loop 50 may wait to be connected; the application accepts all."""
+    server = serve(timeouts=QUICK, upstream=[app.remote], limits=ConnectionLimits(max_sessions=200))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.connect(source=f"127.0.0.{n % 5 + 1}")) for n in range(120)]
+        eventually(lambda: server.counters["parked"] + server.counters["sessions"] == 120)
+
+        def send_all() -> None:  # in the hub's thread, which handles none of them meanwhile
+            for client in clients:
+                client.sendall(b"hello")
+
+        server.hub.call(send_all)
+        for _ in clients:
+            assert receive(stack.enter_context(app.accept()), 5) in (b"hello", b"")
+        eventually(lambda: server.relayed[0]["opened"] == 120)
+        assert server.outcomes == {}
+
+
 def test_sessions_that_wait_for_their_turn_at_connect_rate_have_a_limited_number_of_places(
     app: Application, serve: Serve
 ) -> None:

@@ -21,7 +21,7 @@ from flashpol._native.common.system cimport (
 cdef enum:
     CHECK_EVERY = 128           # of so many replies one is watched
     CHECK_BUSY = 8              # and of so many to an address with
-    WATCHED_RATE = 16           # more than so many connections in the second
+    WATCHED_RATE = 12           # more than so many connections in the second
     WATCHED_LINGERING = 3       # so many lingering connections of such an address, and all its replies are watched
     UNREAD_SECONDS = 60         # how long they all are, after one was not acknowledged within linger_timeout
 
