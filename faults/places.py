@@ -86,27 +86,26 @@ def four_places(
     like: str = "",
     source: str = BAD_SOURCE,
     without: tuple[Kind, ...] = (),
-    patient: bool = False,
+    alike: tuple[str, ...] = (),
+    crowded: tuple[str, ...] = (),
     others: tuple[str, ...] = (),
 ) -> tuple[Row, ...]:
     """The rows for an attack from `source` on this listener.
 
     like: the listener in `KINDS_AT` that it resembles, if it is none of those. without: the kinds that it cannot serve.
-    patient: the attackers do not open so many that the server, which prefers a newcomer of an address to those of it
-    that are silent, must close each soon; if they do, no mute client has their address. others: listeners of the place
-    "another listener"; default: small and slow, or games instead of the attacked one of them.
+    No mute client has the attackers' address: the server prefers a newcomer of an address to those of it that have
+    waited longest. alike: kinds that the attackers behave like, and whose places they take from their address; none of
+    these has it. crowded: kinds that have no place on the attacked listener while other clients use nearly all.
+    others: listeners of the place "another listener"; default: small and slow, or games instead of the attacked one of
+    them.
     """
     here = [kind for kind in KINDS_AT[like or listener] if kind not in without]
     policies = tuple(name for name in ("small", "slow") if name != listener)
     others = others or (policies if len(policies) == 2 else (*policies, "games"))
     upstreams = [name for name in ("arena", "chat") if name != listener]
     return (
-        *(
-            Row(SAME_ADDRESS, listener, kind, source, 1)
-            for kind in here
-            if not kind.mute or (patient and not kind.count)
-        ),
-        *(Row(SAME_LISTENER, listener, kind) for kind in here),
+        *(Row(SAME_ADDRESS, listener, kind, source, 1) for kind in here if not kind.mute and kind.name not in alike),
+        *(Row(SAME_LISTENER, listener, kind) for kind in here if kind.name not in crowded),
         *(Row(OTHER_LISTENER, name, kind) for name in others for kind in KINDS_AT[name]),
         *(Row(OTHER_UPSTREAM, name, kind) for name in upstreams for kind in KINDS_AT[name] if kind is not POLICY),
     )

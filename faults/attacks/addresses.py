@@ -77,15 +77,13 @@ def _crowd(run: AttackRun, each: int) -> None:
     run.load = f"{total:,} silent clients of a shared port, {each:,} of each of {CROWD} addresses"
 
 
-@group.attack("silent-crowd", rows=four_places("games", patient=True), quick=0, seconds=10.0)
+@group.attack("silent-crowd", quick=0, seconds=10.0)
 def silent_crowd(run: AttackRun) -> None:
     """20 addresses have 1,000 silent clients of a shared port each, with all defaults."""
     _crowd(run, CROWD_EACH)
 
 
-@group.attack(
-    "small-silent-crowd", server=shared(under=with_files(SCALED_FILES)), rows=four_places("games", patient=True)
-)
+@group.attack("small-silent-crowd", server=shared(under=with_files(SCALED_FILES)))
 def small_silent_crowd(run: AttackRun) -> None:
     """20 addresses have 100 silent clients of a shared port each, with a tenth of the descriptors."""
     _crowd(run, SCALED_EACH)

@@ -43,7 +43,6 @@ def other_timeouts(run: AttackRun) -> None:
     server=shared(
         more=(Listener("hours", options={"idle_timeout": 1800, "upstream": ""}),), under=with_files(FILES)
     ),
-    rows=four_places("games", patient=True),
 )  # fmt: skip
 def two_idle_timeouts(run: AttackRun) -> None:
     """Silent sessions of two shared ports with different `idle_timeout` take the descriptors."""

@@ -19,7 +19,7 @@ ADDRESS_CONNECTIONS = 10  # max_address_connections
 @group.attack(
     "unread-replies",
     server=shared(max_address_connections=ADDRESS_CONNECTIONS, more=(Listener("medium", "medium"),)),
-    rows=four_places("medium", like="small", without=(LATE,), others=("small", "slow", "games")),
+    rows=four_places("medium", like="small", without=(LATE,), alike=("policy",), others=("small", "slow", "games")),
 )
 def unread_replies(run: AttackRun) -> None:
     """One address asks again and again, and leaves each reply in the kernel's hands."""
@@ -43,13 +43,13 @@ def _deaf(run: AttackRun, limit: str) -> None:
     run.load = f"{DEAF} clients of one address that never read 200 KB, {limit}"
 
 
-@group.attack("deaf-clients", server=shared(max_connections=CONNECTIONS), rows=four_places("slow"))
+@group.attack("deaf-clients", server=shared(max_connections=CONNECTIONS), rows=DEAF)
 def deaf_clients(run: AttackRun) -> None:
     """Clients that never read a large reply, at `max_connections`."""
     _deaf(run, f"max_connections {CONNECTIONS}")
 
 
-@group.attack("deaf-slow-replies", server=shared(max_slow_replies=SLOW_REPLIES), rows=four_places("slow"))
+@group.attack("deaf-slow-replies", server=shared(max_slow_replies=SLOW_REPLIES), rows=DEAF)
 def deaf_slow_replies(run: AttackRun) -> None:
     """Clients that never read a large reply take all of `max_slow_replies`."""
     _deaf(run, f"max_slow_replies {SLOW_REPLIES} of each worker")
