@@ -88,6 +88,7 @@ def four_places(
     without: tuple[Kind, ...] = (),
     alike: tuple[str, ...] = (),
     crowded: tuple[str, ...] = (),
+    asked: str | None = "",
     others: tuple[str, ...] = (),
 ) -> tuple[Row, ...]:
     """The rows for an attack from `source` on this listener.
@@ -96,15 +97,18 @@ def four_places(
     No mute client has the attackers' address: the server prefers a newcomer of an address to those of it that have
     waited longest. alike: kinds that the attackers behave like, and whose places they take from their address; none of
     these has it. crowded: kinds that have no place on the attacked listener while other clients use nearly all.
+    asked: the listener that clients of the attackers' address ask, if it is not the attacked one; None: there are none.
     others: listeners of the place "another listener"; default: small and slow, or games instead of the attacked one of
     them.
     """
     here = [kind for kind in KINDS_AT[like or listener] if kind not in without]
     policies = tuple(name for name in ("small", "slow") if name != listener)
     others = others or (policies if len(policies) == 2 else (*policies, "games"))
+    near = asked or listener
+    there = () if asked is None else here if near == listener else KINDS_AT[near]
     upstreams = [name for name in ("arena", "chat") if name != listener]
     return (
-        *(Row(SAME_ADDRESS, listener, kind, source, 1) for kind in here if not kind.mute and kind.name not in alike),
+        *(Row(SAME_ADDRESS, near, kind, source, 1) for kind in there if not kind.mute and kind.name not in alike),
         *(Row(SAME_LISTENER, listener, kind) for kind in here if kind.name not in crowded),
         *(Row(OTHER_LISTENER, name, kind) for name in others for kind in KINDS_AT[name]),
         *(Row(OTHER_UPSTREAM, name, kind) for name in upstreams for kind in KINDS_AT[name] if kind is not POLICY),

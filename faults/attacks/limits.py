@@ -72,7 +72,7 @@ def _strangers(run: AttackRun, ports: list[int]) -> None:
     run.load = f"{bad.output['opened']:,} clients with 4,000 bytes for the application each, "
 
 
-@group.attack("five-max-durations", server=_little_memory)
+@group.attack("five-max-durations", server=_little_memory, rows=four_places("games", alike=("game",)))
 def five_max_durations(run: AttackRun) -> None:
     """Strangers of five shared ports with different `max_duration` take the memory."""
     _strangers(run, [run.server.ports[name] for name in ("games", *(each.name for each in _AGES))])

@@ -12,6 +12,8 @@ group = AttackGroup(defaults={"max_ratio": 3.0, "quick": 3.0})
 CONNECTIONS = 300  # max_connections
 DEAF = 400  # clients that never read
 SLOW_REPLIES = 50  # max_slow_replies of each worker
+# Their address has as many slow replies as it may, so that its other clients ask for small policies only.
+DEAF_ROWS = four_places("slow", asked="small")
 UNREAD = 4_000  # clients of one address with a window that is smaller than the reply
 ADDRESS_CONNECTIONS = 10  # max_address_connections
 
@@ -19,10 +21,10 @@ ADDRESS_CONNECTIONS = 10  # max_address_connections
 @group.attack(
     "unread-replies",
     server=shared(max_address_connections=ADDRESS_CONNECTIONS, more=(Listener("medium", "medium"),)),
-    rows=four_places("medium", like="small", without=(LATE,), alike=("policy",), others=("small", "slow", "games")),
+    rows=four_places("medium", like="small", without=(LATE,), asked=None, others=("small", "slow", "games")),
 )
 def unread_replies(run: AttackRun) -> None:
-    """One address asks again and again, and leaves each reply in the kernel's hands."""
+    """One address asks again and again, and leaves each reply in the kernel's hands, where it counts for the address."""
     port = run.server.ports["medium"]
     memory = kernel.tcp_memory()
     with BadClients(port, connections=UNREAD, rate=2_000, say="whole", then="hold", deaf=True, addresses=1):
@@ -43,13 +45,13 @@ def _deaf(run: AttackRun, limit: str) -> None:
     run.load = f"{DEAF} clients of one address that never read 200 KB, {limit}"
 
 
-@group.attack("deaf-clients", server=shared(max_connections=CONNECTIONS), rows=DEAF)
+@group.attack("deaf-clients", server=shared(max_connections=CONNECTIONS), rows=DEAF_ROWS)
 def deaf_clients(run: AttackRun) -> None:
     """Clients that never read a large reply, at `max_connections`."""
     _deaf(run, f"max_connections {CONNECTIONS}")
 
 
-@group.attack("deaf-slow-replies", server=shared(max_slow_replies=SLOW_REPLIES), rows=DEAF)
+@group.attack("deaf-slow-replies", server=shared(max_slow_replies=SLOW_REPLIES), rows=DEAF_ROWS)
 def deaf_slow_replies(run: AttackRun) -> None:
     """Clients that never read a large reply take all of `max_slow_replies`."""
     _deaf(run, f"max_slow_replies {SLOW_REPLIES} of each worker")

@@ -29,8 +29,8 @@ group = AttackGroup(
         "rows": four_places("games"),
     }
 )
-# Sessions that both sides use keep their places, also those of attackers whose byte the application echoes. A late client,
-# which is silent, gives way where they have nearly all.
+# Sessions that both sides use keep their places, also those of attackers whose byte the application echoes. A late
+# client, which is silent, gives way where they have nearly all.
 ANSWERED = four_places("games", alike=("game",), crowded=("late game",))
 
 
