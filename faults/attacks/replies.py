@@ -24,7 +24,7 @@ ADDRESS_CONNECTIONS = 10  # max_address_connections
     rows=four_places("medium", like="small", without=(LATE,), asked=None, others=("small", "slow", "games")),
 )
 def unread_replies(run: AttackRun) -> None:
-    """One address asks again and again, and leaves each reply in the kernel's hands, where it counts for the address."""
+    """One address asks again and again and leaves each reply to the kernel, where it counts for the address."""
     port = run.server.ports["medium"]
     memory = kernel.tcp_memory()
     with BadClients(port, connections=UNREAD, rate=2_000, say="whole", then="hold", deaf=True, addresses=1):
