@@ -56,14 +56,16 @@ def main() -> int:
             if attack.own_network and (problem or not Firewall.available()):
                 notes.append(f"{attack.name} was skipped: it needs a network namespace of its own, and nft")
                 continue
-            for number in range(arguments.tries):
+            tries = 0
+            while True:
+                tries += 1
                 outcome = measure(attack, QUICK if arguments.quick else FULL, bystander=not arguments.quick)
                 for row in report.rows(outcome):
                     print("  ".join(row), file=sys.stderr)
-                if not report.lost(outcome):
+                if tries >= arguments.tries or not report.lost(outcome):
                     break
-            if number:
-                notes.append(f"{attack.name}: the result of try {number + 1}")
+            if tries > 1:
+                notes.append(f"{attack.name}: the result of try {tries}")
             outcomes.append(outcome)
     except BenchError as error:
         print(f"faults: {error}", file=sys.stderr)
