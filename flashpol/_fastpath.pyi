@@ -332,7 +332,8 @@ class ConnectionTable:
         """Number of the Acceptor and reason, for each limit that has refused connections since `take_refusals`.
 
         The limits are "capacity", "max_connections", "max_address_connections", "max_address_rate",
-        "max_address_sessions", "max_sessions" and "max_slow_replies".
+        "max_address_sessions", "max_sessions" and "max_slow_replies". "proxy_untrusted", "proxy_malformed" and
+        "proxy_oversized" are reported like limits.
         """
 
     def take_refusals(self, listener: int, reason: str) -> tuple[int, list[tuple[str, int, int]]]:

@@ -44,9 +44,7 @@ def refused(events: tuple[str, ...], alert: str, panel: str = "Turned away", bec
 
 
 CAPACITY = refused(("refusing",), "FlashpolCapacityRefusals")
-PROXY = refused(
-    (), "FlashpolProxyRefusals", "Refused by reason", "strangers would fill the log; access_log has each connection"
-)
+PROXY = refused(("refusing",), "FlashpolProxyRefusals")
 CONFIGURATION = "flashpol_configuration_problems"
 ROWS = {
     "reload": Row(

@@ -14,7 +14,13 @@ from flashpol.log.handler import log
 PAUSE = 60.0
 # Addresses in a line. The fast path keeps 16.
 SHOWN = 5
-SHORTAGE = "capacity"
+# What refused them, if it was no limit of the configuration.
+_OTHER_CAUSES = {
+    "capacity": "for lack of file descriptors or memory",
+    "proxy_untrusted": "that did not come from proxy_networks",
+    "proxy_malformed": "that did not begin with a PROXY header",
+    "proxy_oversized": "whose PROXY header was too long",
+}
 
 
 class Refused(NamedTuple):
@@ -71,7 +77,7 @@ class RefusalLog:
             f"{refused.total:,}",
             "" if refused.total == 1 else "s",
             seconds,
-            "for lack of file descriptors or memory" if reason == SHORTAGE else f"over {self._describe_limit(reason)}",
+            _OTHER_CAUSES.get(reason) or f"over {self._describe_limit(reason)}",
             "; most from " + ", ".join(f"{address} ({count:,})" for address, count in shown) if shown else "",
             extra=fields,
         )

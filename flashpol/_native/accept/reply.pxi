@@ -61,7 +61,7 @@ cdef inline void count_refused(
 ) noexcept nogil:
     """client: NULL if only the kernel knows it."""
     listener.counters.refused[<int>reason] += 1
-    if is_limit(reason):
+    if is_logged(reason):
         note_refused(core, listener, fd, reason, client)
 
 
