@@ -44,7 +44,7 @@ def refused(events: tuple[str, ...], alert: str, panel: str = "Turned away", bec
 
 
 CAPACITY = refused(("refusing",), "FlashpolCapacityRefusals")
-PROXY = refused(("refusing",), "FlashpolProxyRefusals")
+PROXY = refused(("refusing",), "FlashpolProxyRefusals", "Refused by reason")
 CONFIGURATION = "flashpol_configuration_problems"
 ROWS = {
     "reload": Row(

@@ -182,7 +182,9 @@ def test_max_address_connections_behind_a_proxy_counts_by_client(world: World, w
         before = world.refused("max_address_connections")
         # A connection counts for its client when its header has arrived, a moment after it was accepted.
         eventually(
-            lambda: world.ask(CLIENTS[0], WAYS[way]) == REPLY and world.refused("max_address_connections") == before + 1,
+            lambda: (
+                world.ask(CLIENTS[0], WAYS[way]) == REPLY and world.refused("max_address_connections") == before + 1
+            ),
             "one of the silent three gives way to the fourth",
         )
         eventually(
