@@ -141,10 +141,17 @@ cdef bint may_replace(const Core* core, int fd, const Listener* listener, bint o
     return owner == listener or (not own and owner.sessions.used > owner.sessions.reserve)
 
 
-cdef bint make_room_for_session(Core* core, const Listener* listener, uint8_t last_kind, bint own) noexcept nogil:
+cdef int64_t sessions_of(const Core* core, uint32_t number) noexcept nogil:
+    return slot_at(core.address_table, number).sessions if number != 0 else 0
+
+
+cdef bint make_room_for_session(
+    Core* core, const Listener* listener, uint8_t last_kind, bint own, int64_t least,
+) noexcept nogil:
     """Evict a session up to `last_kind` in the order of the kinds, of the heaviest address. False: none gives way.
 
-    The place is one that `listener` may take then. own: it is one of its own sessions.
+    The place is one that `listener` may take then. own: it is one of its own sessions. least: its address has at least
+    so many sessions.
     """
     cdef const Ranking* ranking = &core.account.rankings[SESSIONS]
     cdef int bucket, looked_at = 0
@@ -157,7 +164,7 @@ cdef bint make_room_for_session(Core* core, const Listener* listener, uint8_t la
         while slot >= 0:
             for kind in range(<uint8_t>K_SILENT_SESSION, <uint8_t>(last_kind + 1)):
                 at = line_of(core.account, <uint32_t>slot, kind).head
-                while at != 0:
+                while at != 0 and sessions_of(core, <uint32_t>slot) >= least:
                     if may_replace(core, at - 1, listener, own):
                         return evict_session(core, at - 1)
                     looked_at += 1
@@ -178,15 +185,15 @@ cdef int64_t free_places(const Share* share, const Member* member) noexcept nogi
 # the dynamic threshold of Choudhury and Hahne (1998), for the queues of a switch.
 
 cdef bint exceeds_free_sessions(const Core* core, const Listener* listener, uint32_t number) noexcept nogil:
-    """The same for sessions, of which those that give way count as free."""
-    cdef const Ranking* ranking = &core.account.rankings[SESSIONS]
+    """Whether it may not take one more session that uses up a free place.
+
+    It may replace one that gives way, of an address that is not much lighter.
+    """
     cdef const Slot* slot
     if number == 0:
         return False
     slot = slot_at(core.address_table, number)
-    return not slot.exempt and (
-        slot.sessions - ranking.holders[number].weight
-        > ADDRESS_SHARE * (free_places(&core.account.sessions, &listener.sessions) + ranking.total))
+    return not slot.exempt and slot.sessions > ADDRESS_SHARE * free_places(&core.account.sessions, &listener.sessions)
 
 
 cdef bint evict_session_of(Core* core, uint32_t slot) noexcept nogil:
@@ -208,13 +215,14 @@ cdef Reason judge_session(Core* core, int fd, bint silent) noexcept nogil:
     if core.address_table != NULL:
         if session_exceeds(core.address_table, slot) and not evict_session_of(core, slot):
             return R_MAX_ADDRESS_SESSIONS
-        if exceeds_free_sessions(core, listener, slot):
+        if exceeds_free_sessions(core, listener, slot) and not make_room_for_session(
+                core, listener, K_UNANSWERED_SESSION, False, sessions_of(core, slot) // ADDRESS_SHARE):
             return R_MAX_ADDRESS_SESSIONS if has_room(&account.sessions, &listener.sessions) else R_MAX_SESSIONS
     if silent and listener.silent_sessions >= max_silent(account, listener) and (
-            not make_room_for_session(core, listener, K_SILENT_SESSION, True)):
+            not make_room_for_session(core, listener, K_SILENT_SESSION, True, 0)):
         return R_MAX_SESSIONS
     if not has_room(&account.sessions, &listener.sessions) and (
-            not make_room_for_session(core, listener, K_UNANSWERED_SESSION, False)):
+            not make_room_for_session(core, listener, K_UNANSWERED_SESSION, False, 0)):
         return R_MAX_SESSIONS
     return R_NONE
 
