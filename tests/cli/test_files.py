@@ -22,9 +22,7 @@ TRAP = "of another user, in a folder into which all users may write"
 def reachable(tmp_path: Path) -> None:
     """Other users may come as far as the test's folder."""
     if os.geteuid() == 0:
-        for folder in (tmp_path, *tmp_path.parents):
-            if folder == Path(tempfile.gettempdir()):
-                break
+        for folder in (tmp_path, *tmp_path.parents[: tmp_path.parents.index(Path(tempfile.gettempdir()))]):
             folder.chmod(0o755)
 
 

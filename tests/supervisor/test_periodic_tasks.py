@@ -11,7 +11,7 @@ from testkit.processes import POLICY, Flashpol
 
 # The method of the class raises at its first calls, with an error of another kind each time.
 FAILING = """
-from flashpol.serving.file_watch import FileWatch
+from flashpol.supervisor.file_checks import FileChecks
 from flashpol.supervisor.generation import Generation
 owner, name = {owner}, {name!r}
 real, errors = getattr(owner, name), [ValueError("a bug"), MemoryError()]
@@ -26,7 +26,7 @@ setattr(owner, name, fails)
 @pytest.mark.parametrize(
     ("owner", "name", "task"),
     [
-        ("FileWatch", "changed", "looking for changed files"),
+        ("FileChecks", "start", "looking for changed files"),
         ("Generation", "observe", "observing workers and accept queues"),
         ("Generation", "kill_stalled", "looking for stalled workers"),
     ],
