@@ -403,18 +403,23 @@ def test_max_sessions_refuses_the_next_session(app: Application, serve: Serve) -
 
 
 def test_max_sessions_counts_sessions_that_wait_for_their_turn(app: Application, serve: Serve) -> None:
-    timeouts = dataclasses.replace(QUICK, connect_timeout=10)
-    server = serve(timeouts=timeouts, limits=ConnectionLimits(max_sessions=3), upstream=[app.remote], connect_rate=1)
+    """One is relayed, which the application has answered, and two wait for theirs."""
+    timeouts = dataclasses.replace(QUICK, connect_timeout=60)
+    server = serve(timeouts=timeouts, limits=ConnectionLimits(max_sessions=3), upstream=[app.remote], connect_rate=0.1)
     clients = [server.connect() for _ in range(6)]
-    for client in clients:
-        client.sendall(b"hello")
-    eventually(lambda: server.outcomes.get("max_sessions") == 3)
-    assert server.counters["sessions"] == 3  # two that are relayed, and one that waits a second
-    for client in clients:
-        client.close()
-    for _ in range(3):
-        app.accept().close()
-    assert server.settle() == {"relayed": 3, "max_sessions": 3}
+    clients[0].sendall(b"hello")
+    with app.accept() as inner:
+        inner.sendall(b"you")
+        assert receive(clients[0], 3) == b"you"
+        for client in clients[1:]:
+            client.sendall(b"hello")
+        eventually(lambda: server.outcomes.get("max_sessions") == 3)
+        assert server.counters["sessions"] == 3
+        for client in clients:
+            client.close()
+        server.stop_accepting()
+        server.finish(0)
+    assert server.settle() == {"relayed": 1, "max_sessions": 3, "shutdown": 2}
 
 
 def test_connect_rate_refuses_sessions_that_would_wait_too_long(app: Application, serve: Serve) -> None:
