@@ -23,7 +23,7 @@
 # Every C function is `noexcept nogil`: none can raise, so none can end a watcher of the event loop. The methods below
 # say in their declaration how they report an exception.
 
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t
 
 from flashpol._fastpath cimport Account
 from flashpol._native.common.share cimport HeldPlace, Member, Share
@@ -66,6 +66,7 @@ cdef class Pump:
     cdef object _sleep
     cdef object _on_error
     cdef Account _account               # keeps alive what core.account points to
+    cdef bint _cut                      # the process ends: `ready` wakes all greenlets at once
 
     cdef int _init_queue(self, int which, double duration) except -1
-    cdef int _wake(self) except -1
+    cdef int _wake(self, int32_t left) except -1

@@ -143,7 +143,7 @@ class Pump:
         """
 
     def ready(self) -> None:
-        """Move bytes and end overdue sessions, a limited number of each; wake the greenlets of ended sessions.
+        """Move bytes, end overdue sessions, wake the greenlets of ended ones: a limited amount of each, about 1 ms.
 
         Never raises. Call it in the greenlet that `sleep` switches to.
         """

@@ -286,16 +286,19 @@ cdef class Pump:
     def ready(self):
         with nogil:
             dispatch(&self.core)
-        self._wake()
+        self._wake(self.core.count if self._cut else MAX_WOKEN)
+        if self.core.closed >= 0:
+            fire_timer(&self.core.poller)
 
-    cdef int _wake(self) except -1:
-        """Switch to the greenlets of all closed sessions."""
+    cdef int _wake(self, int32_t left) except -1:
+        """Switch to the greenlets of sessions that have closed, so many at most."""
         cdef Core* core = &self.core
         cdef int32_t i
-        while True:
+        while left > 0:
+            left -= 1
             i = pop_closed(core)
             if i < 0:
-                return 0
+                break
             if core.table[i].owner == NULL:
                 free_session(core, i)
                 continue
@@ -306,6 +309,7 @@ cdef class Pump:
                     self._on_error(error)
                 except BaseException:
                     pass
+        return 0
 
     def wake(self):
         set_timer(&self.core.poller, 1)
@@ -313,6 +317,7 @@ cdef class Pump:
     def cut_all(self):
         cdef Core* core = &self.core
         cdef int32_t i
+        self._cut = True
         core.now = now_ns()
         for i in range(core.used):
             cut(core, i)

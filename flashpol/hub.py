@@ -30,6 +30,7 @@ READ = 1
 RETRY_AFTER = 0.05
 # Seconds until a greenlet that is to run as long as the process does begins again.
 RESTART_AFTER = 1.0
+LOW = -1  # priority of a watcher: the callbacks of the others come before it in each round of the loop
 
 
 def start_greenlet(function: Callable[..., object], *args: object) -> None:
@@ -109,11 +110,17 @@ def _report(error: BaseException | None, what: str) -> None:
 class Readable:
     """Calls back in the hub whenever `fd` is readable, from `start` to `close`, also after the callback has raised.
 
-    what: what is read there, for the log. wake: makes `fd` readable, if that can be done from within.
+    what: what is read there, for the log. wake: makes `fd` readable, if that can be done from within. priority: LOW if
+    the callback takes long and others should not wait for it.
     """
 
     def __init__(
-        self, fd: int, callback: Callable[[], object], what: str, wake: Callable[[], object] | None = None
+        self,
+        fd: int,
+        callback: Callable[[], object],
+        what: str,
+        wake: Callable[[], object] | None = None,
+        priority: int | None = None,
     ) -> None:
         self.fd = fd
         self.what = what
@@ -122,7 +129,7 @@ class Readable:
         self.is_paused = False
         self._guarded = Guarded(callback, self._retry_later)
         loop = gevent.get_hub().loop
-        self._watcher = loop.io(fd, READ)
+        self._watcher = loop.io(fd, READ, priority=priority)
         self._timer = loop.timer(0)
         _readables.add(self)
 

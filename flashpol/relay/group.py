@@ -7,7 +7,7 @@ from functools import partial
 from flashpol._fastpath import Account, ConnectionTable
 from flashpol._pump import Destination, Pump
 from flashpol.config import ConnectionTimeouts, Listener
-from flashpol.hub import Readable, sleep_until_switched
+from flashpol.hub import LOW, Readable, sleep_until_switched
 from flashpol.log.handler import log
 from flashpol.relay.backends import Upstreams
 from flashpol.relay.connecting import ConnectingPlaces
@@ -85,7 +85,8 @@ class RelayGroup:
             buffers=self._buffers,
             account=self._account,
         )
-        self._watcher = Readable(self._pump.fileno(), self._pump.ready, "sessions", self._pump.wake)
+        # Policy requests come first in each round of the loop: the pump's part of it is the longest.
+        self._watcher = Readable(self._pump.fileno(), self._pump.ready, "sessions", self._pump.wake, LOW)
         return self._pump
 
     def start(self) -> None:

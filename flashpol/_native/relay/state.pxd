@@ -74,6 +74,7 @@ cdef struct Pool:
 cdef struct Core:
     Poller poller
     int64_t now                 # ns; the clock is read once for each set of events
+    int64_t bytes_left          # that this wake-up may send before it takes no more events
     Queue* queues               # QUEUE_COUNT for each set of timeouts; duration 0: the deadline never comes
     uint16_t timeouts_count     # sets
     int64_t due                 # the earliest deadline in a queue that was empty when the timer was armed last; 0: none

@@ -25,6 +25,7 @@ cdef inline bint send_bytes(
     cdef Flow* to = &session.flows[1 - side]
     cdef ssize_t n
     taken[0] = 0
+    core.bytes_left -= size
     n = send(to.fd, data, size, MSG_NOSIGNAL)
     while n < 0 and errno == EINTR:
         n = send(to.fd, data, size, MSG_NOSIGNAL)
@@ -89,7 +90,7 @@ cdef inline void transfer(Core* core, int32_t i, int side) noexcept nogil:
     if flush_held(core, session, side) and can_read(session, side):
         for _ in range(READS):
             result = read_and_send(core, session, side)
-            if result != READ_MORE:
+            if result != READ_MORE or core.bytes_left <= 0:
                 break
         if result == READ_FIN:
             flow.fin_received = True
