@@ -51,6 +51,7 @@ cdef class Destination:
     cdef socklen_t _size
     cdef int _keepalive                 # seconds, 0: never
     cdef uint16_t _timeouts             # number of a set of the pump
+    cdef uint32_t _user_timeout         # ms
     cdef unsigned char[::1] _block      # keeps alive what `_counters` points to
     cdef Counters* _counters
     cdef readonly object address

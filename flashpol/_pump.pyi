@@ -66,7 +66,9 @@ class Destination:
     address: (IP, port), (IP, port, flow, scope) as getaddrinfo returns it, or the path of a Unix socket. block:
     writable memory of BLOCK_SIZE bytes, 8-byte aligned, for the counters; several Destinations may share one.
     keepalive: seconds of silence after which the kernel sends TCP keepalive probes; 0: never. timeouts: a set of the
-    pump's, as `Pump.add_timeouts` numbered it. Raises ValueError for an address or a block that does not fit.
+    pump's, as `Pump.add_timeouts` numbered it. user_timeout: seconds for which a side may acknowledge nothing after its
+    session has ended, before the kernel drops what is left for it; 0: as the kernel likes. Raises ValueError for an
+    address or a block that does not fit.
     """
 
     def __new__(
@@ -76,6 +78,7 @@ class Destination:
         *,
         keepalive: int = 0,
         timeouts: int = 0,
+        user_timeout: float = 0.0,
     ) -> Self: ...
     @property
     def address(self) -> tuple[str, int] | tuple[str, int, int, int] | str: ...

@@ -125,7 +125,8 @@ LAYOUT = layout_of_counters()
 
 
 cdef class Destination:
-    def __cinit__(self, address not None, unsigned char[::1] block not None, *, int keepalive=0, uint16_t timeouts=0):
+    def __cinit__(self, address not None, unsigned char[::1] block not None, *, int keepalive=0, uint16_t timeouts=0,
+                  double user_timeout=0.0):
         if block.shape[0] < <Py_ssize_t>sizeof(Counters) or <size_t>&block[0] % sizeof(uint64_t) != 0:
             raise ValueError(f"a counter block is {sizeof(Counters)} bytes, aligned to {sizeof(uint64_t)}")
         self.address = address
@@ -133,6 +134,7 @@ cdef class Destination:
         self._counters = <Counters*>&block[0]
         self._keepalive = keepalive
         self._timeouts = timeouts
+        self._user_timeout = <uint32_t>(user_timeout * 1e3)
         memset(&self._storage, 0, sizeof(self._storage))
         if isinstance(address, str):
             self._set_path(address.encode())
@@ -251,6 +253,7 @@ cdef class Pump:
         memset(session, 0, sizeof(Session))
         session.flows[CLIENT].fd = fd
         session.timeouts = to._timeouts
+        session.user_timeout = to._user_timeout
         session.first_fin = END_COUNT
         session.counters = to._counters
         session.failures_in_row = &to.failures

@@ -127,6 +127,13 @@ class ConnectionTimeouts:
         "A client that reads slowly must read the rest of its reply within this many seconds.",
         "10 s are enough for the largest policy (1 MiB) at 1 Mbit/s.",
     )
+    tcp_user_timeout: float = setting(
+        30.0,
+        number(0.05, 3600, off=0),
+        "The kernel drops a reply, or what is left of a session that has ended, if the peer acknowledges nothing for "
+        "this many seconds (TCP_USER_TIMEOUT); 0 leaves it to the kernel, which may keep it for minutes.",
+        "30 s are longer than a phone takes to change its cell or Wi-Fi; open sessions are not affected.",
+    )
     first_byte_timeout: float = setting(
         1.0,
         number(0.01, 3600),

@@ -4,19 +4,27 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
-from flashpol.config import Address, ConfigError
+from flashpol.config import Address, Config, ConfigError, Listener
 
 _TCP_INFO_UNACKED = struct.Struct("=24xII")  # struct tcp_info: tcpi_unacked and tcpi_sacked follow 8 bytes and 4 words
 
 
-def bind(address: Address, count: int, backlog: int, beside: Sequence[socket.socket] = ()) -> list[socket.socket]:
+def bind(
+    address: Address,
+    count: int,
+    backlog: int,
+    beside: Sequence[socket.socket] = (),
+    prepare: Callable[[socket.socket], object] = lambda _: None,
+) -> list[socket.socket]:
     """`count` listen sockets on one address, with one accept queue each. Raises ConfigError, which says what to do.
 
     The first is bound alone: SO_REUSEPORT from the start would silently share the port with another server of the same
-    user. It joins the others' group between bind and listen. `beside`: open sockets of this server on that address.
+    user. It joins the others' group between bind and listen. beside: open sockets of this server on that address.
+    prepare: called with each new socket before it listens.
     """
     sockets: list[socket.socket] = []
     try:
@@ -30,6 +38,7 @@ def bind(address: Address, count: int, backlog: int, beside: Sequence[socket.soc
         for sock in sockets:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, len(beside) + count > 1)
         for sock in sockets:
+            prepare(sock)
             sock.listen(backlog)
     except OSError as error:
         for sock in sockets:
@@ -115,15 +124,28 @@ def bound_address(sock: socket.socket) -> Address:
     return Address(host, port)
 
 
-def prepare_relaying(sock: socket.socket, keepalive: int) -> None:
-    """Set the options that connections inherit when they are accepted: TCP_NODELAY, and keepalive probes.
+def prepare_listening(sock: socket.socket, *, user_timeout: float, keepalive: int | None = None) -> None:
+    """Set the options that connections inherit when they are accepted.
 
-    keepalive: seconds of silence before the first probe; 0: none.
+    user_timeout: seconds for which a client may acknowledge nothing before the kernel drops what it is to get; 0: as
+    the kernel likes, which may be 15 minutes. keepalive: of a shared port, seconds of silence before the first
+    keepalive probe, 0: none.
     """
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keepalive > 0)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout * 1e3))
+    if keepalive is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keepalive > 0)
     if keepalive:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive)
+
+
+def preparation_for(config: Config, listener: Listener) -> Callable[[socket.socket], None]:
+    """`prepare_listening` with the settings of this listener."""
+    return partial(
+        prepare_listening,
+        user_timeout=config.timeouts(listener).tcp_user_timeout,
+        keepalive=listener.keepalive if listener.shared else None,
+    )
 
 
 def accept_queue(sock: socket.socket) -> tuple[int, int]:

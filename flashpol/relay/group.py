@@ -51,7 +51,10 @@ class RelayGroup:
             listener=name,
             balance=listener.balance,
             make_destination=partial(
-                Destination, keepalive=listener.keepalive, timeouts=self._number_of(timeouts, pump)
+                Destination,
+                keepalive=listener.keepalive,
+                timeouts=self._number_of(timeouts, pump),
+                user_timeout=timeouts.tcp_user_timeout,
             ),
         )
         self._relays[number] = Relay(

@@ -20,7 +20,7 @@ from flashpol.counters.totals import CounterTotals
 from flashpol.log.file import LogFile
 from flashpol.log.handler import log
 from flashpol.process.control import Drain, StartAccepting
-from flashpol.process.sockets import accept_queue, bound_address
+from flashpol.process.sockets import accept_queue, bound_address, preparation_for
 from flashpol.serving.plan import Plan
 from flashpol.serving.policies import CLIENTS_OF
 from flashpol.supervisor.child import Child, describe_exit
@@ -72,7 +72,10 @@ class Generation:
         wanted: list[tuple[Endpoint, int]] = [(listener.address, count) for listener in listeners]
         if server.admin:
             wanted.append((server.admin, 1))
-        acquired = runtime.listen_sockets.acquire(wanted, server.backlog)
+        # The workers prepare their sockets too, which a reload may have to change, and systemd's. Before they run, the
+        # kernel completes connections that inherit what a new socket has from the start.
+        prepare = [preparation_for(plan.config, listener) for listener in listeners]
+        acquired = runtime.listen_sockets.acquire(wanted, server.backlog, prepare)
         self.sockets = acquired[: len(listeners)]
         self.admin_socket: socket.socket | None = acquired[-1][0] if server.admin else None
         # The kernel chose the port where the configuration says 0.

@@ -2,7 +2,7 @@
 
 import socket
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from flashpol.config import Address, ConfigError, Endpoint, SystemdSocket
@@ -38,9 +38,15 @@ class ListenSockets:
             for sock in sockets
         }
 
-    def acquire(self, wanted: Sequence[tuple[Endpoint, int]], backlog: int) -> list[list[socket.socket]]:
+    def acquire(
+        self,
+        wanted: Sequence[tuple[Endpoint, int]],
+        backlog: int,
+        prepare: Sequence[Callable[[socket.socket], object]] = (),
+    ) -> list[list[socket.socket]]:
         """For each (address, count) at least `count` sockets, open ones and new ones.
 
+        prepare: for each of `wanted`, or for the first ones; called with each new socket before it listens.
         There are more if an earlier configuration had more workers: closing one would lose the clients in its queue. A
         socket from systemd is in the list `count` times. Raises ConfigError; then nothing has changed.
         """
@@ -49,7 +55,7 @@ class ListenSockets:
         fresh: list[socket.socket] = []
         found: list[list[socket.socket]] = []
         try:
-            for address, count in wanted:
+            for number, (address, count) in enumerate(wanted):
                 if isinstance(address, SystemdSocket):
                     found.append([sock for sock in self._from_systemd(address) for _ in range(count)])
                     continue
@@ -58,7 +64,7 @@ class ListenSockets:
                 have = self._bound.get(key, [])
                 if not have:
                     self._require_no_overlap(address)
-                new = bind(address, max(0, count - len(have)), backlog, have)
+                new = bind(address, max(0, count - len(have)), backlog, have, *prepare[number : number + 1])
                 fresh += new
                 bound[key] = [*have, *new]
                 found.append(bound[key])

@@ -8,9 +8,8 @@ A socket that cannot be put right is replaced, also in all generations, whose pr
 
 import socket
 from collections.abc import Iterable, Sequence
-from functools import partial
 
-from flashpol.process.sockets import prepare_relaying
+from flashpol.process.sockets import preparation_for
 from flashpol.supervisor.child import Child
 from flashpol.supervisor.generation import Generation
 from flashpol.supervisor.listen_sockets import ListenSockets
@@ -26,7 +25,7 @@ class SocketRepair:
         config = generation.plan.config
         for listener, sockets in zip(config.listeners, generation.sockets, strict=True):
             # What `Service.add` does with the socket.
-            values = set_by(partial(prepare_relaying, keepalive=listener.keepalive)) if listener.shared else {}
+            values = set_by(preparation_for(config, listener))
             self._listen_sockets.require(sockets, config.server.backlog, values)
         if generation.admin_socket:
             self._listen_sockets.require([generation.admin_socket], config.server.backlog, {})

@@ -41,10 +41,11 @@ class PolicyServer:
     >>> server.start()
 
     listen: "IP:PORT" (port 0: the kernel chooses), or a listening socket of the program's. Such a socket is served
-    through a duplicate and stays open after `stop`; it is made non-blocking. policy: the path of a file, or of a folder
-    whose *.xml are merged, or the XML itself as bytes. allow: instead of policy, grants such as
-    "*.example.com:1935,8000-8100". timeouts, connection_limits: as the settings of the same names in the configuration;
-    RLIMIT_NOFILE, as it is when the server is made, limits the connections too. dialect: "flash" or "silverlight".
+    through a duplicate and stays open after `stop`; it is made non-blocking, and gets TCP_USER_TIMEOUT. policy: the
+    path of a file, or of a folder whose *.xml are merged, or the XML itself as bytes. allow: instead of policy, grants
+    such as "*.example.com:1935,8000-8100". timeouts, connection_limits: as the settings of the same names in the
+    configuration; RLIMIT_NOFILE, as it is when the server is made, limits the connections too. dialect: "flash" or
+    "silverlight".
     Raises ConfigError, whose text is one line, for an address that cannot be bound and a policy that is not valid.
 
     Make and use it in one thread; it serves whenever that thread's hub runs.

@@ -30,7 +30,8 @@ class ListenerLoop:
     """Accepts from the listener's own socket, and during queue failover from those of siblings as well.
 
     make_acceptor: makes the Acceptor, given `on_exhausted`. exclusive: no other process accepts from `sock` when this
-    one stops. evict: closes a connection of the worker that may give way, False if there is none.
+    one stops. evict: closes a connection of the worker that may give way, False if there is none. prepare: sets the
+    options that accepted connections inherit, of each socket that is accepted from.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class ListenerLoop:
         *,
         exclusive: bool,
         evict: Callable[[], bool],
+        prepare: Callable[[socket.socket], object],
     ) -> None:
         self.acceptor = make_acceptor(on_exhausted=partial(ListenerLoop._back_off, self))
         self._own = sock
@@ -48,6 +50,8 @@ class ListenerLoop:
         self._exclusive = exclusive
         self._name = name
         self._evict = evict
+        self._prepare = prepare
+        prepare(sock)
 
     def start(self) -> None:
         for watcher in self._watchers.values():
@@ -55,6 +59,7 @@ class ListenerLoop:
 
     def adopt(self, sock: socket.socket) -> None:
         """Accept from a sibling's listening, non-blocking socket too; its connections are counted as our own."""
+        self._prepare(sock)
         ready = partial(self.acceptor.ready, sock.fileno())
         what = f"clients of listener {self._name}, for another worker"
         watcher = self._watchers[sock] = Readable(sock.fileno(), ready, what)

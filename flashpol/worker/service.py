@@ -13,7 +13,7 @@ import gevent
 
 from flashpol._fastpath import Acceptor, AddressLimits, PolicyReply
 from flashpol.config import ConnectionLimits, ConnectionTimeouts
-from flashpol.process.sockets import bound_address, prepare_relaying
+from flashpol.process.sockets import bound_address, prepare_listening
 from flashpol.relay.group import SharedPort
 from flashpol.serving.networks import Access
 from flashpol.worker.connections import Connections
@@ -70,14 +70,25 @@ class Service:
         """
         name = name or str(bound_address(sock))
         number = self.connections.add(name, timeouts, shared_port)
-        if shared_port:
-            prepare_relaying(sock, shared_port.listener.keepalive)
         make_acceptor = partial(
             Acceptor, self.connections.table, sock.fileno(), PolicyReply(reply), block, timeouts=number,
             linger_bytes=timeouts.linger_bytes, reply_timeout=timeouts.reply_timeout, terminated=terminated,
             networks=access.networks, proxies=access.proxies, shared=bool(shared_port),
         )  # fmt: skip
-        self._listeners.append(ListenerLoop(make_acceptor, sock, name, exclusive=exclusive, evict=self.evict))
+        self._listeners.append(
+            ListenerLoop(
+                make_acceptor,
+                sock,
+                name,
+                exclusive=exclusive,
+                evict=self.evict,
+                prepare=partial(
+                    prepare_listening,
+                    user_timeout=timeouts.tcp_user_timeout,
+                    keepalive=shared_port.listener.keepalive if shared_port else None,
+                ),
+            )
+        )
         return self._listeners[-1]
 
     def evict(self) -> bool:

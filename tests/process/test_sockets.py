@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flashpol.config import Address, ConfigError
-from flashpol.process.sockets import accept_queue, bind, bound_address, explain
+from flashpol.process.sockets import accept_queue, bind, bound_address, explain, prepare_listening
 from testkit.clients import connect
 from testkit.polling import eventually
 from testkit.processes import as_nobody
@@ -153,3 +153,19 @@ def test_accept_queue_counts_waiting_connections(stack: ExitStack) -> None:
 def test_accept_queue_limit_is_at_most_somaxconn(stack: ExitStack) -> None:
     [sock] = bound(stack, LOOPBACK, backlog=65535)
     assert accept_queue(sock)[1] == min(65535, int(Path("/proc/sys/net/core/somaxconn").read_text()))
+
+
+def test_prepare_listening_sets_what_connections_inherit(stack: ExitStack) -> None:
+    [sock] = bound(stack, LOOPBACK)
+    for keepalive, nodelay in ((None, 0), (60, 1), (0, 1)):
+        prepare_listening(sock, user_timeout=2.5, keepalive=keepalive)
+        stack.enter_context(connect(bound_address(sock)))
+        sock.setblocking(True)
+        with sock.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2500
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == nodelay
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == bool(keepalive)
+            if keepalive:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == keepalive
+    prepare_listening(sock, user_timeout=0)
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0

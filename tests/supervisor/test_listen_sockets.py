@@ -31,6 +31,19 @@ def test_acquire_of_a_held_address_returns_the_same_sockets(listening: ListenSoc
     assert [sock.fileno() for sock in first] == [-1, -1]
 
 
+def test_acquire_prepares_new_sockets_before_they_listen(listening: ListenSockets) -> None:
+    prepared: list[tuple[int, bool]] = []
+
+    def prepare(sock: socket.socket) -> None:
+        prepared.append((sock.fileno(), bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))))
+
+    [first, _] = listening.acquire([(ANY, 1), (ANY, 1)], 16, [prepare])
+    [more, _] = listening.acquire([(ANY, 2), (ANY, 1)], 16, [prepare])
+    assert more[0] == first[0]
+    assert prepared == [(sock.fileno(), False) for sock in more]
+    listening.keep_only([])
+
+
 def test_acquire_of_port_0_twice_returns_two_ports(listening: ListenSockets) -> None:
     first, second = listening.acquire([(ANY, 1), (ANY, 1)], 16)
     assert bound_address(first[0]) != bound_address(second[0])

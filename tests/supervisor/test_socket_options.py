@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 from flashpol.config import Address
-from flashpol.process.sockets import bind, bound_address, prepare_relaying
+from flashpol.process.sockets import bind, bound_address, prepare_listening
 from flashpol.supervisor.listen_sockets import ListenSockets
 from flashpol.supervisor.socket_options import TABLE, Option, Options, Values, of_new_socket, set_by
 from testkit.processes import as_nobody, free_port
@@ -70,7 +70,7 @@ def attach(sock: socket.socket, option: int, result: int) -> None:
 
 
 def relaying(keepalive: int) -> Values:
-    return set_by(partial(prepare_relaying, keepalive=keepalive))
+    return set_by(partial(prepare_listening, user_timeout=30.0, keepalive=keepalive))
 
 
 def values(sock: socket.socket) -> dict[Option, bytes]:
@@ -140,8 +140,8 @@ def test_set_by_returns_what_a_function_sets(sock: socket.socket) -> None:
     """A worker sets these itself: what the arbiter restores later must be the same."""
     for keepalive in (0, 77):
         wanted = relaying(keepalive)
-        assert len(wanted) == (3 if keepalive else 2)
-        prepare_relaying(sock, keepalive)
+        assert len(wanted) == (4 if keepalive else 3)
+        prepare_listening(sock, user_timeout=30.0, keepalive=keepalive)
         found = values(sock)
         assert {option: found[option] for option in wanted} == wanted
 

@@ -54,7 +54,7 @@ cdef extern from "<netinet/tcp.h>" nogil:
     struct tcp_info:
         uint32_t tcpi_unacked
         uint32_t tcpi_sacked
-    int TCP_INFO, TCP_KEEPIDLE, TCP_NODELAY
+    int TCP_INFO, TCP_KEEPIDLE, TCP_NODELAY, TCP_USER_TIMEOUT
 
 cdef extern from "<arpa/inet.h>" nogil:
     int AF_INET, AF_INET6, INET6_ADDRSTRLEN

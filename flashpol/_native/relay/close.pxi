@@ -1,10 +1,12 @@
 # The end of a session or of an attempt to connect: counted once, out of the epoll set, given to its greenlet. Below
 # that, the lists of free and of closed sessions.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from posix.unistd cimport close
 
-from flashpol._native.common.system cimport linger, setsockopt, SO_LINGER, SOL_SOCKET
+from flashpol._native.common.system cimport (
+    IPPROTO_TCP, linger, setsockopt, SO_LINGER, SOL_SOCKET, TCP_USER_TIMEOUT,
+)
 from flashpol._native.relay.counters cimport (
     DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT_RESET, E_SHUTDOWN, E_UPSTREAM_RESET, END_COUNT, F_CUT, F_RESOURCES,
 )
@@ -21,6 +23,11 @@ cdef inline void close_with_rst(int fd) noexcept nogil:
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &option, sizeof(option))
 
 
+cdef inline void set_user_timeout(int fd, uint32_t milliseconds) noexcept nogil:
+    """For so long the peer may acknowledge nothing, or take nothing; 0: as long as the kernel likes."""
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &milliseconds, sizeof(milliseconds))
+
+
 cdef inline void fail_connect(Core* core, int32_t i, uint8_t failure) noexcept nogil:
     """The upstream could not be reached. failures_in_row counts what another backend may do better."""
     cdef Session* session = &core.table[i]
@@ -35,6 +42,7 @@ cdef inline void end_session(Core* core, int32_t i, uint8_t end) noexcept nogil:
     """A side that bytes still waited for gets RST instead of FIN, so that it does not take the part for the whole."""
     cdef Session* session = &core.table[i]
     cdef int64_t duration = core.now - session.began
+    cdef int side
     session.counters.open -= 1
     session.counters.ends[end] += 1
     session.counters.duration_ns += <uint64_t>duration
@@ -43,6 +51,10 @@ cdef inline void end_session(Core* core, int32_t i, uint8_t end) noexcept nogil:
         close_with_rst(session.flows[UPSTREAM].fd)
     if end == E_UPSTREAM_RESET or session.flows[UPSTREAM].blocked:
         close_with_rst(session.flows[CLIENT].fd)
+    if session.user_timeout:
+        # Of what the kernel still has to deliver. While the session was open, its sides could take their time.
+        for side in range(2):
+            set_user_timeout(session.flows[side].fd, session.user_timeout)
     close_session(core, i, end)
 
 

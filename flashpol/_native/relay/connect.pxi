@@ -40,6 +40,10 @@ cdef inline void on_established(Core* core, int32_t i) noexcept nogil:
     session.counters.opened += 1
     session.failures_in_row[0] = 0
     release_place(session.place)
+    if session.user_timeout:
+        # The listening socket's: with keepalive it would end a session whose peer misses one probe, and without it one
+        # whose client pauses.
+        set_user_timeout(session.flows[CLIENT].fd, 0)
     session.counters.connect_ns += <uint64_t>took
     count_bucket(session.counters.connect_buckets, CONNECT_BOUNDS, CONNECT_BUCKETS - 1, took)
     start_deadline(core, i, Q_IDLE)

@@ -55,6 +55,7 @@ cdef struct Session:
     HeldPlace* place            # among those that connect, given back when it opens; borrowed from run_session's caller
     PyObject* owner             # the greenlet that sleeps in run_session; NULL: it was killed
     int32_t next                # in the list of free or of closed sessions; -1 ends
+    uint32_t user_timeout       # ms, of both connections when they are closed; 0: the kernel's
     uint16_t timeouts           # the set that its deadlines are from
     uint8_t state
     uint8_t outcome
