@@ -12,6 +12,7 @@
 #   relay/buffers           a limited number of buffers for bytes that a side did not take
 #   relay/readiness         update_interest: which events epoll reports; start_deadline, stop_deadline, restart_idle
 #   relay/activity          which sides have spoken; cut_by_client: evicts the session of a client's descriptor
+#   relay/ports             the account of local ports: take_port, leave_port, take_left
 #   relay/close             fail_connect, end_session: the one end of each session; the lists of free and closed ones
 #   relay/transfer          transfer: one direction; the only reader and writer of bytes
 #   relay/connect           begin_connect: connect and send what was read before; on_connected
@@ -23,12 +24,12 @@
 # Every C function is `noexcept nogil`: none can raise, so none can end a watcher of the event loop. The methods below
 # say in their declaration how they report an exception.
 
-from libc.stdint cimport int32_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint32_t
 
 from flashpol._fastpath cimport Account
 from flashpol._native.common.share cimport HeldPlace, Member, Share
-from flashpol._native.common.system cimport sockaddr_storage, socklen_t
 from flashpol._native.relay.counters cimport Counters
+from flashpol._native.relay.ports cimport Ports, Target
 from flashpol._native.relay.state cimport Core
 
 
@@ -46,20 +47,25 @@ cdef class Place:
     cdef PlacesMember _member           # keeps alive what `held` points to
 
 
+# The account of a pump's local ports. Destinations refer to it and not to the pump, which has descriptors.
+cdef class PortAccount:
+    cdef Ports ports
+    cdef dict blocks                    # address -> block: keeps alive what ports in TIME-WAIT are counted in
+
+
 cdef class Destination:
-    cdef sockaddr_storage _storage
-    cdef socklen_t _size
-    cdef int _keepalive                 # seconds, 0: never
-    cdef uint16_t _timeouts             # number of a set of the pump
-    cdef uint32_t _user_timeout         # ms
+    cdef Target target
     cdef unsigned char[::1] _block      # keeps alive what `_counters` points to
     cdef Counters* _counters
+    cdef PortAccount _account           # of the routes, None before the first session
     cdef readonly object address
     cdef readonly Py_ssize_t open
     cdef readonly uint32_t failures     # in a row
 
     cdef int _set_path(self, bytes path) except -1
-    cdef int _set_ip(self, bytes host, uint16_t port, uint32_t scope) except -1
+    cdef int _set_sources(self, tuple sources) except -1
+    cdef int _use_routes(self, PortAccount account) except -1
+    cdef void _leave_routes(self) noexcept
 
 
 cdef class Pump:
@@ -67,6 +73,7 @@ cdef class Pump:
     cdef object _sleep
     cdef object _on_error
     cdef Account _account               # keeps alive what core.account points to
+    cdef PortAccount _ports
     cdef bint _cut                      # the process ends: `ready` wakes all greenlets at once
 
     cdef int _init_queue(self, int which, double duration) except -1

@@ -1,6 +1,6 @@
 """What Python sees of the pump. The head of _pump.pyx explains how it works, _pump.pxd lists its files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Self, final
 
 from typing_extensions import Buffer
@@ -60,6 +60,12 @@ class Place:
         """Give it back, unless it was given back before."""
 
 @final
+class PortAccount:
+    """The account of a Pump's local ports, which the Pump makes."""
+
+    def __new__(cls, limit: int, sessions: int, time_wait: float, chosen: tuple[int, ...]) -> Self: ...
+
+@final
 class Destination:
     """One backend: an address of an upstream, and what is counted of its sessions.
 
@@ -67,8 +73,9 @@ class Destination:
     writable memory of BLOCK_SIZE bytes, 8-byte aligned, for the counters; several Destinations may share one.
     keepalive: seconds of silence after which the kernel sends TCP keepalive probes; 0: never. timeouts: a set of the
     pump's, as `Pump.add_timeouts` numbered it. user_timeout: seconds for which a side may acknowledge nothing after its
-    session has ended, before the kernel drops what is left for it; 0: as the kernel likes. Raises ValueError for an
-    address or a block that does not fit.
+    session has ended, before the kernel drops what is left for it; 0: as the kernel likes. sources: IP addresses of
+    this host, from which sessions connect in turn, those of the other family are skipped; without one the kernel
+    chooses. Raises ValueError for an address or a block that does not fit.
     """
 
     def __new__(
@@ -79,6 +86,7 @@ class Destination:
         keepalive: int = 0,
         timeouts: int = 0,
         user_timeout: float = 0.0,
+        sources: Sequence[str] = (),
     ) -> Self: ...
     @property
     def address(self) -> tuple[str, int] | tuple[str, int, int, int] | str: ...
@@ -88,6 +96,11 @@ class Destination:
 
     def count_failure(self, why: str) -> None:
         """Count one of FAILURES that happened before `run_session`. Raises ValueError for another word."""
+
+    @property
+    def ports(self) -> tuple[int, int]:
+        """Local ports in use towards this address, those in TIME-WAIT included, and how many there are. (0, 0) before
+        the first session, and for a Unix socket. Other Destinations with the same address and sources share them."""
 
     @property
     def open(self) -> int:
@@ -100,8 +113,10 @@ class Pump:
     sleep: called in a greenlet that waits for its session; it returns when `ready` switches to that greenlet.
     on_error(error): such a greenlet raised. capacity: sessions at most, up to 2^24. buffers: of 32 KB each, for bytes
     that a side does not take. account: learns which sessions are silent, and evicts them; the caller keeps the pump as
-    long as the ConnectionTable of the account. Raises ValueError for a capacity out of range, and OSError when the
-    kernel gives no descriptor.
+    long as the ConnectionTable of the account. local_ports: this process's share of the ports that connections from one
+    address to one destination can have. chosen_ports: ports from which it chooses itself when they are scarce.
+    time_wait: seconds that the kernel keeps a port after its connection has ended. Raises ValueError for a capacity out
+    of range, and OSError when the kernel gives no descriptor.
     """
 
     def __new__(
@@ -112,6 +127,9 @@ class Pump:
         capacity: int,
         buffers: int = 512,
         account: Account | None = None,
+        local_ports: int = 65_536,
+        chosen_ports: Sequence[int] = (),
+        time_wait: float = 60.0,
     ) -> Self: ...
     def add_timeouts(
         self, *, connect_timeout: float, idle_timeout: float, max_duration: float, silent_timeout: float
@@ -133,12 +151,20 @@ class Pump:
         """Buffers in use now."""
 
     def run_session(
-        self, fd: int, to: Destination, first: bytes, *, header_size: int = 0, place: Place | None = None
+        self,
+        fd: int,
+        to: Destination,
+        first: bytes,
+        *,
+        header_size: int = 0,
+        place: Place | None = None,
+        address: int = 0,
     ) -> tuple[str, int]:
         """Relay between the connected, non-blocking `fd` and a new connection to `to`, which is sent `first` first.
 
         header_size: so many bytes of `first` are a header of ours; the others are the client's. place: given back when
-        the upstream has accepted.
+        the upstream has accepted. address: a hash of the client's address, 64 bits; an address may have half of the
+        local ports, or as many as are free.
         Sleeps until the session has ended. Returns one of ENDS or FAILURES, and how many bytes were sent to `fd`. After
         a failure `fd` is as it was. After an end the caller has to close it, and then the kernel sends RST if the
         session ended with one. `fd` is never closed here. An exception that kills the greenlet passes through and ends

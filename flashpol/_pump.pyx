@@ -20,6 +20,10 @@ does the pump. A side that cannot be written to any more is `write_failed`: it i
 When a session is cut, by a deadline or by the end of the process, a side that bytes still waited for gets RST instead
 of FIN, so that it does not take the part for the whole.
 
+**Local ports.** Each connection to an upstream has one, and a session whose client closes first leaves it in TIME-WAIT
+for 60 s. The pump keeps an account: ports.pxd. No address can take them all; when they are scarce, a new connection
+takes over the port that has been in TIME-WAIT longest.
+
 **Level-triggered.** epoll watches a side for input only while the other side takes bytes, and for output only after it
 took no more: in the common case the watch never changes. A side without anything to wait for is taken out of the set,
 because EPOLLHUP and EPOLLERR, which are reported unasked, would be reported again and again. An RST is noticed at the
@@ -32,22 +36,24 @@ a busy session does not pay for it each time, and no session ends too early. A s
 byte has a shorter deadline, silent_timeout from its begin.
 """
 
+from cython cimport no_gc_clear
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.system cimport (
-    AF_INET, AF_INET6, AF_UNIX, htons, inet_pton, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_un,
+    AF_INET, AF_INET6, AF_UNIX, htons, inet_pton, sockaddr_in, sockaddr_in6, sockaddr_un, socklen_t,
 )
 from flashpol._native.relay.counters cimport (
     CONNECT_BOUNDS, CONNECT_BUCKETS, Counters, DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT, E_CLIENT_RESET, E_DURATION,
-    E_EVICTED, E_IDLE, E_SHUTDOWN, E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CONNECTING, F_CUT, F_RATE,
-    F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE, F_UNRESOLVED, OUTCOME_COUNT,
+    E_EVICTED, E_IDLE, E_SHUTDOWN, E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CONNECTING, F_CUT, F_PORTS,
+    F_RATE, F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE, F_UNRESOLVED, OUTCOME_COUNT,
 )
+from flashpol._native.relay.ports cimport Target
 from flashpol._native.relay.state cimport (
     CLIENT, Core, Q_CONNECT, Q_DURATION, Q_IDLE, Q_SILENT, QUEUE_COUNT, S_CLOSED, Session, TIMEOUTS_COUNT,
 )
@@ -67,6 +73,7 @@ include "_native/relay/counters.pxi"
 include "_native/relay/buffers.pxi"
 include "_native/relay/readiness.pxi"
 include "_native/relay/activity.pxi"
+include "_native/relay/ports.pxi"
 include "_native/relay/close.pxi"
 include "_native/relay/transfer.pxi"
 include "_native/relay/connect.pxi"
@@ -92,6 +99,7 @@ cdef tuple OUTCOMES = numbered(OUTCOME_COUNT, {
     F_TIMEOUT: "timeout",
     F_RESOURCES: "resources",
     F_CUT: "cut",
+    F_PORTS: "ports",
     F_UNRESOLVED: "unresolved",
     F_RATE: "rate",
     F_CONNECTING: "connecting",
@@ -118,61 +126,143 @@ cdef dict layout_of_counters():
         ("duration_buckets", <char*>&block.duration_buckets - begin, sizeof(block.duration_buckets)),
         ("open", <char*>&block.open - begin, sizeof(block.open)),
         ("connecting", <char*>&block.connecting - begin, sizeof(block.connecting)),
+        ("ports", <char*>&block.ports - begin, sizeof(block.ports)),
+        ("max_ports", <char*>&block.max_ports - begin, sizeof(block.max_ports)),
     ])
 
 
 LAYOUT = layout_of_counters()
 
 
+cdef int write_ip(void* storage, bytes host, uint16_t port, uint32_t scope, socklen_t* size) except -1:
+    """Write a sockaddr_in or a sockaddr_in6 into zeroed memory, which has room for either."""
+    cdef sockaddr_in* v4 = <sockaddr_in*>storage
+    cdef sockaddr_in6* v6 = <sockaddr_in6*>storage
+    host = host.partition(b"%")[0]
+    if inet_pton(AF_INET, host, &v4.sin_addr) == 1:
+        v4.sin_family = AF_INET
+        v4.sin_port = htons(port)
+        size[0] = sizeof(sockaddr_in)
+        return 0
+    memset(storage, 0, sizeof(sockaddr_in6))
+    if inet_pton(AF_INET6, host, &v6.sin6_addr) != 1:
+        raise ValueError(f"{host!r} is not an IP address")
+    v6.sin6_family = AF_INET6
+    v6.sin6_port = htons(port)
+    v6.sin6_scope_id = scope
+    size[0] = sizeof(sockaddr_in6)
+    return 0
+
+
+cdef class PortAccount:
+    def __cinit__(self, int32_t limit, int32_t sessions, double time_wait, tuple chosen not None):
+        cdef uint32_t number
+        self.blocks = {}
+        self.ports.time_wait = <int64_t>(time_wait * 1e9)
+        self.ports.chosen = <uint16_t*>malloc(max(len(chosen), 1) * sizeof(uint16_t))
+        if self.ports.chosen == NULL or not init_ports(&self.ports, limit, sessions):
+            raise MemoryError
+        self.ports.chosen_count = <uint32_t>len(chosen)
+        for number in range(self.ports.chosen_count):
+            self.ports.chosen[number] = chosen[number]
+
+    def __dealloc__(self):
+        free_ports(&self.ports)
+
+
+@no_gc_clear
 cdef class Destination:
     def __cinit__(self, address not None, unsigned char[::1] block not None, *, int keepalive=0, uint16_t timeouts=0,
-                  double user_timeout=0.0):
+                  double user_timeout=0.0, sources=()):
+        cdef Target* target = &self.target
         if block.shape[0] < <Py_ssize_t>sizeof(Counters) or <size_t>&block[0] % sizeof(uint64_t) != 0:
             raise ValueError(f"a counter block is {sizeof(Counters)} bytes, aligned to {sizeof(uint64_t)}")
         self.address = address
         self._block = block
         self._counters = <Counters*>&block[0]
-        self._keepalive = keepalive
-        self._timeouts = timeouts
-        self._user_timeout = <uint32_t>(user_timeout * 1e3)
-        memset(&self._storage, 0, sizeof(self._storage))
+        target.keepalive = keepalive
+        target.timeouts = timeouts
+        target.user_timeout = <uint32_t>(user_timeout * 1e3)
         if isinstance(address, str):
             self._set_path(address.encode())
         else:
-            self._set_ip(address[0].encode(), address[1], address[3] if len(address) == 4 else 0)
+            write_ip(
+                &target.address, address[0].encode(), address[1], address[3] if len(address) == 4 else 0, &target.size,
+            )
+            self._set_sources(tuple(sources))
+
+    def __dealloc__(self):
+        self._leave_routes()
+        free(self.target.sources)
+        free(self.target.routes)
 
     cdef int _set_path(self, bytes path) except -1:
-        cdef sockaddr_un* local = <sockaddr_un*>&self._storage
+        cdef sockaddr_un* local = <sockaddr_un*>&self.target.address
         if not 0 < len(path) < <Py_ssize_t>sizeof(local.sun_path) or b"\0" in path:
             raise ValueError(f"{path!r}: a Unix socket's path is 1 to {sizeof(local.sun_path) - 1} bytes")
         local.sun_family = AF_UNIX
         memcpy(local.sun_path, <const char*>path, len(path))
-        self._size = sizeof(sockaddr_un)
+        self.target.size = sizeof(sockaddr_un)
         return 0
 
-    cdef int _set_ip(self, bytes host, uint16_t port, uint32_t scope) except -1:
-        cdef sockaddr_in* v4 = <sockaddr_in*>&self._storage
-        cdef sockaddr_in6* v6 = <sockaddr_in6*>&self._storage
-        host = host.partition(b"%")[0]
-        if inet_pton(AF_INET, host, &v4.sin_addr) == 1:
-            v4.sin_family = AF_INET
-            v4.sin_port = htons(port)
-            self._size = sizeof(sockaddr_in)
-        elif inet_pton(AF_INET6, host, &v6.sin6_addr) == 1:
-            v6.sin6_family = AF_INET6
-            v6.sin6_port = htons(port)
-            v6.sin6_scope_id = scope
-            self._size = sizeof(sockaddr_in6)
-        else:
-            raise ValueError(f"{host!r} is not an IP address")
+    cdef int _set_sources(self, tuple sources) except -1:
+        """Those of the address's family."""
+        cdef Target* target = &self.target
+        cdef socklen_t size
+        target.sources = <sockaddr_in6*>calloc(max(len(sources), 1), sizeof(sockaddr_in6))
+        target.routes = <int32_t*>calloc(max(len(sources), 1), sizeof(int32_t))
+        if target.sources == NULL or target.routes == NULL:
+            raise MemoryError
+        for source in sources:
+            memset(&target.sources[target.source_count], 0, sizeof(sockaddr_in6))
+            write_ip(&target.sources[target.source_count], source.encode(), 0, 0, &size)
+            target.source_count += target.sources[target.source_count].sin6_family == target.address.ss_family
         return 0
+
+    cdef int _use_routes(self, PortAccount account) except -1:
+        """Find the routes in the account of a pump, at the first session."""
+        cdef Target* target = &self.target
+        cdef sockaddr_in6 none
+        cdef int32_t number
+        cdef int k
+        self._leave_routes()
+        memset(&none, 0, sizeof(none))
+        self._account = account
+        account.blocks[<size_t>self._counters] = self._block
+        for k in range(max(target.source_count, 1)):
+            number = use_route(
+                &account.ports, <sockaddr_in6*>&target.address, &target.sources[k] if target.source_count else &none,
+            )
+            if number < 0:
+                raise MemoryError
+            target.routes[k] = number
+            target.route_count += 1
+            self._counters.max_ports += account.ports.limit
+        return 0
+
+    cdef void _leave_routes(self) noexcept:
+        cdef int k
+        for k in range(self.target.route_count):
+            self._account.ports.routes[self.target.routes[k]].users -= 1
+            self._counters.max_ports -= self._account.ports.limit
+        self.target.route_count = 0
+
+    @property
+    def ports(self):
+        cdef Target* target = &self.target
+        cdef int k
+        cdef int32_t used = 0
+        for k in range(target.route_count):
+            used += in_use_of(&self._account.ports.routes[target.routes[k]])
+        return used, self._account.ports.limit * target.route_count if target.route_count else 0
 
     def count_failure(self, str why not None):
         self._counters.failures[<int>FAILURES.index(why)] += 1
 
 
 cdef class Pump:
-    def __cinit__(self, *, sleep, on_error, int32_t capacity, uint32_t buffers=512, Account account=None):
+    def __cinit__(self, *, sleep, on_error, int32_t capacity, uint32_t buffers=512, Account account=None,
+                  int32_t local_ports=1 << 16, chosen_ports=(), double time_wait=60.0):
         cdef Core* core = &self.core
         if not 0 <= capacity <= 1 << 24:
             raise ValueError("capacity is 0 to 2^24 sessions")
@@ -186,6 +276,8 @@ cdef class Pump:
         core.queues = <Queue*>calloc(TIMEOUTS_COUNT * QUEUE_COUNT, sizeof(Queue))
         if core.table == NULL or core.queues == NULL or core.pool.scratch == NULL:
             raise MemoryError
+        self._ports = PortAccount(local_ports, capacity, time_wait, tuple(chosen_ports))
+        core.ports = &self._ports.ports
         self._sleep = sleep
         self._on_error = on_error
         self._account = account
@@ -235,14 +327,16 @@ cdef class Pump:
         return in_use(&self.core.pool)
 
     def run_session(self, int fd, Destination to not None, bytes first not None, *, Py_ssize_t header_size=0,
-                    Place place=None):
+                    Place place=None, uint64_t address=0):
         cdef Core* core = &self.core
         cdef Session* session
         cdef int32_t i
-        if to._timeouts >= core.timeouts_count:
-            raise ValueError(f"the pump has no set of timeouts {to._timeouts}")
+        if to.target.timeouts >= core.timeouts_count:
+            raise ValueError(f"the pump has no set of timeouts {to.target.timeouts}")
         if fd < 0:
             raise ValueError(f"fd {fd} is not a descriptor")
+        if to._account is not self._ports and to.target.address.ss_family != AF_UNIX:
+            to._use_routes(self._ports)
         i = take_free(core)
         if i < 0 or not index_client(core, fd, i):
             if i >= 0:
@@ -252,15 +346,18 @@ cdef class Pump:
         session = &core.table[i]
         memset(session, 0, sizeof(Session))
         session.flows[CLIENT].fd = fd
-        session.timeouts = to._timeouts
-        session.user_timeout = to._user_timeout
+        session.timeouts = to.target.timeouts
+        session.user_timeout = to.target.user_timeout
+        session.address = address
+        session.route = -1
         session.first_fin = END_COUNT
         session.counters = to._counters
         session.failures_in_row = &to.failures
         session.place = NULL if place is None else &place.held
         if header_size < len(first):
             on_spoke(core, session, CLIENT)
-        begin_connect(core, i, <const sockaddr*>&to._storage, to._size, to._keepalive, first, <uint32_t>len(first))
+        to.target.turn += 1
+        begin_connect(core, i, &to.target, first, <uint32_t>len(first))
         arm_deadlines(core)
         owner = getcurrent()
         Py_INCREF(owner)

@@ -77,6 +77,11 @@ def _addresses(device: str, addresses: tuple[str, ...]) -> None:
     _ip("link", "set", device, "up")
 
 
+def add_host_address(net: Network, address: str) -> None:
+    """One more IPv4 address of the host."""
+    inside(net.host, lambda: _ip("address", "add", f"{address}/24", "dev", "host"))
+
+
 @contextmanager
 def network() -> Iterator[Network]:
     """A host and its clients. Skips the test where the kernel or the user cannot make namespaces."""

@@ -63,11 +63,12 @@ class PumpLoop(ManualLoop):
         return one
 
     def pair(
-        self, first: bytes = b"", receive_buffer: int = 0, to: Destination | None = None
+        self, first: bytes = b"", receive_buffer: int = 0, to: Destination | None = None, **options: int
     ) -> tuple[socket.socket, socket.socket]:
-        """A session: the client's end, the application's end. to: another destination with the same address."""
+        """A session: the client's end, the application's end. to: another destination with the same address. options:
+        of `Pump.run_session`."""
         outer, inner = self.client(receive_buffer)
-        self.start(inner, to, first)
+        self.start(inner, to, first, **options)
         server, _ = self.upstream.accept()
         server.settimeout(DEADLINE)
         self.drain()

@@ -1,10 +1,12 @@
 """A Service with several shared ports, as a worker composes it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from flashpol._pump import ENDS, FAILURES
 from flashpol.config import Address, ConnectionLimits, ConnectionTimeouts, Listener, UpstreamAddress
 from flashpol.counters.shared import SharedCounters
+from flashpol.process.local_ports import LocalPorts
 from flashpol.process.sockets import bind, bound_address
 from flashpol.relay.group import SharedPort
 from flashpol.worker.service import Service
@@ -21,9 +23,16 @@ class SharedPorts:
         upstreams: Sequence[UpstreamAddress],
         timeouts: ConnectionTimeouts,
         limits: ConnectionLimits | None = None,
+        *,
+        host: str = "127.0.0.1",
+        local_ports: LocalPorts | None = None,
+        **relaying: Any,
     ) -> None:
+        """local_ports: of this host. relaying: more settings of each listener."""
         self.hub = Hub()
-        self.sockets = [bind(Address("127.0.0.1", 0), 1, 4096)[0] for _ in upstreams]
+        self._local_ports = local_ports or LocalPorts()
+        self._relaying = relaying
+        self.sockets = [bind(Address(host, 0), 1, 4096)[0] for _ in upstreams]
         self.addresses = [tuple(bound_address(sock)) for sock in self.sockets]
         self.shared = SharedCounters(1, len(upstreams), upstreams=len(upstreams))
         self.counters = [self.shared.block(0, number) for number in range(len(upstreams))]
@@ -35,13 +44,15 @@ class SharedPorts:
     ) -> Service:
         service = Service(limits=limits)
         for number, (sock, upstream) in enumerate(zip(self.sockets, upstreams, strict=True)):
-            listener = Listener(f"shared-{number}", Address(*self.addresses[number]), "p", upstream=(upstream,))
+            address = Address(*self.addresses[number])
+            listener = Listener(f"shared-{number}", address, "p", upstream=(upstream,), **self._relaying)
             service.add(
                 sock,
                 REPLY,
                 self.shared.memory(0, number),
+                name=listener.name,
                 timeouts=timeouts,
-                shared_port=SharedPort(listener, [self.shared.relay_memory(0, number)]),
+                shared_port=SharedPort(listener, [self.shared.relay_memory(0, number)], self._local_ports),
             )
         service.start()
         return service

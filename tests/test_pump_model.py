@@ -125,7 +125,7 @@ def test_pump_under_random_sessions_mixes_nothing_up(seed: int) -> None:
     """Up to forty sessions at a time, for 3,000 turns; each is opened, stalled, closed, reset or evicted at random.
     Others are silent, and end by themselves."""
     chance = random.Random(seed)
-    loop = PumpLoop(buffers=4)
+    loop = PumpLoop(buffers=4, local_ports=300, time_wait=0.1)
     impatient = loop.pump.add_timeouts(**TIMES | {"silent_timeout": 0.05})
     to_silence = Destination(loop.destination.address, loop.block, timeouts=impatient)
     sessions: list[tuple[socket.socket, socket.socket, int, list[bytearray]]] = []
@@ -136,7 +136,7 @@ def test_pump_under_random_sessions_mixes_nothing_up(seed: int) -> None:
             silent += loop.pair(to=to_silence)
             opened += 1
         if len(sessions) < 40 and chance.random() < 0.3:
-            client, server = loop.pair(first=b"%d" % opened)
+            client, server = loop.pair(first=b"%d" % opened, address=chance.randrange(4))
             client.setblocking(False)
             server.setblocking(False)
             sessions.append((client, server, loop.inner[-1].fileno(), [bytearray(b"%d" % opened), bytearray()]))

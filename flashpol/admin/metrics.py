@@ -60,6 +60,18 @@ _RELAY: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Cal
         "Connections to the upstream that it has not accepted yet.",
         lambda b: b["connecting"],
     ),
+    (
+        GaugeMetricFamily,
+        "relay_local_ports",
+        "Local ports in use towards the upstream, those in TIME-WAIT included.",
+        lambda b: b["ports"],
+    ),
+    (
+        GaugeMetricFamily,
+        "relay_max_local_ports",
+        "Local ports that there are towards the upstream's addresses; 0 before the first session.",
+        lambda b: b["max_ports"],
+    ),
 )
 # Label, its values, and the words of a block that count them.
 _RELAY_KINDS = (

@@ -13,6 +13,8 @@ from flashpol.policy import Finding, Severity
 
 # Bursts of clients fill some of an accept queue every day; this share of it is a problem.
 QUEUE_FILLING = 0.5
+# Local ports towards an upstream are scarce when more than this share of them is in use.
+PORTS_LOW = 0.75
 # Clients notice when the event loop of their worker is late by this many seconds.
 LATE = 0.5
 # A worker without descriptors closes idle clients for new ones: this share of them is a problem before.
@@ -65,6 +67,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     **{f"refused-{reason}": (refusals.severity,) for reason, refusals in REFUSALS_TO_REPORT.items()},
     "upstream": (ERROR, WARNING),
     "connecting": (ERROR,),
+    "ports": (ERROR,),
+    "ports-low": (WARNING,),
     "timeouts": (WARNING,),
     "slow": (WARNING,),
     "policy": (ERROR, WARNING),
@@ -83,6 +87,7 @@ UPSTREAM_FAILURES = {
 # The same, where the reason lies with this server: the kind of the problem, and what happened.
 OWN_FAILURES = {
     "connecting": "refused: as many others as may were waiting to be connected (a quarter of max_sessions)",
+    "ports": "refused: no local port was free for it, or one client address had its share",
 }
 # Warnings of what an application may do that this server cannot observe: `flashpol probe` finds out.
 _UNOBSERVED = ("FP710",)
@@ -114,6 +119,7 @@ def find_problems(status: Json, context: AdminContext, linted: Linted = ()) -> l
         *_of_reload(status["reload"]),
         *_of_workers(status["workers"]),
         *_of_queues(status["listeners"]),
+        *_of_ports(status["upstreams"]),
         *(_of_last_minute(status["minute"], status["bucket_bounds_seconds"]) if status["minute"] else ()),
         *find_configuration_problems(context, linted),
     ]
@@ -162,6 +168,14 @@ def _of_queues(listeners: Sequence[Json]) -> Iterator[Problem]:
         if full >= QUEUE_FILLING:
             message = f"The accept queue of {listener['name']} is {percent(full)} full."
             yield Problem("accept-queue", WARNING, message)
+
+
+def _of_ports(upstreams: Sequence[Json]) -> Iterator[Problem]:
+    for each in upstreams:
+        if each["ports"] > each["max_ports"] * PORTS_LOW:
+            ports = f"{count(each['ports'])} of {count(each['max_ports'])} local ports"
+            message = f"{ports} towards upstream {each['upstream']} of {each['listener']} are in use."
+            yield Problem("ports-low", WARNING, message)
 
 
 def _of_last_minute(minute: Json, bounds: Sequence[float]) -> Iterator[Problem]:

@@ -224,6 +224,39 @@ UPSTREAM = SettingType(
     f'"HOST:PORT", "unix:/PATH" or a list of up to {MAX_UPSTREAMS} of them', (str, list), _upstream, show=_show_upstream
 )
 
+MAX_SOURCES = 64
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _sources(value: str | list[object]) -> tuple[IpAddress, ...]:
+    texts = [value] if isinstance(value, str) else value
+    if not 1 <= len(texts) <= MAX_SOURCES:
+        raise ValueError
+    found: list[IpAddress] = []
+    for text in texts:
+        if not isinstance(text, str) or "%" in text:
+            raise ValueError
+        address = ipaddress.ip_address(text)
+        if address.is_unspecified or address.is_multicast:
+            raise ConfigError(f"{text!r} is not the address of a host")
+        if address in found:
+            raise ConfigError(f"{text!r} is listed twice: remove one")
+        found.append(address)
+    return tuple(found)
+
+
+def _show_sources(value: Sequence[IpAddress]) -> str | None:
+    shown = [quoted(address) for address in value]
+    return shown[0] if len(shown) == 1 else f"[{', '.join(shown)}]" if shown else None
+
+
+SOURCES = SettingType(
+    f'an IP address, such as "192.0.2.1", or a list of up to {MAX_SOURCES} of them',
+    (str, list),
+    _sources,
+    show=_show_sources,
+)
+
 MAX_WORKERS = 256
 
 

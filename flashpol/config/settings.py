@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from flashpol.config.setting_types import (
     ENDPOINT,
     GRANTS,
     NETWORKS,
+    SOURCES,
     SWITCH,
     TRUE,
     UPSTREAM,
     WORKERS,
+    IpAddress,
     Network,
     SettingType,
     choice,
@@ -39,7 +41,13 @@ FLASH, SILVERLIGHT = DIALECTS = ("flash", "silverlight")
 TEXT, JSON = LOG_FORMATS = ("text", "json")
 ROUND_ROBIN, LEAST_CONNECTIONS = BALANCES = ("round-robin", "least-connections")
 PROXY_VERSIONS = ("v1", "v2")
-RELAYING = ("upstream_proxy", "balance", "keepalive", "connect_rate")  # settings that need `upstream`
+RELAYING = (
+    "upstream_source",
+    "upstream_proxy",
+    "balance",
+    "keepalive",
+    "connect_rate",
+)  # settings that need `upstream`
 
 
 def _label(value: str) -> str:
@@ -480,6 +488,15 @@ class Listener:
         "shared port; a host name means all its addresses.",
         "Without it such connections are closed.",
         (UpstreamAddress("127.0.0.1", 7000),),
+    )
+    upstream_source: tuple[IpAddress, ...] = setting(
+        (),
+        SOURCES,
+        "Sessions connect to the upstream from these addresses of this host in turn; Unix sockets and upstreams of the "
+        "other IP version do without.",
+        "Without it the kernel chooses the address. From one address to one upstream there are 28,232 local ports "
+        "(net.ipv4.ip_local_port_range); each further address has as many.",
+        (ip_address("192.0.2.1"), ip_address("192.0.2.2")),
     )
     upstream_proxy: str | None = setting(
         None,

@@ -10,7 +10,8 @@ WORD_MASK = 2**64 - 1
 
 # Fields of a block that go down again.
 GAUGES = ("open", "parked", "slow_replies", "sessions")
-RELAY_GAUGES = ("open", "connecting")
+RELAY_GAUGES = ("open", "connecting", "ports", "max_ports")
+RELAY_FILES = ("open", "connecting")  # those that count descriptors
 
 
 def word(index: int, where: str = "words") -> property:

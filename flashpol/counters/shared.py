@@ -19,7 +19,7 @@ import os
 
 from flashpol._fastpath import ADDRESS_TABLE_HEAD, ADDRESS_TABLE_SET, REASONS, AddressLimits, Networks
 from flashpol.config import ConnectionLimits
-from flashpol.counters.layout import GAUGES, RELAY_GAUGES, WORD, Block, RelayBlock
+from flashpol.counters.layout import GAUGES, RELAY_FILES, RELAY_GAUGES, WORD, Block, RelayBlock
 from flashpol.counters.mapping import Part, SharedMapping, whole_pages
 from flashpol.counters.status import ProcessStatus, QueueStatus
 
@@ -161,7 +161,7 @@ class SharedCounters:
     def upstream_files(self, slot: int) -> int:
         """Descriptors of one slot that are connected, or connecting, to upstreams."""
         blocks = [self.relay_block(slot, upstream) for upstream in range(self.upstreams)]
-        return sum(block[field] for block in blocks for field in RELAY_GAUGES)
+        return sum(block[field] for block in blocks for field in RELAY_FILES)
 
     def relay_total(self, upstream: int) -> RelayBlock:
         """One upstream, over all slots."""

@@ -40,7 +40,8 @@ Resolved = tuple[str, int] | tuple[str, int, int, int]
 class Backend:
     """One address of an upstream. `destination` counts its sessions, and its failures in a row.
 
-    `down_since`: when it was marked down, on the clock of its Upstreams; None while it is up.
+    `down_since`: when it was marked down, on the clock of its Upstreams; None while it is up. `ports_low`: the log has
+    said that local ports towards it are scarce.
     """
 
     def __init__(self, remote: UpstreamAddress, destination: Destination) -> None:
@@ -48,6 +49,7 @@ class Backend:
         self.destination = destination
         self.down_since: float | None = None
         self.is_watched = False
+        self.ports_low = False
         self._try_at = 0.0
 
     @property

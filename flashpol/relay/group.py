@@ -1,7 +1,8 @@
 """The relays of all shared ports of a process, and the pump that moves the bytes of their sessions."""
 
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from flashpol._fastpath import Account, ConnectionTable
@@ -9,18 +10,23 @@ from flashpol._pump import Destination, Pump
 from flashpol.config import ConnectionTimeouts, Listener
 from flashpol.hub import LOW, Readable, sleep_until_switched
 from flashpol.log.handler import log
+from flashpol.process.local_ports import LocalPorts
 from flashpol.relay.backends import Upstreams
 from flashpol.relay.connecting import ConnectingPlaces
+from flashpol.relay.local_ports import PortLog
 from flashpol.relay.rate_limit import RateLimiter
 from flashpol.relay.relay import Relay
 
 
 @dataclass(frozen=True)
 class SharedPort:
-    """What a shared port needs to relay: its listener's settings, and a counter block for each of its upstreams."""
+    """What a shared port needs to relay: its listener's settings, a counter block for each of its upstreams, the local
+    ports of this host, and the number of workers that share them."""
 
     listener: Listener
     blocks: Sequence[memoryview]
+    local_ports: LocalPorts = field(default_factory=LocalPorts)
+    workers: int = 1
 
 
 class RelayGroup:
@@ -44,7 +50,7 @@ class RelayGroup:
     def add(self, number: int, name: str, shared_port: SharedPort, timeouts: ConnectionTimeouts) -> None:
         """The table's listener `number` is a shared port, `name` in log lines."""
         listener = shared_port.listener
-        pump = self._pump or self._make_pump()
+        pump = self._pump or self._make_pump(shared_port)
         upstreams = Upstreams(
             listener.upstream,
             shared_port.blocks,
@@ -55,6 +61,7 @@ class RelayGroup:
                 keepalive=listener.keepalive,
                 timeouts=self._number_of(timeouts, pump),
                 user_timeout=timeouts.tcp_user_timeout,
+                sources=tuple(map(str, listener.upstream_source)),
             ),
         )
         self._relays[number] = Relay(
@@ -65,6 +72,7 @@ class RelayGroup:
             connect_rate=RateLimiter(listener.connect_rate),
             connect_timeout=timeouts.connect_timeout,
             places=self._connecting.add_member(),
+            port_log=PortLog(name),
         )
 
     def _number_of(self, timeouts: ConnectionTimeouts, pump: Pump) -> int:
@@ -78,7 +86,9 @@ class RelayGroup:
             self._timeouts[key] = pump.add_timeouts(**values)
         return self._timeouts[key]
 
-    def _make_pump(self) -> Pump:
+    def _make_pump(self, shared_port: SharedPort) -> Pump:
+        ports = shared_port.local_ports
+        start = random.randrange(len(ports.odd) + 1)  # the workers choose different ones
         self._pump = Pump(
             sleep=sleep_until_switched(),
             on_error=lambda error: log.error(
@@ -87,6 +97,8 @@ class RelayGroup:
             capacity=self._account.max_sessions + self._account.max_leaving,
             buffers=self._buffers,
             account=self._account,
+            local_ports=max(1, ports.count // shared_port.workers),
+            chosen_ports=[*ports.odd[start:], *ports.odd[:start]],
         )
         # Policy requests come first in each round of the loop: the pump's part of it is the longest.
         self._watcher = Readable(self._pump.fileno(), self._pump.ready, "sessions", self._pump.wake, LOW)

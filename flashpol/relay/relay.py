@@ -12,6 +12,7 @@ from flashpol._pump import FAILURES, Place, Pump
 from flashpol.relay import proxy_header
 from flashpol.relay.backends import Backend, Upstreams
 from flashpol.relay.connecting import ConnectingMember
+from flashpol.relay.local_ports import PortLog, address_key
 from flashpol.relay.rate_limit import RateLimiter
 
 # Backends that one session tries: each may cost connect_timeout, and the client waits.
@@ -25,7 +26,7 @@ class Relay:
 
     proxy: version of the PROXY header that is sent to backends, or None. connect_rate: limits the connects.
     connect_timeout: seconds that a session waits for a name to be looked up, and for its turn at connect_rate. places:
-    of sessions that are not connected yet.
+    of sessions that are not connected yet. port_log: of this listener.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Relay:
         connect_rate: RateLimiter,
         connect_timeout: float,
         places: ConnectingMember,
+        port_log: PortLog,
     ) -> None:
         self._connection_table = connection_table
         self._pump = pump
@@ -46,6 +48,7 @@ class Relay:
         self._connect_rate = connect_rate
         self._connect_timeout = connect_timeout
         self._places = places
+        self._port_log = port_log
         self._stopped = gevent.event.Event()
 
     def start(self) -> None:
@@ -83,6 +86,7 @@ class Relay:
         """The reason if it was not relayed, and the number of bytes sent to the client."""
         header = proxy_header.encode(self._proxy, *self._connection_table.endpoints(fd)) if self._proxy else b""
         first = header + data
+        address = address_key(self._connection_table, fd)
         if not self._upstreams.wait(self._connect_timeout) and not self._stopped.is_set():
             self._upstreams.count_unresolved()
         tried: list[Backend] = []
@@ -94,12 +98,18 @@ class Relay:
                 if not self._stopped.is_set():
                     backend.destination.count_failure("rate")
                 break
-            outcome, sent = self._pump.run_session(fd, backend.destination, first, header_size=len(header), place=place)
+            self._port_log.check(backend)
+            outcome, sent = self._pump.run_session(
+                fd, backend.destination, first, header_size=len(header), place=place, address=address
+            )
             if outcome not in FAILURES:
                 return None, sent
             if outcome in _OWN_FAILURES:
                 return _OWN_FAILURES[outcome], 0
-            self._upstreams.mark_failed(backend, outcome)
+            if outcome == "ports":  # another backend has ports of its own
+                self._port_log.exhausted(backend)
+            else:
+                self._upstreams.mark_failed(backend, outcome)
             tried.append(backend)
         return "shutdown" if self._stopped.is_set() else "upstream", 0
 

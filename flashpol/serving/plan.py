@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flashpol.config import Address, Config
+from flashpol.process.local_ports import LocalPorts, require_sources
 from flashpol.process.privileges import Privileges
 from flashpol.serving.file_watch import Snapshot, digest, require_regular_file
 from flashpol.serving.networks import Access
@@ -17,12 +18,14 @@ log = logging.getLogger("flashpol")
 @dataclass(frozen=True)
 class Plan:
     """`replies` are the bytes that `config.listeners` serve, `access` the networks they serve; `privileges` are the
-    children's. It can be pickled: a reload loads it in a process of its own."""
+    children's; `local_ports` are the host's, which a worker may be unable to look up. It can be pickled: a reload loads
+    it in a process of its own."""
 
     config: Config
     replies: Sequence[bytes] = field(repr=False)
     access: Sequence[Access] = field(repr=False)
     privileges: Privileges
+    local_ports: LocalPorts = field(default_factory=LocalPorts, repr=False)
 
 
 class Loader:
@@ -58,10 +61,12 @@ class Loader:
                 break
         privileges = Privileges.of(config.server)
         privileges.require_rights()
+        require_sources(config)
         if self._known is None:  # `announce` logs those of the start, once it serves: a start that fails says only why
             self._known = [text for text, _ in exposures(config.server.admin, privileges)]
         log_exposures(config.server.admin, privileges, self._known)
-        return Plan(config, compile_all(config), list(map(Access.of, config.listeners)), privileges)
+        access = list(map(Access.of, config.listeners))
+        return Plan(config, compile_all(config), access, privileges, LocalPorts.of_host())
 
 
 def exposures(admin: object, privileges: Privileges) -> list[tuple[str, dict[str, str]]]:

@@ -118,7 +118,11 @@ def _add_listeners(
                 exclusive=isinstance(listener.address, Address),
                 terminated=listener.terminated,
                 access=access,
-                shared_port=SharedPort(listener, blocks[number]) if listener.shared else None,
+                shared_port=(
+                    SharedPort(listener, blocks[number], plan.local_ports, plan.config.server.worker_count)
+                    if listener.shared
+                    else None
+                ),
             )
             for sock in own
         ]

@@ -25,7 +25,7 @@ def app(no_leaked_files: None) -> Iterator[Application]:
 
 
 @contextmanager
-def dead_application() -> Iterator[UpstreamAddress]:
+def dead_application() -> Iterator[socket.socket]:
     """One whose accept queue is full: the kernel drops each SYN."""
     with ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
@@ -33,13 +33,15 @@ def dead_application() -> Iterator[UpstreamAddress]:
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(listening.getsockname())
-        yield UpstreamAddress(*listening.getsockname())
+        yield listening
 
 
 def test_sessions_of_a_dead_application_leave_room_for_those_of_another(app: Application) -> None:
     """64 sessions at a time, 16 of which may wait to be connected, each of two listeners having 4 for itself."""
     with dead_application() as dead, ExitStack() as stack:
-        ports = SharedPorts([dead, app.remote], QUICK, ConnectionLimits(max_sessions=64))
+        remote = UpstreamAddress(*dead.getsockname())
+        timeouts = dataclasses.replace(QUICK, connect_timeout=60)
+        ports = SharedPorts([remote, app.remote], timeouts, ConnectionLimits(max_sessions=64))
         waiting = [stack.enter_context(connect(ports.addresses[0], b"hello")) for _ in range(40)]
         eventually(lambda: ports.sessions(0) == {"connecting": 28})
         assert ports.refused(0) == {"upstream": 28}
@@ -51,12 +53,15 @@ def test_sessions_of_a_dead_application_leave_room_for_those_of_another(app: App
             inner.sendall(b"you")
             assert receive(client, 3) == b"you"
         assert ports.refused(1) == ports.sessions(1) == {}
+        dead.close()  # the kernel sends the SYNs again, and now they are refused
         for client in waiting:
             assert until_end(client)[0] == b""
-        assert ports.sessions(0) == {"connecting": 28, "timeout": 12}
+        assert ports.sessions(0) == {"connecting": 28, "refused": 12}
         # The places are free again.
-        with connect(ports.addresses[0], b"hello"):
-            eventually(lambda: ports.relayed[0]["connecting"])
+        for number in range(20):
+            with connect(ports.addresses[0], b"hello") as client:
+                assert until_end(client)[0] == b""
+            assert ports.sessions(0) == {"connecting": 28, "refused": 13 + number}
     ports.settle()
     ports.close()
 

@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from posix.time cimport itimerspec
 
 cdef extern from "<netinet/in.h>" nogil:
-    int IPPROTO_TCP
+    int IPPROTO_IP, IPPROTO_TCP, IP_BIND_ADDRESS_NO_PORT
     uint16_t ntohs(uint16_t number)
     uint16_t htons(uint16_t number)
     struct in_addr:
@@ -17,6 +17,7 @@ cdef extern from "<netinet/in.h>" nogil:
         in_addr sin_addr
     struct sockaddr_in6:
         uint16_t sin6_family
+        uint16_t sin6_port
         uint16_t sin6_port
         in6_addr sin6_addr
         uint32_t sin6_scope_id
@@ -37,6 +38,7 @@ cdef extern from "<sys/socket.h>" nogil:
         int l_onoff
         int l_linger
     int socket(int domain, int type, int protocol)
+    int bind(int fd, const sockaddr* address, socklen_t size)
     int connect(int fd, const sockaddr* address, socklen_t size)
     int accept4(int fd, void* address, socklen_t* size, int flags)
     ssize_t recv(int fd, void* data, size_t size, int flags)
@@ -47,14 +49,15 @@ cdef extern from "<sys/socket.h>" nogil:
     int getsockopt(int fd, int level, int name, void* value, socklen_t* size)
     int setsockopt(int fd, int level, int name, const void* value, socklen_t size)
     int SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_MORE, MSG_PEEK, SHUT_WR
-    int SOL_SOCKET, SO_ERROR, SO_KEEPALIVE, SO_LINGER
+    int SOL_SOCKET, SO_ERROR, SO_KEEPALIVE, SO_LINGER, SO_REUSEADDR
     int AF_UNIX
 
 cdef extern from "<netinet/tcp.h>" nogil:
     struct tcp_info:
+        uint8_t tcpi_options
         uint32_t tcpi_unacked
         uint32_t tcpi_sacked
-    int TCP_INFO, TCP_KEEPIDLE, TCP_NODELAY, TCP_USER_TIMEOUT
+    int TCP_INFO, TCPI_OPT_TIMESTAMPS, TCP_KEEPIDLE, TCP_NODELAY, TCP_USER_TIMEOUT
 
 cdef extern from "<arpa/inet.h>" nogil:
     int AF_INET, AF_INET6, INET6_ADDRSTRLEN

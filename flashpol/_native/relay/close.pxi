@@ -2,16 +2,19 @@
 # that, the lists of free and of closed sessions.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 from posix.unistd cimport close
 
 from flashpol._native.common.system cimport (
-    IPPROTO_TCP, linger, setsockopt, SO_LINGER, SOL_SOCKET, TCP_USER_TIMEOUT,
+    getsockname, getsockopt, IPPROTO_TCP, linger, setsockopt, SO_LINGER, sockaddr_in6, socklen_t, SOL_SOCKET, TCP_INFO,
+    tcp_info, TCP_USER_TIMEOUT, TCPI_OPT_TIMESTAMPS,
 )
 from flashpol._native.relay.counters cimport (
-    DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT_RESET, E_SHUTDOWN, E_UPSTREAM_RESET, END_COUNT, F_CUT, F_RESOURCES,
+    DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT_RESET, E_SHUTDOWN, E_UPSTREAM_RESET, END_COUNT, F_CUT, F_PORTS,
+    F_RESOURCES,
 )
 from flashpol._native.relay.state cimport (
-    CLIENT, Core, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE, S_OPEN, Session, UPSTREAM,
+    CLIENT, Core, Flow, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE, S_OPEN, Session, UPSTREAM,
 )
 
 
@@ -28,13 +31,35 @@ cdef inline void set_user_timeout(int fd, uint32_t milliseconds) noexcept nogil:
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &milliseconds, sizeof(milliseconds))
 
 
+cdef inline void settle_port(Core* core, Session* session, bint reset) noexcept nogil:
+    """The connection to the upstream ends. It leaves its port in TIME-WAIT if our FIN was first, unless it is reset."""
+    cdef Flow* flow = &session.flows[UPSTREAM]
+    cdef sockaddr_in6 local
+    cdef tcp_info info
+    cdef socklen_t local_size = sizeof(local), size = sizeof(info)
+    if session.route < 0:
+        return
+    if reset or session.first_fin == UPSTREAM:
+        return_port(core, session)
+        return
+    memset(&local, 0, sizeof(local))
+    memset(&info, 0, sizeof(info))
+    getsockname(flow.fd, &local, &local_size)
+    getsockopt(flow.fd, IPPROTO_TCP, TCP_INFO, &info, &size)
+    # With timestamps the kernel lets a connection take the port over that is bound to it. Before the upstream's FIN has
+    # come, it has no TIME-WAIT to take over.
+    leave_port(core, session, &local, flow.fin_received and info.tcpi_options & TCPI_OPT_TIMESTAMPS)
+
+
 cdef inline void fail_connect(Core* core, int32_t i, uint8_t failure) noexcept nogil:
     """The upstream could not be reached. failures_in_row counts what another backend may do better."""
     cdef Session* session = &core.table[i]
     session.counters.connecting -= 1
     session.counters.failures[failure - END_COUNT] += 1
-    if failure != F_RESOURCES and failure != F_CUT:
+    if failure != F_RESOURCES and failure != F_CUT and failure != F_PORTS:
         session.failures_in_row[0] += 1
+    if session.route >= 0:
+        return_port(core, session)
     close_session(core, i, failure)
 
 
@@ -55,6 +80,9 @@ cdef inline void end_session(Core* core, int32_t i, uint8_t end) noexcept nogil:
         # Of what the kernel still has to deliver. While the session was open, its sides could take their time.
         for side in range(2):
             set_user_timeout(session.flows[side].fd, session.user_timeout)
+    settle_port(
+        core, session, end == E_CLIENT_RESET or end == E_UPSTREAM_RESET or session.flows[CLIENT].blocked,
+    )
     close_session(core, i, end)
 
 

@@ -1,17 +1,22 @@
 # Connecting to an upstream, and how that ends.
 
 from libc.errno cimport (
-    EADDRNOTAVAIL, EAGAIN, ECONNREFUSED, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOENT, ENOMEM, errno, ETIMEDOUT,
+    EADDRINUSE, EADDRNOTAVAIL, EAGAIN, ECONNREFUSED, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOENT, ENOMEM, errno,
+    ETIMEDOUT,
 )
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+from posix.unistd cimport close
 
 from flashpol._native.common.system cimport (
-    AF_UNIX, connect, EPOLLOUT, getsockopt, IPPROTO_TCP, MSG_NOSIGNAL, send, setsockopt, SO_ERROR, SO_KEEPALIVE,
-    SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, sockaddr, socket, socklen_t, SOL_SOCKET, TCP_KEEPIDLE, TCP_NODELAY,
+    AF_UNIX, bind, connect, EPOLLOUT, getsockopt, htons, IP_BIND_ADDRESS_NO_PORT, IPPROTO_IP, IPPROTO_TCP, MSG_NOSIGNAL,
+    send, setsockopt, SO_ERROR, SO_KEEPALIVE, SO_REUSEADDR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, sockaddr,
+    sockaddr_in6, socket, socklen_t, SOL_SOCKET, TCP_KEEPIDLE, TCP_NODELAY,
 )
 from flashpol._native.relay.counters cimport (
-    CONNECT_BOUNDS, CONNECT_BUCKETS, F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE,
+    CONNECT_BOUNDS, CONNECT_BUCKETS, F_PORTS, F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE,
 )
+from flashpol._native.relay.ports cimport CHOSEN_TRIES, LEFT_TRIES, Ports, Route, Target
 from flashpol._native.relay.state cimport (
     CLIENT, Core, Flow, Q_CONNECT, Q_DURATION, Q_IDLE, Q_SILENT, S_CONNECTING, S_OPEN, Session, UPSTREAM,
 )
@@ -23,8 +28,9 @@ cdef inline uint8_t failure_of(int error) noexcept nogil:
         return F_REFUSED
     if error == ETIMEDOUT:
         return F_TIMEOUT
-    # EADDRNOTAVAIL: no local port is free.
-    if error in (EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL):
+    if is_port_taken(error):
+        return F_PORTS
+    if error in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
         return F_RESOURCES
     return F_UNREACHABLE
 
@@ -65,30 +71,99 @@ cdef inline void on_connected(Core* core, int32_t i) noexcept nogil:
         transfer(core, i, CLIENT)
 
 
+cdef inline bint is_port_taken(int error) noexcept nogil:
+    """By another socket, or in a TIME-WAIT that cannot be taken over."""
+    return error == EADDRINUSE or error == EADDRNOTAVAIL
+
+
+cdef inline int connect_from(Session* session, const Target* to, const sockaddr_in6* local) noexcept nogil:
+    """Begin to connect. 0, or an errno; then the session has no descriptor for the upstream.
+
+    local: an address, and a port unless that is 0. NULL: the kernel chooses both.
+    """
+    cdef int one = 1, error = 0
+    cdef int fd = socket(to.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    if fd < 0:
+        return errno
+    if to.address.ss_family != AF_UNIX:
+        # With Nagle's algorithm a relay would add a delay of its own to that of the sender.
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
+        # Later another connection can take its port over.
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one))
+        if to.keepalive:
+            setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one))
+            setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &to.keepalive, sizeof(to.keepalive))
+    if local != NULL:
+        if local.sin6_port == 0:
+            # Else bind() would choose a port that no connection to any destination has.
+            setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one))
+        if bind(fd, <const sockaddr*>local, to.size) != 0:
+            error = errno
+    if error == 0 and connect(fd, <const sockaddr*>&to.address, to.size) != 0 and errno != EINPROGRESS:
+        error = errno
+    if error:
+        close(fd)
+        return error
+    session.flows[UPSTREAM].fd = fd
+    return 0
+
+
+cdef inline int connect_by_route(Core* core, Session* session, const Target* to, int32_t number) noexcept nogil:
+    """Begin to connect from a port of this route, as `connect_from` does. While ports are scarce, take over one that we
+    left in TIME-WAIT, or choose one."""
+    cdef Ports* ports = core.ports
+    cdef Route* route = &ports.routes[number]
+    cdef sockaddr_in6 local
+    cdef int error = EADDRNOTAVAIL, left_tries = LEFT_TRIES, chosen_tries = CHOSEN_TRIES if ports.chosen_count else 0
+    if is_scarce(ports, route):
+        while left_tries and is_port_taken(error) and take_left(core, route, &local):
+            left_tries -= 1
+            error = connect_from(session, to, &local)
+        while chosen_tries and is_port_taken(error):
+            chosen_tries -= 1
+            memcpy(&local, &route.source, sizeof(local))
+            local.sin6_family = to.address.ss_family
+            local.sin6_port = htons(ports.chosen[route.chosen % ports.chosen_count])
+            route.chosen += 1
+            error = connect_from(session, to, &local)
+        if not is_port_taken(error):
+            return error
+    return connect_from(session, to, &route.source if route.source.sin6_family else NULL)
+
+
+cdef inline int open_connection(Core* core, Session* session, const Target* to) noexcept nogil:
+    """Begin to connect, by the next route that has a port for the client's address. 0, or an errno."""
+    cdef int k, error
+    cdef int32_t number
+    if to.route_count == 0:
+        return connect_from(session, to, NULL)
+    for k in range(to.route_count):
+        number = to.routes[(to.turn + <uint32_t>k) % <uint32_t>to.route_count]
+        if take_port(core, session, number):
+            error = connect_by_route(core, session, to, number)
+            if not is_port_taken(error):
+                return error
+            return_port(core, session)
+    return EADDRNOTAVAIL
+
+
 cdef inline void begin_connect(
-    Core* core, int32_t i, const sockaddr* to, socklen_t to_size, int keepalive, const char* first, uint32_t first_size,
+    Core* core, int32_t i, const Target* to, const char* first, uint32_t first_size,
 ) noexcept nogil:
     """Connect a session that has nothing yet but its client. After a failure it is closed, else connecting or open."""
     cdef Session* session = &core.table[i]
     cdef Flow* flow = &session.flows[CLIENT]
-    cdef int fd, one = 1
+    cdef int error, fd
     cdef ssize_t sent = -1
     core.now = session.began = now_ns()
     session.state = S_CONNECTING
     session.counters.connecting += 1
-    fd = session.flows[UPSTREAM].fd = socket(to.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
-    if fd < 0:
-        fail_connect(core, i, failure_of(errno))
+    session.flows[UPSTREAM].fd = -1
+    error = open_connection(core, session, to)
+    if error:
+        fail_connect(core, i, failure_of(error))
         return
-    if to.sa_family != AF_UNIX:
-        # With Nagle's algorithm a relay would add a delay of its own to that of the sender.
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
-        if keepalive:
-            setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one))
-            setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &keepalive, sizeof(keepalive))
-    if connect(fd, to, to_size) != 0 and errno != EINPROGRESS:
-        fail_connect(core, i, failure_of(errno))
-        return
+    fd = session.flows[UPSTREAM].fd
     # On this host the handshake is complete by now, so sending at once saves a turn of epoll.
     if first_size:
         sent = send(fd, first, first_size, MSG_NOSIGNAL)

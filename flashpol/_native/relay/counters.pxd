@@ -20,8 +20,9 @@ cdef enum Outcome:              # of run_session; _pump.pyx has the names
     F_REFUSED = END_COUNT       # from here on there was no session: the upstream could not be reached
     F_UNREACHABLE
     F_TIMEOUT
-    F_RESOURCES                 # descriptors, memory, ports or sessions ran out
+    F_RESOURCES                 # descriptors, memory or sessions ran out
     F_CUT                       # the process ended while it connected
+    F_PORTS                     # no local port was left, or none for the client's address
     F_UNRESOLVED                # from here on counted by relay/relay.py
     F_RATE
     F_CONNECTING                # too many others were connecting
@@ -40,6 +41,8 @@ cdef struct Counters:
     uint64_t duration_buckets[DURATION_BUCKETS]
     int64_t open                # gauges, from here on: set to 0 when a new worker takes the block over
     int64_t connecting
+    int64_t ports               # local ports in use, those that are left in TIME-WAIT included
+    int64_t max_ports           # that there are for this worker, over the upstream's addresses and sources
 
 # Upper bounds in ns. Connecting takes 50 µs on the same host, a round trip to another host, 1 s and 3 s when a SYN was
 # lost. Sessions last from one request and reply to a game that goes on for a day.

@@ -47,7 +47,7 @@ cdef inline void end_overdue(Core* core) noexcept nogil:
     """The timer has fired: end what is overdue, and set it to the next deadline."""
     cdef int32_t i, left = MAX_OVERDUE
     cdef int number
-    cdef int64_t earliest = 0, deadline
+    cdef int64_t earliest = forget_all_expired(core)
     cdef Queue* queue
     for number in range(core.timeouts_count * QUEUE_COUNT):
         queue = &core.queues[number]
@@ -57,10 +57,10 @@ cdef inline void end_overdue(Core* core) noexcept nogil:
             on_deadline(core, i, number % QUEUE_COUNT)
             i = first_overdue(queue, core.now)
         if queue.head >= 0:
-            deadline = link_of(queue, queue.head).deadline
-            earliest = min(earliest, deadline) if earliest else deadline
-    # Sessions that are still overdue set it to a time that has passed: it fires in the loop's next round.
-    set_timer(&core.poller, earliest)
+            earliest = earlier(earliest, link_of(queue, queue.head).deadline)
+    # Sessions that are still overdue set it to a time that has passed: it fires in the loop's next round. Those that
+    # ended may have left ports.
+    set_timer(&core.poller, earlier(earliest, core.due))
     core.due = 0
 
 

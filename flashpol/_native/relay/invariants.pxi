@@ -9,13 +9,15 @@
 #   CLOSED       none                    nothing                        in the list of closed sessions
 #
 # The timer fires no later than the earliest deadline. A client's descriptor leads to its session while that is
-# CONNECTING or OPEN.
+# CONNECTING or OPEN. A local port is counted for one route, for one address and in one block: that of a session while
+# it is CONNECTING or OPEN, and one in TIME-WAIT as long as that lasts.
 
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.system cimport EPOLLOUT
 from flashpol._native.relay.buffers cimport KEPT
+from flashpol._native.relay.ports cimport Holder, LEFT_COUNT, LEFT_SLACK, LeftPort, Route
 from flashpol._native.relay.state cimport (
     CLIENT, Core, Flow, Pool, Q_CONNECT, Q_SILENT, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE, S_OPEN, Session,
     UPSTREAM,
@@ -60,6 +62,67 @@ cdef const char* find_session_violation(Core* core, const Session* session) noex
         if wrong != NULL:
             return wrong
     return NULL
+
+
+cdef bint has_port(const Session* session) noexcept nogil:
+    return (session.state == S_CONNECTING or session.state == S_OPEN) and session.route >= 0
+
+
+cdef const char* find_left_violation(Core* core, int32_t number, const Queue* queue, int32_t counted) noexcept nogil:
+    """Check one queue of ports in TIME-WAIT, of this route."""
+    cdef int32_t i = queue.head, before = -1, length = 0
+    cdef const LeftPort* left
+    if i >= 0 and not 0 < core.poller.timer.armed <= link_of(queue, i).deadline + LEFT_SLACK:
+        return b"the timer fires too late for a port in TIME-WAIT"
+    while i >= 0:
+        left = &core.ports.left[i]
+        if left.route != number or left.link.prev != before or length > LEFT_COUNT:
+            return b"a queue of ports in TIME-WAIT is out of order"
+        if (left.holder >= 0) != (queue == &core.ports.routes[number].blocked):
+            return b"a port in TIME-WAIT counts for the wrong address"
+        length += 1
+        before = i
+        i = left.link.next
+    if length != counted or queue.tail != before:
+        return b"ports in TIME-WAIT are not counted"
+    return NULL
+
+
+cdef const char* find_holder_violation(Core* core) noexcept nogil:
+    """Compare the number of ports of each address with its sessions and what they left."""
+    cdef int32_t number, i, expected
+    cdef const Holder* holder
+    for number in range(core.ports.holders_used):
+        holder = &core.ports.holders[number]
+        expected = 0
+        for i in range(core.used):
+            expected += has_port(&core.table[i]) and core.table[i].holder == number
+        for i in range(core.ports.left_used):
+            expected += core.ports.left[i].route >= 0 and core.ports.left[i].holder == number
+        if holder.count != expected:
+            return b"an address has another number of ports than is counted"
+        if holder.count and find_holder(core.ports, holder.route, holder.address) != number:
+            return b"an address that has ports cannot be found"
+    return NULL
+
+
+cdef const char* find_port_violation(Core* core) noexcept nogil:
+    cdef int32_t number, i, used
+    cdef const Route* route
+    cdef const char* wrong
+    for number in range(core.ports.route_count):
+        route = &core.ports.routes[number]
+        used = 0
+        for i in range(core.used):
+            used += has_port(&core.table[i]) and core.table[i].route == number
+        if route.used != used or in_use_of(route) > core.ports.limit + LEFT_COUNT:
+            return b"the ports of a route are not those of its sessions"
+        wrong = find_left_violation(core, number, &route.reusable, route.reusable_count)
+        if wrong == NULL:
+            wrong = find_left_violation(core, number, &route.blocked, route.blocked_count)
+        if wrong != NULL:
+            return wrong
+    return find_holder_violation(core)
 
 
 cdef const char* find_client_violation(Core* core) noexcept nogil:
@@ -143,13 +206,16 @@ cdef const char* find_pool_violation(Core* core) noexcept nogil:
 
 cdef const char* find_gauge_violation(Core* core, const Session* session) noexcept nogil:
     """Compare the gauges of this session's block with all sessions that are counted there."""
-    cdef int64_t open = 0, connecting = 0
+    cdef int64_t open = 0, connecting = 0, ports = 0
     cdef int32_t i
     for i in range(core.used):
         if core.table[i].counters == session.counters:
             open += core.table[i].state == S_OPEN
             connecting += core.table[i].state == S_CONNECTING
-    if open != session.counters.open or connecting != session.counters.connecting:
+            ports += has_port(&core.table[i])
+    for i in range(core.ports.left_used):
+        ports += core.ports.left[i].route >= 0 and core.ports.left[i].counters == session.counters
+    if open != session.counters.open or connecting != session.counters.connecting or ports != session.counters.ports:
         return b"the gauges differ from the sessions"
     return NULL
 
@@ -184,4 +250,6 @@ cdef const char* find_violation(Core* core) noexcept nogil:
         wrong = find_pool_violation(core)
     if wrong == NULL:
         wrong = find_client_violation(core)
+    if wrong == NULL:
+        wrong = find_port_violation(core)
     return wrong

@@ -1,6 +1,6 @@
 # What a session waits for: the events that epoll is asked to report, and its deadlines.
 
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.system cimport (
@@ -56,6 +56,16 @@ cdef inline Queue* queue_of(const Core* core, const Session* session, int which)
     return &core.queues[session.timeouts * QUEUE_COUNT + which]
 
 
+cdef inline int64_t earlier(int64_t one, int64_t other) noexcept nogil:
+    """Of two deadlines; 0 is none."""
+    return min(one, other) if one and other else max(one, other)
+
+
+cdef inline void note_deadline(Core* core, int64_t deadline) noexcept nogil:
+    """`arm_deadlines` is to make the timer fire no later than that."""
+    core.due = earlier(core.due, deadline)
+
+
 cdef inline void start_deadline(Core* core, int32_t i, int which) noexcept nogil:
     """Enter a deadline queue, unless its deadline never comes."""
     cdef Session* session = &core.table[i]
@@ -64,8 +74,8 @@ cdef inline void start_deadline(Core* core, int32_t i, int which) noexcept nogil
     cdef bint first = queue.head < 0
     if queue.duration:
         enqueue(queue, link, i, core.now)
-        if first and (core.due == 0 or link.deadline < core.due):
-            core.due = link.deadline
+        if first:
+            note_deadline(core, link.deadline)
 
 
 cdef inline void stop_deadline(Core* core, int32_t i, int which) noexcept nogil:

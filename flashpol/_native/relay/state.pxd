@@ -9,6 +9,7 @@ from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.poller cimport Poller
 from flashpol._native.common.share cimport HeldPlace
 from flashpol._native.relay.counters cimport Counters
+from flashpol._native.relay.ports cimport Ports
 
 cdef enum State:                # of a Session
     S_FREE = 0
@@ -47,6 +48,9 @@ cdef struct Flow:
 cdef struct Session:
     Flow flows[2]
     Link links[QUEUE_COUNT]     # deadline 0: not in that queue
+    uint64_t address            # a hash of the client's
+    int32_t route               # that its local port is counted on, -1: it has none
+    int32_t holder              # that it is counted for
     int64_t began               # ns, CLOCK_MONOTONIC: when connecting began, then when the session did
     int64_t active              # when Q_IDLE was last entered
     uint64_t sent               # bytes to the client
@@ -90,3 +94,4 @@ cdef struct Core:
     int32_t count               # in use
     AccountCore* account        # owned by an Account; NULL: no other part of the process has one
     Pool pool
+    Ports* ports                # owned by the Pump's PortAccount
