@@ -391,14 +391,15 @@ cdef class Pump:
             fire_timer(&self.core.poller)
 
     cdef int _wake(self, int32_t left) except -1:
-        """Switch to the greenlets of sessions that have closed, so many at most."""
+        """Switch to the greenlets of all sessions that were evicted, and of so many others that have closed."""
         cdef Core* core = &self.core
         cdef int32_t i
-        while left > 0:
-            left -= 1
+        while core.closed >= 0:
+            if core.table[core.closed].outcome != E_EVICTED:
+                if left == 0:
+                    break
+                left -= 1
             i = pop_closed(core)
-            if i < 0:
-                break
             if core.table[i].owner == NULL:
                 free_session(core, i)
                 continue

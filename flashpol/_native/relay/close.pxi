@@ -10,7 +10,7 @@ from flashpol._native.common.system cimport (
     tcp_info, TCP_USER_TIMEOUT, TCPI_OPT_TIMESTAMPS,
 )
 from flashpol._native.relay.counters cimport (
-    DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT_RESET, E_SHUTDOWN, E_UPSTREAM_RESET, END_COUNT, F_CUT, F_PORTS,
+    DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT_RESET, E_EVICTED, E_SHUTDOWN, E_UPSTREAM_RESET, END_COUNT, F_CUT, F_PORTS,
     F_RESOURCES,
 )
 from flashpol._native.relay.state cimport (
@@ -134,9 +134,14 @@ cdef inline void free_session(Core* core, int32_t i) noexcept nogil:
 
 
 cdef inline void append_closed(Core* core, int32_t i) noexcept nogil:
+    """Evicted sessions go to the front: another connection waits for their places."""
     core.table[i].next = -1
     if core.closed < 0:
         core.closed = i
+    elif core.table[i].outcome == E_EVICTED:
+        core.table[i].next = core.closed
+        core.closed = i
+        return
     else:
         core.table[core.closed_last].next = i
     core.closed_last = i

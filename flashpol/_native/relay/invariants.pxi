@@ -17,7 +17,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t
 from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.system cimport EPOLLOUT
 from flashpol._native.relay.buffers cimport KEPT
-from flashpol._native.relay.ports cimport Holder, LEFT_COUNT, LEFT_SLACK, LeftPort, Route
+from flashpol._native.relay.ports cimport PortHolder, LEFT_COUNT, LEFT_SLACK, LeftPort, Route
 from flashpol._native.relay.state cimport (
     CLIENT, Core, Flow, Pool, Q_CONNECT, Q_SILENT, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE, S_OPEN, Session,
     UPSTREAM,
@@ -91,7 +91,7 @@ cdef const char* find_left_violation(Core* core, int32_t number, const Queue* qu
 cdef const char* find_holder_violation(Core* core) noexcept nogil:
     """Compare the number of ports of each address with its sessions and what they left."""
     cdef int32_t number, i, expected
-    cdef const Holder* holder
+    cdef const PortHolder* holder
     for number in range(core.ports.holders_used):
         holder = &core.ports.holders[number]
         expected = 0
@@ -101,7 +101,7 @@ cdef const char* find_holder_violation(Core* core) noexcept nogil:
             expected += core.ports.left[i].route >= 0 and core.ports.left[i].holder == number
         if holder.count != expected:
             return b"an address has another number of ports than is counted"
-        if holder.count and find_holder(core.ports, holder.route, holder.address) != number:
+        if holder.count and find_port_holder(core.ports, holder.route, holder.address) != number:
             return b"an address that has ports cannot be found"
     return NULL
 

@@ -50,7 +50,7 @@ cdef struct LeftPort:
     int32_t holder              # of a blocked one; -1: it counts for no address
 
 # How many ports one address has on one route: those of its sessions, and those they left that are blocked.
-cdef struct Holder:
+cdef struct PortHolder:
     uint64_t address            # a hash
     int32_t route
     int32_t count               # 0: free
@@ -66,7 +66,7 @@ cdef struct Ports:
     LeftPort* left              # LEFT_COUNT of them
     int32_t left_used           # those from this number on were never used
     int32_t left_free
-    Holder* holders
+    PortHolder* holders
     int32_t holders_used
     int32_t holders_free
     int32_t* buckets            # heads of the lists of holders

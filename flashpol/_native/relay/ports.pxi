@@ -9,7 +9,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.system cimport sockaddr_in6
-from flashpol._native.relay.ports cimport Holder, LEFT_COUNT, LEFT_SLACK, LeftPort, Ports, Route
+from flashpol._native.relay.ports cimport PortHolder, LEFT_COUNT, LEFT_SLACK, LeftPort, Ports, Route
 from flashpol._native.relay.state cimport Core, Session
 
 
@@ -21,7 +21,7 @@ cdef inline bint init_ports(Ports* ports, int32_t limit, int32_t sessions) noexc
     ports.limit = limit
     ports.left_free = ports.holders_free = -1
     ports.left = <LeftPort*>calloc(LEFT_COUNT, sizeof(LeftPort))
-    ports.holders = <Holder*>calloc(<size_t>sessions + LEFT_COUNT, sizeof(Holder))
+    ports.holders = <PortHolder*>calloc(<size_t>sessions + LEFT_COUNT, sizeof(PortHolder))
     ports.buckets = <int32_t*>malloc(buckets * sizeof(int32_t))
     if ports.left == NULL or ports.holders == NULL or ports.buckets == NULL:
         return False
@@ -87,23 +87,23 @@ cdef inline bint is_scarce(const Ports* ports, const Route* route) noexcept nogi
 
 # -------------------------------------------------------------------------------------------------------------- holders
 
-cdef inline int32_t* bucket_of(const Ports* ports, int32_t route, uint64_t address) noexcept nogil:
+cdef inline int32_t* port_bucket_of(const Ports* ports, int32_t route, uint64_t address) noexcept nogil:
     cdef uint64_t mixed = (address ^ <uint64_t>route) * <uint64_t>0x9E3779B97F4A7C15
     return &ports.buckets[<uint32_t>(mixed >> 32) & ports.bucket_mask]
 
 
-cdef inline int32_t find_holder(const Ports* ports, int32_t route, uint64_t address) noexcept nogil:
-    cdef int32_t number = bucket_of(ports, route, address)[0]
+cdef inline int32_t find_port_holder(const Ports* ports, int32_t route, uint64_t address) noexcept nogil:
+    cdef int32_t number = port_bucket_of(ports, route, address)[0]
     while number >= 0 and (ports.holders[number].address != address or ports.holders[number].route != route):
         number = ports.holders[number].next
     return number
 
 
-cdef inline int32_t add_holder(Ports* ports, int32_t route, uint64_t address) noexcept nogil:
+cdef inline int32_t add_port_holder(Ports* ports, int32_t route, uint64_t address) noexcept nogil:
     """There is room: each holder has a session or a port that was left."""
-    cdef int32_t* bucket = bucket_of(ports, route, address)
+    cdef int32_t* bucket = port_bucket_of(ports, route, address)
     cdef int32_t number = ports.holders_free
-    cdef Holder* holder
+    cdef PortHolder* holder
     if number >= 0:
         ports.holders_free = ports.holders[number].next
     else:
@@ -118,13 +118,13 @@ cdef inline int32_t add_holder(Ports* ports, int32_t route, uint64_t address) no
     return number
 
 
-cdef inline void release_holder(Ports* ports, int32_t number) noexcept nogil:
+cdef inline void release_port_holder(Ports* ports, int32_t number) noexcept nogil:
     """It has one port less; without any it is forgotten."""
-    cdef Holder* holder = &ports.holders[number]
+    cdef PortHolder* holder = &ports.holders[number]
     cdef int32_t* link
     holder.count -= 1
     if holder.count == 0:
-        link = bucket_of(ports, holder.route, holder.address)
+        link = port_bucket_of(ports, holder.route, holder.address)
         while link[0] != number:
             link = &ports.holders[link[0]].next
         link[0] = holder.next
@@ -141,11 +141,11 @@ cdef inline bint take_port(Core* core, Session* session, int32_t number) noexcep
     cdef int32_t holder, available
     forget_expired(core, &route.blocked)
     available = ports.limit - route.used - route.blocked_count
-    holder = find_holder(ports, number, session.address)
+    holder = find_port_holder(ports, number, session.address)
     if available <= 0 or (holder >= 0 and ports.holders[holder].count > available):
         return False
     if holder < 0:
-        holder = add_holder(ports, number, session.address)
+        holder = add_port_holder(ports, number, session.address)
     ports.holders[holder].count += 1
     route.used += 1
     session.route = number
@@ -157,7 +157,7 @@ cdef inline bint take_port(Core* core, Session* session, int32_t number) noexcep
 cdef inline void return_port(Core* core, Session* session) noexcept nogil:
     """The session has none any more, and left nothing."""
     core.ports.routes[session.route].used -= 1
-    release_holder(core.ports, session.holder)
+    release_port_holder(core.ports, session.holder)
     session.counters.ports -= 1
     session.route = -1
 
@@ -183,7 +183,7 @@ cdef inline void leave_port(Core* core, Session* session, const sockaddr_in6* lo
     left.holder = -1
     if reusable:
         route.reusable_count += 1
-        release_holder(ports, session.holder)
+        release_port_holder(ports, session.holder)
     else:
         route.blocked_count += 1
         left.holder = session.holder
@@ -216,7 +216,7 @@ cdef inline void forget_left(Core* core, Queue* queue, int32_t number) noexcept 
         route.reusable_count -= 1
     else:
         route.blocked_count -= 1
-        release_holder(ports, left.holder)
+        release_port_holder(ports, left.holder)
     left.counters.ports -= 1
     left.route = -1
     left.link.next = ports.left_free
