@@ -48,15 +48,16 @@ def dead_application(run: AttackRun) -> None:
 def _elsewhere() -> Iterator[Server]:
     """The application of `games` has the address of another host."""
     add_elsewhere()
-    with usual_local_ports(), shared(address=ELSEWHERE)() as server:
-        yield server
+    with usual_local_ports():
+        limit_local_ports(PORTS)  # the server reads at its start how many there are
+        with shared(address=ELSEWHERE)() as server:
+            yield server
 
 
 @group.attack("local-ports", server=_elsewhere, own_network=True, seconds=8.0)
 def local_ports(run: AttackRun) -> None:
     """Short sessions, whose clients send FIN first, with an application that has an address of another host."""
     port, byte = run.server.ports["games"], run.server.message("byte")
-    limit_local_ports(PORTS)
     # Several addresses, since otherwise the attackers' own ports run out.
     with BadClients(port, connections=200, rate=500, say=byte, then="finish", addresses=10) as bad:
         run.wait()

@@ -239,6 +239,8 @@ def _sources(value: str | list[object]) -> tuple[IpAddress, ...]:
         address = ipaddress.ip_address(text)
         if address.is_unspecified or address.is_multicast:
             raise ConfigError(f"{text!r} is not the address of a host")
+        if mapped := getattr(address, "ipv4_mapped", None):
+            raise ConfigError(f"{text!r} is an IPv4-mapped IPv6 address; write {mapped}")
         if address in found:
             raise ConfigError(f"{text!r} is listed twice: remove one")
         found.append(address)

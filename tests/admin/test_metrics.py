@@ -38,6 +38,7 @@ DOCUMENTED = """
     policy_info policy_bytes config_last_reload_successful configuration_problems
     config_last_reload_success_timestamp_seconds build_info draining_workers
     relayed_total relay_sessions_started_total relay_sessions_open relay_connecting relay_ends_total
+    relay_local_ports relay_max_local_ports
     relay_connect_failures_total relay_bytes_total relay_connect_duration_seconds relay_session_duration_seconds
 """
 LISTENERS = [ListenerInfo("master", b"<a/>\0"), ListenerInfo('odd "name"\\\n', b"<bb/>\0")]
@@ -128,6 +129,8 @@ def test_relay_metrics_are_summed_over_the_workers_of_one_upstream(shared: Share
         relay_put(shared, slot, 1, "opened", 5 + slot)
         relay_put(shared, slot, 1, "open", 2)
         relay_put(shared, slot, 1, "connecting", 1)
+        relay_put(shared, slot, 1, "ports", 30 + slot)
+        relay_put(shared, slot, 1, "max_ports", 14_116)
         relay_put(shared, slot, 1, "ends", *range(1, len(ENDS) + 1))
         relay_put(shared, slot, 1, "failures", *range(1, len(FAILURES) + 1))
         relay_put(shared, slot, 1, "sent", 100, 7)
@@ -140,6 +143,8 @@ def test_relay_metrics_are_summed_over_the_workers_of_one_upstream(shared: Share
     assert metrics.total("relay_sessions_started_total", **one) == 11
     assert metrics.total("relay_sessions_open", **one) == 4
     assert metrics.total("relay_connecting", **one) == 2
+    assert metrics.total("relay_local_ports", **one) == 61
+    assert metrics.total("relay_max_local_ports", **one) == 28_232
     for i, end in enumerate(ENDS, 1):
         assert metrics.total("relay_ends_total", **one, by=end) == 2 * i
     for i, reason in enumerate(FAILURES, 1):

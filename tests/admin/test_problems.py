@@ -41,6 +41,14 @@ COUNTED: dict[str, dict[str, Sequence[int]]] = {
     "timeouts": {"accepted": [100], "timeouts": [60]},
     "slow": {"buckets": [100 * (bound == 2.5) for bound in (*BUCKETS, None)]},
 }
+# The same of upstreams, by their numbers.
+DEAD = [{"refused": 9, "timeout": 3}.get(reason, 0) for reason in FAILURES]
+RELAYED: dict[str, dict[tuple[int, str], Sequence[int]]] = {
+    "dead upstream": {(0, "failures"): DEAD},
+    "half an upstream": {(0, "failures"): DEAD, (1, "opened"): [1]},
+    "few ports": {(0, "ports"): [22_000], (0, "max_ports"): [28_232]},
+    **{own: {(0, "failures"): [2 * (reason == own) for reason in FAILURES]} for own in OWN_FAILURES},
+}
 
 
 def test_problems_of_a_healthy_server_are_none() -> None:
@@ -95,6 +103,11 @@ def test_problems_of_a_healthy_server_are_none() -> None:
         ("connecting", "connecting", "error",
          "2 sessions of master to 127.0.0.1:7000 were refused: as many others as may were waiting to be connected (a "
          "quarter of max_sessions) in the last minute."),
+        ("ports", "ports", "error",
+         "2 sessions of master to 127.0.0.1:7000 were refused: no local port was free for it, or one client address "
+         "had its share in the last minute."),
+        ("few ports", "ports-low", "warning",
+         "22,000 of 28,232 local ports towards upstream 127.0.0.1:7000 of master are in use."),
     ],
 )  # fmt: skip
 def test_problem_is_in_the_list_and_on_the_page(
@@ -125,11 +138,9 @@ def test_problem_is_in_the_list_and_on_the_page(
     elif what in COUNTED:
         for field, values in COUNTED[what].items():
             put(shared, 0, 0, field, *values)
-    elif what.endswith(" upstream"):
-        put_relayed(shared, 1, 0, "failures", *({"refused": 9, "timeout": 3}.get(reason, 0) for reason in FAILURES))
-        put_relayed(shared, 1, 1, "opened", what == "half an upstream")
-    elif what in OWN_FAILURES:
-        put_relayed(shared, 1, 0, "failures", *({what: 2}.get(reason, 0) for reason in FAILURES))
+    elif what in RELAYED:
+        for (upstream, field), values in RELAYED[what].items():
+            put_relayed(shared, 1, upstream, field, *values)
     else:
         put(shared, 0, 0, "refused", *(9 if reason == what else 0 for reason in REASONS))
     assert problems(context, past) == [(kind, severity, message)]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ def test_defaults_with_every_comment_removed_load(tmp_path: Path) -> None:
         "proxy_protocol": True,
         "proxy_networks": (ip_network("10.0.0.0/8"),),
         "upstream": (UpstreamAddress("127.0.0.1", 7000),),
+        "upstream_source": (ip_address("192.0.2.1"), ip_address("192.0.2.2")),
         "upstream_proxy": "v2",
     }
     assert read_.listeners == (Listener("master", Address("::", 843), "games", served_from=843, **settings),)
@@ -80,6 +81,7 @@ def value_of(owner: type, name: str) -> st.SearchStrategy[Any]:
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 ENDPOINT = st.sampled_from([Address("::", 843), Address("127.0.0.1", 0), SystemdSocket('a "b"')])
 IPS = st.ip_addresses().filter(lambda ip: getattr(ip, "ipv4_mapped", None) is None)
+SOURCE = IPS.filter(lambda ip: not (ip.is_unspecified or ip.is_multicast))
 NETWORKS = st.lists(IPS.map(ip_network), max_size=2).map(tuple)
 REMOTE = st.sampled_from(
     [
@@ -102,6 +104,7 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "dialect": st.sampled_from(config.DIALECTS),
     "proxy_protocol": st.booleans(),
     "upstream": st.lists(REMOTE, max_size=3, unique=True).map(tuple),
+    "upstream_source": st.lists(SOURCE, max_size=3, unique=True).map(tuple),
     "upstream_proxy": st.sampled_from([None, "v1", "v2"]),
     "balance": st.sampled_from(["round-robin", "least-connections"]),
 }

@@ -228,6 +228,31 @@ BAD = {
     POLICY + "[[listeners]]\naddress = 'all'": ("4:1", "'all'", "write IP:PORT"),
     POLICY + LISTENER + "upstream = 'localhost'": ("5:1", "[[listeners]] 1", "'localhost'", "write HOST:PORT"),
     POLICY + LISTENER + "upstream = []": ("5:1", "[[listeners]] 1", "upstream = […]", '"unix:/PATH" or a list'),
+    POLICY + LISTENER + "upstream = 'a:1'\nupstream_source = ['192.0.2.1', '192.0.2.1']": (
+        "6:1",
+        "[[listeners]] 1",
+        "upstream_source: '192.0.2.1' is listed twice",
+    ),
+    POLICY + LISTENER + "upstream = 'a:1'\nupstream_source = '0.0.0.0'": (
+        "6:1",
+        "[[listeners]] 1",
+        "upstream_source: '0.0.0.0' is not the address of a host",
+    ),
+    POLICY + LISTENER + "upstream = 'a:1'\nupstream_source = '::ffff:192.0.2.1'": (
+        "6:1",
+        "[[listeners]] 1",
+        "is an IPv4-mapped IPv6 address; write 192.0.2.1",
+    ),
+    POLICY + LISTENER + "upstream = 'a:1'\nupstream_source = 'fe80::1%eth0'": (
+        "6:1",
+        "[[listeners]] 1",
+        "upstream_source = 'fe80::1%eth0': write an IP address, such as",
+    ),
+    POLICY + LISTENER + "upstream_source = '192.0.2.1'": (
+        "5:1",
+        "[[listeners]] 1",
+        "upstream_source needs a shared port",
+    ),
     POLICY + LISTENER + "upstream = ['a:1', 'a:1']": ("5:1", "[[listeners]] 1", "upstream: 'a:1' is listed twice"),
     POLICY + LISTENER + "upstream_proxy = 'v2'": ("5:1", "[[listeners]] 1", "upstream_proxy", "set upstream too"),
     POLICY + LISTENER + "balance = 'random'": ("5:1", "[[listeners]] 1", 'write "round-robin" or'),

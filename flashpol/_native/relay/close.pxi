@@ -10,8 +10,8 @@ from flashpol._native.common.system cimport (
     tcp_info, TCP_USER_TIMEOUT, TCPI_OPT_TIMESTAMPS,
 )
 from flashpol._native.relay.counters cimport (
-    DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT_RESET, E_EVICTED, E_SHUTDOWN, E_UPSTREAM_RESET, END_COUNT, F_CUT, F_PORTS,
-    F_RESOURCES,
+    DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT_RESET, E_EVICTED, E_SHUTDOWN, E_UPSTREAM_RESET, END_COUNT, F_CUT,
+    F_PORTS, F_RESOURCES,
 )
 from flashpol._native.relay.state cimport (
     CLIENT, Core, Flow, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE, S_OPEN, Session, UPSTREAM,

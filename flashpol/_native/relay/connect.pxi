@@ -108,27 +108,33 @@ cdef inline int connect_from(Session* session, const Target* to, const sockaddr_
     return 0
 
 
+cdef inline int connect_by_kernel(Session* session, const Target* to, const Route* route) noexcept nogil:
+    """Begin to connect from a port that the kernel chooses, as `connect_from` does."""
+    return connect_from(session, to, &route.source if route.source.sin6_family else NULL)
+
+
 cdef inline int connect_by_route(Core* core, Session* session, const Target* to, int32_t number) noexcept nogil:
-    """Begin to connect from a port of this route, as `connect_from` does. While ports are scarce, take over one that we
-    left in TIME-WAIT, or choose one."""
+    """Begin to connect from a port of this route, as `connect_from` does. When ports are scarce, take over one that was
+    left in TIME-WAIT, or choose one; the kernel would search long."""
     cdef Ports* ports = core.ports
     cdef Route* route = &ports.routes[number]
     cdef sockaddr_in6 local
-    cdef int error = EADDRNOTAVAIL, left_tries = LEFT_TRIES, chosen_tries = CHOSEN_TRIES if ports.chosen_count else 0
-    if is_scarce(ports, route):
-        while left_tries and is_port_taken(error) and take_left(core, route, &local):
-            left_tries -= 1
-            error = connect_from(session, to, &local)
-        while chosen_tries and is_port_taken(error):
-            chosen_tries -= 1
-            memcpy(&local, &route.source, sizeof(local))
-            local.sin6_family = to.address.ss_family
-            local.sin6_port = htons(ports.chosen[route.chosen % ports.chosen_count])
-            route.chosen += 1
-            error = connect_from(session, to, &local)
-        if not is_port_taken(error):
-            return error
-    return connect_from(session, to, &route.source if route.source.sin6_family else NULL)
+    cdef bint scarce = is_scarce(ports, route)
+    cdef int left_tries = LEFT_TRIES, chosen_tries = CHOSEN_TRIES if ports.chosen_count else 0
+    cdef int error = EADDRNOTAVAIL if scarce else connect_by_kernel(session, to, route)
+    while left_tries and is_port_taken(error) and take_left(core, route, &local):
+        left_tries -= 1
+        error = connect_from(session, to, &local)
+    while chosen_tries and is_port_taken(error):
+        chosen_tries -= 1
+        memcpy(&local, &route.source, sizeof(local))
+        local.sin6_family = to.address.ss_family
+        local.sin6_port = htons(ports.chosen[route.chosen % ports.chosen_count])
+        route.chosen += 1
+        error = connect_from(session, to, &local)
+    if scarce and is_port_taken(error):
+        error = connect_by_kernel(session, to, route)
+    return error
 
 
 cdef inline int open_connection(Core* core, Session* session, const Target* to) noexcept nogil:
