@@ -96,6 +96,10 @@ ROWS = {
     "connecting": refused(
         (), "FlashpolUpstreamRefusals", because="refused for want of an upstream, and the log says which one is down"
     ),
+    "ports": refused(("ports-exhausted",), "FlashpolUpstreamRefusals"),
+    "ports-low": Row(
+        "flashpol_relay_local_ports", ("ports-low",), ("FlashpolLocalPortsLow",), ("Local ports",)
+    ),
     "timeouts": Row(
         "flashpol_timeouts_total", (), ("FlashpolTimeouts",), ("Timed out and left",),
         "silent clients would fill the log; access_log has each connection",

@@ -157,13 +157,14 @@ def test_log_of_connections_refused_by_a_limit_names_the_limit_and_the_addresses
 
 def test_log_of_connections_refused_just_before_the_stop_counts_all(tmp_path: Path) -> None:
     file = tmp_path / "flashpol.toml"
-    file.write_text("[server]\nmax_address_connections = 1\nstall_timeout = 0\n")
+    file.write_text("[server]\nworkers = 1\nmax_address_connections = 1\nstall_timeout = 0\n")
     with Flashpol("-c", file, *JSON_LINES) as server:
-        with connect(server.place):
-            eventually(lambda: server.metrics().total("connections_open") == 1, "the first one")
-            assert rest(connect(server.place)) == b""
-            eventually(lambda: events(server, "refusing"), "the line")
-            for _ in range(5):
-                assert rest(connect(server.place)) == b""
+        clients = [connect(server.place) for _ in range(2)]
+        assert rest(clients[0]) == b""  # it gave way to the second
+        eventually(lambda: events(server, "refusing"), "the line")
+        for number in range(5):
+            clients.append(connect(server.place))
+            assert rest(clients[number + 1]) == b""
+        clients[-1].close()
         assert server.stop() == 0
         assert [line["refused"] for line in events(server, "refusing")] == [1, 5]

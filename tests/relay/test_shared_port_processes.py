@@ -201,7 +201,7 @@ def test_upstream_proxy_behind_a_proxy_sends_the_original_client(site: Site, app
 
 
 def test_max_address_sessions_limits_sessions_and_not_policies(site: Site, app: Application) -> None:
-    site.configure("max_address_sessions = 2\nmax_address_connections = 2")
+    site.configure("workers = 1\nmax_address_sessions = 2\nmax_address_connections = 2")
     with site.serve() as server, ExitStack() as stack:
         for _ in range(2):
             stack.enter_context(connect(server.place, b"ping"))
