@@ -1,6 +1,6 @@
 # Making room at a limit: the connection that the account chooses gives way.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 
 from flashpol._native.accept.address_limits cimport AddressTable, Slot
 from flashpol._native.accept.state cimport (
@@ -83,6 +83,8 @@ cdef Reason make_room_of_address(Core* core, uint32_t* slot) noexcept nogil:
     R_NONE: it is admitted. Otherwise it is refused, and `slot` becomes 0. A reply that may still be on its way counts:
     if it were evicted, the kernel would have it, and the address one place more.
     """
+    cdef Slot* own = slot_at(core.address_table, slot[0])
+    cdef uint16_t open = own.open
     cdef int fd
     for _ in range(MAX_EVICTIONS):
         fd = first_of(core.account, slot[0], K_LINGER)
@@ -90,8 +92,9 @@ cdef Reason make_room_of_address(Core* core, uint32_t* slot) noexcept nogil:
             fd = first_of(core.account, slot[0], K_WAITING)
         if fd < 0:
             break
-        if give_way(core, fd, R_MAX_ADDRESS_CONNECTIONS):
-            count_connection(slot_at(core.address_table, slot[0]), now_ns())
+        # One that has become a session counts for max_address_connections no more.
+        if give_way(core, fd, R_MAX_ADDRESS_CONNECTIONS) or own.open < open:
+            count_connection(own, now_ns())
             return R_NONE
     slot[0] = 0
     return R_MAX_ADDRESS_CONNECTIONS
