@@ -32,6 +32,11 @@ cdef inline bint has_files(const AccountCore* account) noexcept nogil:
     return account.max_files == 0 or account.held + account.leaving + account.sessions.used < account.max_files
 
 
+cdef inline bint exceeds_files(const AccountCore* account) noexcept nogil:
+    """Whether a connection has to give way for a session that has just begun: it took its second descriptor."""
+    return account.max_files != 0 and account.held + account.leaving + account.sessions.used > account.max_files
+
+
 cdef inline void forget_silence(AccountCore* account, int fd) noexcept nogil:
     """The client has spoken, or its session has ended."""
     cdef AccountEntry* entry = &account.entries[fd]
