@@ -97,6 +97,7 @@ cdef class ConnectionTable:
     cdef int _call_hooks(self) except -1
     cdef int _start_slow_replies(self) except -1
     cdef int _start_sessions(self) except -1
+    cdef bint _has_second_file(self) noexcept
     cdef int _log_samples(self) except -1
     cdef int _report(self, error) except -1
     cdef void _drop_pending_sessions(self) noexcept

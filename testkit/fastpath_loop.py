@@ -14,7 +14,7 @@ from testkit.serving import REPLY
 LINGER_BYTES = 10_000
 TIMES = {"request_timeout": 0.25, "terminator_grace": 0.05, "linger_timeout": 0.15}
 TIMEOUTS = ("request_timeout", "terminator_grace", "linger_timeout", "first_byte_timeout")
-LIMITS = ("capacity", "max_sessions", "max_slow_replies", "max_leaving")
+LIMITS = ("capacity", "max_sessions", "max_slow_replies", "max_leaving", "max_files")
 
 
 class Loop(ManualLoop):

@@ -321,3 +321,78 @@ def test_replies_that_are_not_acknowledged_count_for_their_address(start: Start)
     for client in clients:
         client.close()
     loop.settle()
+
+
+# ------------------------------------------------------------------------------------------------------- descriptors
+
+
+def test_session_takes_its_second_descriptor_from_connections_that_wait(start: Start) -> None:
+    """So sessions of one address open although connections of another hold all descriptors."""
+    loop = start(**limited(), shared=True, first_byte_timeout=30, max_files=20)
+    clients = [loop.connect(source="127.0.0.2") for _ in range(20)]
+    for number in range(1, 9):
+        clients.append(loop.connect(source="127.0.0.3"))
+        loop.send(clients[-1], b"hello")
+        assert len(loop.sessions) == number
+        assert loop.connection_table.open + loop.connection_table.sessions <= 20
+    for client in clients:
+        client.close()
+
+
+def test_session_without_a_second_descriptor_is_refused(start: Start) -> None:
+    """Sessions whose upstream has not accepted them do not give way, so no descriptor becomes free."""
+    loop = start(**limited(), shared=True, first_byte_timeout=30, max_files=5)
+    clients = [loop.connect(source=f"127.0.0.{number}") for number in range(2, 7)]
+    for client in clients[::2]:  # each of the first two costs another its place
+        loop.send(client, b"hello")
+    assert [is_open(client) for client in clients] == [True, False, True, False, False]
+    assert len(loop.sessions) == 2
+    assert outcomes(loop.counters) == {"capacity": 3}
+    for client in clients:
+        client.close()
+
+
+# ------------------------------------------------------------------------------------------------- limits by address
+
+
+def test_newcomer_is_admitted_when_the_waiting_connection_of_its_address_becomes_a_session(start: Start) -> None:
+    """No client is refused below max_address_connections, which does not count sessions."""
+    loop = start(**limited(max_address_connections=1), shared=True, first_byte_timeout=30)
+    first = loop.connect()
+    deliver(first, b"hello")  # not handled yet
+    with loop.connect() as second:
+        assert len(loop.sessions) == 1
+        loop.send(second, REQUEST)
+        assert until_end(second) == (REPLY, "fin")
+    assert "max_address_connections" not in outcomes(loop.counters)
+    first.close()
+
+
+def test_newcomer_costs_no_waiting_connection_when_another_of_its_address_becomes_a_session(start: Start) -> None:
+    loop = start(**limited(max_address_connections=2), shared=True, first_byte_timeout=30)
+    first, second = loop.connect(), loop.connect()
+    deliver(first, b"hello")
+    with loop.connect():
+        assert (len(loop.sessions), is_open(second)) == (1, True)
+    first.close()
+    second.close()
+
+
+def test_sessions_of_one_address_above_what_a_slot_counts_are_not_tracked(start: Start) -> None:
+    """A count of 16 bits would begin at 0 again, and the slot would go to another address."""
+    shared = SharedAddressLimits(1, ConnectionLimits(max_address_connections=0))
+    loop = start(address_limits=shared.of(0), **SLOW, shared=True, max_sessions=100_000, first_byte_timeout=30)
+    clients = [loop.connect() for _ in range(2)]
+    loop.send(clients[0], b"hello")
+    memory = shared._mapping.memory.cast("H")
+    (place,) = [i for i in range(len(memory) - 1) if (memory[i], memory[i + 1]) == (1, 1)]  # open, sessions
+    memory[place + 1] = 0xFFFF
+    loop.send(clients[1], b"hello")
+    assert (memory[place], memory[place + 1]) == (0, 0xFFFF)
+    assert loop.counters["untracked"] == 1
+    for fd, _ in loop.sessions:
+        loop.connection_table.close_relayed(fd, 0)
+    assert (memory[place], memory[place + 1]) == (0, 0xFFFE)
+    memory[place + 1] = 0
+    for client in clients:
+        client.close()

@@ -220,3 +220,22 @@ def test_finish_cuts_the_sessions_of_all_groups_before_it_waits(app: Application
     for each in (*clients, *inner):
         each.close()
     server.close()
+
+
+def test_session_replaces_one_of_its_listener_although_many_of_another_come_first(app: Application) -> None:
+    """Those of the other listener, within its reserve, have waited longer; their end would free no place for it."""
+    server = TwoGroups(app, ConnectionLimits(max_sessions=320))
+    relayed = [server.shared.relay_block(0, number) for number in range(2)]
+    clients = []
+    for number, count in ((1, 80), (0, 240)):
+        for done in range(0, count, 20):
+            clients += [connect(server.addresses[number], b"hello") for _ in range(20)]
+            eventually(lambda number=number, done=done: relayed[number]["opened"] == done + 20)
+    clients += [connect(server.addresses[0], b"hello") for _ in range(10)]
+    eventually(lambda: relayed[0]["opened"] + sum(outcomes(server.counters[0]).values()) >= 250)
+    eventually(lambda: outcomes(server.counters[0]) == {"relayed": 10})
+    assert relayed[1]["open"] == 80
+    for client in clients:
+        client.close()
+    server.finish()
+    server.close()

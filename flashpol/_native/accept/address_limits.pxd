@@ -13,7 +13,8 @@
 #
 # A connection of an address counts in `open`, or in `sessions` once it is relayed: max_address_connections limits the
 # first, max_address_sessions the second. exempt_networks has addresses that neither limits; they are counted
-# too, because the account of places asks which address is the heaviest.
+# too, because the account of places asks which address is the heaviest. An address has at most MAX_COUNT of each; more
+# of them are not tracked.
 #
 # A table has sets of eight slots. SipHash with a random key selects the set of an address, so an attacker cannot aim at
 # a set. A table never grows. When a set is full, a new address takes the slot of an address without connections; of

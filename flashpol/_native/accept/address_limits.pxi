@@ -225,10 +225,15 @@ cdef inline bint session_exceeds(const AddressTable* table, uint32_t number) noe
     return sessions >= table.max_address_sessions
 
 
-cdef inline void become_session(AddressTable* table, uint32_t number) noexcept nogil:
-    """A connection that admit_address counted is relayed from now on."""
+cdef inline bint become_session(AddressTable* table, uint32_t number) noexcept nogil:
+    """A connection that admit_address counted is relayed from now on. False: it is not tracked any more, since the slot
+    cannot count more sessions."""
     cdef Slot* slot
-    if number != 0:
-        slot = slot_at(table, number)
-        slot.open -= 1
-        slot.sessions += 1
+    if number == 0:
+        return True
+    slot = slot_at(table, number)
+    slot.open -= 1
+    if slot.sessions == MAX_COUNT:
+        return False
+    slot.sessions += 1
+    return True

@@ -1,6 +1,6 @@
 # Making room at a limit: the connection that the account chooses gives way.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 
 from flashpol._native.accept.address_limits cimport AddressTable, Slot
 from flashpol._native.accept.state cimport (
@@ -83,6 +83,8 @@ cdef Reason make_room_of_address(Core* core, uint32_t* slot) noexcept nogil:
     R_NONE: it is admitted. Otherwise it is refused, and `slot` becomes 0. A reply that may still be on its way counts:
     if it were evicted, the kernel would have it, and the address one place more.
     """
+    cdef Slot* own = slot_at(core.address_table, slot[0])
+    cdef uint16_t open = own.open
     cdef int fd
     for _ in range(MAX_EVICTIONS):
         fd = first_of(core.account, slot[0], K_LINGER)
@@ -90,8 +92,9 @@ cdef Reason make_room_of_address(Core* core, uint32_t* slot) noexcept nogil:
             fd = first_of(core.account, slot[0], K_WAITING)
         if fd < 0:
             break
-        if give_way(core, fd, R_MAX_ADDRESS_CONNECTIONS):
-            count_connection(slot_at(core.address_table, slot[0]), now_ns())
+        # One that has become a session counts for max_address_connections no more.
+        if give_way(core, fd, R_MAX_ADDRESS_CONNECTIONS) or own.open < open:
+            count_connection(own, now_ns())
             return R_NONE
     slot[0] = 0
     return R_MAX_ADDRESS_CONNECTIONS
@@ -145,13 +148,37 @@ cdef int64_t sessions_of(const Core* core, uint32_t number) noexcept nogil:
     return slot_at(core.address_table, number).sessions if number != 0 else 0
 
 
+cdef int first_session(const Listener* listener, uint8_t last_kind) noexcept nogil:
+    """The session of a listener that gives way first, of the kinds up to `last_kind`; -1 if there is none."""
+    cdef int kind
+    for kind in range(<int>last_kind - <int>K_SILENT_SESSION + 1):
+        if listener.session_lines.head[kind] != 0:
+            return listener.session_lines.head[kind] - 1
+    return -1
+
+
+cdef bint make_room_of_listener(
+    Core* core, const Listener* listener, uint8_t last_kind, bint own, int64_t least,
+) noexcept nogil:
+    """The same as make_room_for_session, of whatever address."""
+    cdef int i, fd = first_session(listener, last_kind)
+    if not own:
+        for i in range(core.listener_count):
+            if fd >= 0:
+                break
+            if core.listeners[i].sessions.used > core.listeners[i].sessions.reserve:
+                fd = first_session(core.listeners[i], last_kind)
+    return fd >= 0 and sessions_of(core, core.records[fd].slot) >= least and evict_session(core, fd)
+
+
 cdef bint make_room_for_session(
     Core* core, const Listener* listener, uint8_t last_kind, bint own, int64_t least,
 ) noexcept nogil:
     """Evict a session up to `last_kind` in the order of the kinds, of the heaviest address. False: none gives way.
 
     The place is one that `listener` may take then. own: it is one of its own sessions. least: its address has at least
-    so many sessions.
+    so many sessions. Sessions of another listener within its reserve do not help, nor those of lighter addresses: after
+    MAX_LOOKED_AT of them it is not the heaviest.
     """
     cdef const Ranking* ranking = &core.account.rankings[SESSIONS]
     cdef int bucket, looked_at = 0
@@ -162,15 +189,18 @@ cdef bint make_room_for_session(
             continue
         slot = ranking.first[bucket]
         while slot >= 0:
-            for kind in range(<uint8_t>K_SILENT_SESSION, <uint8_t>(last_kind + 1)):
-                at = line_of(core.account, <uint32_t>slot, kind).head
-                while at != 0 and sessions_of(core, <uint32_t>slot) >= least:
-                    if may_replace(core, at - 1, listener, own):
-                        return evict_session(core, at - 1)
-                    looked_at += 1
-                    if looked_at == MAX_LOOKED_AT:
-                        return False
-                    at = core.account.entries[at - 1].after
+            if sessions_of(core, <uint32_t>slot) < least:
+                looked_at += 1
+            else:
+                for kind in range(<uint8_t>K_SILENT_SESSION, <uint8_t>(last_kind + 1)):
+                    at = line_of(core.account, <uint32_t>slot, kind).head
+                    while at != 0 and looked_at < MAX_LOOKED_AT:
+                        if may_replace(core, at - 1, listener, own):
+                            return evict_session(core, at - 1)
+                        looked_at += 1
+                        at = core.account.entries[at - 1].after
+            if looked_at >= MAX_LOOKED_AT:
+                return make_room_of_listener(core, listener, last_kind, own, least)
             slot = ranking.holders[slot].after
     return False
 

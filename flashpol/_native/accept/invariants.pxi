@@ -1,12 +1,12 @@
 # What must hold between two calls. Tests check it: every record there can be is compared with the table of states.
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from flashpol._native.accept.state cimport (
     Core, G_SESSIONS, G_SLOW_REPLIES, GAUGE_COUNT, Listener, QUEUE_COUNT, Record, S_FREE, S_FRESH, STATE_COUNT,
     StateRow,
 )
-from flashpol._native.account.places cimport K_NONE, K_SILENT_SESSION, AccountEntry
+from flashpol._native.account.places cimport AccountEntry, K_NONE, K_SILENT_SESSION, SESSION_KINDS, SESSIONS
 from flashpol._native.common.share cimport Share
 
 
@@ -70,10 +70,31 @@ cdef const char* find_share_violation(
     return NULL
 
 
+cdef const char* find_own_line_violation(Core* core, const Listener* listener, int64_t* length) noexcept nogil:
+    """What is wrong with a listener's lines of sessions, NULL if nothing. Their length is added to `length`."""
+    cdef const AccountEntry* entry
+    cdef uint64_t number
+    cdef int32_t before, at
+    cdef int kind
+    for kind in range(<int>SESSION_KINDS):
+        number, before, at = 0, 0, listener.session_lines.head[kind]
+        while at != 0:
+            entry = &core.account.entries[at - 1]
+            if entry.own_lines != &listener.session_lines or entry.kind != <int>K_SILENT_SESSION + kind:
+                return b"a listener's line has a session that is not of it"
+            if entry.own_before != before or entry.number <= number:
+                return b"a listener's line is out of order"
+            number, before, at = entry.number, at, entry.own_after
+            length[0] += 1
+        if listener.session_lines.tail[kind] != before:
+            return b"a listener's line does not end at its tail"
+    return NULL
+
+
 cdef const char* find_account_violation(Core* core, int64_t live) noexcept nogil:
     """Compare the account with the listeners, their gauges, and the records."""
     cdef int64_t[2] used, reserved, common
-    cdef int64_t sessions = 0, slow_replies = 0
+    cdef int64_t sessions = 0, slow_replies = 0, in_own_lines = 0
     cdef const Listener* listener
     cdef const char* wrong
     cdef int i
@@ -86,10 +107,15 @@ cdef const char* find_account_violation(Core* core, int64_t live) noexcept nogil
         reserved[0] += listener.sessions.reserve
         if listener.silent_sessions > listener.sessions.used or listener.silent_sessions < 0:
             return b"a listener has more silent sessions than sessions"
+        wrong = find_own_line_violation(core, listener, &in_own_lines)
+        if wrong != NULL:
+            return wrong
         common[0] += max(<int64_t>0, listener.sessions.used - listener.sessions.reserve)
         used[1] += listener.slow_replies.used
         reserved[1] += listener.slow_replies.reserve
         common[1] += max(<int64_t>0, listener.slow_replies.used - listener.slow_replies.reserve)
+    if in_own_lines != core.account.rankings[SESSIONS].total:
+        return b"a session that gives way is in no line of its listener"
     if used[0] != sessions - core.account.leaving or used[1] != slow_replies:
         return b"a share has other members than connections"
     wrong = find_share_violation(&core.account.sessions, used[0], reserved[0], common[0])

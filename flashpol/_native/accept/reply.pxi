@@ -241,8 +241,10 @@ cdef inline void begin_session(
     core.pending_sessions_last = session
     record.protocol = protocol
     enter(core, fd, S_SESSION)
-    if protocol == P_SILENT:
-        begin_silence(core.account, fd, &core.listeners[record.listener].silent_sessions)
+    begin_place_of_session(
+        core.account, fd, &core.listeners[record.listener].session_lines,
+        &core.listeners[record.listener].silent_sessions if protocol == P_SILENT else NULL,
+    )
 
 
 cdef inline void begin_session_now(Core* core, int fd) noexcept nogil:

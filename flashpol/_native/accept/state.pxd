@@ -7,7 +7,7 @@ from flashpol._native.accept.ip_ranges cimport NetworkTable
 from flashpol._native.accept.match cimport SEEN_BYTES, Signatures
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.top_addresses cimport TopTable
-from flashpol._native.account.places cimport AccountCore
+from flashpol._native.account.places cimport AccountCore, SessionLines
 from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.poller cimport Poller
 from flashpol._native.common.share cimport Member
@@ -124,6 +124,7 @@ cdef struct Listener:
     int64_t unread_timeout      # ns
     Member sessions             # of the shares in AccountCore
     Member slow_replies
+    SessionLines session_lines  # those that give way
     int32_t silent_sessions     # of `sessions`, those in which the client has never sent a byte
     const NetworkTable* networks    # of clients that are allowed; NULL: all
     const NetworkTable* proxies     # that send a PROXY header and alone may connect; NULL: clients connect themselves

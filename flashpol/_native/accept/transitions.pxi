@@ -109,8 +109,9 @@ cdef void take_place(Core* core, Listener* listener, int fd, uint8_t gauge) noex
             slot_at(core.address_table, slot).slow_replies += 1
         return
     take(&core.account.sessions, &listener.sessions)
-    if core.address_table != NULL:
-        become_session(core.address_table, slot)
+    if core.address_table != NULL and not become_session(core.address_table, slot):
+        core.records[fd].slot = 0
+        listener.counters.untracked += 1
 
 
 cdef void give_back_place(Core* core, Listener* listener, int fd, uint8_t gauge) noexcept nogil:

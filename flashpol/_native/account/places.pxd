@@ -21,6 +21,7 @@ cdef enum Kind:                 # how a connection gives way
     K_SILENT_SESSION            # a session in which the client has never sent a byte
     K_UNANSWERED_SESSION        # a session in which the client has sent something, and the application never has
     KIND_COUNT
+    SESSION_KINDS = KIND_COUNT - K_SILENT_SESSION
 
 cdef enum:                      # the two rankings of addresses: by all connections that give way, by their sessions
     ALL = 0
@@ -33,6 +34,11 @@ cdef struct Line:
     int32_t head
     int32_t tail
     int32_t count
+
+# The sessions of one listener that give way, of each kind, in the same order. Descriptors + 1.
+cdef struct SessionLines:
+    int32_t head[SESSION_KINDS]
+    int32_t tail[SESSION_KINDS]
 
 # One address in a ranking, at the number of its slot in the address table; 0 is for all that have no slot.
 cdef struct Holder:
@@ -54,6 +60,9 @@ cdef struct AccountEntry:
     int32_t after
     uint32_t slot               # of the address, as the line knows it
     uint8_t kind
+    SessionLines* own_lines     # of a session: its listener's
+    int32_t own_before          # neighbours there, + 1; 0 ends
+    int32_t own_after
     int32_t* silent             # of a session in which the client has never sent a byte: its listener's count of them
     uint8_t leaving             # a session that was evicted; its greenlet has not closed it yet
 

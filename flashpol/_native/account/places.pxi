@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 from flashpol._native.account.places cimport (
     AccountCore, AccountEntry, ALL, K_LINGER, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, MAX_LOOKED_AT, Ranking,
+    SessionLines,
 )
 
 
@@ -32,6 +33,11 @@ cdef inline bint has_files(const AccountCore* account) noexcept nogil:
     return account.max_files == 0 or account.held + account.leaving + account.sessions.used < account.max_files
 
 
+cdef inline bint exceeds_files(const AccountCore* account) noexcept nogil:
+    """Whether a connection has to give way for a session that has just begun: it took its second descriptor."""
+    return account.max_files != 0 and account.held + account.leaving + account.sessions.used > account.max_files
+
+
 cdef inline void forget_silence(AccountCore* account, int fd) noexcept nogil:
     """The client has spoken, or its session has ended."""
     cdef AccountEntry* entry = &account.entries[fd]
@@ -40,15 +46,21 @@ cdef inline void forget_silence(AccountCore* account, int fd) noexcept nogil:
         entry.silent = NULL
 
 
-cdef inline void begin_silence(AccountCore* account, int fd, int32_t* count) noexcept nogil:
-    """A session begins in which the client has sent nothing. count: of such sessions of its listener."""
+cdef inline void begin_place_of_session(
+    AccountCore* account, int fd, SessionLines* lines, int32_t* count,
+) noexcept nogil:
+    """A session begins, of the listener with these lines. count: of its sessions in which the client has sent nothing,
+    if this is one; else NULL."""
+    account.entries[fd].own_lines = lines
     account.entries[fd].silent = count
-    count[0] += 1
+    if count != NULL:
+        count[0] += 1
 
 
 cdef inline void forget_session(AccountCore* account, int fd) noexcept nogil:
     """A session's connection is closed."""
     forget_silence(account, fd)
+    account.entries[fd].own_lines = NULL
     account.leaving -= account.entries[fd].leaving
     account.entries[fd].leaving = False
 

@@ -67,6 +67,30 @@ cdef inline void weigh(AccountCore* account, uint32_t slot, uint8_t kind, int32_
         add_weight(&account.rankings[SESSIONS], slot, change)
 
 
+cdef void leave_own_line(AccountCore* account, const AccountEntry* entry) noexcept nogil:
+    cdef int kind = entry.kind - K_SILENT_SESSION
+    if entry.own_before == 0:
+        entry.own_lines.head[kind] = entry.own_after
+    else:
+        account.entries[entry.own_before - 1].own_after = entry.own_after
+    if entry.own_after == 0:
+        entry.own_lines.tail[kind] = entry.own_before
+    else:
+        account.entries[entry.own_after - 1].own_before = entry.own_before
+
+
+cdef void join_own_line(AccountCore* account, int fd) noexcept nogil:
+    cdef AccountEntry* entry = &account.entries[fd]
+    cdef int kind = entry.kind - K_SILENT_SESSION
+    entry.own_before = entry.own_lines.tail[kind]
+    entry.own_after = 0
+    if entry.own_before == 0:
+        entry.own_lines.head[kind] = fd + 1
+    else:
+        account.entries[entry.own_before - 1].own_after = fd + 1
+    entry.own_lines.tail[kind] = fd + 1
+
+
 cdef void leave_line(AccountCore* account, int fd) noexcept nogil:
     cdef AccountEntry* entry = &account.entries[fd]
     cdef Line* line = line_of(account, entry.slot, entry.kind)
@@ -80,6 +104,8 @@ cdef void leave_line(AccountCore* account, int fd) noexcept nogil:
         account.entries[entry.after - 1].before = entry.before
     line.count -= 1
     weigh(account, entry.slot, entry.kind, -1)
+    if entry.kind >= K_SILENT_SESSION and entry.own_lines != NULL:
+        leave_own_line(account, entry)
 
 
 cdef void join_line(AccountCore* account, int fd) noexcept nogil:
@@ -96,6 +122,8 @@ cdef void join_line(AccountCore* account, int fd) noexcept nogil:
     line.tail = fd + 1
     line.count += 1
     weigh(account, entry.slot, entry.kind, 1)
+    if entry.kind >= K_SILENT_SESSION and entry.own_lines != NULL:
+        join_own_line(account, fd)
 
 
 cdef inline void set_kind(AccountCore* account, int fd, uint32_t slot, uint8_t kind) noexcept nogil:

@@ -6,7 +6,7 @@ from flashpol._native.accept.address_limits cimport WAYS
 from flashpol._native.account.places cimport AccountCore
 
 cdef enum:
-    MAX_RECORDS = 1 << 20       # where RLIMIT_NOFILE is unlimited: 72 MB of address space, touched as it is used
+    MAX_RECORDS = 1 << 20       # where RLIMIT_NOFILE is unlimited: 112 MB of address space, touched as it is used
 
 
 cdef class Account:

@@ -146,8 +146,10 @@ cdef class ConnectionTable:
         So does one of what is done for them: without memory even the arguments cannot be made. The connection is then
         refused in C, which needs none.
         """
-        self._start_slow_replies()
-        self._start_sessions()
+        # Whatever gives way for a session may get a slow reply.
+        while self.core.pending_slow_replies >= 0 or self.core.pending_sessions != NULL:
+            self._start_slow_replies()
+            self._start_sessions()
         self._log_samples()
         return 0
 
@@ -166,21 +168,36 @@ cdef class ConnectionTable:
         return 0
 
     cdef int _start_sessions(self) except -1:
+        cdef Core* core = &self.core
         cdef PendingSession* session
         cdef Record* record
-        while self.core.pending_sessions != NULL:
-            session = self.core.pending_sessions
-            self.core.pending_sessions = session.next
-            record = &self.core.records[session.fd]
+        while core.pending_sessions != NULL:
+            session = core.pending_sessions
+            core.pending_sessions = session.next
+            record = &core.records[session.fd]
             try:
-                self._on_session(session.fd, session.data[:session.size], record.listener)
+                if self._has_second_file():
+                    self._on_session(session.fd, session.data[:session.size], record.listener)
+                else:
+                    refuse(core, session.fd, R_CAPACITY)
             except BaseException as error:
                 if record.state == S_SESSION:
-                    refuse(&self.core, session.fd, R_CAPACITY)
+                    refuse(core, session.fd, R_CAPACITY)
                 self._report(error)
             finally:
                 free(session)
         return 0
+
+    cdef bint _has_second_file(self) noexcept:
+        """Whether a session has a descriptor for the upstream; a connection may have to give way for it.
+
+        This is no part of `begin_session`, which may be at work on a connection that gives way itself.
+        """
+        cdef bint found = True
+        if exceeds_files(self.core.account):
+            found = make_room(&self.core, R_CAPACITY)
+            arm_timer(&self.core.poller, self.core.queues, self.core.timeouts_count * QUEUE_COUNT)
+        return found
 
     cdef int _log_samples(self) except -1:
         cdef Core* core = &self.core
@@ -319,6 +336,7 @@ cdef class ConnectionTable:
         cdef bint evicted
         with nogil:
             evicted = make_room(&self.core, R_CAPACITY)
+            arm_timer(&self.core.poller, self.core.queues, self.core.timeouts_count * QUEUE_COUNT)
         if needs_hooks(&self.core):
             self._call_hooks()
         return evicted
