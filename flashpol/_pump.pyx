@@ -40,6 +40,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from flashpol._native.common.deadlines cimport Queue
+from flashpol._native.common.sanitizer cimport leave_stack
 from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, AF_UNIX, htons, inet_pton, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_un,
 )
@@ -299,6 +300,7 @@ cdef class Pump:
             if core.table[i].owner == NULL:
                 free_session(core, i)
                 continue
+            leave_stack()  # of `_fastpath.Guarded` and of what called it
             try:
                 (<object>core.table[i].owner).switch()
             except BaseException as error:
