@@ -45,9 +45,9 @@ from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, AF_UNIX, htons, inet_pton, sockaddr, sockaddr_in, sockaddr_in6, sockaddr_un,
 )
 from flashpol._native.relay.counters cimport (
-    CONNECT_BOUNDS, CONNECT_BUCKETS, Counters, DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT, E_CLIENT_RESET, E_DURATION,
-    E_EVICTED, E_IDLE, E_SHUTDOWN, E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CONNECTING, F_CUT, F_RATE,
-    F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE, F_UNRESOLVED, OUTCOME_COUNT,
+    CONNECT_BOUNDS, CONNECT_BUCKETS, Counters, DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT, E_CLIENT_RESET, E_CRASHED,
+    E_DURATION, E_EVICTED, E_IDLE, E_SHUTDOWN, E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CONNECTING, F_CUT,
+    F_RATE, F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE, F_UNRESOLVED, OUTCOME_COUNT,
 )
 from flashpol._native.relay.state cimport (
     CLIENT, Core, Q_CONNECT, Q_DURATION, Q_IDLE, Q_SILENT, QUEUE_COUNT, S_CLOSED, Session, TIMEOUTS_COUNT,
@@ -88,6 +88,7 @@ cdef tuple OUTCOMES = numbered(OUTCOME_COUNT, {
     E_SHUTDOWN: "shutdown",
     E_SILENT: "silent",
     E_EVICTED: "evicted",
+    E_CRASHED: "crashed",
     F_REFUSED: "refused",
     F_UNREACHABLE: "unreachable",
     F_TIMEOUT: "timeout",
