@@ -45,12 +45,14 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from flashpol._native.common.deadlines cimport Queue
+from flashpol._native.common.sanitizer cimport leave_stack
 from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, AF_UNIX, htons, inet_pton, sockaddr_in, sockaddr_in6, sockaddr_un, socklen_t,
 )
 from flashpol._native.relay.counters cimport (
-    CONNECT_BOUNDS, CONNECT_BUCKETS, Counters, DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT, E_CLIENT_RESET, E_DURATION,
-    E_EVICTED, E_IDLE, E_SHUTDOWN, E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CONNECTING, F_CUT, F_PORTS,
+    CONNECT_BOUNDS, CONNECT_BUCKETS, Counters, DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT, E_CLIENT_RESET, E_CRASHED,
+    E_DURATION, E_EVICTED, E_IDLE, E_SHUTDOWN, E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CONNECTING, F_CUT,
+    F_PORTS,
     F_RATE, F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE, F_UNRESOLVED, OUTCOME_COUNT,
 )
 from flashpol._native.relay.ports cimport Target
@@ -94,6 +96,7 @@ cdef tuple OUTCOMES = numbered(OUTCOME_COUNT, {
     E_SHUTDOWN: "shutdown",
     E_SILENT: "silent",
     E_EVICTED: "evicted",
+    E_CRASHED: "crashed",
     F_REFUSED: "refused",
     F_UNREACHABLE: "unreachable",
     F_TIMEOUT: "timeout",
@@ -403,6 +406,7 @@ cdef class Pump:
             if core.table[i].owner == NULL:
                 free_session(core, i)
                 continue
+            leave_stack()  # of `_fastpath.Guarded` and of what called it
             try:
                 (<object>core.table[i].owner).switch()
             except BaseException as error:

@@ -18,6 +18,7 @@ A worker that replaces another in a slot finds the counters of its predecessor a
 import os
 
 from flashpol._fastpath import ADDRESS_TABLE_HEAD, ADDRESS_TABLE_SET, REASONS, AddressLimits, Networks
+from flashpol._pump import ENDS
 from flashpol.config import ConnectionLimits
 from flashpol.counters.layout import GAUGES, RELAY_FILES, RELAY_GAUGES, WORD, Block, RelayBlock
 from flashpol.counters.mapping import Part, SharedMapping, whole_pages
@@ -135,7 +136,7 @@ class SharedCounters:
         return RelayBlock(self.relay_memory(slot, upstream).cast("Q"))
 
     def settle(self, slot: int) -> None:
-        """Close the account of a slot whose worker is dead: its open connections count as crashed."""
+        """Close the account of a slot whose worker is dead: its open connections and sessions count as crashed."""
         for listener in range(self.listeners):
             block = self.block(slot, listener)
             decided = block.replies + block["timeouts"] + block["resets"]
@@ -146,8 +147,11 @@ class SharedCounters:
             for field in GAUGES:
                 block.put(field, 0)
         for upstream in range(self.upstreams):
+            relayed, crashed = self.relay_block(slot, upstream), ENDS.index("crashed")
+            ends = relayed.all("ends")
+            relayed.put("ends", ends[crashed] + max(0, relayed["opened"] - sum(ends)), crashed)
             for field in RELAY_GAUGES:
-                self.relay_block(slot, upstream).put(field, 0)
+                relayed.put(field, 0)
         self.address_limits.clear(slot)
 
     def slot_total(self, slot: int) -> Block:

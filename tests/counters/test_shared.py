@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol._fastpath import BLOCK_SIZE, LAYOUT
+from flashpol._pump import ENDS
 from flashpol.counters.shared import SharedCounters
 from testkit.examples import examples
 
@@ -88,3 +89,16 @@ def test_word_beyond_64_bits_raises_value_error() -> None:
     for wrong in (LARGEST + 1, -1):
         with pytest.raises(ValueError, match="format"):
             shared.process(0).loop_lag_ns = wrong
+
+
+def test_settle_after_a_worker_died_counts_its_sessions_as_crashed() -> None:
+    counters = SharedCounters(1, 1, upstreams=1)
+    block = counters.relay_block(0, 0)
+    for number, (opened, ended) in enumerate([(5, 2), (9, 1)], 1):  # a successor dies too
+        block.put("opened", opened)
+        block.put("ends", number * ended, ENDS.index("client"))
+        block.put("open", opened - number * ended)
+        counters.settle(0)
+        assert sum(block.all("ends")) == opened
+        assert block["open"] == 0
+    assert block.all("ends")[ENDS.index("crashed")] == 7

@@ -159,12 +159,13 @@ def test_log_of_connections_refused_just_before_the_stop_counts_all(tmp_path: Pa
     file = tmp_path / "flashpol.toml"
     file.write_text("[server]\nworkers = 1\nmax_address_connections = 1\nstall_timeout = 0\n")
     with Flashpol("-c", file, *JSON_LINES) as server:
-        clients = [connect(server.place) for _ in range(2)]
-        assert rest(clients[0]) == b""  # it gave way to the second
-        eventually(lambda: events(server, "refusing"), "the line")
-        for number in range(5):
-            clients.append(connect(server.place))
-            assert rest(clients[number + 1]) == b""
-        clients[-1].close()
+        client = connect(server.place)
+        for number in range(1, 7):  # each gives way to the next
+            eventually(lambda number=number: server.metrics().total("connections_accepted_total") == number)
+            before, client = client, connect(server.place)
+            assert rest(before) == b""
+            if number == 1:
+                eventually(lambda: events(server, "refusing"), "the line")
+        client.close()
         assert server.stop() == 0
         assert [line["refused"] for line in events(server, "refusing")] == [1, 5]

@@ -204,8 +204,11 @@ def test_max_address_sessions_limits_sessions_and_not_policies(site: Site, app: 
     site.configure("workers = 1\nmax_address_sessions = 2\nmax_address_connections = 2")
     with site.serve() as server, ExitStack() as stack:
         for _ in range(2):
-            stack.enter_context(connect(server.place, b"ping"))
-            assert receive(stack.enter_context(app.accept()), 4) == b"ping"
+            client = stack.enter_context(connect(server.place, b"ping"))
+            inner = stack.enter_context(app.accept())
+            assert receive(inner, 4) == b"ping"
+            inner.sendall(b"pong")  # else the session would give way
+            assert receive(client, 4) == b"pong"
         with connect(server.place) as third, suppress(ConnectionError):
             third.sendall(b"ping")
             assert third.recv(1) == b""

@@ -16,6 +16,7 @@ cdef enum Outcome:              # of run_session; _pump.pyx has the names
     E_SHUTDOWN
     E_SILENT                    # neither side had sent a byte
     E_EVICTED                   # another connection needed its place
+    E_CRASHED                   # its worker died; counted by counters/shared.py
     END_COUNT
     F_REFUSED = END_COUNT       # from here on there was no session: the upstream could not be reached
     F_UNREACHABLE
