@@ -52,8 +52,7 @@ from flashpol._native.common.system cimport (
 from flashpol._native.relay.counters cimport (
     CONNECT_BOUNDS, CONNECT_BUCKETS, Counters, DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT, E_CLIENT_RESET, E_CRASHED,
     E_DURATION, E_EVICTED, E_IDLE, E_SHUTDOWN, E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CONNECTING, F_CUT,
-    F_PORTS,
-    F_RATE, F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE, F_UNRESOLVED, OUTCOME_COUNT,
+    F_PORTS, F_RATE, F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE, F_UNRESOLVED, OUTCOME_COUNT,
 )
 from flashpol._native.relay.ports cimport Target
 from flashpol._native.relay.state cimport (

@@ -396,3 +396,23 @@ def test_sessions_of_one_address_above_what_a_slot_counts_are_not_tracked(start:
     memory[place + 1] = 0
     for client in clients:
         client.close()
+
+
+def test_sessions_and_slow_replies_together_leave_descriptors_for_policies(start: Start) -> None:
+    """Of 40 descriptors they leave five, although each alone would fit."""
+    loop = start(LARGE, **limited(), shared=True, max_files=40)
+    clients = []
+    for number in range(30):
+        clients.append(loop.connect(2048, source=f"127.0.0.{number + 2}"))
+        loop.send(clients[-1], (b"hello", REQUEST)[number % 2])
+    used = 2 * loop.counters["sessions"] + loop.counters["slow_replies"]
+    assert 33 <= used <= 35
+    before = loop.counters["accepted"]
+    for _ in range(10):
+        clients.append(loop.connect(source="127.0.1.1"))
+    assert loop.counters["accepted"] == before + 10
+    assert loop.counters["parked"] >= 4
+    for client in clients:
+        client.close()
+    loop.drain()
+    loop.connection_table.close_all()

@@ -4,8 +4,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 
 from flashpol._native.accept.address_limits cimport AddressTable, Slot
 from flashpol._native.accept.state cimport (
-    BATCH, Core, Listener, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_SESSIONS, R_MAX_SESSIONS, R_NONE, Reason, S_FREE,
-    S_GRACE, S_LINGER, S_UNREAD,
+    BATCH, Core, Listener, R_CAPACITY, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_SESSIONS, R_MAX_SESSIONS, R_NONE, Reason,
+    S_FREE, S_GRACE, S_LINGER, S_UNREAD,
 )
 from flashpol._native.account.places cimport (
     AccountCore, ALL, K_LINGER, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, K_WAITING, KIND_COUNT, MAX_LOOKED_AT,
@@ -237,6 +237,12 @@ cdef bint evict_session_of(Core* core, uint32_t slot) noexcept nogil:
     return False
 
 
+cdef bint leaves_files(const AccountCore* account, int64_t more) noexcept nogil:
+    """Whether sessions and slow replies may take so many more descriptors: they leave an eighth to policy requests."""
+    return account.max_files == 0 or (
+        2 * account.sessions.used + account.slow_replies.used + more <= account.max_files - account.max_files // 8)
+
+
 cdef Reason judge_session(Core* core, int fd, bint silent) noexcept nogil:
     """Why a connection is not relayed, or R_NONE."""
     cdef uint32_t slot = core.records[fd].slot
@@ -254,6 +260,8 @@ cdef Reason judge_session(Core* core, int fd, bint silent) noexcept nogil:
     if not has_room(&account.sessions, &listener.sessions) and (
             not make_room_for_session(core, listener, K_UNANSWERED_SESSION, False, 0)):
         return R_MAX_SESSIONS
+    if not leaves_files(account, 2) and not make_room_for_session(core, listener, K_UNANSWERED_SESSION, False, 0):
+        return R_CAPACITY
     return R_NONE
 
 
@@ -262,6 +270,8 @@ cdef bint may_reply_slowly(const Core* core, int fd) noexcept nogil:
     cdef const Share* share = &core.account.slow_replies
     cdef uint32_t number = core.records[fd].slot
     cdef const Slot* slot
+    if not leaves_files(core.account, 1):
+        return False
     if number != 0:
         slot = slot_at(core.address_table, number)
         if not slot.exempt and slot.slow_replies > ADDRESS_SHARE * free_places(share, &listener.slow_replies):
