@@ -3,8 +3,9 @@
 On loopback, where the kernel has more ports than the account says there are.
 """
 
+import random
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from conftest import StartPump
@@ -129,19 +130,21 @@ def test_ports_in_time_wait_that_cannot_be_taken_over_count_for_their_address(st
     loop.until(lambda: loop.pump.open == 0)
 
 
-def free_odd_ports(count: int) -> list[int]:
-    """Ports on which no connection is."""
+def unused_ports(count: int) -> list[int]:
+    """Ports on which no connection is, and that the kernel gives to none."""
     found: list[int] = []
-    while len(found) < count:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            found.append(sock.getsockname()[1])
-    return found
+    for port in random.sample(range(20_000, 30_000), 1000):
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("all are in use")
 
 
 def test_scarce_ports_are_chosen_from_the_given_ones(start_pump: StartPump) -> None:
     """The first of them is in use by another program, so the next ones are taken; then the kernel chooses."""
-    chosen = free_odd_ports(3)
+    chosen = unused_ports(3)
     loop = start_pump(local_ports=6, chosen_ports=chosen)
     with ExitStack() as stack:
         used = stack.enter_context(socket.socket())

@@ -136,7 +136,7 @@ def test_log_says_that_ports_are_low_and_that_there_are_none(
     net: Network, serve: Callable[..., SharedPorts], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once each, although many sessions are refused: one line a minute would be the next."""
-    log = logging.getLogger("test_local_ports")
+    log = logging.getLogger("test_relay_local_ports")
     monkeypatch.setattr(local_ports, "log", log)
     server = serve()
 
