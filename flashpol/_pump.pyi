@@ -63,7 +63,7 @@ class Place:
 class PortAccount:
     """The account of a Pump's local ports, which the Pump makes."""
 
-    def __new__(cls, limit: int, sessions: int, time_wait: float, chosen: tuple[int, ...]) -> Self: ...
+    def __new__(cls, limit: int, sessions: int, time_wait: float, chosen: Buffer | None) -> Self: ...
 
 @final
 class Destination:
@@ -114,9 +114,9 @@ class Pump:
     on_error(error): such a greenlet raised. capacity: sessions at most, up to 2^24. buffers: of 32 KB each, for bytes
     that a side does not take. account: learns which sessions are silent, and evicts them; the caller keeps the pump as
     long as the ConnectionTable of the account. local_ports: this process's share of the ports that connections from one
-    address to one destination can have. chosen_ports: ports from which it chooses itself when they are scarce.
-    time_wait: seconds that the kernel keeps a port after its connection has ended. Raises ValueError for a capacity out
-    of range, and OSError when the kernel gives no descriptor.
+    address to one destination can have. chosen_ports: an array of uint16, ports from which it chooses itself when they
+    are scarce. time_wait: seconds that the kernel keeps a port after its connection has ended. Raises ValueError for a
+    capacity out of range, and OSError when the kernel gives no descriptor.
     """
 
     def __new__(
@@ -128,7 +128,7 @@ class Pump:
         buffers: int = 512,
         account: Account | None = None,
         local_ports: int = 65_536,
-        chosen_ports: Sequence[int] = (),
+        chosen_ports: Buffer | None = None,
         time_wait: float = 60.0,
     ) -> Self: ...
     def add_timeouts(

@@ -157,16 +157,17 @@ cdef int write_ip(void* storage, bytes host, uint16_t port, uint32_t scope, sock
 
 
 cdef class PortAccount:
-    def __cinit__(self, int32_t limit, int32_t sessions, double time_wait, tuple chosen not None):
-        cdef uint32_t number
+    def __cinit__(self, int32_t limit, int32_t sessions, double time_wait, const uint16_t[::1] chosen):
         self.blocks = {}
         self.ports.time_wait = <int64_t>(time_wait * 1e9)
-        self.ports.chosen = <uint16_t*>malloc(max(len(chosen), 1) * sizeof(uint16_t))
-        if self.ports.chosen == NULL or not init_ports(&self.ports, limit, sessions):
+        if not init_ports(&self.ports, limit, sessions):
             raise MemoryError
-        self.ports.chosen_count = <uint32_t>len(chosen)
-        for number in range(self.ports.chosen_count):
-            self.ports.chosen[number] = chosen[number]
+        if chosen is not None and chosen.shape[0]:
+            self.ports.chosen = <uint16_t*>malloc(<size_t>chosen.nbytes)
+            if self.ports.chosen == NULL:
+                raise MemoryError
+            memcpy(self.ports.chosen, &chosen[0], <size_t>chosen.nbytes)
+            self.ports.chosen_count = <uint32_t>chosen.shape[0]
 
     def __dealloc__(self):
         free_ports(&self.ports)
@@ -264,7 +265,7 @@ cdef class Destination:
 
 cdef class Pump:
     def __cinit__(self, *, sleep, on_error, int32_t capacity, uint32_t buffers=512, Account account=None,
-                  int32_t local_ports=1 << 16, chosen_ports=(), double time_wait=60.0):
+                  int32_t local_ports=1 << 16, const uint16_t[::1] chosen_ports=None, double time_wait=60.0):
         cdef Core* core = &self.core
         if not 0 <= capacity <= 1 << 24:
             raise ValueError("capacity is 0 to 2^24 sessions")
@@ -278,7 +279,7 @@ cdef class Pump:
         core.queues = <Queue*>calloc(TIMEOUTS_COUNT * QUEUE_COUNT, sizeof(Queue))
         if core.table == NULL or core.queues == NULL or core.pool.scratch == NULL:
             raise MemoryError
-        self._ports = PortAccount(local_ports, capacity, time_wait, tuple(chosen_ports))
+        self._ports = PortAccount(local_ports, capacity, time_wait, chosen_ports)
         core.ports = &self._ports.ports
         self._sleep = sleep
         self._on_error = on_error

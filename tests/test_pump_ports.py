@@ -5,6 +5,7 @@ On loopback, where the kernel has more ports than the account says there are.
 
 import random
 import socket
+from array import array
 from contextlib import ExitStack, suppress
 
 import pytest
@@ -146,7 +147,7 @@ def unused_ports(count: int) -> list[int]:
 def test_scarce_ports_are_chosen_from_the_given_ones(start_pump: StartPump) -> None:
     """The first of them is in use by another program, so the next ones are taken; then the kernel chooses."""
     chosen = unused_ports(3)
-    loop = start_pump(local_ports=6, chosen_ports=chosen)
+    loop = start_pump(local_ports=6, chosen_ports=array("H", chosen))
     with ExitStack() as stack:
         used = stack.enter_context(socket.socket())
         used.bind(("127.0.0.1", chosen[0]))

@@ -98,7 +98,7 @@ class RelayGroup:
             buffers=self._buffers,
             account=self._account,
             local_ports=max(1, ports.count // shared_port.workers),
-            chosen_ports=[*ports.odd[start:], *ports.odd[:start]],
+            chosen_ports=ports.odd[start:] + ports.odd[:start],
         )
         # Policy requests come first in each round of the loop: the pump's part of it is the longest.
         self._watcher = Readable(self._pump.fileno(), self._pump.ready, "sessions", self._pump.wake, LOW)

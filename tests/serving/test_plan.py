@@ -142,6 +142,17 @@ def reload(server: Flashpol) -> None:
 EXPOSED = "the admin endpoint listens on 0.0.0.0:{} and asks for no password"
 
 
+def test_serve_from_a_source_address_of_another_host_ends_at_once_with_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "flashpol.toml"
+    file.write_text(
+        """[policies.p]\ndeny_all = true\n[[listeners]]\naddress = "127.0.0.1:0"\nupstream = "127.0.0.1:1"\n"""
+        """upstream_source = "192.0.2.1"\n"""
+    )
+    done = run("serve", "-c", file)
+    wrong = "upstream_source 192.0.2.1: not an address of this host (`ip address` lists them)"
+    assert one_line(done).endswith(f"{file}:3:1: {wrong}")
+
+
 def test_serve_with_an_admin_endpoint_that_other_hosts_reach_warns_once_it_serves() -> None:
     with Flashpol("--allow", "a.example:1", admin="0.0.0.0:0") as server:
         exposed = EXPOSED.format(server.admin_place[1])
