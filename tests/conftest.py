@@ -22,7 +22,7 @@ from testkit.serving import REPLY, TIMEOUTS, Serving
 # `make test` takes the profile "fast"; `make test-slow` runs the tests of hypothesis again, with all examples.
 FULL = settings(max_examples=ALL, print_blob=True, deadline=None, derandomize="CI" in os.environ)
 settings.register_profile("full", FULL)
-settings.register_profile("fast", FULL, max_examples=ALL // 5)
+settings.register_profile("fast", FULL, max_examples=ALL // 10)
 settings.load_profile("full")
 
 

@@ -146,6 +146,7 @@ async def check_good_clients(scene: Scene) -> None:
             assert reply == scene.reply(listener), (listener, len(reply))
 
 
+@pytest.mark.slow
 def test_random_clients_with_reloads_each_is_counted_once(tmp_path: Path) -> None:
     _, ends = asyncio.run(exercise(tmp_path, 1, 4, reloads=True))
     assert {"replies", "relayed", "timeouts", "resets"} <= ends.keys()

@@ -4,8 +4,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 
 from flashpol._native.accept.address_limits cimport AddressTable, Slot
 from flashpol._native.accept.state cimport (
-    BATCH, Core, Listener, R_CAPACITY, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_SESSIONS, R_MAX_SESSIONS, R_NONE, Reason,
-    S_FREE, S_GRACE, S_LINGER, S_UNREAD,
+    BATCH, Core, Listener, R_CAPACITY, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_SESSIONS, R_MAX_SESSIONS, R_NONE,
+    Reason, S_FREE, S_GRACE, S_LINGER, S_UNREAD,
 )
 from flashpol._native.account.places cimport (
     AccountCore, ALL, K_LINGER, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, K_WAITING, KIND_COUNT, MAX_LOOKED_AT,
