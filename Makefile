@@ -16,7 +16,7 @@ MEMCHECKED := $(addprefix tests/test_,fastpath.py fastpath_access.py fastpath_ad
 # ends: xdist would wait for its tests without end.
 PARALLEL := --dist worksteal --max-worker-restart=0
 # More than the processors: many tests wait for a deadline.
-PROCESSES := -n $$(($$(nproc) + 3))
+PROCESSES := -n $$(($$(nproc) + 5))
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 
 .DEFAULT_GOAL := help

@@ -36,6 +36,8 @@ HOSTS: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "nowhere.example": (NO_ROUTE, {"PB104"}),
 }
 
+pytestmark = pytest.mark.slow  # each test makes network namespaces
+
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
