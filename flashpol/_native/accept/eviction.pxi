@@ -248,19 +248,21 @@ cdef Reason judge_session(Core* core, int fd, bint silent) noexcept nogil:
     cdef uint32_t slot = core.records[fd].slot
     cdef Listener* listener = core.listeners[core.records[fd].listener]
     cdef AccountCore* account = core.account
+    # A session replaces none of an address that is much lighter than its own.
+    cdef int64_t least = sessions_of(core, slot) // ADDRESS_SHARE
     if core.address_table != NULL:
         if session_exceeds(core.address_table, slot) and not evict_session_of(core, slot):
             return R_MAX_ADDRESS_SESSIONS
         if exceeds_free_sessions(core, listener, slot) and not make_room_for_session(
-                core, listener, K_UNANSWERED_SESSION, False, sessions_of(core, slot) // ADDRESS_SHARE):
+                core, listener, K_UNANSWERED_SESSION, False, least):
             return R_MAX_ADDRESS_SESSIONS if has_room(&account.sessions, &listener.sessions) else R_MAX_SESSIONS
     if silent and listener.silent_sessions >= max_silent(account, listener) and (
-            not make_room_for_session(core, listener, K_SILENT_SESSION, True, 0)):
+            not make_room_for_session(core, listener, K_SILENT_SESSION, True, least)):
         return R_MAX_SESSIONS
     if not has_room(&account.sessions, &listener.sessions) and (
-            not make_room_for_session(core, listener, K_UNANSWERED_SESSION, False, 0)):
+            not make_room_for_session(core, listener, K_UNANSWERED_SESSION, False, least)):
         return R_MAX_SESSIONS
-    if not leaves_files(account, 2) and not make_room_for_session(core, listener, K_UNANSWERED_SESSION, False, 0):
+    if not leaves_files(account, 2) and not make_room_for_session(core, listener, K_UNANSWERED_SESSION, False, least):
         return R_CAPACITY
     return R_NONE
 
