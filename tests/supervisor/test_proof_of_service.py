@@ -182,13 +182,16 @@ def test_worker_without_descriptors_proves_that_it_serves(tmp_path: Path) -> Non
     """Accepting pauses again and again."""
     with breakable(tmp_path, "pass", server="stall_timeout = 0.4\nterminator_grace = 60\nlinger_timeout = 60") as one:
         status = one.worker
-        used = max(int(path.name) for path in Path(f"/proc/{status.pid}/fd").iterdir()) + 4
-        resource.prlimit(status.pid, resource.RLIMIT_NOFILE, (used, used))
+        used = {int(path.name) for path in Path(f"/proc/{status.pid}/fd").iterdir()}
+        limits = resource.prlimit(status.pid, resource.RLIMIT_NOFILE)
+        lowest_free = min(set(range(len(used) + 1)) - used)
+        resource.prlimit(status.pid, resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
         with ExitStack() as stack:
             for _ in range(50):
                 stack.enter_context(connect(one.server.place, BARE))
             eventually(lambda: one.events("exhausted"), "it has no descriptors")
             lasts(one, 1.5)
+        resource.prlimit(status.pid, resource.RLIMIT_NOFILE, limits)
         one.serves()
 
 
