@@ -50,7 +50,7 @@ which holds the client's address until the outcome is known and a hook has logge
 comparison.
 
 **Refused addresses.** When a limit refuses a connection, its client's address is counted in a `TopTable`, from which a
-log line names the addresses that are refused most. Connections that no limit refuses never reach it.
+log line names the addresses that are refused most. So are those that are refused for their PROXY header.
 """
 
 import enum

@@ -21,7 +21,6 @@ class Connections:
     """
 
     def __init__(self, limits: PlaceLimits, *, access_log: float, address_limits: AddressLimits | None) -> None:
-        self._limits = limits
         self._names: list[str] = []  # of the listeners, in the order of their acceptors
         self._reply_timeouts: list[float] = []
         self._timeouts: dict[ConnectionTimeouts, int] = {}  # their numbers in the table

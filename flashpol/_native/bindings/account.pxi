@@ -35,9 +35,5 @@ cdef class Account:
         return self.core.sessions.limit
 
     @property
-    def max_slow_replies(self):
-        return self.core.slow_replies.limit
-
-    @property
     def max_leaving(self):
         return self.core.max_leaving
