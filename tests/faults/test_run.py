@@ -1,6 +1,7 @@
 """A short attack from end to end, and a soak; both fail if the server's account is incomplete."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -56,7 +57,6 @@ with usual_local_ports():
 socket.create_connection(listener.getsockname(), 5).close()
 """
 pytestmark = pytest.mark.servers
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can create a network namespace")
 SHORT = Lengths(0.5, 0.5, quick=True)
 
 
@@ -117,20 +117,22 @@ def test_soak_for_a_second_counts_as_the_server_does(capsys: pytest.CaptureFixtu
 
 def in_namespace(program: str) -> None:
     """Run it in a child process, since this one must keep its network."""
+    if os.geteuid() != 0 or not shutil.which("ip"):
+        pytest.skip("network namespaces need root and iproute2")
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
     )
+    if "Operation not permitted" in done.stderr:
+        pytest.skip("this container may not create a namespace")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.slow
-@needs_root
 def test_firewall_in_a_namespace_drops_only_the_attackers() -> None:
     if not Firewall.available():
         pytest.skip("nft is not installed: apt-get install nftables")
     in_namespace(DROPPED)
 
 
-@needs_root
 def test_local_ports_of_a_namespace_run_out_at_their_limit() -> None:
     in_namespace(FEW_PORTS)
