@@ -1,4 +1,6 @@
-"""Builds the extensions, flashpol._fastpath and flashpol._pump, and compiles one Python file.
+"""Builds the extensions, flashpol._fastpath, flashpol._pump and flashpol._tls, and compiles one Python file.
+
+flashpol._tls is left out where the headers of OpenSSL are missing. Then a configuration with certificates is refused.
 
 Everything else is in pyproject.toml.
 
@@ -7,6 +9,9 @@ FLASHPOL_BUILD chooses how: empty for the optimised build that is shipped; `debu
 """
 
 import os
+import shlex
+import subprocess
+import sysconfig
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -22,6 +27,22 @@ if build not in FLAGS:
     raise SystemExit(f"FLASHPOL_BUILD={build}: unknown; one of {', '.join(name or '(empty)' for name in FLAGS)}")
 
 SOURCES = {"flashpol._fastpath": "flashpol/_fastpath.pyx", "flashpol._pump": "flashpol/_pump.pyx"}
+LIBRARIES = {"flashpol._tls": ["ssl", "crypto"]}
+
+
+def has_openssl() -> bool:
+    """Whether the headers of OpenSSL 3.0 or later are installed."""
+    program = b"#include <openssl/ssl.h>\n#if OPENSSL_VERSION_NUMBER < 0x30000000L\n#error too old\n#endif\n"
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    done = subprocess.run([*compiler, "-E", "-"], input=program, capture_output=True, check=False)
+    return done.returncode == 0
+
+
+if has_openssl():
+    SOURCES["flashpol._tls"] = "flashpol/_tls.pyx"
+else:
+    print("no OpenSSL 3.0 or later (libssl-dev): building without TLS")
+
 # A Python file that needs less memory when it is compiled. Coverage measures it as Python. AddressSanitizer would put
 # guards on its stack, and greenlet copies that stack with the guards.
 if build not in ("coverage", "sanitize"):
@@ -35,6 +56,7 @@ extensions = [
     Extension(
         name,
         [source],
+        libraries=LIBRARIES.get(name, []),
         extra_compile_args=["-Wall", *FLAGS[build], *SLEEPS.get(name, [])],
         extra_link_args=["-fsanitize=address,undefined"] if build == "sanitize" else [],
     )

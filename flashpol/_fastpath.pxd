@@ -40,6 +40,7 @@ from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport Core, Listener, Record
 from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.account.places cimport AccountCore
+from flashpol._native.codecs.codec cimport Factory
 
 
 cdef class RequestMatcher:
@@ -75,6 +76,11 @@ cdef class TopAddresses:
 cdef class Account:
     cdef AccountCore core                    # a ConnectionTable and a Pump borrow it
     cdef readonly AddressLimits address_limits
+
+
+# Makes the codecs of a listener's clients; `_tls` has a subclass.
+cdef class CodecFactory:
+    cdef Factory factory                # an Acceptor borrows it
 
 
 cdef class PolicyReply:

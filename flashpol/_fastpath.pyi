@@ -16,6 +16,10 @@ class Verdict(enum.IntEnum):
 BUCKETS: Final[tuple[float, ...]]
 """Finite upper bounds of the duration histogram, in seconds, ascending."""
 
+HANDSHAKE_FAILURES: Final[tuple[str, ...]]
+"""Why a TLS handshake failed, in the order of `handshake_failures` in a counter block."""
+TLS_VERSIONS: Final[tuple[str, ...]]
+"""Versions of TLS, in the order of `handshakes` in a counter block."""
 REASONS: Final[tuple[str, ...]]
 """Why a connection can be refused, in the order of the counter block's `refused` words."""
 

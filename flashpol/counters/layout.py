@@ -9,7 +9,7 @@ WORD = 8  # bytes
 WORD_MASK = 2**64 - 1
 
 # Fields of a block that go down again.
-GAUGES = ("open", "parked", "slow_replies", "sessions")
+GAUGES = ("open", "parked", "slow_replies", "sessions", "tls", "handshaking")
 RELAY_GAUGES = ("open", "connecting", "ports", "max_ports")
 RELAY_FILES = ("open", "connecting")  # those that count descriptors
 

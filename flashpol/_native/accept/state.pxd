@@ -8,6 +8,7 @@ from flashpol._native.accept.match cimport SEEN_BYTES, Signatures
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.account.places cimport AccountCore, SessionLines
+from flashpol._native.codecs.codec cimport FAILURE_COUNT, VERSION_COUNT
 from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.poller cimport Poller
 from flashpol._native.common.share cimport Member
@@ -43,6 +44,9 @@ cdef enum Reason:               # why a connection was refused
     R_MAX_SESSIONS
     R_MAX_SLOW_REPLIES
     R_MAX_ADDRESS_SESSIONS
+    R_TLS_HANDSHAKE             # the handshake failed, see HandshakeFailure
+    R_TLS_ONLY                  # plain text on a listener with tls_only
+    R_MAX_HANDSHAKES
     REASON_COUNT
     R_NONE = REASON_COUNT       # the connection was not refused
 
@@ -109,8 +113,17 @@ cdef struct Counters:
     uint64_t untracked          # admitted although the address table had no slot for their address
     uint64_t duration_ns        # sum over replies, from accept to the last byte handed to the kernel
     uint64_t buckets[BUCKET_COUNT]
+    uint64_t handshakes[VERSION_COUNT]      # completed, by the version of TLS
+    uint64_t resumed            # of these, those that took up an earlier session
+    uint64_t handshake_failures[FAILURE_COUNT]
+    uint64_t unknown_names      # handshakes for a name that no certificate has
+    uint64_t truncated          # TLS connections whose client closed its side without close_notify
+    uint64_t handshake_ns       # sum over completed ones, from accept
+    uint64_t handshake_buckets[BUCKET_COUNT]
     int64_t open                # gauges, from here on: set to 0 when a new worker takes the block over
     int64_t by_state[GAUGE_COUNT]
+    int64_t tls                 # connections with TLS, those whose handshake is not complete included
+    int64_t handshaking         # of these, those that have a place in the share of handshakes
 
 # What C knows of one listener. An Acceptor owns it; what it points to is borrowed from the PolicyReply, the buffer and
 # the Networks that the Acceptor keeps alive.

@@ -8,6 +8,10 @@ from flashpol._native.accept.state cimport (
 )
 
 
+cdef class CodecFactory:
+    pass
+
+
 cdef class PolicyReply:
     def __cinit__(self, bytes data not None):
         if not data:
@@ -58,6 +62,7 @@ cdef class Acceptor:
         listener.counters.open = 0
         for gauge in range(GAUGE_COUNT):
             listener.counters.by_state[gauge] = 0
+        listener.counters.tls = listener.counters.handshaking = 0
         listener.index = core.listener_count
         core.listeners[core.listener_count] = listener
         core.listener_count += 1

@@ -8,7 +8,12 @@ from flashpol._native.accept.state cimport (
     OUTCOME_COUNT, P_SILENT, PROTOCOL_COUNT, R_CAPACITY, R_CRASHED, R_HTTP, R_MAX_ADDRESS_CONNECTIONS,
     R_MAX_ADDRESS_RATE, R_MAX_ADDRESS_SESSIONS, R_MAX_CONNECTIONS, R_MAX_SESSIONS, R_MAX_SLOW_REPLIES, R_NETWORK,
     R_OTHER, R_PROXY_MALFORMED, R_PROXY_OVERSIZED, R_PROXY_UNTRUSTED, R_RTMP, R_RTMPE, R_SHUTDOWN, R_TLS,
-    R_UPSTREAM, REASON_COUNT,
+    R_MAX_HANDSHAKES, R_TLS_HANDSHAKE, R_TLS_ONLY, R_UPSTREAM, REASON_COUNT,
+)
+from flashpol._native.codecs.codec cimport (
+    FAILURE_COUNT, HF_ALERT, HF_ALPN, HF_CAPACITY, HF_CERTIFICATE, HF_CIPHER, HF_CLOSED, HF_FLOOD, HF_MALFORMED,
+    HF_NAME, HF_OLD_CLIENT, HF_TIMEOUT, HF_VERSION, VERSION_COUNT, VERSION_TLS_1_0, VERSION_TLS_1_1, VERSION_TLS_1_2,
+    VERSION_TLS_1_3,
 )
 
 # Enum Reason.
@@ -32,6 +37,9 @@ cdef dict REFUSED = {
     R_MAX_SESSIONS: "max_sessions",
     R_MAX_SLOW_REPLIES: "max_slow_replies",
     R_MAX_ADDRESS_SESSIONS: "max_address_sessions",
+    R_TLS_HANDSHAKE: "tls_handshake",
+    R_TLS_ONLY: "tls_only",
+    R_MAX_HANDSHAKES: "max_handshakes",
 }
 
 REASONS = numbered(REASON_COUNT, REFUSED)
@@ -46,6 +54,29 @@ cdef tuple ADDRESS_VERDICTS = numbered(VERDICT_COUNT, {
     A_MAX_ADDRESS_CONNECTIONS: REASONS[R_MAX_ADDRESS_CONNECTIONS],
     A_MAX_ADDRESS_RATE: REASONS[R_MAX_ADDRESS_RATE],
     A_UNTRACKED: "untracked",
+})
+
+# Enum HandshakeFailure.
+HANDSHAKE_FAILURES = numbered(FAILURE_COUNT, {
+    HF_VERSION: "version",
+    HF_CIPHER: "cipher",
+    HF_OLD_CLIENT: "old_client",
+    HF_ALPN: "alpn",
+    HF_NAME: "name",
+    HF_CERTIFICATE: "certificate",
+    HF_ALERT: "alert",
+    HF_MALFORMED: "malformed",
+    HF_FLOOD: "flood",
+    HF_CLOSED: "closed",
+    HF_TIMEOUT: "timeout",
+    HF_CAPACITY: "capacity",
+})
+# Enum TlsVersion.
+TLS_VERSIONS = numbered(VERSION_COUNT, {
+    VERSION_TLS_1_0: "TLSv1",
+    VERSION_TLS_1_1: "TLSv1.1",
+    VERSION_TLS_1_2: "TLSv1.2",
+    VERSION_TLS_1_3: "TLSv1.3",
 })
 
 BUCKETS = tuple([bound / 1e9 for bound in BOUNDS[:BUCKET_COUNT - 1]])
@@ -68,10 +99,19 @@ cdef dict layout_of_counters():
         ("untracked", <char*>&block.untracked - begin, sizeof(block.untracked)),
         ("duration_ns", <char*>&block.duration_ns - begin, sizeof(block.duration_ns)),
         ("buckets", <char*>&block.buckets - begin, sizeof(block.buckets)),
+        ("handshakes", <char*>&block.handshakes - begin, sizeof(block.handshakes)),
+        ("resumed", <char*>&block.resumed - begin, sizeof(block.resumed)),
+        ("handshake_failures", <char*>&block.handshake_failures - begin, sizeof(block.handshake_failures)),
+        ("unknown_names", <char*>&block.unknown_names - begin, sizeof(block.unknown_names)),
+        ("truncated", <char*>&block.truncated - begin, sizeof(block.truncated)),
+        ("handshake_ns", <char*>&block.handshake_ns - begin, sizeof(block.handshake_ns)),
+        ("handshake_buckets", <char*>&block.handshake_buckets - begin, sizeof(block.handshake_buckets)),
         ("open", <char*>&block.open - begin, sizeof(block.open)),
         ("parked", <char*>&block.by_state[G_PARKED] - begin, sizeof(block.by_state[G_PARKED])),
         ("slow_replies", <char*>&block.by_state[G_SLOW_REPLIES] - begin, sizeof(block.by_state[G_SLOW_REPLIES])),
         ("sessions", <char*>&block.by_state[G_SESSIONS] - begin, sizeof(block.by_state[G_SESSIONS])),
+        ("tls", <char*>&block.tls - begin, sizeof(block.tls)),
+        ("handshaking", <char*>&block.handshaking - begin, sizeof(block.handshaking)),
     ])
 
 

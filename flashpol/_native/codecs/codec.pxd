@@ -1,0 +1,82 @@
+# A codec stands between a client's socket and the bytes of its connection: TLS, WebSocket frames. It has no socket and
+# does no I/O: it turns wire bytes into plain ones and plain bytes into wire ones.
+#
+# The fast path and the pump own recv and send; they call a codec through the table of functions below. An extension of
+# its own makes the codecs of one kind (`_tls`), so that a machine without its library builds everything else.
+#
+# Until a codec is `established`, input is work: `decode` keeps it and asks for a turn (CODEC_WORK), since one step of a
+# handshake costs as much as a hundred replies. The fast path gives turns in `work`, a limited number in one wake-up.
+
+from libc.stdint cimport uint8_t, uint32_t
+
+cdef enum:
+    CODEC_READ = 16384          # wire bytes that one decode takes at most
+    CODEC_PLAIN = 32768         # room for what it makes of them: a record that began earlier may be completed as well
+    CODEC_GROWTH = 1024         # by so much encode may make 32 KB longer; also room for what a codec replies by itself
+    # Room for what the codec sends by itself: certificates of a long chain, an alert.
+    CODEC_REPLY = 65536
+
+cdef enum CodecResult:
+    CODEC_OK = 0                # all input was taken
+    CODEC_WORK                  # the same, and `work` is due; only before the codec is established
+    CODEC_END                   # the peer has said that it will send no more; what came before was decoded
+    CODEC_ERROR                 # the peer broke the protocol, see `failure`; `reply` may hold what it is told
+
+cdef enum TlsVersion:           # bindings/names.pxi has the names
+    VERSION_TLS_1_0 = 0
+    VERSION_TLS_1_1
+    VERSION_TLS_1_2
+    VERSION_TLS_1_3
+    VERSION_COUNT
+
+# Bytes that a codec writes: `size` of `room` are in use.
+cdef struct Output:
+    char* data
+    uint32_t size
+    uint32_t room
+
+cdef struct CodecType:
+    # Take all of `size` wire bytes, at most CODEC_READ. `plain` has CODEC_PLAIN bytes of room, `reply` CODEC_REPLY.
+    CodecResult (*decode)(Codec* codec, const char* wire, uint32_t size, Output* plain, Output* reply) noexcept nogil
+    # The step that decode asked for.
+    CodecResult (*work)(Codec* codec, Output* plain, Output* reply) noexcept nogil
+    # Append to `wire`, which has size + CODEC_GROWTH bytes of room. False: there is no memory, or the codec has failed.
+    bint (*encode)(Codec* codec, const char* plain, uint32_t size, Output* wire) noexcept nogil
+    # Append to `wire` what says that nothing more will be sent. Once.
+    void (*finish)(Codec* codec, Output* wire) noexcept nogil
+    void (*release)(Codec* codec) noexcept nogil
+
+# The begin of every codec; what follows is its own.
+cdef struct Codec:
+    const CodecType* type
+    uint8_t established         # the handshake is complete
+    uint8_t finished            # `finish` was called
+    uint8_t ended               # CODEC_END was returned
+    uint8_t truncated           # the peer closed its side without saying so
+    uint8_t holds_place         # in the share of handshakes
+    uint8_t version             # a TlsVersion, once established
+    uint8_t resumed             # the handshake took up an earlier session
+    uint8_t unknown_name        # the client asked for a name that no certificate has
+    uint8_t failure             # why CODEC_ERROR was returned, a HandshakeFailure
+
+cdef enum HandshakeFailure:     # bindings/names.pxi has the names
+    HF_VERSION = 0              # the client's versions are all too old, or too new
+    HF_CIPHER                   # no cipher suite in common
+    HF_OLD_CLIENT               # no cipher suite in common, and the client offers only those with CBC, as AIR does
+    HF_ALPN                     # no application protocol in common
+    HF_NAME                     # tls_strict_sni, and no certificate has the name
+    HF_CERTIFICATE              # the client does not accept the certificate: it sent an alert that says so
+    HF_ALERT                    # the client sent another alert
+    HF_MALFORMED                # what it sent is no TLS
+    HF_FLOOD                    # too many messages without application data
+    HF_CLOSED                   # the client closed the connection
+    HF_TIMEOUT                  # not complete within tls_handshake_timeout
+    HF_CAPACITY                 # evicted, or no memory was left
+    FAILURE_COUNT
+    HF_NONE = FAILURE_COUNT
+
+# Makes codecs for the connections of a listener. Owned by a Python object of the extension, a subclass of
+# _fastpath.CodecFactory.
+cdef struct Factory:
+    Codec* (*begin)(Factory* factory) noexcept nogil        # NULL: there is no memory
+    void* context

@@ -1,0 +1,1 @@
+# Certificates: what is read of a chain and its key.
