@@ -22,6 +22,8 @@
 #   accept/admission        judge_connection, judge_client: whether a client may connect, by its address
 #   accept/reply            reply, refuse, begin_session, linger, close_connection: how a connection ends; send_reply is
 #                           the one place where a reply is sent, counted and timed
+#   accept/codec            connections with a codec: begin_codec, what is read is decoded, what is sent encoded
+#   accept/turns            run_turns: the steps of handshakes, a limited number in one wake-up
 #   accept/connection       on_readable, on_deadline, …: one function for each event of a connection
 #                           dispatch: handles ready and overdue records, a limited number in one wake-up
 #   accept/accept           accept_burst: from the accept queue to records
@@ -121,7 +123,8 @@ cdef class Acceptor:
     cdef int fd
     cdef Listener listener              # its ConnectionTable borrows it
     cdef ConnectionTable connection_table
-    cdef PolicyReply reply              # these four keep alive what `listener` points to
+    cdef CodecFactory _codec            # these five keep alive what `listener` points to
+    cdef PolicyReply reply
     cdef unsigned char[::1] block
     cdef Networks _networks
     cdef Networks _proxies

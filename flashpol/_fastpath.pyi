@@ -225,6 +225,9 @@ class Guarded:
         """Call the callback. Never raises."""
 
 @final
+class CodecFactory:
+    """Makes the codecs of a listener's clients; `_tls.ServerContext` is one."""
+
 class PolicyReply:
     """The bytes that are sent for a request, made once and shared by all replies.
 

@@ -14,6 +14,7 @@
 #   relay/activity          which sides have spoken; cut_by_client: evicts the session of a client's descriptor
 #   relay/ports             the account of local ports: take_port, leave_port, take_left
 #   relay/close             fail_connect, end_session: the one end of each session; the lists of free and closed ones
+#   relay/convert           read_and_convert: decodes what a client sends, encodes what it gets
 #   relay/transfer          transfer: one direction; the only reader and writer of bytes
 #   relay/connect           begin_connect: connect and send what was read before; on_connected
 #   relay/dispatch          dispatch: handles ready and overdue sessions, a limited number in one wake-up

@@ -24,6 +24,9 @@ of FIN, so that it does not take the part for the whole.
 for 60 s. The pump keeps an account: ports.pxd. No address can take them all; when they are scarce, a new connection
 takes over the port that has been in TIME-WAIT longest.
 
+**Codecs.** The client's side of a session may have a codec (TLS). What it sends is decoded before it is sent on, and
+what the upstream sends is encoded. Everything else is the same: convert.pxi.
+
 **Level-triggered.** epoll watches a side for input only while the other side takes bytes, and for output only after it
 took no more: in the common case the watch never changes. A side without anything to wait for is taken out of the set,
 because EPOLLHUP and EPOLLERR, which are reported unasked, would be reported again and again. An RST is noticed at the
@@ -44,11 +47,13 @@ from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from flashpol._native.codecs.codec cimport CODEC_REPLY
 from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.sanitizer cimport leave_stack
 from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, AF_UNIX, htons, inet_pton, sockaddr_in, sockaddr_in6, sockaddr_un, socklen_t,
 )
+from flashpol._native.relay.buffers cimport CHUNK
 from flashpol._native.relay.counters cimport (
     CONNECT_BOUNDS, CONNECT_BUCKETS, Counters, DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT, E_CLIENT_RESET, E_CRASHED,
     E_DURATION, E_EVICTED, E_IDLE, E_SHUTDOWN, E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CONNECTING, F_CUT,
@@ -76,6 +81,7 @@ include "_native/relay/readiness.pxi"
 include "_native/relay/activity.pxi"
 include "_native/relay/ports.pxi"
 include "_native/relay/close.pxi"
+include "_native/relay/convert.pxi"
 include "_native/relay/transfer.pxi"
 include "_native/relay/connect.pxi"
 include "_native/relay/dispatch.pxi"
@@ -277,7 +283,10 @@ cdef class Pump:
         core.table = <Session*>calloc(max(capacity, 1), sizeof(Session))
         # The kernel gives pages as they are used.
         core.queues = <Queue*>calloc(TIMEOUTS_COUNT * QUEUE_COUNT, sizeof(Queue))
-        if core.table == NULL or core.queues == NULL or core.pool.scratch == NULL:
+        core.wire = <char*>malloc(CHUNK)
+        core.reply = <char*>malloc(CODEC_REPLY)
+        if (core.table == NULL or core.queues == NULL or core.pool.scratch == NULL or core.wire == NULL
+                or core.reply == NULL):
             raise MemoryError
         self._ports = PortAccount(local_ports, capacity, time_wait, chosen_ports)
         core.ports = &self._ports.ports
@@ -296,6 +305,8 @@ cdef class Pump:
         free(self.core.table)
         free(self.core.queues)
         free(self.core.clients)
+        free(self.core.wire)
+        free(self.core.reply)
         free_pool(&self.core.pool)
 
     def add_timeouts(self, *, double connect_timeout, double idle_timeout, double max_duration, double silent_timeout):
@@ -356,6 +367,11 @@ cdef class Pump:
         session.first_fin = END_COUNT
         session.counters = to._counters
         session.failures_in_row = &to.failures
+        if self._account is not None and <size_t>fd < self._account.core.capacity:
+            session.codec = self._account.core.codecs[fd]
+            if session.codec != NULL and session.codec.ended:
+                session.flows[CLIENT].fin_received = True
+                session.first_fin = CLIENT
         session.place = NULL if place is None else &place.held
         if header_size < len(first):
             on_spoke(core, session, CLIENT)

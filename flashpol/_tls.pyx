@@ -2,7 +2,7 @@
 # cython: auto_pickle=False, autotestdict=False
 """TLS by OpenSSL: certificates, and the codec that ends TLS for the fast path and the pump."""
 
-from flashpol._native.tls.openssl cimport OPENSSL_VERSION, OpenSSL_version
+from flashpol._native.tls.openssl cimport OPENSSL_VERSION, OpenSSL_version, SSL_get_ex_new_index
 
 LIBRARY = OpenSSL_version(OPENSSL_VERSION).decode("ascii")
 
@@ -11,4 +11,6 @@ class TlsError(Exception):
     """What is wrong with a certificate, a key, or a setting of TLS: one line."""
 
 
+include "_native/tls/codec.pxi"
+include "_native/tls/context.pxi"
 include "_native/tls/certificate.pxi"

@@ -8,10 +8,11 @@ from flashpol._native.accept.match cimport MatchVerdict, REQUEST_BYTES, SEEN_BYT
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
     Core, H_AWAITED, H_READ, O_TIMEOUT, QUEUE_COUNT, R_MAX_ADDRESS_CONNECTIONS, R_NONE, R_OTHER, R_PROXY_MALFORMED,
-    R_PROXY_OVERSIZED, READ_BYTES, Reason, Record, S_FIRST_BYTE, S_FRESH, S_GRACE, S_LINGER, S_PREFIX, S_REQUEST,
-    S_UNREAD,
+    R_PROXY_OVERSIZED, R_TLS, R_TLS_ONLY, READ_BYTES, Reason, Record, S_FIRST_BYTE, S_FRESH, S_GRACE, S_HELLO,
+    S_LINGER, S_PREFIX, S_REQUEST, S_UNREAD,
 )
 from flashpol._native.account.places cimport K_WAITING
+from flashpol._native.codecs.codec cimport HF_TIMEOUT
 from flashpol._native.common.system cimport epoll_event, epoll_wait, recv, sockaddr_in6
 
 cdef enum:
@@ -30,7 +31,7 @@ cdef inline uint8_t waiting_state(Core* core, int fd) noexcept nogil:
     until it has come the deadline is request_timeout.
     """
     cdef Record* record = &core.records[fd]
-    if core.listeners[record.listener].shared and record.header_state != H_AWAITED:
+    if is_relayed(core, record) and record.header_state != H_AWAITED:
         return S_FIRST_BYTE
     return S_REQUEST
 
@@ -42,7 +43,7 @@ cdef inline void on_other_protocol(Core* core, int fd, size_t matched, const cha
     it waits for more no longer than a request waits for its terminator, so that relayed clients are not delayed.
     """
     cdef Record* record = &core.records[fd]
-    cdef bint shared = core.listeners[record.listener].shared
+    cdef bint relayed = is_relayed(core, record)
     cdef uint8_t name = R_OTHER
     cdef size_t n, seen = record.seen_size
     if record.matched == 0:
@@ -50,15 +51,21 @@ cdef inline void on_other_protocol(Core* core, int fd, size_t matched, const cha
         memcpy(record.seen + seen, data, n)
         record.seen_size += <uint8_t>n
         if sniff(&core.signatures, record.seen, record.seen_size, &name) == V_MORE:
-            if shared and record.state != S_PREFIX:
+            if may_begin_tls(core, record) and record.seen[0] == TLS_RECORD:
+                if record.state != S_HELLO:
+                    enter(core, fd, S_HELLO)
+            elif relayed and record.state != S_PREFIX:
                 enter(core, fd, S_PREFIX)
             elif record.state == S_FRESH:
                 enter(core, fd, S_REQUEST)
             return
-    if shared:
+    if name == R_TLS and may_begin_tls(core, record):
+        begin_codec(core, fd, seen, data, size)
+    elif relayed and not (name == R_TLS and record.has_codec):
         begin_session(core, fd, name, matched, seen, data, size)
     else:
-        refuse(core, fd, <Reason>name)
+        refuse(core, fd, <Reason>name if record.has_codec or not core.listeners[record.listener].tls_only
+               else R_TLS_ONLY)
 
 
 cdef inline void discard_input(Core* core, int fd, ssize_t size) noexcept nogil:
@@ -123,7 +130,7 @@ cdef inline size_t on_header_bytes(Core* core, int fd, size_t size) noexcept nog
         return 0
     if record.state != S_FRESH:
         set_kind(core.account, fd, record.slot, K_WAITING)      # now in the line of its own address
-    if core.listeners[record.listener].shared and record.state != S_FRESH:
+    if is_relayed(core, record) and record.state != S_FRESH:
         enter(core, fd, S_FIRST_BYTE)               # the silence of the client itself begins here
     memmove(core.buffer, core.buffer + used, size - used)
     return size - used
@@ -135,7 +142,7 @@ cdef inline void on_fin(Core* core, int fd) noexcept nogil:
         close_acknowledged(core, fd, False)
     elif record.matched == REQUEST_BYTES:
         reply(core, fd, True)
-    elif core.listeners[record.listener].shared and (record.matched or record.seen_size):
+    elif is_relayed(core, record) and (record.matched or record.seen_size):
         begin_session_now(core, fd)
     elif record.seen_size:
         refuse(core, fd, R_OTHER)
@@ -149,7 +156,11 @@ cdef inline void on_readable(Core* core, int fd) noexcept nogil:
     This is the only reader of a connection, apart from the check in `reply`.
     """
     cdef Record* record = &core.records[fd]
-    cdef ssize_t n = recv(fd, core.buffer, READ_BYTES, 0)
+    cdef ssize_t n
+    if record.has_codec:
+        on_encoded_input(core, fd)
+        return
+    n = recv(fd, core.buffer, READ_BYTES, 0)
     if n > 0 and record.header_state == H_AWAITED:
         n = <ssize_t>on_header_bytes(core, fd, <size_t>n)
         if n == 0:
@@ -181,9 +192,12 @@ cdef inline void on_deadline(Core* core, int fd) noexcept nogil:
         on_unread(core, fd)
     elif record.state == S_FIRST_BYTE and record.matched:
         enter(core, fd, S_REQUEST)                  # most likely a policy request that is still arriving
-    elif core.listeners[record.listener].shared and record.header_state != H_AWAITED:
+    elif is_relayed(core, record) and record.header_state != H_AWAITED and not (
+            record.has_codec and in_handshake(record)):
         begin_session_now(core, fd)
     else:
+        if record.has_codec:
+            codec_of(core, fd).failure = HF_TIMEOUT
         core.listeners[record.listener].counters.timeouts += 1
         record_outcome(core, fd, O_TIMEOUT)
         close_connection(core, fd)
@@ -218,4 +232,5 @@ cdef inline void dispatch(Core* core) noexcept nogil:
                     on_deadline(core, fd)
         # Records that are still overdue set the timer to a time that has passed: it fires in the loop's next round.
         set_timer(&core.poller, 0)
+        run_turns(core)
     arm_timer(&core.poller, core.queues, core.timeouts_count * QUEUE_COUNT)

@@ -8,9 +8,10 @@ from flashpol._native.accept.state cimport (
     Reason, S_FREE, S_GRACE, S_LINGER, S_UNREAD,
 )
 from flashpol._native.account.places cimport (
-    AccountCore, ALL, K_LINGER, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, K_WAITING, KIND_COUNT, MAX_LOOKED_AT,
+    AccountCore, ALL, K_HANDSHAKE, K_LINGER, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, K_WAITING, KIND_COUNT, MAX_LOOKED_AT,
     Ranking, SESSIONS, WEIGHT_CLASSES,
 )
+from flashpol._native.codecs.codec cimport HF_CAPACITY
 from flashpol._native.common.share cimport Member, Share
 
 cdef enum:
@@ -55,9 +56,14 @@ cdef bint give_way(Core* core, int fd, Reason reason) noexcept nogil:
             close_with_reset(fd)
         close_connection(core, fd)
         return True
+    if core.records[fd].has_codec and in_handshake(&core.records[fd]):
+        codec_of(core, fd).failure = HF_CAPACITY
+        refuse(core, fd, reason)
+        return True
     if core.records[fd].state != S_GRACE:
         on_readable(core, fd)
-    if core.account.entries[fd].kind == K_WAITING:
+    kind = core.account.entries[fd].kind
+    if K_WAITING <= kind <= K_HANDSHAKE:
         if core.records[fd].state == S_GRACE:
             reply(core, fd, False)
         else:
@@ -89,7 +95,7 @@ cdef Reason make_room_of_address(Core* core, uint32_t* slot) noexcept nogil:
     for _ in range(MAX_EVICTIONS):
         fd = first_of(core.account, slot[0], K_LINGER)
         if fd >= 0 and core.records[fd].state == S_LINGER and unacknowledged(fd):
-            fd = first_of(core.account, slot[0], K_WAITING)
+            fd = first_of(core.account, slot[0], K_HANDSHAKE)
         if fd < 0:
             break
         # One that has become a session counts for max_address_connections no more.
@@ -117,19 +123,22 @@ cdef bint has_place(const Core* core) noexcept nogil:
 # ----------------------------------------------------------------------------------------- places that do not give way
 
 cdef void share_out(Core* core) noexcept nogil:
-    """Give each listener its reserve of sessions and of slow replies: half of all, divided equally.
+    """Give each listener its reserve of sessions, slow replies and handshakes: half of all, divided equally.
 
-    Only shared ports have sessions. Called for each new listener, before the first connection is accepted.
+    Only shared ports have sessions, only those with TLS handshakes. Called for each new listener, before the first connection is accepted.
     """
     cdef AccountCore* account = core.account
-    cdef int i, shared = 0
+    cdef int i, shared = 0, secured = 0
     for i in range(core.listener_count):
         shared += core.listeners[i].shared
+        secured += core.listeners[i].factory != NULL
     for i in range(core.listener_count):
         set_reserve(&account.slow_replies, &core.listeners[i].slow_replies,
                     account.slow_replies.limit // (2 * core.listener_count))
         if core.listeners[i].shared:
             set_reserve(&account.sessions, &core.listeners[i].sessions, account.sessions.limit // (2 * shared))
+        if core.listeners[i].factory != NULL:
+            set_reserve(&account.handshakes, &core.listeners[i].handshakes, account.handshakes.limit // (2 * secured))
 
 
 cdef int64_t max_silent(const AccountCore* account, const Listener* listener) noexcept nogil:

@@ -45,12 +45,14 @@ cdef const char* find_record_violation(Core* core, const Record* record) noexcep
     if record.listener >= core.listener_count:
         return b"a record belongs to no listener"
     row = &core.states[record.state]
+    if record.has_codec != (core.account.codecs[record - core.records] != NULL) or record.has_place > record.has_codec:
+        return b"a codec is not of its connection"
     if record.watched and not row.watched:
         return b"a descriptor is in the epoll set in a state without a watch"
     if row.gauge == G_SESSIONS:
         if entry.kind != K_NONE and entry.kind < K_SILENT_SESSION:
             return b"a session gives way as something else"
-    elif entry.kind != row.kind or entry.silent != NULL or entry.leaving:
+    elif entry.kind != kind_of(record, row) or entry.silent != NULL or entry.leaving:
         return b"a connection does not give way as its state says"
     if entry.kind != K_NONE and entry.slot != record.slot:
         return b"a connection is in the line of another address"

@@ -9,7 +9,7 @@ from posix.unistd cimport close
 from flashpol._native.accept.address_limits cimport SECOND, Slot
 from flashpol._native.accept.state cimport (
     BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, P_SILENT, PendingSession, R_CAPACITY, R_HTTP,
-    R_MAX_SLOW_REPLIES, R_NONE, R_OTHER, READ_BYTES, Reason, Record, S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY,
+    R_MAX_SLOW_REPLIES, R_NONE, R_OTHER, R_TLS_ONLY, READ_BYTES, Reason, Record, S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY,
     S_UNREAD,
 )
 from flashpol._native.account.places cimport K_LINGER
@@ -29,6 +29,8 @@ cdef enum:
 cdef inline void close_connection(Core* core, int fd) noexcept nogil:
     cdef bint session = core.records[fd].state == S_SESSION
     cdef bint held = not (session and core.account.entries[fd].leaving)     # else `evict_session` has given it back
+    if core.records[fd].has_codec:
+        drop_codec(core, fd)
     enter(core, fd, S_FREE)
     core.account.held -= held
     if core.address_table != NULL:
@@ -44,6 +46,8 @@ cdef inline void linger(Core* core, int fd) noexcept nogil:
 
     Linux sends RST when a socket is closed with unread input, and RST can destroy a reply that is still under way.
     """
+    if core.records[fd].has_codec:
+        drop_codec(core, fd)                # what still comes is discarded as it is
     shutdown(fd, SHUT_WR)
     core.records[fd].progress = 0
     enter(core, fd, S_LINGER)
@@ -68,7 +72,7 @@ cdef inline void count_refused(
 cdef inline void refuse(Core* core, int fd, Reason reason) noexcept nogil:
     count_refused(core, core.listeners[core.records[fd].listener], fd, reason, header_source(core, fd))
     record_outcome(core, fd, reason)
-    if reason == R_HTTP and send(fd, core.http_reply, core.http_reply_size, MSG_NOSIGNAL | MSG_MORE) > 0:
+    if reason == R_HTTP and send_last(core, fd, core.http_reply, core.http_reply_size):
         linger(core, fd)
     else:
         close_connection(core, fd)
@@ -90,6 +94,8 @@ cdef inline bint send_reply(Core* core, int fd) noexcept nogil:
     cdef Record* record = &core.records[fd]
     cdef Listener* listener = core.listeners[record.listener]
     cdef ssize_t n
+    if record.has_codec:
+        return send_encoded_reply(core, fd)
     while record.progress < listener.reply_size:
         # MSG_MORE holds the segment back for the FIN that shutdown or close adds next: one segment and one wake-up of
         # the client, for a fifth less CPU than two.
@@ -107,9 +113,12 @@ cdef inline bint send_reply(Core* core, int fd) noexcept nogil:
 cdef inline void reply(Core* core, int fd, bint clean) noexcept nogil:
     """Send the reply. `clean`: all input was read and no more is due, so that close() sends no RST."""
     cdef Record* record = &core.records[fd]
+    if core.listeners[record.listener].tls_only and not record.has_codec:
+        refuse(core, fd, R_TLS_ONLY)
+        return
     record.progress = 0
     if send_reply(core, fd):
-        if clean:
+        if clean and not record.has_codec:      # else the client says as well that it sends nothing more
             # Input may have come meanwhile, and then close() would send RST after the reply. This read costs 0.2 µs.
             shutdown(fd, SHUT_WR)
             if recv(fd, core.buffer, READ_BYTES, 0) > 0 or keeps_open(core, fd):
@@ -240,6 +249,7 @@ cdef inline void begin_session(
         core.pending_sessions_last.next = session
     core.pending_sessions_last = session
     record.protocol = protocol
+    leave_handshakes(core, fd)
     enter(core, fd, S_SESSION)
     begin_place_of_session(
         core.account, fd, &core.listeners[record.listener].session_lines,

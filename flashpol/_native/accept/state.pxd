@@ -8,7 +8,7 @@ from flashpol._native.accept.match cimport SEEN_BYTES, Signatures
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.account.places cimport AccountCore, SessionLines
-from flashpol._native.codecs.codec cimport FAILURE_COUNT, VERSION_COUNT
+from flashpol._native.codecs.codec cimport Factory, FAILURE_COUNT, VERSION_COUNT
 from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.poller cimport Poller
 from flashpol._native.common.share cimport Member
@@ -70,6 +70,9 @@ cdef enum State:
     S_FIRST_BYTE                # the same on a shared port, where silence leads to the relay
     S_PREFIX                    # shared port: the first bytes could begin several protocols
     S_GRACE                     # the request is complete but for its terminator
+    S_HELLO                     # the first bytes begin TLS, and its first record is not complete
+    S_QUEUED                    # a step of the handshake waits for its turn; nothing more is read
+    S_HANDSHAKE                 # the handshake waits for the client
     S_LINGER                    # the reply is sent; input is discarded until the client closes
     S_UNREAD                    # the client has not acknowledged all of the reply; nothing more is read
     S_SLOW_REPLY                # a greenlet sends the rest of the reply
@@ -81,6 +84,7 @@ cdef enum:                      # the deadline queues, in the order in which `di
     Q_LINGER
     Q_FIRST_BYTE
     Q_REQUEST
+    Q_HANDSHAKE                 # from S_HELLO to the end of the handshake
     Q_UNREAD
     QUEUE_COUNT
     Q_NONE = QUEUE_COUNT
@@ -131,12 +135,15 @@ cdef struct Listener:
     uint16_t index              # in Core.listeners
     uint8_t terminated          # a request ends with NUL or the like (Flash), or with its 22nd byte (Silverlight)
     uint8_t shared              # what is not a policy request is relayed
+    uint8_t tls_only            # and plain text is refused
     uint8_t needs_address       # networks, proxies or the address table need the peer's address at accept
     int queues                  # of its timeouts: the first one in Core.queues
     uint32_t linger_bytes
     int64_t unread_timeout      # ns
     Member sessions             # of the shares in AccountCore
     Member slow_replies
+    Member handshakes
+    Factory* factory            # of codecs; NULL: the listener has no TLS
     SessionLines session_lines  # those that give way
     int32_t silent_sessions     # of `sessions`, those in which the client has never sent a byte
     const NetworkTable* networks    # of clients that are allowed; NULL: all
@@ -167,6 +174,8 @@ cdef struct Record:
     uint8_t protocol            # S_SESSION: what was recognised
     uint8_t seen_size
     char seen[SEEN_BYTES]       # first bytes that are not a request and that no signature matches yet
+    uint8_t has_codec           # in AccountCore.codecs
+    uint8_t has_place           # in the share of handshakes
 
 # A sampled connection, for the access log. The free ones and the finished ones are two lists, through `next`; 0 ends.
 cdef struct Sample:
@@ -183,6 +192,11 @@ cdef struct PendingSession:
     int fd
     size_t size
     char data[1]                # `size` bytes
+
+# Connections that wait for a turn, in their order, through Codec.after; -1: none.
+cdef struct TurnLine:
+    int32_t first
+    int32_t last
 
 # All connections of one ConnectionTable, which owns this.
 cdef struct Core:
@@ -217,7 +231,12 @@ cdef struct Core:
     uint32_t free_samples       # heads and tail of the lists of samples
     uint32_t done_samples
     uint32_t done_samples_last
-    char* buffer                # scratch space for reads; nothing stays in it between two calls
+    TurnLine turns[2]           # S_QUEUED: first those that have a place among the handshakes, then the others
+    uint32_t turn               # counts the turns
+    # Scratch space; nothing stays in it between two calls.
+    char* buffer                # what was read, or decoded
+    char* wire                  # what was read, for a codec
+    char* encoded               # what a codec writes
 
 # Upper bounds of request_duration_seconds in ns. A reply that did not wait takes 5 to 30 µs; 150 ms is the grace for
 # the terminator; after 3 s Flash Player gives up.

@@ -18,6 +18,11 @@
 #     │                                            └── deadline, after nothing ──► SESSION
 #     └── a prefix of several protocols ──► PREFIX ── more bytes, FIN or deadline ──► SESSION
 #
+# On a listener with TLS, first bytes that begin TLS lead to the handshake. It is one deadline for all of its states.
+#
+#   any of the above ──► HELLO ── the first record ──► QUEUED ── its turn ──► HANDSHAKE ── bytes ──► QUEUED …
+#                                                         └── complete ──► REQUEST or FIRST_BYTE, of what is inside TLS
+#
 # There another protocol, FIN after a part of a request, and the deadline of REQUEST lead to SESSION too, unless a PROXY
 # header is still awaited. A greenlet ends SLOW_REPLY and SESSION. Shutdown and eviction close a connection in any
 # state.
@@ -28,11 +33,11 @@
 from libc.stdint cimport uint8_t
 
 from flashpol._native.accept.state cimport (
-    Core, G_NONE, G_PARKED, G_SESSIONS, G_SLOW_REPLIES, Listener, Q_FIRST_BYTE, Q_GRACE, Q_LINGER, Q_NONE, Q_REQUEST,
-    Q_UNREAD, Queue, Record, S_FIRST_BYTE, S_FREE, S_FRESH, S_GRACE, S_LINGER, S_PREFIX, S_REQUEST, S_SESSION,
-    S_SLOW_REPLY, S_UNREAD, StateRow,
+    Core, G_NONE, G_PARKED, G_SESSIONS, G_SLOW_REPLIES, Listener, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_LINGER, Q_NONE,
+    Q_REQUEST, Q_UNREAD, Queue, Record, S_FIRST_BYTE, S_FREE, S_FRESH, S_GRACE, S_HANDSHAKE, S_HELLO, S_LINGER,
+    S_PREFIX, S_QUEUED, S_REQUEST, S_SESSION, S_SLOW_REPLY, S_UNREAD, StateRow,
 )
-from flashpol._native.account.places cimport K_LINGER, K_NONE, K_WAITING
+from flashpol._native.account.places cimport K_HANDSHAKE, K_LINGER, K_NONE, K_QUEUED, K_WAITING
 from flashpol._native.common.system cimport epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_event, EPOLLIN
 
 
@@ -45,6 +50,9 @@ cdef void init_states(StateRow* states) noexcept nogil:
     set_state_row(states, S_FIRST_BYTE, Q_FIRST_BYTE,   True,    G_PARKED,       K_WAITING)
     set_state_row(states, S_PREFIX,     Q_GRACE,        True,    G_PARKED,       K_WAITING)
     set_state_row(states, S_GRACE,      Q_GRACE,        True,    G_PARKED,       K_WAITING)
+    set_state_row(states, S_HELLO,      Q_HANDSHAKE,    True,    G_PARKED,       K_WAITING)
+    set_state_row(states, S_QUEUED,     Q_HANDSHAKE,    False,   G_PARKED,       K_QUEUED)
+    set_state_row(states, S_HANDSHAKE,  Q_HANDSHAKE,    True,    G_PARKED,       K_WAITING)
     set_state_row(states, S_LINGER,     Q_LINGER,       True,    G_PARKED,       K_LINGER)
     set_state_row(states, S_UNREAD,     Q_UNREAD,       False,   G_PARKED,       K_LINGER)
     set_state_row(states, S_SLOW_REPLY, Q_NONE,         False,   G_SLOW_REPLIES, K_NONE)
@@ -77,15 +85,22 @@ cdef inline void enter(Core* core, int fd, uint8_t state) noexcept nogil:
     record.state = state
 
 
+cdef inline uint8_t kind_of(const Record* record, const StateRow* row) noexcept nogil:
+    """How a connection gives way in a state."""
+    return <uint8_t>K_HANDSHAKE if record.has_place and row.kind in (K_WAITING, K_QUEUED) else row.kind
+
+
 cdef void change_row(Core* core, int fd, uint8_t old_state, uint8_t state) noexcept nogil:
     cdef Record* record = &core.records[fd]
     cdef Listener* listener = core.listeners[record.listener]
     cdef const StateRow* old = &core.states[old_state]
     cdef const StateRow* new = &core.states[state]
-    if old.queue != Q_NONE:
-        dequeue(queue_of(core, record, old.queue), &record.link)
-    if new.queue != Q_NONE:
-        enqueue(queue_of(core, record, new.queue), &record.link, fd, now_ns())
+    # One deadline is for all states of a handshake; a state that is entered again has another.
+    if old.queue != new.queue or old_state == state:
+        if old.queue != Q_NONE:
+            dequeue(queue_of(core, record, old.queue), &record.link)
+        if new.queue != Q_NONE:
+            enqueue(queue_of(core, record, new.queue), &record.link, fd, now_ns())
     if old.gauge != G_NONE:
         listener.counters.by_state[old.gauge] -= 1
         if old.gauge != G_PARKED:
@@ -96,7 +111,7 @@ cdef void change_row(Core* core, int fd, uint8_t old_state, uint8_t state) noexc
             take_place(core, listener, fd, new.gauge)
     if new.watched != record.watched:
         watch(core, fd, new.watched)
-    set_kind(core.account, fd, record.slot, new.kind)
+    set_kind(core.account, fd, record.slot, kind_of(record, new))
 
 
 # The places that do not give way have shares: a session and a slow reply take from them, and give back.

@@ -3,8 +3,8 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from flashpol._native.account.places cimport (
-    AccountCore, AccountEntry, ALL, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, K_WAITING, KIND_COUNT, Ranking,
-    SESSIONS, WEIGHT_CLASSES,
+    AccountCore, AccountEntry, ALL, HANDSHAKES, K_HANDSHAKE, K_NONE, K_QUEUED, K_SILENT_SESSION, K_UNANSWERED_SESSION,
+    K_WAITING, QUEUED, Ranking, SESSIONS, WEIGHT_CLASSES,
 )
 
 
@@ -30,7 +30,9 @@ cdef const char* find_line_violation(
     return NULL
 
 
-cdef const char* find_ranking_violation(AccountCore* account, Ranking* ranking, uint8_t first_kind) noexcept nogil:
+cdef const char* find_ranking_violation(
+    AccountCore* account, Ranking* ranking, uint8_t first_kind, uint8_t last_kind,
+) noexcept nogil:
     cdef int64_t total = 0, in_buckets = 0, holders = 0
     cdef int32_t length, weight, slot, before
     cdef const char* wrong
@@ -39,7 +41,7 @@ cdef const char* find_ranking_violation(AccountCore* account, Ranking* ranking, 
     cdef int bucket
     for number in range(account.slots):
         weight = 0
-        for kind in range(first_kind, <uint8_t>KIND_COUNT):
+        for kind in range(first_kind, <uint8_t>(last_kind + 1)):
             wrong = find_line_violation(account, number, kind, &length)
             if wrong != NULL:
                 return wrong
@@ -76,9 +78,14 @@ cdef const char* find_places_violation(AccountCore* account) noexcept nogil:
     cdef const AccountEntry* entry
     cdef const char* wrong
     cdef size_t fd
-    wrong = find_ranking_violation(account, &account.rankings[ALL], K_WAITING)
+    wrong = find_ranking_violation(account, &account.rankings[ALL], K_WAITING, K_UNANSWERED_SESSION)
     if wrong == NULL:
-        wrong = find_ranking_violation(account, &account.rankings[SESSIONS], K_SILENT_SESSION)
+        wrong = find_ranking_violation(account, &account.rankings[QUEUED], K_QUEUED, K_QUEUED)
+    if wrong == NULL:
+        wrong = find_ranking_violation(account, &account.rankings[HANDSHAKES], K_HANDSHAKE, K_HANDSHAKE)
+    if wrong == NULL:
+        wrong = find_ranking_violation(
+            account, &account.rankings[SESSIONS], K_SILENT_SESSION, K_UNANSWERED_SESSION)
     if wrong != NULL:
         return wrong
     for fd in range(account.capacity):

@@ -8,6 +8,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
+from flashpol._native.codecs.codec cimport Codec
 from flashpol._native.common.share cimport Member, Share
 
 cdef enum:
@@ -17,15 +18,19 @@ cdef enum:
 cdef enum Kind:                 # how a connection gives way
     K_NONE = 0                  # it does not: it is being handled or sent, or both sides have spoken in its session
     K_WAITING                   # it has not sent its request, or only without the terminator; then it gets its reply
+    K_QUEUED                    # its handshake waits for its first turn
+    K_HANDSHAKE                 # it has a place among the handshakes, and has not sent its request
     K_LINGER                    # it has its reply
     K_SILENT_SESSION            # a session in which the client has never sent a byte
     K_UNANSWERED_SESSION        # a session in which the client has sent something, and the application never has
     KIND_COUNT
     SESSION_KINDS = KIND_COUNT - K_SILENT_SESSION
 
-cdef enum:                      # the two rankings of addresses: by all connections that give way, by their sessions
+cdef enum:                      # the rankings of addresses, by the connections of these kinds
     ALL = 0
-    SESSIONS
+    QUEUED                      # K_QUEUED
+    HANDSHAKES                  # K_HANDSHAKE
+    SESSIONS                    # K_SILENT_SESSION and K_UNANSWERED_SESSION
     RANKING_COUNT
 
 # The connections of one address and kind, in the order in which they became so. Descriptors + 1, so that zeroed memory
@@ -80,6 +85,8 @@ cdef struct AccountCore:
     int64_t max_files           # descriptors that connections may have, and sessions on the side of the upstream
     Share sessions
     Share slow_replies
+    Share handshakes            # connections whose codec has begun its work, and that have not sent their request
+    Codec** codecs              # by descriptor; NULL: it has none. The fast path owns them, the relay uses them
     int64_t leaving             # sessions that were evicted and are not closed yet; they count no more
     int64_t max_leaving
     end_session_t end_session   # ends the session of a client's descriptor soon; NULL: there is no relay

@@ -3,12 +3,13 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from flashpol._native.account.places cimport (
-    AccountCore, AccountEntry, ALL, Holder, K_NONE, K_SILENT_SESSION, K_WAITING, KIND_COUNT, Line, Ranking, SESSIONS,
-    WEIGHT_CLASSES,
+    AccountCore, AccountEntry, ALL, HANDSHAKES, Holder, K_HANDSHAKE, K_NONE, K_QUEUED, K_SILENT_SESSION, K_WAITING,
+    KIND_COUNT, Line, QUEUED, Ranking, SESSIONS, WEIGHT_CLASSES,
 )
 
 cdef extern from *:
     int count_leading_zeros "__builtin_clzll"(unsigned long long) noexcept nogil
+    int count_trailing_zeros "__builtin_ctzll"(unsigned long long) noexcept nogil
 
 
 cdef inline int bucket_of(int32_t weight) noexcept nogil:
@@ -65,6 +66,10 @@ cdef inline void weigh(AccountCore* account, uint32_t slot, uint8_t kind, int32_
     add_weight(&account.rankings[ALL], slot, change)
     if kind >= K_SILENT_SESSION:
         add_weight(&account.rankings[SESSIONS], slot, change)
+    elif kind == K_HANDSHAKE:
+        add_weight(&account.rankings[HANDSHAKES], slot, change)
+    elif kind == K_QUEUED:
+        add_weight(&account.rankings[QUEUED], slot, change)
 
 
 cdef void leave_own_line(AccountCore* account, const AccountEntry* entry) noexcept nogil:
@@ -156,6 +161,14 @@ cdef inline int32_t next_heaviest(const Ranking* ranking, int32_t slot) noexcept
     if ranking.holders[slot].after >= 0:
         return ranking.holders[slot].after
     return ranking.first[63 - count_leading_zeros(lighter)] if lighter else -1
+
+
+cdef inline int32_t lightest(const Ranking* ranking) noexcept nogil:
+    """The slot of the address with the fewest connections, -1 if there is none. Among equals the one that became so
+    first."""
+    if ranking.occupied == 0:
+        return -1
+    return ranking.first[count_trailing_zeros(ranking.occupied)]
 
 
 cdef inline int first_of(const AccountCore* account, uint32_t slot, uint8_t last_kind) noexcept nogil:

@@ -28,7 +28,7 @@ cdef class Acceptor:
     def __cinit__(self, ConnectionTable connection_table not None, int fd, PolicyReply reply not None,
                   unsigned char[::1] block not None, *, int timeouts, uint32_t linger_bytes, double reply_timeout,
                   on_exhausted, bint terminated=True, Networks networks=None, Networks proxies=None,
-                  bint shared=False):
+                  bint shared=False, CodecFactory codec=None, bint tls_only=False):
         cdef Core* core = &connection_table.core
         cdef Listener* listener = &self.listener
         cdef int gauge
@@ -54,6 +54,10 @@ cdef class Acceptor:
         if networks is not None:
             listener.networks = &networks.table
         listener.needs_address = networks is not None or proxies is not None or core.address_table != NULL
+        self._codec = codec
+        if codec is not None:
+            listener.factory = &codec.factory
+        listener.tls_only = tls_only
         listener.terminated = terminated
         listener.shared = shared
         listener.reply = <const char*>reply.data

@@ -11,17 +11,19 @@ cdef enum:
 
 cdef class Account:
     def __cinit__(self, *, size_t capacity, AddressLimits address_limits=None, int64_t max_sessions=MAX_RECORDS,
-                  int64_t max_slow_replies=MAX_RECORDS, int64_t max_leaving=0, int64_t max_files=0):
+                  int64_t max_slow_replies=MAX_RECORDS, int64_t max_handshakes=MAX_RECORDS, int64_t max_leaving=0,
+                  int64_t max_files=0):
         cdef uint32_t slots = 1
-        if max(max_sessions, max_slow_replies) > MAX_RECORDS:
-            raise ValueError("at most 2^20 sessions and slow replies")
-        if min(max_sessions, max_slow_replies, max_leaving, max_files) < 0:
+        if max(max_sessions, max_slow_replies, max_handshakes) > MAX_RECORDS:
+            raise ValueError("at most 2^20 sessions, slow replies and handshakes")
+        if min(max_sessions, max_slow_replies, max_handshakes, max_leaving, max_files) < 0:
             raise ValueError("limits are numbers from 0")
         self.address_limits = address_limits
         if address_limits is not None:
             slots += <uint32_t>((address_limits.table.set_mask + 1) * WAYS)
         self.core.sessions.limit = <int32_t>max_sessions
         self.core.slow_replies.limit = <int32_t>max_slow_replies
+        self.core.handshakes.limit = <int32_t>max_handshakes
         self.core.max_leaving = max_leaving
         self.core.max_files = max_files
         if not open_places(&self.core, min(capacity, <size_t>MAX_RECORDS), slots):

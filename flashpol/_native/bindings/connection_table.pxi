@@ -10,11 +10,12 @@ from flashpol._native.accept.ip_ranges cimport MAPPED
 from flashpol._native.accept.match cimport SEEN_BYTES, Signature, SIGNATURES
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
-    Core, G_SESSIONS, H_NONE, Listener, O_RELAYED, O_TIMEOUT, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_LINGER,
-    Q_REQUEST, Q_UNREAD, QUEUE_COUNT, R_CAPACITY, R_SHUTDOWN, READ_BYTES, Reason, REASON_COUNT, Record, S_FREE,
+    Core, G_SESSIONS, H_NONE, Listener, O_RELAYED, O_TIMEOUT, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE,
+    Q_LINGER, Q_REQUEST, Q_UNREAD, QUEUE_COUNT, R_CAPACITY, R_SHUTDOWN, READ_BYTES, Reason, REASON_COUNT, Record, S_FREE,
     S_LINGER, S_SESSION, S_SLOW_REPLY, S_UNREAD, Sample, SAMPLE_COUNT,
 )
 from flashpol._native.accept.top_addresses cimport TopTable
+from flashpol._native.codecs.codec cimport CODEC_PLAIN, CODEC_READ, CODEC_REPLY
 from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, getpeername, getsockname, inet_ntop, ntohs, sockaddr_in, sockaddr_in6, socklen_t,
@@ -34,6 +35,7 @@ cdef class ConnectionTable:
         if not 0.0 <= access_log <= 1.0:
             raise ValueError("access_log is a share of the connections, 0 to 1")
         core.pending_slow_replies = -1
+        core.turns[0].first = core.turns[0].last = core.turns[1].first = core.turns[1].last = -1
         core.until_check = CHECK_EVERY - 1
         core.http_reply = HTTP_REPLY
         core.http_reply_size = <size_t>len(HTTP_REPLY)
@@ -48,8 +50,10 @@ cdef class ConnectionTable:
         for prefix, reason in signatures:
             self._add_signature(prefix, REASONS.index(reason))
         core.records = <Record*>calloc(core.capacity, sizeof(Record))
-        core.buffer = <char*>malloc(READ_BYTES)
-        if core.records == NULL or core.buffer == NULL:
+        core.buffer = <char*>malloc(CODEC_PLAIN)
+        core.wire = <char*>malloc(CODEC_READ)
+        core.encoded = <char*>malloc(CODEC_REPLY)
+        if core.records == NULL or core.buffer == NULL or core.wire == NULL or core.encoded == NULL:
             raise MemoryError
         init_states(core.states)
         if access_log > 0:
@@ -66,9 +70,11 @@ cdef class ConnectionTable:
         free(self.core.headers)
         free(self.core.records)
         free(self.core.buffer)
+        free(self.core.wire)
+        free(self.core.encoded)
 
     def add_timeouts(self, *, double request_timeout, double terminator_grace, double linger_timeout,
-                     double first_byte_timeout=1.0):
+                     double first_byte_timeout=1.0, double tls_handshake_timeout=5.0):
         cdef Core* core = &self.core
         cdef double[QUEUE_COUNT] durations
         cdef size_t size = sizeof(Queue) * QUEUE_COUNT * <size_t>(core.timeouts_count + 1)
@@ -81,6 +87,7 @@ cdef class ConnectionTable:
         durations[<int>Q_LINGER] = durations[<int>Q_UNREAD] = linger_timeout
         durations[<int>Q_FIRST_BYTE] = first_byte_timeout
         durations[<int>Q_REQUEST] = request_timeout
+        durations[<int>Q_HANDSHAKE] = tls_handshake_timeout
         for i in range(QUEUE_COUNT):
             init_queue(&queues[first + i], &core.records[0].link, sizeof(Record), <int64_t>(durations[i] * 1e9))
         core.timeouts_count += 1

@@ -7,7 +7,7 @@
 # Until a codec is `established`, input is work: `decode` keeps it and asks for a turn (CODEC_WORK), since one step of a
 # handshake costs as much as a hundred replies. The fast path gives turns in `work`, a limited number in one wake-up.
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 cdef enum:
     CODEC_READ = 16384          # wire bytes that one decode takes at most
@@ -44,6 +44,8 @@ cdef struct CodecType:
     bint (*encode)(Codec* codec, const char* plain, uint32_t size, Output* wire) noexcept nogil
     # Append to `wire` what says that nothing more will be sent. Once.
     void (*finish)(Codec* codec, Output* wire) noexcept nogil
+    # Free what only further calls of the others would need: none follows but release.
+    void (*shrink)(Codec* codec) noexcept nogil
     void (*release)(Codec* codec) noexcept nogil
 
 # The begin of every codec; what follows is its own.
@@ -53,11 +55,16 @@ cdef struct Codec:
     uint8_t finished            # `finish` was called
     uint8_t ended               # CODEC_END was returned
     uint8_t truncated           # the peer closed its side without saying so
-    uint8_t holds_place         # in the share of handshakes
     uint8_t version             # a TlsVersion, once established
     uint8_t resumed             # the handshake took up an earlier session
     uint8_t unknown_name        # the client asked for a name that no certificate has
-    uint8_t failure             # why CODEC_ERROR was returned, a HandshakeFailure
+    uint8_t failure             # why it failed, a HandshakeFailure; HF_NONE: the client left
+    uint8_t in_turns            # the connection waits for a turn
+    int32_t before              # neighbours in the line of those that wait for a turn, -1: none
+    int32_t after
+    char* unsent                # encoded bytes of a slow reply that the kernel has not taken; NULL: none
+    uint32_t unsent_begin
+    uint32_t unsent_end
 
 cdef enum HandshakeFailure:     # bindings/names.pxi has the names
     HF_VERSION = 0              # the client's versions are all too old, or too new

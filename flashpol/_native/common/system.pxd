@@ -91,3 +91,10 @@ cdef extern from "<sys/timerfd.h>" nogil:
     int timerfd_create(int clock, int flags)
     int timerfd_settime(int fd, int flags, itimerspec* new, itimerspec* old)
     int TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    static inline void flashpol_set_errno(int number) { errno = number; }
+    """
+    void set_errno "flashpol_set_errno"(int number) noexcept nogil

@@ -72,6 +72,8 @@ cdef inline void end_session(Core* core, int32_t i, uint8_t end) noexcept nogil:
     session.counters.ends[end] += 1
     session.counters.duration_ns += <uint64_t>duration
     count_bucket(session.counters.duration_buckets, DURATION_BOUNDS, DURATION_BUCKETS - 1, duration)
+    if end != E_UPSTREAM_RESET and end != E_CLIENT_RESET and not session.flows[UPSTREAM].blocked:
+        send_finish(core, session)
     if end == E_CLIENT_RESET or session.flows[CLIENT].blocked:
         close_with_rst(session.flows[UPSTREAM].fd)
     if end == E_UPSTREAM_RESET or session.flows[UPSTREAM].blocked:
@@ -94,6 +96,8 @@ cdef inline void close_session(Core* core, int32_t i, uint8_t outcome) noexcept 
         stop_deadline(core, i, which)
     for side in range(2):
         watch(core, i, side, 0)
+        core.starved -= session.flows[side].starved
+        session.flows[side].starved = False
         release_held(&core.pool, &session.flows[side])
     forget_client(core, session.flows[CLIENT].fd, i)
     close(session.flows[UPSTREAM].fd)

@@ -185,7 +185,10 @@ cdef inline void begin_connect(
         session.counters.sent[CLIENT] += <uint64_t>sent
         core.now = now_ns()                     # connect and send took time, which belongs into the histogram
         on_established(core, i)
-        update_interest(core, i)
+        if flow.fin_received:
+            transfer(core, i, CLIENT)
+        if session.state == S_OPEN:
+            update_interest(core, i)
     else:
         start_deadline(core, i, Q_CONNECT)
         watch(core, i, UPSTREAM, EPOLLOUT)

@@ -82,6 +82,8 @@ cdef inline void dispatch(Core* core) noexcept nogil:
         core.now = now_ns()
         if n < EVENTS or core.bytes_left <= 0 or core.now >= end:
             break
+    if core.starved and core.pool.spare != NULL:
+        feed_starved(core)
     if fired:
         end_overdue(core)
     arm_deadlines(core)

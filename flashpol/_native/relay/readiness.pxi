@@ -13,7 +13,8 @@ from flashpol._native.relay.state cimport Core, Flow, Q_IDLE, QUEUE_COUNT, Sessi
 
 cdef inline bint can_read(const Session* session, int side) noexcept nogil:
     """Reading from this side makes sense now."""
-    return not (session.flows[side].fin_received or session.flows[side].blocked or session.flows[1 - side].write_failed)
+    cdef const Flow* flow = &session.flows[side]
+    return not (flow.fin_received or flow.blocked or flow.starved or session.flows[1 - side].write_failed)
 
 
 cdef inline uint32_t wanted_events(const Session* session, int side) noexcept nogil:

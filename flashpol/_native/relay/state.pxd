@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from flashpol._native.account.places cimport AccountCore
+from flashpol._native.codecs.codec cimport Codec
 from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.poller cimport Poller
 from flashpol._native.common.share cimport HeldPlace
@@ -43,6 +44,7 @@ cdef struct Flow:
     uint8_t fin_received
     uint8_t fin_sent            # to the other side
     uint8_t spoke               # a byte was read from `fd`; a PROXY header of ours is none of the client's
+    uint8_t starved             # nothing is read while no buffer is left; only with a codec
     uint8_t write_failed        # `fd` cannot be written to; what it still sends is passed on, then RST
 
 cdef struct Session:
@@ -56,6 +58,7 @@ cdef struct Session:
     uint64_t sent               # bytes to the client
     Counters* counters          # this and the next are borrowed from the Destination, which run_session holds
     uint32_t* failures_in_row
+    Codec* codec                # of the client's side, borrowed from the account; NULL: none
     HeldPlace* place            # among those that connect, given back when it opens; borrowed from run_session's caller
     PyObject* owner             # the greenlet that sleeps in run_session; NULL: it was killed
     int32_t next                # in the list of free or of closed sessions; -1 ends
@@ -94,4 +97,8 @@ cdef struct Core:
     int32_t count               # in use
     AccountCore* account        # owned by an Account; NULL: no other part of the process has one
     Pool pool
+    char* wire                  # CHUNK bytes that were read, and are decoded or encoded next
+    char* reply                 # CODEC_REPLY bytes that a codec writes by itself
+    int32_t starved             # flows that are
+    int32_t fed                 # the session after the one that feed_starved looked at last
     Ports* ports                # owned by the Pump's PortAccount

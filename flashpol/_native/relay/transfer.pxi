@@ -49,7 +49,10 @@ cdef inline Read read_and_send(Core* core, Session* session, int side) noexcept 
     cdef Pool* pool = &core.pool
     cdef bint peek = pool.spare == NULL
     cdef uint32_t taken = 0
-    cdef ssize_t n = recv(flow.fd, pool.scratch, CHUNK, MSG_PEEK if peek else 0)
+    cdef ssize_t n
+    if session.codec != NULL:
+        return read_and_convert(core, session, side)
+    n = recv(flow.fd, pool.scratch, CHUNK, MSG_PEEK if peek else 0)
     if n == 0:
         return READ_FIN
     if n < 0:
@@ -102,7 +105,8 @@ cdef inline void transfer(Core* core, int32_t i, int side) noexcept nogil:
     elif other.write_failed and other.fin_received:
         # The other side has reset it, and everything that it sent before has been passed on.
         end_session(core, i, E_UPSTREAM_RESET if side == CLIENT else E_CLIENT_RESET)
-    elif flow.fin_received and flow.held == NULL and not flow.fin_sent:
+    elif flow.fin_received and flow.held == NULL and not flow.fin_sent and (
+            side == CLIENT or send_finish(core, session)):
         flow.fin_sent = True
         if other.fin_sent:
             end_session(core, i, session.first_fin)
