@@ -20,6 +20,7 @@ from flashpol.cli.configure import DEFAULT_CONFIG
 from flashpol.cli.main import make_parser
 from flashpol.cli.pid_file import DEFAULT_PID_FILE
 from flashpol.config import (
+    CertificateSource,
     ConnectionLimits,
     ConnectionTimeouts,
     Listener,
@@ -42,6 +43,10 @@ DATE = "2026-11-22"
 TABLES = {
     "[server]": ((Server, ConnectionTimeouts, ConnectionLimits), "Times are in seconds."),
     "[policies.NAME]": ((PolicySource,), "A policy has exactly one of these."),
+    "[certificates.NAME]": (
+        (CertificateSource,),
+        "A certificate is for listeners that name it in `tls`.",
+    ),
     "[[listeners]]": (
         (Listener,),
         "A listener may have timeouts of its own: `request_timeout` to `max_duration` may be written here too.",

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PosixPath
 from typing import Any
 
-from flashpol.config import Config, ConfigError, settings
+from flashpol.config import Config, ConfigError, check
 from flashpol.config.render import as_toml
 from flashpol.config.toml_loader import MAX_CONFIG_BYTES, load
 from flashpol.policy import CLIENTS, MAX_POLICY_BYTES, Decider, Fragment, MergeError, PolicyError, Severity, lint
@@ -119,7 +119,7 @@ def configuration(data: bytes) -> None:
     path = _Held("/somewhere/flashpol.toml")
     path.data = data[: MAX_CONFIG_BYTES + 1]
     try:
-        config = settings.check(load(path))
+        config = check(load(path))
     except ConfigError as error:
         _one_line(error)
         return
@@ -131,7 +131,7 @@ def configuration(data: bytes) -> None:
 def _effective(config: Config) -> object:
     """The effective configuration. A limit that a listener repeats is not written again."""
     listeners = [replace(listener, timeouts=config.timeouts(listener)) for listener in config.listeners]
-    return config.server, config.policies, listeners
+    return config.server, config.certificates, config.policies, listeners
 
 
 CORPUS = ROOT / "tests" / "policy" / "corpus"

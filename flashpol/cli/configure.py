@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--upstream",
         metavar="HOST:PORT",
         help="forward everything that is not a policy request to HOST:PORT or unix:/PATH, from all addresses",
+    )
+    add(
+        "--tls",
+        metavar="CHAIN[,KEY]",
+        action="append",
+        default=[],
+        help="accept TLS too, on all addresses, with the certificate in these PEM files; without KEY its key is in "
+        "CHAIN; may be repeated, the first is for clients that ask for no host name",
     )
     add("--workers", metavar="N", help="number of worker processes, or auto: one for each CPU (default auto)")
     add(
@@ -129,13 +138,31 @@ def configure(options: argparse.Namespace) -> config.Config:
     if options.upstream is not None:
         upstream = _read(options, "upstream")
         listeners = tuple(dataclasses.replace(listener, upstream=upstream) for listener in listeners)
-    return config.check(config.Config(server, policies, listeners))
+    certificates = settings.certificates
+    if options.tls:
+        certificates = _certificates(options.tls)
+        names = tuple(certificate.name for certificate in certificates)
+        listeners = tuple(dataclasses.replace(listener, tls=names) for listener in listeners)
+    return config.check(config.Config(server, policies, listeners, certificates))
 
 
 def _read(options: argparse.Namespace, name: str) -> Any:
     """The value of a flag that is a setting of listeners; None without the flag."""
     text = getattr(options, name)
     return None if text is None else config.type_of(config.Listener, name).read_text(f"--{name}", text)
+
+
+def _certificates(given: Sequence[str]) -> tuple[config.CertificateSource, ...]:
+    """Those of --tls, which replace all of the file."""
+    found = []
+    for number, text in enumerate(given, 1):
+        names = text.split(",")
+        if len(names) > 2 or "" in names:
+            message = "write CHAIN or CHAIN,KEY (a file name with a comma needs [certificates.NAME] in a file)"
+            raise config.ConfigError(f"--tls {text!r}: {message}")
+        files = [config.type_of(config.CertificateSource, "chain").read_text("--tls", name) for name in names]
+        found.append(config.CertificateSource(f"from --tls{f' {number}' * (number > 1)}", *files))
+    return tuple(found)
 
 
 def _source(options: argparse.Namespace) -> config.PolicySource:

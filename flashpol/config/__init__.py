@@ -4,15 +4,20 @@ A configuration comes from a TOML file (`load`), from command-line flags, or fro
 result is frozen dataclasses. Nothing here opens a socket or reads a policy. `ConfigError` is one line: what is wrong,
 where, and what to do.
 
-    settings.py       the dataclasses with their defaults, and checks that need more than one setting
-    setting_types.py  how a value is written         address.py         Address, SystemdSocket, UpstreamAddress
+    settings.py       the dataclasses with their defaults, except those of limits.py: timeouts, numbers of connections
+    checks.py         checks that need more than one setting
+    declare.py        what a setting consists of     setting_types.py   how a value is written
     toml_loader.py    a file -> Config               render.py          a Config -> TOML, and the file of defaults
     locations.py      where a key was written        toml_positions.py  line and column of each key of a file
-    renamed.py        keys of earlier versions       errors.py          ConfigError
+    renamed.py        keys of earlier versions       address.py         Address, SystemdSocket, UpstreamAddress
+    errors.py         ConfigError
 """
 
 from flashpol.config.address import Address, Endpoint, SystemdSocket, UpstreamAddress, parse_endpoint
+from flashpol.config.checks import check
+from flashpol.config.declare import describe, settings_of, type_of
 from flashpol.config.errors import ConfigError, one_line
+from flashpol.config.limits import ConnectionLimits, ConnectionTimeouts
 from flashpol.config.render import as_toml, defaults
 from flashpol.config.setting_types import Network
 from flashpol.config.settings import (
@@ -27,18 +32,14 @@ from flashpol.config.settings import (
     MAX_LISTENERS,
     SILVERLIGHT,
     TEXT,
+    TLS_PROFILES,
+    CertificateSource,
     Config,
-    ConnectionLimits,
-    ConnectionTimeouts,
     Listener,
     PolicySource,
     Server,
-    check,
-    describe,
     log_file_error,
     parse_dialect,
-    settings_of,
-    type_of,
 )
 from flashpol.config.toml_loader import did_you_mean, load
 
@@ -54,7 +55,9 @@ __all__ = [
     "MAX_LISTENERS",
     "SILVERLIGHT",
     "TEXT",
+    "TLS_PROFILES",
     "Address",
+    "CertificateSource",
     "Config",
     "ConfigError",
     "ConnectionLimits",

@@ -2,20 +2,21 @@
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import MISSING, replace
+from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from flashpol.config.declare import describe, settings_of
+from flashpol.config.limits import ConnectionLimits, ConnectionTimeouts
 from flashpol.config.setting_types import as_key
 from flashpol.config.settings import (
+    ENCRYPTING,
     RELAYING,
+    CertificateSource,
     Config,
-    ConnectionLimits,
-    ConnectionTimeouts,
     Listener,
     PolicySource,
     Server,
-    describe,
-    settings_of,
 )
 
 _WIDTH = 100
@@ -24,12 +25,17 @@ _HEAD = """\
 # A line such as #user = "flashpol" is not set by default. The policy and the listener at the end are examples: write
 # your own. A file needs only those two, and the settings that differ from the default.
 """
-# Table -> its settings, those that the example of it sets, and an introduction.
+# Table -> its settings, those that the example of it sets, and an introduction. A table with # is a comment as a whole.
 _BLOCKS = {
     "[policies.games]": (
         PolicySource,
         {"grants"},
         "A policy is exactly one of file, folder, grants and deny_all. There may be any number of policies.",
+    ),
+    "#[certificates.games]": (
+        CertificateSource,
+        (),
+        "A certificate is for listeners that name it in `tls`. There may be any number of certificates.",
     ),
     "[[listeners]]": (
         Listener,
@@ -87,9 +93,10 @@ def _marked(pairs: dict[str, str], *owners: Any) -> Iterator[str]:
     return (f"{name} = {value}{'  # default' * (defaults.get(name) == value)}" for name, value in pairs.items())
 
 
-def _policy(source: PolicySource) -> Iterator[str]:
+def _source(source: CertificateSource | PolicySource) -> Iterator[str]:
     """Paths are absolute, since the printed file may be saved in another folder."""
-    paths = {key: path.absolute() for key in ("file", "folder") if (path := getattr(source, key)) is not None}
+    values = {key: getattr(source, key) for key in settings_of(source)}
+    paths: dict[str, Any] = {key: value.absolute() for key, value in values.items() if isinstance(value, Path)}
     pairs = _pairs(replace(source, **paths)) or {"grants": "[]"}
     return (f"{key} = {value}" for key, value in pairs.items())
 
@@ -97,15 +104,18 @@ def _policy(source: PolicySource) -> Iterator[str]:
 def _listener(config: Config, listener: Listener) -> Iterator[str]:
     server = _pairs(config.server.timeouts)
     own = {name: value for name, value in _pairs(config.timeouts(listener)).items() if value != server[name]}
-    pairs = {name: value for name, value in _pairs(listener).items() if listener.shared or name not in RELAYING}
+    unused = {*(() if listener.shared else RELAYING), *(() if listener.tls else ENCRYPTING)}
+    pairs = {name: value for name, value in _pairs(listener).items() if name not in unused}
     return _marked(pairs | own, Listener)
 
 
 def as_toml(config: Config, comments: Sequence[str] = ()) -> str:
     """A whole configuration; comments: one for each listener, if any."""
     lines = ["[server]", *_server(config.server)]
-    for source in config.policies:
-        lines += ["", f"[policies.{as_key(source.name)}]", *_policy(source)]
+    for policy in config.policies:
+        lines += ["", f"[policies.{as_key(policy.name)}]", *_source(policy)]
+    for certificate in config.certificates:
+        lines += ["", f"[certificates.{as_key(certificate.name)}]", *_source(certificate)]
     for number, listener in enumerate(config.listeners):
         lines += ["", "[[listeners]]", *comments[number : number + 1], *_listener(config, listener)]
     return "\n".join(lines) + "\n"

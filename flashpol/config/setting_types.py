@@ -259,6 +259,26 @@ SOURCES = SettingType(
     show=_show_sources,
 )
 
+MAX_CERTIFICATES = 256  # of a listener
+
+
+def _certificates(values: list[object]) -> tuple[str, ...]:
+    names = tuple(value for value in values if isinstance(value, str) and value)
+    if not 1 <= len(values) <= MAX_CERTIFICATES or len(names) < len(values):
+        raise ValueError
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate:
+        raise ConfigError(f"{duplicate!r} is listed twice: remove one")
+    return names
+
+
+CERTIFICATES = SettingType(
+    f'a list of up to {MAX_CERTIFICATES} names of [certificates.NAME] tables, such as ["games"]',
+    (list,),
+    _certificates,
+    show=lambda names: f"[{', '.join(map(quoted, names))}]" if names else None,
+)
+
 MAX_WORKERS = 256
 
 

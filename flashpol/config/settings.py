@@ -1,20 +1,21 @@
 """Every setting of the server: what it does, its default and the reason for it, its bounds, all in one place."""
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any
 
-from flashpol.config.address import Address, Endpoint, SystemdSocket, UpstreamAddress
+from flashpol.config.address import Address, Endpoint, UpstreamAddress
+from flashpol.config.declare import required, setting
 from flashpol.config.errors import ConfigError
+from flashpol.config.limits import ConnectionLimits, ConnectionTimeouts
 from flashpol.config.locations import SourceLocation
 from flashpol.config.setting_types import (
     ABSOLUTE_FILE,
     ABSOLUTE_PATH,
     ADMIN,
+    CERTIFICATES,
     ENDPOINT,
     GRANTS,
     NETWORKS,
@@ -25,7 +26,6 @@ from flashpol.config.setting_types import (
     WORKERS,
     IpAddress,
     Network,
-    SettingType,
     choice,
     number,
     path,
@@ -44,10 +44,14 @@ PROXY_VERSIONS = ("v1", "v2")
 RELAYING = (
     "upstream_source",
     "upstream_proxy",
+    "upstream_proxy_tls",
     "balance",
     "keepalive",
     "connect_rate",
 )  # settings that need `upstream`
+TLS_PROFILES = ("modern", "compatible", "flash")
+# Settings that need `tls`.
+ENCRYPTING = ("tls_only", "tls_profile", "tls_strict_sni", "tls_tickets", "upstream_proxy_tls")
 
 
 def _label(value: str) -> str:
@@ -62,210 +66,10 @@ LABEL = text("a name", _label)
 ADMIN_ADDRESS = Address.parse(DEFAULT_ADMIN)
 
 
-def setting(default: Any, kind: SettingType, does: str, why: str, example: Any = None) -> Any:
-    """A field with a default.
-
-    does: one sentence, what the setting does, with its unit. why: the second one, why this default. Both are printed by
-    `flashpol config --defaults`, flashpol.toml(5) and docs/reference.md. example: printed where there is no default.
-    """
-    return field(default=default, metadata={"type": kind, "does": does, "why": why, "example": example})
-
-
-def required(kind: SettingType, does: str, why: str, example: Any) -> Any:
-    """A field without a default."""
-    return field(metadata={"type": kind, "does": does, "why": why, "example": example})
-
-
-def settings_of(owner: Any) -> dict[str, "dataclasses.Field[Any]"]:
-    """The settings of a class in its order; `metadata` of each has `type`, `does`, `why`, `example`."""
-    return {f.name: f for f in dataclasses.fields(owner) if "type" in f.metadata}
-
-
-def type_of(owner: Any, name: str) -> SettingType:
-    """How a setting is written."""
-    found: SettingType = settings_of(owner)[name].metadata["type"]
-    return found
-
-
 def parse_dialect(text: str) -> str:
     """Raises ConfigError."""
     dialect: str = DIALECT.read("dialect", text)
     return dialect
-
-
-def describe(field_: "dataclasses.Field[Any]") -> str:
-    """The two sentences of a setting."""
-    return f"{field_.metadata['does']} {field_.metadata['why']}"
-
-
-@dataclass(frozen=True)
-class ConnectionTimeouts:
-    """How long a connection may take in each of its states, in seconds; a listener may have its own."""
-
-    request_timeout: float = setting(
-        3.0,
-        number(0.05, 3600),
-        "A client must send its whole request within this many seconds of connecting; bytes that arrive meanwhile do "
-        "not extend the time.",
-        "Flash Player itself gives up after 3 s.",
-    )
-    terminator_grace: float = setting(
-        0.15,
-        number(0.01, 60),
-        "A request without its NUL gets its reply after this many seconds.",
-        "0.15 s is about one round trip, long enough for a NUL in a packet of its own and too short to notice.",
-    )
-    linger_timeout: float = setting(
-        1.0,
-        number(0.05, 60),
-        "After a reply, the server reads and discards what the client still sends for at most this many seconds, then "
-        "closes the connection.",
-        "Without this, unread bytes would make the kernel send RST, which can destroy the reply on its way; 1 s is "
-        "several round trips.",
-    )
-    linger_bytes: int = setting(
-        65536,
-        number(0, 2**31, whole=True),
-        "After a reply, the server reads and discards at most this many bytes before it closes the connection.",
-        "A policy client sends nothing after its request, so 64 KiB is ample, and it bounds what other clients cost.",
-    )
-    reply_timeout: float = setting(
-        10.0,
-        number(0.05, 3600),
-        "A client that reads slowly must read the rest of its reply within this many seconds.",
-        "10 s are enough for the largest policy (1 MiB) at 1 Mbit/s.",
-    )
-    tcp_user_timeout: float = setting(
-        30.0,
-        number(0.05, 3600, off=0),
-        "The kernel drops a reply, or what is left of a session that has ended, if the peer acknowledges nothing for "
-        "this many seconds (TCP_USER_TIMEOUT); 0 leaves it to the kernel, which may keep it for minutes.",
-        "30 s are longer than a phone takes to change its cell or Wi-Fi; open sessions are not affected.",
-    )
-    first_byte_timeout: float = setting(
-        1.0,
-        number(0.01, 3600),
-        "On a shared port, a client that has sent nothing for this many seconds is relayed to the upstream, which may "
-        "be the side that speaks first.",
-        "Policy clients send their request at once; every client of an application that speaks first waits this long.",
-    )
-    connect_timeout: float = setting(
-        3.0,
-        number(0.05, 3600),
-        "An upstream must accept a connection within this many seconds.",
-        "3 s leave time for a lost SYN, which the kernel sends again after 1 s.",
-    )
-    silent_timeout: float = setting(
-        120.0,
-        number(0.05, 10_000_000, off=0),
-        "A relayed session in which neither side has sent a byte since it began is closed after this many seconds; 0 "
-        "means never.",
-        "The side that speaks first does so at once, or after a look-up of the client's name, which may take a minute; "
-        "a silent client holds its place for 120 s and not for idle_timeout.",
-    )
-    idle_timeout: float = setting(
-        3600.0,
-        number(0.05, 10_000_000, off=0),
-        "A relayed session without traffic in either direction for this many seconds is closed; 0 means never.",
-        "One hour suits turn-based games; NAT devices forget idle connections sooner.",
-    )
-    max_duration: float = setting(
-        0.0,
-        number(0.05, 10_000_000, off=0),
-        "A relayed session is closed after this many seconds, however busy it is; 0 means never.",
-        "It is off because a game may go on for days.",
-    )
-
-    def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            f.metadata["type"].read(f.name, getattr(self, f.name))
-
-
-@dataclass(frozen=True)
-class ConnectionLimits:
-    """How many connections the whole server holds, over all its listeners, and how it counts them by address."""
-
-    max_connections: int = setting(
-        0,
-        number(0, 2**30, whole=True),
-        "All workers together hold at most this many connections; 0 means as many as their file descriptors allow. At "
-        "the limit a connection that is waiting is closed for a new one, of the client address that has most of them.",
-        "It is off because the descriptor limit protects the server already. Workers do not wait for each other, so a "
-        "limit may be exceeded by 32 for each worker after the first.",
-    )
-    max_worker_connections: int = setting(
-        0,
-        number(0, 2**20, whole=True),
-        "Each worker holds at most this many connections; 0 means as many as its file descriptors allow.",
-        "It is off because the descriptor limit protects the worker already. Unlike max_connections it is exact.",
-    )
-    max_address_connections: int = setting(
-        1000,
-        number(0, 60_000, whole=True),
-        "One client address holds at most this many connections at a time, relayed sessions not counted; 0 means any "
-        "number. At the limit a waiting connection of the same address is closed for a new one, so it refuses a client "
-        "only if none of them waits.",
-        "A policy request is over in milliseconds, so 1000 at a time are ample for a company behind one address, and "
-        "they keep a single address from using all descriptors.",
-    )
-    max_address_sessions: int = setting(
-        0,
-        number(0, 60_000, whole=True),
-        "One client address has at most this many relayed sessions at a time; 0 means any number.",
-        "It is off because a school, a carrier or a container network may be one address for all of its players.",
-    )
-    max_address_rate: int = setting(
-        0,
-        number(0, 60_000, whole=True),
-        "One client address opens at most this many connections within a second; 0 means any number.",
-        "It is off because a reply is cheap and many clients may share one address.",
-    )
-    max_sessions: int = setting(
-        10_000,
-        number(0, 1_000_000, whole=True),
-        "Each worker relays at most this many sessions at a time, including those that still connect to an upstream. "
-        "Each shared port has a reserve: half of them, divided by the number of shared ports.",
-        "A session costs 7 KB of memory and two file descriptors, so 10,000 take 70 MB.",
-    )
-    max_slow_replies: int = setting(
-        10_000,
-        number(0, 1_000_000, whole=True),
-        "Each worker sends at most this many replies at a time to clients that read slowly.",
-        "A slow reply costs 4 KB of memory, so 10,000 take 40 MB.",
-    )
-    ipv4_prefix: int = setting(
-        32,
-        number(8, 32, whole=True),
-        "IPv4 clients whose addresses agree in this many leading bits count as one address.",
-        "32 counts each address separately.",
-    )
-    ipv6_prefix: int = setting(
-        64,
-        number(16, 128, whole=True),
-        "IPv6 clients whose addresses agree in this many leading bits count as one address.",
-        "A subscriber has at least a /64 and can use any address in it.",
-    )
-    address_table_size: int = setting(
-        65_536,
-        number(8, 2**20, whole=True),
-        "Each worker counts connections of at most this many addresses at a time, rounded up to a power of two, in 24 "
-        "bytes of memory for each. When the table is full the least active addresses are evicted; no client is refused "
-        "because it is full.",
-        "65,536 entries take 1.5 MB for a worker.",
-    )
-    exempt_networks: tuple[Network, ...] = setting(
-        (),
-        NETWORKS,
-        "Addresses in these networks have no max_address_connections, max_address_rate or max_address_sessions.",
-        "It is empty because few servers know such addresses; name a proxy, a container network or a load balancer "
-        "that hides its clients' addresses here.",
-        (ip_network("172.17.0.0/16"),),
-    )
-
-    def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            if f.metadata["type"] is not NETWORKS:
-                f.metadata["type"].read(f.name, getattr(self, f.name))
 
 
 @dataclass(frozen=True)
@@ -415,6 +219,27 @@ class PolicySource:
 
 
 @dataclass(frozen=True)
+class CertificateSource:
+    """Where a certificate and its private key come from: PEM files."""
+
+    name: str
+    chain: Path = required(
+        path("a file name"),
+        "This PEM file has the certificate, and after it the intermediate certificates, each before its issuer's.",
+        "Relative paths start at the folder of the configuration file; certbot calls it fullchain.pem.",
+        Path("fullchain.pem"),
+    )
+    key: Path | None = setting(
+        None,
+        path("a file name"),
+        "This PEM file has the private key of the certificate, without a passphrase.",
+        "Without it the key is in the file of the chain; certbot calls it privkey.pem.",
+        Path("privkey.pem"),
+    )
+    location: SourceLocation | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
 class Listener:
     """One address and the policy it serves. A listener without a name is called by its address once that is bound."""
 
@@ -481,6 +306,41 @@ class Listener:
         "A header can claim any address, so there is no default.",
         (ip_network("10.0.0.0/8"),),
     )
+    tls: tuple[str, ...] = setting(
+        (),
+        CERTIFICATES,
+        "Clients may use TLS on this port, beside plain text; each gets the certificate for the host name that it asks "
+        "for, or the first of this list.",
+        "Without it TLS connections are closed, or relayed as they are if the port is shared.",
+        ("games",),
+    )
+    tls_only: bool = setting(
+        False,
+        SWITCH,
+        "If true, clients that do not use TLS are refused, also those that ask for a policy.",
+        "It is off because Flash Player asks in plain text for the policies of its Socket class.",
+    )
+    tls_profile: str = setting(
+        TLS_PROFILES[0],
+        choice(*TLS_PROFILES),
+        'Clients may use TLS 1.2 and 1.3 with forward secrecy and authenticated encryption ("modern"), with CBC suites '
+        'too ("compatible"), or TLS 1.0 and later, with CBC suites and RSA key exchange too ("flash").',
+        'All current clients speak "modern"; the SecureSocket of Flash Player and AIR needs "flash".',
+    )
+    tls_strict_sni: bool = setting(
+        False,
+        SWITCH,
+        "If true, a client that asks for a host name that no certificate has is refused.",
+        "It is off so that such a client gets the first certificate, and shows its user a warning about the name.",
+    )
+    tls_tickets: int = setting(
+        0,
+        number(0, 8, whole=True),
+        "A client gets this many session tickets, with each of which it can resume its session in a shorter handshake; "
+        "0 means none.",
+        "With an ECDSA certificate a ticket costs what it saves, and rtmpdump fails on tickets; with RSA and clients "
+        "that connect often, 2 are better.",
+    )
     upstream: tuple[UpstreamAddress, ...] = setting(
         (),
         UPSTREAM,
@@ -505,6 +365,13 @@ class Listener:
         "the client's address.",
         "It is off because an upstream that does not expect the header would take it for data.",
         "v2",
+    )
+    upstream_proxy_tls: bool = setting(
+        False,
+        SWITCH,
+        'With upstream_proxy = "v2" the header for a TLS client also has its TLS version and the host name that it '
+        "asked for.",
+        "It is off because some upstreams refuse a header with more than addresses in it.",
     )
     balance: str = setting(
         ROUND_ROBIN,
@@ -555,6 +422,7 @@ class Config:
     server: Server
     policies: tuple[PolicySource, ...]
     listeners: tuple[Listener, ...]
+    certificates: tuple[CertificateSource, ...] = ()
 
     def policy(self, name: str) -> PolicySource:
         return next(source for source in self.policies if source.name == name)
@@ -583,84 +451,3 @@ def log_file_error(server: Server, error: OSError) -> ConfigError:
     return ConfigError(
         f"log_file {server.log_file}: cannot be opened: {error.strerror}", server.locations.get("log_file")
     )
-
-
-def check(config: Config) -> Config:
-    """Checks that need more than one setting: names, addresses and networks that collide. Returns the configuration.
-
-    Raises ConfigError.
-    """
-    if not config.listeners:
-        raise ConfigError("no listener: add --listen IP:PORT or [[listeners]]")
-    if len(config.listeners) > MAX_LISTENERS:
-        raise ConfigError(f"{len(config.listeners)} listeners: one server has at most {MAX_LISTENERS}")
-    for listener in config.listeners:
-        _check_access(listener)
-        _check_upstream(listener)
-    _check_names(config)
-    _check_addresses(config)
-    return config
-
-
-def _check_access(listener: Listener) -> None:
-    for network in set(listener.allow_networks).intersection(listener.deny_networks):
-        message = f"{network} is in both allow_networks and deny_networks: remove one"
-        raise _error(listener, message, "deny_networks")
-    if listener.proxy_protocol and not listener.proxy_networks:
-        raise _error(listener, "proxy_protocol = true requires proxy_networks", "proxy_protocol")
-    if listener.proxy_networks and not listener.proxy_protocol:
-        raise _error(listener, "proxy_networks requires proxy_protocol = true", "proxy_networks")
-
-
-def _check_upstream(listener: Listener) -> None:
-    address = listener.address
-    if isinstance(address, Address) and any(upstream.arrives_at(address) for upstream in listener.upstream):
-        message = f"the upstream of {address} is this listener itself: give the application a port of its own"
-        raise _error(listener, message, "upstream")
-
-
-def _error(listener: Listener, message: str, key: str) -> ConfigError:
-    """An error about one setting of a listener."""
-    location = listener.location and listener.location.child(key)
-    return ConfigError(f"{listener.title}: {message}", location)
-
-
-def _check_names(config: Config) -> None:
-    seen: dict[str, Listener] = {}
-    for listener in config.listeners:
-        if listener.name is not None and (other := seen.setdefault(listener.name, listener)) is not listener:
-            raise _conflict(listener, other.location, f"two listeners are named {listener.name}: rename one")
-
-
-def _check_addresses(config: Config) -> None:
-    """No two listeners, and no listener and the admin endpoint, may need the same socket."""
-    seen: dict[Endpoint, Listener] = {}
-    for listener in config.listeners:
-        endpoint = listener.address
-        if _is_fixed(endpoint) and (other := seen.setdefault(endpoint, listener)) is not listener:
-            raise _conflict(listener, other.location, f"two listeners are on {endpoint}: change one")
-    admin, location = config.server.admin, config.server.locations.get("admin")
-    if admin and _is_fixed(admin) and admin in seen:
-        raise _conflict(seen[admin], location, f"a listener and the admin endpoint are on {admin}: change one")
-    bound = [(one.address, one) for one in config.listeners if isinstance(one.address, Address) and one.address.port]
-    for address, listener in bound:
-        if isinstance(admin, Address) and (admin.covers(address) or address.covers(admin)):
-            message = f"{address} overlaps the admin endpoint's {admin}: give each its own port"
-            raise _conflict(listener, location, message)
-    for wide, first in bound:
-        for narrow, second in bound:
-            if wide != narrow and wide.covers(narrow):
-                message = f"{narrow} overlaps {wide}, which serves it too: remove one"
-                raise _conflict(second, first.location, message)
-
-
-def _is_fixed(endpoint: Endpoint) -> bool:
-    """False for port 0, for which the kernel gives each listener a port of its own."""
-    return isinstance(endpoint, SystemdSocket) or bool(endpoint.port)
-
-
-def _conflict(listener: Listener, other: SourceLocation | None, message: str) -> ConfigError:
-    """An error at the listener that also names where the other one was written, as far as a file has them."""
-    if other:
-        message += f" (the other one: {other})"
-    return ConfigError(message, listener.location)

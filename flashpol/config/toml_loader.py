@@ -7,19 +7,20 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from flashpol.config.declare import settings_of
 from flashpol.config.errors import ConfigError
+from flashpol.config.limits import ConnectionLimits, ConnectionTimeouts
 from flashpol.config.locations import Source, SourceLocation
 from flashpol.config.renamed import RENAMED
 from flashpol.config.setting_types import GRANTS, SettingType, as_key, text
 from flashpol.config.settings import (
+    ENCRYPTING,
     RELAYING,
+    CertificateSource,
     Config,
-    ConnectionLimits,
-    ConnectionTimeouts,
     Listener,
     PolicySource,
     Server,
-    settings_of,
 )
 
 # 1,024 listeners with a policy each take 100 kB; the rest is for grants.
@@ -33,6 +34,7 @@ GRANT = {
 TOP = {
     "server": SettingType("[server]", (dict,), dict),
     "policies": SettingType("[policies.NAME]", (dict,), dict),
+    "certificates": SettingType("[certificates.NAME]", (dict,), dict),
     "listeners": SettingType("[[listeners]]", (list,), list),
 }
 # The keys of each table: an error names the right table for a key in the wrong one.
@@ -40,11 +42,13 @@ KEYS: dict[str, Collection[str]] = {
     "top level": TOP,
     "[server]": (*settings_of(Server), *settings_of(ConnectionTimeouts), *settings_of(ConnectionLimits)),
     "[policies.NAME]": settings_of(PolicySource),
+    "[certificates.NAME]": settings_of(CertificateSource),
     "[[listeners]]": (*settings_of(Listener), *settings_of(ConnectionTimeouts)),
     "grants": GRANT,
 }
 # What other servers call it, by the table in which it is tried -> what to write instead.
 LISTENER_ADDRESS = 'write [[listeners]] and in it address = "[::]:843"'
+LISTENER_TLS = 'write tls = ["NAME"], and [certificates.NAME] with chain and key'
 OTHER_WORDS = {
     ("[server]", "listen"): LISTENER_ADDRESS,
     ("[server]", "bind"): LISTENER_ADDRESS,
@@ -52,6 +56,12 @@ OTHER_WORDS = {
     ("[server]", "port"): LISTENER_ADDRESS,
     ("[[listeners]]", "listen"): 'write address = "[::]:843"',
     ("[[listeners]]", "port"): 'write address = "[::]:843"',
+    ("[[listeners]]", "certificate"): LISTENER_TLS,
+    ("[[listeners]]", "certificates"): LISTENER_TLS,
+    ("[[listeners]]", "ssl"): LISTENER_TLS,
+    ("[certificates.NAME]", "cert"): 'write chain = "fullchain.pem"',
+    ("[certificates.NAME]", "certificate"): 'write chain = "fullchain.pem"',
+    ("[certificates.NAME]", "private_key"): 'write key = "privkey.pem"',
     ("[policies.NAME]", "allow"): f"write grants = {GRANTS.expected}",
 }
 # How a message of tomllib begins -> what to do about it.
@@ -144,6 +154,15 @@ def _server(table: _Table) -> Server:
     )
 
 
+def _certificate(name: str, table: _Table, folder: Path) -> CertificateSource:
+    values = table.take_settings(CertificateSource)
+    table.finish()
+    if "chain" not in values:
+        raise table.error('chain is missing: write a file name, as in chain = "fullchain.pem"')
+    location = table.location.child("chain")
+    return CertificateSource(name, location=location, **{key: folder / value for key, value in values.items()})
+
+
 def _policy(name: str, table: _Table, folder: Path) -> PolicySource:
     values = table.take_settings(PolicySource)
     table.finish()
@@ -165,7 +184,12 @@ def _grant(policy: _Table, number: int, entry: object) -> str:
     return f"{domain}:{ports}"
 
 
-def _listener(table: _Table, policies: Mapping[str, PolicySource], timeouts: ConnectionTimeouts) -> Listener:
+def _listener(
+    table: _Table,
+    policies: Mapping[str, PolicySource],
+    certificates: Mapping[str, CertificateSource],
+    timeouts: ConnectionTimeouts,
+) -> Listener:
     values = table.take_settings(Listener)
     own = table.take_settings(ConnectionTimeouts)
     table.finish()
@@ -174,6 +198,9 @@ def _listener(table: _Table, policies: Mapping[str, PolicySource], timeouts: Con
     unused = next((name for name in RELAYING if name in values and "upstream" not in values), None)
     if unused:
         raise table.error(f"{unused} needs a shared port: set upstream too, or remove it", unused)
+    unused = next((name for name in ENCRYPTING if name in values and "tls" not in values), None)
+    if unused:
+        raise table.error(f"{unused} needs a certificate: set tls too, or remove it", unused)
     known = ", ".join(map(as_key, policies)) or "(none is defined)"
     if "policy" not in values and len(policies) != 1:
         raise table.error(f"policy is missing: write one of {known}")
@@ -181,9 +208,19 @@ def _listener(table: _Table, policies: Mapping[str, PolicySource], timeouts: Con
     if values["policy"] not in policies:
         advice = did_you_mean(values["policy"], policies) or f"no policy has this name; write one of {known}"
         raise table.error(f"policy = {values['policy']!r}: {advice}", "policy")
+    for name in values.get("tls", ()):
+        if name not in certificates:
+            raise table.error(f"tls names {name!r}: {_certificate_advice(name, certificates)}", "tls")
     # Timeouts that the listener does not set are the server's.
     values["timeouts"] = dataclasses.replace(timeouts, **own) if own else None
     return Listener(**values, location=table.location)
+
+
+def _certificate_advice(name: str, certificates: Collection[str]) -> str:
+    if not certificates:
+        return f"no certificate is defined; write [certificates.{as_key(name)}] with chain and key"
+    known = ", ".join(map(as_key, certificates))
+    return did_you_mean(name, certificates) or f"no certificate has this name; write one of {known}"
 
 
 def _parse(source: Source, folder: Path) -> Config:
@@ -192,6 +229,14 @@ def _parse(source: Source, folder: Path) -> Config:
     found = {key: root.take(key, kind) for key, kind in TOP.items()}
     root.finish()
     server = _server(_Table("[server]", "[server]", top.child("server"), found["server"] or {}))
+    certificates = {
+        name: _certificate(
+            name,
+            _Table("[certificates.NAME]", f"[certificates.{as_key(name)}]", top.child("certificates", name), values),
+            folder,
+        )
+        for name, values in (found["certificates"] or {}).items()
+    }
     policies = {
         name: _policy(
             name, _Table("[policies.NAME]", f"[policies.{as_key(name)}]", top.child("policies", name), values), folder
@@ -202,11 +247,12 @@ def _parse(source: Source, folder: Path) -> Config:
         _listener(
             _Table("[[listeners]]", f"[[listeners]] {number + 1}", top.child("listeners", number), row),
             policies,
+            certificates,
             server.timeouts,
         )
         for number, row in enumerate(found["listeners"] or [])
     )
-    return Config(server, tuple(policies.values()), listeners)
+    return Config(server, tuple(policies.values()), listeners, tuple(certificates.values()))
 
 
 def load(path: Path) -> Config:

@@ -15,7 +15,7 @@ from flashpol.cli import configure as configuring
 from flashpol.cli.configure import configure
 from flashpol.cli.main import main, parse_arguments
 from flashpol.cli.serve import add_to
-from flashpol.config import ConfigError, load
+from flashpol.config import CertificateSource, ConfigError, load
 from flashpol.config.renamed import RENAMED
 from flashpol.log import handler
 from flashpol.policy import allow_policy, compile_reply, parse, render
@@ -469,6 +469,22 @@ def test_configure_without_policy_and_default_file_says_where_to_write_one(
     monkeypatch.setattr(configuring, "DEFAULT_CONFIG", tmp_path / "none.toml")
     with pytest.raises(ConfigError, match=rf"^no policy: .*, or write {tmp_path}/none.toml$"):
         configure(options_of())
+
+
+def test_configure_with_tls_flags_has_their_certificates_on_all_listeners(config: Path) -> None:
+    settings = configure(options_of("-c", str(config), "--tls", "a.pem,b.pem", "--tls", "c.pem"))
+    first, second = (
+        CertificateSource("from --tls", Path("a.pem"), Path("b.pem")),
+        CertificateSource("from --tls 2", Path("c.pem")),
+    )
+    assert settings.certificates == (first, second)
+    assert [listener.tls for listener in settings.listeners] == [(first.name, second.name)] * 2
+
+
+@pytest.mark.parametrize("text", ["", ",", "a.pem,", ",b.pem", "a.pem,b.pem,c.pem"])
+def test_configure_with_a_mistaken_tls_flag_says_what_to_write(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"^--tls '{text}': write CHAIN or CHAIN,KEY "):
+        configure(options_of(*ALLOW, "--tls", text))
 
 
 def test_pid_file_exists_while_the_server_is_ready(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from flashpol import config
 from flashpol.config import (
     Address,
+    CertificateSource,
     Config,
     ConnectionLimits,
     ConnectionTimeouts,
@@ -25,7 +26,7 @@ from flashpol.config import (
     settings_of,
 )
 from flashpol.config.setting_types import Number
-from flashpol.config.settings import RELAYING
+from flashpol.config.settings import ENCRYPTING, RELAYING, TLS_PROFILES
 from testkit.examples import examples
 
 
@@ -45,7 +46,7 @@ def test_defaults_loaded_are_the_default_server_and_an_example(tmp_path: Path) -
 def test_defaults_describe_every_setting() -> None:
     text = config.defaults()
     prose = " ".join(re.findall(r"^# (.*)$", text, re.MULTILINE))
-    for owner in (Server, ConnectionTimeouts, ConnectionLimits, PolicySource, Listener):
+    for owner in (Server, ConnectionTimeouts, ConnectionLimits, CertificateSource, PolicySource, Listener):
         for name, setting in settings_of(owner).items():
             assert re.search(rf"^#?{name} = .", text, re.MULTILINE), name
             assert describe(setting) in prose
@@ -57,11 +58,13 @@ def test_defaults_with_every_comment_removed_load(tmp_path: Path) -> None:
         text = re.sub(rf"^{key} = .*$", "", text, flags=re.MULTILINE)
     read_ = config.check(read(tmp_path, text))
     assert read_.policies == (PolicySource("games", file=tmp_path / "games.xml"),)
+    assert read_.certificates == (CertificateSource("games", tmp_path / "fullchain.pem", tmp_path / "privkey.pem"),)
     settings = {
         "allow_networks": (ip_network("192.0.2.0/24"),),
         "deny_networks": (ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")),
         "proxy_protocol": True,
         "proxy_networks": (ip_network("10.0.0.0/8"),),
+        "tls": ("games",),
         "upstream": (UpstreamAddress("127.0.0.1", 7000),),
         "upstream_source": (ip_address("192.0.2.1"), ip_address("192.0.2.2")),
         "upstream_proxy": "v2",
@@ -103,6 +106,11 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "exempt_networks": NETWORKS,
     "dialect": st.sampled_from(config.DIALECTS),
     "proxy_protocol": st.booleans(),
+    "tls": st.just(()),
+    "tls_only": st.booleans(),
+    "tls_profile": st.sampled_from(TLS_PROFILES),
+    "tls_strict_sni": st.booleans(),
+    "upstream_proxy_tls": st.booleans(),
     "upstream": st.lists(REMOTE, max_size=3, unique=True).map(tuple),
     "upstream_source": st.lists(SOURCE, max_size=3, unique=True).map(tuple),
     "upstream_proxy": st.sampled_from([None, "v1", "v2"]),
@@ -124,6 +132,10 @@ POLICIES = st.dictionaries(
     min_size=1, max_size=3,
 ).map(lambda made: tuple(PolicySource(name, **values) for name, values in made.items()))  # fmt: skip
 
+CERTIFICATES = st.dictionaries(
+    TEXT.filter(len), st.tuples(PATHS, st.none() | PATHS), max_size=2
+).map(lambda made: tuple(CertificateSource(name, *files) for name, files in made.items()))  # fmt: skip
+
 
 @st.composite
 def configurations(draw: st.DrawFn) -> Config:
@@ -137,17 +149,28 @@ def configurations(draw: st.DrawFn) -> Config:
         "deny_networks": NETWORKS,
         "proxy_networks": NETWORKS,
     }
+    certificates = draw(CERTIFICATES)
     rest = {name: value_of(Listener, name) for name in settings_of(Listener) if name not in own}
-    timeouts = st.none() | TIMEOUTS
-    plain = {name: rest[name] for name in rest if name not in (*RELAYING, "upstream")}
-    shared = {**rest, "upstream": rest["upstream"].filter(len)}
-    listener = st.builds(Listener, **own, **plain, timeouts=timeouts) | st.builds(
-        Listener, **own, **shared, timeouts=timeouts
+    # A listener with neither an upstream nor a certificate, with one, with both.
+    upstream, tls = rest["upstream"].filter(len), st.just(tuple(each.name for each in certificates))
+    kinds = [({}, {*RELAYING, *ENCRYPTING}), ({"upstream": upstream}, {*ENCRYPTING})]
+    if certificates:
+        kinds += [({"tls": tls}, {*RELAYING}), ({"tls": tls, "upstream": upstream}, set())]
+    listener = st.one_of(
+        st.builds(
+            Listener,
+            **own,
+            **{name: values for name, values in rest.items() if name not in {*unused, "tls", "upstream"}},
+            **more,
+            timeouts=st.none() | TIMEOUTS,
+        )
+        for more, unused in kinds
     )
     return Config(
         draw(built(Server, timeouts=TIMEOUTS, connection_limits=built(ConnectionLimits))),
         policies,
         tuple(draw(st.lists(listener, max_size=3))),
+        certificates,
     )
 
 
@@ -158,6 +181,7 @@ def test_as_toml_of_any_configuration_loads_the_same(tmp_path_factory: pytest.Te
     back = read(tmp_path_factory.getbasetemp(), config.as_toml(written, comments))
     assert back.server == written.server
     assert back.policies == written.policies
+    assert back.certificates == written.certificates
     for ours, theirs in zip(written.listeners, back.listeners, strict=True):
         assert back.timeouts(theirs) == written.timeouts(ours)
         assert dataclasses.replace(theirs, timeouts=None) == dataclasses.replace(ours, timeouts=None)
@@ -174,8 +198,12 @@ def test_as_toml_marks_defaults() -> None:
 
 def test_as_toml_writes_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    source = PolicySource("p", file=Path("a.xml"))
-    assert f'file = "{tmp_path}/a.xml"' in config.as_toml(Config(Server(), (source,), ()))
+    config_ = Config(
+        Server(), (PolicySource("p", file=Path("a.xml")),), (), (CertificateSource("c", Path("a.pem"), Path("b.pem")),)
+    )
+    text = config.as_toml(config_)
+    for line in (f'file = "{tmp_path}/a.xml"', f'chain = "{tmp_path}/a.pem"', f'key = "{tmp_path}/b.pem"'):
+        assert line in text
 
 
 def test_as_toml_of_a_path_that_is_not_utf8_writes_question_marks(tmp_path: Path) -> None:

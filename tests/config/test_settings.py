@@ -12,6 +12,7 @@ import pytest
 from flashpol import config
 from flashpol.config import (
     Address,
+    CertificateSource,
     Config,
     ConfigError,
     ConnectionLimits,
@@ -54,10 +55,11 @@ def test_workers_from_a_bad_value_is_refused(text: str | int) -> None:
         type_of(Server, "workers").read("workers", text)
 
 
+OWNERS = [Server, ConnectionTimeouts, ConnectionLimits, CertificateSource, PolicySource, Listener]
 SENTENCE = re.compile(r"[A-Z0-9\[*][^\n]*[.]")
 
 
-@pytest.mark.parametrize("owner", [Server, ConnectionTimeouts, ConnectionLimits, PolicySource, Listener])
+@pytest.mark.parametrize("owner", OWNERS)
 def test_every_setting_says_what_it_does_and_why_in_sentences(owner: type) -> None:
     for name, field in settings_of(owner).items():
         assert SENTENCE.fullmatch(field.metadata["does"]), name
@@ -164,6 +166,8 @@ NETWORK = (ip_network("192.0.2.0/24"),)
         {"proxy_protocol": True},
         {"proxy_networks": NETWORK},
         {"upstream": (UpstreamAddress("127.0.0.1", 7000),)},
+        {"tls": ("games",), "upstream_proxy": "v1", "upstream_proxy_tls": True},
+        {"tls": ("games",), "upstream_proxy_tls": True},
     ],
     ids=" ".join,
 )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from flashpol import config
 from flashpol.config import (
     Address,
+    CertificateSource,
     Config,
     ConfigError,
     ConnectionLimits,
@@ -23,6 +24,7 @@ from testkit.examples import examples
 
 POLICY = '[policies.p]\nfile = "p.xml"\n'
 LISTENER = '[[listeners]]\naddress = "127.0.0.1:1"\n'
+CERTIFICATE = '[certificates.games]\nchain = "chain.pem"\n'
 
 
 def read(tmp_path: Path, text: str | bytes) -> Config:
@@ -127,6 +129,27 @@ def test_listener_with_upstreams_is_a_shared_port(tmp_path: Path) -> None:
     assert (shared.upstream_proxy, config_.timeouts(shared).idle_timeout) == ("v1", 0)
     assert config_.draining == 60
     assert config.check(read(tmp_path, POLICY + LISTENER)).draining == Server().shutdown_timeout
+
+
+def test_certificate_files_are_relative_to_the_configuration(tmp_path: Path) -> None:
+    text = CERTIFICATE + "[certificates.chat]\nchain = '/etc/c.pem'\nkey = 'k.pem'\n"
+    assert read(tmp_path, text).certificates == (
+        CertificateSource("games", tmp_path / "chain.pem"),
+        CertificateSource("chat", Path("/etc/c.pem"), tmp_path / "k.pem"),
+    )
+
+
+def test_listener_with_certificates_has_its_own_tls_settings(tmp_path: Path) -> None:
+    text = "[server]\nmax_handshakes = 9\ntls_handshake_timeout = 4\n" + CERTIFICATE + POLICY + LISTENER
+    text += "tls = ['games']\ntls_only = true\ntls_profile = 'flash'\ntls_strict_sni = true\ntls_tickets = 2\n"
+    text += "tls_handshake_timeout = 3\nupstream = 'a:1'\nupstream_proxy = 'v2'\nupstream_proxy_tls = true\n"
+    config_ = config.check(read(tmp_path, text + LISTENER.replace(":1", ":2")))
+    encrypted, plain = config_.listeners
+    assert (encrypted.tls, encrypted.tls_only, encrypted.tls_profile) == (("games",), True, "flash")
+    assert (encrypted.tls_strict_sni, encrypted.tls_tickets, encrypted.upstream_proxy_tls) == (True, 2, True)
+    assert (plain.tls, plain.tls_only, plain.tls_profile, plain.tls_tickets) == ((), False, "modern", 0)
+    assert [config_.timeouts(each).tls_handshake_timeout for each in config_.listeners] == [3.0, 4.0]
+    assert config_.server.connection_limits.max_handshakes == 9
 
 
 def test_load_of_systemd_sockets(tmp_path: Path) -> None:
@@ -255,6 +278,38 @@ BAD = {
     ),
     POLICY + LISTENER + "upstream = ['a:1', 'a:1']": ("5:1", "[[listeners]] 1", "upstream: 'a:1' is listed twice"),
     POLICY + LISTENER + "upstream_proxy = 'v2'": ("5:1", "[[listeners]] 1", "upstream_proxy", "set upstream too"),
+    "certificates = []": ("1:1", "top level", "write [certificates.NAME]"),
+    "[certificates.c]": ("1:1", "[certificates.c]", "chain is missing", 'chain = "fullchain.pem"'),
+    "[certificates.c]\nchain = 'c'\nkey = 1": ("3:1", "[certificates.c]", "key = 1", "write a file name"),
+    '[certificates.c]\nchain = "a\\u0000b"': ("2:1", "[certificates.c]", "write a file name"),
+    "[certificates.c]\ncert = 'c'": ("2:1", "unknown key 'cert': write chain = "),
+    "[certificates.c]\nchian = 'c'": ("2:1", "[certificates.c]", "did you mean 'chain'?"),
+    POLICY + LISTENER + "certificate = 'c'": ("5:1", "unknown key 'certificate': write tls = ", "[certificates.NAME]"),
+    POLICY + LISTENER + "tls = []": ("5:1", "[[listeners]] 1", "tls = […]", 'such as ["games"]'),
+    POLICY + LISTENER + "tls = 'c'": ("5:1", "[[listeners]] 1", "tls = 'c'", 'such as ["games"]'),
+    POLICY + LISTENER + "tls = ['c', 1]": ("5:1", "[[listeners]] 1", 'such as ["games"]'),
+    POLICY + LISTENER + "tls = ['c', 'c']": ("5:1", "[[listeners]] 1", "tls: 'c' is listed twice: remove one"),
+    POLICY + LISTENER + "tls = ['c']": ("5:1", "tls names 'c': no certificate is defined; write [certificates.c]"),
+    CERTIFICATE + POLICY + LISTENER + "tls = ['d']": (
+        "7:1",
+        "tls names 'd'",
+        "no certificate has this name; write one of games",
+    ),
+    CERTIFICATE + POLICY + LISTENER + "tls = ['game']": ("7:1", "[[listeners]] 1", "did you mean 'games'?"),
+    POLICY + LISTENER + "tls_only = true": ("5:1", "[[listeners]] 1", "tls_only needs a certificate: set tls too"),
+    POLICY + LISTENER + "tls_profile = 'flash'": ("5:1", "[[listeners]] 1", "tls_profile needs a certificate"),
+    POLICY + LISTENER + "tls_strict_sni = true": ("5:1", "[[listeners]] 1", "tls_strict_sni needs a certificate"),
+    POLICY + LISTENER + "tls_tickets = 2": ("5:1", "[[listeners]] 1", "tls_tickets needs a certificate"),
+    POLICY + LISTENER + "tls_profile = 'old'": ("5:1", 'write "modern" or "compatible" or "flash"'),
+    POLICY + LISTENER + "tls_tickets = -1": ("5:1", "write a whole number from 0 to 8"),
+    POLICY + LISTENER + "upstream_proxy_tls = true": ("5:1", "upstream_proxy_tls needs a shared port"),
+    POLICY + LISTENER + "upstream = 'a:1'\nupstream_proxy_tls = true": (
+        "6:1",
+        "upstream_proxy_tls needs a certificate",
+    ),
+    POLICY + LISTENER + "max_handshakes = 5": ("5:1", "unknown key 'max_handshakes': it belongs in [server]"),
+    "[server]\nmax_handshakes = 0": ("2:1", "write a whole number from 1 to 1000000"),
+    "[server]\ntls = ['c']": ("2:1", "unknown key 'tls': it belongs in [[listeners]]"),
     POLICY + LISTENER + "balance = 'random'": ("5:1", "[[listeners]] 1", 'write "round-robin" or'),
     POLICY + LISTENER + "served_from = 0": ("5:1", "[[listeners]] 1", "write a whole number from 1 to 65535"),
     POLICY + LISTENER + "name = ' '": ("5:1", "[[listeners]] 1", "name = ' '", "write a name"),

@@ -51,7 +51,7 @@ function _shtab_flashpol_using
 end
 
 set -g _shtab_flashpol_commands serve config reload status top check decide merge probe
-set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --client --config --dialect --expect --from --http-port --ignore --interval --listen --location --log-file --log-format --output --pid --pid-file --policy --policy-port --port --sandbox --served-from --silverlight-port --upstream --user --watch --workers -c -o
+set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --client --config --dialect --expect --from --http-port --ignore --interval --listen --location --log-file --log-format --output --pid --pid-file --policy --policy-port --port --sandbox --served-from --silverlight-port --tls --upstream --user --watch --workers -c -o
 
 complete -c flashpol -e
 complete -c flashpol -f
@@ -67,6 +67,7 @@ complete -c flashpol -n '_shtab_flashpol_using serve' -l allow -x -d 'serve a po
 complete -c flashpol -n '_shtab_flashpol_using serve' -l deny-all -d 'serve a policy that forbids every socket policy of this host, for a host that serves no Flash; not with -c'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l dialect -xka "flash silverlight" -d 'flash or silverlight, for all addresses (default flash)'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l upstream -x -d 'forward everything that is not a policy request to HOST:PORT or unix:/PATH, from all addresses'
+complete -c flashpol -n '_shtab_flashpol_using serve' -l tls -x -d 'accept TLS too, on all addresses, with the certificate in these PEM files; without KEY its key is in CHAIN; may be repeated, the first is for clients that ask for no host name'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l workers -xka "auto" -d 'number of worker processes, or auto: one for each CPU (default auto)'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l admin -xka "off" -d 'address for metrics, health and the status page, or off (default 127.0.0.1:9843)'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l user -x -d 'user that the workers run as once the sockets are bound (default: the user that starts flashpol)'
@@ -87,6 +88,7 @@ complete -c flashpol -n '_shtab_flashpol_using config' -l allow -x -d 'serve a p
 complete -c flashpol -n '_shtab_flashpol_using config' -l deny-all -d 'serve a policy that forbids every socket policy of this host, for a host that serves no Flash; not with -c'
 complete -c flashpol -n '_shtab_flashpol_using config' -l dialect -xka "flash silverlight" -d 'flash or silverlight, for all addresses (default flash)'
 complete -c flashpol -n '_shtab_flashpol_using config' -l upstream -x -d 'forward everything that is not a policy request to HOST:PORT or unix:/PATH, from all addresses'
+complete -c flashpol -n '_shtab_flashpol_using config' -l tls -x -d 'accept TLS too, on all addresses, with the certificate in these PEM files; without KEY its key is in CHAIN; may be repeated, the first is for clients that ask for no host name'
 complete -c flashpol -n '_shtab_flashpol_using config' -l workers -xka "auto" -d 'number of worker processes, or auto: one for each CPU (default auto)'
 complete -c flashpol -n '_shtab_flashpol_using config' -l admin -xka "off" -d 'address for metrics, health and the status page, or off (default 127.0.0.1:9843)'
 complete -c flashpol -n '_shtab_flashpol_using config' -l user -x -d 'user that the workers run as once the sockets are bound (default: the user that starts flashpol)'

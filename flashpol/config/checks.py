@@ -1,0 +1,94 @@
+"""Checks that need more than one setting: names, addresses and networks that collide or do not fit."""
+
+from flashpol.config.address import Address, Endpoint, SystemdSocket
+from flashpol.config.errors import ConfigError
+from flashpol.config.locations import SourceLocation
+from flashpol.config.settings import MAX_LISTENERS, Config, Listener
+
+
+def check(config: Config) -> Config:
+    """Checks that need more than one setting: names, addresses and networks that collide. Returns the configuration.
+
+    Raises ConfigError.
+    """
+    if not config.listeners:
+        raise ConfigError("no listener: add --listen IP:PORT or [[listeners]]")
+    if len(config.listeners) > MAX_LISTENERS:
+        raise ConfigError(f"{len(config.listeners)} listeners: one server has at most {MAX_LISTENERS}")
+    for listener in config.listeners:
+        _check_access(listener)
+        _check_upstream(listener)
+        _check_tls(listener)
+    _check_names(config)
+    _check_addresses(config)
+    return config
+
+
+def _check_access(listener: Listener) -> None:
+    for network in set(listener.allow_networks).intersection(listener.deny_networks):
+        message = f"{network} is in both allow_networks and deny_networks: remove one"
+        raise _error(listener, message, "deny_networks")
+    if listener.proxy_protocol and not listener.proxy_networks:
+        raise _error(listener, "proxy_protocol = true requires proxy_networks", "proxy_protocol")
+    if listener.proxy_networks and not listener.proxy_protocol:
+        raise _error(listener, "proxy_networks requires proxy_protocol = true", "proxy_networks")
+
+
+def _check_upstream(listener: Listener) -> None:
+    address = listener.address
+    if isinstance(address, Address) and any(upstream.arrives_at(address) for upstream in listener.upstream):
+        message = f"the upstream of {address} is this listener itself: give the application a port of its own"
+        raise _error(listener, message, "upstream")
+
+
+def _check_tls(listener: Listener) -> None:
+    if listener.upstream_proxy_tls and listener.upstream_proxy != "v2":
+        message = 'upstream_proxy_tls = true requires upstream_proxy = "v2"'
+        raise _error(listener, message, "upstream_proxy_tls")
+
+
+def _error(listener: Listener, message: str, key: str) -> ConfigError:
+    """An error about one setting of a listener."""
+    location = listener.location and listener.location.child(key)
+    return ConfigError(f"{listener.title}: {message}", location)
+
+
+def _check_names(config: Config) -> None:
+    seen: dict[str, Listener] = {}
+    for listener in config.listeners:
+        if listener.name is not None and (other := seen.setdefault(listener.name, listener)) is not listener:
+            raise _conflict(listener, other.location, f"two listeners are named {listener.name}: rename one")
+
+
+def _check_addresses(config: Config) -> None:
+    """No two listeners, and no listener and the admin endpoint, may need the same socket."""
+    seen: dict[Endpoint, Listener] = {}
+    for listener in config.listeners:
+        endpoint = listener.address
+        if _is_fixed(endpoint) and (other := seen.setdefault(endpoint, listener)) is not listener:
+            raise _conflict(listener, other.location, f"two listeners are on {endpoint}: change one")
+    admin, location = config.server.admin, config.server.locations.get("admin")
+    if admin and _is_fixed(admin) and admin in seen:
+        raise _conflict(seen[admin], location, f"a listener and the admin endpoint are on {admin}: change one")
+    bound = [(one.address, one) for one in config.listeners if isinstance(one.address, Address) and one.address.port]
+    for address, listener in bound:
+        if isinstance(admin, Address) and (admin.covers(address) or address.covers(admin)):
+            message = f"{address} overlaps the admin endpoint's {admin}: give each its own port"
+            raise _conflict(listener, location, message)
+    for wide, first in bound:
+        for narrow, second in bound:
+            if wide != narrow and wide.covers(narrow):
+                message = f"{narrow} overlaps {wide}, which serves it too: remove one"
+                raise _conflict(second, first.location, message)
+
+
+def _is_fixed(endpoint: Endpoint) -> bool:
+    """False for port 0, for which the kernel gives each listener a port of its own."""
+    return isinstance(endpoint, SystemdSocket) or bool(endpoint.port)
+
+
+def _conflict(listener: Listener, other: SourceLocation | None, message: str) -> ConfigError:
+    """An error at the listener that also names where the other one was written, as far as a file has them."""
+    if other:
+        message += f" (the other one: {other})"
+    return ConfigError(message, listener.location)
