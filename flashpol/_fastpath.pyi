@@ -168,10 +168,11 @@ class Account:
     """The account of places of a process: which connection gives way, and what those that do not may take together.
 
     capacity: the largest file descriptor + 1 that can be a connection. address_limits: of connections, in total and by
-    address. max_sessions, max_slow_replies: at a time; half of each is divided equally among the listeners as a reserve
-    of theirs. max_leaving: sessions that were
-    evicted and are not closed yet. max_files: descriptors of all connections, and of the sessions' upstreams; 0: no
-    limit. Raises ValueError for a negative number, and MemoryError.
+    address. max_sessions, max_slow_replies, max_handshakes: at a time; half of each is divided equally among the
+    listeners as a reserve of theirs. max_leaving: sessions that were evicted and are not closed yet. max_files:
+    descriptors of all connections, and of the sessions' upstreams; 0: no limit.
+
+    Raises ValueError for a negative number, and MemoryError.
 
     One ConnectionTable and one Pump use it.
     """
@@ -183,6 +184,7 @@ class Account:
         address_limits: AddressLimits | None = None,
         max_sessions: int = 1 << 20,
         max_slow_replies: int = 1 << 20,
+        max_handshakes: int = 1 << 20,
         max_leaving: int = 0,
         max_files: int = 0,
     ) -> Self: ...
@@ -224,10 +226,10 @@ class Guarded:
     def call(self) -> None:
         """Call the callback. Never raises."""
 
-@final
 class CodecFactory:
     """Makes the codecs of a listener's clients; `_tls.ServerContext` is one."""
 
+@final
 class PolicyReply:
     """The bytes that are sent for a request, made once and shared by all replies.
 
@@ -283,6 +285,7 @@ class ConnectionTable:
         terminator_grace: float,
         linger_timeout: float,
         first_byte_timeout: float = 1.0,
+        tls_handshake_timeout: float = 5.0,
     ) -> int:
         """Add a set of timeouts, in seconds; returns its number, for an Acceptor."""
 
@@ -379,7 +382,8 @@ class Acceptor:
     timeouts: a number that `ConnectionTable.add_timeouts` returned. linger_bytes: bytes of input discarded after a
     reply. reply_timeout: seconds after which a client that acknowledges no more of its reply is reset.
     on_exhausted(errno): accepting failed for lack of descriptors or memory; pause before the next `ready`. terminated:
-    as for RequestMatcher. shared: what is not a policy request is relayed.
+    as for RequestMatcher. shared: what is not a policy request is relayed. codec: for clients that begin with TLS;
+    tls_only: the others are refused.
 
     networks: of the clients that are served; None: all. proxies: the only addresses that may connect, each sending a
     PROXY header with the address of its client; None: clients connect themselves.
@@ -402,6 +406,8 @@ class Acceptor:
         networks: Networks | None = None,
         proxies: Networks | None = None,
         shared: bool = False,
+        codec: CodecFactory | None = None,
+        tls_only: bool = False,
     ) -> Self: ...
     def ready(self, fd: int = -1) -> int:
         """Accept and handle a limited burst of connections; return how many were accepted. Never raises.

@@ -3,7 +3,7 @@
 #
 #   tls/openssl             what is used of OpenSSL
 #   tls/certificate         Certificate: reads and judges a chain and its key
-#   tls/context             ServerContext: the settings of a listener, its certificates by name
+#   tls/context             the contexts of OpenSSL, and the certificates of a listener by name
 #   tls/codec               the codec: handshake, decode, encode, close_notify
 
 from flashpol._fastpath cimport CodecFactory

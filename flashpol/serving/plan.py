@@ -1,24 +1,30 @@
 """What to serve: a configuration, and everything loaded that it names."""
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from flashpol.config import Address, Config
 from flashpol.process.local_ports import LocalPorts, require_sources
 from flashpol.process.privileges import Privileges
+from flashpol.serving.certificates import LoadedCertificate, load_all
 from flashpol.serving.file_watch import Snapshot, digest, require_regular_file
 from flashpol.serving.networks import Access
 from flashpol.serving.policies import compile_all
 
 log = logging.getLogger("flashpol")
 
+TICKET_KEY_BYTES = 80  # what OpenSSL expects
+
 
 @dataclass(frozen=True)
 class Plan:
     """`replies` are the bytes that `config.listeners` serve, `access` the networks they serve; `privileges` are the
-    children's; `local_ports` are the host's, which a worker may be unable to look up. It can be pickled: a reload loads
+    children's; `local_ports` are the host's, which a worker may be unable to look up. `certificates` are those of the
+    configuration by name, `ticket_keys` encrypt the session tickets of all workers. It can be pickled: a reload loads
     it in a process of its own."""
 
     config: Config
@@ -26,6 +32,8 @@ class Plan:
     access: Sequence[Access] = field(repr=False)
     privileges: Privileges
     local_ports: LocalPorts = field(default_factory=LocalPorts, repr=False)
+    certificates: Mapping[str, LoadedCertificate] = field(default_factory=dict, repr=False)
+    ticket_keys: bytes = field(default_factory=partial(os.urandom, TICKET_KEY_BYTES), repr=False)
 
 
 class Loader:
@@ -66,7 +74,8 @@ class Loader:
             self._known = [text for text, _ in exposures(config.server.admin, privileges)]
         log_exposures(config.server.admin, privileges, self._known)
         access = list(map(Access.of, config.listeners))
-        return Plan(config, compile_all(config), access, privileges, LocalPorts.of_host())
+        certificates = load_all(config)
+        return Plan(config, compile_all(config), access, privileges, LocalPorts.of_host(), certificates)
 
 
 def exposures(admin: object, privileges: Privileges) -> list[tuple[str, dict[str, str]]]:

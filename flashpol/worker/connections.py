@@ -61,6 +61,7 @@ class Connections:
                 terminator_grace=timeouts.terminator_grace,
                 linger_timeout=timeouts.linger_timeout,
                 first_byte_timeout=timeouts.first_byte_timeout,
+                tls_handshake_timeout=timeouts.tls_handshake_timeout,
             )
         return self._timeouts[timeouts]
 

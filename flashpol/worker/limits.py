@@ -23,7 +23,8 @@ SPARE_FILES_SHARE, MIN_SPARE_FILES, MAX_SPARE_FILES = 1 / 8, 4, 64
 # of the memory that is left all of them may. Without memory, a greenlet that cannot be made refuses one client, but
 # neither gevent nor CPython survives that everywhere.
 SESSION_BYTES, SLOW_REPLY_BYTES = 24 << 10, 16 << 10
-SESSIONS_MEMORY_SHARE, SLOW_REPLIES_MEMORY_SHARE, BUFFERS_MEMORY_SHARE = 0.4, 0.25, 0.1
+HANDSHAKE_BYTES = 48 << 10
+SESSIONS_MEMORY_SHARE, SLOW_REPLIES_MEMORY_SHARE, BUFFERS_MEMORY_SHARE, HANDSHAKES_MEMORY_SHARE = 0.4, 0.2, 0.1, 0.1
 # Evicted sessions that are not closed yet: their greenlets do that in the next round of the event loop.
 MIN_LEAVING, MAX_LEAVING, LEAVING_SHARE = 64, 256, 1 / 8
 # Bytes of one buffer of the pump, and how many it has where memory is not limited.
@@ -37,6 +38,7 @@ class PlaceLimits:
     settings: ConnectionLimits
     sessions: int
     slow_replies: int
+    handshakes: int
     buffers: int
     files: int  # of all connections, 0: no limit
 
@@ -60,10 +62,13 @@ class PlaceLimits:
             files * SLOW_REPLIES_TAKE,
             memory * SLOW_REPLIES_MEMORY_SHARE / SLOW_REPLY_BYTES,
         )
+        handshakes = min(
+            settings.max_handshakes, max(1.0, places / 4), memory * HANDSHAKES_MEMORY_SHARE / HANDSHAKE_BYTES
+        )
         buffers = min(MAX_BUFFERS, memory * BUFFERS_MEMORY_SHARE / BUFFER_BYTES)
         kept = min(MAX_SPARE_FILES, max(MIN_SPARE_FILES, files * SPARE_FILES_SHARE))
         usable = 0 if files == math.inf else max(1, int(files - kept))
-        return cls(settings, int(sessions), int(slow_replies), int(buffers), usable)
+        return cls(settings, int(sessions), int(slow_replies), int(handshakes), int(buffers), usable)
 
     def account(self, address_limits: AddressLimits | None) -> Account:
         return Account(
@@ -72,13 +77,18 @@ class PlaceLimits:
             address_limits=address_limits,
             max_sessions=self.sessions,
             max_slow_replies=self.slow_replies,
+            max_handshakes=self.handshakes,
             max_files=self.files,
             max_leaving=max(MIN_LEAVING, min(MAX_LEAVING, int(self.sessions * LEAVING_SHARE))),
         )
 
     def describe(self, reason: str) -> str:
         """The settings behind a reason of a refusal, with the values in force: "max_sessions (10,000)"."""
-        effective = {"max_sessions": self.sessions, "max_slow_replies": self.slow_replies}
+        effective = {
+            "max_sessions": self.sessions,
+            "max_slow_replies": self.slow_replies,
+            "max_handshakes": self.handshakes,
+        }
         if reason in effective:
             return f"{reason} ({effective[reason]:,})"
         if reason == "max_address_sessions" and not self.settings.max_address_sessions:

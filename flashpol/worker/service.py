@@ -11,7 +11,7 @@ from functools import partial
 
 import gevent
 
-from flashpol._fastpath import Acceptor, AddressLimits, PolicyReply
+from flashpol._fastpath import Acceptor, AddressLimits, CodecFactory, PolicyReply
 from flashpol.config import ConnectionLimits, ConnectionTimeouts
 from flashpol.process.sockets import bound_address, prepare_listening
 from flashpol.relay.group import SharedPort
@@ -61,12 +61,14 @@ class Service:
         terminated: bool = True,
         access: Access = ANY_CLIENT,
         shared_port: SharedPort | None = None,
+        codec: CodecFactory | None = None,
+        tls_only: bool = False,
     ) -> ListenerLoop:
         """Serve `reply` on the listening, non-blocking `sock`, counted in `block` (see `Acceptor`, also `terminated`).
 
         name: for log lines; None: the address. exclusive: no other process accepts from the socket when this service
         stops, so that its backlog may be shrunk for good. access: networks of the clients and proxies that are served.
-        shared_port: relay what is no policy request.
+        shared_port: relay what is no policy request. codec: ends the clients' TLS; tls_only: plain text is refused.
         """
         name = name or str(bound_address(sock))
         number = self.connections.add(name, timeouts, shared_port)
@@ -74,6 +76,7 @@ class Service:
             Acceptor, self.connections.table, sock.fileno(), PolicyReply(reply), block, timeouts=number,
             linger_bytes=timeouts.linger_bytes, reply_timeout=timeouts.reply_timeout, terminated=terminated,
             networks=access.networks, proxies=access.proxies, shared=bool(shared_port),
+            codec=codec, tls_only=tls_only,
         )  # fmt: skip
         self._listeners.append(
             ListenerLoop(

@@ -29,6 +29,7 @@ from flashpol.process.limits import count_files
 from flashpol.relay.group import SharedPort
 from flashpol.serving.networks import exempt_from_limits
 from flashpol.serving.plan import Plan
+from flashpol.worker.codecs import codec_of
 from flashpol.worker.listener import ListenerLoop
 from flashpol.worker.self_check import SelfCheck
 from flashpol.worker.service import Service
@@ -108,6 +109,7 @@ def _add_listeners(
     first_loops = []
     parts = zip(plan.config.listeners, sockets, plan.replies, plan.access, strict=True)
     for number, (listener, own, reply, access) in enumerate(parts):
+        codec = codec_of(listener, plan)
         first, *_ = [
             service.add(
                 sock,
@@ -123,6 +125,8 @@ def _add_listeners(
                     if listener.shared
                     else None
                 ),
+                codec=codec,
+                tls_only=listener.tls_only,
             )
             for sock in own
         ]

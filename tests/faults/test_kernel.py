@@ -33,7 +33,7 @@ def test_unread_replies_are_closed_sockets_whose_client_does_not_read() -> None:
         server.sendall(bytes(20_000))
         assert unread_replies(port) == 0
         server.close()
-        assert unread_replies(port) == 1
+        eventually(lambda: unread_replies(port) == 1, "the closed socket")
         assert tcp_memory() > 0
         client.close()  # with unread bytes: RST
         eventually(lambda: unread_replies(port) == 0, "the socket is gone")

@@ -41,7 +41,7 @@ cdef inline bint is_relayed(const Core* core, const Record* record) noexcept nog
     return listener.shared and (record.has_codec or not listener.tls_only)
 
 
-# --------------------------------------------------------------------------------------------------------- begin and end
+# -------------------------------------------------------------------------------------------------------- begin and end
 
 cdef void begin_codec(Core* core, int fd, size_t seen, const char* data, size_t size) noexcept nogil:
     """The first bytes, `seen` of the record and `data`, begin TLS."""

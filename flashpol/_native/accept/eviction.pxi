@@ -8,8 +8,8 @@ from flashpol._native.accept.state cimport (
     Reason, S_FREE, S_GRACE, S_LINGER, S_UNREAD,
 )
 from flashpol._native.account.places cimport (
-    AccountCore, ALL, K_HANDSHAKE, K_LINGER, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, K_WAITING, KIND_COUNT, MAX_LOOKED_AT,
-    Ranking, SESSIONS, WEIGHT_CLASSES,
+    AccountCore, ALL, K_HANDSHAKE, K_LINGER, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, K_WAITING, KIND_COUNT,
+    MAX_LOOKED_AT, Ranking, SESSIONS, WEIGHT_CLASSES,
 )
 from flashpol._native.codecs.codec cimport HF_CAPACITY
 from flashpol._native.common.share cimport Member, Share
@@ -125,7 +125,8 @@ cdef bint has_place(const Core* core) noexcept nogil:
 cdef void share_out(Core* core) noexcept nogil:
     """Give each listener its reserve of sessions, slow replies and handshakes: half of all, divided equally.
 
-    Only shared ports have sessions, only those with TLS handshakes. Called for each new listener, before the first connection is accepted.
+    Only shared ports have sessions, only those with TLS handshakes. Called for each new listener, before the first
+    connection is accepted.
     """
     cdef AccountCore* account = core.account
     cdef int i, shared = 0, secured = 0
@@ -138,7 +139,8 @@ cdef void share_out(Core* core) noexcept nogil:
         if core.listeners[i].shared:
             set_reserve(&account.sessions, &core.listeners[i].sessions, account.sessions.limit // (2 * shared))
         if core.listeners[i].factory != NULL:
-            set_reserve(&account.handshakes, &core.listeners[i].handshakes, account.handshakes.limit // (2 * secured))
+            set_reserve(
+                &account.handshakes, &core.listeners[i].handshakes, account.handshakes.limit // (2 * secured))
 
 
 cdef int64_t max_silent(const AccountCore* account, const Listener* listener) noexcept nogil:

@@ -1,8 +1,8 @@
 # Sessions whose client has a codec: what it sends is decoded, what the upstream sends is encoded.
 #
 # The codec changes bytes between recv and send, and nothing else: what a side does not take is held, as wire bytes for
-# the client and as plain ones for the upstream. Bytes that are decoded cannot be put back, so such a session is not read
-# from while no buffer is left to hold them: it is `starved` until one is returned.
+# the client and as plain ones for the upstream. Bytes that are decoded cannot be put back, so such a session is not
+# read from while no buffer is left to hold them: it is `starved` until one is returned.
 
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int32_t, uint32_t

@@ -1,4 +1,4 @@
-# ServerContext: what the codecs of one listener share, and how a certificate is chosen for a client.
+# How a certificate is chosen for a client, and how the contexts of OpenSSL are made.
 #
 # Each name of a certificate has a context of OpenSSL, with at most one certificate of each kind of key, so that OpenSSL
 # chooses between ECDSA and RSA by what the client can. Names with the same certificates have one context.
@@ -7,7 +7,6 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, strlen
 
-from flashpol._fastpath cimport CodecFactory
 from flashpol._native.tls.codec cimport TlsCodec
 from flashpol._native.tls.context cimport CertificateName, Context, MAX_NAME, Names
 from flashpol._native.tls.openssl cimport (
@@ -27,14 +26,18 @@ from flashpol._native.tls.openssl cimport (
 
 # Suites of TLS 1.2 and below by profile, in OpenSSL's language, the preferred first: forward secrecy and AEAD; the same
 # and CBC; also what Flash Player and AIR offer, which is RSA key exchange and CBC only, with SHA-1 in TLS 1.0.
-SUITES = {
-    "modern": b"ECDHE+AESGCM:ECDHE+CHACHA20",
-    "compatible": b"ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES",
-    "flash": b"ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:RSA+AESGCM:RSA+AES:@SECLEVEL=0",
+cdef bytes MODERN = (
+    b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
+    b"ECDHE-RSA-AES256-GCM-SHA384:ECDHE+CHACHA20"
+)
+cdef dict SUITES = {
+    "modern": MODERN,
+    "compatible": MODERN + b":ECDHE+AES128:ECDHE+AES256",
+    "flash": MODERN + b":ECDHE+AES128:ECDHE+AES256:RSA+AESGCM:RSA+AES:@SECLEVEL=0",
 }
 PROFILES = tuple(SUITES)
 TICKET_KEY_BYTES = 80
-cdef bytes SUITES_1_3 = b"TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256"
+cdef bytes SUITES_1_3 = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 cdef bytes ALPN_HTTP = b"\x08http/1.1"
 
 
@@ -191,116 +194,3 @@ cdef int kind_of_key(bytes chain) except -1:
     if kind < 0:
         raise TlsError(f"this is no certificate: {last_error()}")
     return kind
-
-
-cdef class ServerContext(CodecFactory):
-    cdef Context context
-    cdef dict _contexts                 # numbers of certificates -> index in _made
-    cdef list _certificates
-    cdef SSL_CTX** _made
-    cdef uint32_t _made_count
-    cdef str _profile
-    cdef int _tickets
-    cdef bytes _ticket_keys
-
-    def __cinit__(self, certificates not None, *, str profile not None="modern", bint strict_sni=False, int tickets=0,
-                  bytes ticket_keys not None=b""):
-        self._certificates = [tuple(each) for each in certificates]
-        if not self._certificates:
-            raise TlsError("tls names no certificate")
-        if profile not in SUITES:
-            raise TlsError(f"{profile!r} is no tls_profile; one of {', '.join(PROFILES)}")
-        if ticket_keys and len(ticket_keys) != TICKET_KEY_BYTES:
-            raise TlsError(f"ticket keys are {TICKET_KEY_BYTES} bytes")
-        self._profile, self._tickets, self._ticket_keys = profile, tickets, ticket_keys
-        self._contexts = {}
-        kinds = [kind_of_key(chain) for chain, _, _ in self._certificates]
-        by_name = {}
-        for number, (_, _, names) in enumerate(self._certificates):
-            for name in names:
-                by_name.setdefault(name.lower().rstrip("."), {}).setdefault(kinds[number], number)
-        first_names = {name.lower().rstrip(".") for name in self._certificates[0][2]}
-        first = {kinds[0]: 0}
-        for name in sorted(first_names):
-            for kind, number in by_name[name].items():
-                first.setdefault(kind, min(number, first.get(kind, number)))
-        # At most one context for each name, and the first.
-        self._made = <SSL_CTX**>calloc(len(by_name) + 1, sizeof(SSL_CTX*))
-        if self._made == NULL:
-            raise MemoryError
-        self.context.strict_sni = strict_sni
-        self.context.first = self._context_of(tuple(sorted(first.values())))
-        self._fill(&self.context.exact, {name: each for name, each in by_name.items() if not name.startswith("*.")})
-        self._fill(&self.context.wildcard, {name[1:]: each for name, each in by_name.items() if name.startswith("*.")})
-        self.factory.begin = begin_tls
-        self.factory.context = &self.context
-
-    def __dealloc__(self):
-        cdef uint32_t i
-        for i in range(self._made_count):
-            SSL_CTX_free(self._made[i])
-        free(self._made)
-        free(self.context.exact.rows)
-        free(self.context.wildcard.rows)
-
-    cdef int _fill(self, Names* names, dict by_name) except -1:
-        cdef CertificateName* row
-        cdef bytes text
-        names.rows = <CertificateName*>calloc(max(len(by_name), 1), sizeof(CertificateName))
-        if names.rows == NULL:
-            raise MemoryError
-        for text in sorted([name.encode() for name in by_name]):
-            if len(text) > MAX_NAME:
-                continue
-            row = &names.rows[names.count]
-            memcpy(row.text, <const char*>text, len(text))
-            row.size = <uint8_t>len(text)
-            row.context = self._context_of(tuple(sorted(by_name[text.decode()].values())))
-            names.count += 1
-        return 0
-
-    cdef SSL_CTX* _context_of(self, tuple numbers) except NULL:
-        """The context with these certificates."""
-        if numbers not in self._contexts:
-            self._contexts[numbers] = self._made_count
-            self._make_context(numbers)
-        return self._made[<uint32_t>self._contexts[numbers]]
-
-    cdef int _make_context(self, tuple numbers) except -1:
-        cdef SSL_CTX* made = SSL_CTX_new(TLS_server_method())
-        if made == NULL:
-            raise MemoryError
-        self._made[self._made_count] = made
-        self._made_count += 1
-        # The system's openssl.cnf may have set other bounds: all are set here.
-        SSL_CTX_set_min_proto_version(made, TLS1_VERSION if self._profile == "flash" else TLS1_2_VERSION)
-        SSL_CTX_set_max_proto_version(made, TLS1_3_VERSION)
-        ERR_clear_error()
-        if (SSL_CTX_set_cipher_list(made, <bytes>SUITES[self._profile]) != 1
-                or SSL_CTX_set_ciphersuites(made, SUITES_1_3) != 1):
-            raise TlsError(f"OpenSSL has no cipher suite of tls_profile {self._profile}: {last_error()}")
-        SSL_CTX_set_options(
-            made,
-            SSL_OP_ALL | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE
-            | SSL_OP_PRIORITIZE_CHACHA,
-        )
-        # Against BEAST in TLS 1.0; SSL_OP_ALL would leave it out.
-        SSL_CTX_clear_options(made, SSL_OP_DONT_INSERT_EMPTY_FRAGMENTS)
-        SSL_CTX_set_mode(made, SSL_MODE_RELEASE_BUFFERS)
-        SSL_CTX_set_session_cache_mode(made, SSL_SESS_CACHE_OFF)
-        SSL_CTX_set_session_id_context(made, <const unsigned char*>b"flashpol", 8)
-        SSL_CTX_set_num_tickets(made, <size_t>self._tickets)
-        if self._tickets == 0:
-            SSL_CTX_set_options(made, SSL_OP_NO_TICKET)
-        elif self._ticket_keys:
-            SSL_CTX_set_tlsext_ticket_keys(made, <char*><const char*>self._ticket_keys, TICKET_KEY_BYTES)
-        SSL_CTX_set_client_hello_cb(made, on_client_hello, NULL)
-        SSL_CTX_set_tlsext_servername_callback(made, on_server_name)
-        SSL_CTX_set_tlsext_servername_arg(made, &self.context)
-        SSL_CTX_set_alpn_select_cb(made, on_protocols, NULL)
-        SSL_CTX_set_msg_callback(made, on_record)
-        for number in numbers:
-            chain, key, _ = self._certificates[number]
-            add_chain(made, chain)
-            add_key(made, key)
-        return 0
