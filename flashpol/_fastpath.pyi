@@ -4,7 +4,7 @@ import enum
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Self, final
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 class Verdict(enum.IntEnum):
     """The verdict of a recogniser on the bytes so far: more are needed, a match, something else."""
@@ -226,6 +226,7 @@ class Guarded:
     def call(self) -> None:
         """Call the callback. Never raises."""
 
+@disjoint_base
 class CodecFactory:
     """Makes the codecs of a listener's clients; `_tls.ServerContext` is one."""
 

@@ -30,3 +30,47 @@ class ServerContext(CodecFactory):
         tickets: int = 0,
         ticket_keys: bytes = b"",
     ) -> Self: ...
+    def codec(self) -> TlsCodec:
+        """A codec without a connection, for tests."""
+
+@final
+class TlsCodec:
+    """The codec of one connection, for tests: the fast path and the pump call it in C.
+
+    `decode` and `work` return ("ok", "work", "end" or "error", plain bytes, bytes that it sends the client by itself).
+    """
+
+    def __new__(cls, context: ServerContext) -> Self: ...
+    def decode(self, wire: bytes) -> tuple[str, bytes, bytes]:
+        """Take at most 16 KB. "work": call `work` next."""
+
+    def work(self) -> tuple[str, bytes, bytes]:
+        """The step of the handshake that `decode` asked for."""
+
+    def encode(self, plain: bytes) -> bytes | None:
+        """None: the codec has failed, or its handshake is not complete."""
+
+    def finish(self) -> bytes:
+        """What says that nothing more will be sent. Once."""
+
+    @property
+    def established(self) -> bool:
+        """The handshake is complete."""
+
+    @property
+    def ended(self) -> bool:
+        """The peer has said that it will send nothing more."""
+
+    @property
+    def version(self) -> str | None:
+        """One of TLS_VERSIONS, once established."""
+
+    @property
+    def resumed(self) -> bool: ...
+    @property
+    def unknown_name(self) -> bool:
+        """The client asked for a name that no certificate has."""
+
+    @property
+    def failure(self) -> str | None:
+        """One of HANDSHAKE_FAILURES, after "error"."""

@@ -5,7 +5,13 @@
 from cython cimport final
 
 from flashpol._fastpath cimport CodecFactory
+from flashpol._native.codecs.codec cimport (
+    Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH, CODEC_OK, CODEC_PLAIN, CODEC_READ, CODEC_REPLY, CODEC_WORK,
+    CodecResult, HF_NONE, Output,
+)
 from flashpol._native.tls.openssl cimport OPENSSL_VERSION, OpenSSL_version, SSL_get_ex_new_index
+
+from flashpol._fastpath import HANDSHAKE_FAILURES, TLS_VERSIONS
 
 LIBRARY = OpenSSL_version(OPENSSL_VERSION).decode("ascii")
 
@@ -17,6 +23,8 @@ class TlsError(Exception):
 include "_native/tls/codec.pxi"
 include "_native/tls/context.pxi"
 include "_native/tls/certificate.pxi"
+
+cdef dict RESULTS = {CODEC_OK: "ok", CODEC_WORK: "work", CODEC_END: "end", CODEC_ERROR: "error"}
 
 
 @final
@@ -131,3 +139,84 @@ cdef class ServerContext(CodecFactory):
             add_chain(made, chain)
             add_key(made, key)
         return 0
+
+    def codec(self):
+        return TlsCodec(self)
+
+
+@final
+cdef class TlsCodec:
+    """The codec of one connection, for tests: the fast path and the pump call it in C."""
+
+    cdef Codec* _codec
+    cdef ServerContext _context         # keeps alive what `_codec` points to
+
+    def __cinit__(self, ServerContext context not None):
+        self._context = context
+        self._codec = context.factory.begin(&context.factory)
+        if self._codec == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self._codec != NULL:
+            self._codec.type.release(self._codec)
+
+    cdef tuple _call(self, bytes wire):
+        """decode, or without input work."""
+        cdef Output plain, reply
+        cdef CodecResult result
+        cdef bytes room = bytes(CODEC_PLAIN + CODEC_REPLY)
+        plain.data, plain.size, plain.room = <char*><const char*>room, 0, CODEC_PLAIN
+        reply.data, reply.size, reply.room = plain.data + CODEC_PLAIN, 0, CODEC_REPLY
+        if wire is None:
+            result = self._codec.type.work(self._codec, &plain, &reply)
+        else:
+            result = self._codec.type.decode(self._codec, <const char*>wire, <uint32_t>len(wire), &plain, &reply)
+        return RESULTS[<int>result], plain.data[:plain.size], reply.data[:reply.size]
+
+    def decode(self, bytes wire not None):
+        if len(wire) > CODEC_READ:
+            raise ValueError(f"at most {CODEC_READ} bytes at a time")
+        return self._call(wire)
+
+    def work(self):
+        return self._call(None)
+
+    def encode(self, bytes plain not None):
+        cdef Output wire
+        cdef bytes room = bytes(len(plain) + CODEC_GROWTH)
+        wire.data, wire.size, wire.room = <char*><const char*>room, 0, <uint32_t>len(room)
+        if not self._codec.type.encode(self._codec, <const char*>plain, <uint32_t>len(plain), &wire):
+            return None
+        return wire.data[:wire.size]
+
+    def finish(self):
+        cdef Output wire
+        cdef bytes room = bytes(CODEC_GROWTH)
+        wire.data, wire.size, wire.room = <char*><const char*>room, 0, CODEC_GROWTH
+        self._codec.type.finish(self._codec, &wire)
+        return wire.data[:wire.size]
+
+    @property
+    def established(self):
+        return bool(self._codec.established)
+
+    @property
+    def ended(self):
+        return bool(self._codec.ended)
+
+    @property
+    def version(self):
+        return TLS_VERSIONS[self._codec.version] if self._codec.established else None
+
+    @property
+    def resumed(self):
+        return bool(self._codec.resumed)
+
+    @property
+    def unknown_name(self):
+        return bool(self._codec.unknown_name)
+
+    @property
+    def failure(self):
+        return None if self._codec.failure == HF_NONE else HANDSHAKE_FAILURES[self._codec.failure]

@@ -82,6 +82,11 @@ cdef void drop_codec(Core* core, int fd) noexcept nogil:
     cdef Record* record = &core.records[fd]
     cdef Codec* codec = codec_of(core, fd)
     cdef Counters* counters = core.listeners[record.listener].counters
+    cdef Output out
+    if codec.established and not codec.finished and codec.unsent == NULL:
+        out.data, out.size, out.room = core.encoded, 0, CODEC_REPLY
+        codec.type.finish(codec, &out)
+        send(fd, out.data, out.size, MSG_NOSIGNAL | MSG_MORE)
     counters.tls -= 1
     counters.truncated += codec.truncated
     if not codec.established:

@@ -165,7 +165,7 @@ cdef void rejoin_turns(Core* core, int fd) noexcept nogil:
 
 
 cdef bint has_left(Core* core, int fd) noexcept nogil:
-    """The client closed or reset the connection while it waited for its turn."""
+    """The client closed or reset the connection while it waited for its first turn."""
     cdef ssize_t n = recv(fd, core.wire, 1, MSG_PEEK)
     return n == 0 or (n < 0 and errno != EAGAIN)
 
@@ -175,9 +175,10 @@ cdef void take_turn(Core* core, int fd) noexcept nogil:
     cdef Output plain, reply
     plain.data, plain.size, plain.room = core.buffer, 0, CODEC_PLAIN
     reply.data, reply.size, reply.room = core.encoded, 0, CODEC_REPLY
-    if has_left(core, fd):
+    if codec.has_begun == 0 and has_left(core, fd):
         on_client_gone(core, fd)
     else:
+        codec.has_begun = True
         after_decode(core, fd, codec.type.work(codec, &plain, &reply), &plain, &reply)
 
 

@@ -59,6 +59,7 @@ cdef struct Codec:
     uint8_t resumed             # the handshake took up an earlier session
     uint8_t unknown_name        # the client asked for a name that no certificate has
     uint8_t failure             # why it failed, a HandshakeFailure; HF_NONE: the client left
+    uint8_t has_begun           # it had a turn
     uint8_t in_turns            # the connection waits for a turn
     int32_t before              # neighbours in the line of those that wait for a turn, -1: none
     int32_t after

@@ -13,7 +13,7 @@ cdef enum:
     MAX_HANDSHAKE = 131072      # handshake bytes of a client in all; a chain of client certificates is not asked for
     MAX_EMPTY = 32              # records in a row without application data, after the handshake
 
-cdef struct TlsCodec:
+cdef struct Tls:
     Codec codec
     Context* context
     SSL* ssl                    # NULL: the hello is not complete, or its turn has not come

@@ -14,7 +14,7 @@ from flashpol._native.codecs.codec cimport (
     VERSION_TLS_1_0, VERSION_TLS_1_1, VERSION_TLS_1_2, VERSION_TLS_1_3,
 )
 from flashpol._native.tls.codec cimport (
-    MAX_EMPTY, MAX_HANDSHAKE, MAX_INPUT, MAX_RECORD, RECORD_HEAD, TlsCodec,
+    MAX_EMPTY, MAX_HANDSHAKE, MAX_INPUT, MAX_RECORD, RECORD_HEAD, Tls,
 )
 from flashpol._native.tls.context cimport Context
 from flashpol._native.tls.openssl cimport (
@@ -37,11 +37,11 @@ cdef enum:
 # ------------------------------------------------------------------------------------------------------------------ BIO
 
 cdef BIO_METHOD* view_method = NULL
-cdef int codec_index = -1               # of the TlsCodec in the extra data of an SSL
+cdef int codec_index = -1               # of the Tls in the extra data of an SSL
 
 
 cdef int read_view(BIO* bio, char* data, int size) noexcept nogil:
-    cdef TlsCodec* tls = <TlsCodec*>BIO_get_data(bio)
+    cdef Tls* tls = <Tls*>BIO_get_data(bio)
     cdef uint32_t n = min(<uint32_t>size, tls.view_size)
     BIO_clear_retry_flags(bio)
     if n == 0:
@@ -54,7 +54,7 @@ cdef int read_view(BIO* bio, char* data, int size) noexcept nogil:
 
 
 cdef int write_view(BIO* bio, const char* data, int size) noexcept nogil:
-    cdef TlsCodec* tls = <TlsCodec*>BIO_get_data(bio)
+    cdef Tls* tls = <Tls*>BIO_get_data(bio)
     cdef Output* written = tls.written
     BIO_clear_retry_flags(bio)
     if written == NULL or <uint32_t>size > written.room - written.size:
@@ -86,8 +86,8 @@ make_view_method()
 
 # ------------------------------------------------------------------------------------------- called back by OpenSSL
 
-cdef inline TlsCodec* codec_of(const SSL* ssl) noexcept nogil:
-    return <TlsCodec*>SSL_get_ex_data(ssl, codec_index)
+cdef inline Tls* codec_of(const SSL* ssl) noexcept nogil:
+    return <Tls*>SSL_get_ex_data(ssl, codec_index)
 
 
 cdef inline bint is_modern_suite(unsigned int suite) noexcept nogil:
@@ -99,7 +99,7 @@ cdef int on_client_hello(SSL* ssl, int* alert, void* argument) noexcept nogil:
     """Note whether the client offers a suite of the modern profile."""
     cdef const unsigned char* ciphers = NULL
     cdef size_t i, size = SSL_client_hello_get0_ciphers(ssl, &ciphers)
-    cdef TlsCodec* tls = codec_of(ssl)
+    cdef Tls* tls = codec_of(ssl)
     tls.old_client = True
     for i in range(size // 2):
         if is_modern_suite(<unsigned int>ciphers[2 * i] << 8 | ciphers[2 * i + 1]):
@@ -112,7 +112,7 @@ cdef void on_record(
     int sent, int version, int content, const void* data, size_t size, SSL* ssl, void* argument,
 ) noexcept nogil:
     """Count the records that are received."""
-    cdef TlsCodec* tls
+    cdef Tls* tls
     if content == SSL3_RT_HEADER and not sent:
         tls = codec_of(ssl)
         tls.empty += 1
@@ -120,20 +120,20 @@ cdef void on_record(
 
 # ---------------------------------------------------------------------------------------------------------------- calls
 
-cdef inline void begin_call(TlsCodec* tls, const char* view, uint32_t size, Output* written) noexcept nogil:
+cdef inline void begin_call(Tls* tls, const char* view, uint32_t size, Output* written) noexcept nogil:
     tls.view = view
     tls.view_size = size
     tls.written = written
     ERR_clear_error()
 
 
-cdef inline void end_call(TlsCodec* tls) noexcept nogil:
+cdef inline void end_call(Tls* tls) noexcept nogil:
     tls.view = NULL
     tls.view_size = 0
     tls.written = NULL
 
 
-cdef uint8_t failure_of_call(const TlsCodec* tls) noexcept nogil:
+cdef uint8_t failure_of_call(const Tls* tls) noexcept nogil:
     """What OpenSSL's error means."""
     cdef unsigned long error = ERR_peek_error()
     cdef int reason = ERR_GET_REASON(error)
@@ -155,14 +155,14 @@ cdef uint8_t failure_of_call(const TlsCodec* tls) noexcept nogil:
     return HF_ALERT if reason >= ALERT_REASONS else HF_MALFORMED
 
 
-cdef inline CodecResult fail(TlsCodec* tls, uint8_t failure) noexcept nogil:
+cdef inline CodecResult fail(Tls* tls, uint8_t failure) noexcept nogil:
     tls.failed = True
     tls.codec.failure = failure
     end_call(tls)
     return CODEC_ERROR
 
 
-cdef bint keep_input(TlsCodec* tls, const char* wire, uint32_t size) noexcept nogil:
+cdef bint keep_input(Tls* tls, const char* wire, uint32_t size) noexcept nogil:
     """Keep handshake bytes for the next turn."""
     cdef char* larger
     tls.received += size
@@ -177,13 +177,13 @@ cdef bint keep_input(TlsCodec* tls, const char* wire, uint32_t size) noexcept no
     return True
 
 
-cdef inline void drop_input(TlsCodec* tls) noexcept nogil:
+cdef inline void drop_input(Tls* tls) noexcept nogil:
     free(tls.input)
     tls.input = NULL
     tls.input_size = 0
 
 
-cdef inline bint has_record(const TlsCodec* tls) noexcept nogil:
+cdef inline bint has_record(const Tls* tls) noexcept nogil:
     """The first record is complete, or none that could be one."""
     cdef uint32_t size
     if tls.input_size < RECORD_HEAD:
@@ -192,7 +192,7 @@ cdef inline bint has_record(const TlsCodec* tls) noexcept nogil:
     return size == 0 or size > MAX_RECORD or tls.input_size >= RECORD_HEAD + size
 
 
-cdef bint begin_ssl(TlsCodec* tls) noexcept nogil:
+cdef bint begin_ssl(Tls* tls) noexcept nogil:
     cdef BIO* bio
     tls.ssl = SSL_new(tls.context.first)
     if tls.ssl == NULL:
@@ -207,7 +207,7 @@ cdef bint begin_ssl(TlsCodec* tls) noexcept nogil:
     return SSL_set_ex_data(tls.ssl, codec_index, tls) == 1
 
 
-cdef CodecResult read_plain(TlsCodec* tls, Output* plain) noexcept nogil:
+cdef CodecResult read_plain(Tls* tls, Output* plain) noexcept nogil:
     """Decode the whole view."""
     cdef int n, error
     while True:
@@ -236,7 +236,7 @@ cdef CodecResult read_plain(TlsCodec* tls, Output* plain) noexcept nogil:
 cdef CodecResult decode_tls(
     Codec* codec, const char* wire, uint32_t size, Output* plain, Output* reply,
 ) noexcept nogil:
-    cdef TlsCodec* tls = <TlsCodec*>codec
+    cdef Tls* tls = <Tls*>codec
     if tls.failed:
         return CODEC_ERROR
     if not codec.established:
@@ -248,7 +248,7 @@ cdef CodecResult decode_tls(
 
 
 cdef CodecResult work_tls(Codec* codec, Output* plain, Output* reply) noexcept nogil:
-    cdef TlsCodec* tls = <TlsCodec*>codec
+    cdef Tls* tls = <Tls*>codec
     cdef CodecResult result = CODEC_OK
     cdef int done
     if tls.failed:
@@ -280,7 +280,7 @@ cdef inline uint8_t version_of(const SSL* ssl) noexcept nogil:
 
 
 cdef bint encode_tls(Codec* codec, const char* plain, uint32_t size, Output* wire) noexcept nogil:
-    cdef TlsCodec* tls = <TlsCodec*>codec
+    cdef Tls* tls = <Tls*>codec
     cdef bint done
     if tls.failed or not codec.established:
         return False
@@ -294,7 +294,7 @@ cdef bint encode_tls(Codec* codec, const char* plain, uint32_t size, Output* wir
 
 
 cdef void finish_tls(Codec* codec, Output* wire) noexcept nogil:
-    cdef TlsCodec* tls = <TlsCodec*>codec
+    cdef Tls* tls = <Tls*>codec
     if not codec.finished and not tls.failed and codec.established:
         begin_call(tls, NULL, 0, wire)
         SSL_shutdown(tls.ssl)
@@ -303,7 +303,7 @@ cdef void finish_tls(Codec* codec, Output* wire) noexcept nogil:
 
 
 cdef void shrink_tls(Codec* codec) noexcept nogil:
-    cdef TlsCodec* tls = <TlsCodec*>codec
+    cdef Tls* tls = <Tls*>codec
     ERR_clear_error()
     SSL_free(tls.ssl)
     tls.ssl = NULL
@@ -326,7 +326,7 @@ tls_type.release = release_tls
 
 
 cdef Codec* begin_tls(Factory* factory) noexcept nogil:
-    cdef TlsCodec* tls = <TlsCodec*>calloc(1, sizeof(TlsCodec))
+    cdef Tls* tls = <Tls*>calloc(1, sizeof(Tls))
     if tls == NULL:
         return NULL
     tls.codec.type = &tls_type

@@ -7,7 +7,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, strlen
 
-from flashpol._native.tls.codec cimport TlsCodec
+from flashpol._native.tls.codec cimport Tls
 from flashpol._native.tls.context cimport CertificateName, Context, MAX_NAME, Names
 from flashpol._native.tls.openssl cimport (
     BIO, BIO_free, BIO_new_mem_buf, ERR_clear_error, ERR_peek_last_error, ERR_reason_error_string, EVP_PKEY,
@@ -89,7 +89,7 @@ cdef int on_server_name(SSL* ssl, int* alert, void* argument) noexcept nogil:
     """Choose the certificates for the name that the client asks for."""
     cdef const Context* context = <const Context*>argument
     cdef const char* given = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name)
-    cdef TlsCodec* tls = codec_of(ssl)
+    cdef Tls* tls = codec_of(ssl)
     cdef char[MAX_NAME + 1] name
     cdef size_t i, size
     cdef SSL_CTX* found = NULL
