@@ -319,6 +319,12 @@ class ConnectionTable:
         Both are None if the client is gone. Raises ValueError if `fd` is neither.
         """
 
+    def tls_facts(self, fd: int) -> tuple[str, str, bytes] | None:
+        """Of a session: one of TLS_VERSIONS, the cipher suite, the name that the client asked for. None: plain text.
+
+        Raises ValueError if `fd` is neither a slow reply nor a session.
+        """
+
     def close_relayed(self, fd: int, sent: int) -> None:
         """Close a session that was relayed and has ended. sent: bytes to the client, for the access log.
 

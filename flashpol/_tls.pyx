@@ -11,7 +11,7 @@ from flashpol._native.codecs.codec cimport (
 )
 from flashpol._native.tls.openssl cimport OPENSSL_VERSION, OpenSSL_version, SSL_get_ex_new_index
 
-from flashpol._fastpath import HANDSHAKE_FAILURES, TLS_VERSIONS
+from flashpol import _fastpath
 
 LIBRARY = OpenSSL_version(OPENSSL_VERSION).decode("ascii")
 
@@ -207,7 +207,7 @@ cdef class TlsCodec:
 
     @property
     def version(self):
-        return TLS_VERSIONS[self._codec.version] if self._codec.established else None
+        return _fastpath.TLS_VERSIONS[self._codec.version] if self._codec.established else None
 
     @property
     def resumed(self):
@@ -219,4 +219,4 @@ cdef class TlsCodec:
 
     @property
     def failure(self):
-        return None if self._codec.failure == HF_NONE else HANDSHAKE_FAILURES[self._codec.failure]
+        return None if self._codec.failure == HF_NONE else _fastpath.HANDSHAKE_FAILURES[self._codec.failure]

@@ -69,6 +69,7 @@ class RelayGroup:
             pump,
             upstreams,
             proxy=listener.upstream_proxy,
+            proxy_tls=listener.upstream_proxy_tls,
             connect_rate=RateLimiter(listener.connect_rate),
             connect_timeout=timeouts.connect_timeout,
             places=self._connecting.add_member(),

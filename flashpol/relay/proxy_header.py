@@ -14,10 +14,27 @@ _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _LOCAL, _PROXY = 0x20, 0x21
 _FAMILIES = {4: 0x11, 6: 0x21}  # TCP over IPv4, over IPv6
 _UNSPECIFIED = 0x00
+# Types of TLVs (section 2.2), and the flag in that of TLS which says that the client has it.
+_AUTHORITY, _SSL, _SSL_VERSION, _SSL_CIPHER, _CLIENT_SSL = 0x02, 0x20, 0x21, 0x23, 0x01
+_NOT_VERIFIED = 1  # the client has shown no certificate
 
 
-def encode(version: str, client: Endpoint | None, server: Endpoint | None) -> bytes:
-    """The header for a connection of `client` (IP, port) to `server`. None: unknown, and the header says so."""
+def tls_fields(version: str, cipher: str, server_name: bytes) -> bytes:
+    """The TLVs of version 2 for a client with TLS. version, cipher: as OpenSSL names them, such as "TLSv1.3"."""
+    inner = _tlv(_SSL_VERSION, version.encode()) + _tlv(_SSL_CIPHER, cipher.encode())
+    outer = _tlv(_SSL, struct.pack("!BL", _CLIENT_SSL, _NOT_VERIFIED) + inner)
+    return (_tlv(_AUTHORITY, server_name) if server_name else b"") + outer
+
+
+def _tlv(kind: int, value: bytes) -> bytes:
+    return struct.pack("!BH", kind, len(value)) + value
+
+
+def encode(version: str, client: Endpoint | None, server: Endpoint | None, fields: bytes = b"") -> bytes:
+    """The header for a connection of `client` (IP, port) to `server`. None: unknown, and the header says so.
+
+    fields: TLVs that version 2 adds.
+    """
     if client is None or server is None:
         return b"PROXY UNKNOWN\r\n" if version == V1 else _SIGNATURE + struct.pack("!BBH", _LOCAL, _UNSPECIFIED, 0)
     source, destination = ipaddress.ip_address(client[0]), ipaddress.ip_address(server[0])
@@ -25,7 +42,7 @@ def encode(version: str, client: Endpoint | None, server: Endpoint | None) -> by
         source, destination = _mapped(source), _mapped(destination)
     if version == V1:
         return f"PROXY TCP{source.version} {_text(source)} {_text(destination)} {client[1]} {server[1]}\r\n".encode()
-    body = source.packed + destination.packed + struct.pack("!HH", client[1], server[1])
+    body = source.packed + destination.packed + struct.pack("!HH", client[1], server[1]) + fields
     return _SIGNATURE + struct.pack("!BBH", _PROXY, _FAMILIES[source.version], len(body)) + body
 
 

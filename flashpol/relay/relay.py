@@ -24,7 +24,8 @@ _OWN_FAILURES = {"resources": "capacity", "cut": "shutdown"}
 class Relay:
     """Relays the sessions of one listener.
 
-    proxy: version of the PROXY header that is sent to backends, or None. connect_rate: limits the connects.
+    proxy: version of the PROXY header that is sent to backends, or None. proxy_tls: it says as well which TLS the
+    client has. connect_rate: limits the connects.
     connect_timeout: seconds that a session waits for a name to be looked up, and for its turn at connect_rate. places:
     of sessions that are not connected yet. port_log: of this listener.
     """
@@ -36,6 +37,7 @@ class Relay:
         upstreams: Upstreams,
         *,
         proxy: str | None,
+        proxy_tls: bool = False,
         connect_rate: RateLimiter,
         connect_timeout: float,
         places: ConnectingMember,
@@ -45,6 +47,7 @@ class Relay:
         self._pump = pump
         self._upstreams = upstreams
         self._proxy = proxy
+        self._proxy_tls = proxy_tls
         self._connect_rate = connect_rate
         self._connect_timeout = connect_timeout
         self._places = places
@@ -84,7 +87,7 @@ class Relay:
 
     def _relay(self, fd: int, data: bytes, place: Place) -> tuple[str | None, int]:
         """The reason if it was not relayed, and the number of bytes sent to the client."""
-        header = proxy_header.encode(self._proxy, *self._connection_table.endpoints(fd)) if self._proxy else b""
+        header = self._header(fd)
         first = header + data
         address = address_key(self._connection_table, fd)
         if not self._upstreams.wait(self._connect_timeout) and not self._stopped.is_set():
@@ -112,6 +115,14 @@ class Relay:
                 self._upstreams.mark_failed(backend, outcome)
             tried.append(backend)
         return "shutdown" if self._stopped.is_set() else "upstream", 0
+
+    def _header(self, fd: int) -> bytes:
+        """The PROXY header, if backends get one."""
+        if not self._proxy:
+            return b""
+        facts = self._connection_table.tls_facts(fd) if self._proxy_tls else None
+        fields = proxy_header.tls_fields(*facts) if facts else b""
+        return proxy_header.encode(self._proxy, *self._connection_table.endpoints(fd), fields)
 
     def _wait_for_turn(self) -> bool:
         """False: the turn would come later than connect_timeout, or the relay was stopped."""

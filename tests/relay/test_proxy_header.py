@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashpol.relay.proxy_header import VERSIONS, encode
+from flashpol.relay.proxy_header import VERSIONS, encode, tls_fields
 
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 IP = st.ip_addresses().map(str)
@@ -55,3 +55,15 @@ def test_header_of_any_addresses_parses_back(version: str, client: tuple[str, in
     for given_, read in zip((client, server), found, strict=True):
         ip = ipaddress.ip_address(given_[0])
         assert ip == (getattr(read, "ipv4_mapped", None) if ip.version == 4 and read.version == 6 else read)
+
+
+def test_v2_header_of_a_client_with_tls_has_the_fields_of_the_specification() -> None:
+    header = encode("v2", ("192.0.2.1", 1), ("192.0.2.2", 2), tls_fields("TLSv1.3", "TLS_AES", b"a.example"))
+    assert header[14:16] == (12 + 12 + 3 + 5 + 10 + 10).to_bytes(2, "big")
+    assert header[28:] == (
+        b"\x02\x00\x09a.example\x20\x00\x19\x01\x00\x00\x00\x01\x21\x00\x07TLSv1.3\x23\x00\x07TLS_AES"
+    )
+
+
+def test_v2_header_of_a_client_that_names_no_host_has_no_authority() -> None:
+    assert tls_fields("TLSv1.2", "A", b"").startswith(b"\x20")

@@ -6,19 +6,19 @@ from flashpol._native.accept.address_limits cimport AddressTable
 from flashpol._native.accept.ip_ranges cimport Address
 from flashpol._native.accept.state cimport (
     Core, H_NONE, Listener, R_CAPACITY, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_RATE, R_MAX_ADDRESS_SESSIONS,
-    R_MAX_CONNECTIONS, R_MAX_SESSIONS, R_MAX_SLOW_REPLIES, R_PROXY_MALFORMED, R_PROXY_OVERSIZED, R_PROXY_UNTRUSTED,
-    Reason,
+    R_MAX_CONNECTIONS, R_MAX_HANDSHAKES, R_MAX_SESSIONS, R_MAX_SLOW_REPLIES, R_PROXY_MALFORMED, R_PROXY_OVERSIZED,
+    R_PROXY_UNTRUSTED, R_TLS_HANDSHAKE, Reason,
 )
 from flashpol._native.accept.top_addresses cimport TOP_COUNT, TopAddress, TopTable
 from flashpol._native.common.system cimport getpeername, sockaddr_in6, socklen_t
 
 
 cdef inline bint is_logged(Reason reason) noexcept nogil:
-    """Whether the operator can change what refused a connection: a limit, or a proxy that is set up wrong. The other
-    reasons are the clients' doing, or the configuration says so."""
+    """Whether the operator can change what refused a connection: a limit, a certificate or a profile that clients do not
+    accept, or a proxy that is set up wrong. The other reasons are the clients' doing, or the configuration says so."""
     return reason in (R_CAPACITY, R_MAX_CONNECTIONS, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_RATE,
-                      R_MAX_ADDRESS_SESSIONS, R_MAX_SESSIONS, R_MAX_SLOW_REPLIES, R_PROXY_UNTRUSTED,
-                      R_PROXY_MALFORMED, R_PROXY_OVERSIZED)
+                      R_MAX_ADDRESS_SESSIONS, R_MAX_SESSIONS, R_MAX_SLOW_REPLIES, R_MAX_HANDSHAKES, R_TLS_HANDSHAKE,
+                      R_PROXY_UNTRUSTED, R_PROXY_MALFORMED, R_PROXY_OVERSIZED)
 
 
 cdef void count_address(TopTable* table, Address address) noexcept nogil:

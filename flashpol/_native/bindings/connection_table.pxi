@@ -15,7 +15,7 @@ from flashpol._native.accept.state cimport (
     S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY, S_UNREAD, Sample, SAMPLE_COUNT,
 )
 from flashpol._native.accept.top_addresses cimport TopTable
-from flashpol._native.codecs.codec cimport CODEC_PLAIN, CODEC_READ, CODEC_REPLY
+from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN, CODEC_READ, CODEC_REPLY
 from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, getpeername, getsockname, inet_ntop, ntohs, sockaddr_in, sockaddr_in6, socklen_t,
@@ -307,6 +307,16 @@ cdef class ConnectionTable:
         if getsockname(fd, &own, &size) != 0:
             return None, None
         return client, text_of(&own)
+
+    def tls_facts(self, int fd):
+        cdef Codec* codec
+        cdef const char* name
+        self._of_greenlet(fd)
+        codec = self.core.account.codecs[fd]
+        if codec == NULL or not codec.established:
+            return None
+        name = codec.type.server_name(codec)
+        return TLS_VERSIONS[codec.version], codec.cipher.decode("ascii"), b"" if name == NULL else <bytes>name
 
     # ------------------------------------------------------------------------------------------------ for log lines
 

@@ -44,6 +44,8 @@ cdef struct CodecType:
     bint (*encode)(Codec* codec, const char* plain, uint32_t size, Output* wire) noexcept nogil
     # Append to `wire` what says that nothing more will be sent. Once.
     void (*finish)(Codec* codec, Output* wire) noexcept nogil
+    # The name that the client asked for, NULL if it named none; only between handshake and shrink.
+    const char* (*server_name)(Codec* codec) noexcept nogil
     # Free what only further calls of the others would need: none follows but release.
     void (*shrink)(Codec* codec) noexcept nogil
     void (*release)(Codec* codec) noexcept nogil
@@ -56,6 +58,7 @@ cdef struct Codec:
     uint8_t ended               # CODEC_END was returned
     uint8_t truncated           # the peer closed its side without saying so
     uint8_t version             # a TlsVersion, once established
+    const char* cipher          # name of the suite, once established; constant
     uint8_t resumed             # the handshake took up an earlier session
     uint8_t unknown_name        # the client asked for a name that no certificate has
     uint8_t failure             # why it failed, a HandshakeFailure; HF_NONE: the client left

@@ -18,16 +18,17 @@ from flashpol._native.tls.codec cimport (
 )
 from flashpol._native.tls.context cimport Context
 from flashpol._native.tls.openssl cimport (
-    BIO, BIO_clear_retry_flags, BIO_CTRL_FLUSH, BIO_get_data, BIO_get_new_index, BIO_METHOD, BIO_meth_new,
-    BIO_meth_set_ctrl, BIO_meth_set_read, BIO_meth_set_write, BIO_new, BIO_set_data, BIO_set_init, BIO_set_retry_read,
+    BIO, BIO_clear_retry_flags, BIO_CTRL_FLUSH, BIO_get_data, BIO_get_new_index, BIO_meth_new, BIO_meth_set_ctrl,
+    BIO_meth_set_read, BIO_meth_set_write, BIO_METHOD, BIO_new, BIO_set_data, BIO_set_init, BIO_set_retry_read,
     BIO_set_retry_write, BIO_TYPE_SOURCE_SINK, ERR_clear_error, ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL,
     ERR_peek_error, SSL, SSL3_RT_HEADER, SSL_client_hello_get0_ciphers, SSL_CLIENT_HELLO_SUCCESS, SSL_do_handshake,
-    SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN, SSL_free, SSL_get_error, SSL_get_ex_data, SSL_new,
-    SSL_R_NO_APPLICATION_PROTOCOL, SSL_R_NO_SHARED_CIPHER, SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM,
-    SSL_R_SSLV3_ALERT_BAD_CERTIFICATE, SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN, SSL_R_TLSV1_ALERT_UNKNOWN_CA,
-    SSL_R_UNKNOWN_PROTOCOL, SSL_R_UNSUPPORTED_PROTOCOL, SSL_R_VERSION_TOO_HIGH, SSL_R_VERSION_TOO_LOW,
-    SSL_R_WRONG_SSL_VERSION, SSL_R_WRONG_VERSION_NUMBER, SSL_read, SSL_session_reused, SSL_set_accept_state,
-    SSL_set_bio, SSL_set_ex_data, SSL_shutdown, SSL_version, SSL_write, TLS1_1_VERSION, TLS1_2_VERSION, TLS1_3_VERSION,
+    SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN, SSL_free, SSL_get_cipher_name, SSL_get_error, SSL_get_ex_data,
+    SSL_get_servername, SSL_new, SSL_R_NO_APPLICATION_PROTOCOL, SSL_R_NO_SHARED_CIPHER,
+    SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM, SSL_R_SSLV3_ALERT_BAD_CERTIFICATE, SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN,
+    SSL_R_TLSV1_ALERT_UNKNOWN_CA, SSL_R_UNKNOWN_PROTOCOL, SSL_R_UNSUPPORTED_PROTOCOL, SSL_R_VERSION_TOO_HIGH,
+    SSL_R_VERSION_TOO_LOW, SSL_R_WRONG_SSL_VERSION, SSL_R_WRONG_VERSION_NUMBER, SSL_read, SSL_session_reused,
+    SSL_set_accept_state, SSL_set_bio, SSL_set_ex_data, SSL_shutdown, SSL_version, SSL_write, TLS1_1_VERSION,
+    TLS1_2_VERSION, TLS1_3_VERSION, TLSEXT_NAMETYPE_host_name,
 )
 
 cdef enum:
@@ -260,6 +261,7 @@ cdef CodecResult work_tls(Codec* codec, Output* plain, Output* reply) noexcept n
     if done == 1:
         codec.established = True
         codec.version = version_of(tls.ssl)
+        codec.cipher = SSL_get_cipher_name(tls.ssl)
         codec.resumed = SSL_session_reused(tls.ssl) == 1
         tls.empty = 0
         result = read_plain(tls, plain)
@@ -302,6 +304,13 @@ cdef void finish_tls(Codec* codec, Output* wire) noexcept nogil:
     codec.finished = True
 
 
+cdef const char* server_name_tls(Codec* codec) noexcept nogil:
+    cdef Tls* tls = <Tls*>codec
+    if tls.ssl == NULL:
+        return NULL
+    return SSL_get_servername(tls.ssl, TLSEXT_NAMETYPE_host_name)
+
+
 cdef void shrink_tls(Codec* codec) noexcept nogil:
     cdef Tls* tls = <Tls*>codec
     ERR_clear_error()
@@ -321,6 +330,7 @@ tls_type.decode = decode_tls
 tls_type.work = work_tls
 tls_type.encode = encode_tls
 tls_type.finish = finish_tls
+tls_type.server_name = server_name_tls
 tls_type.shrink = shrink_tls
 tls_type.release = release_tls
 
