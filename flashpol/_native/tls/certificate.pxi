@@ -389,8 +389,8 @@ cdef list judge(_Chain chain, tuple names):
     found += [*judge_key(own, ""), *judge_signature(own, "")]
     if x509.EVP_PKEY_get_bits(x509.X509_get0_pubkey(own)) > LONGEST_RSA:
         found.append(
-            f"has a long key, {kind_of(x509.X509_get0_pubkey(own))}, with which a handshake takes 5 ms of CPU, more than "
-            f"ten times as long as with ECDSA P-256: {_BETTER_KEY}"
+            f"has a long key, {kind_of(x509.X509_get0_pubkey(own))}, with which a handshake takes 5 ms of CPU, over ten "
+            f"times as long as with ECDSA P-256: {_BETTER_KEY}"
         )
     if x509.X509_check_purpose(own, x509.X509_PURPOSE_SSL_SERVER, 0) != 1:
         found.append("is not meant for TLS servers, so clients refuse it: have it issued for serverAuth")
