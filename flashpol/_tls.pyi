@@ -27,7 +27,8 @@ class Certificate:
     def __init__(self, chain: bytes, key: bytes | None = None) -> None: ...
     @property
     def names(self) -> tuple[str, ...]:
-        """Host names in lower case and IP addresses, from the subjectAltName; without them the CN of the subject."""
+        """Host names in lower case and IP addresses, from the subjectAltName; without them the CN of the subject, if it
+        is a host name."""
     @property
     def not_before(self) -> int:
         """Seconds since 1970, as `not_after`."""

@@ -158,8 +158,18 @@ cdef str text_of(BIO* bio):
     return (<bytes>data[:size]).decode("utf-8", "replace") if size > 0 else ""
 
 
+cdef str host_name(bytes data):
+    """In lower case; empty if it is no name of a host."""
+    text = data.decode("ascii", "replace").lower()
+    return text if text.isascii() and all([c.isalnum() or c in "-_.*" for c in text]) else ""
+
+
+cdef bytes content_of(const x509.ASN1_STRING* text):
+    return (<const char*>x509.ASN1_STRING_get0_data(text))[:x509.ASN1_STRING_length(text)]
+
+
 cdef str common_name(X509* certificate):
-    """The CN of its subject, or an empty text."""
+    """The CN of its subject, if that is the name of a host; an empty text otherwise."""
     cdef const x509.X509_NAME* subject = x509.X509_get_subject_name(certificate)
     cdef int index = x509.X509_NAME_get_index_by_NID(subject, x509.NID_commonName, -1)
     cdef unsigned char* text = NULL
@@ -172,7 +182,7 @@ cdef str common_name(X509* certificate):
         x509.ERR_clear_error()
         return ""
     try:
-        return (<bytes>(<char*>text)[:size]).decode("utf-8", "replace")
+        return host_name(<bytes>(<char*>text)[:size])
     finally:
         x509.OPENSSL_free(text)
 
@@ -196,16 +206,8 @@ cdef str subject_of(X509* certificate):
     return title_of(x509.X509_get_subject_name(certificate))
 
 
-cdef str host_name(const x509.ASN1_STRING* name):
-    """A dNSName in lower case; empty if it is no name of a host."""
-    cdef bytes data = (<const char*>x509.ASN1_STRING_get0_data(name))[:x509.ASN1_STRING_length(name)]
-    text = data.decode("ascii", "replace").lower()
-    return text if text and all(c.isalnum() or c in "-_.*" for c in text) and text.isascii() else ""
-
-
-cdef str ip_address(const x509.ASN1_STRING* name):
-    """An iPAddress; empty if it is none."""
-    cdef bytes data = (<const char*>x509.ASN1_STRING_get0_data(name))[:x509.ASN1_STRING_length(name)]
+cdef str ip_address(bytes data):
+    """Of an iPAddress; empty if it is none."""
     return str(ipaddress.ip_address(data)) if len(data) in (4, 16) else ""
 
 
@@ -224,9 +226,9 @@ cdef tuple alternative_names(X509* certificate):
         for i in range(x509.sk_GENERAL_NAME_num(names)):
             value = x509.GENERAL_NAME_get0_value(x509.sk_GENERAL_NAME_value(names, i), &kind)
             if kind == x509.GEN_DNS:
-                found.append(host_name(<const x509.ASN1_STRING*>value))
+                found.append(host_name(content_of(<const x509.ASN1_STRING*>value)))
             elif kind == x509.GEN_IPADD:
-                found.append(ip_address(<const x509.ASN1_STRING*>value))
+                found.append(ip_address(content_of(<const x509.ASN1_STRING*>value)))
     finally:
         x509.GENERAL_NAMES_free(names)
     return tuple(dict.fromkeys(filter(None, found)))
@@ -389,8 +391,8 @@ cdef list judge(_Chain chain, tuple names):
     found += [*judge_key(own, ""), *judge_signature(own, "")]
     if x509.EVP_PKEY_get_bits(x509.X509_get0_pubkey(own)) > LONGEST_RSA:
         found.append(
-            f"has a long key, {kind_of(x509.X509_get0_pubkey(own))}, with which a handshake takes 5 ms of CPU, over ten "
-            f"times as long as with ECDSA P-256: {_BETTER_KEY}"
+            f"has a long key, {kind_of(x509.X509_get0_pubkey(own))}: a handshake takes 5 ms of CPU, over ten times as "
+            f"long as with ECDSA P-256: {_BETTER_KEY}"
         )
     if x509.X509_check_purpose(own, x509.X509_PURPOSE_SSL_SERVER, 0) != 1:
         found.append("is not meant for TLS servers, so clients refuse it: have it issued for serverAuth")
