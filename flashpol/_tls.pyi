@@ -9,6 +9,44 @@ LIBRARY: Final[str]
 class TlsError(Exception):
     """What is wrong with a certificate, a key, or a setting of TLS: one line."""
 
+class PrivateKeyError(TlsError):
+    """The private key cannot be used."""
+
+class KeyMismatch(PrivateKeyError):
+    """The private key is another certificate's."""
+
+@final
+class Certificate:
+    """A certificate with its private key, judged.
+
+    chain: PEM, the server's certificate first, then the intermediate ones. key: PEM; None: it is in `chain`. Raises
+    TlsError if a server cannot use them, PrivateKeyError if the key is why. The clock is not read: an expired
+    certificate is no error here.
+    """
+
+    def __init__(self, chain: bytes, key: bytes | None = None) -> None: ...
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Host names in lower case and IP addresses, from the subjectAltName; without them the CN of the subject, if it
+        is a host name."""
+    @property
+    def not_before(self) -> int:
+        """Seconds since 1970, as `not_after`."""
+    @property
+    def not_after(self) -> int: ...
+    @property
+    def key(self) -> str:
+        """The kind of the key, such as "ECDSA P-256" or "RSA 2048"."""
+    @property
+    def sha256(self) -> str:
+        """Of the server's certificate, in hexadecimal."""
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What clients will object to, each in one line: what, and what to do."""
+    @property
+    def issuers(self) -> tuple[tuple[str, int], ...]:
+        """The subject, quoted, and `not_after` of each intermediate certificate in the chain."""
+
 TICKET_KEY_BYTES: Final[int]
 PROFILES: Final[tuple[str, ...]]
 """The values of tls_profile."""

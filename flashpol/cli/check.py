@@ -1,4 +1,4 @@
-"""flashpol check: reports the mistakes of policy files."""
+"""flashpol check: reports the mistakes of policy files, and of a configuration's certificates."""
 
 import argparse
 import json
@@ -10,13 +10,14 @@ from typing import Any
 
 from flashpol.cli import sources, terminal
 from flashpol.cli.arguments import ALL, add_clients, add_ignore, clients, ignored_codes, port
-from flashpol.config import ConfigError
+from flashpol.config import ConfigError, load, one_line
 from flashpol.policy import Finding, Severity, lint
 from flashpol.policy.rules import RULES
+from flashpol.serving.certificates import judge_all
 
 DESCRIPTION = """Report the mistakes of policy files: what is wrong, where, and what to write instead. Exit status: 0
 no errors (with --strict: no findings), 1 errors (with --strict: any finding), 2 a file that cannot be read, or a wrong
-argument. docs/rules.md explains the rules."""
+argument. docs/rules.md explains the rules. With a configuration its certificates are checked too."""
 
 # The version of the JSON output; raised when a field changes its meaning or goes away, not when one is added.
 JSON_VERSION = 1
@@ -33,6 +34,15 @@ class Checked:
     error: str | None = None
 
 
+@dataclass
+class CheckedCertificate:
+    """A certificate of the configuration: its findings, or the error that keeps a server from using it."""
+
+    name: str
+    findings: list[str]
+    error: str | None
+
+
 def add_to(commands: Any) -> None:
     parser = commands.add_parser("check", help="report the mistakes of policy files", description=DESCRIPTION)
     add = parser.add_argument
@@ -42,7 +52,8 @@ def add_to(commands: Any) -> None:
         "--config",
         metavar="FILE",
         type=Path,
-        help="check the policies of this configuration, each for the port and the clients of its listener",
+        help="check the policies of this configuration, each for the port and the clients of its listener, and its "
+        "certificates",
     )
     add_clients(parser, "client that the policy is for", default=ALL)
     add("--served-from", metavar="PORT", type=port, help="port that serves the policy")
@@ -57,18 +68,22 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("FILE is missing: write policy files, or -c and a configuration file")
     ignored = ignored_codes(options.ignore, {rule.code for rule in RULES}, "docs/rules.md lists")
     checked = [_check(source, options, ignored) for source in _sources(options)]
+    certificates = [CheckedCertificate(*each) for each in judge_all(load(options.config))] if options.config else []
     counts = {
         "files": len(checked),
+        "certificates": len(certificates),
         **{f"{severity}s": sum(f.severity is severity for c in checked for f in c.findings) for severity in Severity},
         "unreadable": sum(one.error is not None for one in checked),
     }
+    counts["errors"] += sum(one.error is not None for one in certificates)
+    counts["warnings"] += sum(len(one.findings) for one in certificates)
     if options.json:
-        _print_json(checked, counts)
+        _print_json(checked, certificates, counts)
     else:
-        _print_text(checked, counts)
+        _print_text(checked, certificates, counts)
     if counts["unreadable"]:
         return 2
-    return int(any(f.severity is Severity.ERROR or options.strict for one in checked for f in one.findings))
+    return int(counts["errors"] > 0 or (options.strict and any(counts[f"{severity}s"] for severity in Severity)))
 
 
 def _sources(options: argparse.Namespace) -> list[sources.Source]:
@@ -87,16 +102,22 @@ def _check(source: sources.Source, options: argparse.Namespace, ignored: frozens
     return Checked(source.name, [finding for finding in found if finding.code not in ignored])
 
 
-def _print_json(checked: list[Checked], counts: dict[str, int]) -> None:
+def _print_json(checked: list[Checked], certificates: list[CheckedCertificate], counts: dict[str, int]) -> None:
     files = [
         {"file": one.file, "error": one.error, "findings": [asdict(finding) for finding in one.findings]}
         for one in checked
     ]
     # ASCII does not depend on the terminal's encoding, and cannot fail for file names that are not text.
-    print(json.dumps({"version": JSON_VERSION, "files": files, "summary": counts}, indent=2))
+    document = {
+        "version": JSON_VERSION,
+        "files": files,
+        "certificates": [asdict(one) for one in certificates],
+        "summary": counts,
+    }
+    print(json.dumps(document, indent=2))
 
 
-def _print_text(checked: list[Checked], counts: dict[str, int]) -> None:
+def _print_text(checked: list[Checked], certificates: list[CheckedCertificate], counts: dict[str, int]) -> None:
     paint = terminal.painter()
     for one in checked:
         name = terminal.file_name(one.file)
@@ -104,6 +125,11 @@ def _print_text(checked: list[Checked], counts: dict[str, int]) -> None:
             print(f"flashpol check: {name}: cannot be read: {one.error}", file=sys.stderr)
         for finding in one.findings:
             print(_shown(name, finding, paint))
+    for certificate in certificates:
+        found = [(Severity.ERROR, certificate.error)] if certificate.error else []
+        for severity, text in [*found, *((Severity.WARNING, text) for text in certificate.findings)]:
+            title = paint(terminal.file_name(f"certificate {certificate.name}"), "1")
+            print(terminal.encodable(f"{title}: {paint(severity, _COLOURS[severity])}: {one_line(text)}\n"))
     print(_summary(counts))
 
 
@@ -127,7 +153,9 @@ def _summary(counts: dict[str, int]) -> str:
     found = [_count(counts[f"{severity}s"], severity) for severity in Severity if counts[f"{severity}s"]]
     if counts["unreadable"]:
         found.append(f"{counts['unreadable']} cannot be read")
-    return f"{_count(counts['files'], 'file')}: {', '.join(found) or 'nothing found'}"
+    what = [_count(counts["files"], "file")]
+    what += [_count(counts["certificates"], "certificate")] * bool(counts["certificates"])
+    return f"{', '.join(what)}: {', '.join(found) or 'nothing found'}"
 
 
 def _count(number: int, what: str) -> str:

@@ -6,14 +6,18 @@ import json
 import logging
 import sys
 import tomllib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flashpol.cli.configure import add_flags, config_file, configure
 from flashpol.config import Config, as_toml, defaults, one_line
 
-DESCRIPTION = """Check a configuration and its policies without opening an address. Print the settings that flashpol
-serve would run with, as TOML, with the size of each listener's reply and the SHA-256 of its policy. It takes the flags
-of serve, except --pid-file. Exit status: 0 the configuration can be served, 2 it cannot, or an argument is wrong."""
+if TYPE_CHECKING:
+    from flashpol.serving.certificates import CertificateFacts
+
+DESCRIPTION = """Check a configuration, its policies and its certificates without opening an address. Print the settings
+that flashpol serve would run with, as TOML, with the size of each listener's reply, the SHA-256 of its policy, and the
+names and the end of each certificate. It takes the flags of serve, except --pid-file. Exit status: 0 the configuration
+can be served, 2 it cannot, or an argument is wrong."""
 
 # Version of the JSON output: raised when a field changes its meaning or is removed, not when one is added.
 JSON_VERSION = 1
@@ -48,12 +52,14 @@ def run(options: argparse.Namespace) -> int:
         return 0
     settings = configure(options)
     from flashpol.process.privileges import Privileges
+    from flashpol.serving.certificates import date, load_all
     from flashpol.serving.policies import compile_all
 
     warnings = _Warnings()
     logger = logging.getLogger("flashpol")
     logger.addHandler(warnings)
     try:
+        certificates = [each.facts for each in load_all(settings).values()]
         replies = compile_all(settings)
     finally:
         logger.removeHandler(warnings)
@@ -64,20 +70,35 @@ def run(options: argparse.Namespace) -> int:
         {"bytes": len(reply), "sha256": hashlib.sha256(reply.removesuffix(b"\0")).hexdigest()} for reply in replies
     ]
     if options.json:
-        print(json.dumps(_data(settings, replies_info, warnings.lines), indent=2))
+        print(json.dumps(_data(settings, replies_info, certificates, warnings.lines), indent=2))
         return 0
     for line in warnings.lines:
         print(f"flashpol config: warning: {line}", file=sys.stderr)
     if file := config_file(options):
         print(f"# from {one_line(str(file))}")
     comments = ["# its reply: {bytes:,} bytes; sha256 of its policy: {sha256}".format(**info) for info in replies_info]
-    print(as_toml(settings, comments), end="")
+    about = [
+        f"# for {', '.join(each.names) or 'no name'}; {each.key}; until {date(each.not_after)}; sha256 {each.sha256}"
+        for each in certificates
+    ]
+    print(as_toml(settings, comments, about), end="")
     return 0
 
 
-def _data(settings: Config, replies_info: list[dict[str, Any]], warnings: list[str]) -> dict[str, Any]:
-    """The tables of the configuration file, and for each listener what is known of its reply."""
-    data = {"version": JSON_VERSION, "policies": {}, **tomllib.loads(as_toml(settings)), "warnings": warnings}
+def _data(
+    settings: Config, replies_info: list[dict[str, Any]], certificates: list["CertificateFacts"], warnings: list[str]
+) -> dict[str, Any]:
+    """The tables of the configuration file, and what is known of each certificate and of each listener's reply."""
+    tables = tomllib.loads(as_toml(settings))
+    data = {"version": JSON_VERSION, "policies": {}, "certificates": {}, **tables, "warnings": warnings}
     for listener, info in zip(data["listeners"], replies_info, strict=True):
         listener.update(info)
+    for facts in certificates:
+        data["certificates"][facts.name].update(
+            names=facts.names,
+            not_before=facts.not_before,
+            not_after=facts.not_after,
+            kind=facts.key,
+            sha256=facts.sha256,
+        )
     return data

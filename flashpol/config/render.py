@@ -109,13 +109,14 @@ def _listener(config: Config, listener: Listener) -> Iterator[str]:
     return _marked(pairs | own, Listener)
 
 
-def as_toml(config: Config, comments: Sequence[str] = ()) -> str:
-    """A whole configuration; comments: one for each listener, if any."""
+def as_toml(config: Config, comments: Sequence[str] = (), certificate_comments: Sequence[str] = ()) -> str:
+    """A whole configuration; comments: one for each listener, and one for each certificate, if any."""
     lines = ["[server]", *_server(config.server)]
     for policy in config.policies:
         lines += ["", f"[policies.{as_key(policy.name)}]", *_source(policy)]
-    for certificate in config.certificates:
-        lines += ["", f"[certificates.{as_key(certificate.name)}]", *_source(certificate)]
+    for number, certificate in enumerate(config.certificates):
+        about = certificate_comments[number : number + 1]
+        lines += ["", f"[certificates.{as_key(certificate.name)}]", *about, *_source(certificate)]
     for number, listener in enumerate(config.listeners):
         lines += ["", "[[listeners]]", *comments[number : number + 1], *_listener(config, listener)]
     return "\n".join(lines) + "\n"

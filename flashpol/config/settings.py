@@ -119,8 +119,8 @@ class Server:
     watch: float = setting(
         0.0,
         number(0.1, 3600, off=0),
-        "The server checks the configuration and the policy files for changes at this interval, in seconds, and "
-        "reloads when they have changed; 0 disables it (reload with SIGHUP).",
+        "The server checks the configuration, the policy files and the certificates for changes at this interval, in "
+        "seconds, and reloads when they have changed; 0 disables it (reload with SIGHUP).",
         "It is off so that a file takes effect when you say so, not while you edit it.",
     )
     log_format: str = setting(

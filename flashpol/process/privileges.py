@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from flashpol.config import ConfigError, Server
+from flashpol.process.core_dumps import forbid_core_dumps, is_dumpable
 
 T = TypeVar("T")
 
@@ -66,6 +67,7 @@ class Privileges:
     def drop(self) -> None:
         """Give up all other rights for good: saved ids and capabilities go too, and no program can give any back."""
         privileged = os.geteuid() == 0
+        dumpable = is_dumpable()
         groups = self._groups  # looked up while /etc can be read
         if self.root is not None:
             os.chroot(self.root)
@@ -76,6 +78,8 @@ class Privileges:
         if privileged and self.user:
             os.setresuid(self.user.pw_uid, self.user.pw_uid, self.user.pw_uid)
         _drop_capabilities()
+        if not dumpable:  # what it is after a change of the user, the host decides (fs.suid_dumpable)
+            forbid_core_dumps()
 
 
 def _look_up(what: str, name: str | None, find: Callable[[str], T], place: object) -> T | None:

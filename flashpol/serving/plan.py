@@ -2,18 +2,24 @@
 
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from flashpol.config import Address, Config
+from flashpol.config import Address, Config, ConfigError
+from flashpol.process.core_dumps import forbid_core_dumps
 from flashpol.process.local_ports import LocalPorts, require_sources
 from flashpol.process.privileges import Privileges
-from flashpol.serving.certificates import LoadedCertificate, load_all
+from flashpol.serving.certificates import Certificates, files_of, load_all
 from flashpol.serving.file_watch import Snapshot, digest, require_regular_file
 from flashpol.serving.networks import Access
 from flashpol.serving.policies import compile_all
+
+# Seconds for which a reload tries certificates that do not fit again, and between two tries: a program that renews one
+# replaces the chain and the key one after the other, and certbot removes a link before it makes the new one.
+CERTIFICATES_PATIENCE, CERTIFICATES_PAUSE = 1.0, 0.1
 
 log = logging.getLogger("flashpol")
 
@@ -32,7 +38,7 @@ class Plan:
     access: Sequence[Access] = field(repr=False)
     privileges: Privileges
     local_ports: LocalPorts = field(default_factory=LocalPorts, repr=False)
-    certificates: Mapping[str, LoadedCertificate] = field(default_factory=dict, repr=False)
+    certificates: Certificates = field(default_factory=dict, repr=False)
     ticket_keys: bytes = field(default_factory=partial(os.urandom, TICKET_KEY_BYTES), repr=False)
 
 
@@ -63,6 +69,7 @@ class Loader:
             paths = [
                 *self._file,
                 *(path for source in config.policies for path in (source.file, source.folder) if path),
+                *files_of(config),
             ]
             on_snapshot(Snapshot.of(paths))
             if digest(self._file) == before:  # the snapshot is of the file that was read
@@ -70,12 +77,28 @@ class Loader:
         privileges = Privileges.of(config.server)
         privileges.require_rights()
         require_sources(config)
+        patience = 0.0 if self._known is None else CERTIFICATES_PATIENCE  # the start has nothing to keep serving
+        certificates = _load_certificates(config, patience, lambda: on_snapshot(Snapshot.of(paths)))
         if self._known is None:  # `announce` logs those of the start, once it serves: a start that fails says only why
             self._known = [text for text, _ in exposures(config.server.admin, privileges)]
         log_exposures(config.server.admin, privileges, self._known)
         access = list(map(Access.of, config.listeners))
-        certificates = load_all(config)
         return Plan(config, compile_all(config), access, privileges, LocalPorts.of_host(), certificates)
+
+
+def _load_certificates(config: Config, patience: float, before_again: Callable[[], object]) -> Certificates:
+    """Those of the configuration. Raises ConfigError if they do not fit for `patience` seconds."""
+    if config.certificates:
+        forbid_core_dumps()
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return load_all(config)
+        except ConfigError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(CERTIFICATES_PAUSE)
+        before_again()
 
 
 def exposures(admin: object, privileges: Privileges) -> list[tuple[str, dict[str, str]]]:

@@ -30,6 +30,7 @@ from flashpol.log.rate_limit import ONCE_A_MINUTE
 from flashpol.process.limits import raise_file_limit
 from flashpol.serving.file_watch import FileWatch
 from flashpol.serving.plan import Loader
+from flashpol.supervisor.certificate_expiry import CHECK_EVERY, CertificateExpiry
 from flashpol.supervisor.child import Child
 from flashpol.supervisor.generation import KILL_AFTER, Generation, ServerRuntime
 from flashpol.supervisor.listen_sockets import ListenSockets
@@ -117,6 +118,8 @@ class Arbiter:
         self._observe = Interval(TICK)
         self._heartbeats = Interval(TICK)
         self._files = Interval(TICK)
+        self._expiry = CertificateExpiry()
+        self._certificates = Interval(CHECK_EVERY)
         self._watchdog = Interval(self._notifier.watchdog_interval or math.inf)
         # Under nohup a closed terminal is to be ignored; a process without a terminal cannot lose one.
         self._terminal = has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
@@ -221,6 +224,9 @@ class Arbiter:
                 # Also of generations that drain: as long as a stalled worker seems to accept, a reload is not done.
                 for generation in (*self._reloader.draining, current):
                     generation.kill_stalled()
+        if self._certificates.take():
+            with surviving("looking for certificates that expire"):
+                self._expiry.check(current.plan.certificates, time.time())
         if self._watchdog.take() and self._notifier.watchdog_interval:
             if current.serving:
                 self._notifier.alive()

@@ -37,6 +37,7 @@ from flashpol.config import ConfigError, log_file_error
 from flashpol.counters.status import READY
 from flashpol.log.handler import log, set_up
 from flashpol.process.control import FollowLog
+from flashpol.process.core_dumps import forbid_core_dumps
 from flashpol.serving.file_watch import FileWatch
 from flashpol.serving.plan import Loader, Plan
 from flashpol.supervisor.child import Child
@@ -271,6 +272,8 @@ class Reloader:
 
     def _make(self, plan: Plan) -> Generation:
         """Raises ConfigError."""
+        if plan.certificates:  # another process loaded them
+            forbid_core_dumps()
         self._log_as(plan)  # its children inherit it
         generation = Generation(plan, self._runtime)
         self._deadline = time.monotonic() + START_TIMEOUT
