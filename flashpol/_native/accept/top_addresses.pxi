@@ -14,8 +14,8 @@ from flashpol._native.common.system cimport getpeername, sockaddr_in6, socklen_t
 
 
 cdef inline bint is_logged(Reason reason) noexcept nogil:
-    """Whether the operator can change what refused a connection: a limit, a certificate or a profile that clients do not
-    accept, or a proxy that is set up wrong. The other reasons are the clients' doing, or the configuration says so."""
+    """Whether the operator can change what refused a connection: a limit, a certificate or a profile that clients do
+    not accept, or a proxy that is set up wrong. The other reasons are the clients' doing, or as configured."""
     return reason in (R_CAPACITY, R_MAX_CONNECTIONS, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_RATE,
                       R_MAX_ADDRESS_SESSIONS, R_MAX_SESSIONS, R_MAX_SLOW_REPLIES, R_MAX_HANDSHAKES, R_TLS_HANDSHAKE,
                       R_PROXY_UNTRUSTED, R_PROXY_MALFORMED, R_PROXY_OVERSIZED)

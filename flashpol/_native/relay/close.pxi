@@ -72,10 +72,10 @@ cdef inline void end_session(Core* core, int32_t i, uint8_t end) noexcept nogil:
     session.counters.ends[end] += 1
     session.counters.duration_ns += <uint64_t>duration
     count_bucket(session.counters.duration_buckets, DURATION_BOUNDS, DURATION_BUCKETS - 1, duration)
-    if end != E_UPSTREAM_RESET and end != E_CLIENT_RESET and not session.flows[UPSTREAM].blocked:
-        send_finish(core, session)
     if session.codec != NULL:
-        session.codec.finished = True                   # RST follows, where it has not said so
+        if end != E_UPSTREAM_RESET and end != E_CLIENT_RESET and not session.flows[UPSTREAM].blocked:
+            send_finish(core, session)
+        session.codec.finished = True                   # else RST follows
     if end == E_CLIENT_RESET or session.flows[CLIENT].blocked:
         close_with_rst(session.flows[UPSTREAM].fd)
     if end == E_UPSTREAM_RESET or session.flows[UPSTREAM].blocked:

@@ -116,16 +116,30 @@ cdef inline Read read_and_convert(Core* core, Session* session, int side) noexce
     return read_and_decode(core, session) if side == CLIENT else read_and_encode(core, session)
 
 
-cdef bint send_finish(Core* core, Session* session) noexcept nogil:
-    """Send the client what says that nothing follows, if its codec has not said so. False: not all of it is sent."""
-    cdef Output wire
-    if session.codec == NULL or session.codec.finished:
-        return True
+cdef void encode_finish(Core* core, Session* session, Output* wire) noexcept nogil:
+    """What says that nothing follows, unless the codec has said so."""
     wire.data, wire.size, wire.room = core.reply, 0, CODEC_REPLY
-    session.codec.type.finish(session.codec, &wire)
+    if not session.codec.finished:
+        session.codec.type.finish(session.codec, wire)
+
+
+cdef bint finish_side(Core* core, Session* session) noexcept nogil:
+    """The upstream has sent FIN: say so to the client, in its codec. False: not all of that is sent."""
+    cdef Output wire
+    if session.codec == NULL:
+        return True
+    encode_finish(core, session, &wire)
     if not send_own(core, session, &wire):
         return True                                 # the next write fails too
     return session.flows[UPSTREAM].held == NULL
+
+
+cdef void send_finish(Core* core, Session* session) noexcept nogil:
+    """The session ends: say so to the client, if the kernel takes it at once."""
+    cdef Output wire
+    encode_finish(core, session, &wire)
+    if wire.size:
+        send(session.flows[CLIENT].fd, wire.data, wire.size, MSG_NOSIGNAL)
 
 
 cdef void feed_starved(Core* core) noexcept nogil:

@@ -106,7 +106,7 @@ cdef inline void transfer(Core* core, int32_t i, int side) noexcept nogil:
         # The other side has reset it, and everything that it sent before has been passed on.
         end_session(core, i, E_UPSTREAM_RESET if side == CLIENT else E_CLIENT_RESET)
     elif flow.fin_received and flow.held == NULL and not flow.fin_sent and (
-            side == CLIENT or send_finish(core, session)):
+            side == CLIENT or finish_side(core, session)):
         flow.fin_sent = True
         if other.fin_sent:
             end_session(core, i, session.first_fin)
