@@ -6,9 +6,11 @@ makes hellos by hand, also those that no library sends any more. `odd_client` is
 messages that OpenSSL sends never or only once.
 """
 
+import re
 import socket
 import ssl
 import struct
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple, Self
@@ -18,7 +20,7 @@ from testkit.polling import DEADLINE
 
 RECORD = 1 << 16  # bytes of one receive
 HANDSHAKE, ALERT, CHANGE_CIPHER_SPEC, APPLICATION_DATA = 0x16, 0x15, 0x14, 0x17
-WARNING, FATAL = 1, 2
+KEY_UPDATE = 24  # a message of the handshake
 ALERTS = {
     0: "close_notify",
     10: "unexpected_message",
@@ -83,7 +85,9 @@ def client_context(
     with_old = minimum < ssl.TLSVersion.TLSv1_2
     if with_old and not ciphers:
         context.set_ciphers("ALL:@SECLEVEL=0")
-    context.minimum_version, context.maximum_version = minimum, maximum
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # TLS 1.0 and 1.1
+        context.minimum_version, context.maximum_version = minimum, maximum
     if alpn:
         context.set_alpn_protocols([*alpn])
     return context
@@ -253,12 +257,9 @@ class TlsClient:
 
 
 def alert_of(error: ssl.SSLError) -> str:
-    """The alert that a server sent, from the reason that OpenSSL gives; empty if it sent none."""
-    reason = (error.reason or "").lower()
-    for prefix in ("tlsv1_alert_", "sslv3_alert_", "tlsv13_alert_", "tlsv1_"):
-        if reason.startswith(prefix):
-            return reason.removeprefix(prefix)
-    return ""
+    """The alert that a server sent, from OpenSSL's text for it; empty if it sent none."""
+    found = re.search(r"alert[ _]([a-z_ ]+)|tlsv1[ _](unrecognized[ _]name)", str(error).lower())
+    return (found[1] or found[2]).strip().replace(" ", "_") if found else ""
 
 
 def tls_connect(
@@ -411,11 +412,10 @@ class OddClient:
 
     def update_key(self, *, requested: bool = False) -> None:
         """TLS 1.3: a KeyUpdate. requested: the server is to send one too."""
-        from tlslite.constants import KeyUpdateMessageType
-
-        how = KeyUpdateMessageType.update_requested if requested else KeyUpdateMessageType.update_not_requested
-        for _ in self.connection.send_keyupdate_request(how):
-            pass
+        self.send_record(HANDSHAKE, bytes([KEY_UPDATE, 0, 0, 1, requested]))
+        session, layer = self.connection.session, self.connection._recordLayer
+        secrets = layer.calcTLS1_3KeyUpdate_reciever(session.cipherSuite, session.cl_app_secret, session.sr_app_secret)
+        session.cl_app_secret, session.sr_app_secret = secrets
 
     def renegotiate(self) -> None:
         """TLS 1.2: a ClientHello within the connection."""
@@ -426,11 +426,15 @@ class OddClient:
         for result in self.connection._recordLayer.recvRecord():
             if result not in (0, 1):
                 header, parser = result
-                return header.type, bytes(parser.bytes)
-        raise AssertionError("no record")
-
-    def receive(self, size: int) -> bytes:
-        return bytes(self.connection.read(max=size, min=size))
+                break
+        kind, body = header.type, bytes(parser.bytes)
+        if kind == HANDSHAKE and body[0] == KEY_UPDATE:
+            session, layer = self.connection.session, self.connection._recordLayer
+            secrets = layer.calcTLS1_3KeyUpdate_sender(
+                session.cipherSuite, session.cl_app_secret, session.sr_app_secret
+            )
+            session.cl_app_secret, session.sr_app_secret = secrets
+        return kind, body
 
     def until_end(self) -> tuple[bytes, list[tuple[int, str]], str]:
         """Application data, alerts and the end of the stream, "fin" or "rst"."""

@@ -2,42 +2,35 @@
 
 import importlib.util
 import ssl
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flashpol._fastpath import HANDSHAKE_FAILURES, TLS_VERSIONS
 from flashpol.counters.layout import Block
+from testkit.certificates import self_signed
 
 # A machine without OpenSSL's headers builds flashpol without TLS.
 AVAILABLE = importlib.util.find_spec("flashpol._tls") is not None
 
 
 class Pair(NamedTuple):
-    """A certificate chain and its key, in PEM."""
+    """A certificate chain and its key, in PEM, and the names that it is for."""
 
     chain: bytes
     key: bytes
-
-
-KEYS = {"ecdsa": ("ec", "ec_paramgen_curve:P-256"), "rsa": ("rsa", "rsa_keygen_bits:2048")}
+    names: tuple[str, ...]
 
 
 @cache
 def issue(*names: str, key: str = "ecdsa") -> Pair:
     """A certificate for these names. The same arguments return the same one."""
-    algorithm, option = KEYS[key]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        command = ["openssl", "req", "-x509", "-nodes", "-days", "30", "-subj", f"/CN={names[0]}"]
-        command += ["-newkey", algorithm, "-pkeyopt", option, "-keyout", folder / "key", "-out", folder / "chain"]
-        command += ["-addext", "subjectAltName=" + ",".join(f"DNS:{each}" for each in names)]
-        subprocess.run(command, check=True, capture_output=True)
-        return Pair((folder / "chain").read_bytes(), (folder / "key").read_bytes())
+    with tempfile.TemporaryDirectory() as folder:
+        files = self_signed(*names, folder=Path(folder), kind=key)
+        return Pair(files.chain.read_bytes(), files.key.read_bytes(), names)
 
 
 def leaf(pair: Pair) -> bytes:
@@ -59,6 +52,12 @@ class Tls:
     strict_sni: bool = False
     tickets: int = 0
     only: bool = False
+
+    def context(self) -> Any:
+        """What the listener's codecs are made by."""
+        from flashpol._tls import ServerContext
+
+        return ServerContext(self.pairs, profile=self.profile, strict_sni=self.strict_sni, tickets=self.tickets)
 
 
 def handshakes(block: Block) -> dict[str, int]:

@@ -24,7 +24,7 @@ class TlsSite:
 
     def install(self, pair: Pair, name: str = "games") -> None:
         """Replace the certificate's files, each at once."""
-        for kind, content in zip(("chain", "key"), pair, strict=True):
+        for kind, content in (("chain", pair.chain), ("key", pair.key)):
             new = self.folder / f"{name}.{kind}.new"
             new.write_bytes(content)
             new.chmod(0o600)

@@ -14,7 +14,7 @@ from testkit.clients import REQUEST, ask, connect
 from testkit.polling import DEADLINE, eventually
 from testkit.processes import Flashpol
 from testkit.tls import WHOLE, TlsClient, only, tls_ask, tls_connect
-from testkit.tls_serving import Pair, issue, leaf
+from testkit.tls_serving import issue, leaf
 from testkit.tls_site import REPLY, TlsSite, settled
 
 OLD, NEW = issue("games.test"), issue("games.test", "new.games.test")
@@ -129,7 +129,7 @@ def test_reload_with_a_bad_certificate_changes_nothing(site: TlsSite, wrong: str
         if wrong == "missing":
             (site.folder / "games.key").unlink()
         else:
-            site.install(Pair(NEW.chain, OLD.key) if wrong == "key of another" else Pair(b"junk\n", NEW.key))
+            site.install(NEW._replace(key=OLD.key) if wrong == "key of another" else NEW._replace(chain=b"junk\n"))
         assert reload(server) != 200
         assert served(server) == leaf(OLD)
         assert tls_ask(server.place, REQUEST) == (REPLY, WHOLE)

@@ -66,17 +66,6 @@ def test_hello_in_many_records_is_complete(serve: Serve) -> None:
     server.settle()
 
 
-def test_last_flight_and_request_in_one_segment_get_the_reply(serve: Serve) -> None:
-    """In TLS 1.2 the server has the last word of a handshake, so a client can send nothing with its own."""
-    server = serve(tls=Tls())
-    with server.connect() as sock:
-        client = TlsClient(sock, only(V13))
-        flight = last_flight(sock, client)
-        sock.sendall(flight + client.encrypt(REQUEST))
-        assert client.until_end() == (REPLY, WHOLE)
-    assert server.settle() == {"reply": 1}
-
-
 def last_flight(sock: socket.socket, client: TlsClient) -> bytes:
     """The last flight of the client's handshake, which is not sent."""
     sock.sendall(client.hello())
@@ -85,6 +74,20 @@ def last_flight(sock: socket.socket, client: TlsClient) -> bytes:
         client.step()
         if flight := client.take():
             return flight
+
+
+@pytest.mark.parametrize("more", ["", "close_notify", "FIN", "close_notify and FIN"])
+def test_last_flight_and_request_in_one_segment_get_the_reply(serve: Serve, more: str) -> None:
+    """In TLS 1.2 the server has the last word of a handshake, so a client can send nothing with its own."""
+    server = serve(tls=Tls())
+    with server.connect() as sock:
+        client = TlsClient(sock, only(V13))
+        data = last_flight(sock, client) + client.encrypt(REQUEST)
+        sock.sendall(data + client.farewell() if "close_notify" in more else data)
+        if "FIN" in more:
+            sock.shutdown(socket.SHUT_WR)
+        assert client.until_end() == (REPLY, WHOLE)
+    assert server.settle() == {"reply": 1}
 
 
 # Bytes of the hello that are sent. Two of them could still become something else than TLS.

@@ -37,6 +37,7 @@ NAMED = Tls((FIRST, EXACT, WILD))
         ("a.wild.test", WILD),
         ("A.Wild.TEST", WILD),
         ("first.test", FIRST),
+        ("games.test.", EXACT),
         (None, FIRST),
     ],
 )
@@ -58,7 +59,6 @@ UNKNOWN = [
     "a.b.wild.test",
     ".wild.test",
     "awild.test",
-    "games.test.",
     "x" * 63 + ".games.test",
 ]
 
@@ -105,7 +105,7 @@ def test_no_name_with_strict_sni_gets_the_first_certificate(serve: Serve) -> Non
     assert server.settle() == {"reply": 2}
 
 
-@pytest.mark.parametrize("name", ["a" * 255, "\0", "games.test\0", "*.wild.test", "é.test", " games.test", "-"])
+@pytest.mark.parametrize("name", ["a" * 255, "\0", "games.test\0", "é.test", " games.test", "-"])
 def test_odd_name_is_no_name_of_a_certificate(serve: Serve, name: str) -> None:
     """It is refused, or gets the first certificate: never another one, and the server goes on."""
     server = serve(tls=NAMED)
