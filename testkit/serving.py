@@ -124,7 +124,7 @@ class Serving:
             timeouts=self.timeouts,
             terminated=self.terminated,
             shared_port=shared_port,
-            **({"tls": self._tls.context(), "tls_only": self._tls.only} if self._tls else {}),
+            **({"codec": self._tls.context(), "tls_only": self._tls.only} if self._tls else {}),
         )
         service.start()
         return service
