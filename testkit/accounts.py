@@ -1,7 +1,7 @@
 """What a listener's counters say of its connections."""
 
 from flashpol._fastpath import REASONS
-from flashpol.counters.layout import Block
+from flashpol.counters.layout import GAUGES, Block
 
 
 def outcomes(block: Block) -> dict[str, int]:
@@ -14,5 +14,5 @@ def outcomes(block: Block) -> dict[str, int]:
 
 def assert_settled(block: Block) -> None:
     """Nothing is open, and every connection ended in exactly one way."""
-    assert [block[gauge] for gauge in ("open", "parked", "slow_replies", "sessions")] == [0] * 4
+    assert [block[gauge] for gauge in GAUGES] == [0] * len(GAUGES)
     assert block["accepted"] == sum(outcomes(block).values())

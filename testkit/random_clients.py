@@ -1,8 +1,8 @@
 """Random clients of a real server that has every kind of listener, and limits so small that all of them are reached.
 
-`Scene` is the server with its applications; `Client.act` is one connection of a random kind. Everything follows from
+`Scene` is the server; `Client.act` is one connection of a random kind. Everything follows from
 a seed, except the time that the kernel and the server take. Each connection checks what it receives: a policy client
-receives its whole reply or nothing, and a game receives no byte that it does not expect.
+receives its whole reply or nothing, and a game receives no byte that it does not expect. The same holds inside TLS.
 """
 
 import asyncio
@@ -11,12 +11,15 @@ import random
 import socket
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+from testkit.channels import Channel, TlsChannel
 from testkit.clients import BARE, REQUEST
 from testkit.polling import eventually
-from testkit.processes import Flashpol, free_port
+from testkit.processes import Flashpol
+from testkit.random_applications import GREETING
+from testkit.tls_serving import AVAILABLE, issue
 
 POLICY = b'<cross-domain-policy><allow-access-from domain="*.example.com" to-ports="7000"/></cross-domain-policy>'
 SILVERLIGHT = (
@@ -24,7 +27,6 @@ SILVERLIGHT = (
     b'<grant-to><socket-resource port="4502" protocol="tcp"/></grant-to></policy></cross-domain-access></access-policy>'
 )
 LARGE = POLICY + b" " * (1_000_000 - len(POLICY))
-GREETING = b"welcome, player\n"
 WORKERS = 2
 # Listener -> lines of its table. {echo}, {speaker}, {dead}, {refusing}: the addresses of applications.
 LISTENERS = {
@@ -42,9 +44,21 @@ LISTENERS = {
     "rated": 'upstream = "{echo}"\nconnect_rate = 20\nbalance = "least-connections"',
     "denied": 'deny_networks = ["127.3.1.0/29"]',
 }
-REPLIES = {"silverlight": SILVERLIGHT, "large": LARGE + b"\0"}
-PROXIED, SHARED = ("proxied", "named"), ("hasty", "games", "named", "chat", "dead", "refusing", "rated")
-SPEAKS_FIRST = "chat"
+SECURE = {  # those with TLS
+    "secure": 'tls = ["ecdsa", "wild"]\ntls_handshake_timeout = 0.3',
+    "secure_large": 'policy = "large"\ntls = ["ecdsa"]\ntls_profile = "flash"',
+    "secure_games": 'upstream = "{echo}"\ntls = ["rsa", "ecdsa"]\ntls_tickets = 2',
+    "secure_chat": 'upstream = "{speaker}"\ntls = ["ecdsa"]\ntls_only = true',
+    "secure_named": 'upstream = "{echo}"\nproxy_protocol = true\nproxy_networks = ["127.0.0.0/8"]\n'
+    'upstream_proxy = "v1"\ntls = ["ecdsa"]\ntls_strict_sni = true',
+}
+TLS_ONLY = "secure_chat"
+if AVAILABLE:
+    LISTENERS |= SECURE
+REPLIES = {"silverlight": SILVERLIGHT, "large": LARGE + b"\0", "secure_large": LARGE + b"\0"}
+PROXIED = ("proxied", "named", "secure_named")
+SHARED = ("hasty", "games", "named", "chat", "dead", "refusing", "rated", "secure_games", "secure_chat", "secure_named")
+SPEAKS_FIRST = ("chat", "secure_chat")
 TIMEOUTS = """
 request_timeout = 0.6
 terminator_grace = 0.05
@@ -59,9 +73,8 @@ max_duration = 3.0
 """
 # Descriptors of each process; a worker has about 45 before its first connection.
 FILES = 90
+ENDED = OSError  # what an action finds that the server ended: no fault, since limits and timeouts are small
 ACTION_SECONDS = 4.0  # of a client; longer than any of the server's timeouts
-# What an action finds that the server ended: no fault, since limits and timeouts are small.
-ENDED = OSError
 
 
 def limits(generator: random.Random) -> str:
@@ -79,68 +92,10 @@ max_address_sessions = {one_of(0, 2, 6)}
 max_address_rate = {one_of(0, 0, 5, 50)}
 max_sessions = {one_of(6, 12, 30, 1000)}
 max_slow_replies = {one_of(1, 2, 1000)}
+max_handshakes = {one_of(1, 3, 1000)}
 address_table_size = {one_of(8, 64, 4096)}
 exempt_networks = ["127.9.0.0/16"]
 """
-
-
-class Applications:
-    """Those behind the shared ports: an echo, one that speaks first, one with a full accept queue, and none.
-
-    A few of their connections are reset, closed or left unread, whatever the client does.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-        self._stack = contextlib.AsyncExitStack()
-        self.addresses: dict[str, str] = {}
-
-    async def __aenter__(self) -> "Applications":
-        for name, greeting in (("echo", b""), ("speaker", GREETING)):
-            listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
-            self.addresses[name] = f"127.0.0.1:{listening.getsockname()[1]}"
-            server = await asyncio.start_server(lambda r, w, g=greeting: self._serve(r, w, g), sock=listening)
-            self._stack.callback(server.close)
-        self.addresses["dead"] = self._stack.enter_context(_full_queue())
-        self.addresses["refusing"], self.addresses["refusing2"] = (f"127.0.0.1:{free_port()}" for _ in range(2))
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, greeting: bytes) -> None:
-        how = self._random.choices(["echo", "reset", "close", "stall"], [85, 5, 5, 5])[0]
-        try:
-            writer.write(greeting)
-            if how == "reset":
-                await reader.read(100)
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                writer.transport.abort()
-            elif how == "close":
-                writer.close()
-            else:
-                await asyncio.sleep(self._random.random() if how == "stall" else 0)
-                while data := await reader.read(1 << 16):
-                    writer.write(data)
-                    await writer.drain()
-                writer.close()
-        except ENDED:
-            writer.transport.abort()
-
-
-@contextlib.contextmanager
-def _full_queue() -> Iterator[str]:
-    """The address of an application that accepts nothing more: the kernel drops each SYN."""
-    with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        while True:
-            client = stack.enter_context(socket.socket())
-            client.settimeout(0.2)
-            try:
-                client.connect(listening.getsockname())
-            except TimeoutError:
-                break
-        yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
 class Scene:
@@ -155,6 +110,13 @@ class Scene:
         self.wrong: list[str] = []
         for name, content in (("policy", POLICY), ("silverlight", SILVERLIGHT), ("large", LARGE)):
             (folder / f"{name}.xml").write_bytes(content)
+        certificates = {
+            "ecdsa": issue("games.test"),
+            "rsa": issue("games.test", key="rsa"),
+            "wild": issue("*.wild.test"),
+        }
+        for name, pair in certificates.items():
+            (folder / f"{name}.pem").write_bytes(pair.chain + pair.key)
         self.configure()
         files = ["prlimit", f"--nofile={FILES}:{FILES}"]
         self.server = Flashpol("-c", folder / "flashpol.toml", listen=(), workers=None, admin=None, under=files)
@@ -173,6 +135,8 @@ class Scene:
             limits(self.generator),
             *(f'[policies.{name}]\nfile = "{name}.xml"' for name in ("policy", "silverlight", "large")),
         ]
+        if AVAILABLE:
+            lines += [f'[certificates.{name}]\nchain = "{name}.pem"' for name in ("ecdsa", "rsa", "wild")]
         for name, options in LISTENERS.items():
             lines += ["[[listeners]]", f'name = "{name}"', 'address = "127.0.0.1:0"']
             lines += [] if "policy =" in options else ['policy = "policy"']
@@ -208,10 +172,11 @@ class Scene:
 @contextlib.asynccontextmanager
 async def connection(scene: Scene, generator: random.Random) -> AsyncIterator["Client"]:
     """A client at a random listener, from a random address. It is closed with FIN or RST."""
-    listener = generator.choice([*LISTENERS, "large", "large"])  # slow replies take time
+    secure = [name for name in SECURE if name in LISTENERS]
+    listener = generator.choice([*LISTENERS, *secure, "large", "large"])  # slow replies take time
     with socket.socket() as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if generator.random() < (0.8 if listener == "large" else 0.2):
+        if generator.random() < (0.8 if "large" in listener else 0.2):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # else the kernel takes a megabyte at once
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.bind((random_address(generator), 0))
@@ -242,8 +207,9 @@ class Client:
 
     def __init__(self, scene: Scene, listener: str, sock: socket.socket, generator: random.Random) -> None:
         self.scene, self.listener, self.sock, self.random = scene, listener, sock, generator
-        self.loop = asyncio.get_running_loop()
+        self.channel = Channel(sock)
         self.header = b""
+        self.inside = False  # TLS
 
     async def act(self) -> None:
         """One action, whatever the server does to it."""
@@ -255,14 +221,25 @@ class Client:
             async with asyncio.timeout(ACTION_SECONDS):
                 if self.listener in PROXIED:
                     await self.send_header()
+                if self.listener in SECURE and self.random.random() < 0.8:
+                    await self.enter()
                 await action()
         except ENDED:
             pass
         except AssertionError as error:
             self.scene.wrong.append(f"{self.listener} {action.__name__}: {error}")
 
+    async def enter(self) -> None:
+        """TLS from here on."""
+        channel = TlsChannel(self.sock, self.random)
+        await channel.handshake()
+        self.channel, self.inside = channel, True
+
     async def send(self, data: bytes) -> None:
-        await self.loop.sock_sendall(self.sock, data)
+        await self.channel.send(data)
+
+    async def receive(self, size: int = 1 << 16) -> bytes:
+        return await self.channel.receive(size)
 
     async def send_split(self, data: bytes) -> None:
         while data:
@@ -305,11 +282,11 @@ class Client:
             await self.pause()
         await (self.send_split if form == "split" else self.send)(request)
         if form == "fin":
-            self.sock.shutdown(socket.SHUT_WR)
+            self.channel.shutdown()
         expected, received = self.scene.reply(self.listener), bytearray()
         slow = self.random.random() < 0.3
         try:
-            while data := await self.loop.sock_recv(self.sock, 1000 if slow else 1 << 16):
+            while data := await self.receive(1000 if slow else 1 << 16):
                 received += data
                 if slow:
                     await self.pause()
@@ -319,7 +296,8 @@ class Client:
             return
         if received == expected:
             self.scene.whole[self.listener] += 1
-        partly = self.listener == "large" or slow
+            assert not self.inside or self.channel.end != "fin", "a whole reply and FIN without close_notify"
+        partly = "large" in self.listener or slow
         right = expected.startswith(received) if partly else received in (b"", expected)
         right |= self.listener in SHARED and self.echo(request).startswith(received)
         assert right, f"{form} received {bytes(received[:100])!r}, {len(received)} bytes"
@@ -328,11 +306,12 @@ class Client:
         """Bytes that are no request."""
         first = self.random.choice([b"\xff", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"\x03", b"<policy-file-req"])
         await self.send(first + self.random.randbytes(self.random.choice([0, 10, 10_000])))
-        await self.loop.sock_recv(self.sock, 1 << 16)
+        await self.receive()
 
     async def say_nothing(self) -> None:
-        await self.send(self.random.choice([b"", b"", BARE[:1], BARE[:21]]))
-        await self.loop.sock_recv(self.sock, 1 << 16)
+        if first := self.random.choice([b"", b"", BARE[:1], BARE[:21]]):
+            await self.send(first)
+        await self.receive()
 
     async def leave(self) -> None:
         """Close at some point of a request."""
@@ -347,28 +326,31 @@ class Client:
 
     def echo(self, said: bytes | bytearray) -> bytes:
         """What the application sends when it has received that."""
-        return (GREETING if self.listener == SPEAKS_FIRST else self.header) + said
+        return (GREETING if self.listener in SPEAKS_FIRST else self.header) + said
 
     async def play(self) -> None:
         """Words that are echoed, then perhaps a half-close. What arrives is compared byte for byte."""
         said, received = bytearray(), bytearray()
-        if self.listener == SPEAKS_FIRST and self.random.random() < 0.5:
-            received += await self.loop.sock_recv(self.sock, 1 << 16)
+        if self.listener in SPEAKS_FIRST and self.random.random() < 0.5:
+            received += await self.receive()
             self.compare(received, b"")
         for number in range(self.random.randint(1, 5)):
             word = self.random.randbytes(self.random.choice([1, 100, 5000, 60_000]))
             if not number:
-                word = self.random.choice([b"e", b"<policy-file-requests/>", b"<", b"GET /", b"\x16\x03\x01"]) + word
+                first = [b"e", b"<policy-file-requests/>", b"<", b"GET /"]
+                if self.listener not in SECURE:  # where it would begin TLS
+                    first.append(b"\x16\x03\x01")
+                word = self.random.choice(first) + word
             said += word
             await self.send(word)
             expected = len(self.echo(said))
-            while len(received) < expected and (data := await self.loop.sock_recv(self.sock, 1 << 16)):
+            while len(received) < expected and (data := await self.receive()):
                 received += data
                 self.compare(received, said)
             await self.pause()
         if self.random.random() < 0.5:
-            self.sock.shutdown(socket.SHUT_WR)
-            while data := await self.loop.sock_recv(self.sock, 1 << 16):
+            self.channel.shutdown()
+            while data := await self.receive():
                 received += data
             self.compare(received, said)
         self.scene.relayed += len(received)
@@ -387,7 +369,7 @@ class Client:
                 await self.send(data)
         received = bytearray()
         for _ in range(self.random.randint(0, 20)):
-            part = await self.loop.sock_recv(self.sock, 1 << 16)
+            part = await self.receive()
             received += part
             self.compare(received, data)
             if not part:

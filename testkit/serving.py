@@ -19,6 +19,7 @@ from flashpol.worker.service import Service
 from testkit.accounts import assert_settled, outcomes
 from testkit.clients import REQUEST, ask, connect
 from testkit.polling import DEADLINE, eventually
+from testkit.tls_serving import Tls
 
 REPLY = b'<cross-domain-policy><allow-access-from domain="*" to-ports="1935"/></cross-domain-policy>\0'
 # More than the kernel takes from the server at once (net.ipv4.tcp_wmem ends at 4 MB), whatever the client's window.
@@ -88,11 +89,13 @@ class Serving:
         access_log: float = 0.0,
         limits: ConnectionLimits | None = None,
         upstream: Sequence[UpstreamAddress] = (),
+        tls: Tls | None = None,
         **relaying: Any,
     ) -> None:
-        """upstream: makes it a shared port. relaying: more settings of its Listener."""
+        """upstream: makes it a shared port. tls: with plain text beside it. relaying: more settings of its Listener."""
         self.reply = reply
         self._upstream = tuple(upstream)
+        self._tls = tls
         self._relaying = relaying
         self.access_log = access_log
         self.limits = limits
@@ -121,6 +124,7 @@ class Serving:
             timeouts=self.timeouts,
             terminated=self.terminated,
             shared_port=shared_port,
+            **({"codec": self._tls.context(), "tls_only": self._tls.only} if self._tls else {}),
         )
         service.start()
         return service

@@ -21,7 +21,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from testkit.clients import BARE, REQUEST, connect, rest
 from testkit.polling import eventually
 from testkit.processes import Metrics, status
-from testkit.random_clients import LISTENERS, PROXIED, Applications, Scene
+from testkit.random_applications import Applications
+from testkit.random_clients import LISTENERS, PROXIED, SECURE, TLS_ONLY, Scene
+from testkit.tls import WHOLE, tls_ask
+from testkit.tls_serving import AVAILABLE
 
 AT_ONCE = 200  # clients; more than the limits let in
 ROUND_SECONDS = 8.0
@@ -32,6 +35,8 @@ OUTCOMES = ("replies_total", "relayed_total", "refused_total", "timeouts_total",
 # Reasons of refusals that depend on how many connections there are.
 LIMITS = {"capacity", "max_connections", "max_address_connections", "max_address_rate", "max_address_sessions"}
 LIMITS |= {"max_sessions", "max_slow_replies"}
+if AVAILABLE:
+    LIMITS |= {"max_handshakes"}
 # What a sanitizer or an exception leaves in the log.
 FAULTS = ("AddressSanitizer", "runtime error:", "Traceback")
 LINES_OF_FAULT = 50
@@ -79,7 +84,8 @@ def outcomes(metrics: Metrics, listener: str) -> Counter[str]:
 def check_account(scene: Scene, opened: Counter[str] | None) -> Counter[str]:
     """Nothing is open, each connection ended in one way, and as many were accepted as clients opened."""
     metrics = scene.server.metrics()
-    for gauge in (*GAUGES, "relay_connecting"):
+    tls_gauges = ("tls_connections_open", "tls_handshakes_open") if AVAILABLE else ()
+    for gauge in (*GAUGES, "relay_connecting", *tls_gauges):
         assert metrics.total(gauge) == 0, gauge
     ends: Counter[str] = Counter()
     for listener in LISTENERS:
@@ -140,6 +146,13 @@ async def check_good_clients(scene: Scene) -> None:
         for where, listener in enumerate(LISTENERS):
             source = f"127.250.{where}.{number + 1}"
             header = f"PROXY TCP4 {source} 198.51.100.1 1 843\r\n" if listener in PROXIED else ""
+            if listener in SECURE:
+                ending = await asyncio.to_thread(
+                    tls_ask, scene.place(listener), REQUEST, first=header.encode(), source=source
+                )
+                assert ending == (scene.reply(listener), WHOLE), (listener, ending.how, len(ending.data))
+            if listener == TLS_ONLY:
+                continue
             request = header.encode() + (BARE if listener == "silverlight" else REQUEST)
             client = await asyncio.to_thread(connect, scene.place(listener), request, source=source)
             reply = await asyncio.to_thread(rest, client)
