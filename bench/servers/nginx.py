@@ -65,14 +65,14 @@ def missing(module: str = "stream_ssl_preread_module") -> str | None:
     return None if f"--with-{module}" in built.split() else f"nginx is built without {module}"
 
 
-def configuration(folder: Path, lines: str) -> str:
-    """A configuration of one worker and one stream server with these lines."""
+def configuration(folder: Path, *servers: str) -> str:
+    """A configuration of one worker and stream servers with these lines."""
     modules = [Path(where, "ngx_stream_module.so") for where in MODULES]
     load = "".join(f"load_module {module};\n" for module in modules if module.exists())  # else it is built in
     return (
         f"{load}daemon off;\nworker_processes 1;\nworker_rlimit_nofile {FILES + 500};\n"
         f"pid {folder}/pid;\nerror_log {folder}/stderr crit;\nevents {{ worker_connections {FILES}; }}\n"
-        f"stream {{ access_log off; server {{ {lines} }} }}\n"
+        f"stream {{ access_log off; {' '.join(f'server {{ {lines} }}' for lines in servers)} }}\n"
     )
 
 

@@ -35,7 +35,8 @@ class Server:
     """A running server.
 
     pid: the process that is measured, the first if there are `more`. expected: a file with the exact reply. started_in:
-    seconds from exec to the first reply. parent: the process that was started. ports: all that it listens on.
+    seconds from exec to the first reply. parent: the process that was started. ports: those that the load goes to.
+    plain: the port for clients without TLS, of a server that has another one for those with TLS.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Server:
     parent: int = 0
     ports: tuple[int, ...] = ()
     admin: int = 0
+    plain: int = 0
 
     @property
     def pids(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.servers.certificate import Certificate
@@ -109,12 +109,16 @@ def stunnel_relay(cpu: int | None, certificate: Certificate, application: int) -
 
 @contextmanager
 def nginx_policy(cpu: int | None, certificate: Certificate, name: str = NGINX, more: str = "") -> Iterator[Server]:
-    """nginx's stream `return` inside TLS, after it has read the request. more: lines of the configuration."""
-    with (
-        work_folder() as folder,
-        _nginx(name, cpu, certificate, folder, f"{more}{policy_lines(folder)}") as server,
-    ):
-        yield server
+    """nginx's stream `return` inside TLS, after it has read the request; and on another port without TLS.
+
+    more: lines of the configuration of TLS.
+    """
+    plain = free_port()
+    with work_folder() as folder:
+        policy = policy_lines(folder)
+        beside = f"listen 127.0.0.1:{plain} backlog={BACKLOG};\n{policy}"
+        with _nginx(name, cpu, certificate, folder, f"{more}\n{policy}", beside) as server:
+            yield replace(server, plain=plain)
 
 
 @contextmanager
@@ -151,10 +155,12 @@ def _proxy(application: int) -> str:
 
 
 @contextmanager
-def _nginx(name: str, cpu: int | None, certificate: Certificate, folder: Path, lines: str) -> Iterator[Server]:
+def _nginx(
+    name: str, cpu: int | None, certificate: Certificate, folder: Path, lines: str, *more: str
+) -> Iterator[Server]:
     port = free_port()
-    lines = NGINX_LINES.format(port=port, backlog=BACKLOG, chain=certificate.chain, key=certificate.key, lines=lines)
-    with nginx_started(nginx_configuration(folder, lines), folder, cpu) as process:
+    first = NGINX_LINES.format(port=port, backlog=BACKLOG, chain=certificate.chain, key=certificate.key, lines=lines)
+    with nginx_started(nginx_configuration(folder, first, *more), folder, cpu) as process:
         seconds = wait_for_handshake(name, process, port, folder)
         pid = only_child(name, process.pid)
         yield Server(name, port, pid, folder / "expected", seconds, parent=process.pid, ports=(port,))
