@@ -41,7 +41,6 @@ void tls_prepare(const char *version)
     SSL_CTX_set_read_ahead(run.context, 1); /* one recv for a record, not one for its head and one for its body */
     SSL_CTX_set_mode(run.context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                       SSL_MODE_RELEASE_BUFFERS);
-    SSL_CTX_clear_mode(run.context, SSL_MODE_AUTO_RETRY);
     signal(SIGPIPE, SIG_IGN); /* OpenSSL sends without MSG_NOSIGNAL */
 }
 
