@@ -113,7 +113,11 @@ def background(
         try:
             yield results
         finally:
-            output, errors = process.communicate("", GRACE)  # the end of its stdin
+            try:
+                output, errors = process.communicate("", GRACE)  # the end of its stdin
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise BenchError(f"{server.name}: the load generator in the background did not end") from None
     if process.returncode not in (0, 1):
         raise BenchError(f"{server.name}: the load generator failed: {errors or process.returncode}")
     results.append(_opened(json.loads(output)))
