@@ -23,6 +23,7 @@ from bench.scenarios import (
     cpu,
     experiments,
     generator,
+    handshakes,
     listeners,
     rate,
     relay,
@@ -32,6 +33,7 @@ from bench.scenarios import (
     sizes,
     slow_replies,
     startup,
+    tls,
     workers,
 )
 from bench.settings import Settings
@@ -50,6 +52,8 @@ SCENARIOS: dict[str, Callable[[Settings, Results], None]] = {
     "scrape": scrape.run,
     "access": access.run,
     "relay": relay.run,
+    "tls": tls.run,
+    "handshakes": handshakes.run,
     "generator": generator.run,
 }
 ON_DEMAND = {"experiments": experiments.run}  # `all` leaves them out, since they are not about flashpol

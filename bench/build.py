@@ -1,5 +1,6 @@
 """Compile the C and Go parts when they are needed, into ``build/bench`` of the repository, which git ignores."""
 
+import functools
 import os
 import subprocess
 from pathlib import Path
@@ -9,13 +10,34 @@ from bench import BenchError
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build" / "bench"
 FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
+OPENSSL = ("-lssl", "-lcrypto")
 COMPILE_SECONDS = 120
 
 
 def load_generator() -> Path:
-    """The compiled load generator, with the load for relays."""
+    """The compiled load generator, with the load for relays, and with TLS where OpenSSL is installed."""
     folder = HERE / "loadgen"
-    return program("loadgen", sorted(folder.rglob("*.c")), sorted(folder.rglob("*.h")))
+    sources, headers = sorted(folder.rglob("*.c")), sorted(folder.rglob("*.h"))
+    if openssl_missing():
+        return program("loadgen", sources, headers)
+    return program("loadgen-tls", sources, headers, ["-DWITH_TLS", *OPENSSL])
+
+
+@functools.cache
+def openssl_missing() -> str | None:
+    """Why the load generator cannot speak TLS, or None."""
+    source = (
+        "#include <openssl/ssl.h>\n#if OPENSSL_VERSION_NUMBER < 0x30000000L\n#error too old\n#endif\n"
+        "int main(void) { return !SSL_CTX_new(TLS_client_method()); }\n"
+    )
+    command = [*_compiler(), "-x", "c", "-", "-o", os.devnull, *OPENSSL]
+    try:
+        done = subprocess.run(
+            command, input=source, check=False, capture_output=True, text=True, timeout=COMPILE_SECONDS
+        )
+    except FileNotFoundError:
+        return "there is no C compiler"
+    return "the headers of OpenSSL 3.0 or later are not installed (Debian: libssl-dev)" if done.returncode else None
 
 
 def epoll_baseline() -> Path:
@@ -50,9 +72,12 @@ def go_server() -> Path:
 
 
 def program(name: str, sources: list[Path], headers: list[Path], options: list[str] | None = None) -> Path:
-    """A C program of these sources, compiled if it is missing or older. options: for the linker, and -shared."""
-    compiler = [os.environ.get("CC", "cc"), *FLAGS, "-o"]
-    return _built(BUILD / name, [*sources, *headers], compiler, [*map(str, sources), *(options or [])])
+    """A C program of these sources, compiled if it is missing or older. options: for the compiler and the linker."""
+    return _built(BUILD / name, [*sources, *headers], [*_compiler(), "-o"], [*map(str, sources), *(options or [])])
+
+
+def _compiler() -> list[str]:
+    return [os.environ.get("CC", "cc"), *FLAGS]
 
 
 def _built(program: Path, needs: list[Path], command: list[str], inputs: list[str]) -> Path:

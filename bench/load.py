@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -85,24 +87,60 @@ def open_loop(
     """
     arguments = ["--connections", str(connections), "--rate", f"{rate:.1f}", "--warm-up", str(WARM_UP)]
     arguments += ["--processes", str(len(_cpus(cpu)) or 1), *options]
-    result = _run("open", server, cpu, WARM_UP + seconds, arguments)
+    return _opened(_run("open", server, cpu, WARM_UP + seconds, arguments))
+
+
+def _opened(result: dict[str, Any]) -> Open:
     return Open(result["ok"], result["failed"], result["seconds"], result["latency_us"], result["lag_us"]["p99"])
 
 
+@contextmanager
+def background(
+    server: Server, *, rate: float, cpu: CPUs, connections: int, options: Sequence[str] = ()
+) -> Iterator[list[Open]]:
+    """An open loop with idle priority, for as long as the context. The list has its result after the context.
+
+    Idle priority: a generator of another load on the same CPU is not delayed by this one.
+    """
+    command = _command("open", server, cpu, RUN_SECONDS)
+    command += ["--connections", str(connections), "--rate", f"{rate:.1f}", "--warm-up", str(WARM_UP)]
+    results: list[Open] = []
+    with subprocess.Popen(
+        [*command, *options, "--until-input-ends", "1"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0)),  # noqa: PLW1509 - no threads
+    ) as process:  # fmt: skip
+        try:
+            yield results
+        finally:
+            try:
+                output, errors = process.communicate("", GRACE)  # the end of its stdin
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise BenchError(f"{server.name}: the load generator in the background did not end") from None
+    if process.returncode not in (0, 1):
+        raise BenchError(f"{server.name}: the load generator failed: {errors or process.returncode}")
+    results.append(_opened(json.loads(output)))
+
+
 def _run(mode: str, server: Server, cpu: CPUs, seconds: float, arguments: Sequence[str]) -> dict[str, Any]:
-    command = [str(build.load_generator()), mode, "--expect", str(server.expected), "--seconds", str(seconds)]
-    for port in server.ports or (server.port,):
-        command += ["--port", str(port)]
     # On a terminal the generator shows its progress.
     errors = None if sys.stderr.isatty() else subprocess.PIPE
     done = subprocess.run(
-        [*command, *arguments, *_pinned(cpu)],
+        [*_command(mode, server, cpu, seconds), *arguments],
         check=False, stdout=subprocess.PIPE, stderr=errors, text=True, timeout=seconds + GRACE,
     )  # fmt: skip
     if done.returncode not in (0, 1):
         raise BenchError(f"{server.name}: the load generator failed: {done.stderr or done.returncode}")
     result: dict[str, Any] = json.loads(done.stdout)
     return result
+
+
+def _command(mode: str, server: Server, cpu: CPUs, seconds: float) -> list[str]:
+    command = [str(build.load_generator()), mode, "--expect", str(server.expected), "--seconds", str(seconds)]
+    for port in server.ports or (server.port,):
+        command += ["--port", str(port)]
+    return command + _pinned(cpu)
 
 
 class SilentClients:

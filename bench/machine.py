@@ -29,6 +29,8 @@ def describe() -> dict[str, Any]:
         "compiler": _first_line([os.environ.get("CC", "cc"), "--version"]),
         "nginx": _first_line(["nginx", "-v"]),
         "haproxy": _first_line(["haproxy", "-v"]),
+        "stunnel": _first_line(["stunnel4", "-version"]),
+        "openssl": _first_line(["openssl", "version"]),
         "go": _first_line(["go", "version"]),
         "node": _first_line(["node", "--version"]),
         "load_average": os.getloadavg()[0],

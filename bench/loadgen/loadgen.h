@@ -32,6 +32,7 @@ struct options {
     const char *expect_path; /* closed, open: the file with the exact reply */
     const char *send_path;   /* a file with the bytes to send; NULL: the policy request */
     const char *trace_path;  /* closed, open: a file for a line per connection; NULL: none */
+    const char *tls_version; /* closed, open: "1.2" or "1.3"; NULL: plain */
     bool fresh;              /* closed, open: a new socket for each connection, from the next address, closed by FIN */
     bool until_input_ends;   /* closed, open: the end of stdin ends the run, before `seconds` */
     unsigned exchanges;      /* 0: one, and the server closes the connection; N: so many, and the client closes it */

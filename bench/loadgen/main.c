@@ -26,6 +26,7 @@
  *   --exchanges N       N requests and replies on a connection, which the client then closes: for servers that echo
  *   --trace FILE        a line for each connection: when it started (ns, CLOCK_MONOTONIC), how long it took (ns), outcome
  *   --fresh 1           a new socket for each connection, from the next source address, closed by FIN
+ *   --tls VERSION       closed, open: through TLS 1.2 or 1.3, with a full handshake for each connection; implies --fresh
  *   --until-input-ends 1   end the run when stdin ends
  *   --receive-buffer N, --segment N   SO_RCVBUF and TCP_MAXSEG of the clients
  *   --source ADDRESS    the first source address, default 127.1.1.1; 250 in each /24
@@ -72,6 +73,8 @@ static bool parse_text(const char *name, const char *value, struct options *o)
         return o->send_path = value, true;
     if (!strcmp(name, "--trace"))
         return o->trace_path = value, true;
+    if (!strcmp(name, "--tls"))
+        return o->tls_version = value, o->fresh = true;
     if (!strcmp(name, "--source"))
         return o->source = parse_address(value), true;
     if (!strcmp(name, "--say"))
@@ -135,6 +138,8 @@ static void parse(int argc, char **argv, struct options *options)
         usage("--port and --connections are needed");
     if (!options->processes || options->processes > MAX_PROCESSES || options->processes > options->connections)
         usage("--processes: 1 to 64, and not more than connections");
+    if (options->tls_version && options->exchanges)
+        usage("--exchanges is for plain connections");
     if (options->trace_path && options->processes > 1)
         usage("--trace is written by one process");
     if (options->connections / options->processes + 32 > allow_many_files())

@@ -12,9 +12,11 @@
  * A reply that is larger than the receive buffer would never reach its FIN that way, so it is read as it comes.
  *
  * With --fresh each connection has a new socket and the next source address, and ends with FIN, as a real client's does.
+ * With --tls so too. Then it has a handshake of its own, and the reply must end with close_notify.
  */
 #define _GNU_SOURCE
 #include "requests.h"
+#include "tls.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -31,10 +33,12 @@ enum {
 struct client {
     struct watched watched;
     int fd;
+    tls *tls; /* NULL: plain, or idle */
     unsigned number, exchanges; /* exchanges that are done */
     uint64_t started, exchange_started; /* ns; 0: idle */
     size_t sent, received;
     bool blocked, differs, ending;
+    bool handshaking; /* the request waits for the end of the handshake */
     uint64_t due;               /* ns: when to send the next piece, while the client is in the pacing queue */
     struct client *prev, *next; /* neighbours there */
 };
@@ -82,7 +86,10 @@ int requests_open(const struct options *options, struct tally *tally)
     run.trace = options->trace_path ? fopen(options->trace_path, "w") : NULL;
     if (options->trace_path && !run.trace)
         die(options->trace_path);
-    bool read_as_it_comes = run.expected_length > FITS_RECEIVE_BUFFER || options->exchanges || options->shape.receive_buffer;
+    bool read_as_it_comes = options->tls_version || run.expected_length > FITS_RECEIVE_BUFFER || options->exchanges ||
+                            options->shape.receive_buffer;
+    if (options->tls_version)
+        tls_prepare(options->tls_version);
     run.interest = EPOLLET | EPOLLRDHUP | (read_as_it_comes ? (uint32_t)EPOLLIN : 0);
     run.buffer_size = run.expected_length + 4096; /* more than expected, so that more than expected is seen */
     run.buffer = malloc(run.buffer_size);
@@ -138,6 +145,12 @@ static void finish(struct client *client, enum outcome outcome)
     run.idle[run.idle_count++] = client->number;
     if (outcome != OK)
         run.errors++;
+    if (client->tls) {
+        if (outcome == OK)
+            tls_finish(client->tls);
+        tls_free(client->tls);
+        client->tls = NULL;
+    }
     static const struct sockaddr disconnect = {.sa_family = AF_UNSPEC};
     if (outcome == OK && !run.options->fresh && connect(client->fd, &disconnect, sizeof disconnect) == 0)
         return;
@@ -146,20 +159,63 @@ static void finish(struct client *client, enum outcome outcome)
         open_client(client, client->number);
 }
 
+/* The outcome for errno, after a send, a receive or a handshake. */
+static enum outcome of_error(void)
+{
+    switch (errno) {
+    case EPROTO:
+        return TLS_ERROR;
+    case ENODATA:
+        return SHORT;
+    default:
+        return errno == EPIPE || errno == ECONNRESET ? RESET : REFUSED;
+    }
+}
+
+static void wait_until_writable(struct client *client)
+{
+    client->blocked = true;
+    watch(client, run.interest | EPOLLOUT);
+}
+
+/* Go on with the handshake. True: it is complete, or there is none. */
+static bool complete_handshake(struct client *client)
+{
+    if (!client->handshaking)
+        return true;
+    if (client->blocked)
+        watch(client, run.interest);
+    client->blocked = false;
+    client->handshaking = tls_handshake(client->tls) < 0;
+    if (!client->handshaking)
+        return true;
+    if (errno != EAGAIN)
+        finish(client, of_error());
+    else if (tls_wants_to_send(client->tls))
+        wait_until_writable(client);
+    return false;
+}
+
+static ssize_t send_bytes(struct client *client, const char *bytes, size_t size)
+{
+    return client->tls ? tls_send(client->tls, bytes, size) : send(client->fd, bytes, size, MSG_NOSIGNAL);
+}
+
 /* Send what is left of the request, or its next piece. */
 static void send_request(struct client *client)
 {
+    if (!complete_handshake(client))
+        return;
     size_t split = run.options->split;
     while (client->sent < run.request_length) {
         size_t left = run.request_length - client->sent, size = split && split < left ? split : left;
-        ssize_t n = send(client->fd, run.request + client->sent, size, MSG_NOSIGNAL);
+        ssize_t n = send_bytes(client, run.request + client->sent, size);
         if (n < 0 && errno == EAGAIN) {
-            client->blocked = true;
-            watch(client, run.interest | EPOLLOUT);
+            wait_until_writable(client);
             return;
         }
         if (n < 0) {
-            finish(client, errno == EPIPE || errno == ECONNRESET ? RESET : REFUSED);
+            finish(client, of_error());
             return;
         }
         if (client->blocked)
@@ -184,10 +240,14 @@ void requests_start(uint64_t intended)
     client->blocked = client->differs = client->ending = false;
     client->started = client->exchange_started = intended;
     run.tally->started++;
-    if (connect(client->fd, (const struct sockaddr *)server, sizeof *server) < 0 && errno != EINPROGRESS)
+    client->handshaking = run.options->tls_version;
+    if (connect(client->fd, (const struct sockaddr *)server, sizeof *server) < 0 && errno != EINPROGRESS) {
         finish(client, REFUSED);
-    else
-        send_request(client);
+        return;
+    }
+    if (client->handshaking)
+        client->tls = tls_open(client->fd);
+    send_request(client);
 }
 
 /* One of several exchanges is complete: start the next one, or end the connection, which the server must confirm. */
@@ -214,15 +274,21 @@ static enum outcome verdict(const struct client *client)
     return all ? OK : SHORT;
 }
 
+static ssize_t receive_bytes(struct client *client)
+{
+    return client->tls ? tls_recv(client->tls, run.buffer, run.buffer_size)
+                       : recv(client->fd, run.buffer, run.buffer_size, 0);
+}
+
 /* Read what is there. If the FIN was seen and the buffer was not filled, this was everything: no recv for the end. */
 static void receive(struct client *client, uint32_t events)
 {
-    bool at_end = (events & EPOLLRDHUP) && !(events & (EPOLLERR | EPOLLHUP));
+    bool at_end = (events & EPOLLRDHUP) && !(events & (EPOLLERR | EPOLLHUP)) && !client->tls;
     for (;;) {
-        ssize_t n = recv(client->fd, run.buffer, run.buffer_size, 0);
+        ssize_t n = receive_bytes(client);
         if (n < 0) {
             if (errno != EAGAIN)
-                finish(client, client->blocked && !client->sent ? REFUSED : RESET);
+                finish(client, client->tls ? of_error() : client->blocked && !client->sent ? REFUSED : RESET);
             return;
         }
         size_t length = (size_t)n;
@@ -249,9 +315,10 @@ static void on_event(struct watched *watched, uint32_t events)
     struct client *client = (struct client *)watched;
     if (!client->started) /* a late event of a connection that has ended */
         return;
-    if (client->blocked && (events & EPOLLOUT) && !(events & (EPOLLERR | EPOLLHUP)))
+    bool failed = events & (EPOLLERR | EPOLLHUP);
+    if (client->handshaking || (client->blocked && (events & EPOLLOUT) && !failed))
         send_request(client);
-    if (client->started && (events & (EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP)))
+    if (client->started && !client->handshaking && (events & (EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP)))
         receive(client, events);
 }
 

@@ -3,7 +3,7 @@
 
 typedef unsigned long long llu;
 
-const char *const OUTCOME_NAMES[OUTCOMES] = {"ok", "refused", "reset", "short", "mismatch", "timeout"};
+const char *const OUTCOME_NAMES[OUTCOMES] = {"ok", "refused", "reset", "short", "mismatch", "timeout", "tls_error"};
 
 void tally_add(struct tally *sum, const struct tally *one)
 {

@@ -28,7 +28,7 @@ core.register_service("policy", "tcp", function(applet)
 end)
 """
 POLICY_PORT = """frontend policy
-    bind 127.0.0.1:{port} backlog {backlog}
+    bind 127.0.0.1:{port} backlog {backlog} {options}
     tcp-request inspect-delay {timeout:.0f}s
     tcp-request content use-service lua.policy if {{ req.payload(0,23) -m bin {request} }}
     tcp-request content reject if {{ req.len ge 23 }}
@@ -41,11 +41,16 @@ def haproxy(cpu: int | None = None, *, policy: bytes | None = None) -> Iterator[
     """One thread and a Lua service, which is the cheapest way to reply that HAProxy has."""
     with work_folder(policy) as folder:
         port = free_port()
-        frontend = POLICY_PORT.format(port=port, backlog=BACKLOG, timeout=SILENT_TIMEOUT, request=REQUEST)
-        with started(configuration(frontend, more=lua(folder)), folder, cpu) as process:
+        text = configuration(policy_port(port), more=lua(folder))
+        with started(text, folder, cpu) as process:
             seconds = wait_for_reply("HAProxy", process, port, folder)
             pid = process.pid
             yield Server("HAProxy", port, pid, folder / "expected", seconds, parent=pid, ports=(port,))
+
+
+def policy_port(port: int, options: str = "") -> str:
+    """A frontend that replies with `lua.policy`. options: of its `bind`."""
+    return POLICY_PORT.format(port=port, backlog=BACKLOG, options=options, timeout=SILENT_TIMEOUT, request=REQUEST)
 
 
 def lua(folder: Path) -> str:
@@ -81,10 +86,10 @@ def _program() -> str | None:
     return shutil.which("haproxy", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
 
 
-def missing() -> str | None:
-    """Why it cannot run here, or None."""
+def missing(feature: str = "LUA") -> str | None:
+    """Why it cannot run here, or None. feature: of the build, as `haproxy -vv` names it."""
     program = _program()
     if program is None:
         return "HAProxy is not installed"
     features = subprocess.run([program, "-vv"], check=False, capture_output=True, text=True, timeout=10).stdout
-    return None if "USE_LUA=1" in features else "HAProxy is built without Lua"
+    return None if f"+{feature}" in features.split() else f"HAProxy is built without {feature}"

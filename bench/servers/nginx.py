@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,17 +30,25 @@ def nginx(cpu: int | None = None, *, policy: bytes | None = None) -> Iterator[Se
 
     multi_accept stays off, its default: with it a reply costs nginx 6 % more here.
     """
-    program = nginx_program()
-    if program is None:
-        raise BenchError("nginx is not installed")
     with work_folder(policy) as folder:
         port = free_port()
-        (folder / "nginx.conf").write_bytes(_configuration(folder, port))
-        command = [program, "-p", str(folder), "-e", str(folder / "stderr"), "-c", str(folder / "nginx.conf")]
-        with running("nginx", command, folder, cpu) as process:
+        lines = f"listen 127.0.0.1:{port} backlog={BACKLOG};\n{policy_lines(folder)}"
+        with started(configuration(folder, lines), folder, cpu) as process:
             seconds = wait_for_reply("nginx", process, port, folder)
             pid = only_child("nginx", process.pid)
             yield Server("nginx", port, pid, folder / "expected", seconds, parent=process.pid, ports=(port,))
+
+
+@contextmanager
+def started(text: str, folder: Path, cpu: int | None) -> Iterator["subprocess.Popen[bytes]"]:
+    """nginx in the foreground with this configuration."""
+    program = nginx_program()
+    if program is None:
+        raise BenchError("nginx is not installed")
+    (folder / "nginx.conf").write_text(text)
+    command = [program, "-p", str(folder), "-e", str(folder / "stderr"), "-c", str(folder / "nginx.conf")]
+    with running("nginx", command, folder, cpu) as process:
+        yield process
 
 
 def nginx_program() -> str | None:
@@ -47,22 +56,32 @@ def nginx_program() -> str | None:
     return shutil.which("nginx", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
 
 
-def missing() -> str | None:
-    """Why it cannot run here, or None."""
-    return None if nginx_program() else "nginx is not installed"
+def missing(module: str = "stream_ssl_preread_module") -> str | None:
+    """Why it cannot run here, or None. module: what it must be built with, as `nginx -V` names it."""
+    program = nginx_program()
+    if program is None:
+        return "nginx is not installed"
+    built = subprocess.run([program, "-V"], check=False, capture_output=True, text=True, timeout=10).stderr
+    return None if f"--with-{module}" in built.split() else f"nginx is built without {module}"
 
 
-def _configuration(folder: Path, port: int) -> bytes:
-    modules = [Path(folder, "ngx_stream_module.so") for folder in MODULES]
+def configuration(folder: Path, *servers: str) -> str:
+    """A configuration of one worker and stream servers with these lines."""
+    modules = [Path(where, "ngx_stream_module.so") for where in MODULES]
     load = "".join(f"load_module {module};\n" for module in modules if module.exists())  # else it is built in
+    return (
+        f"{load}daemon off;\nworker_processes 1;\nworker_rlimit_nofile {FILES + 500};\n"
+        f"pid {folder}/pid;\nerror_log {folder}/stderr crit;\nevents {{ worker_connections {FILES}; }}\n"
+        f"stream {{ access_log off; {' '.join(f'server {{ {lines} }}' for lines in servers)} }}\n"
+    )
+
+
+def policy_lines(folder: Path) -> str:
+    """Lines of a server that replies with this folder's policy."""
     policy = (folder / "policy.xml").read_text().replace("\\", "\\\\").replace("'", "\\'")
     if "$" in policy:
         raise BenchError("nginx cannot write a $: choose a policy without one")
-    text = (
-        f"{load}daemon off;\nworker_processes 1;\nworker_rlimit_nofile {FILES + 500};\n"
-        f"pid {folder}/pid;\nerror_log {folder}/stderr crit;\nevents {{ worker_connections {FILES}; }}\n"
-        f"stream {{ access_log off; server {{ listen 127.0.0.1:{port} backlog={BACKLOG}; ssl_preread on;\n"
-        f"preread_buffer_size {READ_AHEAD}; preread_timeout {SILENT_TIMEOUT:.0f}s;\n"
-        f"return '{policy}\0'; }} }}\n"  # a raw NUL: nginx keeps it
+    return (
+        f"ssl_preread on; preread_buffer_size {READ_AHEAD}; preread_timeout {SILENT_TIMEOUT:.0f}s;\n"
+        f"return '{policy}\0';"  # a raw NUL: nginx keeps it
     )
-    return text.encode()

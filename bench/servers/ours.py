@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from bench import BenchError
 from bench.measure import children
+from bench.servers.certificate import Certificate
 from bench.servers.running import (
     SILENT_TIMEOUT,
     Server,
@@ -32,16 +33,21 @@ def flashpol(
     settings: str = "",
     listener: str = "",
     request: bytes = REQUEST,
+    certificate: Certificate | None = None,
 ) -> Iterator[Server]:
     """Workers and the admin endpoint, pinned to `cpu`. request_timeout: seconds.
 
     settings, listener: lines of [server] and of each listener. request: the bytes that a client has to send.
+    certificate: all listeners also speak TLS.
     """
     if importlib.util.find_spec("flashpol") is None:
         raise BenchError("cannot import flashpol: run from the repository, after `pip install -e .`")
     with work_folder(policy) as folder:
         ports = _free_ports(listeners + 1)
         admin = ports.pop()
+        if certificate:
+            listener += '\ntls = ["c"]\n'
+            settings += f'\n[certificates.c]\nchain = "{certificate.chain}"\nkey = "{certificate.key}"\n'
         (folder / "flashpol.toml").write_text(
             f'[server]\nworkers = {workers}\nadmin = "127.0.0.1:{admin}"\nrequest_timeout = {request_timeout:.1f}\n'
             f'{settings}\n[policies.p]\nfile = "policy.xml"\n'

@@ -7,6 +7,7 @@ when it has 23 bytes.
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from bench.servers.certificate import Certificate
 from bench.servers.haproxy import REQUEST, configuration, lua, started
 from bench.servers.ours import flashpol
 from bench.servers.running import BACKLOG, Server, free_port, wait_for_reply, work_folder
@@ -32,15 +33,16 @@ backend application
 
 
 def flashpol_relay(
-    cpu: int | None, applications: tuple[int, ...], *, workers: int = 1
+    cpu: int | None, applications: tuple[int, ...], *, workers: int = 1, certificate: Certificate | None = None
 ) -> AbstractContextManager[Server]:
-    """One shared port in front of applications on these ports, which are used in turn."""
+    """One shared port in front of applications on these ports, which are used in turn. certificate: also for TLS."""
     upstreams = ", ".join(f'"127.0.0.1:{port}"' for port in applications)
     return flashpol(
         cpu,
         workers=workers,
         settings=f"max_sessions = {SESSIONS}",
         listener=f"upstream = [{upstreams}]",
+        certificate=certificate,
     )
 
 

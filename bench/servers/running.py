@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,8 @@ class Server:
     """A running server.
 
     pid: the process that is measured, the first if there are `more`. expected: a file with the exact reply. started_in:
-    seconds from exec to the first reply. parent: the process that was started. ports: all that it listens on.
+    seconds from exec to the first reply. parent: the process that was started. ports: those that the load goes to.
+    plain: the port for clients without TLS, of a server that has another one for those with TLS.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Server:
     parent: int = 0
     ports: tuple[int, ...] = ()
     admin: int = 0
+    plain: int = 0
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -147,6 +150,26 @@ def wait_for_reply(
         if reply != expected:
             raise BenchError(f"{name} replies {reply!r} instead of {expected!r}")
         return time.monotonic() - begin
+
+
+def wait_for_handshake(name: str, process: subprocess.Popen[bytes], port: int, folder: Path) -> float:
+    """Try until a handshake of TLS succeeds. Returns the seconds since the call, which follows exec at once."""
+    begin = time.monotonic()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+
+    def done() -> bool:
+        if process.poll() is not None:
+            raise BenchError(f"{name} ended at once with status {process.returncode}: {last_log_lines(folder)}")
+        try:
+            with socket.create_connection(("127.0.0.1", port), START_SECONDS) as plain, context.wrap_socket(plain):
+                return True
+        except OSError:
+            return False
+
+    eventually(done, f"{name} completes a handshake on port {port}", START_SECONDS, error=BenchError)
+    return time.monotonic() - begin
 
 
 @contextmanager

@@ -1,9 +1,8 @@
 """The load for relays sees every fault, the relays relay, and the scenario runs, also without HAProxy."""
 
-import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -15,9 +14,8 @@ from bench.scenarios import relay
 from bench.servers import Server, relays
 from bench.servers.haproxy import missing
 from bench.settings import Settings
+from testkit.broken_servers import Serve, broken_server
 from testkit.clients import ask
-
-Serve = Callable[[socket.socket], None]
 
 
 def directly(port: int) -> Server:
@@ -33,29 +31,8 @@ def application() -> Iterator[int]:
 
 @contextmanager
 def broken(serve: Serve) -> Iterator[Server]:
-    """A server that calls `serve` with each connection, in a thread of its own, until its client has closed."""
-    threads: list[threading.Thread] = []
-
-    def one(connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            connection.settimeout(10)
-            serve(connection)
-
-    def accept(listening: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # the listening socket was shut down: the end
-            while True:
-                threads.append(threading.Thread(target=one, args=(listening.accept()[0],), daemon=True))
-                threads[-1].start()
-
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
-        accepting = threading.Thread(target=accept, args=(listening,), daemon=True)
-        accepting.start()
-        yield directly(listening.getsockname()[1])
-        listening.shutdown(socket.SHUT_RDWR)
-        accepting.join(5)
-        for thread in threads:
-            thread.join(10)
-            assert not thread.is_alive()
+    with broken_server(serve) as port:
+        yield directly(port)
 
 
 def test_short_sessions_are_as_many_as_the_total(application: int) -> None:
@@ -73,6 +50,11 @@ def test_echo_repeats_until_the_time_is_over(application: int) -> None:
 
 def test_bulk_receives_all_bytes_of_every_stream(application: int) -> None:
     result = relay_load.bulk(directly(application), None, connections=2, size=1_000_003)
+    assert (result.rounds, result.bytes) == (2, 2_000_006)
+
+
+def test_upload_sends_all_bytes_of_every_stream(application: int) -> None:
+    result = relay_load.upload(directly(application), None, connections=2, size=1_000_003)
     assert (result.rounds, result.bytes) == (2, 2_000_006)
 
 
@@ -138,6 +120,21 @@ def test_bulk_with_wrong_bytes_raises() -> None:
 
     with broken(serve) as server, pytest.raises(BenchError, match="other bytes"):
         relay_load.bulk(server, None, connections=1, size=1000)
+
+
+def test_upload_that_is_not_confirmed_raises() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.recv(9 + 1000, socket.MSG_WAITALL)
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(1)
+
+    with broken(serve) as server, pytest.raises(BenchError, match="closed early"):
+        relay_load.upload(server, None, connections=1, size=1000)
+
+
+def test_upload_of_other_bytes_is_not_confirmed_by_the_application(application: int) -> None:
+    request = b"R" + (1000).to_bytes(8, "big")
+    assert ask(("127.0.0.1", application), request + bytes(1000)) != b"R"
 
 
 def test_held_session_closed_by_the_server_raises() -> None:

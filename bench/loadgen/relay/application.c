@@ -1,4 +1,4 @@
-/* The application behind a relay: it echoes, or is a source of bytes. */
+/* The application behind a relay: it echoes, or sends or receives a stream of bytes. */
 #define _GNU_SOURCE
 #include "relay.h"
 
@@ -20,10 +20,10 @@ enum { MAX_FD = 1 << 17, ACCEPTED_AT_ONCE = 64 };
 struct session {
     char *held; /* read and not yet echoed, because the client does not read */
     uint32_t begin, end; /* of the held bytes */
-    bool source;
+    char stream;        /* 'S': it sends one; 'R': it receives one; 0: it echoes */
     uint8_t head_bytes; /* bytes of the head that were received */
     unsigned char head[HEAD];
-    uint64_t position, size; /* of a source: bytes sent, and in all */
+    uint64_t position, size; /* of a stream: bytes sent or received, and in all */
 };
 
 static struct session *sessions; /* by descriptor */
@@ -61,26 +61,47 @@ static void send_pattern(int fd)
     watch(EPOLL_CTL_MOD, fd, EPOLLIN);
 }
 
-/* Whether these bytes belong to a request for a source; the first byte decides. */
-static bool requests_source(int fd, const char *bytes, size_t size)
+/* Compare what was received; after the last byte, confirm the stream. Wrong bytes end the session without that. */
+static void receive_pattern(int fd, const char *bytes, size_t size)
+{
+    struct session *c = &sessions[fd];
+    if (size > c->size - c->position || memcmp(bytes, pattern + c->position % PERIOD, size) != 0) {
+        drop(fd);
+        return;
+    }
+    c->position += size;
+    if (c->position < c->size)
+        return;
+    if (send(fd, "R", 1, MSG_NOSIGNAL) == 1)
+        shutdown(fd, SHUT_WR);
+    else
+        drop(fd);
+}
+
+/* Whether these bytes belong to a stream or to a request for one; the first byte of a session decides. */
+static bool is_stream(int fd, const char *bytes, size_t size)
 {
     struct session *c = &sessions[fd];
     size_t more = c->head_bytes + size > HEAD ? (size_t)(HEAD - c->head_bytes) : size;
-    if (!more)
-        return c->source;
     memcpy(c->head + c->head_bytes, bytes, more);
     c->head_bytes = (uint8_t)(c->head_bytes + more);
-    if (c->head[0] != 'S') {
+    if (more && c->head[0] != 'S' && c->head[0] != 'R') {
         c->head_bytes = HEAD;
         return false;
     }
-    c->source = true;
-    if (c->head_bytes == HEAD) {
+    if (more)
+        c->stream = (char)c->head[0];
+    if (more && c->head_bytes == HEAD) {
         for (int i = 1; i < HEAD; i++)
             c->size = c->size << 8 | c->head[i];
-        watch(EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLOUT);
+        if (c->stream == 'S')
+            watch(EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLOUT);
     }
-    return true;
+    if (c->stream == 'R' && size > more) {
+        receive_pattern(fd, bytes + more, size - more);
+        return true;
+    }
+    return c->stream;
 }
 
 /* Send the held bytes. False: some are left, or the session has ended. */
@@ -106,7 +127,7 @@ static void serve(int fd, uint32_t events)
 {
     static char buffer[CHUNK_BYTES];
     struct session *c = &sessions[fd];
-    if (c->source && c->head_bytes == HEAD && (events & EPOLLOUT)) {
+    if (c->stream == 'S' && c->head_bytes == HEAD && (events & EPOLLOUT)) {
         send_pattern(fd);
         return;
     }
@@ -118,7 +139,7 @@ static void serve(int fd, uint32_t events)
             drop(fd);
         return;
     }
-    if (requests_source(fd, buffer, (size_t)n))
+    if (is_stream(fd, buffer, (size_t)n))
         return;
     ssize_t sent = send(fd, buffer, (size_t)n, MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN) {

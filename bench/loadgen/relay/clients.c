@@ -3,8 +3,8 @@
 #include "relay.h"
 
 #include "../client.h"
-
 #include "../histogram.h"
+#include "../tls.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -15,13 +15,20 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { STALL_MS = 10000, SOURCES = 62500, SMALLEST = 1 + 2 * sizeof(uint64_t) };
+enum {
+    STALL_MS = 10000,
+    SOURCES = 62500,
+    SMALLEST = 1 + 2 * sizeof(uint64_t),
+    HANDSHAKES = 128, /* of TLS at once: a server may limit those, and more would wait for the server only */
+};
 
 struct client {
     int fd;
-    bool connected;
+    tls *tls; /* NULL: plain, or not yet connected */
+    bool connected; /* with its handshake, if it has TLS */
     uint64_t number, round;
     uint64_t position, size; /* bytes received of the reply, and in all */
+    uint64_t left; /* bytes of an upload that are not yet sent */
     uint64_t since; /* ns: the start of this round; in a short session, of its connect */
 };
 
@@ -29,14 +36,17 @@ struct mode {
     const char *name;
     int arguments; /* after the port */
     void (*speak)(struct client *);
+    const unsigned char *(*expected)(const struct client *); /* the reply, from the client's position */
     void (*complete)(struct client *); /* after the last byte; NULL: the session ends with the FIN after it */
 };
 
 static struct {
     const struct mode *mode;
     uint16_t port;
+    bool tls;
     uint64_t connections, size, total, until, bytes_each;
-    uint64_t dialled, open, rounds, bytes;
+    uint64_t begun; /* clients that have dialled at least once; the others wait for the handshakes of these */
+    uint64_t dialled, connected, open, rounds, bytes;
     struct client *clients;
     struct histogram latency;
     int epoll_fd;
@@ -64,16 +74,45 @@ static void dial(struct client *client)
 
 static void hang_up(struct client *client)
 {
+    if (client->tls) {
+        tls_finish(client->tls);
+        tls_free(client->tls);
+        client->tls = NULL;
+    }
     close(client->fd);
     run.open--;
 }
 
-static void send_message(struct client *client, const void *bytes, size_t size, uint64_t reply)
+static void fail(const char *what) __attribute__((noreturn));
+static void fail(const char *what)
+{
+    if (errno == EPROTO)
+        give_up(tls_error());
+    if (errno == ENODATA)
+        give_up("closed without close_notify");
+    die(what);
+}
+
+/* As many bytes as the socket takes. */
+static size_t send_some(struct client *client, const void *bytes, size_t size)
+{
+    ssize_t n = client->tls ? tls_send(client->tls, bytes, size) : send(client->fd, bytes, size, MSG_NOSIGNAL);
+    if (n < 0 && errno != EAGAIN)
+        fail("send");
+    return n < 0 ? 0 : (size_t)n;
+}
+
+static void send_message(struct client *client, const unsigned char *bytes, size_t size, uint64_t reply)
 {
     client->position = 0;
     client->size = reply;
-    if (send(client->fd, bytes, size, MSG_NOSIGNAL) != (ssize_t)size)
-        die("send");
+    while (size) { /* a record has at most 16 KB */
+        size_t sent = send_some(client, bytes, size);
+        if (!sent)
+            die("send");
+        bytes += sent;
+        size -= sent;
+    }
 }
 
 /* A message contains the numbers of its client and round, so no other message can pass as its echo. 'e' is the first
@@ -88,14 +127,45 @@ static const unsigned char *message(const struct client *client)
     return bytes;
 }
 
+static const unsigned char *echo(const struct client *client) { return message(client) + client->position; }
+
 static void speak(struct client *client) { send_message(client, message(client), run.size, run.size); }
 
-static void request_source(struct client *client)
+static const unsigned char *stream(const struct client *client) { return pattern + client->position % PERIOD; }
+
+static void request_stream(struct client *client, unsigned char direction, uint64_t reply)
 {
-    unsigned char head[HEAD] = {'S'};
+    unsigned char head[HEAD] = {direction};
     for (int i = 1; i < HEAD; i++)
         head[i] = (unsigned char)(run.bytes_each >> (8 * (HEAD - 1 - i)));
-    send_message(client, head, sizeof head, run.bytes_each);
+    send_message(client, head, sizeof head, reply);
+}
+
+static void request_source(struct client *client) { request_stream(client, 'S', run.bytes_each); }
+
+static const unsigned char *confirmation(const struct client *client)
+{
+    (void)client;
+    return (const unsigned char *)"R";
+}
+
+static void request_sink(struct client *client)
+{
+    request_stream(client, 'R', 1);
+    client->left = run.bytes_each;
+    watch(client, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
+}
+
+static void send_stream(struct client *client)
+{
+    while (client->left) {
+        uint64_t size = client->left < CHUNK_BYTES ? client->left : CHUNK_BYTES;
+        size_t sent = send_some(client, pattern + (run.bytes_each - client->left) % PERIOD, size);
+        if (!sent)
+            return;
+        client->left -= sent;
+    }
+    watch(client, EPOLL_CTL_MOD, EPOLLIN);
 }
 
 static void repeat_until_end(struct client *client)
@@ -117,53 +187,83 @@ static void dial_next(struct client *client)
 static void do_nothing(struct client *client) { (void)client; }
 
 static const struct mode MODES[] = {
-    {"echo", 3, speak, repeat_until_end},
-    {"short", 3, speak, dial_next},
-    {"bulk", 2, request_source, NULL},
-    {"hold", 2, speak, do_nothing},
+    {"echo", 3, speak, echo, repeat_until_end},
+    {"short", 3, speak, echo, dial_next},
+    {"bulk", 2, request_source, stream, NULL},
+    {"upload", 2, request_sink, confirmation, NULL},
+    {"hold", 2, speak, echo, do_nothing},
 };
 
-static void connected(struct client *client)
+/* TLS clients of an echo wait until all are connected, so that its figures contain no handshake. */
+static bool waits_for_all(void) { return run.tls && run.until; }
+
+/* Go on with the handshake. True: it is complete. */
+static bool complete_handshake(struct client *client)
+{
+    if (!client->tls)
+        client->tls = tls_open(client->fd);
+    if (tls_handshake(client->tls) == 0)
+        return true;
+    if (errno != EAGAIN)
+        fail("handshake");
+    watch(client, EPOLL_CTL_MOD, tls_wants_to_send(client->tls) ? EPOLLOUT : EPOLLIN);
+    return false;
+}
+
+static void connecting(struct client *client)
 {
     int error = 0;
     socklen_t length = sizeof error;
     getsockopt(client->fd, SOL_SOCKET, SO_ERROR, &error, &length);
     if ((errno = error))
         die("connect");
+    if (run.tls && !complete_handshake(client))
+        return;
     client->connected = true;
+    run.connected++;
+    if (run.begun < run.connections && run.dialled < run.total)
+        dial(&run.clients[run.begun++]);
     watch(client, EPOLL_CTL_MOD, EPOLLIN);
-    run.mode->speak(client);
+    if (!waits_for_all())
+        run.mode->speak(client);
 }
 
-static void receive(struct client *client)
+/* False: nothing is there, or the session has ended. */
+static bool receive_some(struct client *client)
 {
     static unsigned char buffer[CHUNK_BYTES];
-    bool bulk = !run.mode->complete;
-    ssize_t n = recv(client->fd, buffer, CHUNK_BYTES, 0);
+    bool to_its_end = !run.mode->complete;
+    ssize_t n = client->tls ? tls_recv(client->tls, buffer, CHUNK_BYTES) : recv(client->fd, buffer, CHUNK_BYTES, 0);
     if (n < 0 && errno == EAGAIN)
-        return;
+        return false;
     if (n < 0)
-        die("recv");
+        fail("recv");
     if (n == 0) {
-        if (!bulk || client->position < client->size)
+        if (!to_its_end || client->position < client->size || client->left)
             give_up("closed early");
         run.rounds++;
         hang_up(client);
-        return;
+        return false;
     }
     if ((uint64_t)n > client->size - client->position)
         give_up("more bytes than expected");
-    const unsigned char *expected = bulk ? pattern + client->position % PERIOD : message(client) + client->position;
-    if (memcmp(buffer, expected, (size_t)n) != 0)
+    if (memcmp(buffer, run.mode->expected(client), (size_t)n) != 0)
         give_up("other bytes than expected");
-    run.bytes += (uint64_t)n;
+    run.bytes += run.mode->speak == request_sink ? run.bytes_each : (uint64_t)n;
     client->position += (uint64_t)n;
-    if (bulk || client->position < client->size)
-        return;
+    if (to_its_end || client->position < client->size)
+        return true;
     histogram_record(&run.latency, now_ns() - client->since);
     run.rounds++;
     client->round++;
     run.mode->complete(client);
+    return client->connected;
+}
+
+static void receive(struct client *client)
+{
+    while (receive_some(client) && client->tls && tls_pending(client->tls))
+        continue;
 }
 
 static void turn(void)
@@ -174,10 +274,12 @@ static void turn(void)
         give_up("no byte was received for 10 s");
     for (int i = 0; i < n; i++) {
         struct client *client = events[i].data.ptr;
-        if (client->connected)
-            receive(client);
+        if (!client->connected)
+            connecting(client);
+        else if ((events[i].events & EPOLLOUT) && client->left)
+            send_stream(client);
         else
-            connected(client);
+            receive(client);
     }
 }
 
@@ -187,6 +289,23 @@ static void report(uint64_t begin)
            (unsigned long long)run.rounds, (unsigned long long)run.bytes, (double)(now_ns() - begin) / 1e9,
            (double)histogram_quantile(&run.latency, 0.5) / 1e3, (double)histogram_quantile(&run.latency, 0.99) / 1e3);
     fflush(stdout);
+}
+
+/* Wait until all are connected, and for a line of input; then let them speak. */
+static void start_together(uint64_t *begin)
+{
+    while (run.connected < run.connections)
+        turn();
+    printf("{\"connected\": %llu}\n", (unsigned long long)run.connected);
+    fflush(stdout);
+    if (getchar() == EOF)
+        give_up("stdin ended");
+    run.until += now_ns() - *begin;
+    *begin = now_ns();
+    for (uint64_t i = 0; i < run.connections; i++) {
+        run.clients[i].since = now_ns();
+        speak(&run.clients[i]);
+    }
 }
 
 /* One round of echoes for each line of input. */
@@ -210,7 +329,7 @@ static void hold(uint64_t begin)
         give_up("closed while it was held");
 }
 
-bool relay_clients(const char *mode, int argc, char **argv)
+bool relay_clients(const char *mode, int argc, char **argv, bool tls)
 {
     for (size_t i = 0; i < sizeof MODES / sizeof *MODES; i++)
         if (!strcmp(mode, MODES[i].name) && argc == 1 + MODES[i].arguments)
@@ -218,6 +337,7 @@ bool relay_clients(const char *mode, int argc, char **argv)
     if (!run.mode)
         return false;
     uint64_t begin = now_ns(), last = strtoull(argv[2], NULL, 10);
+    run.tls = tls;
     run.port = (uint16_t)atoi(argv[0]);
     run.connections = strtoull(argv[1], NULL, 10);
     run.size = run.bytes_each = last;
@@ -232,10 +352,13 @@ bool relay_clients(const char *mode, int argc, char **argv)
     run.epoll_fd = epoll_create1(0);
     if (!run.clients || run.epoll_fd < 0)
         die("epoll");
-    for (uint64_t i = 0; i < run.connections && run.dialled < run.total; i++)
-        dial(&run.clients[i]);
+    uint64_t at_once = tls && run.connections > HANDSHAKES ? HANDSHAKES : run.connections;
+    while (run.begun < at_once && run.dialled < run.total)
+        dial(&run.clients[run.begun++]);
     if (run.mode->complete == do_nothing)
         return hold(begin), true;
+    if (waits_for_all())
+        start_together(&begin);
     while (run.open)
         turn();
     return report(begin), true;

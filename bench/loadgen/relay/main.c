@@ -3,6 +3,7 @@
 #include "relay.h"
 
 #include "../client.h"
+#include "../tls.h"
 
 #include <string.h>
 
@@ -25,7 +26,13 @@ int run_relay(int argc, char **argv)
     make_pattern();
     if (argc == 1 && !strcmp(argv[0], "application"))
         relay_application();
-    if (argc < 3 || !relay_clients(argv[0], argc - 1, argv + 1))
+    bool tls = argc > 2 && !strcmp(argv[0], "--tls");
+    if (tls) {
+        tls_prepare(argv[1]);
+        argc -= 2;
+        argv += 2;
+    }
+    if (argc < 3 || !relay_clients(argv[0], argc - 1, argv + 1, tls))
         give_up("relay: usage: see the head of bench/loadgen/relay/relay.h");
     return 0;
 }

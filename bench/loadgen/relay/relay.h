@@ -2,12 +2,16 @@
  * Load for relays: the application behind one, and its clients. One thread, epoll, loopback only.
  *
  *   loadgen relay application                   echoes; for 'S' and 8 bytes (big-endian) it sends that many bytes of the
- *                                               pattern
+ *                                               pattern; for 'R' and 8 bytes it receives as many, and sends 'R'
  *   loadgen relay echo PORT CONNS SIZE SECONDS  each connection sends SIZE bytes and waits for them, repeatedly
  *   loadgen relay short PORT CONNS SIZE TOTAL   connect, exchange SIZE bytes each way, close: TOTAL times, CONNS at once
  *   loadgen relay bulk PORT CONNS BYTES         BYTES from the application on each of CONNS connections
+ *   loadgen relay upload PORT CONNS BYTES       BYTES to the application on each of CONNS connections
  *   loadgen relay hold PORT CONNS SIZE          one echo on each connection, and one more for each line of stdin, until
  *                                               that ends; none may have been closed by then
+ *
+ *   loadgen relay --tls VERSION MODE …          the same through TLS 1.2 or 1.3; `echo` prints a line when all connections
+ *                                               have their handshake, and starts after a line of stdin
  *
  * The application prints "port N". Clients print one line of JSON, `hold` one after each round of echoes. Every byte is
  * compared, and a message contains its sender's number: a byte that is wrong, missing or another client's ends the
@@ -24,7 +28,7 @@ enum {
     CHUNK_BYTES = 65536, /* bytes that are read or written at once */
     PERIOD = 65521, /* of the pattern: a prime, so that a block that is moved, lost or duplicated differs */
     RELAY_EVENTS = 256,
-    HEAD = 9, /* bytes of a request for a source: 'S', and a number of bytes, big-endian */
+    HEAD = 9, /* bytes of a request for a stream: 'S' or 'R', and a number of bytes, big-endian */
 };
 
 /* PERIOD bytes repeated: CHUNK_BYTES of them from any position below PERIOD. */
@@ -37,7 +41,8 @@ int run_relay(int argc, char **argv);
 /* Runs until it is killed. */
 void relay_application(void) __attribute__((noreturn));
 
-/* A mode of the clients. False: no mode has that name and number of arguments. argv: what follows the name. */
-bool relay_clients(const char *mode, int argc, char **argv);
+/* A mode of the clients. False: no mode has that name and number of arguments. argv: what follows the name. tls: whether
+   the clients speak TLS. */
+bool relay_clients(const char *mode, int argc, char **argv, bool tls);
 
 #endif
