@@ -112,7 +112,7 @@ cdef class ServerContext(CodecFactory):
         SSL_CTX_set_max_proto_version(made, TLS1_3_VERSION)
         ERR_clear_error()
         if (SSL_CTX_set_cipher_list(made, <bytes>SUITES[self._profile]) != 1
-                or SSL_CTX_set_ciphersuites(made, SUITES_1_3) != 1):
+                or SSL_CTX_set_ciphersuites(made, SUITES_1_3) != 1 or SSL_CTX_set1_groups_list(made, GROUPS) != 1):
             raise TlsError(f"OpenSSL has no cipher suite of tls_profile {self._profile}: {last_error()}")
         SSL_CTX_set_options(
             made,
@@ -138,6 +138,8 @@ cdef class ServerContext(CodecFactory):
             chain, key, _ = self._certificates[number]
             add_chain(made, chain)
             add_key(made, key)
+            if SSL_CTX_check_private_key(made) != 1:
+                raise TlsError(f"the key does not belong to the certificate: {last_error()}")
         return 0
 
     def codec(self):

@@ -20,7 +20,7 @@ from flashpol._native.common.system cimport MSG_MORE, MSG_NOSIGNAL, recv, send, 
 
 cdef enum:
     TLS_RECORD = 0x16           # the first byte of a handshake's record
-    PIECE = CODEC_REPLY - 2 * CODEC_GROWTH      # of a reply, that is encoded at a time
+    PIECE = 16384               # bytes of a reply that are encoded at a time: a slow one keeps so much
 
 
 cdef inline Codec* codec_of(const Core* core, int fd) noexcept nogil:
@@ -49,18 +49,20 @@ cdef void begin_codec(Core* core, int fd, size_t seen, const char* data, size_t 
     cdef Listener* listener = core.listeners[record.listener]
     cdef Codec* codec = listener.factory.begin(listener.factory)
     cdef CodecResult result = CODEC_OK
+    cdef Output reply
     if codec == NULL:
         refuse(core, fd, R_CAPACITY)
         return
+    reply.data, reply.size, reply.room = core.encoded, 0, CODEC_REPLY
     core.account.codecs[fd] = codec
     record.has_codec = True
     record.seen_size = 0
     listener.counters.tls += 1
     if seen:
-        result = codec.type.decode(codec, record.seen, <uint32_t>seen, NULL, NULL)
+        result = codec.type.decode(codec, record.seen, <uint32_t>seen, NULL, &reply)
     if result != CODEC_ERROR and size:
-        result = codec.type.decode(codec, data, <uint32_t>size, NULL, NULL)
-    after_decode(core, fd, result, NULL, NULL)
+        result = codec.type.decode(codec, data, <uint32_t>size, NULL, &reply)
+    after_decode(core, fd, result, NULL, &reply)
 
 
 cdef void count_handshake(Core* core, int fd) noexcept nogil:
@@ -124,10 +126,10 @@ cdef void on_encoded_input(Core* core, int fd) noexcept nogil:
 cdef void after_decode(
     Core* core, int fd, CodecResult result, const Output* plain, const Output* reply,
 ) noexcept nogil:
-    """Act on what a codec has made of its input. plain, reply: NULL if there can be none."""
+    """Act on what a codec has made of its input. plain: NULL if there can be none."""
     cdef Record* record = &core.records[fd]
     cdef Codec* codec = codec_of(core, fd)
-    if reply != NULL and reply.size and result != CODEC_ERROR:
+    if reply.size and result != CODEC_ERROR:
         # It is the first that is sent, so the kernel takes all of it, unless its memory for TCP is used up.
         if send(fd, reply.data, reply.size, MSG_NOSIGNAL) != <ssize_t>reply.size:
             on_client_gone(core, fd)
@@ -141,11 +143,13 @@ cdef void after_decode(
             enter(core, fd, S_HELLO)
         elif record.state == S_QUEUED:
             enter(core, fd, S_HANDSHAKE)
+            join_waiting(core, fd)
     else:
         if in_handshake(record):
             count_handshake(core, fd)
             record.matched = 0
             enter(core, fd, waiting_state(core, fd))
+            join_waiting(core, fd)
         if plain != NULL and plain.size:
             on_request_bytes(core, fd, plain.size)
         # Unless that has ended the connection, or handed it over.
@@ -158,7 +162,7 @@ cdef void on_codec_failed(Core* core, int fd, const Output* reply) noexcept nogi
     cdef Record* record = &core.records[fd]
     count_refused(core, core.listeners[record.listener], fd, R_TLS_HANDSHAKE, header_source(core, fd))
     record_outcome(core, fd, R_TLS_HANDSHAKE)
-    if reply != NULL and reply.size and send(fd, reply.data, reply.size, MSG_NOSIGNAL | MSG_MORE) > 0:
+    if reply.size and send(fd, reply.data, reply.size, MSG_NOSIGNAL | MSG_MORE) > 0:
         linger(core, fd)
     else:
         close_connection(core, fd)

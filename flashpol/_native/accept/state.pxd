@@ -129,6 +129,11 @@ cdef struct Counters:
     int64_t tls                 # connections with TLS, those whose handshake is not complete included
     int64_t handshaking         # of these, those that have a place in the share of handshakes
 
+# Connections in their order, linked through Codec.before and after; -1: none.
+cdef struct TurnLine:
+    int32_t first
+    int32_t last
+
 # What C knows of one listener. An Acceptor owns it; what it points to is borrowed from the PolicyReply, the buffer and
 # the Networks that the Acceptor keeps alive.
 cdef struct Listener:
@@ -144,6 +149,7 @@ cdef struct Listener:
     Member slow_replies
     Member handshakes
     Factory* factory            # of codecs; NULL: the listener has no TLS
+    TurnLine hellos             # S_QUEUED: those that have no place among the handshakes yet
     SessionLines session_lines  # those that give way
     int32_t silent_sessions     # of `sessions`, those in which the client has never sent a byte
     const NetworkTable* networks    # of clients that are allowed; NULL: all
@@ -193,11 +199,6 @@ cdef struct PendingSession:
     size_t size
     char data[1]                # `size` bytes
 
-# Connections that wait for a turn, in their order, through Codec.after; -1: none.
-cdef struct TurnLine:
-    int32_t first
-    int32_t last
-
 # All connections of one ConnectionTable, which owns this.
 cdef struct Core:
     Poller poller
@@ -231,8 +232,11 @@ cdef struct Core:
     uint32_t free_samples       # heads and tail of the lists of samples
     uint32_t done_samples
     uint32_t done_samples_last
-    TurnLine turns[2]           # S_QUEUED: first those that have a place among the handshakes, then the others
+    TurnLine begun              # S_QUEUED: those that have a place among the handshakes
+    TurnLine waiting            # those that have one, and wait for their client
+    int32_t hellos              # connections in the lines of the listeners
     uint32_t turn               # counts the turns
+    uint16_t turn_of            # the listener whose hello had the last one
     # Scratch space; nothing stays in it between two calls.
     char* buffer                # what was read, or decoded
     char* wire                  # what was read, for a codec

@@ -1,42 +1,38 @@
 # The turns of handshakes: a limited number of their steps in one wake-up, so that policies never wait long for them.
 #
-# A step costs as much as a hundred replies. Those that wait for one take turns: one that has begun, the oldest of those
-# that have not, and the oldest of the address with the fewest of them. So neither a flood of hellos from one address
-# nor handshakes that go on in small steps keep others from their turns. With its first step a handshake takes a place
-# in a share; at the limit, one that waits for its client gives way, or the newcomer waits. Overdue ones are closed
-# before their turn.
+# A step costs as much as a hundred replies. Those that wait for one take turns: handshakes that have begun, and hellos.
+# Each listener has a line of hellos. Turns go round the listeners, and every other one is for the address with the
+# fewest hellos. So neither a flood of them, nor handshakes that go on in small steps, nor another listener keep a client
+# from its turn. When the oldest hello of a line has waited long, more come than can be served: then the newest has its
+# turn, as its client has most time left, and the oldest end at their deadline. Otherwise each would be served just
+# before its client gives up.
+#
+# With its first step a handshake takes a place in a share. At the limit, one that waits for its client gives way; where
+# none does, the hello waits.
 
 from libc.errno cimport EAGAIN, errno
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
-from flashpol._native.accept.state cimport (
-    Core, Listener, QUEUE_COUNT, R_MAX_HANDSHAKES, Record, S_FREE, S_QUEUED, TurnLine,
-)
+from flashpol._native.accept.state cimport Core, Listener, R_MAX_HANDSHAKES, Record, S_QUEUED, TurnLine
 from flashpol._native.account.places cimport AccountCore, HANDSHAKES, K_HANDSHAKE, K_QUEUED, MAX_LOOKED_AT, QUEUED
 from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN, CODEC_REPLY, HF_CAPACITY, Output
 from flashpol._native.common.system cimport MSG_PEEK, recv
 
 cdef enum:
-    BEGUN = 0                   # Core.turns: those that have a place
-    FRESH = 1                   # and those that have none yet
     STEPS = 4                   # in one wake-up
     STEPS_NS = 500_000          # no further step is begun after so long
-    PATIENCE_NS = 1_000_000_000     # so long a handshake may wait for its client before it gives way at the limit
-    RETRY_NS = 100_000_000      # until a place is looked for again, where none is given back
+    OVERLOAD_NS = 500_000_000   # a hello that waits for longer shows that more come than can be served
+    # So long a handshake may wait for its client before it gives way at the limit: 1,000 places are enough for 5,000
+    # handshakes a second then, more than a CPU can do.
+    PATIENCE_NS = 200_000_000
+    RETRY_NS = 20_000_000       # until a place is looked for again, where none is given back
 
 
-cdef inline TurnLine* turns_of(Core* core, int fd) noexcept nogil:
-    return &core.turns[BEGUN if core.records[fd].has_place else FRESH]
+# --------------------------------------------------------------------------------------------------------------- lines
 
-
-cdef void join_turns(Core* core, int fd) noexcept nogil:
-    """A step of this handshake is due."""
-    cdef TurnLine* line = turns_of(core, fd)
+cdef inline void join(Core* core, TurnLine* line, int fd) noexcept nogil:
     cdef Codec* codec = codec_of(core, fd)
-    if core.records[fd].state == S_QUEUED:
-        return
-    enter(core, fd, S_QUEUED)
-    codec.in_turns = True
+    codec.since = now_ns()
     codec.before = line.last
     codec.after = -1
     if line.last < 0:
@@ -44,13 +40,10 @@ cdef void join_turns(Core* core, int fd) noexcept nogil:
     else:
         codec_of(core, line.last).after = fd
     line.last = fd
-    fire_timer(&core.poller)
 
 
-cdef void leave_turns(Core* core, int fd) noexcept nogil:
-    cdef TurnLine* line = turns_of(core, fd)
-    cdef Codec* codec = codec_of(core, fd)
-    codec.in_turns = False
+cdef inline void leave(Core* core, TurnLine* line, int fd) noexcept nogil:
+    cdef const Codec* codec = codec_of(core, fd)
     if codec.before < 0:
         line.first = codec.after
     else:
@@ -61,49 +54,92 @@ cdef void leave_turns(Core* core, int fd) noexcept nogil:
         codec_of(core, codec.after).before = codec.before
 
 
+cdef void join_turns(Core* core, int fd) noexcept nogil:
+    """A step of this handshake is due."""
+    cdef Record* record = &core.records[fd]
+    if record.state == S_QUEUED:
+        return
+    leave_waiting(core, fd)
+    enter(core, fd, S_QUEUED)
+    codec_of(core, fd).in_turns = True
+    if record.has_place:
+        join(core, &core.begun, fd)
+    else:
+        join(core, &core.listeners[record.listener].hellos, fd)
+        core.hellos += 1
+    fire_timer(&core.poller)
+
+
+cdef void leave_turns(Core* core, int fd) noexcept nogil:
+    cdef Record* record = &core.records[fd]
+    codec_of(core, fd).in_turns = False
+    if record.has_place:
+        leave(core, &core.begun, fd)
+    else:
+        leave(core, &core.listeners[record.listener].hellos, fd)
+        core.hellos -= 1
+
+
+cdef void join_waiting(Core* core, int fd) noexcept nogil:
+    """It has had its turn; now the client has to go on."""
+    codec_of(core, fd).in_waiting = True
+    join(core, &core.waiting, fd)
+
+
+cdef void leave_waiting(Core* core, int fd) noexcept nogil:
+    cdef Codec* codec = codec_of(core, fd)
+    if codec.in_waiting:
+        codec.in_waiting = False
+        leave(core, &core.waiting, fd)
+
+
+# -------------------------------------------------------------------------------------------------------------- places
+
 cdef void leave_handshakes(Core* core, int fd) noexcept nogil:
     """Give its place back, if it has one."""
     cdef Record* record = &core.records[fd]
     cdef Listener* listener = core.listeners[record.listener]
     if record.has_place:
+        leave_waiting(core, fd)
         record.has_place = False
         listener.counters.handshaking -= 1
         give_back(&core.account.handshakes, &listener.handshakes)
-        if core.turns[FRESH].first >= 0:
+        if core.hellos:
             fire_timer(&core.poller)
 
 
-cdef int64_t waited(const Core* core, int fd, int64_t now) noexcept nogil:
-    """ns since the deadline of its state was set."""
-    cdef const Record* record = &core.records[fd]
-    cdef uint8_t queue = core.states[record.state].queue
-    return now - record.link.deadline + queue_of(core, record, queue).duration
+cdef inline bint helps(const Core* core, int fd, const Listener* listener) noexcept nogil:
+    """Whether `listener` may take the place of this handshake."""
+    cdef const Listener* owner = core.listeners[core.records[fd].listener]
+    return owner == listener or owner.handshakes.used > owner.handshakes.reserve
 
 
-cdef int handshake_that_gives_way(Core* core, int fd) noexcept nogil:
-    """The handshake whose place the connection `fd` may take, -1: none.
+cdef int handshake_that_gives_way(Core* core, const Listener* listener, uint32_t slot) noexcept nogil:
+    """The handshake whose place a hello of this listener and address may take, -1: none.
 
-    Of the address with the most of them the one that has had its place for longest, if that address has at least two
-    more than the newcomer's, or if it has waited for its client too long.
+    Of the address with the most of them the oldest, if it has at least two more than the newcomer's; or else the one
+    that has waited for its client for longest, if that is long.
     """
     cdef AccountCore* account = core.account
-    cdef Listener* listener = core.listeners[core.records[fd].listener]
-    cdef int32_t slot = heaviest(&account.rankings[HANDSHAKES])
-    cdef int32_t own = account.rankings[HANDSHAKES].holders[core.records[fd].slot].weight
-    cdef int64_t now = now_ns()
-    cdef Listener* owner
-    cdef int at
-    for _ in range(MAX_LOOKED_AT):
-        if slot < 0:
-            return -1
-        at = line_of(account, <uint32_t>slot, K_HANDSHAKE).head - 1
-        owner = core.listeners[core.records[at].listener]
-        if ((owner == listener or owner.handshakes.used > owner.handshakes.reserve)
-                and core.records[at].state != S_QUEUED
-                and (account.rankings[HANDSHAKES].holders[slot].weight > own + 1
-                     or waited(core, at, now) > PATIENCE_NS)):
+    cdef int32_t most = heaviest(&account.rankings[HANDSHAKES])
+    cdef int64_t now
+    cdef int at, looked_at = 0
+    if most >= 0 and account.rankings[HANDSHAKES].holders[most].weight > (
+            account.rankings[HANDSHAKES].holders[slot].weight + 1):
+        at = line_of(account, <uint32_t>most, K_HANDSHAKE).head - 1
+        while at >= 0 and looked_at < MAX_LOOKED_AT:
+            if codec_of(core, at).in_waiting and helps(core, at, listener):
+                return at
+            looked_at += 1
+            at = account.entries[at].after - 1
+    now = now_ns()
+    at = core.waiting.first
+    looked_at = 0
+    while at >= 0 and looked_at < MAX_LOOKED_AT and now - codec_of(core, at).since > PATIENCE_NS:
+        if helps(core, at, listener):
             return at
-        slot = next_heaviest(&account.rankings[HANDSHAKES], slot)
+        looked_at += 1
+        at = codec_of(core, at).after
     return -1
 
 
@@ -113,55 +149,65 @@ cdef bint take_handshake_place(Core* core, int fd) noexcept nogil:
     cdef Listener* listener = core.listeners[record.listener]
     cdef int at
     if not has_room(&core.account.handshakes, &listener.handshakes):
-        at = handshake_that_gives_way(core, fd)
+        at = handshake_that_gives_way(core, listener, record.slot)
         if at < 0:
             return False
         codec_of(core, at).failure = HF_CAPACITY
         refuse(core, at, R_MAX_HANDSHAKES)
-    if not take(&core.account.handshakes, &listener.handshakes):
-        return False
+    leave_turns(core, fd)
+    take(&core.account.handshakes, &listener.handshakes)
     record.has_place = True
     listener.counters.handshaking += 1
     return True
 
 
+# --------------------------------------------------------------------------------------------------------------- turns
+
+cdef int hello_of_listener(Core* core, const Listener* listener) noexcept nogil:
+    """The hello of a listener whose turn it is: the oldest, or the newest if more come than can be served."""
+    if now_ns() - codec_of(core, listener.hellos.first).since > OVERLOAD_NS:
+        return listener.hellos.last
+    return listener.hellos.first
+
+
+cdef int hello_of_lightest(Core* core) noexcept nogil:
+    """A hello of the address with the fewest, in the same way; -1 if it has no place."""
+    cdef int32_t slot = lightest(&core.account.rankings[QUEUED])
+    cdef int fd
+    if slot < 0:
+        return -1
+    fd = line_of(core.account, <uint32_t>slot, K_QUEUED).head - 1
+    if now_ns() - codec_of(core, fd).since > OVERLOAD_NS:
+        fd = line_of(core.account, <uint32_t>slot, K_QUEUED).tail - 1
+    return fd if take_handshake_place(core, fd) else -1
+
+
+cdef int next_hello(Core* core) noexcept nogil:
+    """A hello that has a place now, -1 if none gets one."""
+    cdef int fd = -1, i
+    if core.turn & 1:
+        fd = hello_of_lightest(core)
+    for i in range(core.listener_count):
+        if fd >= 0 or core.hellos == 0:
+            break
+        core.turn_of = <uint16_t>((core.turn_of + 1) % core.listener_count)
+        if core.listeners[core.turn_of].hellos.first >= 0:
+            fd = hello_of_listener(core, core.listeners[core.turn_of])
+            if not take_handshake_place(core, fd):
+                fd = -1
+    return fd
+
+
 cdef int next_turn(Core* core) noexcept nogil:
     """The connection whose turn it is, in no line any more and with a place; -1: none can go on."""
     cdef int fd = -1
-    cdef int32_t slot
     core.turn += 1
-    if core.turns[BEGUN].first >= 0 and (core.turn % 3 != 0 or core.turns[FRESH].first < 0):
-        fd = core.turns[BEGUN].first
+    if core.hellos and (core.begun.first < 0 or core.turn % 3 == 0):
+        fd = next_hello(core)
+    if fd < 0 and core.begun.first >= 0:
+        fd = core.begun.first
         leave_turns(core, fd)
-        return fd
-    if core.turns[FRESH].first >= 0:
-        fd = core.turns[FRESH].first
-        slot = lightest(&core.account.rankings[QUEUED])
-        if core.turn & 1 and slot >= 0:
-            fd = line_of(core.account, <uint32_t>slot, K_QUEUED).head - 1
-        leave_turns(core, fd)
-        if take_handshake_place(core, fd):
-            return fd
-        rejoin_turns(core, fd)
-    if core.turns[BEGUN].first >= 0:
-        fd = core.turns[BEGUN].first
-        leave_turns(core, fd)
-        return fd
-    return -1
-
-
-cdef void rejoin_turns(Core* core, int fd) noexcept nogil:
-    """At the front: it found no place."""
-    cdef TurnLine* line = &core.turns[FRESH]
-    cdef Codec* codec = codec_of(core, fd)
-    codec.in_turns = True
-    codec.before = -1
-    codec.after = line.first
-    if line.first < 0:
-        line.last = fd
-    else:
-        codec_of(core, line.first).before = fd
-    line.first = fd
+    return fd
 
 
 cdef bint has_left(Core* core, int fd) noexcept nogil:
@@ -184,9 +230,9 @@ cdef void take_turn(Core* core, int fd) noexcept nogil:
 
 cdef void run_turns(Core* core) noexcept nogil:
     """Take a few steps. What is left keeps the timer firing, so the event loop comes back after one round."""
-    cdef int fd, left = STEPS
+    cdef int fd = -1, left = STEPS
     cdef int64_t end
-    if core.turns[BEGUN].first < 0 and core.turns[FRESH].first < 0:
+    if core.begun.first < 0 and core.hellos == 0:
         return
     end = now_ns() + STEPS_NS
     while left > 0:
@@ -197,7 +243,7 @@ cdef void run_turns(Core* core) noexcept nogil:
         left -= 1
         if now_ns() >= end:
             break
-    if core.turns[BEGUN].first >= 0 or (core.turns[FRESH].first >= 0 and left < STEPS):
+    if core.begun.first >= 0 or (core.hellos and fd >= 0):
         fire_timer(&core.poller)
-    elif core.turns[FRESH].first >= 0:
+    elif core.hellos:
         arm_timer_at(&core.poller, now_ns() + RETRY_NS)

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from flashpol._native.accept.state cimport (
-    Core, Counters, GAUGE_COUNT, Listener, LISTENER_COUNT, QUEUE_COUNT, REASON_COUNT,
+    Core, Counters, GAUGE_COUNT, Listener, LISTENER_COUNT, QUEUE_COUNT, REASON_COUNT, TurnLine,
 )
 
 
@@ -58,6 +58,7 @@ cdef class Acceptor:
         if codec is not None:
             listener.factory = &codec.factory
         listener.tls_only = tls_only
+        listener.hellos = TurnLine(-1, -1)
         listener.terminated = terminated
         listener.shared = shared
         listener.reply = <const char*>reply.data

@@ -12,7 +12,7 @@ from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
     Core, G_SESSIONS, H_NONE, Listener, O_RELAYED, O_TIMEOUT, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE,
     Q_LINGER, Q_REQUEST, Q_UNREAD, QUEUE_COUNT, R_CAPACITY, R_SHUTDOWN, READ_BYTES, Reason, REASON_COUNT, Record,
-    S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY, S_UNREAD, Sample, SAMPLE_COUNT,
+    S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY, S_UNREAD, Sample, SAMPLE_COUNT, TurnLine,
 )
 from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN, CODEC_READ, CODEC_REPLY
@@ -35,7 +35,7 @@ cdef class ConnectionTable:
         if not 0.0 <= access_log <= 1.0:
             raise ValueError("access_log is a share of the connections, 0 to 1")
         core.pending_slow_replies = -1
-        core.turns[0].first = core.turns[0].last = core.turns[1].first = core.turns[1].last = -1
+        core.begun = core.waiting = TurnLine(-1, -1)
         core.until_check = CHECK_EVERY - 1
         core.http_reply = HTTP_REPLY
         core.http_reply_size = <size_t>len(HTTP_REPLY)

@@ -7,7 +7,7 @@
 # Until a codec is `established`, input is work: `decode` keeps it and asks for a turn (CODEC_WORK), since one step of a
 # handshake costs as much as a hundred replies. The fast path gives turns in `work`, a limited number in one wake-up.
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 cdef enum:
     CODEC_READ = 16384          # wire bytes that one decode takes at most
@@ -64,8 +64,10 @@ cdef struct Codec:
     uint8_t failure             # why it failed, a HandshakeFailure; HF_NONE: the client left
     uint8_t has_begun           # it had a turn
     uint8_t in_turns            # the connection waits for a turn
-    int32_t before              # neighbours in the line of those that wait for a turn, -1: none
+    uint8_t in_waiting          # it has a place, and waits for its client
+    int32_t before              # neighbours in the line of those, -1: none
     int32_t after
+    int64_t since               # ns, CLOCK_MONOTONIC: when it joined that line
     char* unsent                # encoded bytes of a slow reply that the kernel has not taken; NULL: none
     uint32_t unsent_begin
     uint32_t unsent_end
@@ -79,7 +81,7 @@ cdef enum HandshakeFailure:     # bindings/names.pxi has the names
     HF_CERTIFICATE              # the client does not accept the certificate: it sent an alert that says so
     HF_ALERT                    # the client sent another alert
     HF_MALFORMED                # what it sent is no TLS
-    HF_FLOOD                    # too many messages without application data
+    HF_FLOOD                    # too many messages, or records without application data
     HF_CLOSED                   # the client closed the connection
     HF_TIMEOUT                  # not complete within tls_handshake_timeout
     HF_CAPACITY                 # evicted, or no memory was left

@@ -98,8 +98,6 @@ cdef inline void close_session(Core* core, int32_t i, uint8_t outcome) noexcept 
         stop_deadline(core, i, which)
     for side in range(2):
         watch(core, i, side, 0)
-        core.starved -= session.flows[side].starved
-        session.flows[side].starved = False
         release_held(&core.pool, &session.flows[side])
     forget_client(core, session.flows[CLIENT].fd, i)
     close(session.flows[UPSTREAM].fd)

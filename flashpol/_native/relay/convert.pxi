@@ -1,11 +1,14 @@
 # Sessions whose client has a codec: what it sends is decoded, what the upstream sends is encoded.
 #
 # The codec changes bytes between recv and send, and nothing else: what a side does not take is held, as wire bytes for
-# the client and as plain ones for the upstream. Bytes that are decoded cannot be put back, so such a session is not
-# read from while no buffer is left to hold them: it is `starved` until one is returned.
+# the client and as plain ones for the upstream. Bytes that are decoded cannot be put back. So when no buffer is left to
+# hold them, little is read, and what the other side does not take is held outside the pool.
+#
+# The same bytes can cost a hundred times as much, in records of one byte. So the clock is read after each of them, and
+# once the time of a wake-up is over, the sessions that are still to be handled in it get little.
 
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int32_t, uint32_t
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport realloc
 from libc.string cimport memcpy, memmove
 
@@ -14,18 +17,22 @@ from flashpol._native.codecs.codec cimport (
 )
 from flashpol._native.common.system cimport MSG_NOSIGNAL, recv, send
 from flashpol._native.relay.buffers cimport CHUNK
-from flashpol._native.relay.state cimport CLIENT, Core, Flow, Pool, S_OPEN, Session, UPSTREAM
+from flashpol._native.relay.state cimport CLIENT, Core, Flow, Session, UPSTREAM
+
+
+cdef enum:
+    SMALL_READ = 1024           # bytes, where there is no buffer or no time for more
 
 
 cdef bint append_held(Flow* flow, const char* data, uint32_t size) noexcept nogil:
     """Add bytes behind those that are held. False: there is no room."""
     cdef char* larger
+    if flow.end - flow.begin + size > CHUNK:
+        return False
     if flow.pooled:
         memmove(flow.held, flow.held + flow.begin, flow.end - flow.begin)
         flow.end -= flow.begin
         flow.begin = 0
-        if flow.end + size > CHUNK:
-            return False
     else:
         larger = <char*>realloc(flow.held, flow.end + size)
         if larger == NULL:
@@ -57,6 +64,25 @@ cdef bint send_own(Core* core, Session* session, const Output* output) noexcept 
     return True
 
 
+cdef bint keep(Core* core, Flow* flow, const Output* output, uint32_t taken) noexcept nogil:
+    """Hold what is in the scratch buffer and was not taken. False: there is no memory."""
+    if core.pool.spare != NULL:
+        hold_scratch(&core.pool, flow, taken, output.size)
+        return True
+    return hold_first(flow, output.data + taken, output.size - taken)
+
+
+cdef uint32_t readable_now(const Core* core, uint32_t most) noexcept nogil:
+    return most if core.pool.spare != NULL and core.bytes_left > 0 else <uint32_t>SMALL_READ
+
+
+cdef void charge(Core* core, uint32_t size) noexcept nogil:
+    """This wake-up has read and converted so many bytes."""
+    core.bytes_left -= size
+    if core.bytes_left > 0 and now_ns() >= core.wake_end:
+        core.bytes_left = 0
+
+
 cdef Read read_and_decode(Core* core, Session* session) noexcept nogil:
     """Read once from the client, and send what it means."""
     cdef Flow* flow = &session.flows[CLIENT]
@@ -64,7 +90,8 @@ cdef Read read_and_decode(Core* core, Session* session) noexcept nogil:
     cdef Output plain, reply
     cdef CodecResult result
     cdef uint32_t taken = 0
-    cdef ssize_t n = recv(flow.fd, core.wire, CODEC_READ, 0)
+    cdef uint32_t size = readable_now(core, CODEC_READ)
+    cdef ssize_t n = recv(flow.fd, core.wire, size, 0)
     if n == 0:
         codec.truncated = not codec.ended
         return READ_FIN
@@ -73,18 +100,20 @@ cdef Read read_and_decode(Core* core, Session* session) noexcept nogil:
     plain.data, plain.size, plain.room = core.pool.scratch, 0, CODEC_PLAIN
     reply.data, reply.size, reply.room = core.reply, 0, CODEC_REPLY
     result = codec.type.decode(codec, core.wire, <uint32_t>n, &plain, &reply)
+    charge(core, <uint32_t>n)
     if not send_own(core, session, &reply):
         return READ_ERROR
     if plain.size:
         if not flow.spoke:
             on_spoke(core, session, CLIENT)
         if send_bytes(core, session, CLIENT, plain.data, plain.size, &taken) and flow.blocked:
-            hold_scratch(&core.pool, flow, taken, plain.size)
+            if not keep(core, flow, &plain, taken):
+                return READ_ERROR
     if result == CODEC_ERROR:
         return READ_ERROR
     if result == CODEC_END:
         return READ_FIN
-    return READ_MORE if n == CODEC_READ and not flow.blocked else READ_ENOUGH
+    return READ_MORE if n == <ssize_t>size and not flow.blocked else READ_ENOUGH
 
 
 cdef Read read_and_encode(Core* core, Session* session) noexcept nogil:
@@ -92,7 +121,8 @@ cdef Read read_and_encode(Core* core, Session* session) noexcept nogil:
     cdef Flow* flow = &session.flows[UPSTREAM]
     cdef Output wire
     cdef uint32_t taken = 0
-    cdef ssize_t n = recv(flow.fd, core.wire, CHUNK - CODEC_GROWTH, 0)
+    cdef uint32_t size = readable_now(core, CHUNK - CODEC_GROWTH)
+    cdef ssize_t n = recv(flow.fd, core.wire, size, 0)
     if n == 0:
         return READ_FIN
     if n < 0:
@@ -103,16 +133,14 @@ cdef Read read_and_encode(Core* core, Session* session) noexcept nogil:
     if not session.codec.type.encode(session.codec, core.wire, <uint32_t>n, &wire):
         session.flows[CLIENT].write_failed = True
         return READ_ENOUGH
+    charge(core, <uint32_t>n)
     if send_bytes(core, session, UPSTREAM, wire.data, wire.size, &taken) and flow.blocked:
-        hold_scratch(&core.pool, flow, taken, wire.size)
-    return READ_MORE if n == CHUNK - CODEC_GROWTH and not flow.blocked else READ_ENOUGH
+        if not keep(core, flow, &wire, taken):
+            return READ_ERROR
+    return READ_MORE if n == <ssize_t>size and not flow.blocked else READ_ENOUGH
 
 
 cdef inline Read read_and_convert(Core* core, Session* session, int side) noexcept nogil:
-    if core.pool.spare == NULL:
-        session.flows[side].starved = True
-        core.starved += 1
-        return READ_ENOUGH
     return read_and_decode(core, session) if side == CLIENT else read_and_encode(core, session)
 
 
@@ -140,21 +168,3 @@ cdef void send_finish(Core* core, Session* session) noexcept nogil:
     encode_finish(core, session, &wire)
     if wire.size:
         send(session.flows[CLIENT].fd, wire.data, wire.size, MSG_NOSIGNAL)
-
-
-cdef void feed_starved(Core* core) noexcept nogil:
-    """A buffer is free again: let as many starved sessions read as there are, beginning after those that read last."""
-    cdef const Pool* pool = &core.pool
-    cdef int32_t i, left = <int32_t>(pool.max_made - pool.made + pool.idle) + 1
-    cdef int side
-    for _ in range(core.used):
-        if left <= 0 or core.starved == 0:
-            break
-        i = core.fed % core.used
-        core.fed = i + 1
-        for side in range(2):
-            if core.table[i].state == S_OPEN and core.table[i].flows[side].starved:
-                core.table[i].flows[side].starved = False
-                core.starved -= 1
-                left -= 1
-                update_interest(core, i)

@@ -68,9 +68,8 @@ cdef inline void dispatch(Core* core) noexcept nogil:
     cdef epoll_event[EVENTS] events
     cdef int k, n
     cdef bint fired = False
-    cdef int64_t end
     core.now = now_ns()
-    end = core.now + WAKE_NS
+    core.wake_end = core.now + WAKE_NS
     core.bytes_left = WAKE_BYTES
     while True:
         n = epoll_wait(core.poller.epoll, events, EVENTS, 0)
@@ -80,10 +79,8 @@ cdef inline void dispatch(Core* core) noexcept nogil:
             else:
                 on_ready(core, <int32_t>(events[k].data.u64 >> 1), <int>(events[k].data.u64 & 1), events[k].events)
         core.now = now_ns()
-        if n < EVENTS or core.bytes_left <= 0 or core.now >= end:
+        if n < EVENTS or core.bytes_left <= 0 or core.now >= core.wake_end:
             break
-    if core.starved and core.pool.spare != NULL:
-        feed_starved(core)
     if fired:
         end_overdue(core)
     arm_deadlines(core)

@@ -14,7 +14,7 @@ from flashpol._native.relay.state cimport Core, Flow, Q_IDLE, QUEUE_COUNT, Sessi
 cdef inline bint can_read(const Session* session, int side) noexcept nogil:
     """Reading from this side makes sense now."""
     cdef const Flow* flow = &session.flows[side]
-    return not (flow.fin_received or flow.blocked or flow.starved or session.flows[1 - side].write_failed)
+    return not (flow.fin_received or flow.blocked or session.flows[1 - side].write_failed)
 
 
 cdef inline uint32_t wanted_events(const Session* session, int side) noexcept nogil:

@@ -44,7 +44,6 @@ cdef struct Flow:
     uint8_t fin_received
     uint8_t fin_sent            # to the other side
     uint8_t spoke               # a byte was read from `fd`; a PROXY header of ours is none of the client's
-    uint8_t starved             # nothing is read while no buffer is left; only with a codec
     uint8_t write_failed        # `fd` cannot be written to; what it still sends is passed on, then RST
 
 cdef struct Session:
@@ -82,7 +81,8 @@ cdef struct Pool:
 cdef struct Core:
     Poller poller
     int64_t now                 # ns; the clock is read once for each set of events
-    int64_t bytes_left          # that this wake-up may send before it takes no more events
+    int64_t wake_end            # ns: when this wake-up should return
+    int64_t bytes_left          # that it may send before it takes no more events
     Queue* queues               # QUEUE_COUNT for each set of timeouts; duration 0: the deadline never comes
     uint16_t timeouts_count     # sets
     int64_t due                 # the earliest deadline in a queue that was empty when the timer was armed last; 0: none
@@ -99,6 +99,4 @@ cdef struct Core:
     Pool pool
     char* wire                  # CHUNK bytes that were read, and are decoded or encoded next
     char* reply                 # CODEC_REPLY bytes that a codec writes by itself
-    int32_t starved             # flows that are
-    int32_t fed                 # the session after the one that feed_starved looked at last
     Ports* ports                # owned by the Pump's PortAccount

@@ -4,7 +4,7 @@
 # memory nor a socket. So OpenSSL never waits for a socket, and an idle connection has no buffer. Its error queue is one
 # for each thread: it is cleared before every call, or the error of one connection would be found by another.
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy
 
@@ -14,14 +14,15 @@ from flashpol._native.codecs.codec cimport (
     VERSION_TLS_1_0, VERSION_TLS_1_1, VERSION_TLS_1_2, VERSION_TLS_1_3,
 )
 from flashpol._native.tls.codec cimport (
-    MAX_EMPTY, MAX_HANDSHAKE, MAX_INPUT, MAX_RECORD, RECORD_HEAD, Tls,
+    CLIENT_HELLO, HANDSHAKE_RECORD, MAX_EMPTY, MAX_HANDSHAKE, MAX_HELLO, MAX_INPUT, MAX_MESSAGES, MESSAGE_HEAD,
+    RECORD_HEAD, Tls,
 )
 from flashpol._native.tls.context cimport Context
 from flashpol._native.tls.openssl cimport (
     BIO, BIO_clear_retry_flags, BIO_CTRL_FLUSH, BIO_get_data, BIO_get_new_index, BIO_meth_new, BIO_meth_set_ctrl,
     BIO_meth_set_read, BIO_meth_set_write, BIO_METHOD, BIO_new, BIO_set_data, BIO_set_init, BIO_set_retry_read,
     BIO_set_retry_write, BIO_TYPE_SOURCE_SINK, ERR_clear_error, ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL,
-    ERR_peek_error, SSL, SSL3_RT_HEADER, SSL_client_hello_get0_ciphers, SSL_CLIENT_HELLO_SUCCESS, SSL_do_handshake,
+    ERR_peek_error, SSL, SSL3_RT_HANDSHAKE, SSL3_RT_HEADER, SSL_client_hello_get0_ciphers, SSL_CLIENT_HELLO_SUCCESS, SSL_do_handshake,
     SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN, SSL_free, SSL_get_cipher_name, SSL_get_error, SSL_get_ex_data,
     SSL_get_servername, SSL_new, SSL_R_NO_APPLICATION_PROTOCOL, SSL_R_NO_SHARED_CIPHER,
     SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM, SSL_R_SSLV3_ALERT_BAD_CERTIFICATE, SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN,
@@ -112,11 +113,20 @@ cdef int on_client_hello(SSL* ssl, int* alert, void* argument) noexcept nogil:
 cdef void on_record(
     int sent, int version, int content, const void* data, size_t size, SSL* ssl, void* argument,
 ) noexcept nogil:
-    """Count the records that are received."""
+    """Count the records and handshake messages that are received. At a limit OpenSSL finds no more input."""
     cdef Tls* tls
-    if content == SSL3_RT_HEADER and not sent:
-        tls = codec_of(ssl)
+    if sent or (content != SSL3_RT_HEADER and content != SSL3_RT_HANDSHAKE):
+        return
+    tls = codec_of(ssl)
+    if not tls.codec.established:
+        return
+    if content == SSL3_RT_HEADER:
         tls.empty += 1
+    else:
+        tls.messages += 1
+    if tls.empty > MAX_EMPTY or tls.messages > MAX_MESSAGES + (tls.decoded >> 20):
+        tls.flooding = True
+        tls.view_size = 0
 
 
 # ---------------------------------------------------------------------------------------------------------------- calls
@@ -184,13 +194,46 @@ cdef inline void drop_input(Tls* tls) noexcept nogil:
     tls.input_size = 0
 
 
-cdef inline bint has_record(const Tls* tls) noexcept nogil:
-    """The first record is complete, or none that could be one."""
-    cdef uint32_t size
-    if tls.input_size < RECORD_HEAD:
-        return False
-    size = <uint32_t>(<uint8_t>tls.input[3]) << 8 | <uint8_t>tls.input[4]
-    return size == 0 or size > MAX_RECORD or tls.input_size >= RECORD_HEAD + size
+cdef CodecResult find_hello(Tls* tls) noexcept nogil:
+    """CODEC_WORK once the hello is complete, over as many records as it has; CODEC_ERROR if it cannot be one.
+
+    So the first bytes of one cost their own memory, and neither an SSL object nor a place.
+    """
+    cdef const uint8_t* input = <const uint8_t*>tls.input
+    cdef uint8_t[MESSAGE_HEAD] head
+    cdef uint32_t size, at, found = 0, i
+    while tls.next_record + RECORD_HEAD <= tls.input_size:
+        at = tls.next_record
+        size = <uint32_t>input[at + 3] << 8 | input[at + 4]
+        if input[at] != HANDSHAKE_RECORD or size == 0 or tls.hello_size + size > MAX_HELLO:
+            return CODEC_ERROR
+        if at + RECORD_HEAD + size > tls.input_size:
+            break
+        tls.next_record = at + RECORD_HEAD + size
+        tls.hello_size += size
+    if tls.hello_size < MESSAGE_HEAD:
+        return CODEC_OK
+    # The message's head may lie in several records.
+    at = 0
+    while found < MESSAGE_HEAD:
+        size = <uint32_t>input[at + 3] << 8 | input[at + 4]
+        for i in range(min(size, <uint32_t>MESSAGE_HEAD - found)):
+            head[found] = input[at + RECORD_HEAD + i]
+            found += 1
+        at += RECORD_HEAD + size
+    size = <uint32_t>head[1] << 16 | <uint32_t>head[2] << 8 | head[3]
+    if head[0] != CLIENT_HELLO or MESSAGE_HEAD + size > MAX_HELLO:
+        return CODEC_ERROR
+    return CODEC_WORK if tls.hello_size >= MESSAGE_HEAD + size else CODEC_OK
+
+
+cdef CodecResult refuse_hello(Tls* tls, Output* reply) noexcept nogil:
+    """It is none: alert unexpected_message (RFC 8446 section 6)."""
+    cdef const char* alert = b"\x15\x03\x01\x00\x02\x02\x0a"
+    if reply.room - reply.size >= 7:
+        memcpy(reply.data + reply.size, alert, 7)
+        reply.size += 7
+    return fail(tls, HF_MALFORMED)
 
 
 cdef bint begin_ssl(Tls* tls) noexcept nogil:
@@ -215,13 +258,14 @@ cdef CodecResult read_plain(Tls* tls, Output* plain) noexcept nogil:
         n = SSL_read(tls.ssl, plain.data + plain.size, <int>(plain.room - plain.size))
         if n > 0:
             plain.size += <uint32_t>n
+            tls.decoded += <uint64_t>n
             tls.empty = 0
             if plain.size == plain.room and tls.view_size:
                 return fail(tls, HF_MALFORMED)          # no TLS makes bytes more by decoding
             continue
         error = SSL_get_error(tls.ssl, n)
         if error == SSL_ERROR_WANT_READ:
-            if tls.empty > MAX_EMPTY:
+            if tls.flooding:
                 return fail(tls, HF_FLOOD)
             end_call(tls)
             return CODEC_OK
@@ -238,12 +282,14 @@ cdef CodecResult decode_tls(
     Codec* codec, const char* wire, uint32_t size, Output* plain, Output* reply,
 ) noexcept nogil:
     cdef Tls* tls = <Tls*>codec
+    cdef CodecResult result
     if tls.failed:
         return CODEC_ERROR
     if not codec.established:
         if not keep_input(tls, wire, size):
-            return fail(tls, HF_MALFORMED)
-        return CODEC_WORK if tls.ssl != NULL or has_record(tls) else CODEC_OK
+            return refuse_hello(tls, reply)
+        result = CODEC_WORK if tls.ssl != NULL else find_hello(tls)
+        return refuse_hello(tls, reply) if result == CODEC_ERROR else result
     begin_call(tls, wire, size, reply)
     return read_plain(tls, plain)
 
@@ -263,7 +309,6 @@ cdef CodecResult work_tls(Codec* codec, Output* plain, Output* reply) noexcept n
         codec.version = version_of(tls.ssl)
         codec.cipher = SSL_get_cipher_name(tls.ssl)
         codec.resumed = SSL_session_reused(tls.ssl) == 1
-        tls.empty = 0
         result = read_plain(tls, plain)
     elif SSL_get_error(tls.ssl, done) != SSL_ERROR_WANT_READ:
         result = fail(tls, failure_of_call(tls))

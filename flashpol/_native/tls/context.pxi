@@ -12,7 +12,7 @@ from flashpol._native.tls.context cimport CertificateName, Context, MAX_NAME, Na
 from flashpol._native.tls.openssl cimport (
     BIO, BIO_free, BIO_new_mem_buf, ERR_clear_error, ERR_peek_last_error, ERR_reason_error_string, EVP_PKEY,
     EVP_PKEY_free, EVP_PKEY_get_base_id, PEM_read_bio_PrivateKey, PEM_read_bio_X509, SSL, SSL_AD_UNRECOGNIZED_NAME,
-    SSL_CTX, SSL_CTX_add1_chain_cert, SSL_CTX_clear_options, SSL_CTX_free, SSL_CTX_new, SSL_CTX_set_alpn_select_cb,
+    SSL_CTX, SSL_CTX_add1_chain_cert, SSL_CTX_check_private_key, SSL_CTX_clear_options, SSL_CTX_free, SSL_CTX_new, SSL_CTX_set1_groups_list, SSL_CTX_set_alpn_select_cb,
     SSL_CTX_set_cipher_list, SSL_CTX_set_ciphersuites, SSL_CTX_set_client_hello_cb, SSL_CTX_set_max_proto_version,
     SSL_CTX_set_min_proto_version, SSL_CTX_set_mode, SSL_CTX_set_msg_callback, SSL_CTX_set_num_tickets,
     SSL_CTX_set_options, SSL_CTX_set_session_cache_mode, SSL_CTX_set_session_id_context,
@@ -38,7 +38,9 @@ cdef dict SUITES = {
 PROFILES = tuple(SUITES)
 TICKET_KEY_BYTES = 80
 cdef bytes SUITES_1_3 = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
-cdef bytes ALPN_HTTP = b"\x08http/1.1"
+# The client chooses among these. With OpenSSL 3.0 a key share of P-384 costs five times as much as one of X25519, and
+# every client has one of these two.
+cdef bytes GROUPS = b"X25519:P-256"
 
 
 # ------------------------------------------------------------------------------------------------------ by the name

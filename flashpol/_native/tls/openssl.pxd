@@ -25,6 +25,8 @@ cdef extern from "<openssl/ssl.h>" nogil:
     uint64_t SSL_CTX_clear_options(SSL_CTX* context, uint64_t options)
     long SSL_CTX_set_mode(SSL_CTX* context, long mode)
     long SSL_CTX_set_session_cache_mode(SSL_CTX* context, long mode)
+    int SSL_CTX_set1_groups_list(SSL_CTX* context, const char* groups)
+    int SSL_CTX_check_private_key(const SSL_CTX* context)
     int SSL_CTX_set_num_tickets(SSL_CTX* context, size_t number)
     int SSL_CTX_get_tlsext_ticket_keys(SSL_CTX* context, void* keys, int size)
     int SSL_CTX_set_tlsext_ticket_keys(SSL_CTX* context, void* keys, int size)
@@ -52,7 +54,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
         SSL_CTX* context,
         void (*callback)(int, int, int, const void*, size_t, SSL*, void*) noexcept nogil)
     int SSL_TLSEXT_ERR_OK, SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_NOACK, SSL_CLIENT_HELLO_SUCCESS
-    int SSL_AD_UNRECOGNIZED_NAME, TLSEXT_NAMETYPE_host_name, SSL3_RT_HEADER
+    int SSL_AD_UNRECOGNIZED_NAME, TLSEXT_NAMETYPE_host_name, SSL3_RT_HEADER, SSL3_RT_HANDSHAKE
 
     # Connections.
     SSL* SSL_new(SSL_CTX* context)
