@@ -25,6 +25,9 @@ class ListenerInfo:
     served_from: int | None = None  # the port that clients ask
     dialect: str = FLASH
     clients: tuple[str, ...] = CLIENTS  # that policies of this dialect are for
+    certificates: tuple[str, ...] = ()  # their names in the configuration; without one the listener speaks no TLS
+    tls_profile: str = ""
+    tls_only: bool = False
 
     @cached_property
     def sha256(self) -> str:
@@ -35,6 +38,22 @@ class ListenerInfo:
     def source(self) -> bytes:
         """The policy without the NUL that ends a reply to Flash."""
         return self.reply.removesuffix(b"\0")
+
+
+@dataclass(frozen=True)
+class CertificateInfo:
+    """What clients see of a certificate.
+
+    name: in the configuration; names: of hosts; not_after: seconds since the epoch; key: its kind, "ECDSA P-256";
+    sha256: of the certificate itself; findings: what is wrong with it, although it is served.
+    """
+
+    name: str
+    names: tuple[str, ...] = ()
+    not_after: float = 0.0
+    key: str = ""
+    sha256: str = ""
+    findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +70,12 @@ class AdminContext:
     routes: Sequence[Route] = ()
     address: Address | None = None
     workers_are_root: bool = False
+    certificates: Sequence[CertificateInfo] = ()
+
+    @property
+    def tls_listeners(self) -> list[ListenerInfo]:
+        """Those that speak TLS."""
+        return [each for each in self.listeners if each.certificates]
 
     def open_files(self, slot: int) -> int:
         """The descriptors that a worker has open."""
