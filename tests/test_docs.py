@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flashpol.admin.context import AdminContext, ListenerInfo
+from flashpol.admin.context import AdminContext, CertificateInfo, ListenerInfo
 from flashpol.admin.metrics import FlashpolCollector
 from flashpol.cli import main
 from flashpol.config import (
@@ -37,7 +37,11 @@ def families() -> dict[str, tuple[str, set[str]]]:
     shared.process(0).started_ms = 1
     totals = CounterTotals()
     totals.open(["a"], shared, routes)
-    collector = FlashpolCollector(AdminContext(ServerStatus(), totals, shared, [ListenerInfo("a", b"reply\0")], routes))
+    listeners = [ListenerInfo("a", b"reply\0", certificates=("games",))]
+    certificates = [CertificateInfo("games")]
+    collector = FlashpolCollector(
+        AdminContext(ServerStatus(), totals, shared, listeners, routes, certificates=certificates)
+    )
     return {
         family.name + ("_total" if family.type == "counter" else ""): (
             family.type,

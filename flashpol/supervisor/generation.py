@@ -239,6 +239,9 @@ class Generation:
                 served_from=listener.served_from or address.port,
                 dialect=listener.dialect,
                 clients=CLIENTS_OF[listener.dialect],
+                certificates=listener.tls,
+                tls_profile=listener.tls_profile if listener.tls else "",
+                tls_only=listener.tls_only,
             )
             for name, reply, listener, source, address in zip(
                 self.names, self.plan.replies, config.listeners, sources, self.addresses, strict=True
