@@ -69,8 +69,13 @@ def tls(status: Json) -> Tls | None:
     bounds = status["bucket_bounds_seconds"]
     minute = status["minute"]["handshake_failures"] if status["minute"] else None
     counts = [(when, window["handshake_counts"]) for when, window in windows if window]
+    now, recent = (
+        {each["listener"]: each for each in window["tls_listeners"]} if window else {}
+        for window in (status["now"], status["minute"])
+    )
+    seconds = status["now"]["seconds"] if status["now"] else 0.0
     return Tls(
-        [_tls_row(each, status) for each in listeners],
+        [_tls_row(each, now.get(each["name"]), recent.get(each["name"]), seconds) for each in listeners],
         [
             FailureRow(*HANDSHAKE_FAILURES[reason], reason, minute[reason] if minute else None, number)
             for reason, number in status["total"]["handshake_failures"].items()
@@ -81,12 +86,8 @@ def tls(status: Json) -> Tls | None:
     )
 
 
-def _tls_row(listener: Json, status: Json) -> TlsRow:
-    now, minute = (
-        next((each for each in window["tls_listeners"] if each["listener"] == listener["name"]), None)
-        if window else None
-        for window in (status["now"], status["minute"])
-    )  # fmt: skip
+def _tls_row(listener: Json, now: Json | None, minute: Json | None, seconds: float) -> TlsRow:
+    """now, minute: its counters of these windows; seconds: as long as `now` is."""
     return TlsRow(
         listener["name"],
         listener["certificates"],
@@ -95,7 +96,7 @@ def _tls_row(listener: Json, status: Json) -> TlsRow:
         sum(listener["handshakes"].values()),
         [(version, number) for version, number in listener["handshakes"].items() if number],
         listener["resumed"],
-        sum(now["handshakes"].values()) / status["now"]["seconds"] if now else None,
+        sum(now["handshakes"].values()) / seconds if now else None,
         failed(minute) if minute else None,
         share(failed(minute), attempts(minute)) if minute else None,
     )
