@@ -75,7 +75,8 @@ class Service:
         """
         name = name or str(bound_address(sock))
         number = self.connections.add(name, timeouts, shared_port)
-        self._old_clients_log.add(name, Block(block.cast("Q")))
+        if codec:
+            self._old_clients_log.add(name, Block(block.cast("Q")))
         make_acceptor = partial(
             Acceptor, self.connections.table, sock.fileno(), PolicyReply(reply), block, timeouts=number,
             linger_bytes=timeouts.linger_bytes, reply_timeout=timeouts.reply_timeout, terminated=terminated,
