@@ -57,7 +57,7 @@ _TLS: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Calla
     (
         GaugeMetricFamily,
         "tls_handshakes_open",
-        "TLS handshakes that are not complete and have a place among max_handshakes.",
+        "TLS connections that have a place among max_handshakes: they have not sent their request yet.",
         lambda b: b["handshaking"],
     ),
     (
