@@ -107,13 +107,12 @@ ROWS = {
         NOT_AFTER, ("certificate-expired",), ("FlashpolCertificateUrgent",), ("Time until certificates expire",)
     ),
     "certificate-expiring": Row(
-        NOT_AFTER, (), ("FlashpolCertificateExpiring", "FlashpolCertificateUrgent"),
-        ("Time until certificates expire",), "a date; at a load that finds it near it is a certificate-warning",
+        NOT_AFTER, ("certificate-warning",), ("FlashpolCertificateExpiring", "FlashpolCertificateUrgent"),
+        ("Time until certificates expire",),
     ),
     "tls-handshakes": Row(
-        HANDSHAKE_FAILURES, (), ("FlashpolTlsHandshakeFailures",),
+        HANDSHAKE_FAILURES, ("refusing",), ("FlashpolTlsHandshakeFailures",),
         ("Failed TLS handshakes", "Share of TLS handshakes that failed"),
-        "scanners would fill the log; access_log has each connection",
     ),
     "tls-old-clients": Row(
         HANDSHAKE_FAILURES, ("tls-old-clients",), ("FlashpolTlsOldClients",), ("Failed TLS handshakes",)

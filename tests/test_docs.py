@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flashpol.admin.context import AdminContext, CertificateInfo, ListenerInfo
+from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.metrics import FlashpolCollector
 from flashpol.cli import main
 from flashpol.config import (
@@ -23,6 +23,7 @@ from flashpol.config import (
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals
+from flashpol.serving.certificates import CertificateFacts
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
@@ -38,7 +39,7 @@ def families() -> dict[str, tuple[str, set[str]]]:
     totals = CounterTotals()
     totals.open(["a"], shared, routes)
     listeners = [ListenerInfo("a", b"reply\0", certificates=("games",))]
-    certificates = [CertificateInfo("games")]
+    certificates = [CertificateFacts("games", (), 0, 1, "RSA 2048", "01", "f")]
     collector = FlashpolCollector(
         AdminContext(ServerStatus(), totals, shared, listeners, routes, certificates=certificates)
     )

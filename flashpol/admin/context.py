@@ -10,6 +10,7 @@ from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals, Route
 from flashpol.policy import CLIENTS
+from flashpol.serving.certificates import CertificateFacts
 
 
 @dataclass(frozen=True)
@@ -41,22 +42,6 @@ class ListenerInfo:
 
 
 @dataclass(frozen=True)
-class CertificateInfo:
-    """What clients see of a certificate.
-
-    name: in the configuration; names: of hosts; not_after: seconds since the epoch; key: its kind, "ECDSA P-256";
-    sha256: of the certificate itself; findings: what is wrong with it, although it is served.
-    """
-
-    name: str
-    names: tuple[str, ...] = ()
-    not_after: float = 0.0
-    key: str = ""
-    sha256: str = ""
-    findings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class AdminContext:
     """`shared` belongs to the current generation, whose listeners are `listeners`; `totals` counts it too.
 
@@ -70,7 +55,7 @@ class AdminContext:
     routes: Sequence[Route] = ()
     address: Address | None = None
     workers_are_root: bool = False
-    certificates: Sequence[CertificateInfo] = ()
+    certificates: Sequence[CertificateFacts] = ()
 
     @property
     def tls_listeners(self) -> list[ListenerInfo]:

@@ -260,7 +260,7 @@ class FlashpolCollector(Collector):
         yield duration
         not_after = GaugeMetricFamily(
             "flashpol_tls_certificate_not_after_timestamp_seconds",
-            "When the certificate expires, in seconds since the epoch.",
+            "When the first certificate of the chain expires, mostly the server's own, in seconds since the epoch.",
             labels=["certificate"],
         )
         info = GaugeMetricFamily(
@@ -269,7 +269,7 @@ class FlashpolCollector(Collector):
             labels=["certificate", "names", "key", "sha256"],
         )
         for certificate in self._context.certificates:
-            not_after.add_metric([certificate.name], certificate.not_after)
+            not_after.add_metric([certificate.name], min(end for _, end in certificate.ends))
             info.add_metric([certificate.name, ",".join(certificate.names), certificate.key, certificate.sha256], 1)
         yield not_after
         yield info

@@ -3,6 +3,7 @@
 The log, the alerts of deploy/prometheus and the dashboard report the same: tests/test_attention.py compares them.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -64,7 +65,11 @@ def find_problems(status: Json, context: AdminContext, linted: Linted = ()) -> l
 
 def find_configuration_problems(context: AdminContext, linted: Linted) -> list[Problem]:
     """Those of `CONFIGURATION_KINDS`."""
-    return [*_of_policies(linted), *find_certificate_findings(context.certificates), *_of_security(context)]
+    return [
+        *_of_policies(linted),
+        *find_certificate_findings(context.certificates, time.time()),
+        *_of_security(context),
+    ]
 
 
 def upstream_state(minute: Json | None) -> str | None:

@@ -61,7 +61,7 @@ def status(context: AdminContext, past: Sequence[Sample] = (), analyses: Analysi
             for (listener, upstream), block in sample.relayed.items()
         ],
         "certificates": [
-            {name: getattr(each, name) for name in ("name", "names", "not_after", "key", "sha256", "findings")}
+            asdict(each) | {"issuers": [{"subject": subject, "not_after": end} for subject, end in each.issuers]}
             for each in context.certificates
         ],
         "workers": list(_workers(context)),

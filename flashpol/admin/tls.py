@@ -11,7 +11,7 @@ from flashpol.admin.formatting import count, date_time, percent, share
 from flashpol.admin.problem_kinds import ERROR, WARNING, Problem
 
 if TYPE_CHECKING:
-    from flashpol.admin.context import CertificateInfo
+    from flashpol.serving.certificates import CertificateFacts
 
 DAY = 86_400
 # Certificates are renewed a month before they expire, those of 47 days two weeks before: then renewal has failed. In
@@ -132,29 +132,37 @@ def failed(counters: Json) -> int:
 def find_tls_problems(status: Json) -> Iterator[Problem]:
     """Of the certificates and the handshakes in the status document."""
     for certificate in status["certificates"]:
-        yield from _of_expiry(certificate, status["time"])
+        yield from _of_expiry(certificate, certificate["not_after"], status["time"])
+        for issuer in certificate["issuers"]:
+            yield from _of_expiry(certificate, issuer["not_after"], status["time"], issuer["subject"])
     if status["minute"]:
         for each in status["minute"]["tls_listeners"]:
             yield from _of_handshakes(each)
 
 
-def find_certificate_findings(certificates: "Sequence[CertificateInfo]") -> Iterator[Problem]:
+def find_certificate_findings(certificates: "Sequence[CertificateFacts]", now: float) -> Iterator[Problem]:
     for each in certificates:
-        if each.findings:
-            yield Problem("certificate", WARNING, f'The certificate "{each.name}": {"; ".join(each.findings)}.')
+        findings = [*each.findings]
+        if each.not_before > now:
+            findings.append(f"{each.chain_file}: it is not valid before {date_time(each.not_before)}")
+        if findings:
+            yield Problem("certificate", WARNING, f'The certificate "{each.name}" has findings: {"; ".join(findings)}.')
 
 
-def _of_expiry(certificate: Json, now: float) -> Iterator[Problem]:
-    not_after = certificate["not_after"]
-    expiry, when = Expiry.of(not_after, now), f"{time_left(not_after, now)} ({date_time(not_after)})"
+def _of_expiry(certificate: Json, end: float, now: float, issuer: str = "") -> Iterator[Problem]:
+    """issuer: the subject of the intermediate certificate whose end this is."""
+    expiry, when = Expiry.of(end, now), f"{time_left(end, now)} ({date_time(end)})"
     names = shown_names(certificate["names"])
     which = f'The certificate "{certificate["name"]}"' + (f" of {names}" if names else "")
+    advice = "renew it and reload"
+    if issuer:
+        which = f'The intermediate certificate {issuer} of the certificate "{certificate["name"]}"'
+        advice = "get the chain from its issuer again and reload"
     if expiry is Expiry.EXPIRED:
-        message = f"{which} expired {when}, and clients reject it: renew it and reload."
-        yield Problem("certificate-expired", ERROR, message)
+        yield Problem("certificate-expired", ERROR, f"{which} expired {when}, and clients reject it: {advice}.")
     elif expiry is not Expiry.FAR:
         severity = ERROR if expiry is Expiry.URGENT else WARNING
-        yield Problem("certificate-expiring", severity, f"{which} expires {when}: renew it and reload.")
+        yield Problem("certificate-expiring", severity, f"{which} expires {when}: {advice}.")
 
 
 def _of_handshakes(counters: Json) -> Iterator[Problem]:

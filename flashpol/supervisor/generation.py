@@ -255,6 +255,7 @@ class Generation:
             self.routes,
             address=bound_address(self.admin_socket),
             workers_are_root=(user.pw_uid if user else os.geteuid()) == 0,
+            certificates=[each.facts for each in self.plan.certificates.values()],
         )
         if not config.server.reload_endpoint:
             self._runtime.reload_request.close()

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from flashpol import _pump
 from flashpol._fastpath import LAYOUT
-from flashpol.admin.context import AdminContext, CertificateInfo, ListenerInfo
+from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.counters.layout import WORD
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import READY, ServerStatus
 from flashpol.counters.totals import CounterTotals
+from flashpol.serving.certificates import CertificateFacts
 
 SITE_CONTROL = b'<site-control permitted-cross-domain-policies="all"/>'
 POLICY = (
@@ -19,8 +20,16 @@ POLICY = (
 )
 LISTENER = ListenerInfo("master", POLICY + b"\0", policy="games", address="192.0.2.1:843", port=843, served_from=843)
 TLS_LISTENER = dataclasses.replace(LISTENER, listener="secure", certificates=("games",), tls_profile="modern")
-CERTIFICATE = CertificateInfo(
-    "games", ("games.example.com", "*.example.com"), time.time() + 60 * 86_400, "ECDSA P-256", "4b" * 32
+NOW, DAY = int(time.time()), 86_400
+CERTIFICATE = CertificateFacts(
+    "games",
+    ("games.example.com", "*.example.com"),
+    NOW - 30 * DAY,
+    NOW + 60 * DAY,
+    "ECDSA P-256",
+    "4b" * 32,
+    "/etc/ssl/games.pem",
+    (("CN=Issuer", NOW + 700 * DAY),),
 )
 
 
@@ -42,7 +51,7 @@ def make_context(listeners: Sequence[ListenerInfo] = (LISTENER,), slots: int = 2
     return AdminContext(status, totals, shared, listeners, ROUTES)
 
 
-def make_tls_context(*certificates: CertificateInfo, slots: int = 2) -> AdminContext:
+def make_tls_context(*certificates: CertificateFacts, slots: int = 2) -> AdminContext:
     """With a listener that speaks TLS beside the plain one; by default it has one certificate, for two months."""
     context = make_context((LISTENER, TLS_LISTENER), slots)
     return dataclasses.replace(context, certificates=certificates or (CERTIFICATE,))

@@ -18,12 +18,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from flashpol._fastpath import BUCKETS, HANDSHAKE_FAILURES, LAYOUT, PROTOCOLS, REASONS, TLS_VERSIONS
 from flashpol._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
-from flashpol.admin.context import AdminContext, CertificateInfo, ListenerInfo
+from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.metrics import FlashpolCollector, make_registry
 from flashpol.counters.layout import WORD
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals
+from flashpol.serving.certificates import CertificateFacts
 from flashpol.version import VERSION
 from testkit.clients import ask, connect
 from testkit.polling import eventually
@@ -46,8 +47,8 @@ DOCUMENTED = """
 """
 LISTENERS = [ListenerInfo("master", b"<a/>\0"), ListenerInfo('odd "name"\\\n', b"<bb/>\0", certificates=("games",))]
 CERTIFICATES = [
-    CertificateInfo("games", ("games.example.com", "*.example.com"), 1_800_000_000.0, "ECDSA P-256", "4b" * 32),
-    CertificateInfo("nameless", (), 1_700_000_000.0, "RSA 2048", "01" * 32),
+    CertificateFacts("games", ("games.example.com", "*.example.com"), 0, 1_800_000_000, "ECDSA P-256", "4b" * 32, "f"),
+    CertificateFacts("nameless", (), 0, 1_700_000_000, "RSA 2048", "01" * 32, "g", (("CN=Issuer", 1_650_000_000),)),
 ]
 ROUTES = [("master", "127.0.0.1:7000"), ("master", "unix:/run/game.sock")]
 SIMPLE = {  # field of a block -> metric
@@ -219,8 +220,9 @@ def test_listener_without_tls_has_no_samples_of_tls(shared: SharedCounters) -> N
 def test_certificate_metrics_have_the_end_and_what_identifies_it(shared: SharedCounters) -> None:
     metrics = scrape(shared)
     games, nameless = CERTIFICATES
-    for each in CERTIFICATES:
-        assert metrics.total("tls_certificate_not_after_timestamp_seconds", certificate=each.name) == each.not_after
+    ends = {"games": 1_800_000_000, "nameless": 1_650_000_000}  # the latter's issuer ends first
+    for name, end in ends.items():
+        assert metrics.total("tls_certificate_not_after_timestamp_seconds", certificate=name) == end
     labels = {"names": "games.example.com,*.example.com", "key": "ECDSA P-256", "sha256": games.sha256}
     assert metrics.total("tls_certificate_info", certificate="games", **labels) == 1
     assert metrics.total("tls_certificate_info", certificate="nameless", names="", key=nameless.key) == 1

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from contexts import CERTIFICATE, make_context, make_tls_context, put
+from contexts import CERTIFICATE, DAY, NOW, make_context, make_tls_context, put
 from pages import Page, get
 
 import flashpol.cli.status
@@ -18,7 +18,7 @@ from flashpol.admin.endpoint import Application
 from flashpol.admin.history import History, Sample
 from flashpol.admin.page.tls_view import SHOWN_NAMES
 from flashpol.admin.status import status
-from flashpol.admin.tls import DAY, HANDSHAKE_FAILURES, Expiry, shown_names, time_left
+from flashpol.admin.tls import HANDSHAKE_FAILURES, Expiry, shown_names, time_left
 
 
 def failures(**counts: int) -> list[int]:
@@ -91,7 +91,7 @@ def test_certificate_has_an_expiry_and_words_for_the_time_left(left: float, expi
 def test_certificate_near_its_end_is_a_problem_in_the_list_and_on_the_page(
     days: float, kind: str, severity: str, words: str
 ) -> None:
-    ending = dataclasses.replace(CERTIFICATE, not_after=time.time() + days * DAY)
+    ending = dataclasses.replace(CERTIFICATE, not_after=int(time.time() + days * DAY))
     context = make_tls_context(ending, dataclasses.replace(CERTIFICATE, name="other"))
     [(found, bad, message)] = problems(context)
     assert (found, bad) == (kind, severity)
@@ -106,8 +106,26 @@ def test_certificate_with_months_left_is_no_problem() -> None:
 
 def test_certificate_with_findings_is_a_problem_of_the_configuration() -> None:
     bad = dataclasses.replace(CERTIFICATE, findings=("its key has 1024 bits", "its chain is in the wrong order"))
-    message = 'The certificate "games": its key has 1024 bits; its chain is in the wrong order.'
+    message = 'The certificate "games" has findings: its key has 1024 bits; its chain is in the wrong order.'
     assert problems(make_tls_context(bad)) == [("certificate", "warning", message)]
+
+
+def test_certificate_that_is_not_valid_yet_is_a_problem_of_the_configuration() -> None:
+    [(kind, severity, message)] = problems(make_tls_context(dataclasses.replace(CERTIFICATE, not_before=NOW + DAY)))
+    assert (kind, severity) == ("certificate", "warning")
+    assert message.startswith('The certificate "games" has findings: /etc/ssl/games.pem: it is not valid before 20')
+
+
+@pytest.mark.parametrize(
+    ("days", "kind", "severity"),
+    [(10, "certificate-expiring", "warning"), (-1, "certificate-expired", "error")],
+)
+def test_intermediate_certificate_near_its_end_is_a_problem(days: int, kind: str, severity: str) -> None:
+    chain = dataclasses.replace(CERTIFICATE, issuers=(("CN=Issuer", NOW + days * DAY),))
+    [(found, bad, message)] = problems(make_tls_context(chain))
+    assert (found, bad) == (kind, severity)
+    assert message.startswith('The intermediate certificate CN=Issuer of the certificate "games" expire')
+    assert message.endswith("get the chain from its issuer again and reload.")
 
 
 def test_names_of_a_certificate_are_cut_with_the_number_of_the_rest() -> None:
