@@ -2,15 +2,19 @@
 
 import contextlib
 import json
+import os
+import signal
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flashpol._fastpath import REASONS
-from testkit.certificates import CertificateFiles, make_ca
+from testkit.certificates import CertificateFiles, in_days, make_ca
 from testkit.clients import REQUEST, connect, reset, rest
 from testkit.polling import DEADLINE, eventually
 from testkit.processes import POLICY, Flashpol
@@ -162,3 +166,32 @@ def test_status_has_the_tls_of_the_listener_and_none_of_the_other(server: Flashp
     assert (secure["certificates"], secure["tls_profile"], plain["certificates"]) == (["games"], "modern", [])
     assert sum(secure["handshakes"].values()) > 0 == sum(plain["handshakes"].values())
     assert set(secure["refused"]) == set(REASONS)
+
+
+def test_counters_of_tls_go_on_after_a_reload_that_takes_a_new_certificate(tmp_path: Path) -> None:
+    ca = make_ca(tmp_path)
+    old, new = ca.issue(NAME), ca.issue(NAME, not_after=in_days(9.5))
+    config = tmp_path / "flashpol.toml"
+    config.write_text(
+        f'{old.toml()}[policies.games]\nfile = "{POLICY}"\n'
+        '[[listeners]]\nname = "secure"\naddress = "127.0.0.1:0"\ntls = ["games"]\n'
+    )
+    with Flashpol("-c", config, listen=()) as server:
+        for _ in range(3):
+            shake(server, trusting(old))
+        counts(server, "tls_handshakes_total", by=3)
+        before = server.metrics().total("tls_certificate_not_after_timestamp_seconds", certificate="games")
+        os.replace(new.chain, old.chain)
+        os.replace(new.key, old.key)
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "reloaded" in server.log, "the reload")
+        shake(server, trusting(old))
+        counts(server, "tls_handshakes_total", by=4)
+        after = server.metrics().total("tls_certificate_not_after_timestamp_seconds", certificate="games")
+        assert after != before
+        assert abs(after - time.time() - 9.5 * 86_400) < 3_600
+        [problem] = [
+            each for each in json.loads(server.get("/-/status").body)["problems"] if each["kind"][:4] == "cert"
+        ]
+        assert (problem["kind"], problem["severity"]) == ("certificate-expiring", "warning")
+        assert f'The certificate "games" of {NAME} expires in 9 days' in problem["message"]
