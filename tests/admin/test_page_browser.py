@@ -68,6 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flashpol]:
 @pytest.fixture
 def hostile(tmp_path: Path) -> Iterator[tuple[Flashpol, Path]]:
     """A server, and the file of its policy."""
+    pytest.importorskip("flashpol._tls", reason="flashpol was built without OpenSSL")
     file = tmp_path / "games.xml"
     file.write_text(policy(LONG))
     names = ["games.example.com", f"{'a' * 60}.{'b' * 60}.example.com", *(f"{n}.example.com" for n in range(20))]
