@@ -1,6 +1,6 @@
 """Writes the pages that are generated from the code: `make docs`. tests/test_generated.py fails if one is out of date.
 
-docs/reference.md    flags and settings, between markers; the rest is written by hand
+docs/reference.md    flags, settings, failures of handshakes, between markers; the rest is written by hand
 docs/rules.md        the rules of lint
 docs/probe.md        the findings of a probe
 share/               manual pages and shell completion, laid out as they are installed below /usr or a venv
@@ -16,6 +16,7 @@ from textwrap import wrap
 import shtab
 
 from flashpol import config
+from flashpol.admin.tls import HANDSHAKE_FAILURES
 from flashpol.cli.configure import DEFAULT_CONFIG
 from flashpol.cli.main import make_parser
 from flashpol.cli.pid_file import DEFAULT_PID_FILE
@@ -98,10 +99,19 @@ def table_of_flags(name: str) -> str:
     return table
 
 
+def table_of_handshake_failures() -> str:
+    """Why, and what to do; names of settings and commands as code."""
+    code = re.compile(r'flashpol probe HOST --tls|\w+_\w+( = (?:"\w+"|\w+))?')
+    rows = (f"| `{name}` | {each.words} | {each.advice} |\n" for name, each in HANDSHAKE_FAILURES.items())
+    text = "".join(code.sub(r"`\g<0>`", row) for row in rows)
+    return "| `reason` | what happened | what to do |\n|---|---|---|\n" + text.replace("``", "`")
+
+
 def reference() -> str:
     """The page with its generated parts replaced."""
     parts = {header: list_of_settings(owners, about) for header, (owners, about) in TABLES.items()}
     parts |= {f"flags of {name}": table_of_flags(name) for name in COMMANDS}
+    parts["handshake failures"] = table_of_handshake_failures()
     text = REFERENCE.read_text()
     for name, part in parts.items():
         start, end = f"<!-- made by make docs: {name} -->\n", "<!-- end -->"

@@ -11,14 +11,14 @@ import pytest
 
 from flashpol._fastpath import REASONS
 from flashpol._pump import FAILURES
-from flashpol.admin.problems import (
+from flashpol.admin.problem_kinds import (
     CONFIGURATION_KINDS,
     KINDS,
-    OWN_FAILURES,
     REFUSALS_AS_MEANT,
+    REFUSALS_ELSEWHERE,
     REFUSALS_TO_REPORT,
-    UPSTREAM_FAILURES,
 )
+from flashpol.admin.problems import OWN_FAILURES, UPSTREAM_FAILURES
 from testkit.monitoring import ALERTS, PANELS, rules
 
 REFERENCE = (Path(__file__).parents[1] / "docs" / "reference.md").read_text()
@@ -46,6 +46,8 @@ def refused(events: tuple[str, ...], alert: str, panel: str = "Turned away", bec
 CAPACITY = refused(("refusing",), "FlashpolCapacityRefusals")
 PROXY = refused(("refusing",), "FlashpolProxyRefusals", "Refused by reason")
 CONFIGURATION = "flashpol_configuration_problems"
+HANDSHAKE_FAILURES = "flashpol_tls_handshake_failures_total"
+NOT_AFTER = "flashpol_tls_certificate_not_after_timestamp_seconds"
 ROWS = {
     "reload": Row(
         "flashpol_config_last_reload_successful", ("not-reloaded",), ("FlashpolReloadFailed",), ("Configuration",)
@@ -81,6 +83,7 @@ ROWS = {
     "refused-max_connections": CAPACITY,
     "refused-max_sessions": CAPACITY,
     "refused-max_slow_replies": CAPACITY,
+    "refused-max_handshakes": CAPACITY,
     "refused-upstream": refused(("backend-down", "upstream-unknown"), "FlashpolUpstreamRefusals"),
     "refused-crashed": refused(("process-ended",), "FlashpolWorkerCrashed"),
     "refused-max_address_connections": refused(("refusing",), "FlashpolAddressRefusals"),
@@ -100,6 +103,24 @@ ROWS = {
     "ports-low": Row(
         "flashpol_relay_local_ports", ("ports-low",), ("FlashpolLocalPortsLow",), ("Local ports",)
     ),
+    "certificate-expired": Row(
+        NOT_AFTER, ("certificate-expired",), ("FlashpolCertificateUrgent",), ("Time until certificates expire",)
+    ),
+    "certificate-expiring": Row(
+        NOT_AFTER, ("certificate-warning",), ("FlashpolCertificateExpiring", "FlashpolCertificateUrgent"),
+        ("Time until certificates expire",),
+    ),
+    "tls-handshakes": Row(
+        HANDSHAKE_FAILURES, ("refusing",), ("FlashpolTlsHandshakeFailures",),
+        ("Failed TLS handshakes", "Share of TLS handshakes that failed"),
+    ),
+    "tls-old-clients": Row(
+        HANDSHAKE_FAILURES, ("tls-old-clients",), ("FlashpolTlsOldClients",), ("Failed TLS handshakes",)
+    ),
+    "tls-unknown-names": Row(
+        "flashpol_tls_unknown_names_total", (), (), ("Resumed, unknown names, truncated",),
+        "scanners ask for any name; good clients reject the certificate, which is a failed handshake",
+    ),
     "timeouts": Row(
         "flashpol_timeouts_total", (), ("FlashpolTimeouts",), ("Timed out and left",),
         "silent clients would fill the log; access_log has each connection",
@@ -110,6 +131,9 @@ ROWS = {
     ),
     "policy": Row(
         CONFIGURATION, ("policy-warning",), ("FlashpolPolicyProblems",), ("Problems of the configuration",)
+    ),
+    "certificate": Row(
+        CONFIGURATION, ("certificate-warning",), ("FlashpolCertificateProblems",), ("Problems of the configuration",)
     ),
     "admin-exposed": Row(
         CONFIGURATION, ("admin-exposed",), (), ("Problems of the configuration",),
@@ -170,7 +194,7 @@ def test_attention_table_has_every_kind_of_problem() -> None:
 
 
 def test_refusal_of_every_reason_is_a_problem_or_as_meant() -> None:
-    assert sorted((*REFUSALS_TO_REPORT, *REFUSALS_AS_MEANT)) == sorted(REASONS)
+    assert sorted((*REFUSALS_TO_REPORT, *REFUSALS_AS_MEANT, *REFUSALS_ELSEWHERE)) == sorted(REASONS)
 
 
 def test_failure_to_connect_of_every_reason_is_a_problem_or_the_table_says_why_not() -> None:

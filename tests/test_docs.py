@@ -23,6 +23,7 @@ from flashpol.config import (
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals
+from flashpol.serving.certificates import CertificateFacts
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
@@ -37,7 +38,11 @@ def families() -> dict[str, tuple[str, set[str]]]:
     shared.process(0).started_ms = 1
     totals = CounterTotals()
     totals.open(["a"], shared, routes)
-    collector = FlashpolCollector(AdminContext(ServerStatus(), totals, shared, [ListenerInfo("a", b"reply\0")], routes))
+    listeners = [ListenerInfo("a", b"reply\0", certificates=("games",))]
+    certificates = [CertificateFacts("games", (), 0, 1, "RSA 2048", "01", "f")]
+    collector = FlashpolCollector(
+        AdminContext(ServerStatus(), totals, shared, listeners, routes, certificates=certificates)
+    )
     return {
         family.name + ("_total" if family.type == "counter" else ""): (
             family.type,

@@ -10,6 +10,7 @@ from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals, Route
 from flashpol.policy import CLIENTS
+from flashpol.serving.certificates import CertificateFacts
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class ListenerInfo:
     served_from: int | None = None  # the port that clients ask
     dialect: str = FLASH
     clients: tuple[str, ...] = CLIENTS  # that policies of this dialect are for
+    certificates: tuple[str, ...] = ()  # their names in the configuration; without one the listener speaks no TLS
+    tls_profile: str = ""
+    tls_only: bool = False
 
     @cached_property
     def sha256(self) -> str:
@@ -51,6 +55,12 @@ class AdminContext:
     routes: Sequence[Route] = ()
     address: Address | None = None
     workers_are_root: bool = False
+    certificates: Sequence[CertificateFacts] = ()
+
+    @property
+    def tls_listeners(self) -> list[ListenerInfo]:
+        """Those that speak TLS."""
+        return [each for each in self.listeners if each.certificates]
 
     def open_files(self, slot: int) -> int:
         """The descriptors that a worker has open."""

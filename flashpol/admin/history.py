@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import gevent
 
 from flashpol.admin.context import AdminContext
-from flashpol.counters.layout import Block, RelayBlock
+from flashpol.counters.layout import Block, HandshakeBlock, RelayBlock
 from flashpol.counters.totals import Route
 
 # Seconds between two samples, and how many are kept: five minutes.
@@ -34,6 +34,7 @@ class Sample:
     cpu_seconds: Mapping[int, float]  # by the worker's pid
     relayed: Mapping[Route, RelayBlock] = field(default_factory=dict)
     restarts: Mapping[int, int] = field(default_factory=dict)  # by the worker's slot
+    handshakes: Mapping[str, HandshakeBlock] = field(default_factory=dict)  # by listener, of those that speak TLS
 
     @classmethod
     def of(cls, context: AdminContext) -> "Sample":
@@ -50,6 +51,7 @@ class Sample:
             {status.pid: status.cpu_ns / 1e9 for status in workers if status.observed},
             {route: context.totals.relayed(route) for route in context.routes},
             {slot: context.totals.restarts(slot) for slot in range(context.shared.slots)},
+            {each.listener: HandshakeBlock.of(blocks[each.listener]) for each in context.tls_listeners},
         )
 
 

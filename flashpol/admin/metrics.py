@@ -13,11 +13,12 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from flashpol._fastpath import BUCKETS, PROTOCOLS, REASONS
+from flashpol._fastpath import BUCKETS, HANDSHAKE_FAILURES, PROTOCOLS, REASONS, TLS_VERSIONS
 from flashpol._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
 from flashpol.admin.context import AdminContext
 from flashpol.admin.policy_analysis import AnalysisCache
-from flashpol.admin.problems import CONFIGURATION_KINDS, KINDS, find_configuration_problems
+from flashpol.admin.problem_kinds import CONFIGURATION_KINDS, KINDS
+from flashpol.admin.problems import find_configuration_problems
 from flashpol.counters.layout import Block, RelayBlock
 from flashpol.counters.status import ProcessStatus
 from flashpol.version import VERSION
@@ -49,6 +50,38 @@ _GAUGES: tuple[tuple[str, str, Callable[[Block], float]], ...] = (
         "Connections relayed to an upstream or waiting for one, each with a greenlet.",
         lambda b: b["sessions"],
     ),
+)
+# Of a listener that speaks TLS.
+_TLS: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Callable[[Block], float]], ...] = (
+    (GaugeMetricFamily, "tls_connections_open", "TLS connections open now, handshakes included.", lambda b: b["tls"]),
+    (
+        GaugeMetricFamily,
+        "tls_handshakes_open",
+        "TLS connections that have a place among max_handshakes: they have not sent their request yet.",
+        lambda b: b["handshaking"],
+    ),
+    (
+        CounterMetricFamily,
+        "tls_resumed",
+        "TLS handshakes that took up an earlier session.",
+        lambda b: b["resumed"],
+    ),
+    (
+        CounterMetricFamily,
+        "tls_unknown_names",
+        "TLS handshakes for a name that no certificate has.",
+        lambda b: b["unknown_names"],
+    ),
+    (
+        CounterMetricFamily,
+        "tls_truncated",
+        "TLS connections whose client closed its side without close_notify.",
+        lambda b: b["truncated"],
+    ),
+)
+_TLS_KINDS = (
+    ("tls_handshakes", "TLS handshakes completed, by version.", "version", TLS_VERSIONS, "handshakes"),
+    ("tls_handshake_failures", "TLS handshakes that failed.", "reason", HANDSHAKE_FAILURES, "handshake_failures"),
 )
 # Of an upstream.
 _RELAY: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Callable[[RelayBlock], float]], ...] = (
@@ -150,6 +183,7 @@ class FlashpolCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._traffic()
+        yield from self._tls()
         yield from self._relaying()
         yield from self._processes()
         yield from self._configuration()
@@ -201,6 +235,44 @@ class FlashpolCollector(Collector):
             limit.add_metric([each.listener], sum(queue.limit for queue in queues))
         yield length
         yield limit
+
+    def _tls(self) -> Iterator[Metric]:
+        totals = [(each.listener, self._context.totals.total(each.listener)) for each in self._context.tls_listeners]
+        for family, name, text, value in _TLS:
+            metric = family(f"flashpol_{name}", text, labels=["listener"])
+            for listener, block in totals:
+                metric.add_metric([listener], value(block))
+            yield metric
+        for name, text, label, kinds, field in _TLS_KINDS:
+            counter = CounterMetricFamily(f"flashpol_{name}", text, labels=["listener", label])
+            for listener, block in totals:
+                for kind, count in zip(kinds, block.all(field), strict=True):
+                    counter.add_metric([listener, kind], count)
+            yield counter
+        duration = HistogramMetricFamily(
+            "flashpol_tls_handshake_duration_seconds",
+            "Time from accept until the TLS handshake is complete.",
+            labels=["listener"],
+        )
+        for listener, block in totals:
+            buckets = _cumulative(BUCKETS, block.all("handshake_buckets"))
+            duration.add_metric([listener], buckets, sum_value=block["handshake_ns"] / 1e9)
+        yield duration
+        not_after = GaugeMetricFamily(
+            "flashpol_tls_certificate_not_after_timestamp_seconds",
+            "When the first certificate of the chain expires, mostly the server's own, in seconds since the epoch.",
+            labels=["certificate"],
+        )
+        info = GaugeMetricFamily(
+            "flashpol_tls_certificate_info",
+            "Always 1; the labels are the certificate's host names, kind of key and SHA-256.",
+            labels=["certificate", "names", "key", "sha256"],
+        )
+        for certificate in self._context.certificates:
+            not_after.add_metric([certificate.name], min(end for _, end in certificate.ends))
+            info.add_metric([certificate.name, ",".join(certificate.names), certificate.key, certificate.sha256], 1)
+        yield not_after
+        yield info
 
     def _relaying(self) -> Iterator[Metric]:
         labels = ["listener", "upstream"]

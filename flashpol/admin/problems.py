@@ -3,12 +3,14 @@
 The log, the alerts of deploy/prometheus and the dashboard report the same: tests/test_attention.py compares them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.formatting import about, count, duration, percent, quantile, share
+from flashpol.admin.problem_kinds import ERROR, REFUSALS_TO_REPORT, WARNING, Problem
+from flashpol.admin.tls import find_certificate_findings, find_tls_problems
 from flashpol.policy import Finding, Severity
 
 # Bursts of clients fill some of an accept queue every day; this share of it is a problem.
@@ -24,59 +26,6 @@ SLOW, SLOW_OF = 1.0, 100
 # This share of all connections timed out, and at least so many in a minute: the requests may be lost on their way.
 TIMEOUTS, TIMEOUTS_OF = 0.2, 60
 
-ERROR, WARNING = "error", "warning"
-
-
-class Refusals(NamedTuple):
-    """Refusals of one reason: how bad they are, what happened, and the share of all connections that is a problem."""
-
-    severity: str
-    words: str
-    share: float = 0.0
-
-
-# Refusals that keep good clients out. One address that exceeds its limits may be an attacker, or a proxy in front of
-# all clients. Strangers reach a port for proxies too, so few connections without a header are no problem.
-REFUSALS_TO_REPORT = {
-    "capacity": Refusals(ERROR, "refused: the workers were out of descriptors or memory"),
-    "max_connections": Refusals(ERROR, "refused: max_connections or max_worker_connections was reached"),
-    "max_sessions": Refusals(ERROR, "refused: max_sessions was reached"),
-    "max_slow_replies": Refusals(ERROR, "refused: max_slow_replies was reached"),
-    "upstream": Refusals(ERROR, "refused: no upstream could be reached"),
-    "crashed": Refusals(ERROR, "lost when a worker crashed"),
-    **{
-        reason: Refusals(WARNING, f"refused: their address had reached {reason}; the log names it")
-        for reason in ("max_address_connections", "max_address_sessions", "max_address_rate")
-    },
-    "proxy_untrusted": Refusals(WARNING, "refused: they did not come from proxy_networks", 0.05),
-    "proxy_malformed": Refusals(WARNING, "refused: they did not begin with a PROXY header", 0.05),
-    "proxy_oversized": Refusals(WARNING, "refused: their PROXY header was too long", 0.05),
-}
-# Refusals that are meant: other protocols, denied networks, a stop of the server.
-REFUSALS_AS_MEANT = ("http", "tls", "rtmp", "rtmpe", "other", "network", "shutdown")
-# Every kind of problem, with its severities.
-KINDS: Mapping[str, tuple[str, ...]] = {
-    "reload": (ERROR,),
-    "worker-down": (ERROR,),
-    "worker-stalled": (ERROR,),
-    "worker-late": (WARNING,),
-    "worker-restarted": (WARNING,),
-    "files": (WARNING,),
-    "accept-queue": (WARNING,),
-    "accept-errors": (ERROR,),
-    **{f"refused-{reason}": (refusals.severity,) for reason, refusals in REFUSALS_TO_REPORT.items()},
-    "upstream": (ERROR, WARNING),
-    "connecting": (ERROR,),
-    "ports": (ERROR,),
-    "ports-low": (WARNING,),
-    "timeouts": (WARNING,),
-    "slow": (WARNING,),
-    "policy": (ERROR, WARNING),
-    "admin-exposed": (WARNING,),
-    "root": (WARNING,),
-}
-# Those that only another configuration or another policy ends.
-CONFIGURATION_KINDS = ("policy", "admin-exposed", "root")
 # Why an upstream could not be reached, where the reason lies with the upstream or the way to it.
 UPSTREAM_FAILURES = {
     "refused": "refused",
@@ -97,19 +46,6 @@ Json = dict[str, Any]
 Linted = Sequence[tuple[Sequence[ListenerInfo], Sequence[Finding]]]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """kind: one of KINDS, which do not change; severity: `ERROR`, clients are affected now, or `WARNING`."""
-
-    kind: str
-    severity: str
-    message: str
-
-    def __post_init__(self) -> None:
-        if self.severity not in KINDS[self.kind]:
-            raise ValueError(self.kind, self.severity)
-
-
 def find_problems(status: Json, context: AdminContext, linted: Linted = ()) -> list[Problem]:
     """Errors first.
 
@@ -121,14 +57,19 @@ def find_problems(status: Json, context: AdminContext, linted: Linted = ()) -> l
         *_of_queues(status["listeners"]),
         *_of_ports(status["upstreams"]),
         *(_of_last_minute(status["minute"], status["bucket_bounds_seconds"]) if status["minute"] else ()),
+        *find_tls_problems(status),
         *find_configuration_problems(context, linted),
     ]
     return sorted(found, key=lambda problem: problem.severity != ERROR)
 
 
 def find_configuration_problems(context: AdminContext, linted: Linted) -> list[Problem]:
-    """Those of CONFIGURATION_KINDS."""
-    return [*_of_policies(linted), *_of_security(context)]
+    """Those of `CONFIGURATION_KINDS`."""
+    return [
+        *_of_policies(linted),
+        *find_certificate_findings(context.certificates, time.time()),
+        *_of_security(context),
+    ]
 
 
 def upstream_state(minute: Json | None) -> str | None:

@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from flashpol._fastpath import BUCKETS, REASONS
+from flashpol._fastpath import BUCKETS, HANDSHAKE_FAILURES, REASONS, TLS_VERSIONS
 from flashpol._pump import ENDS, FAILURES
 from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.formatting import END_OF_YEARS
 from flashpol.admin.history import Sample, since
 from flashpol.admin.policy_analysis import AnalysisCache
 from flashpol.admin.problems import Json, find_problems
-from flashpol.counters.layout import GAUGES, RELAY_GAUGES, Block, RelayBlock
+from flashpol.counters.layout import GAUGES, RELAY_GAUGES, Block, HandshakeBlock, RelayBlock
 from flashpol.counters.status import DRAINING, READY, STARTING
 from flashpol.version import VERSION
 
@@ -60,6 +60,10 @@ def status(context: AdminContext, past: Sequence[Sample] = (), analyses: Analysi
             | {name: block[name] for name in RELAY_GAUGES}
             for (listener, upstream), block in sample.relayed.items()
         ],
+        "certificates": [
+            asdict(each) | {"issuers": [{"subject": subject, "not_after": end} for subject, end in each.issuers]}
+            for each in context.certificates
+        ],
         "workers": list(_workers(context)),
         "draining_workers": context.totals.draining_workers(context.shared),
         "now": _window(sample, since(past, sample.at, NOW)),
@@ -77,6 +81,17 @@ def _counters(block: Block) -> Json:
         "refused": dict(zip(REASONS, block.all("refused"), strict=True)),
         "duration_counts": block.all("buckets"),
         "duration_seconds": block["duration_ns"] / 1e9,
+        **_handshakes(block),
+        "handshake_counts": block.all("handshake_buckets"),
+        "handshake_seconds": block["handshake_ns"] / 1e9,
+    }
+
+
+def _handshakes(block: Block | HandshakeBlock) -> Json:
+    return {
+        "handshakes": dict(zip(TLS_VERSIONS, block.all("handshakes"), strict=True)),
+        "handshake_failures": dict(zip(HANDSHAKE_FAILURES, block.all("handshake_failures"), strict=True)),
+        **{name: block[name] for name in ("resumed", "unknown_names", "truncated")},
     }
 
 
@@ -103,6 +118,9 @@ def _described(each: ListenerInfo) -> Json:
         "policy": each.policy,
         "sha256": each.sha256,
         "bytes": len(each.reply),
+        "certificates": each.certificates,
+        "tls_profile": each.tls_profile,
+        "tls_only": each.tls_only,
     }
 
 
@@ -140,6 +158,11 @@ def _window(new: Sample, old: Sample | None) -> Json | None:
             {"listener": listener, "upstream": upstream} | _relayed(block - old.relayed[listener, upstream])
             for (listener, upstream), block in new.relayed.items()
             if (listener, upstream) in old.relayed
+        ],
+        "tls_listeners": [
+            {"listener": name} | _handshakes(block - old.handshakes[name])
+            for name, block in new.handshakes.items()
+            if name in old.handshakes
         ],
         "workers": {
             str(pid): seconds - old.cpu_seconds[pid]

@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from flashpol.admin.tls import HANDSHAKE_FAILURES, failed, shown_names, time_left
 from flashpol.cli import terminal
 from flashpol.config import DEFAULT_ADMIN, ConfigError, UpstreamAddress
 
 DESCRIPTION = """Print a summary of a running server, which it takes from /-/status of the admin address: state, last
-reload, workers, listeners with their rates, and problems. Exit status: 0 ready and no errors, 1 not ready or a problem
-that is an error, 2 no reply."""
+reload, workers, listeners with their rates, TLS with its certificates, and problems. Exit status: 0 ready and no
+errors, 1 not ready or a problem that is an error, 2 no reply."""
 
 FORMAT = 2  # of /-/status
 TIMEOUT = 5.0  # seconds; the admin process answers within milliseconds
@@ -117,6 +118,9 @@ def summary(status: Json) -> Iterator[str]:
             ("LISTENER", "UPSTREAM", "SESSIONS", "OPEN", "CONNECTING", "FAILURES"),
             [_upstream(upstream) for upstream in status["upstreams"]],
         )
+    yield from _tls_listeners(status["listeners"])
+    yield from certificate_lines(status)
+    yield from _failure_lines(status["total"]["handshake_failures"])
     yield ""
     yield from problem_lines(status["problems"])
 
@@ -138,6 +142,52 @@ def _row(listener: Json, window: Json | None) -> list[str]:
         f"{listener['open']:,}",
         f"{queue['length']:,}/{queue['limit']:,}",
     ]
+
+
+def _tls_listeners(listeners: Sequence[Json]) -> Iterator[str]:
+    """Those that speak TLS, with a column for each version that clients use."""
+    shown = [each for each in listeners if each["certificates"]]
+    if not shown:
+        return
+    versions = [version for version in shown[0]["handshakes"] if any(each["handshakes"][version] for each in shown)]
+    yield ""
+    yield from table(
+        ("TLS LISTENER", "CERTIFICATES", "OPEN", "HANDSHAKES", *versions, "RESUMED", "FAILED"),
+        [
+            [
+                each["name"],
+                ", ".join(each["certificates"]),
+                f"{each['tls']:,}",
+                f"{sum(each['handshakes'].values()):,}",
+                *(f"{each['handshakes'][version]:,}" for version in versions),
+                f"{each['resumed']:,}",
+                f"{failed(each):,}",
+            ]
+            for each in shown
+        ],
+    )
+
+
+def certificate_lines(status: Json) -> Iterator[str]:
+    """An empty line and a table; nothing without a certificate."""
+    if not status["certificates"]:
+        return
+    yield ""
+    yield from table(
+        ("CERTIFICATE", "NAMES", "EXPIRES"),
+        [
+            [each["name"], shown_names(each["names"]) or "-", time_left(each["not_after"], status["time"])]
+            for each in status["certificates"]
+        ],
+    )
+
+
+def _failure_lines(failures: dict[str, int]) -> Iterator[str]:
+    """An empty line and a table of the handshakes that failed, with what to do; nothing if there are none."""
+    rows = [[name, HANDSHAKE_FAILURES[name].advice, f"{number:,}"] for name, number in failures.items() if number]
+    if rows:
+        yield ""
+        yield from table(("FAILED HANDSHAKES", "WHAT TO DO", "TOTAL"), rows)
 
 
 def _upstream(upstream: Json) -> list[str]:

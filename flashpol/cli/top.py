@@ -6,16 +6,27 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from flashpol.admin.tls import HANDSHAKE_FAILURES, failed
 from flashpol.cli import terminal
-from flashpol.cli.status import Json, add_admin, admin_address, fetch, parse, problem_lines, readable, table
+from flashpol.cli.status import (
+    Json,
+    add_admin,
+    admin_address,
+    certificate_lines,
+    fetch,
+    parse,
+    problem_lines,
+    readable,
+    table,
+)
 from flashpol.config import ConfigError, UpstreamAddress
 
 DESCRIPTION = """Show what a running server does, once a second until Ctrl-C: rates per second, open connections,
-sessions, refusals by reason, listeners, upstreams, workers and problems. Rates are means of the last five seconds or
-so, taken from /-/status of the admin address. Without a terminal each view follows the one before it, after an empty
+sessions, refusals by reason, listeners, upstreams, TLS, workers and problems. Rates are means of the last five seconds
+or so, taken from /-/status of the admin address. Without a terminal each view follows the one before it, after an empty
 line."""
 
 # The other screen of the terminal, without a cursor; and back.
@@ -138,6 +149,7 @@ def view(status: Json, address: str) -> Iterator[str]:
             rows.append([each["listener"], each["upstream"], *numbers])
         yield from table(("LISTENER", "UPSTREAM", "SESSIONS/S", "OPEN", "CONNECTING", "FAILURES/S"), rows)
         yield ""
+    yield from _tls_lines(status, rate)
     cpu = window.get("workers", {})
     yield from table(
         ("WORKER", "PID", "CPU", "MEMORY", "LAG", "RESTARTS"),
@@ -153,3 +165,29 @@ def view(status: Json, address: str) -> Iterator[str]:
             for each in workers
         ],
     )
+
+
+def _tls_lines(status: Json, rate: Callable[[float | None], str]) -> Iterator[str]:
+    """Tables of TLS, each with an empty line after it; nothing where no listener speaks TLS."""
+    shown = [each for each in status["listeners"] if each["certificates"]]
+    if not shown:
+        return
+    recent = {each["listener"]: each for each in (status["now"] or {}).get("tls_listeners", [])}
+    rows = []
+    for each in shown:
+        window = recent.get(each["name"])
+        done = sum(window["handshakes"].values()) if window else None
+        numbers = [f"{each['tls']:,}", f"{each['handshaking']:,}", rate(done), rate(failed(window) if window else None)]
+        rows.append([each["name"], ", ".join(each["certificates"]), *numbers])
+    yield from table(("TLS LISTENER", "CERTIFICATES", "OPEN", "IN HANDSHAKE", "HANDSHAKES/S", "FAILED/S"), rows)
+    yield from certificate_lines(status)
+    failures = (status["now"] or {}).get("handshake_failures", {})
+    reasons = [
+        [name, HANDSHAKE_FAILURES[name].advice, rate(failures.get(name)), f"{number:,}"]
+        for name, number in status["total"]["handshake_failures"].items()
+        if number
+    ]
+    if reasons:
+        yield ""
+        yield from table(("FAILED HANDSHAKES", "WHAT TO DO", "PER SECOND", "TOTAL"), reasons)
+    yield ""

@@ -1,5 +1,6 @@
 """Words of shared memory, and the blocks of counters that the C code writes into it."""
 
+from array import array
 from collections.abc import Iterable
 from typing import ClassVar, Self
 
@@ -41,7 +42,7 @@ class CounterBlock:
     LAYOUT: ClassVar[dict[str, tuple[int, int]]]  # field -> its offset in bytes, and how many words it has
     SIZE: ClassVar[int]  # bytes
 
-    def __init__(self, words: memoryview | list[int]) -> None:
+    def __init__(self, words: "memoryview | list[int] | array[int]") -> None:
         self._words = words
 
     def __getitem__(self, field: str) -> int:
@@ -76,6 +77,25 @@ class Block(CounterBlock):
     def replies(self) -> int:
         """Policies sent. They are counted in the histogram only, so the two can never differ."""
         return sum(self.all("buckets"))
+
+
+_HANDSHAKE_FIELDS = ("handshakes", "resumed", "handshake_failures", "unknown_names", "truncated")
+_HANDSHAKES_AT = _fastpath.LAYOUT["handshakes"][0]
+
+
+class HandshakeBlock(CounterBlock):
+    """What a listener's block says of handshakes and versions of TLS: small, since a sample keeps one a listener."""
+
+    LAYOUT: ClassVar = {
+        field: (offset - _HANDSHAKES_AT, count)
+        for field, (offset, count) in _fastpath.LAYOUT.items()
+        if field in _HANDSHAKE_FIELDS
+    }
+    SIZE = sum(count for _, count in LAYOUT.values()) * WORD
+
+    @classmethod
+    def of(cls, block: Block) -> Self:
+        return cls(array("Q", (word & WORD_MASK for field in cls.LAYOUT for word in block.all(field))))
 
 
 class RelayBlock(CounterBlock):

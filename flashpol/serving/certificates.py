@@ -33,7 +33,7 @@ log = logging.getLogger("flashpol")
 @dataclass(frozen=True)
 class CertificateFacts:
     """What may be shown of a certificate. key: its kind, such as "ECDSA P-256". Times are in seconds since 1970.
-    issuers: subject and end of each intermediate certificate in the chain."""
+    issuers: subject and end of each intermediate certificate in the chain. findings: those that time does not end."""
 
     name: str
     names: tuple[str, ...]
@@ -43,6 +43,12 @@ class CertificateFacts:
     sha256: str
     chain_file: str
     issuers: tuple[tuple[str, int], ...] = ()
+    findings: tuple[str, ...] = ()
+
+    @property
+    def ends(self) -> tuple[tuple[str, int], ...]:
+        """Subject and end of each certificate of the chain; the subject of the first one, its own, is empty."""
+        return ("", self.not_after), *self.issuers
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,9 @@ def judged(source: CertificateSource, now: float) -> tuple[LoadedCertificate, li
         raise ConfigError(f"{key_file}: {error}") from None
     except tls.TlsError as error:
         raise ConfigError(f"{chain_file}: {error}") from None
+    findings = [f"{chain_file}: {text}" for text in certificate.findings]
+    readable = f"{key_file}: every user of this host can read the private key: chmod o= {key_file}"
+    of_key = [readable] if others_can_read(key_file) else []
     facts = CertificateFacts(
         source.name,
         certificate.names,
@@ -121,17 +130,15 @@ def judged(source: CertificateSource, now: float) -> tuple[LoadedCertificate, li
         certificate.sha256,
         str(chain_file),
         certificate.issuers,
+        (*findings, *of_key),
     )
     if facts.not_after <= now:
         raise ConfigError(f"{chain_file}: expired on {date(facts.not_after)}: renew it")
-    findings = [f"{chain_file}: {text}" for text in certificate.findings]
     if facts.not_before > now:
         text = f"is not valid before {date(facts.not_before)}: check the clock of this host, or wait"
         findings.append(f"{chain_file}: {text}")
     findings += [ending.line for ending in expiry(facts, now)]
-    if others_can_read(key_file):
-        findings.append(f"{key_file}: every user of this host can read the private key: chmod o= {key_file}")
-    return LoadedCertificate(chain, key, facts), findings
+    return LoadedCertificate(chain, key, facts), findings + of_key
 
 
 class Ending(NamedTuple):
@@ -144,7 +151,7 @@ class Ending(NamedTuple):
 
 def expiry(facts: CertificateFacts, now: float) -> Iterator[Ending]:
     """The ends that are over or near. now: seconds since 1970."""
-    for subject, end in (("", facts.not_after), *facts.issuers):
+    for subject, end in facts.ends:
         what = f"the intermediate certificate {subject} " if subject else ""
         advice = "get the chain from its issuer again" if subject else "renew it"
         if end <= now:

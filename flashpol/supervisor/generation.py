@@ -239,6 +239,9 @@ class Generation:
                 served_from=listener.served_from or address.port,
                 dialect=listener.dialect,
                 clients=CLIENTS_OF[listener.dialect],
+                certificates=listener.tls,
+                tls_profile=listener.tls_profile if listener.tls else "",
+                tls_only=listener.tls_only,
             )
             for name, reply, listener, source, address in zip(
                 self.names, self.plan.replies, config.listeners, sources, self.addresses, strict=True
@@ -252,6 +255,7 @@ class Generation:
             self.routes,
             address=bound_address(self.admin_socket),
             workers_are_root=(user.pw_uid if user else os.geteuid()) == 0,
+            certificates=[each.facts for each in self.plan.certificates.values()],
         )
         if not config.server.reload_endpoint:
             self._runtime.reload_request.close()

@@ -20,6 +20,8 @@ _OTHER_CAUSES = {
     "proxy_untrusted": "that did not come from proxy_networks",
     "proxy_malformed": "that did not begin with a PROXY header",
     "proxy_oversized": "whose PROXY header was too long",
+    "tls_handshake": "whose TLS handshake failed",
+    "tls_only": "that did not speak TLS",
 }
 
 

@@ -13,12 +13,14 @@ import gevent
 
 from flashpol._fastpath import Acceptor, AddressLimits, CodecFactory, PolicyReply
 from flashpol.config import ConnectionLimits, ConnectionTimeouts
+from flashpol.counters.layout import Block
 from flashpol.process.sockets import bound_address, prepare_listening
 from flashpol.relay.group import SharedPort
 from flashpol.serving.networks import Access
 from flashpol.worker.connections import Connections
 from flashpol.worker.limits import PlaceLimits
 from flashpol.worker.listener import ListenerLoop
+from flashpol.worker.old_clients_log import OldClientsLog
 from flashpol.worker.refusal_log import RefusalLog
 
 # How often `finish` looks whether all connections have ended, in seconds. Only while shutting down.
@@ -48,6 +50,7 @@ class Service:
         self.connections = Connections(self.limits, access_log=access_log, address_limits=address_limits)
         self._listeners: list[ListenerLoop] = []
         self._refusal_log = RefusalLog(self.limits.describe, time.monotonic())
+        self._old_clients_log = OldClientsLog(time.monotonic())
 
     def add(
         self,
@@ -72,6 +75,8 @@ class Service:
         """
         name = name or str(bound_address(sock))
         number = self.connections.add(name, timeouts, shared_port)
+        if codec:
+            self._old_clients_log.add(name, Block(block.cast("Q")))
         make_acceptor = partial(
             Acceptor, self.connections.table, sock.fileno(), PolicyReply(reply), block, timeouts=number,
             linger_bytes=timeouts.linger_bytes, reply_timeout=timeouts.reply_timeout, terminated=terminated,
@@ -105,7 +110,9 @@ class Service:
 
     def log_refusals(self, *, end: bool = False) -> None:
         """Log what limits refuse, if it is time; a worker calls it regularly. end: all that is not logged yet."""
-        self._refusal_log.update(time.monotonic(), self.connections.table, self.connections.names, end=end)
+        now = time.monotonic()
+        self._refusal_log.update(now, self.connections.table, self.connections.names, end=end)
+        self._old_clients_log.update(now, end=end)
 
     def check(self) -> int:
         """For tests: how many connections are kept. Raises AssertionError, see `ConnectionTable.check`."""

@@ -1,5 +1,6 @@
 """An AdminContext without a server, for tests of what is shown of one."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from flashpol.counters.layout import WORD
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import READY, ServerStatus
 from flashpol.counters.totals import CounterTotals
+from flashpol.serving.certificates import CertificateFacts
 
 SITE_CONTROL = b'<site-control permitted-cross-domain-policies="all"/>'
 POLICY = (
@@ -17,6 +19,18 @@ POLICY = (
     b'<allow-access-from domain="*.example.com" to-ports="1935"/>\n</cross-domain-policy>'
 )
 LISTENER = ListenerInfo("master", POLICY + b"\0", policy="games", address="192.0.2.1:843", port=843, served_from=843)
+TLS_LISTENER = dataclasses.replace(LISTENER, listener="secure", certificates=("games",), tls_profile="modern")
+NOW, DAY = int(time.time()), 86_400
+CERTIFICATE = CertificateFacts(
+    "games",
+    ("games.example.com", "*.example.com"),
+    NOW - 30 * DAY,
+    NOW + 60 * DAY,
+    "ECDSA P-256",
+    "4b" * 32,
+    "/etc/ssl/games.pem",
+    (("CN=Issuer", NOW + 700 * DAY),),
+)
 
 
 ROUTES = (("master", "127.0.0.1:7000"), ("master", "game.example:7000"))
@@ -35,6 +49,12 @@ def make_context(listeners: Sequence[ListenerInfo] = (LISTENER,), slots: int = 2
         shared.process(slot).up = shared.process(slot).started_ms = 1
         shared.process(slot).heartbeat_ns = time.monotonic_ns()
     return AdminContext(status, totals, shared, listeners, ROUTES)
+
+
+def make_tls_context(*certificates: CertificateFacts, slots: int = 2) -> AdminContext:
+    """With a listener that speaks TLS beside the plain one; by default it has one certificate, for two months."""
+    context = make_context((LISTENER, TLS_LISTENER), slots)
+    return dataclasses.replace(context, certificates=certificates or (CERTIFICATE,))
 
 
 def put(shared: SharedCounters, slot: int, listener: int, field: str, *values: int) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from flashpol.admin.context import AdminContext
 from flashpol.admin.endpoint import Application
 
-VOID = frozenset({"input", "link", "meta"})
+VOID = frozenset({"br", "input", "link", "meta"})
 
 
 class Page(HTMLParser):

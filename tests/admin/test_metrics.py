@@ -16,7 +16,7 @@ from prometheus_client.core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
-from flashpol._fastpath import BUCKETS, LAYOUT, PROTOCOLS, REASONS
+from flashpol._fastpath import BUCKETS, HANDSHAKE_FAILURES, LAYOUT, PROTOCOLS, REASONS, TLS_VERSIONS
 from flashpol._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
 from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.metrics import FlashpolCollector, make_registry
@@ -24,6 +24,7 @@ from flashpol.counters.layout import WORD
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals
+from flashpol.serving.certificates import CertificateFacts
 from flashpol.version import VERSION
 from testkit.clients import ask, connect
 from testkit.polling import eventually
@@ -40,8 +41,15 @@ DOCUMENTED = """
     relayed_total relay_sessions_started_total relay_sessions_open relay_connecting relay_ends_total
     relay_local_ports relay_max_local_ports
     relay_connect_failures_total relay_bytes_total relay_connect_duration_seconds relay_session_duration_seconds
+    tls_handshakes_total tls_resumed_total tls_handshake_failures_total tls_handshake_duration_seconds
+    tls_connections_open tls_handshakes_open tls_unknown_names_total tls_truncated_total
+    tls_certificate_not_after_timestamp_seconds tls_certificate_info
 """
-LISTENERS = [ListenerInfo("master", b"<a/>\0"), ListenerInfo('odd "name"\\\n', b"<bb/>\0")]
+LISTENERS = [ListenerInfo("master", b"<a/>\0"), ListenerInfo('odd "name"\\\n', b"<bb/>\0", certificates=("games",))]
+CERTIFICATES = [
+    CertificateFacts("games", ("games.example.com", "*.example.com"), 0, 1_800_000_000, "ECDSA P-256", "4b" * 32, "f"),
+    CertificateFacts("nameless", (), 0, 1_700_000_000, "RSA 2048", "01" * 32, "g", (("CN=Issuer", 1_650_000_000),)),
+]
 ROUTES = [("master", "127.0.0.1:7000"), ("master", "unix:/run/game.sock")]
 SIMPLE = {  # field of a block -> metric
     "accepted": "connections_accepted_total",
@@ -73,7 +81,7 @@ def shared() -> SharedCounters:
 def make_context(shared: SharedCounters, status: ServerStatus | None = None) -> AdminContext:
     totals = CounterTotals()
     totals.open([each.listener for each in LISTENERS], shared, ROUTES)
-    return AdminContext(status or ServerStatus(), totals, shared, LISTENERS, ROUTES)
+    return AdminContext(status or ServerStatus(), totals, shared, LISTENERS, ROUTES, certificates=CERTIFICATES)
 
 
 def scrape(shared: SharedCounters, status: ServerStatus | None = None) -> Metrics:
@@ -157,6 +165,67 @@ def test_relay_metrics_are_summed_over_the_workers_of_one_upstream(shared: Share
     for i, protocol in enumerate(PROTOCOLS, 1):
         assert metrics.total("relayed_total", listener="master", protocol=protocol) == 2 * i
     assert metrics.total("relay_bytes_total", upstream="127.0.0.1:7000") == 0
+
+
+TLS_SIMPLE = {  # field of a block -> metric
+    "tls": "tls_connections_open",
+    "handshaking": "tls_handshakes_open",
+    "resumed": "tls_resumed_total",
+    "unknown_names": "tls_unknown_names_total",
+    "truncated": "tls_truncated_total",
+}
+
+
+@pytest.mark.parametrize(("field", "metric"), TLS_SIMPLE.items())
+def test_tls_counter_is_summed_over_the_workers_of_a_listener_with_tls(
+    shared: SharedCounters, field: str, metric: str
+) -> None:
+    put(shared, 0, 1, field, 500)
+    put(shared, 1, 1, field, 6000)
+    metrics = scrape(shared)
+    assert metrics.total(metric, listener=LISTENERS[1].listener) == metrics.total(metric) == 6500
+    assert all(metrics.total(other) == 0 for other in set(TLS_SIMPLE.values()) - {metric})
+
+
+def test_tls_handshakes_are_counted_by_version_and_failures_by_reason(shared: SharedCounters) -> None:
+    put(shared, 0, 1, "handshakes", *range(1, len(TLS_VERSIONS) + 1))
+    put(shared, 1, 1, "handshakes", *[10] * len(TLS_VERSIONS))
+    put(shared, 0, 1, "handshake_failures", *range(1, len(HANDSHAKE_FAILURES) + 1))
+    put(shared, 1, 1, "handshake_failures", *[100] * len(HANDSHAKE_FAILURES))
+    metrics = scrape(shared)
+    for i, version in enumerate(TLS_VERSIONS, 1):
+        assert metrics.total("tls_handshakes_total", version=version) == 10 + i
+    for i, reason in enumerate(HANDSHAKE_FAILURES, 1):
+        assert metrics.total("tls_handshake_failures_total", reason=reason) == 100 + i
+
+
+def test_tls_handshake_duration_is_cumulative_and_separate_from_replies(shared: SharedCounters) -> None:
+    size = len(BUCKETS) + 1
+    for slot in (0, 1):
+        put(shared, slot, 1, "handshake_buckets", *[1] * size)
+        put(shared, slot, 1, "handshake_ns", 750_000_000)
+    metrics = scrape(shared)
+    assert metrics.total("tls_handshake_duration_seconds_bucket", le=str(BUCKETS[0])) == 2
+    assert metrics.total("tls_handshake_duration_seconds_count") == 2 * size
+    assert metrics.total("tls_handshake_duration_seconds_sum") == 1.5
+    assert metrics.total("replies_total") == metrics.total("request_duration_seconds_count") == 0
+
+
+def test_listener_without_tls_has_no_samples_of_tls(shared: SharedCounters) -> None:
+    for name in ("tls_connections_open", "tls_handshakes_total", "tls_handshake_duration_seconds_count"):
+        with pytest.raises(AssertionError, match="no sample"):
+            scrape(shared).total(name, listener="master")
+
+
+def test_certificate_metrics_have_the_end_and_what_identifies_it(shared: SharedCounters) -> None:
+    metrics = scrape(shared)
+    games, nameless = CERTIFICATES
+    ends = {"games": 1_800_000_000, "nameless": 1_650_000_000}  # the latter's issuer ends first
+    for name, end in ends.items():
+        assert metrics.total("tls_certificate_not_after_timestamp_seconds", certificate=name) == end
+    labels = {"names": "games.example.com,*.example.com", "key": "ECDSA P-256", "sha256": games.sha256}
+    assert metrics.total("tls_certificate_info", certificate="games", **labels) == 1
+    assert metrics.total("tls_certificate_info", certificate="nameless", names="", key=nameless.key) == 1
 
 
 def test_accept_queue_is_summed_over_the_workers(shared: SharedCounters) -> None:
@@ -260,6 +329,10 @@ def test_families_have_help_texts_and_no_client_address_as_a_label(shared: Share
         "sender",
         "kind",
         "severity",
+        "version",
+        "certificate",
+        "names",  # of hosts, as the certificate has them
+        "key",
     }  # the upstream as the configuration names it
     for family in families(shared):
         assert family.documentation.endswith((".", "1")), family.name

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from testkit.clients import ask, connect
+from testkit.certificates import in_days, make_ca
+from testkit.clients import ask, connect, rest
 from testkit.processes import POLICY, Flashpol
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -33,6 +34,7 @@ file = "games.xml"
 name = '{HOSTILE}'
 address = "127.0.0.1:0"
 policy = "games"
+tls = ["games"]
 [[listeners]]
 name = "chat"
 address = "127.0.0.1:0"
@@ -66,10 +68,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flashpol]:
 @pytest.fixture
 def hostile(tmp_path: Path) -> Iterator[tuple[Flashpol, Path]]:
     """A server, and the file of its policy."""
+    pytest.importorskip("flashpol._tls", reason="flashpol was built without OpenSSL")
     file = tmp_path / "games.xml"
     file.write_text(policy(LONG))
+    names = ["games.example.com", f"{'a' * 60}.{'b' * 60}.example.com", *(f"{n}.example.com" for n in range(20))]
+    certificate = make_ca(tmp_path).issue(*names, not_after=in_days(9.5))
     config = tmp_path / "flashpol.toml"
-    config.write_text(CONFIG)
+    config.write_text(certificate.toml() + CONFIG)
     with Flashpol("-c", config, listen=()) as server:
         yield server, file
 
@@ -267,7 +272,9 @@ def test_page_satisfies_axe(
     page = open_page(server, size, scheme)
     server.process.send_signal(signal.SIGHUP)
     ask(server.place)
+    rest(connect(server.place, b"\x16\x03\x01\x00\x04nonsense"))
     until_text(page, "The last reload failed")
+    until_text(page, "Handshakes that failed")
     page.locator("summary").first.click()
     decide(page, "http://www.example.com/game.swf", "1935")
     page.locator("#decision li").first.wait_for()

@@ -15,7 +15,8 @@ from flashpol.admin.context import AdminContext
 from flashpol.admin.endpoint import Application
 from flashpol.admin.history import History, Sample
 from flashpol.admin.policy_analysis import AnalysisCache
-from flashpol.admin.problems import OWN_FAILURES, Problem
+from flashpol.admin.problem_kinds import Problem
+from flashpol.admin.problems import OWN_FAILURES
 from flashpol.admin.status import status
 from flashpol.config import Address
 from flashpol.counters import status as process_status

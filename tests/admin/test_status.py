@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from contexts import LISTENER, make_context, put, put_relayed
+from contexts import CERTIFICATE, LISTENER, TLS_LISTENER, make_context, make_tls_context, put, put_relayed
 
-from flashpol._fastpath import BUCKETS, REASONS
+from flashpol._fastpath import BUCKETS, HANDSHAKE_FAILURES, REASONS, TLS_VERSIONS
 from flashpol._pump import FAILURES
 from flashpol.admin.context import ListenerInfo
 from flashpol.admin.history import INTERVAL, KEPT, SHORTEST, History, Sample, since
@@ -100,6 +100,48 @@ def test_minute_window_has_the_counters_of_upstreams() -> None:
     ]
 
 
+def test_status_has_the_counters_of_tls_by_version_and_reason() -> None:
+    context = make_tls_context()
+    for slot in (0, 1):
+        put(context.shared, slot, 1, "handshakes", *range(len(TLS_VERSIONS)))
+        put(context.shared, slot, 1, "handshake_failures", *range(len(HANDSHAKE_FAILURES)))
+        put(context.shared, slot, 1, "handshake_buckets", *range(SIZE))
+        for number, field in enumerate(("resumed", "unknown_names", "truncated", "tls", "handshaking")):
+            put(context.shared, slot, 1, field, 10 + number)
+        put(context.shared, slot, 1, "handshake_ns", 750_000_000)
+    now = status(context)
+    plain, secure = now["listeners"]
+    assert secure["handshakes"] == {version: 2 * i for i, version in enumerate(TLS_VERSIONS)}
+    assert secure["handshake_failures"] == {reason: 2 * i for i, reason in enumerate(HANDSHAKE_FAILURES)}
+    assert [secure[field] for field in ("resumed", "unknown_names", "truncated", "tls", "handshaking")] == [
+        20, 22, 24, 26, 28
+    ]  # fmt: skip
+    assert (secure["handshake_counts"], secure["handshake_seconds"]) == ([2 * i for i in range(SIZE)], 1.5)
+    assert now["total"]["tls"] == 26
+    assert (secure["certificates"], secure["tls_profile"], secure["tls_only"]) == (("games",), "modern", False)
+    assert (plain["certificates"], plain["tls"], sum(plain["handshakes"].values())) == ((), 0, 0)
+
+
+def test_status_lists_the_certificates() -> None:
+    [certificate] = status(make_tls_context())["certificates"]
+    [(subject, end)] = CERTIFICATE.issuers
+    assert certificate == dataclasses.asdict(CERTIFICATE) | {"issuers": [{"subject": subject, "not_after": end}]}
+    assert status(make_context())["certificates"] == []
+
+
+def test_minute_window_has_the_handshakes_of_each_listener_with_tls() -> None:
+    context = make_tls_context()
+    put(context.shared, 0, 1, "handshakes", 0, 0, 5, 100)
+    before = Sample.of(context)
+    past = [dataclasses.replace(before, at=before.at - 30)]
+    put(context.shared, 0, 1, "handshakes", 0, 0, 6, 130)
+    put(context.shared, 1, 1, "unknown_names", 4)
+    [window] = status(context, past)["minute"]["tls_listeners"]
+    assert window["listener"] == TLS_LISTENER.listener
+    assert window["handshakes"] == {"TLSv1": 0, "TLSv1.1": 0, "TLSv1.2": 1, "TLSv1.3": 30}
+    assert (window["unknown_names"], window["resumed"]) == (4, 0)
+
+
 @pytest.mark.parametrize(("state", "word"), [(STARTING, "starting"), (DRAINING, "draining")])
 def test_status_names_the_state_and_the_failed_reload(state: int, word: str) -> None:
     context = make_context()
@@ -186,7 +228,8 @@ def test_history_with_costly_samples_takes_them_less_often(
     assert waits == [pause]
 
 
-NAMED = ("refused", "ends", "failures", "bytes")  # whose keys are reasons and the like
+# Whose keys are reasons and the like.
+NAMED = ("refused", "ends", "failures", "bytes", "handshakes", "handshake_failures")
 
 
 def names(value: object) -> set[str]:
@@ -200,7 +243,10 @@ def names(value: object) -> set[str]:
 
 def test_every_field_of_the_status_is_documented() -> None:
     section = REFERENCE.split("### `/-/status`\n")[1].split("\n#")[0]
-    context = dataclasses.replace(make_context(), workers_are_root=True)
-    fields = names(json.loads(json.dumps(status(context))))
+    context = dataclasses.replace(make_tls_context(), workers_are_root=True)
+    past = [dataclasses.replace(Sample.of(context), at=time.monotonic() - 30)]
+    fields = names(json.loads(json.dumps(status(context, past))))
+    assert {"tls_listeners", "handshake_counts", "not_after", "unknown_names"} <= fields
+    fields -= {str(os.getpid()), *(each.listener for each in context.listeners), *map(str, range(2))}
     assert {"format", "problems", "severity", "total", "accept_queue", "lag_seconds", "duration_counts"} <= fields
     assert [name for name in sorted(fields) if f"`{name}`" not in section] == []

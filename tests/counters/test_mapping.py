@@ -127,7 +127,7 @@ def test_mapping_that_is_dropped_leaves_no_file_and_no_memory() -> None:
         gc.collect()
         return Path("/proc/self/maps").read_text().count("memfd:flashpol")
 
-    files, before = len(os.listdir("/proc/self/fd")), maps()
+    before, files = maps(), len(os.listdir("/proc/self/fd"))  # maps() first: it collects what others left
     shared = SharedMapping(3)
     view = shared.memory[:8]
     assert maps() == before + 1

@@ -46,6 +46,31 @@ def test_totals_after_generations_end_in_any_order_keep_every_count(
             totals.close(shared)
 
 
+def test_totals_after_a_reload_carry_the_counters_of_tls_and_no_gauges_of_ended_workers() -> None:
+    totals, old, new = CounterTotals(), SharedCounters(2, 1), SharedCounters(1, 1)
+    fields = (
+        "handshakes",
+        "resumed",
+        "handshake_failures",
+        "unknown_names",
+        "truncated",
+        "handshake_ns",
+        "handshake_buckets",
+    )
+    for shared in (old, new):
+        totals.open(["a"], shared)
+        for slot in range(shared.slots):
+            for field in (*fields, "tls", "handshaking"):
+                for index in range(LAYOUT[field][1]):
+                    shared.block(slot, 0).put(field, 7 + index, index)
+    for slot in range(old.slots):
+        old.settle(slot)  # as the arbiter does once a worker has ended
+    totals.close(old)
+    for field in fields:
+        assert totals.total("a").all(field) == [3 * (7 + index) for index in range(LAYOUT[field][1])], field
+    assert (totals.total("a")["tls"], totals.total("a")["handshaking"]) == (7, 7)
+
+
 def test_total_of_an_unknown_listener_is_zero() -> None:
     total = CounterTotals().total("unknown")
     assert not any(any(total.all(field)) for field in LAYOUT)

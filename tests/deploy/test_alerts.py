@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flashpol._fastpath import REASONS
+from flashpol._fastpath import HANDSHAKE_FAILURES, REASONS
 from flashpol._pump import FAILURES
 from testkit.monitoring import ALERTS, ALERTS_TEST, RECORDING, SCRAPE, load, needs_prometheus, rules
 from testkit.processes import ROOT
@@ -70,7 +70,11 @@ def test_alert_has_a_severity_a_duration_texts_and_a_runbook_section(rule: dict[
 
 def test_alert_expressions_name_only_reasons_that_exist() -> None:
     """A reason that was renamed would silence its alert."""
-    known = {"flashpol_refused_total": REASONS, "flashpol_relay_connect_failures_total": FAILURES}
+    known = {
+        "flashpol_refused_total": REASONS,
+        "flashpol_relay_connect_failures_total": FAILURES,
+        "flashpol_tls_handshake_failures_total": HANDSHAKE_FAILURES,
+    }
     selector = re.compile(r'(flashpol_\w+)\{reason(=~?)"([^"]+)"')
     matchers = [each for rule in RULES for each in selector.findall(rule["expr"])]
     assert matchers

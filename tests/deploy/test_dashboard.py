@@ -9,7 +9,7 @@ import pytest
 from flashpol._fastpath import REASONS
 from flashpol.admin.context import AdminContext
 from flashpol.admin.metrics import FlashpolCollector
-from flashpol.admin.problems import REFUSALS_TO_REPORT
+from flashpol.admin.problem_kinds import REFUSALS_TO_REPORT
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import socket
+import ssl
 import struct
 import subprocess
 import urllib.parse
@@ -17,11 +18,13 @@ import pytest
 import yaml
 
 from testkit.application import Application, application, receive
-from testkit.clients import ask, connect, rest
+from testkit.certificates import CertificateFiles, make_ca
+from testkit.clients import REQUEST, ask, connect, rest
 from testkit.monitoring import ALERTS, RECORDING, SCRAPE, Query, all_queries, load, needs_prometheus, rules
 from testkit.polling import DEADLINE, eventually
 from testkit.processes import Flashpol
 
+pytest.importorskip("flashpol._tls", reason="flashpol was built without OpenSSL")
 pytestmark = [needs_prometheus, pytest.mark.slow]
 
 PATIENCE = 30.0  # for a query's first data: two scrapes for a rate, an evaluation, a busy machine
@@ -47,6 +50,12 @@ policy = "games"
 name = "chat"
 address = "127.0.0.1:0"
 policy = "chat"
+
+[[listeners]]
+name = "secure"
+address = "127.0.0.1:0"
+policy = "games"
+tls = ["games"]
 
 [[listeners]]
 name = "shared"
@@ -130,10 +139,11 @@ class Prometheus:
 class Traffic:
     """Clients of every kind; counts what they got."""
 
-    def __init__(self, server: Flashpol, app: Application) -> None:
-        *self._places, self._shared = server.places
+    def __init__(self, server: Flashpol, app: Application, certificate: CertificateFiles) -> None:
+        *self._places, self._secure, self._shared = server.places
+        self._contexts = [ssl.create_default_context(cafile=file) for file in (str(certificate.ca), None)]
         self._app = app
-        self.replied = self.refused = self.timed_out = self.left = 0
+        self.replied = self.refused = self.timed_out = self.left = self.secure = 0
 
     def session(self) -> None:
         with connect(self._shared, b"hello") as client:
@@ -142,8 +152,20 @@ class Traffic:
                 inner.sendall(b"you")
             assert rest(client) == b"you"
 
+    def shake(self) -> None:
+        """A TLS client, and one that does not trust the certificate."""
+        trusting, distrustful = self._contexts
+        with trusting.wrap_socket(connect(self._secure), server_hostname="games.example.com") as client:
+            client.sendall(REQUEST)
+            assert rest(client).endswith(b"</cross-domain-policy>\0")
+        self.replied += 1
+        self.secure += 1
+        with connect(self._secure) as plain, pytest.raises(ssl.SSLCertVerificationError):
+            distrustful.wrap_socket(plain, server_hostname="games.example.com")
+
     def round(self) -> None:
         self.session()
+        self.shake()
         for place in self._places:
             for _ in range(5):
                 assert ask(place).endswith(b"</cross-domain-policy>\0")
@@ -167,9 +189,16 @@ def app() -> Iterator[Application]:
 
 
 @pytest.fixture(scope="module")
-def server(app: Application, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flashpol]:
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> CertificateFiles:
+    return make_ca(tmp_path_factory.mktemp("ca")).issue("games.example.com")
+
+
+@pytest.fixture(scope="module")
+def server(
+    app: Application, certificate: CertificateFiles, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Flashpol]:
     path = tmp_path_factory.mktemp("flashpol") / "flashpol.toml"
-    path.write_text(CONFIG.replace("{upstream}", str(app.remote)))
+    path.write_text(CONFIG.replace("{upstream}", str(app.remote)) + certificate.toml())
     with Flashpol("-c", path, listen=(), workers=WORKERS) as server:
         yield server
 
@@ -183,9 +212,9 @@ def prometheus(server: Flashpol, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="module")
-def traffic(server: Flashpol, app: Application, prometheus: Prometheus) -> Traffic:
+def traffic(server: Flashpol, app: Application, certificate: CertificateFiles, prometheus: Prometheus) -> Traffic:
     """Clients of every kind and killed workers, while Prometheus scrapes."""
-    traffic = Traffic(server, app)
+    traffic = Traffic(server, app, certificate)
     traffic.round()
     for number in range(1, KILLS + 1):
         server.workers[0].kill()
@@ -237,7 +266,10 @@ def test_prometheus_has_the_numbers_that_the_clients_counted(prometheus: Prometh
         "sum(flashpol_request_duration_seconds_count)": traffic.replied,
         'sum(flashpol_refused_total{reason=~"http|tls|rtmp|rtmpe|other"})': traffic.refused,
         "sum(flashpol_timeouts_total)": traffic.timed_out,
-        "sum(flashpol_resets_total)": traffic.left,
+        'sum(flashpol_resets_total{listener!="secure"})': traffic.left,
+        "sum(flashpol_tls_handshakes_total)": traffic.secure,
+        "sum(flashpol_tls_handshake_duration_seconds_count)": traffic.secure,
+        "sum(flashpol_tls_connections_open)": 0,
         "sum(flashpol_worker_restarts_total)": KILLS,
         "sum(flashpol_worker_up)": WORKERS,
     }

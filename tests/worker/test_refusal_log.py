@@ -80,6 +80,9 @@ def test_refusal_log_first_refusals_are_logged_at_once(site: Site, caplog: pytes
         ("max_address_rate", "over max_address_rate (7)"),
         ("max_sessions", "over max_sessions ("),
         ("max_slow_replies", "over max_slow_replies ("),
+        ("max_handshakes", "over max_handshakes ("),
+        ("tls_handshake", "whose TLS handshake failed"),
+        ("tls_only", "that did not speak TLS"),
         ("capacity", "for lack of file descriptors or memory"),
     ],
 )

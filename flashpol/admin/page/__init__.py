@@ -2,7 +2,8 @@
 
     templates/    the HTML, in Jinja2              status_view   figures of the status document
     rendering     templates and files, ready made  policy_view   policies with their findings, decisions
-    live.js       copies what changed              chart         the curve of replies per second
+    live.js       copies what changed              tls_view      listeners with TLS, handshakes, certificates
+                                                   chart         the curve of replies per second
 
 Templates escape every value, so no text of a policy or a client becomes markup. The browser fetches the same page again
 and copies what changed: there is one place that renders, and the page says the same without JavaScript. The parts that

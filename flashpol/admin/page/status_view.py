@@ -32,6 +32,9 @@ REFUSALS = {
     "proxy_untrusted": "not from a trusted proxy",
     "proxy_malformed": "without a valid PROXY header",
     "proxy_oversized": "with too long a PROXY header",
+    "tls_handshake": "TLS handshake failed",
+    "tls_only": "spoke no TLS where it must",
+    "max_handshakes": "over the limit of TLS handshakes",
 }
 STATE_BADGES = {REACHABLE: "good", FAILING: "fair", UNREACHABLE: "bad"}
 
