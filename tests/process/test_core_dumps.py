@@ -12,6 +12,7 @@ from flashpol.process.core_dumps import forbid_core_dumps, is_dumpable
 from flashpol.process.privileges import Privileges
 from testkit.certificates import make_ca
 from testkit.clients import ask
+from testkit.folders import let_others_in
 from testkit.polling import eventually
 from testkit.processes import Flashpol, as_nobody, forked
 
@@ -64,8 +65,7 @@ def test_drop_restores_what_the_change_of_the_user_resets() -> None:
 @pytest.fixture
 def public(tmp_path: Path) -> Path:
     """A folder whose files the user `nobody` can read."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    let_others_in(tmp_path)
     return tmp_path
 
 

@@ -18,6 +18,7 @@ from flashpol.serving.certificates import CertificateFacts, date, expiry, judge_
 from flashpol.serving.file_watch import FileWatch
 from flashpol.serving.plan import Loader
 from testkit.certificates import CA, CertificateFiles, in_days, make_ca, make_key
+from testkit.folders import let_others_in
 from testkit.processes import as_nobody
 
 pytest.importorskip("flashpol._tls", reason="built without OpenSSL")
@@ -130,8 +131,8 @@ def test_load_of_an_unused_certificate_is_refused_too(ca: CA, files: Certificate
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_load_of_a_key_that_the_user_may_not_read_says_who_must(files: CertificateFiles) -> None:
-    for folder in files.chain.parents[:4]:
-        folder.chmod(0o755)
+    let_others_in(files.chain.parent)
+    files.chain.chmod(0o644)
     words = as_nobody(lambda: load_all(config(files)))
     assert words == (
         f"ConfigError: {files.key}: cannot be read: Permission denied: let the user that starts flashpol read it; the "
@@ -199,9 +200,7 @@ def test_date_is_in_utc() -> None:
 
 
 def test_key_that_every_user_can_read_is_a_finding(files: CertificateFiles) -> None:
-    for folder in files.key.parents[:-1]:  # pytest's are closed to others
-        if folder.stat().st_uid == os.geteuid() and "pytest" in str(folder):
-            folder.chmod(0o755)
+    let_others_in(files.key.parent)
     files.key.chmod(0o644)
     assert findings(files) == [
         f"certificate games: {files.key}: every user of this host can read the private key: chmod o= {files.key}"
