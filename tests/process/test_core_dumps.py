@@ -1,5 +1,6 @@
 """Processes with private keys leave no core dump, and other processes of their user cannot read their memory."""
 
+import ctypes
 import os
 import pwd
 import resource
@@ -19,6 +20,7 @@ from testkit.processes import Flashpol, as_nobody, forked
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, and setpriv of util-linux"
 )
+PR_SET_DUMPABLE = 4  # prctl(2)
 AS_NOBODY = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
 
 
@@ -46,17 +48,21 @@ def test_forbidden_core_dumps_stay_forbidden_in_a_child_of_another_user() -> Non
         assert not readable_by_nobody(child.pid)
 
 
-def test_drop_restores_what_the_change_of_the_user_resets() -> None:
-    """Where fs.suid_dumpable is 1, the kernel makes a process dumpable whose user changes. Without that setting it can
-    be seen only that a process that is not dumpable stays so, and that others are left alone."""
+@pytest.mark.parametrize("forbidden", [False, True])
+def test_drop_of_privileges_leaves_what_was_decided(forbidden: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel resets it when the user changes, to what fs.suid_dumpable says, which may be 1."""
+    become = os.setresuid
+
+    def become_on_such_a_host(*ids: int) -> None:
+        become(*ids)
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
 
     def main() -> None:
-        assert is_dumpable()
-        Privileges().drop()
-        assert is_dumpable()
-        forbid_core_dumps()
-        Privileges().drop()
-        assert not is_dumpable()
+        monkeypatch.setattr(os, "setresuid", become_on_such_a_host)
+        if forbidden:
+            forbid_core_dumps()
+        Privileges(pwd.getpwnam("nobody")).drop()
+        assert is_dumpable() is not forbidden
 
     with forked(main):
         pass
