@@ -254,7 +254,7 @@ def completion(shell: str) -> str:
     for command in subparsers(parser).choices.values():
         for action in command._actions:
             action.choices = action.choices or WORDS.get(action.dest)
-            if action.metavar in ("FILE", "PATH", "OUT"):
+            if action.metavar in ("FILE", "PATH", "OUT", "CHAIN[,KEY]"):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
             if shell == "zsh" and isinstance(action.metavar, str):
                 action.metavar = action.metavar.replace(":", r"\:")  # a bare colon ends the description

@@ -76,6 +76,10 @@ class Issuer:
         key = make_key()
         return Issuer(_sign(_named(title), key, self, self.key, ca=True), key)
 
+    def issue(self, name: str, key: PrivateKey) -> x509.Certificate:
+        """A certificate for a host; `CA.issue` makes other ones, and writes them."""
+        return _sign(_named(name), key, self, self.key, names=[name])
+
 
 class CA:
     """A root of trust, with one intermediate certificate; its files are below `folder`."""
@@ -99,18 +103,29 @@ class CA:
         intermediate: bool = False,
         common_name: str | None = None,
         key: PrivateKey | None = None,
+        extensions: Sequence[x509.ExtensionType] = (),
         into: Path | None = None,
     ) -> CertificateFiles:
         """A new certificate for these names: host names, `*.` and a host name, IP addresses.
 
         kind, bits: of its key, see `make_key`; or `key` is its key. intermediate: it is issued by the intermediate
         certificate, which is then in the chain. common_name: of the subject, which is otherwise the first name.
-        into: the folder of fullchain.pem and privkey.pem, which are replaced; a new one without it.
+        extensions: more of them, or other ones instead of the usual. into: the folder of fullchain.pem and privkey.pem,
+        which are replaced; a new one without it.
         """
         key = key or make_key(kind, bits)
         issuer = self.intermediate_issuer if intermediate else self.root
         subject = common_name if common_name is not None else next(iter(names), "")
-        leaf = _sign(_named(subject), key, issuer, issuer.key, names=names, not_before=not_before, not_after=not_after)
+        leaf = _sign(
+            _named(subject),
+            key,
+            issuer,
+            issuer.key,
+            names=names,
+            not_before=not_before,
+            not_after=not_after,
+            extensions=extensions,
+        )
         chain = [leaf, *([issuer.certificate] if intermediate else [])]
         self._issued += 1
         return self.write(chain, key, into or self.folder / f"certificate-{self._issued}")
@@ -162,6 +177,7 @@ def _sign(
     names: Sequence[str] = (),
     not_before: datetime | None = None,
     not_after: datetime | None = None,
+    extensions: Sequence[x509.ExtensionType] = (),
 ) -> x509.Certificate:
     """A certificate for `key`, signed by the key of its issuer, or by itself without one."""
     public, issuing = key.public_key(), signing.public_key()
@@ -180,6 +196,7 @@ def _sign(
         builder = builder.add_extension(x509.SubjectAlternativeName(map(_general_name, names)), critical=False)
     usage = x509.KeyUsage(True, False, not ca, False, False, ca, ca, False, False)
     builder = builder.add_extension(usage, critical=True)
-    if not ca:
-        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    usual = [] if ca else [x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])]
+    for extension in {each.oid: each for each in (*usual, *extensions)}.values():
+        builder = builder.add_extension(extension, critical=False)
     return builder.sign(signing, None if isinstance(signing, ed25519.Ed25519PrivateKey) else hashes.SHA256())

@@ -159,8 +159,7 @@ def _certificate(name: str, table: _Table, folder: Path) -> CertificateSource:
     table.finish()
     if "chain" not in values:
         raise table.error('chain is missing: write a file name, as in chain = "fullchain.pem"')
-    location = table.location.child("chain")
-    return CertificateSource(name, location=location, **{key: folder / value for key, value in values.items()})
+    return CertificateSource(name, location=table.location, **{key: folder / value for key, value in values.items()})
 
 
 def _policy(name: str, table: _Table, folder: Path) -> PolicySource:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flashpol.cli.main import main
+from testkit.certificates import in_days, make_ca
 
 CLEAN = '<cross-domain-policy><allow-access-from domain="*" to-ports="1935"/></cross-domain-policy>'
 NOTED = CLEAN.replace('"*"', '"www.example.com"')
@@ -124,6 +125,35 @@ def test_check_configuration_checks_each_policy_for_its_listeners(
     }
 
 
+def test_check_configuration_judges_its_certificates(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("flashpol._tls", reason="built without OpenSSL")
+    ca = make_ca(files)
+    good, nameless = ca.issue("a.example"), ca.issue()
+    expired = ca.issue("a.example", not_before=in_days(-9), not_after=in_days(-1))
+    (files / "flashpol.toml").write_text(
+        "[policies.p]\nfile = 'clean.xml'\n" + good.toml("good") + nameless.toml("nameless")
+    )
+    assert main(["check", "-c", "flashpol.toml"]) == 0
+    finding = f"{nameless.chain}: has no name, so clients refuse it: have it issued with a subjectAltName"
+    assert capsys.readouterr().out.splitlines() == [
+        f"certificate nameless: warning: {finding}",
+        "",
+        "1 file, 2 certificates: 1 warning",
+    ]
+    assert main(["check", "--strict", "-c", "flashpol.toml"]) == 1
+    with (files / "flashpol.toml").open("a") as file:
+        file.write(expired.toml("expired"))
+    capsys.readouterr()
+    assert main(["check", "--json", "-c", "flashpol.toml"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    one, two, three = document["certificates"]
+    assert one == {"name": "good", "findings": [], "error": None}
+    assert two == {"name": "nameless", "findings": [finding], "error": None}
+    assert three["error"].startswith(f"{expired.chain}: expired on ")
+    summary = document["summary"]
+    assert (summary["certificates"], summary["errors"], summary["warnings"], summary["unreadable"]) == (3, 1, 1, 0)
+
+
 @pytest.mark.parametrize("arguments", [[], ["-c", "flashpol.toml", "clean.xml"]])
 def test_check_takes_files_or_a_configuration(
     files: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
@@ -182,7 +212,8 @@ def test_check_with_json_prints_a_document(files: Path, capsys: pytest.CaptureFi
             },
             {"file": "none.xml", "error": "No such file or directory", "findings": []},
         ],
-        "summary": {"files": 2, "errors": 1, "warnings": 0, "notes": 0, "unreadable": 1},
+        "certificates": [],
+        "summary": {"files": 2, "certificates": 0, "errors": 1, "warnings": 0, "notes": 0, "unreadable": 1},
     }
 
 

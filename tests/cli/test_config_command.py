@@ -5,9 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from flashpol.config import Server, load
 from flashpol.policy import compile_reply
+from testkit.certificates import in_days, make_ca
 from testkit.clients import ask
 from testkit.processes import POLICY, Flashpol, one_line, run
 
@@ -74,7 +77,7 @@ def test_config_json_has_settings_and_replies(file: Path) -> None:
     done = run("config", "-c", file, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     data = json.loads(done.stdout)
-    assert set(data) == {"version", "server", "policies", "listeners", "warnings"}
+    assert set(data) == {"version", "server", "policies", "certificates", "listeners", "warnings"}
     assert (data["version"], data["warnings"]) == (1, [])
     assert (data["server"]["workers"], data["server"]["admin"], data["server"]["backlog"]) == (2, "off", 65535)
     assert data["policies"]["games"] == {"file": str(file.parent / "games.xml")}
@@ -89,6 +92,36 @@ def test_config_json_has_settings_and_replies(file: Path) -> None:
         "sha256": hashlib.sha256(reply[:-1]).hexdigest(),
     }
     assert data["listeners"][1]["reply_timeout"] == 2.0
+
+
+def test_config_shows_the_certificates(file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("flashpol._tls", reason="built without OpenSSL")
+    begin, end = in_days(-1), in_days(5.5)
+    files = make_ca(tmp_path).issue("a.example", "*.b.example", kind="rsa", not_before=begin, not_after=end)
+    file.write_text(FILE.replace('name = "master"', 'name = "master"\ntls = ["games"]') + files.toml())
+    done = run("config", "-c", file)
+    assert done.returncode == 0
+    assert done.stderr.startswith(f"flashpol config: warning: certificate games: {files.chain}: expires in 5 days, on ")
+    header, about, *rest = done.stdout[done.stdout.index("[certificates") :].splitlines()[:4]
+    assert (header, rest) == ("[certificates.games]", [f'chain = "{files.chain}"', f'key = "{files.key}"'])
+    digest = x509.load_pem_x509_certificate(files.chain.read_bytes()).fingerprint(SHA256()).hex()
+    assert about == f"# for a.example, *.b.example; RSA 2048; until {end:%Y-%m-%d %H:%M} UTC; sha256 {digest}"
+    assert 'tls = ["games"]' in done.stdout
+    data = json.loads(run("config", "-c", file, "--json").stdout)
+    assert data["certificates"]["games"] == {
+        "chain": str(files.chain),
+        "key": str(files.key),
+        "names": ["a.example", "*.b.example"],
+        "not_before": int(begin.timestamp()),
+        "not_after": int(end.timestamp()),
+        "kind": "RSA 2048",
+        "sha256": digest,
+    }
+    assert len(data["warnings"]) == 1
+    assert (data["listeners"][0]["tls"], data["listeners"][0]["tls_only"]) == (["games"], False)
+    assert "tls_only" not in data["listeners"][1]
+    files.key.unlink()
+    assert str(files.key) in one_line(run("config", "-c", file), "flashpol config")
 
 
 def test_config_warnings_go_to_stderr_or_into_the_json(file: Path) -> None:

@@ -364,7 +364,7 @@ cdef list judge_chain(_Chain chain):
         path.append(last)
         rest.remove(last)
     found = []
-    if path != list(range(len(path))):
+    if path != sorted(path):
         titles = ", ".join([subject_of(chain.certificates[i]) for i in path])
         found.append(f"the certificates are not in order, and some clients refuse them: write {titles}")
     found += [f"{subject_of(chain.certificates[i])} is not part of the chain, or there twice: remove it" for i in rest]
