@@ -1,7 +1,6 @@
 """The codec of TLS over memory, with OpenSSL's own client: what it decodes and encodes, and how it fails."""
 
 import ssl
-import struct
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 pytest.importorskip("flashpol._tls", reason="built without OpenSSL")
 
 from flashpol._tls import PROFILES, TICKET_KEY_BYTES, ServerContext, TlsError
-from testkit.tls import APPLICATION_DATA, HANDSHAKE, Refused, TlsClient, hello, only, plain_alerts, record, records
+from testkit.tls import APPLICATION_DATA, HANDSHAKE, TlsClient, hello, only, plain_alerts, record, records
 from testkit.tls_codec import CODEC_READ, Decoder, shake_hands
 from testkit.tls_serving import Pair, issue
 
@@ -185,7 +184,7 @@ def test_changed_record_is_an_error_and_ends_the_codec(version: ssl.TLSVersion, 
     assert decoder.plain == b"before"
     assert decoder.codec.failure in ("malformed", "version")
     client.give(alert)
-    with pytest.raises(ssl.SSLError, match="(?i)alert"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
         client.decrypt()
     assert decoder.codec.decode(later) == ("error", b"", b"")
     assert decoder.codec.work() == ("error", b"", b"")
@@ -276,7 +275,7 @@ def test_key_with_a_passphrase_is_refused_without_a_question() -> None:
 def test_profiles_are_those_of_the_configuration() -> None:
     from flashpol.config import TLS_PROFILES
 
-    assert PROFILES == tuple(TLS_PROFILES)
+    assert tuple(TLS_PROFILES) == PROFILES
 
 
 @VERSIONS
@@ -298,8 +297,3 @@ def test_reply_to_a_hello_is_whole_records() -> None:
     decoder = Decoder(CONTEXT)
     reply = decoder.feed(hello())
     assert sum(5 + size for _, size in records(reply)) == len(reply)
-    with pytest.raises(Refused):
-        client = TlsClient(None, only(ssl.TLSVersion.TLSv1_2))
-        client.hello()
-        client.give(struct.pack("!BHH", 0x15, 0x0303, 2) + b"\x02\x28")
-        client.step()
