@@ -69,7 +69,7 @@ sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and Und
 	@$(call variant,sanitize)
 	cd build/sanitize && LD_PRELOAD="$(SANITIZERS)" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ../../$(BIN)/python -m pytest -q $(PARALLEL) -n 2 \
-		tests/test_fastpath*.py tests/test_pump*.py tests/test_random_clients.py tests/counters \
+		tests/test_fastpath*.py tests/test_pump*.py tests/test_tls.py tests/test_random_clients.py tests/fuzz tests/counters \
 		tests/supervisor tests/worker tests/relay tests/process tests/serving tests/log
 
 valgrind: $(VENV)/.dev  ## tests of the extensions under memcheck (five minutes; not part of CI)

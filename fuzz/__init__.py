@@ -2,6 +2,7 @@
 
 - ``targets.py``   properties that must hold for any input, as functions of bytes: policies of both dialects, lint,
   decisions, merging, the configuration
+- ``tls.py``       the same of the TLS codec, with OpenSSL's own client
 - ``native/``      the recognisers of the fast path, the same C, under libFuzzer with AddressSanitizer and
   UndefinedBehaviorSanitizer
 - ``seeds/``       the first inputs of each target

@@ -4,6 +4,7 @@ This module imports no fuzzer: the tests run the same functions on seeds and on 
 """
 
 import codecs
+import importlib.util
 import io
 from collections.abc import Callable
 from contextlib import suppress
@@ -146,3 +147,12 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], tuple[Path, ...]]] = {
     "merge": (merging, (CORPUS, SEEDS / "merge")),
     "config": (configuration, (SEEDS / "config",)),
 }
+
+# Built without OpenSSL there is nothing to fuzz.
+if importlib.util.find_spec("flashpol._tls"):
+    from fuzz import tls
+
+    TARGETS |= {
+        "tls_hello": (tls.tls_hello, (SEEDS / "tls_hello",)),
+        "tls_connection": (tls.tls_connection, (SEEDS / "tls_connection",)),
+    }

@@ -3,7 +3,7 @@
 import select
 import socket
 
-from flashpol._fastpath import Acceptor, Account, AddressLimits, ConnectionTable, Networks, PolicyReply
+from flashpol._fastpath import Acceptor, Account, AddressLimits, CodecFactory, ConnectionTable, Networks, PolicyReply
 from flashpol.counters.shared import SharedCounters
 from flashpol.worker.protocols import SIGNATURES
 from testkit.accounts import assert_settled, outcomes
@@ -13,8 +13,8 @@ from testkit.serving import REPLY
 
 LINGER_BYTES = 10_000
 TIMES = {"request_timeout": 0.25, "terminator_grace": 0.05, "linger_timeout": 0.15}
-TIMEOUTS = ("request_timeout", "terminator_grace", "linger_timeout", "first_byte_timeout")
-LIMITS = ("capacity", "max_sessions", "max_slow_replies", "max_leaving", "max_files")
+TIMEOUTS = (*TIMES, "first_byte_timeout", "tls_handshake_timeout")
+LIMITS = ("capacity", "max_sessions", "max_slow_replies", "max_handshakes", "max_leaving", "max_files")
 
 
 class Loop(ManualLoop):
@@ -32,6 +32,8 @@ class Loop(ManualLoop):
         proxies: Networks | None = None,
         address_limits: AddressLimits | None = None,
         shared: bool = False,
+        codec: CodecFactory | None = None,
+        tls_only: bool = False,
         linger_bytes: int = LINGER_BYTES,
         reply_timeout: float = 10.0,
         **settings: object,
@@ -69,6 +71,8 @@ class Loop(ManualLoop):
             networks=networks,
             proxies=proxies,
             shared=shared,
+            codec=codec,
+            tls_only=tls_only,
         )
         self._poll = select.poll()
         self._poll.register(self.socket, select.POLLIN)

@@ -382,7 +382,14 @@ def records(wire: bytes) -> list[tuple[int, int]]:
 class OddClient:
     """A client by tlslite-ng with a complete handshake, for messages that OpenSSL does not send."""
 
-    def __init__(self, sock: socket.socket, version: tuple[int, int] = (3, 4), name: str = "") -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        version: tuple[int, int] = (3, 4),
+        name: str = "",
+        key_shares: Sequence[str] = ("x25519", "secp256r1"),
+    ) -> None:
+        """key_shares: TLS 1.3; without them the server asks for another hello."""
         from tlslite.api import HandshakeSettings, TLSConnection
 
         sock.settimeout(DEADLINE)
@@ -390,6 +397,7 @@ class OddClient:
         self.connection = TLSConnection(sock)
         settings = HandshakeSettings()
         settings.minVersion = settings.maxVersion = version
+        settings.keyShares = [*key_shares]
         self.connection.handshakeClientCert(settings=settings, serverName=name or None)
         self.connection.ignoreAbruptClose = True
         self.connection.closeSocket = True

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from flashpol._fastpath import HANDSHAKE_FAILURES, TLS_VERSIONS
 from flashpol.counters.layout import Block
-from testkit.certificates import self_signed
+from testkit.certificates import CA, make_ca
 
 # A machine without OpenSSL's headers builds flashpol without TLS.
 AVAILABLE = importlib.util.find_spec("flashpol._tls") is not None
@@ -26,10 +26,17 @@ class Pair(NamedTuple):
 
 
 @cache
+def authority() -> CA:
+    """The one that has issued all of them. Its folder is gone: what is used of it is in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        return make_ca(Path(folder))
+
+
+@cache
 def issue(*names: str, key: str = "ecdsa") -> Pair:
     """A certificate for these names. The same arguments return the same one."""
     with tempfile.TemporaryDirectory() as folder:
-        files = self_signed(*names, folder=Path(folder), kind=key)
+        files = authority().issue(*names, kind=key, into=Path(folder))
         return Pair(files.chain.read_bytes(), files.key.read_bytes(), names)
 
 

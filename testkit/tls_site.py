@@ -30,14 +30,21 @@ class TlsSite:
             new.chmod(0o600)
             new.rename(self.folder / f"{name}.{kind}")
 
-    def configure(self, server: str = "", listener: str = "", certificates: tuple[str, ...] = ("games",)) -> None:
+    def configure(
+        self,
+        server: str = "",
+        listener: str = "",
+        certificates: tuple[str, ...] = ("games",),
+        shutdown_timeout: float = 0.5,
+    ) -> None:
         """server, listener: more lines of these tables."""
-        lines = ["[server]", "reload_endpoint = true", "shutdown_timeout = 0.5", "stall_timeout = 20", server]
+        lines = ["[server]", "reload_endpoint = true", f"shutdown_timeout = {shutdown_timeout}", "stall_timeout = 20"]
+        lines += [server]
         lines += ["[policies.main]", 'file = "policy.xml"']
         for name in certificates:
             lines += [f"[certificates.{name}]", f'chain = "{name}.chain"', f'key = "{name}.key"']
         lines += ["[[listeners]]", 'name = "games"', 'address = "127.0.0.1:0"']
-        lines += [f"tls = [{', '.join(map(repr, certificates))}]"]
+        lines += [f"tls = [{', '.join(map(repr, certificates))}]"] if certificates else []
         lines += [f'upstream = "{self.upstream}"'] if self.upstream else []
         self.config.write_text("\n".join([*lines, listener, ""]))
 

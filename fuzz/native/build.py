@@ -1,4 +1,4 @@
-"""Compile the native target with clang into ``build/fuzz``: Cython's C of the recognisers, and recognise.c."""
+"""Compile with clang into ``build/fuzz``: the native target, and the extension that Python targets of TLS run."""
 
 import subprocess
 import sys
@@ -14,16 +14,18 @@ ROOT = HERE.parents[1]
 BUILD = ROOT / "build" / "fuzz"
 CLANG = "clang"
 FLAGS = ("-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all")
+# An extension in a process whose libFuzzer and AddressSanitizer are those that atheris comes with.
+EXTENSION_FLAGS = ("-shared", "-fPIC", "-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=fuzzer-no-link,address")
 COMPILE_SECONDS = 300
 SEEN = 8  # SEEN_BYTES of match.pxd
 
 
 def recogniser() -> Path:
-    """The compiled target. Raises FuzzError."""
+    """The compiled target: Cython's C of the recognisers, and recognise.c. Raises FuzzError."""
     BUILD.mkdir(parents=True, exist_ok=True)
     (BUILD / "signatures.h").write_text(_signatures())
     generated, program = BUILD / "recognise_core.c", BUILD / "recognise"
-    _run([sys.executable, "-m", "cython", "-3", "-I", str(ROOT), "-o", str(generated), str(HERE / "recognise.pyx")])
+    _run(_cython(HERE / "recognise.pyx", generated))
     library = sysconfig.get_config_var("LIBDIR")
     command = [CLANG, *FLAGS, f"-I{BUILD}", f"-I{sysconfig.get_path('include')}"]
     command += [str(generated), str(HERE / "recognise.c"), "-o", str(program)]
@@ -31,6 +33,20 @@ def recogniser() -> Path:
     command += [f"-L{library}", f"-Wl,-rpath,{library}", f"-lpython{sysconfig.get_config_var('LDVERSION')}"]
     _run(command)
     return program
+
+
+def tls_extension() -> Path:
+    """flashpol._tls, in which libFuzzer sees the branches that an input takes. Raises FuzzError."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    generated, extension = BUILD / "_tls.c", BUILD / "_tls.so"
+    _run(_cython(ROOT / "flashpol" / "_tls.pyx", generated))
+    include = f"-I{sysconfig.get_path('include')}"
+    _run([CLANG, *EXTENSION_FLAGS, include, str(generated), "-o", str(extension), "-lssl", "-lcrypto"])
+    return extension
+
+
+def _cython(source: Path, generated: Path) -> list[str]:
+    return [sys.executable, "-m", "cython", "-3", "-I", str(ROOT), "-o", str(generated), str(source)]
 
 
 def _signatures() -> str:

@@ -83,40 +83,44 @@ def test_reload_with_a_new_certificate_under_load_loses_no_reply(site: TlsSite) 
         assert not server.complaints
 
 
-def test_open_connections_keep_their_certificate_over_a_reload(site: TlsSite, app: Application) -> None:
-    """A session, and a connection that has not asked yet, go on in the old worker."""
-    site.configure("request_timeout = 30\nfirst_byte_timeout = 30")
-    with site.serve() as server, tls_connect(server.place) as playing, tls_connect(server.place) as waiting:
-        playing.send(b"ping")
+def test_sessions_keep_their_certificate_over_a_reload(site: TlsSite, app: Application) -> None:
+    """They go on in the old worker."""
+    with site.serve() as server, tls_connect(server.place) as client:
+        client.send(b"ping")
         with app.accept() as inner:
             assert receive(inner, 4) == b"ping"
             site.install(NEW)
             assert reload(server) == 200
             assert served(server) == leaf(NEW)
-            waiting.send(REQUEST)
-            assert waiting.until_end() == (REPLY, WHOLE)
             time.sleep(0.6)  # longer than shutdown_timeout
             for _ in range(3):
-                playing.send(b"ping")
+                client.send(b"ping")
                 assert receive(inner, 4) == b"ping"
                 inner.sendall(b"pong")
-                assert playing.receive(4) == b"pong"
-            assert playing.certificate == leaf(OLD)
-        assert playing.until_end() == (b"", WHOLE)
+                assert client.receive(4) == b"pong"
+            assert client.certificate == leaf(OLD)
+        assert client.until_end() == (b"", WHOLE)
+        client.sock.close()
         settled(server)
 
 
-def test_handshake_that_began_before_a_reload_is_completed(site: TlsSite) -> None:
-    site.configure("tls_handshake_timeout = 30\nrequest_timeout = 30")
+@pytest.mark.parametrize("complete", [True, False], ids=["inside TLS", "in the handshake"])
+def test_client_that_has_not_asked_yet_gets_its_reply_over_a_reload(site: TlsSite, complete: bool) -> None:
+    site.configure("tls_handshake_timeout = 30\nrequest_timeout = 30\nfirst_byte_timeout = 30", shutdown_timeout=10)
     with site.serve() as server, connect(server.place) as sock:
         client = TlsClient(sock, only(ssl.TLSVersion.TLSv1_2))
-        first = client.hello()
-        sock.sendall(first[:100])
-        eventually(lambda: server.metrics().total("connections_open") == 1)
+        if complete:
+            client.handshake()
+        else:
+            first = client.hello()
+            sock.sendall(first[:100])
+            eventually(lambda: server.metrics().total("connections_open") == 1)
         site.install(NEW)
         assert reload(server) == 200
-        sock.sendall(first[100:])
-        client.handshake()
+        assert served(server) == leaf(NEW)
+        if not complete:
+            sock.sendall(first[100:])
+            client.handshake()
         client.send(REQUEST)
         assert client.until_end() == (REPLY, WHOLE)
         assert client.certificate == leaf(OLD)
@@ -151,7 +155,8 @@ def test_reload_that_takes_tls_away_refuses_it(site: TlsSite) -> None:
         with connect(server.place, TlsClient(None).hello()) as client:
             assert client.recv(1) == b""
         assert ask(server.place) == REPLY
-        settled(server)
+        assert server.metrics().total("refused_total", reason="tls") == 1
+        assert server.stop() == 0
 
 
 def test_tickets_of_one_worker_are_taken_by_the_other_and_after_a_reload_at_most_refused(site: TlsSite) -> None:

@@ -20,6 +20,7 @@ from testkit.tls import (
     ALERT,
     HANDSHAKE,
     WHOLE,
+    OddClient,
     TlsClient,
     hello,
     only,
@@ -54,6 +55,16 @@ def test_handshake_in_small_segments_is_complete(serve: Serve, version, size: in
         for part in parts(client.take() + client.encrypt(REQUEST), size):
             sock.sendall(part)
         assert client.until_end() == (REPLY, WHOLE)
+    assert server.settle() == {"reply": 1}
+
+
+def test_hello_without_a_key_share_is_asked_for_again(serve: Serve) -> None:
+    """HelloRetryRequest: the handshake has one more step."""
+    server = serve(tls=Tls())
+    with OddClient(server.connect(), key_shares=[]) as client:
+        client.send(REQUEST)
+        received, alerts, how = client.until_end()
+    assert (received, alerts, how) == (REPLY, [(1, "close_notify")], "fin")
     assert server.settle() == {"reply": 1}
 
 

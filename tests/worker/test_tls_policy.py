@@ -6,6 +6,7 @@ The reply is whole, then come close_notify and FIN, and no RST.
 import dataclasses
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -246,6 +247,21 @@ def test_silence_inside_tls_on_a_policy_port_times_out(serve: Serve, context: ss
         assert client.until_end() == (b"", WHOLE)
     assert server.settle() == {"timeout": 2}
     assert sum(handshakes(server.counters).values()) == 2  # complete: a handshake that is overdue is another thing
+
+
+def test_request_in_drips_inside_tls_times_out(serve: Serve, context: ssl.SSLContext) -> None:
+    """Neither a byte of a record nor a record of a byte moves the deadline, which begins after the handshake."""
+    server = serve(timeouts=dataclasses.replace(QUICK, request_timeout=0.5), tls=Tls())
+    with tls_connect(server.address, context) as records, tls_connect(server.address, context) as bytes_:
+        wire = b"".join(bytes_.encrypt(BARE[n : n + 1]) for n in range(len(BARE)))
+        for number in range(400):
+            with suppress(ConnectionError):
+                records.send(BARE[number % 22 : number % 22 + 1] if number < 20 else b"")
+                bytes_.sock.send(wire[number : number + 1])
+            if server.counters["timeouts"] == 2:
+                break
+            time.sleep(0.02)
+    assert server.settle() == {"timeout": 2}
 
 
 @pytest.mark.parametrize("sent", [b"", REQUEST[:10], BARE[:1]])
