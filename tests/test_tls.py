@@ -51,11 +51,31 @@ def test_half_a_hello_asks_for_no_work(version: ssl.TLSVersion) -> None:
     assert codec.decode(first[-1:]) == ("work", b"", b"")
 
 
-def test_head_of_a_record_that_can_be_none_asks_for_work_at_once() -> None:
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"\x16\x03\x01\xff\xff",
+        b"\x16\x03\x01\x00\x00",
+        record(0x15, b"\x01\x00"),
+        record(HANDSHAKE, b"\x02\0\0\1\0"),
+        record(HANDSHAKE, b"\x01\xff\xff\xff"),
+    ],
+    ids=["too long", "empty", "an alert", "another message", "a message too long"],
+)
+def test_what_can_be_no_hello_is_refused_without_work(wire: bytes) -> None:
     codec = CONTEXT.codec()
-    assert codec.decode(b"\x16\x03\x01\xff\xff")[0] == "work"
-    assert codec.work()[0] == "error"
+    result, plain, reply = codec.decode(wire)
+    assert (result, plain) == ("error", b"")
+    assert plain_alerts(reply) == [(2, "unexpected_message")]
     assert codec.failure == "malformed"
+
+
+def test_hello_in_records_of_a_byte_asks_for_work_once_it_is_complete() -> None:
+    codec, message = CONTEXT.codec(), hello()[5:]
+    for byte in message[:-1]:
+        assert codec.decode(record(HANDSHAKE, bytes([byte]))) == ("ok", b"", b"")
+    assert codec.decode(record(HANDSHAKE, message[-1:])) == ("work", b"", b"")
+    assert codec.work()[0] == "ok"
 
 
 @VERSIONS
