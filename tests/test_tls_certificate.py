@@ -1,6 +1,7 @@
 """Certificate: what it reads of a chain and a key, what it refuses, what it finds."""
 
 import itertools
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,8 @@ def test_certificate_with_another_key_is_a_mismatch(ca: CA, files: CertificateFi
 
 def converted(files: CertificateFiles, *arguments: str) -> bytes:
     """What openssl makes of the key or the chain; {key} and {chain} are their files."""
+    if not shutil.which("openssl"):
+        pytest.skip("the command openssl is not installed")
     words = [word.format(key=files.key, chain=files.chain) for word in arguments]
     return subprocess.run(["openssl", *words], capture_output=True, check=True).stdout
 

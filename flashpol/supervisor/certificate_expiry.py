@@ -23,7 +23,8 @@ class CertificateExpiry:
             logged = self._logged.setdefault(facts.sha256, dict(known or {}))
             for ending in expiry(facts, now):
                 key = ending.subject, ending.over
-                if known is None:  # it was logged when it was loaded
+                # Of a new certificate this was logged when it was loaded; one that had expired was not loaded.
+                if known is None and (ending.subject or not ending.over):
                     logged[key] = now
                 elif not 0 <= now - logged.get(key, 0.0) < DAY:
                     logged[key] = now

@@ -70,6 +70,11 @@ def test_expiry_of_a_new_certificate_was_logged_when_it_was_loaded(records: list
     assert events(records) == ["certificate-warning"]
 
 
+def test_expiry_between_the_load_and_the_first_check_is_logged(records: list[logging.LogRecord]) -> None:
+    CertificateExpiry().check({"games": certificate()}, END + 1)
+    assert events(records) == ["certificate-expired"]
+
+
 def test_expiry_of_an_intermediate_certificate_is_logged_too(records: list[logging.LogRecord]) -> None:
     expiry = CertificateExpiry()
     for day in (0, 50):
