@@ -15,20 +15,22 @@ def port(text: str) -> int:
     return int(text)
 
 
-def add_clients(parser: argparse.ArgumentParser, what: str, default: str) -> None:
-    """Add --client, which may be repeated."""
+def add_clients(parser: argparse.ArgumentParser, what: str, default: str, more: Sequence[str] = ()) -> None:
+    """Add --client, which may be repeated. `more` are clients that only this command knows."""
+    known = (*CLIENTS, *more)
     parser.add_argument(
         "--client",
         metavar="NAME",
         action="append",
-        choices=[*CLIENTS, ALL],
-        help=f"{what}, may be repeated: {', '.join(CLIENTS)}, or {ALL} (default {default})",
+        choices=[*known, ALL],
+        help=f"{what}, may be repeated: {', '.join(known)}, or {ALL} (default {default})",
     )
 
 
-def clients(options: argparse.Namespace, default: str) -> tuple[str, ...]:
+def clients(options: argparse.Namespace, default: str, every: tuple[str, ...] = CLIENTS) -> tuple[str, ...]:
+    """The clients that are named; `every` are those that `all` stands for."""
     named = options.client or [default]
-    return CLIENTS if ALL in named else tuple(named)
+    return every if ALL in named else tuple(named)
 
 
 def add_ignore(parser: argparse.ArgumentParser) -> None:

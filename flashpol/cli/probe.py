@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashpol.cli import terminal
-from flashpol.cli.arguments import add_clients, add_ignore, clients, ignored_codes, port
+from flashpol.cli.arguments import ALL, add_clients, add_ignore, clients, ignored_codes, port
 from flashpol.cli.files import replace
 from flashpol.config import ConfigError
 from flashpol.policy.findings import CLIENTS
@@ -24,14 +25,17 @@ if TYPE_CHECKING:
     from flashpol.probe.report import Result
 
 DESCRIPTION = """Ask the policy server of HOST as Flash Player, Lightspark, Unity and Silverlight do, and report what is
-wrong, the evidence, and what to do. The probe opens a few connections to HOST and contacts no other host. Exit status:
-0 no errors, 1 errors, 2 wrong arguments; with --nagios 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. docs/probe.md explains
-the findings."""
+wrong, the evidence, and what to do. With --tls ask inside TLS, as SecureSocket does, and judge the certificate and the
+versions too. The probe opens a few connections to HOST and contacts no other host. Exit status: 0 no errors, 1 errors,
+2 wrong arguments; with --nagios 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. docs/probe.md explains the findings."""
 
 # Hosts that are probed concurrently.
 MAX_CONCURRENT_HOSTS = 8
+_HOST_NAME = re.compile(r"(?!.{254})(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9])?\.)*[a-z0-9_](?:[a-z0-9_-]*[a-z0-9])?\.?")
 _LOCATION = re.compile(r"xmlsocket://(\[[0-9A-Fa-f:.]+\]|[^/:\[\]]+):([0-9]{1,5})/?")
 _UNKNOWN = 3
+# Clients that only --tls knows: they connect inside TLS, and ask for no policy (probe/tls/offers.py).
+TLS_ONLY_CLIENTS = ("air", "browser")
 
 
 def add_to(commands: Any) -> None:
@@ -51,7 +55,19 @@ def add_to(commands: Any) -> None:
         help="URL or domain of the content: decide whether it may connect (needs --port)",
     )
     add("--location", metavar="URL", help="port that the content names with loadPolicyFile, as xmlsocket://HOST:PORT")
-    add_clients(parser, "client that matters", default="all")
+    add(
+        "--tls",
+        action="store_true",
+        help="ask inside TLS, as SecureSocket does, and judge the handshake and the certificate",
+    )
+    add("--server-name", metavar="NAME", help="with --tls: name that the content connects to (default HOST)")
+    add(
+        "--ca",
+        metavar="FILE",
+        type=Path,
+        help="with --tls: CA certificates in PEM that clients trust besides those of this machine",
+    )
+    add_clients(parser, "client that matters", default="all", more=TLS_ONLY_CLIENTS)
     add(
         "--thorough",
         action="store_true",
@@ -121,6 +137,7 @@ def _question(options: argparse.Namespace) -> "Question":
     from flashpol.policy import PolicyError
     from flashpol.policy.clients.query import Content
     from flashpol.probe.model import Question
+    from flashpol.probe.tls.offers import TLS_CLIENTS
 
     for host in options.hosts:
         if "://" in host or "/" in host or re.fullmatch(r"[^:]*:[0-9]+", host) or not host.strip():
@@ -133,18 +150,53 @@ def _question(options: argparse.Namespace) -> "Question":
             Content.parse(options.content)
         except PolicyError as error:
             raise ConfigError(f"--from: {error}") from None
-    named = clients(options, default="all")
+    _check_tls(options)
+    every = TLS_CLIENTS if options.tls else CLIENTS
+    named = clients(options, default="all", every=every)
     return Question(
         port=options.port,
         content=options.content,
         location=_location(options),
-        named=() if named == CLIENTS else named,
+        named=() if named == every else named,
         thorough=options.thorough,
         policy_port=options.policy_port,
         silverlight_port=options.silverlight_port,
         http_port=options.http_port,
         ignored=_ignored(options.ignore),
+        tls=options.tls,
+        server_name=None if options.server_name is None else _host_name(options.server_name),
+        ca=None if options.ca is None else str(options.ca),
     )
+
+
+def _check_tls(options: argparse.Namespace) -> None:
+    """Raises ConfigError if the options about TLS contradict each other or the others."""
+    named = options.client or []
+    for flag, given in (("--server-name", options.server_name), ("--ca", options.ca)):
+        if given is not None and not options.tls:
+            raise ConfigError(f"{flag} needs --tls, which asks inside TLS")
+    for client in named:
+        if not options.tls and client in TLS_ONLY_CLIENTS:
+            raise ConfigError(f"--client {client} needs --tls: this client asks for no policy, and only connects")
+        if options.tls and client not in ("flash", *TLS_ONLY_CLIENTS, ALL):
+            known = ("flash", *TLS_ONLY_CLIENTS)
+            raise ConfigError(f"--client {client} has no TLS: with --tls write {', '.join(known)} or {ALL}")
+    if named and set(named) <= set(TLS_ONLY_CLIENTS) and options.port is None:
+        raise ConfigError(f"--client {named[0]} needs --port: it connects to that port, and asks no other")
+    if options.ca is not None:
+        from flashpol.probe.tls.channel import check_ca
+
+        if why := check_ca(str(options.ca)):
+            raise ConfigError(f"--ca {options.ca}: {why}")
+
+
+def _host_name(text: str) -> str:
+    """Return a host name as DNS has it. Raises ConfigError."""
+    with suppress(UnicodeError):
+        name = text.encode("idna").decode().lower()
+        if _HOST_NAME.fullmatch(name):
+            return name
+    raise ConfigError(f"--server-name {text!r} is not a host name")
 
 
 def _ignored(codes: Sequence[str]) -> frozenset[str]:

@@ -9,7 +9,7 @@
     reply          what the bytes of a reply are        recognition    what counts as a policy
     experiments    what is sent; one host probed        throttle       limits on rate and concurrency
     client_models  what each client concludes, when     findings       one registry; docs/probe.md
-    report         text, JSON, Nagios, Prometheus
+    report         text, JSON, Nagios, Prometheus           tls            what clients offer, handshakes, certificates
 
 The package needs neither gevent nor compiled code, and prometheus_client only for metrics. Rows of tables are
 NamedTuples and only classes with behaviour are dataclasses: each dataclass takes 0.7 ms to create, and a health check

@@ -13,9 +13,13 @@ the stricter reading is used:
 - Unity asks 843, or the location that the content names with `PrefetchSocketPolicy`, over IPv4 only. It reads once.
 - Silverlight asks only 943 and waits 10 s. It reads until a receive returns less than 256 bytes. Content may choose to
   have the policy fetched over HTTP from port 80 instead.
+
+Inside TLS (`Question.tls`) there are three clients. Flash Player's SecureSocket asks the same ports as its Socket. The
+own content of AIR needs no policy, and browsers with Ruffle ask for none: only their handshake with the destination
+counts.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,6 +29,8 @@ from flashpol.policy.model import MetaPolicy
 from flashpol.probe.exchange import Address, End, Exchange, Reached
 from flashpol.probe.model import Observation, Question, Role, Target
 from flashpol.probe.reply import Kind, Reply
+from flashpol.probe.tls.judgement import obstacle
+from flashpol.probe.tls.offers import READS_INSIDE_TLS
 
 FLASH_CONNECT = 20.0  # seconds for the whole connect, by default, from Flash Player 10 on
 LIGHTSPARK_READ_BYTES = 4096
@@ -146,11 +152,39 @@ def _never_ends(exchange: Exchange) -> str:
 
 def conclusions(observation: Observation) -> tuple[Conclusion, ...]:
     """Return one conclusion for each address and client."""
+    if observation.question.tls:
+        return tuple(_inside_tls(observation))
     return tuple(
-        _Search(model, observation.question, address, targets).conclude()
+        _Search(model, observation, address, targets).conclude()
         for address, targets in observation.targets.items()
         for model in CLIENT_MODELS
     )
+
+
+def _inside_tls(observation: Observation) -> Iterator[Conclusion]:
+    """Yield the conclusions of the clients that matter: about the others some things were not tried."""
+    models = {model.name: model for model in CLIENT_MODELS}
+    for address, targets in observation.targets.items():
+        for client in observation.question.clients:
+            if client in READS_INSIDE_TLS:
+                yield _Search(models[client], observation, address, targets).conclude()
+            else:
+                yield from (_connects(client, observation, target) for target in targets if target.content_connects)
+
+
+def _connects(client: str, observation: Observation, destination: Target) -> Conclusion:
+    """Return what a client concludes that asks for no policy, and connects to the destination inside TLS."""
+    asked, port = destination.asked, destination.port
+    connects: bool | None = False
+    if asked.reached is not Reached.CONNECTED:
+        reason = f"port {port} {_NOT_REACHED[asked.reached]}"
+        connects = None if asked.reached is Reached.UNTRIED else False
+    elif reason := obstacle(destination, client, observation):
+        reason = f"port {port} {reason}"
+    else:
+        connects, reason = True, f"port {port} takes its handshake, and has a certificate for {observation.name}"
+    seconds = asked.tls.ended if asked.tls is not None else asked.ended
+    return Conclusion(client, destination.address, connects, seconds, reason)
 
 
 def meta_policy(target: Target) -> MetaPolicy:
@@ -166,7 +200,7 @@ def meta_policy(target: Target) -> MetaPolicy:
 @dataclass
 class _Search:
     model: ClientModel
-    question: Question
+    observation: Observation
     address: Address
     targets: Iterable[Target]
     clock: float = 0.0
@@ -174,6 +208,10 @@ class _Search:
     found: Target | None = None
     refusal: str = ""
     denied: bool = False
+
+    @property
+    def question(self) -> Question:
+        return self.observation.question
 
     def conclude(self) -> Conclusion:
         if self.model.ipv4_only and self.address.is_ipv6:
@@ -221,6 +259,10 @@ class _Search:
             else:
                 self.clock += asked.ended
             self.story.append(f"port {port} {_NOT_REACHED[asked.reached]}")
+            return None
+        if why := obstacle(target, self.model.name, self.observation):
+            self.clock += asked.tls.ended if asked.tls is not None else asked.ended
+            self.story.append(f"port {port} {why}")
             return None
         data = self.model.read(asked)
         if data is None:
@@ -279,6 +321,8 @@ class _Search:
         if destination is not None and destination.asked.reached is not Reached.CONNECTED:
             why = f"port {destination.port} itself {_NOT_REACHED[destination.asked.reached]}"
             return self._end(False, why)
+        if destination is not None and (why := obstacle(destination, self.model.name, self.observation)):
+            return self._end(False, f"port {destination.port} itself {why}")
         if (
             self.model.asks_on
             and source.role is Role.MASTER

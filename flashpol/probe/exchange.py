@@ -2,6 +2,9 @@
 
 `exchange` never raises because of a network or a server, and never lasts longer than its `Timeouts`: a byte every few
 seconds extends no deadline, and an endless reply is cut off. It uses non-blocking sockets and poll(2).
+
+With an `Offer` everything happens inside TLS: the record then has the bytes as the application sees them, and the
+`Handshake`. If that failed, no step was taken.
 """
 
 import enum
@@ -14,7 +17,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+from flashpol.probe.tls.handshake import Handshake, Outcome
+from flashpol.probe.tls.offers import Offer
 
 # More than twenty times what any client reads (Unity: 5,000 bytes).
 MOST_BYTES = 100_000
@@ -54,7 +60,10 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds to wait: for the connection; for the reply, after the last send; for the close, after a NUL."""
+    """Seconds to wait: for the connection; for the reply, after the last send; for the close, after a NUL.
+
+    A TLS handshake has as long as a reply.
+    """
 
     connect: float = 3.0  # as Flash Player on port 843
     reply: float = 3.0
@@ -86,12 +95,14 @@ class End(enum.StrEnum):
     RESET = "reset"  # RST
     OPEN = "open"  # the server kept it open until the time-out
     FLOOD = "flood"  # more came than any client reads
+    ABORTED = "aborted"  # TLS failed, and one side gave up
 
 
 class What(enum.StrEnum):
     """The kinds of events in a record."""
 
     CONNECTED = "connected"
+    SECURED = "secured"  # the TLS handshake is complete
     SENT = "sent"
     FINISHED = "finished"
     RECEIVED = "received"
@@ -111,7 +122,8 @@ class Exchange:
     """The record. Without a connection `end` is None, `events` is empty and `error` says why.
 
     `segments` is the number of TCP segments with data that arrived, `segment_bytes` the capacity of one; None where the
-    kernel does not say. `ended` is in seconds since connect(2) was called.
+    kernel does not say, and inside TLS, where they say nothing about writes. `ended` is in seconds since connect(2) was
+    called. `tls` is None in plain text, and without a connection.
     """
 
     address: Address
@@ -123,6 +135,12 @@ class Exchange:
     events: tuple[Event, ...] = ()
     segments: int | None = None
     segment_bytes: int | None = None
+    tls: Handshake | None = None
+
+    @property
+    def opened(self) -> bool:
+        """The connection was made, inside TLS if that was asked for."""
+        return self.reached is Reached.CONNECTED and (self.tls is None or self.tls.completed)
 
     @property
     def where(self) -> str:
@@ -140,12 +158,13 @@ class Exchange:
     @property
     def silent(self) -> bool:
         """The server accepted the connection, and neither sent anything nor closed it."""
-        return self.end is End.OPEN and not self.received
+        return self.end is End.OPEN and not self.received and self.opened
 
     @property
     def asked_at(self) -> float:
         """The time of the last send, or of the connection if nothing was sent."""
-        return max((e.at for e in self.events if e.what in (What.SENT, What.CONNECTED)), default=0.0)
+        asked = (What.SENT, What.CONNECTED, What.SECURED)
+        return max((event.at for event in self.events if event.what in asked), default=0.0)
 
 
 _REACHED = {
@@ -158,8 +177,13 @@ _REACHED = {
 }
 
 
-def exchange(address: Address, port: int, steps: Sequence[Step], timeouts: Timeouts) -> Exchange:
-    """Connect, run the steps, and read until the server ends the connection or a time-out does."""
+def exchange(
+    address: Address, port: int, steps: Sequence[Step] | None, timeouts: Timeouts, offer: Offer | None = None
+) -> Exchange:
+    """Connect, run the steps, and read until the server ends the connection or a time-out does.
+
+    With None for the steps the prober closes the connection as soon as it is made, inside TLS after the handshake.
+    """
     began = monotonic()
     try:
         connection = socket.socket(address.family, socket.SOCK_STREAM)
@@ -172,13 +196,40 @@ def exchange(address: Address, port: int, steps: Sequence[Step], timeouts: Timeo
         connected = monotonic()
         if reached is not Reached.CONNECTED:
             return Exchange(address, port, reached, connected - began, why)
-        recorder = _Recorder(connection, began)
+        if offer is not None:
+            return _secure_exchange(address, port, connection, steps, timeouts, offer, began)
+        recorder = _Recorder(_PlainChannel(connection), began)
         recorder.note(What.CONNECTED)
         end = recorder.run(steps, timeouts)
         recorder.note(What.ENDED)
         segments, segment_bytes = _segments(connection)
     return Exchange(
         address, port, reached, recorder.events[-1].at, "", end, tuple(recorder.events), segments, segment_bytes
+    )  # fmt: skip
+
+
+_HANDSHAKE_ENDS = {Outcome.CLOSED: End.CLOSED, Outcome.RESET: End.RESET, Outcome.TIMEOUT: End.OPEN}
+
+
+def _secure_exchange(
+    address: Address, port: int, connection: socket.socket, steps: Sequence[Step] | None, timeouts: Timeouts,
+    offer: Offer, began: float,
+) -> Exchange:  # fmt: skip
+    from flashpol.probe.tls.channel import TlsChannel  # and with it ssl, 10 ms
+
+    channel = TlsChannel(connection, offer, began)
+    recorder = _Recorder(channel, began)
+    recorder.note(What.CONNECTED)
+    handshake = channel.handshake(timeouts.reply)
+    if handshake.completed:
+        recorder.note(What.SECURED)
+        end = recorder.run(steps, timeouts)
+        channel.say_goodbye()
+    else:
+        end = _HANDSHAKE_ENDS.get(handshake.outcome, End.ABORTED)
+    recorder.note(What.ENDED)
+    return Exchange(
+        address, port, Reached.CONNECTED, recorder.events[-1].at, "", end, tuple(recorder.events), tls=channel.record()
     )  # fmt: skip
 
 
@@ -209,12 +260,44 @@ def _ready(connection: socket.socket, events: int, seconds: float) -> bool:
     return bool(poll.poll(max(0.0, seconds) * 1000))
 
 
+class _Channel(Protocol):
+    """What carries the bytes of a connection: the socket itself, or TLS over it. All but `ready` may raise OSError."""
+
+    def ready(self, seconds: float) -> bool:
+        """Wait until `receive` may have something."""
+
+    def receive(self, closing: float) -> bytes:
+        """Return the next bytes, or none at the end. Raises BlockingIOError if there are none yet."""
+
+    def send(self, data: bytes) -> None: ...
+
+    def finish(self) -> None:
+        """Close the sending side."""
+
+
+class _PlainChannel:
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def ready(self, seconds: float) -> bool:
+        return _ready(self._connection, select.POLLIN, seconds)
+
+    def receive(self, _: float) -> bytes:
+        return self._connection.recv(_READ)
+
+    def send(self, data: bytes) -> None:
+        self._connection.send(data)  # a few bytes: an empty send buffer has room
+
+    def finish(self) -> None:
+        self._connection.shutdown(socket.SHUT_WR)
+
+
 class _Recorder:
     """Runs the steps on one connection and records the events."""
 
-    def __init__(self, connection: socket.socket, began: float) -> None:
+    def __init__(self, channel: _Channel, began: float) -> None:
         self.events: list[Event] = []
-        self._connection = connection
+        self._channel = channel
         self._began = began
         self._bytes = 0
         self._receives = 0
@@ -222,7 +305,9 @@ class _Recorder:
     def note(self, what: What, data: bytes = b"") -> None:
         self.events.append(Event(monotonic() - self._began, what, data))
 
-    def run(self, steps: Sequence[Step], timeouts: Timeouts) -> End:
+    def run(self, steps: Sequence[Step] | None, timeouts: Timeouts) -> End:
+        if steps is None:
+            return End.OPEN
         for step in steps:
             if end := self._read_until(monotonic() + step.after, timeouts) if step.after else None:
                 return end
@@ -233,26 +318,30 @@ class _Recorder:
         """Ignore errors of send(2): the next read reports them, after the bytes that arrived before."""
         with suppress(OSError):
             if step.data:
-                self._connection.send(step.data)  # a few bytes: an empty send buffer has room
+                self._channel.send(step.data)
                 self.note(What.SENT, step.data)
             if step.finish:
-                self._connection.shutdown(socket.SHUT_WR)
+                self._channel.finish()
                 self.note(What.FINISHED)
 
     def _read_until(self, deadline: float, timeouts: Timeouts, *, closing: bool = False) -> End | None:
         """Read until the end, which is returned, or until the deadline; `closing` shortens the deadline after a NUL."""
-        while _ready(self._connection, select.POLLIN, deadline - monotonic()):
+        while self._channel.ready(deadline - monotonic()):
+            self._receives += 1
             try:
-                data = self._connection.recv(_READ)
-            except BlockingIOError:
+                data = self._channel.receive(timeouts.closing)
+            except BlockingIOError:  # inside TLS: a record without bytes for the application, or a part of one
+                if self._receives >= MOST_RECEIVES:
+                    return End.FLOOD
                 continue
+            except ConnectionAbortedError:
+                return End.ABORTED
             except OSError:
                 return End.RESET
             if not data:
                 return End.CLOSED
             self.note(What.RECEIVED, data[: MOST_BYTES - self._bytes])
             self._bytes += len(data)
-            self._receives += 1
             if self._bytes >= MOST_BYTES or self._receives >= MOST_RECEIVES:
                 return End.FLOOD
             if closing and 0 in data:

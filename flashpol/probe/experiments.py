@@ -7,6 +7,10 @@ An experiment has a control. After one that got no policy the prober asks plainl
 that request either, it shuts the prober out (a limit, a ban). Then nothing is concluded from the experiment, and no
 further one is run on that target. If it does, the experiment is repeated, and only a second failure counts. After a
 diagnosis that got a reply where plain requests get none, a plain request is the control as well.
+
+With `Question.tls` every connection is inside TLS. A certificate that is not trusted ends the first one; the request is
+then sent on a second one, which accepts any certificate. Handshakes that offer less are experiments too, without a
+request, and one connection asks in plain text.
 """
 
 import dataclasses
@@ -17,13 +21,15 @@ from contextlib import suppress
 from functools import partial
 from itertools import dropwhile
 from operator import attrgetter
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from typing import NamedTuple
 
 from flashpol.probe.exchange import Address, Exchange, Reached, Step, Timeouts, exchange
 from flashpol.probe.model import BEFORE_DESTINATION, Observation, Question, Role, Target, http_request, request
 from flashpol.probe.reply import NUL, REQUEST, Reply
 from flashpol.probe.throttle import MAX_CONCURRENT, Throttle
+from flashpol.probe.tls.handshake import Outcome
+from flashpol.probe.tls.offers import VERSIONS, Offer
 
 # Addresses of one name that are probed. A host with more of them uses them for load balancing, and they are alike.
 MAX_ADDRESSES = 8
@@ -94,14 +100,18 @@ def _client_hello(_: bytes) -> tuple[Step, ...]:
     return (Step(outgoing.read()),)
 
 
+def _serves_plain_text(target: Target) -> bool:
+    return target.serves and not target.secure
+
+
 # For targets that serve a policy.
 EXPERIMENTS = (
     Experiment("split", _split, thorough=False),
     Experiment("drip", _drip),
     Experiment("more", lambda whole: (Step(whole + _MORE),), times=5),
     Experiment("half-close", lambda whole: (Step(whole, finish=True),)),
-    Experiment("newline", lambda _: (Step(REQUEST + b"\r\n"),), for_silverlight=False),
-    Experiment("bare", lambda _: (Step(REQUEST),), for_silverlight=False),
+    Experiment("newline", lambda _: (Step(REQUEST + b"\r\n"),), suits=_serves_plain_text, for_silverlight=False),
+    Experiment("bare", lambda _: (Step(REQUEST),), suits=_serves_plain_text, for_silverlight=False),
     Experiment("http", lambda _: (Step(b"GET / HTTP/1.0\r\n\r\n"),), expects_policy=False),
 )
 # For targets that serve none, until one of them gets a reply.
@@ -110,12 +120,25 @@ DIAGNOSES = (
     Experiment(
         "half-close", lambda whole: (Step(whole, finish=True),), thorough=False, suits=attrgetter("asked.silent")
     ),
-    Experiment("tls", _client_hello, thorough=False, suits=attrgetter("hangs_up")),
+    Experiment("tls", _client_hello, thorough=False, suits=lambda target: target.hangs_up and not target.secure),
     *(
         Experiment(name, partial(_other_request, other), thorough=False, suits=attrgetter("unanswered"))
         for name, other in OTHER_REQUESTS.items()
     ),
 )
+
+
+def _offer(host: str, question: Question) -> Offer:
+    """What the clients offer together. Addresses are not sent as names; without CAs no certificate can be verified."""
+    import ipaddress
+
+    from flashpol.probe.tls.channel import machine_has_cas
+
+    name = (question.server_name or host).removesuffix(".")
+    with suppress(ValueError):
+        ipaddress.ip_address(name)
+        name = ""
+    return Offer(name=name or None, verify=question.ca is not None or machine_has_cas(), ca=question.ca)
 
 
 # Errors of getaddrinfo that say that the name does not exist or has no address; all others are the resolver's.
@@ -138,14 +161,14 @@ def observe(host: str, question: Question, throttle: Throttle | None = None) -> 
 
     Never raises because of name servers, networks or servers. The Observation of a name without an address says why.
     """
-    began = monotonic()
+    began, now = monotonic(), time()
     try:
         addresses = resolve(host)
     except (OSError, UnicodeError) as error:  # UnicodeError: not a DNS name, such as a label of 70 characters
         why = getattr(error, "strerror", None) or str(error)
         no_answer = isinstance(error, OSError) and error.errno not in _NO_SUCH_NAME
         return Observation(
-            host, question, unresolved=why, resolver_failed=no_answer, seconds=monotonic() - began
+            host, question, unresolved=why, resolver_failed=no_answer, seconds=monotonic() - began, time=now
         )  # fmt: skip
     prober = _Prober(host, question, throttle or Throttle())
     probed = addresses[:MAX_ADDRESSES]
@@ -153,7 +176,7 @@ def observe(host: str, question: Question, throttle: Throttle | None = None) -> 
     by_address = {address: tuple(target for target in targets if target.address == address) for address in probed}
     left_out = len(addresses) - len(probed)
     return Observation(
-        host, question, by_address, "", False, left_out, prober.throttle.connections, monotonic() - began
+        host, question, by_address, "", False, left_out, prober.throttle.connections, monotonic() - began, now
     )  # fmt: skip
 
 
@@ -164,6 +187,7 @@ class _Prober:
         self._host = host
         self.throttle = throttle
         self._question = question
+        self._offer = _offer(host, question) if question.tls else None
 
     def probe(self, addresses: Sequence[Address]) -> list[Target]:
         """Ask at every port of every address, then run the experiments; several targets at a time."""
@@ -186,15 +210,30 @@ class _Prober:
 
     def _ask(self, role: Role, address: Address, port: int) -> Target:
         data = http_request(self._host, port) if role is Role.SILVERLIGHT_HTTP else request(role)
+        steps = [Step(data)] if self._question.asks else None
+        asked = self._connect(address, port, steps, self._offer, self._question.timeouts)
+        target = Target(role, address, port, asked, history=[asked], secure=self._offer is not None)
+        target.content_connects = port == self._question.port
+        if asked.tls is not None and asked.tls.outcome is Outcome.UNTRUSTED:
+            target.tried["verify"] = [asked]
+            target.asked = self._run(target, steps, self._question.timeouts)
+        return target
+
+    def _connect(
+        self, address: Address, port: int, steps: Sequence[Step] | None, offer: Offer | None, timeouts: Timeouts
+    ) -> Exchange:
         with self.throttle.connection():
-            asked = exchange(address, port, [Step(data)], self._question.timeouts)
-        return Target(role, address, port, asked, history=[asked])
+            return exchange(address, port, steps, timeouts, offer)
 
     def _examine(self, target: Target, others_serve: bool) -> None:
         if target.asked.reached is not Reached.CONNECTED or target.role is Role.SILVERLIGHT_HTTP:
             return
         # An application need not reply to policy requests. It is sent more of them only if no other port serves a
         # policy, and unless it has shown that it speaks another protocol.
+        if target.secure:
+            self._examine_tls(target, others_serve)
+            if not target.asked.opened or not self._question.asks:
+                return
         if target.role is Role.DESTINATION and not target.serves and (others_serve or not target.unanswered):
             return
         if not target.asked.silent and not self._repeat(target):
@@ -203,6 +242,45 @@ class _Prober:
             self._experiment(target)
         else:
             self._diagnose(target)
+
+    def _examine_tls(self, target: Target, others_serve: bool) -> None:
+        """Find out what the server takes, by handshakes that offer less, and whether it serves in plain text too."""
+        assert self._offer is not None
+        whole = self._offer._replace(verify=False)
+        if target.asked.opened:
+            offers = {}
+            if not {"flash", "air"}.isdisjoint(self._question.clients):
+                offers["flash"] = whole.as_flash()
+            if self._question.thorough:
+                offers |= {name: whole.of_version(version) for name, version in VERSIONS.items()}
+                if whole.name is not None:
+                    offers["no name"] = whole._replace(name=None)
+            for name, less in offers.items():
+                if not self._try_handshake(target, name, less, whole):
+                    break
+        wanted = target.role is not Role.DESTINATION or target.serves or not (target.asked.opened and others_serve)
+        if wanted and self._question.asks:
+            target.tried["plain"] = [
+                self._run(target, [Step(target.request)], self._question.timeouts, in_plain_text=True)
+            ]
+
+    def _try_handshake(self, target: Target, name: str, offer: Offer, control: Offer) -> bool:
+        """Return False if the server shuts the prober out. A refusal by an alert needs no control."""
+        tried = self._shake_hands(target, offer)
+        if tried.tls is not None and tried.tls.outcome is Outcome.FAILED and not tried.tls.first:
+            return True  # this machine's OpenSSL cannot offer that
+        if not tried.opened and (tried.tls is None or tried.tls.outcome is not Outcome.ALERT):
+            if not self._shake_hands(target, control).opened:
+                return False
+            tried = self._shake_hands(target, offer)
+        target.tried[name] = [tried]
+        return True
+
+    def _shake_hands(self, target: Target, offer: Offer) -> Exchange:
+        sleep(_GAP)
+        done = self._connect(target.address, target.port, None, offer, self._question.timeouts)
+        target.history.append(done)
+        return done
 
     def _repeat(self, target: Target) -> bool:
         """Ask plainly again, since a lost reply may come the next time. Return False if the prober is shut out."""
@@ -264,10 +342,13 @@ class _Prober:
             if experiment.suits(target) and wanted and right_dialect:
                 yield experiment
 
-    def _run(self, target: Target, steps: Sequence[Step], timeouts: Timeouts) -> Exchange:
+    def _run(
+        self, target: Target, steps: Sequence[Step] | None, timeouts: Timeouts, *, in_plain_text: bool = False
+    ) -> Exchange:
         sleep(_GAP)
-        with self.throttle.connection():
-            done = exchange(target.address, target.port, steps, timeouts)
+        # The certificate was verified when the target was asked: here it may be any.
+        offer = None if in_plain_text or self._offer is None else self._offer._replace(verify=False)
+        done = self._connect(target.address, target.port, steps, offer, timeouts)
         target.history.append(done)
         return done
 

@@ -2,12 +2,15 @@
 
 import enum
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from flashpol.policy import CLIENTS
 from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_HTTP_PATH, SILVERLIGHT_HTTP_PORT, SILVERLIGHT_PORT
-from flashpol.probe.exchange import Address, Exchange, Reached, Timeouts
+from flashpol.probe.exchange import Address, Exchange, Timeouts
 from flashpol.probe.reply import NUL, REQUEST, Kind, Reply
+from flashpol.probe.tls.handshake import Handshake
+from flashpol.probe.tls.offers import READS_INSIDE_TLS, TLS_CLIENTS
 
 
 class Role(enum.StrEnum):
@@ -31,6 +34,9 @@ class Question:
     `policy_port`, `silverlight_port` and `http_port` are asked as if they were 843, 943 and 80. `named` are the clients
     that matter to the user; a problem of other clients is not an error. `idle` is the duration of the silent connection
     in seconds.
+
+    With `tls` everything is asked inside TLS, as Flash Player's SecureSocket does. `server_name` is then the name that
+    the content connects to, by default the host, and `ca` a file with CA certificates that clients know besides.
     """
 
     port: int | None = None
@@ -44,10 +50,18 @@ class Question:
     timeouts: Timeouts = field(default_factory=Timeouts)
     idle: float = 15.0
     ignored: frozenset[str] = frozenset()
+    tls: bool = False
+    server_name: str | None = None
+    ca: str | None = None
 
     @property
     def clients(self) -> tuple[str, ...]:
-        return self.named or CLIENTS
+        return self.named or (TLS_CLIENTS if self.tls else CLIENTS)
+
+    @property
+    def asks(self) -> bool:
+        """Whether one of the clients that matter asks for policies: inside TLS some only connect."""
+        return not self.tls or not set(READS_INSIDE_TLS).isdisjoint(self.clients)
 
     @property
     def tries(self) -> int:
@@ -55,18 +69,18 @@ class Question:
         return 20 if self.thorough else 3
 
     def ports(self) -> dict[Role, int]:
-        """The ports that clients ask. A port with two roles is asked once, in the first of them."""
+        """The ports that clients ask, or connect to. A port with two roles is asked once, in the first of them."""
         wanted = {
-            Role.MASTER: self.policy_port,
-            Role.LOCATION: self.location,
+            Role.MASTER: self.policy_port if self.asks else None,
+            Role.LOCATION: self.location if self.asks else None,
             Role.DESTINATION: self.port,
-            Role.SILVERLIGHT: self.silverlight_port,
+            Role.SILVERLIGHT: None if self.tls else self.silverlight_port,
         }
         found: dict[Role, int] = {}
         for role, port in wanted.items():
             if port is not None and port not in found.values():
                 found[role] = port
-        if "silverlight" in self.clients:
+        if "silverlight" in self.clients and not self.tls:
             found[Role.SILVERLIGHT_HTTP] = self.http_port
         return found
 
@@ -75,7 +89,7 @@ class Question:
 class Target:
     """A port of an address. `asked` is the plain request as clients send it, `tried` are the experiments by name.
 
-    `history` is every connection in order.
+    `history` is every connection in order. With `secure` all of them are inside TLS, `tried["plain"]` excepted.
     """
 
     role: Role
@@ -84,6 +98,8 @@ class Target:
     asked: Exchange
     tried: dict[str, list[Exchange]] = field(default_factory=dict)
     history: list[Exchange] = field(default_factory=list)
+    secure: bool = False
+    content_connects: bool = False  # the content itself connects to this port, whether or not it is asked first
 
     @property
     def where(self) -> str:
@@ -117,7 +133,7 @@ class Target:
     @property
     def unanswered(self) -> bool:
         """The server accepted the connection and sent nothing, whether or not it closed."""
-        return self.asked.reached is Reached.CONNECTED and self.reply.kind is Kind.NOTHING
+        return self.asked.opened and self.reply.kind is Kind.NOTHING
 
     @property
     def hangs_up(self) -> bool:
@@ -133,6 +149,26 @@ class Target:
     def repeats(self) -> list[Exchange]:
         """All plain requests: whole, in one segment."""
         return [self.asked, *self.tried.get("again", ())]
+
+    @property
+    def handshake(self) -> Handshake | None:
+        """The handshake of the connection that asked; None in plain text, and without a connection."""
+        return self.asked.tls
+
+    @property
+    def verification(self) -> Handshake | None:
+        """The handshake in which the certificate was verified, if any."""
+        exchanges = (*self.tried.get("verify", ()), self.asked)
+        return next((one.tls for one in exchanges if one.tls is not None and one.tls.verified), None)
+
+    def tried_handshake(self, name: str) -> Handshake | None:
+        """The handshake of an experiment that was tried."""
+        return next((exchange.tls for exchange in self.tried.get(name, ()) if exchange.tls is not None), None)
+
+    @property
+    def serves_plainly(self) -> bool:
+        """Whether this port, asked inside TLS, serves a policy in plain text."""
+        return any(Reply.of(exchange).is_policy for exchange in self.tried.get("plain", ()))
 
 
 _CANONICAL_PORTS = {
@@ -160,6 +196,7 @@ class Observation:
     `resolver_failed` says that the resolver gave no answer about the name.
 
     `left_out` is the number of addresses that were not asked, `connections` the number of connections that were opened.
+    `time` is the Unix time at which the probe began: certificates are valid for a time.
     """
 
     host: str
@@ -170,6 +207,15 @@ class Observation:
     left_out: int = 0
     connections: int = 0
     seconds: float = 0.0
+    time: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The name that the content connects to, and that a certificate has to have."""
+        name = self.question.server_name or self.host
+        with suppress(UnicodeError):  # certificates have names as DNS has them
+            return name if name.isascii() else name.encode("idna").decode()
+        return name
 
     def serves_adobe(self, address: Address) -> bool:
         """Whether a port of this address that Adobe's clients ask before the destination serves a policy."""

@@ -9,9 +9,23 @@ from pathlib import Path
 
 import pytest
 
+from flashpol.cli.probe import TLS_ONLY_CLIENTS
+from flashpol.policy import CLIENTS
+from flashpol.probe.tls.offers import TLS_CLIENTS
+from testkit.certificates import make_ca
 from testkit.polling import eventually
 from testkit.processes import ROOT, Flashpol, command, free_port, one_line, run
 
+CONFIGURATION = """
+[policies.games]
+grants = [{{domain = "*", ports = "1935"}}]
+{certificate}
+[[listeners]]
+address = "127.0.0.1:0"
+policy = "games"
+tls = ["games"]
+tls_profile = "flash"
+"""
 POLICY = '<cross-domain-policy><allow-access-from domain="*" to-ports="1935"/></cross-domain-policy>'
 
 
@@ -109,6 +123,17 @@ def test_probe_with_output_replaces_the_file(asked: list[str], tmp_path: Path) -
         (("127.0.0.1", "--ignore", "PB110,FP70"), "--ignore 'FP70': there is no such finding; did you mean 'FP"),
         (("127.0.0.1", "--watch", "0"), "seconds from 1 to 86400"),
         (("127.0.0.1", "--json", "--nagios"), "not allowed with"),
+        (("127.0.0.1", "--ca", "root.pem"), "--ca needs --tls"),
+        (("127.0.0.1", "--server-name", "a.example"), "--server-name needs --tls"),
+        (("127.0.0.1", "--tls", "--server-name", "a b"), "--server-name 'a b' is not a host name"),
+        (("127.0.0.1", "--tls", "--server-name", "xmlsocket://a"), "is not a host name"),
+        (("127.0.0.1", "--tls", "--server-name", "a..b"), "is not a host name"),
+        (("127.0.0.1", "--tls", "--server-name", ""), "is not a host name"),
+        (("127.0.0.1", "--tls", "--ca", "/nowhere/root.pem"), "--ca /nowhere/root.pem: No such file or directory"),
+        (("127.0.0.1", "--tls", "--ca", "/dev/null"), "--ca /dev/null: there is no certificate in PEM in it"),
+        (("127.0.0.1", "--client", "air"), "--client air needs --tls"),
+        (("127.0.0.1", "--tls", "--client", "unity"), "--client unity has no TLS: with --tls write flash, air"),
+        (("127.0.0.1", "--tls", "--client", "browser"), "--client browser needs --port"),
         ((), "the following arguments are required: HOST"),
     ],
 )
@@ -175,3 +200,44 @@ def test_probe_on_a_terminal_uses_colour(asked: list[str]) -> None:
             pass
         assert done.wait(10) == 0
     assert b"\033[1m127.0.0.1\033[0m" in shown
+
+
+# --------------------------------------------------------------------------------------------------------------- TLS
+
+
+@pytest.fixture(scope="module")
+def inside_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """Arguments for a server whose certificate is for games.example.com, and whose CA is known."""
+    pytest.importorskip("flashpol._tls", reason="built without libssl-dev")
+    folder = tmp_path_factory.mktemp("tls")
+    files = make_ca(folder / "ca").issue("games.example.com", intermediate=True)
+    (folder / "flashpol.toml").write_text(CONFIGURATION.format(certificate=files.toml()))
+    with Flashpol("-c", folder / "flashpol.toml", listen=()) as server:
+        port = str(server.place[1])
+        yield ["probe", "127.0.0.1", "--tls", "--policy-port", port, "--ca", str(files.ca), "--ignore", "PB110"]
+
+
+def test_probe_inside_tls_of_good_server_writes_text(inside_tls: list[str]) -> None:
+    done = run(*inside_tls, "--server-name", "GAMES.example.com")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("127.0.0.1: nothing found\n")
+    assert "certificate for games.example.com, until " in done.stdout
+
+
+def test_probe_inside_tls_by_address_says_how_to_name_the_host(inside_tls: list[str]) -> None:
+    done = run(*inside_tls)
+    assert done.returncode == 1
+    assert (
+        "error PB514 certificate-name: the certificate is not for 127.0.0.1: it is for games.example.com" in done.stdout
+    )
+    assert "write it with --server-name" in done.stdout
+
+
+def test_probe_inside_tls_without_the_ca_does_not_know_it(inside_tls: list[str]) -> None:
+    at = inside_tls.index("--ca")
+    done = run(*inside_tls[:at], *inside_tls[at + 2 :], "--server-name", "games.example.com", "--nagios")
+    assert "PB517 " in done.stdout or done.stdout.startswith("FLASHPOL OK")  # a machine without any CA cannot know
+
+
+def test_clients_of_the_arguments_are_those_of_the_probe() -> None:
+    assert tuple(client for client in TLS_CLIENTS if client not in CLIENTS) == TLS_ONLY_CLIENTS

@@ -1,8 +1,9 @@
 """The findings about a policy server: one registry, from which `docs/probe.md` is generated.
 
-registry  what a finding is              requests   PB3xx  how requests are treated
-reaching  PB1xx  reaching the server     searching  PB4xx  several ports together, and the decision
-replies   PB2xx  the reply               markdown   docs/probe.md
+registry  what a finding is              searching     PB4xx  several ports together, and the decision
+reaching  PB1xx  reaching the server     tls           PB50x, PB53x  handshakes, versions, plain text beside TLS
+replies   PB2xx  the reply               certificates  PB51x, PB52x  the certificate
+requests  PB3xx  how requests are treated              markdown  docs/probe.md
 
 Lint finds what is wrong with the policy itself; its codes begin with FP.
 """
@@ -13,7 +14,7 @@ from functools import lru_cache
 from flashpol.policy import CLIENTS, lint
 from flashpol.policy.findings import Finding as PolicyFinding
 from flashpol.probe.client_models import Conclusion, conclusions
-from flashpol.probe.findings import reaching, replies, requests, searching
+from flashpol.probe.findings import certificates, reaching, replies, requests, searching, tls
 from flashpol.probe.findings.registry import (
     ERROR,
     GROUPS,
@@ -29,13 +30,16 @@ from flashpol.probe.findings.registry import (
     is_silverlights,
 )
 from flashpol.probe.model import Observation, Target
+from flashpol.probe.tls.offers import READS_INSIDE_TLS
 
 # Importing a module adds its rows to the registry.
-_MODULES = (reaching, replies, requests, searching)
+_MODULES = (reaching, replies, requests, searching, tls, certificates)
 
 RULES: tuple[Rule, ...] = tuple(TABLE[code] for code in sorted(TABLE))
 # Findings about a reply and how requests are treated.
 _ABOUT_POLICIES = frozenset(rule.code for rule in RULES if rule.code[:3] in ("PB2", "PB3"))
+# Findings that say the same with less: what a port does instead of serving inside TLS the policy that it has.
+_WITHOUT_POLICY = frozenset(("PB201", "PB202", "PB203", "PB204", "PB206"))
 _ORDER = {severity: number for number, severity in enumerate(Severity)}
 
 __all__ = ["ERROR", "GROUPS", "NOTE", "RULES", "WARNING", "Finding", "Rule", "of"]
@@ -55,6 +59,8 @@ def of(observation: Observation, concluded: tuple[Conclusion, ...] | None = None
     # No client notices mistakes in a policy that no client reads, as PB401 says.
     unread = searching.unread(view)
     found = [finding for finding in found if finding.where not in unread or finding.code not in _ABOUT_POLICIES]
+    inside = {finding.where for finding in found if finding.code == "PB504"}
+    found = [finding for finding in found if finding.where not in inside or finding.code not in _WITHOUT_POLICY]
     large = {finding.where for finding in found if finding.code == "PB213"}
     found += (
         _of_policy(target, finding)
@@ -68,6 +74,8 @@ def of(observation: Observation, concluded: tuple[Conclusion, ...] | None = None
 
 
 def _finding(rule: Rule, hit: Hit, clients: tuple[str, ...], observation: Observation) -> Finding:
+    if hit.target is not None and hit.target.secure and rule.code in _ABOUT_POLICIES and "port" in hit.values:
+        hit.values["port"] = f"{hit.values['port']} (inside TLS)"
     return Finding(
         code=rule.code,
         name=rule.name,
@@ -86,11 +94,23 @@ def _linted(target: Target, observation: Observation) -> Iterator[PolicyFinding]
     named = tuple(c for c in observation.question.named if (c == "silverlight") is silverlight) or None
     if named is None and observation.question.named:
         return
+    if target.secure and named is not None:
+        named = READS_INSIDE_TLS
     data = target.reply.data if silverlight else target.reply.file
     for finding in _lint(data, target.served_from, named or CLIENTS):
-        # Unity reads neither the policies of IPv6 addresses nor those of destinations, which lint does not know.
-        if finding.clients != ("unity",) or "unity" in askers(target):
+        if _readers(finding, target):
             yield finding
+
+
+def _readers(finding: PolicyFinding, target: Target) -> tuple[str, ...]:
+    """Return the clients that a finding of lint's concerns at this target.
+
+    Lint does not know that Unity reads neither the policies of IPv6 addresses nor those of destinations, and that only
+    Flash Player asks inside TLS.
+    """
+    if target.secure:
+        return tuple(client for client in finding.clients if client in READS_INSIDE_TLS)
+    return tuple(client for client in finding.clients if client != "unity" or client in askers(target))
 
 
 # The addresses of a host usually serve the same policy.
@@ -109,6 +129,6 @@ def _of_policy(target: Target, finding: PolicyFinding) -> Finding:
         message=finding.message,
         evidence=f"line {finding.line}, column {finding.column}",
         instead=finding.instead,
-        clients=tuple(c for c in finding.clients if c != "unity" or c in askers(target)),
+        clients=_readers(finding, target),
         policy=finding,
     )

@@ -19,6 +19,11 @@ needs `--thorough`. A finding fills in the words in *italics*.
 
 A probe opens up to four connections to each port that serves a policy, and some thirty with `--thorough`. Some of them
 send an incomplete or an unusual request. A server that limits connections or bans addresses may shut the prober out.
+
+With `--tls` all of them are inside TLS, and up to three more find out what the server takes; one asks in plain text.
+Findings about TLS concern three clients: `flash` and `air` are SecureSocket in Flash Player and in AIR, `browser` is
+the browser of content in Ruffle, which connects to the port of `--port` through a WebSocket. Only Flash Player asks for
+a policy. AIR takes TLS 1.2 at most, and only CBC suites; browsers take TLS 1.2 and newer.
 """
 
 _COLUMNS = 100  # tables and links excepted
@@ -35,7 +40,12 @@ PROBLEMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("The server reads 22 of the 23 bytes and closes", ("PB301", "PB302", "PB203", "PB315")),
     ("No permission to bind port 843", ("PB105",)),
     ("A proxy or a network drops the request", ("PB109", "PB202", "PB203", "PB206")),
-    ("Only one side uses TLS", ("PB205",)),
+    ("Only one side uses TLS", ("PB205", "PB501", "PB503", "PB504", "PB508")),
+    ("A certificate was not renewed, or the server has not loaded the new one", ("PB511", "PB513", "PB518")),
+    ("The certificate is for another name, or by a CA that clients do not know", ("PB514", "PB516", "PB517", "PB519")),
+    ("Only the certificate is configured, without its chain", ("PB515", "PB521")),
+    ("TLS is too modern for AIR and Flash Player, or too old for browsers", ("PB530", "PB531", "PB532", "PB520")),
+    ("The TLS handshake fails", ("PB505", "PB506", "PB507", "PB509")),
     ("The port is not in `to-ports`, or `to-ports` is missing", ("PB403", "PB404", "FP401")),
     ("A policy from port 1024 or above grants lower ports", ("FP508", "FP509")),
     ("The policy grants an IP address and the content uses a name, or the reverse", ("PB403", "FP313")),

@@ -16,6 +16,7 @@ from flashpol.probe.experiments import APPLICATION_IDLE
 from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, View, askers, is_silverlights, rule
 from flashpol.probe.model import Role, Target
 from flashpol.probe.reply import Kind
+from flashpol.probe.tls import judgement
 
 # Seconds. Flash Player gives port 843 three; one of them leaves a margin for slower days.
 SLOW = 1.0
@@ -179,6 +180,8 @@ def _outcome(target: Target) -> tuple[object, str]:
     """Return what is compared, and the words for it."""
     if target.asked.reached is not Reached.CONNECTED:
         return target.asked.reached, str(target.asked.reached)
+    if not target.asked.opened:
+        return judgement.refusal(target.asked), judgement.refusal(target.asked)
     if target.serves:
         digest = target.reply.sha256
         return digest, f"a policy of {len(target.reply.file):,} bytes, sha256 {digest[:12]}…"

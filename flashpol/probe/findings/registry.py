@@ -15,8 +15,8 @@ from flashpol.policy import CLIENTS
 from flashpol.policy.findings import Finding as PolicyFinding
 from flashpol.policy.findings import Severity
 from flashpol.probe.client_models import Conclusion
-from flashpol.probe.exchange import Reached
 from flashpol.probe.model import Observation, Role, Target
+from flashpol.probe.tls.offers import READS_INSIDE_TLS, TLS_CLIENTS
 
 __all__ = [
     "ADOBE", "ERROR", "GROUPS", "NOTE", "TABLE", "WARNING", "Finder", "Finding", "Hit", "Rule",
@@ -33,6 +33,7 @@ GROUPS = {
     "PB2": "The reply",
     "PB3": "How requests are treated",
     "PB4": "The search for a policy, and what it allows",
+    "PB5": "TLS",
 }
 
 
@@ -68,12 +69,17 @@ class Hit:
     ) -> None:
         self.target = target
         self.evidence = evidence
-        self.clients = clients or (CLIENTS if target is None else askers(target))
+        self.clients = clients or ((*CLIENTS, *TLS_CLIENTS) if target is None else askers(target))
         self.values = values
 
 
 def askers(target: Target) -> tuple[str, ...]:
-    """The clients that ask this target: Unity uses IPv4 only and does not ask the destination."""
+    """The clients that ask this target: Unity uses IPv4 only and does not ask the destination.
+
+    Inside TLS some clients ask nowhere and connect to the destination.
+    """
+    if target.secure:
+        return TLS_CLIENTS if target.content_connects else READS_INSIDE_TLS
     if is_silverlights(target):
         return SILVERLIGHT
     unity = not target.address.is_ipv6 and target.role is not Role.DESTINATION
@@ -103,7 +109,12 @@ class View:
 
     @property
     def connected(self) -> list[Target]:
-        return [target for target in self.expected if target.asked.reached is Reached.CONNECTED]
+        return [target for target in self.expected if target.asked.opened]
+
+    @property
+    def secure(self) -> list[Target]:
+        """The targets that accepted a connection on which TLS was tried."""
+        return [target for target in self.observation.all_targets() if target.handshake is not None]
 
     @property
     def diagnosed(self) -> list[Target]:
@@ -111,8 +122,7 @@ class View:
         return [
             target
             for target in self.observation.all_targets()
-            if target.asked.reached is Reached.CONNECTED
-            and (self._is_expected(target) or (self._is_last_place(target) and self._has_adobe))
+            if target.asked.opened and (self._is_expected(target) or (self._is_last_place(target) and self._has_adobe))
         ]
 
     def _is_last_place(self, target: Target) -> bool:

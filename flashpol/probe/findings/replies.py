@@ -96,7 +96,8 @@ def http(view: View) -> Iterator[Hit]:
 @rule(
     "PB205", ERROR, "tls",
     wrong="port {port} speaks TLS: clients ask in plain text",
-    instead="turn TLS off on this port, or serve the policy in plain text on another port that clients ask",
+    instead="turn TLS off on this port, or serve the policy in plain text on another port that clients ask; if the"
+    " content uses SecureSocket, probe with --tls",
     seen="a TLS record (15 03 or 16 03) comes after the request, or after a ClientHello",
 )  # fmt: skip
 def tls(view: View) -> Iterator[Hit]:

@@ -3,6 +3,7 @@
 text      for people: events on the wire, the clients' conclusions, the findings
 document  JSON                            metrics  for node_exporter's textfile collector
 nagios    one line and an exit status     changes  differences from the previous probe
+secure    what text and document say about TLS
 """
 
 from collections.abc import Sequence

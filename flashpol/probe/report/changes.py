@@ -2,6 +2,7 @@
 
 from flashpol.probe.report import Result
 from flashpol.probe.report.text import clean
+from flashpol.probe.tls.judgement import day, own_certificate
 
 
 def facts(result: Result) -> dict[tuple[str, ...], str]:
@@ -17,6 +18,12 @@ def facts(result: Result) -> dict[tuple[str, ...], str]:
     for target in result.serving:
         digest = target.reply.sha256[:12]
         found["policy", target.where] = f"policy at {target.where}: {len(target.reply.file):,} bytes, sha256 {digest}…"
+    for target in result.observation.all_targets():
+        if (own := own_certificate(target)) is not None:
+            until = f"until {day(own.not_after)}, sha256 {own.sha256[:12]}…"
+            found["certificate", target.where] = clean(f"certificate at {target.where}: {own.subject}, {until}")
+        if target.handshake is not None and target.handshake.completed:
+            found["tls", target.where] = f"TLS at {target.where}: {target.handshake.words}"
     return found
 
 

@@ -8,6 +8,7 @@ from flashpol.probe.exchange import Exchange
 from flashpol.probe.model import Question, Target
 from flashpol.probe.reply import printable
 from flashpol.probe.report import Result, counts
+from flashpol.probe.report.secure import certificate_fields, handshake_fields
 
 # Incremented when a field is removed or changes its meaning, not when one is added.
 VERSION = 1
@@ -60,7 +61,13 @@ def _host(result: Result) -> dict[str, Any]:
 
 
 def _question(question: Question) -> dict[str, Any]:
-    return {"port": question.port, "from": question.content, "location": question.location}
+    return {
+        "port": question.port,
+        "from": question.content,
+        "location": question.location,
+        "tls": question.tls,
+        "server_name": question.server_name,
+    }
 
 
 def _target(target: Target) -> dict[str, Any]:
@@ -71,6 +78,7 @@ def _target(target: Target) -> dict[str, Any]:
         "kind": target.reply.kind,
         "policy_bytes": None if file is None else len(file),
         "policy_sha256": None if file is None else target.reply.sha256,
+        "certificate": certificate_fields(target),
         "asked": _exchange(target.asked),
         "tried": {name: [_exchange(one) for one in exchanges] for name, exchanges in target.tried.items()},
     }
@@ -84,6 +92,7 @@ def _exchange(exchange: Exchange) -> dict[str, Any]:
         "seconds": round(exchange.ended, 4),
         "reply_bytes": len(exchange.data),
         "segments": exchange.segments,
+        "tls": handshake_fields(exchange.tls),
         "events": [
             {"at": round(event.at, 4), "what": event.what, "bytes": len(event.data), "data": printable(event.data)}
             for event in exchange.events[:_MAX_EVENTS]

@@ -8,11 +8,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from flashpol.probe.model import Target
 from flashpol.probe.report import Result, counts
+from flashpol.probe.tls.judgement import own_certificate
 
 _HOST = ("host",)
 _TARGET = ("host", "address", "port")
 _CLIENT = ("host", "address", "client")
+_TLS = ("version", "suite")
 # Name (after flashpol_probe_) -> help and labels. All are gauges: each probe starts from zero.
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "success": ("1 if no error was found on this host, 0 otherwise.", _HOST),
@@ -26,6 +29,10 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "requests_lost": ("Requests that got no whole policy.", _TARGET),
     "client_connects": ("1 if this client connects or finds a policy, 0 otherwise.", _CLIENT),
     "client_wait_seconds": ("Time until the client's user knows the outcome; +Inf if the client never ends.", _CLIENT),
+    "tls_handshake_seconds": ("Time from SYN to the end of the TLS handshake.", _TARGET),
+    "tls_info": ("1; the labels are the version and the cipher suite that the server chose.", (*_TARGET, *_TLS)),
+    "tls_certificate_not_after_timestamp_seconds": ("Time at which the server's certificate expires.", _TARGET),
+    "tls_certificate_info": ("1; the label is the SHA-256 of the server's certificate.", (*_TARGET, "sha256")),
     "timestamp_seconds": ("Time at which the probe of this host ended.", _HOST),
 }
 
@@ -70,6 +77,8 @@ def _samples(result: Result) -> Iterator[Sample]:
         yield "policy_info", (*labels, target.reply.sha256), 1
         yield "requests", labels, len(target.repeats)
         yield "requests_lost", labels, sum(not target.reply_to(exchange).served for exchange in target.repeats)
+    for target in result.observation.all_targets():
+        yield from _tls_samples(target, (host, str(target.address), str(target.port)))
     for conclusion in result.conclusions:
         if conclusion.address not in result.tried:
             continue  # nothing is known about it, not even 0
@@ -77,3 +86,13 @@ def _samples(result: Result) -> Iterator[Sample]:
         connects = conclusion.finds if conclusion.connects is None else conclusion.connects
         yield "client_connects", labels, float(connects)
         yield "client_wait_seconds", labels, math.inf if conclusion.waits is None else round(conclusion.waits, 4)
+
+
+def _tls_samples(target: Target, labels: tuple[str, ...]) -> Iterator[Sample]:
+    handshake, certificate = target.handshake, own_certificate(target)
+    if handshake is not None and handshake.completed:
+        yield "tls_handshake_seconds", labels, round(handshake.ended, 6)
+        yield "tls_info", (*labels, handshake.version, handshake.suite), 1
+    if certificate is not None:
+        yield "tls_certificate_not_after_timestamp_seconds", labels, certificate.not_after
+        yield "tls_certificate_info", (*labels, certificate.sha256), 1

@@ -6,6 +6,7 @@ from flashpol.probe.findings.reaching import SLOW
 from flashpol.probe.findings.registry import Severity
 from flashpol.probe.report import Result, counts, title
 from flashpol.probe.report.text import clean
+from flashpol.probe.tls.judgement import EXPIRES_SOON, own_certificate
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 _NAMES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
@@ -42,8 +43,10 @@ def _of_host(result: Result) -> str:
         return f"{said}: {worst.code} {clean(worst.message)}{where} ({title([result])})"
     if not _is_known(result):
         return f"{said}: this machine cannot try it"
-    ports = sorted({target.port for target in result.serving})
-    return f"{said}: policy on port {', '.join(map(str, ports))}"
+    ports = ", ".join(map(str, sorted({target.port for target in result.serving})))
+    if not result.observation.question.tls:
+        return f"{said}: policy on port {ports}"
+    return f"{said}: policy inside TLS on port {ports}" if ports else f"{said}: TLS works"
 
 
 def _perfdata(result: Result, several: bool) -> list[str]:
@@ -58,6 +61,10 @@ def _perfdata(result: Result, several: bool) -> list[str]:
     if times := [target.asked.received[-1].at for target in result.serving if target.asked.received]:
         data.append(f"{label('time')}={max(times):.4f}s;{SLOW:g};{_FLASH_WAITS};0")
         data.append(f"{label('size')}={max(len(target.reply.data) for target in result.serving)}B;4000;5000;0")
+    expiries = [own.not_after for target in result.observation.all_targets() if (own := own_certificate(target))]
+    if expiries:
+        left = min(expiries) - result.observation.time
+        data.append(f"{label('certificate')}={left:.0f}s;{EXPIRES_SOON}:;0:")
     numbers = counts([result])
     data.append(f"{label('errors')}={numbers[Severity.ERROR]};;0;0")
     data.append(f"{label('warnings')}={numbers[Severity.WARNING]};0;;0")

@@ -1,6 +1,6 @@
 """The report for people: timelines, the clients' conclusions, the findings with their evidence."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 from flashpol.probe.client_models import Conclusion
@@ -10,6 +10,8 @@ from flashpol.probe.findings.registry import Severity
 from flashpol.probe.model import Role, Target
 from flashpol.probe.reply import NUL, printable
 from flashpol.probe.report import Result, counted, title
+from flashpol.probe.report.secure import described
+from flashpol.probe.tls.judgement import refusal
 
 Paint = Callable[[str, str], str]
 
@@ -31,6 +33,7 @@ _ENDS = {
     End.RESET: "reset by the server",
     End.OPEN: "still open at the time-out",
     End.FLOOD: "too many bytes; reading stopped",
+    End.ABORTED: "given up",
 }
 
 
@@ -41,7 +44,7 @@ def report(result: Result, paint: Paint, columns: int | None = None) -> str:
     for address, targets in result.observation.targets.items():
         lines += ["", paint(f"{address}", _BOLD)]
         for target in targets:
-            lines += timeline(target, paint, width)
+            lines += timeline(target, paint, width, [clean(line) for line in described(target, result.observation)])
         of_address = [conclusion for conclusion in result.conclusions if conclusion.address == address]
         lines += ["", *(line for conclusion in of_address for line in verdict(conclusion, paint, width))]
     if result.observation.left_out:
@@ -68,8 +71,10 @@ def folded(text: str, columns: int | None, indent: int) -> Iterator[str]:
     yield from textwrap.wrap(text, columns, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
-def timeline(target: Target, paint: Paint, columns: int | None) -> Iterator[str]:
-    yield f"  port {target.port} {paint(f'({_ROLES[target.role]})', _DIM)}"
+def timeline(target: Target, paint: Paint, columns: int | None, more: Sequence[str] = ()) -> Iterator[str]:
+    """Yield what happened at a target, and `more` lines about it."""
+    role = f"({_ROLES[target.role]}{', inside TLS' if target.secure else ''})"
+    yield f"  port {target.port} {paint(role, _DIM)}"
     lines = list(happened(target.asked))
     cut = len(lines) > _MAX_LINES
     for at, what in lines[: _MAX_LINES - 2] if cut else lines:
@@ -77,6 +82,8 @@ def timeline(target: Target, paint: Paint, columns: int | None) -> Iterator[str]
     if cut:
         yield f"               … {len(lines) - _MAX_LINES + 1:,} lines more"
         yield from folded("    {:7.3f} s  {}".format(*lines[-1]), columns, 15)
+    for line in more:
+        yield from folded(f"               {line}", columns, 17)
     if target.tried:
         tried = ", ".join(f"{name} {len(exchanges)}" for name, exchanges in target.tried.items())
         yield from (paint(line, _DIM) for line in folded(f"               also tried: {tried}", columns, 17))
@@ -99,11 +106,26 @@ def _words(event: Event, exchange: Exchange) -> str:
             end = ", the last a NUL" if event.data.endswith(NUL) else ""
             return f"received {size}{end}: {printable(event.data, 40)}"
         case What.ENDED:
-            return _ENDS[exchange.end or End.OPEN]
+            return _end(exchange)
+        case What.SECURED:
+            return exchange.tls.words if exchange.tls is not None else ""
         case What.FINISHED:
             return "closed the sending side"
-        case What.CONNECTED:
+        case _:
             return "connected"
+
+
+def _end(exchange: Exchange) -> str:
+    end, handshake = exchange.end or End.OPEN, exchange.tls
+    if handshake is None:
+        return _ENDS[end]
+    if not handshake.completed:
+        return f"the server {refusal(exchange)}"
+    if end is End.CLOSED and handshake.close_notify is not None:
+        return f"{_ENDS[end]}, {'after' if handshake.close_notify else 'without'} close_notify"
+    if end is End.OPEN and not any(event.what is What.SENT for event in exchange.events):
+        return "closed by the probe: the clients that matter ask for no policy"
+    return _ENDS[end]
 
 
 def verdict(conclusion: Conclusion, paint: Paint, columns: int | None) -> Iterator[str]:
