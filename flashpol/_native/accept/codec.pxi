@@ -9,7 +9,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from flashpol._native.accept.state cimport (
-    BOUNDS, BUCKET_COUNT, Core, Counters, Listener, R_CAPACITY, R_NONE, R_TLS_HANDSHAKE, Reason, Record, S_FREE,
+    BOUNDS, BUCKET_COUNT, Core, Counters, Listener, R_CAPACITY, R_NONE, R_TLS_HANDSHAKE, READ_BYTES, Reason, Record, S_FREE,
     S_HANDSHAKE, S_HELLO, S_QUEUED,
 )
 from flashpol._native.codecs.codec cimport (
@@ -109,7 +109,8 @@ cdef void on_encoded_input(Core* core, int fd) noexcept nogil:
     """Read once, and decode."""
     cdef Codec* codec = codec_of(core, fd)
     cdef Output plain, reply
-    cdef ssize_t n = recv(fd, core.wire, CODEC_READ, 0)
+    # During the handshake the codec keeps what is read until its turn; data may follow a client's last message.
+    cdef ssize_t n = recv(fd, core.wire, CODEC_READ if codec.established else READ_BYTES, 0)
     if n > 0:
         plain.data, plain.size, plain.room = core.buffer, 0, CODEC_PLAIN
         reply.data, reply.size, reply.room = core.encoded, 0, CODEC_REPLY
@@ -196,9 +197,9 @@ cdef bint encode_piece(Core* core, int fd, const char* data, uint32_t size, bint
     if not codec.type.encode(codec, data, size, &out):
         set_errno(ECONNRESET)
         return False
+    leave_handshakes(core, fd)                  # a slow reply is its greenlet's, and gives way to none
     if last:
         codec.type.finish(codec, &out)
-        leave_handshakes(core, fd)
     n = send(fd, out.data, out.size, MSG_NOSIGNAL | MSG_MORE)
     if n == <ssize_t>out.size:
         return True

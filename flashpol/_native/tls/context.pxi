@@ -12,16 +12,16 @@ from flashpol._native.tls.context cimport CertificateName, Context, MAX_NAME, Na
 from flashpol._native.tls.openssl cimport (
     BIO, BIO_free, BIO_new_mem_buf, ERR_clear_error, ERR_peek_last_error, ERR_reason_error_string, EVP_PKEY,
     EVP_PKEY_free, EVP_PKEY_get_base_id, PEM_read_bio_PrivateKey, PEM_read_bio_X509, SSL, SSL_AD_UNRECOGNIZED_NAME,
-    SSL_CTX, SSL_CTX_add1_chain_cert, SSL_CTX_check_private_key, SSL_CTX_clear_options, SSL_CTX_free, SSL_CTX_new, SSL_CTX_set1_groups_list, SSL_CTX_set_alpn_select_cb,
-    SSL_CTX_set_cipher_list, SSL_CTX_set_ciphersuites, SSL_CTX_set_client_hello_cb, SSL_CTX_set_max_proto_version,
-    SSL_CTX_set_min_proto_version, SSL_CTX_set_mode, SSL_CTX_set_msg_callback, SSL_CTX_set_num_tickets,
-    SSL_CTX_set_options, SSL_CTX_set_session_cache_mode, SSL_CTX_set_session_id_context,
-    SSL_CTX_set_tlsext_servername_arg, SSL_CTX_set_tlsext_servername_callback, SSL_CTX_set_tlsext_ticket_keys,
-    SSL_CTX_use_certificate, SSL_CTX_use_PrivateKey, SSL_get_servername, SSL_MODE_RELEASE_BUFFERS, SSL_OP_ALL,
-    SSL_OP_CIPHER_SERVER_PREFERENCE, SSL_OP_DONT_INSERT_EMPTY_FRAGMENTS, SSL_OP_NO_COMPRESSION,
-    SSL_OP_NO_RENEGOTIATION, SSL_OP_NO_TICKET, SSL_OP_PRIORITIZE_CHACHA, SSL_SESS_CACHE_OFF, SSL_set_SSL_CTX,
-    SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_NOACK, SSL_TLSEXT_ERR_OK, TLS1_2_VERSION, TLS1_3_VERSION, TLS1_VERSION,
-    TLS_server_method, TLSEXT_NAMETYPE_host_name, X509, X509_free, X509_get0_pubkey,
+    SSL_CTX, SSL_CTX_add1_chain_cert, SSL_CTX_check_private_key, SSL_CTX_clear_options, SSL_CTX_free, SSL_CTX_new,
+    SSL_CTX_set1_groups_list, SSL_CTX_set_alpn_select_cb, SSL_CTX_set_cipher_list, SSL_CTX_set_ciphersuites,
+    SSL_CTX_set_client_hello_cb, SSL_CTX_set_max_proto_version, SSL_CTX_set_min_proto_version, SSL_CTX_set_mode,
+    SSL_CTX_set_msg_callback, SSL_CTX_set_num_tickets, SSL_CTX_set_options, SSL_CTX_set_session_cache_mode,
+    SSL_CTX_set_session_id_context, SSL_CTX_set_tlsext_servername_arg, SSL_CTX_set_tlsext_servername_callback,
+    SSL_CTX_set_tlsext_ticket_keys, SSL_CTX_use_certificate, SSL_CTX_use_PrivateKey, SSL_get_servername,
+    SSL_MODE_RELEASE_BUFFERS, SSL_OP_ALL, SSL_OP_CIPHER_SERVER_PREFERENCE, SSL_OP_DONT_INSERT_EMPTY_FRAGMENTS,
+    SSL_OP_NO_COMPRESSION, SSL_OP_NO_RENEGOTIATION, SSL_OP_NO_TICKET, SSL_OP_PRIORITIZE_CHACHA, SSL_SESS_CACHE_OFF,
+    SSL_set_SSL_CTX, SSL_TLSEXT_ERR_ALERT_FATAL, SSL_TLSEXT_ERR_NOACK, SSL_TLSEXT_ERR_OK, TLS1_2_VERSION,
+    TLS1_3_VERSION, TLS1_VERSION, TLS_server_method, TLSEXT_NAMETYPE_host_name, X509, X509_free, X509_get0_pubkey,
 )
 
 # Suites of TLS 1.2 and below by profile, in OpenSSL's language, the preferred first: forward secrecy and AEAD; the same
