@@ -9,8 +9,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from flashpol._native.accept.state cimport (
-    BOUNDS, BUCKET_COUNT, Core, Counters, Listener, R_CAPACITY, R_NONE, R_TLS_HANDSHAKE, READ_BYTES, Reason, Record, S_FREE,
-    S_HANDSHAKE, S_HELLO, S_QUEUED,
+    BOUNDS, BUCKET_COUNT, Core, Counters, Listener, R_CAPACITY, R_NONE, R_TLS_HANDSHAKE, READ_BYTES, Reason, Record,
+    S_FREE, S_HANDSHAKE, S_HELLO, S_QUEUED,
 )
 from flashpol._native.codecs.codec cimport (
     Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH, CODEC_OK, CODEC_PLAIN, CODEC_READ, CODEC_REPLY, CODEC_WORK,

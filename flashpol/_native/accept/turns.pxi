@@ -3,9 +3,9 @@
 # A step costs as much as a hundred replies. Those that wait for one take turns: handshakes that have begun, and hellos.
 # Each listener has a line of hellos. Turns go round the listeners, and every other one is for the address with the
 # fewest hellos. So neither a flood of them, nor handshakes that go on in small steps, nor another listener keep a
-# client from its turn. When the oldest hello of a line has waited long, more come than can be served: then the newest has its
-# turn, as its client has most time left, and the oldest end at their deadline. Otherwise each would be served just
-# before its client gives up.
+# client from its turn. When the oldest hello of a line has waited long, more come than can be served: then the newest
+# has its turn, as its client has most time left, and the oldest end at their deadline. Otherwise each would be served
+# just before its client gives up.
 #
 # With its first step a handshake takes a place in a share. At the limit, one that waits for its client gives way; where
 # none does, the hello waits.
