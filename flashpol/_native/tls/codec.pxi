@@ -24,12 +24,12 @@ from flashpol._native.tls.openssl cimport (
     BIO_set_retry_write, BIO_TYPE_SOURCE_SINK, ERR_clear_error, ERR_GET_LIB, ERR_GET_REASON, ERR_LIB_SSL,
     ERR_peek_error, SSL, SSL3_RT_HANDSHAKE, SSL3_RT_HEADER, SSL_client_hello_get0_ciphers, SSL_CLIENT_HELLO_SUCCESS,
     SSL_do_handshake, SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN, SSL_free, SSL_get_cipher_name, SSL_get_error,
-    SSL_get_ex_data, SSL_get_servername, SSL_new, SSL_R_NO_APPLICATION_PROTOCOL, SSL_R_NO_SHARED_CIPHER,
-    SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM, SSL_R_SSLV3_ALERT_BAD_CERTIFICATE, SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN,
-    SSL_R_TLSV1_ALERT_UNKNOWN_CA, SSL_R_UNKNOWN_PROTOCOL, SSL_R_UNSUPPORTED_PROTOCOL, SSL_R_VERSION_TOO_HIGH,
-    SSL_R_VERSION_TOO_LOW, SSL_R_WRONG_SSL_VERSION, SSL_R_WRONG_VERSION_NUMBER, SSL_read, SSL_session_reused,
-    SSL_set_accept_state, SSL_set_bio, SSL_set_ex_data, SSL_shutdown, SSL_version, SSL_write, TLS1_1_VERSION,
-    TLS1_2_VERSION, TLS1_3_VERSION, TLSEXT_NAMETYPE_host_name,
+    SSL_get_ex_data, SSL_get_servername, SSL_has_pending, SSL_new, SSL_R_NO_APPLICATION_PROTOCOL,
+    SSL_R_NO_SHARED_CIPHER, SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM, SSL_R_SSLV3_ALERT_BAD_CERTIFICATE,
+    SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN, SSL_R_TLSV1_ALERT_UNKNOWN_CA, SSL_R_UNKNOWN_PROTOCOL,
+    SSL_R_UNSUPPORTED_PROTOCOL, SSL_R_VERSION_TOO_HIGH, SSL_R_VERSION_TOO_LOW, SSL_R_WRONG_SSL_VERSION,
+    SSL_R_WRONG_VERSION_NUMBER, SSL_read, SSL_session_reused, SSL_set_accept_state, SSL_set_bio, SSL_set_ex_data,
+    SSL_shutdown, SSL_version, SSL_write, TLS1_1_VERSION, TLS1_2_VERSION, TLS1_3_VERSION, TLSEXT_NAMETYPE_host_name,
 )
 
 cdef enum:
@@ -135,7 +135,8 @@ cdef inline void begin_call(Tls* tls, const char* view, uint32_t size, Output* w
     tls.view = view
     tls.view_size = size
     tls.written = written
-    ERR_clear_error()
+    if ERR_peek_error() != 0:           # four times as fast as to clear an empty queue
+        ERR_clear_error()
 
 
 cdef inline void end_call(Tls* tls) noexcept nogil:
@@ -262,6 +263,10 @@ cdef CodecResult read_plain(Tls* tls, Output* plain) noexcept nogil:
             tls.empty = 0
             if plain.size == plain.room and tls.view_size:
                 return fail(tls, HF_MALFORMED)          # no TLS makes bytes more by decoding
+            if tls.view_size == 0 and not SSL_has_pending(tls.ssl):
+                # This was all. Another call would find out by making a buffer and freeing it.
+                end_call(tls)
+                return CODEC_OK
             continue
         error = SSL_get_error(tls.ssl, n)
         if error == SSL_ERROR_WANT_READ:

@@ -67,6 +67,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     void* SSL_get_ex_data(const SSL* ssl, int index)
     int SSL_do_handshake(SSL* ssl)
     int SSL_read(SSL* ssl, void* data, int size)
+    int SSL_has_pending(const SSL* ssl)
     int SSL_write(SSL* ssl, const void* data, int size)
     int SSL_shutdown(SSL* ssl)
     int SSL_get_error(const SSL* ssl, int result)
