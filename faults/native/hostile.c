@@ -46,8 +46,8 @@ enum {
     STARTS = 256, /* connections that are owed at most, so that a pause does not cause a burst */
     EVENTS = 512,
     SMALLEST_SEGMENT = 536,
-    BATCH = 1 << 15, /* bytes of records that are sent at once */
-    TURNS = 16, /* steps of one client in a row */
+    BATCH = 1 << 13, /* bytes of records that are sent at once */
+    TURNS = 4, /* steps of one client in a row */
     VARIED = 8,
 };
 
