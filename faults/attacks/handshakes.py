@@ -30,7 +30,10 @@ SOME = 40
 CONNECTIONS = 300  # max_connections
 HANDSHAKES = 100  # max_handshakes of each worker
 HELD, HELD_RATE = 3_000, 3_000
-MEGABYTES = 64  # that attackers may take of all workers
+OVERLOAD, OVERLOAD_RATE = 15_000, 5_000
+MEGABYTES = (
+    100  # that attackers may take of all workers: 24 KB for each of all handshakes that may be under way, and more
+)
 
 
 def attack_with(
@@ -82,6 +85,12 @@ def abandoned_hellos(run: AttackRun) -> None:
     attack_with(run, "hellos of clients that have gone", "send:{hello-13},reset", rate=8_000, addresses=MANY)
 
 
+@group.attack("hello-overload", seconds=8.0, quick=4.0)
+def hello_overload(run: AttackRun) -> None:
+    """More hellos than the server has turns for, each of an address of its own, whose clients wait."""
+    attack_with(run, "hellos", "send:{hello-13}", connections=OVERLOAD, rate=OVERLOAD_RATE, addresses=MANY)
+
+
 @group.attack("costly-hellos", server=shared(certificates=[NAME, RSA]))
 def costly_hellos(run: AttackRun) -> None:
     """Hellos that make the server compute as much as a client may ask for: P-384, and a signature with RSA."""
@@ -115,6 +124,13 @@ def hello_drips(run: AttackRun) -> None:
     """Clients that send a hello a byte at a time, each byte in a record of its own."""
     script = "drip:{hello-pieces}*5"
     attack_with(run, f"{HELD:,} hellos in drips", script, connections=HELD, rate=HELD_RATE, addresses=SOME)
+
+
+@group.attack("first-records")
+def first_records(run: AttackRun) -> None:
+    """Clients that send a record with the first byte of a hello, and wait."""
+    script = "send:{hello-pieces}*6"
+    attack_with(run, "first records of hellos", script, connections=8_000, rate=4_000, addresses=MANY)
 
 
 @group.attack("large-hellos")

@@ -48,6 +48,13 @@ def key_update_flood(run: AttackRun) -> None:
     attack_with(run, "key updates without end", "secure:13,records:request-update*10000,loop:1", connections=BUSY)
 
 
+@group.attack("deaf-key-updates")
+def deaf_key_updates(run: AttackRun) -> None:
+    """The same, and what the server sends in reply is never read."""
+    script = "secure:13,deaf,records:request-update*30,data:{byte},loop:2"
+    attack_with(run, "key updates", script, connections=BUSY, small_window=True)
+
+
 @group.attack("empty-records")
 def empty_records(run: AttackRun) -> None:
     """Sessions that send 30 empty records for each byte."""
@@ -108,11 +115,31 @@ def _source() -> Iterator[Server]:
             source.kill()
 
 
-@group.attack("deaf-tls-sessions", server=_source)
+@group.attack("deaf-tls-sessions", server=_source, seconds=20.0, quick=15.0)
 def deaf_tls_sessions(run: AttackRun) -> None:
-    """Sessions with TLS that ask for gigabytes and never read."""
-    script = "secure:13,deaf,data:{film}"
-    attack_with(run, "1,000 that never read a film", script, "films", connections=1_000, rate=1_000, small_window=True)
+    """Sessions with TLS, more than the pump has buffers, that ask for gigabytes and never read."""
+    attack_with(
+        run, "2,000 that never read a film", "secure:13,deaf,data:{film}", "films",
+        connections=2_000, rate=1_000, addresses=10, small_window=True,
+    )  # fmt: skip
+
+
+@group.attack("slow-tls-sessions", server=_source)
+def slow_tls_sessions(run: AttackRun) -> None:
+    """Sessions with TLS that ask for gigabytes and read 2 KB a second."""
+    attack_with(
+        run, "1,000 that read 2 KB a second", "secure:13,data:{film},sip:1024*500", "films",
+        connections=1_000, rate=1_000, addresses=10, small_window=True,
+    )  # fmt: skip
+
+
+@group.attack("slow-tls-replies", rows=with_tls("slow", asked="small"))
+def slow_tls_replies(run: AttackRun) -> None:
+    """Clients with TLS that read a large reply at 2 KB a second, with all defaults."""
+    attack_with(
+        run, "2,000 that read 200 KB at 2 KB a second", "secure:13,data:{request},sip:1024*500", "slow",
+        connections=2_000, rate=1_000, addresses=SOME, small_window=True,
+    )  # fmt: skip
 
 
 @group.attack("bulk-tls-sessions", server=_source, max_ratio=10.0)

@@ -22,6 +22,7 @@
  *                          update its keys as well), warning (an alert), change (a ChangeCipherSpec in plain text)
  *       renegotiate:FILE*N N records with the hello of the file
  *       deaf               read nothing from here on; before it what comes is read and discarded
+ *       sip:BYTES*MS       the same, but for so many bytes every MS, without end
  *       wait:MS   loop:STEP   fin   reset
  *
  * A client whose script is over waits until the server ends the connection. The end of stdin ends the run, which prints
@@ -244,6 +245,16 @@ static bool end(struct client *client, enum what what)
     return next_step(client);
 }
 
+static bool sip(struct client *client, const struct step *step)
+{
+    static char sink[1 << 16];
+    client->deaf = true;
+    ssize_t n = recv(client->fd, sink, step->size < sizeof sink ? step->size : sizeof sink, 0);
+    if (n == 0 || (n < 0 && errno != EAGAIN))
+        return lost(client);
+    return pause_for(client, step->count * 1000000u);
+}
+
 /* Read and discard. False: the server has ended the connection. */
 static bool drain(struct client *client)
 {
@@ -280,6 +291,7 @@ static void go_on(struct client *client)
             client->deaf = true;
             next_step(client);
             break;
+        case SIP: more = sip(client, step); break;
         case WAIT: more = client->done++ ? next_step(client) : pause_for(client, step->count * 1000000u); break;
         case LOOP:
             client->step = (unsigned)step->count;

@@ -6,13 +6,13 @@
 
 enum { MAX_STEPS = 12, MAX_PORTS = 8, RECORD_KINDS = 5 };
 
-enum what { SEND, DRIP, AWAIT, HELLO, SECURE, DATA, CUT, RECORDS, RENEGOTIATE, DEAF, WAIT, LOOP, FIN, RESET, WHATS };
+enum what { SEND, DRIP, AWAIT, HELLO, SECURE, DATA, CUT, RECORDS, RENEGOTIATE, DEAF, SIP, WAIT, LOOP, FIN, RESET, WHATS };
 enum records { EMPTY, UPDATE, REQUEST_UPDATE, WARNING, CHANGE };
 
 struct step {
     enum what what;
     char *bytes; /* of the file */
-    size_t size, count; /* size: of the file; count: the number after it, or alone */
+    size_t size, count; /* size: of the file, or what a sip takes; count: the number after it, or alone */
     enum records records;
 };
 

@@ -6,7 +6,7 @@
 #include <string.h>
 
 static const char *const WHAT[WHATS] = {"send", "drip", "await", "hello", "secure", "data", "cut",
-                                        "records", "renegotiate", "deaf", "wait", "loop", "fin", "reset"};
+                                        "records", "renegotiate", "deaf", "sip", "wait", "loop", "fin", "reset"};
 static const char *const RECORDS_OF[RECORD_KINDS] = {"empty", "update", "request-update", "warning", "change"};
 
 static unsigned choice(const char *text, const char *const *names, unsigned count)
@@ -28,7 +28,7 @@ static struct step parse_step(char *text)
     if (value)
         *value++ = 0;
     struct step step = {.what = (enum what)choice(text, WHAT, WHATS)};
-    if (has_file(step.what) || step.what == RECORDS) {
+    if (has_file(step.what) || step.what == RECORDS || step.what == SIP) {
         if (!value)
             give_up(text);
         number = strrchr(value, '*');
@@ -36,6 +36,8 @@ static struct step parse_step(char *text)
             *number++ = 0;
         if (step.what == RECORDS)
             step.records = (enum records)choice(value, RECORDS_OF, RECORD_KINDS);
+        else if (step.what == SIP)
+            step.size = strtoull(value, NULL, 10);
         else
             step.bytes = read_file(value, &step.size);
     }

@@ -194,6 +194,22 @@ def test_attacker_that_awaits_the_server_goes_on_after_its_first_byte(folder: Pa
     assert attack(folder, "send:{byte},await,send:{byte}", serve) == b"ee"
 
 
+def test_attacker_that_sips_reads_a_little_at_a_time(folder: Path) -> None:
+    def serve(client: socket.socket) -> object:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        client.recv(1)
+        client.settimeout(0.3)
+        sent = 0
+        with pytest.raises(TimeoutError):
+            while sent < 1 << 22:
+                sent += client.send(bytes(100_000))
+        return sent
+
+    sent = attack(folder, "send:{byte},sip:10*100", serve, small_window=True)
+    assert isinstance(sent, int)
+    assert 0 < sent < 100_000
+
+
 def test_attackers_of_whom_each_varies_say_another_number(folder: Path) -> None:
     at = (folder / "hello-name").read_bytes().index(hello.VARIED.encode())
     size = (folder / "hello-name").stat().st_size
