@@ -11,7 +11,7 @@ from faults.certificates import NAME, RSA
 from faults.clients import HostileClients
 from faults.hello import VARIED
 from faults.places import with_tls
-from faults.shared import shared
+from faults.shared import shared, with_files
 from faults.watch import MemoryWatch
 
 group = AttackGroup(
@@ -29,11 +29,11 @@ MANY = 60_000  # addresses
 SOME = 40
 CONNECTIONS = 300  # max_connections
 HANDSHAKES = 100  # max_handshakes of each worker
+FILES = 300  # descriptors of a process
 HELD, HELD_RATE = 3_000, 3_000
 OVERLOAD, OVERLOAD_RATE = 15_000, 5_000
-MEGABYTES = (
-    100  # that attackers may take of all workers: 24 KB for each of all handshakes that may be under way, and more
-)
+# Megabytes that attackers may take of all workers, which have 2,000 handshakes under way at most.
+MEGABYTES = 100
 
 
 def attack_with(
@@ -165,6 +165,14 @@ def stalled_at_limit(run: AttackRun) -> None:
     """Stalled handshakes of 40 addresses, more than a small `max_handshakes` allows."""
     script = "send:{hello-13},await"
     attack_with(run, "600 stalled handshakes", script, connections=600, rate=1_000, addresses=SOME)
+
+
+@group.attack("stalled-few-files", server=shared(certificates=[NAME], under=with_files(FILES)))
+def stalled_few_files(run: AttackRun) -> None:
+    """Stalled handshakes of one address take the descriptors."""
+    attack_with(
+        run, f"600 stalled handshakes, {FILES} descriptors,", "send:{hello-13},await", connections=600, rate=600
+    )
 
 
 @group.attack("idle-tls", rows=with_tls("small"))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bench import build
+from bench.measure import status
 from faults.attack import AttackGroup, AttackRun
 from faults.attacks.handshakes import SOME, attack_with
 from faults.certificates import NAME
@@ -28,6 +29,7 @@ group = AttackGroup(
 BUSY = 64  # attackers at a time that send as much as they can
 DEAF = 400  # that never read
 SLOW_REPLIES = 50  # max_slow_replies of each worker
+MEMORY_BYTES = 16 << 20  # address space that a process may take in addition to what it starts with
 
 
 @group.attack("renegotiation-flood")
@@ -146,6 +148,31 @@ def slow_tls_replies(run: AttackRun) -> None:
 def bulk_tls_sessions(run: AttackRun) -> None:
     """Sessions with TLS that read gigabytes as fast as the server encrypts them."""
     attack_with(run, "100 that read films", "secure:13,data:{film}", "films", connections=100, rate=1_000)
+
+
+@group.attack("half-records")
+def half_records(run: AttackRun) -> None:
+    """Sessions that send most of a record of 16 KB, and wait: OpenSSL keeps it until it is complete."""
+    script = "secure:13,data:{hello},cut:{hello-large}*16000"
+    attack_with(run, "2,000 sessions with half a record", script, connections=2_000, rate=2_000, addresses=SOME)
+
+
+@contextmanager
+def _little_memory() -> Iterator[Server]:
+    """Each process may have little more address space than a worker takes when it starts."""
+    with shared(certificates=[NAME])() as usual:
+        limit = max(status(pid)["VmSize"] for pid in usual.workers) + MEMORY_BYTES
+    with shared(certificates=[NAME], max_address_connections=0, under=["prlimit", f"--as={limit}"])() as server:
+        yield server
+
+
+@group.attack("tls-no-memory", server=_little_memory)
+def tls_no_memory(run: AttackRun) -> None:
+    """Silent sessions with TLS take the memory of the workers (RLIMIT_AS)."""
+    attack_with(
+        run, f"silent sessions with TLS, {MEMORY_BYTES >> 20} MB for each process,", "secure:13",
+        connections=2_000, rate=2_000, addresses=SOME,
+    )  # fmt: skip
 
 
 @group.attack("silent-tls-sessions")
