@@ -63,8 +63,8 @@ SPECTATOR = Kind("spectator", "expect:{greeting},expect:{tick},loop:1", 50, coun
 # In TLS. A handshake costs as much as many replies, so there are fewer of them.
 TLS_POLICY = Kind("TLS policy", _ASK, 30, tls=True)
 TLS_LATE = Kind("late TLS policy", f"wait:600,{_ASK}", 3, mute=True, tls=True)
-# The way to the client is long, so that the server waits for its second message.
-TLS_FAR = Kind("far TLS policy", f"hello,wait:400,{_ASK}", 4, tls=True)
+# The way to the client is long, so that the server waits for its second message, as for that of an attacker.
+TLS_FAR = Kind("far TLS policy", f"hello,wait:400,{_ASK}", 4, mute=True, tls=True)
 TLS_SLOW_NETWORK = replace(SLOW_NETWORK, name="slow TLS network", tls=True)
 TLS_GAME = Kind("TLS game", _PLAY, 15, tls=True)
 TLS_PLAYER = replace(PLAYER, name="TLS player", count=3, tls=True)
