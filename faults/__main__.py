@@ -14,6 +14,7 @@ from bench.isolation import isolate
 from bench.machine import describe
 from faults import report
 from faults.attacks import ATTACKS
+from faults.build import has_tls
 from faults.measure import FULL, QUICK, Outcome, measure
 from faults.network import Firewall
 
@@ -55,6 +56,9 @@ def main() -> int:
                 continue
             if attack.own_network and (problem or not Firewall.available()):
                 notes.append(f"{attack.name} was skipped: it needs a network namespace of its own, and nft")
+                continue
+            if attack.tls and not has_tls():
+                notes.append(f"{attack.name} was skipped: it needs a build with TLS (libssl-dev)")
                 continue
             tries = 0
             while True:

@@ -62,7 +62,8 @@ class Attack:
     """name: on the command line. run: attacks until the run's end. server: starts the server to attack.
 
     rows: its good clients. max_ratio: the most that their p99 may grow. seconds, quick: length of a full and of a quick
-    run; 0: a quick run leaves it out. own_network: it may run only in a network namespace of its own.
+    run; 0: a quick run leaves it out. own_network: it may run only in a network namespace of its own. tls: it needs a
+    server and clients with TLS.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Attack:
     seconds: float = 6.0
     quick: float = 2.0
     own_network: bool = False
+    tls: bool = False
 
 
 AttackFunction = Callable[[AttackRun], None]

@@ -163,6 +163,6 @@ def _account(server: Server, run: AttackRun) -> Account:
         return server.settled(SETTLE_SECONDS)
     except FaultsError:
         account = server.metrics()
-        left = int(account.total("connections_open"))
-        run.missed.append(f"{left:,} connections are open {SETTLE_SECONDS:.0f} s later, without any client")
+        for what, left in account.left_open().items():
+            run.missed.append(f"{left:,} {what} are open {SETTLE_SECONDS:.0f} s later, without any client")
         return account

@@ -6,8 +6,12 @@ A row is good clients of one kind at one place. The four places of an attack on 
 - the same listener: they have other addresses
 - another listener: it has other clients, and an upstream of its own or none
 - another upstream: shared ports whose applications the attackers do not reach
+
+An attack on TLS has good clients with TLS at each of them too, as rows of the table of their own: a handshake takes
+longer than a reply in plain text, so that one p99 of both would hide what happens to either.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 # Good clients come from 127.2.0.0/16, bad ones from 127.16.0.0/12, so that a firewall can tell them apart.
@@ -25,6 +29,7 @@ class Kind:
     rate: how many start in a second. count: so many at a time instead, in a script that loops. window: SO_RCVBUF in
     bytes, of a slow network; 0: the kernel's. prompt: it waits only for the server, so that its time says how fast that
     is. mute: it sends nothing for so long that the server cannot tell it from a silent attacker of the same address.
+    tls: it speaks TLS.
     """
 
     name: str
@@ -34,6 +39,7 @@ class Kind:
     window: int = 0
     prompt: bool = True
     mute: bool = False
+    tls: bool = False
 
 
 _ASK, _PLAY = "send:{request},expect:{reply},end", "send:{hello},expect:{hello}"
@@ -53,6 +59,24 @@ QUIET_PLAYER = Kind("quiet player", f"{_PLAY},wait:2500,{_PLAY},loop:2", 50, cou
 # Their application speaks first.
 CHAT = Kind("chat", f"expect:{{greeting}},{_PLAY}", 4, prompt=False, mute=True)
 SPECTATOR = Kind("spectator", "expect:{greeting},expect:{tick},loop:1", 50, count=3, prompt=False, mute=True)
+
+# In TLS. A handshake costs as much as many replies, so there are fewer of them.
+TLS_POLICY = Kind("TLS policy", _ASK, 30, tls=True)
+TLS_LATE = Kind("late TLS policy", f"wait:600,{_ASK}", 3, mute=True, tls=True)
+# The way to the client is long, so that the server waits for its second message, as for that of an attacker.
+TLS_FAR = Kind("far TLS policy", f"hello,wait:400,{_ASK}", 4, mute=True, tls=True)
+TLS_SLOW_NETWORK = replace(SLOW_NETWORK, name="slow TLS network", tls=True)
+TLS_GAME = Kind("TLS game", _PLAY, 15, tls=True)
+TLS_PLAYER = replace(PLAYER, name="TLS player", count=3, tls=True)
+TLS_QUIET_PLAYER = replace(QUIET_PLAYER, name="quiet TLS player", count=2, tls=True)
+
+TLS_KINDS_AT: dict[str, tuple[Kind, ...]] = {
+    "small": (TLS_POLICY, TLS_LATE, TLS_FAR),
+    "slow": (replace(TLS_POLICY, rate=5), TLS_SLOW_NETWORK),
+    "games": (TLS_POLICY, TLS_LATE, TLS_FAR, TLS_GAME, TLS_PLAYER, TLS_QUIET_PLAYER),
+    "arena": (TLS_GAME, TLS_PLAYER, TLS_QUIET_PLAYER),
+    "chat": (),
+}
 
 KINDS_AT: dict[str, tuple[Kind, ...]] = {
     "small": (POLICY, LATE),
@@ -90,6 +114,7 @@ def four_places(
     crowded: tuple[str, ...] = (),
     asked: str | None = "",
     others: tuple[str, ...] = (),
+    kinds: Mapping[str, tuple[Kind, ...]] = KINDS_AT,
 ) -> tuple[Row, ...]:
     """The rows for an attack from `source` on this listener.
 
@@ -99,17 +124,24 @@ def four_places(
     these has it. crowded: kinds that have no place on the attacked listener while other clients use nearly all.
     asked: the listener that clients of the attackers' address ask, if it is not the attacked one; None: there are none.
     others: listeners of the place "another listener"; default: small and slow, or games instead of the attacked one of
-    them.
+    them. kinds: by listener.
     """
-    here = [kind for kind in KINDS_AT[like or listener] if kind not in without]
+    here = [kind for kind in kinds[like or listener] if kind not in without]
     policies = tuple(name for name in ("small", "slow") if name != listener)
     others = others or (policies if len(policies) == 2 else (*policies, "games"))
     near = asked or listener
-    there = () if asked is None else here if near == listener else KINDS_AT[near]
+    there = () if asked is None else here if near == listener else kinds[near]
     upstreams = [name for name in ("arena", "chat") if name != listener]
     return (
         *(Row(SAME_ADDRESS, near, kind, source, 1) for kind in there if not kind.mute and kind.name not in alike),
         *(Row(SAME_LISTENER, listener, kind) for kind in here if kind.name not in crowded),
-        *(Row(OTHER_LISTENER, name, kind) for name in others for kind in KINDS_AT[name]),
-        *(Row(OTHER_UPSTREAM, name, kind) for name in upstreams for kind in KINDS_AT[name] if kind is not POLICY),
+        *(Row(OTHER_LISTENER, name, kind) for name in others for kind in kinds[name]),
+        *(Row(OTHER_UPSTREAM, name, kind) for name in upstreams for kind in kinds[name] if kind is not POLICY),
     )
+
+
+def with_tls(listener: str = "games", **options: object) -> tuple[Row, ...]:
+    """The rows of `four_places`, and then those of clients with TLS at the same places. options: as there."""
+    plain = four_places(listener, **options)  # type: ignore[arg-type]
+    secured = four_places(listener, **options, kinds=TLS_KINDS_AT)  # type: ignore[arg-type]
+    return (*plain, *(replace(row, place=f"{row.place}, TLS") for row in secured))

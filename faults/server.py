@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Self
 
 from bench.measure import children, open_files, status
-from faults import FaultsError
+from faults import FaultsError, hello
+from faults.certificates import make
 from testkit.clients import BARE, REQUEST
 from testkit.polling import eventually
 from testkit.processes import READY, Metrics
@@ -40,8 +41,15 @@ MESSAGES = {
     "stranger": b"e" * 4_000,
     "proxy": b"PROXY TCP4 192.0.2.7 198.51.100.1 50000",  # the line does not end
     "proxied": b"PROXY TCP4 192.0.2.7 198.51.100.1 50000 843\r\n" + REQUEST,
+    "film": b"S" + (1 << 33).to_bytes(8, "big"),  # of bench's application: more than is sent in the time of any run
     "greeting": b"welcome to the chat\n",
     "tick": b"tick\n",
+}
+# What is 0 when no client is there.
+GAUGES = {
+    "connections_open": "connections",
+    "tls_connections_open": "TLS connections",
+    "tls_handshakes_open": "handshakes",
 }
 WORKERS = 2
 READY_SECONDS = 20.0
@@ -56,9 +64,9 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-def write_messages(folder: Path) -> None:
-    """Write the files of `MESSAGES`."""
-    for name, message in MESSAGES.items():
+def write_messages(folder: Path, messages: Mapping[str, bytes] = MESSAGES) -> None:
+    """Write a file for each message."""
+    for name, message in messages.items():
         (folder / name).write_bytes(message)
 
 
@@ -82,7 +90,8 @@ class Server:
 
     environment: added to this process's. stderr: a descriptor for its log, instead of a file. inherited: a listening
     socket that it gets as from a service manager, instead of the first listener's address. under: a command that
-    executes the server, such as prlimit.
+    executes the server, such as prlimit. certificates: it has these (`certificates.KEYS`), for the option `tls` of
+    its listeners.
     """
 
     def __init__(
@@ -94,6 +103,7 @@ class Server:
         stderr: int | None = None,
         inherited: socket.socket | None = None,
         under: Sequence[str] = (),
+        certificates: Sequence[str] = (),
     ) -> None:
         self._settings = {"workers": WORKERS, "admin": '"127.0.0.1:0"', **(settings or {})}
         first, *others = listeners
@@ -103,11 +113,15 @@ class Server:
         self._stderr = stderr
         self._inherited = inherited
         self._under = [*under]
+        self._certificates = certificates
+        self._messages = {**MESSAGES, **(hello.messages() if certificates else {})}
         self._files = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         self._folder = Path(self._files.enter_context(tempfile.TemporaryDirectory(prefix="flashpol-faults-")))
-        write_messages(self._folder)
+        write_messages(self._folder, self._messages)
+        for name in self._certificates:
+            make(self._folder, name)
         for name, size in POLICY_BYTES.items():
             policy = POLICY + " " * (size - len(POLICY))
             (self._folder / f"{name}.xml").write_text(policy)
@@ -136,6 +150,8 @@ class Server:
         lines = ["[server]", *(f"{name} = {value}" for name, value in self._settings.items())]
         for name in dict.fromkeys(each.policy for each in self.listeners):
             lines += [f"[policies.{name}]", f'file = "{name}.xml"']
+        for name in self._certificates:
+            lines += [f"[certificates.{name}]", f'chain = "{name}.pem"', f'key = "{name}.key"']
         for each in self.listeners:
             lines += ["[[listeners]]", f'name = "{each.name}"', f'address = "{each.address}"']
             lines += [f'policy = "{each.policy}"', *(f"{name} = {value}" for name, value in each.options.items())]
@@ -148,7 +164,14 @@ class Server:
     def script(self, listener: str, steps: str) -> str:
         """The steps of a good client of this listener, with the names of files (see `places.Kind`)."""
         [policy] = [each.policy for each in self.listeners if each.name == listener]
-        return steps.format(reply=self.message(f"reply-{policy}"), **{name: self.message(name) for name in MESSAGES})
+        return steps.format(
+            reply=self.message(f"reply-{policy}"), **{name: self.message(name) for name in self._messages}
+        )
+
+    @property
+    def authority(self) -> Path:
+        """The file with the first certificate, which signs itself."""
+        return self._folder / f"{self._certificates[0]}.pem"
 
     def start(self) -> None:
         """Start it, or restart it after its end; returns when it is ready."""
@@ -214,18 +237,25 @@ class Server:
     def settled(self, seconds: float) -> "Account":
         """The metrics once no connection is open. Raises FaultsError."""
 
-        def at_rest() -> Account | None:
+        def look() -> Account | None:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 found = self.metrics()
-                if found.total("connections_open") == 0 and found.total("worker_up") == self._settings["workers"]:
+                if not found.left_open() and found.total("worker_up") == self._settings["workers"]:
                     return found
             return None
 
-        return eventually(at_rest, "all connections ended and all workers up", seconds, error=FaultsError)
+        return eventually(look, "all connections ended and all workers up", seconds, error=FaultsError)
 
 
 class Account(Metrics):
     """The metrics of one scrape, as an account of the connections."""
+
+    def left_open(self) -> dict[str, int]:
+        """What is open, and how many of it, without zeros: see `GAUGES`."""
+        found = {
+            what: sum(v for (n, _), v in self.items() if n == f"flashpol_{gauge}") for gauge, what in GAUGES.items()
+        }
+        return {what: int(count) for what, count in found.items() if count}
 
     def outcomes(self, listener: str) -> dict[str, int]:
         """How the listener's connections ended: counts by outcome or refusal reason, without zeros."""

@@ -5,6 +5,7 @@ Its listeners: `small` and `slow` serve policies, the latter one that a slow net
 speaks first.
 """
 
+import json
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +44,7 @@ def shared(
     small: Options | None = None,
     address: str = LOOPBACK,
     upstream: str = "",
+    certificates: Sequence[str] = (),
     more: Sequence[Listener] = (),
     under: Sequence[str] = (),
     **settings: object,
@@ -51,7 +53,8 @@ def shared(
 
     games, small: lines of these listeners. address: where the application of `games` listens. upstream: use this
     instead of an application for `games`. more: listeners that the others do not have; one with an empty `upstream`
-    shares the application of `games`. under: a command that executes the server. settings: lines of [server].
+    shares the application of `games`. under: a command that executes the server. certificates: with these, all of its
+    listeners but `chat` have TLS. settings: lines of [server].
     """
 
     @contextmanager
@@ -66,10 +69,11 @@ def shared(
                 "arena": stack.enter_context(application()),
                 "chat": stack.enter_context(application(*greeting)),
             }
-            options = {"games": games or {}, "small": small or {}}
+            tls: Options = {"tls": json.dumps([*certificates])} if certificates else {}
+            options = {"games": {**tls, **(games or {})}, "arena": tls}
             listeners = [
-                Listener("small", options=options["small"]),
-                Listener("slow", "slow"),
+                Listener("small", options={**tls, **(small or {})}),
+                Listener("slow", "slow", options=tls),
                 *(
                     Listener(name, options={"upstream": f'"{at}"', **options.get(name, {})})
                     for name, at in upstreams.items()
@@ -81,7 +85,7 @@ def shared(
                     for each in more
                 ),
             ]
-            yield stack.enter_context(Server(settings, listeners=listeners, under=under))
+            yield stack.enter_context(Server(settings, listeners=listeners, under=under, certificates=certificates))
 
     return start
 

@@ -1,10 +1,34 @@
 """The attacks, one file for each kind. `ATTACKS` is all of them, in the order of the table."""
 
 from faults.attack import Attack
-from faults.attacks import addresses, clients, limits, operators, processes, replies, resources, silence, upstreams
+from faults.attacks import (
+    addresses,
+    clients,
+    handshakes,
+    limits,
+    operators,
+    processes,
+    replies,
+    resources,
+    secured,
+    silence,
+    upstreams,
+)
 
 ATTACKS: tuple[Attack, ...] = tuple(
     attack
-    for module in (clients, resources, processes, operators, silence, limits, addresses, replies, upstreams)
+    for module in (
+        clients,
+        resources,
+        processes,
+        operators,
+        silence,
+        limits,
+        addresses,
+        replies,
+        upstreams,
+        handshakes,
+        secured,
+    )
     for attack in module.group.attacks
 )

@@ -7,9 +7,12 @@
  *   rate=R     clients that start in a second, at fixed times, however many are under way
  *   count=N    this many clients at a time instead, `rate` a second until there are so many: those whose script loops
  *   window=N   SO_RCVBUF in bytes, with the smallest segments: the network is slow
+ *   tls=FILE  name=NAME   in TLS, with the certificate of this file and name; the first bytes begin the handshake
  *   script=STEP,STEP,…
  *       send:FILE   expect:FILE   exactly these bytes                   wait:MS
- *       end         the server's FIN, and no byte before it             loop:N   from step N again, without a new connection
+ *       end         the server's FIN, and no byte before it; in TLS, close_notify and then FIN
+ *       loop:N      from step N again, without a new connection
+ *       hello       the first message of the handshake; after it the network may be slow
  *       pace:BYTES/MS             from here on, read at most so many bytes in MS
  *
  * A client whose script is over closes. The trace has a line for each client, and for each turn of a loop: the row's
@@ -21,6 +24,7 @@
 #include "good.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +39,7 @@ enum { TIMEOUT_MS = 3000, TICK_MS = 20, MAX_ROWS = 64, MAX_CLIENTS = 1 << 15, EV
 struct client {
     int fd; /* -1: free */
     struct row *row;
+    struct secure *secure; /* NULL: without TLS */
     unsigned step;
     bool woken; /* this step's wait is over */
     size_t done; /* bytes of this step */
@@ -63,6 +68,8 @@ static void record(struct client *client, const char *outcome)
 
 static void hang_up(struct client *client)
 {
+    if (client->secure)
+        secure_close(client->secure);
     close(client->fd);
     client->fd = -1;
     client->row->live--;
@@ -90,13 +97,21 @@ static void next_step(struct client *client)
 
 static const char *failure(void)
 {
-    return errno == ECONNREFUSED || errno == EADDRNOTAVAIL ? "refused" : "reset";
+    switch (errno) {
+    case ECONNREFUSED:
+    case EADDRNOTAVAIL: return "refused";
+    case EPROTO: return "tls";
+    case ENODATA: return "truncated";
+    default: return "reset";
+    }
 }
 
 /* Each of these returns whether the script goes on now. */
 static bool send_some(struct client *client, const struct step *step)
 {
-    ssize_t n = send(client->fd, step->bytes + client->done, step->size - client->done, MSG_NOSIGNAL);
+    const char *bytes = step->bytes + client->done;
+    size_t size = step->size - client->done;
+    ssize_t n = client->secure ? secure_send(client->secure, bytes, size) : send(client->fd, bytes, size, MSG_NOSIGNAL);
     if (n < 0) {
         if (errno != EAGAIN)
             finish(client, failure());
@@ -113,7 +128,8 @@ static bool expect_some(struct client *client, const struct step *step)
     static char buffer[1 << 16];
     size_t most = step->what == END ? 1 : step->size - client->done;
     most = client->pace && client->pace < most ? client->pace : most;
-    ssize_t n = recv(client->fd, buffer, most < sizeof buffer ? most : sizeof buffer, 0);
+    most = most < sizeof buffer ? most : sizeof buffer;
+    ssize_t n = client->secure ? secure_recv(client->secure, buffer, most) : recv(client->fd, buffer, most, 0);
     if (n < 0) {
         if (errno != EAGAIN)
             finish(client, failure());
@@ -133,6 +149,16 @@ static bool expect_some(struct client *client, const struct step *step)
     else if (client->pace)
         pause_for(client, client->pace_ns);
     return !client->due;
+}
+
+static bool greet(struct client *client)
+{
+    bool sent = secure_hello(client->secure);
+    if (sent)
+        next_step(client);
+    else if (errno != EAGAIN)
+        finish(client, failure());
+    return sent;
 }
 
 static bool wait_once(struct client *client, const struct step *step)
@@ -169,6 +195,7 @@ static void go_on(struct client *client)
         case SEND: more = send_some(client, step); break;
         case WAIT: more = wait_once(client, step); break;
         case LOOP: more = repeat(client, step); break;
+        case HELLO: more = greet(client); break;
         case PACE:
             client->pace = step->size;
             client->pace_ns = step->ns;
@@ -189,6 +216,8 @@ static void start(struct row *row)
     uint32_t source = source_address(row->source, (unsigned)(row->opened++ % row->addresses));
     *client = (struct client){.fd = client_socket(source, row->shape), .row = row, .started = now_ns()};
     row->live++;
+    if (row->authority)
+        client->secure = secure_client(client->fd, row->authority, row->name);
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = client};
     if (!start_connect(client->fd, row->port))
         finish(client, failure());
@@ -278,6 +307,7 @@ int main(int argc, char **argv)
     if (argc < 4 || argc - 3 > MAX_ROWS)
         give_up("usage: see the head of faults/native/good.c");
     allow_many_files();
+    signal(SIGPIPE, SIG_IGN); /* TLS writes to a socket that its peer may have closed */
     if (!(run.trace = fopen(argv[1], "w")))
         die(argv[1]);
     setpriority(PRIO_PROCESS, 0, atoi(argv[2])); /* fails without the right, and the run goes on */

@@ -3,10 +3,11 @@
 #define GOOD_H
 
 #include "../../bench/loadgen/client.h"
+#include "secure.h"
 
 enum { MAX_STEPS = 8 };
 
-enum what { SEND, EXPECT, WAIT, PACE, END, LOOP, KINDS_OF_STEP };
+enum what { SEND, EXPECT, WAIT, PACE, END, LOOP, HELLO, KINDS_OF_STEP };
 
 struct step {
     enum what what;
@@ -19,6 +20,7 @@ struct row {
     uint16_t port;
     uint32_t source;
     unsigned addresses, count, live, step_count;
+    const char *authority, *name; /* NULL: without TLS */
     double rate;
     struct shape shape;
     uint64_t opened, next; /* next: ns, when the next client is due */

@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum { SMALLEST_SEGMENT = 536 };
-static const char *const STEP_NAMES[KINDS_OF_STEP] = {"send", "expect", "wait", "pace", "end", "loop"};
+static const char *const STEP_NAMES[KINDS_OF_STEP] = {"send", "expect", "wait", "pace", "end", "loop", "hello"};
 
 static struct step parse_step(char *text)
 {
@@ -16,11 +16,11 @@ static struct step parse_step(char *text)
         *value++ = 0;
     while (step.what < KINDS_OF_STEP && strcmp(text, STEP_NAMES[step.what]))
         step.what++;
-    if (step.what == KINDS_OF_STEP || (!value && step.what != END))
+    if (step.what == KINDS_OF_STEP || (!value && step.what != END && step.what != HELLO))
         give_up(text);
     if (step.what == SEND || step.what == EXPECT) {
         step.bytes = read_file(value, &step.size);
-    } else if (step.what != END) {
+    } else if (value) {
         step.size = strtoull(value, &slash, 10);
         step.size *= step.what == WAIT ? 1000000u : 1u;
         step.ns = *slash ? strtoull(slash + 1, NULL, 10) * 1000000u : 0;
@@ -50,6 +50,10 @@ void parse_row(char *text, struct row *row)
             row->count = (unsigned)number;
         else if (!strcmp(word, "window"))
             row->shape = (struct shape){.receive_buffer = (int)number, .segment = SMALLEST_SEGMENT};
+        else if (!strcmp(word, "tls"))
+            row->authority = value;
+        else if (!strcmp(word, "name"))
+            row->name = value;
         else if (strcmp(word, "script"))
             give_up(word);
         else

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from faults.attack import Attack
-from faults.attacks import ATTACKS, addresses, limits, replies, silence, upstreams
+from faults.attacks import ATTACKS, addresses, handshakes, limits, replies, secured, silence, upstreams
 from faults.places import (
     BAD_SOURCE,
     CHAT,
@@ -17,8 +17,11 @@ from faults.places import (
     POLICY,
     SAME_ADDRESS,
     SAME_LISTENER,
+    TLS_KINDS_AT,
+    TLS_POLICY,
     Row,
     four_places,
+    with_tls,
 )
 from faults.server import MESSAGES, Server
 
@@ -75,9 +78,25 @@ def test_attack_has_good_clients_at_four_places(attack: Attack) -> None:
     assert {row.place for row in attack.rows} == PLACES - ({SAME_ADDRESS} if attack.name == "unread-replies" else set())
 
 
+@pytest.mark.parametrize("attack", [*handshakes.group.attacks, *secured.group.attacks], ids=lambda attack: attack.name)
+def test_attack_on_tls_has_good_clients_with_and_without_tls_at_four_places(attack: Attack) -> None:
+    assert attack in ATTACKS
+    assert attack.tls
+    assert {row.place for row in attack.rows} == PLACES | {f"{place}, TLS" for place in PLACES}
+    assert all(row.kind.tls == row.place.endswith("TLS") for row in attack.rows)
+
+
+def test_with_tls_has_the_rows_of_four_places_and_the_same_listeners_in_tls() -> None:
+    rows = with_tls("small")
+    assert rows[: len(four_places("small"))] == four_places("small")
+    assert TLS_POLICY in [row.kind for row in at(rows, f"{SAME_ADDRESS}, TLS")]
+    assert {row.listener for row in at(rows, f"{OTHER_LISTENER}, TLS")} == {"slow", "games"}
+    assert {row.listener for row in at(rows, f"{OTHER_UPSTREAM}, TLS")} == {"arena"}
+
+
 def test_scripts_of_all_kinds_name_messages_that_exist() -> None:
     server = Server()
     server._folder = Path("/folder")
-    for kind in {kind for kinds in KINDS_AT.values() for kind in kinds}:
+    for kind in {kind for at in (KINDS_AT, TLS_KINDS_AT) for kinds in at.values() for kind in kinds}:
         assert "{" not in server.script("small", kind.script)
     assert all(MESSAGES.values())

@@ -14,6 +14,7 @@ import pytest
 from faults import soak
 from faults.attack import Attack, AttackRun
 from faults.attacks import ATTACKS
+from faults.build import has_tls
 from faults.measure import Lengths, measure
 from faults.network import Firewall
 from faults.report import lost
@@ -73,6 +74,18 @@ def test_attack_in_short_loses_no_reply_and_accounts_for_all(name: str) -> None:
     assert all(place.requests > 50 for place in outcome.places)
     assert {place.place for place in outcome.places} == {row.place for row in attack.rows}
     assert outcome.load
+    assert lost(outcome) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_tls(), reason="needs a build with TLS")
+@pytest.mark.parametrize("name", ["handshake-flood", "truncated-streams", "idle-tls"])
+def test_attack_on_tls_in_short_loses_no_reply_and_accounts_for_all(name: str) -> None:
+    [attack] = [attack for attack in ATTACKS if attack.name == name]
+    outcome = measure(replace(attack, quick=0.5), SHORT)
+    assert all(place.requests > 20 for place in outcome.places)
+    assert {place.place for place in outcome.places} == {row.place for row in attack.rows}
+    assert "MB of memory" in outcome.load
     assert lost(outcome) == []
 
 
