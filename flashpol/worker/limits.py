@@ -23,7 +23,9 @@ SPARE_FILES_SHARE, MIN_SPARE_FILES, MAX_SPARE_FILES = 1 / 8, 4, 64
 # of the memory that is left all of them may. Without memory, a greenlet that cannot be made refuses one client, but
 # neither gevent nor CPython survives that everywhere.
 SESSION_BYTES, SLOW_REPLY_BYTES = 24 << 10, 16 << 10
-HANDSHAKE_BYTES = 48 << 10
+# What TLS adds: an SSL object, and a record that has not arrived as a whole, or is not sent. In a handshake OpenSSL has
+# a buffer for messages besides.
+TLS_BYTES, HANDSHAKE_BYTES = 32 << 10, 48 << 10
 SESSIONS_MEMORY_SHARE, SLOW_REPLIES_MEMORY_SHARE, BUFFERS_MEMORY_SHARE, HANDSHAKES_MEMORY_SHARE = 0.4, 0.2, 0.1, 0.1
 # Evicted sessions that are not closed yet: their greenlets do that in the next round of the event loop.
 MIN_LEAVING, MAX_LEAVING, LEAVING_SHARE = 64, 256, 1 / 8
@@ -43,8 +45,11 @@ class PlaceLimits:
     files: int  # of all connections, 0: no limit
 
     @classmethod
-    def of(cls, settings: ConnectionLimits, workers: int = 1) -> "PlaceLimits":
-        """The shares of one of `workers` processes with these settings and with the limits that it has now."""
+    def of(cls, settings: ConnectionLimits, workers: int = 1, *, tls: bool = False) -> "PlaceLimits":
+        """The shares of one of `workers` processes with these settings and with the limits that it has now.
+
+        tls: its sessions and slow replies may have TLS.
+        """
         places = min(settings.max_worker_connections or math.inf, (settings.max_connections or math.inf) / workers)
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         files = math.inf if limit == resource.RLIM_INFINITY else max(0, limit - count_files())
@@ -54,13 +59,13 @@ class PlaceLimits:
             settings.max_sessions,
             max(1.0, places * SESSIONS_TAKE),
             (files - min(files / 4, MAX_KEPT_FILES)) / SESSION_FILES,
-            memory * SESSIONS_MEMORY_SHARE / SESSION_BYTES,
+            memory * SESSIONS_MEMORY_SHARE / (SESSION_BYTES + TLS_BYTES * tls),
         )
         slow_replies = min(
             settings.max_slow_replies,
             max(1.0, places * SLOW_REPLIES_TAKE),
             files * SLOW_REPLIES_TAKE,
-            memory * SLOW_REPLIES_MEMORY_SHARE / SLOW_REPLY_BYTES,
+            memory * SLOW_REPLIES_MEMORY_SHARE / (SLOW_REPLY_BYTES + TLS_BYTES * tls),
         )
         handshakes = min(
             settings.max_handshakes, max(1.0, places / 4), memory * HANDSHAKES_MEMORY_SHARE / HANDSHAKE_BYTES

@@ -35,7 +35,8 @@ class Service:
 
     It belongs to the hub of the thread that made it. It opens no listening socket and closes none. access_log: the
     share of connections, 0 to 1, that get a log line. address_limits: counts connections and limits them, in total and
-    by client address. workers: of the server, which share `max_connections`.
+    by client address. workers: of the server, which share `max_connections`. tls: a listener
+    has a codec.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class Service:
         address_limits: AddressLimits | None = None,
         limits: ConnectionLimits | None = None,
         workers: int = 1,
+        tls: bool = False,
     ) -> None:
-        self.limits = PlaceLimits.of(limits or ConnectionLimits(), workers)
+        self.limits = PlaceLimits.of(limits or ConnectionLimits(), workers, tls=tls)
         self.connections = Connections(self.limits, access_log=access_log, address_limits=address_limits)
         self._listeners: list[ListenerLoop] = []
         self._refusal_log = RefusalLog(self.limits.describe, time.monotonic())

@@ -90,6 +90,7 @@ def run(
         address_limits=shared.address_limits.of(slot, exempt_from_limits(plan.config.server.connection_limits)),
         limits=plan.config.server.connection_limits,
         workers=plan.config.server.worker_count,
+        tls=any(listener.tls for listener in plan.config.listeners),
     )
     adopted = AdoptedSockets(_add_listeners(service, slot, sockets, plan, shared), service.evict)
     control.on_failover = adopted.update

@@ -45,12 +45,15 @@ def test_places_of_a_worker_limit_what_does_not_give_way(
         assert (found.sessions, found.slow_replies) == (sessions, slow_replies)
 
 
-def test_memory_limits_sessions_slow_replies_and_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tls", [False, True])
+def test_memory_limits_sessions_slow_replies_handshakes_and_buffers(monkeypatch: pytest.MonkeyPatch, tls: bool) -> None:
     monkeypatch.setattr(limits, "spare_memory", lambda: 16 << 20)
-    found = PlaceLimits.of(ConnectionLimits())
-    used = found.sessions * limits.SESSION_BYTES + found.slow_replies * limits.SLOW_REPLY_BYTES
-    assert used + found.buffers * limits.BUFFER_BYTES < 16 << 20
-    assert min(found.sessions, found.slow_replies) > 200
+    found = PlaceLimits.of(ConnectionLimits(), tls=tls)
+    more = limits.TLS_BYTES * tls
+    used = found.sessions * (limits.SESSION_BYTES + more) + found.slow_replies * (limits.SLOW_REPLY_BYTES + more)
+    used += found.buffers * limits.BUFFER_BYTES + found.handshakes * limits.HANDSHAKE_BYTES * tls
+    assert used < 16 << 20
+    assert min(found.sessions, found.slow_replies) > (60 if tls else 200)
     assert found.buffers > 40
 
 
