@@ -6,7 +6,7 @@ from random import Random
 SERVER_NAME = "flashpol.test"
 VARIED = "00000000.example"  # its first label is another number for each attacker
 RECORD = 5  # bytes of a record's header
-HANDSHAKE = 0x16
+HANDSHAKE, APPLICATION_DATA = 0x16, 0x17
 LARGEST = 16384
 SEED = 16
 
@@ -29,7 +29,11 @@ def hello(version: ssl.TLSVersion, *, name: str = SERVER_NAME, group: str = "", 
 
 def record(content: bytes, *, kind: int = HANDSHAKE, length: int | None = None) -> bytes:
     """A record in plain text. length: what its header says, if that is not the content's."""
-    return bytes((kind, 3, 1)) + (len(content) if length is None else length).to_bytes(2, "big") + content
+    return (
+        bytes((kind, 3, 1 if kind == HANDSHAKE else 3))
+        + (len(content) if length is None else length).to_bytes(2, "big")
+        + content
+    )
 
 
 def cut_in_records(message: bytes, size: int) -> bytes:
@@ -70,5 +74,6 @@ def messages() -> dict[str, bytes]:
         "tls-empty": record(b"") * 2_000,
         "tls-garbage": record(random.randbytes(400)),
         "tls-overlong": record(random.randbytes(2_000), length=0xFFFF),
+        "tls-sealed": record(random.randbytes(1_000), kind=APPLICATION_DATA),  # what follows the hello in TLS 1.3
         "tls-other": record(bytes((20, 0, 0, 4)) + bytes(4)),  # a Finished where a hello is due
     }

@@ -160,6 +160,13 @@ def stalled_handshakes_spread(run: AttackRun) -> None:
     attack_with(run, f"{HELD:,} stalled handshakes", script, connections=HELD, rate=HELD_RATE, addresses=MANY)
 
 
+@group.attack("dripping-handshakes", quick=4.0)
+def dripping_handshakes(run: AttackRun) -> None:
+    """The same, and they go on with a byte every 0.1 s."""
+    script = "send:{hello-13},await,drip:{tls-sealed}*100"
+    attack_with(run, f"{HELD:,} dripping handshakes", script, connections=HELD, rate=1_500, addresses=MANY)
+
+
 @group.attack("stalled-at-limit", server=shared(certificates=[NAME], max_handshakes=HANDSHAKES))
 def stalled_at_limit(run: AttackRun) -> None:
     """Stalled handshakes of 40 addresses, more than a small `max_handshakes` allows."""
