@@ -391,10 +391,19 @@ class OddClient:
     ) -> None:
         """key_shares: TLS 1.3; without them the server asks for another hello."""
         from tlslite.api import HandshakeSettings, TLSConnection
+        from tlslite.messages import Finished
+
+        self.verify_data = b""  # of the client's Finished
+
+        class Connection(TLSConnection):  # type: ignore[misc]
+            def _sendMsg(connection, message: object, *options: object, **more: object) -> object:
+                if isinstance(message, Finished):
+                    self.verify_data = bytes(message.verify_data)
+                return super()._sendMsg(message, *options, **more)
 
         sock.settimeout(DEADLINE)
         self.sock = sock
-        self.connection = TLSConnection(sock)
+        self.connection = Connection(sock)
         settings = HandshakeSettings()
         settings.minVersion = settings.maxVersion = version
         settings.keyShares = [*key_shares]
@@ -426,8 +435,8 @@ class OddClient:
         session.cl_app_secret, session.sr_app_secret = secrets
 
     def renegotiate(self) -> None:
-        """TLS 1.2: a ClientHello within the connection."""
-        self.send_record(HANDSHAKE, hello()[5:])
+        """TLS 1.2: a ClientHello within the connection, with what RFC 5746 asks for."""
+        self.send_record(HANDSHAKE, hello(more=_extension(0xFF01, _vector(1, self.verify_data)))[5:])
 
     def receive_record(self) -> tuple[int, bytes]:
         """Type and plain text of the next record, decrypted."""

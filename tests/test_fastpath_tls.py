@@ -153,11 +153,15 @@ def test_half_a_hello_takes_no_place_and_no_turn(secure: Start) -> None:
 
 def test_client_that_leaves_before_its_turn_costs_no_step(secure: Start) -> None:
     loop = secure()
-    for _ in range(30):
-        greeted(loop).sock.close()
+    clients = [greeted(loop) for _ in range(30)]
+    for client in clients:
+        client.sock.shutdown(socket.SHUT_WR)
     accepted(loop, 30)
     assert loop.settle() == {"reset": 30}
     assert handshakes(loop.counters) == {"closed": 30}
+    for client in clients:
+        assert client.sock.recv(1) == b"", "the server has replied to its hello"
+        client.sock.close()
 
 
 def test_newcomer_of_a_light_address_has_its_turn_before_a_flood(secure: Start) -> None:
