@@ -15,7 +15,7 @@ pytest.importorskip("flashpol._tls", reason="built without OpenSSL")
 
 from flashpol.config import ConnectionLimits
 from flashpol.counters.shared import SharedAddressLimits
-from testkit.clients import REQUEST, connect, deliver
+from testkit.clients import BARE, REQUEST, connect, deliver
 from testkit.fastpath_loop import Loop
 from testkit.serving import LARGE, REPLY
 from testkit.tls import TlsClient, hello, only
@@ -285,6 +285,20 @@ def test_slow_reply_gives_its_place_of_a_handshake_back(secure: Start) -> None:
     time.sleep(0.3)  # longer than a handshake may wait for its client at the limit
     other = drive(loop, greeted(loop))
     assert send_rest(loop, client, fd) == LARGE
+    for each in (client, other):
+        each.sock.close()
+    assert loop.settle() == {"reply": 1, "reset": 1}
+
+
+def test_request_that_lacks_only_its_terminator_gets_the_reply_when_it_gives_way(secure: Start) -> None:
+    """As in plain text."""
+    loop = secure(max_handshakes=1, terminator_grace=30.0)
+    client = drive(loop, greeted(loop))
+    client.send(BARE)
+    loop.drain()
+    time.sleep(0.3)  # longer than a handshake may wait for its client at the limit
+    other = drive(loop, greeted(loop))
+    assert read(loop, client) == REPLY
     for each in (client, other):
         each.sock.close()
     assert loop.settle() == {"reply": 1, "reset": 1}
