@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 pytest.importorskip("flashpol._tls", reason="built without OpenSSL")
 
 from flashpol._tls import PROFILES, TICKET_KEY_BYTES, ServerContext, TlsError
-from testkit.tls import APPLICATION_DATA, HANDSHAKE, TlsClient, hello, only, plain_alerts, record, records
+from testkit.tls import (
+    APPLICATION_DATA,
+    CHANGE_CIPHER_SPEC,
+    HANDSHAKE,
+    TlsClient,
+    hello,
+    only,
+    plain_alerts,
+    record,
+    records,
+)
 from testkit.tls_codec import CODEC_READ, Decoder, shake_hands
 from testkit.tls_serving import Pair, issue
 
@@ -76,6 +86,15 @@ def test_hello_in_records_of_a_byte_asks_for_work_once_it_is_complete() -> None:
         assert codec.decode(record(HANDSHAKE, bytes([byte]))) == ("ok", b"", b"")
     assert codec.decode(record(HANDSHAKE, message[-1:])) == ("work", b"", b"")
     assert codec.work()[0] == "ok"
+
+
+@pytest.mark.parametrize("size", [1, CODEC_READ], ids=["byte by byte", "at once"])
+def test_what_follows_a_complete_hello_does_not_belong_to_it(size: int) -> None:
+    """RFC 8446 appendix D.4: a change_cipher_spec may follow the first hello. It changes nothing."""
+    decoder, client = Decoder(CONTEXT), TlsClient(None, CONTEXTS[ssl.TLSVersion.TLSv1_3])
+    client.give(decoder.feed(client.hello() + record(CHANGE_CIPHER_SPEC, b"\1", 0x0303), size))
+    shake_hands(decoder, client, size)
+    assert decoder.codec.established
 
 
 @VERSIONS

@@ -16,7 +16,7 @@ from conftest import Serve
 from flashpol.config import ConnectionTimeouts
 from testkit.application import Application, application
 from testkit.clients import BARE, REQUEST, deliver, reset, until_end
-from testkit.polling import eventually
+from testkit.polling import DEADLINE, eventually
 from testkit.serving import LARGE, REPLY, TIMEOUTS, Serving
 from testkit.tls import (
     ALERT,
@@ -35,7 +35,9 @@ from testkit.tls_serving import Tls, handshakes
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 VERSIONS = [only(V12), only(V13)]
 FEW = 3  # messages without application data; 32 records in a row are taken, and 8 messages of a handshake in all
-QUICK = dataclasses.replace(TIMEOUTS, first_byte_timeout=0.3)
+# Long enough for a client in Python on a busy machine; what waits for a timeout has its own.
+PATIENT = dataclasses.replace(TIMEOUTS, first_byte_timeout=DEADLINE, request_timeout=DEADLINE)
+QUICK = dataclasses.replace(TIMEOUTS, first_byte_timeout=0.3, request_timeout=0.5)
 MANY = 100  # more than are taken
 
 pytestmark = pytest.mark.timeout(60)
@@ -51,7 +53,7 @@ def app(no_leaked_files: None) -> Iterator[Application]:
 def server(request: pytest.FixtureRequest, app: Application, serve: Serve) -> Serving:
     """One of each kind; on a shared port no policy request may reach the application."""
     upstream = [app.remote] if request.param == "shared port" else []
-    return serve(timeouts=QUICK, tls=Tls(), upstream=upstream)
+    return serve(timeouts=PATIENT, tls=Tls(), upstream=upstream)
 
 
 @pytest.fixture(params=VERSIONS, ids=["TLS 1.2", "TLS 1.3"])
@@ -162,7 +164,9 @@ def test_large_reply_inside_tls_to_a_slow_reader_is_whole(
     app: Application, serve: Serve, context: ssl.SSLContext
 ) -> None:
     for upstream in ([], [app.remote]):
-        server = serve(reply=LARGE, timeouts=dataclasses.replace(QUICK, reply_timeout=20), tls=Tls(), upstream=upstream)
+        server = serve(
+            reply=LARGE, timeouts=dataclasses.replace(PATIENT, reply_timeout=DEADLINE), tls=Tls(), upstream=upstream
+        )
         with tls_connect(server.address, context, receive_buffer=4096) as client:
             client.send(REQUEST)
             eventually(lambda server=server: server.counters["slow_replies"] == 1)  # type: ignore[misc]
@@ -172,7 +176,7 @@ def test_large_reply_inside_tls_to_a_slow_reader_is_whole(
 
 def test_client_that_does_not_read_a_large_reply_gets_no_close_notify(serve: Serve, context: ssl.SSLContext) -> None:
     """Bytes are owed, so it gets no close_notify, which would make the part look whole."""
-    server = serve(reply=LARGE, timeouts=dataclasses.replace(QUICK, reply_timeout=0.3), tls=Tls())
+    server = serve(reply=LARGE, timeouts=dataclasses.replace(PATIENT, reply_timeout=0.3), tls=Tls())
     with tls_connect(server.address, context, receive_buffer=4096) as client:
         client.send(REQUEST)
         eventually(lambda: server.counters["open"] == 0)
@@ -251,7 +255,7 @@ def test_silence_inside_tls_on_a_policy_port_times_out(serve: Serve, context: ss
 
 def test_request_in_drips_inside_tls_times_out(serve: Serve, context: ssl.SSLContext) -> None:
     """Neither a byte of a record nor a record of a byte moves the deadline, which begins after the handshake."""
-    server = serve(timeouts=dataclasses.replace(QUICK, request_timeout=0.5), tls=Tls())
+    server = serve(timeouts=QUICK, tls=Tls())
     with tls_connect(server.address, context) as records, tls_connect(server.address, context) as bytes_:
         wire = b"".join(bytes_.encrypt(BARE[n : n + 1]) for n in range(len(BARE)))
         for number in range(400):
