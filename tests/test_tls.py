@@ -147,6 +147,32 @@ def test_encoded_bytes_are_what_the_client_decrypts(version: ssl.TLSVersion, siz
         assert client.decrypt() == data[:size]
 
 
+OLD = {
+    "TLS 1.0": only(ssl.TLSVersion.TLSv1),
+    "TLS 1.1": only(ssl.TLSVersion.TLSv1_1),
+    "AES128-SHA": only(ssl.TLSVersion.TLSv1_2, ciphers="AES128-SHA:@SECLEVEL=0"),
+    "ECDHE-RSA-AES256-SHA384": only(ssl.TLSVersion.TLSv1_2, ciphers="ECDHE-RSA-AES256-SHA384"),
+}
+
+
+@pytest.mark.parametrize("kind", OLD)
+@pytest.mark.parametrize("size", [1, 16384, 16385, 32768 - GROWTH])
+def test_encoded_bytes_of_an_old_client_have_room(kind: str, size: int) -> None:
+    """CBC adds more than AEAD: an initialisation vector, padding, and against BEAST a record of its own."""
+    decoder = Decoder(ServerContext([issue("first.test", key="rsa")], profile="flash"))
+    client = TlsClient(None, OLD[kind])
+    shake_hands(decoder, client)
+    for _ in range(5):
+        wire = decoder.codec.encode(b"x" * size)
+        assert wire is not None
+        assert size < len(wire) <= size + GROWTH
+        client.give(wire)
+        assert client.decrypt() == b"x" * size
+    decoder.feed(client.encrypt(b"y" * size) + client.farewell())
+    assert decoder.plain == b"y" * size
+    assert decoder.result == "end"
+
+
 @VERSIONS
 @given(data=st.data())
 def test_records_in_any_parts_are_decoded_in_order(version: ssl.TLSVersion, data: st.DataObject) -> None:
