@@ -82,7 +82,7 @@ faults: $(VENV)/.run  ## what good clients notice of attacks and accidents (15 m
 soak: $(VENV)/.run  ## mixed traffic: memory, descriptors, exact counters (SECONDS=600)
 	$(BIN)/python -m faults.soak --seconds $(or $(SECONDS),600)
 
-fuzz: $(VENV)/.dev  ## recognisers, policies and configuration under libFuzzer (SECONDS=120; needs clang)
+fuzz: $(VENV)/.dev  ## recognisers, policies, configuration and TLS under libFuzzer (SECONDS=120; needs clang)
 	@$(BIN)/python -c "import atheris" 2>/dev/null || $(PIP) --no-build-isolation -e ".[fuzz]"
 	$(BIN)/python -m fuzz --seconds $(or $(SECONDS),120)
 

@@ -76,7 +76,7 @@ def tls_hello(data: bytes) -> None:
         if decoder.result == "error":
             check_failed(decoder)
     assert (whole.result == "error") == (pieces.result == "error"), "pieces have another verdict"
-    assert whole.codec.failure == pieces.codec.failure, "pieces have another reason"
+    # The reason may differ: what follows a hello is judged with it if it has arrived.
 
 
 class Program:

@@ -305,7 +305,11 @@ class Client:
     async def garbage(self) -> None:
         """Bytes that are no request."""
         first = self.random.choice([b"\xff", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"\x03", b"<policy-file-req"])
-        await self.send(first + self.random.randbytes(self.random.choice([0, 10, 10_000])))
+        data = first + self.random.randbytes(self.random.choice([0, 10, 10_000]))
+        if self.inside and self.random.random() < 0.5:
+            await Channel(self.sock).send(data)  # no record of TLS
+        else:
+            await self.send(data)
         await self.receive()
 
     async def say_nothing(self) -> None:

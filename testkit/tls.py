@@ -2,8 +2,7 @@
 
 The test decides when bytes of the handshake leave and how they are cut, whether a close_notify precedes the FIN, and
 sees what OpenSSL hides: which bytes follow a close_notify, and the alerts of a server that refuses a hello. `hello`
-makes hellos by hand, also those that no library sends any more. `odd_client` is a client by tlslite-ng, which sends
-messages that OpenSSL sends never or only once.
+makes hellos by hand, also those that no library sends any more.
 """
 
 import re
@@ -16,11 +15,9 @@ from contextlib import suppress
 from typing import NamedTuple, Self
 
 from testkit.clients import connect, until_end
-from testkit.polling import DEADLINE
 
 RECORD = 1 << 16  # bytes of one receive
 HANDSHAKE, ALERT, CHANGE_CIPHER_SPEC, APPLICATION_DATA = 0x16, 0x15, 0x14, 0x17
-KEY_UPDATE = 24  # a message of the handshake
 ALERTS = {
     0: "close_notify",
     10: "unexpected_message",
@@ -99,6 +96,9 @@ ANY = client_context()
 def only(version: ssl.TLSVersion, **options: object) -> ssl.SSLContext:
     """A client of this version alone."""
     return client_context(minimum=version, maximum=version, **options)  # type: ignore[arg-type]
+
+
+CONTEXTS = [only(ssl.TLSVersion.TLSv1_2), only(ssl.TLSVersion.TLSv1_3)]
 
 
 class TlsClient:
@@ -312,12 +312,12 @@ def record(kind: int, body: bytes, version: int = 0x0301) -> bytes:
     return struct.pack("!BHH", kind, version, len(body)) + body
 
 
-def _vector(width: int, data: bytes) -> bytes:
+def vector(width: int, data: bytes) -> bytes:
     return len(data).to_bytes(width) + data
 
 
-def _extension(number: int, data: bytes) -> bytes:
-    return struct.pack("!H", number) + _vector(2, data)
+def extension(number: int, data: bytes) -> bytes:
+    return struct.pack("!H", number) + vector(2, data)
 
 
 def hello(
@@ -330,19 +330,19 @@ def hello(
     more: bytes = b"",
 ) -> bytes:
     """A ClientHello of up to TLS 1.2, in one record. more: extensions, encoded. SSL 3.0 has no extensions."""
-    body = struct.pack("!H", version) + bytes(range(32)) + _vector(1, b"")
-    body += _vector(2, b"".join(struct.pack("!H", suite) for suite in suites)) + _vector(1, b"\0")
+    body = struct.pack("!H", version) + bytes(range(32)) + vector(1, b"")
+    body += vector(2, b"".join(struct.pack("!H", suite) for suite in suites)) + vector(1, b"\0")
     extensions = more
     if name:
-        extensions += _extension(0, _vector(2, b"\0" + _vector(2, name.encode("latin-1"))))
+        extensions += extension(0, vector(2, b"\0" + vector(2, name.encode("latin-1"))))
     if alpn:
-        extensions += _extension(16, _vector(2, b"".join(_vector(1, each) for each in alpn)))
+        extensions += extension(16, vector(2, b"".join(vector(1, each) for each in alpn)))
     if version > 0x0300:
-        extensions += _extension(10, _vector(2, struct.pack("!3H", 0x1D, 0x17, 0x18)))  # groups
-        extensions += _extension(11, _vector(1, b"\0"))  # point formats
-        extensions += _extension(13, _vector(2, struct.pack("!6H", 0x0403, 0x0804, 0x0401, 0x0503, 0x0501, 0x0201)))
-        body += _vector(2, extensions)
-    return record(HANDSHAKE, b"\x01" + _vector(3, body), record_version)
+        extensions += extension(10, vector(2, struct.pack("!3H", 0x1D, 0x17, 0x18)))  # groups
+        extensions += extension(11, vector(1, b"\0"))  # point formats
+        extensions += extension(13, vector(2, struct.pack("!6H", 0x0403, 0x0804, 0x0401, 0x0503, 0x0501, 0x0201)))
+        body += vector(2, extensions)
+    return record(HANDSHAKE, b"\x01" + vector(3, body), record_version)
 
 
 def ssl2_hello() -> bytes:
@@ -374,89 +374,3 @@ def records(wire: bytes) -> list[tuple[int, int]]:
         found.append((kind, size))
         at += 5 + size
     return found
-
-
-# ------------------------------------------------------------------------------------------------------- odd messages
-
-
-class OddClient:
-    """A client by tlslite-ng with a complete handshake, for messages that OpenSSL does not send."""
-
-    def __init__(
-        self,
-        sock: socket.socket,
-        version: tuple[int, int] = (3, 4),
-        name: str = "",
-        key_shares: Sequence[str] = ("x25519", "secp256r1"),
-    ) -> None:
-        """key_shares: TLS 1.3; without them the server asks for another hello."""
-        from tlslite.api import HandshakeSettings, TLSConnection
-
-        sock.settimeout(DEADLINE)
-        self.sock = sock
-        self.connection = TLSConnection(sock)
-        settings = HandshakeSettings()
-        settings.minVersion = settings.maxVersion = version
-        settings.keyShares = [*key_shares]
-        self.connection.handshakeClientCert(settings=settings, serverName=name or None)
-        self.connection.ignoreAbruptClose = True
-        self.connection.closeSocket = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.sock.close()
-
-    def send(self, data: bytes) -> None:
-        self.connection.sendall(data)
-
-    def send_record(self, kind: int, body: bytes) -> None:
-        """One record of this type, encrypted. An empty body is an empty record."""
-        from tlslite.messages import Message
-
-        for _ in self.connection._recordLayer.sendRecord(Message(kind, bytearray(body))):
-            pass
-
-    def update_key(self, *, requested: bool = False) -> None:
-        """TLS 1.3: a KeyUpdate. requested: the server is to send one too."""
-        self.send_record(HANDSHAKE, bytes([KEY_UPDATE, 0, 0, 1, requested]))
-        session, layer = self.connection.session, self.connection._recordLayer
-        secrets = layer.calcTLS1_3KeyUpdate_reciever(session.cipherSuite, session.cl_app_secret, session.sr_app_secret)
-        session.cl_app_secret, session.sr_app_secret = secrets
-
-    def renegotiate(self) -> None:
-        """TLS 1.2: a ClientHello within the connection."""
-        self.send_record(HANDSHAKE, hello()[5:])
-
-    def receive_record(self) -> tuple[int, bytes]:
-        """Type and plain text of the next record, decrypted."""
-        for result in self.connection._recordLayer.recvRecord():
-            if result not in (0, 1):
-                header, parser = result
-                break
-        kind, body = header.type, bytes(parser.bytes)
-        if kind == HANDSHAKE and body[0] == KEY_UPDATE:
-            session, layer = self.connection.session, self.connection._recordLayer
-            secrets = layer.calcTLS1_3KeyUpdate_sender(
-                session.cipherSuite, session.cl_app_secret, session.sr_app_secret
-            )
-            session.cl_app_secret, session.sr_app_secret = secrets
-        return kind, body
-
-    def until_end(self) -> tuple[bytes, list[tuple[int, str]], str]:
-        """Application data, alerts and the end of the stream, "fin" or "rst"."""
-        from tlslite.errors import TLSAbruptCloseError
-
-        received, alerts = bytearray(), []
-        try:
-            while True:
-                kind, body = self.receive_record()
-                if kind == APPLICATION_DATA:
-                    received += body
-                elif kind == ALERT:
-                    alerts.append((body[0], ALERTS.get(body[1], str(body[1]))))
-        except TLSAbruptCloseError:
-            return bytes(received), alerts, "fin"
-        except (ConnectionResetError, BrokenPipeError):
-            return bytes(received), alerts, "rst"

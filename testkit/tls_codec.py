@@ -4,6 +4,7 @@ from flashpol._tls import ServerContext, TlsCodec
 from testkit.tls import TlsClient
 
 CODEC_READ = 16384  # wire bytes that it takes at a time
+READ_BYTES = 4096  # and before its handshake is complete
 
 
 class Decoder:
@@ -17,8 +18,11 @@ class Decoder:
     def feed(self, wire: bytes, size: int = CODEC_READ) -> bytes:
         """Give it these bytes, in parts of this size; return what it sends by itself. It stops at an error."""
         sent = b""
-        for at in range(0, len(wire), size):
-            self.result, plain, reply = self.codec.decode(wire[at : at + size])
+        at = 0
+        while at < len(wire):
+            part = wire[at : at + min(size, CODEC_READ if self.codec.established else READ_BYTES)]
+            at += len(part)
+            self.result, plain, reply = self.codec.decode(part)
             self.plain += plain
             sent += reply
             if self.result == "work":

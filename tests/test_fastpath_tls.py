@@ -15,7 +15,7 @@ pytest.importorskip("flashpol._tls", reason="built without OpenSSL")
 
 from flashpol.config import ConnectionLimits
 from flashpol.counters.shared import SharedAddressLimits
-from testkit.clients import REQUEST, connect, deliver
+from testkit.clients import BARE, REQUEST, connect, deliver
 from testkit.fastpath_loop import Loop
 from testkit.serving import LARGE, REPLY
 from testkit.tls import TlsClient, hello, only
@@ -153,11 +153,15 @@ def test_half_a_hello_takes_no_place_and_no_turn(secure: Start) -> None:
 
 def test_client_that_leaves_before_its_turn_costs_no_step(secure: Start) -> None:
     loop = secure()
-    for _ in range(30):
-        greeted(loop).sock.close()
+    clients = [greeted(loop) for _ in range(30)]
+    for client in clients:
+        client.sock.shutdown(socket.SHUT_WR)
     accepted(loop, 30)
     assert loop.settle() == {"reset": 30}
     assert handshakes(loop.counters) == {"closed": 30}
+    for client in clients:
+        assert client.sock.recv(1) == b"", "the server has replied to its hello"
+        client.sock.close()
 
 
 def test_newcomer_of_a_light_address_has_its_turn_before_a_flood(secure: Start) -> None:
@@ -241,15 +245,18 @@ def test_place_of_a_handshake_is_given_back_with_the_reply_or_the_session(secure
     assert loop.settle() == {"reply": 1, "upstream": 1}
 
 
-def test_slow_reply_inside_tls_is_sent_in_parts(secure: Start) -> None:
-    loop = secure(reply=LARGE)
+def slow_reader(loop: Loop) -> tuple[TlsClient, int]:
+    """A client of a slow reply, and its descriptor in the server."""
     client = TlsClient(connect(loop.address, receive_buffer=4096), V13)
     deliver(client.sock, client.hello())
     drive(loop, client)
     client.send(REQUEST)
     loop.until(lambda: loop.slow_replies)
-    [fd] = loop.slow_replies
-    assert loop.counters["handshaking"] in (0, 1)
+    return client, loop.slow_replies.pop()
+
+
+def send_rest(loop: Loop, client: TlsClient, fd: int) -> bytes:
+    """What the client receives while the slow reply is sent to its end."""
     client.sock.setblocking(False)
     received, done = bytearray(), False
     while not client.notified:
@@ -260,10 +267,41 @@ def test_slow_reply_inside_tls_is_sent_in_parts(secure: Start) -> None:
             pass
         done = done or loop.connection_table.send_more(fd)
     assert done
-    loop.slow_replies.clear()
-    assert received == LARGE
+    return bytes(received)
+
+
+def test_slow_reply_inside_tls_is_sent_in_parts(secure: Start) -> None:
+    loop = secure(reply=LARGE)
+    client, fd = slow_reader(loop)
+    assert send_rest(loop, client, fd) == LARGE
     client.sock.close()
     assert loop.settle() == {"reply": 1}
+
+
+def test_slow_reply_gives_its_place_of_a_handshake_back(secure: Start) -> None:
+    """At the limit the next handshake would close it under the greenlet that sends it."""
+    loop = secure(reply=LARGE, max_handshakes=1)
+    client, fd = slow_reader(loop)
+    time.sleep(0.3)  # longer than a handshake may wait for its client at the limit
+    other = drive(loop, greeted(loop))
+    assert send_rest(loop, client, fd) == LARGE
+    for each in (client, other):
+        each.sock.close()
+    assert loop.settle() == {"reply": 1, "reset": 1}
+
+
+def test_request_that_lacks_only_its_terminator_gets_the_reply_when_it_gives_way(secure: Start) -> None:
+    """As in plain text."""
+    loop = secure(max_handshakes=1, terminator_grace=30.0)
+    client = drive(loop, greeted(loop))
+    client.send(BARE)
+    loop.drain()
+    time.sleep(0.3)  # longer than a handshake may wait for its client at the limit
+    other = drive(loop, greeted(loop))
+    assert read(loop, client) == REPLY
+    for each in (client, other):
+        each.sock.close()
+    assert loop.settle() == {"reply": 1, "reset": 1}
 
 
 def test_close_all_closes_connections_with_tls_in_every_state(secure: Start) -> None:

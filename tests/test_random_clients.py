@@ -96,6 +96,12 @@ def check_account(scene: Scene, opened: Counter[str] | None) -> Counter[str]:
             assert accepted == opened[listener], (listener, accepted, opened[listener], ended)
         ends += ended
     assert metrics.total("relay_sessions_started_total") == metrics.total("relay_ends_total")
+    if AVAILABLE and opened is not None:
+        complete = metrics.total("tls_handshakes_total")
+        assert 0 < complete == metrics.total("tls_handshake_duration_seconds_count")
+        assert complete + metrics.total("tls_handshake_failures_total") <= sum(
+            metrics.total("connections_accepted_total", listener=name) for name in SECURE
+        )
     return ends
 
 

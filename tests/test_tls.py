@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 pytest.importorskip("flashpol._tls", reason="built without OpenSSL")
 
 from flashpol._tls import PROFILES, TICKET_KEY_BYTES, ServerContext, TlsError
-from testkit.tls import APPLICATION_DATA, HANDSHAKE, TlsClient, hello, only, plain_alerts, record, records
+from testkit.tls import (
+    APPLICATION_DATA,
+    CHANGE_CIPHER_SPEC,
+    HANDSHAKE,
+    TlsClient,
+    hello,
+    only,
+    plain_alerts,
+    record,
+    records,
+)
 from testkit.tls_codec import CODEC_READ, Decoder, shake_hands
 from testkit.tls_serving import Pair, issue
 
@@ -78,6 +88,15 @@ def test_hello_in_records_of_a_byte_asks_for_work_once_it_is_complete() -> None:
     assert codec.work()[0] == "ok"
 
 
+@pytest.mark.parametrize("size", [1, CODEC_READ], ids=["byte by byte", "at once"])
+def test_what_follows_a_complete_hello_does_not_belong_to_it(size: int) -> None:
+    """RFC 8446 appendix D.4: a change_cipher_spec may follow the first hello. It changes nothing."""
+    decoder, client = Decoder(CONTEXT), TlsClient(None, CONTEXTS[ssl.TLSVersion.TLSv1_3])
+    client.give(decoder.feed(client.hello() + record(CHANGE_CIPHER_SPEC, b"\1", 0x0303), size))
+    shake_hands(decoder, client, size)
+    assert decoder.codec.established
+
+
 @VERSIONS
 def test_handshake_bytes_and_data_in_one_part_are_both_taken(version: ssl.TLSVersion) -> None:
     if version == ssl.TLSVersion.TLSv1_2:
@@ -126,6 +145,32 @@ def test_encoded_bytes_are_what_the_client_decrypts(version: ssl.TLSVersion, siz
         assert len(wire) <= size + GROWTH
         client.give(wire)
         assert client.decrypt() == data[:size]
+
+
+OLD = {
+    "TLS 1.0": only(ssl.TLSVersion.TLSv1),
+    "TLS 1.1": only(ssl.TLSVersion.TLSv1_1),
+    "AES128-SHA": only(ssl.TLSVersion.TLSv1_2, ciphers="AES128-SHA:@SECLEVEL=0"),
+    "ECDHE-RSA-AES256-SHA384": only(ssl.TLSVersion.TLSv1_2, ciphers="ECDHE-RSA-AES256-SHA384"),
+}
+
+
+@pytest.mark.parametrize("kind", OLD)
+@pytest.mark.parametrize("size", [1, 16384, 16385, 32768 - GROWTH])
+def test_encoded_bytes_of_an_old_client_have_room(kind: str, size: int) -> None:
+    """CBC adds more than AEAD: an initialisation vector, padding, and against BEAST a record of its own."""
+    decoder = Decoder(ServerContext([issue("first.test", key="rsa")], profile="flash"))
+    client = TlsClient(None, OLD[kind])
+    shake_hands(decoder, client)
+    for _ in range(5):
+        wire = decoder.codec.encode(b"x" * size)
+        assert wire is not None
+        assert size < len(wire) <= size + GROWTH
+        client.give(wire)
+        assert client.decrypt() == b"x" * size
+    decoder.feed(client.encrypt(b"y" * size) + client.farewell())
+    assert decoder.plain == b"y" * size
+    assert decoder.result == "end"
 
 
 @VERSIONS
@@ -250,7 +295,7 @@ def test_codecs_of_one_thread_do_not_share_errors() -> None:
     good, client = established(ssl.TLSVersion.TLSv1_3)
     for _ in range(5):
         bad = Decoder(CONTEXT)
-        bad.feed(record(HANDSHAKE, b"\xff" * 100))
+        bad.feed(hello(suites=[0x1301]))  # what OpenSSL refuses
         assert bad.result == "error"
         good.feed(client.encrypt(b"x"))
         assert good.result == "ok"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("flashpol._tls", reason="built without OpenSSL")
+
 from testkit.application import Application, application, receive
 from testkit.clients import REQUEST, ask, connect
 from testkit.polling import DEADLINE, eventually

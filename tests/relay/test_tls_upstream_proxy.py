@@ -4,9 +4,14 @@ import dataclasses
 import socket
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from conftest import Serve
+
+pytest.importorskip("flashpol._tls", reason="built without OpenSSL")
+pytest.importorskip("proxyprotocol", reason="needs proxy-protocol")
+
 from proxyprotocol.tlv import ProxyProtocolSSLTLV, SSLClient
 from proxyprotocol.v2 import ProxyProtocolV2
 
@@ -14,6 +19,7 @@ from testkit.application import Application, application, receive
 from testkit.serving import TIMEOUTS
 from testkit.tls import only, tls_connect
 from testkit.tls_serving import Tls, issue
+from testkit.tls_site import TlsSite
 
 QUICK = dataclasses.replace(TIMEOUTS, first_byte_timeout=0.3)
 SSL_VERSION, SSL_CN, SSL_CIPHER, SSL_SIG_ALG, SSL_KEY_ALG = range(0x21, 0x26)
@@ -130,3 +136,21 @@ def test_longest_name_fits_into_the_header(app: Application, serve: Serve) -> No
             assert receive(inner, 5) == b"hello"
     server.settle()
     assert server.counters["unknown_names"] == 1
+
+
+def test_header_of_a_client_behind_a_proxy_has_its_address_and_the_tls_that_ended_here(
+    tmp_path: Path, app: Application
+) -> None:
+    site = TlsSite(tmp_path, app.remote)
+    behind = 'proxy_protocol = true\nproxy_networks = ["127.0.0.0/8"]'
+    site.configure(listener=f'{behind}\nupstream_proxy = "v2"\nupstream_proxy_tls = true')
+    first = b"PROXY TCP6 2001:db8::7 2001:db8::1 50000 7000\r\n"
+    with site.serve() as server, tls_connect(server.place, name="games.test", first=first) as client:
+        client.send(b"hello")
+        with app.accept() as inner:
+            found, _ = read_header(inner)
+            assert receive(inner, 5) == b"hello"
+            assert (str(found.source[0]), found.source[1]) == ("2001:db8::7", 50000)
+            assert (str(found.dest[0]), found.dest[1]) == ("2001:db8::1", 7000)
+            assert found.tlv.authority == "games.test"
+            assert found.tlv.ssl.client == SSLClient.PP2_CLIENT_SSL

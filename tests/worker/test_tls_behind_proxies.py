@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("flashpol._tls", reason="built without OpenSSL")
+
 from testkit.clients import REQUEST, connect, rest
 from testkit.polling import eventually
 from testkit.processes import Flashpol

@@ -13,6 +13,8 @@ from contextlib import ExitStack, suppress
 import pytest
 from conftest import Serve
 
+pytest.importorskip("flashpol._tls", reason="built without OpenSSL")
+
 from testkit.clients import REQUEST, deliver, reset, until_end
 from testkit.polling import eventually
 from testkit.serving import REPLY, TIMEOUTS
@@ -20,7 +22,6 @@ from testkit.tls import (
     ALERT,
     HANDSHAKE,
     WHOLE,
-    OddClient,
     TlsClient,
     hello,
     only,
@@ -28,6 +29,7 @@ from testkit.tls import (
     records,
     tls_ask,
 )
+from testkit.tls_odd import OddClient
 from testkit.tls_serving import Tls, handshakes
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3

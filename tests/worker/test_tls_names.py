@@ -5,6 +5,8 @@ import ssl
 import pytest
 from conftest import Serve
 
+pytest.importorskip("flashpol._tls", reason="built without OpenSSL")
+
 from testkit.clients import REQUEST, until_end
 from testkit.serving import REPLY
 from testkit.tls import (

@@ -6,6 +6,8 @@ from contextlib import suppress
 import pytest
 from conftest import Serve
 
+pytest.importorskip("flashpol._tls", reason="built without OpenSSL")
+
 from testkit.clients import REQUEST
 from testkit.serving import REPLY
 from testkit.tls import (
