@@ -144,13 +144,11 @@ cdef void after_decode(
             enter(core, fd, S_HELLO)
         elif record.state == S_QUEUED:
             enter(core, fd, S_HANDSHAKE)
-            join_waiting(core, fd)
     else:
         if in_handshake(record):
             count_handshake(core, fd)
             record.matched = 0
             enter(core, fd, waiting_state(core, fd))
-            join_waiting(core, fd)
         if plain != NULL and plain.size:
             on_request_bytes(core, fd, plain.size)
         # Unless that has ended the connection, or handed it over.

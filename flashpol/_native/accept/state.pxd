@@ -233,7 +233,7 @@ cdef struct Core:
     uint32_t done_samples
     uint32_t done_samples_last
     TurnLine begun              # S_QUEUED: those that have a place among the handshakes
-    TurnLine waiting            # those that have one, and wait for their client
+    TurnLine placed             # all that have one
     int32_t hellos              # connections in the lines of the listeners
     uint32_t turn               # counts the turns
     uint16_t turn_of            # the listener whose hello had the last one

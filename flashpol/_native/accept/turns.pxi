@@ -13,45 +13,51 @@
 from libc.errno cimport EAGAIN, errno
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
-from flashpol._native.accept.state cimport Core, Listener, R_MAX_HANDSHAKES, Record, S_QUEUED, TurnLine
-from flashpol._native.account.places cimport AccountCore, HANDSHAKES, K_HANDSHAKE, K_QUEUED, MAX_LOOKED_AT, QUEUED
-from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN, CODEC_REPLY, HF_CAPACITY, Output
+from flashpol._native.accept.state cimport Core, Listener, R_MAX_HANDSHAKES, Record, S_GRACE, S_QUEUED, TurnLine
+from flashpol._native.account.places cimport (
+    AccountCore, HANDSHAKES, K_HANDSHAKE, K_QUEUED, MAX_LOOKED_AT, QUEUED, Ranking,
+)
+from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN, CODEC_REPLY, CodecLink, HF_CAPACITY, Output
 from flashpol._native.common.system cimport MSG_PEEK, recv
+
+cdef enum:                      # the lines that a codec can be in
+    TURNS = 0
+    PLACED = 1
 
 cdef enum:
     STEPS = 4                   # in one wake-up
     STEPS_NS = 500_000          # no further step is begun after so long
     OVERLOAD_NS = 500_000_000   # a hello that waits for longer shows that more come than can be served
-    # So long a handshake may wait for its client before it gives way at the limit: 1,000 places are enough for 5,000
-    # handshakes a second then, more than a CPU can do.
+    # So long a handshake may take before it gives way at the limit, however often its client has sent a part. 1,000
+    # places are enough for 5,000 handshakes a second then, more than a CPU can do.
     PATIENCE_NS = 200_000_000
     RETRY_NS = 20_000_000       # until a place is looked for again, where none is given back
 
 
 # --------------------------------------------------------------------------------------------------------------- lines
 
-cdef inline void join(Core* core, TurnLine* line, int fd) noexcept nogil:
-    cdef Codec* codec = codec_of(core, fd)
-    codec.since = now_ns()
-    codec.before = line.last
-    codec.after = -1
+cdef inline void join(Core* core, TurnLine* line, int which, int fd) noexcept nogil:
+    cdef CodecLink* link = &codec_of(core, fd).links[which]
+    link.since = now_ns()
+    link.before = line.last
+    link.after = -1
     if line.last < 0:
         line.first = fd
     else:
-        codec_of(core, line.last).after = fd
+        codec_of(core, line.last).links[which].after = fd
     line.last = fd
 
 
-cdef inline void leave(Core* core, TurnLine* line, int fd) noexcept nogil:
-    cdef const Codec* codec = codec_of(core, fd)
-    if codec.before < 0:
-        line.first = codec.after
+cdef inline void leave(Core* core, TurnLine* line, int which, int fd) noexcept nogil:
+    cdef const CodecLink* link = &codec_of(core, fd).links[which]
+    if link.before < 0:
+        line.first = link.after
     else:
-        codec_of(core, codec.before).after = codec.after
-    if codec.after < 0:
-        line.last = codec.before
+        codec_of(core, link.before).links[which].after = link.after
+    if link.after < 0:
+        line.last = link.before
     else:
-        codec_of(core, codec.after).before = codec.before
+        codec_of(core, link.after).links[which].before = link.before
 
 
 cdef void join_turns(Core* core, int fd) noexcept nogil:
@@ -59,13 +65,12 @@ cdef void join_turns(Core* core, int fd) noexcept nogil:
     cdef Record* record = &core.records[fd]
     if record.state == S_QUEUED:
         return
-    leave_waiting(core, fd)
     enter(core, fd, S_QUEUED)
     codec_of(core, fd).in_turns = True
     if record.has_place:
-        join(core, &core.begun, fd)
+        join(core, &core.begun, TURNS, fd)
     else:
-        join(core, &core.listeners[record.listener].hellos, fd)
+        join(core, &core.listeners[record.listener].hellos, TURNS, fd)
         core.hellos += 1
     fire_timer(&core.poller)
 
@@ -74,23 +79,10 @@ cdef void leave_turns(Core* core, int fd) noexcept nogil:
     cdef Record* record = &core.records[fd]
     codec_of(core, fd).in_turns = False
     if record.has_place:
-        leave(core, &core.begun, fd)
+        leave(core, &core.begun, TURNS, fd)
     else:
-        leave(core, &core.listeners[record.listener].hellos, fd)
+        leave(core, &core.listeners[record.listener].hellos, TURNS, fd)
         core.hellos -= 1
-
-
-cdef void join_waiting(Core* core, int fd) noexcept nogil:
-    """It has had its turn; now the client has to go on."""
-    codec_of(core, fd).in_waiting = True
-    join(core, &core.waiting, fd)
-
-
-cdef void leave_waiting(Core* core, int fd) noexcept nogil:
-    cdef Codec* codec = codec_of(core, fd)
-    if codec.in_waiting:
-        codec.in_waiting = False
-        leave(core, &core.waiting, fd)
 
 
 # -------------------------------------------------------------------------------------------------------------- places
@@ -100,7 +92,7 @@ cdef void leave_handshakes(Core* core, int fd) noexcept nogil:
     cdef Record* record = &core.records[fd]
     cdef Listener* listener = core.listeners[record.listener]
     if record.has_place:
-        leave_waiting(core, fd)
+        leave(core, &core.placed, PLACED, fd)
         record.has_place = False
         listener.counters.handshaking -= 1
         give_back(&core.account.handshakes, &listener.handshakes)
@@ -117,8 +109,8 @@ cdef inline bint helps(const Core* core, int fd, const Listener* listener) noexc
 cdef int handshake_that_gives_way(Core* core, const Listener* listener, uint32_t slot) noexcept nogil:
     """The handshake whose place a hello of this listener and address may take, -1: none.
 
-    Of the address with the most of them the oldest, if it has at least two more than the newcomer's; or else the one
-    that has waited for its client for longest, if that is long.
+    Of the address with the most of them the oldest, if it has at least two more than the newcomer's; or else the oldest
+    of all, if it is old. One that waits for its turn does not: its client has done its part.
     """
     cdef AccountCore* account = core.account
     cdef int32_t most = heaviest(&account.rankings[HANDSHAKES])
@@ -128,18 +120,18 @@ cdef int handshake_that_gives_way(Core* core, const Listener* listener, uint32_t
             account.rankings[HANDSHAKES].holders[slot].weight + 1):
         at = line_of(account, <uint32_t>most, K_HANDSHAKE).head - 1
         while at >= 0 and looked_at < MAX_LOOKED_AT:
-            if codec_of(core, at).in_waiting and helps(core, at, listener):
+            if not codec_of(core, at).in_turns and helps(core, at, listener):
                 return at
             looked_at += 1
             at = account.entries[at].after - 1
     now = now_ns()
-    at = core.waiting.first
+    at = core.placed.first
     looked_at = 0
-    while at >= 0 and looked_at < MAX_LOOKED_AT and now - codec_of(core, at).since > PATIENCE_NS:
-        if helps(core, at, listener):
+    while at >= 0 and looked_at < MAX_LOOKED_AT and now - codec_of(core, at).links[PLACED].since > PATIENCE_NS:
+        if not codec_of(core, at).in_turns and helps(core, at, listener):
             return at
         looked_at += 1
-        at = codec_of(core, at).after
+        at = codec_of(core, at).links[PLACED].after
     return -1
 
 
@@ -152,11 +144,15 @@ cdef bint take_handshake_place(Core* core, int fd) noexcept nogil:
         at = handshake_that_gives_way(core, listener, record.slot)
         if at < 0:
             return False
-        codec_of(core, at).failure = HF_CAPACITY
-        refuse(core, at, R_MAX_HANDSHAKES)
+        if core.records[at].state == S_GRACE:
+            reply(core, at, False)                      # it lacks only the terminator
+        else:
+            codec_of(core, at).failure = HF_CAPACITY
+            refuse(core, at, R_MAX_HANDSHAKES)
     leave_turns(core, fd)
     take(&core.account.handshakes, &listener.handshakes)
     record.has_place = True
+    join(core, &core.placed, PLACED, fd)
     listener.counters.handshaking += 1
     return True
 
@@ -165,19 +161,20 @@ cdef bint take_handshake_place(Core* core, int fd) noexcept nogil:
 
 cdef int hello_of_listener(Core* core, const Listener* listener) noexcept nogil:
     """The hello of a listener whose turn it is: the oldest, or the newest if more come than can be served."""
-    if now_ns() - codec_of(core, listener.hellos.first).since > OVERLOAD_NS:
+    if now_ns() - codec_of(core, listener.hellos.first).links[TURNS].since > OVERLOAD_NS:
         return listener.hellos.last
     return listener.hellos.first
 
 
 cdef int hello_of_lightest(Core* core) noexcept nogil:
-    """A hello of the address with the fewest, in the same way; -1 if it has no place."""
-    cdef int32_t slot = lightest(&core.account.rankings[QUEUED])
+    """A hello of the address with the fewest, in the same way; -1 if it gets no place, or all have as many."""
+    cdef const Ranking* ranking = &core.account.rankings[QUEUED]
+    cdef int32_t slot = lightest(ranking)
     cdef int fd
-    if slot < 0:
+    if slot < 0 or ranking.holders[slot].weight == ranking.holders[heaviest(ranking)].weight:
         return -1
     fd = line_of(core.account, <uint32_t>slot, K_QUEUED).head - 1
-    if now_ns() - codec_of(core, fd).since > OVERLOAD_NS:
+    if now_ns() - codec_of(core, fd).links[TURNS].since > OVERLOAD_NS:
         fd = line_of(core.account, <uint32_t>slot, K_QUEUED).tail - 1
     return fd if take_handshake_place(core, fd) else -1
 

@@ -35,7 +35,7 @@ cdef class ConnectionTable:
         if not 0.0 <= access_log <= 1.0:
             raise ValueError("access_log is a share of the connections, 0 to 1")
         core.pending_slow_replies = -1
-        core.begun = core.waiting = TurnLine(-1, -1)
+        core.begun = core.placed = TurnLine(-1, -1)
         core.until_check = CHECK_EVERY - 1
         core.http_reply = HTTP_REPLY
         core.http_reply_size = <size_t>len(HTTP_REPLY)

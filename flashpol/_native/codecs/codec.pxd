@@ -50,6 +50,12 @@ cdef struct CodecType:
     void (*shrink)(Codec* codec) noexcept nogil
     void (*release)(Codec* codec) noexcept nogil
 
+# A place in a line of connections.
+cdef struct CodecLink:
+    int32_t before              # neighbours, -1: none
+    int32_t after
+    int64_t since               # ns, CLOCK_MONOTONIC: when it joined
+
 # The begin of every codec; what follows is its own.
 cdef struct Codec:
     const CodecType* type
@@ -64,10 +70,7 @@ cdef struct Codec:
     uint8_t failure             # why it failed, a HandshakeFailure; HF_NONE: the client left
     uint8_t has_begun           # it had a turn
     uint8_t in_turns            # the connection waits for a turn
-    uint8_t in_waiting          # it has a place, and waits for its client
-    int32_t before              # neighbours in the line of those, -1: none
-    int32_t after
-    int64_t since               # ns, CLOCK_MONOTONIC: when it joined that line
+    CodecLink links[2]          # in that line, and in that of all that have a place among the handshakes
     char* unsent                # encoded bytes of a slow reply that the kernel has not taken; NULL: none
     uint32_t unsent_begin
     uint32_t unsent_end
