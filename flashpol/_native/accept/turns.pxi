@@ -154,8 +154,9 @@ cdef bint take_handshake_place(Core* core, int fd) noexcept nogil:
             return False
         codec_of(core, at).failure = HF_CAPACITY
         refuse(core, at, R_MAX_HANDSHAKES)
+    if not take(&core.account.handshakes, &listener.handshakes):
+        return False
     leave_turns(core, fd)
-    take(&core.account.handshakes, &listener.handshakes)
     record.has_place = True
     listener.counters.handshaking += 1
     return True
