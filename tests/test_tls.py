@@ -402,6 +402,24 @@ def test_ticket_of_a_context_is_taken_by_another_with_the_same_keys(version: ssl
         assert (decoder.codec.resumed, client.tls.session_reused) == (resumed, resumed)
 
 
+def test_ticket_of_another_profile_is_not_taken() -> None:
+    """Its session would keep a suite that this profile does not have."""
+    keys, pair = bytes(range(TICKET_KEY_BYTES)), issue("first.test", key="rsa")
+    flash, modern = (
+        ServerContext([pair], profile=profile, tickets=1, ticket_keys=keys) for profile in ("flash", "modern")
+    )
+    context = only(ssl.TLSVersion.TLSv1_2, ciphers="AES128-SHA:@SECLEVEL=0")
+    decoder, client = Decoder(flash), TlsClient(None, context)
+    shake_hands(decoder, client)
+    session = client.tls.session
+    shake_hands(Decoder(flash), again := TlsClient(None, context, session=session))
+    assert again.tls.session_reused
+    decoder = Decoder(modern)
+    with pytest.raises(Refused):
+        shake_hands(decoder, TlsClient(None, context, session=session))
+    assert decoder.codec.failure == "old_client"
+
+
 def test_reply_to_a_hello_is_whole_records() -> None:
     decoder = Decoder(CONTEXT)
     reply = decoder.feed(hello())
