@@ -123,7 +123,9 @@ cdef class ServerContext(CodecFactory):
         SSL_CTX_clear_options(made, SSL_OP_DONT_INSERT_EMPTY_FRAGMENTS)
         SSL_CTX_set_mode(made, SSL_MODE_RELEASE_BUFFERS)
         SSL_CTX_set_session_cache_mode(made, SSL_SESS_CACHE_OFF)
-        SSL_CTX_set_session_id_context(made, <const unsigned char*>b"flashpol", 8)
+        # Listeners have the same ticket keys. A session of the flash profile would keep its old suite in another one.
+        name = self._profile.encode()
+        SSL_CTX_set_session_id_context(made, <const unsigned char*><const char*>name, <unsigned int>len(name))
         SSL_CTX_set_num_tickets(made, <size_t>self._tickets)
         if self._tickets == 0:
             SSL_CTX_set_options(made, SSL_OP_NO_TICKET)

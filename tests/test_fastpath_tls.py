@@ -18,7 +18,7 @@ from flashpol.counters.shared import SharedAddressLimits
 from testkit.clients import BARE, REQUEST, connect, deliver
 from testkit.fastpath_loop import Loop
 from testkit.serving import LARGE, REPLY
-from testkit.tls import TlsClient, hello, only
+from testkit.tls import ALERT, APPLICATION_DATA, TlsClient, hello, only, record
 from testkit.tls_serving import Tls, handshakes
 
 pytestmark = pytest.mark.usefixtures("no_leaked_files")
@@ -334,3 +334,35 @@ def test_tls_only_of_an_acceptor_refuses_plain_text(start: Start) -> None:
         accepted(loop, 1)
         assert client.recv(1) == b""
     assert loop.settle() == {"tls_only": 1}
+
+
+def test_bytes_before_a_request_are_read_in_small_parts(secure: Start) -> None:
+    """Small records cost much for each byte, and many clients can send them at a time."""
+    loop = secure(shared=True)
+    client = drive(loop, greeted(loop))
+    deliver(client.sock, b"".join(client.encrypt(b"x") for _ in range(600)))
+    loop.until(lambda: bool(loop.sessions))
+    _, data = loop.sessions[0]
+    assert 0 < len(data) <= 4096 // 22, f"{len(data)} records were decoded at once"
+    client.sock.close()
+
+
+def test_close_notify_instead_of_the_last_flight_is_a_reset(secure: Start) -> None:
+    loop = secure()
+    client = greeted(loop)
+    loop.until(lambda: loop.counters["handshaking"] == 1)
+    deliver(client.sock, record(ALERT, b"\1\0", 0x0303))
+    assert loop.settle() == {"reset": 1}
+    assert handshakes(loop.counters) == {"closed": 1}
+    client.sock.close()
+
+
+def test_protocol_error_before_the_request_has_its_reason(secure: Start) -> None:
+    """Each connection that is refused for `tls_handshake` is counted among the failures too."""
+    loop = secure()
+    client = drive(loop, greeted(loop))
+    loop.connection_table.check()
+    deliver(client.sock, record(APPLICATION_DATA, bytes(100), 0x0303))
+    assert loop.settle() == {"tls_handshake": 1}
+    assert handshakes(loop.counters) == {"TLSv1.3": 1, "malformed": 1}
+    client.sock.close()

@@ -9,12 +9,12 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from flashpol._native.accept.state cimport (
-    BOUNDS, BUCKET_COUNT, Core, Counters, Listener, R_CAPACITY, R_NONE, R_TLS_HANDSHAKE, READ_BYTES, Reason, Record,
-    S_FREE, S_HANDSHAKE, S_HELLO, S_QUEUED,
+    BOUNDS, BUCKET_COUNT, Core, Counters, Listener, R_CAPACITY, R_TLS_HANDSHAKE, READ_BYTES, Record, S_HANDSHAKE,
+    S_HELLO, S_QUEUED,
 )
 from flashpol._native.codecs.codec cimport (
-    Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH, CODEC_OK, CODEC_PLAIN, CODEC_READ, CODEC_REPLY, CODEC_WORK,
-    CodecResult, HF_CLOSED, HF_NONE, Output,
+    Codec, CODEC_END, CODEC_ERROR, CODEC_OK, CODEC_PLAIN, CODEC_REPLY, CODEC_WORK, CodecResult, HF_CLOSED, HF_NONE,
+    Output,
 )
 from flashpol._native.common.system cimport MSG_MORE, MSG_NOSIGNAL, recv, send, set_errno
 
@@ -79,6 +79,10 @@ cdef void count_handshake(Core* core, int fd) noexcept nogil:
     counters.unknown_names += codec.unknown_name
 
 
+cdef inline void count_handshake_failure(Counters* counters, const Codec* codec) noexcept nogil:
+    counters.handshake_failures[HF_CLOSED if codec.failure == HF_NONE else codec.failure] += 1
+
+
 cdef void drop_codec(Core* core, int fd) noexcept nogil:
     """The connection is closed, or sends and reads nothing more that is encoded."""
     cdef Record* record = &core.records[fd]
@@ -93,7 +97,7 @@ cdef void drop_codec(Core* core, int fd) noexcept nogil:
     counters.truncated += codec.truncated
     if not codec.established:
         counters.unknown_names += codec.unknown_name
-        counters.handshake_failures[HF_CLOSED if codec.failure == HF_NONE else codec.failure] += 1
+        count_handshake_failure(counters, codec)
     if codec.in_turns:
         leave_turns(core, fd)
     leave_handshakes(core, fd)
@@ -109,8 +113,8 @@ cdef void on_encoded_input(Core* core, int fd) noexcept nogil:
     """Read once, and decode."""
     cdef Codec* codec = codec_of(core, fd)
     cdef Output plain, reply
-    # During the handshake the codec keeps what is read until its turn; data may follow a client's last message.
-    cdef ssize_t n = recv(fd, core.wire, CODEC_READ if codec.established else READ_BYTES, 0)
+    # A request needs no more; 16 KB of small records would cost 0.4 ms, and many clients can send them at a time.
+    cdef ssize_t n = recv(fd, core.wire, READ_BYTES, 0)
     if n > 0:
         plain.data, plain.size, plain.room = core.buffer, 0, CODEC_PLAIN
         reply.data, reply.size, reply.room = core.encoded, 0, CODEC_REPLY
@@ -158,8 +162,14 @@ cdef void after_decode(
 
 cdef void on_codec_failed(Core* core, int fd, const Output* reply) noexcept nogil:
     """The client broke the protocol, or none of its offers is accepted. It is told by an alert."""
-    cdef Record* record = &core.records[fd]
-    count_refused(core, core.listeners[record.listener], fd, R_TLS_HANDSHAKE, header_source(core, fd))
+    cdef Listener* listener = core.listeners[core.records[fd].listener]
+    cdef const Codec* codec = codec_of(core, fd)
+    if codec.failure == HF_CLOSED:
+        on_client_gone(core, fd)
+        return
+    if codec.established:
+        count_handshake_failure(listener.counters, codec)       # `drop_codec` counts the others
+    count_refused(core, listener, fd, R_TLS_HANDSHAKE, header_source(core, fd))
     record_outcome(core, fd, R_TLS_HANDSHAKE)
     if reply.size and send(fd, reply.data, reply.size, MSG_NOSIGNAL | MSG_MORE) > 0:
         linger(core, fd)

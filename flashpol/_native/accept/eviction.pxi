@@ -47,6 +47,7 @@ cdef bint give_way(Core* core, int fd, Reason reason) noexcept nogil:
 
     A connection whose request has arrived meanwhile gets its reply instead of being refused for `reason`, and so does
     one that lacks only the terminator.
+    Its place among the handshakes is free then.
     """
     cdef uint8_t kind = core.account.entries[fd].kind
     if kind >= K_SILENT_SESSION:

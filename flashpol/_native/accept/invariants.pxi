@@ -3,10 +3,11 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from flashpol._native.accept.state cimport (
-    Core, G_SESSIONS, G_SLOW_REPLIES, GAUGE_COUNT, Listener, QUEUE_COUNT, Record, S_FREE, S_FRESH, STATE_COUNT,
-    StateRow,
+    Core, G_SESSIONS, G_SLOW_REPLIES, GAUGE_COUNT, Listener, QUEUE_COUNT, Record, S_FREE, S_FRESH, S_QUEUED,
+    STATE_COUNT, StateRow, TurnLine,
 )
 from flashpol._native.account.places cimport AccountEntry, K_NONE, K_SILENT_SESSION, SESSION_KINDS, SESSIONS
+from flashpol._native.codecs.codec cimport Codec, CodecLink
 from flashpol._native.common.share cimport Share
 
 
@@ -132,6 +133,93 @@ cdef const char* find_account_violation(Core* core, int64_t live) noexcept nogil
     return wrong
 
 
+cdef const char* find_turn_violation(
+    Core* core, const TurnLine* line, int which, const Listener* listener, int64_t* length,
+) noexcept nogil:
+    """What is wrong with a line of handshakes, NULL if nothing. `length` is the number of its connections.
+
+    which: TURNS or PLACED. listener: of a line of hellos, which have no place yet; else NULL.
+    """
+    cdef int32_t fd = line.first, before = -1
+    cdef int64_t since = 0
+    cdef const CodecLink* link
+    length[0] = 0
+    while fd >= 0:
+        if core.account.codecs[fd] == NULL:
+            return b"a line of handshakes has a connection without a codec"
+        link = &core.account.codecs[fd].links[which]
+        if link.before != before or link.since < since:
+            return b"a line of handshakes is out of order"
+        if which == TURNS and not core.account.codecs[fd].in_turns:
+            return b"a handshake is in another line than it says"
+        if core.records[fd].has_place != (listener == NULL) or (
+                listener != NULL and core.listeners[core.records[fd].listener] != listener):
+            return b"a handshake is in the line of others"
+        if length[0] > <int64_t>core.capacity:
+            return b"a line of handshakes is a ring"
+        length[0] += 1
+        since = link.since
+        before = fd
+        fd = link.after
+    if line.last != before:
+        return b"a line of handshakes does not end at its last"
+    return NULL
+
+
+cdef const char* find_codec_violation(Core* core) noexcept nogil:
+    """Compare the codecs with the records, the lines of handshakes, their share, and the gauges."""
+    cdef int64_t tls = 0, handshaking = 0, used = 0, reserved = 0, common = 0, length
+    cdef int64_t[2] in_line                             # those that have begun, hellos
+    cdef const Record* record
+    cdef const Listener* listener
+    cdef const Codec* codec
+    cdef const char* wrong
+    cdef size_t fd
+    cdef int i
+    in_line[0] = in_line[1] = 0
+    for fd in range(core.capacity):
+        record, codec = &core.records[fd], core.account.codecs[fd]
+        if codec == NULL:
+            if record.state != S_FREE and record.has_place:
+                return b"a connection without a codec has a place among the handshakes"
+            continue
+        if record.state == S_FREE:
+            return b"a closed descriptor has a codec"
+        if codec.in_turns != (record.state == S_QUEUED):
+            return b"a connection waits for a turn in another state"
+        tls += 1
+        handshaking += record.has_place
+        in_line[0] += codec.in_turns * record.has_place
+        in_line[1] += codec.in_turns * (1 - record.has_place)
+    if core.hellos != in_line[1]:
+        return b"the number of hellos differs from the records"
+    for i in range(core.listener_count):
+        listener = core.listeners[i]
+        tls -= listener.counters.tls
+        handshaking -= listener.counters.handshaking
+        if listener.counters.handshaking != listener.handshakes.used:
+            return b"a listener has another number of places than handshakes"
+        used += listener.handshakes.used
+        reserved += listener.handshakes.reserve
+        common += max(<int64_t>0, listener.handshakes.used - listener.handshakes.reserve)
+        wrong = find_turn_violation(core, &listener.hellos, TURNS, listener, &length)
+        if wrong != NULL:
+            return wrong
+        in_line[1] -= length
+    if tls or handshaking:
+        return b"the gauges of TLS differ from the records"
+    wrong = find_turn_violation(core, &core.begun, TURNS, NULL, &length)
+    if wrong != NULL:
+        return wrong
+    in_line[0] -= length
+    wrong = find_turn_violation(core, &core.placed, PLACED, NULL, &length)
+    if wrong != NULL:
+        return wrong
+    if in_line[0] or in_line[1] or length != used:
+        return b"a handshake is in no line"
+    return find_share_violation(&core.account.handshakes, used, reserved, common)
+
+
 cdef int64_t count_samples(Core* core, uint32_t number) noexcept nogil:
     """Length of a list of samples."""
     cdef int64_t count = 0
@@ -179,6 +267,8 @@ cdef const char* find_violation(Core* core, int64_t* live) noexcept nogil:
         if queued[i] != 0:
             return b"a record is not in the queue of its state"
     wrong = find_account_violation(core, live[0])
+    if wrong == NULL:
+        wrong = find_codec_violation(core)
     if wrong != NULL:
         return wrong
     for i in range(core.listener_count):

@@ -13,11 +13,11 @@
 from libc.errno cimport EAGAIN, errno
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
-from flashpol._native.accept.state cimport Core, Listener, R_MAX_HANDSHAKES, Record, S_GRACE, S_QUEUED, TurnLine
+from flashpol._native.accept.state cimport Core, Listener, R_MAX_HANDSHAKES, Record, S_QUEUED, TurnLine
 from flashpol._native.account.places cimport (
     AccountCore, HANDSHAKES, K_HANDSHAKE, K_QUEUED, MAX_LOOKED_AT, QUEUED, Ranking,
 )
-from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN, CODEC_REPLY, CodecLink, HF_CAPACITY, Output
+from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN, CODEC_REPLY, CodecLink, Output
 from flashpol._native.common.system cimport MSG_PEEK, recv
 
 cdef enum:                      # the lines that a codec can be in
@@ -144,13 +144,10 @@ cdef bint take_handshake_place(Core* core, int fd) noexcept nogil:
         at = handshake_that_gives_way(core, listener, record.slot)
         if at < 0:
             return False
-        if core.records[at].state == S_GRACE:
-            reply(core, at, False)                      # it lacks only the terminator
-        else:
-            codec_of(core, at).failure = HF_CAPACITY
-            refuse(core, at, R_MAX_HANDSHAKES)
+        give_way(core, at, R_MAX_HANDSHAKES)        # however it ends, its place is free
+    if not take(&core.account.handshakes, &listener.handshakes):
+        return False
     leave_turns(core, fd)
-    take(&core.account.handshakes, &listener.handshakes)
     record.has_place = True
     join(core, &core.placed, PLACED, fd)
     listener.counters.handshaking += 1

@@ -15,7 +15,7 @@ from flashpol._native.accept.state cimport (
     S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY, S_UNREAD, Sample, SAMPLE_COUNT, TurnLine,
 )
 from flashpol._native.accept.top_addresses cimport TopTable
-from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN, CODEC_READ, CODEC_REPLY
+from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN, CODEC_REPLY
 from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, getpeername, getsockname, inet_ntop, ntohs, sockaddr_in, sockaddr_in6, socklen_t,
@@ -51,7 +51,7 @@ cdef class ConnectionTable:
             self._add_signature(prefix, REASONS.index(reason))
         core.records = <Record*>calloc(core.capacity, sizeof(Record))
         core.buffer = <char*>malloc(CODEC_PLAIN)
-        core.wire = <char*>malloc(CODEC_READ)
+        core.wire = <char*>malloc(READ_BYTES)
         core.encoded = <char*>malloc(CODEC_REPLY)
         if core.records == NULL or core.buffer == NULL or core.wire == NULL or core.encoded == NULL:
             raise MemoryError

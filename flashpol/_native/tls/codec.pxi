@@ -10,8 +10,8 @@ from libc.string cimport memcpy
 
 from flashpol._native.codecs.codec cimport (
     Codec, CODEC_END, CODEC_ERROR, CODEC_OK, CODEC_WORK, CodecResult, CodecType, Factory, HF_ALERT, HF_ALPN,
-    HF_CAPACITY, HF_CERTIFICATE, HF_CIPHER, HF_FLOOD, HF_MALFORMED, HF_NAME, HF_NONE, HF_OLD_CLIENT, HF_VERSION, Output,
-    VERSION_TLS_1_0, VERSION_TLS_1_1, VERSION_TLS_1_2, VERSION_TLS_1_3,
+    HF_CAPACITY, HF_CERTIFICATE, HF_CIPHER, HF_CLOSED, HF_FLOOD, HF_MALFORMED, HF_NAME, HF_NONE, HF_OLD_CLIENT,
+    HF_VERSION, Output, VERSION_TLS_1_0, VERSION_TLS_1_1, VERSION_TLS_1_2, VERSION_TLS_1_3,
 )
 from flashpol._native.tls.codec cimport (
     CLIENT_HELLO, HANDSHAKE_RECORD, MAX_EMPTY, MAX_HANDSHAKE, MAX_HELLO, MAX_INPUT, MAX_MESSAGES, MESSAGE_HEAD,
@@ -25,7 +25,8 @@ from flashpol._native.tls.openssl cimport (
     ERR_peek_error, SSL, SSL3_RT_HANDSHAKE, SSL3_RT_HEADER, SSL_client_hello_get0_ciphers, SSL_CLIENT_HELLO_SUCCESS,
     SSL_do_handshake, SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN, SSL_free, SSL_get_cipher_name, SSL_get_error,
     SSL_get_ex_data, SSL_get_servername, SSL_has_pending, SSL_new, SSL_R_NO_APPLICATION_PROTOCOL,
-    SSL_R_NO_SHARED_CIPHER, SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM, SSL_R_SSLV3_ALERT_BAD_CERTIFICATE,
+    SSL_R_NO_SHARED_CIPHER, SSL_R_NO_SUITABLE_KEY_SHARE, SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM,
+    SSL_R_SSLV3_ALERT_BAD_CERTIFICATE,
     SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN, SSL_R_TLSV1_ALERT_UNKNOWN_CA, SSL_R_UNKNOWN_PROTOCOL,
     SSL_R_UNSUPPORTED_PROTOCOL, SSL_R_VERSION_TOO_HIGH, SSL_R_VERSION_TOO_LOW, SSL_R_WRONG_SSL_VERSION,
     SSL_R_WRONG_VERSION_NUMBER, SSL_read, SSL_session_reused, SSL_set_accept_state, SSL_set_bio, SSL_set_ex_data,
@@ -34,6 +35,7 @@ from flashpol._native.tls.openssl cimport (
 
 cdef enum:
     ALERT_REASONS = 1000        # an alert of the client is this reason and its number
+    ALERT_COUNT = 256
 
 
 # ------------------------------------------------------------------------------------------------------------------ BIO
@@ -153,7 +155,7 @@ cdef uint8_t failure_of_call(const Tls* tls) noexcept nogil:
         return HF_NAME
     if ERR_GET_LIB(error) != ERR_LIB_SSL:
         return HF_MALFORMED if error else HF_CAPACITY
-    if reason == SSL_R_NO_SHARED_CIPHER or reason == SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM:
+    if reason in (SSL_R_NO_SHARED_CIPHER, SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM, SSL_R_NO_SUITABLE_KEY_SHARE):
         return HF_OLD_CLIENT if tls.old_client else HF_CIPHER
     if reason in (SSL_R_UNSUPPORTED_PROTOCOL, SSL_R_VERSION_TOO_LOW, SSL_R_VERSION_TOO_HIGH, SSL_R_UNKNOWN_PROTOCOL,
                   SSL_R_WRONG_SSL_VERSION, SSL_R_WRONG_VERSION_NUMBER):
@@ -164,29 +166,32 @@ cdef uint8_t failure_of_call(const Tls* tls) noexcept nogil:
         return HF_CERTIFICATE
     if reason == SSL_R_TLSV1_ALERT_UNKNOWN_CA:
         return HF_CERTIFICATE
-    return HF_ALERT if reason >= ALERT_REASONS else HF_MALFORMED
+    if ALERT_REASONS <= reason < ALERT_REASONS + ALERT_COUNT:
+        return HF_ALERT
+    return HF_MALFORMED if reason < ALERT_REASONS else HF_CAPACITY         # OpenSSL's own failures, such as no memory
 
 
 cdef inline CodecResult fail(Tls* tls, uint8_t failure) noexcept nogil:
     tls.failed = True
     tls.codec.failure = failure
     end_call(tls)
+    ERR_clear_error()                   # the program may use OpenSSL for other connections, as Python's ssl does
     return CODEC_ERROR
 
 
-cdef bint keep_input(Tls* tls, const char* wire, uint32_t size) noexcept nogil:
-    """Keep handshake bytes for the next turn."""
+cdef uint8_t keep_input(Tls* tls, const char* wire, uint32_t size) noexcept nogil:
+    """Keep handshake bytes for the next turn. HF_NONE, or why they cannot be kept."""
     cdef char* larger
     tls.received += size
     if tls.input_size + size > MAX_INPUT or tls.received > MAX_HANDSHAKE:
-        return False
+        return HF_FLOOD
     larger = <char*>realloc(tls.input, tls.input_size + size)
     if larger == NULL:
-        return False
+        return HF_CAPACITY
     memcpy(larger + tls.input_size, wire, size)
     tls.input = larger
     tls.input_size += size
-    return True
+    return HF_NONE
 
 
 cdef inline void drop_input(Tls* tls) noexcept nogil:
@@ -195,15 +200,34 @@ cdef inline void drop_input(Tls* tls) noexcept nogil:
     tls.input_size = 0
 
 
+cdef uint32_t hello_bytes(const Tls* tls) noexcept nogil:
+    """How many bytes the hello has, by its head, or the head alone until that is complete; 0: it is none."""
+    cdef const uint8_t* input = <const uint8_t*>tls.input
+    cdef uint8_t[MESSAGE_HEAD] head
+    cdef uint32_t size, at = 0, found = 0, i
+    if tls.hello_size < MESSAGE_HEAD:
+        return MESSAGE_HEAD
+    # The message's head may lie in several records.
+    while found < MESSAGE_HEAD:
+        size = <uint32_t>input[at + 3] << 8 | input[at + 4]
+        for i in range(min(size, <uint32_t>MESSAGE_HEAD - found)):
+            head[found] = input[at + RECORD_HEAD + i]
+            found += 1
+        at += RECORD_HEAD + size
+    size = MESSAGE_HEAD + (<uint32_t>head[1] << 16 | <uint32_t>head[2] << 8 | head[3])
+    return size if head[0] == CLIENT_HELLO and size <= MAX_HELLO else 0
+
+
 cdef CodecResult find_hello(Tls* tls) noexcept nogil:
     """CODEC_WORK once the hello is complete, over as many records as it has; CODEC_ERROR if it cannot be one.
 
-    So the first bytes of one cost their own memory, and neither an SSL object nor a place.
+    So the first bytes of one cost their own memory, and neither an SSL object nor a place. What follows the hello is
+    OpenSSL's to judge: early data (RFC 8446 section 2.3) of a client that has a ticket of another server, which OpenSSL
+    skips.
     """
     cdef const uint8_t* input = <const uint8_t*>tls.input
-    cdef uint8_t[MESSAGE_HEAD] head
-    cdef uint32_t size, at, found = 0, i
-    while tls.next_record + RECORD_HEAD <= tls.input_size:
+    cdef uint32_t size, at, needed = hello_bytes(tls)
+    while tls.hello_size < needed and tls.next_record + RECORD_HEAD <= tls.input_size:
         at = tls.next_record
         size = <uint32_t>input[at + 3] << 8 | input[at + 4]
         if input[at] != HANDSHAKE_RECORD or size == 0 or tls.hello_size + size > MAX_HELLO:
@@ -212,29 +236,19 @@ cdef CodecResult find_hello(Tls* tls) noexcept nogil:
             break
         tls.next_record = at + RECORD_HEAD + size
         tls.hello_size += size
-    if tls.hello_size < MESSAGE_HEAD:
-        return CODEC_OK
-    # The message's head may lie in several records.
-    at = 0
-    while found < MESSAGE_HEAD:
-        size = <uint32_t>input[at + 3] << 8 | input[at + 4]
-        for i in range(min(size, <uint32_t>MESSAGE_HEAD - found)):
-            head[found] = input[at + RECORD_HEAD + i]
-            found += 1
-        at += RECORD_HEAD + size
-    size = <uint32_t>head[1] << 16 | <uint32_t>head[2] << 8 | head[3]
-    if head[0] != CLIENT_HELLO or MESSAGE_HEAD + size > MAX_HELLO:
-        return CODEC_ERROR
-    return CODEC_WORK if tls.hello_size >= MESSAGE_HEAD + size else CODEC_OK
+        needed = hello_bytes(tls)
+        if needed == 0:
+            return CODEC_ERROR
+    return CODEC_WORK if tls.hello_size >= needed else CODEC_OK
 
 
-cdef CodecResult refuse_hello(Tls* tls, Output* reply) noexcept nogil:
-    """It is none: alert unexpected_message (RFC 8446 section 6)."""
+cdef CodecResult refuse_input(Tls* tls, uint8_t failure, Output* reply) noexcept nogil:
+    """Refuse handshake bytes before OpenSSL sees them: alert unexpected_message (RFC 8446 section 6)."""
     cdef const char* alert = b"\x15\x03\x01\x00\x02\x02\x0a"
     if reply.room - reply.size >= 7:
         memcpy(reply.data + reply.size, alert, 7)
         reply.size += 7
-    return fail(tls, HF_MALFORMED)
+    return fail(tls, failure)
 
 
 cdef bint begin_ssl(Tls* tls) noexcept nogil:
@@ -288,13 +302,15 @@ cdef CodecResult decode_tls(
 ) noexcept nogil:
     cdef Tls* tls = <Tls*>codec
     cdef CodecResult result
+    cdef uint8_t failure
     if tls.failed:
         return CODEC_ERROR
     if not codec.established:
-        if not keep_input(tls, wire, size):
-            return refuse_hello(tls, reply)
+        failure = keep_input(tls, wire, size)
+        if failure != HF_NONE:
+            return refuse_input(tls, failure, reply)
         result = CODEC_WORK if tls.ssl != NULL else find_hello(tls)
-        return refuse_hello(tls, reply) if result == CODEC_ERROR else result
+        return refuse_input(tls, HF_MALFORMED, reply) if result == CODEC_ERROR else result
     begin_call(tls, wire, size, reply)
     return read_plain(tls, plain)
 
@@ -302,7 +318,7 @@ cdef CodecResult decode_tls(
 cdef CodecResult work_tls(Codec* codec, Output* plain, Output* reply) noexcept nogil:
     cdef Tls* tls = <Tls*>codec
     cdef CodecResult result = CODEC_OK
-    cdef int done
+    cdef int done, error
     if tls.failed:
         return CODEC_ERROR
     if tls.ssl == NULL and not begin_ssl(tls):
@@ -315,8 +331,12 @@ cdef CodecResult work_tls(Codec* codec, Output* plain, Output* reply) noexcept n
         codec.cipher = SSL_get_cipher_name(tls.ssl)
         codec.resumed = SSL_session_reused(tls.ssl) == 1
         result = read_plain(tls, plain)
-    elif SSL_get_error(tls.ssl, done) != SSL_ERROR_WANT_READ:
-        result = fail(tls, failure_of_call(tls))
+    else:
+        error = SSL_get_error(tls.ssl, done)
+        if error == SSL_ERROR_ZERO_RETURN:
+            result = fail(tls, HF_CLOSED)
+        elif error != SSL_ERROR_WANT_READ:
+            result = fail(tls, failure_of_call(tls))
     end_call(tls)
     drop_input(tls)
     return result
@@ -341,7 +361,8 @@ cdef bint encode_tls(Codec* codec, const char* plain, uint32_t size, Output* wir
     begin_call(tls, NULL, 0, wire)
     done = SSL_write(tls.ssl, plain, <int>size) == <int>size
     end_call(tls)
-    tls.failed = not done
+    if not done:
+        fail(tls, HF_CAPACITY)
     return done
 
 
