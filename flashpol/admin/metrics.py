@@ -260,7 +260,7 @@ class FlashpolCollector(Collector):
         yield duration
         not_after = GaugeMetricFamily(
             "flashpol_tls_certificate_not_after_timestamp_seconds",
-            "When the first certificate of the chain expires, mostly the server's own, in seconds since the epoch.",
+            "When the certificate expires, or one of its chain if that is earlier, in seconds since the epoch.",
             labels=["certificate"],
         )
         info = GaugeMetricFamily(

@@ -76,8 +76,12 @@ def announce(options: argparse.Namespace, generation: "Generation") -> None:
         line += f"; metrics on http://{bound_address(generation.admin_socket)}/metrics"
     # [::] serves IPv4 too, and ::1 is missing where IPv6 is disabled.
     host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(addresses[0].host, addresses[0].host)
-    end = "\\0" if generation.plan.config.listeners[0].terminated else ""
-    line += f"\ntry: printf '<policy-file-request/>{end}' | nc {host} {addresses[0].port}\n"
+    first = generation.plan.config.listeners[0]
+    end = "\\0" if first.terminated else ""
+    port = addresses[0].port
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    program = f"openssl s_client -quiet -connect {place}" if first.tls_only else f"nc {host} {port}"
+    line += f"\ntry: printf '<policy-file-request/>{end}' | {program}\n"
     if options.pid_file is not None:
         try:
             pid_file.write(options.pid_file)

@@ -369,8 +369,8 @@ class Listener:
     upstream_proxy_tls: bool = setting(
         False,
         SWITCH,
-        'With upstream_proxy = "v2" the header for a TLS client also has its TLS version and the host name that it '
-        "asked for.",
+        'With upstream_proxy = "v2" the header for a TLS client also has its TLS version, its cipher suite and the '
+        "host name that it asked for.",
         "It is off because some upstreams refuse a header with more than addresses in it.",
     )
     balance: str = setting(

@@ -10,6 +10,7 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -22,9 +23,11 @@ MAX_BYTES = 1 << 20
 DAY = 86_400
 # Days before its end from which a certificate is a finding. ACME clients renew with 30 days left, so theirs is overdue.
 EXPIRES_SOON = 14
+# The finding of `_tls` that is an error: many clients never connect, and the remedy is to write the file again.
+OUT_OF_ORDER = "the certificates are not in order"
 MISSING = (
     "certificates need OpenSSL, and this flashpol was built without it: install its headers (Debian: libssl-dev) and "
-    "build again, `pip install --force-reinstall --no-deps --no-binary flashpol flashpol`"
+    "build again, `pip install --force-reinstall --no-deps .` in the source tree"
 )
 
 log = logging.getLogger("flashpol")
@@ -98,12 +101,11 @@ def judge_all(config: Config) -> Iterator[tuple[str, list[str], str | None]]:
 
 def _openssl() -> ModuleType:
     try:
-        from flashpol import _tls
+        return import_module("flashpol._tls")  # `from flashpol import` raises no ModuleNotFoundError
     except ModuleNotFoundError:
         raise ConfigError(MISSING) from None
     except ImportError as error:  # it was built with OpenSSL, and the library is gone
         raise ConfigError(f"OpenSSL cannot be loaded: {error}: install libssl3, or the package that has it") from None
-    return _tls
 
 
 def judged(source: CertificateSource, now: float) -> tuple[LoadedCertificate, list[str]]:
@@ -112,6 +114,8 @@ def judged(source: CertificateSource, now: float) -> tuple[LoadedCertificate, li
     chain_file, key_file = source.chain, source.key or source.chain
     chain = _read(chain_file)
     key = _read(key_file) if source.key else chain
+    if not source.key and b"PRIVATE KEY-----" not in chain and b"CERTIFICATE-----" in chain:
+        raise ConfigError(f"{chain_file}: has no private key: set key to the file that has it (serve --tls CHAIN,KEY)")
     try:
         certificate = tls.Certificate(chain, key)
     except tls.PrivateKeyError as error:
@@ -119,6 +123,8 @@ def judged(source: CertificateSource, now: float) -> tuple[LoadedCertificate, li
     except tls.TlsError as error:
         raise ConfigError(f"{chain_file}: {error}") from None
     findings = [f"{chain_file}: {text}" for text in certificate.findings]
+    if wrong := [text for text in certificate.findings if text.startswith(OUT_OF_ORDER)]:
+        raise ConfigError(f"{chain_file}: {wrong[0]}")
     readable = f"{key_file}: every user of this host can read the private key: chmod o= {key_file}"
     of_key = [readable] if others_can_read(key_file) else []
     facts = CertificateFacts(
@@ -177,7 +183,10 @@ def _require_profiles(config: Config, loaded: Certificates) -> None:
         try:
             tls.ServerContext([(certificate.chain, certificate.key, certificate.names)], profile=profile)
         except tls.TlsError as error:
-            text = f'certificate {name} cannot be used with tls_profile = "{profile}": {error}; use another one'
+            text = (
+                f'certificate {name} cannot be used with tls_profile = "{profile}": {error}: have it issued again, '
+                "with an ECDSA P-256 or RSA 2048 key and signed with SHA-256"
+            )
             raise ConfigError(
                 f"{listener.title}: {text}", listener.location and listener.location.child("tls")
             ) from None

@@ -25,6 +25,9 @@ from flashpol.version import VERSION
 from testkit.clients import ask, connect, rest
 from testkit.polling import eventually
 from testkit.processes import POLICY, ROOT, Flashpol, command, free_port, one_line, run
+from testkit.tls_serving import AVAILABLE
+from testkit.tls_site import REPLY as SITE_REPLY
+from testkit.tls_site import TlsSite
 
 QUIET = ("--admin", "off", "--workers", "1", "--listen", "127.0.0.1:0")
 ALLOW = ("--allow", "*.example.com:1935")
@@ -374,6 +377,23 @@ def test_ready_line_names_addresses_and_a_command_that_works(listen: str, host: 
             pytest.skip("no nc to try the printed command with")
         done = subprocess.run(["sh", "-c", attempt.removeprefix("try: ")], capture_output=True, timeout=5, check=True)
         assert done.stdout == REPLY
+
+
+@pytest.mark.skipif(not AVAILABLE, reason="built without OpenSSL")
+def test_ready_line_of_a_listener_with_tls_only_asks_inside_tls(tmp_path: Path) -> None:
+    site = TlsSite(tmp_path)
+    site.configure(listener="tls_only = true")
+    with site.serve() as server:
+        attempt = server.out.splitlines()[1]
+        port = server.place[1]
+        assert attempt == (
+            rf"try: printf '<policy-file-request/>\0' | openssl s_client -quiet -connect 127.0.0.1:{port}"
+        )
+        if not (shutil.which("openssl") and shutil.which("sh")):
+            pytest.skip("no openssl to try the printed command with")
+        command = attempt.removeprefix("try: ")
+        done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=5, check=True)
+        assert done.stdout == SITE_REPLY
 
 
 def test_serve_of_grants_by_flag() -> None:

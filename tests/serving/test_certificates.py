@@ -79,6 +79,13 @@ def test_load_of_a_key_in_the_chain_file_finds_it(files: CertificateFiles) -> No
     assert load_all(Config(Server(), (), (), (source,)))["games"].key == files.chain.read_bytes()
 
 
+def put_the_root_second(ca: CA, files: CertificateFiles) -> None:
+    """The certificate, its issuer's issuer, and its issuer."""
+    key = make_key()
+    leaf, issuer = ca.intermediate_issuer.issue("games.example.com", key=key), ca.intermediate_issuer.certificate
+    ca.write([leaf, ca.root.certificate, issuer], key, files.chain.parent)
+
+
 def replace_key(ca: CA, files: CertificateFiles) -> None:
     files.key.write_bytes(ca.issue("other.example").key.read_bytes())
 
@@ -103,6 +110,14 @@ REFUSED: dict[str, tuple[Callable[[CA, CertificateFiles], object], str]] = {
         replace_key,
         "{key}: the private key is another certificate's: write the one that belongs to the chain",
     ),
+    "key nowhere": (
+        lambda ca, files: files.key.write_bytes(files.chain.read_bytes()),
+        "{key}: has no private key: write a file with -----BEGIN PRIVATE KEY----- in it",
+    ),
+    "out of order": (
+        put_the_root_second,
+        "{chain}: the certificates are not in order, and some clients refuse them: write 'CN=games.example.com', ",
+    ),
     "expired": (
         lambda ca, files: ca.issue(
             "games.example.com", not_before=in_days(-9), not_after=in_days(-1), into=files.chain.parent
@@ -121,6 +136,15 @@ def test_load_of_what_a_server_cannot_use_is_refused_with_file_and_remedy(
         load_all(config(files))
     assert str(caught.value).startswith(message.format(chain=files.chain, key=files.key))
     assert list(judge_all(config(files))) == [("games", [], str(caught.value))]
+
+
+def test_load_of_a_chain_without_a_key_says_how_to_name_its_file(files: CertificateFiles) -> None:
+    source = CertificateSource("games", files.chain)
+    with pytest.raises(ConfigError) as caught:
+        load_all(Config(Server(), (), (), (source,)))
+    assert str(caught.value) == (
+        f"{files.chain}: has no private key: set key to the file that has it (serve --tls CHAIN,KEY)"
+    )
 
 
 def test_load_of_an_unused_certificate_is_refused_too(ca: CA, files: CertificateFiles) -> None:
@@ -143,8 +167,9 @@ def test_load_of_a_key_that_the_user_may_not_read_says_who_must(files: Certifica
 def test_load_without_the_extension_says_what_to_install(
     files: CertificateFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "flashpol._tls", None)
     monkeypatch.delattr("flashpol._tls")
+    monkeypatch.delitem(sys.modules, "flashpol._tls")
+    monkeypatch.setattr(sys, "meta_path", [])  # as if there were no file of it
     with pytest.raises(ConfigError, match=r"^certificates need OpenSSL, .*libssl-dev.*build again, `pip install"):
         load_all(config(files))
     assert load_all(Config(Server(), (), ())) == {}
@@ -165,7 +190,7 @@ def test_load_of_what_clients_object_to_is_logged(ca: CA, files: CertificateFile
 
 def test_load_of_a_key_too_weak_for_the_profile_names_listener_and_certificate(ca: CA, files: CertificateFiles) -> None:
     ca.issue("games.example.com", kind="rsa", bits=1024, into=files.chain.parent)
-    message = '^listener main: certificate games cannot be used with tls_profile = "modern": .*ee key too small'
+    message = '^listener main: certificate games cannot be used with tls_profile = "modern": .* too small: have it'
     with pytest.raises(ConfigError, match=message):
         load_all(config(files))
 
