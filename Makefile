@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM := gcc libc6-dev python3-venv python3-dev
-NATIVE := setup.py pyproject.toml flashpol/worker/slow_reply.py \
+NATIVE := setup.py pyproject.toml flashpol/worker/slow_reply.py $(wildcard flashpol/relay/*.py) \
 	$(wildcard flashpol/*.p[yx][xd] flashpol/_native/*/*.px[di])
 TREE := flashpol tests testkit bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
 # What memcheck runs: all tests of the extensions alone, without gevent, except those of hypothesis, which take too long,
@@ -114,7 +114,7 @@ deb: $(VENV)/bin/python  ## a Debian package for this release of Debian, in dist
 
 clean:  ## remove everything that make has created
 	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov .hypothesis .pytest_cache .mypy_cache .ruff_cache
-	rm -f flashpol/*.so flashpol/worker/*.so flashpol/worker/slow_reply.c
+	rm -f flashpol/*.so flashpol/*/*.so flashpol/worker/slow_reply.c flashpol/relay/*.c
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A copy of the tree in build/NAME with its own build of the extensions, so that the one in use is never overwritten.

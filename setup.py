@@ -1,4 +1,4 @@
-"""Builds the extensions, flashpol._fastpath, flashpol._pump and flashpol._tls, and compiles one Python file.
+"""Builds the extensions, flashpol._fastpath, flashpol._pump and flashpol._tls, and compiles some Python files.
 
 flashpol._tls is left out where the headers of OpenSSL are missing. Then a configuration with certificates is refused.
 
@@ -43,10 +43,19 @@ if has_openssl():
 else:
     print("no OpenSSL 3.0 or later (libssl-dev): building without TLS")
 
-# A Python file that needs less memory when it is compiled. Coverage measures it as Python. AddressSanitizer would put
-# guards on its stack, and greenlet copies that stack with the guards.
+# Python files that need less memory when they are compiled: what runs in the greenlet of a session or a slow reply.
+# A greenlet in which a single function of Python has run keeps a page for the interpreter's frames. Coverage measures
+# them as Python. AddressSanitizer would put guards on their stack, and greenlet copies that stack with the guards.
+COMPILED = (
+    "worker.slow_reply",
+    *(
+        f"relay.{name}"
+        for name in ("backends", "connecting", "group", "local_ports", "proxy_header", "rate_limit", "relay")
+    ),
+)
 if build not in ("coverage", "sanitize"):
-    SOURCES["flashpol.worker.slow_reply"] = "flashpol/worker/slow_reply.py"
+    for module in COMPILED:
+        SOURCES[f"flashpol.{module}"] = f"flashpol/{module.replace('.', '/')}.py"
 
 # greenlet copies the stack of a greenlet that sleeps, and AddressSanitizer would report reads between its variables.
 SLEEPING = ("flashpol._pump", "flashpol.worker.slow_reply")

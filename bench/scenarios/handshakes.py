@@ -28,14 +28,14 @@ from bench.servers.tls import NGINX, OURS, POLICIES
 from bench.settings import Settings
 
 CLIENTS = 64
-HANDSHAKES, QUICK_HANDSHAKES = 600, 100
+HANDSHAKES, QUICK_HANDSHAKES = 400, 100
 TARGETS = {NEW: {NGINX: 1.0}}
 
 RATE = 1_000.0  # handshakes a second
 ADDRESSES = 250  # of their clients: as few as never hold more connections than one address may
 AT_ONCE = 400  # of them, the most: a server that is late by 0.4 s is too slow for the rate
 LEAD = 0.3  # seconds of handshakes before plain clients come
-REPLY_RATE, SECONDS, TURNS = 5_000.0, 0.5, 15  # of plain replies
+REPLY_RATE, SECONDS, TURNS = 5_000.0, 0.5, 11  # of plain replies
 REACHED = 0.9  # share of the rate: with fewer handshakes the p99 says little
 BESIDE_TARGET = 2.0
 

@@ -24,9 +24,9 @@ from bench.settings import Settings
 NEW, OLD = "1.3", "1.2"  # versions of TLS
 SIZE = 100  # bytes of a message
 CLIENTS = 64
-ECHO_SECONDS, QUICK_SECONDS = 1.0, 0.1
+ECHO_SECONDS, QUICK_SECONDS = 0.6, 0.1
 STREAMS = 4
-STREAM, QUICK_STREAM = 1 << 27, 1 << 21  # bytes of each
+STREAM, QUICK_STREAM = 1 << 26, 1 << 21  # bytes of each
 WARM_UP = 200  # sessions of an echo
 SESSIONS, QUICK_SESSIONS = 8_500, 200  # idle ones; a server that is as large as this has fixed costs that count little
 STUNNEL_SESSIONS = 2_000  # each has a thread

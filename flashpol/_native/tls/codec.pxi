@@ -277,7 +277,7 @@ cdef CodecResult read_plain(Tls* tls, Output* plain) noexcept nogil:
             tls.empty = 0
             if plain.size == plain.room and tls.view_size:
                 return fail(tls, HF_MALFORMED)          # no TLS makes bytes more by decoding
-            if tls.view_size == 0 and not SSL_has_pending(tls.ssl):
+            if tls.view_size == 0 and not tls.flooding and not SSL_has_pending(tls.ssl):
                 # This was all. Another call would find out by making a buffer and freeing it.
                 end_call(tls)
                 return CODEC_OK
