@@ -19,6 +19,7 @@ from testkit.tls import WHOLE, TlsClient, only, tls_ask, tls_connect
 from testkit.tls_serving import issue, leaf
 from testkit.tls_site import REPLY, TlsSite, settled
 
+pytestmark = pytest.mark.slow
 OLD, NEW = issue("games.test"), issue("games.test", "new.games.test")
 ASKERS = 4
 RELOADS = 4
@@ -47,7 +48,6 @@ def served(server: Flashpol) -> bytes:
         return client.certificate
 
 
-@pytest.mark.slow
 def test_reload_with_a_new_certificate_under_load_loses_no_reply(site: TlsSite) -> None:
     with site.serve(workers=2) as server:
         stop, replies, errors = threading.Event(), Counter[bytes](), []
