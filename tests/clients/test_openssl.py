@@ -41,6 +41,38 @@ def certificate_of(output: str) -> str:
     return found
 
 
+class Interactive:
+    """s_client that takes commands: `R` renegotiates, `k` and `K` update keys, in a line of their own."""
+
+    def __init__(self, site: ClientSite, server: Flashpol, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            ["openssl", "s_client", "-connect", f"127.0.0.1:{server.place[1]}", "-CAfile", site.ca.root, *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
+        )  # fmt: skip
+
+    def __enter__(self) -> "Interactive":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def send(self, line: bytes) -> None:
+        assert self.process.stdin
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(line + b"\n")
+
+    def read_until(self, *wanted: bytes) -> bytes:
+        """Until one of them was printed. Fails if the output ends before."""
+        assert self.process.stdout
+        output = b""
+        while not any(text in output for text in wanted):
+            data = self.process.stdout.read(4096)
+            assert data, output
+            output += data
+        return output
+
+
 @pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
 def test_s_client_gets_the_policy_inside_tls_and_a_close_notify(site: ClientSite, version: str) -> None:
     with site.serve() as server:
@@ -48,7 +80,7 @@ def test_s_client_gets_the_policy_inside_tls_and_a_close_notify(site: ClientSite
         assert policy_is_in(output)
         assert f"New, {version}" in output
         assert "Verification: OK" in output
-        assert output.rstrip().endswith("closed"), "close_notify, then FIN"
+        assert POLICY.decode() + "\0closed\n" in output, "close_notify, not the end of the stream alone"
         assert ask(server.place) == POLICY + b"\0", "plain text on the same port"
         metrics = server.metrics()
         assert metrics.total("tls_handshakes_total", version=version) == 1
@@ -102,8 +134,10 @@ def test_flash_admits_air_with_its_only_cipher(site: ClientSite, echo: Echo, ver
         assert policy_is_in(output)
         assert re.search(rf"^ +Protocol +: {re.escape(version)}\n +Cipher +: AES128-SHA$", output, re.M)
         assert certificate_of(output) == "localhost"
-        data = b"hello from AIR" * 3000
-        assert data in s_client(site, server, *air, data=data).encode("latin-1")
+        with Interactive(site, server, *air) as client:
+            data = b"hello from AIR" * 1000
+            client.send(data)
+            client.read_until(data + b"\n")
         assert server.metrics().total("tls_handshakes_total", version=version) == 2
 
 
@@ -146,7 +180,7 @@ def test_client_of_one_kind_of_key_gets_a_certificate_of_that_kind(
 
 def test_strict_sni_refuses_an_unknown_name_and_serves_clients_without_one(site: ClientSite) -> None:
     with site.serve(tls_strict_sni=True) as server:
-        assert re.search("alert unrecognized name", s_client(site, server, name="example.net"))
+        assert "tlsv1 unrecognized name" in s_client(site, server, name="example.net")
         assert policy_is_in(s_client(site, server, name=None))
         assert policy_is_in(s_client(site, server, name="chat.example.org"))
         assert server.metrics().total("tls_handshake_failures_total", reason="name") == 1
@@ -156,38 +190,6 @@ def test_alpn_chooses_http_1_1(site: ClientSite) -> None:
     with site.serve() as server:
         assert "ALPN protocol: http/1.1" in s_client(site, server, "-alpn", "h2,http/1.1")
         assert "No ALPN negotiated" in s_client(site, server)
-
-
-class Interactive:
-    """s_client that takes commands: `R` renegotiates, `k` and `K` update keys, in a line of their own."""
-
-    def __init__(self, site: ClientSite, server: Flashpol, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            ["openssl", "s_client", "-connect", f"127.0.0.1:{server.place[1]}", "-CAfile", site.ca.root, *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
-        )  # fmt: skip
-
-    def __enter__(self) -> "Interactive":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def send(self, line: bytes) -> None:
-        assert self.process.stdin
-        with suppress(BrokenPipeError):
-            self.process.stdin.write(line + b"\n")
-
-    def read_until(self, *wanted: bytes) -> bytes:
-        """Until one of them was printed. Fails if the output ends before."""
-        assert self.process.stdout
-        output = b""
-        while not any(text in output for text in wanted):
-            data = self.process.stdout.read(4096)
-            assert data, output
-            output += data
-        return output
 
 
 def test_renegotiation_is_refused_and_ends_that_client_alone(site: ClientSite, echo: Echo) -> None:
