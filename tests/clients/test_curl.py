@@ -91,14 +91,6 @@ def test_curl_offers_http_2_and_is_given_http_1_1(site: ClientSite, web: str) ->
         assert b"SSL certificate verify ok" in done.stderr
 
 
-def test_curl_with_http_2_alone_is_refused_by_alpn(site: ClientSite, web: str) -> None:
-    with site.serve(upstream=web) as server:
-        done = curl(site, server, "--http2-prior-knowledge", "--no-alpn")
-        # Without ALPN nothing says that it is HTTP/2: what the application replies to its preface is relayed.
-        assert done.returncode != 0
-        assert curl(site, server).returncode == 0
-
-
 def test_curl_keeps_a_connection_for_several_requests(site: ClientSite, web: str) -> None:
     with site.serve(upstream=web) as server:
         done = curl(site, server, "--parallel-max", "1", path="/[1-5]")
