@@ -90,7 +90,10 @@ def wheels(python: str) -> Path:
 
 
 def run_in(root: Path, script: str, seconds: float) -> subprocess.CompletedProcess[str]:
-    """A shell script in /src of `root`, without systemd, with this host's network and package index. Nothing stays."""
+    """A shell script in /src of `root`, without systemd, with this host's network and package index. Nothing stays.
+
+    With `unshare --net` a command of it has a network of its own.
+    """
     options = [
         f"--setenv={name}={value}" for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_CERT"))
     ]
@@ -99,7 +102,8 @@ def run_in(root: Path, script: str, seconds: float) -> subprocess.CompletedProce
     with source() as copy:
         command = [
             "systemd-nspawn", "-q", "--register=no", "--keep-unit", "--volatile=overlay", "--pipe",
-            "--resolv-conf=copy-host", f"--directory={root}", *options, f"--bind-ro={copy}:/source",
+            "--resolv-conf=copy-host", "--capability=CAP_NET_ADMIN", f"--directory={root}", *options,
+            f"--bind-ro={copy}:/source",
             "/bin/bash", "-euc", PREPARE + script,
         ]  # fmt: skip
         return subprocess.run(
