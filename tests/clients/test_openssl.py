@@ -98,7 +98,7 @@ def test_s_client_gets_the_policy_inside_tls_and_a_close_notify(site: ClientSite
         (("-tls1_1", "-cipher", ANY), "protocol version", "version"),
         (("-tls1_2", "-cipher", f"AES128-SHA:{ANY[-12:]}"), "handshake failure", "old_client"),
         (("-tls1_2", "-cipher", "ECDHE+AES+SHA1:@SECLEVEL=0"), "handshake failure", "old_client"),
-        (("-tls1_2", "-cipher", "AES128-GCM-SHA256"), "handshake failure", "cipher"),
+        (("-tls1_2", "-cipher", "AES128-GCM-SHA256"), "handshake failure", "old_client"),
         (("-alpn", "h2"), "no application protocol", "alpn"),
     ],
     ids=["TLS 1.0", "TLS 1.1", "RSA with CBC", "ECDHE with CBC", "RSA with AEAD", "ALPN h2"],
@@ -113,7 +113,16 @@ def test_modern_refuses_old_clients_with_the_alert_that_says_why(
         eventually(lambda: server.metrics().total("tls_handshake_failures_total", reason=reason) == 1, "the count")
         assert server.metrics().total("refused_total", reason="tls_handshake") == 1
         assert policy_is_in(s_client(site, server)), "the next client"
-        assert ("tls-old-clients" in server.log) == ("tls_profile" in server.log) == (reason == "old_client")
+        assert server.stop() == 0
+        assert ('need tls_profile = "flash"' in server.log) == (reason == "old_client")
+
+
+def test_client_without_a_suite_for_the_kind_of_key_is_refused(site: ClientSite) -> None:
+    with site.serve(tls=["localhost-rsa"]) as server:
+        output = s_client(site, server, "-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256")
+        assert "alert handshake failure" in output
+        eventually(lambda: server.metrics().total("tls_handshake_failures_total", reason="cipher") == 1, "the count")
+        assert policy_is_in(s_client(site, server))
 
 
 @pytest.mark.parametrize("cipher", ["ECDHE-RSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA384"])
