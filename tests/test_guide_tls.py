@@ -252,7 +252,9 @@ def test_ways_to_see_whether_it_works_as_printed(net: Network, ca: OwnCa, folder
             words = shlex.split(probe)
             assert words[:3] == ["flashpol", "probe", HOST]
             arguments = ["probe", "127.0.0.1", *words[3:], "--server-name", HOST, "--ca", str(ca.root)]
-            done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=2 * DEADLINE, check=False)
+            done = subprocess.run(
+                command(*arguments), capture_output=True, text=True, timeout=2 * DEADLINE, check=False
+            )
             assert "usage" not in done.stderr
             assert "games.example.com" in done.stdout, done.stdout + done.stderr
             with suppress(AssertionError):
