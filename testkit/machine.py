@@ -21,7 +21,10 @@ import pytest
 
 from testkit.processes import ROOT
 
-PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "python3-dev", "gcc", "libc6-dev", "procps")
+PACKAGES = (
+    "systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "python3-dev", "gcc", "libc6-dev", "libssl-dev",
+    "openssl", "adduser", "procps",
+)  # fmt: skip
 CACHE = ROOT / "build" / "machines"
 BOOT_SECONDS = 120
 SECONDS = 300
@@ -49,15 +52,15 @@ def debian_root(suite: str) -> Path:
     """The root file system of a Debian release, made once with this host's mirror."""
     root = CACHE / suite
     with _locked(suite):
-        if not (root / "made").exists():
+        made, packages = root / "made", ",".join(PACKAGES)
+        if not made.exists() or made.read_text() != packages:
             shutil.rmtree(root, ignore_errors=True)
             sites = subprocess.check_output(["apt-get", "indextargets", "--format", "$(SITE)"], text=True).split()
             mirror = [site for site in sites if not site.rstrip("/").endswith("security")][:1]
-            include = f"--include={','.join(PACKAGES)}"
-            command = ["debootstrap", "--variant=minbase", include, suite, str(root), *mirror]
+            command = ["debootstrap", "--variant=minbase", f"--include={packages}", suite, str(root), *mirror]
             done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-            (root / "made").touch()
+            made.write_text(packages)
     return root
 
 
@@ -87,7 +90,10 @@ def wheels(python: str) -> Path:
 
 
 def run_in(root: Path, script: str, seconds: float) -> subprocess.CompletedProcess[str]:
-    """A shell script in /src of `root`, without systemd, with this host's network and package index. Nothing stays."""
+    """A shell script in /src of `root`, without systemd, with this host's network and package index. Nothing stays.
+
+    With `unshare --net` a command of it has a network of its own.
+    """
     options = [
         f"--setenv={name}={value}" for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_CERT"))
     ]
@@ -96,7 +102,8 @@ def run_in(root: Path, script: str, seconds: float) -> subprocess.CompletedProce
     with source() as copy:
         command = [
             "systemd-nspawn", "-q", "--register=no", "--keep-unit", "--volatile=overlay", "--pipe",
-            "--resolv-conf=copy-host", f"--directory={root}", *options, f"--bind-ro={copy}:/source",
+            "--resolv-conf=copy-host", "--capability=CAP_NET_ADMIN", f"--directory={root}", *options,
+            f"--bind-ro={copy}:/source",
             "/bin/bash", "-euc", PREPARE + script,
         ]  # fmt: skip
         return subprocess.run(

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 import threading
@@ -16,21 +15,15 @@ from testkit.clients import REQUEST, ask, connect, rest
 from testkit.namespaces import CLIENTS, Network, inside, network
 from testkit.polling import DEADLINE, eventually
 from testkit.processes import ROOT, Flashpol
+from testkit.programs import accepts, needs, nginx, running
 
 pytestmark = pytest.mark.slow
-MODULES = Path("/usr/lib/nginx/modules")
 # What the examples call their hosts: the proxies and backends in 10.0.0.0/8, clients in TEST-NET-1.
 ADDRESSES = ("10.0.0.1", "10.0.0.2", "10.0.0.5", "192.0.2.7", "192.0.2.200", "198.51.100.7")
 
 
 def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, timeout=DEADLINE)
-
-
-def needs(*programs: str, modules: tuple[str, ...] = ()) -> pytest.MarkDecorator:
-    missing = [name for name in programs if not shutil.which(name)]
-    missing += [name for name in modules if not (MODULES / name).exists()]
-    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
 def block(page: str, heading: str, kind: str, number: int = 0) -> str:
@@ -61,33 +54,6 @@ def net() -> Iterator[Network]:
 
 
 @contextmanager
-def running(*command: object, log: Path, cwd: Path | None = None) -> Iterator["subprocess.Popen[bytes]"]:
-    with log.open("wb") as out:
-        process = subprocess.Popen([*map(str, command)], cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(DEADLINE)
-
-
-@contextmanager
-def nginx(folder: Path, module: str, text: str) -> Iterator[None]:
-    (folder / "nginx.conf").write_text(
-        f"load_module {MODULES / module};\ndaemon off;\nmaster_process off;\npid {folder}/nginx.pid;\n"
-        f"error_log {folder}/error.log;\nevents {{ }}\n{text}"
-    )
-    with running(
-        "nginx", "-p", folder, "-e", folder / "start.log", "-c", folder / "nginx.conf", log=folder / "nginx.log"
-    ):
-        yield
-
-
-@contextmanager
 def greeter(listening: socket.socket, greeting: bytes) -> Iterator[list[bytes]]:
     """An application that answers the first bytes of each client with `greeting`; yields what it received."""
     received: list[bytes] = []
@@ -113,13 +79,6 @@ def greeter(listening: socket.socket, greeting: bytes) -> Iterator[list[bytes]]:
 def served(folder: Path, text: str, *arguments: str) -> Flashpol:
     (folder / "flashpol.toml").write_text(text)
     return Flashpol("-c", folder / "flashpol.toml", *arguments, listen=())
-
-
-def accepts(address: tuple[str, int]) -> bool:
-    with suppress(ConnectionRefusedError):
-        connect(address).close()
-        return True
-    return False
 
 
 def try_reply(address: tuple[str, int], source: str) -> bytes:

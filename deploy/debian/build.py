@@ -52,6 +52,8 @@ def stage(tree: Path, python: str, source: str, pip_options: list[str]) -> None:
     subprocess.run([*command, "--target", str(library), source], check=True)
     shutil.rmtree(library / "bin", ignore_errors=True)
     shutil.rmtree(library / "share", ignore_errors=True)  # the manual pages, which go where man looks
+    if not list((library / "flashpol").glob("_tls.*.so")):
+        sys.exit("build.py: the build has no TLS: apt-get install libssl-dev")
     write(tree / "usr/bin/flashpol", LAUNCHER, 0o755)
     for path in sorted((ROOT / "share").rglob("*")):
         if path.is_file():

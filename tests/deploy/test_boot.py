@@ -8,13 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from testkit import own_ca
 from testkit.machine import Machine, debian_root, needs_machine, wheels
 from testkit.processes import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 GUIDE = ROOT / "docs" / "guide" / "systemd.md"
 RELEASES = {"bookworm": "3.11", "trixie": "3.13"}
-MAX_EXPOSURE = {"flashpol alone": 1.6, "socket activation": 0.8}
+MAX_EXPOSURE = {"flashpol alone": 1.6, "with certificates": 1.7, "socket activation": 0.9}
 
 # Run inside, by the machine's own Python.
 ASK = textwrap.dedent(
@@ -25,6 +26,21 @@ ASK = textwrap.dedent(
         data = b""
         while part := client.recv(65536):
             data += part
+    sys.exit(0 if data.rstrip(b"\\n\\0").endswith(b"</cross-domain-policy>") else repr(data))
+    """
+)
+# The same inside TLS; prints the serial number of the certificate.
+ASK_TLS = textwrap.dedent(
+    """
+    import socket, ssl, sys
+    context = ssl.create_default_context(cafile="/root/ca/ca.pem")
+    with socket.create_connection(("127.0.0.1", 843), 3) as plain:
+        with context.wrap_socket(plain, server_hostname="games.example.com") as client:
+            client.sendall(b"<policy-file-request/>\\0")
+            data = b""
+            while part := client.recv(65536):
+                data += part
+            print(client.getpeercert()["serialNumber"])
     sys.exit(0 if data.rstrip(b"\\n\\0").endswith(b"</cross-domain-policy>") else repr(data))
     """
 )
@@ -56,15 +72,20 @@ LOAD = textwrap.dedent(
 )
 
 
-def blocks(heading: str) -> list[str]:
-    """The shell blocks of a section of the guide."""
+def blocks(heading: str, kind: str = "sh") -> list[str]:
+    """The blocks of a section of the guide."""
     section = re.split(r"^#+ ", GUIDE.read_text(), flags=re.M)
     [text] = [part for part in section if part.startswith(heading + "\n")]
-    return re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
+    return re.findall(rf"^```{kind}\n(.*?)^```", text, re.M | re.S)
 
 
 def ask(machine: Machine) -> None:
     machine.run(f"python3 -c '{ASK}'")
+
+
+def ask_tls(machine: Machine) -> str:
+    """Returns the serial number of the certificate."""
+    return machine.run(f"python3 -c '{ASK_TLS}'").stdout.strip()
 
 
 def main_pid(machine: Machine) -> int:
@@ -128,9 +149,40 @@ def test_service_alone_exposure_is_as_documented(machine: Machine) -> None:
     assert exposure(machine) <= MAX_EXPOSURE["flashpol alone"]
 
 
+def issue(machine: Machine) -> None:
+    """A certificate from the CA of the guide, made by the machine's OpenSSL, where the guide's commands expect it."""
+    authority, ecdsa, *_ = own_ca.commands()
+    machine.run(f"mkdir -p /root/ca; cd /root/ca; [ -f ca.pem ] || {{ {authority} }}\n{ecdsa}")
+    machine.run("cp /root/ca/games.pem /src/fullchain.pem; cp /root/ca/games.key /src/privkey.pem")
+
+
+def test_certificates_as_documented_serve_tls_and_take_a_new_one(machine: Machine) -> None:
+    issue(machine)
+    [table] = blocks("Certificates", "toml")
+    machine.run(
+        f"cat >> /etc/flashpol/flashpol.toml <<'END'\n{table}END\n"
+        "sed -i '/^address = /a tls = [\"games\"]' /etc/flashpol/flashpol.toml"
+    )
+    [install] = blocks("Certificates")
+    machine.run(install)
+    first = ask_tls(machine)
+    ask(machine)
+    assert exposure(machine) <= MAX_EXPOSURE["with certificates"]
+    others = machine.run("setpriv --reuid=nobody --clear-groups cat /etc/flashpol/tls/privkey.pem", check=False)
+    assert "Permission denied" in others.stdout
+    before = main_pid(machine)
+    issue(machine)
+    [renew] = [line for line in install.splitlines() if line.startswith("install -m 640")]
+    machine.run(f"{renew}; systemctl reload flashpol; sleep 2")
+    assert ask_tls(machine) != first
+    assert main_pid(machine) == before
+    assert machine.run("journalctl -u flashpol -p warning --no-pager -o cat | grep -i cert || true").stdout == ""
+
+
 def test_socket_activation_as_documented_restarts_under_load_without_a_lost_reply(machine: Machine) -> None:
     machine.run(blocks("Socket activation")[0])
     ask(machine)
+    ask_tls(machine)
     load = machine.run(
         f"cat > /tmp/load.py <<'END'\n{LOAD}\nEND\n"
         "python3 /tmp/load.py 8 > /tmp/load.json & sleep 1\n"

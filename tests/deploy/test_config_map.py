@@ -3,12 +3,14 @@
 import itertools
 import os
 import re
-from collections.abc import Iterator
+import ssl
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from testkit.clients import ask
+from testkit.certificates import make_ca
+from testkit.clients import ask, connect
 from testkit.polling import eventually
 from testkit.processes import ROOT, Flashpol
 
@@ -28,7 +30,7 @@ class ConfigMap:
         self._versions = itertools.count()
         folder.mkdir()
 
-    def update(self, files: dict[str, str]) -> None:
+    def update(self, files: Mapping[str, str]) -> None:
         data, link = self.folder / "..data", self.folder / "..data_tmp"
         old = Path(os.readlink(data)) if data.is_symlink() else None
         new = f"..2026_01_01_00_00_00.{next(self._versions)}"
@@ -104,3 +106,34 @@ def test_config_map_with_a_new_configuration_reloads_it(mounted: ConfigMap, serv
     changed = re.sub(r"folder = \S+", grants, CONFIG)
     mounted.update({"flashpol.toml": changed, "policy.xml": GRANT.format("one.example")})
     eventually(lambda: serves(server, "inline.example"), "the policy of the new configuration")
+
+
+def test_secret_with_a_new_certificate_is_served(tmp_path: Path) -> None:
+    """A Secret is mounted as a ConfigMap is; chain and key change at once, by one rename."""
+    pytest.importorskip("flashpol._tls")
+    secret = ConfigMap(tmp_path / "games")
+
+    def issue() -> bytes:
+        """Put a new certificate into the Secret, and return it."""
+        files = make_ca(tmp_path / "ca").issue("games.example.com")
+        secret.update({"tls.crt": files.chain.read_text(), "tls.key": files.key.read_text()})
+        return ssl.PEM_cert_to_DER_cert(files.chain.read_text())
+
+    def served() -> bytes | None:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with context.wrap_socket(connect(server.place)) as client:
+            return client.getpeercert(binary_form=True)
+
+    first = issue()
+    (tmp_path / "policy.xml").write_text(GRANT.format("one.example"))
+    (tmp_path / "flashpol.toml").write_text(
+        f'[server]\nwatch = 0.1\n[certificates.games]\nchain = "{secret.folder}/tls.crt"\n'
+        f'key = "{secret.folder}/tls.key"\n[policies.main]\nfile = "policy.xml"\n'
+        '[[listeners]]\naddress = "127.0.0.1:0"\ntls = ["games"]\n'
+    )
+    with Flashpol("-c", tmp_path / "flashpol.toml", listen=()) as server:
+        assert served() == first
+        second = issue()
+        eventually(lambda: served() == second, "the new certificate")
+        assert "not reloaded" not in server.log

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from testkit import own_ca
 from testkit.machine import Machine, debian_root, needs_machine, wheels
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -45,6 +46,19 @@ def test_package_enabled_serves_policies(machine: Machine) -> None:
     assert not serves(machine)
     machine.run("systemctl enable --now flashpol")
     assert serves(machine)
+
+
+def test_package_depends_on_openssl_and_serves_tls(machine: Machine) -> None:
+    """The machine's libssl3, or libssl3t64, satisfies it: dpkg has installed the package."""
+    assert "libssl3 | libssl3t64" in machine.run("dpkg-query -W -f '${Depends}' flashpol").stdout
+    authority, *_ = own_ca.commands()
+    ask = "printf '<policy-file-request/>\\0' | openssl s_client -quiet -connect 127.0.0.1:8443 2>/dev/null"
+    machine.run(
+        f"cd /root; {authority}\n"
+        "flashpol serve --allow '*:1' --listen 127.0.0.1:8443 --admin off --tls ca.pem,ca.key >tls.log 2>&1 &\n"
+        f"found=; for i in $(seq 50); do if {ask} | grep -q '</cross-domain-policy>'; then found=1; break; fi; "
+        'sleep 0.2; done; kill $!; cat tls.log; [ "$found" ]'
+    )
 
 
 def test_package_log_file_is_rotated_as_its_logrotate_file_says(machine: Machine) -> None:

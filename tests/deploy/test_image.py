@@ -74,6 +74,16 @@ def test_copied_files_exist_and_are_not_ignored() -> None:
     assert [name for name in copied() if not (ROOT / name).exists()] == []
 
 
+def test_build_stage_installs_what_make_installs() -> None:
+    """Without what the image has: Python, its headers and venv."""
+    [step] = [step for step in values("RUN") if step.startswith("apt-get")]
+    made = re.search(r"^SYSTEM := (.+)$", (ROOT / "Makefile").read_text(), re.M)
+    assert made
+    assert set(step.split("--no-install-recommends ")[1].split()) == set(made[1].split()) - {
+        "python3-dev", "python3-venv",
+    }  # fmt: skip
+
+
 in_ci = pytest.mark.skipif("CI" not in os.environ, reason="compiles for a minute: CI has the time")
 
 
@@ -120,6 +130,7 @@ def test_build_steps_make_an_environment_that_works(built: Path) -> None:
     )
     assert done.returncode == 0
     assert not (flashpol.parent / "pip").exists()
+    subprocess.run([flashpol.parent / "python", "-c", "import flashpol._tls"], cwd=built, timeout=DEADLINE, check=True)
 
 
 # /opt/flashpol and /etc/flashpol as in the container, a network of its own, and the user, who gains no privilege.

@@ -144,7 +144,7 @@ def restricted(pod: Resource) -> None:
     assert pod["securityContext"]["runAsUser"] > 0
     assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
-    assert all(volume.keys() == {"name", "configMap"} for volume in pod["volumes"])
+    assert all(volume.keys() in ({"name", "configMap"}, {"name", "secret"}) for volume in pod["volumes"])
     for container in pod["containers"]:
         context = container["securityContext"]
         assert context["allowPrivilegeEscalation"] is False
@@ -182,6 +182,38 @@ def overlay(request: pytest.FixtureRequest) -> tuple[str, list[Resource]]:
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     return request.param, list(yaml.safe_load_all(done.stdout))
+
+
+@pytest.fixture(scope="module", params=OVERLAYS)
+def overlay_with_tls(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Resource:
+    """The workload of an overlay that names the component for TLS too."""
+    if not _has_kustomize():
+        pytest.skip("no kubectl with kustomize 5")
+    folder = tmp_path_factory.mktemp("kubernetes") / "kubernetes"
+    shutil.copytree(FOLDER, folder)
+    path = folder / "overlays" / request.param / "kustomization.yaml"
+    path.write_text(path.read_text().replace("components:\n", "components:\n  - ../../components/tls\n"))
+    command = ["kubectl", "kustomize", path.parent]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=4 * DEADLINE, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return of_kind(OVERLAYS[request.param], list(yaml.safe_load_all(done.stdout)))
+
+
+@pytest.mark.slow
+def test_overlay_with_tls_gives_the_key_to_the_pods_group_alone(overlay_with_tls: Resource) -> None:
+    for version in VERSIONS:
+        validate(overlay_with_tls, version)
+    pod = overlay_with_tls["spec"]["template"]["spec"]
+    restricted(pod)
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"] == 65532
+    [secret] = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
+    assert secret["defaultMode"] == 0o440
+    mounts = {mount["name"]: mount for mount in pod["containers"][0]["volumeMounts"]}
+    assert mounts.keys() == {"configuration", "certificates"}
+    assert "subPath" not in mounts["certificates"]
+    guide = (ROOT / "docs" / "guide" / "containers.md").read_text()
+    assert f'chain = "{mounts["certificates"]["mountPath"]}/tls.crt"' in guide
+    assert f'key = "{mounts["certificates"]["mountPath"]}/tls.key"' in guide
 
 
 @pytest.mark.slow

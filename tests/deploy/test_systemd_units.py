@@ -19,6 +19,7 @@ from testkit.processes import ROOT
 FOLDER = ROOT / "deploy" / "systemd"
 UNITS = ("flashpol.service", "flashpol.socket", "flashpol-admin.socket")
 ACTIVATED = ("socket-activation.conf",)
+TLS = ("tls.conf",)
 MAX_EXPOSURE = 16  # tenths; 2 of them for setpriority, which the admin process calls
 BIN = os.path.dirname(os.path.abspath(sys.executable))  # where the tests' own flashpol is; systemd takes no ".." in it
 
@@ -37,7 +38,7 @@ def settings(name: str) -> dict[str, list[str]]:
     return found
 
 
-@pytest.fixture(params=[(), ACTIVATED], ids=["by itself", "activated"])
+@pytest.fixture(params=[(), ACTIVATED, TLS, ACTIVATED + TLS], ids=["by itself", "activated", "TLS", "both"])
 def units(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The units as they are installed, but for where flashpol is; with these drop-ins."""
     for name in UNITS:
@@ -66,8 +67,9 @@ def test_systemd_analyze_verify_reports_nothing(units: Path) -> None:
 
 @needs_systemd
 def test_systemd_analyze_security_stays_below_the_threshold(units: Path) -> None:
+    threshold = MAX_EXPOSURE + (units / "flashpol.service.d" / "tls.conf").exists()  # for its group
     done = analyze(
-        "security", "--offline=true", f"--threshold={MAX_EXPOSURE}", "--no-pager", "./flashpol.service", folder=units
+        "security", "--offline=true", f"--threshold={threshold}", "--no-pager", "./flashpol.service", folder=units
     )
     assert "Overall exposure level" in done.stdout, done.stderr
     assert done.returncode == 0, done.stdout.splitlines()[-1]

@@ -1,64 +1,17 @@
 """The guide's example: nginx-rtmp behind a shared port; ffmpeg publishes and plays through it."""
 
-import shutil
-import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from testkit.clients import ask, connect
+from testkit.clients import ask
 from testkit.polling import DEADLINE, eventually
 from testkit.processes import Flashpol, free_port
+from testkit.programs import needs, nginx, running, wait_for
 
-MODULE = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
-PROGRAMS = {name: shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin:/bin") for name in ("nginx", "ffmpeg")}
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (MODULE.exists() and all(PROGRAMS.values())), reason="needs nginx, libnginx-mod-rtmp and ffmpeg"
-    ),
-]
+pytestmark = [pytest.mark.slow, needs("nginx", "ffmpeg", modules=("ngx_rtmp_module.so",))]
 POLICY = b'<cross-domain-policy><allow-access-from domain="*.example.com" to-ports="1935"/></cross-domain-policy>'
-
-
-@contextmanager
-def running(*command: object, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    with log.open("wb") as out:
-        process = subprocess.Popen([*map(str, command)], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(DEADLINE)
-
-
-@contextmanager
-def nginx(folder: Path, listen: str) -> Iterator[int]:
-    """Its port. listen: more words of the directive."""
-    port = free_port()
-    (folder / "nginx.conf").write_text(
-        f"load_module {MODULE};\ndaemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log {folder}/error.log;\n"
-        f"events {{ }}\nrtmp {{ server {{ listen 127.0.0.1:{port}{listen}; application live {{ live on; }} }} }}\n"
-    )
-    command = [PROGRAMS["nginx"], "-p", folder, "-e", folder / "start.log", "-c", folder / "nginx.conf"]
-    with running(*command, log=folder / "nginx.log"):
-
-        def accepts() -> bool:
-            try:
-                connect(("127.0.0.1", port)).close()
-            except ConnectionRefusedError:
-                return False
-            return True
-
-        eventually(accepts, "nginx")
-        yield port
 
 
 @pytest.mark.parametrize(
@@ -66,7 +19,10 @@ def nginx(folder: Path, listen: str) -> Iterator[int]:
 )
 def test_shared_port_relays_rtmp_and_replies_on_one_port(tmp_path: Path, listen: str, setting: str) -> None:
     (tmp_path / "policy.xml").write_bytes(POLICY)
-    with nginx(tmp_path, listen) as upstream:
+    upstream = free_port()
+    rtmp = f"rtmp {{ server {{ listen 127.0.0.1:{upstream}{listen}; application live {{ live on; }} }} }}\n"
+    with nginx(tmp_path, "ngx_rtmp_module.so", rtmp):
+        wait_for(("127.0.0.1", upstream), "nginx")
         config = tmp_path / "flashpol.toml"
         config.write_text(
             '[policies.media]\nfile = "policy.xml"\n'
@@ -75,7 +31,7 @@ def test_shared_port_relays_rtmp_and_replies_on_one_port(tmp_path: Path, listen:
         )
         with Flashpol("-c", config, listen=()) as server:
             url = f"rtmp://127.0.0.1:{server.place[1]}/live/test"
-            quiet = [PROGRAMS["ffmpeg"], "-nostdin", "-loglevel", "error", "-y"]
+            quiet = ["ffmpeg", "-nostdin", "-loglevel", "error", "-y"]
             source = ["-re", "-f", "lavfi", "-i", "testsrc=size=160x120:rate=10", "-t", "30"]
             publish = [*quiet, *source, "-c:v", "flv1", "-g", "10", "-f", "flv", url]
             with running(*publish, log=tmp_path / "publish.log") as publisher:
