@@ -18,6 +18,7 @@ from faults import FaultsError
 # An address that is no loopback one to the kernel, which uses a local port in TIME-WAIT again only for those.
 ELSEWHERE = "198.51.100.1"
 PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+SEND_BUFFERS, SMALL_SEND_BUFFER = Path("/proc/sys/net/ipv4/tcp_wmem"), 1 << 16
 SIOCSIFADDR = 0x8916
 
 
@@ -42,6 +43,22 @@ def usual_local_ports() -> Iterator[None]:
         yield
     finally:
         PORT_RANGE.write_text(usual)
+
+
+@contextmanager
+def small_send_buffers() -> Iterator[None]:
+    """In the context, no connection has a send buffer of more than 64 KB.
+
+    All namespaces share the kernel's memory for TCP (`net.ipv4.tcp_mem`), and thousands of connections with the usual
+    buffers of 4 MB use it up: then the kernel resets connections of the whole machine.
+    """
+    usual = SEND_BUFFERS.read_text()
+    first, default, _ = usual.split()
+    SEND_BUFFERS.write_text(f"{first} {default} {SMALL_SEND_BUFFER}")
+    try:
+        yield
+    finally:
+        SEND_BUFFERS.write_text(usual)
 
 
 class Firewall:

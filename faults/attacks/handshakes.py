@@ -32,6 +32,9 @@ HANDSHAKES = 100  # max_handshakes of each worker
 FILES = 300  # descriptors of a process
 HELD, HELD_RATE = 3_000, 3_000
 OVERLOAD, OVERLOAD_RATE = 15_000, 5_000
+# Clients that begin a handshake: attackers of their address that only begin one have as many places as it may, and at
+# `max_handshakes` of many addresses a far client is like one that stalls.
+BEGINNERS, FAR = ("TLS policy", "TLS game"), ("far TLS policy",)
 # Megabytes that attackers may take of all workers, which have 2,000 handshakes under way at most.
 MEGABYTES = 100
 
@@ -85,9 +88,17 @@ def abandoned_hellos(run: AttackRun) -> None:
     attack_with(run, "hellos of clients that have gone", "send:{hello-13},reset", rate=8_000, addresses=MANY)
 
 
-@group.attack("hello-overload", seconds=8.0, quick=4.0)
+@group.attack(
+    "hello-overload",
+    rows=with_tls("games", alike=BEGINNERS, crowded=(*BEGINNERS, "late TLS policy", *FAR)),
+    seconds=8.0,
+    quick=4.0,
+)
 def hello_overload(run: AttackRun) -> None:
-    """More hellos than the server has turns for, each of an address of its own, whose clients wait."""
+    """More hellos than the server has turns for, each of an address of its own, whose clients wait.
+
+    Good clients that begin a handshake at the same listener are served in part, as the attackers are.
+    """
     attack_with(run, "hellos", "send:{hello-13}", connections=OVERLOAD, rate=OVERLOAD_RATE, addresses=MANY)
 
 
@@ -146,35 +157,43 @@ def record_begins(run: AttackRun) -> None:
     attack_with(run, "400 clients, silent after 16 03,", "send:{tls-begin}", connections=400, rate=2_000)
 
 
-@group.attack("stalled-handshakes")
+@group.attack("stalled-handshakes", rows=with_tls("games", alike=BEGINNERS))
 def stalled_handshakes(run: AttackRun) -> None:
     """Clients that send a hello, receive the server's part, and are silent, with all defaults."""
     script = "send:{hello-13},await"
     attack_with(run, f"{HELD:,} stalled handshakes", script, connections=HELD, rate=HELD_RATE)
 
 
-@group.attack("stalled-spread")
+@group.attack("stalled-spread", rows=with_tls("games", alike=BEGINNERS, crowded=FAR))
 def stalled_handshakes_spread(run: AttackRun) -> None:
     """The same, each of an address of its own."""
     script = "send:{hello-13},await"
     attack_with(run, f"{HELD:,} stalled handshakes", script, connections=HELD, rate=HELD_RATE, addresses=MANY)
 
 
-@group.attack("dripping-handshakes", quick=4.0)
+@group.attack("dripping-handshakes", rows=with_tls("games", alike=BEGINNERS, crowded=FAR), quick=4.0)
 def dripping_handshakes(run: AttackRun) -> None:
     """The same, and they go on with a byte every 0.1 s."""
     script = "send:{hello-13},await,drip:{tls-sealed}*100"
     attack_with(run, f"{HELD:,} dripping handshakes", script, connections=HELD, rate=1_500, addresses=MANY)
 
 
-@group.attack("stalled-at-limit", server=shared(certificates=[NAME], max_handshakes=HANDSHAKES))
+@group.attack(
+    "stalled-at-limit",
+    server=shared(certificates=[NAME], max_handshakes=HANDSHAKES),
+    rows=with_tls("games", crowded=FAR),
+)
 def stalled_at_limit(run: AttackRun) -> None:
     """Stalled handshakes of 40 addresses, more than a small `max_handshakes` allows."""
     script = "send:{hello-13},await"
     attack_with(run, "600 stalled handshakes", script, connections=600, rate=1_000, addresses=SOME)
 
 
-@group.attack("stalled-few-files", server=shared(certificates=[NAME], under=with_files(FILES)))
+@group.attack(
+    "stalled-few-files",
+    server=shared(certificates=[NAME], under=with_files(FILES)),
+    rows=with_tls("games", alike=BEGINNERS),
+)
 def stalled_few_files(run: AttackRun) -> None:
     """Stalled handshakes of one address take the descriptors."""
     attack_with(

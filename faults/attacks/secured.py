@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from bench import build
 from bench.measure import status
 from faults.attack import AttackGroup, AttackRun
-from faults.attacks.handshakes import SOME, attack_with
+from faults.attacks.handshakes import BEGINNERS, FAR, SOME, attack_with
 from faults.certificates import NAME
+from faults.network import small_send_buffers
 from faults.places import with_tls
 from faults.server import Listener, Server
 from faults.shared import shared
@@ -28,6 +29,7 @@ group = AttackGroup(
 
 BUSY = 64  # attackers at a time that send as much as they can
 DEAF = 400  # that never read
+HELD_RATE = 400  # sessions that are opened in a second to be held: their handshakes are no flood
 SLOW_REPLIES = 50  # max_slow_replies of each worker
 MEMORY_BYTES = 16 << 20  # address space that a process may take in addition to what it starts with
 
@@ -117,30 +119,37 @@ def _source() -> Iterator[Server]:
             source.kill()
 
 
-@group.attack("deaf-tls-sessions", server=_source, seconds=20.0, quick=15.0)
+@contextmanager
+def _source_with_small_buffers() -> Iterator[Server]:
+    """The same; the kernel takes less for a client that does not read."""
+    with small_send_buffers(), _source() as server:
+        yield server
+
+
+@group.attack("deaf-tls-sessions", server=_source_with_small_buffers, own_network=True, seconds=12.0, quick=8.0)
 def deaf_tls_sessions(run: AttackRun) -> None:
     """Sessions with TLS, more than the pump has buffers, that ask for gigabytes and never read."""
     attack_with(
         run, "2,000 that never read a film", "secure:13,deaf,data:{film}", "films",
-        connections=2_000, rate=1_000, addresses=10, small_window=True,
+        connections=2_000, rate=HELD_RATE, addresses=10, small_window=True,
     )  # fmt: skip
 
 
-@group.attack("slow-tls-sessions", server=_source)
+@group.attack("slow-tls-sessions", server=_source_with_small_buffers, own_network=True, quick=5.0)
 def slow_tls_sessions(run: AttackRun) -> None:
     """Sessions with TLS that ask for gigabytes and read 2 KB a second."""
     attack_with(
         run, "1,000 that read 2 KB a second", "secure:13,data:{film},sip:1024*500", "films",
-        connections=1_000, rate=1_000, addresses=10, small_window=True,
+        connections=1_000, rate=HELD_RATE, addresses=10, small_window=True,
     )  # fmt: skip
 
 
-@group.attack("slow-tls-replies", rows=with_tls("slow", asked="small"))
+@group.attack("slow-tls-replies", quick=5.0, rows=with_tls("slow", asked="small"))
 def slow_tls_replies(run: AttackRun) -> None:
     """Clients with TLS that read a large reply at 2 KB a second, with all defaults."""
     attack_with(
-        run, "2,000 that read 200 KB at 2 KB a second", "secure:13,data:{request},sip:1024*500", "slow",
-        connections=2_000, rate=1_000, addresses=SOME, small_window=True,
+        run, "1,500 that read 200 KB at 2 KB a second", "secure:13,data:{request},sip:1024*500", "slow",
+        connections=1_500, rate=HELD_RATE, addresses=SOME, small_window=True,
     )  # fmt: skip
 
 
@@ -150,11 +159,11 @@ def bulk_tls_sessions(run: AttackRun) -> None:
     attack_with(run, "100 that read films", "secure:13,data:{film}", "films", connections=100, rate=1_000)
 
 
-@group.attack("half-records")
+@group.attack("half-records", quick=5.0)
 def half_records(run: AttackRun) -> None:
     """Sessions that send most of a record of 16 KB, and wait: OpenSSL keeps it until it is complete."""
     script = "secure:13,data:{hello},cut:{hello-large}*16000"
-    attack_with(run, "2,000 sessions with half a record", script, connections=2_000, rate=2_000, addresses=SOME)
+    attack_with(run, "1,500 sessions with half a record", script, connections=1_500, rate=HELD_RATE, addresses=SOME)
 
 
 @contextmanager
@@ -166,16 +175,16 @@ def _little_memory() -> Iterator[Server]:
         yield server
 
 
-@group.attack("tls-no-memory", server=_little_memory)
+@group.attack("tls-no-memory", quick=5.0, server=_little_memory, rows=with_tls("games", alike=BEGINNERS, crowded=FAR))
 def tls_no_memory(run: AttackRun) -> None:
     """Silent sessions with TLS take the memory of the workers (RLIMIT_AS)."""
     attack_with(
         run, f"silent sessions with TLS, {MEMORY_BYTES >> 20} MB for each process,", "secure:13",
-        connections=2_000, rate=2_000, addresses=SOME,
+        connections=1_500, rate=HELD_RATE, addresses=SOME,
     )  # fmt: skip
 
 
-@group.attack("silent-tls-sessions")
+@group.attack("silent-tls-sessions", quick=5.0)
 def silent_tls_sessions(run: AttackRun) -> None:
     """Silent clients of a shared port that have completed the handshake, and become sessions."""
-    attack_with(run, "2,500 silent sessions with TLS", "secure:13", connections=2_500, rate=2_500, addresses=SOME)
+    attack_with(run, "1,500 silent sessions with TLS", "secure:13", connections=1_500, rate=HELD_RATE, addresses=SOME)

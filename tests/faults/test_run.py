@@ -57,6 +57,24 @@ with usual_local_ports():
         pass
 socket.create_connection(listener.getsockname(), 5).close()
 """
+SMALL_BUFFERS = """
+import socket
+from bench.isolation import isolate
+from faults.network import SEND_BUFFERS, small_send_buffers
+assert not isolate()
+usual = SEND_BUFFERS.read_text()
+listener = socket.create_server(("127.0.0.1", 0))
+with small_send_buffers():
+    client = socket.create_connection(listener.getsockname(), 5)
+    client.settimeout(0.2)
+    try:
+        while True:
+            client.send(bytes(1 << 16))
+    except TimeoutError:
+        pass
+assert client.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 1 << 16
+assert SEND_BUFFERS.read_text() == usual
+"""
 pytestmark = pytest.mark.servers
 SHORT = Lengths(0.5, 0.5, quick=True)
 
@@ -145,6 +163,10 @@ def test_firewall_in_a_namespace_drops_only_the_attackers() -> None:
     if not Firewall.available():
         pytest.skip("nft is not installed: apt-get install nftables")
     in_namespace(DROPPED)
+
+
+def test_send_buffers_of_a_namespace_are_small_in_the_context() -> None:
+    in_namespace(SMALL_BUFFERS)
 
 
 def test_local_ports_of_a_namespace_run_out_at_their_limit() -> None:
