@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from flashpol.config import ConnectionTimeouts
+from testkit.client_fixtures import echo, issued, site  # noqa: F401 - fixtures of tests/clients
 from testkit.examples import ALL
 from testkit.fastpath_loop import Loop
 from testkit.pump_loop import PumpLoop

@@ -16,7 +16,7 @@ from testkit.polling import DEADLINE, eventually
 from testkit.processes import Flashpol
 from testkit.programs import needs
 
-pytestmark = needs("curl")
+pytestmark = [pytest.mark.slow, needs("curl")]
 
 
 class Handler(BaseHTTPRequestHandler):

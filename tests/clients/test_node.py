@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from testkit.client_fixtures import Echo
 from testkit.client_site import POLICY, ClientSite
 from testkit.polling import DEADLINE
 from testkit.programs import needs
-from tests.clients.conftest import Echo
 
-pytestmark = needs("node")
+pytestmark = [pytest.mark.slow, needs("node")]
 CLIENT = Path(__file__).with_name("tls_client.mjs")
 
 

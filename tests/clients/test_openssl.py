@@ -6,14 +6,14 @@ from contextlib import suppress
 
 import pytest
 
+from testkit.client_fixtures import Echo
 from testkit.client_site import POLICY, ClientSite
 from testkit.clients import ask
 from testkit.polling import DEADLINE, eventually
 from testkit.processes import Flashpol
 from testkit.programs import needs
-from tests.clients.conftest import Echo
 
-pytestmark = needs("openssl")
+pytestmark = [pytest.mark.slow, needs("openssl")]
 REQUEST = b"<policy-file-request/>\0"
 # s_client refuses what the system's openssl.cnf does not like, as servers do.
 ANY = "ALL:@SECLEVEL=0"

@@ -13,7 +13,7 @@ from testkit.polling import DEADLINE, eventually
 from testkit.processes import Flashpol, free_port
 from testkit.programs import needs, nginx, running, wait_for
 
-pytestmark = needs("nginx", "ffmpeg", modules=("ngx_rtmp_module.so",))
+pytestmark = [pytest.mark.slow, needs("nginx", "ffmpeg", modules=("ngx_rtmp_module.so",))]
 QUIET = ("ffmpeg", "-nostdin", "-loglevel", "error", "-y")
 SECONDS = 60  # of the film, which ends with the test
 

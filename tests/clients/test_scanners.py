@@ -15,6 +15,8 @@ from testkit.polling import DEADLINE
 from testkit.processes import Flashpol
 from testkit.programs import needs
 
+pytestmark = pytest.mark.slow
+
 PROFILES = ("modern", "compatible", "flash")
 
 

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 
 import pytest
 
+from testkit.client_fixtures import Echo
 from testkit.client_site import POLICY, ClientSite
 from testkit.clients import ask, connect, reset, rest
 from testkit.polling import eventually
 from testkit.processes import Flashpol, Place, free_port
 from testkit.programs import find, needs, running, wait_for
-from tests.clients.conftest import Echo
 
-pytestmark = needs("stunnel")
+pytestmark = [pytest.mark.slow, needs("stunnel")]
 
 
 @contextmanager

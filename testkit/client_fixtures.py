@@ -1,4 +1,4 @@
-"""A site with certificates of an own CA, and applications that its clients talk to."""
+"""Fixtures of tests/clients: a site with certificates of an own CA, and an application that its clients talk to."""
 
 import socket
 import threading
@@ -10,12 +10,6 @@ import pytest
 from testkit.client_site import ClientSite
 from testkit.own_ca import OwnCa
 from testkit.polling import DEADLINE
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")
