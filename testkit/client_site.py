@@ -28,19 +28,20 @@ class ClientSite:
             self.certificates |= {host.replace(".", "-"): ecdsa, host.replace(".", "-") + "-rsa": rsa}
         (self.folder / "policy.xml").write_bytes(POLICY)
 
-    def configuration(self, **listener: object) -> str:
-        """Keywords are more settings of the listener, written as TOML values: text in quotes, True as true."""
+    def configuration(self, server: str = "", **listener: object) -> str:
+        """server: lines of that table. Keywords are more settings of the listener, from Python's values."""
         blocks = [
             f"[certificates.{name}]\nchain = '{pair.chain}'\nkey = '{pair.key}'\n"
             for name, pair in self.certificates.items()
         ]
         settings = {"name": "tls", "address": "127.0.0.1:0", "tls": [*self.certificates]} | listener
         lines = [f"{name} = {toml(value)}\n" for name, value in settings.items()]
-        return "".join([*blocks, '[policies.main]\nfile = "policy.xml"\n', "[[listeners]]\n", *lines])
+        tables = [f"[server]\n{server}\n", *blocks, '[policies.main]\nfile = "policy.xml"\n', "[[listeners]]\n"]
+        return "".join([*tables, *lines])
 
-    def serve(self, *arguments: str, **listener: object) -> Flashpol:
+    def serve(self, *arguments: str, server: str = "", **listener: object) -> Flashpol:
         path = self.folder / "flashpol.toml"
-        path.write_text(self.configuration(**listener))
+        path.write_text(self.configuration(server, **listener))
         return Flashpol("-c", path, *arguments, listen=())
 
 

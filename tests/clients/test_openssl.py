@@ -1,5 +1,6 @@
 """openssl s_client: versions, names, ALPN, renegotiation, resumption, and clients as old as AIR."""
 
+import os
 import re
 import subprocess
 from contextlib import suppress
@@ -279,3 +280,16 @@ def test_tls_only_refuses_plain_text(site: ClientSite) -> None:
         assert ask(server.place) == b""
         assert policy_is_in(s_client(site, server))
         assert server.metrics().total("refused_total", reason="tls_only") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the workers' user and root folder")
+def test_workers_without_the_right_to_read_a_key_serve_tls(site: ClientSite) -> None:
+    """Root starts the server; the keys are root's, and the workers are another user in an empty folder."""
+    assert all(pair.key.stat().st_mode & 0o077 == 0 for pair in site.certificates.values())
+    empty = site.folder / "empty"
+    empty.mkdir()
+    with site.serve(server=f'user = "nobody"\nchroot = "{empty}"') as server:
+        assert policy_is_in(s_client(site, server, "-tls1_3"))
+        assert policy_is_in(s_client(site, server, "-tls1_2", name="chat.example.org"))
+        assert server.stop() == 0
+        assert not server.complaints

@@ -28,7 +28,7 @@ class Admits(NamedTuple):
 def documented() -> dict[str, Admits]:
     """The table of the guide: what a profile admits beside what the ones above it admit."""
     section = PAGE.read_text().split("\n## Profiles\n")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+) \|$", section, re.M)
+    rows = re.findall(r"^\| `(\w+)` \| ([\d., ]+) \| (.+) \|$", section, re.M)
     assert tuple(name for name, _, _ in rows) == PROFILES
     found: dict[str, Admits] = {}
     suites: set[str] = set()
