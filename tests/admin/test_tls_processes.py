@@ -19,6 +19,8 @@ from testkit.clients import REQUEST, connect, reset, rest
 from testkit.polling import DEADLINE, eventually
 from testkit.processes import POLICY, Flashpol
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("flashpol._tls", reason="flashpol was built without OpenSSL")
 
 NAME = "games.example.com"

@@ -14,6 +14,8 @@ from flashpol.probe import Observation, findings
 from testkit.certificates import CA, CertificateFiles, in_days, make_ca
 from testkit.processes import Flashpol, free_port
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("flashpol._tls", reason="built without libssl-dev")
 
 NAME = "games.example.com"
@@ -63,7 +65,6 @@ def test_flashpol_has_no_findings_but_those_of_its_profile(tmp_path: Path, ca: C
         assert codes(ask(port, ca)) == PROFILES[profile]
 
 
-@pytest.mark.slow
 def test_flashpol_when_probed_thoroughly_has_no_findings(tmp_path: Path, ca: CA, files: CertificateFiles) -> None:
     with flashpol(tmp_path, files, tls_profile='"flash"') as port:
         seen = ask(port, ca, thorough=True, idle=6.0)
@@ -148,7 +149,6 @@ def test_haproxy_with_the_certificate_alone_is_incomplete(tmp_path: Path, ca: CA
             assert codes(ask(port, ca)) == {"PB503", "PB515"}
 
 
-@pytest.mark.slow
 def test_stunnel_with_an_expired_certificate_is_expired(tmp_path: Path, ca: CA) -> None:
     command, port = program("stunnel"), free_port()
     files = ca.issue(NAME, not_before=in_days(-9), not_after=in_days(-1))
@@ -161,7 +161,6 @@ def test_stunnel_with_an_expired_certificate_is_expired(tmp_path: Path, ca: CA) 
             assert codes(ask(port, ca)) == {"PB503", "PB511"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("version", "expected"), [("-tls1_1", {"PB532"}), ("-tls1_3", {"PB531"})])
 def test_openssl_as_a_web_server_is_judged_by_its_version(
     tmp_path: Path, ca: CA, files: CertificateFiles, version: str, expected: set[str]

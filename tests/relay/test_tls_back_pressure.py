@@ -25,7 +25,7 @@ MEGABYTE = 1 << 20
 SLOW_SESSIONS = 20
 PATIENT = dataclasses.replace(TIMEOUTS, request_timeout=DEADLINE, first_byte_timeout=DEADLINE)
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
 @pytest.fixture
@@ -92,7 +92,6 @@ def test_client_is_not_read_while_the_application_does_not_read(
     assert server.settle() == {"relayed": 1}
 
 
-@pytest.mark.slow
 def test_slow_readers_of_many_sessions_hold_a_bounded_amount(
     serve: Serve, app: Application, context: ssl.SSLContext
 ) -> None:
@@ -139,7 +138,6 @@ def slow_readers(
     return [*zip(clients, inners, fill_all(inners), strict=True)]
 
 
-@pytest.mark.slow
 def test_sessions_without_a_buffer_wait_until_one_is_returned(
     two_buffers: Serving, app: Application, context: ssl.SSLContext
 ) -> None:
@@ -159,7 +157,6 @@ def test_sessions_without_a_buffer_wait_until_one_is_returned(
     assert buffers(two_buffers) == 0
 
 
-@pytest.mark.slow
 def test_session_goes_on_while_slow_readers_hold_all_buffers(
     two_buffers: Serving, app: Application, context: ssl.SSLContext
 ) -> None:
@@ -185,7 +182,6 @@ def check_plain(client: TlsClient, size: int) -> None:
     assert read_plain(client) == (hashlib.sha256(b"x" * size).hexdigest(), size)
 
 
-@pytest.mark.slow
 def test_reply_to_a_key_update_comes_behind_the_data_that_is_held(serve: Serve, app: Application) -> None:
     """The codec sends it by itself. In front of older records it would make them unreadable."""
     server = serve(timeouts=PATIENT, tls=Tls(), upstream=[app.remote])

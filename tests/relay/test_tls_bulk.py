@@ -22,7 +22,7 @@ from testkit.tls_serving import Tls, issue
 MEGABYTE = 1 << 20
 PATIENT = dataclasses.replace(TIMEOUTS, request_timeout=DEADLINE, first_byte_timeout=DEADLINE)
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
 @pytest.fixture
@@ -36,7 +36,6 @@ def context(request: pytest.FixtureRequest) -> ssl.SSLContext:
     return request.param  # type: ignore[no-any-return]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", [64 * MEGABYTE])
 def test_bulk_from_the_client_arrives_whole(serve: Serve, app: Application, context: ssl.SSLContext, size: int) -> None:
     server = serve(timeouts=PATIENT, tls=Tls(), upstream=[app.remote])
@@ -54,7 +53,6 @@ def test_bulk_from_the_client_arrives_whole(serve: Serve, app: Application, cont
     assert server.settle() == {"relayed": 1}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", [64 * MEGABYTE])
 def test_bulk_from_the_application_arrives_whole(
     serve: Serve, app: Application, context: ssl.SSLContext, size: int
@@ -76,7 +74,6 @@ def test_bulk_from_the_application_arrives_whole(
     assert server.settle() == {"relayed": 1}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("half_close", ["client first", "application first"])
 def test_bulk_both_ways_with_slow_readers_and_half_close_arrives_whole(
     serve: Serve, app: Application, context: ssl.SSLContext, half_close: str
@@ -129,7 +126,6 @@ def test_bulk_both_ways_with_slow_readers_and_half_close_arrives_whole(
     assert server.settle() == {"relayed": 1}
 
 
-@pytest.mark.slow
 def test_bulk_of_an_old_client_arrives_whole(serve: Serve, app: Application) -> None:
     """TLS 1.0 and CBC, as Flash Player has it."""
     size = 8 * MEGABYTE

@@ -21,7 +21,7 @@ from testkit.tls_sessions import ends, session
 
 QUICK = dataclasses.replace(TIMEOUTS, first_byte_timeout=0.3, request_timeout=0.5, connect_timeout=1.0)
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from testkit.tls import only, tls_connect
 from testkit.tls_serving import Tls, issue
 from testkit.tls_site import TlsSite
 
+pytestmark = pytest.mark.slow
+
 QUICK = dataclasses.replace(TIMEOUTS, first_byte_timeout=0.3)
 SSL_VERSION, SSL_CN, SSL_CIPHER, SSL_SIG_ALG, SSL_KEY_ALG = range(0x21, 0x26)
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3

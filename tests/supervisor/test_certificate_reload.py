@@ -16,6 +16,8 @@ from testkit.clients import REQUEST
 from testkit.polling import DEADLINE, eventually
 from testkit.processes import Flashpol, one_line, run
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("flashpol._tls", reason="built without OpenSSL")
 
 HOST = "games.example.com"
@@ -163,7 +165,6 @@ def test_start_with_findings_serves_and_logs_them(site: Site) -> None:
         assert f"WARNING: certificate games: {site.live.chain}: expires in 3 days, on " in end
 
 
-@pytest.mark.slow
 def test_certificate_that_expires_while_running_is_served_and_logged(site: Site) -> None:
     site.renew(not_after=in_days(3 / 86_400))
     with site.serve(prelude="import flashpol.supervisor.certificate_expiry as e; e.CHECK_EVERY = 0.5") as server:

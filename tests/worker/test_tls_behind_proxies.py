@@ -15,6 +15,8 @@ from testkit.processes import Flashpol
 from testkit.tls import WHOLE, Refused, TlsClient, tls_ask, tls_connect
 from testkit.tls_site import REPLY, TlsSite, settled
 
+pytestmark = pytest.mark.slow
+
 BEHIND = 'proxy_protocol = true\nproxy_networks = ["127.0.0.0/8"]'
 
 

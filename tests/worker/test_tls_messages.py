@@ -30,7 +30,7 @@ PATIENT = dataclasses.replace(TIMEOUTS, first_byte_timeout=DEADLINE, request_tim
 FEW = 3  # messages without application data; 32 records in a row are taken, and 8 messages of a handshake in all
 MANY = 100  # more than are taken
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 
 @pytest.fixture

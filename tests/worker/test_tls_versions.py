@@ -24,6 +24,8 @@ from testkit.tls import (
 )
 from testkit.tls_serving import Tls, handshakes, issue
 
+pytestmark = pytest.mark.slow
+
 V10, V11, V12, V13 = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
 
