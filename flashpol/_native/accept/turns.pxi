@@ -110,14 +110,14 @@ cdef int handshake_that_gives_way(Core* core, const Listener* listener, uint32_t
     """The handshake whose place a hello of this listener and address may take, -1: none.
 
     Of the address with the most of them the oldest, if it has at least two more than the newcomer's; or else the oldest
-    of all, if it is old. One that waits for its turn does not: its client has done its part.
+    of all whose address has no fewer, if it is old. One that waits for its turn does not: its client has done its part.
     """
     cdef AccountCore* account = core.account
-    cdef int32_t most = heaviest(&account.rankings[HANDSHAKES])
+    cdef const Ranking* ranking = &account.rankings[HANDSHAKES]
+    cdef int32_t most = heaviest(ranking), own = ranking.holders[slot].weight
     cdef int64_t now
     cdef int at, looked_at = 0
-    if most >= 0 and account.rankings[HANDSHAKES].holders[most].weight > (
-            account.rankings[HANDSHAKES].holders[slot].weight + 1):
+    if most >= 0 and ranking.holders[most].weight > own + 1:
         at = line_of(account, <uint32_t>most, K_HANDSHAKE).head - 1
         while at >= 0 and looked_at < MAX_LOOKED_AT:
             if not codec_of(core, at).in_turns and helps(core, at, listener):
@@ -128,7 +128,8 @@ cdef int handshake_that_gives_way(Core* core, const Listener* listener, uint32_t
     at = core.placed.first
     looked_at = 0
     while at >= 0 and looked_at < MAX_LOOKED_AT and now - codec_of(core, at).links[PLACED].since > PATIENCE_NS:
-        if not codec_of(core, at).in_turns and helps(core, at, listener):
+        if (not codec_of(core, at).in_turns and helps(core, at, listener)
+                and ranking.holders[core.records[at].slot].weight >= own):
             return at
         looked_at += 1
         at = codec_of(core, at).links[PLACED].after
