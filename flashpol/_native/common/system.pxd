@@ -57,7 +57,7 @@ cdef extern from "<netinet/tcp.h>" nogil:
         uint8_t tcpi_options
         uint32_t tcpi_unacked
         uint32_t tcpi_sacked
-    int TCP_INFO, TCPI_OPT_TIMESTAMPS, TCP_KEEPIDLE, TCP_NODELAY, TCP_USER_TIMEOUT
+    int TCP_INFO, TCPI_OPT_TIMESTAMPS, TCP_KEEPIDLE, TCP_NODELAY, TCP_QUICKACK, TCP_USER_TIMEOUT
 
 cdef extern from "<arpa/inet.h>" nogil:
     int AF_INET, AF_INET6, INET6_ADDRSTRLEN
