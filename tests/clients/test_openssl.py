@@ -263,6 +263,17 @@ def test_client_that_leaves_early_is_counted_and_logged_at_no_level(site: Client
         assert not server.complaints
 
 
+def test_client_that_leaves_before_its_tickets_has_completed_a_handshake(site: ClientSite) -> None:
+    """s_time closes each connection right after its handshake, while the server writes the tickets."""
+    with site.serve(tls_tickets=2) as server:
+        command = ["openssl", "s_time", "-connect", f"127.0.0.1:{server.place[1]}", "-new", "-tls1_3", "-time", "1"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True)
+        made = int(re.findall(r"(\d+) connections in \d+ real seconds", done.stdout)[0])
+        assert made > 20
+        eventually(lambda: server.metrics().total("tls_connections_open") == 0, "the end of all")
+        assert server.metrics().total("tls_handshakes_total") >= made
+
+
 def test_client_that_does_not_trust_the_certificate_is_counted_as_such(site: ClientSite) -> None:
     with site.serve() as server:
         command = ["openssl", "s_client", "-connect", f"127.0.0.1:{server.place[1]}", "-verify_return_error"]

@@ -74,7 +74,7 @@ def test_application_that_speaks_first_through_stunnel(site: ClientSite) -> None
                 assert client.recv(100) == b"220 welcome\r\n"
                 inner.close()
                 assert client.recv(1) == b""
-            assert server.metrics().total("relayed_total", protocol="silent") >= 1
+            eventually(lambda: server.metrics().total("relayed_total", protocol="silent") >= 1, "the count")
 
 
 def accept_lasting(listening: socket.socket) -> socket.socket:

@@ -146,6 +146,8 @@ cdef void after_decode(
     if reply.size and result != CODEC_ERROR:
         # It is the first that is sent, so the kernel takes all of it, unless its memory for TCP is used up.
         if send(fd, reply.data, reply.size, MSG_NOSIGNAL) != <ssize_t>reply.size:
+            if codec.established and in_handshake(record):
+                count_handshake(core, fd)           # it left before it had its tickets
             on_client_gone(core, fd)
             return
     if result == CODEC_ERROR:
