@@ -54,11 +54,15 @@ def debian_root(suite: str) -> Path:
     with _locked(suite):
         made, packages = root / "made", ",".join(PACKAGES)
         if not made.exists() or made.read_text() != packages:
+            # debootstrap may leave it mounted; a build that looks for packages would walk through it, too.
+            unmount = ["umount", "-q", str(root / "proc")]
+            subprocess.run(unmount, check=False)
             shutil.rmtree(root, ignore_errors=True)
             sites = subprocess.check_output(["apt-get", "indextargets", "--format", "$(SITE)"], text=True).split()
             mirror = [site for site in sites if not site.rstrip("/").endswith("security")][:1]
             command = ["debootstrap", "--variant=minbase", f"--include={packages}", suite, str(root), *mirror]
             done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+            subprocess.run(unmount, check=False)
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
             made.write_text(packages)
     return root
