@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from flashpol.config import ConnectionTimeouts
+from flashpol.log import handler
 from testkit.client_fixtures import echo, issued, site  # noqa: F401 - fixtures of tests/clients
 from testkit.examples import ALL
 from testkit.fastpath_loop import Loop
@@ -65,6 +66,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if hasattr(getattr(item, "module", None), "Flashpol"):
             item.add_marker("servers")
+
+
+@pytest.fixture(autouse=True)
+def no_earlier_log_lines() -> None:
+    """The lines that an earlier test's log calls suppressed are not reported in this one."""
+    handler._limit.reset()
 
 
 Serve = Callable[..., Serving]
