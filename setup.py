@@ -26,7 +26,10 @@ build = os.environ.get("FLASHPOL_BUILD", "")
 if build not in FLAGS:
     raise SystemExit(f"FLASHPOL_BUILD={build}: unknown; one of {', '.join(name or '(empty)' for name in FLAGS)}")
 
-SOURCES = {"flashpol._fastpath": "flashpol/_fastpath.pyx", "flashpol._pump": "flashpol/_pump.pyx"}
+SOURCES = {
+    f"flashpol.{name}": f"flashpol/{name}.pyx"
+    for name in ("_fastpath", "_pump", "_websocket")
+}
 LIBRARIES = {"flashpol._tls": ["ssl", "crypto"]}
 
 

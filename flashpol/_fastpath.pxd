@@ -23,6 +23,7 @@
 #   accept/reply            reply, refuse, begin_session, linger, close_connection: how a connection ends; send_reply is
 #                           the one place where a reply is sent, counted and timed
 #   accept/codec            connections with a codec: begin_codec, what is read is decoded, what is sent encoded
+#   accept/http             begin_head: HTTP for the gateway, read to the end of its head
 #   accept/turns            run_turns: the steps of handshakes, a limited number in one wake-up
 #   accept/connection       on_readable, on_deadline, …: one function for each event of a connection
 #                           dispatch: handles ready and overdue records, a limited number in one wake-up
@@ -42,7 +43,7 @@ from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport Core, Listener, Record
 from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.account.places cimport AccountCore
-from flashpol._native.codecs.codec cimport Factory
+from flashpol._native.codecs.codec cimport Codec, Factory
 
 
 cdef class RequestMatcher:
@@ -85,6 +86,12 @@ cdef class CodecFactory:
     cdef Factory factory                # an Acceptor borrows it
 
 
+# A codec that is to lie on that of a session, if it has one.
+cdef class PreparedCodec:
+    cdef Codec* codec                   # NULL: the session has it
+    cdef object owner                   # keeps alive what the codec points to, while it is not a session's
+
+
 cdef class PolicyReply:
     cdef readonly bytes data
 
@@ -95,11 +102,15 @@ cdef class ConnectionTable:
     cdef list _acceptors                # and what core.listeners points to
     cdef object _on_slow_reply
     cdef object _on_session
+    cdef object _on_request
+    cdef list _http_replies             # keeps alive what core.http_replies points to
     cdef object _on_access
     cdef object _on_error
 
     cdef int _init_samples(self, double share) except -1
     cdef int _add_signature(self, bytes prefix, int reason) except -1
+    cdef int _set_http_replies(self, dict replies) except -1
+    cdef int _expect_heads(self) except -1
     cdef int _expect_headers(self) except -1
 
     cdef int _call_hooks(self) except -1
@@ -111,6 +122,7 @@ cdef class ConnectionTable:
     cdef void _drop_pending_sessions(self) noexcept
 
     cdef Record* _of_greenlet(self, int fd) except NULL
+    cdef Record* _of_request(self, int fd) except NULL
 
 
 cdef class Guarded:

@@ -47,7 +47,7 @@ from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from flashpol._native.codecs.codec cimport CODEC_REPLY
+from flashpol._native.codecs.codec cimport CE_REPLACED, CE_STOP, CODEC_HEADROOM, CODEC_REPLY
 from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.sanitizer cimport leave_stack
 from flashpol._native.common.system cimport (
@@ -56,12 +56,13 @@ from flashpol._native.common.system cimport (
 from flashpol._native.relay.buffers cimport CHUNK
 from flashpol._native.relay.counters cimport (
     CONNECT_BOUNDS, CONNECT_BUCKETS, Counters, DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT, E_CLIENT_RESET, E_CRASHED,
-    E_DURATION, E_EVICTED, E_IDLE, E_SHUTDOWN, E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CONNECTING, F_CUT,
+    E_DURATION, E_EVICTED, E_IDLE, E_PING, E_PROTOCOL, E_SHUTDOWN, E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT, F_CONNECTING, F_CUT,
     F_PORTS, F_RATE, F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE, F_UNRESOLVED, OUTCOME_COUNT,
 )
 from flashpol._native.relay.ports cimport Target
 from flashpol._native.relay.state cimport (
-    CLIENT, Core, Q_CONNECT, Q_DURATION, Q_IDLE, Q_SILENT, QUEUE_COUNT, S_CLOSED, Session, TIMEOUTS_COUNT,
+    CLIENT, Core, Q_CLOSING, Q_CONNECT, Q_DURATION, Q_IDLE, Q_PING, Q_SILENT, QUEUE_COUNT, S_CLOSED, Session,
+    TIMEOUTS_COUNT,
 )
 
 from flashpol._fastpath cimport Account
@@ -74,6 +75,8 @@ include "_native/common/share.pxi"
 
 include "_native/account/ranking.pxi"
 include "_native/account/places.pxi"
+
+include "_native/codecs/codec.pxi"
 
 include "_native/relay/counters.pxi"
 include "_native/relay/buffers.pxi"
@@ -101,6 +104,8 @@ cdef tuple OUTCOMES = numbered(OUTCOME_COUNT, {
     E_SHUTDOWN: "shutdown",
     E_SILENT: "silent",
     E_EVICTED: "evicted",
+    E_PROTOCOL: "protocol",
+    E_PING: "ping",
     E_CRASHED: "crashed",
     F_REFUSED: "refused",
     F_UNREACHABLE: "unreachable",
@@ -283,7 +288,10 @@ cdef class Pump:
         core.table = <Session*>calloc(max(capacity, 1), sizeof(Session))
         # The kernel gives pages as they are used.
         core.queues = <Queue*>calloc(TIMEOUTS_COUNT * QUEUE_COUNT, sizeof(Queue))
-        core.wire = <char*>malloc(CHUNK)
+        core.wire = <char*>malloc(CODEC_HEADROOM + CHUNK)
+        if core.wire != NULL:
+            core.wire += CODEC_HEADROOM
+        core.stop_as = CE_STOP
         core.reply = <char*>malloc(CODEC_REPLY)
         if (core.table == NULL or core.queues == NULL or core.pool.scratch == NULL or core.wire == NULL
                 or core.reply == NULL):
@@ -305,11 +313,13 @@ cdef class Pump:
         free(self.core.table)
         free(self.core.queues)
         free(self.core.clients)
-        free(self.core.wire)
+        if self.core.wire != NULL:
+            free(self.core.wire - CODEC_HEADROOM)
         free(self.core.reply)
         free_pool(&self.core.pool)
 
-    def add_timeouts(self, *, double connect_timeout, double idle_timeout, double max_duration, double silent_timeout):
+    def add_timeouts(self, *, double connect_timeout, double idle_timeout, double max_duration, double silent_timeout,
+                     double websocket_ping=0.0, double linger_timeout=1.0):
         cdef Core* core = &self.core
         if core.timeouts_count == TIMEOUTS_COUNT:
             raise ValueError(f"a pump has at most {TIMEOUTS_COUNT} sets of timeouts")
@@ -317,6 +327,9 @@ cdef class Pump:
         self._init_queue(Q_SILENT, silent_timeout)
         self._init_queue(Q_IDLE, idle_timeout * 17 / 16)
         self._init_queue(Q_DURATION, max_duration)
+        # Two of them make the silence after which the client is asked.
+        self._init_queue(Q_PING, websocket_ping / 2)
+        self._init_queue(Q_CLOSING, linger_timeout)
         core.timeouts_count += 1
         return core.timeouts_count - 1
 
@@ -373,8 +386,8 @@ cdef class Pump:
                 session.flows[CLIENT].fin_received = True
                 session.first_fin = CLIENT
         session.place = NULL if place is None else &place.held
-        if header_size < len(first):
-            on_spoke(core, session, CLIENT)
+        if header_size < len(first) or closes_by_message(session.codec):
+            on_spoke(core, session, CLIENT)             # the request was a message of the client
         to.target.turn += 1
         begin_connect(core, i, &to.target, first, <uint32_t>len(first))
         arm_deadlines(core)
@@ -435,10 +448,11 @@ cdef class Pump:
     def wake(self):
         set_timer(&self.core.poller, 1)
 
-    def cut_all(self):
+    def cut_all(self, *, bint replaced=False):
         cdef Core* core = &self.core
         cdef int32_t i
         self._cut = True
+        core.stop_as = CE_REPLACED if replaced else CE_STOP
         core.now = now_ns()
         for i in range(core.used):
             cut(core, i)

@@ -6,7 +6,7 @@ from cython cimport final
 
 from flashpol._fastpath cimport CodecFactory
 from flashpol._native.codecs.codec cimport (
-    Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH, CODEC_OK, CODEC_PLAIN, CODEC_READ, CODEC_REPLY, CODEC_WORK,
+    CE_DONE, Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH, CODEC_OK, CODEC_PLAIN, CODEC_READ, CODEC_REPLY, CODEC_WORK,
     CodecResult, HF_NONE, Output,
 )
 from flashpol._native.tls.openssl cimport OPENSSL_VERSION, OpenSSL_version, SSL_get_ex_new_index
@@ -198,7 +198,7 @@ cdef class TlsCodec:
         cdef Output wire
         cdef bytes room = bytes(CODEC_GROWTH)
         wire.data, wire.size, wire.room = <char*><const char*>room, 0, CODEC_GROWTH
-        self._codec.type.finish(self._codec, &wire)
+        self._codec.type.finish(self._codec, CE_DONE, &wire)
         return wire.data[:wire.size]
 
     @property

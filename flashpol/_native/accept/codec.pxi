@@ -13,7 +13,7 @@ from flashpol._native.accept.state cimport (
     S_HELLO, S_QUEUED,
 )
 from flashpol._native.codecs.codec cimport (
-    Codec, CODEC_END, CODEC_ERROR, CODEC_OK, CODEC_PLAIN, CODEC_REPLY, CODEC_WORK, CodecResult, HF_CLOSED, HF_NONE,
+    CE_DONE, Codec, CODEC_END, CODEC_ERROR, CODEC_OK, CODEC_PLAIN, CODEC_REPLY, CODEC_WORK, CodecResult, HF_CLOSED, HF_NONE,
     Output,
 )
 from flashpol._native.common.system cimport (
@@ -96,17 +96,19 @@ cdef void drop_codec(Core* core, int fd) noexcept nogil:
     """The connection is closed, or sends and reads nothing more that is encoded."""
     cdef Record* record = &core.records[fd]
     cdef Codec* codec = codec_of(core, fd)
+    cdef const Codec* tls = tls_of(codec)
     cdef Counters* counters = core.listeners[record.listener].counters
     cdef Output out
-    if codec.established and not codec.finished and codec.unsent == NULL:
+    if bottom_of(codec).established and not codec.finished and codec.unsent == NULL:
         out.data, out.size, out.room = core.encoded, 0, CODEC_REPLY
-        codec.type.finish(codec, &out)
+        codec.type.finish(codec, CE_DONE, &out)
         send(fd, out.data, out.size, MSG_NOSIGNAL | MSG_MORE)
-    counters.tls -= 1
-    counters.truncated += codec.truncated
-    if not codec.established:
-        counters.unknown_names += codec.unknown_name
-        count_handshake_failure(counters, codec)
+    if tls != NULL:
+        counters.tls -= 1
+        counters.truncated += tls.truncated
+        if not tls.established:
+            counters.unknown_names += tls.unknown_name
+            count_handshake_failure(counters, tls)
     if codec.in_turns:
         leave_turns(core, fd)
     leave_handshakes(core, fd)
@@ -131,7 +133,7 @@ cdef void on_encoded_input(Core* core, int fd) noexcept nogil:
     elif n < 0 and (errno == EAGAIN or errno == EINTR):
         pass
     elif n == 0 and codec.established:
-        codec.truncated = not codec.ended
+        note_fin(codec)
         on_fin(core, fd)
     else:
         on_client_gone(core, fd)
@@ -220,7 +222,7 @@ cdef bint encode_piece(Core* core, int fd, const char* data, uint32_t size, bint
         return False
     leave_handshakes(core, fd)                  # a slow reply is its greenlet's, and gives way to none
     if last:
-        codec.type.finish(codec, &out)
+        codec.type.finish(codec, CE_DONE, &out)
     n = send(fd, out.data, out.size, MSG_NOSIGNAL | MSG_MORE)
     if n == <ssize_t>out.size:
         return True

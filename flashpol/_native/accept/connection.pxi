@@ -8,7 +8,8 @@ from flashpol._native.accept.match cimport MatchVerdict, REQUEST_BYTES, SEEN_BYT
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
     Core, H_AWAITED, H_READ, O_TIMEOUT, QUEUE_COUNT, R_MAX_ADDRESS_CONNECTIONS, R_NONE, R_OTHER, R_PROXY_MALFORMED,
-    R_PROXY_OVERSIZED, R_TLS, R_TLS_ONLY, READ_BYTES, Reason, Record, S_FIRST_BYTE, S_FRESH, S_GRACE, S_HELLO,
+    R_HTTP, R_PROXY_OVERSIZED, R_TLS, R_TLS_ONLY, READ_BYTES, Reason, Record, S_FIRST_BYTE, S_FRESH, S_GRACE, S_HEAD,
+    S_HELLO,
     S_LINGER, S_PREFIX, S_REQUEST, S_UNREAD,
 )
 from flashpol._native.account.places cimport K_WAITING
@@ -54,6 +55,9 @@ cdef inline void on_other_protocol(Core* core, int fd, size_t matched, const cha
             if may_begin_tls(core, record) and record.seen[0] == TLS_RECORD:
                 if record.state != S_HELLO:
                     enter(core, fd, S_HELLO)
+            elif takes_http(core, record) and b"A" <= record.seen[0] <= b"Z":
+                if record.state != S_REQUEST:
+                    enter(core, fd, S_REQUEST)          # most likely a request that is still arriving
             elif relayed and record.state != S_PREFIX:
                 enter(core, fd, S_PREFIX)
             elif record.state == S_FRESH:
@@ -61,6 +65,8 @@ cdef inline void on_other_protocol(Core* core, int fd, size_t matched, const cha
             return
     if name == R_TLS and may_begin_tls(core, record):
         begin_codec(core, fd, seen, data, size)
+    elif name == R_HTTP and takes_http(core, record):
+        begin_head(core, fd, seen, data, size)
     elif relayed and not (name == R_TLS and record.has_codec):
         begin_session(core, fd, name, matched, seen, data, size)
     else:
@@ -80,6 +86,9 @@ cdef inline void on_request_bytes(Core* core, int fd, size_t size) noexcept nogi
     cdef Record* record = &core.records[fd]
     cdef size_t used = 0, before = record.matched
     cdef MatchVerdict verdict = V_OTHER
+    if record.has_head:
+        on_head_bytes(core, fd, core.buffer, size)
+        return
     if record.seen_size == 0:
         verdict = match_feed(&record.matched, core.buffer, size, &used, core.listeners[record.listener].terminated)
     if verdict == V_MATCH:
@@ -142,6 +151,8 @@ cdef inline void on_fin(Core* core, int fd) noexcept nogil:
         close_acknowledged(core, fd, False)
     elif record.matched == REQUEST_BYTES:
         reply(core, fd, True)
+    elif record.has_head:
+        on_client_gone(core, fd)
     elif is_relayed(core, record) and (record.matched or record.seen_size):
         begin_session_now(core, fd)
     elif record.seen_size:
@@ -190,6 +201,8 @@ cdef inline void on_deadline(Core* core, int fd) noexcept nogil:
         close_acknowledged(core, fd, True)
     elif record.state == S_UNREAD:
         on_unread(core, fd)
+    elif record.state == S_HEAD:
+        on_head_overdue(core, fd)
     elif record.state == S_FIRST_BYTE and record.matched:
         enter(core, fd, S_REQUEST)                  # most likely a policy request that is still arriving
     elif is_relayed(core, record) and record.header_state != H_AWAITED and not (

@@ -3,7 +3,8 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from flashpol._native.accept.state cimport (
-    Core, G_SESSIONS, G_SLOW_REPLIES, GAUGE_COUNT, Listener, QUEUE_COUNT, Record, S_FREE, S_FRESH, S_QUEUED,
+    Core, G_SESSIONS, G_SLOW_REPLIES, GAUGE_COUNT, Listener, QUEUE_COUNT, Record, S_FREE, S_FRESH, S_HEAD,
+    S_QUEUED,
     STATE_COUNT, StateRow, TurnLine,
 )
 from flashpol._native.account.places cimport AccountEntry, K_NONE, K_SILENT_SESSION, SESSION_KINDS, SESSIONS
@@ -46,8 +47,12 @@ cdef const char* find_record_violation(Core* core, const Record* record) noexcep
     if record.listener >= core.listener_count:
         return b"a record belongs to no listener"
     row = &core.states[record.state]
-    if record.has_codec != (core.account.codecs[record - core.records] != NULL) or record.has_place > record.has_codec:
+    if record.has_codec != (core.account.codecs[record - core.records] != NULL) or (
+            record.has_place > record.has_codec + record.has_head):
         return b"a codec is not of its connection"
+    if record.has_head != (core.heads != NULL and core.heads[record - core.records] != NULL) or (
+            record.has_head != (record.state == S_HEAD)):
+        return b"a head is not of its connection"
     if record.watched and not row.watched:
         return b"a descriptor is in the epoll set in a state without a watch"
     if row.gauge == G_SESSIONS:
@@ -145,9 +150,9 @@ cdef const char* find_turn_violation(
     cdef const CodecLink* link
     length[0] = 0
     while fd >= 0:
-        if core.account.codecs[fd] == NULL:
+        if core.account.codecs[fd] == NULL and (which == TURNS or not core.records[fd].has_head):
             return b"a line of handshakes has a connection without a codec"
-        link = &core.account.codecs[fd].links[which]
+        link = link_at(core, which, fd)
         if link.before != before or link.since < since:
             return b"a line of handshakes is out of order"
         if which == TURNS and not core.account.codecs[fd].in_turns:
@@ -172,7 +177,7 @@ cdef const char* find_codec_violation(Core* core) noexcept nogil:
     cdef int64_t[2] in_line                             # those that have begun, hellos
     cdef const Record* record
     cdef const Listener* listener
-    cdef const Codec* codec
+    cdef Codec* codec
     cdef const char* wrong
     cdef size_t fd
     cdef int i
@@ -180,14 +185,15 @@ cdef const char* find_codec_violation(Core* core) noexcept nogil:
     for fd in range(core.capacity):
         record, codec = &core.records[fd], core.account.codecs[fd]
         if codec == NULL:
-            if record.state != S_FREE and record.has_place:
+            if record.state != S_FREE and record.has_place > record.has_head:
                 return b"a connection without a codec has a place among the handshakes"
+            handshaking += record.state != S_FREE and record.has_place
             continue
         if record.state == S_FREE:
             return b"a closed descriptor has a codec"
         if codec.in_turns != (record.state == S_QUEUED):
             return b"a connection waits for a turn in another state"
-        tls += 1
+        tls += tls_of(codec) != NULL
         handshaking += record.has_place
         in_line[0] += codec.in_turns * record.has_place
         in_line[1] += codec.in_turns * (1 - record.has_place)

@@ -29,6 +29,8 @@ cdef enum:
 cdef inline void close_connection(Core* core, int fd) noexcept nogil:
     cdef bint session = core.records[fd].state == S_SESSION
     cdef bint held = not (session and core.account.entries[fd].leaving)     # else `evict_session` has given it back
+    if core.records[fd].has_head:
+        drop_head(core, fd)
     if core.records[fd].has_codec:
         drop_codec(core, fd)
     enter(core, fd, S_FREE)
@@ -224,6 +226,27 @@ cdef inline void on_unread(Core* core, int fd) noexcept nogil:
 
 # ------------------------------------------------------------------------------------------------------------ the relay
 
+cdef inline void append_pending(Core* core, PendingSession* session) noexcept nogil:
+    """Have the hooks take it."""
+    session.next = NULL
+    if core.pending_sessions == NULL:
+        core.pending_sessions = session
+    else:
+        core.pending_sessions_last.next = session
+    core.pending_sessions_last = session
+
+
+cdef inline void enter_session(Core* core, int fd, uint8_t protocol) noexcept nogil:
+    """A greenlet relays the connection; `judge_session` has found a place for it."""
+    core.records[fd].protocol = protocol
+    leave_handshakes(core, fd)
+    enter(core, fd, S_SESSION)
+    begin_place_of_session(
+        core.account, fd, &core.listeners[core.records[fd].listener].session_lines,
+        &core.listeners[core.records[fd].listener].silent_sessions if protocol == P_SILENT else NULL,
+    )
+
+
 cdef inline void begin_session(
     Core* core, int fd, uint8_t protocol, size_t matched, size_t seen, const char* data, size_t size,
 ) noexcept nogil:
@@ -242,19 +265,9 @@ cdef inline void begin_session(
     memcpy(session.data + matched + seen, data, size)
     session.size = matched + seen + size
     session.fd = fd
-    session.next = NULL
-    if core.pending_sessions == NULL:
-        core.pending_sessions = session
-    else:
-        core.pending_sessions_last.next = session
-    core.pending_sessions_last = session
-    record.protocol = protocol
-    leave_handshakes(core, fd)
-    enter(core, fd, S_SESSION)
-    begin_place_of_session(
-        core.account, fd, &core.listeners[record.listener].session_lines,
-        &core.listeners[record.listener].silent_sessions if protocol == P_SILENT else NULL,
-    )
+    session.http = False
+    append_pending(core, session)
+    enter_session(core, fd, protocol)
 
 
 cdef inline void begin_session_now(Core* core, int fd) noexcept nogil:

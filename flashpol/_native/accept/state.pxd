@@ -8,11 +8,12 @@ from flashpol._native.accept.match cimport SEEN_BYTES, Signatures
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.account.places cimport AccountCore, SessionLines
-from flashpol._native.codecs.codec cimport Factory, FAILURE_COUNT, VERSION_COUNT
+from flashpol._native.codecs.codec cimport CodecLink, Factory, FAILURE_COUNT, VERSION_COUNT
 from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.poller cimport Poller
 from flashpol._native.common.share cimport Member
 from flashpol._native.common.system cimport sockaddr_in6
+from flashpol._native.http.head cimport HE_EXPECTATION, HEAD_BYTES, HeadParser
 
 cdef enum:
     BUCKET_COUNT = 19           # finite bounds and +Inf
@@ -47,6 +48,8 @@ cdef enum Reason:               # why a connection was refused
     R_TLS_HANDSHAKE             # the handshake failed, see HandshakeFailure
     R_TLS_ONLY                  # plain text on a listener with tls_only
     R_MAX_HANDSHAKES
+    R_HTTP_MALFORMED            # HTTP that no recogniser accepts, or that asks for what is not offered
+    R_ORIGIN                    # WebSocket from a page whose origin the policy does not allow
     REASON_COUNT
     R_NONE = REASON_COUNT       # the connection was not refused
 
@@ -59,6 +62,7 @@ cdef enum Outcome:              # of a sampled connection: a Reason, or one of t
     O_RESET
     O_REPLY
     O_RELAYED
+    O_SERVED                    # an HTTP request got what it asked for
     OUTCOME_COUNT
 
 # ------------------------------------------------------------------- states; transitions.pxi has the picture and table
@@ -73,6 +77,8 @@ cdef enum State:
     S_HELLO                     # the first bytes begin TLS, and its first record is not complete
     S_QUEUED                    # a step of the handshake waits for its turn; nothing more is read
     S_HANDSHAKE                 # the handshake waits for the client
+    S_HEAD                      # HTTP for the gateway, whose head is not complete
+    S_DECISION                  # a head is complete, and a hook decides next; nothing more is read
     S_LINGER                    # the reply is sent; input is discarded until the client closes
     S_UNREAD                    # the client has not acknowledged all of the reply; nothing more is read
     S_SLOW_REPLY                # a greenlet sends the rest of the reply
@@ -108,8 +114,9 @@ cdef struct StateRow:
 # 64 bits, so a reader in another process sees whole values. LAYOUT in bindings/names.pxi describes it to Python.
 cdef struct Counters:
     uint64_t accepted           # every connection ends in exactly one of replies (sum of buckets), refused,
-    uint64_t refused[REASON_COUNT]      # relayed, timeouts, resets
+    uint64_t refused[REASON_COUNT]      # relayed,
     uint64_t relayed[PROTOCOL_COUNT]
+    uint64_t served             # served, timeouts, resets
     uint64_t timeouts
     uint64_t resets
     uint64_t reply_bytes
@@ -141,6 +148,7 @@ cdef struct Listener:
     uint8_t terminated          # a request ends with NUL or the like (Flash), or with its 22nd byte (Silverlight)
     uint8_t shared              # what is not a policy request is relayed
     uint8_t tls_only            # and plain text is refused
+    uint8_t http                # the gateway decides about HTTP requests
     uint8_t needs_address       # networks, proxies or the address table need the peer's address at accept
     int queues                  # of its timeouts: the first one in Core.queues
     uint32_t linger_bytes
@@ -182,6 +190,7 @@ cdef struct Record:
     char seen[SEEN_BYTES]       # first bytes that are not a request and that no signature matches yet
     uint8_t has_codec           # in AccountCore.codecs
     uint8_t has_place           # in the share of handshakes
+    uint8_t has_head            # in Core.heads
 
 # A sampled connection, for the access log. The free ones and the finished ones are two lists, through `next`; 0 ends.
 cdef struct Sample:
@@ -192,9 +201,27 @@ cdef struct Sample:
     uint16_t listener
     uint8_t outcome
 
+# A head of which a part has come. Like a handshake, such a connection has a place: it has 9 KB of memory.
+cdef struct PartialHead:
+    HeadParser parser
+    CodecLink link              # among the connections with a place, if it has no codec
+    uint32_t size
+    char[HEAD_BYTES] data
+
+# The replies to HTTP that the fast path sends by itself: by HeadError, and
+cdef enum:
+    HR_TIMEOUT = HE_EXPECTATION + 1     # 408
+    HR_BUSY                     # 503
+    HR_COUNT
+
+cdef struct HttpReply:
+    const char* data
+    size_t size
+
 # A connection that is to be relayed, with all bytes that were read from it, until its greenlet takes it.
 cdef struct PendingSession:
     PendingSession* next
+    uint8_t http                # it is in S_DECISION, else in S_SESSION
     int fd
     size_t size
     char data[1]                # `size` bytes
@@ -207,6 +234,9 @@ cdef struct Core:
     StateRow states[STATE_COUNT]    # what each state means; constant
     Record* records             # one for each possible fd: the kernel gives pages only where an fd is used
     size_t capacity
+    PartialHead** heads         # one for each possible fd, NULL: no listener has `http`
+    HeadParser head             # of a head that came whole
+    HttpReply[HR_COUNT] http_replies    # borrowed from the ConnectionTable
     ProxyParser* headers        # one for each possible fd too, NULL: no listener has proxies
     AddressTable* address_table     # owned by an AddressLimits; NULL: there are no limits
     AccountCore* account             # owned by an Account
@@ -239,6 +269,7 @@ cdef struct Core:
     uint16_t turn_of            # the listener whose hello had the last one
     # Scratch space; nothing stays in it between two calls.
     char* buffer                # what was read, or decoded
+    char* whole                 # what came of a head, and behind it
     char* wire                  # what was read, for a codec
     char* encoded               # what a codec writes
 

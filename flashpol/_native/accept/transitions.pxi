@@ -23,6 +23,10 @@
 #   any of the above ──► HELLO ── the first record ──► QUEUED ── its turn ──► HANDSHAKE ── bytes ──► QUEUED …
 #                                                         └── complete ──► REQUEST or FIRST_BYTE, of what is inside TLS
 #
+# Where the gateway takes HTTP, a request leads to a hook of Python, which replies or makes it a session:
+#
+#   any of the above, or what is inside TLS ──► HEAD ── complete ──► DECISION ──► SESSION, or a reply, then LINGER
+#
 # There another protocol, FIN after a part of a request, and the deadline of REQUEST lead to SESSION too, unless a PROXY
 # header is still awaited. A greenlet ends SLOW_REPLY and SESSION. Shutdown and eviction close a connection in any
 # state.
@@ -34,8 +38,8 @@ from libc.stdint cimport uint8_t
 
 from flashpol._native.accept.state cimport (
     Core, G_NONE, G_PARKED, G_SESSIONS, G_SLOW_REPLIES, Listener, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_LINGER, Q_NONE,
-    Q_REQUEST, Q_UNREAD, Queue, Record, S_FIRST_BYTE, S_FREE, S_FRESH, S_GRACE, S_HANDSHAKE, S_HELLO, S_LINGER,
-    S_PREFIX, S_QUEUED, S_REQUEST, S_SESSION, S_SLOW_REPLY, S_UNREAD, StateRow,
+    Q_REQUEST, Q_UNREAD, Queue, Record, S_DECISION, S_FIRST_BYTE, S_FREE, S_FRESH, S_GRACE, S_HANDSHAKE, S_HEAD,
+    S_HELLO, S_LINGER, S_PREFIX, S_QUEUED, S_REQUEST, S_SESSION, S_SLOW_REPLY, S_UNREAD, StateRow,
 )
 from flashpol._native.account.places cimport K_HANDSHAKE, K_LINGER, K_NONE, K_QUEUED, K_WAITING
 from flashpol._native.common.system cimport epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_event, EPOLLIN
@@ -53,6 +57,8 @@ cdef void init_states(StateRow* states) noexcept nogil:
     set_state_row(states, S_HELLO,      Q_HANDSHAKE,    True,    G_PARKED,       K_WAITING)
     set_state_row(states, S_QUEUED,     Q_HANDSHAKE,    False,   G_PARKED,       K_QUEUED)
     set_state_row(states, S_HANDSHAKE,  Q_HANDSHAKE,    True,    G_PARKED,       K_WAITING)
+    set_state_row(states, S_HEAD,       Q_REQUEST,      True,    G_PARKED,       K_WAITING)
+    set_state_row(states, S_DECISION,   Q_NONE,         False,   G_PARKED,       K_NONE)
     set_state_row(states, S_LINGER,     Q_LINGER,       True,    G_PARKED,       K_LINGER)
     set_state_row(states, S_UNREAD,     Q_UNREAD,       False,   G_PARKED,       K_LINGER)
     set_state_row(states, S_SLOW_REPLY, Q_NONE,         False,   G_SLOW_REPLIES, K_NONE)

@@ -36,28 +36,39 @@ cdef enum:
 
 # --------------------------------------------------------------------------------------------------------------- lines
 
+cdef inline CodecLink* link_at(const Core* core, int which, int fd) noexcept nogil:
+    """A connection without a codec has a place for its head."""
+    cdef Codec* codec = codec_of(core, fd)
+    return &core.heads[fd].link if codec == NULL else &codec.links[which]
+
+
+cdef inline bint waits_for_turn(const Core* core, int fd) noexcept nogil:
+    cdef const Codec* codec = codec_of(core, fd)
+    return codec != NULL and codec.in_turns
+
+
 cdef inline void join(Core* core, TurnLine* line, int which, int fd) noexcept nogil:
-    cdef CodecLink* link = &codec_of(core, fd).links[which]
+    cdef CodecLink* link = link_at(core, which, fd)
     link.since = now_ns()
     link.before = line.last
     link.after = -1
     if line.last < 0:
         line.first = fd
     else:
-        codec_of(core, line.last).links[which].after = fd
+        link_at(core, which, line.last).after = fd
     line.last = fd
 
 
 cdef inline void leave(Core* core, TurnLine* line, int which, int fd) noexcept nogil:
-    cdef const CodecLink* link = &codec_of(core, fd).links[which]
+    cdef const CodecLink* link = link_at(core, which, fd)
     if link.before < 0:
         line.first = link.after
     else:
-        codec_of(core, link.before).links[which].after = link.after
+        link_at(core, which, link.before).after = link.after
     if link.after < 0:
         line.last = link.before
     else:
-        codec_of(core, link.after).links[which].before = link.before
+        link_at(core, which, link.after).before = link.before
 
 
 cdef void join_turns(Core* core, int fd) noexcept nogil:
@@ -120,24 +131,24 @@ cdef int handshake_that_gives_way(Core* core, const Listener* listener, uint32_t
     if most >= 0 and ranking.holders[most].weight > own + 1:
         at = line_of(account, <uint32_t>most, K_HANDSHAKE).head - 1
         while at >= 0 and looked_at < MAX_LOOKED_AT:
-            if not codec_of(core, at).in_turns and helps(core, at, listener):
+            if not waits_for_turn(core, at) and helps(core, at, listener):
                 return at
             looked_at += 1
             at = account.entries[at].after - 1
     now = now_ns()
     at = core.placed.first
     looked_at = 0
-    while at >= 0 and looked_at < MAX_LOOKED_AT and now - codec_of(core, at).links[PLACED].since > PATIENCE_NS:
-        if (not codec_of(core, at).in_turns and helps(core, at, listener)
+    while at >= 0 and looked_at < MAX_LOOKED_AT and now - link_at(core, PLACED, at).since > PATIENCE_NS:
+        if (not waits_for_turn(core, at) and helps(core, at, listener)
                 and ranking.holders[core.records[at].slot].weight >= own):
             return at
         looked_at += 1
-        at = codec_of(core, at).links[PLACED].after
+        at = link_at(core, PLACED, at).after
     return -1
 
 
-cdef bint take_handshake_place(Core* core, int fd) noexcept nogil:
-    """False: the connection has to wait for one."""
+cdef bint reserve_place(Core* core, int fd) noexcept nogil:
+    """Take a place from the share; `settle_place` follows. False: there is none."""
     cdef Record* record = &core.records[fd]
     cdef Listener* listener = core.listeners[record.listener]
     cdef int at
@@ -146,12 +157,21 @@ cdef bint take_handshake_place(Core* core, int fd) noexcept nogil:
         if at < 0:
             return False
         give_way(core, at, R_MAX_HANDSHAKES)        # however it ends, its place is free
-    if not take(&core.account.handshakes, &listener.handshakes):
+    return take(&core.account.handshakes, &listener.handshakes)
+
+
+cdef void settle_place(Core* core, int fd) noexcept nogil:
+    core.records[fd].has_place = True
+    join(core, &core.placed, PLACED, fd)
+    core.listeners[core.records[fd].listener].counters.handshaking += 1
+
+
+cdef bint take_handshake_place(Core* core, int fd) noexcept nogil:
+    """False: the connection has to wait for one."""
+    if not reserve_place(core, fd):
         return False
     leave_turns(core, fd)
-    record.has_place = True
-    join(core, &core.placed, PLACED, fd)
-    listener.counters.handshaking += 1
+    settle_place(core, fd)
     return True
 
 

@@ -28,7 +28,7 @@ cdef class Acceptor:
     def __cinit__(self, ConnectionTable connection_table not None, int fd, PolicyReply reply not None,
                   unsigned char[::1] block not None, *, int timeouts, uint32_t linger_bytes, double reply_timeout,
                   on_exhausted, bint terminated=True, Networks networks=None, Networks proxies=None,
-                  bint shared=False, CodecFactory codec=None, bint tls_only=False):
+                  bint shared=False, CodecFactory codec=None, bint tls_only=False, bint http=False):
         cdef Core* core = &connection_table.core
         cdef Listener* listener = &self.listener
         cdef int gauge
@@ -58,6 +58,9 @@ cdef class Acceptor:
         if codec is not None:
             listener.factory = &codec.factory
         listener.tls_only = tls_only
+        listener.http = http
+        if http:
+            connection_table._expect_heads()
         listener.hellos = TurnLine(-1, -1)
         listener.terminated = terminated
         listener.shared = shared

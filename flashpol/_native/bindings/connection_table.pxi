@@ -4,21 +4,26 @@ from cpython.exc cimport PyErr_SetFromErrno
 from libc.errno cimport EAGAIN, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from flashpol._native.accept.ip_ranges cimport MAPPED
 from flashpol._native.accept.match cimport SEEN_BYTES, Signature, SIGNATURES
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
-    Core, G_SESSIONS, H_NONE, Listener, O_RELAYED, O_TIMEOUT, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE,
+    Core, HR_BUSY, HR_COUNT, HR_TIMEOUT, G_SESSIONS, H_NONE, Listener, O_RELAYED, O_TIMEOUT, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE,
     Q_LINGER, Q_REQUEST, Q_UNREAD, QUEUE_COUNT, R_CAPACITY, R_SHUTDOWN, READ_BYTES, Reason, REASON_COUNT, Record,
-    S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY, S_UNREAD, Sample, SAMPLE_COUNT, TurnLine,
+    O_SERVED, PartialHead, R_HTTP, R_MAX_ADDRESS_CONNECTIONS, R_NONE, H_READ, HttpReply, S_DECISION, S_FREE, S_LINGER,
+    S_SESSION, S_SLOW_REPLY, S_UNREAD, Sample, SAMPLE_COUNT, TurnLine,
 )
 from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN, CODEC_REPLY
+from flashpol._native.account.places cimport K_NONE
 from flashpol._native.common.deadlines cimport Queue
+from flashpol._native.http.head cimport (
+    HE_CODING, HE_EXPECTATION, HE_FIELDS, HE_LENGTH_REQUIRED, HE_MALFORMED, HE_NONE, HE_TARGET, HE_VERSION, HEAD_BYTES,
+)
 from flashpol._native.common.system cimport (
-    AF_INET, AF_INET6, getpeername, getsockname, inet_ntop, ntohs, sockaddr_in, sockaddr_in6, socklen_t,
+    AF_INET, AF_INET6, getpeername, getsockname, inet_ntop, inet_pton, ntohs, sockaddr_in, sockaddr_in6, socklen_t,
 )
 
 cdef bytes HTTP_BODY = b"This port answers socket policy requests (<policy-file-request/>), not HTTP.\n"
@@ -28,9 +33,28 @@ cdef bytes HTTP_REPLY = b"".join([
 ])
 
 
+cdef dict HEAD_STATUSES = {
+    HE_NONE: 0,
+    HE_MALFORMED: 400,
+    HE_TARGET: 414,
+    HE_FIELDS: 431,
+    HE_VERSION: 505,
+    HE_LENGTH_REQUIRED: 411,
+    HE_CODING: 501,
+    HE_EXPECTATION: 417,
+}
+HTTP_STATUSES = numbered(HR_COUNT, HEAD_STATUSES | {HR_TIMEOUT: 408, HR_BUSY: 503})
+
+
+cdef class PreparedCodec:
+    def __dealloc__(self):
+        if self.codec != NULL:
+            self.codec.type.release(self.codec)
+
+
 cdef class ConnectionTable:
     def __cinit__(self, *, Account account not None, on_slow_reply, on_error, signatures=(), on_access=None,
-                  double access_log=0.0, on_session=None):
+                  double access_log=0.0, on_session=None, on_request=None, http_replies=None):
         cdef Core* core = &self.core
         if not 0.0 <= access_log <= 1.0:
             raise ValueError("access_log is a share of the connections, 0 to 1")
@@ -47,13 +71,17 @@ cdef class ConnectionTable:
         self._on_slow_reply = on_slow_reply
         self._on_error = on_error
         self._on_session = on_session
+        self._on_request = on_request
+        self._set_http_replies(http_replies or {})
         for prefix, reason in signatures:
             self._add_signature(prefix, REASONS.index(reason))
         core.records = <Record*>calloc(core.capacity, sizeof(Record))
         core.buffer = <char*>malloc(CODEC_PLAIN)
         core.wire = <char*>malloc(READ_BYTES)
         core.encoded = <char*>malloc(CODEC_REPLY)
-        if core.records == NULL or core.buffer == NULL or core.wire == NULL or core.encoded == NULL:
+        core.whole = <char*>malloc(HEAD_BYTES + CODEC_PLAIN)
+        if core.records == NULL or core.buffer == NULL or core.wire == NULL or core.encoded == NULL or (
+                core.whole == NULL):
             raise MemoryError
         init_states(core.states)
         if access_log > 0:
@@ -68,6 +96,8 @@ cdef class ConnectionTable:
         free(self.core.queues)
         free(self.core.samples)
         free(self.core.headers)
+        free(self.core.heads)
+        free(self.core.whole)
         free(self.core.records)
         free(self.core.buffer)
         free(self.core.wire)
@@ -115,6 +145,22 @@ cdef class ConnectionTable:
         row.size = <uint8_t>len(prefix)
         row.name = <uint8_t>reason
         self.core.signatures.count += 1
+        return 0
+
+    cdef int _set_http_replies(self, dict replies) except -1:
+        """By status; those that are missing are empty: the connection is closed."""
+        cdef bytes reply
+        self._http_replies = [replies.get(status, b"") for status in HTTP_STATUSES]
+        for number, reply in enumerate(self._http_replies):
+            self.core.http_replies[<int>number] = HttpReply(<const char*>reply, <size_t>len(reply))
+        return 0
+
+    cdef int _expect_heads(self) except -1:
+        """Allocate a pointer for the head of each connection there can be."""
+        if self.core.heads == NULL:
+            self.core.heads = <PartialHead**>calloc(self.core.capacity, sizeof(PartialHead*))
+            if self.core.heads == NULL:
+                raise MemoryError
         return 0
 
     cdef int _expect_headers(self) except -1:
@@ -183,12 +229,16 @@ cdef class ConnectionTable:
             core.pending_sessions = session.next
             record = &core.records[session.fd]
             try:
-                if self._has_second_file():
+                if session.http:
+                    self._on_request(session.fd, session.data[:session.size], record.listener)
+                    if record.state == S_DECISION:
+                        raise RuntimeError("the hook has not decided about a request")
+                elif self._has_second_file():
                     self._on_session(session.fd, session.data[:session.size], record.listener)
                 else:
                     refuse(core, session.fd, R_CAPACITY)
             except BaseException as error:
-                if record.state == S_SESSION:
+                if record.state == S_SESSION or record.state == S_DECISION:
                     refuse(core, session.fd, R_CAPACITY)
                 self._report(error)
             finally:
@@ -242,10 +292,86 @@ cdef class ConnectionTable:
     # --------------------------------------------------------------------------------- connections that greenlets have
 
     cdef Record* _of_greenlet(self, int fd) except NULL:
-        """The record of a slow reply or a session. Raises ValueError for any other descriptor."""
-        if not 0 <= fd < <int>self.core.capacity or self.core.records[fd].state not in (S_SLOW_REPLY, S_SESSION):
-            raise ValueError(f"fd {fd} is not a slow reply or a session")
+        """The record of a slow reply, a session, or a request. Raises ValueError for any other descriptor."""
+        if not 0 <= fd < <int>self.core.capacity or (
+                self.core.records[fd].state not in (S_SLOW_REPLY, S_SESSION, S_DECISION)):
+            raise ValueError(f"fd {fd} is not a slow reply, a session or a request")
         return &self.core.records[fd]
+
+    cdef Record* _of_request(self, int fd) except NULL:
+        """The record of a request that a hook decides about."""
+        if not 0 <= fd < <int>self.core.capacity or self.core.records[fd].state != S_DECISION:
+            raise ValueError(f"fd {fd} is not a request")
+        return &self.core.records[fd]
+
+    # ------------------------------------------------------------------------------------------------------- requests
+
+    def begin_session(self, int fd):
+        cdef Core* core = &self.core
+        cdef Reason reason
+        self._of_request(fd)
+        reason = judge_session(core, fd, False)
+        if reason == R_NONE and not self._has_second_file():
+            reason = R_CAPACITY
+        if reason == R_NONE:
+            enter_session(core, fd, R_HTTP)
+            return None
+        return REASONS[reason]
+
+    def wrap(self, int fd, PreparedCodec prepared not None):
+        cdef Record* record = self._of_greenlet(fd)
+        if prepared.codec == NULL or record.state != S_SESSION:
+            raise ValueError("a codec is for one session, once")
+        prepared.codec.below = self.core.account.codecs[fd]
+        self.core.account.codecs[fd] = prepared.codec
+        record.has_codec = True
+        prepared.codec = NULL
+
+    def reply_http(self, int fd, bytes reply not None, str outcome not None):
+        cdef Core* core = &self.core
+        cdef Record* record = self._of_greenlet(fd)
+        cdef Listener* listener = core.listeners[record.listener]
+        cdef Reason reason
+        if outcome == "served":
+            listener.counters.served += 1
+            record.progress = <uint32_t>len(reply)
+            record_outcome(core, fd, O_SERVED)
+        else:
+            reason = <Reason><int>REASONS.index(outcome)
+            count_refused(core, listener, fd, reason, header_source(core, fd))
+            record_outcome(core, fd, reason)
+        end_http(core, fd, <const char*>reply, <size_t>len(reply))
+        arm_timer(&core.poller, core.queues, core.timeouts_count * QUEUE_COUNT)
+        self._log_samples()
+
+    def set_client(self, int fd, str ip not None):
+        cdef Core* core = &self.core
+        cdef Record* record = self._of_request(fd)
+        cdef Listener* listener = core.listeners[record.listener]
+        cdef ProxyParser* header
+        cdef sockaddr_in6 source
+        cdef uint32_t slot = 0
+        cdef Reason reason
+        read_address(&source, ip)
+        if core.headers == NULL:
+            self._expect_headers()
+        reason = judge_client(core, listener, &source, now_ns(), &slot)
+        if reason == R_MAX_ADDRESS_CONNECTIONS and slot:
+            reason = make_room_of_address(core, &slot)
+        header = &core.headers[fd]
+        if record.header_state == H_NONE:
+            proxy_begin(header)
+            record.header_state = H_READ
+        header.source = source
+        if record.sample != 0:
+            core.samples[record.sample].peer = source
+        if reason != R_NONE:
+            return REASONS[reason]
+        if core.address_table != NULL:
+            release_slot(core.address_table, record.slot, False)
+        record.slot = slot
+        set_kind(core.account, fd, slot, K_NONE)
+        return None
 
     def send_more(self, int fd):
         cdef Core* core = &self.core
@@ -263,10 +389,17 @@ cdef class ConnectionTable:
 
     def close_relayed(self, int fd, uint64_t sent):
         cdef Record* record = self._of_greenlet(fd)
+        cdef Codec* codec = self.core.account.codecs[fd]
+        if record.state != S_SESSION:
+            raise ValueError(f"fd {fd} is not a session")
         self.core.listeners[record.listener].counters.relayed[record.protocol] += 1
         record.progress = <uint32_t>min(sent, <uint64_t>0xFFFFFFFF)
         record_outcome(&self.core, fd, O_RELAYED)
-        close_connection(&self.core, fd)
+        if codec != NULL and codec.lingers:
+            linger(&self.core, fd)
+            arm_timer(&self.core.poller, self.core.queues, self.core.timeouts_count * QUEUE_COUNT)
+        else:
+            close_connection(&self.core, fd)
         self._log_samples()
 
     def close_as(self, int fd, str outcome not None):
@@ -312,7 +445,7 @@ cdef class ConnectionTable:
         cdef Codec* codec
         cdef const char* name
         self._of_greenlet(fd)
-        codec = self.core.account.codecs[fd]
+        codec = tls_of(self.core.account.codecs[fd])
         if codec == NULL or not codec.established:
             return None
         name = codec.type.server_name(codec)
@@ -389,6 +522,20 @@ cdef class ConnectionTable:
 
 cdef inline bint needs_hooks(const Core* core) noexcept nogil:
     return core.pending_slow_replies >= 0 or core.pending_sessions != NULL or core.done_samples != 0
+
+
+cdef int read_address(sockaddr_in6* address, str ip) except -1:
+    """An IP address without a port, for the source of a request."""
+    cdef sockaddr_in* v4 = <sockaddr_in*>address
+    cdef bytes text = ip.encode("ascii")
+    memset(address, 0, sizeof(sockaddr_in6))
+    if inet_pton(AF_INET, <const char*>text, &v4.sin_addr) == 1:
+        v4.sin_family = AF_INET
+    elif inet_pton(AF_INET6, <const char*>text, &address.sin6_addr) == 1:
+        address.sin6_family = AF_INET6
+    else:
+        raise ValueError(f"{ip!r} is not an IP address")
+    return 0
 
 
 cdef tuple text_of(sockaddr_in6* peer):

@@ -4,11 +4,11 @@ from flashpol._native.accept.address_limits cimport (
     A_ADMITTED, A_MAX_ADDRESS_CONNECTIONS, A_MAX_ADDRESS_RATE, A_UNTRACKED, HEAD_BYTES, SlotSet, VERDICT_COUNT,
 )
 from flashpol._native.accept.state cimport (
-    BOUNDS, BUCKET_COUNT, Counters, G_PARKED, G_SESSIONS, G_SLOW_REPLIES, O_RELAYED, O_REPLY, O_RESET, O_TIMEOUT,
+    BOUNDS, BUCKET_COUNT, Counters, G_PARKED, G_SESSIONS, G_SLOW_REPLIES, O_RELAYED, O_REPLY, O_RESET, O_SERVED, O_TIMEOUT,
     OUTCOME_COUNT, P_SILENT, PROTOCOL_COUNT, R_CAPACITY, R_CRASHED, R_HTTP, R_MAX_ADDRESS_CONNECTIONS,
     R_MAX_ADDRESS_RATE, R_MAX_ADDRESS_SESSIONS, R_MAX_CONNECTIONS, R_MAX_SESSIONS, R_MAX_SLOW_REPLIES, R_NETWORK,
     R_OTHER, R_PROXY_MALFORMED, R_PROXY_OVERSIZED, R_PROXY_UNTRUSTED, R_RTMP, R_RTMPE, R_SHUTDOWN, R_TLS,
-    R_MAX_HANDSHAKES, R_TLS_HANDSHAKE, R_TLS_ONLY, R_UPSTREAM, REASON_COUNT,
+    R_HTTP_MALFORMED, R_MAX_HANDSHAKES, R_ORIGIN, R_TLS_HANDSHAKE, R_TLS_ONLY, R_UPSTREAM, REASON_COUNT,
 )
 from flashpol._native.codecs.codec cimport (
     FAILURE_COUNT, HF_ALERT, HF_ALPN, HF_CAPACITY, HF_CERTIFICATE, HF_CIPHER, HF_CLOSED, HF_FLOOD, HF_MALFORMED,
@@ -40,12 +40,14 @@ cdef dict REFUSED = {
     R_TLS_HANDSHAKE: "tls_handshake",
     R_TLS_ONLY: "tls_only",
     R_MAX_HANDSHAKES: "max_handshakes",
+    R_HTTP_MALFORMED: "http_malformed",
+    R_ORIGIN: "origin",
 }
 
 REASONS = numbered(REASON_COUNT, REFUSED)
 PROTOCOLS = numbered(PROTOCOL_COUNT, {number: REASONS[number] for number in range(P_SILENT)} | {P_SILENT: "silent"})
 OUTCOMES = numbered(OUTCOME_COUNT, REFUSED | {
-    O_TIMEOUT: "timeout", O_RESET: "reset", O_REPLY: "reply", O_RELAYED: "relayed",
+    O_TIMEOUT: "timeout", O_RESET: "reset", O_REPLY: "reply", O_RELAYED: "relayed", O_SERVED: "served",
 })
 
 # Enum AddressVerdict.
@@ -92,6 +94,7 @@ cdef dict layout_of_counters():
         ("accepted", <char*>&block.accepted - begin, sizeof(block.accepted)),
         ("refused", <char*>&block.refused - begin, sizeof(block.refused)),
         ("relayed", <char*>&block.relayed - begin, sizeof(block.relayed)),
+        ("served", <char*>&block.served - begin, sizeof(block.served)),
         ("timeouts", <char*>&block.timeouts - begin, sizeof(block.timeouts)),
         ("resets", <char*>&block.resets - begin, sizeof(block.resets)),
         ("reply_bytes", <char*>&block.reply_bytes - begin, sizeof(block.reply_bytes)),

@@ -6,6 +6,10 @@
 #
 # Until a codec is `established`, input is work: `decode` keeps it and asks for a turn (CODEC_WORK), since one step of a
 # handshake costs as much as a hundred replies. The fast path gives turns in `work`, a limited number in one wake-up.
+# A WebSocket codec is established when the pump has reached the upstream: then `work` writes the 101.
+#
+# A codec may lie on another one, its `below`: WebSocket on TLS. What the lower one makes of the socket's bytes is the
+# wire of the upper one, which owns it. Callers know the upper one only.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
@@ -15,12 +19,21 @@ cdef enum:
     CODEC_GROWTH = 1024         # by so much encode may make 32 KB longer; also room for what a codec replies by itself
     # Room for what the codec sends by itself: certificates of a long chain, an alert.
     CODEC_REPLY = 65536
+    CODEC_HEADROOM = 16         # bytes in front of `plain` that encode may write to
 
 cdef enum CodecResult:
     CODEC_OK = 0                # all input was taken
-    CODEC_WORK                  # the same, and `work` is due; only before the codec is established
+    CODEC_WORK                  # the same, and `work` is due: a step of the handshake, or the rest of the input
     CODEC_END                   # the peer has said that it will send no more; what came before was decoded
     CODEC_ERROR                 # the peer broke the protocol, see `failure`; `reply` may hold what it is told
+
+cdef enum CodecEnd:             # why nothing more is sent
+    CE_DONE = 0                 # all was sent
+    CE_FAILED                   # the upstream reset the connection
+    CE_IDLE                     # a deadline has come
+    CE_STOP                     # the server ends
+    CE_REPLACED                 # it is replaced by another: a reload
+    CE_EVICTED                  # the place is needed
 
 cdef enum TlsVersion:           # bindings/names.pxi has the names
     VERSION_TLS_1_0 = 0
@@ -36,14 +49,21 @@ cdef struct Output:
     uint32_t room
 
 cdef struct CodecType:
+    bint is_tls
     # Take all of `size` wire bytes, at most CODEC_READ. `plain` has CODEC_PLAIN bytes of room, `reply` CODEC_REPLY.
     CodecResult (*decode)(Codec* codec, const char* wire, uint32_t size, Output* plain, Output* reply) noexcept nogil
     # The step that decode asked for.
     CodecResult (*work)(Codec* codec, Output* plain, Output* reply) noexcept nogil
     # Append to `wire`, which has size + CODEC_GROWTH bytes of room. False: there is no memory, or the codec has failed.
+    # It may write to the CODEC_HEADROOM bytes in front of `plain`, unless it lies on a socket alone.
     bint (*encode)(Codec* codec, const char* plain, uint32_t size, Output* wire) noexcept nogil
     # Append to `wire` what says that nothing more will be sent. Once.
-    void (*finish)(Codec* codec, Output* wire) noexcept nogil
+    void (*finish)(Codec* codec, CodecEnd why, Output* wire) noexcept nogil
+    # Append to `wire` what asks whether the client is still there; NULL: the protocol has no such thing, and its end is
+    # that of its TCP connection. Where it has, its end is a message of each side.
+    void (*ping)(Codec* codec, Output* wire) noexcept nogil
+    # Append to `wire` what was kept while the client took nothing.
+    void (*resume)(Codec* codec, Output* wire) noexcept nogil
     # The name that the client asked for, NULL if it named none; only between handshake and shrink.
     const char* (*server_name)(Codec* codec) noexcept nogil
     # Free what only further calls of the others would need: none follows but release.
@@ -59,10 +79,14 @@ cdef struct CodecLink:
 # The begin of every codec; what follows is its own.
 cdef struct Codec:
     const CodecType* type
+    Codec* below                # NULL: its wire is the socket
     uint8_t established         # the handshake is complete
     uint8_t finished            # `finish` was called
     uint8_t ended               # CODEC_END was returned
     uint8_t truncated           # the peer closed its side without saying so
+    uint8_t has_work            # CODEC_WORK was returned; or it is to be established
+    uint8_t blocked             # the client takes nothing more at present; its user says so
+    uint8_t lingers             # the connection is to be closed as after a reply; its user says so
     uint8_t version             # a TlsVersion, once established
     const char* cipher          # name of the suite, once established; constant
     uint8_t resumed             # the handshake took up an earlier session

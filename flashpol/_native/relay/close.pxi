@@ -10,8 +10,8 @@ from flashpol._native.common.system cimport (
     tcp_info, TCP_USER_TIMEOUT, TCPI_OPT_TIMESTAMPS,
 )
 from flashpol._native.relay.counters cimport (
-    DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT_RESET, E_EVICTED, E_SHUTDOWN, E_UPSTREAM_RESET, END_COUNT, F_CUT,
-    F_PORTS, F_RESOURCES,
+    DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT_RESET, E_EVICTED, E_PING, E_PROTOCOL, E_SHUTDOWN, E_UPSTREAM_RESET,
+    END_COUNT, F_CUT, F_PORTS, F_RESOURCES,
 )
 from flashpol._native.relay.state cimport (
     CLIENT, Core, Flow, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE, S_OPEN, Session, UPSTREAM,
@@ -63,6 +63,11 @@ cdef inline void fail_connect(Core* core, int32_t i, uint8_t failure) noexcept n
     close_session(core, i, failure)
 
 
+cdef inline bint is_broken(uint8_t end) noexcept nogil:
+    """The client's side has ended in a way that what it sent may be a part of what it meant."""
+    return end == E_CLIENT_RESET or end == E_PROTOCOL or end == E_PING
+
+
 cdef inline void end_session(Core* core, int32_t i, uint8_t end) noexcept nogil:
     """A side that bytes still waited for gets RST instead of FIN, so that it does not take the part for the whole."""
     cdef Session* session = &core.table[i]
@@ -73,20 +78,17 @@ cdef inline void end_session(Core* core, int32_t i, uint8_t end) noexcept nogil:
     session.counters.duration_ns += <uint64_t>duration
     count_bucket(session.counters.duration_buckets, DURATION_BOUNDS, DURATION_BUCKETS - 1, duration)
     if session.codec != NULL:
-        if end != E_UPSTREAM_RESET and end != E_CLIENT_RESET and not session.flows[UPSTREAM].blocked:
-            send_finish(core, session)
-        session.codec.finished = True                   # else RST follows
-    if end == E_CLIENT_RESET or session.flows[CLIENT].blocked:
+        end_codec(core, session, end)
+    if is_broken(end) or session.flows[CLIENT].blocked:
         close_with_rst(session.flows[UPSTREAM].fd)
-    if end == E_UPSTREAM_RESET or session.flows[UPSTREAM].blocked:
+    if (end == E_PING or session.flows[UPSTREAM].blocked
+            or (end == E_UPSTREAM_RESET and not closes_by_message(session.codec))):
         close_with_rst(session.flows[CLIENT].fd)
     if session.user_timeout:
         # Of what the kernel still has to deliver. While the session was open, its sides could take their time.
         for side in range(2):
             set_user_timeout(session.flows[side].fd, session.user_timeout)
-    settle_port(
-        core, session, end == E_CLIENT_RESET or end == E_UPSTREAM_RESET or session.flows[CLIENT].blocked,
-    )
+    settle_port(core, session, is_broken(end) or end == E_UPSTREAM_RESET or session.flows[CLIENT].blocked)
     close_session(core, i, end)
 
 

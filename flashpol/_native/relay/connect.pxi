@@ -18,7 +18,7 @@ from flashpol._native.relay.counters cimport (
 )
 from flashpol._native.relay.ports cimport CHOSEN_TRIES, LEFT_TRIES, Ports, Route, Target
 from flashpol._native.relay.state cimport (
-    CLIENT, Core, Flow, Q_CONNECT, Q_DURATION, Q_IDLE, Q_SILENT, S_CONNECTING, S_OPEN, Session, UPSTREAM,
+    CLIENT, Core, Flow, Q_CONNECT, Q_DURATION, Q_IDLE, Q_PING, Q_SILENT, S_CONNECTING, S_OPEN, Session, UPSTREAM,
 )
 
 
@@ -56,6 +56,8 @@ cdef inline void on_established(Core* core, int32_t i) noexcept nogil:
     start_deadline(core, i, Q_DURATION)
     if is_silent(session):
         start_deadline(core, i, Q_SILENT)
+    if closes_by_message(session.codec):
+        start_deadline(core, i, Q_PING)
     on_opened(core, session)
 
 
@@ -185,7 +187,7 @@ cdef inline void begin_connect(
         session.counters.sent[CLIENT] += <uint64_t>sent
         core.now = now_ns()                     # connect and send took time, which belongs into the histogram
         on_established(core, i)
-        if flow.fin_received:
+        if flow.fin_received or (session.codec != NULL and session.codec.has_work):
             transfer(core, i, CLIENT)
         if session.state == S_OPEN:
             update_interest(core, i)

@@ -8,20 +8,25 @@
 # once the time of a wake-up is over, the sessions that are still to be handled in it get little.
 
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.stdlib cimport realloc
 from libc.string cimport memcpy, memmove
 
 from flashpol._native.codecs.codec cimport (
-    Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH, CODEC_PLAIN, CODEC_READ, CODEC_REPLY, CodecResult, Output,
+    CE_DONE, CE_EVICTED, CE_FAILED, CE_IDLE, Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH, CODEC_PLAIN, CODEC_READ, CODEC_REPLY, CodecEnd, CodecResult, Output,
 )
-from flashpol._native.common.system cimport MSG_NOSIGNAL, recv, send
+from flashpol._native.common.system cimport MSG_NOSIGNAL, recv, send, SHUT_WR, shutdown
 from flashpol._native.relay.buffers cimport CHUNK
-from flashpol._native.relay.state cimport CLIENT, Core, Flow, Session, UPSTREAM
+from flashpol._native.relay.counters cimport (
+    E_CLIENT, E_CLIENT_RESET, E_EVICTED, E_PING, E_SHUTDOWN, E_UPSTREAM, E_UPSTREAM_RESET,
+)
+from flashpol._native.relay.state cimport CLIENT, Core, Flow, Q_CLOSING, Q_PING, Session, UPSTREAM
 
 
 cdef enum:
     SMALL_READ = 1024           # bytes, where there is no buffer or no time for more
+    TICKS_ASKED = 1             # ticks of Q_PING without a byte of the client, after which it gets a ping
+    TICKS_LOST = 2              # and, one more of them, after which it is gone
 
 
 cdef bint append_held(Flow* flow, const char* data, uint32_t size) noexcept nogil:
@@ -64,6 +69,11 @@ cdef bint send_own(Core* core, Session* session, const Output* output) noexcept 
     return True
 
 
+cdef inline void note_blocked(Session* session) noexcept nogil:
+    """Tell the codec whether the client takes what it writes by itself."""
+    session.codec.blocked = session.flows[UPSTREAM].held != NULL
+
+
 cdef bint keep(Core* core, Flow* flow, const Output* output, uint32_t taken) noexcept nogil:
     """Hold what is in the scratch buffer and was not taken. False: there is no memory."""
     if core.pool.spare != NULL:
@@ -91,29 +101,38 @@ cdef Read read_and_decode(Core* core, Session* session) noexcept nogil:
     cdef CodecResult result
     cdef uint32_t taken = 0
     cdef uint32_t size = readable_now(core, CODEC_READ)
-    cdef ssize_t n = recv(flow.fd, core.wire, size, 0)
-    if n == 0:
-        codec.truncated = not codec.ended
-        return READ_FIN
-    if n < 0:
-        return READ_ENOUGH if errno == EAGAIN or errno == EINTR else READ_ERROR
+    cdef ssize_t n = 0
+    cdef bint had_work = codec.has_work
+    if not had_work:
+        n = recv(flow.fd, core.wire, size, 0)
+        if n == 0:
+            note_fin(codec)
+            return READ_FIN
+        if n < 0:
+            return READ_ENOUGH if errno == EAGAIN or errno == EINTR else READ_ERROR
+    session.ticks = 0
     plain.data, plain.size, plain.room = core.pool.scratch, 0, CODEC_PLAIN
     reply.data, reply.size, reply.room = core.reply, 0, CODEC_REPLY
-    result = codec.type.decode(codec, core.wire, <uint32_t>n, &plain, &reply)
-    charge(core, <uint32_t>n)
+    note_blocked(session)
+    if had_work:
+        result = codec.type.work(codec, &plain, &reply)
+    else:
+        result = codec.type.decode(codec, core.wire, <uint32_t>n, &plain, &reply)
+    charge(core, max(<uint32_t>n, plain.size))
     if not send_own(core, session, &reply):
         return READ_ERROR
     if plain.size:
+        restart_idle(core, <int32_t>(session - core.table))
         if not flow.spoke:
             on_spoke(core, session, CLIENT)
         if send_bytes(core, session, CLIENT, plain.data, plain.size, &taken) and flow.blocked:
             if not keep(core, flow, &plain, taken):
                 return READ_ERROR
     if result == CODEC_ERROR:
-        return READ_ERROR
+        return READ_BROKEN
     if result == CODEC_END:
         return READ_FIN
-    return READ_MORE if n == <ssize_t>size and not flow.blocked else READ_ENOUGH
+    return READ_MORE if (had_work or n == <ssize_t>size) and not flow.blocked else READ_ENOUGH
 
 
 cdef Read read_and_encode(Core* core, Session* session) noexcept nogil:
@@ -127,14 +146,16 @@ cdef Read read_and_encode(Core* core, Session* session) noexcept nogil:
         return READ_FIN
     if n < 0:
         return READ_ENOUGH if errno == EAGAIN or errno == EINTR else READ_ERROR
+    restart_idle(core, <int32_t>(session - core.table))
     if not flow.spoke:
         on_spoke(core, session, UPSTREAM)
+    session.told = True
     wire.data, wire.size, wire.room = core.pool.scratch, 0, CHUNK
     if not session.codec.type.encode(session.codec, core.wire, <uint32_t>n, &wire):
         session.flows[CLIENT].write_failed = True
         return READ_ENOUGH
     charge(core, <uint32_t>n)
-    if send_bytes(core, session, UPSTREAM, wire.data, wire.size, &taken) and flow.blocked:
+    if wire.size and send_bytes(core, session, UPSTREAM, wire.data, wire.size, &taken) and flow.blocked:
         if not keep(core, flow, &wire, taken):
             return READ_ERROR
     return READ_MORE if n == <ssize_t>size and not flow.blocked else READ_ENOUGH
@@ -144,11 +165,11 @@ cdef inline Read read_and_convert(Core* core, Session* session, int side) noexce
     return read_and_decode(core, session) if side == CLIENT else read_and_encode(core, session)
 
 
-cdef void encode_finish(Core* core, Session* session, Output* wire) noexcept nogil:
+cdef void encode_finish(Core* core, Session* session, CodecEnd why, Output* wire) noexcept nogil:
     """What says that nothing follows, unless the codec has said so."""
     wire.data, wire.size, wire.room = core.reply, 0, CODEC_REPLY
     if not session.codec.finished:
-        session.codec.type.finish(session.codec, wire)
+        session.codec.type.finish(session.codec, why, wire)
 
 
 cdef bint finish_side(Core* core, Session* session) noexcept nogil:
@@ -156,15 +177,88 @@ cdef bint finish_side(Core* core, Session* session) noexcept nogil:
     cdef Output wire
     if session.codec == NULL:
         return True
-    encode_finish(core, session, &wire)
+    encode_finish(core, session, CE_DONE, &wire)
     if not send_own(core, session, &wire):
         return True                                 # the next write fails too
     return session.flows[UPSTREAM].held == NULL
 
 
-cdef void send_finish(Core* core, Session* session) noexcept nogil:
+cdef void send_finish(Core* core, Session* session, CodecEnd why) noexcept nogil:
     """The session ends: say so to the client, if the kernel takes it at once."""
     cdef Output wire
-    encode_finish(core, session, &wire)
+    encode_finish(core, session, why, &wire)
     if wire.size:
         send(session.flows[CLIENT].fd, wire.data, wire.size, MSG_NOSIGNAL)
+
+
+cdef CodecEnd finish_of(const Core* core, uint8_t end) noexcept nogil:
+    """What the client is told of the end of its session."""
+    if end == E_CLIENT or end == E_UPSTREAM:
+        return CE_DONE
+    if end == E_UPSTREAM_RESET:
+        return CE_FAILED
+    if end == E_EVICTED:
+        return CE_EVICTED
+    return core.stop_as if end == E_SHUTDOWN else CE_IDLE
+
+
+cdef void end_codec(Core* core, Session* session, uint8_t end) noexcept nogil:
+    """The session ends. Where the protocol has a message for that, the client gets it also after a reset of the upstream,
+    and then has time to read it."""
+    cdef Codec* codec = session.codec
+    cdef bint by_message = closes_by_message(codec)
+    cdef bint reset = end == E_CLIENT_RESET or (end == E_UPSTREAM_RESET and not by_message)
+    cdef bint blocked = session.flows[UPSTREAM].blocked
+    if not reset and not blocked:
+        send_finish(core, session, finish_of(core, end))
+    codec.finished = True                               # else RST follows
+    codec.lingers = by_message and not (reset or blocked or codec.truncated or end == E_EVICTED or end == E_PING)
+
+
+cdef void resume_codec(Core* core, Session* session) noexcept nogil:
+    """The client takes bytes again: send what was kept for it."""
+    cdef Output wire
+    if session.codec.type.resume == NULL:
+        return
+    wire.data, wire.size, wire.room = core.reply, 0, CODEC_REPLY
+    session.codec.type.resume(session.codec, &wire)
+    send_own(core, session, &wire)
+
+
+cdef void on_tick(Core* core, int32_t i) noexcept nogil:
+    """Half of websocket_ping has passed. If nothing was heard of the client in it, or nothing was sent to it, for which proxies
+    look, it gets a ping. If it then says nothing for all of websocket_ping, the session ends."""
+    cdef Session* session = &core.table[i]
+    cdef bint asked
+    cdef Output wire
+    stop_deadline(core, i, Q_PING)
+    if session.codec.finished:
+        return                                          # Q_CLOSING is the shorter one
+    if session.flows[UPSTREAM].held != NULL or not can_read(session, CLIENT):
+        session.ticks = 0                               # one of the sides is slow: a ping or its reply may be under way
+    elif session.ticks >= TICKS_LOST:
+        end_session(core, i, E_PING)
+        return
+    else:
+        session.ticks += 1
+        asked = session.ticks == TICKS_ASKED or not session.told
+        if asked:
+            wire.data, wire.size, wire.room = core.reply, 0, CODEC_REPLY
+            session.codec.type.ping(session.codec, &wire)
+            send_own(core, session, &wire)
+        session.told = asked
+    start_deadline(core, i, Q_PING)
+
+
+cdef void pass_closing(Core* core, int32_t i) noexcept nogil:
+    """Where ends are messages: once ours is sent, the rest has until Q_CLOSING. Once both are, the client gets FIN, and what the
+    upstream still says is dropped."""
+    cdef Session* session = &core.table[i]
+    cdef Flow* flow = &session.flows[UPSTREAM]
+    if not session.codec.finished:
+        return
+    if session.links[Q_CLOSING].deadline == 0:
+        start_deadline(core, i, Q_CLOSING)
+    if session.codec.ended and not flow.fin_sent and flow.held == NULL:
+        flow.fin_sent = True
+        shutdown(session.flows[CLIENT].fd, SHUT_WR)

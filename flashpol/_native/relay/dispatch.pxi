@@ -8,8 +8,10 @@ from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.system cimport epoll_event, epoll_wait, EPOLLIN, EPOLLOUT
-from flashpol._native.relay.counters cimport E_DURATION, E_IDLE, E_SILENT, F_TIMEOUT
-from flashpol._native.relay.state cimport Core, Q_CONNECT, Q_IDLE, Q_SILENT, QUEUE_COUNT, S_CONNECTING, S_OPEN, Session
+from flashpol._native.relay.counters cimport E_CLIENT, E_DURATION, E_IDLE, E_SILENT, E_UPSTREAM, F_TIMEOUT
+from flashpol._native.relay.state cimport (
+    CLIENT, Core, Q_CLOSING, Q_CONNECT, Q_IDLE, Q_PING, Q_SILENT, QUEUE_COUNT, S_CONNECTING, S_OPEN, Session,
+)
 
 cdef enum:
     EVENTS = 16                 # taken at a time; each may move READS times CHUNK
@@ -24,7 +26,8 @@ cdef inline void on_ready(Core* core, int32_t i, int side, uint32_t events) noex
     if session.state == S_CONNECTING:
         on_connected(core, i)
     elif session.state == S_OPEN:
-        restart_idle(core, i)
+        if session.codec == NULL or events & ~<uint32_t>EPOLLIN:
+            restart_idle(core, i)                       # a codec may move none of the application's bytes
         # HUP and ERR have no branch of their own: the next read or write of that side reports them.
         if events & ~<uint32_t>EPOLLIN and session.flows[1 - side].blocked:
             transfer(core, i, 1 - side)
@@ -39,6 +42,12 @@ cdef inline void on_deadline(Core* core, int32_t i, int which) noexcept nogil:
         fail_connect(core, i, F_TIMEOUT)
     elif which == Q_SILENT:
         end_session(core, i, E_SILENT)
+    elif which == Q_PING:
+        on_tick(core, i)
+        if core.table[i].state == S_OPEN:
+            update_interest(core, i)
+    elif which == Q_CLOSING:
+        end_session(core, i, E_CLIENT if core.table[i].first_fin == CLIENT else E_UPSTREAM)
     else:
         end_session(core, i, E_IDLE if which == Q_IDLE else E_DURATION)
 

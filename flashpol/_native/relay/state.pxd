@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from flashpol._native.account.places cimport AccountCore
-from flashpol._native.codecs.codec cimport Codec
+from flashpol._native.codecs.codec cimport Codec, CodecEnd
 from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.poller cimport Poller
 from flashpol._native.common.share cimport HeldPlace
@@ -27,6 +27,8 @@ cdef enum:                      # the deadline queues of one set of timeouts
     Q_SILENT                    # S_OPEN, until a side sends its first byte
     Q_IDLE                      # S_OPEN, as the next
     Q_DURATION
+    Q_PING                      # S_OPEN, of a codec that can ping: when to look whether its client is still there
+    Q_CLOSING                   # the same, from our message that ends it
     QUEUE_COUNT
 
 cdef enum:
@@ -66,6 +68,8 @@ cdef struct Session:
     uint8_t state
     uint8_t outcome
     uint8_t first_fin           # the side whose FIN came first, END_COUNT before
+    uint8_t ticks               # of Q_PING since the client was last heard of
+    uint8_t told                # something was sent to the client since the last of them
 
 # Buffers of CHUNK bytes, a limited number. Two are always there if memory allows: one for reading and a spare one, so
 # that the first can be kept at any time.
@@ -85,6 +89,7 @@ cdef struct Core:
     int64_t bytes_left          # that it may send before it takes no more events
     Queue* queues               # QUEUE_COUNT for each set of timeouts; duration 0: the deadline never comes
     uint16_t timeouts_count     # sets
+    CodecEnd stop_as            # what the clients of sessions that are cut are told: the server ends, or is replaced
     int64_t due                 # the earliest deadline in a queue that was empty when the timer was armed last; 0: none
     Session* table
     int32_t capacity
@@ -97,6 +102,6 @@ cdef struct Core:
     int32_t count               # in use
     AccountCore* account        # owned by an Account; NULL: no other part of the process has one
     Pool pool
-    char* wire                  # CHUNK bytes that were read, and are decoded or encoded next
+    char* wire                  # CHUNK bytes that were read, and are decoded or encoded next; CODEC_HEADROOM in front
     char* reply                 # CODEC_REPLY bytes that a codec writes by itself
     Ports* ports                # owned by the Pump's PortAccount

@@ -5,8 +5,8 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from flashpol._native.common.system cimport MSG_NOSIGNAL, MSG_PEEK, recv, send, SHUT_WR, shutdown
 from flashpol._native.relay.buffers cimport CHUNK
-from flashpol._native.relay.counters cimport E_CLIENT_RESET, E_UPSTREAM_RESET, END_COUNT
-from flashpol._native.relay.state cimport CLIENT, Core, Flow, Pool, Session, UPSTREAM
+from flashpol._native.relay.counters cimport E_CLIENT_RESET, E_PROTOCOL, E_UPSTREAM_RESET, END_COUNT
+from flashpol._native.relay.state cimport CLIENT, Core, Flow, Pool, S_OPEN, Session, UPSTREAM
 
 cdef enum:
     READS = 4                   # of one direction in a row, before other sessions get their turn
@@ -16,6 +16,7 @@ cdef enum Read:                 # what came of one read
     READ_ENOUGH                 # there is no more, or the other side would not take it
     READ_FIN
     READ_ERROR
+    READ_BROKEN                 # the client broke the protocol of its codec
 
 
 cdef inline bint send_bytes(
@@ -80,6 +81,10 @@ cdef inline bint flush_held(Core* core, Session* session, int side) noexcept nog
         if flow.blocked:
             return False
         release_held(&core.pool, flow)
+        if side == UPSTREAM and session.codec != NULL:
+            resume_codec(core, session)
+            if flow.held != NULL:
+                return False
     flow.blocked = False
     return True
 
@@ -99,16 +104,24 @@ cdef inline void transfer(Core* core, int32_t i, int side) noexcept nogil:
             flow.fin_received = True
             if session.first_fin == END_COUNT:
                 session.first_fin = <uint8_t>side
-    if result == READ_ERROR or (flow.write_failed and (flow.fin_received or other.write_failed)):
+        if session.codec != NULL and session.codec.has_work and side == CLIENT:
+            # There may be nothing more to read: the upstream, which can be written to, brings the session back here.
+            flow.blocked = True
+    if result == READ_BROKEN:
+        end_session(core, i, E_PROTOCOL)
+    elif result == READ_ERROR or (flow.write_failed and (flow.fin_received or other.write_failed)):
         # This side has reset the connection and will send nothing more.
         end_session(core, i, E_CLIENT_RESET if side == CLIENT else E_UPSTREAM_RESET)
     elif other.write_failed and other.fin_received:
         # The other side has reset it, and everything that it sent before has been passed on.
         end_session(core, i, E_UPSTREAM_RESET if side == CLIENT else E_CLIENT_RESET)
-    elif flow.fin_received and flow.held == NULL and not flow.fin_sent and (
-            side == CLIENT or finish_side(core, session)):
-        flow.fin_sent = True
-        if other.fin_sent:
+    elif flow.fin_received and flow.held == NULL and (
+            flow.fin_sent or side == CLIENT or finish_side(core, session)):
+        if other.fin_sent and other.fin_received:
+            flow.fin_sent = True
             end_session(core, i, session.first_fin)
-        else:
+        elif not flow.fin_sent:
+            flow.fin_sent = True
             shutdown(other.fd, SHUT_WR)
+    if session.state == S_OPEN and closes_by_message(session.codec):
+        pass_closing(core, i)

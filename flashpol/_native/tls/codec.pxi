@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy
 
 from flashpol._native.codecs.codec cimport (
-    Codec, CODEC_END, CODEC_ERROR, CODEC_OK, CODEC_WORK, CodecResult, CodecType, Factory, HF_ALERT, HF_ALPN,
+    Codec, CODEC_END, CODEC_ERROR, CODEC_OK, CODEC_WORK, CodecEnd, CodecResult, CodecType, Factory, HF_ALERT, HF_ALPN,
     HF_CAPACITY, HF_CERTIFICATE, HF_CIPHER, HF_CLOSED, HF_FLOOD, HF_MALFORMED, HF_NAME, HF_NONE, HF_OLD_CLIENT,
     HF_VERSION, Output, VERSION_TLS_1_0, VERSION_TLS_1_1, VERSION_TLS_1_2, VERSION_TLS_1_3,
 )
@@ -366,7 +366,7 @@ cdef bint encode_tls(Codec* codec, const char* plain, uint32_t size, Output* wir
     return done
 
 
-cdef void finish_tls(Codec* codec, Output* wire) noexcept nogil:
+cdef void finish_tls(Codec* codec, CodecEnd why, Output* wire) noexcept nogil:
     cdef Tls* tls = <Tls*>codec
     if not codec.finished and not tls.failed and codec.established:
         begin_call(tls, NULL, 0, wire)
@@ -397,6 +397,7 @@ cdef void release_tls(Codec* codec) noexcept nogil:
 
 
 cdef CodecType tls_type
+tls_type.is_tls = True
 tls_type.decode = decode_tls
 tls_type.work = work_tls
 tls_type.encode = encode_tls
