@@ -187,7 +187,8 @@ cdef const char* find_codec_violation(Core* core) noexcept nogil:
         if codec == NULL:
             if record.state != S_FREE and record.has_place > record.has_head:
                 return b"a connection without a codec has a place among the handshakes"
-            handshaking += record.state != S_FREE and record.has_place
+            if record.state != S_FREE:
+                handshaking += record.has_place
             continue
         if record.state == S_FREE:
             return b"a closed descriptor has a codec"

@@ -19,9 +19,7 @@ from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN, CODEC_REPLY
 from flashpol._native.account.places cimport K_NONE
 from flashpol._native.common.deadlines cimport Queue
-from flashpol._native.http.head cimport (
-    HE_CODING, HE_EXPECTATION, HE_FIELDS, HE_LENGTH_REQUIRED, HE_MALFORMED, HE_NONE, HE_TARGET, HE_VERSION, HEAD_BYTES,
-)
+from flashpol._native.http.head cimport HEAD_BYTES
 from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, getpeername, getsockname, inet_ntop, inet_pton, ntohs, sockaddr_in, sockaddr_in6, socklen_t,
 )
@@ -33,16 +31,6 @@ cdef bytes HTTP_REPLY = b"".join([
 ])
 
 
-cdef dict HEAD_STATUSES = {
-    HE_NONE: 0,
-    HE_MALFORMED: 400,
-    HE_TARGET: 414,
-    HE_FIELDS: 431,
-    HE_VERSION: 505,
-    HE_LENGTH_REQUIRED: 411,
-    HE_CODING: 501,
-    HE_EXPECTATION: 417,
-}
 HTTP_STATUSES = numbered(HR_COUNT, HEAD_STATUSES | {HR_TIMEOUT: 408, HR_BUSY: 503})
 
 

@@ -54,7 +54,7 @@ cdef void note_close(WebSocket* ws, uint16_t code, uint8_t side) noexcept nogil:
 
 cdef void send_close(WebSocket* ws, uint16_t code, Output* wire) noexcept nogil:
     """Once; after it nothing is sent. CC_NONE: without a code."""
-    cdef uint8_t[4] frame
+    cdef uint8_t[FRAME_HEAD] frame
     cdef uint32_t size
     if ws.codec.finished:
         return
@@ -69,7 +69,7 @@ cdef void send_close(WebSocket* ws, uint16_t code, Output* wire) noexcept nogil:
 
 cdef void add_pong(WebSocket* ws, const char* payload, uint8_t size, Replies* replies) noexcept nogil:
     """Reply to a ping. While the client takes nothing, only the latest one gets its reply, when it reads on."""
-    cdef uint8_t[2] head
+    cdef uint8_t[FRAME_HEAD] head
     if ws.codec.finished:
         return
     if ws.codec.blocked:
@@ -89,7 +89,7 @@ cdef void add_pong(WebSocket* ws, const char* payload, uint8_t size, Replies* re
 
 cdef void resume_websocket(Codec* codec, Output* wire) noexcept nogil:
     cdef WebSocket* ws = <WebSocket*>codec
-    cdef char[2 + MAX_CONTROL] frame
+    cdef char[FRAME_HEAD + MAX_CONTROL] frame
     if ws.pong == NULL or codec.finished or not codec.established:
         return
     write_head(<uint8_t*>frame, OP_PONG, ws.pong_size)
@@ -100,7 +100,7 @@ cdef void resume_websocket(Codec* codec, Output* wire) noexcept nogil:
 
 
 cdef void ping_websocket(Codec* codec, Output* wire) noexcept nogil:
-    cdef uint8_t[2] frame
+    cdef uint8_t[FRAME_HEAD] frame
     if codec.established and not codec.finished:
         write_head(frame, OP_PING, 0)
         emit(<WebSocket*>codec, <const char*>frame, 2, wire)
@@ -382,7 +382,9 @@ cdef inline int number_of_code(uint16_t code) noexcept nogil:
 
 
 cdef const char* server_name_websocket(Codec* codec) noexcept nogil:
-    return NULL if codec.below == NULL else codec.below.type.server_name(codec.below)
+    if codec.below == NULL:
+        return NULL
+    return codec.below.type.server_name(codec.below)
 
 
 cdef void shrink_websocket(Codec* codec) noexcept nogil:
