@@ -7,9 +7,11 @@
 #   common/poller           an epoll set with one timer for all queues
 #   common/system           what the kernel and the C library offer
 #   accept/state            what is kept in memory: Counters, Listener, Record, Core; the enums
+#   common/verdict          what every recogniser says: more, a match, something else
 #   accept/match            match_feed: the recogniser of the request, a byte of state
 # sniff: names what is not a request (http, tls, rtmp, …), from the table of worker/protocols.py
 #   accept/proxy            proxy_feed: the recogniser of a PROXY header
+#   http/head               head_feed: the recogniser of the head of an HTTP request
 #   accept/ip_ranges        allowed: looks an address up in a table of networks made by serving/networks.py
 #   common/share            a number of places that several members take from, each with a reserve
 #   account/places          the account of places: which connection gives way at a limit
@@ -38,12 +40,13 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from flashpol._native.accept.address_limits cimport AddressTable
 from flashpol._native.accept.ip_ranges cimport NetworkTable, Ranges
-from flashpol._native.accept.match cimport MatchVerdict
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport Core, Listener, Record
 from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.account.places cimport AccountCore
 from flashpol._native.codecs.codec cimport Codec, Factory
+from flashpol._native.common.verdict cimport MatchVerdict
+from flashpol._native.http.head cimport HeadParser, Span
 
 
 cdef class RequestMatcher:
@@ -58,6 +61,14 @@ cdef class ProxyHeader:
     cdef ProxyParser _parser
     cdef MatchVerdict _verdict
     cdef readonly Py_ssize_t consumed
+
+
+cdef class RequestHead:
+    cdef HeadParser _parser
+    cdef MatchVerdict _verdict
+    cdef bytes _data                    # of the stream, HEAD_BYTES at most
+
+    cdef bytes _bytes_of(self, Span span)
 
 
 cdef class Networks:

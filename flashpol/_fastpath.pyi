@@ -96,6 +96,70 @@ class ProxyHeader:
         """Continue with `data`. Bytes that were fed before are not read again."""
 
 @final
+class RequestHead:
+    """Recognises the head of one HTTP/1.0 or 1.1 request in a stream of bytes, fed in any pieces.
+
+    Any split of the same bytes gives the same verdict; a verdict other than MORE is final, and what is fed after it is
+    ignored. `_native/http/head.pxd` says what is accepted. The properties have what was read so far.
+
+    >>> head = RequestHead()
+    >>> head.feed(b"GET /chess?room=1 HTTP/1.1\\r\\nHost: example.com\\r\\n")
+    <Verdict.MORE: 0>
+    >>> head.feed(b"\\r\\n")
+    <Verdict.MATCH: 1>
+    >>> head.path, head.fields
+    (b'/chess', [(b'Host', b'example.com')])
+    """
+
+    def __new__(cls) -> Self: ...
+    @staticmethod
+    def parse(data: Buffer) -> RequestHead:
+        """The head that `data` begins with. Raises ValueError if it has no whole head."""
+
+    def feed(self, data: Buffer) -> Verdict:
+        """Continue with `data`. Bytes that were fed before are not read again."""
+
+    @property
+    def consumed(self) -> int:
+        """Bytes of the stream that belong to the head, its empty line included."""
+
+    @property
+    def status(self) -> int | None:
+        """The status of HTTP that says why the verdict is OTHER: 400, 411, 414, 417, 431, 501 or 505."""
+
+    @property
+    def method(self) -> bytes: ...
+    @property
+    def target(self) -> bytes:
+        """As it was sent: a path and a query, an absolute URI, "*", or host and port with CONNECT."""
+
+    @property
+    def path(self) -> bytes:
+        """The path of the target without its query, at least b"/". Empty for "*" and with CONNECT."""
+
+    @property
+    def minor(self) -> int:
+        """Of the version: 0 for HTTP/1.0, 1 for HTTP/1.1."""
+
+    @property
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """Names as they were sent, and values without the spaces and tabs around them."""
+
+    def find(self, name: bytes) -> bytes | None:
+        """The value of the first field with this name, which is in lower case; None if there is none."""
+
+    def count(self, name: bytes) -> int:
+        """How many fields have this name, which is in lower case."""
+
+    @property
+    def body_size(self) -> int:
+        """Content-Length, or 0."""
+
+    @property
+    def expects_continue(self) -> bool:
+        """The client waits for 100 Continue before it sends the body."""
+
+@final
 class Networks:
     """Which addresses are allowed. `serving.networks.compile_networks` makes one from lists of networks.
 

@@ -29,7 +29,7 @@ from flashpol._native.accept.ip_ranges cimport NetworkTable
 
 cdef enum:
     WAYS = 8                    # slots of a set
-    HEAD_BYTES = 64             # before the slots of a table: a cache line
+    TABLE_HEAD_BYTES = 64       # before the slots of a table: a cache line
     MAX_COUNT = 0xFFFF          # of one address, as a slot counts it
     SECOND = 1_000_000_000      # ns: the window of rates
 
@@ -58,7 +58,7 @@ cdef struct SlotSet:
 
 cdef struct WorkerTable:
     int64_t held                # places, without those of sessions that were evicted and are not closed yet
-    char unused[HEAD_BYTES - 8]
+    char unused[TABLE_HEAD_BYTES - 8]
     SlotSet sets[1]             # and more
 
 # One worker's view of the tables. An AddressLimits owns it; the ConnectionTable of the process borrows it.

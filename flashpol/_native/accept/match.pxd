@@ -2,15 +2,12 @@
 
 from libc.stdint cimport uint8_t
 
+from flashpol._native.common.verdict cimport MatchVerdict, V_MATCH, V_MORE, V_OTHER
+
 cdef enum:
     REQUEST_BYTES = 22          # <policy-file-request/> without its terminator
     SEEN_BYTES = 8              # room for the longest signature
     SIGNATURES = 32             # room in the table of signatures
-
-cdef enum MatchVerdict:         # of every recogniser; Verdict in bindings/recognisers.pxi is its Python face
-    V_MORE = 0                  # more bytes are needed
-    V_MATCH = 1
-    V_OTHER = 2                 # these bytes are something else, whatever follows
 
 # A protocol that is known by its first bytes; `name` is the caller's number for it.
 cdef struct Signature:

@@ -3,7 +3,8 @@
 from libc.stdint cimport uint8_t
 from libc.string cimport memcmp
 
-from flashpol._native.accept.match cimport MatchVerdict, REQUEST_BYTES, Signature, Signatures, V_MATCH, V_MORE, V_OTHER
+from flashpol._native.accept.match cimport REQUEST_BYTES, Signature, Signatures
+from flashpol._native.common.verdict cimport MatchVerdict, V_MATCH, V_MORE, V_OTHER
 
 
 cdef inline MatchVerdict match_feed(

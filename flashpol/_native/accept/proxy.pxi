@@ -3,11 +3,11 @@
 from libc.stdint cimport uint8_t, uint16_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
-from flashpol._native.accept.match cimport MatchVerdict, V_MATCH, V_MORE, V_OTHER
 from flashpol._native.accept.proxy cimport (
     FIXED_BYTES, FOUR_BYTES, LINE_BYTES, ProxyParser, REST_BYTES, SIGNATURE, SIX_BYTES, UNIX_BYTES, ZERO,
 )
 from flashpol._native.common.system cimport AF_INET, AF_INET6, htons, inet_pton, sockaddr_in, sockaddr_in6
+from flashpol._native.common.verdict cimport MatchVerdict, V_MATCH, V_MORE, V_OTHER
 
 
 cdef inline void proxy_begin(ProxyParser* header) noexcept nogil:

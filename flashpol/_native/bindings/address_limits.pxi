@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from flashpol._native.accept.address_limits cimport (
-    A_ADMITTED, AddressTable, AddressVerdict, HEAD_BYTES, MAX_COUNT, SECOND, WAYS,
+    A_ADMITTED, AddressTable, AddressVerdict, MAX_COUNT, SECOND, TABLE_HEAD_BYTES, WAYS,
 )
 from flashpol._native.common.system cimport AF_INET6, sockaddr_in6
 
@@ -25,9 +25,10 @@ cdef class AddressLimits:
         if max(max_address_connections, max_address_rate, max_address_sessions) >= MAX_COUNT:
             raise ValueError(f"of one address less than {MAX_COUNT} can be counted")
         stride = <size_t>memory.shape[0] // <size_t>workers
-        if (stride * <size_t>workers != <size_t>memory.shape[0] or stride % HEAD_BYTES or sets == 0 or sets & (sets - 1)
-                or sets > stride // ADDRESS_TABLE_SET or HEAD_BYTES + sets * ADDRESS_TABLE_SET > stride
-                or <size_t>&memory[0] % HEAD_BYTES):
+        if (stride * <size_t>workers != <size_t>memory.shape[0] or stride % TABLE_HEAD_BYTES
+                or sets == 0 or sets & (sets - 1)
+                or sets > stride // ADDRESS_TABLE_SET or TABLE_HEAD_BYTES + sets * ADDRESS_TABLE_SET > stride
+                or <size_t>&memory[0] % TABLE_HEAD_BYTES):
             raise ValueError("memory is ADDRESS_TABLE_HEAD and a power of two of ADDRESS_TABLE_SET for each worker")
         self.memory = memory
         self._exempt = exempt

@@ -1,7 +1,8 @@
 # The names and numbers that Python shares with the fast path. Each enum of C has its names here and nowhere else.
 
 from flashpol._native.accept.address_limits cimport (
-    A_ADMITTED, A_MAX_ADDRESS_CONNECTIONS, A_MAX_ADDRESS_RATE, A_UNTRACKED, HEAD_BYTES, SlotSet, VERDICT_COUNT,
+    A_ADMITTED, A_MAX_ADDRESS_CONNECTIONS, A_MAX_ADDRESS_RATE, A_UNTRACKED, SlotSet, TABLE_HEAD_BYTES,
+    VERDICT_COUNT,
 )
 from flashpol._native.accept.state cimport (
     BOUNDS, BUCKET_COUNT, Counters, G_PARKED, G_SESSIONS, G_SLOW_REPLIES, O_RELAYED, O_REPLY, O_RESET, O_SERVED, O_TIMEOUT,
@@ -82,7 +83,7 @@ TLS_VERSIONS = numbered(VERSION_COUNT, {
 })
 
 BUCKETS = tuple([bound / 1e9 for bound in BOUNDS[:BUCKET_COUNT - 1]])
-ADDRESS_TABLE_HEAD = HEAD_BYTES
+ADDRESS_TABLE_HEAD = TABLE_HEAD_BYTES
 ADDRESS_TABLE_SET = sizeof(SlotSet)
 BLOCK_SIZE = (sizeof(Counters) + 63) // 64 * 64     # whole cache lines: no two writers share one
 

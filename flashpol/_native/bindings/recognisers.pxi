@@ -1,6 +1,7 @@
 # RequestMatcher and ProxyHeader: the recognisers of match.pxi and proxy.pxi for Python.
 
-from flashpol._native.accept.match cimport REQUEST_BYTES, V_MATCH, V_MORE, V_OTHER
+from flashpol._native.accept.match cimport REQUEST_BYTES
+from flashpol._native.common.verdict cimport V_MATCH, V_MORE, V_OTHER
 
 
 class Verdict(enum.IntEnum):
