@@ -27,6 +27,7 @@ from flashpol.config import (
     Listener,
     PolicySource,
     Server,
+    WebSocketPath,
     describe,
     settings_of,
 )
@@ -50,7 +51,12 @@ TABLES = {
     ),
     "[[listeners]]": (
         (Listener,),
-        "A listener may have timeouts of its own: `request_timeout` to `max_duration` may be written here too.",
+        "A listener may have timeouts of its own: `request_timeout` to `websocket_message` may be written here too.",
+    ),
+    "[[listeners.websocket]]": (
+        (WebSocketPath,),
+        "A table for each path at which the listener above takes WebSocket connections; `websocket = true` in the "
+        'listener is one table with `path = "*"`.',
     ),
 }
 # Commands whose flags the reference takes from --help.
