@@ -3,7 +3,8 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from ipaddress import ip_address
+from typing import Any
 
 from flashpol.config.address import UpstreamAddress
 from flashpol.config.declare import required, setting
@@ -19,9 +20,8 @@ _MAX_PATH_BYTES = 1024  # half of what the target of a request may have
 # RFC 3986 section 3.3. A browser sends other characters escaped, so they would never match.
 _PATH = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")
 _DOT_SEGMENT = re.compile(r"/(?:\.|%2e){1,2}(?=/|\Z)", re.IGNORECASE)
-_ORIGIN = re.compile(
-    r"([a-z][a-z0-9+.-]*)://(\*\.)?(\[[0-9a-f:.]+\]|[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*)(:[0-9]{1,5})?"
-)
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\*\.)?(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?")
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -71,18 +71,28 @@ def _origin(value: object) -> str:
     if not rest.isascii():
         raise ConfigError(f'{value!r}: browsers send international names in ASCII: write the "xn--" form')
     match = _ORIGIN.fullmatch(origin)
-    port = int(match[4][1:]) if match and match[4] else None
-    if not match or port == 0 or (port or 0) > 65535 or (match[2] and match[3].startswith("[")):
-        _refuse_origin(value)
+    host = _host(match[3], wildcard=bool(match[2])) if match else None
+    port = int(match[4]) if match and match[4] else None
+    if not (match and host) or port == 0 or (port or 0) > 65535:
+        raise ConfigError(
+            f'{value!r} is no origin: write SCHEME://HOST or SCHEME://HOST:PORT, such as "https://games.example.com"; '
+            'a host name may begin with "*."'
+        )
     suffix = "" if port in (None, _DEFAULT_PORTS.get(scheme)) else f":{port}"
-    return f"{scheme}://{match[2] or ''}{match[3]}{suffix}"
+    return f"{scheme}://{match[2] or ''}{host}{suffix}"
 
 
-def _refuse_origin(value: str) -> NoReturn:
-    raise ConfigError(
-        f'{value!r} is no origin: write SCHEME://HOST or SCHEME://HOST:PORT, such as "https://games.example.com"; a '
-        'host may begin with "*."'
-    )
+def _host(text: str, *, wildcard: bool) -> str | None:
+    """A host name or an address as browsers write it; None for anything else."""
+    labels = text.split(".")
+    if text.startswith("[") or labels[-1].isdigit():
+        try:
+            address = ip_address(text.strip("[]"))
+        except ValueError:
+            return None
+        written = f"[{address}]" if address.version == 6 else str(address)
+        return None if wildcard or text.startswith("[") is not (address.version == 6) else written
+    return text if len(text) <= 253 and all(map(_LABEL.fullmatch, labels)) else None
 
 
 def _origins(value: str | list[object]) -> str | tuple[str, ...]:

@@ -113,7 +113,7 @@ complete -c flashpol -n '_shtab_flashpol_using top' -l interval -x -d 'redraw ev
 complete -c flashpol -n '_shtab_flashpol_using top' -l once -d 'print one view and exit'
 complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a check -d 'report the mistakes of policy files'
 complete -c flashpol -n '_shtab_flashpol_using check' -s h -l help -d 'show this help message and exit'
-complete -c flashpol -n '_shtab_flashpol_using check' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'check the policies of this configuration, each for the port and the clients of its listener, and its certificates'
+complete -c flashpol -n '_shtab_flashpol_using check' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'check the policies of this configuration, each for the port and the clients of its listener, and its certificates and WebSocket paths'
 complete -c flashpol -n '_shtab_flashpol_using check' -l client -xka "flash lightspark unity silverlight all" -d 'client that the policy is for, may be repeated: flash, lightspark, unity, silverlight, or all (default all)'
 complete -c flashpol -n '_shtab_flashpol_using check' -l served-from -x -d 'port that serves the policy'
 complete -c flashpol -n '_shtab_flashpol_using check' -l ignore -x -d 'leave this finding out, may be repeated, or several with commas'
