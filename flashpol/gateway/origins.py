@@ -84,7 +84,7 @@ class Origins:
             raise ValueError(f"there is no rule {shown(rule)}")
         self.port = port
         self._served_from = served_from
-        self._decide = COMPILE["flash"](Document.of(policy))
+        self._decide = COMPILE["ruffle"](Document.of(policy))
         self._rule = rule if isinstance(rule, str) else ""
         self._listed = frozenset() if isinstance(rule, str) else frozenset(map(_listed, rule))
         self._without = _WITHOUT_ACCEPTED if without_origin else _WITHOUT_REFUSED
@@ -118,8 +118,7 @@ class Origins:
             return Verdict(True, ACCEPTED, 0, "origins is any", text)
         line = None
         if self._rule == POLICY:
-            # `local` leaves out a warning of Flash Player about `secure`, which here means what it says.
-            decision = self._decide(Query(content, self.port, self._served_from, local=True))
+            decision = self._decide(Query(content, self.port, self._served_from))
             allowed, reason, line = decision.allowed, decision.reason, decision.line
             if line:
                 reason = f"{reason} (line {line} of the policy)"
