@@ -60,7 +60,7 @@ TABLES = {
     ),
 }
 # Commands whose flags the reference takes from --help.
-COMMANDS = ("serve", "config", "reload", "status", "top")
+COMMANDS = ("serve", "config", "reload", "status", "top", "ruffle")
 WIDTH = 100  # of Markdown
 
 
@@ -199,6 +199,7 @@ def manual_of_command() -> str:
             ("flashpol status", "Show what the server of this host does."),
             ("flashpol top", "Show it live."),
             ("flashpol probe games.example.com --port 1935", "Say why clients do not connect."),
+            ("flashpol ruffle --host games.example.com", "Print what a page with Ruffle needs to connect."),
         ]
     )
     text += ".SH FILES\n" + items(

@@ -2,4 +2,5 @@
 
 origins     an Origin field -> may this page's content connect, by the policy that the listener serves
 forwarded   X-Forwarded-For -> the client's address
+ruffle      listeners -> what a page tells Ruffle
 """

@@ -21,10 +21,11 @@ def warn_all(config: Config, replies: Sequence[bytes]) -> None:
             log.warning("listener %s: %s", name, text, extra={"event": "websocket-warning", "listener": name})
 
 
-def find(listener: Listener, policy: bytes) -> list[str]:
-    """The findings of a listener that serves this policy, a line each; none for what is not a policy."""
+def find(listener: Listener, policy: bytes, paths: Sequence[WebSocketPath] | None = None) -> list[str]:
+    """The findings of a listener that serves this policy, a line each; none for what is not a policy. paths: those of
+    the listener to look at, None for all."""
     found = []
-    for path in listener.websocket:
+    for path in listener.websocket if paths is None else paths:
         if path.origins == BY_POLICY and (why := _refuses_all(listener, path, policy)):
             found.append(why)
         if path.origins == ANY_ORIGIN:

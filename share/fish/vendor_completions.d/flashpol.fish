@@ -50,8 +50,8 @@ function _shtab_flashpol_using
   test "$_shtab_flashpol_cmdpath" = "$argv"
 end
 
-set -g _shtab_flashpol_commands serve config reload status top check decide merge probe
-set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --ca --client --config --dialect --expect --from --http-port --ignore --interval --listen --location --log-file --log-format --output --pid --pid-file --policy --policy-port --port --sandbox --served-from --server-name --silverlight-port --tls --upstream --user --watch --workers -c -o
+set -g _shtab_flashpol_commands serve config reload status top check decide merge probe ruffle
+set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --ca --client --config --dialect --expect --from --host --http-port --ignore --interval --listen --listener --location --log-file --log-format --output --page --pid --pid-file --policy --policy-port --port --sandbox --served-from --server-name --silverlight-port --tls --upstream --url --user --watch --workers -c -o
 
 complete -c flashpol -e
 complete -c flashpol -f
@@ -156,3 +156,12 @@ complete -c flashpol -n '_shtab_flashpol_using probe' -l json -d 'write JSON, de
 complete -c flashpol -n '_shtab_flashpol_using probe' -l nagios -d 'write one line with performance data, for Nagios'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l metrics -d 'write metrics for node_exporter'"'"'s textfile collector'
 complete -c flashpol -n '_shtab_flashpol_using probe' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'output file, replaced atomically (default standard output)'
+complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a ruffle -d 'print what a page tells Ruffle'
+complete -c flashpol -n '_shtab_flashpol_using ruffle' -s h -l help -d 'show this help message and exit'
+complete -c flashpol -n '_shtab_flashpol_using ruffle' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default /etc/flashpol/flashpol.toml)'
+complete -c flashpol -n '_shtab_flashpol_using ruffle' -l host -x -d 'host name or address that the content connects to, as it writes it; may be repeated'
+complete -c flashpol -n '_shtab_flashpol_using ruffle' -l port -x -d 'only entries for this port; may be repeated'
+complete -c flashpol -n '_shtab_flashpol_using ruffle' -l listener -x -d 'only entries of this listener'
+complete -c flashpol -n '_shtab_flashpol_using ruffle' -l url -x -d 'where browsers reach the listeners, such as wss://play.example.com, if a proxy with TLS is in front of them or the name differs (default: the name of --host, the port of the listener, wss if it has tls)'
+complete -c flashpol -n '_shtab_flashpol_using ruffle' -l page -x -d 'origin or URL of a page that has the content, such as https://games.example.com: warn if its content could not connect; may be repeated'
+complete -c flashpol -n '_shtab_flashpol_using ruffle' -l json -d 'print JSON, described in docs/reference.md'
