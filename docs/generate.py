@@ -27,6 +27,7 @@ from flashpol.config import (
     Listener,
     PolicySource,
     Server,
+    WebSocketPath,
     describe,
     settings_of,
 )
@@ -50,11 +51,16 @@ TABLES = {
     ),
     "[[listeners]]": (
         (Listener,),
-        "A listener may have timeouts of its own: `request_timeout` to `max_duration` may be written here too.",
+        "A listener may have timeouts of its own: `request_timeout` to `websocket_message` may be written here too.",
+    ),
+    "[[listeners.websocket]]": (
+        (WebSocketPath,),
+        "A table for each path at which the listener above takes WebSocket connections; `websocket = true` in the "
+        'listener is one table with `path = "*"`.',
     ),
 }
 # Commands whose flags the reference takes from --help.
-COMMANDS = ("serve", "config", "reload", "status", "top")
+COMMANDS = ("serve", "config", "reload", "status", "top", "ruffle")
 WIDTH = 100  # of Markdown
 
 
@@ -193,6 +199,7 @@ def manual_of_command() -> str:
             ("flashpol status", "Show what the server of this host does."),
             ("flashpol top", "Show it live."),
             ("flashpol probe games.example.com --port 1935", "Say why clients do not connect."),
+            ("flashpol ruffle --host games.example.com", "Print what a page with Ruffle needs to connect."),
         ]
     )
     text += ".SH FILES\n" + items(

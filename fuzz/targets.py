@@ -15,7 +15,17 @@ from typing import Any
 from flashpol.config import Config, ConfigError, check
 from flashpol.config.render import as_toml
 from flashpol.config.toml_loader import MAX_CONFIG_BYTES, load
-from flashpol.policy import CLIENTS, MAX_POLICY_BYTES, Decider, Fragment, MergeError, PolicyError, Severity, lint
+from flashpol.policy import (
+    CLIENTS,
+    DECIDE_CLIENTS,
+    MAX_POLICY_BYTES,
+    Decider,
+    Fragment,
+    MergeError,
+    PolicyError,
+    Severity,
+    lint,
+)
 from flashpol.policy import flash as flash_dialect
 from flashpol.policy import silverlight as silverlight_dialect
 from flashpol.policy.merge import allows, merge_files, merge_policies
@@ -83,7 +93,7 @@ def decisions(data: bytes) -> None:
         for port in ASKED_PORTS:
             for served_from in PORTS:
                 found = decider.decide(content, port, served_from=served_from)
-                assert [decision.client for decision in found] == list(CLIENTS)
+                assert [decision.client for decision in found] == list(DECIDE_CLIENTS)
                 assert all("\n" not in decision.reason for decision in found), "a reason is one line"
 
 

@@ -17,6 +17,7 @@ from flashpol.config import (
     Listener,
     PolicySource,
     Server,
+    WebSocketPath,
     describe,
     settings_of,
 )
@@ -27,7 +28,7 @@ from flashpol.serving.certificates import CertificateFacts
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
-OWNERS = (Server, ConnectionTimeouts, ConnectionLimits, PolicySource, Listener)
+OWNERS = (Server, ConnectionTimeouts, ConnectionLimits, PolicySource, Listener, WebSocketPath)
 SETTINGS = [f for owner in OWNERS for f in settings_of(owner).values()]
 
 

@@ -3,21 +3,23 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flashpol.cli import sources, terminal
 from flashpol.cli.arguments import ALL, add_clients, add_ignore, clients, ignored_codes, port
-from flashpol.config import ConfigError, load, one_line
+from flashpol.config import Config, ConfigError, load, one_line
 from flashpol.policy import Finding, Severity, lint
 from flashpol.policy.rules import RULES
 from flashpol.serving.certificates import judge_all
+from flashpol.serving.websocket_findings import find
 
 DESCRIPTION = """Report the mistakes of policy files: what is wrong, where, and what to write instead. Exit status: 0
 no errors (with --strict: no findings), 1 errors (with --strict: any finding), 2 a file that cannot be read, or a wrong
-argument. docs/rules.md explains the rules. With a configuration its certificates are checked too."""
+argument. docs/rules.md explains the rules. With a configuration its certificates and its WebSocket paths are checked
+too."""
 
 # The version of the JSON output; raised when a field changes its meaning or goes away, not when one is added.
 JSON_VERSION = 1
@@ -43,6 +45,14 @@ class CheckedCertificate:
     error: str | None
 
 
+@dataclass
+class CheckedListener:
+    """A listener with WebSocket paths, and the findings about them."""
+
+    name: str
+    findings: list[str]
+
+
 def add_to(commands: Any) -> None:
     parser = commands.add_parser("check", help="report the mistakes of policy files", description=DESCRIPTION)
     add = parser.add_argument
@@ -53,7 +63,7 @@ def add_to(commands: Any) -> None:
         metavar="FILE",
         type=Path,
         help="check the policies of this configuration, each for the port and the clients of its listener, and its "
-        "certificates",
+        "certificates and WebSocket paths",
     )
     add_clients(parser, "client that the policy is for", default=ALL)
     add("--served-from", metavar="PORT", type=port, help="port that serves the policy")
@@ -68,7 +78,9 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("FILE is missing: write policy files, or -c and a configuration file")
     ignored = ignored_codes(options.ignore, {rule.code for rule in RULES}, "docs/rules.md lists")
     checked = [_check(source, options, ignored) for source in _sources(options)]
-    certificates = [CheckedCertificate(*each) for each in judge_all(load(options.config))] if options.config else []
+    settings = load(options.config) if options.config else None
+    certificates = [CheckedCertificate(*each) for each in judge_all(settings)] if settings else []
+    listeners = list(_listeners(settings)) if settings else []
     counts = {
         "files": len(checked),
         "certificates": len(certificates),
@@ -76,11 +88,11 @@ def run(options: argparse.Namespace) -> int:
         "unreadable": sum(one.error is not None for one in checked),
     }
     counts["errors"] += sum(one.error is not None for one in certificates)
-    counts["warnings"] += sum(len(one.findings) for one in certificates)
+    counts["warnings"] += sum(len(one.findings) for one in certificates) + sum(len(one.findings) for one in listeners)
     if options.json:
-        _print_json(checked, certificates, counts)
+        _print_json(checked, certificates, listeners, counts)
     else:
-        _print_text(checked, certificates, counts)
+        _print_text(checked, certificates, listeners, counts)
     if counts["unreadable"]:
         return 2
     return int(counts["errors"] > 0 or (options.strict and any(counts[f"{severity}s"] for severity in Severity)))
@@ -102,7 +114,19 @@ def _check(source: sources.Source, options: argparse.Namespace, ignored: frozens
     return Checked(source.name, [finding for finding in found if finding.code not in ignored])
 
 
-def _print_json(checked: list[Checked], certificates: list[CheckedCertificate], counts: dict[str, int]) -> None:
+def _listeners(settings: Config) -> Iterator[CheckedListener]:
+    for listener in settings.listeners:
+        if listener.websocket:
+            policy = sources.policy_of(settings.policy(listener.policy))
+            yield CheckedListener(str(listener.name or listener.address), find(listener, policy))
+
+
+def _print_json(
+    checked: list[Checked],
+    certificates: list[CheckedCertificate],
+    listeners: list[CheckedListener],
+    counts: dict[str, int],
+) -> None:
     files = [
         {"file": one.file, "error": one.error, "findings": [asdict(finding) for finding in one.findings]}
         for one in checked
@@ -112,12 +136,18 @@ def _print_json(checked: list[Checked], certificates: list[CheckedCertificate], 
         "version": JSON_VERSION,
         "files": files,
         "certificates": [asdict(one) for one in certificates],
+        "websocket_listeners": [asdict(one) for one in listeners],
         "summary": counts,
     }
     print(json.dumps(document, indent=2))
 
 
-def _print_text(checked: list[Checked], certificates: list[CheckedCertificate], counts: dict[str, int]) -> None:
+def _print_text(
+    checked: list[Checked],
+    certificates: list[CheckedCertificate],
+    listeners: list[CheckedListener],
+    counts: dict[str, int],
+) -> None:
     paint = terminal.painter()
     for one in checked:
         name = terminal.file_name(one.file)
@@ -125,11 +155,12 @@ def _print_text(checked: list[Checked], certificates: list[CheckedCertificate], 
             print(f"flashpol check: {name}: cannot be read: {one.error}", file=sys.stderr)
         for finding in one.findings:
             print(_shown(name, finding, paint))
-    for certificate in certificates:
-        found = [(Severity.ERROR, certificate.error)] if certificate.error else []
-        for severity, text in [*found, *((Severity.WARNING, text) for text in certificate.findings)]:
-            title = paint(terminal.file_name(f"certificate {certificate.name}"), "1")
-            print(terminal.encodable(f"{title}: {paint(severity, _COLOURS[severity])}: {one_line(text)}\n"))
+    lines = [(f"certificate {one.name}", Severity.ERROR, one.error) for one in certificates if one.error]
+    lines += [(f"certificate {one.name}", Severity.WARNING, text) for one in certificates for text in one.findings]
+    lines += [(f"listener {one.name}", Severity.WARNING, text) for one in listeners for text in one.findings]
+    for title, severity, text in lines:
+        start = f"{paint(terminal.file_name(title), '1')}: {paint(severity, _COLOURS[severity])}"
+        print(terminal.encodable(f"{start}: {one_line(text)}\n"))
     print(_summary(counts))
 
 

@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     settings = configure(options)
     from flashpol.process.privileges import Privileges
+    from flashpol.serving import websocket_findings
     from flashpol.serving.certificates import date, load_all
     from flashpol.serving.policies import compile_all
 
@@ -61,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         certificates = [each.facts for each in load_all(settings).values()]
         replies = compile_all(settings)
+        websocket_findings.warn_all(settings, replies)
     finally:
         logger.removeHandler(warnings)
     Privileges.of(settings.server)  # raises ConfigError for an unknown user; the right to become it is not checked

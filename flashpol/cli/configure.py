@@ -59,6 +59,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="forward everything that is not a policy request to HOST:PORT or unix:/PATH, from all addresses",
     )
     add(
+        "--websocket",
+        action="store_true",
+        help="accept WebSocket connections too, as Ruffle makes them, on all addresses, at any path, from pages that "
+        "the policy allows; they are relayed to --upstream",
+    )
+    add(
         "--tls",
         metavar="CHAIN[,KEY]",
         action="append",
@@ -138,6 +144,10 @@ def configure(options: argparse.Namespace) -> config.Config:
     if options.upstream is not None:
         upstream = _read(options, "upstream")
         listeners = tuple(dataclasses.replace(listener, upstream=upstream) for listener in listeners)
+    if options.websocket:
+        listeners = tuple(
+            dataclasses.replace(listener, websocket=config.EVERY_PATH_TO_UPSTREAM) for listener in listeners
+        )
     certificates = settings.certificates
     if options.tls:
         certificates = _certificates(options.tls)

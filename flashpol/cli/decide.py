@@ -11,7 +11,7 @@ from typing import Any
 from flashpol.cli import sources, terminal
 from flashpol.cli.arguments import ALL, add_clients, clients, port
 from flashpol.config import ConfigError
-from flashpol.policy import Decider, Decision, PolicyError
+from flashpol.policy import CLIENTS, DECIDE_CLIENTS, Decider, Decision, PolicyError
 from flashpol.policy.clients.sandboxes import AIR, REMOTE, SANDBOXES, knows
 from flashpol.policy.decoding import decode
 from flashpol.policy.findings import cut_out
@@ -39,9 +39,9 @@ def add_to(commands: Any) -> None:
         type=Path,
         help="ask the policy of each listener of this configuration, by the port that clients ask",
     )
-    add("--from", dest="content", metavar="URL|DOMAIN", help="where the content was loaded from")
+    add("--from", dest="content", metavar="URL|DOMAIN", help="where the content was loaded from; for ruffle: the page")
     add("--port", metavar="N", type=port, required=True, help="the port that it connects to")
-    add_clients(parser, "client to ask", default="flash")
+    add_clients(parser, "client to ask", default="flash", more=DECIDE_CLIENTS[len(CLIENTS) :])
     add("--served-from", metavar="PORT", type=port, help="port that serves the policy (default 843; Silverlight 943)")
     add("--local", action="store_true", help="the server is on the content's own host")
     add(
@@ -90,7 +90,7 @@ def _sources(options: argparse.Namespace) -> list[sources.Source]:
 
 
 def _ask(source: sources.Source, options: argparse.Namespace) -> Sequence[Decision]:
-    chosen = clients(options, default="flash" if "flash" in source.clients else source.clients[0])
+    chosen = clients(options, default="flash" if "flash" in source.clients else source.clients[0], every=DECIDE_CLIENTS)
     all_clients = ALL in (options.client or [])
     implied = AIR if all_clients and options.content.lower().startswith("app:") else None
     if sandbox := options.sandbox or implied:

@@ -15,7 +15,7 @@ from flashpol.version import VERSION
 
 # One module of this package for each command, in the order of --help. Only the module of the command that was called is
 # imported: importing all of them takes three times as long as importing probe's.
-COMMANDS = ("serve", "config", "reload", "status", "top", "check", "decide", "merge", "probe")
+COMMANDS = ("serve", "config", "reload", "status", "top", "check", "decide", "merge", "probe", "ruffle")
 
 
 class Parser(argparse.ArgumentParser):

@@ -99,6 +99,12 @@ def of_config(path: Path, *, fragment_files: bool) -> list[Source]:
     return sources
 
 
+def policy_of(source: config.PolicySource) -> bytes:
+    """The policy that a listener serves, without checking it. Raises ConfigError."""
+    [(_, data)] = _policy(source, fragment_files=False)
+    return data
+
+
 def _policy(source: config.PolicySource, fragment_files: bool) -> Iterator[tuple[str, bytes]]:
     try:
         if source.file is not None:

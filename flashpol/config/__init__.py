@@ -10,7 +10,7 @@ where, and what to do.
     toml_loader.py    a file -> Config               render.py          a Config -> TOML, and the file of defaults
     locations.py      where a key was written        toml_positions.py  line and column of each key of a file
     renamed.py        keys of earlier versions       address.py         Address, SystemdSocket, UpstreamAddress
-    errors.py         ConfigError
+    errors.py         ConfigError                    websocket.py       WebSocketPath
 """
 
 from flashpol.config.address import Address, Endpoint, SystemdSocket, UpstreamAddress, parse_endpoint
@@ -42,12 +42,17 @@ from flashpol.config.settings import (
     parse_dialect,
 )
 from flashpol.config.toml_loader import did_you_mean, load
+from flashpol.config.websocket import ANY_ORIGIN, BY_POLICY, EVERY_PATH, EVERY_PATH_TO_UPSTREAM, WebSocketPath
 
 __all__ = [
+    "ANY_ORIGIN",
+    "BY_POLICY",
     "DEFAULT_ADMIN",
     "DEFAULT_LISTEN",
     "DEFAULT_SILVERLIGHT_LISTEN",
     "DIALECTS",
+    "EVERY_PATH",
+    "EVERY_PATH_TO_UPSTREAM",
     "FLASH",
     "JSON",
     "LEAST_CONNECTIONS",
@@ -69,6 +74,7 @@ __all__ = [
     "Server",
     "SystemdSocket",
     "UpstreamAddress",
+    "WebSocketPath",
     "as_toml",
     "check",
     "defaults",

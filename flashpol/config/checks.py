@@ -3,7 +3,8 @@
 from flashpol.config.address import Address, Endpoint, SystemdSocket
 from flashpol.config.errors import ConfigError
 from flashpol.config.locations import SourceLocation
-from flashpol.config.settings import MAX_LISTENERS, Config, Listener
+from flashpol.config.settings import FLASH, MAX_LISTENERS, Config, Listener
+from flashpol.config.websocket import EVERY_PATH, WebSocketPath
 
 
 def check(config: Config) -> Config:
@@ -19,6 +20,7 @@ def check(config: Config) -> Config:
         _check_access(listener)
         _check_upstream(listener)
         _check_tls(listener)
+        _check_websocket(listener)
     _check_names(config)
     _check_addresses(config)
     return config
@@ -39,6 +41,32 @@ def _check_upstream(listener: Listener) -> None:
     if isinstance(address, Address) and any(upstream.arrives_at(address) for upstream in listener.upstream):
         message = f"the upstream of {address} is this listener itself: give the application a port of its own"
         raise _error(listener, message, "upstream")
+
+
+def _check_websocket(listener: Listener) -> None:
+    if listener.websocket and listener.dialect != FLASH:
+        message = f"websocket is for Flash content, which a policy of dialect {listener.dialect} says nothing about"
+        raise _error(listener, f"{message}: give it a listener of its own", "websocket")
+    seen: dict[str, WebSocketPath] = {}
+    for path in listener.websocket:
+        if not listener.upstream_of(path):
+            raise _path_error(listener, path, "has no upstream to relay to: set upstream")
+        address = listener.address
+        if isinstance(address, Address) and any(upstream.arrives_at(address) for upstream in path.upstream):
+            message = "leads to this listener itself: give the application a port of its own"
+            raise _path_error(listener, path, message, "upstream")
+        if seen.setdefault(path.path, path) is not path:
+            other = seen[path.path].location
+            message = f"is there twice: remove one{f' (the other one: {other})' if other else ''}"
+            raise _path_error(listener, path, message, "path")
+
+
+def _path_error(listener: Listener, path: WebSocketPath, message: str, *key: str) -> ConfigError:
+    """An error about one path; `websocket = true` has no table, and no place but the listener's key."""
+    if path.location is None and path.path == EVERY_PATH:
+        return _error(listener, f"websocket {message}", "websocket")
+    location = path.location and path.location.child(*key)
+    return ConfigError(f"{listener.title}: the WebSocket path {path.path} {message}", location)
 
 
 def _check_tls(listener: Listener) -> None:

@@ -10,7 +10,8 @@ from flashpol.config.setting_types import NETWORKS, Network, number
 
 @dataclass(frozen=True)
 class ConnectionTimeouts:
-    """How long a connection may take in each of its states, in seconds; a listener may have its own."""
+    """How long a connection may take in each of its states, in seconds, and how large a WebSocket message may be; a
+    listener may have its own."""
 
     request_timeout: float = setting(
         3.0,
@@ -91,6 +92,19 @@ class ConnectionTimeouts:
         number(0.05, 10_000_000, off=0),
         "A relayed session is closed after this many seconds, however busy it is; 0 means never.",
         "It is off because a game may go on for days.",
+    )
+    websocket_ping: float = setting(
+        30.0,
+        number(0.05, 3600, off=0),
+        "A WebSocket client that has sent nothing for this many seconds gets a ping, and its session ends if it sends "
+        "nothing for as long again; 0 means never.",
+        "30 s keep a session open through proxies, which close idle ones after 60 s and more.",
+    )
+    websocket_message: int = setting(
+        16_777_216,
+        number(125, 2**31, whole=True),
+        "A WebSocket message may have this many bytes, uncompressed; a larger one ends the session (close code 1009).",
+        "16 MiB are more than games send; a message is relayed as it comes, so it takes no memory of its size.",
     )
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from flashpol.config.settings import (
     PolicySource,
     Server,
 )
+from flashpol.config.websocket import WebSocketPath
 
 _WIDTH = 100
 _HEAD = """\
@@ -41,7 +42,12 @@ _BLOCKS = {
         Listener,
         {"address", "policy"},
         "A listener is an address and the policy it serves; write one [[listeners]] for each address. The settings "
-        "from request_timeout to max_duration may be set here too, for this listener alone.",
+        "from request_timeout to websocket_message may be set here too, for this listener alone.",
+    ),
+    "#[[listeners.websocket]]": (
+        WebSocketPath,
+        (),
+        "A table for each path at which the listener above takes WebSocket connections, instead of websocket = true.",
     ),
 }
 
@@ -93,20 +99,26 @@ def _marked(pairs: dict[str, str], *owners: Any) -> Iterator[str]:
     return (f"{name} = {value}{'  # default' * (defaults.get(name) == value)}" for name, value in pairs.items())
 
 
+def _with_absolute_paths(owner: Any) -> Any:
+    """The printed file may be saved in another folder."""
+    values = {key: getattr(owner, key) for key in settings_of(owner)}
+    return replace(owner, **{key: value.absolute() for key, value in values.items() if isinstance(value, Path)})
+
+
 def _source(source: CertificateSource | PolicySource) -> Iterator[str]:
-    """Paths are absolute, since the printed file may be saved in another folder."""
-    values = {key: getattr(source, key) for key in settings_of(source)}
-    paths: dict[str, Any] = {key: value.absolute() for key, value in values.items() if isinstance(value, Path)}
-    pairs = _pairs(replace(source, **paths)) or {"grants": "[]"}
+    pairs = _pairs(_with_absolute_paths(source)) or {"grants": "[]"}
     return (f"{key} = {value}" for key, value in pairs.items())
 
 
 def _listener(config: Config, listener: Listener) -> Iterator[str]:
     server = _pairs(config.server.timeouts)
     own = {name: value for name, value in _pairs(config.timeouts(listener)).items() if value != server[name]}
-    unused = {*(() if listener.shared else RELAYING), *(() if listener.tls else ENCRYPTING)}
-    pairs = {name: value for name, value in _pairs(listener).items() if name not in unused}
-    return _marked(pairs | own, Listener)
+    unused = {*(() if listener.relays else RELAYING), *(() if listener.tls else ENCRYPTING)}
+    pairs = {name: value for name, value in _pairs(_with_absolute_paths(listener)).items() if name not in unused}
+    yield from _marked(pairs | own, Listener)
+    if "websocket" not in pairs:
+        for path in listener.websocket:
+            yield from ("", "[[listeners.websocket]]", *_marked(_pairs(path), WebSocketPath))
 
 
 def as_toml(config: Config, comments: Sequence[str] = (), certificate_comments: Sequence[str] = ()) -> str:

@@ -31,6 +31,7 @@ from flashpol.config.setting_types import (
     path,
     text,
 )
+from flashpol.config.websocket import EVERY_PATH_TO_UPSTREAM, WEBSOCKET, WebSocketPath
 
 DEFAULT_LISTEN = "[::]:843"  # Flash Player asks port 843 first; [::] serves IPv4 too
 DEFAULT_SILVERLIGHT_LISTEN = "[::]:943"  # Silverlight asks no other port
@@ -48,10 +49,13 @@ RELAYING = (
     "balance",
     "keepalive",
     "connect_rate",
-)  # settings that need `upstream`
+)  # settings that need `upstream`, of the listener or of a WebSocket path
 TLS_PROFILES = ("modern", "compatible", "flash")
 # Settings that need `tls`.
 ENCRYPTING = ("tls_only", "tls_profile", "tls_strict_sni", "tls_tickets", "upstream_proxy_tls")
+# Settings each of which makes a listener take HTTP requests, and those that need one of them.
+HTTP = ("websocket", "crossdomain_file", "clientaccesspolicy_file")
+ABOUT_HTTP = ("forwarded_networks",)
 
 
 def _label(value: str) -> str:
@@ -393,6 +397,38 @@ class Listener:
         "connect_timeout. 0 means any number.",
         "It is off because most applications accept faster than clients come.",
     )
+    websocket: tuple[WebSocketPath, ...] = setting(
+        (),
+        WEBSOCKET,
+        "If true, WebSocket connections at every path are relayed to the upstream, from pages that the policy allows; "
+        "[[listeners.websocket]] tables name paths instead, each with settings of its own.",
+        "It is off because only content in a browser needs it, such as Ruffle's; without it a shared port relays HTTP "
+        "as it comes.",
+        EVERY_PATH_TO_UPSTREAM,
+    )
+    forwarded_networks: tuple[Network, ...] = setting(
+        (),
+        NETWORKS,
+        "HTTP requests that come from these networks have the client's address in X-Forwarded-For: its last address "
+        "that is in none of them.",
+        "A client can write any address there, so nothing is believed unless you name the proxies.",
+        (ip_network("10.0.0.0/8"),),
+    )
+    crossdomain_file: Path | None = setting(
+        None,
+        path("a file name"),
+        "HTTP requests for /crossdomain.xml get this policy file, which decides about URL loaders and not about "
+        "sockets.",
+        "Without it the listener has no such file; relative paths start at the folder of the configuration file.",
+        Path("crossdomain.xml"),
+    )
+    clientaccesspolicy_file: Path | None = setting(
+        None,
+        path("a file name"),
+        "HTTP requests for /clientaccesspolicy.xml get this policy file of Silverlight.",
+        "Without it the listener has no such file; relative paths start at the folder of the configuration file.",
+        Path("clientaccesspolicy.xml"),
+    )
     timeouts: ConnectionTimeouts | None = None  # None: the server's
     location: SourceLocation | None = field(default=None, compare=False, repr=False)
 
@@ -405,6 +441,29 @@ class Listener:
     def shared(self) -> bool:
         """True for a shared port, which relays everything that is not a policy request."""
         return bool(self.upstream)
+
+    @property
+    def all_upstreams(self) -> tuple[UpstreamAddress, ...]:
+        """Its own upstreams, then those of its WebSocket paths; each of them once."""
+        return tuple(dict.fromkeys([*self.upstream, *(each for path in self.websocket for each in path.upstream)]))
+
+    @property
+    def relays(self) -> bool:
+        """True if it relays anything: everything that is not a policy request, or the WebSocket paths alone."""
+        return bool(self.all_upstreams)
+
+    @property
+    def takes_http(self) -> bool:
+        """True if a setting of it makes it examine HTTP requests."""
+        return any(getattr(self, name) for name in HTTP)
+
+    def upstream_of(self, path: WebSocketPath) -> tuple[UpstreamAddress, ...]:
+        """Where a WebSocket path leads."""
+        return path.upstream or self.upstream
+
+    def port_of(self, path: WebSocketPath) -> int | None:
+        """The port that content asks for to reach a WebSocket path; None as for `public_port`."""
+        return path.port or self.public_port
 
     @property
     def public_port(self) -> int | None:
@@ -429,17 +488,18 @@ class Config:
 
     @property
     def upstreams(self) -> list[tuple[int, UpstreamAddress]]:
-        """Every upstream with the index of its listener. One that two listeners name is listed twice."""
+        """Every upstream with the index of its listener, in the order of `Listener.all_upstreams`. One that two
+        listeners name is listed twice."""
         return [
             (number, upstream_address)
             for number, listener in enumerate(self.listeners)
-            for upstream_address in listener.upstream
+            for upstream_address in listener.all_upstreams
         ]
 
     @property
     def draining(self) -> float:
         """Seconds that old workers have to finish their connections after a reload."""
-        longest = self.server.drain_timeout if any(listener.shared for listener in self.listeners) else 0.0
+        longest = self.server.drain_timeout if any(listener.relays for listener in self.listeners) else 0.0
         return max(longest, self.server.shutdown_timeout)
 
     def timeouts(self, listener: Listener) -> ConnectionTimeouts:

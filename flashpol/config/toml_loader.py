@@ -14,7 +14,9 @@ from flashpol.config.locations import Source, SourceLocation
 from flashpol.config.renamed import RENAMED
 from flashpol.config.setting_types import GRANTS, SettingType, as_key, text
 from flashpol.config.settings import (
+    ABOUT_HTTP,
     ENCRYPTING,
+    HTTP,
     RELAYING,
     CertificateSource,
     Config,
@@ -22,6 +24,7 @@ from flashpol.config.settings import (
     PolicySource,
     Server,
 )
+from flashpol.config.websocket import WebSocketPath
 
 # 1,024 listeners with a policy each take 100 kB; the rest is for grants.
 MAX_CONFIG_BYTES = 1 << 20
@@ -44,11 +47,16 @@ KEYS: dict[str, Collection[str]] = {
     "[policies.NAME]": settings_of(PolicySource),
     "[certificates.NAME]": settings_of(CertificateSource),
     "[[listeners]]": (*settings_of(Listener), *settings_of(ConnectionTimeouts)),
+    "[[listeners.websocket]]": settings_of(WebSocketPath),
     "grants": GRANT,
 }
 # What other servers call it, by the table in which it is tried -> what to write instead.
 LISTENER_ADDRESS = 'write [[listeners]] and in it address = "[::]:843"'
 LISTENER_TLS = 'write tls = ["NAME"], and [certificates.NAME] with chain and key'
+WEBSOCKET_PATH = 'write path = "/chess"'
+WEBSOCKET_UPSTREAM = 'write upstream = "127.0.0.1:7001"'
+WEBSOCKET_ORIGINS = 'write origins = ["https://games.example.com"]'
+PROXIES = 'write forwarded_networks = ["10.0.0.0/8"]'
 OTHER_WORDS = {
     ("[server]", "listen"): LISTENER_ADDRESS,
     ("[server]", "bind"): LISTENER_ADDRESS,
@@ -59,6 +67,20 @@ OTHER_WORDS = {
     ("[[listeners]]", "certificate"): LISTENER_TLS,
     ("[[listeners]]", "certificates"): LISTENER_TLS,
     ("[[listeners]]", "ssl"): LISTENER_TLS,
+    ("[[listeners]]", "ws"): "write websocket = true",
+    ("[[listeners]]", "wss"): "write websocket = true, and tls for wss",
+    ("[[listeners]]", "x_forwarded_for"): PROXIES,
+    ("[[listeners]]", "real_ip"): PROXIES,
+    ("[[listeners]]", "trusted_proxies"): PROXIES,
+    **{("[[listeners.websocket]]", word): WEBSOCKET_PATH for word in ("location", "url", "uri", "route", "prefix")},
+    **{
+        ("[[listeners.websocket]]", word): WEBSOCKET_UPSTREAM
+        for word in ("backend", "target", "server", "proxy_pass", "address", "to")
+    },
+    **{("[[listeners.websocket]]", word): WEBSOCKET_ORIGINS for word in ("origin", "allow_origins", "allowed_origins")},
+    **{("[[listeners.websocket]]", word): "write compression = true" for word in ("deflate", "permessage_deflate")},
+    ("[policies.NAME]", "path"): 'write file = "policy.xml"',
+    ("grants", "port"): 'write ports = "1935,8000-8100"',
     ("[certificates.NAME]", "cert"): 'write chain = "fullchain.pem"',
     ("[certificates.NAME]", "certificate"): 'write chain = "fullchain.pem"',
     ("[certificates.NAME]", "private_key"): 'write key = "privkey.pem"',
@@ -188,18 +210,26 @@ def _listener(
     policies: Mapping[str, PolicySource],
     certificates: Mapping[str, CertificateSource],
     timeouts: ConnectionTimeouts,
+    folder: Path,
 ) -> Listener:
     values = table.take_settings(Listener)
     own = table.take_settings(ConnectionTimeouts)
     table.finish()
+    if isinstance(values.get("websocket"), list):
+        values["websocket"] = tuple(_websocket_path(table, *row) for row in enumerate(values["websocket"]))
+    values |= {name: folder / values[name] for name in HTTP if isinstance(values.get(name), Path)}
     if "address" not in values:
         raise table.error(f"address is missing: write {settings_of(Listener)['address'].metadata['type'].expected}")
-    unused = next((name for name in RELAYING if name in values and "upstream" not in values), None)
+    relays = "upstream" in values or any(path.upstream for path in values.get("websocket", ()))
+    unused = next((name for name in RELAYING if name in values and not relays), None)
     if unused:
         raise table.error(f"{unused} needs a shared port: set upstream too, or remove it", unused)
     unused = next((name for name in ENCRYPTING if name in values and "tls" not in values), None)
     if unused:
         raise table.error(f"{unused} needs a certificate: set tls too, or remove it", unused)
+    unused = next((name for name in ABOUT_HTTP if name in values and not any(values.get(each) for each in HTTP)), None)
+    if unused:
+        raise table.error(f"{unused} is about HTTP requests: set {' or '.join(HTTP)} too, or remove it", unused)
     known = ", ".join(map(as_key, policies)) or "(none is defined)"
     if "policy" not in values and len(policies) != 1:
         raise table.error(f"policy is missing: write one of {known}")
@@ -213,6 +243,17 @@ def _listener(
     # Timeouts that the listener does not set are the server's.
     values["timeouts"] = dataclasses.replace(timeouts, **own) if own else None
     return Listener(**values, location=table.location)
+
+
+def _websocket_path(listener: _Table, number: int, entry: object) -> WebSocketPath:
+    kind = "[[listeners.websocket]]"
+    location = listener.location.child("websocket", number)
+    table = _Table(kind, f"{listener.name}, websocket {number + 1}", location, entry)
+    values = table.take_settings(WebSocketPath)
+    table.finish()
+    if "path" not in values:
+        raise table.error(f"path is missing: write {settings_of(WebSocketPath)['path'].metadata['type'].expected}")
+    return WebSocketPath(**values, location=location)
 
 
 def _certificate_advice(name: str, certificates: Collection[str]) -> str:
@@ -248,6 +289,7 @@ def _parse(source: Source, folder: Path) -> Config:
             policies,
             certificates,
             server.timeouts,
+            folder,
         )
         for number, row in enumerate(found["listeners"] or [])
     )

@@ -26,7 +26,7 @@ and `compile_reply` read and write Adobe's dialect (`cross-domain-policy`), and 
 
 from flashpol.policy.allow import allow_grant, allow_policy
 from flashpol.policy.clients.query import Decision
-from flashpol.policy.decide import CLIENTS, Decider, decide
+from flashpol.policy.decide import CLIENTS, DECIDE_CLIENTS, Decider, decide
 from flashpol.policy.decoding import MAX_POLICY_BYTES
 from flashpol.policy.findings import Finding, Severity
 from flashpol.policy.flash import compile_reply, parse, render
@@ -49,6 +49,7 @@ from flashpol.policy.model import (
 
 __all__ = [
     "CLIENTS",
+    "DECIDE_CLIENTS",
     "MAX_POLICY_BYTES",
     "Decider",
     "Decision",

@@ -28,7 +28,10 @@ from flashpol.policy.findings import CLIENTS
 from flashpol.policy.model import PolicyError, shown
 from flashpol.policy.reader import Element
 
-__all__ = ["CLIENTS", "Decider", "decide"]
+__all__ = ["CLIENTS", "DECIDE_CLIENTS", "Decider", "decide"]
+
+# The clients that policies decide about: those that read them, and Ruffle, for which flashpol does.
+DECIDE_CLIENTS = (*CLIENTS, "ruffle")
 
 
 class Decider:
@@ -38,11 +41,11 @@ class Decider:
     because of the policy; raises PolicyError for an unknown client.
     """
 
-    def __init__(self, policy: bytes | Element, clients: Iterable[str] = CLIENTS) -> None:
+    def __init__(self, policy: bytes | Element, clients: Iterable[str] = DECIDE_CLIENTS) -> None:
         self.clients = tuple(dict.fromkeys(clients))
         for client in self.clients:
-            if client not in CLIENTS:
-                raise PolicyError(f"there is no client {shown(client)}", f"write one of {', '.join(CLIENTS)}")
+            if client not in DECIDE_CLIENTS:
+                raise PolicyError(f"there is no client {shown(client)}", f"write one of {', '.join(DECIDE_CLIENTS)}")
         self._document = Document.of(policy)
         self._evaluators = [(client, COMPILE[client](self._document)) for client in self.clients]
 
@@ -63,6 +66,7 @@ class Decider:
         """Return for each client whether `content` may connect to `port`.
 
         `content` is the URL that the content was loaded from, or its domain, which does not say whether HTTPS was used.
+        For Ruffle it is that of the page.
         `served_from` is the port that serves the policy, None for the one that a client asks first: 843 (Silverlight:
         943). `local` means that the server is on the content's own host. `sandbox` is one of
         `clients.sandboxes.SANDBOXES` for content that is not from the web; None: the one that the URL implies.

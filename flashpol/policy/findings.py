@@ -6,7 +6,7 @@ from unicodedata import category, east_asian_width
 
 __all__ = ["CLIENTS", "Finding", "Severity", "cut_out"]
 
-# The clients that rules and decisions know.
+# The clients that read policies. Decisions know one more: see `decide.DECIDE_CLIENTS`.
 CLIENTS = ("flash", "lightspark", "unity", "silverlight")
 
 # Characters of a source line that are shown: policies are often one line of thousands of characters.

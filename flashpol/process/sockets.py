@@ -128,7 +128,7 @@ def prepare_listening(sock: socket.socket, *, user_timeout: float, keepalive: in
     """Set the options that connections inherit when they are accepted.
 
     user_timeout: seconds for which a client may acknowledge nothing before the kernel drops what it is to get; 0: as
-    the kernel likes, which may be 15 minutes. keepalive: of a shared port, seconds of silence before the first
+    the kernel likes, which may be 15 minutes. keepalive: of a listener that relays, seconds of silence before the first
     keepalive probe, 0: none.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout * 1e3))
@@ -144,7 +144,7 @@ def preparation_for(config: Config, listener: Listener) -> Callable[[socket.sock
     return partial(
         prepare_listening,
         user_timeout=config.timeouts(listener).tcp_user_timeout,
-        keepalive=listener.keepalive if listener.shared else None,
+        keepalive=listener.keepalive if listener.relays else None,
     )
 
 

@@ -53,7 +53,7 @@ class RelayGroup:
         pump = self._pump or self._make_pump(shared_port)
         upstreams = Upstreams(
             listener.upstream,
-            shared_port.blocks,
+            shared_port.blocks[: len(listener.upstream)],
             listener=name,
             balance=listener.balance,
             make_destination=partial(

@@ -12,6 +12,7 @@ from flashpol.config import Address, Config, ConfigError
 from flashpol.process.core_dumps import forbid_core_dumps
 from flashpol.process.local_ports import LocalPorts, require_sources
 from flashpol.process.privileges import Privileges
+from flashpol.serving import websocket_findings
 from flashpol.serving.certificates import Certificates, files_of, load_all
 from flashpol.serving.file_watch import Snapshot, digest, require_regular_file
 from flashpol.serving.networks import Access
@@ -83,7 +84,9 @@ class Loader:
             self._known = [text for text, _ in exposures(config.server.admin, privileges)]
         log_exposures(config.server.admin, privileges, self._known)
         access = list(map(Access.of, config.listeners))
-        return Plan(config, compile_all(config), access, privileges, LocalPorts.of_host(), certificates)
+        replies = compile_all(config)
+        websocket_findings.warn_all(config, replies)
+        return Plan(config, replies, access, privileges, LocalPorts.of_host(), certificates)
 
 
 def _load_certificates(config: Config, patience: float, before_again: Callable[[], object]) -> Certificates:

@@ -213,6 +213,7 @@ def test_check_with_json_prints_a_document(files: Path, capsys: pytest.CaptureFi
             {"file": "none.xml", "error": "No such file or directory", "findings": []},
         ],
         "certificates": [],
+        "websocket_listeners": [],
         "summary": {"files": 2, "certificates": 0, "errors": 1, "warnings": 0, "notes": 0, "unreadable": 1},
     }
 
@@ -245,3 +246,22 @@ def test_check_on_an_ascii_terminal_replaces_characters() -> None:
     assert done.returncode == 1
     assert b"domain=?*?" in done.stdout
     assert done.stderr == b""
+
+
+def test_check_of_a_configuration_reports_websocket_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "f.toml").write_text(
+        '[policies.p]\ngrants = [{domain = "*.example.com", ports = "7001"}]\n'
+        '[[listeners]]\nname = "games"\naddress = "127.0.0.1:843"\nupstream = "127.0.0.1:7000"\n'
+        '[[listeners.websocket]]\npath = "/chess"\nport = 7001\n[[listeners.websocket]]\npath = "/go"\nport = 7002\n'
+    )
+    assert main(["check", "-c", str(tmp_path / "f.toml")]) == 0
+    assert "\nlistener games: warning: the WebSocket path /go is refused to every page: " in capsys.readouterr().out
+    assert main(["check", "--strict", "-c", str(tmp_path / "f.toml")]) == 1
+    capsys.readouterr()
+    main(["check", "--json", "-c", str(tmp_path / "f.toml")])
+    data = json.loads(capsys.readouterr().out)
+    [listener] = data["websocket_listeners"]
+    assert listener["name"] == "games"
+    assert len(listener["findings"]) == 1
+    of_policies = sum(each["severity"] == "warning" for file in data["files"] for each in file["findings"])
+    assert data["summary"]["warnings"] == of_policies + 1

@@ -88,6 +88,7 @@ def test_config_json_has_settings_and_replies(file: Path) -> None:
         "policy": "games",
         "dialect": "flash",
         "proxy_protocol": False,
+        "websocket": False,
         "bytes": len(reply),
         "sha256": hashlib.sha256(reply[:-1]).hexdigest(),
     }
@@ -178,3 +179,13 @@ def test_config_quiet_prints_errors_only(file: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     file.write_text(FILE.replace("workers", "worker"))
     assert "unknown key 'worker'" in one_line(run("config", "--quiet", "-c", file), "flashpol config")
+
+
+def test_config_with_websocket_flag_prints_it_and_warns_where_the_policy_grants_nothing() -> None:
+    flags = ("--allow", "*.example.com:1935", "--upstream", "127.0.0.1:7000", "--websocket")
+    done = run("config", *flags, "--listen", "127.0.0.1:1935")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\nwebsocket = true\n" in done.stdout
+    done = run("config", *flags, "--listen", "127.0.0.1:843")
+    assert done.returncode == 0
+    assert "flashpol config: warning: listener 127.0.0.1:843: WebSocket on every path is refused to " in done.stderr

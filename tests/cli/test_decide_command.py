@@ -62,7 +62,7 @@ def test_decide_with_json_prints_a_document(file: Path) -> None:
     assert list(answer) == keys
     assert (answer["file"], answer["port"], answer["served_from"]) == (str(file), 1935, None)
     assert answer["allowed"] is False
-    assert [d["client"] for d in answer["decisions"]] == ["flash", "lightspark", "unity", "silverlight"]
+    assert [d["client"] for d in answer["decisions"]] == ["flash", "lightspark", "unity", "silverlight", "ruffle"]
     assert list(answer["decisions"][0]) == ["client", "allowed", "reason", "line", "column", "client_words"]
     assert (answer["decisions"][0]["allowed"], answer["decisions"][0]["line"]) == (True, 3)
 

@@ -129,6 +129,8 @@ def test_serve_process_with_a_mistake_exits_with_2_and_one_line(
         ((*ALLOW, "--listen", "127.0.0.1:1", "--listen", "127.0.0.1:1"), ("two listeners", "127.0.0.1:1")),
         ((*ALLOW, "--upstream", "7000"), ("'7000'", "write HOST:PORT")),
         ((*ALLOW, "--upstream", ""), ("''", "write HOST:PORT")),
+        ((*ALLOW, "--websocket"), ("listener [::]:843: websocket has no upstream to relay to: set upstream",)),
+        ((*ALLOW, "--websocket", "--upstream", "[::1]:1", "--dialect", "silverlight"), ("websocket is for Flash ",)),
         ((*ALLOW, "--upstream", "localhost:843"), ("the upstream of [::]:843 is this listener itself",)),
         ((*ALLOW, "--workers", "0"), ("--workers '0': write \"auto\" or a number from 1 to 256",)),
         ((*ALLOW, "--workers", "-1"), ("'-1'", "from 1 to 256")),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from flashpol import config
 from flashpol.config import (
+    EVERY_PATH_TO_UPSTREAM,
     Address,
     CertificateSource,
     Config,
@@ -22,6 +23,7 @@ from flashpol.config import (
     Server,
     SystemdSocket,
     UpstreamAddress,
+    WebSocketPath,
     describe,
     settings_of,
 )
@@ -46,7 +48,15 @@ def test_defaults_loaded_are_the_default_server_and_an_example(tmp_path: Path) -
 def test_defaults_describe_every_setting() -> None:
     text = config.defaults()
     prose = " ".join(re.findall(r"^# (.*)$", text, re.MULTILINE))
-    for owner in (Server, ConnectionTimeouts, ConnectionLimits, CertificateSource, PolicySource, Listener):
+    for owner in (
+        Server,
+        ConnectionTimeouts,
+        ConnectionLimits,
+        CertificateSource,
+        PolicySource,
+        Listener,
+        WebSocketPath,
+    ):
         for name, setting in settings_of(owner).items():
             assert re.search(rf"^#?{name} = .", text, re.MULTILINE), name
             assert describe(setting) in prose
@@ -54,7 +64,7 @@ def test_defaults_describe_every_setting() -> None:
 
 def test_defaults_with_every_comment_removed_load(tmp_path: Path) -> None:
     text = re.sub(r"^#(?! )", "", config.defaults(), flags=re.MULTILINE)
-    for key in ("folder", "grants", "deny_all"):
+    for key in ("folder", "grants", "deny_all", "websocket"):
         text = re.sub(rf"^{key} = .*$", "", text, flags=re.MULTILINE)
     read_ = config.check(read(tmp_path, text))
     assert read_.policies == (PolicySource("games", file=tmp_path / "games.xml"),)
@@ -68,6 +78,10 @@ def test_defaults_with_every_comment_removed_load(tmp_path: Path) -> None:
         "upstream": (UpstreamAddress("127.0.0.1", 7000),),
         "upstream_source": (ip_address("192.0.2.1"), ip_address("192.0.2.2")),
         "upstream_proxy": "v2",
+        "websocket": (WebSocketPath("/chess", (UpstreamAddress("127.0.0.1", 7001),), 7001),),
+        "forwarded_networks": (ip_network("10.0.0.0/8"),),
+        "crossdomain_file": tmp_path / "crossdomain.xml",
+        "clientaccesspolicy_file": tmp_path / "clientaccesspolicy.xml",
     }
     assert read_.listeners == (Listener("master", Address("::", 843), "games", served_from=843, **settings),)
     assert (read_.server.user, read_.server.group, read_.server.chroot) == ("flashpol", "flashpol", Path("/srv/empty"))
@@ -115,6 +129,12 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "upstream_source": st.lists(SOURCE, max_size=3, unique=True).map(tuple),
     "upstream_proxy": st.sampled_from([None, "v1", "v2"]),
     "balance": st.sampled_from(["round-robin", "least-connections"]),
+    "path": st.sampled_from(["*", "/", "/chess", "/a%20b/~c'(;=)"]),
+    "port": st.none() | st.integers(1, 65535),
+    "origins": st.sampled_from(["policy", "any", ("https://*.example.com", "http://[::1]:8080")]),
+    "without_origin": st.booleans(),
+    "text": st.booleans(),
+    "compression": st.booleans(),
 }
 
 
@@ -137,6 +157,12 @@ CERTIFICATES = st.dictionaries(
 ).map(lambda made: tuple(CertificateSource(name, *files) for name, files in made.items()))  # fmt: skip
 
 
+def _loadable(listener: Listener) -> Listener:
+    """Without settings that nothing of the listener needs, which the loader refuses."""
+    unused = {name: () for name in ("forwarded_networks",) if not listener.takes_http}
+    return dataclasses.replace(listener, **unused)
+
+
 @st.composite
 def configurations(draw: st.DrawFn) -> Config:
     policies = draw(POLICIES)
@@ -148,6 +174,10 @@ def configurations(draw: st.DrawFn) -> Config:
         "allow_networks": NETWORKS,
         "deny_networks": NETWORKS,
         "proxy_networks": NETWORKS,
+        "websocket": st.lists(built(WebSocketPath), max_size=2).map(tuple) | st.just(EVERY_PATH_TO_UPSTREAM),
+        "crossdomain_file": st.none() | PATHS,
+        "clientaccesspolicy_file": st.none() | PATHS,
+        "forwarded_networks": NETWORKS,
     }
     certificates = draw(CERTIFICATES)
     rest = {name: value_of(Listener, name) for name in settings_of(Listener) if name not in own}
@@ -165,7 +195,7 @@ def configurations(draw: st.DrawFn) -> Config:
             timeouts=st.none() | TIMEOUTS,
         )
         for more, unused in kinds
-    )
+    ).map(_loadable)
     return Config(
         draw(built(Server, timeouts=TIMEOUTS, connection_limits=built(ConnectionLimits))),
         policies,

@@ -22,6 +22,7 @@ from flashpol.config import (
     Server,
     SystemdSocket,
     UpstreamAddress,
+    WebSocketPath,
     parse_endpoint,
     settings_of,
     type_of,
@@ -55,7 +56,7 @@ def test_workers_from_a_bad_value_is_refused(text: str | int) -> None:
         type_of(Server, "workers").read("workers", text)
 
 
-OWNERS = [Server, ConnectionTimeouts, ConnectionLimits, CertificateSource, PolicySource, Listener]
+OWNERS = [Server, ConnectionTimeouts, ConnectionLimits, CertificateSource, PolicySource, Listener, WebSocketPath]
 SENTENCE = re.compile(r"[A-Z0-9\[*][^\n]*[.]")
 
 

@@ -39,6 +39,8 @@ CASES = {
     "silverlight, allowed": ("silverlight", silverlight, "http://*.example.com", "4510"),
     "silverlight, another domain": ("silverlight", silverlight, "http://a{}.example.org", "4510"),
     "silverlight, another port": ("silverlight", silverlight, "http://*", "4511"),
+    "ruffle, allowed": ("ruffle", adobe, "*", "4510"),
+    "ruffle, another domain": ("ruffle", adobe, "a{}.example", "4510"),
 }
 
 

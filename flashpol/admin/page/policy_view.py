@@ -19,6 +19,7 @@ CLIENT_NAMES = {
     "lightspark": "Lightspark",
     "unity": "Unity Web Player",
     "silverlight": "Silverlight",
+    "ruffle": "Ruffle, on a web page",
 }
 
 

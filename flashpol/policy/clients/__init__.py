@@ -2,6 +2,7 @@
 
     query       a query and its decision      grant_index                      grants by domain and port
     flash       Adobe's documented rules      lightspark, unity, silverlight   what those programs do, with their bugs
+    ruffle      what flashpol does for it
 
 `flashpol.policy.decide` is the interface. Each client's module begins with its rules and their sources. The sources:
 
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from flashpol.policy.clients.flash import compile_flash
 from flashpol.policy.clients.lightspark import compile_lightspark
 from flashpol.policy.clients.query import Document, Evaluator
+from flashpol.policy.clients.ruffle import compile_ruffle
 from flashpol.policy.clients.silverlight import compile_silverlight
 from flashpol.policy.clients.unity import compile_unity
 
@@ -26,4 +28,5 @@ COMPILE: dict[str, Callable[[Document], Evaluator]] = {
     "lightspark": compile_lightspark,
     "unity": compile_unity,
     "silverlight": compile_silverlight,
+    "ruffle": compile_ruffle,
 }

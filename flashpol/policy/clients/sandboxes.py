@@ -79,7 +79,8 @@ _FLASH = {
     ),
     RUFFLE_WEB: Rule(
         True,
-        f"{NO_POLICY}: Ruffle asks for none, and connects only through a WebSocket proxy of its socketProxy setting",
+        f"{NO_POLICY}: Ruffle asks for none, and connects only through a WebSocket proxy of its socketProxy setting;"
+        " flashpol as that proxy asks its policy (client ruffle)",
     ),
 }
 _LIGHTSPARK = {
@@ -95,7 +96,24 @@ _UNITY = {STANDALONE: Rule(True, f"{NO_POLICY}: the security sandbox applies onl
 _SILVERLIGHT = {
     ELEVATED: Rule(True, f"{NO_POLICY}: Silverlight 4 and later connect to every port for elevated trust"),
 }
-RULES = {"flash": _FLASH, "lightspark": _LIGHTSPARK, "unity": _UNITY, "silverlight": _SILVERLIGHT}
+# Browsers know nothing of Flash's sandboxes: every file has the Origin null.
+_FILE = Rule(None, 'as a page without an Origin of its own, which only domain="*" matches')
+_RUFFLE = {
+    FILESYSTEM: _FILE,
+    NETWORKING: _FILE,
+    TRUSTED: _FILE,
+    RUFFLE_DESKTOP: Rule(
+        True, f"{NO_POLICY}: Ruffle's desktop player connects without a WebSocket, where its user allows it"
+    ),
+    RUFFLE_WEB: Rule(None, "by the Origin of the page"),
+}
+RULES = {
+    "flash": _FLASH,
+    "lightspark": _LIGHTSPARK,
+    "unity": _UNITY,
+    "silverlight": _SILVERLIGHT,
+    "ruffle": _RUFFLE,
+}
 
 
 def knows(client: str, sandbox: str) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flashpol.policy import CLIENTS, Decider, PolicyError
+from flashpol.policy import DECIDE_CLIENTS, Decider, PolicyError
 from flashpol.policy.clients.sandboxes import LOCAL, RULES, SANDBOXES, knows
 
 ANY = b'<cross-domain-policy><allow-access-from domain="*" to-ports="1935"/></cross-domain-policy>'
@@ -38,6 +38,13 @@ def decision(policy: bytes, content: str, client: str, sandbox: str | None, **op
         ("unity", None, FILE, True, False, False, ""),
         ("unity", "standalone", FILE, True, True, True, NO_POLICY),
         ("silverlight", "elevated-trust", FILE, True, True, True, NO_POLICY),
+        ("ruffle", None, FILE, True, False, False, "without an Origin of its own"),
+        ("ruffle", "local-with-networking", FILE, True, False, False, "without an Origin of its own"),
+        ("ruffle", "local-trusted", FILE, True, False, False, "without an Origin of its own"),
+        ("ruffle", "ruffle-web", WEB, True, True, False, "by the Origin of the page"),
+        ("ruffle", "ruffle-web", FILE, True, False, False, "by the Origin of the page"),
+        ("ruffle", "ruffle-desktop", FILE, True, True, True, NO_POLICY),
+        ("ruffle", None, APP, False, False, False, "ruffle runs no air-application content"),
     ],
 )
 def test_decide_by_sandbox(
@@ -62,7 +69,7 @@ def test_lightspark_trusted_content_needs_no_policy_for_its_own_host() -> None:
 
 
 def test_decide_in_a_sandbox_that_a_client_lacks_is_denied_with_the_reason() -> None:
-    for client in CLIENTS:
+    for client in DECIDE_CLIENTS:
         for sandbox in SANDBOXES:
             if not knows(client, sandbox):
                 assert decision(ANY, FILE, client, sandbox) == (

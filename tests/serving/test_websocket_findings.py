@@ -1,0 +1,77 @@
+"""Findings about WebSocket paths: those that let no page in, and those that let every page in."""
+
+import logging
+
+import pytest
+
+from flashpol.config import Address, Config, Listener, PolicySource, Server, UpstreamAddress, WebSocketPath
+from flashpol.policy import allow_policy, render
+from flashpol.serving.policies import compile_all
+from flashpol.serving.websocket_findings import find, warn_all
+
+
+def findings(grants: str | bytes, *paths: WebSocketPath, address: str = "0.0.0.0:7000") -> list[str]:
+    policy = grants if isinstance(grants, bytes) else render(allow_policy(grants.split()))
+    return find(listener(*paths, address=address), policy)
+
+
+def listener(*paths: WebSocketPath, address: str = "0.0.0.0:7000") -> Listener:
+    upstream = (UpstreamAddress("127.0.0.1", 7001),)
+    return Listener(None, Address.parse(address), "games", upstream=upstream, websocket=paths)
+
+
+@pytest.mark.parametrize(
+    ("grants", "path"),
+    [
+        ("*.example.com:7000", WebSocketPath("*")),
+        ("*:6000-8000", WebSocketPath("*")),
+        ("a.example:1 b.example:7001", WebSocketPath("/a", port=7001)),
+        ("a.example:1", WebSocketPath("/a", origins=("https://a.example",))),
+    ],
+)
+def test_path_that_some_page_may_use_has_no_finding(grants: str, path: WebSocketPath) -> None:
+    assert findings(grants, path) == []
+
+
+def test_secure_grant_is_one_for_pages_over_https() -> None:
+    grant = b'<allow-access-from domain="a.example" to-ports="7000" secure="true"/>'
+    policy = b"<cross-domain-policy>" + grant + b"</cross-domain-policy>"
+    assert findings(policy, WebSocketPath("*")) == []
+
+
+def test_port_without_a_grant_is_a_finding_that_names_it() -> None:
+    [found] = findings("*:843", WebSocketPath("*"))
+    assert found.startswith(
+        'WebSocket on every path is refused to every page: the policy "games" grants nothing on port 7000: grant it, '
+        "or set the port "
+    )
+    [found] = findings("*:7000", WebSocketPath("/a", port=7001), WebSocketPath("/b"))
+    assert found.startswith('the WebSocket path /a is refused to every page: the policy "games" grants nothing on port')
+
+
+def test_grant_that_the_port_of_the_listener_makes_void_is_a_finding() -> None:
+    [found] = findings("*:80", WebSocketPath("/a", port=80))
+    assert "a policy served from port 7000 cannot grant port 80" in found
+
+
+def test_port_that_the_kernel_chooses_is_unknown_and_no_finding() -> None:
+    assert findings("*:843", WebSocketPath("*"), address="127.0.0.1:0") == []
+    assert len(findings("*:843", WebSocketPath("*", port=7000), address="127.0.0.1:0")) == 1
+
+
+def test_any_origin_is_a_finding() -> None:
+    [found] = findings("*:843", WebSocketPath("/a", origins="any"))
+    assert found.startswith('the WebSocket path /a has origins = "any", so every web page may connect')
+
+
+def test_what_is_no_policy_has_no_finding_here() -> None:
+    assert findings(b"<html>", WebSocketPath("*")) == []
+
+
+def test_findings_are_logged_as_warnings_with_their_listener(caplog: pytest.LogCaptureFixture) -> None:
+    made = Config(Server(), (PolicySource("games", grants=("*:8000",)),), (listener(WebSocketPath("*")),))
+    with caplog.at_level(logging.WARNING, "flashpol"):
+        warn_all(made, compile_all(made))
+    [record] = [each for each in caplog.records if getattr(each, "event", "") == "websocket-warning"]
+    assert record.__dict__["listener"] == "0.0.0.0:7000"
+    assert record.getMessage().startswith("listener 0.0.0.0:7000: WebSocket on every path is refused")
