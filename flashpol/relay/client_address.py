@@ -35,8 +35,8 @@ class ClientAddress:
     def refused(self, backend: Backend, source: str) -> None:
         """A session could not begin to connect to `backend` from `source`."""
         log.warning(
-            "listener %s: no connection to backend %s from the client's address %s: no local port of it is free, or the "
-            "kernel does not let it out",
+            "listener %s: no connection to backend %s from the client's address %s: it has no free local port, or the "
+            "kernel refuses it as a source",
             self._listener, backend, source,
             extra={"event": "ports-exhausted", "rate": ONCE_A_MINUTE, **self._fields(backend, source)},
         )  # fmt: skip

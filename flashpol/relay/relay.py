@@ -10,7 +10,7 @@ import gevent.event
 from flashpol._fastpath import ConnectionTable
 from flashpol._pump import FAILURES, Place, Pump
 from flashpol.relay import proxy_header
-from flashpol.relay.backends import Backend, Upstreams
+from flashpol.relay.backends import Backend, Upstreams, version_of
 from flashpol.relay.client_address import ClientAddress
 from flashpol.relay.connecting import ConnectingMember
 from flashpol.relay.local_ports import PortLog, address_key
@@ -96,9 +96,10 @@ class Relay:
         address = address_key(self._connection_table, fd)
         if not self._upstreams.wait(self._connect_timeout) and not self._stopped.is_set():
             self._upstreams.count_unresolved()
+        client = self._endpoints(fd)[0] if self._client_address else None
         tried: list[Backend] = []
         while len(tried) < MAX_TRIES and not self._stopped.is_set():
-            backend = self._upstreams.choose(tried)
+            backend = self._upstreams.choose(tried, version_of(client[0]) if client else None)
             if backend is None:
                 break
             if not self._wait_for_turn():
@@ -106,7 +107,7 @@ class Relay:
                     backend.destination.count_failure("rate")
                 break
             self._port_log.check(backend)
-            source = self._source(fd, backend)
+            source = self._client_address.towards(backend, client[0]) if self._client_address and client else None
             outcome, sent = self._pump.run_session(
                 fd,
                 backend.destination,
@@ -137,11 +138,6 @@ class Relay:
         facts = self._connection_table.tls_facts(fd) if self._proxy_tls else None
         fields = proxy_header.tls_fields(*facts) if facts else b""
         return proxy_header.encode(self._proxy, *self._endpoints(fd), fields)
-
-    def _source(self, fd: int, backend: Backend) -> str | None:
-        """The client's address, if the session connects to `backend` from it."""
-        client = self._endpoints(fd)[0] if self._client_address else None
-        return self._client_address.towards(backend, client[0]) if self._client_address and client else None
 
     def _endpoints(self, fd: int) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
         """The client as backends see it, and the address that it connected to: see `ConnectionTable.endpoints`."""
