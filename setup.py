@@ -53,7 +53,16 @@ COMPILED = (
     "worker.slow_reply",
     *(
         f"relay.{name}"
-        for name in ("backends", "connecting", "group", "local_ports", "proxy_header", "rate_limit", "relay")
+        for name in (
+            "backends",
+            "client_address",
+            "connecting",
+            "group",
+            "local_ports",
+            "proxy_header",
+            "rate_limit",
+            "relay",
+        )
     ),
 )
 if build not in ("coverage", "sanitize"):

@@ -159,16 +159,19 @@ class Pump:
         header_size: int = 0,
         place: Place | None = None,
         address: int = 0,
+        client_address: str | None = None,
     ) -> tuple[str, int]:
         """Relay between the connected, non-blocking `fd` and a new connection to `to`, which is sent `first` first.
 
         header_size: so many bytes of `first` are a header of ours; the others are the client's. place: given back when
         the upstream has accepted. address: a hash of the client's address, 64 bits; an address may have half of the
-        local ports, or as many as are free.
+        local ports, or as many as are free. client_address: connect from this IP address, which need not be of this
+        host, instead of one of `to`'s sources; it takes CAP_NET_RAW, and the account of local ports leaves it out.
         Sleeps until the session has ended. Returns one of ENDS or FAILURES, and how many bytes were sent to `fd`. After
         a failure `fd` is as it was. After an end the caller has to close it, and then the kernel sends RST if the
         session ended with one. `fd` is never closed here. An exception that kills the greenlet passes through and ends
-        the session. Raises ValueError if the pump has no such timeouts as `to` names.
+        the session. Raises ValueError if the pump has no such timeouts as `to` names, or if client_address is not of
+        the family of `to`.
         """
 
     def ready(self) -> None:

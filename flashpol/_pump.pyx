@@ -354,15 +354,22 @@ cdef class Pump:
         return in_use(&self.core.pool)
 
     def run_session(self, int fd, Destination to not None, bytes first not None, *, Py_ssize_t header_size=0,
-                    Place place=None, uint64_t address=0):
+                    Place place=None, uint64_t address=0, str client_address=None):
         cdef Core* core = &self.core
         cdef Session* session
+        cdef sockaddr_in6 client
+        cdef socklen_t client_size
         cdef int32_t i
         if to.target.timeouts >= core.timeouts_count:
             raise ValueError(f"the pump has no set of timeouts {to.target.timeouts}")
         if fd < 0:
             raise ValueError(f"fd {fd} is not a descriptor")
-        if to._account is not self._ports and to.target.address.ss_family != AF_UNIX:
+        if client_address is not None:
+            memset(&client, 0, sizeof(client))
+            write_ip(&client, client_address.encode(), 0, 0, &client_size)
+            if client.sin6_family != to.target.address.ss_family:
+                raise ValueError(f"{client_address} is of another family than {to.address}")
+        elif to._account is not self._ports and to.target.address.ss_family != AF_UNIX:
             to._use_routes(self._ports)
         i = take_free(core)
         if i < 0 or not index_client(core, fd, i):
@@ -389,7 +396,9 @@ cdef class Pump:
         if header_size < len(first) or closes_by_message(session.codec):
             on_spoke(core, session, CLIENT)             # the request was a message of the client
         to.target.turn += 1
-        begin_connect(core, i, &to.target, first, <uint32_t>len(first))
+        begin_connect(
+            core, i, &to.target, NULL if client_address is None else &client, first, <uint32_t>len(first),
+        )
         arm_deadlines(core)
         owner = getcurrent()
         Py_INCREF(owner)

@@ -48,7 +48,7 @@ def inside(namespace: int, function: Callable[[], T]) -> T:
     return result.result(SECONDS)
 
 
-def _new() -> int:
+def new_namespace() -> int:
     """The descriptor of a new namespace, made by a thread that ends."""
     result: Future[int] = Future()
 
@@ -89,7 +89,7 @@ def network() -> Iterator[Network]:
         pytest.skip("network namespaces need root and iproute2")
     with ExitStack() as made:
         try:
-            both = Network(_new(), _new())
+            both = Network(new_namespace(), new_namespace())
         except OSError as error:
             pytest.skip(f"no network namespace: {error.strerror}")
         for namespace in both:

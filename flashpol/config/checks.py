@@ -1,5 +1,7 @@
 """Checks that need more than one setting: names, addresses and networks that collide or do not fit."""
 
+import ipaddress
+
 from flashpol.config.address import Address, Endpoint, SystemdSocket
 from flashpol.config.errors import ConfigError
 from flashpol.config.locations import SourceLocation
@@ -19,6 +21,7 @@ def check(config: Config) -> Config:
     for listener in config.listeners:
         _check_access(listener)
         _check_upstream(listener)
+        _check_transparent(listener)
         _check_tls(listener)
         _check_websocket(listener)
     _check_names(config)
@@ -67,6 +70,33 @@ def _path_error(listener: Listener, path: WebSocketPath, message: str, *key: str
         return _error(listener, f"websocket {message}", "websocket")
     location = path.location and path.location.child(*key)
     return ConfigError(f"{listener.title}: the WebSocket path {path.path} {message}", location)
+
+
+def _check_transparent(listener: Listener) -> None:
+    """Each upstream must be one that at least some clients can have as the destination of their own address."""
+    if not listener.transparent:
+        return
+    for upstream in listener.all_upstreams:
+        if upstream.path:
+            message = (
+                f'upstream_source = "client" cannot reach {upstream}, since a Unix socket has no address: give the '
+                "application an IP address and a port, or remove upstream_source"
+            )
+            raise _error(listener, message, "upstream_source")
+        if upstream.is_ip and not _may_have_clients(listener, ipaddress.ip_address(upstream.host).version):
+            version = 6 if ":" in upstream.host else 4
+            message = (
+                f'upstream_source = "client" cannot reach {upstream}: no client of {listener.address} has an '
+                f"IPv{version} address; write an IPv{10 - version} address of the application"
+            )
+            raise _error(listener, message, "upstream_source")
+
+
+def _may_have_clients(listener: Listener, version: int) -> bool:
+    """False if no client of the listener can have an address of this IP version."""
+    if listener.proxy_protocol or not isinstance(listener.address, Address) or listener.address.host == "::":
+        return True
+    return version == (6 if ":" in listener.address.host else 4)
 
 
 def _check_tls(listener: Listener) -> None:

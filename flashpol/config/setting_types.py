@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flashpol.config.address import Endpoint, UpstreamAddress, parse_endpoint
 from flashpol.config.errors import ConfigError
@@ -226,9 +226,13 @@ UPSTREAM = SettingType(
 
 MAX_SOURCES = 64
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+CLIENT = "client"
+UpstreamSource = tuple[IpAddress, ...] | Literal["client"]
 
 
-def _sources(value: str | list[object]) -> tuple[IpAddress, ...]:
+def _sources(value: str | list[object]) -> UpstreamSource:
+    if value == CLIENT:
+        return "client"
     texts = [value] if isinstance(value, str) else value
     if not 1 <= len(texts) <= MAX_SOURCES:
         raise ValueError
@@ -236,6 +240,8 @@ def _sources(value: str | list[object]) -> tuple[IpAddress, ...]:
     for text in texts:
         if not isinstance(text, str) or "%" in text:
             raise ValueError
+        if text == CLIENT:
+            raise ConfigError(f'"{CLIENT}" goes with no address: write "{CLIENT}" alone, or addresses')
         address = ipaddress.ip_address(text)
         if address.is_unspecified or address.is_multicast:
             raise ConfigError(f"{text!r} is not the address of a host")
@@ -247,13 +253,15 @@ def _sources(value: str | list[object]) -> tuple[IpAddress, ...]:
     return tuple(found)
 
 
-def _show_sources(value: Sequence[IpAddress]) -> str | None:
+def _show_sources(value: UpstreamSource) -> str | None:
+    if value == CLIENT:
+        return quoted(CLIENT)
     shown = [quoted(address) for address in value]
     return shown[0] if len(shown) == 1 else f"[{', '.join(shown)}]" if shown else None
 
 
 SOURCES = SettingType(
-    f'an IP address, such as "192.0.2.1", or a list of up to {MAX_SOURCES} of them',
+    f'an IP address, such as "192.0.2.1", a list of up to {MAX_SOURCES} of them, or "{CLIENT}"',
     (str, list),
     _sources,
     show=_show_sources,

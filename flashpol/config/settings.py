@@ -16,6 +16,7 @@ from flashpol.config.setting_types import (
     ABSOLUTE_PATH,
     ADMIN,
     CERTIFICATES,
+    CLIENT,
     ENDPOINT,
     GRANTS,
     NETWORKS,
@@ -26,6 +27,7 @@ from flashpol.config.setting_types import (
     WORKERS,
     IpAddress,
     Network,
+    UpstreamSource,
     choice,
     number,
     path,
@@ -353,11 +355,12 @@ class Listener:
         "Without it such connections are closed.",
         (UpstreamAddress("127.0.0.1", 7000),),
     )
-    upstream_source: tuple[IpAddress, ...] = setting(
+    upstream_source: UpstreamSource = setting(
         (),
         SOURCES,
-        "Sessions connect to the upstream from these addresses of this host in turn; Unix sockets and upstreams of the "
-        "other IP version do without.",
+        "Sessions connect to the upstream from these addresses of this host in turn (Unix sockets and upstreams of the "
+        'other IP version do without), or each from the address of its client ("client", which takes CAP_NET_RAW, and '
+        "routes that bring the replies back to this host).",
         "Without it the kernel chooses the address. From one address to one upstream there are 28,232 local ports "
         "(net.ipv4.ip_local_port_range); each further address has as many.",
         (ip_address("192.0.2.1"), ip_address("192.0.2.2")),
@@ -464,6 +467,16 @@ class Listener:
     def port_of(self, path: WebSocketPath) -> int | None:
         """The port that content asks for to reach a WebSocket path; None as for `public_port`."""
         return path.port or self.public_port
+
+    @property
+    def transparent(self) -> bool:
+        """True if the upstream sees its clients' own addresses."""
+        return self.upstream_source == CLIENT
+
+    @property
+    def source_addresses(self) -> tuple[IpAddress, ...]:
+        """The addresses of this host that sessions connect from; none if the kernel chooses, or for `transparent`."""
+        return () if self.upstream_source == "client" else self.upstream_source
 
     @property
     def public_port(self) -> int | None:

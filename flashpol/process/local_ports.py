@@ -8,10 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flashpol.config import Config, ConfigError
+from flashpol.config import Config, ConfigError, Listener
 
 SYSCTLS = Path("/proc/sys/net/ipv4")
 FIRST, LAST = 32768, 60999  # Linux's default
+_IP_TRANSPARENT = 19  # ip(7)
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,26 @@ def _numbers(text: str) -> Iterator[int]:
         yield from range(int(first), int(last or first) + 1)
 
 
+def _require_transparency(listener: Listener) -> None:
+    with socket.socket(socket.AF_INET) as sock:
+        try:
+            sock.setsockopt(socket.SOL_IP, _IP_TRANSPARENT, 1)
+        except PermissionError:
+            raise ConfigError(
+                'upstream_source = "client" takes the capability CAP_NET_RAW, which flashpol was not started with: start '
+                "it as root with user set, or with AmbientCapabilities=CAP_NET_RAW in its systemd unit, as in "
+                "deploy/systemd/client-address.conf",
+                listener.location and listener.location.child("upstream_source"),
+            ) from None
+
+
 def require_sources(config: Config) -> None:
-    """Raises ConfigError if a listener's `upstream_source` is not an address of this host."""
+    """Raises ConfigError if a listener's `upstream_source` is not an address of this host, or is "client" and this
+    process has no right to that."""
     for listener in config.listeners:
-        for source in listener.upstream_source:
+        if listener.transparent:
+            _require_transparency(listener)
+        for source in listener.source_addresses:
             family = socket.AF_INET if source.version == 4 else socket.AF_INET6
             try:
                 with socket.socket(family) as sock:

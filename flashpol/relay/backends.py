@@ -37,6 +37,11 @@ _CAUSES = {"refused": "connection refused", "unreachable": "unreachable", "timeo
 Resolved = tuple[str, int] | tuple[str, int, int, int]
 
 
+def version_of(host: str) -> int:
+    """Of an IP address: an IPv4-mapped IPv6 address is one of IPv4."""
+    return 4 if "." in host else 6
+
+
 class Backend:
     """One address of an upstream. `destination` counts its sessions, and its failures in a row.
 
@@ -51,6 +56,12 @@ class Backend:
         self.is_watched = False
         self.ports_low = False
         self._try_at = 0.0
+
+    @property
+    def version(self) -> int:
+        """The IP version of its address, 0 for a Unix socket."""
+        address = self.destination.address
+        return 0 if isinstance(address, str) else version_of(address[0])
 
     @property
     def address(self) -> str:
@@ -168,11 +179,16 @@ class Upstreams:
         for upstream in self._all:
             yield from upstream.backends
 
-    def choose(self, tried: Collection[Backend] = ()) -> Backend | None:
-        """The backend for a session that failed at those in `tried`. None if there is no other."""
+    def choose(self, tried: Collection[Backend] = (), version: int | None = None) -> Backend | None:
+        """The backend for a session that failed at those in `tried`. None if there is no other.
+
+        version: an IP version; backends that have it come first.
+        """
         now = self._clock()
         untried = [backend for backend in self if backend not in tried]
         candidates = [backend for backend in untried if backend.is_available(now)] or untried
+        if version is not None:
+            candidates = [backend for backend in candidates if backend.version == version] or candidates
         if not candidates:
             return None
         # From the next one in turn, so that backends with equally many sessions take turns too.

@@ -12,6 +12,7 @@ from flashpol.hub import LOW, Readable, sleep_until_switched
 from flashpol.log.handler import log
 from flashpol.process.local_ports import LocalPorts
 from flashpol.relay.backends import Upstreams
+from flashpol.relay.client_address import ClientAddress
 from flashpol.relay.connecting import ConnectingPlaces
 from flashpol.relay.local_ports import PortLog
 from flashpol.relay.rate_limit import RateLimiter
@@ -61,7 +62,7 @@ class RelayGroup:
                 keepalive=listener.keepalive,
                 timeouts=self._number_of(timeouts, pump),
                 user_timeout=timeouts.tcp_user_timeout,
-                sources=tuple(map(str, listener.upstream_source)),
+                sources=tuple(map(str, listener.source_addresses)),
             ),
         )
         self._relays[number] = Relay(
@@ -74,6 +75,7 @@ class RelayGroup:
             connect_timeout=timeouts.connect_timeout,
             places=self._connecting.add_member(),
             port_log=PortLog(name),
+            client_address=ClientAddress(name) if listener.transparent else None,
         )
 
     def _number_of(self, timeouts: ConnectionTimeouts, pump: Pump) -> int:

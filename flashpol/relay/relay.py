@@ -10,7 +10,8 @@ import gevent.event
 from flashpol._fastpath import ConnectionTable
 from flashpol._pump import FAILURES, Place, Pump
 from flashpol.relay import proxy_header
-from flashpol.relay.backends import Backend, Upstreams
+from flashpol.relay.backends import Backend, Upstreams, version_of
+from flashpol.relay.client_address import ClientAddress
 from flashpol.relay.connecting import ConnectingMember
 from flashpol.relay.local_ports import PortLog, address_key
 from flashpol.relay.rate_limit import RateLimiter
@@ -27,7 +28,8 @@ class Relay:
     proxy: version of the PROXY header that is sent to backends, or None. proxy_tls: it says as well which TLS the
     client has. connect_rate: limits the connects.
     connect_timeout: seconds that a session waits for a name to be looked up, and for its turn at connect_rate. places:
-    of sessions that are not connected yet. port_log: of this listener.
+    of sessions that are not connected yet. port_log: of this listener. client_address: sessions connect from it; None:
+    from addresses of this host.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Relay:
         connect_timeout: float,
         places: ConnectingMember,
         port_log: PortLog,
+        client_address: ClientAddress | None = None,
     ) -> None:
         self._connection_table = connection_table
         self._pump = pump
@@ -52,6 +55,7 @@ class Relay:
         self._connect_timeout = connect_timeout
         self._places = places
         self._port_log = port_log
+        self._client_address = client_address
         self._stopped = gevent.event.Event()
 
     def start(self) -> None:
@@ -92,9 +96,10 @@ class Relay:
         address = address_key(self._connection_table, fd)
         if not self._upstreams.wait(self._connect_timeout) and not self._stopped.is_set():
             self._upstreams.count_unresolved()
+        client = self._endpoints(fd)[0] if self._client_address else None
         tried: list[Backend] = []
         while len(tried) < MAX_TRIES and not self._stopped.is_set():
-            backend = self._upstreams.choose(tried)
+            backend = self._upstreams.choose(tried, version_of(client[0]) if client else None)
             if backend is None:
                 break
             if not self._wait_for_turn():
@@ -102,15 +107,25 @@ class Relay:
                     backend.destination.count_failure("rate")
                 break
             self._port_log.check(backend)
+            source = self._client_address.towards(backend, client[0]) if self._client_address and client else None
             outcome, sent = self._pump.run_session(
-                fd, backend.destination, first, header_size=len(header), place=place, address=address
+                fd,
+                backend.destination,
+                first,
+                header_size=len(header),
+                place=place,
+                address=address,
+                client_address=source,
             )
             if outcome not in FAILURES:
                 return None, sent
             if outcome in _OWN_FAILURES:
                 return _OWN_FAILURES[outcome], 0
             if outcome == "ports":  # another backend has ports of its own
-                self._port_log.exhausted(backend)
+                if self._client_address and source:
+                    self._client_address.refused(backend, source)
+                else:
+                    self._port_log.exhausted(backend)
             else:
                 self._upstreams.mark_failed(backend, outcome)
             tried.append(backend)
@@ -122,7 +137,11 @@ class Relay:
             return b""
         facts = self._connection_table.tls_facts(fd) if self._proxy_tls else None
         fields = proxy_header.tls_fields(*facts) if facts else b""
-        return proxy_header.encode(self._proxy, *self._connection_table.endpoints(fd), fields)
+        return proxy_header.encode(self._proxy, *self._endpoints(fd), fields)
+
+    def _endpoints(self, fd: int) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
+        """The client as backends see it, and the address that it connected to: see `ConnectionTable.endpoints`."""
+        return self._connection_table.endpoints(fd)
 
     def _wait_for_turn(self) -> bool:
         """False: the turn would come later than connect_timeout, or the relay was stopped."""

@@ -75,7 +75,8 @@ class Loader:
             on_snapshot(Snapshot.of(paths))
             if digest(self._file) == before:  # the snapshot is of the file that was read
                 break
-        privileges = Privileges.of(config.server)
+        transparent = any(listener.transparent for listener in config.listeners)
+        privileges = Privileges.of(config.server, transparent=transparent)
         privileges.require_rights()
         require_sources(config)
         patience = 0.0 if self._known is None else CERTIFICATES_PATIENCE  # the start has nothing to keep serving

@@ -1,5 +1,6 @@
 """One configuration at work: its workers, its admin process, its counters. A reload makes the next generation."""
 
+import dataclasses
 import logging
 import math
 import os
@@ -154,8 +155,11 @@ class Generation:
         now = time.monotonic()
         for child in self.children:
             if child.due is not None and child.due <= now:
+                privileges = self.plan.privileges
+                if child not in self.workers:  # only sessions have clients
+                    privileges = dataclasses.replace(privileges, transparent=False)
                 try:
-                    child.start(now, close_inherited, self.plan.privileges)
+                    child.start(now, close_inherited, privileges)
                 except OSError as error:
                     fields = {"event": "process-not-started", "child": child.name, "errno": error.errno}
                     log.error("cannot start %s: %s; trying again", child.name, error.strerror, extra=fields)

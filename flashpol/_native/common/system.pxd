@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from posix.time cimport itimerspec
 
 cdef extern from "<netinet/in.h>" nogil:
-    int IPPROTO_IP, IPPROTO_TCP, IP_BIND_ADDRESS_NO_PORT
+    int IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IP_BIND_ADDRESS_NO_PORT, IP_TRANSPARENT, IPV6_TRANSPARENT
     uint16_t ntohs(uint16_t number)
     uint16_t htons(uint16_t number)
     struct in_addr:

@@ -1,16 +1,16 @@
 # Connecting to an upstream, and how that ends.
 
 from libc.errno cimport (
-    EADDRINUSE, EADDRNOTAVAIL, EAGAIN, ECONNREFUSED, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOENT, ENOMEM, errno,
-    ETIMEDOUT,
+    EACCES, EADDRINUSE, EADDRNOTAVAIL, EAGAIN, ECONNREFUSED, EINPROGRESS, EINTR, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOENT,
+    ENOMEM, EPERM, errno, ETIMEDOUT,
 )
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from posix.unistd cimport close
 
 from flashpol._native.common.system cimport (
-    AF_UNIX, bind, connect, EPOLLOUT, getsockopt, htons, IP_BIND_ADDRESS_NO_PORT, IPPROTO_IP, IPPROTO_TCP, MSG_NOSIGNAL,
-    send, setsockopt, SO_ERROR, SO_KEEPALIVE, SO_REUSEADDR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, sockaddr,
+    AF_INET, AF_UNIX, bind, connect, EPOLLOUT, getsockopt, htons, IP_BIND_ADDRESS_NO_PORT, IP_TRANSPARENT, IPPROTO_IP,
+    IPPROTO_IPV6, IPPROTO_TCP, IPV6_TRANSPARENT, MSG_NOSIGNAL, send, setsockopt, SO_ERROR, SO_KEEPALIVE, SO_REUSEADDR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, sockaddr,
     sockaddr_in6, socket, socklen_t, SOL_SOCKET, TCP_KEEPIDLE, TCP_NODELAY,
 )
 from flashpol._native.relay.counters cimport (
@@ -78,10 +78,22 @@ cdef inline bint is_port_taken(int error) noexcept nogil:
     return error == EADDRINUSE or error == EADDRNOTAVAIL
 
 
-cdef inline int connect_from(Session* session, const Target* to, const sockaddr_in6* local) noexcept nogil:
+cdef inline int make_transparent(int fd, const sockaddr_in6* local) noexcept nogil:
+    """Let a socket be bound to an address that this host does not have. 0, or an errno: EPERM without CAP_NET_RAW."""
+    cdef int one = 1, failed
+    if local.sin6_family == AF_INET:
+        failed = setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, &one, sizeof(one))
+    else:
+        failed = setsockopt(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, &one, sizeof(one))
+    return errno if failed else 0
+
+
+cdef inline int connect_from(
+    Session* session, const Target* to, const sockaddr_in6* local, bint transparent,
+) noexcept nogil:
     """Begin to connect. 0, or an errno; then the session has no descriptor for the upstream.
 
-    local: an address, and a port unless that is 0. NULL: the kernel chooses both.
+    local: an address, and a port unless that is 0. NULL: the kernel chooses both. transparent: it is the client's.
     """
     cdef int one = 1, error = 0
     cdef int fd = socket(to.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
@@ -99,7 +111,9 @@ cdef inline int connect_from(Session* session, const Target* to, const sockaddr_
         if local.sin6_port == 0:
             # Else bind() would choose a port that no connection to any destination has.
             setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one))
-        if bind(fd, <const sockaddr*>local, to.size) != 0:
+        if transparent:
+            error = make_transparent(fd, local)
+        if error == 0 and bind(fd, <const sockaddr*>local, to.size) != 0:
             error = errno
     if error == 0 and connect(fd, <const sockaddr*>&to.address, to.size) != 0 and errno != EINPROGRESS:
         error = errno
@@ -112,7 +126,7 @@ cdef inline int connect_from(Session* session, const Target* to, const sockaddr_
 
 cdef inline int connect_by_kernel(Session* session, const Target* to, const Route* route) noexcept nogil:
     """Begin to connect from a port that the kernel chooses, as `connect_from` does."""
-    return connect_from(session, to, &route.source if route.source.sin6_family else NULL)
+    return connect_from(session, to, &route.source if route.source.sin6_family else NULL, False)
 
 
 cdef inline int connect_by_route(Core* core, Session* session, const Target* to, int32_t number) noexcept nogil:
@@ -126,25 +140,54 @@ cdef inline int connect_by_route(Core* core, Session* session, const Target* to,
     cdef int error = EADDRNOTAVAIL if scarce else connect_by_kernel(session, to, route)
     while left_tries and is_port_taken(error) and take_left(core, route, &local):
         left_tries -= 1
-        error = connect_from(session, to, &local)
+        error = connect_from(session, to, &local, False)
     while chosen_tries and is_port_taken(error):
         chosen_tries -= 1
         memcpy(&local, &route.source, sizeof(local))
         local.sin6_family = to.address.ss_family
         local.sin6_port = htons(ports.chosen[route.chosen % ports.chosen_count])
         route.chosen += 1
-        error = connect_from(session, to, &local)
+        error = connect_from(session, to, &local, False)
     if scarce and is_port_taken(error):
         error = connect_by_kernel(session, to, route)
     return error
 
 
-cdef inline int open_connection(Core* core, Session* session, const Target* to) noexcept nogil:
+cdef inline int connect_as_client(
+    Core* core, Session* session, const Target* to, const sockaddr_in6* client,
+) noexcept nogil:
+    """Begin to connect from the client's address, as `connect_from` does.
+
+    The account has no route for it: each client has all ports of its own address, and a route for each would be memory
+    that clients use up. The next one in turn is the one that was chosen longest ago. If a session has left it in
+    TIME-WAIT, bind() lets this one take it over; the kernel's own choice would search among them for milliseconds.
+    """
+    cdef Ports* ports = core.ports
+    cdef sockaddr_in6 local
+    cdef int tries = CHOSEN_TRIES if ports.chosen_count else 1
+    cdef int error = EADDRNOTAVAIL
+    memcpy(&local, client, sizeof(local))
+    while tries and is_port_taken(error):
+        tries -= 1
+        if ports.chosen_count:
+            local.sin6_port = htons(ports.chosen[ports.turn % ports.chosen_count])
+            ports.turn += 1
+        error = connect_from(session, to, &local, True)
+    # The kernel takes no connection from this address, such as one with a loopback address to another host. That is no
+    # fault of the backend.
+    return EADDRNOTAVAIL if error in (EINVAL, EPERM, EACCES) else error
+
+
+cdef inline int open_connection(
+    Core* core, Session* session, const Target* to, const sockaddr_in6* client,
+) noexcept nogil:
     """Begin to connect, by the next route that has a port for the client's address. 0, or an errno."""
     cdef int k, error
     cdef int32_t number
+    if client != NULL:
+        return connect_as_client(core, session, to, client)
     if to.route_count == 0:
-        return connect_from(session, to, NULL)
+        return connect_from(session, to, NULL, False)
     for k in range(to.route_count):
         number = to.routes[(to.turn + <uint32_t>k) % <uint32_t>to.route_count]
         if take_port(core, session, number):
@@ -156,9 +199,12 @@ cdef inline int open_connection(Core* core, Session* session, const Target* to) 
 
 
 cdef inline void begin_connect(
-    Core* core, int32_t i, const Target* to, const char* first, uint32_t first_size,
+    Core* core, int32_t i, const Target* to, const sockaddr_in6* client, const char* first, uint32_t first_size,
 ) noexcept nogil:
-    """Connect a session that has nothing yet but its client. After a failure it is closed, else connecting or open."""
+    """Connect a session that has nothing yet but its client. After a failure it is closed, else connecting or open.
+
+    client: the address to connect from, of the family of `to`; NULL: one of this host.
+    """
     cdef Session* session = &core.table[i]
     cdef Flow* flow = &session.flows[CLIENT]
     cdef int error, fd
@@ -167,7 +213,7 @@ cdef inline void begin_connect(
     session.state = S_CONNECTING
     session.counters.connecting += 1
     session.flows[UPSTREAM].fd = -1
-    error = open_connection(core, session, to)
+    error = open_connection(core, session, to, client)
     if error:
         fail_connect(core, i, failure_of(error))
         return

@@ -3,6 +3,8 @@
 # A connection to an upstream on this or another host takes a local port. From one source address to one destination
 # there are as many as net.ipv4.ip_local_port_range has, 28,232 by default. A session whose client closed first leaves
 # its port in TIME-WAIT on our side, for 60 s. See docs/guide/shared-port.md, "Local ports".
+#
+# A session that connects from its client's own address is not in the account: connect_as_client says why.
 
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 
@@ -61,6 +63,7 @@ cdef struct Ports:
     int64_t time_wait           # ns
     uint16_t* chosen            # ports to choose from when they are scarce
     uint32_t chosen_count
+    uint32_t turn               # of `chosen`, for connections from their client's address
     Route* routes
     int32_t route_count
     LeftPort* left              # LEFT_COUNT of them
