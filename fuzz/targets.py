@@ -79,6 +79,8 @@ def linting(data: bytes) -> None:
             assert "\n" not in finding.message + finding.instead, "a finding is one line"
     for client in CLIENTS:
         lint(data, served_from=843, clients=[client])
+    for port in PORTS:
+        lint(data, served_from=port, by_url=True)
     for dialect in (flash_dialect, silverlight_dialect):
         with suppress(PolicyError):
             dialect.parse(data)

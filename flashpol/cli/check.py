@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,11 @@ def add_to(commands: Any) -> None:
     )
     add_clients(parser, "client that the policy is for", default=ALL)
     add("--served-from", metavar="PORT", type=port, help="port that serves the policy")
+    add(
+        "--by-url",
+        action="store_true",
+        help="the files are for requests by URL, as crossdomain.xml or clientaccesspolicy.xml, and not for sockets",
+    )
     add_ignore(parser)
     add("--strict", action="store_true", help="exit with 1 for warnings and notes too")
     add("--json", action="store_true", help="print JSON, described in docs/reference.md")
@@ -76,6 +81,8 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     if bool(options.files) is bool(options.config):
         raise ConfigError("FILE is missing: write policy files, or -c and a configuration file")
+    if options.by_url and options.config:
+        raise ConfigError("--by-url is about files; the configuration says which of its files are served by URL")
     ignored = ignored_codes(options.ignore, {rule.code for rule in RULES}, "docs/rules.md lists")
     checked = [_check(source, options, ignored) for source in _sources(options)]
     settings = load(options.config) if options.config else None
@@ -100,8 +107,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _sources(options: argparse.Namespace) -> list[sources.Source]:
     if options.config:
-        return sources.of_config(options.config, fragment_files=True)
-    return [source for name in options.files for source in sources.each(name)]
+        return [*sources.of_config(options.config, fragment_files=True), *sources.by_url(options.config)]
+    each = [source for name in options.files for source in sources.each(name)]
+    return [replace(source, by_url=True) for source in each] if options.by_url else each
 
 
 def _check(source: sources.Source, options: argparse.Namespace, ignored: frozenset[str]) -> Checked:
@@ -109,8 +117,10 @@ def _check(source: sources.Source, options: argparse.Namespace, ignored: frozens
         return Checked(source.name, error=source.error)
     # Named clients replace those of a listener.
     chosen = clients(options, default=ALL) if options.client else source.clients
+    if source.by_url and options.config:  # each of these files has readers of its own
+        chosen = tuple(client for client in chosen if client in source.clients) or source.clients
     served_from = options.served_from or source.served_from
-    found = lint(source.data, served_from=served_from, clients=chosen)
+    found = lint(source.data, served_from=served_from, clients=chosen, by_url=source.by_url)
     return Checked(source.name, [finding for finding in found if finding.code not in ignored])
 
 

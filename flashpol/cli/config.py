@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     settings = configure(options)
     from flashpol.process.privileges import Privileges
-    from flashpol.serving import websocket_findings
+    from flashpol.serving import policy_files, websocket_findings
     from flashpol.serving.certificates import date, load_all
     from flashpol.serving.policies import compile_all
 
@@ -62,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         certificates = [each.facts for each in load_all(settings).values()]
         replies = compile_all(settings)
+        policy_files.load_all(settings)
         websocket_findings.warn_all(settings, replies)
     finally:
         logger.removeHandler(warnings)

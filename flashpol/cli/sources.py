@@ -10,6 +10,7 @@ from flashpol import config
 from flashpol.config import ConfigError
 from flashpol.policy import CLIENTS, MAX_POLICY_BYTES, PolicyError, merge_files
 from flashpol.serving.policies import CLIENTS_OF, fragments, generated, read_file
+from flashpol.serving.policy_files import URL_CLIENTS, url_files
 
 STDIN = "-"
 
@@ -18,7 +19,8 @@ STDIN = "-"
 class Source:
     """One policy: its name in messages, its bytes, or the error that prevented reading it.
 
-    `served_from` is the port that serves it, if known, and `clients` are the clients that it is for.
+    `served_from` is the port that serves it, if known, and `clients` are the clients that it is for. `by_url`: they
+    fetch it by URL.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Source:
     served_from: int | None = None
     clients: tuple[str, ...] = CLIENTS
     listener: str = ""
+    by_url: bool = False
 
 
 def read(name: str) -> bytes:
@@ -97,6 +100,18 @@ def of_config(path: Path, *, fragment_files: bool) -> list[Source]:
         for title, data in _policy(settings.policy(name), fragment_files):
             sources.append(Source(title, data, None, port, clients, ", ".join(listeners)))
     return sources
+
+
+def by_url(path: Path) -> list[Source]:
+    """Return the files that the listeners of a configuration serve by URL, each once for a port. Raises ConfigError."""
+    found: dict[tuple[Path, str, int | None], list[str]] = {}
+    for listener in config.load(path).listeners:
+        for url, file in url_files(listener):
+            found.setdefault((file, url, listener.public_port), []).append(str(listener.name or listener.address))
+    return [
+        Source(str(file), read_file(file), None, port, URL_CLIENTS[url], ", ".join(listeners), by_url=True)
+        for (file, url, port), listeners in found.items()
+    ]
 
 
 def policy_of(source: config.PolicySource) -> bytes:

@@ -19,27 +19,31 @@ from collections.abc import Collection
 from flashpol.policy.findings import CLIENTS, Finding, Severity, cut_out
 from flashpol.policy.lint_document import LintDocument
 from flashpol.policy.model import Location, PolicyError
-from flashpol.policy.rules import READERS, RULES, Hit, Rule
+from flashpol.policy.rules import READERS, RULES, SOCKET, URL, Hit, Rule
 
 _OTHER_DIALECT = "FP117"
 
 
-def lint(data: bytes, *, served_from: int | None = None, clients: Collection[str] = CLIENTS) -> list[Finding]:
+def lint(
+    data: bytes, *, served_from: int | None = None, clients: Collection[str] = CLIENTS, by_url: bool = False
+) -> list[Finding]:
     """Return the mistakes of the policy file `data`, in the order of the file.
 
-    `served_from` is the port that serves it, if known; `clients` are the clients that it is for.
+    `served_from` is the port that serves it, if known; `clients` are the clients that it is for. `by_url` means that
+    they fetch it by URL, as crossdomain.xml or clientaccesspolicy.xml: it decides about URLs and not about sockets.
     Never raises because of `data`. Raises ValueError if `clients` is empty or names one that is not in `CLIENTS`.
     """
     chosen = frozenset(clients)
     if not chosen or not chosen.issubset(CLIENTS):
         raise ValueError(f"clients must be some of {', '.join(CLIENTS)}, not {sorted(chosen)!r}")
-    document = LintDocument(data, served_from, chosen)
+    document = LintDocument(data, served_from, chosen, by_url=by_url)
+    kind = URL if by_url else SOCKET
     # A file in one dialect concerns only the clients that read it; FP117 reports the other clients.
     readers = chosen & set(READERS.get(document.likely_dialect, CLIENTS)) or chosen
     findings = [
         _finding(rule, hit, document, readers)
         for rule in RULES
-        if not readers.isdisjoint(rule.clients) and rule.dialect in ("", document.dialect)
+        if kind in rule.kinds and not readers.isdisjoint(rule.clients) and rule.dialect in ("", document.dialect)
         for hit in rule.find(document)
     ]
     findings.sort(key=lambda finding: (finding.line, finding.column, finding.code))

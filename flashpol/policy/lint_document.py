@@ -84,10 +84,11 @@ class GrantLine:
 class LintDocument:
     """One file, read once. Nothing here raises because of its bytes."""
 
-    def __init__(self, data: bytes, served_from: int | None, clients: frozenset[str]) -> None:
+    def __init__(self, data: bytes, served_from: int | None, clients: frozenset[str], *, by_url: bool = False) -> None:
         self.data = data
         self.served_from = served_from
         self.clients = clients
+        self.by_url = by_url
         self.file, self.after_nul = split_nul(data)
         self.fault: DocumentError | None = None  # the mistake in the bytes
         self.malformed: DocumentError | None = None  # the mistake in the XML

@@ -6,6 +6,8 @@ MASTER_PORT = 843
 SILVERLIGHT_PORT = 943
 # Silverlight fetches the policy here over HTTP, if the application sets SocketClientAccessPolicyProtocol.Http.
 SILVERLIGHT_HTTP_PORT, SILVERLIGHT_HTTP_PATH = 80, "/clientaccesspolicy.xml"
+# Flash fetches its policy about URLs from here, on the port of the URL.
+CROSSDOMAIN_PATH = "/crossdomain.xml"
 # The first port that needs no privilege to listen on; a policy served from it or above grants no lower port (A60).
 UNPRIVILEGED = 1024
 # Ports that Flash fetches no policy from (moock.org, "Flash policy server").

@@ -12,11 +12,12 @@ from flashpol.config import Address, Config, ConfigError
 from flashpol.process.core_dumps import forbid_core_dumps
 from flashpol.process.local_ports import LocalPorts, require_sources
 from flashpol.process.privileges import Privileges
-from flashpol.serving import websocket_findings
+from flashpol.serving import policy_files, websocket_findings
 from flashpol.serving.certificates import Certificates, files_of, load_all
 from flashpol.serving.file_watch import Snapshot, digest, require_regular_file
 from flashpol.serving.networks import Access
 from flashpol.serving.policies import compile_all
+from flashpol.serving.policy_files import UrlPolicies
 
 # Seconds for which a reload tries certificates that do not fit again, and between two tries: a program that renews one
 # replaces the chain and the key one after the other, and certbot removes a link before it makes the new one.
@@ -31,8 +32,8 @@ TICKET_KEY_BYTES = 80  # what OpenSSL expects
 class Plan:
     """`replies` are the bytes that `config.listeners` serve, `access` the networks they serve; `privileges` are the
     children's; `local_ports` are the host's, which a worker may be unable to look up. `certificates` are those of the
-    configuration by name, `ticket_keys` encrypt the session tickets of all workers. It can be pickled: a reload loads
-    it in a process of its own."""
+    configuration by name, `ticket_keys` encrypt the session tickets of all workers. `url_policies` are the files that
+    `config.listeners` serve by URL. It can be pickled: a reload loads it in a process of its own."""
 
     config: Config
     replies: Sequence[bytes] = field(repr=False)
@@ -40,6 +41,7 @@ class Plan:
     privileges: Privileges
     local_ports: LocalPorts = field(default_factory=LocalPorts, repr=False)
     certificates: Certificates = field(default_factory=dict, repr=False)
+    url_policies: Sequence[UrlPolicies] = field(default=(), repr=False)
     ticket_keys: bytes = field(default_factory=partial(os.urandom, TICKET_KEY_BYTES), repr=False)
 
 
@@ -71,6 +73,7 @@ class Loader:
                 *self._file,
                 *(path for source in config.policies for path in (source.file, source.folder) if path),
                 *files_of(config),
+                *policy_files.files_of(config),
             ]
             on_snapshot(Snapshot.of(paths))
             if digest(self._file) == before:  # the snapshot is of the file that was read
@@ -87,7 +90,8 @@ class Loader:
         access = list(map(Access.of, config.listeners))
         replies = compile_all(config)
         websocket_findings.warn_all(config, replies)
-        return Plan(config, replies, access, privileges, LocalPorts.of_host(), certificates)
+        by_url = policy_files.load_all(config)
+        return Plan(config, replies, access, privileges, LocalPorts.of_host(), certificates, by_url)
 
 
 def _load_certificates(config: Config, patience: float, before_again: Callable[[], object]) -> Certificates:

@@ -76,7 +76,7 @@ def test_check_ignored_findings_do_not_count(
 def test_check_ignore_of_an_unknown_code_is_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--ignore", "FP999", "clean.xml"]) == 2
     assert capsys.readouterr().err == (
-        "flashpol check: --ignore 'FP999': there is no such finding; did you mean 'FP809'?\n"
+        "flashpol check: --ignore 'FP999': there is no such finding; did you mean 'FP908'?\n"
     )
 
 
@@ -265,3 +265,37 @@ def test_check_of_a_configuration_reports_websocket_paths(tmp_path: Path, capsys
     assert len(listener["findings"]) == 1
     of_policies = sum(each["severity"] == "warning" for file in data["files"] for each in file["findings"])
     assert data["summary"]["warnings"] == of_policies + 1
+
+
+BY_URL = '<cross-domain-policy>\n<allow-access-from domain="www.example.com"{}/>\n</cross-domain-policy>\n'
+
+
+def test_check_by_url_has_the_rules_of_such_files(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "crossdomain.xml").write_text(BY_URL.format(""))
+    assert main(["check", "crossdomain.xml"]) == 1
+    assert "to-ports" in capsys.readouterr().out
+    assert main(["check", "--strict", "--by-url", "crossdomain.xml"]) == 0
+    (files / "crossdomain.xml").write_text(BY_URL.format(' to-ports="1935"'))
+    assert main(["check", "--strict", "--by-url", "crossdomain.xml"]) == 1
+    assert "FP901" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("client", [(), ("--client", "flash"), ("--client", "silverlight")])
+def test_check_configuration_checks_files_by_url(
+    files: Path, capsys: pytest.CaptureFixture[str], client: tuple[str, ...]
+) -> None:
+    (files / "crossdomain.xml").write_text(BY_URL.format(' to-ports="1935"'))
+    (files / "flashpol.toml").write_text(
+        '[policies.games]\nfile = "clean.xml"\n[[listeners]]\naddress = "127.0.0.1:8430"\npolicy = "games"\n'
+        'crossdomain_file = "crossdomain.xml"\n'
+    )
+    assert main(["check", "--json", "-c", "flashpol.toml", *client]) == int("silverlight" in client)
+    [_, by_url] = json.loads(capsys.readouterr().out)["files"]
+    assert Path(by_url["file"]).name == "crossdomain.xml"
+    assert [finding["code"] for finding in by_url["findings"]] == ["FP901"]
+
+
+def test_check_by_url_with_a_configuration_is_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "flashpol.toml").write_text(CONFIG)
+    assert main(["check", "--by-url", "-c", "flashpol.toml"]) == 2
+    assert "--by-url is about files" in capsys.readouterr().err

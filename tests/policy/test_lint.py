@@ -43,13 +43,16 @@ def codes(data: bytes, **options: object) -> list[str]:
 
 @BY_CODE
 def test_rule_bad_example_breaks_only_this_rule(rule: Rule) -> None:
-    found = lint(encoded(rule.bad), served_from=rule.served_from, clients=[rule.example_client])
+    found = lint(
+        encoded(rule.bad), served_from=rule.served_from, clients=[rule.example_client], by_url=rule.only_by_url
+    )
     assert {finding.code for finding in found} == {rule.code}
 
 
 @BY_CODE
 def test_rule_good_example_breaks_no_rule(rule: Rule) -> None:
-    assert lint(encoded(rule.good), served_from=rule.good_port, clients=[rule.example_client]) == []
+    found = lint(encoded(rule.good), served_from=rule.good_port, clients=[rule.example_client], by_url=rule.only_by_url)
+    assert found == []
 
 
 @BY_CODE

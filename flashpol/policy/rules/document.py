@@ -52,7 +52,7 @@ rule(
 
 rule(
     "FP103", ERROR, "http-reply",
-    wrong="this is an HTTP reply with its headers: clients ask for socket policies without HTTP",
+    wrong="this is an HTTP reply with its headers, which are no part of a policy",
     instead="keep only the XML; a crossdomain.xml that a web server sends allows no socket",
     clients=CLIENTS, bad="HTTP/1.1 200 OK\nContent-Type: text/xml\n\n" + GOOD, good=GOOD,
 )(_said(HttpReplyError))  # fmt: skip

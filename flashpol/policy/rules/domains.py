@@ -125,7 +125,7 @@ rule(
 rule(
     "FP306", ERROR, "port-in-domain",
     wrong="the domain {domain} contains a port",
-    instead="write {name}: ports belong in to-ports, and the port of the web page does not matter",
+    instead="write {name}: ports of sockets belong in to-ports, and the port of the web page does not matter",
     clients=NAMES, bad=flash_file(grant(domain="www.example.com:8080")),
     good=flash_file(grant(domain="www.example.com")),
 )(_of_kind("port"))  # fmt: skip

@@ -157,8 +157,10 @@ def every_site_every_port(document: LintDocument) -> Iterator[Hit]:
     clients=NAMES, bad=flash_file(grant(domain="*.com")), good=flash_file(grant(domain="*.example.com")),
 )  # fmt: skip
 def top_level_wildcard(document: LintDocument) -> Iterator[Hit]:
-    for line, domain, _ in _readable(document):
-        if domain.wildcard and domain.host and "." not in domain.host:
+    lines = document.grants if document.by_url else [line for line, _, _ in _readable(document)]
+    for line in lines:
+        domain = line.domain
+        if domain is not None and domain.wildcard and domain.host and "." not in domain.host:
             yield Hit(line.domain_place, domain=str(domain))
 
 

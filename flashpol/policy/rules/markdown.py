@@ -3,7 +3,7 @@
 import re
 from textwrap import wrap
 
-from flashpol.policy.rules import GROUPS, RULES, Rule
+from flashpol.policy.rules import GROUPS, RULES, URL, Rule
 
 _COLUMNS = 100
 
@@ -20,6 +20,10 @@ _INTRODUCTION = """# Rules
 A **trap** is something that only some clients misread. It is a warning or a note as long as the
 policy is for all clients, and an error once `--client` names one of the rule's clients. Rules of
 clients that are not named are skipped.
+
+Clients get most files in reply to a policy request. With `--by-url` the rules are those of a file
+that clients fetch by URL, `crossdomain.xml` or `clientaccesspolicy.xml`, which decides about URLs
+and not about sockets: each rule says which files it is for.
 
 A finding fills in the words in *italics*. Each bad example breaks its rule and no other, and each
 good example breaks none, for the first client that the rule concerns.
@@ -61,9 +65,10 @@ def _severity(rule: Rule) -> str:
 
 def _section(rule: Rule) -> str:
     ports = [f", served from port {port}" if port else "" for port in (rule.served_from, rule.good_port)]
+    kinds = "files by URL" if rule.only_by_url else "socket policies and files by URL" if URL in rule.kinds else ""
     return f"""### {rule.code} {rule.name}
 
-{_severity(rule).capitalize()}; {", ".join(rule.clients)}.
+{_severity(rule).capitalize()}; {", ".join(rule.clients)}{f"; {kinds}" if kinds else ""}.
 
 Wrong: {_wrong(rule)}
 

@@ -24,6 +24,8 @@ __all__ = [
     "NOTE",
     "READERS",
     "REGISTRY",
+    "SOCKET",
+    "URL",
     "WARNING",
     "Finder",
     "Hit",
@@ -43,6 +45,15 @@ NAMES = ("flash", "lightspark")
 # The clients that read a dialect.
 READERS = {"flash": ADOBE, "silverlight": ("silverlight",)}
 
+# How a file reaches clients: as the reply to a policy request, or by URL, as crossdomain.xml and
+# clientaccesspolicy.xml. A rule is for files of one of these kinds, or of both.
+SOCKET, URL = "socket", "url"
+_OF_BOTH = frozenset(
+    [f"FP{number}" for number in (*range(101, 106), *range(107, 118), 119, 204, 205, 206, 208, 209)]
+    + [f"FP{number}" for number in (*range(301, 316), 501, 504, 505, 512, 605, 607)]
+    + [f"FP{number}" for number in (*range(801, 809), 810, 812, 813, 814)]
+)
+
 # The title of each group of codes.
 GROUPS = {
     "FP1": "The document: its bytes, its encoding, its XML, its root",
@@ -53,6 +64,7 @@ GROUPS = {
     "FP6": "Redundant and over-broad grants",
     "FP7": "How Lightspark and Unity read the policy",
     "FP8": "Silverlight's access-policy",
+    "FP9": "Adobe's dialect in files by URL (crossdomain.xml)",
 }
 
 
@@ -86,11 +98,17 @@ class Rule:
     trap: bool = False  # only its clients misread this: an error once one of them is named
     served_from: int | None = None  # the port that serves the bad example
     good_port: int | None = None  # the port that serves the good example
+    kinds: tuple[str, ...] = (SOCKET,)  # of files that it is for
     about: str = ""  # what all values of a bare "{reason}" have in common, for the page
 
     @property
     def example_client(self) -> str:
         return self.clients[0]
+
+    @property
+    def only_by_url(self) -> bool:
+        """Whether the examples are files by URL."""
+        return SOCKET not in self.kinds
 
 
 REGISTRY: dict[str, Rule] = {}
@@ -109,6 +127,7 @@ def rule(
     trap: bool = False,
     served_from: int | None = None,
     good_port: int | None = None,
+    kinds: tuple[str, ...] = (SOCKET,),
     about: str = "",
 ) -> Callable[[Finder], Finder]:
     """Register the decorated function as the finder of a rule."""
@@ -131,6 +150,7 @@ def rule(
             trap=trap,
             served_from=served_from,
             good_port=served_from if good_port is None else good_port,
+            kinds=(SOCKET, URL) if code in _OF_BOTH else kinds,
             about=about,
         )
         return find

@@ -34,7 +34,7 @@ _OTHER_PROTOCOLS = {
 
 
 def meant_for_master(document: LintDocument) -> bool:
-    return document.served_from in (None, MASTER_PORT)
+    return document.by_url or document.served_from in (None, MASTER_PORT)
 
 
 @rule(

@@ -16,7 +16,7 @@ from flashpol.policy.ports import HIGHEST_SOCKET_PORT as HIGHEST
 from flashpol.policy.ports import LOWEST_SOCKET_PORT as LOWEST
 from flashpol.policy.ports import SILVERLIGHT_HTTP_PATH, SILVERLIGHT_HTTP_PORT, SILVERLIGHT_PORT
 from flashpol.policy.reader import Element
-from flashpol.policy.rules.registry import ERROR, NOTE, WARNING, Hit, rule
+from flashpol.policy.rules.registry import ERROR, NOTE, URL, WARNING, Hit, rule
 from flashpol.policy.silverlight import Origin, SocketResource
 
 _ONLY = ("silverlight",)
@@ -101,8 +101,12 @@ def unknown_element(document: LintDocument) -> Iterator[Hit]:
 )  # fmt: skip
 def incomplete(document: LintDocument) -> Iterator[Hit]:
     for element in _all(document, *_NEEDED):
-        for missing in _NEEDED[element.name]:
-            if all(child.name != missing for child in element.children):
+        has = {child.name for child in element.children}
+        needed = _NEEDED[element.name]
+        if document.by_url and element.name == "grant-to" and "socket-resource" not in has:
+            needed = ("resource",)
+        for missing in needed:
+            if missing not in has:
                 yield Hit(element.location, name=element.label, missing=missing)
 
 
@@ -286,3 +290,16 @@ def bad_include_subpaths(document: LintDocument) -> Iterator[Hit]:
         if not _says_subpaths(element):
             where = element.value_location("include-subpaths")
             yield Hit(where, value=shown(element.attributes["include-subpaths"]))
+
+
+@rule(
+    "FP815", WARNING, "silverlight-sockets-by-url",
+    wrong=f"for sockets Silverlight fetches {SILVERLIGHT_HTTP_PATH} from port {SILVERLIGHT_HTTP_PORT} only, and this is"
+    " port {port}",
+    instead=f"remove socket-resource, or serve the file on port {SILVERLIGHT_HTTP_PORT}",
+    clients=_ONLY, kinds=(URL,), served_from=8080, good_port=SILVERLIGHT_HTTP_PORT, bad=_GOOD, good=_GOOD,
+)  # fmt: skip
+def sockets_by_url(document: LintDocument) -> Iterator[Hit]:
+    if document.served_from not in (None, SILVERLIGHT_HTTP_PORT):
+        for element in _all(document, "socket-resource"):
+            yield Hit(element.location, port=document.served_from)

@@ -116,6 +116,7 @@ complete -c flashpol -n '_shtab_flashpol_using check' -s h -l help -d 'show this
 complete -c flashpol -n '_shtab_flashpol_using check' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'check the policies of this configuration, each for the port and the clients of its listener, and its certificates and WebSocket paths'
 complete -c flashpol -n '_shtab_flashpol_using check' -l client -xka "flash lightspark unity silverlight all" -d 'client that the policy is for, may be repeated: flash, lightspark, unity, silverlight, or all (default all)'
 complete -c flashpol -n '_shtab_flashpol_using check' -l served-from -x -d 'port that serves the policy'
+complete -c flashpol -n '_shtab_flashpol_using check' -l by-url -d 'the files are for requests by URL, as crossdomain.xml or clientaccesspolicy.xml, and not for sockets'
 complete -c flashpol -n '_shtab_flashpol_using check' -l ignore -x -d 'leave this finding out, may be repeated, or several with commas'
 complete -c flashpol -n '_shtab_flashpol_using check' -l strict -d 'exit with 1 for warnings and notes too'
 complete -c flashpol -n '_shtab_flashpol_using check' -l json -d 'print JSON, described in docs/reference.md'

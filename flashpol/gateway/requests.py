@@ -1,0 +1,91 @@
+"""Decides about the HTTP requests of a listener: a WebSocket, a policy file, the application's own, or none of these.
+
+Pure: a decision is a reply, an upgrade, or to relay the connection as it is. It takes microseconds, as it is made in
+the hub; whoever asks carries it out.
+"""
+
+from typing import NamedTuple
+
+from flashpol._fastpath import RequestHead
+from flashpol.config import EVERY_PATH, Listener
+from flashpol.gateway import handshake, replies
+from flashpol.gateway.origins import Origins
+from flashpol.gateway.url_policies import UrlReplies
+
+_GET = b"GET"
+
+
+class Reply(NamedTuple):
+    """What the client gets. outcome: what the connection counts as, `served` or a reason of `refused_total`.
+
+    path: the number of the WebSocket path that was asked for, and `result` as the metric of upgrades names it; None for
+    another request. reason, origin, line: for the log; `line` is that of the policy.
+    """
+
+    data: bytes
+    outcome: str
+    path: int | None = None
+    result: str = ""
+    reason: str = ""
+    origin: str = ""
+    line: int | None = None
+
+
+class Upgrade(NamedTuple):
+    """The request opens a WebSocket at path number `path`; `reply` is for when the upstream is reached."""
+
+    path: int
+    reply: bytes
+
+
+class Gateway:
+    """The rules of one listener.
+
+    policy: what the listener serves. port: that clients connect to. files: what it serves by URL.
+    """
+
+    def __init__(self, listener: Listener, policy: bytes, port: int, files: UrlReplies | None = None) -> None:
+        self._files = files
+        self._shared = listener.shared
+        self._paths = {path.path.encode(): number for number, path in enumerate(listener.websocket)}
+        self._every = self._paths.pop(EVERY_PATH.encode(), None)
+        self._origins = [
+            Origins(
+                policy,
+                path.port or port,
+                rule=path.origins,
+                without_origin=path.without_origin,
+                served_from=port,
+            )
+            for path in listener.websocket
+        ]
+
+    def decide(self, head: RequestHead) -> Reply | Upgrade | None:
+        """None: the connection is relayed as it is."""
+        path = head.path
+        found = self._files.get(path, head.method) if self._files else None
+        if found:
+            status, data = found
+            return Reply(data, "served" if status == 200 else "http")
+        number = self._paths.get(path, self._every)
+        if number is not None:
+            return self._decide_upgrade(head, number)
+        return None if self._shared else Reply(replies.reply(404), "http")
+
+    def _decide_upgrade(self, head: RequestHead, number: int) -> Reply | Upgrade:
+        if head.method != _GET:
+            return Reply(replies.METHOD_NOT_ALLOWED, "http", number, "no_upgrade", "the method is not GET")
+        fields = head.fields
+        refusal = handshake.refusal_of(fields)
+        if head.minor == 0 or head.body_size:
+            refusal = refusal or (replies.UPGRADE_REQUIRED, "no_upgrade")
+        if refusal:
+            data, result = refusal
+            outcome = "http" if result == "no_upgrade" else "http_malformed"
+            return Reply(data, outcome, number, result, "the request does not ask for a WebSocket")
+        verdict = self._origins[number].judge(handshake.values_of(fields, b"origin"))
+        if verdict.allowed:
+            return Upgrade(number, handshake.accept(fields))
+        outcome = "http_malformed" if verdict.status == 400 else "origin"
+        data = replies.reply(verdict.status, verdict.reason)
+        return Reply(data, outcome, number, verdict.result, verdict.reason, verdict.origin, verdict.line)
