@@ -6,7 +6,7 @@ from flashpol.counters.layout import GAUGES, Block
 
 def outcomes(block: Block) -> dict[str, int]:
     """How connections ended, by outcome; without those that did not occur."""
-    found = {"reply": block.replies, "timeout": block["timeouts"], "reset": block["resets"]}
+    found = {"reply": block.replies, "timeout": block["timeouts"], "reset": block["resets"], "served": block["served"]}
     found |= dict(zip(REASONS, block.all("refused"), strict=True))
     found["relayed"] = sum(block.all("relayed"))
     return {name: count for name, count in found.items() if count}

@@ -8,7 +8,7 @@ from functools import cached_property
 from flashpol.config import FLASH, Address
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
-from flashpol.counters.totals import CounterTotals, Route
+from flashpol.counters.totals import CounterTotals, PathLabel, Route
 from flashpol.policy import CLIENTS
 from flashpol.serving.certificates import CertificateFacts
 
@@ -45,7 +45,7 @@ class ListenerInfo:
 class AdminContext:
     """`shared` belongs to the current generation, whose listeners are `listeners`; `totals` counts it too.
 
-    routes: the upstreams of its shared ports. address: of the admin endpoint.
+    routes: the upstreams of its shared ports, paths: their WebSocket paths. address: of the admin endpoint.
     """
 
     status: ServerStatus
@@ -53,6 +53,7 @@ class AdminContext:
     shared: SharedCounters
     listeners: Sequence[ListenerInfo]
     routes: Sequence[Route] = ()
+    paths: Sequence[PathLabel] = ()
     address: Address | None = None
     workers_are_root: bool = False
     certificates: Sequence[CertificateFacts] = ()

@@ -510,6 +510,11 @@ class Config:
         ]
 
     @property
+    def websocket_paths(self) -> list[tuple[int, WebSocketPath]]:
+        """Every WebSocket path with the index of its listener."""
+        return [(number, path) for number, listener in enumerate(self.listeners) for path in listener.websocket]
+
+    @property
     def draining(self) -> float:
         """Seconds that old workers have to finish their connections after a reload."""
         longest = self.server.drain_timeout if any(listener.relays for listener in self.listeners) else 0.0

@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Iterable
 from typing import ClassVar, Self
 
-from flashpol import _fastpath, _pump
+from flashpol import _fastpath, _pump, _websocket
 
 WORD = 8  # bytes
 WORD_MASK = 2**64 - 1
@@ -96,6 +96,13 @@ class HandshakeBlock(CounterBlock):
     @classmethod
     def of(cls, block: Block) -> Self:
         return cls(array("Q", (word & WORD_MASK for field in cls.LAYOUT for word in block.all(field))))
+
+
+class WebSocketBlock(CounterBlock):
+    """The counters of one worker slot and WebSocket path of a listener."""
+
+    LAYOUT = _websocket.LAYOUT
+    SIZE = _websocket.BLOCK_SIZE
 
 
 class RelayBlock(CounterBlock):

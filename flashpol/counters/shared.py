@@ -6,6 +6,7 @@ this process writes, and the arbiter once it is dead:
     arbiter's   process    pid, restarts, CPU, memory of each slot and the admin process
                 queue      accept queue, slot x listener
     a slot's    block      counters, one for each listener, written in C (`_fastpath.LAYOUT`)
+                websocket  counters, one for each WebSocket path (`_websocket.LAYOUT`)
                 relay      counters, one for each upstream (`_pump.LAYOUT`); an upstream of two listeners is two
                 report     up, lag, heartbeat, files
 
@@ -20,7 +21,7 @@ import os
 from flashpol._fastpath import ADDRESS_TABLE_HEAD, ADDRESS_TABLE_SET, REASONS, AddressLimits, Networks
 from flashpol._pump import ENDS
 from flashpol.config import ConnectionLimits
-from flashpol.counters.layout import GAUGES, RELAY_FILES, RELAY_GAUGES, WORD, Block, RelayBlock
+from flashpol.counters.layout import GAUGES, RELAY_FILES, RELAY_GAUGES, WORD, Block, RelayBlock, WebSocketBlock
 from flashpol.counters.mapping import Part, SharedMapping, whole_pages
 from flashpol.counters.status import ProcessStatus, QueueStatus
 
@@ -70,20 +71,28 @@ class SharedAddressLimits:
 class SharedCounters:
     """The counters of `slots` workers and `listeners` listeners, in a mapping.
 
-    upstreams: of all listeners together, numbered one after the other. connection_limits: none if None.
+    upstreams, paths: of all listeners together, numbered one after the other. connection_limits: none if None.
     """
 
     def __init__(
-        self, slots: int, listeners: int, upstreams: int = 0, *, connection_limits: ConnectionLimits | None = None
+        self,
+        slots: int,
+        listeners: int,
+        upstreams: int = 0,
+        paths: int = 0,
+        *,
+        connection_limits: ConnectionLimits | None = None,
     ) -> None:
         self.slots = slots
         self.listeners = listeners
         self.upstreams = upstreams
+        self.paths = paths
         pairs = slots * listeners
         self._processes_at = pairs * QueueStatus.SIZE * WORD
         self._slots_at = whole_pages(self._processes_at + (slots + 1) * ProcessStatus.SIZE * WORD)
         # From the start of a slot's pages. Blocks first: each is to lie on cache lines of its own.
-        self._relays_at = listeners * Block.SIZE
+        self._paths_at = listeners * Block.SIZE
+        self._relays_at = self._paths_at + paths * WebSocketBlock.SIZE
         self._report_at = self._relays_at + upstreams * RelayBlock.SIZE
         self._stride = whole_pages(self._report_at + ProcessStatus.REPORTED_SIZE * WORD)
         self._mapping = SharedMapping(self._slots_at + (slots + 1) * self._stride)
@@ -135,11 +144,23 @@ class SharedCounters:
     def relay_block(self, slot: int, upstream: int) -> RelayBlock:
         return RelayBlock(self.relay_memory(slot, upstream).cast("Q"))
 
+    def path_memory(self, slot: int, path: int) -> memoryview:
+        """The writable bytes of one block, for a `_websocket.Path`."""
+        at = self._slots_at + slot * self._stride + self._paths_at + path * WebSocketBlock.SIZE
+        return self._bytes(at, WebSocketBlock.SIZE)
+
+    def path_block(self, slot: int, path: int) -> WebSocketBlock:
+        return WebSocketBlock(self.path_memory(slot, path).cast("Q"))
+
+    def path_total(self, path: int) -> WebSocketBlock:
+        """One WebSocket path, over all slots."""
+        return WebSocketBlock.total(self.path_block(slot, path) for slot in range(self.slots))
+
     def settle(self, slot: int) -> None:
         """Close the account of a slot whose worker is dead: its open connections and sessions count as crashed."""
         for listener in range(self.listeners):
             block = self.block(slot, listener)
-            decided = block.replies + block["timeouts"] + block["resets"]
+            decided = block.replies + block["served"] + block["timeouts"] + block["resets"]
             decided += sum(block.all("refused")) + sum(block.all("relayed"))
             crashed = REASONS.index("crashed")
             counted = block.all("refused")[crashed]
@@ -152,6 +173,8 @@ class SharedCounters:
             relayed.put("ends", ends[crashed] + max(0, relayed["opened"] - sum(ends)), crashed)
             for field in RELAY_GAUGES:
                 relayed.put(field, 0)
+        for path in range(self.paths):
+            self.path_block(slot, path).put("open", 0)
         self.address_limits.clear(slot)
 
     def slot_total(self, slot: int) -> Block:

@@ -6,11 +6,13 @@ generation that ends while the copy is in use keep their last values.
 
 from collections.abc import Iterator, Sequence
 
-from flashpol.counters.layout import Block, RelayBlock
+from flashpol.counters.layout import Block, RelayBlock, WebSocketBlock
 from flashpol.counters.shared import SharedCounters
 
 # A listener's name and an upstream's.
 Route = tuple[str, str]
+# A listener's name and a WebSocket path.
+PathLabel = tuple[str, str]
 
 
 class CounterTotals:
@@ -19,14 +21,23 @@ class CounterTotals:
     def __init__(self) -> None:
         self._open: list[tuple[Sequence[str], SharedCounters]] = []
         self._routes: dict[SharedCounters, Sequence[Route]] = {}
+        self._paths: dict[SharedCounters, Sequence[PathLabel]] = {}
         self._past: dict[str, Block] = {}
         self._past_relayed: dict[Route, RelayBlock] = {}
+        self._past_paths: dict[PathLabel, WebSocketBlock] = {}
         self._past_restarts: dict[int, int] = {}
 
-    def open(self, names: Sequence[str], shared: SharedCounters, routes: Sequence[Route] = ()) -> None:
-        """Add a generation, whose listeners have these names; routes: its upstreams, in their order."""
+    def open(
+        self,
+        names: Sequence[str],
+        shared: SharedCounters,
+        routes: Sequence[Route] = (),
+        paths: Sequence[PathLabel] = (),
+    ) -> None:
+        """Add a generation, whose listeners have these names; routes: its upstreams, paths: of WebSocket, in order."""
         self._open.append((names, shared))
         self._routes[shared] = routes
+        self._paths[shared] = paths
 
     def close(self, shared: SharedCounters) -> None:
         """Keep only the sums of a generation whose workers have all ended."""
@@ -35,6 +46,8 @@ class CounterTotals:
             self._past[name] = Block.total([self._past_of(name), shared.total(number)])
         for number, route in enumerate(self._routes.pop(shared)):
             self._past_relayed[route] = RelayBlock.total([self._past_relayed_of(route), shared.relay_total(number)])
+        for number, path in enumerate(self._paths.pop(shared)):
+            self._past_paths[path] = WebSocketBlock.total([self._past_path_of(path), shared.path_total(number)])
         for slot in range(shared.slots):
             self._past_restarts[slot] = self._past_restarts.get(slot, 0) + shared.process(slot).restarts
         self._open = [(names, each) for names, each in self._open if each is not shared]
@@ -44,6 +57,19 @@ class CounterTotals:
 
     def _past_relayed_of(self, route: Route) -> RelayBlock:
         return self._past_relayed.get(route) or RelayBlock.total([])
+
+    def _past_path_of(self, path: PathLabel) -> WebSocketBlock:
+        return self._past_paths.get(path) or WebSocketBlock.total([])
+
+    def websocket(self, path: PathLabel) -> WebSocketBlock:
+        """One WebSocket path of a listener, draining workers included."""
+        counted = [
+            shared.path_total(number)
+            for shared, paths in self._paths.items()
+            for number, each in enumerate(paths)
+            if each == path
+        ]
+        return WebSocketBlock.total([self._past_path_of(path), *counted])
 
     def total(self, name: str) -> Block:
         """One listener, its draining workers included."""

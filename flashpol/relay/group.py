@@ -7,7 +7,7 @@ from functools import partial
 
 from flashpol._fastpath import Account, ConnectionTable
 from flashpol._pump import Destination, Pump
-from flashpol.config import ConnectionTimeouts, Listener
+from flashpol.config import ConnectionTimeouts, Listener, UpstreamAddress
 from flashpol.hub import LOW, Readable, sleep_until_switched
 from flashpol.log.handler import log
 from flashpol.process.local_ports import LocalPorts
@@ -16,13 +16,15 @@ from flashpol.relay.client_address import ClientAddress
 from flashpol.relay.connecting import ConnectingPlaces
 from flashpol.relay.local_ports import PortLog
 from flashpol.relay.rate_limit import RateLimiter
-from flashpol.relay.relay import Relay
+from flashpol.relay.relay import OnFailure, Relay
 
 
 @dataclass(frozen=True)
 class SharedPort:
     """What a shared port needs to relay: its listener's settings, a counter block for each of its upstreams, the local
-    ports of this host, and the number of workers that share them."""
+    ports of this host, and the number of workers that share them.
+
+    blocks: in the order of `Listener.all_upstreams`."""
 
     listener: Listener
     blocks: Sequence[memoryview]
@@ -42,7 +44,9 @@ class RelayGroup:
         self._connection_table = connection_table
         self._account = account
         self._buffers = buffers
-        self._relays: dict[int, Relay] = {}
+        # By listener and by the upstreams that they lead to: a WebSocket path may have its own.
+        self._relays: dict[tuple[int, tuple[UpstreamAddress, ...]], Relay] = {}
+        self._listeners: dict[int, Listener] = {}
         self._pump: Pump | None = None
         self._timeouts: dict[tuple[float, ...], int] = {}  # their numbers in the pump
         self._connecting = ConnectingPlaces(account.max_sessions)
@@ -50,11 +54,25 @@ class RelayGroup:
 
     def add(self, number: int, name: str, shared_port: SharedPort, timeouts: ConnectionTimeouts) -> None:
         """The table's listener `number` is a shared port, `name` in log lines."""
+        listener = self._listeners[number] = shared_port.listener
+        for upstream in dict.fromkeys([listener.upstream, *map(listener.upstream_of, listener.websocket)]):
+            if upstream:
+                self._add(number, name, upstream, shared_port, timeouts)
+
+    def _add(
+        self,
+        number: int,
+        name: str,
+        upstream: tuple[UpstreamAddress, ...],
+        shared_port: SharedPort,
+        timeouts: ConnectionTimeouts,
+    ) -> None:
         listener = shared_port.listener
         pump = self._pump or self._make_pump(shared_port)
+        blocks = dict(zip(listener.all_upstreams, shared_port.blocks, strict=True))
         upstreams = Upstreams(
-            listener.upstream,
-            shared_port.blocks[: len(listener.upstream)],
+            upstream,
+            [blocks[each] for each in upstream],
             listener=name,
             balance=listener.balance,
             make_destination=partial(
@@ -65,7 +83,7 @@ class RelayGroup:
                 sources=tuple(map(str, listener.source_addresses)),
             ),
         )
-        self._relays[number] = Relay(
+        self._relays[number, upstream] = Relay(
             self._connection_table,
             pump,
             upstreams,
@@ -82,7 +100,9 @@ class RelayGroup:
         """Listeners with the same timeouts have one set in the pump."""
         values = {
             name: getattr(timeouts, name)
-            for name in ("connect_timeout", "idle_timeout", "max_duration", "silent_timeout")
+            for name in (
+                "connect_timeout", "idle_timeout", "max_duration", "silent_timeout", "websocket_ping", "linger_timeout",
+            )
         }
         key = tuple(values.values())
         if key not in self._timeouts:
@@ -115,14 +135,22 @@ class RelayGroup:
 
     def run(self, number: int, fd: int, data: bytes) -> None:
         """Relay a connection of listener `number` until its session ends: see `Relay.run`."""
-        self._relays[number].run(fd, data)
+        self._relays[number, self._listeners[number].upstream].run(fd, data)
 
-    def cut(self) -> None:
-        """End all sessions. Their greenlets wake while the hub runs on; `close` is to be called after that."""
+    def run_path(self, number: int, path: int, fd: int, on_failure: OnFailure) -> None:
+        """The same for a WebSocket at path number `path` of the listener."""
+        listener = self._listeners[number]
+        self._relays[number, listener.upstream_of(listener.websocket[path])].run(fd, b"", on_failure)
+
+    def cut(self, *, replaced: bool = False) -> None:
+        """End all sessions. Their greenlets wake while the hub runs on; `close` is to be called after that.
+
+        replaced: other workers serve from now on.
+        """
         for relay in self._relays.values():
             relay.stop()
         if self._pump:
-            self._pump.cut_all()
+            self._pump.cut_all(replaced=replaced)
 
     def close(self) -> None:
         if self._watcher:

@@ -4,6 +4,8 @@ A greenlet runs each session. It chooses a backend, sends the PROXY header, slee
 closes the client's connection with the outcome.
 """
 
+from collections.abc import Callable
+
 import gevent
 import gevent.event
 
@@ -18,6 +20,9 @@ from flashpol.relay.rate_limit import RateLimiter
 
 # Backends that one session tries: each may cost connect_timeout, and the client waits.
 MAX_TRIES = 3
+# Called when a session could not begin: with the descriptor, the reason that its connection counts as refused for, and
+# the cause as the pump names it. It closes the connection.
+OnFailure = Callable[[int, str, str], object]
 # Failures of the pump that no backend is to blame for, and the reasons that the client's connection is closed with.
 _OWN_FAILURES = {"resources": "capacity", "cut": "shutdown"}
 
@@ -66,31 +71,37 @@ class Relay:
         self._stopped.set()
         self._upstreams.stop()
 
-    def run(self, fd: int, data: bytes) -> None:
-        """Relay `fd`, of which `data` was read, until the session ends; then close it. Blocks this greenlet."""
+    def run(self, fd: int, data: bytes, on_failure: OnFailure | None = None) -> None:
+        """Relay `fd`, of which `data` was read, until the session ends; then close it. Blocks this greenlet.
+
+        on_failure: replies to a client whose session cannot begin; None: the connection is closed.
+        """
         place: Place | None = None
         try:
             place = self._places.take()
-            reason, sent = self._relay(fd, data, place) if place else self._refuse()
+            reason, cause, sent = self._relay(fd, data, place) if place else self._refuse()
         except gevent.GreenletExit:
-            reason, sent = "shutdown", 0
+            reason, cause, sent = "shutdown", "", 0
         except BaseException:
             self._connection_table.close_as(fd, "capacity")
             raise
         finally:
             if place:
                 place.release()
-        if reason:
+        if reason and on_failure and reason != "shutdown":
+            on_failure(fd, reason, cause)
+        elif reason:
             self._connection_table.close_as(fd, reason)
         else:
             self._connection_table.close_relayed(fd, sent)
 
-    def _refuse(self) -> tuple[str, int]:
+    def _refuse(self) -> tuple[str, str, int]:
         self._upstreams.count_failure("connecting")
-        return "upstream", 0
+        return "upstream", "connecting", 0
 
-    def _relay(self, fd: int, data: bytes, place: Place) -> tuple[str | None, int]:
-        """The reason if it was not relayed, and the number of bytes sent to the client."""
+    def _relay(self, fd: int, data: bytes, place: Place) -> tuple[str | None, str, int]:
+        """The reason if it was not relayed, its cause, and the number of bytes sent to the client."""
+        cause = "unresolved"
         header = self._header(fd)
         first = header + data
         address = address_key(self._connection_table, fd)
@@ -105,6 +116,7 @@ class Relay:
             if not self._wait_for_turn():
                 if not self._stopped.is_set():
                     backend.destination.count_failure("rate")
+                cause = "rate"
                 break
             self._port_log.check(backend)
             source = self._client_address.towards(backend, client[0]) if self._client_address and client else None
@@ -118,9 +130,10 @@ class Relay:
                 client_address=source,
             )
             if outcome not in FAILURES:
-                return None, sent
+                return None, "", sent
+            cause = outcome
             if outcome in _OWN_FAILURES:
-                return _OWN_FAILURES[outcome], 0
+                return _OWN_FAILURES[outcome], cause, 0
             if outcome == "ports":  # another backend has ports of its own
                 if self._client_address and source:
                     self._client_address.refused(backend, source)
@@ -129,7 +142,7 @@ class Relay:
             else:
                 self._upstreams.mark_failed(backend, outcome)
             tried.append(backend)
-        return "shutdown" if self._stopped.is_set() else "upstream", 0
+        return "shutdown" if self._stopped.is_set() else "upstream", cause, 0
 
     def _header(self, fd: int) -> bytes:
         """The PROXY header, if backends get one."""

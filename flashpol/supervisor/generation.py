@@ -87,10 +87,15 @@ class Generation:
         if sum(-(-len(sockets) // count) for sockets in self.sockets) > MAX_LISTENERS:
             raise ConfigError(f"{count} workers cannot take over the sockets of so many more; restart the server")
         self.shared = SharedCounters(
-            count, len(listeners), len(plan.config.upstreams), connection_limits=server.connection_limits
+            count,
+            len(listeners),
+            len(plan.config.upstreams),
+            len(plan.config.websocket_paths),
+            connection_limits=server.connection_limits,
         )
         self.routes = [(self.names[number], str(remote)) for number, remote in plan.config.upstreams]
-        runtime.totals.open(self.names, self.shared, self.routes)
+        self.paths = [(self.names[number], path.path) for number, path in plan.config.websocket_paths]
+        runtime.totals.open(self.names, self.shared, self.routes, self.paths)
         # A cycle of references would keep the shared memory until a garbage collection, which the arbiter seldom needs.
         self._self: Generation = weakref.proxy(self)
         self.workers = [
@@ -257,6 +262,7 @@ class Generation:
             self.shared,
             listeners,
             self.routes,
+            paths=self.paths,
             address=bound_address(self.admin_socket),
             workers_are_root=(user.pw_uid if user else os.geteuid()) == 0,
             certificates=[each.facts for each in self.plan.certificates.values()],

@@ -6,11 +6,13 @@ import gevent
 
 from flashpol._fastpath import AddressLimits, ConnectionTable
 from flashpol.config import Address, ConnectionTimeouts
+from flashpol.gateway import replies
 from flashpol.hub import Readable, start_greenlet
 from flashpol.log.handler import log
 from flashpol.relay.group import RelayGroup, SharedPort
 from flashpol.worker.limits import PlaceLimits
 from flashpol.worker.protocols import SIGNATURES
+from flashpol.worker.requests import HttpPort, Requests
 from flashpol.worker.slow_reply import finish_reply
 
 
@@ -37,8 +39,11 @@ class Connections:
             on_access=self._log_access,
             access_log=access_log,
             on_session=self._start_session,
+            on_request=self._decide,
+            http_replies=replies.BY_STATUS,
         )
         self._relays = RelayGroup(self.table, account, buffers=limits.buffers)
+        self.requests = Requests(self.table, self._relays, self._start_session)
         self._watcher = Readable(self.table.fileno(), self.table.ready, "waiting clients", self.table.wake)
 
     @property
@@ -46,13 +51,18 @@ class Connections:
         """Of the listeners, by the numbers of their acceptors."""
         return self._names
 
-    def add(self, name: str, timeouts: ConnectionTimeouts, shared_port: SharedPort | None) -> int:
-        """A listener; its Acceptor is to be made next. shared_port: where to relay what is no policy request.
+    def add(
+        self, name: str, timeouts: ConnectionTimeouts, shared_port: SharedPort | None, http: HttpPort | None = None
+    ) -> int:
+        """A listener; its Acceptor is to be made next. shared_port: where to relay what is no policy request, or what
+        comes by WebSocket. http: the rules about HTTP requests.
 
         Returns the number of its timeouts in the table.
         """
         if shared_port:
             self._relays.add(len(self._names), name, shared_port, timeouts)
+        if http:
+            self.requests.add(len(self._names), name, http)
         self._names.append(name)
         self._reply_timeouts.append(timeouts.reply_timeout)
         if timeouts not in self._timeouts:
@@ -69,11 +79,14 @@ class Connections:
         self._watcher.start()
         self._relays.start()
 
-    def cut(self) -> None:
-        """Hand over no more connections, end the slow replies, and tell the sessions to end: their greenlets do."""
+    def cut(self, *, replaced: bool = False) -> None:
+        """Hand over no more connections, end the slow replies, and tell the sessions to end: their greenlets do.
+
+        replaced: other workers serve from now on.
+        """
         self._watcher.close()
         gevent.killall(list(self._slow_replies))
-        self._relays.cut()
+        self._relays.cut(replaced=replaced)
 
     def close(self) -> None:
         """After `cut`: close all connections that are left."""
@@ -99,6 +112,9 @@ class Connections:
     def _start_session(self, fd: int, data: bytes, listener: int) -> None:
         # A bare greenlet, a third of a gevent.Greenlet's size: there are tens of thousands, and nothing joins them.
         start_greenlet(self._relays.run, listener, fd, data)
+
+    def _decide(self, fd: int, data: bytes, listener: int) -> None:
+        self.requests.decide(fd, data, listener)
 
     def _log_access(
         self, listener: int, ip: str, port: int, outcome: str, seconds: float, sent: int, left_out: int

@@ -22,6 +22,7 @@ from flashpol.worker.limits import PlaceLimits
 from flashpol.worker.listener import ListenerLoop
 from flashpol.worker.old_clients_log import OldClientsLog
 from flashpol.worker.refusal_log import RefusalLog
+from flashpol.worker.requests import HttpPort
 
 # How often `finish` looks whether all connections have ended, in seconds. Only while shutting down.
 FINISH_POLL = 0.02
@@ -68,22 +69,24 @@ class Service:
         shared_port: SharedPort | None = None,
         codec: CodecFactory | None = None,
         tls_only: bool = False,
+        http: HttpPort | None = None,
     ) -> ListenerLoop:
         """Serve `reply` on the listening, non-blocking `sock`, counted in `block` (see `Acceptor`, also `terminated`).
 
         name: for log lines; None: the address. exclusive: no other process accepts from the socket when this service
         stops, so that its backlog may be shrunk for good. access: networks of the clients and proxies that are served.
-        shared_port: relay what is no policy request. codec: ends the clients' TLS; tls_only: plain text is refused.
+        shared_port: relay what is no policy request, if its listener has an upstream of its own, and what comes by
+        WebSocket. codec: ends the clients' TLS; tls_only: plain text is refused. http: the rules about HTTP requests.
         """
         name = name or str(bound_address(sock))
-        number = self.connections.add(name, timeouts, shared_port)
+        number = self.connections.add(name, timeouts, shared_port, http)
         if codec:
             self._old_clients_log.add(name, Block(block.cast("Q")))
         make_acceptor = partial(
             Acceptor, self.connections.table, sock.fileno(), PolicyReply(reply), block, timeouts=number,
             linger_bytes=timeouts.linger_bytes, reply_timeout=timeouts.reply_timeout, terminated=terminated,
-            networks=access.networks, proxies=access.proxies, shared=bool(shared_port),
-            codec=codec, tls_only=tls_only,
+            networks=access.networks, proxies=access.proxies, shared=bool(shared_port and shared_port.listener.shared),
+            codec=codec, tls_only=tls_only, http=bool(http),
         )  # fmt: skip
         self._listeners.append(
             ListenerLoop(
@@ -133,10 +136,12 @@ class Service:
         self._listeners.clear()
         return all(empty)
 
-    def finish(self, timeout: float, time_left: Callable[[], float] | None = None) -> bool:
+    def finish(
+        self, timeout: float, time_left: Callable[[], float] | None = None, *, replaced: bool = False
+    ) -> bool:
         """Wait up to `timeout` seconds until all connections have ended, then close the rest. True if none was left.
 
-        time_left: called again and again for the seconds left, instead of `timeout`.
+        time_left: called again and again for the seconds left, instead of `timeout`. replaced: other workers serve.
         """
         deadline = time.monotonic() + timeout
         time_left = time_left or (lambda: deadline - time.monotonic())
@@ -145,7 +150,7 @@ class Service:
             gevent.sleep(FINISH_POLL)
             self.log_refusals()
         left = table.open
-        self.connections.cut()
+        self.connections.cut(replaced=replaced)
         deadline = time.monotonic() + CUT_TIMEOUT
         while table.sessions and time.monotonic() < deadline:
             gevent.sleep(0)

@@ -29,7 +29,7 @@ from flashpol.process.limits import count_files
 from flashpol.relay.group import SharedPort
 from flashpol.serving.networks import exempt_from_limits
 from flashpol.serving.plan import Plan
-from flashpol.worker.codecs import codec_of
+from flashpol.worker.codecs import codec_of, http_port_of
 from flashpol.worker.listener import ListenerLoop
 from flashpol.worker.self_check import SelfCheck
 from flashpol.worker.service import Service
@@ -107,10 +107,14 @@ def _add_listeners(
     blocks: list[list[memoryview]] = [[] for _ in plan.config.listeners]
     for upstream, (number, _) in enumerate(plan.config.upstreams):
         blocks[number].append(shared.relay_memory(slot, upstream))
+    path_blocks: list[list[memoryview]] = [[] for _ in plan.config.listeners]
+    for path, (number, _) in enumerate(plan.config.websocket_paths):
+        path_blocks[number].append(shared.path_memory(slot, path))
     first_loops = []
     parts = zip(plan.config.listeners, sockets, plan.replies, plan.access, strict=True)
     for number, (listener, own, reply, access) in enumerate(parts):
         codec = codec_of(listener, plan)
+        http = http_port_of(number, listener, own[0], plan, path_blocks[number]) if listener.takes_http else None
         first, *_ = [
             service.add(
                 sock,
@@ -123,11 +127,12 @@ def _add_listeners(
                 access=access,
                 shared_port=(
                     SharedPort(listener, blocks[number], plan.local_ports, plan.config.server.worker_count)
-                    if listener.shared
+                    if listener.relays
                     else None
                 ),
                 codec=codec,
                 tls_only=listener.tls_only,
+                http=http,
             )
             for sock in own
         ]
@@ -177,7 +182,7 @@ def _drain(
             deadline = min(deadline, max(shutdown_deadline, time.monotonic() + timeout))
         return deadline - time.monotonic()
 
-    if not service.finish(timeout, time_left):
+    if not service.finish(timeout, time_left, replaced=control.kept is not None):
         log.warning(
             "closed the connections that had not ended within shutdown_timeout or drain_timeout",
             extra={"event": "cut-off"},

@@ -196,6 +196,20 @@ cdef inline AddressVerdict admit_address(
     return verdict
 
 
+cdef inline bint end_session_of_slot(AddressTable* table, uint32_t number) noexcept nogil:
+    """A session goes on as another connection. False: it is not tracked any more, since the slot cannot count more of them.
+    """
+    cdef Slot* slot
+    if number == 0:
+        return True
+    slot = slot_at(table, number)
+    slot.sessions -= 1
+    if slot.open == MAX_COUNT:
+        return False
+    slot.open += 1
+    return True
+
+
 cdef inline void release_slot(AddressTable* table, uint32_t number, bint session) noexcept nogil:
     """A connection that admit_address counted has ended. 0: it was not tracked, and nothing happens."""
     if number != 0:

@@ -43,6 +43,14 @@ cdef inline void close_connection(Core* core, int fd) noexcept nogil:
     close(fd)
 
 
+cdef void leave_session(Core* core, int fd) noexcept nogil:
+    """The connection goes on without being a session: it counts as any other of its address."""
+    cdef Record* record = &core.records[fd]
+    forget_session(core.account, fd)
+    if core.address_table != NULL and not end_session_of_slot(core.address_table, record.slot):
+        record.slot = 0
+
+
 cdef inline void linger(Core* core, int fd) noexcept nogil:
     """Close the sending side, then discard input until the client closes. nginx calls it lingering_close.
 
@@ -50,6 +58,11 @@ cdef inline void linger(Core* core, int fd) noexcept nogil:
     """
     if core.records[fd].has_codec:
         drop_codec(core, fd)                # what still comes is discarded as it is
+    if core.records[fd].state == S_SESSION:
+        if core.account.entries[fd].leaving:
+            close_connection(core, fd)      # its place is another's already
+            return
+        leave_session(core, fd)
     shutdown(fd, SHUT_WR)
     core.records[fd].progress = 0
     enter(core, fd, S_LINGER)

@@ -55,6 +55,7 @@ cdef enum Reason:               # why a connection was refused
 
 cdef enum:                      # as what a connection is relayed: the first reasons up to R_OTHER, and
     P_SILENT = R_OTHER + 1      # without a byte from the client
+    P_WEBSOCKET
     PROTOCOL_COUNT
 
 cdef enum Outcome:              # of a sampled connection: a Reason, or one of these

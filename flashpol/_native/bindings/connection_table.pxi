@@ -12,7 +12,7 @@ from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
     Core, HR_BUSY, HR_COUNT, HR_TIMEOUT, G_SESSIONS, H_NONE, Listener, O_RELAYED, O_TIMEOUT, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE,
     Q_LINGER, Q_REQUEST, Q_UNREAD, QUEUE_COUNT, R_CAPACITY, R_SHUTDOWN, READ_BYTES, Reason, REASON_COUNT, Record,
-    O_SERVED, PartialHead, R_HTTP, R_MAX_ADDRESS_CONNECTIONS, R_NONE, H_READ, HttpReply, S_DECISION, S_FREE, S_LINGER,
+    O_SERVED, P_WEBSOCKET, PartialHead, R_HTTP, R_MAX_ADDRESS_CONNECTIONS, R_NONE, H_READ, HttpReply, S_DECISION, S_FREE, S_LINGER,
     S_SESSION, S_SLOW_REPLY, S_UNREAD, Sample, SAMPLE_COUNT, TurnLine,
 )
 from flashpol._native.accept.top_addresses cimport TopTable
@@ -310,6 +310,7 @@ cdef class ConnectionTable:
         cdef Record* record = self._of_greenlet(fd)
         if prepared.codec == NULL or record.state != S_SESSION:
             raise ValueError("a codec is for one session, once")
+        record.protocol = P_WEBSOCKET
         prepared.codec.below = self.core.account.codecs[fd]
         self.core.account.codecs[fd] = prepared.codec
         record.has_codec = True

@@ -1,0 +1,121 @@
+"""Carries out what the gateway decides about HTTP requests: a reply, a WebSocket session, or the relay as it is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from flashpol._fastpath import ConnectionTable, Networks, RequestHead
+from flashpol._websocket import Path
+from flashpol.config import WebSocketPath
+from flashpol.gateway import replies
+from flashpol.gateway.forwarded import client_address
+from flashpol.gateway.handshake import values_of
+from flashpol.gateway.requests import Gateway, Reply, Upgrade
+from flashpol.hub import start_greenlet
+from flashpol.log.handler import log
+from flashpol.relay.group import RelayGroup
+
+# Reasons for which a session finds no place, and causes of a failure that the client may try again after.
+_FULL = ("connecting", "rate", "resources", "ports")
+
+
+@dataclass(frozen=True)
+class HttpPort:
+    """What a listener needs to take HTTP. paths: those of its WebSocket, in order; forwarded: whose X-Forwarded-For
+    counts, None: nobody's."""
+
+    gateway: Gateway
+    paths: tuple[tuple[WebSocketPath, Path], ...] = ()
+    forwarded: Networks | None = None
+
+
+class Requests:
+    """The requests of all listeners of a process."""
+
+    def __init__(self, table: ConnectionTable, relays: RelayGroup, relay: Callable[[int, bytes, int], None]) -> None:
+        self._table = table
+        self._relays = relays
+        self._relay = relay
+        self._ports: dict[int, tuple[str, HttpPort]] = {}
+
+    def add(self, number: int, name: str, port: HttpPort) -> None:
+        """The table's listener `number`, `name` in log lines, takes HTTP."""
+        self._ports[number] = name, port
+
+    def decide(self, fd: int, data: bytes, number: int) -> None:
+        """A hook of the table, called in the hub: `data` is a whole head, and what came behind it."""
+        name, port = self._ports[number]
+        head = RequestHead.parse(data)
+        reason = self._identify(fd, head, port)
+        if reason:
+            self._table.reply_http(fd, replies.reply(403 if reason == "network" else 503), reason)
+            return
+        decision = port.gateway.decide(head)
+        if decision is None:
+            reason = self._table.begin_session(fd)
+            if reason:
+                self._table.reply_http(fd, replies.reply(503), reason)
+            else:
+                self._relay(fd, data, number)
+        elif isinstance(decision, Reply):
+            self._reply(fd, decision, name, port)
+        else:
+            self._upgrade(fd, decision, data[head.consumed :], number, port)
+
+    def _identify(self, fd: int, head: RequestHead, port: HttpPort) -> str | None:
+        """Find the client behind a proxy. Returns why it is refused."""
+        if port.forwarded is None:
+            return None
+        entries = values_of(head.fields, b"x-forwarded-for")
+        if not entries:
+            return None
+        try:
+            found = client_address(self._table.client(fd)[0], entries, port.forwarded)
+        except OSError:  # the client has reset the connection
+            return None
+        return self._table.set_client(fd, found.address) if found.forwarded else None
+
+    def _reply(self, fd: int, reply: Reply, name: str, port: HttpPort) -> None:
+        if reply.path is not None:
+            settings, path = port.paths[reply.path]
+            path.count(reply.result)
+            self._log(fd, reply, name, settings)
+        self._table.reply_http(fd, reply.data, reply.outcome)
+
+    def _log(self, fd: int, reply: Reply, name: str, path: WebSocketPath) -> None:
+        try:
+            ip = self._table.client(fd)[0]
+        except OSError:
+            ip = ""
+        log.warning(
+            "listener %s: WebSocket path %s: refused %s: %s",
+            name,
+            path.path,
+            ip or "a client",
+            reply.reason,
+            extra={
+                "event": "origin-refused" if reply.outcome == "origin" else "upgrade-refused",
+                "listener": name,
+                "path": path.path,
+                "ip": ip,
+                "result": reply.result,
+                "origin": reply.origin or None,
+                "line": reply.line,
+            },
+        )
+
+    def _upgrade(self, fd: int, upgrade: Upgrade, rest: bytes, number: int, port: HttpPort) -> None:
+        path = port.paths[upgrade.path][1]
+        reason = self._table.begin_session(fd)
+        if reason:
+            path.count("capacity")
+            self._table.reply_http(fd, replies.reply(503), reason)
+            return
+        self._table.wrap(fd, path.prepare(upgrade.reply, rest))
+        start_greenlet(self._relays.run_path, number, upgrade.path, fd, partial(self._fail, path))
+
+    def _fail(self, path: Path, fd: int, reason: str, cause: str) -> None:
+        """The upstream could not be reached."""
+        full = cause in _FULL
+        path.count("capacity" if full else "upstream")
+        self._table.reply_http(fd, replies.reply(503 if full else 504 if cause == "timeout" else 502), reason)
