@@ -251,8 +251,8 @@ def test_session_to_an_address_of_the_other_version_comes_from_this_host(net: Ro
         assert app.peers.get(timeout=DEADLINE) == CLIENTS[4][0]
         [line] = server.complaints
         assert line.endswith(
-            "listener public: a session of 2001:db8::7 connects to backend 127.0.0.1:7001 from an address of this host: "
-            "the client has an IPv6 address, the backend an IPv4 one"
+            "listener public: a session of 2001:db8::7 connects to backend 127.0.0.1:7001 from an address of this "
+            "host: the client has an IPv6 address, the backend an IPv4 one"
         )
 
 
