@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from flashpol.policy.clients import COMPILE
 from flashpol.policy.clients.query import Content, Document, Query
-from flashpol.policy.model import DomainError, shown
+from flashpol.policy.model import HIGHEST_PORT, DomainError, shown
 
 __all__ = ["ACCEPTED", "ANY", "MALFORMED", "NO_ORIGIN", "POLICY", "REFUSED", "Origins", "Verdict"]
 
@@ -35,7 +35,7 @@ ACCEPTED, REFUSED, NO_ORIGIN, MALFORMED = "accepted", "origin", "no_origin", "ma
 # A host name has at most 253 characters, and browsers' extensions have less than 100.
 MAX_ORIGIN_BYTES = 512
 # Verdicts that are remembered: of each kind, in each of two generations. A service has few origins, and few services
-# have a thousand. A verdict takes less than a kilobyte, so random origins take at most 4 MB.
+# have a thousand. A verdict takes a kilobyte or two, so random origins take some 4 MB.
 GENERATION = 1024
 # Characters of a reason. It quotes a grant, which may have any number of attributes.
 _REASON = 400
@@ -165,17 +165,20 @@ class Memory:
 
 def _content(text: str) -> Content:
     """The place that an Origin names. Raises DomainError if it names none."""
-    if text == _NULL or _OTHER.fullmatch(text):
-        return Content(text, text.partition(":")[0].lower(), "", None, "", ("*",))
-    if not _ORIGIN.fullmatch(text):
-        raise DomainError(f"the Origin {shown(text)} is not one", _FORM)
-    content = Content.parse(text)
-    if content.host.startswith("["):
-        try:
-            IPv6Address(content.host[1:-1])
-        except AddressValueError:
-            raise DomainError(f"the Origin {shown(text)} has no IPv6 address in its brackets", _FORM) from None
-    return content
+    found = _ORIGIN.fullmatch(text)
+    if not found:
+        if text == _NULL or _OTHER.fullmatch(text):
+            return Content(text, text.partition(":")[0].lower(), "", None, "", ("*",))
+        raise DomainError(f"the Origin {shown(text)} is not one: {_FORM}")
+    scheme, host, port = found[1].lower(), found[2].lower(), int(found[3]) if found[3] else None
+    if port is not None and port > HIGHEST_PORT:
+        raise DomainError(f"the Origin {shown(text)} has a port above {HIGHEST_PORT}")
+    try:
+        if host.startswith("["):
+            IPv6Address(host[1:-1])
+        return Content.of_origin(text, scheme, host, port)
+    except (AddressValueError, DomainError):
+        raise DomainError(f"the Origin {shown(text)} has neither a host name nor an address in it") from None
 
 
 def _names(content: Content) -> list[str]:
@@ -193,7 +196,7 @@ def _listed(entry: str) -> str:
     wildcard = "://*." in entry
     content = _content(entry.replace("://*.", "://", 1))
     if wildcard and (not content.host or content.is_address):
-        raise DomainError(f"the origin {shown(entry)} has a wildcard, which is for host names", _FORM)
+        raise DomainError(f"the origin {shown(entry)} has a wildcard, which is for host names")
     name = _names(content)[0]
     return name.replace("://", "://*.", 1) if wildcard else name
 
