@@ -43,6 +43,8 @@ _REASON = 400
 _ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([1-9][0-9]{0,4}))?", re.IGNORECASE | re.ASCII)
 # What programs write that serve content to themselves: the host may be empty, or have any characters.
 _OTHER = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]*://[!-~]*", re.IGNORECASE | re.ASCII)
+# A host and a port in them, if they have those.
+_AUTHORITY = re.compile(r"([a-z0-9._-]+)(?::([0-9]+))?")
 _NULL = "null"
 _FORM = "an origin is as in https://www.example.com, without a path"
 
@@ -183,19 +185,24 @@ def _content(text: str) -> Content:
 
 def _names(content: Content) -> list[str]:
     """What a list may have written for an origin: itself, and the domains above its host."""
-    if not content.host:
-        return [content.text.lower()]
-    host = str(IPv6Address(content.host[1:-1])) if content.host.startswith("[") else content.host
+    scheme, host, port = content.scheme, content.host, str(content.port)
+    if not host:
+        found = _AUTHORITY.fullmatch(content.text.lower().partition("://")[2])
+        if not found:
+            return [content.text.lower()]
+        host, port = found[1], found[2]
+    if host.startswith("["):
+        return [f"{scheme}://[{IPv6Address(host[1:-1])}]:{port}"]
     labels = [] if content.is_address else host.split(".")
     hosts = [host, *("*." + ".".join(labels[at:]) for at in range(1, len(labels)))]
-    return [f"{content.scheme}://{each}:{content.port}" for each in hosts]
+    return [f"{scheme}://{each}:{port}" for each in hosts]
 
 
 def _listed(entry: str) -> str:
     """An entry of a list, as `_names` writes it. Raises ValueError if no origin is written like that."""
     wildcard = "://*." in entry
     content = _content(entry.replace("://*.", "://", 1))
-    if wildcard and (not content.host or content.is_address):
+    if wildcard and content.is_address:
         raise DomainError(f"the origin {shown(entry)} has a wildcard, which is for host names")
     name = _names(content)[0]
     return name.replace("://", "://*.", 1) if wildcard else name
