@@ -10,7 +10,8 @@ from flashpol.probe.findings.registry import Severity
 from flashpol.probe.model import Role, Target
 from flashpol.probe.reply import NUL, printable
 from flashpol.probe.report import Result, counted, title
-from flashpol.probe.report.secure import described
+from flashpol.probe.report.secure import described as described_tls
+from flashpol.probe.report.websocket import described as described_websocket
 from flashpol.probe.tls.judgement import refusal
 
 Paint = Callable[[str, str], str]
@@ -26,6 +27,7 @@ _ROLES = {
     Role.DESTINATION: "the application's own",
     Role.SILVERLIGHT: "Silverlight's",
     Role.SILVERLIGHT_HTTP: "Silverlight's, over HTTP",
+    Role.WEBSOCKET: "a WebSocket",
     Role.ELSEWHERE: "asked by no client",
 }
 _ENDS = {
@@ -41,6 +43,7 @@ def report(result: Result, paint: Paint, columns: int | None = None) -> str:
     """Return the report on one host, in lines of at most `columns` characters (but never less than 60)."""
     width = None if columns is None else max(columns, _MIN_COLUMNS)
     lines = [f"{paint(clean(result.host), _BOLD)}: {title([result])}"]
+    described = described_tls if result.observation.question.websocket is None else described_websocket
     for address, targets in result.observation.targets.items():
         lines += ["", paint(f"{address}", _BOLD)]
         for target in targets:
