@@ -111,7 +111,8 @@ def broken_frames(view: View) -> Iterator[Hit]:
 )  # fmt: skip
 def no_pong(view: View) -> Iterator[Hit]:
     for target, upgrade in upgrades(view):
-        if upgrade.pinged and upgrade.pong is None and not upgrade.came.error:
+        came = upgrade.came
+        if upgrade.pinged and upgrade.pong is None and not came.error and not came.cut:
             what = upgrade.how or f"nothing came in {view.question.timeouts.reply:g} s"
             yield Hit(target, what, port=target.port, what=what)
 

@@ -13,6 +13,7 @@ from flashpol.probe.report import Result, counted, title
 from flashpol.probe.report.secure import described as described_tls
 from flashpol.probe.report.websocket import described as described_websocket
 from flashpol.probe.tls.judgement import refusal
+from flashpol.probe.websocket.upgrade import upgrade_of
 
 Paint = Callable[[str, str], str]
 
@@ -120,6 +121,8 @@ def _words(event: Event, exchange: Exchange) -> str:
 
 def _end(exchange: Exchange) -> str:
     end, handshake = exchange.end or End.OPEN, exchange.tls
+    if end is End.OPEN and upgrade_of(exchange).origin and upgrade_of(exchange).head is not None:
+        return "closed by the probe"
     if handshake is None:
         return _ENDS[end]
     if not handshake.completed:

@@ -36,7 +36,7 @@ def result(target: Target, origin: str, observation: Observation) -> str:
     if not why:
         return f"allowed, 101{took}"
     if upgrade.head is not None and not upgrade.opened:
-        return f"refused, {upgrade.head.line}{took}"
+        return f"refused, {upgrade.head.line}{took}{f': {upgrade.words}' if upgrade.words else ''}"
     return f"refused: port {target.port} {why}"
 
 

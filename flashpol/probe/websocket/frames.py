@@ -41,10 +41,14 @@ class Frame(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """The frames through the first Close, and what is wrong with the next one: `error` is empty if nothing is."""
+    """The frames through the first Close, and what is wrong with the next one: `error` is empty if nothing is.
+
+    `cut` says that the bytes end within a frame.
+    """
 
     frames: tuple[Frame, ...]
     error: str = ""
+    cut: bool = False
 
     def of_kind(self, kind: int) -> list[Frame]:
         return [frame for frame in self.frames if frame.kind == kind]
@@ -76,7 +80,7 @@ def read_frames(data: bytes, *, compressed: bool = False) -> Frames:
         if len(data) < begin + length:
             if opcode < CLOSE:  # a part of a message is enough to know its kind
                 found.append(Frame(opcode, kind, data[begin:], len(data)))
-            break
+            return Frames(tuple(found), cut=True)
         frame = Frame(opcode, kind, data[begin : begin + length], begin + length)
         if opcode == CLOSE and (error := _error_of_close(frame)):
             return Frames(tuple(found), error)

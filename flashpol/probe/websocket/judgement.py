@@ -180,7 +180,7 @@ def obstacle(target: Target, origin: str, observation: Observation) -> str:
 
 def asked_for(target: Target, origin: str) -> Exchange | None:
     """Return the connection that asked for this origin."""
-    exchanges = (target.asked, *(one for name, [one] in target.tried.items() if name == f"origin {origin}"))
+    exchanges = (target.asked, *target.tried.get(f"origin {origin}", ()))
     return next((one for one in exchanges if upgrade_of(one).origin == origin), None)
 
 

@@ -17,7 +17,7 @@ class Upgrade(NamedTuple):
 
     `words` is the first line of a refusal's body. `left` is the time from 101 until the server ended the connection,
     None if the probe did, and `how` says how. `pong` is the time that the reply to a ping took; `pinged` says whether
-    one was sent.
+    one was sent, and so much was read that its reply would be seen.
     """
 
     origin: str
@@ -70,7 +70,7 @@ def upgrade_of(exchange: Exchange) -> Upgrade:
     pong = next((_time_of(exchange, head.size + one.end) - pinged for one in _pongs(came)), None) if pinged else None
     return Upgrade(
         asked.origin, asked.key, head, seconds, replied, "", came,
-        None if left is None else left - replied, how, pinged is not None, pong,
+        None if left is None else left - replied, how, pinged is not None and exchange.end is not End.FLOOD, pong,
     )  # fmt: skip
 
 
