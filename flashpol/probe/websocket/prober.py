@@ -4,6 +4,7 @@ The first origin's connection stays open for a moment and is sent a ping; the ot
 open. What fails is tried once more in another way, to say why: the other side of TLS, or the same GET without Upgrade.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,6 +21,8 @@ from flashpol.probe.websocket.url import Url
 
 # A server may reach its application before it replies with 101, and wait for it. Browsers wait for minutes.
 TIMEOUTS = Timeouts(reply=6.0)
+# Seconds for a reply to what explains a failure: Nagios gives a whole check ten.
+EXPLAIN = 2.0
 # The origin of a page that no server has a reason to allow: the name cannot exist (RFC 2606).
 OTHER_ORIGIN = "https://flashpol-probe.invalid"
 _ALPN = ("http/1.1",)
@@ -61,7 +64,7 @@ class WebSocketProber:
                 target.tried[f"origin {origin}"] = [self._upgrade(address, origin, stay=False)]
             self._explain(target)
         elif target.asked.tls is not None and target.asked.tls.outcome in _BROKEN_OFF:
-            target.tried["plain"] = [self._upgrade(address, first, url=self._url.in_plain_text(True), stay=False)]
+            target.tried["plain"] = [self._other_side(address, first)]
         return target
 
     def _explain(self, target: Target) -> None:
@@ -70,22 +73,26 @@ class WebSocketProber:
         upgrade = upgrade_of(target.asked)
         first = self._question.origins[0]
         if not self._url.secure and (upgrade.head is None or upgrade.head.status == 400):
-            url = self._url.in_plain_text(False)
-            target.tried["tls"] = [self._upgrade(target.address, first, url=url, stay=False)]
+            target.tried["tls"] = [self._other_side(target.address, first)]
         if found & {Kind.NO_UPGRADE, Kind.NOT_FOUND}:
             steps = script.plain(self._url, first, self._question.timeouts)
-            target.tried["without Upgrade"] = [self._connect(target.address, steps, self._url)]
+            target.tried["without Upgrade"] = [self._connect(target.address, steps, self._url, self._question.timeouts)]
         if self._question.thorough and upgrade.opened:
             target.tried["another origin"] = [self._upgrade(target.address, OTHER_ORIGIN, stay=False)]
 
-    def _upgrade(
-        self, address: Address, origin: str, *, url: Url | None = None, stay: bool = True, verify: bool = False
-    ) -> Exchange:
-        url = url or self._url
-        steps = script.upgrade(url, origin, self._question.timeouts, stay=stay)
-        return self._connect(address, steps, url, verify=verify)
+    def _other_side(self, address: Address, origin: str) -> Exchange:
+        """Ask in plain text instead of TLS, or the reverse."""
+        timeouts = dataclasses.replace(self._question.timeouts, reply=min(EXPLAIN, self._question.timeouts.reply))
+        url = self._url.in_plain_text(self._url.secure)
+        return self._connect(address, script.upgrade(url, origin, timeouts, stay=False), url, timeouts)
 
-    def _connect(self, address: Address, steps: Script, url: Url, *, verify: bool = False) -> Exchange:
+    def _upgrade(self, address: Address, origin: str, *, stay: bool = True, verify: bool = False) -> Exchange:
+        steps = script.upgrade(self._url, origin, self._question.timeouts, stay=stay)
+        return self._connect(address, steps, self._url, self._question.timeouts, verify=verify)
+
+    def _connect(
+        self, address: Address, steps: Script, url: Url, timeouts: Timeouts, *, verify: bool = False
+    ) -> Exchange:
         offer = self._offer if verify else self._offer._replace(verify=False)
         with self._throttle.connection():
-            return exchange(address, url.port, steps, self._question.timeouts, offer if url.secure else None)
+            return exchange(address, url.port, steps, timeouts, offer if url.secure else None)
