@@ -62,9 +62,17 @@ CASES: dict[str, tuple[Handler, set[str]]] = {
         opening(head=lambda request: servers.accepted(request).replace(b"n: Upgrade", b"n: keep-alive, Upgrade")),
         set(),
     ),
-    "correct, 103 first": (
+    "100 first": (
+        opening(head=lambda request: b"HTTP/1.1 100 Continue\r\n\r\n" + servers.accepted(request)),
+        {"PB628"},
+    ),
+    "103 first": (
         opening(head=lambda request: b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + servers.accepted(request)),
-        set(),
+        {"PB628"},
+    ),
+    "102 first": (
+        opening(head=lambda request: b"HTTP/1.1 102 Processing\r\n\r\n" + servers.accepted(request)),
+        {"PB628"},
     ),
     "speaks first": (opening(then=frame(BINARY, b"hello") + frame(servers.PING)), set()),
     "speaks first, in fragments": (
@@ -87,7 +95,9 @@ CASES: dict[str, tuple[Handler, set[str]]] = {
     "a folded field": (with_fields("X-Folded: a\r\n b"), {"PB612"}),
     "a blank before the colon": (with_fields("Server : x"), {"PB612"}),
     "a line without a colon": (with_fields("Server"), {"PB612"}),
-    "a NUL": (with_fields("Server: \0"), {"PB612"}),
+    "a NUL": (with_fields("Server: \0"), {"PB611"}),
+    "a control character": (with_fields("Server: \1"), {"PB612"}),
+    "an empty name": (with_fields(": x"), {"PB612"}),
     "HTTP/1.0": (with_fields(version="HTTP/1.0"), {"PB613"}),
     "426": (UPGRADE_REQUIRED, {"PB620"}),
     "400": (refusing("400 Bad Request"), {"PB620"}),

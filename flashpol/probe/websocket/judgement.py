@@ -48,6 +48,7 @@ class Obstacle(NamedTuple):
     detail: str = ""
 
 
+_HEAD_END = re.compile(rb"\n\r?\n")
 _BY_STATUS = {
     401: Kind.AUTHENTICATION, 403: Kind.FORBIDDEN, 404: Kind.NOT_FOUND, 407: Kind.AUTHENTICATION, 408: Kind.LATE,
     410: Kind.NOT_FOUND, 502: Kind.UPSTREAM, 503: Kind.UPSTREAM, 504: Kind.UPSTREAM,
@@ -86,7 +87,7 @@ _STARTS = {Bytes.POLICY: "a policy", Bytes.TLS: "TLS", Bytes.ECHO: "the request"
 def _without_head(exchange: Exchange) -> Obstacle:
     reply = Reply.of(exchange)
     if reply.data.startswith(b"HTTP/"):
-        how = "no complete head" if b"\n\r\n" not in reply.data else "a head that cannot be read"
+        how = "no complete head" if not _HEAD_END.search(reply.data) else "a head that cannot be read"
         return Obstacle(Kind.INCOMPLETE, f"replies with {how}", how)
     if reply.data:
         what = _STARTS.get(reply.kind, "something that is not HTTP")
@@ -112,7 +113,7 @@ def _kind_of_refusal(head: Head, words: str) -> Kind:
         return _BY_STATUS[head.status]
     if 300 <= head.status < 400:
         return Kind.REDIRECT
-    return Kind.NO_UPGRADE if head.status < 300 or head.status in _NO_UPGRADE else Kind.STATUS
+    return Kind.NO_UPGRADE if 200 <= head.status < 300 or head.status in _NO_UPGRADE else Kind.STATUS
 
 
 def _mistakes(upgrade: Upgrade, head: Head) -> Iterator[Obstacle]:

@@ -8,8 +8,7 @@ _STRICT_STATUS_LINE = re.compile(rb"HTTP/\d\.\d \d{3}(?: [^\0-\x08\x0a-\x1f\x7f]
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
-_SWITCHING = 101
-# Statuses without a body.
+# Statuses without a body, beside those of 1xx.
 _BODILESS = (204, 304)
 
 
@@ -40,16 +39,11 @@ class Head(NamedTuple):
 
 
 def read_head(data: bytes) -> Head | None:
-    """Return the head of the final reply, without those of 1xx before it; None if it is not complete, or no HTTP."""
-    at = 0
-    while True:
-        end = _HEAD_END.search(data, at)
-        if end is None or not data.startswith(b"HTTP/", at):
-            return None
-        head = _read(data[at : end.start()], end.end(), bare=b"\n\n" in end[0] or not end[0].startswith(b"\r"))
-        if head is None or not 100 <= head.status < 200 or head.status == _SWITCHING:
-            return head
-        at = end.end()
+    """Return the head, or None if it is not complete or cannot be read. One of 1xx is final too, as for Chromium."""
+    end = _HEAD_END.search(data)
+    if end is None or not data.startswith(b"HTTP/") or b"\0" in data[: end.start()]:
+        return None
+    return _read(data[: end.start()], end.end(), bare=end[0] != b"\r\n\r\n")
 
 
 def _read(data: bytes, size: int, *, bare: bool) -> Head | None:
@@ -89,7 +83,7 @@ def _read(data: bytes, size: int, *, bare: bool) -> Head | None:
 def body_is_complete(head: Head, data: bytes) -> bool:
     """Whether the body of a refusal has come, if its end can be seen before that of the connection."""
     body = data[head.size :]
-    if head.status in _BODILESS:
+    if head.status in _BODILESS or head.status < 200:
         return True
     if "chunked" in head.tokens("transfer-encoding"):
         return body.endswith(b"0\r\n\r\n")

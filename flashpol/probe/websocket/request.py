@@ -8,6 +8,7 @@ from typing import NamedTuple
 from flashpol.probe.websocket.url import Url
 
 _USER_AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
+# Whether a connection counts as secure -> the codings that Chromium offers.
 _ENCODINGS = {False: "gzip, deflate", True: "gzip, deflate, br, zstd"}
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _ASKED = re.compile(rb"\r\nOrigin: ([^\r]*)\r\n(?:.*?\r\nSec-WebSocket-Key: ([^\r]*)\r\n)?", re.S)
@@ -46,7 +47,7 @@ def request(url: Url, origin: str, key: str) -> bytes:
         *["Upgrade: websocket"] * bool(key),
         f"Origin: {origin}",
         *["Sec-WebSocket-Version: 13"] * bool(key),
-        f"Accept-Encoding: {_ENCODINGS[url.secure] if key else 'identity'}",
+        f"Accept-Encoding: {_ENCODINGS[url.secure or url.is_loopback] if key else 'identity'}",
         "Accept-Language: en-US,en;q=0.9",
     ]
     if key:
