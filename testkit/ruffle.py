@@ -31,7 +31,11 @@ TYPES = {
 
 
 class Missing(Exception):
-    """There is no Ruffle; the message says what to do."""
+    """There is neither Ruffle nor npm; the message says what to do."""
+
+
+class FetchError(Exception):
+    """npm is there, but what it fetched, if anything, is not Ruffle."""
 
 
 def fetch_ruffle(folder: Path = FOLDER) -> Path:
@@ -50,14 +54,15 @@ def fetch_ruffle(folder: Path = FOLDER) -> Path:
                 check=True, capture_output=True, text=True, timeout=SECONDS,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise Missing(f"npm pack {PACKAGE}@{VERSION} takes more than {SECONDS} s") from None
+            raise FetchError(f"npm pack {PACKAGE}@{VERSION} takes more than {SECONDS} s") from None
         except subprocess.CalledProcessError as error:
-            raise Missing(f"npm pack {PACKAGE}@{VERSION} failed: {error.stderr.strip()}") from None
+            raise FetchError(f"npm pack {PACKAGE}@{VERSION} failed: {error.stderr.strip()}") from None
         [archive] = made.glob("*.tgz")
         if hashlib.sha512(archive.read_bytes()).hexdigest() != SHA512:
-            raise Missing(f"npm fetched another {PACKAGE}@{VERSION} than the one that is expected here")
+            raise FetchError(f"npm fetched another {PACKAGE}@{VERSION} than the one that is expected here")
         with tarfile.open(archive) as tar:
-            tar.extractall(made, filter="data")
+            # Python 3.11 of Debian 12 has no filter. What the hash is of needs none.
+            tar.extractall(made, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
         try:
             (made / "package").rename(folder)
         except OSError:  # another process was faster
@@ -90,7 +95,7 @@ class Site:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
                 body = self._body(path)
                 self.send_response(404 if body is None else 200)

@@ -10,14 +10,14 @@ An argument that is no bytes is a constant. An expression leaves one value on th
 
 import struct
 
-Value = bytes | str | int | float | bool | None
+Value = bytes | str | int | bool | None
 
-PUSH, POP, NOT, RETURN = 0x96, 0x17, 0x12, 0x3E
+PUSH, POP, NOT = 0x96, 0x17, 0x12
 GET_VARIABLE, SET_VARIABLE, DEFINE_LOCAL, GET_MEMBER, SET_MEMBER = 0x1C, 0x1D, 0x3C, 0x4E, 0x4F
 CALL_FUNCTION, CALL_METHOD, NEW_OBJECT, INIT_OBJECT, DEFINE_FUNCTION = 0x3D, 0x52, 0x40, 0x43, 0x9B
 IF, JUMP = 0x9D, 0x99
 ADD, EQUALS, GREATER = 0x47, 0x49, 0x67
-STRING, NULL, BOOLEAN, DOUBLE, INTEGER = 0, 2, 5, 6, 7
+STRING, NULL, BOOLEAN, INTEGER = 0, 2, 5, 7
 
 
 def action(code: int, content: bytes = b"") -> bytes:
@@ -36,9 +36,6 @@ def value(constant: Value) -> bytes:
             content = bytes([BOOLEAN, constant])
         case int():
             content = struct.pack("<Bi", INTEGER, constant)
-        case float():
-            low, high = struct.unpack("<II", struct.pack("<d", constant))
-            content = struct.pack("<BII", DOUBLE, high, low)  # the halves are in this order
         case str():
             content = bytes([STRING]) + constant.encode() + b"\0"
     return action(PUSH, content)
@@ -104,10 +101,6 @@ def greater(left: Value, right: Value) -> bytes:
     return value(left) + value(right) + action(GREATER)
 
 
-def negated(condition: bytes) -> bytes:
-    return condition + action(NOT)
-
-
 # --------------------------------------------------------------------------------------------------------- statements
 
 
@@ -126,8 +119,12 @@ def local(to: str, new_value: Value) -> bytes:
     return value(to) + value(new_value) + action(DEFINE_LOCAL)
 
 
+def set_member(of: bytes, key: Value, new_value: Value) -> bytes:
+    return of + value(key) + value(new_value) + action(SET_MEMBER)
+
+
 def assign(of: bytes, **members: Value) -> bytes:
-    return b"".join(of + value(key) + value(each) + action(SET_MEMBER) for key, each in members.items())
+    return b"".join(set_member(of, key, each) for key, each in members.items())
 
 
 def when(condition: bytes, then: bytes, otherwise: bytes = b"") -> bytes:
