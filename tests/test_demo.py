@@ -119,6 +119,7 @@ def test_client_that_is_no_player_is_closed_and_the_others_play_on(join: Join, h
     assert ada.next("said")["text"] == "still here"
 
 
+@pytest.mark.slow
 def test_player_that_does_not_read_is_cut(join: Join) -> None:
     ada = join("Ada")
     join("Idle", receive_buffer=4096)
@@ -161,6 +162,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.servers
 def test_demo_carries_a_chat_between_two_windows_and_shows_the_origin_that_is_refused(
     demo: ChatDemo, browser: Any
 ) -> None:

@@ -28,6 +28,10 @@ REFUSED = "origin-refused"  # the event of flashpol's log
 PATIENCE = 10.0  # seconds to end
 
 
+class DemoError(Exception):
+    """A program refused to start; the message is its own."""
+
+
 class Ports(NamedTuple):
     """What the configuration says."""
 
@@ -45,9 +49,13 @@ class Ports(NamedTuple):
         return cls(port, listener["upstream"], data["server"]["admin"], policy)
 
 
-def socket_proxy(ports: Ports) -> list[dict[str, Any]]:
-    """Which WebSocket Ruffle opens instead of which connection."""
-    return [{"host": GRANTED, "port": ports.chat, "proxyUrl": f"ws://{GRANTED}:{ports.chat}/"}]
+def ruffle_script(config: Path) -> str:
+    """The <script> for the page: which WebSocket Ruffle opens instead of which connection."""
+    command = [sys.executable, "-m", "flashpol", "ruffle", "-c", str(config), "--host", GRANTED, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if not done.stdout:
+        raise DemoError(done.stderr.strip())
+    return str(json.loads(done.stdout)["script"])
 
 
 class Demo:
@@ -115,7 +123,6 @@ class Demo:
         granted, denied = (f"http://{host}:{self._port}" for host in (GRANTED, DENIED))
         settings = {
             "denied": denied,
-            "socketProxy": socket_proxy(self._ports),
             "parameters": {"host": GRANTED, "port": str(self._ports.chat)},
         }
         values = {
@@ -126,6 +133,7 @@ class Demo:
             "policy": escape(self._ports.policy.read_text()),
             "status": f"http://{self._ports.admin}/",
             "settings": json.dumps(settings),
+            "script": ruffle_script(self._config),
             "width": movie.WIDTH,
             "height": movie.HEIGHT,
         }
@@ -146,7 +154,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         return Demo(arguments.config, arguments.port).run()
-    except (Missing, FetchError, OSError) as error:
+    except (DemoError, Missing, FetchError, OSError) as error:
         print(f"make demo: {error}", file=sys.stderr)
         return 2
 
