@@ -32,8 +32,8 @@ help:  ## list the targets
 run: $(VENV)/.run  ## serve examples/policy.xml on 127.0.0.1:8430, metrics on 127.0.0.1:9843
 	@$(BIN)/flashpol serve -c examples/flashpol.toml
 
-demo: $(VENV)/.run  ## a Flash chat in Ruffle, through flashpol, on http://localhost:8000 (npm fetches Ruffle)
-	@$(BIN)/python -m examples.chat
+demo: $(VENV)/.run  ## a Flash chat in Ruffle, through flashpol, on http://localhost:8000 (PORT=8000; needs npm)
+	@$(BIN)/python -m examples.chat $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.dev  ## the fast tests (under three minutes on two quiet cores)
 	$(BIN)/python -m pytest -q $(PARALLEL) $(PROCESSES) --hypothesis-profile=fast -m "not slow"

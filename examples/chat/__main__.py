@@ -7,6 +7,7 @@ import argparse
 import collections
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -58,6 +59,14 @@ def ruffle_script(config: Path) -> str:
     return str(json.loads(done.stdout)["script"])
 
 
+def accepts(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with suppress(OSError):
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+        return True
+    return False
+
+
 class Demo:
     def __init__(self, config: Path, port: int) -> None:
         self._config, self._port = config, port
@@ -75,7 +84,11 @@ class Demo:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._signalled)
         with self._stack:
-            site = self._stack.enter_context(Site(self._pages(), ruffle, port=self._port))
+            try:
+                site = Site(self._pages(), ruffle, port=self._port)
+            except OSError as error:
+                raise DemoError(f"port {self._port}: {error.strerror}; make demo PORT=N takes another") from None
+            self._stack.enter_context(site)
             programs = {
                 "the chat": self._start(HERE / "application.py", self._ports.application),
                 "flashpol": self._start("-m", "flashpol", "serve", "-c", self._config, stderr=subprocess.PIPE),
@@ -86,7 +99,7 @@ class Demo:
                     if program.poll() is not None:
                         print(f"{name} has ended: see its error above", file=sys.stderr)
                         return 1
-                if self._ready.is_set():
+                if self._ready.is_set() and accepts(self._ports.application):
                     self._ready.clear()
                     print(f"\ndemo ready: open {site.url(GRANTED)}/ in two windows; Ctrl-C ends it\n", flush=True)
         return 0
@@ -154,7 +167,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         return Demo(arguments.config, arguments.port).run()
-    except (DemoError, Missing, FetchError, OSError) as error:
+    except (DemoError, Missing, FetchError) as error:
         print(f"make demo: {error}", file=sys.stderr)
         return 2
 

@@ -105,4 +105,6 @@ if __name__ == "__main__":
     try:
         asyncio.run(main(address.strip("[]"), int(number)))
     except KeyboardInterrupt:
-        sys.exit(0)
+        pass
+    except OSError as error:
+        sys.exit(f"application.py: {error}")
