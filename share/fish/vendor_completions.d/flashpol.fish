@@ -50,8 +50,8 @@ function _shtab_flashpol_using
   test "$_shtab_flashpol_cmdpath" = "$argv"
 end
 
-set -g _shtab_flashpol_commands serve config reload status top check decide merge probe
-set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --ca --client --config --dialect --expect --from --http-port --ignore --interval --listen --location --log-file --log-format --origin --output --pid --pid-file --policy --policy-port --port --sandbox --served-from --server-name --silverlight-port --tls --upstream --user --watch --websocket --workers -c -o
+set -g _shtab_flashpol_commands serve config reload status top check decide merge probe ruffle
+set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --ca --client --config --dialect --expect --from --host --http-port --ignore --interval --listen --listener --location --log-file --log-format --origin --output --page --pid --pid-file --policy --policy-port --port --sandbox --served-from --server-name --silverlight-port --tls --upstream --url --user --watch --websocket --workers -c -o
 
 complete -c flashpol -e
 complete -c flashpol -f
@@ -67,6 +67,7 @@ complete -c flashpol -n '_shtab_flashpol_using serve' -l allow -x -d 'serve a po
 complete -c flashpol -n '_shtab_flashpol_using serve' -l deny-all -d 'serve a policy that forbids every socket policy of this host, for a host that serves no Flash; not with -c'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l dialect -xka "flash silverlight" -d 'flash or silverlight, for all addresses (default flash)'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l upstream -x -d 'forward everything that is not a policy request to HOST:PORT or unix:/PATH, from all addresses'
+complete -c flashpol -n '_shtab_flashpol_using serve' -l websocket -d 'accept WebSocket connections too, as Ruffle makes them, on all addresses, at any path, from pages that the policy allows; they are relayed to --upstream'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l tls -xka "(__fish_complete_path (commandline -ct))" -d 'accept TLS too, on all addresses, with the certificate in these PEM files; without KEY its key is in CHAIN; may be repeated, the first is for clients that ask for no host name'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l workers -xka "auto" -d 'number of worker processes, or auto: one for each CPU (default auto)'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l admin -xka "off" -d 'address for metrics, health and the status page, or off (default 127.0.0.1:9843)'
@@ -88,6 +89,7 @@ complete -c flashpol -n '_shtab_flashpol_using config' -l allow -x -d 'serve a p
 complete -c flashpol -n '_shtab_flashpol_using config' -l deny-all -d 'serve a policy that forbids every socket policy of this host, for a host that serves no Flash; not with -c'
 complete -c flashpol -n '_shtab_flashpol_using config' -l dialect -xka "flash silverlight" -d 'flash or silverlight, for all addresses (default flash)'
 complete -c flashpol -n '_shtab_flashpol_using config' -l upstream -x -d 'forward everything that is not a policy request to HOST:PORT or unix:/PATH, from all addresses'
+complete -c flashpol -n '_shtab_flashpol_using config' -l websocket -d 'accept WebSocket connections too, as Ruffle makes them, on all addresses, at any path, from pages that the policy allows; they are relayed to --upstream'
 complete -c flashpol -n '_shtab_flashpol_using config' -l tls -xka "(__fish_complete_path (commandline -ct))" -d 'accept TLS too, on all addresses, with the certificate in these PEM files; without KEY its key is in CHAIN; may be repeated, the first is for clients that ask for no host name'
 complete -c flashpol -n '_shtab_flashpol_using config' -l workers -xka "auto" -d 'number of worker processes, or auto: one for each CPU (default auto)'
 complete -c flashpol -n '_shtab_flashpol_using config' -l admin -xka "off" -d 'address for metrics, health and the status page, or off (default 127.0.0.1:9843)'
@@ -111,9 +113,10 @@ complete -c flashpol -n '_shtab_flashpol_using top' -l interval -x -d 'redraw ev
 complete -c flashpol -n '_shtab_flashpol_using top' -l once -d 'print one view and exit'
 complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a check -d 'report the mistakes of policy files'
 complete -c flashpol -n '_shtab_flashpol_using check' -s h -l help -d 'show this help message and exit'
-complete -c flashpol -n '_shtab_flashpol_using check' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'check the policies of this configuration, each for the port and the clients of its listener, and its certificates'
+complete -c flashpol -n '_shtab_flashpol_using check' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'check the policies of this configuration, each for the port and the clients of its listener, and its certificates and WebSocket paths'
 complete -c flashpol -n '_shtab_flashpol_using check' -l client -xka "flash lightspark unity silverlight all" -d 'client that the policy is for, may be repeated: flash, lightspark, unity, silverlight, or all (default all)'
 complete -c flashpol -n '_shtab_flashpol_using check' -l served-from -x -d 'port that serves the policy'
+complete -c flashpol -n '_shtab_flashpol_using check' -l by-url -d 'the files are for requests by URL, as crossdomain.xml or clientaccesspolicy.xml, and not for sockets'
 complete -c flashpol -n '_shtab_flashpol_using check' -l ignore -x -d 'leave this finding out, may be repeated, or several with commas'
 complete -c flashpol -n '_shtab_flashpol_using check' -l strict -d 'exit with 1 for warnings and notes too'
 complete -c flashpol -n '_shtab_flashpol_using check' -l json -d 'print JSON, described in docs/reference.md'
@@ -121,9 +124,9 @@ complete -c flashpol -n '_shtab_flashpol_using check; and test $_shtab_flashpol_
 complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a decide -d 'say what may connect where, and why'
 complete -c flashpol -n '_shtab_flashpol_using decide' -s h -l help -d 'show this help message and exit'
 complete -c flashpol -n '_shtab_flashpol_using decide' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'ask the policy of each listener of this configuration, by the port that clients ask'
-complete -c flashpol -n '_shtab_flashpol_using decide' -l from -x -d 'where the content was loaded from'
+complete -c flashpol -n '_shtab_flashpol_using decide' -l from -x -d 'where the content was loaded from; for ruffle: the page'
 complete -c flashpol -n '_shtab_flashpol_using decide' -l port -x -d 'the port that it connects to'
-complete -c flashpol -n '_shtab_flashpol_using decide' -l client -xka "flash lightspark unity silverlight all" -d 'client to ask, may be repeated: flash, lightspark, unity, silverlight, or all (default flash)'
+complete -c flashpol -n '_shtab_flashpol_using decide' -l client -xka "flash lightspark unity silverlight ruffle all" -d 'client to ask, may be repeated: flash, lightspark, unity, silverlight, ruffle, or all (default flash)'
 complete -c flashpol -n '_shtab_flashpol_using decide' -l served-from -x -d 'port that serves the policy (default 843; Silverlight 943)'
 complete -c flashpol -n '_shtab_flashpol_using decide' -l local -d 'the server is on the content'"'"'s own host'
 complete -c flashpol -n '_shtab_flashpol_using decide' -l sandbox -xka "remote local-with-filesystem local-with-networking local-trusted projector air-application ruffle-desktop ruffle-web elevated-trust standalone" -d 'sandbox of content that does not come from the web; --from is not needed then: remote (loaded from a web site); local-with-filesystem (a file, published for the file system, as files are by default); local-with-networking (a file, published for the network); local-trusted (a file in a trusted folder); projector (inside a Flash projector); air-application (installed with an AIR application, as app:/ URLs are); ruffle-desktop (in Ruffle'"'"'s desktop player); ruffle-web (in Ruffle on a web page); elevated-trust (a Silverlight application with elevated trust, out of the browser); standalone (a Unity program that was built for the desktop)'
@@ -156,3 +159,12 @@ complete -c flashpol -n '_shtab_flashpol_using probe' -l json -d 'write JSON, de
 complete -c flashpol -n '_shtab_flashpol_using probe' -l nagios -d 'write one line with performance data, for Nagios'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l metrics -d 'write metrics for node_exporter'"'"'s textfile collector'
 complete -c flashpol -n '_shtab_flashpol_using probe' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'output file, replaced atomically (default standard output)'
+complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a ruffle -d 'print what a page tells Ruffle'
+complete -c flashpol -n '_shtab_flashpol_using ruffle' -s h -l help -d 'show this help message and exit'
+complete -c flashpol -n '_shtab_flashpol_using ruffle' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default /etc/flashpol/flashpol.toml)'
+complete -c flashpol -n '_shtab_flashpol_using ruffle' -l host -x -d 'host name or address that the content connects to, as it writes it; may be repeated'
+complete -c flashpol -n '_shtab_flashpol_using ruffle' -l port -x -d 'only entries for this port; may be repeated'
+complete -c flashpol -n '_shtab_flashpol_using ruffle' -l listener -x -d 'only entries of this listener'
+complete -c flashpol -n '_shtab_flashpol_using ruffle' -l url -x -d 'where browsers reach the listeners, such as wss://play.example.com, if a proxy with TLS is in front of them or the name differs (default: the name of --host, the port of the listener, wss if it has tls)'
+complete -c flashpol -n '_shtab_flashpol_using ruffle' -l page -x -d 'origin or URL of a page that has the content, such as https://games.example.com: warn if its content could not connect; may be repeated'
+complete -c flashpol -n '_shtab_flashpol_using ruffle' -l json -d 'print JSON, described in docs/reference.md'
