@@ -24,13 +24,16 @@ PROCESSES := -n $$(($$(nproc) + 5))
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-all lint docs bench debug clean coverage sanitize valgrind faults soak soak-relay fuzz lock audit dist deb
+.PHONY: help run demo picture test test-slow test-all lint docs bench debug clean coverage sanitize valgrind faults soak soak-relay fuzz lock audit dist deb
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: $(VENV)/.run  ## serve examples/policy.xml on 127.0.0.1:8430, metrics on 127.0.0.1:9843
 	@$(BIN)/flashpol serve -c examples/flashpol.toml
+
+demo: $(VENV)/.run  ## a Flash chat in Ruffle, through flashpol, on http://localhost:8000 (PORT=8000; needs npm)
+	@$(BIN)/python -m examples.chat $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.dev  ## the fast tests (under three minutes on two quiet cores)
 	$(BIN)/python -m pytest -q $(PARALLEL) $(PROCESSES) --hypothesis-profile=fast -m "not slow"
@@ -50,6 +53,9 @@ lint: $(VENV)/.dev  ## style, types, stub against extension
 
 docs: $(VENV)/.dev  ## generate manual pages, completion and the tables of the reference from the code
 	$(BIN)/python docs/generate.py
+
+picture: $(VENV)/.dev  ## take docs/demo.png, the README's picture of the demo, in Chromium
+	$(BIN)/python -m examples.chat.picture
 
 bench: $(VENV)/.run  ## compare with C servers, nginx, HAProxy, gevent, Go, node (13 minutes); report in build/bench-report
 	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[bench]"

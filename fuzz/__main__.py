@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 CORPUS = ROOT / "build" / "fuzz" / "corpus"
 NATIVE = "recognise"
-TLS = "tls_"  # begin of the names of the targets of TLS
+EXTENSIONS = {"tls_": "_tls", "http_": "_fastpath"}  # begin of a target's name -> what it fuzzes is in this extension
 MAX_INPUT = 4096  # bytes: a longer policy contains no construct that a shorter one cannot contain
 INPUT_SECONDS = 20  # for one input: libFuzzer reports a slower one
 MEMORY_MB = 2048
@@ -72,7 +72,10 @@ def fuzz(target: str, seconds: float) -> Run:
         options["dict"] = str(words)
     command += [f"-{name}={value}" for name, value in options.items()]
     command += [str(folder) for folder in (corpus, *seeds, found)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(_with_tls() if target.startswith(TLS) else {})}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for begin, extension in EXTENSIONS.items():
+        if target.startswith(begin):
+            environment |= _with_extension(extension)
     try:
         done = subprocess.run(
             command,
@@ -104,12 +107,12 @@ def fuzz(target: str, seconds: float) -> Run:
     )
 
 
-def _with_tls() -> dict[str, str]:
-    """The environment of a target of the TLS extension, which is built for it. Raises FuzzError."""
+def _with_extension(name: str) -> dict[str, str]:
+    """The environment of a target of this extension, which is built for it. Raises FuzzError."""
     import atheris
 
     return {
-        "FLASHPOL_FUZZ_TLS": str(build.tls_extension()),
+        "FLASHPOL_FUZZ_EXTENSION": str(build.extension(name)),
         "LD_PRELOAD": f"{atheris.path()}/asan_with_fuzzer.so",
         "ASAN_OPTIONS": "detect_leaks=0",
         "PYTHONMALLOC": "malloc",
@@ -139,7 +142,7 @@ def main() -> int:
     """Run the named targets, or all, and print one table."""
     names = [NATIVE, *TARGETS]
     parser = argparse.ArgumentParser(
-        prog="python -m fuzz", description="Fuzz the recognisers, policies, the configuration and TLS."
+        prog="python -m fuzz", description="Fuzz the recognisers, policies, the configuration, TLS and HTTP."
     )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"default all; one of {', '.join(names)}")
     parser.add_argument("--seconds", type=float, default=120, help="total time of all targets, default 120")

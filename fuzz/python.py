@@ -1,19 +1,21 @@
 """One Python target under atheris: ``python -m fuzz.python TARGET [libFuzzer's options and folders]``.
 
-The environment variable FLASHPOL_FUZZ_TLS names a build of flashpol._tls for the fuzzer.
+The environment variable FLASHPOL_FUZZ_EXTENSION names a build of an extension for the fuzzer, ``…/_tls.so``.
 """
 
 import importlib.util
 import os
 import sys
+from pathlib import Path
 
 import atheris
 
-if extension := os.environ.get("FLASHPOL_FUZZ_TLS"):
-    spec = importlib.util.spec_from_file_location("flashpol._tls", extension)
+if extension := os.environ.get("FLASHPOL_FUZZ_EXTENSION"):
+    name = f"flashpol.{Path(extension).stem}"
+    spec = importlib.util.spec_from_file_location(name, extension)
     assert spec
     assert spec.loader
-    sys.modules["flashpol._tls"] = module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
 # Modules are instrumented as they are imported, so that libFuzzer sees which branches an input takes.

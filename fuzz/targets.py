@@ -29,6 +29,7 @@ from flashpol.policy import (
 from flashpol.policy import flash as flash_dialect
 from flashpol.policy import silverlight as silverlight_dialect
 from flashpol.policy.merge import allows, merge_files, merge_policies
+from fuzz.http import http_head
 
 ROOT = Path(__file__).parent.parent
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -158,6 +159,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], tuple[Path, ...]]] = {
     "decide": (decisions, (CORPUS,)),
     "merge": (merging, (CORPUS, SEEDS / "merge")),
     "config": (configuration, (SEEDS / "config",)),
+    "http_head": (http_head, (SEEDS / "http_head",)),
 }
 
 # Built without OpenSSL there is nothing to fuzz.

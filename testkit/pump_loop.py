@@ -3,6 +3,7 @@
 import select
 import socket
 from contextlib import suppress
+from typing import Any
 
 import greenlet
 
@@ -48,7 +49,7 @@ class PumpLoop(ManualLoop):
         return outer, inner
 
     def start(
-        self, inner: socket.socket, to: Destination | None = None, first: bytes = b"", **options: int
+        self, inner: socket.socket, to: Destination | None = None, first: bytes = b"", **options: Any
     ) -> greenlet.greenlet:
         """Begin a session in a greenlet of its own."""
 

@@ -169,6 +169,7 @@ OTHER_EVENTS = {
     "log-not-reopened": "the log goes on in the open file",
     "left-behind": "of a process that does not serve any more",
     "control-failed": "process-ended follows",
+    "client-address-unused": "of a session that is relayed, from an address of this host",
     "session-failed": "a bug that ended one connection",
     "hook-failed": "a bug that ended one connection",
     "hub-error": "a bug that ended one greenlet",

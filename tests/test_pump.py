@@ -239,6 +239,14 @@ def test_run_session_without_a_syn_ack_times_out(start_pump: StartPump) -> None:
     assert loop.ended == [("timeout", 0)]
 
 
+@pytest.mark.parametrize("address", ["::1", "127.0.0", "", "127.0.0.1:1"])
+def test_run_session_from_an_address_that_does_not_fit_raises(start_pump: StartPump, address: str) -> None:
+    loop = start_pump()
+    _, inner = loop.client()
+    with pytest.raises(ValueError, match=r"family|IP address"):
+        loop.pump.run_session(inner.fileno(), loop.destination, b"", client_address=address)
+
+
 def test_run_session_after_a_failure_can_use_another_backend(start_pump: StartPump) -> None:
     loop = start_pump()
     with socket.create_server(("127.0.0.1", 0)) as gone:

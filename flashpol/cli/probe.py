@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Ask the policy server of HOST as Flash Player, Lightspark, Unity and Silverlight do, and report what is
 wrong, the evidence, and what to do. With --tls ask inside TLS, as SecureSocket does, and judge the certificate and the
-versions too. The probe opens a few connections to HOST and contacts no other host. Exit status: 0 no errors, 1 errors,
+versions too. With --websocket ask for a WebSocket instead, as the browser of a page with Ruffle does. The probe opens a
+few connections to HOST and contacts no other host. Exit status: 0 no errors, 1 errors,
 2 wrong arguments; with --nagios 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. docs/probe.md explains the findings."""
 
 # Hosts that are probed concurrently.
@@ -41,7 +42,7 @@ TLS_ONLY_CLIENTS = ("air", "browser")
 def add_to(commands: Any) -> None:
     parser = commands.add_parser("probe", help="explain why clients do not connect", description=DESCRIPTION)
     add = parser.add_argument
-    add("hosts", metavar="HOST", nargs="+", help="name or address of the host that the content connects to")
+    add("hosts", metavar="HOST", nargs="*", help="name or address of the host that the content connects to")
     add(
         "--port",
         metavar="N",
@@ -65,7 +66,21 @@ def add_to(commands: Any) -> None:
         "--ca",
         metavar="FILE",
         type=Path,
-        help="with --tls: CA certificates in PEM that clients trust besides those of this machine",
+        help="with --tls or wss://: CA certificates in PEM that clients trust besides those of this machine",
+    )
+    add(
+        "--websocket",
+        metavar="URL",
+        help="instead of HOST: ask for a WebSocket at ws://HOST:PORT/PATH or wss://HOST:PORT/PATH as Ruffle's browser"
+        " does",
+    )
+    add(
+        "--origin",
+        metavar="ORIGIN",
+        action="append",
+        default=[],
+        help="with --websocket: origin or URL of the page that has Ruffle, may be repeated (default https://HOST, or"
+        " http://HOST for ws://)",
     )
     add_clients(parser, "client that matters", default="all", more=TLS_ONLY_CLIENTS)
     add(
@@ -119,7 +134,7 @@ def run(options: argparse.Namespace) -> int:
     from flashpol.probe.report import nagios
 
     try:
-        question = _question(options)
+        question = _question(options) if options.websocket is None else _websocket_question(options)
         if options.watch:
             return _watch(options, question)
         results = _probe_all(options.hosts, question)
@@ -139,6 +154,10 @@ def _question(options: argparse.Namespace) -> "Question":
     from flashpol.probe.model import Question
     from flashpol.probe.tls.offers import TLS_CLIENTS
 
+    if not options.hosts:
+        raise ConfigError("the following arguments are required: HOST, or --websocket URL")
+    if options.origin:
+        raise ConfigError("--origin needs --websocket; for the content of a policy write --from")
     for host in options.hosts:
         if "://" in host or "/" in host or re.fullmatch(r"[^:]*:[0-9]+", host) or not host.strip():
             raise ConfigError(f"{host!r} is not a host: write only its name or address, and the port with --port")
@@ -169,6 +188,48 @@ def _question(options: argparse.Namespace) -> "Question":
     )
 
 
+# Options about policies, which --websocket does not ask for.
+_NOT_WITH_WEBSOCKET = {
+    "hosts": "HOST: the URL has it",
+    "port": "--port: the URL has it",
+    "content": "--from: write the page's origin with --origin",
+    "location": "--location: Ruffle asks for no policy",
+    "tls": "--tls: write wss:// for TLS",
+    "server_name": "--server-name: browsers send the host of the URL",
+    "client": "--client: the client is Ruffle's browser",
+}
+
+
+def _websocket_question(options: argparse.Namespace) -> "Question":
+    """Raises ConfigError."""
+    from flashpol.probe.websocket import prober, url
+
+    for name, what in _NOT_WITH_WEBSOCKET.items():
+        if getattr(options, name):
+            raise ConfigError(f"--websocket is given, so leave out {what}")
+    try:
+        place = url.parse(options.websocket)
+    except ValueError as error:
+        raise ConfigError(f"--websocket {options.websocket!r}: {error}") from None
+    origins = []
+    for page in options.origin:
+        try:
+            origins.append(url.origin_of(page))
+        except ValueError as error:
+            raise ConfigError(f"--origin {page!r}: {error}") from None
+    if options.ca is not None and not place.secure:
+        raise ConfigError("--ca needs a URL with wss://, which asks inside TLS")
+    _check_ca(options)
+    options.hosts = [place.host]
+    return prober.question(
+        place,
+        origins,
+        thorough=options.thorough,
+        ignored=_ignored(options.ignore),
+        ca=None if options.ca is None else str(options.ca),
+    )
+
+
 def _check_tls(options: argparse.Namespace) -> None:
     """Raises ConfigError if the options about TLS contradict each other or the others."""
     named = options.client or []
@@ -183,6 +244,11 @@ def _check_tls(options: argparse.Namespace) -> None:
             raise ConfigError(f"--client {client} has no TLS: with --tls write {', '.join(known)} or {ALL}")
     if named and set(named) <= set(TLS_ONLY_CLIENTS) and options.port is None:
         raise ConfigError(f"--client {named[0]} needs --port: it connects to that port, and asks no other")
+    _check_ca(options)
+
+
+def _check_ca(options: argparse.Namespace) -> None:
+    """Raises ConfigError if there is no CA certificate in the file of --ca."""
     if options.ca is not None:
         from flashpol.probe.tls.channel import check_ca
 

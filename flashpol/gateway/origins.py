@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from flashpol.policy.clients import COMPILE
 from flashpol.policy.clients.query import Content, Document, Query
-from flashpol.policy.model import DomainError, shown
+from flashpol.policy.model import HIGHEST_PORT, DomainError, shown
 
 __all__ = ["ACCEPTED", "ANY", "MALFORMED", "NO_ORIGIN", "POLICY", "REFUSED", "Origins", "Verdict"]
 
@@ -35,7 +35,7 @@ ACCEPTED, REFUSED, NO_ORIGIN, MALFORMED = "accepted", "origin", "no_origin", "ma
 # A host name has at most 253 characters, and browsers' extensions have less than 100.
 MAX_ORIGIN_BYTES = 512
 # Verdicts that are remembered: of each kind, in each of two generations. A service has few origins, and few services
-# have a thousand. A verdict takes less than a kilobyte, so random origins take at most 4 MB.
+# have a thousand. A verdict takes a kilobyte or two, so random origins take some 4 MB.
 GENERATION = 1024
 # Characters of a reason. It quotes a grant, which may have any number of attributes.
 _REASON = 400
@@ -43,6 +43,8 @@ _REASON = 400
 _ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([1-9][0-9]{0,4}))?", re.IGNORECASE | re.ASCII)
 # What programs write that serve content to themselves: the host may be empty, or have any characters.
 _OTHER = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]*://[!-~]*", re.IGNORECASE | re.ASCII)
+# A host and a port in them, if they have those.
+_AUTHORITY = re.compile(r"([a-z0-9._-]+)(?::([0-9]+))?")
 _NULL = "null"
 _FORM = "an origin is as in https://www.example.com, without a path"
 
@@ -165,35 +167,43 @@ class Memory:
 
 def _content(text: str) -> Content:
     """The place that an Origin names. Raises DomainError if it names none."""
-    if text == _NULL or _OTHER.fullmatch(text):
-        return Content(text, text.partition(":")[0].lower(), "", None, "", ("*",))
-    if not _ORIGIN.fullmatch(text):
-        raise DomainError(f"the Origin {shown(text)} is not one", _FORM)
-    content = Content.parse(text)
-    if content.host.startswith("["):
-        try:
-            IPv6Address(content.host[1:-1])
-        except AddressValueError:
-            raise DomainError(f"the Origin {shown(text)} has no IPv6 address in its brackets", _FORM) from None
-    return content
+    found = _ORIGIN.fullmatch(text)
+    if not found:
+        if text == _NULL or _OTHER.fullmatch(text):
+            return Content(text, text.partition(":")[0].lower(), "", None, "", ("*",))
+        raise DomainError(f"the Origin {shown(text)} is not one: {_FORM}")
+    scheme, host, port = found[1].lower(), found[2].lower(), int(found[3]) if found[3] else None
+    if port is not None and port > HIGHEST_PORT:
+        raise DomainError(f"the Origin {shown(text)} has a port above {HIGHEST_PORT}")
+    try:
+        if host.startswith("["):
+            IPv6Address(host[1:-1])
+        return Content.of_origin(text, scheme, host, port)
+    except (AddressValueError, DomainError):
+        raise DomainError(f"the Origin {shown(text)} has neither a host name nor an address in it") from None
 
 
 def _names(content: Content) -> list[str]:
     """What a list may have written for an origin: itself, and the domains above its host."""
-    if not content.host:
-        return [content.text.lower()]
-    host = str(IPv6Address(content.host[1:-1])) if content.host.startswith("[") else content.host
+    scheme, host, port = content.scheme, content.host, str(content.port)
+    if not host:
+        found = _AUTHORITY.fullmatch(content.text.lower().partition("://")[2])
+        if not found:
+            return [content.text.lower()]
+        host, port = found[1], found[2]
+    if host.startswith("["):
+        return [f"{scheme}://[{IPv6Address(host[1:-1])}]:{port}"]
     labels = [] if content.is_address else host.split(".")
     hosts = [host, *("*." + ".".join(labels[at:]) for at in range(1, len(labels)))]
-    return [f"{content.scheme}://{each}:{content.port}" for each in hosts]
+    return [f"{scheme}://{each}:{port}" for each in hosts]
 
 
 def _listed(entry: str) -> str:
     """An entry of a list, as `_names` writes it. Raises ValueError if no origin is written like that."""
     wildcard = "://*." in entry
     content = _content(entry.replace("://*.", "://", 1))
-    if wildcard and (not content.host or content.is_address):
-        raise DomainError(f"the origin {shown(entry)} has a wildcard, which is for host names", _FORM)
+    if wildcard and content.is_address:
+        raise DomainError(f"the origin {shown(entry)} has a wildcard, which is for host names")
     name = _names(content)[0]
     return name.replace("://", "://*.", 1) if wildcard else name
 

@@ -16,7 +16,7 @@ the stricter reading is used:
 
 Inside TLS (`Question.tls`) there are three clients. Flash Player's SecureSocket asks the same ports as its Socket. The
 own content of AIR needs no policy, and browsers with Ruffle ask for none: only their handshake with the destination
-counts.
+counts. Through a WebSocket (`Question.websocket`) there is the browser alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +31,8 @@ from flashpol.probe.model import Observation, Question, Role, Target
 from flashpol.probe.reply import Kind, Reply
 from flashpol.probe.tls.judgement import obstacle
 from flashpol.probe.tls.offers import READS_INSIDE_TLS
+from flashpol.probe.websocket.judgement import obstacle as obstacle_of_websocket
+from flashpol.probe.websocket.upgrade import upgrade_of
 
 FLASH_CONNECT = 20.0  # seconds for the whole connect, by default, from Flash Player 10 on
 LIGHTSPARK_READ_BYTES = 4096
@@ -152,6 +154,8 @@ def _never_ends(exchange: Exchange) -> str:
 
 def conclusions(observation: Observation) -> tuple[Conclusion, ...]:
     """Return one conclusion for each address and client."""
+    if observation.question.websocket is not None:
+        return tuple(_through_websocket(observation))
     if observation.question.tls:
         return tuple(_inside_tls(observation))
     return tuple(
@@ -159,6 +163,27 @@ def conclusions(observation: Observation) -> tuple[Conclusion, ...]:
         for address, targets in observation.targets.items()
         for model in CLIENT_MODELS
     )
+
+
+def _through_websocket(observation: Observation) -> Iterator[Conclusion]:
+    """Yield what browsers conclude. They connect if the pages of each origin that was asked for get a WebSocket."""
+    question = observation.question
+    for target in observation.all_targets(Role.WEBSOCKET):
+        asked, connects = target.asked, False
+        if asked.reached is not Reached.CONNECTED:
+            why = f"port {target.port} {_NOT_REACHED[asked.reached]}"
+        else:
+            found = {origin: obstacle_of_websocket(target, origin, observation) for origin in question.origins}
+            refused = {origin: f"port {target.port} {words}" for origin, words in found.items() if words}
+            origin, why = next(iter(refused.items()), ("", ""))
+            if why and len(refused) < len(question.origins):
+                why += f" (to {len(refused)} of {len(question.origins)} origins, the first {origin})"
+            connects = not why
+            why = why or f"port {target.port} opens a WebSocket for pages of {', '.join(question.origins)}"
+        unknown = asked.reached is Reached.UNTRIED
+        replied = upgrade_of(asked).replied
+        seconds = asked.ended if replied is None else replied
+        yield Conclusion("browser", target.address, None if unknown else connects, seconds, why)
 
 
 def _inside_tls(observation: Observation) -> Iterator[Conclusion]:

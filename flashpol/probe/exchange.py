@@ -13,8 +13,8 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import NamedTuple, Protocol
@@ -76,6 +76,18 @@ class Step(NamedTuple):
     data: bytes = b""
     after: float = 0.0
     finish: bool = False
+
+
+class Turn(NamedTuple):
+    """Send `data`, then read until `until` holds for all bytes that came, for at most `seconds`."""
+
+    data: bytes
+    until: Callable[[bytes], bool]
+    seconds: float
+
+
+# Turns that depend on what came before: a script is sent all bytes that came, and ends when it knows enough.
+Script = Generator[Turn, bytes, None]
 
 
 class Reached(enum.StrEnum):
@@ -178,9 +190,9 @@ _REACHED = {
 
 
 def exchange(
-    address: Address, port: int, steps: Sequence[Step] | None, timeouts: Timeouts, offer: Offer | None = None
+    address: Address, port: int, steps: Sequence[Step] | Script | None, timeouts: Timeouts, offer: Offer | None = None
 ) -> Exchange:
-    """Connect, run the steps, and read until the server ends the connection or a time-out does.
+    """Connect, run the steps, and read until the server ends the connection or a time-out does, or the script ends.
 
     With None for the steps the prober closes the connection as soon as it is made, inside TLS after the handshake.
     """
@@ -212,7 +224,7 @@ _HANDSHAKE_ENDS = {Outcome.CLOSED: End.CLOSED, Outcome.RESET: End.RESET, Outcome
 
 
 def _secure_exchange(
-    address: Address, port: int, connection: socket.socket, steps: Sequence[Step] | None, timeouts: Timeouts,
+    address: Address, port: int, connection: socket.socket, steps: Sequence[Step] | Script | None, timeouts: Timeouts,
     offer: Offer, began: float,
 ) -> Exchange:  # fmt: skip
     from flashpol.probe.tls.channel import TlsChannel  # and with it ssl, 10 ms
@@ -305,14 +317,29 @@ class _Recorder:
     def note(self, what: What, data: bytes = b"") -> None:
         self.events.append(Event(monotonic() - self._began, what, data))
 
-    def run(self, steps: Sequence[Step] | None, timeouts: Timeouts) -> End:
+    def run(self, steps: Sequence[Step] | Script | None, timeouts: Timeouts) -> End:
         if steps is None:
             return End.OPEN
+        if isinstance(steps, Generator):
+            return self._play(steps, timeouts)
         for step in steps:
             if end := self._read_until(monotonic() + step.after, timeouts) if step.after else None:
                 return end
             self._do(step)
-        return self._read_until(monotonic() + timeouts.reply, timeouts, closing=True) or End.OPEN
+        return self._read_until(monotonic() + timeouts.reply, timeouts, last=True) or End.OPEN
+
+    def _play(self, script: Script, timeouts: Timeouts) -> End:
+        with closing(script), suppress(StopIteration):
+            turn = next(script)
+            while True:
+                self._do(Step(turn.data))
+                if end := self._read_until(monotonic() + turn.seconds, timeouts, until=turn.until):
+                    return end
+                turn = script.send(self._data())
+        return End.OPEN
+
+    def _data(self) -> bytes:
+        return b"".join(event.data for event in self.events if event.what is What.RECEIVED)
 
     def _do(self, step: Step) -> None:
         """Ignore errors of send(2): the next read reports them, after the bytes that arrived before."""
@@ -324,29 +351,41 @@ class _Recorder:
                 self._channel.finish()
                 self.note(What.FINISHED)
 
-    def _read_until(self, deadline: float, timeouts: Timeouts, *, closing: bool = False) -> End | None:
-        """Read until the end, which is returned, or until the deadline; `closing` shortens the deadline after a NUL."""
+    def _read_until(
+        self, deadline: float, timeouts: Timeouts, *, last: bool = False, until: Callable[[bytes], bool] | None = None
+    ) -> End | None:
+        """Read until the end, which is returned, the deadline, or `until` holds; `last`: until a while after a NUL."""
+        wanted = until or (lambda _: False)
+        if self._bytes and wanted(self._data()):
+            return None
         while self._channel.ready(deadline - monotonic()):
-            self._receives += 1
-            try:
-                data = self._channel.receive(timeouts.closing)
-            except BlockingIOError:  # inside TLS: a record without bytes for the application, or a part of one
-                if self._receives >= MOST_RECEIVES:
-                    return End.FLOOD
-                continue
-            except ConnectionAbortedError:
-                return End.ABORTED
-            except OSError:
-                return End.RESET
-            if not data:
-                return End.CLOSED
-            self.note(What.RECEIVED, data[: MOST_BYTES - self._bytes])
-            self._bytes += len(data)
-            if self._bytes >= MOST_BYTES or self._receives >= MOST_RECEIVES:
-                return End.FLOOD
-            if closing and 0 in data:
+            if until is not None and monotonic() >= deadline:
+                break  # a server that never stops sending would be read on: `until` may be costly
+            data = self._receive(timeouts)
+            if isinstance(data, End):
+                return data
+            if data and wanted(self._data()):
+                break
+            if last and 0 in data:
                 deadline = min(deadline, monotonic() + timeouts.closing)
         return None
+
+    def _receive(self, timeouts: Timeouts) -> bytes | End:
+        """Return what one receive brought, nothing inside TLS if that is a part of a record, or the end."""
+        self._receives += 1
+        try:
+            data = self._channel.receive(timeouts.closing)
+        except BlockingIOError:
+            return End.FLOOD if self._receives >= MOST_RECEIVES else b""
+        except ConnectionAbortedError:
+            return End.ABORTED
+        except OSError:
+            return End.RESET
+        if not data:
+            return End.CLOSED
+        self.note(What.RECEIVED, data[: MOST_BYTES - self._bytes])
+        self._bytes += len(data)
+        return End.FLOOD if self._bytes >= MOST_BYTES or self._receives >= MOST_RECEIVES else data
 
 
 def _segments(connection: socket.socket) -> tuple[int | None, int | None]:

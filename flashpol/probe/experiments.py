@@ -11,6 +11,8 @@ diagnosis that got a reply where plain requests get none, a plain request is the
 With `Question.tls` every connection is inside TLS. A certificate that is not trusted ends the first one; the request is
 then sent on a second one, which accepts any certificate. Handshakes that offer less are experiments too, without a
 request, and one connection asks in plain text.
+
+`Question.websocket` has a prober of its own, `websocket.prober`.
 """
 
 import dataclasses
@@ -30,6 +32,7 @@ from flashpol.probe.reply import NUL, REQUEST, Reply
 from flashpol.probe.throttle import MAX_CONCURRENT, Throttle
 from flashpol.probe.tls.handshake import Outcome
 from flashpol.probe.tls.offers import VERSIONS, Offer
+from flashpol.probe.websocket.prober import WebSocketProber
 
 # Addresses of one name that are probed. A host with more of them uses them for load balancing, and they are alike.
 MAX_ADDRESSES = 8
@@ -170,13 +173,16 @@ def observe(host: str, question: Question, throttle: Throttle | None = None) -> 
         return Observation(
             host, question, unresolved=why, resolver_failed=no_answer, seconds=monotonic() - began, time=now
         )  # fmt: skip
-    prober = _Prober(host, question, throttle or Throttle())
+    throttle = throttle or Throttle()
+    prober: _Prober | WebSocketProber = _Prober(host, question, throttle)
+    if question.websocket is not None:
+        prober = WebSocketProber(question.websocket, question, throttle, _offer(host, question))
     probed = addresses[:MAX_ADDRESSES]
     targets = prober.probe(probed)
     by_address = {address: tuple(target for target in targets if target.address == address) for address in probed}
     left_out = len(addresses) - len(probed)
     return Observation(
-        host, question, by_address, "", False, left_out, prober.throttle.connections, monotonic() - began, now
+        host, question, by_address, "", False, left_out, throttle.connections, monotonic() - began, now
     )  # fmt: skip
 
 
@@ -185,7 +191,7 @@ class _Prober:
 
     def __init__(self, host: str, question: Question, throttle: Throttle) -> None:
         self._host = host
-        self.throttle = throttle
+        self._throttle = throttle
         self._question = question
         self._offer = _offer(host, question) if question.tls else None
 
@@ -222,7 +228,7 @@ class _Prober:
     def _connect(
         self, address: Address, port: int, steps: Sequence[Step] | None, offer: Offer | None, timeouts: Timeouts
     ) -> Exchange:
-        with self.throttle.connection():
+        with self._throttle.connection():
             return exchange(address, port, steps, timeouts, offer)
 
     def _examine(self, target: Target, others_serve: bool) -> None:

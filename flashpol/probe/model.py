@@ -11,6 +11,7 @@ from flashpol.probe.exchange import Address, Exchange, Timeouts
 from flashpol.probe.reply import NUL, REQUEST, Kind, Reply
 from flashpol.probe.tls.handshake import Handshake
 from flashpol.probe.tls.offers import READS_INSIDE_TLS, TLS_CLIENTS
+from flashpol.probe.websocket.url import Url
 
 
 class Role(enum.StrEnum):
@@ -21,6 +22,7 @@ class Role(enum.StrEnum):
     DESTINATION = "destination"  # the application's own port
     SILVERLIGHT = "silverlight"  # 943
     SILVERLIGHT_HTTP = "silverlight-http"  # 80, if the content chooses SocketClientAccessPolicyProtocol.Http
+    WEBSOCKET = "websocket"  # the port of a WebSocket, which Ruffle's browser connects to
     ELSEWHERE = "elsewhere"  # a port that no client asks, where a server may listen by mistake
 
 
@@ -37,6 +39,9 @@ class Question:
 
     With `tls` everything is asked inside TLS, as Flash Player's SecureSocket does. `server_name` is then the name that
     the content connects to, by default the host, and `ca` a file with CA certificates that clients know besides.
+
+    With `websocket` a WebSocket is asked for instead, once for each of the `origins` of pages, and no policy.
+    `websocket.prober.question` makes such a question.
     """
 
     port: int | None = None
@@ -53,6 +58,8 @@ class Question:
     tls: bool = False
     server_name: str | None = None
     ca: str | None = None
+    websocket: Url | None = None
+    origins: tuple[str, ...] = ()
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -61,6 +68,8 @@ class Question:
     @property
     def asks(self) -> bool:
         """Whether one of the clients that matter asks for policies: inside TLS some only connect."""
+        if self.websocket is not None:
+            return False
         return not self.tls or not set(READS_INSIDE_TLS).isdisjoint(self.clients)
 
     @property
@@ -128,7 +137,7 @@ class Target:
     @property
     def serves(self) -> bool:
         """The reply is a policy, or a broken one."""
-        return self.reply.is_policy
+        return self.role is not Role.WEBSOCKET and self.reply.is_policy
 
     @property
     def unanswered(self) -> bool:
@@ -167,8 +176,9 @@ class Target:
 
     @property
     def serves_plainly(self) -> bool:
-        """Whether this port, asked inside TLS, serves a policy in plain text."""
-        return any(Reply.of(exchange).is_policy for exchange in self.tried.get("plain", ()))
+        """Whether this port, asked inside TLS, serves in plain text what was asked for: a policy, or HTTP."""
+        wanted = Kind.HTTP if self.role is Role.WEBSOCKET else Kind.POLICY
+        return any(Reply.of(exchange).kind is wanted for exchange in self.tried.get("plain", ()))
 
 
 _CANONICAL_PORTS = {

@@ -47,8 +47,8 @@ def _require_transparency(listener: Listener) -> None:
             sock.setsockopt(socket.SOL_IP, _IP_TRANSPARENT, 1)
         except PermissionError:
             raise ConfigError(
-                'upstream_source = "client" takes the capability CAP_NET_RAW, which flashpol was not started with: start '
-                "it as root with user set, or with AmbientCapabilities=CAP_NET_RAW in its systemd unit, as in "
+                'upstream_source = "client" takes the capability CAP_NET_RAW, which flashpol was not started with: '
+                "start it as root with user set, or with AmbientCapabilities=CAP_NET_RAW in its systemd unit, as in "
                 "deploy/systemd/client-address.conf",
                 listener.location and listener.location.child("upstream_source"),
             ) from None

@@ -1,4 +1,4 @@
-"""Compile with clang into ``build/fuzz``: the native target, and the extension that Python targets of TLS run."""
+"""Compile with clang into ``build/fuzz``: the native target, and the extensions that Python targets run."""
 
 import subprocess
 import sys
@@ -16,6 +16,7 @@ CLANG = "clang"
 FLAGS = ("-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all")
 # An extension in a process whose libFuzzer and AddressSanitizer are those that atheris comes with.
 EXTENSION_FLAGS = ("-shared", "-fPIC", "-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=fuzzer-no-link,address")
+LIBRARIES = {"_tls": ("-lssl", "-lcrypto")}
 COMPILE_SECONDS = 300
 SEEN = 8  # SEEN_BYTES of match.pxd
 
@@ -35,14 +36,17 @@ def recogniser() -> Path:
     return program
 
 
-def tls_extension() -> Path:
-    """flashpol._tls, in which libFuzzer sees the branches that an input takes. Raises FuzzError."""
+def extension(name: str) -> Path:
+    """flashpol._tls or another extension, in which libFuzzer sees the branches that an input takes.
+
+    Raises FuzzError.
+    """
     BUILD.mkdir(parents=True, exist_ok=True)
-    generated, extension = BUILD / "_tls.c", BUILD / "_tls.so"
-    _run(_cython(ROOT / "flashpol" / "_tls.pyx", generated))
+    generated, built = BUILD / f"{name}.c", BUILD / f"{name}.so"
+    _run(_cython(ROOT / "flashpol" / f"{name}.pyx", generated))
     include = f"-I{sysconfig.get_path('include')}"
-    _run([CLANG, *EXTENSION_FLAGS, include, str(generated), "-o", str(extension), "-lssl", "-lcrypto"])
-    return extension
+    _run([CLANG, *EXTENSION_FLAGS, include, str(generated), "-o", str(built), *LIBRARIES.get(name, ())])
+    return built
 
 
 def _cython(source: Path, generated: Path) -> list[str]:

@@ -19,6 +19,11 @@ size_t fuzz_proxy_bytes(void);
 void fuzz_proxy_begin(void *header);
 int fuzz_proxy_feed(void *header, const char *data, size_t size, size_t *used);
 int fuzz_proxy_source(void *header, struct sockaddr_in6 *source, int *oversized);
+size_t fuzz_head_bytes(void);
+void fuzz_head_begin(void *head);
+int fuzz_head_feed(void *head, const char *data, size_t size);
+size_t fuzz_head_said(void *head, int64_t *body_size, int *error, int *fields);
+size_t fuzz_head_span(void *head, int number, size_t *size);
 int fuzz_sniff(const void *known, const char *data, size_t size, uint8_t *name);
 
 enum { MORE, MATCH, OTHER, CUTS = 8, HEAD = 1 + CUTS };
@@ -226,6 +231,45 @@ static void check_proxy(const uint8_t *cuts, const char *data, size_t size)
     check_line(data, &whole);
 }
 
+/* A head is given all bytes each time; it goes on where it was. Python compares what it accepts with other parsers. */
+static void check_head(const uint8_t *cuts, const char *data, size_t size)
+{
+    void *whole = malloc(fuzz_head_bytes()), *pieces = malloc(fuzz_head_bytes());
+    fuzz_head_begin(whole);
+    fuzz_head_begin(pieces);
+    char *block_of_all = block(data, size);
+    int expected = fuzz_head_feed(whole, block_of_all, size), verdict = MORE;
+    free(block_of_all);
+    for (size_t at = 0, i = 0; at < size && verdict == MORE; i++) {
+        at += 1 + cuts[i % CUTS] % 32;
+        if (at > size)
+            at = size;
+        char *seen = block(data, at);
+        verdict = fuzz_head_feed(pieces, seen, at);
+        free(seen);
+    }
+    demand(verdict == expected, "the verdict on a head in pieces");
+    int64_t length, other_length;
+    int error, other_error, fields, other_fields;
+    size_t used = fuzz_head_said(whole, &length, &error, &fields);
+    demand(used == fuzz_head_said(pieces, &other_length, &other_error, &other_fields), "the size of a head in pieces");
+    demand(error == other_error && length == other_length && fields == other_fields, "what a head in pieces says");
+    demand((verdict == MATCH) == (used != 0) && (verdict == OTHER) == (error != 0), "a verdict without its reason");
+    demand(used <= size && length >= 0 && fields <= 100, "what a head says");
+    size_t before = 0;
+    for (int i = 0; i < 3 + 2 * fields; i++) {
+        size_t length_here, length_there, begin = fuzz_head_span(whole, i, &length_here);
+        demand(begin == fuzz_head_span(pieces, i, &length_there), "where a part of a head in pieces begins");
+        demand(length_here == length_there, "how long a part of a head in pieces is");
+        demand(begin + length_here <= size, "a part of a head outside of it");
+        demand(i == 2 || begin >= before, "parts of a head that overlap");
+        if (i != 2)
+            before = begin + length_here;
+    }
+    free(whole);
+    free(pieces);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < HEAD)
@@ -233,5 +277,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check_match(data + 1, (const char *)data + HEAD, size - HEAD, data[0] & 1);
     check_sniff((const char *)data + HEAD, size - HEAD);
     check_proxy(data + 1, (const char *)data + HEAD, size - HEAD);
+    if (size > HEAD)
+        check_head(data + 1, (const char *)data + HEAD, size - HEAD);
     return 0;
 }

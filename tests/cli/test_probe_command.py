@@ -135,6 +135,19 @@ def test_probe_with_output_replaces_the_file(asked: list[str], tmp_path: Path) -
         (("127.0.0.1", "--tls", "--client", "unity"), "--client unity has no TLS: with --tls write flash, air"),
         (("127.0.0.1", "--tls", "--client", "browser"), "--client browser needs --port"),
         ((), "the following arguments are required: HOST"),
+        (("127.0.0.1", "--origin", "https://a.example"), "--origin needs --websocket"),
+        (("127.0.0.1", "--websocket", "ws://a.example/"), "leave out HOST: the URL has it"),
+        (("--websocket", "ws://a.example/", "--tls"), "leave out --tls: write wss:// for TLS"),
+        (("--websocket", "ws://a.example/", "--port", "80"), "leave out --port: the URL has it"),
+        (("--websocket", "ws://a.example/", "--from", "http://a.example/"), "write the page's origin with --origin"),
+        (("--websocket", "ws://a.example/", "--server-name", "a.example"), "browsers send the host of the URL"),
+        (("--websocket", "ws://a.example/", "--client", "flash"), "the client is Ruffle's browser"),
+        (("--websocket", "ws://a.example/", "--location", "xmlsocket://a:1"), "Ruffle asks for no policy"),
+        (("--websocket", "ws://a.example/", "--ca", "root.pem"), "--ca needs a URL with wss://"),
+        (("--websocket", "wss://a.example/", "--ca", "/dev/null"), "there is no certificate in PEM in it"),
+        (("--websocket", "a.example"), "--websocket 'a.example': write ws://HOST:PORT/PATH"),
+        (("--websocket", ""), "--websocket '': write ws://HOST:PORT/PATH"),
+        (("--websocket", "ws://a.example/", "--origin", "a.example"), "--origin 'a.example': write the origin"),
     ],
 )
 def test_probe_with_wrong_arguments_says_what_to_write(arguments: tuple[str, ...], said: str) -> None:
@@ -241,3 +254,24 @@ def test_probe_inside_tls_without_the_ca_does_not_know_it(inside_tls: list[str])
 
 def test_clients_of_the_arguments_are_those_of_the_probe() -> None:
     assert tuple(client for client in TLS_CLIENTS if client not in CLIENTS) == TLS_ONLY_CLIENTS
+
+
+# --------------------------------------------------------------------------------------------------------- WebSocket
+
+
+def test_probe_of_websocket_that_is_none_says_what_to_do(port: str) -> None:
+    """A policy port takes no HTTP: it replies 400, or closes."""
+    url = f"ws://127.0.0.1:{port}/chess"
+    done = run("probe", "--websocket", url, "--origin", "https://www.example.com/page.html", "--json")
+    assert (done.returncode, done.stderr) == (1, "")
+    [host] = json.loads(done.stdout)["hosts"]
+    assert (host["websocket"], host["origins"], host["ok"]) == (url, ["https://www.example.com"], False)
+    assert [finding["code"][:3] for finding in host["findings"]] == ["PB6"]
+
+
+def test_probe_of_websocket_at_closed_port_exits_1() -> None:
+    done = run("probe", "--websocket", f"wss://127.0.0.1:{free_port()}/")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "error PB601 no-connection: " in done.stdout
+    done = run("probe", "--websocket", f"ws://127.0.0.1:{free_port()}/", "--nagios")
+    assert (done.returncode, done.stdout[:24]) == (2, "FLASHPOL CRITICAL - ws:/")

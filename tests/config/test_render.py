@@ -126,7 +126,7 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "tls_strict_sni": st.booleans(),
     "upstream_proxy_tls": st.booleans(),
     "upstream": st.lists(REMOTE, max_size=3, unique=True).map(tuple),
-    "upstream_source": st.lists(SOURCE, max_size=3, unique=True).map(tuple),
+    "upstream_source": st.just("client") | st.lists(SOURCE, max_size=3, unique=True).map(tuple),
     "upstream_proxy": st.sampled_from([None, "v1", "v2"]),
     "balance": st.sampled_from(["round-robin", "least-connections"]),
     "path": st.sampled_from(["*", "/", "/chess", "/a%20b/~c'(;=)"]),

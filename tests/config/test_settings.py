@@ -4,7 +4,7 @@ import dataclasses
 import os
 import re
 import tomllib
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -181,3 +181,54 @@ def test_check_of_settings_that_exclude_each_other_names_the_listener(
     with pytest.raises(ConfigError) as caught:
         config.check(Config(Server(), (), (other, listener)))
     assert str(caught.value).startswith(title)
+
+
+V4, V6, UNIX = UpstreamAddress("10.0.0.9", 7001), UpstreamAddress("fd00::9", 7001), UpstreamAddress("", 0, "/run/game")
+NAMED = UpstreamAddress("game", 7001)
+PROXIED: dict[str, Any] = {"proxy_protocol": True, "proxy_networks": NETWORK}
+
+
+@pytest.mark.parametrize(
+    ("address", "upstream", "settings", "message"),
+    [
+        (Address("::", 7000), (V4,), {}, None),
+        (Address("::", 7000), (V6, NAMED), {"upstream_proxy": "v2"}, None),
+        (Address("0.0.0.0", 7000), (V4, NAMED), {}, None),
+        (Address("2001:db8::1", 7000), (V6,), {}, None),
+        (SystemdSocket("game"), (V4, V6), {}, None),
+        (Address("0.0.0.0", 7000), (V6,), PROXIED, None),
+        (
+            Address("0.0.0.0", 7000),
+            (V4, V6),
+            {},
+            "[fd00::9]:7001: no client of 0.0.0.0:7000 has an IPv6 address; write",
+        ),
+        (
+            Address("2001:db8::1", 1),
+            (V4,),
+            {},
+            "10.0.0.9:7001: no client of [2001:db8::1]:1 has an IPv4 address; write",
+        ),
+        (Address("::", 7000), (V4, UNIX), {}, "unix:/run/game, since a Unix socket has no address"),
+        (Address("::", 7000), (UNIX,), PROXIED, "unix:/run/game, since a Unix socket has no address"),
+    ],
+)
+def test_check_of_upstreams_that_no_client_address_reaches_names_them(
+    address: config.Endpoint, upstream: tuple[UpstreamAddress, ...], settings: dict[str, Any], message: str | None
+) -> None:
+    listener = Listener("a", address, "p", upstream=upstream, upstream_source="client", **settings)
+    config_ = Config(Server(), (), (listener,))
+    assert listener.transparent
+    assert listener.source_addresses == ()
+    if message is None:
+        config.check(config_)
+        return
+    with pytest.raises(ConfigError) as caught:
+        config.check(config_)
+    assert f'listener a: upstream_source = "client" cannot reach {message}' in str(caught.value)
+
+
+def test_addresses_of_this_host_are_not_the_clients() -> None:
+    listener = Listener("a", Address("::", 7000), "p", upstream=(UNIX,), upstream_source=(ip_address("192.0.2.1"),))
+    assert (listener.transparent, listener.source_addresses) == (False, listener.upstream_source)
+    config.check(Config(Server(), (), (listener,)))

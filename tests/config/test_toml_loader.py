@@ -271,6 +271,16 @@ BAD = {
         "[[listeners]] 1",
         "upstream_source = 'fe80::1%eth0': write an IP address, such as",
     ),
+    POLICY + LISTENER + "upstream = 'a:1'\nupstream_source = ['client', '192.0.2.1']": (
+        "6:1",
+        "[[listeners]] 1",
+        'upstream_source: "client" goes with no address: write "client" alone, or addresses',
+    ),
+    POLICY + LISTENER + "upstream = 'a:1'\nupstream_source = 'server'": (
+        "6:1",
+        "[[listeners]] 1",
+        "upstream_source = 'server': write an IP address, such as",
+    ),
     POLICY + LISTENER + "upstream_source = '192.0.2.1'": (
         "5:1",
         "[[listeners]] 1",

@@ -20,6 +20,7 @@ FOLDER = ROOT / "deploy" / "systemd"
 UNITS = ("flashpol.service", "flashpol.socket", "flashpol-admin.socket")
 ACTIVATED = ("socket-activation.conf",)
 TLS = ("tls.conf",)
+CLIENTS = ("client-address.conf",)
 MAX_EXPOSURE = 16  # tenths; 2 of them for setpriority, which the admin process calls
 BIN = os.path.dirname(os.path.abspath(sys.executable))  # where the tests' own flashpol is; systemd takes no ".." in it
 
@@ -38,7 +39,9 @@ def settings(name: str) -> dict[str, list[str]]:
     return found
 
 
-@pytest.fixture(params=[(), ACTIVATED, TLS, ACTIVATED + TLS], ids=["by itself", "activated", "TLS", "both"])
+@pytest.fixture(
+    params=[(), ACTIVATED, TLS, ACTIVATED + TLS, CLIENTS], ids=["by itself", "activated", "TLS", "both", "clients"]
+)
 def units(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The units as they are installed, but for where flashpol is; with these drop-ins."""
     for name in UNITS:

@@ -1,9 +1,11 @@
 """Origins: whom a path accepts by the policy, by a list, or in any case; what a client sends never raises."""
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, reject
 from hypothesis import strategies as st
 
+from flashpol.config import ConfigError
+from flashpol.config.websocket import ORIGINS
 from flashpol.gateway import origins
 from flashpol.gateway.origins import GENERATION, MAX_ORIGIN_BYTES, Memory, Origins, Verdict
 from flashpol.policy import compile_reply, decide
@@ -239,6 +241,12 @@ def test_judge_reason_with_words_of_the_policy_is_ascii_and_short() -> None:
         ("http://192.0.2.1", ["http://192.0.2.1"], ["http://192.0.2.2"]),
         ("null", ["null"], ["file://", "https://null"]),
         ("capacitor://localhost", ["capacitor://localhost"], ["null", "ionic://localhost", "http://localhost"]),
+        (
+            "app://*.example:1",
+            ["app://a.example:1"],
+            ["app://a.example", "app://example:1", "app://", "app://*.example"],
+        ),
+        ("app://localhost:80", ["app://localhost:80"], ["app://localhost", "app://localhost/"]),
     ],
 )
 def test_judge_list_accepts_what_it_names(entry: str, matching: list[str], others: list[str]) -> None:
@@ -246,6 +254,31 @@ def test_judge_list_accepts_what_it_names(entry: str, matching: list[str], other
     assert [origin for origin in matching + others if origins.judge([origin.encode()]).allowed] == matching
     refused = origins.judge([others[0].encode()])
     assert (refused.result, refused.status) == ("origin", 403)
+
+
+@given(
+    st.sampled_from(["http", "https", "capacitor", "chrome-extension"]),
+    st.sampled_from(["", "*."]),
+    st.one_of(
+        st.from_regex(r"[a-z0-9_-]{1,4}(\.[a-z0-9_-]{1,4}){0,3}", fullmatch=True),
+        st.ip_addresses(v=4).map(str),
+        st.ip_addresses(v=6).map(lambda address: f"[{str(address).partition('%')[0]}]"),
+    ),
+    st.sampled_from(["", ":80", ":443", ":8080"]),
+)
+def test_origins_take_every_entry_that_a_configuration_may_have(
+    scheme: str, wildcard: str, host: str, port: str
+) -> None:
+    entry = f"{scheme}://{wildcard}{host}{port}"
+    try:
+        listed = ORIGINS.read("origins", [entry])
+    except ConfigError:
+        reject()
+    origins = Origins(POLICY, 7000, rule=listed)
+    origin = f"{scheme}://{'a.' if wildcard else ''}{host}{port}"
+    assert origins.judge([origin.encode()]).allowed
+    if not wildcard:
+        assert not origins.judge([origin.replace("://", "://a.").encode()]).allowed
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from flashpol.probe import Observation, Question, Timeouts, experiments
 from flashpol.probe.throttle import Throttle
+from flashpol.probe.websocket import prober, url
 
 # For servers that are silent on purpose; the other tests use the default time-outs.
 SHORT = Timeouts(connect=0.6, reply=1.0, closing=0.3)
@@ -105,3 +106,11 @@ def look(port: int, /, silverlight_port: int | None = None, host: str = "127.0.0
         asked.setdefault("http_port", closed)
         question = Question(policy_port=port, silverlight_port=silverlight_port or closed, **asked)
         return experiments.observe(host, question, Throttle(max_rate=1000))
+
+
+def look_through(text: str, *origins: str, host: str | None = None, **asked: Any) -> Observation:
+    """Probe a WebSocket on loopback. PB644 is ignored by default, as PB110 is above."""
+    place = url.parse(text)
+    asked.setdefault("ignored", frozenset(("PB644",)))
+    question = prober.question(place, origins, **asked)
+    return experiments.observe(host or place.host, question, Throttle(max_rate=1000))

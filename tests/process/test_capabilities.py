@@ -4,21 +4,31 @@ import os
 import pwd
 import shutil
 import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from testkit.clients import ask
-from testkit.polling import eventually
-from testkit.processes import POLICY, Flashpol, status
+from testkit.polling import DEADLINE, eventually
+from testkit.processes import POLICY, ROOT, Flashpol, command, one_line, status
 
 # The port is fixed, so the address is one that no other program uses.
 PLACE = (f"127.9.{os.getpid() >> 8 & 255}.{os.getpid() & 255 | 1}", 843)
 # The second one lets the user nobody read Python and this folder, wherever they are.
 NAMES = ("net_bind_service", "dac_read_search")
 BITS = 1 << 10 | 1 << 2  # capabilities(7)
-CHANGES = ",".join(("-all", *(f"+{name}" for name in NAMES)))
-SETPRIV = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups",
-           f"--inh-caps={CHANGES}", f"--ambient-caps={CHANGES}", f"--bounding-set={CHANGES}")  # fmt: skip
+NET_ADMIN, NET_RAW = 1 << 12, 1 << 13
+
+
+def setpriv(*names: str) -> tuple[str, ...]:
+    """Run a program as nobody, with these capabilities and no others."""
+    changes = ",".join(("-all", *(f"+{name}" for name in names)))
+    return ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups",
+            f"--inh-caps={changes}", f"--ambient-caps={changes}", f"--bounding-set={changes}")  # fmt: skip
+
+
+SETPRIV = setpriv(*NAMES)
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a capability"),
@@ -49,6 +59,50 @@ def test_capabilities_are_kept_by_the_arbiter_alone() -> None:
             assert set(capabilities(worker.pid).values()) == {0}, "nor do those that a reload starts"
         assert ask(PLACE) == POLICY.read_bytes() + b"\0"
         assert server.stop() == 0
+
+
+@pytest.fixture
+def transparent(tmp_path: Path) -> Path:
+    """A configuration whose sessions connect from the addresses of their clients."""
+    path = tmp_path / "flashpol.toml"
+    path.write_text(
+        "[policies.p]\ngrants = [{domain = '*', ports = '7000'}]\n[[listeners]]\naddress = '127.0.0.1:0'\n"
+        "upstream = '127.0.0.1:1'\nupstream_source = 'client'\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [(("net_raw",), NET_RAW), (("net_admin",), NET_ADMIN), (("net_raw", "net_admin", "net_bind_service"), NET_RAW)],
+)
+def test_capability_for_addresses_of_clients_is_kept_by_the_workers(
+    transparent: Path, names: tuple[str, ...], kept: int
+) -> None:
+    """By no other process, and also by workers that a reload starts."""
+    with Flashpol("-c", transparent, listen=(), under=setpriv(*names, "dac_read_search")) as server:
+        [worker] = server.workers
+        assert capabilities(worker.pid) == {"Prm": kept, "Eff": kept, "Inh": 0, "Amb": 0}
+        assert server.admin
+        assert set(capabilities(server.admin.pid).values()) == {0}
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: " reloaded: " in server.log, "the reload")
+        [worker] = eventually(lambda: len(server.workers) == 1 and server.workers, "the old worker's end")
+        assert capabilities(worker.pid)["Eff"] == kept
+        assert status(worker.pid)["NoNewPrivs"] == "1"
+        assert server.stop() == 0
+
+
+def test_start_without_the_capability_for_addresses_of_clients_is_refused(transparent: Path) -> None:
+    done = subprocess.run(
+        [*setpriv(*NAMES), *command("serve", "-c", transparent)],
+        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=False,
+    )  # fmt: skip
+    assert one_line(done) == (
+        f'{transparent}:6:1: upstream_source = "client" takes the capability CAP_NET_RAW, which flashpol was not '
+        "started with: start it as root with user set, or with AmbientCapabilities=CAP_NET_RAW in its systemd unit, as "
+        "in deploy/systemd/client-address.conf"
+    )
 
 
 def test_children_of_root_have_no_new_privs() -> None:

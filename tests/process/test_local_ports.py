@@ -1,5 +1,7 @@
 """How many local ports this host has, and whether its listeners' source addresses are its own."""
 
+import dataclasses
+import os
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 
 from flashpol.config import Address, Config, ConfigError, Listener, PolicySource, Server, UpstreamAddress
 from flashpol.process.local_ports import LocalPorts, require_sources
+from testkit.processes import as_nobody
 
 
 def host(folder: Path, ports: str, reserved: str = "") -> LocalPorts:
@@ -43,6 +46,19 @@ def of_source(source: str) -> Config:
 @pytest.mark.parametrize("source", ["127.0.0.2", "::1"])
 def test_source_of_this_host_is_accepted(source: str) -> None:
     require_sources(of_source(source))
+
+
+def of_clients() -> Config:
+    [listener] = of_source("127.0.0.2").listeners
+    return Config(Server(), (), (dataclasses.replace(listener, upstream_source="client"),))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has the right")
+def test_client_as_source_takes_a_capability() -> None:
+    require_sources(of_clients())
+    refusal = as_nobody(lambda: require_sources(of_clients()))
+    assert refusal.startswith('ConfigError: upstream_source = "client" takes the capability CAP_NET_RAW, which ')
+    assert "\n" not in refusal
 
 
 @pytest.mark.parametrize("source", ["192.0.2.1", "2001:db8::1"])

@@ -4,6 +4,7 @@ import dataclasses
 import grp
 import os
 import pwd
+import socket
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,37 @@ def test_drop_as_root_cannot_be_undone(group: str | None, tmp_path: Path) -> Non
         assert now["Gid"].split() == [str(gid)] * 4
         assert [int(now[name], 16) for name in CAPABILITIES] == [0] * 4
         assert now["NoNewPrivs"] == "1"
+
+
+NET_RAW = 1 << 13  # capabilities(7)
+
+
+@as_root
+def test_drop_keeps_the_capability_for_addresses_of_clients() -> None:
+    """It takes no other, gives it to no program, and lets a socket have such an address."""
+
+    def main() -> None:
+        Privileges.of(Server(user="nobody"), transparent=True).drop()
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_IP, 19, 1)  # IP_TRANSPARENT
+            sock.bind(("192.0.2.7", 0))
+        with pytest.raises(PermissionError):
+            os.setuid(0)
+
+    with forked(main) as child:
+        now = status(child.pid)
+        assert now["Uid"].split() == [str(pwd.getpwnam("nobody").pw_uid)] * 4
+        assert [int(now[name], 16) for name in CAPABILITIES] == [NET_RAW, NET_RAW, 0, 0]
+        assert now["NoNewPrivs"] == "1"
+
+
+@as_root
+def test_drop_without_that_capability_keeps_none() -> None:
+    def drop() -> str:
+        Privileges(transparent=True).drop()
+        return status(os.getpid())["CapEff"]
+
+    assert int(as_nobody(drop), 16) == 0
 
 
 @as_root

@@ -17,6 +17,7 @@ from queue import SimpleQueue
 
 import pytest
 
+from flashpol._pump import Destination
 from flashpol.config import UpstreamAddress
 from flashpol.process.local_ports import LocalPorts
 from flashpol.relay.client_address import why_unusable
@@ -24,6 +25,7 @@ from testkit.application import receive
 from testkit.namespaces import inside
 from testkit.polling import DEADLINE, eventually
 from testkit.processes import Flashpol, status
+from testkit.pump_loop import PumpLoop
 from testkit.routed_network import (
     APPLICATION,
     CLIENTS,
@@ -251,8 +253,8 @@ def test_session_to_an_address_of_the_other_version_comes_from_this_host(net: Ro
         assert app.peers.get(timeout=DEADLINE) == CLIENTS[4][0]
         [line] = server.complaints
         assert line.endswith(
-            "listener public: a session of 2001:db8::7 connects to backend 127.0.0.1:7001 from an address of this host: "
-            "the client has an IPv6 address, the backend an IPv4 one"
+            "listener public: a session of 2001:db8::7 connects to backend 127.0.0.1:7001 from an address of this "
+            "host: the client has an IPv6 address, the backend an IPv4 one"
         )
 
 
@@ -319,6 +321,21 @@ def test_client_without_a_free_port_keeps_no_other_out(net: RoutedNetwork, serve
         with connect(net, good, server.addresses[0][1]) as client:
             client.sendall(b"x")
             assert receive(client, 1) == b"x"
+
+
+def test_address_that_the_kernel_refuses_is_no_failure_of_the_backend(net: RoutedNetwork) -> None:
+    """Such as a loopback address towards another host."""
+
+    def attempt() -> tuple[list[tuple[str, int]], int]:
+        loop = PumpLoop()
+        to = Destination((APPLICATION[4], PORT), loop.block)
+        outer, inner = loop.client()
+        with outer:
+            loop.start(inner, to, client_address="127.0.0.1")
+            loop.close()
+        return loop.ended, to.failures
+
+    assert inside(net.host, attempt) == ([("ports", 0)], 0)
 
 
 # ------------------------------------------------------------------------------------------------------------ addresses

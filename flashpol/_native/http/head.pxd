@@ -27,6 +27,7 @@
 #   Content-Length  once, 1 to 18 digits and nothing else; not repeated, also not with equal values.
 #                   None with CONNECT, which has no body
 #   Transfer-Encoding   refused. In HTTP/1.0, and beside Content-Length, it is HE_MALFORMED (6.1)
+#   Upgrade         not with a body: some parsers take it for the beginning of the other protocol
 #   Expect          100-continue, which HTTP/1.0 has not: there it is ignored (RFC 9110, 10.1.1)
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t
@@ -105,6 +106,7 @@ cdef struct HeadParser:
     uint8_t coding              # a HeadCoding
     bint has_host
     bint has_length
+    bint has_upgrade
     bint has_other_expectation
 
     uint16_t size               # bytes of the head, its empty line included, once it matched

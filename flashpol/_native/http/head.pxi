@@ -18,7 +18,7 @@ cdef inline void head_begin(HeadParser* head) noexcept nogil:
     head.at = head.begin = head.size = head.field_count = 0
     head.state = HS_METHOD
     head.coding = HC_NONE
-    head.has_host = head.has_length = head.has_other_expectation = False
+    head.has_host = head.has_length = head.has_upgrade = head.has_other_expectation = False
     head.error = HE_NONE
     head.verb = head.form = head.minor = head.expects = 0
     head.body_size = 0
@@ -310,7 +310,10 @@ cdef inline bint judge_field(HeadParser* head, const uint8_t* data, const HeadFi
         if head.has_length or head.coding != HC_NONE or head.verb == HM_CONNECT:
             return False
         head.has_length = True
-        return read_length(value, size, &head.body_size)
+        return read_length(value, size, &head.body_size) and not (head.has_upgrade and head.body_size)
+    elif field.name.size == 7 and is_name(name, <const char*>b"upgrade", 7):
+        head.has_upgrade = True
+        return head.body_size == 0
     elif field.name.size == 17 and is_name(name, <const char*>b"transfer-encoding", 17):
         if head.has_length or head.minor == 0:
             return False

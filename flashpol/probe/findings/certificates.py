@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from flashpol.probe.findings.registry import ERROR, NOTE, WARNING, Hit, View, rule
 from flashpol.probe.model import Target
 from flashpol.probe.tls import judgement
-from flashpol.probe.tls.judgement import EXPIRES_SOON, STATUS, Flaw, Problem, ago, duration, moment
+from flashpol.probe.tls.judgement import EXPIRES_SOON, Flaw, Problem, ago, duration, moment, reported
 from flashpol.probe.tls.offers import TLS_CLIENTS
 from flashpol.probe.tls.x509 import Certificate
 
@@ -21,7 +21,7 @@ def _flawed(
     view: View, flaw: Flaw, evidence: Callable[[Problem], str], values: Callable[[Problem], dict[str, str]]
 ) -> Iterator[Hit]:
     for target, problem in _with_flaw(view, flaw):
-        hit = Hit(target, f"{evidence(problem)}; SecureSocket reports `{STATUS[flaw]}`")
+        hit = Hit(target, f"{evidence(problem)}; {reported(flaw, view.observation)}")
         hit.values = dict(values(problem))
         yield hit
 
@@ -87,7 +87,9 @@ def certificate_name(view: View) -> Iterator[Hit]:
     name = view.observation.name
     is_address = all(str(address) == name for address in view.observation.targets)
     remedy = f"get a certificate for {name}, or let the content connect to a name that the certificate has"
-    if is_address:
+    if is_address and view.question.websocket is not None:
+        remedy = "if the page names the host, probe the same URL; otherwise get a certificate for this address"
+    elif is_address:
         remedy = "if the content connects to a name, write it with --server-name; otherwise get a certificate for this"
         remedy += " address"
 
@@ -152,7 +154,7 @@ def certificate_self_signed(view: View) -> Iterator[Hit]:
 def unknown_ca(view: View) -> Iterator[Hit]:
     for target, problem in _with_flaw(view, Flaw.UNKNOWN_CA):
         sent = " <- ".join(one.subject for one in judgement.certificates(target)[:4])
-        evidence = f"sent: {sent}; SecureSocket reports `{STATUS[problem.flaw]}`"
+        evidence = f"sent: {sent}; {reported(problem.flaw, view.observation)}"
         yield Hit(target, evidence, issuer=problem.certificate.issuer)
 
 
@@ -179,7 +181,7 @@ def certificate_rejected(view: View) -> Iterator[Hit]:
     for target, problem in _with_flaw(view, Flaw.REJECTED):
         verification = target.verification
         why = verification.verify_message if verification else ""
-        evidence = f"subject {problem.certificate.subject}; SecureSocket reports `{STATUS[problem.flaw]}`"
+        evidence = f"subject {problem.certificate.subject}; {reported(problem.flaw, view.observation)}"
         yield Hit(target, evidence, why=why)
 
 

@@ -24,6 +24,10 @@ With `--tls` all of them are inside TLS, and up to three more find out what the 
 Findings about TLS concern three clients: `flash` and `air` are SecureSocket in Flash Player and in AIR, `browser` is
 the browser of content in Ruffle, which connects to the port of `--port` through a WebSocket. Only Flash Player asks for
 a policy. AIR takes TLS 1.2 at most, and only CBC suites; browsers take TLS 1.2 and newer.
+
+With `--websocket` the probe asks for no policy. It asks for a WebSocket as the browser of a page with Ruffle does
+(`browser`), once for each `--origin`. It listens for a second, sends a ping and closes; if it gets none, one connection
+more finds out why. Where a finding speaks of browsers, Chromium 156 was tried against the same servers.
 """
 
 _COLUMNS = 100  # tables and links excepted
@@ -56,6 +60,11 @@ PROBLEMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("The server limits or bans the address of the prober", ("PB317", "PB318", "PB302")),
     ("The application behind a shared port is down", ("PB112", "PB107")),
     ("No deadlines, and servers that wait for a newline", ("PB201", "PB305", "PB306", "PB319", "PB313", "PB314")),
+    ("A proxy drops the upgrade of a WebSocket", ("PB620", "PB621", "PB613")),
+    ("The page with Ruffle is refused", ("PB622", "PB603", "PB623")),
+    ("The URL in `socketProxy` is wrong", ("PB601", "PB604", "PB606", "PB607", "PB608", "PB621", "PB624")),
+    ("Ruffle says connected, and then the connection ends", ("PB625", "PB640", "PB622", "PB642", "PB644")),
+    ("A server of WebSockets that was written by hand", ("PB630", "PB631", "PB632", "PB633", "PB641", "PB642")),
     (
         "The dialects of Flash and Silverlight are mixed up",
         ("PB316", "FP117", "FP511", "FP702", "FP806", "FP807", "FP811"),

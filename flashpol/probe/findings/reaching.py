@@ -17,9 +17,11 @@ from flashpol.probe.findings.registry import ADOBE, ERROR, NOTE, WARNING, Hit, V
 from flashpol.probe.model import Role, Target
 from flashpol.probe.reply import Kind
 from flashpol.probe.tls import judgement
+from flashpol.probe.tls.offers import TLS_CLIENTS
 
 # Seconds. Flash Player gives port 843 three; one of them leaves a margin for slower days.
 SLOW = 1.0
+_EVERY_CLIENT = tuple(dict.fromkeys((*CLIENTS, *TLS_CLIENTS)))
 
 
 def _reached(view: View, reached: Reached) -> Iterator[tuple[Target, str]]:
@@ -31,7 +33,7 @@ def _reached(view: View, reached: Reached) -> Iterator[tuple[Target, str]]:
 @rule(
     "PB101", ERROR, "no-address",
     wrong="{problem}: {why}", instead="{remedy}",
-    seen="the name lookup fails",
+    seen="the name lookup fails", clients=_EVERY_CLIENT,
 )  # fmt: skip
 def no_address(view: View) -> Iterator[Hit]:
     seen = view.observation
@@ -70,11 +72,12 @@ def unreachable(view: View) -> Iterator[Hit]:
 @rule(
     "PB104", NOTE, "not-tried",
     wrong="this machine cannot try {address}", instead="probe from a machine that has a route there",
-    seen="connect(2) fails before anything is sent",
+    seen="connect(2) fails before anything is sent", clients=_EVERY_CLIENT,
 )  # fmt: skip
 def not_tried(view: View) -> Iterator[Hit]:
-    for target, why in _reached(view, Reached.UNTRIED):
-        yield Hit(target, why, address=target.address)
+    for target in (*view.expected, *view.observation.all_targets(Role.WEBSOCKET)):
+        if target.asked.reached is Reached.UNTRIED:
+            yield Hit(target, target.asked.error, address=target.address)
 
 
 @rule(

@@ -19,13 +19,14 @@ from flashpol.probe.model import Observation, Role, Target
 from flashpol.probe.tls.offers import READS_INSIDE_TLS, TLS_CLIENTS
 
 __all__ = [
-    "ADOBE", "ERROR", "GROUPS", "NOTE", "TABLE", "WARNING", "Finder", "Finding", "Hit", "Rule",
+    "ADOBE", "BROWSER", "ERROR", "GROUPS", "NOTE", "TABLE", "WARNING", "Finder", "Finding", "Hit", "Rule",
     "Severity", "View", "rule",
 ]  # fmt: skip
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 ADOBE = ("flash", "lightspark", "unity")
 SILVERLIGHT = ("silverlight",)
+BROWSER = ("browser",)
 
 # Prefix of the codes -> title of the group.
 GROUPS = {
@@ -34,6 +35,7 @@ GROUPS = {
     "PB3": "How requests are treated",
     "PB4": "The search for a policy, and what it allows",
     "PB5": "TLS",
+    "PB6": "WebSocket",
 }
 
 
@@ -76,8 +78,10 @@ class Hit:
 def askers(target: Target) -> tuple[str, ...]:
     """The clients that ask this target: Unity uses IPv4 only and does not ask the destination.
 
-    Inside TLS some clients ask nowhere and connect to the destination.
+    Inside TLS some clients ask nowhere and connect to the destination. Browsers ask for WebSockets.
     """
+    if target.role is Role.WEBSOCKET:
+        return BROWSER
     if target.secure:
         return TLS_CLIENTS if target.content_connects else READS_INSIDE_TLS
     if is_silverlights(target):

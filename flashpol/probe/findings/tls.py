@@ -127,14 +127,21 @@ def _failed(view: View, *outcomes: Outcome) -> Iterator[Target]:
 _REMEDIES = {
     40: "look for a missing or unreadable certificate, for cipher suites that no client has, and for a client"
     " certificate that is required",
-    42: "do not require a client certificate: SecureSocket has none",
-    46: "do not require a client certificate: SecureSocket has none",
-    48: "do not require a client certificate: SecureSocket has none",
+    42: "do not require a client certificate: {client} has none",
+    46: "do not require a client certificate: {client} has none",
+    48: "do not require a client certificate: {client} has none",
     70: "enable TLS 1.2, which all clients have",
     80: "read the server's log: it failed by itself",
     112: "add a certificate for {name}, or correct the name that is probed (--server-name)",
-    116: "do not require a client certificate: SecureSocket has none",
-    120: "do not require ALPN: SecureSocket sends none",
+    116: "do not require a client certificate: {client} has none",
+    120: "{alpn}",
+}
+
+
+# Whether a WebSocket is asked for -> what a remedy says about the client.
+_WORDS = {
+    False: {"client": "SecureSocket", "alpn": "do not require ALPN: SecureSocket sends none"},
+    True: {"client": "Ruffle", "alpn": "allow http/1.1 in ALPN, the one protocol that browsers offer for a WebSocket"},
 }
 
 
@@ -152,7 +159,7 @@ def handshake_refused(view: View) -> Iterator[Hit]:
         name = target.handshake.alert_name if target.handshake else ""
         yield Hit(
             target, _hello(target.asked), port=target.port, alert=alert, name=name,
-            remedy=remedy.format(name=view.observation.name),
+            remedy=remedy.format(name=view.observation.name, **_WORDS[view.question.websocket is not None]),
         )  # fmt: skip
 
 

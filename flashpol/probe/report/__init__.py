@@ -3,7 +3,7 @@
 text      for people: events on the wire, the clients' conclusions, the findings
 document  JSON                            metrics  for node_exporter's textfile collector
 nagios    one line and an exit status     changes  differences from the previous probe
-secure    what text and document say about TLS
+secure    what text and document say about TLS         websocket  what they say about a WebSocket
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,9 @@ class Result:
 
     @property
     def host(self) -> str:
-        return self.observation.host
+        """The host as it was given; for a WebSocket its URL."""
+        url = self.observation.question.websocket
+        return self.observation.host if url is None else str(url)
 
     @property
     def failed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from flashpol.probe.report import Result
 from flashpol.probe.report.text import clean
+from flashpol.probe.report.websocket import allowed
 from flashpol.probe.tls.judgement import day, own_certificate
 
 
@@ -24,6 +25,9 @@ def facts(result: Result) -> dict[tuple[str, ...], str]:
             found["certificate", target.where] = clean(f"certificate at {target.where}: {own.subject}, {until}")
         if target.handshake is not None and target.handshake.completed:
             found["tls", target.where] = f"TLS at {target.where}: {target.handshake.words}"
+        for origin, is_allowed in allowed(target, result.observation):
+            what = "allowed" if is_allowed else "refused"
+            found["websocket", target.where, origin] = f"WebSocket at {target.where}: pages of {origin} are {what}"
     return found
 
 

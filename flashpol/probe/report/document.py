@@ -5,10 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 from flashpol.probe.exchange import Exchange
-from flashpol.probe.model import Question, Target
+from flashpol.probe.model import Observation, Question, Target
 from flashpol.probe.reply import printable
 from flashpol.probe.report import Result, counts
 from flashpol.probe.report.secure import certificate_fields, handshake_fields
+from flashpol.probe.report.websocket import fields as websocket_fields
 
 # Incremented when a field is removed or changes its meaning, not when one is added.
 VERSION = 1
@@ -37,7 +38,7 @@ def _host(result: Result) -> dict[str, Any]:
             {
                 "address": str(address),
                 "family": "ipv6" if address.is_ipv6 else "ipv4",
-                "places": [_target(target) for target in targets],
+                "places": [_target(target, seen) for target in targets],
                 "clients": [
                     {
                         "client": conclusion.client,
@@ -67,10 +68,12 @@ def _question(question: Question) -> dict[str, Any]:
         "location": question.location,
         "tls": question.tls,
         "server_name": question.server_name,
+        "websocket": None if question.websocket is None else str(question.websocket),
+        "origins": list(question.origins),
     }
 
 
-def _target(target: Target) -> dict[str, Any]:
+def _target(target: Target, seen: Observation) -> dict[str, Any]:
     file = target.reply.file if target.serves else None
     return {
         "role": target.role,
@@ -79,6 +82,7 @@ def _target(target: Target) -> dict[str, Any]:
         "policy_bytes": None if file is None else len(file),
         "policy_sha256": None if file is None else target.reply.sha256,
         "certificate": certificate_fields(target),
+        "websocket": websocket_fields(target, seen),
         "asked": _exchange(target.asked),
         "tried": {name: [_exchange(one) for one in exchanges] for name, exchanges in target.tried.items()},
     }

@@ -8,13 +8,17 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from flashpol.probe.model import Target
+from flashpol.probe.model import Observation, Target
 from flashpol.probe.report import Result, counts
+from flashpol.probe.report.websocket import allowed
 from flashpol.probe.tls.judgement import own_certificate
+from flashpol.probe.websocket.judgement import asked_for
+from flashpol.probe.websocket.upgrade import upgrade_of
 
 _HOST = ("host",)
 _TARGET = ("host", "address", "port")
 _CLIENT = ("host", "address", "client")
+_ORIGIN = (*_TARGET, "origin")
 _TLS = ("version", "suite")
 # Name (after flashpol_probe_) -> help and labels. All are gauges: each probe starts from zero.
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -33,6 +37,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "tls_info": ("1; the labels are the version and the cipher suite that the server chose.", (*_TARGET, *_TLS)),
     "tls_certificate_not_after_timestamp_seconds": ("Time at which the server's certificate expires.", _TARGET),
     "tls_certificate_info": ("1; the label is the SHA-256 of the server's certificate.", (*_TARGET, "sha256")),
+    "websocket_allowed": ("1 if pages of this origin get a WebSocket, 0 otherwise.", _ORIGIN),
+    "websocket_upgrade_seconds": ("Time from the request of a WebSocket to the end of the reply's head.", _ORIGIN),
     "timestamp_seconds": ("Time at which the probe of this host ended.", _HOST),
 }
 
@@ -78,7 +84,9 @@ def _samples(result: Result) -> Iterator[Sample]:
         yield "requests", labels, len(target.repeats)
         yield "requests_lost", labels, sum(not target.reply_to(exchange).served for exchange in target.repeats)
     for target in result.observation.all_targets():
-        yield from _tls_samples(target, (host, str(target.address), str(target.port)))
+        labels = (host, str(target.address), str(target.port))
+        yield from _tls_samples(target, labels)
+        yield from _websocket_samples(target, result.observation, labels)
     for conclusion in result.conclusions:
         if conclusion.address not in result.tried:
             continue  # nothing is known about it, not even 0
@@ -86,6 +94,14 @@ def _samples(result: Result) -> Iterator[Sample]:
         connects = conclusion.finds if conclusion.connects is None else conclusion.connects
         yield "client_connects", labels, float(connects)
         yield "client_wait_seconds", labels, math.inf if conclusion.waits is None else round(conclusion.waits, 4)
+
+
+def _websocket_samples(target: Target, observation: Observation, labels: tuple[str, ...]) -> Iterator[Sample]:
+    for origin, is_allowed in allowed(target, observation):
+        yield "websocket_allowed", (*labels, origin), float(is_allowed)
+        exchange = asked_for(target, origin)
+        if exchange is not None and (seconds := upgrade_of(exchange).seconds) is not None:
+            yield "websocket_upgrade_seconds", (*labels, origin), round(seconds, 6)
 
 
 def _tls_samples(target: Target, labels: tuple[str, ...]) -> Iterator[Sample]:

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from flashpol.probe.findings.reaching import SLOW
 from flashpol.probe.findings.registry import Severity
+from flashpol.probe.model import Role
 from flashpol.probe.report import Result, counts, title
 from flashpol.probe.report.text import clean
 from flashpol.probe.tls.judgement import EXPIRES_SOON, own_certificate
+from flashpol.probe.websocket.upgrade import upgrade_of
 
 OK, WARNING, CRITICAL, UNKNOWN = range(4)
 _NAMES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
@@ -43,6 +45,8 @@ def _of_host(result: Result) -> str:
         return f"{said}: {worst.code} {clean(worst.message)}{where} ({title([result])})"
     if not _is_known(result):
         return f"{said}: this machine cannot try it"
+    if result.observation.question.websocket is not None:
+        return f"{said}: WebSocket works"
     ports = ", ".join(map(str, sorted({target.port for target in result.serving})))
     if not result.observation.question.tls:
         return f"{said}: policy on port {ports}"
@@ -61,6 +65,9 @@ def _perfdata(result: Result, several: bool) -> list[str]:
     if times := [target.asked.received[-1].at for target in result.serving if target.asked.received]:
         data.append(f"{label('time')}={max(times):.4f}s;{SLOW:g};{_FLASH_WAITS};0")
         data.append(f"{label('size')}={max(len(target.reply.data) for target in result.serving)}B;4000;5000;0")
+    upgrades = [upgrade_of(target.asked) for target in result.observation.all_targets(Role.WEBSOCKET)]
+    if opened := [upgrade.seconds for upgrade in upgrades if upgrade.opened and upgrade.seconds is not None]:
+        data.append(f"{label('time')}={max(opened):.4f}s;{SLOW:g};;0")
     expiries = [own.not_after for target in result.observation.all_targets() if (own := own_certificate(target))]
     if expiries:
         left = min(expiries) - result.observation.time

@@ -10,8 +10,10 @@ from flashpol.probe.findings.registry import Severity
 from flashpol.probe.model import Role, Target
 from flashpol.probe.reply import NUL, printable
 from flashpol.probe.report import Result, counted, title
-from flashpol.probe.report.secure import described
+from flashpol.probe.report.secure import described as described_tls
+from flashpol.probe.report.websocket import described as described_websocket
 from flashpol.probe.tls.judgement import refusal
+from flashpol.probe.websocket.upgrade import upgrade_of
 
 Paint = Callable[[str, str], str]
 
@@ -26,6 +28,7 @@ _ROLES = {
     Role.DESTINATION: "the application's own",
     Role.SILVERLIGHT: "Silverlight's",
     Role.SILVERLIGHT_HTTP: "Silverlight's, over HTTP",
+    Role.WEBSOCKET: "a WebSocket",
     Role.ELSEWHERE: "asked by no client",
 }
 _ENDS = {
@@ -41,6 +44,7 @@ def report(result: Result, paint: Paint, columns: int | None = None) -> str:
     """Return the report on one host, in lines of at most `columns` characters (but never less than 60)."""
     width = None if columns is None else max(columns, _MIN_COLUMNS)
     lines = [f"{paint(clean(result.host), _BOLD)}: {title([result])}"]
+    described = described_tls if result.observation.question.websocket is None else described_websocket
     for address, targets in result.observation.targets.items():
         lines += ["", paint(f"{address}", _BOLD)]
         for target in targets:
@@ -117,6 +121,8 @@ def _words(event: Event, exchange: Exchange) -> str:
 
 def _end(exchange: Exchange) -> str:
     end, handshake = exchange.end or End.OPEN, exchange.tls
+    if end is End.OPEN and upgrade_of(exchange).origin and upgrade_of(exchange).head is not None:
+        return "closed by the probe"
     if handshake is None:
         return _ENDS[end]
     if not handshake.completed:

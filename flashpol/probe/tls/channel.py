@@ -35,7 +35,9 @@ _lock = threading.Lock()
 
 
 @lru_cache(maxsize=64)
-def _cached_context(lowest: str, highest: str, suites: str, verify: bool, ca: str | None) -> ssl.SSLContext:
+def _cached_context(
+    lowest: str, highest: str, suites: str, verify: bool, ca: str | None, alpn: tuple[str, ...]
+) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
@@ -44,6 +46,8 @@ def _cached_context(lowest: str, highest: str, suites: str, verify: bool, ca: st
     context.maximum_version = ssl.TLSVersion[highest] if highest else ssl.TLSVersion.MAXIMUM_SUPPORTED
     context.options |= _LEGACY_SERVERS
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # a missing close_notify is to be seen
+    if alpn:
+        context.set_alpn_protocols(alpn)
     if verify:
         context.load_default_certs()
         if ca is not None:
@@ -56,7 +60,7 @@ def context_for(offer: Offer) -> ssl.SSLContext:
     # The filters of warnings belong to the process: two threads that change them at the same time spoil them.
     with _lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TLS 1.0 is meant
-        return _cached_context(offer.lowest, offer.highest, offer.suites, offer.verify, offer.ca)
+        return _cached_context(offer.lowest, offer.highest, offer.suites, offer.verify, offer.ca, offer.alpn)
 
 
 def check_ca(path: str) -> str:

@@ -53,6 +53,26 @@ STATUS = {
 }
 
 
+# What Chromium says on the page of a failed connection, and in the console about a WebSocket.
+CHROMIUM = {
+    Flaw.EXPIRED: "net::ERR_CERT_DATE_INVALID",
+    Flaw.NOT_YET_VALID: "net::ERR_CERT_DATE_INVALID",
+    Flaw.NAME: "net::ERR_CERT_COMMON_NAME_INVALID",
+    Flaw.INCOMPLETE: "net::ERR_CERT_AUTHORITY_INVALID",
+    Flaw.SELF_SIGNED: "net::ERR_CERT_AUTHORITY_INVALID",
+    Flaw.UNKNOWN_CA: "net::ERR_CERT_AUTHORITY_INVALID",
+    Flaw.EXPIRED_ISSUER: "net::ERR_CERT_DATE_INVALID",
+    Flaw.REJECTED: "net::ERR_CERT_INVALID",
+}
+
+
+def reported(flaw: Flaw, observation: Observation) -> str:
+    """Return what the content's user, or its developer, can see of a flaw."""
+    if observation.question.websocket is not None:
+        return f"Chromium says `{CHROMIUM[flaw]}`"
+    return f"SecureSocket reports `{STATUS[flaw]}`"
+
+
 class Problem(NamedTuple):
     """`words` continue a sentence that begins with the port."""
 

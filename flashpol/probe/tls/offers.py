@@ -23,7 +23,8 @@ ANY = ""  # of versions: as low, or as high, as OpenSSL goes
 class Offer(NamedTuple):
     """Versions as ssl.TLSVersion names them, suites as OpenSSL writes them.
 
-    `name` is the server name that is sent, if any. `verify` says whether the handshake ends if the certificate is not
+    `name` is the server name that is sent, if any, `alpn` the protocols, of which browsers send one for a WebSocket.
+    `verify` says whether the handshake ends if the certificate is not
     valid and trusted; its name is judged elsewhere. `ca` is a file with CA certificates beside those of the machine.
     """
 
@@ -33,6 +34,7 @@ class Offer(NamedTuple):
     lowest: str = ANY
     highest: str = ANY
     suites: str = _ALL_SUITES
+    alpn: tuple[str, ...] = ()
 
     def as_flash(self) -> "Offer":
         """Offer what AIR and Flash Player offer."""

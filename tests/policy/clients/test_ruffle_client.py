@@ -56,6 +56,12 @@ def test_ruffle_page_from_nowhere_needs_a_grant_for_everywhere(page: str) -> Non
     assert not ruffle(EVERYWHERE.replace(b"/>", b' secure="true"/>', 1), page).allowed
 
 
+def test_ruffle_null_is_no_host() -> None:
+    policy = EVERYWHERE.replace(b'"*"', b'"null"')
+    assert not ruffle(policy, "null").allowed
+    assert ruffle(policy, "http://null").allowed
+
+
 @given(
     st.sampled_from(["http://www.example.com/", "https://www.example.com/", "https://secure.example/", "b.example"]),
     st.sampled_from([80, 7000, 7005, 7011]),
