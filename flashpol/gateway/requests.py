@@ -32,10 +32,12 @@ class Reply(NamedTuple):
 
 
 class Upgrade(NamedTuple):
-    """The request opens a WebSocket at path number `path`; `reply` is for when the upstream is reached."""
+    """The request opens a WebSocket at path number `path`; `reply` is for when the upstream is reached. compresses: it
+    agrees on permessage-deflate."""
 
     path: int
     reply: bytes
+    compresses: bool = False
 
 
 class Gateway:
@@ -49,6 +51,7 @@ class Gateway:
         self._shared = listener.shared
         self._paths = {path.path.encode(): number for number, path in enumerate(listener.websocket)}
         self._every = self._paths.pop(EVERY_PATH.encode(), None)
+        self._compress = [path.compression for path in listener.websocket]
         self._origins = [
             Origins(
                 policy,
@@ -85,7 +88,8 @@ class Gateway:
             return Reply(data, outcome, number, result, "the request does not ask for a WebSocket")
         verdict = self._origins[number].judge(handshake.values_of(fields, b"origin"))
         if verdict.allowed:
-            return Upgrade(number, handshake.accept(fields))
+            agreed = handshake.compression(fields) if self._compress[number] else None
+            return Upgrade(number, handshake.accept(fields, agreed), agreed is not None)
         outcome = "http_malformed" if verdict.status == 400 else "origin"
         data = replies.reply(verdict.status, verdict.reason)
         return Reply(data, outcome, number, verdict.result, verdict.reason, verdict.origin, verdict.line)

@@ -41,7 +41,7 @@ def http_port_of(
     return HttpPort(
         Gateway(listener, plan.replies[number], port, files),
         tuple(
-            (path, Path(block, max_message=timeouts.websocket_message, text=path.text))
+            (path, Path(block, max_message=timeouts.websocket_message, text=path.text, compression=path.compression))
             for path, block in zip(listener.websocket, blocks, strict=True)
         ),
         compile_networks(listener.forwarded_networks) if listener.forwarded_networks else None,

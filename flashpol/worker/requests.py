@@ -111,7 +111,7 @@ class Requests:
             path.count("capacity")
             self._table.reply_http(fd, replies.reply(503), reason)
             return
-        self._table.wrap(fd, path.prepare(upgrade.reply, rest))
+        self._table.wrap(fd, path.prepare(upgrade.reply, rest, compresses=upgrade.compresses))
         start_greenlet(self._relays.run_path, number, upgrade.path, fd, partial(self._fail, path))
 
     def _fail(self, path: Path, fd: int, reason: str, cause: str) -> None:
