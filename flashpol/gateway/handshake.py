@@ -62,7 +62,5 @@ def accept(fields: Fields) -> bytes:
 
 def _offers_binary(fields: Fields) -> bool:
     return any(
-        token.strip() == BINARY
-        for value in values_of(fields, b"sec-websocket-protocol")
-        for token in value.split(b",")
+        token.strip() == BINARY for value in values_of(fields, b"sec-websocket-protocol") for token in value.split(b",")
     )

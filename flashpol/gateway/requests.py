@@ -1,7 +1,7 @@
 """Decides about the HTTP requests of a listener: a WebSocket, a policy file, the application's own, or none of these.
 
 Pure: a decision is a reply, an upgrade, or to relay the connection as it is. It takes microseconds, as it is made in
-the hub; whoever asks carries it out.
+the hub; the caller carries it out.
 """
 
 from typing import NamedTuple

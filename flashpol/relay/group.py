@@ -101,7 +101,12 @@ class RelayGroup:
         values = {
             name: getattr(timeouts, name)
             for name in (
-                "connect_timeout", "idle_timeout", "max_duration", "silent_timeout", "websocket_ping", "linger_timeout",
+                "connect_timeout",
+                "idle_timeout",
+                "max_duration",
+                "silent_timeout",
+                "websocket_ping",
+                "linger_timeout",
             )
         }
         key = tuple(values.values())

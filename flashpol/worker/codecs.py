@@ -36,7 +36,7 @@ def http_port_of(
     """The rules about HTTP of the plan's listener `number`, which listens on `sock`. blocks: of its WebSocket paths."""
     timeouts = plan.config.timeouts(listener)
     address = bound_address(sock)
-    port = listener.public_port or getattr(address, "port", 0)
+    port = listener.public_port or getattr(address, "port", None) or 0
     files = UrlReplies(plan.url_policies[number]) if plan.url_policies and plan.url_policies[number] else None
     return HttpPort(
         Gateway(listener, plan.replies[number], port, files),

@@ -22,7 +22,7 @@ _FULL = ("connecting", "rate", "resources", "ports")
 @dataclass(frozen=True)
 class HttpPort:
     """What a listener needs to take HTTP. paths: those of its WebSocket, in order; forwarded: whose X-Forwarded-For
-    counts, None: nobody's."""
+    counts, None: that of no proxy."""
 
     gateway: Gateway
     paths: tuple[tuple[WebSocketPath, Path], ...] = ()

@@ -136,9 +136,7 @@ class Service:
         self._listeners.clear()
         return all(empty)
 
-    def finish(
-        self, timeout: float, time_left: Callable[[], float] | None = None, *, replaced: bool = False
-    ) -> bool:
+    def finish(self, timeout: float, time_left: Callable[[], float] | None = None, *, replaced: bool = False) -> bool:
         """Wait up to `timeout` seconds until all connections have ended, then close the rest. True if none was left.
 
         time_left: called again and again for the seconds left, instead of `timeout`. replaced: other workers serve.

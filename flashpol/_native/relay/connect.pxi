@@ -1,8 +1,8 @@
 # Connecting to an upstream, and how that ends.
 
 from libc.errno cimport (
-    EACCES, EADDRINUSE, EADDRNOTAVAIL, EAGAIN, ECONNREFUSED, EINPROGRESS, EINTR, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOENT,
-    ENOMEM, EPERM, errno, ETIMEDOUT,
+    EACCES, EADDRINUSE, EADDRNOTAVAIL, EAGAIN, ECONNREFUSED, EINPROGRESS, EINTR, EINVAL, EMFILE, ENFILE, ENOBUFS,
+    ENOENT, ENOMEM, EPERM, errno, ETIMEDOUT,
 )
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -10,8 +10,9 @@ from posix.unistd cimport close
 
 from flashpol._native.common.system cimport (
     AF_INET, AF_UNIX, bind, connect, EPOLLOUT, getsockopt, htons, IP_BIND_ADDRESS_NO_PORT, IP_TRANSPARENT, IPPROTO_IP,
-    IPPROTO_IPV6, IPPROTO_TCP, IPV6_TRANSPARENT, MSG_NOSIGNAL, send, setsockopt, SO_ERROR, SO_KEEPALIVE, SO_REUSEADDR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, sockaddr,
-    sockaddr_in6, socket, socklen_t, SOL_SOCKET, TCP_KEEPIDLE, TCP_NODELAY,
+    IPPROTO_IPV6, IPPROTO_TCP, IPV6_TRANSPARENT, MSG_NOSIGNAL, send, setsockopt, SO_ERROR, SO_KEEPALIVE,
+    SO_REUSEADDR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, sockaddr, sockaddr_in6, socket, socklen_t, SOL_SOCKET,
+    TCP_KEEPIDLE, TCP_NODELAY,
 )
 from flashpol._native.relay.counters cimport (
     CONNECT_BOUNDS, CONNECT_BUCKETS, F_PORTS, F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE,
