@@ -69,8 +69,9 @@ cdef class ProxyHeader:
 cdef class RequestHead:
     cdef HeadParser _parser
     cdef MatchVerdict _verdict
-    cdef bytes _data                    # of the stream: HEAD_BYTES and one more at most
+    cdef bytes _data                    # of the stream: HEAD_BYTES and one more at most, or what `parse` was given
 
+    cdef void _continue(self) noexcept
     cdef bytes _bytes_of(self, Span span)
 
 
