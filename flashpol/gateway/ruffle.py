@@ -178,7 +178,7 @@ def objections(route: Route, policy: bytes, origin: str) -> Iterator[str]:
     if origin.lower().startswith("https:") and entry.url.startswith(f"{WS}:") and not is_loopback(entry.url):
         yield (
             f"{entry.url}: browsers let no page over https open a connection that is not encrypted: set tls in "
-            f"{listener.title}, or give --url wss://HOST if a proxy in front of it speaks TLS"
+            f"{listener.title}, or give the URL of a proxy in front of it that speaks TLS (--url wss://HOST)"
         )
 
 
