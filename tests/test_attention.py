@@ -135,6 +135,10 @@ ROWS = {
     "certificate": Row(
         CONFIGURATION, ("certificate-warning",), ("FlashpolCertificateProblems",), ("Problems of the configuration",)
     ),
+    "websocket": Row(
+        CONFIGURATION, ("websocket-warning",), (), ("Problems of the configuration",),
+        "a path that is open to every page may be meant, and one that refuses all is seen by its refusals",
+    ),
     "admin-exposed": Row(
         CONFIGURATION, ("admin-exposed",), (), ("Problems of the configuration",),
         "Prometheus reaches the endpoint from another host, and in a container it has to",

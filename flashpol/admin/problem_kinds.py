@@ -62,11 +62,12 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "slow": (WARNING,),
     "policy": (ERROR, WARNING),
     "certificate": (WARNING,),
+    "websocket": (WARNING,),
     "admin-exposed": (WARNING,),
     "root": (WARNING,),
 }
 # Those that only another configuration, policy or certificate ends.
-CONFIGURATION_KINDS = ("policy", "certificate", "admin-exposed", "root")
+CONFIGURATION_KINDS = ("policy", "certificate", "websocket", "admin-exposed", "root")
 
 
 @dataclass(frozen=True)

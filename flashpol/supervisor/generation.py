@@ -266,6 +266,16 @@ class Generation:
             address=bound_address(self.admin_socket),
             workers_are_root=(user.pw_uid if user else os.geteuid()) == 0,
             certificates=[each.facts for each in self.plan.certificates.values()],
+            websocket_listeners=[
+                dataclasses.replace(listener, name=name, served_from=listener.served_from or address.port)
+                for name, listener, address in zip(self.names, config.listeners, self.addresses, strict=True)
+                if listener.websocket
+            ],
+            websocket_findings=[
+                (name, text)
+                for name, found in zip(self.names, self.plan.websocket_findings, strict=True)
+                for text in found
+            ],
         )
         if not config.server.reload_endpoint:
             self._runtime.reload_request.close()

@@ -8,12 +8,13 @@ from flashpol._fastpath import ConnectionTable, Networks, RequestHead
 from flashpol._websocket import Path
 from flashpol.config import WebSocketPath
 from flashpol.gateway import replies
-from flashpol.gateway.forwarded import client_address
+from flashpol.gateway.forwarded import client_address, is_allowed
 from flashpol.gateway.handshake import values_of
 from flashpol.gateway.requests import Gateway, Reply, Upgrade
 from flashpol.hub import start_greenlet
 from flashpol.log.handler import log
 from flashpol.relay.group import RelayGroup
+from flashpol.relay.relay import OnFailure
 
 # Reasons for which a session finds no place, and causes of a failure that the client may try again after.
 _FULL = ("connecting", "rate", "resources", "ports")
@@ -21,12 +22,14 @@ _FULL = ("connecting", "rate", "resources", "ports")
 
 @dataclass(frozen=True)
 class HttpPort:
-    """What a listener needs to take HTTP. paths: those of its WebSocket, in order; forwarded: whose X-Forwarded-For
-    counts, None: nobody's."""
+    """What a listener needs to take HTTP. paths: those of its WebSocket, in order. forwarded: the proxies whose
+    X-Forwarded-For counts, None: there are none. allowed: all but `deny_networks`, for the clients that proxies name;
+    `allow_networks` is about connections, and so about the proxies."""
 
     gateway: Gateway
     paths: tuple[tuple[WebSocketPath, Path], ...] = ()
     forwarded: Networks | None = None
+    allowed: Networks | None = None
 
 
 class Requests:
@@ -37,10 +40,12 @@ class Requests:
         self._relays = relays
         self._relay = relay
         self._ports: dict[int, tuple[str, HttpPort]] = {}
+        self._on_failure: dict[int, list[OnFailure]] = {}  # of each path; one for all of its sessions
 
     def add(self, number: int, name: str, port: HttpPort) -> None:
         """The table's listener `number`, `name` in log lines, takes HTTP."""
         self._ports[number] = name, port
+        self._on_failure[number] = [partial(self._fail, path) for _, path in port.paths]
 
     def decide(self, fd: int, data: bytes, number: int) -> None:
         """A hook of the table, called in the hub: `data` is a whole head, and what came behind it."""
@@ -73,7 +78,11 @@ class Requests:
             found = client_address(self._table.client(fd)[0], entries, port.forwarded)
         except OSError:  # the client has reset the connection
             return None
-        return self._table.set_client(fd, found.address) if found.forwarded else None
+        if not found.forwarded:
+            return None
+        if port.allowed is not None and not is_allowed(found.address, port.allowed):
+            return "network"
+        return self._table.set_client(fd, found.address)
 
     def _reply(self, fd: int, reply: Reply, name: str, port: HttpPort) -> None:
         if reply.path is not None:
@@ -111,8 +120,8 @@ class Requests:
             path.count("capacity")
             self._table.reply_http(fd, replies.reply(503), reason)
             return
-        self._table.wrap(fd, path.prepare(upgrade.reply, rest))
-        start_greenlet(self._relays.run_path, number, upgrade.path, fd, partial(self._fail, path))
+        self._table.wrap(fd, path.prepare(upgrade.reply, rest, compresses=upgrade.compresses))
+        start_greenlet(self._relays.run_path, number, upgrade.path, fd, self._on_failure[number][upgrade.path])
 
     def _fail(self, path: Path, fd: int, reason: str, cause: str) -> None:
         """The upstream could not be reached."""
