@@ -57,6 +57,7 @@ class AdminContext:
     address: Address | None = None
     workers_are_root: bool = False
     certificates: Sequence[CertificateFacts] = ()
+    websocket_findings: Sequence[tuple[str, str]] = ()  # the listener's name, and what is wrong with a path
 
     @property
     def tls_listeners(self) -> list[ListenerInfo]:

@@ -227,6 +227,7 @@ class Generation:
     def _prepare_admin(self) -> Callable[["ChildControl"], None]:
         from flashpol.admin.context import AdminContext, ListenerInfo
         from flashpol.admin.endpoint import run
+        from flashpol.serving import websocket_findings
 
         if self.admin_socket is None:
             raise AssertionError("add_admin makes an admin process only if there is a socket for it")
@@ -266,6 +267,11 @@ class Generation:
             address=bound_address(self.admin_socket),
             workers_are_root=(user.pw_uid if user else os.geteuid()) == 0,
             certificates=[each.facts for each in self.plan.certificates.values()],
+            websocket_findings=[
+                (each.listener, text)
+                for each, listener in zip(listeners, config.listeners, strict=True)
+                for text in websocket_findings.find(listener, each.reply)
+            ],
         )
         if not config.server.reload_endpoint:
             self._runtime.reload_request.close()

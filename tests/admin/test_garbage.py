@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from contexts import make_context, make_tls_context
+from contexts import CERTIFICATE, LISTENER, PATHS, TLS_LISTENER, make_context
 
 import flashpol.cli.status
 import flashpol.cli.top
@@ -35,6 +35,11 @@ FILLS: dict[str, Fill] = {
 }
 
 
+def make_full_context() -> AdminContext:
+    """With TLS and WebSocket."""
+    return dataclasses.replace(make_context((LISTENER, TLS_LISTENER), paths=PATHS), certificates=(CERTIFICATE,))
+
+
 def mappings(context: AdminContext) -> list[SharedMapping]:
     return [context.shared._mapping, context.shared.address_limits._mapping, context.status._mapping]
 
@@ -50,7 +55,7 @@ def get(application: Application, path: str) -> tuple[str, bytes]:
 @pytest.mark.parametrize("first", FILLS)
 def test_garbage_in_every_mapping_is_shown_without_an_error(first: str, then: str) -> None:
     chance = random.Random(f"{first} {then}")
-    for make in (make_context, make_tls_context):
+    for make in (make_context, make_full_context):
         context = make()
         history = History(partial(Sample.of, context))
         application = Application(context, history=history)
