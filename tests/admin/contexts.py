@@ -34,7 +34,7 @@ CERTIFICATE = CertificateFacts(
 
 
 ROUTES = (("master", "127.0.0.1:7000"), ("master", "game.example:7000"))
-PATHS = (("master", "/chess"), ("master", "*"))
+WEBSOCKET_PATHS = (("master", "/chess"), ("master", "*"))
 
 
 def make_context(
@@ -62,7 +62,7 @@ def make_tls_context(*certificates: CertificateFacts, slots: int = 2) -> AdminCo
 
 def make_websocket_context(slots: int = 2) -> AdminContext:
     """With two WebSocket paths."""
-    return make_context(slots=slots, paths=PATHS)
+    return make_context(slots=slots, paths=WEBSOCKET_PATHS)
 
 
 def put(shared: SharedCounters, slot: int, listener: int, field: str, *values: int) -> None:

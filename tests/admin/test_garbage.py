@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from contexts import CERTIFICATE, LISTENER, PATHS, TLS_LISTENER, make_context
+from contexts import CERTIFICATE, LISTENER, TLS_LISTENER, WEBSOCKET_PATHS, make_context
 
 import flashpol.cli.status
 import flashpol.cli.top
@@ -37,7 +37,7 @@ FILLS: dict[str, Fill] = {
 
 def make_full_context() -> AdminContext:
     """With TLS and WebSocket."""
-    return dataclasses.replace(make_context((LISTENER, TLS_LISTENER), paths=PATHS), certificates=(CERTIFICATE,))
+    return dataclasses.replace(make_context((LISTENER, TLS_LISTENER), paths=WEBSOCKET_PATHS), certificates=(CERTIFICATE,))
 
 
 def mappings(context: AdminContext) -> list[SharedMapping]:
