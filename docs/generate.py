@@ -124,7 +124,8 @@ def table_of_closes() -> str:
     """A row for each code, with what it means from either side."""
     code = re.compile(r"[a-z]+_[a-z_]+|text(?= is false)")
     rows = (
-        f"| `{name}` | {words} | {as_code(code, CLOSES['server'][name])} |\n" for name, words in CLOSES["client"].items()
+        f"| `{name}` | {words} | {as_code(code, CLOSES['server'][name])} |\n"
+        for name, words in CLOSES["client"].items()
     )
     return "| `code` | from the client | from the server |\n|---|---|---|\n" + "".join(rows)
 

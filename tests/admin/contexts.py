@@ -65,6 +65,12 @@ def make_websocket_context(slots: int = 2) -> AdminContext:
     return make_context(slots=slots, paths=WEBSOCKET_PATHS)
 
 
+def make_full_context() -> AdminContext:
+    """With TLS and WebSocket."""
+    paths = make_context((LISTENER, TLS_LISTENER), paths=WEBSOCKET_PATHS)
+    return dataclasses.replace(paths, certificates=(CERTIFICATE,))
+
+
 def put(shared: SharedCounters, slot: int, listener: int, field: str, *values: int) -> None:
     _write(shared.memory(slot, listener), *LAYOUT[field], values)
 

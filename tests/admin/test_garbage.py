@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from contexts import CERTIFICATE, LISTENER, TLS_LISTENER, WEBSOCKET_PATHS, make_context
+from contexts import make_context, make_full_context
 
 import flashpol.cli.status
 import flashpol.cli.top
@@ -33,11 +33,6 @@ FILLS: dict[str, Fill] = {
     "largest": lambda chance, size: b"\xff" * size,
     "zero": lambda chance, size: bytes(size),
 }
-
-
-def make_full_context() -> AdminContext:
-    """With TLS and WebSocket."""
-    return dataclasses.replace(make_context((LISTENER, TLS_LISTENER), paths=WEBSOCKET_PATHS), certificates=(CERTIFICATE,))
 
 
 def mappings(context: AdminContext) -> list[SharedMapping]:
