@@ -40,7 +40,8 @@ test: $(VENV)/.dev  ## the fast tests (under three minutes on two quiet cores)
 
 test-slow: $(VENV)/.dev  ## the others: browsers, Prometheus, nginx, HAProxy, ffmpeg, long runs, all examples
 	@# A machine that a file boots is for all tests of that file, in their order.
-	$(BIN)/python -m pytest -q $(PARALLEL) --dist loadfile $(PROCESSES) -m "slow or hypothesis"
+	$(BIN)/python -m pytest -q $(PARALLEL) --dist loadfile $(PROCESSES) -m "(slow or hypothesis) and not alone"
+	$(BIN)/python -m pytest -q -m alone
 
 test-all: test test-slow  ## all tests
 

@@ -38,6 +38,17 @@ def has_openssl() -> bool:
     return done.returncode == 0
 
 
+def has_zlib() -> bool:
+    """Whether the headers of zlib are installed; those of Python need them."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    done = subprocess.run([*compiler, "-E", "-"], input=b"#include <zlib.h>\n", capture_output=True, check=False)
+    return done.returncode == 0
+
+
+MACROS = {}
+if has_zlib():
+    LIBRARIES["flashpol._websocket"] = ["z"]
+    MACROS["flashpol._websocket"] = [("FLASHPOL_ZLIB", "1")]
 if has_openssl():
     SOURCES["flashpol._tls"] = "flashpol/_tls.pyx"
 else:
@@ -75,6 +86,7 @@ extensions = [
         name,
         [source],
         libraries=LIBRARIES.get(name, []),
+        define_macros=MACROS.get(name, []),
         extra_compile_args=["-Wall", *FLAGS[build], *SLEEPS.get(name, [])],
         extra_link_args=["-fsanitize=address,undefined"] if build == "sanitize" else [],
     )

@@ -66,7 +66,7 @@ cdef class ProxyHeader:
 cdef class RequestHead:
     cdef HeadParser _parser
     cdef MatchVerdict _verdict
-    cdef bytes _data                    # of the stream, HEAD_BYTES at most
+    cdef bytes _data                    # of the stream: HEAD_BYTES and one more at most
 
     cdef bytes _bytes_of(self, Span span)
 

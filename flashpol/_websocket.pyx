@@ -13,6 +13,7 @@ from flashpol._native.codecs.codec cimport (
     CE_DONE, CE_EVICTED, CE_FAILED, CE_IDLE, CE_REPLACED, CE_STOP, Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH,
     CODEC_HEADROOM, CODEC_OK, CODEC_PLAIN, CODEC_READ, CODEC_REPLY, CODEC_WORK, CodecEnd, CodecResult, Output,
 )
+from flashpol._native.websocket.deflate cimport HAS_ZLIB
 from flashpol._native.websocket.codec cimport (
     CODE_COUNT, PathSettings, RESULT_COUNT, U_ACCEPTED, U_CAPACITY, U_MALFORMED, U_NO_ORIGIN, U_NO_UPGRADE, U_ORIGIN,
     U_UPSTREAM, WebSocketCounters,
@@ -20,6 +21,7 @@ from flashpol._native.websocket.codec cimport (
 
 include "_native/bindings/tables.pxi"
 include "_native/websocket/frames.pxi"
+include "_native/websocket/deflate.pxi"
 include "_native/websocket/codec.pxi"
 
 # Enum UpgradeResult has its names here and nowhere else.
@@ -52,6 +54,7 @@ cdef dict layout_of_counters():
 
 
 LAYOUT = layout_of_counters()
+COMPRESSES = bool(HAS_ZLIB)                             # the build has zlib
 
 cdef dict RESULT_NAMES = {CODEC_OK: "ok", CODEC_WORK: "work", CODEC_END: "end", CODEC_ERROR: "error"}
 cdef dict ENDS = {
@@ -67,20 +70,29 @@ cdef class Path:
     cdef PathSettings settings
     cdef unsigned char[::1] _block      # keeps alive what settings.counters points to
 
-    def __cinit__(self, unsigned char[::1] block not None, *, uint64_t max_message, bint text=False):
+    def __cinit__(self, unsigned char[::1] block not None, *, uint64_t max_message, bint text=False,
+                  bint compression=False):
         if block.shape[0] < <Py_ssize_t>sizeof(WebSocketCounters) or <size_t>&block[0] % sizeof(uint64_t) != 0:
             raise ValueError(f"a counter block is {sizeof(WebSocketCounters)} bytes, aligned to {sizeof(uint64_t)}")
         self._block = block
         self.settings.counters = <WebSocketCounters*>&block[0]
         self.settings.max_message = max_message
         self.settings.text = text
+        if compression:
+            self.settings.compressor = make_compressor()
+            if self.settings.compressor == NULL:
+                raise MemoryError
 
-    def prepare(self, bytes reply not None, bytes rest not None):
+    def __dealloc__(self):
+        free_compressor(self.settings.compressor)
+        free_decompressor(self.settings.decompressor)
+
+    def prepare(self, bytes reply not None, bytes rest not None, *, bint compresses=False):
         cdef PreparedCodec prepared = PreparedCodec.__new__(PreparedCodec)
         if len(rest) > CODEC_PLAIN:
             raise ValueError(f"at most {CODEC_PLAIN} bytes")
         prepared.codec = begin_websocket(
-            &self.settings, <const char*>reply, <uint32_t>len(reply), <const char*>rest, <uint32_t>len(rest),
+            &self.settings, compresses and self.settings.compressor != NULL, <const char*>reply, <uint32_t>len(reply), <const char*>rest, <uint32_t>len(rest),
         )
         if prepared.codec == NULL:
             raise MemoryError
@@ -98,8 +110,8 @@ cdef class WebSocketCodec:
     cdef PreparedCodec _prepared
     cdef Codec* _codec
 
-    def __cinit__(self, Path path not None, *, bytes reply=b"", bytes rest=b""):
-        self._prepared = path.prepare(reply, rest)
+    def __cinit__(self, Path path not None, *, bytes reply=b"", bytes rest=b"", bint compresses=False):
+        self._prepared = path.prepare(reply, rest, compresses=compresses)
         self._codec = self._prepared.codec
 
     cdef tuple _call(self, bytes wire):

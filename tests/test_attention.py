@@ -155,7 +155,8 @@ ROWS = {
         CONFIGURATION, ("certificate-warning",), ("FlashpolCertificateProblems",), ("Problems of the configuration",)
     ),
     "websocket": Row(
-        CONFIGURATION, ("websocket-warning",), ("FlashpolWebSocketProblems",), ("Problems of the configuration",)
+        CONFIGURATION, ("websocket-warning",), (), ("Problems of the configuration",),
+        "a path that is open to every page may be meant, and one that refuses all is seen by its refusals",
     ),
     "admin-exposed": Row(
         CONFIGURATION, ("admin-exposed",), (), ("Problems of the configuration",),

@@ -6,4 +6,5 @@ history          samples of the last minutes        problems     what needs an o
 tls              certificates, failed handshakes    problem_kinds  every kind of problem
 policy_analysis  lint and decide, in a thread       decide       /-/decide
 formatting       numbers as people read them        page/        HTML made from the status document
+ruffle           /-/ruffle
 """

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from flashpol.config import FLASH, Address
+from flashpol.config import FLASH, Address, Listener
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals, PathLabel, Route
@@ -46,6 +46,8 @@ class AdminContext:
     """`shared` belongs to the current generation, whose listeners are `listeners`; `totals` counts it too.
 
     routes: the upstreams of its shared ports, paths: their WebSocket paths. address: of the admin endpoint.
+    websocket_listeners: the configuration of those with WebSocket paths, with the names and the ports that they have in
+    effect; websocket_findings: the name of one of them, and what is to be said of its paths.
     """
 
     status: ServerStatus
@@ -57,7 +59,8 @@ class AdminContext:
     address: Address | None = None
     workers_are_root: bool = False
     certificates: Sequence[CertificateFacts] = ()
-    websocket_findings: Sequence[tuple[str, str]] = ()  # the listener's name, and what is wrong with a path
+    websocket_listeners: Sequence[Listener] = ()
+    websocket_findings: Sequence[tuple[str, str]] = ()
 
     @property
     def tls_listeners(self) -> list[ListenerInfo]:

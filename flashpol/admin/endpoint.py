@@ -27,6 +27,7 @@ from flashpol.admin.metrics import make_registry
 from flashpol.admin.page import rendering
 from flashpol.admin.policy_analysis import AnalysisCache
 from flashpol.admin.problems import Json
+from flashpol.admin.ruffle import ruffle
 from flashpol.admin.status import status
 from flashpol.counters.status import DRAINING, READY
 from flashpol.hub import run_again
@@ -114,6 +115,7 @@ class Application:
             "/-/ready": self._ready,
             "/-/status": lambda _: _json("200 OK", self._status()),
             "/-/decide": self._decide,
+            "/-/ruffle": self._ruffle,
         }
         self._help = f"not found; try {' '.join(self._gets)}"
         # What only the page asks for.
@@ -180,20 +182,34 @@ class Application:
         return self._rendered(None)
 
     def _rendered(self, policies: Markup | None) -> Response:
-        body = rendering.render_page(self._status(), self._history.samples, self._context.listeners, policies)
+        context = self._context
+        body = rendering.render_page(
+            self._status(), self._history.samples, context.listeners, policies, bool(context.websocket_listeners)
+        )
         return Response("200 OK", HTML, body)
+
+    def _ruffle(self, environ: Environment) -> Response:
+        """JSON, or a page for the form of the page, which asks for HTML."""
+        result = ruffle(_query(environ), self._context)
+        code = "400 Bad Request" if result.error else "200 OK"
+        if "text/html" in environ.get("HTTP_ACCEPT", ""):
+            return Response(code, HTML, rendering.render_snippet(result))
+        return _json(code, result.as_json())
 
     def _decide(self, environ: Environment) -> Response:
         """JSON, or a page for a form that was sent without JavaScript, which asks for HTML."""
-        try:
-            query = dict(parse_qsl(environ.get("QUERY_STRING", ""), max_num_fields=MAX_FIELDS))
-        except ValueError:
-            query = {}
-        result = decide(query, self._analyses)
+        result = decide(_query(environ), self._analyses)
         code = "200 OK" if result.decisions else "400 Bad Request"
         if "text/html" in environ.get("HTTP_ACCEPT", ""):
             return Response(code, HTML, rendering.render_decision(self._context.listeners, result))
         return _json(code, result.as_json())
+
+
+def _query(environ: Environment) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(environ.get("QUERY_STRING", ""), max_num_fields=MAX_FIELDS))
+    except ValueError:
+        return {}
 
 
 def _file(response: Response, _: Environment) -> Response:

@@ -70,7 +70,7 @@ def find_configuration_problems(context: AdminContext, linted: Linted) -> list[P
     return [
         *_of_policies(linted),
         *find_certificate_findings(context.certificates, time.time()),
-        *(Problem("websocket", WARNING, f"{name}: {text}.") for name, text in context.websocket_findings),
+        *(Problem("websocket", WARNING, f"Listener {name}: {text}.") for name, text in context.websocket_findings),
         *_of_security(context),
     ]
 

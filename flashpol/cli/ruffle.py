@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from flashpol.cli import sources
 from flashpol.cli.arguments import port
 from flashpol.cli.configure import DEFAULT_CONFIG
 from flashpol.config import Config, ConfigError, Listener, check, did_you_mean, load, one_line
-from flashpol.gateway.ruffle import WS, PublicUrl, Route, is_host, objections, origin_of, routes, script
+from flashpol.gateway.ruffle import WS, PublicUrl, Route, require_host, routes, script, warn_of_pages
 from flashpol.serving.websocket_findings import find
 
 DESCRIPTION = """Print the setting socketProxy of Ruffle for the WebSocket paths of a configuration, as JSON and as a
@@ -64,13 +64,13 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     hosts = list(dict.fromkeys(options.host))
     for host in hosts:
-        if not is_host(host):
-            raise ConfigError(f"--host {host!r}: write a host name or an IP address alone, as the content has it")
+        require_host(host)
     url = PublicUrl.parse(options.url) if options.url is not None else None
-    pages = [origin_of(page) for page in options.page]
     settings = check(load(options.config))
     chosen = _of_ports(routes(_listeners(options, settings), hosts, url), options.port)
-    warnings = list(dict.fromkeys(_warnings(settings, chosen, pages)))
+    warnings = warn_of_pages(
+        chosen, options.page, lambda listener: sources.policy_of(settings.policy(listener.policy)), find
+    )
     entries = [route.entry for route in chosen]
     if options.json:
         document = {
@@ -114,13 +114,3 @@ def _of_ports(found: Sequence[Route], ports: Sequence[int] | None) -> Sequence[R
                 f"{', '.join(map(str, known))}; set port in [[listeners.websocket]]"
             )
     return [route for route in found if not ports or route.entry.port in ports]
-
-
-def _warnings(settings: Config, chosen: Sequence[Route], pages: Sequence[str]) -> Iterator[str]:
-    for route in chosen:
-        listener = route.listener
-        policy = sources.policy_of(settings.policy(listener.policy))
-        if not pages:
-            yield from (f"{listener.title}: {text}" for text in find(listener, policy, [route.path]))
-        for page in pages:
-            yield from objections(route, policy, page)

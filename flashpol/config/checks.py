@@ -94,7 +94,9 @@ def _check_transparent(listener: Listener) -> None:
 
 def _may_have_clients(listener: Listener, version: int) -> bool:
     """False if no client of the listener can have an address of this IP version."""
-    if listener.proxy_protocol or not isinstance(listener.address, Address) or listener.address.host == "::":
+    if listener.proxy_protocol or listener.forwarded_networks:  # a proxy has clients of any version
+        return True
+    if not isinstance(listener.address, Address) or listener.address.host == "::":
         return True
     return version == (6 if ":" in listener.address.host else 4)
 

@@ -49,11 +49,13 @@ def key_of(fields: Fields) -> bytes | None:
         return None
 
 
-def accept(fields: Fields) -> bytes:
+def accept(fields: Fields, extensions: bytes | None = None) -> bytes:
     """The reply with status 101, for a request that `refusal_of` has nothing against."""
     key = key_of(fields) or b""
     answer = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
     chosen = b"Sec-WebSocket-Protocol: binary\r\n" if _offers_binary(fields) else b""
+    if extensions:
+        chosen += b"Sec-WebSocket-Extensions: " + extensions + b"\r\n"
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: " + answer + b"\r\n" + chosen + b"\r\n"
@@ -64,3 +66,46 @@ def _offers_binary(fields: Fields) -> bool:
     return any(
         token.strip() == BINARY for value in values_of(fields, b"sec-websocket-protocol") for token in value.split(b",")
     )
+
+
+# What each side may do with its window, and that it has none between two messages (RFC 7692 section 7.1).
+_SERVER_WINDOW, _CLIENT_WINDOW = 12, 9  # bits, as the codec has them
+_SWITCHES = (b"server_no_context_takeover", b"client_no_context_takeover")
+_SERVER_BITS, _CLIENT_BITS = b"server_max_window_bits", b"client_max_window_bits"
+_DEFLATE = b"permessage-deflate"
+_AGREED = b"permessage-deflate; server_no_context_takeover; client_no_context_takeover; client_max_window_bits=9"
+
+
+def compression(fields: Fields) -> bytes | None:
+    """What is agreed on of the client's offers to compress; None: none of them can be met.
+
+    A client whose window cannot be limited would need 40 KB here for each message that has come in part, and is
+    declined. So are malformed offers, which other servers fail on.
+    """
+    for value in values_of(fields, b"sec-websocket-extensions"):
+        for offer in value.split(b","):
+            name, *parameters = (part.strip().lower() for part in offer.split(b";"))
+            if name == _DEFLATE and (windows := _windows(parameters)):
+                server, client = windows
+                if client is not None and client >= _CLIENT_WINDOW and (server or _SERVER_WINDOW) >= _SERVER_WINDOW:
+                    return _AGREED + (b"; server_max_window_bits=%d" % _SERVER_WINDOW if server else b"")
+    return None
+
+
+def _windows(parameters: Sequence[bytes]) -> tuple[int | None, int | None] | None:
+    """Bits of the windows that an offer is about, server's and client's; None if it is malformed."""
+    found: dict[bytes, int | None] = {}
+    for parameter in parameters:
+        name, equals, text = (part.strip() for part in parameter.partition(b"="))
+        if name in found or name not in (*_SWITCHES, _SERVER_BITS, _CLIENT_BITS):
+            return None
+        text = text[1:-1] if text[:1] == text[-1:] == b'"' and len(text) > 1 else text
+        if equals:
+            if name in _SWITCHES or text not in (b"8", b"9", b"10", b"11", b"12", b"13", b"14", b"15"):
+                return None
+            found[name] = int(text)
+        elif name == _SERVER_BITS:
+            return None
+        else:
+            found[name] = 15
+    return found.get(_SERVER_BITS), found.get(_CLIENT_BITS)

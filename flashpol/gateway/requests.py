@@ -1,7 +1,7 @@
 """Decides about the HTTP requests of a listener: a WebSocket, a policy file, the application's own, or none of these.
 
 Pure: a decision is a reply, an upgrade, or to relay the connection as it is. It takes microseconds, as it is made in
-the hub; whoever asks carries it out.
+the hub; `worker.requests` carries it out.
 """
 
 from typing import NamedTuple
@@ -32,10 +32,12 @@ class Reply(NamedTuple):
 
 
 class Upgrade(NamedTuple):
-    """The request opens a WebSocket at path number `path`; `reply` is for when the upstream is reached."""
+    """The request opens a WebSocket at path number `path`; `reply` is for when the upstream is reached. compresses: it
+    agrees on permessage-deflate."""
 
     path: int
     reply: bytes
+    compresses: bool = False
 
 
 class Gateway:
@@ -49,6 +51,7 @@ class Gateway:
         self._shared = listener.shared
         self._paths = {path.path.encode(): number for number, path in enumerate(listener.websocket)}
         self._every = self._paths.pop(EVERY_PATH.encode(), None)
+        self._compress = [path.compression for path in listener.websocket]
         self._origins = [
             Origins(
                 policy,
@@ -77,7 +80,7 @@ class Gateway:
             return Reply(replies.METHOD_NOT_ALLOWED, "http", number, "no_upgrade", "the method is not GET")
         fields = head.fields
         refusal = handshake.refusal_of(fields)
-        if head.minor == 0 or head.body_size:
+        if head.minor == 0:  # which has no Upgrade
             refusal = refusal or (replies.UPGRADE_REQUIRED, "no_upgrade")
         if refusal:
             data, result = refusal
@@ -85,7 +88,8 @@ class Gateway:
             return Reply(data, outcome, number, result, "the request does not ask for a WebSocket")
         verdict = self._origins[number].judge(handshake.values_of(fields, b"origin"))
         if verdict.allowed:
-            return Upgrade(number, handshake.accept(fields))
+            agreed = handshake.compression(fields) if self._compress[number] else None
+            return Upgrade(number, handshake.accept(fields, agreed), agreed is not None)
         outcome = "http_malformed" if verdict.status == 400 else "origin"
         data = replies.reply(verdict.status, verdict.reason)
         return Reply(data, outcome, number, verdict.result, verdict.reason, verdict.origin, verdict.line)

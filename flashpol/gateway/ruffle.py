@@ -6,7 +6,7 @@ is an entry for each host name that the content uses, and for each port.
 
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import NamedTuple, Self
@@ -101,6 +101,32 @@ def routes(listeners: Collection[Listener], hosts: Sequence[str], url: PublicUrl
     return sorted(found.values(), key=lambda route: (order[id(route.listener)], hosts.index(route.entry.host)))
 
 
+def require_host(text: str) -> None:
+    """Raises ConfigError."""
+    if not is_host(text):
+        raise ConfigError(f"{text!r} is not a host: write a host name or an IP address alone, as the content has it")
+
+
+def warn_of_pages(
+    found: Sequence[Route],
+    pages: Sequence[str],
+    policy_of: Callable[[Listener], bytes],
+    find: Callable[[Listener, bytes, Sequence[WebSocketPath]], Sequence[str]],
+) -> list[str]:
+    """Why content of these pages, URLs or origins, could not connect; without pages, what `find` finds about the paths
+    of these routes. Raises ConfigError."""
+    origins = list(map(origin_of, pages))
+    warnings: list[str] = []
+    for route in found:
+        policy = policy_of(route.listener)
+        for origin in origins:
+            warnings += objections(route, policy, origin)
+        if not pages:
+            about = find(route.listener, policy, [route.path])
+            warnings += (f"{route.listener.title}: {text}" for text in about)
+    return list(dict.fromkeys(warnings))
+
+
 def _path_of(listener: Listener, path: WebSocketPath) -> str:
     """What a client asks for; for "*" a path that no other table names."""
     if path.path != EVERY_PATH:
@@ -152,7 +178,7 @@ def objections(route: Route, policy: bytes, origin: str) -> Iterator[str]:
     if origin.lower().startswith("https:") and entry.url.startswith(f"{WS}:") and not is_loopback(entry.url):
         yield (
             f"{entry.url}: browsers let no page over https open a connection that is not encrypted: set tls in "
-            f"{listener.title}, or give --url wss://HOST if a proxy in front of it speaks TLS"
+            f"{listener.title}, or give the URL of a proxy in front of it that speaks TLS (--url wss://HOST)"
         )
 
 

@@ -33,7 +33,8 @@ class Plan:
     """`replies` are the bytes that `config.listeners` serve, `access` the networks they serve; `privileges` are the
     children's; `local_ports` are the host's, which a worker may be unable to look up. `certificates` are those of the
     configuration by name, `ticket_keys` encrypt the session tickets of all workers. `url_policies` are the files that
-    `config.listeners` serve by URL. It can be pickled: a reload loads it in a process of its own."""
+    `config.listeners` serve by URL, `websocket_findings` what is to be said of their WebSocket paths. It can be
+    pickled: a reload loads it in a process of its own."""
 
     config: Config
     replies: Sequence[bytes] = field(repr=False)
@@ -42,6 +43,7 @@ class Plan:
     local_ports: LocalPorts = field(default_factory=LocalPorts, repr=False)
     certificates: Certificates = field(default_factory=dict, repr=False)
     url_policies: Sequence[UrlPolicies] = field(default=(), repr=False)
+    websocket_findings: Sequence[Sequence[str]] = ()
     ticket_keys: bytes = field(default_factory=partial(os.urandom, TICKET_KEY_BYTES), repr=False)
 
 
@@ -89,9 +91,9 @@ class Loader:
         log_exposures(config.server.admin, privileges, self._known)
         access = list(map(Access.of, config.listeners))
         replies = compile_all(config)
-        websocket_findings.warn_all(config, replies)
+        findings = websocket_findings.warn_all(config, replies)
         by_url = policy_files.load_all(config)
-        return Plan(config, replies, access, privileges, LocalPorts.of_host(), certificates, by_url)
+        return Plan(config, replies, access, privileges, LocalPorts.of_host(), certificates, by_url, findings)
 
 
 def _load_certificates(config: Config, patience: float, before_again: Callable[[], object]) -> Certificates:

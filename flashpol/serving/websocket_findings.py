@@ -13,12 +13,14 @@ from flashpol.policy import Decider, DomainPattern, PolicyError, parse
 log = logging.getLogger("flashpol")
 
 
-def warn_all(config: Config, replies: Sequence[bytes]) -> None:
-    """Log the findings of all listeners. replies: theirs, in their order."""
-    for listener, reply in zip(config.listeners, replies, strict=True):
+def warn_all(config: Config, replies: Sequence[bytes]) -> list[list[str]]:
+    """Log the findings of all listeners, and return those of each. replies: theirs, in their order."""
+    found = [find(listener, reply) for listener, reply in zip(config.listeners, replies, strict=True)]
+    for listener, texts in zip(config.listeners, found, strict=True):
         name = str(listener.name or listener.address)
-        for text in find(listener, reply):
+        for text in texts:
             log.warning("listener %s: %s", name, text, extra={"event": "websocket-warning", "listener": name})
+    return found
 
 
 def find(listener: Listener, policy: bytes, paths: Sequence[WebSocketPath] | None = None) -> list[str]:

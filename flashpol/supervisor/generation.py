@@ -227,7 +227,6 @@ class Generation:
     def _prepare_admin(self) -> Callable[["ChildControl"], None]:
         from flashpol.admin.context import AdminContext, ListenerInfo
         from flashpol.admin.endpoint import run
-        from flashpol.serving import websocket_findings
 
         if self.admin_socket is None:
             raise AssertionError("add_admin makes an admin process only if there is a socket for it")
@@ -267,10 +266,15 @@ class Generation:
             address=bound_address(self.admin_socket),
             workers_are_root=(user.pw_uid if user else os.geteuid()) == 0,
             certificates=[each.facts for each in self.plan.certificates.values()],
+            websocket_listeners=[
+                dataclasses.replace(listener, name=name, served_from=listener.served_from or address.port)
+                for name, listener, address in zip(self.names, config.listeners, self.addresses, strict=True)
+                if listener.websocket
+            ],
             websocket_findings=[
-                (each.listener, text)
-                for each, listener in zip(listeners, config.listeners, strict=True)
-                for text in websocket_findings.find(listener, each.reply)
+                (name, text)
+                for name, found in zip(self.names, self.plan.websocket_findings, strict=True)
+                for text in found
             ],
         )
         if not config.server.reload_endpoint:

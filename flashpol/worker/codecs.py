@@ -45,14 +45,15 @@ def http_port_of(
     """
     timeouts = plan.config.timeouts(listener)
     address = bound_address(sock)
-    port = listener.public_port or getattr(address, "port", 0)
+    port = listener.public_port or address.port
     files = UrlReplies(plan.url_policies[number]) if plan.url_policies and plan.url_policies[number] else None
     return HttpPort(
         Gateway(listener, plan.replies[number], port, files),
         tuple(
-            (path, Path(block, max_message=timeouts.websocket_message, text=path.text))
+            (path, Path(block, max_message=timeouts.websocket_message, text=path.text, compression=path.compression))
             for path, block in zip(listener.websocket, blocks, strict=True)
         ),
         compile_networks(listener.forwarded_networks) if listener.forwarded_networks else None,
+        compile_networks((), listener.deny_networks) if listener.deny_networks else None,
         refused,
     )

@@ -9,7 +9,7 @@ from flashpol._websocket import Path
 from flashpol.config import WebSocketPath
 from flashpol.counters.refused_origins import RefusedOrigins
 from flashpol.gateway import replies
-from flashpol.gateway.forwarded import client_address
+from flashpol.gateway.forwarded import client_address, is_allowed
 from flashpol.gateway.handshake import values_of
 from flashpol.gateway.requests import Gateway, Reply, Upgrade
 from flashpol.hub import start_greenlet
@@ -22,12 +22,15 @@ _FULL = ("connecting", "rate", "resources", "ports")
 
 @dataclass(frozen=True)
 class HttpPort:
-    """What a listener needs to take HTTP. paths: those of its WebSocket, in order, and refused: where the page finds
-    the origins that each of them refused; forwarded: whose X-Forwarded-For counts."""
+    """What a listener needs to take HTTP. paths: those of its WebSocket, in order. forwarded: the proxies whose
+    X-Forwarded-For counts, None: there are none. allowed: all but `deny_networks`, for the clients that proxies name;
+    `allow_networks` is about connections, and so about the proxies. refused: where the page finds the origins that each
+    path refused."""
 
     gateway: Gateway
     paths: tuple[tuple[WebSocketPath, Path], ...] = ()
     forwarded: Networks | None = None
+    allowed: Networks | None = None
     refused: Sequence[RefusedOrigins] = ()
 
 
@@ -75,7 +78,11 @@ class Requests:
             found = client_address(self._table.client(fd)[0], entries, port.forwarded)
         except OSError:  # the client has reset the connection
             return None
-        return self._table.set_client(fd, found.address) if found.forwarded else None
+        if not found.forwarded:
+            return None
+        if port.allowed is not None and not is_allowed(found.address, port.allowed):
+            return "network"
+        return self._table.set_client(fd, found.address)
 
     def _reply(self, fd: int, reply: Reply, name: str, port: HttpPort) -> None:
         if reply.path is not None:
@@ -110,7 +117,7 @@ class Requests:
             path.count("capacity")
             self._table.reply_http(fd, replies.reply(503), reason)
             return
-        self._table.wrap(fd, path.prepare(upgrade.reply, rest))
+        self._table.wrap(fd, path.prepare(upgrade.reply, rest, compresses=upgrade.compresses))
         start_greenlet(self._relays.run_path, number, upgrade.path, fd, partial(self._fail, path))
 
     def _fail(self, path: Path, fd: int, reason: str, cause: str) -> None:

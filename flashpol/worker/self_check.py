@@ -53,6 +53,7 @@ class SelfCheck:
         missing = self._find_missing()
         if missing:
             gevent.sleep(ONE_TURN)
+            gevent.sleep(0)  # callbacks that were due in the same turn may come after this greenlet's
             missing = self._find_missing()
         now = time.monotonic()
         if missing:

@@ -152,7 +152,7 @@ def test_upgrades_before_the_last_minute_are_no_problem() -> None:
 
 def test_finding_of_a_path_is_a_problem_of_the_configuration() -> None:
     context = dataclasses.replace(make_websocket_context(), websocket_findings=[("master", "/chess is refused")])
-    assert problems(context) == [("websocket", "warning", "master: /chess is refused.")]
+    assert problems(context) == [("websocket", "warning", "Listener master: /chess is refused.")]
 
 
 # ------------------------------------------------------------------------------------------------- page and commands

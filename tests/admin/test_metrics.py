@@ -354,7 +354,20 @@ def test_families_are_exactly_the_documented_ones(shared: SharedCounters) -> Non
 
 def test_families_have_help_texts_and_no_client_address_as_a_label(shared: SharedCounters) -> None:
     shared.process(0).pid = os.getpid()
-    allowed = {"listener", "reason", "worker", "sha256", "le", "version", "python_version", "gevent_version"}
+    allowed = {
+        "listener",
+        "path",
+        "result",
+        "code",
+        "direction",
+        "reason",
+        "worker",
+        "sha256",
+        "le",
+        "version",
+        "python_version",
+        "gevent_version",
+    }
     allowed |= {
         "protocol",
         "upstream",

@@ -39,6 +39,8 @@ tls = ["games"]
 name = "chat"
 address = "127.0.0.1:0"
 policy = "games"
+upstream = "127.0.0.1:9"
+websocket = true
 """
 GRANT = '<allow-access-from domain="*.example.com" to-ports="{}"/>'
 # Wider than any screen, in one piece.
@@ -200,14 +202,14 @@ def test_decide_form_by_keyboard_keeps_focus_and_shows_each_client(server: Flash
     page = open_page(server)
     decide(page, "http://www.example.com/game.swf", "1935")
     decisions = page.locator("#decision li")
-    sync_api.expect(decisions).to_have_count(4)
+    sync_api.expect(decisions).to_have_count(5)
     sync_api.expect(decisions.first).to_contain_text(re.compile("Flash Player.*allowed"))
     sync_api.expect(decisions.first).to_contain_text('to-ports="1935,8000,8001"')
     assert page.url == home_of(server)
     updated(page)
     assert page.locator("#port").input_value() == "1935"
     assert page.locator("#port").evaluate("element => element === document.activeElement")
-    sync_api.expect(decisions).to_have_count(4)
+    sync_api.expect(decisions).to_have_count(5)
     page.keyboard.press("End")
     page.keyboard.type("9")
     page.keyboard.press("Enter")
@@ -220,6 +222,22 @@ def test_decide_form_without_javascript_opens_a_page_of_its_own(server: Flashpol
     decide(page, "www.example.com", "1936")
     page.wait_for_url("**/-/decide?**")
     assert "port 1936 is not in" in page.locator("#decision").text_content()
+    page.get_by_role("link", name="back to all figures").click()
+    page.wait_for_url(home_of(server))
+
+
+def test_ruffle_form_keeps_what_is_typed_and_opens_the_script(
+    hostile: tuple[Flashpol, Path], open_page: OpenPage
+) -> None:
+    server, _ = hostile
+    page = open_page(server)
+    page.get_by_label("Host that the content connects to").fill("games.example.com")
+    updated(page)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/-/ruffle?**")
+    port = server.places[1][1]
+    sync_api.expect(page.locator("pre")).to_contain_text(f'"proxyUrl": "ws://games.example.com:{port}/"')
+    assert axe.Axe().run(page).response["violations"] == []
     page.get_by_role("link", name="back to all figures").click()
     page.wait_for_url(home_of(server))
 

@@ -283,3 +283,8 @@ def test_status_after_linting_failed_leaves_that_policy_out(monkeypatch: pytest.
     with pytest.raises(MemoryError):
         analyses.run()
     assert status(context, (), analyses)["policies"] == {"linted": 0, "total": 1}
+
+
+def test_findings_about_websocket_paths_are_problems() -> None:
+    context = dataclasses.replace(make_context(), websocket_findings=[("master", "the path is refused")])
+    assert problems(context) == [("websocket", "warning", "Listener master: the path is refused.")]

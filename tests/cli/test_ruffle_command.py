@@ -80,7 +80,7 @@ def test_ruffle_warns_of_a_path_that_refuses_every_page(file: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--host", "a:7000"), ("--host 'a:7000'", "write a host name")),
+        (("--host", "a:7000"), ("'a:7000' is not a host", "write a host name")),
         ((*HOST, "--port", "9"), ("--port 9: no WebSocket path", "only for 7001, 7000; set port in ")),
         ((*HOST, "--listener", "plain"), ("--listener 'plain': no listener with websocket",)),
         ((*HOST, "--listener", "game"), ("did you mean 'games'?",)),

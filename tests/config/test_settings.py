@@ -197,6 +197,8 @@ PROXIED: dict[str, Any] = {"proxy_protocol": True, "proxy_networks": NETWORK}
         (Address("2001:db8::1", 7000), (V6,), {}, None),
         (SystemdSocket("game"), (V4, V6), {}, None),
         (Address("0.0.0.0", 7000), (V6,), PROXIED, None),
+        (Address("0.0.0.0", 7000), (V6,), {"websocket": (WebSocketPath("*"),), "forwarded_networks": NETWORK}, None),
+        (Address("::", 7000), (V4,), {"websocket": (WebSocketPath("/a", (UNIX,)),)}, "unix:/run/game, since a Unix"),
         (
             Address("0.0.0.0", 7000),
             (V4, V6),

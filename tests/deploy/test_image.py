@@ -119,6 +119,7 @@ def build(root: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @in_ci
 def test_build_steps_make_an_environment_that_works(built: Path) -> None:
     flashpol = built / "opt" / "flashpol" / "bin" / "flashpol"
@@ -152,6 +153,7 @@ exec setpriv --reuid "$user" --regid "$group" --clear-groups --no-new-privs --bo
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @in_ci
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
 def test_image_serves_as_its_user_with_its_command_and_configuration(built: Path) -> None:

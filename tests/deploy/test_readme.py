@@ -4,7 +4,7 @@ import pytest
 
 from testkit.machine import debian_root, needs_machine, run_in
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1800)]
 # The root file system has libssl-dev, which make installs.
 MAKE = (
     "export DEBIAN_FRONTEND=noninteractive; dpkg --purge libssl-dev >/dev/null; apt-get -qq update; "

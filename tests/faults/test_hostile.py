@@ -1,5 +1,6 @@
 """TLS attackers follow their script: what a server by OpenSSL receives of them, and what it says of their records."""
 
+import re
 import socket
 import ssl
 import threading
@@ -116,19 +117,19 @@ def test_attacker_with_keys_sends_records_that_openssl_accepts(
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        ("secure:13,records:change*1", "BAD_RECORD_TYPE"),
-        ("secure:13,records:empty*40", "RECORD_TOO_SMALL"),
+        ("secure:13,records:change*1", "BAD_RECORD_TYPE|RECORD_LAYER_FAILURE"),
+        ("secure:13,records:empty*40", "RECORD_TOO_SMALL|RECORD_LAYER_FAILURE"),
         ("secure:13,cut:{hello}*20,fin", "EOF"),
         ("send:{tls-garbage}", "UNEXPECTED_MESSAGE"),
-        ("send:{tls-overlong}", "PACKET_LENGTH_TOO_LONG"),
+        ("send:{tls-overlong}", "PACKET_LENGTH_TOO_LONG|RECORD_LAYER_FAILURE"),
         ("send:{tls-other}", "UNEXPECTED_MESSAGE"),
-        ("send:{tls-empty}", "RECORD_TOO_SMALL"),
+        ("send:{tls-empty}", "RECORD_TOO_SMALL|RECORD_LAYER_FAILURE"),
     ],
 )
 def test_attacker_breaks_the_protocol_as_the_script_says(script: str, reason: str, folder: Path) -> None:
     error = attack(folder, script, secured(folder, 100))
     assert isinstance(error, OSError)
-    assert reason in str(error)
+    assert re.search(reason, str(error))        # OpenSSL 3.5 has one name for many
 
 
 def received(size: int) -> Callable[[socket.socket], object]:

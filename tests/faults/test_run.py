@@ -96,6 +96,7 @@ def test_attack_in_short_loses_no_reply_and_accounts_for_all(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(not has_tls(), reason="needs a build with TLS")
 @pytest.mark.parametrize("name", ["handshake-flood", "truncated-streams", "idle-tls"])
 def test_attack_on_tls_in_short_loses_no_reply_and_accounts_for_all(name: str) -> None:

@@ -14,8 +14,8 @@ from test_peers import program, running
 
 from flashpol.probe import Observation, findings
 from flashpol.probe.findings import Finding
-from testkit.certificates import make_ca
-from testkit.processes import free_port
+from testkit.certificates import CertificateFiles, make_ca
+from testkit.processes import Flashpol, free_port
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +45,70 @@ def bridge(connection: socket.socket) -> None:
     else:
         connection.sendall(b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n")
         broken.end(connection)
+
+
+# ------------------------------------------------------------------------------------------------------- flashpol
+
+CONFIGURATION = """
+[policies.games]
+grants = [{{domain = "www.example.com", ports = "7000"}}]
+{certificate}
+[[listeners]]
+address = "127.0.0.1:0"
+policy = "games"
+upstream = "127.0.0.1:{upstream}"
+{tls}
+[[listeners.websocket]]
+path = "/chess"
+port = 7000
+"""
+
+
+@contextlib.contextmanager
+def flashpol(folder: Path, upstream: int, files: CertificateFiles | None = None) -> Iterator[int]:
+    inside = {"certificate": "", "tls": ""}
+    if files is not None:
+        inside = {"certificate": files.toml(), "tls": 'tls = ["games"]'}
+    (folder / "flashpol.toml").write_text(CONFIGURATION.format(upstream=upstream, **inside))
+    with Flashpol("-c", folder / "flashpol.toml", listen=()) as server:
+        yield server.place[1]
+
+
+def test_flashpol_has_no_findings(tmp_path: Path) -> None:
+    with Server(servers.deaf) as application, flashpol(tmp_path, application.port) as port:
+        assert codes(ask(port, thorough=True)) == set()
+
+
+def test_flashpol_inside_tls_has_no_findings(tmp_path: Path) -> None:
+    pytest.importorskip("flashpol._tls", reason="built without libssl-dev")
+    ca = make_ca(tmp_path / "ca")
+    files = ca.issue("127.0.0.1", intermediate=True)
+    with Server(servers.deaf) as application, flashpol(tmp_path, application.port, files) as port:
+        assert codes(ask(port, "wss", ca=str(ca.file))) == set()
+        assert codes(ask(port)) == set(), "plain text is served beside TLS"
+
+
+def test_flashpol_refuses_origins_that_its_policy_does_not_grant(tmp_path: Path) -> None:
+    with Server(servers.deaf) as application, flashpol(tmp_path, application.port) as port:
+        seen = look_through(f"ws://127.0.0.1:{port}/chess", ORIGIN, "https://evil.example", "null")
+    found = findings.of(seen)
+    assert [finding.code for finding in found] == ["PB622", "PB622"]
+    assert "no grant is for content from evil.example" in found[0].message
+
+
+def test_flashpol_without_its_application_says_so(tmp_path: Path) -> None:
+    with closed_port() as closed, flashpol(tmp_path, closed) as port:
+        finding = only(ask(port))
+    assert (finding.code, "502 Bad Gateway" in finding.message) == ("PB625", True)
+
+
+def test_flashpol_behind_nginx_as_it_comes_loses_the_upgrade(tmp_path: Path) -> None:
+    with Server(servers.deaf) as application, flashpol(tmp_path, application.port) as upstream:
+        with nginx(tmp_path, upstream) as port:
+            finding = only(ask(port))
+        assert (finding.code, "426 Upgrade Required" in finding.message) == ("PB620", True)
+        with nginx(tmp_path, upstream, PASSED_ON) as port:
+            assert codes(ask(port)) == set()
 
 
 # ---------------------------------------------------------------------------------------------------------- nginx

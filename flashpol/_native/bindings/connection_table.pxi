@@ -344,7 +344,7 @@ cdef class ConnectionTable:
         read_address(&source, ip)
         if core.headers == NULL:
             self._expect_headers()
-        reason = judge_client(core, listener, &source, now_ns(), &slot)
+        reason = admit_client(core, listener, &source, now_ns(), &slot)
         if reason == R_MAX_ADDRESS_CONNECTIONS and slot:
             reason = make_room_of_address(core, &slot)
         header = &core.headers[fd]

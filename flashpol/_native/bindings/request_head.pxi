@@ -28,7 +28,7 @@ cdef class RequestHead:
     def feed(self, const unsigned char[::1] data not None):
         cdef Py_ssize_t n
         if self._verdict == V_MORE and data.shape[0] > 0:
-            n = min(data.shape[0], HEAD_BYTES - len(self._data))
+            n = min(data.shape[0], HEAD_BYTES + 1 - len(self._data))      # one more: head_feed refuses it
             self._data += (<const char*>&data[0])[:n]
             self._verdict = head_feed(&self._parser, <const char*>self._data, <size_t>len(self._data))
         return VERDICTS[<int>self._verdict]

@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from flashpol._native.codecs.codec cimport Codec
+from flashpol._native.websocket.deflate cimport Compressor, z_stream
 
 cdef enum:
     FRAME_HEAD = 14             # the longest head of a client's frame
@@ -72,10 +73,12 @@ cdef struct PathSettings:
     WebSocketCounters* counters
     uint64_t max_message        # bytes
     uint8_t text                # text messages are accepted, as bytes
+    Compressor* compressor      # NULL: none of its connections compresses; owned by the Path, as the next
+    z_stream* decompressor      # for messages that come whole; NULL: it was left to a connection
 
 cdef struct WebSocket:
     Codec codec
-    const PathSettings* path
+    PathSettings* path
     char* opening               # the reply with status 101, and what the client sent behind its request; NULL: sent
     uint32_t reply_size
     uint32_t opening_size
@@ -92,6 +95,14 @@ cdef struct WebSocket:
     uint8_t frame               # the first byte of the frame whose payload is being read
     uint8_t message_opcode      # of the message that is not complete; 0: none
     uint8_t utf8                # state of the decoder
+    uint8_t compresses          # the handshake agreed on permessage-deflate
+    uint8_t compressed          # the message that is not complete is compressed
+    uint8_t in_tail             # all of it was decompressed but the tail that is not sent,
+    uint8_t tail                # of which so many bytes were
+    z_stream* decompressor      # of a compressed message that is not complete; NULL: there is none
+    char* input                 # wire bytes that `plain` had no room for, see CODEC_WORK; NULL: none
+    uint32_t input_size
     uint8_t failed
+    uint8_t ends_below          # the codec below has ended
     uint8_t closed_by
     uint16_t close_code         # 0: neither side has sent Close

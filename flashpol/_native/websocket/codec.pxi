@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 
 from flashpol._native.codecs.codec cimport (
     CE_DONE, CE_FAILED, CE_REPLACED, CE_EVICTED, Codec, CODEC_END, CODEC_ERROR, CODEC_HEADROOM, CODEC_OK, CODEC_PLAIN,
-    CodecEnd, CodecResult, CodecType, HF_NONE, Output,
+    CODEC_WORK, CodecEnd, CodecResult, CodecType, HF_NONE, Output,
 )
 from flashpol._native.websocket.codec cimport (
     BIT_COMPRESSED, BIT_CONTROL, BIT_FIN, BIT_MASKED, BITS_OPCODE, BITS_RESERVED, BITS_SIZE, BY_CLIENT, BY_SERVER,
@@ -18,6 +18,7 @@ from flashpol._native.websocket.codec cimport (
     CC_TRY_LATER, CC_UNSUPPORTED, CODE_COUNT, FRAME_HEAD, MAX_CONTROL, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING,
     OP_PONG, OP_TEXT, PathSettings, U_ACCEPTED, WebSocket,
 )
+from flashpol._native.websocket.deflate cimport inflateReset, MIN_COMPRESSED, PIECE_BYTES, Z_OK
 
 # What decode replies with, before it is encoded by the codec below: pongs are no longer than their pings.
 cdef struct Replies:
@@ -109,13 +110,21 @@ cdef void ping_websocket(Codec* codec, Output* wire) noexcept nogil:
 cdef bint encode_websocket(Codec* codec, const char* plain, uint32_t size, Output* wire) noexcept nogil:
     cdef WebSocket* ws = <WebSocket*>codec
     cdef uint8_t[CODEC_HEADROOM] head
-    cdef uint32_t head_size
+    cdef uint32_t head_size, made
+    cdef char* out = NULL
     if not codec.established:
         return emit(ws, plain, size, wire)              # an HTTP reply
     if codec.finished or size == 0:
         return True
     if ws.pong != NULL:
         resume_websocket(codec, wire)
+    if ws.compresses and size >= MIN_COMPRESSED:
+        made = compress_message(ws.path.compressor, plain, size, &out)
+        if made:
+            count_compressed(ws, BY_SERVER, made, size)
+            head_size = write_head(head, OP_BINARY | BIT_COMPRESSED, made)
+            memcpy(out - head_size, head, head_size)
+            return emit(ws, out - head_size, made + head_size, wire)
     head_size = write_head(head, OP_BINARY, size)
     if codec.below == NULL:
         return emit(ws, <const char*>head, head_size, wire) and emit(ws, plain, size, wire)
@@ -147,7 +156,9 @@ cdef void finish_websocket(Codec* codec, CodecEnd why, Output* wire) noexcept no
 cdef inline uint16_t judge_head(const WebSocket* ws) noexcept nogil:
     """0, or the code that the connection is closed with: by the first two bytes of a frame."""
     cdef uint8_t first = ws.head[0], size = ws.head[1] & BITS_SIZE, opcode = first & BITS_OPCODE
-    if first & (BITS_RESERVED | BIT_COMPRESSED) or not ws.head[1] & BIT_MASKED:
+    if first & BITS_RESERVED or not ws.head[1] & BIT_MASKED:
+        return CC_PROTOCOL
+    if first & BIT_COMPRESSED and not (ws.compresses and opcode in (OP_TEXT, OP_BINARY)):
         return CC_PROTOCOL
     if opcode & BIT_CONTROL:
         return CC_PROTOCOL if opcode > OP_PONG or not first & BIT_FIN or size > MAX_CONTROL else 0
@@ -178,9 +189,15 @@ cdef uint16_t begin_frame(WebSocket* ws) noexcept nogil:
     if ws.frame & BITS_OPCODE:
         ws.message_opcode = ws.frame & BITS_OPCODE
         ws.message = 0
+        ws.compressed = ws.frame & BIT_COMPRESSED
+        if ws.compressed and not begin_compressed(ws):
+            return CC_INTERNAL
     if length > ws.path.max_message - ws.message:
         return CC_TOO_BIG
-    ws.message += length
+    if ws.compressed:
+        count_compressed(ws, BY_CLIENT, length, 0)      # `message` counts what it is without compression
+    else:
+        ws.message += length
     return 0
 
 
@@ -267,28 +284,120 @@ cdef uint16_t read_data(WebSocket* ws, const char* data, uint32_t size, Output* 
     return 0
 
 
-cdef uint16_t end_data(WebSocket* ws) noexcept nogil:
-    if not ws.frame & BIT_FIN:
-        return 0
+cdef uint16_t end_message(WebSocket* ws) noexcept nogil:
     if ws.message_opcode == OP_TEXT and ws.utf8 != UTF8_OK:
         return CC_INVALID
     ws.message_opcode = 0
     return 0
 
 
-cdef uint16_t read_frames(
-    WebSocket* ws, const char* data, uint32_t size, Output* plain, Replies* replies,
+cdef uint16_t end_data(WebSocket* ws) noexcept nogil:
+    """A data frame is complete."""
+    if not ws.frame & BIT_FIN:
+        return 0
+    if ws.compressed:
+        ws.in_tail = True
+        ws.tail = 0
+        return 0
+    return end_message(ws)
+
+
+# ----------------------------------------------------------------------------------------------------- compressed messages
+
+cdef inline void count_compressed(WebSocket* ws, int side, uint64_t deflated, uint64_t inflated) noexcept nogil:
+    ws.path.counters.deflated[side] += deflated
+    ws.path.counters.inflated[side] += inflated
+
+
+cdef bint begin_compressed(WebSocket* ws) noexcept nogil:
+    """False: there is no memory."""
+    if ws.decompressor == NULL:
+        ws.decompressor = ws.path.decompressor
+        ws.path.decompressor = NULL
+    if ws.decompressor == NULL:
+        ws.decompressor = make_decompressor()
+    return ws.decompressor != NULL and inflateReset(ws.decompressor) == Z_OK
+
+
+cdef void leave_decompressor(WebSocket* ws) noexcept nogil:
+    """Between messages the connection needs none."""
+    if ws.path.decompressor == NULL:
+        ws.path.decompressor = ws.decompressor
+    else:
+        free_decompressor(ws.decompressor)
+    ws.decompressor = NULL
+
+
+cdef uint16_t pass_decompressed(
+    WebSocket* ws, const char* data, uint32_t size, uint32_t* used, Output* plain,
 ) noexcept nogil:
-    """Decode until the input ends, or the client's Close. `data` may be where `plain` has its room. 0, or a code as above.
+    """Decompress bytes of a message as far as there is room. 0, or the code that the connection is closed with."""
+    cdef uint32_t before = plain.size
+    if not decompress(ws.decompressor, data, size, used, plain):
+        return CC_INVALID
+    ws.message += plain.size - before
+    count_compressed(ws, BY_CLIENT, 0, plain.size - before)
+    if ws.message > ws.path.max_message:
+        plain.size = before
+        return CC_TOO_BIG
+    if ws.message_opcode == OP_TEXT:
+        ws.utf8 = feed_utf8(ws.utf8, plain.data + before, plain.size - before)
+        if ws.utf8 == UTF8_BAD:
+            plain.size = before
+            return CC_INVALID
+    return 0
+
+
+cdef uint16_t read_compressed(
+    WebSocket* ws, const char* data, uint32_t size, uint32_t* used, Output* plain,
+) noexcept nogil:
+    """Take bytes of a compressed frame's payload, not all of them if `plain` is full. 0, or a code as above."""
+    cdef char[PIECE_BYTES] piece
+    cdef uint16_t code
+    size = min(size, <uint32_t>PIECE_BYTES)
+    unmask(piece, data, size, ws.mask, ws.phase)
+    code = pass_decompressed(ws, piece, size, used, plain)
+    ws.phase = <uint8_t>((ws.phase + used[0]) & 3)
+    ws.left -= used[0]
+    return code
+
+
+cdef uint16_t read_tail(WebSocket* ws, Output* plain) noexcept nogil:
+    """The message is complete but for the bytes that no sender sends (section 7.2.2). It ends when `plain` has room left.
+    """
+    cdef const char* tail = b"\x00\x00\xff\xff"
+    cdef uint32_t used = 0
+    cdef uint16_t code = pass_decompressed(ws, tail + ws.tail, 4 - <uint32_t>ws.tail, &used, plain)
+    ws.tail += <uint8_t>used
+    if code or ws.tail < 4 or plain.size == plain.room:
+        return code
+    ws.in_tail = False
+    ws.compressed = False
+    return end_message(ws)
+
+
+cdef uint16_t read_frames(
+    WebSocket* ws, const char* data, uint32_t size, uint32_t* used, Output* plain, Replies* replies,
+) noexcept nogil:
+    """Decode until the input ends, or the client's Close, or `plain` is full, as only decompressing can make it.
+
+    `data` may be where `plain` has its room, unless messages are compressed. used: bytes of `data` that were decoded.
+    0, or a code as above.
     """
     cdef uint32_t at = 0, n
     cdef uint16_t code = 0
-    while at < size and not ws.codec.ended:
-        if ws.left == 0:
+    while (at < size or ws.in_tail) and not ws.codec.ended:
+        used[0] = at
+        if ws.compresses and plain.size == plain.room:
+            return 0
+        if ws.in_tail:
+            code = read_tail(ws, plain)
+        elif ws.left == 0:
             n = 0
             code = read_head(ws, data + at, size - at, &n)
             at += n
             if code or ws.head_size:
+                used[0] = at
                 return code
             # A control frame without payload is complete; a data frame is as well.
             if ws.left == 0:
@@ -298,12 +407,18 @@ cdef uint16_t read_frames(
             if ws.frame & BIT_CONTROL:
                 code = read_control(ws, data + at, n, replies)
             else:
-                code = read_data(ws, data + at, n, plain)
+                if ws.compressed:
+                    code = read_compressed(ws, data + at, n, &n, plain)
+                else:
+                    if ws.compresses:
+                        n = min(n, plain.room - plain.size)
+                    code = read_data(ws, data + at, n, plain)
                 if code == 0 and ws.left == 0:
                     code = end_data(ws)
             at += n
         if code:
             return code
+    used[0] = at
     return 0
 
 
@@ -311,8 +426,11 @@ cdef CodecResult read_wire(WebSocket* ws, const char* data, uint32_t size, Outpu
     """Decode what the codec below, or the socket, has delivered, and send what it calls for."""
     cdef Replies replies
     cdef uint16_t code
+    cdef uint32_t used = 0
     replies.size = 0
-    code = read_frames(ws, data, size, plain, &replies)
+    code = read_frames(ws, data, size, &used, plain, &replies)
+    if ws.decompressor != NULL and ws.message_opcode == 0:
+        leave_decompressor(ws)
     if replies.size:
         emit(ws, replies.data, replies.size, reply)
     if code:
@@ -323,7 +441,32 @@ cdef CodecResult read_wire(WebSocket* ws, const char* data, uint32_t size, Outpu
     if ws.codec.ended:
         send_close(ws, ws.close_code if ws.closed_by == BY_CLIENT else <uint16_t>CC_NONE, reply)
         return CODEC_END
-    return CODEC_OK
+    return keep_input(ws, data + used, size - used) if used < size or ws.in_tail else CODEC_OK
+
+
+cdef CodecResult keep_input(WebSocket* ws, const char* data, uint32_t size) noexcept nogil:
+    """Keep what there was no room for, until `work` is called."""
+    ws.input = <char*>malloc(size + 1)
+    if ws.input == NULL:
+        ws.failed = True
+        return CODEC_ERROR
+    memcpy(ws.input, data, size)
+    ws.input_size = size
+    ws.codec.has_work = True
+    return CODEC_WORK
+
+
+cdef CodecResult read_copy(WebSocket* ws, const char* data, uint32_t size, Output* plain, Output* reply) noexcept nogil:
+    """As read_wire, where decompressing would overwrite `data`."""
+    cdef CodecResult result
+    cdef char* copy = <char*>malloc(size)
+    if copy == NULL:
+        ws.failed = True
+        return CODEC_ERROR
+    memcpy(copy, data, size)
+    result = read_wire(ws, copy, size, plain, reply)
+    free(copy)
+    return result
 
 
 cdef CodecResult decode_websocket(
@@ -343,20 +486,40 @@ cdef CodecResult decode_websocket(
         ws.failed = True
         codec.finished = True
         return CODEC_ERROR
-    if lower.size and read_wire(ws, lower.data, lower.size, plain, reply) != CODEC_OK:
-        return CODEC_ERROR if ws.failed else CODEC_END
-    if result == CODEC_END:
-        codec.ended = True
-    return result
+    ws.ends_below = result == CODEC_END
+    if lower.size:
+        if ws.compresses:
+            result = read_copy(ws, lower.data, lower.size, plain, reply)
+        else:
+            result = read_wire(ws, lower.data, lower.size, plain, reply)
+        if result != CODEC_OK:
+            return result
+    return end_of_below(ws)
+
+
+cdef inline CodecResult end_of_below(WebSocket* ws) noexcept nogil:
+    """The codec below may have ended without a Close."""
+    if not ws.ends_below:
+        return CODEC_OK
+    ws.codec.ended = True
+    return CODEC_END
 
 
 cdef CodecResult work_websocket(Codec* codec, Output* plain, Output* reply) noexcept nogil:
-    """The upstream is reached: tell the client, and decode what it sent behind its request."""
+    """The upstream is reached: tell the client, and decode what it sent behind its request. Later: decode what was kept."""
     cdef WebSocket* ws = <WebSocket*>codec
     cdef CodecResult result = CODEC_OK
+    cdef char* input
     codec.has_work = False
+    if ws.failed:
+        return CODEC_ERROR
     if codec.established:
-        return CODEC_OK
+        input, ws.input = ws.input, NULL
+        if input == NULL:
+            return CODEC_OK
+        result = read_wire(ws, input, ws.input_size, plain, reply)
+        free(input)
+        return end_of_below(ws) if result == CODEC_OK else result
     codec.established = True
     ws.path.counters.upgrades[<int>U_ACCEPTED] += 1
     ws.path.counters.open += 1
@@ -400,6 +563,8 @@ cdef void release_websocket(Codec* codec) noexcept nogil:
         ws.path.counters.closes[ws.closed_by][number_of_code(ws.close_code)] += 1
     if codec.below != NULL:
         codec.below.type.release(codec.below)
+    free_decompressor(ws.decompressor)
+    free(ws.input)
     free(ws.opening)
     free(ws.control)
     free(ws.pong)
@@ -420,7 +585,7 @@ websocket_type.release = release_websocket
 
 
 cdef Codec* begin_websocket(
-    const PathSettings* path, const char* reply, uint32_t reply_size, const char* rest, uint32_t rest_size,
+    PathSettings* path, bint compresses, const char* reply, uint32_t reply_size, const char* rest, uint32_t rest_size,
 ) noexcept nogil:
     """NULL: there is no memory."""
     cdef WebSocket* ws = <WebSocket*>calloc(1, sizeof(WebSocket))
@@ -434,6 +599,7 @@ cdef Codec* begin_websocket(
     memcpy(ws.opening + reply_size, rest, rest_size)
     ws.reply_size, ws.opening_size = reply_size, reply_size + rest_size
     ws.path = path
+    ws.compresses = compresses
     ws.codec.type = &websocket_type
     ws.codec.failure = HF_NONE
     ws.codec.has_work = True

@@ -9,7 +9,7 @@ import jinja2.debug  # noqa: F401  # Jinja2 imports it when a template fails
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from flashpol.admin import decide, formatting
+from flashpol.admin import decide, formatting, ruffle
 from flashpol.admin.context import ListenerInfo
 from flashpol.admin.history import Sample
 from flashpol.admin.page import policy_view, status_view, tls_view, websocket_view
@@ -62,6 +62,8 @@ def _environment() -> Environment:
         "share": formatting.share,
         "MAX_CONTENT": decide.MAX_CONTENT,
         "MAX_PORT": decide.MAX_PORT,
+        "MAX_HOST": ruffle.MAX_HOST,
+        "MAX_URL": ruffle.MAX_URL,
     }
     return environment
 
@@ -79,9 +81,10 @@ def policy_version(listeners: Sequence[ListenerInfo]) -> str:
 
 
 def render_page(
-    status: Json, past: Sequence[Sample], listeners: Sequence[ListenerInfo], policies: Markup | None
+    status: Json, past: Sequence[Sample], listeners: Sequence[ListenerInfo], policies: Markup | None, websocket: bool
 ) -> bytes:
-    """The whole page. Without `policies` the parts that are made from the policies stay empty."""
+    """The whole page. Without `policies` the parts that are made from the policies stay empty. websocket: a listener
+    has it."""
     return _rendered(
         "page.html",
         root="./",
@@ -92,13 +95,15 @@ def render_page(
         outcomes=status_view.outcomes(status),
         upstreams=status_view.upstreams(status),
         tls=tls_view.tls(status),
-        websocket=websocket_view.websocket(status),
+        websockets=websocket_view.websockets(status),
         cpu_shares=status_view.cpu_shares(status),
         listeners=listeners,
         version=policy_version(listeners),
         policies=policies,
+        websocket=websocket,
         query={},
         result=None,
+        snippet=None,
     )
 
 
@@ -120,6 +125,11 @@ def render_decision(listeners: Sequence[ListenerInfo], result: decide.DecideResu
         result=result,
         rows=policy_view.decision_rows(result.decisions, result.lines),
     )
+
+
+def render_snippet(result: ruffle.RuffleResult) -> bytes:
+    """The form with what a page needs for Ruffle."""
+    return _rendered("snippet.html", root="../", query=result.query, snippet=result)
 
 
 def _rendered(name: str, **values: object) -> bytes:

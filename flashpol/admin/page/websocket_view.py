@@ -66,7 +66,7 @@ class WebSocketFigures:
     open: int
 
 
-def websocket(status: Json) -> WebSocketFigures | None:
+def websockets(status: Json) -> WebSocketFigures | None:
     """None if no listener has a WebSocket path."""
     if not status["websocket"]:
         return None

@@ -170,7 +170,8 @@ def not_http(view: View) -> Iterator[Hit]:
 @rule(
     "PB609", ERROR, "no-reply",
     wrong="port {port} accepts the connection and does not reply in {seconds} s",
-    instead="correct the port, or find out what the server waits for: its application, or a protocol that is not HTTP",
+    instead="correct the port or the path, or find out what the server waits for: its application, or a protocol that"
+    " is not HTTP (flashpol hands paths for which it has no WebSocket to the application)",
     seen="the connection stays open, and no byte comes", clients=BROWSER,
 )  # fmt: skip
 def no_reply(view: View) -> Iterator[Hit]:
