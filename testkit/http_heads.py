@@ -5,6 +5,7 @@ libraries. All three return what the head means, or None if they refuse it.
 """
 
 import re
+import socket
 from typing import NamedTuple
 
 import h11
@@ -107,6 +108,17 @@ FIELD = re.compile(
 HOST_VALUE = re.compile(rb"(?:" + HOST + rb"(?::" + PORT + rb"?)?)?")
 
 
+BRACKETS = re.compile(rb"\[([^]]*)\]")
+
+
+def _is_address(text: bytes) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET6, text.decode())
+    except OSError:
+        return False
+    return True
+
+
 def by_definition(data: bytes) -> Head | None:  # noqa: PLR0911 - one for each rule
     """`data` has nothing behind its first empty line."""
     if not data.endswith(b"\r\n\r\n") or len(data) > MOST_BYTES:
@@ -125,6 +137,11 @@ def by_definition(data: bytes) -> Head | None:  # noqa: PLR0911 - one for each r
     if len(target) > MOST_TARGET or b"transfer-encoding" in named:
         return None
     if len(hosts) > 1 or (line[7] == b"1" and not hosts) or not all(map(HOST_VALUE.fullmatch, hosts)):
+        return None
+    authority = target if method == b"CONNECT" else target.partition(b"://")[2] * (target[:1] != b"/")
+    if not all(
+        _is_address(host) for text in [re.split(b"[/?]", authority)[0], *hosts] for host in BRACKETS.findall(text)
+    ):
         return None
     if len(lengths) > 1 or not all(re.fullmatch(rb"[0-9]{1,18}", length) for length in lengths):
         return None

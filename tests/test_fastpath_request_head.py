@@ -85,6 +85,11 @@ REFUSED = {
     "empty brackets": (b"GET http://[]/", 400),
     "letters after brackets": (b"GET http://[::1]x/", 400),
     "brackets after letters": (b"GET http://a[::1]/", 400),
+    "letter in brackets": (b"GET http://[a]/", 400),
+    "IPv4 address in brackets": (b"GET http://[192.0.2.1]/", 400),
+    "too many groups": (b"CONNECT [1:2:3:4:5:6:7:8:9]:1 ", 400),
+    "two ellipses": (LINE + b"Host: [1::2::3]\r\n", 400),
+    "longer than an address": (LINE + b"Host: [" + b"0" * 46 + b"]\r\n", 400),
     "name in brackets": (b"GET http://[example.com]/", 400),
     "CONNECT with a path": (b"CONNECT /", 400),
     "CONNECT without a port": (b"CONNECT a ", 400),
@@ -198,6 +203,13 @@ def test_request_head_has_what_the_client_sent() -> None:
     assert (head.find(b"x"), head.count(b"x")) == (b"1", 2)
 
 
+def test_request_head_find_ignores_the_case_of_letters_alone() -> None:
+    alphabet = b"abcdefghijklmnopqrstuvwxyz"
+    head = read(b"GET / HTTP/1.0\r\n^_: 1\r\n" + alphabet.upper() + b": 2\r\n" + alphabet + b": 3\r\n\r\n")
+    assert (head.find(b"^_"), head.find(b"~_"), head.find(b"~\x7f")) == (b"1", None, None)
+    assert (head.find(alphabet), head.count(alphabet), head.find(alphabet[1:])) == (b"2", 2, None)
+
+
 @pytest.mark.parametrize(
     ("line", "path"),
     [
@@ -224,7 +236,9 @@ def test_request_head_path_is_that_of_the_target(line: bytes, path: bytes) -> No
     assert (head.path, head.target) == (path, line.partition(b" ")[2])
 
 
-@pytest.mark.parametrize("value", [b"", b"a", b"a:", b"a:80", b"a.b-c_d~:65535", b"192.0.2.1:1", b"[::1]", b"[::1]:80"])
+@pytest.mark.parametrize(
+    "value", [b"", b"a", b"a:", b"a:80", b"a.b-c_d~:65535", b"192.0.2.1:1", b"[::1]", b"[::ffff:192.0.2.1]:80"]
+)
 def test_request_head_with_a_host_matches(value: bytes) -> None:
     assert check_head(LINE + b"hOsT:" + value + b"\r\n\r\n").find(b"host") == value
 
@@ -261,6 +275,7 @@ def test_request_head_of_8192_bytes_matches_and_a_longer_one_is_refused() -> Non
     assert head.status == 431
     assert read(of_size(MOST_BYTES + 1)).status == read(of_size(5 * MOST_BYTES)).status == 431
     assert read(of_size(MOST_BYTES + 1)[: MOST_BYTES - 1] + b"\0").status == 400
+    assert read(of_size(MOST_BYTES + 1)[:MOST_BYTES] + b"\0").status == 431
 
 
 def test_request_head_with_100_fields_matches_and_one_more_is_refused() -> None:
@@ -311,7 +326,7 @@ def test_request_head_keeps_no_view_of_what_it_is_fed() -> None:
     data = bytearray(CHROME)
     head = RequestHead.parse(data)
     data[:] = bytes(len(data))
-    assert state(head) == state(read(CHROME))
+    assert state(head) == state(read(CHROME)) == state(RequestHead.parse(CHROME + b"x"))
 
 
 @pytest.mark.parametrize("data", [b"", CHROME[:-1], b"\0", b"x" * 9000])

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from flashpol._fastpath import Networks
 
-__all__ = ["ClientAddress", "client_address"]
+__all__ = ["ClientAddress", "client_address", "is_allowed"]
 
 # Entries that are read. Few services have more than three proxies in a row.
 _ENTRIES = 32
@@ -52,6 +52,12 @@ def client_address(peer: str, x_forwarded_for: Sequence[bytes], networks: Networ
             if not networks.allow(packed):
                 break
     return ClientAddress(_text(packed), forwarded)
+
+
+def is_allowed(address: str, networks: Networks) -> bool:
+    """address: of a ClientAddress."""
+    packed = _packed(address)
+    return packed is not None and networks.allow(packed)
 
 
 def _entry(entry: bytes) -> bytes | None:

@@ -79,8 +79,8 @@ _AGREED = b"permessage-deflate; server_no_context_takeover; client_no_context_ta
 def compression(fields: Fields) -> bytes | None:
     """What is agreed on of the client's offers to compress; None: none of them can be met.
 
-    A client whose window cannot be limited would need 40 KB here for each message that has come in part, and is declined. So
-    are malformed offers, which other servers fail on.
+    A client whose window cannot be limited would need 40 KB here for each message that has come in part, and is
+    declined. So are malformed offers, which other servers fail on.
     """
     for value in values_of(fields, b"sec-websocket-extensions"):
         for offer in value.split(b","):

@@ -22,6 +22,9 @@ UrlPolicies = Mapping[str, bytes]
 # The clients that each file is for.
 URL_CLIENTS = {CROSSDOMAIN_PATH: READERS["flash"], SILVERLIGHT_HTTP_PATH: READERS["silverlight"]}
 
+# The kernel takes so much of a connection at once, so such a file needs no slow reply.
+MAX_URL_POLICY_BYTES = 32_768
+
 log = logging.getLogger("flashpol")
 
 
@@ -51,6 +54,11 @@ def _load(listener: Listener, url: str, file: Path, logged: set[str]) -> bytes:
     try:
         require_regular_file(file)
         data = read_file(file)
+        if len(data) > MAX_URL_POLICY_BYTES:
+            raise ConfigError(
+                f"{file}: has {len(data):,} bytes, and a policy by URL at most {MAX_URL_POLICY_BYTES:,}: remove what "
+                "no client needs, such as comments"
+            )
         _judge(data, listener, url, file, logged)
     except ConfigError as error:
         raise ConfigError(str(error), listener.location) from None

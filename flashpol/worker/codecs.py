@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from flashpol._fastpath import CodecFactory
 from flashpol._websocket import Path
 from flashpol.config import Listener
+from flashpol.counters.refused_origins import RefusedOrigins
 from flashpol.gateway.requests import Gateway
 from flashpol.gateway.url_policies import UrlReplies
 from flashpol.process.sockets import bound_address
@@ -31,12 +32,20 @@ def codec_of(listener: Listener, plan: Plan) -> CodecFactory | None:
 
 
 def http_port_of(
-    number: int, listener: Listener, sock: socket.socket, plan: Plan, blocks: Sequence[memoryview]
+    number: int,
+    listener: Listener,
+    sock: socket.socket,
+    plan: Plan,
+    blocks: Sequence[memoryview],
+    refused: Sequence[RefusedOrigins] = (),
 ) -> HttpPort:
-    """The rules about HTTP of the plan's listener `number`, which listens on `sock`. blocks: of its WebSocket paths."""
+    """The rules about HTTP of the plan's listener `number`, which listens on `sock`.
+
+    blocks, refused: of its WebSocket paths.
+    """
     timeouts = plan.config.timeouts(listener)
     address = bound_address(sock)
-    port = listener.public_port or getattr(address, "port", 0)
+    port = listener.public_port or address.port
     files = UrlReplies(plan.url_policies[number]) if plan.url_policies and plan.url_policies[number] else None
     return HttpPort(
         Gateway(listener, plan.replies[number], port, files),
@@ -45,4 +54,6 @@ def http_port_of(
             for path, block in zip(listener.websocket, blocks, strict=True)
         ),
         compile_networks(listener.forwarded_networks) if listener.forwarded_networks else None,
+        compile_networks((), listener.deny_networks) if listener.deny_networks else None,
+        refused,
     )

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The recognisers of flashpol/_native, accept and http, under names that C can call. Never imported: clang compiles its C."""
+"""The recognisers of flashpol/_native under names that C can call. Never imported: clang compiles its C."""
 
 from libc.stdint cimport int64_t, uint8_t
 

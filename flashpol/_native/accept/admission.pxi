@@ -5,7 +5,6 @@ from libc.stdint cimport int64_t, uint32_t
 from flashpol._native.accept.address_limits cimport (
     A_ADMITTED, A_MAX_ADDRESS_CONNECTIONS, A_MAX_ADDRESS_RATE, A_UNTRACKED, AddressVerdict,
 )
-from flashpol._native.accept.ip_ranges cimport Address
 from flashpol._native.accept.state cimport (
     Core, Listener, R_CAPACITY, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_RATE, R_NETWORK, R_NONE, R_PROXY_UNTRUSTED,
     Reason,
@@ -20,12 +19,18 @@ cdef inline Reason judge_client(
 
     R_MAX_ADDRESS_CONNECTIONS with a slot: another connection of the address may give way, see make_room_of_address.
     """
-    cdef Address address = address_of(client)
-    cdef AddressVerdict verdict = A_ADMITTED
-    if listener.networks != NULL and not allowed(listener.networks, address):
+    if listener.networks != NULL and not allowed(listener.networks, address_of(client)):
         return R_NETWORK
+    return admit_client(core, listener, client, now, slot)
+
+
+cdef inline Reason admit_client(
+    Core* core, Listener* listener, const sockaddr_in6* client, int64_t now, uint32_t* slot,
+) noexcept nogil:
+    """The same by the limits of the address alone."""
+    cdef AddressVerdict verdict = A_ADMITTED
     if core.address_table != NULL:
-        verdict = admit_address(core.address_table, address, now, slot)
+        verdict = admit_address(core.address_table, address_of(client), now, slot)
     if verdict == A_MAX_ADDRESS_CONNECTIONS:
         return R_MAX_ADDRESS_CONNECTIONS
     if verdict == A_MAX_ADDRESS_RATE:

@@ -22,8 +22,8 @@
 #   HTTP/0.9        a request line without a version is HE_VERSION
 #   names           tokens; nothing between name and colon; no folded lines (5.2)
 #   values          printable ASCII, SP, HTAB and obs-text, bytes 128 to 255
-#   Host            one in HTTP/1.1, at most one in HTTP/1.0; a name of letters, digits and "-._~", or an address,
-#                   and a port; none of what else RFC 3986 allows and no name has, "," and "%". It may be empty
+#   Host            one in HTTP/1.1, at most one in HTTP/1.0; a name of letters, digits and "-._~" or an address,
+#                   and a port. RFC 3986 allows more, "," and "%" among it, which no name has. It may be empty
 #   Content-Length  once, 1 to 18 digits and nothing else; not repeated, also not with equal values.
 #                   None with CONNECT, which has no body
 #   Transfer-Encoding   refused. In HTTP/1.0, and beside Content-Length, it is HE_MALFORMED (6.1)
@@ -36,6 +36,7 @@ cdef enum:
     HEAD_BYTES = 8192           # a head is at most so long, its empty line included
     TARGET_BYTES = 2048
     FIELD_COUNT = 100
+    INET6_BYTES = 46            # an IPv6 address as text, and a NUL
     LENGTH_DIGITS = 18          # of Content-Length: fits in int64_t
 
 cdef enum HeadError:            # and the status that says so

@@ -1,15 +1,16 @@
 # The recogniser of a request's head. head.pxd explains it.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy
 
+from flashpol._native.common.system cimport AF_INET6, inet_pton
 from flashpol._native.common.verdict cimport MatchVerdict, V_MATCH, V_MORE, V_OTHER
 from flashpol._native.http.head cimport (
     BK_HOST, BK_PATH, BK_TOKEN, BK_VALUE, BYTES, FIELD_COUNT, HC_CHUNKED, HC_NONE, HC_OTHER, HE_CODING, HE_EXPECTATION,
     HE_FIELDS, HE_LENGTH_REQUIRED, HE_MALFORMED, HE_NONE, HE_TARGET, HE_VERSION, HEAD_BYTES, HEAD_METHODS, HeadError,
     HeadField, HeadParser, HM_CONNECT, HM_OPTIONS, HM_PRI, HS_ASTERISK, HS_AUTHORITY, HS_END, HS_HOST, HS_LINE,
     HS_LINE_END, HS_METHOD, HS_NAME, HS_PATH, HS_QUERY, HS_SCHEME, HS_SPACE, HS_TARGET, HS_VALUE, HS_VERSION,
-    LENGTH_DIGITS, METHODS, Span, TARGET_BYTES, TF_ABSOLUTE, TF_ASTERISK, TF_AUTHORITY, TF_ORIGIN,
+    INET6_BYTES, LENGTH_DIGITS, METHODS, Span, TARGET_BYTES, TF_ABSOLUTE, TF_ASTERISK, TF_AUTHORITY, TF_ORIGIN,
 )
 
 
@@ -168,10 +169,9 @@ cdef inline bint is_host(const uint8_t* at, const uint8_t* end, bint with_port) 
     cdef const uint8_t* begin = at
     cdef int port = 0
     if at != end and at[0] == b"[":
-        at += 1
-        while at != end and (is_hexadecimal(at[0]) or at[0] == b":" or at[0] == b"."):
+        while at != end and at[0] != b"]":
             at += 1
-        if at == end or at[0] != b"]" or at - begin < 3:
+        if at == end or not is_address(begin + 1, <size_t>(at - begin - 1)):
             return False
         at += 1
     else:
@@ -190,8 +190,15 @@ cdef inline bint is_host(const uint8_t* at, const uint8_t* end, bint with_port) 
     return at == end and port <= 65535
 
 
-cdef inline bint is_hexadecimal(uint8_t byte) noexcept nogil:
-    return b"0" <= byte <= b"9" or b"a" <= (byte | 0x20) <= b"f"
+cdef inline bint is_address(const uint8_t* at, size_t size) noexcept nogil:
+    """An IPv6 address."""
+    cdef char[INET6_BYTES] text
+    cdef char[16] address
+    if size >= INET6_BYTES:
+        return False
+    memcpy(text, at, size)
+    text[size] = 0
+    return inet_pton(AF_INET6, text, address) == 1
 
 
 cdef inline MatchVerdict feed_version(HeadParser* head, const uint8_t* data, size_t size) noexcept nogil:
