@@ -271,6 +271,7 @@ def test_held_websocket_session_closed_by_the_server_raises() -> None:
     def serve(connection: socket.socket) -> None:
         connection.sendall(frame(client_frame(connection)[1]))
         assert over.wait(10)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else it may wait for an ACK
         connection.sendall(frame(b"\x03\xe9", CLOSE))
         closed.set()
 
