@@ -511,7 +511,7 @@ cdef inline CodecResult end_of_below(WebSocket* ws) noexcept nogil:
 
 
 cdef CodecResult work_websocket(Codec* codec, Output* plain, Output* reply) noexcept nogil:
-    """The upstream is reached: tell the client, and decode what it sent behind its request. Later: decode what was kept.
+    """The upstream is reached: tell the client, and decode what it sent behind its request. Later: decode what it kept.
     """
     cdef WebSocket* ws = <WebSocket*>codec
     cdef CodecResult result = CODEC_OK

@@ -6,7 +6,8 @@ from libc.stdlib cimport calloc, free, malloc
 from flashpol._native.codecs.codec cimport CODEC_HEADROOM, Output
 from flashpol._native.websocket.deflate cimport (
     CLIENT_WINDOW, Compressor, COMPRESSOR_LEVEL, COMPRESSOR_MEMORY, deflate, deflateEnd, deflateInit2, deflateReset,
-    inflate, inflateEnd, inflateInit2, inflateReset, SERVER_WINDOW, z_stream, Z_BUF_ERROR, Z_DEFAULT_STRATEGY, Z_DEFLATED, Z_OK,
+    inflate, inflateEnd, inflateInit2, inflateReset, SERVER_WINDOW, z_stream, Z_BUF_ERROR, Z_DEFAULT_STRATEGY,
+    Z_DEFLATED, Z_OK,
     Z_STREAM_END, Z_SYNC_FLUSH,
 )
 
