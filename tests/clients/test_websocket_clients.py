@@ -50,8 +50,11 @@ def test_client_gets_its_bytes_back(
         metrics = server.metrics()
         assert metrics.total("websocket_upgrades_total", result="accepted") == 1
         assert metrics.total("websocket_closes_total", by="client", code="other") == 1
-        compressed = metrics.total("websocket_compressed_bytes_total")
-        assert SIZE < compressed < 2 * SIZE if compression else compressed == 0
+        received, sent = (
+            metrics.total("websocket_compressed_bytes_total", direction=direction) for direction in ("received", "sent")
+        )
+        # Half of the bytes are random; flashpol sends what would get no shorter as it is.
+        assert (SIZE // 2 < received < SIZE and 0 < sent < SIZE // 2) if compression else (received, sent) == (0, 0)
         assert server.stop() == 0
 
 
