@@ -1,7 +1,7 @@
 """Decides about the HTTP requests of a listener: a WebSocket, a policy file, the application's own, or none of these.
 
 Pure: a decision is a reply, an upgrade, or to relay the connection as it is. It takes microseconds, as it is made in
-the hub; whoever asks carries it out.
+the hub; `worker.requests` carries it out.
 """
 
 from typing import NamedTuple
@@ -80,7 +80,7 @@ class Gateway:
             return Reply(replies.METHOD_NOT_ALLOWED, "http", number, "no_upgrade", "the method is not GET")
         fields = head.fields
         refusal = handshake.refusal_of(fields)
-        if head.minor == 0 or head.body_size:
+        if head.minor == 0:  # which has no Upgrade
             refusal = refusal or (replies.UPGRADE_REQUIRED, "no_upgrade")
         if refusal:
             data, result = refusal

@@ -1,12 +1,13 @@
 """Carries out what the gateway decides about HTTP requests: a reply, a WebSocket session, or the relay as it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from flashpol._fastpath import ConnectionTable, Networks, RequestHead
 from flashpol._websocket import Path
 from flashpol.config import WebSocketPath
+from flashpol.counters.refused_origins import RefusedOrigins
 from flashpol.gateway import replies
 from flashpol.gateway.forwarded import client_address, is_allowed
 from flashpol.gateway.handshake import values_of
@@ -14,6 +15,7 @@ from flashpol.gateway.requests import Gateway, Reply, Upgrade
 from flashpol.hub import start_greenlet
 from flashpol.log.handler import log
 from flashpol.relay.group import RelayGroup
+from flashpol.relay.relay import OnFailure
 
 # Reasons for which a session finds no place, and causes of a failure that the client may try again after.
 _FULL = ("connecting", "rate", "resources", "ports")
@@ -23,12 +25,14 @@ _FULL = ("connecting", "rate", "resources", "ports")
 class HttpPort:
     """What a listener needs to take HTTP. paths: those of its WebSocket, in order. forwarded: the proxies whose
     X-Forwarded-For counts, None: there are none. allowed: all but `deny_networks`, for the clients that proxies name;
-    `allow_networks` is about connections, and so about the proxies."""
+    `allow_networks` is about connections, and so about the proxies. refused: where the page finds the origins that each
+    path refused."""
 
     gateway: Gateway
     paths: tuple[tuple[WebSocketPath, Path], ...] = ()
     forwarded: Networks | None = None
     allowed: Networks | None = None
+    refused: Sequence[RefusedOrigins] = ()
 
 
 class Requests:
@@ -39,10 +43,12 @@ class Requests:
         self._relays = relays
         self._relay = relay
         self._ports: dict[int, tuple[str, HttpPort]] = {}
+        self._on_failure: dict[int, list[OnFailure]] = {}  # of each path; one for all of its sessions
 
     def add(self, number: int, name: str, port: HttpPort) -> None:
         """The table's listener `number`, `name` in log lines, takes HTTP."""
         self._ports[number] = name, port
+        self._on_failure[number] = [partial(self._fail, path) for _, path in port.paths]
 
     def decide(self, fd: int, data: bytes, number: int) -> None:
         """A hook of the table, called in the hub: `data` is a whole head, and what came behind it."""
@@ -85,6 +91,8 @@ class Requests:
         if reply.path is not None:
             settings, path = port.paths[reply.path]
             path.count(reply.result)
+            if reply.origin and port.refused:
+                port.refused[reply.path].record(reply.origin, reply.reason, reply.line)
             self._log(fd, reply, name, settings)
         self._table.reply_http(fd, reply.data, reply.outcome)
 
@@ -93,21 +101,16 @@ class Requests:
             ip = self._table.client(fd)[0]
         except OSError:
             ip = ""
+        fields = {"event": "upgrade-refused", "listener": name, "path": path.path, "ip": ip, "result": reply.result}
+        if reply.outcome == "origin":
+            fields |= {"event": "origin-refused"}
         log.warning(
             "listener %s: WebSocket path %s: refused %s: %s",
             name,
             path.path,
             ip or "a client",
             reply.reason,
-            extra={
-                "event": "origin-refused" if reply.outcome == "origin" else "upgrade-refused",
-                "listener": name,
-                "path": path.path,
-                "ip": ip,
-                "result": reply.result,
-                "origin": reply.origin or None,
-                "line": reply.line,
-            },
+            extra=fields | {"origin": reply.origin or None, "line": reply.line},
         )
 
     def _upgrade(self, fd: int, upgrade: Upgrade, rest: bytes, number: int, port: HttpPort) -> None:
@@ -118,7 +121,7 @@ class Requests:
             self._table.reply_http(fd, replies.reply(503), reason)
             return
         self._table.wrap(fd, path.prepare(upgrade.reply, rest, compresses=upgrade.compresses))
-        start_greenlet(self._relays.run_path, number, upgrade.path, fd, partial(self._fail, path))
+        start_greenlet(self._relays.run_path, number, upgrade.path, fd, self._on_failure[number][upgrade.path])
 
     def _fail(self, path: Path, fd: int, reason: str, cause: str) -> None:
         """The upstream could not be reached."""

@@ -1,10 +1,9 @@
 # Compressed messages (permessage-deflate, RFC 7692), by zlib. A build without zlib has none: HAS_ZLIB.
 #
-# Neither side takes its window over to the next message, so a path has one compressor for all of its connections. Clients
+# Neither side takes its window over to the next message, so a path has one compressor for all connections. Clients
 # keep their window to 512 bytes: what decompresses a message that has come in part takes 8 KB, and only until its end.
 
-from flashpol._native.codecs.codec cimport CODEC_HEADROOM
-from flashpol._native.relay.buffers cimport CHUNK
+from flashpol._native.codecs.codec cimport CODEC_HEADROOM, CODEC_PLAIN
 
 cdef enum:
     CLIENT_WINDOW = 9           # bits; less is no zlib
@@ -59,4 +58,4 @@ cdef extern from *:
 # What a path has for the messages of all of its connections.
 cdef struct Compressor:
     z_stream stream
-    char[CODEC_HEADROOM + CHUNK] room
+    char[CODEC_HEADROOM + CODEC_PLAIN] room
