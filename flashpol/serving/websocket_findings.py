@@ -13,8 +13,8 @@ from flashpol.config import ANY_ORIGIN, BY_POLICY, EVERY_PATH, Config, ConfigErr
 from flashpol.policy import Decider, DomainPattern, PolicyError, parse
 
 MISSING = (
-    "compression needs zlib, and this flashpol was built without it: install its headers (Debian: zlib1g-dev) and build "
-    "again, `pip install --force-reinstall --no-deps .` in the source tree"
+    "compression needs zlib, and this flashpol was built without it: install its headers (Debian: zlib1g-dev) and "
+    "build again, `pip install --force-reinstall --no-deps .` in the source tree"
 )
 
 log = logging.getLogger("flashpol")
