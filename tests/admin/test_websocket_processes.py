@@ -23,7 +23,7 @@ CONFIG = """
 log_format = "json"
 access_log = 1.0
 [policies.games]
-grants = [{{domain = "*.example.com", ports = "7000", secure = false}}]
+grants = [{{domain = "*.example.com", ports = "7000"}}]
 [[listeners]]
 name = "games"
 address = "127.0.0.1:0"
@@ -115,7 +115,7 @@ def test_refused_origin_is_in_metrics_log_status_and_on_the_page(server: Flashpo
     assert server.metrics().total("refused_total", reason="origin") == 3
     [origin] = path_of(server, "/chess")["refused_origins"]
     assert (origin["origin"], origin["count"]) == (EVIL, 3)
-    assert origin["reason"].startswith(f"Origin '{EVIL}' may not connect to port 7000: ")
+    assert origin["reason"].startswith(f'Origin "{EVIL}" may not connect to port 7000: ')
     eventually(lambda: len(lines(server, "origin-refused")) == 3, "lines of the log")
     line = lines(server, "origin-refused")[0]
     assert (line["listener"], line["path"], line["result"], line["origin"]) == ("games", "/chess", "origin", EVIL)
