@@ -15,6 +15,7 @@ from flashpol.gateway.requests import Gateway, Reply, Upgrade
 from flashpol.hub import start_greenlet
 from flashpol.log.handler import log
 from flashpol.relay.group import RelayGroup
+from flashpol.relay.relay import OnFailure
 
 # Reasons for which a session finds no place, and causes of a failure that the client may try again after.
 _FULL = ("connecting", "rate", "resources", "ports")
@@ -42,10 +43,12 @@ class Requests:
         self._relays = relays
         self._relay = relay
         self._ports: dict[int, tuple[str, HttpPort]] = {}
+        self._on_failure: dict[int, list[OnFailure]] = {}  # of each path; one for all of its sessions
 
     def add(self, number: int, name: str, port: HttpPort) -> None:
         """The table's listener `number`, `name` in log lines, takes HTTP."""
         self._ports[number] = name, port
+        self._on_failure[number] = [partial(self._fail, path) for _, path in port.paths]
 
     def decide(self, fd: int, data: bytes, number: int) -> None:
         """A hook of the table, called in the hub: `data` is a whole head, and what came behind it."""
@@ -118,7 +121,7 @@ class Requests:
             self._table.reply_http(fd, replies.reply(503), reason)
             return
         self._table.wrap(fd, path.prepare(upgrade.reply, rest, compresses=upgrade.compresses))
-        start_greenlet(self._relays.run_path, number, upgrade.path, fd, partial(self._fail, path))
+        start_greenlet(self._relays.run_path, number, upgrade.path, fd, self._on_failure[number][upgrade.path])
 
     def _fail(self, path: Path, fd: int, reason: str, cause: str) -> None:
         """The upstream could not be reached."""
