@@ -27,8 +27,8 @@ PROTOCOLS: Final[tuple[str, ...]]
 """What a relayed connection can be recognised as, in the order of the counter block's `relayed` words."""
 
 OUTCOMES: Final[tuple[str, ...]]
-"""How a connection can end: one of REASONS, "timeout", "reset", "reply", "relayed" or "served", an HTTP request that got
-what it asked for."""
+"""How a connection can end: one of REASONS, "timeout", "reset", "reply", "relayed" or "served", an HTTP request that
+got what it asked for."""
 
 HTTP_STATUSES: Final[tuple[int | None, ...]]
 """The statuses of the replies that a ConnectionTable sends to HTTP by itself; None is none."""
@@ -411,8 +411,8 @@ class ConnectionTable:
     def reply_http(self, fd: int, reply: bytes, outcome: str) -> None:
         """Reply to a request, or to a session that has not begun, and end the connection: it lingers.
 
-        outcome: "served", or one of REASONS, for which it counts as refused. An empty reply closes it. Raises ValueError
-        if `fd` is neither, or for another outcome.
+        outcome: "served", or one of REASONS, for which it counts as refused. An empty reply closes it. Raises
+        ValueError if `fd` is neither, or for another outcome.
         """
 
     def set_client(self, fd: int, ip: str) -> str | None:

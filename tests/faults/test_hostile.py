@@ -129,7 +129,7 @@ def test_attacker_with_keys_sends_records_that_openssl_accepts(
 def test_attacker_breaks_the_protocol_as_the_script_says(script: str, reason: str, folder: Path) -> None:
     error = attack(folder, script, secured(folder, 100))
     assert isinstance(error, OSError)
-    assert re.search(reason, str(error))        # OpenSSL 3.5 has one name for many
+    assert re.search(reason, str(error))  # OpenSSL 3.5 has one name for many
 
 
 def received(size: int) -> Callable[[socket.socket], object]:
