@@ -163,7 +163,7 @@ def _of_path(minute: Json, since_start: Json) -> Iterator[Problem]:
 
 
 def _of_origins(number: int, path: str, origins: Sequence[Json], first: bool) -> str:
-    most = max(origins, key=lambda each: each["count"], default=None)
+    most = max(origins, key=lambda each: each["times"], default=None)
     why = f": {most['reason']}" if most else "; the log names it"
     return (
         f"{_upgrades(number, path)} in the last minute {'was' if number == 1 else 'were'} refused for the page's origin"

@@ -104,7 +104,7 @@ def test_refused_origin_is_in_metrics_log_status_and_on_the_page(server: Flashpo
     assert server.metrics().total("websocket_upgrades_total", path="/chess", result="origin") == 3
     assert server.metrics().total("refused_total", reason="origin") == 3
     [origin] = path_of(server, "/chess")["refused_origins"]
-    assert (origin["origin"], origin["count"]) == (EVIL, 3)
+    assert (origin["origin"], origin["times"]) == (EVIL, 3)
     assert origin["reason"].startswith(f'Origin "{EVIL}" may not connect to port 7000: ')
     eventually(lambda: len(lines(server, "origin-refused")) == 3, "lines of the log")
     line = lines(server, "origin-refused")[0]

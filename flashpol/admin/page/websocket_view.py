@@ -88,7 +88,7 @@ def websockets(status: Json) -> WebSocketFigures | None:
         ],
         [
             OriginRow(
-                each["origin"], *label_of(path), each["reason"], each["count"], time_left(each["time"], status["time"])
+                each["origin"], *label_of(path), each["reason"], each["times"], time_left(each["time"], status["time"])
             )
             for each, path in origins[:SHOWN_ORIGINS]
         ],
