@@ -5,6 +5,7 @@
 #include "../client.h"
 #include "../histogram.h"
 #include "../tls.h"
+#include "websocket.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -19,17 +20,19 @@ enum {
     STALL_MS = 10000,
     SOURCES = 62500,
     SMALLEST = 1 + 2 * sizeof(uint64_t),
-    HANDSHAKES = 128, /* of TLS at once: a server may limit those, and more would wait for the server only */
+    HANDSHAKES = 128, /* at once: a server may limit those of TLS, and more would wait for the server only */
 };
 
 struct client {
     int fd;
     tls *tls; /* NULL: plain, or not yet connected */
-    bool connected; /* with its handshake, if it has TLS */
+    bool connected; /* with its handshakes, if it has TLS or WebSocket */
+    bool asked; /* for WebSocket */
     uint64_t number, round;
     uint64_t position, size; /* bytes received of the reply, and in all */
-    uint64_t left; /* bytes of an upload that are not yet sent */
+    uint64_t left; /* bytes of an upload that are not yet sent, with the heads of frames */
     uint64_t since; /* ns: the start of this round; in a short session, of its connect */
+    struct frames frames; /* from the server, of WebSocket */
 };
 
 struct mode {
@@ -42,11 +45,11 @@ struct mode {
 
 static struct {
     const struct mode *mode;
+    struct manner manner;
     uint16_t port;
-    bool tls;
     uint64_t connections, size, total, until, bytes_each;
     uint64_t begun; /* clients that have dialled at least once; the others wait for the handshakes of these */
-    uint64_t dialled, connected, open, rounds, bytes;
+    uint64_t dialled, connected, open, resting, rounds, bytes;
     struct client *clients;
     struct histogram latency;
     int epoll_fd;
@@ -72,8 +75,27 @@ static void dial(struct client *client)
     run.open++;
 }
 
+/* As many bytes as the socket takes; -1 with errno if it takes none. */
+static ssize_t send_now(struct client *client, const void *bytes, size_t size)
+{
+    return client->tls ? tls_send(client->tls, bytes, size) : send(client->fd, bytes, size, MSG_NOSIGNAL);
+}
+
+static ssize_t receive_now(struct client *client, void *to, size_t size)
+{
+    return client->tls ? tls_recv(client->tls, to, size) : recv(client->fd, to, size, 0);
+}
+
+static void send_control(struct client *client, int opcode)
+{
+    unsigned char frame[FRAME_HEAD];
+    send_now(client, frame, control_frame(frame, opcode, true)); /* if the server has left, the next call finds that */
+}
+
 static void hang_up(struct client *client)
 {
+    if (run.manner.websocket)
+        send_control(client, OP_CLOSE);
     if (client->tls) {
         tls_finish(client->tls);
         tls_free(client->tls);
@@ -96,7 +118,7 @@ static void fail(const char *what)
 /* As many bytes as the socket takes. */
 static size_t send_some(struct client *client, const void *bytes, size_t size)
 {
-    ssize_t n = client->tls ? tls_send(client->tls, bytes, size) : send(client->fd, bytes, size, MSG_NOSIGNAL);
+    ssize_t n = send_now(client, bytes, size);
     if (n < 0 && errno != EAGAIN)
         fail("send");
     return n < 0 ? 0 : (size_t)n;
@@ -104,8 +126,16 @@ static size_t send_some(struct client *client, const void *bytes, size_t size)
 
 static void send_message(struct client *client, const unsigned char *bytes, size_t size, uint64_t reply)
 {
+    static unsigned char frame[FRAME_HEAD + CHUNK_BYTES];
     client->position = 0;
     client->size = reply;
+    if (run.manner.websocket) {
+        size_t head = frame_head(frame, OP_BINARY, size, true);
+        memcpy(frame + head, bytes, size);
+        mask(frame + head, size, 0);
+        bytes = frame;
+        size += head;
+    }
     while (size) { /* a record has at most 16 KB */
         size_t sent = send_some(client, bytes, size);
         if (!sent)
@@ -149,18 +179,24 @@ static const unsigned char *confirmation(const struct client *client)
     return (const unsigned char *)"R";
 }
 
+static uint64_t upload_size(void) { return run.manner.websocket ? framed_size(run.bytes_each, true) : run.bytes_each; }
+
 static void request_sink(struct client *client)
 {
     request_stream(client, 'R', 1);
-    client->left = run.bytes_each;
+    client->left = upload_size();
     watch(client, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
 }
 
 static void send_stream(struct client *client)
 {
+    static unsigned char wire[CHUNK_BYTES];
     while (client->left) {
-        uint64_t size = client->left < CHUNK_BYTES ? client->left : CHUNK_BYTES;
-        size_t sent = send_some(client, pattern + (run.bytes_each - client->left) % PERIOD, size);
+        uint64_t position = upload_size() - client->left;
+        size_t size = client->left < CHUNK_BYTES ? (size_t)client->left : CHUNK_BYTES;
+        if (run.manner.websocket)
+            size = framed(wire, sizeof wire, position, run.bytes_each, true);
+        size_t sent = send_some(client, run.manner.websocket ? wire : pattern + position % PERIOD, size);
         if (!sent)
             return;
         client->left -= sent;
@@ -171,10 +207,12 @@ static void send_stream(struct client *client)
 static void repeat_until_end(struct client *client)
 {
     client->since = now_ns();
-    if (client->since >= run.until)
-        hang_up(client);
-    else
+    if (client->since < run.until)
         speak(client);
+    else if (run.manner.together)
+        run.resting++;
+    else
+        hang_up(client);
 }
 
 static void dial_next(struct client *client)
@@ -194,8 +232,8 @@ static const struct mode MODES[] = {
     {"hold", 2, speak, echo, do_nothing},
 };
 
-/* TLS clients of an echo wait until all are connected, so that its figures contain no handshake. */
-static bool waits_for_all(void) { return run.tls && run.until; }
+/* So that the figures of an echo contain no handshake. */
+static bool waits_for_all(void) { return run.manner.together && run.until; }
 
 /* Go on with the handshake. True: it is complete. */
 static bool complete_handshake(struct client *client)
@@ -210,6 +248,29 @@ static bool complete_handshake(struct client *client)
     return false;
 }
 
+/* Go on with the handshake of WebSocket. True: it is complete. */
+static bool complete_upgrade(struct client *client)
+{
+    char head[HANDSHAKE_BYTES];
+    if (!client->asked) {
+        size_t size = upgrade_request(head, run.port);
+        if (send_some(client, head, size) != size)
+            give_up("the request for WebSocket was not sent at once");
+        client->asked = true;
+        watch(client, EPOLL_CTL_MOD, EPOLLIN);
+        return false;
+    }
+    ssize_t n = receive_now(client, head, sizeof head);
+    if (n < 0 && errno == EAGAIN)
+        return false;
+    if (n < 0)
+        fail("upgrade");
+    /* Every server here sends its reply at once, and nothing behind it before the client has spoken. */
+    if (!is_upgrade_reply(head, (size_t)n) || head_size(head, (size_t)n) != (size_t)n)
+        give_up("no WebSocket: other bytes than status 101 with the right key");
+    return true;
+}
+
 static void connecting(struct client *client)
 {
     int error = 0;
@@ -217,7 +278,9 @@ static void connecting(struct client *client)
     getsockopt(client->fd, SOL_SOCKET, SO_ERROR, &error, &length);
     if ((errno = error))
         die("connect");
-    if (run.tls && !complete_handshake(client))
+    if (run.manner.tls && !client->asked && !complete_handshake(client))
+        return;
+    if (run.manner.websocket && !complete_upgrade(client))
         return;
     client->connected = true;
     run.connected++;
@@ -228,30 +291,49 @@ static void connecting(struct client *client)
         run.mode->speak(client);
 }
 
+/* Bytes of the session; -1 with errno. ended: nothing follows them. */
+static ssize_t receive_session(struct client *client, unsigned char *to, bool *ended)
+{
+    ssize_t n = receive_now(client, to, CHUNK_BYTES);
+    *ended = n == 0;
+    if (!run.manner.websocket || n < 0)
+        return n;
+    if (n == 0)
+        give_up("closed without Close");
+    n = unframe(&client->frames, to, (size_t)n);
+    if (n < 0)
+        give_up("other bytes than frames of a server");
+    if (client->frames.pinged)
+        send_control(client, OP_PONG);
+    client->frames.pinged = false;
+    *ended = client->frames.closed;
+    return n;
+}
+
 /* False: nothing is there, or the session has ended. */
 static bool receive_some(struct client *client)
 {
     static unsigned char buffer[CHUNK_BYTES];
-    bool to_its_end = !run.mode->complete;
-    ssize_t n = client->tls ? tls_recv(client->tls, buffer, CHUNK_BYTES) : recv(client->fd, buffer, CHUNK_BYTES, 0);
+    bool to_its_end = !run.mode->complete, ended;
+    ssize_t n = receive_session(client, buffer, &ended);
     if (n < 0 && errno == EAGAIN)
         return false;
     if (n < 0)
         fail("recv");
-    if (n == 0) {
+    if ((uint64_t)n > client->size - client->position)
+        give_up("more bytes than expected");
+    if (n && memcmp(buffer, run.mode->expected(client), (size_t)n) != 0)
+        give_up("other bytes than expected");
+    run.bytes += run.mode->speak == request_sink ? (n ? run.bytes_each : 0) : (uint64_t)n;
+    client->position += (uint64_t)n;
+    if (ended) {
         if (!to_its_end || client->position < client->size || client->left)
             give_up("closed early");
         run.rounds++;
         hang_up(client);
         return false;
     }
-    if ((uint64_t)n > client->size - client->position)
-        give_up("more bytes than expected");
-    if (memcmp(buffer, run.mode->expected(client), (size_t)n) != 0)
-        give_up("other bytes than expected");
-    run.bytes += run.mode->speak == request_sink ? run.bytes_each : (uint64_t)n;
-    client->position += (uint64_t)n;
-    if (to_its_end || client->position < client->size)
+    if (n == 0 || to_its_end || client->position < client->size)
         return true;
     histogram_record(&run.latency, now_ns() - client->since);
     run.rounds++;
@@ -266,12 +348,10 @@ static void receive(struct client *client)
         continue;
 }
 
-static void turn(void)
+static int handle_events(int timeout)
 {
     struct epoll_event events[RELAY_EVENTS];
-    int n = epoll_wait(run.epoll_fd, events, RELAY_EVENTS, STALL_MS);
-    if (n == 0)
-        give_up("no byte was received for 10 s");
+    int n = epoll_wait(run.epoll_fd, events, RELAY_EVENTS, timeout);
     for (int i = 0; i < n; i++) {
         struct client *client = events[i].data.ptr;
         if (!client->connected)
@@ -281,6 +361,13 @@ static void turn(void)
         else
             receive(client);
     }
+    return n;
+}
+
+static void turn(void)
+{
+    if (handle_events(STALL_MS) == 0)
+        give_up("no byte was received for 10 s");
 }
 
 static void report(uint64_t begin)
@@ -299,7 +386,7 @@ static void start_together(uint64_t *begin)
     printf("{\"connected\": %llu}\n", (unsigned long long)run.connected);
     fflush(stdout);
     if (getchar() == EOF)
-        give_up("stdin ended");
+        exit(0);
     run.until += now_ns() - *begin;
     *begin = now_ns();
     for (uint64_t i = 0; i < run.connections; i++) {
@@ -324,12 +411,22 @@ static void hold(uint64_t begin)
             speak(&run.clients[i]);
         }
     }
-    struct epoll_event event;
-    if (epoll_wait(run.epoll_fd, &event, 1, 0) != 0)
-        give_up("closed while it was held");
+    while (handle_events(0)) /* a ping; anything else gives up */
+        continue;
 }
 
-bool relay_clients(const char *mode, int argc, char **argv, bool tls)
+/* Echoes on sessions that are open before and after them. */
+static void echo_together(uint64_t begin)
+{
+    start_together(&begin);
+    while (run.resting < run.connections)
+        turn();
+    report(begin);
+    while (getchar() != EOF)
+        continue;
+}
+
+bool relay_clients(const char *mode, int argc, char **argv, struct manner manner)
 {
     for (size_t i = 0; i < sizeof MODES / sizeof *MODES; i++)
         if (!strcmp(mode, MODES[i].name) && argc == 1 + MODES[i].arguments)
@@ -337,7 +434,7 @@ bool relay_clients(const char *mode, int argc, char **argv, bool tls)
     if (!run.mode)
         return false;
     uint64_t begin = now_ns(), last = strtoull(argv[2], NULL, 10);
-    run.tls = tls;
+    run.manner = manner;
     run.port = (uint16_t)atoi(argv[0]);
     run.connections = strtoull(argv[1], NULL, 10);
     run.size = run.bytes_each = last;
@@ -352,13 +449,13 @@ bool relay_clients(const char *mode, int argc, char **argv, bool tls)
     run.epoll_fd = epoll_create1(0);
     if (!run.clients || run.epoll_fd < 0)
         die("epoll");
-    uint64_t at_once = tls && run.connections > HANDSHAKES ? HANDSHAKES : run.connections;
+    uint64_t at_once = (manner.tls || manner.websocket) && run.connections > HANDSHAKES ? HANDSHAKES : run.connections;
     while (run.begun < at_once && run.dialled < run.total)
         dial(&run.clients[run.begun++]);
     if (run.mode->complete == do_nothing)
         return hold(begin), true;
     if (waits_for_all())
-        start_together(&begin);
+        return echo_together(begin), true;
     while (run.open)
         turn();
     return report(begin), true;
