@@ -1,7 +1,6 @@
 """What WebSocket clients say is what wsproto understands, and good ones see every reply that is not exact."""
 
 import socket
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from faults.hello import LARGEST, VARIED
 from faults.places import SAME_LISTENER, URL_POLICY, WS_GAME, WS_PLAYER, WSS_GAME, Kind, Row
 from faults.server import MESSAGES, write_messages
 from faults.websocket import FORWARDED, ORIGIN, messages
-from tests.faults.test_clients import FakeServer, serving
 from testkit.polling import eventually
+from tests.faults.test_clients import FakeServer, serving
 
 SAID = messages(MESSAGES["hello"], MESSAGES["film"])
 Serve = Callable[[socket.socket], None]
