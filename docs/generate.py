@@ -17,6 +17,7 @@ import shtab
 
 from flashpol import config
 from flashpol.admin.tls import HANDSHAKE_FAILURES
+from flashpol.admin.websocket import CLOSES, REFUSALS
 from flashpol.cli.configure import DEFAULT_CONFIG
 from flashpol.cli.main import make_parser
 from flashpol.cli.pid_file import DEFAULT_PID_FILE
@@ -113,11 +114,33 @@ def table_of_handshake_failures() -> str:
     return "| `reason` | what happened | what to do |\n|---|---|---|\n" + text.replace("``", "`")
 
 
+def table_of_refused_upgrades() -> str:
+    code = re.compile(r"flashpol probe --websocket URL|flashpol_\w+|without_origin = true|origins|upstream\b(?= of)")
+    rows = (f"| `{name}` | {each.words} | {as_code(code, each.advice)} |\n" for name, each in REFUSALS.items())
+    return "| `result` | what happened | what to do |\n|---|---|---|\n" + "".join(rows)
+
+
+def table_of_closes() -> str:
+    """A row for each code, with what it means from either side."""
+    code = re.compile(r"[a-z]+_[a-z_]+|text(?= is false)")
+    rows = (
+        f"| `{name}` | {words} | {as_code(code, CLOSES['server'][name])} |\n"
+        for name, words in CLOSES["client"].items()
+    )
+    return "| `code` | from the client | from the server |\n|---|---|---|\n" + "".join(rows)
+
+
+def as_code(pattern: re.Pattern[str], text: str) -> str:
+    return pattern.sub(r"`\g<0>`", text)
+
+
 def reference() -> str:
     """The page with its generated parts replaced."""
     parts = {header: list_of_settings(owners, about) for header, (owners, about) in TABLES.items()}
     parts |= {f"flags of {name}": table_of_flags(name) for name in COMMANDS}
     parts["handshake failures"] = table_of_handshake_failures()
+    parts["refused upgrades"] = table_of_refused_upgrades()
+    parts["closes"] = table_of_closes()
     text = REFERENCE.read_text()
     for name, part in parts.items():
         start, end = f"<!-- made by make docs: {name} -->\n", "<!-- end -->"

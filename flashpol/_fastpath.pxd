@@ -9,7 +9,8 @@
 #   accept/state            what is kept in memory: Counters, Listener, Record, Core; the enums
 #   common/verdict          what every recogniser says: more, a match, something else
 #   accept/match            match_feed: the recogniser of the request, a byte of state
-# sniff: names what is not a request (http, tls, rtmp, …), from the table of worker/protocols.py
+#                           sniff: names what is not a request (http, tls, rtmp, …), from the table of
+#                           worker/protocols.py
 #   accept/proxy            proxy_feed: the recogniser of a PROXY header
 #   http/head               head_feed: the recogniser of the head of an HTTP request
 #   accept/ip_ranges        allowed: looks an address up in a table of networks made by serving/networks.py
@@ -24,8 +25,10 @@
 #   accept/admission        judge_connection, judge_client: whether a client may connect, by its address
 #   accept/reply            reply, refuse, begin_session, linger, close_connection: how a connection ends; send_reply is
 #                           the one place where a reply is sent, counted and timed
+#   codecs/codec            what a codec is: the table of its functions; tls_of, bottom_of: one may lie on another
 #   accept/codec            connections with a codec: begin_codec, what is read is decoded, what is sent encoded
-#   accept/http             begin_head: HTTP for the gateway, read to the end of its head
+#   accept/http             begin_head: HTTP for the gateway, read to the end of its head; begin_decision, for the hook;
+#                           refuse_http, end_http: the replies after which such a connection ends
 #   accept/turns            run_turns: the steps of handshakes, a limited number in one wake-up
 #   accept/connection       on_readable, on_deadline, …: one function for each event of a connection
 #                           dispatch: handles ready and overdue records, a limited number in one wake-up
@@ -66,8 +69,9 @@ cdef class ProxyHeader:
 cdef class RequestHead:
     cdef HeadParser _parser
     cdef MatchVerdict _verdict
-    cdef bytes _data                    # of the stream: HEAD_BYTES and one more at most
+    cdef bytes _data                    # of the stream: HEAD_BYTES and one more at most, or what `parse` was given
 
+    cdef void _continue(self) noexcept
     cdef bytes _bytes_of(self, Span span)
 
 
@@ -111,6 +115,7 @@ cdef class ConnectionTable:
     cdef Core core
     cdef Account _account               # keeps alive what core.account and core.address_table point to
     cdef list _acceptors                # and what core.listeners points to
+    cdef set _codec_owners              # and what the codecs of its sessions point to
     cdef object _on_slow_reply
     cdef object _on_session
     cdef object _on_request

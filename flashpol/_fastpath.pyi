@@ -27,7 +27,11 @@ PROTOCOLS: Final[tuple[str, ...]]
 """What a relayed connection can be recognised as, in the order of the counter block's `relayed` words."""
 
 OUTCOMES: Final[tuple[str, ...]]
-"""How a connection can end: one of REASONS, "timeout", "reset", "reply" or "relayed"."""
+"""How a connection can end: one of REASONS, "timeout", "reset", "reply", "relayed" or "served", an HTTP request that
+got what it asked for."""
+
+HTTP_STATUSES: Final[tuple[int | None, ...]]
+"""The statuses of the replies that a ConnectionTable sends to HTTP by itself; None is none."""
 
 BLOCK_SIZE: Final[int]
 """Bytes of one counter block, a multiple of the cache line."""
@@ -294,6 +298,13 @@ class Guarded:
 class CodecFactory:
     """Makes the codecs of a listener's clients; `_tls.ServerContext` is one."""
 
+@disjoint_base
+class PreparedCodec:
+    """A codec that is to lie on that of a session, if it has one: `_websocket.Path.prepare` makes it.
+
+    `ConnectionTable.wrap` takes it; one that no session takes is freed with this object.
+    """
+
 @final
 class PolicyReply:
     """The bytes that are sent for a request, made once and shared by all replies.
@@ -323,6 +334,11 @@ class ConnectionTable:
     first_byte_timeout seconds. data: all bytes that were read from it. listener: number of the Acceptor, from 0. Call
     `close_relayed(fd, …)` or `close_as(fd, …)` once.
 
+    on_request(fd, data, listener): a client of a listener with `http` has sent the whole head of a request. data: that,
+    and what came behind it. Before it returns it has to call `reply_http(fd, …)`, or `begin_session(fd)`, which makes
+    the connection a session. http_replies: by status, what the ConnectionTable replies with by itself (400, 408 and the
+    other HTTP_STATUSES); where one is missing, the connection is closed without a reply.
+
     on_access(listener, ip, port, outcome, seconds, sent, left_out): the outcome of a sampled connection is known.
     access_log: the share of connections that is sampled, 0 to 1. listener: number of the Acceptor, from 0. ip, port: of
     the client. outcome: one of OUTCOMES. seconds: since accept. sent: bytes of the reply. left_out: how many sampled
@@ -342,6 +358,8 @@ class ConnectionTable:
         on_access: Callable[[int, str, int, str, float, int, int], object] | None = None,
         access_log: float = 0.0,
         on_session: Callable[[int, bytes, int], object] | None = None,
+        on_request: Callable[[int, bytes, int], object] | None = None,
+        http_replies: dict[int, bytes] | None = None,
     ) -> Self: ...
     def add_timeouts(
         self,
@@ -375,6 +393,33 @@ class ConnectionTable:
         """Send more of a slow reply. True: it has ended, and `fd` is no longer the caller's.
 
         Raises ValueError if `fd` is not a slow reply.
+        """
+
+    def begin_session(self, fd: int) -> str | None:
+        """Make a request a session. None: it is one, for `close_relayed(fd, …)` or another end. Otherwise one of
+        REASONS, why there is no place for it: reply to it.
+
+        Raises ValueError if `fd` is not a request.
+        """
+
+    def wrap(self, fd: int, prepared: PreparedCodec) -> None:
+        """Lay a codec on the connection of a session, which counts as a WebSocket from now on.
+
+        Raises ValueError if `fd` is not a session, or if the codec is another's already.
+        """
+
+    def reply_http(self, fd: int, reply: bytes, outcome: str) -> None:
+        """Reply to a request, or to a session that has not begun, and end the connection: it lingers.
+
+        outcome: "served", or one of REASONS, for which it counts as refused. An empty reply closes it. Raises
+        ValueError if `fd` is neither, or for another outcome.
+        """
+
+    def set_client(self, fd: int, ip: str) -> str | None:
+        """Of a request: the client is this address, behind an HTTP proxy. It is judged as at accept, and counts for its
+        address instead of the proxy's. None, or one of REASONS: reply to it.
+
+        Raises ValueError if `fd` is not a request, or `ip` no address.
         """
 
     def endpoints(self, fd: int) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
@@ -454,7 +499,7 @@ class Acceptor:
     reply. reply_timeout: seconds after which a client that acknowledges no more of its reply is reset.
     on_exhausted(errno): accepting failed for lack of descriptors or memory; pause before the next `ready`. terminated:
     as for RequestMatcher. shared: what is not a policy request is relayed. codec: for clients that begin with TLS;
-    tls_only: the others are refused.
+    tls_only: the others are refused. http: the ConnectionTable's on_request decides about HTTP requests.
 
     networks: of the clients that are served; None: all. proxies: the only addresses that may connect, each sending a
     PROXY header with the address of its client; None: clients connect themselves.
@@ -479,6 +524,7 @@ class Acceptor:
         shared: bool = False,
         codec: CodecFactory | None = None,
         tls_only: bool = False,
+        http: bool = False,
     ) -> Self: ...
     def ready(self, fd: int = -1) -> int:
         """Accept and handle a limited burst of connections; return how many were accepted. Never raises.

@@ -7,6 +7,7 @@
 #   common/poller           an epoll set with one timer for all queues
 #   common/share            a limited number of places, of which each member has a reserve
 #   common/system           what the kernel and the C library offer
+#   codecs/codec            what a codec is: the table of its functions
 #   relay/state             what is kept in memory: Flow, Session, Pool, Core
 #   relay/counters          the block of counters in shared memory, and the bounds of its histograms
 #   relay/buffers           a limited number of buffers for bytes that a side did not take
@@ -14,7 +15,8 @@
 #   relay/activity          which sides have spoken; cut_by_client: evicts the session of a client's descriptor
 #   relay/ports             the account of local ports: take_port, leave_port, take_left
 #   relay/close             fail_connect, end_session: the one end of each session; the lists of free and closed ones
-#   relay/convert           read_and_convert: decodes what a client sends, encodes what it gets
+#   relay/convert           read_and_convert: decodes what a client sends, encodes what it gets; on_tick: pings;
+#                           pass_closing: the closing handshake of WebSocket
 #   relay/transfer          transfer: one direction; the only reader and writer of bytes
 #   relay/connect           begin_connect: connect and send what was read before; on_connected
 #   relay/dispatch          dispatch: handles ready and overdue sessions, a limited number in one wake-up

@@ -15,7 +15,7 @@ DURATION_SECONDS: Final[tuple[float, ...]]
 
 ENDS: Final[tuple[str, ...]]
 """How a session can end, in the order of the counter block's `ends` words. "client" and "upstream": both sides sent
-FIN, this one first."""
+FIN, or WebSocket's Close, this one first."""
 
 FAILURES: Final[tuple[str, ...]]
 """Why no session came about, in the order of the counter block's `failures` words."""
@@ -132,11 +132,20 @@ class Pump:
         time_wait: float = 60.0,
     ) -> Self: ...
     def add_timeouts(
-        self, *, connect_timeout: float, idle_timeout: float, max_duration: float, silent_timeout: float
+        self,
+        *,
+        connect_timeout: float,
+        idle_timeout: float,
+        max_duration: float,
+        silent_timeout: float,
+        websocket_ping: float = 0.0,
+        linger_timeout: float = 1.0,
     ) -> int:
         """Add a set of timeouts, in seconds, and return its number: 0 for the first. 0 s is never, except to connect.
 
-        Raises ValueError if there are 1,024 sets.
+        websocket_ping: a WebSocket client that is silent for so long gets a ping; one that is for as long after it ends
+        as "ping". linger_timeout: how long the closing handshake of a WebSocket may take. Raises ValueError if there
+        are 1,024 sets.
         """
 
     def fileno(self) -> int:
@@ -183,8 +192,9 @@ class Pump:
     def wake(self) -> None:
         """Make `fileno` readable, so that `ready` is called although there may be nothing to do."""
 
-    def cut_all(self) -> None:
-        """End all sessions, as "shutdown". Their greenlets wake in the next `ready`, which is due at once."""
+    def cut_all(self, *, replaced: bool = False) -> None:
+        """End all sessions, as "shutdown". Their greenlets wake in the next `ready`, which is due at once. replaced:
+        the clients of WebSockets are told that another server goes on."""
 
     def cut_by_client(self, fd: int) -> bool:
         """End the open session of the client `fd` as "evicted"; its greenlet wakes in the next `ready`, which is due at

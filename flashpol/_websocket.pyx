@@ -10,7 +10,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from flashpol._fastpath cimport PreparedCodec
 from flashpol._native.codecs.codec cimport (
-    CE_DONE, CE_EVICTED, CE_FAILED, CE_IDLE, CE_REPLACED, CE_STOP, Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH,
+    CE_DONE, CE_EVICTED, CE_FAILED, CE_IDLE, CE_PING, CE_REPLACED, CE_STOP, Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH,
     CODEC_HEADROOM, CODEC_OK, CODEC_PLAIN, CODEC_READ, CODEC_REPLY, CODEC_WORK, CodecEnd, CodecResult, Output,
 )
 from flashpol._native.websocket.deflate cimport HAS_ZLIB
@@ -59,7 +59,7 @@ COMPRESSES = bool(HAS_ZLIB)                             # the build has zlib
 cdef dict RESULT_NAMES = {CODEC_OK: "ok", CODEC_WORK: "work", CODEC_END: "end", CODEC_ERROR: "error"}
 cdef dict ENDS = {
     "done": CE_DONE, "failed": CE_FAILED, "idle": CE_IDLE, "stop": CE_STOP, "replaced": CE_REPLACED,
-    "evicted": CE_EVICTED,
+    "evicted": CE_EVICTED, "ping": CE_PING,
 }
 
 
@@ -92,7 +92,8 @@ cdef class Path:
         if len(rest) > CODEC_PLAIN:
             raise ValueError(f"at most {CODEC_PLAIN} bytes")
         prepared.codec = begin_websocket(
-            &self.settings, compresses and self.settings.compressor != NULL, <const char*>reply, <uint32_t>len(reply), <const char*>rest, <uint32_t>len(rest),
+            &self.settings, compresses and self.settings.compressor != NULL, <const char*>reply, <uint32_t>len(reply),
+            <const char*>rest, <uint32_t>len(rest),
         )
         if prepared.codec == NULL:
             raise MemoryError

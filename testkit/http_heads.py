@@ -134,14 +134,14 @@ def by_definition(data: bytes) -> Head | None:  # noqa: PLR0911 - one for each r
     for name, value in fields:
         named.setdefault(name.lower(), []).append(value)
     hosts, lengths = named.get(b"host", []), named.get(b"content-length", [])
+    if len(target) > MOST_TARGET or b"transfer-encoding" in named:
+        return None
+    if len(hosts) > 1 or (line[7] == b"1" and not hosts) or not all(map(HOST_VALUE.fullmatch, hosts)):
+        return None
     authority = target if method == b"CONNECT" else target.partition(b"://")[2] * (target[:1] != b"/")
     if not all(
         _is_address(host) for text in [re.split(b"[/?]", authority)[0], *hosts] for host in BRACKETS.findall(text)
     ):
-        return None
-    if len(target) > MOST_TARGET or b"transfer-encoding" in named:
-        return None
-    if len(hosts) > 1 or (line[7] == b"1" and not hosts) or not all(map(HOST_VALUE.fullmatch, hosts)):
         return None
     if len(lengths) > 1 or not all(re.fullmatch(rb"[0-9]{1,18}", length) for length in lengths):
         return None

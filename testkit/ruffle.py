@@ -62,7 +62,8 @@ def fetch_ruffle(folder: Path = FOLDER) -> Path:
             raise FetchError(f"npm fetched another {PACKAGE}@{VERSION} than the one that is expected here")
         with tarfile.open(archive) as tar:
             # Python 3.11 of Debian 12 has no filter. What the hash is of needs none.
-            tar.extractall(made, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)
+            tar.extractall(made)
         try:
             (made / "package").rename(folder)
         except OSError:  # another process was faster

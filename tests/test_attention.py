@@ -48,6 +48,7 @@ PROXY = refused(("refusing",), "FlashpolProxyRefusals", "Refused by reason")
 CONFIGURATION = "flashpol_configuration_problems"
 HANDSHAKE_FAILURES = "flashpol_tls_handshake_failures_total"
 NOT_AFTER = "flashpol_tls_certificate_not_after_timestamp_seconds"
+UPGRADES = "flashpol_websocket_upgrades_total"
 ROWS = {
     "reload": Row(
         "flashpol_config_last_reload_successful", ("not-reloaded",), ("FlashpolReloadFailed",), ("Configuration",)
@@ -120,6 +121,24 @@ ROWS = {
     "tls-unknown-names": Row(
         "flashpol_tls_unknown_names_total", (), (), ("Resumed, unknown names, truncated",),
         "scanners ask for any name; good clients reject the certificate, which is a failed handshake",
+    ),
+    "websocket-upstream": Row(
+        UPGRADES, ("backend-down", "upstream-unknown"), ("FlashpolWebSocketUpstream",),
+        ("WebSocket upgrades by result",),
+    ),
+    "websocket-origin": Row(
+        UPGRADES, ("origin-refused",), ("FlashpolWebSocketOrigins",),
+        ("Upgrades refused for their origin", "WebSocket upgrades by result"),
+    ),
+    "websocket-no-upgrade": Row(
+        UPGRADES, ("upgrade-refused",), ("FlashpolWebSocketHandshakes",), ("WebSocket upgrades by result",)
+    ),
+    "websocket-malformed": Row(
+        UPGRADES, ("upgrade-refused",), ("FlashpolWebSocketHandshakes",), ("WebSocket upgrades by result",)
+    ),
+    "websocket-pings": Row(
+        "flashpol_websocket_ping_timeouts_total", (), ("FlashpolWebSocketPings",),
+        ("Share of WebSocket sessions lost to silence",), "clients that vanish would fill the log",
     ),
     "timeouts": Row(
         "flashpol_timeouts_total", (), ("FlashpolTimeouts",), ("Timed out and left",),

@@ -165,8 +165,8 @@ def test_access_log_has_a_connection_over_capacity(sample: Sample) -> None:
     assert outcomes(loop.counters) == {"capacity": 1}
 
 
-def test_outcomes_are_the_reasons_and_four_more() -> None:
-    assert (*REASONS, "timeout", "reset", "reply", "relayed") == OUTCOMES
+def test_outcomes_are_the_reasons_and_five_more() -> None:
+    assert (*REASONS, "timeout", "reset", "reply", "relayed", "served") == OUTCOMES
 
 
 def test_access_log_off_calls_no_hook(sample: Sample) -> None:

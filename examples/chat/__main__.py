@@ -6,6 +6,7 @@ Everything but the port of the page is read from the configuration of flashpol.
 import argparse
 import collections
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -24,8 +25,8 @@ from testkit.ruffle import FOLDER, VERSION, FetchError, Missing, Site, fetch_ruf
 
 HERE = Path(__file__).resolve().parent
 GRANTED, DENIED = "localhost", "127.0.0.1"  # two origins, of which the policy grants the first
-SHOWN = 3  # lines of the log on the page
-REFUSED = "origin-refused"  # the event of flashpol's log
+SHOWN = 1  # lines of the log on the page
+REFUSED = re.compile(r": WebSocket path .*: refused ")  # a line of flashpol's log
 PATIENCE = 10.0  # seconds to end
 
 
@@ -127,7 +128,7 @@ class Demo:
         with suppress(ValueError):  # closed, at the end
             for line in flashpol.stderr:
                 print(line, end="", file=sys.stderr, flush=True)
-                if REFUSED in line:
+                if REFUSED.search(line):
                     self._refused.append(line.strip())
                 if " ready: " in line:
                     self._ready.set()

@@ -24,7 +24,7 @@ from testkit.swf.avm1 import (
 )
 from testkit.swf.movie import avm1_movie
 
-WIDTH, HEIGHT = 520, 340
+WIDTH, HEIGHT = 520, 270
 BAR, LINE = 36, 40  # heights of the bar with the state and of the line for input
 INK, PAPER, BLUE, GREY, GREEN, RED = 0x1D2733, 0xFFFFFF, 0x1F4E79, 0x6B7785, 0x7BE495, 0xFFB3A7
 ACCENT = 0xB0470A  # of names

@@ -11,7 +11,7 @@ from testkit.chat_demo import ChatDemo, say
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "docs" / "demo.png"
-WIDTH, HEIGHT = 1200, 770
+WIDTH, HEIGHT = 1200, 690
 PAUSE = 1.5  # seconds for a message to come back and for the page to show the log
 CONVERSATION = (
     ("Ben", "Hello Ada! Which browser is this?"),
@@ -36,6 +36,8 @@ def main() -> int:
         for name, text in CONVERSATION:
             say(windows[name], text)
             time.sleep(PAUSE)
+        windows["Ada"].bring_to_front()  # a browser may not draw what is behind
+        time.sleep(PAUSE)
         windows["Ada"].screenshot(path=FILE)
         browser.close()
     print(f"wrote {FILE.relative_to(ROOT)}")

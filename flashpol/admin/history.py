@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import gevent
 
 from flashpol.admin.context import AdminContext
-from flashpol.counters.layout import Block, HandshakeBlock, RelayBlock
-from flashpol.counters.totals import Route
+from flashpol.counters.layout import Block, HandshakeBlock, RelayBlock, WebSocketBlock
+from flashpol.counters.totals import PathLabel, Route
 
 # Seconds between two samples, and how many are kept: five minutes.
 INTERVAL = 2.0
@@ -35,6 +35,7 @@ class Sample:
     relayed: Mapping[Route, RelayBlock] = field(default_factory=dict)
     restarts: Mapping[int, int] = field(default_factory=dict)  # by the worker's slot
     handshakes: Mapping[str, HandshakeBlock] = field(default_factory=dict)  # by listener, of those that speak TLS
+    websocket: Mapping[PathLabel, WebSocketBlock] = field(default_factory=dict)
 
     @classmethod
     def of(cls, context: AdminContext) -> "Sample":
@@ -52,6 +53,7 @@ class Sample:
             {route: context.totals.relayed(route) for route in context.routes},
             {slot: context.totals.restarts(slot) for slot in range(context.shared.slots)},
             {each.listener: HandshakeBlock.of(blocks[each.listener]) for each in context.tls_listeners},
+            {path: context.totals.websocket(path).packed() for path in context.paths},
         )
 
 

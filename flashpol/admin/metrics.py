@@ -7,6 +7,7 @@ A scrape reads shared memory: it sends nothing to a worker and opens no file. Th
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 
 import gevent
 from prometheus_client import CollectorRegistry
@@ -15,11 +16,13 @@ from prometheus_client.registry import Collector
 
 from flashpol._fastpath import BUCKETS, HANDSHAKE_FAILURES, PROTOCOLS, REASONS, TLS_VERSIONS
 from flashpol._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
+from flashpol._websocket import CLOSE_CODES, RESULTS, SIDES
 from flashpol.admin.context import AdminContext
 from flashpol.admin.policy_analysis import AnalysisCache
 from flashpol.admin.problem_kinds import CONFIGURATION_KINDS, KINDS
 from flashpol.admin.problems import find_configuration_problems
-from flashpol.counters.layout import Block, RelayBlock
+from flashpol.admin.status import DIRECTIONS
+from flashpol.counters.layout import Block, RelayBlock, WebSocketBlock
 from flashpol.counters.status import ProcessStatus
 from flashpol.version import VERSION
 
@@ -28,6 +31,7 @@ _COUNTERS: tuple[tuple[str, str, Callable[[Block], float]], ...] = (
     ("connections_accepted", "Connections accepted.", lambda b: b["accepted"]),
     ("replies", "Policies sent as replies to requests.", lambda b: b.replies),
     ("reply_bytes", "Bytes of policies sent, in whole replies.", lambda b: b["reply_bytes"]),
+    ("served", "Policy files sent as replies to HTTP requests.", lambda b: b["served"]),
     ("timeouts", "Connections closed because the request or the reply took too long.", lambda b: b["timeouts"]),
     ("resets", "Connections that the client closed or reset before it had a reply.", lambda b: b["resets"]),
     (
@@ -82,6 +86,42 @@ _TLS: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Calla
 _TLS_KINDS = (
     ("tls_handshakes", "TLS handshakes completed, by version.", "version", TLS_VERSIONS, "handshakes"),
     ("tls_handshake_failures", "TLS handshakes that failed.", "reason", HANDSHAKE_FAILURES, "handshake_failures"),
+)
+# Of a WebSocket path.
+_WEBSOCKET: tuple[
+    tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Callable[[WebSocketBlock], float]], ...
+] = (
+    (GaugeMetricFamily, "websocket_open", "WebSocket sessions open now.", lambda b: b["open"]),
+    (
+        CounterMetricFamily,
+        "websocket_ping_timeouts",
+        "WebSocket sessions that ended because the client did not reply to a ping.",
+        lambda b: b["ping_timeouts"],
+    ),
+)
+# The same with a label: its values, and the words of a block that count them.
+_WEBSOCKET_KINDS = (
+    (
+        "websocket_upgrades",
+        "Requests for a WebSocket path, by result: accepted, or why not.",
+        "result",
+        RESULTS,
+        "upgrades",
+    ),
+    (
+        "websocket_compressed_bytes",
+        "Bytes of compressed WebSocket messages, as they are on the wire.",
+        "direction",
+        DIRECTIONS,
+        "deflated",
+    ),
+    (
+        "websocket_uncompressed_bytes",
+        "Bytes of the same WebSocket messages without compression.",
+        "direction",
+        DIRECTIONS,
+        "inflated",
+    ),
 )
 # Of an upstream.
 _RELAY: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Callable[[RelayBlock], float]], ...] = (
@@ -184,6 +224,7 @@ class FlashpolCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from self._traffic()
         yield from self._tls()
+        yield from self._websocket()
         yield from self._relaying()
         yield from self._processes()
         yield from self._configuration()
@@ -273,6 +314,30 @@ class FlashpolCollector(Collector):
             info.add_metric([certificate.name, ",".join(certificate.names), certificate.key, certificate.sha256], 1)
         yield not_after
         yield info
+
+    def _websocket(self) -> Iterator[Metric]:
+        labels = ["listener", "path"]
+        totals = [(path, self._context.totals.websocket(path)) for path in self._context.paths]
+        for family, name, text, value in _WEBSOCKET:
+            metric = family(f"flashpol_{name}", text, labels=labels)
+            for path, block in totals:
+                metric.add_metric(path, value(block))
+            yield metric
+        for name, text, label, kinds, field in _WEBSOCKET_KINDS:
+            counter = CounterMetricFamily(f"flashpol_{name}", text, labels=[*labels, label])
+            for path, block in totals:
+                for kind, count in zip(kinds, block.all(field), strict=True):
+                    counter.add_metric([*path, kind], count)
+            yield counter
+        closes = CounterMetricFamily(
+            "flashpol_websocket_closes",
+            "WebSocket sessions that ended, by the code of Close and the side that sent it first.",
+            labels=[*labels, "code", "by"],
+        )
+        for path, block in totals:
+            for (side, code), count in zip(product(SIDES, CLOSE_CODES), block.all("closes"), strict=True):
+                closes.add_metric([*path, code, side], count)
+        yield closes
 
     def _relaying(self) -> Iterator[Metric]:
         labels = ["listener", "upstream"]

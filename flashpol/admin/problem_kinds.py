@@ -1,4 +1,4 @@
-"""Every kind of problem that an operator may have, with its severities. `problems` and `tls` find them."""
+"""Every kind of problem that an operator may have, with its severities. `problems`, `tls` and `websocket` find them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,9 +35,10 @@ REFUSALS_TO_REPORT = {
     "proxy_oversized": Refusals(WARNING, "refused: their PROXY header was too long", 0.05),
 }
 # Refusals that are meant: other protocols, denied networks, a stop of the server.
-REFUSALS_AS_MEANT = ("http", "tls", "tls_only", "rtmp", "rtmpe", "other", "network", "shutdown")
-# Refusals that another kind of problem judges, with all handshakes that failed: `tls-handshakes`.
-REFUSALS_ELSEWHERE = ("tls_handshake",)
+REFUSALS_AS_MEANT = ("http", "http_malformed", "tls", "tls_only", "rtmp", "rtmpe", "other", "network", "shutdown")
+# Refusals that another kind of problem judges: `tls-handshakes`, with all handshakes that failed, and
+# `websocket-origin`, by path.
+REFUSALS_ELSEWHERE = ("tls_handshake", "origin")
 # Every kind of problem, with its severities.
 KINDS: Mapping[str, tuple[str, ...]] = {
     "reload": (ERROR,),
@@ -58,6 +59,11 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "tls-handshakes": (WARNING,),
     "tls-old-clients": (WARNING,),
     "tls-unknown-names": (WARNING,),
+    "websocket-upstream": (ERROR,),
+    "websocket-origin": (WARNING,),
+    "websocket-no-upgrade": (WARNING,),
+    "websocket-malformed": (WARNING,),
+    "websocket-pings": (WARNING,),
     "timeouts": (WARNING,),
     "slow": (WARNING,),
     "policy": (ERROR, WARNING),

@@ -11,6 +11,7 @@ from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.formatting import about, count, duration, percent, quantile, share
 from flashpol.admin.problem_kinds import ERROR, REFUSALS_TO_REPORT, WARNING, Problem
 from flashpol.admin.tls import find_certificate_findings, find_tls_problems
+from flashpol.admin.websocket import find_websocket_problems
 from flashpol.policy import Finding, Severity
 
 # Bursts of clients fill some of an accept queue every day; this share of it is a problem.
@@ -58,6 +59,7 @@ def find_problems(status: Json, context: AdminContext, linted: Linted = ()) -> l
         *_of_ports(status["upstreams"]),
         *(_of_last_minute(status["minute"], status["bucket_bounds_seconds"]) if status["minute"] else ()),
         *find_tls_problems(status),
+        *find_websocket_problems(status),
         *find_configuration_problems(context, linted),
     ]
     return sorted(found, key=lambda problem: problem.severity != ERROR)

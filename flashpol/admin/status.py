@@ -9,12 +9,13 @@ from dataclasses import asdict
 
 from flashpol._fastpath import BUCKETS, HANDSHAKE_FAILURES, REASONS, TLS_VERSIONS
 from flashpol._pump import ENDS, FAILURES
+from flashpol._websocket import CLOSE_CODES, RESULTS, SIDES
 from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.formatting import END_OF_YEARS
 from flashpol.admin.history import Sample, since
 from flashpol.admin.policy_analysis import AnalysisCache
 from flashpol.admin.problems import Json, find_problems
-from flashpol.counters.layout import GAUGES, RELAY_GAUGES, Block, HandshakeBlock, RelayBlock
+from flashpol.counters.layout import GAUGES, RELAY_GAUGES, Block, HandshakeBlock, RelayBlock, WebSocketBlock
 from flashpol.counters.status import DRAINING, READY, STARTING
 from flashpol.version import VERSION
 
@@ -24,7 +25,9 @@ UNKNOWN = "unknown"  # shared memory holds garbage, which must not keep the rest
 # Seconds that rates are taken over: what happens now, and enough for a distribution.
 NOW, MINUTE = 5.0, 60.0
 
-_COUNTERS = ("accepted", "reply_bytes", "timeouts", "resets", "accept_errors", "untracked")
+# Of a connection's bytes, and the fields of a block that count them in these directions.
+DIRECTIONS = ("received", "sent")
+_COUNTERS = ("accepted", "served", "reply_bytes", "timeouts", "resets", "accept_errors", "untracked")
 
 
 def status(context: AdminContext, past: Sequence[Sample] = (), analyses: AnalysisCache | None = None) -> Json:
@@ -60,6 +63,7 @@ def status(context: AdminContext, past: Sequence[Sample] = (), analyses: Analysi
             | {name: block[name] for name in RELAY_GAUGES}
             for (listener, upstream), block in sample.relayed.items()
         ],
+        "websocket": list(_paths(context, sample)),
         "certificates": [
             asdict(each) | {"issuers": [{"subject": subject, "not_after": end} for subject, end in each.issuers]}
             for each in context.certificates
@@ -105,6 +109,31 @@ def _relayed(block: RelayBlock) -> Json:
         "ends": dict(zip(ENDS, block.all("ends"), strict=True)),
         "failures": dict(zip(FAILURES, block.all("failures"), strict=True)),
         "bytes": dict(zip(("client", "upstream"), block.all("sent"), strict=True)),
+    }
+
+
+def _paths(context: AdminContext, sample: Sample) -> Iterator[Json]:
+    for number, (listener, path) in enumerate(context.paths):
+        block = sample.websocket[listener, path]
+        yield {
+            "listener": listener,
+            "path": path,
+            **_websocket(block),
+            "open": block["open"],
+            "refused_origins": [each._asdict() for each in context.shared.last_refused(number)],
+        }
+
+
+def _websocket(block: WebSocketBlock) -> Json:
+    closes = block.all("closes")
+    return {
+        "upgrades": dict(zip(RESULTS, block.all("upgrades"), strict=True)),
+        "closes": {
+            side: dict(zip(CLOSE_CODES, closes[i * len(CLOSE_CODES) :], strict=False)) for i, side in enumerate(SIDES)
+        },
+        "ping_timeouts": block["ping_timeouts"],
+        "compressed_bytes": dict(zip(DIRECTIONS, block.all("deflated"), strict=True)),
+        "uncompressed_bytes": dict(zip(DIRECTIONS, block.all("inflated"), strict=True)),
     }
 
 
@@ -163,6 +192,11 @@ def _window(new: Sample, old: Sample | None) -> Json | None:
             {"listener": name} | _handshakes(block - old.handshakes[name])
             for name, block in new.handshakes.items()
             if name in old.handshakes
+        ],
+        "websocket": [
+            {"listener": listener, "path": path} | _websocket(block - old.websocket[listener, path])
+            for (listener, path), block in new.websocket.items()
+            if (listener, path) in old.websocket
         ],
         "workers": {
             str(pid): seconds - old.cpu_seconds[pid]

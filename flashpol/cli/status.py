@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flashpol.admin.tls import HANDSHAKE_FAILURES, failed, shown_names, time_left
+from flashpol.admin.websocket import REFUSALS, refused, total
 from flashpol.cli import terminal
 from flashpol.config import DEFAULT_ADMIN, ConfigError, UpstreamAddress
 
 DESCRIPTION = """Print a summary of a running server, which it takes from /-/status of the admin address: state, last
-reload, workers, listeners with their rates, TLS with its certificates, and problems. Exit status: 0 ready and no
-errors, 1 not ready or a problem that is an error, 2 no reply."""
+reload, workers, listeners with their rates, WebSocket paths, TLS with its certificates, and problems. Exit status: 0
+ready and no errors, 1 not ready or a problem that is an error, 2 no reply."""
 
 FORMAT = 2  # of /-/status
 TIMEOUT = 5.0  # seconds; the admin process answers within milliseconds
@@ -118,6 +119,7 @@ def summary(status: Json) -> Iterator[str]:
             ("LISTENER", "UPSTREAM", "SESSIONS", "OPEN", "CONNECTING", "FAILURES"),
             [_upstream(upstream) for upstream in status["upstreams"]],
         )
+    yield from _websocket_paths(status)
     yield from _tls_listeners(status["listeners"])
     yield from certificate_lines(status)
     yield from _failure_lines(status["total"]["handshake_failures"])
@@ -142,6 +144,45 @@ def _row(listener: Json, window: Json | None) -> list[str]:
         f"{listener['open']:,}",
         f"{queue['length']:,}/{queue['limit']:,}",
     ]
+
+
+def _websocket_paths(status: Json) -> Iterator[str]:
+    """Paths, why upgrades were refused and what to do, and the origins refused last; nothing without a path."""
+    if not status["websocket"]:
+        return
+    yield ""
+    yield from table(
+        ("WEBSOCKET PATH", "LISTENER", "OPEN", "ACCEPTED", "REFUSED", "PINGS LOST"),
+        [
+            [
+                each["path"],
+                each["listener"],
+                f"{each['open']:,}",
+                f"{each['upgrades']['accepted']:,}",
+                f"{refused(each):,}",
+                f"{each['ping_timeouts']:,}",
+            ]
+            for each in status["websocket"]
+        ],
+    )
+    results = total(status, "upgrades")
+    rows = [[name, each.advice, f"{results[name]:,}"] for name, each in REFUSALS.items() if results[name]]
+    if rows:
+        yield ""
+        yield from table(("REFUSED UPGRADES", "WHAT TO DO", "TOTAL"), rows)
+    yield from origin_lines(status)
+
+
+def origin_lines(status: Json) -> Iterator[str]:
+    """An empty line, and the last origins that each WebSocket path refused; nothing if there are none."""
+    lines = [
+        f"  {each['origin']} at {path['path']} of {path['listener']}, {each['count']:,} "
+        f"time{'s' if each['count'] != 1 else ''}, last {time_left(each['time'], status['time'])}: {each['reason']}"
+        for path in status["websocket"]
+        for each in path["refused_origins"]
+    ]
+    if lines:
+        yield from ("", "origins refused last:", *lines)
 
 
 def _tls_listeners(listeners: Sequence[Json]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from flashpol.admin.tls import HANDSHAKE_FAILURES, failed
+from flashpol.admin.websocket import REFUSALS, label_of, refused, total, upgrades
 from flashpol.cli import terminal
 from flashpol.cli.status import (
     Json,
@@ -17,6 +18,7 @@ from flashpol.cli.status import (
     admin_address,
     certificate_lines,
     fetch,
+    origin_lines,
     parse,
     problem_lines,
     readable,
@@ -25,9 +27,9 @@ from flashpol.cli.status import (
 from flashpol.config import ConfigError, UpstreamAddress
 
 DESCRIPTION = """Show what a running server does, once a second until Ctrl-C: rates per second, open connections,
-sessions, refusals by reason, listeners, upstreams, TLS, workers and problems. Rates are means of the last five seconds
-or so, taken from /-/status of the admin address. Without a terminal each view follows the one before it, after an empty
-line."""
+sessions, refusals by reason, listeners, upstreams, WebSocket, TLS, workers and problems. Rates are means of the last
+five seconds or so, taken from /-/status of the admin address. Without a terminal each view follows the one before it,
+after an empty line."""
 
 # The other screen of the terminal, without a cursor; and back.
 OPEN, CLOSE = "\033[?1049h\033[?25l", "\033[?25h\033[?1049l"
@@ -149,6 +151,7 @@ def view(status: Json, address: str) -> Iterator[str]:
             rows.append([each["listener"], each["upstream"], *numbers])
         yield from table(("LISTENER", "UPSTREAM", "SESSIONS/S", "OPEN", "CONNECTING", "FAILURES/S"), rows)
         yield ""
+    yield from _websocket_lines(status, rate)
     yield from _tls_lines(status, rate)
     cpu = window.get("workers", {})
     yield from table(
@@ -165,6 +168,31 @@ def view(status: Json, address: str) -> Iterator[str]:
             for each in workers
         ],
     )
+
+
+def _websocket_lines(status: Json, rate: Callable[[float | None], str]) -> Iterator[str]:
+    """Tables of WebSocket and the origins refused last, each with an empty line after it; nothing without a path."""
+    if not status["websocket"]:
+        return
+    window = status["now"]
+    recent = {label_of(each): each for each in window["websocket"]} if window else {}
+    rows = []
+    for each in status["websocket"]:
+        counted = recent.get(label_of(each))
+        numbers = [f"{each['open']:,}", rate(upgrades(counted) if counted else None)]
+        rows.append([each["path"], each["listener"], *numbers, rate(refused(counted) if counted else None)])
+    yield from table(("WEBSOCKET PATH", "LISTENER", "OPEN", "REQUESTS/S", "REFUSED/S"), rows)
+    now, since_start = total(window, "upgrades") if window else {}, total(status, "upgrades")
+    results = [
+        [name, each.advice, rate(now.get(name)), f"{since_start[name]:,}"]
+        for name, each in REFUSALS.items()
+        if since_start[name]
+    ]
+    if results:
+        yield ""
+        yield from table(("REFUSED UPGRADES", "WHAT TO DO", "PER SECOND", "TOTAL"), results)
+    yield from origin_lines(status)
+    yield ""
 
 
 def _tls_lines(status: Json, rate: Callable[[float | None], str]) -> Iterator[str]:

@@ -60,6 +60,10 @@ class CounterBlock:
         """The difference of each counter; of a gauge, its change."""
         return type(self)([new - old for new, old in zip(self._words, earlier._words, strict=True)])
 
+    def packed(self) -> Self:
+        """A copy that is small, for samples: there may be thousands of blocks in each."""
+        return type(self)(array("Q", (word & WORD_MASK for word in self._words)))
+
     @classmethod
     def total(cls, blocks: Iterable[Self]) -> Self:
         """The sum; all zeros if there are no blocks."""

@@ -8,6 +8,7 @@ this process writes, and the arbiter once it is dead:
     a slot's    block      counters, one for each listener, written in C (`_fastpath.LAYOUT`)
                 websocket  counters, one for each WebSocket path (`_websocket.LAYOUT`)
                 relay      counters, one for each upstream (`_pump.LAYOUT`); an upstream of two listeners is two
+                origins    the last that each WebSocket path refused, as text (`refused_origins`)
                 report     up, lag, heartbeat, files
 
 `SharedAddressLimits` lies beside it, as large as the configuration says: each worker's connections, in total and by
@@ -23,6 +24,8 @@ from flashpol._pump import ENDS
 from flashpol.config import ConnectionLimits
 from flashpol.counters.layout import GAUGES, RELAY_FILES, RELAY_GAUGES, WORD, Block, RelayBlock, WebSocketBlock
 from flashpol.counters.mapping import Part, SharedMapping, whole_pages
+from flashpol.counters.refused_origins import SIZE as ORIGINS_SIZE
+from flashpol.counters.refused_origins import RefusedOrigin, RefusedOrigins, merged
 from flashpol.counters.status import ProcessStatus, QueueStatus
 
 
@@ -93,7 +96,8 @@ class SharedCounters:
         # From the start of a slot's pages. Blocks first: each is to lie on cache lines of its own.
         self._paths_at = listeners * Block.SIZE
         self._relays_at = self._paths_at + paths * WebSocketBlock.SIZE
-        self._report_at = self._relays_at + upstreams * RelayBlock.SIZE
+        self._origins_at = self._relays_at + upstreams * RelayBlock.SIZE
+        self._report_at = self._origins_at + paths * ORIGINS_SIZE
         self._stride = whole_pages(self._report_at + ProcessStatus.REPORTED_SIZE * WORD)
         self._mapping = SharedMapping(self._slots_at + (slots + 1) * self._stride)
         self.address_limits = SharedAddressLimits(slots, connection_limits or ConnectionLimits())
@@ -155,6 +159,15 @@ class SharedCounters:
     def path_total(self, path: int) -> WebSocketBlock:
         """One WebSocket path, over all slots."""
         return WebSocketBlock.total(self.path_block(slot, path) for slot in range(self.slots))
+
+    def refused_origins(self, slot: int, path: int) -> RefusedOrigins:
+        """The last origins that one WebSocket path refused."""
+        at = self._slots_at + slot * self._stride + self._origins_at + path * ORIGINS_SIZE
+        return RefusedOrigins(self._bytes(at, ORIGINS_SIZE))
+
+    def last_refused(self, path: int) -> list[RefusedOrigin]:
+        """The same over all slots, the last first."""
+        return merged(self.refused_origins(slot, path) for slot in range(self.slots))
 
     def settle(self, slot: int) -> None:
         """Close the account of a slot whose worker is dead: its open connections and sessions count as crashed."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from flashpol._fastpath import CodecFactory
 from flashpol._websocket import Path
 from flashpol.config import Listener
+from flashpol.counters.refused_origins import RefusedOrigins
 from flashpol.gateway.requests import Gateway
 from flashpol.gateway.url_policies import UrlReplies
 from flashpol.process.sockets import bound_address
@@ -31,9 +32,17 @@ def codec_of(listener: Listener, plan: Plan) -> CodecFactory | None:
 
 
 def http_port_of(
-    number: int, listener: Listener, sock: socket.socket, plan: Plan, blocks: Sequence[memoryview]
+    number: int,
+    listener: Listener,
+    sock: socket.socket,
+    plan: Plan,
+    blocks: Sequence[memoryview],
+    refused: Sequence[RefusedOrigins] = (),
 ) -> HttpPort:
-    """The rules about HTTP of the plan's listener `number`, which listens on `sock`. blocks: of its WebSocket paths."""
+    """The rules about HTTP of the plan's listener `number`, which listens on `sock`.
+
+    blocks, refused: of its WebSocket paths.
+    """
     timeouts = plan.config.timeouts(listener)
     address = bound_address(sock)
     port = listener.public_port or address.port
@@ -46,4 +55,5 @@ def http_port_of(
         ),
         compile_networks(listener.forwarded_networks) if listener.forwarded_networks else None,
         compile_networks((), listener.deny_networks) if listener.deny_networks else None,
+        refused,
     )

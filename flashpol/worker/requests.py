@@ -1,12 +1,13 @@
 """Carries out what the gateway decides about HTTP requests: a reply, a WebSocket session, or the relay as it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from flashpol._fastpath import ConnectionTable, Networks, RequestHead
 from flashpol._websocket import Path
 from flashpol.config import WebSocketPath
+from flashpol.counters.refused_origins import RefusedOrigins
 from flashpol.gateway import replies
 from flashpol.gateway.forwarded import client_address, is_allowed
 from flashpol.gateway.handshake import values_of
@@ -24,12 +25,14 @@ _FULL = ("connecting", "rate", "resources", "ports")
 class HttpPort:
     """What a listener needs to take HTTP. paths: those of its WebSocket, in order. forwarded: the proxies whose
     X-Forwarded-For counts, None: there are none. allowed: all but `deny_networks`, for the clients that proxies name;
-    `allow_networks` is about connections, and so about the proxies."""
+    `allow_networks` is about connections, and so about the proxies. refused: where the page finds the origins that each
+    path refused."""
 
     gateway: Gateway
     paths: tuple[tuple[WebSocketPath, Path], ...] = ()
     forwarded: Networks | None = None
     allowed: Networks | None = None
+    refused: Sequence[RefusedOrigins] = ()
 
 
 class Requests:
@@ -88,6 +91,8 @@ class Requests:
         if reply.path is not None:
             settings, path = port.paths[reply.path]
             path.count(reply.result)
+            if reply.origin and port.refused:
+                port.refused[reply.path].record(reply.origin, reply.reason, reply.line)
             self._log(fd, reply, name, settings)
         self._table.reply_http(fd, reply.data, reply.outcome)
 
@@ -96,21 +101,16 @@ class Requests:
             ip = self._table.client(fd)[0]
         except OSError:
             ip = ""
+        fields = {"event": "upgrade-refused", "listener": name, "path": path.path, "ip": ip, "result": reply.result}
+        if reply.outcome == "origin":
+            fields |= {"event": "origin-refused"}
         log.warning(
             "listener %s: WebSocket path %s: refused %s: %s",
             name,
             path.path,
             ip or "a client",
             reply.reason,
-            extra={
-                "event": "origin-refused" if reply.outcome == "origin" else "upgrade-refused",
-                "listener": name,
-                "path": path.path,
-                "ip": ip,
-                "result": reply.result,
-                "origin": reply.origin or None,
-                "line": reply.line,
-            },
+            extra=fields | {"origin": reply.origin or None, "line": reply.line},
         )
 
     def _upgrade(self, fd: int, upgrade: Upgrade, rest: bytes, number: int, port: HttpPort) -> None:

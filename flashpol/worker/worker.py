@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from flashpol.config import Address
+from flashpol.counters.refused_origins import RefusedOrigins
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import BEAT, ProcessStatus
 from flashpol.hub import attempt
@@ -108,13 +109,19 @@ def _add_listeners(
     for upstream, (number, _) in enumerate(plan.config.upstreams):
         blocks[number].append(shared.relay_memory(slot, upstream))
     path_blocks: list[list[memoryview]] = [[] for _ in plan.config.listeners]
+    refused: list[list[RefusedOrigins]] = [[] for _ in plan.config.listeners]
     for path, (number, _) in enumerate(plan.config.websocket_paths):
         path_blocks[number].append(shared.path_memory(slot, path))
+        refused[number].append(shared.refused_origins(slot, path))
     first_loops = []
     parts = zip(plan.config.listeners, sockets, plan.replies, plan.access, strict=True)
     for number, (listener, own, reply, access) in enumerate(parts):
         codec = codec_of(listener, plan)
-        http = http_port_of(number, listener, own[0], plan, path_blocks[number]) if listener.takes_http else None
+        http = (
+            http_port_of(number, listener, own[0], plan, path_blocks[number], refused[number])
+            if listener.takes_http
+            else None
+        )
         first, *_ = [
             service.add(
                 sock,

@@ -4,13 +4,13 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-from flashpol import _pump
+from flashpol import _pump, _websocket
 from flashpol._fastpath import LAYOUT
 from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.counters.layout import WORD
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import READY, ServerStatus
-from flashpol.counters.totals import CounterTotals
+from flashpol.counters.totals import CounterTotals, PathLabel
 from flashpol.serving.certificates import CertificateFacts
 
 SITE_CONTROL = b'<site-control permitted-cross-domain-policies="all"/>'
@@ -34,21 +34,24 @@ CERTIFICATE = CertificateFacts(
 
 
 ROUTES = (("master", "127.0.0.1:7000"), ("master", "game.example:7000"))
+WEBSOCKET_PATHS = (("master", "/chess"), ("master", "*"))
 
 
-def make_context(listeners: Sequence[ListenerInfo] = (LISTENER,), slots: int = 2) -> AdminContext:
+def make_context(
+    listeners: Sequence[ListenerInfo] = (LISTENER,), slots: int = 2, paths: Sequence[PathLabel] = ()
+) -> AdminContext:
     """All workers serve, and every counter is 0."""
     shared, totals, status = (
-        SharedCounters(slots, len(listeners), upstreams=len(ROUTES)),
+        SharedCounters(slots, len(listeners), len(ROUTES), len(paths)),
         CounterTotals(),
         ServerStatus(),
     )
-    totals.open([each.listener for each in listeners], shared, ROUTES)
+    totals.open([each.listener for each in listeners], shared, ROUTES, paths)
     status.state, status.reload_successful = READY, 1
     for slot in range(slots):
         shared.process(slot).up = shared.process(slot).started_ms = 1
         shared.process(slot).heartbeat_ns = time.monotonic_ns()
-    return AdminContext(status, totals, shared, listeners, ROUTES)
+    return AdminContext(status, totals, shared, listeners, ROUTES, paths)
 
 
 def make_tls_context(*certificates: CertificateFacts, slots: int = 2) -> AdminContext:
@@ -57,12 +60,27 @@ def make_tls_context(*certificates: CertificateFacts, slots: int = 2) -> AdminCo
     return dataclasses.replace(context, certificates=certificates or (CERTIFICATE,))
 
 
+def make_websocket_context(slots: int = 2) -> AdminContext:
+    """With two WebSocket paths."""
+    return make_context(slots=slots, paths=WEBSOCKET_PATHS)
+
+
+def make_full_context() -> AdminContext:
+    """With TLS and WebSocket."""
+    paths = make_context((LISTENER, TLS_LISTENER), paths=WEBSOCKET_PATHS)
+    return dataclasses.replace(paths, certificates=(CERTIFICATE,))
+
+
 def put(shared: SharedCounters, slot: int, listener: int, field: str, *values: int) -> None:
     _write(shared.memory(slot, listener), *LAYOUT[field], values)
 
 
 def put_relayed(shared: SharedCounters, slot: int, upstream: int, field: str, *values: int) -> None:
     _write(shared.relay_memory(slot, upstream), *_pump.LAYOUT[field], values)
+
+
+def put_path(shared: SharedCounters, slot: int, path: int, field: str, *values: int) -> None:
+    _write(shared.path_memory(slot, path), *_websocket.LAYOUT[field], values)
 
 
 def _write(memory: memoryview, offset: int, count: int, values: Sequence[int]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from contexts import make_context, make_tls_context
+from contexts import make_context, make_full_context
 
 import flashpol.cli.status
 import flashpol.cli.top
@@ -50,7 +50,7 @@ def get(application: Application, path: str) -> tuple[str, bytes]:
 @pytest.mark.parametrize("first", FILLS)
 def test_garbage_in_every_mapping_is_shown_without_an_error(first: str, then: str) -> None:
     chance = random.Random(f"{first} {then}")
-    for make in (make_context, make_tls_context):
+    for make in (make_context, make_full_context):
         context = make()
         history = History(partial(Sample.of, context))
         application = Application(context, history=history)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import gevent
@@ -18,6 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from flashpol._fastpath import BUCKETS, HANDSHAKE_FAILURES, LAYOUT, PROTOCOLS, REASONS, TLS_VERSIONS
 from flashpol._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
+from flashpol._websocket import CLOSE_CODES, RESULTS, SIDES
 from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.metrics import FlashpolCollector, make_registry
 from flashpol.counters.layout import WORD
@@ -44,6 +46,8 @@ DOCUMENTED = """
     tls_handshakes_total tls_resumed_total tls_handshake_failures_total tls_handshake_duration_seconds
     tls_connections_open tls_handshakes_open tls_unknown_names_total tls_truncated_total
     tls_certificate_not_after_timestamp_seconds tls_certificate_info
+    served_total websocket_upgrades_total websocket_open websocket_closes_total websocket_ping_timeouts_total
+    websocket_compressed_bytes_total websocket_uncompressed_bytes_total
 """
 LISTENERS = [ListenerInfo("master", b"<a/>\0"), ListenerInfo('odd "name"\\\n', b"<bb/>\0", certificates=("games",))]
 CERTIFICATES = [
@@ -51,9 +55,11 @@ CERTIFICATES = [
     CertificateFacts("nameless", (), 0, 1_700_000_000, "RSA 2048", "01" * 32, "g", (("CN=Issuer", 1_650_000_000),)),
 ]
 ROUTES = [("master", "127.0.0.1:7000"), ("master", "unix:/run/game.sock")]
+PATHS = [("master", "/chess"), (LISTENERS[1].listener, "*")]
 SIMPLE = {  # field of a block -> metric
     "accepted": "connections_accepted_total",
     "reply_bytes": "reply_bytes_total",
+    "served": "served_total",
     "timeouts": "timeouts_total",
     "resets": "resets_total",
     "accept_errors": "accept_errors_total",
@@ -75,13 +81,13 @@ def put(shared: SharedCounters, slot: int, listener: int, field: str, *values: i
 
 @pytest.fixture
 def shared() -> SharedCounters:
-    return SharedCounters(2, 2, upstreams=len(ROUTES))
+    return SharedCounters(2, 2, upstreams=len(ROUTES), paths=len(PATHS))
 
 
 def make_context(shared: SharedCounters, status: ServerStatus | None = None) -> AdminContext:
     totals = CounterTotals()
-    totals.open([each.listener for each in LISTENERS], shared, ROUTES)
-    return AdminContext(status or ServerStatus(), totals, shared, LISTENERS, ROUTES, certificates=CERTIFICATES)
+    totals.open([each.listener for each in LISTENERS], shared, ROUTES, PATHS)
+    return AdminContext(status or ServerStatus(), totals, shared, LISTENERS, ROUTES, PATHS, certificates=CERTIFICATES)
 
 
 def scrape(shared: SharedCounters, status: ServerStatus | None = None) -> Metrics:
@@ -165,6 +171,33 @@ def test_relay_metrics_are_summed_over_the_workers_of_one_upstream(shared: Share
     for i, protocol in enumerate(PROTOCOLS, 1):
         assert metrics.total("relayed_total", listener="master", protocol=protocol) == 2 * i
     assert metrics.total("relay_bytes_total", upstream="127.0.0.1:7000") == 0
+
+
+def test_websocket_metrics_are_summed_over_the_workers_of_one_path(shared: SharedCounters) -> None:
+    for slot in (0, 1):
+        block = shared.path_block(slot, 1)
+        for i in range(len(RESULTS)):
+            block.put("upgrades", i + 1, i)
+        for i in range(len(SIDES) * len(CLOSE_CODES)):
+            block.put("closes", i + 1, i)
+        block.put("ping_timeouts", 3 + slot)
+        block.put("open", 20 + slot)
+        for i, (compressed, whole) in enumerate(((10, 40), (100, 900))):
+            block.put("deflated", compressed, i)
+            block.put("inflated", whole, i)
+    metrics = scrape(shared)
+    one = {"listener": LISTENERS[1].listener, "path": "*"}
+    for i, result in enumerate(RESULTS, 1):
+        assert metrics.total("websocket_upgrades_total", **one, result=result) == 2 * i
+    for i, (side, code) in enumerate(product(SIDES, CLOSE_CODES), 1):
+        assert metrics.total("websocket_closes_total", **one, by=side, code=code) == 2 * i
+    assert metrics.total("websocket_ping_timeouts_total", **one) == 7
+    assert metrics.total("websocket_open", **one) == 41
+    assert metrics.total("websocket_compressed_bytes_total", **one, direction="received") == 20
+    assert metrics.total("websocket_compressed_bytes_total", **one, direction="sent") == 200
+    assert metrics.total("websocket_uncompressed_bytes_total", **one, direction="received") == 80
+    assert metrics.total("websocket_uncompressed_bytes_total", **one, direction="sent") == 1_800
+    assert metrics.total("websocket_upgrades_total", path="/chess") == 0
 
 
 TLS_SIMPLE = {  # field of a block -> metric
@@ -321,7 +354,20 @@ def test_families_are_exactly_the_documented_ones(shared: SharedCounters) -> Non
 
 def test_families_have_help_texts_and_no_client_address_as_a_label(shared: SharedCounters) -> None:
     shared.process(0).pid = os.getpid()
-    allowed = {"listener", "reason", "worker", "sha256", "le", "version", "python_version", "gevent_version"}
+    allowed = {
+        "listener",
+        "path",
+        "result",
+        "code",
+        "direction",
+        "reason",
+        "worker",
+        "sha256",
+        "le",
+        "version",
+        "python_version",
+        "gevent_version",
+    }
     allowed |= {
         "protocol",
         "upstream",

@@ -7,7 +7,16 @@ import time
 from pathlib import Path
 
 import pytest
-from contexts import CERTIFICATE, LISTENER, TLS_LISTENER, make_context, make_tls_context, put, put_relayed
+from contexts import (
+    CERTIFICATE,
+    LISTENER,
+    TLS_LISTENER,
+    make_context,
+    make_full_context,
+    make_tls_context,
+    put,
+    put_relayed,
+)
 
 from flashpol._fastpath import BUCKETS, HANDSHAKE_FAILURES, REASONS, TLS_VERSIONS
 from flashpol._pump import FAILURES
@@ -229,7 +238,7 @@ def test_history_with_costly_samples_takes_them_less_often(
 
 
 # Whose keys are reasons and the like.
-NAMED = ("refused", "ends", "failures", "bytes", "handshakes", "handshake_failures")
+NAMED = ("refused", "ends", "failures", "bytes", "handshakes", "handshake_failures", "upgrades", "closes")
 
 
 def names(value: object) -> set[str]:
@@ -243,10 +252,12 @@ def names(value: object) -> set[str]:
 
 def test_every_field_of_the_status_is_documented() -> None:
     section = REFERENCE.split("### `/-/status`\n")[1].split("\n#")[0]
-    context = dataclasses.replace(make_tls_context(), workers_are_root=True)
+    context = dataclasses.replace(make_full_context(), workers_are_root=True)
+    context.shared.refused_origins(0, 0).record("https://www.example.com", "no grant", 3)
     past = [dataclasses.replace(Sample.of(context), at=time.monotonic() - 30)]
     fields = names(json.loads(json.dumps(status(context, past))))
     assert {"tls_listeners", "handshake_counts", "not_after", "unknown_names"} <= fields
+    assert {"ping_timeouts", "refused_origins", "reason"} <= fields
     fields -= {str(os.getpid()), *(each.listener for each in context.listeners), *map(str, range(2))}
     assert {"format", "problems", "severity", "total", "accept_queue", "lag_seconds", "duration_counts"} <= fields
     assert [name for name in sorted(fields) if f"`{name}`" not in section] == []

@@ -309,6 +309,20 @@ def test_server_for_every_page_is_found_thoroughly() -> None:
         assert codes(ask(running.port, thorough=True)) == set()
 
 
+def test_policy_at_the_port_is_none_that_counts() -> None:
+    """No browser reads it, so lint does not judge it and no report shows it."""
+    with Server(servers.raw(broken.POLICY + b"\0")) as running:
+        [target] = ask(running.port).all_targets()
+    assert (target.reply.is_policy, target.serves) == (True, False)
+
+
+def test_close_in_the_segment_of_101_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "LISTEN", 60.0)
+    with Server(opening(then=frame(CLOSE, b"\x03\xe8"))) as running:
+        [target] = ask(running.port).all_targets()
+    assert target.asked.ended < 30
+
+
 def test_flood_of_small_frames_ends() -> None:
     with Server(opening(then=frame(BINARY) * 100_000)) as running:
         seen = ask(running.port, timeouts=SHORT)

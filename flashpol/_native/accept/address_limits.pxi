@@ -197,8 +197,7 @@ cdef inline AddressVerdict admit_address(
 
 
 cdef inline bint end_session_of_slot(AddressTable* table, uint32_t number) noexcept nogil:
-    """A session goes on as another connection. False: it is not tracked any more, since the slot cannot count more of them.
-    """
+    """A session goes on as another connection. False: the slot cannot count more of them, and does not track it."""
     cdef Slot* slot
     if number == 0:
         return True

@@ -13,8 +13,8 @@ from flashpol._native.accept.state cimport (
     S_HELLO, S_QUEUED,
 )
 from flashpol._native.codecs.codec cimport (
-    CE_DONE, Codec, CODEC_END, CODEC_ERROR, CODEC_OK, CODEC_PLAIN, CODEC_REPLY, CODEC_WORK, CodecResult, HF_CLOSED, HF_NONE,
-    Output,
+    CE_DONE, Codec, CODEC_END, CODEC_ERROR, CODEC_OK, CODEC_PLAIN, CODEC_REPLY, CODEC_WORK, CodecResult, HF_CLOSED,
+    HF_NONE, Output,
 )
 from flashpol._native.common.system cimport (
     IPPROTO_TCP, MSG_MORE, MSG_NOSIGNAL, recv, send, set_errno, setsockopt, TCP_QUICKACK,

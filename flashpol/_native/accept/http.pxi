@@ -49,7 +49,7 @@ cdef void end_http(Core* core, int fd, const char* reply, size_t size) noexcept 
 
 
 cdef bint keep_head(Core* core, int fd, const HeadParser* parser, size_t size) noexcept nogil:
-    """Keep what came of a head, the first `size` bytes of `whole`. False: it has no place; then the request is refused."""
+    """Keep what came of a head, the first `size` bytes of `whole`. False: it has no place, so it was refused."""
     cdef Record* record = &core.records[fd]
     cdef PartialHead* head = core.heads[fd]
     if head == NULL:

@@ -10,10 +10,11 @@ from flashpol._native.accept.ip_ranges cimport MAPPED
 from flashpol._native.accept.match cimport SEEN_BYTES, Signature, SIGNATURES
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
-    Core, HR_BUSY, HR_COUNT, HR_TIMEOUT, G_SESSIONS, H_NONE, Listener, O_RELAYED, O_TIMEOUT, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE,
-    Q_LINGER, Q_REQUEST, Q_UNREAD, QUEUE_COUNT, R_CAPACITY, R_SHUTDOWN, READ_BYTES, Reason, REASON_COUNT, Record,
-    O_SERVED, P_WEBSOCKET, PartialHead, R_HTTP, R_MAX_ADDRESS_CONNECTIONS, R_NONE, H_READ, HttpReply, S_DECISION, S_FREE, S_LINGER,
-    S_SESSION, S_SLOW_REPLY, S_UNREAD, Sample, SAMPLE_COUNT, TurnLine,
+    Core, G_SESSIONS, H_NONE, H_READ, HR_BUSY, HR_COUNT, HR_TIMEOUT, HttpReply, Listener, O_RELAYED, O_SERVED,
+    O_TIMEOUT, P_WEBSOCKET, PartialHead, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_LINGER, Q_REQUEST,
+    Q_UNREAD, QUEUE_COUNT, R_CAPACITY, R_HTTP, R_MAX_ADDRESS_CONNECTIONS, R_NONE, R_SHUTDOWN, READ_BYTES, Reason,
+    REASON_COUNT, Record, S_DECISION, S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY, S_UNREAD, Sample, SAMPLE_COUNT,
+    TurnLine,
 )
 from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN, CODEC_REPLY
@@ -52,6 +53,7 @@ cdef class ConnectionTable:
         core.http_reply = HTTP_REPLY
         core.http_reply_size = <size_t>len(HTTP_REPLY)
         self._acceptors = []
+        self._codec_owners = set()
         self._account = account
         core.account = &account.core
         core.address_table = NULL if account.address_limits is None else &account.address_limits.table
@@ -315,6 +317,7 @@ cdef class ConnectionTable:
         self.core.account.codecs[fd] = prepared.codec
         record.has_codec = True
         prepared.codec = NULL
+        self._codec_owners.add(prepared.owner)
 
     def reply_http(self, int fd, bytes reply not None, str outcome not None):
         cdef Core* core = &self.core

@@ -18,9 +18,13 @@ cdef class RequestHead:
         self._data = b""
 
     @staticmethod
-    def parse(const unsigned char[::1] data not None):
+    def parse(data not None):
         cdef RequestHead head = RequestHead.__new__(RequestHead)
-        head.feed(data)
+        if type(data) is bytes:
+            head._data = <bytes>data        # not copied
+            head._continue()
+        else:
+            head.feed(data)
         if head._verdict != V_MATCH:
             raise ValueError("not the whole head of a request")
         return head
@@ -30,8 +34,11 @@ cdef class RequestHead:
         if self._verdict == V_MORE and data.shape[0] > 0:
             n = min(data.shape[0], HEAD_BYTES + 1 - len(self._data))      # one more: head_feed refuses it
             self._data += (<const char*>&data[0])[:n]
-            self._verdict = head_feed(&self._parser, <const char*>self._data, <size_t>len(self._data))
+            self._continue()
         return VERDICTS[<int>self._verdict]
+
+    cdef void _continue(self) noexcept:
+        self._verdict = head_feed(&self._parser, <const char*>self._data, <size_t>len(self._data))
 
     cdef bytes _bytes_of(self, Span span):
         return self._data[span.begin:span.begin + span.size]

@@ -34,6 +34,7 @@ cdef enum CodecEnd:             # why nothing more is sent
     CE_STOP                     # the server ends
     CE_REPLACED                 # it is replaced by another: a reload
     CE_EVICTED                  # the place is needed
+    CE_PING                     # the client did not reply to a ping
 
 cdef enum TlsVersion:           # bindings/names.pxi has the names
     VERSION_TLS_1_0 = 0

@@ -13,7 +13,8 @@ from libc.stdlib cimport realloc
 from libc.string cimport memcpy, memmove
 
 from flashpol._native.codecs.codec cimport (
-    CE_DONE, CE_EVICTED, CE_FAILED, CE_IDLE, Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH, CODEC_PLAIN, CODEC_READ, CODEC_REPLY, CodecEnd, CodecResult, Output,
+    CE_DONE, CE_EVICTED, CE_FAILED, CE_IDLE, CE_PING, Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH, CODEC_PLAIN,
+    CODEC_READ, CODEC_REPLY, CodecEnd, CodecResult, Output,
 )
 from flashpol._native.common.system cimport MSG_NOSIGNAL, recv, send, SHUT_WR, shutdown
 from flashpol._native.relay.buffers cimport CHUNK
@@ -25,8 +26,9 @@ from flashpol._native.relay.state cimport CLIENT, Core, Flow, Q_CLOSING, Q_PING,
 
 cdef enum:
     SMALL_READ = 1024           # bytes, where there is no buffer or no time for more
-    TICKS_ASKED = 1             # ticks of Q_PING without a byte of the client, after which it gets a ping
-    TICKS_LOST = 2              # and, one more of them, after which it is gone
+    # Ticks of Q_PING since the client was last heard of; the first ends an interval in which it was.
+    TICKS_ASKED = 2             # at this one it gets a ping
+    TICKS_LOST = 4              # and at this one it is gone
 
 
 cdef bint append_held(Flow* flow, const char* data, uint32_t size) noexcept nogil:
@@ -199,12 +201,14 @@ cdef CodecEnd finish_of(const Core* core, uint8_t end) noexcept nogil:
         return CE_FAILED
     if end == E_EVICTED:
         return CE_EVICTED
+    if end == E_PING:
+        return CE_PING
     return core.stop_as if end == E_SHUTDOWN else CE_IDLE
 
 
 cdef void end_codec(Core* core, Session* session, uint8_t end) noexcept nogil:
-    """The session ends. Where the protocol has a message for that, the client gets it also after a reset of the upstream,
-    and then has time to read it."""
+    """The session ends. Where the protocol has a message for that, the client gets it also after a reset of the
+    upstream, and then has time to read it."""
     cdef Codec* codec = session.codec
     cdef bint by_message = closes_by_message(codec)
     cdef bint reset = end == E_CLIENT_RESET or (end == E_UPSTREAM_RESET and not by_message)
@@ -212,6 +216,8 @@ cdef void end_codec(Core* core, Session* session, uint8_t end) noexcept nogil:
     if not reset and not blocked:
         send_finish(core, session, finish_of(core, end))
     codec.finished = True                               # else RST follows
+    if by_message and end == E_CLIENT_RESET:
+        codec.truncated = not codec.ended
     codec.lingers = by_message and not (reset or blocked or codec.truncated or end == E_EVICTED or end == E_PING)
 
 
@@ -226,17 +232,15 @@ cdef void resume_codec(Core* core, Session* session) noexcept nogil:
 
 
 cdef void on_tick(Core* core, int32_t i) noexcept nogil:
-    """Half of websocket_ping has passed. If nothing was heard of the client in it, or nothing was sent to it, for which proxies
-    look, it gets a ping. If it then says nothing for all of websocket_ping, the session ends."""
+    """Half of websocket_ping has passed. If nothing was heard of the client in it, or nothing was sent to it, for which
+    proxies look, it gets a ping. If it then says nothing for all of websocket_ping, the session ends."""
     cdef Session* session = &core.table[i]
     cdef bint asked
     cdef Output wire
     stop_deadline(core, i, Q_PING)
-    if session.codec.finished:
-        return                                          # Q_CLOSING is the shorter one
     if session.flows[UPSTREAM].held != NULL or not can_read(session, CLIENT):
         session.ticks = 0                               # one of the sides is slow: a ping or its reply may be under way
-    elif session.ticks >= TICKS_LOST:
+    elif session.ticks + 1 >= TICKS_LOST:
         end_session(core, i, E_PING)
         return
     else:
@@ -251,12 +255,13 @@ cdef void on_tick(Core* core, int32_t i) noexcept nogil:
 
 
 cdef void pass_closing(Core* core, int32_t i) noexcept nogil:
-    """Where ends are messages: once ours is sent, the rest has until Q_CLOSING. Once both are, the client gets FIN, and what the
-    upstream still says is dropped."""
+    """Where ends are messages: once ours is sent, the rest has until Q_CLOSING. Once both are, the client gets FIN, and
+    what the upstream still says is dropped."""
     cdef Session* session = &core.table[i]
     cdef Flow* flow = &session.flows[UPSTREAM]
     if not session.codec.finished:
         return
+    stop_deadline(core, i, Q_PING)
     if session.links[Q_CLOSING].deadline == 0:
         start_deadline(core, i, Q_CLOSING)
     if session.codec.ended and not flow.fin_sent and flow.held == NULL:

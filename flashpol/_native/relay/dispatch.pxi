@@ -46,6 +46,10 @@ cdef inline void on_deadline(Core* core, int32_t i, int which) noexcept nogil:
         on_tick(core, i)
         if core.table[i].state == S_OPEN:
             update_interest(core, i)
+    elif which == Q_CLOSING and core.table[i].flows[CLIENT].held != NULL:
+        # The client has said all; the upstream takes its time, for which idle_timeout is the limit.
+        stop_deadline(core, i, Q_CLOSING)
+        start_deadline(core, i, Q_CLOSING)
     elif which == Q_CLOSING:
         end_session(core, i, E_CLIENT if core.table[i].first_fin == CLIENT else E_UPSTREAM)
     else:

@@ -5,7 +5,10 @@
 #   CONNECTING   Q_CONNECT               the upstream, for output       connecting
 #   OPEN         Q_IDLE, Q_DURATION;     what the flags of both         open
 #                Q_SILENT until a side   flows ask for
-#                has sent a byte
+#                has sent a byte; with
+#                a codec that can ping
+#                Q_PING, from its own
+#                end on Q_CLOSING
 #   CLOSED       none                    nothing                        in the list of closed sessions
 #
 # The timer fires no later than the earliest deadline. A client's descriptor leads to its session while that is
@@ -19,8 +22,8 @@ from flashpol._native.common.system cimport EPOLLOUT
 from flashpol._native.relay.buffers cimport KEPT
 from flashpol._native.relay.ports cimport PortHolder, LEFT_COUNT, LEFT_SLACK, LeftPort, Route
 from flashpol._native.relay.state cimport (
-    CLIENT, Core, Flow, Pool, Q_CONNECT, Q_SILENT, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE, S_OPEN, Session,
-    UPSTREAM,
+    CLIENT, Core, Flow, Pool, Q_CLOSING, Q_CONNECT, Q_PING, Q_SILENT, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE,
+    S_OPEN, Session, UPSTREAM,
 )
 
 
@@ -29,6 +32,9 @@ cdef bint has_deadline(const Core* core, const Session* session, int which) noex
         return False
     if which == Q_SILENT and not is_silent(session):
         return False
+    if which == Q_PING or which == Q_CLOSING:           # the codec of a session that has ended may be freed
+        return (session.state == S_OPEN and closes_by_message(session.codec)
+                and session.codec.finished == (which == Q_CLOSING))
     return session.state == (S_CONNECTING if which == Q_CONNECT else S_OPEN)
 
 
@@ -46,7 +52,9 @@ cdef const char* find_flow_violation(const Session* session, int side) noexcept 
             return b"a session that has ended holds a buffer"
         if not flow.blocked or flow.begin >= flow.end:
             return b"a flow holds bytes and is not blocked by them"
-    if flow.fin_sent and not flow.fin_received:
+    # Where ends are messages, the client gets FIN once both sides have sent theirs.
+    if flow.fin_sent and not flow.fin_received and session.state == S_OPEN and (
+            side == CLIENT or session.codec == NULL or not (session.codec.ended and session.codec.finished)):
         return b"a FIN was sent that was not received"
     return NULL
 

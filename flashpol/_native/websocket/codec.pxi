@@ -1,16 +1,16 @@
 # The codec: frames between an upstream's bytes and a client that speaks WebSocket (RFC 6455).
 #
-# Messages are streamed: the payload of each frame goes on as it comes, and what the upstream sends at once is one binary
-# message. Until the upstream is reached the codec only passes on what the gateway replies with; `work` then writes the
-# 101. Pings get their pongs here. The closing handshake is complete when both sides have sent Close.
+# Messages are streamed: the payload of each frame goes on as it comes, and what the upstream sends at once is one
+# binary message. Until the upstream is reached the codec only passes on what the gateway replies with; `work` then
+# writes the 101. Pings get their pongs here. The closing handshake is complete when both sides have sent Close.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from flashpol._native.codecs.codec cimport (
-    CE_DONE, CE_FAILED, CE_REPLACED, CE_EVICTED, Codec, CODEC_END, CODEC_ERROR, CODEC_HEADROOM, CODEC_OK, CODEC_PLAIN,
-    CODEC_WORK, CodecEnd, CodecResult, CodecType, HF_NONE, Output,
+    CE_DONE, CE_EVICTED, CE_FAILED, CE_PING, CE_REPLACED, Codec, CODEC_END, CODEC_ERROR, CODEC_HEADROOM, CODEC_OK,
+    CODEC_PLAIN, CODEC_WORK, CodecEnd, CodecResult, CodecType, HF_NONE, Output,
 )
 from flashpol._native.websocket.codec cimport (
     BIT_COMPRESSED, BIT_CONTROL, BIT_FIN, BIT_MASKED, BITS_OPCODE, BITS_RESERVED, BITS_SIZE, BY_CLIENT, BY_SERVER,
@@ -147,11 +147,15 @@ cdef void finish_websocket(Codec* codec, CodecEnd why, Output* wire) noexcept no
         code = CC_RESTART
     elif why == CE_EVICTED:
         code = CC_TRY_LATER
+    elif why == CE_PING:
+        ws.path.counters.ping_timeouts += 1
+    if codec.truncated or codec.ended:
+        note_close(ws, CC_ABNORMAL, BY_CLIENT)
     note_close(ws, code, BY_SERVER)
     send_close(ws, code, wire)
 
 
-# ------------------------------------------------------------------------------------------------------ what is received
+# ----------------------------------------------------------------------------------------------------- what is received
 
 cdef inline uint16_t judge_head(const WebSocket* ws) noexcept nogil:
     """0, or the code that the connection is closed with: by the first two bytes of a frame."""
@@ -302,7 +306,7 @@ cdef uint16_t end_data(WebSocket* ws) noexcept nogil:
     return end_message(ws)
 
 
-# ----------------------------------------------------------------------------------------------------- compressed messages
+# -------------------------------------------------------------------------------------------------- compressed messages
 
 cdef inline void count_compressed(WebSocket* ws, int side, uint64_t deflated, uint64_t inflated) noexcept nogil:
     ws.path.counters.deflated[side] += deflated
@@ -363,8 +367,8 @@ cdef uint16_t read_compressed(
 
 
 cdef uint16_t read_tail(WebSocket* ws, Output* plain) noexcept nogil:
-    """The message is complete but for the bytes that no sender sends (section 7.2.2). It ends when `plain` has room left.
-    """
+    """The message is complete but for the bytes that no sender sends (section 7.2.2). It ends when `plain` has room
+    left."""
     cdef const char* tail = b"\x00\x00\xff\xff"
     cdef uint32_t used = 0
     cdef uint16_t code = pass_decompressed(ws, tail + ws.tail, 4 - <uint32_t>ws.tail, &used, plain)
@@ -401,7 +405,7 @@ cdef uint16_t read_frames(
                 return code
             # A control frame without payload is complete; a data frame is as well.
             if ws.left == 0:
-                code = end_control(ws, NULL, 0, replies) if ws.frame & BIT_CONTROL else end_data(ws)
+                code = end_control(ws, data + at, 0, replies) if ws.frame & BIT_CONTROL else end_data(ws)
         else:
             n = <uint32_t>min(ws.left, <uint64_t>(size - at))
             if ws.frame & BIT_CONTROL:
@@ -485,6 +489,7 @@ cdef CodecResult decode_websocket(
     if result == CODEC_ERROR:
         ws.failed = True
         codec.finished = True
+        note_close(ws, CC_ABNORMAL, BY_CLIENT)
         return CODEC_ERROR
     ws.ends_below = result == CODEC_END
     if lower.size:
@@ -506,7 +511,8 @@ cdef inline CodecResult end_of_below(WebSocket* ws) noexcept nogil:
 
 
 cdef CodecResult work_websocket(Codec* codec, Output* plain, Output* reply) noexcept nogil:
-    """The upstream is reached: tell the client, and decode what it sent behind its request. Later: decode what was kept."""
+    """The upstream is reached: tell the client, and decode what it sent behind its request. Later: decode what it kept.
+    """
     cdef WebSocket* ws = <WebSocket*>codec
     cdef CodecResult result = CODEC_OK
     cdef char* input

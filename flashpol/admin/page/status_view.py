@@ -35,6 +35,8 @@ REFUSALS = {
     "tls_handshake": "TLS handshake failed",
     "tls_only": "spoke no TLS where it must",
     "max_handshakes": "over the limit of TLS handshakes",
+    "http_malformed": "sent HTTP that is malformed",
+    "origin": "from a page whose origin may not connect",
 }
 STATE_BADGES = {REACHABLE: "good", FAILING: "fair", UNREACHABLE: "bad"}
 
