@@ -1,4 +1,4 @@
-"""What a real server shows of real WebSocket clients: metrics, status, page, log, and one outcome of each connection."""
+"""What a real server shows of real WebSocket clients: metrics, status, page, log; each connection has one outcome."""
 
 import json
 import socket
@@ -151,6 +151,10 @@ def test_every_connection_has_one_outcome_and_a_line_of_the_access_log(server: F
     eventually(lambda: len(lines(server, "access")) == accepted, "a line for each")
     outcomes = {line["outcome"] for line in lines(server, "access")}
     assert outcomes <= {"relayed", "origin", "http", "http_malformed", "upstream"}
+    assert all(
+        line["protocol"] == ("websocket" if line["outcome"] == "relayed" else None) for line in lines(server, "access")
+    )
+    assert not any(line["tls"] for line in lines(server, "access"))
 
 
 def test_path_that_the_policy_refuses_to_every_page_is_a_problem(behind: Application, tmp_path: Path) -> None:
