@@ -60,7 +60,7 @@ def short(
 ) -> RelayResult:
     """Connect, exchange `size` bytes each way, close: `total` times, so many connections at once.
 
-    tls: here and below the version of TLS, "1.2" or "1.3"; empty: none. websocket: clients speak WebSocket, also in TLS.
+    tls: here and below the version of TLS, "1.2" or "1.3"; empty: none. websocket: clients speak it, also in TLS.
     """
     return _run(server, cpu, _options(tls, websocket), "short", connections, size, total)
 

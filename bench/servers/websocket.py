@@ -1,7 +1,8 @@
-"""Servers that take WebSocket clients to an application. Each has one worker or thread, websockify a process per session.
+"""Servers that take WebSocket clients to an application: one worker or thread each, or a process for each session.
 
-flashpol and websockify end WebSocket: their application sees the bytes alone. HAProxy and nginx pass the frames on, so
-theirs speaks WebSocket itself. flashpol's own shared port and its TLS, which its plain clients use, are peers too.
+websockify has the processes. It and flashpol end WebSocket: their application sees the bytes alone. HAProxy and nginx
+pass the frames on, so theirs speaks WebSocket itself. flashpol's own shared port and its TLS, which its plain clients
+use, are peers too.
 """
 
 import socket
@@ -38,8 +39,11 @@ from testkit.polling import eventually
 TLS = "1.3"  # the version of all clients with TLS
 OURS, PLAIN, OURS_TLS, PLAIN_TLS = "flashpol", "flashpol, no WebSocket", "flashpol, wss", "flashpol, TLS alone"
 HAPROXY, NGINX, NGINX_TLS, WEBSOCKIFY = "HAProxy", "nginx", "nginx, wss", "websockify"
+# A client that is late is relayed as it is after first_byte_timeout; and while more handshakes begin than end, the
+# newest come first. Here the machine is what makes clients late, since it runs them too.
+PATIENT = "first_byte_timeout = 60.0\nrequest_timeout = 60.0\ntls_handshake_timeout = 60.0"
 # The policy of the bench grants this port to the origin that the clients name.
-WEBSOCKET = 'websocket = [{ path = "*", port = 1935 }]'
+WEBSOCKET = f'websocket = [{{ path = "*", port = 1935 }}]\n{PATIENT}'
 HAPROXY_SECTIONS = """frontend websocket
     mode http
     bind 127.0.0.1:{port} backlog {backlog}
@@ -168,7 +172,7 @@ def wait_for_upgrade(
 def _flashpol(name: str, *, websocket: bool, tls: bool) -> WebSocketPeer:
     @contextmanager
     def start(cpu: int | None, certificate: Certificate, applications: Applications) -> Iterator[Server]:
-        listener = WEBSOCKET if websocket else ""
+        listener = WEBSOCKET if websocket else PATIENT
         files = certificate if tls else None
         with flashpol_relay(cpu, (applications.plain,), certificate=files, listener=listener) as server:
             yield replace(server, name=name)

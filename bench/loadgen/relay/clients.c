@@ -1,11 +1,9 @@
 /* The clients of a relay: what they send, and what must come back. */
 #define _GNU_SOURCE
-#include "relay.h"
+#include "connection.h"
 
 #include "../client.h"
 #include "../histogram.h"
-#include "../tls.h"
-#include "websocket.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -24,15 +22,12 @@ enum {
 };
 
 struct client {
-    int fd;
-    tls *tls; /* NULL: plain, or not yet connected */
+    struct connection connection;
     bool connected; /* with its handshakes, if it has TLS or WebSocket */
-    bool asked; /* for WebSocket */
     uint64_t number, round;
     uint64_t position, size; /* bytes received of the reply, and in all */
     uint64_t left; /* bytes of an upload that are not yet sent, with the heads of frames */
     uint64_t since; /* ns: the start of this round; in a short session, of its connect */
-    struct frames frames; /* from the server, of WebSocket */
 };
 
 struct mode {
@@ -45,8 +40,8 @@ struct mode {
 
 static struct {
     const struct mode *mode;
-    struct manner manner;
     uint16_t port;
+    bool together; /* clients of an echo wait until all are connected */
     uint64_t connections, size, total, until, bytes_each;
     uint64_t begun; /* clients that have dialled at least once; the others wait for the handshakes of these */
     uint64_t dialled, connected, open, resting, rounds, bytes;
@@ -58,7 +53,7 @@ static struct {
 static void watch(struct client *client, int operation, uint32_t events)
 {
     struct epoll_event event = {.events = events, .data.ptr = client};
-    if (epoll_ctl(run.epoll_fd, operation, client->fd, &event) < 0)
+    if (epoll_ctl(run.epoll_fd, operation, client->connection.fd, &event) < 0)
         die("epoll_ctl");
 }
 
@@ -68,81 +63,24 @@ static void dial(struct client *client)
     uint64_t n = run.dialled++;
     uint32_t source = source_address(FIRST_SOURCE, (unsigned)(n % SOURCES));
     *client = (struct client){
-        .fd = client_socket(source, (struct shape){.no_delay = true}), .number = n, .since = now_ns()};
-    if (!start_connect(client->fd, run.port))
+        .connection.fd = client_socket(source, (struct shape){.no_delay = true}), .number = n, .since = now_ns()};
+    if (!start_connect(client->connection.fd, run.port))
         die("connect");
     watch(client, EPOLL_CTL_ADD, EPOLLOUT);
     run.open++;
 }
 
-/* As many bytes as the socket takes; -1 with errno if it takes none. */
-static ssize_t send_now(struct client *client, const void *bytes, size_t size)
-{
-    return client->tls ? tls_send(client->tls, bytes, size) : send(client->fd, bytes, size, MSG_NOSIGNAL);
-}
-
-static ssize_t receive_now(struct client *client, void *to, size_t size)
-{
-    return client->tls ? tls_recv(client->tls, to, size) : recv(client->fd, to, size, 0);
-}
-
-static void send_control(struct client *client, int opcode)
-{
-    unsigned char frame[FRAME_HEAD];
-    send_now(client, frame, control_frame(frame, opcode, true)); /* if the server has left, the next call finds that */
-}
-
 static void hang_up(struct client *client)
 {
-    if (run.manner.websocket)
-        send_control(client, OP_CLOSE);
-    if (client->tls) {
-        tls_finish(client->tls);
-        tls_free(client->tls);
-        client->tls = NULL;
-    }
-    close(client->fd);
+    close_connection(&client->connection);
     run.open--;
 }
 
-static void fail(const char *what) __attribute__((noreturn));
-static void fail(const char *what)
+static void say(struct client *client, const unsigned char *bytes, size_t size, uint64_t reply)
 {
-    if (errno == EPROTO)
-        give_up(tls_error());
-    if (errno == ENODATA)
-        give_up("closed without close_notify");
-    die(what);
-}
-
-/* As many bytes as the socket takes. */
-static size_t send_some(struct client *client, const void *bytes, size_t size)
-{
-    ssize_t n = send_now(client, bytes, size);
-    if (n < 0 && errno != EAGAIN)
-        fail("send");
-    return n < 0 ? 0 : (size_t)n;
-}
-
-static void send_message(struct client *client, const unsigned char *bytes, size_t size, uint64_t reply)
-{
-    static unsigned char frame[FRAME_HEAD + CHUNK_BYTES];
     client->position = 0;
     client->size = reply;
-    if (run.manner.websocket) {
-        size_t head = frame_head(frame, OP_BINARY, size, true);
-        memcpy(frame + head, bytes, size);
-        mask(frame + head, size, 0);
-        bytes = frame;
-        size += head;
-    }
-    while (size) { /* a record has at most 16 KB */
-        size_t sent = send_some(client, bytes, size);
-        if (!sent)
-            die("send");
-        bytes += sent;
-        size -= sent;
-    }
+    send_message(&client->connection, bytes, size);
 }
 
 /* A message contains the numbers of its client and round, so no other message can pass as its echo. 'e' is the first
@@ -159,7 +97,7 @@ static const unsigned char *message(const struct client *client)
 
 static const unsigned char *echo(const struct client *client) { return message(client) + client->position; }
 
-static void speak(struct client *client) { send_message(client, message(client), run.size, run.size); }
+static void speak(struct client *client) { say(client, message(client), run.size, run.size); }
 
 static const unsigned char *stream(const struct client *client) { return pattern + client->position % PERIOD; }
 
@@ -168,7 +106,7 @@ static void request_stream(struct client *client, unsigned char direction, uint6
     unsigned char head[HEAD] = {direction};
     for (int i = 1; i < HEAD; i++)
         head[i] = (unsigned char)(run.bytes_each >> (8 * (HEAD - 1 - i)));
-    send_message(client, head, sizeof head, reply);
+    say(client, head, sizeof head, reply);
 }
 
 static void request_source(struct client *client) { request_stream(client, 'S', run.bytes_each); }
@@ -179,24 +117,19 @@ static const unsigned char *confirmation(const struct client *client)
     return (const unsigned char *)"R";
 }
 
-static uint64_t upload_size(void) { return run.manner.websocket ? framed_size(run.bytes_each, true) : run.bytes_each; }
-
 static void request_sink(struct client *client)
 {
     request_stream(client, 'R', 1);
-    client->left = upload_size();
+    client->left = upload_size(run.bytes_each);
     watch(client, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
 }
 
 static void send_stream(struct client *client)
 {
-    static unsigned char wire[CHUNK_BYTES];
     while (client->left) {
-        uint64_t position = upload_size() - client->left;
-        size_t size = client->left < CHUNK_BYTES ? (size_t)client->left : CHUNK_BYTES;
-        if (run.manner.websocket)
-            size = framed(wire, sizeof wire, position, run.bytes_each, true);
-        size_t sent = send_some(client, run.manner.websocket ? wire : pattern + position % PERIOD, size);
+        size_t size;
+        const void *bytes = upload_part(upload_size(run.bytes_each) - client->left, run.bytes_each, &size);
+        size_t sent = send_some(&client->connection, bytes, size);
         if (!sent)
             return;
         client->left -= sent;
@@ -209,7 +142,7 @@ static void repeat_until_end(struct client *client)
     client->since = now_ns();
     if (client->since < run.until)
         speak(client);
-    else if (run.manner.together)
+    else if (run.together)
         run.resting++;
     else
         hang_up(client);
@@ -233,55 +166,20 @@ static const struct mode MODES[] = {
 };
 
 /* So that the figures of an echo contain no handshake. */
-static bool waits_for_all(void) { return run.manner.together && run.until; }
-
-/* Go on with the handshake. True: it is complete. */
-static bool complete_handshake(struct client *client)
-{
-    if (!client->tls)
-        client->tls = tls_open(client->fd);
-    if (tls_handshake(client->tls) == 0)
-        return true;
-    if (errno != EAGAIN)
-        fail("handshake");
-    watch(client, EPOLL_CTL_MOD, tls_wants_to_send(client->tls) ? EPOLLOUT : EPOLLIN);
-    return false;
-}
-
-/* Go on with the handshake of WebSocket. True: it is complete. */
-static bool complete_upgrade(struct client *client)
-{
-    char head[HANDSHAKE_BYTES];
-    if (!client->asked) {
-        size_t size = upgrade_request(head, run.port);
-        if (send_some(client, head, size) != size)
-            give_up("the request for WebSocket was not sent at once");
-        client->asked = true;
-        watch(client, EPOLL_CTL_MOD, EPOLLIN);
-        return false;
-    }
-    ssize_t n = receive_now(client, head, sizeof head);
-    if (n < 0 && errno == EAGAIN)
-        return false;
-    if (n < 0)
-        fail("upgrade");
-    /* Every server here sends its reply at once, and nothing behind it before the client has spoken. */
-    if (!is_upgrade_reply(head, (size_t)n) || head_size(head, (size_t)n) != (size_t)n)
-        give_up("no WebSocket: other bytes than status 101 with the right key");
-    return true;
-}
+static bool waits_for_all(void) { return run.together && run.until; }
 
 static void connecting(struct client *client)
 {
     int error = 0;
     socklen_t length = sizeof error;
-    getsockopt(client->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    getsockopt(client->connection.fd, SOL_SOCKET, SO_ERROR, &error, &length);
     if ((errno = error))
         die("connect");
-    if (run.manner.tls && !client->asked && !complete_handshake(client))
+    uint32_t events = go_on_with_handshakes(&client->connection);
+    if (events) {
+        watch(client, EPOLL_CTL_MOD, events);
         return;
-    if (run.manner.websocket && !complete_upgrade(client))
-        return;
+    }
     client->connected = true;
     run.connected++;
     if (run.begun < run.connections && run.dialled < run.total)
@@ -291,35 +189,14 @@ static void connecting(struct client *client)
         run.mode->speak(client);
 }
 
-/* Bytes of the session; -1 with errno. ended: nothing follows them. */
-static ssize_t receive_session(struct client *client, unsigned char *to, bool *ended)
-{
-    ssize_t n = receive_now(client, to, CHUNK_BYTES);
-    *ended = n == 0;
-    if (!run.manner.websocket || n < 0)
-        return n;
-    if (n == 0)
-        give_up("closed without Close");
-    n = unframe(&client->frames, to, (size_t)n);
-    if (n < 0)
-        give_up("other bytes than frames of a server");
-    if (client->frames.pinged)
-        send_control(client, OP_PONG);
-    client->frames.pinged = false;
-    *ended = client->frames.closed;
-    return n;
-}
-
 /* False: nothing is there, or the session has ended. */
 static bool receive_some(struct client *client)
 {
     static unsigned char buffer[CHUNK_BYTES];
     bool to_its_end = !run.mode->complete, ended;
-    ssize_t n = receive_session(client, buffer, &ended);
-    if (n < 0 && errno == EAGAIN)
-        return false;
+    ssize_t n = receive_session(&client->connection, buffer, &ended);
     if (n < 0)
-        fail("recv");
+        return false;
     if ((uint64_t)n > client->size - client->position)
         give_up("more bytes than expected");
     if (n && memcmp(buffer, run.mode->expected(client), (size_t)n) != 0)
@@ -344,7 +221,7 @@ static bool receive_some(struct client *client)
 
 static void receive(struct client *client)
 {
-    while (receive_some(client) && client->tls && tls_pending(client->tls))
+    while (receive_some(client) && has_pending(&client->connection))
         continue;
 }
 
@@ -434,7 +311,8 @@ bool relay_clients(const char *mode, int argc, char **argv, struct manner manner
     if (!run.mode)
         return false;
     uint64_t begin = now_ns(), last = strtoull(argv[2], NULL, 10);
-    run.manner = manner;
+    run.together = manner.together;
+    prepare_connections(manner, (uint16_t)atoi(argv[0]));
     run.port = (uint16_t)atoi(argv[0]);
     run.connections = strtoull(argv[1], NULL, 10);
     run.size = run.bytes_each = last;
