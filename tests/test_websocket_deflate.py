@@ -218,6 +218,17 @@ def test_encoded_message_is_what_a_client_with_the_agreed_window_inflates(kind: 
     assert (deflated, inflated) == ((2 * len(sent.payload), 2 * size) if sent.rsv1 else (0, 0))
 
 
+def test_encoded_message_has_no_distance_longer_than_the_window() -> None:
+    """zlib lets a distance reach as far back as one call has made bytes, so the bytes come one at a time."""
+    message = RANDOM[:5000] * 2 + bytes(5000)
+    [sent] = Frames().feed(Connection(Paths()).codec.encode(message) or b"")
+    assert sent.rsv1
+    decompressor, plain = zlib.decompressobj(-12), b""
+    for byte in sent.payload + TAIL:
+        plain += decompressor.decompress(bytes([byte]))
+    assert plain == message
+
+
 def test_client_that_did_not_agree_gets_messages_as_they_are() -> None:
     connection = Connection(Paths(), compresses=False)
     [sent] = Frames().feed(connection.codec.encode(bytes(1000)) or b"")
