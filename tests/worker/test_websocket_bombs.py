@@ -1,5 +1,6 @@
 """Compressed messages that become very large: what a worker needs for them, and what other sessions notice."""
 
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -186,3 +187,22 @@ def test_bomb_waits_for_a_slow_application_and_others_do_not(server: Bridge, lis
         assert peak(server) - before < SESSIONS * SESSION_KB
     eventually(lambda: not server.metrics().total("websocket_open"), "the ends")
     assert server.metrics().total("websocket_closes_total", by="client", code="1000") == SESSIONS
+
+
+@pytest.mark.parametrize("end", ["close", "fin"])
+def test_end_behind_a_bomb_comes_after_all_of_it(server: Bridge, listening: socket.socket, end: str) -> None:
+    """The client has ended before the application reads."""
+    size = 15 * MEGABYTE
+    with Client(server) as client, accept(listening) as connection:
+        client.socket.sendall(compressed(bomb_of(size)) + frame(BINARY, b"end"))
+        if end == "close":
+            client.socket.sendall(frame(CLOSE, b"\x03\xe8"))
+        with socket.socket(fileno=os.dup(client.socket.fileno())) as raw:
+            raw.shutdown(socket.SHUT_WR)
+        received, how = received_until_end(connection)
+        assert (received, how) == (size + 3, "fin")
+        if end == "close":
+            assert client.next().payload == b"\x03\xe8"
+    eventually(lambda: not server.metrics().total("websocket_open"), "the end")
+    code = "1000" if end == "close" else "1006"
+    assert server.metrics().total("websocket_closes_total", by="client", code=code) == 1
