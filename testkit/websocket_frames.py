@@ -34,6 +34,7 @@ class Frame:
     payload: bytes
     fin: bool
     rsv1: bool
+    masked: bool = False  # a client's
 
     def __bytes__(self) -> bytes:
         """As a server sends it."""
@@ -75,7 +76,8 @@ class Frames:
                 break
             payload, first = bytes(buffer[begin : begin + size]), buffer[at]
             at = begin + size
-            yield Frame(first & 15, mask(payload, key) if masked else payload, bool(first & FIN), bool(first & RSV1))
+            payload = mask(payload, key) if masked else payload
+            yield Frame(first & 15, payload, bool(first & FIN), bool(first & RSV1), bool(masked))
         del buffer[:at]
 
 

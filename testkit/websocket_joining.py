@@ -40,6 +40,7 @@ class Joiner:
     def from_server(self, data: bytes) -> bytes:
         out = b""
         for frame in self._server.feed(data):
+            assert not frame.masked
             if frame.opcode == BINARY:
                 assert frame.fin
                 self._returned += inflate(frame.payload) if frame.rsv1 else frame.payload

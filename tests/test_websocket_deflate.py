@@ -49,7 +49,11 @@ def test_message_of_every_size_arrives(kind: str) -> None:
 
 
 @pytest.mark.parametrize("level", range(10))
-@pytest.mark.parametrize("message", [b"", b"a", TEXT_OF[:5000], bytes(100_000), RANDOM[:10_000] + bytes(10_000)])
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"a", TEXT_OF[:5000], bytes(100_000), RANDOM[:10_000] + bytes(10_000)],
+    ids=["empty", "byte", "text", "zeros", "random"],
+)
 def test_message_arrives_byte_by_byte_and_in_fragments(message: bytes, level: int) -> None:
     payload = deflate(message, level=level)
     one = Connection(Paths()).feed(compressed(payload), 1)
@@ -58,7 +62,7 @@ def test_message_arrives_byte_by_byte_and_in_fragments(message: bytes, level: in
     assert (one.result, fragments.result) == ("ok", "ok")
 
 
-@pytest.mark.parametrize("message", [b"", b"Hello", TEXT_OF, RANDOM])
+@pytest.mark.parametrize("message", [b"", b"Hello", TEXT_OF, RANDOM], ids=["empty", "hello", "text", "random"])
 def test_message_with_a_last_block_arrives(message: bytes) -> None:
     connection = Connection(Paths()).feed(compressed(with_last_block(message)))
     assert (connection.plain, connection.result) == (message, "ok")
@@ -76,6 +80,7 @@ def test_message_with_a_last_block_arrives(message: bytes) -> None:
         b"\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00",  # without compression
         b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00",  # a last block
     ],
+    ids=["one", "two", "stored", "last"],
 )
 def test_hello_of_rfc_7692_arrives(payload: bytes) -> None:
     """Section 7.2.3."""
@@ -110,6 +115,7 @@ def test_control_frames_arrive_between_fragments() -> None:
         (frame(CLOSE, b"\x03\xe8", rsv1=True), True),
         (frame(BINARY, deflate(b"a"), rsv1=True), False),
     ],
+    ids=["continuation", "continuation-of-compressed", "ping", "close", "not-agreed"],
 )
 def test_bit_of_compression_elsewhere_breaks_the_protocol(wire: bytes, compresses: bool) -> None:
     connection = Connection(Paths(), compresses=compresses).feed(wire)
@@ -125,6 +131,7 @@ def test_bit_of_compression_elsewhere_breaks_the_protocol(wire: bytes, compresse
         zlib.compress(b"with a head of zlib"),
         b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" + b"\xff" * 20,  # gzip
     ],
+    ids=["kind", "size", "codes", "zlib", "gzip"],
 )
 @pytest.mark.parametrize("size", [1, 16384])
 def test_bytes_that_are_no_deflate_get_1007(payload: bytes, size: int) -> None:
@@ -209,6 +216,17 @@ def test_encoded_message_is_what_a_client_with_the_agreed_window_inflates(kind: 
         assert len(sent.payload) < size or not sent.rsv1
     deflated, inflated = paths.count("deflated")[1], paths.count("inflated")[1]
     assert (deflated, inflated) == ((2 * len(sent.payload), 2 * size) if sent.rsv1 else (0, 0))
+
+
+def test_encoded_message_has_no_distance_longer_than_the_window() -> None:
+    """zlib lets a distance reach as far back as one call has made bytes, so the bytes come one at a time."""
+    message = RANDOM[:5000] * 2 + bytes(5000)
+    [sent] = Frames().feed(Connection(Paths()).codec.encode(message) or b"")
+    assert sent.rsv1
+    decompressor, plain = zlib.decompressobj(-12), b""
+    for byte in sent.payload + TAIL:
+        plain += decompressor.decompress(bytes([byte]))
+    assert plain == message
 
 
 def test_client_that_did_not_agree_gets_messages_as_they_are() -> None:

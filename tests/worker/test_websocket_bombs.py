@@ -1,6 +1,8 @@
 """Compressed messages that become very large: what a worker needs for them, and what other sessions notice."""
 
+import os
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +13,7 @@ from flashpol._websocket import COMPRESSES
 from testkit.deflate_codec import bomb_of, compressed
 from testkit.polling import DEADLINE, eventually
 from testkit.processes import Flashpol, status
+from testkit.tls_serving import issue
 from testkit.websocket_frames import BINARY, CLOSE, Frame, Frames, deflate, frame
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not COMPRESSES, reason="built without zlib")]
@@ -25,9 +28,19 @@ SESSIONS = 20
 SESSION_KB = 100
 
 
+UNVERIFIED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+UNVERIFIED.check_hostname, UNVERIFIED.verify_mode = False, ssl.CERT_NONE
+
+
+class Bridge(Flashpol):
+    scheme = "ws"
+
+
 class Client:
-    def __init__(self, server: Flashpol) -> None:
+    def __init__(self, server: Bridge) -> None:
         self.socket = socket.create_connection(server.place, DEADLINE)
+        if server.scheme == "wss":
+            self.socket = UNVERIFIED.wrap_socket(self.socket)
         self.socket.sendall(REQUEST)
         self._frames = Frames()
         head = b""
@@ -62,22 +75,33 @@ def listening() -> Iterator[socket.socket]:
         yield sock
 
 
-@pytest.fixture
-def server(tmp_path: Path, listening: socket.socket) -> Iterator[Flashpol]:
+@pytest.fixture(params=["ws", "wss"])
+def server(request: pytest.FixtureRequest, tmp_path: Path, listening: socket.socket) -> Iterator[Bridge]:
+    certificate = tls = ""
+    if request.param == "wss":
+        pytest.importorskip("flashpol._tls")
+        pair = issue("games.test")
+        (tmp_path / "chain.pem").write_bytes(pair.chain)
+        (tmp_path / "key.pem").write_bytes(pair.key)
+        certificate = '[certificates.games]\nchain = "chain.pem"\nkey = "key.pem"'
+        tls = 'tls = ["games"]'
     (tmp_path / "flashpol.toml").write_text(f"""
+{certificate}
 [policies.main]
 grants = [{{domain = "*", ports = "7000"}}]
 [[listeners]]
 address = "127.0.0.1:0"
 policy = "main"
 upstream = "127.0.0.1:{listening.getsockname()[1]}"
+{tls}
 [[listeners.websocket]]
 path = "*"
 port = 7000
 without_origin = true
 compression = true
 """)
-    with Flashpol("-c", tmp_path / "flashpol.toml", listen=()) as running:
+    with Bridge("-c", tmp_path / "flashpol.toml", listen=()) as running:
+        running.scheme = request.param
         yield running
 
 
@@ -87,7 +111,7 @@ def accept(listening: socket.socket) -> socket.socket:
     return connection
 
 
-def echo_once(server: Flashpol, listening: socket.socket, client: Client | None = None) -> None:
+def echo_once(server: Bridge, listening: socket.socket, client: Client | None = None) -> None:
     with ExitStack() as opened:
         client = client or opened.enter_context(Client(server))
         connection = opened.enter_context(accept(listening))
@@ -99,13 +123,23 @@ def echo_once(server: Flashpol, listening: socket.socket, client: Client | None 
         assert len(client.next().payload) < 500, "it is compressed"
 
 
-def peak(server: Flashpol) -> int:
+def received_until_end(connection: socket.socket) -> tuple[int, str]:
+    size = 0
+    try:
+        while data := connection.recv(1 << 20):
+            size += len(data)
+    except ConnectionResetError:
+        return size, "reset"
+    return size, "fin"
+
+
+def peak(server: Bridge) -> int:
     """KB."""
     [worker] = server.workers
     return int(status(worker.pid)["VmHWM"].split()[0])
 
 
-def test_bomb_gets_1009_and_takes_no_memory(server: Flashpol, listening: socket.socket) -> None:
+def test_bomb_gets_1009_and_takes_no_memory(server: Bridge, listening: socket.socket) -> None:
     bomb = compressed(bomb_of(100 * MEGABYTE))
     assert len(bomb) < 200_000
     echo_once(server, listening)
@@ -113,11 +147,9 @@ def test_bomb_gets_1009_and_takes_no_memory(server: Flashpol, listening: socket.
     for _ in range(5):
         with Client(server) as client, accept(listening) as connection:
             client.socket.sendall(bomb)
-            received = 0
-            with pytest.raises(ConnectionResetError):  # the application does not take a part for the whole
-                while data := connection.recv(1 << 20):
-                    received += len(data)
+            received, end = received_until_end(connection)
             assert received <= 16 * MEGABYTE
+            assert end == "reset", "the application takes a part for the whole"
             closing = client.next()
             assert (closing.opcode, closing.payload[:2]) == (CLOSE, (1009).to_bytes(2, "big"))
     assert peak(server) - before < 1024
@@ -126,7 +158,7 @@ def test_bomb_gets_1009_and_takes_no_memory(server: Flashpol, listening: socket.
     echo_once(server, listening)
 
 
-def test_bomb_waits_for_a_slow_application_and_others_do_not(server: Flashpol, listening: socket.socket) -> None:
+def test_bomb_waits_for_a_slow_application_and_others_do_not(server: Bridge, listening: socket.socket) -> None:
     """Each message is just small enough. The applications read nothing for a while."""
     size = 15 * MEGABYTE
     bomb = compressed(bomb_of(size)) + frame(BINARY, b"end")
@@ -155,3 +187,22 @@ def test_bomb_waits_for_a_slow_application_and_others_do_not(server: Flashpol, l
         assert peak(server) - before < SESSIONS * SESSION_KB
     eventually(lambda: not server.metrics().total("websocket_open"), "the ends")
     assert server.metrics().total("websocket_closes_total", by="client", code="1000") == SESSIONS
+
+
+@pytest.mark.parametrize("end", ["close", "fin"])
+def test_end_behind_a_bomb_comes_after_all_of_it(server: Bridge, listening: socket.socket, end: str) -> None:
+    """The client has ended before the application reads."""
+    size = 15 * MEGABYTE
+    with Client(server) as client, accept(listening) as connection:
+        client.socket.sendall(compressed(bomb_of(size)) + frame(BINARY, b"end"))
+        if end == "close":
+            client.socket.sendall(frame(CLOSE, b"\x03\xe8"))
+        with socket.socket(fileno=os.dup(client.socket.fileno())) as raw:
+            raw.shutdown(socket.SHUT_WR)
+        received, how = received_until_end(connection)
+        assert (received, how) == (size + 3, "fin")
+        if end == "close":
+            assert client.next().payload == b"\x03\xe8"
+    eventually(lambda: not server.metrics().total("websocket_open"), "the end")
+    code = "1000" if end == "close" else "1006"
+    assert server.metrics().total("websocket_closes_total", by="client", code=code) == 1
