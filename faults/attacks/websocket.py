@@ -17,7 +17,7 @@ from faults.hello import VARIED
 from faults.network import small_send_buffers
 from faults.places import with_websockets
 from faults.server import Listener, Server
-from faults.shared import Options, shared, websocket_paths
+from faults.shared import Options, application, shared, websocket_paths
 from faults.websocket import FORWARDED, REFUSED_PORT
 
 SESSIONS = 200  # max_sessions of each worker
@@ -32,8 +32,11 @@ PATHS: dict[str, Options] = {
     "/packed": {"compression": "true"},
 }
 PINGED = 1.0  # websocket_ping, seconds
+BOMBERS = 16  # each leaves bombs of some 100 MB, which the application gets after it has gone
 BOMBS_MEGABYTES = 40  # that bombs may take, of which each would be 16 MB
 LOG_BYTES = 20_000
+# Those that begin a session. An address has at most four times as many as are free of `max_sessions`.
+PLAYED = ("game", "WebSocket game", "wss game")
 
 group = AttackGroup(
     defaults={
@@ -272,7 +275,7 @@ def garbage_frames(run: AttackRun) -> None:
 
 def _bombs(run: AttackRun, what: str, bomb: str) -> None:
     script = f"send:{{head-compressed}},await,send:{{{bomb}}},loop:2"
-    attack_with(run, what, script, connections=BUSY, rate=HELD_RATE, megabytes=BOMBS_MEGABYTES)
+    attack_with(run, what, script, connections=BOMBERS, rate=HELD_RATE, megabytes=BOMBS_MEGABYTES)
 
 
 @group.attack("compressed-bombs", server=shared(certificates=[NAME], paths=PATHS, websocket_message=MESSAGE_BYTES))
@@ -346,11 +349,11 @@ def bulk_websockets(run: AttackRun) -> None:
 
 @contextmanager
 def _dead_paths() -> Iterator[Server]:
-    """Paths of `games` lead to applications that refuse, accept nothing, or accept and never read."""
+    """Paths of `games` lead to applications that refuse, accept nothing, or read and never reply."""
     with (
         socket.socket() as refusing,
         socket.create_server(("127.0.0.1", 0), backlog=0) as dead,
-        socket.create_server(("127.0.0.1", 0), backlog=4_096) as mute,
+        application("mute") as mute,
         ExitStack() as stack,
     ):
         refusing.bind(("127.0.0.1", 0))
@@ -359,14 +362,14 @@ def _dead_paths() -> Iterator[Server]:
             waiting.setblocking(False)
             with suppress(BlockingIOError):
                 waiting.connect(dead.getsockname())
-        paths: dict[str, Options] = {
-            f"/{name}": {"upstream": '["{}:{}"]'.format(*end.getsockname())}
-            for name, end in (("refusing", refusing), ("dead", dead), ("mute", mute))
+        ends = {"mute": mute} | {
+            name: "{}:{}".format(*each.getsockname()) for name, each in (("refusing", refusing), ("dead", dead))
         }
+        paths: dict[str, Options] = {f"/{name}": {"upstream": f'["{end}"]'} for name, end in ends.items()}
         yield stack.enter_context(shared(certificates=[NAME], paths={**PATHS, **paths}, max_sessions=SESSIONS)())
 
 
-@group.attack("dead-paths", server=_dead_paths)
+@group.attack("dead-paths", server=_dead_paths, rows=with_websockets("games", alike=PLAYED))
 def dead_paths(run: AttackRun) -> None:
     """Clients of paths whose applications refuse, do not accept or do not reply, with one `max_sessions` for all."""
     with ExitStack() as stack:
