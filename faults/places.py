@@ -8,7 +8,8 @@ A row is good clients of one kind at one place. The four places of an attack on 
 - another upstream: shared ports whose applications the attackers do not reach
 
 An attack on TLS has good clients with TLS at each of them too, as rows of the table of their own: a handshake takes
-longer than a reply in plain text, so that one p99 of both would hide what happens to either.
+longer than a reply in plain text, so that one p99 of both would hide what happens to either. For the same reason an
+attack by way of WebSocket or HTTP has good clients of these at each place, and others with TLS below them.
 """
 
 from collections.abc import Mapping
@@ -69,6 +70,34 @@ TLS_SLOW_NETWORK = replace(SLOW_NETWORK, name="slow TLS network", tls=True)
 TLS_GAME = Kind("TLS game", _PLAY, 15, tls=True)
 TLS_PLAYER = replace(PLAYER, name="TLS player", count=3, tls=True)
 TLS_QUIET_PLAYER = replace(QUIET_PLAYER, name="quiet TLS player", count=2, tls=True)
+
+# WebSocket, and policy files by URL.
+_OPEN, _SAY = "send:{ws-open},expect:{ws-switched}", "send:{ws-hello},expect:{ws-echo}"
+WS_GAME = Kind("WebSocket game", f"{_OPEN},{_SAY},send:{{ws-close}},expect:{{ws-closed}},end", 15)
+WS_LATE_GAME = Kind("late WebSocket game", f"wait:600,{WS_GAME.script}", 3, mute=True)
+WS_PLAYER = Kind("WebSocket player", f"{_OPEN},{_SAY},wait:200,{_SAY},loop:4", 50, count=4)
+WS_QUIET_PLAYER = Kind("quiet WebSocket player", f"{_OPEN},{_SAY},wait:2500,{_SAY},loop:4", 50, count=2)
+URL_POLICY = Kind("policy by URL", "send:{url-request},expect:{url-reply},end", 20)
+WSS_GAME = replace(WS_GAME, name="wss game", rate=8, tls=True)
+WSS_PLAYER = replace(WS_PLAYER, name="wss player", count=3, tls=True)
+WSS_QUIET_PLAYER = replace(WS_QUIET_PLAYER, name="quiet wss player", tls=True)
+
+_WS_KINDS = (WS_GAME, WS_LATE_GAME, WS_PLAYER, WS_QUIET_PLAYER)
+_WSS_KINDS = (WSS_GAME, WSS_PLAYER, WSS_QUIET_PLAYER)
+WS_KINDS_AT: dict[str, tuple[Kind, ...]] = {
+    "small": (URL_POLICY,),
+    "slow": (),
+    "games": (URL_POLICY, *_WS_KINDS),
+    "arena": _WS_KINDS,
+    "chat": (),
+}
+WSS_KINDS_AT: dict[str, tuple[Kind, ...]] = {
+    "small": (replace(TLS_POLICY, rate=10), replace(URL_POLICY, name="policy by https URL", rate=5, tls=True)),
+    "slow": (),
+    "games": (replace(TLS_POLICY, rate=10), *_WSS_KINDS),
+    "arena": _WSS_KINDS,
+    "chat": (),
+}
 
 TLS_KINDS_AT: dict[str, tuple[Kind, ...]] = {
     "small": (TLS_POLICY, TLS_LATE, TLS_FAR),
@@ -145,3 +174,13 @@ def with_tls(listener: str = "games", **options: object) -> tuple[Row, ...]:
     plain = four_places(listener, **options)  # type: ignore[arg-type]
     secured = four_places(listener, **options, kinds=TLS_KINDS_AT)  # type: ignore[arg-type]
     return (*plain, *(replace(row, place=f"{row.place}, TLS") for row in secured))
+
+
+def with_websockets(listener: str = "games", **options: object) -> tuple[Row, ...]:
+    """The rows of `four_places`, those of clients by HTTP at the same places, and those of others by HTTPS. options: as
+    there."""
+    rows = four_places(listener, **options)  # type: ignore[arg-type]
+    for name, kinds in (("HTTP", WS_KINDS_AT), ("HTTPS", WSS_KINDS_AT)):
+        more = four_places(listener, **options, kinds=kinds)  # type: ignore[arg-type]
+        rows += tuple(replace(row, place=f"{row.place}, {name}") for row in more)
+    return rows

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from bench.measure import children, open_files, status
-from faults import FaultsError, hello
+from faults import FaultsError, hello, websocket
 from faults.certificates import make
 from testkit.clients import BARE, REQUEST
 from testkit.polling import eventually
@@ -50,6 +50,7 @@ GAUGES = {
     "connections_open": "connections",
     "tls_connections_open": "TLS connections",
     "tls_handshakes_open": "handshakes",
+    "websocket_open": "WebSockets",
 }
 WORKERS = 2
 READY_SECONDS = 20.0
@@ -91,7 +92,7 @@ class Server:
     environment: added to this process's. stderr: a descriptor for its log, instead of a file. inherited: a listening
     socket that it gets as from a service manager, instead of the first listener's address. under: a command that
     executes the server, such as prlimit. certificates: it has these (`certificates.KEYS`), for the option `tls` of
-    its listeners.
+    its listeners. http: its clients say what `websocket.messages` has, and `url.xml` is a policy file.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Server:
         inherited: socket.socket | None = None,
         under: Sequence[str] = (),
         certificates: Sequence[str] = (),
+        http: bool = False,
     ) -> None:
         self._settings = {"workers": WORKERS, "admin": '"127.0.0.1:0"', **(settings or {})}
         first, *others = listeners
@@ -114,7 +116,12 @@ class Server:
         self._inherited = inherited
         self._under = [*under]
         self._certificates = certificates
-        self._messages = {**MESSAGES, **(hello.messages() if certificates else {})}
+        self._http = http
+        self._messages = {
+            **MESSAGES,
+            **(hello.messages() if certificates else {}),
+            **(websocket.messages(MESSAGES["hello"], MESSAGES["film"]) if self._http else {}),
+        }
         self._files = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -122,6 +129,8 @@ class Server:
         write_messages(self._folder, self._messages)
         for name in self._certificates:
             make(self._folder, name)
+        if self._http:
+            (self._folder / "url.xml").write_bytes(websocket.URL_POLICY)
         for name, size in POLICY_BYTES.items():
             policy = POLICY + " " * (size - len(POLICY))
             (self._folder / f"{name}.xml").write_text(policy)
@@ -259,7 +268,7 @@ class Account(Metrics):
 
     def outcomes(self, listener: str) -> dict[str, int]:
         """How the listener's connections ended: counts by outcome or refusal reason, without zeros."""
-        names = ("replies", "timeouts", "resets", "relayed")
+        names = ("replies", "served", "timeouts", "resets", "relayed")
         found = {name: self.total(f"{name}_total", listener=listener) for name in names}
         for (name, pairs), value in self.items():
             labels = dict(pairs)

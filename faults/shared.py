@@ -2,7 +2,7 @@
 
 Its listeners: `small` and `slow` serve policies, the latter one that a slow network needs more than a second for.
 `games` and `arena` are shared ports, each with an application of its own that echoes. `chat` is one whose application
-speaks first.
+speaks first. With HTTP, `games` and `arena` take WebSocket, and `small` and `games` serve a policy file by URL.
 """
 
 import json
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-from faults import FaultsError, build
+from faults import FaultsError, build, websocket
 from faults.server import Listener, Server, write_messages
 
 TICK_MS = 400
@@ -47,6 +47,7 @@ def shared(
     certificates: Sequence[str] = (),
     more: Sequence[Listener] = (),
     under: Sequence[str] = (),
+    paths: Mapping[str, Options] | None = None,
     **settings: object,
 ) -> Callable[[], AbstractContextManager[Server]]:
     """What starts such a server.
@@ -54,7 +55,8 @@ def shared(
     games, small: lines of these listeners. address: where the application of `games` listens. upstream: use this
     instead of an application for `games`. more: listeners that the others do not have; one with an empty `upstream`
     shares the application of `games`. under: a command that executes the server. certificates: with these, all of its
-    listeners but `chat` have TLS. settings: lines of [server].
+    listeners but `chat` have TLS. paths: it has HTTP, and `games` these WebSocket paths with these options beside
+    "*". settings: lines of [server].
     """
 
     @contextmanager
@@ -70,9 +72,14 @@ def shared(
                 "chat": stack.enter_context(application(*greeting)),
             }
             tls: Options = {"tls": json.dumps([*certificates])} if certificates else {}
-            options = {"games": {**tls, **(games or {})}, "arena": tls}
+            http = paths is not None
+            by_url: Options = {"crossdomain_file": '"url.xml"'} if http else {}
+            options = {
+                "games": {**tls, **by_url, **websocket_paths(paths), **(games or {})},
+                "arena": {**tls, **websocket_paths({} if http else None)},
+            }
             listeners = [
-                Listener("small", options={**tls, **(small or {})}),
+                Listener("small", options={**tls, **by_url, **(small or {})}),
                 Listener("slow", "slow", options=tls),
                 *(
                     Listener(name, options={"upstream": f'"{at}"', **options.get(name, {})})
@@ -85,9 +92,22 @@ def shared(
                     for each in more
                 ),
             ]
-            yield stack.enter_context(Server(settings, listeners=listeners, under=under, certificates=certificates))
+            yield stack.enter_context(
+                Server(settings, listeners=listeners, under=under, certificates=certificates, http=http)
+            )
 
     return start
+
+
+def websocket_paths(paths: Mapping[str, Options] | None) -> Options:
+    """The option for these paths, and for every other one; None: there is none."""
+    if paths is None:
+        return {}
+    tables = [
+        {"path": f'"{path}"', "port": websocket.CONTENT_PORT, **options} for path, options in {**paths, "*": {}}.items()
+    ]
+    lines = ("{" + ", ".join(f"{name} = {value}" for name, value in table.items()) + "}" for table in tables)
+    return {"websocket": f"[{', '.join(lines)}]"}
 
 
 def with_files(files: int) -> list[str]:

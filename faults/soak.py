@@ -1,8 +1,9 @@
 """Mixed traffic for minutes, with constant memory and descriptors and exact counters: ``python -m faults.soak``.
 
-Every connection is of one of `KINDS`, each of which defines how the server must count it and what reply it must get. At
-the end the server's counters must be exactly those of this program. Its processes must have as many descriptors as at
-the start, and no more memory than after a warm-up.
+Sessions of a shared port are WebSockets that come and go, with and without TLS and compression. Every connection is of
+one of `KINDS` and the others, each of which defines how the server must count it and what reply it must get. At the end
+the server's counters must be exactly those of this program. Its processes must have as many descriptors as at the
+start, and no more memory than after a warm-up.
 
 Exit status: 0 if so, 1 if not, 2 when the run had no meaningful result.
 """
@@ -11,23 +12,33 @@ import argparse
 import random
 import resource
 import socket
+import ssl
 import statistics
 import struct
 import sys
 import time
+import zlib
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import gevent
 from gevent.socket import socket as GreenSocket
+from gevent.ssl import SSLContext
 
 from bench import BenchError
 from bench.isolation import isolate
+from faults.build import has_tls
+from faults.certificates import NAME
+from faults.hello import SERVER_NAME
 from faults.measure import SETTLE_SECONDS
-from faults.server import LARGE_BYTES, POLICY, Server
+from faults.server import LARGE_BYTES, LISTENERS, POLICY, Listener, Server
+from faults.shared import application, websocket_paths
+from faults.websocket import BINARY, CLOSE, DEFLATE, DEFLATE_WINDOW, PING, REFUSED_PORT, frame, request, switched
 from testkit.clients import BARE, REQUEST
+from testkit.polling import eventually
 
 REPLY = POLICY.encode() + b"\0"
 SECONDS = 600.0
@@ -38,6 +49,9 @@ WARM_UP = 0.25  # share of the time until memory is first taken; caches and the 
 MAX_WARM_UP = 120.0
 SAMPLE_SECONDS = 1.0
 MAX_GROWTH = 1 << 20  # bytes
+FILES_SECONDS = 5.0  # until there are as many descriptors as before
+# A client of the shared port whose first byte comes later is relayed as it is; a busy machine takes a second.
+FIRST_BYTE_TIMEOUT = 10.0
 SEED = 843
 
 
@@ -53,8 +67,31 @@ class Connection:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.socket.connect(("127.0.0.1", port))
 
+    def secure(self, authority: Path) -> None:
+        """From now on in TLS. authority: the file with the certificate that signs the server's."""
+        context = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(authority)
+        self.socket = context.wrap_socket(self.socket, server_hostname=SERVER_NAME)
+
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
+
+    def read(self, size: int) -> bytes:
+        """Exactly so many bytes. Raises AssertionError if the stream ends before."""
+        data = bytearray()
+        while len(data) < size:
+            piece = self.socket.recv(size - len(data))
+            if not piece:
+                raise AssertionError(f"the server's stream ends after {len(data)} of {size} bytes")
+            data += piece
+        return bytes(data)
+
+    def read_frame(self) -> tuple[int, bytes]:
+        """A server's frame: its first byte, and its payload."""
+        first, size = self.read(2)
+        if size > 125:
+            size = int.from_bytes(self.read(2 if size == 126 else 8), "big")
+        return first, self.read(size)
 
     def shut_down(self) -> None:
         self.socket.shutdown(socket.SHUT_WR)
@@ -74,7 +111,12 @@ class Kind:
     run: Callable[[Connection, random.Random], bytes | None]
     outcome: str
     reply: bytes | None
-    large: bool = False
+    listener: str = "small"
+    tls: bool = False
+
+    @property
+    def large(self) -> bool:
+        return self.listener == "large"
 
 
 def _good(connection: Connection, _: random.Random) -> bytes:
@@ -163,6 +205,116 @@ def _read_any(connection: Connection) -> None:
         connection.read_all()
 
 
+# ------------------------------------------------------------------------------------------------------- WebSocket
+
+_PACKED = "/packed"
+_STRICT = "/strict"  # the policy refuses all of its origins
+
+
+def _open(connection: Connection, path: str = "/", fields: str = "") -> bytes:
+    """Open a WebSocket. Returns the reply's head."""
+    connection.send(request(path, fields=fields))
+    head = bytearray()
+    while not head.endswith(b"\r\n\r\n"):
+        head += connection.read(1)
+    if not head.startswith(b"HTTP/1.1 101 "):
+        raise AssertionError(f"no WebSocket: {bytes(head[:40])!r}")
+    return bytes(head)
+
+
+def _exchange(connection: Connection, payload: bytes, said: bytes) -> None:
+    """Send these frames, and read messages until they are this payload; control frames between them do not matter."""
+    connection.send(said)
+    got = bytearray()
+    while len(got) < len(payload):
+        first, piece = connection.read_frame()
+        if first & CLOSE:  # the bit that control frames have
+            continue
+        if first & 0x40:
+            piece = zlib.decompressobj(-zlib.MAX_WBITS).decompress(piece + b"\0\0\xff\xff")
+        got += piece
+    if got != payload:
+        raise AssertionError(f"{len(payload):,} bytes came back as {len(got):,} others")
+
+
+def _close(connection: Connection) -> None:
+    """Send Close, and read the server's and its FIN."""
+    connection.send(frame(CLOSE, (1000).to_bytes(2, "big")))
+    while connection.read_frame()[0] & 0x0F != CLOSE:
+        pass
+    connection.read_all()
+
+
+def _play(connection: Connection, generator: random.Random, *, compressed: bool = False) -> None:
+    """A few messages of any size, some in fragments."""
+    for _ in range(generator.randint(1, 6)):
+        payload = generator.randbytes(100) * generator.randint(0, 150)
+        if compressed and payload:
+            packer = zlib.compressobj(6, zlib.DEFLATED, -DEFLATE_WINDOW)
+            packed = packer.compress(payload) + packer.flush(zlib.Z_SYNC_FLUSH)
+            said = frame(BINARY, packed[:-4], compressed=True)
+        else:
+            at = generator.randint(0, len(payload))
+            said = frame(BINARY, payload[:at], fin=False) + frame(PING, b"soak") + frame(0, payload[at:])
+        _exchange(connection, payload, said)
+        gevent.sleep(generator.uniform(0, 0.3))
+
+
+def _websocket(connection: Connection, generator: random.Random) -> None:
+    if _open(connection) != switched():
+        raise AssertionError("another reply than for this key")
+    _play(connection, generator)
+    _close(connection)
+
+
+def _packed_websocket(connection: Connection, generator: random.Random) -> None:
+    _open(connection, _PACKED, f"Sec-WebSocket-Extensions: {DEFLATE}\r\n")
+    _play(connection, generator, compressed=True)
+    _close(connection)
+
+
+def _websocket_and_fin(connection: Connection, generator: random.Random) -> None:
+    _open(connection)
+    _play(connection, generator)
+
+
+def _websocket_and_rst(connection: Connection, generator: random.Random) -> None:
+    _open(connection)
+    _play(connection, generator)
+    connection.set_close_with_rst()
+
+
+def _broken_frames(connection: Connection, generator: random.Random) -> None:
+    _open(connection)
+    connection.send(b"\xff" + generator.randbytes(generator.randint(1, 20_000)))
+    _read_any(connection)
+
+
+def _refused_origin(connection: Connection, _: random.Random) -> None:
+    connection.send(request(_STRICT))
+    if not connection.read_all().startswith(b"HTTP/1.1 403 "):
+        raise AssertionError("an origin that the policy does not allow got no 403")
+
+
+def _half_head_and_fin(connection: Connection, generator: random.Random) -> None:
+    connection.send(request()[: generator.randint(4, 100)])
+
+
+# The listener of these has a certificate if the build has TLS.
+WEBSOCKETS = {
+    "WebSocket": Kind(_websocket, "relayed", None, "games"),
+    "packed WebSocket": Kind(_packed_websocket, "relayed", None, "games"),
+    "WebSocket and FIN": Kind(_websocket_and_fin, "relayed", None, "games"),
+    "WebSocket and RST": Kind(_websocket_and_rst, "relayed", None, "games"),
+    "broken frames": Kind(_broken_frames, "relayed", None, "games"),
+    "refused origin": Kind(_refused_origin, "origin", None, "games"),
+    "half head and FIN": Kind(_half_head_and_fin, "resets", None, "games"),
+}
+SECURED = {
+    f"{name}, TLS": replace(WEBSOCKETS[name], tls=True)
+    for name in ("WebSocket", "packed WebSocket", "WebSocket and FIN", "broken frames", "refused origin")
+}
+
 KINDS = {
     "good": Kind(_good, "replies", REPLY),
     "split": Kind(_split, "replies", REPLY),
@@ -178,10 +330,10 @@ KINDS = {
     "scan and FIN": Kind(_scan, "resets", None),
     "scan and RST": Kind(_scan_and_rst, "resets", None),
     "silent": Kind(_silent, "timeouts", None),
-    "slow reader": Kind(_slow_reader, "replies", POLICY.encode() + b" " * (LARGE_BYTES - len(POLICY)) + b"\0", True),
+    "slow reader": Kind(_slow_reader, "replies", POLICY.encode() + b" " * (LARGE_BYTES - len(POLICY)) + b"\0", "large"),
 }
 # Most are good clients; slow readers are rare, since each moves a megabyte.
-WEIGHTS = {"good": 60, "split": 10, "silent": 3, "slow reader": 1}
+WEIGHTS = {"good": 60, "split": 10, "silent": 3, "slow reader": 1, **dict.fromkeys([*WEBSOCKETS, *SECURED], 2)}
 
 
 @dataclass
@@ -194,21 +346,38 @@ class Tally:
 
     @classmethod
     def empty(cls) -> "Tally":
-        return cls(Counter(), {"small": Counter(), "large": Counter()}, [])
+        return cls(Counter(), {name: Counter() for name in ("small", "large", "games")}, [])
 
 
-def _run_client(server: Server, tally: Tally, until: float, generator: random.Random) -> None:
-    names = list(KINDS)
+@contextmanager
+def _server(*, tls: bool) -> Iterator[Server]:
+    """Listeners with policies, and a shared port with WebSocket, whose application echoes."""
+    paths = websocket_paths({_PACKED: {"compression": "true"}, _STRICT: {"port": REFUSED_PORT}})
+    with application() as upstream:
+        options = {"upstream": f'"{upstream}"', "first_byte_timeout": FIRST_BYTE_TIMEOUT, **paths}
+        games = Listener("games", options={**options, "tls": f'["{NAME}"]'} if tls else options)
+        with Server(listeners=(*LISTENERS, games), certificates=[NAME] if tls else [], http=True) as server:
+            yield server
+
+
+def _run_client(
+    server: Server, kinds: Mapping[str, Kind], tally: Tally, until: float, generator: random.Random
+) -> None:
+    names = list(kinds)
     weights = [WEIGHTS.get(name, 4) for name in names]
     while time.monotonic() < until:
         [name] = generator.choices(names, weights)
-        kind = KINDS[name]
+        kind = kinds[name]
         tally.connections[name] += 1
-        tally.expected["large" if kind.large else "small"][kind.outcome] += 1
+        tally.expected[kind.listener][kind.outcome] += 1
         try:
-            connection = Connection(server.ports["large"] if kind.large else server.port, small_window=kind.large)
-            with connection.socket:
+            connection = Connection(server.ports[kind.listener], small_window=kind.large)
+            try:
+                if kind.tls:
+                    connection.secure(server.authority)
                 got = kind.run(connection, generator)
+            finally:
+                connection.socket.close()
             if kind.reply is not None and got != kind.reply:
                 tally.errors.append(f"{name}: received {len(got or b''):,} bytes that are not the reply")
         except (OSError, AssertionError) as error:
@@ -218,13 +387,14 @@ def _run_client(server: Server, tally: Tally, until: float, generator: random.Ra
 
 def soak(seconds: float) -> list[str]:
     """Run it and print the counts. Returns what is wrong, in words."""
-    tally, resident = Tally.empty(), []
-    with Server() as server:
+    tally, resident, tls = Tally.empty(), [], has_tls()
+    kinds = {**KINDS, **WEBSOCKETS, **(SECURED if tls else {})}
+    with _server(tls=tls) as server:
         files = server.files()
         start = time.monotonic()
         generator = random.Random(SEED)
         clients = [
-            gevent.spawn(_run_client, server, tally, start + seconds, random.Random(generator.random()))
+            gevent.spawn(_run_client, server, kinds, tally, start + seconds, random.Random(generator.random()))
             for _ in range(CLIENTS)
         ]
         while any(not client.dead for client in clients):
@@ -232,6 +402,11 @@ def soak(seconds: float) -> list[str]:
             resident.append((time.monotonic() - start, server.resident()))
         account = server.settled(SETTLE_SECONDS)
         seen = {name: Counter(account.outcomes(name)) for name in tally.expected}
+        # The admin process closes the connection of the last scrape a little later.
+        with suppress(BenchError):
+            eventually(
+                lambda: server.files() == files, "as many descriptors as before", FILES_SECONDS, error=BenchError
+            )
         left = server.files()
     warm = [size for at, size in resident if at >= min(MAX_WARM_UP, WARM_UP * seconds)]
     tenth = max(1, len(warm) // 10)

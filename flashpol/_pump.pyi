@@ -144,7 +144,8 @@ class Pump:
         """Add a set of timeouts, in seconds, and return its number: 0 for the first. 0 s is never, except to connect.
 
         websocket_ping: a WebSocket client that is silent for so long gets a ping; one that is for as long after it ends
-        as "ping". linger_timeout: how long the closing handshake of a WebSocket may take. Raises ValueError if there are 1,024 sets.
+        as "ping". linger_timeout: how long the closing handshake of a WebSocket may take. Raises ValueError if there
+        are 1,024 sets.
         """
 
     def fileno(self) -> int:
@@ -192,8 +193,8 @@ class Pump:
         """Make `fileno` readable, so that `ready` is called although there may be nothing to do."""
 
     def cut_all(self, *, replaced: bool = False) -> None:
-        """End all sessions, as "shutdown". Their greenlets wake in the next `ready`, which is due at once. replaced: the
-        clients of WebSockets are told that another server goes on."""
+        """End all sessions, as "shutdown". Their greenlets wake in the next `ready`, which is due at once. replaced:
+        the clients of WebSockets are told that another server goes on."""
 
     def cut_by_client(self, fd: int) -> bool:
         """End the open session of the client `fd` as "evicted"; its greenlet wakes in the next `ready`, which is due at

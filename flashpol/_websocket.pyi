@@ -18,6 +18,8 @@ SIDES: Final[tuple[str, ...]]
 
 BLOCK_SIZE: Final[int]
 """Bytes of one counter block, a multiple of the cache line."""
+COMPRESSES: Final[bool]
+"""The build has zlib."""
 
 LAYOUT: Final[dict[str, tuple[int, int]]]
 """Field of a counter block -> (offset in bytes, number of 64-bit words)."""
@@ -27,13 +29,14 @@ class Path:
     """What the WebSockets of one path of a listener share.
 
     block: writable memory of BLOCK_SIZE bytes, 8-byte aligned, for the counters. max_message: bytes of a message of the
-    client at most. text: text messages are accepted, as bytes. Raises ValueError for a block that does not fit.
+    client at most. text: text messages are accepted, as bytes. compression: its connections may compress. Raises
+    ValueError for a block that does not fit, MemoryError also for compression in a build without zlib.
     """
 
-    def __new__(cls, block: Buffer, *, max_message: int, text: bool = False) -> Self: ...
-    def prepare(self, reply: bytes, rest: bytes) -> PreparedCodec:
+    def __new__(cls, block: Buffer, *, max_message: int, text: bool = False, compression: bool = False) -> Self: ...
+    def prepare(self, reply: bytes, rest: bytes, *, compresses: bool = False) -> PreparedCodec:
         """The codec of a connection. reply: the client gets it when the upstream is reached; rest: what it has sent
-        behind its request, at most 32 KB, else ValueError."""
+        behind its request, at most 32 KB, else ValueError. compresses: the reply agrees on permessage-deflate."""
 
     def count(self, result: str) -> None:
         """Count a request that became no WebSocket, as one of RESULTS. Raises ValueError for another word."""
@@ -42,10 +45,10 @@ class Path:
 class WebSocketCodec:
     """The codec of one connection without TLS, for tests: the pump calls it in C.
 
-    `decode` and `work` return ("ok", "end" or "error", plain bytes, bytes that it sends the client by itself).
+    `decode` and `work` return ("ok", "work", "end" or "error", plain bytes, bytes that it sends the client by itself).
     """
 
-    def __new__(cls, path: Path, *, reply: bytes = b"", rest: bytes = b"") -> Self: ...
+    def __new__(cls, path: Path, *, reply: bytes = b"", rest: bytes = b"", compresses: bool = False) -> Self: ...
     def decode(self, wire: bytes) -> tuple[str, bytes, bytes]:
         """Take at most 16 KB, else ValueError. Call `work` before."""
 

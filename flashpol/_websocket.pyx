@@ -92,7 +92,8 @@ cdef class Path:
         if len(rest) > CODEC_PLAIN:
             raise ValueError(f"at most {CODEC_PLAIN} bytes")
         prepared.codec = begin_websocket(
-            &self.settings, compresses and self.settings.compressor != NULL, <const char*>reply, <uint32_t>len(reply), <const char*>rest, <uint32_t>len(rest),
+            &self.settings, compresses and self.settings.compressor != NULL, <const char*>reply, <uint32_t>len(reply),
+            <const char*>rest, <uint32_t>len(rest),
         )
         if prepared.codec == NULL:
             raise MemoryError

@@ -80,10 +80,16 @@ class Content:
         self.page.wait_for_function(has, arg=event)
         return self.page.evaluate("(name) => events.findLast(([event]) => event == name)[1]", event)
 
-    def echo(self, text: str) -> None:
-        """Send a text and wait until it has come back."""
+    def send(self, text: str) -> None:
         self.page.evaluate("() => { events.length = 0 }")
         self.call("send", text)
+
+    def wait_for_echo(self, text: str) -> None:
+        """Until the text that was sent last has come back."""
         # In AVM1 one message is one event; in AVM2 one event is what has arrived.
         returned = "(text) => events.filter(([event]) => event == 'data').map(([_, data]) => data).join('') == text"
         self.page.wait_for_function(returned, arg=text)
+
+    def echo(self, text: str) -> None:
+        self.send(text)
+        self.wait_for_echo(text)

@@ -13,6 +13,7 @@ from faults.attacks import (
     secured,
     silence,
     upstreams,
+    websocket,
 )
 
 ATTACKS: tuple[Attack, ...] = tuple(
@@ -29,6 +30,7 @@ ATTACKS: tuple[Attack, ...] = tuple(
         upstreams,
         handshakes,
         secured,
+        websocket,
     )
     for attack in module.group.attacks
 )

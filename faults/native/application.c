@@ -1,7 +1,7 @@
 /*
  * An application behind a shared port: it echoes, and may speak first.
  *
- *   faults-application ADDRESS [GREETING TICK MS]     prints "port N"
+ *   faults-application ADDRESS [mute | GREETING TICK MS]     prints "port N"; mute: it reads, and never replies
  *
  * GREETING and TICK are files. Each connection gets the greeting at once. One on which no byte has come for two ticks gets
  * the tick every MS milliseconds: so do the spectators of a game, who never send anything. Without descriptors it accepts
@@ -25,6 +25,7 @@ enum { MAX_FD = 1 << 17, CHUNK = 1 << 16, EVENTS = 512, ACCEPTED_AT_ONCE = 64, F
 static struct {
     int epoll_fd, listening, highest;
     bool full; /* of descriptors */
+    bool mute;
     unsigned char silent[MAX_FD]; /* by descriptor: 0 unless it is connected and no byte has come; else ticks until the first */
     char *greeting, *tick;
     size_t greeting_size, tick_size;
@@ -74,7 +75,8 @@ static void echo(int fd)
     ssize_t n = recv(fd, buffer, sizeof buffer, 0);
     if (n > 0) {
         run.silent[fd] = 0;
-        (void)!send(fd, buffer, (size_t)n, MSG_NOSIGNAL);
+        if (!run.mute)
+            (void)!send(fd, buffer, (size_t)n, MSG_NOSIGNAL);
     } else if (n == 0 || errno != EAGAIN) {
         drop(fd);
     }
@@ -105,7 +107,8 @@ static void listen_on(const char *address)
 
 int main(int argc, char **argv)
 {
-    if (argc != 2 && argc != 5)
+    run.mute = argc == 3 && !strcmp(argv[2], "mute");
+    if (argc != 2 && argc != 5 && !run.mute)
         give_up("usage: see the head of faults/native/application.c");
     allow_many_files();
     if (argc == 5) {

@@ -5,7 +5,7 @@
 #include "../../bench/loadgen/client.h"
 #include "secure.h"
 
-enum { MAX_STEPS = 8 };
+enum { MAX_STEPS = 12 };
 
 enum what { SEND, EXPECT, WAIT, PACE, END, LOOP, HELLO, KINDS_OF_STEP };
 

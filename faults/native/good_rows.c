@@ -57,8 +57,11 @@ void parse_row(char *text, struct row *row)
         else if (strcmp(word, "script"))
             give_up(word);
         else
-            for (char *step = strtok_r(value, ",", &steps); step; step = strtok_r(NULL, ",", &steps))
+            for (char *step = strtok_r(value, ",", &steps); step; step = strtok_r(NULL, ",", &steps)) {
+                if (row->step_count == MAX_STEPS)
+                    give_up("a script has too many steps");
                 row->steps[row->step_count++] = parse_step(step);
+            }
     }
     row->shape.no_delay = true;
 }

@@ -7,7 +7,7 @@
  *   source=ADDRESS first=N addresses=N     the first source address; skip so many; how many are used in turn
  *   connections=N  rate=R   so many at a time, opened so many a second
  *   total=N        so many in all; 0: no limit
- *   vary=N         the eight bytes at this place of the first file are another number for each connection
+ *   vary=N         eight digits of the first file, at this place, are another number for each connection
  *   small-window=1 the smallest window and segments that the kernel allows
  *   nice=N         the priority, if the system allows it
  *   script=STEP,STEP,…
@@ -307,15 +307,20 @@ static void go_on(struct client *client)
         drain(client);
 }
 
-/* Write the number of the connection into the first file. */
+/* Write the number of the connection into the digits of the first file, whatever is between them. */
 static void vary(uint64_t number)
 {
-    struct step *step = &run.options.steps[0];
+    struct step *step = run.options.steps;
     char text[VARIED + 1];
-    if (!run.options.vary || run.options.vary + VARIED > step->size)
+    while (step < run.options.steps + run.options.step_count && !step->bytes)
+        step++;
+    if (!run.options.vary || step == run.options.steps + run.options.step_count)
         return;
     snprintf(text, sizeof text, "%08llu", (unsigned long long)(number % 100000000u));
-    memcpy(step->bytes + run.options.vary, text, VARIED);
+    size_t at = run.options.vary;
+    for (const char *digit = text; *digit && at < step->size; at++)
+        if (step->bytes[at] >= '0' && step->bytes[at] <= '9')
+            step->bytes[at] = *digit++;
 }
 
 static void open_client(void)

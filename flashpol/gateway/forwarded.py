@@ -57,7 +57,7 @@ def client_address(peer: str, x_forwarded_for: Sequence[bytes], networks: Networ
 def is_allowed(address: str, networks: Networks) -> bool:
     """address: of a ClientAddress."""
     packed = _packed(address)
-    return packed is not None and networks.allow(packed)
+    return packed is not None and networks.allow(packed) == 1
 
 
 def _entry(entry: bytes) -> bytes | None:

@@ -44,8 +44,8 @@ class RelayGroup:
         self._connection_table = connection_table
         self._account = account
         self._buffers = buffers
-        # By listener, and by the number of a WebSocket path, which may have an upstream of its own. A session's greenlet
-        # finds its relay by numbers: a function of Python, such as the hash of an address, would cost it 4 KB.
+        # By listener, and by the number of a WebSocket path, which may have an upstream of its own. The greenlet of a
+        # session finds its relay by numbers: a function of Python, such as the hash of an address, would cost it 4 KB.
         self._relays: dict[int, Relay] = {}
         self._path_relays: dict[tuple[int, int], Relay] = {}
         self._all: list[Relay] = []

@@ -129,7 +129,7 @@ def test_attacker_with_keys_sends_records_that_openssl_accepts(
 def test_attacker_breaks_the_protocol_as_the_script_says(script: str, reason: str, folder: Path) -> None:
     error = attack(folder, script, secured(folder, 100))
     assert isinstance(error, OSError)
-    assert re.search(reason, str(error))        # OpenSSL 3.5 has one name for many
+    assert re.search(reason, str(error))  # OpenSSL 3.5 has one name for many
 
 
 def received(size: int) -> Callable[[socket.socket], object]:
@@ -221,6 +221,19 @@ def test_attackers_of_whom_each_varies_say_another_number(folder: Path) -> None:
         with bad:
             eventually(lambda: len(results) == 3, "three attackers")
     assert sorted(each[at : at + 8] for each in results) == [b"00000000", b"00000001", b"00000002"]  # type: ignore[index]
+
+
+def test_attackers_vary_digits_with_others_between_them_in_the_first_file_of_a_script(folder: Path) -> None:
+    (folder / "forged").write_bytes(b"9: 0000:0000; 0")
+
+    with serving(received(100)) as (port, results):
+        bad = HostileClients(
+            FakeServer(port, folder), "games", "wait:1,send:{forged},fin", connections=1, rate=100, total=12, vary=3
+        )  # type: ignore[arg-type]  # fmt: skip
+        with bad:
+            eventually(lambda: len(results) == 12, "twelve attackers")
+    assert results[0] == b"9: 0000:0000; 0"
+    assert results[11] == b"9: 0000:0011; 0"
 
 
 def test_attackers_count_what_became_of_them(folder: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from faults.attack import Attack
-from faults.attacks import ATTACKS, addresses, handshakes, limits, replies, secured, silence, upstreams
+from faults.attacks import ATTACKS, addresses, handshakes, limits, replies, secured, silence, upstreams, websocket
 from faults.places import (
     BAD_SOURCE,
     CHAT,
@@ -19,11 +19,17 @@ from faults.places import (
     SAME_LISTENER,
     TLS_KINDS_AT,
     TLS_POLICY,
+    WS_GAME,
+    WS_KINDS_AT,
+    WSS_GAME,
+    WSS_KINDS_AT,
     Row,
     four_places,
     with_tls,
+    with_websockets,
 )
 from faults.server import MESSAGES, Server
+from faults.shared import websocket_paths
 
 PLACES = {SAME_ADDRESS, SAME_LISTENER, OTHER_LISTENER, OTHER_UPSTREAM}
 OF_FOUR = [
@@ -94,9 +100,34 @@ def test_with_tls_has_the_rows_of_four_places_and_the_same_listeners_in_tls() ->
     assert {row.listener for row in at(rows, f"{OTHER_UPSTREAM}, TLS")} == {"arena"}
 
 
+@pytest.mark.parametrize("attack", websocket.group.attacks, ids=lambda attack: attack.name)
+def test_attack_by_http_has_good_clients_of_each_protocol_at_four_places(attack: Attack) -> None:
+    assert attack in ATTACKS
+    assert {row.place for row in attack.rows} == {
+        f"{place}{by}" for place in PLACES for by in ("", ", HTTP", ", HTTPS")
+    }
+    assert all(row.kind.tls == row.place.endswith("HTTPS") for row in attack.rows)
+
+
+def test_with_websockets_has_games_on_the_attacked_port_and_on_another() -> None:
+    rows = with_websockets("games")
+    assert rows[: len(four_places("games"))] == four_places("games")
+    for place, listener in ((SAME_LISTENER, "games"), (OTHER_UPSTREAM, "arena")):
+        for protocol, kind in (("HTTP", WS_GAME), ("HTTPS", WSS_GAME)):
+            found = [row for row in at(rows, f"{place}, {protocol}") if row.kind is kind]
+            assert [row.listener for row in found] == [listener]
+
+
+def test_websocket_paths_have_every_other_one_last_and_the_port_of_the_policy() -> None:
+    option = websocket_paths({"/strict": {"port": 25}})["websocket"]
+    assert option == '[{path = "/strict", port = 25}, {path = "*", port = 1935}]'
+    assert websocket_paths(None) == {}
+
+
 def test_scripts_of_all_kinds_name_messages_that_exist() -> None:
-    server = Server()
+    server = Server(http=True)
     server._folder = Path("/folder")
-    for kind in {kind for at in (KINDS_AT, TLS_KINDS_AT) for kinds in at.values() for kind in kinds}:
+    kinds_at = (KINDS_AT, TLS_KINDS_AT, WS_KINDS_AT, WSS_KINDS_AT)
+    for kind in {kind for at in kinds_at for kinds in at.values() for kind in kinds}:
         assert "{" not in server.script("small", kind.script)
     assert all(MESSAGES.values())

@@ -109,6 +109,19 @@ def test_attack_on_tls_in_short_loses_no_reply_and_accounts_for_all(name: str) -
 
 
 @pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.skipif(not has_tls(), reason="needs a build with TLS")
+@pytest.mark.parametrize("name", ["half-heads", "strange-origins", "compressed-bombs"])
+def test_attack_by_http_in_short_loses_no_reply_and_accounts_for_all(name: str) -> None:
+    [attack] = [attack for attack in ATTACKS if attack.name == name]
+    outcome = measure(replace(attack, quick=0.5), SHORT)
+    assert all(place.requests > 10 for place in outcome.places)
+    assert {place.place for place in outcome.places} == {row.place for row in attack.rows}
+    assert "MB of memory" in outcome.load
+    assert lost(outcome) == []
+
+
+@pytest.mark.slow
 def test_attack_that_leaves_a_connection_open_or_misses_a_requirement_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("faults.measure.SETTLE_SECONDS", 0.3)
     with ExitStack() as held:

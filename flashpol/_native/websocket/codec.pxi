@@ -139,6 +139,8 @@ cdef void finish_websocket(Codec* codec, CodecEnd why, Output* wire) noexcept no
         codec.finished = True
         end_below(ws, why, wire)
         return
+    if codec.finished:
+        return
     if why == CE_DONE:
         code = CC_NORMAL
     elif why == CE_FAILED:
@@ -306,7 +308,7 @@ cdef uint16_t end_data(WebSocket* ws) noexcept nogil:
     return end_message(ws)
 
 
-# ----------------------------------------------------------------------------------------------------- compressed messages
+# -------------------------------------------------------------------------------------------------- compressed messages
 
 cdef inline void count_compressed(WebSocket* ws, int side, uint64_t deflated, uint64_t inflated) noexcept nogil:
     ws.path.counters.deflated[side] += deflated
@@ -367,8 +369,8 @@ cdef uint16_t read_compressed(
 
 
 cdef uint16_t read_tail(WebSocket* ws, Output* plain) noexcept nogil:
-    """The message is complete but for the bytes that no sender sends (section 7.2.2). It ends when `plain` has room left.
-    """
+    """The message is complete but for the bytes that no sender sends (section 7.2.2). It ends when `plain` has room
+    left."""
     cdef const char* tail = b"\x00\x00\xff\xff"
     cdef uint32_t used = 0
     cdef uint16_t code = pass_decompressed(ws, tail + ws.tail, 4 - <uint32_t>ws.tail, &used, plain)
@@ -511,7 +513,8 @@ cdef inline CodecResult end_of_below(WebSocket* ws) noexcept nogil:
 
 
 cdef CodecResult work_websocket(Codec* codec, Output* plain, Output* reply) noexcept nogil:
-    """The upstream is reached: tell the client, and decode what it sent behind its request. Later: decode what was kept."""
+    """The upstream is reached: tell the client, and decode what it sent behind its request. Later: decode what it kept.
+    """
     cdef WebSocket* ws = <WebSocket*>codec
     cdef CodecResult result = CODEC_OK
     cdef char* input

@@ -5,8 +5,9 @@ from libc.stdlib cimport calloc, free, malloc
 
 from flashpol._native.codecs.codec cimport CODEC_HEADROOM, Output
 from flashpol._native.websocket.deflate cimport (
-    CLIENT_WINDOW, Compressor, COMPRESSOR_LEVEL, COMPRESSOR_MEMORY, deflate, deflateEnd, deflateInit2, deflateReset, inflate,
-    inflateEnd, inflateInit2, inflateReset, SERVER_WINDOW, z_stream, Z_BUF_ERROR, Z_DEFAULT_STRATEGY, Z_DEFLATED, Z_OK,
+    CLIENT_WINDOW, Compressor, COMPRESSOR_LEVEL, COMPRESSOR_MEMORY, deflate, deflateEnd, deflateInit2, deflateReset,
+    inflate, inflateEnd, inflateInit2, inflateReset, SERVER_WINDOW, z_stream, Z_BUF_ERROR, Z_DEFAULT_STRATEGY,
+    Z_DEFLATED, Z_OK,
     Z_STREAM_END, Z_SYNC_FLUSH,
 )
 
@@ -27,7 +28,8 @@ cdef void free_compressor(Compressor* compressor) noexcept nogil:
 
 
 cdef uint32_t compress_message(Compressor* compressor, const char* data, uint32_t size, char** out) noexcept nogil:
-    """The size of a message when it is compressed, with CODEC_HEADROOM bytes in front of it; 0: it would not be smaller."""
+    """The size of a message when it is compressed, with CODEC_HEADROOM bytes in front of it; 0: that would not be less.
+    """
     cdef z_stream* stream = &compressor.stream
     cdef char* room = compressor.room + CODEC_HEADROOM
     cdef uint32_t made
