@@ -3,6 +3,7 @@
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,21 +42,17 @@ def site(tmp_path: Path, app: Application) -> TlsSite:
     return made
 
 
-def open_one(server: Flashpol, app: Application) -> tuple[ClientConnection, socket.socket]:
+@contextmanager
+def session(server: Flashpol, app: Application) -> Iterator[tuple[ClientConnection, socket.socket]]:
     """A client and its connection at the application; a message was exchanged each way."""
-    client = connect(
-        f"wss://127.0.0.1:{server.place[1]}/ws",
-        ssl=client_context(),
-        origin=ORIGIN,
-        open_timeout=DEADLINE,
-        ping_interval=None,
-    )
-    inner = app.accept()
-    client.send(b"ping")
-    assert receive(inner, 4) == b"ping"
-    inner.sendall(b"pong")
-    assert client.recv(DEADLINE) == b"pong"
-    return client, inner
+    url = f"wss://127.0.0.1:{server.place[1]}/ws"
+    with connect(url, ssl=client_context(), origin=ORIGIN, open_timeout=DEADLINE, ping_interval=None) as client:
+        with app.accept() as inner:
+            client.send(b"ping")
+            assert receive(inner, 4) == b"ping"
+            inner.sendall(b"pong")
+            assert client.recv(DEADLINE) == b"pong"
+            yield client, inner
 
 
 def code_of(client: ClientConnection) -> int:
@@ -72,8 +69,7 @@ def closes(server: Flashpol, code: int, by: str) -> float:
 
 def test_session_inside_tls_is_opened_pinged_and_closed(site: TlsSite, app: Application) -> None:
     with site.serve() as server:
-        client, inner = open_one(server, app)
-        with inner:
+        with session(server, app) as (client, inner):
             assert client.ping(b"?").wait(DEADLINE)
             data = bytes(range(256)) * 4000
             client.send(data)
@@ -88,25 +84,21 @@ def test_session_inside_tls_is_opened_pinged_and_closed(site: TlsSite, app: Appl
 
 
 def test_server_that_stops_closes_with_1001(site: TlsSite, app: Application) -> None:
-    with site.serve() as server:
-        client, inner = open_one(server, app)
-        with inner:
-            assert server.stop() == 0
-            assert code_of(client) == 1001
+    with site.serve() as server, session(server, app) as (client, inner):
+        assert server.stop() == 0
+        assert code_of(client) == 1001
 
 
 def test_reload_closes_with_1012_after_drain_timeout(site: TlsSite, app: Application) -> None:
     with site.serve() as server:
-        client, inner = open_one(server, app)
-        with inner:
+        with session(server, app) as (client, inner):
             assert server.get("/-/reload", "POST").status == 200
             inner.sendall(b"still")
             assert client.recv(DEADLINE) == b"still"
             assert code_of(client) == 1012
             assert inner.recv(1) == b""
-        second, inner = open_one(server, app)
-        with inner:
-            second.close()
+        with session(server, app) as (client, _):
+            client.close()
         settled(server)
         eventually(lambda: closes(server, 1012, "server") == 1, "the counter of an old worker")
         assert server.metrics().total("websocket_open", path="/ws") == 0
@@ -114,8 +106,7 @@ def test_reload_closes_with_1012_after_drain_timeout(site: TlsSite, app: Applica
 
 def test_killed_worker_leaves_no_open_websocket(site: TlsSite, app: Application) -> None:
     with site.serve() as server:
-        client, inner = open_one(server, app)
-        with inner:
+        with session(server, app) as (client, inner):
             [worker] = server.workers
             worker.kill(signal.SIGKILL)
             with pytest.raises(ConnectionClosed):
@@ -124,7 +115,6 @@ def test_killed_worker_leaves_no_open_websocket(site: TlsSite, app: Application)
         settled(server)
         metrics = server.metrics()
         assert metrics.total("websocket_upgrades_total", path="/ws", result="accepted") == 1
-        other, inner = open_one(server, app)
-        with inner:
-            other.close()
+        with session(server, app) as (client, _):
+            client.close()
         settled(server)
