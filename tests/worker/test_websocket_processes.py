@@ -46,13 +46,13 @@ def site(tmp_path: Path, app: Application) -> TlsSite:
 def session(server: Flashpol, app: Application) -> Iterator[tuple[ClientConnection, socket.socket]]:
     """A client and its connection at the application; a message was exchanged each way."""
     url = f"wss://127.0.0.1:{server.place[1]}/ws"
-    with connect(url, ssl=client_context(), origin=ORIGIN, open_timeout=DEADLINE, ping_interval=None) as client:
-        with app.accept() as inner:
-            client.send(b"ping")
-            assert receive(inner, 4) == b"ping"
-            inner.sendall(b"pong")
-            assert client.recv(DEADLINE) == b"pong"
-            yield client, inner
+    options = {"open_timeout": DEADLINE, "ping_interval": None}
+    with connect(url, ssl=client_context(), origin=ORIGIN, **options) as client, app.accept() as inner:
+        client.send(b"ping")
+        assert receive(inner, 4) == b"ping"
+        inner.sendall(b"pong")
+        assert client.recv(DEADLINE) == b"pong"
+        yield client, inner
 
 
 def code_of(client: ClientConnection) -> int:
@@ -84,7 +84,7 @@ def test_session_inside_tls_is_opened_pinged_and_closed(site: TlsSite, app: Appl
 
 
 def test_server_that_stops_closes_with_1001(site: TlsSite, app: Application) -> None:
-    with site.serve() as server, session(server, app) as (client, inner):
+    with site.serve() as server, session(server, app) as (client, _inner):
         assert server.stop() == 0
         assert code_of(client) == 1001
 
@@ -106,7 +106,7 @@ def test_reload_closes_with_1012_after_drain_timeout(site: TlsSite, app: Applica
 
 def test_killed_worker_leaves_no_open_websocket(site: TlsSite, app: Application) -> None:
     with site.serve() as server:
-        with session(server, app) as (client, inner):
+        with session(server, app) as (client, _inner):
             [worker] = server.workers
             worker.kill(signal.SIGKILL)
             with pytest.raises(ConnectionClosed):
