@@ -149,9 +149,13 @@ def idle_websockets(run: AttackRun) -> None:
     attack_with(run, "2,500 idle WebSockets", "send:{ws-open},await", connections=2_500, rate=2_500, addresses=SOME)
 
 
-@group.attack("idle-max-sessions", server=shared(certificates=[NAME], paths=PATHS, max_sessions=SESSIONS))
+@group.attack(
+    "idle-max-sessions",
+    server=shared(certificates=[NAME], paths=PATHS, max_sessions=SESSIONS),
+    rows=with_websockets("games", alike=PLAYED),
+)
 def idle_max_sessions(run: AttackRun) -> None:
-    """The same take all of `max_sessions`."""
+    """The same take all of `max_sessions`, and come again: a session of their address has 0.4 s to be answered."""
     attack_with(run, "600 idle WebSockets", "send:{ws-open},await", connections=600, rate=1_000)
 
 
