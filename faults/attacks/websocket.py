@@ -374,7 +374,7 @@ def _dead_paths() -> Iterator[Server]:
             name: "{}:{}".format(*each.getsockname()) for name, each in (("refusing", refusing), ("dead", dead))
         }
         paths: dict[str, Options] = {f"/{name}": {"upstream": f'["{end}"]'} for name, end in ends.items()}
-        yield stack.enter_context(shared(certificates=[NAME], paths={**PATHS, **paths}, max_sessions=SESSIONS)())
+        yield stack.enter_context(shared(certificates=[NAME], paths={**PATHS, **paths}, max_sessions=2 * SESSIONS)())
 
 
 @group.attack("dead-paths", server=_dead_paths, rows=with_websockets("games", alike=PLAYED))
