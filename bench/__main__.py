@@ -34,6 +34,7 @@ from bench.scenarios import (
     slow_replies,
     startup,
     tls,
+    websocket,
     workers,
 )
 from bench.settings import Settings
@@ -54,6 +55,7 @@ SCENARIOS: dict[str, Callable[[Settings, Results], None]] = {
     "relay": relay.run,
     "tls": tls.run,
     "handshakes": handshakes.run,
+    "websocket": websocket.run,
     "generator": generator.run,
 }
 ON_DEMAND = {"experiments": experiments.run}  # `all` leaves them out, since they are not about flashpol

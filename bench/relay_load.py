@@ -9,12 +9,13 @@ from types import TracebackType
 from typing import Any
 
 from bench import BenchError, build
-from bench.measure import cpu_ns
+from bench.measure import children, cpu_ns
 from bench.servers import Server
 from bench.servers.running import child_setup, printed_port, running, work_folder
 
 RUN_SECONDS = 120.0  # no run is longer: the clients give up when no byte comes for 10 s
 END_SECONDS = 10.0
+SMALL = 100  # bytes of a message that is not sent
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,17 @@ class RelayResult:
 
 
 @contextmanager
-def application(cpu: int | None) -> Iterator[int]:
-    """The application: it echoes, or sends the number of bytes that a client requests. Yields its port."""
+def application(cpu: int | None, *, websocket: bool = False) -> Iterator[int]:
+    """The application: it echoes, or sends the number of bytes that a client requests. Yields its port.
+
+    websocket: it speaks WebSocket, for relays that pass frames on as they are.
+    """
+    mode = "ws-application" if websocket else "application"
     with (
         work_folder() as folder,
-        running("application", [str(build.load_generator()), "relay", "application"], folder, cpu) as process,
+        running(mode, [str(build.load_generator()), "relay", mode], folder, cpu) as process,
     ):
-        yield printed_port("application", process, folder)
+        yield printed_port(mode, process, folder)
 
 
 @contextmanager
@@ -47,45 +52,80 @@ def applications(count: int, cpu: int | None = None) -> Iterator[tuple[int, ...]
 
 def echo(server: Server, cpu: int | None, *, connections: int, size: int, seconds: float) -> RelayResult:
     """Each connection sends `size` bytes and waits for them, repeatedly."""
-    return _run(server, cpu, "", "echo", connections, size, seconds)
+    return _run(server, cpu, [], "echo", connections, size, seconds)
 
 
-def short(server: Server, cpu: int | None, *, connections: int, size: int, total: int, tls: str = "") -> RelayResult:
+def short(
+    server: Server, cpu: int | None, *, connections: int, size: int, total: int, tls: str = "", websocket: bool = False
+) -> RelayResult:
     """Connect, exchange `size` bytes each way, close: `total` times, so many connections at once.
 
-    tls: here and below the version of TLS, "1.2" or "1.3"; empty: none.
+    tls: here and below the version of TLS, "1.2" or "1.3"; empty: none. websocket: clients speak it, also in TLS.
     """
-    return _run(server, cpu, tls, "short", connections, size, total)
+    return _run(server, cpu, _options(tls, websocket), "short", connections, size, total)
 
 
-def bulk(server: Server, cpu: int | None, *, connections: int, size: int, tls: str = "") -> RelayResult:
+def bulk(
+    server: Server, cpu: int | None, *, connections: int, size: int, tls: str = "", websocket: bool = False
+) -> RelayResult:
     """The application sends `size` bytes on each connection."""
-    return _run(server, cpu, tls, "bulk", connections, size)
+    return _run(server, cpu, _options(tls, websocket), "bulk", connections, size)
 
 
-def upload(server: Server, cpu: int | None, *, connections: int, size: int, tls: str = "") -> RelayResult:
+def upload(
+    server: Server, cpu: int | None, *, connections: int, size: int, tls: str = "", websocket: bool = False
+) -> RelayResult:
     """The application receives `size` bytes on each connection."""
-    return _run(server, cpu, tls, "upload", connections, size)
+    return _run(server, cpu, _options(tls, websocket), "upload", connections, size)
 
 
-def tls_echo(
-    server: Server, cpu: int | None, *, connections: int, size: int, seconds: float, tls: str
-) -> tuple[RelayResult, int]:
-    """As `echo`, through TLS. Returns also the CPU time, in ns, that the server took after the handshakes."""
-    clients = _popen(_command(server, tls, "echo", connections, size, seconds), cpu)
+def steady_echo(
+    server: Server, cpu: int | None, *, connections: int, size: int, seconds: float,
+    tls: str = "", websocket: bool = False,
+) -> tuple[RelayResult, int]:  # fmt: skip
+    """As `echo`, on sessions that are open before and after. Returns also the server's CPU time meanwhile, in ns."""
+    clients = _together(server, cpu, connections, size, seconds, tls, websocket)
     try:
         _line(server.name, clients)  # all are connected
-        before = sum(map(cpu_ns, server.pids))
+        before = _cpu_used(server)
         _go_on(clients)
         result = RelayResult(**_line(server.name, clients))
-        return result, sum(map(cpu_ns, server.pids)) - before
+        return result, _cpu_used(server) - before
     finally:
         _end(clients)
 
 
-def _run(server: Server, cpu: int | None, tls: str, mode: str, *arguments: float) -> RelayResult:
+def opening(server: Server, cpu: int | None, *, connections: int, tls: str = "", websocket: bool = False) -> int:
+    """The server's CPU time, in ns, from the first connect until all these sessions are open."""
+    before = _cpu_used(server)
+    clients = _together(server, cpu, connections, SMALL, 1.0, tls, websocket)
+    try:
+        _line(server.name, clients)
+        return _cpu_used(server) - before
+    finally:
+        _end(clients)  # without an echo
+
+
+def _together(
+    server: Server, cpu: int | None, connections: int, size: int, seconds: float, tls: str, websocket: bool
+) -> "subprocess.Popen[str]":
+    options = ["--together", *_options(tls, websocket)]
+    return _popen(_command(server, options, "echo", connections, size, seconds), cpu)
+
+
+def _cpu_used(server: Server) -> int:
+    """Of all its processes, also those that it has started for the sessions that are open."""
+    sessions = [child for pid in server.pids for child in children(pid)]
+    return sum(map(cpu_ns, [*server.pids, *sessions]))
+
+
+def _options(tls: str, websocket: bool) -> list[str]:
+    return [*(["--tls", tls] if tls else []), *(["--ws"] if websocket else [])]
+
+
+def _run(server: Server, cpu: int | None, options: list[str], mode: str, *arguments: float) -> RelayResult:
     result = subprocess.run(
-        _command(server, tls, mode, *arguments), check=False, capture_output=True, text=True, timeout=RUN_SECONDS,
+        _command(server, options, mode, *arguments), check=False, capture_output=True, text=True, timeout=RUN_SECONDS,
         preexec_fn=child_setup(cpu),
     )  # fmt: skip
     if result.returncode:
@@ -93,8 +133,7 @@ def _run(server: Server, cpu: int | None, tls: str, mode: str, *arguments: float
     return RelayResult(**json.loads(result.stdout))
 
 
-def _command(server: Server, tls: str, mode: str, *arguments: float) -> list[str]:
-    options = ["--tls", tls] if tls else []
+def _command(server: Server, options: list[str], mode: str, *arguments: float) -> list[str]:
     return [str(build.load_generator()), "relay", *options, mode, str(server.port), *map(str, arguments)]
 
 
@@ -142,11 +181,12 @@ class HeldSessions:
     """Sessions that several processes hold: within the context all are open, and each has had one echo."""
 
     def __init__(
-        self, server: Server, counts: Sequence[int], cpu: int | None, *, size: int = 100, tls: str = ""
-    ) -> None:
+        self, server: Server, counts: Sequence[int], cpu: int | None, *, size: int = 100, tls: str = "",
+        websocket: bool = False,
+    ) -> None:  # fmt: skip
         """counts: sessions of each process. size: bytes of an echo."""
         self._name = server.name
-        self._commands = [_command(server, tls, "hold", count, size) for count in counts]
+        self._commands = [_command(server, _options(tls, websocket), "hold", count, size) for count in counts]
         self._cpu = cpu
         self._processes: list[subprocess.Popen[str]] = []
 

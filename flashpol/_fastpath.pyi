@@ -339,11 +339,12 @@ class ConnectionTable:
     the connection a session. http_replies: by status, what the ConnectionTable replies with by itself (400, 408 and the
     other HTTP_STATUSES); where one is missing, the connection is closed without a reply.
 
-    on_access(listener, ip, port, outcome, seconds, sent, left_out): the outcome of a sampled connection is known.
-    access_log: the share of connections that is sampled, 0 to 1. listener: number of the Acceptor, from 0. ip, port: of
-    the client. outcome: one of OUTCOMES. seconds: since accept. sent: bytes of the reply. left_out: how many sampled
-    connections are not logged, since the last call: with a share of 1 none, as there is room for every connection; with
-    another one, those after the first 100 of ten seconds, and those for which 1,024 places were not enough.
+    on_access(listener, ip, port, outcome, seconds, sent, left_out, protocol, tls): the outcome of a sampled connection
+    is known. access_log: the share of connections that is sampled, 0 to 1. listener: number of the Acceptor, from 0.
+    ip, port: of the client. outcome: one of OUTCOMES. seconds: since accept. sent: bytes of the reply. left_out: how
+    many sampled connections are not logged, since the last call: with a share of 1 none, as there is room for every
+    connection; with another one, those after the first 100 of ten seconds, and those for which 1,024 places were not
+    enough. protocol: one of PROTOCOLS if it was relayed, else None. tls: whether it came with TLS.
 
     on_error(exception): a hook raised.
     """
@@ -355,7 +356,7 @@ class ConnectionTable:
         on_slow_reply: Callable[[int, int], object],
         on_error: Callable[[BaseException], object],
         signatures: Iterable[tuple[bytes, str]] = (),
-        on_access: Callable[[int, str, int, str, float, int, int], object] | None = None,
+        on_access: Callable[[int, str, int, str, float, int, int, str | None, bool], object] | None = None,
         access_log: float = 0.0,
         on_session: Callable[[int, bytes, int], object] | None = None,
         on_request: Callable[[int, bytes, int], object] | None = None,

@@ -33,9 +33,7 @@ class Path:
     ValueError for a block that does not fit, MemoryError also for compression in a build without zlib.
     """
 
-    def __new__(
-        cls, block: Buffer, *, max_message: int, text: bool = False, compression: bool = False
-    ) -> Self: ...
+    def __new__(cls, block: Buffer, *, max_message: int, text: bool = False, compression: bool = False) -> Self: ...
     def prepare(self, reply: bytes, rest: bytes, *, compresses: bool = False) -> PreparedCodec:
         """The codec of a connection. reply: the client gets it when the upstream is reached; rest: what it has sent
         behind its request, at most 32 KB, else ValueError. compresses: the reply agrees on permessage-deflate."""
@@ -50,9 +48,7 @@ class WebSocketCodec:
     `decode` and `work` return ("ok", "work", "end" or "error", plain bytes, bytes that it sends the client by itself).
     """
 
-    def __new__(
-        cls, path: Path, *, reply: bytes = b"", rest: bytes = b"", compresses: bool = False
-    ) -> Self: ...
+    def __new__(cls, path: Path, *, reply: bytes = b"", rest: bytes = b"", compresses: bool = False) -> Self: ...
     def decode(self, wire: bytes) -> tuple[str, bytes, bytes]:
         """Take at most 16 KB, else ValueError. Call `work` before."""
 

@@ -22,7 +22,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 CORPUS = ROOT / "build" / "fuzz" / "corpus"
 NATIVE = "recognise"
-EXTENSIONS = {"tls_": "_tls", "http_": "_fastpath"}  # begin of a target's name -> what it fuzzes is in this extension
+# Begin of a target's name -> what it fuzzes is in this extension.
+EXTENSIONS = {"tls_": "_tls", "http_": "_fastpath", "websocket_": "_websocket"}
 MAX_INPUT = 4096  # bytes: a longer policy contains no construct that a shorter one cannot contain
 INPUT_SECONDS = 20  # for one input: libFuzzer reports a slower one
 MEMORY_MB = 2048
@@ -142,7 +143,7 @@ def main() -> int:
     """Run the named targets, or all, and print one table."""
     names = [NATIVE, *TARGETS]
     parser = argparse.ArgumentParser(
-        prog="python -m fuzz", description="Fuzz the recognisers, policies, the configuration, TLS and HTTP."
+        prog="python -m fuzz", description="Fuzz the recognisers, policies, the configuration, TLS, HTTP and WebSocket."
     )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"default all; one of {', '.join(names)}")
     parser.add_argument("--seconds", type=float, default=120, help="total time of all targets, default 120")

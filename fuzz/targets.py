@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path, PosixPath
 from typing import Any
 
+from flashpol._websocket import COMPRESSES
 from flashpol.config import Config, ConfigError, check
 from flashpol.config.render import as_toml
 from flashpol.config.toml_loader import MAX_CONFIG_BYTES, load
@@ -162,7 +163,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], tuple[Path, ...]]] = {
     "http_head": (http_head, (SEEDS / "http_head",)),
 }
 
-# Built without OpenSSL there is nothing to fuzz.
+# What the build does not have is not fuzzed.
 if importlib.util.find_spec("flashpol._tls"):
     from fuzz import tls
 
@@ -170,3 +171,8 @@ if importlib.util.find_spec("flashpol._tls"):
         "tls_hello": (tls.tls_hello, (SEEDS / "tls_hello",)),
         "tls_connection": (tls.tls_connection, (SEEDS / "tls_connection",)),
     }
+
+if COMPRESSES:
+    from fuzz import deflate
+
+    TARGETS["websocket_deflate"] = (deflate.websocket_deflate, (SEEDS / "websocket_deflate",))

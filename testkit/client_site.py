@@ -50,4 +50,6 @@ def toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return f"[{', '.join(toml(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name} = {toml(item)}' for name, item in value.items())}}}"
     return f'"{value}"' if isinstance(value, str) else str(value)

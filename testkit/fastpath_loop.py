@@ -34,6 +34,7 @@ class Loop(ManualLoop):
         shared: bool = False,
         codec: CodecFactory | None = None,
         tls_only: bool = False,
+        http: bool = False,
         linger_bytes: int = LINGER_BYTES,
         reply_timeout: float = 10.0,
         **settings: object,
@@ -73,6 +74,7 @@ class Loop(ManualLoop):
             shared=shared,
             codec=codec,
             tls_only=tls_only,
+            http=http,
         )
         self._poll = select.poll()
         self._poll.register(self.socket, select.POLLIN)

@@ -1,25 +1,25 @@
 """Ruffle, the Flash player for web pages: its npm package, fetched once into build/, and a web server for its pages."""
 
-import hashlib
-import shutil
 import ssl
-import subprocess
-import tarfile
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGE, VERSION = "@ruffle-rs/ruffle", "0.6.0"
-SHA512 = (
+from testkit.npm import FetchError, Missing, Package
+
+__all__ = ["FOLDER", "VERSION", "FetchError", "Missing", "Site", "fetch_ruffle"]
+
+VERSION = "0.6.0"
+PACKAGE = Package(
+    "ruffle",
+    VERSION,
     "3f65f5cc310d06888bb766633dcb14cda0f1a11edf545d9ed54fdb8bb85b2004"
-    "048e4ca4c658d2a06f0081bcb01ef9555732fd639b4864c46a0f0226df58e03c"
+    "048e4ca4c658d2a06f0081bcb01ef9555732fd639b4864c46a0f0226df58e03c",
+    scope="@ruffle-rs/",
 )
-FOLDER = ROOT / "build" / f"ruffle-{VERSION}"
-SECONDS = 120  # for the download of 11 MB
+FOLDER = PACKAGE.folder
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript",
@@ -30,46 +30,9 @@ TYPES = {
 }
 
 
-class Missing(Exception):
-    """There is neither Ruffle nor npm; the message says what to do."""
-
-
-class FetchError(Exception):
-    """npm is there, but what it fetched, if anything, is not Ruffle."""
-
-
 def fetch_ruffle(folder: Path = FOLDER) -> Path:
-    """The folder with ruffle.js. The package is fetched by npm if the folder is not there."""
-    if folder.is_dir():
-        return folder
-    npm = shutil.which("npm")
-    if npm is None:
-        raise Missing("npm, which fetches Ruffle, is not installed: apt-get install npm")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="ruffle-") as name:
-        made = Path(name)
-        try:
-            subprocess.run(
-                [npm, "pack", "--silent", "--pack-destination", name, f"{PACKAGE}@{VERSION}"],
-                check=True, capture_output=True, text=True, timeout=SECONDS,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise FetchError(f"npm pack {PACKAGE}@{VERSION} takes more than {SECONDS} s") from None
-        except subprocess.CalledProcessError as error:
-            raise FetchError(f"npm pack {PACKAGE}@{VERSION} failed: {error.stderr.strip()}") from None
-        [archive] = made.glob("*.tgz")
-        if hashlib.sha512(archive.read_bytes()).hexdigest() != SHA512:
-            raise FetchError(f"npm fetched another {PACKAGE}@{VERSION} than the one that is expected here")
-        with tarfile.open(archive) as tar:
-            # Python 3.11 of Debian 12 has no filter. What the hash is of needs none.
-            tar.extraction_filter = getattr(tarfile, "data_filter", None)
-            tar.extractall(made)
-        try:
-            (made / "package").rename(folder)
-        except OSError:  # another process was faster
-            if not folder.is_dir():
-                raise
-    return folder
+    """The folder with ruffle.js."""
+    return PACKAGE.fetch(folder)
 
 
 Page = bytes | Callable[[], bytes]

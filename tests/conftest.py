@@ -19,6 +19,7 @@ from testkit.examples import ALL
 from testkit.fastpath_loop import Loop
 from testkit.pump_loop import PumpLoop
 from testkit.serving import REPLY, TIMEOUTS, Serving
+from testkit.websocket_loop import WebSocketLoop
 
 # CI tries the same examples each time, so that a failure comes from the change; elsewhere they are new each time.
 # `make test` takes the profile "fast"; `make test-slow` runs the tests of hypothesis again, with all examples.
@@ -139,3 +140,20 @@ def start_pump(no_leaked_files: None) -> Iterator[StartPump]:
         assert block["opened"] == sum(block.all("connect_buckets"))
         assert loop.pump.buffers_held == 0
         del loop
+
+
+StartWebSockets = Callable[..., WebSocketLoop]
+
+
+@pytest.fixture
+def start_websockets(no_leaked_files: None) -> Iterator[StartWebSockets]:
+    """Make WebSocketLoops. After the test, each must have ended every connection and counted it exactly once."""
+    loops: list[WebSocketLoop] = []
+
+    def make(**settings: object) -> WebSocketLoop:
+        loops.append(WebSocketLoop(**settings))  # type: ignore[arg-type]
+        return loops[-1]
+
+    yield make
+    while loops:
+        loops.pop().close()

@@ -29,6 +29,8 @@ class Access(NamedTuple):
     seconds: float
     sent: int
     left_out: int
+    protocol: str | None
+    tls: bool
 
 
 class Sampled(NamedTuple):
@@ -78,7 +80,7 @@ def test_access_log_has_each_outcome_once(sample: Sample, steps: list[bytes | st
                 loop.send(client, step)
         assert loop.settle() == {outcome: 1}
     [access] = logged
-    assert access._replace(seconds=0) == (0, ip, port, outcome, 0, sent, 0)
+    assert access._replace(seconds=0) == (0, ip, port, outcome, 0, sent, 0, None, False)
     assert 0 <= access.seconds < 60
 
 

@@ -97,6 +97,18 @@ def test_request_inside_tls_gets_the_reply(secure: Start) -> None:
     client.sock.close()
 
 
+def test_access_log_says_that_a_client_came_with_tls(secure: Start) -> None:
+    logged: list[tuple[str, bool]] = []
+    loop = secure(on_access=lambda *fields: logged.append((fields[3], fields[-1])), access_log=1.0)
+    with greeted(loop).sock, connect(loop.address, b"x"):
+        loop.until(lambda: len(logged) == 1)
+    with drive(loop, greeted(loop)) as client:
+        client.send(REQUEST)
+        assert read(loop, client) == REPLY
+    loop.until(lambda: len(logged) == 3)
+    assert sorted(logged) == [("other", False), ("reply", True), ("reset", True)]
+
+
 def test_steps_of_many_handshakes_are_spread_over_wake_ups(secure: Start) -> None:
     loop = secure()
     clients = [greeted(loop) for _ in range(20)]

@@ -111,7 +111,7 @@ def _echo_old(server: Server, settings: Settings) -> dict[str, float]:
 
 def _echoes(server: Server, settings: Settings, version: str) -> tuple[RelayResult, int]:
     seconds = settings.either(ECHO_SECONDS, QUICK_SECONDS)
-    return relay_load.tls_echo(
+    return relay_load.steady_echo(
         server, settings.load_cpus[-1], connections=CLIENTS, size=SIZE, seconds=seconds, tls=version
     )
 

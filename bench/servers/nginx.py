@@ -69,11 +69,25 @@ def configuration(folder: Path, *servers: str) -> str:
     """A configuration of one worker and stream servers with these lines."""
     modules = [Path(where, "ngx_stream_module.so") for where in MODULES]
     load = "".join(f"load_module {module};\n" for module in modules if module.exists())  # else it is built in
+    return f"{load}{_main(folder)}stream {{ access_log off; {_servers(servers)} }}\n"
+
+
+def http_configuration(folder: Path, *servers: str) -> str:
+    """A configuration of one worker and HTTP servers with these lines."""
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    paths = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)  # else where only root may write
+    return f"{_main(folder)}http {{ access_log off; {paths} {_servers(servers)} }}\n"
+
+
+def _main(folder: Path) -> str:
     return (
-        f"{load}daemon off;\nworker_processes 1;\nworker_rlimit_nofile {FILES + 500};\n"
+        f"daemon off;\nworker_processes 1;\nworker_rlimit_nofile {FILES + 500};\n"
         f"pid {folder}/pid;\nerror_log {folder}/stderr crit;\nevents {{ worker_connections {FILES}; }}\n"
-        f"stream {{ access_log off; {' '.join(f'server {{ {lines} }}' for lines in servers)} }}\n"
     )
+
+
+def _servers(servers: tuple[str, ...]) -> str:
+    return " ".join(f"server {{ {lines} }}" for lines in servers)
 
 
 def policy_lines(folder: Path) -> str:

@@ -33,15 +33,23 @@ backend application
 
 
 def flashpol_relay(
-    cpu: int | None, applications: tuple[int, ...], *, workers: int = 1, certificate: Certificate | None = None
+    cpu: int | None,
+    applications: tuple[int, ...],
+    *,
+    workers: int = 1,
+    certificate: Certificate | None = None,
+    listener: str = "",
 ) -> AbstractContextManager[Server]:
-    """One shared port in front of applications on these ports, which are used in turn. certificate: also for TLS."""
+    """One shared port in front of applications on these ports, which are used in turn.
+
+    certificate: also for TLS. listener: more lines of the listener.
+    """
     upstreams = ", ".join(f'"127.0.0.1:{port}"' for port in applications)
     return flashpol(
         cpu,
         workers=workers,
         settings=f"max_sessions = {SESSIONS}",
-        listener=f"upstream = [{upstreams}]",
+        listener=f"upstream = [{upstreams}]\n{listener}",
         certificate=certificate,
     )
 

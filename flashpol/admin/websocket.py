@@ -163,7 +163,8 @@ def _of_path(minute: Json, since_start: Json) -> Iterator[Problem]:
 
 
 def _of_origins(number: int, path: str, origins: Sequence[Json], first: bool) -> str:
-    why = f": {origins[0]['reason']}" if origins else "; the log names it"
+    most = max(origins, key=lambda each: each["times"], default=None)
+    why = f": {most['reason']}" if most else "; the log names it"
     return (
         f"{_upgrades(number, path)} in the last minute {'was' if number == 1 else 'were'} refused for the page's origin"
         f"{', for the first time' if first else ''}{why}. Ruffle's content was told that it is connected. If the page "

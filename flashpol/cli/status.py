@@ -176,8 +176,8 @@ def _websocket_paths(status: Json) -> Iterator[str]:
 def origin_lines(status: Json) -> Iterator[str]:
     """An empty line, and the last origins that each WebSocket path refused; nothing if there are none."""
     lines = [
-        f"  {each['origin']} at {path['path']} of {path['listener']}, {each['count']:,} "
-        f"time{'s' if each['count'] != 1 else ''}, last {time_left(each['time'], status['time'])}: {each['reason']}"
+        f"  {path['path']} of {path['listener']}, {each['times']:,} time{'s' if each['times'] != 1 else ''}, "
+        f"last {time_left(each['time'], status['time'])}: {each['reason']}"
         for path in status["websocket"]
         for each in path["refused_origins"]
     ]

@@ -27,7 +27,7 @@ class RefusedOrigin(NamedTuple):
     origin: str
     reason: str
     line: int | None
-    count: int
+    times: int
     time: float
 
 
@@ -76,7 +76,7 @@ def merged(rings: Iterable[RefusedOrigins]) -> list[RefusedOrigin]:
         known = found.get(each.origin)
         if known:
             last = max(known, each, key=lambda entry: entry.time)
-            found[each.origin] = last._replace(count=known.count + each.count)
+            found[each.origin] = last._replace(times=known.times + each.times)
         else:
             found[each.origin] = each
     return sorted(found.values(), key=lambda entry: entry.time, reverse=True)

@@ -44,9 +44,11 @@ class RelayGroup:
         self._connection_table = connection_table
         self._account = account
         self._buffers = buffers
-        # By listener and by the upstreams that they lead to: a WebSocket path may have its own.
-        self._relays: dict[tuple[int, tuple[UpstreamAddress, ...]], Relay] = {}
-        self._listeners: dict[int, Listener] = {}
+        # By listener, and by the number of a WebSocket path, which may have an upstream of its own. The greenlet of a
+        # session finds its relay by numbers: a function of Python, such as the hash of an address, would cost it 4 KB.
+        self._relays: dict[int, Relay] = {}
+        self._path_relays: dict[tuple[int, int], Relay] = {}
+        self._all: list[Relay] = []
         self._pump: Pump | None = None
         self._timeouts: dict[tuple[float, ...], int] = {}  # their numbers in the pump
         self._connecting = ConnectingPlaces(account.max_sessions)
@@ -54,19 +56,27 @@ class RelayGroup:
 
     def add(self, number: int, name: str, shared_port: SharedPort, timeouts: ConnectionTimeouts) -> None:
         """The table's listener `number` is a shared port, `name` in log lines."""
-        listener = self._listeners[number] = shared_port.listener
-        for upstream in dict.fromkeys([listener.upstream, *map(listener.upstream_of, listener.websocket)]):
-            if upstream:
-                self._add(number, name, upstream, shared_port, timeouts)
+        listener = shared_port.listener
+        of_path = [listener.upstream_of(path) for path in listener.websocket]
+        relays = {
+            upstream: self._make(number, name, upstream, shared_port, timeouts)
+            for upstream in dict.fromkeys([listener.upstream, *of_path])
+            if upstream
+        }
+        self._all += relays.values()
+        if listener.upstream:
+            self._relays[number] = relays[listener.upstream]
+        for path, upstream in enumerate(of_path):
+            self._path_relays[number, path] = relays[upstream]
 
-    def _add(
+    def _make(
         self,
         number: int,
         name: str,
         upstream: tuple[UpstreamAddress, ...],
         shared_port: SharedPort,
         timeouts: ConnectionTimeouts,
-    ) -> None:
+    ) -> Relay:
         listener = shared_port.listener
         pump = self._pump or self._make_pump(shared_port)
         blocks = dict(zip(listener.all_upstreams, shared_port.blocks, strict=True))
@@ -83,7 +93,7 @@ class RelayGroup:
                 sources=tuple(map(str, listener.source_addresses)),
             ),
         )
-        self._relays[number, upstream] = Relay(
+        return Relay(
             self._connection_table,
             pump,
             upstreams,
@@ -135,24 +145,23 @@ class RelayGroup:
     def start(self) -> None:
         if self._watcher:
             self._watcher.start()
-        for relay in self._relays.values():
+        for relay in self._all:
             relay.start()
 
     def run(self, number: int, fd: int, data: bytes) -> None:
         """Relay a connection of listener `number` until its session ends: see `Relay.run`."""
-        self._relays[number, self._listeners[number].upstream].run(fd, data)
+        self._relays[number].run(fd, data)
 
     def run_path(self, number: int, path: int, fd: int, on_failure: OnFailure) -> None:
         """The same for a WebSocket at path number `path` of the listener."""
-        listener = self._listeners[number]
-        self._relays[number, listener.upstream_of(listener.websocket[path])].run(fd, b"", on_failure)
+        self._path_relays[number, path].run(fd, b"", on_failure)
 
     def cut(self, *, replaced: bool = False) -> None:
         """End all sessions. Their greenlets wake while the hub runs on; `close` is to be called after that.
 
         replaced: other workers serve from now on.
         """
-        for relay in self._relays.values():
+        for relay in self._all:
             relay.stop()
         if self._pump:
             self._pump.cut_all(replaced=replaced)

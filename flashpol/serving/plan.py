@@ -84,6 +84,7 @@ class Loader:
         privileges = Privileges.of(config.server, transparent=transparent)
         privileges.require_rights()
         require_sources(config)
+        websocket_findings.require_zlib(config)
         patience = 0.0 if self._known is None else CERTIFICATES_PATIENCE  # the start has nothing to keep serving
         certificates = _load_certificates(config, patience, lambda: on_snapshot(Snapshot.of(paths)))
         if self._known is None:  # `announce` logs those of the start, once it serves: a start that fails says only why

@@ -1,4 +1,5 @@
-"""WebSocket paths that let no page in, or every page: a warning in the log, and in `flashpol check -c`.
+"""WebSocket paths that this build cannot serve, an error; and those that let no page in, or every page: a warning in
+the log, and in `flashpol check -c`.
 
 The server runs with them. Ruffle shows a refusal to the content as a connection that ends at once, so the operator
 should learn of a path that refuses everything before players do.
@@ -7,10 +8,24 @@ should learn of a path that refuses everything before players do.
 import logging
 from collections.abc import Sequence
 
-from flashpol.config import ANY_ORIGIN, BY_POLICY, EVERY_PATH, Config, Listener, WebSocketPath
+from flashpol import _websocket
+from flashpol.config import ANY_ORIGIN, BY_POLICY, EVERY_PATH, Config, ConfigError, Listener, WebSocketPath
 from flashpol.policy import Decider, DomainPattern, PolicyError, parse
 
+MISSING = (
+    "compression needs zlib, and this flashpol was built without it: install its headers (Debian: zlib1g-dev) and "
+    "build again, `pip install --force-reinstall --no-deps .` in the source tree"
+)
+
 log = logging.getLogger("flashpol")
+
+
+def require_zlib(config: Config) -> None:
+    """Raises ConfigError if a path compresses, and the build has no zlib."""
+    for listener in config.listeners:
+        for path in listener.websocket:
+            if path.compression and not _websocket.COMPRESSES:
+                raise ConfigError(MISSING, path.location and path.location.child("compression"))
 
 
 def warn_all(config: Config, replies: Sequence[bytes]) -> list[list[str]]:

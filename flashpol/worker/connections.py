@@ -117,19 +117,31 @@ class Connections:
         self.requests.decide(fd, data, listener)
 
     def _log_access(
-        self, listener: int, ip: str, port: int, outcome: str, seconds: float, sent: int, left_out: int
+        self,
+        listener: int,
+        ip: str,
+        port: int,
+        outcome: str,
+        seconds: float,
+        sent: int,
+        left_out: int,
+        protocol: str | None,
+        tls: bool,
     ) -> None:
         """Called as often as the fast path samples; it bounds the rate."""
         name = self._names[listener]
         fields = {"event": "access", "listener": name, "ip": ip, "port": port, "outcome": outcome}
         fields |= {"seconds": round(seconds, 6), "bytes": sent, "left_out": left_out, "rate": None}
+        fields |= {"protocol": protocol, "tls": tls}
         log.info(
-            "listener %s: %s: %s after %.6f s, %d bytes%s",
+            "listener %s: %s: %s after %.6f s, %d bytes%s%s%s",
             name,
             Address(ip, port),
             outcome,
             seconds,
             sent,
+            f", {protocol}" if protocol else "",
+            ", TLS" if tls else "",
             f"; {left_out:,} more are not logged" if left_out else "",
             extra=fields,
         )

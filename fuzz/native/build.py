@@ -16,7 +16,7 @@ CLANG = "clang"
 FLAGS = ("-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all")
 # An extension in a process whose libFuzzer and AddressSanitizer are those that atheris comes with.
 EXTENSION_FLAGS = ("-shared", "-fPIC", "-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=fuzzer-no-link,address")
-LIBRARIES = {"_tls": ("-lssl", "-lcrypto")}
+LIBRARIES = {"_tls": ("-lssl", "-lcrypto"), "_websocket": ("-DFLASHPOL_ZLIB=1", "-lz")}
 COMPILE_SECONDS = 300
 SEEN = 8  # SEEN_BYTES of match.pxd
 

@@ -12,6 +12,7 @@ import pytest
 from testkit.certificates import in_days, make_ca
 from testkit.clients import ask, connect, rest
 from testkit.processes import POLICY, Flashpol
+from testkit.upgrades import upgrade
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if CHROMIUM is None:
@@ -78,6 +79,7 @@ def hostile(tmp_path: Path) -> Iterator[tuple[Flashpol, Path]]:
     config = tmp_path / "flashpol.toml"
     config.write_text(certificate.toml() + CONFIG)
     with Flashpol("-c", config, listen=()) as server:
+        assert rest(connect(server.places[1], upgrade("/", f"https://{'c' * 60}.{'d' * 60}.example.net"))) != b""
         yield server, file
 
 
@@ -293,6 +295,7 @@ def test_page_satisfies_axe(
     rest(connect(server.place, b"\x16\x03\x01\x00\x04nonsense"))
     until_text(page, "The last reload failed")
     until_text(page, "Handshakes that failed")
+    until_text(page, "Origins refused last")
     page.locator("summary").first.click()
     decide(page, "http://www.example.com/game.swf", "1935")
     page.locator("#decision li").first.wait_for()

@@ -1,6 +1,5 @@
-"""What a real server shows of real WebSocket clients: metrics, status, log, and that every connection has one outcome."""
+"""What a real server shows of real WebSocket clients: metrics, status, page, log; each connection has one outcome."""
 
-import base64
 import json
 import socket
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from testkit.application import Application, application, receive
 from testkit.clients import connect, rest
 from testkit.polling import eventually
 from testkit.processes import Flashpol, free_port
+from testkit.upgrades import CLOSE, upgrade
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ CONFIG = """
 log_format = "json"
 access_log = 1.0
 [policies.games]
-grants = [{{domain = "*.example.com", ports = "7000", secure = false}}]
+grants = [{{domain = "*.example.com", ports = "7000"}}]
 [[listeners]]
 name = "games"
 address = "127.0.0.1:0"
@@ -37,12 +37,6 @@ path = "/down"
 port = 7000
 upstream = "127.0.0.1:{down}"
 """
-UPGRADE = {
-    "Upgrade": "websocket",
-    "Connection": "Upgrade",
-    "Sec-WebSocket-Version": "13",
-    "Sec-WebSocket-Key": base64.b64encode(bytes(16)).decode(),
-}
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +53,13 @@ def server(behind: Application, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield server
 
 
-def ask(server: Flashpol, path: str, **fields: str | None) -> socket.socket:
-    """Send an upgrade; fields: other fields than usual, None: without it."""
-    head = {"Host": "games.example.com", "Origin": GOOD, **UPGRADE}
-    head |= {name.replace("_", "-"): value for name, value in fields.items()}
-    lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items() if value is not None)]
-    return connect(server.place, "\r\n".join([*lines, "", ""]).encode())
+def ask(server: Flashpol, path: str, origin: str | None = GOOD, **fields: str | None) -> socket.socket:
+    return connect(server.place, upgrade(path, origin, **fields))
 
 
-def refused(server: Flashpol, path: str, **fields: str | None) -> int:
+def refused(server: Flashpol, path: str, origin: str | None = GOOD, **fields: str | None) -> int:
     """The status of a reply that ends the connection."""
-    with ask(server, path, **fields) as client:
+    with ask(server, path, origin, **fields) as client:
         return int(rest(client).split()[1])
 
 
@@ -94,7 +84,7 @@ def test_session_is_counted_while_it_is_open_and_by_its_code_when_it_has_ended(
     with ask(server, "/chess") as client, behind.accept() as accepted:
         assert receive(client, 12) == b"HTTP/1.1 101"
         eventually(lambda: server.metrics().total("websocket_open", path="/chess") == 1, "an open session")
-        client.sendall(bytes([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE8]))  # Close, 1000
+        client.sendall(CLOSE)
         rest(accepted)
         accepted.close()
         rest(client)
@@ -110,12 +100,12 @@ def test_session_is_counted_while_it_is_open_and_by_its_code_when_it_has_ended(
 
 def test_refused_origin_is_in_metrics_log_status_and_on_the_page(server: Flashpol) -> None:
     for _ in range(3):
-        assert refused(server, "/chess", Origin=EVIL) == 403
+        assert refused(server, "/chess", EVIL) == 403
     assert server.metrics().total("websocket_upgrades_total", path="/chess", result="origin") == 3
     assert server.metrics().total("refused_total", reason="origin") == 3
     [origin] = path_of(server, "/chess")["refused_origins"]
-    assert (origin["origin"], origin["count"]) == (EVIL, 3)
-    assert origin["reason"].startswith(f"Origin '{EVIL}' may not connect to port 7000: ")
+    assert (origin["origin"], origin["times"]) == (EVIL, 3)
+    assert origin["reason"].startswith(f'Origin "{EVIL}" may not connect to port 7000: ')
     eventually(lambda: len(lines(server, "origin-refused")) == 3, "lines of the log")
     line = lines(server, "origin-refused")[0]
     assert (line["listener"], line["path"], line["result"], line["origin"]) == ("games", "/chess", "origin", EVIL)
@@ -129,10 +119,10 @@ def test_refused_origin_is_in_metrics_log_status_and_on_the_page(server: Flashpo
 @pytest.mark.parametrize(
     ("path", "fields", "code", "result"),
     [
-        ("/chess", {"Origin": None}, 403, "no_origin"),
+        ("/chess", {"origin": None}, 403, "no_origin"),
         ("/chess", {"Upgrade": None, "Connection": "close"}, 426, "no_upgrade"),
         ("/chess", {"Sec_WebSocket_Key": "short"}, 400, "malformed"),
-        ("/chess", {"Origin": "nonsense"}, 400, "malformed"),
+        ("/chess", {"origin": "nonsense"}, 400, "malformed"),
         ("/down", {}, 502, "upstream"),
     ],
 )
@@ -161,6 +151,10 @@ def test_every_connection_has_one_outcome_and_a_line_of_the_access_log(server: F
     eventually(lambda: len(lines(server, "access")) == accepted, "a line for each")
     outcomes = {line["outcome"] for line in lines(server, "access")}
     assert outcomes <= {"relayed", "origin", "http", "http_malformed", "upstream"}
+    assert all(
+        line["protocol"] == ("websocket" if line["outcome"] == "relayed" else None) for line in lines(server, "access")
+    )
+    assert not any(line["tls"] for line in lines(server, "access"))
 
 
 def test_path_that_the_policy_refuses_to_every_page_is_a_problem(behind: Application, tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_tls_echo_compares_every_round_and_has_full_handshakes(version: str, fil
         echo(connection)
 
     with broken(through(files, serve)) as server:
-        result, _ = relay_load.tls_echo(server, None, connections=3, size=65536, seconds=0.1, tls=version)
+        result, _ = relay_load.steady_echo(server, None, connections=3, size=65536, seconds=0.1, tls=version)
     assert result.rounds >= 3
     assert result.bytes == result.rounds * 65536
     assert versions == [(f"TLSv{version}", False)] * 3
@@ -282,7 +282,7 @@ def test_tls_peer_relays_and_is_measured(peer: TlsPeer, files: Certificate, appl
             assert relay_load.short(server, None, connections=4, size=100, total=20, tls=version).rounds == 20
             assert relay_load.bulk(server, None, connections=2, size=300_000, tls=version).bytes == 600_000
             assert relay_load.upload(server, None, connections=2, size=300_000, tls=version).bytes == 600_000
-        result, cpu = relay_load.tls_echo(server, None, connections=8, size=100, seconds=0.1, tls="1.3")
+        result, cpu = relay_load.steady_echo(server, None, connections=8, size=100, seconds=0.1, tls="1.3")
         assert result.rounds >= 8
         assert cpu > 0
 

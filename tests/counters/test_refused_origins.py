@@ -51,7 +51,7 @@ def test_fifth_origin_replaces_the_one_that_was_refused_longest_ago() -> None:
     ring.record("https://new.example", "no", None, now=51)
     expected = ["https://new.example", "https://0.example", "https://3.example", "https://2.example"]
     assert origins(merged([ring])) == expected
-    assert [each.count for each in merged([ring])] == [1, 2, 1, 1]
+    assert [each.times for each in merged([ring])] == [1, 2, 1, 1]
 
 
 def test_entry_that_is_being_written_is_left_out_until_it_is_whole() -> None:
@@ -61,7 +61,7 @@ def test_entry_that_is_being_written_is_left_out_until_it_is_whole() -> None:
     memory[0] |= 1
     assert list(ring.entries()) == []
     ring.record("https://a.example", "no", None)  # its worker was killed in between, and this is the successor
-    assert [(each.origin, each.count) for each in ring.entries()] == [("https://a.example", 2)]
+    assert [(each.origin, each.times) for each in ring.entries()] == [("https://a.example", 2)]
 
 
 def test_long_and_odd_texts_are_cut_and_stay_in_their_entry() -> None:

@@ -23,6 +23,7 @@ from testkit.clients import REQUEST, ask, connect, rest
 from testkit.monitoring import ALERTS, RECORDING, SCRAPE, Query, all_queries, load, needs_prometheus, rules
 from testkit.polling import DEADLINE, eventually
 from testkit.processes import Flashpol
+from testkit.upgrades import CLOSE, upgrade
 
 pytest.importorskip("flashpol._tls", reason="flashpol was built without OpenSSL")
 pytestmark = [needs_prometheus, pytest.mark.slow]
@@ -62,6 +63,9 @@ name = "shared"
 address = "127.0.0.1:0"
 policy = "games"
 upstream = "{upstream}"
+[[listeners.websocket]]
+path = "/chess"
+port = 1935
 """
 # Queries without a result on a healthy server, and why.
 EMPTY = {"alert FlashpolNotScraped": "absent() has a value only when there is no target"}
@@ -143,7 +147,7 @@ class Traffic:
         *self._places, self._secure, self._shared = server.places
         self._contexts = [ssl.create_default_context(cafile=file) for file in (str(certificate.ca), None)]
         self._app = app
-        self.replied = self.refused = self.timed_out = self.left = self.secure = 0
+        self.replied = self.refused = self.timed_out = self.left = self.secure = self.upgrades = 0
 
     def session(self) -> None:
         with connect(self._shared, b"hello") as client:
@@ -151,6 +155,17 @@ class Traffic:
                 assert receive(inner, 5) == b"hello"
                 inner.sendall(b"you")
             assert rest(client) == b"you"
+
+    def websocket(self) -> None:
+        """A page that may connect, and one that may not."""
+        with connect(self._shared, upgrade("/chess", "https://www.example.com")) as client:
+            with self._app.accept() as inner:
+                assert receive(client, 12) == b"HTTP/1.1 101"
+                client.sendall(CLOSE)
+                assert rest(inner) == b""
+            rest(client)
+        assert rest(connect(self._shared, upgrade("/chess", "https://evil.example"))).startswith(b"HTTP/1.1 403")
+        self.upgrades += 1
 
     def shake(self) -> None:
         """A TLS client, and one that does not trust the certificate."""
@@ -165,6 +180,7 @@ class Traffic:
 
     def round(self) -> None:
         self.session()
+        self.websocket()
         self.shake()
         for place in self._places:
             for _ in range(5):
@@ -265,6 +281,9 @@ def test_prometheus_has_the_numbers_that_the_clients_counted(prometheus: Prometh
         "sum(flashpol_replies_total)": traffic.replied,
         "sum(flashpol_request_duration_seconds_count)": traffic.replied,
         'sum(flashpol_refused_total{reason=~"http|tls|rtmp|rtmpe|other"})': traffic.refused,
+        'sum(flashpol_websocket_upgrades_total{result="accepted"})': traffic.upgrades,
+        'sum(flashpol_websocket_closes_total{code="1000", by="client"})': traffic.upgrades,
+        'sum(flashpol_refused_total{reason="origin"})': traffic.upgrades,
         "sum(flashpol_timeouts_total)": traffic.timed_out,
         'sum(flashpol_resets_total{listener!="secure"})': traffic.left,
         "sum(flashpol_tls_handshakes_total)": traffic.secure,

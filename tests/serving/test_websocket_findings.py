@@ -4,10 +4,10 @@ import logging
 
 import pytest
 
-from flashpol.config import Address, Config, Listener, PolicySource, Server, UpstreamAddress, WebSocketPath
+from flashpol.config import Address, Config, ConfigError, Listener, PolicySource, Server, UpstreamAddress, WebSocketPath
 from flashpol.policy import allow_policy, render
 from flashpol.serving.policies import compile_all
-from flashpol.serving.websocket_findings import find, warn_all
+from flashpol.serving.websocket_findings import find, require_zlib, warn_all
 
 
 def findings(grants: str | bytes, *paths: WebSocketPath, address: str = "0.0.0.0:7000") -> list[str]:
@@ -75,3 +75,15 @@ def test_findings_are_logged_as_warnings_with_their_listener(caplog: pytest.LogC
     [record] = [each for each in caplog.records if getattr(each, "event", "") == "websocket-warning"]
     assert record.__dict__["listener"] == "0.0.0.0:7000"
     assert record.getMessage().startswith("listener 0.0.0.0:7000: WebSocket on every path is refused")
+
+
+def test_compression_in_a_build_without_zlib_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    compressing, plain = (
+        Config(Server(), (), (listener(WebSocketPath("/a"), WebSocketPath("/b", compression=compression)),))
+        for compression in (True, False)
+    )
+    require_zlib(compressing)
+    monkeypatch.setattr("flashpol._websocket.COMPRESSES", False)
+    with pytest.raises(ConfigError, match=r"^compression needs zlib, .*zlib1g-dev.*build again, `pip install"):
+        require_zlib(compressing)
+    require_zlib(plain)

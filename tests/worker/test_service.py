@@ -153,7 +153,7 @@ def test_access_log_line_has_client_outcome_and_bytes(serve: Serve, records: lis
     assert record.getMessage() == f"listener {name}: {ip}:{port}: reply after {seconds:.6f} s, {len(REPLY)} bytes"
     assert fields(record) == {
         "event": "access", "listener": name, "ip": ip, "port": port, "outcome": "reply", "seconds": seconds,
-        "bytes": len(REPLY), "left_out": 0,
+        "bytes": len(REPLY), "left_out": 0, "protocol": None, "tls": False,
     }  # fmt: skip
 
 

@@ -1,8 +1,9 @@
-/* The application behind a relay: it echoes, or sends or receives a stream of bytes. */
+/* The application behind a relay: it echoes, or sends or receives a stream of bytes; all of that in WebSocket too. */
 #define _GNU_SOURCE
 #include "relay.h"
 
 #include "../client.h"
+#include "websocket.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -23,10 +24,13 @@ struct session {
     char stream;        /* 'S': it sends one; 'R': it receives one; 0: it echoes */
     uint8_t head_bytes; /* bytes of the head that were received */
     unsigned char head[HEAD];
-    uint64_t position, size; /* of a stream: bytes sent or received, and in all */
+    uint64_t position, size; /* of a stream: bytes sent (with the heads of frames) or received, and in all */
+    struct frames *frames; /* of WebSocket, once it is agreed on; else NULL */
+    bool said_close;
 };
 
 static struct session *sessions; /* by descriptor */
+static bool websocket;
 static int epoll_fd;
 
 static void watch(int operation, int fd, uint32_t events)
@@ -39,17 +43,43 @@ static void watch(int operation, int fd, uint32_t events)
 static void drop(int fd)
 {
     free(sessions[fd].held);
+    free(sessions[fd].frames);
     memset(&sessions[fd], 0, sizeof sessions[fd]);
     close(fd);
 }
 
-/* Send as much as the socket takes; after the last byte, FIN. */
+/* Send these few bytes, then say that nothing follows: FIN, or Close. */
+static void send_last(int fd, const void *bytes, size_t size)
+{
+    unsigned char wire[2 * FRAME_HEAD];
+    size_t n = 0;
+    if (websocket && size)
+        n = frame_head(wire, OP_BINARY, size, false);
+    for (size_t i = 0; i < size; i++)
+        wire[n++] = ((const unsigned char *)bytes)[i];
+    if (websocket)
+        n += control_frame(wire + n, OP_CLOSE, false);
+    sessions[fd].said_close = websocket;
+    if (n && send(fd, wire, n, MSG_NOSIGNAL) != (ssize_t)n)
+        drop(fd);
+    else if (!websocket) /* a client of WebSocket replies with its own Close */
+        shutdown(fd, SHUT_WR);
+}
+
+/* Send as much as the socket takes. */
 static void send_pattern(int fd)
 {
+    static unsigned char wire[CHUNK_BYTES];
     struct session *c = &sessions[fd];
-    while (c->position < c->size) {
-        uint64_t left = c->size - c->position;
-        ssize_t n = send(fd, pattern + c->position % PERIOD, left < CHUNK_BYTES ? left : CHUNK_BYTES, MSG_NOSIGNAL);
+    uint64_t total = websocket ? framed_size(c->size, false) : c->size;
+    while (c->position < total) {
+        const unsigned char *bytes = pattern + c->position % PERIOD;
+        size_t size = total - c->position < CHUNK_BYTES ? (size_t)(total - c->position) : CHUNK_BYTES;
+        if (websocket) {
+            size = framed(wire, sizeof wire, c->position, c->size, false);
+            bytes = wire;
+        }
+        ssize_t n = send(fd, bytes, size, MSG_NOSIGNAL);
         if (n < 0) {
             if (errno != EAGAIN)
                 drop(fd);
@@ -57,8 +87,8 @@ static void send_pattern(int fd)
         }
         c->position += (uint64_t)n;
     }
-    shutdown(fd, SHUT_WR);
     watch(EPOLL_CTL_MOD, fd, EPOLLIN);
+    send_last(fd, NULL, 0);
 }
 
 /* Compare what was received; after the last byte, confirm the stream. Wrong bytes end the session without that. */
@@ -72,10 +102,7 @@ static void receive_pattern(int fd, const char *bytes, size_t size)
     c->position += size;
     if (c->position < c->size)
         return;
-    if (send(fd, "R", 1, MSG_NOSIGNAL) == 1)
-        shutdown(fd, SHUT_WR);
-    else
-        drop(fd);
+    send_last(fd, "R", 1);
 }
 
 /* Whether these bytes belong to a stream or to a request for one; the first byte of a session decides. */
@@ -123,9 +150,42 @@ static bool send_held(int fd)
     return true;
 }
 
+/* Take the request as soon as it is complete, and agree. It is rarely incomplete, so no part of it is kept. */
+static void agree(int fd)
+{
+    char head[HANDSHAKE_BYTES];
+    ssize_t n = recv(fd, head, sizeof head, MSG_PEEK);
+    size_t size = n > 0 ? head_size(head, (size_t)n) : 0;
+    if (n > 0 && !size && n < (ssize_t)sizeof head)
+        return;
+    if (size && recv(fd, head, size, 0) == (ssize_t)size && is_upgrade_request(head, size) &&
+        send(fd, UPGRADE_REPLY, strlen(UPGRADE_REPLY), MSG_NOSIGNAL) == (ssize_t)strlen(UPGRADE_REPLY)) {
+        sessions[fd].frames = calloc(1, sizeof *sessions[fd].frames);
+        if (!sessions[fd].frames)
+            die("calloc");
+        sessions[fd].frames->masked = true;
+        return;
+    }
+    drop(fd);
+}
+
+/* What the frames in `bytes` mean, in place. Returns its size; 0: nothing yet, or the session has ended. */
+static size_t decode(int fd, char *bytes, size_t size)
+{
+    unsigned char close_frame[FRAME_HEAD];
+    long n = unframe(sessions[fd].frames, (unsigned char *)bytes, size);
+    if (n >= 0 && !sessions[fd].frames->closed)
+        return (size_t)n;
+    if (n >= 0 && !sessions[fd].said_close)
+        send(fd, close_frame, control_frame(close_frame, OP_CLOSE, false), MSG_NOSIGNAL);
+    drop(fd);
+    return 0;
+}
+
 static void serve(int fd, uint32_t events)
 {
-    static char buffer[CHUNK_BYTES];
+    static char wire[FRAME_HEAD + CHUNK_BYTES];
+    char *buffer = wire + FRAME_HEAD; /* a head is put in front of what is echoed */
     struct session *c = &sessions[fd];
     if (c->stream == 'S' && c->head_bytes == HEAD && (events & EPOLLOUT)) {
         send_pattern(fd);
@@ -133,14 +193,27 @@ static void serve(int fd, uint32_t events)
     }
     if (c->held && !send_held(fd))
         return;
+    if (websocket && !c->frames) {
+        agree(fd);
+        return;
+    }
     ssize_t n = recv(fd, buffer, CHUNK_BYTES, 0);
     if (n <= 0) {
         if (n == 0 || errno != EAGAIN)
             drop(fd);
         return;
     }
+    if (websocket && !(n = (ssize_t)decode(fd, buffer, (size_t)n)))
+        return;
     if (is_stream(fd, buffer, (size_t)n))
         return;
+    if (websocket) {
+        unsigned char head[FRAME_HEAD];
+        size_t size = frame_head(head, OP_BINARY, (uint64_t)n, false);
+        buffer -= size;
+        memcpy(buffer, head, size);
+        n += (ssize_t)size;
+    }
     ssize_t sent = send(fd, buffer, (size_t)n, MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN) {
         drop(fd);
@@ -148,7 +221,7 @@ static void serve(int fd, uint32_t events)
     }
     sent = sent < 0 ? 0 : sent;
     if (sent < n) {
-        c->held = malloc(CHUNK_BYTES);
+        c->held = malloc((size_t)n);
         if (!c->held)
             die("malloc");
         memcpy(c->held, buffer + sent, (size_t)(n - sent));
@@ -186,8 +259,9 @@ static void accept_some(int listening)
     }
 }
 
-void relay_application(void)
+void relay_application(bool speaks_websocket)
 {
+    websocket = speaks_websocket;
     sessions = calloc(MAX_FD, sizeof *sessions);
     epoll_fd = epoll_create1(0);
     if (!sessions || epoll_fd < 0)

@@ -1,10 +1,9 @@
 /* The clients of a relay: what they send, and what must come back. */
 #define _GNU_SOURCE
-#include "relay.h"
+#include "connection.h"
 
 #include "../client.h"
 #include "../histogram.h"
-#include "../tls.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -19,16 +18,15 @@ enum {
     STALL_MS = 10000,
     SOURCES = 62500,
     SMALLEST = 1 + 2 * sizeof(uint64_t),
-    HANDSHAKES = 128, /* of TLS at once: a server may limit those, and more would wait for the server only */
+    HANDSHAKES = 128, /* at once: a server may limit those of TLS, and more would wait for the server only */
 };
 
 struct client {
-    int fd;
-    tls *tls; /* NULL: plain, or not yet connected */
-    bool connected; /* with its handshake, if it has TLS */
+    struct connection connection;
+    bool connected; /* with its handshakes, if it has TLS or WebSocket */
     uint64_t number, round;
     uint64_t position, size; /* bytes received of the reply, and in all */
-    uint64_t left; /* bytes of an upload that are not yet sent */
+    uint64_t left; /* bytes of an upload that are not yet sent, with the heads of frames */
     uint64_t since; /* ns: the start of this round; in a short session, of its connect */
 };
 
@@ -43,10 +41,10 @@ struct mode {
 static struct {
     const struct mode *mode;
     uint16_t port;
-    bool tls;
+    bool together; /* clients of an echo wait until all are connected */
     uint64_t connections, size, total, until, bytes_each;
     uint64_t begun; /* clients that have dialled at least once; the others wait for the handshakes of these */
-    uint64_t dialled, connected, open, rounds, bytes;
+    uint64_t dialled, connected, open, resting, rounds, bytes;
     struct client *clients;
     struct histogram latency;
     int epoll_fd;
@@ -55,7 +53,7 @@ static struct {
 static void watch(struct client *client, int operation, uint32_t events)
 {
     struct epoll_event event = {.events = events, .data.ptr = client};
-    if (epoll_ctl(run.epoll_fd, operation, client->fd, &event) < 0)
+    if (epoll_ctl(run.epoll_fd, operation, client->connection.fd, &event) < 0)
         die("epoll_ctl");
 }
 
@@ -65,8 +63,8 @@ static void dial(struct client *client)
     uint64_t n = run.dialled++;
     uint32_t source = source_address(FIRST_SOURCE, (unsigned)(n % SOURCES));
     *client = (struct client){
-        .fd = client_socket(source, (struct shape){.no_delay = true}), .number = n, .since = now_ns()};
-    if (!start_connect(client->fd, run.port))
+        .connection.fd = client_socket(source, (struct shape){.no_delay = true}), .number = n, .since = now_ns()};
+    if (!start_connect(client->connection.fd, run.port))
         die("connect");
     watch(client, EPOLL_CTL_ADD, EPOLLOUT);
     run.open++;
@@ -74,45 +72,15 @@ static void dial(struct client *client)
 
 static void hang_up(struct client *client)
 {
-    if (client->tls) {
-        tls_finish(client->tls);
-        tls_free(client->tls);
-        client->tls = NULL;
-    }
-    close(client->fd);
+    close_connection(&client->connection);
     run.open--;
 }
 
-static void fail(const char *what) __attribute__((noreturn));
-static void fail(const char *what)
-{
-    if (errno == EPROTO)
-        give_up(tls_error());
-    if (errno == ENODATA)
-        give_up("closed without close_notify");
-    die(what);
-}
-
-/* As many bytes as the socket takes. */
-static size_t send_some(struct client *client, const void *bytes, size_t size)
-{
-    ssize_t n = client->tls ? tls_send(client->tls, bytes, size) : send(client->fd, bytes, size, MSG_NOSIGNAL);
-    if (n < 0 && errno != EAGAIN)
-        fail("send");
-    return n < 0 ? 0 : (size_t)n;
-}
-
-static void send_message(struct client *client, const unsigned char *bytes, size_t size, uint64_t reply)
+static void say(struct client *client, const unsigned char *bytes, size_t size, uint64_t reply)
 {
     client->position = 0;
     client->size = reply;
-    while (size) { /* a record has at most 16 KB */
-        size_t sent = send_some(client, bytes, size);
-        if (!sent)
-            die("send");
-        bytes += sent;
-        size -= sent;
-    }
+    send_message(&client->connection, bytes, size);
 }
 
 /* A message contains the numbers of its client and round, so no other message can pass as its echo. 'e' is the first
@@ -129,7 +97,7 @@ static const unsigned char *message(const struct client *client)
 
 static const unsigned char *echo(const struct client *client) { return message(client) + client->position; }
 
-static void speak(struct client *client) { send_message(client, message(client), run.size, run.size); }
+static void speak(struct client *client) { say(client, message(client), run.size, run.size); }
 
 static const unsigned char *stream(const struct client *client) { return pattern + client->position % PERIOD; }
 
@@ -138,7 +106,7 @@ static void request_stream(struct client *client, unsigned char direction, uint6
     unsigned char head[HEAD] = {direction};
     for (int i = 1; i < HEAD; i++)
         head[i] = (unsigned char)(run.bytes_each >> (8 * (HEAD - 1 - i)));
-    send_message(client, head, sizeof head, reply);
+    say(client, head, sizeof head, reply);
 }
 
 static void request_source(struct client *client) { request_stream(client, 'S', run.bytes_each); }
@@ -152,15 +120,16 @@ static const unsigned char *confirmation(const struct client *client)
 static void request_sink(struct client *client)
 {
     request_stream(client, 'R', 1);
-    client->left = run.bytes_each;
+    client->left = upload_size(run.bytes_each);
     watch(client, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
 }
 
 static void send_stream(struct client *client)
 {
     while (client->left) {
-        uint64_t size = client->left < CHUNK_BYTES ? client->left : CHUNK_BYTES;
-        size_t sent = send_some(client, pattern + (run.bytes_each - client->left) % PERIOD, size);
+        size_t size;
+        const void *bytes = upload_part(upload_size(run.bytes_each) - client->left, run.bytes_each, &size);
+        size_t sent = send_some(&client->connection, bytes, size);
         if (!sent)
             return;
         client->left -= sent;
@@ -171,10 +140,12 @@ static void send_stream(struct client *client)
 static void repeat_until_end(struct client *client)
 {
     client->since = now_ns();
-    if (client->since >= run.until)
-        hang_up(client);
-    else
+    if (client->since < run.until)
         speak(client);
+    else if (run.together)
+        run.resting++;
+    else
+        hang_up(client);
 }
 
 static void dial_next(struct client *client)
@@ -194,31 +165,21 @@ static const struct mode MODES[] = {
     {"hold", 2, speak, echo, do_nothing},
 };
 
-/* TLS clients of an echo wait until all are connected, so that its figures contain no handshake. */
-static bool waits_for_all(void) { return run.tls && run.until; }
-
-/* Go on with the handshake. True: it is complete. */
-static bool complete_handshake(struct client *client)
-{
-    if (!client->tls)
-        client->tls = tls_open(client->fd);
-    if (tls_handshake(client->tls) == 0)
-        return true;
-    if (errno != EAGAIN)
-        fail("handshake");
-    watch(client, EPOLL_CTL_MOD, tls_wants_to_send(client->tls) ? EPOLLOUT : EPOLLIN);
-    return false;
-}
+/* So that the figures of an echo contain no handshake. */
+static bool waits_for_all(void) { return run.together && run.until; }
 
 static void connecting(struct client *client)
 {
     int error = 0;
     socklen_t length = sizeof error;
-    getsockopt(client->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    getsockopt(client->connection.fd, SOL_SOCKET, SO_ERROR, &error, &length);
     if ((errno = error))
         die("connect");
-    if (run.tls && !complete_handshake(client))
+    uint32_t events = go_on_with_handshakes(&client->connection);
+    if (events) {
+        watch(client, EPOLL_CTL_MOD, events);
         return;
+    }
     client->connected = true;
     run.connected++;
     if (run.begun < run.connections && run.dialled < run.total)
@@ -232,26 +193,24 @@ static void connecting(struct client *client)
 static bool receive_some(struct client *client)
 {
     static unsigned char buffer[CHUNK_BYTES];
-    bool to_its_end = !run.mode->complete;
-    ssize_t n = client->tls ? tls_recv(client->tls, buffer, CHUNK_BYTES) : recv(client->fd, buffer, CHUNK_BYTES, 0);
-    if (n < 0 && errno == EAGAIN)
-        return false;
+    bool to_its_end = !run.mode->complete, ended;
+    ssize_t n = receive_session(&client->connection, buffer, &ended);
     if (n < 0)
-        fail("recv");
-    if (n == 0) {
+        return false;
+    if ((uint64_t)n > client->size - client->position)
+        give_up("more bytes than expected");
+    if (n && memcmp(buffer, run.mode->expected(client), (size_t)n) != 0)
+        give_up("other bytes than expected");
+    run.bytes += run.mode->speak == request_sink ? (n ? run.bytes_each : 0) : (uint64_t)n;
+    client->position += (uint64_t)n;
+    if (ended) {
         if (!to_its_end || client->position < client->size || client->left)
             give_up("closed early");
         run.rounds++;
         hang_up(client);
         return false;
     }
-    if ((uint64_t)n > client->size - client->position)
-        give_up("more bytes than expected");
-    if (memcmp(buffer, run.mode->expected(client), (size_t)n) != 0)
-        give_up("other bytes than expected");
-    run.bytes += run.mode->speak == request_sink ? run.bytes_each : (uint64_t)n;
-    client->position += (uint64_t)n;
-    if (to_its_end || client->position < client->size)
+    if (n == 0 || to_its_end || client->position < client->size)
         return true;
     histogram_record(&run.latency, now_ns() - client->since);
     run.rounds++;
@@ -262,16 +221,14 @@ static bool receive_some(struct client *client)
 
 static void receive(struct client *client)
 {
-    while (receive_some(client) && client->tls && tls_pending(client->tls))
+    while (receive_some(client) && has_pending(&client->connection))
         continue;
 }
 
-static void turn(void)
+static int handle_events(int timeout)
 {
     struct epoll_event events[RELAY_EVENTS];
-    int n = epoll_wait(run.epoll_fd, events, RELAY_EVENTS, STALL_MS);
-    if (n == 0)
-        give_up("no byte was received for 10 s");
+    int n = epoll_wait(run.epoll_fd, events, RELAY_EVENTS, timeout);
     for (int i = 0; i < n; i++) {
         struct client *client = events[i].data.ptr;
         if (!client->connected)
@@ -281,6 +238,13 @@ static void turn(void)
         else
             receive(client);
     }
+    return n;
+}
+
+static void turn(void)
+{
+    if (handle_events(STALL_MS) == 0)
+        give_up("no byte was received for 10 s");
 }
 
 static void report(uint64_t begin)
@@ -299,7 +263,7 @@ static void start_together(uint64_t *begin)
     printf("{\"connected\": %llu}\n", (unsigned long long)run.connected);
     fflush(stdout);
     if (getchar() == EOF)
-        give_up("stdin ended");
+        exit(0);
     run.until += now_ns() - *begin;
     *begin = now_ns();
     for (uint64_t i = 0; i < run.connections; i++) {
@@ -324,12 +288,22 @@ static void hold(uint64_t begin)
             speak(&run.clients[i]);
         }
     }
-    struct epoll_event event;
-    if (epoll_wait(run.epoll_fd, &event, 1, 0) != 0)
-        give_up("closed while it was held");
+    while (handle_events(0)) /* a ping; anything else gives up */
+        continue;
 }
 
-bool relay_clients(const char *mode, int argc, char **argv, bool tls)
+/* Echoes on sessions that are open before and after them. */
+static void echo_together(uint64_t begin)
+{
+    start_together(&begin);
+    while (run.resting < run.connections)
+        turn();
+    report(begin);
+    while (getchar() != EOF)
+        continue;
+}
+
+bool relay_clients(const char *mode, int argc, char **argv, struct manner manner)
 {
     for (size_t i = 0; i < sizeof MODES / sizeof *MODES; i++)
         if (!strcmp(mode, MODES[i].name) && argc == 1 + MODES[i].arguments)
@@ -337,7 +311,8 @@ bool relay_clients(const char *mode, int argc, char **argv, bool tls)
     if (!run.mode)
         return false;
     uint64_t begin = now_ns(), last = strtoull(argv[2], NULL, 10);
-    run.tls = tls;
+    run.together = manner.together;
+    prepare_connections(manner, (uint16_t)atoi(argv[0]));
     run.port = (uint16_t)atoi(argv[0]);
     run.connections = strtoull(argv[1], NULL, 10);
     run.size = run.bytes_each = last;
@@ -352,13 +327,13 @@ bool relay_clients(const char *mode, int argc, char **argv, bool tls)
     run.epoll_fd = epoll_create1(0);
     if (!run.clients || run.epoll_fd < 0)
         die("epoll");
-    uint64_t at_once = tls && run.connections > HANDSHAKES ? HANDSHAKES : run.connections;
+    uint64_t at_once = (manner.tls || manner.websocket) && run.connections > HANDSHAKES ? HANDSHAKES : run.connections;
     while (run.begun < at_once && run.dialled < run.total)
         dial(&run.clients[run.begun++]);
     if (run.mode->complete == do_nothing)
         return hold(begin), true;
     if (waits_for_all())
-        start_together(&begin);
+        return echo_together(begin), true;
     while (run.open)
         turn();
     return report(begin), true;

@@ -25,14 +25,26 @@ int run_relay(int argc, char **argv)
     allow_many_files();
     make_pattern();
     if (argc == 1 && !strcmp(argv[0], "application"))
-        relay_application();
-    bool tls = argc > 2 && !strcmp(argv[0], "--tls");
-    if (tls) {
-        tls_prepare(argv[1]);
-        argc -= 2;
-        argv += 2;
+        relay_application(false);
+    if (argc == 1 && !strcmp(argv[0], "ws-application"))
+        relay_application(true);
+    struct manner manner = {0};
+    for (; argc && !strncmp(argv[0], "--", 2); argc--, argv++) {
+        if (!strcmp(argv[0], "--tls") && argc > 1) {
+            tls_prepare(argv[1]);
+            manner.tls = true;
+            argc--;
+            argv++;
+        } else if (!strcmp(argv[0], "--ws")) {
+            manner.websocket = true;
+        } else if (!strcmp(argv[0], "--together")) {
+            manner.together = true;
+        } else {
+            break; /* no mode has such a name */
+        }
     }
-    if (argc < 3 || !relay_clients(argv[0], argc - 1, argv + 1, tls))
+    manner.together |= manner.tls || manner.websocket;
+    if (argc < 3 || !relay_clients(argv[0], argc - 1, argv + 1, manner))
         give_up("relay: usage: see the head of bench/loadgen/relay/relay.h");
     return 0;
 }

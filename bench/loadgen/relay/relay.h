@@ -10,8 +10,13 @@
  *   loadgen relay hold PORT CONNS SIZE          one echo on each connection, and one more for each line of stdin, until
  *                                               that ends; none may have been closed by then
  *
- *   loadgen relay --tls VERSION MODE …          the same through TLS 1.2 or 1.3; `echo` prints a line when all connections
- *                                               have their handshake, and starts after a line of stdin
+ *   loadgen relay ws-application                the same application, which speaks WebSocket
+ *
+ *   loadgen relay [--tls VERSION] [--ws] [--together] MODE …
+ *                                               clients of TLS 1.2 or 1.3, of WebSocket, or of both. Their `echo`, and that
+ *                                               of plain ones with --together, prints a line when all connections have
+ *                                               their handshakes, starts after a line of stdin, and leaves them open until
+ *                                               stdin ends
  *
  * The application prints "port N". Clients print one line of JSON, `hold` one after each round of echoes. Every byte is
  * compared, and a message contains its sender's number: a byte that is wrong, missing or another client's ends the
@@ -38,11 +43,15 @@ void make_pattern(void);
 /* The mode that the arguments name; returns the exit code. */
 int run_relay(int argc, char **argv);
 
-/* Runs until it is killed. */
-void relay_application(void) __attribute__((noreturn));
+/* Runs until it is killed. websocket: whether it speaks that. */
+void relay_application(bool websocket) __attribute__((noreturn));
 
-/* A mode of the clients. False: no mode has that name and number of arguments. argv: what follows the name. tls: whether
-   the clients speak TLS. */
-bool relay_clients(const char *mode, int argc, char **argv, bool tls);
+/* How clients connect. together: those of an echo wait until all are connected. */
+struct manner {
+    bool tls, websocket, together;
+};
+
+/* A mode of the clients. False: no mode has that name and number of arguments. argv: what follows the name. */
+bool relay_clients(const char *mode, int argc, char **argv, struct manner manner);
 
 #endif

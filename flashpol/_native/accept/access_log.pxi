@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
-from flashpol._native.accept.state cimport Core, Record, Sample, SAMPLE_BURST
+from flashpol._native.accept.state cimport Core, O_RELAYED, PROTOCOL_COUNT, Record, Sample, SAMPLE_BURST
 from flashpol._native.common.system cimport sockaddr_in6
 
 cdef enum:
@@ -37,6 +37,8 @@ cdef inline uint32_t begin_sample(Core* core, uint16_t listener, sockaddr_in6* p
         core.used_samples += 1
     core.samples[number].listener = listener
     core.samples[number].peer = peer[0]
+    core.samples[number].protocol = PROTOCOL_COUNT
+    core.samples[number].tls = False
     return number
 
 
@@ -60,5 +62,8 @@ cdef inline void record_outcome(Core* core, int fd, uint8_t outcome) noexcept no
     """Call this where an outcome is counted. It costs one comparison for a connection that is not sampled."""
     cdef Record* record = &core.records[fd]
     if record.sample != 0:
+        core.samples[record.sample].tls = record.has_codec and tls_of(core.account.codecs[fd]) != NULL
+        if outcome == O_RELAYED:
+            core.samples[record.sample].protocol = record.protocol
         enqueue_sample(core, record.sample, outcome, now_ns() - record.accepted_at, record.progress)
         record.sample = 0

@@ -12,7 +12,7 @@ from flashpol._native.accept.state cimport (
     R_MAX_SLOW_REPLIES, R_NONE, R_OTHER, R_TLS_ONLY, READ_BYTES, Reason, Record, S_FREE, S_LINGER, S_SESSION,
     S_SLOW_REPLY, S_UNREAD,
 )
-from flashpol._native.account.places cimport K_LINGER
+from flashpol._native.account.places cimport K_LINGER, K_NONE
 from flashpol._native.common.system cimport (
     ioctl, linger as linger_option, MSG_MORE, MSG_NOSIGNAL, recv, send, setsockopt, SHUT_WR, shutdown, SIOCOUTQ,
     SO_LINGER, sockaddr_in6, SOL_SOCKET,
@@ -46,6 +46,7 @@ cdef inline void close_connection(Core* core, int fd) noexcept nogil:
 cdef void leave_session(Core* core, int fd) noexcept nogil:
     """The connection goes on without being a session: it counts as any other of its address."""
     cdef Record* record = &core.records[fd]
+    set_kind(core.account, fd, record.slot, K_NONE)     # out of the listener's line, which `forget_session` forgets
     forget_session(core.account, fd)
     if core.address_table != NULL and not end_session_of_slot(core.address_table, record.slot):
         record.slot = 0

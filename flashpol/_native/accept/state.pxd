@@ -201,6 +201,8 @@ cdef struct Sample:
     uint32_t next
     uint16_t listener
     uint8_t outcome
+    uint8_t protocol            # of a relayed connection; PROTOCOL_COUNT: it was not relayed
+    uint8_t tls
 
 # A head of which a part has come. Like a handshake, such a connection has a place: it has 9 KB of memory.
 cdef struct PartialHead:

@@ -260,7 +260,9 @@ cdef class ConnectionTable:
                 left_out, core.left_out = core.left_out, 0
                 host, port = text_of(&sample.peer)
                 self._on_access(sample.listener, host, port, OUTCOMES[sample.outcome], sample.duration / 1e9,
-                                sample.sent, left_out)
+                                sample.sent, left_out,
+                                None if sample.protocol == PROTOCOL_COUNT else PROTOCOLS[sample.protocol],
+                                bool(sample.tls))
             except BaseException as error:
                 self._report(error)
         return 0

@@ -256,13 +256,14 @@ cdef void on_tick(Core* core, int32_t i) noexcept nogil:
 
 cdef void pass_closing(Core* core, int32_t i) noexcept nogil:
     """Where ends are messages: once ours is sent, the rest has until Q_CLOSING. Once both are, the client gets FIN, and
-    what the upstream still says is dropped."""
+    what the upstream still says is dropped. A slow client first gets all that came before, for which idle_timeout is
+    the limit."""
     cdef Session* session = &core.table[i]
     cdef Flow* flow = &session.flows[UPSTREAM]
     if not session.codec.finished:
         return
     stop_deadline(core, i, Q_PING)
-    if session.links[Q_CLOSING].deadline == 0:
+    if session.links[Q_CLOSING].deadline == 0 and flow.held == NULL:
         start_deadline(core, i, Q_CLOSING)
     if session.codec.ended and not flow.fin_sent and flow.held == NULL:
         flow.fin_sent = True

@@ -32,9 +32,11 @@ cdef bint has_deadline(const Core* core, const Session* session, int which) noex
         return False
     if which == Q_SILENT and not is_silent(session):
         return False
-    if which == Q_PING or which == Q_CLOSING:           # the codec of a session that has ended may be freed
+    if which == Q_PING or which == Q_CLOSING:
+        # The codec of a session that has ended may be freed. While bytes before our Close are held, it is not sent.
         return (session.state == S_OPEN and closes_by_message(session.codec)
-                and session.codec.finished == (which == Q_CLOSING))
+                and session.codec.finished == (which == Q_CLOSING)
+                and (which == Q_PING or session.flows[UPSTREAM].held == NULL or session.links[which].deadline != 0))
     return session.state == (S_CONNECTING if which == Q_CONNECT else S_OPEN)
 
 

@@ -139,6 +139,8 @@ cdef void finish_websocket(Codec* codec, CodecEnd why, Output* wire) noexcept no
         codec.finished = True
         end_below(ws, why, wire)
         return
+    if codec.finished:
+        return
     if why == CE_DONE:
         code = CC_NORMAL
     elif why == CE_FAILED:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from flashpol.admin.formatting import date_time, share
+from flashpol.admin.formatting import share
+from flashpol.admin.tls import time_left
 from flashpol.admin.websocket import CLOSES, REFUSALS, Json, label_of, refused, total, upgrades
 
 # Rows of refused origins: each path of each worker keeps four.
@@ -86,7 +87,9 @@ def websockets(status: Json) -> WebSocketFigures | None:
             if number and result in REFUSALS
         ],
         [
-            OriginRow(each["origin"], *label_of(path), each["reason"], each["count"], date_time(each["time"]))
+            OriginRow(
+                each["origin"], *label_of(path), each["reason"], each["times"], time_left(each["time"], status["time"])
+            )
             for each, path in origins[:SHOWN_ORIGINS]
         ],
         max(0, len(origins) - SHOWN_ORIGINS),
