@@ -87,7 +87,7 @@ valgrind: $(VENV)/.dev  ## tests of the extensions under memcheck (five minutes;
 	@$(call variant,debug)
 	cd build/debug && ../../$(BIN)/python tests/memcheck.py $(MEMCHECKED)
 
-faults: $(VENV)/.run  ## what good clients notice of attacks and accidents (15 minutes; as root there are more attacks)
+faults: $(VENV)/.run  ## what good clients notice of attacks and accidents (40 minutes; as root there are more attacks)
 	$(BIN)/python -m faults $(FAULTS)
 
 soak: $(VENV)/.run  ## mixed traffic: memory, descriptors, exact counters (SECONDS=600)

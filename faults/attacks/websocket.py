@@ -24,7 +24,8 @@ SESSIONS = 200  # max_sessions of each worker
 HEADS = 100  # max_handshakes of each worker
 HELD, HELD_RATE = 3_000, 3_000
 BUSY = 64  # attackers at a time that send as much as they can
-FLOOD_RATE = 3_000  # requests a second: some microseconds of Python each
+FLOOD_RATE = 3_000  # requests that are refused in a second
+UPGRADE_RATE = 1_000  # and those that begin a session, which costs four times as much
 DEAF, DEAF_RATE = 1_000, 400
 MESSAGE_BYTES = 1 << 20  # websocket_message
 PATHS: dict[str, Options] = {
@@ -90,26 +91,25 @@ def large_heads(run: AttackRun) -> None:
     attack_with(run, "heads of 60 KB", "send:{head-large}", connections=BUSY, rate=FLOOD_RATE, addresses=SOME)
 
 
-def _flood_of_heads(run: AttackRun, what: str, name: str, varied: str, **options: object) -> dict[str, int]:
-    """Requests of which each is another one, from many addresses. The log and the metrics stay as small as they are."""
-    at = run.server.message(name).read_bytes().index(varied.encode())
+def _flood_of_origins(run: AttackRun, what: str, name: str, rate: float) -> None:
+    """Requests of another origin each, from many addresses. The log and the metrics stay as small as they are."""
+    at = run.server.message(name).read_bytes().index(VARIED.encode())
     before, log = len(run.server.metrics()), len(run.server.log)
-    count = attack_with(run, what, f"send:{{{name}}},await,reset", rate=FLOOD_RATE, addresses=MANY, vary=at, **options)  # type: ignore[arg-type]
+    attack_with(run, what, f"send:{{{name}}},await,reset", rate=rate, addresses=MANY, vary=at)
     run.require("new metrics", len(run.server.metrics()) - before, 200)
     run.require("bytes of log lines", len(run.server.log) - log, LOG_BYTES)
-    return count
 
 
 @group.attack("strange-origins")
 def strange_origins(run: AttackRun) -> None:
     """Opening handshakes of an origin each, which the policy refuses: 403, a metric, and a line that is limited."""
-    _flood_of_heads(run, "origins that are refused", "head-stranger", VARIED)
+    _flood_of_origins(run, "origins that are refused", "head-stranger", FLOOD_RATE)
 
 
 @group.attack("many-origins")
 def many_origins(run: AttackRun) -> None:
     """Opening handshakes of an origin each, which the policy allows; those of players are remembered with them."""
-    _flood_of_heads(run, "origins that are allowed", "head-origin", VARIED)
+    _flood_of_origins(run, "origins that are allowed", "head-origin", UPGRADE_RATE)
 
 
 @group.attack("url-policies")
@@ -121,20 +121,23 @@ def url_policies(run: AttackRun) -> None:
 FORWARDS = {"forwarded_networks": '["127.16.0.1/32"]'}
 
 
+def _flood_of_clients(run: AttackRun, what: str, addresses: int) -> None:
+    """Requests that name another client each."""
+    head = run.server.message("head-forged").read_bytes()
+    at = head.index(FORWARDED.encode()) + FORWARDED.index("0000")
+    attack_with(run, what, "send:{head-forged},await,reset", rate=UPGRADE_RATE, addresses=addresses, vary=at)
+
+
 @group.attack("forwarded-addresses", server=shared(certificates=[NAME], paths=PATHS, games=FORWARDS))
 def forwarded_addresses(run: AttackRun) -> None:
     """A trusted proxy names another client with each request, by X-Forwarded-For."""
-    at = run.server.message("head-forged").read_bytes().index(FORWARDED.encode())
-    at += FORWARDED.index("0000")
-    attack_with(run, "forwarded clients", "send:{head-forged},await,reset", rate=FLOOD_RATE, vary=at)
+    _flood_of_clients(run, "forwarded clients", 1)
 
 
 @group.attack("forged-addresses", server=shared(certificates=[NAME], paths=PATHS, games=FORWARDS))
 def forged_addresses(run: AttackRun) -> None:
     """Clients that are no proxy do the same."""
-    at = run.server.message("head-forged").read_bytes().index(FORWARDED.encode())
-    at += FORWARDED.index("0000")
-    attack_with(run, "forged clients", "send:{head-forged},await,reset", rate=FLOOD_RATE, addresses=MANY, vary=at)
+    _flood_of_clients(run, "forged clients", MANY)
 
 
 # ---------------------------------------------------------------------------------------------------------- silence
@@ -146,9 +149,13 @@ def idle_websockets(run: AttackRun) -> None:
     attack_with(run, "2,500 idle WebSockets", "send:{ws-open},await", connections=2_500, rate=2_500, addresses=SOME)
 
 
-@group.attack("idle-max-sessions", server=shared(certificates=[NAME], paths=PATHS, max_sessions=SESSIONS))
+@group.attack(
+    "idle-max-sessions",
+    server=shared(certificates=[NAME], paths=PATHS, max_sessions=SESSIONS),
+    rows=with_websockets("games", alike=PLAYED),
+)
 def idle_max_sessions(run: AttackRun) -> None:
-    """The same take all of `max_sessions`."""
+    """The same take all of `max_sessions`, and come again: a session of their address has 0.4 s to be answered."""
     attack_with(run, "600 idle WebSockets", "send:{ws-open},await", connections=600, rate=1_000)
 
 
@@ -170,8 +177,9 @@ _PINGED = Listener(
 def unanswered_pings(run: AttackRun) -> None:
     """WebSockets of a listener with a short `websocket_ping`, whose clients reply to no ping."""
     script = "send:{ws-open},await,send:{ws-hello}"
-    count = attack_with(run, "1,000 that reply to no ping", script, "pinged", connections=1_000, rate=1_000)
-    run.require("runs in which no WebSocket was ended", int(not count["ended"]), 0)
+    attack_with(run, "1,000 that reply to no ping", script, "pinged", connections=1_000, rate=1_000)
+    ended = run.server.metrics().total("websocket_ping_timeouts_total", listener="pinged")
+    run.require("runs in which no WebSocket was ended", int(not ended), 0)
 
 
 @group.attack("close-and-silence")
@@ -366,7 +374,7 @@ def _dead_paths() -> Iterator[Server]:
             name: "{}:{}".format(*each.getsockname()) for name, each in (("refusing", refusing), ("dead", dead))
         }
         paths: dict[str, Options] = {f"/{name}": {"upstream": f'["{end}"]'} for name, end in ends.items()}
-        yield stack.enter_context(shared(certificates=[NAME], paths={**PATHS, **paths}, max_sessions=SESSIONS)())
+        yield stack.enter_context(shared(certificates=[NAME], paths={**PATHS, **paths}, max_sessions=2 * SESSIONS)())
 
 
 @group.attack("dead-paths", server=_dead_paths, rows=with_websockets("games", alike=PLAYED))
