@@ -3,7 +3,7 @@
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from flashpol.gateway import replies
 
@@ -13,12 +13,21 @@ BINARY = b"binary"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_BYTES = 16
 
-Fields = Sequence[tuple[bytes, bytes]]
+# The values of the fields of each name, which is in lower case.
+Fields = Mapping[bytes, Sequence[bytes]]
 
 
-def values_of(fields: Fields, name: bytes) -> list[bytes]:
+def grouped(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """The fields of a head, in order, by their names."""
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        found.setdefault(name.lower(), []).append(value)
+    return found
+
+
+def values_of(fields: Fields, name: bytes) -> Sequence[bytes]:
     """The values of all fields of this name, which is in lower case."""
-    return [value for each, value in fields if each.lower() == name]
+    return fields.get(name, ())
 
 
 def _tokens(values: Iterable[bytes]) -> list[bytes]:
@@ -31,27 +40,27 @@ def refusal_of(fields: Fields) -> tuple[bytes, str] | None:
         values_of(fields, b"connection")
     ):
         return replies.UPGRADE_REQUIRED, "no_upgrade"
-    if values_of(fields, b"sec-websocket-version") != [VERSION]:
+    if list(values_of(fields, b"sec-websocket-version")) != [VERSION]:
         return replies.VERSION_REQUIRED, "malformed"
-    if key_of(fields) is None:
+    if not has_key(fields):
         return replies.reply(400, "The request has no Sec-WebSocket-Key of 16 bytes."), "malformed"
     return None
 
 
-def key_of(fields: Fields) -> bytes | None:
-    """The client's key; None if it is missing, is there twice, or is not 16 bytes in base64."""
+def has_key(fields: Fields) -> bool:
+    """False if the client's key is missing, is there twice, or is not 16 bytes in base64."""
     keys = values_of(fields, b"sec-websocket-key")
     if len(keys) != 1:
-        return None
+        return False
     try:
-        return keys[0] if len(base64.b64decode(keys[0], validate=True)) == _KEY_BYTES else None
+        return len(base64.b64decode(keys[0], validate=True)) == _KEY_BYTES
     except binascii.Error:
-        return None
+        return False
 
 
 def accept(fields: Fields, extensions: bytes | None = None) -> bytes:
     """The reply with status 101, for a request that `refusal_of` has nothing against."""
-    key = key_of(fields) or b""
+    key = fields[b"sec-websocket-key"][0]
     answer = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
     chosen = b"Sec-WebSocket-Protocol: binary\r\n" if _offers_binary(fields) else b""
     if extensions:

@@ -78,7 +78,7 @@ class Gateway:
     def _decide_upgrade(self, head: RequestHead, number: int) -> Reply | Upgrade:
         if head.method != _GET:
             return Reply(replies.METHOD_NOT_ALLOWED, "http", number, "no_upgrade", "the method is not GET")
-        fields = head.fields
+        fields = handshake.grouped(head.fields)
         refusal = handshake.refusal_of(fields)
         if head.minor == 0:  # which has no Upgrade
             refusal = refusal or (replies.UPGRADE_REQUIRED, "no_upgrade")
