@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from flashpol.gateway import replies
 
@@ -34,16 +35,34 @@ def _tokens(values: Iterable[bytes]) -> list[bytes]:
     return [token.strip().lower() for value in values for token in value.split(b",")]
 
 
-def refusal_of(fields: Fields) -> tuple[bytes, str] | None:
-    """The reply and the result, as the metric names it, for a GET that opens no WebSocket; None if it opens one."""
+class Refusal(NamedTuple):
+    """The reply, the result as the metric names it, and the reason for the log."""
+
+    reply: bytes
+    result: str
+    reason: str
+
+
+NO_UPGRADE = Refusal(replies.UPGRADE_REQUIRED, "no_upgrade", "the request does not ask for a WebSocket")
+OLD_HTTP = NO_UPGRADE._replace(reason="the request is HTTP/1.0, in which no WebSocket can be asked for")
+OTHER_VERSION = Refusal(replies.VERSION_REQUIRED, "malformed", "the request is not for version 13 of WebSocket")
+NO_KEY = Refusal(
+    replies.reply(400, "The request has no Sec-WebSocket-Key of 16 bytes."),
+    "malformed",
+    "the request has no Sec-WebSocket-Key of 16 bytes",
+)
+
+
+def refusal_of(fields: Fields) -> Refusal | None:
+    """Why a GET opens no WebSocket; None if it opens one."""
     if b"websocket" not in _tokens(values_of(fields, b"upgrade")) or b"upgrade" not in _tokens(
         values_of(fields, b"connection")
     ):
-        return replies.UPGRADE_REQUIRED, "no_upgrade"
+        return NO_UPGRADE
     if list(values_of(fields, b"sec-websocket-version")) != [VERSION]:
-        return replies.VERSION_REQUIRED, "malformed"
+        return OTHER_VERSION
     if not has_key(fields):
-        return replies.reply(400, "The request has no Sec-WebSocket-Key of 16 bytes."), "malformed"
+        return NO_KEY
     return None
 
 

@@ -81,11 +81,10 @@ class Gateway:
         fields = handshake.grouped(head.fields)
         refusal = handshake.refusal_of(fields)
         if head.minor == 0:  # which has no Upgrade
-            refusal = refusal or (replies.UPGRADE_REQUIRED, "no_upgrade")
+            refusal = refusal or handshake.OLD_HTTP
         if refusal:
-            data, result = refusal
-            outcome = "http" if result == "no_upgrade" else "http_malformed"
-            return Reply(data, outcome, number, result, "the request does not ask for a WebSocket")
+            outcome = "http" if refusal.result == "no_upgrade" else "http_malformed"
+            return Reply(refusal.reply, outcome, number, refusal.result, refusal.reason)
         verdict = self._origins[number].judge(handshake.values_of(fields, b"origin"))
         if verdict.allowed:
             agreed = handshake.compression(fields) if self._compress[number] else None

@@ -3,7 +3,17 @@
 import pytest
 
 from flashpol.gateway import replies
-from flashpol.gateway.handshake import accept, compression, grouped, has_key, refusal_of, values_of
+from flashpol.gateway.handshake import (
+    NO_KEY,
+    NO_UPGRADE,
+    OTHER_VERSION,
+    accept,
+    compression,
+    grouped,
+    has_key,
+    refusal_of,
+    values_of,
+)
 
 KEY = (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ==")
 OPENING = [
@@ -48,13 +58,15 @@ def test_refusal_of_what_browsers_and_proxies_send_is_none(fields: list[tuple[by
     ],
 )
 def test_refusal_of_a_request_without_upgrade_is_426(name: bytes, values: list[bytes]) -> None:
-    assert refusal_of(grouped(changed(name, *values))) == (replies.UPGRADE_REQUIRED, "no_upgrade")
+    assert refusal_of(grouped(changed(name, *values))) == NO_UPGRADE
+    assert NO_UPGRADE[:2] == (replies.UPGRADE_REQUIRED, "no_upgrade")
     assert b"\r\nUpgrade: websocket\r\n" in replies.UPGRADE_REQUIRED
 
 
 @pytest.mark.parametrize("values", [[], [b"8"], [b"12"], [b"13, 8"], [b"13", b"13"], [b"013"]])
 def test_refusal_of_another_version_names_ours(values: list[bytes]) -> None:
-    assert refusal_of(grouped(changed(b"Sec-WebSocket-Version", *values))) == (replies.VERSION_REQUIRED, "malformed")
+    assert refusal_of(grouped(changed(b"Sec-WebSocket-Version", *values))) == OTHER_VERSION
+    assert OTHER_VERSION[:2] == (replies.VERSION_REQUIRED, "malformed")
     assert replies.VERSION_REQUIRED.startswith(b"HTTP/1.1 426 ")
     assert b"\r\nSec-WebSocket-Version: 13\r\n" in replies.VERSION_REQUIRED
 
@@ -75,9 +87,8 @@ def test_refusal_of_another_version_names_ours(values: list[bytes]) -> None:
 def test_refusal_of_a_key_that_is_not_16_bytes_is_400(values: list[bytes]) -> None:
     fields = changed(b"Sec-WebSocket-Key", *values)
     assert not has_key(grouped(fields))
-    refusal = refusal_of(grouped(fields))
-    assert refusal
-    assert (refusal[0][:13], refusal[1]) == (b"HTTP/1.1 400 ", "malformed")
+    assert refusal_of(grouped(fields)) == NO_KEY
+    assert (NO_KEY.reply[:13], NO_KEY.result) == (b"HTTP/1.1 400 ", "malformed")
 
 
 def test_accept_has_the_reply_of_rfc_6455() -> None:
