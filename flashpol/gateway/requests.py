@@ -12,7 +12,7 @@ from flashpol.gateway import handshake, replies
 from flashpol.gateway.origins import Origins
 from flashpol.gateway.url_policies import UrlReplies
 
-_GET = b"GET"
+_GET, _HEAD = b"GET", b"HEAD"
 
 
 class Reply(NamedTuple):
@@ -65,6 +65,12 @@ class Gateway:
 
     def decide(self, head: RequestHead) -> Reply | Upgrade | None:
         """None: the connection is relayed as it is."""
+        decision = self._decide(head)
+        if isinstance(decision, Reply) and head.method == _HEAD:
+            return decision._replace(data=replies.without_body(decision.data))
+        return decision
+
+    def _decide(self, head: RequestHead) -> Reply | Upgrade | None:
         path = head.path
         found = self._files.get(path, head.method) if self._files else None
         if found:

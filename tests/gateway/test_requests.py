@@ -101,6 +101,14 @@ def test_upgrade_in_http_1_0_is_426() -> None:
     assert result(gateway(EVERY).decide(head(b"GET / HTTP/1.0"))) == (0, 426, "http", "no_upgrade")
 
 
+@pytest.mark.parametrize("paths", [(), (CHESS,)])
+def test_head_request_gets_no_body(paths: tuple[WebSocketPath, ...]) -> None:
+    decision = gateway(*paths, shared=False).decide(head(b"HEAD /chess HTTP/1.1"))
+    assert isinstance(decision, Reply)
+    assert decision.data.endswith(b"\r\n\r\n")
+    assert b"Content-Length: 0" not in decision.data
+
+
 @pytest.mark.parametrize("method", [b"POST", b"HEAD", b"OPTIONS", b"DELETE"])
 def test_other_method_at_a_websocket_path_is_405(method: bytes) -> None:
     decision = gateway(EVERY).decide(head(method + b" / HTTP/1.1"))
