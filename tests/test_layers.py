@@ -125,3 +125,9 @@ def test_imports_of_a_source_are_all_found(
 )
 def test_upward_by_floors_of_both_ends(source: str, target: str, expected: bool) -> None:
     assert upward(Import(PACKAGE / source / "x.py", target)) == expected
+
+
+def test_names_of_test_files_are_unique() -> None:
+    """pytest imports them by their names alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
