@@ -460,6 +460,12 @@ class Listener:
         """True if a setting of it makes it examine HTTP requests."""
         return any(getattr(self, name) for name in HTTP)
 
+    @property
+    def policy_paths(self) -> tuple[str, ...]:
+        """Of the policy files that it serves by URL."""
+        files = {"/crossdomain.xml": self.crossdomain_file, "/clientaccesspolicy.xml": self.clientaccesspolicy_file}
+        return tuple(path for path, file in files.items() if file)
+
     def upstream_of(self, path: WebSocketPath) -> tuple[UpstreamAddress, ...]:
         """Where a WebSocket path leads."""
         return path.upstream or self.upstream

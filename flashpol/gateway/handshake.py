@@ -53,11 +53,15 @@ NO_KEY = Refusal(
 )
 
 
+def asks_for_websocket(fields: Fields) -> bool:
+    return b"websocket" in _tokens(values_of(fields, b"upgrade")) and b"upgrade" in _tokens(
+        values_of(fields, b"connection")
+    )
+
+
 def refusal_of(fields: Fields) -> Refusal | None:
     """Why a GET opens no WebSocket; None if it opens one."""
-    if b"websocket" not in _tokens(values_of(fields, b"upgrade")) or b"upgrade" not in _tokens(
-        values_of(fields, b"connection")
-    ):
+    if not asks_for_websocket(fields):
         return NO_UPGRADE
     if list(values_of(fields, b"sec-websocket-version")) != [VERSION]:
         return OTHER_VERSION

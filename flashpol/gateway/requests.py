@@ -11,6 +11,7 @@ from flashpol.config import EVERY_PATH, Listener
 from flashpol.gateway import handshake, replies
 from flashpol.gateway.origins import Origins
 from flashpol.gateway.url_policies import UrlReplies
+from flashpol.policy.model import shown
 
 _GET, _HEAD = b"GET", b"HEAD"
 
@@ -79,7 +80,12 @@ class Gateway:
         number = self._paths.get(path, self._every)
         if number is not None:
             return self._decide_upgrade(head, number)
-        return None if self._shared else Reply(replies.reply(404), "http")
+        if self._shared:
+            return None
+        # Ruffle says "connected" before it asks, so a URL that is wrong shows nowhere else.
+        wanted = handshake.asks_for_websocket(handshake.grouped(head.fields))
+        reason = f"there is no path {shown(path.decode('latin-1'))}" if wanted else ""
+        return Reply(replies.reply(404), "http", reason=reason)
 
     def _decide_upgrade(self, head: RequestHead, number: int) -> Reply | Upgrade:
         if head.method != _GET:

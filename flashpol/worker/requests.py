@@ -93,21 +93,23 @@ class Requests:
             path.count(reply.result)
             if reply.origin and port.refused:
                 port.refused[reply.path].record(reply.origin, reply.reason, reply.line)
-            self._log(fd, reply, name, settings)
+            self._log(fd, reply, name, settings.path)
+        elif reply.reason:
+            self._log(fd, reply, name, None)
         self._table.reply_http(fd, reply.data, reply.outcome)
 
-    def _log(self, fd: int, reply: Reply, name: str, path: WebSocketPath) -> None:
+    def _log(self, fd: int, reply: Reply, name: str, path: str | None) -> None:
         try:
             ip = self._table.client(fd)[0]
         except OSError:
             ip = ""
-        fields = {"event": "upgrade-refused", "listener": name, "path": path.path, "ip": ip, "result": reply.result}
+        fields = {"event": "upgrade-refused", "listener": name, "path": path, "ip": ip, "result": reply.result or None}
         if reply.outcome == "origin":
             fields |= {"event": "origin-refused"}
         log.warning(
-            "listener %s: WebSocket path %s: refused %s: %s",
+            "listener %s: WebSocket%s: refused %s: %s",
             name,
-            path.path,
+            f" path {path}" if path else "",
             ip or "a client",
             reply.reason,
             extra=fields | {"origin": reply.origin or None, "line": reply.line},

@@ -170,6 +170,11 @@ PLACE = ":7:1: [[listeners]] 1, websocket 1: "  # of the first key in TABLE
         ),
         (TABLE, ":6:1: [[listeners]] 1, websocket 1: path is missing: write a path, such as \"/chess\", or \"*\""),
         (
+            UP + 'crossdomain_file = "c.xml"\n[[listeners.websocket]]\npath = "/crossdomain.xml"',
+            ":8:1: listener 127.0.0.1:7000: the WebSocket path /crossdomain.xml is that of a policy file, which is "
+            "served there: write another",
+        ),
+        (
             TABLE + 'path = "/a"\n[[listeners.websocket]]\nport = 1\npath = "/a"',
             ":10:1: listener 127.0.0.1:7000: the WebSocket path /a is there twice: remove one (the other one: "
             "{folder}/f.toml:6:1)",

@@ -123,7 +123,13 @@ def test_unknown_path_of_a_shared_port_is_relayed() -> None:
 
 
 def test_unknown_path_of_another_listener_is_404() -> None:
-    assert result(gateway(CHESS, shared=False).decide(head(b"GET / HTTP/1.1"))) == (None, 404, "http", "")
+    decision = gateway(CHESS, shared=False).decide(head(b"GET /ches HTTP/1.1"))
+    assert result(decision) == (None, 404, "http", "")
+    assert isinstance(decision, Reply)
+    assert decision.reason == 'there is no path "/ches"'
+    plain = gateway(CHESS, shared=False).decide(head(b"GET /favicon.ico HTTP/1.1", b"Host: h\r\n"))
+    assert isinstance(plain, Reply)
+    assert plain.reason == ""
 
 
 def test_policy_file_is_served_before_a_path_for_all() -> None:
