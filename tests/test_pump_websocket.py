@@ -119,6 +119,22 @@ def test_header_of_ours_comes_first(make: StartWebSockets) -> None:
     loop.settle()
 
 
+@pytest.mark.skipif(not AVAILABLE, reason="built without OpenSSL")
+@pytest.mark.parametrize("rest", [b"", frame(BINARY, b"early")])
+def test_close_notify_right_behind_the_request_is_fin(start_websockets: StartWebSockets, rest: bytes) -> None:
+    """It came with the request, so nothing more is read: the client keeps its TCP connection open."""
+    loop = start_websockets(codec=Tls().context())
+    client = loop.connect(tls=True)
+    assert client.tls
+    client.sock.sendall(client.tls.encrypt(request("/ws") + rest) + client.tls.farewell())
+    inner = loop.accept()
+    with inner:
+        assert loop.end_of(inner) == (b"early" if rest else b"", "fin")
+    client.close()
+    loop.settle()
+    assert loop.counters.closes == {("1006", "client"): 1}
+
+
 @pytest.mark.parametrize("leave", [Client.fin_now, Client.reset_now], ids=["fin", "rst"])
 def test_client_that_left_before_the_decision_ends_as_1006(
     make: StartWebSockets, leave: Callable[[Client], None]

@@ -536,7 +536,8 @@ cdef CodecResult work_websocket(Codec* codec, Output* plain, Output* reply) noex
         result = read_wire(ws, ws.opening + ws.reply_size, ws.opening_size - ws.reply_size, plain, reply)
     free(ws.opening)
     ws.opening = NULL
-    return result
+    ws.ends_below = codec.below != NULL and codec.below.ended       # right behind the request
+    return end_of_below(ws) if result == CODEC_OK else result
 
 
 # ------------------------------------------------------------------------------------------------------ begin and end
