@@ -155,7 +155,7 @@ class ConnectionLimits:
         10_000,
         number(0, 1_000_000, whole=True),
         "Each worker relays at most this many sessions at a time, including those that still connect to an upstream. "
-        "Each shared port has a reserve: half of them, divided by the number of shared ports.",
+        "Each listener that relays has a reserve: half of them, divided by the number of such listeners.",
         "A session costs 7 KB of memory and two file descriptors, so 10,000 take 70 MB.",
     )
     max_slow_replies: int = setting(
