@@ -12,6 +12,7 @@ from bench import BenchError, build
 from bench.measure import children, cpu_ns
 from bench.servers import Server
 from bench.servers.running import child_setup, printed_port, running, work_folder
+from testkit.polling import eventually
 
 RUN_SECONDS = 120.0  # no run is longer: the clients give up when no byte comes for 10 s
 END_SECONDS = 10.0
@@ -97,7 +98,7 @@ def steady_echo(
 
 def opening(server: Server, cpu: int | None, *, connections: int, tls: str = "", websocket: bool = False) -> int:
     """The server's CPU time, in ns, from the first connect until all these sessions are open."""
-    before = _cpu_used(server)
+    before = sum(map(cpu_ns, server.pids))
     clients = _together(server, cpu, connections, SMALL, 1.0, tls, websocket)
     try:
         _line(server.name, clients)
@@ -110,13 +111,20 @@ def _together(
     server: Server, cpu: int | None, connections: int, size: int, seconds: float, tls: str, websocket: bool
 ) -> "subprocess.Popen[str]":
     options = ["--together", *_options(tls, websocket)]
+    eventually(
+        lambda: not _session_processes(server), "processes of earlier sessions have ended", END_SECONDS,
+        error=BenchError,
+    )  # fmt: skip
     return _popen(_command(server, options, "echo", connections, size, seconds), cpu)
 
 
 def _cpu_used(server: Server) -> int:
-    """Of all its processes, also those that it has started for the sessions that are open."""
-    sessions = [child for pid in server.pids for child in children(pid)]
-    return sum(map(cpu_ns, [*server.pids, *sessions]))
+    return sum(map(cpu_ns, [*server.pids, *_session_processes(server)]))
+
+
+def _session_processes(server: Server) -> list[int]:
+    """Those that it has started for the sessions that are open."""
+    return children(server.pid) if server.forks else []
 
 
 def _options(tls: str, websocket: bool) -> list[str]:

@@ -500,7 +500,8 @@ class Acceptor:
     reply. reply_timeout: seconds after which a client that acknowledges no more of its reply is reset.
     on_exhausted(errno): accepting failed for lack of descriptors or memory; pause before the next `ready`. terminated:
     as for RequestMatcher. shared: what is not a policy request is relayed. codec: for clients that begin with TLS;
-    tls_only: the others are refused. http: the ConnectionTable's on_request decides about HTTP requests.
+    tls_only: the others are refused. http: the ConnectionTable's on_request decides about HTTP requests; upgrades: it
+    makes sessions of some, also if the listener is not shared.
 
     networks: of the clients that are served; None: all. proxies: the only addresses that may connect, each sending a
     PROXY header with the address of its client; None: clients connect themselves.
@@ -526,6 +527,7 @@ class Acceptor:
         codec: CodecFactory | None = None,
         tls_only: bool = False,
         http: bool = False,
+        upgrades: bool = False,
     ) -> Self: ...
     def ready(self, fd: int = -1) -> int:
         """Accept and handle a limited burst of connections; return how many were accepted. Never raises.

@@ -31,6 +31,7 @@ from flashpol.policy import flash as flash_dialect
 from flashpol.policy import silverlight as silverlight_dialect
 from flashpol.policy.merge import allows, merge_files, merge_policies
 from fuzz.http import http_head
+from fuzz.websocket import websocket, websocket_frames
 
 ROOT = Path(__file__).parent.parent
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -161,6 +162,8 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], tuple[Path, ...]]] = {
     "merge": (merging, (CORPUS, SEEDS / "merge")),
     "config": (configuration, (SEEDS / "config",)),
     "http_head": (http_head, (SEEDS / "http_head",)),
+    "websocket": (websocket, (SEEDS / "websocket",)),
+    "websocket_frames": (websocket_frames, (SEEDS / "websocket_frames",)),
 }
 
 # What the build does not have is not fuzzed.

@@ -8,7 +8,7 @@ from testkit.tls_serving import Pair, issue
 
 POLICY = b'<cross-domain-policy><allow-access-from domain="*.example.com" to-ports="7000"/></cross-domain-policy>'
 REPLY = POLICY + b"\0"
-ENDS = ("replies", "relayed", "refused", "timeouts", "resets")
+ENDS = ("replies", "served", "relayed", "refused", "timeouts", "resets")
 
 
 class TlsSite:

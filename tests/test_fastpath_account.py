@@ -173,7 +173,7 @@ def test_account_with_any_clients_agrees_with_the_records(
 class SecondListener:
     """One more listener of the loop's table."""
 
-    def __init__(self, loop: Loop, *, shared: bool) -> None:
+    def __init__(self, loop: Loop, *, shared: bool, upgrades: bool = False) -> None:
         counters = SharedCounters(1, 1)
         self.counters = counters.block(0, 0)
         self.socket = socket.create_server(("127.0.0.1", 0), backlog=4096)
@@ -181,6 +181,7 @@ class SecondListener:
         self.acceptor = Acceptor(
             loop.connection_table, self.socket.fileno(), PolicyReply(LARGE), counters.memory(0, 0), timeouts=0,
             linger_bytes=LINGER_BYTES, reply_timeout=10, on_exhausted=print, shared=shared,
+            http=upgrades, upgrades=upgrades,
         )  # fmt: skip
 
     def connect(self, data: bytes) -> socket.socket:
@@ -205,6 +206,19 @@ def test_listener_cannot_take_the_reserve_of_another(start: Start, shared: bool,
     loop.connection_table.close_all()
     for client in clients:
         client.close()
+    other.socket.close()
+
+
+def test_shared_port_leaves_a_listener_with_upgrades_its_reserve(start: Start) -> None:
+    """Its WebSockets are sessions too: of eight places it has two for itself."""
+    loop = start(shared=True, max_sessions=8)
+    other = SecondListener(loop, shared=False, upgrades=True)
+    clients = [loop.connect() for _ in range(10)]
+    for client in clients:
+        loop.send(client, b"hello")
+        client.close()
+    assert (loop.counters["sessions"], outcomes(loop.counters)) == (6, {"max_sessions": 4})
+    loop.connection_table.close_all()
     other.socket.close()
 
 

@@ -180,6 +180,18 @@ def test_served_file_and_refusal_are_counted_and_linger(start_websockets: StartW
 
 
 @pytest.mark.parametrize("tls", WAYS)
+def test_large_file_is_sent_whole(start_websockets: StartWebSockets, tls: bool) -> None:
+    """As large as a policy may be: many records of TLS. A loopback connection takes that at once."""
+    loop = start_websockets(codec=Tls().context() if tls else None)
+    large = bytes(range(256)) * 4096
+    loop.decide = lambda fd, *_: loop.table.reply_http(fd, large, "served")
+    client = loop.connect(request("/file"), tls=tls)
+    assert client.rest() == (large, "fin")
+    client.close()
+    assert loop.settle() == {"served": 1}
+
+
+@pytest.mark.parametrize("tls", WAYS)
 @pytest.mark.parametrize("cut", [3, 40, 10_000])
 def test_other_path_is_relayed_as_it_is(start_websockets: StartWebSockets, tls: bool, cut: int) -> None:
     loop = start_websockets(codec=Tls().context() if tls else None, request_timeout=20.0)

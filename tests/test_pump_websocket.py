@@ -3,6 +3,7 @@
 import random
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -411,13 +412,15 @@ def test_websocket_ping_of_0_sends_none(make: StartWebSockets) -> None:
     loop.settle()
 
 
-def test_client_that_does_not_read_is_not_taken_for_gone(make: StartWebSockets) -> None:
-    loop = make(timeouts={"websocket_ping": 0.1})
+@pytest.mark.slow
+def test_client_that_does_not_read_is_not_taken_for_gone(start_websockets: StartWebSockets) -> None:
+    loop = start_websockets(timeouts={"websocket_ping": 1.0})
     client, inner = loop.open(receive_buffer=4096)
     with inner:
         inner.setblocking(False)
         fill(loop, inner)
-        for _ in range(30):
+        end = time.monotonic() + 2.5  # more than the two that end a session
+        while time.monotonic() < end:
             loop.turn(0.02)
         assert not loop.ended
         client.close()

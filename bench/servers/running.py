@@ -36,7 +36,8 @@ class Server:
 
     pid: the process that is measured, the first if there are `more`. expected: a file with the exact reply. started_in:
     seconds from exec to the first reply. parent: the process that was started. ports: those that the load goes to.
-    plain: the port for clients without TLS, of a server that has another one for those with TLS.
+    plain: the port for clients without TLS, of a server that has another one for those with TLS. forks: it has a child
+    for each session.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Server:
     ports: tuple[int, ...] = ()
     admin: int = 0
     plain: int = 0
+    forks: bool = False
 
     @property
     def pids(self) -> tuple[int, ...]:

@@ -141,7 +141,9 @@ def websockify(cpu: int | None, certificate: Certificate, applications: Applicat
     command += [f"127.0.0.1:{port}", f"127.0.0.1:{applications.plain}"]
     with work_folder() as folder, running(WEBSOCKIFY, command, folder, cpu) as process:
         seconds = wait_for_upgrade(WEBSOCKIFY, process, port, folder)
-        yield Server(WEBSOCKIFY, port, process.pid, folder / "expected", seconds, parent=process.pid, ports=(port,))
+        yield Server(
+            WEBSOCKIFY, port, process.pid, folder / "expected", seconds, parent=process.pid, ports=(port,), forks=True
+        )  # fmt: skip
 
 
 def wait_for_upgrade(

@@ -96,8 +96,8 @@ class ConnectionTimeouts:
     websocket_ping: float = setting(
         30.0,
         number(0.05, 3600, off=0),
-        "A WebSocket client that has sent nothing for this many seconds gets a ping, and its session ends if it sends "
-        "nothing for as long again; 0 means never.",
+        "A WebSocket client gets a ping within this many seconds if it has sent nothing, or got nothing, and its "
+        "session ends if it sends nothing for as long after the ping; 0 means never.",
         "30 s keep a session open through proxies, which close idle ones after 60 s and more.",
     )
     websocket_message: int = setting(

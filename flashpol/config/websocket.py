@@ -173,7 +173,8 @@ class WebSocketPath:
     compression: bool = setting(
         False,
         SWITCH,
-        "If true, messages are compressed where the client offers permessage-deflate.",
+        "If true, messages are compressed where the client offers permessage-deflate and lets the server limit its "
+        "window, as Chromium does.",
         "It is off because messages of games are short, and compressing one of 100 bytes takes nearly as much CPU as "
         "relaying it.",
     )

@@ -3,7 +3,8 @@
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from flashpol.gateway import replies
 
@@ -13,45 +14,72 @@ BINARY = b"binary"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_BYTES = 16
 
-Fields = Sequence[tuple[bytes, bytes]]
+# The values of the fields of each name, which is in lower case.
+Fields = Mapping[bytes, Sequence[bytes]]
 
 
-def values_of(fields: Fields, name: bytes) -> list[bytes]:
+def grouped(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """The fields of a head, in order, by their names."""
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        found.setdefault(name.lower(), []).append(value)
+    return found
+
+
+def values_of(fields: Fields, name: bytes) -> Sequence[bytes]:
     """The values of all fields of this name, which is in lower case."""
-    return [value for each, value in fields if each.lower() == name]
+    return fields.get(name, ())
 
 
 def _tokens(values: Iterable[bytes]) -> list[bytes]:
     return [token.strip().lower() for value in values for token in value.split(b",")]
 
 
-def refusal_of(fields: Fields) -> tuple[bytes, str] | None:
-    """The reply and the result, as the metric names it, for a GET that opens no WebSocket; None if it opens one."""
+class Refusal(NamedTuple):
+    """The reply, the result as the metric names it, and the reason for the log."""
+
+    reply: bytes
+    result: str
+    reason: str
+
+
+NO_UPGRADE = Refusal(replies.UPGRADE_REQUIRED, "no_upgrade", "the request does not ask for a WebSocket")
+OLD_HTTP = NO_UPGRADE._replace(reason="the request is HTTP/1.0, in which no WebSocket can be asked for")
+OTHER_VERSION = Refusal(replies.VERSION_REQUIRED, "malformed", "the request is not for version 13 of WebSocket")
+NO_KEY = Refusal(
+    replies.reply(400, "The request has no Sec-WebSocket-Key of 16 bytes."),
+    "malformed",
+    "the request has no Sec-WebSocket-Key of 16 bytes",
+)
+
+
+def refusal_of(fields: Fields) -> Refusal | None:
+    """Why a GET opens no WebSocket; None if it opens one."""
     if b"websocket" not in _tokens(values_of(fields, b"upgrade")) or b"upgrade" not in _tokens(
         values_of(fields, b"connection")
     ):
-        return replies.UPGRADE_REQUIRED, "no_upgrade"
-    if values_of(fields, b"sec-websocket-version") != [VERSION]:
-        return replies.VERSION_REQUIRED, "malformed"
-    if key_of(fields) is None:
-        return replies.reply(400, "The request has no Sec-WebSocket-Key of 16 bytes."), "malformed"
+        return NO_UPGRADE
+    if list(values_of(fields, b"sec-websocket-version")) != [VERSION]:
+        return OTHER_VERSION
+    if not has_key(fields):
+        return NO_KEY
     return None
 
 
-def key_of(fields: Fields) -> bytes | None:
-    """The client's key; None if it is missing, is there twice, or is not 16 bytes in base64."""
+def has_key(fields: Fields) -> bool:
+    """False if the client's key is missing, is there twice, or is not 16 bytes in base64."""
     keys = values_of(fields, b"sec-websocket-key")
     if len(keys) != 1:
-        return None
+        return False
     try:
-        return keys[0] if len(base64.b64decode(keys[0], validate=True)) == _KEY_BYTES else None
+        return len(base64.b64decode(keys[0], validate=True)) == _KEY_BYTES
     except binascii.Error:
-        return None
+        return False
 
 
 def accept(fields: Fields, extensions: bytes | None = None) -> bytes:
     """The reply with status 101, for a request that `refusal_of` has nothing against."""
-    key = key_of(fields) or b""
+    key = fields[b"sec-websocket-key"][0]
     answer = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
     chosen = b"Sec-WebSocket-Protocol: binary\r\n" if _offers_binary(fields) else b""
     if extensions:

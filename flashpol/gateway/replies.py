@@ -36,6 +36,11 @@ def reply(status: int, text: str | None = None, fields: Mapping[str, str] | None
     return "\r\n".join([*lines, "", body]).encode("ascii")
 
 
+def without_body(data: bytes) -> bytes:
+    """The same reply to a HEAD request (RFC 9110 section 9.3.2)."""
+    return data[: data.index(b"\r\n\r\n") + 4]
+
+
 UPGRADE_REQUIRED = reply(426, None, {"Upgrade": "websocket"})
 VERSION_REQUIRED = reply(
     426, "This server speaks version 13 of WebSocket.", {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}

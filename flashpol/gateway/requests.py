@@ -12,7 +12,7 @@ from flashpol.gateway import handshake, replies
 from flashpol.gateway.origins import Origins
 from flashpol.gateway.url_policies import UrlReplies
 
-_GET = b"GET"
+_GET, _HEAD = b"GET", b"HEAD"
 
 
 class Reply(NamedTuple):
@@ -65,6 +65,12 @@ class Gateway:
 
     def decide(self, head: RequestHead) -> Reply | Upgrade | None:
         """None: the connection is relayed as it is."""
+        decision = self._decide(head)
+        if isinstance(decision, Reply) and head.method == _HEAD:
+            return decision._replace(data=replies.without_body(decision.data))
+        return decision
+
+    def _decide(self, head: RequestHead) -> Reply | Upgrade | None:
         path = head.path
         found = self._files.get(path, head.method) if self._files else None
         if found:
@@ -78,14 +84,13 @@ class Gateway:
     def _decide_upgrade(self, head: RequestHead, number: int) -> Reply | Upgrade:
         if head.method != _GET:
             return Reply(replies.METHOD_NOT_ALLOWED, "http", number, "no_upgrade", "the method is not GET")
-        fields = head.fields
+        fields = handshake.grouped(head.fields)
         refusal = handshake.refusal_of(fields)
         if head.minor == 0:  # which has no Upgrade
-            refusal = refusal or (replies.UPGRADE_REQUIRED, "no_upgrade")
+            refusal = refusal or handshake.OLD_HTTP
         if refusal:
-            data, result = refusal
-            outcome = "http" if result == "no_upgrade" else "http_malformed"
-            return Reply(data, outcome, number, result, "the request does not ask for a WebSocket")
+            outcome = "http" if refusal.result == "no_upgrade" else "http_malformed"
+            return Reply(refusal.reply, outcome, number, refusal.result, refusal.reason)
         verdict = self._origins[number].judge(handshake.values_of(fields, b"origin"))
         if verdict.allowed:
             agreed = handshake.compression(fields) if self._compress[number] else None

@@ -10,7 +10,7 @@ from flashpol.config import WebSocketPath
 from flashpol.counters.refused_origins import RefusedOrigins
 from flashpol.gateway import replies
 from flashpol.gateway.forwarded import client_address, is_allowed
-from flashpol.gateway.handshake import values_of
+from flashpol.gateway.handshake import grouped, values_of
 from flashpol.gateway.requests import Gateway, Reply, Upgrade
 from flashpol.hub import start_greenlet
 from flashpol.log.handler import log
@@ -74,7 +74,7 @@ class Requests:
         """Find the client behind a proxy. Returns why it is refused."""
         if port.forwarded is None:
             return None
-        entries = values_of(head.fields, b"x-forwarded-for")
+        entries = values_of(grouped(head.fields), b"x-forwarded-for")
         if not entries:
             return None
         try:

@@ -86,7 +86,7 @@ class Service:
             Acceptor, self.connections.table, sock.fileno(), PolicyReply(reply), block, timeouts=number,
             linger_bytes=timeouts.linger_bytes, reply_timeout=timeouts.reply_timeout, terminated=terminated,
             networks=access.networks, proxies=access.proxies, shared=bool(shared_port and shared_port.listener.shared),
-            codec=codec, tls_only=tls_only, http=bool(http),
+            codec=codec, tls_only=tls_only, http=bool(http), upgrades=bool(http and http.paths),
         )  # fmt: skip
         self._listeners.append(
             ListenerLoop(

@@ -114,7 +114,7 @@ def test_short_websocket_sessions_are_as_many_as_the_total(application: int) -> 
 @pytest.mark.parametrize("size", [17, 125, 126, 65535, 65536])
 def test_steady_echo_in_frames_of_every_kind_of_size_compares_each(size: int, application: int) -> None:
     result, _ = relay_load.steady_echo(
-        Server("no relay", application, 1, Path(), 0.0), None, connections=3, size=size, seconds=0.05, websocket=True
+        directly(application), None, connections=3, size=size, seconds=0.05, websocket=True
     )
     assert result.rounds >= 3
     assert result.bytes == result.rounds * size
@@ -271,6 +271,7 @@ def test_held_websocket_session_closed_by_the_server_raises() -> None:
     def serve(connection: socket.socket) -> None:
         connection.sendall(frame(client_frame(connection)[1]))
         assert over.wait(10)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else it may wait for an ACK
         connection.sendall(frame(b"\x03\xe9", CLOSE))
         closed.set()
 

@@ -3,7 +3,17 @@
 import pytest
 
 from flashpol.gateway import replies
-from flashpol.gateway.handshake import accept, compression, key_of, refusal_of, values_of
+from flashpol.gateway.handshake import (
+    NO_KEY,
+    NO_UPGRADE,
+    OTHER_VERSION,
+    accept,
+    compression,
+    grouped,
+    has_key,
+    refusal_of,
+    values_of,
+)
 
 KEY = (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ==")
 OPENING = [
@@ -33,7 +43,7 @@ def changed(name: bytes, *values: bytes) -> list[tuple[bytes, bytes]]:
     ],
 )
 def test_refusal_of_what_browsers_and_proxies_send_is_none(fields: list[tuple[bytes, bytes]]) -> None:
-    assert refusal_of(fields) is None
+    assert refusal_of(grouped(fields)) is None
 
 
 @pytest.mark.parametrize(
@@ -48,13 +58,15 @@ def test_refusal_of_what_browsers_and_proxies_send_is_none(fields: list[tuple[by
     ],
 )
 def test_refusal_of_a_request_without_upgrade_is_426(name: bytes, values: list[bytes]) -> None:
-    assert refusal_of(changed(name, *values)) == (replies.UPGRADE_REQUIRED, "no_upgrade")
+    assert refusal_of(grouped(changed(name, *values))) == NO_UPGRADE
+    assert NO_UPGRADE[:2] == (replies.UPGRADE_REQUIRED, "no_upgrade")
     assert b"\r\nUpgrade: websocket\r\n" in replies.UPGRADE_REQUIRED
 
 
 @pytest.mark.parametrize("values", [[], [b"8"], [b"12"], [b"13, 8"], [b"13", b"13"], [b"013"]])
 def test_refusal_of_another_version_names_ours(values: list[bytes]) -> None:
-    assert refusal_of(changed(b"Sec-WebSocket-Version", *values)) == (replies.VERSION_REQUIRED, "malformed")
+    assert refusal_of(grouped(changed(b"Sec-WebSocket-Version", *values))) == OTHER_VERSION
+    assert OTHER_VERSION[:2] == (replies.VERSION_REQUIRED, "malformed")
     assert replies.VERSION_REQUIRED.startswith(b"HTTP/1.1 426 ")
     assert b"\r\nSec-WebSocket-Version: 13\r\n" in replies.VERSION_REQUIRED
 
@@ -74,15 +86,14 @@ def test_refusal_of_another_version_names_ours(values: list[bytes]) -> None:
 )
 def test_refusal_of_a_key_that_is_not_16_bytes_is_400(values: list[bytes]) -> None:
     fields = changed(b"Sec-WebSocket-Key", *values)
-    assert key_of(fields) is None
-    refusal = refusal_of(fields)
-    assert refusal
-    assert (refusal[0][:13], refusal[1]) == (b"HTTP/1.1 400 ", "malformed")
+    assert not has_key(grouped(fields))
+    assert refusal_of(grouped(fields)) == NO_KEY
+    assert (NO_KEY.reply[:13], NO_KEY.result) == (b"HTTP/1.1 400 ", "malformed")
 
 
 def test_accept_has_the_reply_of_rfc_6455() -> None:
     """Section 1.3."""
-    assert accept(OPENING) == (
+    assert accept(grouped(OPENING)) == (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
     )
@@ -100,7 +111,7 @@ def test_accept_has_the_reply_of_rfc_6455() -> None:
     ],
 )
 def test_accept_chooses_binary_if_it_is_offered(offered: list[bytes], chosen: bool) -> None:
-    reply = accept([*OPENING, *((b"sec-websocket-protocol", value) for value in offered)])
+    reply = accept(grouped([*OPENING, *((b"sec-websocket-protocol", value) for value in offered)]))
     assert (b"\r\nSec-WebSocket-Protocol: binary\r\n" in reply) is chosen
 
 
@@ -131,12 +142,12 @@ def test_accept_chooses_binary_if_it_is_offered(offered: list[bytes], chosen: bo
     ],
 )
 def test_compression_agrees_on_offers_that_can_be_met(offer: bytes, agreed: bytes | None) -> None:
-    assert compression([*OPENING, (b"Sec-WebSocket-Extensions", offer)]) == agreed
+    assert compression(grouped([*OPENING, (b"Sec-WebSocket-Extensions", offer)])) == agreed
 
 
 def test_accept_names_the_extension() -> None:
-    assert b"\r\nSec-WebSocket-Extensions: x; y\r\n\r\n" in accept(OPENING, b"x; y")
+    assert b"\r\nSec-WebSocket-Extensions: x; y\r\n\r\n" in accept(grouped(OPENING), b"x; y")
 
 
 def test_values_of_a_field_come_in_order_whatever_its_case() -> None:
-    assert values_of([(b"A", b"1"), (b"b", b"2"), (b"a", b"3")], b"a") == [b"1", b"3"]
+    assert values_of(grouped([(b"A", b"1"), (b"b", b"2"), (b"a", b"3")]), b"a") == [b"1", b"3"]

@@ -82,8 +82,31 @@ def test_refusal_by_the_policy_names_origin_port_and_line() -> None:
     assert decision.reason.encode() in decision.data
 
 
+@pytest.mark.parametrize(
+    ("line", "fields", "part"),
+    [
+        (b"GET / HTTP/1.1", UPGRADE.replace(b"13", b"8"), "version 13"),
+        (b"GET / HTTP/1.1", UPGRADE.replace(b"dGhl", b""), "Sec-WebSocket-Key"),
+        (b"GET / HTTP/1.0", UPGRADE, "HTTP/1.0"),
+        (b"GET / HTTP/1.1", b"Host: h\r\n", "does not ask"),
+    ],
+)
+def test_refused_handshake_has_a_reason_of_its_own(line: bytes, fields: bytes, part: str) -> None:
+    decision = gateway(EVERY).decide(head(line, fields + ALLOWED))
+    assert isinstance(decision, Reply)
+    assert part in decision.reason
+
+
 def test_upgrade_in_http_1_0_is_426() -> None:
     assert result(gateway(EVERY).decide(head(b"GET / HTTP/1.0"))) == (0, 426, "http", "no_upgrade")
+
+
+@pytest.mark.parametrize("paths", [(), (CHESS,)])
+def test_head_request_gets_no_body(paths: tuple[WebSocketPath, ...]) -> None:
+    decision = gateway(*paths, shared=False).decide(head(b"HEAD /chess HTTP/1.1"))
+    assert isinstance(decision, Reply)
+    assert decision.data.endswith(b"\r\n\r\n")
+    assert b"Content-Length: 0" not in decision.data
 
 
 @pytest.mark.parametrize("method", [b"POST", b"HEAD", b"OPTIONS", b"DELETE"])

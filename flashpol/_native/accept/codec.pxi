@@ -261,7 +261,14 @@ cdef bint send_encoded_reply(Core* core, int fd) noexcept nogil:
 
 
 cdef bint send_last(Core* core, int fd, const char* data, size_t size) noexcept nogil:
-    """Send a short text, after which nothing is sent. False: the kernel does not take it."""
-    if core.records[fd].has_codec:
-        return encode_piece(core, fd, data, <uint32_t>size, True)
-    return send(fd, data, size, MSG_NOSIGNAL | MSG_MORE) > 0
+    """Send what nothing follows. False: the kernel does not take all of it."""
+    cdef Codec* codec = codec_of(core, fd)
+    cdef size_t at = 0, piece
+    if codec == NULL:
+        return send(fd, data, size, MSG_NOSIGNAL | MSG_MORE) == <ssize_t>size
+    while at < size and codec.unsent == NULL:
+        piece = min(<size_t>PIECE, size - at)
+        if not encode_piece(core, fd, data + at, <uint32_t>piece, at + piece == size):
+            return False
+        at += piece
+    return codec.unsent == NULL

@@ -130,19 +130,19 @@ cdef inline bint has_handshakes(const Listener* listener) noexcept nogil:
 cdef void share_out(Core* core) noexcept nogil:
     """Give each listener its reserve of sessions, slow replies and handshakes: half of all, divided equally.
 
-    Only shared ports have sessions, and only those with TLS or HTTP have handshakes. Called for each new listener,
-    before the first connection is accepted.
+    Only shared ports and WebSocket paths have sessions, and only listeners with TLS or HTTP have handshakes. Called for
+    each new listener, before the first connection is accepted.
     """
     cdef AccountCore* account = core.account
-    cdef int i, shared = 0, secured = 0
+    cdef int i, relaying = 0, secured = 0
     for i in range(core.listener_count):
-        shared += core.listeners[i].shared
+        relaying += core.listeners[i].has_sessions
         secured += has_handshakes(core.listeners[i])
     for i in range(core.listener_count):
         set_reserve(&account.slow_replies, &core.listeners[i].slow_replies,
                     account.slow_replies.limit // (2 * core.listener_count))
-        if core.listeners[i].shared:
-            set_reserve(&account.sessions, &core.listeners[i].sessions, account.sessions.limit // (2 * shared))
+        if core.listeners[i].has_sessions:
+            set_reserve(&account.sessions, &core.listeners[i].sessions, account.sessions.limit // (2 * relaying))
         if has_handshakes(core.listeners[i]):
             set_reserve(
                 &account.handshakes, &core.listeners[i].handshakes, account.handshakes.limit // (2 * secured))

@@ -150,6 +150,7 @@ cdef struct Listener:
     uint8_t shared              # what is not a policy request is relayed
     uint8_t tls_only            # and plain text is refused
     uint8_t http                # the gateway decides about HTTP requests
+    uint8_t has_sessions        # it is shared, or has WebSocket paths
     uint8_t needs_address       # networks, proxies or the address table need the peer's address at accept
     int queues                  # of its timeouts: the first one in Core.queues
     uint32_t linger_bytes

@@ -28,7 +28,8 @@ cdef class Acceptor:
     def __cinit__(self, ConnectionTable connection_table not None, int fd, PolicyReply reply not None,
                   unsigned char[::1] block not None, *, int timeouts, uint32_t linger_bytes, double reply_timeout,
                   on_exhausted, bint terminated=True, Networks networks=None, Networks proxies=None,
-                  bint shared=False, CodecFactory codec=None, bint tls_only=False, bint http=False):
+                  bint shared=False, CodecFactory codec=None, bint tls_only=False, bint http=False,
+                  bint upgrades=False):
         cdef Core* core = &connection_table.core
         cdef Listener* listener = &self.listener
         cdef int gauge
@@ -64,6 +65,7 @@ cdef class Acceptor:
         listener.hellos = TurnLine(-1, -1)
         listener.terminated = terminated
         listener.shared = shared
+        listener.has_sessions = shared or upgrades
         listener.reply = <const char*>reply.data
         listener.reply_size = <size_t>len(reply.data)
         listener.counters = <Counters*>&block[0]

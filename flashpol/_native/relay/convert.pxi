@@ -102,7 +102,7 @@ cdef Read read_and_decode(Core* core, Session* session) noexcept nogil:
     cdef Output plain, reply
     cdef CodecResult result
     cdef uint32_t taken = 0
-    cdef uint32_t size = readable_now(core, CODEC_READ)
+    cdef uint32_t size = readable_now(core, CODEC_READ if tls_of(codec) != NULL else CODEC_PLAIN)
     cdef ssize_t n = 0
     cdef bint had_work = codec.has_work
     if not had_work:
