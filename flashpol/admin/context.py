@@ -67,6 +67,10 @@ class AdminContext:
         """Those that speak TLS."""
         return [each for each in self.listeners if each.certificates]
 
+    def websocket_listener(self, name: str) -> Listener | None:
+        """The configuration of this listener if it has WebSocket paths."""
+        return next((each for each in self.websocket_listeners if each.name == name), None)
+
     def open_files(self, slot: int) -> int:
         """The descriptors that a worker has open."""
         clients, own = self.shared.slot_total(slot)["open"], self.shared.process(slot).base_files

@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
+from flashpol.admin.context import AdminContext
 from flashpol.admin.policy_analysis import AnalysisCache
+from flashpol.config import WebSocketPath
+from flashpol.gateway.decisions import rule_of, with_gateway
+from flashpol.gateway.origins import Origins
 from flashpol.policy import Decision, PolicyError
 
 LISTENER, CONTENT, PORT = FIELDS = ("listener", "from", "port")
@@ -14,7 +19,10 @@ MAX_CONTENT, MAX_PORT = 2048, 5
 
 @dataclass(frozen=True)
 class DecideResult:
-    """The query as it was sent; its decisions, one for each client, or the reason why there are none."""
+    """The query as it was sent; its decisions, or the reason why there are none.
+
+    There is one for each client, and for Ruffle one for each WebSocket path that is for the port.
+    """
 
     query: Mapping[str, str]
     served_from: int | None = None
@@ -34,7 +42,7 @@ class DecideResult:
         }
 
 
-def decide(query: Mapping[str, str], analyses: AnalysisCache) -> DecideResult:
+def decide(query: Mapping[str, str], analyses: AnalysisCache, context: AdminContext) -> DecideResult:
     """Never raises because of the query."""
     missing = [name for name in FIELDS if not query.get(name)]
     if missing:
@@ -47,7 +55,21 @@ def decide(query: Mapping[str, str], analyses: AnalysisCache) -> DecideResult:
     served_from = analyses.listener(name).served_from
     analysis = analyses.analysis(name)
     try:
-        decisions = analysis.decider.decide(content, int(port), served_from=served_from)
+        by_policy = analysis.decider.decide(content, int(port), served_from=served_from)
     except PolicyError as error:
         return DecideResult(query, error=str(error))
+    decisions = _with_gateway(by_policy, name, content, int(port), analyses, context)
     return DecideResult(query, served_from, decisions, analysis.lines)
+
+
+def _with_gateway(
+    decisions: Sequence[Decision], name: str, content: str, port: int, analyses: AnalysisCache, context: AdminContext
+) -> list[Decision]:
+    policy = analyses.listener(name).source
+    listener = context.websocket_listener(name)
+
+    def rule(path: WebSocketPath) -> Origins:
+        assert listener
+        return analyses.once((Origins, name, path.path), partial(rule_of, listener, path, policy))
+
+    return with_gateway(decisions, listener, name, content, port, rule)

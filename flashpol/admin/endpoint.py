@@ -198,7 +198,7 @@ class Application:
 
     def _decide(self, environ: Environment) -> Response:
         """JSON, or a page for a form that was sent without JavaScript, which asks for HTML."""
-        result = decide(_query(environ), self._analyses)
+        result = decide(_query(environ), self._analyses, self._context)
         code = "200 OK" if result.decisions else "400 Bad Request"
         if "text/html" in environ.get("HTTP_ACCEPT", ""):
             return Response(code, HTML, rendering.render_decision(self._context.listeners, result))

@@ -4,14 +4,17 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flashpol.cli import sources, terminal
 from flashpol.cli.arguments import ALL, add_clients, clients, port
-from flashpol.config import ConfigError
+from flashpol.config import ConfigError, Listener
+from flashpol.gateway.decisions import paths_for, rule_of, with_gateway
 from flashpol.policy import CLIENTS, DECIDE_CLIENTS, Decider, Decision, PolicyError
+from flashpol.policy.clients.ruffle import CLIENT as RUFFLE
 from flashpol.policy.clients.sandboxes import AIR, REMOTE, SANDBOXES, knows
 from flashpol.policy.decoding import decode
 from flashpol.policy.findings import cut_out
@@ -19,7 +22,8 @@ from flashpol.serving.policies import with_place
 
 DESCRIPTION = """Say whether content may connect to a port by the policy in FILE, and because of which line of it. Exit
 status: 0 allowed by every client asked, 1 denied by any of them, 2 unusable: FILE is not XML or cannot be read, or an
-argument is wrong. With --expect: 0 as expected of every client, 1 not as expected, 2 unusable."""
+argument is wrong. With --expect: 0 as expected of every client, 1 not as expected, 2 unusable. With -c, the client
+ruffle is led to the WebSocket paths for the port; a listener without one counts only if no listener has one."""
 
 # The version of the JSON output; raised when a field changes its meaning or goes away, not when one is added.
 JSON_VERSION = 1
@@ -37,7 +41,8 @@ def add_to(commands: Any) -> None:
         "--config",
         metavar="FILE",
         type=Path,
-        help="ask the policy of each listener of this configuration, by the port that clients ask",
+        help="ask the policy of each listener of this configuration, by the port that clients ask; for ruffle: its "
+        "WebSocket paths for this port",
     )
     add("--from", dest="content", metavar="URL|DOMAIN", help="where the content was loaded from; for ruffle: the page")
     add("--port", metavar="N", type=port, required=True, help="the port that it connects to")
@@ -69,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     if options.content is None:
         options.content = _ANY_FILE
     asked = [(source, _ask(source, options)) for source in _sources(options)]
-    decisions = [decision for _, each in asked for decision in each]
+    decisions = _counted(asked, options.port)
     shown = [as_json(options, *each) if options.json else for_people(options, *each) for each in asked]
     if options.json:
         print(json.dumps(shown[0] if options.file else {"version": JSON_VERSION, "policies": shown}, indent=2))
@@ -83,10 +88,31 @@ def run(options: argparse.Namespace) -> int:
 def _sources(options: argparse.Namespace) -> list[sources.Source]:
     if options.file:
         return [sources.one(options.file)]
-    found = [source for source in sources.of_config(options.config, fragment_files=False) if source.listener]
+    found = [
+        replace(source, settings=_with_port(source.settings, options.served_from))
+        for source in sources.of_config(options.config, fragment_files=False, by_paths=True)
+        if source.settings
+    ]
     if not found:
         raise ConfigError("the configuration has no listeners", options.config)
     return found
+
+
+def _with_port(listener: Listener, served_from: int | None) -> Listener:
+    """With the port that --served-from names, if the configuration does not say which it has."""
+    return replace(listener, served_from=listener.public_port or served_from)
+
+
+def _counted(asked: Sequence[tuple[sources.Source, Sequence[Decision]]], number: int) -> list[Decision]:
+    """The decisions that the exit status is about. Ruffle is led to the listeners with a path for the port, so the
+    others do not count if there is one."""
+    led = [source.settings is None or bool(paths_for(source.settings, number)) for source, _ in asked]
+    return [
+        decision
+        for leads, (_, decisions) in zip(led, asked, strict=True)
+        for decision in decisions
+        if leads or decision.client != RUFFLE or not any(led)
+    ]
 
 
 def _ask(source: sources.Source, options: argparse.Namespace) -> Sequence[Decision]:
@@ -112,7 +138,12 @@ def _ask(source: sources.Source, options: argparse.Namespace) -> Sequence[Decisi
         raise ConfigError(str(error)) from None
     if decider.error:
         raise ConfigError(with_place(source.name, decider.error))
-    return decisions
+    if source.settings is None:
+        return decisions
+    rule = partial(rule_of, source.settings, policy=source.data)
+    return with_gateway(
+        decisions, source.settings, source.listener, options.content, options.port, rule, options.sandbox
+    )
 
 
 def as_json(options: argparse.Namespace, source: sources.Source, decisions: Sequence[Decision]) -> dict[str, Any]:

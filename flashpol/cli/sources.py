@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flashpol import config
-from flashpol.config import ConfigError
+from flashpol.config import ConfigError, Listener, WebSocketPath
 from flashpol.policy import CLIENTS, MAX_POLICY_BYTES, PolicyError, merge_files
 from flashpol.serving.policies import CLIENTS_OF, fragments, generated, read_file
 from flashpol.serving.policy_files import URL_CLIENTS, url_files
@@ -20,7 +20,7 @@ class Source:
     """One policy: its name in messages, its bytes, or the error that prevented reading it.
 
     `served_from` is the port that serves it, if known, and `clients` are the clients that it is for. `by_url`: they
-    fetch it by URL.
+    fetch it by URL. `settings` are those of the listener, or of the first of several.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Source:
     clients: tuple[str, ...] = CLIENTS
     listener: str = ""
     by_url: bool = False
+    settings: Listener | None = None
 
 
 def read(name: str) -> bytes:
@@ -79,26 +80,28 @@ def _read(name: str) -> Source:
         return Source(name, error=str(error).removeprefix(f"{name}: ").removeprefix("cannot be read: "))
 
 
-def of_config(path: Path, *, fragment_files: bool) -> list[Source]:
+def of_config(path: Path, *, fragment_files: bool, by_paths: bool = False) -> list[Source]:
     """Return the policy of each listener of a configuration, with the port that clients ask, and unused policies.
 
     With `fragment_files`, each file of a folder is a source too. Listeners with the same policy, dialect and port share
-    a source. Raises ConfigError.
+    a source; with `by_paths`, only if they have the same WebSocket paths too. Raises ConfigError.
     """
     settings = config.load(path)
-    found: dict[tuple[str, str, int | None], list[str]] = {}
+    found: dict[tuple[str, str, int | None, tuple[WebSocketPath, ...]], list[Listener]] = {}
     for listener in settings.listeners:
-        key = listener.policy, listener.dialect, listener.public_port
-        found.setdefault(key, []).append(str(listener.name or listener.address))
-    used = {name for name, _, _ in found}
+        paths = listener.websocket if by_paths else ()
+        found.setdefault((listener.policy, listener.dialect, listener.public_port, paths), []).append(listener)
+    used = {name for name, *_ in found}
     for policy in settings.policies:
         if policy.name not in used:
-            found[policy.name, "", None] = []
+            found[policy.name, "", None, ()] = []
     sources: list[Source] = []
-    for (name, dialect, port), listeners in found.items():
+    for (name, dialect, port, _), listeners in found.items():
         clients = CLIENTS_OF.get(dialect, CLIENTS)
+        names = ", ".join(str(each.name or each.address) for each in listeners)
+        first = listeners[0] if listeners else None
         for title, data in _policy(settings.policy(name), fragment_files):
-            sources.append(Source(title, data, None, port, clients, ", ".join(listeners)))
+            sources.append(Source(title, data, None, port, clients, names, settings=first))
     return sources
 
 

@@ -7,4 +7,5 @@ forwarded     X-Forwarded-For -> the client's address
 url_policies  crossdomain.xml, clientaccesspolicy.xml -> HTTP replies
 replies       the other HTTP replies
 ruffle        listeners -> what a page tells Ruffle
+decisions     what `flashpol decide` and `/-/decide` say of Ruffle: as origins decides
 """

@@ -53,7 +53,7 @@ class Verdict(NamedTuple):
     """Whether content may connect. `status` is that of the HTTP reply if it may not, 0 if it may.
 
     `reason` is one line of printable ASCII for the reply and the log. `origin` is the field as a log line may show it,
-    empty without one. `line` is the line of the policy that decided, None if none did.
+    empty without one. `line` and `column` are the place in the policy that decided, None if none did.
     """
 
     allowed: bool
@@ -62,6 +62,7 @@ class Verdict(NamedTuple):
     reason: str
     origin: str = ""
     line: int | None = None
+    column: int | None = None
 
 
 class Origins:
@@ -118,10 +119,10 @@ class Origins:
     def _decided(self, text: str, content: Content) -> Verdict:
         if self._rule == ANY:
             return Verdict(True, ACCEPTED, 0, "origins is any", text)
-        line = None
+        line = column = None
         if self._rule == POLICY:
             decision = self._decide(Query(content, self.port, self._served_from))
-            allowed, reason, line = decision.allowed, decision.reason, decision.line
+            allowed, reason, line, column = decision.allowed, decision.reason, decision.line, decision.column
             if line:
                 reason = f"{reason} (line {line} of the policy)"
         elif self._listed.isdisjoint(_names(content)):
@@ -129,9 +130,9 @@ class Origins:
         else:
             allowed, reason = True, "origins lists it"
         if allowed:
-            return Verdict(True, ACCEPTED, 0, _one_line(reason), text, line)
+            return Verdict(True, ACCEPTED, 0, _one_line(reason), text, line, column)
         reason = f"Origin {shown(text)} may not connect to port {self.port}: {reason}"
-        return Verdict(False, REFUSED, 403, _one_line(reason), text, line)
+        return Verdict(False, REFUSED, 403, _one_line(reason), text, line, column)
 
 
 class Memory:

@@ -230,3 +230,99 @@ def test_decide_from_an_empty_text_is_an_error(file: Path) -> None:
     done = run("decide", file, "--from", "", "--port", "80")
     assert (done.returncode, done.stdout) == (2, "")
     assert 'the content "" is empty' in done.stderr
+
+
+# ---------------------------------------------------------------------------------- Ruffle, by a configuration's paths
+
+WEBSOCKET = """
+[policies.games]
+grants = [{domain = "*", ports = "7000-17002"}]
+[[listeners]]
+name = "listed"
+address = "127.0.0.1:17000"
+policy = "games"
+upstream = "127.0.0.1:7001"
+[[listeners.websocket]]
+path = "/chess"
+port = 17002
+origins = ["https://*.games.example.com"]
+[[listeners.websocket]]
+path = "/arena"
+[[listeners]]
+name = "plain"
+address = "127.0.0.1:17001"
+policy = "games"
+"""
+
+
+def ruffle(folder: Path, *arguments: str, config: str = WEBSOCKET) -> tuple[int, list[str]]:
+    """The exit status, and the lines of the verdicts and the reasons."""
+    (folder / "flashpol.toml").write_text(config)
+    done = run("decide", "-c", folder / "flashpol.toml", "--client", "ruffle", *arguments)
+    assert done.stderr == ""
+    return done.returncode, [line.strip() for line in done.stdout.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize(
+    ("content", "port", "status"),
+    [
+        ("https://localhost", "17002", 1),
+        ("https://a.games.example.com/page.html", "17002", 0),
+        ("https://a.games.example.com:8443", "17002", 1),
+        ("http://a.games.example.com", "17002", 1),
+        ("https://localhost", "17000", 0),
+        ("file:///game.swf", "17000", 0),
+        ("file:///game.swf", "17002", 1),
+        ("null", "17002", 1),
+        ("https://a.games.example.com", "17001", 1),
+        ("https://a.games.example.com", "7001", 1),
+    ],
+)
+def test_decide_ruffle_asks_the_paths_for_the_port(tmp_path: Path, content: str, port: str, status: int) -> None:
+    found, lines = ruffle(tmp_path, "--from", content, "--port", port)
+    assert (found, "ruffle: allowed" in lines) == (status, status == 0)
+    expected = ("allowed", "denied")[status]
+    assert ruffle(tmp_path, "--from", content, "--port", port, "--expect", expected)[0] == 0
+
+
+def test_decide_ruffle_says_why_and_what_no_path_is_for(tmp_path: Path) -> None:
+    _, lines = ruffle(tmp_path, "--from", "https://localhost", "--port", "17002")
+    assert lines[1:3] == [
+        "ruffle: denied",
+        'WebSocket path /chess of listener listed: Origin "https://localhost" may not connect to port 17002: '
+        "origins lists others",
+    ]
+    assert lines[-1] == "no WebSocket path of listener plain is for port 17002: it has no websocket"
+    _, lines = ruffle(tmp_path, "--from", "https://localhost", "--port", "80")
+    assert lines[2] == "no WebSocket path of listener listed is for port 80: its paths are for 17000, 17002"
+
+
+def test_decide_ruffle_of_a_domain_says_that_the_scheme_matters(tmp_path: Path) -> None:
+    status, lines = ruffle(tmp_path, "--from", "a.games.example.com", "--port", "17002")
+    assert status == 1
+    assert 'Origin "http://a.games.example.com" may not connect' in lines[2]
+    assert "https://a.games.example.com may: write the URL of the page" in lines[2]
+
+
+def test_decide_ruffle_of_a_path_that_asks_the_policy_shows_its_line(tmp_path: Path, file: Path) -> None:
+    config = WEBSOCKET.replace('grants = [{domain = "*", ports = "7000-17002"}]', f'file = "{file}"')
+    status, lines = ruffle(tmp_path, *FROM, "--port", "17000", config=config)
+    assert status == 1
+    assert lines[2].startswith(f"{file}:3:54: WebSocket path /arena of listener listed: Origin ")
+    assert lines[3].startswith("3 | ")
+    assert "Unexpected response code: 403" in lines[5]
+
+
+def test_decide_ruffle_keeps_listeners_with_other_paths_apart(tmp_path: Path) -> None:
+    more = '[[listeners]]\nname = "twin"\naddress = "127.0.0.2:17000"\npolicy = "games"\n'
+    status, lines = ruffle(tmp_path, "--from", "https://localhost", "--port", "17000", config=WEBSOCKET + more)
+    assert (status, lines.count("ruffle: allowed"), lines.count("ruffle: denied")) == (0, 1, 2)
+
+
+def test_decide_ruffle_on_the_desktop_needs_no_path(tmp_path: Path) -> None:
+    status, lines = ruffle(tmp_path, "--sandbox", "ruffle-desktop", "--port", "80")
+    assert (status, lines.count("ruffle: allowed")) == (0, 2)
+
+
+def test_decide_ruffle_of_a_policy_file_asks_the_policy(file: Path) -> None:
+    assert run("decide", file, *FROM, "--port", "1935", "--client", "ruffle").returncode == 0

@@ -9,7 +9,8 @@ asks the policy in its place, as Flash Player would for content from there:
   `chrome-extension:`, count as content from nowhere, which only `domain="*"` matches: no site served them, and the
   program that shows them chooses the name.
 
-A listener may have another rule than its policy (`origins`); `flashpol.gateway.origins` has all of them.
+A listener may have another rule than its policy (`origins`); `flashpol.gateway.origins` has all of them, and
+`flashpol.gateway.decisions` asks them.
 """
 
 from dataclasses import replace
@@ -21,7 +22,7 @@ CLIENT = "ruffle"
 NULL = "null"
 # What Chrome writes to its console. Ruffle reports a connection to the content, and then its end.
 _WORDS = (
-    "WebSocket connection to 'wss://SERVER/' failed: Error during WebSocket handshake: Unexpected response code: 403"
+    "WebSocket connection to 'wss://SERVER/' failed: Error during WebSocket handshake: Unexpected response code: %d"
 )
 _SITES = ("http", "https", "")  # "": only a domain was given
 
@@ -35,10 +36,14 @@ def compile_ruffle(document: Document) -> Evaluator:
             content = nowhere(content)
         # `local` leaves out a warning of Flash Player about `secure`, which here means what it says.
         found = flash(Query(content, query.port, query.served_from, local=True))
-        words = "" if found.allowed else _WORDS
+        words = "" if found.allowed else refused_words()
         return Decision(CLIENT, found.allowed, found.reason, found.line, found.column, words)
 
     return decide
+
+
+def refused_words(status: int = 403) -> str:
+    return _WORDS % status
 
 
 def nowhere(content: Content) -> Content:

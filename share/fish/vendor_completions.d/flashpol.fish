@@ -123,7 +123,7 @@ complete -c flashpol -n '_shtab_flashpol_using check' -l json -d 'print JSON, de
 complete -c flashpol -n '_shtab_flashpol_using check; and test $_shtab_flashpol_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'policy file, folder (the *.xml in it), or - for standard input'
 complete -c flashpol -n '_shtab_flashpol_using; and test $_shtab_flashpol_npos -eq 0' -a decide -d 'say what may connect where, and why'
 complete -c flashpol -n '_shtab_flashpol_using decide' -s h -l help -d 'show this help message and exit'
-complete -c flashpol -n '_shtab_flashpol_using decide' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'ask the policy of each listener of this configuration, by the port that clients ask'
+complete -c flashpol -n '_shtab_flashpol_using decide' -s c -l config -xka "(__fish_complete_path (commandline -ct))" -d 'ask the policy of each listener of this configuration, by the port that clients ask; for ruffle: its WebSocket paths for this port'
 complete -c flashpol -n '_shtab_flashpol_using decide' -l from -x -d 'where the content was loaded from; for ruffle: the page'
 complete -c flashpol -n '_shtab_flashpol_using decide' -l port -x -d 'the port that it connects to'
 complete -c flashpol -n '_shtab_flashpol_using decide' -l client -xka "flash lightspark unity silverlight ruffle all" -d 'client to ask, may be repeated: flash, lightspark, unity, silverlight, ruffle, or all (default flash)'
