@@ -50,7 +50,23 @@ def find(listener: Listener, policy: bytes, paths: Sequence[WebSocketPath] | Non
                 f'{_title(path)} has origins = "any", so every web page may connect through its visitors: list the '
                 "origins of your pages, unless all may"
             )
+    if paths is None and _is_open_beside(listener):
+        found.append(
+            "requests for other paths than those of its WebSockets are relayed to the same application, whatever their "
+            'Origin, and so is what follows them on their connection: add a table with path = "*", or have the upstream '
+            "in the tables only"
+        )
     return found
+
+
+def _is_open_beside(listener: Listener) -> bool:
+    """Its application is reached by WebSocket paths, with an Origin, and by all other paths without one."""
+    return (
+        listener.shared
+        and bool(listener.websocket)
+        and all(path.path != EVERY_PATH for path in listener.websocket)
+        and any(not {*listener.upstream_of(path)}.isdisjoint(listener.upstream) for path in listener.websocket)
+    )
 
 
 def _title(path: WebSocketPath) -> str:

@@ -9,10 +9,12 @@ from flashpol.policy import allow_policy, render
 from flashpol.serving.policies import compile_all
 from flashpol.serving.websocket_findings import find, require_zlib, warn_all
 
+OTHER_PATHS = "requests for other paths than those of its WebSockets are relayed to the same application"
+
 
 def findings(grants: str | bytes, *paths: WebSocketPath, address: str = "0.0.0.0:7000") -> list[str]:
     policy = grants if isinstance(grants, bytes) else render(allow_policy(grants.split()))
-    return find(listener(*paths, address=address), policy)
+    return [text for text in find(listener(*paths, address=address), policy) if not text.startswith(OTHER_PATHS)]
 
 
 def listener(*paths: WebSocketPath, address: str = "0.0.0.0:7000") -> Listener:
@@ -62,6 +64,23 @@ def test_port_that_the_kernel_chooses_is_unknown_and_no_finding() -> None:
 def test_any_origin_is_a_finding() -> None:
     [found] = findings("*:843", WebSocketPath("/a", origins="any"))
     assert found.startswith('the WebSocket path /a has origins = "any", so every web page may connect')
+
+
+@pytest.mark.parametrize(
+    ("paths", "found"),
+    [
+        ((WebSocketPath("/a"),), True),
+        ((WebSocketPath("/a", (UpstreamAddress("127.0.0.1", 7001),)),), True),
+        ((WebSocketPath("/a"), WebSocketPath("*")), False),
+        ((WebSocketPath("/a", (UpstreamAddress("127.0.0.1", 7002),)),), False),  # the upstream is a web server
+        ((), False),
+    ],
+)
+def test_application_that_other_paths_reach_without_an_origin_is_a_finding(
+    paths: tuple[WebSocketPath, ...], found: bool
+) -> None:
+    texts = find(listener(*paths), render(allow_policy(["*:7000"])))
+    assert any(text.startswith(OTHER_PATHS) for text in texts) is found
 
 
 def test_what_is_no_policy_has_no_finding_here() -> None:
