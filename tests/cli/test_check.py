@@ -251,8 +251,9 @@ def test_check_on_an_ascii_terminal_replaces_characters() -> None:
 def test_check_of_a_configuration_reports_websocket_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "f.toml").write_text(
         '[policies.p]\ngrants = [{domain = "*.example.com", ports = "7001"}]\n'
-        '[[listeners]]\nname = "games"\naddress = "127.0.0.1:843"\nupstream = "127.0.0.1:7000"\n'
-        '[[listeners.websocket]]\npath = "/chess"\nport = 7001\n[[listeners.websocket]]\npath = "/go"\nport = 7002\n'
+        '[[listeners]]\nname = "games"\naddress = "127.0.0.1:843"\n'
+        '[[listeners.websocket]]\npath = "/chess"\nport = 7001\nupstream = "127.0.0.1:7000"\n'
+        '[[listeners.websocket]]\npath = "/go"\nport = 7002\nupstream = "127.0.0.1:7000"\n'
     )
     assert main(["check", "-c", str(tmp_path / "f.toml")]) == 0
     assert "\nlistener games: warning: the WebSocket path /go is refused to every page: " in capsys.readouterr().out
