@@ -53,8 +53,8 @@ def find(listener: Listener, policy: bytes, paths: Sequence[WebSocketPath] | Non
     if paths is None and _is_open_beside(listener):
         found.append(
             "requests for other paths than those of its WebSockets are relayed to the same application, whatever the "
-            'Origin, and so is what follows them on their connection: add a table with path = "*", or have the upstream '
-            "in the tables only"
+            'Origin, and so is what follows them on their connection: add a table with path = "*", or have the '
+            "upstream in the tables only"
         )
     return found
 
