@@ -34,7 +34,9 @@ class ClientSite:
             f"[certificates.{name}]\nchain = '{pair.chain}'\nkey = '{pair.key}'\n"
             for name, pair in self.certificates.items()
         ]
-        settings = {"name": "tls", "address": "127.0.0.1:0", "tls": [*self.certificates]} | listener
+        # On a busy machine a client may send its request late; the listener would relay it as it is.
+        patience = {"first_byte_timeout": 10} if "websocket" in listener else {}
+        settings = {"name": "tls", "address": "127.0.0.1:0", "tls": [*self.certificates]} | patience | listener
         lines = [f"{name} = {toml(value)}\n" for name, value in settings.items()]
         tables = [f"[server]\n{server}\n", *blocks, '[policies.main]\nfile = "policy.xml"\n', "[[listeners]]\n"]
         return "".join([*tables, *lines])

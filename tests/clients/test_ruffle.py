@@ -125,7 +125,7 @@ def serve(web: Web, tmp_path: Path, application: Application) -> Iterator[Serve]
             f"{web.certificate.toml()}"
             '[policies.games]\nfile = "games.xml"\n'
             '[[listeners]]\nname = "games"\naddress = "127.0.0.1:0"\npolicy = "games"\n'
-            f'upstream = "{upstream}"\ntls = ["games"]\n'
+            f'upstream = "{upstream}"\ntls = ["games"]\nfirst_byte_timeout = 10\n'
             f'[[listeners.websocket]]\npath = "*"\n{settings}'
         )
         running.append(Flashpol("-c", tmp_path / "flashpol.toml", listen=()).__enter__())

@@ -74,7 +74,7 @@ def serve(folder: Path, application: Application, server: str = "", networks: st
     text = http_proxies.replaced(text, '["127.0.0.1"]', networks)
     text = http_proxies.replaced(text, '"127.0.0.1:17001"', f'"{application.address}"')
     text = http_proxies.replaced(text, "[[listeners]]\n", '[[listeners]]\nupstream_proxy = "v1"\n')
-    (folder / "flashpol.toml").write_text(f"[server]\naccess_log = 1\n{server}\n{text}")
+    (folder / "flashpol.toml").write_text(f"[server]\naccess_log = 1\nfirst_byte_timeout = 10\n{server}\n{text}")
     return Flashpol("-c", folder / "flashpol.toml", listen=())
 
 

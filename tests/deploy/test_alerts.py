@@ -36,7 +36,7 @@ def anchors(page: str) -> set[str]:
     ids=["rules", "configuration", "alerts"],
 )
 def test_promtool_accepts_rules_configuration_and_alert_tests(arguments: tuple[str | Path, ...]) -> None:
-    done = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SUCCESS" in done.stdout
     assert not re.search("fail|warn|error", done.stdout + done.stderr, re.IGNORECASE)
