@@ -16,7 +16,11 @@ from testkit.processes import Flashpol, status
 from testkit.tls_serving import issue
 from testkit.websocket_frames import BINARY, CLOSE, Frame, Frames, deflate, frame
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not COMPRESSES, reason="built without zlib")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not COMPRESSES, reason="built without zlib"),
+    pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer keeps what is freed"),
+]
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
