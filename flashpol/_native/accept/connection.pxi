@@ -8,7 +8,7 @@ from flashpol._native.accept.match cimport MatchVerdict, REQUEST_BYTES, SEEN_BYT
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
     Core, H_AWAITED, H_READ, O_TIMEOUT, QUEUE_COUNT, R_MAX_ADDRESS_CONNECTIONS, R_NONE, R_OTHER, R_PROXY_MALFORMED,
-    R_HTTP, R_PROXY_OVERSIZED, R_TLS, R_TLS_ONLY, READ_BYTES, Reason, Record, S_FIRST_BYTE, S_FRESH, S_GRACE, S_HEAD,
+    R_HTTP, R_PROXY_OVERSIZED, R_TLS, R_TLS_ONLY, READ_BYTES, Reason, Record, S_BODY, S_FIRST_BYTE, S_FRESH, S_GRACE, S_HEAD,
     S_HELLO,
     S_LINGER, S_PREFIX, S_REQUEST, S_UNREAD,
 )
@@ -86,8 +86,14 @@ cdef inline void on_request_bytes(Core* core, int fd, size_t size) noexcept nogi
     cdef Record* record = &core.records[fd]
     cdef size_t used = 0, before = record.matched
     cdef MatchVerdict verdict = V_OTHER
+    if record.state == S_BODY:
+        on_body_bytes(core, fd, core.buffer, size)
+        return
     if record.has_head:
         on_head_bytes(core, fd, core.buffer, size)
+        return
+    if record.has_carrier:
+        begin_head(core, fd, 0, core.buffer, size)
         return
     if record.seen_size == 0:
         verdict = match_feed(&record.matched, core.buffer, size, &used, core.listeners[record.listener].terminated)
@@ -151,7 +157,7 @@ cdef inline void on_fin(Core* core, int fd) noexcept nogil:
         close_acknowledged(core, fd, False)
     elif record.matched == REQUEST_BYTES:
         reply(core, fd, True)
-    elif record.has_head:
+    elif record.has_head or record.has_carrier:
         on_client_gone(core, fd)
     elif is_relayed(core, record) and (record.matched or record.seen_size):
         begin_session_now(core, fd)
@@ -168,6 +174,8 @@ cdef inline void on_readable(Core* core, int fd) noexcept nogil:
     """
     cdef Record* record = &core.records[fd]
     cdef ssize_t n
+    if record.has_carrier and on_carrier_readable(core, fd):
+        return
     if record.has_codec:
         on_encoded_input(core, fd)
         return
@@ -201,8 +209,10 @@ cdef inline void on_deadline(Core* core, int fd) noexcept nogil:
         close_acknowledged(core, fd, True)
     elif record.state == S_UNREAD:
         on_unread(core, fd)
-    elif record.state == S_HEAD:
+    elif record.state == S_HEAD or record.state == S_BODY:
         on_head_overdue(core, fd)
+    elif record.has_carrier and end_carrier(core, fd):
+        pass
     elif record.state == S_FIRST_BYTE and record.matched:
         enter(core, fd, S_REQUEST)                  # most likely a policy request that is still arriving
     elif is_relayed(core, record) and record.header_state != H_AWAITED and not (
@@ -246,4 +256,5 @@ cdef inline void dispatch(Core* core) noexcept nogil:
         # Records that are still overdue set the timer to a time that has passed: it fires in the loop's next round.
         set_timer(&core.poller, 0)
         run_turns(core)
+        run_resumed(core, limit)
     arm_timer(&core.poller, core.queues, core.timeouts_count * QUEUE_COUNT)

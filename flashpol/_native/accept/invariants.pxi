@@ -3,8 +3,8 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from flashpol._native.accept.state cimport (
-    Core, G_SESSIONS, G_SLOW_REPLIES, GAUGE_COUNT, Listener, QUEUE_COUNT, Record, S_FREE, S_FRESH, S_HEAD,
-    S_QUEUED,
+    Core, G_SESSIONS, G_SLOW_REPLIES, GAUGE_COUNT, Listener, QUEUE_COUNT, Record, S_BEHIND, S_BODY, S_DECISION,
+    S_EXCHANGE, S_FREE, S_FRESH, S_HEAD, S_QUEUED,
     STATE_COUNT, StateRow, TurnLine,
 )
 from flashpol._native.account.places cimport AccountEntry, K_NONE, K_SILENT_SESSION, SESSION_KINDS, SESSIONS
@@ -51,8 +51,13 @@ cdef const char* find_record_violation(Core* core, const Record* record) noexcep
             record.has_place > record.has_codec + record.has_head):
         return b"a codec is not of its connection"
     if record.has_head != (core.heads != NULL and core.heads[record - core.records] != NULL) or (
-            record.has_head != (record.state == S_HEAD)):
+            record.has_head != (record.state == S_HEAD or record.state == S_BODY)):
         return b"a head is not of its connection"
+    if record.has_carrier != (core.carriers != NULL and core.carriers[record - core.records] != NULL):
+        return b"a carrier is not of its connection"
+    if record.has_carrier and core.carriers[record - core.records].waits != (
+            record.state in (S_DECISION, S_EXCHANGE)) and record.state != S_BEHIND:
+        return b"a carrier waits in a state without a request"
     if record.watched and not row.watched:
         return b"a descriptor is in the epoll set in a state without a watch"
     if row.gauge == G_SESSIONS:

@@ -8,7 +8,7 @@ from posix.unistd cimport close
 
 from flashpol._native.accept.address_limits cimport SECOND, Slot
 from flashpol._native.accept.state cimport (
-    BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, P_SILENT, PendingSession, R_CAPACITY, R_HTTP,
+    BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, P_SILENT, PENDING_SESSION, PendingSession, R_CAPACITY, R_HTTP,
     R_MAX_SLOW_REPLIES, R_NONE, R_OTHER, R_TLS_ONLY, READ_BYTES, Reason, Record, S_FREE, S_LINGER, S_SESSION,
     S_SLOW_REPLY, S_UNREAD,
 )
@@ -31,6 +31,8 @@ cdef inline void close_connection(Core* core, int fd) noexcept nogil:
     cdef bint held = not (session and core.account.entries[fd].leaving)     # else `evict_session` has given it back
     if core.records[fd].has_head:
         drop_head(core, fd)
+    if core.records[fd].has_carrier:
+        drop_carrier(core, fd)
     if core.records[fd].has_codec:
         drop_codec(core, fd)
     enter(core, fd, S_FREE)
@@ -57,6 +59,8 @@ cdef inline void linger(Core* core, int fd) noexcept nogil:
 
     Linux sends RST when a socket is closed with unread input, and RST can destroy a reply that is still under way.
     """
+    if core.records[fd].has_carrier:
+        drop_carrier(core, fd)
     if core.records[fd].has_codec:
         drop_codec(core, fd)                # what still comes is discarded as it is
     if core.records[fd].state == S_SESSION:
@@ -71,6 +75,8 @@ cdef inline void linger(Core* core, int fd) noexcept nogil:
 
 cdef inline void on_client_gone(Core* core, int fd) noexcept nogil:
     """The client closed or reset the connection before it had its reply."""
+    if core.records[fd].has_carrier and end_carrier(core, fd):
+        return
     core.listeners[core.records[fd].listener].counters.resets += 1
     record_outcome(core, fd, O_RESET)
     close_connection(core, fd)
@@ -86,6 +92,10 @@ cdef inline void count_refused(
 
 
 cdef inline void refuse(Core* core, int fd, Reason reason) noexcept nogil:
+    if core.records[fd].has_carrier:
+        count_carrier(core, fd, reason)
+        close_connection(core, fd)
+        return
     count_refused(core, core.listeners[core.records[fd].listener], fd, reason, header_source(core, fd))
     record_outcome(core, fd, reason)
     if reason == R_HTTP and send_last(core, fd, core.http_reply, core.http_reply_size):
@@ -279,7 +289,7 @@ cdef inline void begin_session(
     memcpy(session.data + matched + seen, data, size)
     session.size = matched + seen + size
     session.fd = fd
-    session.http = False
+    session.what = PENDING_SESSION
     append_pending(core, session)
     enter_session(core, fd, protocol)
 

@@ -1,0 +1,395 @@
+# The requests of a session: in the order of their numbers, whatever order they come in and on whatever connections.
+#
+# At most one request asks for what the upstream sends. The next one to be carried out answers it first, so replies have
+# the order of their requests. A /send is answered at once, a poll when something comes or rtmpt_hold is over.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.string cimport memcpy
+
+from flashpol._native.account.places cimport AccountCore
+from flashpol._native.codecs.codec cimport Codec
+from flashpol._native.http.tunnel_path cimport ID_BYTES, NO_NUMBER, TK_CLOSE, TK_IDLE, TK_NONE, TK_SEND
+from flashpol._native.tunnel.state cimport (
+    Early, MAX_REPLY, MAX_WAITING, Origin, Piece, Q_GAP, Q_GHOST, Q_HOLD, T_OPEN, T_OVER, TunnelCore, TunnelSession,
+    WINDOW,
+)
+
+cdef enum:
+    EMPTIES = 10                # replies without data at each interval, as of Red5
+
+cdef extern from *:
+    """
+    static const char flashpol_intervals[] = {0x01, 0x03, 0x05, 0x09, 0x11, 0x21};
+    """
+    const char* INTERVALS "flashpol_intervals"
+    int INTERVAL_COUNT "(int)sizeof(flashpol_intervals)"
+
+cdef Origin NOWHERE = Origin(-1, -1, 0, 0)
+
+
+# -------------------------------------------------------------------------------------------------------------- replies
+
+cdef void reply_to(TunnelCore* core, Origin* origin, int status, const char* body, uint32_t size) noexcept nogil:
+    """Reply to a request, whose origin is none from now on."""
+    cdef Origin to = origin[0]
+    origin[0] = NOWHERE
+    if to.fd >= 0:
+        core.waiting[to.fd] = -1
+        core.gate.reply(core.gate.core, to.fd, status, body, size)
+    elif to.line >= 0:
+        send_reply_by_line(core, &to, status, body, size)
+
+
+cdef inline void leave_asking(TunnelSession* session) noexcept nogil:
+    """The request that asks gets its reply, or is gone."""
+    session.counters.held -= session.links[Q_HOLD].deadline != 0
+    stop(session, Q_HOLD)
+    session.kind = TK_NONE
+
+
+cdef void answer(TunnelSession* session) noexcept nogil:
+    """Reply to the request that asks, with what has come for it, and keep the reply."""
+    cdef int step
+    if session.kind == TK_NONE:
+        return
+    leave_asking(session)
+    drop_last(session)
+    session.answered = session.expected - 1
+    if session.reply_size:
+        session.empties = 0
+        session.last, session.last_size = session.reply, session.reply_size
+        # The room that is not used stays counted until the reply is dropped.
+        session.counters.buffered -= <int64_t>session.reply_room - session.reply_size
+        session.core.bytes -= <int64_t>session.reply_room - session.reply_size
+        session.reply = NULL
+        session.reply_size = session.reply_room = 0
+        reply_to(session.core, &session.asking, 200, session.last, session.last_size)
+        return
+    step = min(<int>(session.empties // EMPTIES), INTERVAL_COUNT - 1)
+    session.empties += 1
+    session.interval = INTERVALS[step]
+    reply_to(session.core, &session.asking, 200, &session.interval, 1)
+
+
+cdef void repeat(TunnelSession* session, Origin* origin) noexcept nogil:
+    """A request that was answered last has come once more."""
+    session.counters.repeated += 1
+    if session.last != NULL:
+        reply_to(session.core, origin, 200, session.last, session.last_size)
+    else:
+        reply_to(session.core, origin, 200, &session.interval, 1)
+
+
+# -------------------------------------------------------------------------------------------------- what the pump calls
+
+cdef const char* peek_at(Codec* codec, uint32_t* size) noexcept nogil:
+    cdef TunnelSession* session = <TunnelSession*>codec
+    if session.first != NULL:
+        size[0] = session.first.end - session.first.begin
+        return session.first.data + session.first.begin
+    size[0] = session.direct_size
+    return session.direct
+
+
+cdef void consume(Codec* codec, uint32_t size) noexcept nogil:
+    cdef TunnelSession* session = <TunnelSession*>codec
+    if session.first == NULL:
+        session.direct += size
+        session.direct_size -= size
+        return
+    session.first.begin += size
+    session.waiting -= size
+    if session.first.begin == session.first.end:
+        drop_piece(session)
+    if session.early_count and session.waiting == 0:
+        join_resumed(session)                           # what waits in the window may wait for this
+
+
+cdef uint32_t room_of(Codec* codec) noexcept nogil:
+    cdef TunnelSession* session = <TunnelSession*>codec
+    if session.state == T_OVER:
+        return MAX_REPLY                                # it is dropped
+    return MAX_REPLY - max(session.reply_size, <uint32_t>1) if session.kind != TK_NONE else 0
+
+
+cdef bint append_reply(TunnelSession* session, const char* data, uint32_t size) noexcept nogil:
+    """False: there is no memory."""
+    cdef uint32_t room = max(session.reply_size, <uint32_t>1) + size
+    cdef char* larger = <char*>take_bytes(session.core, session.counters, room)
+    if larger == NULL:
+        return False
+    larger[0] = INTERVALS[0]
+    if session.reply_size:
+        memcpy(larger, session.reply, session.reply_size)
+    memcpy(larger + room - size, data, size)
+    drop_reply(session)
+    session.reply, session.reply_size, session.reply_room = larger, room, room
+    return True
+
+
+cdef void deliver(Codec* codec, const char* data, uint32_t size, bint more) noexcept nogil:
+    cdef TunnelSession* session = <TunnelSession*>codec
+    if session.state == T_OVER:
+        return
+    if size and not append_reply(session, data, size):
+        codec.ended = True                              # bytes are lost: the session cannot go on
+        end_requests(session)
+    elif not more:
+        answer(session)
+
+
+# ------------------------------------------------------------------------------------------------------------- requests
+
+cdef inline bint is_slow(const TunnelSession* session) noexcept nogil:
+    """The upstream has not taken what earlier requests brought."""
+    return session.waiting >= session.core.timeouts[session.set_of_timeouts].buffer
+
+
+cdef bint keep_direct(TunnelSession* session) noexcept nogil:
+    """The upstream has not taken all of a body: keep the rest. False: there is no memory."""
+    cdef Piece* piece
+    if session.direct_size == 0:
+        return True
+    piece = <Piece*>take_bytes(session.core, session.counters, sizeof(Piece) + session.direct_size)
+    if piece == NULL:
+        return False
+    memcpy(piece.data, session.direct, session.direct_size)
+    piece.next, piece.begin, piece.end = NULL, 0, session.direct_size
+    if session.last_piece != NULL:
+        session.last_piece.next = piece
+    else:
+        session.first = piece
+    session.last_piece = piece
+    session.waiting += session.direct_size
+    return True
+
+
+cdef void wake(TunnelSession* session) noexcept nogil:
+    """Have the pump move what there is."""
+    cdef AccountCore* account = session.core.account
+    if account.wake_session != NULL:
+        account.wake_session(account.relay, session.fd)
+
+
+cdef void close_by_client(TunnelSession* session, Origin* origin) noexcept nogil:
+    """What came before is sent on, then FIN. What waits for earlier requests that never came is not sent."""
+    answer(session)
+    session.codec.ended = True
+    end_requests(session)
+    reply_to(session.core, origin, 200, b"\0", 1)
+    wake(session)
+
+
+cdef void carry_out(
+    TunnelSession* session, Origin* origin, uint8_t kind, int64_t number, const char* body, uint32_t size,
+) noexcept nogil:
+    """It is the next one."""
+    cdef TunnelCore* core = session.core
+    answer(session)
+    session.expected = number + 1
+    if kind == TK_CLOSE:
+        close_by_client(session, origin)
+        return
+    if origin.fd >= 0:
+        core.waiting[origin.fd] = number_of(session)
+    session.asking = origin[0]
+    session.kind = kind
+    session.counters.polls += kind == TK_IDLE
+    if kind == TK_SEND:
+        session.direct, session.direct_size = body, size
+    wake(session)
+    if session.direct_size and session.state != T_OVER and not keep_direct(session):
+        session.codec.ended = True
+        end_requests(session)
+    session.direct, session.direct_size = NULL, 0
+    settle_asking(session)
+
+
+cdef void settle_asking(TunnelSession* session) noexcept nogil:
+    """Nothing has come for the request that asks: it is held, or answered without."""
+    if session.kind == TK_IDLE and session.state == T_OPEN:
+        if session.links[Q_HOLD].deadline == 0:
+            session.counters.held += 1
+            start(session, Q_HOLD)
+    elif session.kind != TK_NONE and session.state == T_OPEN:
+        answer(session)
+
+
+cdef Early* early_of(TunnelSession* session, int64_t number) noexcept nogil:
+    """The request of this number that waits; NULL: none."""
+    cdef int k
+    for k in range(WINDOW):
+        if session.early[k].kind != TK_NONE and session.early[k].number == number:
+            return &session.early[k]
+    return NULL
+
+
+cdef Early* earliest(TunnelSession* session) noexcept nogil:
+    """The one with the lowest number."""
+    cdef Early* found = NULL
+    cdef int k
+    for k in range(WINDOW):
+        if session.early[k].kind != TK_NONE and (found == NULL or session.early[k].number < found.number):
+            found = &session.early[k]
+    return found
+
+
+cdef void drop_early(TunnelSession* session, Early* early) noexcept nogil:
+    session.early_count -= 1
+    session.early_bytes -= early.size
+    give_bytes(session.core, session.counters, early.body, early.size)
+    early.body = NULL
+    early.kind = TK_NONE
+
+
+cdef void keep_early(
+    TunnelSession* session, Origin* origin, uint8_t kind, int64_t number, const char* body, uint32_t size,
+) noexcept nogil:
+    """Keep a request until those before it have come, or the upstream has taken what they brought."""
+    cdef TunnelCore* core = session.core
+    cdef Early* early = early_of(session, number)
+    cdef uint32_t buffer = core.timeouts[session.set_of_timeouts].buffer
+    cdef int k = 0
+    if early != NULL:
+        # It has come on another connection; the earlier one has broken, or will get its reply by this.
+        session.counters.repeated += 1
+        reply_to(core, &early.origin, 503, NULL, 0)
+        if origin.fd >= 0:
+            core.waiting[origin.fd] = number_of(session)
+        early.origin = origin[0]
+        return
+    if session.early_count == WINDOW or (session.early_bytes and session.early_bytes + size > buffer) or (
+            core.bytes + <int64_t>size > core.max_bytes):
+        session.counters.refused += 1
+        reply_to(core, origin, 503, NULL, 0)
+        return
+    while session.early[k].kind != TK_NONE:
+        k += 1
+    early = &session.early[k]
+    early.body = NULL
+    if size:
+        early.body = <char*>take_bytes(core, session.counters, size)
+        if early.body == NULL:
+            session.counters.refused += 1
+            reply_to(core, origin, 503, NULL, 0)
+            return
+        memcpy(early.body, body, size)
+    early.size = size
+    early.kind = kind
+    early.number = number
+    early.origin = origin[0]
+    if origin.fd >= 0:
+        core.waiting[origin.fd] = number_of(session)
+    session.early_count += 1
+    session.early_bytes += size
+
+
+cdef void carry_out_early(TunnelSession* session) noexcept nogil:
+    """Carry out what is next now, as long as the upstream takes what it brings."""
+    cdef Early* early
+    cdef Origin origin
+    cdef char* body
+    cdef uint32_t size
+    cdef uint8_t kind
+    cdef int64_t number
+    stop(session, Q_GAP)
+    while session.state == T_OPEN and session.early_count and not is_slow(session):
+        early = early_of(session, session.expected)
+        if early == NULL:
+            start(session, Q_GAP)
+            return
+        origin, kind, number, body, size = early.origin, early.kind, early.number, early.body, early.size
+        early.body = NULL
+        early.size = 0
+        session.early_bytes -= size
+        drop_early(session, early)
+        carry_out(session, &origin, kind, number, body, size)
+        give_bytes(session.core, session.counters, body, size)
+
+
+cdef void pass_gap(TunnelSession* session) noexcept nogil:
+    """Go on with the earliest request that has come."""
+    cdef Early* early = earliest(session)
+    if early != NULL:
+        session.counters.gaps += early.number > session.expected
+        session.expected = early.number
+        session.answered = -1
+    carry_out_early(session)
+
+
+cdef void on_request(
+    TunnelSession* session, Origin* origin, uint8_t kind, int64_t number, const char* body, uint32_t size,
+) noexcept nogil:
+    """A request of an open session."""
+    cdef TunnelCore* core = session.core
+    touch(session)
+    if number == NO_NUMBER:
+        if kind != TK_CLOSE:
+            reply_to(core, origin, 404, NULL, 0)
+            return
+        while session.state == T_OPEN and session.early_count and not is_slow(session):
+            pass_gap(session)
+        if session.state == T_OPEN:
+            close_by_client(session, origin)
+        else:
+            reply_to(core, origin, 404, NULL, 0)
+        return
+    if session.expected < 0:
+        session.expected = number
+    if number > session.expected:
+        session.counters.reordered += 1
+        keep_early(session, origin, kind, number, body, size)
+        if session.early_count and not is_slow(session):
+            start(session, Q_GAP)
+    elif number == session.expected:
+        if is_slow(session):
+            keep_early(session, origin, kind, number, body, size)
+            return
+        if core.bytes > core.max_bytes and session.waiting + size > MAX_WAITING:
+            session.counters.refused += 1
+            reply_to(core, origin, 503, NULL, 0)
+            return
+        carry_out(session, origin, kind, number, body, size)
+        if session.early_count:
+            carry_out_early(session)
+    elif number == session.expected - 1 and session.kind != TK_NONE:
+        # It is held on another connection. That one is answered, and this one asks.
+        session.counters.repeated += 1
+        reply_to(core, &session.asking, 200, INTERVALS, 1)
+        if origin.fd >= 0:
+            core.waiting[origin.fd] = number_of(session)
+        session.asking = origin[0]
+    elif number == session.answered:
+        repeat(session, origin)
+    elif number == session.expected - 1 and session.answered < 0 and kind == TK_IDLE:
+        # Its connection ended before it was answered.
+        if origin.fd >= 0:
+            core.waiting[origin.fd] = number_of(session)
+        session.asking = origin[0]
+        session.kind = kind
+        wake(session)
+        settle_asking(session)
+    else:
+        session.counters.repeated += 1
+        reply_to(core, origin, 200, INTERVALS, 1)
+
+
+cdef void forget_origin(TunnelSession* session, int fd, int32_t line, int32_t remote, uint32_t serial) noexcept nogil:
+    """The connection of a request of this session has ended, or the line by which it came."""
+    cdef int k
+    if session.kind != TK_NONE and is_origin(&session.asking, fd, line, remote, serial):
+        session.asking = NOWHERE
+        leave_asking(session)
+        session.answered = -1                           # what has come for it is there for the next request
+    if is_origin(&session.opener, fd, line, remote, serial):
+        session.opener = NOWHERE
+    for k in range(WINDOW):
+        if session.early[k].kind != TK_NONE and is_origin(&session.early[k].origin, fd, line, remote, serial):
+            session.early[k].origin = NOWHERE           # it is carried out, without a reply
+
+
+cdef inline bint is_origin(const Origin* origin, int fd, int32_t line, int32_t remote, uint32_t serial) noexcept nogil:
+    """remote: -1 stands for all requests of the line."""
+    if fd >= 0:
+        return origin.fd == fd
+    return origin.line == line and (remote < 0 or (origin.remote == remote and origin.serial == serial))
