@@ -88,6 +88,7 @@ def test_config_json_has_settings_and_replies(file: Path) -> None:
         "policy": "games",
         "dialect": "flash",
         "proxy_protocol": False,
+        "rtmpt": False,
         "websocket": False,
         "bytes": len(reply),
         "sha256": hashlib.sha256(reply[:-1]).hexdigest(),
