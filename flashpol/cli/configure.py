@@ -67,8 +67,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--rtmpt",
         action="store_true",
-        help="accept RTMP inside HTTP too (RTMPT, and with --tls RTMPTS), on all addresses; it is relayed to --upstream "
-        "as plain RTMP",
+        help="accept RTMP inside HTTP too (RTMPT, and with --tls RTMPTS), on all addresses; it is relayed to "
+        "--upstream as plain RTMP",
     )
     add(
         "--tls",

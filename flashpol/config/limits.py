@@ -115,8 +115,8 @@ class ConnectionTimeouts:
     rtmpt_hold: float = setting(
         0.5,
         number(0.001, 4.999, off=0),
-        "A poll of RTMPT waits at most this many seconds for bytes from the upstream before it gets a reply without any; "
-        "0 means that it does not wait.",
+        "A poll of RTMPT waits at most this many seconds for bytes from the upstream before it gets a reply without "
+        "any; 0 means that it does not wait.",
         "Adobe's servers waited as long; without it some clients poll thousands of times a second, and proxies do not "
         "wait many seconds for a reply.",
     )
@@ -129,15 +129,15 @@ class ConnectionTimeouts:
     rtmpt_session_timeout: float = setting(
         15.0,
         number(0.2, 3600),
-        "An RTMPT session ends, and its connection to the upstream with it, when its client has sent no request for this "
-        "many seconds.",
+        "An RTMPT session ends, and its connection to the upstream with it, when its client has sent no request for "
+        "this many seconds.",
         "Clients poll every second and more often; 15 s leave time for another connection through the proxy.",
     )
     rtmpt_buffer: int = setting(
         262_144,
         number(4096, 2**28, whole=True),
-        "An RTMPT session holds at most this many bytes that its client has not fetched, then it reads no more from the "
-        "upstream; and as many bytes of requests that came before their turn.",
+        "An RTMPT session holds at most this many bytes that its client has not fetched, then it reads no more from "
+        "the upstream; and as many bytes of requests that came before their turn.",
         "256 KiB are a second of video at 2 Mbit/s, and clients fetch more often.",
     )
     rtmpt_body: int = setting(

@@ -432,8 +432,8 @@ class Listener:
     rtmpt: bool = setting(
         False,
         SWITCH,
-        "If true, RTMP inside HTTP (RTMPT, and with tls RTMPTS) ends here: each of its sessions is relayed as plain RTMP "
-        "to `rtmp` of `upstreams`, or else to `upstream`.",
+        "If true, RTMP inside HTTP (RTMPT, and with tls RTMPTS) ends here: each of its sessions is relayed as plain "
+        "RTMP to `rtmp` of `upstreams`, or else to `upstream`.",
         "It is off because only media clients behind proxies and firewalls need it; without it a shared port relays "
         "HTTP as it comes.",
         True,
@@ -450,8 +450,8 @@ class Listener:
     other_http: str = setting(
         RELAY,
         choice(*OTHER_HTTP),
-        "On a shared port, HTTP requests for what the listener does not serve itself, by WebSocket, RTMPT or as a policy "
-        'file, are relayed as they come ("relay"), or get 404 ("refuse").',
+        "On a shared port, HTTP requests for what the listener does not serve itself, by WebSocket, RTMPT or as a "
+        'policy file, are relayed as they come ("relay"), or get 404 ("refuse").',
         'A web server may share the port; without one, "refuse" keeps web pages of any origin from the application.',
     )
     forwarded_networks: tuple[Network, ...] = setting(

@@ -66,7 +66,7 @@ OTHER_WORDS = {
     ("[server]", "bind"): LISTENER_ADDRESS,
     ("[server]", "port"): LISTENER_ADDRESS,
     ("[server]", "node_id"): 'write host = "A"',
-    ("[[listeners]]", "host"): 'write address = "[::]:843"; the host of tunnel ids is one of all listeners, in [server]',
+    ("[[listeners]]", "host"): 'write address = "[::]:843"; the host of tunnel ids is in [server], for all listeners',
     ("[[listeners]]", "listen"): 'write address = "[::]:843"',
     ("[[listeners]]", "port"): 'write address = "[::]:843"',
     ("[[listeners]]", "certificate"): LISTENER_TLS,
@@ -86,7 +86,10 @@ OTHER_WORDS = {
     },
     **{("[[listeners.websocket]]", word): WEBSOCKET_ORIGINS for word in ("origin", "allow_origins", "allowed_origins")},
     **{("[[listeners.websocket]]", word): "write compression = true" for word in ("deflate", "permessage_deflate")},
-    **{("[listeners.upstreams]", word): EVERYTHING_ELSE for word in ("other", "silent", "default", "*", "tcp", "xmlsocket")},
+    **{
+        ("[listeners.upstreams]", word): EVERYTHING_ELSE
+        for word in ("other", "silent", "default", "*", "tcp", "xmlsocket")
+    },
     **{("[listeners.upstreams]", word): INSIDE_TLS for word in ("rtmps", "rtmpts")},
     ("[listeners.upstreams]", "rtmpt"): "write rtmp, and rtmpt = true in [[listeners]]: what is inside is RTMP",
     ("[listeners.upstreams]", "https"): "write http, and tls in [[listeners]]; or tls, which relays it as it comes",

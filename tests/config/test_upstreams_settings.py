@@ -6,7 +6,15 @@ import pytest
 
 from flashpol import config
 from flashpol._fastpath import PROTOCOLS
-from flashpol.config import Config, ConfigError, Listener, ProtocolUpstreams, UpstreamAddress, WebSocketPath, settings_of
+from flashpol.config import (
+    Config,
+    ConfigError,
+    Listener,
+    ProtocolUpstreams,
+    UpstreamAddress,
+    WebSocketPath,
+    settings_of,
+)
 
 START = """[policies.p]
 grants = [{domain = "*", ports = 7000}]
@@ -110,18 +118,18 @@ PLACE = ":6:1: [[listeners]] 1, upstreams: "  # of the first key after HEAD
         ('rtmp = "a:1"', ":5:1: [[listeners]] 1: unknown key 'rtmp': it belongs in [listeners.upstreams]"),
         (
             UP + HEAD + 'http = "a:1"\nrtmp = "127.0.0.1:7000"',
-            ":8:1: listener 127.0.0.1:7000: the upstream of rtmp is this listener itself: give the application a port of "
-            "its own",
+            ":8:1: listener 127.0.0.1:7000: the upstream of rtmp is this listener itself: give the application a port "
+            "of its own",
         ),
         (
             'tls = ["c"]\n' + HEAD + 'tls = "a:1"\n[certificates.c]\nchain = "c.pem"',
-            ":7:1: listener 127.0.0.1:7000: the upstream of tls gets nothing, as the listener has certificates and ends "
-            "TLS itself: remove it, or tls of the listener",
+            ":7:1: listener 127.0.0.1:7000: the upstream of tls gets nothing, as the listener has certificates and "
+            "ends TLS itself: remove it, or tls of the listener",
         ),
         (
             UP + 'rtmpt = true\nother_http = "refuse"\n' + HEAD + 'http = "a:1"',
-            ':9:1: listener 127.0.0.1:7000: the upstream of http gets nothing with other_http = "refuse": remove one of '
-            "them",
+            ':9:1: listener 127.0.0.1:7000: the upstream of http gets nothing with other_http = "refuse": remove one '
+            "of them",
         ),
         (
             UP + "websocket = true\n" + HEAD + 'http = "a:1"',
