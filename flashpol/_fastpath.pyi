@@ -396,6 +396,12 @@ class ConnectionTable:
         Raises ValueError if `fd` is not a slow reply.
         """
 
+    def protocol(self, fd: int) -> str:
+        """As what a session is relayed, one of PROTOCOLS.
+
+        Raises ValueError if `fd` is not a session.
+        """
+
     def begin_session(self, fd: int) -> str | None:
         """Make a request a session. None: it is one, for `close_relayed(fd, …)` or another end. Otherwise one of
         REASONS, why there is no place for it: reply to it.
@@ -499,7 +505,8 @@ class Acceptor:
     timeouts: a number that `ConnectionTable.add_timeouts` returned. linger_bytes: bytes of input discarded after a
     reply. reply_timeout: seconds after which a client that acknowledges no more of its reply is reset.
     on_exhausted(errno): accepting failed for lack of descriptors or memory; pause before the next `ready`. terminated:
-    as for RequestMatcher. shared: what is not a policy request is relayed. codec: for clients that begin with TLS;
+    as for RequestMatcher. shared: what is not a policy request is relayed, if
+    it is one of `protocols`; None: any of PROTOCOLS. codec: for clients that begin with TLS;
     tls_only: the others are refused. http: the ConnectionTable's on_request decides about HTTP requests; upgrades: it
     makes sessions of some, also if the listener is not shared.
 
@@ -524,6 +531,7 @@ class Acceptor:
         networks: Networks | None = None,
         proxies: Networks | None = None,
         shared: bool = False,
+        protocols: Iterable[str] | None = None,
         codec: CodecFactory | None = None,
         tls_only: bool = False,
         http: bool = False,

@@ -2,6 +2,7 @@
 
 import select
 import socket
+from collections.abc import Sequence
 
 from flashpol._fastpath import Acceptor, Account, AddressLimits, CodecFactory, ConnectionTable, Networks, PolicyReply
 from flashpol.counters.shared import SharedCounters
@@ -32,6 +33,7 @@ class Loop(ManualLoop):
         proxies: Networks | None = None,
         address_limits: AddressLimits | None = None,
         shared: bool = False,
+        protocols: Sequence[str] | None = None,
         codec: CodecFactory | None = None,
         tls_only: bool = False,
         http: bool = False,
@@ -72,6 +74,7 @@ class Loop(ManualLoop):
             networks=networks,
             proxies=proxies,
             shared=shared,
+            protocols=protocols,
             codec=codec,
             tls_only=tls_only,
             http=http,

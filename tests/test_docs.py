@@ -16,6 +16,7 @@ from flashpol.config import (
     ConnectionTimeouts,
     Listener,
     PolicySource,
+    ProtocolUpstreams,
     Server,
     WebSocketPath,
     describe,
@@ -28,7 +29,7 @@ from flashpol.serving.certificates import CertificateFacts
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
-OWNERS = (Server, ConnectionTimeouts, ConnectionLimits, PolicySource, Listener, WebSocketPath)
+OWNERS = (Server, ConnectionTimeouts, ConnectionLimits, PolicySource, Listener, WebSocketPath, ProtocolUpstreams)
 SETTINGS = [f for owner in OWNERS for f in settings_of(owner).values()]
 
 

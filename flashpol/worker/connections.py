@@ -111,7 +111,7 @@ class Connections:
 
     def _start_session(self, fd: int, data: bytes, listener: int) -> None:
         # A bare greenlet, a third of a gevent.Greenlet's size: there are tens of thousands, and nothing joins them.
-        start_greenlet(self._relays.run, listener, fd, data)
+        start_greenlet(self._relays.run, listener, self.table.protocol(fd), fd, data)
 
     def _decide(self, fd: int, data: bytes, listener: int) -> None:
         self.requests.decide(fd, data, listener)

@@ -11,7 +11,7 @@ from functools import partial
 
 import gevent
 
-from flashpol._fastpath import Acceptor, AddressLimits, CodecFactory, PolicyReply
+from flashpol._fastpath import PROTOCOLS, Acceptor, AddressLimits, CodecFactory, PolicyReply
 from flashpol.config import ConnectionLimits, ConnectionTimeouts
 from flashpol.counters.layout import Block
 from flashpol.process.sockets import bound_address, prepare_listening
@@ -75,17 +75,19 @@ class Service:
 
         name: for log lines; None: the address. exclusive: no other process accepts from the socket when this service
         stops, so that its backlog may be shrunk for good. access: networks of the clients and proxies that are served.
-        shared_port: relay what is no policy request, if its listener has an upstream of its own, and what comes by
+        shared_port: relay what is no policy request, as far as its listener has an upstream for it, and what comes by
         WebSocket. codec: ends the clients' TLS; tls_only: plain text is refused. http: the rules about HTTP requests.
         """
         name = name or str(bound_address(sock))
         number = self.connections.add(name, timeouts, shared_port, http)
         if codec:
             self._old_clients_log.add(name, Block(block.cast("Q")))
+        listener = shared_port.listener if shared_port else None
         make_acceptor = partial(
             Acceptor, self.connections.table, sock.fileno(), PolicyReply(reply), block, timeouts=number,
             linger_bytes=timeouts.linger_bytes, reply_timeout=timeouts.reply_timeout, terminated=terminated,
-            networks=access.networks, proxies=access.proxies, shared=bool(shared_port and shared_port.listener.shared),
+            networks=access.networks, proxies=access.proxies, shared=bool(listener and listener.shared),
+            protocols=[each for each in PROTOCOLS if listener and listener.upstream_for(each)],
             codec=codec, tls_only=tls_only, http=bool(http), upgrades=bool(http and http.paths),
         )  # fmt: skip
         self._listeners.append(
@@ -98,7 +100,7 @@ class Service:
                 prepare=partial(
                     prepare_listening,
                     user_timeout=timeouts.tcp_user_timeout,
-                    keepalive=shared_port.listener.keepalive if shared_port else None,
+                    keepalive=listener.keepalive if listener else None,
                 ),
             )
         )

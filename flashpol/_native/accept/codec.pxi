@@ -37,10 +37,10 @@ cdef inline bint may_begin_tls(const Core* core, const Record* record) noexcept 
     return core.listeners[record.listener].factory != NULL and not record.has_codec
 
 
-cdef inline bint is_relayed(const Core* core, const Record* record) noexcept nogil:
-    """Whether what is not a policy request is relayed."""
+cdef inline bint is_relayed(const Core* core, const Record* record, uint8_t protocol) noexcept nogil:
+    """Whether this protocol is relayed."""
     cdef const Listener* listener = core.listeners[record.listener]
-    return listener.shared and (record.has_codec or not listener.tls_only)
+    return (listener.relayed >> protocol & 1) != 0 and (record.has_codec or not listener.tls_only)
 
 
 # -------------------------------------------------------------------------------------------------------- begin and end

@@ -294,8 +294,12 @@ cdef inline void begin_session(
     enter_session(core, fd, protocol)
 
 
+cdef inline uint8_t protocol_by_now(const Record* record) noexcept nogil:
+    """As what a connection is relayed from which nothing more is awaited."""
+    return R_OTHER if record.matched or record.seen_size else P_SILENT
+
+
 cdef inline void begin_session_now(Core* core, int fd) noexcept nogil:
     """Relay a connection without waiting for more input."""
     cdef Record* record = &core.records[fd]
-    cdef uint8_t protocol = R_OTHER if record.matched or record.seen_size else P_SILENT
-    begin_session(core, fd, protocol, record.matched, record.seen_size, core.buffer, 0)
+    begin_session(core, fd, protocol_by_now(record), record.matched, record.seen_size, core.buffer, 0)

@@ -161,13 +161,13 @@ cdef struct TurnLine:
 cdef struct Listener:
     uint16_t index              # in Core.listeners
     uint8_t terminated          # a request ends with NUL or the like (Flash), or with its 22nd byte (Silverlight)
-    uint8_t shared              # what is not a policy request is relayed
     uint8_t tls_only            # and plain text is refused
     uint8_t http                # the gateway decides about HTTP requests
     uint8_t rtmpt               # the paths of RTMPT are tunnel sessions
     int64_t max_body            # of their requests
-    uint8_t has_sessions        # it is shared, or has WebSocket paths
+    uint8_t has_sessions        # it relays a protocol, or has WebSocket paths or RTMPT
     uint8_t needs_address       # networks, proxies or the address table need the peer's address at accept
+    uint32_t relayed            # the protocols, as bits, that are relayed and not refused; 0: not a shared port
     int queues                  # of its timeouts: the first one in Core.queues
     uint32_t linger_bytes
     int64_t unread_timeout      # ns

@@ -12,7 +12,7 @@
 #   LINGER ── FIN, RST, linger_bytes or deadline ──► closed, if the client has acknowledged the reply
 #     └── FIN or deadline ──► UNREAD ── acknowledged, or nothing more of it for reply_timeout ──► closed
 #
-# On a shared port silence and input that is not a policy request lead to the relay:
+# On a shared port silence and input that is not a policy request lead to the relay, if it relays that protocol:
 #
 #   FRESH ── nothing, or a part of a request ──► FIRST_BYTE ── deadline, after a part ──► REQUEST
 #     │                                            └── deadline, after nothing ──► SESSION

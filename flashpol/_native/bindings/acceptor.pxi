@@ -32,7 +32,7 @@ cdef class Acceptor:
     def __cinit__(self, ConnectionTable connection_table not None, int fd, PolicyReply reply not None,
                   unsigned char[::1] block not None, *, int timeouts, uint32_t linger_bytes, double reply_timeout,
                   on_exhausted, bint terminated=True, Networks networks=None, Networks proxies=None,
-                  bint shared=False, CodecFactory codec=None, bint tls_only=False, bint http=False,
+                  bint shared=False, protocols=None, CodecFactory codec=None, bint tls_only=False, bint http=False,
                   bint upgrades=False, bint rtmpt=False, int64_t max_body=1 << 20):
         cdef Core* core = &connection_table.core
         cdef Listener* listener = &self.listener
@@ -70,9 +70,12 @@ cdef class Acceptor:
             raise ValueError("rtmpt needs http, and set_tunnels")
         listener.hellos = TurnLine(-1, -1)
         listener.terminated = terminated
-        listener.shared = shared
         listener.rtmpt = rtmpt
         listener.max_body = max_body
+        listener.relayed = 0
+        if shared:
+            for name in PROTOCOLS if protocols is None else protocols:
+                listener.relayed |= <uint32_t>1 << <int>PROTOCOLS.index(name)
         listener.has_sessions = shared or upgrades or rtmpt
         listener.reply = <const char*>reply.data
         listener.reply_size = <size_t>len(reply.data)

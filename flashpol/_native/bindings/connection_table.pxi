@@ -336,6 +336,12 @@ cdef class ConnectionTable:
             raise ValueError(f"fd {fd} is not a request")
         return &self.core.records[fd]
 
+    def protocol(self, int fd):
+        cdef Record* record = self._of_greenlet(fd)
+        if record.state != S_SESSION:
+            raise ValueError(f"fd {fd} is not a session")
+        return PROTOCOLS[record.protocol]
+
     # ------------------------------------------------------------------------------------------------------- requests
 
     def begin_session(self, int fd):
