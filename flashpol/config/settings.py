@@ -571,6 +571,11 @@ class Config:
         return [(number, path) for number, listener in enumerate(self.listeners) for path in listener.websocket]
 
     @property
+    def tunnels(self) -> list[int]:
+        """The indexes of the listeners that have tunnel sessions."""
+        return [number for number, listener in enumerate(self.listeners) if listener.rtmpt]
+
+    @property
     def draining(self) -> float:
         """Seconds that old workers have to finish their connections after a reload."""
         longest = self.server.drain_timeout if any(listener.relays for listener in self.listeners) else 0.0

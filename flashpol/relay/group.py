@@ -151,12 +151,12 @@ class RelayGroup:
         for relay in self._all:
             relay.start()
 
-    def run(self, number: int, protocol: str, fd: int, data: bytes) -> None:
+    def run(self, number: int, protocol: str, fd: int, data: bytes, on_failure: OnFailure | None = None) -> None:
         """Relay a connection of listener `number` until its session ends: see `Relay.run`.
 
         protocol: as which it was recognised, one of those that the listener relays.
         """
-        self._relays[number, protocol].run(fd, data)
+        self._relays[number, protocol].run(fd, data, on_failure)
 
     def run_path(self, number: int, path: int, fd: int, on_failure: OnFailure) -> None:
         """The same for a WebSocket at path number `path` of the listener."""

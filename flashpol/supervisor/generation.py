@@ -91,6 +91,7 @@ class Generation:
             len(listeners),
             len(plan.config.upstreams),
             len(plan.config.websocket_paths),
+            len(plan.config.tunnels),
             connection_limits=server.connection_limits,
         )
         self.routes = [(self.names[number], str(remote)) for number, remote in plan.config.upstreams]

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from flashpol._fastpath import ConnectionTable, Networks, RequestHead
+from flashpol._tunnel import Tunnels
 from flashpol._websocket import Path
-from flashpol.config import WebSocketPath
+from flashpol.config import RTMPT, WebSocketPath
 from flashpol.counters.refused_origins import RefusedOrigins
 from flashpol.gateway import replies
 from flashpol.gateway.forwarded import client_address, is_allowed
@@ -38,10 +39,18 @@ class HttpPort:
 class Requests:
     """The requests of all listeners of a process."""
 
-    def __init__(self, table: ConnectionTable, relays: RelayGroup, relay: Callable[[int, bytes, int], None]) -> None:
+    def __init__(
+        self,
+        table: ConnectionTable,
+        relays: RelayGroup,
+        relay: Callable[[int, bytes, int], None],
+        tunnels: Tunnels | None = None,
+    ) -> None:
         self._table = table
         self._relays = relays
         self._relay = relay
+        self._tunnels = tunnels
+        self._on_open_failure = self._fail_open  # one for all sessions
         self._ports: dict[int, tuple[str, HttpPort]] = {}
         self._on_failure: dict[int, list[OnFailure]] = {}  # of each path; one for all of its sessions
 
@@ -70,20 +79,44 @@ class Requests:
         else:
             self._upgrade(fd, decision, data[head.consumed :], number, port)
 
+    def open(self, fd: int, data: bytes, number: int) -> None:
+        """A hook of the table, called in the hub: the head of a request that asks for a tunnel session."""
+        _, port = self._ports[number]
+        address, reason = self._find_client(fd, RequestHead.parse(data), port)
+        if reason:
+            self._table.refuse_open(fd, 403, reason)
+            return
+        session = self._table.open_tunnel(fd, address)
+        if isinstance(session, str):
+            self._table.refuse_open(fd, 503, session)
+        else:
+            start_greenlet(self._relays.run, number, RTMPT, session, b"", self._on_open_failure)
+
+    def _fail_open(self, fd: int, reason: str, cause: str) -> None:
+        """The upstream of a tunnel session could not be reached."""
+        assert self._tunnels
+        self._tunnels.refuse(fd, _status_of(cause))
+        self._table.close_as(fd, reason)
+
     def _identify(self, fd: int, head: RequestHead, port: HttpPort) -> str | None:
-        """Find the client behind a proxy. Returns why it is refused."""
+        """Find the client behind a proxy, whose connection this is from now on. Returns why it is refused."""
+        address, reason = self._find_client(fd, head, port)
+        return self._table.set_client(fd, address) if address and not reason else reason
+
+    def _find_client(self, fd: int, head: RequestHead, port: HttpPort) -> tuple[str | None, str | None]:
+        """The address of the client behind a proxy, None if there is none, and why it is refused."""
         if port.forwarded is None or not head.count(b"x-forwarded-for"):
-            return None
+            return None, None
         entries = values_of(grouped(head.fields), b"x-forwarded-for")
         try:
             found = client_address(self._table.client(fd)[0], entries, port.forwarded)
         except OSError:  # the client has reset the connection
-            return None
+            return None, None
         if not found.forwarded:
-            return None
+            return None, None
         if port.allowed is not None and not is_allowed(found.address, port.allowed):
-            return "network"
-        return self._table.set_client(fd, found.address)
+            return found.address, "network"
+        return found.address, None
 
     def _reply(self, fd: int, reply: Reply, name: str, port: HttpPort) -> None:
         if reply.path is not None:
@@ -125,6 +158,10 @@ class Requests:
 
     def _fail(self, path: Path, fd: int, reason: str, cause: str) -> None:
         """The upstream could not be reached."""
-        full = cause in _FULL
-        path.count("capacity" if full else "upstream")
-        self._table.reply_http(fd, replies.reply(503 if full else 504 if cause == "timeout" else 502), reason)
+        path.count("capacity" if cause in _FULL else "upstream")
+        self._table.reply_http(fd, replies.reply(_status_of(cause)), reason)
+
+
+def _status_of(cause: str) -> int:
+    """What a client is told when its upstream could not be reached."""
+    return 503 if cause in _FULL else 504 if cause == "timeout" else 502

@@ -23,6 +23,7 @@ from flashpol.worker.listener import ListenerLoop
 from flashpol.worker.old_clients_log import OldClientsLog
 from flashpol.worker.refusal_log import RefusalLog
 from flashpol.worker.requests import HttpPort
+from flashpol.worker.tunnels import TunnelSettings
 
 # How often `finish` looks whether all connections have ended, in seconds. Only while shutting down.
 FINISH_POLL = 0.02
@@ -37,7 +38,7 @@ class Service:
     It belongs to the hub of the thread that made it. It opens no listening socket and closes none. access_log: the
     share of connections, 0 to 1, that get a log line. address_limits: counts connections and limits them, in total and
     by client address. workers: of the server, which share `max_connections`. tls: a listener
-    has a codec.
+    has a codec. tunnels: None: no listener has tunnel sessions.
     """
 
     def __init__(
@@ -48,9 +49,12 @@ class Service:
         limits: ConnectionLimits | None = None,
         workers: int = 1,
         tls: bool = False,
+        tunnels: TunnelSettings | None = None,
     ) -> None:
         self.limits = PlaceLimits.of(limits or ConnectionLimits(), workers, tls=tls)
-        self.connections = Connections(self.limits, access_log=access_log, address_limits=address_limits)
+        self.connections = Connections(
+            self.limits, access_log=access_log, address_limits=address_limits, tunnels=tunnels
+        )
         self._listeners: list[ListenerLoop] = []
         self._refusal_log = RefusalLog(self.limits.describe, time.monotonic())
         self._old_clients_log = OldClientsLog(time.monotonic())
@@ -70,6 +74,7 @@ class Service:
         codec: CodecFactory | None = None,
         tls_only: bool = False,
         http: HttpPort | None = None,
+        tunnel_block: memoryview | None = None,
     ) -> ListenerLoop:
         """Serve `reply` on the listening, non-blocking `sock`, counted in `block` (see `Acceptor`, also `terminated`).
 
@@ -77,9 +82,10 @@ class Service:
         stops, so that its backlog may be shrunk for good. access: networks of the clients and proxies that are served.
         shared_port: relay what is no policy request, as far as its listener has an upstream for it, and what comes by
         WebSocket. codec: ends the clients' TLS; tls_only: plain text is refused. http: the rules about HTTP requests.
+        tunnel_block: where its tunnel sessions (RTMPT) are counted; None: it has none.
         """
         name = name or str(bound_address(sock))
-        number = self.connections.add(name, timeouts, shared_port, http)
+        number = self.connections.add(name, timeouts, shared_port, http, tunnel_block)
         if codec:
             self._old_clients_log.add(name, Block(block.cast("Q")))
         listener = shared_port.listener if shared_port else None
@@ -89,6 +95,7 @@ class Service:
             networks=access.networks, proxies=access.proxies, shared=bool(listener and listener.shared),
             protocols=[each for each in PROTOCOLS if listener and listener.upstream_for(each)],
             codec=codec, tls_only=tls_only, http=bool(http), upgrades=bool(http and http.paths),
+            rtmpt=tunnel_block is not None, max_body=timeouts.rtmpt_body,
         )  # fmt: skip
         self._listeners.append(
             ListenerLoop(

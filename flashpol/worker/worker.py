@@ -34,6 +34,7 @@ from flashpol.worker.codecs import codec_of, http_port_of
 from flashpol.worker.listener import ListenerLoop
 from flashpol.worker.self_check import SelfCheck
 from flashpol.worker.service import Service
+from flashpol.worker.tunnels import TunnelSettings
 
 
 class AdoptedSockets:
@@ -92,6 +93,7 @@ def run(
         limits=plan.config.server.connection_limits,
         workers=plan.config.server.worker_count,
         tls=any(listener.tls for listener in plan.config.listeners),
+        tunnels=TunnelSettings(plan.config.server.host, slot) if plan.config.tunnels else None,
     )
     adopted = AdoptedSockets(_add_listeners(service, slot, sockets, plan, shared), service.evict)
     control.on_failover = adopted.update
@@ -113,6 +115,7 @@ def _add_listeners(
     for path, (number, _) in enumerate(plan.config.websocket_paths):
         path_blocks[number].append(shared.path_memory(slot, path))
         refused[number].append(shared.refused_origins(slot, path))
+    tunnels = {number: shared.tunnel_memory(slot, each) for each, number in enumerate(plan.config.tunnels)}
     first_loops = []
     parts = zip(plan.config.listeners, sockets, plan.replies, plan.access, strict=True)
     for number, (listener, own, reply, access) in enumerate(parts):
@@ -140,6 +143,7 @@ def _add_listeners(
                 codec=codec,
                 tls_only=listener.tls_only,
                 http=http,
+                tunnel_block=tunnels.get(number),
             )
             for sock in own
         ]

@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memmove, memset
 
 from flashpol._native.accept.state cimport (
     Carrier, Core, Guesses, HR_BODY, HR_BUSY, HR_METHOD, HR_NOT_FOUND, HttpReply, Listener, O_SERVED, PENDING_OPEN,
-    R_CAPACITY, R_HTTP, R_HTTP_MALFORMED, R_NONE, READ_BYTES, Reason, Record, S_BEHIND, S_BODY, S_DECISION,
+    QUEUE_COUNT, R_CAPACITY, R_HTTP, R_HTTP_MALFORMED, R_NONE, READ_BYTES, Reason, Record, S_BEHIND, S_BODY, S_DECISION,
     S_EXCHANGE, S_FREE, S_KEEP, S_LINGER, S_SENDING,
 )
 from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN
@@ -240,6 +240,11 @@ cdef void reply_to_request(void* self, int fd, int status, const char* body, uin
         enter(core, fd, S_SENDING)
     else:
         after_reply(core, fd)
+    if core.serving < 0:
+        # Called from outside: a deadline may be the first, and a line of the access log may be due.
+        arm_timer(&core.poller, core.queues, core.timeouts_count * QUEUE_COUNT)
+        if core.done_samples:
+            fire_timer(&core.poller)
 
 
 cdef void on_writable(Core* core, int fd) noexcept nogil:
