@@ -31,13 +31,21 @@ CUT_TIMEOUT = 1.0
 ANY_CLIENT = Access()
 
 
+def close_line(incarnation: int, line: socket.socket) -> None:
+    """What a service without tunnel sessions does with a line to another worker."""
+    line.close()
+
+
 class Service:
     """Serves policy requests on listening sockets until it is stopped.
 
     It belongs to the hub of the thread that made it. It opens no listening socket and closes none. access_log: the
     share of connections, 0 to 1, that get a log line. address_limits: counts connections and limits them, in total and
     by client address. workers: of the server, which share `max_connections`. tls: a listener
-    has a codec.
+    has a codec. line_files: descriptors that lines to other workers may take.
+
+    on_line: called in the hub with the incarnation of another worker and a line to it, a connected socket that does not
+    block. It replaces an earlier line to the same incarnation.
     """
 
     def __init__(
@@ -48,8 +56,10 @@ class Service:
         limits: ConnectionLimits | None = None,
         workers: int = 1,
         tls: bool = False,
+        line_files: int = 0,
     ) -> None:
-        self.limits = PlaceLimits.of(limits or ConnectionLimits(), workers, tls=tls)
+        self.limits = PlaceLimits.of(limits or ConnectionLimits(), workers, tls=tls, line_files=line_files)
+        self.on_line: Callable[[int, socket.socket], object] = close_line
         self.connections = Connections(self.limits, access_log=access_log, address_limits=address_limits)
         self._listeners: list[ListenerLoop] = []
         self._refusal_log = RefusalLog(self.limits.describe, time.monotonic())

@@ -14,11 +14,13 @@ from flashpol.process.control import (
     Drain,
     FollowLog,
     Message,
+    PeerLines,
     ReleaseSockets,
     StartAccepting,
     decode,
     encode,
 )
+from flashpol.process.lines import INCARNATIONS
 
 numbers = st.integers(0, MAX_LISTENERS - 1)
 messages: st.SearchStrategy[Message] = st.one_of(
@@ -27,6 +29,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(AdoptSockets, numbers, st.lists(numbers).map(tuple)),
     st.builds(ReleaseSockets, numbers),
     st.builds(FollowLog),
+    st.builds(PeerLines, st.lists(st.integers(0, INCARNATIONS - 1)).map(tuple)),
 )
 
 
@@ -40,7 +43,13 @@ def test_decode_of_a_closed_control_socket_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [Drain(frozenset(range(MAX_LISTENERS))), AdoptSockets(1, tuple(range(MAX_SOCKETS))), ReleaseSockets(1)]
+    "message",
+    [
+        Drain(frozenset(range(MAX_LISTENERS))),
+        AdoptSockets(1, tuple(range(MAX_SOCKETS))),
+        ReleaseSockets(1),
+        PeerLines(tuple(range(MAX_SOCKETS))),
+    ],
 )
 def test_encode_of_the_largest_message_fits_one_read(message: Message) -> None:
     assert len(encode(message)) <= MAX_MESSAGE_BYTES
