@@ -12,6 +12,7 @@ message without bytes: stop. `supervisor.child` sends, `process.lifecycle` recei
     PeerLines         lines to other workers, which come with the message
 """
 
+import socket
 from array import array
 from collections.abc import Iterable
 from enum import IntEnum
@@ -110,3 +111,15 @@ def decode(data: bytes) -> Message | None:
         case _:
             raise AssertionError(f"no control message begins like {data!r}; the arbiter alone writes to this socket")
     return message
+
+
+def receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    """One message and the descriptors that came with it, which no program inherits. Raises BlockingIOError if there is
+    none. (`socket.recv_fds` ignores its flags.)"""
+    files = array("i")
+    flags = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+    data, parts, *_ = control.recvmsg(MAX_MESSAGE_BYTES, socket.CMSG_LEN(MAX_SOCKETS * files.itemsize), flags)
+    for level, kind, part in parts:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            files.frombytes(part[: len(part) // files.itemsize * files.itemsize])
+    return data, files.tolist()

@@ -19,8 +19,6 @@ from gevent.event import Event
 from flashpol.hub import HIGH, Readable
 from flashpol.log.handler import redirect
 from flashpol.process.control import (
-    MAX_MESSAGE_BYTES,
-    MAX_SOCKETS,
     AdoptSockets,
     Drain,
     FollowLog,
@@ -29,6 +27,7 @@ from flashpol.process.control import (
     ReleaseSockets,
     StartAccepting,
     decode,
+    receive,
 )
 from flashpol.process.privileges import Privileges, name_process
 
@@ -102,9 +101,7 @@ class ChildControl:
             raise AssertionError("the watcher is made with the control socket")
         while self._watcher.is_started:
             try:
-                data, files, *_ = socket.recv_fds(
-                    self._control, MAX_MESSAGE_BYTES, MAX_SOCKETS, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
-                )
+                data, files = receive(self._control)
             except BlockingIOError:
                 return
             message = decode(data)

@@ -1,5 +1,6 @@
 """Control messages: what is encoded, and what the kernel passes on."""
 
+import os
 import socket
 
 import pytest
@@ -19,6 +20,7 @@ from flashpol.process.control import (
     StartAccepting,
     decode,
     encode,
+    receive,
 )
 from flashpol.process.lines import INCARNATIONS
 
@@ -60,7 +62,14 @@ def test_send_fds_with_max_sockets_arrives_whole() -> None:
     with ours, theirs:
         message = AdoptSockets(1, (0,) * MAX_SOCKETS)
         socket.send_fds(ours, [encode(message)], [ours.fileno()] * MAX_SOCKETS)
-        data, files, *_ = socket.recv_fds(theirs, MAX_MESSAGE_BYTES, MAX_SOCKETS)
+        data, files = receive(theirs)
+        inherited = [fd for fd in files if os.get_inheritable(fd)]
         for fd in files:
             socket.close(fd)
-        assert (decode(data), len(files)) == (message, MAX_SOCKETS)
+        assert (decode(data), len(files), inherited) == (message, MAX_SOCKETS, [])
+
+
+def test_receive_without_a_message_does_not_wait() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, pytest.raises(BlockingIOError):
+        receive(theirs)
