@@ -58,7 +58,8 @@ class FollowLog(NamedTuple):
 class PeerLines(NamedTuple):
     """Lines to other workers: with the message comes a connected socket for each of `incarnations`.
 
-    A line replaces an earlier one to the same incarnation, whose end the receiver may not have seen yet.
+    A line replaces an earlier one to the same incarnation, whose end the receiver may not have seen yet. The end of a
+    line says that the other worker is gone, and reads as ECONNRESET if that had not read everything.
     """
 
     incarnations: tuple[int, ...]

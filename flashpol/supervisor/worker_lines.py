@@ -6,8 +6,8 @@
                           PeerLines((others, …)) + ends  ──►  the new worker, which may accept only afterwards
 
 The arbiter closes both ends at once, so the two workers alone have the line, and its end says that the other worker is
-gone. A control socket that is full does not delay the arbiter: that line is made a second later. If only one end could
-be sent, its receiver sees the end of a line, and gets another one with the same incarnation.
+gone. A control socket that is full does not delay the arbiter: that line is made later. If only one end could be sent,
+its receiver sees the end of a line, and gets another one with the same incarnation.
 
 Only workers whose configuration needs lines have any: see `process.lines`.
 """
@@ -23,8 +23,9 @@ from flashpol.process.control import MAX_SOCKETS, PeerLines
 from flashpol.process.lines import INCARNATIONS
 from flashpol.supervisor.child import Child
 
-# Seconds after which a line is tried again that could not be made or sent.
-RETRY_AFTER = 1.0
+# Seconds after which a line is tried again that could not be made or sent. Where the limit of descriptors is low, the
+# kernel passes on no more of them while as many are on their way (ETOOMANYREFS), until the new workers read theirs.
+RETRY_AFTER = 0.1
 
 
 class WorkerLines:

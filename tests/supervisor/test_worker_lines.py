@@ -273,7 +273,7 @@ def needs_lines(config):
     return any((listener.name or "").startswith("tunnel") for listener in config.listeners)
 lines.needs_lines = generation.needs_lines = needs_lines
 
-own, heard, ended, watchers = [], {{}}, [], []
+own, heard, ended, watchers, lines_now = [], {{}}, [], [], {{}}
 def save():
     path = {str(seen_as or folder)!r} + "/" + str(os.getpid())
     with open(path + ".new", "w") as file:
@@ -283,18 +283,23 @@ def save():
 def keep(incarnation, line):
     assert not os.get_blocking(line.fileno()) and not os.get_inheritable(line.fileno())
     def read():
-        data = line.recv(100)
+        try:
+            data = line.recv(100)
+        except ConnectionResetError:  # it has ended before it read everything
+            data = b""
         if data:
             heard[incarnation] = int(data)
         else:
             ended.append(incarnation)
-            heard.pop(incarnation, None)
+            if lines_now[incarnation] is line:
+                heard.pop(incarnation, None)
             watcher.close()
             line.close()
         save()
     watcher = Readable(line.fileno(), read, "a line")
     watcher.start()
     watchers.append(watcher)
+    lines_now[incarnation] = line
     try:
         line.send(str(own[0]).encode())
     except BrokenPipeError:
