@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 import time
@@ -393,6 +394,21 @@ def test_killed_worker_ends_its_lines_and_its_successor_has_lines_to_all(tmp_pat
         assert [seen.ended for seen in after if seen.incarnation == 3] == [set()]
         assert server.stop() == 0
         assert not [line for line in server.complaints if "SIGKILL" not in line]
+
+
+def test_worker_without_descriptors_logs_that_it_lacks_a_line(tmp_path: Path) -> None:
+    """The other worker sees the end of it."""
+    site = Site(tmp_path)
+    with site.serve() as server:
+        full, dead = server.workers
+        site.connected([full, dead])
+        # Its line to the dead one is still open when the next one comes, or leaves a descriptor that another takes.
+        count = len(os.listdir(f"/proc/{full.pid}/fd")) - 1
+        resource.prlimit(full.pid, resource.RLIMIT_NOFILE, (count, count))
+        dead.kill()
+        eventually(lambda: "1 lines to other workers are missing: out of file descriptors" in server.log, "the line")
+        [successor] = [worker for worker in server.workers if worker != full]
+        eventually(lambda: (seen := site.seen(successor)) and seen.ended == {0}, "the end of the line")
 
 
 def test_reload_gives_new_workers_lines_to_those_that_drain(tmp_path: Path) -> None:
