@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from flashpol.counters.totals import CounterTotals
 from flashpol.log.file import LogFile
 from flashpol.log.handler import log
 from flashpol.process.control import Drain, StartAccepting
+from flashpol.process.lines import needs_lines
 from flashpol.process.sockets import accept_queue, bound_address, preparation_for
 from flashpol.serving.plan import Plan
 from flashpol.serving.policies import CLIENTS_OF
@@ -30,6 +31,7 @@ from flashpol.supervisor.proc_stats import Usage
 from flashpol.supervisor.queue_failover import QueueFailover
 from flashpol.supervisor.reload_request import ReloadRequest
 from flashpol.supervisor.stall_detector import StallDetector
+from flashpol.supervisor.worker_lines import WorkerLines
 
 if TYPE_CHECKING:
     from flashpol.process.lifecycle import ChildControl
@@ -57,6 +59,7 @@ class ServerRuntime:
     status: ServerStatus
     reload_request: ReloadRequest
     log_file: LogFile
+    lines: WorkerLines = field(default_factory=WorkerLines)
 
 
 class Generation:
@@ -162,16 +165,26 @@ class Generation:
         for child in self.children:
             if child.due is not None and child.due <= now:
                 privileges = self.plan.privileges
-                if child not in self.workers:  # only sessions have clients
+                if child in self.workers:
+                    self._runtime.lines.enter(child)
+                else:  # only sessions have clients
                     privileges = dataclasses.replace(privileges, transparent=False)
                 try:
                     child.start(now, close_inherited, privileges)
                 except OSError as error:
                     fields = {"event": "process-not-started", "child": child.name, "errno": error.errno}
                     log.error("cannot start %s: %s; trying again", child.name, error.strerror, extra=fields)
+                    self._runtime.lines.leave(child)
                 else:
-                    if self._accepting and child in self.workers:
-                        child.send(StartAccepting())
+                    if child in self.workers:
+                        self._introduce(child)
+
+    def _introduce(self, worker: Child) -> None:
+        """It has started. It gets its lines first: its clients may ask for sessions of other workers."""
+        if needs_lines(self.plan.config):
+            self._runtime.lines.connect(worker)
+        if self._accepting:
+            worker.send(StartAccepting())
 
     def start_accepting(self) -> None:
         """Let the workers accept, now that all are up. A later successor accepts as soon as it is up."""
@@ -344,6 +357,7 @@ class Generation:
             self.update_failover()
             return child
         delay = child.on_exit(time.monotonic())
+        self._runtime.lines.leave(child)
         self.update_failover()  # before anything else: clients wait
         if child in self.workers:
             self.shared.settle(self.workers.index(child))
@@ -404,4 +418,5 @@ class Generation:
                 child.stop()
                 if not child.kill() and again:
                     child.abandon()
+                    self._runtime.lines.leave(child)
                 child.deadline = now + KILL_AFTER

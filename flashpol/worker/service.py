@@ -38,7 +38,8 @@ class Service:
     It belongs to the hub of the thread that made it. It opens no listening socket and closes none. access_log: the
     share of connections, 0 to 1, that get a log line. address_limits: counts connections and limits them, in total and
     by client address. workers: of the server, which share `max_connections`. tls: a listener
-    has a codec. tunnels: None: no listener has tunnel sessions.
+    has a codec. line_files: descriptors that lines to other workers may take. tunnels: None: no listener has tunnel
+    sessions.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class Service:
         limits: ConnectionLimits | None = None,
         workers: int = 1,
         tls: bool = False,
+        line_files: int = 0,
         tunnels: TunnelSettings | None = None,
     ) -> None:
-        self.limits = PlaceLimits.of(limits or ConnectionLimits(), workers, tls=tls)
+        self.limits = PlaceLimits.of(limits or ConnectionLimits(), workers, tls=tls, line_files=line_files)
         self.connections = Connections(
             self.limits, access_log=access_log, address_limits=address_limits, tunnels=tunnels
         )
@@ -112,6 +114,14 @@ class Service:
             )
         )
         return self._listeners[-1]
+
+    def add_line(self, incarnation: int, line: socket.socket) -> None:
+        """A line to another worker, a connected socket that does not block. It replaces an earlier one to the same
+        incarnation. Called in the hub."""
+        if self.connections.tunnels:
+            self.connections.tunnels.add_line(incarnation, line)
+        else:
+            line.close()
 
     def evict(self) -> bool:
         """Make one connection give way, to free a descriptor. False if none can."""

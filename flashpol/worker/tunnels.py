@@ -1,5 +1,6 @@
 """The tunnel sessions of a worker (RTMPT): their table in C, and what it needs of the event loop."""
 
+import socket
 from dataclasses import dataclass
 
 from flashpol._fastpath import Account, ConnectionTable
@@ -39,6 +40,11 @@ class TunnelSessions:
                 hold=hold, gap=gap, session_timeout=session_timeout, buffer=buffer
             )
         self.table.add_listener(number, block, timeouts=self._timeouts[key])
+
+    def add_line(self, incarnation: int, line: socket.socket) -> None:
+        """A line to another worker: see `Tunnels.add_line`."""
+        self.table.add_line(incarnation, line.fileno())
+        line.detach()
 
     def start(self) -> None:
         self._watcher.start()
