@@ -292,9 +292,11 @@ class RtmptClient:
     def close(self, *, number: int | None = None, numbered: bool = True, via: int = 0) -> Reply:
         return self.exchange("close", number=number, numbered=numbered, via=via)
 
-    def receive_exactly(self, size: int, *, via: int = 0) -> bytes:
-        """Poll until so many bytes came; AssertionError if there are more, or another status than 200."""
-        received = b""
+    def receive_exactly(self, size: int, received: bytes = b"", *, via: int = 0) -> bytes:
+        """Poll until there are so many bytes; AssertionError if there are more, or another status than 200.
+
+        received: what earlier replies had of them, such as that to `send`.
+        """
         while len(received) < size:
             reply = self.idle(via=via)
             assert reply.status == 200, reply

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from testkit.polling import DEADLINE
 
 INTERVALS = (0x01, 0x03, 0x05, 0x09, 0x11, 0x21)  # after 0, 10, 20, … empty replies in a row
-WINDOW = 16
+KEPT = 2  # replies that may be asked for again: of one client's connections, as many may break at once
 Address = tuple[str, int]
 
 
@@ -27,7 +27,7 @@ class Session:
         self._waiting: set[int] = set()
         self._busy = False  # a request is sending upstream
         self._held: int | None = None  # the poll that waits for bytes
-        self._last: tuple[int, bytes] | None = None  # the reply that may be asked for again
+        self._last: dict[int, bytes] = {}  # replies that may be asked for again
         self._queued = bytearray()  # for the client
         self._ended = False  # by the upstream
         self._empty = 0  # replies in a row
@@ -53,7 +53,7 @@ class Session:
             self._expected = number if self._expected is None else self._expected
             self._wait_for_turn(number)
             if number < self._expected:
-                return self._last[1] if self._last and self._last[0] == number else bytes([self._interval()])
+                return self._last.get(number) or bytes([self._interval()])
             self._busy = True
         with suppress(OSError):
             self.upstream.sendall(body if kind == "send" else b"")
@@ -70,7 +70,8 @@ class Session:
             self._empty = 0 if self._queued else self._empty + 1
             content = bytes([self._interval(), *self._queued])
             self._queued.clear()
-            self._last = (number, content)
+            self._last[number] = content
+            self._last.pop(number - KEPT, None)
             self._changed.notify_all()
             return content
 
