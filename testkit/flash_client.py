@@ -66,7 +66,7 @@ class FlashClient:
         self._lanes = [
             RtmptClient(
                 address, per_request=per_request, minor=minor, absolute=absolute, host=host, empty=empty, piece=piece,
-                tls=tls, server_name=server_name, headers=headers, source=source,
+                tls=tls, server_name=server_name, headers=headers, source=source, reopen=True,
             ) for _ in range(lanes)
         ]  # fmt: skip
         self._random = random.Random(seed)

@@ -13,6 +13,7 @@ What it receives is checked as far as framing goes: a reply has one Content-Leng
 that was not asked for. What a reply means is the test's to judge.
 """
 
+import select
 import socket
 import ssl
 from collections import deque
@@ -22,6 +23,7 @@ from typing import NamedTuple, Self
 from testkit.clients import connect, deliver, until_end
 
 EMPTY = b"\0"  # the body of a request without data
+ALERT = b"\x15"  # of TLS, such as close_notify
 TYPE = ("Content-Type", "application/x-fcs")
 # In the order of Flash Player's requests.
 FIELDS = (TYPE, ("User-Agent", "Shockwave Flash"), ("Connection", "Keep-Alive"), ("Cache-Control", "no-cache"))
@@ -122,6 +124,18 @@ class Connection:
             raise Ended(self._received, "fin")
         self._received += data
 
+    def has_ended(self) -> bool:
+        """Whether the server has closed it after its last reply."""
+        if not select.select([self.sock], [], [], 0)[0]:
+            return False
+        try:
+            data = socket.socket.recv(self.sock, 1, socket.MSG_PEEK)  # of the wire, also with TLS
+        except OSError:
+            return True
+        if data and not isinstance(self.sock, ssl.SSLSocket):
+            raise BadReply(f"a byte after the last reply: {data!r}")
+        return data in (b"", ALERT)
+
     def close(self) -> None:
         self.sock.close()
 
@@ -155,7 +169,8 @@ class RtmptClient:
     per_request: a connection for each request. minor: of HTTP/1.minor. absolute: "http://HOST:PORT", for a forward
     proxy at `address`. first: the first number of the session. empty: Content-Length: 0 instead of a body of one byte.
     piece: requests are sent in segments of so many bytes. tls: a context, and the server's name. headers: more fields,
-    in front of the others. fields: those that each request has. source: the client's IP.
+    in front of the others. fields: those that each request has. source: the client's IP. reopen: when the server has
+    closed a connection after a reply, the next request opens a new one; otherwise it fails.
     """
 
     def __init__(
@@ -174,8 +189,10 @@ class RtmptClient:
         headers: Iterable[tuple[str, str]] = (),
         fields: Iterable[tuple[str, str]] = FIELDS,
         source: str = "",
+        reopen: bool = False,
     ) -> None:
         self.address = address
+        self.reopen = reopen
         self.per_request = per_request
         self.minor = minor
         self.absolute = absolute
@@ -203,6 +220,8 @@ class RtmptClient:
 
     def connect(self, via: int = 0) -> Connection:
         """The connection that `via` means; a new one if there is none."""
+        if self.reopen and via in self.lanes and not self.lanes[via].owed and self.lanes[via].has_ended():
+            self.drop(via)
         if via not in self.lanes:
             sock = connect(self.address, source=self.source)
             if self.tls:

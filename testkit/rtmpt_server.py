@@ -6,6 +6,7 @@ number that another request of the same connection waits for comes too late.
 
 import secrets
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -101,8 +102,11 @@ class Session:
 
 
 class RtmptServer:
-    def __init__(self, upstream: Address, hold: float, gap: float, buffer: int) -> None:
+    def __init__(
+        self, upstream: Address, hold: float, gap: float, buffer: int, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.upstream = upstream
+        self.tls = tls
         self.settings = (hold, gap, buffer)
         self.sessions: dict[str, Session] = {}
         self.listening = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -119,6 +123,12 @@ class RtmptServer:
 
     def _serve(self, client: socket.socket) -> None:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.tls:
+            try:
+                client = self.tls.wrap_socket(client, server_side=True)
+            except OSError:
+                client.close()
+                return
         with client, client.makefile("rb") as stream, suppress(OSError):
             while request := stream.readline():
                 method, target, version = request.decode().split()
@@ -177,9 +187,9 @@ def _fields(lines: Iterator[bytes]) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def rtmpt_server(
-    upstream: Address, *, hold: float = 0.5, gap: float = 2.0, buffer: int = 1 << 18
+    upstream: Address, *, hold: float = 0.5, gap: float = 2.0, buffer: int = 1 << 18, tls: ssl.SSLContext | None = None
 ) -> Iterator[RtmptServer]:
-    server = RtmptServer(upstream, hold, gap, buffer)
+    server = RtmptServer(upstream, hold, gap, buffer, tls)
     try:
         yield server
     finally:
