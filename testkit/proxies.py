@@ -1,21 +1,22 @@
 """HTTP proxies between a client of RTMPT and a server, as administrators run them, and what is known of each.
 
->>> with PROXIES["squid"].start(folder, server.place) as proxy, RtmptClient(proxy.place, **proxy.options) as client:
-...     client.open()
+>>> with PROXIES["squid"].start(server.place) as proxy:
+...     RtmptClient(proxy.place, absolute=proxy.absolute).open()
 
 A reverse proxy stands in for the server, and a forward proxy gets absolute URIs. Each runs until its block ends, as the
 user `nobody` if the tests run as root, on a free port of loopback. `chain` puts one in front of another.
 """
 
 import os
+import pwd
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from testkit.folders import let_others_in
 from testkit.polling import DEADLINE
 from testkit.processes import free_port
 from testkit.programs import find, needs, running, wait_for
@@ -31,11 +32,6 @@ class Running:
 
     place: Address
     absolute: str = ""  # what stands before the path in requests, if it is a forward proxy
-
-    @property
-    def options(self) -> dict[str, str]:
-        """For RtmptClient and FlashClient."""
-        return {"absolute": self.absolute} if self.absolute else {}
 
     @property
     def url(self) -> str:
@@ -58,12 +54,12 @@ class Proxy:
     """One proxy with one configuration, and what it makes of RTMPT: tests/clients/test_rtmpt_proxies.py has the proof.
 
     forward: it gets absolute URIs. minor: of HTTP/1.minor towards the server. keeps_clients: the connection of a client
-    stays open after a reply. client_requests: after so many it is closed; 0: never. keeps_servers: a connection to the server
-    has more than one request. shares_servers: also those of several clients. pipelines: of pipelined requests all get
-    replies; otherwise the first one only, and the connection is closed. names, reply_names: field names of requests and
-    of replies are "kept" or "lower". forwarded_for: it appends the client's address to X-Forwarded-For; otherwise it
-    passes on what the client wrote. via: it adds Via. host: "client" if Host is passed on, "server" if it becomes the
-    server's address, or what else it says.
+    stays open after a reply. client_requests: after so many it is closed; 0: never. keeps_servers: a connection to the
+    server has more than one request. shares_servers: also those of several clients. pipelines: of pipelined requests
+    all get replies; otherwise the first one only, and the connection is closed. names, reply_names: field names of
+    requests and of replies are "kept" or "lower". forwarded_for: it appends the client's address to X-Forwarded-For;
+    otherwise it passes on what the client wrote. via: it adds Via. host: "client" if Host is passed on, "server" if it
+    becomes the server's address, or what else it says.
     """
 
     name: str
@@ -83,49 +79,51 @@ class Proxy:
     host: str = "client"
 
     @contextmanager
-    def start(self, folder: Path, server: Address) -> Iterator[Running]:
-        with self._started(folder, None if self.forward else server) as place:
+    def start(self, server: Address) -> Iterator[Running]:
+        with self._started(None if self.forward else server) as place:
             yield Running(place, f"http://{server[0]}:{server[1]}" if self.forward else "")
 
     @contextmanager
-    def start_before(self, folder: Path, other: Running) -> Iterator[Running]:
+    def start_before(self, other: Running) -> Iterator[Running]:
         """In front of another proxy."""
         if not other.absolute:
-            with self.start(folder, other.place) as proxy:
+            with self.start(other.place) as proxy:
                 yield proxy
             return
         assert self.forward, f"{self.name} is a reverse proxy, so the forward proxy behind it would get no absolute URI"
-        with self._started(folder, other.place) as place:
+        with self._started(other.place) as place:
             yield Running(place, other.absolute)
 
     @contextmanager
-    def _started(self, folder: Path, server: Address | None) -> Iterator[Address]:
-        port = free_port()
-        own = folder / f"{self.name}-{port}"
-        own.mkdir()
-        if as_nobody := os.geteuid() == 0:
-            let_others_in(folder)
-            own.chmod(0o777)
-        command = self.configure(own, port, server)
-        user = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups") if as_nobody else ()
-        log = own / "proxy.log"
-        with running(*user, find(self.program), *command, log=log, cwd=own):
-            try:
-                wait_for(("127.0.0.1", port), f"{self.name} listens")
-            except AssertionError as error:
-                error.add_note(log.read_text())
-                raise
-            yield "127.0.0.1", port
+    def _started(self, server: Address | None) -> Iterator[Address]:
+        # pytest closes its folders to other users, also those of a run that goes on, when another one begins.
+        with TemporaryDirectory(prefix=f"{self.name}-", ignore_cleanup_errors=True) as name:
+            folder, port, user = Path(name), free_port(), tuple[str, ...]()
+            command = self.configure(folder, port, server)
+            if os.geteuid() == 0:
+                nobody = pwd.getpwnam("nobody")
+                for path in (folder, *folder.iterdir()):
+                    os.chown(path, nobody.pw_uid, nobody.pw_gid)
+                user = ("setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups")
+            log = folder / "proxy.log"
+            with running(*user, find(self.program), *command, log=log, cwd=folder):
+                try:
+                    wait_for(("127.0.0.1", port), f"{self.name} listens")
+                    yield "127.0.0.1", port
+                except BaseException as error:
+                    for path in (log, *folder.glob("*error*"), *folder.glob("*.log")):
+                        error.add_note(f"{path.name} of {self.name}: {path.read_text(errors='replace')[-2000:]}")
+                    raise
 
 
 @contextmanager
-def chain(folder: Path, server: Address, *proxies: Proxy) -> Iterator[Running]:
+def chain(server: Address, *proxies: Proxy) -> Iterator[Running]:
     """Proxies in a row, the client's first."""
     with ExitStack() as stack:
         *others, last = proxies
-        current = stack.enter_context(last.start(folder, server))
+        current = stack.enter_context(last.start(server))
         for proxy in reversed(others):
-            current = stack.enter_context(proxy.start_before(folder, current))
+            current = stack.enter_context(proxy.start_before(current))
         yield current
 
 

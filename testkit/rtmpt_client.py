@@ -126,7 +126,9 @@ class Connection:
 
     def has_ended(self) -> bool:
         """Whether the server has closed it after its last reply."""
-        if not select.select([self.sock], [], [], 0)[0]:
+        readable = select.poll()
+        readable.register(self.sock, select.POLLIN)
+        if not readable.poll(0):
             return False
         try:
             data = socket.socket.recv(self.sock, 1, socket.MSG_PEEK)  # of the wire, also with TLS
