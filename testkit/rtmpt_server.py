@@ -54,6 +54,7 @@ class Session:
             self._expected = number if self._expected is None else self._expected
             self._wait_for_turn(number)
             if number < self._expected:
+                self._changed.wait_for(lambda: self._held != number)  # it has the reply of the poll that it repeats
                 return self._last.get(number) or bytes([self._interval()])
             self._busy = True
         with suppress(OSError):
