@@ -162,8 +162,8 @@ def _run(*command: object, seconds: float = DEADLINE, proxy: str = "", statuses:
 
 
 def _trust(url: str, ca: Path | None) -> tuple[object, ...]:
-    """ffmpeg takes these options only for URLs with TLS."""
-    return ("-tls_verify", "1", "-ca_file", ca) if ca and url.startswith(("rtmps:", "rtmpts:")) else ()
+    """ffmpeg takes these options for rtmps only; by rtmpts it trusts every certificate."""
+    return ("-tls_verify", "1", "-ca_file", ca) if ca and url.startswith("rtmps:") else ()
 
 
 def _publisher(url: str, film: Path, live: bool, ca: Path | None) -> tuple[object, ...]:
