@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Ask the policy server of HOST as Flash Player, Lightspark, Unity and Silverlight do, and report what is
 wrong, the evidence, and what to do. With --tls ask inside TLS, as SecureSocket does, and judge the certificate and the
-versions too. With --websocket ask for a WebSocket instead, as the browser of a page with Ruffle does. The probe opens a
-few connections to HOST and contacts no other host. Exit status: 0 no errors, 1 errors,
+versions too. With --websocket ask for a WebSocket instead, as the browser of a page with Ruffle does. With --rtmp try
+the ways to the media server of HOST in the order of Flash Player, and say how long its fallback takes. The probe opens
+a few connections to HOST and contacts no other host. Exit status: 0 no errors, 1 errors,
 2 wrong arguments; with --nagios 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. docs/probe.md explains the findings."""
 
 # Hosts that are probed concurrently.
@@ -66,7 +67,7 @@ def add_to(commands: Any) -> None:
         "--ca",
         metavar="FILE",
         type=Path,
-        help="with --tls or wss://: CA certificates in PEM that clients trust besides those of this machine",
+        help="with --tls, wss:// or rtmps://: CA certificates in PEM that clients trust besides those of this machine",
     )
     add(
         "--websocket",
@@ -81,6 +82,19 @@ def add_to(commands: Any) -> None:
         default=[],
         help="with --websocket: origin or URL of the page that has Ruffle, may be repeated (default https://HOST, or"
         " http://HOST for ws://)",
+    )
+    add(
+        "--rtmp",
+        metavar="APP",
+        nargs="?",
+        const="",
+        help="try the ways to a media server: RTMP on 1935, 443 and 80, then RTMPT on 80; HOST:PORT or a URL with rtmp,"
+        " rtmpt, rtmps or rtmpts and a port is one attempt; with APP connect to this application too",
+    )
+    add(
+        "--proxy",
+        metavar="URL",
+        help="with --rtmp: ask RTMPT only, through this proxy of HTTP, as http://HOST:PORT",
     )
     add_clients(parser, "client that matters", default="all", more=TLS_ONLY_CLIENTS)
     add(
@@ -134,10 +148,10 @@ def run(options: argparse.Namespace) -> int:
     from flashpol.probe.report import nagios
 
     try:
-        question = _question(options) if options.websocket is None else _websocket_question(options)
+        asked = _asked(options)
         if options.watch:
-            return _watch(options, question)
-        results = _probe_all(options.hosts, question)
+            return _watch(options, asked)
+        results = _probe_all(asked)
         _write(options, _formatted(options, results))
     except ConfigError as error:
         if not options.nagios:
@@ -145,6 +159,19 @@ def run(options: argparse.Namespace) -> int:
         print(nagios.unknown(str(error)))
         return _UNKNOWN
     return nagios.status(results) if options.nagios else int(any(result.failed for result in results))
+
+
+def _asked(options: argparse.Namespace) -> "list[tuple[str, Question]]":
+    """Return the hosts, each with its question. Raises ConfigError."""
+    if options.proxy is not None and options.rtmp is None:
+        raise ConfigError("--proxy needs --rtmp, which it carries inside HTTP")
+    if options.websocket is not None:
+        question = _websocket_question(options)
+    elif options.rtmp is not None:
+        return _rtmp_questions(options)
+    else:
+        question = _question(options)
+    return [(host, question) for host in options.hosts]
 
 
 def _question(options: argparse.Namespace) -> "Question":
@@ -197,6 +224,18 @@ _NOT_WITH_WEBSOCKET = {
     "tls": "--tls: write wss:// for TLS",
     "server_name": "--server-name: browsers send the host of the URL",
     "client": "--client: the client is Ruffle's browser",
+    "rtmp": "--rtmp",
+}
+# Options about policies and WebSockets, which --rtmp does not ask for.
+_NOT_WITH_RTMP = {
+    "port": "--port: write HOST:PORT",
+    "content": "--from: media servers have no policy",
+    "location": "--location: media servers have no policy",
+    "tls": "--tls: write rtmps://HOST",
+    "server_name": "--server-name: clients send the host",
+    "client": "--client: the ways are those of Flash Player",
+    "origin": "--origin: media servers are not asked by a page",
+    "thorough": "--thorough: everything is tried anyway",
 }
 
 
@@ -205,7 +244,7 @@ def _websocket_question(options: argparse.Namespace) -> "Question":
     from flashpol.probe.websocket import prober, url
 
     for name, what in _NOT_WITH_WEBSOCKET.items():
-        if getattr(options, name):
+        if getattr(options, name) not in (None, False, []):
             raise ConfigError(f"--websocket is given, so leave out {what}")
     try:
         place = url.parse(options.websocket)
@@ -228,6 +267,35 @@ def _websocket_question(options: argparse.Namespace) -> "Question":
         ignored=_ignored(options.ignore),
         ca=None if options.ca is None else str(options.ca),
     )
+
+
+def _rtmp_questions(options: argparse.Namespace) -> "list[tuple[str, Question]]":
+    """Raises ConfigError."""
+    from flashpol.probe.rtmp import prober, url
+
+    for name, what in _NOT_WITH_RTMP.items():
+        if getattr(options, name):
+            raise ConfigError(f"--rtmp is given, so leave out {what}")
+    if not options.hosts:
+        named = f"; {options.rtmp!r} counts as the application, so write HOST first" if options.rtmp else ""
+        raise ConfigError(f"the following arguments are required: HOST{named}")
+    places = []
+    for host in options.hosts:
+        try:
+            place = url.parse(host, options.rtmp)
+            if options.proxy is not None:
+                place = place._replace(proxy=url.parse_proxy(options.proxy))
+        except ValueError as error:
+            raise ConfigError(f"--rtmp {host!r}: {error}") from None
+        if place.proxy is not None and not (place.ways and all(way.scheme == url.RTMPT for way in place.ways)):
+            raise ConfigError(f"--proxy carries RTMPT: write rtmpt:// instead of {place.scheme}://")
+        if options.ca is not None and not any(way.secure for way in place.ways):
+            raise ConfigError("--ca needs rtmps:// or rtmpts://, which ask inside TLS")
+        places.append(place)
+    _check_ca(options)
+    ca = None if options.ca is None else str(options.ca)
+    ignored = _ignored(options.ignore)
+    return [(place.host, prober.question(place, ignored=ignored, ca=ca)) for place in places]
 
 
 def _check_tls(options: argparse.Namespace) -> None:
@@ -290,21 +358,21 @@ def _location(options: argparse.Namespace) -> int | None:
     return int(match[2])
 
 
-def _probe_all(hosts: Sequence[str], question: "Question") -> "list[Result]":
+def _probe_all(asked: "Sequence[tuple[str, Question]]") -> "list[Result]":
     from flashpol.probe.experiments import observe
     from flashpol.probe.report import Result
 
-    progress = _Progress(len(hosts))
+    progress = _Progress(len(asked))
 
-    def probe(host: str) -> Result:
-        result = Result.of(observe(host, question))
+    def probe(one: tuple[str, Question]) -> Result:
+        result = Result.of(observe(*one))
         progress.done(result)
         return result
 
     with progress:
         pool = ThreadPoolExecutor(MAX_CONCURRENT_HOSTS)
         try:
-            return list(pool.map(probe, hosts))
+            return list(pool.map(probe, asked))
         except KeyboardInterrupt:
             # The interpreter would wait for all threads, and each of them for its open connections: up to 15 s.
             sys.stdout.flush()
@@ -374,7 +442,7 @@ def _write(options: argparse.Namespace, text: str) -> None:
     sys.stdout.flush()
 
 
-def _watch(options: argparse.Namespace, question: "Question") -> int:
+def _watch(options: argparse.Namespace, asked: "Sequence[tuple[str, Question]]") -> int:
     """Probe until Ctrl-C: the full report first, then changes; JSON as lines; a file is rewritten each time."""
     from flashpol.probe.report.changes import changes
     from flashpol.probe.report.text import clean
@@ -386,7 +454,7 @@ def _watch(options: argparse.Namespace, question: "Question") -> int:
     before: list[Result] = []
     while True:
         began = time.monotonic()
-        results = _probe_all(options.hosts, question)
+        results = _probe_all(asked)
         differ = [(now, changes(then, now)) for then, now in zip(before, results, strict=bool(before))]
         changed = any(lines for _, lines in differ)
         if not before or options.output is not None or options.metrics or (options.json and changed):
