@@ -44,7 +44,7 @@ def _without_a_way(view: View, *, all_of_them: bool) -> Iterator[Hit]:
         for address in failed:
             words = "; ".join(f"{target.way} {verdict.words}" for target, verdict in known[address])
             spent = sum(verdict.seconds for _, verdict in known[address])
-            evidence = f"{len(known[address])} tried; Flash Player gives up after some {spent:.0f} s"
+            evidence = f"{len(known[address])} tried; Flash Player gives up after {spent:.1f} s"
             yield Hit(known[address][0][0], evidence, address=address, words=words)
 
 

@@ -130,7 +130,7 @@ def no_handshake(view: View) -> Iterator[Hit]:
 
 def _tunnels(view: View) -> Iterator[tuple[Target, Attempt]]:
     for target, tried in attempts(view):
-        if len(tried.trips) > 1:
+        if len(tried.trips) > 1 and (tried.obstacle is None or tried.obstacle.kind is not Kind.SESSION_ID):
             yield target, tried
 
 
@@ -273,13 +273,15 @@ def application_rejected(view: View) -> Iterator[Hit]:
     "PB741", ERROR, "application-closed",
     wrong="{way}: the media server closes the connection instead of a reply to `connect` for {application}",
     instead="correct the name of the application: nginx's RTMP module and others close for one that they do not have;"
-    " then read the server's log",
+    " then read the server's log; through a tunnel, a session that is lost looks the same, so probe without APP too",
     seen="FIN, RST, the command close or the end of the tunnel comes after `connect`, and no reply",
     clients=RTMP_CLIENTS,
 )  # fmt: skip
 def application_closed(view: View) -> Iterator[Hit]:
     for target, tried, words in _connected(view, Outcome.CLOSED):
-        evidence = words or f"the handshake took {tried.seconds:.2f} s, then it ended"
+        lost = next((trip for trip in tried.trips if trip.reply is not None and not trip.reply.found), None)
+        how = f"/{lost.request.command} gets {lost.reply.head.line}" if lost and lost.reply else "it ended"
+        evidence = words or f"the handshake took {tried.seconds:.2f} s, then {how}"
         yield Hit(target, evidence, way=target.way, application=_application(view))
 
 

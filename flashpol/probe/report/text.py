@@ -31,7 +31,6 @@ _ROLES = {
     Role.SILVERLIGHT: "Silverlight's",
     Role.SILVERLIGHT_HTTP: "Silverlight's, over HTTP",
     Role.WEBSOCKET: "a WebSocket",
-    Role.RTMP: "a media server",
     Role.ELSEWHERE: "asked by no client",
 }
 _DESCRIBED = {"policy": described_tls, "websocket": described_websocket, "rtmp": described_rtmp}
@@ -81,7 +80,7 @@ def folded(text: str, columns: int | None, indent: int) -> Iterator[str]:
 
 def timeline(target: Target, paint: Paint, columns: int | None, more: Sequence[str] = ()) -> Iterator[str]:
     """Yield what happened at a target, and `more` lines about it."""
-    role = f"({target.way or _ROLES[target.role]}{', inside TLS' if target.secure else ''})"
+    role = f"({_role(target)}{', inside TLS' if target.secure else ''})"
     yield f"  port {target.port} {paint(role, _DIM)}"
     lines = list(happened(target.asked, rtmp=target.way is not None))
     cut = len(lines) > _MAX_LINES
@@ -95,6 +94,12 @@ def timeline(target: Target, paint: Paint, columns: int | None, more: Sequence[s
     if target.tried:
         tried = ", ".join(f"{name} {len(exchanges)}" for name, exchanges in target.tried.items())
         yield from (paint(line, _DIM) for line in folded(f"               also tried: {tried}", columns, 17))
+
+
+def _role(target: Target) -> str:
+    if target.way is None:
+        return _ROLES[target.role]
+    return target.way.scheme.upper() if target.port == target.way.port else f"a proxy, for {target.way}"
 
 
 def happened(exchange: Exchange, *, rtmp: bool = False) -> Iterator[tuple[float, str]]:

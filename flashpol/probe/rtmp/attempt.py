@@ -17,7 +17,8 @@ from flashpol.probe.websocket.reply import Head, first_words, read_head
 from flashpol.probe.websocket.upgrade import time_of
 
 _RTMPE = 6
-_PASSWORD, _UPSTREAM, _NOT_THERE = (401, 407), (502, 503, 504), (404, 410)
+_PASSWORD, _UPSTREAM = (401, 407), (502, 503, 504)
+_PAGES = ("text/html", "application/xhtml+xml")
 
 
 class Kind(enum.StrEnum):
@@ -184,15 +185,12 @@ def _through_tunnel(way: Way, exchanges: Sequence[Exchange]) -> Attempt:
     hello = next(trip.request.body for trip in made if trip.request.command == "send")
     lasts = [trip.request.body for trip in made if trip.request.command == "send"][1:]
     asked = bool(lasts) and len(lasts[0]) > chunks.HALF
-    ended = any(trip.reply is None or not trip.reply.found for trip in made) and _is_gone(made, exchanges[-1])
+    lost = _lost(made)
+    ended = lost is not None and (made[-1].reply is not None or _has_ended(exchanges[-1]))
     connected = _connected(came[chunks.HANDSHAKE :], ended=ended) if asked else None
-    obstacle = None if asked else _lost(made)
+    # After `connect` a session that is gone was closed because of it, as far as anything outside can see.
+    obstacle = None if asked else lost
     return Attempt(way, _shaken_at(made), obstacle, chunks.echoes(hello, came), connected, head, made)
-
-
-def _is_gone(made: Sequence[Trip], last: Exchange) -> bool:
-    """Whether the server ended the session, by a status or by the connection."""
-    return made[-1].reply is not None or _has_ended(last)
 
 
 def _shaken_at(made: Sequence[Trip]) -> float:
@@ -216,7 +214,7 @@ def _no_tunnel(made: Sequence[Trip], came: bytes, last: Exchange) -> Obstacle:
 def _not_opened(reply: Reply) -> Obstacle | None:
     if not reply.found:
         return _refused(reply)
-    if session_id(reply.body):
+    if session_id(reply.body) and _type(reply) not in _PAGES:
         return None
     what = _no_session(reply)
     return Obstacle(Kind.SESSION_ID, f"replies to /open with {what} instead of a session id", what)
@@ -242,12 +240,15 @@ def _refused(reply: Reply) -> Obstacle:
     return Obstacle(Kind.NO_TUNNEL, said, line)
 
 
+def _type(reply: Reply) -> str:
+    return reply.head.get("content-type").partition(";")[0].strip().lower()
+
+
 def _no_session(reply: Reply) -> str:
     body = reply.body.strip()
     if not body:
         return "an empty body"
-    kind = reply.head.get("content-type").partition(";")[0].strip().lower()
-    if kind in ("text/html", "application/xhtml+xml") or body[:1] == b"<":
+    if _type(reply) in _PAGES or body[:1] == b"<":
         return "a page of HTML"
     return f"{len(body):,} bytes, more than the {MAX_SESSION_ID} of a session id" if len(body) > MAX_SESSION_ID else (
         "something"

@@ -26,7 +26,7 @@ def question(place: Place, **more: Any) -> Question:
     """Return the question of a probe."""
     more.setdefault("timeouts", TIMEOUTS)
     secure = any(way.secure for way in place.ways)
-    return Question(port=place.port, named=CLIENTS, tls=secure, rtmp=place, **more)
+    return Question(named=CLIENTS, tls=secure, rtmp=place, **more)
 
 
 class RtmpProber:
