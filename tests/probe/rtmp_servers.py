@@ -93,7 +93,7 @@ def requests(connection: socket.socket) -> "itertools.chain[tuple[str, bytes]]":
                     return
                 data += part
             head, _, data = data.partition(b"\r\n\r\n")
-            size = int(re.search(rb"Content-Length: (\d+)", head)[1])  # type: ignore[index]
+            size = int(re.search(rb"(?i)content-length: (\d+)", head)[1])  # type: ignore[index]
             data += exactly(connection, max(0, size - len(data)))
             yield head.split(b"\r\n")[0].decode(), data[:size]
             data = data[size:]

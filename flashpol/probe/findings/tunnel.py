@@ -17,14 +17,25 @@ _FFMPEG, _RTMPDUMP = "ffmpeg", "rtmpdump"
 
 @rule(
     "PB720", WARNING, "no-tunnel-there",
-    wrong="{way} reaches a web server that knows no RTMPT: it replies to /open with {line}",
-    instead="let it pass the paths /open, /send, /idle, /close and /fcs on to the media server{hint}, or turn RTMPT on"
-    " (flashpol: `rtmpt = true`)",
+    wrong="{way} reaches {what}: it replies to /open with {line}",
+    instead="{remedy}",
     seen="the status is not 200, and none of those below", clients=RTMP_CLIENTS,
 )  # fmt: skip
 def no_tunnel_there(view: View) -> Iterator[Hit]:
     for target, tried, obstacle in hindered(view, Kind.NO_TUNNEL):
-        yield Hit(target, quoted(tried), way=target.way, line=obstacle.detail, hint=_colon(hint(tried)))
+        what, remedy = "a web server that knows no RTMPT", _PASS_ON.format(hint=_colon(hint(tried)))
+        if tried.head is not None and judgement.refused_by_proxy(tried.head, view.question.rtmp):
+            what = "a proxy that refuses it"
+            remedy = (
+                "let the proxy allow POST to this host and port: its log, or the page that it sends, names the rule"
+            )
+        yield Hit(target, quoted(tried), way=target.way, line=obstacle.detail, what=what, remedy=remedy)
+
+
+_PASS_ON = (
+    "let it pass the paths /open, /send, /idle, /close and /fcs on to the media server{hint}, or turn RTMPT on"
+    " (flashpol: `rtmpt = true`)"
+)
 
 
 def _colon(words: str) -> str:

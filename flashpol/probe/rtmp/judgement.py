@@ -9,7 +9,9 @@ from flashpol.probe.model import Observation, Role, Target
 from flashpol.probe.reply import printable
 from flashpol.probe.rtmp.attempt import Attempt, Kind, Outcome, attempt_of
 from flashpol.probe.rtmp.http import Reply
+from flashpol.probe.rtmp.url import Place
 from flashpol.probe.tls.judgement import obstacle as obstacle_of_tls
+from flashpol.probe.websocket.reply import Head
 
 # Seconds after which Windows gives up a connection that gets no answer; Flash Player leaves it to the system. Users of
 # BigBlueButton waited for more than a minute until RTMPT: issues 884 and 1338.
@@ -163,6 +165,12 @@ def hint(tried: Attempt) -> str:
     return "; ".join(words for pattern, words in _PROGRAMS if re.search(pattern, text, re.I))
 
 
+def refused_by_proxy(head: Head, place: Place | None) -> bool:
+    """Whether a proxy on the way refused a request by itself, and no server behind it."""
+    asked = place is not None and place.proxy is not None
+    return bool(head.get("x-squid-error")) or (asked and head.status in (400, 403, 405, 501))
+
+
 def quoted(tried: Attempt, data: bytes = b"") -> str:
     """Return as evidence the status and the programs of a reply over HTTP, or else the bytes that came."""
     head = tried.head
@@ -175,5 +183,5 @@ def quoted(tried: Attempt, data: bytes = b"") -> str:
 
 __all__ = [
     "AT_ONCE", "DROPPED", "Fallback", "Kind", "Outcome", "Verdict", "at_once", "attempt", "closes", "exchanges",
-    "fallback", "hint", "quoted", "refusal", "served", "verdict", "verdicts",
+    "fallback", "hint", "quoted", "refusal", "refused_by_proxy", "served", "verdict", "verdicts",
 ]  # fmt: skip
