@@ -26,8 +26,8 @@ DESCRIPTION = """Ask the policy server of HOST as Flash Player, Lightspark, Unit
 wrong, the evidence, and what to do. With --tls ask inside TLS, as SecureSocket does, and judge the certificate and the
 versions too. With --websocket ask for a WebSocket instead, as the browser of a page with Ruffle does. With --rtmp try
 the ways to the media server of HOST in the order of Flash Player, and say how long its fallback takes. The probe opens
-a few connections to HOST and contacts no other host. Exit status: 0 no errors, 1 errors,
-2 wrong arguments; with --nagios 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. docs/probe.md explains the findings."""
+a few connections to HOST, or to the proxy of --proxy, and contacts no other host. Exit status: 0 no errors, 1 errors, 2
+wrong arguments; with --nagios 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. docs/probe.md explains the findings."""
 
 # Hosts that are probed concurrently.
 MAX_CONCURRENT_HOSTS = 8
