@@ -171,6 +171,7 @@ TUNNELS: dict[str, tuple[Made, set[str]]] = {
     "empty": (lambda port: Gateway(port, empty=b""), {"PB734"}),
     "no newline": (lambda port: Gateway(port, identifier=b"A0bcdefghijklmno"), {"PB735"}),
     "404": (answering(http("404 Not Found")), {"PB701", "PB720"}),
+    "a denial of squid": (answering(http("403 No", b"", "X-Squid-Error: ERR_ACCESS_DENIED 0")), {"PB701", "PB728"}),
     "405": (answering(http("405 Method Not Allowed", b"no", "Allow: GET")), {"PB701", "PB720"}),
     "a page": (answering(http("200 OK", b"<html>hello</html>", HTML)), {"PB701", "PB721"}),
     "a short page": (answering(http("200 OK", b"welcome", HTML)), {"PB701", "PB721"}),
@@ -277,6 +278,13 @@ def test_proxy_is_sent_absolute_urls_and_asked_for_nothing_else() -> None:
     assert gateway.lines[0] == "POST http://media.invalid/open/1 HTTP/1.1"
     assert gateway.lines[-1].startswith("POST http://media.invalid/close/A0bcdefghijklmno/")
     assert [str(target.way) for target in seen.all_targets()] == ["RTMPT on port 80"]
+
+
+def test_refusal_of_the_proxy_is_not_taken_for_that_of_a_server() -> None:
+    with Server(refusing(http("403 Forbidden"))) as running:
+        seen = look("media.invalid", proxy=f"http://127.0.0.1:{running.port}")
+        assert codes(look(f"rtmpt://127.0.0.1:{running.port}")) == {"PB701", "PB720"}
+    assert codes(seen) == {"PB701", "PB728"}
 
 
 def test_unknown_proxy_is_named() -> None:

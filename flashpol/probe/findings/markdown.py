@@ -75,7 +75,7 @@ PROBLEMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Users of RTMP wait for a long time, or some are kept out", ("PB703", "PB704", "PB706", "PB712")),
     ("A web server or a page replies instead of a media server", ("PB710", "PB720", "PB721", "PB724")),
     ("RTMPT loses sessions", ("PB726", "PB731")),
-    ("A proxy breaks RTMPT for some clients", ("PB730", "PB731", "PB732", "PB733", "PB734", "PB723")),
+    ("A proxy breaks RTMPT for some clients", ("PB730", "PB731", "PB732", "PB733", "PB734", "PB723", "PB728")),
     ("The gateway of RTMPT does not reach the media server", ("PB722", "PB727")),
     ("A gateway of RTMPT that was written by hand", ("PB734", "PB735", "PB736", "PB725", "PB721")),
     ("The application of a media server is refused", ("PB740", "PB741", "PB742", "PB743", "PB715")),

@@ -71,7 +71,7 @@ def no_way_at_address(view: View) -> Iterator[Hit]:
 
 @rule(
     "PB703", WARNING, "slow-fallback",
-    wrong="Flash Player reaches the media server after some {seconds:.0f} s, with {way}: {words}",
+    wrong="Flash Player reaches the media server after some {seconds} s, with {way}: {words}",
     instead="serve RTMP on the port that is tried first, or let the firewall reject connections (TCP RST) instead of"
     " dropping them: then the next way is tried at once",
     seen="three seconds or more pass before the first way that works has its handshake; a connection that is dropped"
@@ -84,7 +84,7 @@ def slow_fallback(view: View) -> Iterator[Hit]:
             words = "; ".join(f"{target.way} {verdict.words}" for target, verdict in found.failed) or "it is slow"
             times = [f"{target.way} {verdict.seconds:.2f} s" for target, verdict in (*found.failed, found.works)]
             target = found.works[0]
-            yield Hit(target, ", ".join(times), FLASH, seconds=found.seconds, way=target.way, words=words)
+            yield Hit(target, ", ".join(times), FLASH, seconds=f"{found.seconds:.0f}", way=target.way, words=words)
 
 
 @rule(
@@ -175,7 +175,7 @@ def not_rtmp(view: View) -> Iterator[Hit]:
 
 @rule(
     "PB712", WARNING, "nothing-comes",
-    wrong="{way}: the connection is accepted, and nothing comes back in {seconds:.0f} s; Flash Player waits",
+    wrong="{way}: the connection is accepted, and nothing comes back in {seconds} s; Flash Player waits",
     instead="find out what accepts it: a firewall or a proxy in between, a server with another protocol, or a media"
     " server that hangs",
     seen="the connection stays open after the handshake's first half, or after /open, and no byte comes",
@@ -184,7 +184,7 @@ def not_rtmp(view: View) -> Iterator[Hit]:
 def nothing_comes(view: View) -> Iterator[Hit]:
     for target, tried, _ in hindered(view, Kind.SILENT):
         evidence = f"no byte in {tried.seconds:.1f} s"
-        yield Hit(target, evidence, way=target.way, seconds=tried.seconds)
+        yield Hit(target, evidence, way=target.way, seconds=f"{tried.seconds:.0f}")
 
 
 @rule(

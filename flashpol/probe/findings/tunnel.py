@@ -17,25 +17,28 @@ _FFMPEG, _RTMPDUMP = "ffmpeg", "rtmpdump"
 
 @rule(
     "PB720", WARNING, "no-tunnel-there",
-    wrong="{way} reaches {what}: it replies to /open with {line}",
-    instead="{remedy}",
+    wrong="{way} reaches a web server that knows no RTMPT: it replies to /open with {line}",
+    instead="let it pass the paths /open, /send, /idle, /close and /fcs on to the media server{hint}, or turn RTMPT on"
+    " (flashpol: `rtmpt = true`)",
     seen="the status is not 200, and none of those below", clients=RTMP_CLIENTS,
 )  # fmt: skip
 def no_tunnel_there(view: View) -> Iterator[Hit]:
     for target, tried, obstacle in hindered(view, Kind.NO_TUNNEL):
-        what, remedy = "a web server that knows no RTMPT", _PASS_ON.format(hint=_colon(hint(tried)))
-        if tried.head is not None and judgement.refused_by_proxy(tried.head, view.question.rtmp):
-            what = "a proxy that refuses it"
-            remedy = (
-                "let the proxy allow POST to this host and port: its log, or the page that it sends, names the rule"
-            )
-        yield Hit(target, quoted(tried), way=target.way, line=obstacle.detail, what=what, remedy=remedy)
+        if not judgement.refused_by_proxy(tried.head, view.question.rtmp):
+            yield Hit(target, quoted(tried), way=target.way, line=obstacle.detail, hint=_colon(hint(tried)))
 
 
-_PASS_ON = (
-    "let it pass the paths /open, /send, /idle, /close and /fcs on to the media server{hint}, or turn RTMPT on"
-    " (flashpol: `rtmpt = true`)"
-)
+@rule(
+    "PB728", WARNING, "proxy-refuses",
+    wrong="{way}: a proxy refuses it: it replies to /open with {line}",
+    instead="let the proxy allow POST to this host and port: its log, or the page that it sends, names the rule",
+    seen="the status is 400, 403, 405 or 501 and --proxy is given, or the reply has X-Squid-Error",
+    clients=RTMP_CLIENTS,
+)  # fmt: skip
+def proxy_refuses(view: View) -> Iterator[Hit]:
+    for target, tried, obstacle in hindered(view, Kind.NO_TUNNEL):
+        if judgement.refused_by_proxy(tried.head, view.question.rtmp):
+            yield Hit(target, quoted(tried), way=target.way, line=obstacle.detail)
 
 
 def _colon(words: str) -> str:

@@ -89,7 +89,7 @@ class Attempt(NamedTuple):
         return 1 + max((trip.connection for trip in self.trips), default=0)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def attempt_of(way: Way, exchanges: tuple[Exchange, ...]) -> Attempt:
     """Return what the connections of one way show. The first of them was opened."""
     return _through_tunnel(way, exchanges) if way.tunnelled else _directly(way, exchanges[0])

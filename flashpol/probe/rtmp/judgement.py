@@ -165,8 +165,10 @@ def hint(tried: Attempt) -> str:
     return "; ".join(words for pattern, words in _PROGRAMS if re.search(pattern, text, re.I))
 
 
-def refused_by_proxy(head: Head, place: Place | None) -> bool:
+def refused_by_proxy(head: Head | None, place: Place | None) -> bool:
     """Whether a proxy on the way refused a request by itself, and no server behind it."""
+    if head is None:
+        return False
     asked = place is not None and place.proxy is not None
     return bool(head.get("x-squid-error")) or (asked and head.status in (400, 403, 405, 501))
 

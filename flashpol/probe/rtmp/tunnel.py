@@ -84,6 +84,8 @@ class Tunnel:
     def has_more(self, exchange: Exchange, connections: int) -> bool:
         """Whether another connection may go on where this one ended. Call it for each connection."""
         came = self._size > 0
+        if exchange.end is End.FLOOD:
+            return False
         if not self._failed and exchange.end is End.CLOSED:
             self._take(exchange.data, ended=True)
         late = monotonic() >= self._deadline or connections >= MAX_CONNECTIONS
