@@ -13,6 +13,7 @@ from flashpol.probe.rtmp import amf, chunks
 
 SUCCESS = {"level": "status", "code": "NetConnection.Connect.Success", "description": "ok"}
 HALF = chunks.HALF
+OURS = bytes(8) + bytes(range(2, 250)) * 6 + bytes(range(40))  # S1, without a version: then no digest is checked
 
 
 def exactly(connection: socket.socket, size: int) -> bytes:
@@ -39,7 +40,7 @@ BEFORE = message(5, bytes((0, 76, 75, 64)), 2) + message(6, bytes((0, 76, 75, 64
 
 def handshake(hello: bytes) -> bytes:
     """S0, S1 and S2 to C0 and C1."""
-    return bytes((3,)) + bytes(range(256)) * 6 + hello[1:]
+    return bytes((3,)) + OURS + hello[1:]
 
 
 def media(reply: bytes = BEFORE + result(), shake: Callable[[bytes], bytes] = handshake, end: bool = False) -> Handler:
@@ -50,7 +51,7 @@ def media(reply: bytes = BEFORE + result(), shake: Callable[[bytes], bytes] = ha
         if len(hello) <= HALF:
             return
         connection.sendall(shake(hello))
-        if exactly(connection, HALF) != bytes(range(256)) * 6:
+        if exactly(connection, HALF) != OURS:
             return
         if connection.recv(4096):  # connect
             connection.sendall(reply)
@@ -79,6 +80,10 @@ def http(status: str = "200 OK", body: bytes = b"", *fields: str, version: str =
     if not any(field.lower().startswith(("content-length", "transfer-encoding")) for field in fields):
         lines.append(f"Content-Length: {len(body)}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+
+def in_chunks(body: bytes) -> bytes:
+    return http("200 OK", f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n", "Transfer-Encoding: chunked")
 
 
 def requests(connection: socket.socket) -> "itertools.chain[tuple[str, bytes]]":
@@ -138,17 +143,16 @@ class Gateway:
             if not self._then(count):
                 return
 
-    def close(self) -> None:
-        if self._upstream is not None:
-            self._upstream.close()
-
     def _served(self, line: str, body: bytes) -> bytes:
         self._requests += 1
-        command = re.sub(r"^POST (http://[^/]+)?/", "", line).split("/")[0]
+        [(command, asked)] = re.findall(r"^POST (?:http://[^/]+)?/(\w+)/([^/ ]+)", line)
         if command == "open":
+            if self._upstream is not None:
+                self._upstream.close()
             self._upstream = socket.create_connection(("127.0.0.1", self._port), timeout=5)
             return self._reply(self._identifier)
-        if self._upstream is None or self._requests > self._lose_after:
+        known = asked.encode() == self._identifier.strip()
+        if self._upstream is None or self._requests > self._lose_after or not known:
             return http("404 Not Found")
         if command == "close":
             return self._reply(b"\0")

@@ -10,7 +10,7 @@ import rtmp_servers as servers
 import tls_servers
 from loopback import Handler, Server, closed_port, dropping_port
 from loopback import look_at_media as look
-from rtmp_servers import BEFORE, Gateway, handshake, http, media, message, refusing, result, sending
+from rtmp_servers import BEFORE, Gateway, handshake, http, in_chunks, media, message, refusing, result, sending
 from tls_servers import inside
 
 from flashpol.policy.findings import Severity
@@ -130,10 +130,6 @@ def test_flood_after_the_handshake_ends(flood: bytes) -> None:
 
 Made = Callable[[int], Handler]
 CHUNKED = "Transfer-Encoding: chunked"
-
-
-def in_chunks(body: bytes) -> bytes:
-    return http("200 OK", f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n", CHUNKED)
 
 
 def closing(*fields: str, version: str = "HTTP/1.1") -> Made:

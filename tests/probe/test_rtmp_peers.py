@@ -1,15 +1,17 @@
-"""Real programs: nginx's media server, and what real proxies make of a tunnel."""
+"""Real programs: nginx's media server, what real proxies make of a tunnel, and what real clients make of that."""
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loopback import Server, look_at_media
-from rtmp_servers import Gateway, media
+from rtmp_servers import Gateway, http, in_chunks, media
 
 from flashpol.probe import Observation, findings
 from flashpol.probe.client_models import conclusions
+from testkit.polling import eventually
 from testkit.processes import free_port
 from testkit.programs import find, needs, nginx, running, wait_for
 
@@ -153,3 +155,41 @@ def test_squid_as_the_proxy_of_a_network_keeps_the_connection(gateway: int, tmp_
     with proxy(tmp_path, "squid", arguments, text.replace("RULE", "deny")) as port:
         seen = look_at_media(place, proxy=f"http://127.0.0.1:{port}")
     assert codes(seen) == {"PB701", "PB728"}
+
+
+# ------------------------------------------------------------------------------------------------------------- clients
+
+CLIENTS = {
+    "ffmpeg": ("-nostdin", "-v", "error", "-i", "URL", "-f", "null", "-"),
+    "rtmpdump": ("-q", "-r", "URL", "-o", "/dev/null"),
+}
+GATEWAYS: dict[str, dict[str, Any]] = {
+    "correct": {},
+    "closes each": {"reply": lambda body: http("200 OK", body, "Connection: close"), "then": lambda count: False},
+    "closes sometimes": {"then": lambda count: count < 2},
+    "lower case": {"reply": lambda body: http("200 OK", body, f"content-length: {len(body)}")},
+    "chunked": {"reply": in_chunks},
+    "no newline": {"identifier": b"A0bcdefghijklmno"},
+    "empty": {"empty": b""},
+}
+
+
+def gets_through(client: str, gateway: Gateway, port: int, log: Path) -> bool:
+    """Whether a client goes on polling after its handshake, for more requests than one that fails has sent."""
+    before = len(gateway.lines)
+    arguments = (argument.replace("URL", f"rtmpt://127.0.0.1:{port}/live/x") for argument in CLIENTS[client])
+    with running(client, *arguments, log=log) as process:
+        eventually(lambda: process.poll() is not None or len(gateway.lines) > before + 12, f"{client} fails or polls")
+        return process.poll() is None
+
+
+@needs("ffmpeg", "rtmpdump")
+@pytest.mark.parametrize("case", GATEWAYS)
+def test_findings_about_tunnel_name_the_clients_that_fail(case: str, tmp_path: Path) -> None:
+    with Server(media()) as behind:
+        gateway = Gateway(behind.port, **GATEWAYS[case])
+        with Server(gateway) as served:
+            failed = {one for one in CLIENTS if not gets_through(one, gateway, served.port, tmp_path / one)}
+            seen = look_at_media(f"rtmpt://127.0.0.1:{served.port}/live")
+    assert connects(seen) == [True]
+    assert failed == {client for finding in findings.of(seen) for client in finding.clients}

@@ -33,7 +33,7 @@ With `--rtmp` the probe asks for no policy either. It tries the ways to a media 
 RTMPT on 80, or the one that the address names. A way works if RTMP's handshake comes back; with APP the probe sends
 `connect` for this application too. Findings concern three clients: `flash` tries one way after the other, `ffmpeg` and
 `rtmpdump` try the one of their URL. One connection more is opened for a tunnel whenever the last one was closed. What
-breaks ffmpeg and rtmpdump was tried with versions 5.1 and 2.4.
+breaks ffmpeg and rtmpdump was tried with versions 5.1 and 2.4 at the same gateways.
 """
 
 _COLUMNS = 100  # tables and links excepted
