@@ -67,9 +67,12 @@ def missing(module: str = "stream_ssl_preread_module") -> str | None:
 
 def configuration(folder: Path, *servers: str) -> str:
     """A configuration of one worker and stream servers with these lines."""
-    modules = [Path(where, "ngx_stream_module.so") for where in MODULES]
-    load = "".join(f"load_module {module};\n" for module in modules if module.exists())  # else it is built in
-    return f"{load}{_main(folder)}stream {{ access_log off; {_servers(servers)} }}\n"
+    return f"{_load('stream')}{_main(folder)}stream {{ access_log off; {_servers(servers)} }}\n"
+
+
+def rtmp_configuration(folder: Path, *servers: str) -> str:
+    """A configuration of one worker and RTMP servers with these lines."""
+    return f"{_load('rtmp')}{_main(folder)}rtmp {{ access_log off; {_servers(servers)} }}\n"
 
 
 def http_configuration(folder: Path, *servers: str) -> str:
@@ -77,6 +80,11 @@ def http_configuration(folder: Path, *servers: str) -> str:
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     paths = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)  # else where only root may write
     return f"{_main(folder)}http {{ access_log off; {paths} {_servers(servers)} }}\n"
+
+
+def _load(name: str) -> str:
+    modules = [Path(where, f"ngx_{name}_module.so") for where in MODULES]
+    return "".join(f"load_module {module};\n" for module in modules if module.exists())  # else it is built in
 
 
 def _main(folder: Path) -> str:
