@@ -108,7 +108,7 @@ def _polls(application: int, settings: Settings, results: Results, *, ours: bool
             results.note(f"rtmpt: nginx was not measured: {nginx_missing()}")
         else:
             running.append(stack.enter_context(nginx_return(settings.server_cpu)))
-        for name in (KEPT, FRESH):
+        for name in (KEPT, FRESH) if running else ():
             with ExitStack() as sessions:
                 ways = [
                     Way(server, server.name, sessions.enter_context(
@@ -262,7 +262,6 @@ def _publish(settings: Settings, results: Results, *, ours: bool) -> None:
         return
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flashpol-bench-")))
-        folder.chmod(0o777)  # nginx's worker may be another user
         clip = publishing.make_clip(folder)
         media = stack.enter_context(nginx_rtmp(settings.load_cpus[0], folder))
         urls = {"RTMP": f"rtmp://127.0.0.1:{media.port}/live"}

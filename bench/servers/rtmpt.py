@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from bench.servers.nginx import MODULES, http_configuration, nginx_program, rtmp_configuration, started
+from bench.servers.nginx import MODULES, http_configuration, nginx_program, rtmp_configuration, started, wait_for_worker
 from bench.servers.relays import flashpol_relay
-from bench.servers.running import BACKLOG, Server, free_port, only_child, wait_for_port, work_folder
+from bench.servers.running import BACKLOG, Server, free_port, work_folder
 
 OURS, NGINX, NGINX_RTMP = "flashpol", "nginx", "nginx, RTMP"
 # One byte, as the reply to a poll without data. The limits on kept connections would end them in the middle of a turn.
@@ -46,8 +46,7 @@ def nginx_return(cpu: int | None) -> Iterator[Server]:
         port = free_port()
         text = http_configuration(folder, NGINX_LINES.format(port=port, backlog=BACKLOG))
         with started(text, folder, cpu) as process:
-            seconds = wait_for_port(NGINX, process, port, folder)
-            pid = only_child(NGINX, process.pid)
+            pid, seconds = wait_for_worker(NGINX, process, folder)
             yield Server(NGINX, port, pid, folder / "expected", seconds, parent=process.pid, ports=(port,))
 
 
@@ -58,8 +57,7 @@ def nginx_rtmp(cpu: int | None, recordings: Path) -> Iterator[Server]:
         port = free_port()
         text = rtmp_configuration(folder, RTMP_LINES.format(port=port, recordings=recordings))
         with started(text, folder, cpu) as process:
-            seconds = wait_for_port(NGINX_RTMP, process, port, folder)
-            pid = only_child(NGINX_RTMP, process.pid)
+            pid, seconds = wait_for_worker(NGINX_RTMP, process, folder)
             yield Server(NGINX_RTMP, port, pid, folder / "expected", seconds, parent=process.pid, ports=(port,))
 
 

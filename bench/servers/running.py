@@ -154,23 +154,6 @@ def wait_for_reply(
         return time.monotonic() - begin
 
 
-def wait_for_port(name: str, process: subprocess.Popen[bytes], port: int, folder: Path) -> float:
-    """Try until a connection is accepted. Returns the seconds since the call, which follows exec at once."""
-    begin = time.monotonic()
-
-    def done() -> bool:
-        if process.poll() is not None:
-            raise BenchError(f"{name} ended at once with status {process.returncode}: {last_log_lines(folder)}")
-        try:
-            with socket.create_connection(("127.0.0.1", port), START_SECONDS):
-                return True
-        except OSError:
-            return False
-
-    eventually(done, f"{name} accepts on port {port}", START_SECONDS, error=BenchError)
-    return time.monotonic() - begin
-
-
 def wait_for_handshake(name: str, process: subprocess.Popen[bytes], port: int, folder: Path) -> float:
     """Try until a handshake of TLS succeeds. Returns the seconds since the call, which follows exec at once."""
     begin = time.monotonic()
