@@ -59,6 +59,7 @@ class RtmptStub:
         self.sessions: dict[str, Session] = {}
         self._hold, self._at_most, self._workers, self._echo_at_once = hold, at_most, workers, echo_at_once
         self._change = change
+        self.open_connections = 0
         self._connections = self._opened = 0
         self._changed = threading.Condition()
 
@@ -66,7 +67,15 @@ class RtmptStub:
         """Serve one connection."""
         with self._changed:
             self._connections += 1
+            self.open_connections += 1
             number = self._connections
+        try:
+            self._serve(connection, number)
+        finally:
+            with self._changed:
+                self.open_connections -= 1
+
+    def _serve(self, connection: socket, number: int) -> None:
         address, port = connection.getpeername()
         worker = WORKERS[zlib.crc32(f"{address}:{port}".encode()) % self._workers]
         with connection.makefile("rb") as stream:

@@ -34,22 +34,17 @@ class StandIn(RtmptStub):
 
     def __init__(self, hold: float, workers: int) -> None:
         super().__init__(hold=hold, workers=workers)
-        self.open = 0
 
     def serve(self, connection: socket.socket) -> None:
-        self.open += 1
-        try:
-            if connection.recv(1, socket.MSG_PEEK) == b"P":
-                super().serve(connection)
-                return
-            while piece := connection.recv(65536):
-                connection.sendall(piece)
-        finally:
-            self.open -= 1
+        if connection.recv(1, socket.MSG_PEEK) == b"P":
+            super().serve(connection)
+            return
+        while piece := connection.recv(65536):
+            connection.sendall(piece)
 
     def samples(self) -> dict[str, float]:
         """Sessions end with their connections here, since nothing else tells ghosts from others."""
-        alive = len(self.sessions) if self.open else 0
+        alive = len(self.sessions) if self.open_connections else 0
         forwarded = sum(1 for one in self.asked if one.what == "idle" and one.at != one.owner)
         metrics = {"sessions_open": alive, "polls_held": alive, "forwarded_total": forwarded}
         return {f'flashpol_rtmpt_{name}{{listener="bench0"}}': float(value) for name, value in metrics.items()}
@@ -75,7 +70,7 @@ class Flashpols:
 
     def connections_to(self, port: int) -> int:
         assert self.running
-        return len(self.running.sessions) if self.running.open else 0
+        return len(self.running.sessions) if self.running.open_connections else 0
 
 
 @pytest.fixture

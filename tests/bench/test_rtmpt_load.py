@@ -189,6 +189,15 @@ def test_poll_with_a_wrong_reply_is_counted_by_kind(change: Change, outcome: str
     assert len(stub.sessions) == 3  # and is not closed
 
 
+def test_poll_with_an_empty_reply_after_others_is_a_mismatch() -> None:
+    stub = RtmptStub(change=lambda what, status, body: http(status, body if stub.count("idle") < 5 else b""))
+    with (
+        pytest.raises(BenchError, match=r'"ok": 4, .*"mismatch": 1'),
+        tunnels(stub, "poll", sessions=1, count=9) as running,
+    ):
+        running.turn()
+
+
 @pytest.mark.parametrize(
     "changed", [lambda data: data[:-1] + b"?", lambda data: data + b"?"], ids=["other", "too-many"]
 )  # fmt: skip
@@ -218,12 +227,13 @@ def test_echo_with_another_interval_beside_data_is_a_mismatch() -> None:
 
 
 def test_echo_that_never_comes_is_a_timeout() -> None:
-    stub = RtmptStub(at_most=0, hold=0.01)
+    stub = RtmptStub(hold=0.01, change=lambda what, status, body: http(status, body[:1] if what == "send" else body))
     with (
         pytest.raises(BenchError, match='"timeout": 1,'),
         tunnels(stub, "echo", sessions=1, count=1, timeout=0.2) as running,
     ):
         running.turn()
+    assert stub.count("idle") <= 21  # of 0.01 s each
 
 
 def test_poll_without_a_reply_is_a_timeout() -> None:
@@ -235,23 +245,44 @@ def test_poll_without_a_reply_is_a_timeout() -> None:
         running.turn()
 
 
-def test_held_session_with_a_failure_between_turns_raises_at_the_end() -> None:
-    begin, failed = threading.Event(), threading.Event()
+def failing_later() -> tuple[RtmptStub, threading.Event]:
+    """A server, and the event from which on it replies to polls with 404."""
+    begin = threading.Event()
 
     def change(what: str, status: int, body: bytes) -> bytes:
-        if what != "idle" or not begin.is_set():
-            return http(status, body)
-        failed.set()
-        return http(404, b"")
+        return http(404, b"") if what == "idle" and begin.is_set() else http(status, body)
 
-    def one_turn(running: Tunnels) -> None:
+    return RtmptStub(hold=0.05, change=change), begin
+
+
+def fail(stub: RtmptStub, begin: threading.Event) -> None:
+    begin.set()
+    eventually(lambda: not stub.open_connections, "both sessions have failed")
+
+
+def test_held_sessions_with_failures_between_turns_raise_in_the_next() -> None:
+    stub, begin = failing_later()
+
+    def two_turns(running: Tunnels) -> None:
         assert running.turn().replies == 2
-        begin.set()
-        assert failed.wait(10)
+        fail(stub, begin)
+        running.turn()
 
-    stub = RtmptStub(hold=0.05, change=change)
-    with pytest.raises(BenchError, match="a tunnel session failed"), tunnels(stub, "hold", sessions=2) as running:
-        one_turn(running)
+    with (
+        pytest.raises(BenchError, match=r'"failed": 2, .*"status": 2'),
+        tunnels(stub, "hold", sessions=2) as running,
+    ):
+        two_turns(running)
+
+
+def test_held_sessions_with_failures_after_the_last_turn_raise_at_the_end() -> None:
+    stub, begin = failing_later()
+    with (
+        pytest.raises(BenchError, match="a tunnel session failed"),
+        tunnels(stub, "hold", sessions=2) as running,
+    ):
+        fail(stub, begin)
+    assert running.opened == 2
 
 
 @pytest.mark.parametrize(
@@ -319,10 +350,15 @@ def test_made_up_polls_of_nginx_are_answered(fresh: bool) -> None:
         assert running.turn().replies == 2_000  # more on a connection than nginx allows by default
 
 
-def test_made_up_polls_compare_the_status() -> None:
-    stub = RtmptStub()
+@pytest.mark.parametrize(
+    ("reply", "outcome"),
+    [(http(404, b""), "status"), (http(200, b"??") + b"?", "mismatch"), (b"", "short")],
+    ids=["404", "behind", "closed"],
+)
+def test_made_up_polls_compare_status_and_length(reply: bytes, outcome: str) -> None:
+    stub = RtmptStub(change=only("idle", reply))
     with (
-        pytest.raises(BenchError, match='"status": 2,'),
+        pytest.raises(BenchError, match=f'"failed": 2, .*"{outcome}": 2'),
         tunnels(stub, "poll", sessions=2, count=10, made_up=True) as running,
     ):
         running.turn()

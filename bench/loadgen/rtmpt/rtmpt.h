@@ -5,7 +5,7 @@
  *
  * First K sessions are opened, each by a POST of /open/1 from an address of its own, and a line of JSON says so. Then
  * every line of stdin starts a turn, whose tally is printed as the other modes print theirs. The end of stdin closes the
- * sessions. A session has one request under way at any time. One that had a failure rests until the end.
+ * sessions. A session has one request under way at any time. A failure ends its connections, and it sends nothing more.
  *
  *   poll   each session sends /idle as soon as it has the reply to the last one. A reply is status 200 and an interval
  *          byte, and nothing else

@@ -17,6 +17,7 @@ enum {
     ATTEMPTS = 64, /* for each session, to reach a worker that still needs one */
     EVENTS_AT_ONCE = 256,
     TICK_MS = 100, /* how often timeouts are checked */
+    NO_INTERVAL = 0xff, /* of a reply with an empty body */
 };
 
 enum phase { OPENING, TURN, CLOSING };
@@ -76,6 +77,7 @@ static void ask(struct session *session, enum ask what)
     session->asked = what;
     session->asked_at = now_ns();
     session->before = session->echoed;
+    session->interval = NO_INTERVAL;
     start_request(&session->connections[session->turn++ % run.options->spread], session, bytes, size);
 }
 
@@ -224,13 +226,11 @@ static bool on_body(struct session *session, const struct reply *reply, const un
 }
 
 /* Whether a complete reply of status 200 is wrong in its interval byte, which it must have. */
-static bool wrong_reply(const struct session *session, const struct reply *reply)
+static bool wrong_reply(const struct session *session)
 {
     static const unsigned char intervals[] = {0x01, 0x03, 0x05, 0x09, 0x11, 0x21};
     if (run.options->made_up || session->asked == ASK_OPEN)
         return false;
-    if (!reply->position)
-        return true;
     if (session->asked == ASK_CLOSE)
         return session->interval != 0;
     if (session->echoed > session->before)
@@ -251,6 +251,8 @@ static void on_failure(struct session *session, enum outcome outcome)
         run.tally->outcomes[outcome]++;
     else
         run.unclosed++;
+    for (unsigned i = 0; i < run.options->spread; i++)
+        drop_connection(&session->connections[i]);
     session->failed = true;
     session->wants_echo = session->echoing = false;
     run.busy -= !polls_only; /* no turn waits for a session that only polls */
@@ -313,7 +315,7 @@ static void on_reply(struct session *session, const struct reply *reply)
         if (run.phase == OPENING)
             fprintf(stderr, "loadgen: status %d\n", reply->status);
         on_failure(session, STATUS);
-    } else if (wrong_reply(session, reply)) {
+    } else if (wrong_reply(session)) {
         on_failure(session, MISMATCH);
     } else if (run.phase == OPENING) {
         if (session->surplus)
