@@ -83,6 +83,13 @@ def children(pid: int, name: str = "") -> list[int]:
     return [child.pid for child in processes.children(pid) if _name(child.pid).startswith(name)]
 
 
+def connections_to(port: int) -> int:
+    """How many connections to a port of 127.0.0.1 are open in this network namespace, by the side that accepted."""
+    local, established = f"0100007F:{port:04X}", "01"
+    lines = (line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:])
+    return sum(1 for words in lines if words[1] == local and words[3] == established)
+
+
 def _name(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/comm").read_text()
