@@ -3,8 +3,10 @@
 flashpol and nginx have one worker on one CPU; applications and clients share the other CPU. Rounds are interleaved, and
 ratios are taken within a round.
 
-- Polls are measured with ``rtmpt_hold = 0`` and no data waiting: each is replied to at once with the interval byte,
-  which is all that nginx's reply has. Sessions are open before, and stay open until all turns are over.
+- Polls are measured with ``rtmpt_hold = 0`` and no data waiting, and the reply is the interval byte, which is all that
+  nginx's reply has. flashpol holds such a poll for 20 ms, since some clients poll again at once. nginx replies at once,
+  so its clients pause for 20 ms: both have the same connections and the same polls a second. Sessions are open before,
+  begin one after another, and stay open until all turns are over.
 - On another worker: two workers share the CPU, and the figure is the CPU of both for a poll. Half of the sessions are
   at each worker, also in the turns on their own. A session polls on the connection that opened a session at the other
   worker. With a connection for each poll it polls from the source address and port of that one, which the kernel hashes
@@ -42,7 +44,9 @@ from bench.servers.rtmpt import (
 from bench.settings import Settings
 from testkit.polling import eventually
 
-SESSIONS = 64
+POLLING = 256  # sessions: 12,800 polls a second
+FLOOR = 0.02  # seconds that flashpol holds a poll at least
+SESSIONS = 64  # that echo
 POLLS, QUICK_POLLS = 10_000, 500  # of a turn, on kept connections
 FRESH_POLLS, QUICK_FRESH_POLLS = 3_000, 200  # with a connection for each
 WORKERS = 2
@@ -88,12 +92,14 @@ def run(settings: Settings, results: Results) -> None:
     with relay_load.application(settings.load_cpus[0]) as application:
         _polls(application, settings, results, ours=ours)
         if ours:
-            _on_another_worker(application, settings, results)
             _echo(application, settings, results)
             _ghosts(application, settings, results)
     if ours:
         _memory(settings, results)
     _publish(settings, results, ours=ours)
+    if ours:
+        with relay_load.application(settings.load_cpus[0]) as application:
+            _on_another_worker(application, settings, results)
 
 
 # ---------------------------------------------------------------------------------------------------------------- polls
@@ -148,8 +154,8 @@ def _tunnels(
     fresh = name == FRESH
     count = settings.either(FRESH_POLLS if fresh else POLLS, QUICK_FRESH_POLLS if fresh else QUICK_POLLS)
     return Tunnels(
-        server, "poll", settings.load_cpus[-1], sessions=SESSIONS, count=count, fresh=fresh,
-        made_up=made_up, workers=workers, foreign=foreign, first=SESSIONS * 100 * foreign,
+        server, "poll", settings.load_cpus[-1], sessions=POLLING, count=count, fresh=fresh, made_up=made_up,
+        workers=workers, foreign=foreign, first=POLLING * 100 * foreign, pace=FLOOR if made_up else 0.0, ramp=FLOOR,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from testkit.rtmpt_echo import RtmptStub, rtmpt_stub
 
 QUICK = Settings.on_this_machine(1, peers_only=False, quick=True)
 FEW = {
+    "POLLING": 8,
     "SESSIONS": 8,
     "QUICK_POLLS": 40,
     "QUICK_FRESH_POLLS": 24,
@@ -104,13 +105,11 @@ def test_rtmpt_scenario_without_peers_measures_the_tunnel_alone() -> None:
     ]
 
 
-def test_rtmpt_scenario_with_polls_that_are_not_forwarded_fails(
-    stand_in: Flashpols, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("stand_in")
+def test_rtmpt_scenario_with_polls_that_are_not_forwarded_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StandIn, "samples", lambda self: {})
     with pytest.raises(BenchError, match="0 of 40 polls on another worker were forwarded"):
-        rtmpt.run(QUICK, Results())
-    assert stand_in.running
+        rtmpt._on_another_worker(1, QUICK, Results())
 
 
 def test_rtmpt_scenario_without_flashpol_or_peers_is_notes(monkeypatch: pytest.MonkeyPatch) -> None:
