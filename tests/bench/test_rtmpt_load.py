@@ -403,6 +403,7 @@ def test_connections_to_a_port_are_counted_until_they_end() -> None:
         with socket.create_connection(address), socket.create_connection(address):
             accepted = [listening.accept()[0] for _ in range(2)]
             assert connections_to(address[1]) == 2
-            for one in accepted:
-                one.close()
+        assert connections_to(address[1]) == 2  # the clients have closed, the server has not
+        for one in accepted:
+            one.close()
         eventually(lambda: connections_to(address[1]) == 0, "both have ended")
