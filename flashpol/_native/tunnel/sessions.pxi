@@ -203,7 +203,7 @@ cdef CodecResult open_session(Codec* codec, Output* plain, Output* reply) noexce
     id[ID_BYTES] = b"\n"
     reply_to(session.core, &session.opener, 200, id, ID_BYTES + 1)
     if left:
-        codec.ended = True                              # nobody knows its id
+        codec.ended = True                              # no client knows its id
         end_requests(session)
     else:
         start(session, Q_GHOST)
