@@ -12,8 +12,8 @@ from posix.unistd cimport close
 from flashpol._native.common.system cimport (
     epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_event, epoll_wait, EPOLLIN, EPOLLOUT, MSG_NOSIGNAL, recv, send,
 )
-from flashpol._native.http.tunnel_path cimport ID_BYTES
-from flashpol._native.tunnel.state cimport Forwarded, Line, Origin, T_OPEN, TunnelCore, TunnelSession
+from flashpol._native.http.tunnel_path cimport ID_BYTES, NO_NUMBER, TK_CLOSE, TK_IDLE, TK_SEND
+from flashpol._native.tunnel.state cimport Forwarded, Line, MAX_REPLY, Origin, T_OPEN, TunnelCore, TunnelSession
 
 cdef enum:
     EVENTS = 16
@@ -82,7 +82,8 @@ cdef bint send_message(TunnelCore* core, int32_t line, Message* message, const c
         return False
     if to.end == to.begin and message.size <= <uint32_t>(SMALL - sizeof(Message)):
         memcpy(small, message, sizeof(Message))
-        memcpy(small + sizeof(Message), body, message.size)
+        if message.size:
+            memcpy(small + sizeof(Message), body, message.size)
         n = max(<ssize_t>0, send(to.fd, small, whole, MSG_NOSIGNAL))
         if n == <ssize_t>whole:
             return True
@@ -182,18 +183,25 @@ cdef void on_message(TunnelCore* core, int32_t line, const Message* message, con
 
 
 cdef bint is_sane(const TunnelCore* core, const Message* message) noexcept nogil:
-    return (message.version == VERSION and message.type <= M_HURRY and message.size <= LINE_OUTPUT
-            and 0 <= message.remote and <size_t>message.remote < core.account.capacity)
+    if message.version != VERSION or message.remote < 0:
+        return False
+    if message.type == M_REPLY:                         # the connection is one of ours
+        return message.size <= MAX_REPLY and <size_t>message.remote < core.account.capacity
+    if message.type == M_REQUEST:
+        return (message.size <= LINE_OUTPUT and message.number >= NO_NUMBER
+                and message.kind in (TK_SEND, TK_IDLE, TK_CLOSE))
+    return message.size == 0 and message.type in (M_CANCEL, M_HURRY)
 
 
 cdef void on_line_input(TunnelCore* core, int32_t line) noexcept nogil:
     cdef Line* at = &core.lines[line]
     cdef Message message
     cdef char* larger
-    cdef uint32_t begin = 0
+    cdef char* input
+    cdef uint32_t begin = 0, have, room
     cdef ssize_t n
     if at.room - at.have < LINE_READ:
-        larger = <char*>realloc(at.input, at.have + LINE_READ)
+        larger = <char*>realloc(at.input, <size_t>at.have + LINE_READ)
         if larger == NULL:
             close_line(core, line)
             return
@@ -203,19 +211,25 @@ cdef void on_line_input(TunnelCore* core, int32_t line) noexcept nogil:
         if n == 0 or (errno != EAGAIN and errno != EINTR):
             close_line(core, line)
         return
-    at.have += <uint32_t>n
-    while at.fd >= 0 and at.have - begin >= sizeof(Message):
-        memcpy(&message, at.input + begin, sizeof(Message))
+    # A reply may end the line, while the body of a request is in here.
+    input, have, room = at.input, at.have + <uint32_t>n, at.room
+    at.input = NULL
+    at.have = at.room = 0
+    while at.fd >= 0 and have - begin >= sizeof(Message):
+        memcpy(&message, input + begin, sizeof(Message))
         if not is_sane(core, &message):
             close_line(core, line)
-            return
-        if at.have - begin - sizeof(Message) < message.size:
             break
-        on_message(core, line, &message, at.input + begin + sizeof(Message))
+        if have - begin - sizeof(Message) < message.size:
+            break
+        on_message(core, line, &message, input + begin + sizeof(Message))
         begin += sizeof(Message) + message.size
-    if at.fd >= 0:
-        memmove(at.input, at.input + begin, at.have - begin)
-        at.have -= begin
+    if at.fd < 0 or have == begin:
+        free(input)
+        return
+    if begin:
+        memmove(input, input + begin, have - begin)
+    at.input, at.have, at.room = input, have - begin, room
 
 
 cdef void on_line_ready(TunnelCore* core, int32_t line, uint32_t events) noexcept nogil:
@@ -242,23 +256,24 @@ cdef void on_line_ready(TunnelCore* core, int32_t line, uint32_t events) noexcep
 cdef bint open_line(TunnelCore* core, int32_t line, int fd) noexcept nogil:
     """False: the kernel cannot watch it."""
     cdef epoll_event event
-    if core.lines[line].fd >= 0:
-        close_line(core, line)
     event.events = EPOLLIN
     event.data.u64 = <uint64_t>line
     if epoll_ctl(core.poller.epoll, EPOLL_CTL_ADD, fd, &event) != 0:
         return False
+    close_line(core, line)
     core.lines[line].fd = fd
     core.line_count += 1
     return True
 
 
 cdef void close_line(TunnelCore* core, int32_t line) noexcept nogil:
-    """The other worker is gone, and its sessions with it: requests that wait for it get 404."""
+    """The other worker is gone, and its sessions with it: requests that wait for it get 404. A line ends once."""
     cdef Line* at = &core.lines[line]
     cdef Forwarded* forwarded
     cdef size_t fd
     cdef int32_t i
+    if at.fd < 0:
+        return
     close(at.fd)
     at.fd = -1
     free(at.input)
