@@ -219,15 +219,17 @@ cdef void after_reply(Core* core, int fd) noexcept nogil:
 
 
 cdef void reply_to_request(void* self, int fd, int status, const char* body, uint32_t size) noexcept nogil:
-    """Gate.reply. status: one of `phrase_of`; with 200 the request counts as served."""
+    """Gate.reply. status: one of `phrase_of`.
+
+    The connection counts as served with 200, and where a session could not begin: that is counted for the session."""
     cdef Core* core = <Core*>self
     cdef Carrier* carrier = carrier_of(core, fd)
     cdef int head
     carrier.waits = False
-    if status == 200:
+    if status == 200 or (status >= 502 and carrier.reason == R_NONE):
         carrier.served = True
     elif carrier.reason == R_NONE:
-        carrier.reason = R_HTTP if status == 404 else R_CAPACITY
+        carrier.reason = R_HTTP
     if status == 404 and carrier.path.kind > TK_OPEN and is_guessing(core, fd):
         count_carrier(core, fd, R_HTTP)
         close_connection(core, fd)

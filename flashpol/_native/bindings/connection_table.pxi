@@ -423,7 +423,7 @@ cdef class ConnectionTable:
         cdef Listener* listener = core.listeners[record.listener]
         cdef sockaddr_in6 source, own
         cdef socklen_t size = sizeof(own)
-        cdef uint32_t slot = 0, sample = 0
+        cdef uint32_t slot = 0
         cdef int64_t now = now_ns()
         cdef Reason reason
         cdef Codec* codec
@@ -459,10 +459,7 @@ cdef class ConnectionTable:
             if session >= 0:
                 close(session)
             return REASONS[<int>reason]
-        listener.counters.accepted += 1
-        if core.samples != NULL and should_sample(core):
-            sample = begin_sample(core, listener.index, &source, now)
-        begin_connection(core, listener, session, now, sample, slot)
+        begin_connection(core, listener, session, now, 0, slot)
         proxy_begin(&core.headers[session])
         core.headers[session].source = source
         core.headers[session].destination = own
@@ -473,9 +470,11 @@ cdef class ConnectionTable:
             reason = R_CAPACITY
         codec = core.gate.begin(core.gate, session, fd, listener.index) if reason == R_NONE else NULL
         if codec == NULL:
-            reason = R_CAPACITY if reason == R_NONE else reason
-            refuse(core, session, reason)
-            return REASONS[<int>reason]
+            close_connection(core, session)             # it is counted for the connection of the request
+            return REASONS[<int>(R_CAPACITY if reason == R_NONE else reason)]
+        listener.counters.accepted += 1
+        if core.samples != NULL and should_sample(core):
+            core.records[session].sample = begin_sample(core, listener.index, &source, now)
         core.account.codecs[session] = codec
         core.records[session].has_codec = True
         enter_session(core, session, P_RTMPT)
