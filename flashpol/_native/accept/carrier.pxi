@@ -13,8 +13,8 @@ from libc.string cimport memcpy, memmove, memset
 
 from flashpol._native.accept.state cimport (
     Carrier, Core, Guesses, HR_BODY, HR_BUSY, HR_METHOD, HR_NOT_FOUND, HttpReply, Listener, O_SERVED, PENDING_OPEN,
-    QUEUE_COUNT, R_CAPACITY, R_HTTP, R_HTTP_MALFORMED, R_NONE, READ_BYTES, Reason, Record, S_BEHIND, S_BODY, S_DECISION,
-    S_EXCHANGE, S_FREE, S_KEEP, S_LINGER, S_SENDING,
+    QUEUE_COUNT, R_CAPACITY, R_HTTP, R_HTTP_MALFORMED, R_NONE, R_UPSTREAM, READ_BYTES, Reason, Record, S_BEHIND, S_BODY,
+    S_DECISION, S_EXCHANGE, S_FREE, S_KEEP, S_LINGER, S_SENDING,
 )
 from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN
 from flashpol._native.common.system cimport MSG_NOSIGNAL, MSG_PEEK, recv, send, SHUT_WR, shutdown
@@ -227,7 +227,8 @@ cdef void reply_to_request(void* self, int fd, int status, const char* body, uin
     if status == 200:
         carrier.served = True
     elif carrier.reason == R_NONE:
-        carrier.reason = R_HTTP if status == 404 else R_CAPACITY
+        # A session that was begun, and got no upstream: `refuse_open` says what else is wrong with an /open.
+        carrier.reason = R_UPSTREAM if carrier.path.kind == TK_OPEN else R_HTTP if status == 404 else R_CAPACITY
     if status == 404 and carrier.path.kind > TK_OPEN and is_guessing(core, fd):
         count_carrier(core, fd, R_HTTP)
         close_connection(core, fd)
