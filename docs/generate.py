@@ -228,6 +228,7 @@ def manual_of_command() -> str:
             ("flashpol status", "Show what the server of this host does."),
             ("flashpol top", "Show it live."),
             ("flashpol probe games.example.com --port 1935", "Say why clients do not connect."),
+            ("flashpol probe media.example.com --rtmp live", "Say in which way a media server is reached."),
             ("flashpol ruffle --host games.example.com", "Print what a page with Ruffle needs to connect."),
         ]
     )

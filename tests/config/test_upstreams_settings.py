@@ -60,7 +60,7 @@ def test_table_belongs_to_the_listener_above(tmp_path: Path) -> None:
 
 def test_table_without_upstream_leaves_the_other_protocols_without_one(tmp_path: Path) -> None:
     found = listener(tmp_path, TABLE)
-    assert [protocol for protocol in PROTOCOLS if found.upstream_for(protocol)] == ["http", "rtmp"]
+    assert {protocol for protocol in (*PROTOCOLS, "rtmpt") if found.upstream_for(protocol)} == {"http", "rtmp", "rtmpt"}
     assert found.shared
     assert found.relays
 

@@ -160,7 +160,7 @@ cdef bint send_some(Core* core, int fd, const char* data, uint32_t size, uint32_
                 break
             taken[0] += <uint32_t>n
         return n >= 0 or errno == EAGAIN or errno == EINTR
-    if codec.unsent != NULL and not send_unsent(fd, codec):
+    if codec.unsent != NULL and not send_unsent(core, fd):
         return errno == EAGAIN
     while taken[0] < size and codec.unsent == NULL:
         piece = min(<uint32_t>PIECE, size - taken[0])

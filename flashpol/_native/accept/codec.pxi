@@ -194,11 +194,17 @@ cdef void on_codec_failed(Core* core, int fd, const Output* reply) noexcept nogi
 
 # --------------------------------------------------------------------------------------------------------------- output
 
-cdef bint send_unsent(int fd, Codec* codec) noexcept nogil:
+cdef inline int flags_of(const Core* core, int fd) noexcept nogil:
+    """FIN follows a reply, but for those of RTMPT: what MSG_MORE held back of them would wait 200 ms."""
+    return MSG_NOSIGNAL if core.records[fd].has_carrier else MSG_NOSIGNAL | MSG_MORE
+
+
+cdef bint send_unsent(Core* core, int fd) noexcept nogil:
     """Send what the kernel did not take before. False: errno says why it does not take the rest."""
+    cdef Codec* codec = codec_of(core, fd)
     cdef ssize_t n
     while codec.unsent_begin < codec.unsent_end:
-        n = send(fd, codec.unsent + codec.unsent_begin, codec.unsent_end - codec.unsent_begin, MSG_NOSIGNAL | MSG_MORE)
+        n = send(fd, codec.unsent + codec.unsent_begin, codec.unsent_end - codec.unsent_begin, flags_of(core, fd))
         if n >= 0:
             codec.unsent_begin += <uint32_t>n
         elif errno != EINTR:
@@ -223,7 +229,7 @@ cdef bint encode_piece(Core* core, int fd, const char* data, uint32_t size, bint
     leave_handshakes(core, fd)                  # a slow reply is its greenlet's, and gives way to none
     if last:
         codec.type.finish(codec, CE_DONE, &out)
-    n = send(fd, out.data, out.size, MSG_NOSIGNAL | MSG_MORE)
+    n = send(fd, out.data, out.size, flags_of(core, fd))
     if n == <ssize_t>out.size:
         return True
     if n < 0 and errno != EAGAIN and errno != EINTR:
@@ -247,7 +253,7 @@ cdef bint send_encoded_reply(Core* core, int fd) noexcept nogil:
     cdef uint32_t size
     while codec.unsent != NULL or record.progress < listener.reply_size:
         if codec.unsent != NULL:
-            if not send_unsent(fd, codec):
+            if not send_unsent(core, fd):
                 return False
             continue
         size = <uint32_t>min(<size_t>PIECE, listener.reply_size - record.progress)

@@ -27,10 +27,9 @@ cdef void take_request(
     cdef TunnelCore* core = core_of(gate)
     cdef TunnelSession* session
     cdef Origin origin = Origin(fd, -1, 0, 0)
-    cdef int incarnation = -1
+    # Whatever host it names: that may have changed by a reload.
+    cdef int incarnation = incarnation_of(id) if id != NULL else -1
     core.now = now_ns()
-    if id != NULL and id[0] == core.host:
-        incarnation = incarnation_of(id)
     if incarnation >= 0 and incarnation != core.incarnation and forward(
             core, incarnation, fd, listener, kind, id, number, body, size):
         return
