@@ -1,4 +1,7 @@
-"""Every kind of problem that an operator may have, with its severities. `problems`, `tls`, `websocket` and `rtmpt` find them."""
+"""Every kind of problem that an operator may have, with its severities.
+
+`problems`, `tls`, `websocket` and `rtmpt` find them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

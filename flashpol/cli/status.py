@@ -17,8 +17,8 @@ from flashpol.cli import terminal
 from flashpol.config import DEFAULT_ADMIN, ConfigError, UpstreamAddress
 
 DESCRIPTION = """Print a summary of a running server, which it takes from /-/status of the admin address: state, last
-reload, workers, listeners with their rates, WebSocket paths, RTMPT, TLS with its certificates, and problems. Exit status: 0
-ready and no errors, 1 not ready or a problem that is an error, 2 no reply."""
+reload, workers, listeners with their rates, WebSocket paths, RTMPT, TLS with its certificates, and problems. Exit
+status: 0 ready and no errors, 1 not ready or a problem that is an error, 2 no reply."""
 
 FORMAT = 2  # of /-/status
 TIMEOUT = 5.0  # seconds; the admin process answers within milliseconds

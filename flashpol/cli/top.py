@@ -29,9 +29,9 @@ from flashpol.cli.status import (
 from flashpol.config import ConfigError, UpstreamAddress
 
 DESCRIPTION = """Show what a running server does, once a second until Ctrl-C: rates per second, open connections,
-sessions, refusals by reason, listeners, upstreams, WebSocket, RTMPT, TLS, workers and problems. Rates are means of the last
-five seconds or so, taken from /-/status of the admin address. Without a terminal each view follows the one before it,
-after an empty line."""
+sessions, refusals by reason, listeners, upstreams, WebSocket, RTMPT, TLS, workers and problems. Rates are means of the
+last five seconds or so, taken from /-/status of the admin address. Without a terminal each view follows the one before
+it, after an empty line."""
 
 # The other screen of the terminal, without a cursor; and back.
 OPEN, CLOSE = "\033[?1049h\033[?25l", "\033[?25h\033[?1049l"

@@ -1,9 +1,9 @@
-"""Log lines about tunnel sessions (RTMPT) whose client has gone, and about requests that another worker did not reply to.
+"""Log lines about tunnel sessions (RTMPT) whose client has gone, and requests that another worker did not reply to.
 
-Both are counted in C, and have no place of their own in Python. A line comes at once, then once a minute while there
-are more.
+Both are only counted, in C, so the log has numbers: at once, then once a minute while there are more.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from flashpol._tunnel import ENDS
@@ -16,26 +16,26 @@ _GHOST = ENDS.index("ghost")
 
 
 class _Kind(NamedTuple):
-    """level: as the log names it, in small letters. text: with the number, a plural s, and the seconds."""
+    """key: of the number, in JSON. text: with the listener, the number, a plural s, the seconds."""
 
-    event: str
-    level: str
+    fields: dict[str, object]
+    write: Callable[..., None]
     key: str
     text: str
 
 
 GHOSTS = _Kind(
-    "rtmpt-ghosts",
-    "info",
+    {"event": "rtmpt-ghosts"},
+    log.info,
     "sessions",
     "listener %s: ended %s tunnel session%s in %.0f s whose client sent no request for rtmpt_session_timeout",
 )
 FORWARDING = _Kind(
-    "rtmpt-forward-failed",
-    "warning",
+    {"event": "rtmpt-forward-failed"},
+    log.warning,
     "requests",
-    "listener %s: got no reply to %s request%s in %.0f s from the workers that have the sessions; their clients got 404 "
-    "or 503",
+    "listener %s: got no reply to %s request%s in %.0f s from the workers that have the sessions; their clients got "
+    "404 or 503",
 )
 
 
@@ -64,7 +64,7 @@ class TunnelLog:
     def add(self, name: str, block: TunnelBlock) -> None:
         """Watch the counters of a listener. Several sockets of one have the same counters."""
         for kind in (GHOSTS, FORWARDING):
-            self._watched.setdefault((name, kind.event), _Watched(kind, block, self._last_look))
+            self._watched.setdefault((name, kind.key), _Watched(kind, block, self._last_look))
 
     def update(self, now: float, *, end: bool = False) -> None:
         """Log what is due. end: log all, due or not."""
@@ -79,6 +79,5 @@ class TunnelLog:
         self._last_look = now
 
     def _log(self, name: str, kind: _Kind, number: int, seconds: float) -> None:
-        fields = {"event": kind.event, "listener": name, kind.key: number, "seconds": round(seconds, 1), "rate": None}
-        write = log.warning if kind.level == "warning" else log.info
-        write(kind.text, name, f"{number:,}", "" if number == 1 else "s", seconds, extra=fields)
+        fields = {"listener": name, kind.key: number, "seconds": round(seconds, 1), "rate": None}
+        kind.write(kind.text, name, f"{number:,}", "" if number == 1 else "s", seconds, extra=kind.fields | fields)

@@ -172,9 +172,7 @@ def test_session_without_an_upstream_is_refused_in_metrics_and_log(server: Flash
     assert len(others) < WORKERS, "one a minute, of each worker"
 
 
-def test_every_connection_has_one_outcome_and_a_line_of_the_access_log(
-    server: Flashpol, behind: Application
-) -> None:
+def test_every_connection_has_one_outcome_and_a_line_of_the_access_log(server: Flashpol, behind: Application) -> None:
     with RtmptClient(server.place, per_request=True) as client:  # many connections of one session
         client.open()
         with behind.accept() as accepted:
@@ -225,7 +223,8 @@ def test_worker_that_dies_crashes_its_sessions_and_a_reload_takes_no_count_back(
         [line] = eventually(lambda: lines(server, "rtmpt-forward-failed"), "a line of the log")
         assert (line["level"], line["listener"], line["requests"]) == ("WARNING", "film", 1)
         eventually(
-            lambda: "rtmpt-forwarding" in [each["kind"] for each in status(server)["problems"]], "a problem, and a sample"
+            lambda: "rtmpt-forwarding" in [each["kind"] for each in status(server)["problems"]],
+            "a problem, and a sample",
         )
         names = ("sessions", "polls", "forwarded", "forward_failures", "unknown_sessions", "repeated")
 
