@@ -12,9 +12,9 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
 from flashpol._native.accept.state cimport (
-    Carrier, Core, Guesses, HR_BODY, HR_BUSY, HR_METHOD, HR_NOT_FOUND, HttpReply, Listener, O_SERVED, PENDING_OPEN,
-    QUEUE_COUNT, R_CAPACITY, R_HTTP, R_HTTP_MALFORMED, R_NONE, R_UPSTREAM, READ_BYTES, Reason, Record, S_BEHIND, S_BODY,
-    S_DECISION, S_EXCHANGE, S_FREE, S_KEEP, S_LINGER, S_SENDING,
+    Carrier, Core, Guesses, HR_BODY, HR_BUSY, HR_METHOD, HR_NOT_FOUND, Listener, O_SERVED, PENDING_OPEN,
+    QUEUE_COUNT, R_CAPACITY, R_HTTP, R_HTTP_MALFORMED, R_NONE, READ_BYTES, Reason, Record, S_BEHIND, S_BODY, S_DECISION,
+    S_EXCHANGE, S_KEEP, S_LINGER, S_SENDING,
 )
 from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN
 from flashpol._native.common.system cimport MSG_NOSIGNAL, MSG_PEEK, recv, send, SHUT_WR, shutdown

@@ -1,7 +1,6 @@
 # Gate: what the fast path calls. A request is this worker's, another worker's, or for a session that there is not.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
-from libc.string cimport memcmp
 
 from flashpol._native.codecs.gate cimport Gate
 from flashpol._native.http.tunnel_path cimport TK_NONE

@@ -8,9 +8,9 @@ from flashpol._native.codecs.codec cimport CE_DONE, Codec, CodecEnd, Output
 from flashpol._native.codecs.gate cimport Gate
 from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.http.tunnel_path cimport ID_BYTES, TK_NONE
-from flashpol._native.relay.counters cimport E_CRASHED, E_SHUTDOWN, END_COUNT
+from flashpol._native.relay.counters cimport E_SHUTDOWN
 from flashpol._native.tunnel.state cimport (
-    Early, Origin, Piece, Q_GHOST, Q_HOLD, QUEUE_COUNT, T_FREE, T_OPEN, T_OPENING, T_OVER, TunnelCore, TunnelCounters,
+    Early, Origin, Piece, Q_GHOST, QUEUE_COUNT, T_FREE, T_OPEN, T_OPENING, T_OVER, TunnelCore, TunnelCounters,
     TunnelSession, WINDOW,
 )
 

@@ -8,9 +8,9 @@ from libc.string cimport memcpy
 
 from flashpol._native.account.places cimport AccountCore
 from flashpol._native.codecs.codec cimport Codec
-from flashpol._native.http.tunnel_path cimport ID_BYTES, NO_NUMBER, TK_CLOSE, TK_IDLE, TK_NONE, TK_SEND
+from flashpol._native.http.tunnel_path cimport NO_NUMBER, TK_CLOSE, TK_IDLE, TK_NONE, TK_SEND
 from flashpol._native.tunnel.state cimport (
-    Early, MAX_REPLY, MAX_WAITING, Origin, Piece, Q_GAP, Q_GHOST, Q_HOLD, T_OPEN, T_OVER, TunnelCore, TunnelSession,
+    Early, MAX_REPLY, MAX_WAITING, Origin, Piece, Q_GAP, Q_HOLD, T_OPEN, T_OVER, TunnelCore, TunnelSession,
     WINDOW,
 )
 
