@@ -19,6 +19,7 @@ from faults.server import Listener, Server, write_messages
 TICK_MS = 400
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 10.0
+GHOST_SECONDS = 5.0  # rtmpt_session_timeout: a run ends when no session is left
 
 Options = Mapping[str, object]
 
@@ -60,6 +61,9 @@ def shared(
     listeners but `chat` have TLS. paths: it has HTTP, and `games` these WebSocket paths with these options beside
     "*". rtmpt: `games` and `arena` take RTMPT too. settings: lines of [server].
     """
+
+    if rtmpt:
+        settings = {"rtmpt_session_timeout": GHOST_SECONDS, **settings}
 
     @contextmanager
     def start() -> Iterator[Server]:
