@@ -70,7 +70,10 @@ class Requests:
             self._table.reply_http(fd, replies.reply(403 if reason == "network" else 503), reason)
             return
         decision = port.gateway.decide(head)
-        if decision is None:
+        if decision is None and self._table.carries(fd):
+            # A proxy's connection, on which other requests of RTMPT may follow: the application must not get those.
+            self._table.reply_http(fd, replies.reply(404), "http")
+        elif decision is None:
             reason = self._table.begin_session(fd)
             if reason:
                 self._table.reply_http(fd, replies.reply(503), reason)

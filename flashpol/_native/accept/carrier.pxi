@@ -12,7 +12,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
 from flashpol._native.accept.state cimport (
-    Carrier, Core, Guesses, HR_BODY, HR_BUSY, HR_METHOD, HR_NOT_FOUND, Listener, O_SERVED, PENDING_OPEN,
+    Carrier, Core, Guesses, HR_BODY, HR_BUSY, HR_METHOD, Listener, O_SERVED, PENDING_OPEN,
     QUEUE_COUNT, R_CAPACITY, R_HTTP, R_HTTP_MALFORMED, R_NONE, READ_BYTES, Reason, Record, S_BEHIND, S_BODY, S_DECISION,
     S_EXCHANGE, S_KEEP, S_LINGER, S_SENDING,
 )
@@ -299,11 +299,11 @@ cdef bint keeps_alive(const char* data, const HeadParser* head) noexcept nogil:
 
 
 cdef inline bint is_tunnel_request(Core* core, int fd, const HeadParser* head, TunnelPath* path) noexcept nogil:
-    """Whether a complete head, in `whole`, is that of a request of RTMPT, or comes behind one."""
+    """Whether a complete head, in `whole`, is that of a request of RTMPT."""
     if not takes_tunnels(core, &core.records[fd]):
         return False
     read_tunnel_path(core.whole + head.path.begin, head.path.size, path)
-    return path.kind != TK_NONE or core.records[fd].has_carrier
+    return path.kind != TK_NONE
 
 
 cdef Carrier* make_carrier(Core* core, int fd) noexcept nogil:
@@ -330,9 +330,7 @@ cdef size_t begin_request(Core* core, int fd, HeadParser* head, size_t size, con
             return 0
     carrier.path = path[0]
     carrier.keeps = keeps_alive(core.whole, head)
-    if path.kind == TK_NONE:
-        refuse_http(core, fd, R_HTTP, HR_NOT_FOUND)
-    elif head.verb != HM_POST:
+    if head.verb != HM_POST:
         refuse_http(core, fd, R_HTTP, HR_METHOD)
     elif path.number == BAD_NUMBER:
         refuse_http(core, fd, R_HTTP_MALFORMED, HE_MALFORMED)

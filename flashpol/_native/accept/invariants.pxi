@@ -55,8 +55,8 @@ cdef const char* find_record_violation(Core* core, const Record* record) noexcep
         return b"a head is not of its connection"
     if record.has_carrier != (core.carriers != NULL and core.carriers[record - core.records] != NULL):
         return b"a carrier is not of its connection"
-    if record.has_carrier and core.carriers[record - core.records].waits != (
-            record.state in (S_DECISION, S_EXCHANGE)) and record.state != S_BEHIND:
+    if record.has_carrier and core.carriers[record - core.records].waits != (record.state == S_EXCHANGE) and (
+            record.state not in (S_DECISION, S_BEHIND)):
         return b"a carrier waits in a state without a request"
     if record.watched and not row.watched:
         return b"a descriptor is in the epoll set in a state without a watch"
