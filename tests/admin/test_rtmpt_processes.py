@@ -169,6 +169,7 @@ def test_session_without_an_upstream_is_refused_in_metrics_and_log(server: Flash
     [line, *others] = eventually(lambda: lines(server, "rtmpt-refused"), "a line of the log")
     assert (line["level"], line["listener"], line["ip"]) == ("WARNING", "down", "127.0.0.1")
     assert (line["reason"], line["status"]) == ("refused", 502)
+    assert line["message"].endswith("for 127.0.0.1, which got 502: no upstream could be reached (refused)")
     assert len(others) < WORKERS, "one a minute, of each worker"
 
 
