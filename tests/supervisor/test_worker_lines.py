@@ -439,7 +439,6 @@ def test_reload_that_switches_tunnels_on_gives_lines_to_the_new_workers_only(tmp
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the root folder")
-@pytest.mark.xfail(reason="workers with tunnel sessions open /dev/null, which a chroot hides", strict=True)
 def test_workers_of_another_user_in_a_chroot_have_lines(tmp_path: Path) -> None:
     settings = f'user = "nobody"\nchroot = {json.dumps(str(tmp_path))}\n'
     site = Site(tmp_path, server=settings, seen_as=Path("/states"))

@@ -12,9 +12,9 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
 from flashpol._native.accept.state cimport (
-    Carrier, Core, Guesses, HR_BODY, HR_BUSY, HR_METHOD, HR_NOT_FOUND, HttpReply, Listener, O_SERVED, PENDING_OPEN,
-    QUEUE_COUNT, R_CAPACITY, R_HTTP, R_HTTP_MALFORMED, R_NONE, R_UPSTREAM, READ_BYTES, Reason, Record, S_BEHIND, S_BODY,
-    S_DECISION, S_EXCHANGE, S_FREE, S_KEEP, S_LINGER, S_SENDING,
+    Carrier, Core, Guesses, HR_BODY, HR_BUSY, HR_METHOD, HR_NOT_FOUND, Listener, O_SERVED, PENDING_OPEN,
+    QUEUE_COUNT, R_CAPACITY, R_HTTP, R_HTTP_MALFORMED, R_NONE, READ_BYTES, Reason, Record, S_BEHIND, S_BODY, S_DECISION,
+    S_EXCHANGE, S_KEEP, S_LINGER, S_SENDING,
 )
 from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN
 from flashpol._native.common.system cimport MSG_NOSIGNAL, MSG_PEEK, recv, send, SHUT_WR, shutdown
@@ -77,8 +77,8 @@ cdef void drop_carrier(Core* core, int fd) noexcept nogil:
     if carrier.resumes:
         leave_resumed(core, carrier)
     drop_body(core, carrier)
+    drop_unsent(core, carrier)
     free(carrier.rest)
-    free(carrier.unsent)
     free(carrier)
     core.carriers[fd] = NULL
     core.records[fd].has_carrier = False
@@ -137,14 +137,24 @@ cdef bint is_guessing(Core* core, int fd) noexcept nogil:
     return guesses.count > <uint32_t>GUESSES
 
 
-cdef bint keep_unsent(Carrier* carrier, const char* data, uint32_t size) noexcept nogil:
+cdef bint keep_unsent(Core* core, Carrier* carrier, const char* data, uint32_t size) noexcept nogil:
     """Keep what the client does not take. False: there is no memory."""
+    if core.body_bytes + size > core.max_body_bytes:
+        return False
     carrier.unsent = <char*>malloc(size)
     if carrier.unsent == NULL:
         return False
+    core.body_bytes += size
     memcpy(carrier.unsent, data, size)
     carrier.unsent_begin, carrier.unsent_end = 0, size
     return True
+
+
+cdef inline void drop_unsent(Core* core, Carrier* carrier) noexcept nogil:
+    if carrier.unsent != NULL:
+        core.body_bytes -= carrier.unsent_end
+        free(carrier.unsent)
+        carrier.unsent = NULL
 
 
 cdef bint send_some(Core* core, int fd, const char* data, uint32_t size, uint32_t* taken) noexcept nogil:
@@ -175,16 +185,17 @@ cdef inline bint is_sent(const Core* core, int fd) noexcept nogil:
     return carrier_of(core, fd).unsent == NULL and (codec == NULL or codec.unsent == NULL)
 
 
-cdef void send_out(Core* core, int fd, const char* data, uint32_t size) noexcept nogil:
-    """Send, and keep what the client does not take. Where it can be sent no more, nothing is kept."""
+cdef bint send_out(Core* core, int fd, const char* data, uint32_t size) noexcept nogil:
+    """Send, and keep what the client does not take. Where it can be sent no more, nothing is kept.
+
+    False: there is no memory to keep it."""
     cdef Carrier* carrier = carrier_of(core, fd)
     cdef uint32_t taken = 0
     if carrier.failed:
-        return
+        return True
     if not send_some(core, fd, data, size, &taken):
         carrier.failed = True
-    elif taken < size and not keep_unsent(carrier, data + taken, size - taken):
-        carrier.failed = True
+    return carrier.failed or taken == size or keep_unsent(core, carrier, data + taken, size - taken)
 
 
 cdef void after_reply(Core* core, int fd) noexcept nogil:
@@ -219,16 +230,17 @@ cdef void after_reply(Core* core, int fd) noexcept nogil:
 
 
 cdef void reply_to_request(void* self, int fd, int status, const char* body, uint32_t size) noexcept nogil:
-    """Gate.reply. status: one of `phrase_of`; with 200 the request counts as served."""
+    """Gate.reply. status: one of `phrase_of`.
+
+    The connection counts as served with 200, and where a session could not begin: that is counted for the session."""
     cdef Core* core = <Core*>self
     cdef Carrier* carrier = carrier_of(core, fd)
     cdef int head
     carrier.waits = False
-    if status == 200:
+    if status == 200 or (status >= 502 and carrier.reason == R_NONE):
         carrier.served = True
     elif carrier.reason == R_NONE:
-        # A session that was begun, and got no upstream: `refuse_open` says what else is wrong with an /open.
-        carrier.reason = R_UPSTREAM if carrier.path.kind == TK_OPEN else R_HTTP if status == 404 else R_CAPACITY
+        carrier.reason = R_HTTP
     if status == 404 and carrier.path.kind > TK_OPEN and is_guessing(core, fd):
         count_carrier(core, fd, R_HTTP)
         close_connection(core, fd)
@@ -236,8 +248,11 @@ cdef void reply_to_request(void* self, int fd, int status, const char* body, uin
     head = snprintf(core.outgoing, REPLY_HEAD, TUNNEL_HEAD, status, phrase_of(status), size,
                     <const char*>b"Keep-Alive" if carrier.keeps else <const char*>b"close")
     memcpy(core.outgoing + head, body, size)
-    send_out(core, fd, core.outgoing, <uint32_t>head + size)
-    if not is_sent(core, fd) and not carrier.failed:
+    if not send_out(core, fd, core.outgoing, <uint32_t>head + size):
+        # It has a part of the reply. Over another connection it can ask for it once more.
+        count_carrier(core, fd, R_CAPACITY)
+        close_connection(core, fd)
+    elif not is_sent(core, fd) and not carrier.failed:
         enter(core, fd, S_SENDING)
     else:
         after_reply(core, fd)
@@ -257,8 +272,7 @@ cdef void on_writable(Core* core, int fd) noexcept nogil:
         carrier.failed = True
     carrier.unsent_begin += taken
     if carrier.failed or taken == size:
-        free(carrier.unsent)
-        carrier.unsent = NULL
+        drop_unsent(core, carrier)
     if carrier.failed or is_sent(core, fd):
         after_reply(core, fd)
 

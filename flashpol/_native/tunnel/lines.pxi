@@ -5,15 +5,15 @@
 
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove, memset
 from posix.unistd cimport close
 
 from flashpol._native.common.system cimport (
     epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_event, epoll_wait, EPOLLIN, EPOLLOUT, MSG_NOSIGNAL, recv, send,
 )
-from flashpol._native.http.tunnel_path cimport ID_BYTES
-from flashpol._native.tunnel.state cimport Forwarded, Line, Origin, T_OPEN, TunnelCore, TunnelSession
+from flashpol._native.http.tunnel_path cimport ID_BYTES, NO_NUMBER, TK_CLOSE, TK_SEND
+from flashpol._native.tunnel.state cimport Forwarded, Line, MAX_REPLY, Origin, T_OPEN, TunnelCore, TunnelSession
 
 cdef enum:
     EVENTS = 16
@@ -145,7 +145,7 @@ cdef void hurry_forwarded(TunnelCore* core, int fd) noexcept nogil:
     send_about(core, fd, M_HURRY)
 
 
-# --------------------------------------------------------------------------------------------- what other workers ask for
+# ------------------------------------------------------------------------------------------- what other workers ask for
 
 cdef void send_reply_by_line(
     TunnelCore* core, const Origin* to, int status, const char* body, uint32_t size,
@@ -154,7 +154,7 @@ cdef void send_reply_by_line(
     memset(&message, 0, sizeof(message))
     message.type, message.status, message.size = M_REPLY, <uint16_t>status, size
     message.remote, message.serial = to.remote, to.serial
-    if not send_message(core, to.line, &message, body):
+    if core.lines[to.line].fd >= 0 and not send_message(core, to.line, &message, body):
         close_line(core, to.line)                       # the other worker is stuck: its clients get 404
 
 
@@ -182,40 +182,52 @@ cdef void on_message(TunnelCore* core, int32_t line, const Message* message, con
 
 
 cdef bint is_sane(const TunnelCore* core, const Message* message) noexcept nogil:
-    return (message.version == VERSION and message.type <= M_HURRY and message.size <= LINE_OUTPUT
-            and 0 <= message.remote and <size_t>message.remote < core.account.capacity)
+    """Whether a worker of ours can have written it."""
+    if message.version != VERSION or not 0 <= message.remote or <size_t>message.remote >= core.account.capacity:
+        return False
+    if message.type == M_REQUEST:
+        return (message.size <= LINE_OUTPUT and TK_SEND <= message.kind <= TK_CLOSE
+                and (message.number >= 0 or message.number == NO_NUMBER))
+    if message.type == M_REPLY:
+        return message.size <= MAX_REPLY and 200 <= message.status <= 599
+    return message.size == 0 and message.type <= M_HURRY
 
 
 cdef void on_line_input(TunnelCore* core, int32_t line) noexcept nogil:
     cdef Line* at = &core.lines[line]
     cdef Message message
-    cdef char* larger
-    cdef uint32_t begin = 0
+    cdef char* input
+    cdef uint32_t begin = 0, have
     cdef ssize_t n
     if at.room - at.have < LINE_READ:
-        larger = <char*>realloc(at.input, at.have + LINE_READ)
-        if larger == NULL:
+        input = <char*>realloc(at.input, at.have + LINE_READ)
+        if input == NULL:
             close_line(core, line)
             return
-        at.input, at.room = larger, at.have + LINE_READ
+        at.input, at.room = input, at.have + LINE_READ
     n = recv(at.fd, at.input + at.have, LINE_READ, 0)
     if n <= 0:
         if n == 0 or (errno != EAGAIN and errno != EINTR):
             close_line(core, line)
         return
-    at.have += <uint32_t>n
-    while at.fd >= 0 and at.have - begin >= sizeof(Message):
-        memcpy(&message, at.input + begin, sizeof(Message))
+    # What a message brings about may close the line, so meanwhile the bytes are not the line's.
+    input, have = at.input, at.have + <uint32_t>n
+    at.input = NULL
+    while at.fd >= 0 and have - begin >= sizeof(Message):
+        memcpy(&message, input + begin, sizeof(Message))
         if not is_sane(core, &message):
             close_line(core, line)
-            return
-        if at.have - begin - sizeof(Message) < message.size:
             break
-        on_message(core, line, &message, at.input + begin + sizeof(Message))
+        if have - begin - sizeof(Message) < message.size:
+            break
+        on_message(core, line, &message, input + begin + sizeof(Message))
         begin += sizeof(Message) + message.size
-    if at.fd >= 0:
-        memmove(at.input, at.input + begin, at.have - begin)
-        at.have -= begin
+    if at.fd < 0 or begin == have:
+        free(input)
+        at.have = at.room = 0
+        return
+    memmove(input, input + begin, have - begin)
+    at.input, at.have = input, have - begin
 
 
 cdef void on_line_ready(TunnelCore* core, int32_t line, uint32_t events) noexcept nogil:
