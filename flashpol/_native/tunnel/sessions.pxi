@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
-from flashpol._native.codecs.codec cimport CE_DONE, Codec, CodecEnd, Output
+from flashpol._native.codecs.codec cimport Codec, CODEC_OK, CodecEnd, CodecResult, Output
 from flashpol._native.codecs.gate cimport Gate
 from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.http.tunnel_path cimport ID_BYTES, TK_NONE
