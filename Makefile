@@ -50,7 +50,7 @@ lint: $(VENV)/.dev  ## style, types, stub against extension
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint flashpol
-	$(BIN)/python -m mypy.stubtest flashpol._fastpath flashpol._pump flashpol._tls flashpol._websocket --mypy-config-file pyproject.toml
+	$(BIN)/python -m mypy.stubtest flashpol._fastpath flashpol._pump flashpol._tls flashpol._tunnel flashpol._websocket --mypy-config-file pyproject.toml
 
 docs: $(VENV)/.dev  ## generate manual pages, completion and the tables of the reference from the code
 	$(BIN)/python docs/generate.py

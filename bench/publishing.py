@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import time
-from collections import Counter
 from pathlib import Path
 
 from bench import BenchError
@@ -15,9 +14,9 @@ SOURCES = (
     "-t", str(SECONDS), "-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-pix_fmt", "yuv420p", "-c:a", "aac",
 )  # fmt: skip
 RUN_SECONDS = 60.0
-FIELDS = 6  # of a frame; what follows them is about new headers
+FIELDS = 5  # of a frame; what follows them is about new headers
 
-Frames = Counter[tuple[str, ...]]  # of each: stream, dts, pts, duration, size, hash
+Frames = dict[str, list[tuple[str, ...]]]  # by stream; of each frame: dts, pts, duration, size, hash
 
 
 def missing() -> str | None:
@@ -40,10 +39,28 @@ def publish(clip: Path, url: str, cpu: int | None) -> float:
 
 
 def frames(path: Path) -> Frames:
-    """Those of all streams of a file."""
-    lines = _ffmpeg(["-i", str(path), "-map", "0", "-c", "copy", "-f", "framemd5", "-"]).splitlines()
-    cells = [line.replace(" ", "").split(",") for line in lines if not line.startswith("#")]
-    return Counter(tuple(words[:FIELDS]) for words in cells)
+    """Those of all streams of a file, in their order."""
+    found: Frames = {}
+    for line in _ffmpeg(["-i", str(path), "-map", "0", "-c", "copy", "-f", "framemd5", "-"]).splitlines():
+        if not line.startswith("#"):
+            stream, *words = line.replace(" ", "").split(",")
+            found.setdefault(stream, []).append(tuple(words[:FIELDS]))
+    return found
+
+
+def missing_at_the_end(found: Frames, wanted: Frames) -> int:
+    """How many frames the streams lack at their ends."""
+    return sum(max(0, len(run) - len(found.get(stream, []))) for stream, run in wanted.items())
+
+
+def differences(found: Frames, wanted: Frames) -> int:
+    """How many of the frames that were found are other ones than were wanted in their place."""
+    wrong = 0
+    for stream, run in found.items():
+        right = wanted.get(stream, [])
+        wrong += max(0, len(run) - len(right))
+        wrong += sum(one != other for one, other in zip(run, right, strict=False))
+    return wrong
 
 
 def _ffmpeg(words: list[str], cpu: int | None = None) -> str:

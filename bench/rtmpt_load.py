@@ -32,12 +32,14 @@ class Tunnels:
         self, server: Server, manner: str, cpu: int | None, *, sessions: int, seconds: float = 0.0, count: int = 0,
         size: int = 100, fresh: bool = False, spread: int = 1, workers: int = 1, foreign: bool = False,
         made_up: bool = False, abandon: bool = False, first: int = 0, timeout: float = TIMEOUT,
+        pace: float = 0.0, ramp: float = 0.0,
     ) -> None:  # fmt: skip
         """The options of the load generator, with their names: see ``loadgen/rtmpt/rtmpt.h``."""
         self._name = server.name
         options = {
             "port": server.port, "sessions": sessions, "size": size, "spread": spread, "workers": workers,
-            "first": first, "timeout": timeout, "fresh": int(fresh), "foreign": int(foreign), "made-up": int(made_up),
+            "first": first, "timeout": timeout, "pace": pace, "ramp": ramp,
+            "fresh": int(fresh), "foreign": int(foreign), "made-up": int(made_up),
             "abandon": int(abandon), **({"count": count} if count else {}), **({"seconds": seconds} if seconds else {}),
         }  # fmt: skip
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]

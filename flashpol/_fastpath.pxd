@@ -130,7 +130,7 @@ cdef class ConnectionTable:
     cdef object _on_request
     cdef object _on_open
     cdef TunnelGate _tunnels            # keeps alive what core.gate points to
-    cdef int _null                      # what stands for the client's descriptor in a tunnel session
+    cdef int _no_client                 # what stands for the client's descriptor in a tunnel session
     cdef list _http_replies             # keeps alive what core.http_replies points to
     cdef object _on_access
     cdef object _on_error

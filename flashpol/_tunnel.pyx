@@ -6,8 +6,8 @@ The fast path has the connections and reads HTTP; it gives complete requests to 
 sessions, by their ids: what is next in the order of its number, and what the client gets. The pump has the connection
 to the upstream: a session is one of its sessions, whose client is no socket (relay/tunnel.pxi).
 
-**Ids** have 16 digits of base 62: the host, the worker's incarnation (2), and 77 random bits. A request for a session of
-another worker goes to it by a line, which the parent gave to both, and its reply comes back.
+**Ids** have 16 digits of base 62: the host, the worker's incarnation (2), and 77 random bits. A request for a session
+of another worker goes to it by a line, which the parent gave to both, and its reply comes back.
 
 **Nothing is held here that the kernel can hold.** What the upstream sends is read when a request asks for it. What a
 request brings is sent at once; only what the upstream does not take waits, up to `rtmpt_buffer`.
@@ -15,15 +15,15 @@ request brings is sent at once; only what the upstream does not take waits, up t
 **Repetition.** The last reply is kept until the next one, for a client that lost it and asks once more.
 """
 
-from cython cimport final, no_gc_clear
+from cython cimport no_gc_clear
 from cpython.exc cimport PyErr_SetFromErrno
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 from posix.unistd cimport close
 
-from flashpol._fastpath cimport Account, TunnelGate
-from flashpol._native.codecs.codec cimport CodecResult, CODEC_OK, CodecType, TunnelType
+from flashpol._fastpath cimport Account
+from flashpol._native.codecs.codec cimport CodecType, TunnelType
 from flashpol._native.codecs.gate cimport Gate
 from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.relay.counters cimport (
@@ -31,8 +31,7 @@ from flashpol._native.relay.counters cimport (
     E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT,
 )
 from flashpol._native.tunnel.state cimport (
-    Forwarded, Line, LINE_COUNT, Q_GAP, Q_GHOST, Q_HOLD, QUEUE_COUNT, T_OPEN, T_OPENING, Timeouts, TIMEOUTS_COUNT,
-    TunnelCore, TunnelCounters, TunnelSession,
+    Forwarded, Line, LINE_COUNT, Q_GAP, Q_GHOST, Q_HOLD, QUEUE_COUNT, Timeouts, TIMEOUTS_COUNT, TunnelCore, TunnelCounters, TunnelSession,
 )
 
 # Filled in when the module is imported.
@@ -109,13 +108,8 @@ cdef enum:
     FLOOR_NS = 20_000_000           # the shortest time a poll is held: rtmpdump polls again at once
 
 
-@final
 @no_gc_clear
 cdef class Tunnels(TunnelGate):
-    cdef TunnelCore core
-    cdef Account _account               # keeps alive what core.account points to
-    cdef list _blocks                   # and core.listener_counters
-
     def __cinit__(self, *, Account account not None, str host not None, int incarnation, int32_t capacity,
                   int64_t max_bytes=1 << 28):
         cdef TunnelCore* core = &self.core

@@ -15,7 +15,7 @@ MAX_GENERATIONS = 4
 
 def needs_lines(config: Config) -> bool:
     """A worker of this configuration gets requests whose session another worker may have."""
-    return any(getattr(listener, "rtmpt", False) for listener in config.listeners)
+    return any(listener.rtmpt for listener in config.listeners)
 
 
 def count_line_files(config: Config) -> int:

@@ -59,6 +59,16 @@ def test_polls_for_a_time_end_with_it() -> None:
     assert turn.seconds >= 0.05
 
 
+def test_polls_with_pace_and_ramp_pause_between_each_other() -> None:
+    stub = RtmptStub()
+    with tunnels(stub, "poll", sessions=2, count=8, pace=0.03, ramp=0.02) as running:
+        turn = running.turn()
+        assert running.turn().replies == 8
+    assert turn.replies == 8
+    assert turn.seconds >= 0.09  # three pauses of each session
+    assert {len(polls) for polls in by_session(stub, "idle").values()} == {8}
+
+
 def test_polls_with_fresh_have_a_connection_each() -> None:
     stub = RtmptStub()
     with tunnels(stub, "poll", sessions=3, count=30, fresh=True) as running:
@@ -393,6 +403,7 @@ def test_connections_to_a_port_are_counted_until_they_end() -> None:
         with socket.create_connection(address), socket.create_connection(address):
             accepted = [listening.accept()[0] for _ in range(2)]
             assert connections_to(address[1]) == 2
-            for one in accepted:
-                one.close()
+        assert connections_to(address[1]) == 2  # the clients have closed, the server has not
+        for one in accepted:
+            one.close()
         eventually(lambda: connections_to(address[1]) == 0, "both have ended")

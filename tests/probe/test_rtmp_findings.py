@@ -82,7 +82,7 @@ DIRECT: dict[str, tuple[Handler, set[str]]] = {
     "no AMF": (media(message(20, b"\x07\x07")), {"PB743"}),
     "AMF that ends early": (media(message(20, b"\x02\xff\xffx")), {"PB743"}),
     "AMF that nests": (media(message(20, b"\x03\0\1x" * 5000)), {"PB743"}),
-    "AMF of many values": (media(message(20, b"\x0a\xff\xff\xff\xff" + b"\x05" * 5000)), {"PB743"}),
+    "AMF of many values": (media(message(20, b"\x0a\0\0\x13\x88" + b"\x05" * 5000)), {"PB743"}),
     "a chunk size of 0": (media(message(1, bytes(4), 2)), {"PB743"}),
 }  # fmt: skip
 

@@ -261,18 +261,12 @@ def reaped(pid: int) -> bool:
 
 def keeping(folder: Path, seen_as: Path | None = None) -> str:
     """A prelude: the workers keep their lines, send their incarnation over each, and write what they have into the
-    folder, a file each. Listeners whose names begin with `tunnel` need lines. seen_as: the folder in a chroot."""
+    folder, a file each. seen_as: the folder in a chroot."""
     return f"""
 import json, os
-import flashpol.process.lines as lines
-import flashpol.supervisor.generation as generation
 import flashpol.worker.service as service
 import flashpol.worker.worker as worker
 from flashpol.hub import Readable
-
-def needs_lines(config):
-    return any((listener.name or "").startswith("tunnel") for listener in config.listeners)
-lines.needs_lines = generation.needs_lines = needs_lines
 
 own, heard, ended, watchers, lines_now = [], {{}}, [], [], {{}}
 def save():
@@ -281,7 +275,7 @@ def save():
         json.dump([own[0], heard, ended], file)
     os.rename(path + ".new", path)
 
-def keep(incarnation, line):
+def keep(self, incarnation, line):
     assert not os.get_blocking(line.fileno()) and not os.get_inheritable(line.fileno())
     def read():
         try:
@@ -305,7 +299,7 @@ def keep(incarnation, line):
         line.send(str(own[0]).encode())
     except BrokenPipeError:
         pass  # it has ended
-service.close_line = keep
+service.Service.add_line = keep
 
 real = worker.run
 def run(*arguments):
@@ -327,19 +321,20 @@ class Seen(NamedTuple):
 class Site:
     """A server whose workers keep their lines."""
 
-    def __init__(self, folder: Path, listeners: str = "tunnel", server: str = "", seen_as: Path | None = None) -> None:
+    def __init__(self, folder: Path, *, rtmpt: bool = True, server: str = "", seen_as: Path | None = None) -> None:
         self.states = folder / "states"
         self.states.mkdir()
         self.states.chmod(0o777)
         self._config, self._server = folder / "flashpol.toml", server
         self._prelude = keeping(self.states, seen_as)
-        self.configure(listeners)
+        self.configure(rtmpt=rtmpt)
 
-    def configure(self, name: str, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def configure(self, *, rtmpt: bool) -> None:
         self._config.write_text(
-            f"[server]\nrequest_timeout = 60\nshutdown_timeout = 60\n{self._server}\n"
+            f"[server]\nrequest_timeout = 60\nshutdown_timeout = 60\n{self._server}\n"  # old workers stay
             f'[policies.p]\nfile = "{POLICY}"\n'
-            f'[[listeners]]\nname = "{name}"\naddress = "{host}:{port}"\npolicy = "p"\n'
+            '[[listeners]]\naddress = "127.0.0.1:0"\npolicy = "p"\nupstream = "127.0.0.1:1"\n'
+            f"rtmpt = {str(rtmpt).lower()}\n"
         )
 
     def serve(self, workers: int = 2) -> Flashpol:
@@ -432,11 +427,11 @@ def test_reload_gives_new_workers_lines_to_those_that_drain(tmp_path: Path) -> N
 
 
 def test_reload_that_switches_tunnels_on_gives_lines_to_the_new_workers_only(tmp_path: Path) -> None:
-    site = Site(tmp_path, "plain")
+    site = Site(tmp_path, rtmpt=False)
     with ExitStack() as stack, site.serve() as server:
         old = server.workers
         busy(server, stack)
-        site.configure("tunnel")
+        site.configure(rtmpt=True)
         reload(server)
         new = [worker for worker in server.workers if worker not in old]
         assert {seen.incarnation for seen in site.connected(new)} == {2, 3}

@@ -22,7 +22,8 @@ static void usage(const char *why)
 
 static bool parse_option(const char *name, double value, struct rtmpt_options *o)
 {
-    const struct { const char *name; double *to; } reals[] = {{"--seconds", &o->seconds}, {"--timeout", &o->timeout}};
+    const struct { const char *name; double *to; } reals[] = {
+        {"--seconds", &o->seconds}, {"--timeout", &o->timeout}, {"--pace", &o->pace}, {"--ramp", &o->ramp}};
     const struct { const char *name; uint64_t *to; } large[] = {{"--count", &o->count}, {"--size", &o->size}};
     const struct { const char *name; unsigned *to; } whole[] = {
         {"--sessions", &o->sessions}, {"--spread", &o->spread}, {"--workers", &o->workers}, {"--first", &o->first}};

@@ -25,6 +25,8 @@
  *   --made-up 1      poll: nothing is opened, ids are made up, and only the status of a reply is compared: for servers
  *                    that do not speak RTMPT
  *   --abandon 1      the end of stdin ends the connections, and closes no session
+ *   --pace S         poll and echo: a session pauses so long after each, default 0
+ *   --ramp S         poll and echo: the sessions begin a turn one after another within this time, default 0
  *   --timeout S      how long one request may take, default 10
  *   --first N        skip N source addresses: for a second generator beside this one
  *
@@ -55,7 +57,7 @@ struct rtmpt_options {
     uint16_t port;
     unsigned sessions, spread, workers, first;
     uint64_t count, size;
-    double seconds, timeout;
+    double seconds, timeout, pace, ramp;
     bool fresh, foreign, made_up, abandon;
 };
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 enum {
@@ -34,6 +35,8 @@ struct session {
     uint64_t round, echoed;  /* echoed: bytes of this message that have come back */
     uint64_t before;         /* echoed, when this reply began */
     unsigned char interval;  /* the first byte of this reply */
+    uint64_t due;            /* ns: when to begin, in the queue of those that pause */
+    struct session *after;   /* the next one there */
     bool opened, surplus, failed;
     bool wants_echo, echoing; /* hold: an echo is owed; a message is under way */
 };
@@ -49,6 +52,7 @@ static struct {
     char workers[MAX_WORKERS][WORKER_SIZE];
     unsigned known_workers, at_worker[MAX_WORKERS];
     unsigned unclosed;
+    struct session *pausing, *last_pausing; /* a queue: all pauses of a turn have one length, after those of its begin */
     uint64_t until, looked; /* ns: the end of the turn; the last check of timeouts */
     int epoll_fd;
 } run;
@@ -264,6 +268,17 @@ static bool goes_on(uint64_t now)
     return run.options->count ? run.tally->started < run.options->count : now < run.until;
 }
 
+static void pause_until(struct session *session, uint64_t due)
+{
+    session->due = due;
+    session->after = NULL;
+    if (run.pausing)
+        run.last_pausing->after = session;
+    else
+        run.pausing = session;
+    run.last_pausing = session;
+}
+
 static void begin_next(struct session *session, uint64_t now)
 {
     if (!goes_on(now))
@@ -295,7 +310,10 @@ static void go_on(struct session *session)
     }
     if (run.options->manner != HOLD) {
         complete(session, now);
-        begin_next(session, now);
+        if (run.options->pace > 0)
+            pause_until(session, now + to_ns(run.options->pace));
+        else
+            begin_next(session, now);
         return;
     }
     if (echoed) {
@@ -344,14 +362,30 @@ static void expire(uint64_t now)
     }
 }
 
+/* Begin what is due. Returns the ns that the loop may sleep. */
+static uint64_t begin_due(void)
+{
+    uint64_t now = now_ns(), most = TICK_MS * 1000000ull;
+    while (run.pausing && run.pausing->due <= now) {
+        struct session *session = run.pausing;
+        run.pausing = session->after;
+        begin_next(session, now);
+        now = now_ns();
+    }
+    return run.pausing && run.pausing->due - now < most ? run.pausing->due - now : most;
+}
+
 /* Handle what comes. True: stdin, which only `hold` watches, can be read. */
 static bool handle_events(void)
 {
     struct epoll_event events[EVENTS_AT_ONCE];
     bool input = false;
-    int n = epoll_wait(run.epoll_fd, events, EVENTS_AT_ONCE, TICK_MS);
+    uint64_t ns = begin_due();
+    bool over = run.phase == TURN && run.options->manner != HOLD && !run.busy; /* that was the last pause */
+    struct timespec wait = {.tv_nsec = over ? 0 : (long)ns};
+    int n = epoll_pwait2(run.epoll_fd, events, EVENTS_AT_ONCE, &wait, NULL);
     if (n < 0 && errno != EINTR)
-        die("epoll_wait");
+        die("epoll_pwait2, which Linux has since 5.11");
     for (int i = 0; i < n; i++) {
         if (events[i].data.ptr)
             continue_request(events[i].data.ptr, events[i].events);
@@ -386,6 +420,7 @@ static void prepare(const struct rtmpt_options *options, struct tally *tally)
 uint64_t open_sessions(const struct rtmpt_options *options, struct tally *tally)
 {
     prepare(options, tally);
+    prctl(PR_SET_TIMERSLACK, 1); /* ns: the default of 50 us would lengthen pauses */
     if (options->made_up)
         for (unsigned i = 0; i < options->sessions; i++)
             make_up(&run.sessions[i]);
@@ -409,7 +444,8 @@ uint64_t open_sessions(const struct rtmpt_options *options, struct tally *tally)
 
 void run_turn(void)
 {
-    run.until = now_ns() + to_ns(run.options->seconds);
+    uint64_t now = now_ns(), step = to_ns(run.options->ramp) / run.options->sessions;
+    run.until = now + to_ns(run.options->seconds);
     for (unsigned i = 0; i < run.options->sessions; i++) {
         struct session *session = &run.sessions[i];
         if (session->failed)
@@ -418,7 +454,7 @@ void run_turn(void)
         if (run.options->manner == HOLD)
             session->wants_echo = true;
         else
-            begin_next(session, now_ns());
+            pause_until(session, now + i * step);
     }
     while (run.busy)
         handle_events();

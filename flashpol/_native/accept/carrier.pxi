@@ -12,9 +12,9 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
 from flashpol._native.accept.state cimport (
-    Carrier, Core, Guesses, HR_BODY, HR_BUSY, HR_METHOD, HR_NOT_FOUND, HttpReply, Listener, O_SERVED, PENDING_OPEN,
+    Carrier, Core, Guesses, HR_BODY, HR_BUSY, HR_METHOD, HR_NOT_FOUND, Listener, O_SERVED, PENDING_OPEN,
     QUEUE_COUNT, R_CAPACITY, R_HTTP, R_HTTP_MALFORMED, R_NONE, READ_BYTES, Reason, Record, S_BEHIND, S_BODY, S_DECISION,
-    S_EXCHANGE, S_FREE, S_KEEP, S_LINGER, S_SENDING,
+    S_EXCHANGE, S_KEEP, S_LINGER, S_SENDING,
 )
 from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN
 from flashpol._native.common.system cimport MSG_NOSIGNAL, MSG_PEEK, recv, send, SHUT_WR, shutdown
@@ -231,16 +231,18 @@ cdef void after_reply(Core* core, int fd) noexcept nogil:
 
 
 cdef void reply_to_request(void* self, int fd, int status, const char* body, uint32_t size) noexcept nogil:
-    """Gate.reply. status: one of `phrase_of`; with 200 the request counts as served."""
+    """Gate.reply. status: one of `phrase_of`.
+
+    The connection counts as served with 200, and where a session could not begin: that is counted for the session."""
     cdef Core* core = <Core*>self
     cdef Carrier* carrier = carrier_of(core, fd)
     cdef int head
     carrier.waits = False
-    if status == 200:
+    if status == 200 or (status >= 502 and carrier.reason == R_NONE):
         carrier.served = True
         renew_place(core.account, fd)
     elif carrier.reason == R_NONE:
-        carrier.reason = R_HTTP if status == 404 else R_CAPACITY
+        carrier.reason = R_HTTP
     if status == 404 and carrier.path.kind > TK_OPEN and is_guessing(core, fd):
         count_carrier(core, fd, R_HTTP)
         close_connection(core, fd)

@@ -31,7 +31,7 @@
 # to the sessions:
 #
 #   HEAD ── the head ──► BODY ── complete ──► EXCHANGE ── the reply ──► KEEP ── the next request ──► HEAD …
-#                                              └── more input ──► BEHIND  └── the client takes a part ──► SENDING ──► KEEP
+#                                              └── more input ──► BEHIND  └── it takes a part ──► SENDING ──► KEEP
 #
 # There another protocol, FIN after a part of a request, and the deadline of REQUEST lead to SESSION too, unless a PROXY
 # header is still awaited. A greenlet ends SLOW_REPLY and SESSION. Shutdown and eviction close a connection in any

@@ -5,19 +5,19 @@ from libc.errno cimport EAGAIN, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
-from posix.fcntl cimport F_DUPFD_CLOEXEC, fcntl, O_CLOEXEC, O_RDONLY, open as open_file
+from posix.fcntl cimport F_DUPFD_CLOEXEC, fcntl
 from posix.unistd cimport close
 
 from flashpol._native.accept.ip_ranges cimport MAPPED
 from flashpol._native.accept.match cimport SEEN_BYTES, Signature, SIGNATURES
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
-    Carrier, Core, G_SESSIONS, Guesses, H_NONE, H_READ, HR_BODY, HR_BUSY, HR_COUNT, HR_METHOD,
-    HR_NOT_FOUND, HR_TIMEOUT, HttpReply, Listener, O_RELAYED, O_SERVED,
-    O_TIMEOUT, P_RTMPT, P_WEBSOCKET, PartialHead, PENDING_OPEN, PENDING_REQUEST, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_KEEP, Q_LINGER, Q_REQUEST,
-    Q_UNREAD, QUEUE_COUNT, R_CAPACITY, R_HTTP, R_MAX_ADDRESS_CONNECTIONS, R_MAX_CONNECTIONS, R_NONE, R_SHUTDOWN, READ_BYTES, Reason,
-    REASON_COUNT, Record, S_BEHIND, S_DECISION, S_EXCHANGE, S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY, S_UNREAD, Sample, SAMPLE_COUNT,
-    TurnLine,
+    Carrier, Core, G_SESSIONS, Guesses, H_NONE, H_READ, HR_BODY, HR_BUSY, HR_COUNT, HR_METHOD, HR_NOT_FOUND,
+    HR_TIMEOUT, HttpReply, Listener, O_RELAYED, O_SERVED, O_TIMEOUT, P_RTMPT, P_WEBSOCKET, PartialHead, PENDING_OPEN,
+    PENDING_REQUEST, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_KEEP, Q_LINGER, Q_REQUEST, Q_UNREAD,
+    QUEUE_COUNT, R_CAPACITY, R_HTTP, R_MAX_ADDRESS_CONNECTIONS, R_MAX_CONNECTIONS, R_NONE, R_SHUTDOWN, READ_BYTES,
+    Reason, REASON_COUNT, Record, S_BEHIND, S_DECISION, S_EXCHANGE, S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY, S_UNREAD,
+    Sample, SAMPLE_COUNT, TurnLine,
 )
 from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN, CODEC_REPLY
@@ -27,6 +27,10 @@ from flashpol._native.http.head cimport HEAD_BYTES
 from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, getpeername, getsockname, inet_ntop, inet_pton, ntohs, sockaddr_in, sockaddr_in6, socklen_t,
 )
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    int eventfd(unsigned int value, int flags)
+    int EFD_CLOEXEC
 
 cdef bytes HTTP_BODY = b"This port answers socket policy requests (<policy-file-request/>), not HTTP.\n"
 cdef bytes HTTP_REPLY = b"".join([
@@ -54,7 +58,7 @@ cdef class ConnectionTable:
         if not 0.0 <= access_log <= 1.0:
             raise ValueError("access_log is a share of the connections, 0 to 1")
         core.pending_slow_replies = -1
-        self._null = -1
+        self._no_client = -1
         core.begun = core.placed = TurnLine(-1, -1)
         core.until_check = CHECK_EVERY - 1
         core.http_reply = HTTP_REPLY
@@ -100,8 +104,8 @@ cdef class ConnectionTable:
         free(self.core.carriers)
         free(self.core.guesses)
         free(self.core.outgoing)
-        if self._null >= 0:
-            close(self._null)
+        if self._no_client >= 0:
+            close(self._no_client)
         free(self.core.whole)
         free(self.core.records)
         free(self.core.buffer)
@@ -181,8 +185,8 @@ cdef class ConnectionTable:
         if core.carriers == NULL or core.outgoing == NULL or (
                 core.address_table != NULL and core.guesses == NULL):
             raise MemoryError
-        self._null = open_file(b"/dev/null", O_RDONLY | O_CLOEXEC)
-        if self._null < 0:
+        self._no_client = eventfd(0, EFD_CLOEXEC)
+        if self._no_client < 0:
             PyErr_SetFromErrno(OSError)
         self._tunnels = tunnels
         tunnels.gate.core = core
@@ -419,7 +423,7 @@ cdef class ConnectionTable:
         cdef Listener* listener = core.listeners[record.listener]
         cdef sockaddr_in6 source, own
         cdef socklen_t size = sizeof(own)
-        cdef uint32_t slot = 0, sample = 0
+        cdef uint32_t slot = 0
         cdef int64_t now = now_ns()
         cdef Reason reason
         cdef Codec* codec
@@ -446,7 +450,7 @@ cdef class ConnectionTable:
         if reason == R_NONE and core.address_table != NULL and not has_place(core) and (
                 not make_room(core, R_MAX_CONNECTIONS)):
             reason = R_MAX_CONNECTIONS
-        session = fcntl(self._null, F_DUPFD_CLOEXEC, 0) if reason == R_NONE else -1
+        session = fcntl(self._no_client, F_DUPFD_CLOEXEC, 0) if reason == R_NONE else -1
         if reason == R_NONE and not 0 <= session < <int>core.capacity:
             reason = R_CAPACITY
         if reason != R_NONE:
@@ -455,10 +459,7 @@ cdef class ConnectionTable:
             if session >= 0:
                 close(session)
             return REASONS[<int>reason]
-        listener.counters.accepted += 1
-        if core.samples != NULL and should_sample(core):
-            sample = begin_sample(core, listener.index, &source, now)
-        begin_connection(core, listener, session, now, sample, slot)
+        begin_connection(core, listener, session, now, 0, slot)
         proxy_begin(&core.headers[session])
         core.headers[session].source = source
         core.headers[session].destination = own
@@ -469,9 +470,11 @@ cdef class ConnectionTable:
             reason = R_CAPACITY
         codec = core.gate.begin(core.gate, session, fd, listener.index) if reason == R_NONE else NULL
         if codec == NULL:
-            reason = R_CAPACITY if reason == R_NONE else reason
-            refuse(core, session, reason)
-            return REASONS[<int>reason]
+            close_connection(core, session)             # it is counted for the connection of the request
+            return REASONS[<int>(R_CAPACITY if reason == R_NONE else reason)]
+        listener.counters.accepted += 1
+        if core.samples != NULL and should_sample(core):
+            core.records[session].sample = begin_sample(core, listener.index, &source, now)
         core.account.codecs[session] = codec
         core.records[session].has_codec = True
         enter_session(core, session, P_RTMPT)

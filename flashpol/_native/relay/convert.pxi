@@ -13,8 +13,8 @@ from libc.stdlib cimport realloc
 from libc.string cimport memcpy, memmove
 
 from flashpol._native.codecs.codec cimport (
-    CE_DONE, CE_EVICTED, CE_FAILED, CE_GHOST, CE_IDLE, CE_PING, Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH, CODEC_PLAIN,
-    CODEC_READ, CODEC_REPLY, CodecEnd, CodecResult, Output,
+    CE_DONE, CE_EVICTED, CE_FAILED, CE_GHOST, CE_IDLE, CE_PING, Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH,
+    CODEC_PLAIN, CODEC_READ, CODEC_REPLY, CodecEnd, CodecResult, Output,
 )
 from flashpol._native.common.system cimport MSG_NOSIGNAL, recv, send, SHUT_WR, shutdown
 from flashpol._native.relay.buffers cimport CHUNK

@@ -6,7 +6,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from flashpol._native.codecs.codec cimport Codec, TunnelType
-from flashpol._native.common.system cimport recv
+from flashpol._native.common.system cimport EPOLLIN, recv
 from flashpol._native.relay.buffers cimport CHUNK
 from flashpol._native.relay.counters cimport E_GHOST
 from flashpol._native.relay.state cimport CLIENT, Core, Flow, Q_CLOSING, S_OPEN, Session, UPSTREAM
@@ -90,7 +90,9 @@ cdef void wake_session_of(void* relay, int fd) noexcept nogil:
     core.wake_end = core.now + WAKE_NS
     core.bytes_left = WAKE_BYTES
     transfer(core, i, CLIENT)
-    if core.table[i].state == S_OPEN and not core.table[i].flows[UPSTREAM].fin_received:
+    # While epoll watches the upstream for input, there was none; what has come meanwhile is reported next.
+    if (core.table[i].state == S_OPEN and not core.table[i].flows[UPSTREAM].fin_received
+            and not core.table[i].flows[UPSTREAM].watched & EPOLLIN):
         transfer(core, i, UPSTREAM)
     if core.table[i].state == S_OPEN:
         update_interest(core, i)

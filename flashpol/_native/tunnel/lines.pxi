@@ -5,7 +5,7 @@
 
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove, memset
 from posix.unistd cimport close
 
@@ -145,7 +145,7 @@ cdef void hurry_forwarded(TunnelCore* core, int fd) noexcept nogil:
     send_about(core, fd, M_HURRY)
 
 
-# --------------------------------------------------------------------------------------------- what other workers ask for
+# ------------------------------------------------------------------------------------------- what other workers ask for
 
 cdef void send_reply_by_line(
     TunnelCore* core, const Origin* to, int status, const char* body, uint32_t size,

@@ -1,7 +1,6 @@
 # Gate: what the fast path calls. A request is this worker's, another worker's, or for a session that there is not.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
-from libc.string cimport memcmp
 
 from flashpol._native.codecs.gate cimport Gate
 from flashpol._native.http.tunnel_path cimport TK_NONE
@@ -27,10 +26,9 @@ cdef void take_request(
     cdef TunnelCore* core = core_of(gate)
     cdef TunnelSession* session
     cdef Origin origin = Origin(fd, -1, 0, 0)
-    cdef int incarnation = -1
+    # Whatever host it names: that may have changed by a reload.
+    cdef int incarnation = incarnation_of(id) if id != NULL else -1
     core.now = now_ns()
-    if id != NULL and id[0] == core.host:
-        incarnation = incarnation_of(id)
     if incarnation >= 0 and incarnation != core.incarnation and forward(
             core, incarnation, fd, listener, kind, id, number, body, size):
         return
@@ -114,7 +112,9 @@ cdef void run_deadlines(TunnelCore* core) noexcept nogil:
             on_deadline(&core.table[i], number % QUEUE_COUNT)
             i = first_overdue(&core.queues[number], core.now)
     set_timer(&core.poller, 0)
-    arm_timer(&core.poller, core.queues, core.timeouts_count * QUEUE_COUNT)
+    for number in range(core.timeouts_count * QUEUE_COUNT):
+        if core.queues[number].head >= 0:
+            arm(core, link_of(&core.queues[number], core.queues[number].head).deadline)
 
 
 cdef void dispatch(TunnelCore* core) noexcept nogil:

@@ -8,9 +8,9 @@ from libc.string cimport memcpy
 
 from flashpol._native.account.places cimport AccountCore
 from flashpol._native.codecs.codec cimport Codec
-from flashpol._native.http.tunnel_path cimport ID_BYTES, NO_NUMBER, TK_CLOSE, TK_IDLE, TK_NONE, TK_SEND
+from flashpol._native.http.tunnel_path cimport NO_NUMBER, TK_CLOSE, TK_IDLE, TK_NONE, TK_SEND
 from flashpol._native.tunnel.state cimport (
-    Early, LEAST_SHARE, MAX_REPLY, Origin, Piece, Q_GAP, Q_GHOST, Q_HOLD, SHARES, T_OPEN, T_OVER, TunnelCore,
+    Early, LEAST_SHARE, MAX_REPLY, Origin, Piece, Q_GAP, Q_HOLD, SHARES, T_OPEN, T_OVER, TunnelCore,
     TunnelSession, WINDOW,
 )
 
