@@ -19,8 +19,8 @@ cdef enum:
     EVENTS = 64                 # ready records taken at a time
     # Ready records, and overdue ones of each queue, handled in one wake-up for each listener: more than BURST + BATCH,
     # so that accepting cannot outrun them.
-    DISPATCH_BODIES = 1048576   # bytes of bodies that one wake-up reads: half a millisecond
     DISPATCH = 128
+    DISPATCH_BODIES = 1048576   # bytes of bodies that one wake-up reads: half a millisecond
 
 
 # ---------------------------------------------------------------------------------------------------------------- input
