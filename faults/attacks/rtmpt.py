@@ -160,8 +160,8 @@ def guesses_pipelined(run: AttackRun) -> None:
 # -------------------------------------------------------------------------------------------------- heads and bodies
 
 
-@group.attack("half-requests")
-def half_requests(run: AttackRun) -> None:
+@group.attack("half-posts")
+def half_posts(run: AttackRun) -> None:
     """Thousands of clients that send a part of a request's head and wait."""
     attack_with(run, f"{HELD:,} half heads", "send:{rt-half-head}", connections=HELD, rate=HELD_RATE, addresses=SOME)
 

@@ -22,6 +22,7 @@ from flashpol._native.http.head cimport HE_MALFORMED, HeadField, HeadParser, HM_
 from flashpol._native.http.tunnel_path cimport BAD_NUMBER, TK_IDENT, TK_NONE, TK_OPEN, TunnelPath
 
 cdef enum:
+    BODY_READ = 65536           # bytes of one read of a body
     BODY_ROOM = 8192            # allocated for the first bytes of a body; then as they come, twice as much each time
     MAX_REPLY = 65536           # bytes of a body
     REPLY_HEAD = 256
@@ -239,6 +240,7 @@ cdef void reply_to_request(void* self, int fd, int status, const char* body, uin
     carrier.waits = False
     if status == 200 or (status >= 502 and carrier.reason == R_NONE):
         carrier.served = True
+        renew_place(core.account, fd)
     elif carrier.reason == R_NONE:
         carrier.reason = R_HTTP
     if status == 404 and carrier.path.kind > TK_OPEN and is_guessing(core, fd):
@@ -518,10 +520,11 @@ cdef bint on_carrier_readable(Core* core, int fd) noexcept nogil:
     elif state == S_BODY:
         if core.records[fd].has_codec:
             return not make_room_for_body(core, fd, CODEC_PLAIN)
-        if not make_room_for_body(core, fd, READ_BYTES):
-            return True
-        n = recv(fd, carrier.body + carrier.have, carrier.room - carrier.have, 0)
+        if core.body_left <= 0 or not make_room_for_body(core, fd, READ_BYTES):
+            return True                                 # in the next round
+        n = recv(fd, carrier.body + carrier.have, min(carrier.room - carrier.have, <uint32_t>BODY_READ), 0)
         if n > 0:
+            core.body_left -= n
             carrier.have += <uint32_t>n
             after_body_bytes(core, fd, NULL, 0)
         elif n == 0 or (errno != EAGAIN and errno != EINTR):
