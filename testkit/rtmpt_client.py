@@ -16,11 +16,13 @@ that was not asked for. What a reply means is the test's to judge.
 import select
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple, Self
 
 from testkit.clients import connect, deliver, until_end
+from testkit.polling import DEADLINE
 
 EMPTY = b"\0"  # the body of a request without data
 ALERT = b"\x15"  # of TLS, such as close_notify
@@ -318,7 +320,9 @@ class RtmptClient:
 
         received: what earlier replies had of them, such as that to `send`.
         """
+        deadline = time.monotonic() + DEADLINE
         while len(received) < size:
+            assert time.monotonic() < deadline, f"{len(received)} bytes of {size} within {DEADLINE:g} s"
             reply = self.idle(via=via)
             assert reply.status == 200, reply
             received += reply.body

@@ -99,7 +99,8 @@ class Generation:
         )
         self.routes = [(self.names[number], str(remote)) for number, remote in plan.config.upstreams]
         self.paths = [(self.names[number], path.path) for number, path in plan.config.websocket_paths]
-        runtime.totals.open(self.names, self.shared, self.routes, self.paths)
+        self.tunnels = [self.names[number] for number in plan.config.tunnels]
+        runtime.totals.open(self.names, self.shared, self.routes, self.paths, self.tunnels)
         # A cycle of references would keep the shared memory until a garbage collection, which the arbiter seldom needs.
         self._self: Generation = weakref.proxy(self)
         self.workers = [
@@ -277,6 +278,7 @@ class Generation:
             listeners,
             self.routes,
             paths=self.paths,
+            tunnels=self.tunnels,
             address=bound_address(self.admin_socket),
             workers_are_root=(user.pw_uid if user else os.geteuid()) == 0,
             certificates=[each.facts for each in self.plan.certificates.values()],

@@ -13,7 +13,7 @@ import gevent
 
 from flashpol._fastpath import PROTOCOLS, Acceptor, AddressLimits, CodecFactory, PolicyReply
 from flashpol.config import ConnectionLimits, ConnectionTimeouts
-from flashpol.counters.layout import Block
+from flashpol.counters.layout import Block, TunnelBlock
 from flashpol.process.sockets import bound_address, prepare_listening
 from flashpol.relay.group import SharedPort
 from flashpol.serving.networks import Access
@@ -23,6 +23,7 @@ from flashpol.worker.listener import ListenerLoop
 from flashpol.worker.old_clients_log import OldClientsLog
 from flashpol.worker.refusal_log import RefusalLog
 from flashpol.worker.requests import HttpPort
+from flashpol.worker.tunnel_log import TunnelLog
 from flashpol.worker.tunnels import TunnelSettings
 
 # How often `finish` looks whether all connections have ended, in seconds. Only while shutting down.
@@ -60,6 +61,7 @@ class Service:
         self._listeners: list[ListenerLoop] = []
         self._refusal_log = RefusalLog(self.limits.describe, time.monotonic())
         self._old_clients_log = OldClientsLog(time.monotonic())
+        self._tunnel_log = TunnelLog(time.monotonic())
 
     def add(
         self,
@@ -90,6 +92,8 @@ class Service:
         number = self.connections.add(name, timeouts, shared_port, http, tunnel_block)
         if codec:
             self._old_clients_log.add(name, Block(block.cast("Q")))
+        if tunnel_block is not None:
+            self._tunnel_log.add(name, TunnelBlock(tunnel_block.cast("Q")))
         listener = shared_port.listener if shared_port else None
         make_acceptor = partial(
             Acceptor, self.connections.table, sock.fileno(), PolicyReply(reply), block, timeouts=number,
@@ -133,10 +137,14 @@ class Service:
             listener.start()
 
     def log_refusals(self, *, end: bool = False) -> None:
-        """Log what limits refuse, if it is time; a worker calls it regularly. end: all that is not logged yet."""
+        """Log what limits refuse and what tunnel sessions lose, if it is time; a worker calls it regularly.
+
+        end: all that is not logged yet.
+        """
         now = time.monotonic()
         self._refusal_log.update(now, self.connections.table, self.connections.names, end=end)
         self._old_clients_log.update(now, end=end)
+        self._tunnel_log.update(now, end=end)
 
     def check(self) -> int:
         """For tests: how many connections are kept. Raises AssertionError, see `ConnectionTable.check`."""

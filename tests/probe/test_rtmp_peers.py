@@ -12,7 +12,7 @@ from rtmp_servers import Gateway, http, in_chunks, media
 from flashpol.probe import Observation, findings
 from flashpol.probe.client_models import conclusions
 from testkit.polling import eventually
-from testkit.processes import free_port
+from testkit.processes import Flashpol, free_port
 from testkit.programs import find, needs, nginx, running, wait_for
 
 pytestmark = pytest.mark.slow
@@ -54,6 +54,30 @@ def test_tunnel_to_the_media_server_of_nginx_is_right(server: int) -> None:
     with Server(Gateway(server)) as gateway:
         seen = look_at_media(f"rtmpt://127.0.0.1:{gateway.port}/live")
     assert (codes(seen), connects(seen)) == (set(), [True])
+
+
+CONFIGURATION = """
+[policies.games]
+grants = [{{domain = "*", ports = "1935"}}]
+[server]
+workers = 2
+[[listeners]]
+address = "127.0.0.1:0"
+policy = "games"
+upstream = "127.0.0.1:{upstream}"
+rtmpt = true
+"""
+
+
+@needs("nginx", modules=("ngx_rtmp_module.so",))
+def test_tunnel_of_flashpol_has_no_findings(server: int, tmp_path: Path) -> None:
+    (tmp_path / "flashpol.toml").write_text(CONFIGURATION.format(upstream=server))
+    with Flashpol("-c", tmp_path / "flashpol.toml", listen=()) as flashpol:
+        port = flashpol.place[1]
+        for place in (f"rtmpt://127.0.0.1:{port}/live", f"rtmpt://127.0.0.1:{port}", f"rtmp://127.0.0.1:{port}/live"):
+            seen = look_at_media(place, ignored=frozenset())
+            assert (codes(seen), connects(seen)) == (set(), [True])
+        assert codes(look_at_media(f"rtmpt://127.0.0.1:{port}/other")) == {"PB741"}
 
 
 # ------------------------------------------------------------------------------------------------------------- proxies

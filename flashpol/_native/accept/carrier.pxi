@@ -12,7 +12,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
 from flashpol._native.accept.state cimport (
-    Carrier, Core, Guesses, HR_BODY, HR_BUSY, HR_METHOD, HR_NOT_FOUND, Listener, O_SERVED, PENDING_OPEN,
+    Carrier, Core, Guesses, HR_BODY, HR_BUSY, HR_METHOD, Listener, O_SERVED, PENDING_OPEN,
     QUEUE_COUNT, R_CAPACITY, R_HTTP, R_HTTP_MALFORMED, R_NONE, READ_BYTES, Reason, Record, S_BEHIND, S_BODY, S_DECISION,
     S_EXCHANGE, S_KEEP, S_LINGER, S_SENDING,
 )
@@ -22,6 +22,7 @@ from flashpol._native.http.head cimport HE_MALFORMED, HeadField, HeadParser, HM_
 from flashpol._native.http.tunnel_path cimport BAD_NUMBER, TK_IDENT, TK_NONE, TK_OPEN, TunnelPath
 
 cdef enum:
+    BODY_READ = 65536           # bytes of one read of a body
     BODY_ROOM = 8192            # allocated for the first bytes of a body; then as they come, twice as much each time
     BODIES_LOOKED_AT = 256      # connections that are considered when there is no memory for a body
     MAX_REPLY = 65536           # bytes of a body
@@ -78,8 +79,8 @@ cdef void drop_carrier(Core* core, int fd) noexcept nogil:
     if carrier.resumes:
         leave_resumed(core, carrier)
     drop_body(core, carrier)
+    drop_unsent(core, carrier)
     free(carrier.rest)
-    free(carrier.unsent)
     free(carrier)
     core.carriers[fd] = NULL
     core.records[fd].has_carrier = False
@@ -138,14 +139,24 @@ cdef bint is_guessing(Core* core, int fd) noexcept nogil:
     return guesses.count > <uint32_t>GUESSES
 
 
-cdef bint keep_unsent(Carrier* carrier, const char* data, uint32_t size) noexcept nogil:
+cdef bint keep_unsent(Core* core, Carrier* carrier, const char* data, uint32_t size) noexcept nogil:
     """Keep what the client does not take. False: there is no memory."""
+    if core.body_bytes + size > core.max_body_bytes:
+        return False
     carrier.unsent = <char*>malloc(size)
     if carrier.unsent == NULL:
         return False
+    core.body_bytes += size
     memcpy(carrier.unsent, data, size)
     carrier.unsent_begin, carrier.unsent_end = 0, size
     return True
+
+
+cdef inline void drop_unsent(Core* core, Carrier* carrier) noexcept nogil:
+    if carrier.unsent != NULL:
+        core.body_bytes -= carrier.unsent_end
+        free(carrier.unsent)
+        carrier.unsent = NULL
 
 
 cdef bint send_some(Core* core, int fd, const char* data, uint32_t size, uint32_t* taken) noexcept nogil:
@@ -176,16 +187,17 @@ cdef inline bint is_sent(const Core* core, int fd) noexcept nogil:
     return carrier_of(core, fd).unsent == NULL and (codec == NULL or codec.unsent == NULL)
 
 
-cdef void send_out(Core* core, int fd, const char* data, uint32_t size) noexcept nogil:
-    """Send, and keep what the client does not take. Where it can be sent no more, nothing is kept."""
+cdef bint send_out(Core* core, int fd, const char* data, uint32_t size) noexcept nogil:
+    """Send, and keep what the client does not take. Where it can be sent no more, nothing is kept.
+
+    False: there is no memory to keep it."""
     cdef Carrier* carrier = carrier_of(core, fd)
     cdef uint32_t taken = 0
     if carrier.failed:
-        return
+        return True
     if not send_some(core, fd, data, size, &taken):
         carrier.failed = True
-    elif taken < size and not keep_unsent(carrier, data + taken, size - taken):
-        carrier.failed = True
+    return carrier.failed or taken == size or keep_unsent(core, carrier, data + taken, size - taken)
 
 
 cdef void after_reply(Core* core, int fd) noexcept nogil:
@@ -220,15 +232,18 @@ cdef void after_reply(Core* core, int fd) noexcept nogil:
 
 
 cdef void reply_to_request(void* self, int fd, int status, const char* body, uint32_t size) noexcept nogil:
-    """Gate.reply. status: one of `phrase_of`; with 200 the request counts as served."""
+    """Gate.reply. status: one of `phrase_of`.
+
+    The connection counts as served with 200, and where a session could not begin: that is counted for the session."""
     cdef Core* core = <Core*>self
     cdef Carrier* carrier = carrier_of(core, fd)
     cdef int head
     carrier.waits = False
-    if status == 200:
+    if status == 200 or (status >= 502 and carrier.reason == R_NONE):
         carrier.served = True
+        renew_place(core.account, fd)
     elif carrier.reason == R_NONE:
-        carrier.reason = R_HTTP if status == 404 else R_CAPACITY
+        carrier.reason = R_HTTP
     if status == 404 and carrier.path.kind > TK_OPEN and is_guessing(core, fd):
         count_carrier(core, fd, R_HTTP)
         close_connection(core, fd)
@@ -237,8 +252,11 @@ cdef void reply_to_request(void* self, int fd, int status, const char* body, uin
                     <const char*>b"Keep-Alive" if carrier.keeps else <const char*>b"close")
     if size:
         memcpy(core.outgoing + head, body, size)
-    send_out(core, fd, core.outgoing, <uint32_t>head + size)
-    if not is_sent(core, fd) and not carrier.failed:
+    if not send_out(core, fd, core.outgoing, <uint32_t>head + size):
+        # It has a part of the reply. Over another connection it can ask for it once more.
+        count_carrier(core, fd, R_CAPACITY)
+        close_connection(core, fd)
+    elif not is_sent(core, fd) and not carrier.failed:
         enter(core, fd, S_SENDING)
     else:
         after_reply(core, fd)
@@ -258,8 +276,7 @@ cdef void on_writable(Core* core, int fd) noexcept nogil:
         carrier.failed = True
     carrier.unsent_begin += taken
     if carrier.failed or taken == size:
-        free(carrier.unsent)
-        carrier.unsent = NULL
+        drop_unsent(core, carrier)
     if carrier.failed or is_sent(core, fd):
         after_reply(core, fd)
 
@@ -286,11 +303,11 @@ cdef bint keeps_alive(const char* data, const HeadParser* head) noexcept nogil:
 
 
 cdef inline bint is_tunnel_request(Core* core, int fd, const HeadParser* head, TunnelPath* path) noexcept nogil:
-    """Whether a complete head, in `whole`, is that of a request of RTMPT, or comes behind one."""
+    """Whether a complete head, in `whole`, is that of a request of RTMPT."""
     if not takes_tunnels(core, &core.records[fd]):
         return False
     read_tunnel_path(core.whole + head.path.begin, head.path.size, path)
-    return path.kind != TK_NONE or core.records[fd].has_carrier
+    return path.kind != TK_NONE
 
 
 cdef Carrier* make_carrier(Core* core, int fd) noexcept nogil:
@@ -317,9 +334,7 @@ cdef size_t begin_request(Core* core, int fd, HeadParser* head, size_t size, con
             return 0
     carrier.path = path[0]
     carrier.keeps = keeps_alive(core.whole, head)
-    if path.kind == TK_NONE:
-        refuse_http(core, fd, R_HTTP, HR_NOT_FOUND)
-    elif head.verb != HM_POST:
+    if head.verb != HM_POST:
         refuse_http(core, fd, R_HTTP, HR_METHOD)
     elif path.number == BAD_NUMBER:
         refuse_http(core, fd, R_HTTP_MALFORMED, HE_MALFORMED)
@@ -520,10 +535,11 @@ cdef bint on_carrier_readable(Core* core, int fd) noexcept nogil:
     elif state == S_BODY:
         if core.records[fd].has_codec:
             return not make_room_for_body(core, fd, CODEC_PLAIN)
-        if not make_room_for_body(core, fd, READ_BYTES):
-            return True
-        n = recv(fd, carrier.body + carrier.have, carrier.room - carrier.have, 0)
+        if core.body_left <= 0 or not make_room_for_body(core, fd, READ_BYTES):
+            return True                                 # in the next round
+        n = recv(fd, carrier.body + carrier.have, min(carrier.room - carrier.have, <uint32_t>BODY_READ), 0)
         if n > 0:
+            core.body_left -= n
             carrier.have += <uint32_t>n
             after_body_bytes(core, fd, NULL, 0)
         elif n == 0 or (errno != EAGAIN and errno != EINTR):

@@ -20,6 +20,7 @@ cdef enum:
     # Ready records, and overdue ones of each queue, handled in one wake-up for each listener: more than BURST + BATCH,
     # so that accepting cannot outrun them.
     DISPATCH = 128
+    DISPATCH_BODIES = 1048576   # bytes of bodies that one wake-up reads: half a millisecond
 
 
 # ---------------------------------------------------------------------------------------------------------------- input
@@ -232,6 +233,7 @@ cdef inline void dispatch(Core* core) noexcept nogil:
     cdef int limit = DISPATCH * max(1, <int>core.listener_count)
     cdef int64_t now
     cdef bint fired = False
+    core.body_left = DISPATCH_BODIES
     left = limit
     while left > 0:
         n = epoll_wait(core.poller.epoll, events, EVENTS, 0)

@@ -81,7 +81,7 @@ cdef const char* find_carrier_violation(const Core* core, const Record* record) 
     cdef bint sending = carrier.unsent != NULL or (codec != NULL and codec.unsent != NULL)
     if carrier.fd != fd or core.gate == NULL:
         return b"a carrier is another connection's"
-    if carrier.waits != (record.state in (S_DECISION, S_EXCHANGE)) and record.state != S_BEHIND:
+    if carrier.waits != (record.state == S_EXCHANGE) and record.state not in (S_DECISION, S_BEHIND):
         return b"a carrier waits in a state without a request"
     if record.state == S_BEHIND and carrier.waits == carrier.resumes:
         return b"what has come behind a request waits for nothing"
@@ -116,8 +116,9 @@ cdef const char* find_resumed_violation(const Core* core) noexcept nogil:
         if core.carriers[fd] != NULL:
             resumed += core.carriers[fd].resumes
             bytes += core.carriers[fd].room
+            bytes += core.carriers[fd].unsent_end if core.carriers[fd].unsent != NULL else 0
     if bytes != core.body_bytes:
-        return b"the memory of bodies is not counted"
+        return b"the memory of bodies and of replies is not counted"
     while carrier != NULL and resumed >= 0:
         if carrier.before != before or not carrier.resumes:
             return b"the list of carriers that go on is out of order"

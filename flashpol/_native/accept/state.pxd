@@ -255,7 +255,6 @@ cdef struct Carrier:
 cdef enum:
     HR_TIMEOUT = HE_EXPECTATION + 1     # 408
     HR_BUSY                     # 503
-    HR_NOT_FOUND                # 404
     HR_METHOD                   # 405
     HR_BODY                     # 413
     HR_COUNT
@@ -296,7 +295,8 @@ cdef struct Core:
     Carrier** carriers          # one for each possible fd, NULL: there is no gate
     int serving                 # the connection whose input is being served, -1: none
     Carrier* resumed            # those whose next request has come already: a ring of none, or a list
-    int64_t body_bytes          # allocated for bodies
+    int64_t body_bytes          # allocated for bodies, and for replies that clients do not take
+    int64_t body_left           # bytes of bodies that this wake-up still reads
     int64_t max_body_bytes
     Guesses* guesses            # by slot of the address table; NULL: there is none
     HttpReply[HR_COUNT] http_replies    # borrowed from the ConnectionTable

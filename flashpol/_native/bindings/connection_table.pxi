@@ -12,7 +12,7 @@ from flashpol._native.accept.ip_ranges cimport MAPPED
 from flashpol._native.accept.match cimport SEEN_BYTES, Signature, SIGNATURES
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
-    Carrier, Core, G_SESSIONS, Guesses, H_NONE, H_READ, HR_BODY, HR_BUSY, HR_COUNT, HR_METHOD, HR_NOT_FOUND,
+    Carrier, Core, G_SESSIONS, Guesses, H_NONE, H_READ, HR_BODY, HR_BUSY, HR_COUNT, HR_METHOD,
     HR_TIMEOUT, HttpReply, Listener, O_RELAYED, O_SERVED, O_TIMEOUT, P_RTMPT, P_WEBSOCKET, PartialHead, PENDING_OPEN,
     PENDING_REQUEST, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_KEEP, Q_LINGER, Q_REQUEST, Q_UNREAD,
     QUEUE_COUNT, R_CAPACITY, R_HTTP, R_MAX_ADDRESS_CONNECTIONS, R_MAX_CONNECTIONS, R_NONE, R_SHUTDOWN, READ_BYTES,
@@ -40,7 +40,7 @@ cdef bytes HTTP_REPLY = b"".join([
 
 
 HTTP_STATUSES = numbered(HR_COUNT, HEAD_STATUSES | {
-    HR_TIMEOUT: 408, HR_BUSY: 503, HR_NOT_FOUND: 404, HR_METHOD: 405, HR_BODY: 413,
+    HR_TIMEOUT: 408, HR_BUSY: 503, HR_METHOD: 405, HR_BODY: 413,
 })
 
 
@@ -352,6 +352,9 @@ cdef class ConnectionTable:
 
     # ------------------------------------------------------------------------------------------------------- requests
 
+    def carries(self, int fd):
+        return bool(self._of_request(fd).has_carrier)
+
     def begin_session(self, int fd):
         cdef Core* core = &self.core
         cdef Reason reason
@@ -360,6 +363,8 @@ cdef class ConnectionTable:
         if reason == R_NONE and not self._has_second_file():
             reason = R_CAPACITY
         if reason == R_NONE:
+            if core.records[fd].has_carrier:
+                drop_carrier(core, fd)                  # a proxy has sent another client's request on it
             enter_session(core, fd, R_HTTP)
             return None
         return REASONS[reason]
@@ -380,7 +385,10 @@ cdef class ConnectionTable:
         cdef Record* record = self._of_greenlet(fd)
         cdef Listener* listener = core.listeners[record.listener]
         cdef Reason reason
-        if outcome == "served":
+        if record.has_carrier:
+            carrier_of(core, fd).served |= outcome == "served"
+            count_carrier(core, fd, R_HTTP if outcome == "served" else <Reason><int>REASONS.index(outcome))
+        elif outcome == "served":
             listener.counters.served += 1
             record.progress = <uint32_t>len(reply)
             record_outcome(core, fd, O_SERVED)
@@ -427,7 +435,7 @@ cdef class ConnectionTable:
         cdef Listener* listener = core.listeners[record.listener]
         cdef sockaddr_in6 source, own
         cdef socklen_t size = sizeof(own)
-        cdef uint32_t slot = 0, sample = 0
+        cdef uint32_t slot = 0
         cdef int64_t now = now_ns()
         cdef Reason reason
         cdef Codec* codec
@@ -465,10 +473,7 @@ cdef class ConnectionTable:
             if session >= 0:
                 close(session)
             return REASONS[<int>reason]
-        listener.counters.accepted += 1
-        if core.samples != NULL and should_sample(core):
-            sample = begin_sample(core, listener.index, &source, now)
-        begin_connection(core, listener, session, now, sample, slot)
+        begin_connection(core, listener, session, now, 0, slot)
         proxy_begin(&core.headers[session])
         core.headers[session].source = source
         core.headers[session].destination = own
@@ -479,9 +484,11 @@ cdef class ConnectionTable:
             reason = R_CAPACITY
         codec = core.gate.begin(core.gate, session, fd, listener.index) if reason == R_NONE else NULL
         if codec == NULL:
-            reason = R_CAPACITY if reason == R_NONE else reason
-            refuse(core, session, reason)
-            return REASONS[<int>reason]
+            close_connection(core, session)             # it is counted for the connection of the request
+            return REASONS[<int>(R_CAPACITY if reason == R_NONE else reason)]
+        listener.counters.accepted += 1
+        if core.samples != NULL and should_sample(core):
+            core.records[session].sample = begin_sample(core, listener.index, &source, now)
         core.account.codecs[session] = codec
         core.records[session].has_codec = True
         enter_session(core, session, P_RTMPT)

@@ -9,7 +9,7 @@
 #   OVER         forgotten    none                           none; pieces, until the upstream has taken them
 #
 # A request waits in one place, and `waiting` leads from its connection to that session. All memory is counted, in total
-# and in the block of the listener. The timer fires no later than the earliest deadline.
+# and in the block of the listener. The timer fires no later than in the tick after the earliest deadline.
 
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
@@ -134,7 +134,7 @@ cdef const char* find_queue_violation(TunnelCore* core, int timeouts, int which)
     cdef int32_t i = queue.head, before = -1, length = 0, expected = 0
     cdef int64_t deadline = 0
     cdef const TunnelSession* session
-    if i >= 0 and not 0 < core.poller.timer.armed <= link_of(queue, i).deadline:
+    if i >= 0 and not 0 < core.poller.timer.armed <= link_of(queue, i).deadline + TICK_NS:
         return b"the timer fires after a deadline"
     while i >= 0:
         session = &core.table[i]

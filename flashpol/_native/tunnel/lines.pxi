@@ -12,7 +12,7 @@ from posix.unistd cimport close
 from flashpol._native.common.system cimport (
     epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_MOD, epoll_event, epoll_wait, EPOLLIN, EPOLLOUT, MSG_NOSIGNAL, recv, send,
 )
-from flashpol._native.http.tunnel_path cimport ID_BYTES, NO_NUMBER, TK_CLOSE, TK_IDLE, TK_SEND
+from flashpol._native.http.tunnel_path cimport ID_BYTES, NO_NUMBER, TK_CLOSE, TK_SEND
 from flashpol._native.tunnel.state cimport Forwarded, Line, MAX_REPLY, Origin, T_OPEN, TunnelCore, TunnelSession
 
 cdef enum:
@@ -155,7 +155,7 @@ cdef void send_reply_by_line(
     memset(&message, 0, sizeof(message))
     message.type, message.status, message.size = M_REPLY, <uint16_t>status, size
     message.remote, message.serial = to.remote, to.serial
-    if not send_message(core, to.line, &message, body):
+    if core.lines[to.line].fd >= 0 and not send_message(core, to.line, &message, body):
         close_line(core, to.line)                       # the other worker is stuck: its clients get 404
 
 
@@ -183,38 +183,38 @@ cdef void on_message(TunnelCore* core, int32_t line, const Message* message, con
 
 
 cdef bint is_sane(const TunnelCore* core, const Message* message) noexcept nogil:
+    """Whether a worker of ours can have written it."""
     if message.version != VERSION or message.remote < 0:
         return False
-    if message.type == M_REPLY:                         # the connection is one of ours
-        return message.size <= MAX_REPLY and <size_t>message.remote < core.account.capacity
     if message.type == M_REQUEST:
-        return (message.size <= LINE_OUTPUT and message.number >= NO_NUMBER
-                and message.kind in (TK_SEND, TK_IDLE, TK_CLOSE))
-    return message.size == 0 and message.type in (M_CANCEL, M_HURRY)
+        return (message.size <= LINE_OUTPUT and TK_SEND <= message.kind <= TK_CLOSE
+                and (message.number >= 0 or message.number == NO_NUMBER))
+    if message.type == M_REPLY:                         # the connection is one of ours
+        return (message.size <= MAX_REPLY and 200 <= message.status <= 599
+                and <size_t>message.remote < core.account.capacity)
+    return message.size == 0 and message.type <= M_HURRY
 
 
 cdef void on_line_input(TunnelCore* core, int32_t line) noexcept nogil:
     cdef Line* at = &core.lines[line]
     cdef Message message
-    cdef char* larger
     cdef char* input
-    cdef uint32_t begin = 0, have, room
+    cdef uint32_t begin = 0, have
     cdef ssize_t n
     if at.room - at.have < LINE_READ:
-        larger = <char*>realloc(at.input, <size_t>at.have + LINE_READ)
-        if larger == NULL:
+        input = <char*>realloc(at.input, at.have + LINE_READ)
+        if input == NULL:
             close_line(core, line)
             return
-        at.input, at.room = larger, at.have + LINE_READ
+        at.input, at.room = input, at.have + LINE_READ
     n = recv(at.fd, at.input + at.have, LINE_READ, 0)
     if n <= 0:
         if n == 0 or (errno != EAGAIN and errno != EINTR):
             close_line(core, line)
         return
-    # A reply may end the line, while the body of a request is in here.
-    input, have, room = at.input, at.have + <uint32_t>n, at.room
+    # What a message brings about may close the line, so meanwhile the bytes are not the line's.
+    input, have = at.input, at.have + <uint32_t>n
     at.input = NULL
-    at.have = at.room = 0
     while at.fd >= 0 and have - begin >= sizeof(Message):
         memcpy(&message, input + begin, sizeof(Message))
         if not is_sane(core, &message):
@@ -224,12 +224,12 @@ cdef void on_line_input(TunnelCore* core, int32_t line) noexcept nogil:
             break
         on_message(core, line, &message, input + begin + sizeof(Message))
         begin += sizeof(Message) + message.size
-    if at.fd < 0 or have == begin:
+    if at.fd < 0 or begin == have:
         free(input)
+        at.have = at.room = 0
         return
-    if begin:
-        memmove(input, input + begin, have - begin)
-    at.input, at.have, at.room = input, have - begin, room
+    memmove(input, input + begin, have - begin)
+    at.input, at.have = input, have - begin
 
 
 cdef void on_line_ready(TunnelCore* core, int32_t line, uint32_t events) noexcept nogil:

@@ -129,7 +129,9 @@ cdef void run_deadlines(TunnelCore* core) noexcept nogil:
             on_deadline(&core.table[i], number % QUEUE_COUNT)
             i = first_overdue(&core.queues[number], core.now)
     set_timer(&core.poller, 0)
-    arm_timer(&core.poller, core.queues, core.timeouts_count * QUEUE_COUNT)
+    for number in range(core.timeouts_count * QUEUE_COUNT):
+        if core.queues[number].head >= 0:
+            arm(core, link_of(&core.queues[number], core.queues[number].head).deadline)
     if core.resumed >= 0:
         fire_timer(&core.poller)
 

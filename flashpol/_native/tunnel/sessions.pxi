@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
-from flashpol._native.codecs.codec cimport CE_DONE, Codec, CODEC_OK, CodecEnd, CodecResult, Output
+from flashpol._native.codecs.codec cimport Codec, CODEC_OK, CodecEnd, CodecResult, Output
 from flashpol._native.codecs.gate cimport Gate
 from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.http.tunnel_path cimport ID_BYTES, TK_NONE
@@ -20,6 +20,7 @@ cdef extern from "<sys/random.h>" nogil:
 cdef enum:
     BASE = 62
     RANDOM_AT = 3               # where the random part of an id begins
+    TICK_NS = 4_000_000
 
 
 # ------------------------------------------------------------------------------------------------------------------ ids
@@ -92,11 +93,16 @@ cdef inline Queue* queue_of(const TunnelSession* session, int which) noexcept no
     return &session.core.queues[session.set_of_timeouts * QUEUE_COUNT + which]
 
 
+cdef inline void arm(TunnelCore* core, int64_t deadline) noexcept nogil:
+    """Make the timer fire no later than at the next whole tick after a deadline: so one wake-up answers many polls."""
+    arm_timer_at(&core.poller, (deadline // TICK_NS + 1) * TICK_NS)
+
+
 cdef inline void start(TunnelSession* session, int which) noexcept nogil:
     cdef Queue* queue = queue_of(session, which)
     if session.links[which].deadline == 0:
         enqueue(queue, &session.links[which], number_of(session), session.core.now)
-        arm_timer_at(&session.core.poller, session.links[which].deadline)
+        arm(session.core, session.links[which].deadline)
 
 
 cdef inline void stop(TunnelSession* session, int which) noexcept nogil:

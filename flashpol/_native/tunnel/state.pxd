@@ -14,7 +14,8 @@ cdef enum:
     WINDOW = 16                 # requests of a session that wait for earlier ones
     KEPT = 2                    # replies that are kept: as many as Flash Player had connections
     MAX_REPLY = 65536           # bytes of a reply, its interval byte included
-    MAX_WAITING = 65536         # with so many bytes for a slow upstream a session is refused more, if memory is short
+    LEAST_SHARE = 4096          # bytes that a session may hold, however short memory is
+    SHARES = 4                  # otherwise it may hold more while that is less than the free memory divided by this
     TIMEOUTS_COUNT = 1024       # sets of timeouts
     LINE_COUNT = 4096           # lines to other workers; more than there are incarnations
 

@@ -10,8 +10,8 @@ from flashpol._native.account.places cimport AccountCore
 from flashpol._native.codecs.codec cimport Codec
 from flashpol._native.http.tunnel_path cimport NO_NUMBER, TK_CLOSE, TK_IDLE, TK_NONE, TK_SEND
 from flashpol._native.tunnel.state cimport (
-    Early, Kept, KEPT, MAX_REPLY, MAX_WAITING, Origin, Piece, Q_GAP, Q_HOLD, T_OPEN, T_OVER, TunnelCore, TunnelSession,
-    WINDOW,
+    Early, Kept, KEPT, LEAST_SHARE, MAX_REPLY, Origin, Piece, Q_GAP, Q_HOLD, SHARES, T_OPEN, T_OVER, TunnelCore,
+    TunnelSession, WINDOW,
 )
 
 cdef enum:
@@ -25,6 +25,14 @@ cdef extern from *:
     int INTERVAL_COUNT "(int)sizeof(flashpol_intervals)"
 
 cdef Origin NOWHERE = Origin(-1, -1, 0, 0)
+
+
+# --------------------------------------------------------------------------------------------------------------- memory
+
+cdef inline int64_t share_of(const TunnelCore* core) noexcept nogil:
+    """Bytes that a session may hold now. As with sessions (accept/eviction.pxi) the more there are that hold as much as
+    they can, the smaller it is, so memory is never used up, and no session needs another's."""
+    return max(<int64_t>LEAST_SHARE, (core.max_bytes - core.bytes) // SHARES)
 
 
 # -------------------------------------------------------------------------------------------------------------- replies
@@ -127,9 +135,11 @@ cdef void consume(Codec* codec, uint32_t size) noexcept nogil:
 
 cdef uint32_t room_of(Codec* codec) noexcept nogil:
     cdef TunnelSession* session = <TunnelSession*>codec
+    cdef uint32_t most
     if session.state == T_OVER:
         return MAX_REPLY                                # it is dropped
-    return MAX_REPLY - max(session.reply_size, <uint32_t>1) if session.kind != TK_NONE else 0
+    most = <uint32_t>min(<int64_t>MAX_REPLY, share_of(session.core))
+    return max(most, session.reply_size) - max(session.reply_size, <uint32_t>1) if session.kind != TK_NONE else 0
 
 
 cdef bint append_reply(TunnelSession* session, const char* data, uint32_t size) noexcept nogil:
@@ -170,6 +180,8 @@ cdef bint keep_direct(TunnelSession* session) noexcept nogil:
     cdef Piece* piece
     if session.direct_size == 0:
         return True
+    if session.waiting + <int64_t>session.direct_size > share_of(session.core):
+        return False
     piece = <Piece*>take_bytes(session.core, session.counters, sizeof(Piece) + session.direct_size)
     if piece == NULL:
         return False
@@ -285,7 +297,7 @@ cdef void keep_early(
         await_reply(session, &early.origin, origin)
         return
     if session.early_count == WINDOW or (session.early_bytes and session.early_bytes + size > buffer) or (
-            core.bytes + <int64_t>size > core.max_bytes):
+            session.early_bytes + <int64_t>size > share_of(core)):
         session.counters.refused += 1
         reply_to(core, origin, 503, NULL, 0)
         return
@@ -380,9 +392,11 @@ cdef void on_request(
             start(session, Q_GAP)
     elif number == session.expected:
         if is_slow(session) or early_of(session, number) != NULL:
+            # It waits for the upstream, or has done so and comes once more: then it is carried out once.
             keep_early(session, origin, kind, number, body, size)
+            carry_out_early(session)
             return
-        if core.bytes > core.max_bytes and session.waiting + size > MAX_WAITING:
+        if session.waiting and session.waiting + <int64_t>size > share_of(core):
             session.counters.refused += 1
             reply_to(core, origin, 503, NULL, 0)
             return

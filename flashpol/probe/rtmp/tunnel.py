@@ -153,9 +153,9 @@ class Tunnel:
 
         came = b""
         reply = yield ask("send", chunks.greeting())
-        for _ in range(MAX_POLLS):
+        for polls in range(MAX_POLLS):
             came += reply.body[1:]
-            self._pause = len(reply.body) <= 1
+            self._pause = polls > 0 and len(reply.body) <= 1
             if not reply.found or (came and came[0] != chunks.VERSION) or len(came) >= chunks.HANDSHAKE:
                 break
             reply = yield ask("idle")
@@ -165,9 +165,9 @@ class Tunnel:
             more = chunks.connect(application, self._place.url(self._way)) if application else b""
             awaited = Awaited(chunks.HANDSHAKE)
             reply = yield ask("send", last + more)
-            for _ in range(MAX_POLLS if application else 0):
+            for polls in range(MAX_POLLS if application else 0):
                 came += reply.body[1:]
-                self._pause = len(reply.body) <= 1
+                self._pause = polls > 0 and len(reply.body) <= 1
                 if not reply.found or awaited(came):
                     break
                 reply = yield ask("idle")
