@@ -175,6 +175,10 @@ cdef class ConnectionTable:
 
     def set_tunnels(self, TunnelGate tunnels not None):
         cdef Core* core = &self.core
+        if core.gate != NULL or tunnels.gate.core != NULL:
+            raise ValueError("a table has one TunnelGate, and this one is another's")
+        if tunnels.gate.account != core.account:
+            raise ValueError("the tunnels have another Account")
         self._expect_heads()
         self._expect_headers()
         core.carriers = <Carrier**>calloc(core.capacity, sizeof(Carrier*))
@@ -453,6 +457,8 @@ cdef class ConnectionTable:
         reason = admit_client(core, listener, &source, now, &slot)
         if reason == R_MAX_ADDRESS_CONNECTIONS and slot:
             reason = make_room_of_address(core, &slot)
+        elif reason != R_NONE:
+            slot = 0                                    # it is not counted there
         if reason == R_NONE and not has_files(core.account) and not make_room(core, R_CAPACITY):
             reason = R_CAPACITY
         if reason == R_NONE and core.address_table != NULL and not has_place(core) and (
@@ -473,7 +479,7 @@ cdef class ConnectionTable:
         core.headers[session].destination = own
         core.headers[session].proxied = True
         core.records[session].header_state = H_READ
-        reason = judge_session(core, session, False)
+        reason = judge_session(core, session, True)     # as long as nothing of the client has come
         if reason == R_NONE and not self._has_second_file():
             reason = R_CAPACITY
         codec = core.gate.begin(core.gate, session, fd, listener.index) if reason == R_NONE else NULL
@@ -487,6 +493,8 @@ cdef class ConnectionTable:
         core.records[session].has_codec = True
         enter_session(core, session, P_RTMPT)
         enter(core, fd, S_BEHIND if carrier_of(core, fd).rest_size else S_EXCHANGE)
+        # Of connections that have given way.
+        arm_timer(&core.poller, core.queues, core.timeouts_count * QUEUE_COUNT)
         return session
 
     def refuse_open(self, int fd, int status, str reason not None):
