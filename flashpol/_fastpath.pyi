@@ -418,6 +418,12 @@ class ConnectionTable:
         Raises ValueError if `fd` is not a session.
         """
 
+    def carries(self, fd: int) -> bool:
+        """Whether the connection of a request has carried requests of RTMPT before.
+
+        Raises ValueError if `fd` is not a request.
+        """
+
     def begin_session(self, fd: int) -> str | None:
         """Make a request a session. None: it is one, for `close_relayed(fd, …)` or another end. Otherwise one of
         REASONS, why there is no place for it: reply to it.

@@ -85,3 +85,8 @@ class Tunnels(TunnelGate):
 
     def wake(self) -> None:
         """Make `fileno` readable, so that `ready` is called although there may be nothing to do."""
+
+    def check(self) -> int:
+        """For tests: compare every session and line with what must hold between two calls; return how many sessions
+        there are. Raises AssertionError.
+        """

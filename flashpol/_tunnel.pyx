@@ -12,7 +12,8 @@ of another worker goes to it by a line, which the parent gave to both, and its r
 **Nothing is held here that the kernel can hold.** What the upstream sends is read when a request asks for it. What a
 request brings is sent at once; only what the upstream does not take waits, up to `rtmpt_buffer`.
 
-**Repetition.** The last reply is kept until the next one, for a client that lost it and asks once more.
+**Repetition.** The last two replies are kept, for a client that lost one and asks once more: with two connections it
+may lose the reply to a request when that to the next one has come.
 """
 
 from cython cimport no_gc_clear
@@ -31,7 +32,8 @@ from flashpol._native.relay.counters cimport (
     E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT,
 )
 from flashpol._native.tunnel.state cimport (
-    Forwarded, Line, LINE_COUNT, Q_GAP, Q_GHOST, Q_HOLD, QUEUE_COUNT, Timeouts, TIMEOUTS_COUNT, TunnelCore, TunnelCounters, TunnelSession,
+    Forwarded, Line, LINE_COUNT, Q_GAP, Q_GHOST, Q_HOLD, QUEUE_COUNT, Timeouts, TIMEOUTS_COUNT, TunnelCore,
+    TunnelCounters, TunnelSession,
 )
 
 # Filled in when the module is imported.
@@ -51,6 +53,7 @@ include "_native/tunnel/sessions.pxi"
 include "_native/tunnel/window.pxi"
 include "_native/tunnel/lines.pxi"
 include "_native/tunnel/requests.pxi"
+include "_native/tunnel/invariants.pxi"
 
 CLIENT_SIDE.peek = peek_at
 CLIENT_SIDE.consume = consume
@@ -153,6 +156,7 @@ cdef class Tunnels(TunnelGate):
         for k in range(LINE_COUNT):
             core.lines[k].fd = -1
         self.gate.sessions = core
+        self.gate.account = core.account
         self.gate.request = take_request
         self.gate.forget = forget_request
         self.gate.hurry = hurry_request
@@ -245,3 +249,11 @@ cdef class Tunnels(TunnelGate):
 
     def wake(self):
         set_timer(&self.core.poller, 1)
+
+    def check(self):
+        cdef const char* violation
+        with nogil:
+            violation = find_violation(&self.core)
+        if violation != NULL:
+            raise AssertionError(violation.decode("ascii"))
+        return self.core.count

@@ -94,14 +94,20 @@ class FlashpolHost:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._end_applications()
         self.server.__exit__(*error)
-        for listening in self.listening:
-            listening.close()
 
     def kill(self) -> None:
         self.server.stop(signal.SIGKILL)
         for child in self.server._seen:
             child.kill()
+        self._end_applications()
+
+    def _end_applications(self) -> None:
+        for listening in self.listening:
+            with suppress(OSError):  # it is closed
+                listening.shutdown(socket.SHUT_RDWR)
+            listening.close()
 
     def clients(self) -> list[str]:
         return re.findall(r" (\S+?)(?::\d+)?: relayed\b.*\brtmpt\b", self.server.log)

@@ -223,8 +223,8 @@ class FlashClient:
             return "idle", None, number
         data = bytes(self._outgoing[: self.chunk])
         del self._outgoing[: self.chunk]
-        other_is_free = self._late is None and not self._polling and number == self._deliver
-        if self._outgoing and other_is_free and self._random.randrange(100) < self.reorder:
+        other_sends = bool(self._outgoing) and self._late is None and not self._polling
+        if other_sends and self._random.randrange(100) < self.reorder:
             self._late = number
         self._changed.notify_all()
         return "send", data, number

@@ -94,7 +94,7 @@ class Session:
             late = time.monotonic() - since > self.gap and not self._busy
             if late and number == min(self._waiting):
                 self._expected = max(self._expected, number)
-        self._waiting.remove(number)
+        self._waiting.discard(number)  # a repeat may have waited too
 
     def close(self) -> None:
         with suppress(OSError):

@@ -115,7 +115,7 @@ def _of_listener(minute: Json) -> Iterator[Problem]:
         message = (
             f"{_requests(number)} of {listener} in the last minute were for tunnel sessions that there are not. If "
             "several hosts are behind a balancer, it has to send the requests of a session to one host: give each a "
-            "host of its own in [server], and have the balancer look at this letter. Otherwise somebody guesses ids."
+            "letter of its own (host in [server]), and have the balancer look at it. Otherwise somebody guesses ids."
         )
         yield Problem("rtmpt-unknown", WARNING, message)
 

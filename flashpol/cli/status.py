@@ -169,9 +169,7 @@ def _rtmpt_listeners(status: Json) -> Iterator[str]:
         ],
     )
     irregular = [
-        [each.words, each.advice, f"{number:,}"]
-        for name, each in IRREGULAR.items()
-        if (number := rtmpt_total(status, name))
+        [name, each.advice, f"{number:,}"] for name, each in IRREGULAR.items() if (number := rtmpt_total(status, name))
     ]
     if irregular:
         yield ""

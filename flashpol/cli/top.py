@@ -211,7 +211,7 @@ def _rtmpt_lines(status: Json, rate: Callable[[float | None], str]) -> Iterator[
         rows.append([each["listener"], f"{each['open']:,}", f"{each['held']:,}", *rates])
     yield from table(("RTMPT LISTENER", "OPEN", "POLLS HELD", "SESSIONS/S", "POLLS/S", "FORWARDED/S"), rows)
     irregular = [
-        [each.words, each.advice, rate(rtmpt_total(window, name) if window else None), f"{number:,}"]
+        [name, each.advice, rate(rtmpt_total(window, name) if window else None), f"{number:,}"]
         for name, each in IRREGULAR.items()
         if (number := rtmpt_total(status, name))
     ]

@@ -48,5 +48,5 @@ VERSION_REQUIRED = reply(
 )
 METHOD_NOT_ALLOWED = reply(405, None, {"Allow": "GET"})
 # What the fast path replies with by itself, by status.
-BY_STATUS = {status: reply(status) for status in (400, 404, 408, 411, 413, 414, 417, 431, 501, 503, 505)}
+BY_STATUS = {status: reply(status) for status in (400, 408, 411, 413, 414, 417, 431, 501, 503, 505)}
 BY_STATUS[405] = reply(405, "This path takes POST alone.", {"Allow": "POST"})

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from flashpol._fastpath import ConnectionTable, Networks, RequestHead
+from flashpol._fastpath import REASONS, ConnectionTable, Networks, RequestHead
 from flashpol._tunnel import Tunnels
 from flashpol._websocket import Path
 from flashpol.config import RTMPT, WebSocketPath
@@ -70,7 +70,10 @@ class Requests:
             self._table.reply_http(fd, replies.reply(403 if reason == "network" else 503), reason)
             return
         decision = port.gateway.decide(head)
-        if decision is None:
+        if decision is None and self._table.carries(fd):
+            # A proxy's connection, on which other requests of RTMPT may follow: the application must not get those.
+            self._table.reply_http(fd, replies.reply(404), "http")
+        elif decision is None:
             reason = self._table.begin_session(fd)
             if reason:
                 self._table.reply_http(fd, replies.reply(503), reason)
@@ -110,11 +113,11 @@ class Requests:
             ip = ""
         fields = {"event": "rtmpt-refused", "listener": name, "ip": ip, "reason": reason, "status": status}
         log.warning(
-            "listener %s: opened no tunnel session for %s: %s, status %d",
+            "listener %s: opened no tunnel session for %s, which got %d: %s",
             name,
             ip or "a client",
-            reason,
             status,
+            reason if reason in REASONS else f"no upstream could be reached ({reason})",
             extra=fields | {"rate": ONCE_A_MINUTE},
         )
 

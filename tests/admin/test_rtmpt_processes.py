@@ -163,12 +163,13 @@ def test_session_without_an_upstream_is_refused_in_metrics_and_log(server: Flash
     def refused() -> float:
         return server.metrics().total("refused_total", listener="down", reason="upstream")
 
-    eventually(lambda: refused() == 4, "three sessions, and the connection that asked for them")
-    assert sum(server.metrics().total("refused_total", reason=reason) for reason in REASONS) == 4
+    eventually(lambda: refused() == 3, "three sessions; the connection that asked for them is served")
+    assert sum(server.metrics().total("refused_total", reason=reason) for reason in REASONS) == 3
     assert count(server, "sessions_total", listener="down") == 0
     [line, *others] = eventually(lambda: lines(server, "rtmpt-refused"), "a line of the log")
     assert (line["level"], line["listener"], line["ip"]) == ("WARNING", "down", "127.0.0.1")
     assert (line["reason"], line["status"]) == ("refused", 502)
+    assert line["message"].endswith("for 127.0.0.1, which got 502: no upstream could be reached (refused)")
     assert len(others) < WORKERS, "one a minute, of each worker"
 
 
@@ -198,7 +199,7 @@ def test_every_connection_has_one_outcome_and_a_line_of_the_access_log(server: F
     eventually(lambda: len(lines(server, "access")) == accepted_total, "a line for each")
     outcomes = [(line["outcome"], line["protocol"]) for line in lines(server, "access")]
     assert outcomes.count(("relayed", "rtmpt")) == sessions
-    assert outcomes.count(("upstream", None)) == 4
+    assert outcomes.count(("upstream", None)) == 3
     assert set(outcomes) == {("relayed", "rtmpt"), ("served", None), ("upstream", None)}
     assert outcomes.count(("served", None)) == metrics.total("served_total")
 
@@ -238,3 +239,24 @@ def test_worker_that_dies_crashes_its_sessions_and_a_reload_takes_no_count_back(
         eventually(lambda: lines(server, "reloaded"), "the reload")
         eventually(lambda: server.metrics().total("draining_workers") == 0, "the end of the old workers")
         assert counters() == before
+
+
+def test_session_over_a_limit_is_refused_in_metrics_and_log_by_the_name_of_the_limit(
+    behind: Application, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, behind, session_timeout=30.0, hold=0.3)
+    config.write_text(config.read_text().replace("[server]", "[server]\nmax_address_sessions = 1"))
+    with Flashpol("-c", config, listen=()) as server, RtmptClient(server.place) as one:
+        assert one.open().status == 200
+        with behind.accept() as accepted, RtmptClient(server.place) as other:
+            one.send(b"x")
+            accepted.sendall(b"y")
+            assert one.receive_exactly(1) == b"y"  # a silent session would be evicted
+            assert other.open().status == 503
+            [line] = eventually(lambda: lines(server, "rtmpt-refused"), "a line of the log")
+            assert (line["reason"], line["status"]) == ("max_address_sessions", 503)
+            assert line["message"].endswith("which got 503: max_address_sessions")
+        eventually(
+            lambda: server.metrics().total("refused_total", reason="max_address_sessions") == 1, "the connection's end"
+        )
+        one.close()

@@ -1,6 +1,5 @@
 """Films by RTMPT and RTMPTS, from and to ffmpeg and rtmpdump; nginx's RTMP module has them. `serve` is the server."""
 
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,25 +11,18 @@ from testkit.client_site import ClientSite
 from testkit.media import assert_identical, assert_part_of, media_server, needs_media, publishing
 from testkit.programs import needs
 from testkit.rtmpt_client import Address
-from testkit.rtmpt_server import rtmpt_server
 
 pytestmark = [pytest.mark.slow, needs_media]
 SCHEMES = ["rtmpt", "rtmpts"]
-# In front of an upstream, with TLS or without.
-Serve = Callable[[str, str], AbstractContextManager[Address]]
+# In front of an upstream, with TLS and without.
+Serve = Callable[[str], AbstractContextManager[Address]]
 
 
 @pytest.fixture
 def serve(site: ClientSite) -> Serve:
     @contextmanager
-    def start(upstream: str, scheme: str) -> Iterator[Address]:
-        context = None
-        if scheme == "rtmpts":
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*site.certificates["localhost"])
-            context.num_tickets = 0
-        host, _, port = upstream.rpartition(":")
-        with rtmpt_server((host, int(port)), tls=context) as server:
+    def start(upstream: str) -> Iterator[Address]:
+        with site.serve(upstream=upstream, rtmpt=True) as server:
             yield server.place
 
     return start
@@ -48,7 +40,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("live", [True, False], ids=["live", "at once"])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_ffmpeg_publishes(site: ClientSite, serve: Serve, films: Path, scheme: str, live: bool) -> None:
-    with media_server(site.folder) as nginx, serve(nginx.address, scheme) as place:
+    with media_server(site.folder) as nginx, serve(nginx.address) as place:
         url = f"{scheme}://localhost:{place[1]}/live/film"
         media.publish(url, films / "film.flv", live=live)
         media.assert_published(nginx.recorded("film"), films / "film.flv")
@@ -56,7 +48,7 @@ def test_ffmpeg_publishes(site: ClientSite, serve: Serve, films: Path, scheme: s
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_ffmpeg_plays_a_film(site: ClientSite, serve: Serve, films: Path, scheme: str) -> None:
-    with media_server(site.folder, films) as nginx, serve(nginx.address, scheme) as place:
+    with media_server(site.folder, films) as nginx, serve(nginx.address) as place:
         url = f"{scheme}://localhost:{place[1]}/films/film"
         assert_identical(media.play(url, site.folder / "played.flv"), films / "film.flv")
 
@@ -64,7 +56,7 @@ def test_ffmpeg_plays_a_film(site: ClientSite, serve: Serve, films: Path, scheme
 @needs("rtmpdump")
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_rtmpdump_plays_a_film(site: ClientSite, serve: Serve, films: Path, scheme: str) -> None:
-    with media_server(site.folder, films) as nginx, serve(nginx.address, scheme) as place:
+    with media_server(site.folder, films) as nginx, serve(nginx.address) as place:
         url = f"{scheme}://localhost:{place[1]}/films/film"
         assert_identical(media.dump(url, site.folder / "played.flv"), films / "film.flv")
 
@@ -73,7 +65,7 @@ def test_rtmpdump_plays_a_film(site: ClientSite, serve: Serve, films: Path, sche
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_live_stream_is_played_as_it_is_published(site: ClientSite, serve: Serve, films: Path, scheme: str) -> None:
     film = films / "long.flv"
-    with media_server(site.folder) as nginx, serve(nginx.address, scheme) as place:
+    with media_server(site.folder) as nginx, serve(nginx.address) as place:
         url = f"{scheme}://localhost:{place[1]}/live/film"
         with publishing(nginx, url, film):
             assert_part_of(media.play(url, site.folder / "played.flv", limit=3), film)

@@ -6,7 +6,7 @@
 import hashlib
 import random
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,12 +14,12 @@ import pytest
 
 from testkit import media
 from testkit.client_fixtures import Echo
+from testkit.client_site import ClientSite
 from testkit.flash_client import FlashClient
 from testkit.media import assert_identical, media_server, needs_media
 from testkit.programs import needs
 from testkit.proxies import EACH, PROXIES, Proxy, Running, chain
 from testkit.rtmpt_client import Address, Ended, RtmptClient
-from testkit.rtmpt_server import rtmpt_server
 from testkit.tap import Seen, Tap, tap
 
 pytestmark = pytest.mark.slow
@@ -31,23 +31,14 @@ SENT = random.Random(1).randbytes(1 << 20)
 Serve = Callable[[str], AbstractContextManager[Address]]
 
 
-class _Python:
-    """The server of the testkit."""
-
-    def __init__(self, upstream: str) -> None:
-        host, _, port = upstream.rpartition(":")
-        self._running = rtmpt_server((host, int(port)))
-
-    def __enter__(self) -> Address:
-        return self._running.__enter__().place
-
-    def __exit__(self, *_: object) -> None:
-        self._running.__exit__(None, None, None)
-
-
 @pytest.fixture
-def serve() -> Serve:
-    return _Python
+def serve(site: ClientSite) -> Serve:
+    @contextmanager
+    def start(upstream: str) -> Iterator[Address]:
+        with site.serve(upstream=upstream, rtmpt=True) as server:
+            yield server.place
+
+    return start
 
 
 @pytest.fixture
@@ -126,6 +117,8 @@ def test_proxy_makes_of_requests_what_is_known_of_it(proxy: Proxy, behind: Tap) 
         if found["keeps_clients"]:
             found["client_requests"] = client_requests(running, ENOUGH if proxy.client_requests else 110)
     known = asdict(proxy)
+    if proxy.shares_servers is None:
+        known["shares_servers"] = found["shares_servers"]
     assert found == {name: known[name] for name in found}
     assert known.keys() - found.keys() == {"name", "program", "configure", "forward"}
 

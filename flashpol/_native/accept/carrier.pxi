@@ -12,7 +12,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
 from flashpol._native.accept.state cimport (
-    Carrier, Core, Guesses, HR_BODY, HR_BUSY, HR_METHOD, HR_NOT_FOUND, Listener, O_SERVED, PENDING_OPEN,
+    Carrier, Core, Guesses, HR_BODY, HR_BUSY, HR_METHOD, Listener, O_SERVED, PENDING_OPEN,
     QUEUE_COUNT, R_CAPACITY, R_HTTP, R_HTTP_MALFORMED, R_NONE, READ_BYTES, Reason, Record, S_BEHIND, S_BODY, S_DECISION,
     S_EXCHANGE, S_KEEP, S_LINGER, S_SENDING,
 )
@@ -24,6 +24,7 @@ from flashpol._native.http.tunnel_path cimport BAD_NUMBER, TK_IDENT, TK_NONE, TK
 cdef enum:
     BODY_READ = 65536           # bytes of one read of a body
     BODY_ROOM = 8192            # allocated for the first bytes of a body; then as they come, twice as much each time
+    BODIES_LOOKED_AT = 256      # connections that are considered when there is no memory for a body
     MAX_REPLY = 65536           # bytes of a body
     REPLY_HEAD = 256
     GUESSES = 20                # requests for sessions that there are not, of one address
@@ -249,7 +250,8 @@ cdef void reply_to_request(void* self, int fd, int status, const char* body, uin
         return
     head = snprintf(core.outgoing, REPLY_HEAD, TUNNEL_HEAD, status, phrase_of(status), size,
                     <const char*>b"Keep-Alive" if carrier.keeps else <const char*>b"close")
-    memcpy(core.outgoing + head, body, size)
+    if size:
+        memcpy(core.outgoing + head, body, size)
     if not send_out(core, fd, core.outgoing, <uint32_t>head + size):
         # It has a part of the reply. Over another connection it can ask for it once more.
         count_carrier(core, fd, R_CAPACITY)
@@ -301,11 +303,11 @@ cdef bint keeps_alive(const char* data, const HeadParser* head) noexcept nogil:
 
 
 cdef inline bint is_tunnel_request(Core* core, int fd, const HeadParser* head, TunnelPath* path) noexcept nogil:
-    """Whether a complete head, in `whole`, is that of a request of RTMPT, or comes behind one."""
+    """Whether a complete head, in `whole`, is that of a request of RTMPT."""
     if not takes_tunnels(core, &core.records[fd]):
         return False
     read_tunnel_path(core.whole + head.path.begin, head.path.size, path)
-    return path.kind != TK_NONE or core.records[fd].has_carrier
+    return path.kind != TK_NONE
 
 
 cdef Carrier* make_carrier(Core* core, int fd) noexcept nogil:
@@ -332,9 +334,7 @@ cdef size_t begin_request(Core* core, int fd, HeadParser* head, size_t size, con
             return 0
     carrier.path = path[0]
     carrier.keeps = keeps_alive(core.whole, head)
-    if path.kind == TK_NONE:
-        refuse_http(core, fd, R_HTTP, HR_NOT_FOUND)
-    elif head.verb != HM_POST:
+    if head.verb != HM_POST:
         refuse_http(core, fd, R_HTTP, HR_METHOD)
     elif path.number == BAD_NUMBER:
         refuse_http(core, fd, R_HTTP_MALFORMED, HE_MALFORMED)
@@ -374,6 +374,19 @@ cdef void await_body(Core* core, int fd, HeadParser* head, size_t size) noexcept
         enter(core, fd, S_BODY)
 
 
+cdef int body_that_gives_way(const Core* core, int fd, uint32_t least) noexcept nogil:
+    """Of the oldest connections with a place the one whose body has most memory, at least so much; -1: none."""
+    cdef int at = core.placed.first, found = -1, looked_at = 0
+    cdef const Carrier* carrier
+    while at >= 0 and looked_at < BODIES_LOOKED_AT:
+        carrier = carrier_of(core, at)
+        if at != fd and core.records[at].state == S_BODY and carrier.room >= least:
+            found, least = at, carrier.room + 1
+        looked_at += 1
+        at = link_at(core, PLACED, at).after
+    return found
+
+
 cdef bint make_room_for_body(Core* core, int fd, uint32_t more) noexcept nogil:
     """Have room for so many more bytes of a body, or for all that is due. False: there is none, and the request was
     refused."""
@@ -384,11 +397,11 @@ cdef bint make_room_for_body(Core* core, int fd, uint32_t more) noexcept nogil:
     if carrier.room == carrier.body_size or carrier.room - carrier.have >= more:
         return True
     while core.body_bytes + room - carrier.room > core.max_body_bytes:
-        other = handshake_that_gives_way(core, core.listeners[core.records[fd].listener], core.records[fd].slot)
-        if other < 0 or other == fd:
-            refuse_http(core, fd, R_CAPACITY, HR_BUSY)
+        # It is not read first, as others that give way are: it might need room for that itself.
+        other = body_that_gives_way(core, fd, room)
+        refuse_http(core, fd if other < 0 else other, R_CAPACITY, HR_BUSY)
+        if other < 0:
             return False
-        give_way(core, other, R_CAPACITY)
     larger = <char*>realloc(carrier.body, room)
     if larger == NULL:
         refuse_http(core, fd, R_CAPACITY, HR_BUSY)

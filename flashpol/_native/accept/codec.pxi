@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 
 from flashpol._native.accept.state cimport (
     BOUNDS, BUCKET_COUNT, Core, Counters, Listener, R_CAPACITY, R_TLS_HANDSHAKE, READ_BYTES, Record, S_HANDSHAKE,
-    S_HELLO, S_QUEUED,
+    S_HELLO, S_QUEUED, W_INPUT,
 )
 from flashpol._native.codecs.codec cimport (
     CE_DONE, Codec, CODEC_END, CODEC_ERROR, CODEC_OK, CODEC_PLAIN, CODEC_REPLY, CODEC_WORK, CodecResult, HF_CLOSED,
@@ -170,8 +170,8 @@ cdef void after_decode(
             enter(core, fd, waiting_state(core, fd))
         if plain != NULL and plain.size:
             on_request_bytes(core, fd, plain.size)
-        # Unless that has ended the connection, or handed it over.
-        if result == CODEC_END and record.has_codec and core.states[record.state].watched:
+        # Unless that has ended the connection, or handed it over, or a reply is being sent.
+        if result == CODEC_END and record.has_codec and core.states[record.state].watched == W_INPUT:
             on_fin(core, fd)
 
 

@@ -8,7 +8,7 @@ from posix.unistd cimport close
 
 from flashpol._native.accept.address_limits cimport SECOND, Slot
 from flashpol._native.accept.state cimport (
-    BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, P_SILENT, PENDING_SESSION, PendingSession, R_CAPACITY,
+    BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, P_RTMPT, P_SILENT, PENDING_SESSION, PendingSession, R_CAPACITY,
     R_HTTP, R_MAX_SLOW_REPLIES, R_NONE, R_OTHER, R_TLS_ONLY, READ_BYTES, Reason, Record, S_FREE, S_LINGER, S_SESSION,
     S_SLOW_REPLY, S_UNREAD,
 )
@@ -267,7 +267,7 @@ cdef inline void enter_session(Core* core, int fd, uint8_t protocol) noexcept no
     enter(core, fd, S_SESSION)
     begin_place_of_session(
         core.account, fd, &core.listeners[core.records[fd].listener].session_lines,
-        &core.listeners[core.records[fd].listener].silent_sessions if protocol == P_SILENT else NULL,
+        &core.listeners[core.records[fd].listener].silent_sessions if protocol in (P_SILENT, P_RTMPT) else NULL,
     )
 
 

@@ -255,7 +255,6 @@ cdef struct Carrier:
 cdef enum:
     HR_TIMEOUT = HE_EXPECTATION + 1     # 408
     HR_BUSY                     # 503
-    HR_NOT_FOUND                # 404
     HR_METHOD                   # 405
     HR_BODY                     # 413
     HR_COUNT

@@ -12,7 +12,7 @@ from flashpol._native.accept.ip_ranges cimport MAPPED
 from flashpol._native.accept.match cimport SEEN_BYTES, Signature, SIGNATURES
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
-    Carrier, Core, G_SESSIONS, Guesses, H_NONE, H_READ, HR_BODY, HR_BUSY, HR_COUNT, HR_METHOD, HR_NOT_FOUND,
+    Carrier, Core, G_SESSIONS, Guesses, H_NONE, H_READ, HR_BODY, HR_BUSY, HR_COUNT, HR_METHOD,
     HR_TIMEOUT, HttpReply, Listener, O_RELAYED, O_SERVED, O_TIMEOUT, P_RTMPT, P_WEBSOCKET, PartialHead, PENDING_OPEN,
     PENDING_REQUEST, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_KEEP, Q_LINGER, Q_REQUEST, Q_UNREAD,
     QUEUE_COUNT, R_CAPACITY, R_HTTP, R_MAX_ADDRESS_CONNECTIONS, R_MAX_CONNECTIONS, R_NONE, R_SHUTDOWN, READ_BYTES,
@@ -40,7 +40,7 @@ cdef bytes HTTP_REPLY = b"".join([
 
 
 HTTP_STATUSES = numbered(HR_COUNT, HEAD_STATUSES | {
-    HR_TIMEOUT: 408, HR_BUSY: 503, HR_NOT_FOUND: 404, HR_METHOD: 405, HR_BODY: 413,
+    HR_TIMEOUT: 408, HR_BUSY: 503, HR_METHOD: 405, HR_BODY: 413,
 })
 
 
@@ -175,6 +175,10 @@ cdef class ConnectionTable:
 
     def set_tunnels(self, TunnelGate tunnels not None):
         cdef Core* core = &self.core
+        if core.gate != NULL or tunnels.gate.core != NULL:
+            raise ValueError("a table has one TunnelGate, and this one is another's")
+        if tunnels.gate.account != core.account:
+            raise ValueError("the tunnels have another Account")
         self._expect_heads()
         self._expect_headers()
         core.carriers = <Carrier**>calloc(core.capacity, sizeof(Carrier*))
@@ -348,6 +352,9 @@ cdef class ConnectionTable:
 
     # ------------------------------------------------------------------------------------------------------- requests
 
+    def carries(self, int fd):
+        return bool(self._of_request(fd).has_carrier)
+
     def begin_session(self, int fd):
         cdef Core* core = &self.core
         cdef Reason reason
@@ -356,6 +363,8 @@ cdef class ConnectionTable:
         if reason == R_NONE and not self._has_second_file():
             reason = R_CAPACITY
         if reason == R_NONE:
+            if core.records[fd].has_carrier:
+                drop_carrier(core, fd)                  # a proxy has sent another client's request on it
             enter_session(core, fd, R_HTTP)
             return None
         return REASONS[reason]
@@ -376,7 +385,10 @@ cdef class ConnectionTable:
         cdef Record* record = self._of_greenlet(fd)
         cdef Listener* listener = core.listeners[record.listener]
         cdef Reason reason
-        if outcome == "served":
+        if record.has_carrier:
+            carrier_of(core, fd).served |= outcome == "served"
+            count_carrier(core, fd, R_HTTP if outcome == "served" else <Reason><int>REASONS.index(outcome))
+        elif outcome == "served":
             listener.counters.served += 1
             record.progress = <uint32_t>len(reply)
             record_outcome(core, fd, O_SERVED)
@@ -445,6 +457,8 @@ cdef class ConnectionTable:
         reason = admit_client(core, listener, &source, now, &slot)
         if reason == R_MAX_ADDRESS_CONNECTIONS and slot:
             reason = make_room_of_address(core, &slot)
+        elif reason != R_NONE:
+            slot = 0                                    # it is not counted there
         if reason == R_NONE and not has_files(core.account) and not make_room(core, R_CAPACITY):
             reason = R_CAPACITY
         if reason == R_NONE and core.address_table != NULL and not has_place(core) and (
@@ -465,7 +479,7 @@ cdef class ConnectionTable:
         core.headers[session].destination = own
         core.headers[session].proxied = True
         core.records[session].header_state = H_READ
-        reason = judge_session(core, session, False)
+        reason = judge_session(core, session, True)     # as long as nothing of the client has come
         if reason == R_NONE and not self._has_second_file():
             reason = R_CAPACITY
         codec = core.gate.begin(core.gate, session, fd, listener.index) if reason == R_NONE else NULL
@@ -479,6 +493,8 @@ cdef class ConnectionTable:
         core.records[session].has_codec = True
         enter_session(core, session, P_RTMPT)
         enter(core, fd, S_BEHIND if carrier_of(core, fd).rest_size else S_EXCHANGE)
+        # Of connections that have given way.
+        arm_timer(&core.poller, core.queues, core.timeouts_count * QUEUE_COUNT)
         return session
 
     def refuse_open(self, int fd, int status, str reason not None):

@@ -10,7 +10,8 @@ from flashpol._native.codecs.codec cimport Codec
 
 cdef struct Gate:
     # Of the sessions.
-    void* sessions
+    void* sessions              # NULL: there are none, and none of these functions
+    const void* account         # the AccountCore by whose capacity there is memory for each connection
     void (*request)(
         Gate* gate, int fd, uint16_t listener, uint8_t kind, const char* id, int64_t number, const char* body,
         uint32_t size) noexcept nogil

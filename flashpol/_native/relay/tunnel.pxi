@@ -32,11 +32,19 @@ cdef Read read_from_tunnel(Core* core, Session* session) noexcept nogil:
     return READ_ENOUGH if flow.blocked else READ_MORE
 
 
+cdef inline Read read_of(ssize_t n, int error) noexcept nogil:
+    """What a recv has found that returned no byte."""
+    if n == 0:
+        return READ_FIN
+    return READ_ENOUGH if error == EAGAIN or error == EINTR else READ_ERROR
+
+
 cdef Read read_for_tunnel(Core* core, Session* session) noexcept nogil:
     """Read what a request asks for: up to two chunks for one reply."""
     cdef const TunnelType* tunnel = session.codec.type.tunnel
     cdef Flow* flow = &session.flows[UPSTREAM]
     cdef uint32_t room = tunnel.room(session.codec)
+    cdef int error
     cdef bint more
     cdef ssize_t n
     if room == 0:
@@ -59,11 +67,11 @@ cdef Read read_for_tunnel(Core* core, Session* session) noexcept nogil:
             return READ_ENOUGH if flow.blocked or n < CHUNK else READ_MORE
         n = recv(flow.fd, core.wire, min(room, <uint32_t>CHUNK), 0)
         if n <= 0:
+            error = errno                               # to deliver is to send, which has errors of its own
             tunnel.deliver(session.codec, NULL, 0, False)
             flow.blocked = tunnel.room(session.codec) == 0
-    if n == 0:
-        return READ_FIN
-    return READ_ENOUGH if errno == EAGAIN or errno == EINTR else READ_ERROR
+            return read_of(n, error)
+    return read_of(n, errno)
 
 
 cdef void after_tunnel(Core* core, int32_t i, int side) noexcept nogil:

@@ -82,7 +82,8 @@ cdef bint send_message(TunnelCore* core, int32_t line, Message* message, const c
         return False
     if to.end == to.begin and message.size <= <uint32_t>(SMALL - sizeof(Message)):
         memcpy(small, message, sizeof(Message))
-        memcpy(small + sizeof(Message), body, message.size)
+        if message.size:
+            memcpy(small + sizeof(Message), body, message.size)
         n = max(<ssize_t>0, send(to.fd, small, whole, MSG_NOSIGNAL))
         if n == <ssize_t>whole:
             return True
@@ -183,13 +184,14 @@ cdef void on_message(TunnelCore* core, int32_t line, const Message* message, con
 
 cdef bint is_sane(const TunnelCore* core, const Message* message) noexcept nogil:
     """Whether a worker of ours can have written it."""
-    if message.version != VERSION or not 0 <= message.remote or <size_t>message.remote >= core.account.capacity:
+    if message.version != VERSION or message.remote < 0:
         return False
     if message.type == M_REQUEST:
         return (message.size <= LINE_OUTPUT and TK_SEND <= message.kind <= TK_CLOSE
                 and (message.number >= 0 or message.number == NO_NUMBER))
-    if message.type == M_REPLY:
-        return message.size <= MAX_REPLY and 200 <= message.status <= 599
+    if message.type == M_REPLY:                         # the connection is one of ours
+        return (message.size <= MAX_REPLY and 200 <= message.status <= 599
+                and <size_t>message.remote < core.account.capacity)
     return message.size == 0 and message.type <= M_HURRY
 
 
@@ -254,23 +256,24 @@ cdef void on_line_ready(TunnelCore* core, int32_t line, uint32_t events) noexcep
 cdef bint open_line(TunnelCore* core, int32_t line, int fd) noexcept nogil:
     """False: the kernel cannot watch it."""
     cdef epoll_event event
-    if core.lines[line].fd >= 0:
-        close_line(core, line)
     event.events = EPOLLIN
     event.data.u64 = <uint64_t>line
     if epoll_ctl(core.poller.epoll, EPOLL_CTL_ADD, fd, &event) != 0:
         return False
+    close_line(core, line)
     core.lines[line].fd = fd
     core.line_count += 1
     return True
 
 
 cdef void close_line(TunnelCore* core, int32_t line) noexcept nogil:
-    """The other worker is gone, and its sessions with it: requests that wait for it get 404."""
+    """The other worker is gone, and its sessions with it: requests that wait for it get 404. A line ends once."""
     cdef Line* at = &core.lines[line]
     cdef Forwarded* forwarded
     cdef size_t fd
     cdef int32_t i
+    if at.fd < 0:
+        return
     close(at.fd)
     at.fd = -1
     free(at.input)

@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from flashpol._native.codecs.gate cimport Gate
 from flashpol._native.http.tunnel_path cimport TK_NONE
 from flashpol._native.tunnel.state cimport (
-    Origin, Q_GAP, Q_GHOST, Q_HOLD, QUEUE_COUNT, T_OPEN, TunnelCore, TunnelSession,
+    Origin, Q_GAP, Q_GHOST, Q_HOLD, QUEUE_COUNT, T_OPEN, TunnelCore, TunnelSession, WINDOW,
 )
 
 cdef enum:
@@ -29,6 +29,9 @@ cdef void take_request(
     # Whatever host it names: that may have changed by a reload.
     cdef int incarnation = incarnation_of(id) if id != NULL else -1
     core.now = now_ns()
+    if core.listener_counters[listener] == NULL:
+        reply_to(core, &origin, 404, NULL, 0)
+        return
     if incarnation >= 0 and incarnation != core.incarnation and forward(
             core, incarnation, fd, listener, kind, id, number, body, size):
         return
@@ -83,12 +86,26 @@ cdef void leave_resumed(TunnelSession* session) noexcept nogil:
     session.resumes = False
 
 
+cdef bint is_awaited(const TunnelSession* session) noexcept nogil:
+    """A client waits for the reply to one of its requests."""
+    cdef int k
+    for k in range(WINDOW):
+        if session.early[k].kind != TK_NONE and not leads_nowhere(session.core, &session.early[k].origin):
+            return True
+    return session.kind != TK_NONE
+
+
 cdef void on_deadline(TunnelSession* session, int which) noexcept nogil:
     if which == Q_HOLD:
         answer(session)
     elif which == Q_GAP:
         stop(session, Q_GAP)
         pass_gap(session)
+    elif is_awaited(session):
+        # Its client is there, and can send nothing: it waits for a slow upstream.
+        stop(session, Q_GHOST)
+        start(session, Q_GHOST)
+        session.heard = session.core.now
     else:
         stop(session, Q_GHOST)
         session.core.account.lose_session(session.core.account.relay, session.fd)
@@ -115,6 +132,8 @@ cdef void run_deadlines(TunnelCore* core) noexcept nogil:
     for number in range(core.timeouts_count * QUEUE_COUNT):
         if core.queues[number].head >= 0:
             arm(core, link_of(&core.queues[number], core.queues[number].head).deadline)
+    if core.resumed >= 0:
+        fire_timer(&core.poller)
 
 
 cdef void dispatch(TunnelCore* core) noexcept nogil:
@@ -126,4 +145,4 @@ cdef void dispatch(TunnelCore* core) noexcept nogil:
         if is_timer(&events[k]):
             run_deadlines(core)
         else:
-            on_line_ready(core, events[k].data.fd, events[k].events)
+            on_line_ready(core, <int32_t>events[k].data.u64, events[k].events)

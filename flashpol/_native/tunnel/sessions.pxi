@@ -10,8 +10,8 @@ from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.http.tunnel_path cimport ID_BYTES, TK_NONE
 from flashpol._native.relay.counters cimport E_SHUTDOWN
 from flashpol._native.tunnel.state cimport (
-    Early, Origin, Piece, Q_GHOST, QUEUE_COUNT, T_FREE, T_OPEN, T_OPENING, T_OVER, TunnelCore, TunnelCounters,
-    TunnelSession, WINDOW,
+    Early, Kept, KEPT, Origin, Piece, Q_GHOST, QUEUE_COUNT, T_FREE, T_OPEN, T_OPENING, T_OVER, TunnelCore,
+    TunnelCounters, TunnelSession, WINDOW,
 )
 
 cdef extern from "<sys/random.h>" nogil:
@@ -136,16 +136,15 @@ cdef inline void give_bytes(TunnelCore* core, TunnelCounters* counters, void* by
         free(bytes)
 
 
-cdef inline void drop_last(TunnelSession* session) noexcept nogil:
-    give_bytes(session.core, session.counters, session.last, session.last_size)
-    session.last = NULL
-    session.last_size = 0
+cdef inline void drop_kept(TunnelSession* session, int k) noexcept nogil:
+    give_bytes(session.core, session.counters, session.kept[k].data, session.kept[k].size)
+    session.kept[k] = Kept(-1, NULL, 0, 0)
 
 
 cdef inline void drop_reply(TunnelSession* session) noexcept nogil:
-    give_bytes(session.core, session.counters, session.reply, session.reply_room)
+    give_bytes(session.core, session.counters, session.reply, session.reply_size)
     session.reply = NULL
-    session.reply_size = session.reply_room = 0
+    session.reply_size = 0
 
 
 cdef void drop_piece(TunnelSession* session) noexcept nogil:
@@ -163,6 +162,9 @@ cdef Codec* begin_session(Gate* gate, int fd, int opener, uint16_t listener) noe
     cdef TunnelCore* core = core_of(gate)
     cdef TunnelSession* session
     cdef int32_t i = core.free
+    cdef int k
+    if core.listener_counters[listener] == NULL:
+        return NULL
     if i >= 0:
         core.free = core.table[i].next
     elif core.used < core.capacity:
@@ -185,7 +187,10 @@ cdef Codec* begin_session(Gate* gate, int fd, int opener, uint16_t listener) noe
     session.state = T_OPENING
     session.set_of_timeouts = core.listener_sets[listener]
     session.counters = core.listener_counters[listener]
-    session.expected = session.answered = -1
+    session.codec.outcome = E_SHUTDOWN                  # unless the pump ends it
+    session.expected = session.unanswered = -1
+    for k in range(KEPT):
+        session.kept[k].number = -1
     session.asking = NOWHERE
     session.opener = Origin(opener, -1, 0, 0)
     core.waiting[opener] = i
@@ -252,12 +257,14 @@ cdef void release_session(Codec* codec) noexcept nogil:
     """CodecType.release: the record is closed."""
     cdef TunnelSession* session = <TunnelSession*>codec
     cdef TunnelCore* core = session.core
+    cdef int k
     if session.codec.established:
-        session.counters.ends[codec.outcome if codec.finished else <uint8_t>E_SHUTDOWN] += 1
+        session.counters.ends[codec.outcome] += 1
     end_requests(session)
     if session.resumes:
         leave_resumed(session)
-    drop_last(session)
+    for k in range(KEPT):
+        drop_kept(session, k)
     drop_reply(session)
     while session.first != NULL:
         drop_piece(session)

@@ -12,6 +12,7 @@ from flashpol._native.relay.counters cimport END_COUNT
 
 cdef enum:
     WINDOW = 16                 # requests of a session that wait for earlier ones
+    KEPT = 2                    # replies that are kept: as many as Flash Player had connections
     MAX_REPLY = 65536           # bytes of a reply, its interval byte included
     LEAST_SHARE = 4096          # bytes that a session may hold, however short memory is
     SHARES = 4                  # otherwise it may hold more while that is less than the free memory divided by this
@@ -45,6 +46,13 @@ cdef struct Early:
     char* body
     uint32_t size
 
+# The reply to a request, for a client that lost it.
+cdef struct Kept:
+    int64_t number              # of the request; -1: there is none
+    char* data                  # `size` bytes; NULL: only `interval`
+    uint32_t size
+    char interval
+
 # What a request has brought, until the upstream takes it.
 cdef struct Piece:
     Piece* next
@@ -70,13 +78,10 @@ cdef struct TunnelSession:
     int64_t expected            # the number that comes next; -1: none has come
     Origin opener               # of the request that opens it
     Origin asking               # of the request that gets what the upstream sends
-    int64_t answered            # the number whose reply is in `last`; -1: none
-    char* last                  # for a client that asks for it once more: the reply's body. NULL: it is `interval`
-    uint32_t last_size
-    char interval
+    int64_t unanswered          # that of the request before, whose connection ended before its reply; -1: it had one
+    Kept kept[KEPT]             # the latest first
     char* reply                 # of the request that asks, as far as it has come
     uint32_t reply_size
-    uint32_t reply_room
     Early early[WINDOW]
     uint8_t early_count
     uint32_t early_bytes

@@ -10,7 +10,7 @@ from flashpol._native.account.places cimport AccountCore
 from flashpol._native.codecs.codec cimport Codec
 from flashpol._native.http.tunnel_path cimport NO_NUMBER, TK_CLOSE, TK_IDLE, TK_NONE, TK_SEND
 from flashpol._native.tunnel.state cimport (
-    Early, LEAST_SHARE, MAX_REPLY, Origin, Piece, Q_GAP, Q_HOLD, SHARES, T_OPEN, T_OVER, TunnelCore,
+    Early, Kept, KEPT, LEAST_SHARE, MAX_REPLY, Origin, Piece, Q_GAP, Q_HOLD, SHARES, T_OPEN, T_OVER, TunnelCore,
     TunnelSession, WINDOW,
 )
 
@@ -57,35 +57,55 @@ cdef inline void leave_asking(TunnelSession* session) noexcept nogil:
 
 cdef void answer(TunnelSession* session) noexcept nogil:
     """Reply to the request that asks, with what has come for it, and keep the reply."""
-    cdef int step
+    cdef Kept* kept = &session.kept[0]
+    cdef int k
     if session.kind == TK_NONE:
         return
     leave_asking(session)
-    drop_last(session)
-    session.answered = session.expected - 1
-    if session.reply_size:
+    for k in range(KEPT - 1, 0, -1):
+        drop_kept(session, k)
+        if session.core.bytes <= session.core.max_bytes // 2:
+            session.kept[k] = session.kept[k - 1]
+            session.kept[k - 1] = Kept(-1, NULL, 0, 0)
+    drop_kept(session, 0)
+    kept.number = session.expected - 1
+    if session.reply != NULL:
         session.empties = 0
-        session.last, session.last_size = session.reply, session.reply_size
-        # The room that is not used stays counted until the reply is dropped.
-        session.counters.buffered -= <int64_t>session.reply_room - session.reply_size
-        session.core.bytes -= <int64_t>session.reply_room - session.reply_size
+        kept.data, kept.size = session.reply, session.reply_size
         session.reply = NULL
-        session.reply_size = session.reply_room = 0
-        reply_to(session.core, &session.asking, 200, session.last, session.last_size)
-        return
-    step = min(<int>(session.empties // EMPTIES), INTERVAL_COUNT - 1)
-    session.empties += 1
-    session.interval = INTERVALS[step]
-    reply_to(session.core, &session.asking, 200, &session.interval, 1)
-
-
-cdef void repeat(TunnelSession* session, Origin* origin) noexcept nogil:
-    """A request that was answered last has come once more."""
-    session.counters.repeated += 1
-    if session.last != NULL:
-        reply_to(session.core, origin, 200, session.last, session.last_size)
+        session.reply_size = 0
     else:
-        reply_to(session.core, origin, 200, &session.interval, 1)
+        kept.interval = INTERVALS[min(<int>(session.empties // EMPTIES), INTERVAL_COUNT - 1)]
+        session.empties += 1
+    send_kept(session, kept, &session.asking)
+
+
+cdef void send_kept(TunnelSession* session, const Kept* kept, Origin* origin) noexcept nogil:
+    if kept.data != NULL:
+        reply_to(session.core, origin, 200, kept.data, kept.size)
+    else:
+        reply_to(session.core, origin, 200, &kept.interval, 1)
+
+
+cdef const Kept* kept_reply(const TunnelSession* session, int64_t number) noexcept nogil:
+    """The reply to this request, NULL if it is not kept."""
+    cdef int k
+    for k in range(KEPT):
+        if session.kept[k].number == number:
+            return &session.kept[k]
+    return NULL
+
+
+cdef inline bint leads_nowhere(const TunnelCore* core, const Origin* origin) noexcept nogil:
+    """The client has left, or the line has ended."""
+    return origin.fd < 0 and (origin.line < 0 or core.lines[origin.line].fd < 0)
+
+
+cdef inline void await_reply(TunnelSession* session, Origin* place, const Origin* origin) noexcept nogil:
+    """A request has no reply yet."""
+    place[0] = NOWHERE if leads_nowhere(session.core, origin) else origin[0]
+    if place.fd >= 0:
+        session.core.waiting[place.fd] = number_of(session)
 
 
 # -------------------------------------------------------------------------------------------------- what the pump calls
@@ -133,7 +153,7 @@ cdef bint append_reply(TunnelSession* session, const char* data, uint32_t size) 
         memcpy(larger, session.reply, session.reply_size)
     memcpy(larger + room - size, data, size)
     drop_reply(session)
-    session.reply, session.reply_size, session.reply_room = larger, room, room
+    session.reply, session.reply_size = larger, room
     return True
 
 
@@ -199,22 +219,30 @@ cdef void carry_out(
     cdef TunnelCore* core = session.core
     answer(session)
     session.expected = number + 1
+    session.unanswered = -1
     if kind == TK_CLOSE:
         close_by_client(session, origin)
         return
-    if origin.fd >= 0:
-        core.waiting[origin.fd] = number_of(session)
-    session.asking = origin[0]
-    session.kind = kind
     session.counters.polls += kind == TK_IDLE
     if kind == TK_SEND:
         session.direct, session.direct_size = body, size
+    ask(session, origin, kind, number)
     wake(session)
     if session.direct_size and session.state != T_OVER and not keep_direct(session):
         session.codec.ended = True
         end_requests(session)
     session.direct, session.direct_size = NULL, 0
     settle_asking(session)
+
+
+cdef void ask(TunnelSession* session, const Origin* origin, uint8_t kind, int64_t number) noexcept nogil:
+    """It gets what the upstream sends; if its client has left, that is for the next one."""
+    await_reply(session, &session.asking, origin)
+    if leads_nowhere(session.core, &session.asking):
+        session.unanswered = number
+    else:
+        session.unanswered = -1
+        session.kind = kind
 
 
 cdef void settle_asking(TunnelSession* session) noexcept nogil:
@@ -266,9 +294,7 @@ cdef void keep_early(
         # It has come on another connection; the earlier one has broken, or will get its reply by this.
         session.counters.repeated += 1
         reply_to(core, &early.origin, 503, NULL, 0)
-        if origin.fd >= 0:
-            core.waiting[origin.fd] = number_of(session)
-        early.origin = origin[0]
+        await_reply(session, &early.origin, origin)
         return
     if session.early_count == WINDOW or (session.early_bytes and session.early_bytes + size > buffer) or (
             session.early_bytes + <int64_t>size > share_of(core)):
@@ -289,9 +315,7 @@ cdef void keep_early(
     early.size = size
     early.kind = kind
     early.number = number
-    early.origin = origin[0]
-    if origin.fd >= 0:
-        core.waiting[origin.fd] = number_of(session)
+    await_reply(session, &early.origin, origin)
     session.early_count += 1
     session.early_bytes += size
 
@@ -325,8 +349,26 @@ cdef void pass_gap(TunnelSession* session) noexcept nogil:
     if early != NULL:
         session.counters.gaps += early.number > session.expected
         session.expected = early.number
-        session.answered = -1
     carry_out_early(session)
+
+
+cdef void close_without_number(TunnelSession* session, Origin* origin) noexcept nogil:
+    """It comes behind all requests that have come. Nothing is waited for that has not."""
+    cdef int64_t latest = -1
+    cdef int k
+    while session.state == T_OPEN and session.early_count and not is_slow(session):
+        pass_gap(session)
+    if session.state != T_OPEN:
+        reply_to(session.core, origin, 404, NULL, 0)
+        return
+    if session.early_count == 0:
+        close_by_client(session, origin)
+        return
+    # The upstream has to take what they bring first.
+    for k in range(WINDOW):
+        if session.early[k].kind != TK_NONE:
+            latest = max(latest, session.early[k].number)
+    keep_early(session, origin, TK_CLOSE, latest + 1, NULL, 0)
 
 
 cdef void on_request(
@@ -336,13 +378,8 @@ cdef void on_request(
     cdef TunnelCore* core = session.core
     touch(session)
     if number == NO_NUMBER:
-        if kind != TK_CLOSE:
-            reply_to(core, origin, 404, NULL, 0)
-            return
-        while session.state == T_OPEN and session.early_count and not is_slow(session):
-            pass_gap(session)
-        if session.state == T_OPEN:
-            close_by_client(session, origin)
+        if kind == TK_CLOSE:
+            close_without_number(session, origin)
         else:
             reply_to(core, origin, 404, NULL, 0)
         return
@@ -370,19 +407,18 @@ cdef void on_request(
         # It is held on another connection. That one is answered, and this one asks.
         session.counters.repeated += 1
         reply_to(core, &session.asking, 200, INTERVALS, 1)
-        if origin.fd >= 0:
-            core.waiting[origin.fd] = number_of(session)
-        session.asking = origin[0]
-    elif number == session.answered:
-        repeat(session, origin)
-    elif number == session.expected - 1 and session.answered < 0 and kind == TK_IDLE:
-        # Its connection ended before it was answered.
-        if origin.fd >= 0:
-            core.waiting[origin.fd] = number_of(session)
-        session.asking = origin[0]
-        session.kind = kind
+        await_reply(session, &session.asking, origin)
+        if leads_nowhere(core, &session.asking):
+            leave_asking(session)
+            session.unanswered = number
+    elif number == session.unanswered:
+        session.counters.repeated += 1
+        ask(session, origin, kind, number)
         wake(session)
         settle_asking(session)
+    elif kept_reply(session, number) != NULL:
+        session.counters.repeated += 1
+        send_kept(session, kept_reply(session, number), origin)
     else:
         session.counters.repeated += 1
         reply_to(core, origin, 200, INTERVALS, 1)
@@ -394,7 +430,7 @@ cdef void forget_origin(TunnelSession* session, int fd, int32_t line, int32_t re
     if session.kind != TK_NONE and is_origin(&session.asking, fd, line, remote, serial):
         session.asking = NOWHERE
         leave_asking(session)
-        session.answered = -1                           # what has come for it is there for the next request
+        session.unanswered = session.expected - 1       # what comes for it is there for the next request
     if is_origin(&session.opener, fd, line, remote, serial):
         session.opener = NOWHERE
     for k in range(WINDOW):
