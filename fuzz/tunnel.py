@@ -17,6 +17,7 @@ WINDOW = 16
 KINDS = ("send", "idle", "close")
 INTERVALS = b"\x01\x03\x05\x09\x11\x21"
 EMPTIES = 10  # replies at each
+KEPT = 2  # replies
 MOST_DATA = 200  # bytes of a request or of the upstream, so that one read has all of them
 MOST_STEPS = 150
 
@@ -53,8 +54,7 @@ class Model:
         self.expected: int | None = None
         self.asking: Request | None = None
         self.early: dict[int, Request] = {}
-        self.answered: int | None = None
-        self.last = b""
+        self.kept: dict[int, bytes] = {}  # the last replies, by number
         self.empties = 0
 
     # ------------------------------------------------------------------------------------------------------ replies
@@ -69,15 +69,13 @@ class Model:
         if not (request := self.asking):
             return
         self.asking = None
-        if data:
-            self.last, self.empties = INTERVALS[:1] + data, 0
-        else:
-            step = min(self.empties // EMPTIES, len(INTERVALS) - 1)
-            self.empties += 1
-            self.last = INTERVALS[step : step + 1]
+        step = min(self.empties // EMPTIES, len(INTERVALS) - 1)
+        self.empties = 0 if data else self.empties + 1
+        body = INTERVALS[:1] + data if data else INTERVALS[step : step + 1]
         assert self.expected is not None
-        self.answered = self.expected - 1
-        self.reply(request, 200, self.last)
+        self.kept[self.expected - 1] = body
+        self.kept = {number: self.kept[number] for number in sorted(self.kept)[-KEPT:]}
+        self.reply(request, 200, body)
 
     def take(self) -> None:
         """Give what the upstream has sent, or its end, to the request that asks."""
@@ -131,7 +129,6 @@ class Model:
                 return
             while self.early and not self.over:
                 self.expected = min(self.early)
-                self.answered = None
                 self.carry_out_early()
             if self.over:
                 self.reply(request, 404)
@@ -159,10 +156,8 @@ class Model:
             self.reply(self.asking, 200, INTERVALS[:1])
             self.asking = Request(self.asking.kind, number, b"", request.connection)
             request.connection.under_way = self.asking
-        elif number == self.answered:
-            self.reply(request, 200, self.last)
         else:
-            self.reply(request, 200, INTERVALS[:1])
+            self.reply(request, 200, self.kept.get(number, INTERVALS[:1]))
 
     # -------------------------------------------------------------------------------------------------------- bytes
 
