@@ -32,11 +32,11 @@ class Request:
 
 @dataclass
 class Connection:
-    """replies: statuses and bodies. behind: more than the request under way had come before it was carried out."""
+    """replies: statuses and bodies. hurries: more has come behind the request under way, or FIN."""
 
     input: bytes = b""
     under_way: Request | None = None
-    watched: bool = False
+    hurries: bool = False
     closed: bool = False  # by the client
     refused: bool = False  # nothing more is read on it
     replies: list[tuple[int, bytes]] = field(default_factory=list)
@@ -84,6 +84,8 @@ class Model:
             self.answer(data)
         elif self.asking and self.upstream_closed:
             self.end()
+        elif self.asking and self.asking.connection.hurries:
+            self.answer()
 
     def end(self) -> None:
         """The session is over: what waits gets 404, in the order of the numbers."""
@@ -163,10 +165,9 @@ class Model:
 
     def hurry(self, connection: Connection) -> None:
         """More has come on it: a poll is held no longer."""
-        if connection.watched and self.asking and self.asking.connection is connection:
-            connection.watched = False
+        connection.hurries = True
+        if self.asking and self.asking.connection is connection:
             self.answer()
-        connection.watched = False
 
     def receive(self, connection: Connection, data: bytes) -> None:
         connection.input += data
@@ -209,12 +210,10 @@ class Model:
         _, kind, _, *number = first.split()[1].split("/")
         request = Request(kind, int(number[0]) if number else None, rest[:size], connection)
         connection.under_way = request
-        connection.watched = False
+        connection.hurries = False
         self.on_request(request)
-        if connection.under_way:
-            connection.watched = True
-            if connection.input or connection.closed:
-                self.hurry(connection)
+        if connection.under_way and (connection.input or connection.closed):
+            self.hurry(connection)
         return True
 
 
@@ -224,6 +223,15 @@ class Model:
 def request(kind: str, session: str, number: int | None, body: bytes) -> bytes:
     path = f"/{kind}/{session}" + ("" if number is None else f"/{number}")
     return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def left(before: bytes, data: bytes) -> int:
+    """How many bytes of `data` complete the request that `before` begins; all if they do not."""
+    head, end, _ = (before + data).partition(b"\r\n\r\n")
+    if not end:
+        return len(data)
+    size = int(head.rpartition(b" ")[2])
+    return max(0, len(head) + len(end) + size - len(before))
 
 
 def replies_of(wire: bytes) -> list[tuple[int, bytes]]:
@@ -260,13 +268,22 @@ class Trial:
         self.got = bytearray()
         self.number = 0
 
-    def send(self, which: int, data: bytes) -> None:
-        sock = self.sockets[which]
-        if sock and data:
-            with suppress(ConnectionError):
-                sock.send(data)
-            self.worker.drain()
-            self.model.receive(self.model.connections[which], data)
+    def send(self, which: int, data: bytearray, size: int) -> bool:
+        """Send so much of it, or less: the order of two connections that have more behind a request is the worker's.
+        False: nothing was sent."""
+        sock, connection = self.sockets[which], self.model.connections[which]
+        others = (each for each in self.model.connections if each is not connection)
+        if any(each.under_way and each.input for each in others):
+            size = min(size, 0 if connection.under_way else left(connection.input, bytes(data)))
+        part = bytes(data[:size])
+        if not sock or not part:
+            return False
+        del data[:size]
+        with suppress(ConnectionError):
+            sock.send(part)
+        self.worker.drain()
+        self.model.receive(connection, part)
+        return True
 
     def close(self, which: int) -> None:
         """The client has read all replies, so this is FIN."""
@@ -346,12 +363,9 @@ def tunnel(data: bytes) -> None:
                 case 4:
                     # Pieces of all connections in turn, of so many bytes.
                     for number, part in enumerate(pending):
-                        size = 1 + (argument >> number) % 96
-                        trial.send(number, bytes(part[:size]))
-                        del part[:size]
+                        trial.send(number, part, 1 + (argument >> number) % 96)
                 case 5:
-                    trial.send(which, bytes(pending[which]))
-                    pending[which].clear()
+                    trial.send(which, pending[which], len(pending[which]))
                 case 6:
                     trial.upstream_sends(bytes([argument]) * (1 + argument % MOST_DATA))
                 case _:
@@ -360,9 +374,8 @@ def tunnel(data: bytes) -> None:
                     elif argument < 96:
                         trial.close(which)
             trial.check()
-        for which, part in enumerate(pending):
-            trial.send(which, bytes(part))
-        trial.check()
+        while any([trial.send(which, part, len(part)) for which, part in enumerate(pending)]):
+            trial.check()
     finally:
         trial.end()
     worker.settle()
