@@ -231,10 +231,6 @@ cdef void end_requests(TunnelSession* session) noexcept nogil:
     forget_id(session)
     session.counters.open -= session.state == T_OPEN
     session.state = T_OVER
-    if session.kind != TK_NONE:
-        leave_asking(session)                           # before its deadline is gone
-    for k in range(QUEUE_COUNT):
-        stop(session, k)
     if session.opener.fd >= 0:
         reply_to(core, &session.opener, 503, NULL, 0)
     reply_to(core, &session.asking, 404, NULL, 0)
@@ -243,6 +239,8 @@ cdef void end_requests(TunnelSession* session) noexcept nogil:
         if early.kind != TK_NONE:
             reply_to(core, &early.origin, 404, NULL, 0)
             drop_early(session, early)
+    for k in range(QUEUE_COUNT):
+        stop(session, k)
 
 
 cdef void finish_session(Codec* codec, CodecEnd why, Output* wire) noexcept nogil:

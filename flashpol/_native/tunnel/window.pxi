@@ -297,8 +297,10 @@ cdef void keep_early(
         await_reply(session, &early.origin, origin)
         early.hurried = False
         return
-    if session.early_count == WINDOW or (session.early_bytes and session.early_bytes + size > buffer) or (
-            session.early_bytes + <int64_t>size > share_of(core)):
+    if kind != TK_SEND:
+        size = 0                                        # its body is of no use
+    if session.early_count == WINDOW or (size and session.early_bytes and session.early_bytes + size > buffer) or (
+            size and session.early_bytes + <int64_t>size > share_of(core)):
         session.counters.refused += 1
         reply_to(core, origin, 503, NULL, 0)
         return
