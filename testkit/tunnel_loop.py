@@ -151,7 +151,7 @@ class TunnelLoop(ManualLoop):
             self.tunnels = tunnels
             return tunnels
 
-        settings = {"http_replies": REPLIES, "max_leaving": 16, "request_timeout": 20.0} | settings
+        settings = {"http_replies": REPLIES, "max_leaving": 16, "request_timeout": 20.0, "capacity": 1024} | settings
         self.loop = Loop(tunnels=make, http=True, on_open=self._on_open, on_request=self._on_request, **settings)  # type: ignore[arg-type]
         self.table, self.address = self.loop.connection_table, self.loop.address
         pump_settings = {"sleep": self._main.switch, "on_error": self.errors.append, "capacity": 1000}

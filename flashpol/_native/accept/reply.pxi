@@ -8,9 +8,9 @@ from posix.unistd cimport close
 
 from flashpol._native.accept.address_limits cimport SECOND, Slot
 from flashpol._native.accept.state cimport (
-    BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, P_RTMPT, P_SILENT, PENDING_SESSION, PendingSession, R_CAPACITY,
-    R_HTTP, R_MAX_SLOW_REPLIES, R_NONE, R_OTHER, R_TLS_ONLY, READ_BYTES, Reason, Record, S_FREE, S_LINGER, S_SESSION,
-    S_SLOW_REPLY, S_UNREAD,
+    BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, P_RTMPT, P_SILENT, PENDING_SESSION, PendingSession,
+    R_CAPACITY, R_HTTP, R_MAX_SLOW_REPLIES, R_NONE, R_OTHER, R_TLS_ONLY, READ_BYTES, Reason, Record, S_FREE, S_LINGER,
+    S_SESSION, S_SLOW_REPLY, S_UNREAD,
 )
 from flashpol._native.account.places cimport K_LINGER, K_NONE
 from flashpol._native.common.system cimport (

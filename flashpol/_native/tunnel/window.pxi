@@ -410,13 +410,10 @@ cdef void on_request(
         if session.early_count:
             carry_out_early(session)
     elif number == session.expected - 1 and session.kind != TK_NONE:
-        # It is held on another connection. That one is answered, and this one asks.
+        # It is held on another connection, which may have broken: both get the same reply, so none is lost.
         session.counters.repeated += 1
-        reply_to(core, &session.asking, 200, INTERVALS, 1)
-        await_reply(session, &session.asking, origin)
-        if leads_nowhere(core, &session.asking):
-            leave_asking(session)
-            session.unanswered = number
+        answer(session)
+        send_kept(session, &session.kept[0], origin)
     elif number == session.unanswered:
         session.counters.repeated += 1
         ask(session, origin, kind, number)
