@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from fuzz.tunnel_worker import TunnelWorker, received
+from fuzz.tunnel_worker import CAPACITY, TunnelWorker, received
 
 CONNECTIONS = 3
 WINDOW = 16
@@ -445,11 +445,11 @@ def _check_line(wire: bytes, got: bytes, closed: bool) -> None:
     at, sane = 0, True
     while sane and len(wire) - at >= MESSAGE.size:
         size, version, kind, what, _, status, _, remote, _, number, _ = MESSAGE.unpack_from(wire, at)
-        sane = version == 1 and 0 <= remote < 1 << 12
+        sane = version == 1 and remote >= 0
         if kind == 0:
             sane = sane and size <= 4 << 20 and 3 <= what <= 5 and number >= -1
         elif kind == 1:
-            sane = sane and size <= 65536 and 200 <= status <= 599
+            sane = sane and size <= 65536 and 200 <= status <= 599 and remote < CAPACITY
         else:
             sane = sane and kind in (2, 3) and size == 0
         if not sane or len(wire) - at - MESSAGE.size < size:

@@ -21,6 +21,7 @@ REPLIES = {
 }
 LONG = 3600.0  # seconds: no deadline ends anything
 HOLD, GAP = 4.9, 60.0  # and no poll is held, and no gap passed over, while an input is tried
+CAPACITY = 1 << 12  # the largest descriptor of a connection + 1
 QUIET = 100e-6  # seconds
 HOST, INCARNATION = "A", 7
 TIMES = ("request_timeout", "terminator_grace", "linger_timeout", "first_byte_timeout", "tls_handshake_timeout")
@@ -33,7 +34,7 @@ class TunnelWorker(ManualLoop):
     def __init__(self, *, buffer: int = 4096, max_body: int = 4096, **settings: Any) -> None:
         self.errors: list[BaseException] = []
         self._main = greenlet.getcurrent()
-        account = Account(capacity=1 << 12)
+        account = Account(capacity=CAPACITY)
         self.table = ConnectionTable(
             account=account, signatures=SIGNATURES, on_slow_reply=lambda *_: None, on_error=self.errors.append,
             on_session=lambda *_: None, on_open=self._open, http_replies=REPLIES,
