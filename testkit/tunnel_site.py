@@ -6,11 +6,13 @@
 ...         client.open(via)
 """
 
+import json
 import signal
 import socket
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from testkit.client_site import toml
 from testkit.polling import eventually
@@ -53,6 +55,16 @@ def reload(server: Flashpol) -> None:
     before = reloads()
     server.process.send_signal(signal.SIGHUP)
     eventually(lambda: reloads() == before + 1, "the reload")
+
+
+def logged(server: Flashpol) -> list[dict[str, Any]]:
+    """The lines of its log."""
+    return [json.loads(line) for line in server.log.splitlines()]
+
+
+def warnings(server: Flashpol) -> set[str]:
+    """The events above INFO, but not that the tests run as root."""
+    return {line["event"] for line in logged(server) if line["level"] != "INFO" and "as root" not in line["message"]}
 
 
 # ------------------------------------------------------------------------------------------------ whose connection it is
