@@ -73,7 +73,7 @@ def warnings(server: Flashpol) -> set[str]:
 def holder(sock: socket.socket, among: Iterable[Process]) -> Process | None:
     """The process that has the other end of a connection."""
     ends = [_hexadecimal(*address) for address in (sock.getpeername(), sock.getsockname())]
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+    for line in Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]:
         fields = line.split(maxsplit=10)
         if fields[1:3] == ends:
             name = f"socket:[{fields[9]}]"
