@@ -6,11 +6,13 @@
 ...         client.open(via)
 """
 
+import json
 import signal
 import socket
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from testkit.client_site import toml
 from testkit.polling import eventually
@@ -55,13 +57,23 @@ def reload(server: Flashpol) -> None:
     eventually(lambda: reloads() == before + 1, "the reload")
 
 
+def logged(server: Flashpol) -> list[dict[str, Any]]:
+    """The lines of its log."""
+    return [json.loads(line) for line in server.log.splitlines()]
+
+
+def warnings(server: Flashpol) -> set[str]:
+    """The events above INFO, but not that the tests run as root."""
+    return {line["event"] for line in logged(server) if line["level"] != "INFO" and "as root" not in line["message"]}
+
+
 # ------------------------------------------------------------------------------------------------ whose connection it is
 
 
 def holder(sock: socket.socket, among: Iterable[Process]) -> Process | None:
     """The process that has the other end of a connection."""
     ends = [_hexadecimal(*address) for address in (sock.getpeername(), sock.getsockname())]
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+    for line in Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]:
         fields = line.split(maxsplit=10)
         if fields[1:3] == ends:
             name = f"socket:[{fields[9]}]"
