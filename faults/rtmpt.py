@@ -9,7 +9,7 @@ from faults.hello import VARIED
 ID, NUMBER = "I" * 16, "N" * 8  # as in native/tunnel.h
 FORWARDED = "2001:db8::0000:0000"  # its digits are other ones for each attacker
 GUESSED = "A1z00000000"  # of ids; its digits are too
-BODY = 1 << 20  # rtmpt_body
+BODY, BUFFER = 1 << 20, 1 << 18  # rtmpt_body, rtmpt_buffer
 WINDOW = 16  # requests that wait for earlier ones
 PIPELINED = 200
 
@@ -41,7 +41,7 @@ def messages(hello: bytes, film: bytes) -> dict[str, bytes]:
         "rt-send": of_session("send", hello),
         "rt-sends": of_session("send", hello) * PIPELINED,
         "rt-large": of_session("send", most),
-        "rt-window": of_session("send", b"e" * 15_000) * WINDOW,
+        "rt-slot": of_session("send", b"e" * (BUFFER // WINDOW - 1)),
         "rt-film": of_session("send", film),
         "rt-close": of_session("close"),
         "rt-guess": request(guess),

@@ -133,9 +133,11 @@ class MediaServer:
 
 
 @contextmanager
-def media_server(folder: Path, films: Path | None = None, listen: str = "", more: str = "") -> Iterator[MediaServer]:
-    """nginx's RTMP module. listen: more words of that directive. more: directives of its server."""
-    port = free_port()
+def media_server(
+    folder: Path, films: Path | None = None, listen: str = "", more: str = "", port: int = 0
+) -> Iterator[MediaServer]:
+    """nginx's RTMP module. listen: more words of that directive. more: directives of its server. port: 0: any."""
+    port = port or free_port()
     (folder / "recorded").mkdir(exist_ok=True)
     live = f"live on; wait_key on; record all; record_path {folder}/recorded; record_suffix .flv;"
     server = f"listen 127.0.0.1:{port}{listen}; {more} application live {{ {live} }}"

@@ -55,11 +55,11 @@ class Proxy:
 
     forward: it gets absolute URIs. minor: of HTTP/1.minor towards the server. keeps_clients: the connection of a client
     stays open after a reply. client_requests: after so many it is closed; 0: never. keeps_servers: a connection to the
-    server has more than one request. shares_servers: also those of several clients. pipelines: of pipelined requests
-    all get replies; otherwise the first one only, and the connection is closed. names, reply_names: field names of
-    requests and of replies are "kept" or "lower". forwarded_for: it appends the client's address to X-Forwarded-For;
-    otherwise it passes on what the client wrote. via: it adds Via. host: "client" if Host is passed on, "server" if it
-    becomes the server's address, or what else it says.
+    server has more than one request. shares_servers: also those of several clients; None: it may, once a client is
+    gone. pipelines: of pipelined requests all get replies; otherwise the first one only, and the connection is closed.
+    names, reply_names: field names of requests and of replies are "kept" or "lower". forwarded_for: it appends the
+    client's address to X-Forwarded-For; otherwise it passes on what the client wrote. via: it adds Via. host: "client"
+    if Host is passed on, "server" if it becomes the server's address, or what else it says.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Proxy:
     keeps_clients: bool = True
     client_requests: int = 0
     keeps_servers: bool = True
-    shares_servers: bool = False
+    shares_servers: bool | None = False
     pipelines: bool = True
     names: str = "kept"
     reply_names: str = "kept"
@@ -246,8 +246,8 @@ ALL = [
         ),
         minor=0, client_requests=1000, keeps_servers=False, forwarded_for=True,
     ),
-    Proxy("haproxy", "haproxy", _haproxy(False), names="lower", reply_names="lower"),
-    Proxy("haproxy-adjusted", "haproxy", _haproxy(True), names="lower"),
+    Proxy("haproxy", "haproxy", _haproxy(False), shares_servers=None, names="lower", reply_names="lower"),
+    Proxy("haproxy-adjusted", "haproxy", _haproxy(True), shares_servers=None, names="lower"),
     Proxy(
         "apache", "apache2", _apache(""), client_requests=101, shares_servers=True, host="server", forwarded_for=True
     ),

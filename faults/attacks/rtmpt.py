@@ -221,11 +221,15 @@ def deaf_replies(run: AttackRun) -> None:
     _talk(run, "polls, whose replies are not read,", "deaf,ask:{rt-idles},loop:3", small_window=True)
 
 
+# A request is carried out when the one before it on its connection has been, so each is on one of its own.
+_FILL = "ask:{{{0}}}*1,wait:20,renew,ask:{{{0}}},wait:20,loop:4"
+
+
 @group.attack("full-windows", seconds=8.0)
 def full_windows(run: AttackRun) -> None:
     """Sessions whose next number never comes: 16 requests of 15 KB wait for it until `rtmpt_gap`."""
     _talk(
-        run, "500 full windows", "ask:{rt-window}*1,await,loop:2", connections=500, rate=500, addresses=SOME,
+        run, "500 full windows", _FILL.format("rt-slot"), connections=500, rate=500, addresses=SOME,
         megabytes=round(HELD_MEGABYTES),
     )  # fmt: skip
 

@@ -44,6 +44,8 @@ def _question(options: argparse.Namespace) -> "Question":
     if options.origin:
         raise ConfigError("--origin needs --websocket; for the content of a policy write --from")
     for host in options.hosts:
+        if re.match(r"rtmp[a-z]*://", host, re.IGNORECASE):
+            raise ConfigError(f"{host!r} is a media server's address: add --rtmp, without which a policy is asked for")
         if "://" in host or "/" in host or re.fullmatch(r"[^:]*:[0-9]+", host) or not host.strip():
             raise ConfigError(f"{host!r} is not a host: write only its name or address, and the port with --port")
     options.hosts = [host.removeprefix("[").removesuffix("]") for host in options.hosts]
@@ -141,12 +143,16 @@ def _rtmp_questions(options: argparse.Namespace) -> "list[tuple[str, Question]]"
     for host in options.hosts:
         try:
             place = url.parse(host, options.rtmp)
-            if options.proxy is not None:
-                place = place._replace(proxy=url.parse_proxy(options.proxy))
         except ValueError as error:
             raise ConfigError(f"--rtmp {host!r}: {error}") from None
+        if options.proxy is not None:
+            try:
+                place = place._replace(proxy=url.parse_proxy(options.proxy))
+            except ValueError as error:
+                raise ConfigError(f"--proxy {options.proxy!r}: {error}") from None
         if place.proxy is not None and not (place.ways and all(way.scheme == url.RTMPT for way in place.ways)):
-            raise ConfigError(f"--proxy carries RTMPT: write rtmpt:// instead of {place.scheme}://")
+            wanted = re.sub(r"^[^/]*://", "", host)
+            raise ConfigError(f"--proxy carries RTMPT: write rtmpt://{wanted} instead of {host}")
         if options.ca is not None and not any(way.secure for way in place.ways):
             raise ConfigError("--ca needs rtmps:// or rtmpts://, which ask inside TLS")
         places.append(place)

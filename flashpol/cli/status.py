@@ -105,8 +105,9 @@ def summary(status: Json) -> Iterator[str]:
     workers, window = status["workers"], status["now"]
     up = sum(worker["up"] for worker in workers)
     yield f"flashpol {status['version']}: {status['state']}, {up} of {len(workers)} workers up"
-    if status["draining_workers"]:
-        yield f"{status['draining_workers']} workers of earlier configurations are draining"
+    if draining := status["draining_workers"]:
+        what = "worker of an earlier configuration is" if draining == 1 else "workers of earlier configurations are"
+        yield f"{draining} {what} draining"
     if timestamp := status["reload"]["timestamp"]:
         loaded = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(timestamp))
         yield f"configuration loaded at {loaded}"

@@ -107,10 +107,11 @@ class ConnectionTimeouts:
         "16 MiB are more than games send; a message is relayed as it comes, so it takes no memory of its size.",
     )
     http_idle_timeout: float = setting(
-        30.0,
+        75.0,
         number(0.05, 3600),
         "An HTTP connection that has carried RTMPT is closed when no request has come on it for this many seconds.",
-        "30 s are many polls, so only connections that a proxy keeps in reserve are closed.",
+        "75 s are longer than nginx and varnish keep a connection in reserve (60 s), so no proxy sends a request on one "
+        "that is being closed: none of them repeats a POST.",
     )
     rtmpt_hold: float = setting(
         0.5,

@@ -178,23 +178,40 @@ def test_reply_to_an_open_is_as_clients_read_it(shared: BalancedHosts) -> None:
     assert re.fullmatch(rb"[ABC][0-9A-Za-z]{15}\n", body)
 
 
-def test_policy_file_passes(shared: BalancedHosts) -> None:
-    with shared.connect(data=b"GET /crossdomain.xml HTTP/1.1\r\nHost: media.example.com\r\n\r\n") as client:
-        head, _, body = client.recv(4096).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200 ")
-    assert b"cross-domain-policy" in body
+def policy_file(hosts: BalancedHosts) -> bytes:
+    """The reply to a request for one."""
+    with hosts.connect(data=b"GET /crossdomain.xml HTTP/1.1\r\nHost: media.example.com\r\n\r\n") as client:
+        return client.recv(4096)
 
 
-def test_websocket_passes(shared: BalancedHosts) -> None:
+def assert_websocket(hosts: BalancedHosts) -> None:
     head = (
         b"GET / HTTP/1.1\r\nHost: media.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Origin: http://www.example.com\r\nSec-WebSocket-Version: 13\r\n"
         b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     )
-    with shared.connect(data=head) as client:
+    with hosts.connect(data=head) as client:
         assert client.recv(4096).startswith(b"HTTP/1.1 101 ")
         client.sendall(b"\x82\x85\0\0\0\0hello")
         assert client.recv(4096).endswith(b"hello")
+
+
+def test_policy_file_passes(shared: BalancedHosts) -> None:
+    head, _, body = policy_file(shared).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"cross-domain-policy" in body
+
+
+def test_websocket_passes(shared: BalancedHosts) -> None:
+    assert_websocket(shared)
+
+
+def test_websockets_and_policy_files_pass_beside_opens(shared: BalancedHosts) -> None:
+    """nginx sends them on connections to a host that have carried /open/1."""
+    for _ in range(4):
+        assert new_hosts(shared, 3)
+        assert_websocket(shared)
+        assert policy_file(shared).startswith(b"HTTP/1.1 200 ")
 
 
 def test_rtmp_and_policy_requests_pass(shared: BalancedHosts) -> None:

@@ -57,6 +57,7 @@ def test_text_says_for_each_way_what_came_of_it(both: Result) -> None:
     assert f"RTMP on port {port(both)} works, handshake after T s" in lines
     assert "the application accepts: NetConnection.Connect.Success: ok" in lines
     assert f"RTMPT on port {port(both, 1)} replies to /open with 404 Not Found" in lines
+    assert "1 request, 1 connection" in lines
     assert "closed by the probe" in lines
     assert any(re.fullmatch(r"flash +connects, after T s", line) for line in lines)
 

@@ -178,8 +178,8 @@ cdef void on_message(TunnelCore* core, int32_t line, const Message* message, con
         on_request(session, &origin, message.kind, message.number, body, message.size)
     elif message.type == M_CANCEL:
         forget_origin(session, -1, line, message.remote, message.serial)
-    elif session.kind != TK_NONE and is_origin(&session.asking, -1, line, message.remote, message.serial):
-        answer(session)
+    else:
+        hurry_origin(session, -1, line, message.remote, message.serial)
 
 
 cdef bint is_sane(const TunnelCore* core, const Message* message) noexcept nogil:

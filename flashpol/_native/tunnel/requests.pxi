@@ -57,12 +57,9 @@ cdef void forget_request(Gate* gate, int fd) noexcept nogil:
 cdef void hurry_request(Gate* gate, int fd) noexcept nogil:
     """Gate.hurry."""
     cdef TunnelCore* core = core_of(gate)
-    cdef TunnelSession* session
     if core.waiting[fd] >= 0:
-        session = &core.table[core.waiting[fd]]
-        if session.kind != TK_NONE and session.asking.fd == fd:
-            core.now = now_ns()
-            answer(session)
+        core.now = now_ns()
+        hurry_origin(&core.table[core.waiting[fd]], fd, -1, 0, 0)
     elif core.forwarded[fd].line >= 0:
         hurry_forwarded(core, fd)
 

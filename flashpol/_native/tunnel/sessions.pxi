@@ -231,11 +231,11 @@ cdef void end_requests(TunnelSession* session) noexcept nogil:
     forget_id(session)
     session.counters.open -= session.state == T_OPEN
     session.state = T_OVER
+    if session.kind != TK_NONE:
+        leave_asking(session)                           # before its deadline is gone
     if session.opener.fd >= 0:
         reply_to(core, &session.opener, 503, NULL, 0)
-    if session.kind != TK_NONE:
-        leave_asking(session)
-        reply_to(core, &session.asking, 404, NULL, 0)
+    reply_to(core, &session.asking, 404, NULL, 0)
     for k in range(WINDOW):
         early = &session.early[k]
         if early.kind != TK_NONE:

@@ -42,6 +42,7 @@ cdef struct Origin:
 cdef struct Early:
     int64_t number
     uint8_t kind                # a TunnelKind, TK_NONE: the place is free
+    uint8_t hurried             # more has come behind it: if it is a poll, it will not be held
     Origin origin
     char* body
     uint32_t size

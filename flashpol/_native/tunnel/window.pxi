@@ -295,6 +295,7 @@ cdef void keep_early(
         session.counters.repeated += 1
         reply_to(core, &early.origin, 503, NULL, 0)
         await_reply(session, &early.origin, origin)
+        early.hurried = False
         return
     if kind != TK_SEND:
         size = 0                                        # its body is of no use
@@ -316,6 +317,7 @@ cdef void keep_early(
         memcpy(early.body, body, size)
     early.size = size
     early.kind = kind
+    early.hurried = False
     early.number = number
     await_reply(session, &early.origin, origin)
     session.early_count += 1
@@ -330,6 +332,7 @@ cdef void carry_out_early(TunnelSession* session) noexcept nogil:
     cdef uint32_t size
     cdef uint8_t kind
     cdef int64_t number
+    cdef bint hurried
     stop(session, Q_GAP)
     while session.state == T_OPEN and session.early_count and not is_slow(session):
         early = early_of(session, session.expected)
@@ -337,12 +340,15 @@ cdef void carry_out_early(TunnelSession* session) noexcept nogil:
             start(session, Q_GAP)
             return
         origin, kind, number, body, size = early.origin, early.kind, early.number, early.body, early.size
+        hurried = early.hurried
         early.body = NULL
         early.size = 0
         session.early_bytes -= size
         drop_early(session, early)
         carry_out(session, &origin, kind, number, body, size)
         give_bytes(session.core, session.counters, body, size)
+        if hurried:
+            answer(session)
 
 
 cdef void pass_gap(TunnelSession* session) noexcept nogil:
@@ -406,13 +412,10 @@ cdef void on_request(
         if session.early_count:
             carry_out_early(session)
     elif number == session.expected - 1 and session.kind != TK_NONE:
-        # It is held on another connection. That one is answered, and this one asks.
+        # It is held on another connection, which may have broken: both get the same reply, so none is lost.
         session.counters.repeated += 1
-        reply_to(core, &session.asking, 200, INTERVALS, 1)
-        await_reply(session, &session.asking, origin)
-        if leads_nowhere(core, &session.asking):
-            leave_asking(session)
-            session.unanswered = number
+        answer(session)
+        send_kept(session, &session.kept[0], origin)
     elif number == session.unanswered:
         session.counters.repeated += 1
         ask(session, origin, kind, number)
@@ -438,6 +441,17 @@ cdef void forget_origin(TunnelSession* session, int fd, int32_t line, int32_t re
     for k in range(WINDOW):
         if session.early[k].kind != TK_NONE and is_origin(&session.early[k].origin, fd, line, remote, serial):
             session.early[k].origin = NOWHERE           # it is carried out, without a reply
+
+
+cdef void hurry_origin(TunnelSession* session, int fd, int32_t line, int32_t remote, uint32_t serial) noexcept nogil:
+    """More has come behind a request of this session, or FIN: as a poll it is held no longer."""
+    cdef int k
+    if session.kind != TK_NONE and is_origin(&session.asking, fd, line, remote, serial):
+        answer(session)
+        return
+    for k in range(WINDOW):
+        if session.early[k].kind != TK_NONE and is_origin(&session.early[k].origin, fd, line, remote, serial):
+            session.early[k].hurried = True
 
 
 cdef inline bint is_origin(const Origin* origin, int fd, int32_t line, int32_t remote, uint32_t serial) noexcept nogil:

@@ -20,7 +20,8 @@ def described(target: Target, observation: Observation) -> Iterator[str]:
     if tried is None:
         return
     if tried.trips:
-        yield f"{len(tried.trips)} requests, {tried.connections} connection{'s' * (tried.connections != 1)}"
+        requests, connections = len(tried.trips), tried.connections
+        yield f"{requests} request{'s' * (requests != 1)}, {connections} connection{'s' * (connections != 1)}"
     if tried.connected is not None and tried.connected.outcome is Outcome.SUCCEEDED:
         yield f"the application accepts: {tried.connected.words or 'without a code'}"
     elif why := judgement.refusal(target):

@@ -98,7 +98,7 @@ def parse(text: str, application: str = "") -> Place:
         raise ValueError("write a port from 1 to 65535 after the colon")
     named = (match[4] or "").strip("/")
     if named and application and named != application:
-        raise ValueError(f"it names the application {named}, and --rtmp names {application}")
+        raise ValueError(f"it names the application {named}, and --rtmp names {application}: leave one of them out")
     chosen = application.strip("/") or named
     if len(chosen) > _MAX_APPLICATION or not chosen.isprintable():
         raise ValueError(f"write an application of at most {_MAX_APPLICATION} printable characters")
