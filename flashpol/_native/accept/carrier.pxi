@@ -339,13 +339,15 @@ cdef size_t begin_request(Core* core, int fd, HeadParser* head, size_t size, con
     cdef Record* record = &core.records[fd]
     cdef Carrier* carrier = carrier_of(core, fd)
     cdef size_t at = head.size
+    # A proxy's connection brings new clients, or a browser's does: they shall have another one.
+    cdef bint leaves = core.draining and carrier != NULL and path.kind == TK_OPEN
     if carrier == NULL:
         carrier = make_carrier(core, fd)
         if carrier == NULL:
             refuse_http(core, fd, R_CAPACITY, HR_BUSY)
             return 0
     carrier.path = path[0]
-    carrier.keeps = keeps_alive(core.whole, head)
+    carrier.keeps = keeps_alive(core.whole, head) and not leaves
     if head.verb != HM_POST:
         refuse_http(core, fd, R_HTTP, HR_METHOD)
     elif path.number == BAD_NUMBER:

@@ -616,6 +616,9 @@ cdef class ConnectionTable:
 
     # ------------------------------------------------------------------------------------------------ all connections
 
+    def drain(self):
+        self.core.draining = True
+
     def evict(self):
         cdef bint evicted
         with nogil:
