@@ -38,7 +38,7 @@ def fill(worker: TunnelLoop, session: Session, first: int, size: int = 60_000) -
     raise AssertionError("the application never stalled its client")
 
 
-# ------------------------------------------------------------------------------------------------------------------ open
+# ----------------------------------------------------------------------------------------------------------------- open
 
 
 def test_id_names_host_and_worker_and_is_random(start_tunnels: StartTunnels) -> None:
