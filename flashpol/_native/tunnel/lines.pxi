@@ -74,7 +74,9 @@ cdef bint append_output(Line* to, const char* data, uint32_t size) noexcept nogi
     return True
 
 
-cdef bint send_message(TunnelCore* core, int32_t line, Message* message, const char* body, uint32_t most) noexcept nogil:
+cdef bint send_message(
+    TunnelCore* core, int32_t line, Message* message, const char* body, uint32_t most,
+) noexcept nogil:
     """most: bytes that may wait then. False: the line has no room for it, and nothing of it was sent."""
     cdef Line* to = &core.lines[line]
     cdef uint32_t whole = sizeof(Message) + message.size
