@@ -27,8 +27,8 @@ class Tunnels(TunnelGate):
 
     account: that of both. host: the first character of ids, one of 0-9A-Za-z. incarnation: of this worker, from 0.
     capacity: sessions at a time. max_bytes: of memory for what clients have sent and upstreams have not taken, and for
-    replies; a session is refused more than 64 KB then. Raises ValueError for an argument that does not fit, MemoryError,
-    and OSError when the kernel gives no descriptor.
+    replies; the less of it is free, the less a session may hold. Raises ValueError for an argument that does not fit,
+    MemoryError, and OSError when the kernel gives no descriptor.
     """
 
     def __new__(

@@ -30,7 +30,9 @@ LIMITS = ("capacity", "max_sessions", "max_slow_replies", "max_handshakes", "max
 class Loop(ManualLoop):
     """What the hooks reported is in lists.
 
-    tunnels: makes the tunnel sessions of the Account, for a listener with RTMPT. `slow_replies`: descriptors. `sessions`: descriptors to be relayed, with the bytes that were read. `errors`: what
+    tunnels: makes the tunnel sessions of the Account, for a listener with RTMPT.
+
+    `slow_replies`: descriptors. `sessions`: descriptors to be relayed, with the bytes that were read. `errors`: what
     hooks raised. `exhausted`: errnos of accepting.
     """
 

@@ -15,6 +15,7 @@ from testkit.tls_serving import AVAILABLE, Tls
 from testkit.tunnel_loop import HOST, Lane, Session, TunnelLoop, post
 from testkit.websocket_loop import Client
 from tests.conftest import StartTunnels
+import contextlib
 
 needs_tls = pytest.mark.skipif(not AVAILABLE, reason="built without OpenSSL")
 WAYS = [False, pytest.param(True, marks=needs_tls)]
@@ -258,7 +259,9 @@ def test_pipeline_of_a_client_that_leaves_at_once_is_carried_out(
 def test_pipeline_behind_a_poll_answers_it(start_tunnels: StartTunnels) -> None:
     worker = start_tunnels()
     session = worker.open()
-    session.lane.send(post(session.path("idle", 0)) + post(session.path("send", 1), b"x") + post(session.path("idle", 2)))
+    session.lane.send(
+        post(session.path("idle", 0)) + post(session.path("send", 1), b"x") + post(session.path("idle", 2))
+    )
     assert [session.lane.reply().body for _ in range(2)] == [b"", b""]
     assert session.heard(1) == b"x"
     assert session.lane.is_silent()
@@ -552,10 +555,8 @@ def test_client_that_does_not_read_its_replies_loses_nothing(start_tunnels: Star
     wire = bytearray()
     received = bytearray()
     while len(received) < len(data):
-        try:
+        with contextlib.suppress(BlockingIOError):
             at += session.inner.send(data[at:])
-        except BlockingIOError:
-            pass
         if not wire:
             wire += post(session.path("idle", number))
             number += 1
@@ -581,10 +582,8 @@ def test_reply_that_is_not_read_ends_its_connection_in_time(start_tunnels: Start
     wire = b"".join(post(session.path("idle", number)) for number in range(400))
     lane.sock.send(lane.tls.encrypt(wire) if lane.tls else wire)
     for _ in range(200):
-        try:
+        with contextlib.suppress(BlockingIOError):
             sent += session.inner.send(bytes(1 << 16))
-        except BlockingIOError:
-            pass
         worker.turn()
     worker.until(lambda: worker.loop.counters["served"] == 2, "the end of both connections")
     lane.close()

@@ -17,7 +17,9 @@ from flashpol._native.accept.state cimport (
     S_EXCHANGE, S_KEEP, S_LINGER, S_SENDING,
 )
 from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN
-from flashpol._native.common.system cimport MSG_NOSIGNAL, MSG_PEEK, recv, send, SHUT_WR, shutdown
+from flashpol._native.common.system cimport (
+    getsockopt, IPPROTO_TCP, MSG_NOSIGNAL, MSG_PEEK, recv, send, SHUT_WR, shutdown, socklen_t, TCP_INFO,
+)
 from flashpol._native.http.head cimport HE_MALFORMED, HeadField, HeadParser, HM_POST
 from flashpol._native.http.tunnel_path cimport BAD_NUMBER, TK_IDENT, TK_NONE, TK_OPEN, TunnelPath
 
@@ -42,6 +44,9 @@ cdef extern from "<stdio.h>" nogil:
 
 cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char* one, const char* other, size_t size)
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    int TCP_ESTABLISHED
 
 
 # -------------------------------------------------------------------------------------------------------- begin and end
@@ -265,6 +270,13 @@ cdef void reply_to_request(void* self, int fd, int status, const char* body, uin
         arm_timer(&core.poller, core.queues, core.timeouts_count * QUEUE_COUNT)
         if core.done_samples:
             fire_timer(&core.poller)
+
+
+cdef bint is_client_there(int fd) noexcept nogil:
+    """Gate.is_there. The connection may be in a state in which nothing is read."""
+    cdef uint8_t state = 0                              # the first byte of struct tcp_info
+    cdef socklen_t size = sizeof(state)
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &size) == 0 and state == TCP_ESTABLISHED
 
 
 cdef void on_writable(Core* core, int fd) noexcept nogil:
