@@ -520,6 +520,10 @@ class ConnectionTable:
     def take_left_out(self) -> int:
         """How many sampled connections were not logged since the last `on_access`: for a line after the last one."""
 
+    def drain(self) -> None:
+        """Connections that bring one tunnel session after another, those of proxies, end from now on: the next reply to
+        an /open that is not a connection's first request says so, and the session is opened here."""
+
     def evict(self) -> bool:
         """Make one connection give way, to free a descriptor, as the account chooses. An Acceptor does so by itself.
 

@@ -18,12 +18,12 @@ LEAST = 1000  # bytes: the first request of a connection and its reply, if they 
 
 
 class CuttingRelay:
-    """most: bytes in one direction after which a connection is cut at the latest. The cut is FIN or RST on each side,
-    and what was on its way is lost.
+    """least, most: bytes in one direction after which a connection is cut, at the earliest and at the latest. A cut is
+    FIN or RST on each side, and what was on its way is lost.
     """
 
-    def __init__(self, server: Address, seed: int, most: int = 200_000) -> None:
-        self.server, self.most = server, most
+    def __init__(self, server: Address, seed: int, least: int = LEAST, most: int = 200_000) -> None:
+        self.server, self.least, self.most = server, least, most
         self.cuts = 0
         self.connections = 0
         self._random = random.Random(seed)
@@ -57,7 +57,7 @@ class CuttingRelay:
                     continue
                 self.connections += 1
                 # The direction that comes first to its limit ends it. /open, which a client cannot repeat, passes.
-                limits = [self._random.randrange(LEAST, self.most) for _ in range(2)]
+                limits = [self._random.randrange(self.least, self.most) for _ in range(2)]
                 resets = [self._random.random() < 0.5 for _ in range(2)]
                 _Pair(self, client, server, limits, resets).start()
 

@@ -245,7 +245,7 @@ class FlashClient:
                     self._written.add(number)
                     self._changed.notify_all()
                 return lane.read()
-            except (Ended, BrokenPipeError, ConnectionResetError) as error:
+            except (Ended, BrokenPipeError, ConnectionResetError, ssl.SSLEOFError) as error:
                 lane.drop()
                 last = error
                 self.repeated += 1

@@ -25,7 +25,9 @@ PATIENCE = {"first_byte_timeout": 30.0, "request_timeout": 30.0}
 
 
 class TunnelSite:
-    """A configuration. listeners: their names and settings. settings: of the server."""
+    """A configuration. listeners: their names and settings. settings: of the server. The certificate `c`, for `tls`, is
+    cert.pem in the folder; the test writes it there.
+    """
 
     def __init__(self, folder: Path, listeners: Mapping[str, Mapping[str, object]], **settings: object) -> None:
         self.path = folder / "flashpol.toml"
@@ -35,8 +37,10 @@ class TunnelSite:
     def write(self, **settings: object) -> None:
         server = {"log_format": "json", "access_log": 1.0} | PATIENCE | settings
         lines = ["[server]", *table(server), '[policies.p]\ngrants = [{domain = "*.example.com", ports = "1935"}]']
+        if (self.path.parent / "cert.pem").exists():
+            lines += ['[certificates.c]\nchain = "cert.pem"']
         for name, listener in self.listeners.items():
-            values = {"name": name, "address": "127.0.0.1:0", "policy": "p", "rtmpt": True} | listener
+            values = {"name": name, "address": "127.0.0.1:0", "policy": "p", "rtmpt": True, **listener}
             lines += ["[[listeners]]", *table(values)]
         self.path.write_text("\n".join([*lines, ""]))
 
@@ -67,7 +71,7 @@ def warnings(server: Flashpol) -> set[str]:
     return {line["event"] for line in logged(server) if line["level"] != "INFO" and "as root" not in line["message"]}
 
 
-# ------------------------------------------------------------------------------------------------ whose connection it is
+# ----------------------------------------------------------------------------------------------- whose connection it is
 
 
 def holder(sock: socket.socket, among: Iterable[Process]) -> Process | None:

@@ -305,6 +305,29 @@ def test_pipeline_behind_a_reply_that_ends_the_connection_is_left(start_tunnels:
     assert session.hears_nothing()
 
 
+def test_open_on_the_connection_of_a_proxy_ends_it_when_the_worker_drains(start_tunnels: StartTunnels) -> None:
+    """New clients of the proxy then reach a worker that serves."""
+    worker = start_tunnels()
+    session, direct = worker.open(), worker.lane()
+    worker.table.drain()
+    assert not session.send(0, b"x").closes
+    session.lane.post("/open/1")
+    inner = worker.accept()
+    reply = session.lane.reply()
+    assert (reply.status, reply.closes) == (200, True)
+    assert over(session.lane) == b""
+    # ffmpeg opens its session with the first request of a connection, and ends when that is closed.
+    direct.post("/open/1")
+    second = worker.accept()
+    assert not direct.reply().closes
+    # Both sessions are as they were.
+    assert session.send(1, b"y", direct).status == 200
+    assert session.heard(2) == b"xy"
+    direct.close()
+    inner.close()
+    second.close()
+
+
 # --------------------------------------------------------------------------------------------------- what is refused
 
 

@@ -44,7 +44,7 @@ class Irregular(NamedTuple):
 IRREGULAR: Mapping[str, Irregular] = {
     "unknown": Irregular(
         "for a session that there is not: 404",
-        "one or two follow an end; if many, a balancer sends sessions to another host: host = gives each a letter",
+        "one or two follow an end; if many, a balancer sends requests to the wrong host, or somebody guesses ids",
     ),
     "reordered": Irregular(
         "came before an earlier one, and waited",

@@ -157,6 +157,7 @@ class Service:
         afterwards. True if their queues are empty: a close resets the connections that wait there.
         """
         deadline = time.monotonic() + timeout
+        self.connections.table.drain()
         for listener in self._listeners:
             listener.release(kept)
         empty = [listener.close(deadline) for listener in self._listeners]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -191,7 +191,7 @@ def test_streams_go_on_while_a_worker_is_killed_and_the_server_reloads(run: Run,
             eventually(lambda: publishers[name].done() or site.nginx.size(name) > media.SEEN, f"the stream {name}")
             assert not publishers[name].done()
 
-        publishers = {}
+        publishers: dict[str, Future[float]] = {}
         with ThreadPoolExecutor() as pool, PROXIES["nginx"].start(PLACE) as proxy:
             start(site.url("rtmps", "live/rtmps"))
             start(site.url("rtmpts", "live/rtmpts"))

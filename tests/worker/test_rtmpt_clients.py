@@ -1,4 +1,4 @@
-"""Whose a tunnel session is, on real servers: limits, lists and log mean the client at /open; and why none is opened."""
+"""Whose a tunnel session is, on real servers: limits, lists and log mean the client at /open. Why none is opened."""
 
 import socket
 from collections.abc import Iterator
@@ -31,20 +31,20 @@ def behind() -> Iterator[Application]:
 
 @pytest.fixture(scope="module")
 def server(behind: Application, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flashpol]:
-    upstream = str(behind.remote)
-    believes = {"forwarded_networks": [PROXY], "deny_networks": ["198.51.100.0/24", "127.0.0.66/32"]}
+    upstream, denied = str(behind.remote), ["198.51.100.0/24", "127.0.0.66/32"]
+    to_v1, to_v2 = (
+        {"upstream": upstream, "upstream_proxy": version, "deny_networks": denied} for version in ("v1", "v2")
+    )
     with ExitStack() as stack:
         listeners: dict[str, dict[str, object]] = {
-            "direct": {"upstream": upstream, "upstream_proxy": "v1", "deny_networks": ["127.0.0.66/32"]},
-            "forwarded": {"upstream": upstream, "upstream_proxy": "v1"} | believes,
-            "proxied": {"upstream": upstream, "upstream_proxy": "v2", "proxy_protocol": True, "proxy_networks": [PROXY]}
-            | {"deny_networks": ["198.51.100.0/24"]},
+            "direct": {**to_v1},
+            "forwarded": {**to_v1, "forwarded_networks": [PROXY]},
+            "proxied": {**to_v2, "proxy_protocol": True, "proxy_networks": [PROXY]},
             "down": {"upstream": f"127.0.0.1:{free_port()}"},
             "slow": {"upstream": stack.enter_context(full_queue()), "connect_timeout": 0.3},
             "busy": {"upstream": upstream, "connect_rate": 0.1},
         }
-        settings = QUICK | {"max_address_sessions": 2}
-        site = TunnelSite(tmp_path_factory.mktemp("clients"), listeners, **settings)
+        site = TunnelSite(tmp_path_factory.mktemp("clients"), listeners, max_address_sessions=2, **QUICK)
         yield stack.enter_context(site.serve())
 
 
@@ -87,7 +87,7 @@ def works(client: RtmptClient, inner: socket.socket) -> None:
     assert client.receive_exactly(3) == b"too"
 
 
-# ----------------------------------------------------------------------------------------------------------- the client
+# ---------------------------------------------------------------------------------------------------------- the client
 
 
 def test_client_is_the_address_of_the_open_request(server: Flashpol, behind: Application) -> None:
@@ -248,7 +248,7 @@ def test_max_sessions_is_the_limit_of_a_worker_and_another_has_room(behind: Appl
         assert warnings(server) == {"rtmpt-refused"}
 
 
-# ----------------------------------------------------------------------------------------------------------- the metrics
+# ---------------------------------------------------------------------------------------------------------- the metrics
 
 
 def test_metrics_balance_after_all_of_this(server: Flashpol) -> None:

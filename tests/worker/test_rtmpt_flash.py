@@ -1,6 +1,7 @@
-"""A client as Flash in a browser over several workers: connections are cut anywhere, replies are lost, workers killed."""
+"""A client as Flash in a browser over several workers: connections are cut, replies lost, workers killed."""
 
 import random
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from testkit.cutting_relay import CuttingRelay
 from testkit.flash_client import FlashClient
 from testkit.polling import eventually
 from testkit.processes import Flashpol
+from testkit.tls import client_context
+from testkit.tls_serving import AVAILABLE, issue
 from testkit.tunnel_site import TunnelSite, reload
 
 pytestmark = pytest.mark.slow
@@ -30,16 +33,29 @@ def behind() -> Iterator[Echo]:
 
 
 @pytest.fixture(scope="module")
+def secure(behind: Echo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flashpol]:
+    """With TLS."""
+    folder, pair = tmp_path_factory.mktemp("secure"), issue("localhost")
+    (folder / "cert.pem").write_bytes(pair.chain + pair.key)
+    (folder / "cert.pem").chmod(0o600)
+    site = TunnelSite(folder, {"film": {"upstream": behind.address, "tls": ["c"]}}, rtmpt_session_timeout=30.0)
+    with site.serve(workers=2) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def server(behind: Echo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flashpol]:
     with site_of(tmp_path_factory.mktemp("flash"), behind).serve(workers=2) as server:
         yield server
 
 
-def echo_through(relay: CuttingRelay, seed: int, between: Callable[[FlashClient, int], None]) -> FlashClient:
+def echo_through(
+    relay: CuttingRelay, seed: int, between: Callable[[FlashClient, int], None], tls: ssl.SSLContext | None = None
+) -> FlashClient:
     """Send and receive SIZE bytes. between: called with the client and the number of the piece, when it is sent."""
     data = random.Random(seed).randbytes(SIZE)
     step = SIZE // PIECES
-    with FlashClient(relay.place, seed=seed, tries=30, pace=0.1) as client:
+    with FlashClient(relay.place, seed=seed, tries=30, pace=0.1, tls=tls) as client:
         for piece in range(PIECES):
             begin = piece * step
             client.send(data[begin : begin + step])
@@ -70,10 +86,19 @@ def test_no_byte_is_lost_or_changed_when_connections_are_cut(server: Flashpol, s
     eventually(lambda: server.metrics().total("rtmpt_sessions_open") == 0, "its end")
 
 
+@pytest.mark.skipif(not AVAILABLE, reason="built without OpenSSL")
 @pytest.mark.parametrize("seed", range(2))
-def test_no_byte_is_lost_when_other_workers_die_and_the_server_reloads(
-    behind: Echo, tmp_path: Path, seed: int
-) -> None:
+def test_no_byte_is_lost_or_changed_inside_tls(secure: Flashpol, seed: int) -> None:
+    with CuttingRelay(secure.place, seed, least=5000) as relay:
+        client = echo_through(relay, seed, lambda client, piece: None, client_context())
+    assert relay.cuts > 10
+    assert client.repeated > 5
+    assert secure.metrics().total("tls_handshakes_total") >= relay.connections / 2
+    assert secure.metrics().total("rtmpt_forwarded_total") > 10
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_byte_is_lost_when_other_workers_die_and_the_server_reloads(behind: Echo, tmp_path: Path, seed: int) -> None:
     with site_of(tmp_path, behind).serve(workers=2) as server, CuttingRelay(server.place, seed) as relay:
         first = server.workers
 

@@ -18,7 +18,8 @@ from flashpol._native.accept.state cimport (
 )
 from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN
 from flashpol._native.common.system cimport (
-    IPPROTO_TCP, MSG_NOSIGNAL, MSG_PEEK, recv, send, setsockopt, SHUT_WR, shutdown, TCP_NODELAY,
+    getsockopt, IPPROTO_TCP, MSG_NOSIGNAL, MSG_PEEK, recv, send, setsockopt, SHUT_WR, shutdown, socklen_t, TCP_INFO,
+    TCP_NODELAY,
 )
 from flashpol._native.http.head cimport HE_MALFORMED, HeadField, HeadParser, HM_POST
 from flashpol._native.http.tunnel_path cimport BAD_NUMBER, TK_IDENT, TK_NONE, TK_OPEN, TunnelPath
@@ -44,6 +45,9 @@ cdef extern from "<stdio.h>" nogil:
 
 cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char* one, const char* other, size_t size)
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    int TCP_ESTABLISHED
 
 
 # -------------------------------------------------------------------------------------------------------- begin and end
@@ -269,6 +273,13 @@ cdef void reply_to_request(void* self, int fd, int status, const char* body, uin
             fire_timer(&core.poller)
 
 
+cdef bint is_client_there(int fd) noexcept nogil:
+    """Gate.is_there. The connection may be in a state in which nothing is read."""
+    cdef uint8_t state = 0                              # the first byte of struct tcp_info
+    cdef socklen_t size = sizeof(state)
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &size) == 0 and state == TCP_ESTABLISHED
+
+
 cdef void on_writable(Core* core, int fd) noexcept nogil:
     """S_SENDING: the client takes more of the reply."""
     cdef Carrier* carrier = carrier_of(core, fd)
@@ -313,7 +324,7 @@ cdef inline bint is_tunnel_request(Core* core, int fd, const HeadParser* head, T
 
 
 cdef inline void send_at_once(int fd) noexcept nogil:
-    """With Nagle's algorithm the reply to a request that came behind another one waits for an acknowledgement: 40 ms."""
+    """With Nagle's algorithm the reply to a request that came behind another one would wait for an ACK: 40 ms."""
     cdef int one = 1
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
 
@@ -335,6 +346,8 @@ cdef size_t begin_request(Core* core, int fd, HeadParser* head, size_t size, con
     cdef Record* record = &core.records[fd]
     cdef Carrier* carrier = carrier_of(core, fd)
     cdef size_t at = head.size
+    # A proxy's connection brings new clients, or a browser's does: they shall have another one.
+    cdef bint leaves = core.draining and carrier != NULL and path.kind == TK_OPEN
     if carrier == NULL:
         carrier = make_carrier(core, fd)
         if carrier == NULL:
@@ -343,7 +356,7 @@ cdef size_t begin_request(Core* core, int fd, HeadParser* head, size_t size, con
         if keeps_alive(core.whole, head):
             send_at_once(fd)
     carrier.path = path[0]
-    carrier.keeps = keeps_alive(core.whole, head)
+    carrier.keeps = keeps_alive(core.whole, head) and not leaves
     if head.verb != HM_POST:
         refuse_http(core, fd, R_HTTP, HR_METHOD)
     elif path.number == BAD_NUMBER:

@@ -294,6 +294,7 @@ cdef struct Core:
     Gate* gate                  # of the tunnel sessions; NULL: there are none
     Carrier** carriers          # one for each possible fd, NULL: there is no gate
     int serving                 # the connection whose input is being served, -1: none
+    bint draining               # others serve new clients, or nothing does
     Carrier* resumed            # those whose next request has come already: a ring of none, or a list
     int64_t body_bytes          # allocated for bodies, and for replies that clients do not take
     int64_t body_left           # bytes of bodies that this wake-up still reads

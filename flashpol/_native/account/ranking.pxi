@@ -145,10 +145,14 @@ cdef inline void set_kind(AccountCore* account, int fd, uint32_t slot, uint8_t k
 
 
 cdef inline void renew_place(AccountCore* account, int fd) noexcept nogil:
-    """A connection was of use: of its address and kind it is the last to give way."""
+    """A connection was of use: of its address it is the last to give way."""
     cdef AccountEntry* entry = &account.entries[fd]
     cdef Line* line
-    if entry.kind == K_NONE or entry.kind >= K_SILENT_SESSION or entry.after == 0:
+    if entry.kind == K_NONE or entry.kind >= K_SILENT_SESSION:
+        return
+    account.joined += 1
+    entry.number = account.joined
+    if entry.after == 0:
         return
     line = line_of(account, entry.slot, entry.kind)
     account.entries[entry.after - 1].before = entry.before
@@ -156,8 +160,6 @@ cdef inline void renew_place(AccountCore* account, int fd) noexcept nogil:
         line.head = entry.after
     else:
         account.entries[entry.before - 1].after = entry.after
-    account.joined += 1
-    entry.number = account.joined
     entry.before = line.tail
     entry.after = 0
     account.entries[line.tail - 1].after = fd + 1

@@ -195,6 +195,7 @@ cdef class ConnectionTable:
         self._tunnels = tunnels
         tunnels.gate.core = core
         tunnels.gate.reply = reply_to_request
+        tunnels.gate.is_there = is_client_there
         core.gate = &tunnels.gate
 
     cdef int _expect_headers(self) except -1:
@@ -614,6 +615,9 @@ cdef class ConnectionTable:
         return left_out
 
     # ------------------------------------------------------------------------------------------------ all connections
+
+    def drain(self):
+        self.core.draining = True
 
     def evict(self):
         cdef bint evicted

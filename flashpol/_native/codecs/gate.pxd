@@ -24,3 +24,5 @@ cdef struct Gate:
     # Of the fast path.
     void* core
     void (*reply)(void* core, int fd, int status, const char* body, uint32_t size) noexcept nogil
+    # Whether the client of a request that has no reply yet is connected: it has sent neither FIN nor RST.
+    bint (*is_there)(int fd) noexcept nogil

@@ -18,7 +18,10 @@ from flashpol._native.tunnel.state cimport Forwarded, Line, MAX_REPLY, Origin, T
 cdef enum:
     EVENTS = 16
     LINE_READ = 65536           # bytes that one wake-up reads of a line
-    LINE_OUTPUT = 4194304       # bytes that may wait for the other worker
+    LINE_READS = 8              # such reads in one wake-up
+    LINE_OUTPUT = 4194304       # bytes that may wait for the other worker: then it gets no more requests,
+    LINE_REPLIES = 6291456      # then no more replies with what upstreams have sent,
+    LINE_MOST = 8388608         # and then it is stuck
     VERSION = 1
     SMALL = 4096                # a message that is sent at once, in one piece
 
@@ -56,7 +59,7 @@ cdef bint append_output(Line* to, const char* data, uint32_t size) noexcept nogi
     """Keep what the other worker does not take. False: there is no room."""
     cdef char* larger
     cdef uint32_t room
-    if to.begin and to.end + size > to.output_room:
+    if to.end + size > to.output_room and to.begin >= to.output_room // 2:
         memmove(to.output, to.output + to.begin, to.end - to.begin)
         to.end -= to.begin
         to.begin = 0
@@ -71,14 +74,16 @@ cdef bint append_output(Line* to, const char* data, uint32_t size) noexcept nogi
     return True
 
 
-cdef bint send_message(TunnelCore* core, int32_t line, Message* message, const char* body) noexcept nogil:
-    """False: the line has no room for it, and nothing of it was sent."""
+cdef bint send_message(
+    TunnelCore* core, int32_t line, Message* message, const char* body, uint32_t most,
+) noexcept nogil:
+    """most: bytes that may wait then. False: the line has no room for it, and nothing of it was sent."""
     cdef Line* to = &core.lines[line]
     cdef uint32_t whole = sizeof(Message) + message.size
     cdef ssize_t n = 0
     cdef char[SMALL] small
     message.version = VERSION
-    if to.fd < 0 or to.end - to.begin + whole > <uint32_t>LINE_OUTPUT:
+    if to.fd < 0 or to.end - to.begin + whole > most:
         return False
     if to.end == to.begin and message.size <= <uint32_t>(SMALL - sizeof(Message)):
         memcpy(small, message, sizeof(Message))
@@ -108,6 +113,7 @@ cdef bint forward(
 ) noexcept nogil:
     """Give a request to the worker that has the session. False: there is no such worker."""
     cdef Forwarded* forwarded = &core.forwarded[fd]
+    cdef uint32_t most
     cdef Message message
     cdef Origin origin = Origin(fd, -1, 0, 0)
     if core.lines[line].fd < 0:
@@ -118,7 +124,9 @@ cdef bint forward(
     message.remote, message.serial, message.number = fd, core.serial, number
     memcpy(message.id, id, ID_BYTES)
     core.listener_counters[listener].forwarded += 1
-    if not send_message(core, line, &message, body):
+    # Small requests find room beside large ones.
+    most = LINE_OUTPUT // 2 if size > SMALL and core.lines[line].begin < core.lines[line].end else LINE_OUTPUT
+    if not send_message(core, line, &message, body, most):
         core.listener_counters[listener].forward_failures += 1
         reply_to(core, &origin, 503, NULL, 0)
         return True
@@ -133,7 +141,7 @@ cdef void send_about(TunnelCore* core, int fd, uint8_t type) noexcept nogil:
     memset(&message, 0, sizeof(message))
     message.type, message.remote, message.serial = type, fd, forwarded.serial
     memcpy(message.id, forwarded.id, ID_BYTES)
-    send_message(core, forwarded.line, &message, NULL)
+    send_message(core, forwarded.line, &message, NULL, LINE_MOST)
 
 
 cdef void cancel_forwarded(TunnelCore* core, int fd) noexcept nogil:
@@ -155,8 +163,12 @@ cdef void send_reply_by_line(
     memset(&message, 0, sizeof(message))
     message.type, message.status, message.size = M_REPLY, <uint16_t>status, size
     message.remote, message.serial = to.remote, to.serial
-    if core.lines[to.line].fd >= 0 and not send_message(core, to.line, &message, body):
-        close_line(core, to.line)                       # the other worker is stuck: its clients get 404
+    if core.lines[to.line].fd < 0 or send_message(core, to.line, &message, body, LINE_REPLIES):
+        return
+    # The other worker is slow. The client can ask once more for what the session keeps.
+    message.status, message.size = 503, 0
+    if core.lines[to.line].fd >= 0 and not send_message(core, to.line, &message, NULL, LINE_MOST):
+        close_line(core, to.line)                       # it is stuck: its clients get 404
 
 
 cdef void on_message(TunnelCore* core, int32_t line, const Message* message, const char* body) noexcept nogil:
@@ -195,7 +207,8 @@ cdef bint is_sane(const TunnelCore* core, const Message* message) noexcept nogil
     return message.size == 0 and message.type <= M_HURRY
 
 
-cdef void on_line_input(TunnelCore* core, int32_t line) noexcept nogil:
+cdef bint on_line_input(TunnelCore* core, int32_t line) noexcept nogil:
+    """Read once. True: there may be more."""
     cdef Line* at = &core.lines[line]
     cdef Message message
     cdef char* input
@@ -205,13 +218,13 @@ cdef void on_line_input(TunnelCore* core, int32_t line) noexcept nogil:
         input = <char*>realloc(at.input, at.have + LINE_READ)
         if input == NULL:
             close_line(core, line)
-            return
+            return False
         at.input, at.room = input, at.have + LINE_READ
     n = recv(at.fd, at.input + at.have, LINE_READ, 0)
     if n <= 0:
         if n == 0 or (errno != EAGAIN and errno != EINTR):
             close_line(core, line)
-        return
+        return False
     # What a message brings about may close the line, so meanwhile the bytes are not the line's.
     input, have = at.input, at.have + <uint32_t>n
     at.input = NULL
@@ -227,14 +240,16 @@ cdef void on_line_input(TunnelCore* core, int32_t line) noexcept nogil:
     if at.fd < 0 or begin == have:
         free(input)
         at.have = at.room = 0
-        return
+        return at.fd >= 0 and n == LINE_READ
     memmove(input, input + begin, have - begin)
     at.input, at.have = input, have - begin
+    return n == LINE_READ
 
 
 cdef void on_line_ready(TunnelCore* core, int32_t line, uint32_t events) noexcept nogil:
     cdef Line* at = &core.lines[line]
     cdef ssize_t n
+    cdef int reads = LINE_READS
     if at.fd >= 0 and events & ~<uint32_t>EPOLLIN and at.begin < at.end:
         n = send(at.fd, at.output + at.begin, at.end - at.begin, MSG_NOSIGNAL)
         if n > 0:
@@ -247,8 +262,8 @@ cdef void on_line_ready(TunnelCore* core, int32_t line, uint32_t events) noexcep
             at.begin = at.end = at.output_room = 0
             if at.fd >= 0:
                 watch_output(core, line, False)
-    if at.fd >= 0 and events & ~<uint32_t>EPOLLOUT:
-        on_line_input(core, line)
+    while reads and at.fd >= 0 and events & ~<uint32_t>EPOLLOUT:
+        reads = reads - 1 if on_line_input(core, line) else 0
 
 
 # -------------------------------------------------------------------------------------------------------- begin and end

@@ -83,13 +83,18 @@ cdef void leave_resumed(TunnelSession* session) noexcept nogil:
     session.resumes = False
 
 
+cdef inline bint is_client_there(const TunnelSession* session, const Origin* origin) noexcept nogil:
+    """Of a client of another worker it is not known: that its session is gone does it less harm than a ghost does."""
+    return origin.fd >= 0 and session.core.gate.is_there(origin.fd)
+
+
 cdef bint is_awaited(const TunnelSession* session) noexcept nogil:
     """A client waits for the reply to one of its requests."""
     cdef int k
     for k in range(WINDOW):
-        if session.early[k].kind != TK_NONE and not leads_nowhere(session.core, &session.early[k].origin):
+        if session.early[k].kind != TK_NONE and is_client_there(session, &session.early[k].origin):
             return True
-    return session.kind != TK_NONE
+    return session.kind != TK_NONE and is_client_there(session, &session.asking)
 
 
 cdef void on_deadline(TunnelSession* session, int which) noexcept nogil:
