@@ -14,7 +14,7 @@ NATIVE := setup.py pyproject.toml flashpol/worker/slow_reply.py $(wildcard flash
 TREE := flashpol tests testkit bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
 # What memcheck runs: all tests of the extensions alone, without gevent, except those of hypothesis, which take too long,
 # and one that has to end within a second.
-MEMCHECKED := $(addprefix tests/test_,fastpath.py fastpath_access.py fastpath_address_limits.py fastpath_limits.py fastpath_proxy.py pump.py) \
+MEMCHECKED := $(addprefix tests/test_,fastpath.py fastpath_access.py fastpath_address_limits.py fastpath_limits.py fastpath_proxy.py pump.py tunnel_lines.py) \
 	--deselect tests/test_fastpath_access.py::test_access_log_of_a_share_under_a_flood_is_limited_and_counts_what_it_leaves_out
 # A process without tests takes some of another's, so that no long file decides the end. When a process dies, the run
 # ends: xdist would wait for its tests without end.

@@ -1,5 +1,7 @@
 """HTTP connections that carry RTMPT: framing, pipelining, keep-alive, limits, deadlines and how they end."""
 
+import contextlib
+import time
 from collections.abc import Callable
 
 import pytest
@@ -15,7 +17,6 @@ from testkit.tls_serving import AVAILABLE, Tls
 from testkit.tunnel_loop import HOST, Lane, Session, TunnelLoop, post
 from testkit.websocket_loop import Client
 from tests.conftest import StartTunnels
-import contextlib
 
 needs_tls = pytest.mark.skipif(not AVAILABLE, reason="built without OpenSSL")
 WAYS = [False, pytest.param(True, marks=needs_tls)]
@@ -172,7 +173,7 @@ def test_reply_has_the_fields_that_clients_need(start_tunnels: StartTunnels) -> 
     session.lane.close()
 
 
-# ------------------------------------------------------------------------------------------------------------ keep-alive
+# ----------------------------------------------------------------------------------------------------------- keep-alive
 
 
 @pytest.mark.parametrize("tls", WAYS)
@@ -254,6 +255,19 @@ def test_pipeline_of_a_client_that_leaves_at_once_is_carried_out(
         session.inner.close()
         worker.pump.cut_all()
     worker.settle()
+
+
+def test_pipeline_does_not_wait_for_acknowledgements(start_tunnels: StartTunnels) -> None:
+    worker = start_tunnels()
+    session = worker.open()
+    for number in range(40):  # at first the kernel acknowledges at once
+        session.send(number, b"x")
+    began = time.monotonic()
+    for number in range(40, 240, 2):
+        session.lane.send(post(session.path("send", number), b"x") + post(session.path("send", number + 1), b"x"))
+        assert [session.lane.reply().status for _ in range(2)] == [200, 200]
+    assert time.monotonic() - began < 3.0  # with Nagle's algorithm 4 s at least
+    session.lane.close()
 
 
 def test_pipeline_behind_a_poll_answers_it(start_tunnels: StartTunnels) -> None:

@@ -38,7 +38,7 @@ def fill(worker: TunnelLoop, session: Session, first: int, size: int = 60_000) -
     raise AssertionError("the application never stalled its client")
 
 
-# ------------------------------------------------------------------------------------------------------------------ open
+# ----------------------------------------------------------------------------------------------------------------- open
 
 
 def test_id_names_host_and_worker_and_is_random(start_tunnels: StartTunnels) -> None:
@@ -622,15 +622,17 @@ def test_upstream_that_does_not_read_stalls_its_client_and_loses_nothing(start_t
 
 
 def test_request_that_waits_for_a_slow_upstream_once_more_is_carried_out_once(start_tunnels: StartTunnels) -> None:
-    worker = start_tunnels(times={"buffer": 100_000}, receive_buffer=4096)
+    worker = start_tunnels(times={"buffer": 6_000_000}, receive_buffer=4096)
     session = worker.open()
     sent, number, lane = fill(worker, session, 0)
     session.inner.settimeout(10)
     heard = bytearray()
     # A part is taken: the session is no longer slow, and the request still waits.
-    while worker.counters["buffered"] > 90_000:
+    while worker.counters["buffered"] > 5_900_000:
         heard += session.inner.recv(30_000)
         worker.turn()
+    assert worker.counters["buffered"] > 60_000
+    assert lane.is_silent()
     again = worker.lane(post(session.path("send", number), sent[-60_000:]))
     after = worker.lane(post(session.path("send", number + 1), b"end"))
     heard += session.heard(len(sent) + 3 - len(heard))
