@@ -341,6 +341,17 @@ def test_end_of_the_server_ends_sessions_at_once(behind: Application, tmp_path: 
 # --------------------------------------------------------------------------------------------------------------- ghosts
 
 
+def test_end_of_the_server_does_not_wait_for_idle_connections(behind: Application, tmp_path: Path) -> None:
+    with site_of(tmp_path, behind, shutdown_timeout=60.0).serve(workers=1) as server:
+        with RtmptClient(server.place) as client:
+            assert client.open().status == 200
+            assert client.close().status == 200
+            eventually(lambda: count(server, "sessions_open") == 0, "the end of the session")
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(DEADLINE) == 0
+        assert "had not ended" not in server.log
+
+
 def test_ghost_whose_connections_stay_open_ends_and_so_does_its_upstream(behind: Application, tmp_path: Path) -> None:
     settings = {"rtmpt_session_timeout": 1.0, "rtmpt_gap": 0.5, "rtmpt_hold": 0.1}
     with site_of(tmp_path, behind, **settings).serve() as server, session(server, behind) as one:

@@ -334,7 +334,7 @@ cdef inline bint is_tunnel_request(Core* core, int fd, const HeadParser* head, T
 
 
 cdef inline void send_at_once(int fd) noexcept nogil:
-    """With Nagle's algorithm the reply to a request that came behind another one waits for an acknowledgement: 40 ms."""
+    """With Nagle's algorithm the reply to a request that came behind another waits for an acknowledgement: 40 ms."""
     cdef int one = 1
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
 
