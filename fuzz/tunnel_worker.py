@@ -64,7 +64,7 @@ class TunnelWorker(ManualLoop):
         )
         self._destination = Destination(self._upstream.getsockname(), shared.relay_memory(0, 0))
         self._poll = select.poll()
-        self._ready: dict[int, Callable[[], None]] = {
+        self._ready: dict[int, Callable[[], object]] = {
             self.listener.fileno(): self.acceptor.ready,
             self.table.fileno(): self.table.ready,
             self.tunnels.fileno(): self.tunnels.ready,
