@@ -332,22 +332,28 @@ def test_line_that_is_full_refuses(start_tunnels: StartTunnels) -> None:
             lane.close()
 
 
-def test_line_whose_replies_are_not_taken_ends(start_tunnels: StartTunnels) -> None:
+def test_line_whose_replies_are_not_taken_gets_503_and_goes_on(start_tunnels: StartTunnels) -> None:
+    """Memory for what it does not take is limited; the session keeps the reply for a client that asks once more."""
     worker = start_tunnels()
     session = worker.open()
     with with_line(worker) as line:
-        number = 0
-        while worker.tunnels.lines:
+        rounds = 130  # of 60 KB: more than 6 MB
+        for number in range(0, 2 * rounds, 2):
             session.inner.sendall(bytes(60_000))
             wire = message(SEND, number=number, id=session.id, size=4) + b"%4d" % number
             line.sendall(wire + message(IDLE, number=number + 1, id=session.id))
             worker.drain()
-            number += 2
-            assert number < 2000
-        # The last message was not read any more.
-        assert session.heard(2 * number - 4) == b"".join(b"%4d" % n for n in range(0, number - 2, 2))
-    # The reply that the other worker did not get is kept.
-    assert session.idle(number - 3).body == bytes(60_000)
+        assert session.heard(4 * rounds) == b"".join(b"%4d" % n for n in range(0, 2 * rounds, 2))
+        statuses = [status for kind, status, _, _ in received(worker, line) if kind == REPLY]
+        assert len(statuses) >= 2 * rounds - 1  # the last poll may be held
+        assert set(statuses) == {200, 503}
+        assert worker.tunnels.lines == [3]
+        line.sendall(message(IDLE, number=2 * rounds, id=session.id))
+        worker.drain()
+        session.say(b"x")
+        assert received(worker, line)[-1][:2] == (REPLY, 200)
+    assert session.idle(2 * rounds).body == b"x"
+    session.close(2 * rounds + 1)
     worker.pump.cut_all()
     session.inner.close()
     session.lane.close()
