@@ -22,7 +22,13 @@ def preload(name: str) -> Path:
 
 def good_clients() -> Path:
     """The compiled good clients. Raises BenchError."""
-    return _own("good", NATIVE / "good_rows.c", NATIVE / "tunnel.c", NATIVE / "secure.c", options=OPENSSL if has_openssl() else [])
+    return _own(
+        "good",
+        NATIVE / "good_rows.c",
+        NATIVE / "tunnel.c",
+        NATIVE / "secure.c",
+        options=OPENSSL if has_openssl() else [],
+    )
 
 
 def hostile_clients() -> Path:

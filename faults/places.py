@@ -125,7 +125,8 @@ RTMPTS_KINDS_AT: dict[str, tuple[Kind, ...]] = {
     "chat": (),
 }
 TUNNELLED_WS_KINDS_AT = {
-    name: tuple(kind for kind in kinds if kind in (WS_GAME, WS_PLAYER, URL_POLICY)) for name, kinds in WS_KINDS_AT.items()
+    name: tuple(kind for kind in kinds if kind in (WS_GAME, WS_PLAYER, URL_POLICY))
+    for name, kinds in WS_KINDS_AT.items()
 }
 
 TLS_KINDS_AT: dict[str, tuple[Kind, ...]] = {
@@ -216,8 +217,8 @@ def with_websockets(listener: str = "games", **options: object) -> tuple[Row, ..
 
 
 def with_tunnels(listener: str = "games", **options: object) -> tuple[Row, ...]:
-    """The rows of `four_places`, those of clients of RTMPT and WebSocket at the same places, and those with TLS. options:
-    as there."""
+    """The rows of `four_places`, those of clients of RTMPT and of WebSocket at the same places, and those of others
+    with TLS. options: as there."""
     rows = four_places(listener, **options)  # type: ignore[arg-type]
     for name, kinds in (("RTMPT", RTMPT_KINDS_AT), ("HTTP", TUNNELLED_WS_KINDS_AT), ("TLS", RTMPTS_KINDS_AT)):
         more = four_places(listener, **options, kinds=kinds)  # type: ignore[arg-type]

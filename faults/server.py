@@ -94,7 +94,8 @@ class Server:
     environment: added to this process's. stderr: a descriptor for its log, instead of a file. inherited: a listening
     socket that it gets as from a service manager, instead of the first listener's address. under: a command that
     executes the server, such as prlimit. certificates: it has these (`certificates.KEYS`), for the option `tls` of
-    its listeners. http: its clients say what `websocket.messages` and `rtmpt.messages` have, and `url.xml` is a policy file.
+    its listeners. http: its clients say what `websocket.messages` and `rtmpt.messages` have,
+    and `url.xml` is a policy file.
     """
 
     def __init__(

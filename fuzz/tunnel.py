@@ -1,7 +1,7 @@
 """Targets of tunnel sessions: requests of several connections, whose bytes are interleaved, and messages on a line.
 
-What must hold is said by `Model`: it reads what has come on each connection so far, and knows what the upstream must have
-got by then, and what was replied on each connection. It has no deadlines, and neither has the worker here.
+What must hold is said by `Model`: it reads what has come on each connection so far, and knows what the upstream must
+have got by then, and what was replied on each connection. It has no deadlines, and neither has the worker here.
 """
 
 import socket
@@ -192,7 +192,7 @@ class Model:
 
     def go_on(self) -> None:
         """Carry out what is complete, as long as there is something."""
-        while any([self.next_request(connection) for connection in self.connections]):
+        while sum(self.next_request(connection) for connection in self.connections):
             pass
 
     def next_request(self, connection: Connection) -> bool:
@@ -373,7 +373,7 @@ def tunnel(data: bytes) -> None:
                     elif argument < 96:
                         trial.close(which)
             trial.check()
-        while any([trial.send(which, part, len(part)) for which, part in enumerate(pending)]):
+        while sum(trial.send(which, part, len(part)) for which, part in enumerate(pending)):
             trial.check()
     finally:
         trial.end()
@@ -466,36 +466,42 @@ def _check_line(wire: bytes, got: bytes, closed: bool) -> None:
 def seeds() -> Iterator[tuple[str, str, bytes]]:
     """(target, name, input). ``python -m fuzz.tunnel`` writes them."""
 
-    def step(operation: int, which: int = 0, choice: int = 0) -> int:
-        return operation * CONNECTIONS + which + choice * 8 * CONNECTIONS
+    def step(operation: int, choice: int = 0) -> int:
+        return operation * CONNECTIONS + choice * 8 * CONNECTIONS
 
-    send, poll, close = ((0, 0, choice) for choice in (0, 6, 10))
-    flush, pieces, upstream, end = (5, 0, 0), (4, 0, 0), (6, 0, 0), (7, 0, 0)
-
-    def program(*steps: tuple[tuple[int, int, int], int]) -> bytes:
-        return b"".join(bytes([step(*what), argument]) for what, argument in steps)
-
-    def via(which: int, what: tuple[int, int, int]) -> tuple[int, int, int]:
-        return (what[0], which, what[2])
-
-    two = [(send, 64), (via(1, send), 64), (via(1, flush), 0), (flush, 0)]
-    programs = {
-        "echo": program((send, 8), (flush, 0), (upstream, 40), (poll, 0), (flush, 0), (close, 0), (flush, 0)),
-        "held": program((poll, 0), (flush, 0), (upstream, 9), (poll, 0), (flush, 0), (poll, 0), (flush, 0)),
-        "two-connections": program(*two, (upstream, 90), (poll, 0), (flush, 0)),
-        "window": program(*[(via(n % 3, send), 4 + 8 * n) for n in range(18)], *[(via(n, flush), 0) for n in range(3)]),
-        "gap": program((send, 8), (flush, 0), (send, 6), (via(1, send), 14), (via(1, flush), 0), (flush, 0), (close, 15)),
-        "repeated": program((send, 8), (flush, 0), (upstream, 70), (poll, 0), (flush, 0), (via(1, poll), 5), (via(1, flush), 0)),
-        "twice-held": program((poll, 0), (flush, 0), (via(1, poll), 5), (via(1, flush), 0), (upstream, 33)),
-        "pieces": program((send, 72), (via(1, poll), 0), (via(2, send), 80), *[(pieces, 255)] * 4, (flush, 0), (pieces, 31)),
-        "client-leaves": program((poll, 0), (flush, 0), (end, 50), (upstream, 20), (via(1, poll), 0), (via(1, flush), 0)),
-        "upstream-leaves": program((poll, 0), (flush, 0), (upstream, 20), (end, 1), (poll, 0), (flush, 0), (poll, 0), (flush, 0)),
-        "close-in-the-window": program((send, 8), (flush, 0), (via(1, close), 4), (via(1, flush), 0), (send, 0), (flush, 0)),
-        "pipelined": program(*[(send, 8 * n) for n in range(6)], (poll, 0), (close, 0), (flush, 0)),
-        "empties": program(*[(poll, 0)] * 40, (flush, 0)),
+    operations = {
+        "send": step(0), "poll": step(0, 6), "close": step(0, 10), "pieces": step(4), "flush": step(5),
+        "upstream": step(6), "end": step(7),
     }  # fmt: skip
-    for name, data in programs.items():
-        yield "tunnel", name, data
+
+    def program(text: str) -> bytes:
+        """Words OPERATION[CONNECTION][:ARGUMENT]."""
+        found = bytearray()
+        for word in text.split():
+            name, _, argument = word.partition(":")
+            which = int(name[-1]) if name[-1].isdigit() else 0
+            found += bytes([operations[name.rstrip("012")] + which, int(argument or 0)])
+        return bytes(found)
+
+    window = " ".join(f"send{n % 3}:{4 + 8 * n}" for n in range(18))
+    programs = {
+        "echo": "send:8 flush upstream:40 poll flush close flush",
+        "held": "poll flush upstream:9 poll flush poll flush",
+        "two-connections": "send:64 send1:64 flush1 flush upstream:90 poll flush",
+        "window": f"{window} flush flush1 flush2",
+        "gap": "send:8 flush send:6 send1:14 flush1 flush close:15",
+        "repeated": "send:8 flush upstream:70 poll flush poll1:5 flush1",
+        "twice-held": "poll flush poll1:5 flush1 upstream:33",
+        "pieces": "send:72 poll1 send2:80 pieces:255 pieces:255 pieces:255 pieces:255 flush pieces:31",
+        "client-leaves": "poll flush end:50 upstream:20 poll1 flush1",
+        "upstream-leaves": "poll flush upstream:20 end:1 poll flush poll flush",
+        "close-in-the-window": "send:8 flush close1:4 flush1 send flush",
+        "pipelined": "send send:8 send:16 send:24 send:32 send:40 poll close flush",
+        "behind-an-early-poll": "send flush poll1:4 send1 flush1 send flush send flush",
+        "empties": "poll " * 40 + "flush",
+    }
+    for name, text in programs.items():
+        yield "tunnel", name, program(text)
     mark = b"@" * 16
     ask = message(0, size=3, what=3, remote=5, serial=1, session=mark) + b"abc"
     poll_ = message(0, size=1, what=4, remote=6, serial=2, number=1, session=mark) + b"\0"

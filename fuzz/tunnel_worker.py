@@ -3,10 +3,11 @@
 import select
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import greenlet
+import greenlet  # type: ignore[import-untyped]
 
 from flashpol._fastpath import Acceptor, Account, ConnectionTable, PolicyReply
 from flashpol._pump import FAILURES, Destination, Pump
@@ -53,7 +54,7 @@ class TunnelWorker(ManualLoop):
         timeouts = self.table.add_timeouts(**dict.fromkeys(TIMES, LONG), http_idle_timeout=LONG)
         self.acceptor = Acceptor(
             self.table, self.listener.fileno(), PolicyReply(b"policy\0"), shared.memory(0, 0), timeouts=timeouts,
-            linger_bytes=1 << 16, reply_timeout=LONG, on_exhausted=self.errors.append, shared=True,
+            linger_bytes=1 << 16, reply_timeout=LONG, on_exhausted=lambda _: None, shared=True,
             protocols=["rtmpt"], http=True, rtmpt=True, max_body=max_body,
         )  # fmt: skip
         self.tunnels.add_listener(
@@ -63,7 +64,7 @@ class TunnelWorker(ManualLoop):
         )
         self._destination = Destination(self._upstream.getsockname(), shared.relay_memory(0, 0))
         self._poll = select.poll()
-        self._ready = {
+        self._ready: dict[int, Callable[[], object]] = {
             self.listener.fileno(): self.acceptor.ready,
             self.table.fileno(): self.table.ready,
             self.tunnels.fileno(): self.tunnels.ready,

@@ -167,3 +167,14 @@ def test_bodies_are_read_in_turns(make: Make) -> None:
         lane.send(wire)
         worker.drain()
     assert [lane.reply().status for lane in bodies] == [404] * 8
+
+
+def test_connections_with_many_requests_take_turns(make: Make) -> None:
+    worker = make()
+    requests = 600  # more than a wake-up carries out
+    busy = worker.lane()
+    busy.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    busy.send(post("/fcs/ident2") * requests)
+    other = worker.lane(post("/fcs/ident2") * 2)
+    assert [other.reply().status for _ in range(2)] == [404, 404]
+    assert [busy.reply().status for _ in range(requests)] == [404] * requests

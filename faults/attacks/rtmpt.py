@@ -6,8 +6,8 @@ Each has good clients without HTTP, with RTMPT, with WebSocket, and with TLS at 
 import os
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
 from faults.attack import AttackGroup, AttackRun
 from faults.attacks.handshakes import MANY, SOME, attack_with
@@ -45,7 +45,7 @@ group = AttackGroup(
 )
 
 
-def _with_listener(name: str, **options: object) -> object:
+def _with_listener(name: str, **options: object) -> Callable[[], AbstractContextManager[Server]]:
     """A server with one more listener of RTMPT, which shares the application of `games`."""
     more: Options = {"upstream": "", "rtmpt": "true", **options}
     return shared(certificates=[NAME], paths={}, rtmpt=True, more=(Listener(name, options=more),))
@@ -53,10 +53,9 @@ def _with_listener(name: str, **options: object) -> object:
 
 def _talk(run: AttackRun, what: str, script: str, *listeners: str, **options: object) -> dict[str, int]:
     """Attackers with a session each."""
-    return attack_with(
-        run, what, f"send:{{rt-open}},learn,{script}", listeners or "games",
-        **{"connections": BUSY, "rate": HELD_RATE, **options},
-    )  # type: ignore[arg-type]  # fmt: skip
+    script = f"send:{{rt-open}},learn,{script}"
+    settings = {"connections": BUSY, "rate": HELD_RATE, **options}
+    return attack_with(run, what, script, listeners or "games", **settings)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------------------ sessions
@@ -286,7 +285,7 @@ def bulk_films(run: AttackRun) -> None:
     _talk(run, "60 that poll for films", "ask:{rt-film},await,ask:{rt-idles},await,loop:4", "films", connections=60)
 
 
-# ---------------------------------------------------------------------------------------------------------- other workers
+# ------------------------------------------------------------------------------------------------------- other workers
 
 
 @group.attack("far-requests")

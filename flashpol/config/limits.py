@@ -110,8 +110,8 @@ class ConnectionTimeouts:
         75.0,
         number(0.05, 3600),
         "An HTTP connection that has carried RTMPT is closed when no request has come on it for this many seconds.",
-        "75 s are longer than nginx and varnish keep a connection in reserve (60 s), so no proxy sends a request on one "
-        "that is being closed: none of them repeats a POST.",
+        "75 s are longer than nginx and varnish keep a connection in reserve (60 s), so no proxy sends a request on "
+        "one that is being closed: none of them repeats a POST.",
     )
     rtmpt_hold: float = setting(
         0.5,

@@ -172,10 +172,15 @@ class Service:
         deadline = time.monotonic() + timeout
         time_left = time_left or (lambda: deadline - time.monotonic())
         table = self.connections.table
-        while table.open and time_left() > 0:
+
+        def busy() -> int:
+            # Where the server ends, a connection that only waits for another request is not waited for.
+            return table.open - (0 if replaced else table.idle)
+
+        while busy() and time_left() > 0:
             gevent.sleep(FINISH_POLL)
             self.log_refusals()
-        left = table.open
+        left = busy()
         self.connections.cut(replaced=replaced)
         deadline = time.monotonic() + CUT_TIMEOUT
         while table.sessions and time.monotonic() < deadline:

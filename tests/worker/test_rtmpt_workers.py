@@ -11,14 +11,15 @@ import pytest
 
 from testkit.application import Application, application, receive
 from testkit.clients import reset
-from testkit.polling import eventually
+from testkit.polling import DEADLINE, eventually
 from testkit.processes import Flashpol, Process
 from testkit.rtmpt_client import Ended, RtmptClient
 from testkit.tunnel_site import TunnelSite, accepted_by, holder, lane_at, reload, warnings
 
 pytestmark = pytest.mark.slow
 
-HOLD = 4.0  # seconds: a poll that gets its reply before has got it for another reason
+HOLD = 4.9  # seconds: the longest
+SOON = 3.0  # a poll that has ended by then has ended for another reason
 DATA = random.Random(19).randbytes(120_000)
 
 
@@ -71,8 +72,8 @@ def session(server: Flashpol, behind: Application, at: Process | None = None) ->
             yield Session(client, inner, owner, workers)
 
 
-def held(server: Flashpol, polls: int = 1) -> None:
-    eventually(lambda: count(server, "polls_held") == polls, f"{polls} held polls")
+def held(server: Flashpol, polls: int = 1, seconds: float = DEADLINE) -> None:
+    eventually(lambda: count(server, "polls_held") == polls, f"{polls} held polls", seconds)
 
 
 # ----------------------------------------------------------------------------------------------------------- forwarded
@@ -125,7 +126,7 @@ def test_poll_whose_connection_ends_at_another_worker_takes_no_bytes(
             reset(one.client.lanes.pop(one.away[0]).sock)
         else:
             one.client.drop(one.away[0])
-        held(shared, 0)
+        held(shared, 0, SOON)
         one.inner.sendall(b"kept")
         assert one.client.idle(via=one.away[1]).body == b"kept"
 
@@ -136,6 +137,7 @@ def test_second_poll_at_another_worker_ends_the_first(shared: Flashpol, behind: 
         one.client.write("idle", via=first)
         held(shared)
         one.client.write("idle", via=second)
+        one.client.lanes[first].sock.settimeout(SOON)
         assert one.client.read(first)[0::3] == (200, b"")
         held(shared)
         one.inner.sendall(b"for the second")
@@ -337,6 +339,17 @@ def test_end_of_the_server_ends_sessions_at_once(behind: Application, tmp_path: 
 
 
 # --------------------------------------------------------------------------------------------------------------- ghosts
+
+
+def test_end_of_the_server_does_not_wait_for_idle_connections(behind: Application, tmp_path: Path) -> None:
+    with site_of(tmp_path, behind, shutdown_timeout=60.0).serve(workers=1) as server:
+        with RtmptClient(server.place) as client:
+            assert client.open().status == 200
+            assert client.close().status == 200
+            eventually(lambda: count(server, "sessions_open") == 0, "the end of the session")
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(DEADLINE) == 0
+        assert "had not ended" not in server.log
 
 
 def test_ghost_whose_connections_stay_open_ends_and_so_does_its_upstream(behind: Application, tmp_path: Path) -> None:

@@ -66,7 +66,9 @@ cdef void leave_resumed(Core* core, Carrier* carrier) noexcept nogil:
         core.resumed = carrier.after
     else:
         carrier.before.after = carrier.after
-    if carrier.after != NULL:
+    if carrier.after == NULL:
+        core.resumed_last = carrier.before
+    else:
         carrier.after.before = carrier.before
 
 
@@ -206,6 +208,21 @@ cdef bint send_out(Core* core, int fd, const char* data, uint32_t size) noexcept
     return carrier.failed or taken == size or keep_unsent(core, carrier, data + taken, size - taken)
 
 
+cdef void resume_later(Core* core, int fd) noexcept nogil:
+    """What has come behind a request is the next one's, in the next wake-up."""
+    cdef Carrier* carrier = carrier_of(core, fd)
+    if core.records[fd].state != S_BEHIND:
+        enter(core, fd, S_BEHIND)
+    carrier.resumes = True
+    carrier.before, carrier.after = core.resumed_last, NULL
+    if core.resumed_last != NULL:
+        core.resumed_last.after = carrier
+    else:
+        core.resumed = carrier
+    core.resumed_last = carrier
+    fire_timer(&core.poller)
+
+
 cdef void after_reply(Core* core, int fd) noexcept nogil:
     """The reply is sent, or cannot be: what comes next on this connection, unless its input is being served."""
     cdef Carrier* carrier = carrier_of(core, fd)
@@ -227,14 +244,7 @@ cdef void after_reply(Core* core, int fd) noexcept nogil:
             enter(core, fd, S_KEEP)             # which has the same deadline queue; the next line begins the deadline
         enter(core, fd, S_KEEP)
         return
-    if core.records[fd].state != S_BEHIND:
-        enter(core, fd, S_BEHIND)
-    carrier.resumes = True
-    carrier.before, carrier.after = NULL, core.resumed
-    if core.resumed != NULL:
-        core.resumed.before = carrier
-    core.resumed = carrier
-    fire_timer(&core.poller)
+    resume_later(core, fd)
 
 
 cdef void reply_to_request(void* self, int fd, int status, const char* body, uint32_t size) noexcept nogil:
@@ -324,7 +334,7 @@ cdef inline bint is_tunnel_request(Core* core, int fd, const HeadParser* head, T
 
 
 cdef inline void send_at_once(int fd) noexcept nogil:
-    """With Nagle's algorithm the reply to a request that came behind another one would wait for an ACK: 40 ms."""
+    """With Nagle's algorithm the reply to a request that came behind another waits for an acknowledgement: 40 ms."""
     cdef int one = 1
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
 
@@ -517,9 +527,16 @@ cdef size_t carry_out(
             if rest_size:
                 core.gate.hurry(core.gate, fd)
         return 0
-    if rest_size:
+    core.requests_left -= 1
+    if rest_size and core.requests_left > 0:
         memmove(core.whole, rest, rest_size)
         return rest_size
+    if rest_size:
+        if keep_rest(carrier, rest, rest_size):
+            resume_later(core, fd)
+        else:
+            refuse_http(core, fd, R_CAPACITY, HR_BUSY)
+        return 0
     enter(core, fd, S_KEEP)
     return 0
 
@@ -576,7 +593,7 @@ cdef void run_resumed(Core* core, int limit) noexcept nogil:
     """Go on with connections whose next request has come already, a limited number in one wake-up."""
     cdef Carrier* carrier
     cdef size_t size
-    while core.resumed != NULL and limit > 0:
+    while core.resumed != NULL and limit > 0 and core.requests_left > 0:
         limit -= 1
         carrier = core.resumed
         leave_resumed(core, carrier)

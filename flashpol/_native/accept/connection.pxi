@@ -20,7 +20,9 @@ cdef enum:
     # Ready records, and overdue ones of each queue, handled in one wake-up for each listener: more than BURST + BATCH,
     # so that accepting cannot outrun them.
     DISPATCH = 128
-    DISPATCH_BODIES = 1048576   # bytes of bodies that one wake-up reads: half a millisecond
+    # Bytes of bodies that one wake-up reads, and requests that come behind others: each is half a millisecond or more.
+    DISPATCH_BODIES = 1048576
+    DISPATCH_REQUESTS = 256
 
 
 # ---------------------------------------------------------------------------------------------------------------- input
@@ -234,6 +236,7 @@ cdef inline void dispatch(Core* core) noexcept nogil:
     cdef int64_t now
     cdef bint fired = False
     core.body_left = DISPATCH_BODIES
+    core.requests_left = DISPATCH_REQUESTS
     left = limit
     while left > 0:
         n = epoll_wait(core.poller.epoll, events, EVENTS, 0)

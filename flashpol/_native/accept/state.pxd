@@ -295,9 +295,11 @@ cdef struct Core:
     Carrier** carriers          # one for each possible fd, NULL: there is no gate
     int serving                 # the connection whose input is being served, -1: none
     bint draining               # others serve new clients, or nothing does
-    Carrier* resumed            # those whose next request has come already: a ring of none, or a list
+    Carrier* resumed            # the first of those whose next request has come already, NULL: there is none
+    Carrier* resumed_last
     int64_t body_bytes          # allocated for bodies, and for replies that clients do not take
     int64_t body_left           # bytes of bodies that this wake-up still reads
+    int32_t requests_left       # requests of RTMPT that come behind others, which it still carries out
     int64_t max_body_bytes
     Guesses* guesses            # by slot of the address table; NULL: there is none
     HttpReply[HR_COUNT] http_replies    # borrowed from the ConnectionTable

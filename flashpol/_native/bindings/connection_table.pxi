@@ -12,12 +12,12 @@ from flashpol._native.accept.ip_ranges cimport MAPPED
 from flashpol._native.accept.match cimport SEEN_BYTES, Signature, SIGNATURES
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
-    Carrier, Core, G_SESSIONS, Guesses, H_NONE, H_READ, HR_BODY, HR_BUSY, HR_COUNT, HR_METHOD,
-    HR_TIMEOUT, HttpReply, Listener, O_RELAYED, O_SERVED, O_TIMEOUT, P_RTMPT, P_WEBSOCKET, PartialHead, PENDING_OPEN,
-    PENDING_REQUEST, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_KEEP, Q_LINGER, Q_REQUEST, Q_UNREAD,
-    QUEUE_COUNT, R_CAPACITY, R_HTTP, R_MAX_ADDRESS_CONNECTIONS, R_MAX_CONNECTIONS, R_NONE, R_SHUTDOWN, READ_BYTES,
-    Reason, REASON_COUNT, Record, S_BEHIND, S_DECISION, S_EXCHANGE, S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY, S_UNREAD,
-    Sample, SAMPLE_COUNT, TurnLine,
+    Carrier, Core, G_SESSIONS, Guesses, H_NONE, H_READ, HR_BODY, HR_BUSY, HR_COUNT, HR_METHOD, HR_TIMEOUT, HttpReply,
+    Listener, O_RELAYED, O_SERVED, O_TIMEOUT, P_RTMPT, P_WEBSOCKET, PartialHead, PENDING_OPEN, PENDING_REQUEST,
+    PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_KEEP, Q_LINGER, Q_REQUEST, Q_UNREAD, QUEUE_COUNT,
+    R_CAPACITY, R_HTTP, R_MAX_ADDRESS_CONNECTIONS, R_MAX_CONNECTIONS, R_NONE, R_SHUTDOWN, READ_BYTES, Reason,
+    REASON_COUNT, Record, S_BEHIND, S_DECISION, S_EXCHANGE, S_FREE, S_KEEP, S_LINGER, S_SESSION, S_SLOW_REPLY,
+    S_UNREAD, Sample, SAMPLE_COUNT, TurnLine,
 )
 from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN, CODEC_REPLY
@@ -216,6 +216,15 @@ cdef class ConnectionTable:
     @property
     def sessions(self):
         return sum([self.core.listeners[i].counters.by_state[<int>G_SESSIONS] for i in range(self.core.listener_count)])
+
+    @property
+    def idle(self):
+        cdef size_t fd
+        cdef int count = 0
+        if self.core.carriers != NULL:
+            for fd in range(self.core.capacity):
+                count += self.core.records[fd].state == S_KEEP
+        return count
 
     def ready(self):
         with nogil:

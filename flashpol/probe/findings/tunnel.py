@@ -287,7 +287,8 @@ def application_rejected(view: View) -> Iterator[Hit]:
     "PB741", ERROR, "application-closed",
     wrong="{way}: the media server closes the connection instead of a reply to `connect` for {application}",
     instead="correct the name of the application: nginx's RTMP module and others close for one that they do not have;"
-    " leave out the stream, which follows it in the URLs of ffmpeg; then read the server's log; through a tunnel, a session that is lost looks the same, so probe without APP too",
+    " leave out the stream, which follows it in the URLs of ffmpeg; then read the server's log; through a tunnel, a"
+    " session that is lost looks the same, so probe without APP too",
     seen="FIN, RST, the command close or the end of the tunnel comes after `connect`, and no reply",
     clients=RTMP_CLIENTS,
 )  # fmt: skip
