@@ -137,13 +137,13 @@ class ConnectionTimeouts:
     rtmpt_buffer: int = setting(
         262_144,
         number(4096, 2**28, whole=True),
-        "An RTMPT session holds at most this many bytes that its client has not fetched, then it reads no more from "
-        "the upstream; and as many bytes of requests that came before their turn.",
-        "256 KiB are a second of video at 2 Mbit/s, and clients fetch more often.",
+        "An RTMPT session holds at most this many bytes of requests that its upstream has not taken, then its client "
+        "waits; and as many bytes of requests that came before their turn, then it gets 503.",
+        "256 KiB are a second of video at 2 Mbit/s. What the upstream sends is held by the kernel until it is fetched.",
     )
     rtmpt_body: int = setting(
         1_048_576,
-        number(4096, 2**28, whole=True),
+        number(4096, 2**21, whole=True),
         "A request of RTMPT may have a body of this many bytes; a longer one gets 413.",
         "1 MiB is more than clients send at once, and a body is held in memory until it is complete.",
     )
