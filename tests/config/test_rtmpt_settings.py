@@ -81,7 +81,7 @@ def test_times_and_sizes_may_be_a_listeners_own(tmp_path: Path) -> None:
     found = read(tmp_path, RTMPT + "".join(f"{name} = {value}\n" for name, value in own.items()))
     assert {name: getattr(found.timeouts(found.listeners[0]), name) for name in own} == own
     defaults = {name: getattr(ConnectionTimeouts(), name) for name in own}
-    assert [*defaults.values()] == [30.0, 0.5, 2.0, 15.0, 262144, 1048576]
+    assert [*defaults.values()] == [75.0, 0.5, 2.0, 15.0, 262144, 1048576]
 
 
 @pytest.mark.parametrize("value", [0, 0.001, 0.5, 4.9])
