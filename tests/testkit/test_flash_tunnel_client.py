@@ -30,7 +30,7 @@ def echo_server() -> Iterator[RtmptServer]:
 
         thread = threading.Thread(target=echo, daemon=True)
         thread.start()
-        with rtmpt_server.rtmpt_server(application.getsockname(), hold=0.05) as running:
+        with rtmpt_server.rtmpt_server(application.getsockname(), hold=0.05, buffer=1 << 14) as running:
             yield running
         thread.join(5)
 

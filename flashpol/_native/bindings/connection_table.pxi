@@ -104,7 +104,7 @@ cdef class ConnectionTable:
         free(self.core.carriers)
         free(self.core.guesses)
         free(self.core.outgoing)
-        if self._no_client >= 0:
+        if self._no_client > 0:                         # 0: __cinit__ has not begun
             close(self._no_client)
         free(self.core.whole)
         free(self.core.records)
