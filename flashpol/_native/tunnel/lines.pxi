@@ -59,7 +59,7 @@ cdef bint append_output(Line* to, const char* data, uint32_t size) noexcept nogi
     """Keep what the other worker does not take. False: there is no room."""
     cdef char* larger
     cdef uint32_t room
-    if to.end + size > to.output_room and to.begin >= to.output_room // 2:
+    if to.begin and to.end + size > to.output_room and to.begin >= to.output_room // 2:
         memmove(to.output, to.output + to.begin, to.end - to.begin)
         to.end -= to.begin
         to.begin = 0
