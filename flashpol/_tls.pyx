@@ -6,8 +6,7 @@ from cython cimport final
 
 from flashpol._fastpath cimport CodecFactory
 from flashpol._native.codecs.codec cimport (
-    CE_DONE, Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH, CODEC_OK, CODEC_PLAIN, CODEC_READ, CODEC_REPLY, CODEC_WORK,
-    CodecResult, HF_NONE, Output,
+    CE_DONE, Codec, CODEC_GROWTH, HF_NONE, Output,
 )
 from flashpol._native.tls.openssl cimport OPENSSL_VERSION, OpenSSL_version, SSL_get_ex_new_index
 
@@ -20,11 +19,10 @@ class TlsError(Exception):
     """What is wrong with a certificate, a key, or a setting of TLS: one line."""
 
 
+include "_native/bindings/codec_calls.pxi"
 include "_native/tls/codec.pxi"
 include "_native/tls/context.pxi"
 include "_native/tls/certificate.pxi"
-
-cdef dict RESULTS = {CODEC_OK: "ok", CODEC_WORK: "work", CODEC_END: "end", CODEC_ERROR: "error"}
 
 
 @final
@@ -165,26 +163,11 @@ cdef class TlsCodec:
         if self._codec != NULL:
             self._codec.type.release(self._codec)
 
-    cdef tuple _call(self, bytes wire):
-        """decode, or without input work."""
-        cdef Output plain, reply
-        cdef CodecResult result
-        cdef bytes room = bytes(CODEC_PLAIN + CODEC_REPLY)
-        plain.data, plain.size, plain.room = <char*><const char*>room, 0, CODEC_PLAIN
-        reply.data, reply.size, reply.room = plain.data + CODEC_PLAIN, 0, CODEC_REPLY
-        if wire is None:
-            result = self._codec.type.work(self._codec, &plain, &reply)
-        else:
-            result = self._codec.type.decode(self._codec, <const char*>wire, <uint32_t>len(wire), &plain, &reply)
-        return RESULTS[<int>result], plain.data[:plain.size], reply.data[:reply.size]
-
     def decode(self, bytes wire not None):
-        if len(wire) > CODEC_READ:
-            raise ValueError(f"at most {CODEC_READ} bytes at a time")
-        return self._call(wire)
+        return call_codec(self._codec, wire)
 
     def work(self):
-        return self._call(None)
+        return call_codec(self._codec, None)
 
     def encode(self, bytes plain not None):
         cdef Output wire

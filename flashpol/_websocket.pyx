@@ -10,8 +10,8 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from flashpol._fastpath cimport PreparedCodec
 from flashpol._native.codecs.codec cimport (
-    CE_DONE, CE_EVICTED, CE_FAILED, CE_IDLE, CE_PING, CE_REPLACED, CE_STOP, Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH,
-    CODEC_HEADROOM, CODEC_OK, CODEC_PLAIN, CODEC_READ, CODEC_REPLY, CODEC_WORK, CodecEnd, CodecResult, Output,
+    CE_DONE, CE_EVICTED, CE_FAILED, CE_IDLE, CE_PING, CE_REPLACED, CE_STOP, Codec, CODEC_GROWTH, CODEC_HEADROOM,
+    CODEC_PLAIN, CodecEnd, Output,
 )
 from flashpol._native.websocket.deflate cimport HAS_ZLIB
 from flashpol._native.websocket.codec cimport (
@@ -20,6 +20,7 @@ from flashpol._native.websocket.codec cimport (
 )
 
 include "_native/bindings/tables.pxi"
+include "_native/bindings/codec_calls.pxi"
 include "_native/websocket/frames.pxi"
 include "_native/websocket/deflate.pxi"
 include "_native/websocket/codec.pxi"
@@ -56,7 +57,6 @@ cdef dict layout_of_counters():
 LAYOUT = layout_of_counters()
 COMPRESSES = bool(HAS_ZLIB)                             # the build has zlib
 
-cdef dict RESULT_NAMES = {CODEC_OK: "ok", CODEC_WORK: "work", CODEC_END: "end", CODEC_ERROR: "error"}
 cdef dict ENDS = {
     "done": CE_DONE, "failed": CE_FAILED, "idle": CE_IDLE, "stop": CE_STOP, "replaced": CE_REPLACED,
     "evicted": CE_EVICTED, "ping": CE_PING,
@@ -106,7 +106,7 @@ cdef class Path:
 
 @final
 cdef class WebSocketCodec:
-    """The codec of one connection, for tests: the pump calls it in C. `upper`: on a TlsCodec's Codec."""
+    """The codec of one connection without TLS, for tests: the pump calls it in C."""
 
     cdef PreparedCodec _prepared
     cdef Codec* _codec
@@ -115,25 +115,11 @@ cdef class WebSocketCodec:
         self._prepared = path.prepare(reply, rest, compresses=compresses)
         self._codec = self._prepared.codec
 
-    cdef tuple _call(self, bytes wire):
-        cdef Output plain, reply
-        cdef CodecResult result
-        cdef bytes room = bytes(CODEC_PLAIN + CODEC_REPLY)
-        plain.data, plain.size, plain.room = <char*><const char*>room, 0, CODEC_PLAIN
-        reply.data, reply.size, reply.room = plain.data + CODEC_PLAIN, 0, CODEC_REPLY
-        if wire is None:
-            result = self._codec.type.work(self._codec, &plain, &reply)
-        else:
-            result = self._codec.type.decode(self._codec, <const char*>wire, <uint32_t>len(wire), &plain, &reply)
-        return RESULT_NAMES[<int>result], plain.data[:plain.size], reply.data[:reply.size]
-
     def decode(self, bytes wire not None):
-        if len(wire) > CODEC_READ:
-            raise ValueError(f"at most {CODEC_READ} bytes at a time")
-        return self._call(wire)
+        return call_codec(self._codec, wire)
 
     def work(self):
-        return self._call(None)
+        return call_codec(self._codec, None)
 
     cdef bytes _write(self, int what, CodecEnd why, bytes plain):
         cdef Output wire

@@ -8,8 +8,8 @@ from typing import Any
 from flashpol.admin.context import AdminContext
 from flashpol.admin.policy_analysis import AnalysisCache
 from flashpol.config import WebSocketPath
-from flashpol.gateway.decisions import rule_of, with_gateway
-from flashpol.gateway.origins import Origins
+from flashpol.gateway.decisions import with_gateway
+from flashpol.gateway.origins import Origins, rule_of
 from flashpol.policy import Decision, PolicyError
 
 LISTENER, CONTENT, PORT = FIELDS = ("listener", "from", "port")

@@ -12,7 +12,8 @@ from typing import Any
 from flashpol.cli import sources, terminal
 from flashpol.cli.arguments import ALL, add_clients, clients, port
 from flashpol.config import ConfigError, Listener
-from flashpol.gateway.decisions import paths_for, rule_of, with_gateway
+from flashpol.gateway.decisions import paths_for, with_gateway
+from flashpol.gateway.origins import rule_of
 from flashpol.policy import CLIENTS, DECIDE_CLIENTS, Decider, Decision, PolicyError
 from flashpol.policy.clients.ruffle import CLIENT as RUFFLE
 from flashpol.policy.clients.sandboxes import AIR, REMOTE, SANDBOXES, knows

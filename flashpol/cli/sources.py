@@ -10,7 +10,7 @@ from flashpol import config
 from flashpol.config import ConfigError, Listener, WebSocketPath
 from flashpol.policy import CLIENTS, MAX_POLICY_BYTES, PolicyError, merge_files
 from flashpol.serving.policies import CLIENTS_OF, fragments, generated, read_file
-from flashpol.serving.policy_files import URL_CLIENTS, url_files
+from flashpol.serving.policy_files import URL_CLIENTS
 
 STDIN = "-"
 
@@ -109,7 +109,7 @@ def by_url(path: Path) -> list[Source]:
     """Return the files that the listeners of a configuration serve by URL, each once for a port. Raises ConfigError."""
     found: dict[tuple[Path, str, int | None], list[str]] = {}
     for listener in config.load(path).listeners:
-        for url, file in url_files(listener):
+        for url, file in listener.policy_files.items():
             found.setdefault((file, url, listener.public_port), []).append(str(listener.name or listener.address))
     return [
         Source(str(file), read_file(file), None, port, URL_CLIENTS[url], ", ".join(listeners), by_url=True)

@@ -58,7 +58,7 @@ def _check_websocket(listener: Listener) -> None:
         if isinstance(address, Address) and any(upstream.arrives_at(address) for upstream in path.upstream):
             message = "leads to this listener itself: give the application a port of its own"
             raise _path_error(listener, path, message, "upstream")
-        if path.path in listener.policy_paths:
+        if path.path in listener.policy_files:
             raise _path_error(listener, path, "is that of a policy file, which is served there: write another", "path")
         if seen.setdefault(path.path, path) is not path:
             other = seen[path.path].location

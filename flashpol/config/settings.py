@@ -461,10 +461,10 @@ class Listener:
         return any(getattr(self, name) for name in HTTP)
 
     @property
-    def policy_paths(self) -> tuple[str, ...]:
-        """Of the policy files that it serves by URL."""
+    def policy_files(self) -> dict[str, Path]:
+        """The policy files that it serves by URL, by the path of the URL."""
         files = {"/crossdomain.xml": self.crossdomain_file, "/clientaccesspolicy.xml": self.clientaccesspolicy_file}
-        return tuple(path for path, file in files.items() if file)
+        return {path: file for path, file in files.items() if file}
 
     def upstream_of(self, path: WebSocketPath) -> tuple[UpstreamAddress, ...]:
         """Where a WebSocket path leads."""

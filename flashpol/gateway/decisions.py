@@ -24,19 +24,6 @@ def paths_for(listener: Listener, port: int) -> list[WebSocketPath]:
     return [path for path in listener.websocket if listener.port_of(path) == port]
 
 
-def rule_of(listener: Listener, path: WebSocketPath, policy: bytes) -> Origins:
-    """The rule of a path whose port is known. policy: what the listener serves."""
-    port = listener.port_of(path)
-    assert port is not None
-    return Origins(
-        policy,
-        port,
-        rule=path.origins,
-        without_origin=path.without_origin,
-        served_from=listener.public_port,
-    )
-
-
 def with_gateway(
     decisions: Sequence[Decision],
     listener: Listener | None,

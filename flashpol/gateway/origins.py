@@ -21,11 +21,12 @@ from collections.abc import Iterable, Sequence
 from ipaddress import AddressValueError, IPv6Address
 from typing import NamedTuple
 
+from flashpol.config import Listener, WebSocketPath
 from flashpol.policy.clients import COMPILE
 from flashpol.policy.clients.query import Content, Document, Query
 from flashpol.policy.model import HIGHEST_PORT, DomainError, shown
 
-__all__ = ["ACCEPTED", "ANY", "MALFORMED", "NO_ORIGIN", "POLICY", "REFUSED", "Origins", "Verdict"]
+__all__ = ["ACCEPTED", "ANY", "MALFORMED", "NO_ORIGIN", "POLICY", "REFUSED", "Origins", "Verdict", "rule_of"]
 
 # The rules of a path, beside a list of origins.
 POLICY, ANY = "policy", "any"
@@ -133,6 +134,15 @@ class Origins:
             return Verdict(True, ACCEPTED, 0, _one_line(reason), text, line, column)
         reason = f"Origin {shown(text)} may not connect to port {self.port}: {reason}"
         return Verdict(False, REFUSED, 403, _one_line(reason), text, line, column)
+
+
+def rule_of(listener: Listener, path: WebSocketPath, policy: bytes, port: int | None = None) -> Origins:
+    """The rule of a listener's path. policy: what the listener serves. port: that clients connect to, once it is bound;
+    None: the configuration says it, or the path names its own."""
+    port = port or listener.public_port
+    content_port = path.port or port
+    assert content_port
+    return Origins(policy, content_port, rule=path.origins, without_origin=path.without_origin, served_from=port)
 
 
 class Memory:

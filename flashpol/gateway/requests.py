@@ -9,7 +9,7 @@ from typing import NamedTuple
 from flashpol._fastpath import RequestHead
 from flashpol.config import EVERY_PATH, Listener
 from flashpol.gateway import handshake, replies
-from flashpol.gateway.origins import Origins
+from flashpol.gateway.origins import rule_of
 from flashpol.gateway.url_policies import UrlReplies
 from flashpol.policy.model import shown
 
@@ -53,16 +53,7 @@ class Gateway:
         self._paths = {path.path.encode(): number for number, path in enumerate(listener.websocket)}
         self._every = self._paths.pop(EVERY_PATH.encode(), None)
         self._compress = [path.compression for path in listener.websocket]
-        self._origins = [
-            Origins(
-                policy,
-                path.port or port,
-                rule=path.origins,
-                without_origin=path.without_origin,
-                served_from=port,
-            )
-            for path in listener.websocket
-        ]
+        self._origins = [rule_of(listener, path, policy, port) for path in listener.websocket]
 
     def decide(self, head: RequestHead) -> Reply | Upgrade | None:
         """None: the connection is relayed as it is."""

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import NamedTuple, Self
 
 from flashpol.config import BY_POLICY, EVERY_PATH, ConfigError, Listener, WebSocketPath
-from flashpol.gateway.origins import MALFORMED, Origins
+from flashpol.gateway.origins import MALFORMED, Origins, rule_of
 
 WS, WSS = "ws", "wss"
 _DEFAULT_PORTS = {WS: 80, WSS: 443}
@@ -164,14 +164,7 @@ def origin_of(page: str) -> str:
 def objections(route: Route, policy: bytes, origin: str) -> Iterator[str]:
     """Why content of a page with this origin cannot connect, a line each. policy: what the listener serves."""
     entry, listener, path = route
-    rule = Origins(
-        policy,
-        entry.port,
-        rule=path.origins,
-        without_origin=path.without_origin,
-        served_from=listener.public_port,
-    )
-    verdict = rule.judge([origin.encode(errors="replace")])
+    verdict = rule_of(listener, path, policy).judge([origin.encode(errors="replace")])
     if not verdict.allowed:
         remedy = "grant it in the policy" if path.origins == BY_POLICY else "add it to origins"
         yield f"{entry.url}: {verdict.reason}: {remedy}"

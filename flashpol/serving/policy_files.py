@@ -5,7 +5,7 @@ warnings are logged. `flashpol.gateway.url_policies` makes HTTP replies of them.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from flashpol.config import Config, ConfigError, Listener
@@ -28,24 +28,17 @@ MAX_URL_POLICY_BYTES = 32_768
 log = logging.getLogger("flashpol")
 
 
-def url_files(listener: Listener) -> Iterator[tuple[str, Path]]:
-    """The listener's files, each with the path of its URL."""
-    if listener.crossdomain_file:
-        yield CROSSDOMAIN_PATH, listener.crossdomain_file
-    if listener.clientaccesspolicy_file:
-        yield SILVERLIGHT_HTTP_PATH, listener.clientaccesspolicy_file
-
-
 def files_of(config: Config) -> list[Path]:
     """All files that `load_all` reads."""
-    return list(dict.fromkeys(file for listener in config.listeners for _, file in url_files(listener)))
+    return list(dict.fromkeys(file for listener in config.listeners for file in listener.policy_files.values()))
 
 
 def load_all(config: Config) -> list[UrlPolicies]:
     """The files of each listener, in their order. Raises ConfigError, as all functions here do."""
     logged: set[str] = set()
     return [
-        {url: _load(listener, url, file, logged) for url, file in url_files(listener)} for listener in config.listeners
+        {url: _load(listener, url, file, logged) for url, file in listener.policy_files.items()}
+        for listener in config.listeners
     ]
 
 

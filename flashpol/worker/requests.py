@@ -72,11 +72,9 @@ class Requests:
 
     def _identify(self, fd: int, head: RequestHead, port: HttpPort) -> str | None:
         """Find the client behind a proxy. Returns why it is refused."""
-        if port.forwarded is None:
+        if port.forwarded is None or not head.count(b"x-forwarded-for"):
             return None
         entries = values_of(grouped(head.fields), b"x-forwarded-for")
-        if not entries:
-            return None
         try:
             found = client_address(self._table.client(fd)[0], entries, port.forwarded)
         except OSError:  # the client has reset the connection

@@ -4,7 +4,8 @@ import pytest
 
 from flashpol._fastpath import RequestHead
 from flashpol.config import Address, Listener, UpstreamAddress, WebSocketPath
-from flashpol.gateway.decisions import rule_of, with_gateway
+from flashpol.gateway.decisions import with_gateway
+from flashpol.gateway.origins import rule_of
 from flashpol.gateway.requests import Gateway, Upgrade
 from flashpol.policy import Decider, Decision
 

@@ -8,7 +8,6 @@ from flashpol._native.websocket.deflate cimport Compressor, z_stream
 cdef enum:
     FRAME_HEAD = 14             # the longest head of a client's frame
     MAX_CONTROL = 125           # payload of a control frame
-    MAX_TEXT_CONTROL = 127      # a control frame of ours
 
 cdef enum Opcode:
     OP_CONTINUATION = 0
