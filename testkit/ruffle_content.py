@@ -17,8 +17,11 @@ PAGE = b"""<!DOCTYPE html>
 <script src="/ruffle/ruffle.js"></script>
 <script>
 const events = [];
-let player;
-function report(event, detail) { events.push([event, detail]); }
+let player, connected = false;
+function report(event, detail) {
+  events.push([event, detail]);
+  connected = connected || event == "connect";
+}
 async function play(url, socketProxy) {
   window.RufflePlayer.config = {
     publicPath: "/ruffle/", polyfills: false, autoplay: "on", unmuteOverlay: "hidden", splashScreen: false,
@@ -81,6 +84,8 @@ class Content:
         return self.page.evaluate("(name) => events.findLast(([event]) => event == name)[1]", event)
 
     def send(self, text: str) -> None:
+        """Send it on the connection, when there is one."""
+        self.page.wait_for_function("() => connected")
         self.page.evaluate("() => { events.length = 0 }")
         self.call("send", text)
 

@@ -161,6 +161,10 @@ def test_path_that_the_policy_refuses_to_every_page_is_a_problem(behind: Applica
     config = tmp_path / "flashpol.toml"
     config.write_text(CONFIG.format(upstream=behind.remote, down=free_port()).replace('ports = "7000"', 'ports = "1"'))
     with Flashpol("-c", config, listen=()) as server:
-        found = [each for each in status(server)["problems"] if each["kind"] == "websocket"]
-        assert [each["message"].startswith("Listener games: the WebSocket path /") for each in found] == [True, True]
-        assert server.metrics().total("configuration_problems", kind="websocket") == 2
+        problems = [each["message"] for each in status(server)["problems"] if each["kind"] == "websocket"]
+        refusing = [message for message in problems if "is refused to every page" in message]
+        assert [message.split(" is refused")[0] for message in refusing] == [
+            "Listener games: the WebSocket path /chess",
+            "Listener games: the WebSocket path /down",
+        ]
+        assert server.metrics().total("configuration_problems", kind="websocket") == len(problems)

@@ -361,6 +361,7 @@ def test_tls_scenario_without_a_peer_measures_the_others(monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_handshakes_scenario_has_a_ratio_for_each_target() -> None:
     results = Results()
     handshakes.run(Settings.on_this_machine(1, peers_only=bool(ours_missing()), quick=True), results)
