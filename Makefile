@@ -78,12 +78,14 @@ coverage: $(VENV)/.dev  ## line coverage of the package, the extension included
 
 sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(call variant,sanitize)
+	@# Without tests/supervisor, whose processes start and end all the time: they took half of the time, and the
+	@# extensions do in them what they do for the other tests.
 	@# Some tests are about a process that ends by SIGSEGV, and about the limit of core dumps: both stay as without it.
 	cd build/sanitize && LD_PRELOAD="$(SANITIZERS)" PYTHONMALLOC=malloc \
 		ASAN_OPTIONS=detect_leaks=0:handle_segv=0:disable_coredump=0 \
 		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ../../$(BIN)/python -m pytest -q $(PARALLEL) -n 2 \
 		tests/test_fastpath*.py tests/test_pump*.py tests/test_tls.py tests/test_random_clients.py tests/fuzz tests/counters \
-		tests/supervisor tests/worker tests/relay tests/process tests/serving tests/log
+		tests/worker tests/relay tests/process tests/serving tests/log
 
 valgrind: $(VENV)/.dev  ## tests of the extensions under memcheck (five minutes; not part of CI)
 	@$(call variant,debug)
