@@ -13,6 +13,7 @@ import pytest
 from testkit.clients import BARE, REQUEST, connect, deliver
 from testkit.fastpath_loop import Loop
 from testkit.polling import eventually
+from testkit.sanitizer import measures_memory
 from testkit.serving import LARGE
 
 _testcapi = pytest.importorskip("_testcapi")
@@ -106,6 +107,7 @@ def test_parked_sessions_without_memory_are_refused_or_handed_over(start: Callab
         client.close()
 
 
+@measures_memory
 def test_sessions_without_memory_leave_no_bytes_behind(start: Callable[..., Loop]) -> None:
     """What was read for a session is freed, also if its hook is not reached."""
     loop = start(shared=True, capacity=4096)

@@ -5,7 +5,6 @@ python tests/test_random_clients.py --seconds 60 --seed 4 --reloads --kills     
 
 import argparse
 import asyncio
-import os
 import random
 import signal
 import sys
@@ -23,6 +22,7 @@ from testkit.polling import eventually
 from testkit.processes import Metrics, status
 from testkit.random_applications import Applications
 from testkit.random_clients import LISTENERS, PROXIED, SECURE, TLS_ONLY, Scene
+from testkit.sanitizer import SANITIZED
 from testkit.tls import WHOLE, tls_ask
 from testkit.tls_serving import AVAILABLE
 
@@ -40,7 +40,6 @@ if AVAILABLE:
 # What a sanitizer or an exception leaves in the log.
 FAULTS = ("AddressSanitizer", "runtime error:", "Traceback")
 LINES_OF_FAULT = 50
-SANITIZED = "asan" in os.environ.get("LD_PRELOAD", "")
 
 
 async def disturb(scene: Scene, generator: random.Random, end: float, reloads: bool, kills: bool) -> int:

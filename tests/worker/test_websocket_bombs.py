@@ -13,13 +13,14 @@ from flashpol._websocket import COMPRESSES
 from testkit.deflate_codec import bomb_of, compressed
 from testkit.polling import DEADLINE, eventually
 from testkit.processes import Flashpol, status
+from testkit.sanitizer import measures_memory
 from testkit.tls_serving import issue
 from testkit.websocket_frames import BINARY, CLOSE, Frame, Frames, deflate, frame
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not COMPRESSES, reason="built without zlib"),
-    pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer keeps what is freed"),
+    measures_memory,
 ]
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
