@@ -197,7 +197,7 @@ def test_worker_without_descriptors_proves_that_it_serves(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_worker_under_a_flood_proves_that_it_serves(tmp_path: Path) -> None:
-    with breakable(tmp_path, "pass", server="stall_timeout = 0.4") as one:
+    with breakable(tmp_path, "pass", server="stall_timeout = 1.0") as one:
         ended = threading.Event()
 
         def flood() -> None:
