@@ -78,8 +78,8 @@ coverage: $(VENV)/.dev  ## line coverage of the package, the extension included
 
 sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(call variant,sanitize)
-	@# Without tests/supervisor, whose processes start and end all the time: they took half of the time, and the
-	@# extensions do in them what they do for the other tests.
+	@# Without tests/supervisor: its many processes start slowly with sanitizers. So reload and queue failover are not
+	@# among what is checked; accepting, relaying and the shared memory are.
 	@# Some tests are about a process that ends by SIGSEGV, and about the limit of core dumps: both stay as without it.
 	cd build/sanitize && LD_PRELOAD="$(SANITIZERS)" PYTHONMALLOC=malloc \
 		ASAN_OPTIONS=detect_leaks=0:handle_segv=0:disable_coredump=0 \

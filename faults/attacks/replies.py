@@ -16,8 +16,9 @@ SLOW_REPLIES = 50  # max_slow_replies of each worker
 DEAF_ROWS = four_places("slow", asked="small")
 UNREAD = 4_000  # clients of one address with a window that is smaller than the reply
 ADDRESS_CONNECTIONS = 10  # max_address_connections
-# Replies of a worker before it notices the address: 12 in a second, then one of 8 is watched, until 3 linger. Each
-# worker may also have its share of the limit and a few more, since workers do not wait for each other.
+# Replies of a worker before it notices the address: WATCHED_RATE in a second, then one of CHECK_BUSY is watched, until
+# WATCHED_LINGERING linger (accept/reply.pxi). Each worker may also have its share of the limit and a few more, since
+# workers do not wait for each other.
 UNNOTICED = 12 + 8 * 3
 
 

@@ -37,12 +37,12 @@ def test_make_run_on_a_bare_machine_serves_the_example_policy(release: str) -> N
     assert "with OpenSSL 3" in done.stdout, done.stdout[-3000:]
 
 
-# What differs from one Debian to another: Python, OpenSSL, the terminal. All of the tests take ten minutes there.
+# What differs from one Debian to another: Python, OpenSSL, the terminal. All tests would take several minutes more.
 PART = "tests/test_tls.py tests/test_fastpath.py tests/test_pump.py tests/cli tests/worker tests/probe"
 
 
 @pytest.mark.parametrize("release", ["trixie"])
-def test_make_test_on_a_bare_machine_passes(release: str) -> None:
+def test_make_test_with_a_part_of_the_tests_on_a_bare_machine_passes(release: str) -> None:
     needs_machine()
     script = f'{MAKE}PYTEST_ADDOPTS="{PART}" make test'
     done = run_in(debian_root(release), script, 1500)
