@@ -39,9 +39,10 @@ test: $(VENV)/.dev  ## the fast tests (about five minutes on two quiet cores)
 	$(BIN)/python -m pytest -q $(PARALLEL) $(PROCESSES) --hypothesis-profile=fast -m "not slow"
 
 test-slow: $(VENV)/.dev  ## the others: browsers, Prometheus, nginx, HAProxy, ffmpeg, long runs, all examples
-	@# A machine that a file boots is for all tests of that file, in their order.
-	$(BIN)/python -m pytest -q $(PARALLEL) --dist loadfile $(PROCESSES) -m "(slow or hypothesis) and not alone"
-	$(BIN)/python -m pytest -q -m alone
+	@# A machine that a file boots is for all tests of that file, in their order. A browser or a proxy may be late on a
+	@# busy machine: up to five tests that fail are run once more.
+	$(BIN)/python -m testkit.again -q $(PARALLEL) --dist loadfile $(PROCESSES) -m "(slow or hypothesis) and not alone"
+	$(BIN)/python -m testkit.again -q -m alone
 
 test-all: test test-slow  ## all tests
 

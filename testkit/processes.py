@@ -336,6 +336,26 @@ class Flashpol:
     def metrics(self) -> Metrics:
         return Metrics.parse(self.get("/metrics").body.decode())
 
+    def counts(self, value: float, name: str, **labels: str) -> None:
+        """Wait until the samples `flashpol_NAME` with these labels sum to `value`.
+
+        A client sees what a worker has sent before the worker counts it.
+        """
+        seen = [-1.0]
+
+        def reached() -> bool:
+            seen.append(self.metrics().total(name, **labels))
+            return seen[-1] == value
+
+        try:
+            eventually(reached)
+        except AssertionError:
+            raise AssertionError(f"flashpol_{name} {labels or ''} is {seen[-1]:g}, not {value:g}") from None
+
+    def logs(self, text: str) -> None:
+        """Wait until the log contains a text."""
+        eventually(lambda: text in self.log, f"{text!r} in the log")
+
     # ------------------------------------------------------------------------------------------------------ processes
 
     @property

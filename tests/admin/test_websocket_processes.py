@@ -101,8 +101,8 @@ def test_session_is_counted_while_it_is_open_and_by_its_code_when_it_has_ended(
 def test_refused_origin_is_in_metrics_log_status_and_on_the_page(server: Flashpol) -> None:
     for _ in range(3):
         assert refused(server, "/chess", EVIL) == 403
-    assert server.metrics().total("websocket_upgrades_total", path="/chess", result="origin") == 3
-    assert server.metrics().total("refused_total", reason="origin") == 3
+    server.counts(3, "websocket_upgrades_total", path="/chess", result="origin")
+    server.counts(3, "refused_total", reason="origin")
     [origin] = path_of(server, "/chess")["refused_origins"]
     assert (origin["origin"], origin["times"]) == (EVIL, 3)
     assert origin["reason"].startswith(f'Origin "{EVIL}" may not connect to port 7000: ')
@@ -167,4 +167,4 @@ def test_path_that_the_policy_refuses_to_every_page_is_a_problem(behind: Applica
             "Listener games: the WebSocket path /chess",
             "Listener games: the WebSocket path /down",
         ]
-        assert server.metrics().total("configuration_problems", kind="websocket") == len(problems)
+        server.counts(len(problems), "configuration_problems", kind="websocket")

@@ -48,8 +48,8 @@ def test_client_gets_its_bytes_back(
         assert seen == Seen(protocol="binary", compressed=compression, echoed=True, pong=True, code=CODE)
         eventually(lambda: not server.metrics().total("websocket_open"), "the end")
         metrics = server.metrics()
-        assert metrics.total("websocket_upgrades_total", result="accepted") == 1
-        assert metrics.total("websocket_closes_total", by="client", code="other") == 1
+        server.counts(1, "websocket_upgrades_total", result="accepted")
+        server.counts(1, "websocket_closes_total", by="client", code="other")
         received, sent = (
             metrics.total("websocket_compressed_bytes_total", direction=direction) for direction in ("received", "sent")
         )
@@ -83,7 +83,7 @@ def test_end_of_the_application_has_a_code(site: ClientSite, reset: bool, code: 
     with application() as behind, site.serve(upstream=str(behind.remote), websocket=[PAGES]) as server:
         assert asyncio.run(code_after(server.place, behind, reset)) == code
         eventually(lambda: not server.metrics().total("websocket_open"), "the end")
-        assert server.metrics().total("websocket_closes_total", by="server", code=str(code)) == 1
+        server.counts(1, "websocket_closes_total", by="server", code=str(code))
 
 
 def status_of(port: int, origin: str) -> tuple[int, str]:
@@ -101,8 +101,8 @@ def test_client_of_another_page_is_told_why(site: ClientSite, echo: Echo) -> Non
     with site.serve(upstream=echo.address, websocket=[PAGES]) as server:
         status, reason = status_of(server.place[1], "https://evil.example")
         assert (status, reason.count("\n")) == (403, 1)
-        assert "https://evil.example" in server.log
-        assert server.metrics().total("websocket_upgrades_total", result="origin") == 1
+        server.logs("https://evil.example")
+        server.counts(1, "websocket_upgrades_total", result="origin")
 
 
 def test_client_without_an_application_gets_502(site: ClientSite) -> None:
@@ -110,7 +110,7 @@ def test_client_without_an_application_gets_502(site: ClientSite) -> None:
         gone: UpstreamAddress = behind.remote
     with site.serve(upstream=str(gone), websocket=[PAGES]) as server:
         assert status_of(server.place[1], ORIGIN)[0] == 502
-        assert server.metrics().total("websocket_upgrades_total", result="upstream") == 1
+        server.counts(1, "websocket_upgrades_total", result="upstream")
 
 
 @needs("curl")

@@ -32,7 +32,7 @@ def test_children_become_the_user_for_good(nobody: pwd.struct_passwd, tmp_path: 
                 assert int(now[name], 16) == 0, name
         assert status(server.process.pid)["Uid"].split() == ["0"] * 4
         assert ask(server.place) == POLICY.read_bytes() + b"\0"
-        assert server.metrics().total("replies_total") == 1
+        server.counts(1, "replies_total")
         assert server.get("/metrics", Accept="application/openmetrics-text").status == 200
         assert server.complaints == []
         assert server.stop() == 0

@@ -157,7 +157,7 @@ def test_reload_that_takes_tls_away_refuses_it(site: TlsSite) -> None:
         with connect(server.place, TlsClient(None).hello()) as client:
             assert client.recv(1) == b""
         assert ask(server.place) == REPLY
-        assert server.metrics().total("refused_total", reason="tls") == 1
+        server.counts(1, "refused_total", reason="tls")
         assert server.stop() == 0
 
 

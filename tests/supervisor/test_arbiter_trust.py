@@ -96,7 +96,7 @@ def test_counters_add_up_after_a_worker_died_with_open_connections() -> None:
         worker.kill()
         eventually(lambda: server.metrics().total("connections_open") == 0, "the account")
         metrics = server.metrics()
-        assert metrics.total("refused_total", reason="crashed") == 7
+        server.counts(7, "refused_total", reason="crashed")
         ends = ("replies_total", "refused_total", "timeouts_total", "resets_total")
         assert metrics.total("connections_accepted_total") == 8 == sum(metrics.total(name) for name in ends)
         for client in silent:
@@ -148,7 +148,7 @@ generation.Generation.update_failover = update_failover
         children = server.children
         go.touch()
         assert server.process.wait(DEADLINE) == 1, "2 is for a mistake in the configuration"
-        assert "ERROR: the arbiter crashed; workers are draining and will exit" in server.log
+        server.logs("ERROR: the arbiter crashed; workers are draining and will exit")
         eventually(lambda: not any(child.alive for child in children), "the end of all")
 
 
@@ -172,7 +172,7 @@ def test_admin_process_that_cannot_start_does_not_keep_policies_from_being_serve
     with serve(prelude=NO_ADMIN.replace("GO", repr(str(go))), admin=admin) as server:  # it is ready
         assert server.url is None, "the ready line promises no metrics"
         assert ask(server.place)[-1:] == b"\0"
-        assert "metrics are unavailable: the admin process failed to start 5 times" in server.log
+        server.logs("metrics are unavailable: the admin process failed to start 5 times")
         server.process.send_signal(signal.SIGHUP)
         eventually(lambda: " reloaded: " in server.log, "a reload")
         assert ask(server.place)[-1:] == b"\0"
@@ -180,7 +180,7 @@ def test_admin_process_that_cannot_start_does_not_keep_policies_from_being_serve
         go.touch()
         eventually(lambda: "metrics are available again" in server.log, "the admin process")
         server.url = f"http://{admin}/metrics"
-        assert server.metrics().total("replies_total") == 2
+        server.counts(2, "replies_total")
         assert server.stop() == 0
 
 

@@ -218,7 +218,7 @@ def test_worker_under_a_flood_proves_that_it_serves(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_stall_timeout_0_kills_no_worker_without_a_proof(tmp_path: Path) -> None:
-    with breakable(tmp_path, breaking("waiting clients", STOPPED), server="stall_timeout = 0") as one:
+    with breakable(tmp_path, breaking("sessions", STOPPED), server="stall_timeout = 0") as one:
         one.break_it()
         eventually(lambda: one.server.get("/-/ready").status == 503, "it is seen, and that is all")
         lasts(one, 1.0)
@@ -263,8 +263,8 @@ def test_server_serves_after_each_callback_has_raised_once() -> None:
                 client.sendall(b"again")
                 assert receive(session, 5) == b"again"
             for what in ("messages of the arbiter", "clients of listener", "waiting clients", "sessions"):
-                assert f"a callback ({what}" in server.log
-            assert server.metrics().total("worker_restarts_total") == 0
+                server.logs(f"a callback ({what}")
+            server.counts(0, "worker_restarts_total")
 
 
 # --------------------------------------------------------------------------------------------------------------- memory
@@ -291,7 +291,7 @@ def test_memory_error_in_the_hub_ends_the_worker_with_its_own_status(tmp_path: P
         assert one.events("stalled") == []
         one.serves()
         settled(one.server)
-        assert one.server.metrics().total("refused_total", reason="crashed") == 2
+        one.server.counts(2, "refused_total", reason="crashed")
 
 
 def settled(server: Flashpol) -> None:
