@@ -85,8 +85,8 @@ sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and Und
 	cd build/sanitize && LD_PRELOAD="$(SANITIZERS)" PYTHONMALLOC=malloc \
 		ASAN_OPTIONS=detect_leaks=0:handle_segv=0:disable_coredump=0 \
 		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ../../$(BIN)/python -m pytest -q $(PARALLEL) -n 2 \
-		tests/test_fastpath*.py tests/test_pump*.py tests/test_tls.py tests/test_random_clients.py tests/fuzz tests/counters \
-		tests/worker tests/relay tests/process tests/serving tests/log
+		tests/test_fastpath*.py tests/test_pump*.py tests/test_tls.py tests/test_tunnel*.py tests/test_random_clients.py \
+		tests/fuzz tests/counters tests/worker tests/relay tests/process tests/serving tests/log
 
 valgrind: $(VENV)/.dev  ## tests of the extensions under memcheck (five minutes; not part of CI)
 	@$(call variant,debug)

@@ -114,7 +114,7 @@ def test_no_byte_is_lost_when_other_workers_die_and_the_server_reloads(behind: E
         client = echo_through(relay, seed, disturb)
         assert client.repeated > 5
         metrics = server.metrics()
-        assert metrics.total("worker_restarts_total") == PIECES - 2
+        server.counts(PIECES - 2, "worker_restarts_total")
         assert metrics.total("rtmpt_forwarded_total") > 10
-        assert metrics.total("rtmpt_gaps_total") == 0
+        server.counts(0, "rtmpt_gaps_total")
         eventually(lambda: server.metrics().total("rtmpt_ends_total", by="client") == 1, "its end")
