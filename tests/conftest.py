@@ -3,9 +3,11 @@
 import gc
 import os
 import resource
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -175,3 +177,10 @@ def start_websockets(no_leaked_files: None) -> Iterator[StartWebSockets]:
     yield make
     while loops:
         loops.pop().close()
+
+
+@pytest.fixture
+def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The admin process takes rates over the time that a test says, and not over what the test itself takes."""
+    moment = time.monotonic()
+    monkeypatch.setattr("flashpol.admin.history.time", SimpleNamespace(monotonic=lambda: moment))

@@ -20,6 +20,8 @@ from flashpol.admin.page.tls_view import SHOWN_NAMES
 from flashpol.admin.status import status
 from flashpol.admin.tls import HANDSHAKE_FAILURES, Expiry, shown_names, time_left
 
+pytestmark = pytest.mark.usefixtures("still_clock")
+
 
 def failures(**counts: int) -> list[int]:
     return [counts.get(reason, 0) for reason in _fastpath.HANDSHAKE_FAILURES]

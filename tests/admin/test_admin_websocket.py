@@ -24,6 +24,8 @@ CHESS, EVERY = range(2)  # numbers of the paths
 EVIL = "https://evil.example"
 REASON = "Origin 'https://evil.example' may not connect to port 7000: no grant is for it (line 3 of the policy)"
 
+pytestmark = pytest.mark.usefixtures("still_clock")
+
 
 def count(context: AdminContext, path: int = CHESS, **results: int) -> None:
     put_path(context.shared, 0, path, "upgrades", *(results.get(name, 0) for name in RESULTS))
@@ -177,7 +179,7 @@ def used() -> tuple[AdminContext, list[Sample]]:
 def test_page_shows_paths_refusals_with_advice_origins_and_ends(used: tuple[AdminContext, list[Sample]]) -> None:
     text = " ".join(shown(*used).text.split())
     assert "954 by WebSocket" in text
-    assert "/chess master 954 51 3,000 90 90 (2.9 %) 11" in text
+    assert "/chess master 954 52 3,000 90 90 (2.9 %) 11" in text
     assert "* master 0 0.5 30 2 2 (6.2 %) 0" in text
     assert f"{EVIL} /chess of master: {REASON} 1 5 minutes ago" in text
     for result, number in (("origin", 30), ("no_upgrade", 60), ("upstream", 2)):
