@@ -113,7 +113,7 @@ def squid(folder: Path, server: str) -> Iterator[int]:
         "shutdown_lifetime 0 seconds\nnetdb_filename none\n"
     )
     folder.chmod(0o777)  # it runs as the user proxy
-    with _listening(folder, port, find("squid"), "-N", "-f", folder / "squid.conf"):
+    with _listening(folder, port, find("squid"), "-N", "-n", f"on{port}", "-f", folder / "squid.conf"):
         yield port
 
 
