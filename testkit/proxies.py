@@ -142,7 +142,8 @@ def _squid(folder: Path, port: int, parent: Address | None) -> tuple[object, ...
         f"cache_log {folder}/cache.log\naccess_log none\nvisible_hostname test\ncoredump_dir {folder}\n"
         "shutdown_lifetime 0 seconds\nnetdb_filename none\npinger_enable off\n"
     )
-    return "-N", "-f", folder / "squid.conf"
+    # Its name is part of the names of its shared memory, which two of them cannot have at once.
+    return "-N", "-n", f"on{port}", "-f", folder / "squid.conf"
 
 
 def _tinyproxy(folder: Path, port: int, parent: Address | None) -> tuple[object, ...]:

@@ -90,7 +90,10 @@ def proxy(folder: Path, program: str, arguments: tuple[str, ...], text: str) -> 
     folder.chmod(0o777)  # squid runs as the user proxy
     file = folder / "proxy.conf"
     file.write_text(text.replace("PORT", str(port)).replace("FOLDER", str(folder)))
-    command = (find(program), *(argument.replace("CONF", str(file)) for argument in arguments))
+    command = (
+        find(program),
+        *(argument.replace("CONF", str(file)).replace("PORT", str(port)) for argument in arguments),
+    )
     with running(*command, log=folder / "proxy.log"):
         wait_for(("127.0.0.1", port), f"{program} listens")
         yield port
@@ -172,7 +175,10 @@ def test_squid_as_the_proxy_of_a_network_keeps_the_connection(gateway: int, tmp_
         "access_log none\nvisible_hostname test\ncoredump_dir FOLDER\nshutdown_lifetime 0 seconds\n"
         "netdb_filename none\n"
     )
-    place, arguments = f"rtmpt://127.0.0.1:{gateway}/live", ("-N", "-f", "CONF")
+    place, arguments = (
+        f"rtmpt://127.0.0.1:{gateway}/live",
+        ("-N", "-n", "onPORT", "-f", "CONF"),
+    )  # its name must be its own
     with proxy(tmp_path, "squid", arguments, text.replace("RULE", "allow")) as port:
         seen = look_at_media(place, proxy=f"http://127.0.0.1:{port}")
     assert (codes(seen), connects(seen)) == (set(), [True])
@@ -185,7 +191,7 @@ def test_squid_as_the_proxy_of_a_network_keeps_the_connection(gateway: int, tmp_
 
 CLIENTS = {
     "ffmpeg": ("-nostdin", "-v", "error", "-i", "URL", "-f", "null", "-"),
-    "rtmpdump": ("-q", "-r", "URL", "-o", "/dev/null"),
+    "rtmpdump": ("-q", "-m", "5", "-r", "URL", "-o", "/dev/null"),  # seconds until it gives up
 }
 GATEWAYS: dict[str, dict[str, Any]] = {
     "correct": {},
