@@ -38,11 +38,10 @@ demo: $(VENV)/.run  ## a Flash chat in Ruffle, through flashpol, on http://local
 	@$(BIN)/python -m examples.chat $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.dev  ## the fast tests (about five minutes on two quiet cores)
-	$(BIN)/python -m pytest -q $(PARALLEL) $(PROCESSES) --hypothesis-profile=fast -m "not slow"
+	$(BIN)/python -m testkit.again -q $(PARALLEL) $(PROCESSES) --hypothesis-profile=fast -m "not slow"
 
 test-slow: $(VENV)/.dev  ## the others: browsers, Prometheus, nginx, HAProxy, ffmpeg, long runs, all examples
-	@# A machine that a file boots is for all tests of that file, in their order. A browser or a proxy may be late on a
-	@# busy machine: up to five tests that fail are run once more.
+	@# A machine that a file boots is for all tests of that file, in their order.
 	$(BIN)/python -m testkit.again -q $(PARALLEL) --dist loadfile $(PROCESSES) -m "(slow or hypothesis) and not alone"
 	$(BIN)/python -m testkit.again -q -m alone
 
