@@ -14,7 +14,7 @@ NATIVE := setup.py pyproject.toml flashpol/worker/slow_reply.py $(wildcard flash
 TREE := flashpol tests testkit bench faults fuzz examples docs share deploy setup.py pyproject.toml README.md LICENSE
 # What memcheck runs: all tests of the extensions alone, without gevent, except those of hypothesis, which take too long,
 # and one that has to end within a second.
-MEMCHECKED := $(addprefix tests/test_,fastpath.py fastpath_access.py fastpath_address_limits.py fastpath_limits.py fastpath_proxy.py pump.py) \
+MEMCHECKED := $(addprefix tests/test_,fastpath.py fastpath_access.py fastpath_address_limits.py fastpath_limits.py fastpath_proxy.py pump.py tunnel_lines.py) \
 	--deselect tests/test_fastpath_access.py::test_access_log_of_a_share_under_a_flood_is_limited_and_counts_what_it_leaves_out
 # A process without tests takes some of another's, so that no long file decides the end. When a process dies, the run
 # ends: xdist would wait for its tests without end.
@@ -38,11 +38,10 @@ demo: $(VENV)/.run  ## a Flash chat in Ruffle, through flashpol, on http://local
 	@$(BIN)/python -m examples.chat $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.dev  ## the fast tests (about five minutes on two quiet cores)
-	$(BIN)/python -m pytest -q $(PARALLEL) $(PROCESSES) --hypothesis-profile=fast -m "not slow"
+	$(BIN)/python -m testkit.again -q $(PARALLEL) $(PROCESSES) --hypothesis-profile=fast -m "not slow"
 
 test-slow: $(VENV)/.dev  ## the others: browsers, Prometheus, nginx, HAProxy, ffmpeg, long runs, all examples
-	@# A machine that a file boots is for all tests of that file, in their order. A browser or a proxy may be late on a
-	@# busy machine: up to five tests that fail are run once more.
+	@# A machine that a file boots is for all tests of that file, in their order.
 	$(BIN)/python -m testkit.again -q $(PARALLEL) --dist loadfile $(PROCESSES) -m "(slow or hypothesis) and not alone"
 	$(BIN)/python -m testkit.again -q -m alone
 
@@ -53,7 +52,7 @@ lint: $(VENV)/.dev  ## style, types, stub against extension
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint flashpol
-	$(BIN)/python -m mypy.stubtest flashpol._fastpath flashpol._pump flashpol._tls flashpol._websocket --mypy-config-file pyproject.toml
+	$(BIN)/python -m mypy.stubtest flashpol._fastpath flashpol._pump flashpol._tls flashpol._tunnel flashpol._websocket --mypy-config-file pyproject.toml
 
 docs: $(VENV)/.dev  ## generate manual pages, completion and the tables of the reference from the code
 	$(BIN)/python docs/generate.py
@@ -87,8 +86,8 @@ sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and Und
 	cd build/sanitize && LD_PRELOAD="$(SANITIZERS)" PYTHONMALLOC=malloc \
 		ASAN_OPTIONS=detect_leaks=0:handle_segv=0:disable_coredump=0 \
 		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ../../$(BIN)/python -m pytest -q $(PARALLEL) -n 2 \
-		tests/test_fastpath*.py tests/test_pump*.py tests/test_tls.py tests/test_random_clients.py tests/fuzz tests/counters \
-		tests/worker tests/relay tests/process tests/serving tests/log
+		tests/test_fastpath*.py tests/test_pump*.py tests/test_tls.py tests/test_tunnel*.py tests/test_random_clients.py \
+		tests/fuzz tests/counters tests/worker tests/relay tests/process tests/serving tests/log
 
 valgrind: $(VENV)/.dev  ## tests of the extensions under memcheck (five minutes; not part of CI)
 	@$(call variant,debug)

@@ -26,7 +26,7 @@ build = os.environ.get("FLASHPOL_BUILD", "")
 if build not in FLAGS:
     raise SystemExit(f"FLASHPOL_BUILD={build}: unknown; one of {', '.join(name or '(empty)' for name in FLAGS)}")
 
-SOURCES = {f"flashpol.{name}": f"flashpol/{name}.pyx" for name in ("_fastpath", "_pump", "_websocket")}
+SOURCES = {f"flashpol.{name}": f"flashpol/{name}.pyx" for name in ("_fastpath", "_pump", "_tunnel", "_websocket")}
 LIBRARIES = {"flashpol._tls": ["ssl", "crypto"]}
 
 

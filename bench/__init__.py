@@ -8,6 +8,8 @@ started ends with the run.
 - ``loadgen/``     the load generator (C)             ``baselines/``    servers in C, Go, Python, JavaScript
 - ``build.py``     compile C and Go                   ``load.py``       run the load generator
 - ``relay_load.py`` run the application behind relays, and its clients
+- ``rtmpt_load.py`` the same for clients of RTMPT      ``stepwise.py``   clients that wait for lines of stdin
+- ``publishing.py`` ffmpeg: publish, compare frames
 - ``servers/``     start and stop what is measured    ``measure.py``    readers of /proc, medians
 - ``scenarios/``   one file for each question; ``interleave.py``: interleaved rounds
 - ``report.py``    figures, targets, the tables       ``charts.py``     PNG files, with matplotlib

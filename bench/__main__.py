@@ -28,6 +28,7 @@ from bench.scenarios import (
     rate,
     relay,
     reload,
+    rtmpt,
     scrape,
     silent,
     sizes,
@@ -56,6 +57,7 @@ SCENARIOS: dict[str, Callable[[Settings, Results], None]] = {
     "tls": tls.run,
     "handshakes": handshakes.run,
     "websocket": websocket.run,
+    "rtmpt": rtmpt.run,
     "generator": generator.run,
 }
 ON_DEMAND = {"experiments": experiments.run}  # `all` leaves them out, since they are not about flashpol

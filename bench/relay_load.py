@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
-from bench import BenchError, build
+from bench import BenchError, build, stepwise
 from bench.measure import children, cpu_ns
 from bench.servers import Server
 from bench.servers.running import child_setup, printed_port, running, work_folder
@@ -87,13 +86,13 @@ def steady_echo(
     """As `echo`, on sessions that are open before and after. Returns also the server's CPU time meanwhile, in ns."""
     clients = _together(server, cpu, connections, size, seconds, tls, websocket)
     try:
-        _line(server.name, clients)  # all are connected
+        stepwise.read_line(server.name, clients)  # all are connected
         before = _cpu_used(server)
-        _go_on(clients)
-        result = RelayResult(**_line(server.name, clients))
+        stepwise.go_on(clients)
+        result = RelayResult(**stepwise.read_line(server.name, clients))
         return result, _cpu_used(server) - before
     finally:
-        _end(clients)
+        stepwise.end(clients)
 
 
 def opening(server: Server, cpu: int | None, *, connections: int, tls: str = "", websocket: bool = False) -> int:
@@ -101,10 +100,10 @@ def opening(server: Server, cpu: int | None, *, connections: int, tls: str = "",
     before = sum(map(cpu_ns, server.pids))
     clients = _together(server, cpu, connections, SMALL, 1.0, tls, websocket)
     try:
-        _line(server.name, clients)
+        stepwise.read_line(server.name, clients)
         return _cpu_used(server) - before
     finally:
-        _end(clients)  # without an echo
+        stepwise.end(clients)  # without an echo
 
 
 def _together(
@@ -115,7 +114,7 @@ def _together(
         lambda: not _session_processes(server), "processes of earlier sessions have ended", END_SECONDS,
         error=BenchError,
     )  # fmt: skip
-    return _popen(_command(server, options, "echo", connections, size, seconds), cpu)
+    return stepwise.start(_command(server, options, "echo", connections, size, seconds), cpu)
 
 
 def _cpu_used(server: Server) -> int:
@@ -145,46 +144,6 @@ def _command(server: Server, options: list[str], mode: str, *arguments: float) -
     return [str(build.load_generator()), "relay", *options, mode, str(server.port), *map(str, arguments)]
 
 
-def _popen(command: list[str], cpu: int | None) -> "subprocess.Popen[str]":
-    """Clients that wait for lines of stdin."""
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=child_setup(cpu),  # noqa: PLW1509 - this program has no threads
-    )  # fmt: skip
-
-
-def _line(name: str, clients: "subprocess.Popen[str]") -> dict[str, Any]:
-    assert clients.stdout
-    assert clients.stderr
-    line = clients.stdout.readline()  # returns in time: the clients end when no byte comes for 10 s
-    if not line:
-        raise BenchError(f"{name}: a held session failed: {clients.stderr.read().strip()}")
-    result: dict[str, Any] = json.loads(line)
-    return result
-
-
-def _go_on(clients: "subprocess.Popen[str]") -> None:
-    assert clients.stdin
-    clients.stdin.write("\n")
-    clients.stdin.flush()
-
-
-def _end(clients: "subprocess.Popen[str]") -> int:
-    """Wait for their end; returns their exit status."""
-    assert clients.stdin
-    assert clients.stdout
-    assert clients.stderr
-    clients.stdin.close()
-    try:
-        code = clients.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        clients.kill()
-        code = clients.wait(END_SECONDS)
-    clients.stdout.close()
-    clients.stderr.close()
-    return code
-
-
 class HeldSessions:
     """Sessions that several processes hold: within the context all are open, and each has had one echo."""
 
@@ -199,7 +158,7 @@ class HeldSessions:
         self._processes: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> "HeldSessions":
-        self._processes = [_popen(command, self._cpu) for command in self._commands]
+        self._processes = [stepwise.start(command, self._cpu) for command in self._commands]
         try:
             self._results()
         except BaseException:
@@ -217,14 +176,14 @@ class HeldSessions:
     def echo(self) -> int:
         """Echo once more on every session, at the same time. Returns the number of echoes so far, of all sessions."""
         for process in self._processes:
-            _go_on(process)
+            stepwise.go_on(process)
         return sum(one.rounds for one in self._results())
 
     def _results(self) -> list[RelayResult]:
-        return [RelayResult(**_line(self._name, process)) for process in self._processes]
+        return [RelayResult(**stepwise.read_line(self._name, process)) for process in self._processes]
 
     def _end(self) -> list[int]:
         for process in self._processes:  # all of them before the first is waited for
             assert process.stdin
             process.stdin.close()
-        return [_end(process) for process in self._processes]
+        return [stepwise.end(process) for process in self._processes]

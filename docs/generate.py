@@ -27,6 +27,7 @@ from flashpol.config import (
     ConnectionTimeouts,
     Listener,
     PolicySource,
+    ProtocolUpstreams,
     Server,
     WebSocketPath,
     describe,
@@ -52,12 +53,17 @@ TABLES = {
     ),
     "[[listeners]]": (
         (Listener,),
-        "A listener may have timeouts of its own: `request_timeout` to `websocket_message` may be written here too.",
+        "A listener may have timeouts of its own: `request_timeout` to `rtmpt_body` may be written here too.",
     ),
     "[[listeners.websocket]]": (
         (WebSocketPath,),
         "A table for each path at which the listener above takes WebSocket connections; `websocket = true` in the "
         'listener is one table with `path = "*"`.',
+    ),
+    "[listeners.upstreams]": (
+        (ProtocolUpstreams,),
+        "The upstreams of the listener above by protocol, which the first bytes of a client show. What is not named "
+        "here goes to `upstream` of the listener; without that it is refused, as on a port without an upstream.",
     ),
 }
 # Commands whose flags the reference takes from --help.
@@ -222,6 +228,7 @@ def manual_of_command() -> str:
             ("flashpol status", "Show what the server of this host does."),
             ("flashpol top", "Show it live."),
             ("flashpol probe games.example.com --port 1935", "Say why clients do not connect."),
+            ("flashpol probe media.example.com --rtmp live", "Say in which way a media server is reached."),
             ("flashpol ruffle --host games.example.com", "Print what a page with Ruffle needs to connect."),
         ]
     )

@@ -1,5 +1,6 @@
 """What an attack is, and one run of it: the server, the time that the attack has, and a description of its load."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -36,6 +37,16 @@ class AttackRun:
     def pause(self, seconds: float) -> None:
         """Sleep for so many seconds, but not past the end."""
         time.sleep(min(seconds, self.left))
+
+    def wait_after(self, seconds: float) -> None:
+        """Sleep for so many seconds, also past the end."""
+        time.sleep(seconds)
+
+    def after(self, seconds: float, what: Callable[[], None]) -> None:
+        """Call this in a thread, so many seconds from now."""
+        timer = threading.Timer(seconds, what)
+        timer.daemon = True
+        timer.start()
 
     def every(self, seconds: float) -> Iterator[int]:
         """Count from 0, one number every so many seconds, until the end."""

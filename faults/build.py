@@ -22,12 +22,18 @@ def preload(name: str) -> Path:
 
 def good_clients() -> Path:
     """The compiled good clients. Raises BenchError."""
-    return _own("good", NATIVE / "good_rows.c", NATIVE / "secure.c", options=OPENSSL if has_openssl() else [])
+    return _own(
+        "good",
+        NATIVE / "good_rows.c",
+        NATIVE / "tunnel.c",
+        NATIVE / "secure.c",
+        options=OPENSSL if has_openssl() else [],
+    )
 
 
 def hostile_clients() -> Path:
     """The compiled TLS attackers. Raises BenchError."""
-    return _own("hostile", NATIVE / "hostile_options.c", NATIVE / "crafted.c", options=OPENSSL)
+    return _own("hostile", NATIVE / "hostile_options.c", NATIVE / "tunnel.c", NATIVE / "crafted.c", options=OPENSSL)
 
 
 def application() -> Path:

@@ -99,6 +99,36 @@ WSS_KINDS_AT: dict[str, tuple[Kind, ...]] = {
     "chat": (),
 }
 
+# RTMPT. A player's requests are on one connection; those of a browser are on one each, at any worker.
+_ECHO = "echo:{hello}"
+RTMPT_GAME = Kind("RTMPT game", f"open,{_ECHO},close", 10)
+RTMPT_PLAYER = Kind("RTMPT player", f"open,{_ECHO},wait:200,{_ECHO},loop:2", 50, count=4)
+RTMPT_QUIET_PLAYER = Kind("quiet RTMPT player", f"open,{_ECHO},poll,poll,poll,{_ECHO},loop:2", 50, count=2)
+RTMPT_BROWSER = Kind("RTMPT in a browser", f"apart,open,{_ECHO},poll,{_ECHO},close", 5)
+RTMPT_BROWSING = Kind("RTMPT player in a browser", f"apart,open,{_ECHO},wait:100,{_ECHO},loop:3", 50, count=3)
+RTMPTS_PLAYER = replace(RTMPT_PLAYER, name="RTMPTS player", count=3, tls=True)
+RTMPTS_GAME = replace(RTMPT_GAME, name="RTMPTS game", rate=5, tls=True)
+
+_RTMPT_KINDS = (RTMPT_GAME, RTMPT_PLAYER, RTMPT_QUIET_PLAYER, RTMPT_BROWSER, RTMPT_BROWSING)
+RTMPT_KINDS_AT: dict[str, tuple[Kind, ...]] = {
+    "small": (),
+    "slow": (),
+    "games": _RTMPT_KINDS,
+    "arena": _RTMPT_KINDS,
+    "chat": (),
+}
+RTMPTS_KINDS_AT: dict[str, tuple[Kind, ...]] = {
+    "small": (replace(TLS_POLICY, rate=10),),
+    "slow": (),
+    "games": (RTMPTS_GAME, RTMPTS_PLAYER, WSS_GAME),
+    "arena": (RTMPTS_GAME, RTMPTS_PLAYER, WSS_GAME),
+    "chat": (),
+}
+TUNNELLED_WS_KINDS_AT = {
+    name: tuple(kind for kind in kinds if kind in (WS_GAME, WS_PLAYER, URL_POLICY))
+    for name, kinds in WS_KINDS_AT.items()
+}
+
 TLS_KINDS_AT: dict[str, tuple[Kind, ...]] = {
     "small": (TLS_POLICY, TLS_LATE, TLS_FAR),
     "slow": (replace(TLS_POLICY, rate=5), TLS_SLOW_NETWORK),
@@ -181,6 +211,16 @@ def with_websockets(listener: str = "games", **options: object) -> tuple[Row, ..
     there."""
     rows = four_places(listener, **options)  # type: ignore[arg-type]
     for name, kinds in (("HTTP", WS_KINDS_AT), ("HTTPS", WSS_KINDS_AT)):
+        more = four_places(listener, **options, kinds=kinds)  # type: ignore[arg-type]
+        rows += tuple(replace(row, place=f"{row.place}, {name}") for row in more)
+    return rows
+
+
+def with_tunnels(listener: str = "games", **options: object) -> tuple[Row, ...]:
+    """The rows of `four_places`, those of clients of RTMPT and of WebSocket at the same places, and those of others
+    with TLS. options: as there."""
+    rows = four_places(listener, **options)  # type: ignore[arg-type]
+    for name, kinds in (("RTMPT", RTMPT_KINDS_AT), ("HTTP", TUNNELLED_WS_KINDS_AT), ("TLS", RTMPTS_KINDS_AT)):
         more = four_places(listener, **options, kinds=kinds)  # type: ignore[arg-type]
         rows += tuple(replace(row, place=f"{row.place}, {name}") for row in more)
     return rows

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from bench.measure import children, open_files, status
-from faults import FaultsError, hello, websocket
+from faults import FaultsError, hello, rtmpt, websocket
 from faults.certificates import make
 from testkit.clients import BARE, REQUEST
 from testkit.polling import eventually
@@ -51,6 +51,8 @@ GAUGES = {
     "tls_connections_open": "TLS connections",
     "tls_handshakes_open": "handshakes",
     "websocket_open": "WebSockets",
+    "rtmpt_sessions_open": "tunnel sessions",
+    "rtmpt_polls_held": "polls",
 }
 WORKERS = 2
 READY_SECONDS = 20.0
@@ -92,7 +94,8 @@ class Server:
     environment: added to this process's. stderr: a descriptor for its log, instead of a file. inherited: a listening
     socket that it gets as from a service manager, instead of the first listener's address. under: a command that
     executes the server, such as prlimit. certificates: it has these (`certificates.KEYS`), for the option `tls` of
-    its listeners. http: its clients say what `websocket.messages` has, and `url.xml` is a policy file.
+    its listeners. http: its clients say what `websocket.messages` and `rtmpt.messages` have,
+    and `url.xml` is a policy file.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class Server:
             **MESSAGES,
             **(hello.messages() if certificates else {}),
             **(websocket.messages(MESSAGES["hello"], MESSAGES["film"]) if self._http else {}),
+            **(rtmpt.messages(MESSAGES["hello"], MESSAGES["film"]) if self._http else {}),
         }
         self._files = contextlib.ExitStack()
 

@@ -2,7 +2,8 @@
 
 Its listeners: `small` and `slow` serve policies, the latter one that a slow network needs more than a second for.
 `games` and `arena` are shared ports, each with an application of its own that echoes. `chat` is one whose application
-speaks first. With HTTP, `games` and `arena` take WebSocket, and `small` and `games` serve a policy file by URL.
+speaks first. With HTTP, `games` and `arena` take WebSocket, on request also
+RTMPT, and `small` and `games` serve a policy file by URL.
 """
 
 import json
@@ -18,6 +19,7 @@ from faults.server import Listener, Server, write_messages
 TICK_MS = 400
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 10.0
+GHOST_SECONDS = 5.0  # rtmpt_session_timeout: a run ends when no session is left
 
 Options = Mapping[str, object]
 
@@ -48,6 +50,7 @@ def shared(
     more: Sequence[Listener] = (),
     under: Sequence[str] = (),
     paths: Mapping[str, Options] | None = None,
+    rtmpt: bool = False,
     **settings: object,
 ) -> Callable[[], AbstractContextManager[Server]]:
     """What starts such a server.
@@ -56,8 +59,11 @@ def shared(
     instead of an application for `games`. more: listeners that the others do not have; one with an empty `upstream`
     shares the application of `games`. under: a command that executes the server. certificates: with these, all of its
     listeners but `chat` have TLS. paths: it has HTTP, and `games` these WebSocket paths with these options beside
-    "*". settings: lines of [server].
+    "*". rtmpt: `games` and `arena` take RTMPT too. settings: lines of [server].
     """
+
+    if rtmpt:
+        settings = {"rtmpt_session_timeout": GHOST_SECONDS, **settings}
 
     @contextmanager
     def start() -> Iterator[Server]:
@@ -73,10 +79,11 @@ def shared(
             }
             tls: Options = {"tls": json.dumps([*certificates])} if certificates else {}
             http = paths is not None
+            tunnels: Options = {"rtmpt": "true"} if rtmpt else {}
             by_url: Options = {"crossdomain_file": '"url.xml"'} if http else {}
             options = {
-                "games": {**tls, **by_url, **websocket_paths(paths), **(games or {})},
-                "arena": {**tls, **websocket_paths({} if http else None)},
+                "games": {**tls, **by_url, **tunnels, **websocket_paths(paths), **(games or {})},
+                "arena": {**tls, **tunnels, **websocket_paths({} if http else None)},
             }
             listeners = [
                 Listener("small", options={**tls, **by_url, **(small or {})}),

@@ -1,6 +1,7 @@
 """Mixed traffic for minutes, with constant memory and descriptors and exact counters: ``python -m faults.soak``.
 
-Sessions of a shared port are WebSockets that come and go, with and without TLS and compression. Every connection is of
+Sessions of a shared port are WebSockets that come and go, with and without TLS and compression. Films are played and
+published by RTMPT, and compared (`media.py`). The server reloads in between. Every connection is of
 one of `KINDS` and the others, each of which defines how the server must count it and what reply it must get. At the end
 the server's counters must be exactly those of this program. Its processes must have as many descriptors as at the
 start, and no more memory than after a warm-up.
@@ -11,6 +12,7 @@ Exit status: 0 if so, 1 if not, 2 when the run had no meaningful result.
 import argparse
 import random
 import resource
+import signal
 import socket
 import ssl
 import statistics
@@ -34,6 +36,7 @@ from faults.build import has_tls
 from faults.certificates import NAME
 from faults.hello import SERVER_NAME
 from faults.measure import SETTLE_SECONDS
+from faults.media import Media, media
 from faults.server import LARGE_BYTES, LISTENERS, POLICY, Listener, Server
 from faults.shared import application, websocket_paths
 from faults.websocket import BINARY, CLOSE, DEFLATE, DEFLATE_WINDOW, PING, REFUSED_PORT, frame, request, switched
@@ -49,7 +52,8 @@ WARM_UP = 0.25  # share of the time until memory is first taken; caches and the 
 MAX_WARM_UP = 120.0
 SAMPLE_SECONDS = 1.0
 MAX_GROWTH = 1 << 20  # bytes
-FILES_SECONDS = 5.0  # until there are as many descriptors as before
+FILES_SECONDS = 15.0  # until there are as many descriptors as before: also until the last reload is over
+RELOAD_SECONDS = 20.0  # between two reloads, in the first half of the time: memory is compared in the second
 # A client of the shared port whose first byte comes later is relayed as it is; a busy machine takes a second.
 FIRST_BYTE_TIMEOUT = 10.0
 SEED = 843
@@ -350,14 +354,15 @@ class Tally:
 
 
 @contextmanager
-def _server(*, tls: bool) -> Iterator[Server]:
-    """Listeners with policies, and a shared port with WebSocket, whose application echoes."""
+def _server(*, tls: bool) -> Iterator[tuple[Server, Media]]:
+    """Listeners with policies, a shared port with WebSocket, whose application echoes, and those of RTMPT."""
     paths = websocket_paths({_PACKED: {"compression": "true"}, _STRICT: {"port": REFUSED_PORT}})
-    with application() as upstream:
+    with application() as upstream, media({"first_byte_timeout": FIRST_BYTE_TIMEOUT}) as (films, more):
         options = {"upstream": f'"{upstream}"', "first_byte_timeout": FIRST_BYTE_TIMEOUT, **paths}
         games = Listener("games", options={**options, "tls": f'["{NAME}"]'} if tls else options)
-        with Server(listeners=(*LISTENERS, games), certificates=[NAME] if tls else [], http=True) as server:
-            yield server
+        listeners = (*LISTENERS, games, *more)
+        with Server(listeners=listeners, certificates=[NAME] if tls else [], http=True) as server:
+            yield server, films
 
 
 def _run_client(
@@ -389,9 +394,11 @@ def soak(seconds: float) -> list[str]:
     """Run it and print the counts. Returns what is wrong, in words."""
     tally, resident, tls = Tally.empty(), [], has_tls()
     kinds = {**KINDS, **WEBSOCKETS, **(SECURED if tls else {})}
-    with _server(tls=tls) as server:
+    with _server(tls=tls) as (server, films):
         files = server.files()
         start = time.monotonic()
+        films.run(server, seconds)
+        reload_at = start + min(RELOAD_SECONDS, seconds / 4)
         generator = random.Random(SEED)
         clients = [
             gevent.spawn(_run_client, server, kinds, tally, start + seconds, random.Random(generator.random()))
@@ -400,7 +407,14 @@ def soak(seconds: float) -> list[str]:
         while any(not client.dead for client in clients):
             gevent.sleep(SAMPLE_SECONDS)
             resident.append((time.monotonic() - start, server.resident()))
+            if reload_at <= time.monotonic() < start + seconds / 2:
+                reload_at += RELOAD_SECONDS
+                server.process.send_signal(signal.SIGHUP)
+        gevent.get_hub().threadpool.apply(films.join)
         account = server.settled(SETTLE_SECONDS)
+        tally.expected["tunnel"] = films.expected
+        tally.errors += films.errors
+        lost = {each.name: account.unaccounted(each.name) for each in server.listeners}
         seen = {name: Counter(account.outcomes(name)) for name in tally.expected}
         # The admin process closes the connection of the last scrape a little later.
         with suppress(BenchError):
@@ -408,7 +422,7 @@ def soak(seconds: float) -> list[str]:
                 lambda: server.files() == files, "as many descriptors as before", FILES_SECONDS, error=BenchError
             )
         left = server.files()
-    warm = [size for at, size in resident if at >= min(MAX_WARM_UP, WARM_UP * seconds)]
+    warm = [size for at, size in resident if at >= seconds / 2 + min(MAX_WARM_UP, WARM_UP * seconds)]
     tenth = max(1, len(warm) // 10)
     growth = statistics.median(warm[-tenth:]) - statistics.median(warm[:tenth])
     wrong = tally.errors[:10]
@@ -418,6 +432,7 @@ def soak(seconds: float) -> list[str]:
             for what in sorted(expected.keys() | seen[name].keys())
             if seen[name][what] != expected[what]
         ]
+    wrong += [f"listener {name}: {count} connections not accounted for" for name, count in lost.items() if count]
     if left != files:
         wrong.append(f"{left} descriptors at the end, {files} at the start")
     if growth > MAX_GROWTH:
@@ -426,6 +441,7 @@ def soak(seconds: float) -> list[str]:
     print(", ".join(f"{count:,} {name}" for name, count in tally.connections.most_common()))
     for name, counts in seen.items():
         print(f"listener {name} counted {', '.join(f'{count:,} {what}' for what, count in sorted(counts.items()))}")
+    print("RTMPT: " + ", ".join(f"{count:,} {what}" for what, count in films.done.items()))
     print(f"memory of all processes {growth / 1e6:+.2f} MB from {warm[0] / 1e6:.1f} MB; descriptors {files} -> {left}")
     return wrong
 

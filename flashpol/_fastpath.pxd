@@ -29,6 +29,9 @@
 #   accept/codec            connections with a codec: begin_codec, what is read is decoded, what is sent encoded
 #   accept/http             begin_head: HTTP for the gateway, read to the end of its head; begin_decision, for the hook;
 #                           refuse_http, end_http: the replies after which such a connection ends
+#   accept/carrier          RTMPT: connections with many requests; begin_request, reply_to_request
+#   http/tunnel_path        read_tunnel_path: the paths of RTMPT
+#   codecs/gate             what the fast path and the tunnel sessions know of each other
 #   accept/turns            run_turns: the steps of handshakes, a limited number in one wake-up
 #   accept/connection       on_readable, on_deadline, …: one function for each event of a connection
 #                           dispatch: handles ready and overdue records, a limited number in one wake-up
@@ -48,6 +51,7 @@ from flashpol._native.accept.state cimport Core, Listener, Record
 from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.account.places cimport AccountCore
 from flashpol._native.codecs.codec cimport Codec, Factory
+from flashpol._native.codecs.gate cimport Gate
 from flashpol._native.common.verdict cimport MatchVerdict
 from flashpol._native.http.head cimport HeadParser, Span
 
@@ -101,6 +105,11 @@ cdef class CodecFactory:
     cdef Factory factory                # an Acceptor borrows it
 
 
+# The tunnel sessions of a worker; `_tunnel` has a subclass.
+cdef class TunnelGate:
+    cdef Gate gate                      # a ConnectionTable borrows it
+
+
 # A codec that is to lie on that of a session, if it has one.
 cdef class PreparedCodec:
     cdef Codec* codec                   # NULL: the session has it
@@ -119,6 +128,9 @@ cdef class ConnectionTable:
     cdef object _on_slow_reply
     cdef object _on_session
     cdef object _on_request
+    cdef object _on_open
+    cdef TunnelGate _tunnels            # keeps alive what core.gate points to
+    cdef int _no_client                 # what stands for the client's descriptor in a tunnel session
     cdef list _http_replies             # keeps alive what core.http_replies points to
     cdef object _on_access
     cdef object _on_error

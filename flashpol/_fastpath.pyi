@@ -299,6 +299,10 @@ class CodecFactory:
     """Makes the codecs of a listener's clients; `_tls.ServerContext` is one."""
 
 @disjoint_base
+class TunnelGate:
+    """The tunnel sessions of a worker (RTMPT), as a ConnectionTable knows them; `_tunnel.Tunnels` is one."""
+
+@disjoint_base
 class PreparedCodec:
     """A codec that is to lie on that of a session, if it has one: `_websocket.Path.prepare` makes it.
 
@@ -339,6 +343,10 @@ class ConnectionTable:
     the connection a session. http_replies: by status, what the ConnectionTable replies with by itself (400, 408 and the
     other HTTP_STATUSES); where one is missing, the connection is closed without a reply.
 
+    on_open(fd, head, listener): a client of a listener with `rtmpt` asks for a tunnel session. head: that of its
+    request. Before it returns it has to call `open_tunnel(fd, …)`, and `refuse_open(fd, …)` if that returned a reason.
+    max_body_bytes: memory that the bodies of requests may take which have not come completely.
+
     on_access(listener, ip, port, outcome, seconds, sent, left_out, protocol, tls): the outcome of a sampled connection
     is known. access_log: the share of connections that is sampled, 0 to 1. listener: number of the Acceptor, from 0.
     ip, port: of the client. outcome: one of OUTCOMES. seconds: since accept. sent: bytes of the reply. left_out: how
@@ -360,7 +368,9 @@ class ConnectionTable:
         access_log: float = 0.0,
         on_session: Callable[[int, bytes, int], object] | None = None,
         on_request: Callable[[int, bytes, int], object] | None = None,
+        on_open: Callable[[int, bytes, int], object] | None = None,
         http_replies: dict[int, bytes] | None = None,
+        max_body_bytes: int = 1 << 26,
     ) -> Self: ...
     def add_timeouts(
         self,
@@ -370,8 +380,14 @@ class ConnectionTable:
         linger_timeout: float,
         first_byte_timeout: float = 1.0,
         tls_handshake_timeout: float = 5.0,
+        http_idle_timeout: float = 30.0,
     ) -> int:
         """Add a set of timeouts, in seconds; returns its number, for an Acceptor."""
+
+    def set_tunnels(self, tunnels: TunnelGate) -> None:
+        """Give requests of RTMPT to these sessions, which have the same Account. Once, before the first Acceptor with
+        `rtmpt`. Raises OSError when the kernel gives no descriptor, and MemoryError.
+        """
 
     def fileno(self) -> int:
         """A descriptor that is readable when `ready` has work. The ConnectionTable owns it."""
@@ -384,6 +400,10 @@ class ConnectionTable:
     def sessions(self) -> int:
         """Those of them that are relayed."""
 
+    @property
+    def idle(self) -> int:
+        """Those of them that have carried requests of RTMPT, and wait for another one. Takes 10 to 50 us."""
+
     def ready(self) -> None:
         """Handle ready and overdue connections, a limited number of each. Never raises."""
 
@@ -394,6 +414,18 @@ class ConnectionTable:
         """Send more of a slow reply. True: it has ended, and `fd` is no longer the caller's.
 
         Raises ValueError if `fd` is not a slow reply.
+        """
+
+    def protocol(self, fd: int) -> str:
+        """As what a session is relayed, one of PROTOCOLS.
+
+        Raises ValueError if `fd` is not a session.
+        """
+
+    def carries(self, fd: int) -> bool:
+        """Whether the connection of a request has carried requests of RTMPT before.
+
+        Raises ValueError if `fd` is not a request.
         """
 
     def begin_session(self, fd: int) -> str | None:
@@ -421,6 +453,23 @@ class ConnectionTable:
         address instead of the proxy's. None, or one of REASONS: reply to it.
 
         Raises ValueError if `fd` is not a request, or `ip` no address.
+        """
+
+    def open_tunnel(self, fd: int, ip: str | None = None) -> int | str:
+        """Begin the session that a request asks for, which gets its reply when the upstream is reached. ip: of the
+        client behind an HTTP proxy; None: its connection's. The session counts as a connection of this address: it is
+        judged as at accept.
+
+        Returns the descriptor of the session, for a Pump and `close_relayed` or `close_as`. It is no socket: what the
+        client sends is in its requests. Or one of REASONS, why there is no place: then call `refuse_open`. Raises
+        ValueError if `fd` does not ask for a session, or `ip` is no address.
+        """
+
+    def refuse_open(self, fd: int, status: int, reason: str) -> None:
+        """Reply to a request that asks for a session: it gets none. status: 403, 404, 502, 503 or 504. reason: one of
+        REASONS, as what the connection counts if none of its requests is served.
+
+        Raises ValueError if `fd` does not ask for a session, or for another reason.
         """
 
     def endpoints(self, fd: int) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
@@ -475,6 +524,10 @@ class ConnectionTable:
     def take_left_out(self) -> int:
         """How many sampled connections were not logged since the last `on_access`: for a line after the last one."""
 
+    def drain(self) -> None:
+        """Connections that bring one tunnel session after another, those of proxies, end from now on: the next reply to
+        an /open that is not a connection's first request says so, and the session is opened here."""
+
     def evict(self) -> bool:
         """Make one connection give way, to free a descriptor, as the account chooses. An Acceptor does so by itself.
 
@@ -499,9 +552,11 @@ class Acceptor:
     timeouts: a number that `ConnectionTable.add_timeouts` returned. linger_bytes: bytes of input discarded after a
     reply. reply_timeout: seconds after which a client that acknowledges no more of its reply is reset.
     on_exhausted(errno): accepting failed for lack of descriptors or memory; pause before the next `ready`. terminated:
-    as for RequestMatcher. shared: what is not a policy request is relayed. codec: for clients that begin with TLS;
+    as for RequestMatcher. shared: what is not a policy request is relayed, if
+    it is one of `protocols`; None: any of PROTOCOLS. codec: for clients that begin with TLS;
     tls_only: the others are refused. http: the ConnectionTable's on_request decides about HTTP requests; upgrades: it
-    makes sessions of some, also if the listener is not shared.
+    makes sessions of some, also if the listener is not shared. rtmpt: the paths of RTMPT are for the sessions that
+    `set_tunnels` has named, which also needs `http`; max_body: bytes of their requests' bodies.
 
     networks: of the clients that are served; None: all. proxies: the only addresses that may connect, each sending a
     PROXY header with the address of its client; None: clients connect themselves.
@@ -524,10 +579,13 @@ class Acceptor:
         networks: Networks | None = None,
         proxies: Networks | None = None,
         shared: bool = False,
+        protocols: Iterable[str] | None = None,
         codec: CodecFactory | None = None,
         tls_only: bool = False,
         http: bool = False,
         upgrades: bool = False,
+        rtmpt: bool = False,
+        max_body: int = 1 << 20,
     ) -> Self: ...
     def ready(self, fd: int = -1) -> int:
         """Accept and handle a limited burst of connections; return how many were accepted. Never raises.

@@ -18,6 +18,7 @@
 #   relay/convert           read_and_convert: decodes what a client sends, encodes what it gets; on_tick: pings;
 #                           pass_closing: the closing handshake of WebSocket
 #   relay/transfer          transfer: one direction; the only reader and writer of bytes
+#   relay/tunnel            sessions whose client has no socket: read_from_tunnel, read_for_tunnel, wake_session_of
 #   relay/connect           begin_connect: connect and send what was read before; on_connected
 #   relay/dispatch          dispatch: handles ready and overdue sessions, a limited number in one wake-up
 #   relay/invariants        find_violation: what must hold between two calls, for tests

@@ -56,8 +56,9 @@ from flashpol._native.common.system cimport (
 from flashpol._native.relay.buffers cimport CHUNK
 from flashpol._native.relay.counters cimport (
     CONNECT_BOUNDS, CONNECT_BUCKETS, Counters, DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT, E_CLIENT_RESET, E_CRASHED,
-    E_DURATION, E_EVICTED, E_IDLE, E_PING, E_PROTOCOL, E_SHUTDOWN, E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET, END_COUNT,
-    F_CONNECTING, F_CUT, F_PORTS, F_RATE, F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE, F_UNRESOLVED, OUTCOME_COUNT,
+    E_DURATION, E_EVICTED, E_GHOST, E_IDLE, E_PING, E_PROTOCOL, E_SHUTDOWN, E_SILENT, E_UPSTREAM, E_UPSTREAM_RESET,
+    END_COUNT, F_CONNECTING, F_CUT, F_PORTS, F_RATE, F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE, F_UNRESOLVED,
+    OUTCOME_COUNT,
 )
 from flashpol._native.relay.ports cimport Target
 from flashpol._native.relay.state cimport (
@@ -86,6 +87,7 @@ include "_native/relay/ports.pxi"
 include "_native/relay/close.pxi"
 include "_native/relay/convert.pxi"
 include "_native/relay/transfer.pxi"
+include "_native/relay/tunnel.pxi"
 include "_native/relay/connect.pxi"
 include "_native/relay/dispatch.pxi"
 include "_native/relay/invariants.pxi"
@@ -106,6 +108,7 @@ cdef tuple OUTCOMES = numbered(OUTCOME_COUNT, {
     E_EVICTED: "evicted",
     E_PROTOCOL: "protocol",
     E_PING: "ping",
+    E_GHOST: "ghost",
     E_CRASHED: "crashed",
     F_REFUSED: "refused",
     F_UNREACHABLE: "unreachable",
@@ -304,6 +307,8 @@ cdef class Pump:
         if account is not None:
             core.account = &account.core
             account.core.end_session = end_session_of
+            account.core.wake_session = wake_session_of
+            account.core.lose_session = lose_session_of
             account.core.relay = core
         if not open_poller(&core.poller):
             PyErr_SetFromErrno(OSError)

@@ -30,7 +30,8 @@ READ = 1
 RETRY_AFTER = 0.05
 # Seconds until a greenlet that is to run as long as the process does begins again.
 RESTART_AFTER = 1.0
-LOW = -1  # priority of a watcher: the callbacks of the others come before it in each round of the loop
+# Priorities of a watcher, 0 without one: in each round of the loop the callbacks of higher ones come first.
+LOW, HIGH = -1, 1
 
 
 def start_greenlet(function: Callable[..., object], *args: object) -> None:
@@ -111,7 +112,7 @@ class Readable:
     """Calls back in the hub whenever `fd` is readable, from `start` to `close`, also after the callback has raised.
 
     what: what is read there, for the log. wake: makes `fd` readable, if that can be done from within. priority: LOW if
-    the callback takes long and others should not wait for it.
+    the callback takes long and others should not wait for it, HIGH if others depend on what it reads.
     """
 
     def __init__(

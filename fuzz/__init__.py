@@ -3,6 +3,8 @@
 - ``targets.py``   properties that must hold for any input, as functions of bytes: policies of both dialects, lint,
   decisions, merging, the configuration
 - ``tls.py``       the same of the TLS codec, with OpenSSL's own client
+- ``tunnel.py``    tunnel sessions (RTMPT): requests of several connections, and messages of other workers, at a worker
+  that is turned by hand (``tunnel_worker.py``)
 - ``native/``      the recognisers of the fast path, the same C, under libFuzzer with AddressSanitizer and
   UndefinedBehaviorSanitizer
 - ``seeds/``       the first inputs of each target

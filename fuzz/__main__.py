@@ -23,7 +23,7 @@ ROOT = HERE.parent
 CORPUS = ROOT / "build" / "fuzz" / "corpus"
 NATIVE = "recognise"
 # Begin of a target's name -> what it fuzzes is in this extension.
-EXTENSIONS = {"tls_": "_tls", "http_": "_fastpath", "websocket_": "_websocket"}
+EXTENSIONS = {"tls_": "_tls", "http_": "_fastpath", "websocket_": "_websocket", "tunnel": "_tunnel"}
 MAX_INPUT = 4096  # bytes: a longer policy contains no construct that a shorter one cannot contain
 INPUT_SECONDS = 20  # for one input: libFuzzer reports a slower one
 MEMORY_MB = 2048

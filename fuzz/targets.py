@@ -31,6 +31,7 @@ from flashpol.policy import flash as flash_dialect
 from flashpol.policy import silverlight as silverlight_dialect
 from flashpol.policy.merge import allows, merge_files, merge_policies
 from fuzz.http import http_head
+from fuzz.tunnel import tunnel, tunnel_line
 from fuzz.websocket import websocket, websocket_frames
 
 ROOT = Path(__file__).parent.parent
@@ -164,6 +165,8 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], tuple[Path, ...]]] = {
     "http_head": (http_head, (SEEDS / "http_head",)),
     "websocket": (websocket, (SEEDS / "websocket",)),
     "websocket_frames": (websocket_frames, (SEEDS / "websocket_frames",)),
+    "tunnel": (tunnel, (SEEDS / "tunnel",)),
+    "tunnel_line": (tunnel_line, (SEEDS / "tunnel_line",)),
 }
 
 # What the build does not have is not fuzzed.

@@ -1,7 +1,8 @@
 """Run pytest, and what has failed once more by itself: `python -m testkit.again ARGUMENTS OF PYTEST`.
 
-For tests with browsers, proxies and other programs, which are late on a busy machine. A test that failed beside others
-and passes by itself is named in the output. More than `LIMIT` failures are no accident, and are not run again.
+Seven processes of tests share two processors, with the servers, browsers and proxies that they start, and one may be
+late. A test that failed beside others and passes by itself is named in the output. More than `LIMIT` failures are no
+accident, and are not run again.
 """
 
 import json

@@ -28,11 +28,15 @@ def site(issued: ClientSite, tmp_path: Path) -> ClientSite:
 class Echo:
     """Sends back what it receives, in threads. When a client has sent FIN, it gets `bye` and FIN."""
 
-    def __init__(self) -> None:
-        self.listening = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, port: int = 0) -> None:
+        self.listening = socket.create_server(("127.0.0.1", port))
         self.address = f"127.0.0.1:{self.listening.getsockname()[1]}"
         self.ends: list[str] = []
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self.listening.shutdown(socket.SHUT_RDWR)
+        self.listening.close()
 
     def _accept(self) -> None:
         while True:
@@ -58,5 +62,4 @@ class Echo:
 def echo() -> Iterator[Echo]:
     application = Echo()
     yield application
-    application.listening.shutdown(socket.SHUT_RDWR)
-    application.listening.close()
+    application.close()

@@ -2,8 +2,18 @@
 
 import select
 import socket
+from collections.abc import Callable, Sequence
 
-from flashpol._fastpath import Acceptor, Account, AddressLimits, CodecFactory, ConnectionTable, Networks, PolicyReply
+from flashpol._fastpath import (
+    Acceptor,
+    Account,
+    AddressLimits,
+    CodecFactory,
+    ConnectionTable,
+    Networks,
+    PolicyReply,
+    TunnelGate,
+)
 from flashpol.counters.shared import SharedCounters
 from flashpol.worker.protocols import SIGNATURES
 from testkit.accounts import assert_settled, outcomes
@@ -13,12 +23,14 @@ from testkit.serving import REPLY
 
 LINGER_BYTES = 10_000
 TIMES = {"request_timeout": 0.25, "terminator_grace": 0.05, "linger_timeout": 0.15}
-TIMEOUTS = (*TIMES, "first_byte_timeout", "tls_handshake_timeout")
+TIMEOUTS = (*TIMES, "first_byte_timeout", "tls_handshake_timeout", "http_idle_timeout")
 LIMITS = ("capacity", "max_sessions", "max_slow_replies", "max_handshakes", "max_leaving", "max_files")
 
 
 class Loop(ManualLoop):
     """What the hooks reported is in lists.
+
+    tunnels: makes the tunnel sessions of the Account, for a listener with RTMPT.
 
     `slow_replies`: descriptors. `sessions`: descriptors to be relayed, with the bytes that were read. `errors`: what
     hooks raised. `exhausted`: errnos of accepting.
@@ -32,9 +44,12 @@ class Loop(ManualLoop):
         proxies: Networks | None = None,
         address_limits: AddressLimits | None = None,
         shared: bool = False,
+        protocols: Sequence[str] | None = None,
         codec: CodecFactory | None = None,
         tls_only: bool = False,
         http: bool = False,
+        tunnels: Callable[[Account], TunnelGate] | None = None,
+        max_body: int = 1 << 20,
         linger_bytes: int = LINGER_BYTES,
         reply_timeout: float = 10.0,
         **settings: object,
@@ -58,6 +73,8 @@ class Loop(ManualLoop):
         self.connection_table = ConnectionTable(
             **({"account": self.account, "signatures": SIGNATURES} | hooks | settings)  # type: ignore[arg-type]
         )
+        if tunnels:
+            self.connection_table.set_tunnels(tunnels(self.account))
         counters = SharedCounters(1, 1)
         self.counters = counters.block(0, 0)
         self.acceptor = Acceptor(
@@ -72,9 +89,12 @@ class Loop(ManualLoop):
             networks=networks,
             proxies=proxies,
             shared=shared,
+            protocols=protocols,
             codec=codec,
             tls_only=tls_only,
             http=http,
+            rtmpt=bool(tunnels),
+            max_body=max_body,
         )
         self._poll = select.poll()
         self._poll.register(self.socket, select.POLLIN)

@@ -86,7 +86,7 @@ def listening(pid: int) -> dict[str, int]:
     """The listening TCP sockets of a process, named as in `descriptors`, and their ports."""
     own, ports = descriptors(pid), {}
     for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
             if line.split(maxsplit=4)[3] == "0A" and (name := f"socket:[{line.split()[9]}]") in own:
                 ports[name] = int(line.split()[1].rpartition(":")[2], 16)
     return ports

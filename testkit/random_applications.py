@@ -29,7 +29,7 @@ class Applications:
             self.addresses[name] = f"127.0.0.1:{listening.getsockname()[1]}"
             server = await asyncio.start_server(lambda r, w, g=greeting: self._serve(r, w, g), sock=listening)
             self._stack.callback(server.close)
-        self.addresses["dead"] = self._stack.enter_context(_full_queue())
+        self.addresses["dead"] = self._stack.enter_context(full_queue())
         self.addresses["refusing"], self.addresses["refusing2"] = (f"127.0.0.1:{free_port()}" for _ in range(2))
         return self
 
@@ -57,7 +57,7 @@ class Applications:
 
 
 @contextlib.contextmanager
-def _full_queue() -> Iterator[str]:
+def full_queue() -> Iterator[str]:
     """The address of an application that accepts nothing more: the kernel drops each SYN."""
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))

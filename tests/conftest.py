@@ -21,6 +21,7 @@ from testkit.examples import ALL
 from testkit.fastpath_loop import Loop
 from testkit.pump_loop import PumpLoop
 from testkit.serving import REPLY, TIMEOUTS, Serving
+from testkit.tunnel_loop import TunnelLoop
 from testkit.websocket_loop import WebSocketLoop
 
 # CI tries the same examples each time, so that a failure comes from the change; elsewhere they are new each time.
@@ -142,6 +143,23 @@ def start_pump(no_leaked_files: None) -> Iterator[StartPump]:
         assert block["opened"] == sum(block.all("connect_buckets"))
         assert loop.pump.buffers_held == 0
         del loop
+
+
+StartTunnels = Callable[..., TunnelLoop]
+
+
+@pytest.fixture
+def start_tunnels(no_leaked_files: None) -> Iterator[StartTunnels]:
+    """Make TunnelLoops. After the test, each must have ended every connection and session and counted it once."""
+    loops: list[TunnelLoop] = []
+
+    def make(**settings: object) -> TunnelLoop:
+        loops.append(TunnelLoop(**settings))  # type: ignore[arg-type]
+        return loops[-1]
+
+    yield make
+    while loops:
+        loops.pop().close()
 
 
 StartWebSockets = Callable[..., WebSocketLoop]

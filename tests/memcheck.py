@@ -12,7 +12,7 @@ import tempfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-OURS = ("_fastpath", "_pump")
+OURS = ("_fastpath", "_pump", "_tunnel")
 MOST = 10  # errors that are printed
 SECONDS = 1200
 

@@ -85,7 +85,7 @@ ROWS = {
     "refused-max_sessions": CAPACITY,
     "refused-max_slow_replies": CAPACITY,
     "refused-max_handshakes": CAPACITY,
-    "refused-upstream": refused(("backend-down", "upstream-unknown"), "FlashpolUpstreamRefusals"),
+    "refused-upstream": refused(("backend-down", "upstream-unknown", "rtmpt-refused"), "FlashpolUpstreamRefusals"),
     "refused-crashed": refused(("process-ended",), "FlashpolWorkerCrashed"),
     "refused-max_address_connections": refused(("refusing",), "FlashpolAddressRefusals"),
     "refused-max_address_sessions": refused(("refusing",), "FlashpolAddressRefusals"),
@@ -140,6 +140,19 @@ ROWS = {
         "flashpol_websocket_ping_timeouts_total", (), ("FlashpolWebSocketPings",),
         ("Share of WebSocket sessions lost to silence",), "clients that vanish would fill the log",
     ),
+    "rtmpt-forwarding": Row(
+        "flashpol_rtmpt_forward_failures_total", ("rtmpt-forward-failed",), ("FlashpolRtmptForwardFailures",),
+        ("Irregular RTMPT requests",),
+    ),
+    "rtmpt-ghosts": Row(
+        "flashpol_rtmpt_ends_total", (), ("FlashpolRtmptGhosts",),
+        ("Share of tunnel sessions that are ghosts", "How tunnel sessions begin and end"),
+        "some are usual: rtmpt-ghosts in the log is no warning",
+    ),
+    "rtmpt-unknown": Row(
+        "flashpol_rtmpt_unknown_sessions_total", (), ("FlashpolRtmptUnknownSessions",), ("Irregular RTMPT requests",),
+        "guessed ids would fill the log; access_log has each connection",
+    ),
     "timeouts": Row(
         "flashpol_timeouts_total", (), ("FlashpolTimeouts",), ("Timed out and left",),
         "silent clients would fill the log; access_log has each connection",
@@ -184,6 +197,8 @@ OTHER_EVENTS = {
     "metrics-unavailable": "there is no page",
     "files-unreadable": "of files that are checked again; what was loaded from them is served",
     "drain-ignored": "of an old worker, which is killed",
+    "line-not-made": "it is tried again; requests that need the line count as rtmpt-unknown",
+    "lines-missing": "as above, and files, which comes before",
     "socket-spoilt": "of a socket that is replaced at once",
     "log-not-reopened": "the log goes on in the open file",
     "left-behind": "of a process that does not serve any more",

@@ -16,6 +16,7 @@ from flashpol.config import (
     ConnectionTimeouts,
     Listener,
     PolicySource,
+    ProtocolUpstreams,
     Server,
     WebSocketPath,
     describe,
@@ -28,21 +29,22 @@ from flashpol.serving.certificates import CertificateFacts
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
-OWNERS = (Server, ConnectionTimeouts, ConnectionLimits, PolicySource, Listener, WebSocketPath)
+OWNERS = (Server, ConnectionTimeouts, ConnectionLimits, PolicySource, Listener, WebSocketPath, ProtocolUpstreams)
 SETTINGS = [f for owner in OWNERS for f in settings_of(owner).values()]
 
 
 def families() -> dict[str, tuple[str, set[str]]]:
     """Metric name as scraped -> (type, label names)."""
-    shared, routes, paths = SharedCounters(1, 1, upstreams=1, paths=1), [("a", "127.0.0.1:7000")], [("a", "/chess")]
+    shared, tunnels = SharedCounters(1, 1, upstreams=1, paths=1, tunnels=1), ["a"]
+    routes, paths = [("a", "127.0.0.1:7000")], [("a", "/chess")]
     shared.process(0).pid = os.getpid()  # a process that exists, so that its usage is reported
     shared.process(0).started_ms = 1
     totals = CounterTotals()
-    totals.open(["a"], shared, routes, paths)
+    totals.open(["a"], shared, routes, paths, tunnels)
     listeners = [ListenerInfo("a", b"reply\0", certificates=("games",))]
     certificates = [CertificateFacts("games", (), 0, 1, "RSA 2048", "01", "f")]
     collector = FlashpolCollector(
-        AdminContext(ServerStatus(), totals, shared, listeners, routes, paths, certificates=certificates)
+        AdminContext(ServerStatus(), totals, shared, listeners, routes, paths, tunnels, certificates=certificates)
     )
     return {
         family.name + ("_total" if family.type == "counter" else ""): (

@@ -43,7 +43,17 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
 # Wrapped at 100 columns, except tables and URLs.
 WRAPPED = [ROOT / "docs" / "guide.md", ROOT / "docs" / "reference.md"] + [
     ROOT / "docs" / "guide" / f"{name}.md"
-    for name in ("install", "systemd", "containers", "fleet", "tls", "client-address", "troubleshooting", "websocket")
+    for name in (
+        "install",
+        "systemd",
+        "containers",
+        "fleet",
+        "tls",
+        "client-address",
+        "troubleshooting",
+        "websocket",
+        "rtmpt",
+    )
 ]
 
 

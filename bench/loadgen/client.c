@@ -50,8 +50,10 @@ int client_socket(uint32_t source, struct shape shape)
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
     if (fd < 0)
         die("socket");
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(source)};
-    if (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on) < 0 ||
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(shape.port), .sin_addr.s_addr = htonl(source)};
+    if ((shape.port && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0) ||
+        setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on) < 0 ||
         (shape.receive_buffer && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &shape.receive_buffer, sizeof(int)) < 0) ||
         (shape.segment && setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &shape.segment, sizeof(int)) < 0) ||
         (shape.no_delay && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0) ||

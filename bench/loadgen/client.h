@@ -21,6 +21,7 @@ struct shape {
     int segment;        /* TCP_MAXSEG, which limits the server's segments and so what its socket buffers; 0: the kernel's */
     bool no_delay;      /* TCP_NODELAY: each send is a segment of its own */
     bool close_with_rst; /* so that no socket stays in TIME_WAIT */
+    uint16_t port;       /* the source port, also after a disconnect; 0: the kernel chooses one for each connect */
 };
 
 static inline uint64_t now_ns(void)

@@ -7,6 +7,7 @@
  *   loadgen silent      --port P --connections C [--rate R] --seconds S [--ask 1] [options]
  *   loadgen misbehaving --port P --connections C --rate R --seconds S --say WHAT --then WHAT [--deaf 1] [options]
  *   loadgen relay …     the application behind a relay, and its clients: see relay/relay.h
+ *   loadgen rtmpt …     clients of RTMPT: see rtmpt/rtmpt.h
  *
  * closed: C clients, each of which sends the next request as soon as it has the reply.
  * open:   R clients a second start at fixed times, C at most at once; latency counts from the intended time.
@@ -40,6 +41,7 @@
 #define _GNU_SOURCE
 #include "loadgen.h"
 #include "relay/relay.h"
+#include "rtmpt/rtmpt.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -154,6 +156,8 @@ int main(int argc, char **argv)
         usage("no mode");
     if (!strcmp(argv[1], "relay"))
         return run_relay(argc - 2, argv + 2);
+    if (!strcmp(argv[1], "rtmpt"))
+        return run_rtmpt(argc - 2, argv + 2);
     parse(argc, argv, &options);
     if (options.nice)
         setpriority(PRIO_PROCESS, 0, options.nice); /* fails without the right, and the run goes on */

@@ -3,7 +3,8 @@
 
 typedef unsigned long long llu;
 
-const char *const OUTCOME_NAMES[OUTCOMES] = {"ok", "refused", "reset", "short", "mismatch", "timeout", "tls_error"};
+const char *const OUTCOME_NAMES[OUTCOMES] = {"ok", "refused", "reset", "short", "mismatch", "timeout",
+                                            "tls_error", "status"};
 
 void tally_add(struct tally *sum, const struct tally *one)
 {

@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-enum outcome { OK, REFUSED, RESET, SHORT, MISMATCH, TIMEOUT, TLS_ERROR, OUTCOMES };
+enum outcome { OK, REFUSED, RESET, SHORT, MISMATCH, TIMEOUT, TLS_ERROR, STATUS, OUTCOMES };
 
 struct tally {
     uint64_t started, outcomes[OUTCOMES];

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from bench import load, servers
 from bench.load import Closed, CPUs
@@ -12,6 +13,7 @@ from bench.report import Results
 from bench.servers import Server
 from bench.settings import Settings
 
+T = TypeVar("T")
 WARM_UP = 4_000  # replies, a tenth of a second: fills slabs, caches and the branch predictor
 TURN_SECONDS = 0.2  # length of a turn: far above the 4 ms in which the scheduler accounts
 SETTLE = 0.05  # seconds until the last connections are closed and accounted
@@ -43,8 +45,11 @@ def all_started(settings: Settings, results: Results, names: Sequence[str] = ())
         yield running
 
 
-def interleaved(running: list[Server], rounds: int) -> Iterator[Server]:
-    """Yield each server once a round. Each round begins with another, so that a disturbance hits all of them alike."""
+def interleaved(running: list[T], rounds: int) -> Iterator[T]:
+    """Yield each server, or each way to use one, once a round.
+
+    Each round begins with another, so that a disturbance hits all of them alike.
+    """
     for number in range(rounds):
         first = number % len(running)
         yield from running[first:] + running[:first]

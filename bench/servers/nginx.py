@@ -1,24 +1,30 @@
 """nginx with stream `return`, which many operators use instead."""
 
 import os
+import pwd
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bench import BenchError
+from bench.measure import children
 from bench.servers.running import (
     BACKLOG,
     FILES,
     SILENT_TIMEOUT,
+    START_SECONDS,
     Server,
     free_port,
+    last_log_lines,
     only_child,
     running,
     wait_for_reply,
     work_folder,
 )
+from testkit.polling import eventually
 
 READ_AHEAD = 256  # bytes; the default of 16 KB costs a page per silent client: 4.7 KB instead of 1.1
 MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/local/lib/nginx/modules")
@@ -51,6 +57,19 @@ def started(text: str, folder: Path, cpu: int | None) -> Iterator["subprocess.Po
         yield process
 
 
+def wait_for_worker(name: str, process: "subprocess.Popen[bytes]", folder: Path) -> tuple[int, float]:
+    """The pid of the only worker, which nginx starts once it listens, and the seconds since the call."""
+    begin = time.monotonic()
+
+    def found() -> list[int]:
+        if process.poll() is not None:
+            raise BenchError(f"{name} ended at once with status {process.returncode}: {last_log_lines(folder)}")
+        return children(process.pid)
+
+    (pid,) = eventually(found, f"{name} has a worker", START_SECONDS, error=BenchError)
+    return pid, time.monotonic() - begin
+
+
 def nginx_program() -> str | None:
     """Path of nginx, or None if it is not installed."""
     return shutil.which("nginx", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
@@ -67,9 +86,13 @@ def missing(module: str = "stream_ssl_preread_module") -> str | None:
 
 def configuration(folder: Path, *servers: str) -> str:
     """A configuration of one worker and stream servers with these lines."""
-    modules = [Path(where, "ngx_stream_module.so") for where in MODULES]
-    load = "".join(f"load_module {module};\n" for module in modules if module.exists())  # else it is built in
-    return f"{load}{_main(folder)}stream {{ access_log off; {_servers(servers)} }}\n"
+    return f"{_load('stream')}{_main(folder)}stream {{ access_log off; {_servers(servers)} }}\n"
+
+
+def rtmp_configuration(folder: Path, *servers: str) -> str:
+    """A configuration of one worker, which can write where this user can, and RTMP servers with these lines."""
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    return f"user {user};\n{_load('rtmp')}{_main(folder)}rtmp {{ access_log off; {_servers(servers)} }}\n"
 
 
 def http_configuration(folder: Path, *servers: str) -> str:
@@ -77,6 +100,11 @@ def http_configuration(folder: Path, *servers: str) -> str:
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     paths = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)  # else where only root may write
     return f"{_main(folder)}http {{ access_log off; {paths} {_servers(servers)} }}\n"
+
+
+def _load(name: str) -> str:
+    modules = [Path(where, f"ngx_{name}_module.so") for where in MODULES]
+    return "".join(f"load_module {module};\n" for module in modules if module.exists())  # else it is built in
 
 
 def _main(folder: Path) -> str:

@@ -10,6 +10,7 @@ from faults.attacks import (
     processes,
     replies,
     resources,
+    rtmpt,
     secured,
     silence,
     upstreams,
@@ -31,6 +32,7 @@ ATTACKS: tuple[Attack, ...] = tuple(
         handshakes,
         secured,
         websocket,
+        rtmpt,
     )
     for attack in module.group.attacks
 )

@@ -5,7 +5,7 @@ Each has good clients without HTTP, with it, and with HTTPS at all four places.
 
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 
 from bench import build
@@ -302,7 +302,7 @@ def allowed_bombs(run: AttackRun) -> None:
 
 
 @contextmanager
-def _films() -> Iterator[Server]:
+def films(paths: Mapping[str, Options] = PATHS, *, rtmpt: bool = False) -> Iterator[Server]:
     """The application of the listener `films` is a source of bytes."""
     with (
         small_send_buffers(),
@@ -313,16 +313,15 @@ def _films() -> Iterator[Server]:
         try:
             assert source.stdout
             port = source.stdout.readline().split()[1]
-            films = Listener(
-                "films", options={"upstream": f'"127.0.0.1:{port}"', "tls": f'["{NAME}"]', **websocket_paths({})}
-            )
-            with shared(more=(films,), certificates=[NAME], paths=PATHS)() as server:
+            options: Options = {"upstream": f'"127.0.0.1:{port}"', "tls": f'["{NAME}"]', **websocket_paths({})}
+            listener = Listener("films", options={**options, **({"rtmpt": "true"} if rtmpt else {})})
+            with shared(more=(listener,), certificates=[NAME], paths=paths, rtmpt=rtmpt)() as server:
                 yield server
         finally:
             source.kill()
 
 
-@group.attack("deaf-websockets", server=_films, own_network=True, seconds=12.0, quick=6.0)
+@group.attack("deaf-websockets", server=films, own_network=True, seconds=12.0, quick=6.0)
 def deaf_websockets(run: AttackRun) -> None:
     """WebSockets that ask for gigabytes, and never read."""
     attack_with(
@@ -331,7 +330,7 @@ def deaf_websockets(run: AttackRun) -> None:
     )  # fmt: skip
 
 
-@group.attack("deaf-tls-websockets", server=_films, own_network=True, seconds=12.0, quick=6.0)
+@group.attack("deaf-tls-websockets", server=films, own_network=True, seconds=12.0, quick=6.0)
 def deaf_tls_websockets(run: AttackRun) -> None:
     """The same in TLS."""
     attack_with(
@@ -346,7 +345,7 @@ def deaf_echoes(run: AttackRun) -> None:
     _frames(run, "frames, whose echoes are not read,", "deaf,send:{ws-large},loop:3", small_window=True)
 
 
-@group.attack("bulk-websockets", server=_films, own_network=True, max_ratio=10.0)
+@group.attack("bulk-websockets", server=films, own_network=True, max_ratio=10.0)
 def bulk_websockets(run: AttackRun) -> None:
     """WebSockets that read gigabytes as fast as the server frames them."""
     attack_with(run, "100 that read films", "send:{ws-open},await,send:{ws-film}", "films", connections=100, rate=1_000)

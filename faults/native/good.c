@@ -13,6 +13,10 @@
  *       end         the server's FIN, and no byte before it; in TLS, close_notify and then FIN
  *       loop:N      from step N again, without a new connection
  *       hello       the first message of the handshake; after it the network may be slow
+ *       open        a tunnel session (RTMPT)      close   its end
+ *       echo:FILE   send these bytes by the session, and poll until they have come back
+ *       poll        once, when nothing is due; as long as the server may hold it counts as a wait
+ *       apart       from here on each request of a session has a connection of its own
  *       pace:BYTES/MS             from here on, read at most so many bytes in MS
  *
  * A client whose script is over closes. The trace has a line for each client, and for each turn of a loop: the row's
@@ -22,6 +26,7 @@
  */
 #define _GNU_SOURCE
 #include "good.h"
+#include "tunnel.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -34,16 +39,21 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { TIMEOUT_MS = 3000, TICK_MS = 20, MAX_ROWS = 64, MAX_CLIENTS = 1 << 15, EVENTS = 512, STARTS = 16 };
+enum { TIMEOUT_MS = 3000, HOLD_MS = 500, TICK_MS = 20, MAX_ROWS = 64, MAX_CLIENTS = 1 << 15, EVENTS = 512, STARTS = 16 };
 
 struct client {
     int fd; /* -1: free */
     struct row *row;
     struct secure *secure; /* NULL: without TLS */
+    struct tunnel *tunnel; /* NULL: none is open */
+    uint32_t source;
+    bool apart, used; /* used: a request has been sent on this connection */
     unsigned step;
     bool woken; /* this step's wait is over */
     size_t done; /* bytes of this step */
     size_t pace; /* bytes at once; 0: no limit */
+    bool said;      /* the bytes of this step have been sent by the session */
+    uint64_t asked; /* ns, when its last request was begun */
     uint64_t pace_ns, started, waited, due; /* due: ns, when a pause ends; 0: there is none */
 };
 
@@ -70,6 +80,7 @@ static void hang_up(struct client *client)
 {
     if (client->secure)
         secure_close(client->secure);
+    tunnel_free(client->tunnel);
     close(client->fd);
     client->fd = -1;
     client->row->live--;
@@ -106,12 +117,20 @@ static const char *failure(void)
     }
 }
 
+static ssize_t put(struct client *client, const char *bytes, size_t size)
+{
+    return client->secure ? secure_send(client->secure, bytes, size) : send(client->fd, bytes, size, MSG_NOSIGNAL);
+}
+
+static ssize_t get(struct client *client, char *bytes, size_t room)
+{
+    return client->secure ? secure_recv(client->secure, bytes, room) : recv(client->fd, bytes, room, 0);
+}
+
 /* Each of these returns whether the script goes on now. */
 static bool send_some(struct client *client, const struct step *step)
 {
-    const char *bytes = step->bytes + client->done;
-    size_t size = step->size - client->done;
-    ssize_t n = client->secure ? secure_send(client->secure, bytes, size) : send(client->fd, bytes, size, MSG_NOSIGNAL);
+    ssize_t n = put(client, step->bytes + client->done, step->size - client->done);
     if (n < 0) {
         if (errno != EAGAIN)
             finish(client, failure());
@@ -129,7 +148,7 @@ static bool expect_some(struct client *client, const struct step *step)
     size_t most = step->what == END ? 1 : step->size - client->done;
     most = client->pace && client->pace < most ? client->pace : most;
     most = most < sizeof buffer ? most : sizeof buffer;
-    ssize_t n = client->secure ? secure_recv(client->secure, buffer, most) : recv(client->fd, buffer, most, 0);
+    ssize_t n = get(client, buffer, most);
     if (n < 0) {
         if (errno != EAGAIN)
             finish(client, failure());
@@ -149,6 +168,101 @@ static bool expect_some(struct client *client, const struct step *step)
     else if (client->pace)
         pause_for(client, client->pace_ns);
     return !client->due;
+}
+
+/* False: the client could not connect. */
+static bool begin_connection(struct client *client)
+{
+    client->fd = client_socket(client->source, client->row->shape);
+    client->used = false;
+    if (client->row->authority)
+        client->secure = secure_client(client->fd, client->row->authority, client->row->name);
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = client};
+    bool connected = start_connect(client->fd, client->row->port);
+    if (!connected)
+        finish(client, failure());
+    else if (epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, client->fd, &event) < 0)
+        die("epoll_ctl");
+    return connected;
+}
+
+static bool ask(struct client *client, const struct step *step)
+{
+    if (!client->tunnel && !(client->tunnel = calloc(1, sizeof *client->tunnel)))
+        give_up("no memory for a tunnel session");
+    if (client->apart && client->used) {
+        if (client->secure)
+            secure_close(client->secure);
+        close(client->fd);
+        if (!begin_connection(client))
+            return false;
+    }
+    client->used = true;
+    client->asked = now_ns();
+    if (step->what == ECHO && !client->said) {
+        client->said = true;
+        tunnel_ask(client->tunnel, TUNNEL_SEND, step->bytes, step->size, client->apart);
+    } else {
+        enum tunnel_kind kind = step->what == OPEN ? TUNNEL_OPEN : step->what == CLOSE ? TUNNEL_CLOSE : TUNNEL_IDLE;
+        tunnel_ask(client->tunnel, kind, "", 1, client->apart);
+    }
+    return true;
+}
+
+/* A reply is complete: whether it is what the step expects. */
+static bool is_expected(struct client *client, const struct step *step)
+{
+    struct tunnel *tunnel = client->tunnel;
+    size_t data = tunnel->body_size ? tunnel->body_size - 1 : 0; /* behind the interval */
+    if (!tunnel->body_size)
+        return false;
+    if (step->what == OPEN) {
+        memcpy(tunnel->id, tunnel->body, TUNNEL_ID);
+        return data == TUNNEL_ID && tunnel->body[TUNNEL_ID] == '\n';
+    }
+    if (step->what != ECHO)
+        return !data;
+    if (data > step->size - client->done || memcmp(tunnel->body + 1, step->bytes + client->done, data))
+        return false;
+    client->done += data;
+    return true;
+}
+
+/* One request of a session and its reply, or as many as it takes. */
+static bool exchange(struct client *client, const struct step *step)
+{
+    static char status[16];
+    if ((!client->tunnel || !client->tunnel->out) && !ask(client, step))
+        return false;
+    struct tunnel *tunnel = client->tunnel;
+    ssize_t n = 1;
+    while (n > 0 && tunnel->out_sent < tunnel->out_size)
+        if ((n = put(client, tunnel->out + tunnel->out_sent, tunnel->out_size - tunnel->out_sent)) > 0)
+            tunnel->out_sent += (size_t)n;
+    while (n > 0 && tunnel->in_size < sizeof tunnel->in && !tunnel_reply(tunnel))
+        if ((n = get(client, tunnel->in + tunnel->in_size, sizeof tunnel->in - tunnel->in_size)) > 0)
+            tunnel->in_size += (size_t)n;
+    if (n <= 0) {
+        if (n == 0 || errno != EAGAIN)
+            finish(client, n ? failure() : "short");
+        return false;
+    }
+    bool whole = tunnel_reply(tunnel) > 0;
+    if (!whole || tunnel->status != 200 || !is_expected(client, step)) {
+        snprintf(status, sizeof status, "http-%d", tunnel->status);
+        finish(client, whole && tunnel->status != 200 ? status : "mismatch");
+        return false;
+    }
+    tunnel_answered(tunnel);
+    if (step->what == POLL) {
+        uint64_t took = now_ns() - client->asked, most = HOLD_MS * 1000000ull;
+        client->waited += took < most ? took : most;
+    }
+    if (step->what != ECHO || client->done == step->size) {
+        client->said = false;
+        next_step(client);
+    }
+    return true;
 }
 
 static bool greet(struct client *client)
@@ -196,6 +310,14 @@ static void go_on(struct client *client)
         case WAIT: more = wait_once(client, step); break;
         case LOOP: more = repeat(client, step); break;
         case HELLO: more = greet(client); break;
+        case APART:
+            client->apart = true;
+            next_step(client);
+            break;
+        case OPEN:
+        case ECHO:
+        case POLL:
+        case CLOSE: more = exchange(client, step); break;
         case PACE:
             client->pace = step->size;
             client->pace_ns = step->ns;
@@ -213,17 +335,10 @@ static void start(struct row *row)
     struct client *client = &run.clients[run.idle_count ? run.idle[--run.idle_count] : run.used++];
     if (client == &run.clients[MAX_CLIENTS])
         give_up("too many good clients at a time");
-    uint32_t source = source_address(row->source, (unsigned)(row->opened++ % row->addresses));
-    *client = (struct client){.fd = client_socket(source, row->shape), .row = row, .started = now_ns()};
+    *client = (struct client){.row = row, .started = now_ns()};
+    client->source = source_address(row->source, (unsigned)(row->opened++ % row->addresses));
     row->live++;
-    if (row->authority)
-        client->secure = secure_client(client->fd, row->authority, row->name);
-    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = client};
-    if (!start_connect(client->fd, row->port))
-        finish(client, failure());
-    else if (epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, client->fd, &event) < 0)
-        die("epoll_ctl");
-    else
+    if (begin_connection(client))
         go_on(client);
 }
 

@@ -7,11 +7,11 @@
 
 enum { MAX_STEPS = 12 };
 
-enum what { SEND, EXPECT, WAIT, PACE, END, LOOP, HELLO, KINDS_OF_STEP };
+enum what { SEND, EXPECT, WAIT, PACE, END, LOOP, HELLO, APART, OPEN, ECHO, POLL, CLOSE, KINDS_OF_STEP };
 
 struct step {
     enum what what;
-    char *bytes; /* SEND, EXPECT */
+    char *bytes; /* SEND, EXPECT, ECHO */
     size_t size; /* of them; WAIT: ns; PACE: bytes at once; LOOP: the step */
     uint64_t ns; /* PACE: between two reads */
 };

@@ -6,7 +6,13 @@
 #include <string.h>
 
 enum { SMALLEST_SEGMENT = 536 };
-static const char *const STEP_NAMES[KINDS_OF_STEP] = {"send", "expect", "wait", "pace", "end", "loop", "hello"};
+static const char *const STEP_NAMES[KINDS_OF_STEP] = {"send",  "expect", "wait", "pace", "end",  "loop",
+                                                      "hello", "apart",  "open", "echo", "poll", "close"};
+
+static bool has_value(enum what what)
+{
+    return what == SEND || what == EXPECT || what == WAIT || what == PACE || what == LOOP || what == ECHO;
+}
 
 static struct step parse_step(char *text)
 {
@@ -16,9 +22,9 @@ static struct step parse_step(char *text)
         *value++ = 0;
     while (step.what < KINDS_OF_STEP && strcmp(text, STEP_NAMES[step.what]))
         step.what++;
-    if (step.what == KINDS_OF_STEP || (!value && step.what != END && step.what != HELLO))
+    if (step.what == KINDS_OF_STEP || (!value && has_value(step.what)))
         give_up(text);
-    if (step.what == SEND || step.what == EXPECT) {
+    if (step.what == SEND || step.what == EXPECT || step.what == ECHO) {
         step.bytes = read_file(value, &step.size);
     } else if (value) {
         step.size = strtoull(value, &slash, 10);

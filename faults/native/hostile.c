@@ -24,6 +24,10 @@
  *       deaf               read nothing from here on; before it what comes is read and discarded
  *       sip:BYTES*MS       the same, but for so many bytes every MS, without end
  *       wait:MS   loop:STEP   fin   reset
+ *       learn              the id in the reply to the /open that was sent (RTMPT); a client that gets none is reset
+ *       ask:FILE[*N]       the file, in which the id and the numbers of the session's next requests are filled in; the
+ *                          first N numbers are left out. `await` waits for a reply to it
+ *       renew              the same session on a new connection; the old one is reset
  *
  * A client whose script is over waits until the server ends the connection. The end of stdin ends the run, which prints
  * one line of JSON: connections opened, failed (not connected, or the handshake failed), secured (the handshake was
@@ -32,6 +36,7 @@
 #define _GNU_SOURCE
 #include "crafted.h"
 #include "hostile.h"
+#include "tunnel.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -50,6 +55,7 @@ enum {
     BATCH = 1 << 13, /* bytes of records that are sent at once */
     TURNS = 4, /* steps of one client in a row */
     VARIED = 8,
+    HEARD = 400, /* of a reply to /open */
 };
 
 struct client {
@@ -62,6 +68,11 @@ struct client {
     struct keys keys;
     char *out; /* records that the kernel has not taken; NULL: none */
     size_t out_size, out_sent;
+    char *heard; /* a part of the reply to /open, then the session's id; NULL: it is to be read and discarded */
+    size_t heard_size;
+    uint64_t next; /* number of the session's next request */
+    uint32_t source;
+    uint16_t port;
 };
 
 static struct {
@@ -77,6 +88,7 @@ static void drop(struct client *client, bool by_rst)
     if (client->handshake)
         handshake_end(client->handshake);
     free(client->out);
+    free(client->heard);
     if (by_rst)
         set_close_with_rst(client->fd);
     close(client->fd);
@@ -141,6 +153,75 @@ static bool drip(struct client *client, const struct step *step)
         return false;
     client->done += (size_t)n;
     return pause_for(client, step->count * 1000000u);
+}
+
+static bool learn(struct client *client)
+{
+    if (!client->heard) {
+        client->heard_size = 0;
+        if (!(client->heard = malloc(HEARD)))
+            give_up("no memory for a tunnel session");
+    }
+    ssize_t n = recv(client->fd, client->heard + client->heard_size, HEARD - client->heard_size, 0);
+    if (n < 0 && errno == EAGAIN)
+        return false;
+    if (n <= 0)
+        return lost(client);
+    client->heard_size += (size_t)n;
+    const char *id = tunnel_id(client->heard, client->heard_size);
+    if (!id && (client->heard_size == HEARD || !memmem(client->heard, client->heard_size, " 200 ", 5))) {
+        run.failed++;
+        drop(client, true);
+        return false;
+    }
+    if (!id)
+        return true;
+    memmove(client->heard, id, TUNNEL_ID);
+    client->next = client->heard_size = 0;
+    run.secured++;
+    return next_step(client);
+}
+
+static bool ask(struct client *client, const struct step *step)
+{
+    static char filled[MAX_MESSAGE];
+    uint64_t number = client->next + step->count;
+    memcpy(filled, step->bytes, step->size);
+    tunnel_fill(filled, step->size, client->heard, &number);
+    ssize_t n = send_some(client, filled + client->done, step->size - client->done);
+    if (n <= 0)
+        return false;
+    client->done += (size_t)n;
+    if (client->done < step->size)
+        return false;
+    client->next = number;
+    client->received = false;
+    return next_step(client);
+}
+
+static bool connect_client(struct client *client)
+{
+    struct shape shape = {.no_delay = true};
+    if (run.options.small_window)
+        shape = (struct shape){.segment = SMALLEST_SEGMENT, .receive_buffer = 1, .no_delay = true};
+    client->fd = client_socket(client->source, shape);
+    struct epoll_event event = {.data.ptr = client, .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET};
+    if (!start_connect(client->fd, client->port)) {
+        run.failed++;
+        drop(client, true);
+        return false;
+    }
+    if (epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, client->fd, &event) < 0)
+        die("epoll_ctl");
+    return true;
+}
+
+static bool renew(struct client *client)
+{
+    set_close_with_rst(client->fd);
+    close(client->fd);
+    client->received = false;
+    return connect_client(client) && next_step(client);
 }
 
 static bool await(struct client *client)
@@ -259,6 +340,9 @@ static bool sip(struct client *client, const struct step *step)
 static bool drain(struct client *client)
 {
     static char sink[1 << 16];
+    const struct step *step = &run.options.steps[client->step];
+    if (client->step < run.options.step_count && step->what == LEARN)
+        return true;
     while (!client->deaf && !client->handshake) {
         ssize_t n = recv(client->fd, sink, sizeof sink, 0);
         if (n < 0 && errno == EAGAIN)
@@ -299,6 +383,9 @@ static void go_on(struct client *client)
             break;
         case FIN:
         case RESET: more = end(client, step->what); break;
+        case LEARN: more = learn(client); break;
+        case ASK: more = ask(client, step); break;
+        case RENEW: more = renew(client); break;
         default: more = send_records(client, step);
         }
     }
@@ -328,23 +415,16 @@ static void open_client(void)
     const struct options *options = &run.options;
     struct client *client = &run.clients[run.idle[--run.idle_count]];
     uint64_t number = run.opened + run.failed;
-    struct shape shape = {.no_delay = true};
-    if (options->small_window)
-        shape = (struct shape){.segment = SMALLEST_SEGMENT, .receive_buffer = 1, .no_delay = true};
-    uint32_t source = source_address(options->source, options->first + (unsigned)(number % options->addresses));
-    *client = (struct client){.fd = client_socket(source, shape)};
+    *client = (struct client){
+        .source = source_address(options->source, options->first + (unsigned)(number % options->addresses)),
+        .port = options->ports[number % options->port_count],
+    };
     run.open++;
     vary(number);
-    struct epoll_event event = {.data.ptr = client, .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET};
-    if (!start_connect(client->fd, options->ports[number % options->port_count])) {
-        run.failed++;
-        drop(client, true);
-        return;
+    if (connect_client(client)) {
+        run.opened++;
+        go_on(client);
     }
-    run.opened++;
-    if (epoll_ctl(run.epoll_fd, EPOLL_CTL_ADD, client->fd, &event) < 0)
-        die("epoll_ctl");
-    go_on(client);
 }
 
 static void on_event(struct client *client, uint32_t events)

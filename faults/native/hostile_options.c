@@ -6,7 +6,8 @@
 #include <string.h>
 
 static const char *const WHAT[WHATS] = {"send", "drip", "await", "hello", "secure", "data", "cut",
-                                        "records", "renegotiate", "deaf", "sip", "wait", "loop", "fin", "reset"};
+                                        "records", "renegotiate", "deaf", "sip", "wait", "loop", "fin", "reset",
+                                        "learn", "ask", "renew"};
 static const char *const RECORDS_OF[RECORD_KINDS] = {"empty", "update", "request-update", "warning", "change"};
 
 static unsigned choice(const char *text, const char *const *names, unsigned count)
@@ -19,7 +20,8 @@ static unsigned choice(const char *text, const char *const *names, unsigned coun
 
 static bool has_file(enum what what)
 {
-    return what == SEND || what == DRIP || what == DATA || what == CUT || what == RENEGOTIATE;
+    return what == SEND || what == DRIP || what == DATA || what == CUT || what == RENEGOTIATE ||
+           what == ASK;
 }
 
 static struct step parse_step(char *text)

@@ -45,7 +45,8 @@ class ListenerInfo:
 class AdminContext:
     """`shared` belongs to the current generation, whose listeners are `listeners`; `totals` counts it too.
 
-    routes: the upstreams of its shared ports, paths: their WebSocket paths. address: of the admin endpoint.
+    routes: the upstreams of its shared ports, paths: their WebSocket paths, tunnels: the names of the listeners with
+    tunnel sessions (RTMPT). address: of the admin endpoint.
     websocket_listeners: the configuration of those with WebSocket paths, with the names and the ports that they have in
     effect; websocket_findings: the name of one of them, and what is to be said of its paths.
     """
@@ -56,6 +57,7 @@ class AdminContext:
     listeners: Sequence[ListenerInfo]
     routes: Sequence[Route] = ()
     paths: Sequence[PathLabel] = ()
+    tunnels: Sequence[str] = ()
     address: Address | None = None
     workers_are_root: bool = False
     certificates: Sequence[CertificateFacts] = ()

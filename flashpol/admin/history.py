@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import gevent
 
 from flashpol.admin.context import AdminContext
-from flashpol.counters.layout import Block, HandshakeBlock, RelayBlock, WebSocketBlock
+from flashpol.counters.layout import Block, HandshakeBlock, RelayBlock, TunnelBlock, WebSocketBlock
 from flashpol.counters.totals import PathLabel, Route
 
 # Seconds between two samples, and how many are kept: five minutes.
@@ -36,6 +36,7 @@ class Sample:
     restarts: Mapping[int, int] = field(default_factory=dict)  # by the worker's slot
     handshakes: Mapping[str, HandshakeBlock] = field(default_factory=dict)  # by listener, of those that speak TLS
     websocket: Mapping[PathLabel, WebSocketBlock] = field(default_factory=dict)
+    tunnels: Mapping[str, TunnelBlock] = field(default_factory=dict)  # by listener, of those with tunnel sessions
 
     @classmethod
     def of(cls, context: AdminContext) -> "Sample":
@@ -54,6 +55,7 @@ class Sample:
             {slot: context.totals.restarts(slot) for slot in range(context.shared.slots)},
             {each.listener: HandshakeBlock.of(blocks[each.listener]) for each in context.tls_listeners},
             {path: context.totals.websocket(path).packed() for path in context.paths},
+            {name: context.totals.tunnels(name).packed() for name in context.tunnels},
         )
 
 

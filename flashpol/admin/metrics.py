@@ -16,22 +16,31 @@ from prometheus_client.registry import Collector
 
 from flashpol._fastpath import BUCKETS, HANDSHAKE_FAILURES, PROTOCOLS, REASONS, TLS_VERSIONS
 from flashpol._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
+from flashpol._tunnel import ENDS as TUNNEL_ENDS
 from flashpol._websocket import CLOSE_CODES, RESULTS, SIDES
 from flashpol.admin.context import AdminContext
 from flashpol.admin.policy_analysis import AnalysisCache
 from flashpol.admin.problem_kinds import CONFIGURATION_KINDS, KINDS
 from flashpol.admin.problems import find_configuration_problems
 from flashpol.admin.status import DIRECTIONS
-from flashpol.counters.layout import Block, RelayBlock, WebSocketBlock
+from flashpol.counters.layout import Block, RelayBlock, TunnelBlock, WebSocketBlock
 from flashpol.counters.status import ProcessStatus
 from flashpol.version import VERSION
 
 # Name, help, and how to get the value out of a listener's totals.
 _COUNTERS: tuple[tuple[str, str, Callable[[Block], float]], ...] = (
-    ("connections_accepted", "Connections accepted.", lambda b: b["accepted"]),
+    (
+        "connections_accepted",
+        "Connections accepted, and tunnel sessions (RTMPT) opened, each of which has HTTP connections beside it.",
+        lambda b: b["accepted"],
+    ),
     ("replies", "Policies sent as replies to requests.", lambda b: b.replies),
     ("reply_bytes", "Bytes of policies sent, in whole replies.", lambda b: b["reply_bytes"]),
-    ("served", "Policy files sent as replies to HTTP requests.", lambda b: b["served"]),
+    (
+        "served",
+        "HTTP connections that ended after a policy file was sent, or after they carried requests of RTMPT.",
+        lambda b: b["served"],
+    ),
     ("timeouts", "Connections closed because the request or the reply took too long.", lambda b: b["timeouts"]),
     ("resets", "Connections that the client closed or reset before it had a reply.", lambda b: b["resets"]),
     (
@@ -121,6 +130,66 @@ _WEBSOCKET_KINDS = (
         "direction",
         DIRECTIONS,
         "inflated",
+    ),
+)
+# Of a listener with tunnel sessions.
+_RTMPT: tuple[tuple[type[CounterMetricFamily | GaugeMetricFamily], str, str, Callable[[TunnelBlock], float]], ...] = (
+    (GaugeMetricFamily, "rtmpt_sessions_open", "Tunnel sessions (RTMPT) open now.", lambda b: b["open"]),
+    (CounterMetricFamily, "rtmpt_sessions", "Tunnel sessions that the upstream accepted.", lambda b: b["sessions"]),
+    (
+        CounterMetricFamily,
+        "rtmpt_polls",
+        "Polls (requests of /idle) that were carried out, by the worker that has the session.",
+        lambda b: b["polls"],
+    ),
+    (
+        GaugeMetricFamily,
+        "rtmpt_polls_held",
+        "Polls that wait for bytes from the upstream now, for rtmpt_hold at most.",
+        lambda b: b["held"],
+    ),
+    (
+        CounterMetricFamily,
+        "rtmpt_unknown_sessions",
+        "Requests for a tunnel session that there is not, or that has ended: the client got 404.",
+        lambda b: b["unknown"],
+    ),
+    (
+        CounterMetricFamily,
+        "rtmpt_reordered",
+        "Requests that came before one with a lower number, and waited for it.",
+        lambda b: b["reordered"],
+    ),
+    (
+        CounterMetricFamily,
+        "rtmpt_gaps",
+        "Times that a session went on without a request, which had not come within rtmpt_gap.",
+        lambda b: b["gaps"],
+    ),
+    (CounterMetricFamily, "rtmpt_repeated", "Requests that came once more.", lambda b: b["repeated"]),
+    (
+        CounterMetricFamily,
+        "rtmpt_refused_requests",
+        "Requests of open sessions that got 503, because the session held as many requests or bytes as it may.",
+        lambda b: b["refused"],
+    ),
+    (
+        CounterMetricFamily,
+        "rtmpt_forwarded",
+        "Requests that were forwarded to the worker that has the session.",
+        lambda b: b["forwarded"],
+    ),
+    (
+        CounterMetricFamily,
+        "rtmpt_forward_failures",
+        "Of the forwarded requests, those that the other worker did not reply to: the client got 404 or 503.",
+        lambda b: b["forward_failures"],
+    ),
+    (
+        GaugeMetricFamily,
+        "rtmpt_buffered_bytes",
+        "Bytes in memory for tunnel sessions: requests that wait, and replies that may be asked for once more.",
+        lambda b: b["buffered"],
     ),
 )
 # Of an upstream.
@@ -225,6 +294,7 @@ class FlashpolCollector(Collector):
         yield from self._traffic()
         yield from self._tls()
         yield from self._websocket()
+        yield from self._rtmpt()
         yield from self._relaying()
         yield from self._processes()
         yield from self._configuration()
@@ -338,6 +408,23 @@ class FlashpolCollector(Collector):
             for (side, code), count in zip(product(SIDES, CLOSE_CODES), block.all("closes"), strict=True):
                 closes.add_metric([*path, code, side], count)
         yield closes
+
+    def _rtmpt(self) -> Iterator[Metric]:
+        totals = [(name, self._context.totals.tunnels(name)) for name in self._context.tunnels]
+        for family, name, text, value in _RTMPT:
+            metric = family(f"flashpol_{name}", text, labels=["listener"])
+            for listener, block in totals:
+                metric.add_metric([listener], value(block))
+            yield metric
+        ends = CounterMetricFamily(
+            "flashpol_rtmpt_ends",
+            "Tunnel sessions that ended, by the side that closed first or reset, or by what ended them.",
+            labels=["listener", "by"],
+        )
+        for listener, block in totals:
+            for end, count in zip(TUNNEL_ENDS, block.all("ends"), strict=True):
+                ends.add_metric([listener, end], count)
+        yield ends
 
     def _relaying(self) -> Iterator[Metric]:
         labels = ["listener", "upstream"]

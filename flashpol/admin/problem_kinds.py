@@ -1,4 +1,7 @@
-"""Every kind of problem that an operator may have, with its severities. `problems`, `tls` and `websocket` find them."""
+"""Every kind of problem that an operator may have, with its severities.
+
+`problems`, `tls`, `websocket` and `rtmpt` find them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,6 +67,9 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "websocket-no-upgrade": (WARNING,),
     "websocket-malformed": (WARNING,),
     "websocket-pings": (WARNING,),
+    "rtmpt-forwarding": (ERROR,),
+    "rtmpt-ghosts": (WARNING,),
+    "rtmpt-unknown": (WARNING,),
     "timeouts": (WARNING,),
     "slow": (WARNING,),
     "policy": (ERROR, WARNING),

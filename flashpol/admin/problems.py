@@ -10,6 +10,7 @@ from typing import Any
 from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.formatting import about, count, duration, percent, quantile, share
 from flashpol.admin.problem_kinds import ERROR, REFUSALS_TO_REPORT, WARNING, Problem
+from flashpol.admin.rtmpt import find_rtmpt_problems
 from flashpol.admin.tls import find_certificate_findings, find_tls_problems
 from flashpol.admin.websocket import find_websocket_problems
 from flashpol.policy import Finding, Severity
@@ -60,6 +61,7 @@ def find_problems(status: Json, context: AdminContext, linted: Linted = ()) -> l
         *(_of_last_minute(status["minute"], status["bucket_bounds_seconds"]) if status["minute"] else ()),
         *find_tls_problems(status),
         *find_websocket_problems(status),
+        *find_rtmpt_problems(status),
         *find_configuration_problems(context, linted),
     ]
     return sorted(found, key=lambda problem: problem.severity != ERROR)

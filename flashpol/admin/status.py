@@ -9,13 +9,23 @@ from dataclasses import asdict
 
 from flashpol._fastpath import BUCKETS, HANDSHAKE_FAILURES, REASONS, TLS_VERSIONS
 from flashpol._pump import ENDS, FAILURES
+from flashpol._tunnel import ENDS as TUNNEL_ENDS
 from flashpol._websocket import CLOSE_CODES, RESULTS, SIDES
 from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.formatting import END_OF_YEARS
 from flashpol.admin.history import Sample, since
 from flashpol.admin.policy_analysis import AnalysisCache
 from flashpol.admin.problems import Json, find_problems
-from flashpol.counters.layout import GAUGES, RELAY_GAUGES, Block, HandshakeBlock, RelayBlock, WebSocketBlock
+from flashpol.counters.layout import (
+    GAUGES,
+    RELAY_GAUGES,
+    TUNNEL_GAUGES,
+    Block,
+    HandshakeBlock,
+    RelayBlock,
+    TunnelBlock,
+    WebSocketBlock,
+)
 from flashpol.counters.status import DRAINING, READY, STARTING
 from flashpol.version import VERSION
 
@@ -27,6 +37,9 @@ NOW, MINUTE = 5.0, 60.0
 
 # Of a connection's bytes, and the fields of a block that count them in these directions.
 DIRECTIONS = ("received", "sent")
+_TUNNEL_COUNTERS = (
+    "sessions", "polls", "unknown", "reordered", "gaps", "repeated", "refused", "forwarded", "forward_failures",
+)  # fmt: skip
 _COUNTERS = ("accepted", "served", "reply_bytes", "timeouts", "resets", "accept_errors", "untracked")
 
 
@@ -64,6 +77,10 @@ def status(context: AdminContext, past: Sequence[Sample] = (), analyses: Analysi
             for (listener, upstream), block in sample.relayed.items()
         ],
         "websocket": list(_paths(context, sample)),
+        "rtmpt": [
+            {"listener": listener} | _tunnels(block) | {name: block[name] for name in TUNNEL_GAUGES}
+            for listener, block in sample.tunnels.items()
+        ],
         "certificates": [
             asdict(each) | {"issuers": [{"subject": subject, "not_after": end} for subject, end in each.issuers]}
             for each in context.certificates
@@ -137,6 +154,13 @@ def _websocket(block: WebSocketBlock) -> Json:
     }
 
 
+def _tunnels(block: TunnelBlock) -> Json:
+    return {
+        **{name: block[name] for name in _TUNNEL_COUNTERS},
+        "ends": dict(zip(TUNNEL_ENDS, block.all("ends"), strict=True)),
+    }
+
+
 def _described(each: ListenerInfo) -> Json:
     return {
         "name": each.listener,
@@ -197,6 +221,11 @@ def _window(new: Sample, old: Sample | None) -> Json | None:
             {"listener": listener, "path": path} | _websocket(block - old.websocket[listener, path])
             for (listener, path), block in new.websocket.items()
             if (listener, path) in old.websocket
+        ],
+        "rtmpt": [
+            {"listener": name} | _tunnels(block - old.tunnels[name])
+            for name, block in new.tunnels.items()
+            if name in old.tunnels
         ],
         "workers": {
             str(pid): seconds - old.cpu_seconds[pid]

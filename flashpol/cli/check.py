@@ -84,7 +84,11 @@ def run(options: argparse.Namespace) -> int:
     if options.by_url and options.config:
         raise ConfigError("--by-url is about files; the configuration says which of its files are served by URL")
     ignored = ignored_codes(options.ignore, {rule.code for rule in RULES}, "docs/rules.md lists")
-    checked = [_check(source, options, ignored) for source in _sources(options)]
+    checked: list[Checked] = []
+    for source in _sources(options):
+        one = _check(source, options, ignored)
+        if one not in checked:  # listeners on two ports may have one policy
+            checked.append(one)
     settings = load(options.config) if options.config else None
     certificates = [CheckedCertificate(*each) for each in judge_all(settings)] if settings else []
     listeners = list(_listeners(settings)) if settings else []

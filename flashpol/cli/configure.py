@@ -65,6 +65,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "the policy allows; they are relayed to --upstream",
     )
     add(
+        "--rtmpt",
+        action="store_true",
+        help="accept RTMP inside HTTP too (RTMPT, and with --tls RTMPTS), on all addresses; it is relayed to "
+        "--upstream as plain RTMP",
+    )
+    add(
         "--tls",
         metavar="CHAIN[,KEY]",
         action="append",
@@ -148,6 +154,8 @@ def configure(options: argparse.Namespace) -> config.Config:
         listeners = tuple(
             dataclasses.replace(listener, websocket=config.EVERY_PATH_TO_UPSTREAM) for listener in listeners
         )
+    if options.rtmpt:
+        listeners = tuple(dataclasses.replace(listener, rtmpt=True) for listener in listeners)
     certificates = settings.certificates
     if options.tls:
         certificates = _certificates(options.tls)

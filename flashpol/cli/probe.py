@@ -2,22 +2,20 @@
 
 import argparse
 import os
-import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashpol.cli import terminal
-from flashpol.cli.arguments import ALL, add_clients, add_ignore, clients, ignored_codes, port
+from flashpol.cli.arguments import add_clients, add_ignore, port
 from flashpol.cli.files import replace
+from flashpol.cli.questions import TLS_ONLY_CLIENTS, asked_hosts
 from flashpol.config import ConfigError
-from flashpol.policy.findings import CLIENTS
 from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_HTTP_PORT, SILVERLIGHT_PORT
 
 if TYPE_CHECKING:
@@ -26,17 +24,14 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Ask the policy server of HOST as Flash Player, Lightspark, Unity and Silverlight do, and report what is
 wrong, the evidence, and what to do. With --tls ask inside TLS, as SecureSocket does, and judge the certificate and the
-versions too. With --websocket ask for a WebSocket instead, as the browser of a page with Ruffle does. The probe opens a
-few connections to HOST and contacts no other host. Exit status: 0 no errors, 1 errors,
-2 wrong arguments; with --nagios 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. docs/probe.md explains the findings."""
+versions too. With --websocket ask for a WebSocket instead, as the browser of a page with Ruffle does. With --rtmp try
+the ways to the media server of HOST in the order of Flash Player, and say how long its fallback takes. The probe opens
+a few connections to HOST, or to the proxy of --proxy, and contacts no other host. Exit status: 0 no errors, 1 errors, 2
+wrong arguments; with --nagios 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN. docs/probe.md explains the findings."""
 
 # Hosts that are probed concurrently.
 MAX_CONCURRENT_HOSTS = 8
-_HOST_NAME = re.compile(r"(?!.{254})(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9])?\.)*[a-z0-9_](?:[a-z0-9_-]*[a-z0-9])?\.?")
-_LOCATION = re.compile(r"xmlsocket://(\[[0-9A-Fa-f:.]+\]|[^/:\[\]]+):([0-9]{1,5})/?")
 _UNKNOWN = 3
-# Clients that only --tls knows: they connect inside TLS, and ask for no policy (probe/tls/offers.py).
-TLS_ONLY_CLIENTS = ("air", "browser")
 
 
 def add_to(commands: Any) -> None:
@@ -66,7 +61,7 @@ def add_to(commands: Any) -> None:
         "--ca",
         metavar="FILE",
         type=Path,
-        help="with --tls or wss://: CA certificates in PEM that clients trust besides those of this machine",
+        help="with --tls, wss:// or rtmps://: CA certificates in PEM that clients trust besides those of this machine",
     )
     add(
         "--websocket",
@@ -81,6 +76,19 @@ def add_to(commands: Any) -> None:
         default=[],
         help="with --websocket: origin or URL of the page that has Ruffle, may be repeated (default https://HOST, or"
         " http://HOST for ws://)",
+    )
+    add(
+        "--rtmp",
+        metavar="APP",
+        nargs="?",
+        const="",
+        help="try the ways to a media server: RTMP on 1935, 443 and 80, then RTMPT on 80; HOST:PORT or a URL with rtmp,"
+        " rtmpt, rtmps or rtmpts and a port is one attempt; with APP connect to this application too",
+    )
+    add(
+        "--proxy",
+        metavar="URL",
+        help="with --rtmp: ask RTMPT only, through this proxy of HTTP, as http://HOST:PORT",
     )
     add_clients(parser, "client that matters", default="all", more=TLS_ONLY_CLIENTS)
     add(
@@ -134,10 +142,10 @@ def run(options: argparse.Namespace) -> int:
     from flashpol.probe.report import nagios
 
     try:
-        question = _question(options) if options.websocket is None else _websocket_question(options)
+        asked = asked_hosts(options)
         if options.watch:
-            return _watch(options, question)
-        results = _probe_all(options.hosts, question)
+            return _watch(options, asked)
+        results = _probe_all(asked)
         _write(options, _formatted(options, results))
     except ConfigError as error:
         if not options.nagios:
@@ -147,164 +155,21 @@ def run(options: argparse.Namespace) -> int:
     return nagios.status(results) if options.nagios else int(any(result.failed for result in results))
 
 
-def _question(options: argparse.Namespace) -> "Question":
-    """Raises ConfigError."""
-    from flashpol.policy import PolicyError
-    from flashpol.policy.clients.query import Content
-    from flashpol.probe.model import Question
-    from flashpol.probe.tls.offers import TLS_CLIENTS
-
-    if not options.hosts:
-        raise ConfigError("the following arguments are required: HOST, or --websocket URL")
-    if options.origin:
-        raise ConfigError("--origin needs --websocket; for the content of a policy write --from")
-    for host in options.hosts:
-        if "://" in host or "/" in host or re.fullmatch(r"[^:]*:[0-9]+", host) or not host.strip():
-            raise ConfigError(f"{host!r} is not a host: write only its name or address, and the port with --port")
-    options.hosts = [host.removeprefix("[").removesuffix("]") for host in options.hosts]
-    if options.content is not None:
-        if options.port is None:
-            raise ConfigError("--from needs --port: write the port that the content connects to, as in --port 1935")
-        try:
-            Content.parse(options.content)
-        except PolicyError as error:
-            raise ConfigError(f"--from: {error}") from None
-    _check_tls(options)
-    every = TLS_CLIENTS if options.tls else CLIENTS
-    named = clients(options, default="all", every=every)
-    return Question(
-        port=options.port,
-        content=options.content,
-        location=_location(options),
-        named=() if named == every else named,
-        thorough=options.thorough,
-        policy_port=options.policy_port,
-        silverlight_port=options.silverlight_port,
-        http_port=options.http_port,
-        ignored=_ignored(options.ignore),
-        tls=options.tls,
-        server_name=None if options.server_name is None else _host_name(options.server_name),
-        ca=None if options.ca is None else str(options.ca),
-    )
-
-
-# Options about policies, which --websocket does not ask for.
-_NOT_WITH_WEBSOCKET = {
-    "hosts": "HOST: the URL has it",
-    "port": "--port: the URL has it",
-    "content": "--from: write the page's origin with --origin",
-    "location": "--location: Ruffle asks for no policy",
-    "tls": "--tls: write wss:// for TLS",
-    "server_name": "--server-name: browsers send the host of the URL",
-    "client": "--client: the client is Ruffle's browser",
-}
-
-
-def _websocket_question(options: argparse.Namespace) -> "Question":
-    """Raises ConfigError."""
-    from flashpol.probe.websocket import prober, url
-
-    for name, what in _NOT_WITH_WEBSOCKET.items():
-        if getattr(options, name):
-            raise ConfigError(f"--websocket is given, so leave out {what}")
-    try:
-        place = url.parse(options.websocket)
-    except ValueError as error:
-        raise ConfigError(f"--websocket {options.websocket!r}: {error}") from None
-    origins = []
-    for page in options.origin:
-        try:
-            origins.append(url.origin_of(page))
-        except ValueError as error:
-            raise ConfigError(f"--origin {page!r}: {error}") from None
-    if options.ca is not None and not place.secure:
-        raise ConfigError("--ca needs a URL with wss://, which asks inside TLS")
-    _check_ca(options)
-    options.hosts = [place.host]
-    return prober.question(
-        place,
-        origins,
-        thorough=options.thorough,
-        ignored=_ignored(options.ignore),
-        ca=None if options.ca is None else str(options.ca),
-    )
-
-
-def _check_tls(options: argparse.Namespace) -> None:
-    """Raises ConfigError if the options about TLS contradict each other or the others."""
-    named = options.client or []
-    for flag, given in (("--server-name", options.server_name), ("--ca", options.ca)):
-        if given is not None and not options.tls:
-            raise ConfigError(f"{flag} needs --tls, which asks inside TLS")
-    for client in named:
-        if not options.tls and client in TLS_ONLY_CLIENTS:
-            raise ConfigError(f"--client {client} needs --tls: this client asks for no policy, and only connects")
-        if options.tls and client not in ("flash", *TLS_ONLY_CLIENTS, ALL):
-            known = ("flash", *TLS_ONLY_CLIENTS)
-            raise ConfigError(f"--client {client} has no TLS: with --tls write {', '.join(known)} or {ALL}")
-    if named and set(named) <= set(TLS_ONLY_CLIENTS) and options.port is None:
-        raise ConfigError(f"--client {named[0]} needs --port: it connects to that port, and asks no other")
-    _check_ca(options)
-
-
-def _check_ca(options: argparse.Namespace) -> None:
-    """Raises ConfigError if there is no CA certificate in the file of --ca."""
-    if options.ca is not None:
-        from flashpol.probe.tls.channel import check_ca
-
-        if why := check_ca(str(options.ca)):
-            raise ConfigError(f"--ca {options.ca}: {why}")
-
-
-def _host_name(text: str) -> str:
-    """Return a host name as DNS has it. Raises ConfigError."""
-    with suppress(UnicodeError):
-        name = text.encode("idna").decode().lower()
-        if _HOST_NAME.fullmatch(name):
-            return name
-    raise ConfigError(f"--server-name {text!r} is not a host name")
-
-
-def _ignored(codes: Sequence[str]) -> frozenset[str]:
-    if not codes:
-        return frozenset()
-    from flashpol.policy.rules import RULES as POLICY_RULES
-    from flashpol.probe.findings import RULES
-
-    known = {rule.code for rule in RULES} | {rule.code for rule in POLICY_RULES}
-    return ignored_codes(codes, known, "docs/probe.md and docs/rules.md list")
-
-
-def _location(options: argparse.Namespace) -> int | None:
-    """Return the port of --location. Flash accepts a policy only from its own host, so no other host is contacted."""
-    if options.location is None:
-        return None
-    match = _LOCATION.fullmatch(options.location)
-    if not match or not 1 <= int(match[2]) <= 65535:
-        raise ConfigError(f"--location {options.location!r}: write xmlsocket://HOST:PORT")
-    host = match[1].removeprefix("[").removesuffix("]")
-    if any(host.lower() != other.lower() for other in options.hosts):
-        raise ConfigError(
-            f"--location names {host}: a policy counts only for the host that serves it, so probe that host"
-        )
-    return int(match[2])
-
-
-def _probe_all(hosts: Sequence[str], question: "Question") -> "list[Result]":
+def _probe_all(asked: "Sequence[tuple[str, Question]]") -> "list[Result]":
     from flashpol.probe.experiments import observe
     from flashpol.probe.report import Result
 
-    progress = _Progress(len(hosts))
+    progress = _Progress(len(asked))
 
-    def probe(host: str) -> Result:
-        result = Result.of(observe(host, question))
+    def probe(one: "tuple[str, Question]") -> Result:
+        result = Result.of(observe(*one))
         progress.done(result)
         return result
 
     with progress:
         pool = ThreadPoolExecutor(MAX_CONCURRENT_HOSTS)
         try:
-            return list(pool.map(probe, hosts))
+            return list(pool.map(probe, asked))
         except KeyboardInterrupt:
             # The interpreter would wait for all threads, and each of them for its open connections: up to 15 s.
             sys.stdout.flush()
@@ -374,7 +239,7 @@ def _write(options: argparse.Namespace, text: str) -> None:
     sys.stdout.flush()
 
 
-def _watch(options: argparse.Namespace, question: "Question") -> int:
+def _watch(options: argparse.Namespace, asked: "Sequence[tuple[str, Question]]") -> int:
     """Probe until Ctrl-C: the full report first, then changes; JSON as lines; a file is rewritten each time."""
     from flashpol.probe.report.changes import changes
     from flashpol.probe.report.text import clean
@@ -386,7 +251,7 @@ def _watch(options: argparse.Namespace, question: "Question") -> int:
     before: list[Result] = []
     while True:
         began = time.monotonic()
-        results = _probe_all(options.hosts, question)
+        results = _probe_all(asked)
         differ = [(now, changes(then, now)) for then, now in zip(before, results, strict=bool(before))]
         changed = any(lines for _, lines in differ)
         if not before or options.output is not None or options.metrics or (options.json and changed):

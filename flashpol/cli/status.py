@@ -9,14 +9,16 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from flashpol.admin.rtmpt import IRREGULAR
+from flashpol.admin.rtmpt import total as rtmpt_total
 from flashpol.admin.tls import HANDSHAKE_FAILURES, failed, shown_names, time_left
 from flashpol.admin.websocket import REFUSALS, refused, total
 from flashpol.cli import terminal
 from flashpol.config import DEFAULT_ADMIN, ConfigError, UpstreamAddress
 
 DESCRIPTION = """Print a summary of a running server, which it takes from /-/status of the admin address: state, last
-reload, workers, listeners with their rates, WebSocket paths, TLS with its certificates, and problems. Exit status: 0
-ready and no errors, 1 not ready or a problem that is an error, 2 no reply."""
+reload, workers, listeners with their rates, WebSocket paths, RTMPT, TLS with its certificates, and problems. Exit
+status: 0 ready and no errors, 1 not ready or a problem that is an error, 2 no reply."""
 
 FORMAT = 2  # of /-/status
 TIMEOUT = 5.0  # seconds; the admin process answers within milliseconds
@@ -103,8 +105,9 @@ def summary(status: Json) -> Iterator[str]:
     workers, window = status["workers"], status["now"]
     up = sum(worker["up"] for worker in workers)
     yield f"flashpol {status['version']}: {status['state']}, {up} of {len(workers)} workers up"
-    if status["draining_workers"]:
-        yield f"{status['draining_workers']} workers of earlier configurations are draining"
+    if draining := status["draining_workers"]:
+        what = "worker of an earlier configuration is" if draining == 1 else "workers of earlier configurations are"
+        yield f"{draining} {what} draining"
     if timestamp := status["reload"]["timestamp"]:
         loaded = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(timestamp))
         yield f"configuration loaded at {loaded}"
@@ -120,6 +123,7 @@ def summary(status: Json) -> Iterator[str]:
             [_upstream(upstream) for upstream in status["upstreams"]],
         )
     yield from _websocket_paths(status)
+    yield from _rtmpt_listeners(status)
     yield from _tls_listeners(status["listeners"])
     yield from certificate_lines(status)
     yield from _failure_lines(status["total"]["handshake_failures"])
@@ -144,6 +148,33 @@ def _row(listener: Json, window: Json | None) -> list[str]:
         f"{listener['open']:,}",
         f"{queue['length']:,}/{queue['limit']:,}",
     ]
+
+
+def _rtmpt_listeners(status: Json) -> Iterator[str]:
+    """Tunnel sessions by listener, and requests that went wrong; nothing without a listener that has them."""
+    if not status["rtmpt"]:
+        return
+    yield ""
+    yield from table(
+        ("RTMPT LISTENER", "SESSIONS", "OPEN", "GHOSTS", "POLLS HELD", "FORWARDED"),
+        [
+            [
+                each["listener"],
+                f"{each['sessions']:,}",
+                f"{each['open']:,}",
+                f"{each['ends']['ghost']:,}",
+                f"{each['held']:,}",
+                f"{each['forwarded']:,}",
+            ]
+            for each in status["rtmpt"]
+        ],
+    )
+    irregular = [
+        [name, each.advice, f"{number:,}"] for name, each in IRREGULAR.items() if (number := rtmpt_total(status, name))
+    ]
+    if irregular:
+        yield ""
+        yield from table(("IRREGULAR REQUESTS", "WHAT TO DO", "TOTAL"), irregular)
 
 
 def _websocket_paths(status: Json) -> Iterator[str]:

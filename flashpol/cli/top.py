@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from flashpol.admin.rtmpt import IRREGULAR
+from flashpol.admin.rtmpt import total as rtmpt_total
 from flashpol.admin.tls import HANDSHAKE_FAILURES, failed
 from flashpol.admin.websocket import REFUSALS, label_of, refused, total, upgrades
 from flashpol.cli import terminal
@@ -27,9 +29,9 @@ from flashpol.cli.status import (
 from flashpol.config import ConfigError, UpstreamAddress
 
 DESCRIPTION = """Show what a running server does, once a second until Ctrl-C: rates per second, open connections,
-sessions, refusals by reason, listeners, upstreams, WebSocket, TLS, workers and problems. Rates are means of the last
-five seconds or so, taken from /-/status of the admin address. Without a terminal each view follows the one before it,
-after an empty line."""
+sessions, refusals by reason, listeners, upstreams, WebSocket, RTMPT, TLS, workers and problems. Rates are means of the
+last five seconds or so, taken from /-/status of the admin address. Without a terminal each view follows the one before
+it, after an empty line."""
 
 # The other screen of the terminal, without a cursor; and back.
 OPEN, CLOSE = "\033[?1049h\033[?25l", "\033[?25h\033[?1049l"
@@ -152,6 +154,7 @@ def view(status: Json, address: str) -> Iterator[str]:
         yield from table(("LISTENER", "UPSTREAM", "SESSIONS/S", "OPEN", "CONNECTING", "FAILURES/S"), rows)
         yield ""
     yield from _websocket_lines(status, rate)
+    yield from _rtmpt_lines(status, rate)
     yield from _tls_lines(status, rate)
     cpu = window.get("workers", {})
     yield from table(
@@ -192,6 +195,29 @@ def _websocket_lines(status: Json, rate: Callable[[float | None], str]) -> Itera
         yield ""
         yield from table(("REFUSED UPGRADES", "WHAT TO DO", "PER SECOND", "TOTAL"), results)
     yield from origin_lines(status)
+    yield ""
+
+
+def _rtmpt_lines(status: Json, rate: Callable[[float | None], str]) -> Iterator[str]:
+    """Tables of RTMPT, each with an empty line after it; nothing where no listener has tunnel sessions."""
+    if not status["rtmpt"]:
+        return
+    window = status["now"]
+    recent = {each["listener"]: each for each in window["rtmpt"]} if window else {}
+    rows = []
+    for each in status["rtmpt"]:
+        counted = recent.get(each["listener"], {})
+        rates = [rate(counted.get(field)) for field in ("sessions", "polls", "forwarded")]
+        rows.append([each["listener"], f"{each['open']:,}", f"{each['held']:,}", *rates])
+    yield from table(("RTMPT LISTENER", "OPEN", "POLLS HELD", "SESSIONS/S", "POLLS/S", "FORWARDED/S"), rows)
+    irregular = [
+        [name, each.advice, rate(rtmpt_total(window, name) if window else None), f"{number:,}"]
+        for name, each in IRREGULAR.items()
+        if (number := rtmpt_total(status, name))
+    ]
+    if irregular:
+        yield ""
+        yield from table(("IRREGULAR REQUESTS", "WHAT TO DO", "PER SECOND", "TOTAL"), irregular)
     yield ""
 
 

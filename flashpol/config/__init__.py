@@ -11,6 +11,7 @@ where, and what to do.
     locations.py      where a key was written        toml_positions.py  line and column of each key of a file
     renamed.py        keys of earlier versions       address.py         Address, SystemdSocket, UpstreamAddress
     errors.py         ConfigError                    websocket.py       WebSocketPath
+    upstreams.py      ProtocolUpstreams
 """
 
 from flashpol.config.address import Address, Endpoint, SystemdSocket, UpstreamAddress, parse_endpoint
@@ -30,6 +31,8 @@ from flashpol.config.settings import (
     LEAST_CONNECTIONS,
     LOG_FORMATS,
     MAX_LISTENERS,
+    REFUSE,
+    RELAY,
     SILVERLIGHT,
     TEXT,
     TLS_PROFILES,
@@ -42,6 +45,7 @@ from flashpol.config.settings import (
     parse_dialect,
 )
 from flashpol.config.toml_loader import did_you_mean, load
+from flashpol.config.upstreams import RTMPT, ProtocolUpstreams
 from flashpol.config.websocket import ANY_ORIGIN, BY_POLICY, EVERY_PATH, EVERY_PATH_TO_UPSTREAM, WebSocketPath
 
 __all__ = [
@@ -58,6 +62,9 @@ __all__ = [
     "LEAST_CONNECTIONS",
     "LOG_FORMATS",
     "MAX_LISTENERS",
+    "REFUSE",
+    "RELAY",
+    "RTMPT",
     "SILVERLIGHT",
     "TEXT",
     "TLS_PROFILES",
@@ -71,6 +78,7 @@ __all__ = [
     "Listener",
     "Network",
     "PolicySource",
+    "ProtocolUpstreams",
     "Server",
     "SystemdSocket",
     "UpstreamAddress",

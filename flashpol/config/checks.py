@@ -4,9 +4,14 @@ import ipaddress
 
 from flashpol.config.address import Address, Endpoint, SystemdSocket
 from flashpol.config.errors import ConfigError
+from flashpol.config.limits import ConnectionTimeouts
 from flashpol.config.locations import SourceLocation
-from flashpol.config.settings import FLASH, MAX_LISTENERS, Config, Listener
+from flashpol.config.settings import FLASH, MAX_LISTENERS, REFUSE, Config, Listener
+from flashpol.config.upstreams import RTMPT
 from flashpol.config.websocket import EVERY_PATH, WebSocketPath
+
+# The first part of the paths of RTMPT.
+_TUNNEL_PATHS = ("open", "send", "idle", "close", "fcs")
 
 
 def check(config: Config) -> Config:
@@ -21,9 +26,11 @@ def check(config: Config) -> Config:
     for listener in config.listeners:
         _check_access(listener)
         _check_upstream(listener)
+        _check_upstreams(listener)
         _check_transparent(listener)
         _check_tls(listener)
         _check_websocket(listener)
+        _check_rtmpt(listener, config.timeouts(listener))
     _check_names(config)
     _check_addresses(config)
     return config
@@ -44,6 +51,54 @@ def _check_upstream(listener: Listener) -> None:
     if isinstance(address, Address) and any(upstream.arrives_at(address) for upstream in listener.upstream):
         message = f"the upstream of {address} is this listener itself: give the application a port of its own"
         raise _error(listener, message, "upstream")
+
+
+def _check_upstreams(listener: Listener) -> None:
+    """Each key must be of use."""
+    address = listener.address
+    for protocol, upstream in listener.upstreams.named.items():
+        if isinstance(address, Address) and any(each.arrives_at(address) for each in upstream):
+            message = f"the upstream of {protocol} is this listener itself: give the application a port of its own"
+            raise _upstreams_error(listener, message, protocol)
+    if "tls" in listener.upstreams.named and listener.tls:
+        message = (
+            "the upstream of tls gets nothing, as the listener has certificates and ends TLS itself: remove it, or tls "
+            "of the listener"
+        )
+        raise _upstreams_error(listener, message, "tls")
+    if "http" in listener.upstreams.named:
+        if listener.takes_http and listener.other_http == REFUSE:
+            message = f'the upstream of http gets nothing with other_http = "{REFUSE}": remove one of them'
+            raise _upstreams_error(listener, message, "http")
+        if any(path.path == EVERY_PATH for path in listener.websocket):
+            message = (
+                "the upstream of http gets nothing, as WebSocket has every path: name its paths in "
+                "[[listeners.websocket]] tables, or remove http"
+            )
+            raise _upstreams_error(listener, message, "http")
+
+
+def _upstreams_error(listener: Listener, message: str, protocol: str) -> ConfigError:
+    location = listener.upstreams.location and listener.upstreams.location.child(protocol)
+    return ConfigError(f"{listener.title}: {message}", location)
+
+
+def _check_rtmpt(listener: Listener, timeouts: ConnectionTimeouts) -> None:
+    if not listener.rtmpt:
+        return
+    if not listener.upstream_for(RTMPT):
+        message = "rtmpt has no upstream to relay to: set upstream, or rtmp in [listeners.upstreams]"
+        raise _error(listener, message, "rtmpt")
+    for path in listener.websocket:
+        if path.path.startswith("/") and path.path.split("/")[1] in _TUNNEL_PATHS:
+            raise _path_error(listener, path, "begins as those of RTMPT do: write another", "path")
+    for name in ("rtmpt_hold", "rtmpt_gap"):
+        if getattr(timeouts, name) >= timeouts.rtmpt_session_timeout:
+            message = (
+                f"rtmpt_session_timeout = {timeouts.rtmpt_session_timeout:g} would end a session while {name} = "
+                f"{getattr(timeouts, name):g} lasts: make it longer"
+            )
+            raise _error(listener, message, "rtmpt_session_timeout")
 
 
 def _check_websocket(listener: Listener) -> None:

@@ -10,8 +10,8 @@ from flashpol.config.setting_types import NETWORKS, Network, number
 
 @dataclass(frozen=True)
 class ConnectionTimeouts:
-    """How long a connection may take in each of its states, in seconds, and how large a WebSocket message may be; a
-    listener may have its own."""
+    """How long a connection may take in each of its states, in seconds, and how much a WebSocket message or an RTMPT
+    session may hold; a listener may have its own."""
 
     request_timeout: float = setting(
         3.0,
@@ -105,6 +105,47 @@ class ConnectionTimeouts:
         number(125, 2**31, whole=True),
         "A WebSocket message may have this many bytes, uncompressed; a larger one ends the session (close code 1009).",
         "16 MiB are more than games send; a message is relayed as it comes, so it takes no memory of its size.",
+    )
+    http_idle_timeout: float = setting(
+        75.0,
+        number(0.05, 3600),
+        "An HTTP connection that has carried RTMPT is closed when no request has come on it for this many seconds.",
+        "75 s are longer than nginx and varnish keep a connection in reserve (60 s), so no proxy sends a request on "
+        "one that is being closed: none of them repeats a POST.",
+    )
+    rtmpt_hold: float = setting(
+        0.5,
+        number(0.001, 4.999, off=0),
+        "A poll of RTMPT waits at most this many seconds for bytes from the upstream before it gets a reply without "
+        "any; 0 means that it does not wait.",
+        "Adobe's servers waited as long; without it some clients poll thousands of times a second, and proxies do not "
+        "wait many seconds for a reply.",
+    )
+    rtmpt_gap: float = setting(
+        2.0,
+        number(0.05, 60),
+        "A request of RTMPT that has not come, while later ones have, is waited for this many seconds, then left out.",
+        "2 s leave time for a packet that was lost; a client does not send the request again.",
+    )
+    rtmpt_session_timeout: float = setting(
+        15.0,
+        number(0.2, 3600),
+        "An RTMPT session ends, and its connection to the upstream with it, when its client has sent no request for "
+        "this many seconds.",
+        "Clients poll every second and more often; 15 s leave time for another connection through the proxy.",
+    )
+    rtmpt_buffer: int = setting(
+        262_144,
+        number(4096, 2**28, whole=True),
+        "An RTMPT session holds at most this many bytes of requests that its upstream has not taken, then its client "
+        "waits; and as many bytes of requests that came before their turn, then it gets 503.",
+        "256 KiB are a second of video at 2 Mbit/s. What the upstream sends is held by the kernel until it is fetched.",
+    )
+    rtmpt_body: int = setting(
+        1_048_576,
+        number(4096, 2**21, whole=True),
+        "A request of RTMPT may have a body of this many bytes; a longer one gets 413.",
+        "1 MiB is more than clients send at once, and a body is held in memory until it is complete.",
     )
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from flashpol.config.declare import describe, settings_of
 from flashpol.config.limits import ConnectionLimits, ConnectionTimeouts
 from flashpol.config.setting_types import as_key
 from flashpol.config.settings import (
+    ABOUT_HTTP,
     ENCRYPTING,
     RELAYING,
     CertificateSource,
@@ -18,6 +19,7 @@ from flashpol.config.settings import (
     PolicySource,
     Server,
 )
+from flashpol.config.upstreams import ProtocolUpstreams
 from flashpol.config.websocket import WebSocketPath
 
 _WIDTH = 100
@@ -42,12 +44,18 @@ _BLOCKS = {
         Listener,
         {"address", "policy"},
         "A listener is an address and the policy it serves; write one [[listeners]] for each address. The settings "
-        "from request_timeout to websocket_message may be set here too, for this listener alone.",
+        "from request_timeout to rtmpt_body may be set here too, for this listener alone.",
     ),
     "#[[listeners.websocket]]": (
         WebSocketPath,
         (),
         "A table for each path at which the listener above takes WebSocket connections, instead of websocket = true.",
+    ),
+    "#[listeners.upstreams]": (
+        ProtocolUpstreams,
+        (),
+        "The upstreams of the listener above by protocol, as a table instead of upstreams in one line. What is not "
+        "named here goes to its upstream.",
     ),
 }
 
@@ -113,7 +121,11 @@ def _source(source: CertificateSource | PolicySource) -> Iterator[str]:
 def _listener(config: Config, listener: Listener) -> Iterator[str]:
     server = _pairs(config.server.timeouts)
     own = {name: value for name, value in _pairs(config.timeouts(listener)).items() if value != server[name]}
-    unused = {*(() if listener.relays else RELAYING), *(() if listener.tls else ENCRYPTING)}
+    unused = {
+        *(() if listener.relays else RELAYING),
+        *(() if listener.tls else ENCRYPTING),
+        *(() if listener.takes_http else ABOUT_HTTP),
+    }
     pairs = {name: value for name, value in _pairs(_with_absolute_paths(listener)).items() if name not in unused}
     yield from _marked(pairs | own, Listener)
     if "websocket" not in pairs:

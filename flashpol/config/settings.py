@@ -1,7 +1,8 @@
 """Every setting of the server: what it does, its default and the reason for it, its bounds, all in one place."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -33,6 +34,7 @@ from flashpol.config.setting_types import (
     path,
     text,
 )
+from flashpol.config.upstreams import UPSTREAMS, ProtocolUpstreams
 from flashpol.config.websocket import EVERY_PATH_TO_UPSTREAM, WEBSOCKET, WebSocketPath
 
 DEFAULT_LISTEN = "[::]:843"  # Flash Player asks port 843 first; [::] serves IPv4 too
@@ -51,17 +53,29 @@ RELAYING = (
     "balance",
     "keepalive",
     "connect_rate",
-)  # settings that need `upstream`, of the listener or of a WebSocket path
+)  # settings that need an upstream: `upstream`, one by protocol, or that of a WebSocket path
 TLS_PROFILES = ("modern", "compatible", "flash")
 # Settings that need `tls`.
 ENCRYPTING = ("tls_only", "tls_profile", "tls_strict_sni", "tls_tickets", "upstream_proxy_tls")
 # Settings each of which makes a listener take HTTP requests, and those that need one of them.
-HTTP = ("websocket", "crossdomain_file", "clientaccesspolicy_file")
-ABOUT_HTTP = ("forwarded_networks",)
+HTTP = ("rtmpt", "websocket", "crossdomain_file", "clientaccesspolicy_file")
+ABOUT_HTTP = ("other_http", "forwarded_networks")
+RELAY, REFUSE = OTHER_HTTP = ("relay", "refuse")
 
 
 def _label(value: str) -> str:
     if not value.strip():  # Prometheus treats an empty label as absent
+        raise ValueError
+    return value
+
+
+def _host(value: str) -> str:
+    if not re.fullmatch("[0-9A-Za-z]", value):
+        if len(value) > 1:  # most likely the address that another server calls so
+            raise ConfigError(
+                f"{value!r} is longer than the one character that it is: write one of 0-9, A-Z, a-z; an address goes "
+                'into [[listeners]], as in address = "[::]:843"'
+            )
         raise ValueError
     return value
 
@@ -176,6 +190,13 @@ class Server:
         "they are closed.",
         "Most games end within an hour. At most 3 generations of old workers exist: one more reload closes the oldest "
         "earlier.",
+    )
+    host: str = setting(
+        "A",
+        text("one of the characters 0-9, A-Z, a-z", _host),
+        "The ids of this server's RTMPT sessions begin with this character, by which a balancer in front of several "
+        "hosts finds the one that has a session.",
+        "One host needs no other; each of several needs its own. After a reload open sessions keep theirs.",
     )
     timeouts: ConnectionTimeouts = field(default_factory=ConnectionTimeouts)
     connection_limits: ConnectionLimits = field(default_factory=ConnectionLimits)
@@ -352,8 +373,16 @@ class Listener:
         UPSTREAM,
         "Everything that is not a policy request is relayed to one of these addresses, which makes the listener a "
         "shared port; a host name means all its addresses.",
-        "Without it such connections are closed.",
+        "Without it such connections are closed, but for those of protocols that `upstreams` names.",
         (UpstreamAddress("127.0.0.1", 7000),),
+    )
+    upstreams: ProtocolUpstreams = setting(
+        ProtocolUpstreams(),
+        UPSTREAMS,
+        "Connections of the protocols in this table are relayed to upstreams of their own, by the first bytes of the "
+        "client.",
+        "It is empty because most ports have one application; what it does not name goes to `upstream`.",
+        ProtocolUpstreams(rtmp=(UpstreamAddress("127.0.0.1", 1936),)),
     )
     upstream_source: UpstreamSource = setting(
         (),
@@ -400,6 +429,15 @@ class Listener:
         "connect_timeout. 0 means any number.",
         "It is off because most applications accept faster than clients come.",
     )
+    rtmpt: bool = setting(
+        False,
+        SWITCH,
+        "If true, RTMP inside HTTP (RTMPT, and with tls RTMPTS) ends here: each of its sessions is relayed as plain "
+        "RTMP to `rtmp` of `upstreams`, or else to `upstream`.",
+        "It is off because only media clients behind proxies and firewalls need it; without it a shared port relays "
+        "HTTP as it comes.",
+        True,
+    )
     websocket: tuple[WebSocketPath, ...] = setting(
         (),
         WEBSOCKET,
@@ -408,6 +446,13 @@ class Listener:
         "It is off because only content in a browser needs it, such as Ruffle's; without it a shared port relays HTTP "
         "as it comes.",
         EVERY_PATH_TO_UPSTREAM,
+    )
+    other_http: str = setting(
+        RELAY,
+        choice(*OTHER_HTTP),
+        "On a shared port, HTTP requests for what the listener does not serve itself, by WebSocket, RTMPT or as a "
+        'policy file, are relayed as they come ("relay"), or get 404 ("refuse").',
+        'A web server may share the port; without one, "refuse" keeps web pages of any origin from the application.',
     )
     forwarded_networks: tuple[Network, ...] = setting(
         (),
@@ -442,17 +487,22 @@ class Listener:
 
     @property
     def shared(self) -> bool:
-        """True for a shared port, which relays everything that is not a policy request."""
-        return bool(self.upstream)
+        """True for a shared port, which relays what is not a policy request: everything, or some protocols."""
+        return bool(self.upstream or self.upstreams.named)
+
+    def upstream_for(self, protocol: str) -> Sequence[UpstreamAddress]:
+        """Where a connection of this protocol is relayed, as metrics and log name it; empty if it is refused."""
+        return self.upstreams.of(protocol) or self.upstream
 
     @property
     def all_upstreams(self) -> tuple[UpstreamAddress, ...]:
-        """Its own upstreams, then those of its WebSocket paths; each of them once."""
-        return tuple(dict.fromkeys([*self.upstream, *(each for path in self.websocket for each in path.upstream)]))
+        """Its own upstreams, then those of protocols and those of its WebSocket paths; each of them once."""
+        others = (*self.upstreams.named.values(), *(path.upstream for path in self.websocket))
+        return tuple(dict.fromkeys([*self.upstream, *(each for upstream in others for each in upstream)]))
 
     @property
     def relays(self) -> bool:
-        """True if it relays anything: everything that is not a policy request, or the WebSocket paths alone."""
+        """True if it relays anything: what a shared port relays, or the WebSocket paths alone."""
         return bool(self.all_upstreams)
 
     @property
@@ -519,6 +569,11 @@ class Config:
     def websocket_paths(self) -> list[tuple[int, WebSocketPath]]:
         """Every WebSocket path with the index of its listener."""
         return [(number, path) for number, listener in enumerate(self.listeners) for path in listener.websocket]
+
+    @property
+    def tunnels(self) -> list[int]:
+        """The indexes of the listeners that have tunnel sessions."""
+        return [number for number, listener in enumerate(self.listeners) if listener.rtmpt]
 
     @property
     def draining(self) -> float:

@@ -24,6 +24,7 @@ from flashpol.config.settings import (
     PolicySource,
     Server,
 )
+from flashpol.config.upstreams import ProtocolUpstreams
 from flashpol.config.websocket import WebSocketPath
 
 # 1,024 listeners with a policy each take 100 kB; the rest is for grants.
@@ -48,6 +49,7 @@ KEYS: dict[str, Collection[str]] = {
     "[certificates.NAME]": settings_of(CertificateSource),
     "[[listeners]]": (*settings_of(Listener), *settings_of(ConnectionTimeouts)),
     "[[listeners.websocket]]": settings_of(WebSocketPath),
+    "[listeners.upstreams]": settings_of(ProtocolUpstreams),
     "grants": GRANT,
 }
 # What other servers call it, by the table in which it is tried -> what to write instead.
@@ -56,12 +58,15 @@ LISTENER_TLS = 'write tls = ["NAME"], and [certificates.NAME] with chain and key
 WEBSOCKET_PATH = 'write path = "/chess"'
 WEBSOCKET_UPSTREAM = 'write upstream = "127.0.0.1:7001"'
 WEBSOCKET_ORIGINS = 'write origins = ["https://games.example.com"]'
+EVERYTHING_ELSE = "write upstream in [[listeners]]: it is for everything that has no key here"
+INSIDE_TLS = "write rtmp, and tls in [[listeners]]: what comes inside TLS goes by its own protocol"
 PROXIES = 'write forwarded_networks = ["10.0.0.0/8"]'
 OTHER_WORDS = {
     ("[server]", "listen"): LISTENER_ADDRESS,
     ("[server]", "bind"): LISTENER_ADDRESS,
-    ("[server]", "host"): LISTENER_ADDRESS,
     ("[server]", "port"): LISTENER_ADDRESS,
+    ("[server]", "node_id"): 'write host = "A"',
+    ("[[listeners]]", "host"): 'write address = "[::]:843"; the host of tunnel ids is in [server], for all listeners',
     ("[[listeners]]", "listen"): 'write address = "[::]:843"',
     ("[[listeners]]", "port"): 'write address = "[::]:843"',
     ("[[listeners]]", "certificate"): LISTENER_TLS,
@@ -69,6 +74,8 @@ OTHER_WORDS = {
     ("[[listeners]]", "ssl"): LISTENER_TLS,
     ("[[listeners]]", "ws"): "write websocket = true",
     ("[[listeners]]", "wss"): "write websocket = true, and tls for wss",
+    ("[[listeners]]", "rtmpts"): "write rtmpt = true, and tls for RTMPTS",
+    ("[[listeners]]", "tunnel"): "write rtmpt = true",
     ("[[listeners]]", "x_forwarded_for"): PROXIES,
     ("[[listeners]]", "real_ip"): PROXIES,
     ("[[listeners]]", "trusted_proxies"): PROXIES,
@@ -79,6 +86,17 @@ OTHER_WORDS = {
     },
     **{("[[listeners.websocket]]", word): WEBSOCKET_ORIGINS for word in ("origin", "allow_origins", "allowed_origins")},
     **{("[[listeners.websocket]]", word): "write compression = true" for word in ("deflate", "permessage_deflate")},
+    **{
+        ("[listeners.upstreams]", word): EVERYTHING_ELSE
+        for word in ("other", "silent", "default", "*", "tcp", "xmlsocket")
+    },
+    **{("[listeners.upstreams]", word): INSIDE_TLS for word in ("rtmps", "rtmpts")},
+    ("[listeners.upstreams]", "rtmpt"): "write rtmp, and rtmpt = true in [[listeners]]: what is inside is RTMP",
+    ("[listeners.upstreams]", "https"): "write http, and tls in [[listeners]]; or tls, which relays it as it comes",
+    **{
+        ("[listeners.upstreams]", word): "write upstream in [[listeners.websocket]], or in [[listeners]]"
+        for word in ("websocket", "ws", "wss")
+    },
     ("[policies.NAME]", "path"): 'write file = "policy.xml"',
     ("grants", "port"): 'write ports = "1935,8000-8100"',
     ("[certificates.NAME]", "cert"): 'write chain = "fullchain.pem"',
@@ -217,10 +235,13 @@ def _listener(
     table.finish()
     if isinstance(values.get("websocket"), list):
         values["websocket"] = tuple(_websocket_path(table, *row) for row in enumerate(values["websocket"]))
+    if "upstreams" in values:
+        values["upstreams"] = _upstreams(table, values["upstreams"])
     values |= {name: folder / values[name] for name in HTTP if isinstance(values.get(name), Path)}
     if "address" not in values:
         raise table.error(f"address is missing: write {settings_of(Listener)['address'].metadata['type'].expected}")
-    relays = "upstream" in values or any(path.upstream for path in values.get("websocket", ()))
+    by_protocol = values.get("upstreams", ProtocolUpstreams()).named
+    relays = "upstream" in values or by_protocol or any(path.upstream for path in values.get("websocket", ()))
     unused = next((name for name in RELAYING if name in values and not relays), None)
     if unused:
         raise table.error(f"{unused} needs a shared port: set upstream too, or remove it", unused)
@@ -229,7 +250,8 @@ def _listener(
         raise table.error(f"{unused} needs a certificate: set tls too, or remove it", unused)
     unused = next((name for name in ABOUT_HTTP if name in values and not any(values.get(each) for each in HTTP)), None)
     if unused:
-        raise table.error(f"{unused} is about HTTP requests: set {' or '.join(HTTP)} too, or remove it", unused)
+        needed = f"{', '.join(HTTP[:-1])} or {HTTP[-1]}"
+        raise table.error(f"{unused} is about HTTP requests: set {needed} too, or remove it", unused)
     known = ", ".join(map(as_key, policies)) or "(none is defined)"
     if "policy" not in values and len(policies) != 1:
         raise table.error(f"policy is missing: write one of {known}")
@@ -254,6 +276,14 @@ def _websocket_path(listener: _Table, number: int, entry: object) -> WebSocketPa
     if "path" not in values:
         raise table.error(f"path is missing: write {settings_of(WebSocketPath)['path'].metadata['type'].expected}")
     return WebSocketPath(**values, location=location)
+
+
+def _upstreams(listener: _Table, values: object) -> ProtocolUpstreams:
+    location = listener.location.child("upstreams")
+    table = _Table("[listeners.upstreams]", f"{listener.name}, upstreams", location, values)
+    upstreams = ProtocolUpstreams(**table.take_settings(ProtocolUpstreams), location=location)
+    table.finish()
+    return upstreams
 
 
 def _certificate_advice(name: str, certificates: Collection[str]) -> str:

@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Iterable
 from typing import ClassVar, Self
 
-from flashpol import _fastpath, _pump, _websocket
+from flashpol import _fastpath, _pump, _tunnel, _websocket
 
 WORD = 8  # bytes
 WORD_MASK = 2**64 - 1
@@ -12,6 +12,7 @@ WORD_MASK = 2**64 - 1
 # Fields of a block that go down again.
 GAUGES = ("open", "parked", "slow_replies", "sessions", "tls", "handshaking")
 RELAY_GAUGES = ("open", "connecting", "ports", "max_ports")
+TUNNEL_GAUGES = ("open", "held", "buffered")
 RELAY_FILES = ("open", "connecting")  # those that count descriptors
 
 
@@ -107,6 +108,13 @@ class WebSocketBlock(CounterBlock):
 
     LAYOUT = _websocket.LAYOUT
     SIZE = _websocket.BLOCK_SIZE
+
+
+class TunnelBlock(CounterBlock):
+    """The counters of one worker slot and listener with tunnel sessions."""
+
+    LAYOUT = _tunnel.LAYOUT
+    SIZE = _tunnel.BLOCK_SIZE
 
 
 class RelayBlock(CounterBlock):

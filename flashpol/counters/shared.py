@@ -7,6 +7,7 @@ this process writes, and the arbiter once it is dead:
                 queue      accept queue, slot x listener
     a slot's    block      counters, one for each listener, written in C (`_fastpath.LAYOUT`)
                 websocket  counters, one for each WebSocket path (`_websocket.LAYOUT`)
+                tunnel     counters, one for each listener with tunnel sessions (`_tunnel.LAYOUT`)
                 relay      counters, one for each upstream (`_pump.LAYOUT`); an upstream of two listeners is two
                 origins    the last that each WebSocket path refused, as text (`refused_origins`)
                 report     up, lag, heartbeat, files
@@ -22,7 +23,17 @@ import os
 from flashpol._fastpath import ADDRESS_TABLE_HEAD, ADDRESS_TABLE_SET, REASONS, AddressLimits, Networks
 from flashpol._pump import ENDS
 from flashpol.config import ConnectionLimits
-from flashpol.counters.layout import GAUGES, RELAY_FILES, RELAY_GAUGES, WORD, Block, RelayBlock, WebSocketBlock
+from flashpol.counters.layout import (
+    GAUGES,
+    RELAY_FILES,
+    RELAY_GAUGES,
+    TUNNEL_GAUGES,
+    WORD,
+    Block,
+    RelayBlock,
+    TunnelBlock,
+    WebSocketBlock,
+)
 from flashpol.counters.mapping import Part, SharedMapping, whole_pages
 from flashpol.counters.refused_origins import SIZE as ORIGINS_SIZE
 from flashpol.counters.refused_origins import RefusedOrigin, RefusedOrigins, merged
@@ -74,7 +85,8 @@ class SharedAddressLimits:
 class SharedCounters:
     """The counters of `slots` workers and `listeners` listeners, in a mapping.
 
-    upstreams, paths: of all listeners together, numbered one after the other. connection_limits: none if None.
+    upstreams, paths: of all listeners together, numbered one after the other. tunnels: listeners with tunnel sessions,
+    numbered likewise. connection_limits: none if None.
     """
 
     def __init__(
@@ -83,6 +95,7 @@ class SharedCounters:
         listeners: int,
         upstreams: int = 0,
         paths: int = 0,
+        tunnels: int = 0,
         *,
         connection_limits: ConnectionLimits | None = None,
     ) -> None:
@@ -90,12 +103,14 @@ class SharedCounters:
         self.listeners = listeners
         self.upstreams = upstreams
         self.paths = paths
+        self.tunnels = tunnels
         pairs = slots * listeners
         self._processes_at = pairs * QueueStatus.SIZE * WORD
         self._slots_at = whole_pages(self._processes_at + (slots + 1) * ProcessStatus.SIZE * WORD)
         # From the start of a slot's pages. Blocks first: each is to lie on cache lines of its own.
         self._paths_at = listeners * Block.SIZE
-        self._relays_at = self._paths_at + paths * WebSocketBlock.SIZE
+        self._tunnels_at = self._paths_at + paths * WebSocketBlock.SIZE
+        self._relays_at = self._tunnels_at + tunnels * TunnelBlock.SIZE
         self._origins_at = self._relays_at + upstreams * RelayBlock.SIZE
         self._report_at = self._origins_at + paths * ORIGINS_SIZE
         self._stride = whole_pages(self._report_at + ProcessStatus.REPORTED_SIZE * WORD)
@@ -148,6 +163,18 @@ class SharedCounters:
     def relay_block(self, slot: int, upstream: int) -> RelayBlock:
         return RelayBlock(self.relay_memory(slot, upstream).cast("Q"))
 
+    def tunnel_memory(self, slot: int, tunnel: int) -> memoryview:
+        """The writable bytes of one block, for a `_tunnel.Tunnels`."""
+        at = self._slots_at + slot * self._stride + self._tunnels_at + tunnel * TunnelBlock.SIZE
+        return self._bytes(at, TunnelBlock.SIZE)
+
+    def tunnel_block(self, slot: int, tunnel: int) -> TunnelBlock:
+        return TunnelBlock(self.tunnel_memory(slot, tunnel).cast("Q"))
+
+    def tunnel_total(self, tunnel: int) -> TunnelBlock:
+        """The tunnel sessions of one listener, over all slots."""
+        return TunnelBlock.total(self.tunnel_block(slot, tunnel) for slot in range(self.slots))
+
     def path_memory(self, slot: int, path: int) -> memoryview:
         """The writable bytes of one block, for a `_websocket.Path`."""
         at = self._slots_at + slot * self._stride + self._paths_at + path * WebSocketBlock.SIZE
@@ -186,6 +213,12 @@ class SharedCounters:
             relayed.put("ends", ends[crashed] + max(0, relayed["opened"] - sum(ends)), crashed)
             for field in RELAY_GAUGES:
                 relayed.put(field, 0)
+        for tunnel in range(self.tunnels):
+            tunneled, crashed = self.tunnel_block(slot, tunnel), ENDS.index("crashed")
+            ends = tunneled.all("ends")
+            tunneled.put("ends", ends[crashed] + max(0, tunneled["sessions"] - sum(ends)), crashed)
+            for field in TUNNEL_GAUGES:
+                tunneled.put(field, 0)
         for path in range(self.paths):
             self.path_block(slot, path).put("open", 0)
         self.address_limits.clear(slot)

@@ -6,7 +6,7 @@ generation that ends while the copy is in use keep their last values.
 
 from collections.abc import Iterator, Sequence
 
-from flashpol.counters.layout import Block, RelayBlock, WebSocketBlock
+from flashpol.counters.layout import Block, RelayBlock, TunnelBlock, WebSocketBlock
 from flashpol.counters.shared import SharedCounters
 
 # A listener's name and an upstream's.
@@ -22,9 +22,11 @@ class CounterTotals:
         self._open: list[tuple[Sequence[str], SharedCounters]] = []
         self._routes: dict[SharedCounters, Sequence[Route]] = {}
         self._paths: dict[SharedCounters, Sequence[PathLabel]] = {}
+        self._tunnels: dict[SharedCounters, Sequence[str]] = {}
         self._past: dict[str, Block] = {}
         self._past_relayed: dict[Route, RelayBlock] = {}
         self._past_paths: dict[PathLabel, WebSocketBlock] = {}
+        self._past_tunnels: dict[str, TunnelBlock] = {}
         self._past_restarts: dict[int, int] = {}
 
     def open(
@@ -33,11 +35,16 @@ class CounterTotals:
         shared: SharedCounters,
         routes: Sequence[Route] = (),
         paths: Sequence[PathLabel] = (),
+        tunnels: Sequence[str] = (),
     ) -> None:
-        """Add a generation, whose listeners have these names; routes: its upstreams, paths: of WebSocket, in order."""
+        """Add a generation, whose listeners have these names.
+
+        routes: its upstreams, paths: of WebSocket, tunnels: its listeners with tunnel sessions, in order.
+        """
         self._open.append((names, shared))
         self._routes[shared] = routes
         self._paths[shared] = paths
+        self._tunnels[shared] = tunnels
 
     def close(self, shared: SharedCounters) -> None:
         """Keep only the sums of a generation whose workers have all ended."""
@@ -48,6 +55,8 @@ class CounterTotals:
             self._past_relayed[route] = RelayBlock.total([self._past_relayed_of(route), shared.relay_total(number)])
         for number, path in enumerate(self._paths.pop(shared)):
             self._past_paths[path] = WebSocketBlock.total([self._past_path_of(path), shared.path_total(number)])
+        for number, name in enumerate(self._tunnels.pop(shared)):
+            self._past_tunnels[name] = TunnelBlock.total([self._past_tunnels_of(name), shared.tunnel_total(number)])
         for slot in range(shared.slots):
             self._past_restarts[slot] = self._past_restarts.get(slot, 0) + shared.process(slot).restarts
         self._open = [(names, each) for names, each in self._open if each is not shared]
@@ -61,6 +70,9 @@ class CounterTotals:
     def _past_path_of(self, path: PathLabel) -> WebSocketBlock:
         return self._past_paths.get(path) or WebSocketBlock.total([])
 
+    def _past_tunnels_of(self, name: str) -> TunnelBlock:
+        return self._past_tunnels.get(name) or TunnelBlock.total([])
+
     def websocket(self, path: PathLabel) -> WebSocketBlock:
         """One WebSocket path of a listener, draining workers included."""
         counted = [
@@ -70,6 +82,16 @@ class CounterTotals:
             if each == path
         ]
         return WebSocketBlock.total([self._past_path_of(path), *counted])
+
+    def tunnels(self, name: str) -> TunnelBlock:
+        """The tunnel sessions of one listener, draining workers included."""
+        counted = [
+            shared.tunnel_total(number)
+            for shared, names in self._tunnels.items()
+            for number, each in enumerate(names)
+            if each == name
+        ]
+        return TunnelBlock.total([self._past_tunnels_of(name), *counted])
 
     def total(self, name: str) -> Block:
         """One listener, its draining workers included."""

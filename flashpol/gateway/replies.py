@@ -10,6 +10,7 @@ _TEXTS = {
     405: "This path is for WebSocket connections.",
     408: "The request did not arrive in time.",
     411: "This server accepts no chunked request.",
+    413: "The body of the request is longer than rtmpt_body.",
     414: "The target of the request is longer than 2,048 bytes.",
     417: "This server meets no expectation but 100-continue.",
     426: "This path is for WebSocket connections, and the request asks for none: a proxy may have removed its fields.",
@@ -47,4 +48,5 @@ VERSION_REQUIRED = reply(
 )
 METHOD_NOT_ALLOWED = reply(405, None, {"Allow": "GET"})
 # What the fast path replies with by itself, by status.
-BY_STATUS = {status: reply(status) for status in (400, 408, 411, 414, 417, 431, 501, 503, 505)}
+BY_STATUS = {status: reply(status) for status in (400, 408, 411, 413, 414, 417, 431, 501, 503, 505)}
+BY_STATUS[405] = reply(405, "This path takes POST alone.", {"Allow": "POST"})

@@ -7,7 +7,7 @@ the hub; `worker.requests` carries it out.
 from typing import NamedTuple
 
 from flashpol._fastpath import RequestHead
-from flashpol.config import EVERY_PATH, Listener
+from flashpol.config import EVERY_PATH, RELAY, Listener
 from flashpol.gateway import handshake, replies
 from flashpol.gateway.origins import rule_of
 from flashpol.gateway.url_policies import UrlReplies
@@ -49,7 +49,7 @@ class Gateway:
 
     def __init__(self, listener: Listener, policy: bytes, port: int, files: UrlReplies | None = None) -> None:
         self._files = files
-        self._shared = listener.shared
+        self._relays_others = listener.other_http == RELAY and bool(listener.upstream_for("http"))
         self._paths = {path.path.encode(): number for number, path in enumerate(listener.websocket)}
         self._every = self._paths.pop(EVERY_PATH.encode(), None)
         self._compress = [path.compression for path in listener.websocket]
@@ -71,7 +71,7 @@ class Gateway:
         number = self._paths.get(path, self._every)
         if number is not None:
             return self._decide_upgrade(head, number)
-        if self._shared:
+        if self._relays_others:
             return None
         # Ruffle says "connected" before it asks, so a URL that is wrong shows nowhere else.
         wanted = handshake.asks_for_websocket(handshake.grouped(head.fields))

@@ -16,7 +16,8 @@ the stricter reading is used:
 
 Inside TLS (`Question.tls`) there are three clients. Flash Player's SecureSocket asks the same ports as its Socket. The
 own content of AIR needs no policy, and browsers with Ruffle ask for none: only their handshake with the destination
-counts. Through a WebSocket (`Question.websocket`) there is the browser alone.
+counts. Through a WebSocket (`Question.websocket`) there is the browser alone. At a media server (`Question.rtmp`) there
+is Flash Player alone: others try one way, and what they get is among the findings.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +30,7 @@ from flashpol.policy.model import MetaPolicy
 from flashpol.probe.exchange import Address, End, Exchange, Reached
 from flashpol.probe.model import Observation, Question, Role, Target
 from flashpol.probe.reply import Kind, Reply
+from flashpol.probe.rtmp import judgement as rtmp
 from flashpol.probe.tls.judgement import obstacle
 from flashpol.probe.tls.offers import READS_INSIDE_TLS
 from flashpol.probe.websocket.judgement import obstacle as obstacle_of_websocket
@@ -156,6 +158,8 @@ def conclusions(observation: Observation) -> tuple[Conclusion, ...]:
     """Return one conclusion for each address and client."""
     if observation.question.websocket is not None:
         return tuple(_through_websocket(observation))
+    if observation.question.rtmp is not None:
+        return tuple(_to_media_server(observation))
     if observation.question.tls:
         return tuple(_inside_tls(observation))
     return tuple(
@@ -184,6 +188,23 @@ def _through_websocket(observation: Observation) -> Iterator[Conclusion]:
         replied = upgrade_of(asked).replied
         seconds = asked.ended if replied is None else replied
         yield Conclusion("browser", target.address, None if unknown else connects, seconds, why)
+
+
+def _to_media_server(observation: Observation) -> Iterator[Conclusion]:
+    """Yield what Flash Player concludes: it tries one way after the other until one works."""
+    for address in observation.targets:
+        tried = rtmp.fallback(observation, address)
+        story = tuple(f"{target.way} {found.words}" for target, found in tried.failed)
+        connects: bool | None = None
+        if tried.works is not None:
+            target, found = tried.works
+            refusal = rtmp.refusal(target)
+            connects, reason = not refusal, f"{target.way} {refusal or found.words}"
+        elif all(found.works is None for _, found in tried.failed):
+            reason = "nothing is known about this address"
+        else:
+            connects, reason = False, "no way works"
+        yield Conclusion("flash", address, connects, tried.seconds, reason, story)
 
 
 def _inside_tls(observation: Observation) -> Iterator[Conclusion]:

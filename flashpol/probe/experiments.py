@@ -12,7 +12,7 @@ With `Question.tls` every connection is inside TLS. A certificate that is not tr
 then sent on a second one, which accepts any certificate. Handshakes that offer less are experiments too, without a
 request, and one connection asks in plain text.
 
-`Question.websocket` has a prober of its own, `websocket.prober`.
+`Question.websocket` and `Question.rtmp` have probers of their own, `websocket.prober` and `rtmp.prober`.
 """
 
 import dataclasses
@@ -29,6 +29,7 @@ from typing import NamedTuple
 from flashpol.probe.exchange import Address, Exchange, Reached, Step, Timeouts, exchange
 from flashpol.probe.model import BEFORE_DESTINATION, Observation, Question, Role, Target, http_request, request
 from flashpol.probe.reply import NUL, REQUEST, Reply
+from flashpol.probe.rtmp.prober import RtmpProber
 from flashpol.probe.throttle import MAX_CONCURRENT, Throttle
 from flashpol.probe.tls.handshake import Outcome
 from flashpol.probe.tls.offers import VERSIONS, Offer
@@ -166,7 +167,7 @@ def observe(host: str, question: Question, throttle: Throttle | None = None) -> 
     """
     began, now = monotonic(), time()
     try:
-        addresses = resolve(host)
+        addresses = resolve(question.connects_to(host))
     except (OSError, UnicodeError) as error:  # UnicodeError: not a DNS name, such as a label of 70 characters
         why = getattr(error, "strerror", None) or str(error)
         no_answer = isinstance(error, OSError) and error.errno not in _NO_SUCH_NAME
@@ -174,9 +175,11 @@ def observe(host: str, question: Question, throttle: Throttle | None = None) -> 
             host, question, unresolved=why, resolver_failed=no_answer, seconds=monotonic() - began, time=now
         )  # fmt: skip
     throttle = throttle or Throttle()
-    prober: _Prober | WebSocketProber = _Prober(host, question, throttle)
+    prober: _Prober | WebSocketProber | RtmpProber = _Prober(host, question, throttle)
     if question.websocket is not None:
         prober = WebSocketProber(question.websocket, question, throttle, _offer(host, question))
+    elif question.rtmp is not None:
+        prober = RtmpProber(question.rtmp, question, throttle, _offer(host, question))
     probed = addresses[:MAX_ADDRESSES]
     targets = prober.probe(probed)
     by_address = {address: tuple(target for target in targets if target.address == address) for address in probed}

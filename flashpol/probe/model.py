@@ -9,6 +9,7 @@ from flashpol.policy import CLIENTS
 from flashpol.policy.ports import MASTER_PORT, SILVERLIGHT_HTTP_PATH, SILVERLIGHT_HTTP_PORT, SILVERLIGHT_PORT
 from flashpol.probe.exchange import Address, Exchange, Timeouts
 from flashpol.probe.reply import NUL, REQUEST, Kind, Reply
+from flashpol.probe.rtmp.url import Place, Way
 from flashpol.probe.tls.handshake import Handshake
 from flashpol.probe.tls.offers import READS_INSIDE_TLS, TLS_CLIENTS
 from flashpol.probe.websocket.url import Url
@@ -23,6 +24,7 @@ class Role(enum.StrEnum):
     SILVERLIGHT = "silverlight"  # 943
     SILVERLIGHT_HTTP = "silverlight-http"  # 80, if the content chooses SocketClientAccessPolicyProtocol.Http
     WEBSOCKET = "websocket"  # the port of a WebSocket, which Ruffle's browser connects to
+    RTMP = "rtmp"  # the port of a media server, in one of the ways that lead to it
     ELSEWHERE = "elsewhere"  # a port that no client asks, where a server may listen by mistake
 
 
@@ -42,6 +44,8 @@ class Question:
 
     With `websocket` a WebSocket is asked for instead, once for each of the `origins` of pages, and no policy.
     `websocket.prober.question` makes such a question.
+
+    With `rtmp` a media server is asked instead, in each way that its address means: `rtmp.prober.question`.
     """
 
     port: int | None = None
@@ -60,15 +64,26 @@ class Question:
     ca: str | None = None
     websocket: Url | None = None
     origins: tuple[str, ...] = ()
+    rtmp: Place | None = None
 
     @property
     def clients(self) -> tuple[str, ...]:
         return self.named or (TLS_CLIENTS if self.tls else CLIENTS)
 
+    def connects_to(self, host: str) -> str:
+        """Return the name whose addresses are contacted: that of the host, or of the proxy in front of it."""
+        proxy = self.rtmp.proxy if self.rtmp is not None else None
+        return host if proxy is None else proxy.host
+
+    @property
+    def what(self) -> str:
+        """What is asked for: a policy, a WebSocket or RTMP."""
+        return "websocket" if self.websocket is not None else "rtmp" if self.rtmp is not None else "policy"
+
     @property
     def asks(self) -> bool:
         """Whether one of the clients that matter asks for policies: inside TLS some only connect."""
-        if self.websocket is not None:
+        if self.websocket is not None or self.rtmp is not None:
             return False
         return not self.tls or not set(READS_INSIDE_TLS).isdisjoint(self.clients)
 
@@ -98,7 +113,8 @@ class Question:
 class Target:
     """A port of an address. `asked` is the plain request as clients send it, `tried` are the experiments by name.
 
-    `history` is every connection in order. With `secure` all of them are inside TLS, `tried["plain"]` excepted.
+    `history` is every connection in order. With `secure` all of them are inside TLS, `tried["plain"]` excepted. `way`
+    is that of a media server; a way through a proxy has the port of the proxy.
     """
 
     role: Role
@@ -108,6 +124,7 @@ class Target:
     tried: dict[str, list[Exchange]] = field(default_factory=dict)
     history: list[Exchange] = field(default_factory=list)
     secure: bool = False
+    way: Way | None = None
     content_connects: bool = False  # the content itself connects to this port, whether or not it is asked first
 
     @property
@@ -137,7 +154,7 @@ class Target:
     @property
     def serves(self) -> bool:
         """The reply is a policy, or a broken one."""
-        return self.role is not Role.WEBSOCKET and self.reply.is_policy
+        return self.role not in _WITHOUT_POLICY and self.reply.is_policy
 
     @property
     def unanswered(self) -> bool:
@@ -181,6 +198,8 @@ class Target:
         return any(Reply.of(exchange).kind is wanted for exchange in self.tried.get("plain", ()))
 
 
+# What is asked there is no policy, and one that comes is read by no client.
+_WITHOUT_POLICY = (Role.WEBSOCKET, Role.RTMP)
 _CANONICAL_PORTS = {
     Role.MASTER: MASTER_PORT,
     Role.SILVERLIGHT: SILVERLIGHT_PORT,

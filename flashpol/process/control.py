@@ -1,4 +1,5 @@
-"""Control messages from the arbiter to a child: start accepting, drain, adopt or release a sibling's sockets.
+"""Control messages from the arbiter to a child: start accepting, drain, adopt or release a sibling's sockets,
+take lines to other workers.
 
 Each is one packet of a SOCK_SEQPACKET pair, an array of 16-bit numbers that begins with its kind. A closed pair is the
 message without bytes: stop. `supervisor.child` sends, `process.lifecycle` receives.
@@ -8,8 +9,10 @@ message without bytes: stop. `supervisor.child` sends, `process.lifecycle` recei
     AdoptSockets      queue failover: accept for the worker of another slot too; the sockets come with the message
     ReleaseSockets    queue failover ends: the worker of that slot accepts again
     FollowLog         stderr leads to another file now, which comes with the message
+    PeerLines         lines to other workers, which come with the message
 """
 
+import socket
 from array import array
 from collections.abc import Iterable
 from enum import IntEnum
@@ -52,11 +55,21 @@ class FollowLog(NamedTuple):
     """Write the log to the file that comes with the message. The receiver need not have the right to open it."""
 
 
-Message = StartAccepting | Drain | AdoptSockets | ReleaseSockets | FollowLog
+class PeerLines(NamedTuple):
+    """Lines to other workers: with the message comes a connected socket for each of `incarnations`.
+
+    A line replaces an earlier one to the same incarnation, whose end the receiver may not have seen yet. The end of a
+    line says that the other worker is gone, and reads as ECONNRESET if that had not read everything.
+    """
+
+    incarnations: tuple[int, ...]
+
+
+Message = StartAccepting | Drain | AdoptSockets | ReleaseSockets | FollowLog | PeerLines
 
 
 class _Kind(IntEnum):
-    START_ACCEPTING, DRAIN, ADOPT_SOCKETS, RELEASE_SOCKETS, FOLLOW_LOG = range(5)
+    START_ACCEPTING, DRAIN, ADOPT_SOCKETS, RELEASE_SOCKETS, FOLLOW_LOG, PEER_LINES = range(6)
 
 
 def encode(message: Message) -> bytes:
@@ -73,22 +86,41 @@ def encode(message: Message) -> bytes:
             numbers = (_Kind.RELEASE_SOCKETS, slot)
         case FollowLog():
             numbers = (_Kind.FOLLOW_LOG,)
+        case PeerLines(incarnations):
+            numbers = (_Kind.PEER_LINES, *incarnations)
     return array("H", numbers).tobytes()
 
 
 def decode(data: bytes) -> Message | None:
     """The message; None for no bytes, which is what a closed control socket returns: stop."""
+    message: Message | None
     match array("H", data).tolist():
         case []:
-            return None
+            message = None
         case [_Kind.START_ACCEPTING]:
-            return StartAccepting()
+            message = StartAccepting()
         case [_Kind.DRAIN, *kept]:
-            return Drain(frozenset(kept))
+            message = Drain(frozenset(kept))
         case [_Kind.ADOPT_SOCKETS, slot, *listeners]:
-            return AdoptSockets(slot, tuple(listeners))
+            message = AdoptSockets(slot, tuple(listeners))
         case [_Kind.RELEASE_SOCKETS, slot]:
-            return ReleaseSockets(slot)
+            message = ReleaseSockets(slot)
         case [_Kind.FOLLOW_LOG]:
-            return FollowLog()
-    raise AssertionError(f"no control message begins like {data!r}; the arbiter alone writes to this socket")
+            message = FollowLog()
+        case [_Kind.PEER_LINES, *incarnations]:
+            message = PeerLines(tuple(incarnations))
+        case _:
+            raise AssertionError(f"no control message begins like {data!r}; the arbiter alone writes to this socket")
+    return message
+
+
+def receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    """One message and the descriptors that came with it, which no program inherits. Raises BlockingIOError if there is
+    none. (`socket.recv_fds` ignores its flags.)"""
+    files = array("i")
+    flags = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+    data, parts, *_ = control.recvmsg(MAX_MESSAGE_BYTES, socket.CMSG_LEN(MAX_SOCKETS * files.itemsize), flags)
+    for level, kind, part in parts:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            files.frombytes(part[: len(part) // files.itemsize * files.itemsize])
+    return data, files.tolist()

@@ -16,17 +16,18 @@ from collections.abc import Callable, Sequence
 import gevent
 from gevent.event import Event
 
-from flashpol.hub import Readable
+from flashpol.hub import HIGH, Readable
 from flashpol.log.handler import redirect
 from flashpol.process.control import (
-    MAX_MESSAGE_BYTES,
-    MAX_SOCKETS,
     AdoptSockets,
     Drain,
     FollowLog,
+    Message,
+    PeerLines,
     ReleaseSockets,
     StartAccepting,
     decode,
+    receive,
 )
 from flashpol.process.privileges import Privileges, name_process
 
@@ -54,24 +55,31 @@ class ChildControl:
     kept: None if the whole server stops. After a reload, the numbers of the listeners whose accept queues the next
     generation empties. on_failover: called with an AdoptSockets or ReleaseSockets message and the sockets that came
     with it, until `draining` is set.
+
+    incarnation: of a worker, the number by which other workers know it. on_lines: called with a PeerLines message and
+    the sockets that came with it, also while it drains. They are fewer than its incarnations if no descriptor was free.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, incarnation: int = 0) -> None:
+        self.incarnation = incarnation
         self.accepting = Event()
         self.draining = Event()
         self.hurry = Event()
         self.kept: frozenset[int] | None = None
         self.on_failover: Callable[[AdoptSockets | ReleaseSockets, Sequence[socket.socket]], object] = _close_all
+        self.on_lines: Callable[[PeerLines, Sequence[socket.socket]], object] = _close_all
         self._control: socket.socket | None = None
         self._watcher: Readable | None = None
 
     @classmethod
-    def on(cls, control: socket.socket) -> "ChildControl":
+    def on(cls, control: socket.socket, incarnation: int = 0) -> "ChildControl":
         """Driven by SIGTERM, by the messages on `control`, and by its end: the arbiter closed it, or is gone."""
-        made = cls()
+        made = cls(incarnation)
         gevent.signal_handler(signal.SIGTERM, made.stop)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
-        made._control, made._watcher = control, Readable(control.fileno(), made._receive, "messages of the arbiter")
+        made._control = control
+        # Clients come after the messages: one may ask for a session of a worker whose line is in them.
+        made._watcher = Readable(control.fileno(), made._receive_all, "messages of the arbiter", priority=HIGH)
         made._watcher.start()
         return made
 
@@ -87,11 +95,23 @@ class ChildControl:
         self.hurry.set()
         self.accepting.set()
 
-    def _receive(self) -> None:
+    def _receive_all(self) -> None:
+        """The messages that are there."""
         if self._control is None or self._watcher is None:
             raise AssertionError("the watcher is made with the control socket")
-        data, files, *_ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES, MAX_SOCKETS, socket.MSG_CMSG_CLOEXEC)
-        message = decode(data)
+        while self._watcher.is_started:
+            try:
+                data, files = receive(self._control)
+            except BlockingIOError:
+                return
+            message = decode(data)
+            if message is None:
+                self._watcher.close()
+                self.stop()
+            else:
+                self._obey(message, files)
+
+    def _obey(self, message: Message, files: Sequence[int]) -> None:
         if isinstance(message, FollowLog):  # also of a child that drains
             for fd in files:  # one, or none if the child had no descriptor free
                 redirect(fd)
@@ -99,9 +119,8 @@ class ChildControl:
             return
         sockets = [socket.socket(fileno=fd) for fd in files]
         match message:
-            case None:
-                self._watcher.close()
-                self.stop()
+            case PeerLines():  # also for a child that drains
+                self.on_lines(message, sockets)
             case _ if self.draining.is_set():
                 _close_all(message, sockets)
             case StartAccepting():

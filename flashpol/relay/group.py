@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from flashpol._fastpath import Account, ConnectionTable
+from flashpol._fastpath import PROTOCOLS, Account, ConnectionTable
 from flashpol._pump import Destination, Pump
-from flashpol.config import ConnectionTimeouts, Listener, UpstreamAddress
+from flashpol.config import RTMPT, ConnectionTimeouts, Listener, UpstreamAddress
 from flashpol.hub import LOW, Readable, sleep_until_switched
 from flashpol.log.handler import log
 from flashpol.process.local_ports import LocalPorts
@@ -44,9 +44,10 @@ class RelayGroup:
         self._connection_table = connection_table
         self._account = account
         self._buffers = buffers
-        # By listener, and by the number of a WebSocket path, which may have an upstream of its own. The greenlet of a
-        # session finds its relay by numbers: a function of Python, such as the hash of an address, would cost it 4 KB.
-        self._relays: dict[int, Relay] = {}
+        # By listener, and by the protocol or the number of a WebSocket path, which may have upstreams of their own. The
+        # greenlet of a session finds its relay by numbers and names: a function of Python, such as the hash of an
+        # address, would cost it 4 KB.
+        self._relays: dict[tuple[int, str], Relay] = {}
         self._path_relays: dict[tuple[int, int], Relay] = {}
         self._all: list[Relay] = []
         self._pump: Pump | None = None
@@ -57,15 +58,17 @@ class RelayGroup:
     def add(self, number: int, name: str, shared_port: SharedPort, timeouts: ConnectionTimeouts) -> None:
         """The table's listener `number` is a shared port, `name` in log lines."""
         listener = shared_port.listener
+        of_protocol = {protocol: tuple(listener.upstream_for(protocol)) for protocol in (*PROTOCOLS, RTMPT)}
         of_path = [listener.upstream_of(path) for path in listener.websocket]
         relays = {
             upstream: self._make(number, name, upstream, shared_port, timeouts)
-            for upstream in dict.fromkeys([listener.upstream, *of_path])
+            for upstream in dict.fromkeys([*of_protocol.values(), *of_path])
             if upstream
         }
         self._all += relays.values()
-        if listener.upstream:
-            self._relays[number] = relays[listener.upstream]
+        for protocol, upstream in of_protocol.items():
+            if upstream:
+                self._relays[number, protocol] = relays[upstream]
         for path, upstream in enumerate(of_path):
             self._path_relays[number, path] = relays[upstream]
 
@@ -148,9 +151,12 @@ class RelayGroup:
         for relay in self._all:
             relay.start()
 
-    def run(self, number: int, fd: int, data: bytes) -> None:
-        """Relay a connection of listener `number` until its session ends: see `Relay.run`."""
-        self._relays[number].run(fd, data)
+    def run(self, number: int, protocol: str, fd: int, data: bytes, on_failure: OnFailure | None = None) -> None:
+        """Relay a connection of listener `number` until its session ends: see `Relay.run`.
+
+        protocol: as which it was recognised, one of those that the listener relays.
+        """
+        self._relays[number, protocol].run(fd, data, on_failure)
 
     def run_path(self, number: int, path: int, fd: int, on_failure: OnFailure) -> None:
         """The same for a WebSocket at path number `path` of the listener."""

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 
 from flashpol import _websocket
-from flashpol.config import ANY_ORIGIN, BY_POLICY, EVERY_PATH, Config, ConfigError, Listener, WebSocketPath
+from flashpol.config import ANY_ORIGIN, BY_POLICY, EVERY_PATH, RELAY, Config, ConfigError, Listener, WebSocketPath
 from flashpol.policy import Decider, DomainPattern, PolicyError, parse
 
 MISSING = (
@@ -53,19 +53,19 @@ def find(listener: Listener, policy: bytes, paths: Sequence[WebSocketPath] | Non
     if paths is None and _is_open_beside(listener):
         found.append(
             "requests for other paths than those of its WebSockets are relayed to the same application, whatever the "
-            'Origin, and so is what follows them on their connection: add a table with path = "*", or have the '
-            "upstream in the tables only"
+            'Origin, and so is what follows them on their connection: set other_http = "refuse", or add a table with '
+            'path = "*"'
         )
     return found
 
 
 def _is_open_beside(listener: Listener) -> bool:
     """Its application is reached by WebSocket paths, with an Origin, and by all other paths without one."""
+    others = listener.upstream_for("http") if listener.other_http == RELAY else ()
     return (
-        listener.shared
-        and bool(listener.websocket)
+        bool(listener.websocket)
         and all(path.path != EVERY_PATH for path in listener.websocket)
-        and any(not {*listener.upstream_of(path)}.isdisjoint(listener.upstream) for path in listener.websocket)
+        and any(not {*listener.upstream_of(path)}.isdisjoint(others) for path in listener.websocket)
     )
 
 

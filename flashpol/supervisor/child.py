@@ -67,6 +67,7 @@ class Child:
         self.ending = False  # the arbiter has it drain or stop, and starts no successor
         self.deadline = math.inf  # when it is killed, CLOCK_MONOTONIC
         self.leave_by = math.inf  # when it is killed if it still accepts, CLOCK_MONOTONIC
+        self.incarnation = 0  # of a worker: set before each start by WorkerLines
         self.status = status
         self.stopped = False  # by SIGSTOP or the like; set by Generation.on_child_exit
         self.stalled = False  # it has not proved that it serves; set by Generation.kill_stalled
@@ -116,7 +117,7 @@ class Child:
             import_late_modules()
             enter_child(self.name, privileges)
             try:
-                main(ChildControl.on(control))
+                main(ChildControl.on(control, self.incarnation))
             except MemoryError:
                 last_words()
             status = 0
@@ -140,6 +141,11 @@ class Child:
     def answering(self) -> bool:
         """It is up and runs, as far as can be seen from outside."""
         return bool(self.accepting and self.status.up and not self.stopped and not self.stalled)
+
+    @property
+    def reachable(self) -> bool:
+        """It runs, and was not stopped: it can be sent messages."""
+        return self._control is not None
 
     def send(self, message: Message, files: Sequence[HasFileno] = ()) -> bool:
         """False if the message was not sent: the child has ended, or does not read any more."""

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from flashpol.counters.totals import CounterTotals
 from flashpol.log.file import LogFile
 from flashpol.log.handler import log
 from flashpol.process.control import Drain, StartAccepting
+from flashpol.process.lines import needs_lines
 from flashpol.process.sockets import accept_queue, bound_address, preparation_for
 from flashpol.serving.plan import Plan
 from flashpol.serving.policies import CLIENTS_OF
@@ -30,6 +31,7 @@ from flashpol.supervisor.proc_stats import Usage
 from flashpol.supervisor.queue_failover import QueueFailover
 from flashpol.supervisor.reload_request import ReloadRequest
 from flashpol.supervisor.stall_detector import StallDetector
+from flashpol.supervisor.worker_lines import WorkerLines
 
 if TYPE_CHECKING:
     from flashpol.process.lifecycle import ChildControl
@@ -57,6 +59,7 @@ class ServerRuntime:
     status: ServerStatus
     reload_request: ReloadRequest
     log_file: LogFile
+    lines: WorkerLines = field(default_factory=WorkerLines)
 
 
 class Generation:
@@ -91,11 +94,13 @@ class Generation:
             len(listeners),
             len(plan.config.upstreams),
             len(plan.config.websocket_paths),
+            len(plan.config.tunnels),
             connection_limits=server.connection_limits,
         )
         self.routes = [(self.names[number], str(remote)) for number, remote in plan.config.upstreams]
         self.paths = [(self.names[number], path.path) for number, path in plan.config.websocket_paths]
-        runtime.totals.open(self.names, self.shared, self.routes, self.paths)
+        self.tunnels = [self.names[number] for number in plan.config.tunnels]
+        runtime.totals.open(self.names, self.shared, self.routes, self.paths, self.tunnels)
         # A cycle of references would keep the shared memory until a garbage collection, which the arbiter seldom needs.
         self._self: Generation = weakref.proxy(self)
         self.workers = [
@@ -161,16 +166,26 @@ class Generation:
         for child in self.children:
             if child.due is not None and child.due <= now:
                 privileges = self.plan.privileges
-                if child not in self.workers:  # only sessions have clients
+                if child in self.workers:
+                    self._runtime.lines.enter(child)
+                else:  # only sessions have clients
                     privileges = dataclasses.replace(privileges, transparent=False)
                 try:
                     child.start(now, close_inherited, privileges)
                 except OSError as error:
                     fields = {"event": "process-not-started", "child": child.name, "errno": error.errno}
                     log.error("cannot start %s: %s; trying again", child.name, error.strerror, extra=fields)
+                    self._runtime.lines.leave(child)
                 else:
-                    if self._accepting and child in self.workers:
-                        child.send(StartAccepting())
+                    if child in self.workers:
+                        self._introduce(child)
+
+    def _introduce(self, worker: Child) -> None:
+        """It has started. It gets its lines first: its clients may ask for sessions of other workers."""
+        if needs_lines(self.plan.config):
+            self._runtime.lines.connect(worker)
+        if self._accepting:
+            worker.send(StartAccepting())
 
     def start_accepting(self) -> None:
         """Let the workers accept, now that all are up. A later successor accepts as soon as it is up."""
@@ -263,6 +278,7 @@ class Generation:
             listeners,
             self.routes,
             paths=self.paths,
+            tunnels=self.tunnels,
             address=bound_address(self.admin_socket),
             workers_are_root=(user.pw_uid if user else os.geteuid()) == 0,
             certificates=[each.facts for each in self.plan.certificates.values()],
@@ -343,6 +359,7 @@ class Generation:
             self.update_failover()
             return child
         delay = child.on_exit(time.monotonic())
+        self._runtime.lines.leave(child)
         self.update_failover()  # before anything else: clients wait
         if child in self.workers:
             self.shared.settle(self.workers.index(child))
@@ -403,4 +420,5 @@ class Generation:
                 child.stop()
                 if not child.kill() and again:
                     child.abandon()
+                    self._runtime.lines.leave(child)
                 child.deadline = now + KILL_AFTER

@@ -38,6 +38,7 @@ from flashpol.counters.status import READY
 from flashpol.log.handler import log, set_up
 from flashpol.process.control import FollowLog
 from flashpol.process.core_dumps import forbid_core_dumps
+from flashpol.process.lines import MAX_GENERATIONS
 from flashpol.serving.file_watch import FileWatch
 from flashpol.serving.plan import Loader, Plan
 from flashpol.supervisor.child import Child
@@ -54,7 +55,7 @@ START_TIMEOUT = 30.0
 # Seconds after which a load is given up: 1,000 listeners with a policy each take 5 s, and a disk may hang.
 LOAD_TIMEOUT = 30.0
 # Generations that drain at the same time.
-MAX_DRAINING = 3
+MAX_DRAINING = MAX_GENERATIONS - 1
 
 
 class State(Enum):
@@ -169,6 +170,7 @@ class Reloader:
         """Start children that are due, end those whose time is over, and go through the states as far as possible."""
         for generation in self.generations:
             generation.start_due(self.close_inherited)
+        self._runtime.lines.retry()
         for generation in [each for each in self.draining if each.ended]:
             self.draining.remove(generation)
             self._runtime.totals.close(generation.shared)

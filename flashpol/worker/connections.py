@@ -14,15 +14,23 @@ from flashpol.worker.limits import PlaceLimits
 from flashpol.worker.protocols import SIGNATURES
 from flashpol.worker.requests import HttpPort, Requests
 from flashpol.worker.slow_reply import finish_reply
+from flashpol.worker.tunnels import TunnelSessions, TunnelSettings
 
 
 class Connections:
     """One ConnectionTable, and what happens to connections that leave the fast path: slow replies, sessions, log lines.
 
-    access_log: the share of connections, 0 to 1, that get a line.
+    access_log: the share of connections, 0 to 1, that get a line. tunnels: None: no listener has tunnel sessions.
     """
 
-    def __init__(self, limits: PlaceLimits, *, access_log: float, address_limits: AddressLimits | None) -> None:
+    def __init__(
+        self,
+        limits: PlaceLimits,
+        *,
+        access_log: float,
+        address_limits: AddressLimits | None,
+        tunnels: TunnelSettings | None = None,
+    ) -> None:
         self._names: list[str] = []  # of the listeners, in the order of their acceptors
         self._reply_timeouts: list[float] = []
         self._timeouts: dict[ConnectionTimeouts, int] = {}  # their numbers in the table
@@ -40,10 +48,14 @@ class Connections:
             access_log=access_log,
             on_session=self._start_session,
             on_request=self._decide,
+            on_open=self._open,
             http_replies=replies.BY_STATUS,
         )
         self._relays = RelayGroup(self.table, account, buffers=limits.buffers)
-        self.requests = Requests(self.table, self._relays, self._start_session)
+        self.tunnels = TunnelSessions(self.table, account, tunnels) if tunnels else None
+        self.requests = Requests(
+            self.table, self._relays, self._start_session, self.tunnels.table if self.tunnels else None
+        )
         self._watcher = Readable(self.table.fileno(), self.table.ready, "waiting clients", self.table.wake)
 
     @property
@@ -52,10 +64,16 @@ class Connections:
         return self._names
 
     def add(
-        self, name: str, timeouts: ConnectionTimeouts, shared_port: SharedPort | None, http: HttpPort | None = None
+        self,
+        name: str,
+        timeouts: ConnectionTimeouts,
+        shared_port: SharedPort | None,
+        http: HttpPort | None = None,
+        tunnel_block: memoryview | None = None,
     ) -> int:
         """A listener; its Acceptor is to be made next. shared_port: where to relay what is no policy request, or what
-        comes by WebSocket. http: the rules about HTTP requests.
+        comes by WebSocket. http: the rules about HTTP requests. tunnel_block: where its tunnel sessions are counted;
+        None: it has none.
 
         Returns the number of its timeouts in the table.
         """
@@ -63,6 +81,8 @@ class Connections:
             self._relays.add(len(self._names), name, shared_port, timeouts)
         if http:
             self.requests.add(len(self._names), name, http)
+        if self.tunnels and tunnel_block is not None:
+            self.tunnels.add(len(self._names), tunnel_block, timeouts)
         self._names.append(name)
         self._reply_timeouts.append(timeouts.reply_timeout)
         if timeouts not in self._timeouts:
@@ -72,12 +92,15 @@ class Connections:
                 linger_timeout=timeouts.linger_timeout,
                 first_byte_timeout=timeouts.first_byte_timeout,
                 tls_handshake_timeout=timeouts.tls_handshake_timeout,
+                http_idle_timeout=timeouts.http_idle_timeout,
             )
         return self._timeouts[timeouts]
 
     def start(self) -> None:
         self._watcher.start()
         self._relays.start()
+        if self.tunnels:
+            self.tunnels.start()
 
     def cut(self, *, replaced: bool = False) -> None:
         """Hand over no more connections, end the slow replies, and tell the sessions to end: their greenlets do.
@@ -91,6 +114,8 @@ class Connections:
     def close(self) -> None:
         """After `cut`: close all connections that are left."""
         self._relays.close()
+        if self.tunnels:
+            self.tunnels.close()
         self.table.close_all()
         if left_out := self.table.take_left_out():
             text = "the access log ends; sampled connections that were left out: %s"
@@ -111,10 +136,13 @@ class Connections:
 
     def _start_session(self, fd: int, data: bytes, listener: int) -> None:
         # A bare greenlet, a third of a gevent.Greenlet's size: there are tens of thousands, and nothing joins them.
-        start_greenlet(self._relays.run, listener, fd, data)
+        start_greenlet(self._relays.run, listener, self.table.protocol(fd), fd, data)
 
     def _decide(self, fd: int, data: bytes, listener: int) -> None:
         self.requests.decide(fd, data, listener)
+
+    def _open(self, fd: int, data: bytes, listener: int) -> None:
+        self.requests.open(fd, data, listener)
 
     def _log_access(
         self,

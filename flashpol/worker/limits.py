@@ -19,6 +19,9 @@ SESSIONS_TAKE, SLOW_REPLIES_TAKE = 5 / 8, 1 / 4
 SESSION_FILES, MAX_KEPT_FILES = 2, 1000
 # Descriptors that no connection takes: for adopted sockets, name look-ups and whatever else a process opens.
 SPARE_FILES_SHARE, MIN_SPARE_FILES, MAX_SPARE_FILES = 1 / 8, 4, 64
+# What lines to other workers take at most of all descriptors. A line that gets none is missing: the sessions of that
+# worker cannot be reached from this one.
+LINES_SHARE = 1 / 4
 # Where memory is limited (RLIMIT_AS): what a session and a slow reply may take at the worst, in bytes, and which part
 # of the memory that is left all of them may. Without memory, a greenlet that cannot be made refuses one client, but
 # neither gevent nor CPython survives that everywhere.
@@ -45,14 +48,18 @@ class PlaceLimits:
     files: int  # of all connections, 0: no limit
 
     @classmethod
-    def of(cls, settings: ConnectionLimits, workers: int = 1, *, tls: bool = False) -> "PlaceLimits":
+    def of(
+        cls, settings: ConnectionLimits, workers: int = 1, *, tls: bool = False, line_files: int = 0
+    ) -> "PlaceLimits":
         """The shares of one of `workers` processes with these settings and with the limits that it has now.
 
-        tls: its sessions and slow replies may have TLS.
+        tls: its sessions and slow replies may have TLS. line_files: descriptors for lines to other workers, which
+        come later than this; of few descriptors they take a quarter.
         """
         places = min(settings.max_worker_connections or math.inf, (settings.max_connections or math.inf) / workers)
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         files = math.inf if limit == resource.RLIM_INFINITY else max(0, limit - count_files())
+        files -= min(line_files, files * LINES_SHARE)
         spare = spare_memory()
         memory = math.inf if spare is None else spare
         sessions = min(

@@ -4,7 +4,7 @@ In this order it
 1. makes an acceptor for each of its listening sockets, and reports that it is up;
 2. waits until the arbiter says that all workers of its generation are up, then accepts;
 3. serves, and proves that it does with each heartbeat (`self_check`); between heartbeats it adopts the sockets of
-   siblings that do not accept, and releases them (queue failover);
+   siblings that do not accept, releases them (queue failover), and takes lines to other workers;
 4. drains, once SIGTERM or the arbiter says so: it empties the accept queues that no other process goes on serving,
    closes its sockets, and waits for its connections to end, for `shutdown_timeout` or after a reload `drain_timeout`;
 5. closes the connections that are left, and ends.
@@ -16,6 +16,7 @@ import resource
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from flashpol.config import Address
 from flashpol.counters.refused_origins import RefusedOrigins
@@ -24,9 +25,10 @@ from flashpol.counters.status import BEAT, ProcessStatus
 from flashpol.hub import attempt
 from flashpol.log.handler import log, report_suppressed
 from flashpol.log.rate_limit import ONCE_A_MINUTE
-from flashpol.process.control import AdoptSockets, ReleaseSockets
+from flashpol.process.control import AdoptSockets, PeerLines, ReleaseSockets
 from flashpol.process.lifecycle import ChildControl
 from flashpol.process.limits import count_files
+from flashpol.process.lines import count_line_files
 from flashpol.relay.group import SharedPort
 from flashpol.serving.networks import exempt_from_limits
 from flashpol.serving.plan import Plan
@@ -34,6 +36,7 @@ from flashpol.worker.codecs import codec_of, http_port_of
 from flashpol.worker.listener import ListenerLoop
 from flashpol.worker.self_check import SelfCheck
 from flashpol.worker.service import Service
+from flashpol.worker.tunnels import TunnelSettings
 
 
 class AdoptedSockets:
@@ -92,9 +95,12 @@ def run(
         limits=plan.config.server.connection_limits,
         workers=plan.config.server.worker_count,
         tls=any(listener.tls for listener in plan.config.listeners),
+        line_files=count_line_files(plan.config),
+        tunnels=TunnelSettings(plan.config.server.host, control.incarnation) if plan.config.tunnels else None,
     )
     adopted = AdoptedSockets(_add_listeners(service, slot, sockets, plan, shared), service.evict)
     control.on_failover = adopted.update
+    control.on_lines = partial(_add_lines, service)
     status = shared.process(slot)
     status.base_files, status.max_files = count_files(), resource.getrlimit(resource.RLIMIT_NOFILE)[0] % 2**63
     _serve(service, status, plan.config.server.stall_timeout, control)
@@ -113,6 +119,7 @@ def _add_listeners(
     for path, (number, _) in enumerate(plan.config.websocket_paths):
         path_blocks[number].append(shared.path_memory(slot, path))
         refused[number].append(shared.refused_origins(slot, path))
+    tunnels = {number: shared.tunnel_memory(slot, each) for each, number in enumerate(plan.config.tunnels)}
     first_loops = []
     parts = zip(plan.config.listeners, sockets, plan.replies, plan.access, strict=True)
     for number, (listener, own, reply, access) in enumerate(parts):
@@ -140,11 +147,22 @@ def _add_listeners(
                 codec=codec,
                 tls_only=listener.tls_only,
                 http=http,
+                tunnel_block=tunnels.get(number),
             )
             for sock in own
         ]
         first_loops.append(first)
     return first_loops
+
+
+def _add_lines(service: Service, message: PeerLines, lines: Sequence[socket.socket]) -> None:
+    """Called in the hub. A line that is missing, for want of a descriptor, has ended for the other worker."""
+    for incarnation, line in zip(message.incarnations, lines, strict=False):
+        service.add_line(incarnation, line)
+    if missing := len(message.incarnations) - len(lines):
+        text = "%d lines to other workers are missing: out of file descriptors; tunnels there cannot be reached"
+        fields = {"event": "lines-missing", "lines": missing, "rate": ONCE_A_MINUTE}
+        log.warning(text, missing, extra=fields)
 
 
 def _serve(service: Service, status: ProcessStatus, stall_timeout: float, control: ChildControl) -> None:

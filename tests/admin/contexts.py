@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-from flashpol import _pump, _websocket
+from flashpol import _pump, _tunnel, _websocket
 from flashpol._fastpath import LAYOUT
 from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.counters.layout import WORD
@@ -35,23 +35,27 @@ CERTIFICATE = CertificateFacts(
 
 ROUTES = (("master", "127.0.0.1:7000"), ("master", "game.example:7000"))
 WEBSOCKET_PATHS = (("master", "/chess"), ("master", "*"))
+TUNNELS = ("master", "secure")
 
 
 def make_context(
-    listeners: Sequence[ListenerInfo] = (LISTENER,), slots: int = 2, paths: Sequence[PathLabel] = ()
+    listeners: Sequence[ListenerInfo] = (LISTENER,),
+    slots: int = 2,
+    paths: Sequence[PathLabel] = (),
+    tunnels: Sequence[str] = (),
 ) -> AdminContext:
     """All workers serve, and every counter is 0."""
     shared, totals, status = (
-        SharedCounters(slots, len(listeners), len(ROUTES), len(paths)),
+        SharedCounters(slots, len(listeners), len(ROUTES), len(paths), len(tunnels)),
         CounterTotals(),
         ServerStatus(),
     )
-    totals.open([each.listener for each in listeners], shared, ROUTES, paths)
+    totals.open([each.listener for each in listeners], shared, ROUTES, paths, tunnels)
     status.state, status.reload_successful = READY, 1
     for slot in range(slots):
         shared.process(slot).up = shared.process(slot).started_ms = 1
         shared.process(slot).heartbeat_ns = time.monotonic_ns()
-    return AdminContext(status, totals, shared, listeners, ROUTES, paths)
+    return AdminContext(status, totals, shared, listeners, ROUTES, paths, tunnels)
 
 
 def make_tls_context(*certificates: CertificateFacts, slots: int = 2) -> AdminContext:
@@ -65,10 +69,15 @@ def make_websocket_context(slots: int = 2) -> AdminContext:
     return make_context(slots=slots, paths=WEBSOCKET_PATHS)
 
 
+def make_rtmpt_context() -> AdminContext:
+    """With tunnel sessions on two listeners."""
+    return make_context((LISTENER, TLS_LISTENER), tunnels=TUNNELS)
+
+
 def make_full_context() -> AdminContext:
-    """With TLS and WebSocket."""
-    paths = make_context((LISTENER, TLS_LISTENER), paths=WEBSOCKET_PATHS)
-    return dataclasses.replace(paths, certificates=(CERTIFICATE,))
+    """With TLS, WebSocket and RTMPT."""
+    context = make_context((LISTENER, TLS_LISTENER), paths=WEBSOCKET_PATHS, tunnels=TUNNELS)
+    return dataclasses.replace(context, certificates=(CERTIFICATE,))
 
 
 def put(shared: SharedCounters, slot: int, listener: int, field: str, *values: int) -> None:
@@ -81,6 +90,10 @@ def put_relayed(shared: SharedCounters, slot: int, upstream: int, field: str, *v
 
 def put_path(shared: SharedCounters, slot: int, path: int, field: str, *values: int) -> None:
     _write(shared.path_memory(slot, path), *_websocket.LAYOUT[field], values)
+
+
+def put_tunnel(shared: SharedCounters, slot: int, tunnel: int, field: str, *values: int) -> None:
+    _write(shared.tunnel_memory(slot, tunnel), *_tunnel.LAYOUT[field], values)
 
 
 def _write(memory: memoryview, offset: int, count: int, values: Sequence[int]) -> None:

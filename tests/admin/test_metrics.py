@@ -19,10 +19,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from flashpol._fastpath import BUCKETS, HANDSHAKE_FAILURES, LAYOUT, PROTOCOLS, REASONS, TLS_VERSIONS
 from flashpol._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
+from flashpol._tunnel import ENDS as TUNNEL_ENDS
 from flashpol._websocket import CLOSE_CODES, RESULTS, SIDES
 from flashpol.admin.context import AdminContext, ListenerInfo
 from flashpol.admin.metrics import FlashpolCollector, make_registry
-from flashpol.counters.layout import WORD
+from flashpol.counters.layout import WORD, TunnelBlock
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
 from flashpol.counters.totals import CounterTotals
@@ -48,6 +49,9 @@ DOCUMENTED = """
     tls_certificate_not_after_timestamp_seconds tls_certificate_info
     served_total websocket_upgrades_total websocket_open websocket_closes_total websocket_ping_timeouts_total
     websocket_compressed_bytes_total websocket_uncompressed_bytes_total
+    rtmpt_sessions_open rtmpt_sessions_total rtmpt_ends_total rtmpt_unknown_sessions_total rtmpt_reordered_total
+    rtmpt_gaps_total rtmpt_repeated_total rtmpt_refused_requests_total rtmpt_polls_total rtmpt_polls_held
+    rtmpt_forwarded_total rtmpt_forward_failures_total rtmpt_buffered_bytes
 """
 LISTENERS = [ListenerInfo("master", b"<a/>\0"), ListenerInfo('odd "name"\\\n', b"<bb/>\0", certificates=("games",))]
 CERTIFICATES = [
@@ -56,6 +60,7 @@ CERTIFICATES = [
 ]
 ROUTES = [("master", "127.0.0.1:7000"), ("master", "unix:/run/game.sock")]
 PATHS = [("master", "/chess"), (LISTENERS[1].listener, "*")]
+TUNNELS = ["master", LISTENERS[1].listener]
 SIMPLE = {  # field of a block -> metric
     "accepted": "connections_accepted_total",
     "reply_bytes": "reply_bytes_total",
@@ -81,13 +86,15 @@ def put(shared: SharedCounters, slot: int, listener: int, field: str, *values: i
 
 @pytest.fixture
 def shared() -> SharedCounters:
-    return SharedCounters(2, 2, upstreams=len(ROUTES), paths=len(PATHS))
+    return SharedCounters(2, 2, upstreams=len(ROUTES), paths=len(PATHS), tunnels=len(TUNNELS))
 
 
 def make_context(shared: SharedCounters, status: ServerStatus | None = None) -> AdminContext:
     totals = CounterTotals()
-    totals.open([each.listener for each in LISTENERS], shared, ROUTES, PATHS)
-    return AdminContext(status or ServerStatus(), totals, shared, LISTENERS, ROUTES, PATHS, certificates=CERTIFICATES)
+    totals.open([each.listener for each in LISTENERS], shared, ROUTES, PATHS, TUNNELS)
+    return AdminContext(
+        status or ServerStatus(), totals, shared, LISTENERS, ROUTES, PATHS, TUNNELS, certificates=CERTIFICATES
+    )
 
 
 def scrape(shared: SharedCounters, status: ServerStatus | None = None) -> Metrics:
@@ -198,6 +205,48 @@ def test_websocket_metrics_are_summed_over_the_workers_of_one_path(shared: Share
     assert metrics.total("websocket_uncompressed_bytes_total", **one, direction="received") == 80
     assert metrics.total("websocket_uncompressed_bytes_total", **one, direction="sent") == 1_800
     assert metrics.total("websocket_upgrades_total", path="/chess") == 0
+
+
+RTMPT_SIMPLE = {  # field of a block -> metric
+    "open": "rtmpt_sessions_open",
+    "sessions": "rtmpt_sessions_total",
+    "polls": "rtmpt_polls_total",
+    "held": "rtmpt_polls_held",
+    "unknown": "rtmpt_unknown_sessions_total",
+    "reordered": "rtmpt_reordered_total",
+    "gaps": "rtmpt_gaps_total",
+    "repeated": "rtmpt_repeated_total",
+    "refused": "rtmpt_refused_requests_total",
+    "forwarded": "rtmpt_forwarded_total",
+    "forward_failures": "rtmpt_forward_failures_total",
+    "buffered": "rtmpt_buffered_bytes",
+}
+
+
+def test_every_counter_of_tunnels_has_a_metric() -> None:
+    assert {*RTMPT_SIMPLE, "ends"} == set(TunnelBlock.LAYOUT)
+
+
+@pytest.mark.parametrize(("field", "metric"), RTMPT_SIMPLE.items())
+def test_tunnel_counter_is_summed_over_the_workers_of_one_listener(
+    shared: SharedCounters, field: str, metric: str
+) -> None:
+    for slot, tunnel, value in ((0, 0, 3), (1, 0, 40), (0, 1, 500), (1, 1, 6000)):
+        shared.tunnel_block(slot, tunnel).put(field, value)
+    metrics = scrape(shared)
+    assert metrics.total(metric, listener="master") == 43
+    assert metrics.total(metric, listener=LISTENERS[1].listener) == 6500
+    assert all(metrics.total(other) == 0 for other in set(RTMPT_SIMPLE.values()) - {metric})
+
+
+def test_tunnel_ends_are_counted_by_what_ended_the_session(shared: SharedCounters) -> None:
+    for slot in (0, 1):
+        for i in range(len(TUNNEL_ENDS)):
+            shared.tunnel_block(slot, 1).put("ends", i + 1, i)
+    metrics = scrape(shared)
+    for i, end in enumerate(TUNNEL_ENDS, 1):
+        assert metrics.total("rtmpt_ends_total", listener=LISTENERS[1].listener, by=end) == 2 * i
+    assert metrics.total("rtmpt_ends_total", listener="master") == 0
 
 
 TLS_SIMPLE = {  # field of a block -> metric

@@ -125,6 +125,16 @@ def test_check_configuration_checks_each_policy_for_its_listeners(
     }
 
 
+def test_check_prints_a_policy_of_two_ports_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listeners = "".join(f'[[listeners]]\naddress = "127.0.0.1:{port}"\npolicy = "media"\n' for port in (8431, 8432))
+    path = tmp_path / "flashpol.toml"
+    path.write_text(f'[policies.media]\ngrants = [{{domain = "*.example.com", ports = "1935"}}]\n{listeners}')
+    assert main(["check", "-c", str(path)]) == 0
+    found = capsys.readouterr().out
+    assert found.count("FP702") == 1
+    assert found.endswith("1 file: 1 note\n")
+
+
 def test_check_configuration_judges_its_certificates(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("flashpol._tls", reason="built without OpenSSL")
     ca = make_ca(files)

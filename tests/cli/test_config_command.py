@@ -88,6 +88,7 @@ def test_config_json_has_settings_and_replies(file: Path) -> None:
         "policy": "games",
         "dialect": "flash",
         "proxy_protocol": False,
+        "rtmpt": False,
         "websocket": False,
         "bytes": len(reply),
         "sha256": hashlib.sha256(reply[:-1]).hexdigest(),
@@ -179,6 +180,19 @@ def test_config_quiet_prints_errors_only(file: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     file.write_text(FILE.replace("workers", "worker"))
     assert "unknown key 'worker'" in one_line(run("config", "--quiet", "-c", file), "flashpol config")
+
+
+def test_config_with_rtmpt_flag_prints_it() -> None:
+    done = run("config", "--allow", "*:1935", "--upstream", "127.0.0.1:1936", "--rtmpt", "--listen", "127.0.0.1:1935")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\nrtmpt = true\n" in done.stdout
+    assert '\nother_http = "relay"  # default\n' in done.stdout
+
+
+def test_config_prints_upstreams_by_protocol_in_one_line(file: Path) -> None:
+    file.write_text(f'{FILE}[listeners.upstreams]\nrtmp = "127.0.0.1:1936"\nhttp = ["[::1]:80", "unix:/a"]\n')
+    done = run("config", "-c", file)
+    assert '\nupstreams = {rtmp = "127.0.0.1:1936", http = ["[::1]:80", "unix:/a"]}\n' in done.stdout
 
 
 def test_config_with_websocket_flag_prints_it_and_warns_where_the_policy_grants_nothing() -> None:

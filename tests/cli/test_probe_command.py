@@ -147,6 +147,22 @@ def test_probe_with_output_replaces_the_file(asked: list[str], tmp_path: Path) -
         (("--websocket", "wss://a.example/", "--ca", "/dev/null"), "there is no certificate in PEM in it"),
         (("--websocket", "a.example"), "--websocket 'a.example': write ws://HOST:PORT/PATH"),
         (("--websocket", ""), "--websocket '': write ws://HOST:PORT/PATH"),
+        (("--websocket", "ws://a.example/", "--rtmp"), "--websocket is given, so leave out --rtmp"),
+        (("--rtmp", "live"), "'live' counts as the application, so write HOST first"),
+        (("--rtmp",), "the following arguments are required: HOST"),
+        (("http://a.example", "--rtmp"), "--rtmp 'http://a.example': write HOST, HOST:PORT or rtmp://"),
+        (("a.example", "--rtmp", "--port", "1935"), "leave out --port: write HOST:PORT"),
+        (("a.example", "--rtmp", "--tls"), "leave out --tls: write rtmps://HOST"),
+        (("a.example", "--rtmp", "--thorough"), "leave out --thorough"),
+        (("a.example", "--rtmp", "--origin", "http://a.example"), "leave out --origin"),
+        (("a.example", "--rtmp", "--ca", "root.pem"), "--ca needs rtmps://"),
+        (("rtmps://a.example", "--rtmp", "--ca", "/dev/null"), "there is no certificate in PEM in it"),
+        (("a.example", "--proxy", "http://a.example:3128"), "--proxy needs --rtmp"),
+        (("rtmpt://a.example:80",), "'rtmpt://a.example:80' is a media server's address: add --rtmp"),
+        (("rtmp://a.example/live/film", "--rtmp", "live"), "leave one of them out"),
+        (("a.example", "--rtmp", "--proxy", "a.example"), "--proxy 'a.example': write http://HOST:PORT"),
+        (("a.example:80", "--rtmp", "--proxy", "http://a.example:3128"), "write rtmpt://a.example:80 instead of a.ex"),
+        (("rtmps://a.example", "--rtmp", "--proxy", "http://a.example:3128"), "--proxy carries RTMPT: write rtmpt://"),
         (("--websocket", "ws://a.example/", "--origin", "a.example"), "--origin 'a.example': write the origin"),
     ],
 )
@@ -275,3 +291,28 @@ def test_probe_of_websocket_at_closed_port_exits_1() -> None:
     assert "error PB601 no-connection: " in done.stdout
     done = run("probe", "--websocket", f"ws://127.0.0.1:{free_port()}/", "--nagios")
     assert (done.returncode, done.stdout[:24]) == (2, "FLASHPOL CRITICAL - ws:/")
+
+
+# -------------------------------------------------------------------------------------------------------------- RTMP
+
+
+def test_probe_of_media_servers_that_are_none_says_what_is_there(port: str) -> None:
+    """A policy port takes no RTMP: it closes."""
+    place = f"rtmp://127.0.0.1:{port}/live"
+    done = run("probe", f"127.0.0.1:{port}", f"rtmpt://127.0.0.1:{port}/live", "--rtmp", "live", "--json")
+    assert (done.returncode, done.stderr) == (1, "")
+    direct, tunnel = json.loads(done.stdout)["hosts"]
+    assert (direct["rtmp"], direct["ok"]) == (place, False)
+    assert [finding["code"] for finding in direct["findings"]] == ["PB701", "PB713"]
+    assert (tunnel["rtmp"], tunnel["ok"]) == (f"rtmpt://127.0.0.1:{port}/live", False)
+    assert [finding["code"] for finding in tunnel["findings"]] == ["PB701", "PB720"]
+
+
+def test_probe_of_media_server_at_closed_port_exits_1() -> None:
+    done = run("probe", f"127.0.0.1:{free_port()}", "--rtmp")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "error PB701 no-way: " in done.stdout
+    assert "note PB705 way-refused: " in done.stdout
+    proxy = f"http://127.0.0.1:{free_port()}"
+    done = run("probe", "games.invalid", "--rtmp", "live", "--proxy", proxy, "--nagios")
+    assert (done.returncode, done.stdout[:26]) == (2, "FLASHPOL CRITICAL - rtmp:/")

@@ -130,6 +130,7 @@ def test_serve_process_with_a_mistake_exits_with_2_and_one_line(
         ((*ALLOW, "--upstream", "7000"), ("'7000'", "write HOST:PORT")),
         ((*ALLOW, "--upstream", ""), ("''", "write HOST:PORT")),
         ((*ALLOW, "--websocket"), ("listener [::]:843: websocket has no upstream to relay to: set upstream",)),
+        ((*ALLOW, "--rtmpt"), ("listener [::]:843: rtmpt has no upstream to relay to: set upstream, or rtmp in ",)),
         ((*ALLOW, "--websocket", "--upstream", "[::1]:1", "--dialect", "silverlight"), ("websocket is for Flash ",)),
         ((*ALLOW, "--upstream", "localhost:843"), ("the upstream of [::]:843 is this listener itself",)),
         ((*ALLOW, "--workers", "0"), ("--workers '0': write \"auto\" or a number from 1 to 256",)),

@@ -20,6 +20,7 @@ from flashpol.config import (
     ConnectionTimeouts,
     Listener,
     PolicySource,
+    ProtocolUpstreams,
     Server,
     SystemdSocket,
     UpstreamAddress,
@@ -56,6 +57,7 @@ def test_defaults_describe_every_setting() -> None:
         PolicySource,
         Listener,
         WebSocketPath,
+        ProtocolUpstreams,
     ):
         for name, setting in settings_of(owner).items():
             assert re.search(rf"^#?{name} = .", text, re.MULTILINE), name
@@ -64,8 +66,9 @@ def test_defaults_describe_every_setting() -> None:
 
 def test_defaults_with_every_comment_removed_load(tmp_path: Path) -> None:
     text = re.sub(r"^#(?! )", "", config.defaults(), flags=re.MULTILINE)
-    for key in ("folder", "grants", "deny_all", "websocket"):
+    for key in ("folder", "grants", "deny_all", "websocket", "upstreams"):
         text = re.sub(rf"^{key} = .*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r'^tls = "127.*$', "", text, flags=re.MULTILINE)  # the listener of the example ends TLS
     read_ = config.check(read(tmp_path, text))
     assert read_.policies == (PolicySource("games", file=tmp_path / "games.xml"),)
     assert read_.certificates == (CertificateSource("games", tmp_path / "fullchain.pem", tmp_path / "privkey.pem"),)
@@ -76,8 +79,10 @@ def test_defaults_with_every_comment_removed_load(tmp_path: Path) -> None:
         "proxy_networks": (ip_network("10.0.0.0/8"),),
         "tls": ("games",),
         "upstream": (UpstreamAddress("127.0.0.1", 7000),),
+        "upstreams": ProtocolUpstreams(*((UpstreamAddress("127.0.0.1", port),) for port in (1936, 1937, 8080))),
         "upstream_source": (ip_address("192.0.2.1"), ip_address("192.0.2.2")),
         "upstream_proxy": "v2",
+        "rtmpt": True,
         "websocket": (WebSocketPath("/chess", (UpstreamAddress("127.0.0.1", 7001),), 7001),),
         "forwarded_networks": (ip_network("10.0.0.0/8"),),
         "crossdomain_file": tmp_path / "crossdomain.xml",
@@ -116,6 +121,9 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "group": st.none() | TEXT,
     "chroot": st.none() | st.sampled_from([Path("/"), Path("/var/a b"), Path('/"\\\n')]),
     "log_file": st.none() | st.sampled_from([Path("/var/log/f.log"), Path('/var/"\\\n')]),
+    "host": st.sampled_from("A0z"),
+    "rtmpt": st.booleans(),
+    "other_http": st.sampled_from(["relay", "refuse"]),
     "log_format": st.sampled_from(config.LOG_FORMATS),
     "exempt_networks": NETWORKS,
     "dialect": st.sampled_from(config.DIALECTS),
@@ -129,6 +137,10 @@ OTHERS: dict[str, st.SearchStrategy[Any]] = {
     "upstream_source": st.just("client") | st.lists(SOURCE, max_size=3, unique=True).map(tuple),
     "upstream_proxy": st.sampled_from([None, "v1", "v2"]),
     "balance": st.sampled_from(["round-robin", "least-connections"]),
+    "upstreams": st.builds(
+        ProtocolUpstreams,
+        **dict.fromkeys(settings_of(ProtocolUpstreams), st.lists(REMOTE, max_size=2, unique=True).map(tuple)),
+    ),
     "path": st.sampled_from(["*", "/", "/chess", "/a%20b/~c'(;=)"]),
     "port": st.none() | st.integers(1, 65535),
     "origins": st.sampled_from(["policy", "any", ("https://*.example.com", "http://[::1]:8080")]),
@@ -159,7 +171,7 @@ CERTIFICATES = st.dictionaries(
 
 def _loadable(listener: Listener) -> Listener:
     """Without settings that nothing of the listener needs, which the loader refuses."""
-    unused = {name: () for name in ("forwarded_networks",) if not listener.takes_http}
+    unused = {"forwarded_networks": (), "other_http": "relay"} if not listener.takes_http else {}
     return dataclasses.replace(listener, **unused)
 
 

@@ -191,8 +191,8 @@ PLACE = ":7:1: [[listeners]] 1, websocket 1: "  # of the first key in TABLE
         ),
         (
             'forwarded_networks = ["10.0.0.0/8"]',
-            ":5:1: [[listeners]] 1: forwarded_networks is about HTTP requests: set websocket or crossdomain_file or "
-            "clientaccesspolicy_file too, or remove it",
+            ":5:1: [[listeners]] 1: forwarded_networks is about HTTP requests: set rtmpt, websocket, "
+            "crossdomain_file or clientaccesspolicy_file too, or remove it",
         ),
         ("websocket_message = 10", ":5:1: [[listeners]] 1: websocket_message = 10: write a whole number from 125 to "),
         ('path = "/a"', ":5:1: [[listeners]] 1: unknown key 'path': it belongs in [[listeners.websocket]]"),

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashpol._fastpath import LAYOUT
-from flashpol.counters.layout import WORD
+from flashpol.counters.layout import TUNNEL_GAUGES, WORD, TunnelBlock
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.totals import CounterTotals
 from testkit.examples import examples
@@ -69,6 +69,30 @@ def test_totals_after_a_reload_carry_the_counters_of_tls_and_no_gauges_of_ended_
     for field in fields:
         assert totals.total("a").all(field) == [3 * (7 + index) for index in range(LAYOUT[field][1])], field
     assert (totals.total("a")["tls"], totals.total("a")["handshaking"]) == (7, 7)
+
+
+def test_totals_after_a_reload_carry_the_counters_of_tunnels_and_no_gauges_of_ended_workers() -> None:
+    """The listener moves to another place in the configuration, and another one has tunnel sessions too."""
+    totals, old, new = CounterTotals(), SharedCounters(2, 1, tunnels=1), SharedCounters(1, 2, tunnels=2)
+    for shared, names in ((old, ["a"]), (new, ["b", "a"])):
+        totals.open(names, shared, tunnels=names)
+        for slot in range(shared.slots):
+            for field, (_, words) in TunnelBlock.LAYOUT.items():
+                for index in range(words):
+                    shared.tunnel_block(slot, names.index("a")).put(field, 7 + index, index)
+    counters = TunnelBlock.LAYOUT.keys() - TUNNEL_GAUGES
+    before = {field: totals.tunnels("a").all(field) for field in counters}
+    assert before["sessions"] == [21]
+    for slot in range(old.slots):
+        block = old.tunnel_block(slot, 0)
+        block.put("sessions", sum(block.all("ends")))  # all have ended
+        old.settle(slot)  # as the arbiter does once a worker has ended
+    ended = totals.tunnels("a")["sessions"]
+    totals.close(old)
+    after = {field: totals.tunnels("a").all(field) for field in counters}
+    assert after == before | {"sessions": [ended]}
+    assert [totals.tunnels("a")[field] for field in TUNNEL_GAUGES] == [7] * len(TUNNEL_GAUGES)
+    assert not any(any(totals.tunnels("b").all(field)) for field in TunnelBlock.LAYOUT)
 
 
 def test_total_of_an_unknown_listener_is_zero() -> None:

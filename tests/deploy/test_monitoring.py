@@ -23,6 +23,7 @@ from testkit.clients import REQUEST, ask, connect, rest
 from testkit.monitoring import ALERTS, RECORDING, SCRAPE, Query, all_queries, load, needs_prometheus, rules
 from testkit.polling import DEADLINE, eventually
 from testkit.processes import Flashpol
+from testkit.rtmpt_client import RtmptClient
 from testkit.upgrades import CLOSE, upgrade
 
 pytest.importorskip("flashpol._tls", reason="flashpol was built without OpenSSL")
@@ -63,6 +64,7 @@ name = "shared"
 address = "127.0.0.1:0"
 policy = "games"
 upstream = "{upstream}"
+rtmpt = true
 [[listeners.websocket]]
 path = "/chess"
 port = 1935
@@ -147,7 +149,7 @@ class Traffic:
         *self._places, self._secure, self._shared = server.places
         self._contexts = [ssl.create_default_context(cafile=file) for file in (str(certificate.ca), None)]
         self._app = app
-        self.replied = self.refused = self.timed_out = self.left = self.secure = self.upgrades = 0
+        self.replied = self.refused = self.timed_out = self.left = self.secure = self.upgrades = self.tunnels = 0
 
     def session(self) -> None:
         with connect(self._shared, b"hello") as client:
@@ -167,6 +169,17 @@ class Traffic:
         assert rest(connect(self._shared, upgrade("/chess", "https://evil.example"))).startswith(b"HTTP/1.1 403")
         self.upgrades += 1
 
+    def tunnel(self) -> None:
+        """A tunnel session, by two connections."""
+        with RtmptClient(self._shared) as client:
+            assert client.open().status == 200
+            with self._app.accept() as inner:
+                for via in (0, 1):
+                    assert client.send(b"x", via=via).status == 200
+                assert client.close().status == 200
+                assert rest(inner) == b"xx"
+        self.tunnels += 1
+
     def shake(self) -> None:
         """A TLS client, and one that does not trust the certificate."""
         trusting, distrustful = self._contexts
@@ -181,6 +194,7 @@ class Traffic:
     def round(self) -> None:
         self.session()
         self.websocket()
+        self.tunnel()
         self.shake()
         for place in self._places:
             for _ in range(5):
@@ -284,6 +298,8 @@ def test_prometheus_has_the_numbers_that_the_clients_counted(prometheus: Prometh
         'sum(flashpol_websocket_upgrades_total{result="accepted"})': traffic.upgrades,
         'sum(flashpol_websocket_closes_total{code="1000", by="client"})': traffic.upgrades,
         'sum(flashpol_refused_total{reason="origin"})': traffic.upgrades,
+        'sum(flashpol_rtmpt_ends_total{by="client"})': traffic.tunnels,
+        "sum(flashpol_rtmpt_sessions_total)": traffic.tunnels,
         "sum(flashpol_timeouts_total)": traffic.timed_out,
         'sum(flashpol_resets_total{listener!="secure"})': traffic.left,
         "sum(flashpol_tls_handshakes_total)": traffic.secure,

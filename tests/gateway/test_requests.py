@@ -3,7 +3,7 @@
 import pytest
 
 from flashpol._fastpath import RequestHead
-from flashpol.config import Address, Listener, UpstreamAddress, WebSocketPath
+from flashpol.config import Address, Listener, ProtocolUpstreams, UpstreamAddress, WebSocketPath
 from flashpol.gateway.requests import Gateway, Reply, Upgrade
 from flashpol.gateway.url_policies import UrlReplies
 
@@ -120,6 +120,38 @@ def test_other_method_at_a_websocket_path_is_405(method: bytes) -> None:
 def test_unknown_path_of_a_shared_port_is_relayed() -> None:
     assert gateway(CHESS).decide(head(b"GET / HTTP/1.1")) is None
     assert gateway(CHESS).decide(head(b"POST /chess/ HTTP/1.1")) is None
+
+
+WEB = ProtocolUpstreams(http=UPSTREAM)
+
+
+@pytest.mark.parametrize(
+    ("settings", "relayed"),
+    [
+        ({"upstream": UPSTREAM}, True),
+        ({"upstream": UPSTREAM, "other_http": "refuse"}, False),
+        ({"upstreams": WEB}, True),
+        ({"upstream": UPSTREAM, "upstreams": WEB}, True),
+        ({"upstreams": ProtocolUpstreams(rtmp=UPSTREAM)}, False),
+        ({}, False),
+    ],
+)
+@pytest.mark.parametrize("line", [b"GET / HTTP/1.1", b"POST /chess/ HTTP/1.1"])
+def test_unknown_path_is_relayed_where_http_has_an_upstream_and_is_not_refused(
+    line: bytes, settings: dict[str, object], relayed: bool
+) -> None:
+    listener = Listener("games", Address("127.0.0.1", 7000), "p", websocket=(CHESS,), **settings)  # type: ignore[arg-type]
+    decision = Gateway(listener, POLICY, 7000).decide(head(line, b"Host: h\r\nContent-Length: 0\r\n"))
+    assert result(decision) == ((None,) if relayed else (None, 404, "http", ""))
+
+
+def test_refused_upgrade_of_an_unknown_path_says_so() -> None:
+    listener = Listener(
+        "games", Address("127.0.0.1", 7000), "p", upstream=UPSTREAM, websocket=(CHESS,), other_http="refuse"
+    )
+    decision = Gateway(listener, POLICY, 7000).decide(head(b"GET /ches HTTP/1.1"))
+    assert isinstance(decision, Reply)
+    assert decision.reason == 'there is no path "/ches"'
 
 
 def test_unknown_path_of_another_listener_is_404() -> None:

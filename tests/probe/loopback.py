@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from flashpol.probe import Observation, Question, Timeouts, experiments
+from flashpol.probe.rtmp import prober as rtmp_prober
+from flashpol.probe.rtmp import url as rtmp_url
 from flashpol.probe.throttle import Throttle
 from flashpol.probe.websocket import prober, url
 
@@ -114,3 +116,13 @@ def look_through(text: str, *origins: str, host: str | None = None, **asked: Any
     asked.setdefault("ignored", frozenset(("PB644",)))
     question = prober.question(place, origins, **asked)
     return experiments.observe(host or place.host, question, Throttle(max_rate=1000))
+
+
+def look_at_media(text: str, application: str = "", proxy: str | None = None, **asked: Any) -> Observation:
+    """Probe a media server on loopback. PB736 is ignored by default, as PB110 is above."""
+    place = rtmp_url.parse(text, application)
+    if proxy is not None:
+        place = place._replace(proxy=rtmp_url.parse_proxy(proxy))
+    asked.setdefault("ignored", frozenset(("PB736",)))
+    asked.setdefault("timeouts", SHORT)
+    return experiments.observe(place.host, rtmp_prober.question(place, **asked), Throttle(max_rate=1000))

@@ -1,5 +1,6 @@
 """Control messages: what is encoded, and what the kernel passes on."""
 
+import os
 import socket
 
 import pytest
@@ -14,11 +15,14 @@ from flashpol.process.control import (
     Drain,
     FollowLog,
     Message,
+    PeerLines,
     ReleaseSockets,
     StartAccepting,
     decode,
     encode,
+    receive,
 )
+from flashpol.process.lines import INCARNATIONS
 
 numbers = st.integers(0, MAX_LISTENERS - 1)
 messages: st.SearchStrategy[Message] = st.one_of(
@@ -27,6 +31,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(AdoptSockets, numbers, st.lists(numbers).map(tuple)),
     st.builds(ReleaseSockets, numbers),
     st.builds(FollowLog),
+    st.builds(PeerLines, st.lists(st.integers(0, INCARNATIONS - 1)).map(tuple)),
 )
 
 
@@ -40,7 +45,13 @@ def test_decode_of_a_closed_control_socket_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [Drain(frozenset(range(MAX_LISTENERS))), AdoptSockets(1, tuple(range(MAX_SOCKETS))), ReleaseSockets(1)]
+    "message",
+    [
+        Drain(frozenset(range(MAX_LISTENERS))),
+        AdoptSockets(1, tuple(range(MAX_SOCKETS))),
+        ReleaseSockets(1),
+        PeerLines(tuple(range(MAX_SOCKETS))),
+    ],
 )
 def test_encode_of_the_largest_message_fits_one_read(message: Message) -> None:
     assert len(encode(message)) <= MAX_MESSAGE_BYTES
@@ -51,7 +62,14 @@ def test_send_fds_with_max_sockets_arrives_whole() -> None:
     with ours, theirs:
         message = AdoptSockets(1, (0,) * MAX_SOCKETS)
         socket.send_fds(ours, [encode(message)], [ours.fileno()] * MAX_SOCKETS)
-        data, files, *_ = socket.recv_fds(theirs, MAX_MESSAGE_BYTES, MAX_SOCKETS)
+        data, files = receive(theirs)
+        inherited = [fd for fd in files if os.get_inheritable(fd)]
         for fd in files:
             socket.close(fd)
-        assert (decode(data), len(files)) == (message, MAX_SOCKETS)
+        assert (decode(data), len(files), inherited) == (message, MAX_SOCKETS, [])
+
+
+def test_receive_without_a_message_does_not_wait() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, pytest.raises(BlockingIOError):
+        receive(theirs)

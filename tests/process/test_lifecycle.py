@@ -3,13 +3,14 @@
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import gevent
 import pytest
 
-from flashpol.process.control import AdoptSockets, Drain, Message, ReleaseSockets, StartAccepting, encode
+from flashpol.hub import Readable
+from flashpol.process.control import AdoptSockets, Drain, Message, PeerLines, ReleaseSockets, StartAccepting, encode
 from flashpol.process.lifecycle import ChildControl, enter_child
 from flashpol.process.privileges import Privileges
 from testkit.polling import eventually
@@ -132,3 +133,52 @@ def test_child_control_whose_failover_hook_raises_can_still_be_stopped(
     send(ours, ReleaseSockets(1))
     send(ours, Drain(frozenset()))
     assert control.draining.is_set()
+
+
+def test_child_control_lines_come_also_while_it_drains(pair: tuple[socket.socket, ChildControl]) -> None:
+    ours, control = pair
+    heard: list[tuple[PeerLines, int]] = []
+
+    def hear(message: PeerLines, lines: Sequence[socket.socket]) -> None:
+        heard.append((message, len(lines)))
+        for line in lines:
+            line.close()
+
+    control.on_lines = hear
+    send(ours, PeerLines((7, 3843)), ours, ours)
+    send(ours, Drain(frozenset()))
+    send(ours, PeerLines((8,)), ours)
+    assert heard == [(PeerLines((7, 3843)), 2), (PeerLines((8,)), 1)]
+
+
+def test_child_control_without_a_hook_closes_lines(pair: tuple[socket.socket, ChildControl]) -> None:
+    ours, _ = pair
+    line, other = socket.socketpair()
+    with line:
+        with other:
+            send(ours, PeerLines((7,)), other)
+        line.settimeout(5)
+        assert line.recv(1) == b""
+
+
+def test_child_control_obeys_all_messages_that_are_there_before_a_client_is_served(
+    pair: tuple[socket.socket, ChildControl],
+) -> None:
+    """The client may ask for a session of a worker whose line is in the last of them."""
+    ours, control = pair
+    order: list[object] = []
+    client, server = socket.socketpair()
+    with client, server:
+        reader = Readable(server.fileno(), lambda: (order.append("client"), server.recv(1)), "a client")
+        reader.start()
+        control.on_lines = lambda message, _: order.append(message.incarnations[0])
+        client.send(b"x")
+        for number in range(3):
+            ours.send(encode(PeerLines((number,))))
+        gevent.sleep(0.05)
+        reader.close()
+    assert order == [0, 1, 2, "client"]
+
+
+def test_child_control_has_the_incarnation_that_it_was_made_with() -> None:
+    assert (ChildControl().incarnation, ChildControl(3843).incarnation) == (0, 3843)

@@ -1,10 +1,22 @@
 """Findings about WebSocket paths: those that let no page in, and those that let every page in."""
 
+import dataclasses
 import logging
+from typing import Any
 
 import pytest
 
-from flashpol.config import Address, Config, ConfigError, Listener, PolicySource, Server, UpstreamAddress, WebSocketPath
+from flashpol.config import (
+    Address,
+    Config,
+    ConfigError,
+    Listener,
+    PolicySource,
+    ProtocolUpstreams,
+    Server,
+    UpstreamAddress,
+    WebSocketPath,
+)
 from flashpol.policy import allow_policy, render
 from flashpol.serving.policies import compile_all
 from flashpol.serving.websocket_findings import find, require_zlib, warn_all
@@ -81,6 +93,26 @@ def test_application_that_other_paths_reach_without_an_origin_is_a_finding(
 ) -> None:
     texts = find(listener(*paths), render(allow_policy(["*:7000"])))
     assert any(text.startswith(OTHER_PATHS) for text in texts) is found
+
+
+GAME = (UpstreamAddress("127.0.0.1", 7001),)
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"other_http": "refuse"}, False),
+        ({"upstreams": ProtocolUpstreams(http=(UpstreamAddress("127.0.0.1", 8080),))}, False),
+        ({"upstreams": ProtocolUpstreams(rtmp=(UpstreamAddress("127.0.0.1", 1936),))}, True),
+        ({"upstream": (), "upstreams": ProtocolUpstreams(http=GAME)}, True),
+        ({"upstream": (), "upstreams": ProtocolUpstreams(rtmp=GAME)}, False),
+    ],
+)
+def test_application_that_other_http_does_not_reach_is_no_finding(settings: dict[str, Any], found: bool) -> None:
+    made = dataclasses.replace(listener(WebSocketPath("/a", GAME)), **settings)
+    texts = [text for text in find(made, render(allow_policy(["*:7000"]))) if text.startswith(OTHER_PATHS)]
+    assert bool(texts) is found
+    assert all('set other_http = "refuse", or add a table with path = "*"' in text for text in texts)
 
 
 def test_what_is_no_policy_has_no_finding_here() -> None:

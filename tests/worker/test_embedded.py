@@ -1,5 +1,6 @@
 """PolicyServer inside a program that has a gevent hub."""
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -325,3 +326,23 @@ def test_allow_with_an_invalid_grant_is_an_error(no_leaked_files: None) -> None:
     with pytest.raises(ConfigError) as error:
         PolicyServer(LOOPBACK, allow=["example.com:ninety"])
     assert "example.com:ninety" in one_line(error) or "ninety" in one_line(error)
+
+
+def test_policy_server_has_no_lines_to_other_processes(make: Callable[..., PolicyServer]) -> None:
+    """Lines are the arbiter's, and a program that embeds a server has none."""
+
+    def unix_sockets() -> set[str]:
+        names = {line.split()[6] for line in Path("/proc/net/unix").read_text().splitlines()[1:]}
+        return {name for fd in os.listdir("/proc/self/fd") if (name := link(fd)) and name[8:-1] in names}
+
+    def link(fd: str) -> str:
+        try:
+            return os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:  # the descriptor of the listing
+            return ""
+
+    before = unix_sockets()
+    server = make(LOOPBACK, POLICY)
+    server.start()
+    assert ask(server) == REPLY
+    assert unix_sockets() == before

@@ -33,6 +33,28 @@ def test_sessions_leave_descriptors_for_policy_requests(
     assert PlaceLimits.of(ConnectionLimits(max_sessions=10**6)).sessions == sessions
 
 
+@pytest.mark.parametrize(
+    ("limit", "line_files", "files", "sessions"),
+    [
+        (1124, 0, 960, 384),
+        (1124, 255, 705, 288),
+        (100_100, 255, 99_681, 49_372),
+        (500, 1023, 262, 112),
+        (-1, 255, 0, 10**6),
+    ],
+)
+def test_connections_leave_descriptors_for_lines_to_other_workers(
+    monkeypatch: pytest.MonkeyPatch, limit: int, line_files: int, files: int, sessions: int
+) -> None:
+    """Of those that are left beside 100 open ones: 255 for 64 workers in four generations. Of few descriptors, lines
+    take a quarter."""
+    monkeypatch.setattr(limits.resource, "getrlimit", lambda _: (limit, limit))
+    monkeypatch.setattr(limits, "spare_memory", lambda: None)
+    monkeypatch.setattr(limits, "count_files", lambda: 100)
+    found = PlaceLimits.of(ConnectionLimits(max_sessions=10**6), line_files=line_files)
+    assert (found.files, found.sessions) == (files, sessions)
+
+
 @pytest.mark.parametrize(("places", "sessions", "slow_replies"), [(1, 1, 1), (8, 5, 2), (300, 187, 75), (0, 500, 600)])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_places_of_a_worker_limit_what_does_not_give_way(

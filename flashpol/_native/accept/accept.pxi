@@ -109,7 +109,7 @@ cdef inline void begin_connection(
     record.matched = 0
     record.header_state = H_NONE
     record.seen_size = 0
-    record.has_codec = record.has_place = False
+    record.has_codec = record.has_place = record.has_carrier = False
     enter(core, fd, S_FRESH)
 
 

@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 
 from flashpol._native.accept.state cimport (
     BOUNDS, BUCKET_COUNT, Core, Counters, Listener, R_CAPACITY, R_TLS_HANDSHAKE, READ_BYTES, Record, S_HANDSHAKE,
-    S_HELLO, S_QUEUED,
+    S_HELLO, S_QUEUED, W_INPUT,
 )
 from flashpol._native.codecs.codec cimport (
     CE_DONE, Codec, CODEC_END, CODEC_ERROR, CODEC_OK, CODEC_PLAIN, CODEC_REPLY, CODEC_WORK, CodecResult, HF_CLOSED,
@@ -37,10 +37,10 @@ cdef inline bint may_begin_tls(const Core* core, const Record* record) noexcept 
     return core.listeners[record.listener].factory != NULL and not record.has_codec
 
 
-cdef inline bint is_relayed(const Core* core, const Record* record) noexcept nogil:
-    """Whether what is not a policy request is relayed."""
+cdef inline bint is_relayed(const Core* core, const Record* record, uint8_t protocol) noexcept nogil:
+    """Whether this protocol is relayed."""
     cdef const Listener* listener = core.listeners[record.listener]
-    return listener.shared and (record.has_codec or not listener.tls_only)
+    return (listener.relayed >> protocol & 1) != 0 and (record.has_codec or not listener.tls_only)
 
 
 # -------------------------------------------------------------------------------------------------------- begin and end
@@ -170,8 +170,8 @@ cdef void after_decode(
             enter(core, fd, waiting_state(core, fd))
         if plain != NULL and plain.size:
             on_request_bytes(core, fd, plain.size)
-        # Unless that has ended the connection, or handed it over.
-        if result == CODEC_END and record.has_codec and core.states[record.state].watched:
+        # Unless that has ended the connection, or handed it over, or a reply is being sent.
+        if result == CODEC_END and record.has_codec and core.states[record.state].watched == W_INPUT:
             on_fin(core, fd)
 
 
@@ -194,11 +194,17 @@ cdef void on_codec_failed(Core* core, int fd, const Output* reply) noexcept nogi
 
 # --------------------------------------------------------------------------------------------------------------- output
 
-cdef bint send_unsent(int fd, Codec* codec) noexcept nogil:
+cdef inline int flags_of(const Core* core, int fd) noexcept nogil:
+    """FIN follows a reply, but for those of RTMPT: what MSG_MORE held back of them would wait 200 ms."""
+    return MSG_NOSIGNAL if core.records[fd].has_carrier else MSG_NOSIGNAL | MSG_MORE
+
+
+cdef bint send_unsent(Core* core, int fd) noexcept nogil:
     """Send what the kernel did not take before. False: errno says why it does not take the rest."""
+    cdef Codec* codec = codec_of(core, fd)
     cdef ssize_t n
     while codec.unsent_begin < codec.unsent_end:
-        n = send(fd, codec.unsent + codec.unsent_begin, codec.unsent_end - codec.unsent_begin, MSG_NOSIGNAL | MSG_MORE)
+        n = send(fd, codec.unsent + codec.unsent_begin, codec.unsent_end - codec.unsent_begin, flags_of(core, fd))
         if n >= 0:
             codec.unsent_begin += <uint32_t>n
         elif errno != EINTR:
@@ -223,7 +229,7 @@ cdef bint encode_piece(Core* core, int fd, const char* data, uint32_t size, bint
     leave_handshakes(core, fd)                  # a slow reply is its greenlet's, and gives way to none
     if last:
         codec.type.finish(codec, CE_DONE, &out)
-    n = send(fd, out.data, out.size, MSG_NOSIGNAL | MSG_MORE)
+    n = send(fd, out.data, out.size, flags_of(core, fd))
     if n == <ssize_t>out.size:
         return True
     if n < 0 and errno != EAGAIN and errno != EINTR:
@@ -247,7 +253,7 @@ cdef bint send_encoded_reply(Core* core, int fd) noexcept nogil:
     cdef uint32_t size
     while codec.unsent != NULL or record.progress < listener.reply_size:
         if codec.unsent != NULL:
-            if not send_unsent(fd, codec):
+            if not send_unsent(core, fd):
                 return False
             continue
         size = <uint32_t>min(<size_t>PIECE, listener.reply_size - record.progress)

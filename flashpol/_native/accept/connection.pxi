@@ -7,10 +7,9 @@ from libc.string cimport memcpy, memmove
 from flashpol._native.accept.match cimport MatchVerdict, REQUEST_BYTES, SEEN_BYTES, V_MATCH, V_MORE, V_OTHER
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
-    Core, H_AWAITED, H_READ, O_TIMEOUT, QUEUE_COUNT, R_MAX_ADDRESS_CONNECTIONS, R_NONE, R_OTHER, R_PROXY_MALFORMED,
-    R_HTTP, R_PROXY_OVERSIZED, R_TLS, R_TLS_ONLY, READ_BYTES, Reason, Record, S_FIRST_BYTE, S_FRESH, S_GRACE, S_HEAD,
-    S_HELLO,
-    S_LINGER, S_PREFIX, S_REQUEST, S_UNREAD,
+    Core, H_AWAITED, H_READ, O_TIMEOUT, P_SILENT, QUEUE_COUNT, R_HTTP, R_MAX_ADDRESS_CONNECTIONS, R_NONE, R_OTHER,
+    R_PROXY_MALFORMED, R_PROXY_OVERSIZED, R_TLS, R_TLS_ONLY, READ_BYTES, Reason, Record, S_BODY, S_FIRST_BYTE,
+    S_FRESH, S_GRACE, S_HEAD, S_HELLO, S_LINGER, S_PREFIX, S_REQUEST, S_UNREAD,
 )
 from flashpol._native.account.places cimport K_WAITING
 from flashpol._native.codecs.codec cimport HF_TIMEOUT
@@ -21,6 +20,9 @@ cdef enum:
     # Ready records, and overdue ones of each queue, handled in one wake-up for each listener: more than BURST + BATCH,
     # so that accepting cannot outrun them.
     DISPATCH = 128
+    # Bytes of bodies that one wake-up reads, and requests that come behind others: each is half a millisecond or more.
+    DISPATCH_BODIES = 1048576
+    DISPATCH_REQUESTS = 256
 
 
 # ---------------------------------------------------------------------------------------------------------------- input
@@ -32,7 +34,7 @@ cdef inline uint8_t waiting_state(Core* core, int fd) noexcept nogil:
     until it has come the deadline is request_timeout.
     """
     cdef Record* record = &core.records[fd]
-    if is_relayed(core, record) and record.header_state != H_AWAITED:
+    if is_relayed(core, record, P_SILENT) and record.header_state != H_AWAITED:
         return S_FIRST_BYTE
     return S_REQUEST
 
@@ -44,7 +46,6 @@ cdef inline void on_other_protocol(Core* core, int fd, size_t matched, const cha
     it waits for more no longer than a request waits for its terminator, so that relayed clients are not delayed.
     """
     cdef Record* record = &core.records[fd]
-    cdef bint relayed = is_relayed(core, record)
     cdef uint8_t name = R_OTHER
     cdef size_t n, seen = record.seen_size
     if record.matched == 0:
@@ -58,8 +59,9 @@ cdef inline void on_other_protocol(Core* core, int fd, size_t matched, const cha
             elif takes_http(core, record) and b"A" <= record.seen[0] <= b"Z":
                 if record.state != S_REQUEST:
                     enter(core, fd, S_REQUEST)          # most likely a request that is still arriving
-            elif relayed and record.state != S_PREFIX:
-                enter(core, fd, S_PREFIX)
+            elif is_relayed(core, record, R_OTHER):
+                if record.state != S_PREFIX:
+                    enter(core, fd, S_PREFIX)
             elif record.state == S_FRESH:
                 enter(core, fd, S_REQUEST)
             return
@@ -67,7 +69,7 @@ cdef inline void on_other_protocol(Core* core, int fd, size_t matched, const cha
         begin_codec(core, fd, seen, data, size)
     elif name == R_HTTP and takes_http(core, record):
         begin_head(core, fd, seen, data, size)
-    elif relayed and not (name == R_TLS and record.has_codec):
+    elif is_relayed(core, record, name) and not (name == R_TLS and record.has_codec):
         begin_session(core, fd, name, matched, seen, data, size)
     else:
         refuse(core, fd, <Reason>name if record.has_codec or not core.listeners[record.listener].tls_only
@@ -86,8 +88,14 @@ cdef inline void on_request_bytes(Core* core, int fd, size_t size) noexcept nogi
     cdef Record* record = &core.records[fd]
     cdef size_t used = 0, before = record.matched
     cdef MatchVerdict verdict = V_OTHER
+    if record.state == S_BODY:
+        on_body_bytes(core, fd, core.buffer, size)
+        return
     if record.has_head:
         on_head_bytes(core, fd, core.buffer, size)
+        return
+    if record.has_carrier:
+        begin_head(core, fd, 0, core.buffer, size)
         return
     if record.seen_size == 0:
         verdict = match_feed(&record.matched, core.buffer, size, &used, core.listeners[record.listener].terminated)
@@ -139,7 +147,7 @@ cdef inline size_t on_header_bytes(Core* core, int fd, size_t size) noexcept nog
         return 0
     if record.state != S_FRESH:
         set_kind(core.account, fd, record.slot, K_WAITING)      # now in the line of its own address
-    if is_relayed(core, record) and record.state != S_FRESH:
+    if is_relayed(core, record, P_SILENT) and record.state != S_FRESH:
         enter(core, fd, S_FIRST_BYTE)               # the silence of the client itself begins here
     memmove(core.buffer, core.buffer + used, size - used)
     return size - used
@@ -151,9 +159,9 @@ cdef inline void on_fin(Core* core, int fd) noexcept nogil:
         close_acknowledged(core, fd, False)
     elif record.matched == REQUEST_BYTES:
         reply(core, fd, True)
-    elif record.has_head:
+    elif record.has_head or record.has_carrier:
         on_client_gone(core, fd)
-    elif is_relayed(core, record) and (record.matched or record.seen_size):
+    elif is_relayed(core, record, R_OTHER) and (record.matched or record.seen_size):
         begin_session_now(core, fd)
     elif record.seen_size:
         refuse(core, fd, R_OTHER)
@@ -168,6 +176,8 @@ cdef inline void on_readable(Core* core, int fd) noexcept nogil:
     """
     cdef Record* record = &core.records[fd]
     cdef ssize_t n
+    if record.has_carrier and on_carrier_readable(core, fd):
+        return
     if record.has_codec:
         on_encoded_input(core, fd)
         return
@@ -201,11 +211,13 @@ cdef inline void on_deadline(Core* core, int fd) noexcept nogil:
         close_acknowledged(core, fd, True)
     elif record.state == S_UNREAD:
         on_unread(core, fd)
-    elif record.state == S_HEAD:
+    elif record.state == S_HEAD or record.state == S_BODY:
         on_head_overdue(core, fd)
+    elif record.has_carrier and end_carrier(core, fd):
+        pass
     elif record.state == S_FIRST_BYTE and record.matched:
         enter(core, fd, S_REQUEST)                  # most likely a policy request that is still arriving
-    elif is_relayed(core, record) and record.header_state != H_AWAITED and not (
+    elif is_relayed(core, record, protocol_by_now(record)) and record.header_state != H_AWAITED and not (
             record.has_codec and in_handshake(record)):
         begin_session_now(core, fd)
     else:
@@ -223,6 +235,8 @@ cdef inline void dispatch(Core* core) noexcept nogil:
     cdef int limit = DISPATCH * max(1, <int>core.listener_count)
     cdef int64_t now
     cdef bint fired = False
+    core.body_left = DISPATCH_BODIES
+    core.requests_left = DISPATCH_REQUESTS
     left = limit
     while left > 0:
         n = epoll_wait(core.poller.epoll, events, EVENTS, 0)
@@ -246,4 +260,5 @@ cdef inline void dispatch(Core* core) noexcept nogil:
         # Records that are still overdue set the timer to a time that has passed: it fires in the loop's next round.
         set_timer(&core.poller, 0)
         run_turns(core)
+        run_resumed(core, limit)
     arm_timer(&core.poller, core.queues, core.timeouts_count * QUEUE_COUNT)

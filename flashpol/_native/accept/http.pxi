@@ -9,10 +9,11 @@ from libc.string cimport memcpy
 
 from flashpol._native.accept.match cimport MatchVerdict, V_MATCH, V_MORE
 from flashpol._native.accept.state cimport (
-    Core, HR_BUSY, HR_TIMEOUT, HttpReply, Listener, O_TIMEOUT, PartialHead, PendingSession, R_CAPACITY,
-    R_HTTP_MALFORMED, R_MAX_HANDSHAKES, Reason, Record, S_DECISION, S_HEAD,
+    Core, HR_BUSY, HR_TIMEOUT, HttpReply, Listener, O_TIMEOUT, PartialHead, PENDING_REQUEST,
+    PendingSession, R_CAPACITY, R_HTTP, R_HTTP_MALFORMED, R_MAX_HANDSHAKES, Reason, Record, S_DECISION, S_HEAD,
 )
 from flashpol._native.http.head cimport HeadParser
+from flashpol._native.http.tunnel_path cimport TunnelPath
 
 
 cdef inline bint takes_http(const Core* core, const Record* record) noexcept nogil:
@@ -33,8 +34,11 @@ cdef void drop_head(Core* core, int fd) noexcept nogil:
 cdef void refuse_http(Core* core, int fd, Reason reason, int which) noexcept nogil:
     """Refuse a request with one of the replies of the fast path."""
     cdef const HttpReply* reply = &core.http_replies[which]
-    count_refused(core, core.listeners[core.records[fd].listener], fd, reason, header_source(core, fd))
-    record_outcome(core, fd, reason)
+    if core.records[fd].has_carrier:
+        count_carrier(core, fd, reason)
+    else:
+        count_refused(core, core.listeners[core.records[fd].listener], fd, reason, header_source(core, fd))
+        record_outcome(core, fd, reason)
     end_http(core, fd, reply.data, reply.size)
 
 
@@ -74,9 +78,17 @@ cdef bint keep_head(Core* core, int fd, const HeadParser* parser, size_t size) n
 
 cdef void on_head(Core* core, int fd, HeadParser* parser, size_t size) noexcept nogil:
     """The first `size` bytes of `whole` are all that came of a request."""
+    cdef TunnelPath path
     cdef MatchVerdict verdict = head_feed(parser, core.whole, size)
+    while verdict == V_MATCH and is_tunnel_request(core, fd, parser, &path):
+        size = begin_request(core, fd, parser, size, &path)
+        if size == 0:
+            return
+        parser = &core.head
+        head_begin(parser)
+        verdict = head_feed(parser, core.whole, size)
     if verdict == V_MATCH:
-        begin_decision(core, fd, size)
+        begin_decision(core, fd, size, PENDING_REQUEST)
     elif verdict != V_MORE:
         refuse_http(core, fd, R_HTTP_MALFORMED, parser.error)
     elif keep_head(core, fd, parser, size) and core.records[fd].state != S_HEAD:
@@ -102,12 +114,16 @@ cdef void on_head_bytes(Core* core, int fd, const char* data, size_t size) noexc
 
 
 cdef void on_head_overdue(Core* core, int fd) noexcept nogil:
-    core.listeners[core.records[fd].listener].counters.timeouts += 1
-    record_outcome(core, fd, O_TIMEOUT)
+    """Also of a body."""
+    if core.records[fd].has_carrier and carrier_of(core, fd).served:
+        count_carrier(core, fd, R_HTTP)
+    else:
+        core.listeners[core.records[fd].listener].counters.timeouts += 1
+        record_outcome(core, fd, O_TIMEOUT)
     end_http(core, fd, core.http_replies[HR_TIMEOUT].data, core.http_replies[HR_TIMEOUT].size)
 
 
-cdef void begin_decision(Core* core, int fd, size_t size) noexcept nogil:
+cdef void begin_decision(Core* core, int fd, size_t size, uint8_t what) noexcept nogil:
     """A head is complete: give the hook the first `size` bytes of `whole`, that and what came behind it."""
     cdef PendingSession* session = <PendingSession*>malloc(sizeof(PendingSession) + size)
     if session == NULL:
@@ -116,7 +132,7 @@ cdef void begin_decision(Core* core, int fd, size_t size) noexcept nogil:
     memcpy(session.data, core.whole, size)
     session.size = size
     session.fd = fd
-    session.http = True
+    session.what = what
     if core.records[fd].has_head:
         drop_head(core, fd)
     leave_handshakes(core, fd)

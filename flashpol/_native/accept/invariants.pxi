@@ -3,9 +3,8 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from flashpol._native.accept.state cimport (
-    Core, G_SESSIONS, G_SLOW_REPLIES, GAUGE_COUNT, Listener, QUEUE_COUNT, Record, S_FREE, S_FRESH, S_HEAD,
-    S_QUEUED,
-    STATE_COUNT, StateRow, TurnLine,
+    Carrier, Core, G_SESSIONS, G_SLOW_REPLIES, GAUGE_COUNT, Listener, QUEUE_COUNT, Record, S_BEHIND, S_BODY, S_DECISION,
+    S_EXCHANGE, S_FREE, S_FRESH, S_HEAD, S_KEEP, S_QUEUED, S_SENDING, STATE_COUNT, StateRow, TurnLine,
 )
 from flashpol._native.account.places cimport AccountEntry, K_NONE, K_SILENT_SESSION, SESSION_KINDS, SESSIONS
 from flashpol._native.codecs.codec cimport Codec, CodecLink
@@ -51,8 +50,14 @@ cdef const char* find_record_violation(Core* core, const Record* record) noexcep
             record.has_place > record.has_codec + record.has_head):
         return b"a codec is not of its connection"
     if record.has_head != (core.heads != NULL and core.heads[record - core.records] != NULL) or (
-            record.has_head != (record.state == S_HEAD)):
+            record.has_head != (record.state == S_HEAD or record.state == S_BODY)):
         return b"a head is not of its connection"
+    if record.has_carrier != (core.carriers != NULL and core.carriers[record - core.records] != NULL):
+        return b"a carrier is not of its connection"
+    if record.state in (S_BODY, S_EXCHANGE, S_BEHIND, S_SENDING, S_KEEP) and not record.has_carrier:
+        return b"a connection that carries nothing is in a state of carriers"
+    if record.has_carrier and find_carrier_violation(core, record) != NULL:
+        return find_carrier_violation(core, record)
     if record.watched and not row.watched:
         return b"a descriptor is in the epoll set in a state without a watch"
     if row.gauge == G_SESSIONS:
@@ -65,6 +70,64 @@ cdef const char* find_record_violation(Core* core, const Record* record) noexcep
     # The kernel may refuse a watch: `watch` counts that as an accept error.
     if row.watched and not record.watched and core.listeners[record.listener].counters.accept_errors == 0:
         return b"a descriptor is not in the epoll set in a state with a watch"
+    return NULL
+
+
+cdef const char* find_carrier_violation(const Core* core, const Record* record) noexcept nogil:
+    """What is wrong with a connection that carries requests of RTMPT, NULL if nothing."""
+    cdef int fd = <int>(record - core.records)
+    cdef const Carrier* carrier = core.carriers[fd]
+    cdef const Codec* codec = core.account.codecs[fd]
+    cdef bint sending = carrier.unsent != NULL or (codec != NULL and codec.unsent != NULL)
+    if carrier.fd != fd or core.gate == NULL:
+        return b"a carrier is another connection's"
+    if carrier.waits != (record.state == S_EXCHANGE) and record.state not in (S_DECISION, S_BEHIND):
+        return b"a carrier waits in a state without a request"
+    if record.state == S_BEHIND and carrier.waits == carrier.resumes:
+        return b"what has come behind a request waits for nothing"
+    if carrier.resumes and (record.state != S_BEHIND or carrier.rest_size == 0):
+        return b"a carrier goes on in the next wake-up, and has nothing"
+    if (carrier.body != NULL) != (record.state == S_BODY) or (carrier.body == NULL and carrier.room):
+        return b"a carrier has a body in a state without one"
+    if carrier.body != NULL and not (
+            carrier.have <= carrier.room <= carrier.body_size and carrier.have < carrier.body_size):
+        return b"a body has more bytes than room, or is complete"
+    if (carrier.rest != NULL) != (carrier.rest_size != 0):
+        return b"the rest behind a request has another size than it says"
+    if carrier.rest_size and record.state not in (S_DECISION, S_BEHIND, S_SENDING):
+        return b"a rest is kept behind no request"
+    if sending != (record.state == S_SENDING) or (
+            carrier.unsent != NULL and carrier.unsent_begin >= carrier.unsent_end):
+        return b"a reply is being sent in another state, or nothing is"
+    return NULL
+
+
+cdef const char* find_resumed_violation(const Core* core) noexcept nogil:
+    """Compare the list of carriers that go on in the next wake-up, and the memory of bodies, with the records."""
+    cdef const Carrier* carrier = core.resumed
+    cdef const Carrier* before = NULL
+    cdef int64_t resumed = 0, bytes = 0
+    cdef size_t fd
+    if core.carriers == NULL:
+        return NULL
+    if core.serving >= 0:
+        return b"a request is being served between two calls"
+    for fd in range(core.capacity):
+        if core.carriers[fd] != NULL:
+            resumed += core.carriers[fd].resumes
+            bytes += core.carriers[fd].room
+            bytes += core.carriers[fd].unsent_end if core.carriers[fd].unsent != NULL else 0
+    if bytes != core.body_bytes:
+        return b"the memory of bodies and of replies is not counted"
+    while carrier != NULL and resumed >= 0:
+        if carrier.before != before or not carrier.resumes:
+            return b"the list of carriers that go on is out of order"
+        resumed -= 1
+        before, carrier = carrier, carrier.after
+    if resumed:
+        return b"a carrier that goes on is not in the list"
+    if core.resumed != NULL and core.poller.timer.armed != 1:
+        return b"carriers go on in the next wake-up, and there is none"
     return NULL
 
 
@@ -276,6 +339,8 @@ cdef const char* find_violation(Core* core, int64_t* live) noexcept nogil:
     wrong = find_account_violation(core, live[0])
     if wrong == NULL:
         wrong = find_codec_violation(core)
+    if wrong == NULL:
+        wrong = find_resumed_violation(core)
     if wrong != NULL:
         return wrong
     for i in range(core.listener_count):

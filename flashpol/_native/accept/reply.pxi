@@ -8,9 +8,9 @@ from posix.unistd cimport close
 
 from flashpol._native.accept.address_limits cimport SECOND, Slot
 from flashpol._native.accept.state cimport (
-    BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, P_SILENT, PendingSession, R_CAPACITY, R_HTTP,
-    R_MAX_SLOW_REPLIES, R_NONE, R_OTHER, R_TLS_ONLY, READ_BYTES, Reason, Record, S_FREE, S_LINGER, S_SESSION,
-    S_SLOW_REPLY, S_UNREAD,
+    BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, P_RTMPT, P_SILENT, PENDING_SESSION, PendingSession,
+    R_CAPACITY, R_HTTP, R_MAX_SLOW_REPLIES, R_NONE, R_OTHER, R_TLS_ONLY, READ_BYTES, Reason, Record, S_FREE, S_LINGER,
+    S_SESSION, S_SLOW_REPLY, S_UNREAD,
 )
 from flashpol._native.account.places cimport K_LINGER, K_NONE
 from flashpol._native.common.system cimport (
@@ -31,6 +31,8 @@ cdef inline void close_connection(Core* core, int fd) noexcept nogil:
     cdef bint held = not (session and core.account.entries[fd].leaving)     # else `evict_session` has given it back
     if core.records[fd].has_head:
         drop_head(core, fd)
+    if core.records[fd].has_carrier:
+        drop_carrier(core, fd)
     if core.records[fd].has_codec:
         drop_codec(core, fd)
     enter(core, fd, S_FREE)
@@ -57,6 +59,8 @@ cdef inline void linger(Core* core, int fd) noexcept nogil:
 
     Linux sends RST when a socket is closed with unread input, and RST can destroy a reply that is still under way.
     """
+    if core.records[fd].has_carrier:
+        drop_carrier(core, fd)
     if core.records[fd].has_codec:
         drop_codec(core, fd)                # what still comes is discarded as it is
     if core.records[fd].state == S_SESSION:
@@ -71,6 +75,8 @@ cdef inline void linger(Core* core, int fd) noexcept nogil:
 
 cdef inline void on_client_gone(Core* core, int fd) noexcept nogil:
     """The client closed or reset the connection before it had its reply."""
+    if core.records[fd].has_carrier and end_carrier(core, fd):
+        return
     core.listeners[core.records[fd].listener].counters.resets += 1
     record_outcome(core, fd, O_RESET)
     close_connection(core, fd)
@@ -86,6 +92,10 @@ cdef inline void count_refused(
 
 
 cdef inline void refuse(Core* core, int fd, Reason reason) noexcept nogil:
+    if core.records[fd].has_carrier:
+        count_carrier(core, fd, reason)
+        close_connection(core, fd)
+        return
     count_refused(core, core.listeners[core.records[fd].listener], fd, reason, header_source(core, fd))
     record_outcome(core, fd, reason)
     if reason == R_HTTP and send_last(core, fd, core.http_reply, core.http_reply_size):
@@ -257,7 +267,7 @@ cdef inline void enter_session(Core* core, int fd, uint8_t protocol) noexcept no
     enter(core, fd, S_SESSION)
     begin_place_of_session(
         core.account, fd, &core.listeners[core.records[fd].listener].session_lines,
-        &core.listeners[core.records[fd].listener].silent_sessions if protocol == P_SILENT else NULL,
+        &core.listeners[core.records[fd].listener].silent_sessions if protocol in (P_SILENT, P_RTMPT) else NULL,
     )
 
 
@@ -279,13 +289,17 @@ cdef inline void begin_session(
     memcpy(session.data + matched + seen, data, size)
     session.size = matched + seen + size
     session.fd = fd
-    session.http = False
+    session.what = PENDING_SESSION
     append_pending(core, session)
     enter_session(core, fd, protocol)
+
+
+cdef inline uint8_t protocol_by_now(const Record* record) noexcept nogil:
+    """As what a connection is relayed from which nothing more is awaited."""
+    return R_OTHER if record.matched or record.seen_size else P_SILENT
 
 
 cdef inline void begin_session_now(Core* core, int fd) noexcept nogil:
     """Relay a connection without waiting for more input."""
     cdef Record* record = &core.records[fd]
-    cdef uint8_t protocol = R_OTHER if record.matched or record.seen_size else P_SILENT
-    begin_session(core, fd, protocol, record.matched, record.seen_size, core.buffer, 0)
+    begin_session(core, fd, protocol_by_now(record), record.matched, record.seen_size, core.buffer, 0)

@@ -8,12 +8,14 @@ from flashpol._native.accept.match cimport SEEN_BYTES, Signatures
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.account.places cimport AccountCore, SessionLines
+from flashpol._native.codecs.gate cimport Gate
 from flashpol._native.codecs.codec cimport CodecLink, Factory, FAILURE_COUNT, VERSION_COUNT
 from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.poller cimport Poller
 from flashpol._native.common.share cimport Member
 from flashpol._native.common.system cimport sockaddr_in6
 from flashpol._native.http.head cimport HE_EXPECTATION, HEAD_BYTES, HeadParser
+from flashpol._native.http.tunnel_path cimport TunnelPath
 
 cdef enum:
     BUCKET_COUNT = 19           # finite bounds and +Inf
@@ -56,6 +58,7 @@ cdef enum Reason:               # why a connection was refused
 cdef enum:                      # as what a connection is relayed: the first reasons up to R_OTHER, and
     P_SILENT = R_OTHER + 1      # without a byte from the client
     P_WEBSOCKET
+    P_RTMPT
     PROTOCOL_COUNT
 
 cdef enum Outcome:              # of a sampled connection: a Reason, or one of these
@@ -80,6 +83,11 @@ cdef enum State:
     S_HANDSHAKE                 # the handshake waits for the client
     S_HEAD                      # HTTP for the gateway, whose head is not complete
     S_DECISION                  # a head is complete, and a hook decides next; nothing more is read
+    S_BODY                      # RTMPT: the head is complete, the body is not
+    S_EXCHANGE                  # RTMPT: a request has no reply yet
+    S_BEHIND                    # the same, and more has come behind it, or FIN; nothing more is read
+    S_SENDING                   # RTMPT: the client does not take all of a reply
+    S_KEEP                      # RTMPT: the last reply is sent, and another request may come
     S_LINGER                    # the reply is sent; input is discarded until the client closes
     S_UNREAD                    # the client has not acknowledged all of the reply; nothing more is read
     S_SLOW_REPLY                # a greenlet sends the rest of the reply
@@ -93,6 +101,7 @@ cdef enum:                      # the deadline queues, in the order in which `di
     Q_REQUEST
     Q_HANDSHAKE                 # from S_HELLO to the end of the handshake
     Q_UNREAD
+    Q_KEEP                      # S_SENDING and S_KEEP
     QUEUE_COUNT
     Q_NONE = QUEUE_COUNT
 
@@ -103,9 +112,14 @@ cdef enum:                      # the gauges: what a live connection is counted 
     GAUGE_COUNT
     G_NONE = GAUGE_COUNT
 
+cdef enum Watch:
+    W_NONE = 0                  # not in the epoll set
+    W_INPUT
+    W_OUTPUT
+
 cdef struct StateRow:
     uint8_t queue               # the deadline queue, Q_NONE: no deadline
-    uint8_t watched             # in the epoll set, for input
+    uint8_t watched             # a Watch
     uint8_t gauge
     uint8_t kind                # how it gives way; the relay changes it for sessions
 
@@ -147,11 +161,13 @@ cdef struct TurnLine:
 cdef struct Listener:
     uint16_t index              # in Core.listeners
     uint8_t terminated          # a request ends with NUL or the like (Flash), or with its 22nd byte (Silverlight)
-    uint8_t shared              # what is not a policy request is relayed
     uint8_t tls_only            # and plain text is refused
     uint8_t http                # the gateway decides about HTTP requests
-    uint8_t has_sessions        # it is shared, or has WebSocket paths
+    uint8_t rtmpt               # the paths of RTMPT are tunnel sessions
+    int64_t max_body            # of their requests
+    uint8_t has_sessions        # it relays a protocol, or has WebSocket paths or RTMPT
     uint8_t needs_address       # networks, proxies or the address table need the peer's address at accept
+    uint32_t relayed            # the protocols, as bits, that are relayed and not refused; 0: not a shared port
     int queues                  # of its timeouts: the first one in Core.queues
     uint32_t linger_bytes
     int64_t unread_timeout      # ns
@@ -184,7 +200,7 @@ cdef struct Record:
     uint16_t listener
     uint32_t sample             # number in Core.samples until the outcome is known, 0: not sampled
     uint8_t state
-    uint8_t watched             # in the epoll set
+    uint8_t watched             # a Watch
     uint8_t matched             # bytes of the request seen, 0..22
     uint8_t header_state
     uint8_t protocol            # S_SESSION: what was recognised
@@ -193,6 +209,7 @@ cdef struct Record:
     uint8_t has_codec           # in AccountCore.codecs
     uint8_t has_place           # in the share of handshakes
     uint8_t has_head            # in Core.heads
+    uint8_t has_carrier         # in Core.carriers
 
 # A sampled connection, for the access log. The free ones and the finished ones are two lists, through `next`; 0 ends.
 cdef struct Sample:
@@ -212,20 +229,54 @@ cdef struct PartialHead:
     uint32_t size
     char[HEAD_BYTES] data
 
+# A connection that has carried a request of RTMPT.
+cdef struct Carrier:
+    TunnelPath path             # of the request that is under way, or was last
+    uint8_t keeps               # the connection goes on after the reply
+    uint8_t served              # a request was carried out
+    uint8_t reason              # why one was refused, R_NONE: none was
+    uint8_t failed              # nothing can be sent any more; what the client has sent is still carried out
+    uint8_t waits               # a request has no reply yet
+    uint8_t resumes             # it is in the list Core.resumed
+    Carrier* before             # its neighbours there
+    Carrier* after
+    int fd
+    char* body                  # of which `have` bytes have come; `room` are allocated, `body_size` are due
+    uint32_t have
+    uint32_t room
+    uint32_t body_size
+    uint32_t rest_size
+    char* rest                  # what came behind the request that is under way
+    char* unsent                # of a reply, plain; NULL: nothing
+    uint32_t unsent_begin
+    uint32_t unsent_end
+
 # The replies to HTTP that the fast path sends by itself: by HeadError, and
 cdef enum:
     HR_TIMEOUT = HE_EXPECTATION + 1     # 408
     HR_BUSY                     # 503
+    HR_METHOD                   # 405
+    HR_BODY                     # 413
     HR_COUNT
 
 cdef struct HttpReply:
     const char* data
     size_t size
 
+cdef enum Pending:              # which hook takes a connection
+    PENDING_SESSION = 0         # S_SESSION
+    PENDING_REQUEST             # S_DECISION
+    PENDING_OPEN                # S_DECISION: it asks for a tunnel session
+
+# How many of its requests for unknown sessions an address has sent lately.
+cdef struct Guesses:
+    int64_t since               # ns
+    uint32_t count
+
 # A connection that is to be relayed, with all bytes that were read from it, until its greenlet takes it.
 cdef struct PendingSession:
     PendingSession* next
-    uint8_t http                # it is in S_DECISION, else in S_SESSION
+    uint8_t what                # a Pending
     int fd
     size_t size
     char data[1]                # `size` bytes
@@ -240,6 +291,17 @@ cdef struct Core:
     size_t capacity
     PartialHead** heads         # one for each possible fd, NULL: no listener has `http`
     HeadParser head             # of a head that came whole
+    Gate* gate                  # of the tunnel sessions; NULL: there are none
+    Carrier** carriers          # one for each possible fd, NULL: there is no gate
+    int serving                 # the connection whose input is being served, -1: none
+    bint draining               # others serve new clients, or nothing does
+    Carrier* resumed            # the first of those whose next request has come already, NULL: there is none
+    Carrier* resumed_last
+    int64_t body_bytes          # allocated for bodies, and for replies that clients do not take
+    int64_t body_left           # bytes of bodies that this wake-up still reads
+    int32_t requests_left       # requests of RTMPT that come behind others, which it still carries out
+    int64_t max_body_bytes
+    Guesses* guesses            # by slot of the address table; NULL: there is none
     HttpReply[HR_COUNT] http_replies    # borrowed from the ConnectionTable
     ProxyParser* headers        # one for each possible fd too, NULL: no listener has proxies
     AddressTable* address_table     # owned by an AddressLimits; NULL: there are no limits
@@ -276,6 +338,7 @@ cdef struct Core:
     char* whole                 # what came of a head, and behind it
     char* wire                  # what was read, for a codec
     char* encoded               # what a codec writes
+    char* outgoing              # a reply to a request of RTMPT
 
 # Upper bounds of request_duration_seconds in ns. A reply that did not wait takes 5 to 30 µs; 150 ms is the grace for
 # the terminator; after 3 s Flash Player gives up.

@@ -12,7 +12,7 @@
 #   LINGER ── FIN, RST, linger_bytes or deadline ──► closed, if the client has acknowledged the reply
 #     └── FIN or deadline ──► UNREAD ── acknowledged, or nothing more of it for reply_timeout ──► closed
 #
-# On a shared port silence and input that is not a policy request lead to the relay:
+# On a shared port silence and input that is not a policy request lead to the relay, if it relays that protocol:
 #
 #   FRESH ── nothing, or a part of a request ──► FIRST_BYTE ── deadline, after a part ──► REQUEST
 #     │                                            └── deadline, after nothing ──► SESSION
@@ -27,6 +27,12 @@
 #
 #   any of the above, or what is inside TLS ──► HEAD ── complete ──► DECISION ──► SESSION, or a reply, then LINGER
 #
+# RTMPT has many requests on a connection, each a POST with a body. One that opens a session goes to a hook, the others
+# to the sessions:
+#
+#   HEAD ── the head ──► BODY ── complete ──► EXCHANGE ── the reply ──► KEEP ── the next request ──► HEAD …
+#                                              └── more input ──► BEHIND  └── it takes a part ──► SENDING ──► KEEP
+#
 # There another protocol, FIN after a part of a request, and the deadline of REQUEST lead to SESSION too, unless a PROXY
 # header is still awaited. A greenlet ends SLOW_REPLY and SESSION. Shutdown and eviction close a connection in any
 # state.
@@ -37,32 +43,40 @@
 from libc.stdint cimport uint8_t
 
 from flashpol._native.accept.state cimport (
-    Core, G_NONE, G_PARKED, G_SESSIONS, G_SLOW_REPLIES, Listener, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_LINGER, Q_NONE,
-    Q_REQUEST, Q_UNREAD, Queue, Record, S_DECISION, S_FIRST_BYTE, S_FREE, S_FRESH, S_GRACE, S_HANDSHAKE, S_HEAD,
-    S_HELLO, S_LINGER, S_PREFIX, S_QUEUED, S_REQUEST, S_SESSION, S_SLOW_REPLY, S_UNREAD, StateRow,
+    Core, G_NONE, G_PARKED, G_SESSIONS, G_SLOW_REPLIES, Listener, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_KEEP, Q_LINGER,
+    Q_NONE, Q_REQUEST, Q_UNREAD, Queue, Record, S_BEHIND, S_BODY, S_DECISION, S_EXCHANGE, S_FIRST_BYTE, S_FREE, S_FRESH,
+    S_GRACE, S_HANDSHAKE, S_HEAD, S_HELLO, S_KEEP, S_LINGER, S_PREFIX, S_QUEUED, S_REQUEST, S_SENDING, S_SESSION,
+    S_SLOW_REPLY, S_UNREAD, StateRow, W_INPUT, W_NONE, W_OUTPUT,
 )
 from flashpol._native.account.places cimport K_HANDSHAKE, K_LINGER, K_NONE, K_QUEUED, K_WAITING
-from flashpol._native.common.system cimport epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, epoll_event, EPOLLIN
+from flashpol._native.common.system cimport (
+    epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, epoll_event, EPOLLIN, EPOLLOUT,
+)
 
 
 cdef void init_states(StateRow* states) noexcept nogil:
     """Fill in the table. invariants.pxi compares every record with it. `enter` relies on the first two rows."""
-    #                      state         deadline queue  watched  gauge           gives way as
-    set_state_row(states, S_FREE,       Q_NONE,         False,   G_NONE,         K_NONE)
-    set_state_row(states, S_FRESH,      Q_NONE,         False,   G_NONE,         K_NONE)
-    set_state_row(states, S_REQUEST,    Q_REQUEST,      True,    G_PARKED,       K_WAITING)
-    set_state_row(states, S_FIRST_BYTE, Q_FIRST_BYTE,   True,    G_PARKED,       K_WAITING)
-    set_state_row(states, S_PREFIX,     Q_GRACE,        True,    G_PARKED,       K_WAITING)
-    set_state_row(states, S_GRACE,      Q_GRACE,        True,    G_PARKED,       K_WAITING)
-    set_state_row(states, S_HELLO,      Q_HANDSHAKE,    True,    G_PARKED,       K_WAITING)
-    set_state_row(states, S_QUEUED,     Q_HANDSHAKE,    False,   G_PARKED,       K_QUEUED)
-    set_state_row(states, S_HANDSHAKE,  Q_HANDSHAKE,    True,    G_PARKED,       K_WAITING)
-    set_state_row(states, S_HEAD,       Q_REQUEST,      True,    G_PARKED,       K_WAITING)
-    set_state_row(states, S_DECISION,   Q_NONE,         False,   G_PARKED,       K_NONE)
-    set_state_row(states, S_LINGER,     Q_LINGER,       True,    G_PARKED,       K_LINGER)
-    set_state_row(states, S_UNREAD,     Q_UNREAD,       False,   G_PARKED,       K_LINGER)
-    set_state_row(states, S_SLOW_REPLY, Q_NONE,         False,   G_SLOW_REPLIES, K_NONE)
-    set_state_row(states, S_SESSION,    Q_NONE,         False,   G_SESSIONS,     K_NONE)
+    #                     state         deadline queue  watched   gauge           gives way as
+    set_state_row(states, S_FREE,       Q_NONE,         W_NONE,   G_NONE,         K_NONE)
+    set_state_row(states, S_FRESH,      Q_NONE,         W_NONE,   G_NONE,         K_NONE)
+    set_state_row(states, S_REQUEST,    Q_REQUEST,      W_INPUT,  G_PARKED,       K_WAITING)
+    set_state_row(states, S_FIRST_BYTE, Q_FIRST_BYTE,   W_INPUT,  G_PARKED,       K_WAITING)
+    set_state_row(states, S_PREFIX,     Q_GRACE,        W_INPUT,  G_PARKED,       K_WAITING)
+    set_state_row(states, S_GRACE,      Q_GRACE,        W_INPUT,  G_PARKED,       K_WAITING)
+    set_state_row(states, S_HELLO,      Q_HANDSHAKE,    W_INPUT,  G_PARKED,       K_WAITING)
+    set_state_row(states, S_QUEUED,     Q_HANDSHAKE,    W_NONE,   G_PARKED,       K_QUEUED)
+    set_state_row(states, S_HANDSHAKE,  Q_HANDSHAKE,    W_INPUT,  G_PARKED,       K_WAITING)
+    set_state_row(states, S_HEAD,       Q_REQUEST,      W_INPUT,  G_PARKED,       K_WAITING)
+    set_state_row(states, S_DECISION,   Q_NONE,         W_NONE,   G_PARKED,       K_NONE)
+    set_state_row(states, S_BODY,       Q_REQUEST,      W_INPUT,  G_PARKED,       K_WAITING)
+    set_state_row(states, S_EXCHANGE,   Q_NONE,         W_INPUT,  G_PARKED,       K_WAITING)
+    set_state_row(states, S_BEHIND,     Q_NONE,         W_NONE,   G_PARKED,       K_WAITING)
+    set_state_row(states, S_SENDING,    Q_KEEP,         W_OUTPUT, G_PARKED,       K_WAITING)
+    set_state_row(states, S_KEEP,       Q_KEEP,         W_INPUT,  G_PARKED,       K_WAITING)
+    set_state_row(states, S_LINGER,     Q_LINGER,       W_INPUT,  G_PARKED,       K_LINGER)
+    set_state_row(states, S_UNREAD,     Q_UNREAD,       W_NONE,   G_PARKED,       K_LINGER)
+    set_state_row(states, S_SLOW_REPLY, Q_NONE,         W_NONE,   G_SLOW_REPLIES, K_NONE)
+    set_state_row(states, S_SESSION,    Q_NONE,         W_NONE,   G_SESSIONS,     K_NONE)
 
 
 cdef void set_state_row(
@@ -144,14 +158,14 @@ cdef void give_back_place(Core* core, Listener* listener, int fd, uint8_t gauge)
         give_back(&core.account.sessions, &listener.sessions)
 
 
-cdef void watch(Core* core, int fd, bint watched) noexcept nogil:
-    """Put a descriptor into the epoll set, for input, or take it out."""
+cdef void watch(Core* core, int fd, uint8_t watched) noexcept nogil:
+    """Put a descriptor into the epoll set, for input or output, or take it out."""
     cdef Record* record = &core.records[fd]
     cdef epoll_event event
-    if watched:
-        event.events = EPOLLIN
+    if watched != W_NONE:
+        event.events = EPOLLIN if watched == W_INPUT else EPOLLOUT
         event.data.fd = fd
-        if epoll_ctl(core.poller.epoll, EPOLL_CTL_ADD, fd, &event) != 0:
+        if epoll_ctl(core.poller.epoll, EPOLL_CTL_MOD if record.watched else EPOLL_CTL_ADD, fd, &event) != 0:
             # The kernel cannot watch it (max_user_watches, ENOMEM): only the deadline ends this state.
             core.listeners[record.listener].counters.accept_errors += 1
             return

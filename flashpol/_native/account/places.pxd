@@ -71,7 +71,7 @@ cdef struct AccountEntry:
     int32_t* silent             # of a session in which the client has never sent a byte: its listener's count of them
     uint8_t leaving             # a session that was evicted; its greenlet has not closed it yet
 
-ctypedef void (*end_session_t)(void* relay, int fd) noexcept nogil
+ctypedef void (*end_session_t)(void* relay, int fd) noexcept nogil      # and the others that act on a session
 
 # An Account owns it; the ConnectionTable and the Pump of the process borrow it.
 cdef struct AccountCore:
@@ -90,4 +90,6 @@ cdef struct AccountCore:
     int64_t leaving             # sessions that were evicted and are not closed yet; they count no more
     int64_t max_leaving
     end_session_t end_session   # ends the session of a client's descriptor soon; NULL: there is no relay
+    end_session_t wake_session  # of a tunnel: its client has sent something, or asks
+    end_session_t lose_session  # of a tunnel: its client is gone
     void* relay

@@ -144,6 +144,28 @@ cdef inline void set_kind(AccountCore* account, int fd, uint32_t slot, uint8_t k
         join_line(account, fd)
 
 
+cdef inline void renew_place(AccountCore* account, int fd) noexcept nogil:
+    """A connection was of use: of its address it is the last to give way."""
+    cdef AccountEntry* entry = &account.entries[fd]
+    cdef Line* line
+    if entry.kind == K_NONE or entry.kind >= K_SILENT_SESSION:
+        return
+    account.joined += 1
+    entry.number = account.joined
+    if entry.after == 0:
+        return
+    line = line_of(account, entry.slot, entry.kind)
+    account.entries[entry.after - 1].before = entry.before
+    if entry.before == 0:
+        line.head = entry.after
+    else:
+        account.entries[entry.before - 1].after = entry.after
+    entry.before = line.tail
+    entry.after = 0
+    account.entries[line.tail - 1].after = fd + 1
+    line.tail = fd + 1
+
+
 # --------------------------------------------------------------------------------------------------------- the heaviest
 
 cdef inline int32_t heaviest(const Ranking* ranking) noexcept nogil:

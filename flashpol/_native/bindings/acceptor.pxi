@@ -12,6 +12,10 @@ cdef class CodecFactory:
     pass
 
 
+cdef class TunnelGate:
+    pass
+
+
 cdef class PolicyReply:
     def __cinit__(self, bytes data not None):
         if not data:
@@ -28,8 +32,8 @@ cdef class Acceptor:
     def __cinit__(self, ConnectionTable connection_table not None, int fd, PolicyReply reply not None,
                   unsigned char[::1] block not None, *, int timeouts, uint32_t linger_bytes, double reply_timeout,
                   on_exhausted, bint terminated=True, Networks networks=None, Networks proxies=None,
-                  bint shared=False, CodecFactory codec=None, bint tls_only=False, bint http=False,
-                  bint upgrades=False):
+                  bint shared=False, protocols=None, CodecFactory codec=None, bint tls_only=False, bint http=False,
+                  bint upgrades=False, bint rtmpt=False, int64_t max_body=1 << 20):
         cdef Core* core = &connection_table.core
         cdef Listener* listener = &self.listener
         cdef int gauge
@@ -62,10 +66,17 @@ cdef class Acceptor:
         listener.http = http
         if http:
             connection_table._expect_heads()
+        if rtmpt and not (http and core.gate != NULL):
+            raise ValueError("rtmpt needs http, and set_tunnels")
         listener.hellos = TurnLine(-1, -1)
         listener.terminated = terminated
-        listener.shared = shared
-        listener.has_sessions = shared or upgrades
+        listener.rtmpt = rtmpt
+        listener.max_body = max_body
+        listener.relayed = 0
+        if shared:
+            for name in PROTOCOLS if protocols is None else protocols:
+                listener.relayed |= <uint32_t>1 << <int>PROTOCOLS.index(name)
+        listener.has_sessions = shared or upgrades or rtmpt
         listener.reply = <const char*>reply.data
         listener.reply_size = <size_t>len(reply.data)
         listener.counters = <Counters*>&block[0]

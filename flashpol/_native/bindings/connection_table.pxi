@@ -5,16 +5,19 @@ from libc.errno cimport EAGAIN, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
+from posix.fcntl cimport F_DUPFD_CLOEXEC, fcntl
+from posix.unistd cimport close
 
 from flashpol._native.accept.ip_ranges cimport MAPPED
 from flashpol._native.accept.match cimport SEEN_BYTES, Signature, SIGNATURES
 from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
-    Core, G_SESSIONS, H_NONE, H_READ, HR_BUSY, HR_COUNT, HR_TIMEOUT, HttpReply, Listener, O_RELAYED, O_SERVED,
-    O_TIMEOUT, P_WEBSOCKET, PartialHead, PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_LINGER, Q_REQUEST,
-    Q_UNREAD, QUEUE_COUNT, R_CAPACITY, R_HTTP, R_MAX_ADDRESS_CONNECTIONS, R_NONE, R_SHUTDOWN, READ_BYTES, Reason,
-    REASON_COUNT, Record, S_DECISION, S_FREE, S_LINGER, S_SESSION, S_SLOW_REPLY, S_UNREAD, Sample, SAMPLE_COUNT,
-    TurnLine,
+    Carrier, Core, G_SESSIONS, Guesses, H_NONE, H_READ, HR_BODY, HR_BUSY, HR_COUNT, HR_METHOD, HR_TIMEOUT, HttpReply,
+    Listener, O_RELAYED, O_SERVED, O_TIMEOUT, P_RTMPT, P_WEBSOCKET, PartialHead, PENDING_OPEN, PENDING_REQUEST,
+    PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_KEEP, Q_LINGER, Q_REQUEST, Q_UNREAD, QUEUE_COUNT,
+    R_CAPACITY, R_HTTP, R_MAX_ADDRESS_CONNECTIONS, R_MAX_CONNECTIONS, R_NONE, R_SHUTDOWN, READ_BYTES, Reason,
+    REASON_COUNT, Record, S_BEHIND, S_DECISION, S_EXCHANGE, S_FREE, S_KEEP, S_LINGER, S_SESSION, S_SLOW_REPLY,
+    S_UNREAD, Sample, SAMPLE_COUNT, TurnLine,
 )
 from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN, CODEC_REPLY
@@ -25,6 +28,10 @@ from flashpol._native.common.system cimport (
     AF_INET, AF_INET6, getpeername, getsockname, inet_ntop, inet_pton, ntohs, sockaddr_in, sockaddr_in6, socklen_t,
 )
 
+cdef extern from "<sys/eventfd.h>" nogil:
+    int eventfd(unsigned int value, int flags)
+    int EFD_CLOEXEC
+
 cdef bytes HTTP_BODY = b"This port answers socket policy requests (<policy-file-request/>), not HTTP.\n"
 cdef bytes HTTP_REPLY = b"".join([
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n",
@@ -32,7 +39,9 @@ cdef bytes HTTP_REPLY = b"".join([
 ])
 
 
-HTTP_STATUSES = numbered(HR_COUNT, HEAD_STATUSES | {HR_TIMEOUT: 408, HR_BUSY: 503})
+HTTP_STATUSES = numbered(HR_COUNT, HEAD_STATUSES | {
+    HR_TIMEOUT: 408, HR_BUSY: 503, HR_METHOD: 405, HR_BODY: 413,
+})
 
 
 cdef class PreparedCodec:
@@ -43,11 +52,13 @@ cdef class PreparedCodec:
 
 cdef class ConnectionTable:
     def __cinit__(self, *, Account account not None, on_slow_reply, on_error, signatures=(), on_access=None,
-                  double access_log=0.0, on_session=None, on_request=None, http_replies=None):
+                  double access_log=0.0, on_session=None, on_request=None, on_open=None, http_replies=None,
+                  int64_t max_body_bytes=1 << 26):
         cdef Core* core = &self.core
         if not 0.0 <= access_log <= 1.0:
             raise ValueError("access_log is a share of the connections, 0 to 1")
         core.pending_slow_replies = -1
+        self._no_client = -1
         core.begun = core.placed = TurnLine(-1, -1)
         core.until_check = CHECK_EVERY - 1
         core.http_reply = HTTP_REPLY
@@ -62,6 +73,9 @@ cdef class ConnectionTable:
         self._on_error = on_error
         self._on_session = on_session
         self._on_request = on_request
+        self._on_open = on_open
+        core.serving = -1
+        core.max_body_bytes = max_body_bytes
         self._set_http_replies(http_replies or {})
         for prefix, reason in signatures:
             self._add_signature(prefix, REASONS.index(reason))
@@ -87,6 +101,11 @@ cdef class ConnectionTable:
         free(self.core.samples)
         free(self.core.headers)
         free(self.core.heads)
+        free(self.core.carriers)
+        free(self.core.guesses)
+        free(self.core.outgoing)
+        if self._no_client > 0:                         # 0: __cinit__ has not begun
+            close(self._no_client)
         free(self.core.whole)
         free(self.core.records)
         free(self.core.buffer)
@@ -94,7 +113,7 @@ cdef class ConnectionTable:
         free(self.core.encoded)
 
     def add_timeouts(self, *, double request_timeout, double terminator_grace, double linger_timeout,
-                     double first_byte_timeout=1.0, double tls_handshake_timeout=5.0):
+                     double first_byte_timeout=1.0, double tls_handshake_timeout=5.0, double http_idle_timeout=30.0):
         cdef Core* core = &self.core
         cdef double[QUEUE_COUNT] durations
         cdef size_t size = sizeof(Queue) * QUEUE_COUNT * <size_t>(core.timeouts_count + 1)
@@ -108,6 +127,7 @@ cdef class ConnectionTable:
         durations[<int>Q_FIRST_BYTE] = first_byte_timeout
         durations[<int>Q_REQUEST] = request_timeout
         durations[<int>Q_HANDSHAKE] = tls_handshake_timeout
+        durations[<int>Q_KEEP] = http_idle_timeout
         for i in range(QUEUE_COUNT):
             init_queue(&queues[first + i], &core.records[0].link, sizeof(Record), <int64_t>(durations[i] * 1e9))
         core.timeouts_count += 1
@@ -153,6 +173,31 @@ cdef class ConnectionTable:
                 raise MemoryError
         return 0
 
+    def set_tunnels(self, TunnelGate tunnels not None):
+        cdef Core* core = &self.core
+        if core.gate != NULL or tunnels.gate.core != NULL:
+            raise ValueError("a table has one TunnelGate, and this one is another's")
+        if tunnels.gate.account != core.account:
+            raise ValueError("the tunnels have another Account")
+        self._expect_heads()
+        self._expect_headers()
+        core.carriers = <Carrier**>calloc(core.capacity, sizeof(Carrier*))
+        core.outgoing = <char*>malloc(REPLY_HEAD + MAX_REPLY + 1)
+        if core.address_table != NULL:
+            # The kernel gives pages as they are used.
+            core.guesses = <Guesses*>calloc(core.account.slots, sizeof(Guesses))
+        if core.carriers == NULL or core.outgoing == NULL or (
+                core.address_table != NULL and core.guesses == NULL):
+            raise MemoryError
+        self._no_client = eventfd(0, EFD_CLOEXEC)
+        if self._no_client < 0:
+            PyErr_SetFromErrno(OSError)
+        self._tunnels = tunnels
+        tunnels.gate.core = core
+        tunnels.gate.reply = reply_to_request
+        tunnels.gate.is_there = is_client_there
+        core.gate = &tunnels.gate
+
     cdef int _expect_headers(self) except -1:
         """Allocate a PROXY header for each connection there can be."""
         if self.core.headers == NULL:
@@ -171,6 +216,15 @@ cdef class ConnectionTable:
     @property
     def sessions(self):
         return sum([self.core.listeners[i].counters.by_state[<int>G_SESSIONS] for i in range(self.core.listener_count)])
+
+    @property
+    def idle(self):
+        cdef size_t fd
+        cdef int count = 0
+        if self.core.carriers != NULL:
+            for fd in range(self.core.capacity):
+                count += self.core.records[fd].state == S_KEEP
+        return count
 
     def ready(self):
         with nogil:
@@ -219,7 +273,11 @@ cdef class ConnectionTable:
             core.pending_sessions = session.next
             record = &core.records[session.fd]
             try:
-                if session.http:
+                if session.what == PENDING_OPEN:
+                    self._on_open(session.fd, session.data[:session.size], record.listener)
+                    if record.state == S_DECISION:
+                        raise RuntimeError("the hook has not decided about a request")
+                elif session.what == PENDING_REQUEST:
                     self._on_request(session.fd, session.data[:session.size], record.listener)
                     if record.state == S_DECISION:
                         raise RuntimeError("the hook has not decided about a request")
@@ -296,7 +354,16 @@ cdef class ConnectionTable:
             raise ValueError(f"fd {fd} is not a request")
         return &self.core.records[fd]
 
+    def protocol(self, int fd):
+        cdef Record* record = self._of_greenlet(fd)
+        if record.state != S_SESSION:
+            raise ValueError(f"fd {fd} is not a session")
+        return PROTOCOLS[record.protocol]
+
     # ------------------------------------------------------------------------------------------------------- requests
+
+    def carries(self, int fd):
+        return bool(self._of_request(fd).has_carrier)
 
     def begin_session(self, int fd):
         cdef Core* core = &self.core
@@ -306,6 +373,8 @@ cdef class ConnectionTable:
         if reason == R_NONE and not self._has_second_file():
             reason = R_CAPACITY
         if reason == R_NONE:
+            if core.records[fd].has_carrier:
+                drop_carrier(core, fd)                  # a proxy has sent another client's request on it
             enter_session(core, fd, R_HTTP)
             return None
         return REASONS[reason]
@@ -326,7 +395,10 @@ cdef class ConnectionTable:
         cdef Record* record = self._of_greenlet(fd)
         cdef Listener* listener = core.listeners[record.listener]
         cdef Reason reason
-        if outcome == "served":
+        if record.has_carrier:
+            carrier_of(core, fd).served |= outcome == "served"
+            count_carrier(core, fd, R_HTTP if outcome == "served" else <Reason><int>REASONS.index(outcome))
+        elif outcome == "served":
             listener.counters.served += 1
             record.progress = <uint32_t>len(reply)
             record_outcome(core, fd, O_SERVED)
@@ -366,6 +438,83 @@ cdef class ConnectionTable:
         record.slot = slot
         set_kind(core.account, fd, slot, K_NONE)
         return None
+
+    def open_tunnel(self, int fd, str ip=None):
+        cdef Core* core = &self.core
+        cdef Record* record = self._of_request(fd)
+        cdef Listener* listener = core.listeners[record.listener]
+        cdef sockaddr_in6 source, own
+        cdef socklen_t size = sizeof(own)
+        cdef uint32_t slot = 0
+        cdef int64_t now = now_ns()
+        cdef Reason reason
+        cdef Codec* codec
+        cdef int session
+        if not record.has_carrier:
+            raise ValueError(f"fd {fd} does not ask for a tunnel session")
+        if ip is not None:
+            read_address(&source, ip)
+        elif record.header_state != H_NONE:
+            source = core.headers[fd].source
+        elif getpeername(fd, &source, &size) != 0:
+            return REASONS[<int>R_CAPACITY]             # the client has reset the connection
+        size = sizeof(own)
+        memset(&own, 0, sizeof(own))
+        if record.header_state != H_NONE and core.headers[fd].proxied:
+            own = core.headers[fd].destination
+        else:
+            getsockname(fd, &own, &size)
+        reason = admit_client(core, listener, &source, now, &slot)
+        if reason == R_MAX_ADDRESS_CONNECTIONS and slot:
+            reason = make_room_of_address(core, &slot)
+        elif reason != R_NONE:
+            slot = 0                                    # it is not counted there
+        if reason == R_NONE and not has_files(core.account) and not make_room(core, R_CAPACITY):
+            reason = R_CAPACITY
+        if reason == R_NONE and core.address_table != NULL and not has_place(core) and (
+                not make_room(core, R_MAX_CONNECTIONS)):
+            reason = R_MAX_CONNECTIONS
+        session = fcntl(self._no_client, F_DUPFD_CLOEXEC, 0) if reason == R_NONE else -1
+        if reason == R_NONE and not 0 <= session < <int>core.capacity:
+            reason = R_CAPACITY
+        if reason != R_NONE:
+            if slot:
+                release_slot(core.address_table, slot, False)
+            if session >= 0:
+                close(session)
+            return REASONS[<int>reason]
+        begin_connection(core, listener, session, now, 0, slot)
+        proxy_begin(&core.headers[session])
+        core.headers[session].source = source
+        core.headers[session].destination = own
+        core.headers[session].proxied = True
+        core.records[session].header_state = H_READ
+        reason = judge_session(core, session, True)     # as long as nothing of the client has come
+        if reason == R_NONE and not self._has_second_file():
+            reason = R_CAPACITY
+        codec = core.gate.begin(core.gate, session, fd, listener.index) if reason == R_NONE else NULL
+        if codec == NULL:
+            close_connection(core, session)             # it is counted for the connection of the request
+            return REASONS[<int>(R_CAPACITY if reason == R_NONE else reason)]
+        listener.counters.accepted += 1
+        if core.samples != NULL and should_sample(core):
+            core.records[session].sample = begin_sample(core, listener.index, &source, now)
+        core.account.codecs[session] = codec
+        core.records[session].has_codec = True
+        enter_session(core, session, P_RTMPT)
+        enter(core, fd, S_BEHIND if carrier_of(core, fd).rest_size else S_EXCHANGE)
+        # Of connections that have given way.
+        arm_timer(&core.poller, core.queues, core.timeouts_count * QUEUE_COUNT)
+        return session
+
+    def refuse_open(self, int fd, int status, str reason not None):
+        self._of_request(fd)
+        if not self.core.records[fd].has_carrier:
+            raise ValueError(f"fd {fd} does not ask for a tunnel session")
+        carrier_of(&self.core, fd).reason = <uint8_t><int>REASONS.index(reason)
+        reply_to_request(&self.core, fd, status, NULL, 0)
+        arm_timer(&self.core.poller, self.core.queues, self.core.timeouts_count * QUEUE_COUNT)
+        self._log_samples()
 
     def send_more(self, int fd):
         cdef Core* core = &self.core
@@ -476,6 +625,9 @@ cdef class ConnectionTable:
 
     # ------------------------------------------------------------------------------------------------ all connections
 
+    def drain(self):
+        self.core.draining = True
+
     def evict(self):
         cdef bint evicted
         with nogil:
@@ -494,7 +646,9 @@ cdef class ConnectionTable:
             record = &self.core.records[fd]
             if record.state == S_FREE:
                 continue
-            if record.state != S_LINGER and record.state != S_UNREAD:
+            if record.has_carrier:
+                count_carrier(&self.core, <int>fd, R_SHUTDOWN)
+            elif record.state != S_LINGER and record.state != S_UNREAD:
                 count_refused(&self.core, self.core.listeners[record.listener], <int>fd, R_SHUTDOWN, NULL)
                 record_outcome(&self.core, <int>fd, R_SHUTDOWN)
             close_connection(&self.core, <int>fd)

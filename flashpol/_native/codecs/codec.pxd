@@ -37,6 +37,7 @@ cdef enum CodecEnd:             # why nothing more is sent
     CE_REPLACED                 # it is replaced by another: a reload
     CE_EVICTED                  # the place is needed
     CE_PING                     # the client did not reply to a ping
+    CE_GHOST                    # the client of a tunnel session has sent no request for long
 
 cdef enum TlsVersion:           # bindings/names.pxi has the names
     VERSION_TLS_1_0 = 0
@@ -51,8 +52,19 @@ cdef struct Output:
     uint32_t size
     uint32_t room
 
+# The client's side of a tunnel session, which is no socket but the bodies of requests and of their replies.
+cdef struct TunnelType:
+    # What the client has sent and `consume` has not taken, `size` bytes; 0: nothing now.
+    const char* (*peek)(Codec* codec, uint32_t* size) noexcept nogil
+    void (*consume)(Codec* codec, uint32_t size) noexcept nogil
+    # So many bytes the client takes now; 0 until it asks.
+    uint32_t (*room)(Codec* codec) noexcept nogil
+    # Bytes for it. more: others follow at once, else the reply is complete.
+    void (*deliver)(Codec* codec, const char* data, uint32_t size, bint more) noexcept nogil
+
 cdef struct CodecType:
     bint is_tls
+    const TunnelType* tunnel    # NULL: the codec has a wire; else it has only this, work, finish and release
     # Take all of `size` wire bytes, at most CODEC_READ, without TLS CODEC_PLAIN. `plain` has CODEC_PLAIN bytes of room,
     # `reply` CODEC_REPLY.
     CodecResult (*decode)(Codec* codec, const char* wire, uint32_t size, Output* plain, Output* reply) noexcept nogil
@@ -90,6 +102,7 @@ cdef struct Codec:
     uint8_t truncated           # the peer closed its side without saying so
     uint8_t has_work            # CODEC_WORK was returned; or it is to be established
     uint8_t blocked             # the client takes nothing more at present; its user says so
+    uint8_t outcome             # as what the session ended, once the pump has ended it
     uint8_t lingers             # the connection is to be closed as after a reply; its user says so
     uint8_t version             # a TlsVersion, once established
     const char* cipher          # name of the suite, once established; constant

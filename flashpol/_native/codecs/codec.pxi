@@ -28,3 +28,8 @@ cdef inline void note_fin(Codec* codec) noexcept nogil:
 cdef inline bint closes_by_message(const Codec* codec) noexcept nogil:
     """Each side ends the protocol with a message of its own, after which nothing of the other is of use."""
     return codec != NULL and codec.type.ping != NULL
+
+
+cdef inline bint is_tunnel(const Codec* codec) noexcept nogil:
+    """The client's side of the session is no socket."""
+    return codec != NULL and codec.type.tunnel != NULL

@@ -13,13 +13,13 @@ from libc.stdlib cimport realloc
 from libc.string cimport memcpy, memmove
 
 from flashpol._native.codecs.codec cimport (
-    CE_DONE, CE_EVICTED, CE_FAILED, CE_IDLE, CE_PING, Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH, CODEC_PLAIN,
-    CODEC_READ, CODEC_REPLY, CodecEnd, CodecResult, Output,
+    CE_DONE, CE_EVICTED, CE_FAILED, CE_GHOST, CE_IDLE, CE_PING, Codec, CODEC_END, CODEC_ERROR, CODEC_GROWTH,
+    CODEC_PLAIN, CODEC_READ, CODEC_REPLY, CodecEnd, CodecResult, Output,
 )
 from flashpol._native.common.system cimport MSG_NOSIGNAL, recv, send, SHUT_WR, shutdown
 from flashpol._native.relay.buffers cimport CHUNK
 from flashpol._native.relay.counters cimport (
-    E_CLIENT, E_CLIENT_RESET, E_EVICTED, E_PING, E_SHUTDOWN, E_UPSTREAM, E_UPSTREAM_RESET,
+    E_CLIENT, E_CLIENT_RESET, E_EVICTED, E_GHOST, E_PING, E_SHUTDOWN, E_UPSTREAM, E_UPSTREAM_RESET,
 )
 from flashpol._native.relay.state cimport CLIENT, Core, Flow, Q_CLOSING, Q_PING, Session, UPSTREAM
 
@@ -164,6 +164,8 @@ cdef Read read_and_encode(Core* core, Session* session) noexcept nogil:
 
 
 cdef inline Read read_and_convert(Core* core, Session* session, int side) noexcept nogil:
+    if is_tunnel(session.codec):
+        return read_from_tunnel(core, session) if side == CLIENT else read_for_tunnel(core, session)
     return read_and_decode(core, session) if side == CLIENT else read_and_encode(core, session)
 
 
@@ -203,6 +205,8 @@ cdef CodecEnd finish_of(const Core* core, uint8_t end) noexcept nogil:
         return CE_EVICTED
     if end == E_PING:
         return CE_PING
+    if end == E_GHOST:
+        return CE_GHOST
     return core.stop_as if end == E_SHUTDOWN else CE_IDLE
 
 
@@ -213,6 +217,11 @@ cdef void end_codec(Core* core, Session* session, uint8_t end) noexcept nogil:
     cdef bint by_message = closes_by_message(codec)
     cdef bint reset = end == E_CLIENT_RESET or (end == E_UPSTREAM_RESET and not by_message)
     cdef bint blocked = session.flows[UPSTREAM].blocked
+    codec.outcome = end
+    if is_tunnel(codec):
+        if not codec.finished:
+            codec.type.finish(codec, finish_of(core, end), NULL)
+        return
     if not reset and not blocked:
         send_finish(core, session, finish_of(core, end))
     codec.finished = True                               # else RST follows

@@ -18,6 +18,7 @@ cdef enum Outcome:              # of run_session; _pump.pyx has the names
     E_EVICTED                   # another connection needed its place
     E_PROTOCOL                  # the client broke the protocol of its codec
     E_PING                      # the client did not reply to a ping
+    E_GHOST                     # the client of a tunnel session sent no request for rtmpt_session_timeout
     E_CRASHED                   # its worker died; counted by counters/shared.py
     END_COUNT
     F_REFUSED = END_COUNT       # from here on there was no session: the upstream could not be reached

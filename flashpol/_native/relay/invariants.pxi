@@ -8,7 +8,9 @@
 #                has sent a byte; with
 #                a codec that can ping
 #                Q_PING, from its own
-#                end on Q_CLOSING
+#                end on Q_CLOSING; of a
+#                tunnel Q_CLOSING once
+#                its client's FIN is sent
 #   CLOSED       none                    nothing                        in the list of closed sessions
 #
 # The timer fires no later than the earliest deadline. A client's descriptor leads to its session while that is
@@ -34,6 +36,8 @@ cdef bint has_deadline(const Core* core, const Session* session, int which) noex
         return False
     if which == Q_PING or which == Q_CLOSING:
         # The codec of a session that has ended may be freed. While bytes before our Close are held, it is not sent.
+        if session.state == S_OPEN and is_tunnel(session.codec):
+            return which == Q_CLOSING and session.flows[CLIENT].fin_sent
         return (session.state == S_OPEN and closes_by_message(session.codec)
                 and session.codec.finished == (which == Q_CLOSING)
                 and (which == Q_PING or session.flows[UPSTREAM].held == NULL or session.links[which].deadline != 0))

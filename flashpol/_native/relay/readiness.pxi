@@ -6,7 +6,7 @@ from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.system cimport (
     epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, epoll_event, EPOLLIN, EPOLLOUT,
 )
-from flashpol._native.relay.state cimport Core, Flow, Q_IDLE, QUEUE_COUNT, Session
+from flashpol._native.relay.state cimport CLIENT, Core, Flow, Q_IDLE, QUEUE_COUNT, Session
 
 
 # --------------------------------------------------------------------------------------------------------------- events
@@ -20,6 +20,8 @@ cdef inline bint can_read(const Session* session, int side) noexcept nogil:
 cdef inline uint32_t wanted_events(const Session* session, int side) noexcept nogil:
     """The events of an open session that can be acted on, and no others."""
     cdef uint32_t events = EPOLLIN if can_read(session, side) else 0
+    if side == CLIENT and is_tunnel(session.codec):
+        return 0
     if session.flows[1 - side].blocked and not session.flows[side].write_failed:
         events |= EPOLLOUT
     return events

@@ -89,7 +89,7 @@ cdef inline bint flush_held(Core* core, Session* session, int side) noexcept nog
     return True
 
 
-cdef inline void transfer(Core* core, int32_t i, int side) noexcept nogil:
+cdef void transfer(Core* core, int32_t i, int side) noexcept nogil:
     """Move what `side` sends, as far as the other side takes it and READS allows, and pass on an end."""
     cdef Session* session = &core.table[i]
     cdef Flow* flow = &session.flows[side]
@@ -104,7 +104,8 @@ cdef inline void transfer(Core* core, int32_t i, int side) noexcept nogil:
             flow.fin_received = True
             if session.first_fin == END_COUNT:
                 session.first_fin = <uint8_t>side
-        if session.codec != NULL and session.codec.has_work and side == CLIENT:
+        if side == CLIENT and session.codec != NULL and (
+                session.codec.has_work or (result == READ_MORE and is_tunnel(session.codec))):
             # There may be nothing more to read: the upstream, which can be written to, brings the session back here.
             flow.blocked = True
     if result == READ_BROKEN:
@@ -125,3 +126,5 @@ cdef inline void transfer(Core* core, int32_t i, int side) noexcept nogil:
             shutdown(other.fd, SHUT_WR)
     if session.state == S_OPEN and closes_by_message(session.codec):
         pass_closing(core, i)
+    if session.state == S_OPEN and is_tunnel(session.codec):
+        after_tunnel(core, i, side)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from flashpol.admin import decide, formatting, ruffle
 from flashpol.admin.context import ListenerInfo
 from flashpol.admin.history import Sample
-from flashpol.admin.page import policy_view, status_view, tls_view, websocket_view
+from flashpol.admin.page import policy_view, rtmpt_view, status_view, tls_view, websocket_view
 from flashpol.admin.page.chart import chart
 from flashpol.admin.policy_analysis import AnalysisCache
 from flashpol.admin.problems import Json
@@ -96,6 +96,7 @@ def render_page(
         upstreams=status_view.upstreams(status),
         tls=tls_view.tls(status),
         websockets=websocket_view.websockets(status),
+        rtmpt=rtmpt_view.rtmpt(status),
         cpu_shares=status_view.cpu_shares(status),
         listeners=listeners,
         version=policy_version(listeners),

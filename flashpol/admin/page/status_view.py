@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from flashpol.admin.formatting import about, duration, share
 from flashpol.admin.problems import FAILING, REACHABLE, UNREACHABLE, UPSTREAM_FAILURES, Json, upstream_state
 
-# How connections end without a policy: words, the counter, and of a refusal its reason.
+# How connections end without a reply: words, the counter, and of a refusal its reason.
 OUTCOMES = (
     ("relayed to an upstream", "relayed", None),
+    ("HTTP: got a policy file, or carried RTMPT", "served", None),
     ("no request in time", "timeouts", None),
     ("closed by the client", "resets", None),
 )

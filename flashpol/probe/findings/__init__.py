@@ -4,7 +4,8 @@ registry  what a finding is              searching     PB4xx  several ports toge
 reaching  PB1xx  reaching the server     tls           PB50x, PB53x  handshakes, versions, plain text beside TLS
 replies   PB2xx  the reply               certificates  PB51x, PB52x  the certificate
 requests  PB3xx  how requests are treated              websocket     PB60x to PB62x  refusals of a WebSocket
-opened    PB63x, PB64x  a WebSocket that was opened    markdown      docs/probe.md
+opened    PB63x, PB64x  a WebSocket that was opened    rtmp          PB70x, PB71x  reaching a media server
+tunnel    PB72x to PB74x  RTMPT, `connect`              markdown      docs/probe.md
 
 Lint finds what is wrong with the policy itself; its codes begin with FP.
 """
@@ -15,7 +16,18 @@ from functools import lru_cache
 from flashpol.policy import CLIENTS, lint
 from flashpol.policy.findings import Finding as PolicyFinding
 from flashpol.probe.client_models import Conclusion, conclusions
-from flashpol.probe.findings import certificates, opened, reaching, replies, requests, searching, tls, websocket
+from flashpol.probe.findings import (
+    certificates,
+    opened,
+    reaching,
+    replies,
+    requests,
+    rtmp,
+    searching,
+    tls,
+    tunnel,
+    websocket,
+)
 from flashpol.probe.findings.registry import (
     ERROR,
     GROUPS,
@@ -34,7 +46,7 @@ from flashpol.probe.model import Observation, Target
 from flashpol.probe.tls.offers import READS_INSIDE_TLS
 
 # Importing a module adds its rows to the registry.
-_MODULES = (reaching, replies, requests, searching, tls, certificates, websocket, opened)
+_MODULES = (reaching, replies, requests, searching, tls, certificates, websocket, opened, rtmp, tunnel)
 
 RULES: tuple[Rule, ...] = tuple(TABLE[code] for code in sorted(TABLE))
 # Findings about a reply and how requests are treated.

@@ -87,8 +87,8 @@ def certificate_name(view: View) -> Iterator[Hit]:
     name = view.observation.name
     is_address = all(str(address) == name for address in view.observation.targets)
     remedy = f"get a certificate for {name}, or let the content connect to a name that the certificate has"
-    if is_address and view.question.websocket is not None:
-        remedy = "if the page names the host, probe the same URL; otherwise get a certificate for this address"
+    if is_address and view.question.what != "policy":
+        remedy = "if the content names the host, probe that name; otherwise get a certificate for this address"
     elif is_address:
         remedy = "if the content connects to a name, write it with --server-name; otherwise get a certificate for this"
         remedy += " address"

@@ -28,6 +28,12 @@ a policy. AIR takes TLS 1.2 at most, and only CBC suites; browsers take TLS 1.2 
 With `--websocket` the probe asks for no policy. It asks for a WebSocket as the browser of a page with Ruffle does
 (`browser`), once for each `--origin`. It listens for a second, sends a ping and closes; if it gets none, one connection
 more finds out why. Where a finding speaks of browsers, Chromium 156 was tried against the same servers.
+
+With `--rtmp` the probe asks for no policy either. It tries the ways to a media server: RTMP on 1935, 443 and 80, then
+RTMPT on 80, or the one that the address names. A way works if RTMP's handshake comes back; with APP the probe sends
+`connect` for this application too. Findings concern three clients: `flash` tries one way after the other, `ffmpeg` and
+`rtmpdump` try the one of their URL. One connection more is opened for a tunnel whenever the last one was closed. What
+breaks ffmpeg and rtmpdump was tried with versions 5.1 and 2.4 at the same gateways.
 """
 
 _COLUMNS = 100  # tables and links excepted
@@ -65,6 +71,14 @@ PROBLEMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("The URL in `socketProxy` is wrong", ("PB601", "PB604", "PB606", "PB607", "PB608", "PB621", "PB624")),
     ("Ruffle says connected, and then the connection ends", ("PB625", "PB640", "PB622", "PB642", "PB644")),
     ("A server of WebSockets that was written by hand", ("PB630", "PB631", "PB632", "PB633", "PB641", "PB642")),
+    ("A media server is not reached", ("PB701", "PB702", "PB705", "PB706", "PB707", "PB711", "PB713")),
+    ("Users of RTMP wait for a long time, or some are kept out", ("PB703", "PB704", "PB706", "PB712")),
+    ("A web server or a page replies instead of a media server", ("PB710", "PB720", "PB721", "PB724")),
+    ("RTMPT loses sessions", ("PB726", "PB731")),
+    ("A proxy breaks RTMPT for some clients", ("PB730", "PB731", "PB732", "PB733", "PB734", "PB723", "PB728")),
+    ("The gateway of RTMPT does not reach the media server", ("PB722", "PB727")),
+    ("A gateway of RTMPT that was written by hand", ("PB734", "PB735", "PB736", "PB725", "PB721")),
+    ("The application of a media server is refused", ("PB740", "PB741", "PB742", "PB743", "PB715")),
     (
         "The dialects of Flash and Silverlight are mixed up",
         ("PB316", "FP117", "FP511", "FP702", "FP806", "FP807", "FP811"),

@@ -39,9 +39,10 @@ def no_address(view: View) -> Iterator[Hit]:
     seen = view.observation
     if not seen.unresolved:
         return
-    problem, remedy = f"{seen.host} has no address", "correct the name, or its DNS entry"
+    name = seen.question.connects_to(seen.host)
+    problem, remedy = f"{name} has no address", "correct the name, or its DNS entry"
     if seen.resolver_failed:
-        problem = f"the address of {seen.host} could not be looked up"
+        problem = f"the address of {name} could not be looked up"
         remedy = "check this machine's resolver (/etc/resolv.conf) and its network, then probe again"
     yield Hit(None, seen.unresolved, problem=problem, why=seen.unresolved, remedy=remedy)
 
@@ -75,7 +76,7 @@ def unreachable(view: View) -> Iterator[Hit]:
     seen="connect(2) fails before anything is sent", clients=_EVERY_CLIENT,
 )  # fmt: skip
 def not_tried(view: View) -> Iterator[Hit]:
-    for target in (*view.expected, *view.observation.all_targets(Role.WEBSOCKET)):
+    for target in (*view.expected, *view.observation.all_targets(Role.WEBSOCKET, Role.RTMP)):
         if target.asked.reached is Reached.UNTRIED:
             yield Hit(target, target.asked.error, address=target.address)
 

@@ -16,11 +16,12 @@ from flashpol.policy.findings import Finding as PolicyFinding
 from flashpol.policy.findings import Severity
 from flashpol.probe.client_models import Conclusion
 from flashpol.probe.model import Observation, Role, Target
+from flashpol.probe.rtmp.url import CLIENTS as RTMP_CLIENTS
 from flashpol.probe.tls.offers import READS_INSIDE_TLS, TLS_CLIENTS
 
 __all__ = [
-    "ADOBE", "BROWSER", "ERROR", "GROUPS", "NOTE", "TABLE", "WARNING", "Finder", "Finding", "Hit", "Rule",
-    "Severity", "View", "rule",
+    "ADOBE", "BROWSER", "ERROR", "GROUPS", "NOTE", "RTMP_CLIENTS", "TABLE", "WARNING", "Finder", "Finding", "Hit",
+    "Rule", "Severity", "View", "rule",
 ]  # fmt: skip
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
@@ -36,6 +37,7 @@ GROUPS = {
     "PB4": "The search for a policy, and what it allows",
     "PB5": "TLS",
     "PB6": "WebSocket",
+    "PB7": "RTMP and its tunnel",
 }
 
 
@@ -71,17 +73,20 @@ class Hit:
     ) -> None:
         self.target = target
         self.evidence = evidence
-        self.clients = clients or ((*CLIENTS, *TLS_CLIENTS) if target is None else askers(target))
+        self.clients = clients or ((*CLIENTS, *TLS_CLIENTS, *RTMP_CLIENTS) if target is None else askers(target))
         self.values = values
 
 
 def askers(target: Target) -> tuple[str, ...]:
     """The clients that ask this target: Unity uses IPv4 only and does not ask the destination.
 
-    Inside TLS some clients ask nowhere and connect to the destination. Browsers ask for WebSockets.
+    Inside TLS some clients ask nowhere and connect to the destination. Browsers ask for WebSockets, and three clients
+    for RTMP.
     """
     if target.role is Role.WEBSOCKET:
         return BROWSER
+    if target.role is Role.RTMP:
+        return RTMP_CLIENTS
     if target.secure:
         return TLS_CLIENTS if target.content_connects else READS_INSIDE_TLS
     if is_silverlights(target):
@@ -137,6 +142,8 @@ class View:
         return not {*ADOBE}.isdisjoint(self.question.clients)
 
     def _is_expected(self, target: Target) -> bool:
+        if target.role is Role.RTMP:
+            return False
         if target.role is Role.DESTINATION:
             return target.serves
         # Few hosts serve Silverlight: 943 counts if the user names that client, or if a policy is served there. Port 80

@@ -138,10 +138,14 @@ _REMEDIES = {
 }
 
 
-# Whether a WebSocket is asked for -> what a remedy says about the client.
+# What is asked for -> what a remedy says about the client.
 _WORDS = {
-    False: {"client": "SecureSocket", "alpn": "do not require ALPN: SecureSocket sends none"},
-    True: {"client": "Ruffle", "alpn": "allow http/1.1 in ALPN, the one protocol that browsers offer for a WebSocket"},
+    "policy": {"client": "SecureSocket", "alpn": "do not require ALPN: SecureSocket sends none"},
+    "websocket": {
+        "client": "Ruffle",
+        "alpn": "allow http/1.1 in ALPN, the one protocol that browsers offer for a WebSocket",
+    },
+    "rtmp": {"client": "a client of RTMPS", "alpn": "do not require ALPN: clients of RTMPS send none"},
 }
 
 
@@ -159,7 +163,7 @@ def handshake_refused(view: View) -> Iterator[Hit]:
         name = target.handshake.alert_name if target.handshake else ""
         yield Hit(
             target, _hello(target.asked), port=target.port, alert=alert, name=name,
-            remedy=remedy.format(name=view.observation.name, **_WORDS[view.question.websocket is not None]),
+            remedy=remedy.format(name=view.observation.name, **_WORDS[view.question.what]),
         )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ text      for people: events on the wire, the clients' conclusions, the findings
 document  JSON                            metrics  for node_exporter's textfile collector
 nagios    one line and an exit status     changes  differences from the previous probe
 secure    what text and document say about TLS         websocket  what they say about a WebSocket
+rtmp      what they say about a media server
 """
 
 from collections.abc import Sequence
@@ -35,8 +36,8 @@ class Result:
 
     @property
     def host(self) -> str:
-        """The host as it was given; for a WebSocket its URL."""
-        url = self.observation.question.websocket
+        """The host as it was given; the URL of a WebSocket or of a media server."""
+        url = self.observation.question.websocket or self.observation.question.rtmp
         return self.observation.host if url is None else str(url)
 
     @property

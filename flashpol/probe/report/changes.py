@@ -1,6 +1,7 @@
 """Differences between two probes of a host, for `--watch`."""
 
 from flashpol.probe.report import Result
+from flashpol.probe.report.rtmp import ways
 from flashpol.probe.report.text import clean
 from flashpol.probe.report.websocket import allowed
 from flashpol.probe.tls.judgement import day, own_certificate
@@ -28,6 +29,9 @@ def facts(result: Result) -> dict[tuple[str, ...], str]:
         for origin, is_allowed in allowed(target, result.observation):
             what = "allowed" if is_allowed else "refused"
             found["websocket", target.where, origin] = f"WebSocket at {target.where}: pages of {origin} are {what}"
+    for target, verdict in ways(result.observation):
+        state = "works" if verdict.works else verdict.words
+        found["way", str(target.address), str(target.way)] = f"{target.way} at {target.address}: {clean(state)}"
     return found
 
 

@@ -8,6 +8,7 @@ from flashpol.probe.exchange import Exchange
 from flashpol.probe.model import Observation, Question, Target
 from flashpol.probe.reply import printable
 from flashpol.probe.report import Result, counts
+from flashpol.probe.report.rtmp import fields as rtmp_fields
 from flashpol.probe.report.secure import certificate_fields, handshake_fields
 from flashpol.probe.report.websocket import fields as websocket_fields
 
@@ -70,6 +71,8 @@ def _question(question: Question) -> dict[str, Any]:
         "server_name": question.server_name,
         "websocket": None if question.websocket is None else str(question.websocket),
         "origins": list(question.origins),
+        "rtmp": None if question.rtmp is None else str(question.rtmp),
+        "proxy": None if question.rtmp is None or question.rtmp.proxy is None else str(question.rtmp.proxy),
     }
 
 
@@ -83,6 +86,7 @@ def _target(target: Target, seen: Observation) -> dict[str, Any]:
         "policy_sha256": None if file is None else target.reply.sha256,
         "certificate": certificate_fields(target),
         "websocket": websocket_fields(target, seen),
+        "rtmp": rtmp_fields(target, seen),
         "asked": _exchange(target.asked),
         "tried": {name: [_exchange(one) for one in exchanges] for name, exchanges in target.tried.items()},
     }

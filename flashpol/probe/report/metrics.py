@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from flashpol.probe.model import Observation, Target
 from flashpol.probe.report import Result, counts
+from flashpol.probe.report.rtmp import ways
 from flashpol.probe.report.websocket import allowed
 from flashpol.probe.tls.judgement import own_certificate
 from flashpol.probe.websocket.judgement import asked_for
@@ -19,6 +20,7 @@ _HOST = ("host",)
 _TARGET = ("host", "address", "port")
 _CLIENT = ("host", "address", "client")
 _ORIGIN = (*_TARGET, "origin")
+_WAY = ("host", "address", "way", "port")
 _TLS = ("version", "suite")
 # Name (after flashpol_probe_) -> help and labels. All are gauges: each probe starts from zero.
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -39,6 +41,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "tls_certificate_info": ("1; the label is the SHA-256 of the server's certificate.", (*_TARGET, "sha256")),
     "websocket_allowed": ("1 if pages of this origin get a WebSocket, 0 otherwise.", _ORIGIN),
     "websocket_upgrade_seconds": ("Time from the request of a WebSocket to the end of the reply's head.", _ORIGIN),
+    "rtmp_works": ("1 if this way leads to the media server, 0 otherwise.", _WAY),
+    "rtmp_seconds": ("Time that Flash Player spends on this way: until the handshake, or until it fails.", _WAY),
     "timestamp_seconds": ("Time at which the probe of this host ended.", _HOST),
 }
 
@@ -83,10 +87,18 @@ def _samples(result: Result) -> Iterator[Sample]:
         yield "policy_info", (*labels, target.reply.sha256), 1
         yield "requests", labels, len(target.repeats)
         yield "requests_lost", labels, sum(not target.reply_to(exchange).served for exchange in target.repeats)
+    secured = set()
     for target in result.observation.all_targets():
         labels = (host, str(target.address), str(target.port))
-        yield from _tls_samples(target, labels)
+        if labels not in secured:  # two ways lead to one port
+            yield from _tls_samples(target, labels)
+        secured.add(labels)
         yield from _websocket_samples(target, result.observation, labels)
+    for target, verdict in ways(result.observation):
+        if target.way is not None and verdict.works is not None:
+            way = (host, str(target.address), target.way.scheme, str(target.way.port))
+            yield "rtmp_works", way, float(verdict.works)
+            yield "rtmp_seconds", way, round(verdict.seconds, 6)
     for conclusion in result.conclusions:
         if conclusion.address not in result.tried:
             continue  # nothing is known about it, not even 0

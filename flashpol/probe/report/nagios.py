@@ -4,9 +4,12 @@ from collections.abc import Sequence
 
 from flashpol.probe.findings.reaching import SLOW
 from flashpol.probe.findings.registry import Severity
+from flashpol.probe.findings.rtmp import SLOW as SLOW_FALLBACK
 from flashpol.probe.model import Role
 from flashpol.probe.report import Result, counts, title
+from flashpol.probe.report.rtmp import summary as summary_of_rtmp
 from flashpol.probe.report.text import clean
+from flashpol.probe.rtmp import judgement as rtmp
 from flashpol.probe.tls.judgement import EXPIRES_SOON, own_certificate
 from flashpol.probe.websocket.upgrade import upgrade_of
 
@@ -47,6 +50,8 @@ def _of_host(result: Result) -> str:
         return f"{said}: this machine cannot try it"
     if result.observation.question.websocket is not None:
         return f"{said}: WebSocket works"
+    if result.observation.question.rtmp is not None:
+        return f"{said}: {summary_of_rtmp(result.observation)}"
     ports = ", ".join(map(str, sorted({target.port for target in result.serving})))
     if not result.observation.question.tls:
         return f"{said}: policy on port {ports}"
@@ -68,6 +73,9 @@ def _perfdata(result: Result, several: bool) -> list[str]:
     upgrades = [upgrade_of(target.asked) for target in result.observation.all_targets(Role.WEBSOCKET)]
     if opened := [upgrade.seconds for upgrade in upgrades if upgrade.opened and upgrade.seconds is not None]:
         data.append(f"{label('time')}={max(opened):.4f}s;{SLOW:g};;0")
+    reached = [rtmp.fallback(result.observation, address) for address in result.observation.targets]
+    if worked := [one.seconds for one in reached if one.works is not None]:
+        data.append(f"{label('time')}={max(worked):.4f}s;{SLOW_FALLBACK:g};;0")
     expiries = [own.not_after for target in result.observation.all_targets() if (own := own_certificate(target))]
     if expiries:
         left = min(expiries) - result.observation.time

@@ -10,6 +10,8 @@ from flashpol.probe.findings.registry import Severity
 from flashpol.probe.model import Role, Target
 from flashpol.probe.reply import NUL, printable
 from flashpol.probe.report import Result, counted, title
+from flashpol.probe.report.rtmp import described as described_rtmp
+from flashpol.probe.report.rtmp import ends_by_the_probe
 from flashpol.probe.report.secure import described as described_tls
 from flashpol.probe.report.websocket import described as described_websocket
 from flashpol.probe.tls.judgement import refusal
@@ -31,6 +33,7 @@ _ROLES = {
     Role.WEBSOCKET: "a WebSocket",
     Role.ELSEWHERE: "asked by no client",
 }
+_DESCRIBED = {"policy": described_tls, "websocket": described_websocket, "rtmp": described_rtmp}
 _ENDS = {
     End.CLOSED: "closed by the server",
     End.RESET: "reset by the server",
@@ -44,7 +47,7 @@ def report(result: Result, paint: Paint, columns: int | None = None) -> str:
     """Return the report on one host, in lines of at most `columns` characters (but never less than 60)."""
     width = None if columns is None else max(columns, _MIN_COLUMNS)
     lines = [f"{paint(clean(result.host), _BOLD)}: {title([result])}"]
-    described = described_tls if result.observation.question.websocket is None else described_websocket
+    described = _DESCRIBED[result.observation.question.what]
     for address, targets in result.observation.targets.items():
         lines += ["", paint(f"{address}", _BOLD)]
         for target in targets:
@@ -77,9 +80,9 @@ def folded(text: str, columns: int | None, indent: int) -> Iterator[str]:
 
 def timeline(target: Target, paint: Paint, columns: int | None, more: Sequence[str] = ()) -> Iterator[str]:
     """Yield what happened at a target, and `more` lines about it."""
-    role = f"({_ROLES[target.role]}{', inside TLS' if target.secure else ''})"
+    role = f"({_role(target)}{', inside TLS' if target.secure else ''})"
     yield f"  port {target.port} {paint(role, _DIM)}"
-    lines = list(happened(target.asked))
+    lines = list(happened(target.asked, rtmp=target.way is not None))
     cut = len(lines) > _MAX_LINES
     for at, what in lines[: _MAX_LINES - 2] if cut else lines:
         yield from folded(f"    {at:7.3f} s  {what}", columns, 15)
@@ -93,12 +96,19 @@ def timeline(target: Target, paint: Paint, columns: int | None, more: Sequence[s
         yield from (paint(line, _DIM) for line in folded(f"               also tried: {tried}", columns, 17))
 
 
-def happened(exchange: Exchange) -> Iterator[tuple[float, str]]:
-    """Yield time and words for each event of a connection."""
+def _role(target: Target) -> str:
+    if target.way is None:
+        return _ROLES[target.role]
+    return target.way.scheme.upper() if target.port == target.way.port else f"a proxy, for {target.way}"
+
+
+def happened(exchange: Exchange, *, rtmp: bool = False) -> Iterator[tuple[float, str]]:
+    """Yield time and words for each event of a connection, which may be one to a media server."""
     if exchange.end is None:
         yield exchange.ended, clean(f"{exchange.reached}: {exchange.error}")
     for event in exchange.events:
-        yield event.at, _words(event, exchange)
+        by_us = rtmp and event.what is What.ENDED and exchange.end is End.OPEN and ends_by_the_probe(exchange)
+        yield event.at, "closed by the probe" if by_us else _words(event, exchange)
 
 
 def _words(event: Event, exchange: Exchange) -> str:

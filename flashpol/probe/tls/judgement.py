@@ -70,6 +70,8 @@ def reported(flaw: Flaw, observation: Observation) -> str:
     """Return what the content's user, or its developer, can see of a flaw."""
     if observation.question.websocket is not None:
         return f"Chromium says `{CHROMIUM[flaw]}`"
+    if observation.question.rtmp is not None:
+        return "Flash Player and browsers refuse it; ffmpeg and rtmpdump do not look"
     return f"SecureSocket reports `{STATUS[flaw]}`"
 
 

@@ -59,7 +59,7 @@ def upgrade_of(exchange: Exchange) -> Upgrade:
     head = read_head(data)
     if head is None:
         return Upgrade(asked.origin, asked.key)
-    replied = _time_of(exchange, head.size)
+    replied = time_of(exchange, head.size)
     seconds = replied - sent[0].at
     if head.status != _SWITCHING:
         return Upgrade(asked.origin, asked.key, head, seconds, replied, first_words(head, data))
@@ -67,7 +67,7 @@ def upgrade_of(exchange: Exchange) -> Upgrade:
     pinged = next((event.at for event in sent[1:] if event.data[0] & 0x0F == request.PING), None)
     closed = next((event.at for event in sent[1:] if event.data[0] & 0x0F == request.CLOSE), None)
     left, how = _left(exchange, head, came, closed)
-    pong = next((_time_of(exchange, head.size + one.end) - pinged for one in _pongs(came)), None) if pinged else None
+    pong = next((time_of(exchange, head.size + one.end) - pinged for one in _pongs(came)), None) if pinged else None
     return Upgrade(
         asked.origin, asked.key, head, seconds, replied, "", came,
         None if left is None else left - replied, how, pinged is not None and exchange.end is not End.FLOOD, pong,
@@ -81,7 +81,7 @@ def _pongs(came: Frames) -> Iterator[Frame]:
 def _left(exchange: Exchange, head: Head, came: Frames, closed: float | None) -> tuple[float | None, str]:
     """Return when the server ended the connection and how, if it did so before the probe."""
     if came.close is not None:
-        at = _time_of(exchange, head.size + came.close.end)
+        at = time_of(exchange, head.size + came.close.end)
         if closed is None or at < closed:
             return at, f"Close {came.close.close_words}"
     if closed is None and exchange.end in (End.CLOSED, End.RESET, End.ABORTED):
@@ -89,8 +89,8 @@ def _left(exchange: Exchange, head: Head, came: Frames, closed: float | None) ->
     return None, ""
 
 
-def _time_of(exchange: Exchange, size: int) -> float:
-    """Return when so many bytes had come."""
+def time_of(exchange: Exchange, size: int) -> float:
+    """Return when so many bytes had come, in seconds since connect(2) was called."""
     total = 0
     for event in exchange.received:
         total += len(event.data)

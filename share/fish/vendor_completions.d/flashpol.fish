@@ -51,7 +51,7 @@ function _shtab_flashpol_using
 end
 
 set -g _shtab_flashpol_commands serve config reload status top check decide merge probe ruffle
-set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --ca --client --config --dialect --expect --from --host --http-port --ignore --interval --listen --listener --location --log-file --log-format --origin --output --page --pid --pid-file --policy --policy-port --port --sandbox --served-from --server-name --silverlight-port --tls --upstream --url --user --watch --websocket --workers -c -o
+set -g _shtab_flashpol_opts_with_value --access-log --admin --allow --ca --client --config --dialect --expect --from --host --http-port --ignore --interval --listen --listener --location --log-file --log-format --origin --output --page --pid --pid-file --policy --policy-port --port --proxy --rtmp --sandbox --served-from --server-name --silverlight-port --tls --upstream --url --user --watch --websocket --workers -c -o
 
 complete -c flashpol -e
 complete -c flashpol -f
@@ -68,6 +68,7 @@ complete -c flashpol -n '_shtab_flashpol_using serve' -l deny-all -d 'serve a po
 complete -c flashpol -n '_shtab_flashpol_using serve' -l dialect -xka "flash silverlight" -d 'flash or silverlight, for all addresses (default flash)'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l upstream -x -d 'forward everything that is not a policy request to HOST:PORT or unix:/PATH, from all addresses'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l websocket -d 'accept WebSocket connections too, as Ruffle makes them, on all addresses, at any path, from pages that the policy allows; they are relayed to --upstream'
+complete -c flashpol -n '_shtab_flashpol_using serve' -l rtmpt -d 'accept RTMP inside HTTP too (RTMPT, and with --tls RTMPTS), on all addresses; it is relayed to --upstream as plain RTMP'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l tls -xka "(__fish_complete_path (commandline -ct))" -d 'accept TLS too, on all addresses, with the certificate in these PEM files; without KEY its key is in CHAIN; may be repeated, the first is for clients that ask for no host name'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l workers -xka "auto" -d 'number of worker processes, or auto: one for each CPU (default auto)'
 complete -c flashpol -n '_shtab_flashpol_using serve' -l admin -xka "off" -d 'address for metrics, health and the status page, or off (default 127.0.0.1:9843)'
@@ -90,6 +91,7 @@ complete -c flashpol -n '_shtab_flashpol_using config' -l deny-all -d 'serve a p
 complete -c flashpol -n '_shtab_flashpol_using config' -l dialect -xka "flash silverlight" -d 'flash or silverlight, for all addresses (default flash)'
 complete -c flashpol -n '_shtab_flashpol_using config' -l upstream -x -d 'forward everything that is not a policy request to HOST:PORT or unix:/PATH, from all addresses'
 complete -c flashpol -n '_shtab_flashpol_using config' -l websocket -d 'accept WebSocket connections too, as Ruffle makes them, on all addresses, at any path, from pages that the policy allows; they are relayed to --upstream'
+complete -c flashpol -n '_shtab_flashpol_using config' -l rtmpt -d 'accept RTMP inside HTTP too (RTMPT, and with --tls RTMPTS), on all addresses; it is relayed to --upstream as plain RTMP'
 complete -c flashpol -n '_shtab_flashpol_using config' -l tls -xka "(__fish_complete_path (commandline -ct))" -d 'accept TLS too, on all addresses, with the certificate in these PEM files; without KEY its key is in CHAIN; may be repeated, the first is for clients that ask for no host name'
 complete -c flashpol -n '_shtab_flashpol_using config' -l workers -xka "auto" -d 'number of worker processes, or auto: one for each CPU (default auto)'
 complete -c flashpol -n '_shtab_flashpol_using config' -l admin -xka "off" -d 'address for metrics, health and the status page, or off (default 127.0.0.1:9843)'
@@ -145,9 +147,11 @@ complete -c flashpol -n '_shtab_flashpol_using probe' -l from -x -d 'URL or doma
 complete -c flashpol -n '_shtab_flashpol_using probe' -l location -x -d 'port that the content names with loadPolicyFile, as xmlsocket://HOST:PORT'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l tls -d 'ask inside TLS, as SecureSocket does, and judge the handshake and the certificate'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l server-name -x -d 'with --tls: name that the content connects to (default HOST)'
-complete -c flashpol -n '_shtab_flashpol_using probe' -l ca -xka "(__fish_complete_path (commandline -ct))" -d 'with --tls or wss://: CA certificates in PEM that clients trust besides those of this machine'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l ca -xka "(__fish_complete_path (commandline -ct))" -d 'with --tls, wss:// or rtmps://: CA certificates in PEM that clients trust besides those of this machine'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l websocket -x -d 'instead of HOST: ask for a WebSocket at ws://HOST:PORT/PATH or wss://HOST:PORT/PATH as Ruffle'"'"'s browser does'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l origin -x -d 'with --websocket: origin or URL of the page that has Ruffle, may be repeated (default https://HOST, or http://HOST for ws://)'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l rtmp -x -d 'try the ways to a media server: RTMP on 1935, 443 and 80, then RTMPT on 80; HOST:PORT or a URL with rtmp, rtmpt, rtmps or rtmpts and a port is one attempt; with APP connect to this application too'
+complete -c flashpol -n '_shtab_flashpol_using probe' -l proxy -x -d 'with --rtmp: ask RTMPT only, through this proxy of HTTP, as http://HOST:PORT'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l client -xka "flash lightspark unity silverlight air browser all" -d 'client that matters, may be repeated: flash, lightspark, unity, silverlight, air, browser, or all (default all)'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l thorough -d 'open some thirty connections to each port instead of four, one of them for 15 s'
 complete -c flashpol -n '_shtab_flashpol_using probe' -l ignore -x -d 'leave this finding out, may be repeated, or several with commas'
