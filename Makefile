@@ -37,7 +37,7 @@ run: $(VENV)/.run  ## serve examples/policy.xml on 127.0.0.1:8430, metrics on 12
 demo: $(VENV)/.run  ## a Flash chat in Ruffle, through flashpol, on http://localhost:8000 (PORT=8000; needs npm)
 	@$(BIN)/python -m examples.chat $(if $(PORT),--port $(PORT))
 
-test: $(VENV)/.dev  ## the fast tests (about five minutes on two quiet cores)
+test: $(VENV)/.dev  ## the fast tests (about six minutes on two quiet cores)
 	$(BIN)/python -m testkit.again -q $(PARALLEL) $(PROCESSES) --hypothesis-profile=fast -m "not slow"
 
 test-slow: $(VENV)/.dev  ## the others: browsers, Prometheus, nginx, HAProxy, ffmpeg, long runs, all examples

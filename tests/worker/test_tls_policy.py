@@ -223,7 +223,8 @@ def test_other_protocol_inside_tls_is_refused_by_its_name(
     with tls_connect(server.address, context) as client:
         if split:
             deliver(client.sock, client.encrypt(data[:1]))
-        client.send(data[split:])
+        if not (split and outcome in ("rtmp", "rtmpe")):  # one byte says it, and more would come after the close
+            client.send(data[split:])
         assert client.until_end() == (b"", WHOLE)
     assert server.settle() == {outcome: 1}
 
