@@ -341,16 +341,29 @@ class Flashpol:
 
         A client sees what a worker has sent before the worker counts it.
         """
-        seen = [-1.0]
+        self._reaches(value, lambda metrics: metrics.total(name, **labels), f"flashpol_{name} {labels or ''}")
+
+    def counts_by(self, label: str, expected: dict[str, float], name: str) -> None:
+        """Wait until the samples `flashpol_NAME` that are not 0 are these, by one of their labels."""
+
+        def look(metrics: Metrics) -> dict[str, float]:
+            own = ((dict(has), value) for (each, has), value in metrics.items() if each == f"flashpol_{name}")
+            return {has[label]: value for has, value in own if value}
+
+        self._reaches(expected, look, f"flashpol_{name} by {label}")
+
+    def _reaches(self, expected: object, look: Callable[[Metrics], object], what: str) -> None:
+        found = None
 
         def reached() -> bool:
-            seen.append(self.metrics().total(name, **labels))
-            return seen[-1] == value
+            nonlocal found
+            found = look(self.metrics())
+            return found == expected
 
         try:
             eventually(reached)
         except AssertionError:
-            raise AssertionError(f"flashpol_{name} {labels or ''} is {seen[-1]:g}, not {value:g}") from None
+            raise AssertionError(f"{what} is {found}, not {expected}") from None
 
     def logs(self, text: str) -> None:
         """Wait until the log contains a text."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from flashpol import _pump, _tunnel, _websocket
 from flashpol._fastpath import LAYOUT
 from flashpol.admin.context import AdminContext, ListenerInfo
+from flashpol.admin.history import Sample
 from flashpol.counters.layout import WORD
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import READY, ServerStatus
@@ -100,3 +101,9 @@ def _write(memory: memoryview, offset: int, count: int, values: Sequence[int]) -
     words = memory.cast("Q")
     for i, value in zip(range(count), values, strict=True):
         words[offset // WORD + i] = value
+
+
+def a_minute_ago(context: AdminContext) -> list[Sample]:
+    """With the fixture `still_clock`, rates since then are over exactly a minute."""
+    now = Sample.of(context)
+    return [dataclasses.replace(now, at=now.at - 60)]

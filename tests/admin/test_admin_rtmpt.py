@@ -1,12 +1,11 @@
 """What operators see of RTMPT: problems of tunnel sessions, the page, and the commands."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from contexts import TUNNELS, make_context, make_rtmpt_context, put_tunnel
+from contexts import TUNNELS, a_minute_ago, make_context, make_rtmpt_context, put_tunnel
 from pages import Page, get
 
 import flashpol.cli.status
@@ -27,11 +26,6 @@ def count_ends(context: AdminContext, listener: int = MASTER, **ends: int) -> No
 
 
 pytestmark = pytest.mark.usefixtures("still_clock")
-
-
-def a_minute_ago(context: AdminContext) -> list[Sample]:
-    now = Sample.of(context)
-    return [dataclasses.replace(now, at=now.at - 60)]
 
 
 def problems(context: AdminContext, past: Sequence[Sample] = ()) -> list[tuple[str, str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from contexts import CERTIFICATE, DAY, NOW, make_context, make_tls_context, put
+from contexts import CERTIFICATE, DAY, NOW, a_minute_ago, make_context, make_tls_context, put
 from pages import Page, get
 
 import flashpol.cli.status
@@ -25,11 +25,6 @@ pytestmark = pytest.mark.usefixtures("still_clock")
 
 def failures(**counts: int) -> list[int]:
     return [counts.get(reason, 0) for reason in _fastpath.HANDSHAKE_FAILURES]
-
-
-def a_minute_ago(context: AdminContext) -> list[Sample]:
-    now = Sample.of(context)
-    return [dataclasses.replace(now, at=now.at - 60)]
 
 
 def count(context: AdminContext, listener: int = 1, *, handshakes: int = 0, **fields: Sequence[int]) -> None:

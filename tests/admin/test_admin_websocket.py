@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from contexts import make_context, make_websocket_context, put_path
+from contexts import a_minute_ago, make_context, make_websocket_context, put_path
 from pages import Page, get
 
 import flashpol.cli.status
@@ -36,11 +36,6 @@ def count_closes(context: AdminContext, path: int = CHESS, **codes: int) -> None
     put_path(
         context.shared, 0, path, "closes", *(codes.get(f"{side}_{code}", 0) for side in SIDES for code in CLOSE_CODES)
     )
-
-
-def a_minute_ago(context: AdminContext) -> list[Sample]:
-    now = Sample.of(context)
-    return [dataclasses.replace(now, at=now.at - 60)]
 
 
 def problems(context: AdminContext, past: Sequence[Sample] = ()) -> list[tuple[str, str, str]]:

@@ -66,7 +66,7 @@ def total(server: Flashpol, name: str, **labels: str) -> float:
 
 
 def counts(server: Flashpol, name: str, before: float = 0, by: float = 1, **labels: str) -> None:
-    eventually(lambda: total(server, name, **labels) == before + by, f"{name} {labels}")
+    server.counts(before + by, name, listener="secure", **labels)
 
 
 def events(server: Flashpol, event: str) -> list[dict[str, Any]]:

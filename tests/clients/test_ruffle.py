@@ -157,25 +157,9 @@ def play(web: Web) -> Iterator[Play]:
         context.close()
 
 
-def counts(server: Flashpol, metric: str, label: str, expected: dict[str, float]) -> None:
-    """Wait until the values of a metric that are not 0, by one of its labels, are as expected."""
-
-    def reached() -> bool:
-        nonlocal found
-        samples = server.metrics().items()
-        found = {dict(has)[label]: value for (name, has), value in samples if name == metric and value}
-        return found == expected
-
-    found: dict[str, float] = {}
-    try:
-        eventually(reached)
-    except AssertionError:
-        raise AssertionError(f"{metric} is {found}, not {expected}") from None
-
-
 def count_upgrades(server: Flashpol, **expected: float) -> None:
     """Wait until so many requests for a WebSocket had these results, and no others."""
-    counts(server, "flashpol_websocket_upgrades_total", "result", expected)
+    server.counts_by("result", expected, "websocket_upgrades_total")
 
 
 def reload(server: Flashpol) -> None:
@@ -268,7 +252,7 @@ def test_application_that_closes_ends_the_websocket_cleanly(
     content.echo("hello")
     application.clients[0].shutdown(socket.SHUT_WR)
     content.wait("close")
-    counts(server, "flashpol_websocket_closes_total", "code", {"1000": 1})
+    server.counts_by("code", {"1000": 1}, "websocket_closes_total")
 
 
 @MOVIES
