@@ -33,7 +33,7 @@ ASK = textwrap.dedent(
 ASK_TLS = textwrap.dedent(
     """
     import socket, ssl, sys
-    context = ssl.create_default_context(cafile="/root/ca/ca.pem")
+    context = ssl.create_default_context(cafile="/srv/ca/ca.pem")
     with socket.create_connection(("127.0.0.1", 843), 3) as plain:
         with context.wrap_socket(plain, server_hostname="games.example.com") as client:
             client.sendall(b"<policy-file-request/>\\0")
@@ -152,8 +152,8 @@ def test_service_alone_exposure_is_as_documented(machine: Machine) -> None:
 def issue(machine: Machine) -> None:
     """A certificate from the CA of the guide, made by the machine's OpenSSL, where the guide's commands expect it."""
     authority, ecdsa, *_ = own_ca.commands()
-    machine.run(f"mkdir -p /root/ca; cd /root/ca; [ -f ca.pem ] || {{ {authority} }}\n{ecdsa}")
-    machine.run("cp /root/ca/games.pem /src/fullchain.pem; cp /root/ca/games.key /src/privkey.pem")
+    machine.run(f"mkdir -p /srv/ca; cd /srv/ca; [ -f ca.pem ] || {{ {authority} }}\n{ecdsa}")
+    machine.run("cp /srv/ca/games.pem /src/fullchain.pem; cp /srv/ca/games.key /src/privkey.pem")
 
 
 def test_certificates_as_documented_serve_tls_and_take_a_new_one(machine: Machine) -> None:
