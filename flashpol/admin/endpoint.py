@@ -17,13 +17,12 @@ import gevent
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 from markupsafe import Markup
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
 from flashpol.admin.context import AdminContext
 from flashpol.admin.decide import decide
+from flashpol.admin.exposition import Exposition
 from flashpol.admin.history import History, Sample
-from flashpol.admin.metrics import make_registry
+from flashpol.admin.metrics import FlashpolCollector
 from flashpol.admin.page import rendering
 from flashpol.admin.policy_analysis import AnalysisCache
 from flashpol.admin.problems import Json
@@ -106,7 +105,7 @@ class Application:
         self._context = context
         self._history = history or History(partial(Sample.of, context))
         self._analyses = analyses or AnalysisCache(context.listeners)
-        self._registry: CollectorRegistry = make_registry(context, self._analyses)
+        self._exposition = Exposition(FlashpolCollector(context, self._analyses))
         self._request_reload = reload
         self._gets: dict[str, Action] = {
             "/": self._page,
@@ -162,8 +161,7 @@ class Application:
         return _text("500 Internal Server Error", f"the running configuration stays: {status.reload_error}")
 
     def _metrics(self, environ: Environment) -> Response:
-        encoder, kind = choose_encoder(environ.get("HTTP_ACCEPT", ""))
-        return Response("200 OK", kind, encoder(self._registry))
+        return Response("200 OK", *self._exposition.write(environ.get("HTTP_ACCEPT", "")))
 
     def _ready(self, _: Environment) -> Response:
         shared = self._context.shared

@@ -1,0 +1,45 @@
+"""The text of /metrics, in the format that the client asks for.
+
+prometheus-client writes the text of a format once. What changes from scrape to scrape is the values, so each scrape
+only writes these into a template. It reads them from shared memory at that moment: no value is kept.
+"""
+
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.utils import floatToGoString
+
+from flashpol.admin.metrics import FlashpolCollector, Scrape
+
+# Templates that are kept, by Accept header. Clients may send any; a server has one or two that scrape it.
+MAX_TEMPLATES = 8
+# floatToGoString writes larger ones with an exponent.
+PLAIN_BELOW = 1_000_000
+
+
+class Exposition:
+    def __init__(self, collector: FlashpolCollector) -> None:
+        self._collector = collector
+        self._labels: object = None  # those that the templates have
+        self._templates: dict[str, tuple[str, str]] = {}  # Accept header -> content type, template
+
+    def write(self, accept: str) -> tuple[str, bytes]:
+        """The content type and the text for this Accept header."""
+        scrape = self._collector.scrape()
+        labels = scrape.labels
+        if labels != self._labels or len(self._templates) == MAX_TEMPLATES and accept not in self._templates:
+            self._labels, self._templates = labels, {}
+        if accept not in self._templates:
+            self._templates[accept] = _template(scrape, accept)
+        kind, template = self._templates[accept]
+        return kind, (template % tuple(map(_number, scrape.values()))).encode()
+
+
+def _template(scrape: Scrape, accept: str) -> tuple[str, str]:
+    """What prometheus-client writes, with %s for each value."""
+    encoder, kind = choose_encoder(accept)
+    lines = encoder(scrape).decode().replace("%", "%%").split("\n")
+    return kind, "\n".join(line[: line.rindex(" ")] + " %s" if line and line[0] != "#" else line for line in lines)
+
+
+def _number(value: float) -> str:
+    """As prometheus-client writes it."""
+    return f"{value}.0" if type(value) is int and 0 <= value < PLAIN_BELOW else floatToGoString(value)
