@@ -23,7 +23,7 @@ Values = Callable[[T], Sequence[float]] | str
 class Family(Generic[T]):
     """A metric, of which each subject has the same samples.
 
-    samples: for each, what follows the metric's name, and the labels that are not the subject's; values: of all of them.
+    samples: what follows the metric's name, and the labels beside those of the subject; values: one for each sample.
     """
 
     type: str

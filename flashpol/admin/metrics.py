@@ -78,7 +78,9 @@ _LISTENER: Sequence[Family[Block]] = (
     ),
     counter("timeouts", "Connections closed because the request or the reply took too long.", "timeouts"),
     counter("resets", "Connections that the client closed or reset before it had a reply.", "resets"),
-    counter("accept_errors", "Accepts that failed: out of descriptors or memory, or the client had gone.", "accept_errors"),
+    counter(
+        "accept_errors", "Accepts that failed: out of descriptors or memory, or the client had gone.", "accept_errors"
+    ),
     counter(
         "untracked_connections",
         "Connections admitted without limits by address, because the address table was full.",
@@ -449,6 +451,7 @@ class Scrape(Collector):
         return [
             value
             for group, subjects in groups
+            if subjects
             for family in group.families
             for _, subject in subjects
             for value in family.values(subject)
