@@ -123,14 +123,15 @@ def test_worker_that_comes_or_goes_has_samples_of_its_usage_or_none() -> None:
 
 def test_generation_that_ended_stays_in_the_counters() -> None:
     context = make_context(slots=1)
-    fill(context, 1)
+    put(context.shared, 0, 0, "resets", 40)
     exposition = Exposition(FlashpolCollector(context))
-    exposition.write("")
     later = SharedCounters(1, 1, len(ROUTES))
     context.totals.open([LISTENER.listener], later, ROUTES)
+    put(later, 0, 0, "resets", 2)
+    total = b'flashpol_resets_total{listener="master"} 42.0\n'
+    assert total in exposition.write("")[1]
     context.totals.close(context.shared)
-    put(later, 0, 0, "resets", 10**9)
-    assert exposition.write("") == expected(context, "")
+    assert total in exposition.write("")[1]
 
 
 def test_formats_without_end_keep_few_templates() -> None:
