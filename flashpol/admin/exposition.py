@@ -7,7 +7,7 @@ only writes these into a template. It reads them from shared memory at that mome
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.utils import floatToGoString
 
-from flashpol.admin.metrics import FlashpolCollector, Scrape
+from flashpol.admin.metrics import FlashpolCollector, Samples
 
 # Templates that are kept, by Accept header. Clients may send any; a server has one or two that scrape it.
 MAX_TEMPLATES = 8
@@ -18,25 +18,26 @@ EXPONENT_FROM, INEXACT_FROM = 10**6, 2**53
 class Exposition:
     def __init__(self, collector: FlashpolCollector) -> None:
         self._collector = collector
-        self._labels: object = None  # those that the templates have
+        self._samples: Samples | None = None  # those of the templates
         self._templates: dict[str, tuple[str, str]] = {}  # Accept header -> content type, template
 
     def write(self, accept: str) -> tuple[str, bytes]:
         """The content type and the text for this Accept header."""
-        scrape = self._collector.scrape()
-        labels = scrape.labels
-        if labels != self._labels or (len(self._templates) == MAX_TEMPLATES and accept not in self._templates):
-            self._labels, self._templates = labels, {}
+        samples = self._collector.samples
+        if samples is not self._samples:
+            self._samples, self._templates = samples, {}
         if accept not in self._templates:
-            self._templates[accept] = _template(scrape, accept)
+            if len(self._templates) == MAX_TEMPLATES:
+                self._templates.clear()
+            self._templates[accept] = _template(samples, accept)
         kind, template = self._templates[accept]
-        return kind, (template % tuple(map(_number, scrape.values()))).encode()
+        return kind, (template % tuple(map(_number, samples.values()))).encode()
 
 
-def _template(scrape: Scrape, accept: str) -> tuple[str, str]:
+def _template(samples: Samples, accept: str) -> tuple[str, str]:
     """What prometheus-client writes, with %s for each value."""
     encoder, kind = choose_encoder(accept)
-    lines = encoder(scrape).decode().replace("%", "%%").split("\n")
+    lines = encoder(samples).decode().replace("%", "%%").split("\n")
     return kind, "\n".join(line[: line.rindex(" ")] + " %s" if line and line[0] != "#" else line for line in lines)
 
 

@@ -8,6 +8,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any, Generic, NamedTuple
 
@@ -26,7 +27,7 @@ from flashpol.admin.problem_kinds import CONFIGURATION_KINDS, KINDS
 from flashpol.admin.problems import Linted, find_configuration_problems
 from flashpol.admin.status import DIRECTIONS
 from flashpol.counters.layout import Block, RelayBlock, TunnelBlock, WebSocketBlock
-from flashpol.counters.status import ProcessStatus
+from flashpol.counters.status import ProcessStatus, QueueStatus
 from flashpol.serving.certificates import CertificateFacts
 from flashpol.version import VERSION
 
@@ -37,21 +38,17 @@ class Worker(NamedTuple):
     context: AdminContext
 
 
-class Source:
-    """What the subjects of one scrape are taken from, each counter and state of a listener or worker once.
+class Source(NamedTuple):
+    """What subjects are found in. workers: one for each slot; present: those whose process exists."""
 
-    linted: the policies with their findings.
-    """
-
-    def __init__(self, context: AdminContext, linted: Linted) -> None:
-        self.context, self.linted, self.totals = context, linted, context.totals
-        self.blocks = {each.listener: self.totals.total(each.listener) for each in context.listeners}
-        slots = range(context.shared.slots)
-        self.workers = [Worker(slot, context.shared.process(slot), context) for slot in slots]
+    context: AdminContext
+    workers: Sequence[Worker]
+    present: Sequence[Worker]
+    linted: Callable[[], Linted]  # the policies with their findings
 
 
-# A subject: the values of its labels, and what the values of its samples are taken from.
-Subject = tuple[tuple[str, ...], T]
+# A subject: the values of its labels, and what reads its counters or its state.
+Subject = tuple[tuple[str, ...], Callable[[], T]]
 
 
 @dataclass(frozen=True)
@@ -105,9 +102,17 @@ _LISTENER: Sequence[Family[Block]] = (
         "duration_ns",
     ),
 )
-_QUEUE: Sequence[Family[tuple[int, int]]] = (
-    gauge("accept_queue_length", "Connections waiting to be accepted.", lambda queue: queue[:1]),
-    gauge("accept_queue_limit", "Connections that may wait to be accepted.", lambda queue: queue[1:]),
+_QUEUE: Sequence[Family[list[QueueStatus]]] = (
+    gauge(
+        "accept_queue_length",
+        "Connections waiting to be accepted.",
+        lambda queues: (sum(queue.length for queue in queues),),
+    ),
+    gauge(
+        "accept_queue_limit",
+        "Connections that may wait to be accepted.",
+        lambda queues: (sum(queue.limit for queue in queues),),
+    ),
 )
 # Of a listener that speaks TLS.
 _TLS: Sequence[Family[Block]] = (
@@ -349,69 +354,79 @@ _PROBLEMS: Sequence[Family[Counter[tuple[str, str]]]] = (
 _BUILD = (info("build_info", "Always 1; the labels are versions."),)
 
 
+def _fixed(value: T) -> Callable[[], T]:
+    return lambda: value
+
+
 def _listeners(source: Source) -> Iterator[Subject[Block]]:
-    return (((name,), block) for name, block in source.blocks.items())
+    return (
+        ((each.listener,), partial(source.context.totals.total, each.listener)) for each in source.context.listeners
+    )
 
 
-def _queues(source: Source) -> Iterator[Subject[tuple[int, int]]]:
+def _queues(source: Source) -> Iterator[Subject[list[QueueStatus]]]:
     shared = source.context.shared
     for i, each in enumerate(source.context.listeners):
-        queues = [shared.queue(slot, i) for slot in range(shared.slots)]
-        yield (each.listener,), (sum(queue.length for queue in queues), sum(queue.limit for queue in queues))
+        yield (each.listener,), _fixed([shared.queue(slot, i) for slot in range(shared.slots)])
 
 
 def _tls_listeners(source: Source) -> Iterator[Subject[Block]]:
-    return (((each.listener,), source.blocks[each.listener]) for each in source.context.tls_listeners)
+    speaking = {each.listener for each in source.context.tls_listeners}
+    return ((labels, read) for labels, read in _listeners(source) if labels[0] in speaking)
 
 
 def _certificates(source: Source) -> Iterator[Subject[CertificateFacts]]:
-    return (((each.name,), each) for each in source.context.certificates)
+    return (((each.name,), _fixed(each)) for each in source.context.certificates)
 
 
 def _certificate_infos(source: Source) -> Iterator[Subject[None]]:
     for each in source.context.certificates:
-        yield (each.name, ",".join(each.names), each.key, each.sha256), None
+        yield (each.name, ",".join(each.names), each.key, each.sha256), _fixed(None)
 
 
 def _paths(source: Source) -> Iterator[Subject[WebSocketBlock]]:
-    return ((path, source.totals.websocket(path)) for path in source.context.paths)
+    return ((path, partial(source.context.totals.websocket, path)) for path in source.context.paths)
 
 
 def _tunnels(source: Source) -> Iterator[Subject[TunnelBlock]]:
-    return (((name,), source.totals.tunnels(name)) for name in source.context.tunnels)
+    return (((name,), partial(source.context.totals.tunnels, name)) for name in source.context.tunnels)
 
 
 def _routes(source: Source) -> Iterator[Subject[RelayBlock]]:
-    return ((route, source.totals.relayed(route)) for route in dict.fromkeys(source.context.routes))
+    routes = dict.fromkeys(source.context.routes)
+    return ((route, partial(source.context.totals.relayed, route)) for route in routes)
 
 
 def _workers(source: Source) -> Iterator[Subject[Worker]]:
-    return (((str(worker.slot),), worker) for worker in source.workers)
+    return (((str(worker.slot),), _fixed(worker)) for worker in source.workers)
 
 
 def _processes(source: Source) -> Iterator[Subject[Worker]]:
-    return (((str(worker.slot),), worker) for worker in source.workers if worker.status.observed)
+    return (((str(worker.slot),), _fixed(worker)) for worker in source.present)
 
 
 def _server(source: Source) -> list[Subject[AdminContext]]:
-    return [((), source.context)]
+    return [((), _fixed(source.context))]
 
 
 def _policy_infos(source: Source) -> Iterator[Subject[None]]:
-    return (((each.listener, each.sha256), None) for each in source.context.listeners)
+    return (((each.listener, each.sha256), _fixed(None)) for each in source.context.listeners)
 
 
 def _policies(source: Source) -> Iterator[Subject[ListenerInfo]]:
-    return (((each.listener,), each) for each in source.context.listeners)
+    return (((each.listener,), _fixed(each)) for each in source.context.listeners)
 
 
 def _problems(source: Source) -> list[Subject[Counter[tuple[str, str]]]]:
-    found = find_configuration_problems(source.context, source.linted)
-    return [((), Counter((problem.kind, problem.severity) for problem in found))]
+    def read() -> Counter[tuple[str, str]]:
+        found = find_configuration_problems(source.context, source.linted())
+        return Counter((problem.kind, problem.severity) for problem in found)
+
+    return [((), read)]
 
 
 def _build(_: Source) -> list[Subject[None]]:
-    return [((VERSION, platform.python_version(), gevent.__version__), None)]
+    return [((VERSION, platform.python_version(), gevent.__version__), _fixed(None))]
 
 
 GROUPS: Sequence[Group[Any]] = (
@@ -434,47 +449,54 @@ GROUPS: Sequence[Group[Any]] = (
 )
 
 
-class Scrape(Collector):
-    """The subjects of all groups at one moment."""
+_VALUES = [[family.values for family in group.families] for group in GROUPS]
+
+
+class Samples(Collector):
+    """The samples of all metrics, for as long as no worker comes or goes."""
 
     def __init__(self, source: Source) -> None:
         self._subjects = [list(group.subjects(source)) for group in GROUPS]
 
-    @property
-    def labels(self) -> list[list[tuple[str, ...]]]:
-        """Of all subjects. Two scrapes with the same labels have the same samples in the same order."""
-        return [[labels for labels, _ in subjects] for subjects in self._subjects]
-
-    def values(self) -> list[float]:
-        """Of all samples, in the order of `collect`."""
-        groups = zip(GROUPS, self._subjects, strict=True)
-        return [
-            value
-            for group, subjects in groups
-            if subjects
-            for family in group.families
-            for _, subject in subjects
-            for value in family.values(subject)
-        ]
-
     def collect(self) -> Iterator[Metric]:
-        """The same as prometheus-client has it."""
+        """As prometheus-client has them, with the values of this moment."""
         for group, subjects in zip(GROUPS, self._subjects, strict=True):
+            found = [(dict(zip(group.labels, labels, strict=True)), read()) for labels, read in subjects]
             for family in group.families:
                 metric = Metric(f"flashpol_{family.name}", family.text, family.type)
-                for labels, subject in subjects:
-                    common = dict(zip(group.labels, labels, strict=True))
+                for labels, subject in found:
                     for (suffix, own), value in zip(family.samples, family.values(subject), strict=True):
-                        metric.add_sample(metric.name + suffix, common | own, value)
+                        metric.add_sample(metric.name + suffix, labels | own, value)
                 yield metric
+
+    def values(self) -> list[float]:
+        """The values alone, in the same order."""
+        values: list[float] = []
+        for functions, subjects in zip(_VALUES, self._subjects, strict=True):
+            if subjects:
+                found = [read() for _, read in subjects]
+                for function in functions:
+                    for subject in found:
+                        values += function(subject)
+        return values
 
 
 class FlashpolCollector(Collector):
-    """Reads shared memory at each scrape. analyses: what is known of the policies."""
+    """The metrics of a server. analyses: what is known of its policies."""
 
     def __init__(self, context: AdminContext, analyses: AnalysisCache | None = None) -> None:
         self._context = context
-        self._analyses = analyses
+        self._linted: Callable[[], Linted] = (lambda: analyses.linted) if analyses else tuple
+        self._workers = [Worker(slot, context.shared.process(slot), context) for slot in range(context.shared.slots)]
+        self._samples: tuple[list[Worker], Samples] | None = None
+
+    @property
+    def samples(self) -> Samples:
+        """The same object until a worker comes or goes. Nothing else does while an admin process runs."""
+        present = [worker for worker in self._workers if worker.status.observed]
+        if self._samples is None or present != self._samples[0]:
+            self._samples = present, Samples(Source(self._context, self._workers, present, self._linted))
+        return self._samples[1]
 
     def describe(self) -> Iterator[Metric]:
         """The families without samples: registering need not collect."""
@@ -483,7 +505,4 @@ class FlashpolCollector(Collector):
             yield family
 
     def collect(self) -> Iterator[Metric]:
-        return self.scrape().collect()
-
-    def scrape(self) -> Scrape:
-        return Scrape(Source(self._context, self._analyses.linted if self._analyses else ()))
+        return self.samples.collect()
