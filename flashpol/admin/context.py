@@ -75,9 +75,8 @@ class AdminContext:
 
     def open_files(self, slot: int) -> int:
         """The descriptors that a worker has open."""
-        clients, own = self.shared.slot_total(slot)["open"], self.shared.process(slot).base_files
-        total: int = own + clients + self.shared.upstream_files(slot)
-        return total
+        own: int = self.shared.process(slot).base_files
+        return own + self.shared.client_files(slot) + self.shared.upstream_files(slot)
 
     @property
     def is_exposed(self) -> bool:

@@ -47,11 +47,11 @@ class CounterBlock:
         self._words = words
 
     def __getitem__(self, field: str) -> int:
-        return self.all(field)[0]
+        return int(self._words[self.LAYOUT[field][0] // WORD])
 
     def all(self, field: str) -> list[int]:
         offset, count = self.LAYOUT[field]
-        return [int(word) for word in self._words[offset // WORD : offset // WORD + count]]
+        return list(self._words[offset // WORD : offset // WORD + count])
 
     def put(self, field: str, value: int, index: int = 0) -> None:
         """Only while no worker writes this block."""
@@ -68,8 +68,10 @@ class CounterBlock:
     @classmethod
     def total(cls, blocks: Iterable[Self]) -> Self:
         """The sum; all zeros if there are no blocks."""
-        columns = zip([0] * (cls.SIZE // WORD), *(list(block._words) for block in blocks), strict=True)
-        return cls([sum(column) for column in columns])
+        rows = [list(block._words) for block in blocks]
+        if len(rows) == 1:
+            return cls(rows[0])
+        return cls([*map(sum, zip(*rows, strict=True))] if rows else [0] * (cls.SIZE // WORD))
 
 
 class Block(CounterBlock):

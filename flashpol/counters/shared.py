@@ -223,9 +223,9 @@ class SharedCounters:
             self.path_block(slot, path).put("open", 0)
         self.address_limits.clear(slot)
 
-    def slot_total(self, slot: int) -> Block:
-        """One slot, over all listeners."""
-        return Block.total(self.block(slot, listener) for listener in range(self.listeners))
+    def client_files(self, slot: int) -> int:
+        """Descriptors of one slot that are connections of clients."""
+        return sum(self.block(slot, listener)["open"] for listener in range(self.listeners))
 
     def total(self, listener: int) -> Block:
         """One listener, over all slots."""

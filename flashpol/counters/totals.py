@@ -4,10 +4,14 @@ The arbiter keeps them, and an admin process is forked with a copy. The mappings
 generation that ends while the copy is in use keep their last values.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from flashpol.counters.layout import Block, RelayBlock, TunnelBlock, WebSocketBlock
 from flashpol.counters.shared import SharedCounters
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 # A listener's name and an upstream's.
 Route = tuple[str, str]
@@ -50,28 +54,20 @@ class CounterTotals:
         """Keep only the sums of a generation whose workers have all ended."""
         names = next(names for names, each in self._open if each is shared)
         for number, name in enumerate(names):
-            self._past[name] = Block.total([self._past_of(name), shared.total(number)])
+            self._past[name] = Block.total([*_kept(self._past, name), shared.total(number)])
         for number, route in enumerate(self._routes.pop(shared)):
-            self._past_relayed[route] = RelayBlock.total([self._past_relayed_of(route), shared.relay_total(number)])
+            self._past_relayed[route] = RelayBlock.total(
+                [*_kept(self._past_relayed, route), shared.relay_total(number)]
+            )
         for number, path in enumerate(self._paths.pop(shared)):
-            self._past_paths[path] = WebSocketBlock.total([self._past_path_of(path), shared.path_total(number)])
+            self._past_paths[path] = WebSocketBlock.total([*_kept(self._past_paths, path), shared.path_total(number)])
         for number, name in enumerate(self._tunnels.pop(shared)):
-            self._past_tunnels[name] = TunnelBlock.total([self._past_tunnels_of(name), shared.tunnel_total(number)])
+            self._past_tunnels[name] = TunnelBlock.total(
+                [*_kept(self._past_tunnels, name), shared.tunnel_total(number)]
+            )
         for slot in range(shared.slots):
             self._past_restarts[slot] = self._past_restarts.get(slot, 0) + shared.process(slot).restarts
         self._open = [(names, each) for names, each in self._open if each is not shared]
-
-    def _past_of(self, name: str) -> Block:
-        return self._past.get(name) or Block.total([])
-
-    def _past_relayed_of(self, route: Route) -> RelayBlock:
-        return self._past_relayed.get(route) or RelayBlock.total([])
-
-    def _past_path_of(self, path: PathLabel) -> WebSocketBlock:
-        return self._past_paths.get(path) or WebSocketBlock.total([])
-
-    def _past_tunnels_of(self, name: str) -> TunnelBlock:
-        return self._past_tunnels.get(name) or TunnelBlock.total([])
 
     def websocket(self, path: PathLabel) -> WebSocketBlock:
         """One WebSocket path of a listener, draining workers included."""
@@ -81,7 +77,7 @@ class CounterTotals:
             for number, each in enumerate(paths)
             if each == path
         ]
-        return WebSocketBlock.total([self._past_path_of(path), *counted])
+        return WebSocketBlock.total([*_kept(self._past_paths, path), *counted])
 
     def tunnels(self, name: str) -> TunnelBlock:
         """The tunnel sessions of one listener, draining workers included."""
@@ -91,14 +87,14 @@ class CounterTotals:
             for number, each in enumerate(names)
             if each == name
         ]
-        return TunnelBlock.total([self._past_tunnels_of(name), *counted])
+        return TunnelBlock.total([*_kept(self._past_tunnels, name), *counted])
 
     def total(self, name: str) -> Block:
         """One listener, its draining workers included."""
         counted = [
             shared.total(number) for names, shared in self._open for number, each in enumerate(names) if each == name
         ]
-        return Block.total([self._past_of(name), *counted])
+        return Block.total([*_kept(self._past, name), *counted])
 
     def relayed(self, route: Route) -> RelayBlock:
         """One upstream of a listener, draining workers included."""
@@ -108,7 +104,7 @@ class CounterTotals:
             for number, each in enumerate(routes)
             if each == route
         ]
-        return RelayBlock.total([self._past_relayed_of(route), *counted])
+        return RelayBlock.total([*_kept(self._past_relayed, route), *counted])
 
     def restarts(self, slot: int) -> int:
         """How many workers of this slot ended by themselves and were replaced."""
@@ -119,3 +115,8 @@ class CounterTotals:
         """Worker processes of other generations than the current one."""
         others = (shared for _, shared in self._open if shared is not current)
         return sum(bool(shared.process(slot).pid) for shared in others for slot in range(shared.slots))
+
+
+def _kept(past: Mapping[K, V], key: K) -> list[V]:
+    """What generations that ended have left, if anything: most often there is none, and nothing to add."""
+    return [past[key]] if key in past else []

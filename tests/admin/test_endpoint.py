@@ -6,15 +6,17 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import BytesIO
 from typing import Any
 
 import gevent.event
 import pytest
+from gevent.pywsgi import headers_factory
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from flashpol.admin.context import AdminContext, ListenerInfo
-from flashpol.admin.endpoint import Application, RequestPool
+from flashpol.admin.endpoint import KEPT_HEAD, MAX_LINE, MAX_LINES, Application, Handler, RequestPool
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import DRAINING, READY, STARTING, ServerStatus
 from flashpol.counters.totals import CounterTotals
@@ -195,6 +197,43 @@ def test_metrics_of_stopped_workers_are_still_served() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- without a connection
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\r\n",
+        b"",
+        b"Host: x\r\nAccept: text/plain\r\naccept: */*\r\n\r\n",
+        b"Host: x\n\n",
+        b"Host: x\n\r\n",
+        b"Host: x\r\n folded\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 7\r\n\r\n",
+        b"no colon\r\nHost: x\r\n\r\n",
+        b"Host: \xff\0\r\n\r\n",
+        b"Host: x\r\nAcc",
+        b"Host: " + b"x" * (KEPT_HEAD - 11) + b"\r\n\r\n",
+        b"Host: " + b"x" * KEPT_HEAD + b"\r\n\r\n",
+        b"A: b\r\n" * MAX_LINES,
+        b"A: b\r\n" * (MAX_LINES - 1) + b"\r\n",
+        b"A: b\r\n" * MAX_LINES + b"\r\n",
+        b"A: " + b"b" * (MAX_LINE - 5) + b"\r\n\r\n",
+        b"A: " + b"b" * (MAX_LINE - 4) + b"\r\n\r\n",
+        b"A: " + b"b" * (2 * MAX_LINE),
+    ],
+    ids=lambda head: f"{len(head)}-{head[:12]}",
+)
+def test_head_is_read_and_parsed_as_pywsgi_does_also_when_it_was_kept(head: bytes) -> None:
+    def read(parse: Callable[[BytesIO], Any]) -> tuple[object, bytes]:
+        received = BytesIO(head + b"body\r\n\r\nmore")
+        try:
+            message = parse(received)
+        except http.client.HTTPException as error:
+            return str(error), received.read()
+        return (message.status, message.items(), message.get_payload(), list(message.headers)), received.read()
+
+    for _ in range(2):
+        assert read(Handler.MessageClass) == read(headers_factory)
 
 
 def call(shared: SharedCounters, path: str, listener: str = "master", state: int = READY) -> tuple[str, bytes]:

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import gevent
 import pytest
-from prometheus_client import generate_latest
 from prometheus_client.core import Metric
-from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from flashpol._fastpath import BUCKETS, HANDSHAKE_FAILURES, LAYOUT, PROTOCOLS, REASONS, TLS_VERSIONS
@@ -22,7 +20,8 @@ from flashpol._pump import CONNECT_SECONDS, DURATION_SECONDS, ENDS, FAILURES
 from flashpol._tunnel import ENDS as TUNNEL_ENDS
 from flashpol._websocket import CLOSE_CODES, RESULTS, SIDES
 from flashpol.admin.context import AdminContext, ListenerInfo
-from flashpol.admin.metrics import FlashpolCollector, make_registry
+from flashpol.admin.exposition import Exposition
+from flashpol.admin.metrics import FlashpolCollector
 from flashpol.counters.layout import WORD, TunnelBlock
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
@@ -97,8 +96,12 @@ def make_context(shared: SharedCounters, status: ServerStatus | None = None) -> 
     )
 
 
+def text_of(shared: SharedCounters, status: ServerStatus | None = None, accept: str = "") -> bytes:
+    return Exposition(FlashpolCollector(make_context(shared, status))).write(accept)[1]
+
+
 def scrape(shared: SharedCounters, status: ServerStatus | None = None) -> Metrics:
-    return Metrics.parse(generate_latest(make_registry(make_context(shared, status))).decode())
+    return Metrics.parse(text_of(shared, status).decode())
 
 
 @pytest.mark.parametrize(("field", "metric"), SIMPLE.items())
@@ -448,7 +451,7 @@ def test_counter_below_2_to_the_53_is_exact(shared: SharedCounters) -> None:
 def test_openmetrics_has_the_same_samples_as_text(shared: SharedCounters) -> None:
     put(shared, 0, 0, "buckets", *range(len(BUCKETS) + 1))
     put(shared, 0, 1, "refused", *range(len(REASONS)))
-    text = openmetrics.generate_latest(make_registry(make_context(shared))).decode()
+    text = text_of(shared, accept="application/openmetrics-text").decode()
     assert text.endswith("# EOF\n")
     parsed = {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -466,6 +469,6 @@ def test_openmetrics_has_the_same_samples_as_text(shared: SharedCounters) -> Non
 def test_metrics_satisfy_promtool(shared: SharedCounters) -> None:
     shared.process(0).pid = os.getpid()
     put(shared, 0, 0, "buckets", *range(len(BUCKETS) + 1))
-    text = generate_latest(make_registry(make_context(shared)))
+    text = text_of(shared)
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=7, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
