@@ -6,5 +6,8 @@ but by ``measure``.
 - ``simulation.py``  a fleet behind a balancer: arrivals, loss of a host, all clients at once
 - ``scenarios.py``   the fleets and storms that ``docs/scale.md`` shows
 - ``measured.py``    what the model predicts, measured on this machine; the last run is ``measured.json``
+- ``comparison.py``  model beside measurement
+- ``kernel.py``      what the kernel says of sockets and connections
+- ``host_settings.py``   what to set on a host, and why
 - ``tables.py``      the tables, which ``python -m bench.scale --write`` puts into ``docs/scale.md``
 """

@@ -31,7 +31,7 @@ class Figure:
         return float(self.published.replace(",", ""))
 
 
-# --- RTMPT: WRITE THE FIGURES OF `python -m bench rtmpt` HERE once docs/performance.md has them, in its section "RTMPT",
+# --- RTMPT: WRITE THE FIGURES OF `python -m bench rtmpt` HERE once docs/performance.md has them, in a section "RTMPT",
 # --- as that section writes them, such as "12.3".
 RTMPT_POLL_US: str | None = None  # flashpol: CPU of a poll
 RTMPT_FRESH_POLL_US: str | None = None  # flashpol: CPU of a poll on a connection of its own
@@ -68,7 +68,7 @@ SESSION_WEBSOCKET = _of_websocket("an idle WebSocket session", "5.13", "KB")
 SESSION_WEBSOCKET_TLS = _of_websocket("an idle WebSocket session through TLS", "19.25", "KB")
 TUNNEL = _of_rtmpt("an idle RTMPT session, with its held poll", RTMPT_SESSION_KB, "KB")
 START = Figure("exec to the first reply", "0.28", "s", "Other quantities", "python -m bench startup")
-GENERATOR = Figure("the client's end of a connection, on this machine", "15", "µs", "The baselines and the load",
+GENERATOR = Figure("the client's end of a connection, on the same machine", "15", "µs", "The baselines and the load",
                    "python -m bench cpu")  # fmt: skip
 
 ALL = (

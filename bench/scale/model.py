@@ -22,6 +22,8 @@ FLASH_PATIENCE = 3.0  # seconds that Flash Player waits for a policy
 CONTENT_PATIENCE = 10.0  # seconds that content waits for its session: an assumption, since content decides
 TIME_WAIT = 60.0  # seconds, a constant of Linux (TCP_TIMEWAIT_LEN)
 CONNTRACK_TIME_WAIT = 120.0  # net.netfilter.nf_conntrack_tcp_timeout_time_wait
+MESSAGES = 0.5  # a second, each way: an assumption
+MILLION = 1_000_000
 CONNTRACK_OF_SESSION = 2  # entries: of the client's connection, and of the upstream's
 
 
@@ -30,8 +32,8 @@ class Client:
     """What a client costs and does.
 
     policy: CPU of its policy reply, 0 if it asks for none. opening: CPU of opening and closing its session. echo: CPU
-    of a message each way. memory: KB of user memory. messages: a second, each way. session_seconds: length of a session,
-    after which it opens the next one.
+    of a message each way. memory: KB of user memory. messages: a second, each way. session_seconds: length of a
+    session, after which it opens the next one.
     """
 
     name: str
@@ -39,13 +41,14 @@ class Client:
     opening: float
     echo: float
     memory: float
-    messages: float = 0.5
+    messages: float = MESSAGES
     session_seconds: float = 1800.0
 
     @property
-    def patience(self) -> float:
-        """Seconds that it waits for its first reply."""
-        return FLASH_PATIENCE if self.policy else CONTENT_PATIENCE
+    def connections(self) -> tuple[tuple[float, float], ...]:
+        """Those that it makes until its session is open: CPU, and seconds that it waits."""
+        opening = (self.opening, CONTENT_PATIENCE)
+        return ((self.policy, FLASH_PATIENCE), opening) if self.policy else (opening,)
 
     @property
     def cpu(self) -> float:
@@ -71,6 +74,16 @@ WEBSOCKET_TLS = Client(
     figures.SESSION_WEBSOCKET_TLS.value,
 )  # fmt: skip
 SESSIONS = (FLASH, WEBSOCKET, WEBSOCKET_TLS)
+# Words, user memory, sockets, and the figure of a message. A tunnel session has its poll, and sends by another request.
+HELD = (
+    ("silent clients", figures.SILENT, 1, None),
+    ("slow replies", figures.SLOW_REPLY, 1, None),
+    ("sessions", figures.SESSION, SESSION_FILES, figures.ECHO),
+    ("TLS sessions", figures.SESSION_TLS, SESSION_FILES, figures.ECHO_TLS),
+    ("WebSocket sessions", figures.SESSION_WEBSOCKET, SESSION_FILES, figures.ECHO_WEBSOCKET),
+    ("WebSocket sessions through TLS", figures.SESSION_WEBSOCKET_TLS, SESSION_FILES, figures.ECHO_WEBSOCKET_TLS),
+    ("RTMPT sessions, with a poll for each message", figures.TUNNEL, SESSION_FILES, figures.POLL),
+)
 
 
 @dataclass(frozen=True)
@@ -112,7 +125,7 @@ class Host:
 
 
 def sessions_by_files(files: int) -> int:
-    """Sessions for which a worker has descriptors, as `flashpol.worker.limits` divides them. files: that it may open."""
+    """Sessions of a worker that may open so many files, as `flashpol.worker.limits` divides them."""
     return int((files - min(files / 4, MAX_KEPT_FILES)) / SESSION_FILES)
 
 
@@ -156,16 +169,17 @@ def rate(host: Host, cpu: float) -> float:
     return host.cores * MICROSECONDS / cpu
 
 
-def at_once(host: Host, cpu: float, patience: float) -> int:
+def at_once(host: Host, client: Client) -> int:
     """Clients that may come at one moment so that the last of them is served in time, with all cores, and none finds
     the accept queue full."""
-    return min(host.accept_queue, int(rate(host, cpu) * patience))
+    return min(host.accept_queue, *(int(rate(host, cpu) * patience) for cpu, patience in client.connections))
 
 
-def useful_queue(cpu: float, patience: float) -> int:
-    """Length of one worker's accept queue whose last client is served in time: a longer one holds clients that have
-    given up, and they cost as much as others."""
-    return int(patience * MICROSECONDS / cpu)
+def useful_queue(client: Client) -> int:
+    """Length of one worker's accept queue whose last client is served in time, if it has connections of each purpose:
+    a longer one holds clients that have given up, and they cost as much as others."""
+    mean = client.cpu_to_begin / len(client.connections)
+    return int(min(patience for _, patience in client.connections) * MICROSECONDS / mean)
 
 
 def storm_seconds(clients: int, cpu: float, workers: int, start: float = 0.0) -> float:

@@ -36,14 +36,17 @@ def cases(client: Client, kernel_of_socket: float) -> list[Case]:
     """What happens to a fleet of such clients."""
     fleet = fleet_of(client, kernel_of_socket)
     short = replace(fleet, host=replace(fleet.host, somaxconn=SHIPPED.somaxconn))
+    half = model.useful_queue(client) // 2
+    useful = replace(fleet, host=replace(fleet.host, backlog=half))
     return [
         Case("nothing: sessions end and begin", fleet, Storm()),
         Case("one host is lost", fleet, Storm(lost=1)),
         Case("the same, somaxconn 4,096", short, Storm(lost=1)),
         Case("all sessions are cut, clients come back at once", fleet, Storm(cut=EVERYBODY)),
         Case("the same, somaxconn 4,096", short, Storm(cut=EVERYBODY)),
-        Case("the same, within 10 s", short, Storm(cut=EVERYBODY, spread=10.0)),
-        Case("the same, within 60 s", short, Storm(cut=EVERYBODY, spread=60.0)),
+        Case(f"the same, `backlog` {half:,}: half of the longest useful queue", useful, Storm(cut=EVERYBODY)),
+        Case("the same, clients come back within 10 s", useful, Storm(cut=EVERYBODY, spread=10.0)),
+        Case("the same, clients come back within 60 s", useful, Storm(cut=EVERYBODY, spread=60.0)),
     ]
 
 

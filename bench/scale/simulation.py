@@ -5,9 +5,9 @@ seconds. Every client is at any time playing, about to connect, in an accept que
 `connect_rate`, waiting for the application, or waiting to try again; their sum never changes.
 
 - The balancer gives each connection to a host by chance, also to one that is gone until it has noticed.
-- A worker serves its accept queue in order; a host's queues are one here. Its CPU is what the messages of sessions leave.
-  A client that has given up stays in the queue and costs as much as the others. A full queue drops the SYN, which the
-  client's kernel sends again after 1, 3 and 7 seconds.
+- A worker serves its accept queue in order; a host's queues are one here. Its CPU is what the messages of sessions
+  leave. A client that has given up stays in the queue and costs as much as the others. A full queue drops the SYN,
+  which the client's kernel sends again after 1, 3 and 7 seconds.
 - A Flash client asks for a policy, and gives up after three seconds. Then it opens a session, by a connection of its
   own, and waits for the application's first byte as long as its content does. Ruffle's opens the session only.
 - Sessions connect to the application of their host, in turns if there is a `connect_rate`. It accepts so many a second
@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from bench.scale.model import CONTENT_PATIENCE, MICROSECONDS, Client, Host, connecting_places
+from bench.scale.model import CONTENT_PATIENCE, FLASH_PATIENCE, MICROSECONDS, Client, Host, connecting_places
 
 STEP = 0.05  # seconds
 SYN_AGAIN = (1.0, 3.0, 7.0)  # seconds after the first SYN, as Linux and Windows send it again
@@ -64,8 +64,9 @@ class Outcome:
     """Seconds are counted from the storm.
 
     failed: tries that ended without a session. refused: those of them at `connect_rate`. late: connections that were
-    served after their clients had given up. stale: sessions that the application accepted after that. queue: the most connections in one host's accept queues. back: seconds
-    until so many of 100 clients that were cut have a session again; None: not within the run. playing: at each step.
+    served after their clients had given up. stale: sessions that the application accepted after that. queue: the most
+    connections in one host's accept queues. back: seconds until so many of 100 clients that were cut have a session
+    again; None: not within the run. playing: at each step.
     """
 
     clients: int
@@ -123,7 +124,7 @@ class Simulation:
         self.outcome = Outcome(fleet.clients)
         self._first = POLICY if fleet.client.policy else OPENING
         self._cost = (fleet.client.policy, fleet.client.opening)
-        self._patience = (fleet.client.patience, CONTENT_PATIENCE)
+        self._patience = (FLASH_PATIENCE, CONTENT_PATIENCE)
         self._failed = 0  # in this step
         self._alive_in_groups = 0
         workers = fleet.host.cores
@@ -136,7 +137,8 @@ class Simulation:
         """All steps."""
         storm_step = round(self.storm.at / STEP)
         low = 0
-        for self.now in range(self.steps):
+        for step in range(self.steps):
+            self.now = step
             if self.now == storm_step:
                 self._storm()
                 low = self.fleet.clients - self.outcome.cut

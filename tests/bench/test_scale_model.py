@@ -72,13 +72,16 @@ def test_hosts_for_hold_all_clients_while_one_is_lost() -> None:
 
 
 def test_at_once_is_the_smaller_of_queue_and_patience() -> None:
-    assert model.at_once(replace(HOST, somaxconn=100), cpu=10.0, patience=3.0) == 200
-    assert model.at_once(replace(HOST, somaxconn=65_535, backlog=65_535), cpu=1000.0, patience=3.0) == 6000
-    assert model.at_once(replace(HOST, somaxconn=65_535, backlog=50), cpu=10.0, patience=3.0) == 100
+    assert model.at_once(replace(HOST, somaxconn=100), CLIENT) == 200
+    assert model.at_once(replace(HOST, somaxconn=65_535, backlog=50), CLIENT) == 100
+    long = replace(HOST, somaxconn=65_535)
+    assert model.at_once(long, replace(CLIENT, policy=1000.0)) == 6000
+    assert model.at_once(long, replace(CLIENT, opening=5000.0)) == 4000
 
 
 def test_useful_queue_is_served_within_the_patience_of_its_last_client() -> None:
-    assert model.useful_queue(cpu=1000.0, patience=3.0) == 3000
+    assert model.useful_queue(replace(CLIENT, policy=1000.0, opening=2000.0)) == 2000
+    assert model.useful_queue(replace(CLIENT, policy=0.0, opening=2000.0)) == 5000
 
 
 def test_storm_seconds_are_shared_by_the_workers_after_the_start() -> None:
@@ -92,5 +95,5 @@ def test_bottleneck_is_the_slowest_station_or_all_of_them_on_one_cpu() -> None:
 
 def test_cpu_of_a_client_has_its_messages_and_its_share_of_an_opening() -> None:
     assert CLIENT.cpu == 100.0
-    assert FLASH.patience == 3.0
+    assert FLASH.cpu_to_begin == FLASH.policy + FLASH.opening
     assert WEBSOCKET_TLS.cpu_to_begin == WEBSOCKET_TLS.opening
