@@ -26,6 +26,11 @@ def _published() -> dict[str, float]:
     }  # fmt: skip
 
 
+def _memory(units: Units, name: str, count: int) -> float:
+    """MB. What is taken once, however many there are, is not published."""
+    return units.get(f"{name}_once", 0.0) + units[name] * count / 1024
+
+
 # Name of the measurement -> words, unit, digits, the prediction from what one costs and how many there are.
 PREDICTIONS: dict[str, tuple[str, str, int, Callable[[Units, Sizes], float]]] = {
     "replies_apart": ("policy replies, worker and clients on a CPU each", "a second", 0,
@@ -34,11 +39,11 @@ PREDICTIONS: dict[str, tuple[str, str, int, Callable[[Units, Sizes], float]]] = 
                         lambda u, n: model.bottleneck(u["reply_one_cpu"], u["generator_one_cpu"], shared=True)),
     "handshakes": ("TLS handshakes with a reply, worker and clients on one CPU", "a second", 0,
                    lambda u, n: model.bottleneck(u["handshake"], u["generator_handshake"], shared=True)),
-    "silent": ("user memory of {silent:,} silent clients", "MB", 2, lambda u, n: u["silent"] * n["silent"] / 1024),
+    "silent": ("user memory of {silent:,} silent clients", "MB", 2, lambda u, n: _memory(u, "silent", n["silent"])),
     "sockets": ("kernel memory of their ends here", "MB", 1, lambda u, n: u["socket"] * n["silent"] / 1024),
     **{
         way: (f"user memory of {{sessions:,}} {words}", "MB", 1,
-              lambda u, n, way=way: u[way] * n["sessions"] / 1024)  # type: ignore[misc]
+              lambda u, n, way=way: _memory(u, way, n["sessions"]))  # type: ignore[misc]
         for way, words in (("session", "sessions"), ("session_tls", "TLS sessions"),
                            ("session_websocket", "WebSocket sessions"), ("session_websocket_tls", "wss sessions"))
     },
@@ -113,8 +118,11 @@ UNITS = {
     "open_session": "a session opened, with an echo, µs", "open_session_tls": "the same through TLS, µs",
     "open_session_websocket": "a WebSocket session opened, with an echo, µs",
     "open_session_websocket_tls": "the same through TLS, µs",
-    "silent": "a silent client, KB", "session": "a session, KB", "session_tls": "a TLS session, KB",
-    "session_websocket": "a WebSocket session, KB", "session_websocket_tls": "the same through TLS, KB",
+    "silent": "a silent client, KB", "silent_once": "once for all of them, MB",
+    "session": "a session, KB", "session_once": "once for all of them, MB",
+    "session_tls": "a TLS session, KB", "session_tls_once": "once for all of them, MB",
+    "session_websocket": "a WebSocket session, KB", "session_websocket_once": "once for all of them, MB",
+    "session_websocket_tls": "the same through TLS, KB", "session_websocket_tls_once": "once for all of them, MB",
     "socket": "kernel memory of an end, KB", "start": "exec to the first reply, s",
 }  # fmt: skip
 

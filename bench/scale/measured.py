@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -164,23 +164,41 @@ def _handshakes(sizes: Sizes, settings: Settings, samples: Samples, files: Certi
 
 def _silent(sizes: Sizes, settings: Settings, samples: Samples, files: Certificate) -> None:
     del files
-    for where, count in ((samples.few, sizes.few_silent), (samples.many, sizes.silent)):
-        with servers.flashpol(settings.server_cpu, PATIENT) as server:
-            load.closed(server, connections=50, count=500, cpu=settings.load_cpus)
-            time.sleep(SETTLE)
-            memory, slab, opened = user_memory(server.pid), kernel.slab_bytes(), open_files(server.pid)
-            with load.SilentClients(server, count, seconds=SECONDS, cpu=settings.load_cpus) as clients:
-                wait_until_open(server.pids, opened + count, PATIENT)
-                user, of_kernel = user_memory(server.pid) - memory, kernel.slab_bytes() - slab
-                clients.release()
-        # Both ends of each connection are on this machine.
-        ends = 2
-        if where is samples.few:
-            samples.add(where, "silent", user / count / 1024)
-            samples.add(where, "socket", of_kernel / count / ends / 1024)
-        else:
-            samples.add(where, "silent", user / 2**20)
-            samples.add(where, "sockets", of_kernel / ends / 2**20)
+    ends = 2  # of each connection, both on this machine
+    with servers.flashpol(settings.server_cpu, PATIENT) as server:
+        memory, slab, opened = _warm(server, settings), kernel.slab_bytes(), open_files(server.pid)
+        grown = []
+        with ExitStack() as held:
+            for number in (0, 1):
+                options = ("--first", str(number * sizes.few_silent))
+                held.enter_context(load.SilentClients(
+                    server, sizes.few_silent, seconds=SECONDS, cpu=settings.load_cpus, options=options,
+                ))  # fmt: skip
+                wait_until_open(server.pids, opened + (number + 1) * sizes.few_silent, PATIENT)
+                grown.append(user_memory(server.pid) - memory)
+            of_kernel = kernel.slab_bytes() - slab
+    _add_memory(samples, "silent", grown, sizes.few_silent)
+    samples.add(samples.few, "socket", of_kernel / (2 * sizes.few_silent) / ends / 1024)
+    with servers.flashpol(settings.server_cpu, PATIENT) as server:
+        memory, slab, opened = _warm(server, settings), kernel.slab_bytes(), open_files(server.pid)
+        with load.SilentClients(server, sizes.silent, seconds=SECONDS, cpu=settings.load_cpus):
+            wait_until_open(server.pids, opened + sizes.silent, PATIENT)
+            samples.add(samples.many, "silent", (user_memory(server.pid) - memory) / 2**20)
+            samples.add(samples.many, "sockets", (kernel.slab_bytes() - slab) / ends / 2**20)
+
+
+def _warm(server: Server, settings: Settings) -> int:
+    """A few replies; the memory after them."""
+    load.closed(server, connections=50, count=500, cpu=settings.load_cpus)
+    time.sleep(SETTLE)
+    return user_memory(server.pid)
+
+
+def _add_memory(samples: Samples, name: str, grown: list[int], count: int) -> None:
+    """What so many clients took, and what twice as many took: the difference is that of one, the rest is taken once."""
+    first, both = grown
+    samples.add(samples.few, name, (both - first) / count / 1024)
+    samples.add(samples.few, f"{name}_once", (2 * first - both) / 2**20)
 
 
 def _sessions(sizes: Sizes, settings: Settings, samples: Samples, files: Certificate) -> None:
@@ -189,21 +207,28 @@ def _sessions(sizes: Sizes, settings: Settings, samples: Samples, files: Certifi
     with relay_load.application(settings.load_cpus[0]) as port:
         for name, way in WAYS.items():
             peer = peers[way]
-            for where, count in ((samples.few, sizes.few_sessions), (samples.many, sizes.sessions)):
-                with peer.start(settings.server_cpu, files, Applications(port, 0)) as server:
+            for counts in ([sizes.few_sessions] * 2, [sizes.sessions]):
+                with (
+                    peer.start(settings.server_cpu, files, Applications(port, 0)) as server,
+                    ExitStack() as held,
+                ):
                     relay_load.short(server, cpu, connections=1, size=SIZE, total=20, tls=peer.tls,
                                      websocket=peer.websocket)  # fmt: skip
                     time.sleep(SETTLE)
                     memory, before = user_memory(server.pid), cpu_used(server)
-                    with relay_load.HeldSessions(server, [count], cpu, size=SIZE, tls=peer.tls,
-                                                 websocket=peer.websocket):  # fmt: skip
-                        grown, used = user_memory(server.pid) - memory, cpu_used(server) - before
-                if where is samples.few:
-                    samples.add(where, name, grown / count / 1024)
-                    samples.add(where, f"open_{name}", used / count / 1e3)
+                    grown = []
+                    for count in counts:
+                        held.enter_context(relay_load.HeldSessions(
+                            server, [count], cpu, size=SIZE, tls=peer.tls, websocket=peer.websocket,
+                        ))  # fmt: skip
+                        grown.append(user_memory(server.pid) - memory)
+                    used = cpu_used(server) - before
+                if len(counts) > 1:
+                    _add_memory(samples, name, grown, sizes.few_sessions)
+                    samples.add(samples.few, f"open_{name}", used / sum(counts) / 1e3)
                 else:
-                    samples.add(where, name, grown / 2**20)
-                    samples.add(where, f"open_{name}", used / 1e9)
+                    samples.add(samples.many, name, grown[0] / 2**20)
+                    samples.add(samples.many, f"open_{name}", used / 1e9)
 
 
 # --------------------------------------------------------------------------------------------------------------- storms

@@ -38,7 +38,9 @@ def _section(figure: figures.Figure) -> str:
 
 def socket_kb() -> float:
     """KB of kernel memory of an idle connection's end, of the last measurement."""
-    return measured.medians(measured.load_last()["few"])["socket"]
+    last = measured.load_last()
+    count: int = last["sizes"]["silent"]
+    return measured.medians(last["many"])["sockets"] * 1024 / count
 
 
 # ---------------------------------------------------------------------------------------------------------------- hosts
