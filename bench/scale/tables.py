@@ -20,10 +20,7 @@ SEED = 1
 
 def figures_table() -> str:
     """What the model takes."""
-    rows = [
-        [f.name, f"{f.published} {f.unit}" if f.published else "not published yet", _section(f), f"`{f.command}`"]
-        for f in figures.ALL
-    ]
+    rows = [[f.name, f"{f.published} {f.unit}", _section(f), f"`{f.command}`"] for f in figures.ALL]
     rows.append(["a TLS handshake: the difference of the two upgrades", f"{figures.HANDSHAKE_US:.1f} µs", "", ""])
     rows.append(["kernel memory of an idle end of a connection", f"{socket_kb():.2f} KB",
                  "[below](#model-beside-measurement)", "`python -m bench.scale measure`"])  # fmt: skip
@@ -31,8 +28,6 @@ def figures_table() -> str:
 
 
 def _section(figure: figures.Figure) -> str:
-    if figure.published is None:
-        return ""
     return f"[{figure.section}](performance.md#{figure.section.lower().replace(' ', '-')})"
 
 
@@ -73,13 +68,10 @@ def _short(name: str) -> str:
 def million_table() -> str:
     """Memory and CPU of a million of each kind."""
     rows = []
-    for name, memory, sockets, message in model.HELD:
-        if memory.published is None or (message and message.published is None):
-            rows.append([name, *["not published yet"] * 3])
-            continue
-        user, kernel = (kb * model.MILLION / 2**20 for kb in (memory.value, sockets * socket_kb()))
-        cpu = f"{message.value * model.MESSAGES * model.MILLION / model.MICROSECONDS:.1f}" if message else ""
-        rows.append([name, f"{user:.1f}", f"{kernel:.1f}", cpu])
+    for one in model.HELD:
+        user, kernel = (kb * model.MILLION / 2**20 for kb in (one.memory.value, one.sockets * socket_kb()))
+        cores = one.messages * model.MILLION / model.MICROSECONDS
+        rows.append([one.name, f"{user:.1f}", f"{kernel:.1f}", f"{cores:.1f}" if cores else ""])
     head = ["a million of", "user memory, GB", "kernel memory, GB", "cores for a message of each every two seconds"]
     return table(head, rows)
 
