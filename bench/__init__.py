@@ -13,6 +13,7 @@ started ends with the run.
 - ``servers/``     start and stop what is measured    ``measure.py``    readers of /proc, medians
 - ``scenarios/``   one file for each question; ``interleave.py``: interleaved rounds
 - ``report.py``    figures, targets, the tables       ``charts.py``     PNG files, with matplotlib
+- ``scale/``       a model of what a host and a fleet hold: ``python -m bench.scale``
 - ``compare.py``   the changes between two runs       ``machine.py``, ``isolation.py``   the machine and its network
 """
 

@@ -94,7 +94,7 @@ def _run(words: list[str]) -> int:
     unknown = [name for name in arguments.scenario if name not in (*SCENARIOS, *ON_DEMAND, "all")]
     if rounds < 1 or unknown:
         parser.error(f"unknown scenario: {', '.join(unknown)}" if unknown else "--rounds must be at least 1")
-    _allow_many_files()
+    allow_many_files()
     results = Results()
     about = machine.describe()
     missing = isolation.isolate()
@@ -157,7 +157,7 @@ def _charts(words: list[str]) -> int:
     return 0
 
 
-def _allow_many_files() -> None:
+def allow_many_files() -> None:
     """Raise the limit for child processes: a worker that holds 15,000 connections exceeds the usual soft limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
