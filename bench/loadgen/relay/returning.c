@@ -324,7 +324,7 @@ static void turn(void)
 /* The next line of input: its first byte; 0: there is none yet. */
 static char command(void)
 {
-    char line[16];
+    char line[2]; /* a letter and its newline: the next line stays */
     struct epoll_event event;
     static int input = -1;
     if (input < 0) {
