@@ -26,6 +26,7 @@ from bench.scenarios import (
     handshakes,
     listeners,
     rate,
+    reconnect,
     relay,
     reload,
     rtmpt,
@@ -57,6 +58,7 @@ SCENARIOS: dict[str, Callable[[Settings, Results], None]] = {
     "tls": tls.run,
     "handshakes": handshakes.run,
     "websocket": websocket.run,
+    "reconnect": reconnect.run,
     "rtmpt": rtmpt.run,
     "generator": generator.run,
 }

@@ -74,7 +74,7 @@ def configuration(sections: str, more: str = "", connections: int = FILES // 2) 
 @contextmanager
 def started(text: str, folder: Path, cpu: int | None) -> Iterator["subprocess.Popen[bytes]"]:
     """HAProxy in the foreground with this configuration."""
-    program = _program()
+    program = haproxy_program()
     if program is None:
         raise BenchError("HAProxy is not installed")
     (folder / "haproxy.cfg").write_text(text)
@@ -82,13 +82,14 @@ def started(text: str, folder: Path, cpu: int | None) -> Iterator["subprocess.Po
         yield process
 
 
-def _program() -> str | None:
+def haproxy_program() -> str | None:
+    """Path of HAProxy, or None if it is not installed."""
     return shutil.which("haproxy", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")
 
 
 def missing(feature: str = "LUA") -> str | None:
     """Why it cannot run here, or None. feature: of the build, as `haproxy -vv` names it."""
-    program = _program()
+    program = haproxy_program()
     if program is None:
         return "HAProxy is not installed"
     features = subprocess.run([program, "-vv"], check=False, capture_output=True, text=True, timeout=10).stdout

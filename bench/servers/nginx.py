@@ -86,13 +86,13 @@ def missing(module: str = "stream_ssl_preread_module") -> str | None:
 
 def configuration(folder: Path, *servers: str) -> str:
     """A configuration of one worker and stream servers with these lines."""
-    return f"{_load('stream')}{_main(folder)}stream {{ access_log off; {_servers(servers)} }}\n"
+    return f"{load('stream')}{_main(folder)}stream {{ access_log off; {_servers(servers)} }}\n"
 
 
 def rtmp_configuration(folder: Path, *servers: str) -> str:
     """A configuration of one worker, which can write where this user can, and RTMP servers with these lines."""
     user = pwd.getpwuid(os.geteuid()).pw_name
-    return f"user {user};\n{_load('rtmp')}{_main(folder)}rtmp {{ access_log off; {_servers(servers)} }}\n"
+    return f"user {user};\n{load('rtmp')}{_main(folder)}rtmp {{ access_log off; {_servers(servers)} }}\n"
 
 
 def http_configuration(folder: Path, *servers: str) -> str:
@@ -102,7 +102,8 @@ def http_configuration(folder: Path, *servers: str) -> str:
     return f"{_main(folder)}http {{ access_log off; {paths} {_servers(servers)} }}\n"
 
 
-def _load(name: str) -> str:
+def load(name: str) -> str:
+    """A line that loads a module, if it is not built in."""
     modules = [Path(where, f"ngx_{name}_module.so") for where in MODULES]
     return "".join(f"load_module {module};\n" for module in modules if module.exists())  # else it is built in
 

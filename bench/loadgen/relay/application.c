@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAX_FD = 1 << 17, ACCEPTED_AT_ONCE = 64 };
+enum { MAX_FD = 1 << 17, ACCEPTED_AT_ONCE = 64, SLOW_QUEUE = 128, WINDOW_NS = 100000000 };
 
 struct session {
     char *held; /* read and not yet echoed, because the client does not read */
@@ -31,6 +31,7 @@ struct session {
 
 static struct session *sessions; /* by descriptor */
 static bool websocket;
+static unsigned accept_cost; /* µs; 0: none */
 static int epoll_fd;
 
 static void watch(int operation, int fd, uint32_t events)
@@ -231,13 +232,14 @@ static void serve(int fd, uint32_t events)
     }
 }
 
-static int listen_on_loopback(void)
+static int listen_on_loopback(uint16_t port)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), on = 1;
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in at = server_address(port);
     socklen_t size = sizeof at;
     if (fd < 0 || setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0 || /* inherited */
-        bind(fd, (struct sockaddr *)&at, size) < 0 || listen(fd, 65535) < 0 ||
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
+        bind(fd, (struct sockaddr *)&at, size) < 0 || listen(fd, accept_cost ? SLOW_QUEUE : 65535) < 0 ||
         getsockname(fd, (struct sockaddr *)&at, &size) < 0)
         die("listen");
     printf("port %d\n", ntohs(at.sin_port));
@@ -245,9 +247,24 @@ static int listen_on_loopback(void)
     return fd;
 }
 
+/* An application that loads a player's state at each connect, for example. */
+static void pay_for_accept(void)
+{
+    static uint64_t window, accepted;
+    uint64_t now = now_ns() / WINDOW_NS;
+    if (now != window && accepted) {
+        printf("accepts %llu %llu\n", (unsigned long long)window, (unsigned long long)accepted);
+        fflush(stdout);
+        accepted = 0;
+    }
+    window = now;
+    accepted++;
+    usleep(accept_cost);
+}
+
 static void accept_some(int listening)
 {
-    for (int k = 0; k < ACCEPTED_AT_ONCE; k++) {
+    for (int k = 0; k < (accept_cost ? 1 : ACCEPTED_AT_ONCE); k++) {
         int fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK);
         if (fd < 0 && errno == EMFILE)
             die("accept");
@@ -255,18 +272,21 @@ static void accept_some(int listening)
             return;
         if (fd >= MAX_FD)
             give_up("too many connections");
+        if (accept_cost)
+            pay_for_accept();
         watch(EPOLL_CTL_ADD, fd, EPOLLIN);
     }
 }
 
-void relay_application(bool speaks_websocket)
+void relay_application(bool speaks_websocket, uint16_t port, unsigned cost)
 {
     websocket = speaks_websocket;
+    accept_cost = cost;
     sessions = calloc(MAX_FD, sizeof *sessions);
     epoll_fd = epoll_create1(0);
     if (!sessions || epoll_fd < 0)
         die("epoll");
-    int listening = listen_on_loopback();
+    int listening = listen_on_loopback(port);
     watch(EPOLL_CTL_ADD, listening, EPOLLIN);
     for (;;) {
         struct epoll_event events[RELAY_EVENTS];

@@ -5,6 +5,7 @@
 #include "../client.h"
 #include "../tls.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 unsigned char pattern[PERIOD + CHUNK_BYTES];
@@ -24,10 +25,9 @@ int run_relay(int argc, char **argv)
 {
     allow_many_files();
     make_pattern();
-    if (argc == 1 && !strcmp(argv[0], "application"))
-        relay_application(false);
-    if (argc == 1 && !strcmp(argv[0], "ws-application"))
-        relay_application(true);
+    if (argc >= 1 && argc <= 3 && (!strcmp(argv[0], "application") || !strcmp(argv[0], "ws-application")))
+        relay_application(argv[0][0] == 'w', argc > 1 ? (uint16_t)atoi(argv[1]) : 0,
+                          argc > 2 ? (unsigned)atoi(argv[2]) : 0);
     struct manner manner = {0};
     for (; argc && !strncmp(argv[0], "--", 2); argc--, argv++) {
         if (!strcmp(argv[0], "--tls") && argc > 1) {
@@ -43,6 +43,8 @@ int run_relay(int argc, char **argv)
             break; /* no mode has such a name */
         }
     }
+    if ((argc == 4 || argc == 5) && !strcmp(argv[0], "return"))
+        relay_returning(argc - 1, argv + 1, manner);
     manner.together |= manner.tls || manner.websocket;
     if (argc < 3 || !relay_clients(argv[0], argc - 1, argv + 1, manner))
         give_up("relay: usage: see the head of bench/loadgen/relay/relay.h");

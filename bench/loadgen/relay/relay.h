@@ -9,8 +9,14 @@
  *   loadgen relay upload PORT CONNS BYTES       BYTES to the application on each of CONNS connections
  *   loadgen relay hold PORT CONNS SIZE          one echo on each connection, and one more for each line of stdin, until
  *                                               that ends; none may have been closed by then
+ *   loadgen relay return PORT CONNS FIRST [REPLY]
+ *                                               sessions that come back when they are cut, from source address FIRST on;
+ *                                               with REPLY, a file, policy clients. A line "g" of stdin begins a turn (and
+ *                                               all policy clients ask), "r" ends it when all are served
  *
  *   loadgen relay ws-application                the same application, which speaks WebSocket
+ *   loadgen relay application PORT [COST]       on this port; it sleeps COST µs for each connection that it accepts, has
+ *                                               a queue of 128 for them, and prints the accepts of each 100 ms
  *
  *   loadgen relay [--tls VERSION] [--ws] [--together] MODE …
  *                                               clients of TLS 1.2 or 1.3, of WebSocket, or of both. Their `echo`, and that
@@ -43,13 +49,16 @@ void make_pattern(void);
 /* The mode that the arguments name; returns the exit code. */
 int run_relay(int argc, char **argv);
 
-/* Runs until it is killed. websocket: whether it speaks that. */
-void relay_application(bool websocket) __attribute__((noreturn));
+/* Runs until it is killed. websocket: whether it speaks that. port: 0: the kernel chooses it. cost: of an accept, µs. */
+void relay_application(bool websocket, uint16_t port, unsigned cost) __attribute__((noreturn));
 
 /* How clients connect. together: those of an echo wait until all are connected. */
 struct manner {
     bool tls, websocket, together;
 };
+
+/* Clients that come back (returning.c). Runs until stdin ends. argv: what follows the name. */
+void relay_returning(int argc, char **argv, struct manner manner) __attribute__((noreturn));
 
 /* A mode of the clients. False: no mode has that name and number of arguments. argv: what follows the name. */
 bool relay_clients(const char *mode, int argc, char **argv, struct manner manner);
