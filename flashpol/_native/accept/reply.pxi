@@ -179,7 +179,9 @@ cdef inline bint is_unread(const Core* core, const Record* record) noexcept nogi
     slot = slot_at(core.address_table, record.slot)
     if slot.unread_until != 0 and <uint16_t>(slot.unread_until - slot.second) <= UNREAD_SECONDS:
         return True
-    return slot.count > WATCHED_RATE and line_of(core.account, record.slot, K_LINGER).count >= WATCHED_LINGERING
+    if slot.count <= WATCHED_RATE:
+        return False
+    return line_of(core.account, holder_of(core.account, record.slot), K_LINGER).count >= WATCHED_LINGERING
 
 
 cdef inline bint keeps_open(Core* core, int fd) noexcept nogil:

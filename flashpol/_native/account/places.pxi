@@ -15,15 +15,15 @@ cdef inline int heaviest_connection(const AccountCore* account) noexcept nogil:
     """
     cdef const Ranking* ranking = &account.rankings[ALL]
     cdef uint8_t last_kind = K_UNANSWERED_SESSION if account.leaving < account.max_leaving else K_LINGER
-    cdef int32_t slot = heaviest(ranking)
+    cdef int32_t holder = heaviest(ranking)
     cdef int fd
     for _ in range(MAX_LOOKED_AT):
-        if slot < 0:
+        if holder < 0:
             return -1
-        fd = first_of(account, <uint32_t>slot, last_kind)
+        fd = first_of(account, <uint32_t>holder, last_kind)
         if fd >= 0:
             return fd
-        slot = next_heaviest(ranking, slot)
+        holder = next_heaviest(ranking, holder)
     return -1
 
 
