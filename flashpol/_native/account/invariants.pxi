@@ -117,7 +117,7 @@ cdef const char* find_places_violation(AccountCore* account) noexcept nogil:
         entry = &account.entries[fd]
         leaving += entry.leaving
         in_line -= entry.kind != K_NONE
-        if entry.kind == (K_UNANSWERED_SESSION if entry.silent != NULL else K_SILENT_SESSION):
+        if entry.kind == (K_UNANSWERED_SESSION if account.session_entries[fd].silent != NULL else K_SILENT_SESSION):
             return b"a session gives way as something else"
     if leaving != account.leaving or in_line != 0:
         return b"the account differs from its places"

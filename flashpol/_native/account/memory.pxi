@@ -4,7 +4,8 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 
 from flashpol._native.account.places cimport (
-    AccountCore, AccountEntry, Holder, K_WAITING, KIND_COUNT, Line, Ranking, RANKING_COUNT, WEIGHT_CLASSES,
+    AccountCore, AccountEntry, Holder, K_WAITING, KIND_COUNT, Line, Ranking, RANKING_COUNT, SessionEntry,
+    WEIGHT_CLASSES,
 )
 from flashpol._native.codecs.codec cimport Codec
 
@@ -25,12 +26,13 @@ cdef bint open_places(AccountCore* account, size_t capacity, uint32_t slots) noe
     account.capacity = capacity
     account.slots = slots
     account.entries = <AccountEntry*>calloc(max(capacity, <size_t>1), sizeof(AccountEntry))
+    account.session_entries = <SessionEntry*>calloc(max(capacity, <size_t>1), sizeof(SessionEntry))
     account.codecs = <Codec**>calloc(max(capacity, <size_t>1), sizeof(Codec*))
     account.max_holders = <uint32_t>min(capacity, <size_t>slots)     # each has a connection
     holders = <size_t>account.max_holders + 1
     account.holder_of_slot = <uint32_t*>calloc(slots, sizeof(uint32_t))
     account.slot_of_holder = <uint32_t*>calloc(holders, sizeof(uint32_t))
-    if account.entries == NULL or account.codecs == NULL:
+    if account.entries == NULL or account.session_entries == NULL or account.codecs == NULL:
         return False
     if account.holder_of_slot == NULL or account.slot_of_holder == NULL:
         return False
@@ -47,6 +49,7 @@ cdef bint open_places(AccountCore* account, size_t capacity, uint32_t slots) noe
 cdef void close_places(AccountCore* account) noexcept nogil:
     cdef int i
     free(account.entries)
+    free(account.session_entries)
     free(account.codecs)
     free(account.holder_of_slot)
     free(account.slot_of_holder)

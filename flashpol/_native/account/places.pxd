@@ -58,7 +58,7 @@ cdef struct Ranking:
     int32_t first[WEIGHT_CLASSES]
     int32_t last[WEIGHT_CLASSES]
 
-# One for each possible descriptor.
+# One for each possible descriptor: 24 bytes.
 cdef struct AccountEntry:
     uint64_t number             # of all that ever joined a line: the lowest has waited longest
     int32_t before              # neighbours in the line, + 1; 0 ends
@@ -66,10 +66,13 @@ cdef struct AccountEntry:
     uint32_t slot               # of the address in the address table, as the line knows it; 0 is for all without one
     uint8_t kind
     uint8_t leaving             # a session that was evicted; its greenlet has not closed it yet
-    SessionLines* own_lines     # of a session: its listener's
-    int32_t own_before          # neighbours there, + 1; 0 ends
-    int32_t own_after
-    int32_t* silent             # of a session in which the client has never sent a byte: its listener's count of them
+
+# And one that only sessions touch.
+cdef struct SessionEntry:
+    SessionLines* lines         # its listener's
+    int32_t before              # neighbours there, + 1; 0 ends
+    int32_t after
+    int32_t* silent             # if the client has never sent a byte: its listener's count of such sessions
 
 ctypedef void (*end_session_t)(void* relay, int fd) noexcept nogil      # and the others that act on a session
 
@@ -81,6 +84,7 @@ ctypedef void (*end_session_t)(void* relay, int fd) noexcept nogil      # and th
 # address that is no holder.
 cdef struct AccountCore:
     AccountEntry* entries
+    SessionEntry* session_entries
     size_t capacity
     uint32_t slots              # of the address table, and one for all addresses without a slot
     uint32_t* holder_of_slot    # 0: it is none

@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from flashpol._native.account.places cimport (
     AccountCore, AccountEntry, ALL, HANDSHAKES, Holder, K_HANDSHAKE, K_NONE, K_QUEUED, K_SILENT_SESSION, K_WAITING,
-    Line, QUEUED, Ranking, SESSIONS, WEIGHT_CLASSES,
+    Line, QUEUED, Ranking, SessionEntry, SESSIONS, WEIGHT_CLASSES,
 )
 
 cdef extern from *:
@@ -99,28 +99,33 @@ cdef inline void weigh(AccountCore* account, uint32_t holder, uint8_t kind, int3
         add_weight(&account.rankings[QUEUED], holder, change)
 
 
-cdef void leave_own_line(AccountCore* account, const AccountEntry* entry) noexcept nogil:
-    cdef int kind = entry.kind - K_SILENT_SESSION
-    if entry.own_before == 0:
-        entry.own_lines.head[kind] = entry.own_after
+cdef void leave_line_of_listener(AccountCore* account, int fd) noexcept nogil:
+    cdef SessionEntry* entry = &account.session_entries[fd]
+    cdef int kind = account.entries[fd].kind - K_SILENT_SESSION
+    if entry.lines == NULL:
+        return
+    if entry.before == 0:
+        entry.lines.head[kind] = entry.after
     else:
-        account.entries[entry.own_before - 1].own_after = entry.own_after
-    if entry.own_after == 0:
-        entry.own_lines.tail[kind] = entry.own_before
+        account.session_entries[entry.before - 1].after = entry.after
+    if entry.after == 0:
+        entry.lines.tail[kind] = entry.before
     else:
-        account.entries[entry.own_after - 1].own_before = entry.own_before
+        account.session_entries[entry.after - 1].before = entry.before
 
 
-cdef void join_own_line(AccountCore* account, int fd) noexcept nogil:
-    cdef AccountEntry* entry = &account.entries[fd]
-    cdef int kind = entry.kind - K_SILENT_SESSION
-    entry.own_before = entry.own_lines.tail[kind]
-    entry.own_after = 0
-    if entry.own_before == 0:
-        entry.own_lines.head[kind] = fd + 1
+cdef void join_line_of_listener(AccountCore* account, int fd) noexcept nogil:
+    cdef SessionEntry* entry = &account.session_entries[fd]
+    cdef int kind = account.entries[fd].kind - K_SILENT_SESSION
+    if entry.lines == NULL:
+        return
+    entry.before = entry.lines.tail[kind]
+    entry.after = 0
+    if entry.before == 0:
+        entry.lines.head[kind] = fd + 1
     else:
-        account.entries[entry.own_before - 1].own_after = fd + 1
-    entry.own_lines.tail[kind] = fd + 1
+        account.session_entries[entry.before - 1].after = fd + 1
+    entry.lines.tail[kind] = fd + 1
 
 
 cdef void leave_line(AccountCore* account, int fd) noexcept nogil:
@@ -139,8 +144,8 @@ cdef void leave_line(AccountCore* account, int fd) noexcept nogil:
     weigh(account, holder, entry.kind, -1)
     if account.rankings[ALL].holders[holder].weight == 0:
         give_back_holder(account, entry.slot, holder)
-    if entry.kind >= K_SILENT_SESSION and entry.own_lines != NULL:
-        leave_own_line(account, entry)
+    if entry.kind >= K_SILENT_SESSION:
+        leave_line_of_listener(account, fd)
 
 
 cdef void join_line(AccountCore* account, int fd) noexcept nogil:
@@ -158,8 +163,8 @@ cdef void join_line(AccountCore* account, int fd) noexcept nogil:
     line.tail = fd + 1
     line.count += 1
     weigh(account, holder, entry.kind, 1)
-    if entry.kind >= K_SILENT_SESSION and entry.own_lines != NULL:
-        join_own_line(account, fd)
+    if entry.kind >= K_SILENT_SESSION:
+        join_line_of_listener(account, fd)
 
 
 cdef inline void set_kind(AccountCore* account, int fd, uint32_t slot, uint8_t kind) noexcept nogil:
