@@ -38,7 +38,6 @@ cdef enum:                      # the rankings of addresses, by the connections 
 cdef struct Line:
     int32_t head
     int32_t tail
-    int32_t count
 
 # The sessions of one listener that give way, of each kind, in the same order. Descriptors + 1.
 cdef struct SessionLines:

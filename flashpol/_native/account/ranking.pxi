@@ -51,6 +51,15 @@ cdef void give_back_holder(AccountCore* account, uint32_t slot, uint32_t holder)
 
 # ------------------------------------------------------------------------------------------------- rankings and lines
 
+cdef inline bint has_at_least(const AccountCore* account, uint32_t slot, uint8_t kind, int number) noexcept nogil:
+    """Whether an address has so many connections of a kind. It takes time for so many."""
+    cdef int32_t at = line_of(account, holder_of(account, slot), kind).head
+    while at != 0 and number > 0:
+        at = account.entries[at - 1].after
+        number -= 1
+    return number <= 0
+
+
 cdef void leave_bucket(Ranking* ranking, int32_t holder, int bucket) noexcept nogil:
     cdef Holder* own = &ranking.holders[holder]
     if own.before < 0:
@@ -140,7 +149,6 @@ cdef void leave_line(AccountCore* account, int fd) noexcept nogil:
         line.tail = entry.before
     else:
         account.entries[entry.after - 1].before = entry.before
-    line.count -= 1
     weigh(account, holder, entry.kind, -1)
     if account.rankings[ALL].holders[holder].weight == 0:
         give_back_holder(account, entry.slot, holder)
@@ -161,7 +169,6 @@ cdef void join_line(AccountCore* account, int fd) noexcept nogil:
     else:
         account.entries[line.tail - 1].after = fd + 1
     line.tail = fd + 1
-    line.count += 1
     weigh(account, holder, entry.kind, 1)
     if entry.kind >= K_SILENT_SESSION:
         join_line_of_listener(account, fd)
