@@ -262,6 +262,9 @@ class Account:
     def max_sessions(self) -> int: ...
     @property
     def max_leaving(self) -> int: ...
+    @property
+    def holder_count(self) -> int:
+        """How many addresses there is memory for: the most that had connections that give way at a time. For tests."""
 
 @final
 class TopAddresses:

@@ -94,9 +94,9 @@ cdef Reason make_room_of_address(Core* core, uint32_t* slot) noexcept nogil:
     cdef uint16_t open = own.open
     cdef int fd
     for _ in range(MAX_EVICTIONS):
-        fd = first_of(core.account, slot[0], K_LINGER)
+        fd = first_of(core.account, holder_of(core.account, slot[0]), K_LINGER)
         if fd >= 0 and core.records[fd].state == S_LINGER and unacknowledged(fd):
-            fd = first_of(core.account, slot[0], K_HANDSHAKE)
+            fd = first_of(core.account, holder_of(core.account, slot[0]), K_HANDSHAKE)
         if fd < 0:
             break
         # One that has become a session counts for max_address_connections no more.
@@ -199,17 +199,17 @@ cdef bint make_room_for_session(
     cdef const Ranking* ranking = &core.account.rankings[SESSIONS]
     cdef int bucket, looked_at = 0
     cdef uint8_t kind
-    cdef int32_t slot, at
+    cdef int32_t holder, at
     for bucket in range(WEIGHT_CLASSES - 1, 0, -1):
         if (ranking.occupied >> bucket) & 1 == 0:
             continue
-        slot = ranking.first[bucket]
-        while slot >= 0:
-            if sessions_of(core, <uint32_t>slot) < least:
+        holder = ranking.first[bucket]
+        while holder >= 0:
+            if sessions_of(core, core.account.slot_of_holder[holder]) < least:
                 looked_at += 1
             else:
                 for kind in range(<uint8_t>K_SILENT_SESSION, <uint8_t>(last_kind + 1)):
-                    at = line_of(core.account, <uint32_t>slot, kind).head
+                    at = line_of(core.account, <uint32_t>holder, kind).head
                     while at != 0 and looked_at < MAX_LOOKED_AT:
                         if may_replace(core, at - 1, listener, own):
                             return evict_session(core, at - 1)
@@ -217,7 +217,7 @@ cdef bint make_room_for_session(
                         at = core.account.entries[at - 1].after
             if looked_at >= MAX_LOOKED_AT:
                 return make_room_of_listener(core, listener, last_kind, own, least)
-            slot = ranking.holders[slot].after
+            holder = ranking.holders[holder].after
     return False
 
 
@@ -244,10 +244,11 @@ cdef bint exceeds_free_sessions(const Core* core, const Listener* listener, uint
 
 cdef bint evict_session_of(Core* core, uint32_t slot) noexcept nogil:
     """Evict a session of this address. False: none of them gives way."""
+    cdef uint32_t holder = holder_of(core.account, slot)
     cdef uint8_t kind
     cdef int fd
     for kind in range(<uint8_t>K_SILENT_SESSION, <uint8_t>KIND_COUNT):
-        fd = line_of(core.account, slot, kind).head - 1
+        fd = line_of(core.account, holder, kind).head - 1
         if fd >= 0:
             return evict_session(core, fd)
     return False

@@ -6,7 +6,9 @@ from flashpol._native.accept.state cimport (
     Carrier, Core, G_SESSIONS, G_SLOW_REPLIES, GAUGE_COUNT, Listener, QUEUE_COUNT, Record, S_BEHIND, S_BODY, S_DECISION,
     S_EXCHANGE, S_FREE, S_FRESH, S_HEAD, S_KEEP, S_QUEUED, S_SENDING, STATE_COUNT, StateRow, TurnLine,
 )
-from flashpol._native.account.places cimport AccountEntry, K_NONE, K_SILENT_SESSION, SESSION_KINDS, SESSIONS
+from flashpol._native.account.places cimport (
+    AccountEntry, K_NONE, K_SILENT_SESSION, SESSION_KINDS, SessionEntry, SESSIONS,
+)
 from flashpol._native.codecs.codec cimport Codec, CodecLink
 from flashpol._native.common.share cimport Share
 
@@ -39,6 +41,7 @@ cdef const char* find_record_violation(Core* core, const Record* record) noexcep
     """What is wrong with one record of a connection, NULL if nothing."""
     cdef const StateRow* row
     cdef const AccountEntry* entry = &core.account.entries[record - core.records]
+    cdef const SessionEntry* of_session = &core.account.session_entries[record - core.records]
     if record.state >= STATE_COUNT:
         return b"a record has no state"
     if record.state == S_FRESH:
@@ -63,7 +66,7 @@ cdef const char* find_record_violation(Core* core, const Record* record) noexcep
     if row.gauge == G_SESSIONS:
         if entry.kind != K_NONE and entry.kind < K_SILENT_SESSION:
             return b"a session gives way as something else"
-    elif entry.kind != kind_of(record, row) or entry.silent != NULL or entry.leaving:
+    elif entry.kind != kind_of(record, row) or of_session.silent != NULL or entry.leaving:
         return b"a connection does not give way as its state says"
     if entry.kind != K_NONE and entry.slot != record.slot:
         return b"a connection is in the line of another address"
@@ -144,6 +147,7 @@ cdef const char* find_share_violation(
 cdef const char* find_own_line_violation(Core* core, const Listener* listener, int64_t* length) noexcept nogil:
     """What is wrong with a listener's lines of sessions, NULL if nothing. Their length is added to `length`."""
     cdef const AccountEntry* entry
+    cdef const SessionEntry* of_session
     cdef uint64_t number
     cdef int32_t before, at
     cdef int kind
@@ -151,11 +155,12 @@ cdef const char* find_own_line_violation(Core* core, const Listener* listener, i
         number, before, at = 0, 0, listener.session_lines.head[kind]
         while at != 0:
             entry = &core.account.entries[at - 1]
-            if entry.own_lines != &listener.session_lines or entry.kind != <int>K_SILENT_SESSION + kind:
+            of_session = &core.account.session_entries[at - 1]
+            if of_session.lines != &listener.session_lines or entry.kind != <int>K_SILENT_SESSION + kind:
                 return b"a listener's line has a session that is not of it"
-            if entry.own_before != before or entry.number <= number:
+            if of_session.before != before or entry.number <= number:
                 return b"a listener's line is out of order"
-            number, before, at = entry.number, at, entry.own_after
+            number, before, at = entry.number, at, of_session.after
             length[0] += 1
         if listener.session_lines.tail[kind] != before:
             return b"a listener's line does not end at its tail"
@@ -318,7 +323,7 @@ cdef const char* find_violation(Core* core, int64_t* live) noexcept nogil:
         if record.state == S_FREE:
             if record.watched:
                 return b"a closed descriptor is in the epoll set"
-            if core.account.entries[fd].kind != K_NONE or core.account.entries[fd].silent != NULL:
+            if core.account.entries[fd].kind != K_NONE or core.account.session_entries[fd].silent != NULL:
                 return b"a closed descriptor has a place"
             continue
         wrong = find_record_violation(core, record)

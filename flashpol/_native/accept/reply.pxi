@@ -179,7 +179,7 @@ cdef inline bint is_unread(const Core* core, const Record* record) noexcept nogi
     slot = slot_at(core.address_table, record.slot)
     if slot.unread_until != 0 and <uint16_t>(slot.unread_until - slot.second) <= UNREAD_SECONDS:
         return True
-    return slot.count > WATCHED_RATE and line_of(core.account, record.slot, K_LINGER).count >= WATCHED_LINGERING
+    return slot.count > WATCHED_RATE and has_at_least(core.account, record.slot, K_LINGER, WATCHED_LINGERING)
 
 
 cdef inline bint keeps_open(Core* core, int fd) noexcept nogil:

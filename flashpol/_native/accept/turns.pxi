@@ -125,7 +125,7 @@ cdef int handshake_that_gives_way(Core* core, const Listener* listener, uint32_t
     """
     cdef AccountCore* account = core.account
     cdef const Ranking* ranking = &account.rankings[HANDSHAKES]
-    cdef int32_t most = heaviest(ranking), own = ranking.holders[slot].weight
+    cdef int32_t most = heaviest(ranking), own = ranking.holders[holder_of(account, slot)].weight
     cdef int64_t now
     cdef int at, looked_at = 0
     if most >= 0 and ranking.holders[most].weight > own + 1:
@@ -140,7 +140,7 @@ cdef int handshake_that_gives_way(Core* core, const Listener* listener, uint32_t
     looked_at = 0
     while at >= 0 and looked_at < MAX_LOOKED_AT and now - link_at(core, PLACED, at).since > PATIENCE_NS:
         if (not waits_for_turn(core, at) and helps(core, at, listener)
-                and ranking.holders[core.records[at].slot].weight >= own):
+                and ranking.holders[holder_of(account, core.records[at].slot)].weight >= own):
             return at
         looked_at += 1
         at = link_at(core, PLACED, at).after
@@ -187,13 +187,13 @@ cdef int hello_of_listener(Core* core, const Listener* listener) noexcept nogil:
 cdef int hello_of_lightest(Core* core) noexcept nogil:
     """A hello of the address with the fewest, in the same way; -1 if it gets no place, or all have as many."""
     cdef const Ranking* ranking = &core.account.rankings[QUEUED]
-    cdef int32_t slot = lightest(ranking)
+    cdef int32_t holder = lightest(ranking)
     cdef int fd
-    if slot < 0 or ranking.holders[slot].weight == ranking.holders[heaviest(ranking)].weight:
+    if holder < 0 or ranking.holders[holder].weight == ranking.holders[heaviest(ranking)].weight:
         return -1
-    fd = line_of(core.account, <uint32_t>slot, K_QUEUED).head - 1
+    fd = line_of(core.account, <uint32_t>holder, K_QUEUED).head - 1
     if now_ns() - codec_of(core, fd).links[TURNS].since > OVERLOAD_NS:
-        fd = line_of(core.account, <uint32_t>slot, K_QUEUED).tail - 1
+        fd = line_of(core.account, <uint32_t>holder, K_QUEUED).tail - 1
     return fd if take_handshake_place(core, fd) else -1
 
 

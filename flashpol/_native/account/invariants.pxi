@@ -9,15 +9,15 @@ from flashpol._native.account.places cimport (
 
 
 cdef const char* find_line_violation(
-    AccountCore* account, uint32_t slot, uint8_t kind, int32_t* length,
+    AccountCore* account, uint32_t holder, uint8_t kind, int32_t* length,
 ) noexcept nogil:
     cdef const AccountEntry* entry
     cdef uint64_t number = 0
-    cdef int32_t before = 0, at = line_of(account, slot, kind).head
+    cdef int32_t before = 0, at = line_of(account, holder, kind).head
     length[0] = 0
     while at != 0:
         entry = &account.entries[at - 1]
-        if entry.kind != kind or entry.slot != slot or entry.before != before:
+        if entry.kind != kind or holder_of(account, entry.slot) != holder or entry.before != before:
             return b"a line has a connection that is not of its address and kind"
         if entry.number <= number:
             return b"a line is out of order"
@@ -25,7 +25,7 @@ cdef const char* find_line_violation(
         number = entry.number
         before = at
         at = entry.after
-    if line_of(account, slot, kind).tail != before or line_of(account, slot, kind).count != length[0]:
+    if line_of(account, holder, kind).tail != before:
         return b"a line does not end at its tail"
     return NULL
 
@@ -34,12 +34,12 @@ cdef const char* find_ranking_violation(
     AccountCore* account, Ranking* ranking, uint8_t first_kind, uint8_t last_kind,
 ) noexcept nogil:
     cdef int64_t total = 0, in_buckets = 0, holders = 0
-    cdef int32_t length, weight, slot, before
+    cdef int32_t length, weight, holder, before
     cdef const char* wrong
     cdef uint32_t number
     cdef uint8_t kind
     cdef int bucket
-    for number in range(account.slots):
+    for number in range(account.last_holder + 1):
         weight = 0
         for kind in range(first_kind, <uint8_t>(last_kind + 1)):
             wrong = find_line_violation(account, number, kind, &length)
@@ -52,17 +52,17 @@ cdef const char* find_ranking_violation(
         holders += weight != 0
     for bucket in range(WEIGHT_CLASSES):
         before = -1
-        slot = ranking.first[bucket]
-        if (slot >= 0) != ((ranking.occupied >> bucket) & 1):
+        holder = ranking.first[bucket]
+        if (holder >= 0) != ((ranking.occupied >> bucket) & 1):
             return b"the buckets differ from their bits"
-        while slot >= 0:
-            if bucket_of(ranking.holders[slot].weight) != bucket or ranking.holders[slot].before != before:
+        while holder >= 0:
+            if bucket_of(ranking.holders[holder].weight) != bucket or ranking.holders[holder].before != before:
                 return b"an address is in the bucket of another weight"
             in_buckets += 1
             if in_buckets > holders:
                 return b"a bucket is a ring"
-            before = slot
-            slot = ranking.holders[slot].after
+            before = holder
+            holder = ranking.holders[holder].after
         if ranking.last[bucket] != before:
             return b"a bucket does not end at its last address"
     if in_buckets != holders:
@@ -72,13 +72,38 @@ cdef const char* find_ranking_violation(
     return NULL
 
 
+cdef const char* find_holder_violation(const AccountCore* account) noexcept nogil:
+    """What is wrong with the numbers of holders, NULL if nothing."""
+    cdef uint32_t slot, holder, taken = 0, given_back = 0
+    for slot in range(account.slots):
+        holder = account.holder_of_slot[slot]
+        if holder == 0:
+            continue
+        taken += 1
+        if holder > account.last_holder or account.slot_of_holder[holder] != slot:
+            return b"a holder has the number of another"
+        if account.rankings[ALL].holders[holder].weight == 0:
+            return b"an address without connections is a holder"
+    holder = account.free_holder
+    while holder != 0 and given_back <= account.last_holder:
+        if account.rankings[ALL].holders[holder].weight != 0:
+            return b"a holder's number was given back"
+        given_back += 1
+        holder = account.slot_of_holder[holder]
+    if taken + given_back != account.last_holder or account.last_holder > account.max_holders:
+        return b"a holder's number is lost"
+    return NULL
+
+
 cdef const char* find_places_violation(AccountCore* account) noexcept nogil:
     """What is wrong, NULL if nothing."""
     cdef int64_t leaving = 0, in_line = account.rankings[ALL].total
     cdef const AccountEntry* entry
     cdef const char* wrong
     cdef size_t fd
-    wrong = find_ranking_violation(account, &account.rankings[ALL], K_WAITING, K_UNANSWERED_SESSION)
+    wrong = find_holder_violation(account)
+    if wrong == NULL:
+        wrong = find_ranking_violation(account, &account.rankings[ALL], K_WAITING, K_UNANSWERED_SESSION)
     if wrong == NULL:
         wrong = find_ranking_violation(account, &account.rankings[QUEUED], K_QUEUED, K_QUEUED)
     if wrong == NULL:
@@ -92,7 +117,7 @@ cdef const char* find_places_violation(AccountCore* account) noexcept nogil:
         entry = &account.entries[fd]
         leaving += entry.leaving
         in_line -= entry.kind != K_NONE
-        if entry.kind == (K_UNANSWERED_SESSION if entry.silent != NULL else K_SILENT_SESSION):
+        if entry.kind == (K_UNANSWERED_SESSION if account.session_entries[fd].silent != NULL else K_SILENT_SESSION):
             return b"a session gives way as something else"
     if leaving != account.leaving or in_line != 0:
         return b"the account differs from its places"

@@ -38,14 +38,13 @@ cdef enum:                      # the rankings of addresses, by the connections 
 cdef struct Line:
     int32_t head
     int32_t tail
-    int32_t count
 
 # The sessions of one listener that give way, of each kind, in the same order. Descriptors + 1.
 cdef struct SessionLines:
     int32_t head[SESSION_KINDS]
     int32_t tail[SESSION_KINDS]
 
-# One address in a ranking, at the number of its slot in the address table; 0 is for all that have no slot.
+# One address in a ranking, at its number as a holder.
 cdef struct Holder:
     int32_t weight              # its connections in this ranking
     int32_t before              # neighbours in the bucket of that weight; -1 ends
@@ -58,27 +57,41 @@ cdef struct Ranking:
     int32_t first[WEIGHT_CLASSES]
     int32_t last[WEIGHT_CLASSES]
 
-# One for each possible descriptor.
+# One for each possible descriptor: 24 bytes.
 cdef struct AccountEntry:
     uint64_t number             # of all that ever joined a line: the lowest has waited longest
     int32_t before              # neighbours in the line, + 1; 0 ends
     int32_t after
-    uint32_t slot               # of the address, as the line knows it
+    uint32_t slot               # of the address in the address table, as the line knows it; 0 is for all without one
     uint8_t kind
-    SessionLines* own_lines     # of a session: its listener's
-    int32_t own_before          # neighbours there, + 1; 0 ends
-    int32_t own_after
-    int32_t* silent             # of a session in which the client has never sent a byte: its listener's count of them
     uint8_t leaving             # a session that was evicted; its greenlet has not closed it yet
+
+# And one that only sessions touch.
+cdef struct SessionEntry:
+    SessionLines* lines         # its listener's
+    int32_t before              # neighbours there, + 1; 0 ends
+    int32_t after
+    int32_t* silent             # if the client has never sent a byte: its listener's count of such sessions
 
 ctypedef void (*end_session_t)(void* relay, int fd) noexcept nogil      # and the others that act on a session
 
 # An Account owns it; the ConnectionTable and the Pump of the process borrow it.
+#
+# Holders are the addresses with connections in lines. A holder has a number, from 1 on, until the last of these leaves.
+# The number that was given back last is taken first. So lines and rankings take memory for as many addresses as are
+# there at a time, and not for all slots over which these are scattered. Holder 0 has no connections and is read for an
+# address that is no holder.
 cdef struct AccountCore:
     AccountEntry* entries
+    SessionEntry* session_entries
     size_t capacity
     uint32_t slots              # of the address table, and one for all addresses without a slot
-    Line* lines                 # KIND_COUNT for each slot
+    uint32_t* holder_of_slot    # 0: it is none
+    uint32_t* slot_of_holder    # and of a number that was given back the one that was so before it, 0 ends
+    uint32_t max_holders
+    uint32_t last_holder        # the highest number that was ever taken
+    uint32_t free_holder        # the number that was given back last, 0: all up to last_holder are taken
+    Line* lines[KIND_COUNT]     # by holder; most addresses have connections of one kind only
     Ranking rankings[RANKING_COUNT]
     uint64_t joined             # connections that ever joined a line
     int64_t held                # connections, without the sessions that are leaving

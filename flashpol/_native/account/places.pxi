@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 from flashpol._native.account.places cimport (
     AccountCore, AccountEntry, ALL, K_LINGER, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, MAX_LOOKED_AT, Ranking,
-    SessionLines,
+    SessionEntry, SessionLines,
 )
 
 
@@ -15,15 +15,15 @@ cdef inline int heaviest_connection(const AccountCore* account) noexcept nogil:
     """
     cdef const Ranking* ranking = &account.rankings[ALL]
     cdef uint8_t last_kind = K_UNANSWERED_SESSION if account.leaving < account.max_leaving else K_LINGER
-    cdef int32_t slot = heaviest(ranking)
+    cdef int32_t holder = heaviest(ranking)
     cdef int fd
     for _ in range(MAX_LOOKED_AT):
-        if slot < 0:
+        if holder < 0:
             return -1
-        fd = first_of(account, <uint32_t>slot, last_kind)
+        fd = first_of(account, <uint32_t>holder, last_kind)
         if fd >= 0:
             return fd
-        slot = next_heaviest(ranking, slot)
+        holder = next_heaviest(ranking, holder)
     return -1
 
 
@@ -40,7 +40,7 @@ cdef inline bint exceeds_files(const AccountCore* account) noexcept nogil:
 
 cdef inline void forget_silence(AccountCore* account, int fd) noexcept nogil:
     """The client has spoken, or its session has ended."""
-    cdef AccountEntry* entry = &account.entries[fd]
+    cdef SessionEntry* entry = &account.session_entries[fd]
     if entry.silent != NULL:
         entry.silent[0] -= 1
         entry.silent = NULL
@@ -51,8 +51,8 @@ cdef inline void begin_place_of_session(
 ) noexcept nogil:
     """A session begins, of the listener with these lines. count: of its sessions in which the client has sent nothing,
     if this is one; else NULL."""
-    account.entries[fd].own_lines = lines
-    account.entries[fd].silent = count
+    account.session_entries[fd].lines = lines
+    account.session_entries[fd].silent = count
     if count != NULL:
         count[0] += 1
 
@@ -60,7 +60,7 @@ cdef inline void begin_place_of_session(
 cdef inline void forget_session(AccountCore* account, int fd) noexcept nogil:
     """A session's connection is closed."""
     forget_silence(account, fd)
-    account.entries[fd].own_lines = NULL
+    account.session_entries[fd].lines = NULL
     account.leaving -= account.entries[fd].leaving
     account.entries[fd].leaving = False
 

@@ -1,10 +1,11 @@
 # Which address holds most, in constant time: lines of connections by address and kind, and addresses by weight.
+# places.pxd explains the holders.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from flashpol._native.account.places cimport (
     AccountCore, AccountEntry, ALL, HANDSHAKES, Holder, K_HANDSHAKE, K_NONE, K_QUEUED, K_SILENT_SESSION, K_WAITING,
-    KIND_COUNT, Line, QUEUED, Ranking, SESSIONS, WEIGHT_CLASSES,
+    Line, QUEUED, Ranking, SessionEntry, SESSIONS, WEIGHT_CLASSES,
 )
 
 cdef extern from *:
@@ -20,85 +21,126 @@ cdef inline int bucket_of(int32_t weight) noexcept nogil:
     return 16 + (power - 4) * 2 + ((weight >> (power - 1)) & 1)
 
 
-cdef inline Line* line_of(const AccountCore* account, uint32_t slot, uint8_t kind) noexcept nogil:
-    return &account.lines[<size_t>slot * KIND_COUNT + kind]
+# ------------------------------------------------------------------------------------------------------------- holders
+
+cdef inline uint32_t holder_of(const AccountCore* account, uint32_t slot) noexcept nogil:
+    return account.holder_of_slot[slot]
 
 
-cdef void leave_bucket(Ranking* ranking, int32_t slot, int bucket) noexcept nogil:
-    cdef Holder* holder = &ranking.holders[slot]
-    if holder.before < 0:
-        ranking.first[bucket] = holder.after
+cdef inline Line* line_of(const AccountCore* account, uint32_t holder, uint8_t kind) noexcept nogil:
+    return &account.lines[kind][holder]
+
+
+cdef uint32_t become_holder(AccountCore* account, uint32_t slot) noexcept nogil:
+    cdef uint32_t holder = account.free_holder
+    if holder != 0:
+        account.free_holder = account.slot_of_holder[holder]
     else:
-        ranking.holders[holder.before].after = holder.after
-    if holder.after < 0:
-        ranking.last[bucket] = holder.before
+        account.last_holder += 1
+        holder = account.last_holder
+    account.slot_of_holder[holder] = slot
+    account.holder_of_slot[slot] = holder
+    return holder
+
+
+cdef void give_back_holder(AccountCore* account, uint32_t slot, uint32_t holder) noexcept nogil:
+    account.holder_of_slot[slot] = 0
+    account.slot_of_holder[holder] = account.free_holder
+    account.free_holder = holder
+
+
+# ------------------------------------------------------------------------------------------------- rankings and lines
+
+cdef inline bint has_at_least(const AccountCore* account, uint32_t slot, uint8_t kind, int number) noexcept nogil:
+    """Whether an address has so many connections of a kind. It takes time for so many."""
+    cdef int32_t at = line_of(account, holder_of(account, slot), kind).head
+    while at != 0 and number > 0:
+        at = account.entries[at - 1].after
+        number -= 1
+    return number <= 0
+
+
+cdef void leave_bucket(Ranking* ranking, int32_t holder, int bucket) noexcept nogil:
+    cdef Holder* own = &ranking.holders[holder]
+    if own.before < 0:
+        ranking.first[bucket] = own.after
     else:
-        ranking.holders[holder.after].before = holder.before
+        ranking.holders[own.before].after = own.after
+    if own.after < 0:
+        ranking.last[bucket] = own.before
+    else:
+        ranking.holders[own.after].before = own.before
     if ranking.first[bucket] < 0:
         ranking.occupied &= ~(<uint64_t>1 << bucket)
 
 
-cdef void join_bucket(Ranking* ranking, int32_t slot, int bucket) noexcept nogil:
-    cdef Holder* holder = &ranking.holders[slot]
-    holder.before = ranking.last[bucket]
-    holder.after = -1
-    if holder.before < 0:
-        ranking.first[bucket] = slot
+cdef void join_bucket(Ranking* ranking, int32_t holder, int bucket) noexcept nogil:
+    cdef Holder* own = &ranking.holders[holder]
+    own.before = ranking.last[bucket]
+    own.after = -1
+    if own.before < 0:
+        ranking.first[bucket] = holder
     else:
-        ranking.holders[holder.before].after = slot
-    ranking.last[bucket] = slot
+        ranking.holders[own.before].after = holder
+    ranking.last[bucket] = holder
     ranking.occupied |= <uint64_t>1 << bucket
 
 
-cdef inline void add_weight(Ranking* ranking, uint32_t slot, int32_t change) noexcept nogil:
-    cdef Holder* holder = &ranking.holders[slot]
-    cdef int old = bucket_of(holder.weight), new = bucket_of(holder.weight + change)
+cdef inline void add_weight(Ranking* ranking, uint32_t holder, int32_t change) noexcept nogil:
+    cdef Holder* own = &ranking.holders[holder]
+    cdef int old = bucket_of(own.weight), new = bucket_of(own.weight + change)
     if old != new:
         if old:
-            leave_bucket(ranking, <int32_t>slot, old)
+            leave_bucket(ranking, <int32_t>holder, old)
         if new:
-            join_bucket(ranking, <int32_t>slot, new)
-    holder.weight += change
+            join_bucket(ranking, <int32_t>holder, new)
+    own.weight += change
     ranking.total += change
 
 
-cdef inline void weigh(AccountCore* account, uint32_t slot, uint8_t kind, int32_t change) noexcept nogil:
-    add_weight(&account.rankings[ALL], slot, change)
+cdef inline void weigh(AccountCore* account, uint32_t holder, uint8_t kind, int32_t change) noexcept nogil:
+    add_weight(&account.rankings[ALL], holder, change)
     if kind >= K_SILENT_SESSION:
-        add_weight(&account.rankings[SESSIONS], slot, change)
+        add_weight(&account.rankings[SESSIONS], holder, change)
     elif kind == K_HANDSHAKE:
-        add_weight(&account.rankings[HANDSHAKES], slot, change)
+        add_weight(&account.rankings[HANDSHAKES], holder, change)
     elif kind == K_QUEUED:
-        add_weight(&account.rankings[QUEUED], slot, change)
+        add_weight(&account.rankings[QUEUED], holder, change)
 
 
-cdef void leave_own_line(AccountCore* account, const AccountEntry* entry) noexcept nogil:
-    cdef int kind = entry.kind - K_SILENT_SESSION
-    if entry.own_before == 0:
-        entry.own_lines.head[kind] = entry.own_after
+cdef void leave_line_of_listener(AccountCore* account, int fd) noexcept nogil:
+    cdef SessionEntry* entry = &account.session_entries[fd]
+    cdef int kind = account.entries[fd].kind - K_SILENT_SESSION
+    if entry.lines == NULL:
+        return
+    if entry.before == 0:
+        entry.lines.head[kind] = entry.after
     else:
-        account.entries[entry.own_before - 1].own_after = entry.own_after
-    if entry.own_after == 0:
-        entry.own_lines.tail[kind] = entry.own_before
+        account.session_entries[entry.before - 1].after = entry.after
+    if entry.after == 0:
+        entry.lines.tail[kind] = entry.before
     else:
-        account.entries[entry.own_after - 1].own_before = entry.own_before
+        account.session_entries[entry.after - 1].before = entry.before
 
 
-cdef void join_own_line(AccountCore* account, int fd) noexcept nogil:
-    cdef AccountEntry* entry = &account.entries[fd]
-    cdef int kind = entry.kind - K_SILENT_SESSION
-    entry.own_before = entry.own_lines.tail[kind]
-    entry.own_after = 0
-    if entry.own_before == 0:
-        entry.own_lines.head[kind] = fd + 1
+cdef void join_line_of_listener(AccountCore* account, int fd) noexcept nogil:
+    cdef SessionEntry* entry = &account.session_entries[fd]
+    cdef int kind = account.entries[fd].kind - K_SILENT_SESSION
+    if entry.lines == NULL:
+        return
+    entry.before = entry.lines.tail[kind]
+    entry.after = 0
+    if entry.before == 0:
+        entry.lines.head[kind] = fd + 1
     else:
-        account.entries[entry.own_before - 1].own_after = fd + 1
-    entry.own_lines.tail[kind] = fd + 1
+        account.session_entries[entry.before - 1].after = fd + 1
+    entry.lines.tail[kind] = fd + 1
 
 
 cdef void leave_line(AccountCore* account, int fd) noexcept nogil:
     cdef AccountEntry* entry = &account.entries[fd]
-    cdef Line* line = line_of(account, entry.slot, entry.kind)
+    cdef uint32_t holder = holder_of(account, entry.slot)
+    cdef Line* line = line_of(account, holder, entry.kind)
     if entry.before == 0:
         line.head = entry.after
     else:
@@ -107,15 +149,17 @@ cdef void leave_line(AccountCore* account, int fd) noexcept nogil:
         line.tail = entry.before
     else:
         account.entries[entry.after - 1].before = entry.before
-    line.count -= 1
-    weigh(account, entry.slot, entry.kind, -1)
-    if entry.kind >= K_SILENT_SESSION and entry.own_lines != NULL:
-        leave_own_line(account, entry)
+    weigh(account, holder, entry.kind, -1)
+    if account.rankings[ALL].holders[holder].weight == 0:
+        give_back_holder(account, entry.slot, holder)
+    if entry.kind >= K_SILENT_SESSION:
+        leave_line_of_listener(account, fd)
 
 
 cdef void join_line(AccountCore* account, int fd) noexcept nogil:
     cdef AccountEntry* entry = &account.entries[fd]
-    cdef Line* line = line_of(account, entry.slot, entry.kind)
+    cdef uint32_t holder = holder_of(account, entry.slot) or become_holder(account, entry.slot)
+    cdef Line* line = line_of(account, holder, entry.kind)
     account.joined += 1
     entry.number = account.joined
     entry.before = line.tail
@@ -125,10 +169,9 @@ cdef void join_line(AccountCore* account, int fd) noexcept nogil:
     else:
         account.entries[line.tail - 1].after = fd + 1
     line.tail = fd + 1
-    line.count += 1
-    weigh(account, entry.slot, entry.kind, 1)
-    if entry.kind >= K_SILENT_SESSION and entry.own_lines != NULL:
-        join_own_line(account, fd)
+    weigh(account, holder, entry.kind, 1)
+    if entry.kind >= K_SILENT_SESSION:
+        join_line_of_listener(account, fd)
 
 
 cdef inline void set_kind(AccountCore* account, int fd, uint32_t slot, uint8_t kind) noexcept nogil:
@@ -154,7 +197,7 @@ cdef inline void renew_place(AccountCore* account, int fd) noexcept nogil:
     entry.number = account.joined
     if entry.after == 0:
         return
-    line = line_of(account, entry.slot, entry.kind)
+    line = line_of(account, holder_of(account, entry.slot), entry.kind)
     account.entries[entry.after - 1].before = entry.before
     if entry.before == 0:
         line.head = entry.after
@@ -169,36 +212,36 @@ cdef inline void renew_place(AccountCore* account, int fd) noexcept nogil:
 # --------------------------------------------------------------------------------------------------------- the heaviest
 
 cdef inline int32_t heaviest(const Ranking* ranking) noexcept nogil:
-    """The slot of the address with the most connections, -1 if there is none. Among equals the one that became so
+    """The address with the most connections, as a holder, -1 if there is none. Among equals the one that became so
     first. From 16 on, weights in one half of a power of two count as equal."""
     if ranking.occupied == 0:
         return -1
     return ranking.first[63 - count_leading_zeros(ranking.occupied)]
 
 
-cdef inline int32_t next_heaviest(const Ranking* ranking, int32_t slot) noexcept nogil:
-    """The address after `slot` in the order of `heaviest`, -1 if it is the last."""
-    cdef int bucket = bucket_of(ranking.holders[slot].weight)
+cdef inline int32_t next_heaviest(const Ranking* ranking, int32_t holder) noexcept nogil:
+    """The address after `holder` in the order of `heaviest`, -1 if it is the last."""
+    cdef int bucket = bucket_of(ranking.holders[holder].weight)
     cdef uint64_t lighter = ranking.occupied & ((<uint64_t>1 << bucket) - 1)
-    if ranking.holders[slot].after >= 0:
-        return ranking.holders[slot].after
+    if ranking.holders[holder].after >= 0:
+        return ranking.holders[holder].after
     return ranking.first[63 - count_leading_zeros(lighter)] if lighter else -1
 
 
 cdef inline int32_t lightest(const Ranking* ranking) noexcept nogil:
-    """The slot of the address with the fewest connections, -1 if there is none. Among equals the one that became so
+    """The address with the fewest connections, as a holder, -1 if there is none. Among equals the one that became so
     first."""
     if ranking.occupied == 0:
         return -1
     return ranking.first[count_trailing_zeros(ranking.occupied)]
 
 
-cdef inline int first_of(const AccountCore* account, uint32_t slot, uint8_t last_kind) noexcept nogil:
+cdef inline int first_of(const AccountCore* account, uint32_t holder, uint8_t last_kind) noexcept nogil:
     """The connection of an address that has waited longest, of the kinds up to `last_kind`; -1 if there is none."""
     cdef uint8_t kind
     cdef int fd, found = -1
     for kind in range(<uint8_t>K_WAITING, <uint8_t>(last_kind + 1)):
-        fd = line_of(account, slot, kind).head - 1
+        fd = line_of(account, holder, kind).head - 1
         if fd >= 0 and (found < 0 or account.entries[fd].number < account.entries[found].number):
             found = fd
     return found

@@ -39,3 +39,7 @@ cdef class Account:
     @property
     def max_leaving(self):
         return self.core.max_leaving
+
+    @property
+    def holder_count(self):
+        return self.core.last_holder
