@@ -43,7 +43,7 @@ def _level(running: list[Server], settings: Settings, level: int) -> list[tuple[
     counts = {server.name: warm_up(server, level, settings.load_cpus, at_most) for server in running}
     return [
         (server, measure(server, level, counts[server.name], settings.load_cpus))
-        for server in interleaved(running, settings.either(ROUNDS, 1))
+        for server in interleaved(running, settings.turns(ROUNDS))
     ]
 
 

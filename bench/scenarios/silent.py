@@ -89,7 +89,7 @@ def _hold_many(start: Callable[[float], AbstractContextManager[Server]], setting
             wait_until_open(holding.pids, files + count, MANY_ACCEPT_SECONDS)
             grown = sum(map(user_memory, holding.pids)) - memory
             p99: dict[int, list[float]] = {quiet.pid: [], holding.pid: []}
-            for server in interleaved([quiet, holding], settings.either(TURNS, 1)):
+            for server in interleaved([quiet, holding], settings.turns(TURNS)):
                 one = load.closed(server, connections=ASKING, count=REPLIES, cpu=settings.load_cpus,
                                   options=["--first", "61000"])  # fmt: skip
                 p99[server.pid].append(one.p99)

@@ -52,7 +52,7 @@ def _hold(holding: Server, quiet: Server, level: int, settings: Settings, result
         _wait_for(holding, level)
         per_client = (user_memory(holding.pid) - memory) / level / 1024
         p99: dict[int, list[float]] = {holding.pid: [], quiet.pid: []}
-        for server in interleaved([quiet, holding], settings.either(TURNS, 1)):
+        for server in interleaved([quiet, holding], settings.turns(TURNS)):
             one = load.closed(server, connections=ASKING, count=REPLIES, cpu=settings.load_cpus,
                               options=["--first", "61000"])  # fmt: skip
             p99[server.pid].append(one.p99)
