@@ -21,7 +21,7 @@ from bench.settings import Settings
 
 NAMES = (OURS, "C epoll, one segment", "nginx", "HAProxy", "gevent StreamServer")
 SHARES = (0.3, 0.5, 0.7, 0.9, 1.0, 1.1)
-QUICK_SHARES = (0.3, 0.7)
+QUICK_SHARES = (0.7,)
 SECONDS = 0.25  # of a run: the host's other work, every second or two, disturbs the smaller part of such runs
 MIN_REQUESTS = 2_000  # of a run: fewer than 1,000 have no p99.9
 ROUNDS = 7
