@@ -60,7 +60,7 @@ docs: $(VENV)/.dev  ## generate manual pages, completion and the tables of the r
 picture: $(VENV)/.dev  ## take docs/demo.png, the README's picture of the demo, in Chromium
 	$(BIN)/python -m examples.chat.picture
 
-bench: $(VENV)/.run  ## compare with C servers, nginx, HAProxy, gevent, Go, node (18 minutes); report in build/bench-report
+bench: $(VENV)/.run  ## compare with C servers, nginx, HAProxy, gevent, Go, node (15 minutes); report in build/bench-report
 	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -e ".[bench]"
 	$(BIN)/python -m bench all --out build/bench-report
 

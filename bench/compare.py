@@ -35,13 +35,14 @@ class Change:
     low: float
     high: float
     better: str  # "less" or "more"
+    margin: float = MARGIN
 
     @property
     def verdict(self) -> str:
         """`better`, `worse`, or empty if the change is uncertain or small."""
-        if self.low > 1 + MARGIN:
+        if self.low > 1 + self.margin:
             return "better" if self.better == "more" else "worse"
-        if self.high < 1 - MARGIN:
+        if self.high < 1 - self.margin:
             return "worse" if self.better == "more" else "better"
         return ""
 
@@ -56,7 +57,7 @@ def load(path: Path) -> dict[str, Any]:
     return document
 
 
-def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
+def changes(old: dict[str, Any], new: dict[str, Any], margin: float = MARGIN) -> list[Change]:
     """The changes of all figures that both runs have samples of and that can be better or worse, in the new order."""
     generator = random.Random(SEED)
     found = []
@@ -67,7 +68,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
             continue
         low, high = interval(before, after, generator)
         a, b = statistics.median(before), statistics.median(after)
-        found.append(Change(key, a, b, b / a, low, high, figure["better"]))
+        found.append(Change(key, a, b, b / a, low, high, figure["better"], margin))
     return found
 
 
@@ -90,14 +91,18 @@ def of_medians(ours: list[float], theirs: list[float]) -> Spread:
 def table(found: list[Change], *, everything: bool = False) -> str:
     """A table of the certain changes, one figure a line; everything: of all figures."""
     shown = [change for change in found if everything or change.verdict]
-    rows = [("figure", "old", "new", "new / old", "95 % interval", "")]
+    worse = sum(change.verdict == "worse" for change in found)
+    better = sum(change.verdict == "better" for change in found)
+    end = f"{len(found)} figures compared: {worse} worse, {better} better, the others uncertain"
+    return "\n".join([*(lines(shown, "old", "new") if shown else []), end])
+
+
+def lines(shown: list[Change], old: str, new: str) -> list[str]:
+    """A table of changes with its head, one a line. old, new: what the two runs are called."""
+    rows = [("figure", old, new, f"{new} / {old}", "95 % interval", "")]
     rows += [
         (c.key, f"{c.old:,.4g}", f"{c.new:,.4g}", f"{c.ratio:.3f}", f"{c.low:.3f} - {c.high:.3f}", c.verdict)
         for c in shown
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    worse = sum(change.verdict == "worse" for change in found)
-    better = sum(change.verdict == "better" for change in found)
-    lines.append(f"{len(found)} figures compared: {worse} worse, {better} better, the others uncertain")
-    return "\n".join(lines if shown else lines[-1:])
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

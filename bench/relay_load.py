@@ -15,6 +15,7 @@ from testkit.polling import eventually
 
 RUN_SECONDS = 120.0  # no run is longer: the clients give up when no byte comes for 10 s
 END_SECONDS = 10.0
+GROUP = 2_500  # sessions that begin at the same time, so that few have said nothing yet: flashpol evicts those
 SMALL = 100  # bytes of a message that is not sent
 
 
@@ -151,16 +152,18 @@ class HeldSessions:
         self, server: Server, counts: Sequence[int], cpu: int | None, *, size: int = 100, tls: str = "",
         websocket: bool = False,
     ) -> None:  # fmt: skip
-        """counts: sessions of each process. size: bytes of an echo."""
+        """counts: sessions of each process, or of each group of processes. size: bytes of an echo."""
         self._name = server.name
-        self._commands = [_command(server, _options(tls, websocket), "hold", count, size) for count in counts]
+        groups = [min(GROUP, count - begin) for count in counts for begin in range(0, count, GROUP)]
+        self._commands = [_command(server, _options(tls, websocket), "hold", count, size) for count in groups]
         self._cpu = cpu
         self._processes: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> "HeldSessions":
-        self._processes = [stepwise.start(command, self._cpu) for command in self._commands]
         try:
-            self._results()
+            for command in self._commands:
+                self._processes.append(stepwise.start(command, self._cpu))
+                self._result(self._processes[-1])
         except BaseException:
             self._end()
             raise
@@ -180,7 +183,10 @@ class HeldSessions:
         return sum(one.rounds for one in self._results())
 
     def _results(self) -> list[RelayResult]:
-        return [RelayResult(**stepwise.read_line(self._name, process)) for process in self._processes]
+        return [self._result(process) for process in self._processes]
+
+    def _result(self, process: "subprocess.Popen[str]") -> RelayResult:
+        return RelayResult(**stepwise.read_line(self._name, process))
 
     def _end(self) -> list[int]:
         for process in self._processes:  # all of them before the first is waited for

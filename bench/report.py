@@ -61,6 +61,7 @@ class Results:
     # chart -> series -> [(x, samples)]
     charts: dict[str, dict[str, list[tuple[float, Samples]]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)  # that each scenario took
 
     def add(self, figure: Figure, samples: Samples | None = None) -> None:
         """Add a figure; with its samples if there was more than one."""
@@ -99,7 +100,14 @@ def table(results: Results) -> str:
     for figure in results.figures:
         median = f"{figure.value.median:,.{figure.digits}f}"
         rows.append((figure.scenario, figure.name, median, figure.spread, figure.unit, figure.target, figure.verdict))
-    return "\n".join([*columns(rows, {2, 3}), *(f"note: {note}" for note in results.notes), summary(results)])
+    notes = [f"note: {note}" for note in results.notes]
+    return "\n".join([*columns(rows, {2, 3}), *notes, *durations(results), summary(results)])
+
+
+def durations(results: Results) -> list[str]:
+    """How long each scenario took, and all of them, in one line; no line if that is not known."""
+    each = ", ".join(f"{name} {seconds:.0f}" for name, seconds in results.seconds.items())
+    return [f"seconds: {each}; {sum(results.seconds.values()):.0f} in all"] if each else []
 
 
 def columns(rows: Sequence[Sequence[str]], numbers: Collection[int]) -> list[str]:
@@ -140,7 +148,7 @@ def markdown(about: dict[str, Any], results: Results) -> str:
                 cells = [figure.name, median, figure.spread, figure.unit, target, verdict]
                 lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
-    lines += [f"- {note}" for note in results.notes]
+    lines += [f"- {line}" for line in [*results.notes, *durations(results)]]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -154,7 +162,8 @@ headline = _machine_in_words
 
 
 def document(about: dict[str, Any], results: Results) -> dict[str, Any]:
-    """All of a run: ``{"machine": …, "figures": […], "samples": {figure: […]}, "charts": …, "notes": […]}``."""
+    """All of a run: ``{"machine": …, "figures": […], "samples": {figure: […]}, "charts": …, "notes": […],
+    "seconds": {scenario: …}}``."""
     figures = [{**asdict(figure), "verdict": figure.verdict, "key": figure.key} for figure in results.figures]
     charts = {
         name: {one: [{"x": x, "samples": samples} for x, samples in points] for one, points in series.items()}
@@ -162,6 +171,7 @@ def document(about: dict[str, Any], results: Results) -> dict[str, Any]:
     }
     return {
         "machine": about, "figures": figures, "samples": results.samples, "charts": charts, "notes": results.notes,
+        "seconds": results.seconds,
     }  # fmt: skip
 
 

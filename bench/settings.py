@@ -1,10 +1,13 @@
 """The settings of a run: rounds, CPUs, quick or full, with or without flashpol."""
 
+import math
 import os
 from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
+FULL = 9  # rounds of the figures that are published: an odd number, so that the median is a measurement
+LEAST = 3  # rounds that have a median
 MAX_LOAD_CPUS = 3  # enough for the cheapest server, which takes less than half of the CPU of one generator
 
 
@@ -28,6 +31,12 @@ class Settings:
     def apart(self) -> bool:
         """Whether load and servers have separate CPUs."""
         return self.server_cpu not in self.load_cpus
+
+    def turns(self, full: int) -> int:
+        """How many of the turns of a run of `FULL` rounds this run has; a run of fewer rounds has at least `LEAST`."""
+        if self.quick:
+            return min(full, self.rounds)
+        return max(min(full, LEAST, self.rounds), math.ceil(full * self.rounds / FULL))
 
     def either(self, thorough: T, quick: T) -> T:
         """The value for a run like this."""

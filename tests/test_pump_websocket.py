@@ -119,6 +119,7 @@ def test_header_of_ours_comes_first(make: StartWebSockets) -> None:
     loop.settle()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not AVAILABLE, reason="built without OpenSSL")
 @pytest.mark.parametrize("rest", [b"", frame(BINARY, b"early")])
 def test_close_notify_right_behind_the_request_is_fin(start_websockets: StartWebSockets, rest: bytes) -> None:
@@ -188,6 +189,7 @@ def test_close_is_over_without_a_fin_of_the_upstream_after_linger_timeout(make: 
     loop.settle()
 
 
+@pytest.mark.slow
 def test_bytes_before_a_close_reach_an_upstream_that_takes_its_time(start_websockets: StartWebSockets) -> None:
     loop = start_websockets(timeouts={"linger_timeout": 0.05}, path={"max_message": 1 << 30})
     client, inner = loop.open()
@@ -483,6 +485,7 @@ def test_slow_client_gets_all_of_it_and_its_latest_pong(make: StartWebSockets, b
     loop.settle()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("buffers", [0, 512], ids=["no buffer", "buffers"])
 def test_slow_upstream_gets_all_of_it(make: StartWebSockets, buffers: int) -> None:
     loop = make(pump={"buffers": buffers}, path={"max_message": 1 << 30})
@@ -579,6 +582,7 @@ def test_flood_of_pings_by_a_client_that_never_reads_holds_little(make: StartWeb
     loop.settle()
 
 
+@pytest.mark.slow
 def test_many_sessions_mix_nothing_up(make: StartWebSockets) -> None:
     loop = make(pump={"buffers": 4})
     pairs = [loop.open() for _ in range(20)]

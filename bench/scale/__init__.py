@@ -2,6 +2,7 @@
 but by ``measure``.
 
 - ``figures.py``     the measured figures that the model takes, and where each is published
+- ``published.py``   reads them from the tables of ``docs/performance.md``
 - ``model.py``       one host: how many clients each of its limits allows, how long a storm of them takes
 - ``simulation.py``  a fleet behind a balancer: arrivals, loss of a host, all clients at once
 - ``scenarios.py``   the fleets and storms that ``docs/scale.md`` shows

@@ -1,21 +1,27 @@
-"""The measured figures that the model takes, as `docs/performance.md` publishes them; it also has the machines.
+"""The measured figures that the model takes: `docs/performance.md` publishes them, and this file has their places.
 
-`tests/bench/test_scale_figures.py` looks each of them up in its section, so a new measurement that is published
-changes the model too.
+So a new measurement is written into that page, and `python -m bench.scale --write` changes everything that follows.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
+
+from bench.scale.published import NUMBER, PAGE, Place
 
 
 @dataclass(frozen=True)
 class Figure:
-    """published: as the section of docs/performance.md writes it. unit: µs of CPU, KB of user memory, or seconds."""
+    """unit: µs of CPU, KB of user memory, or seconds. place: in docs/performance.md. command: what measures it."""
 
     name: str
-    published: str
     unit: str
-    section: str
     command: str
+    place: Place
+
+    @cached_property
+    def published(self) -> str:
+        """As the page writes it."""
+        return self.place.find(_PAGE)
 
     @property
     def value(self) -> float:
@@ -23,39 +29,60 @@ class Figure:
         return float(self.published.replace(",", ""))
 
 
-_CPU, _SHARED, _WEBSOCKET, _RTMPT = "CPU per reply", "A shared port", "WebSocket", "RTMPT"
+_PAGE = PAGE.read_text()
+_OURS, _MEMORY = "flashpol", "user memory of an idle session"
 
 
-def _of_websocket(name: str, published: str, unit: str) -> Figure:
-    return Figure(name, published, unit, _WEBSOCKET, "python -m bench websocket")
+def _of(scenario: str, section: str, name: str, unit: str, row: str, column: str, pattern: str = NUMBER) -> Figure:
+    return Figure(name, unit, f"python -m bench {scenario}", Place(section, row, column, pattern))
 
 
-def _of_rtmpt(name: str, published: str, unit: str) -> Figure:
-    return Figure(name, published, unit, _RTMPT, "python -m bench rtmpt")
+def _of_cpu(name: str, column: str) -> Figure:
+    return _of("cpu", "CPU per reply", name, "µs", _OURS, column)
 
 
-REPLY = Figure("a policy reply", "7.62", "µs", _CPU, "python -m bench cpu")
-REPLY_SCARCE = Figure("a policy reply where all CPU is scarce", "5.06", "µs", _CPU, "python -m bench cpu")
-SHORT = Figure("a relayed session: connect, 100 B each way, close", "69.3", "µs", _SHARED, "python -m bench relay")
-ECHO = Figure("an echo of 100 B", "7.6", "µs", _SHARED, "python -m bench relay")
-UPGRADE = _of_websocket("a WebSocket upgrade", "90.1", "µs")
-UPGRADE_TLS = _of_websocket("a WebSocket upgrade through TLS, with its handshake", "527.7", "µs")
-ECHO_WEBSOCKET = _of_websocket("an echo by WebSocket", "18.1", "µs")
-ECHO_TLS = _of_websocket("an echo through TLS", "24.8", "µs")
-ECHO_WEBSOCKET_TLS = _of_websocket("an echo by WebSocket through TLS", "25.3", "µs")
-POLL = _of_rtmpt("an RTMPT poll", "16.5", "µs")
-FRESH_POLL = _of_rtmpt("an RTMPT poll on a connection of its own", "34.4", "µs")
-ECHO_RTMPT = _of_rtmpt("an echo by RTMPT", "29.8", "µs")
-SILENT = Figure("a silent client", "0.110", "KB", "Memory of connections", "python -m bench silent")
-SLOW_REPLY = Figure("a slow reply", "3.8", "KB", "Memory of connections", "python -m bench slow_replies")
-SESSION = Figure("an idle session", "7.19", "KB", _SHARED, "python -m bench relay")
-SESSION_TLS = Figure("an idle session through TLS", "19.0", "KB", "TLS", "python -m bench tls")
-SESSION_WEBSOCKET = _of_websocket("an idle WebSocket session", "5.13", "KB")
-SESSION_WEBSOCKET_TLS = _of_websocket("an idle WebSocket session through TLS", "19.25", "KB")
-TUNNEL = _of_rtmpt("an idle RTMPT session, with its held poll", "7.32", "KB")
-START = Figure("exec to the first reply", "0.28", "s", "Other quantities", "python -m bench startup")
-GENERATOR = Figure("the client's end of a connection, on the same machine", "15", "µs", "The baselines and the load",
-                   "python -m bench cpu")  # fmt: skip
+def _of_relay(name: str, unit: str, row: str) -> Figure:
+    return _of("relay", "A shared port", name, unit, row, _OURS)
+
+
+def _of_websocket(name: str, unit: str, row: str, column: str = _OURS) -> Figure:
+    return _of("websocket", "WebSocket", name, unit, row, column)
+
+
+def _of_rtmpt(name: str, unit: str, row: str) -> Figure:
+    return _of("rtmpt", "RTMPT", name, unit, row, _OURS)
+
+
+def _of_memory(scenario: str, name: str) -> Figure:
+    return _of(scenario, "Memory of connections", name, "KB", name, "KB each")
+
+
+REPLY = _of_cpu("a policy reply", "load on another CPU")
+REPLY_SCARCE = _of_cpu("a policy reply where all CPU is scarce", "load on the same CPU: all CPU is scarce")
+SHORT = _of_relay("a relayed session: connect, 100 B each way, close", "µs", "CPU of a short session")
+ECHO = _of_relay("an echo of 100 B", "µs", "CPU of an echo of 100 B")
+UPGRADE = _of_websocket("a WebSocket upgrade", "µs", "an upgrade")
+UPGRADE_TLS = _of_websocket("a WebSocket upgrade through TLS, with its handshake", "µs", "an upgrade through TLS")
+ECHO_WEBSOCKET = _of_websocket("an echo by WebSocket", "µs", "an echo")
+ECHO_TLS = _of_websocket("an echo through TLS", "µs", "an echo through TLS", "its plain relay")
+ECHO_WEBSOCKET_TLS = _of_websocket("an echo by WebSocket through TLS", "µs", "an echo through TLS")
+POLL = _of_rtmpt("an RTMPT poll", "µs", "CPU of a poll")
+FRESH_POLL = _of_rtmpt("an RTMPT poll on a connection of its own", "µs", "the same with a connection for each poll")
+ECHO_RTMPT = _of_rtmpt("an echo by RTMPT", "µs", "CPU of an echo")
+SILENT = _of_memory("silent", "a silent client")
+SLOW_REPLY = _of_memory("slow_replies", "a slow reply")
+SESSION = _of_relay("an idle session", "KB", _MEMORY)
+SESSION_TLS = _of(
+    "tls", "TLS", "an idle session through TLS", "KB", _MEMORY, "to HAProxy", r"\(([\d.]+) to [\d.]+ KB\)"
+)
+SESSION_WEBSOCKET = _of_websocket("an idle WebSocket session", "KB", _MEMORY)
+SESSION_WEBSOCKET_TLS = _of_websocket("an idle WebSocket session through TLS", "KB", "the same through TLS")
+TUNNEL = _of_rtmpt("an idle RTMPT session, with its held poll", "KB", "user memory of a session with a held poll")
+START = _of("startup", "Other quantities", "exec to the first reply", "s", "exec to first reply", "1")
+GENERATOR = Figure(
+    "the client's end of a connection, on the same machine", "µs", "python -m bench cpu",
+    Place("The baselines and the load", pattern=r"costs the load generator\s([\d.]+) µs"),
+)  # fmt: skip
 
 ALL = (
     REPLY, REPLY_SCARCE, SHORT, ECHO, UPGRADE, UPGRADE_TLS, ECHO_WEBSOCKET, ECHO_TLS, ECHO_WEBSOCKET_TLS, POLL,

@@ -143,8 +143,9 @@ class Host:
 
 
 def sessions_by_files(files: int) -> int:
-    """Sessions of a worker that may open so many files, as `flashpol.worker.limits` divides them."""
-    return int((files - min(files / 4, MAX_KEPT_FILES)) / SESSION_FILES)
+    """Sessions of a worker that may open so many files, as `flashpol.worker.limits` divides them, and as `leaves_files`
+    of the fast path keeps an eighth for policy requests."""
+    return int((files - max(min(files / 4, MAX_KEPT_FILES), files / 8)) / SESSION_FILES)
 
 
 def connecting_places(max_sessions: int) -> int:

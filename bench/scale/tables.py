@@ -28,7 +28,7 @@ def figures_table() -> str:
 
 
 def _section(figure: figures.Figure) -> str:
-    return f"[{figure.section}](performance.md#{figure.section.lower().replace(' ', '-')})"
+    return f"[{figure.place.section}](performance.md#{figure.place.section.lower().replace(' ', '-')})"
 
 
 def socket_kb() -> float:

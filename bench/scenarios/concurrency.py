@@ -11,7 +11,7 @@ from bench.servers import OURS, PLAIN, Server
 from bench.settings import Settings
 
 LEVELS = (1, 8, 64, 256, 1_000, 4_000, 10_000)
-QUICK_LEVELS = (1, 256, 4_000)
+QUICK_LEVELS = (1, 1_000)
 NAMES = (OURS, PLAIN, "C epoll, one segment", "C io_uring", "nginx", "HAProxy", "gevent StreamServer", "Go")
 ROUNDS = 5
 REPLIES = 10_000
@@ -43,7 +43,7 @@ def _level(running: list[Server], settings: Settings, level: int) -> list[tuple[
     counts = {server.name: warm_up(server, level, settings.load_cpus, at_most) for server in running}
     return [
         (server, measure(server, level, counts[server.name], settings.load_cpus))
-        for server in interleaved(running, settings.either(ROUNDS, 1))
+        for server in interleaved(running, settings.turns(ROUNDS))
     ]
 
 

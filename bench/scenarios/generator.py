@@ -29,7 +29,7 @@ def run(settings: Settings, results: Results) -> None:
             rates: dict[str, list[float]] = {}
             costs: dict[str, list[float]] = {}
             busy: dict[str, list[float]] = {}
-            for server in interleaved(running, settings.either(ROUNDS, 1)):
+            for server in interleaved(running, settings.turns(ROUNDS)):
                 cpu = cpu_used(server)
                 one = load.closed(
                     server, connections=CLIENTS, count=replies, cpu=settings.load_cpus if processes == 1 else None,

@@ -92,7 +92,7 @@ def _beside(server: Server, settings: Settings, results: Results) -> None:
     load.closed(plain, connections=PLAIN_CLIENTS, count=WARM_UP, cpu=settings.load_cpus)
     turns: dict[bool, list[Open]] = {True: [], False: []}
     reached: list[float] = []
-    for number in range(settings.either(TURNS, 1)):
+    for number in range(settings.turns(TURNS)):
         for beside in (number % 2 == 0, number % 2 != 0):
             one, rate = _turn(server, plain, settings, beside=beside)
             turns[beside].append(one)

@@ -27,7 +27,7 @@ def run(settings: Settings, results: Results) -> None:
     with ExitStack() as stack:
         running = [stack.enter_context(servers.flashpol(settings.server_cpu, listeners=level)) for level in levels]
         counts = [warm_up(server, CLIENTS, settings.load_cpus, REPLIES) for server in running]
-        for server in interleaved(running, settings.either(ROUNDS, 1)):
+        for server in interleaved(running, settings.turns(ROUNDS)):
             one = measure(server, CLIENTS, min(counts), settings.load_cpus)
             cpu[len(server.ports)].append(one.cpu_per_reply)
     for level, samples in cpu.items():

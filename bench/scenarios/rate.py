@@ -20,8 +20,8 @@ from bench.servers import OURS, Server
 from bench.settings import Settings
 
 NAMES = (OURS, "C epoll, one segment", "nginx", "HAProxy", "gevent StreamServer")
-SHARES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
-QUICK_SHARES = (0.3, 0.7)
+SHARES = (0.3, 0.5, 0.7, 0.9, 1.0, 1.1)
+QUICK_SHARES = (0.7,)
 SECONDS = 0.25  # of a run: the host's other work, every second or two, disturbs the smaller part of such runs
 MIN_REQUESTS = 2_000  # of a run: fewer than 1,000 have no p99.9
 ROUNDS = 7
@@ -63,7 +63,7 @@ def _saturation(server: Server, settings: Settings) -> list[float]:
 def _curves(running: list[Server], most: dict[str, float], settings: Settings, results: Results) -> None:
     for share in settings.either(SHARES, QUICK_SHARES):
         p999: dict[str, list[float]] = {server.name: [] for server in running}
-        for server in interleaved(running, settings.either(ROUNDS, 1)):
+        for server in interleaved(running, settings.turns(ROUNDS)):
             one = _run(server, share * most[server.name], settings)
             p999[server.name].append(one.latency["p999"])
         for name, samples in p999.items():
@@ -77,7 +77,7 @@ def _run(server: Server, rate: float, settings: Settings, clients: int = load.OP
 
 def _compare(compared: list[Server], most: dict[str, float], whose: str, settings: Settings, results: Results) -> None:
     runs: dict[str, list[load.Open]] = {server.name: [] for server in compared}
-    for server in interleaved(compared, settings.either(WORK_ROUNDS, 1)):
+    for server in interleaved(compared, settings.turns(WORK_ROUNDS)):
         rate = WORK_SHARE * most[server.name]
         one = _run(server, rate, settings, WORK_CLIENTS)
         runs[server.name].append(one)

@@ -21,10 +21,10 @@ from bench.settings import Settings
 
 SIZE = 100  # bytes of a message
 CLIENTS = 64
-SHORT, QUICK_SHORT = 20_000, 1_000
-ECHO_SECONDS, ALONE_SECONDS, QUICK_SECONDS = 2.0, 1.0, 0.1
+SHORT, QUICK_SHORT = 10_000, 1_000
+ECHO_SECONDS, ALONE_SECONDS, QUICK_SECONDS = 1.0, 0.5, 0.1
 STREAMS = 4
-STREAM, QUICK_STREAM = 1 << 29, 1 << 22  # bytes of each
+STREAM, QUICK_STREAM = 1 << 28, 1 << 22  # bytes of each
 QUICK_SESSIONS = 500
 MANY, QUICK_MANY, WORKERS, PROCESSES = 20_000, 1_000, 4, 2  # a process may have 20,000 files
 MANY_ROUNDS = 5  # of echoes on all sessions

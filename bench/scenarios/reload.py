@@ -31,7 +31,7 @@ def run(settings: Settings, results: Results) -> None:
     with servers.flashpol(settings.server_cpu) as server:
         top = load.closed(server, connections=CLIENTS, count=REPLIES, cpu=settings.load_cpus)
         rate = SHARE * top.replies / top.seconds
-        for _ in range(settings.either(ROUNDS, 1)):
+        for _ in range(settings.turns(ROUNDS)):
             calm.append(load.open_loop(server, rate=rate, seconds=seconds / 2, cpu=settings.load_cpus))
             with _Reloads(server.parent):
                 reloading.append(load.open_loop(server, rate=rate, seconds=seconds, cpu=settings.load_cpus))

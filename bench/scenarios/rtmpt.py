@@ -288,7 +288,7 @@ def _publish(settings: Settings, results: Results, *, ours: bool) -> None:
         seconds: dict[str, list[float]] = {name: [] for name in urls}
         recorded: dict[str, list[publishing.Frames]] = {name: [] for name in urls}
         wanted = publishing.frames(clip)
-        for name in interleaved(list(urls), settings.either(PUBLISHING_ROUNDS, 1)):
+        for name in interleaved(list(urls), settings.turns(PUBLISHING_ROUNDS)):
             stream = f"{name}{len(seconds[name])}"
             seconds[name].append(publishing.publish(clip, f"{urls[name]}/{stream}", settings.load_cpus[-1]))
             eventually(

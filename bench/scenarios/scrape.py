@@ -52,7 +52,7 @@ def _alternate(server: Server, settings: Settings) -> tuple[list[float], list[fl
     """p99 beside scrapes, p99 without, and the number of scrapes."""
     p99: dict[bool, list[float]] = {True: [], False: []}
     seen: list[float] = []
-    for number in range(settings.either(TURNS, 1)):
+    for number in range(settings.turns(TURNS)):
         for scraping in (number % 2 == 0, number % 2 != 0):
             over = threading.Event()
             thread = threading.Thread(target=_scrape_until, args=(over, server.admin, seen), daemon=True)

@@ -34,7 +34,7 @@ def run(settings: Settings, results: Results) -> None:
         with ExitStack() as stack:
             running = [stack.enter_context(start) for start in _servers(size, settings)]
             counts = {server.name: warm_up(server, CLIENTS, settings.load_cpus, REPLIES) for server in running}
-            for server in interleaved(running, settings.either(ROUNDS, 1)):
+            for server in interleaved(running, settings.turns(ROUNDS)):
                 one = measure(server, CLIENTS, counts[server.name], settings.load_cpus)
                 cpu.setdefault(server.name, []).append(one.cpu_per_reply)
         for name, samples in cpu.items():

@@ -18,7 +18,7 @@ def run(settings: Settings, results: Results) -> None:
         if (settings.peers_only and peer.name == OURS) or peer.missing():
             continue
         _start(peer.start)  # not counted: it fills the page cache, and writes byte code as an installation does
-        samples = [_start(peer.start) for _ in range(settings.either(STARTS, 1))]
+        samples = [_start(peer.start) for _ in range(settings.turns(STARTS))]
         target = TARGET_SECONDS if peer.name == OURS else None
         results.add_spread("startup", f"{peer.name}: exec to first reply", "s", samples, at_most=target, digits=3)
 

@@ -38,7 +38,7 @@ from bench.settings import Settings
 SIZE = 100  # bytes of a message
 CLIENTS = 64
 ECHO_SECONDS, QUICK_SECONDS = 0.6, 0.1
-UPGRADES, QUICK_UPGRADES = 2_000, 64  # sessions that are open at the same time
+UPGRADES, QUICK_UPGRADES = 1_000, 64  # sessions that are open at the same time
 STREAMS = 4
 STREAM, QUICK_STREAM = 1 << 26, 1 << 20  # bytes of each
 WARM_UP = 200  # sessions of an echo

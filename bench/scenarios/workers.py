@@ -45,7 +45,7 @@ def run(settings: Settings, results: Results) -> None:
     with ExitStack() as stack:
         ours = {level: stack.enter_context(servers.flashpol(None, workers=level)) for level in levels}
         baseline = {count: stack.enter_context(processes(count)) for count in (1, 2)}
-        turns = list(_turns([*ours.values(), *baseline.values()], replies, settings.either(ROUNDS, 1)))
+        turns = list(_turns([*ours.values(), *baseline.values()], replies, settings.turns(ROUNDS)))
     rates = {level: [turn.rate for turn in turns if turn.server is server] for level, server in ours.items()}
     for level, server in ours.items():
         results.add_point(CHART, OURS, level, rates[level])

@@ -12,9 +12,9 @@ from bench.servers.haproxy import REQUEST, configuration, lua, started
 from bench.servers.ours import flashpol
 from bench.servers.running import BACKLOG, Server, free_port, wait_for_reply, work_folder
 
-# Sessions of one worker or thread: each takes two files, a process may usually have 20,000, and flashpol reserves 1,000
-# of them for policy requests.
-SESSIONS = 9_500
+# Sessions of one worker or thread: each takes two files, a process may usually have 20,000, and flashpol's leave
+# an eighth of them to policy requests (`leaves_files`).
+SESSIONS = 8_600
 SPLICING = 2_000  # sessions of HAProxy when it splices: it needs pipes, which take files too
 SHARED_PORT = """frontend shared
     bind 127.0.0.1:{port} backlog {backlog}

@@ -92,6 +92,7 @@ def test_flash_client_gives_up_its_policy_after_three_seconds() -> None:
     assert (within.failed, longer.failed > 0) == (0, True)
 
 
+@pytest.mark.slow
 def test_connect_rate_refuses_what_would_wait_longer_than_connect_timeout() -> None:
     host = replace(HOST, cores=1, connect_rate=100.0)
     client = replace(CLIENT, opening=1.0)

@@ -258,6 +258,7 @@ def test_serve_on_a_port_of_another_program_says_in_use() -> None:
             assert "another port" in message
 
 
+@pytest.mark.slow
 def test_serve_on_a_port_of_another_flashpol_says_in_use() -> None:
     with Flashpol(*ALLOW, workers=2) as server:
         for workers in ("1", "2"):

@@ -43,6 +43,7 @@ def test_top_once_shows_rates_listeners_and_workers() -> None:
         assert {row[1] for row in rows[-2:]} == {str(worker.pid) for worker in server.workers}
 
 
+@pytest.mark.slow
 def test_top_shows_refusals_by_reason_upstreams_and_problems() -> None:
     upstream = f"127.0.0.1:{free_port()}"
     with Flashpol("--policy", POLICY, "--upstream", upstream) as server:
@@ -60,6 +61,7 @@ def test_top_shows_refusals_by_reason_upstreams_and_problems() -> None:
         assert re.search(rf"^\S+ +{upstream} +", text, re.M)
 
 
+@pytest.mark.slow
 def test_top_in_a_terminal_redraws_and_restores_the_screen() -> None:
     with Flashpol("--policy", POLICY) as server:
         here, there = pty.openpty()

@@ -289,6 +289,7 @@ def test_master_only_with_second_policy_hides_it() -> None:
         assert codes(look(master.port, port=application.port)) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "reply",
     [
@@ -504,6 +505,7 @@ def test_server_that_bans_after_connections_shuts_out(max_connections: int, how:
     assert message.startswith(f"the server shuts the prober out after {max_connections} connection{plural}: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_connections", [5, 19, 22, 24, 30])
 def test_server_that_bans_after_connections_shuts_out_thorough_probe(max_connections: int) -> None:
     with Server(broken.Guard(max_connections)) as running:
@@ -559,6 +561,7 @@ def test_failure_beside_served_plain_requests_counts() -> None:
 # ----------------------------------------------------------------------------------- destinations that serve no policy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("handler", "expected"),
     [
@@ -730,6 +733,7 @@ def test_silverlight_policy_over_http_is_found(chunked: bool) -> None:
     assert (target.served_from, target.reply.data) == (80, SILVERLIGHT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "handler",
     [

@@ -119,6 +119,7 @@ def breaking(what: str, how: str) -> str:
 # ---------------------------------------------------------------------------------------------- watchers that are ended
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "how"),
     [
@@ -150,6 +151,7 @@ def test_worker_whose_acceptor_does_nothing_is_replaced_once_clients_wait(tmp_pa
         one.serves()
 
 
+@pytest.mark.slow
 def test_queue_of_a_worker_that_does_not_accept_is_served_by_its_sibling(tmp_path: Path) -> None:
     """Long before it is replaced."""
     server = "stall_timeout = 4\nshutdown_timeout = 0.2"
@@ -250,6 +252,7 @@ hub.Guarded = guarded
 """
 
 
+@pytest.mark.slow
 def test_server_serves_after_each_callback_has_raised_once() -> None:
     with application() as behind:
         arguments = ("--allow", "*:*", "--upstream", str(behind.remote))
@@ -276,6 +279,7 @@ RAISED: dict[str, str] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["callback", "greenlet"])
 def test_memory_error_in_the_hub_ends_the_worker_with_its_own_status(tmp_path: Path, where: str) -> None:
     with breakable(tmp_path, RAISED[where]) as one, ExitStack() as stack:

@@ -199,6 +199,7 @@ worker.run = run
 """
 
 
+@pytest.mark.slow
 def test_queue_of_a_stalled_worker_is_served_before_it_is_killed(tmp_path: Path) -> None:
     """It does not let go of its CPU, or of a disk that is gone."""
     with serving(tmp_path, "stall_timeout = 6", prelude=STUCK) as server:
@@ -220,6 +221,7 @@ worker.run = run
 """
 
 
+@pytest.mark.slow
 def test_queue_of_a_dead_worker_is_served_before_its_successor_is_up(tmp_path: Path) -> None:
     """Here it never comes up."""
     with serving(tmp_path, "shutdown_timeout = 0.2", prelude=LATE) as server:
@@ -231,6 +233,7 @@ def test_queue_of_a_dead_worker_is_served_before_its_successor_is_up(tmp_path: P
         assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_queue_of_a_stopped_worker_is_served_while_a_load_hangs(tmp_path: Path) -> None:
     with serving(tmp_path, "stall_timeout = 0\nshutdown_timeout = 0.2", prelude=hanging_load(tmp_path)) as server:
         stopped, sibling = server.workers
@@ -244,6 +247,7 @@ def test_queue_of_a_stopped_worker_is_served_while_a_load_hangs(tmp_path: Path) 
         assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_sibling_without_descriptors_is_sent_the_sockets_again(tmp_path: Path) -> None:
     with serving(tmp_path, "stall_timeout = 0") as server:
         stopped, sibling = server.workers
@@ -270,6 +274,7 @@ def backlogs(port: int) -> list[int]:
     return sorted(int(line.split()[2]) for line in said.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("ss"), reason="iproute2 is not installed")
 def test_sibling_that_ends_keeps_the_backlog_of_adopted_queues(tmp_path: Path) -> None:
     with serving(tmp_path, "stall_timeout = 0") as server:
@@ -289,6 +294,7 @@ def test_sibling_that_ends_keeps_the_backlog_of_adopted_queues(tmp_path: Path) -
         assert {rest(client) for client in clients} == {REPLY}
 
 
+@pytest.mark.slow
 def test_sibling_finishes_adopted_connections_when_the_server_stops(tmp_path: Path) -> None:
     """The stopped worker is killed in the end."""
     with serving(tmp_path, "stall_timeout = 0\nshutdown_timeout = 1") as server:
@@ -305,6 +311,7 @@ def test_sibling_finishes_adopted_connections_when_the_server_stops(tmp_path: Pa
         eventually(lambda: not stopped.alive, "its end")
 
 
+@pytest.mark.slow
 def test_reload_while_a_sibling_holds_adopted_sockets(tmp_path: Path) -> None:
     with serving(tmp_path, "stall_timeout = 0\nshutdown_timeout = 0.5") as server:
         stopped, sibling = server.workers

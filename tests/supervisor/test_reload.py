@@ -101,6 +101,7 @@ def test_connections_open_at_a_reload_are_finished_with_the_old_policy(site: Sit
         server.counts(2, "replies_total")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["<cross-domain-policy>", POLICY.format("“one.example”"), ""])
 def test_reload_of_a_bad_policy_changes_nothing(site: Site, text: str) -> None:
     with site.serve() as server:
@@ -177,6 +178,7 @@ def test_sigterm_while_a_load_hangs_stops_the_server(site: Site) -> None:
         assert "Traceback" not in server.log
 
 
+@pytest.mark.slow
 def test_worker_killed_while_a_load_hangs_is_replaced(site: Site) -> None:
     with site.serve(prelude=hanging_load(site.folder)) as server:
         hang(site, server)
@@ -208,6 +210,7 @@ def test_process_that_loads_and_is_killed_refuses_the_reload(site: Site) -> None
         assert reload(server)
 
 
+@pytest.mark.slow
 def test_process_that_loads_and_is_stopped_and_continued_finishes_the_load(site: Site) -> None:
     """Ctrl-Z and fg do that to all processes of a terminal's foreground group."""
     with site.serve(prelude=hanging_load(site.folder)) as server:
@@ -311,6 +314,7 @@ def test_reload_with_an_address_that_cannot_be_bound_changes_nothing(site: Site)
         assert ask(("127.0.0.1", one)) == reply("one.example")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 5)])
 def test_reload_with_another_number_of_workers_loses_no_queue(site: Site, before: int, after: int) -> None:
     site.configure(server=f"workers = {before}")
@@ -332,6 +336,7 @@ def test_reload_with_another_number_of_workers_loses_no_queue(site: Site, before
         assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_reload_moves_and_removes_the_admin_endpoint(site: Site) -> None:
     first, second = free_port(), free_port()
     site.configure(server=f'admin = "127.0.0.1:{first}"')
@@ -349,6 +354,7 @@ def test_reload_moves_and_removes_the_admin_endpoint(site: Site) -> None:
         assert ask(server.place) == reply("one.example")
 
 
+@pytest.mark.slow
 def test_listener_with_its_own_request_timeout_uses_it(site: Site) -> None:
     quick, slow = free_port(), free_port()
     site.configure(listener("quick", quick) + "request_timeout = 0.2\n" + listener("slow", slow))
@@ -391,6 +397,7 @@ def test_reload_every_100_ms_under_load_loses_no_reply(site: Site, tmp_path: Pat
         assert "ERROR" not in server.log
 
 
+@pytest.mark.slow
 def test_reloads_beyond_max_draining_wait_for_the_oldest(site: Site) -> None:
     """Each holds a silent client; the reloads that would make too many wait."""
     with site.serve() as server:
@@ -420,6 +427,7 @@ worker.run = run
 """
 
 
+@pytest.mark.slow
 def test_generation_that_does_not_come_up_is_refused_and_served_no_client(site: Site) -> None:
     port = free_port()
     with site.serve("--workers", "2", workers=None, prelude=BROKEN) as server:
@@ -443,6 +451,7 @@ def test_generation_that_does_not_come_up_is_refused_and_served_no_client(site: 
         assert server.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.2])
 def test_sigterm_during_a_reload_finishes_open_connections(site: Site, delay: float) -> None:
     with site.serve() as server:
@@ -457,6 +466,7 @@ def test_sigterm_during_a_reload_finishes_open_connections(site: Site, delay: fl
         assert "Traceback" not in server.log
 
 
+@pytest.mark.slow
 def test_old_worker_that_hangs_is_killed(site: Site) -> None:
     site.configure(server="")
     site.config.write_text(site.config.read_text().replace("shutdown_timeout = 4", "shutdown_timeout = 0.2"))
@@ -468,6 +478,7 @@ def test_old_worker_that_hangs_is_killed(site: Site) -> None:
         assert ask(server.place) == reply("one.example")
 
 
+@pytest.mark.slow
 def test_old_admin_process_that_hangs_is_killed(site: Site) -> None:
     site.config.write_text(site.config.read_text().replace("shutdown_timeout = 4", "shutdown_timeout = 0.2"))
     with site.serve() as server:
@@ -494,6 +505,7 @@ def test_http_reload_returns_the_outcome(site: Site) -> None:
         assert (server.get("/-/reload").status, server.get("/-/reload").headers["Allow"]) == (405, "POST")
 
 
+@pytest.mark.slow
 def test_status_after_a_reload_shows_the_new_workers(site: Site) -> None:
     """Not by the admin process that was replaced, which knows nothing of the new workers. Here it is late to let go."""
     with site.serve() as server:
@@ -509,6 +521,7 @@ def test_status_after_a_reload_shows_the_new_workers(site: Site) -> None:
         assert worker["pid"] not in (0, before.pid)
 
 
+@pytest.mark.slow
 def test_http_reload_that_takes_long_returns_202(site: Site) -> None:
     prelude = "import flashpol.admin.endpoint as endpoint; endpoint.RELOAD_PATIENCE = 0.1"
     with site.serve(prelude=prelude + hanging_load(site.folder)) as server:
@@ -520,6 +533,7 @@ def test_http_reload_that_takes_long_returns_202(site: Site) -> None:
         server.counts(1, "config_last_reload_successful")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["before", "after"])
 def test_http_reload_of_a_server_that_drains_is_refused_at_once(site: Site, asked: str) -> None:
     site.configure(server="drain_timeout = 60")
@@ -547,6 +561,7 @@ def test_http_reload_of_a_server_that_drains_is_refused_at_once(site: Site, aske
         assert b"the server is stopping" in answer.body
 
 
+@pytest.mark.slow
 def test_http_reload_without_the_setting_is_forbidden(site: Site) -> None:
     site.config.write_text(site.config.read_text().replace("reload_endpoint = true", ""))
     with site.serve() as server:
@@ -584,6 +599,7 @@ def test_watched_file_that_changes_is_served(watching: tuple[Site, Flashpol]) ->
     eventually(lambda: reloads(server) == 4, "as many reloads as changes")
 
 
+@pytest.mark.slow
 def test_bad_watched_file_is_logged_once_and_a_touch_is_no_change(watching: tuple[Site, Flashpol]) -> None:
     site, server = watching
     site.policy.write_text("<nonsense>")
@@ -597,6 +613,7 @@ def test_bad_watched_file_is_logged_once_and_a_touch_is_no_change(watching: tupl
     eventually(lambda: server.metrics().total("config_last_reload_successful") == 1, "well again")
 
 
+@pytest.mark.slow
 def test_file_of_a_refused_configuration_is_watched(watching: tuple[Site, Flashpol]) -> None:
     site, server = watching
     missing = site.policy.with_name("missing.xml")
@@ -606,6 +623,7 @@ def test_file_of_a_refused_configuration_is_watched(watching: tuple[Site, Flashp
     eventually(lambda: ask(server.place) == reply("six.example"), "the file that was missing")
 
 
+@pytest.mark.slow
 def test_watched_file_that_is_being_loaded_is_loaded_once(site: Site) -> None:
     """The file has changed since the last load, and a load after SIGHUP that takes long reads it already."""
     site.configure(server="watch = 0.3")
@@ -622,6 +640,7 @@ def test_watched_file_that_is_being_loaded_is_loaded_once(site: Site) -> None:
         eventually(lambda: ask(server.place) == reply("three.example"), "the next change")
 
 
+@pytest.mark.slow
 def test_watched_files_on_a_disk_that_hangs_hold_up_nothing_else(site: Site) -> None:
     site.configure(server="watch = 0.1")
     prelude = f"""
@@ -674,6 +693,7 @@ def see(terminal: int, word: bytes) -> None:
         said += os.read(terminal, 4096)
 
 
+@pytest.mark.slow
 def test_closed_terminal_stops_the_server(site: Site) -> None:
     process, terminal = on_a_terminal(site)
     os.close(terminal)
@@ -689,6 +709,7 @@ def test_sighup_on_an_open_terminal_reloads(site: Site) -> None:
         process.wait(DEADLINE)
 
 
+@pytest.mark.slow
 def test_closed_terminal_under_nohup_does_not_stop_the_server(site: Site, tmp_path: Path) -> None:
     process, terminal = on_a_terminal(site, "sh", "-c", 'trap "" HUP; exec "$@" 2>' + str(tmp_path / "log"), "sh")
     os.close(terminal)

@@ -132,6 +132,7 @@ def test_serve_with_an_unknown_systemd_name_is_refused() -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
 def test_serve_with_a_socket_that_does_not_listen_is_refused(kind: socket.SocketKind) -> None:
     with socket.socket(socket.AF_INET, kind) as sock:
@@ -140,6 +141,7 @@ def test_serve_with_a_socket_that_does_not_listen_is_refused(kind: socket.Socket
         )
 
 
+@pytest.mark.slow
 def test_restart_with_a_kept_socket_loses_no_client() -> None:
     """As systemd does it: the next one starts when the last one has ended, and the socket is there all the time."""
     answers: list[bytes | OSError] = []
