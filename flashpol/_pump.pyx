@@ -43,7 +43,7 @@ from cython cimport no_gc_clear
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -62,7 +62,7 @@ from flashpol._native.relay.counters cimport (
 )
 from flashpol._native.relay.ports cimport Target
 from flashpol._native.relay.state cimport (
-    CLIENT, Core, Q_CLOSING, Q_CONNECT, Q_DURATION, Q_IDLE, Q_PING, Q_SILENT, QUEUE_COUNT, S_CLOSED, Session,
+    CLIENT, Core, Q_CLOSING, Q_CONNECT, Q_DURATION, Q_IDLE, Q_PING, Q_SILENT, Q_YOUNG, QUEUE_COUNT, S_CLOSED, Session,
     TIMEOUTS_COUNT,
 )
 
@@ -197,7 +197,9 @@ cdef class Destination:
         self.address = address
         self._block = block
         self._counters = <Counters*>&block[0]
-        target.keepalive = keepalive
+        if not 0 <= keepalive <= 32767:
+            raise ValueError("keepalive is 0 to 32767 seconds")
+        target.keepalive = 0 if isinstance(address, str) else <uint16_t>keepalive
         target.timeouts = timeouts
         target.user_timeout = <uint32_t>(user_timeout * 1e3)
         if isinstance(address, str):
@@ -273,6 +275,14 @@ cdef class Destination:
             used += in_use_of(&self._account.ports.routes[target.routes[k]])
         return used, self._account.ports.limit * target.route_count if target.route_count else 0
 
+    def exceeds_ports(self, double share):
+        cdef Target* target = &self.target
+        cdef int64_t used = 0
+        cdef int k
+        for k in range(target.route_count):
+            used += in_use_of(&self._account.ports.routes[target.routes[k]])
+        return used > share * target.route_count * self._account.ports.limit if used else False
+
     def count_failure(self, str why not None):
         self._counters.failures[<int>FAILURES.index(why)] += 1
 
@@ -315,6 +325,7 @@ cdef class Pump:
 
     def __dealloc__(self):
         close_poller(&self.core.poller)
+        self._drop_owners()
         free(self.core.table)
         free(self.core.queues)
         free(self.core.clients)
@@ -335,6 +346,7 @@ cdef class Pump:
         # Two of them make the silence after which the client is asked.
         self._init_queue(Q_PING, websocket_ping / 2)
         self._init_queue(Q_CLOSING, linger_timeout)
+        self._init_queue(Q_YOUNG, YOUNG_MS / 1e3)
         core.timeouts_count += 1
         return core.timeouts_count - 1
 
@@ -358,8 +370,16 @@ cdef class Pump:
     def buffers_held(self):
         return in_use(&self.core.pool)
 
-    def run_session(self, int fd, Destination to not None, bytes first not None, *, Py_ssize_t header_size=0,
-                    Place place=None, uint64_t address=0, str client_address=None):
+    cdef void _drop_owners(self) noexcept:
+        """Those that have not run. A greenlet that sleeps in run_session keeps the pump."""
+        cdef int32_t i
+        for i in range(self.core.used if self.core.table != NULL else 0):
+            if self.core.table[i].waits:
+                Py_DECREF(<object>self.core.table[i].owner)
+
+    cdef int32_t _begin(self, int fd, Destination to, bytes first, Py_ssize_t header_size, Place place,
+                        uint64_t address, str client_address) except -2:
+        """Begin a session without an owner. -1: there is no room for it, which is counted."""
         cdef Core* core = &self.core
         cdef Session* session
         cdef sockaddr_in6 client
@@ -381,17 +401,21 @@ cdef class Pump:
             if i >= 0:
                 free_session(core, i)
             to._counters.failures[F_RESOURCES - END_COUNT] += 1
-            return OUTCOMES[F_RESOURCES], 0
+            return -1
         session = &core.table[i]
         memset(session, 0, sizeof(Session))
         session.flows[CLIENT].fd = fd
         session.timeouts = to.target.timeouts
         session.user_timeout = to.target.user_timeout
+        session.keepalive = to.target.keepalive
+        session.no_delay = to.target.address.ss_family == AF_UNIX
         session.address = address
         session.route = -1
         session.first_fin = END_COUNT
         session.counters = to._counters
         session.failures_in_row = &to.failures
+        session.with_upstream = &to.open
+        to.open += 1
         if self._account is not None and <size_t>fd < self._account.core.capacity:
             session.codec = self._account.core.codecs[fd]
             if session.codec != NULL and session.codec.ended:
@@ -405,10 +429,31 @@ cdef class Pump:
             core, i, &to.target, NULL if client_address is None else &client, first, <uint32_t>len(first),
         )
         arm_deadlines(core)
+        return i
+
+    def begin_session(self, int fd, Destination to not None, bytes first not None, owner not None, *,
+                      Py_ssize_t header_size=0, Place place=None, uint64_t address=0):
+        cdef int32_t i = self._begin(fd, to, first, header_size, place, address, None)
+        if i < 0:
+            return False
+        Py_INCREF(owner)
+        self.core.table[i].owner = <PyObject*>owner
+        self.core.table[i].waits = True
+        if self.core.closed >= 0:
+            fire_timer(&self.core.poller)
+        return True
+
+    def run_session(self, int fd, Destination to not None, bytes first not None, *, Py_ssize_t header_size=0,
+                    Place place=None, uint64_t address=0, str client_address=None):
+        cdef Core* core = &self.core
+        cdef Session* session
+        cdef int32_t i = self._begin(fd, to, first, header_size, place, address, client_address)
+        if i < 0:
+            return OUTCOMES[F_RESOURCES], 0
+        session = &core.table[i]
         owner = getcurrent()
         Py_INCREF(owner)
         session.owner = <PyObject*>owner
-        to.open += 1
         try:
             if session.state == S_CLOSED:
                 remove_last_closed(core, i)
@@ -423,7 +468,6 @@ cdef class Pump:
             fire_timer(&core.poller)
             raise
         finally:
-            to.open -= 1
             Py_DECREF(owner)
         outcome = OUTCOMES[session.outcome], session.sent
         free_session(core, i)
@@ -439,6 +483,9 @@ cdef class Pump:
     cdef int _wake(self, int32_t left) except -1:
         """Switch to the greenlets of all sessions that were evicted, and of so many others that have closed."""
         cdef Core* core = &self.core
+        cdef Session* session
+        cdef uint8_t outcome
+        cdef uint64_t sent
         cdef int32_t i
         while core.closed >= 0:
             if core.table[core.closed].outcome != E_EVICTED:
@@ -446,12 +493,22 @@ cdef class Pump:
                     break
                 left -= 1
             i = pop_closed(core)
-            if core.table[i].owner == NULL:
+            session = &core.table[i]
+            if session.owner == NULL:
                 free_session(core, i)
                 continue
             leave_stack()  # of `_fastpath.Guarded` and of what called it
             try:
-                (<object>core.table[i].owner).switch()
+                if session.waits:
+                    outcome, sent = session.outcome, session.sent
+                    owner = <object>session.owner
+                    Py_DECREF(owner)
+                    session.waits = False
+                    free_session(core, i)
+                    owner.switch(OUTCOMES[outcome], sent)
+                    owner = None
+                else:
+                    (<object>session.owner).switch()
             except BaseException as error:
                 try:
                     self._on_error(error)

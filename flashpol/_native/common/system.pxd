@@ -54,6 +54,7 @@ cdef extern from "<sys/socket.h>" nogil:
 
 cdef extern from "<netinet/tcp.h>" nogil:
     struct tcp_info:
+        uint8_t tcpi_state
         uint8_t tcpi_options
         uint32_t tcpi_unacked
         uint32_t tcpi_sacked

@@ -10,7 +10,7 @@ from flashpol._native.common.deadlines cimport Queue
 from flashpol._native.common.system cimport epoll_event, epoll_wait, EPOLLIN, EPOLLOUT
 from flashpol._native.relay.counters cimport E_CLIENT, E_DURATION, E_IDLE, E_SILENT, E_UPSTREAM, F_TIMEOUT
 from flashpol._native.relay.state cimport (
-    CLIENT, Core, Q_CLOSING, Q_CONNECT, Q_IDLE, Q_PING, Q_SILENT, QUEUE_COUNT, S_CONNECTING, S_OPEN, Session,
+    CLIENT, Core, Q_CLOSING, Q_CONNECT, Q_IDLE, Q_PING, Q_SILENT, Q_YOUNG, QUEUE_COUNT, S_CONNECTING, S_OPEN, Session,
 )
 
 cdef enum:
@@ -18,14 +18,14 @@ cdef enum:
     WAKE_NS = 500_000           # no more events are taken after so long, or after so many bytes
     WAKE_BYTES = 524288
     MAX_OVERDUE = 64            # sessions that one wake-up ends because of a deadline
-    MAX_WOKEN = 16              # greenlets of ended sessions that one wake-up switches to, each for about 30 µs
+    MAX_WOKEN = 32              # greenlets of ended sessions that one wake-up switches to, each for about 15 µs
 
 
 cdef inline void on_ready(Core* core, int32_t i, int side, uint32_t events) noexcept nogil:
     cdef Session* session = &core.table[i]
     if session.state == S_CONNECTING:
         on_connected(core, i)
-    elif session.state == S_OPEN:
+    elif session.state == S_OPEN and not forget_stale(core, i, side):
         if session.codec == NULL or events & ~<uint32_t>EPOLLIN:
             restart_idle(core, i)                       # a codec may move none of the application's bytes
         # HUP and ERR have no branch of their own: the next read or write of that side reports them.
@@ -42,6 +42,9 @@ cdef inline void on_deadline(Core* core, int32_t i, int which) noexcept nogil:
         fail_connect(core, i, F_TIMEOUT)
     elif which == Q_SILENT:
         end_session(core, i, E_SILENT)
+    elif which == Q_YOUNG:
+        stop_deadline(core, i, Q_YOUNG)
+        set_lasting_options(&core.table[i])
     elif which == Q_PING:
         on_tick(core, i)
         if core.table[i].state == S_OPEN:

@@ -39,7 +39,6 @@ cdef inline void watch(Core* core, int32_t i, int side, uint32_t wanted) noexcep
     cdef epoll_event event
     if flow.watched == wanted:
         return
-    # close() would take it out too, unless a fork of the embedding program has a copy of the descriptor.
     event.events = wanted
     event.data.u64 = <uint64_t>i * 2 + <uint64_t>side
     if epoll_ctl(core.poller.epoll, epoll_operation(flow.watched, wanted), flow.fd, &event) == 0:
@@ -47,10 +46,28 @@ cdef inline void watch(Core* core, int32_t i, int side, uint32_t wanted) noexcep
     # Otherwise the kernel cannot watch it (max_user_watches, ENOMEM): a deadline ends the session.
 
 
+cdef inline bint is_stale(const Flow* flow, uint32_t wanted) noexcept nogil:
+    """A side that has sent FIN stays in the set until it is reported once more. The other side mostly replies with its
+    own FIN first, and closing takes both out."""
+    return wanted == 0 and flow.watched == EPOLLIN and flow.fin_received
+
+
 cdef inline void update_interest(Core* core, int32_t i) noexcept nogil:
     cdef int side
+    cdef uint32_t wanted
     for side in range(2):
-        watch(core, i, side, wanted_events(&core.table[i], side))
+        wanted = wanted_events(&core.table[i], side)
+        if not is_stale(&core.table[i].flows[side], wanted):
+            watch(core, i, side, wanted)
+
+
+cdef inline bint forget_stale(Core* core, int32_t i, int side) noexcept nogil:
+    """This side was reported. True: it should not be, and will not be again."""
+    cdef Session* session = &core.table[i]
+    if not is_stale(&session.flows[side], wanted_events(session, side)):
+        return False
+    watch(core, i, side, 0)
+    return True
 
 
 # ------------------------------------------------------------------------------------------------------------ deadlines
