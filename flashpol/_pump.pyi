@@ -167,16 +167,18 @@ class Pump:
         fd: int,
         to: Destination,
         first: bytes,
-        owner: object,
-        *,
+        end: Callable[[str, int], object],
         header_size: int = 0,
         place: Place | None = None,
         address: int = 0,
     ) -> bool:
-        """Begin a session as `run_session` does, and return at once. When it has ended, or could not be opened, `ready`
-        calls `owner.switch(outcome, sent)`, with what `run_session` would return. owner: a greenlet that has not run;
-        it keeps `to` and `place` alive. False: there is no room for a session; that counts as "resources", and the
-        owner is not called."""
+        """Begin a session as `run_session` does, and return at once.
+
+        The session has a greenlet, a child of the one that calls this. It does not run, and so has no stack, until the
+        session has ended or could not be opened; then it calls `end` with what `run_session` would return. end: keeps
+        `to` and `place` alive. False: there is no room for a session, which counts as "resources", and `end` is not
+        called.
+        """
 
     def run_session(
         self,

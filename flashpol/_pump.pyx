@@ -27,10 +27,17 @@ takes over the port that has been in TIME-WAIT longest.
 **Codecs.** The client's side of a session may have a codec (TLS). What it sends is decoded before it is sent on, and
 what the upstream sends is encoded. Everything else is the same: convert.pxi.
 
-**Level-triggered.** epoll watches a side for input only while the other side takes bytes, and for output only after it
-took no more: in the common case the watch never changes. A side without anything to wait for is taken out of the set,
-because EPOLLHUP and EPOLLERR, which are reported unasked, would be reported again and again. An RST is noticed at the
-next read or write of that side.
+**Edges and levels.** epoll watches a side for input only while the other side takes bytes, and for output only after it
+took no more: in the common case the watch never changes. A side is watched edge-triggered, so FIN needs no change
+either, until it once sends more than is read in its turn: from then on level-triggered. A read that takes less than it
+could is the last one, unless epoll has reported an end (EPOLLRDHUP). A side that is watched for levels, without anything
+to wait for, is taken out of the set, because EPOLLHUP and EPOLLERR, which are reported unasked, would be reported again
+and again. An RST is noticed at the next read or write of that side. To close a descriptor takes it out of the set: a
+worker has no copy of it, since it does not fork.
+
+**Young sessions.** Most short ones end within a second. TCP keepalive, and the client's open-ended TCP_USER_TIMEOUT,
+wait for that second (Q_YOUNG), TCP_NODELAY for the second send. While few local ports are in use, those in TIME-WAIT
+are left there, so they are not asked for.
 
 **Deadlines.** As in the fast path, each queue has one duration, so no heap is needed: every set of timeouts, which a
 Destination names, has queues of its own. A session that moves bytes goes
@@ -68,7 +75,7 @@ from flashpol._native.relay.state cimport (
 
 from flashpol._fastpath cimport Account
 
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 
 include "_native/common/deadlines.pxi"
 include "_native/common/poller.pxi"
@@ -431,8 +438,9 @@ cdef class Pump:
         arm_deadlines(core)
         return i
 
-    def begin_session(self, int fd, Destination to not None, bytes first not None, owner not None, *,
+    def begin_session(self, int fd, Destination to not None, bytes first not None, end not None,
                       Py_ssize_t header_size=0, Place place=None, uint64_t address=0):
+        owner = greenlet(end, getcurrent())
         cdef int32_t i = self._begin(fd, to, first, header_size, place, address, None)
         if i < 0:
             return False

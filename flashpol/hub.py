@@ -17,11 +17,9 @@ reported like any other exception.
 import sys
 import weakref
 from collections.abc import Callable
-from functools import partial
 from typing import NoReturn
 
 import gevent
-from greenlet import greenlet
 
 from flashpol._fastpath import Guarded
 from flashpol.log.handler import log
@@ -40,12 +38,6 @@ def start_greenlet(function: Callable[..., object], *args: object) -> None:
     """Run `function` in a bare greenlet, in the next turn of the loop. An exception is reported; the caller does not
     learn of it."""
     gevent.spawn_raw(function, *args)
-
-
-def waiting_greenlet() -> Callable[[Callable[..., object]], greenlet]:
-    """What makes a bare greenlet of a function. The greenlet has no stack until code in the hub switches to it, with the
-    arguments of the function."""
-    return partial(greenlet, parent=gevent.get_hub())
 
 
 def sleep_until_switched() -> Callable[[], object]:

@@ -8,7 +8,7 @@ from functools import partial
 from flashpol._fastpath import PROTOCOLS, Account, ConnectionTable
 from flashpol._pump import Destination, Pump
 from flashpol.config import RTMPT, ConnectionTimeouts, Listener, UpstreamAddress
-from flashpol.hub import LOW, Readable, sleep_until_switched, waiting_greenlet
+from flashpol.hub import LOW, Readable, sleep_until_switched
 from flashpol.log.handler import log
 from flashpol.process.local_ports import LocalPorts
 from flashpol.relay.backends import Upstreams
@@ -107,7 +107,6 @@ class RelayGroup:
             places=self._connecting.add_member(),
             port_log=PortLog(name),
             client_address=ClientAddress(name) if listener.transparent else None,
-            make_greenlet=waiting_greenlet(),
         )
 
     def _number_of(self, timeouts: ConnectionTimeouts, pump: Pump) -> int:

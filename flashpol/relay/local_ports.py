@@ -35,8 +35,6 @@ class PortLog:
 
     def check(self, backend: Backend) -> None:
         """Log once when ports become scarce."""
-        if not backend.ports_low and not backend.destination.exceeds_ports(LOW):
-            return
         used, most = backend.destination.ports
         if not backend.ports_low and used > most * LOW:
             backend.ports_low = True

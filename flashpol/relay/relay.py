@@ -17,7 +17,7 @@ from flashpol.relay import proxy_header
 from flashpol.relay.backends import Backend, Upstreams, version_of
 from flashpol.relay.client_address import ClientAddress
 from flashpol.relay.connecting import ConnectingMember
-from flashpol.relay.local_ports import PortLog, address_key
+from flashpol.relay.local_ports import LOW, PortLog, address_key
 from flashpol.relay.rate_limit import RateLimiter
 
 # Backends that one session tries: each may cost connect_timeout, and the client waits.
@@ -37,7 +37,7 @@ class Relay:
     client has. connect_rate: limits the connects.
     connect_timeout: seconds that a session waits for a name to be looked up, and for its turn at connect_rate. places:
     of sessions that are not connected yet. port_log: of this listener. client_address: sessions connect from it; None:
-    from addresses of this host. make_greenlet: makes one that has not run.
+    from addresses of this host.
     """
 
     def __init__(
@@ -53,7 +53,6 @@ class Relay:
         places: ConnectingMember,
         port_log: PortLog,
         client_address: ClientAddress | None = None,
-        make_greenlet: Callable[[Callable[..., object]], object],
     ) -> None:
         self._connection_table = connection_table
         self._pump = pump
@@ -65,7 +64,6 @@ class Relay:
         self._places = places
         self._port_log = port_log
         self._client_address = client_address
-        self._make_greenlet = make_greenlet
         self._is_stopped = False
         self._stopped = gevent.event.Event()
 
@@ -81,8 +79,9 @@ class Relay:
     def begin(self, fd: int, data: bytes, on_failure: OnFailure | None = None) -> None:
         """Relay `fd`, of which `data` was read, until its session ends; then close it. Returns at once.
 
-        Where nothing has to be waited for, the session begins to connect now. Its greenlet runs when there is something
-        to decide: how to close, or which backend is next. Until then it has no stack, which would take 4 KB.
+        Called in the hub. Where nothing has to be waited for, the session begins to connect now. Its greenlet runs when
+        there is something to decide: how to close, or which backend is next. Until then it has no stack, which would
+        take 4 KB.
         on_failure: replies to a client whose session cannot begin; None: the connection is closed.
         """
         place: Place | None = None
@@ -94,19 +93,14 @@ class Relay:
         try:
             backend = self._upstreams.choose()
             assert backend  # one is known
-            self._port_log.check(backend)
-            header = self._header(fd)
+            destination = backend.destination
+            if backend.ports_low or destination.exceeds_ports(LOW):
+                self._port_log.check(backend)
+            header = self._header(fd) if self._proxy else b""
             end = partial(self._end, fd, data, on_failure, place, backend)
-            begun = self._pump.begin_session(
-                fd,
-                backend.destination,
-                header + data,
-                self._make_greenlet(end),
-                header_size=len(header),
-                place=place,
-                address=address_key(self._connection_table, fd),
-            )
-            if not begun:
+            address = self._connection_table.address_key(fd) or address_key(self._connection_table, fd)
+            first = header + data if header else data
+            if not self._pump.begin_session(fd, destination, first, end, len(header), place, address):
                 start_greenlet(end, "resources", 0)
         except BaseException:
             place.release()

@@ -52,8 +52,9 @@ cdef inline void settle_upstream(Core* core, Session* session, bint reset) noexc
         return
     memset(&local, 0, sizeof(local))
     # With timestamps the kernel lets a connection take the port over that is bound to it. Before the upstream's FIN has
-    # come, it has no TIME-WAIT to take over.
-    if session.reusable and flow.fin_received and info.tcpi_options & TCPI_OPT_TIMESTAMPS:
+    # come, it has no TIME-WAIT to take over. While few are in use, which one this is does not matter.
+    if (flow.fin_received and info.tcpi_options & TCPI_OPT_TIMESTAMPS
+            and not are_few(core.ports, &core.ports.routes[session.route])):
         getsockname(flow.fd, &local, &local_size)
         leave_port(core, session, &local, True)
     else:

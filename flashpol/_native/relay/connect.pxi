@@ -106,19 +106,19 @@ cdef inline int make_transparent(int fd, const sockaddr_in6* local) noexcept nog
 
 
 cdef inline int connect_from(
-    Session* session, const Target* to, const sockaddr_in6* local, bint transparent, bint reusable,
+    Session* session, const Target* to, const sockaddr_in6* local, bint transparent,
 ) noexcept nogil:
     """Begin to connect. 0, or an errno; then the session has no descriptor for the upstream.
 
     local: an address, and a port unless that is 0. NULL: the kernel chooses both. transparent: it is the client's.
-    reusable: later another connection can take the port over. What else a connection needs is set when it is known to
-    last, or before the second send (`send_bytes`).
+    What else a connection needs is set when it is known to last, or before the second send (`send_bytes`).
     """
     cdef int one = 1, error = 0
     cdef int fd = socket(to.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     if fd < 0:
         return errno
-    if reusable:
+    if to.address.ss_family != AF_UNIX:
+        # Later another connection can take its port over.
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one))
     if local != NULL:
         if local.sin6_port == 0:
@@ -134,16 +134,12 @@ cdef inline int connect_from(
         close(fd)
         return error
     session.flows[UPSTREAM].fd = fd
-    session.reusable = reusable
     return 0
 
 
-cdef inline int connect_by_kernel(
-    const Ports* ports, Session* session, const Target* to, const Route* route,
-) noexcept nogil:
+cdef inline int connect_by_kernel(Session* session, const Target* to, const Route* route) noexcept nogil:
     """Begin to connect from a port that the kernel chooses, as `connect_from` does."""
-    cdef const sockaddr_in6* local = &route.source if route.source.sin6_family else NULL
-    return connect_from(session, to, local, False, not are_few(ports, route))
+    return connect_from(session, to, &route.source if route.source.sin6_family else NULL, False)
 
 
 cdef inline int connect_by_route(Core* core, Session* session, const Target* to, int32_t number) noexcept nogil:
@@ -154,19 +150,19 @@ cdef inline int connect_by_route(Core* core, Session* session, const Target* to,
     cdef sockaddr_in6 local
     cdef bint scarce = is_scarce(ports, route)
     cdef int left_tries = LEFT_TRIES, chosen_tries = CHOSEN_TRIES if ports.chosen_count else 0
-    cdef int error = EADDRNOTAVAIL if scarce else connect_by_kernel(ports, session, to, route)
+    cdef int error = EADDRNOTAVAIL if scarce else connect_by_kernel(session, to, route)
     while left_tries and is_port_taken(error) and take_left(core, route, &local):
         left_tries -= 1
-        error = connect_from(session, to, &local, False, True)
+        error = connect_from(session, to, &local, False)
     while chosen_tries and is_port_taken(error):
         chosen_tries -= 1
         memcpy(&local, &route.source, sizeof(local))
         local.sin6_family = to.address.ss_family
         local.sin6_port = htons(ports.chosen[route.chosen % ports.chosen_count])
         route.chosen += 1
-        error = connect_from(session, to, &local, False, True)
+        error = connect_from(session, to, &local, False)
     if scarce and is_port_taken(error):
-        error = connect_by_kernel(ports, session, to, route)
+        error = connect_by_kernel(session, to, route)
     return error
 
 
@@ -189,7 +185,7 @@ cdef inline int connect_as_client(
         if ports.chosen_count:
             local.sin6_port = htons(ports.chosen[ports.turn % ports.chosen_count])
             ports.turn += 1
-        error = connect_from(session, to, &local, True, True)
+        error = connect_from(session, to, &local, True)
     # The kernel takes no connection from this address, such as one with a loopback address to another host. That is no
     # fault of the backend.
     return EADDRNOTAVAIL if error in (EINVAL, EPERM, EACCES) else error
@@ -204,7 +200,7 @@ cdef inline int open_connection(
     if client != NULL:
         return connect_as_client(core, session, to, client)
     if to.route_count == 0:
-        return connect_from(session, to, NULL, False, False)
+        return connect_from(session, to, NULL, False)
     for k in range(to.route_count):
         number = to.routes[(to.turn + <uint32_t>k) % <uint32_t>to.route_count]
         if take_port(core, session, number):

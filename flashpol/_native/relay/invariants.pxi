@@ -22,7 +22,7 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from flashpol._native.common.deadlines cimport Queue
-from flashpol._native.common.system cimport EPOLLOUT
+from flashpol._native.common.system cimport EPOLLET, EPOLLIN, EPOLLOUT
 from flashpol._native.relay.buffers cimport KEPT
 from flashpol._native.relay.ports cimport PortHolder, LEFT_COUNT, LEFT_SLACK, LeftPort, Route
 from flashpol._native.relay.state cimport (
@@ -55,7 +55,12 @@ cdef const char* find_flow_violation(const Session* session, int side) noexcept 
         wanted = wanted_events(session, side)
     elif session.state == S_CONNECTING and side == UPSTREAM:
         wanted = EPOLLOUT
-    if flow.watched != wanted and not (session.state == S_OPEN and is_stale(flow, wanted)):
+    if flow.watched & EPOLLET:
+        if wanted != EPOLLIN and not is_stale(flow, wanted):
+            return b"epoll watches a side that its session waits for no input of"
+        if wanted and not flow.drained:
+            return b"a side that was not read to its end is watched for what comes next only"
+    elif flow.watched != wanted:
         return b"epoll watches a side for other events than its session can act on"
     if flow.held != NULL:
         if session.state == S_FREE or session.state == S_CLOSED:

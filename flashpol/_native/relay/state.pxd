@@ -48,6 +48,9 @@ cdef struct Flow:
     uint8_t fin_sent            # to the other side
     uint8_t spoke               # a byte was read from `fd`; a PROXY header of ours is none of the client's
     uint8_t write_failed        # `fd` cannot be written to; what it still sends is passed on, then RST
+    uint8_t drained             # the last read took all that there was, and no end was reported behind it
+    uint8_t ending              # epoll has reported FIN or RST
+    uint8_t level               # it is watched level-triggered from now on
 
 cdef struct Session:
     Flow flows[2]
@@ -75,7 +78,6 @@ cdef struct Session:
     uint8_t told                # something was sent to the client since the last of them
     uint8_t waits               # its owner has not run: it begins when the session has ended
     uint8_t no_delay            # the connection to the upstream needs no TCP_NODELAY any more, or has it
-    uint8_t reusable            # its local port can be taken over
 
 # Buffers of CHUNK bytes, a limited number. Two are always there if memory allows: one for reading and a spare one, so
 # that the first can be kept at any time.

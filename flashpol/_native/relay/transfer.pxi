@@ -64,7 +64,9 @@ cdef inline Read read_and_send(Core* core, Session* session, int side) noexcept 
     if n == 0:
         return READ_FIN
     if n < 0:
+        flow.drained = errno == EAGAIN
         return READ_ENOUGH if errno == EAGAIN or errno == EINTR else READ_ERROR
+    flow.drained = n < CHUNK and not peek and not flow.ending
     if not flow.spoke:
         on_spoke(core, session, side)
     if not send_bytes(core, session, side, pool.scratch, <uint32_t>n, &taken):
@@ -74,7 +76,7 @@ cdef inline Read read_and_send(Core* core, Session* session, int side) noexcept 
             recv(flow.fd, pool.scratch, taken, 0)
     elif flow.blocked:
         hold_scratch(pool, flow, taken, <uint32_t>n)
-    return READ_MORE if n == CHUNK and not flow.blocked else READ_ENOUGH
+    return READ_MORE if (n == CHUNK or flow.ending) and not flow.blocked else READ_ENOUGH
 
 
 cdef inline bint flush_held(Core* core, Session* session, int side) noexcept nogil:
