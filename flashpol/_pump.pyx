@@ -30,10 +30,10 @@ what the upstream sends is encoded. Everything else is the same: convert.pxi.
 **Edges and levels.** epoll watches a side for input only while the other side takes bytes, and for output only after it
 took no more: in the common case the watch never changes. A side is watched edge-triggered, so FIN needs no change
 either, until it once sends more than is read in its turn: from then on level-triggered. A read that takes less than it
-could is the last one, unless epoll has reported an end (EPOLLRDHUP). A side that is watched for levels, without anything
-to wait for, is taken out of the set, because EPOLLHUP and EPOLLERR, which are reported unasked, would be reported again
-and again. An RST is noticed at the next read or write of that side. To close a descriptor takes it out of the set: a
-worker has no copy of it, since it does not fork.
+could is the last one, unless epoll has reported an end (EPOLLRDHUP). A side that is watched for levels, without
+anything to wait for, is taken out of the set, because EPOLLHUP and EPOLLERR, which are reported unasked, would be
+reported again and again. An RST is noticed at the next read or write of that side. To close a descriptor takes it out
+of the set: a worker has no copy of it, since it does not fork.
 
 **Young sessions.** Most short ones end within a second. TCP keepalive, and the client's open-ended TCP_USER_TIMEOUT,
 wait for that second (Q_YOUNG), TCP_NODELAY for the second send. While few local ports are in use, those in TIME-WAIT

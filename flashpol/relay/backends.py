@@ -182,7 +182,7 @@ class Upstreams:
     @property
     def are_known(self) -> bool:
         """There is a backend."""
-        for each in self._all:  # a generator would cost each session more than the question
+        for each in self._all:  # noqa: SIM110 - a generator would cost each session more than the question
             if each.backends:
                 return True
         return False

@@ -108,8 +108,8 @@ cdef inline void close_session(Core* core, int32_t i, uint8_t outcome) noexcept 
     cdef int side, which
     for which in range(QUEUE_COUNT):
         stop_deadline(core, i, which)
-    # To close a descriptor takes it out of the set: no process has a copy of it. The greenlet closes the client's, unless
-    # it tries another backend, or a codec has to linger.
+    # To close a descriptor takes it out of the set: no process has a copy of it. The greenlet closes the client's,
+    # unless it tries another backend, or a codec has to linger.
     if session.codec != NULL or outcome >= END_COUNT:
         watch(core, i, CLIENT, 0)
     for side in range(2):

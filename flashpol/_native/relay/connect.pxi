@@ -18,7 +18,8 @@ from flashpol._native.relay.counters cimport (
 )
 from flashpol._native.relay.ports cimport CHOSEN_TRIES, LEFT_TRIES, Ports, Route, Target
 from flashpol._native.relay.state cimport (
-    CLIENT, Core, Flow, Q_CONNECT, Q_DURATION, Q_IDLE, Q_PING, Q_SILENT, Q_YOUNG, S_CONNECTING, S_OPEN, Session, UPSTREAM,
+    CLIENT, Core, Flow, Q_CONNECT, Q_DURATION, Q_IDLE, Q_PING, Q_SILENT, Q_YOUNG, S_CONNECTING, S_OPEN, Session,
+    UPSTREAM,
 )
 
 cdef enum:

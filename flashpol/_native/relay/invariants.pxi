@@ -26,8 +26,8 @@ from flashpol._native.common.system cimport EPOLLET, EPOLLIN, EPOLLOUT
 from flashpol._native.relay.buffers cimport KEPT
 from flashpol._native.relay.ports cimport PortHolder, LEFT_COUNT, LEFT_SLACK, LeftPort, Route
 from flashpol._native.relay.state cimport (
-    CLIENT, Core, Flow, Pool, Q_CLOSING, Q_CONNECT, Q_PING, Q_SILENT, Q_YOUNG, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE,
-    S_OPEN, Session, UPSTREAM,
+    CLIENT, Core, Flow, Pool, Q_CLOSING, Q_CONNECT, Q_PING, Q_SILENT, Q_YOUNG, QUEUE_COUNT, S_CLOSED, S_CONNECTING,
+    S_FREE, S_OPEN, Session, UPSTREAM,
 )
 
 
