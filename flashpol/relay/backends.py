@@ -175,7 +175,7 @@ class Upstreams:
 
     def wait(self, timeout: float) -> bool:
         """Wait until a name was found, or the first look-ups have failed. False if no backend is known then."""
-        if not self.are_known and len(self._named) == len(self._all) and not self._looked_up.is_set():
+        if len(self._named) == len(self._all) and not self._looked_up.is_set():
             self._looked_up.wait(timeout)
         return self.are_known
 

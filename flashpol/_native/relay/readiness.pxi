@@ -53,7 +53,7 @@ cdef inline bint is_stale(const Flow* flow, uint32_t wanted) noexcept nogil:
 
 cdef inline void update_interest(Core* core, int32_t i) noexcept nogil:
     """A side is watched edge-triggered, until it sends more than is read at once: then it needs no system call when it
-    ends. To add a descriptor, or to modify what it is watched for, makes epoll look anew."""
+    ends. When a descriptor is added, or what it is watched for modified, epoll looks whether it is ready now."""
     cdef int side
     cdef uint32_t wanted
     cdef Flow* flow
