@@ -505,6 +505,10 @@ class ConnectionTable:
         Raises ValueError if `fd` is no connection of this table, and OSError if a client without a header has reset it.
         """
 
+    def address_key(self, fd: int) -> int:
+        """A secret hash of the client's address, of IPv6 its /64. 0: the address limits have none, or one of another
+        prefix. Raises ValueError if `fd` is no connection of this table."""
+
     def refusals(self) -> list[tuple[int, str]]:
         """Number of the Acceptor and reason, for each limit that has refused connections since `take_refusals`.
 

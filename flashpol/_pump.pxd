@@ -28,7 +28,7 @@
 # Every C function is `noexcept nogil`: none can raise, so none can end a watcher of the event loop. The methods below
 # say in their declaration how they report an exception.
 
-from libc.stdint cimport int32_t, uint32_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from flashpol._fastpath cimport Account
 from flashpol._native.common.share cimport HeldPlace, Member, Share
@@ -81,4 +81,7 @@ cdef class Pump:
     cdef bint _cut                      # the process ends: `ready` wakes all greenlets at once
 
     cdef int _init_queue(self, int which, double duration) except -1
+    cdef void _drop_owners(self) noexcept
+    cdef int32_t _begin(self, int fd, Destination to, bytes first, Py_ssize_t header_size, Place place,
+                        uint64_t address, str client_address) except -2
     cdef int _wake(self, int32_t left) except -1

@@ -102,6 +102,9 @@ class Destination:
         """Local ports in use towards this address, those in TIME-WAIT included, and how many there are. (0, 0) before
         the first session, and for a Unix socket. Other Destinations with the same address and sources share them."""
 
+    def exceeds_ports(self, share: float) -> bool:
+        """Whether more than this share of the local ports is in use."""
+
     @property
     def open(self) -> int:
         """Sessions of this process to this backend now, connecting ones included."""
@@ -158,6 +161,24 @@ class Pump:
     @property
     def buffers_held(self) -> int:
         """Buffers in use now."""
+
+    def begin_session(
+        self,
+        fd: int,
+        to: Destination,
+        first: bytes,
+        end: Callable[[str, int], object],
+        header_size: int = 0,
+        place: Place | None = None,
+        address: int = 0,
+    ) -> bool:
+        """Begin a session as `run_session` does, and return at once.
+
+        The session has a greenlet, a child of the one that calls this. It does not run, and so has no stack, until the
+        session has ended or could not be opened; then it calls `end` with what `run_session` would return. end: keeps
+        `to` and `place` alive. False: there is no room for a session, which counts as "resources", and `end` is not
+        called.
+        """
 
     def run_session(
         self,

@@ -27,10 +27,17 @@ takes over the port that has been in TIME-WAIT longest.
 **Codecs.** The client's side of a session may have a codec (TLS). What it sends is decoded before it is sent on, and
 what the upstream sends is encoded. Everything else is the same: convert.pxi.
 
-**Level-triggered.** epoll watches a side for input only while the other side takes bytes, and for output only after it
-took no more: in the common case the watch never changes. A side without anything to wait for is taken out of the set,
-because EPOLLHUP and EPOLLERR, which are reported unasked, would be reported again and again. An RST is noticed at the
-next read or write of that side.
+**Edges and levels.** epoll watches a side for input only while the other side takes bytes, and for output only after it
+took no more: in the common case the watch never changes. A side is watched edge-triggered, so FIN needs no change
+either, until it once sends more than is read in its turn: from then on level-triggered. A read that takes less than it
+could is the last one, unless epoll has reported an end (EPOLLRDHUP). A side that is watched for levels, without
+anything to wait for, is taken out of the set, because EPOLLHUP and EPOLLERR, which are reported unasked, would be
+reported again and again. An RST is noticed at the next read or write of that side. To close a descriptor takes it out
+of the set: a worker has no copy of it, since it does not fork.
+
+**Young sessions.** Most short ones end within a second. TCP keepalive, and the client's open-ended TCP_USER_TIMEOUT,
+wait for that second (Q_YOUNG), TCP_NODELAY for the second send. While few local ports are in use, those in TIME-WAIT
+are left there, so they are not asked for.
 
 **Deadlines.** As in the fast path, each queue has one duration, so no heap is needed: every set of timeouts, which a
 Destination names, has queues of its own. A session that moves bytes goes
@@ -43,7 +50,7 @@ from cython cimport no_gc_clear
 from cpython.exc cimport PyErr_SetFromErrno
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -62,13 +69,13 @@ from flashpol._native.relay.counters cimport (
 )
 from flashpol._native.relay.ports cimport Target
 from flashpol._native.relay.state cimport (
-    CLIENT, Core, Q_CLOSING, Q_CONNECT, Q_DURATION, Q_IDLE, Q_PING, Q_SILENT, QUEUE_COUNT, S_CLOSED, Session,
+    CLIENT, Core, Q_CLOSING, Q_CONNECT, Q_DURATION, Q_IDLE, Q_PING, Q_SILENT, Q_YOUNG, QUEUE_COUNT, S_CLOSED, Session,
     TIMEOUTS_COUNT,
 )
 
 from flashpol._fastpath cimport Account
 
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 
 include "_native/common/deadlines.pxi"
 include "_native/common/poller.pxi"
@@ -197,7 +204,9 @@ cdef class Destination:
         self.address = address
         self._block = block
         self._counters = <Counters*>&block[0]
-        target.keepalive = keepalive
+        if not 0 <= keepalive <= 32767:
+            raise ValueError("keepalive is 0 to 32767 seconds")
+        target.keepalive = 0 if isinstance(address, str) else <uint16_t>keepalive
         target.timeouts = timeouts
         target.user_timeout = <uint32_t>(user_timeout * 1e3)
         if isinstance(address, str):
@@ -273,6 +282,14 @@ cdef class Destination:
             used += in_use_of(&self._account.ports.routes[target.routes[k]])
         return used, self._account.ports.limit * target.route_count if target.route_count else 0
 
+    def exceeds_ports(self, double share):
+        cdef Target* target = &self.target
+        cdef int64_t used = 0
+        cdef int k
+        for k in range(target.route_count):
+            used += in_use_of(&self._account.ports.routes[target.routes[k]])
+        return used > share * target.route_count * self._account.ports.limit if used else False
+
     def count_failure(self, str why not None):
         self._counters.failures[<int>FAILURES.index(why)] += 1
 
@@ -315,6 +332,7 @@ cdef class Pump:
 
     def __dealloc__(self):
         close_poller(&self.core.poller)
+        self._drop_owners()
         free(self.core.table)
         free(self.core.queues)
         free(self.core.clients)
@@ -335,6 +353,7 @@ cdef class Pump:
         # Two of them make the silence after which the client is asked.
         self._init_queue(Q_PING, websocket_ping / 2)
         self._init_queue(Q_CLOSING, linger_timeout)
+        self._init_queue(Q_YOUNG, YOUNG_MS / 1e3)
         core.timeouts_count += 1
         return core.timeouts_count - 1
 
@@ -358,8 +377,16 @@ cdef class Pump:
     def buffers_held(self):
         return in_use(&self.core.pool)
 
-    def run_session(self, int fd, Destination to not None, bytes first not None, *, Py_ssize_t header_size=0,
-                    Place place=None, uint64_t address=0, str client_address=None):
+    cdef void _drop_owners(self) noexcept:
+        """Those that have not run. A greenlet that sleeps in run_session keeps the pump."""
+        cdef int32_t i
+        for i in range(self.core.used if self.core.table != NULL else 0):
+            if self.core.table[i].waits:
+                Py_DECREF(<object>self.core.table[i].owner)
+
+    cdef int32_t _begin(self, int fd, Destination to, bytes first, Py_ssize_t header_size, Place place,
+                        uint64_t address, str client_address) except -2:
+        """Begin a session without an owner. -1: there is no room for it, which is counted."""
         cdef Core* core = &self.core
         cdef Session* session
         cdef sockaddr_in6 client
@@ -381,17 +408,21 @@ cdef class Pump:
             if i >= 0:
                 free_session(core, i)
             to._counters.failures[F_RESOURCES - END_COUNT] += 1
-            return OUTCOMES[F_RESOURCES], 0
+            return -1
         session = &core.table[i]
         memset(session, 0, sizeof(Session))
         session.flows[CLIENT].fd = fd
         session.timeouts = to.target.timeouts
         session.user_timeout = to.target.user_timeout
+        session.keepalive = to.target.keepalive
+        session.no_delay = to.target.address.ss_family == AF_UNIX
         session.address = address
         session.route = -1
         session.first_fin = END_COUNT
         session.counters = to._counters
         session.failures_in_row = &to.failures
+        session.with_upstream = &to.open
+        to.open += 1
         if self._account is not None and <size_t>fd < self._account.core.capacity:
             session.codec = self._account.core.codecs[fd]
             if session.codec != NULL and session.codec.ended:
@@ -405,10 +436,32 @@ cdef class Pump:
             core, i, &to.target, NULL if client_address is None else &client, first, <uint32_t>len(first),
         )
         arm_deadlines(core)
+        return i
+
+    def begin_session(self, int fd, Destination to not None, bytes first not None, end not None,
+                      Py_ssize_t header_size=0, Place place=None, uint64_t address=0):
+        owner = greenlet(end, getcurrent())
+        cdef int32_t i = self._begin(fd, to, first, header_size, place, address, None)
+        if i < 0:
+            return False
+        Py_INCREF(owner)
+        self.core.table[i].owner = <PyObject*>owner
+        self.core.table[i].waits = True
+        if self.core.closed >= 0:
+            fire_timer(&self.core.poller)
+        return True
+
+    def run_session(self, int fd, Destination to not None, bytes first not None, *, Py_ssize_t header_size=0,
+                    Place place=None, uint64_t address=0, str client_address=None):
+        cdef Core* core = &self.core
+        cdef Session* session
+        cdef int32_t i = self._begin(fd, to, first, header_size, place, address, client_address)
+        if i < 0:
+            return OUTCOMES[F_RESOURCES], 0
+        session = &core.table[i]
         owner = getcurrent()
         Py_INCREF(owner)
         session.owner = <PyObject*>owner
-        to.open += 1
         try:
             if session.state == S_CLOSED:
                 remove_last_closed(core, i)
@@ -423,7 +476,6 @@ cdef class Pump:
             fire_timer(&core.poller)
             raise
         finally:
-            to.open -= 1
             Py_DECREF(owner)
         outcome = OUTCOMES[session.outcome], session.sent
         free_session(core, i)
@@ -439,6 +491,9 @@ cdef class Pump:
     cdef int _wake(self, int32_t left) except -1:
         """Switch to the greenlets of all sessions that were evicted, and of so many others that have closed."""
         cdef Core* core = &self.core
+        cdef Session* session
+        cdef uint8_t outcome
+        cdef uint64_t sent
         cdef int32_t i
         while core.closed >= 0:
             if core.table[core.closed].outcome != E_EVICTED:
@@ -446,12 +501,22 @@ cdef class Pump:
                     break
                 left -= 1
             i = pop_closed(core)
-            if core.table[i].owner == NULL:
+            session = &core.table[i]
+            if session.owner == NULL:
                 free_session(core, i)
                 continue
             leave_stack()  # of `_fastpath.Guarded` and of what called it
             try:
-                (<object>core.table[i].owner).switch()
+                if session.waits:
+                    outcome, sent = session.outcome, session.sent
+                    owner = <object>session.owner
+                    Py_DECREF(owner)
+                    session.waits = False
+                    free_session(core, i)
+                    owner.switch(OUTCOMES[outcome], sent)
+                    owner = None
+                else:
+                    (<object>session.owner).switch()
             except BaseException as error:
                 try:
                     self._on_error(error)

@@ -73,6 +73,10 @@ class Backend:
         """For log lines: the address, and the upstream's name if it has one."""
         return self.address if self.address == str(self.remote) else f"{self.address} ({self.remote})"
 
+    @property
+    def is_well(self) -> bool:
+        return self.down_since is None and self.destination.failures < MAX_FAILS
+
     def is_available(self, now: float) -> bool:
         return self.destination.failures < MAX_FAILS or now >= self._try_at
 
@@ -173,7 +177,15 @@ class Upstreams:
         """Wait until a name was found, or the first look-ups have failed. False if no backend is known then."""
         if len(self._named) == len(self._all) and not self._looked_up.is_set():
             self._looked_up.wait(timeout)
-        return any(each.backends for each in self._all)
+        return self.are_known
+
+    @property
+    def are_known(self) -> bool:
+        """There is a backend."""
+        for each in self._all:  # noqa: SIM110 - a generator would cost each session more than the question
+            if each.backends:
+                return True
+        return False
 
     def __iter__(self) -> Iterator[Backend]:
         for upstream in self._all:
@@ -184,6 +196,10 @@ class Upstreams:
 
         version: an IP version; backends that have it come first.
         """
+        if len(self._all) == 1 and not tried:
+            only = self._all[0].backends
+            if len(only) == 1 and only[0].is_well:  # nothing to choose from
+                return only[0]
         now = self._clock()
         untried = [backend for backend in self if backend not in tried]
         candidates = [backend for backend in untried if backend.is_available(now)] or untried

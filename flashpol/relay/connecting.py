@@ -68,9 +68,13 @@ class ConnectingMember:
         self.member = member
         self.waiting: deque[_Waiting] = deque()
 
+    def take_now(self) -> Place | None:
+        """A place, None: there is none for one that has not waited."""
+        return None if self.waiting else self.member.take()
+
     def take(self) -> Place | None:
         """A place, after waiting for PATIENCE seconds at most; blocks this greenlet. None: there was none."""
-        place = None if self.waiting else self.member.take()
+        place = self.take_now()
         if place:
             return place
         waiting = _Waiting(time.monotonic() + PATIENCE)

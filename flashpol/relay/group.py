@@ -151,16 +151,16 @@ class RelayGroup:
         for relay in self._all:
             relay.start()
 
-    def run(self, number: int, protocol: str, fd: int, data: bytes, on_failure: OnFailure | None = None) -> None:
-        """Relay a connection of listener `number` until its session ends: see `Relay.run`.
+    def relay(self, number: int, protocol: str, fd: int, data: bytes, on_failure: OnFailure | None = None) -> None:
+        """Relay a connection of listener `number`: see `Relay.begin`.
 
         protocol: as which it was recognised, one of those that the listener relays.
         """
-        self._relays[number, protocol].run(fd, data, on_failure)
+        self._relays[number, protocol].begin(fd, data, on_failure)
 
-    def run_path(self, number: int, path: int, fd: int, on_failure: OnFailure) -> None:
+    def relay_path(self, number: int, path: int, fd: int, on_failure: OnFailure) -> None:
         """The same for a WebSocket at path number `path` of the listener."""
-        self._path_relays[number, path].run(fd, b"", on_failure)
+        self._path_relays[number, path].begin(fd, b"", on_failure)
 
     def cut(self, *, replaced: bool = False) -> None:
         """End all sessions. Their greenlets wake while the hub runs on; `close` is to be called after that.

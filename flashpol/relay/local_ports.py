@@ -17,6 +17,9 @@ _WORD = 2**64 - 1
 
 def address_key(connection_table: ConnectionTable, fd: int) -> int:
     """A number for the client's address; an IPv6 client counts by its /64. It is as secret as the hashes of strings."""
+    key = connection_table.address_key(fd)
+    if key:
+        return key
     try:
         host, _ = connection_table.client(fd)
     except OSError:  # the client has reset the connection

@@ -12,6 +12,7 @@ class RateLimiter:
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = 1 / rate if rate else 0.0
+        self.limits = rate > 0
         self._clock = clock
         self._next = 0.0  # when the next turn would be due without pauses
 

@@ -7,7 +7,7 @@ import gevent
 from flashpol._fastpath import AddressLimits, ConnectionTable
 from flashpol.config import Address, ConnectionTimeouts
 from flashpol.gateway import replies
-from flashpol.hub import Readable, start_greenlet
+from flashpol.hub import Readable
 from flashpol.log.handler import log
 from flashpol.relay.group import RelayGroup, SharedPort
 from flashpol.worker.limits import PlaceLimits
@@ -135,8 +135,7 @@ class Connections:
             raise
 
     def _start_session(self, fd: int, data: bytes, listener: int) -> None:
-        # A bare greenlet, a third of a gevent.Greenlet's size: there are tens of thousands, and nothing joins them.
-        start_greenlet(self._relays.run, listener, self.table.protocol(fd), fd, data)
+        self._relays.relay(listener, self.table.protocol(fd), fd, data)
 
     def _decide(self, fd: int, data: bytes, listener: int) -> None:
         self.requests.decide(fd, data, listener)

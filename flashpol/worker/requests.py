@@ -13,7 +13,6 @@ from flashpol.gateway import replies
 from flashpol.gateway.forwarded import client_address, is_allowed
 from flashpol.gateway.handshake import grouped, values_of
 from flashpol.gateway.requests import Gateway, Reply, Upgrade
-from flashpol.hub import start_greenlet
 from flashpol.log.handler import log
 from flashpol.log.rate_limit import ONCE_A_MINUTE
 from flashpol.relay.group import RelayGroup
@@ -96,7 +95,7 @@ class Requests:
             self._log_refused_open(fd, name, address, session, 503)
             self._table.refuse_open(fd, 503, session)
         else:
-            start_greenlet(self._relays.run, number, RTMPT, session, b"", self._on_open_failure[number])
+            self._relays.relay(number, RTMPT, session, b"", self._on_open_failure[number])
 
     def _fail_open(self, name: str, fd: int, reason: str, cause: str) -> None:
         """The upstream of a tunnel session could not be reached."""
@@ -177,7 +176,7 @@ class Requests:
             self._table.reply_http(fd, replies.reply(503), reason)
             return
         self._table.wrap(fd, path.prepare(upgrade.reply, rest, compresses=upgrade.compresses))
-        start_greenlet(self._relays.run_path, number, upgrade.path, fd, self._on_failure[number][upgrade.path])
+        self._relays.relay_path(number, upgrade.path, fd, self._on_failure[number][upgrade.path])
 
     def _fail(self, path: Path, fd: int, reason: str, cause: str) -> None:
         """The upstream could not be reached."""

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from conftest import Serve
@@ -11,6 +12,7 @@ from flashpol.config import Address, ConnectionLimits, ConnectionTimeouts, Liste
 from flashpol.counters.shared import SharedCounters
 from flashpol.log.handler import log
 from flashpol.process.sockets import bind, bound_address
+from flashpol.relay import relay
 from flashpol.relay.group import SharedPort
 from flashpol.worker import connections, limits
 from flashpol.worker.limits import PlaceLimits
@@ -100,14 +102,13 @@ def test_sessions_whose_greenlets_cannot_be_made_free_their_places(
     """No memory for five in a row, with a limit of two: each is refused, and then two sessions fit."""
     monkeypatch.setattr(log, "disabled", True)  # records with tracebacks would keep the service alive
     failures = [MemoryError() for _ in range(5)]
-    start_greenlet = connections.start_greenlet
 
-    def start(*arguments: object) -> None:
+    def make(*arguments: object) -> object:
         if failures:
             raise failures.pop()
-        start_greenlet(*arguments)
+        return partial(*arguments)
 
-    monkeypatch.setattr(connections, "start_greenlet", start)
+    monkeypatch.setattr(relay, "partial", make)  # of what a session's greenlet runs
     with application() as app:
         server = serve(limits=ConnectionLimits(max_sessions=2), upstream=[app.remote])
         for _ in range(5):

@@ -100,6 +100,17 @@ cdef inline Slot* slot_at(const AddressTable* table, uint32_t number) noexcept n
     return &table.own.sets[(number - 1) // WAYS].slots[(number - 1) % WAYS]
 
 
+cdef inline uint64_t tag_at(const AddressTable* table, uint32_t number) noexcept nogil:
+    """The tag of that slot."""
+    return table.own.sets[(number - 1) // WAYS].tags[(number - 1) % WAYS]
+
+
+cdef inline bint has_usual_prefixes(const AddressTable* table) noexcept nogil:
+    """An IPv4 address is one, and so is an IPv6 /64."""
+    return (table.mask_v4 == <uint64_t>0xFFFFFFFF00000000u and table.mask_v6[0] == ~<uint64_t>0
+            and table.mask_v6[1] == 0)
+
+
 cdef inline int64_t sliding_rate(const Slot* slot, int64_t now) noexcept nogil:
     """Connections of the second that ends now, times SECOND: the previous second counts by the part still in it."""
     cdef uint16_t age = <uint16_t>(<uint16_t>(now // SECOND) - slot.second)

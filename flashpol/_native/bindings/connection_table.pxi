@@ -570,6 +570,12 @@ cdef class ConnectionTable:
             PyErr_SetFromErrno(OSError)
         return text_of(&peer)
 
+    def address_key(self, int fd):
+        cdef Record* record = self._of_greenlet(fd)
+        if record.slot == 0 or not has_usual_prefixes(self.core.address_table):
+            return 0
+        return tag_at(self.core.address_table, record.slot)
+
     def endpoints(self, int fd):
         cdef sockaddr_in6 own
         cdef socklen_t size = sizeof(own)

@@ -54,6 +54,7 @@ cdef extern from "<sys/socket.h>" nogil:
 
 cdef extern from "<netinet/tcp.h>" nogil:
     struct tcp_info:
+        uint8_t tcpi_state
         uint8_t tcpi_options
         uint32_t tcpi_unacked
         uint32_t tcpi_sacked
@@ -85,7 +86,7 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_create1(int flags)
     int epoll_ctl(int epoll, int operation, int fd, epoll_event* event)
     int epoll_wait(int epoll, epoll_event* events, int size, int timeout)
-    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLIN, EPOLLOUT
+    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 
 cdef extern from "<sys/timerfd.h>" nogil:
     int timerfd_create(int clock, int flags)

@@ -14,8 +14,11 @@ from flashpol._native.relay.counters cimport (
     END_COUNT, F_CUT, F_PORTS, F_RESOURCES,
 )
 from flashpol._native.relay.state cimport (
-    CLIENT, Core, Flow, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE, S_OPEN, Session, UPSTREAM,
+    CLIENT, Core, Flow, Q_YOUNG, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE, S_OPEN, Session, UPSTREAM,
 )
+
+cdef enum:
+    CLOSED_BY_BOTH = 7          # TCP_CLOSE of <netinet/tcp.h>: both FINs are acknowledged; it may be in TIME-WAIT
 
 
 cdef inline void close_with_rst(int fd) noexcept nogil:
@@ -31,24 +34,31 @@ cdef inline void set_user_timeout(int fd, uint32_t milliseconds) noexcept nogil:
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &milliseconds, sizeof(milliseconds))
 
 
-cdef inline void settle_port(Core* core, Session* session, bint reset) noexcept nogil:
+cdef inline void settle_upstream(Core* core, Session* session, bint reset) noexcept nogil:
     """The connection to the upstream ends. It leaves its port in TIME-WAIT if our FIN was first, unless it is reset."""
     cdef Flow* flow = &session.flows[UPSTREAM]
     cdef sockaddr_in6 local
     cdef tcp_info info
     cdef socklen_t local_size = sizeof(local), size = sizeof(info)
-    if session.route < 0:
-        return
-    if reset or session.first_fin == UPSTREAM:
-        return_port(core, session)
+    cdef bint leaves = session.route >= 0 and not reset and session.first_fin != UPSTREAM
+    memset(&info, 0, sizeof(info))
+    if not reset and (leaves or session.user_timeout):
+        getsockopt(flow.fd, IPPROTO_TCP, TCP_INFO, &info, &size)
+        if session.user_timeout and info.tcpi_state != CLOSED_BY_BOTH:
+            set_user_timeout(flow.fd, session.user_timeout)
+    if not leaves:
+        if session.route >= 0:
+            return_port(core, session)
         return
     memset(&local, 0, sizeof(local))
-    memset(&info, 0, sizeof(info))
-    getsockname(flow.fd, &local, &local_size)
-    getsockopt(flow.fd, IPPROTO_TCP, TCP_INFO, &info, &size)
     # With timestamps the kernel lets a connection take the port over that is bound to it. Before the upstream's FIN has
-    # come, it has no TIME-WAIT to take over.
-    leave_port(core, session, &local, flow.fin_received and info.tcpi_options & TCPI_OPT_TIMESTAMPS)
+    # come, it has no TIME-WAIT to take over. While few are in use, which one this is does not matter.
+    if (flow.fin_received and info.tcpi_options & TCPI_OPT_TIMESTAMPS
+            and not are_few(core.ports, &core.ports.routes[session.route])):
+        getsockname(flow.fd, &local, &local_size)
+        leave_port(core, session, &local, True)
+    else:
+        leave_port(core, session, &local, False)
 
 
 cdef inline void fail_connect(Core* core, int32_t i, uint8_t failure) noexcept nogil:
@@ -72,23 +82,23 @@ cdef inline void end_session(Core* core, int32_t i, uint8_t end) noexcept nogil:
     """A side that bytes still waited for gets RST instead of FIN, so that it does not take the part for the whole."""
     cdef Session* session = &core.table[i]
     cdef int64_t duration = core.now - session.began
-    cdef int side
+    cdef bint reset = is_broken(end) or session.flows[CLIENT].blocked
     session.counters.open -= 1
     session.counters.ends[end] += 1
     session.counters.duration_ns += <uint64_t>duration
     count_bucket(session.counters.duration_buckets, DURATION_BOUNDS, DURATION_BUCKETS - 1, duration)
     if session.codec != NULL:
         end_codec(core, session, end)
-    if is_broken(end) or session.flows[CLIENT].blocked:
+    if reset:
         close_with_rst(session.flows[UPSTREAM].fd)
     if (end == E_PING or session.flows[UPSTREAM].blocked
             or (end == E_UPSTREAM_RESET and not closes_by_message(session.codec))):
         close_with_rst(session.flows[CLIENT].fd)
-    if session.user_timeout:
-        # Of what the kernel still has to deliver. While the session was open, its sides could take their time.
-        for side in range(2):
-            set_user_timeout(session.flows[side].fd, session.user_timeout)
-    settle_port(core, session, is_broken(end) or end == E_UPSTREAM_RESET or session.flows[CLIENT].blocked)
+    # Of what the kernel still has to deliver. While the session was open, its sides could take their time; a young
+    # one's client still has the listening socket's.
+    if session.user_timeout and session.links[Q_YOUNG].deadline == 0:
+        set_user_timeout(session.flows[CLIENT].fd, session.user_timeout)
+    settle_upstream(core, session, reset or end == E_UPSTREAM_RESET)
     close_session(core, i, end)
 
 
@@ -98,11 +108,16 @@ cdef inline void close_session(Core* core, int32_t i, uint8_t outcome) noexcept 
     cdef int side, which
     for which in range(QUEUE_COUNT):
         stop_deadline(core, i, which)
+    # To close a descriptor takes it out of the set: no process has a copy of it. The greenlet closes the client's,
+    # unless it tries another backend, or a codec has to linger.
+    if session.codec != NULL or outcome >= END_COUNT:
+        watch(core, i, CLIENT, 0)
     for side in range(2):
-        watch(core, i, side, 0)
+        session.flows[side].watched = 0
         release_held(&core.pool, &session.flows[side])
     forget_client(core, session.flows[CLIENT].fd, i)
     close(session.flows[UPSTREAM].fd)
+    session.with_upstream[0] -= 1
     session.state = S_CLOSED
     session.outcome = outcome
     append_closed(core, i)

@@ -12,15 +12,19 @@ from flashpol._native.common.system cimport (
     AF_INET, AF_UNIX, bind, connect, EPOLLOUT, getsockopt, htons, IP_BIND_ADDRESS_NO_PORT, IP_TRANSPARENT, IPPROTO_IP,
     IPPROTO_IPV6, IPPROTO_TCP, IPV6_TRANSPARENT, MSG_NOSIGNAL, send, setsockopt, SO_ERROR, SO_KEEPALIVE, SO_REUSEADDR,
     SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, sockaddr, sockaddr_in6, socket, socklen_t, SOL_SOCKET, TCP_KEEPIDLE,
-    TCP_NODELAY,
 )
 from flashpol._native.relay.counters cimport (
     CONNECT_BOUNDS, CONNECT_BUCKETS, F_PORTS, F_REFUSED, F_RESOURCES, F_TIMEOUT, F_UNREACHABLE,
 )
 from flashpol._native.relay.ports cimport CHOSEN_TRIES, LEFT_TRIES, Ports, Route, Target
 from flashpol._native.relay.state cimport (
-    CLIENT, Core, Flow, Q_CONNECT, Q_DURATION, Q_IDLE, Q_PING, Q_SILENT, S_CONNECTING, S_OPEN, Session, UPSTREAM,
+    CLIENT, Core, Flow, Q_CONNECT, Q_DURATION, Q_IDLE, Q_PING, Q_SILENT, Q_YOUNG, S_CONNECTING, S_OPEN, Session,
+    UPSTREAM,
 )
+
+cdef enum:
+    YOUNG_MS = 1000             # how long a session is in Q_YOUNG
+    LEAST_USER_TIMEOUT = 4 * YOUNG_MS       # of a session that can wait for so long
 
 
 cdef inline uint8_t failure_of(int error) noexcept nogil:
@@ -36,6 +40,19 @@ cdef inline uint8_t failure_of(int error) noexcept nogil:
     return F_UNREACHABLE
 
 
+cdef inline void set_lasting_options(Session* session) noexcept nogil:
+    """What a session needs that is no longer young: most are over before, and save the system calls."""
+    cdef int one = 1, keepalive = session.keepalive
+    cdef int fd = session.flows[UPSTREAM].fd
+    if session.user_timeout:
+        # The listening socket's: with keepalive it would end a session whose peer misses one probe, and without it one
+        # whose client pauses.
+        set_user_timeout(session.flows[CLIENT].fd, 0)
+    if keepalive:
+        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one))
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &keepalive, sizeof(keepalive))
+
+
 cdef inline void on_established(Core* core, int32_t i) noexcept nogil:
     cdef Session* session = &core.table[i]
     cdef int64_t took = core.now - session.began
@@ -47,14 +64,14 @@ cdef inline void on_established(Core* core, int32_t i) noexcept nogil:
     session.counters.opened += 1
     session.failures_in_row[0] = 0
     release_place(session.place)
-    if session.user_timeout:
-        # The listening socket's: with keepalive it would end a session whose peer misses one probe, and without it one
-        # whose client pauses.
-        set_user_timeout(session.flows[CLIENT].fd, 0)
     session.counters.connect_ns += <uint64_t>took
     count_bucket(session.counters.connect_buckets, CONNECT_BOUNDS, CONNECT_BUCKETS - 1, took)
     start_deadline(core, i, Q_IDLE)
     start_deadline(core, i, Q_DURATION)
+    if 0 < session.user_timeout < LEAST_USER_TIMEOUT:
+        set_lasting_options(session)
+    elif session.user_timeout or session.keepalive:
+        start_deadline(core, i, Q_YOUNG)
     if is_silent(session):
         start_deadline(core, i, Q_SILENT)
     if closes_by_message(session.codec):
@@ -95,19 +112,15 @@ cdef inline int connect_from(
     """Begin to connect. 0, or an errno; then the session has no descriptor for the upstream.
 
     local: an address, and a port unless that is 0. NULL: the kernel chooses both. transparent: it is the client's.
+    What else a connection needs is set when it is known to last, or before the second send (`send_bytes`).
     """
     cdef int one = 1, error = 0
     cdef int fd = socket(to.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     if fd < 0:
         return errno
     if to.address.ss_family != AF_UNIX:
-        # With Nagle's algorithm a relay would add a delay of its own to that of the sender.
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         # Later another connection can take its port over.
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one))
-        if to.keepalive:
-            setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one))
-            setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &to.keepalive, sizeof(to.keepalive))
     if local != NULL:
         if local.sin6_port == 0:
             # Else bind() would choose a port that no connection to any destination has.

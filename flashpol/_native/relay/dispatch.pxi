@@ -7,29 +7,30 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from flashpol._native.common.deadlines cimport Queue
-from flashpol._native.common.system cimport epoll_event, epoll_wait, EPOLLIN, EPOLLOUT
+from flashpol._native.common.system cimport epoll_event, epoll_wait, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from flashpol._native.relay.counters cimport E_CLIENT, E_DURATION, E_IDLE, E_SILENT, E_UPSTREAM, F_TIMEOUT
 from flashpol._native.relay.state cimport (
-    CLIENT, Core, Q_CLOSING, Q_CONNECT, Q_IDLE, Q_PING, Q_SILENT, QUEUE_COUNT, S_CONNECTING, S_OPEN, Session,
+    CLIENT, Core, Q_CLOSING, Q_CONNECT, Q_IDLE, Q_PING, Q_SILENT, Q_YOUNG, QUEUE_COUNT, S_CONNECTING, S_OPEN, Session,
 )
 
 cdef enum:
-    EVENTS = 16                 # taken at a time; each may move READS times CHUNK
+    EVENTS = 32                 # taken at a time; each may move READS times CHUNK
     WAKE_NS = 500_000           # no more events are taken after so long, or after so many bytes
     WAKE_BYTES = 524288
     MAX_OVERDUE = 64            # sessions that one wake-up ends because of a deadline
-    MAX_WOKEN = 16              # greenlets of ended sessions that one wake-up switches to, each for about 30 µs
+    MAX_WOKEN = 32              # greenlets of ended sessions that one wake-up switches to, each for about 15 µs
 
 
 cdef inline void on_ready(Core* core, int32_t i, int side, uint32_t events) noexcept nogil:
     cdef Session* session = &core.table[i]
     if session.state == S_CONNECTING:
         on_connected(core, i)
-    elif session.state == S_OPEN:
+    elif session.state == S_OPEN and not forget_stale(core, i, side):
+        note_report(&session.flows[side], events)
         if session.codec == NULL or events & ~<uint32_t>EPOLLIN:
             restart_idle(core, i)                       # a codec may move none of the application's bytes
         # HUP and ERR have no branch of their own: the next read or write of that side reports them.
-        if events & ~<uint32_t>EPOLLIN and session.flows[1 - side].blocked:
+        if events & ~<uint32_t>(EPOLLIN | EPOLLRDHUP) and session.flows[1 - side].blocked:
             transfer(core, i, 1 - side)
         if events & ~<uint32_t>EPOLLOUT and session.state == S_OPEN and can_read(session, side):
             transfer(core, i, side)
@@ -42,6 +43,9 @@ cdef inline void on_deadline(Core* core, int32_t i, int which) noexcept nogil:
         fail_connect(core, i, F_TIMEOUT)
     elif which == Q_SILENT:
         end_session(core, i, E_SILENT)
+    elif which == Q_YOUNG:
+        stop_deadline(core, i, Q_YOUNG)
+        set_lasting_options(&core.table[i])
     elif which == Q_PING:
         on_tick(core, i)
         if core.table[i].state == S_OPEN:

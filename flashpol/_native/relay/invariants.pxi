@@ -5,7 +5,9 @@
 #   CONNECTING   Q_CONNECT               the upstream, for output       connecting
 #   OPEN         Q_IDLE, Q_DURATION;     what the flags of both         open
 #                Q_SILENT until a side   flows ask for
-#                has sent a byte; with
+#                has sent a byte;
+#                Q_YOUNG, which is not
+#                checked; with
 #                a codec that can ping
 #                Q_PING, from its own
 #                end on Q_CLOSING; of a
@@ -20,18 +22,20 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from flashpol._native.common.deadlines cimport Queue
-from flashpol._native.common.system cimport EPOLLOUT
+from flashpol._native.common.system cimport EPOLLET, EPOLLIN, EPOLLOUT
 from flashpol._native.relay.buffers cimport KEPT
 from flashpol._native.relay.ports cimport PortHolder, LEFT_COUNT, LEFT_SLACK, LeftPort, Route
 from flashpol._native.relay.state cimport (
-    CLIENT, Core, Flow, Pool, Q_CLOSING, Q_CONNECT, Q_PING, Q_SILENT, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE,
-    S_OPEN, Session, UPSTREAM,
+    CLIENT, Core, Flow, Pool, Q_CLOSING, Q_CONNECT, Q_PING, Q_SILENT, Q_YOUNG, QUEUE_COUNT, S_CLOSED, S_CONNECTING,
+    S_FREE, S_OPEN, Session, UPSTREAM,
 )
 
 
 cdef bint has_deadline(const Core* core, const Session* session, int which) noexcept nogil:
     if queue_of(core, session, which).duration == 0:
         return False
+    if which == Q_YOUNG:
+        return session.state == S_OPEN and session.links[Q_YOUNG].deadline != 0
     if which == Q_SILENT and not is_silent(session):
         return False
     if which == Q_PING or which == Q_CLOSING:
@@ -51,7 +55,12 @@ cdef const char* find_flow_violation(const Session* session, int side) noexcept 
         wanted = wanted_events(session, side)
     elif session.state == S_CONNECTING and side == UPSTREAM:
         wanted = EPOLLOUT
-    if flow.watched != wanted:
+    if flow.watched & EPOLLET:
+        if wanted != EPOLLIN and not is_stale(flow, wanted):
+            return b"epoll watches a side that its session waits for no input of"
+        if wanted and not flow.drained:
+            return b"a side that was not read to its end is watched for what comes next only"
+    elif flow.watched != wanted:
         return b"epoll watches a side for other events than its session can act on"
     if flow.held != NULL:
         if session.state == S_FREE or session.state == S_CLOSED:

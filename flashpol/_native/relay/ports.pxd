@@ -22,7 +22,7 @@ cdef enum:
 cdef struct Target:
     sockaddr_storage address
     socklen_t size
-    int keepalive               # seconds, 0: never
+    uint16_t keepalive          # seconds, 0: never
     uint32_t user_timeout       # ms, of both connections of a session when they are closed; 0: the kernel's
     uint16_t timeouts           # number of a set of the pump
     sockaddr_in6* sources       # `source_count` of them, or sockaddr_in; owned

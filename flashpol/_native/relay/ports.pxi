@@ -85,6 +85,12 @@ cdef inline bint is_scarce(const Ports* ports, const Route* route) noexcept nogi
     return <int64_t>in_use_of(route) * 8 > <int64_t>ports.limit * 3
 
 
+cdef inline bint are_few(const Ports* ports, const Route* route) noexcept nogil:
+    """So few ports are in use that those in TIME-WAIT can be left there: which ones they are is not asked, and until
+    TIME-WAIT is over they count as blocked."""
+    return <int64_t>in_use_of(route) * 16 <= ports.limit
+
+
 # -------------------------------------------------------------------------------------------------------------- holders
 
 cdef inline int32_t* port_bucket_of(const Ports* ports, int32_t route, uint64_t address) noexcept nogil:

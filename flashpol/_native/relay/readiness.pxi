@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.system cimport (
-    epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, epoll_event, EPOLLIN, EPOLLOUT,
+    epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, epoll_event, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
 )
 from flashpol._native.relay.state cimport CLIENT, Core, Flow, Q_IDLE, QUEUE_COUNT, Session
 
@@ -39,7 +39,6 @@ cdef inline void watch(Core* core, int32_t i, int side, uint32_t wanted) noexcep
     cdef epoll_event event
     if flow.watched == wanted:
         return
-    # close() would take it out too, unless a fork of the embedding program has a copy of the descriptor.
     event.events = wanted
     event.data.u64 = <uint64_t>i * 2 + <uint64_t>side
     if epoll_ctl(core.poller.epoll, epoll_operation(flow.watched, wanted), flow.fd, &event) == 0:
@@ -47,10 +46,44 @@ cdef inline void watch(Core* core, int32_t i, int side, uint32_t wanted) noexcep
     # Otherwise the kernel cannot watch it (max_user_watches, ENOMEM): a deadline ends the session.
 
 
+cdef inline bint is_stale(const Flow* flow, uint32_t wanted) noexcept nogil:
+    """This side has sent FIN, so it is not reported again, unless it sends RST."""
+    return wanted == 0 and flow.watched & EPOLLET and flow.fin_received
+
+
 cdef inline void update_interest(Core* core, int32_t i) noexcept nogil:
+    """A side is watched edge-triggered, until it sends more than is read at once: then it needs no system call when it
+    ends. When a descriptor is added, or what it is watched for modified, epoll looks whether it is ready now."""
     cdef int side
+    cdef uint32_t wanted
+    cdef Flow* flow
     for side in range(2):
-        watch(core, i, side, wanted_events(&core.table[i], side))
+        flow = &core.table[i].flows[side]
+        wanted = wanted_events(&core.table[i], side)
+        if flow.watched & EPOLLET:
+            if is_stale(flow, wanted) or (wanted == EPOLLIN and flow.drained):
+                continue
+            flow.level = True
+        elif wanted == EPOLLIN != flow.watched and not flow.level and core.table[i].codec == NULL:
+            flow.drained = True
+            wanted |= EPOLLET | EPOLLRDHUP
+        watch(core, i, side, wanted)
+
+
+cdef inline void note_report(Flow* flow, uint32_t events) noexcept nogil:
+    """epoll has reported this side. A read that takes less than it could has not seen a FIN behind the bytes."""
+    flow.drained = False
+    if events & ~<uint32_t>(EPOLLIN | EPOLLOUT):
+        flow.ending = True
+
+
+cdef inline bint forget_stale(Core* core, int32_t i, int side) noexcept nogil:
+    """This side was reported. True: there is nothing to do with it, and it will not be reported again."""
+    cdef Session* session = &core.table[i]
+    if not is_stale(&session.flows[side], wanted_events(session, side)):
+        return False
+    watch(core, i, side, 0)
+    return True
 
 
 # ------------------------------------------------------------------------------------------------------------ deadlines

@@ -29,6 +29,7 @@ cdef enum:                      # the deadline queues of one set of timeouts
     Q_DURATION
     Q_PING                      # S_OPEN, of a codec that can ping: when to look whether its client is still there
     Q_CLOSING                   # the same, from our message that ends it
+    Q_YOUNG                     # S_OPEN, until the options that only a long session needs are set
     QUEUE_COUNT
 
 cdef enum:
@@ -47,6 +48,9 @@ cdef struct Flow:
     uint8_t fin_sent            # to the other side
     uint8_t spoke               # a byte was read from `fd`; a PROXY header of ours is none of the client's
     uint8_t write_failed        # `fd` cannot be written to; what it still sends is passed on, then RST
+    uint8_t drained             # the last read took all that there was, and no end was reported behind it
+    uint8_t ending              # epoll has reported FIN or RST
+    uint8_t level               # it is watched level-triggered from now on
 
 cdef struct Session:
     Flow flows[2]
@@ -59,17 +63,21 @@ cdef struct Session:
     uint64_t sent               # bytes to the client
     Counters* counters          # this and the next are borrowed from the Destination, which run_session holds
     uint32_t* failures_in_row
+    Py_ssize_t* with_upstream   # Destination.open
     Codec* codec                # of the client's side, borrowed from the account; NULL: none
     HeldPlace* place            # among those that connect, given back when it opens; borrowed from run_session's caller
-    PyObject* owner             # the greenlet that sleeps in run_session; NULL: it was killed
+    PyObject* owner             # the greenlet that sleeps in run_session, NULL: it was killed; or has not run yet
     int32_t next                # in the list of free or of closed sessions; -1 ends
     uint32_t user_timeout       # ms, of both connections when they are closed; 0: the kernel's
     uint16_t timeouts           # the set that its deadlines are from
+    uint16_t keepalive          # s, of the connection to the upstream; 0: none
     uint8_t state
     uint8_t outcome
     uint8_t first_fin           # the side whose FIN came first, END_COUNT before
     uint8_t ticks               # of Q_PING since the client was last heard of
     uint8_t told                # something was sent to the client since the last of them
+    uint8_t waits               # its owner has not run: it begins when the session has ended
+    uint8_t no_delay            # the connection to the upstream needs no TCP_NODELAY any more, or has it
 
 # Buffers of CHUNK bytes, a limited number. Two are always there if memory allows: one for reading and a spare one, so
 # that the first can be kept at any time.

@@ -3,7 +3,9 @@
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
-from flashpol._native.common.system cimport MSG_NOSIGNAL, MSG_PEEK, recv, send, SHUT_WR, shutdown
+from flashpol._native.common.system cimport (
+    IPPROTO_TCP, MSG_NOSIGNAL, MSG_PEEK, recv, send, setsockopt, SHUT_WR, shutdown, TCP_NODELAY,
+)
 from flashpol._native.relay.buffers cimport CHUNK
 from flashpol._native.relay.counters cimport E_CLIENT_RESET, E_PROTOCOL, E_UPSTREAM_RESET, END_COUNT
 from flashpol._native.relay.state cimport CLIENT, Core, Flow, Pool, S_OPEN, Session, UPSTREAM
@@ -25,8 +27,13 @@ cdef inline bint send_bytes(
     """Send bytes of `side` to the other side, which takes `taken` of them. False: writing there has failed for good."""
     cdef Flow* to = &session.flows[1 - side]
     cdef ssize_t n
+    cdef int one = 1
     taken[0] = 0
     core.bytes_left -= size
+    if side == CLIENT and not session.no_delay:
+        # With Nagle's algorithm a relay would add a delay of its own to that of the sender, from its second send on.
+        setsockopt(to.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
+        session.no_delay = True
     n = send(to.fd, data, size, MSG_NOSIGNAL)
     while n < 0 and errno == EINTR:
         n = send(to.fd, data, size, MSG_NOSIGNAL)
@@ -57,7 +64,9 @@ cdef inline Read read_and_send(Core* core, Session* session, int side) noexcept 
     if n == 0:
         return READ_FIN
     if n < 0:
+        flow.drained = errno == EAGAIN
         return READ_ENOUGH if errno == EAGAIN or errno == EINTR else READ_ERROR
+    flow.drained = n < CHUNK and not peek and not flow.ending
     if not flow.spoke:
         on_spoke(core, session, side)
     if not send_bytes(core, session, side, pool.scratch, <uint32_t>n, &taken):
@@ -67,7 +76,7 @@ cdef inline Read read_and_send(Core* core, Session* session, int side) noexcept 
             recv(flow.fd, pool.scratch, taken, 0)
     elif flow.blocked:
         hold_scratch(pool, flow, taken, <uint32_t>n)
-    return READ_MORE if n == CHUNK and not flow.blocked else READ_ENOUGH
+    return READ_MORE if (n == CHUNK or flow.ending) and not flow.blocked else READ_ENOUGH
 
 
 cdef inline bint flush_held(Core* core, Session* session, int side) noexcept nogil:
