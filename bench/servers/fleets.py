@@ -231,10 +231,12 @@ def _haproxy(
 def _nginx(
     folder: Path, port: int, policy: int, protocol: str, workers: int, applications: Applications, files: Certificate
 ) -> Fleet:
-    servers = " ".join(f"server 127.0.0.1:{one};" for one in applications.ports)
+    # By default nginx takes a server away for 10 s after one failure, and all of them when the applications restart.
+    servers = " ".join(f"server 127.0.0.1:{one} max_fails=0;" for one in applications.ports)
     upstream = f"upstream application {{ {servers} }}"
     listen = f"listen 127.0.0.1:{port} backlog={BACKLOG} reuseport"
-    certificate = f"ssl_certificate {files.chain}; ssl_certificate_key {files.key};"
+    # Before 1.27.3 nginx had no TLS 1.3 by default, which the clients insist on.
+    certificate = f"ssl_protocols TLSv1.3; ssl_certificate {files.chain}; ssl_certificate_key {files.key};"
     http = ""
     stream = f"server {{ listen 127.0.0.1:{policy} backlog={BACKLOG} reuseport; {policy_lines(folder)} }}"
     if protocol == WEBSOCKET:
