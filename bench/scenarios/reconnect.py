@@ -6,7 +6,7 @@ a random time of half of a delay to all of it, which doubles from 250 ms to 4 s;
 served, every session echoes once more, so a session that was lost without a word would be found. No process is pinned,
 and the clients share the CPUs.
 
-Last, a slow application with an accept queue of 128 is behind flashpol with and without `connect_rate`
+Last, a slow application with an accept queue of 511 is behind flashpol with and without `connect_rate`
 (`slow_upstream`). A quick run has one round, few clients, and fewer servers and cuts.
 """
 
