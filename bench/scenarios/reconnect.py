@@ -39,7 +39,7 @@ from bench.servers.fleets import (
 from bench.servers.tls import ours_missing
 from bench.settings import Settings
 
-CLIENTS = {"TCP": 20_000, "TLS": 2_000, "WebSocket": 2_000}  # sessions, and as many policy clients
+CLIENTS = {"TCP": 20_000, "TLS": 1_000, "WebSocket": 1_000}  # sessions, and as many policy clients
 QUICK_CLIENTS, QUICK_AWAY = 200, 0.3
 WORKERS, APPLICATIONS = 4, 4  # a process may have 20,000 files, and an address 28,232 local ports to each application
 ROUNDS = 3
