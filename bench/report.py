@@ -62,6 +62,7 @@ class Results:
     charts: dict[str, dict[str, list[tuple[float, Samples]]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)  # that each scenario took
+    tables: list[str] = field(default_factory=list)  # Markdown, as docs/performance.md has them
 
     def add(self, figure: Figure, samples: Samples | None = None) -> None:
         """Add a figure; with its samples if there was more than one."""
@@ -101,7 +102,8 @@ def table(results: Results) -> str:
         median = f"{figure.value.median:,.{figure.digits}f}"
         rows.append((figure.scenario, figure.name, median, figure.spread, figure.unit, figure.target, figure.verdict))
     notes = [f"note: {note}" for note in results.notes]
-    return "\n".join([*columns(rows, {2, 3}), *notes, *durations(results), summary(results)])
+    tables = [f"\n{one}\n" for one in results.tables]
+    return "\n".join([*columns(rows, {2, 3}), *notes, *durations(results), *tables, summary(results)])
 
 
 def durations(results: Results) -> list[str]:
@@ -148,6 +150,8 @@ def markdown(about: dict[str, Any], results: Results) -> str:
                 cells = [figure.name, median, figure.spread, figure.unit, target, verdict]
                 lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
+    for one in results.tables:
+        lines += [one, ""]
     lines += [f"- {line}" for line in [*results.notes, *durations(results)]]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -6,22 +6,23 @@ a random time of half of a delay to all of it, which doubles from 250 ms to 4 s;
 served, every session echoes once more, so a session that was lost without a word would be found. No process is pinned,
 and the clients share the CPUs.
 
-Last, a slow application with an accept queue of 128 is behind flashpol with and without `connect_rate`.
+Last, a slow application with an accept queue of 511 is behind flashpol with and without `connect_rate`
+(`slow_upstream`). A quick run has one round, few clients, and fewer servers and cuts.
 """
 
-import threading
+import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from bench import BenchError
+from bench.measure import Spread
 from bench.report import Results
 from bench.returning_load import Returned, Returning
+from bench.scenarios import slow_upstream
 from bench.scenarios.interleave import interleaved
 from bench.servers.certificate import Certificate, certificate
 from bench.servers.fleets import (
+    DOWN_SECONDS,
     HAPROXY,
     NGINX,
     OURS,
@@ -31,23 +32,20 @@ from bench.servers.fleets import (
     WEBSOCKET,
     Applications,
     Fleet,
+    compile_package,
     fleet,
     missing,
 )
 from bench.servers.tls import ours_missing
 from bench.settings import Settings
 
-CLIENTS = {"TCP": 20_000, "TLS": 5_000, "WebSocket": 20_000}  # sessions, and as many policy clients
-QUICK_CLIENTS = 200
+CLIENTS = {"TCP": 20_000, "TLS": 1_000, "WebSocket": 1_000}  # sessions, and as many policy clients
+QUICK_CLIENTS, QUICK_AWAY = 200, 0.3
 WORKERS, APPLICATIONS = 4, 4  # a process may have 20,000 files, and an address 28,232 local ports to each application
 ROUNDS = 3
 RESTART, KILL, UPSTREAM = CUTS = ("server restarted", "worker killed", "upstream restarted")
 OPTIONS = {PLAIN: [], TLS: ["--tls", "1.3"], WEBSOCKET: ["--ws"]}
 SETTLE = 0.2  # seconds until the clients have seen the line, and until a cut has reached them
-SLOW_CLIENTS, QUICK_SLOW_CLIENTS, SLOW_WORKERS = 2_000, 100, 2
-SLOW_COST = 2_000  # µs of an accept: 500 a second at most
-SLOW_RATE = 200  # a second, of each worker
-SAMPLE = 0.02  # seconds between two looks at the accept queue
 
 
 @dataclass
@@ -83,22 +81,33 @@ def run(settings: Settings, results: Results) -> None:
             results.note(f"reconnect: {name} was not measured: {without}")
             names.remove(name)
     with certificate() as files:
+        compile_package()
         for protocol in PROTOCOLS:
             if protocol == TLS and OURS in names and ours_missing():
                 results.note(f"reconnect: no TLS: {ours_missing()}")
                 continue
             measured: Measured = {}
-            if settings.quick:  # nginx finds applications again after 10 s
+            count = settings.either(_most(CLIENTS[protocol], results), QUICK_CLIENTS)
+            if settings.quick:
                 names = [name for name in names if name == OURS or (name == HAPROXY and protocol == PLAIN)]
             for name in interleaved(names, settings.either(min(settings.rounds, ROUNDS), 1)):
-                _turn(name, protocol, files, settings, measured)
-            _add(protocol, names, measured, results)
+                _turn(name, protocol, count, files, settings, measured)
+            _add(protocol, _cuts(protocol, settings), names, measured, results)
+            results.tables.append(table(protocol, count, names, measured))
         if not settings.peers_only:
-            _slow_upstream(files, settings, results)
+            slow_upstream.run(files, settings, results)
 
 
-def _turn(name: str, protocol: str, files: Certificate, settings: Settings, measured: Measured) -> None:
-    count = settings.either(CLIENTS[protocol], QUICK_CLIENTS)
+def _most(count: int, results: Results) -> int:
+    """As many as the limit of open files lets a worker have when a sibling is gone."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if files == resource.RLIM_INFINITY or count <= files:
+        return count
+    results.note(f"reconnect: {files:,} instead of {count:,} clients, since a process has so many files at most")
+    return files
+
+
+def _turn(name: str, protocol: str, count: int, files: Certificate, settings: Settings, measured: Measured) -> None:
     applications = Applications(APPLICATIONS, websocket=protocol == WEBSOCKET and name != OURS)
     try:
         applications.start()
@@ -107,8 +116,10 @@ def _turn(name: str, protocol: str, files: Certificate, settings: Settings, meas
             Returning(name, server.port, count, options=OPTIONS[protocol]) as sessions,
             Returning(name, server.policy_port, count, first=count, policy=server.expected) as policies,
         ):
-            for cut in CUTS:
-                begin, of_sessions, of_policies = _cut(cut, server, applications, sessions, policies)
+            for cut in _cuts(protocol, settings):
+                begin, of_sessions, of_policies = _cut(
+                    cut, server, applications, sessions, policies, settings.either(DOWN_SECONDS, QUICK_AWAY)
+                )
                 if (cut != KILL and of_sessions.cut < count) or of_sessions.cut == 0:
                     raise BenchError(f"{name}, {protocol}, {cut}: only {of_sessions.cut} of {count} sessions were cut")
                 measured.setdefault((cut, "sessions", name), Turns()).add(begin, of_sessions)
@@ -121,7 +132,7 @@ def _turn(name: str, protocol: str, files: Certificate, settings: Settings, meas
 
 
 def _cut(
-    cut: str, server: Fleet, applications: Applications, sessions: Returning, policies: Returning
+    cut: str, server: Fleet, applications: Applications, sessions: Returning, policies: Returning, away: float
 ) -> tuple[int, Returned, Returned]:
     sessions.begin()
     time.sleep(SETTLE)
@@ -132,13 +143,17 @@ def _cut(
     elif cut == KILL:
         server.kill_worker()
     else:
-        applications.restart()
+        applications.restart(away)
     time.sleep(SETTLE)
     return begin, sessions.result(), policies.result()
 
 
-def _add(protocol: str, names: list[str], measured: Measured, results: Results) -> None:
-    for cut in CUTS:
+def _cuts(protocol: str, settings: Settings) -> tuple[str, ...]:
+    return CUTS if protocol == PLAIN else settings.either(CUTS, (RESTART,))
+
+
+def _add(protocol: str, cuts: tuple[str, ...], names: list[str], measured: Measured, results: Results) -> None:
+    for cut in cuts:
         for kind in ("sessions", "policy clients"):
             for name in names:
                 turns = measured.get((cut, kind, name))
@@ -157,68 +172,28 @@ def _add(protocol: str, names: list[str], measured: Measured, results: Results) 
                 )
 
 
-def _slow_upstream(files: Certificate, settings: Settings, results: Results) -> None:
-    count = settings.either(SLOW_CLIENTS, QUICK_SLOW_CLIENTS)
-    for words, listener in (
-        ("without connect_rate", ""),
-        (f"connect_rate = {SLOW_RATE}, {SLOW_WORKERS} workers", f"connect_rate = {SLOW_RATE}"),
-    ):
-        applications = Applications(1, cost=SLOW_COST)
-        try:
-            applications.start()
-            with (
-                fleet(OURS, PLAIN, SLOW_WORKERS, applications, files, listener) as server,
-                Returning(OURS, server.port, count) as sessions,
-            ):
-                sessions.begin()
-                time.sleep(SETTLE)
-                before = time.monotonic_ns()
-                with _queue(applications.ports[0]) as lengths:
-                    server.restart()
-                    time.sleep(SETTLE)
-                    returned = sessions.result()
-                time.sleep(SETTLE)
-                accepts = {k: n for k, n in applications.accepts().items() if k >= before // 100_000_000}
-        finally:
-            applications.stop()
-        turns = Turns()
-        turns.add(before, returned)
-        peak = max((sum(accepts.get(k + i, 0) for i in range(10)) for k in accepts), default=0)
-        what = f"slow upstream, {count:,} sessions, {words}"
-        results.add_spread("reconnect", f"{what}: accepts in a second", "", [float(peak)], digits=0, better="")
-        longest = [float(max(lengths, default=0))]
-        results.add_spread("reconnect", f"{what}: longest accept queue (of 128)", "", longest, digits=0)
-        results.add_spread("reconnect", f"{what}: all served after", "s", turns.seconds)
-        results.add_spread("reconnect", f"{what}: p50", "ms", turns.p50, digits=0)
-        results.add_spread("reconnect", f"{what}: p99", "ms", turns.p99, digits=0)
-        results.add_spread("reconnect", f"{what}: failed tries each", "", turns.tries)
-        results.add_spread("reconnect", f"{what}: never served", "", turns.left, at_most=0, digits=0)
+def table(protocol: str, count: int, names: list[str], measured: Measured) -> str:
+    """Markdown: all served after, p50 and p99 of the wait, failed tries of a client, clients never served."""
+    lines = [
+        f"{protocol}: {count:,} sessions and as many policy clients. Seconds until all were served (p50, p99 of a "
+        "client's wait; failed tries of each), medians.",
+        "",
+        "| | " + " | ".join(names) + " |",
+        "|---|" + "--:|" * len(names),
+    ]
+    for cut in CUTS:
+        for kind in ("sessions", "policy clients"):
+            cells = [_cell(measured.get((cut, kind, name))) for name in names]
+            if any(cells):
+                lines.append(f"| {cut}, {kind} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
-@contextmanager
-def _queue(port: int) -> Iterator[list[int]]:
-    """Lengths of a port's accept queue within the context."""
-    lengths: list[int] = []
-    over = threading.Event()
-
-    def look() -> None:
-        while not over.wait(SAMPLE):
-            lengths.append(accept_queue(port))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield lengths
-    finally:
-        over.set()
-        thread.join()
-
-
-def accept_queue(port: int) -> int:
-    """How many connections wait in the accept queue of a port of 127.0.0.1."""
-    local, listening = f"0100007F:{port:04X}", "0A"
-    for line in Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]:
-        words = line.split()
-        if words[1] == local and words[3] == listening:
-            return int(words[4].split(":")[1], 16)
-    return 0
+def _cell(turns: Turns | None) -> str:
+    if turns is None:
+        return ""
+    whole, p50, p99, tries, left = (
+        Spread.of(one).median for one in (turns.seconds, turns.p50, turns.p99, turns.tries, turns.left)
+    )
+    never = f"; {left:,.0f} never" if left else ""
+    return f"{whole:.2f} ({p50 / 1e3:.2f}, {p99 / 1e3:.2f}; {tries:.2f}{never})"

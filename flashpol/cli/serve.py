@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from flashpol.config import ConfigError, log_file_error
 from flashpol.version import VERSION
 
 if TYPE_CHECKING:
+    from flashpol.config import Config
+    from flashpol.log.file import LogFile
     from flashpol.supervisor.generation import Generation
 
 DESCRIPTION = """Reply to Flash socket policy requests until SIGTERM or Ctrl-C; open connections are finished first.
@@ -42,8 +45,6 @@ def run(options: argparse.Namespace) -> int:
         pid_file.require_writable(options.pid_file)
     from flashpol.log.file import LogFile
     from flashpol.log.handler import set_up
-    from flashpol.serving.plan import Loader
-    from flashpol.supervisor.arbiter import Arbiter
 
     log_file = LogFile()
     try:
@@ -51,15 +52,34 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise log_file_error(settings.server, error) from None
     set_up("arbiter", settings.server.log_format)  # warnings about policies go to the log
-    loader = Loader(partial(configure, options), file)
     try:
-        return Arbiter(loader, log_file, partial(announce, options)).run()
+        status = _serve(options, file, settings, log_file)
     except ConfigError:
         log_file.use(None)  # `main` reports it where the command was called
         raise
     finally:
         if options.pid_file is not None:
             pid_file.remove(options.pid_file)
+    # The interpreter would free all its memory first, while systemd waits for the end to start the next server.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _serve(options: argparse.Namespace, file: Path | None, settings: "Config", log_file: "LogFile") -> int:
+    """The exit status of the server."""
+    from flashpol.process.limits import raise_file_limit
+    from flashpol.supervisor.listen_sockets import ListenSockets
+    from flashpol.supervisor.systemd import listen_fds
+
+    raise_file_limit()
+    listen_sockets = ListenSockets(listen_fds())
+    listen_sockets.acquire_for(settings)  # after a restart, clients wait here while the rest is imported and loaded
+    from flashpol.serving.plan import Loader
+    from flashpol.supervisor.arbiter import Arbiter
+
+    loader = Loader(partial(configure, options), file)
+    return Arbiter(loader, log_file, partial(announce, options), listen_sockets).run()
 
 
 def announce(options: argparse.Namespace, generation: "Generation") -> None:

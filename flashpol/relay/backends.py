@@ -5,7 +5,8 @@ looked up in gevent's thread pool, so that the hub never waits for DNS, and agai
 look-up fails, the addresses known last are used.
 
 Health is learnt from sessions alone, there are no checks. After MAX_FAILS connects in a row failed, a backend is down:
-it gets no sessions for FAIL_TIMEOUT seconds, then one session tries it. If all backends are down, every session tries
+it gets no sessions for FAIL_TIMEOUT seconds, then one session tries it; sooner if another backend is reached again,
+since what fails together often returns together. If all backends are down, every session tries
 them in turn: a refusal costs nothing, and clients do not wait for a backend that came back a second ago.
 """
 
@@ -87,6 +88,10 @@ class Backend:
 
     def mark_failed(self, now: float) -> None:
         self._try_at = now + FAIL_TIMEOUT
+
+    def mark_due(self, now: float) -> None:
+        """If it is down, the next session may try it."""
+        self._try_at = min(self._try_at, now)
 
 
 class Upstream:
@@ -243,6 +248,8 @@ class Upstreams:
                 if backend.destination.failures < MAX_FAILS:
                     seconds, backend.down_since = self._clock() - backend.down_since, None
                     self._log_up(backend, seconds)
+                    for other in self:
+                        other.mark_due(self._clock())
                 elif not backend.destination.open:
                     return
         finally:

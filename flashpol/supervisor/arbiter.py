@@ -27,7 +27,6 @@ from flashpol.counters.totals import CounterTotals
 from flashpol.log.file import LogFile
 from flashpol.log.handler import log, report_suppressed
 from flashpol.log.rate_limit import ONCE_A_MINUTE
-from flashpol.process.limits import raise_file_limit
 from flashpol.serving.file_watch import FileWatch
 from flashpol.serving.plan import Loader
 from flashpol.supervisor.certificate_expiry import CHECK_EVERY, CertificateExpiry
@@ -36,7 +35,7 @@ from flashpol.supervisor.generation import KILL_AFTER, Generation, ServerRuntime
 from flashpol.supervisor.listen_sockets import ListenSockets
 from flashpol.supervisor.reload import Reloader, State
 from flashpol.supervisor.reload_request import SIGNAL, ReloadRequest
-from flashpol.supervisor.systemd import Notifier, listen_fds
+from flashpol.supervisor.systemd import Notifier
 
 # Seconds between looks at accept queues and processes; scrape intervals are seldom below 5.
 TICK = 1.0
@@ -49,7 +48,7 @@ OBSERVING = "observing workers and accept queues"
 
 
 def preload() -> None:
-    """Import what the children need, once: a successor serves 50 ms sooner, and they share the memory.
+    """Import what workers need, once: a successor serves 50 ms sooner, and they share the memory.
 
     gevent starts nothing here: it makes its hub on first use, in a child.
     """
@@ -58,8 +57,6 @@ def preload() -> None:
     import gevent.resolver.thread
     import gevent.threadpool  # noqa: F401
 
-    import flashpol.admin.context
-    import flashpol.admin.endpoint
     import flashpol.worker.worker  # noqa: F401
 
 
@@ -100,18 +97,23 @@ class Interval:
 
 class Arbiter:
     """Runs what `loader` loads. Raises ConfigError while it is made: the configuration cannot be loaded, an address
-    cannot be bound, or systemd did not pass a socket."""
+    cannot be bound, or systemd did not pass a socket.
 
-    def __init__(self, loader: Loader, log_file: LogFile, on_ready: Callable[[Generation], object]) -> None:
-        raise_file_limit()
+    listen_sockets: those that are open already."""
+
+    def __init__(
+        self,
+        loader: Loader,
+        log_file: LogFile,
+        on_ready: Callable[[Generation], object],
+        listen_sockets: ListenSockets,
+    ) -> None:
         preload()
         self._watch = FileWatch()
         plan = loader.load(self._watch.adopt)
         self._status = ServerStatus()
         self._status.state = STARTING
-        self._runtime = ServerRuntime(
-            ListenSockets(listen_fds()), CounterTotals(), self._status, ReloadRequest(), log_file
-        )
+        self._runtime = ServerRuntime(listen_sockets, CounterTotals(), self._status, ReloadRequest(), log_file)
         self._notifier = Notifier()
         self._reloader = Reloader(loader, self._watch, self._runtime, self._notifier, on_ready)
         self._reloader.start(plan)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flashpol.config import MAX_LISTENERS, ConfigError, Endpoint
+from flashpol.config import MAX_LISTENERS, ConfigError
 from flashpol.counters.mapping import protect_all
 from flashpol.counters.shared import SharedCounters
 from flashpol.counters.status import ServerStatus
@@ -22,7 +22,7 @@ from flashpol.log.file import LogFile
 from flashpol.log.handler import log
 from flashpol.process.control import Drain, StartAccepting
 from flashpol.process.lines import needs_lines
-from flashpol.process.sockets import accept_queue, bound_address, preparation_for
+from flashpol.process.sockets import accept_queue, bound_address
 from flashpol.serving.plan import Plan
 from flashpol.serving.policies import CLIENTS_OF
 from flashpol.supervisor.child import Child, describe_exit
@@ -50,6 +50,13 @@ ADMIN_ATTEMPTS, ADMIN_TIMEOUT = 5, 30.0
 ADMIN_LAST_DELAY = 60.0
 
 
+def preload_admin() -> None:
+    """Import what the admin process needs, before it is another user. At the start this comes once the workers accept:
+    it takes a third of the time of a start."""
+    import flashpol.admin.context
+    import flashpol.admin.endpoint  # noqa: F401
+
+
 @dataclass(frozen=True)
 class ServerRuntime:
     """What outlives every generation."""
@@ -73,13 +80,7 @@ class Generation:
         self._runtime = runtime
         server, listeners = plan.config.server, plan.config.listeners
         count = server.worker_count
-        wanted: list[tuple[Endpoint, int]] = [(listener.address, count) for listener in listeners]
-        if server.admin:
-            wanted.append((server.admin, 1))
-        # The workers prepare their sockets too, which a reload may have to change, and systemd's. Before they run, the
-        # kernel completes connections that inherit what a new socket has from the start.
-        prepare = [preparation_for(plan.config, listener) for listener in listeners]
-        acquired = runtime.listen_sockets.acquire(wanted, server.backlog, prepare)
+        acquired = runtime.listen_sockets.acquire_for(plan.config)
         self.sockets = acquired[: len(listeners)]
         self.admin_socket: socket.socket | None = acquired[-1][0] if server.admin else None
         # The kernel chose the port where the configuration says 0.
@@ -208,6 +209,7 @@ class Generation:
     def add_admin(self) -> None:
         """Have an admin process from now on, if the configuration wants one."""
         if self.admin_socket and not self.admin:
+            preload_admin()
             self.admin = Child(
                 "admin", partial(Generation._prepare_admin, self._self), self.shared.admin, ADMIN_LAST_DELAY
             )

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from flashpol.config import Address, ConfigError, Endpoint, SystemdSocket
+from flashpol.config import Address, Config, ConfigError, Endpoint, SystemdSocket
 from flashpol.log.handler import log
-from flashpol.process.sockets import accept_queue, bind, bind_instead
+from flashpol.process.sockets import accept_queue, bind, bind_instead, preparation_for
 from flashpol.supervisor.socket_options import Options, Values, of_new_socket
 
 # An address as configured, and its number among equal ones: several listeners may ask for port 0.
@@ -37,6 +37,18 @@ class ListenSockets:
             for sockets in self._inherited.values()
             for sock in sockets
         }
+
+    def acquire_for(self, config: Config) -> list[list[socket.socket]]:
+        """The sockets of each listener, one for each worker at least; after them the admin process's, if it has one.
+        Raises ConfigError; then nothing has changed."""
+        count = config.server.worker_count
+        wanted: list[tuple[Endpoint, int]] = [(listener.address, count) for listener in config.listeners]
+        if config.server.admin:
+            wanted.append((config.server.admin, 1))
+        # The workers prepare their sockets too, which a reload may have to change, and systemd's. Before they run, the
+        # kernel completes connections that inherit what a new socket has from the start.
+        prepare = [preparation_for(config, listener) for listener in config.listeners]
+        return self.acquire(wanted, config.server.backlog, prepare)
 
     def acquire(
         self,

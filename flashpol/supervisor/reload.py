@@ -113,9 +113,10 @@ class Reloader:
         return [child for generation in self.generations for child in generation.children]
 
     def start(self, plan: Plan) -> None:
-        """Start the first generation. Raises ConfigError."""
+        """Start the first generation; its admin process follows once the workers accept. Raises ConfigError."""
         self._next = self._make(plan)
-        self._next.add_admin()
+        # Sockets were opened before the load, which may have read a newer configuration.
+        self._runtime.listen_sockets.release(self._next.all_sockets)
 
     def request(self) -> None:
         """Load the configuration again, as soon as the state allows it."""

@@ -10,7 +10,8 @@ import pytest
 from bench import BenchError
 from bench.report import Results
 from bench.returning_load import Returned, Returning
-from bench.scenarios import reconnect
+from bench.scenarios import reconnect, slow_upstream
+from bench.servers.certificate import certificate
 from bench.servers.fleets import Applications
 from bench.settings import Settings
 from testkit.broken_servers import broken_server
@@ -87,9 +88,9 @@ def test_application_with_a_cost_prints_its_accepts() -> None:
 def test_accept_queue_of_a_port_without_accept_is_its_length() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert reconnect.accept_queue(port) == 0
+        assert slow_upstream.accept_queue(port) == 0
         with socket.create_connection(("127.0.0.1", port)):
-            assert reconnect.accept_queue(port) == 1
+            assert slow_upstream.accept_queue(port) == 1
 
 
 @pytest.mark.slow
@@ -97,10 +98,26 @@ def test_reconnect_scenario_serves_all_clients(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(reconnect, "PROTOCOLS", ("TCP",))
     monkeypatch.setattr(reconnect, "QUICK_CLIENTS", 20)
     monkeypatch.setattr(reconnect, "WORKERS", 2)
-    monkeypatch.setattr(reconnect, "QUICK_SLOW_CLIENTS", 20)
+    monkeypatch.setattr(slow_upstream, "QUICK_CLIENTS", 20)
     results = Results()
     reconnect.run(Settings.on_this_machine(1, peers_only=False, quick=True), results)
     left = {figure.name: figure for figure in results.figures if figure.name.endswith("never served")}
     assert {f"TCP, {cut}, sessions, flashpol: never served" for cut in reconnect.CUTS} <= set(left)
     assert all(figure.value.high == 0 for figure in left.values())
     assert [figure.name for figure in results.figures if "longest accept queue" in figure.name]
+    assert [line.split(" | ")[0] for line in results.tables[0].splitlines()[4:]] == [
+        f"| {cut}, {kind}" for cut in reconnect.CUTS for kind in ("sessions", "policy clients")
+    ]
+    assert "without connect_rate" in results.tables[1]
+
+
+@pytest.mark.slow
+def test_connect_rate_keeps_the_queue_of_a_slow_upstream_from_overflowing() -> None:
+    without, limited = slow_upstream.Seen(), slow_upstream.Seen()
+    with certificate() as files:
+        slow_upstream.turn(1200, "", files, without)
+        slow_upstream.turn(1200, f"connect_rate = {slow_upstream.RATE}", files, limited)
+    assert without.left == limited.left == [0]
+    assert without.drops[0] > 0
+    assert limited.drops == [0]
+    assert limited.longest[0] < slow_upstream.QUEUE

@@ -21,10 +21,11 @@ from flashpol.log import handler
 from flashpol.policy import allow_policy, compile_reply, parse, render
 from flashpol.serving.plan import Loader
 from flashpol.supervisor import arbiter
+from flashpol.supervisor.listen_sockets import ListenSockets
 from flashpol.version import VERSION
 from testkit.clients import ask, connect, rest
 from testkit.polling import eventually
-from testkit.processes import POLICY, ROOT, Flashpol, command, free_port, one_line, run
+from testkit.processes import DEADLINE, POLICY, ROOT, Flashpol, command, free_port, one_line, run
 from testkit.tls_serving import AVAILABLE
 from testkit.tls_site import REPLY as SITE_REPLY
 from testkit.tls_site import TlsSite
@@ -51,7 +52,7 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6 lo
 class LoadingArbiter:
     """An arbiter that loads as the real one does, and must not get further."""
 
-    def __init__(self, loader: Loader, log_file: object, on_ready: object) -> None:
+    def __init__(self, loader: Loader, log_file: object, on_ready: object, listen_sockets: object) -> None:
         loader.load()
         pytest.fail("flashpol serve would have started")
 
@@ -63,6 +64,7 @@ Refuse = Callable[..., str]
 def refuse(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Refuse:
     """`one_line(run(...))` within this process: a process of its own takes a third of a second of CPU time."""
     monkeypatch.setattr(arbiter, "Arbiter", LoadingArbiter)
+    monkeypatch.setattr(ListenSockets, "acquire_for", lambda *_: [])
     monkeypatch.setattr(handler, "set_up", lambda *_: None)
     monkeypatch.chdir(ROOT)
 
@@ -507,6 +509,37 @@ def test_configure_with_tls_flags_has_their_certificates_on_all_listeners(config
 def test_configure_with_a_mistaken_tls_flag_says_what_to_write(text: str) -> None:
     with pytest.raises(ConfigError, match=f"^--tls '{text}': write CHAIN or CHAIN,KEY "):
         configure(options_of(*ALLOW, "--tls", text))
+
+
+# Connects, and sends a request, when the module that loads policies is about to be imported.
+EARLY_CLIENT = """
+import socket, sys
+port, *arguments = sys.argv[1:]
+class Early:
+    def find_spec(name, path, target=None):
+        if name == "flashpol.serving.plan" and not clients:
+            clients.append(socket.create_connection(("127.0.0.1", int(port))))
+            clients[0].sendall(b"<policy-file-request/>\\0")
+            print(clients[0].getsockname()[1], flush=True)
+clients = []
+sys.meta_path.insert(0, Early)
+from flashpol.cli.main import main
+sys.exit(main(arguments))
+"""
+
+
+def test_serve_listens_before_it_loads_policies(tmp_path: Path) -> None:
+    port = free_port()
+    mistaken = tmp_path / "mistaken.xml"
+    mistaken.write_text("<cross-domain-policy>")
+    arguments = ["serve", "--policy", str(mistaken), "--listen", f"127.0.0.1:{port}", "--admin", "off"]
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY_CLIENT, str(port), *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "mistaken.xml" in done.stderr
+    assert done.stdout.strip().isdecimal()  # the connection was not refused
 
 
 def test_pid_file_exists_while_the_server_is_ready(tmp_path: Path) -> None:

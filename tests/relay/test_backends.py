@@ -210,6 +210,25 @@ def test_backend_up_again_is_logged_while_its_session_lasts(
     upstreams.stop()
 
 
+def test_backend_up_again_has_the_others_tried_at_once(
+    clock: Clock, pump: Pump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "TRIAL_POLL", 0.001)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        upstreams = make(clock, UpstreamAddress(*listening.getsockname()), B, balance="least-connections")
+    for backend in upstreams:
+        for _ in range(MAX_FAILS):
+            fail(pump, upstreams, backend)
+    first, second = upstreams
+    assert {upstreams.choose(), upstreams.choose()} == {first, second}
+    clock.now += 1
+    succeed(pump, first)
+    gevent.sleep(0.02)
+    assert first.down_since is None
+    assert sorted(hosts(upstreams, 6)) == ["1"] * 5 + ["2"]  # one session, as after FAIL_TIMEOUT
+    upstreams.stop()
+
+
 def test_backend_whose_trial_fails_stays_down_without_a_line(
     clock: Clock, pump: Pump, logged: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAX_FD = 1 << 17, ACCEPTED_AT_ONCE = 64, SLOW_QUEUE = 128, WINDOW_NS = 100000000 };
+enum { MAX_FD = 1 << 17, ACCEPTED_AT_ONCE = 64, SLOW_QUEUE = 511, WINDOW_NS = 100000000 };
 
 struct session {
     char *held; /* read and not yet echoed, because the client does not read */
