@@ -18,8 +18,9 @@
 A connection is a `Record`, an entry of a table that is indexed by the file descriptor. accept/transitions.pxi draws the
 states and has the table that says what each of them means.
 
-**One reply.** Most requests are complete when the connection is accepted. Such a connection is read, answered and
-closed within one burst. It never enters the epoll set or a deadline queue.
+**One reply.** Most requests are complete when the connection is accepted. Such a connection is read and answered
+at once, and closed at the end of its batch: one poll looks at all of them, one close_range closes those with
+neighbouring descriptors. It never enters the epoll set or a deadline queue.
 
 **Deadlines.** A connection that waits is parked: it is in the epoll set and in the deadline queue of its state. The
 deadline is set when the state is entered and is never moved by what the client sends, so drip-feeding gains nothing. On
@@ -43,7 +44,7 @@ request_timeout.
 reached, and which shares limit those that do not give way.
 
 **Replies that are not read.** One reply of 128 is watched until the client has acknowledged it. If a client does not,
-all connections of its address are kept until they are acknowledged or reset (accept/reply.pxi, `keeps_open`).
+all connections of its address are kept until they are acknowledged or reset (accept/reply.pxi, `is_watched`).
 
 **Access log.** Connections are sampled at accept, all or a share of them. Such a record has the number of a `Sample`,
 which holds the client's address until the outcome is known and a hook has logged it. The other connections pay one

@@ -8,6 +8,11 @@
  * Each option can be measured: `python -m bench experiments`; the figures are in docs/performance.md.
  *   --epoll-first      no recv right after accept: register with epoll, recv after its event. Hence the recv at once
  *   --shutdown         shutdown(SHUT_WR) before close. Hence close alone
+ *   --look             recv before close, to see whether more input has come: close would send RST then
+ *   --look-ioctl       the same with ioctl(SIOCINQ)
+ *   --look-together    the same with one poll for all that were replied to in a wake-up, at most 32
+ *   --close-range      one close_range for those of them that have neighbouring descriptors
+ *   --with-address     accept4 returns the client's address
  *   --one-segment      MSG_MORE on the reply, so that reply and FIN leave in one segment with the close
  *   --defer-accept     TCP_DEFER_ACCEPT: accept a connection only when it has sent something. Off in the baseline: the
  *                      server would never see a silent client, whose timeout would be the kernel's
@@ -20,8 +25,10 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,6 +36,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -40,14 +48,16 @@ enum {
     EVENTS = 256,   /* per epoll_wait: as many as there are clients in the main scenario */
     MAX_REPLY = 1 << 20,
     DEFER_SECONDS = 3,
+    TOGETHER = 32,
 };
 
 static struct {
-    bool one_segment, shut_down, epoll_first, defer_accept, spin;
+    bool one_segment, shut_down, look, look_ioctl, look_together, close_range, with_address;
+    bool epoll_first, defer_accept, spin;
     uint16_t port;
     int incoming_cpu;
 } options = {.incoming_cpu = -1};
-static struct { uint64_t accepted, ready_at_accept, replies, refused, wakeups; } counts;
+static struct { uint64_t readable, more_input, accepted, ready_at_accept, replies, refused, wakeups; } counts;
 
 static char *reply;
 static size_t reply_length;
@@ -67,6 +77,32 @@ static void on_signal(int number)
     stopping = 1;
 }
 
+static int ending[TOGETHER], endings; /* replies that are sent, whose sockets are not closed yet */
+
+/* Look whether more input has come to any of them, with one system call, and close them. */
+static void end_together(void)
+{
+    struct pollfd polled[TOGETHER];
+    char more[256];
+    for (int i = 0; i < endings; i++)
+        polled[i] = (struct pollfd){.fd = ending[i], .events = POLLIN};
+    if (options.look_together && endings && poll(polled, (nfds_t)endings, 0) > 0)
+        for (int i = 0; i < endings; i++)
+            if (polled[i].revents & POLLIN) {
+                counts.readable++;
+                counts.more_input += recv(ending[i], more, sizeof more, 0) > 0;
+            }
+    for (int i = 0, end; i < endings; i = end) {
+        for (end = i + 1; options.close_range && end < endings && ending[end] == ending[end - 1] + 1; end++)
+            ;
+        if (end == i + 1)
+            close(ending[i]);
+        else
+            close_range((unsigned)ending[i], (unsigned)ending[end - 1], 0);
+    }
+    endings = 0;
+}
+
 static void send_reply(int fd)
 {
     int flags = MSG_NOSIGNAL | (options.one_segment ? MSG_MORE : 0);
@@ -74,6 +110,19 @@ static void send_reply(int fd)
         counts.replies++;
     if (options.shut_down)
         shutdown(fd, SHUT_WR);
+    if (options.look_together || options.close_range) {
+        ending[endings++] = fd;
+        if (endings == TOGETHER)
+            end_together();
+        return;
+    }
+    int waiting = 0;
+    char more[256];
+    if (options.look_ioctl)
+        ioctl(fd, SIOCINQ, &waiting);
+    else if (options.look && recv(fd, more, sizeof more, 0) > 0)
+        waiting = 1;
+    counts.more_input += waiting != 0;
     close(fd);
 }
 
@@ -100,7 +149,10 @@ static bool serve(int fd)
 static void accept_all(void)
 {
     for (;;) {
-        int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        struct sockaddr_in6 peer;
+        socklen_t size = sizeof peer;
+        int fd = accept4(listen_fd, options.with_address ? (struct sockaddr *)&peer : NULL,
+                         options.with_address ? &size : NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0) {
             if (errno == ECONNABORTED || errno == EINTR)
                 continue;
@@ -174,6 +226,16 @@ int main(int argc, char **argv)
             options.one_segment = true;
         else if (!strcmp(argv[i], "--shutdown"))
             options.shut_down = true;
+        else if (!strcmp(argv[i], "--look"))
+            options.look = true;
+        else if (!strcmp(argv[i], "--look-ioctl"))
+            options.look_ioctl = true;
+        else if (!strcmp(argv[i], "--look-together"))
+            options.look_together = true;
+        else if (!strcmp(argv[i], "--close-range"))
+            options.close_range = true;
+        else if (!strcmp(argv[i], "--with-address"))
+            options.with_address = true;
         else if (!strcmp(argv[i], "--epoll-first"))
             options.epoll_first = true;
         else if (!strcmp(argv[i], "--defer-accept"))
@@ -206,10 +268,12 @@ int main(int argc, char **argv)
             else
                 serve(events[i].data.fd);
         }
+        end_together();
     }
     printf("{\"accepted\": %llu, \"ready_at_accept\": %llu, \"replies\": %llu, \"refused\": %llu, "
-           "\"wakeups\": %llu}\n",
+           "\"wakeups\": %llu, \"readable\": %llu, \"more_input\": %llu}\n",
            (unsigned long long)counts.accepted, (unsigned long long)counts.ready_at_accept,
-           (unsigned long long)counts.replies, (unsigned long long)counts.refused, (unsigned long long)counts.wakeups);
+           (unsigned long long)counts.replies, (unsigned long long)counts.refused, (unsigned long long)counts.wakeups,
+           (unsigned long long)counts.readable, (unsigned long long)counts.more_input);
     return 0;
 }

@@ -23,6 +23,11 @@ VARIANTS: tuple[tuple[str, ...], ...] = (
     ("--defer-accept",),
     ("--one-segment",),
     ("--one-segment", "--shutdown"),
+    ("--one-segment", "--shutdown", "--look"),
+    ("--one-segment", "--shutdown", "--look-ioctl"),
+    ("--one-segment", "--shutdown", "--look-together"),
+    ("--one-segment", "--shutdown", "--look-together", "--close-range"),
+    ("--one-segment", "--with-address"),
     ("--one-segment", "--defer-accept"),
 )
 ALONE = 3_000

@@ -4,6 +4,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from conftest import Serve
@@ -53,6 +54,22 @@ def test_extra_bytes_in_a_second_segment_do_not_lose_the_reply(
     assert ends["fin"] + ends["rst"] == ROUNDS
     if request_bytes != REQUEST:  # after a CR, the server waits for an LF
         assert ends["rst"] == ends["refused"] == 0
+    assert server.settle() == {"reply": ROUNDS}
+
+
+def test_extra_bytes_in_second_segments_of_many_clients_at_once_lose_no_reply(serve: Serve) -> None:
+    """They come while the server ends a batch: between a reply, the look at all of them, and the close."""
+    server = serve()
+    for _ in range(ROUNDS // 100):
+        clients = [server.connect() for _ in range(100)]
+        for client in clients:
+            client.send(REQUEST)
+        for client in clients:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                client.send(b"\n")
+        for client in clients:
+            with client:
+                assert until_end(client)[0] == REPLY
     assert server.settle() == {"reply": ROUNDS}
 
 

@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from flashpol._native.accept.state cimport (
     Carrier, Core, G_SESSIONS, G_SLOW_REPLIES, GAUGE_COUNT, Listener, QUEUE_COUNT, Record, S_BEHIND, S_BODY, S_DECISION,
-    S_EXCHANGE, S_FREE, S_FRESH, S_HEAD, S_KEEP, S_QUEUED, S_SENDING, STATE_COUNT, StateRow, TurnLine,
+    S_EXCHANGE, S_FREE, S_FRESH, S_HEAD, S_KEEP, S_QUEUED, S_REPLIED, S_SENDING, STATE_COUNT, StateRow, TurnLine,
 )
 from flashpol._native.account.places cimport (
     AccountEntry, K_NONE, K_SILENT_SESSION, SESSION_KINDS, SessionEntry, SESSIONS,
@@ -44,7 +44,7 @@ cdef const char* find_record_violation(Core* core, const Record* record) noexcep
     cdef const SessionEntry* of_session = &core.account.session_entries[record - core.records]
     if record.state >= STATE_COUNT:
         return b"a record has no state"
-    if record.state == S_FRESH:
+    if record.state == S_FRESH or record.state == S_REPLIED:
         return b"a connection was accepted and not handled"
     if record.listener >= core.listener_count:
         return b"a record belongs to no listener"

@@ -8,25 +8,27 @@ from posix.unistd cimport close
 
 from flashpol._native.accept.address_limits cimport SECOND, Slot
 from flashpol._native.accept.state cimport (
-    BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, P_RTMPT, P_SILENT, PENDING_SESSION, PendingSession,
-    R_CAPACITY, R_HTTP, R_MAX_SLOW_REPLIES, R_NONE, R_OTHER, R_TLS_ONLY, READ_BYTES, Reason, Record, S_FREE, S_LINGER,
-    S_SESSION, S_SLOW_REPLY, S_UNREAD,
+    BATCH, BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, P_RTMPT, P_SILENT, PENDING_SESSION, PendingSession,
+    R_CAPACITY, R_HTTP, R_MAX_SLOW_REPLIES, R_NONE, R_OTHER, R_TLS_ONLY, READ_BYTES, Reason, Record, S_FREE, S_FRESH,
+    S_LINGER, S_REPLIED, S_SENT, S_SESSION, S_SLOW_REPLY, S_UNREAD,
 )
 from flashpol._native.account.places cimport K_LINGER, K_NONE
 from flashpol._native.common.system cimport (
-    ioctl, linger as linger_option, MSG_MORE, MSG_NOSIGNAL, recv, send, setsockopt, SHUT_WR, shutdown, SIOCOUTQ,
-    SO_LINGER, sockaddr_in6, SOL_SOCKET,
+    close_range, getsockopt, ioctl, IPPROTO_TCP, linger as linger_option, MSG_MORE, MSG_NOSIGNAL, poll, pollfd, POLLIN,
+    recv, send, setsockopt, SHUT_WR, shutdown, SIOCOUTQ, SO_LINGER, sockaddr_in6, socklen_t, SOL_SOCKET, TCP_CLOSE,
+    tcp_info, TCP_INFO,
 )
 
 cdef enum:
     CHECK_EVERY = 128           # of so many replies one is watched
     CHECK_BUSY = 8              # and of so many to an address with
     WATCHED_RATE = 12           # more than so many connections in the second
-    WATCHED_LINGERING = 3       # so many lingering connections of such an address, and all its replies are watched
+    WATCHED_LINGERING = 3       # so many kept of such an address, and all its replies are watched for a second
     UNREAD_SECONDS = 60         # how long they all are, after one was not acknowledged within linger_timeout
 
 
-cdef inline void close_connection(Core* core, int fd) noexcept nogil:
+cdef inline void forget_connection(Core* core, int fd) noexcept nogil:
+    """All of close_connection but the close itself."""
     cdef bint session = core.records[fd].state == S_SESSION
     cdef bint held = not (session and core.account.entries[fd].leaving)     # else `evict_session` has given it back
     if core.records[fd].has_head:
@@ -42,6 +44,10 @@ cdef inline void close_connection(Core* core, int fd) noexcept nogil:
         core.address_table.own.held -= held
     if session:
         forget_session(core.account, fd)
+
+
+cdef inline void close_connection(Core* core, int fd) noexcept nogil:
+    forget_connection(core, fd)
     close(fd)
 
 
@@ -68,7 +74,8 @@ cdef inline void linger(Core* core, int fd) noexcept nogil:
             close_connection(core, fd)      # its place is another's already
             return
         leave_session(core, fd)
-    shutdown(fd, SHUT_WR)
+    if core.records[fd].state != S_REPLIED and core.records[fd].state != S_SENT:
+        shutdown(fd, SHUT_WR)
     core.records[fd].progress = 0
     enter(core, fd, S_LINGER)
 
@@ -136,6 +143,87 @@ cdef inline bint send_reply(Core* core, int fd) noexcept nogil:
     return True
 
 
+cdef enum Look:
+    L_NOTHING                   # no input has come
+    L_INPUT                     # close() would send RST, which can destroy the reply
+    L_RESET                     # the client has reset the connection
+
+
+cdef inline Look look(Core* core, int fd) noexcept nogil:
+    """What has come since the request was read."""
+    cdef ssize_t n = recv(fd, core.buffer, READ_BYTES, 0)
+    if n > 0:
+        return L_INPUT
+    return L_RESET if n < 0 and errno != EAGAIN and errno != EINTR else L_NOTHING
+
+
+cdef inline bint ends(Core* core, int fd, bint readable) noexcept nogil:
+    """Whether a connection ends with its reply: it is forgotten, and the caller closes its descriptor.
+
+    readable: it may have more input.
+    """
+    cdef Look seen = look(core, fd) if readable else L_NOTHING
+    if seen == L_INPUT:
+        linger(core, fd)
+        return False
+    if seen == L_NOTHING and is_watched(core, fd):
+        enter(core, fd, S_SENT)
+        return False
+    forget_connection(core, fd)
+    return True
+
+
+cdef inline void on_sent(Core* core, int fd) noexcept nogil:
+    """SENT_NS after a reply that is watched: most clients have acknowledged it, and it has cost no epoll_ctl."""
+    cdef Look seen = look(core, fd)
+    if seen == L_INPUT or (seen == L_NOTHING and unacknowledged(fd) != 0):
+        linger(core, fd)
+    else:
+        close_connection(core, fd)
+
+
+cdef inline void close_descriptors(Core* core, int first, int last) noexcept nogil:
+    """Close `first` to `last`, which are all connections that were forgotten."""
+    cdef int fd
+    if first != last and core.has_close_range:
+        if close_range(first, last) == 0:
+            return
+        core.has_close_range = False
+    for fd in range(first, last + 1):
+        close(fd)
+
+
+cdef inline bint end_replied(Core* core, int sock) noexcept nogil:
+    """End the connections of a batch that have their replies. Returns whether more wait in the accept queue of `sock`.
+
+    A single poll looks whether input has come to any of them. It comes later than a look after each reply would, and
+    finds more. Their descriptors are mostly neighbours, since accept4 takes the lowest that are free: one close_range
+    closes them.
+    """
+    cdef pollfd[BATCH + 1] polled
+    cdef int i, fd, first = -1, last = -2, count = core.replied_count
+    cdef bint is_known
+    polled[count].fd = sock
+    polled[count].events = POLLIN
+    for i in range(count):
+        polled[i].fd = core.replied[i]
+        polled[i].events = POLLIN
+    is_known = poll(polled, <unsigned long>count + 1, 0) >= 0
+    core.replied_count = 0
+    for i in range(count):
+        fd = core.replied[i]
+        if not ends(core, fd, not is_known or polled[i].revents != 0):
+            continue
+        if fd != last + 1:
+            if first >= 0:
+                close_descriptors(core, first, last)
+            first = fd
+        last = fd
+    if first >= 0:
+        close_descriptors(core, first, last)
+    return not is_known or polled[count].revents != 0
+
+
 cdef inline void reply(Core* core, int fd, bint clean) noexcept nogil:
     """Send the reply. `clean`: all input was read and no more is due, so that close() sends no RST."""
     cdef Record* record = &core.records[fd]
@@ -145,12 +233,13 @@ cdef inline void reply(Core* core, int fd, bint clean) noexcept nogil:
     record.progress = 0
     if send_reply(core, fd):
         if clean and not record.has_codec:      # else the client says as well that it sends nothing more
-            # Input may have come meanwhile, and then close() would send RST after the reply. This read costs 0.2 µs.
             shutdown(fd, SHUT_WR)
-            if recv(fd, core.buffer, READ_BYTES, 0) > 0 or keeps_open(core, fd):
-                linger(core, fd)
-            else:
-                close_connection(core, fd)
+            if record.state == S_FRESH:
+                enter(core, fd, S_REPLIED)
+                core.replied[core.replied_count] = fd
+                core.replied_count += 1
+            elif ends(core, fd, True):
+                close(fd)
         else:
             linger(core, fd)
     elif errno == EAGAIN and not may_reply_slowly(core, fd):
@@ -166,38 +255,46 @@ cdef inline void reply(Core* core, int fd, bint clean) noexcept nogil:
 # ---------------------------------------------------------------------------------------- replies that are not read
 
 cdef inline uint32_t unacknowledged(int fd) noexcept nogil:
-    """Bytes of a connection, its FIN among them, that the kernel keeps until the client has acknowledged them."""
+    """Bytes of a connection, its FIN among them, that the kernel keeps until the client has acknowledged them.
+
+    After RST it keeps none, but SIOCOUTQ still counts what was not acknowledged before.
+    """
     cdef int size = 0
-    return <uint32_t>size if ioctl(fd, SIOCOUTQ, &size) == 0 else 0
+    cdef tcp_info info
+    cdef socklen_t info_size = sizeof(info.tcpi_state)
+    if ioctl(fd, SIOCOUTQ, &size) != 0 or size == 0:
+        return 0
+    info.tcpi_state = 0
+    if getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_size) == 0 and info.tcpi_state == TCP_CLOSE:
+        return 0
+    return <uint32_t>size
 
 
-cdef inline bint is_unread(const Core* core, const Record* record) noexcept nogil:
-    """Whether replies to this address were left unacknowledged lately, or several linger at this moment."""
-    cdef const Slot* slot
-    if record.slot == 0:
-        return False
-    slot = slot_at(core.address_table, record.slot)
-    if slot.unread_until != 0 and <uint16_t>(slot.unread_until - slot.second) <= UNREAD_SECONDS:
-        return True
-    return slot.count > WATCHED_RATE and has_at_least(core.account, record.slot, K_LINGER, WATCHED_LINGERING)
+cdef inline bint is_unread(const Slot* slot) noexcept nogil:
+    """Whether all replies to this address are watched."""
+    return slot.unread_until != 0 and <uint16_t>(slot.unread_until - slot.second) <= UNREAD_SECONDS
 
 
-cdef inline bint keeps_open(Core* core, int fd) noexcept nogil:
+cdef inline bint is_watched(Core* core, int fd) noexcept nogil:
     """Whether a connection is kept after its reply until the client has acknowledged it.
 
     What the kernel has taken is lost from sight once the socket is closed, and 131,072 such sockets of a host make the
     kernel reset all that follow (tcp_max_orphans). One reply of CHECK_EVERY is watched, and one of CHECK_BUSY to an
-    address with more than WATCHED_RATE connections in this second. If several of an address linger, or one was not
-    acknowledged within linger_timeout, all are watched: they keep their places meanwhile.
+    address with more than WATCHED_RATE connections in this second. All are watched for a minute after one was not
+    acknowledged within linger_timeout, and for a second after several of a busy address were kept at once.
     """
-    cdef Record* record = &core.records[fd]
-    cdef bint busy = record.slot != 0 and slot_at(core.address_table, record.slot).count > WATCHED_RATE
+    cdef uint32_t number = core.records[fd].slot
+    cdef Slot* slot = slot_at(core.address_table, number) if number != 0 else NULL
+    cdef bint busy = slot != NULL and slot.count > WATCHED_RATE
     core.until_check -= CHECK_EVERY // CHECK_BUSY if busy else 1
     if core.until_check < 0:
         core.until_check += CHECK_EVERY
-    elif not is_unread(core, record):
+    elif slot == NULL or not is_unread(slot):
         return False
-    return unacknowledged(fd) != 0
+    # This one is not among them yet. To look at each reply would cost a cache miss for each.
+    if busy and not is_unread(slot) and has_at_least(core.account, number, K_LINGER, WATCHED_LINGERING - 1):
+        slot.unread_until = max(<uint16_t>(slot.second + 1), <uint16_t>1)
+    return True
 
 
 cdef inline void mark_unread(Core* core, const Record* record, int64_t now) noexcept nogil:

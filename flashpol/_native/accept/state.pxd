@@ -23,6 +23,7 @@ cdef enum:
     BATCH = 32                  # connections accepted at a time
     READ_BYTES = 4096           # one read; a request is 23 bytes, an HTTP request of a browser about 1,000
     SAMPLE_COUNT = 1024         # room for sampled connections that are not logged yet; number 0 is not used
+    SENT_NS = 5_000_000         # until a watched reply is looked at: more than a round trip of a local network
     SAMPLE_BURST = 100          # connections sampled in one window if not all are: 864,000 lines a day
 
 # ---------------------------------------------------------------------------- lists; bindings/names.pxi has the names
@@ -74,6 +75,7 @@ cdef enum Outcome:              # of a sampled connection: a Reason, or one of t
 cdef enum State:
     S_FREE = 0                  # there is no connection
     S_FRESH                     # accepted in this wake-up, not yet in the epoll set
+    S_REPLIED                   # the same, and the reply is sent: the connection ends with its batch
     S_REQUEST                   # waits for the request, or for the PROXY header before it
     S_FIRST_BYTE                # the same on a shared port, where silence leads to the relay
     S_PREFIX                    # shared port: the first bytes could begin several protocols
@@ -89,6 +91,7 @@ cdef enum State:
     S_SENDING                   # RTMPT: the client does not take all of a reply
     S_KEEP                      # RTMPT: the last reply is sent, and another request may come
     S_LINGER                    # the reply is sent; input is discarded until the client closes
+    S_SENT                      # the reply is sent; SENT_NS later it closes, if the client has acknowledged it
     S_UNREAD                    # the client has not acknowledged all of the reply; nothing more is read
     S_SLOW_REPLY                # a greenlet sends the rest of the reply
     S_SESSION                   # a greenlet relays it
@@ -97,6 +100,7 @@ cdef enum State:
 cdef enum:                      # the deadline queues, in the order in which `dispatch` handles them:
     Q_GRACE = 0                 # those that end in a reply come first
     Q_LINGER
+    Q_SENT
     Q_FIRST_BYTE
     Q_REQUEST
     Q_HANDSHAKE                 # from S_HELLO to the end of the handshake
@@ -306,6 +310,9 @@ cdef struct Core:
     ProxyParser* headers        # one for each possible fd too, NULL: no listener has proxies
     AddressTable* address_table     # owned by an AddressLimits; NULL: there are no limits
     AccountCore* account             # owned by an Account
+    int[BATCH] replied          # S_REPLIED, `replied_count` of them
+    int replied_count
+    bint has_close_range        # the kernel has that system call, and no filter refuses it
     int until_check             # replies until one is kept open to see whether it is acknowledged
     Listener* listeners[LISTENER_COUNT]
     uint16_t listener_count

@@ -1,6 +1,7 @@
 # The states of a connection, what each of them means, and the one function that changes them.
 #
 #   FRESH ── request ──────────────────► reply ──► closed, or LINGER if input is unread or may still come
+#     │                                    │  (from FRESH: REPLIED until the batch ends)
 #     │                                    │ └── the kernel took a part ──► SLOW_REPLY ── rest sent ──► LINGER
 #     │ nothing, or a part of a request    │
 #     ▼                                    │
@@ -8,6 +9,8 @@
 #     │ │ └── its 22 bytes ──► GRACE ─────►┘ terminator, FIN or deadline
 #     │ └── other protocol ──► refused ──► closed, or LINGER after a reply to HTTP
 #     └── FIN, RST or deadline ──► closed
+#
+#   A reply that is watched: SENT ── acknowledged after 5 ms ──► closed, else LINGER
 #
 #   LINGER ── FIN, RST, linger_bytes or deadline ──► closed, if the client has acknowledged the reply
 #     └── FIN or deadline ──► UNREAD ── acknowledged, or nothing more of it for reply_timeout ──► closed
@@ -37,16 +40,16 @@
 # header is still awaited. A greenlet ends SLOW_REPLY and SESSION. Shutdown and eviction close a connection in any
 # state.
 #
-# FREE is a record without a connection. FRESH lasts from accept4 to the end of the same burst. A deadline is set when a
+# FREE is a record without a connection. FRESH and REPLIED last from accept4 to the end of the same batch. A deadline is set when a
 # state is entered, and input of the client never moves it.
 
 from libc.stdint cimport uint8_t
 
 from flashpol._native.accept.state cimport (
-    Core, G_NONE, G_PARKED, G_SESSIONS, G_SLOW_REPLIES, Listener, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_KEEP, Q_LINGER,
-    Q_NONE, Q_REQUEST, Q_UNREAD, Queue, Record, S_BEHIND, S_BODY, S_DECISION, S_EXCHANGE, S_FIRST_BYTE, S_FREE, S_FRESH,
-    S_GRACE, S_HANDSHAKE, S_HEAD, S_HELLO, S_KEEP, S_LINGER, S_PREFIX, S_QUEUED, S_REQUEST, S_SENDING, S_SESSION,
-    S_SLOW_REPLY, S_UNREAD, StateRow, W_INPUT, W_NONE, W_OUTPUT,
+    Core, G_NONE, G_PARKED, G_SESSIONS, G_SLOW_REPLIES, Listener, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_KEEP,
+    Q_LINGER, Q_NONE, Q_REQUEST, Q_SENT, Q_UNREAD, Queue, Record, S_BEHIND, S_BODY, S_DECISION, S_EXCHANGE,
+    S_FIRST_BYTE, S_FREE, S_FRESH, S_GRACE, S_HANDSHAKE, S_HEAD, S_HELLO, S_KEEP, S_LINGER, S_PREFIX, S_QUEUED,
+    S_REPLIED, S_REQUEST, S_SENDING, S_SENT, S_SESSION, S_SLOW_REPLY, S_UNREAD, StateRow, W_INPUT, W_NONE, W_OUTPUT,
 )
 from flashpol._native.account.places cimport K_HANDSHAKE, K_LINGER, K_NONE, K_QUEUED, K_WAITING
 from flashpol._native.common.system cimport (
@@ -55,10 +58,11 @@ from flashpol._native.common.system cimport (
 
 
 cdef void init_states(StateRow* states) noexcept nogil:
-    """Fill in the table. invariants.pxi compares every record with it. `enter` relies on the first two rows."""
+    """Fill in the table. invariants.pxi compares every record with it. `enter` relies on the first three rows."""
     #                     state         deadline queue  watched   gauge           gives way as
     set_state_row(states, S_FREE,       Q_NONE,         W_NONE,   G_NONE,         K_NONE)
     set_state_row(states, S_FRESH,      Q_NONE,         W_NONE,   G_NONE,         K_NONE)
+    set_state_row(states, S_REPLIED,    Q_NONE,         W_NONE,   G_NONE,         K_NONE)
     set_state_row(states, S_REQUEST,    Q_REQUEST,      W_INPUT,  G_PARKED,       K_WAITING)
     set_state_row(states, S_FIRST_BYTE, Q_FIRST_BYTE,   W_INPUT,  G_PARKED,       K_WAITING)
     set_state_row(states, S_PREFIX,     Q_GRACE,        W_INPUT,  G_PARKED,       K_WAITING)
@@ -74,6 +78,7 @@ cdef void init_states(StateRow* states) noexcept nogil:
     set_state_row(states, S_SENDING,    Q_KEEP,         W_OUTPUT, G_PARKED,       K_WAITING)
     set_state_row(states, S_KEEP,       Q_KEEP,         W_INPUT,  G_PARKED,       K_WAITING)
     set_state_row(states, S_LINGER,     Q_LINGER,       W_INPUT,  G_PARKED,       K_LINGER)
+    set_state_row(states, S_SENT,       Q_SENT,         W_NONE,   G_PARKED,       K_LINGER)
     set_state_row(states, S_UNREAD,     Q_UNREAD,       W_NONE,   G_PARKED,       K_LINGER)
     set_state_row(states, S_SLOW_REPLY, Q_NONE,         W_NONE,   G_SLOW_REPLIES, K_NONE)
     set_state_row(states, S_SESSION,    Q_NONE,         W_NONE,   G_SESSIONS,     K_NONE)
@@ -92,11 +97,11 @@ cdef inline Queue* queue_of(const Core* core, const Record* record, uint8_t queu
 cdef inline void enter(Core* core, int fd, uint8_t state) noexcept nogil:
     """Change the state of a record: its deadline, its place in the epoll set and its gauges follow from the table.
 
-    A request that is complete at accept goes from FREE to FRESH and back to FREE. Neither has a deadline, a watch or a
-    gauge, so `enter` costs such a reply two comparisons.
+    A request that is complete at accept goes from FREE to FRESH, to REPLIED and back to FREE. None of them has a
+    deadline, a watch or a gauge, so `enter` costs such a reply three comparisons.
     """
     cdef Record* record = &core.records[fd]
-    if state > S_FRESH or record.state > S_FRESH:
+    if state > S_REPLIED or record.state > S_REPLIED:
         change_row(core, fd, record.state, state)
     if state == S_FRESH:
         core.listeners[record.listener].counters.open += 1

@@ -58,6 +58,7 @@ cdef extern from "<netinet/tcp.h>" nogil:
         uint8_t tcpi_options
         uint32_t tcpi_unacked
         uint32_t tcpi_sacked
+    int TCP_CLOSE
     int TCP_INFO, TCPI_OPT_TIMESTAMPS, TCP_KEEPIDLE, TCP_NODELAY, TCP_QUICKACK, TCP_USER_TIMEOUT
 
 cdef extern from "<arpa/inet.h>" nogil:
@@ -88,10 +89,32 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_wait(int epoll, epoll_event* events, int size, int timeout)
     int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd* fds, unsigned long count, int timeout)
+    int POLLIN
+
 cdef extern from "<sys/timerfd.h>" nogil:
     int timerfd_create(int clock, int flags)
     int timerfd_settime(int fd, int flags, itimerspec* new, itimerspec* old)
     int TFD_NONBLOCK, TFD_CLOEXEC, TFD_TIMER_ABSTIME
+
+# Linux has it since 5.9, glibc since 2.34.
+cdef extern from *:
+    """
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    #ifndef SYS_close_range
+    #define SYS_close_range 436
+    #endif
+    __attribute__((unused)) static inline int flashpol_close_range(int first, int last) {
+        return (int)syscall(SYS_close_range, (unsigned)first, (unsigned)last, 0u);
+    }
+    """
+    int close_range "flashpol_close_range"(int first, int last) noexcept nogil
 
 cdef extern from *:
     """
