@@ -81,7 +81,7 @@ def test_batch_with_more_input_closes_none_of_it_with_reset(start: Start) -> Non
     assert loop.settle() == {"reply": BATCH}
 
 
-def test_watched_reply_whose_client_closes_ends_without_epoll(start: Start) -> None:
+def test_watched_reply_whose_client_closes_ends(start: Start) -> None:
     loop = start(**PATIENT)
     for client in replied(loop, WATCHED_OF):
         client.close()
@@ -98,22 +98,6 @@ def test_watched_reply_whose_client_resets_ends_and_marks_no_address(start: Star
         for client in clients:
             reset(client)
         loop.settle()
-
-
-def test_place_of_a_watched_reply_that_is_acknowledged_goes_to_a_newcomer(start: Start) -> None:
-    found = SharedAddressLimits(1, ConnectionLimits(max_address_connections=0, max_connections=WATCHED_OF + 1)).of(0)
-    loop = start(**(PATIENT | {"address_limits": found}))
-    silent = [loop.connect(source=f"127.0.0.{2 + number}") for number in range(WATCHED_OF)]
-    for _ in range(WATCHED_OF + 1):
-        with loop.connect(source="127.0.1.1") as client:
-            loop.send(client, REQUEST)
-            assert until_end(client) == (REPLY, "fin")
-    assert loop.connection_table.open >= len(silent)
-    for client in silent:
-        loop.send(client, REQUEST)
-        assert until_end(client) == (REPLY, "fin")
-        client.close()
-    loop.settle()
 
 
 # A filter of system calls as a container may have it: close_range fails with EPERM.

@@ -9,7 +9,7 @@ from posix.unistd cimport close
 
 from flashpol._native.accept.state cimport (
     BATCH, Core, Counters, H_NONE, Listener, QUEUE_COUNT, R_CAPACITY, R_MAX_ADDRESS_CONNECTIONS, R_MAX_CONNECTIONS,
-    R_NONE, Reason, Record, S_FRESH,
+    R_NONE, Reason, Record, S_FRESH, TOGETHER,
 )
 from flashpol._native.common.system cimport (
     accept4, getsockopt, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, sockaddr_in6, socklen_t, tcp_info, TCP_INFO,
@@ -128,6 +128,9 @@ cdef inline int accept_burst(Core* core, Listener* listener, int sock, int limit
     total[0] = 0
     while True:
         n = accept_queue_length(sock)
+        if n == 0 and total[0] > 0:
+            break
+        core.ends_together = n >= TOGETHER
         # The first time at least one is accepted, whatever the kernel says: the event loop reported the socket.
         error = accept_batch(core, listener, sock, fds, min(max(n, 1), <int>BATCH), &n)
         for i in range(n):
@@ -138,7 +141,10 @@ cdef inline int accept_burst(Core* core, Listener* listener, int sock, int limit
                 if core.records[fds[i]].state == S_FRESH:
                     enter(core, fds[i], waiting_state(core, fds[i]))
         total[0] += n
-        if not end_replied(core, sock) or n == 0 or error or total[0] >= limit:
+        if core.ends_together and not end_replied(core, sock):
             break
+        if n == 0 or error or total[0] >= limit:
+            break
+    core.ends_together = False
     arm_timer(&core.poller, core.queues, core.timeouts_count * QUEUE_COUNT)
     return error

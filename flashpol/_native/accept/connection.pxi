@@ -9,7 +9,7 @@ from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
     Core, H_AWAITED, H_READ, O_TIMEOUT, P_SILENT, QUEUE_COUNT, R_HTTP, R_MAX_ADDRESS_CONNECTIONS, R_NONE, R_OTHER,
     R_PROXY_MALFORMED, R_PROXY_OVERSIZED, R_TLS, R_TLS_ONLY, READ_BYTES, Reason, Record, S_BODY, S_FIRST_BYTE,
-    S_FRESH, S_GRACE, S_HEAD, S_HELLO, S_LINGER, S_PREFIX, S_REQUEST, S_SENT, S_UNREAD,
+    S_FRESH, S_GRACE, S_HEAD, S_HELLO, S_LINGER, S_PREFIX, S_REQUEST, S_UNREAD,
 )
 from flashpol._native.account.places cimport K_WAITING
 from flashpol._native.codecs.codec cimport HF_TIMEOUT
@@ -209,8 +209,6 @@ cdef inline void on_deadline(Core* core, int fd) noexcept nogil:
         reply(core, fd, False)
     elif record.state == S_LINGER:
         close_acknowledged(core, fd, True)
-    elif record.state == S_SENT:
-        on_sent(core, fd)
     elif record.state == S_UNREAD:
         on_unread(core, fd)
     elif record.state == S_HEAD or record.state == S_BODY:

@@ -4,8 +4,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 
 from flashpol._native.accept.address_limits cimport AddressTable, Slot
 from flashpol._native.accept.state cimport (
-    BATCH, Core, Listener, Q_SENT, QUEUE_COUNT, R_CAPACITY, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_SESSIONS,
-    R_MAX_SESSIONS, R_NONE, Reason, S_FREE, S_GRACE, S_LINGER, S_SENT, S_UNREAD,
+    BATCH, Core, Listener, R_CAPACITY, R_MAX_ADDRESS_CONNECTIONS, R_MAX_ADDRESS_SESSIONS,
+    R_MAX_SESSIONS, R_NONE, Reason, S_FREE, S_GRACE, S_LINGER, S_UNREAD,
 )
 from flashpol._native.account.places cimport (
     AccountCore, ALL, K_HANDSHAKE, K_LINGER, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, K_WAITING, KIND_COUNT,
@@ -72,21 +72,9 @@ cdef bint give_way(Core* core, int fd, Reason reason) noexcept nogil:
     return core.records[fd].state == S_FREE
 
 
-cdef bint end_sent(Core* core) noexcept nogil:
-    """Look now at the replies that are watched. True: one of them is acknowledged, and its place is free."""
-    cdef int64_t held = core.account.held
-    cdef int number
-    for number in range(core.timeouts_count):
-        while core.queues[number * QUEUE_COUNT + Q_SENT].head >= 0:
-            on_sent(core, core.queues[number * QUEUE_COUNT + Q_SENT].head)
-    return core.account.held < held
-
-
 cdef bint make_room(Core* core, Reason reason) noexcept nogil:
     """Evict one connection, of the heaviest address. False: none gives way."""
     cdef int fd
-    if end_sent(core):
-        return True
     for _ in range(MAX_EVICTIONS):
         fd = heaviest_connection(core.account)
         if fd < 0:
@@ -105,12 +93,9 @@ cdef Reason make_room_of_address(Core* core, uint32_t* slot) noexcept nogil:
     cdef Slot* own = slot_at(core.address_table, slot[0])
     cdef uint16_t open = own.open
     cdef int fd
-    if end_sent(core) and own.open < open:
-        count_connection(own, now_ns())
-        return R_NONE
     for _ in range(MAX_EVICTIONS):
         fd = first_of(core.account, holder_of(core.account, slot[0]), K_LINGER)
-        if fd >= 0 and core.records[fd].state in (S_LINGER, S_SENT) and unacknowledged(fd):
+        if fd >= 0 and core.records[fd].state == S_LINGER and unacknowledged(fd):
             fd = first_of(core.account, holder_of(core.account, slot[0]), K_HANDSHAKE)
         if fd < 0:
             break

@@ -10,7 +10,7 @@ from flashpol._native.accept.address_limits cimport SECOND, Slot
 from flashpol._native.accept.state cimport (
     BATCH, BOUNDS, BUCKET_COUNT, Core, Listener, O_REPLY, O_RESET, P_RTMPT, P_SILENT, PENDING_SESSION, PendingSession,
     R_CAPACITY, R_HTTP, R_MAX_SLOW_REPLIES, R_NONE, R_OTHER, R_TLS_ONLY, READ_BYTES, Reason, Record, S_FREE, S_FRESH,
-    S_LINGER, S_REPLIED, S_SENT, S_SESSION, S_SLOW_REPLY, S_UNREAD,
+    S_LINGER, S_REPLIED, S_SESSION, S_SLOW_REPLY, S_UNREAD,
 )
 from flashpol._native.account.places cimport K_LINGER, K_NONE
 from flashpol._native.common.system cimport (
@@ -74,7 +74,7 @@ cdef inline void linger(Core* core, int fd) noexcept nogil:
             close_connection(core, fd)      # its place is another's already
             return
         leave_session(core, fd)
-    if core.records[fd].state != S_REPLIED and core.records[fd].state != S_SENT:
+    if core.records[fd].state != S_REPLIED:
         shutdown(fd, SHUT_WR)
     core.records[fd].progress = 0
     enter(core, fd, S_LINGER)
@@ -163,23 +163,11 @@ cdef inline bint ends(Core* core, int fd, bint readable) noexcept nogil:
     readable: it may have more input.
     """
     cdef Look seen = look(core, fd) if readable else L_NOTHING
-    if seen == L_INPUT:
+    if seen == L_INPUT or (seen == L_NOTHING and is_watched(core, fd)):
         linger(core, fd)
-        return False
-    if seen == L_NOTHING and is_watched(core, fd):
-        enter(core, fd, S_SENT)
         return False
     forget_connection(core, fd)
     return True
-
-
-cdef inline void on_sent(Core* core, int fd) noexcept nogil:
-    """SENT_NS after a reply that is watched: most clients have acknowledged it, and it has cost no epoll_ctl."""
-    cdef Look seen = look(core, fd)
-    if seen == L_INPUT or (seen == L_NOTHING and unacknowledged(fd) != 0):
-        linger(core, fd)
-    else:
-        close_connection(core, fd)
 
 
 cdef inline void close_descriptors(Core* core, int first, int last) noexcept nogil:
@@ -234,7 +222,7 @@ cdef inline void reply(Core* core, int fd, bint clean) noexcept nogil:
     if send_reply(core, fd):
         if clean and not record.has_codec:      # else the client says as well that it sends nothing more
             shutdown(fd, SHUT_WR)
-            if record.state == S_FRESH:
+            if core.ends_together and record.state == S_FRESH:
                 enter(core, fd, S_REPLIED)
                 core.replied[core.replied_count] = fd
                 core.replied_count += 1
@@ -270,9 +258,12 @@ cdef inline uint32_t unacknowledged(int fd) noexcept nogil:
     return <uint32_t>size
 
 
-cdef inline bint is_unread(const Slot* slot) noexcept nogil:
-    """Whether all replies to this address are watched."""
-    return slot.unread_until != 0 and <uint16_t>(slot.unread_until - slot.second) <= UNREAD_SECONDS
+cdef inline bint is_unread(const Core* core, uint32_t number) noexcept nogil:
+    """Whether replies to this address were left unacknowledged lately, or several linger at this moment."""
+    cdef const Slot* slot = slot_at(core.address_table, number)
+    if slot.unread_until != 0 and <uint16_t>(slot.unread_until - slot.second) <= UNREAD_SECONDS:
+        return True
+    return slot.count > WATCHED_RATE and has_at_least(core.account, number, K_LINGER, WATCHED_LINGERING)
 
 
 cdef inline bint is_watched(Core* core, int fd) noexcept nogil:
@@ -280,21 +271,17 @@ cdef inline bint is_watched(Core* core, int fd) noexcept nogil:
 
     What the kernel has taken is lost from sight once the socket is closed, and 131,072 such sockets of a host make the
     kernel reset all that follow (tcp_max_orphans). One reply of CHECK_EVERY is watched, and one of CHECK_BUSY to an
-    address with more than WATCHED_RATE connections in this second. All are watched for a minute after one was not
-    acknowledged within linger_timeout, and for a second after several of a busy address were kept at once.
+    address with more than WATCHED_RATE connections in this second. If several of an address linger, or one was not
+    acknowledged within linger_timeout, all are watched: they keep their places meanwhile.
     """
     cdef uint32_t number = core.records[fd].slot
-    cdef Slot* slot = slot_at(core.address_table, number) if number != 0 else NULL
-    cdef bint busy = slot != NULL and slot.count > WATCHED_RATE
+    cdef bint busy = number != 0 and slot_at(core.address_table, number).count > WATCHED_RATE
     core.until_check -= CHECK_EVERY // CHECK_BUSY if busy else 1
     if core.until_check < 0:
         core.until_check += CHECK_EVERY
-    elif slot == NULL or not is_unread(slot):
+    elif number == 0 or not is_unread(core, number):
         return False
-    # This one is not among them yet. To look at each reply would cost a cache miss for each.
-    if busy and not is_unread(slot) and has_at_least(core.account, number, K_LINGER, WATCHED_LINGERING - 1):
-        slot.unread_until = max(<uint16_t>(slot.second + 1), <uint16_t>1)
-    return True
+    return unacknowledged(fd) != 0
 
 
 cdef inline void mark_unread(Core* core, const Record* record, int64_t now) noexcept nogil:

@@ -21,9 +21,9 @@ cdef enum:
     BUCKET_COUNT = 19           # finite bounds and +Inf
     LISTENER_COUNT = 1024       # acceptors of one process
     BATCH = 32                  # connections accepted at a time
+    TOGETHER = 8                # of a batch that is longer the connections end together
     READ_BYTES = 4096           # one read; a request is 23 bytes, an HTTP request of a browser about 1,000
     SAMPLE_COUNT = 1024         # room for sampled connections that are not logged yet; number 0 is not used
-    SENT_NS = 5_000_000         # until a watched reply is looked at: more than a round trip of a local network
     SAMPLE_BURST = 100          # connections sampled in one window if not all are: 864,000 lines a day
 
 # ---------------------------------------------------------------------------- lists; bindings/names.pxi has the names
@@ -91,7 +91,6 @@ cdef enum State:
     S_SENDING                   # RTMPT: the client does not take all of a reply
     S_KEEP                      # RTMPT: the last reply is sent, and another request may come
     S_LINGER                    # the reply is sent; input is discarded until the client closes
-    S_SENT                      # the reply is sent; SENT_NS later it closes, if the client has acknowledged it
     S_UNREAD                    # the client has not acknowledged all of the reply; nothing more is read
     S_SLOW_REPLY                # a greenlet sends the rest of the reply
     S_SESSION                   # a greenlet relays it
@@ -100,7 +99,6 @@ cdef enum State:
 cdef enum:                      # the deadline queues, in the order in which `dispatch` handles them:
     Q_GRACE = 0                 # those that end in a reply come first
     Q_LINGER
-    Q_SENT
     Q_FIRST_BYTE
     Q_REQUEST
     Q_HANDSHAKE                 # from S_HELLO to the end of the handshake
@@ -312,6 +310,7 @@ cdef struct Core:
     AccountCore* account             # owned by an Account
     int[BATCH] replied          # S_REPLIED, `replied_count` of them
     int replied_count
+    bint ends_together          # connections of this batch end together, not each after its reply
     bint has_close_range        # the kernel has that system call, and no filter refuses it
     int until_check             # replies until one is kept open to see whether it is acknowledged
     Listener* listeners[LISTENER_COUNT]

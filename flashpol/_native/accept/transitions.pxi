@@ -10,8 +10,6 @@
 #     │ └── other protocol ──► refused ──► closed, or LINGER after a reply to HTTP
 #     └── FIN, RST or deadline ──► closed
 #
-#   A reply that is watched: SENT ── acknowledged after 5 ms ──► closed, else LINGER
-#
 #   LINGER ── FIN, RST, linger_bytes or deadline ──► closed, if the client has acknowledged the reply
 #     └── FIN or deadline ──► UNREAD ── acknowledged, or nothing more of it for reply_timeout ──► closed
 #
@@ -40,16 +38,16 @@
 # header is still awaited. A greenlet ends SLOW_REPLY and SESSION. Shutdown and eviction close a connection in any
 # state.
 #
-# FREE is a record without a connection. FRESH and REPLIED last from accept4 to the end of the same batch. A deadline is set when a
-# state is entered, and input of the client never moves it.
+# FREE is a record without a connection. FRESH and REPLIED last from accept4 to the end of the same batch. A deadline is
+# set when a state is entered, and input of the client never moves it.
 
 from libc.stdint cimport uint8_t
 
 from flashpol._native.accept.state cimport (
     Core, G_NONE, G_PARKED, G_SESSIONS, G_SLOW_REPLIES, Listener, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_KEEP,
-    Q_LINGER, Q_NONE, Q_REQUEST, Q_SENT, Q_UNREAD, Queue, Record, S_BEHIND, S_BODY, S_DECISION, S_EXCHANGE,
+    Q_LINGER, Q_NONE, Q_REQUEST, Q_UNREAD, Queue, Record, S_BEHIND, S_BODY, S_DECISION, S_EXCHANGE,
     S_FIRST_BYTE, S_FREE, S_FRESH, S_GRACE, S_HANDSHAKE, S_HEAD, S_HELLO, S_KEEP, S_LINGER, S_PREFIX, S_QUEUED,
-    S_REPLIED, S_REQUEST, S_SENDING, S_SENT, S_SESSION, S_SLOW_REPLY, S_UNREAD, StateRow, W_INPUT, W_NONE, W_OUTPUT,
+    S_REPLIED, S_REQUEST, S_SENDING, S_SESSION, S_SLOW_REPLY, S_UNREAD, StateRow, W_INPUT, W_NONE, W_OUTPUT,
 )
 from flashpol._native.account.places cimport K_HANDSHAKE, K_LINGER, K_NONE, K_QUEUED, K_WAITING
 from flashpol._native.common.system cimport (
@@ -78,7 +76,6 @@ cdef void init_states(StateRow* states) noexcept nogil:
     set_state_row(states, S_SENDING,    Q_KEEP,         W_OUTPUT, G_PARKED,       K_WAITING)
     set_state_row(states, S_KEEP,       Q_KEEP,         W_INPUT,  G_PARKED,       K_WAITING)
     set_state_row(states, S_LINGER,     Q_LINGER,       W_INPUT,  G_PARKED,       K_LINGER)
-    set_state_row(states, S_SENT,       Q_SENT,         W_NONE,   G_PARKED,       K_LINGER)
     set_state_row(states, S_UNREAD,     Q_UNREAD,       W_NONE,   G_PARKED,       K_LINGER)
     set_state_row(states, S_SLOW_REPLY, Q_NONE,         W_NONE,   G_SLOW_REPLIES, K_NONE)
     set_state_row(states, S_SESSION,    Q_NONE,         W_NONE,   G_SESSIONS,     K_NONE)

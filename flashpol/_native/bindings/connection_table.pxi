@@ -14,10 +14,10 @@ from flashpol._native.accept.proxy cimport ProxyParser
 from flashpol._native.accept.state cimport (
     Carrier, Core, G_SESSIONS, Guesses, H_NONE, H_READ, HR_BODY, HR_BUSY, HR_COUNT, HR_METHOD, HR_TIMEOUT, HttpReply,
     Listener, O_RELAYED, O_SERVED, O_TIMEOUT, P_RTMPT, P_WEBSOCKET, PartialHead, PENDING_OPEN, PENDING_REQUEST,
-    PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_KEEP, Q_LINGER, Q_REQUEST, Q_SENT, Q_UNREAD, QUEUE_COUNT,
+    PendingSession, Q_FIRST_BYTE, Q_GRACE, Q_HANDSHAKE, Q_KEEP, Q_LINGER, Q_REQUEST, Q_UNREAD, QUEUE_COUNT,
     R_CAPACITY, R_HTTP, R_MAX_ADDRESS_CONNECTIONS, R_MAX_CONNECTIONS, R_NONE, R_SHUTDOWN, READ_BYTES, Reason,
-    REASON_COUNT, Record, S_BEHIND, S_DECISION, S_EXCHANGE, S_FREE, S_KEEP, S_LINGER, S_SENT, S_SESSION, S_SLOW_REPLY,
-    S_UNREAD, SENT_NS, Sample, SAMPLE_COUNT, TurnLine,
+    REASON_COUNT, Record, S_BEHIND, S_DECISION, S_EXCHANGE, S_FREE, S_KEEP, S_LINGER, S_SESSION, S_SLOW_REPLY,
+    S_UNREAD, Sample, SAMPLE_COUNT, TurnLine,
 )
 from flashpol._native.accept.top_addresses cimport TopTable
 from flashpol._native.codecs.codec cimport Codec, CODEC_PLAIN, CODEC_REPLY
@@ -125,7 +125,6 @@ cdef class ConnectionTable:
         core.queues = queues
         durations[<int>Q_GRACE] = terminator_grace
         durations[<int>Q_LINGER] = durations[<int>Q_UNREAD] = linger_timeout
-        durations[<int>Q_SENT] = min(SENT_NS * 1e-9, linger_timeout)
         durations[<int>Q_FIRST_BYTE] = first_byte_timeout
         durations[<int>Q_REQUEST] = request_timeout
         durations[<int>Q_HANDSHAKE] = tls_handshake_timeout
@@ -656,7 +655,7 @@ cdef class ConnectionTable:
                 continue
             if record.has_carrier:
                 count_carrier(&self.core, <int>fd, R_SHUTDOWN)
-            elif record.state not in (S_LINGER, S_SENT, S_UNREAD):
+            elif record.state not in (S_LINGER, S_UNREAD):
                 count_refused(&self.core, self.core.listeners[record.listener], <int>fd, R_SHUTDOWN, NULL)
                 record_outcome(&self.core, <int>fd, R_SHUTDOWN)
             close_connection(&self.core, <int>fd)
