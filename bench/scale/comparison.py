@@ -1,6 +1,7 @@
 """The model beside a run of `measured`: what few clients cost there, what follows for many, and what many took."""
 
 import statistics
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -89,7 +90,8 @@ def comparison_table(found: dict[str, Any]) -> str:
             _predicted(predict, published, found, digits),
             f"{of_here:,.{digits}f}", f"{median:,.{digits}f}{spread}", f"{median / of_here:.2f}" if of_here else "",
         ])  # fmt: skip
-    head = ["", "model, published figures", "model, figures of this machine", "measured", "measured / model"]
+    head = ["", "model, published figures", "model, figures of this machine", "measured",
+            "measured / model of this machine"]  # fmt: skip
     return table(head, rows)
 
 
@@ -128,10 +130,12 @@ UNITS = {
 
 
 def machine_line(found: dict[str, Any]) -> str:
-    """Where and when the last measurement was made."""
+    """Where the last measurement was made."""
     about = found["machine"]
     rounds = found["sizes"]["rounds"]
-    return (
-        f"Medians of {rounds} rounds on {about['cores']} cores of an {about['cpu']}, Linux {about['kernel']}, CPython\n"
-        f"{about['python']}, with other work (load {about['load_average']:.1f}).\n"
+    kernel = ".".join(about["kernel"].split(".")[:2])
+    line = (
+        f"Medians of {rounds} rounds on {about['cores']} cores of an {about['cpu']}, Linux {kernel}, "
+        f"CPython {about['python']}, load {about['load_average']:.1f}."
     )
+    return textwrap.fill(line, 100) + "\n"

@@ -6,7 +6,7 @@ what the kernel allows the host. Times in seconds, CPU in µs, memory in KB (1,0
     CPU of a client      = messages x echo + (policy reply + opening) / session_seconds      µs a second
     memory of a client   = user memory + kernel memory of its sockets                        KB
     clients of a host    = the smallest of what CPU, memory, descriptors, ports and conntrack allow
-    time of a storm      = start + clients x (policy reply + opening) / workers
+    time of a storm      = start + clients x (policy reply + opening) / (workers x 1,000,000)  seconds
 """
 
 import math

@@ -7,7 +7,7 @@ seconds. Every client is at any time playing, about to connect, in an accept que
 - The balancer gives each connection to a host by chance, also to one that is gone until it has noticed.
 - A worker serves its accept queue in order; a host's queues are one here. Its CPU is what the messages of sessions
   leave. A client that has given up stays in the queue and costs as much as the others. A full queue drops the SYN,
-  which the client's kernel sends again after 1, 3 and 7 seconds.
+  which the client's kernel sends again after 1, 3 and 7 seconds, as Linux before 6.5 does.
 - A Flash client asks for a policy, and gives up after three seconds. Then it opens a session, by a connection of its
   own, and waits for the application's first byte as long as its content does. Ruffle's opens the session only.
 - Sessions connect to the application of their host, in turns if there is a `connect_rate`. It accepts so many a second
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from bench.scale.model import CONTENT_PATIENCE, FLASH_PATIENCE, MICROSECONDS, Client, Host, connecting_places
 
 STEP = 0.05  # seconds
-SYN_AGAIN = (1.0, 3.0, 7.0)  # seconds after the first SYN, as Linux and Windows send it again
+SYN_AGAIN = (1.0, 3.0, 7.0)  # seconds after the first SYN, as Linux before 6.5 sends it again
 EXACT = 32  # a draw whose mean is below is made exactly, others from the normal distribution
 
 POLICY, OPENING = 0, 1  # what a connection is for

@@ -1,7 +1,8 @@
 """A slow application behind flashpol, to which all sessions come back at once, with and without `connect_rate`.
 
 It accepts 500 connections a second, one at a time, and its accept queue has 511 places, as those of Node.js, nginx and
-Redis have by default. What arrives at a full queue is dropped by the kernel, and sent again after 1, 3 and 7 s.
+Redis have by default. The kernel drops a SYN that arrives at a full queue. Linux before 6.5 sends it again after 1, 3
+and 7 seconds, later ones after each of the first five seconds (`net.ipv4.tcp_syn_linear_timeouts`).
 After a pause `connect_rate` lets a second's worth through at once, which has to fit into the queue.
 """
 

@@ -92,5 +92,12 @@ def test_predictions_take_the_figures_that_a_run_has() -> None:
         assert predict(here, last["sizes"]) > 0
 
 
+def test_machine_line_has_the_kernel_without_its_build_and_is_wrapped() -> None:
+    about = {"cores": 2, "cpu": "Model " * 20, "kernel": "6.18.44-fc-v669", "python": "3.11.7", "load_average": 0.08}
+    line = comparison.machine_line({"machine": about, "sizes": {"rounds": 3}})
+    assert "Linux 6.18, CPython 3.11.7, load 0.1.\n" in line
+    assert max(map(len, line.splitlines())) <= 100
+
+
 def test_last_measurement_was_not_a_test_of_the_command() -> None:
     assert measured.load_last()["sizes"]["silent"] == measured.Sizes().silent

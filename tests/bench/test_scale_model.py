@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.scale import model
+from bench.scale import model, scenarios
 from bench.scale.model import FLASH, WEBSOCKET_TLS, Client, Host
 from flashpol.config import ConnectionLimits
 from flashpol.relay.connecting import ConnectingPlaces
@@ -65,6 +65,12 @@ def test_local_ports_without_timestamps_of_the_upstream_wait_for_time_wait() -> 
 
 def test_ports_multiply_with_sources_and_backends() -> None:
     assert replace(HOST, sources=2, backends=3, port_range=(1024, 65_535)).ports == 6 * 64_512
+
+
+@pytest.mark.parametrize("host", [scenarios.SHIPPED, scenarios.TUNED], ids=lambda host: host.name)
+def test_hosts_of_the_page_have_descriptors_for_max_sessions(host: Host) -> None:
+    assert host.max_sessions <= model.sessions_by_files(host.files)
+    assert host.max_sessions * 2.3 <= host.files  # as the page says
 
 
 def test_hosts_for_hold_all_clients_while_one_is_lost() -> None:
