@@ -74,7 +74,7 @@ cdef class Destination:
 
 cdef class Pump:
     cdef Core core
-    cdef object _sleep
+    cdef object _sleep, _parent
     cdef object _on_error
     cdef Account _account               # keeps alive what core.account points to
     cdef PortAccount _ports

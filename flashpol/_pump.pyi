@@ -114,8 +114,9 @@ class Pump:
     """Moves the bytes of all sessions of one process, behind one pollable descriptor.
 
     sleep: called in a greenlet that waits for its session; it returns when `ready` switches to that greenlet.
-    on_error(error): such a greenlet raised. capacity: sessions at most, up to 2^24. buffers: of 32 KB each, for bytes
-    that a side does not take. account: learns which sessions are silent, and evicts them; the caller keeps the pump as
+    on_error(error): such a greenlet raised. capacity: sessions at most, up to 2^24. parent: the greenlet that runs on
+    when one that `begin_session` made ends, None: the one that makes the pump. buffers: of 32 KB each, for bytes that a
+    side does not take. account: learns which sessions are silent, and evicts them; the caller keeps the pump as
     long as the ConnectionTable of the account. local_ports: this process's share of the ports that connections from one
     address to one destination can have. chosen_ports: an array of uint16, ports from which it chooses itself when they
     are scarce. time_wait: seconds that the kernel keeps a port after its connection has ended. Raises ValueError for a
@@ -128,6 +129,7 @@ class Pump:
         sleep: Callable[[], object],
         on_error: Callable[[BaseException], object],
         capacity: int,
+        parent: object = None,
         buffers: int = 512,
         account: Account | None = None,
         local_ports: int = 65_536,

@@ -295,7 +295,7 @@ cdef class Destination:
 
 
 cdef class Pump:
-    def __cinit__(self, *, sleep, on_error, int32_t capacity, uint32_t buffers=512, Account account=None,
+    def __cinit__(self, *, sleep, on_error, int32_t capacity, parent=None, uint32_t buffers=512, Account account=None,
                   int32_t local_ports=1 << 16, const uint16_t[::1] chosen_ports=None, double time_wait=60.0):
         cdef Core* core = &self.core
         if not 0 <= capacity <= 1 << 24:
@@ -319,6 +319,7 @@ cdef class Pump:
         self._ports = PortAccount(local_ports, capacity, time_wait, chosen_ports)
         core.ports = &self._ports.ports
         self._sleep = sleep
+        self._parent = parent or getcurrent()
         self._on_error = on_error
         self._account = account
         if account is not None:
@@ -440,7 +441,7 @@ cdef class Pump:
 
     def begin_session(self, int fd, Destination to not None, bytes first not None, end not None,
                       Py_ssize_t header_size=0, Place place=None, uint64_t address=0):
-        owner = greenlet(end, getcurrent())
+        owner = greenlet(end, self._parent)
         cdef int32_t i = self._begin(fd, to, first, header_size, place, address, None)
         if i < 0:
             return False

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import gevent
+import gevent.hub
 
 from flashpol._fastpath import Guarded
 from flashpol.log.handler import log
@@ -44,6 +45,11 @@ def sleep_until_switched() -> Callable[[], object]:
     """What a greenlet calls to sleep until code in the hub switches to it."""
     switch: Callable[[], object] = gevent.get_hub().switch
     return switch
+
+
+def parent_of_greenlets() -> gevent.hub.Hub:
+    """The hub. A greenlet that ends runs its parent on, and any other would take that for its own wake-up."""
+    return gevent.get_hub()
 
 
 def attempt(function: Callable[[], object], what: str) -> bool:

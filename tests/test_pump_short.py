@@ -200,3 +200,13 @@ def test_session_without_room_is_not_begun(start_pump: StartPump) -> None:
     assert loop.outcomes == {"resources": 1}
     client.close()
     inner.close()
+
+
+def test_bytes_behind_urgent_data_are_sent_on(start_pump: StartPump) -> None:
+    """A read ends before urgent data, as if there were no more."""
+    loop = start_pump()
+    client, server = loop.pair()
+    client.sendall(b"abc")
+    client.send(b"!", socket.MSG_OOB)
+    client.sendall(b"def")
+    assert loop.read(server, 6) == b"abcdef"

@@ -240,7 +240,8 @@ class Handler(WSGIHandler):  # type: ignore[misc]
 
     @staticmethod
     def MessageClass(received: BinaryIO, *_: object) -> Message:
-        """The head of a request without its first line. pywsgi does not change it."""
+        """The head of a request without its first line. pywsgi changes no more than to
+        delete Content-Length from that of a chunked request, each time."""
         lines: list[bytes] = []
         while len(lines) <= MAX_LINES and not (lines and (lines[-1] in END_OF_HEAD or len(lines[-1]) > MAX_LINE)):
             lines.append(received.readline(MAX_LINE + 1))

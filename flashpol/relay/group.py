@@ -8,7 +8,7 @@ from functools import partial
 from flashpol._fastpath import PROTOCOLS, Account, ConnectionTable
 from flashpol._pump import Destination, Pump
 from flashpol.config import RTMPT, ConnectionTimeouts, Listener, UpstreamAddress
-from flashpol.hub import LOW, Readable, sleep_until_switched
+from flashpol.hub import LOW, Readable, parent_of_greenlets, sleep_until_switched
 from flashpol.log.handler import log
 from flashpol.process.local_ports import LocalPorts
 from flashpol.relay.backends import Upstreams
@@ -132,6 +132,7 @@ class RelayGroup:
         start = random.randrange(len(ports.odd) + 1)  # the workers choose different ones
         self._pump = Pump(
             sleep=sleep_until_switched(),
+            parent=parent_of_greenlets(),
             on_error=lambda error: log.error(
                 "a session failed; its connection was closed", exc_info=error, extra={"event": "session-failed"}
             ),

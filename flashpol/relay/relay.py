@@ -79,7 +79,7 @@ class Relay:
     def begin(self, fd: int, data: bytes, on_failure: OnFailure | None = None) -> None:
         """Relay `fd`, of which `data` was read, until its session ends; then close it. Returns at once.
 
-        Called in the hub. Where nothing has to be waited for, the session begins to connect now. Its greenlet runs when
+        Where nothing has to be waited for, the session begins to connect now. Its greenlet runs when
         there is something to decide: how to close, or which backend is next. Until then it has no stack, which would
         take 4 KB.
         on_failure: replies to a client whose session cannot begin; None: the connection is closed.

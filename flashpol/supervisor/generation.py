@@ -209,7 +209,10 @@ class Generation:
     def add_admin(self) -> None:
         """Have an admin process from now on, if the configuration wants one."""
         if self.admin_socket and not self.admin:
-            preload_admin()
+            try:
+                preload_admin()
+            except Exception:  # the child imports it again; policies are served without it
+                log.exception("cannot import the admin process", extra={"event": "process-failed"})
             self.admin = Child(
                 "admin", partial(Generation._prepare_admin, self._self), self.shared.admin, ADMIN_LAST_DELAY
             )

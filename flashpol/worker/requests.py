@@ -95,7 +95,11 @@ class Requests:
             self._log_refused_open(fd, name, address, session, 503)
             self._table.refuse_open(fd, 503, session)
         else:
-            self._relays.relay(number, RTMPT, session, b"", self._on_open_failure[number])
+            try:
+                self._relays.relay(number, RTMPT, session, b"", self._on_open_failure[number])
+            except BaseException:
+                self._fail_open(name, session, "capacity", "resources")
+                raise
 
     def _fail_open(self, name: str, fd: int, reason: str, cause: str) -> None:
         """The upstream of a tunnel session could not be reached."""

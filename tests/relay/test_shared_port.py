@@ -3,8 +3,10 @@
 import dataclasses
 import logging
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import gevent
 import pytest
@@ -504,6 +506,27 @@ def test_finish_waits_for_sessions_then_cuts_them(server: Serving, app: Applicat
         inner[b"stays"].close()
     assert server.settle() == {"relayed": 2}
     assert ends(server) == {"client": 1, "shutdown": 1}
+
+
+def test_session_that_begins_while_the_queue_is_emptied_ends_without_harm(server: Serving, app: Application) -> None:
+    """It begins in the greenlet that stops the server, which sleeps later until the sessions have ended."""
+    came = threading.Event()
+
+    def stop() -> bool:
+        came.wait(DEADLINE)  # the hub does not run meanwhile, so the client waits in the accept queue
+        return server.service.stop_accepting(5) and server.service.finish(DEADLINE)
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(server.hub.call, stop)
+        with server.connect() as client:
+            client.sendall(b"hello")
+            came.set()
+            with app.accept() as inner:
+                assert receive(inner, 5) == b"hello"
+                assert not done.done()
+                client.close()
+        assert done.result() is True
+    assert server.settle() == {"relayed": 1}
 
 
 def test_finish_while_connecting_ends_the_session(serve: Serve) -> None:

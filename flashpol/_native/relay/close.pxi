@@ -109,8 +109,9 @@ cdef inline void close_session(Core* core, int32_t i, uint8_t outcome) noexcept 
     for which in range(QUEUE_COUNT):
         stop_deadline(core, i, which)
     # To close a descriptor takes it out of the set: no process has a copy of it. The greenlet closes the client's,
-    # unless it tries another backend, or a codec has to linger.
-    if session.codec != NULL or outcome >= END_COUNT:
+    # unless it tries another backend, or a codec has to linger. Until then one that is watched level-triggered would be
+    # reported in each turn.
+    if session.codec != NULL or outcome >= END_COUNT or not session.flows[CLIENT].watched & EPOLLET:
         watch(core, i, CLIENT, 0)
     for side in range(2):
         session.flows[side].watched = 0

@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.system cimport (
-    epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, epoll_event, EPOLLIN, EPOLLOUT, EPOLLRDHUP,
+    epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, epoll_event, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
 )
 from flashpol._native.relay.state cimport CLIENT, Core, Flow, Q_IDLE, QUEUE_COUNT, Session
 
@@ -66,7 +66,8 @@ cdef inline void update_interest(Core* core, int32_t i) noexcept nogil:
             flow.level = True
         elif wanted == EPOLLIN != flow.watched and not flow.level and core.table[i].codec == NULL:
             flow.drained = True
-            wanted |= EPOLLET | EPOLLRDHUP
+            # EPOLLPRI: a read ends before urgent data, whatever comes behind it.
+            wanted |= EPOLLET | EPOLLRDHUP | EPOLLPRI
         watch(core, i, side, wanted)
 
 
