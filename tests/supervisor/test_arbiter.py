@@ -360,3 +360,12 @@ def test_killed_worker_loses_at_most_one_of_serial_connections() -> None:
             done.set()
             thread.join(5)
         assert len(answers) - answers.count(REPLY) <= 1
+
+
+def test_admin_process_that_cannot_be_imported_leaves_the_workers_serving() -> None:
+    """As after an upgrade whose files do not fit those that are loaded."""
+    prelude = "import sys, flashpol.supervisor.generation as g; g.ADMIN_ATTEMPTS = 1\n"
+    with Flashpol("--policy", POLICY, prelude=f"{prelude}sys.modules['flashpol.admin.endpoint'] = None") as server:
+        eventually(lambda: "cannot import the admin process" in server.log, "its line")
+        assert ask(server.place) == REPLY
+        assert server.process.poll() is None
