@@ -319,7 +319,7 @@ cdef class Pump:
         self._ports = PortAccount(local_ports, capacity, time_wait, chosen_ports)
         core.ports = &self._ports.ports
         self._sleep = sleep
-        self._parent = parent or getcurrent()
+        self._parent = getcurrent() if parent is None else parent      # a hub that does not run yet is false
         self._on_error = on_error
         self._account = account
         if account is not None:

@@ -4,7 +4,8 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from flashpol._native.common.deadlines cimport Link, Queue
 from flashpol._native.common.system cimport (
-    epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, epoll_event, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
+    epoll_ctl, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, epoll_event, EPOLLIN, EPOLLOUT, EPOLLPRI,
+    EPOLLRDHUP,
 )
 from flashpol._native.relay.state cimport CLIENT, Core, Flow, Q_IDLE, QUEUE_COUNT, Session
 
