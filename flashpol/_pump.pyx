@@ -2,7 +2,8 @@
 # cython: auto_pickle=False, autotestdict=False
 """The pump: moves the bytes of sessions between clients and upstreams, without a Python object for each byte.
 
-A greenlet owns each session. It calls `run_session`, which connects, and sleeps there until the session has ended. The
+A greenlet owns each session. `begin_session` connects in the hub, and the greenlet runs once the session has ended or
+has failed. `run_session` is called in a greenlet that has something to wait for first, and sleeps there until then. The
 bytes are moved here, in the hub, whenever epoll reports that a side is readable or, after it took no more, writable.
 
     CONNECTING ──established──► OPEN ──both FINs sent, RST, deadline, cut──► CLOSED ──the greenlet wakes──► FREE

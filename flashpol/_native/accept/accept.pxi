@@ -120,8 +120,8 @@ cdef inline int accept_burst(Core* core, Listener* listener, int sock, int limit
     socket and a file first: without the question a reply cost 0.83 of the C yardstick's CPU, with accept4 until EAGAIN
     0.94 (load on the other CPU, one run).
     A batch is accepted before the first of it is read, and those without input are read again before they are parked:
-    most requests arrive in the microseconds after the handshake, and parking costs four system calls. The end of the
-    batch says whether the queue is empty.
+    most requests arrive in the microseconds after the handshake, and parking costs four system calls. The end of a
+    long batch says whether the queue is empty.
     """
     cdef int[BATCH] fds
     cdef int i, n, error = 0

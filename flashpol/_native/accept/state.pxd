@@ -21,7 +21,7 @@ cdef enum:
     BUCKET_COUNT = 19           # finite bounds and +Inf
     LISTENER_COUNT = 1024       # acceptors of one process
     BATCH = 32                  # connections accepted at a time
-    TOGETHER = 8                # of a batch that is longer the connections end together
+    TOGETHER = 8                # connections of a batch of so many or more end together
     READ_BYTES = 4096           # one read; a request is 23 bytes, an HTTP request of a browser about 1,000
     SAMPLE_COUNT = 1024         # room for sampled connections that are not logged yet; number 0 is not used
     SAMPLE_BURST = 100          # connections sampled in one window if not all are: 864,000 lines a day

@@ -94,8 +94,8 @@ cdef inline Queue* queue_of(const Core* core, const Record* record, uint8_t queu
 cdef inline void enter(Core* core, int fd, uint8_t state) noexcept nogil:
     """Change the state of a record: its deadline, its place in the epoll set and its gauges follow from the table.
 
-    A request that is complete at accept goes from FREE to FRESH, to REPLIED and back to FREE. None of them has a
-    deadline, a watch or a gauge, so `enter` costs such a reply three comparisons.
+    A request that is complete at accept goes from FREE to FRESH, in a long batch to REPLIED, and back to FREE. None of
+    them has a deadline, a watch or a gauge, so `enter` costs such a reply two or three comparisons.
     """
     cdef Record* record = &core.records[fd]
     if state > S_REPLIED or record.state > S_REPLIED:

@@ -6,8 +6,8 @@ from libc.string cimport memset
 from posix.unistd cimport close
 
 from flashpol._native.common.system cimport (
-    getsockname, getsockopt, IPPROTO_TCP, linger, setsockopt, SO_LINGER, sockaddr_in6, socklen_t, SOL_SOCKET, TCP_INFO,
-    tcp_info, TCP_USER_TIMEOUT, TCPI_OPT_TIMESTAMPS,
+    getsockname, getsockopt, IPPROTO_TCP, linger, setsockopt, SO_LINGER, sockaddr_in6, socklen_t, SOL_SOCKET, TCP_CLOSE,
+    TCP_INFO, tcp_info, TCP_USER_TIMEOUT, TCPI_OPT_TIMESTAMPS,
 )
 from flashpol._native.relay.counters cimport (
     DURATION_BOUNDS, DURATION_BUCKETS, E_CLIENT_RESET, E_EVICTED, E_PING, E_PROTOCOL, E_SHUTDOWN, E_UPSTREAM_RESET,
@@ -16,9 +16,6 @@ from flashpol._native.relay.counters cimport (
 from flashpol._native.relay.state cimport (
     CLIENT, Core, Flow, Q_YOUNG, QUEUE_COUNT, S_CLOSED, S_CONNECTING, S_FREE, S_OPEN, Session, UPSTREAM,
 )
-
-cdef enum:
-    CLOSED_BY_BOTH = 7          # TCP_CLOSE of <netinet/tcp.h>: both FINs are acknowledged; it may be in TIME-WAIT
 
 
 cdef inline void close_with_rst(int fd) noexcept nogil:
@@ -44,7 +41,8 @@ cdef inline void settle_upstream(Core* core, Session* session, bint reset) noexc
     memset(&info, 0, sizeof(info))
     if not reset and (leaves or session.user_timeout):
         getsockopt(flow.fd, IPPROTO_TCP, TCP_INFO, &info, &size)
-        if session.user_timeout and info.tcpi_state != CLOSED_BY_BOTH:
+        # TCP_CLOSE: both FINs are acknowledged, and the kernel has nothing to deliver; it may be in TIME-WAIT.
+        if session.user_timeout and info.tcpi_state != TCP_CLOSE:
             set_user_timeout(flow.fd, session.user_timeout)
     if not leaves:
         if session.route >= 0:
