@@ -16,6 +16,7 @@ from testkit.polling import eventually
 from testkit.serving import TIMEOUTS, Serving
 
 QUICK = dataclasses.replace(TIMEOUTS, first_byte_timeout=0.05)
+PATIENT = dataclasses.replace(TIMEOUTS, first_byte_timeout=60.0, request_timeout=60.0)
 
 
 @pytest.fixture
@@ -107,6 +108,78 @@ def test_session_that_the_application_has_not_answered_gives_way(serve: Serve, a
             talk(stack, server, app, f"127.0.0.{number % 4 + 2}")
         assert ends(server) == {"evicted": 16}
     assert server.settle() == {"relayed": 32}
+
+
+def finish_half(stack: ExitStack, server: Serving) -> socket.socket:
+    """A client that closes its side after a part of a request."""
+    client = stack.enter_context(server.connect())
+    client.sendall(b"<policy-file-")
+    client.shutdown(socket.SHUT_WR)
+    return client
+
+
+def test_sessions_that_begin_with_fin_leave_those_of_their_address_alone(serve: Serve, app: Application) -> None:
+    """A flood of half requests ends: each becomes a session by its FIN."""
+    server = serve(timeouts=PATIENT, upstream=[app.remote], limits=ConnectionLimits(max_sessions=16))
+    with ExitStack() as stack:
+        half = [stack.enter_context(server.connect()) for _ in range(40)]
+        for client in half:
+            client.sendall(b"<policy-file-")
+        player = stack.enter_context(server.connect())
+        player.sendall(b"hello")
+        inner = [stack.enter_context(app.accept())]
+        assert receive(inner[0], 5) == b"hello"
+        server.hub.call(lambda: [client.shutdown(socket.SHUT_WR) for client in half])
+        inner += [stack.enter_context(app.accept()) for _ in range(8)]
+        eventually(lambda: server.counters["open"] == 1 + 8)
+        newcomer = stack.enter_context(server.connect())
+        newcomer.sendall(b"hello")
+        inner.append(stack.enter_context(app.accept()))
+        for connection in inner:
+            connection.sendall(b"you")
+        assert receive(player, 3) == receive(newcomer, 3) == b"you"
+        assert sum(receive(client, 3) == b"you" for client in half) == 8
+        assert ends(server) == {}
+        assert server.hub.call(server.service.check) == 10
+    assert server.settle() == {"relayed": 10, "max_sessions": 32}
+
+
+def test_session_that_begins_with_fin_counts_as_silent_until_the_application_answers(
+    serve: Serve, app: Application
+) -> None:
+    server = serve(timeouts=PATIENT, upstream=[app.remote], limits=ConnectionLimits(max_sessions=16))
+    with ExitStack() as stack:
+        first = [finish_half(stack, server) for _ in range(8)]
+        inner = [stack.enter_context(app.accept()) for _ in range(8)]
+        eventually(lambda: server.relayed[0]["open"] == 8)
+        first.append(finish_half(stack, server))
+        inner.append(stack.enter_context(app.accept()))
+        eventually(lambda: ends(server) == {"evicted": 1}, "the oldest gave way")
+        assert until_end(first[0])[0] == b""
+        for client, connection in zip(first[1:], inner[1:], strict=True):
+            connection.sendall(b"you")
+            assert receive(client, 3) == b"you"
+        finish_half(stack, server)
+        stack.enter_context(app.accept())
+        assert ends(server) == {"evicted": 1}
+        assert server.hub.call(server.service.check) == 9
+    assert server.settle() == {"relayed": 10}
+
+
+def test_session_that_begins_with_fin_replaces_none_whose_client_has_sent_a_byte(
+    serve: Serve, app: Application
+) -> None:
+    server = serve(timeouts=PATIENT, upstream=[app.remote], limits=ConnectionLimits(max_sessions=4))
+    with ExitStack() as stack:
+        players = [stack.enter_context(server.connect()) for _ in range(4)]
+        for player in players:
+            player.sendall(b"hello")
+            stack.enter_context(app.accept())
+        eventually(lambda: server.relayed[0]["open"] == 4)
+        half = finish_half(stack, server)
+        assert until_end(half)[0] == b""
+        assert ends(server) == {}
+    assert server.settle() == {"relayed": 4, "max_sessions": 1}
 
 
 def test_silent_session_gives_its_place_to_a_policy_request(serve: Serve, app: Application) -> None:

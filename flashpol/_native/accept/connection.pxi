@@ -70,7 +70,7 @@ cdef inline void on_other_protocol(Core* core, int fd, size_t matched, const cha
     elif name == R_HTTP and takes_http(core, record):
         begin_head(core, fd, seen, data, size)
     elif is_relayed(core, record, name) and not (name == R_TLS and record.has_codec):
-        begin_session(core, fd, name, matched, seen, data, size)
+        begin_session(core, fd, name, matched, seen, data, size, False)
     else:
         refuse(core, fd, <Reason>name if record.has_codec or not core.listeners[record.listener].tls_only
                else R_TLS_ONLY)
@@ -162,7 +162,7 @@ cdef inline void on_fin(Core* core, int fd) noexcept nogil:
     elif record.has_head or record.has_carrier:
         on_client_gone(core, fd)
     elif is_relayed(core, record, R_OTHER) and (record.matched or record.seen_size):
-        begin_session_now(core, fd)
+        begin_session_now(core, fd, True)
     elif record.seen_size:
         refuse(core, fd, R_OTHER)
     else:
@@ -219,7 +219,7 @@ cdef inline void on_deadline(Core* core, int fd) noexcept nogil:
         enter(core, fd, S_REQUEST)                  # most likely a policy request that is still arriving
     elif is_relayed(core, record, protocol_by_now(record)) and record.header_state != H_AWAITED and not (
             record.has_codec and in_handshake(record)):
-        begin_session_now(core, fd)
+        begin_session_now(core, fd, False)
     else:
         if record.has_codec:
             codec_of(core, fd).failure = HF_TIMEOUT

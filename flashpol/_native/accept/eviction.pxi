@@ -8,7 +8,7 @@ from flashpol._native.accept.state cimport (
     R_MAX_SESSIONS, R_NONE, Reason, S_FREE, S_GRACE, S_LINGER, S_UNREAD,
 )
 from flashpol._native.account.places cimport (
-    AccountCore, ALL, K_HANDSHAKE, K_LINGER, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, K_WAITING, KIND_COUNT,
+    AccountCore, ALL, K_HANDSHAKE, K_LINGER, K_NONE, K_SILENT_SESSION, K_UNANSWERED_SESSION, K_WAITING,
     MAX_LOOKED_AT, Ranking, SESSIONS, WEIGHT_CLASSES,
 )
 from flashpol._native.codecs.codec cimport HF_CAPACITY
@@ -242,12 +242,12 @@ cdef bint exceeds_free_sessions(const Core* core, const Listener* listener, uint
     return not slot.exempt and slot.sessions > ADDRESS_SHARE * free_places(&core.account.sessions, &listener.sessions)
 
 
-cdef bint evict_session_of(Core* core, uint32_t slot) noexcept nogil:
-    """Evict a session of this address. False: none of them gives way."""
+cdef bint evict_session_of(Core* core, uint32_t slot, uint8_t last_kind) noexcept nogil:
+    """Evict a session of this address, of the kinds up to `last_kind`. False: none of them gives way."""
     cdef uint32_t holder = holder_of(core.account, slot)
     cdef uint8_t kind
     cdef int fd
-    for kind in range(<uint8_t>K_SILENT_SESSION, <uint8_t>KIND_COUNT):
+    for kind in range(<uint8_t>K_SILENT_SESSION, <uint8_t>(last_kind + 1)):
         fd = line_of(core.account, holder, kind).head - 1
         if fd >= 0:
             return evict_session(core, fd)
@@ -260,26 +260,31 @@ cdef bint leaves_files(const AccountCore* account, int64_t more) noexcept nogil:
         2 * account.sessions.used + account.slow_replies.used + more <= account.max_files - account.max_files // 8)
 
 
-cdef Reason judge_session(Core* core, int fd, bint silent) noexcept nogil:
-    """Why a connection is not relayed, or R_NONE."""
+cdef Reason judge_session(Core* core, int fd, bint silent, bint finished) noexcept nogil:
+    """Why a connection is not relayed, or R_NONE.
+
+    silent: its client has sent nothing. finished: it has sent FIN after a part of a request, as all clients of a flood
+    do when that ends. Such a session counts as silent, and replaces only silent ones.
+    """
     cdef uint32_t slot = core.records[fd].slot
     cdef Listener* listener = core.listeners[core.records[fd].listener]
     cdef AccountCore* account = core.account
     # A session replaces none of an address that is much lighter than its own.
     cdef int64_t least = sessions_of(core, slot) // ADDRESS_SHARE
+    cdef uint8_t last_kind = K_SILENT_SESSION if finished else K_UNANSWERED_SESSION
     if core.address_table != NULL:
-        if session_exceeds(core.address_table, slot) and not evict_session_of(core, slot):
+        if session_exceeds(core.address_table, slot) and not evict_session_of(core, slot, last_kind):
             return R_MAX_ADDRESS_SESSIONS
         if exceeds_free_sessions(core, listener, slot) and not make_room_for_session(
-                core, listener, K_UNANSWERED_SESSION, False, least):
+                core, listener, last_kind, False, least):
             return R_MAX_ADDRESS_SESSIONS if has_room(&account.sessions, &listener.sessions) else R_MAX_SESSIONS
-    if silent and listener.silent_sessions >= max_silent(account, listener) and (
+    if (silent or finished) and listener.silent_sessions >= max_silent(account, listener) and (
             not make_room_for_session(core, listener, K_SILENT_SESSION, True, least)):
         return R_MAX_SESSIONS
     if not has_room(&account.sessions, &listener.sessions) and (
-            not make_room_for_session(core, listener, K_UNANSWERED_SESSION, False, least)):
+            not make_room_for_session(core, listener, last_kind, False, least)):
         return R_MAX_SESSIONS
-    if not leaves_files(account, 2) and not make_room_for_session(core, listener, K_UNANSWERED_SESSION, False, least):
+    if not leaves_files(account, 2) and not make_room_for_session(core, listener, last_kind, False, least):
         return R_CAPACITY
     return R_NONE
 

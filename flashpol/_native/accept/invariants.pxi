@@ -174,6 +174,8 @@ cdef const char* find_account_violation(Core* core, int64_t live) noexcept nogil
     cdef const Listener* listener
     cdef const char* wrong
     cdef int i
+    cdef size_t fd
+    cdef int64_t silent
     used[0] = used[1] = reserved[0] = reserved[1] = common[0] = common[1] = 0
     for i in range(core.listener_count):
         listener = core.listeners[i]
@@ -181,8 +183,11 @@ cdef const char* find_account_violation(Core* core, int64_t live) noexcept nogil
         slow_replies += listener.counters.by_state[<int>G_SLOW_REPLIES]
         used[0] += listener.sessions.used
         reserved[0] += listener.sessions.reserve
-        if listener.silent_sessions > listener.sessions.used or listener.silent_sessions < 0:
-            return b"a listener has more silent sessions than sessions"
+        silent = 0
+        for fd in range(core.account.capacity):
+            silent += core.account.session_entries[fd].silent == &listener.silent_sessions
+        if listener.silent_sessions != silent or silent > listener.sessions.used:
+            return b"a listener's count of silent sessions is wrong"
         wrong = find_own_line_violation(core, listener, &in_own_lines)
         if wrong != NULL:
             return wrong

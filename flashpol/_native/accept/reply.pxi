@@ -344,23 +344,26 @@ cdef inline void append_pending(Core* core, PendingSession* session) noexcept no
     core.pending_sessions_last = session
 
 
-cdef inline void enter_session(Core* core, int fd, uint8_t protocol) noexcept nogil:
-    """A greenlet relays the connection; `judge_session` has found a place for it."""
+cdef inline void enter_session(Core* core, int fd, uint8_t protocol, bint finished) noexcept nogil:
+    """A greenlet relays the connection; `judge_session` has found a place for it. finished: the client has sent FIN."""
     core.records[fd].protocol = protocol
     leave_handshakes(core, fd)
     enter(core, fd, S_SESSION)
     begin_place_of_session(
         core.account, fd, &core.listeners[core.records[fd].listener].session_lines,
-        &core.listeners[core.records[fd].listener].silent_sessions if protocol in (P_SILENT, P_RTMPT) else NULL,
+        &core.listeners[core.records[fd].listener].silent_sessions
+        if finished or protocol in (P_SILENT, P_RTMPT) else NULL,
+        finished,
     )
 
 
 cdef inline void begin_session(
-    Core* core, int fd, uint8_t protocol, size_t matched, size_t seen, const char* data, size_t size,
+    Core* core, int fd, uint8_t protocol, size_t matched, size_t seen, const char* data, size_t size, bint finished,
 ) noexcept nogil:
-    """Give a connection to a greenlet that relays it, with all bytes read: `matched` of a request or `seen`, `data`."""
+    """Give a connection to a greenlet that relays it, with all bytes read: `matched` of a request or `seen`, `data`.
+    finished: the client has sent FIN."""
     cdef Record* record = &core.records[fd]
-    cdef Reason reason = judge_session(core, fd, protocol == P_SILENT)
+    cdef Reason reason = judge_session(core, fd, protocol == P_SILENT, finished)
     cdef PendingSession* session = NULL
     if reason == R_NONE:
         session = <PendingSession*>malloc(sizeof(PendingSession) + matched + seen + size)
@@ -375,7 +378,7 @@ cdef inline void begin_session(
     session.fd = fd
     session.what = PENDING_SESSION
     append_pending(core, session)
-    enter_session(core, fd, protocol)
+    enter_session(core, fd, protocol, finished)
 
 
 cdef inline uint8_t protocol_by_now(const Record* record) noexcept nogil:
@@ -383,7 +386,7 @@ cdef inline uint8_t protocol_by_now(const Record* record) noexcept nogil:
     return R_OTHER if record.matched or record.seen_size else P_SILENT
 
 
-cdef inline void begin_session_now(Core* core, int fd) noexcept nogil:
-    """Relay a connection without waiting for more input."""
+cdef inline void begin_session_now(Core* core, int fd, bint finished) noexcept nogil:
+    """Relay a connection without waiting for more input. finished: the client has sent FIN."""
     cdef Record* record = &core.records[fd]
-    begin_session(core, fd, protocol_by_now(record), record.matched, record.seen_size, core.buffer, 0)
+    begin_session(core, fd, protocol_by_now(record), record.matched, record.seen_size, core.buffer, 0, finished)

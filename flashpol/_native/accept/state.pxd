@@ -179,7 +179,7 @@ cdef struct Listener:
     Factory* factory            # of codecs; NULL: the listener has no TLS
     TurnLine hellos             # S_QUEUED: those that have no place among the handshakes yet
     SessionLines session_lines  # those that give way
-    int32_t silent_sessions     # of `sessions`, those in which the client has never sent a byte
+    int32_t silent_sessions     # of `sessions`, those that count as silent, also before they are connected
     const NetworkTable* networks    # of clients that are allowed; NULL: all
     const NetworkTable* proxies     # that send a PROXY header and alone may connect; NULL: clients connect themselves
     const char* reply

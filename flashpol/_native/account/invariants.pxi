@@ -119,6 +119,8 @@ cdef const char* find_places_violation(AccountCore* account) noexcept nogil:
         in_line -= entry.kind != K_NONE
         if entry.kind == (K_UNANSWERED_SESSION if account.session_entries[fd].silent != NULL else K_SILENT_SESSION):
             return b"a session gives way as something else"
+        if entry.kind == K_UNANSWERED_SESSION and entry.finished:
+            return b"a session that began with FIN does not count as silent"
     if leaving != account.leaving or in_line != 0:
         return b"the account differs from its places"
     return NULL

@@ -21,7 +21,7 @@ cdef enum Kind:                 # how a connection gives way
     K_QUEUED                    # its handshake waits for its first turn
     K_HANDSHAKE                 # it has a place among the handshakes, and has not sent its request
     K_LINGER                    # it has its reply
-    K_SILENT_SESSION            # a session in which the client has never sent a byte
+    K_SILENT_SESSION            # a session in which the client has never sent a byte, or that began with its FIN
     K_UNANSWERED_SESSION        # a session in which the client has sent something, and the application never has
     KIND_COUNT
     SESSION_KINDS = KIND_COUNT - K_SILENT_SESSION
@@ -65,13 +65,14 @@ cdef struct AccountEntry:
     uint32_t slot               # of the address in the address table, as the line knows it; 0 is for all without one
     uint8_t kind
     uint8_t leaving             # a session that was evicted; its greenlet has not closed it yet
+    uint8_t finished            # a session that began with the FIN of its client
 
 # And one that only sessions touch.
 cdef struct SessionEntry:
     SessionLines* lines         # its listener's
     int32_t before              # neighbours there, + 1; 0 ends
     int32_t after
-    int32_t* silent             # if the client has never sent a byte: its listener's count of such sessions
+    int32_t* silent             # its listener's count of silent sessions, if it is one, also before it is connected
 
 ctypedef void (*end_session_t)(void* relay, int fd) noexcept nogil      # and the others that act on a session
 

@@ -39,7 +39,7 @@ cdef inline bint exceeds_files(const AccountCore* account) noexcept nogil:
 
 
 cdef inline void forget_silence(AccountCore* account, int fd) noexcept nogil:
-    """The client has spoken, or its session has ended."""
+    """The session is silent no more, or has ended."""
     cdef SessionEntry* entry = &account.session_entries[fd]
     if entry.silent != NULL:
         entry.silent[0] -= 1
@@ -47,11 +47,12 @@ cdef inline void forget_silence(AccountCore* account, int fd) noexcept nogil:
 
 
 cdef inline void begin_place_of_session(
-    AccountCore* account, int fd, SessionLines* lines, int32_t* count,
+    AccountCore* account, int fd, SessionLines* lines, int32_t* count, bint finished,
 ) noexcept nogil:
-    """A session begins, of the listener with these lines. count: of its sessions in which the client has sent nothing,
-    if this is one; else NULL."""
+    """A session begins, of the listener with these lines. count: of its silent sessions, if this is one; else NULL.
+    finished: the client has sent its FIN. Such a session counts as silent until the upstream speaks."""
     account.session_entries[fd].lines = lines
+    account.entries[fd].finished = finished
     account.session_entries[fd].silent = count
     if count != NULL:
         count[0] += 1
@@ -73,7 +74,7 @@ cdef inline void update_session(AccountCore* account, int fd, bint client_spoke,
     cdef AccountEntry* entry = &account.entries[fd]
     if entry.leaving:
         return
-    if not client_spoke:
+    if not client_spoke or (entry.finished and not upstream_spoke):
         set_kind(account, fd, entry.slot, K_SILENT_SESSION)
         return
     forget_silence(account, fd)

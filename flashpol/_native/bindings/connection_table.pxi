@@ -370,13 +370,13 @@ cdef class ConnectionTable:
         cdef Core* core = &self.core
         cdef Reason reason
         self._of_request(fd)
-        reason = judge_session(core, fd, False)
+        reason = judge_session(core, fd, False, False)
         if reason == R_NONE and not self._has_second_file():
             reason = R_CAPACITY
         if reason == R_NONE:
             if core.records[fd].has_carrier:
                 drop_carrier(core, fd)                  # a proxy has sent another client's request on it
-            enter_session(core, fd, R_HTTP)
+            enter_session(core, fd, R_HTTP, False)
             return None
         return REASONS[reason]
 
@@ -490,7 +490,7 @@ cdef class ConnectionTable:
         core.headers[session].destination = own
         core.headers[session].proxied = True
         core.records[session].header_state = H_READ
-        reason = judge_session(core, session, True)     # as long as nothing of the client has come
+        reason = judge_session(core, session, True, False)      # as long as nothing of the client has come
         if reason == R_NONE and not self._has_second_file():
             reason = R_CAPACITY
         codec = core.gate.begin(core.gate, session, fd, listener.index) if reason == R_NONE else NULL
@@ -502,7 +502,7 @@ cdef class ConnectionTable:
             core.records[session].sample = begin_sample(core, listener.index, &source, now)
         core.account.codecs[session] = codec
         core.records[session].has_codec = True
-        enter_session(core, session, P_RTMPT)
+        enter_session(core, session, P_RTMPT, False)
         enter(core, fd, S_BEHIND if carrier_of(core, fd).rest_size else S_EXCHANGE)
         # Of connections that have given way.
         arm_timer(&core.poller, core.queues, core.timeouts_count * QUEUE_COUNT)
