@@ -54,6 +54,7 @@ class Model:
         self.expected: int | None = None
         self.asking: Request | None = None
         self.early: dict[int, Request] = {}
+        self.others: dict[int, Request] = {}  # the same requests on the connections that they came on before
         self.kept: dict[int, bytes] = {}  # the last replies, by number
         self.empties = 0
 
@@ -90,8 +91,8 @@ class Model:
     def end(self) -> None:
         """The session is over: what waits gets 404, in the order of the numbers."""
         self.over = True
-        requests = [self.asking, *self.early.values()]
-        self.asking, self.early = None, {}
+        requests = [self.asking, *self.early.values(), *self.others.values()]
+        self.asking, self.early, self.others = None, {}, {}
         for request in requests:
             if request:
                 self.reply(request, 404)
@@ -119,7 +120,23 @@ class Model:
     def carry_out_early(self) -> None:
         while not self.over and self.expected in self.early:
             number = self.expected
+            other = self.others.pop(number, None)
             self.carry_out(self.early.pop(number), number)
+            if other:
+                self.answer_once_more(other, number)
+
+    def answer_once_more(self, request: Request, number: int) -> None:
+        """Reply to a copy of a request that was carried out: as to that, or nothing if that reply is not kept."""
+        assert self.expected is not None
+        if self.over and request.kind == "close":
+            self.reply(request, 200, b"\0")
+        elif self.over and number not in self.kept:
+            self.reply(request, 404)
+        elif number == self.expected - 1 and self.asking:
+            self.answer()
+            self.reply(request, 200, self.kept[number])
+        else:
+            self.reply(request, 200, self.kept.get(number, INTERVALS[:1]))
 
     def on_request(self, request: Request) -> None:
         number = request.number
@@ -144,7 +161,9 @@ class Model:
         assert self.expected is not None
         if number > self.expected:
             if earlier := self.early.get(number):
-                self.reply(earlier, 503)
+                if other := self.others.get(number):
+                    self.reply(other, 503)
+                self.others[number] = earlier
                 self.early[number] = Request(earlier.kind, number, earlier.body, request.connection)
                 request.connection.under_way = self.early[number]
             elif len(self.early) == WINDOW:
@@ -154,11 +173,8 @@ class Model:
         elif number == self.expected:
             self.carry_out(request, number)
             self.carry_out_early()
-        elif number == self.expected - 1 and self.asking:
-            self.answer()
-            self.reply(request, 200, self.kept[number])
         else:
-            self.reply(request, 200, self.kept.get(number, INTERVALS[:1]))
+            self.answer_once_more(request, number)
 
     # -------------------------------------------------------------------------------------------------------- bytes
 

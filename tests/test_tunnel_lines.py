@@ -242,6 +242,55 @@ def test_requests_by_a_line_in_segments_of_any_size(start_tunnels: StartTunnels)
     session.lane.close()
 
 
+def test_request_by_a_line_that_is_older_than_its_repetition_leaves_that_its_reply(start_tunnels: StartTunnels) -> None:
+    """The client's connection to the other worker broke. It repeated the request here, and the copy came first."""
+    worker = start_tunnels()
+    session = worker.open()
+    session.send(0, b"0")
+    with with_line(worker) as line:
+        again = worker.lane(post(session.path("send", 2), b"2"))
+        line.sendall(message(SEND, number=2, size=1, id=session.id, serial=7) + b"2")
+        assert again.is_silent()
+        line.sendall(message(type=CANCEL, id=session.id, serial=7))
+        worker.drain()
+        assert session.send(1, b"1").status == 200
+        assert again.reply().status == 200
+        assert session.heard(3) == b"012"
+        assert received(worker, line) == []
+    for lane in (again, session.lane):
+        lane.close()
+
+
+def test_early_request_that_came_twice_by_a_line_is_answered_there_twice(start_tunnels: StartTunnels) -> None:
+    worker = start_tunnels()
+    session = worker.open()
+    session.send(0, b"0")
+    with with_line(worker) as line:
+        for serial in (3, 4):
+            line.sendall(message(SEND, number=2, size=1, id=session.id, serial=serial) + b"2")
+        worker.drain()
+        assert session.send(1, b"1").status == 200
+        assert received(worker, line) == [(REPLY, 200, 0, 1)] * 2
+        assert session.heard(3) == b"012"
+    session.lane.close()
+
+
+def test_early_request_keeps_its_other_connection_when_its_line_ends(start_tunnels: StartTunnels) -> None:
+    worker = start_tunnels()
+    session = worker.open()
+    session.send(0, b"0")
+    again = worker.lane(post(session.path("send", 2), b"2"))
+    with with_line(worker) as line:
+        line.sendall(message(SEND, number=2, size=1, id=session.id) + b"2")
+        worker.drain()
+    worker.drain()
+    assert session.send(1, b"1").status == 200
+    assert again.reply().status == 200
+    assert session.heard(3) == b"012"
+    for lane in (again, session.lane):
+        lane.close()
+
+
 def test_cancelled_poll_by_a_line_takes_no_bytes(start_tunnels: StartTunnels) -> None:
     worker = start_tunnels()
     session = worker.open()

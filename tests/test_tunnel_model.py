@@ -114,7 +114,9 @@ class RandomClient:
             self.write(second, via)
             self.held_back.append(first)
         elif what == "again" and self.requests:
-            if self.held_back:
+            if self.held_back and size % 2:
+                self.write(len(self.requests) - 1, via)  # the one that waits, once more
+            elif self.held_back:
                 self.write(self.held_back.pop(), via)
             else:
                 self.write(max(0, len(self.requests) - 1 - int(str(argument)) % 2), via)

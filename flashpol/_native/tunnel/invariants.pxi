@@ -121,7 +121,9 @@ cdef const char* find_session_violation(
     if not is_origin_sane(session, &session.opener, connections):
         return b"the request to open a session is not that of its connection"
     for k in range(WINDOW):
-        if session.early[k].kind != TK_NONE and not is_origin_sane(session, &session.early[k].origin, connections):
+        if session.early[k].kind != TK_NONE and not (
+                is_origin_sane(session, &session.early[k].origin, connections)
+                and is_origin_sane(session, &session.early[k].other, connections)):
             return b"an early request is not that of its connection"
     if session.early_count and not open:
         return b"requests wait in a session that is not open"

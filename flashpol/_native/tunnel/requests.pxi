@@ -92,7 +92,9 @@ cdef bint is_awaited(const TunnelSession* session) noexcept nogil:
     """A client waits for the reply to one of its requests."""
     cdef int k
     for k in range(WINDOW):
-        if session.early[k].kind != TK_NONE and is_client_there(session, &session.early[k].origin):
+        if session.early[k].kind != TK_NONE and (
+                is_client_there(session, &session.early[k].origin)
+                or is_client_there(session, &session.early[k].other)):
             return True
     return session.kind != TK_NONE and is_client_there(session, &session.asking)
 

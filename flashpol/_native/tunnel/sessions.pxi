@@ -240,6 +240,7 @@ cdef void end_requests(TunnelSession* session) noexcept nogil:
         early = &session.early[k]
         if early.kind != TK_NONE:
             reply_to(core, &early.origin, 404, NULL, 0)
+            reply_to(core, &early.other, 404, NULL, 0)
             drop_early(session, early)
     for k in range(QUEUE_COUNT):
         stop(session, k)

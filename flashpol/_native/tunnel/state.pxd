@@ -44,6 +44,7 @@ cdef struct Early:
     uint8_t kind                # a TunnelKind, TK_NONE: the place is free
     uint8_t hurried             # more has come behind it: if it is a poll, it will not be held
     Origin origin
+    Origin other                # the connection that it came on before, if that is open: either may have broken
     char* body
     uint32_t size
 

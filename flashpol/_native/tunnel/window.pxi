@@ -291,11 +291,13 @@ cdef void keep_early(
     cdef uint32_t buffer = core.timeouts[session.set_of_timeouts].buffer
     cdef int k = 0
     if early != NULL:
-        # It has come on another connection; the earlier one has broken, or will get its reply by this.
+        # It has come on another connection, and either may have broken: a copy that came by a line may be older than
+        # one that came before. Both get the reply; of three that are there, the oldest gets 503.
         session.counters.repeated += 1
-        reply_to(core, &early.origin, 503, NULL, 0)
+        if not leads_nowhere(core, &early.origin):
+            reply_to(core, &early.other, 503, NULL, 0)
+            early.other = early.origin
         await_reply(session, &early.origin, origin)
-        early.hurried = False
         return
     if kind != TK_SEND:
         size = 0                                        # its body is of no use
@@ -319,6 +321,7 @@ cdef void keep_early(
     early.kind = kind
     early.hurried = False
     early.number = number
+    early.other = NOWHERE
     await_reply(session, &early.origin, origin)
     session.early_count += 1
     session.early_bytes += size
@@ -327,7 +330,7 @@ cdef void keep_early(
 cdef void carry_out_early(TunnelSession* session) noexcept nogil:
     """Carry out what is next now, as long as the upstream takes what it brings."""
     cdef Early* early
-    cdef Origin origin
+    cdef Origin origin, other
     cdef char* body
     cdef uint32_t size
     cdef uint8_t kind
@@ -340,15 +343,41 @@ cdef void carry_out_early(TunnelSession* session) noexcept nogil:
             start(session, Q_GAP)
             return
         origin, kind, number, body, size = early.origin, early.kind, early.number, early.body, early.size
-        hurried = early.hurried
+        other, hurried = early.other, early.hurried
         early.body = NULL
         early.size = 0
         session.early_bytes -= size
         drop_early(session, early)
         carry_out(session, &origin, kind, number, body, size)
         give_bytes(session.core, session.counters, body, size)
+        if other.fd >= 0 or other.line >= 0:
+            answer_once_more(session, &other, kind, number)
         if hurried:
             answer(session)
+
+
+cdef void answer_once_more(TunnelSession* session, Origin* origin, uint8_t kind, int64_t number) noexcept nogil:
+    """Reply to a copy of a request that was carried out: as to that, or nothing if that reply is not kept.
+
+    One that has no reply yet asks again. After the end of the session it gets 404.
+    """
+    cdef TunnelCore* core = session.core
+    if session.state == T_OVER and kind == TK_CLOSE:
+        reply_to(core, origin, 200, b"\0", 1)
+    elif session.state == T_OVER and kept_reply(session, number) == NULL:
+        reply_to(core, origin, 404, NULL, 0)
+    elif number == session.expected - 1 and session.kind != TK_NONE:
+        # It is held on another connection, which may have broken: both get the same reply, so none is lost.
+        answer(session)
+        send_kept(session, &session.kept[0], origin)
+    elif number == session.unanswered:
+        ask(session, origin, kind, number)
+        wake(session)
+        settle_asking(session)
+    elif kept_reply(session, number) != NULL:
+        send_kept(session, kept_reply(session, number), origin)
+    else:
+        reply_to(core, origin, 200, INTERVALS, 1)
 
 
 cdef void pass_gap(TunnelSession* session) noexcept nogil:
@@ -411,22 +440,9 @@ cdef void on_request(
         carry_out(session, origin, kind, number, body, size)
         if session.early_count:
             carry_out_early(session)
-    elif number == session.expected - 1 and session.kind != TK_NONE:
-        # It is held on another connection, which may have broken: both get the same reply, so none is lost.
-        session.counters.repeated += 1
-        answer(session)
-        send_kept(session, &session.kept[0], origin)
-    elif number == session.unanswered:
-        session.counters.repeated += 1
-        ask(session, origin, kind, number)
-        wake(session)
-        settle_asking(session)
-    elif kept_reply(session, number) != NULL:
-        session.counters.repeated += 1
-        send_kept(session, kept_reply(session, number), origin)
     else:
         session.counters.repeated += 1
-        reply_to(core, origin, 200, INTERVALS, 1)
+        answer_once_more(session, origin, kind, number)
 
 
 cdef void forget_origin(TunnelSession* session, int fd, int32_t line, int32_t remote, uint32_t serial) noexcept nogil:
@@ -439,8 +455,11 @@ cdef void forget_origin(TunnelSession* session, int fd, int32_t line, int32_t re
     if is_origin(&session.opener, fd, line, remote, serial):
         session.opener = NOWHERE
     for k in range(WINDOW):
-        if session.early[k].kind != TK_NONE and is_origin(&session.early[k].origin, fd, line, remote, serial):
-            session.early[k].origin = NOWHERE           # it is carried out, without a reply
+        if session.early[k].kind != TK_NONE:            # it is carried out, without a reply
+            if is_origin(&session.early[k].origin, fd, line, remote, serial):
+                session.early[k].origin = NOWHERE
+            if is_origin(&session.early[k].other, fd, line, remote, serial):
+                session.early[k].other = NOWHERE
 
 
 cdef void hurry_origin(TunnelSession* session, int fd, int32_t line, int32_t remote, uint32_t serial) noexcept nogil:
@@ -450,7 +469,9 @@ cdef void hurry_origin(TunnelSession* session, int fd, int32_t line, int32_t rem
         answer(session)
         return
     for k in range(WINDOW):
-        if session.early[k].kind != TK_NONE and is_origin(&session.early[k].origin, fd, line, remote, serial):
+        if session.early[k].kind != TK_NONE and (
+                is_origin(&session.early[k].origin, fd, line, remote, serial)
+                or is_origin(&session.early[k].other, fd, line, remote, serial)):
             session.early[k].hurried = True
 
 
