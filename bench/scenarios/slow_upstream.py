@@ -76,13 +76,13 @@ def turn(count: int, listener: str, files: Certificate, seen: Seen) -> None:
         ):
             sessions.begin()
             time.sleep(SETTLE)
-            before, dropped = time.monotonic_ns(), listen_drops()
+            before, dropped = time.monotonic_ns(), applications.drops()
             with _queue(applications.ports[0]) as lengths:
                 server.restart()
                 time.sleep(SETTLE)
                 returned = sessions.result()
-            dropped = listen_drops() - dropped
             time.sleep(SETTLE)
+            dropped = applications.drops() - dropped
             accepts = {k: n for k, n in applications.accepts().items() if k >= before // 100_000_000}
     finally:
         applications.stop()
@@ -119,13 +119,6 @@ def _table(count: int, seen: dict[str, Seen]) -> str:
         cells = [f"{Spread.of(getattr(one, attribute)).median / unit:,.{digits}f}" for one in seen.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def listen_drops() -> int:
-    """Connections that the kernel dropped at full accept queues, in this network namespace."""
-    rows = [line.split() for line in Path("/proc/thread-self/net/netstat").read_text().splitlines()]
-    names, values = (row for row in rows if row[0] == "TcpExt:")
-    return int(dict(zip(names, values, strict=True))["ListenDrops"])
 
 
 @contextmanager

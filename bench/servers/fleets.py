@@ -99,8 +99,15 @@ class Applications:
 
     def accepts(self) -> dict[int, int]:
         """Accepts of an application with a cost in each 100 ms."""
-        words = [line.split() for folder in self._folders for line in (folder / "stdout").read_text().splitlines()]
-        return {int(line[1]): int(line[2]) for line in words if line[0] == "accepts"}
+        return {window: accepted for window, accepted, _ in self._windows()}
+
+    def drops(self) -> int:
+        """SYNs that the kernel had dropped at its full accept queue when it last printed its accepts."""
+        return max((dropped for _, _, dropped in self._windows()), default=0)
+
+    def _windows(self) -> list[list[int]]:
+        lines = (line for folder in self._folders for line in (folder / "stdout").read_text().splitlines())
+        return [[int(word) for word in line.split()[1:]] for line in lines if line.startswith("accepts ")]
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,28 @@ def test_reconnect_scenario_serves_all_clients(monkeypatch: pytest.MonkeyPatch) 
     assert "without connect_rate" in results.tables[1]
 
 
+def test_drops_of_an_application_are_those_of_its_own_queue() -> None:
+    slow, other = Applications(1, cost=1000), Applications(1, cost=1)
+    with ExitStack() as stack:
+        for each in (slow, other):
+            stack.callback(each.stop)
+            each.start()
+        for _ in range(2 * slow_upstream.QUEUE):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", slow.ports[0]))
+        eventually(slow.drops, "drops were printed", 10)
+
+        def printed() -> dict[int, int]:
+            socket.create_connection(("127.0.0.1", other.ports[0])).close()
+            return other.accepts()
+
+        eventually(printed, "a window of the other was printed")
+        assert other.drops() == 0
+
+
 @pytest.mark.slow
+@pytest.mark.alone
 def test_connect_rate_keeps_the_queue_of_a_slow_upstream_from_overflowing() -> None:
     without, limited = slow_upstream.Seen(), slow_upstream.Seen()
     with certificate() as files:

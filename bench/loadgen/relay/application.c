@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sock_diag.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -247,13 +248,24 @@ static int listen_on_loopback(uint16_t port)
     return fd;
 }
 
+/* Packets that the kernel dropped at this socket: SYNs, at a full accept queue. One that is sent again counts again. */
+static unsigned dropped_at(int listening)
+{
+    uint32_t counts[SK_MEMINFO_VARS] = {0};
+    socklen_t size = sizeof counts;
+    if (getsockopt(listening, SOL_SOCKET, SO_MEMINFO, counts, &size) < 0)
+        die("SO_MEMINFO");
+    return counts[SK_MEMINFO_DROPS];
+}
+
 /* An application that loads a player's state at each connect, for example. */
-static void pay_for_accept(void)
+static void pay_for_accept(int listening)
 {
     static uint64_t window, accepted;
     uint64_t now = now_ns() / WINDOW_NS;
     if (now != window && accepted) {
-        printf("accepts %llu %llu\n", (unsigned long long)window, (unsigned long long)accepted);
+        printf("accepts %llu %llu %u\n", (unsigned long long)window, (unsigned long long)accepted,
+               dropped_at(listening));
         fflush(stdout);
         accepted = 0;
     }
@@ -273,7 +285,7 @@ static void accept_some(int listening)
         if (fd >= MAX_FD)
             give_up("too many connections");
         if (accept_cost)
-            pay_for_accept();
+            pay_for_accept(listening);
         watch(EPOLL_CTL_ADD, fd, EPOLLIN);
     }
 }

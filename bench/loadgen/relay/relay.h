@@ -16,7 +16,8 @@
  *
  *   loadgen relay ws-application                the same application, which speaks WebSocket
  *   loadgen relay application PORT [COST]       on this port; it sleeps COST µs for each connection that it accepts, has
- *                                               a queue of 128 for them, and prints the accepts of each 100 ms
+ *                                               a queue of 511 for them, and prints the accepts of each 100 ms
+ *                                               and how many SYNs were dropped at the full queue until then
  *
  *   loadgen relay [--tls VERSION] [--ws] [--together] MODE …
  *                                               clients of TLS 1.2 or 1.3, of WebSocket, or of both. Their `echo`, and that
