@@ -1,6 +1,7 @@
 """sslscan and testssl.sh: what each profile admits is what the guide says, and `modern` has no finding."""
 
 import json
+import os
 import re
 import subprocess
 import xml.etree.ElementTree as ET
@@ -71,7 +72,9 @@ def scan(site: ClientSite, server: Flashpol) -> dict[str, str]:
         "--jsonfile", report, "--protocols", "--std", "--pfs", "--server-preference", "--server-defaults",
         "--vulnerable", "--ip", "127.0.0.1", f"localhost:{server.place[1]}",
     ]  # fmt: skip
-    subprocess.run(list(map(str, command)), capture_output=True, timeout=15 * DEADLINE, check=False)
+    # Without it testssl.sh warns that OpenSSL has no GOST engine, which is no finding about the server.
+    own = {**os.environ, "NO_ENGINE": "true"}
+    subprocess.run(list(map(str, command)), env=own, capture_output=True, timeout=15 * DEADLINE, check=False)
     findings = json.loads(Path(report).read_text())
     assert any(one["id"] == "RC4" for one in findings), "the scan was complete"
     bad = {one["id"].partition(" <")[0]: one["severity"] for one in findings if one["severity"] not in ACCEPTABLE}
