@@ -343,7 +343,8 @@ class Generation:
             child.stalled = is_up and seconds >= timeout * FAILOVER_AFTER
             child.status.stalled = int(child.stalled)
             # A worker that drains may empty its queue for shutdown_timeout without a heartbeat.
-            if is_up and seconds >= timeout + (server.shutdown_timeout if child.ending else 0.0):
+            overdue = seconds >= timeout + (server.shutdown_timeout if child.ending else 0.0)
+            if is_up and overdue and (child.given_up or not child.killed):
                 fields = {"event": "stalled", "child": child.name, "child_pid": child.pid, "seconds": round(seconds, 1)}
                 text = "%s (pid %d) stalled: it has not served for %.1f s; killing and restarting it"
                 log.error(text, child.name, child.pid, seconds, extra=fields)

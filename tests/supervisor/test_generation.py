@@ -1,6 +1,7 @@
 """One generation, without its processes."""
 
 import gc
+import itertools
 import os
 import weakref
 from collections.abc import Iterator
@@ -98,5 +99,25 @@ def test_workers_that_need_no_lines_have_incarnations_and_no_lines(
     generation.start_due(lambda: None)
     assert [worker.incarnation for worker in generation.workers] == [0, 1, 2]
     assert sent == []
+    for child in generation.children:
+        child.close_control()
+
+
+def test_stalled_worker_that_ends_late_is_killed_once(
+    runtime: ServerRuntime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kernel may take longer to end a process than it is to the next look at it."""
+    pretend(monkeypatch, lines=False)
+    killed: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(pid))
+    now = itertools.count(1000.0)
+    monkeypatch.setattr("flashpol.supervisor.generation.time.monotonic", lambda: next(now))
+    generation = Generation(plan(1), runtime)
+    generation.start_due(lambda: None)
+    generation.workers[0].status.up = 1
+    for _ in range(30):
+        generation.kill_stalled()
+    assert killed == [12345]
+    assert caplog.text.count("stalled: it has not served") == 1
     for child in generation.children:
         child.close_control()
