@@ -390,6 +390,12 @@ class Flashpol:
         ports = {port for _, port in self.places}
         return [child for child, has in self._holding() if has == ports]
 
+    def replaced(self, gone: Process, count: int) -> list[Process]:
+        """Wait until there are so many workers, and `gone`, which was killed and may end later, is none of them."""
+        return eventually(
+            lambda: workers if len(workers := self.workers) == count and gone not in workers else None, "its successor"
+        )
+
     @property
     def admin(self) -> Process | None:
         return next((child for child, has in self._holding() if has == {self.admin_place[1]}), None)

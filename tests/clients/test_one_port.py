@@ -198,8 +198,7 @@ def test_streams_go_on_while_a_worker_is_killed_and_the_server_reloads(run: Run,
             idle = [worker for worker in site.server.workers if worker.pid not in workers_with_media(site)]
             idle[0].kill()
             start(f"rtmpt://{proxy.url}/live/rtmpt")
-            eventually(lambda: len(site.server.workers) == 3 and idle[0] not in site.server.workers, "its successor")
-            old = site.server.workers
+            old = site.server.replaced(idle[0], 3)
             before = site.server.metrics().total("rtmpt_forwarded_total")
             reload(site.server)
             assert not {*site.server.workers} & {*old}

@@ -302,7 +302,7 @@ def test_program_by_which_a_worker_takes_all_clients_ends_with_it(tmp_path: Path
         attack.end()
         if how == "killed":
             workers[1].kill()
-            eventually(lambda: len(server.workers) == 2 and workers[1] not in server.workers, "its successor")
+            server.replaced(workers[1], 2)
             eventually(lambda: server.up == 2, "it is up")
         else:
             server.process.send_signal(signal.SIGHUP)

@@ -382,8 +382,7 @@ def test_killed_worker_ends_its_lines_and_its_successor_has_lines_to_all(tmp_pat
         assert sorted(seen.incarnation for seen in before) == [0, 1, 2]
         [dead] = [seen.incarnation for seen in before if seen == site.seen(first)]
         first.kill()
-        eventually(lambda: len(server.workers) == 3 and first not in server.workers, "its successor")
-        after = site.connected(server.workers)
+        after = site.connected(server.replaced(first, 3))
         assert {seen.incarnation for seen in after} == {0, 1, 2, 3} - {dead}
         assert [seen.ended for seen in after if seen.incarnation != 3] == [{dead}, {dead}]
         assert [seen.ended for seen in after if seen.incarnation == 3] == [set()]

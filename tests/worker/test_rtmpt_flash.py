@@ -109,7 +109,7 @@ def test_no_byte_is_lost_when_other_workers_die_and_the_server_reloads(behind: E
                 victim = server.workers[piece % 2]
                 assert victim not in first
                 victim.kill()
-                eventually(lambda: len(server.workers) == 2 and victim not in server.workers, "its successor")
+                server.replaced(victim, 2)
 
         client = echo_through(relay, seed, disturb)
         assert client.repeated > 5
