@@ -24,6 +24,8 @@ PROCESSES := -n $$(($$(nproc) + 5))
 # Tests start many processes. Without compiled files each of them compiles the package again, which takes 0.25 s.
 test test-slow sanitize coverage: export PYTHONDONTWRITEBYTECODE :=
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)
+SANITIZED = LD_PRELOAD="$(SANITIZERS)" PYTHONMALLOC=malloc \
+	ASAN_OPTIONS=detect_leaks=0:handle_segv=0:disable_coredump=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo picture test test-slow test-all lint docs bench debug clean coverage sanitize valgrind faults soak soak-relay fuzz lock audit dist deb
@@ -83,11 +85,13 @@ sanitize: $(VENV)/.dev  ## tests of the extension under AddressSanitizer and Und
 	@# Without tests/supervisor: its many processes start slowly with sanitizers. So reload and queue failover are not
 	@# among what is checked; accepting, relaying and the shared memory are.
 	@# Some tests are about a process that ends by SIGSEGV, and about the limit of core dumps: both stay as without it.
-	cd build/sanitize && LD_PRELOAD="$(SANITIZERS)" PYTHONMALLOC=malloc \
-		ASAN_OPTIONS=detect_leaks=0:handle_segv=0:disable_coredump=0 \
-		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ../../$(BIN)/python -m pytest -q $(PARALLEL) -n 2 \
+	cd build/sanitize && $(SANITIZED) ../../$(BIN)/python -m pytest -q $(PARALLEL) -n 2 \
 		tests/test_fastpath*.py tests/test_pump*.py tests/test_tls.py tests/test_tunnel*.py tests/test_random_clients.py \
-		tests/fuzz tests/counters tests/worker tests/relay tests/process tests/serving tests/log
+		tests/fuzz tests/worker tests/relay tests/serving tests/log
+	@# These fork. If another thread is in the sanitizer's allocator just then, the child waits for its lock without end,
+	@# so there is no other thread: neither xdist nor a timer.
+	cd build/sanitize && $(SANITIZED) ../../$(BIN)/python -m pytest -q -p no:xdist --timeout=0 \
+		tests/counters tests/process
 
 valgrind: $(VENV)/.dev  ## tests of the extensions under memcheck (five minutes; not part of CI)
 	@$(call variant,debug)
