@@ -11,12 +11,14 @@ from conftest import Serve
 from flashpol._pump import ENDS
 from flashpol.config import ConnectionLimits
 from testkit.application import Application, application, receive
-from testkit.clients import until_end
+from testkit.clients import BARE, until_end
 from testkit.polling import eventually
 from testkit.serving import TIMEOUTS, Serving
 
 QUICK = dataclasses.replace(TIMEOUTS, first_byte_timeout=0.05)
-PATIENT = dataclasses.replace(TIMEOUTS, first_byte_timeout=60.0, request_timeout=60.0)
+PATIENT = dataclasses.replace(
+    TIMEOUTS, first_byte_timeout=60.0, request_timeout=60.0, terminator_grace=60.0, linger_timeout=60.0
+)
 
 
 @pytest.fixture
@@ -180,6 +182,36 @@ def test_session_that_begins_with_fin_replaces_none_whose_client_has_sent_a_byte
         assert until_end(half)[0] == b""
         assert ends(server) == {}
     assert server.settle() == {"relayed": 4, "max_sessions": 1}
+
+
+def test_session_does_not_give_way_before_requests_without_a_terminator_that_are_older(
+    serve: Serve, app: Application
+) -> None:
+    """One that gives way gets its reply and lingers, until the next one does: a new connection takes one place."""
+    server = serve(timeouts=PATIENT, upstream=[app.remote], limits=ConnectionLimits(max_worker_connections=16))
+    with ExitStack() as stack:
+
+        def connect(said: bytes = b"") -> socket.socket:
+            client = stack.enter_context(server.connect())
+            client.sendall(said)
+            return client
+
+        requests = [connect(BARE) for _ in range(10)]
+        eventually(lambda: server.counters["open"] == 10)
+        player = connect(b"hello")
+        inner = stack.enter_context(app.accept())
+        assert receive(inner, 5) == b"hello"
+        eventually(lambda: server.relayed[0]["open"] == 1)
+        requests += [connect(BARE) for _ in range(5)]
+        eventually(lambda: server.counters["open"] == 16)
+        for number in range(5):
+            connect()
+            assert receive(requests[number], len(server.reply)) == server.reply
+        eventually(lambda: server.outcomes == {"reply": 6}, "the last one lingers")
+        inner.sendall(b"you")
+        assert receive(player, 3) == b"you"
+        assert ends(server) == {}
+        server.hub.call(server.service.check)
 
 
 def test_silent_session_gives_its_place_to_a_policy_request(serve: Serve, app: Application) -> None:

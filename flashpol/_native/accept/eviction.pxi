@@ -72,14 +72,38 @@ cdef bint give_way(Core* core, int fd, Reason reason) noexcept nogil:
     return core.records[fd].state == S_FREE
 
 
+cdef int lingering_instead(Core* core, int fd, uint32_t slot) noexcept nogil:
+    """The connection that gives way after `fd`, of the address at `slot`, got its reply and lingers; -1: the oldest.
+
+    It lingers as the last of its address to give way. If the next ones got their replies too, until one of them frees a
+    place, a session that began after them would soon be the oldest. So the one that has lingered longest is closed.
+    """
+    cdef AccountCore* account = core.account
+    cdef uint32_t holder = holder_of(account, slot)
+    cdef int first, lingering
+    if account.entries[fd].kind != K_LINGER or account.entries[fd].slot != slot:
+        return -1
+    first = first_of(account, holder, K_UNANSWERED_SESSION)
+    lingering = line_of(account, holder, K_LINGER).head - 1
+    if lingering == fd or not (core.records[first].state == S_GRACE or account.entries[first].kind >= K_SILENT_SESSION):
+        return -1
+    return lingering
+
+
 cdef bint make_room(Core* core, Reason reason) noexcept nogil:
     """Evict one connection, of the heaviest address. False: none gives way."""
-    cdef int fd
+    cdef AccountCore* account = core.account
+    cdef int fd, lingering
+    cdef uint32_t slot
     for _ in range(MAX_EVICTIONS):
-        fd = heaviest_connection(core.account)
+        fd = heaviest_connection(account)
         if fd < 0:
             return False
+        slot = account.entries[fd].slot
         if give_way(core, fd, reason):
+            return True
+        lingering = lingering_instead(core, fd, slot)
+        if lingering >= 0 and give_way(core, lingering, reason):
             return True
     return False
 
