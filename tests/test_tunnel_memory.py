@@ -8,6 +8,7 @@ import pytest
 
 from flashpol.config import ConnectionLimits
 from flashpol.counters.shared import SharedAddressLimits
+from testkit.polling import eventually
 from testkit.tunnel_loop import Lane, Session, TunnelLoop, post
 
 BODY = 60_000
@@ -95,6 +96,10 @@ def test_session_whose_body_finds_no_memory_ends(make: Make) -> None:
     # More than the kernel takes for the upstream, and more than a session's share.
     assert ask(session, "send", 0, bytes(4 << 20)) == 404
     assert worker.tunnels.bytes == 0
+    # Although the upstream neither reads nor sends.
+    eventually(
+        lambda: worker.table.open == 1, "only the connection of the request is left", wait=lambda _: worker.turn()
+    )
 
 
 def test_poll_that_waited_for_its_turn_while_more_came_behind_it_is_not_held(make: Make) -> None:

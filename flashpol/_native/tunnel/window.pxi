@@ -231,6 +231,9 @@ cdef void carry_out(
     if session.direct_size and session.state != T_OVER and not keep_direct(session):
         session.codec.ended = True
         end_requests(session)
+        # The upstream may stay silent: only this has the pump see the end.
+        session.direct, session.direct_size = NULL, 0
+        wake(session)
     session.direct, session.direct_size = NULL, 0
     settle_asking(session)
 
