@@ -162,7 +162,7 @@ def with_websocket_client(url: str, ca: Path | None, compression: bool) -> Seen:
     )
     try:
         # Python's SSLSocket is not made for a thread that sends and one that receives, so no piece is sent before the
-        # echo of the last one has come.
+        # echo of the one before has come.
         received = b""
         for begin in range(0, SIZE, PIECE):
             client.send_binary(SENT[begin : begin + PIECE])

@@ -217,6 +217,7 @@ cdef void carry_out(
 ) noexcept nogil:
     """It is the next one."""
     cdef TunnelCore* core = session.core
+    cdef bint lost
     answer(session)
     session.expected = number + 1
     session.unanswered = -1
@@ -228,13 +229,12 @@ cdef void carry_out(
         session.direct, session.direct_size = body, size
     ask(session, origin, kind, number)
     wake(session)
-    if session.direct_size and session.state != T_OVER and not keep_direct(session):
+    lost = session.direct_size and session.state != T_OVER and not keep_direct(session)
+    session.direct, session.direct_size = NULL, 0
+    if lost:
         session.codec.ended = True
         end_requests(session)
-        # The upstream may stay silent: only this has the pump see the end.
-        session.direct, session.direct_size = NULL, 0
-        wake(session)
-    session.direct, session.direct_size = NULL, 0
+        wake(session)                                   # the upstream may stay silent: only this has the pump see it
     settle_asking(session)
 
 
@@ -353,7 +353,7 @@ cdef void carry_out_early(TunnelSession* session) noexcept nogil:
         drop_early(session, early)
         carry_out(session, &origin, kind, number, body, size)
         give_bytes(session.core, session.counters, body, size)
-        if other.fd >= 0 or other.line >= 0:
+        if not leads_nowhere(session.core, &other):
             answer_once_more(session, &other, kind, number)
         if hurried:
             answer(session)
