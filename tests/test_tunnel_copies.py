@@ -6,9 +6,9 @@ from testkit.tunnel_loop import Lane, Session, TunnelLoop, post
 from tests.conftest import StartTunnels
 
 
-def waiting(start_tunnels: StartTunnels) -> tuple[TunnelLoop, Session]:
+def waiting(start_tunnels: StartTunnels, **times: float) -> tuple[TunnelLoop, Session]:
     """A session that has got request 0 and waits for 1."""
-    worker = start_tunnels()
+    worker = start_tunnels(times=times)
     session = worker.open()
     session.send(0, b"0")
     return worker, session
@@ -81,7 +81,8 @@ def test_early_close_on_two_connections_gets_a_reply_on_both(start_tunnels: Star
 
 
 def test_early_request_on_two_connections_gets_404_on_both_when_its_session_ends(start_tunnels: StartTunnels) -> None:
-    worker, session = waiting(start_tunnels)
+    worker, session = waiting(start_tunnels, gap=1.0)
+    # After the gap the request is carried out, and finds the end of the upstream.
     lanes = [copy(worker, session) for _ in range(2)]
     assert session.heard(1) == b"0"
     session.inner.close()
